@@ -1,0 +1,61 @@
+# Targets document themselves: the text behind "##" is what `make help` prints.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-long check fix up down bench simulate lock clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements/dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed (found %s): set PYTHON=..." % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(STAMP) ## Make .venv with everything in it, from the hashed lock
+
+run: setup ## Start everything, feed real and simulated positions, watch it live; Ctrl-C stops it all
+	$(BIN)/streams demo
+
+test: setup ## Run all tests that fit into a coffee break (unit, property, simulation, real Kafka)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-long: setup ## Run every test, the long ones too
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## Lint, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: setup ## Format and fix what the linter can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+up: setup ## Start the local Kafka and registry, create topics, register schemas
+	$(BIN)/streams local up
+	$(BIN)/streams topics apply
+
+down: setup ## Stop the local Kafka and registry
+	$(BIN)/streams local down
+
+bench: setup ## Measure one worker against a pass-through and idiomatic Faust
+	$(BIN)/python -m loadtest.bench $(ARGS)
+
+simulate: setup ## Deterministic simulation of crashes and rebalances: make simulate SEED=8123
+	$(BIN)/python -m tests.simulation --seed $(or $(SEED),0) $(ARGS)
+
+lock: setup ## Resolve the locks anew (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra local --extra dev requirements/build.in pyproject.toml -o requirements/dev.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url pyproject.toml -o requirements/runtime.lock
+
+clean: ## Stop the local stack and remove what was made (environment, data, caches)
+	-@test -x $(BIN)/streams && $(BIN)/streams local down
+	rm -rf $(VENV) .local .data build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,55 @@
+"""Every bound of the engine in one place, with the relations between them checked at import.
+
+Names are `thing_unit_qualifier`. A bound that a user may move is a setting with its default here (`streams.settings`).
+"""
+
+from typing import Final
+
+# --- intake ---------------------------------------------------------------------------------------------------------
+BATCH_RECORDS_MAX: Final = 20_000
+"""Records of one micro-batch: fixed costs per batch fall with it (5,000 costs 20% more CPU per event)."""
+BATCH_WAIT_MS: Final = 50
+"""How long intake waits to fill a micro-batch; an idle worker wakes up this often."""
+CHANNEL_BATCHES_MAX: Final = 2
+"""Micro-batches waiting for the agent; beyond this, intake stops consuming."""
+POLL_BLOCKED_MS_MAX: Final = 2_000
+"""Intake blocked this long by a slow agent pauses its partitions and goes on polling, so that the group keeps it."""
+
+# --- commit cycle ---------------------------------------------------------------------------------------------------
+CYCLE_RECORDS_MAX: Final = 200_000
+"""Records of one commit cycle: bounds what is in the producer's queue and what an abort repeats."""
+PRODUCER_QUEUE_MESSAGES_MAX: Final = 1_000_000
+PRODUCER_QUEUE_KBYTES_MAX: Final = 262_144
+JOURNAL_RECORD_BYTES_MAX: Final = 900_000
+"""A journal record is split above this; the broker's default `message.max.bytes` is 1,048,588."""
+TRANSACTION_TIMEOUT_MS: Final = 15_000
+"""A dead worker's open transaction blocks readers this long at most."""
+REVOKE_TIMEOUT_MS: Final = 10_000
+"""A revoked partition is released within this time, committed or not."""
+RESTORE_WAIT_MS_MAX: Final = 60_000
+"""How long a restore waits for another worker's transaction to be settled before it gives up aloud."""
+
+# --- state ----------------------------------------------------------------------------------------------------------
+ID_BYTES_MAX: Final = 128
+"""Longest event id, in bytes of UTF-8."""
+DEDUP_PAGE_IDS: Final = 256
+"""Ids in one spilled page: 6 KB, one RocksDB row."""
+DEDUP_BUCKET_MS: Final = 60_000
+"""Width of an event-time bucket of spilled ids."""
+CHECKPOINT_INTERVAL_MS: Final = 30_000
+"""RocksDB is flushed this often: what a crash makes the journal replay."""
+JOURNAL_INDEX_MS: Final = 60_000
+"""Granularity at which the journal is truncated behind the horizon."""
+
+# --- schemas --------------------------------------------------------------------------------------------------------
+UNKNOWN_SCHEMA_TTL_MS: Final = 30_000
+"""An id that the registry says it does not have is not asked for again within this time."""
+SCHEMAS_MAX: Final = 10_000
+"""Decoding plans kept per pipeline."""
+
+# Relations that must hold for the guarantees to hold.
+assert REVOKE_TIMEOUT_MS < TRANSACTION_TIMEOUT_MS  # noqa: S101
+assert BATCH_RECORDS_MAX <= CYCLE_RECORDS_MAX  # noqa: S101
+assert CYCLE_RECORDS_MAX * 2 <= PRODUCER_QUEUE_MESSAGES_MAX  # noqa: S101
+assert JOURNAL_RECORD_BYTES_MAX < 1_000_000  # noqa: S101
+assert POLL_BLOCKED_MS_MAX < REVOKE_TIMEOUT_MS  # noqa: S101

@@ -1,0 +1,111 @@
+"""What a pipeline declares. Everything else (topics, groups, decoding, state, metrics) follows from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+PARTITIONS_DEFAULT: Final = 3
+DAY_MS: Final = 86_400_000
+
+
+class Cleanup(StrEnum):
+    """What Kafka may remove from a topic by itself."""
+
+    DELETE = "delete"
+    COMPACT = "compact"
+    DELETE_RECORDS_ONLY = "delete_records_only"
+    """Nothing by itself: `cleanup.policy=delete` with unlimited retention, truncated by `delete_records` alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic that a pipeline needs, and the schema subject of its values (None: not Avro of ours)."""
+
+    name: str
+    cleanup: Cleanup = Cleanup.DELETE
+    subject: str | None = None
+    retention_ms: int = 7 * DAY_MS
+
+    def config(self) -> dict[str, str]:
+        """Topic configuration that `streams topics apply` sets at creation and compares afterwards."""
+        match self.cleanup:
+            case Cleanup.COMPACT:
+                return {"cleanup.policy": "compact"}
+            case Cleanup.DELETE_RECORDS_ONLY:
+                return {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+            case Cleanup.DELETE:
+                return {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A keyed table folded from clean events: the name of its operator and the compacted topic that carries it."""
+
+    aggregate: str
+    topic: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A stream: where its events come from, which fields identify, order and key them, and what is folded from them.
+
+    Field names refer to the reader schema, the newest committed version of `subject`.
+    """
+
+    name: str
+    source: str
+    id_field: str = "event_id"
+    key_field: str = "device_id"
+    time_field: str = "event_time"
+    sequence_field: str = "sequence"
+    payload_fields: tuple[str, ...] = ()
+    """Double fields that operators read, beyond id, key, time and sequence. NaN in any of them is `invalid`."""
+    field_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Closed range of a double field; a value outside is `invalid`."""
+    tables: tuple[Table, ...] = ()
+    further_topics: tuple[Topic, ...] = ()
+    """Topics of outputs that are neither the table's nor derived from the source's name."""
+
+    @property
+    def subject(self) -> str:
+        """Subject of the source topic's values."""
+        return f"{self.source}-value"
+
+    @property
+    def group(self) -> str:
+        """Consumer group of the pipeline's workers."""
+        return f"streams.{self.name}"
+
+    @property
+    def clean(self) -> str:
+        """Topic of unique events, ordered per key."""
+        return f"{self.source}.clean"
+
+    @property
+    def late(self) -> str:
+        """Topic of events that came behind their device's last released one, or beyond the horizon."""
+        return f"{self.source}.late"
+
+    @property
+    def dlq(self) -> str:
+        """Dead-letter topic."""
+        return f"{self.source}.dlq"
+
+    @property
+    def journal(self) -> str:
+        """Changelog of dedup and reorder state."""
+        return f"{self.source}.journal"
+
+    def topics(self) -> tuple[Topic, ...]:
+        """Every topic of the pipeline, in the order in which data passes them."""
+        return (
+            Topic(self.source, subject=self.subject),
+            Topic(self.clean),
+            Topic(self.late),
+            Topic(self.dlq, retention_ms=30 * DAY_MS),
+            Topic(self.journal, cleanup=Cleanup.DELETE_RECORDS_ONLY),
+            *(Topic(table.topic, cleanup=Cleanup.COMPACT, subject=table.subject) for table in self.tables),
+            *self.further_topics,
+        )
