@@ -1,0 +1,1 @@
+"""Load: seeded traffic, an oracle, benchmarks and what they are compared with."""

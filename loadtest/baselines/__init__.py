@@ -1,0 +1,1 @@
+"""References of the benchmark: the same work (or none) done by other means."""

@@ -1,0 +1,1 @@
+"""The oracle: what the engine must have done with an input log, computed by other means, compared with its output."""

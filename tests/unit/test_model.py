@@ -1,0 +1,273 @@
+import math
+
+import pytest
+
+from loadtest.oracle.model import Event, Late, PartitionModel, Reject, classify, compare_rows, haversine_km
+
+HOUR_MS = 3_600_000
+
+
+def event(time_ms, *, device="d", event_id=None, sequence=None, timestamp_ms=None, offset=0, **fields):
+    values = {
+        "offset": offset,
+        "timestamp_ms": time_ms if timestamp_ms is None else timestamp_ms,
+        "key": device.encode(),
+        "event_id": event_id if event_id is not None else f"e{time_ms}",
+        "device_id": device,
+        "sequence": time_ms if sequence is None else sequence,
+        "event_time_ms": time_ms,
+        "latitude": 48.0,
+        "longitude": 11.0,
+        "speed_kmh": None,
+        "raw": b"\0\0\0\0\1",
+    }
+    return Event(**{**values, **fields})
+
+
+def model(lateness_ms=10, horizon_ms=HOUR_MS, skew_ms_max=60_000, record_bytes_max=1000):
+    return PartitionModel(lateness_ms, horizon_ms, skew_ms_max, record_bytes_max)
+
+
+def fed(*events, **limits):
+    fresh = model(**limits)
+    for each in events:
+        fresh.feed(each)
+    return fresh
+
+
+def times(events):
+    return [each.event_time_ms for each in events]
+
+
+def test_events_are_held_until_the_watermark_passes_them():
+    m = fed(event(100), event(105))
+    assert m.clean == []
+    assert m.watermark == 95
+    m.feed(event(115))
+    assert times(m.clean) == [100, 105]
+    assert times(m.held) == [115]
+
+
+def test_disorder_within_lateness_leaves_in_order():
+    m = fed(event(100), event(108), event(103), event(120))
+    m.idle(math.inf)
+    assert times(m.clean) == [100, 103, 108, 120]
+    assert m.late == []
+
+
+def test_events_of_one_time_leave_by_sequence_then_by_id_as_text():
+    m = fed(
+        event(100, event_id="b", sequence=2),
+        event(100, event_id="b2", sequence=1),
+        event(100, event_id="a", sequence=2),
+        event(100, event_id="10", sequence=2),
+        event(100, event_id="9", sequence=2),
+    )
+    m.idle(math.inf)
+    assert [each.event_id for each in m.clean] == ["b2", "10", "9", "a", "b"]
+
+
+def test_an_event_behind_its_devices_last_released_one_is_late_by_their_distance():
+    behind = event(102)
+    m = fed(event(103), event(120), behind)  # the watermark is 110: 103 has left
+    assert [Late(behind, "late", 1)] == m.late
+
+
+def test_equal_time_behind_the_last_released_sequence_is_late_by_zero():
+    behind = event(100, event_id="x", sequence=1)
+    m = fed(event(100, sequence=2), event(110), behind)
+    assert [Late(behind, "late", 0)] == m.late
+
+
+def test_history_of_another_device_behind_the_watermark_is_released_at_once_and_is_not_late():
+    m = fed(event(1000), event(100, device="tunnel"), event(101, device="tunnel"))
+    assert times(m.clean) == [100, 101]
+    assert m.late == []
+    behind = event(99, device="tunnel")
+    m.feed(behind)
+    assert [Late(behind, "late", 2)] == m.late
+
+
+def test_an_event_exactly_on_the_watermark_is_due():
+    m = fed(event(110), event(100))
+    assert times(m.clean) == [100]
+
+
+def test_the_watermark_counts_the_record_itself_before_it_is_judged():
+    m = fed(event(100), lateness_ms=0)
+    assert times(m.clean) == [100]
+
+
+def test_what_is_due_leaves_before_the_record_that_moved_the_watermark_is_judged():
+    # Watermark 90 -> 200: 100 and 150 leave first, so that the newcomer at 200 (lateness 0) comes after them.
+    m = fed(event(100, timestamp_ms=90), event(150, timestamp_ms=90), event(200), lateness_ms=0)
+    assert times(m.clean) == [100, 150, 200]
+
+
+def test_a_clock_that_runs_ahead_cannot_drag_the_watermark_beyond_the_record_timestamp():
+    m = fed(event(5000, timestamp_ms=100))
+    assert m.watermark == 90
+    assert times(m.held) == [5000]
+
+
+def test_the_watermark_never_goes_back():
+    m = fed(event(1000), event(500, device="other"))
+    assert m.watermark == 990
+
+
+def test_duplicates_and_late_events_move_the_watermark_by_their_record_timestamp():
+    ahead = event(1000, timestamp_ms=100)
+    m = fed(ahead)
+    assert m.watermark == 90
+    m.feed(ahead._replace(timestamp_ms=600, offset=1))
+    assert m.watermark == 590
+    assert [each.offset for each in m.duplicates] == [1]
+
+
+def test_rejected_records_do_not_move_the_watermark():
+    m = fed(event(1000, latitude=91.0))
+    assert -math.inf == m.watermark
+    assert [each.reason for each in m.rejected] == ["invalid"]
+
+
+def test_the_first_copy_wins_and_later_ones_are_dropped():
+    m = fed(event(100, offset=0), event(100, offset=1), event(110, offset=2), event(100, offset=3))
+    m.idle(math.inf)
+    assert [each.offset for each in m.clean] == [0, 2]
+    assert [each.offset for each in m.duplicates] == [1, 3]
+
+
+def test_one_id_at_two_event_times_is_two_events():
+    m = fed(event(100, event_id="x"), event(101, event_id="x"))
+    m.idle(math.inf)
+    assert len(m.clean) == 2
+
+
+def test_identity_does_not_include_the_device():
+    m = fed(event(100, event_id="x"), event(100, event_id="x", device="other"))
+    assert [each.device_id for each in m.duplicates] == ["other"]
+
+
+def test_a_second_copy_of_a_late_event_is_a_duplicate():
+    m = fed(event(103), event(120), event(102), event(102))
+    assert (len(m.late), len(m.duplicates)) == (1, 1)
+
+
+def test_an_event_beyond_the_horizon_is_late_by_its_distance_to_the_horizon_and_not_remembered():
+    old = event(39)
+    m = fed(event(100), old, old, horizon_ms=50)  # watermark 90, horizon reaches back to 40
+    assert [Late(old, "beyond_horizon", 1)] * 2 == m.late
+    assert m.duplicates == []
+
+
+def test_an_event_exactly_at_the_horizon_is_still_checked():
+    m = fed(event(100), event(40, device="other"), horizon_ms=50)
+    assert times(m.clean) == [40]
+
+
+def test_the_horizon_is_judged_before_dedup():
+    m = fed(event(100), event(400, device="other"), event(100), horizon_ms=100)
+    assert [each.reason for each in m.late] == ["beyond_horizon"]
+    assert m.duplicates == []
+
+
+def test_idle_releases_what_is_due_and_never_moves_back():
+    m = fed(event(100), event(108))
+    m.idle(104)
+    assert times(m.clean) == [100]
+    m.idle(50)
+    assert m.watermark == 104
+    m.feed(event(103))
+    assert times(m.clean) == [100, 103]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"raw": b"x" * 1001, "event_id": ""}, "too_large"),
+        ({"event_id": ""}, "invalid"),
+        ({"event_id": "é" * 65}, "invalid"),
+        ({"event_id": "é" * 64}, None),
+        ({"device": "", "key": b""}, "invalid"),
+        ({"latitude": 90.0}, None),
+        ({"latitude": math.nextafter(90.0, 91.0)}, "invalid"),
+        ({"longitude": -180.0}, None),
+        ({"longitude": -180.1}, "invalid"),
+        ({"latitude": math.nan}, "invalid"),
+        ({"speed_kmh": math.nan}, "invalid"),
+        ({"speed_kmh": math.inf}, "invalid"),
+        ({"heading_deg": math.nan}, "invalid"),
+        ({"key": None}, "key_mismatch"),
+        ({"key": b"other"}, "key_mismatch"),
+        ({"key": b"other", "latitude": 91.0}, "invalid"),
+        ({"timestamp_ms": 40_000}, None),
+        ({"timestamp_ms": 39_999}, "future_timestamp"),
+        ({"timestamp_ms": 0, "key": None}, "key_mismatch"),
+    ],
+)
+def test_reasons_to_reject(fields, reason):
+    assert reason == classify(event(100_000, **fields), skew_ms_max=60_000, record_bytes_max=1000)
+
+
+def test_negative_event_times_are_invalid_and_zero_is_not():
+    assert classify(event(-1), skew_ms_max=0, record_bytes_max=1000) == "invalid"
+    assert classify(event(0), skew_ms_max=0, record_bytes_max=1000) is None
+
+
+def test_size_is_judged_before_what_made_decoding_fail():
+    m = fed(Reject(0, b"d", b"x" * 1001, "not_framed"), Reject(1, b"d", b"x", "not_framed"))
+    assert [each.reason for each in m.rejected] == ["too_large", "not_framed"]
+
+
+def test_a_degree_of_latitude_is_a_360th_of_the_circumference():
+    assert math.isclose(2 * math.pi * 6371.0088 / 360, haversine_km(10, 20, 11, 20), rel_tol=1e-12)
+    assert math.isclose(math.pi * 6371.0088, haversine_km(0, 0, 0, 180), rel_tol=1e-12)
+
+
+def test_the_table_is_the_fold_of_clean_in_release_order():
+    m = fed(
+        event(300, sequence=3, latitude=2.0, longitude=0.0, speed_kmh=1.0),
+        event(100, sequence=1, latitude=0.0, longitude=0.0, speed_kmh=50.0),
+        event(200, sequence=2, latitude=1.0, longitude=0.0, speed_kmh=2.0),
+        event(400, sequence=4, latitude=2.0, longitude=0.0),
+        lateness_ms=1000,
+    )
+    m.idle(math.inf)
+    leg_mm = round(2 * math.pi * 6371.0088 / 360 * 1e6)
+    assert {
+        "device_id": "d",
+        "events": 4,
+        "first_event_time": 100,
+        "last_event_time": 400,
+        "last_sequence": 4,
+        "latitude": 2.0,
+        "longitude": 0.0,
+        "odometer_km": 2 * leg_mm / 1e6,
+        "speed_mean_kmh": 5300 / 300,
+        "speed_max_kmh": 50.0,
+        "stopped_since": 200,
+    } == m.table["d"]
+
+
+def test_a_known_speed_of_three_ends_a_stop_and_an_unknown_one_changes_nothing():
+    m = fed(event(1, speed_kmh=0.0), event(2), event(3, speed_kmh=3.0), event(4), event(5, speed_kmh=2.99), event(6))
+    m.idle(4)
+    assert m.table["d"]["stopped_since"] is None
+    m.idle(math.inf)
+    assert m.table["d"]["stopped_since"] == 5
+
+
+def test_without_known_speeds_mean_max_and_stop_are_unknown():
+    m = fed(event(1))
+    m.idle(math.inf)
+    row = m.table["d"]
+    assert (row["speed_mean_kmh"], row["speed_max_kmh"], row["stopped_since"]) == (None, None, None)
+
+
+def test_rows_agree_but_for_two_millimetres_of_odometer():
+    row = {"device_id": "d", "events": 2, "odometer_km": 1.0}
+    assert compare_rows(row, {**row, "odometer_km": 1.000002}) == []
+    assert compare_rows(row, {**row, "odometer_km": 1.000003}) == ["odometer_km"]
+    assert compare_rows(row, {**row, "events": 3}) == ["events"]
+    assert compare_rows(row, {"device_id": "d", "odometer_km": 1.0}) == ["events"]
+    assert compare_rows(row, None) == ["device_id", "events", "odometer_km"]
