@@ -1,0 +1,1 @@
+"""Pure, columnar operators: data in, data out. No Kafka, no Faust, no clock, no disk."""

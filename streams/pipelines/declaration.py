@@ -7,6 +7,9 @@ from typing import Final
 
 PARTITIONS_DEFAULT: Final = 3
 DAY_MS: Final = 86_400_000
+OUTPUT_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Largest message of an output topic: a record of the source's largest size still fits with a dead letter's headers, or
+packed into the journal."""
 
 
 class Cleanup(StrEnum):
@@ -26,16 +29,22 @@ class Topic:
     cleanup: Cleanup = Cleanup.DELETE
     subject: str | None = None
     retention_ms: int = 7 * DAY_MS
+    message_bytes_max: int | None = None
+    """None: the broker's default."""
 
     def config(self) -> dict[str, str]:
         """Topic configuration that `streams topics apply` sets at creation and compares afterwards."""
+        config: dict[str, str] = {}
         match self.cleanup:
             case Cleanup.COMPACT:
-                return {"cleanup.policy": "compact"}
+                config = {"cleanup.policy": "compact"}
             case Cleanup.DELETE_RECORDS_ONLY:
-                return {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+                config = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
             case Cleanup.DELETE:
-                return {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
+                config = {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
+        if self.message_bytes_max is not None:
+            config["max.message.bytes"] = str(self.message_bytes_max)
+        return config
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +111,10 @@ class Pipeline:
         """Every topic of the pipeline, in the order in which data passes them."""
         return (
             Topic(self.source, subject=self.subject),
-            Topic(self.clean),
-            Topic(self.late),
-            Topic(self.dlq, retention_ms=30 * DAY_MS),
-            Topic(self.journal, cleanup=Cleanup.DELETE_RECORDS_ONLY),
+            Topic(self.clean, message_bytes_max=OUTPUT_BYTES_MAX),
+            Topic(self.late, message_bytes_max=OUTPUT_BYTES_MAX),
+            Topic(self.dlq, retention_ms=30 * DAY_MS, message_bytes_max=OUTPUT_BYTES_MAX),
+            Topic(self.journal, cleanup=Cleanup.DELETE_RECORDS_ONLY, message_bytes_max=OUTPUT_BYTES_MAX),
             *(Topic(table.topic, cleanup=Cleanup.COMPACT, subject=table.subject) for table in self.tables),
             *self.further_topics,
         )

@@ -1,0 +1,1 @@
+"""State: the store protocol, RocksDB, its in-memory twin, the journal codec."""

@@ -1,0 +1,140 @@
+"""The two shapes that travel through the operators: raw records as intake got them, and decoded events.
+
+Both are columnar: one array per attribute, all of one length, in log order unless said otherwise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64 = NDArray[np.int64]
+UInt64 = NDArray[np.uint64]
+Float64 = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Objects = NDArray[np.object_]
+Headers = list[tuple[str, bytes | None]]
+
+TIME_MIN: int = np.iinfo(np.int64).min
+"""Minus infinity of event time: the watermark of a partition that has seen nothing."""
+
+
+def objects(values: Sequence[Any]) -> Objects:
+    """One-dimensional object array of `values`, whatever their type (numpy would nest lists)."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """A micro-batch of records as Kafka holds them, possibly of several partitions, each partition in log order."""
+
+    partition: Int64
+    offset: Int64
+    timestamp_ms: Int64
+    key: list[bytes | None]
+    value: list[bytes | None]
+    headers: list[Headers | None] | None = None
+    """None when no record of the batch has headers."""
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def take(self, rows: Int64) -> "Records":
+        """Records at `rows`, in that order."""
+        index = rows.tolist()
+        return Records(
+            self.partition[rows],
+            self.offset[rows],
+            self.timestamp_ms[rows],
+            [self.key[i] for i in index],
+            [self.value[i] for i in index],
+            None if self.headers is None else [self.headers[i] for i in index],
+        )
+
+    @staticmethod
+    def concat(parts: Sequence["Records"]) -> "Records":
+        """The records of `parts`, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        headers: list[Headers | None] | None = None
+        if any(part.headers is not None for part in parts):
+            headers = []
+            for part in parts:
+                headers += part.headers if part.headers is not None else [None] * len(part)
+        return Records(
+            np.concatenate([part.partition for part in parts]),
+            np.concatenate([part.offset for part in parts]),
+            np.concatenate([part.timestamp_ms for part in parts]),
+            [key for part in parts for key in part.key],
+            [value for part in parts for value in part.value],
+            headers,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Decoded events, with the record each came in: what dedup, reorder and aggregate work on."""
+
+    row: Int64
+    """Position in the micro-batch; meaningless once events of several batches are mixed."""
+    timestamp_ms: Int64
+    event_time: Int64
+    """Milliseconds since the epoch."""
+    sequence: Int64
+    event_id: Objects
+    """UTF-8 bytes."""
+    id_hi: UInt64
+    id_lo: UInt64
+    id_word: UInt64
+    """With `id_hi` and `id_lo` the identity of (event_id, event_time) in 24 bytes: see `operators.identity`."""
+    key: Objects
+    value: Objects
+    """Original bytes."""
+    headers: Objects | None
+    payload: Float64
+    """Shape (fields, events): the pipeline's payload fields; null is NaN."""
+    slot: Int64
+    """Position of the key in its partition's key index; -1 before it is looked up."""
+
+    def __len__(self) -> int:
+        return len(self.event_time)
+
+    def take(self, rows: Any) -> "Events":  # noqa: ANN401 - an index array, a mask or a slice
+        """Events at `rows` (indices, mask or slice), in that order."""
+        return Events(
+            self.row[rows],
+            self.timestamp_ms[rows],
+            self.event_time[rows],
+            self.sequence[rows],
+            self.event_id[rows],
+            self.id_hi[rows],
+            self.id_lo[rows],
+            self.id_word[rows],
+            self.key[rows],
+            self.value[rows],
+            None if self.headers is None else self.headers[rows],
+            self.payload[:, rows],
+            self.slot[rows],
+        )
+
+    @staticmethod
+    def concat(parts: Sequence["Events"]) -> "Events":
+        """The events of `parts`, one after the other (at least one part)."""
+        if len(parts) == 1:
+            return parts[0]
+        headers: Objects | None = None
+        if any(part.headers is not None for part in parts):
+            headers = np.concatenate(
+                [part.headers if part.headers is not None else objects([None] * len(part)) for part in parts]
+            )
+        columns: dict[str, Any] = {"headers": headers}
+        for column in fields(Events):
+            if column.name == "headers":
+                continue
+            axis = 1 if column.name == "payload" else 0
+            columns[column.name] = np.concatenate([getattr(part, column.name) for part in parts], axis=axis)
+        return Events(**columns)

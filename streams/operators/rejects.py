@@ -1,0 +1,27 @@
+"""Why a record cannot be processed: bad data is a value."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Reject reasons, in the order in which they are looked for."""
+
+    TOO_LARGE = "too_large"
+    NOT_FRAMED = "not_framed"
+    UNKNOWN_SCHEMA = "unknown_schema"
+    INCOMPATIBLE_SCHEMA = "incompatible_schema"
+    MALFORMED = "malformed"
+    INVALID = "invalid"
+    KEY_MISMATCH = "key_mismatch"
+    FUTURE_TIMESTAMP = "future_timestamp"
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that goes to the dead-letter topic: its row in the micro-batch, why, and in words."""
+
+    row: int
+    reason: Reason
+    message: str
+    schema_id: int | None = None

@@ -1,0 +1,152 @@
+"""Schema resolution, once per writer schema: from writer and reader schema to a decoding plan.
+
+Follows the Avro 1.12 specification, "Schema Resolution": fields are matched by name (or the reader's alias), missing
+ones take the reader's default, unknown ones are skipped, numbers are promoted. A writer schema that uses only simple
+types gets a columnar plan; any other one is decoded record by record by fastavro, which is the judge in both cases.
+
+Logical types are annotations of the stored type: they are taken off before decoding, so that a timestamp is its number
+on the columnar path and on the exact one alike.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import fastavro
+from fastavro.schema import SchemaParseException, UnknownType
+
+Schema = Any
+"""A schema as JSON: a name, a union's list, or an object."""
+
+_PROMOTIONS: Final[Mapping[str, frozenset[str]]] = {
+    "int": frozenset({"int", "long", "float", "double"}),
+    "long": frozenset({"long", "float", "double"}),
+    "float": frozenset({"float", "double"}),
+    "double": frozenset({"double"}),
+    "string": frozenset({"string"}),
+    "boolean": frozenset({"boolean"}),
+}
+FRAME_FIELDS: Final = (
+    {"name": "__frame_magic", "type": "boolean"},
+    {"name": "__frame_schema_id", "type": "float"},
+)
+"""The five bytes of Confluent's frame as Avro: the magic byte 0 is `false`, the id's four bytes are a float's bits.
+Decoding them with the value saves cutting them off every record, and brings the ids as a column."""
+
+
+class IncompatibleSchema(Exception):  # noqa: N818 - a verdict on data, not a failure
+    """What is written with the writer schema cannot be read with the reader schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How a reader field is got from the decoded writer columns: by position, or its default for every record."""
+
+    position: int | None
+    default: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How values written with one schema become the reader's columns."""
+
+    schema_id: int
+    writer: Schema
+    """Parsed for fastavro, logical types off."""
+    reader: Schema
+    framed_json: str | None
+    """Writer schema with the frame in front, for columnar decoding; None: record by record only."""
+    bare_json: str | None
+    kinds: tuple[str, ...] = ()
+    """Type of each writer field, `?` behind a nullable one: what its encoded size follows from."""
+    columns: Mapping[str, Column] | None = None
+
+
+def without_logical_types(schema: Schema) -> Schema:
+    """The schema with `logicalType` taken off everywhere, and single-branch objects (`{"type": "long"}`) unwrapped."""
+    if isinstance(schema, list):
+        return [without_logical_types(branch) for branch in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {key: value for key, value in schema.items() if key not in {"logicalType", "precision", "scale", "doc"}}
+    if isinstance(plain.get("type"), str) and plain["type"] in _PROMOTIONS | {"bytes": 0, "null": 0}:
+        return plain["type"]
+    for part in ("type", "items", "values"):
+        if part in plain:
+            plain[part] = without_logical_types(plain[part])
+    if "fields" in plain:
+        plain["fields"] = [
+            {**{k: v for k, v in field.items() if k != "doc"}, "type": without_logical_types(field["type"])}
+            for field in plain["fields"]
+        ]
+    return plain
+
+
+def build_plan(schema_id: int, writer_text: str, reader_text: str) -> Plan:
+    """Plan for values written with `writer_text`, read with `reader_text` (a record).
+
+    Raises:
+        IncompatibleSchema: no value of this writer schema can be read, and the message names the field.
+
+    """
+    try:
+        writer = without_logical_types(json.loads(writer_text))
+        reader = without_logical_types(json.loads(reader_text))
+        parsed_writer = fastavro.parse_schema(writer)
+        parsed_reader = fastavro.parse_schema(reader)
+    except (ValueError, SchemaParseException, UnknownType, TypeError, KeyError) as error:
+        raise IncompatibleSchema(f"schema {schema_id} is not a usable Avro schema: {error}") from None
+    if not isinstance(writer, dict) or writer.get("type") != "record":
+        raise IncompatibleSchema(f"schema {schema_id} is not a record")
+    writer_fields = {field["name"]: position for position, field in enumerate(writer["fields"])}
+    columns: dict[str, Column] = {}
+    simple = True
+    for field in reader["fields"]:
+        name = next((n for n in (field["name"], *field.get("aliases", ())) if n in writer_fields), None)
+        if name is None:
+            if "default" not in field:
+                raise IncompatibleSchema(f"schema {schema_id} lacks field {field['name']!r}, which has no default")
+            columns[field["name"]] = Column(None, field["default"])
+            continue
+        position = writer_fields[name]
+        simple &= _is_simple_pair(writer["fields"][position]["type"], field["type"])
+        columns[field["name"]] = Column(position)
+    kinds = tuple(_kind(field["type"]) for field in writer["fields"])
+    if not simple or "" in kinds:
+        _refuse_hopeless(schema_id, parsed_writer, parsed_reader)
+        return Plan(schema_id, parsed_writer, parsed_reader, None, None, kinds=kinds)
+    framed = {**writer, "fields": [*FRAME_FIELDS, *writer["fields"]]}
+    return Plan(schema_id, parsed_writer, parsed_reader, json.dumps(framed), json.dumps(writer), kinds, columns)
+
+
+def _kind(schema: Schema) -> str:
+    """Name of a type that the columnar path knows, `?` behind a nullable one, "" for any other."""
+    if isinstance(schema, str):
+        return schema if schema in _PROMOTIONS else ""
+    if isinstance(schema, list) and len(schema) == 2 and "null" in schema:
+        other = schema[1] if schema[0] == "null" else schema[0]
+        return f"{other}?" if isinstance(other, str) and other in _PROMOTIONS else ""
+    return ""
+
+
+def _is_simple_pair(writer: Schema, reader: Schema) -> bool:
+    """Whether every value of `writer` becomes one of `reader` by a plain cast of its column."""
+    written, read = _kind(writer), _kind(reader)
+    if not written or not read or (written.endswith("?") and not read.endswith("?")):
+        return False
+    return read.removesuffix("?") in _PROMOTIONS[written.removesuffix("?")]
+
+
+def _refuse_hopeless(schema_id: int, writer: Schema, reader: Schema) -> None:
+    """Refuse pairs of simple types between which no promotion exists; what is left is judged record by record."""
+    reader_types = {field["name"]: (field["type"], field.get("aliases", ())) for field in reader["fields"]}
+    for field in writer["fields"]:
+        for name, (read, aliases) in reader_types.items():
+            if field["name"] != name and field["name"] not in aliases:
+                continue
+            written_kind, read_kind = _kind(field["type"]), _kind(read)
+            if not written_kind or not read_kind or {"string"} <= {written_kind, "bytes"} & {read_kind}:
+                continue
+            if read_kind.removesuffix("?") not in _PROMOTIONS[written_kind.removesuffix("?")]:
+                raise IncompatibleSchema(f"schema {schema_id}: field {name!r} is {written_kind}, not {read_kind}")

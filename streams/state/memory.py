@@ -1,0 +1,44 @@
+"""In-memory twin of the RocksDB store, with the same contract: what was not flushed is lost in a crash."""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from streams.state.store import WriteBatch, prefix_end
+
+
+class MemoryStore:
+    """Ordered dictionary with a durable copy as of the last flush (`crash` goes back to it)."""
+
+    def __init__(self, durable: dict[bytes, bytes] | None = None) -> None:
+        self._durable: dict[bytes, bytes] = durable if durable is not None else {}
+        self._rows: dict[bytes, bytes] = dict(self._durable)
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """Values of `keys`, None for absent ones."""
+        return [self._rows.get(key) for key in keys]
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """All pairs whose key begins with `prefix`, in key order."""
+        keys = sorted(self._rows)
+        for key in keys[bisect_left(keys, prefix) : bisect_left(keys, prefix_end(prefix))]:
+            yield key, self._rows[key]
+
+    def write(self, batch: WriteBatch) -> None:
+        """Apply atomically; not durable before `flush`."""
+        for start, end in batch.delete_ranges:
+            for key in [key for key in self._rows if start <= key < end]:
+                del self._rows[key]
+        self._rows.update(batch.puts)
+
+    def flush(self) -> None:
+        """Make all writes so far survive a crash."""
+        self._durable.clear()
+        self._durable.update(self._rows)
+
+    def bytes_used(self) -> int:
+        """Bytes of keys and values."""
+        return sum(len(key) + len(value) for key, value in self._rows.items())
+
+    def close(self) -> None:
+        """Flush and release."""
+        self.flush()

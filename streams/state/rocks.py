@@ -1,0 +1,157 @@
+"""RocksDB behind the store protocol (the only import of rocksdict).
+
+One database per partition, all of a process sharing one block cache and one bound on memtables. The write-ahead log is
+off: Kafka is the log, and after a crash the marker inside the database says from where to replay it.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import structlog
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBufferManager,
+    WriteOptions,
+)
+from rocksdict import WriteBatch as RocksBatch
+
+from streams.state.store import StoreCorrupted, StoreUnavailable, WriteBatch, prefix_end
+
+log = structlog.get_logger(__name__)
+
+_BLOOM_BITS_PER_KEY: Final = 10
+_BLOCK_BYTES: Final = 16 * 1024
+_CORRUPTION: Final = ("Corruption", "does not exist", "checksum", "No such file", "bad magic", "truncated")
+
+
+class RocksMemory:
+    """Block cache and memtable bound that all stores of a process share."""
+
+    def __init__(self, *, cache_bytes: int, memtable_bytes: int) -> None:
+        self.cache = Cache(cache_bytes)
+        self.memtables = WriteBufferManager(memtable_bytes, False)  # noqa: FBT003 - positional in rocksdict
+
+    def bytes_used(self) -> int:
+        """Bytes in the block cache and in memtables."""
+        return int(self.cache.get_usage()) + int(self.memtables.get_usage())
+
+
+class RocksStore:
+    """A RocksDB database as a `Store`."""
+
+    def __init__(self, path: Path, memory: RocksMemory) -> None:
+        """Open or create the database at `path`.
+
+        Raises:
+            StoreCorrupted: there is something at `path`, and it is not a sound database.
+            StoreUnavailable: the disk refuses.
+
+        """
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = BlockBasedOptions()
+        table.set_block_cache(memory.cache)
+        table.set_bloom_filter(_BLOOM_BITS_PER_KEY, False)  # noqa: FBT003 - positional in rocksdict
+        table.set_block_size(_BLOCK_BYTES)
+        table.set_cache_index_and_filter_blocks(True)  # noqa: FBT003
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)  # noqa: FBT003
+        options.set_block_based_table_factory(table)
+        options.set_write_buffer_manager(memory.memtables)
+        options.set_compression_type(DBCompressionType.lz4())
+        options.set_paranoid_checks(True)  # noqa: FBT003
+        options.set_max_background_jobs(2)
+        options.set_keep_log_file_num(2)
+        options.set_max_open_files(256)
+        self._write_options = WriteOptions()
+        self._write_options.disable_wal = True
+        try:
+            self._db = Rdict(str(path), options, access_type=AccessType.read_write())
+        except Exception as error:  # noqa: BLE001 - rocksdict raises plain Exception; told apart by its text
+            raise _translated(error) from error
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """Values of `keys`, None for absent ones."""
+        if not keys:
+            return []
+        try:
+            return list(self._db[keys])
+        except Exception as error:  # noqa: BLE001 - as above
+            raise _translated(error) from error
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """All pairs whose key begins with `prefix`, in key order."""
+        end = prefix_end(prefix)
+        try:
+            for key, value in self._db.items(from_key=prefix):
+                if key >= end:
+                    return
+                yield key, value
+        except Exception as error:  # noqa: BLE001 - as above
+            raise _translated(error) from error
+
+    def write(self, batch: WriteBatch) -> None:
+        """Apply atomically; survives a crash of the process only after `flush`."""
+        rocks = RocksBatch(raw_mode=True)
+        for start, end in batch.delete_ranges:
+            rocks.delete_range(start, end)
+        for key, value in batch.puts:
+            rocks.put(key, value)
+        try:
+            self._db.write(rocks, self._write_options)
+        except Exception as error:  # noqa: BLE001 - as above
+            raise _translated(error) from error
+
+    def flush(self) -> None:
+        """Make all writes so far survive a crash of the process."""
+        try:
+            self._db.flush()
+        except Exception as error:  # noqa: BLE001 - as above
+            raise _translated(error) from error
+
+    def bytes_used(self) -> int:
+        """Bytes of live tables on disk and of memtables."""
+        names = ("rocksdb.live-sst-files-size", "rocksdb.cur-size-all-mem-tables")
+        return sum(int(self._db.property_int_value(name) or 0) for name in names)
+
+    def close(self) -> None:
+        """Flush and release the database and its lock."""
+        try:
+            self.flush()
+        finally:
+            self._db.close()
+
+
+def open_or_quarantine(path: Path, memory: RocksMemory) -> RocksStore:
+    """Open the store; one that is not sound is moved aside (kept for a look) and replaced by an empty one.
+
+    An empty store is rebuilt from Kafka by the restore that follows, so nothing that is corrupt is ever served.
+    """
+    try:
+        store = RocksStore(path, memory)
+        for _ in store.scan(b""):  # reads and checks every block's checksum
+            pass
+    except StoreCorrupted as error:
+        aside = next(
+            candidate
+            for number in range(1, 1_000)
+            if not (candidate := path.with_name(f"{path.name}.corrupt-{number}")).exists()
+        )
+        shutil.move(path, aside)
+        log.warning("local state is corrupt: moved aside, rebuilding it from Kafka", kept=str(aside), error=str(error))
+        return RocksStore(path, memory)
+    return store
+
+
+def _translated(error: Exception) -> Exception:
+    text = str(error)
+    if any(sign in text for sign in _CORRUPTION):
+        return StoreCorrupted(text)
+    return StoreUnavailable(text)

@@ -1,0 +1,55 @@
+"""The store protocol: an ordered key-value store with atomic write batches, one per partition of a pipeline."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(slots=True)
+class WriteBatch:
+    """Changes that become visible and durable together, or not at all. Applied in the order: ranges, puts."""
+
+    delete_ranges: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """Half-open ranges [from, to)."""
+    puts: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+class StoreCorrupted(Exception):  # noqa: N818 - names what is the case
+    """What is on disk is not what was written: it must not be served, only rebuilt from Kafka."""
+
+
+class StoreUnavailable(Exception):  # noqa: N818 - names what is the case
+    """The disk refuses (full, read-only): nothing was applied; waiting and trying again may help."""
+
+
+class Store(Protocol):
+    """Keyed state of one partition. Methods may be called from several threads, writes from one at a time."""
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """Values of `keys`, None for absent ones."""
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """All pairs whose key begins with `prefix`, in key order."""
+
+    def write(self, batch: WriteBatch) -> None:
+        """Apply atomically. Survives the process only after `flush`.
+
+        Raises:
+            StoreUnavailable: nothing was applied.
+
+        """
+
+    def flush(self) -> None:
+        """Make all writes so far survive a crash of the process."""
+
+    def bytes_used(self) -> int:
+        """Approximate bytes in memory and on disk."""
+
+    def close(self) -> None:
+        """Flush and release; the store must not be used afterwards."""
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """Smallest key behind all keys that begin with `prefix`."""
+    trimmed = prefix.rstrip(b"\xff")
+    return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\xff" * 64
