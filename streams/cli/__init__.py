@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from streams import __version__
+from streams.cli.local import local_app
 from streams.cli.output import Format, FormatOption, echo_json
 from streams.errors import StreamsError
 
@@ -19,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+app.add_typer(local_app, name="local")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,123 @@
+"""`streams local`: a real Kafka and schema registry on this machine."""
+
+import signal
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streams.cli.output import Format, FormatOption, echo_json
+from streams.errors import FoundSomething
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from streams.local.progress import Progress
+
+local_app = typer.Typer(help="A real Kafka and schema registry on this machine, without Docker.", no_args_is_help=True)
+
+DirectoryOption = Annotated[Path, typer.Option("--dir", help="Where its data, logs and process files live.")]
+DEFAULT_DIRECTORY = Path(".local")
+KAFKA_PORT = 9092
+REGISTRY_PORT = 8081
+
+
+@local_app.command("up")
+def up_command(
+    directory: DirectoryOption = DEFAULT_DIRECTORY,
+    kafka_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of Kafka on 127.0.0.1; 0: any free one.")
+    ] = KAFKA_PORT,
+    registry_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the registry on 127.0.0.1; 0: any free one.")
+    ] = REGISTRY_PORT,
+) -> None:
+    """Start Kafka and the schema registry; return when both answer.
+
+    Safe to repeat. Data survives restarts. The first time it downloads both (about 200 MB, verified, kept for all
+    stacks). A second stack needs another --dir and other ports.
+    """
+    from streams.local import stack as local  # noqa: PLC0415 - start-up time of the command line
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped either way, it cleans up what it started
+    with _progress() as progress:
+        stack, started = local.up(directory, kafka_port, registry_port, progress)
+    typer.echo("Kafka and the schema registry are up." if started else "Kafka and the schema registry already run.")
+    typer.echo(f"  Kafka            {stack.bootstrap_servers}")
+    typer.echo(f"  Schema registry  {stack.registry_url}")
+    typer.echo(f"  Data and logs    {stack.directory}")
+    if (stack.kafka.port, stack.registry.port) != (KAFKA_PORT, REGISTRY_PORT):
+        typer.echo("To use it:")
+        for name, value in stack.environment().items():
+            typer.echo(f"  export {name}={value}")
+
+
+@local_app.command("down")
+def down_command(directory: DirectoryOption = DEFAULT_DIRECTORY) -> None:
+    """Stop Kafka and the schema registry. Their data stays: remove the directory to start afresh."""
+    from streams.local import stack as local  # noqa: PLC0415 - start-up time of the command line
+
+    stopped = local.down(directory)
+    if stopped:
+        typer.echo(f"Stopped: {', '.join(stopped)}. The data stays in {directory}.")
+    else:
+        typer.echo(f"Nothing runs in {directory}.")
+
+
+@local_app.command("status")
+def status_command(directory: DirectoryOption = DEFAULT_DIRECTORY, output: FormatOption = Format.TEXT) -> None:
+    """Tell whether Kafka and the registry run and answer; exit status 100 unless both do."""
+    from streams.local import stack as local  # noqa: PLC0415 - start-up time of the command line
+
+    found = local.status(directory)
+    if output is Format.JSON:
+        echo_json({one.name: {key: value for key, value in asdict(one).items() if key != "name"} for one in found})
+    else:
+        for one in found:
+            pid = f"pid {one.pid}" if one.pid else ""
+            typer.echo(f"{one.name:<9} {one.state:<10} {one.address or '':<40} {pid}".rstrip())
+            if one.detail:
+                typer.echo(f"          {one.detail} (log: {one.log})")
+    if any(one.state is not local.State.RUNNING for one in found):
+        raise FoundSomething
+
+
+class _Lines:
+    """Progress for logs and pipes: one line per step."""
+
+    def step(self, text: str) -> None:
+        """Print the step."""
+        typer.echo(text, err=True)
+
+    def detail(self, text: str) -> None:
+        """Leave it out."""
+
+
+class _Spinner:
+    """Progress for a terminal: one line that changes."""
+
+    def __init__(self, status: "Status") -> None:
+        self._status = status
+
+    def step(self, text: str) -> None:
+        """Show the step."""
+        self._status.update(text)
+
+    def detail(self, text: str) -> None:
+        """Show how far it is."""
+        self._status.update(text)
+
+
+@contextmanager
+def _progress() -> Generator["Progress"]:
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console  # noqa: PLC0415 - start-up time of the command line
+
+    with Console(stderr=True).status("looking for the local stack") as status:
+        yield _Spinner(status)

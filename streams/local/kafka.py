@@ -1,0 +1,144 @@
+"""The Kafka broker of the local stack: one KRaft node, broker and controller, on the loopback interface only."""
+
+import base64
+import logging
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from streams.errors import StreamsError
+from streams.local import artifacts, ports
+from streams.local.processes import ManagedProcess
+from streams.local.progress import Progress
+
+HEAP_MB = 1024
+FORMAT_TIMEOUT_S = 60.0
+METADATA_TIMEOUT_S = 5.0
+DATA = "kafka"
+"""Where the topics live, relative to the stack's directory, which is the process's working directory: so no character
+of that directory's name can break a configuration file."""
+
+PROPERTIES = f"""\
+# Written at each start; changes are lost.
+process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://{ports.HOST}:%(port)d,CONTROLLER://{ports.HOST}:%(controller_port)d
+advertised.listeners=PLAINTEXT://{ports.HOST}:%(port)d
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@{ports.HOST}:%(controller_port)d
+log.dirs={DATA}
+
+# Topics are declared, never made by a misspelt name.
+auto.create.topics.enable=false
+num.partitions=3
+
+# One node: nothing can be replicated.
+default.replication.factor=1
+min.insync.replicas=1
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+
+# Quick starts, joins and recovery.
+offsets.topic.num.partitions=8
+transaction.state.log.num.partitions=8
+share.coordinator.state.topic.num.partitions=2
+group.initial.rebalance.delay.ms=0
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+log.cleaner.dedupe.buffer.size=33554432
+"""
+
+LOG4J = """\
+# Written at each start; changes are lost.
+status = error
+appender.stdout.type = Console
+appender.stdout.name = stdout
+appender.stdout.layout.type = PatternLayout
+appender.stdout.layout.pattern = %d{ISO8601} %p %m (%c{1})%n
+rootLogger.level = INFO
+rootLogger.appenderRef.stdout.ref = stdout
+logger.config.name = org.apache.kafka.common.config
+logger.config.level = WARN
+"""
+
+
+@dataclass(frozen=True)
+class Kafka:
+    """The broker. Its data lies in `kafka/` of the directory and survives restarts, also on another port."""
+
+    directory: Path
+    port: int
+
+    title = "Kafka"
+
+    @property
+    def process(self) -> ManagedProcess:
+        """Its background process."""
+        return ManagedProcess("kafka", self.directory)
+
+    @property
+    def address(self) -> str:
+        """The value for KAFKA_BOOTSTRAP_SERVERS."""
+        return f"{ports.HOST}:{self.port}"
+
+    def fetch(self, progress: Progress) -> None:
+        """Make everything it needs present on this machine."""
+        artifacts.kafka_class_path(progress)
+
+    def launch(self, java: Path, progress: Progress) -> None:
+        """Start the broker; format its storage before the first start.
+
+        Raises:
+            StreamsError: the storage cannot be formatted.
+
+        """
+        class_path = ":".join(map(str, artifacts.kafka_class_path(progress)))
+        values = {"port": self.port, "controller_port": ports.free_port(self.port)}
+        (self.directory / "kafka.properties").write_text(PROPERTIES % values, encoding="ascii")
+        (self.directory / "log4j2.properties").write_text(LOG4J, encoding="ascii")
+        options = [
+            "-XX:-UsePerfData",
+            "-Djava.io.tmpdir=tmp",
+            "-Dlog4j2.configurationFile=log4j2.properties",
+            "-cp",
+            class_path,
+        ]
+        self.process.rotate_log()
+        if not (self.directory / DATA / "meta.properties").exists():
+            self._format(java, options)
+        self.process.start(java, ["-Xms256m", f"-Xmx{HEAP_MB}m", *options, "kafka.Kafka", "kafka.properties"])
+
+    def answers(self) -> bool:
+        """Tell whether the broker answers a metadata request now."""
+        if not ports.is_open(self.port):
+            return False
+        client = AdminClient({"bootstrap.servers": self.address}, logger=_silent_logger())
+        try:
+            return len(client.list_topics(timeout=METADATA_TIMEOUT_S).brokers) > 0
+        except KafkaException:
+            return False
+
+    def _format(self, java: Path, options: list[str]) -> None:
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
+        tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster_id, "-c", "kafka.properties"]
+        status = self.process.run([java, "-XX:TieredStopAtLevel=1", *options, *tool], FORMAT_TIMEOUT_S)
+        if status != 0:
+            raise StreamsError(
+                f"Kafka cannot format its storage in {self.directory / DATA}: {self.process.last_words()} "
+                f"(log: {self.process.log})"
+            )
+
+
+def _silent_logger() -> logging.Logger:
+    """Swallow the client's own complaints: that a broker does not answer is the result here, not an error."""
+    logger = logging.getLogger("streams.local.probe")
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return logger

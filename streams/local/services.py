@@ -1,0 +1,36 @@
+"""What the stack knows of each of its servers: how to start it, and when it is ready."""
+
+from pathlib import Path
+from typing import Protocol
+
+from streams.local.processes import ManagedProcess
+from streams.local.progress import Progress
+
+
+class Service(Protocol):
+    """One server of the stack, on one port, in one directory."""
+
+    @property
+    def title(self) -> str:
+        """Its name in messages."""
+
+    @property
+    def process(self) -> ManagedProcess:
+        """Its background process."""
+
+    @property
+    def port(self) -> int:
+        """The port its clients connect to."""
+
+    @property
+    def address(self) -> str:
+        """What clients are configured with."""
+
+    def fetch(self, progress: Progress) -> None:
+        """Make everything it needs present on this machine."""
+
+    def launch(self, java: Path, progress: Progress) -> None:
+        """Start its process, without waiting until it is ready."""
+
+    def answers(self) -> bool:
+        """Tell whether it serves a real request now."""
