@@ -1,0 +1,213 @@
+"""Source records to events, by other means than the engine's: columnar where that is provably right, else fastavro.
+
+A block whose records all have the plain layout of `GpsPosition` goes through Arrow and back; what comes back equal byte
+for byte was decoded right, whatever the library does with junk at the end of a record. Everything else is decoded
+record by record with the writer schema resolved to the reader schema.
+"""
+
+import io
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import fastavro
+import pyarrow as pa
+import pyruhvro
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+from fastavro.utils import generate_one
+
+from loadtest.oracle.model import Event, Reject
+
+SCHEMAS: Final = Path(__file__).parents[2] / "schemas"
+_COLUMNS: Final = {
+    "event_id": pa.string(),
+    "device_id": pa.string(),
+    "sequence": pa.int64(),
+    "event_time": pa.timestamp("ms"),
+    "latitude": pa.float64(),
+    "longitude": pa.float64(),
+    "speed_kmh": pa.float64(),
+    "heading_deg": pa.float64(),
+}
+_FRAME_BYTES: Final = 5
+# What fastavro raises for bytes that are not a record of the writer's schema.
+_UNDECODABLE: Final = (EOFError, IndexError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
+
+SchemaById = Callable[[int], str | None]
+
+
+class Record(NamedTuple):
+    """A record as Kafka holds it; a missing value is empty bytes."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes
+
+
+def registry_schemas(url: str) -> SchemaById:
+    """Schemas of a registry by id, asked for once each; None for an id it does not have."""
+    client = SchemaRegistryClient({"url": url})
+
+    @cache
+    def schema_by_id(schema_id: int) -> str | None:
+        try:
+            return client.get_schema(schema_id).schema_str
+        except SchemaRegistryError as error:
+            if error.http_status_code == 404:
+                return None
+            raise
+
+    return schema_by_id
+
+
+def newest_schema(subject: str) -> str:
+    """Newest committed version of a subject, as JSON text."""
+    versions = sorted((SCHEMAS / subject).glob("*.avsc"), key=lambda path: int(path.stem))
+    return versions[-1].read_text(encoding="utf-8")
+
+
+def plain_schema(text: str) -> Any:
+    """The schema parsed for fastavro, without logical types: times stay integers."""
+    return fastavro.parse_schema(_without_logical_types(json.loads(text)))
+
+
+def _without_logical_types(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without_logical_types(value) for key, value in node.items() if key != "logicalType"}
+    if isinstance(node, list):
+        return [_without_logical_types(value) for value in node]
+    return node
+
+
+class PositionDecoder:
+    """Framed `GpsPosition` records to `Event` or, where that fails, to `Reject` with the reason."""
+
+    def __init__(self, schema_by_id: SchemaById, reader_schema: str) -> None:
+        self._schema_by_id = schema_by_id
+        self._reader = plain_schema(reader_schema)
+        self._plans: dict[int, _Plan | None] = {}
+
+    def decode(self, records: Sequence[Record]) -> list[Event | Reject]:
+        """Result i belongs to record i."""
+        results: list[Event | Reject | None] = [None] * len(records)
+        by_schema: dict[int, list[int]] = defaultdict(list)
+        for row, record in enumerate(records):
+            value = record.value
+            if len(value) < _FRAME_BYTES or value[0] != 0:
+                results[row] = Reject(record.offset, record.key, value, "not_framed")
+            else:
+                by_schema[int.from_bytes(value[1:5], "big")].append(row)
+        for schema_id, rows in by_schema.items():
+            decoded = self._decode_block([records[row] for row in rows], schema_id)
+            for row, result in zip(rows, decoded, strict=True):
+                results[row] = result
+        return [result for result in results if result is not None]
+
+    def _plan(self, schema_id: int) -> "_Plan | None":
+        if schema_id not in self._plans:
+            text = self._schema_by_id(schema_id)
+            self._plans[schema_id] = None if text is None else _Plan.of(text, self._reader)
+        return self._plans[schema_id]
+
+    def _decode_block(self, records: list[Record], schema_id: int) -> Sequence[Event | Reject]:
+        plan = self._plan(schema_id)
+        if plan is None:
+            return [Reject(record.offset, record.key, record.value, "unknown_schema") for record in records]
+        if not plan.readable:
+            return [Reject(record.offset, record.key, record.value, "incompatible_schema") for record in records]
+        if plan.columnar is None:
+            return [self._decode_one(record, plan) for record in records]
+        payloads = [record.value[_FRAME_BYTES:] for record in records]
+        try:
+            batch = pyruhvro.deserialize_array(payloads, plan.columnar)
+            again = pyruhvro.serialize_record_batch(batch, plan.columnar, 1)[0]
+        except ValueError:
+            return [self._decode_one(record, plan) for record in records]
+        events: list[Event | Reject] = list(_events(records, batch))
+        for row, (payload, same) in enumerate(zip(payloads, again.to_pylist(), strict=True)):
+            if payload != same:
+                events[row] = self._decode_one(records[row], plan)
+        return events
+
+    def _decode_one(self, record: Record, plan: "_Plan") -> Event | Reject:
+        payload = io.BytesIO(record.value[_FRAME_BYTES:])
+        try:
+            fields = fastavro.schemaless_reader(payload, plan.writer, self._reader)
+        except _UNDECODABLE:
+            return Reject(record.offset, record.key, record.value, "malformed")
+        if payload.read(1):
+            return Reject(record.offset, record.key, record.value, "malformed")
+        return Event(
+            record.offset,
+            record.timestamp_ms,
+            record.key,
+            fields["event_id"],
+            fields["device_id"],
+            fields["sequence"],
+            fields["event_time"],
+            fields["latitude"],
+            fields["longitude"],
+            fields["speed_kmh"],
+            record.value,
+            fields["heading_deg"],
+        )
+
+
+class _Plan(NamedTuple):
+    """How records of one writer schema are decoded."""
+
+    writer: Any
+    readable: bool
+    """Whether the writer schema resolves to the reader schema."""
+    columnar: str | None
+    """The writer schema, when the block path may be tried with it."""
+
+    @staticmethod
+    def of(text: str, reader: Any) -> "_Plan":
+        writer = plain_schema(text)
+        sample = io.BytesIO()
+        try:
+            fastavro.schemaless_writer(sample, writer, generate_one(writer))
+            sample.seek(0)
+            fastavro.schemaless_reader(sample, writer, reader)
+        except fastavro.read.SchemaResolutionError:
+            return _Plan(writer, readable=False, columnar=None)
+        try:
+            types = {column.name: column.type for column in pyruhvro.avro_to_arrow_schema(text)}
+        except ValueError:
+            types = {}
+        fits = all(types.get(name) == kind for name, kind in _COLUMNS.items())
+        return _Plan(writer, readable=True, columnar=text if fits else None)
+
+
+def _events(records: list[Record], batch: pa.RecordBatch) -> list[Event]:
+    columns = {name: batch.column(name) for name in _COLUMNS}
+    columns["event_time"] = columns["event_time"].cast(pa.int64())
+    values = {
+        # NaN and null are different things here, and NumPy knows only one of them.
+        name: column.to_pylist() if column.null_count else column.to_numpy(zero_copy_only=False).tolist()
+        for name, column in columns.items()
+    }
+    offsets, timestamps, keys, raws = zip(*records, strict=True)
+    return list(
+        map(
+            Event,
+            offsets,
+            timestamps,
+            keys,
+            values["event_id"],
+            values["device_id"],
+            values["sequence"],
+            values["event_time"],
+            values["latitude"],
+            values["longitude"],
+            values["speed_kmh"],
+            raws,
+            values["heading_deg"],
+        )
+    )
