@@ -16,7 +16,7 @@ from streams.local.progress import Progress
 
 HEAP_MB = 1024
 FORMAT_TIMEOUT_S = 60.0
-METADATA_TIMEOUT_S = 5.0
+METADATA_TIMEOUT_S = 3.0
 DATA = "kafka"
 """Where the topics live, relative to the stack's directory, which is the process's working directory: so no character
 of that directory's name can break a configuration file."""
@@ -52,6 +52,9 @@ share.coordinator.state.topic.num.partitions=2
 group.initial.rebalance.delay.ms=0
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 log.cleaner.dedupe.buffer.size=33554432
+# After a crash the controller lets the broker back in only when the session of its former life is over (default: 9 s).
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 """
 
 LOG4J = """\

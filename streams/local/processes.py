@@ -10,11 +10,14 @@ import os
 import secrets
 import signal
 import subprocess
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
+
+from streams.errors import StreamsError
 
 STOP_GRACE_S = 20.0
 """How long a process may take to stop by itself before it is killed."""
@@ -66,37 +69,26 @@ class ManagedProcess:
 
     def run(self, command: Sequence[str | Path], timeout_s: float) -> int:
         """Run a command of the same kind to its end, its output in the log; return its exit status."""
-        with self.log.open("ab") as log:
-            done = subprocess.run(
-                command,
-                cwd=self.directory,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                timeout=timeout_s,
-                check=False,
-            )
-        return done.returncode
+        with _uninterrupted():
+            child = self._spawn(command)
+        try:
+            return child.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL
+        finally:
+            child.kill()
+            child.wait()
 
     def start(self, java: Path, arguments: Sequence[str]) -> int:
         """Start the process in a session of its own (Ctrl-C does not reach it) and return its pid."""
         token = secrets.token_hex(16)
-        with self.log.open("ab") as log:
-            child = subprocess.Popen(
-                [java, f"-Dstreams.local.{self.name}={token}", *arguments],
-                cwd=self.directory,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        _CHILDREN[child.pid] = child
         self._pid_file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._pid_file.with_suffix(".new")
-        unfinished.write_text(json.dumps({"pid": child.pid, "token": token}), encoding="utf-8")
-        unfinished.replace(self._pid_file)
+        with _uninterrupted():
+            child = self._spawn([java, f"-Dstreams.local.{self.name}={token}", *arguments])
+            _CHILDREN[child.pid] = child
+            unfinished = self._pid_file.with_suffix(".new")
+            unfinished.write_text(json.dumps({"pid": child.pid, "token": token}), encoding="utf-8")
+            unfinished.replace(self._pid_file)
         return child.pid
 
     def forget(self) -> None:
@@ -113,6 +105,21 @@ class ManagedProcess:
             return "it printed nothing"
         telling = [line for line in lines if "Caused by" in line or "Exception:" in line or " ERROR " in line]
         return (telling or lines or ["it printed nothing"])[-1][:300]
+
+    def _spawn(self, command: Sequence[str | Path]) -> subprocess.Popen[bytes]:
+        try:
+            with self.log.open("ab") as log:
+                return subprocess.Popen(
+                    command,
+                    cwd=self.directory,
+                    env=_environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise StreamsError(f"cannot start {command[0]}: {error}") from None
 
 
 _CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
@@ -148,6 +155,28 @@ def stop_all(processes: Iterable[ManagedProcess], how: signal.Signals = signal.S
 def _signal(process: psutil.Process, how: signal.Signals) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself meanwhile, which is what was wanted
         process.send_signal(how)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Generator[None]:
+    """Hold Ctrl-C and SIGTERM back for a moment: between the birth of a process and its being known to us.
+
+    Handlers rather than a blocked mask: the child would inherit the mask, and then never hear SIGTERM.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is ever interrupted
+        return
+    received: list[int] = []
+    before = {how: signal.getsignal(how) for how in (signal.SIGINT, signal.SIGTERM)}
+    for how in before:
+        signal.signal(how, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        for how, handler in before.items():
+            signal.signal(how, signal.SIG_DFL if handler is None else handler)
+        for number in received[:1]:
+            signal.raise_signal(number)
 
 
 def _environment() -> dict[str, str]:

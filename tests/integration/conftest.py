@@ -1,0 +1,22 @@
+"""One real Kafka and registry for all tests of a session; each test uses topics and subjects of its own."""
+
+import shutil
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from streams.local.stack import Stack, running_stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Run a stack on free ports; it is stopped when the session ends, also by Ctrl-C or SIGTERM; its logs are kept."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    directory = tmp_path_factory.mktemp("stack")
+    try:
+        with running_stack(directory) as running:
+            yield running
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        shutil.rmtree(directory / "kafka", ignore_errors=True)
