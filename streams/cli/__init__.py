@@ -11,6 +11,8 @@ import typer
 from streams import __version__
 from streams.cli.local import local_app
 from streams.cli.output import Format, FormatOption, echo_json
+from streams.cli.schemas import schemas_app
+from streams.cli.topics import topics_app
 from streams.errors import StreamsError
 
 app = typer.Typer(
@@ -22,6 +24,8 @@ app = typer.Typer(
 )
 
 app.add_typer(local_app, name="local")
+app.add_typer(topics_app, name="topics")
+app.add_typer(schemas_app, name="schemas")
 
 
 @app.callback(invoke_without_command=True)

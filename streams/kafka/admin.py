@@ -1,0 +1,140 @@
+"""Administration of a Kafka cluster: the client, waiting for the broker, and librdkafka's log lines in our log."""
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar, overload
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from streams.errors import StreamsError
+from streams.settings import Settings
+
+T = TypeVar("T")
+
+REQUEST_TIMEOUT_S: Final = 30.0
+"""Bound of one administrative request."""
+WAIT_TIMEOUT_S: Final = 10.0
+"""How long a command waits for a broker before it says that there is none."""
+
+librdkafka_log: Final = logging.getLogger("librdkafka")
+"""Give it to every client as `logger`. With no logging configured, its lines go nowhere rather than to stderr."""
+librdkafka_log.addHandler(logging.NullHandler())
+
+
+def admin_client(settings: Settings, on_error: Callable[[KafkaError], None] | None = None) -> AdminClient:
+    """Administrative client of the cluster in `settings`. Connects when first used.
+
+    Raises:
+        StreamsError: the connection settings contradict each other (such as SASL without a mechanism).
+
+    """
+    config: dict[str, Any] = {**settings.kafka_client_config(), "client.id": "streams-admin"}
+    if on_error is not None:
+        config["error_cb"] = on_error
+    try:
+        return AdminClient(config, logger=librdkafka_log)
+    except KafkaException as error:
+        raise StreamsError(f"the KAFKA_* settings cannot be used: {described(error)}") from None
+
+
+def wait_for_broker(settings: Settings, *, timeout_s: float = WAIT_TIMEOUT_S) -> AdminClient:
+    """Return a client as soon as a broker answers a metadata request; librdkafka reconnects with backoff and jitter.
+
+    Raises:
+        StreamsError: none has answered within `timeout_s` seconds; the message names the address and the last cause.
+
+    """
+    errors: list[KafkaError] = []
+    client = admin_client(settings, errors.append)
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            client.list_topics(timeout=max(0.1, min(left, 2.0)))
+            return client
+        except KafkaException as error:
+            client.poll(0)
+            cause = next((one for one in reversed(errors) if not _is_echo(one)), error.args[0])
+            if time.monotonic() >= deadline or _is_final(cause):
+                raise no_broker(settings, cause.str()) from None
+
+
+def no_broker(settings: Settings, cause: str) -> StreamsError:
+    """The one line that says that no broker answers, where it was looked for, and what to do."""
+    return StreamsError(
+        f"no Kafka broker answers at {settings.kafka_bootstrap_servers} ({cause}): "
+        "start one with `streams local up`, or set KAFKA_BOOTSTRAP_SERVERS"
+    )
+
+
+def partition_counts(client: AdminClient) -> dict[str, int]:
+    """Number of partitions of every topic that is there and has a leader for each of them.
+
+    It asks for all topics: asking by name creates missing ones where the broker auto-creates topics.
+
+    Raises:
+        StreamsError: no answer.
+
+    """
+    try:
+        topics = client.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+    except KafkaException as error:
+        raise StreamsError(f"listing topics: {described(error)}") from None
+    return {
+        name: len(topic.partitions)
+        for name, topic in topics.items()
+        if topic.error is None and all(partition.leader >= 0 for partition in topic.partitions.values())
+    }
+
+
+def topic_id(client: AdminClient, name: str) -> str:
+    """The id that Kafka gave an existing topic; a topic deleted and created again has another one.
+
+    Raises:
+        StreamsError: no such topic, or no answer.
+
+    """
+    future = client.describe_topics(TopicCollection([name]), request_timeout=REQUEST_TIMEOUT_S)[name]
+    return str(settled(f"describing topic {name}", future).topic_id)
+
+
+@overload
+def settled(what: str, future: "Future[T]", *, timeout_s: float = ...) -> T: ...
+@overload
+def settled(what: str, future: "Future[T]", *, timeout_s: float = ..., fine: tuple[int, ...]) -> T | None: ...
+def settled(
+    what: str, future: "Future[T]", *, timeout_s: float = REQUEST_TIMEOUT_S, fine: tuple[int, ...] = ()
+) -> T | None:
+    """Result of an administrative request; None when it failed with one of the error codes `fine`.
+
+    Raises:
+        StreamsError: it failed or took too long; the message begins with `what`.
+
+    """
+    try:
+        return future.result(timeout=timeout_s)
+    except KafkaException as error:
+        if isinstance(error.args[0], KafkaError) and error.args[0].code() in fine:
+            return None
+        raise StreamsError(f"{what}: {described(error)}") from None
+    except TimeoutError:
+        raise StreamsError(f"{what}: no answer within {timeout_s:g} s") from None
+
+
+def described(error: KafkaException) -> str:
+    """Name and text of the Kafka error inside an exception."""
+    inner = error.args[0]
+    return f"{inner.str()} ({inner.name()})" if isinstance(inner, KafkaError) else str(inner)
+
+
+def _is_echo(error: KafkaError) -> bool:
+    """Whether an error only repeats that the ones before it happened."""
+    return bool(error.code() == KafkaError._ALL_BROKERS_DOWN)  # noqa: SLF001 - public constant of librdkafka
+
+
+def _is_final(error: KafkaError) -> bool:
+    """Whether waiting cannot help."""
+    return error.code() in {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}  # noqa: SLF001 - as above
