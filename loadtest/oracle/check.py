@@ -1,0 +1,235 @@
+"""The oracle over real topics: what the source demands against what the pipeline has written.
+
+Reads every topic to its end with read_committed, so it wants a pipeline that has caught up. Events that a worker still
+holds are expected in clean all the same: an idle partition lets go of them after `STREAMS_IDLE_MS`.
+"""
+
+import gc
+import io
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import fastavro
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from loadtest.oracle.compare import UNREADABLE as UNREADABLE_ORDER
+from loadtest.oracle.compare import DeadLetter, LateRow, Output, Report, compare
+from loadtest.oracle.decode import PositionDecoder, Record, SchemaById, newest_schema, plain_schema, registry_schemas
+from loadtest.oracle.model import Event, OrderKey, PartitionModel
+from loadtest.oracle.read import TopicReader
+from streams.errors import FoundSomething, StreamsError
+from streams.pipelines import PIPELINES
+from streams.settings import Settings, load_settings
+
+REASON_HEADER: Final = "dlq.reason"
+PARTITION_HEADER: Final = "__streams.errors.partition"
+OFFSET_HEADER: Final = "__streams.errors.offset"
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Names of the topics of a pipeline with one table."""
+
+    source: str
+    clean: str
+    late: str
+    dlq: str
+    table: str
+
+    @classmethod
+    def of_pipeline(cls, name: str) -> "Topics":
+        """Topics of a declared pipeline."""
+        pipeline = PIPELINES[name]
+        return cls(pipeline.source, pipeline.clean, pipeline.late, pipeline.dlq, pipeline.tables[0].topic)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The worker's settings that the outcome depends on."""
+
+    lateness_ms: int
+    horizon_ms: int
+    skew_ms_max: int
+    record_bytes_max: int
+
+    @classmethod
+    def of_settings(cls, settings: Settings) -> "Limits":
+        """Those that a worker with these settings has."""
+        return cls(
+            settings.streams_lateness_ms,
+            settings.streams_dedup_horizon_ms,
+            settings.streams_skew_ms_max,
+            settings.streams_record_bytes_max,
+        )
+
+
+def check(
+    bootstrap: str,
+    schema_by_id: SchemaById,
+    topics: Topics,
+    limits: Limits,
+    *,
+    on_progress: Callable[[str, int], None] | None = None,
+) -> Report:
+    """Compare the output of a pipeline that has caught up with the model of its source.
+
+    Takes some 10 µs and 600 bytes per event. `on_progress` gets the name of the topic and the records of it read so far.
+
+    Raises:
+        StreamsError: a topic is missing, or Kafka or the registry does not answer.
+
+    """
+    progress = on_progress or (lambda _topic, _records: None)
+    decoder = PositionDecoder(schema_by_id, newest_schema(f"{topics.source}-value"))
+    reader = TopicReader(bootstrap)
+    try:
+        with _without_cyclic_collection():
+            expected, records, duplicates = _foretell(reader, decoder, topics.source, limits, progress)
+            observed = _read_output(reader, topics, schema_by_id, progress)
+            report = compare(expected, observed, _identifier(decoder))
+    finally:
+        reader.close()
+    report.events, report.duplicates = records, duplicates
+    return report
+
+
+def _foretell(
+    reader: TopicReader, decoder: PositionDecoder, topic: str, limits: Limits, progress: Callable[[str, int], None]
+) -> tuple[Output, int, int]:
+    """The model's output, the number of source records, and that of the copies among them."""
+    expected, records, duplicates = Output(), 0, 0
+    for partition in range(reader.partitions(topic)):
+        model = PartitionModel(limits.lateness_ms, limits.horizon_ms, limits.skew_ms_max, limits.record_bytes_max)
+        for batch in reader.batches(topic, partition):
+            rows = [Record(each.offset(), each.timestamp()[1], each.key(), each.value() or b"") for each in batch]
+            for result in decoder.decode(rows):
+                model.feed(result)
+            records += len(rows)
+            progress(topic, records)
+        model.idle(math.inf)
+        expected.add_model(partition, model)
+        duplicates += len(model.duplicates)
+    return expected, records, duplicates
+
+
+def _read_output(
+    reader: TopicReader, topics: Topics, schema_by_id: SchemaById, progress: Callable[[str, int], None]
+) -> Output:
+    output = Output()
+    read = 0
+    for read, message in enumerate(reader.records(topics.clean), 1):
+        output.clean[message.key() or b""].append(message.value() or b"")
+        if read % 50_000 == 0:
+            progress(topics.clean, read)
+    progress(topics.clean, read)
+    for message in reader.records(topics.late):
+        headers = _headers(message)
+        row = LateRow(message.value() or b"", headers.get("late.reason", ""), _integer(headers.get("late.by_ms")))
+        output.late[message.key() or b""].append(row)
+    for message in reader.records(topics.dlq):
+        headers = _headers(message)
+        coordinates = _integer(headers.get(PARTITION_HEADER)), _integer(headers.get(OFFSET_HEADER))
+        letter = DeadLetter(message.key(), message.value() or b"", headers.get(REASON_HEADER, ""))
+        output.dead[coordinates].append(letter)
+    newest = {message.key() or b"": message.value() for message in reader.records(topics.table)}
+    read_row = _row_reader(schema_by_id)
+    output.table = {key.decode(): read_row(value) for key, value in newest.items() if value is not None}
+    return output
+
+
+def _headers(message: Any) -> dict[str, str]:
+    return {name: (value or b"").decode(errors="replace") for name, value in message.headers() or ()}
+
+
+def _integer(text: str | None) -> int:
+    """A header's number; -1 for one that is missing or none, which no expected value equals."""
+    try:
+        return int(text or "")
+    except ValueError:
+        return -1
+
+
+def _row_reader(schema_by_id: SchemaById) -> Callable[[bytes], dict[str, Any]]:
+    schemas: dict[int, Any] = {}
+
+    def read_row(value: bytes) -> dict[str, Any]:
+        schema_id = int.from_bytes(value[1:5], "big")
+        if schema_id not in schemas:
+            text = schema_by_id(schema_id)
+            if text is None:
+                raise StreamsError(f"the registry has no schema {schema_id}, with which a table row is written")
+            schemas[schema_id] = plain_schema(text)
+        return fastavro.schemaless_reader(io.BytesIO(value[5:]), schemas[schema_id], None)
+
+    return read_row
+
+
+def _identifier(decoder: PositionDecoder) -> Callable[[bytes], OrderKey]:
+    def identify(raw: bytes) -> OrderKey:
+        event = decoder.decode([Record(0, 0, None, raw)])[0]
+        return event.order_key if isinstance(event, Event) else UNREADABLE_ORDER
+
+    return identify
+
+
+@contextmanager
+def _without_cyclic_collection() -> Iterator[None]:
+    """Millions of live tuples and no cycles among them: looking for some would take as long as the work itself."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def print_report(console: Console, report: Report) -> None:
+    """Show the counts as a table, and the first mismatches in words."""
+    table = Table(title="oracle", title_justify="left")
+    table.add_column("what")
+    table.add_column("count", justify="right")
+    for name in ("events", "duplicates", "clean", "late", "rejected_expected", "rejected"):
+        table.add_row(name.replace("_", " "), f"{getattr(report, name):,}")
+    table.add_section()
+    for name in Report.FAULTS:
+        number = getattr(report, name)
+        table.add_row(name.replace("_", " "), f"{number:,}", style="bold red" if number else "green")
+    console.print(table)
+    for detail in report.details:
+        console.print(f"  {detail}", markup=False, highlight=False)
+
+
+def command(
+    pipeline: Annotated[str, typer.Option(help="Pipeline whose topics are compared.")] = "gps",
+    bootstrap: Annotated[str | None, typer.Option(help="Kafka; default: KAFKA_BOOTSTRAP_SERVERS.")] = None,
+    registry_url: Annotated[str | None, typer.Option(help="Registry; default: SCHEMA_REGISTRY_URL.")] = None,
+    lateness_ms: Annotated[int | None, typer.Option(help="The worker's; default: STREAMS_LATENESS_MS.")] = None,
+    horizon_ms: Annotated[int | None, typer.Option(help="The worker's; default: STREAMS_DEDUP_HORIZON_MS.")] = None,
+    skew_ms_max: Annotated[int | None, typer.Option(help="The worker's; default: STREAMS_SKEW_MS_MAX.")] = None,
+) -> None:
+    """Compare what a pipeline has written with a model of its source; exit status 100 when they differ."""
+    settings = load_settings(
+        kafka_bootstrap_servers=bootstrap,
+        schema_registry_url=registry_url,
+        streams_lateness_ms=lateness_ms,
+        streams_dedup_horizon_ms=horizon_ms,
+        streams_skew_ms_max=skew_ms_max,
+    )
+    console = Console()
+    with console.status("reading") as status:
+        report = check(
+            settings.kafka_bootstrap_servers,
+            registry_schemas(settings.schema_registry_url),
+            Topics.of_pipeline(pipeline),
+            Limits.of_settings(settings),
+            on_progress=lambda topic, records: status.update(f"{topic}: {records:,} records"),
+        )
+    print_report(console, report)
+    if not report.ok:
+        raise FoundSomething("the output differs from what the input demands")

@@ -1,0 +1,224 @@
+"""Expected and observed output, compared as data: no Kafka here, so that the comparison itself can be tested.
+
+A device whose clean topic equals the model byte for byte in the same order needs no closer look. Any other device is
+taken apart by identity (event id and event time).
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Final, NamedTuple
+
+from loadtest.oracle.model import OrderKey, PartitionModel, compare_rows
+
+DETAILS_MAX: Final = 20
+UNREADABLE: Final[OrderKey] = (-1, -1, "")
+"""What `identify` answers for bytes that are no event."""
+
+
+class LateRow(NamedTuple):
+    """A record of the late topic: its value and its two headers."""
+
+    raw: bytes
+    reason: str
+    by_ms: int
+
+
+class DeadLetter(NamedTuple):
+    """A dead letter, or what one must be: the original key and bytes, and why it was rejected."""
+
+    key: bytes | None
+    raw: bytes
+    reason: str
+
+
+Coordinates = tuple[int, int]
+"""Source partition and offset."""
+
+
+@dataclass(slots=True)
+class Output:
+    """Everything a pipeline writes, whether read from its topics or foretold by the model."""
+
+    clean: dict[bytes, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    """Values per key, in the order of the log."""
+    late: dict[bytes, list[LateRow]] = field(default_factory=lambda: defaultdict(list))
+    dead: dict[Coordinates, list[DeadLetter]] = field(default_factory=lambda: defaultdict(list))
+    table: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add_model(self, partition: int, model: PartitionModel) -> None:
+        """Add what the model of one source partition foretells."""
+        for event in model.clean:
+            self.clean[event.device_id.encode()].append(event.raw)
+        for late in model.late:
+            self.late[late.event.device_id.encode()].append(LateRow(late.event.raw, late.reason, late.by_ms))
+        for reject in model.rejected:
+            self.dead[partition, reject.offset].append(DeadLetter(reject.key, reject.raw, reject.reason))
+        self.table.update(model.table)
+
+
+@dataclass(slots=True)
+class Report:
+    """The verdict. Counts are events unless said otherwise; all of `FAULTS` are zero when everything is right."""
+
+    lost: int = 0
+    """Valid, first copies, and in neither clean nor late."""
+    duplicated: int = 0
+    """Surplus appearances in clean and late together."""
+    out_of_order: int = 0
+    """In clean behind an event of the same device that should follow them."""
+    misplaced: int = 0
+    """In late instead of clean, or the reverse."""
+    unexpected: int = 0
+    """In clean or late without being in the source as a valid event."""
+    altered: int = 0
+    """In clean with bytes that differ from the first copy's."""
+    missing_late: int = 0
+    late_headers_wrong: int = 0
+    table_mismatches: int = 0
+    """Rows that differ, are missing, or should not be."""
+    rejects_missing: int = 0
+    rejects_surplus: int = 0
+    rejects_wrong: int = 0
+    """Dead letters with another key, value or reason than the reject's."""
+
+    clean: int = 0
+    late: int = 0
+    rejected: int = 0
+    rejected_expected: int = 0
+    events: int = 0
+    """Records of the source."""
+    duplicates: int = 0
+    """Copies that had to be dropped."""
+    details: list[str] = field(default_factory=list)
+
+    FAULTS: ClassVar = (
+        "lost",
+        "duplicated",
+        "out_of_order",
+        "misplaced",
+        "unexpected",
+        "altered",
+        "missing_late",
+        "late_headers_wrong",
+        "table_mismatches",
+        "rejects_missing",
+        "rejects_surplus",
+        "rejects_wrong",
+    )
+
+    @property
+    def ok(self) -> bool:
+        """Whether the output is exactly what the input demands."""
+        return not any(getattr(self, name) for name in self.FAULTS)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a report: counts by name, and the details."""
+        return asdict(self)
+
+    def note(self, text: str) -> None:
+        """Keep the first few mismatches in words."""
+        if len(self.details) < DETAILS_MAX:
+            self.details.append(text)
+
+
+def compare(expected: Output, observed: Output, identify: Callable[[bytes], OrderKey]) -> Report:
+    """Verdict over both outputs; `identify` gives (event_time, sequence, event_id) of a value, or `UNREADABLE`."""
+    report = Report(
+        clean=sum(map(len, observed.clean.values())),
+        late=sum(map(len, observed.late.values())),
+        rejected=sum(map(len, observed.dead.values())),
+        rejected_expected=sum(map(len, expected.dead.values())),
+    )
+    for key in sorted({*expected.clean, *expected.late, *observed.clean, *observed.late}):
+        clean, late = expected.clean.get(key, []), expected.late.get(key, [])
+        device = _Device(clean, observed.clean.get(key, []), late, observed.late.get(key, []))
+        if not device.agrees():
+            _compare_device(report, key.decode(errors="replace"), device, identify)
+    _compare_dead(report, expected.dead, observed.dead)
+    for device_id in sorted({*expected.table, *observed.table}):
+        row, seen = expected.table.get(device_id), observed.table.get(device_id)
+        differing = compare_rows(row, seen) if row is not None else ["a row that should not be"]
+        if differing:
+            report.table_mismatches += 1
+            wrong = {name: (row or {}).get(name) for name in differing}
+            report.note(f"table {device_id}: {', '.join(differing)}: expected {wrong}, observed {seen}")
+    return report
+
+
+class _Device(NamedTuple):
+    clean: list[bytes]
+    clean_seen: list[bytes]
+    late: list[LateRow]
+    late_seen: list[LateRow]
+
+    def agrees(self) -> bool:
+        return self.clean == self.clean_seen and sorted(self.late) == sorted(self.late_seen)
+
+
+def _identities(values: Iterable[OrderKey]) -> Counter[tuple[str, int]]:
+    return Counter((event_id, event_time) for event_time, _, event_id in values)
+
+
+def _compare_device(report: Report, name: str, device: _Device, identify: Callable[[bytes], OrderKey]) -> None:
+    order_seen = [identify(raw) for raw in device.clean_seen]
+    clean, clean_seen = _identities(map(identify, device.clean)), _identities(order_seen)
+    late = _identities(identify(row.raw) for row in device.late)
+    late_seen = _identities(identify(row.raw) for row in device.late_seen)
+    for identity in sorted({*clean, *clean_seen, *late, *late_seen}):
+        faults = _identity_faults(clean[identity], clean_seen[identity], late[identity], late_seen[identity])
+        for fault, number in faults.items():
+            if number:
+                setattr(report, fault, getattr(report, fault) + number)
+                report.note(f"{fault}: device {name}, event {identity[0]} at {identity[1]}")
+    latest = UNREADABLE
+    for order in order_seen:
+        if order < latest:
+            report.out_of_order += 1
+            report.note(f"out of order: device {name}, {order} after {latest}")
+        latest = max(latest, order)
+    first_copies = {identify(raw): raw for raw in device.clean}
+    for raw, order in zip(device.clean_seen, order_seen, strict=True):
+        if first_copies.get(order, raw) != raw:
+            report.altered += 1
+            report.note(f"altered: device {name}, {order}: {raw.hex()}")
+    _compare_late_headers(report, name, device)
+
+
+def _identity_faults(clean: int, clean_seen: int, late: int, late_seen: int) -> dict[str, int]:
+    """Faults of one identity from how often it must be, and is, in each topic."""
+    due, seen = clean + late, clean_seen + late_seen
+    moved = (clean_seen - clean) * (late_seen - late) < 0
+    return {
+        "lost": max(0, due - seen),
+        "unexpected": seen if not due else 0,
+        "duplicated": max(0, seen - due) if due else 0,
+        "missing_late": max(0, late - late_seen),
+        "misplaced": min(abs(clean_seen - clean), abs(late_seen - late)) if moved else 0,
+    }
+
+
+def _compare_late_headers(report: Report, name: str, device: _Device) -> None:
+    surplus = Counter(device.late_seen) - Counter(device.late)
+    missing = Counter(device.late) - Counter(device.late_seen)
+    values = Counter(row.raw for row in surplus.elements()) & Counter(row.raw for row in missing.elements())
+    if values:
+        report.late_headers_wrong += values.total()
+        due = [(row.reason, row.by_ms) for row in missing][:3]
+        seen = [(row.reason, row.by_ms) for row in surplus][:3]
+        report.note(f"late headers: device {name}: expected {due}, observed {seen}")
+
+
+def _compare_dead(
+    report: Report, expected: Mapping[Coordinates, list[DeadLetter]], observed: Mapping[Coordinates, list[DeadLetter]]
+) -> None:
+    for partition, offset in sorted({*expected, *observed}):
+        due, seen = expected.get((partition, offset), []), observed.get((partition, offset), [])
+        report.rejects_missing += max(0, len(due) - len(seen))
+        report.rejects_surplus += max(0, len(seen) - len(due))
+        wrong = sum(1 for letter, other in zip(due, seen, strict=False) if letter != other)
+        report.rejects_wrong += wrong
+        if wrong or len(due) != len(seen):
+            where = f"dead letter of partition {partition}, offset {offset}"
+            reasons = [letter.reason for letter in due], [letter.reason for letter in seen]
+            report.note(f"{where}: expected {reasons[0]}, observed {reasons[1]}{' with other bytes' if wrong else ''}")

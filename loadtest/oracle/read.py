@@ -1,0 +1,89 @@
+"""Topics from their beginning to their end, with read_committed: what a consumer downstream would have seen by now."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from streams.errors import StreamsError
+
+BATCH_RECORDS: Final = 20_000
+SILENCE_S_MAX: Final = 30.0
+"""Without a record or an end for this long, the broker is taken for dead."""
+
+
+class TopicReader:
+    """Reads whole partitions; one connection for as many as asked for. Close it when done."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": f"oracle-{uuid.uuid4()}",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "queued.min.messages": 200_000,
+                "fetch.message.max.bytes": 4_000_000,
+                "fetch.wait.max.ms": 50,
+            }
+        )
+
+    def partitions(self, topic: str) -> int:
+        """Number of partitions of a topic.
+
+        Raises:
+            StreamsError: there is no such topic.
+
+        """
+        found = self._consumer.list_topics(topic, timeout=30).topics[topic]
+        if found.error is not None or not found.partitions:
+            raise StreamsError(f"no topic {topic}: create it with `streams topics apply`")
+        return len(found.partitions)
+
+    def batches(self, topic: str, partition: int) -> Iterator[list[Message]]:
+        """The records of a partition, in order, up to its last stable offset at the time that it is reached.
+
+        Raises:
+            StreamsError: the broker does not answer, or refuses.
+
+        """
+        self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+        heard_s = time.monotonic()
+        try:
+            while True:
+                messages = self._consumer.consume(BATCH_RECORDS, 0.1)
+                ended = False
+                records = []
+                for message in messages:
+                    error = message.error()
+                    if error is None:
+                        records.append(message)
+                    elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - that is its public name
+                        ended = True
+                    elif not error.retriable():
+                        raise StreamsError(f"reading {topic} [{partition}]: {error.str()}")
+                if records:
+                    yield records
+                if ended:
+                    return
+                now_s = time.monotonic()
+                heard_s = now_s if messages else heard_s
+                if now_s - heard_s > SILENCE_S_MAX:
+                    raise StreamsError(f"reading {topic} [{partition}]: no answer for {SILENCE_S_MAX:.0f} s")
+        except KafkaException as error:
+            raise StreamsError(f"reading {topic} [{partition}]: {error}") from error
+        finally:
+            self._consumer.unassign()
+
+    def records(self, topic: str) -> Iterator[Message]:
+        """All records of a topic, partition by partition."""
+        for partition in range(self.partitions(topic)):
+            for batch in self.batches(topic, partition):
+                yield from batch
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._consumer.close()

@@ -1,0 +1,161 @@
+import copy
+import math
+
+import pytest
+
+from loadtest.oracle.compare import DeadLetter, LateRow, Output, compare
+from loadtest.oracle.model import Event, PartitionModel, Reject
+
+EVENTS_PER_DEVICE = 20
+
+
+def event(device, number, *, offset=0):
+    raw = f"{device} {number}".encode()
+    return Event(offset, number * 10, device.encode(), raw.decode(), device, number, number * 10, 1.0, 2.0, 5.0, raw)
+
+
+def identify(raw):
+    device, number = raw.decode().split()
+    return int(number) * 10, int(number), f"{device} {number}"
+
+
+def expected():
+    model = PartitionModel(lateness_ms=30, horizon_ms=3_600_000, skew_ms_max=0, record_bytes_max=1000)
+    for number in range(EVENTS_PER_DEVICE):
+        for device in ("a", "b"):
+            if (device, number) != ("a", 5):
+                model.feed(event(device, number))
+    model.feed(event("a", 5))  # behind "a 15", which has left
+    model.feed(event("b", 7))  # a second copy
+    model.feed(Reject(77, b"a", b"junk", "not_framed"))
+    model.idle(math.inf)
+    output = Output()
+    output.add_model(3, model)
+    return output
+
+
+@pytest.fixture
+def observed():
+    return copy.deepcopy(expected())
+
+
+def faults(observed):
+    report = compare(expected(), observed, identify)
+    found = {name: getattr(report, name) for name in report.FAULTS if getattr(report, name)}
+    assert report.ok == (not found)
+    assert bool(report.details) == bool(found)
+    return found
+
+
+def test_what_the_model_foretells_is_as_made_up():
+    output = expected()
+    assert len(output.clean[b"a"]) == 19
+    assert output.late == {b"a": [LateRow(b"a 5", "late", 110)]}
+    assert output.dead == {(3, 77): [DeadLetter(b"a", b"junk", "not_framed")]}
+    assert output.table["b"]["events"] == 20
+
+
+def test_equal_output_has_no_faults(observed):
+    report = compare(expected(), observed, identify)
+    assert faults(observed) == {}
+    assert (report.clean, report.late, report.rejected, report.rejected_expected) == (39, 1, 1, 1)
+
+
+def test_a_lost_event_is_seen(observed):
+    del observed.clean[b"a"][3]
+    assert faults(observed) == {"lost": 1}
+
+
+def test_a_lost_device_is_seen(observed):
+    del observed.clean[b"b"]
+    del observed.table["b"]
+    assert faults(observed) == {"lost": 20, "table_mismatches": 1}
+
+
+def test_an_event_twice_in_clean_is_seen(observed):
+    observed.clean[b"a"].insert(3, observed.clean[b"a"][3])
+    assert faults(observed) == {"duplicated": 1}
+
+
+def test_a_replayed_stretch_is_seen_as_duplicates_out_of_order(observed):
+    observed.clean[b"b"].extend(observed.clean[b"b"][-4:])
+    assert faults(observed) == {"duplicated": 4, "out_of_order": 3}
+
+
+def test_an_event_in_clean_and_in_late_is_seen(observed):
+    observed.late[b"b"].append(LateRow(b"b 7", "late", 3))
+    assert faults(observed) == {"duplicated": 1}
+
+
+def test_swapped_neighbours_are_seen(observed):
+    rows = observed.clean[b"a"]
+    rows[8], rows[9] = rows[9], rows[8]
+    assert faults(observed) == {"out_of_order": 1}
+
+
+def test_an_event_that_left_as_late_instead_of_clean_is_misplaced_not_lost(observed):
+    observed.clean[b"b"].remove(b"b 9")
+    observed.late[b"b"].append(LateRow(b"b 9", "late", 1))
+    assert faults(observed) == {"misplaced": 1}
+
+
+def test_a_late_event_that_slipped_into_clean_is_seen(observed):
+    observed.late[b"a"].clear()
+    observed.clean[b"a"].insert(5, b"a 5")
+    assert faults(observed) == {"misplaced": 1, "missing_late": 1}
+
+
+def test_a_missing_late_event_is_lost(observed):
+    observed.late.clear()
+    assert faults(observed) == {"lost": 1, "missing_late": 1}
+
+
+@pytest.mark.parametrize("row", [LateRow(b"a 5", "late", 109), LateRow(b"a 5", "beyond_horizon", 110)])
+def test_wrong_headers_of_a_late_event_are_seen(observed, row):
+    observed.late[b"a"] = [row]
+    assert faults(observed) == {"late_headers_wrong": 1}
+
+
+def test_an_event_from_nowhere_is_seen(observed):
+    observed.clean[b"c"].append(b"c 1")
+    assert faults(observed) == {"unexpected": 1}
+
+
+def test_changed_bytes_are_seen(observed):
+    observed.clean[b"a"][4] = b"a  4"
+    assert faults(observed) == {"altered": 1}
+
+
+@pytest.mark.parametrize("change", [{"events": 19}, {"last_sequence": 0}, {"odometer_km": 0.1}, {"stopped_since": 1}])
+def test_a_wrong_row_is_seen(observed, change):
+    observed.table["b"].update(change)
+    assert faults(observed) == {"table_mismatches": 1}
+
+
+def test_a_missing_and_a_surplus_row_are_seen(observed):
+    observed.table["c"] = observed.table.pop("b")
+    assert faults(observed) == {"table_mismatches": 2}
+
+
+def test_a_missing_dead_letter_is_seen(observed):
+    observed.dead.clear()
+    assert faults(observed) == {"rejects_missing": 1}
+
+
+def test_a_dead_letter_twice_or_without_a_reject_is_seen(observed):
+    observed.dead[3, 77] *= 2
+    observed.dead[3, 78] = [DeadLetter(b"a", b"x", "invalid")]
+    assert faults(observed) == {"rejects_surplus": 2}
+
+
+@pytest.mark.parametrize(
+    "letter",
+    [
+        DeadLetter(b"a", b"junk", "malformed"),
+        DeadLetter(b"a", b"", "not_framed"),
+        DeadLetter(None, b"junk", "not_framed"),
+    ],
+)
+def test_a_dead_letter_with_other_reason_bytes_or_key_is_seen(observed, letter):
+    observed.dead[3, 77] = [letter]
+    assert faults(observed) == {"rejects_wrong": 1}
