@@ -1,0 +1,30 @@
+FROM python:3.11-slim
+
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1
+
+WORKDIR /app
+
+# Dependencies first: this layer changes only with the lock. All of them are wheels, so no compiler is needed.
+COPY requirements/runtime.lock requirements/runtime.lock
+RUN pip install --require-hashes --only-binary=:all: -r requirements/runtime.lock
+
+COPY pyproject.toml README.md ./
+COPY streams streams
+COPY loadtest loadtest
+COPY schemas schemas
+RUN pip install --no-deps .
+
+RUN useradd --system --uid 10001 --no-create-home streams \
+    && install --directory --owner=streams /data
+ENV STREAMS_DATA_DIR=/data \
+    STREAMS_SCHEMAS_DIR=/app/schemas
+VOLUME /data
+USER 10001
+
+EXPOSE 6066
+# Exec form: the worker itself gets SIGTERM, and stops cleanly.
+ENTRYPOINT ["streams"]
+CMD ["worker", "--web-port", "6066"]

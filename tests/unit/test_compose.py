@@ -1,0 +1,93 @@
+"""There is no Docker engine where these tests run: what can be checked without one is checked."""
+
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from ruamel.yaml import YAML
+
+from streams.local.artifacts import load_lock
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = YAML(typ="safe").load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def test_the_compose_file_keeps_to_the_compose_specification() -> None:
+    package = find_spec("check_jsonschema")
+    assert package is not None
+    assert package.origin is not None
+    specification = Path(package.origin).parent / "builtin_schemas" / "vendor" / "compose-spec.json"
+
+    jsonschema.validate(COMPOSE, json.loads(specification.read_text()))
+
+
+def test_kafka_and_registry_have_the_versions_of_the_local_stack() -> None:
+    lock = load_lock()
+
+    assert SERVICES["kafka"]["image"] == f"apache/kafka:{lock.kafka.version}"
+    assert SERVICES["registry"]["image"] == f"apicurio/apicurio-registry:{lock.registry.version}"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_published_ports_are_bound_to_loopback(name: str) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_images_are_pinned_or_built_here(name: str) -> None:
+    image = SERVICES[name]["image"]
+
+    assert "build" in SERVICES[name] or re.fullmatch(r"[\w/-]+:v?\d+\.\d+\.\d+", image)
+
+
+def test_dependencies_and_volumes_exist() -> None:
+    for service in SERVICES.values():
+        assert set(service.get("depends_on", [])) <= set(SERVICES)
+        named = {volume.split(":")[0] for volume in service.get("volumes", []) if not volume.startswith(("/", "."))}
+        mounted = {ROOT / volume.split(":")[0] for volume in service.get("volumes", []) if volume.startswith(".")}
+        assert named <= set(COMPOSE["volumes"])
+        assert all(path.is_file() for path in mounted)
+
+
+def test_the_worker_may_finish_its_commit_and_is_checked_for_readiness() -> None:
+    worker = SERVICES["worker"]
+
+    assert int(worker["stop_grace_period"].removesuffix("s")) > 10
+    assert "http://127.0.0.1:6066/readyz" in worker["healthcheck"]["test"][-1]
+    assert "/data" in worker["volumes"]
+    compile(worker["healthcheck"]["test"][-1], "healthcheck", "exec")
+
+
+def test_containers_reach_each_other_by_service_name() -> None:
+    environment = SERVICES["worker"]["environment"]
+    advertised = SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+
+    assert f"INTERNAL://{environment['KAFKA_BOOTSTRAP_SERVERS']}" in advertised
+    assert environment["SCHEMA_REGISTRY_URL"].startswith("http://registry:8080/")
+
+
+def test_the_image_runs_as_an_unprivileged_user_and_installs_from_the_hashed_lock() -> None:
+    users = re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE)
+
+    assert [user for user in users if user not in {"0", "root"}] == users != []
+    assert "--require-hashes --only-binary=:all: -r requirements/runtime.lock" in DOCKERFILE
+
+
+def test_everything_that_the_image_copies_is_in_the_build_context() -> None:
+    ignore = (ROOT / ".dockerignore").read_text().splitlines()
+    sources = [source for line in re.findall(r"^COPY (.+)$", DOCKERFILE, re.MULTILINE) for source in line.split()[:-1]]
+
+    assert ignore[0] == "*"
+    assert {f"!{source}" for source in sources} <= set(ignore)
+
+
+def test_prometheus_scrapes_the_port_of_the_worker() -> None:
+    jobs = YAML(typ="safe").load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
+
+    assert [job["dns_sd_configs"][0] for job in jobs] == [{"names": ["worker"], "type": "A", "port": 6066}]
