@@ -38,8 +38,8 @@ DEDUP_BUCKET_MS: Final = 60_000
 """Width of an event-time bucket of spilled ids."""
 CHECKPOINT_INTERVAL_MS: Final = 30_000
 """RocksDB is flushed this often: what a crash makes the journal replay."""
-JOURNAL_INDEX_MS: Final = 60_000
-"""Granularity at which the journal is truncated behind the horizon."""
+JOURNAL_INDEX_RECORDS: Final = 256
+"""Journal records whose event times are remembered together: the granularity of truncation and of replay."""
 
 # --- schemas --------------------------------------------------------------------------------------------------------
 UNKNOWN_SCHEMA_TTL_MS: Final = 30_000

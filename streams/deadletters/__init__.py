@@ -1,0 +1,1 @@
+"""Dead letters: the envelope of a rejected record."""

@@ -4,7 +4,7 @@ Both are columnar: one array per attribute, all of one length, in log order unle
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,7 @@ class Events:
     def __len__(self) -> int:
         return len(self.event_time)
 
-    def take(self, rows: Any) -> "Events":  # noqa: ANN401 - an index array, a mask or a slice
+    def take(self, rows: Any) -> "Events":
         """Events at `rows` (indices, mask or slice), in that order."""
         return Events(
             self.row[rows],
@@ -120,6 +120,14 @@ class Events:
             self.payload[:, rows],
             self.slot[rows],
         )
+
+    def with_slots(self, slots: Int64) -> "Events":
+        """The same events with other slots."""
+        return replace(self, slot=slots)
+
+    def with_rows(self, rows: Int64) -> "Events":
+        """The same events at other rows of the micro-batch."""
+        return replace(self, row=rows)
 
     @staticmethod
     def concat(parts: Sequence["Events"]) -> "Events":

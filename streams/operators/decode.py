@@ -187,18 +187,20 @@ class Decoder:
         ids = objects(fields.event_id.cast(pa.binary()).to_numpy(zero_copy_only=False))
         offsets = _offsets(fields.event_id)
         complaints = self._invalid(fields, np.diff(offsets))
-        keys = objects([records.key[row] for row in rows.tolist()]) if len(rows) != len(records) else objects(
-            records.key
+        keys = (
+            objects([records.key[row] for row in rows.tolist()]) if len(rows) != len(records) else objects(records.key)
         )
         named = pc.equal(pa.array(keys, pa.binary()), fields.key_field.cast(pa.binary()))
         mismatched = ~np.asarray(named.fill_null(False), dtype=np.bool_)
-        future = (fields.event_time > np.minimum(timestamp, EVENT_TIME_MAX - self._skew_ms_max) + self._skew_ms_max)
+        future = fields.event_time > np.minimum(timestamp, EVENT_TIME_MAX - self._skew_ms_max) + self._skew_ms_max
         bad = mismatched | future
         for complaint in complaints:
             bad[complaint[0]] = True
         hi, lo, digest = id_words(_data(fields.event_id), offsets, ids)
-        values = objects(records.value) if len(rows) == len(records) else objects(
-            [records.value[row] for row in rows.tolist()]
+        values = (
+            objects(records.value)
+            if len(rows) == len(records)
+            else objects([records.value[row] for row in rows.tolist()])
         )
         headers = None if records.headers is None else objects([records.headers[row] for row in rows.tolist()])
         events = Events(
@@ -308,7 +310,7 @@ def _decode_columns(
     return _from_columns(columns, rows, pipeline)
 
 
-def _constant(value: Any, count: int) -> pa.Array:  # noqa: ANN401 - a schema's default
+def _constant(value: Any, count: int) -> pa.Array:
     return pa.nulls(count, pa.float64()) if value is None else pa.array([value] * count)
 
 
@@ -388,7 +390,7 @@ def _offsets(column: pa.Array) -> Int64:
     return buffer[column.offset : column.offset + len(column) + 1].astype(np.int64)
 
 
-def _data(column: pa.Array) -> Any:  # noqa: ANN401 - array of uint8
+def _data(column: pa.Array) -> Any:
     buffer = column.buffers()[2]
     return np.empty(0, dtype=np.uint8) if buffer is None else np.frombuffer(buffer, dtype=np.uint8)
 

@@ -83,7 +83,7 @@ def release_order(events: Events) -> Int64:
     if not tied.any():
         return order
     # Rows of equal time and sequence stand together: sorting just those, they fill the same places.
-    places = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))  # noqa: FBT003 - array element
+    places = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
     rows = order[places]
     if (events.id_word[rows] & np.uint64(1)).all():  # all UUIDs: their words sort as their text does
         columns = (events.id_lo[rows], events.id_hi[rows], events.sequence[rows], events.event_time[rows])

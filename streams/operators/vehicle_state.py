@@ -77,9 +77,7 @@ class VehicleState:
         return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
-def _distances_mm(
-    state: Rows, known_before: Bools, latitude: Float64, longitude: Float64, start: Int64
-) -> Int64:
+def _distances_mm(state: Rows, known_before: Bools, latitude: Float64, longitude: Float64, start: Int64) -> Int64:
     """Distance that each segment adds: between neighbours, and from the last position before."""
     before_latitude, before_longitude = np.empty_like(latitude), np.empty_like(longitude)
     before_latitude[1:], before_longitude[1:] = latitude[:-1], longitude[:-1]

@@ -121,9 +121,7 @@ def _split(entry: JournalEntry, bytes_max: int) -> Iterator[JournalEntry]:
     due_each = max(1, bytes_max // 400)
     for start in range(0, len(entry.due), due_each):
         cut = slice(start, start + due_each)
-        due = DueRows(
-            entry.due.key[cut], entry.due.event_time[cut], entry.due.sequence[cut], entry.due.event_id[cut]
-        )
+        due = DueRows(entry.due.key[cut], entry.due.event_time[cut], entry.due.sequence[cut], entry.due.event_id[cut])
         yield replace(entry, ids=no_ids, held=no_held, due=due)
 
 
@@ -195,9 +193,7 @@ def empty_events(payload_fields: int) -> Events:
     """Columns of no events."""
     number, word, nothing = np.empty(0, np.int64), np.empty(0, np.uint64), objects([])
     payload = np.empty((payload_fields, 0))
-    return Events(
-        number, number, number, number, nothing, word, word, word, nothing, nothing, None, payload, number
-    )
+    return Events(number, number, number, number, nothing, word, word, word, nothing, nothing, None, payload, number)
 
 
 def pack_headers(headers: Headers | None) -> bytes:

@@ -60,13 +60,13 @@ class RocksStore:
         table.set_block_cache(memory.cache)
         table.set_bloom_filter(_BLOOM_BITS_PER_KEY, False)  # noqa: FBT003 - positional in rocksdict
         table.set_block_size(_BLOCK_BYTES)
-        table.set_cache_index_and_filter_blocks(True)  # noqa: FBT003
+        table.set_cache_index_and_filter_blocks(True)
         options = Options(raw_mode=True)
         options.create_if_missing(True)  # noqa: FBT003
         options.set_block_based_table_factory(table)
         options.set_write_buffer_manager(memory.memtables)
         options.set_compression_type(DBCompressionType.lz4())
-        options.set_paranoid_checks(True)  # noqa: FBT003
+        options.set_paranoid_checks(True)
         options.set_max_background_jobs(2)
         options.set_keep_log_file_num(2)
         options.set_max_open_files(256)
@@ -74,7 +74,7 @@ class RocksStore:
         self._write_options.disable_wal = True
         try:
             self._db = Rdict(str(path), options, access_type=AccessType.read_write())
-        except Exception as error:  # noqa: BLE001 - rocksdict raises plain Exception; told apart by its text
+        except Exception as error:
             raise _translated(error) from error
 
     def get_many(self, keys: list[bytes]) -> list[bytes | None]:
@@ -83,7 +83,7 @@ class RocksStore:
             return []
         try:
             return list(self._db[keys])
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             raise _translated(error) from error
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -94,7 +94,7 @@ class RocksStore:
                 if key >= end:
                     return
                 yield key, value
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             raise _translated(error) from error
 
     def write(self, batch: WriteBatch) -> None:
@@ -106,14 +106,14 @@ class RocksStore:
             rocks.put(key, value)
         try:
             self._db.write(rocks, self._write_options)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             raise _translated(error) from error
 
     def flush(self) -> None:
         """Make all writes so far survive a crash of the process."""
         try:
             self._db.flush()
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             raise _translated(error) from error
 
     def bytes_used(self) -> int:

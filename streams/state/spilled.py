@@ -74,7 +74,9 @@ class SpilledIds:
             bucket = int(buckets[start])
             bits = max(0, ((end - start) // DEDUP_PAGE_IDS).bit_length())
             pages = (
-                (hashes[start:end] >> np.uint64(64 - bits)).astype(np.int64) if bits else np.zeros(end - start, np.int64)
+                (hashes[start:end] >> np.uint64(64 - bits)).astype(np.int64)
+                if bits
+                else np.zeros(end - start, np.int64)
             )
             self._put_pages(batch, bucket, bits, pages, words[start:end])
             self._runs.setdefault(bucket, []).append((self._run_next, bits))

@@ -1,0 +1,187 @@
+"""The committer: the one place with side effects, in one order.
+
+A cycle, as numbered in every test and failpoint:
+
+1. begin the transaction (with the first effects of the cycle);
+2. produce clean and late events and dead letters as they come; at the cycle's end table rows, the last one of each key,
+   and the journal;
+3. send the source offsets, each with its cycle number;
+4. commit;
+5. only then write rows and marker to the stores.
+
+Whatever is killed between two of them: before 4 nothing is visible and the records run again, after it the journal brings
+the store forward.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from streams.deadletters.envelope import envelope_headers
+from streams.engine.effects import CycleEnd, Effects, LateEvents, TableRows, TaskCommit
+from streams.engine.encode import TableEncoder
+from streams.engine.log import Changelog, Committed, CycleAborted, OutcomeUnknown, Transactions
+from streams.engine.task import PartitionTask, Written
+from streams.operators.columns import Events, Headers
+from streams.pipelines.declaration import Pipeline
+
+log = structlog.get_logger(__name__)
+
+Failpoint = Callable[[str], None]
+"""Called between steps by name; a test's may crash there."""
+
+STEPS: Final = ("begun", "produced", "journalled", "offsets_sent", "committed", "applied")
+
+
+class Committer:
+    """Carries effects out, exactly once. One thread at a time."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        transactions: Transactions,
+        changelog: Changelog,
+        encoders: Sequence[TableEncoder],
+        failpoint: Failpoint = lambda _: None,
+    ) -> None:
+        self._pipeline = pipeline
+        self._transactions = transactions
+        self._changelog = changelog
+        self._encoders = {encoder.topic: encoder for encoder in encoders}
+        self._failpoint = failpoint
+        self._open = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a transaction is open."""
+        return self._open
+
+    def write(self, effects: Effects) -> None:
+        """Steps 1 and 2: produce the effects of a micro-batch.
+
+        Raises:
+            CycleAborted: state must be reloaded and the records run again.
+
+        """
+        self._begin()
+        for part in effects.partitions:
+            if part.clean is not None:
+                self._produce_events(self._pipeline.clean, part.clean, part.clean.headers)
+            for late in part.late:
+                self._produce_events(self._pipeline.late, late.events, _late_headers(late))
+        for letter in effects.dead_letters:
+            self._transactions.produce(
+                self._pipeline.dlq,
+                key=letter.key,
+                value=letter.value,
+                partition=None if letter.key is not None else letter.partition,
+                timestamp_ms=letter.timestamp_ms,
+                headers=envelope_headers(letter, source=self._pipeline.source, group=self._pipeline.group),
+            )
+        self._failpoint("produced")
+
+    def commit(self, end: CycleEnd, tasks: Mapping[int, PartitionTask], now_ms: int) -> None:
+        """Steps 2 to 5 of the cycle that `end` describes; `tasks` are those that it came from.
+
+        Raises:
+            CycleAborted: nothing of the cycle is visible; state must be reloaded and the records run again.
+
+        """
+        self._begin()
+        journal_at: dict[int, list[int]] = {commit.partition: [] for commit in end.commits}
+        tables_at: dict[int, dict[str, int]] = {commit.partition: {} for commit in end.commits}
+        self._produce_tables(end.commits, tables_at, now_ms)
+        for commit in end.commits:
+            for record in commit.journal:
+                self._transactions.produce(
+                    self._pipeline.journal,
+                    key=None,
+                    value=record,
+                    partition=commit.partition,
+                    timestamp_ms=now_ms,
+                    headers=None,
+                    on_delivered=journal_at[commit.partition].append,
+                )
+        self._failpoint("journalled")
+        self._transactions.send_offsets(
+            {commit.partition: Committed(commit.offset_next, commit.cycle) for commit in end.commits}
+        )
+        self._failpoint("offsets_sent")
+        try:
+            self._transactions.commit()
+        except OutcomeUnknown as error:
+            self._settle(end, error)
+        self._open = False
+        self._failpoint("committed")
+        for commit in end.commits:
+            offsets = journal_at[commit.partition]
+            written = Written(min(offsets), max(offsets) + 1, tables_at[commit.partition])
+            tasks[commit.partition].applied(commit, written)
+        self._failpoint("applied")
+
+    def abort(self) -> None:
+        """Drop the open transaction, if there is one."""
+        if self._open:
+            self._open = False
+            self._transactions.abort()
+
+    def _begin(self) -> None:
+        if not self._open:
+            self._transactions.begin()
+            self._open = True
+            self._failpoint("begun")
+
+    def _settle(self, end: CycleEnd, error: OutcomeUnknown) -> None:
+        """Find out whether the cycle happened: it did if the group's offsets carry its number."""
+        log.warning("the outcome of a commit is unknown; re-creating the producer to settle it", error=str(error))
+        self._open = False
+        self._transactions.reopen()
+        found = self._changelog.committed([commit.partition for commit in end.commits])
+        happened = [
+            (committed := found[commit.partition]) is not None and committed.cycle == commit.cycle
+            for commit in end.commits
+        ]
+        if not all(happened):
+            raise CycleAborted("outcome_settled", "the commit had not happened") from error
+        log.info("the commit had happened")
+
+    def _produce_events(self, topic: str, events: Events, headers: Sequence[Headers | None] | None) -> None:
+        self._transactions.produce_many(
+            topic, events.key.tolist(), events.value.tolist(), events.timestamp_ms.tolist(), headers
+        )
+
+    def _produce_tables(self, commits: Sequence[TaskCommit], tables_at: dict[int, dict[str, int]], now_ms: int) -> None:
+        by_topic: dict[str, list[TableRows]] = {}
+        for commit in commits:
+            for part in commit.tables:
+                by_topic.setdefault(part.table.topic, []).append(part)
+        for topic, parts in by_topic.items():
+            for partition, keys, values, headers in self._encoders[topic].encode(parts):
+                last = len(keys) - 1
+                for i, (key, value, header) in enumerate(zip(keys, values, headers, strict=True)):
+                    self._transactions.produce(
+                        topic,
+                        key=key,
+                        value=value,
+                        partition=partition,
+                        timestamp_ms=now_ms,
+                        headers=header,
+                        on_delivered=_noting_next(tables_at[partition], topic) if i == last else None,
+                    )
+
+
+def _noting_next(positions: dict[str, int], topic: str) -> Callable[[int], None]:
+    def note(offset: int) -> None:
+        positions[topic] = offset + 1
+
+    return note
+
+
+def _late_headers(late: LateEvents) -> list[Headers | None]:
+    reason = b"beyond_horizon" if late.beyond_horizon else b"late"
+    originals = late.events.headers.tolist() if late.events.headers is not None else [None] * len(late.events)
+    return [
+        [*(original or ()), ("late.reason", reason), ("late.by_ms", str(by_ms).encode())]
+        for original, by_ms in zip(originals, late.by_ms.tolist(), strict=True)
+    ]

@@ -1,0 +1,83 @@
+"""What the agent yields: effects, to be carried out by the committer and by nobody else."""
+
+from dataclasses import dataclass, field
+
+from streams.operators.aggregate import Rows
+from streams.operators.columns import Events, Headers, Int64, Objects
+from streams.operators.rejects import Reject
+from streams.pipelines.declaration import Table
+
+
+@dataclass(frozen=True, slots=True)
+class LateEvents:
+    """Events for the late topic, with why and by how much."""
+
+    events: Events
+    beyond_horizon: bool
+    by_ms: Int64
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionEffects:
+    """What one partition's share of a micro-batch brings about."""
+
+    partition: int
+    clean: Events | None
+    """In release order."""
+    late: list[LateEvents]
+    duplicates: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A rejected record as it came, and why."""
+
+    reject: Reject
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers | None
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a micro-batch brings about."""
+
+    now_ms: int
+    records: int = 0
+    partitions: list[PartitionEffects] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """Rows of changed keys for a table's topic."""
+
+    table: Table
+    partition: int
+    keys: Objects
+    rows: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCommit:
+    """What one partition contributes to the end of a commit cycle."""
+
+    partition: int
+    cycle: int
+    offset_next: int
+    watermark: int
+    event_time_max: int
+    journal: list[bytes]
+    tables: list[TableRows]
+    puts: list[tuple[bytes, bytes]]
+    """Rows for the store, to be written with the marker once the cycle is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CycleEnd:
+    """Everything that step 2's second half, step 3 and step 5 of the commit cycle need."""
+
+    commits: list[TaskCommit]

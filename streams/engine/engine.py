@@ -1,0 +1,206 @@
+"""The engine of one pipeline: micro-batches in, effects out; cycles closed; tasks installed and dropped.
+
+Synchronous and free of I/O but for its tasks' stores. One thread at a time.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from streams.engine.effects import CycleEnd, DeadLetter, Effects, PartitionEffects
+from streams.engine.task import PartitionTask, TaskConfig
+from streams.operators.columns import TIME_MIN, Events, Records
+from streams.operators.decode import Decoded, Decoder, Known
+from streams.operators.rejects import Reject
+from streams.operators.resolve import Plan
+
+_KEEP_HELD_EVENTS: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """What intake hands to the agent: records, the time, and which partitions are at their end since when."""
+
+    records: Records | None
+    now_ms: int
+    at_end_since_ms: Mapping[int, int] = field(default_factory=dict)
+    generation: int = 0
+    """Batches consumed before the state was last reloaded are void."""
+
+
+class Engine:
+    """All partition tasks of one pipeline in one worker."""
+
+    def __init__(self, config: TaskConfig, decoder: Decoder, *, idle_ms: int) -> None:
+        self.tasks: dict[int, PartitionTask] = {}
+        self._config = config
+        self._decoder = decoder
+        self._idle_ms = idle_ms
+        self._known: dict[int, Plan | Reject] = {}
+        self._waiting: dict[int, list[Records]] = {}
+        """Records of partitions that wait for a schema, by partition, in log order."""
+        self._missing: set[int] = set()
+        self._idle_base: dict[int, tuple[int, int]] = {}
+        """Partition to (at its end since, watermark then)."""
+
+    # --- schemas ----------------------------------------------------------------------------------------------------
+
+    @property
+    def missing_schemas(self) -> frozenset[int]:
+        """Schema ids that partitions wait for."""
+        return frozenset(self._missing)
+
+    @property
+    def waiting_partitions(self) -> frozenset[int]:
+        """Partitions that wait for a schema; intake should pause them."""
+        return frozenset(self._waiting)
+
+    def learn(self, known: Known) -> None:
+        """Take note of what the registry answered."""
+        self._known.update(known)
+        self._missing -= known.keys()
+
+    def forget_schema(self, schema_id: int) -> None:
+        """Ask again when `schema_id` is next met (an unknown one may have been registered since)."""
+        self._known.pop(schema_id, None)
+
+    # --- processing -------------------------------------------------------------------------------------------------
+
+    def process(self, batch: MicroBatch) -> Effects:
+        """Effects of a micro-batch; advances the state of the tasks."""
+        effects = Effects(batch.now_ms)
+        parts: list[Records] = []
+        if self._waiting and not self._missing:
+            parts = [records for queue in self._waiting.values() for records in queue]
+            self._waiting.clear()
+        if batch.records is not None and len(batch.records):
+            parts.append(batch.records)
+        records = self._current(Records.concat(parts)) if parts else None
+        if records is not None and len(records):
+            effects = self._process_records(records, batch.now_ms)
+        effects.partitions.extend(self._release_idle(batch))
+        return effects
+
+    def _current(self, records: Records) -> Records | None:
+        """Only what is ours and new: other partitions' records may be left over from before a rebalance."""
+        good = np.ones(len(records), dtype=np.bool_)
+        for partition in np.unique(records.partition).tolist():
+            task = self.tasks.get(partition)
+            mine = records.partition == partition
+            if task is None:
+                good[mine] = False
+            elif partition in self._waiting:
+                self._waiting[partition].append(records.take(np.flatnonzero(mine)))
+                good[mine] = False
+            elif task.offset_next > 0:
+                good &= ~mine | (records.offset >= task.offset_next)
+        return records if good.all() else records.take(np.flatnonzero(good))
+
+    def _process_records(self, records: Records, now_ms: int) -> Effects:
+        with self._config.stopwatch("decode"):
+            decoded = self._decoder.decode(records, self._known)
+        if decoded.unresolved:
+            records, decoded = self._hold_unresolved(records, decoded)
+        letters = [_dead_letter(records, reject) for reject in decoded.rejects]
+        effects = Effects(now_ms, len(records), [], letters)
+        events = decoded.events
+        partitions = np.unique(records.partition).tolist()
+        for partition in partitions:
+            if len(partitions) == 1:
+                mine, offset_last = events, int(records.offset[-1])
+            else:
+                mine = events.take(records.partition[events.row] == partition)
+                offset_last = int(records.offset[records.partition == partition][-1])
+            effects.partitions.append(self.tasks[partition].on_batch(mine, offset_last + 1))
+        return effects
+
+    def _hold_unresolved(self, records: Records, decoded: Decoded) -> tuple[Records, Decoded]:
+        """Cut each partition off before its first record whose schema is not known yet; the rest waits."""
+        self._missing |= decoded.unresolved.keys()
+        cut: dict[int, int] = {}
+        for rows in decoded.unresolved.values():
+            for row in rows:
+                partition = int(records.partition[row])
+                cut[partition] = min(cut.get(partition, row), row)
+        waits = np.zeros(len(records), dtype=np.bool_)
+        for partition, row in cut.items():
+            mine = records.partition == partition
+            mine[:row] = False
+            waits |= mine
+            self._waiting.setdefault(partition, []).append(records.take(np.flatnonzero(mine)))
+        kept = np.flatnonzero(~waits)
+        place = np.cumsum(~waits) - 1
+        events: Events = decoded.events.take(~waits[decoded.events.row])
+        rejects = [
+            Reject(int(place[reject.row]), reject.reason, reject.message, reject.schema_id)
+            for reject in decoded.rejects
+            if not waits[reject.row]
+        ]
+        return records.take(kept), Decoded(events.with_rows(place[events.row]), rejects, {})
+
+    def _release_idle(self, batch: MicroBatch) -> Iterable[PartitionEffects]:
+        """Move the watermark of partitions at their end on at the pace of the clock, where it releases something."""
+        for partition, since_ms in batch.at_end_since_ms.items():
+            task = self.tasks.get(partition)
+            if task is None or partition in self._waiting or task.watermark == TIME_MIN:
+                continue
+            base = self._idle_base.get(partition)
+            if base is None or base[0] != since_ms:
+                base = self._idle_base[partition] = (since_ms, task.watermark)
+            idle_ms = batch.now_ms - since_ms - self._idle_ms
+            if idle_ms > 0 and task.held_until() <= base[1] + idle_ms:
+                yield task.on_idle(base[1] + idle_ms)
+
+    # --- cycles and ownership ---------------------------------------------------------------------------------------
+
+    def close_cycle(self) -> CycleEnd | None:
+        """End the open cycle; None when nothing happened in it."""
+        commits = [commit for task in self.tasks.values() if (commit := task.close_cycle()) is not None]
+        return CycleEnd(commits) if commits else None
+
+    def install(self, task: PartitionTask) -> None:
+        """Start processing a restored partition."""
+        self.tasks[task.partition] = task
+
+    def drop(self, partition: int) -> PartitionTask | None:
+        """Stop processing a partition; what it has not committed is void."""
+        self._waiting.pop(partition, None)
+        self._idle_base.pop(partition, None)
+        if not self._waiting:
+            self._missing.clear()
+        return self.tasks.pop(partition, None)
+
+    def bytes_used(self) -> int:
+        """Approximate memory of all tasks."""
+        waiting = sum(len(value or b"") + 200 for queue in self._waiting.values() for r in queue for value in r.value)
+        return waiting + sum(task.bytes_used() for task in self.tasks.values())
+
+    def relieve(self, bytes_max: int) -> bool:
+        """Move state to the stores until about half of `bytes_max` is used; only between cycles.
+
+        Returns whether anything had to be moved.
+        """
+        if self.bytes_used() <= bytes_max:
+            return False
+        for task in sorted(self.tasks.values(), key=PartitionTask.bytes_used, reverse=True):
+            task.spill(
+                ids_below=task.watermark, held_events_keep=_KEEP_HELD_EVENTS // max(1, len(self.tasks)), keep_keys=False
+            )
+            if self.bytes_used() <= bytes_max // 2:
+                break
+        return True
+
+
+def _dead_letter(records: Records, reject: Reject) -> DeadLetter:
+    row = reject.row
+    return DeadLetter(
+        reject=reject,
+        partition=int(records.partition[row]),
+        offset=int(records.offset[row]),
+        timestamp_ms=int(records.timestamp_ms[row]),
+        key=records.key[row],
+        value=records.value[row],
+        headers=None if records.headers is None else records.headers[row],
+    )

@@ -1,0 +1,166 @@
+"""Events that wait for the watermark, in memory; when they are too many, the newest wait in the store."""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from streams.operators.columns import Events, Int64, Objects
+from streams.operators.reorder import release_order
+from streams.state import journal
+from streams.state.journal import DueRows, Ids, JournalEntry
+from streams.state.layout import HELD
+from streams.state.store import Store, WriteBatch
+
+_EVENT_OVERHEAD_BYTES: Final = 330
+"""Rough memory of a held event beyond its value: objects, words, payload."""
+_CHUNKS_MAX: Final = 16
+_PAGE_EVENTS: Final = 1024
+_PAGE_KEY: Final = struct.Struct(">qqI")  # oldest event time, newest event time, number
+_SETTLED: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    cycle: int
+    """Commit cycle in which the events came; `_SETTLED` for any earlier one."""
+    events: Events
+    event_time_min: int
+
+
+class Held:
+    """Held events of one partition."""
+
+    def __init__(self, payload_fields: int) -> None:
+        self._none = journal.empty_events(payload_fields)
+        self._chunks: list[_Chunk] = []
+        self._pages: list[tuple[int, bytes]] = []
+        """(oldest event time, store key) of pages whose events are in the store only, oldest first."""
+        self._loaded: list[bytes] = []
+        """Keys of pages whose events are in memory again; deleted once all of them are released."""
+        self._page_next = 0
+
+    def __len__(self) -> int:
+        return sum(len(chunk.events) for chunk in self._chunks)
+
+    @property
+    def bytes_used(self) -> int:
+        """Approximate memory."""
+        return sum(
+            len(chunk.events) * _EVENT_OVERHEAD_BYTES + sum(map(len, chunk.events.value)) for chunk in self._chunks
+        )
+
+    def event_time_min(self) -> int:
+        """Oldest event time among all held events; the largest number when there are none."""
+        oldest = [chunk.event_time_min for chunk in self._chunks] + [page[0] for page in self._pages]
+        return min(oldest, default=np.iinfo(np.int64).max)
+
+    def add(self, events: Events, cycle: int) -> None:
+        """Hold `events`, which came in commit cycle `cycle`."""
+        if not len(events):
+            return
+        self._chunks.append(_Chunk(cycle, events, int(events.event_time.min())))
+        settled = [chunk for chunk in self._chunks if chunk.cycle < cycle]
+        if len(settled) > _CHUNKS_MAX:
+            merged = Events.concat([chunk.events for chunk in settled])
+            fresh = [chunk for chunk in self._chunks if chunk.cycle >= cycle]
+            self._chunks = [_Chunk(_SETTLED, merged, int(merged.event_time.min())), *fresh]
+
+    def all(self) -> list[Events]:
+        """All events in memory."""
+        return [chunk.events for chunk in self._chunks]
+
+    def came_in(self, cycle: int) -> Events:
+        """Events that came in `cycle` and are still held."""
+        found = [chunk.events for chunk in self._chunks if chunk.cycle == cycle]
+        return Events.concat(found) if found else self._none
+
+    def take_due(self, watermark: int) -> list[Events]:
+        """Remove and return the events at or below `watermark`."""
+        due: list[Events] = []
+        kept: list[_Chunk] = []
+        for chunk in self._chunks:
+            if chunk.event_time_min > watermark:
+                kept.append(chunk)
+                continue
+            ripe = chunk.events.event_time <= watermark
+            due.append(chunk.events.take(ripe))
+            if not ripe.all():
+                rest = chunk.events.take(~ripe)
+                kept.append(_Chunk(chunk.cycle, rest, int(rest.event_time.min())))
+        self._chunks = kept
+        return due
+
+    def relink(self, slots_of: Callable[[Objects], Int64]) -> None:
+        """Look the slots of all events up anew, since the key index was emptied."""
+        self._chunks = [
+            _Chunk(chunk.cycle, chunk.events.with_slots(slots_of(chunk.events.key)), chunk.event_time_min)
+            for chunk in self._chunks
+        ]
+
+    # --- the part in the store --------------------------------------------------------------------------------------
+
+    def pages_due(self, watermark: int) -> bool:
+        """Whether events in the store may be due."""
+        return bool(self._pages) and self._pages[0][0] <= watermark
+
+    def load_due_pages(self, store: Store, watermark: int) -> list[Events]:
+        """Remove and return the events of all pages that may hold due ones (slots unset)."""
+        count = sum(1 for event_time_min, _ in self._pages if event_time_min <= watermark)
+        ripe, self._pages = self._pages[:count], self._pages[count:]
+        self._loaded += [key for _, key in ripe]
+        pages = store.get_many([key for _, key in ripe])
+        return [journal.unpack(page).held for page in pages if page is not None]
+
+    def spill(self, batch: WriteBatch, *, keep_events: int) -> None:
+        """Move all but the `keep_events` oldest events into pages of the store; only between cycles."""
+        if len(self) <= keep_events:
+            return
+        events = Events.concat(self.all())
+        events = events.take(release_order(events))
+        kept, moved = events.take(slice(0, keep_events)), events.take(slice(keep_events, None))
+        for start in range(0, len(moved), _PAGE_EVENTS):
+            page = moved.take(slice(start, start + _PAGE_EVENTS))
+            event_time_min, event_time_max = int(page.event_time[0]), int(page.event_time[-1])
+            key = HELD + _PAGE_KEY.pack(event_time_min, event_time_max, self._page_next)
+            self._page_next += 1
+            batch.puts.append((key, _pack_page(page)))
+            self._pages.append((event_time_min, key))
+        self._pages.sort()
+        self._chunks = [_Chunk(_SETTLED, kept, int(kept.event_time[0]))] if len(kept) else []
+
+    def forget_released_pages(self, watermark: int, batch: WriteBatch) -> None:
+        """Delete pages that were loaded and of which every event is at or below `watermark`, so released."""
+        released = [key for key in self._loaded if _PAGE_KEY.unpack(key[1:])[1] <= watermark]
+        self._loaded = [key for key in self._loaded if key not in released]
+        batch.delete_ranges += [(key, key + b"\0") for key in released]
+
+    def restore_pages(self, store: Store, watermark: int) -> list[Events]:
+        """Read all pages of the store at start: the events still held (above `watermark`), slots unset."""
+        found: list[Events] = []
+        for key, page in store.scan(HELD):
+            self._page_next = max(self._page_next, _PAGE_KEY.unpack(key[1:])[2] + 1)
+            self._loaded.append(key)
+            events = journal.unpack(page).held
+            found.append(events.take(events.event_time > watermark))
+        return found
+
+
+def without_repeats(parts: list[Events]) -> Events | None:
+    """The events of `parts`, each identity once."""
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        return None
+    events = Events.concat(parts)
+    order = np.lexsort((events.id_lo, events.id_hi, events.id_word))
+    words = np.stack([events.id_word[order], events.id_hi[order], events.id_lo[order]])
+    first = np.concatenate([[True], (words[:, 1:] != words[:, :-1]).any(axis=0)])
+    return events.take(np.sort(order[first]))
+
+
+def _pack_page(events: Events) -> bytes:
+    none = DueRows(events.key[:0], events.event_time[:0], events.sequence[:0], events.event_id[:0])
+    entry = JournalEntry(0, 0, 0, 0, Ids.concat([]), events, none)
+    return journal.pack(entry, record_bytes_max=1 << 62)[0]

@@ -1,0 +1,100 @@
+"""Kafka as the engine sees it: a transactional producer and a reader of changelogs. Twins: librdkafka, and in memory."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from streams.operators.columns import Headers
+
+
+class CycleAborted(Exception):  # noqa: N818 - names what is the case
+    """The transaction did not happen; nothing of it is visible. State must be reloaded, the records run again."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        """Short name for the metric."""
+
+
+class OutcomeUnknown(Exception):  # noqa: N818 - names what is the case
+    """Whether the transaction happened is not known: the producer must be re-created, then the group's offsets tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A group's committed position in a partition of the source."""
+
+    offset_next: int
+    cycle: int | None
+    """Commit cycle that wrote it; None when something else did."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """A record of a changelog."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers | None
+
+
+class Transactions(Protocol):
+    """A transactional producer. One thread at a time."""
+
+    def begin(self) -> None:
+        """Open a transaction."""
+
+    def produce_many(
+        self,
+        topic: str,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        timestamps: Sequence[int],
+        headers: Sequence[Headers | None] | None,
+    ) -> None:
+        """Produce records, partitioned by murmur2 of the key."""
+
+    def produce(
+        self,
+        topic: str,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        timestamp_ms: int,
+        headers: Headers | None,
+        on_delivered: Callable[[int], None] | None = None,
+    ) -> None:
+        """Produce one record; `partition` None means by murmur2 of the key. `on_delivered` gets its offset."""
+
+    def send_offsets(self, positions: dict[int, Committed]) -> None:
+        """Add the group's positions in the source to the transaction (step 3)."""
+
+    def commit(self) -> None:
+        """Commit (step 4); on return everything is visible and every `on_delivered` was called.
+
+        Raises:
+            CycleAborted: the transaction was aborted, nothing of it is visible.
+            OutcomeUnknown: it may or may not have happened.
+
+        """
+
+    def abort(self) -> None:
+        """Abort the open transaction, if any."""
+
+    def reopen(self) -> None:
+        """Close and create the producer anew: whatever it left open is settled by the broker."""
+
+
+class Changelog(Protocol):
+    """Reader of committed positions and changelogs; read_committed throughout."""
+
+    def committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:
+        """The group's committed positions in the source, once no transaction is pending on them."""
+
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """First offset, and the offset behind the last record, transactions still open included."""
+
+    def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[LogRow]]:
+        """Committed records from `start` until position `end` is reached, waiting for open transactions before it."""

@@ -1,0 +1,170 @@
+"""Restore: from a partition's store and changelogs to a task that stands exactly at the group's committed offset.
+
+The store is as of its last flush, the marker in it says which commit cycle that was. The journal and the table topics
+bring it forward, always to their end: a cycle that only released idle events moves them and not the offset.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+
+from streams.engine.held import without_repeats
+from streams.engine.keys import due_puts
+from streams.engine.log import Changelog, Committed
+from streams.engine.task import PartitionTask, TaskConfig, read_journal_groups
+from streams.errors import StreamsError
+from streams.operators.columns import Events
+from streams.state import journal
+from streams.state.layout import JOURNAL_INDEX, MARKER, Marker, aggregate_prefix
+from streams.state.store import Store, StoreCorrupted, WriteBatch, prefix_end
+
+log = structlog.get_logger(__name__)
+
+FOLD_HEADER = "state.fold"
+"""Header of a table row with the fold's private state: what the public row alone could not be continued from."""
+_PUTS_MAX = 50_000
+
+
+class RestoreFailed(StreamsError):
+    """State cannot be brought to the committed offset; the partition must not be processed."""
+
+
+def restore_partition(
+    config: TaskConfig,
+    partition: int,
+    store: Store,
+    changelog: Changelog,
+    *,
+    ids_in_memory_max: int,
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> PartitionTask:
+    """Task for `partition`, its state equal to what the group has committed.
+
+    `on_rows` is told how many changelog records were read.
+
+    Raises:
+        RestoreFailed: the state and the committed offset cannot be reconciled; the message says why and what to do.
+        StoreCorrupted: the store holds something else than our state; quarantine it and restore from nothing.
+
+    """
+    pipeline = config.pipeline
+    committed = changelog.committed([partition])[partition]
+    marker = _read_marker(store)
+    low, high = changelog.bounds(pipeline.journal, partition)
+    if marker is not None and marker.journal_next > high:
+        raise StoreCorrupted(
+            f"the local state knows journal position {marker.journal_next}, {pipeline.journal}-{partition} ends at {high}"
+        )
+    task = PartitionTask(config, partition, store, marker)
+    start = max(low, marker.replay_from if marker else low)
+    marker = _replay_journal(task, changelog, config, marker, start, high, ids_in_memory_max, on_rows)
+    marker = replace(marker, tables_next=_replay_tables(task, changelog, config, marker, on_rows))
+    marker = replace(marker, offset_next=_start_offset(config, partition, committed, marker))
+    task.restored(marker)
+    if marker.cycle:
+        store.write(WriteBatch(puts=[(MARKER, task.marker.pack())]))
+    return task
+
+
+def _read_marker(store: Store) -> Marker | None:
+    row = store.get_many([MARKER])[0]
+    if row is None:
+        return None
+    try:
+        return Marker.unpack(row)
+    except ValueError as error:
+        raise StoreCorrupted(f"unreadable marker: {error}") from None
+
+
+def _replay_journal(
+    task: PartitionTask,
+    changelog: Changelog,
+    config: TaskConfig,
+    marker: Marker | None,
+    start: int,
+    end: int,
+    ids_in_memory_max: int,
+    on_rows: Callable[[int], None],
+) -> Marker:
+    """Bring ids, held events and last released events forward; returns the marker of the journal's last cycle."""
+    reached = marker or task.marker
+    known_cycle = reached.cycle
+    task.restore_journal_groups([group for group in read_journal_groups(task.store) if group[0] < start])
+    batch = WriteBatch(delete_ranges=[(JOURNAL_INDEX + start.to_bytes(8, "big"), prefix_end(JOURNAL_INDEX))])
+    held: list[Events] = []
+    for rows in changelog.read(config.pipeline.journal, task.partition, start, end):
+        on_rows(len(rows))
+        for row in rows:
+            entry = journal.unpack(row.value or b"")
+            task.remember(entry.ids)
+            held.append(entry.held)
+            task.note_journal(row.offset, 1, entry.event_time_max, batch)
+            if entry.cycle > known_cycle:
+                batch.puts += due_puts(entry.due)
+                reached = replace(reached, cycle=entry.cycle, offset_next=entry.offset_next, watermark=entry.watermark)
+        held = [events.take(events.event_time > reached.watermark) for events in held if len(events)]
+        task.watermark = reached.watermark
+        if len(batch.puts) > _PUTS_MAX:
+            task.store.write(batch)
+            batch = WriteBatch()
+        if task.ids_in_memory > ids_in_memory_max:
+            task.spill_ids_while_restoring()
+    task.store.write(batch)
+    pages = task.held.restore_pages(task.store, reached.watermark)
+    waiting = without_repeats([*pages, *held])
+    if waiting is not None:
+        task.hold_restored(waiting)
+    return replace(reached, journal_next=end)
+
+
+def _replay_tables(
+    task: PartitionTask, changelog: Changelog, config: TaskConfig, marker: Marker, on_rows: Callable[[int], None]
+) -> dict[str, int]:
+    """Bring the aggregates' rows forward; returns the position behind the last row of each table's topic."""
+    positions: dict[str, int] = {}
+    for number, table in enumerate(config.pipeline.tables):
+        prefix = aggregate_prefix(number)
+        low, high = changelog.bounds(table.topic, task.partition)
+        start = max(low, marker.tables_next.get(table.topic, low))
+        for rows in changelog.read(table.topic, task.partition, start, high):
+            on_rows(len(rows))
+            puts = [
+                (prefix + row.key, fold)
+                for row in rows
+                if row.key is not None and (fold := dict(row.headers or []).get(FOLD_HEADER)) is not None
+            ]
+            task.store.write(WriteBatch(puts=puts))
+        positions[table.topic] = high
+    # Rows may have been loaded for held events before they were brought forward.
+    task.forget_keys()
+    return positions
+
+
+def _start_offset(config: TaskConfig, partition: int, committed: Committed | None, marker: Marker) -> int:
+    """The offset to consume from, once state and group agree."""
+    where = f"{config.pipeline.source}-{partition}"
+    if marker.cycle == 0:
+        if committed is None:
+            return -1
+        if committed.cycle is None:
+            log.info("no state yet: starting at the group's offset", partition=where, offset=committed.offset_next)
+            return committed.offset_next
+        raise RestoreFailed(
+            f"{where}: the group has committed offset {committed.offset_next} (cycle {committed.cycle}), but "
+            f"{config.pipeline.journal} holds no state for it: was the journal topic deleted? To process the history "
+            f"again, stop all workers and delete the group {config.pipeline.group}"
+        )
+    if committed is None:
+        log.warning(
+            "the group's offset is gone (expired?): going on where the journal ends",
+            partition=where, offset=marker.offset_next,
+        )  # fmt: skip
+        return marker.offset_next
+    if (committed.offset_next, committed.cycle) != (marker.offset_next, marker.cycle):
+        raise RestoreFailed(
+            f"{where}: state stands at offset {marker.offset_next} (cycle {marker.cycle}), the group at offset "
+            f"{committed.offset_next} (cycle {committed.cycle}): were offsets reset by hand? They cannot be moved alone; "
+            f"set the group back to {marker.offset_next}, or start over with empty output topics"
+        )
+    return marker.offset_next

@@ -1,0 +1,370 @@
+"""A partition task: the state of one source partition and what its records do to it.
+
+Deterministic and free of I/O but for reads of its store: the effects of a log do not depend on how it was cut into
+batches or cycles (I8). Not thread-safe; `applied` alone may be called while the next batch is processed.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from streams.engine.effects import LateEvents, PartitionEffects, TableRows, TaskCommit
+from streams.engine.held import Held
+from streams.engine.keys import KeyIndex
+from streams.limits import JOURNAL_INDEX_RECORDS, JOURNAL_RECORD_BYTES_MAX
+from streams.operators.aggregate import Aggregate, Segments
+from streams.operators.columns import TIME_MIN, Bools, Events, Int64
+from streams.operators.dedup import IdSet
+from streams.operators.identity import event_time_of
+from streams.operators.reorder import judge_behind, release_order, watermarks
+from streams.pipelines.declaration import Pipeline
+from streams.state import journal
+from streams.state.journal import Ids, JournalEntry
+from streams.state.layout import JOURNAL_INDEX, MARKER, Marker
+from streams.state.spilled import SpilledIds
+from streams.state.store import Store, WriteBatch
+
+Stopwatch = Callable[[str], AbstractContextManager[None]]
+"""Measures the block it guards under an operator's name."""
+
+_OFFSET_BYTES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class TaskConfig:
+    """What all tasks of a pipeline share."""
+
+    pipeline: Pipeline
+    aggregates: tuple[Aggregate, ...]
+    lateness_ms: int
+    horizon_ms: int
+    stopwatch: Stopwatch
+    seed: int = 0
+    """Of the id set's hash: unpredictable in production, fixed in a simulation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Where the records of a committed cycle came to lie."""
+
+    journal_first: int
+    journal_next: int
+    tables_next: dict[str, int]
+    """Position behind the last row, by topic; only topics that got rows."""
+
+
+class PartitionTask:
+    """State of one partition. Made by `engine.restore`, never empty-handed while Kafka knows better."""
+
+    def __init__(self, config: TaskConfig, partition: int, store: Store, marker: Marker | None) -> None:
+        self.partition = partition
+        self.store = store
+        self._config = config
+        self._ids = IdSet(config.seed)
+        self.spilled = SpilledIds(store)
+        self.held = Held(len(config.pipeline.payload_fields))
+        self.keys = KeyIndex(store, config.aggregates)
+        self.marker = marker or Marker(cycle=0, offset_next=-1, watermark=TIME_MIN, journal_next=0, replay_from=0)
+        self.watermark = self.marker.watermark
+        self.offset_next = self.marker.offset_next
+        self._spilled_below = self.spilled.newest_bucket_end
+        self._ids_added: list[Ids] = []
+        self._released = False
+        self._cycle_closed = self.marker.cycle
+        self._offset_closed = self.marker.offset_next
+        # Groups of journal records: [first offset, newest event time in the group, records in it].
+        self._journal_groups: deque[list[int]] = deque()
+        self._replay_group = 0
+
+    # --- processing -------------------------------------------------------------------------------------------------
+
+    def on_batch(self, events: Events, offset_next: int) -> PartitionEffects:
+        """Process this partition's decoded events of a micro-batch, in log order.
+
+        `offset_next` is the offset behind the micro-batch's last record of this partition, rejected or not.
+        """
+        self.offset_next = offset_next
+        if not len(events):
+            return PartitionEffects(self.partition, None, [], 0)
+        config, stopwatch = self._config, self._config.stopwatch
+        with stopwatch("dedup"):
+            watermark = watermarks(
+                events.event_time, events.timestamp_ms, start=self.watermark, lateness_ms=config.lateness_ms
+            )
+            late: list[LateEvents] = []
+            beyond = events.event_time < watermark - config.horizon_ms
+            if beyond.any():
+                by_ms = (watermark - config.horizon_ms - events.event_time)[beyond]
+                late.append(LateEvents(events.take(beyond), beyond_horizon=True, by_ms=by_ms))
+                events, watermark = events.take(~beyond), watermark[~beyond]
+            checked = len(events)
+            new = self._first_copies(events)
+            duplicates = checked - int(np.count_nonzero(new))
+            if duplicates:
+                events, watermark = events.take(new), watermark[new]
+        watermark_end = max(self.watermark, int(watermark[-1])) if len(watermark) else self.watermark
+        with stopwatch("reorder"):
+            released = self._reorder(events, watermark, watermark_end, late)
+        if released is not None:
+            with stopwatch("aggregate"):
+                self.keys.fold(Segments.of(released))
+        return PartitionEffects(self.partition, released, late, duplicates)
+
+    def on_idle(self, watermark: int) -> PartitionEffects:
+        """Move the watermark on although nothing came, and release what is due."""
+        watermark = max(self.watermark, watermark)
+        self._load_pages(watermark)
+        self.watermark = watermark
+        due = self.held.take_due(watermark)
+        released = self._in_order(due)
+        if released is not None:
+            self.keys.fold(Segments.of(released))
+        return PartitionEffects(self.partition, released, [], 0)
+
+    def held_until(self) -> int:
+        """Event time of the oldest held event; the end of time when nothing is held."""
+        return self.held.event_time_min()
+
+    def _first_copies(self, events: Events) -> Bools:
+        """Remember the identities of `events`; says which were not known."""
+        new = self._ids.add(events.id_hi, events.id_lo, events.id_word)
+        doubtful = np.flatnonzero(new & (events.event_time < self._spilled_below))
+        if len(doubtful):
+            asked = Ids(events.id_hi[doubtful], events.id_lo[doubtful], events.id_word[doubtful])
+            new[doubtful[self.spilled.contains(asked)]] = False
+        if new.all():
+            self._ids_added.append(Ids(events.id_hi, events.id_lo, events.id_word))
+        elif new.any():
+            self._ids_added.append(Ids(events.id_hi[new], events.id_lo[new], events.id_word[new]))
+        return new
+
+    def _reorder(self, events: Events, watermark: Int64, end: int, late: list[LateEvents]) -> Events | None:
+        """Hold, release or call late the accepted `events`; returns what is released, in order."""
+        self._load_pages(end)
+        self.watermark = end
+        slots, _ = self.keys.slots(events.key)
+        events = events.with_slots(slots)
+        ahead = events.event_time > watermark
+        due: list[Events] = []
+        if not ahead.all():
+            behind = ~ahead
+            is_late, by_ms = judge_behind(events, watermark, behind, self.keys.last_due(), self.held.all())
+            if is_late.any():
+                late.append(LateEvents(events.take(is_late), beyond_horizon=False, by_ms=by_ms[is_late]))
+            due.append(events.take(behind & ~is_late))
+        ripe = ahead & (events.event_time <= end)
+        due += [*self.held.take_due(end), events.take(ripe)]
+        self.held.add(events.take(ahead & ~ripe), self.cycle_open)
+        return self._in_order(due)
+
+    def _in_order(self, due: list[Events]) -> Events | None:
+        due = [events for events in due if len(events)]
+        if not due:
+            return None
+        self._released = True
+        released = Events.concat(due)
+        return released.take(release_order(released))
+
+    def _load_pages(self, watermark: int) -> None:
+        """Bring events back from the store that may be due at `watermark`."""
+        if self.held.pages_due(watermark):
+            for events in self.held.load_due_pages(self.store, watermark):
+                self.hold_restored(events)
+
+    def hold_restored(self, events: Events) -> None:
+        """Hold events that came in an earlier cycle."""
+        slots, _ = self.keys.slots(events.key)
+        self.held.add(events.with_slots(slots), 0)
+
+    # --- the commit cycle -------------------------------------------------------------------------------------------
+
+    @property
+    def cycle_open(self) -> int:
+        """Number of the cycle that is open."""
+        return self._cycle_closed + 1
+
+    def close_cycle(self) -> TaskCommit | None:
+        """End the open cycle: everything since the last one, or None when nothing happened."""
+        if self.offset_next == self._offset_closed and not self._released:
+            return None
+        cycle = self.cycle_open
+        ids = Ids.concat(self._ids_added)
+        changed = self.keys.take_changed()
+        newest = max(
+            int(event_time_of(ids.word).max()) if len(ids) else TIME_MIN,
+            int(changed.due.event_time.max()) if len(changed.due) else TIME_MIN,
+        )
+        entry = JournalEntry(
+            cycle=cycle,
+            offset_next=self.offset_next,
+            watermark=self.watermark,
+            event_time_max=newest,
+            ids=ids,
+            held=self.held.came_in(cycle),
+            due=changed.due,
+        )
+        pipeline = self._config.pipeline
+        commit = TaskCommit(
+            partition=self.partition,
+            cycle=cycle,
+            offset_next=self.offset_next,
+            watermark=self.watermark,
+            event_time_max=newest,
+            journal=journal.pack(entry, record_bytes_max=JOURNAL_RECORD_BYTES_MAX),
+            tables=[
+                TableRows(table, self.partition, changed.due.key, rows)
+                for table, rows in zip(pipeline.tables, changed.rows, strict=True)
+                if len(rows)
+            ],
+            puts=changed.puts(),
+        )
+        self._cycle_closed, self._offset_closed = cycle, self.offset_next
+        self._ids_added, self._released = [], False
+        return commit
+
+    def applied(self, commit: TaskCommit, written: Written) -> None:
+        """Step 5: the cycle is committed in Kafka; write its rows and the marker, atomically."""
+        batch = WriteBatch(puts=list(commit.puts))
+        self.note_journal(written.journal_first, len(commit.journal), commit.event_time_max, batch)
+        self.marker = Marker(
+            cycle=commit.cycle,
+            offset_next=commit.offset_next,
+            watermark=commit.watermark,
+            journal_next=written.journal_next,
+            replay_from=self._replay_from(written.journal_next),
+            tables_next={**self.marker.tables_next, **written.tables_next},
+        )
+        batch.puts.append((MARKER, self.marker.pack()))
+        self.store.write(batch)
+
+    def note_journal(self, offset: int, records: int, event_time_max: int, batch: WriteBatch) -> None:
+        """Remember which event times the journal's records hold: for truncation, and for what a restart must replay."""
+        groups = self._journal_groups
+        if not groups or groups[-1][2] >= JOURNAL_INDEX_RECORDS or len(groups) == self._replay_group:
+            groups.append([offset, event_time_max, records])
+        else:
+            groups[-1][1] = max(groups[-1][1], event_time_max)
+            groups[-1][2] += records
+        first, newest, count = groups[-1]
+        key = JOURNAL_INDEX + first.to_bytes(_OFFSET_BYTES, "big")
+        batch.puts.append((key, newest.to_bytes(_OFFSET_BYTES, "big", signed=True) + count.to_bytes(4, "big")))
+
+    def restored(self, marker: Marker) -> None:
+        """Start from `marker`: what it names has been read."""
+        self.marker = replace(marker, replay_from=self._replay_from(marker.journal_next))
+        self.watermark, self.offset_next = marker.watermark, marker.offset_next
+        self._cycle_closed, self._offset_closed = marker.cycle, marker.offset_next
+
+    def restore_journal_groups(self, groups: list[list[int]]) -> None:
+        """Set the index of the journal as read from the store."""
+        self._journal_groups = deque(groups)
+        self._replay_group = len(groups)
+
+    def _replay_from(self, journal_next: int) -> int:
+        if self._replay_group < len(self._journal_groups):
+            return self._journal_groups[self._replay_group][0]
+        return journal_next
+
+    # --- between cycles, when nothing is in flight ------------------------------------------------------------------
+
+    def remember(self, ids: Ids) -> None:
+        """Insert ids read from the journal."""
+        self._ids.add(ids.hi, ids.lo, ids.word)
+
+    def spill_ids_while_restoring(self) -> None:
+        """Move remembered ids behind the watermark to the store: they are committed, and nothing held is among them."""
+        batch = WriteBatch()
+        self._move_ids(self.watermark, batch)
+        self.store.write(batch)
+        self._advance_replay(self.watermark)
+
+    def forget_keys(self) -> None:
+        """Drop all rows from memory and load those of held events again."""
+        self.keys.drop_all()
+        self.held.relink(lambda keys: self.keys.slots(keys)[0])
+
+    @property
+    def ids_in_memory(self) -> int:
+        """Ids in the memory tier."""
+        return len(self._ids)
+
+    def bytes_used(self) -> int:
+        """Approximate memory of this task."""
+        return self._ids.bytes_used + self.held.bytes_used + self.keys.bytes_used
+
+    def spill(self, *, ids_below: int, held_events_keep: int, keep_keys: bool) -> None:
+        """Move ids below an event time, and held events beyond a number, to the store; expire what is behind the horizon.
+
+        Must be called between cycles: all that it moves is committed.
+        """
+        batch = WriteBatch()
+        self.held.spill(batch, keep_events=held_events_keep)
+        self.held.forget_released_pages(self.marker.watermark, batch)
+        if len(self.held):  # the journal must still be replayed for what is held in memory only
+            ids_below = min(ids_below, self.watermark)
+        self._move_ids(ids_below, batch)
+        if not keep_keys:
+            self.forget_keys()
+        self._advance_replay(ids_below)
+        self.marker = replace(self.marker, replay_from=self._replay_from(self.marker.journal_next))
+        if self.marker.cycle:
+            batch.puts.append((MARKER, self.marker.pack()))
+        self.store.write(batch)
+
+    def _move_ids(self, ids_below: int, batch: WriteBatch) -> None:
+        """Put ids below an event time into pages, and forget those behind the horizon."""
+        horizon = self.watermark - self._config.horizon_ms if self.watermark > TIME_MIN else TIME_MIN
+        hi, lo, word = self._ids.rows()
+        times = event_time_of(word)
+        moved = (times < ids_below) & (times >= horizon)
+        self.spilled.add(Ids(hi[moved], lo[moved], word[moved]), batch)
+        if horizon > 0:
+            self.spilled.expire(horizon, batch)
+        if moved.any():
+            self._spilled_below = max(self._spilled_below, int(times[moved].max()) + 1)
+        self._ids.retain((times >= ids_below) & (times >= horizon))
+
+    def _advance_replay(self, ids_below: int) -> None:
+        """Skip journal groups of which every id, and so every held event, is in the store or gone."""
+        groups = self._journal_groups
+        while self._replay_group < len(groups) and groups[self._replay_group][1] < ids_below:
+            self._replay_group += 1
+
+    def truncate_journal_before(self) -> int | None:
+        """Journal offset before which everything is behind the horizon; None when there is nothing to cut."""
+        if self.watermark == TIME_MIN:
+            return None
+        horizon = self.watermark - self._config.horizon_ms
+        cut = None
+        batch = WriteBatch()
+        groups = self._journal_groups
+        while len(groups) > 1 and self._replay_group > 0 and groups[0][1] < horizon:
+            first = groups.popleft()[0]
+            self._replay_group -= 1
+            key = JOURNAL_INDEX + first.to_bytes(_OFFSET_BYTES, "big")
+            batch.delete_ranges.append((key, key + b"\0"))
+            cut = groups[0][0]
+        if batch.delete_ranges:
+            self.store.write(batch)
+        return cut
+
+    def park(self) -> None:
+        """Move everything that is in memory only to the store, and close it: a restart replays nothing."""
+        self.spill(ids_below=np.iinfo(np.int64).max, held_events_keep=0, keep_keys=True)
+        self.store.close()
+
+
+def read_journal_groups(store: Store) -> list[list[int]]:
+    """The journal index as the store has it."""
+    return [
+        [
+            int.from_bytes(key[1:], "big"),
+            int.from_bytes(value[:_OFFSET_BYTES], "big", signed=True),
+            int.from_bytes(value[_OFFSET_BYTES:], "big"),
+        ]
+        for key, value in store.scan(JOURNAL_INDEX)
+    ]

@@ -1,0 +1,189 @@
+"""In-memory twin of Kafka as the engine sees it: partitions, transactions with markers, group offsets, fencing."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from streams.engine.log import Committed, CycleAborted, LogRow, OutcomeUnknown
+from streams.kafka.partitioner import partition_of
+from streams.operators.columns import Headers
+
+
+@dataclass(slots=True)
+class Transaction:
+    producer: str
+    state: str = "open"
+    touched: set[tuple[str, int]] = field(default_factory=set)
+    offsets: dict[int, Committed] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Entry:
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+    headers: Headers | None
+    transaction: Transaction | None
+    is_marker: bool = False
+
+
+class MemoryKafka:
+    """The broker: logs by (topic, partition), and one group's offsets in one source."""
+
+    def __init__(self, partitions: int) -> None:
+        self.partitions = partitions
+        self.logs: dict[tuple[str, int], list[Entry]] = {}
+        self.group: dict[int, Committed] = {}
+        self.owners: dict[int, str] = {}
+        self.open: dict[str, Transaction] = {}
+        self.begin_offset: dict[tuple[str, int], int] = {}
+
+    def log(self, topic: str, partition: int) -> list[Entry]:
+        return self.logs.setdefault((topic, partition), [])
+
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int,
+        headers: Headers | None = None,
+        transaction: Transaction | None = None,
+    ) -> int:
+        log = self.log(topic, partition)
+        log.append(Entry(len(log), key, value, timestamp_ms, headers, transaction))
+        if transaction is not None:
+            transaction.touched.add((topic, partition))
+        return len(log) - 1
+
+    def end(self, transaction: Transaction, state: str) -> None:
+        transaction.state = state
+        for topic, partition in sorted(transaction.touched):
+            log = self.log(topic, partition)
+            log.append(Entry(len(log), None, None, 0, None, transaction, is_marker=True))
+        if state == "committed":
+            self.group.update(transaction.offsets)
+        self.open.pop(transaction.producer, None)
+
+    def time_out_transactions(self, partitions: Sequence[int]) -> None:
+        """What waiting for an open transaction of a dead or slow producer comes to: the broker aborts it."""
+        for transaction in list(self.open.values()):
+            if transaction.offsets.keys() & set(partitions) or any(p in partitions for _, p in transaction.touched):
+                self.end(transaction, "aborted")
+
+    def committed_rows(self, topic: str, partition: int) -> list[Entry]:
+        return [
+            entry
+            for entry in self.log(topic, partition)
+            if not entry.is_marker and (entry.transaction is None or entry.transaction.state == "committed")
+        ]
+
+    def topic_rows(self, topic: str) -> list[Entry]:
+        return [entry for p in range(self.partitions) for entry in self.committed_rows(topic, p)]
+
+
+class MemoryChangelog:
+    """`Changelog` over `MemoryKafka`."""
+
+    def __init__(self, kafka: MemoryKafka) -> None:
+        self._kafka = kafka
+
+    def committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:
+        self._kafka.time_out_transactions(partitions)
+        return {partition: self._kafka.group.get(partition) for partition in partitions}
+
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        return self._kafka.begin_offset.get((topic, partition), 0), len(self._kafka.log(topic, partition))
+
+    def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[LogRow]]:
+        rows = [
+            LogRow(entry.offset, entry.key, entry.value, entry.headers)
+            for entry in self._kafka.committed_rows(topic, partition)
+            if start <= entry.offset < end
+        ]
+        for at in range(0, len(rows), 3):
+            yield rows[at : at + 3]
+
+
+class MemoryTransactions:
+    """`Transactions` over `MemoryKafka`; `verdict` decides how a commit ends."""
+
+    def __init__(self, kafka: MemoryKafka, producer: str, verdict: Callable[[], str]) -> None:
+        self._kafka = kafka
+        self._producer = producer
+        self._verdict = verdict
+        self._transaction: Transaction | None = None
+        self.reopen()
+
+    def reopen(self) -> None:
+        left = self._kafka.open.get(self._producer)
+        if left is not None:
+            self._kafka.end(left, "aborted")
+
+    def begin(self) -> None:
+        assert self._producer not in self._kafka.open
+        self._transaction = self._kafka.open[self._producer] = Transaction(self._producer)
+
+    def produce_many(
+        self,
+        topic: str,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        timestamps: Sequence[int],
+        headers: Sequence[Headers | None] | None,
+    ) -> None:
+        for i, (key, value, timestamp) in enumerate(zip(keys, values, timestamps, strict=True)):
+            self.produce(
+                topic,
+                key=key,
+                value=value,
+                partition=None,
+                timestamp_ms=timestamp,
+                headers=headers[i] if headers is not None else None,
+            )
+
+    def produce(
+        self,
+        topic: str,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        timestamp_ms: int,
+        headers: Headers | None,
+        on_delivered: Callable[[int], None] | None = None,
+    ) -> None:
+        transaction = self._current()
+        at = partition if partition is not None else partition_of(key or b"", self._kafka.partitions)
+        offset = self._kafka.append(topic, at, key, value, timestamp_ms, headers, transaction)
+        if on_delivered is not None:
+            on_delivered(offset)
+
+    def send_offsets(self, positions: dict[int, Committed]) -> None:
+        transaction = self._current()
+        if any(self._kafka.owners.get(partition) != self._producer for partition in positions):
+            raise CycleAborted("fenced", "the group has moved on")
+        transaction.offsets.update(positions)
+
+    def commit(self) -> None:
+        transaction = self._current()
+        match self._verdict():
+            case "aborted":
+                raise CycleAborted("test", "the broker refused")
+            case "unknown-happened":
+                self._kafka.end(transaction, "committed")
+                raise OutcomeUnknown("the answer was lost")
+            case "unknown-not-happened":
+                raise OutcomeUnknown("the request was lost")
+            case _:
+                self._kafka.end(transaction, "committed")
+
+    def abort(self) -> None:
+        if self._transaction is not None and self._transaction.state == "open":
+            self._kafka.end(self._transaction, "aborted")
+
+    def _current(self) -> Transaction:
+        if self._transaction is None or self._transaction.state != "open":
+            raise CycleAborted("timeout", "the broker has aborted the transaction")
+        return self._transaction

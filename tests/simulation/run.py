@@ -1,0 +1,165 @@
+"""One seeded simulation: fill a log, let workers live and die over it, then compare everything with the model."""
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+
+import fastavro
+import io
+import json
+
+from loadtest.oracle.model import Event, PartitionModel, Reject, compare_rows
+from streams.pipelines.gps import GPS
+from streams.registry.catalog import Catalog
+from tests.simulation.kafka import MemoryKafka
+from tests.simulation.traffic import fill
+from tests.simulation.worker import SimulatedWorker
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the outputs hold: equal for equal logs, however they were processed (I8)."""
+
+    clean: dict[bytes, list[bytes]]
+    late: list[tuple[bytes, bytes, bytes, bytes]]
+    dead: list[tuple[str, bytes | None, bytes | None]]
+    table: dict[bytes, bytes]
+    crashes: int
+
+
+def simulate(
+    seed: int, *, events: int = 400, partitions: int = 2, workers: int = 2, batch_records_max: int = 30,
+    faults: bool = True, lateness_ms: int = 300, horizon_ms: int = 20_000, traffic_seed: int | None = None,
+) -> Outcome:
+    """Run one simulation to the end of its log and check it against the model; AssertionError names the seed."""
+    rng = random.Random(seed)
+    kafka = MemoryKafka(partitions)
+    fed = fill(
+        kafka, GPS.source, random.Random(seed if traffic_seed is None else traffic_seed),
+        events=events, devices=6, lateness_ms=lateness_ms,
+    )
+    team = [
+        SimulatedWorker(
+            f"worker-{i}", kafka, rng, lateness_ms=lateness_ms, horizon_ms=horizon_ms,
+            batch_records_max=batch_records_max, faults=faults,
+        )
+        for i in range(workers)
+    ]
+    for partition in range(partitions):
+        team[partition % workers].assign(partition)
+    for _ in range(100_000):
+        worker = rng.choice(team)
+        worker.step()
+        if faults and rng.random() < 0.03:
+            _rebalance(rng, team, kafka, partitions)
+        if _drained(team, kafka, partitions):
+            break
+    else:
+        raise AssertionError(f"not drained: make simulate SEED={seed}")
+    _finish(team, kafka)
+    outcome = _outcome(kafka, sum(worker.crashes for worker in team))
+    _check(seed, outcome, fed, lateness_ms, horizon_ms)
+    return outcome
+
+
+def _rebalance(rng: random.Random, team: list[SimulatedWorker], kafka: MemoryKafka, partitions: int) -> None:
+    partition = rng.randrange(partitions)
+    owner = next(worker for worker in team if worker.name == kafka.owners[partition])
+    other = rng.choice(team)
+    if rng.random() < 0.5 and partition in owner.position:
+        owner.revoke(partition)
+        other.assign(partition)
+    elif other is not owner:
+        # A zombie: it does not know yet, and goes on until its commit is fenced.
+        other.assign(partition)
+        for _ in range(rng.randint(0, 3)):
+            owner.step()
+        if partition in owner.position:
+            owner.lose(partition)
+
+
+def _drained(team: list[SimulatedWorker], kafka: MemoryKafka, partitions: int) -> bool:
+    return all(
+        any(
+            worker.position.get(p, -1) >= len(kafka.log(GPS.source, p)) and kafka.owners[p] == worker.name
+            for worker in team
+        )
+        for p in range(partitions)
+    )
+
+
+def _finish(team: list[SimulatedWorker], kafka: MemoryKafka) -> None:
+    """Let idle partitions release what they hold, commit without further faults, stop cleanly."""
+    for worker in team:
+        worker.faults = False
+        at_end = dict.fromkeys(worker.position, 0)
+        for now_ms in (0, 10**14):
+            worker.now_ms = now_ms
+            worker.process(worker.poll(), at_end)
+            worker.process(None, at_end)
+        worker.commit()
+        for partition in list(worker.position):
+            worker.revoke(partition)
+
+
+def _outcome(kafka: MemoryKafka, crashes: int) -> Outcome:
+    clean: dict[bytes, list[bytes]] = {}
+    for entry in kafka.topic_rows(GPS.clean):
+        clean.setdefault(entry.key or b"", []).append(entry.value or b"")
+    late = sorted(
+        (e.key or b"", e.value or b"", dict(e.headers or [])["late.reason"] or b"", dict(e.headers or [])["late.by_ms"] or b"")
+        for e in kafka.topic_rows(GPS.late)
+    )
+    dead = sorted(
+        ((dict(e.headers or [])["dlq.reason"] or b"").decode(), e.key or b"", e.value or b"")
+        for e in kafka.topic_rows(GPS.dlq)
+    )
+    table = {entry.key or b"": entry.value or b"" for entry in kafka.topic_rows("vehicles.state.v1")}
+    return Outcome(clean, late, dead, table, crashes)
+
+
+def _check(
+    seed: int, outcome: Outcome, fed: dict[int, list[Event | Reject]], lateness_ms: int, horizon_ms: int
+) -> None:
+    again = f"failed: make simulate SEED={seed}"
+    models = []
+    for records in fed.values():
+        model = PartitionModel(lateness_ms, horizon_ms, 60_000, 1 << 20)
+        for record in records:
+            model.feed(record)
+        model.idle(float("inf"))
+        models.append(model)
+    expected_clean: dict[bytes, list[bytes]] = {}
+    for model in models:
+        for event in model.clean:
+            expected_clean.setdefault(event.device_id.encode(), []).append(event.raw)
+    clean_ids = Counter(raw for raws in outcome.clean.values() for raw in raws)
+    assert not [raw for raw, count in clean_ids.items() if count > 1], f"I2 duplicated in clean; {again}"
+    assert outcome.clean == expected_clean, f"I1/I3 clean differs; {again}"
+    expected_late = sorted(
+        (late.event.key or b"", late.event.raw, late.reason.encode(), str(late.by_ms).encode())
+        for model in models
+        for late in model.late
+    )
+    assert outcome.late == expected_late, f"late differs; {again}"
+    expected_dead = sorted((r.reason, r.key or b"", r.raw) for model in models for r in model.rejected)
+    assert outcome.dead == expected_dead, f"I6 dead letters differ; {again}"
+    rows = {device.encode(): row for model in models for device, row in model.table.items()}
+    assert outcome.table.keys() == rows.keys(), f"I4 table keys differ; {again}"
+    for device, row in rows.items():
+        assert not compare_rows(row, decode_row(outcome.table[device])), f"I4 row of {device!r} differs; {again}"
+
+
+def decode_row(value: bytes) -> dict[str, object]:
+    schema = json.loads(Catalog.load().latest("vehicles.state.v1-value").text)
+    for field in schema["fields"]:
+        field["type"] = _plain(field["type"])
+    record = fastavro.schemaless_reader(io.BytesIO(value[5:]), fastavro.parse_schema(schema), None)
+    assert isinstance(record, dict)
+    return record
+
+
+def _plain(kind: object) -> object:
+    if isinstance(kind, list):
+        return [_plain(branch) for branch in kind]
+    return kind["type"] if isinstance(kind, dict) else kind

@@ -1,0 +1,217 @@
+"""A simulated worker: the production engine, committer and restore, with time, scheduling and death as arguments."""
+
+import copy
+import random
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+
+from streams.engine.commit import Committer
+from streams.engine.encode import TableEncoder
+from streams.engine.engine import Engine, MicroBatch
+from streams.engine.log import CycleAborted
+from streams.engine.restore import restore_partition
+from streams.engine.task import TaskConfig
+from streams.operators.columns import Headers, Records
+from streams.operators.decode import Decoder
+from streams.operators.rejects import Reason, Reject
+from streams.operators.resolve import build_plan
+from streams.operators.vehicle_state import VehicleState
+from streams.pipelines.gps import GPS
+from streams.registry.catalog import Catalog
+from streams.state.memory import MemoryStore
+from streams.state.store import StoreCorrupted
+from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
+from tests.simulation.traffic import SCHEMA_ID, gps_schema
+
+UNKNOWN_SCHEMA_ID = 0x63
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+def _no_stopwatch(_: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+class SimulatedWorker:
+    """One worker process over its durable directory; `crash` kills it anywhere."""
+
+    def __init__(
+        self,
+        name: str,
+        kafka: MemoryKafka,
+        rng: random.Random,
+        *,
+        lateness_ms: int,
+        horizon_ms: int,
+        batch_records_max: int,
+        faults: bool,
+    ) -> None:
+        self.name = name
+        self.kafka = kafka
+        self.rng = rng
+        self.batch_records_max = batch_records_max
+        self.faults = faults
+        self.disk: dict[int, dict[bytes, bytes]] = {}
+        self.old_disk: dict[int, dict[bytes, bytes]] = {}
+        self._config = TaskConfig(GPS, (VehicleState(),), lateness_ms, horizon_ms, _no_stopwatch)
+        self.crashes = 0
+        self.now_ms = 0
+        self.start()
+
+    def start(self) -> None:
+        decoder = Decoder(GPS, record_bytes_max=1 << 20, skew_ms_max=60_000)
+        self.engine = Engine(self._config, decoder, idle_ms=1_000)
+        self.changelog = MemoryChangelog(self.kafka)
+        self.transactions = MemoryTransactions(self.kafka, self.name, self._verdict)
+        table = Catalog.load().latest("vehicles.state.v1-value")
+        encoder = TableEncoder("vehicles.state.v1", VehicleState(), table.text, 3)
+        self.committer = Committer(GPS, self.transactions, self.changelog, [encoder], self._failpoint)
+        self.position: dict[int, int] = {}
+
+    # --- ownership --------------------------------------------------------------------------------------------------
+
+    def assign(self, partition: int) -> None:
+        self.kafka.owners[partition] = self.name
+        for _ in range(2):
+            store = MemoryStore(self.disk.setdefault(partition, {}))
+            try:
+                task = restore_partition(
+                    self._config, partition, store, self.changelog, ids_in_memory_max=self.rng.choice((5, 50, 10**6))
+                )
+                break
+            except StoreCorrupted:
+                self.disk[partition] = {}
+        self.engine.install(task)
+        self.position[partition] = max(task.offset_next, 0)
+
+    def revoke(self, partition: int) -> None:
+        """Gracefully: finish the cycle, move everything to the store."""
+        self.commit()
+        task = self.engine.drop(partition)
+        if task is not None:
+            task.park()
+        self.position.pop(partition, None)
+
+    def lose(self, partition: int) -> None:
+        """The group has given the partition to somebody else meanwhile; whatever is open is fenced."""
+        self.reset(except_partition=partition)
+
+    def reset(self, except_partition: int | None = None) -> None:
+        """Abort, drop all state, reload from the stores and run again from the committed offsets."""
+        self.committer.abort()
+        for partition in list(self.position):
+            task = self.engine.drop(partition)
+            assert task is not None
+            task.store.flush()
+        owned = [p for p in self.position if p != except_partition and self.kafka.owners.get(p) == self.name]
+        self.position.clear()
+        for partition in owned:
+            self.assign(partition)
+
+    def crash(self) -> None:
+        """Kill and start again: memory is gone, the disk is as of the last flush."""
+        self.crashes += 1
+        owned = [p for p in self.position if self.kafka.owners.get(p) == self.name]
+        left = self.kafka.open.get(self.name)
+        if left is not None and self.rng.random() < 0.5:
+            self.kafka.end(left, "aborted")
+        fate = self.rng.random()
+        for partition in owned:
+            if fate < 0.1:
+                self.disk[partition] = {}
+            elif fate < 0.2 and partition in self.old_disk:
+                self.disk[partition] = copy.copy(self.old_disk[partition])
+            elif fate < 0.4:
+                self.old_disk[partition] = copy.copy(self.disk[partition])
+        self.start()
+        for partition in owned:
+            self.assign(partition)
+
+    # --- work -------------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """One random thing that a worker does."""
+        action = self.rng.random()
+        if action < 0.7:
+            self.process(self.poll())
+        elif action < 0.9:
+            self.commit()
+        elif action < 0.96:
+            self.maintain()
+        else:
+            for task in self.engine.tasks.values():
+                task.store.flush()
+
+    def poll(self) -> Records | None:
+        rows: list[tuple[int, int, int, bytes | None, bytes | None, Headers | None]] = []
+        for partition in self.rng.sample(sorted(self.position), k=len(self.position)):
+            log = self.kafka.log(GPS.source, partition)
+            count = self.rng.randint(0, self.batch_records_max)
+            for entry in log[self.position[partition] : self.position[partition] + count]:
+                rows.append((partition, entry.offset, entry.timestamp_ms, entry.key, entry.value, entry.headers))
+                self.position[partition] = entry.offset + 1
+        if not rows:
+            return None
+        columns = list(zip(*rows, strict=True))
+        numbers = [np.array(column, dtype=np.int64) for column in columns[:3]]
+        headers = list(columns[5]) if any(columns[5]) else None
+        return Records(numbers[0], numbers[1], numbers[2], list(columns[3]), list(columns[4]), headers)
+
+    def process(self, records: Records | None, at_end: dict[int, int] | None = None) -> None:
+        self._guarded(lambda: self._process(records, at_end or {}))
+
+    def _process(self, records: Records | None, at_end: dict[int, int]) -> None:
+        self.committer.write(self.engine.process(MicroBatch(records, self.now_ms, at_end)))
+        if self.engine.missing_schemas and (at_end or self.rng.random() < 0.5):
+            self._learn()
+            self.committer.write(self.engine.process(MicroBatch(None, self.now_ms)))
+
+    def _learn(self) -> None:
+        for schema_id in self.engine.missing_schemas:
+            if schema_id == SCHEMA_ID:
+                self.engine.learn({schema_id: build_plan(schema_id, gps_schema(), gps_schema())})
+            else:
+                self.engine.learn({schema_id: Reject(-1, Reason.UNKNOWN_SCHEMA, "no such schema", schema_id)})
+
+    def commit(self) -> None:
+        self._guarded(self._commit)
+
+    def _commit(self) -> None:
+        end = self.engine.close_cycle()
+        if end is not None:
+            self.committer.commit(end, self.engine.tasks, self.now_ms)
+
+    def maintain(self) -> None:
+        """Spill at random, truncate the journal: only between cycles."""
+        self.commit()
+        for task in self.engine.tasks.values():
+            task.spill(
+                ids_below=task.watermark - self.rng.choice((-(10**9), 0, 500, 5_000)),
+                held_events_keep=self.rng.choice((0, 1, 5, 10**6)),
+                keep_keys=self.rng.random() < 0.5,
+            )
+            cut = task.truncate_journal_before()
+            if cut is not None:
+                self.kafka.begin_offset[GPS.journal, task.partition] = cut
+
+    def _guarded(self, work: object) -> None:
+        try:
+            work()  # type: ignore[operator]
+        except CycleAborted:
+            self.reset()
+        except Crash:
+            self.crash()
+
+    def _failpoint(self, _: str) -> None:
+        if self.faults and self.rng.random() < 0.01:
+            raise Crash
+
+    def _verdict(self) -> str:
+        if not self.faults:
+            return "committed"
+        return self.rng.choices(
+            ("committed", "aborted", "unknown-happened", "unknown-not-happened"), weights=(90, 4, 3, 3)
+        )[0]
