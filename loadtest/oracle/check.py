@@ -78,7 +78,7 @@ def check(
 ) -> Report:
     """Compare the output of a pipeline that has caught up with the model of its source.
 
-    Takes some 10 µs and 600 bytes per event. `on_progress` gets the name of the topic and the records of it read so far.
+    Takes some 15 µs and 600 bytes per event. `on_progress` gets a topic's name and how many of its records are read.
 
     Raises:
         StreamsError: a topic is missing, or Kafka or the registry does not answer.
@@ -105,7 +105,7 @@ def _foretell(
     expected, records, duplicates = Output(), 0, 0
     for partition in range(reader.partitions(topic)):
         model = PartitionModel(limits.lateness_ms, limits.horizon_ms, limits.skew_ms_max, limits.record_bytes_max)
-        for batch in reader.batches(topic, partition):
+        for batch in reader.batches(topic, [partition]):
             rows = [Record(each.offset(), each.timestamp()[1], each.key(), each.value() or b"") for each in batch]
             for result in decoder.decode(rows):
                 model.feed(result)
@@ -171,7 +171,7 @@ def _row_reader(schema_by_id: SchemaById) -> Callable[[bytes], dict[str, Any]]:
 
 def _identifier(decoder: PositionDecoder) -> Callable[[bytes], OrderKey]:
     def identify(raw: bytes) -> OrderKey:
-        event = decoder.decode([Record(0, 0, None, raw)])[0]
+        event = decoder.decode_one(Record(0, 0, None, raw))
         return event.order_key if isinstance(event, Event) else UNREADABLE_ORDER
 
     return identify
@@ -206,6 +206,7 @@ def print_report(console: Console, report: Report) -> None:
 
 
 def command(
+    *,
     pipeline: Annotated[str, typer.Option(help="Pipeline whose topics are compared.")] = "gps",
     bootstrap: Annotated[str | None, typer.Option(help="Kafka; default: KAFKA_BOOTSTRAP_SERVERS.")] = None,
     registry_url: Annotated[str | None, typer.Option(help="Registry; default: SCHEMA_REGISTRY_URL.")] = None,

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -10,6 +10,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from streams.errors import StreamsError
 
 BATCH_RECORDS: Final = 20_000
+WAIT_S: Final = 0.05
 SILENCE_S_MAX: Final = 30.0
 """Without a record or an end for this long, the broker is taken for dead."""
 
@@ -43,46 +44,43 @@ class TopicReader:
             raise StreamsError(f"no topic {topic}: create it with `streams topics apply`")
         return len(found.partitions)
 
-    def batches(self, topic: str, partition: int) -> Iterator[list[Message]]:
-        """The records of a partition, in order, up to its last stable offset at the time that it is reached.
+    def batches(self, topic: str, partitions: Sequence[int]) -> Iterator[list[Message]]:
+        """The records of some partitions, each in order, up to its last stable offset at the time that it is reached.
 
         Raises:
             StreamsError: the broker does not answer, or refuses.
 
         """
-        self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+        self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions])
+        unfinished = set(partitions)
         heard_s = time.monotonic()
         try:
-            while True:
-                messages = self._consumer.consume(BATCH_RECORDS, 0.1)
-                ended = False
+            while unfinished:
+                messages = self._consumer.consume(BATCH_RECORDS, WAIT_S)
                 records = []
                 for message in messages:
                     error = message.error()
                     if error is None:
                         records.append(message)
                     elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - that is its public name
-                        ended = True
+                        unfinished.discard(message.partition())
                     elif not error.retriable():
-                        raise StreamsError(f"reading {topic} [{partition}]: {error.str()}")
+                        raise StreamsError(f"reading {topic}: {error.str()}")
                 if records:
                     yield records
-                if ended:
-                    return
                 now_s = time.monotonic()
                 heard_s = now_s if messages else heard_s
                 if now_s - heard_s > SILENCE_S_MAX:
-                    raise StreamsError(f"reading {topic} [{partition}]: no answer for {SILENCE_S_MAX:.0f} s")
+                    raise StreamsError(f"reading {topic}: no answer for {SILENCE_S_MAX:.0f} s")
         except KafkaException as error:
-            raise StreamsError(f"reading {topic} [{partition}]: {error}") from error
+            raise StreamsError(f"reading {topic}: {error}") from error
         finally:
             self._consumer.unassign()
 
     def records(self, topic: str) -> Iterator[Message]:
-        """All records of a topic, partition by partition."""
-        for partition in range(self.partitions(topic)):
-            for batch in self.batches(topic, partition):
-                yield from batch
+        """All records of a topic, each partition in order."""
+        for batch in self.batches(topic, range(self.partitions(topic))):
+            yield from batch
 
     def close(self) -> None:
         """Disconnect."""
