@@ -1,5 +1,6 @@
 """`streams local`: a real Kafka and schema registry on this machine."""
 
+import logging
 import signal
 import sys
 from collections.abc import Generator
@@ -42,7 +43,9 @@ def up_command(
     stacks). A second stack needs another --dir and other ports.
     """
     from streams.local import stack as local  # noqa: PLC0415 - start-up time of the command line
+    from streams.logs import configure_logging  # noqa: PLC0415 - as above
 
+    configure_logging("console", level=logging.ERROR)  # a download that is tried again is no news
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped either way, it cleans up what it started
     with _progress() as progress:
         stack, started = local.up(directory, kafka_port, registry_port, progress)

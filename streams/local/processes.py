@@ -69,15 +69,17 @@ class ManagedProcess:
 
     def run(self, command: Sequence[str | Path], timeout_s: float) -> int:
         """Run a command of the same kind to its end, its output in the log; return its exit status."""
-        with _uninterrupted():
-            child = self._spawn(command)
+        child: subprocess.Popen[bytes] | None = None
         try:
+            with _uninterrupted():
+                child = self._spawn(command)
             return child.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return -signal.SIGKILL
         finally:
-            child.kill()
-            child.wait()
+            if child is not None:
+                child.kill()
+                child.wait()
 
     def start(self, java: Path, arguments: Sequence[str]) -> int:
         """Start the process in a session of its own (Ctrl-C does not reach it) and return its pid."""
@@ -168,9 +170,9 @@ def _uninterrupted() -> Generator[None]:
         return
     received: list[int] = []
     before = {how: signal.getsignal(how) for how in (signal.SIGINT, signal.SIGTERM)}
-    for how in before:
-        signal.signal(how, lambda number, _: received.append(number))
     try:
+        for how in before:
+            signal.signal(how, lambda number, _: received.append(number))
         yield
     finally:
         for how, handler in before.items():
