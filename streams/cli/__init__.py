@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from streams import __version__
+from streams.cli.ingest import ingest_app
 from streams.cli.local import local_app
 from streams.cli.output import Format, FormatOption, echo_json
 from streams.cli.schemas import schemas_app
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.add_typer(local_app, name="local")
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
+app.add_typer(ingest_app, name="ingest")
 
 
 @app.callback(invoke_without_command=True)
