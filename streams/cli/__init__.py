@@ -14,6 +14,7 @@ from streams.cli.local import local_app
 from streams.cli.output import Format, FormatOption, echo_json
 from streams.cli.schemas import schemas_app
 from streams.cli.topics import topics_app
+from streams.cli.worker import worker
 from streams.errors import StreamsError
 
 app = typer.Typer(
@@ -28,6 +29,8 @@ app.add_typer(local_app, name="local")
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
 app.add_typer(ingest_app, name="ingest")
+
+app.command("worker")(worker)
 
 
 @app.callback(invoke_without_command=True)

@@ -26,6 +26,8 @@ class PartitionEffects:
     """In release order."""
     late: list[LateEvents]
     duplicates: int
+    misrouted: int
+    """Accepted events whose key belongs into another partition."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,13 @@ that changed them is committed. Between cycles, when nothing is in flight, keys 
 """
 
 import struct
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 
 from streams.operators.aggregate import Aggregate, Rows, Segments
-from streams.operators.columns import TIME_MIN, Int64, Objects, objects
+from streams.operators.columns import TIME_MIN, Bools, Int64, Objects, objects
 from streams.operators.reorder import LastDue
 from streams.state.journal import DueRows
 from streams.state.layout import LAST_DUE, aggregate_prefix
@@ -25,8 +26,9 @@ _BYTES_PER_KEY: Final = 450
 class KeyIndex:
     """Slots of keys; columns are indexed by slot."""
 
-    def __init__(self, store: Store, aggregates: tuple[Aggregate, ...]) -> None:
+    def __init__(self, store: Store, aggregates: tuple[Aggregate, ...], belongs_here: Callable[[bytes], bool]) -> None:
         self._store = store
+        self._belongs_here = belongs_here
         self._aggregates = aggregates
         self._slots: dict[bytes, int] = {}
         self._reset()
@@ -39,15 +41,19 @@ class KeyIndex:
         """Approximate memory."""
         return len(self._slots) * _BYTES_PER_KEY
 
-    def slots(self, keys: Objects) -> tuple[Int64, list[bytes]]:
-        """Slot of each key, rows loaded; and the keys that were not in memory before."""
+    def slots(self, keys: Objects) -> Int64:
+        """Slot of each key, its rows loaded."""
         names: list[bytes] = keys.tolist()
         found = list(map(self._slots.get, names))
         if None not in found:
-            return np.array(found, dtype=np.int64), []
+            return np.array(found, dtype=np.int64)
         new = list(dict.fromkeys(name for name, slot in zip(names, found, strict=True) if slot is None))
         self._load(new)
-        return np.fromiter(map(self._slots.__getitem__, names), dtype=np.int64, count=len(names)), new
+        return np.fromiter(map(self._slots.__getitem__, names), dtype=np.int64, count=len(names))
+
+    def misrouted(self, slots: Int64) -> int:
+        """How many of the events at `slots` have a key that belongs into another partition."""
+        return int(np.count_nonzero(self._misrouted[slots])) if self._any_misrouted else 0
 
     def last_due(self) -> LastDue:
         """Last released event of every slot."""
@@ -81,7 +87,9 @@ class KeyIndex:
         self._due_time: Int64 = np.empty(0, dtype=np.int64)
         self._due_sequence: Int64 = np.empty(0, dtype=np.int64)
         self._due_id: Objects = objects([])
-        self._dirty: Any = np.empty(0, dtype=np.bool_)
+        self._dirty: Bools = np.empty(0, dtype=np.bool_)
+        self._misrouted: Bools = np.empty(0, dtype=np.bool_)
+        self._any_misrouted = False
         self._rows: list[Rows] = [np.empty(0, dtype=aggregate.dtype) for aggregate in self._aggregates]
 
     def _load(self, keys: list[bytes]) -> None:
@@ -90,6 +98,9 @@ class KeyIndex:
         slots = range(first, first + len(keys))
         self._slots.update(zip(keys, slots, strict=True))
         self._keys[first : first + len(keys)] = objects(keys)
+        for slot, key in zip(slots, keys, strict=True):
+            if not self._belongs_here(key):
+                self._misrouted[slot] = self._any_misrouted = True
         for slot, row in zip(slots, self._store.get_many([LAST_DUE + key for key in keys]), strict=True):
             if row is not None:
                 self._due_time[slot], self._due_sequence[slot] = _DUE.unpack_from(row)
@@ -110,6 +121,7 @@ class KeyIndex:
         self._due_sequence = np.concatenate([self._due_sequence, np.full(more, TIME_MIN)])
         self._due_id = np.concatenate([self._due_id, objects([b""] * more)])
         self._dirty = np.concatenate([self._dirty, np.zeros(more, dtype=np.bool_)])
+        self._misrouted = np.concatenate([self._misrouted, np.zeros(more, dtype=np.bool_)])
         self._rows = [np.concatenate([rows, np.zeros(more, dtype=rows.dtype)]) for rows in self._rows]
 
 

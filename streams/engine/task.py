@@ -43,6 +43,8 @@ class TaskConfig:
     lateness_ms: int
     horizon_ms: int
     stopwatch: Stopwatch
+    partition_of: Callable[[bytes], int]
+    """The partition of the source that a key belongs into."""
     seed: int = 0
     """Of the id set's hash: unpredictable in production, fixed in a simulation."""
 
@@ -67,13 +69,14 @@ class PartitionTask:
         self._ids = IdSet(config.seed)
         self.spilled = SpilledIds(store)
         self.held = Held(len(config.pipeline.payload_fields))
-        self.keys = KeyIndex(store, config.aggregates)
+        self.keys = KeyIndex(store, config.aggregates, lambda key: config.partition_of(key) == partition)
         self.marker = marker or Marker(cycle=0, offset_next=-1, watermark=TIME_MIN, journal_next=0, replay_from=0)
         self.watermark = self.marker.watermark
         self.offset_next = self.marker.offset_next
         self._spilled_below = self.spilled.newest_bucket_end
         self._ids_added: list[Ids] = []
         self._released = False
+        self._misrouted = 0
         self._cycle_closed = self.marker.cycle
         self._offset_closed = self.marker.offset_next
         # Groups of journal records: [first offset, newest event time in the group, records in it].
@@ -89,7 +92,7 @@ class PartitionTask:
         """
         self.offset_next = offset_next
         if not len(events):
-            return PartitionEffects(self.partition, None, [], 0)
+            return PartitionEffects(self.partition, None, [], 0, 0)
         config, stopwatch = self._config, self._config.stopwatch
         with stopwatch("dedup"):
             watermark = watermarks(
@@ -112,7 +115,7 @@ class PartitionTask:
         if released is not None:
             with stopwatch("aggregate"):
                 self.keys.fold(Segments.of(released))
-        return PartitionEffects(self.partition, released, late, duplicates)
+        return PartitionEffects(self.partition, released, late, duplicates, self._misrouted)
 
     def on_idle(self, watermark: int) -> PartitionEffects:
         """Move the watermark on although nothing came, and release what is due."""
@@ -123,7 +126,7 @@ class PartitionTask:
         released = self._in_order(due)
         if released is not None:
             self.keys.fold(Segments.of(released))
-        return PartitionEffects(self.partition, released, [], 0)
+        return PartitionEffects(self.partition, released, [], 0, 0)
 
     def held_until(self) -> int:
         """Event time of the oldest held event; the end of time when nothing is held."""
@@ -146,8 +149,9 @@ class PartitionTask:
         """Hold, release or call late the accepted `events`; returns what is released, in order."""
         self._load_pages(end)
         self.watermark = end
-        slots, _ = self.keys.slots(events.key)
+        slots = self.keys.slots(events.key)
         events = events.with_slots(slots)
+        self._misrouted = self.keys.misrouted(slots)
         ahead = events.event_time > watermark
         due: list[Events] = []
         if not ahead.all():
@@ -177,7 +181,7 @@ class PartitionTask:
 
     def hold_restored(self, events: Events) -> None:
         """Hold events that came in an earlier cycle."""
-        slots, _ = self.keys.slots(events.key)
+        slots = self.keys.slots(events.key)
         self.held.add(events.with_slots(slots), 0)
 
     # --- the commit cycle -------------------------------------------------------------------------------------------
@@ -285,7 +289,7 @@ class PartitionTask:
     def forget_keys(self) -> None:
         """Drop all rows from memory and load those of held events again."""
         self.keys.drop_all()
-        self.held.relink(lambda keys: self.keys.slots(keys)[0])
+        self.held.relink(self.keys.slots)
 
     @property
     def ids_in_memory(self) -> int:

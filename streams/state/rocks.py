@@ -4,6 +4,7 @@ One database per partition, all of a process sharing one block cache and one bou
 off: Kafka is the log, and after a crash the marker inside the database says from where to replay it.
 """
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,15 +140,19 @@ def open_or_quarantine(path: Path, memory: RocksMemory) -> RocksStore:
         for _ in store.scan(b""):  # reads and checks every block's checksum
             pass
     except StoreCorrupted as error:
-        aside = next(
-            candidate
-            for number in range(1, 1_000)
-            if not (candidate := path.with_name(f"{path.name}.corrupt-{number}")).exists()
-        )
-        shutil.move(path, aside)
-        log.warning("local state is corrupt: moved aside, rebuilding it from Kafka", kept=str(aside), error=str(error))
+        quarantine(path, str(error))
         return RocksStore(path, memory)
     return store
+
+
+def quarantine(path: Path, why: str) -> None:
+    """Move a store that must not be served aside."""
+    if not path.exists():
+        return
+    numbered = (path.with_name(f"{path.name}.corrupt-{number}") for number in itertools.count(1))
+    aside = next(candidate for candidate in numbered if not candidate.exists())
+    shutil.move(path, aside)
+    log.warning("local state is not sound: moved aside, to be rebuilt from Kafka", kept=str(aside), why=why)
 
 
 def _translated(error: Exception) -> Exception:

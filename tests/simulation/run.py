@@ -28,20 +28,37 @@ class Outcome:
 
 
 def simulate(
-    seed: int, *, events: int = 400, partitions: int = 2, workers: int = 2, batch_records_max: int = 30,
-    faults: bool = True, lateness_ms: int = 300, horizon_ms: int = 20_000, traffic_seed: int | None = None,
+    seed: int,
+    *,
+    events: int = 400,
+    partitions: int = 2,
+    workers: int = 2,
+    batch_records_max: int = 30,
+    faults: bool = True,
+    lateness_ms: int = 300,
+    horizon_ms: int = 20_000,
+    traffic_seed: int | None = None,
 ) -> Outcome:
     """Run one simulation to the end of its log and check it against the model; AssertionError names the seed."""
     rng = random.Random(seed)
     kafka = MemoryKafka(partitions)
     fed = fill(
-        kafka, GPS.source, random.Random(seed if traffic_seed is None else traffic_seed),
-        events=events, devices=6, lateness_ms=lateness_ms,
+        kafka,
+        GPS.source,
+        random.Random(seed if traffic_seed is None else traffic_seed),
+        events=events,
+        devices=6,
+        lateness_ms=lateness_ms,
     )
     team = [
         SimulatedWorker(
-            f"worker-{i}", kafka, rng, lateness_ms=lateness_ms, horizon_ms=horizon_ms,
-            batch_records_max=batch_records_max, faults=faults,
+            f"worker-{i}",
+            kafka,
+            rng,
+            lateness_ms=lateness_ms,
+            horizon_ms=horizon_ms,
+            batch_records_max=batch_records_max,
+            faults=faults,
         )
         for i in range(workers)
     ]
@@ -107,7 +124,12 @@ def _outcome(kafka: MemoryKafka, crashes: int) -> Outcome:
     for entry in kafka.topic_rows(GPS.clean):
         clean.setdefault(entry.key or b"", []).append(entry.value or b"")
     late = sorted(
-        (e.key or b"", e.value or b"", dict(e.headers or [])["late.reason"] or b"", dict(e.headers or [])["late.by_ms"] or b"")
+        (
+            e.key or b"",
+            e.value or b"",
+            dict(e.headers or [])["late.reason"] or b"",
+            dict(e.headers or [])["late.by_ms"] or b"",
+        )
         for e in kafka.topic_rows(GPS.late)
     )
     dead = sorted(

@@ -12,6 +12,7 @@ from streams.engine.engine import Engine, MicroBatch
 from streams.engine.log import CycleAborted
 from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
+from streams.kafka.partitioner import partition_of
 from streams.operators.columns import Headers, Records
 from streams.operators.decode import Decoder
 from streams.operators.rejects import Reason, Reject
@@ -56,7 +57,14 @@ class SimulatedWorker:
         self.faults = faults
         self.disk: dict[int, dict[bytes, bytes]] = {}
         self.old_disk: dict[int, dict[bytes, bytes]] = {}
-        self._config = TaskConfig(GPS, (VehicleState(),), lateness_ms, horizon_ms, _no_stopwatch)
+        self._config = TaskConfig(
+            GPS,
+            (VehicleState(),),
+            lateness_ms,
+            horizon_ms,
+            _no_stopwatch,
+            lambda key: partition_of(key, kafka.partitions),
+        )
         self.crashes = 0
         self.now_ms = 0
         self.start()

@@ -1,0 +1,239 @@
+"""The Faust app of a worker: for each pipeline a channel, an agent with the committer as its sink, and an intake service.
+
+Faust gives the programming model, supervision, signals and the order of starting and stopping. Its Kafka client, tables
+and assignor are off: `BootStrategy` is its documented way to say so.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import faust
+import structlog
+from faust.app.base import BootStrategy
+from mode import Service
+
+from streams.engine.effects import Effects
+from streams.engine.engine import MicroBatch
+from streams.errors import StreamsError
+from streams.kafka.admin import partition_counts, wait_for_broker
+from streams.limits import CHANNEL_BATCHES_MAX
+from streams.monitor.metrics import WorkerMetrics
+from streams.operators import AGGREGATES
+from streams.pipelines.declaration import Pipeline
+from streams.runtime.owner import DataDirectory
+from streams.runtime.runner import PipelineRunner
+from streams.runtime.web import Web
+from streams.settings import Settings
+from streams.state.rocks import RocksMemory
+
+log = structlog.get_logger(__name__)
+
+_CACHE_SHARE: Final = 1 / 16
+FAILPOINT_VARIABLE: Final = "STREAMS_FAILPOINT"
+"""`step:n`: the process kills itself when it reaches this step of the commit cycle for the n-th time. For tests."""
+
+
+class _WithoutFaustsKafka(BootStrategy):  # type: ignore[misc]
+    enable_kafka = False
+    enable_web = False
+
+
+class StreamsApp(faust.App):  # type: ignore[misc]
+    """A Faust app without Faust's Kafka client."""
+
+    BootStrategy = _WithoutFaustsKafka
+
+
+class WorkerProcess:
+    """Everything of one worker process; `run` blocks until it is stopped."""
+
+    def __init__(self, settings: Settings, pipelines: list[Pipeline], *, web_port: int | None) -> None:
+        """Check what a worker needs before it starts.
+
+        Raises:
+            StreamsError: no broker, topics missing or not co-partitioned, data directory taken, port taken.
+
+        """
+        self._settings = settings
+        self._failure: BaseException | None = None
+        self.metrics = WorkerMetrics()
+        counts = partition_counts(wait_for_broker(settings))
+        for pipeline in pipelines:
+            _check_topics(pipeline, counts)
+        self._directory = DataDirectory(settings.streams_data_dir)
+        memory_bytes = settings.streams_memory_mb_max << 20
+        self._memory = RocksMemory(
+            cache_bytes=int(memory_bytes * _CACHE_SHARE), memtable_bytes=int(memory_bytes * _CACHE_SHARE)
+        )
+        self.app = StreamsApp(
+            "streams",
+            broker=f"kafka://{settings.kafka_bootstrap_servers}",
+            web_enabled=False,
+            datadir=str(settings.streams_data_dir / "faust"),
+            logging_config=None,
+        )
+        self._counts = counts
+        self._pipelines = pipelines
+        self._web = Web(self.metrics.registry, self._unready, port=web_port)
+        self.runners: list[PipelineRunner] = []
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT; everything committed or aborted, state saved, on return.
+
+        Raises:
+            StreamsError: it had to stop by itself.
+
+        """
+        self.app.flow_control.resume()
+        self.app.service(_service("Lifecycle", self._start, self._stop))
+        for pipeline in self._pipelines:
+            self._declare(pipeline)
+        worker = faust.Worker(
+            self.app, loglevel="WARN", quiet=True, redirect_stdouts=False, logging_config=None, console_port=0
+        )
+        worker.override_logging = False
+        try:
+            worker.execute_from_commandline()
+        except SystemExit as ended:
+            if ended.code and self._failure is None:
+                raise StreamsError(f"the Faust worker ended with status {ended.code}") from None
+        finally:
+            self._directory.release()
+        if self._failure is not None:
+            if isinstance(self._failure, StreamsError):
+                raise self._failure
+            raise StreamsError(f"stopped after an unexpected error: {self._failure!r}") from self._failure
+
+    def _declare(self, pipeline: Pipeline) -> None:
+        """Channel, agent and sink of one pipeline: the way of its data."""
+        channel = self.app.channel(maxsize=CHANNEL_BATCHES_MAX)
+        runner = PipelineRunner(
+            pipeline,
+            tuple(AGGREGATES[table.aggregate]() for table in pipeline.tables),
+            self._settings,
+            self._directory,
+            self._memory,
+            self.metrics,
+            partitions=self._counts[pipeline.source],
+            failpoint=_failpoint(os.environ.get(FAILPOINT_VARIABLE)),
+            on_failure=self._fail,
+        )
+        self.runners.append(runner)
+
+        async def work(stream: Any) -> AsyncIterator[Effects]:
+            async for batch in stream:
+                yield await runner.process(batch)
+
+        self.app.agent(channel, name=f"streams.{pipeline.name}", sink=[runner.commit])(work)
+
+        def send(batch: MicroBatch) -> "asyncio.Future[object]":
+            return asyncio.ensure_future(channel.send(value=batch))
+
+        self.app.service(_intake_service(pipeline.name, runner, send))
+
+    async def _start(self) -> None:
+        await self._web.start()
+
+    async def _stop(self) -> None:
+        await self._web.stop()
+
+    def _unready(self) -> str | None:
+        reasons = [reason for runner in self.runners if (reason := runner.unready()) is not None]
+        return "; ".join(reasons) or None
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is not None:
+            return
+        self._failure = error
+        if isinstance(error, StreamsError):
+            log.error("stopping", error=str(error))
+        else:
+            log.error("stopping after an unexpected error", exc_info=error)
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _service(name: str, start: Callable[[], Any], stop: Callable[[], Any]) -> type[Service]:
+    """A mode service from two coroutine functions."""
+
+    async def on_start(_: Service) -> None:
+        await start()
+
+    async def on_stop(_: Service) -> None:
+        await stop()
+
+    return type(name, (Service,), {"on_start": on_start, "on_stop": on_stop})
+
+
+def _intake_service(
+    name: str, runner: PipelineRunner, send: Callable[[MicroBatch], "asyncio.Future[object]"]
+) -> type[Service]:
+    """The service that feeds a pipeline's channel; stops the pipeline cleanly before Faust stops its agent."""
+
+    class Intake(Service):  # type: ignore[misc]
+        async def on_start(self) -> None:
+            self._ended = asyncio.Event()
+
+        @Service.task  # type: ignore[untyped-decorator]
+        async def _run(self) -> None:
+            try:
+                await runner.start()
+                await runner.intake_loop(send)
+            except Exception as error:
+                runner.fail(error)
+                raise
+            finally:
+                self._ended.set()
+
+        async def on_stop(self) -> None:
+            runner.stopping()
+            await self._ended.wait()
+            await runner.stop()
+
+    Intake.__name__ = f"Intake_{name}"
+    return Intake
+
+
+def _check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
+    """All topics of the pipeline are there, and those that hold state have as many partitions as the source.
+
+    Raises:
+        StreamsError: they are not.
+
+    """
+    missing = [topic.name for topic in pipeline.topics() if topic.name not in counts]
+    if missing:
+        raise StreamsError(f"topics are missing ({', '.join(missing)}): create them with `streams topics apply`")
+    for topic in (pipeline.journal, *(table.topic for table in pipeline.tables)):
+        if counts[topic] != counts[pipeline.source]:
+            raise StreamsError(
+                f"{topic} has {counts[topic]} partitions, {pipeline.source} has {counts[pipeline.source]}: "
+                "state lives beside its source, the numbers must be equal"
+            )
+
+
+def _failpoint(spec: str | None) -> Callable[[str], None]:
+    """Failpoint of `STREAMS_FAILPOINT`; does nothing when it is not set.
+
+    Raises:
+        StreamsError: the variable is not `step:n`.
+
+    """
+    if not spec:
+        return lambda _: None
+    step, _, number = spec.partition(":")
+    if not number.isdigit():
+        raise StreamsError(f"{FAILPOINT_VARIABLE} must be step:n, got {spec!r}")
+    left = int(number)
+
+    def hit(name: str) -> None:
+        nonlocal left
+        if name == step:
+            left -= 1
+            if left <= 0:
+                log.warning("failpoint reached: killing this process", step=step)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return hit

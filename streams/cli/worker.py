@@ -1,0 +1,35 @@
+"""`streams worker`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def worker(
+    pipeline: Annotated[
+        list[str] | None, typer.Option("--pipeline", help="Pipeline to run; repeatable. Default: all.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="Local state; one worker each. Default: STREAMS_DATA_DIR.")
+    ] = None,
+    web_port: Annotated[
+        int | None,
+        typer.Option(
+            "--web-port", min=0, max=65535, help="Port of /metrics, /healthz, /readyz. Default: 6066 or next."
+        ),
+    ] = None,
+) -> None:
+    """Run a stream worker until SIGTERM or Ctrl-C; start more of them to share the work.
+
+    Exit status: 0 stopped cleanly; 1 failed; 2 wrong usage; 3 fenced, another process has taken this worker's place.
+    """
+    from streams.app import WorkerProcess  # noqa: PLC0415 - start-up time of the command line
+    from streams.logs import configure_logging  # noqa: PLC0415
+    from streams.pipelines import select_pipelines  # noqa: PLC0415
+    from streams.settings import load_settings  # noqa: PLC0415
+
+    pipelines = select_pipelines(pipeline)
+    settings = load_settings(streams_data_dir=data_dir)
+    configure_logging(settings.streams_log_format)
+    WorkerProcess(settings, pipelines, web_port=web_port).run()

@@ -1,0 +1,161 @@
+"""`engine.log.Changelog` over librdkafka: committed positions and changelogs, read_committed."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from streams.engine.log import Committed, LogRow
+from streams.engine.restore import RestoreFailed
+from streams.errors import StreamsError
+from streams.kafka.admin import admin_client, described, librdkafka_log
+from streams.kafka.transactions import CYCLE_METADATA
+from streams.limits import RESTORE_WAIT_MS_MAX
+from streams.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_REQUEST_TIMEOUT_S: Final = 30.0
+_READ_RECORDS_MAX: Final = 10_000
+_EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
+
+
+class KafkaChangelog:
+    """Reader of one pipeline's changelogs. It never joins the group whose positions it reads. One thread at a time."""
+
+    def __init__(self, settings: Settings, *, group: str, source: str, stopping: Callable[[], bool]) -> None:
+        self._source = source
+        self._stopping = stopping
+        self._admin: AdminClient = admin_client(settings)
+        config: dict[str, Any] = {
+            **settings.kafka_client_config(),
+            "client.id": "streams-restore",
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 50,
+            "queued.min.messages": 200_000,
+        }
+        self._consumer = Consumer(config, logger=librdkafka_log)
+
+    def committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:
+        """The group's positions; the broker holds the answer back while a transaction on them is pending.
+
+        Raises:
+            StreamsError: no answer; waiting longer may help.
+
+        """
+        wanted = [TopicPartition(self._source, partition) for partition in partitions]
+        deadline = time.monotonic() + RESTORE_WAIT_MS_MAX / 1000
+        while True:
+            try:
+                found = self._consumer.committed(wanted, _REQUEST_TIMEOUT_S)
+                for position in found:
+                    if position.error is not None:
+                        raise KafkaException(position.error)
+                return {position.partition: _committed(position) for position in found}
+            except KafkaException as error:
+                if self._stopping() or time.monotonic() > deadline or not _may_pass(error):
+                    raise StreamsError(f"reading the group's offsets of {self._source}: {described(error)}") from None
+                log.info("waiting for the group's offsets to be settled", topic=self._source, error=described(error))
+                time.sleep(0.5)
+
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """First offset, and the one behind the last record, open transactions included."""
+        where = TopicPartition(topic, partition)
+        try:
+            first, last = (
+                self._admin.list_offsets(
+                    {where: spec},
+                    isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                    request_timeout=_REQUEST_TIMEOUT_S,
+                )[where]
+                .result(_REQUEST_TIMEOUT_S)
+                .offset
+                for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+            )
+        except KafkaException as error:
+            raise StreamsError(f"reading the bounds of {topic}-{partition}: {described(error)}") from None
+        return int(first), int(last)
+
+    def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[LogRow]]:
+        """Committed records from `start` to `end`.
+
+        Raises:
+            RestoreFailed: another worker's transaction keeps the end from being reached.
+
+        """
+        if start >= end:
+            return
+        self._consumer.assign([TopicPartition(topic, partition, start)])
+        try:
+            yield from self._read_assigned(f"{topic}-{partition}", end)
+        finally:
+            self._consumer.unassign()
+
+    def truncate(self, topic: str, before: Mapping[int, int]) -> None:
+        """Delete records before an offset, by partition. A failure is said, and tried again by whoever calls next."""
+        wanted = [TopicPartition(topic, partition, offset) for partition, offset in before.items()]
+        try:
+            for future in self._admin.delete_records(wanted, request_timeout=_REQUEST_TIMEOUT_S).values():
+                future.result(_REQUEST_TIMEOUT_S)
+        except KafkaException as error:
+            log.warning("the journal was not truncated", topic=topic, error=described(error))
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._consumer.close()
+
+    def _read_assigned(self, where: str, end: int) -> Iterator[list[LogRow]]:
+        waiting_since = time.monotonic()
+        position = -1
+        while position < end:
+            if self._stopping():
+                raise StreamsError("the worker stops while it restores state")
+            rows: list[LogRow] = []
+            for message in self._consumer.consume(_READ_RECORDS_MAX, 0.2):
+                error = message.error()
+                if error is None:
+                    offset = int(message.offset() or 0)
+                    rows.append(LogRow(offset, message.key(), message.value(), message.headers()))
+                    position = offset + 1
+                elif error.code() == _EOF:
+                    position = max(position, int(message.offset() or 0))
+                elif not error.retriable() and error.fatal():
+                    raise StreamsError(f"reading {where}: {error.str()}")
+            if rows:
+                waiting_since = time.monotonic()
+                yield rows
+            elif (time.monotonic() - waiting_since) * 1000 > RESTORE_WAIT_MS_MAX:
+                raise RestoreFailed(
+                    f"{where} can be read up to offset {position} of {end} only: another worker's transaction has been "
+                    f"open for {RESTORE_WAIT_MS_MAX // 1000} s, or the broker does not answer"
+                )
+
+
+def _committed(position: TopicPartition) -> Committed | None:
+    if position.offset < 0:
+        return None
+    cycle = position.metadata or ""
+    number = cycle.removeprefix(CYCLE_METADATA)
+    return Committed(position.offset, int(number) if cycle.startswith(CYCLE_METADATA) and number.isdigit() else None)
+
+
+def _may_pass(error: KafkaException) -> bool:
+    """Whether waiting may help: the broker is not there, or a transaction is pending."""
+    inner: KafkaError = error.args[0]
+    return bool(inner.retriable()) or inner.code() in {
+        KafkaError._TIMED_OUT,  # noqa: SLF001 - public constants of librdkafka
+        KafkaError._TRANSPORT,  # noqa: SLF001
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+        KafkaError._WAIT_COORD,  # noqa: SLF001
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.NOT_COORDINATOR,
+    }

@@ -1,0 +1,245 @@
+"""Intake: the consumer. Micro-batches out; assignments, pauses and ends of partitions in.
+
+Everything that touches the consumer runs in one thread, the one that calls `poll`; other threads leave commands. Assigned
+partitions start paused: they are consumed only once their state is restored and the exact position is known.
+"""
+
+import queue
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol
+
+import numpy as np
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from streams.errors import FencedError, StreamsError
+from streams.kafka.admin import librdkafka_log
+from streams.limits import BATCH_RECORDS_MAX, BATCH_WAIT_MS
+from streams.operators.columns import Records
+from streams.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+SESSION_TIMEOUT_MS: Final = 10_000
+"""A dead worker's partitions are given to others after this."""
+_EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
+_SEEK_TIMEOUT_S: Final = 10.0
+
+
+class Ownership(Protocol):
+    """Told of rebalances, in the intake thread, from within `poll`."""
+
+    def assigned(self, partitions: list[int]) -> None:
+        """These partitions are ours now; restore them, then call `start`."""
+
+    def revoked(self, partitions: list[int]) -> None:
+        """Finish or abort, and release these partitions before returning, within a bounded time."""
+
+    def lost(self, partitions: list[int]) -> None:
+        """These partitions are already somebody else's; nothing can be committed."""
+
+
+class Intake:
+    """Consumer of one source topic. `poll` and `close` from one thread; the rest from any."""
+
+    def __init__(self, settings: Settings, *, source: str, group: str, member: str, ownership: Ownership) -> None:
+        self._source = source
+        self._ownership = ownership
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._started: dict[int, int] = {}
+        """Consumed partitions and the least offset that is new to them."""
+        self._paused: frozenset[int] = frozenset()
+        self._at_end_since_ms: dict[int, int] = {}
+        config: dict[str, Any] = {
+            **settings.kafka_client_config(),
+            "client.id": member,
+            "group.id": group,
+            # A worker that comes back soon gets its partitions, and so its local state, back without a rebalance.
+            "group.instance.id": member,
+            "session.timeout.ms": SESSION_TIMEOUT_MS,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "queued.min.messages": 100_000,
+            "queued.max.messages.kbytes": min(65_536, settings.streams_memory_mb_max * 1024 // 8),
+            "fetch.wait.max.ms": BATCH_WAIT_MS,
+            "fetch.queue.backoff.ms": 5,
+            "fetch.message.max.bytes": 2 * 1_048_576,
+            "topic.metadata.refresh.interval.ms": 30_000,
+        }
+        self.consumer = Consumer(config, logger=librdkafka_log)
+
+    def subscribe(self) -> None:
+        """Join the group."""
+        self.consumer.subscribe(
+            [self._source], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    # --- from any thread --------------------------------------------------------------------------------------------
+
+    def start(self, partition: int, offset_next: int) -> None:
+        """Consume `partition` from `offset_next` on (-1: from its beginning)."""
+        self._commands.put(lambda: self._start(partition, offset_next))
+
+    def stop(self, partitions: Iterable[int]) -> None:
+        """Stop consuming `partitions`; they remain assigned."""
+        wanted = list(partitions)
+        self._commands.put(lambda: self._stop(wanted))
+
+    def pause_only(self, partitions: frozenset[int]) -> None:
+        """Pause exactly these of the started partitions."""
+        self._commands.put(lambda: self._pause_only(partitions))
+
+    # --- the intake thread ------------------------------------------------------------------------------------------
+
+    def poll(self) -> tuple[Records | None, dict[int, int]]:
+        """Next records (None when there are none), and since when partitions are at their end (ms).
+
+        Serves rebalances. Returns within about `BATCH_WAIT_MS` when nothing comes.
+
+        Raises:
+            FencedError: another consumer has our group instance id.
+            StreamsError: the consumer is of no more use.
+
+        """
+        while not self._commands.empty():
+            self._commands.get()()
+        try:
+            messages = self.consumer.consume(BATCH_RECORDS_MAX, BATCH_WAIT_MS / 1000)
+        except KafkaException as error:
+            raise self._broken(error.args[0]) from None
+        records = self._records(messages) if messages else None
+        return records, {p: since for p, since in self._at_end_since_ms.items() if p in self._started}
+
+    def close(self) -> None:
+        """Leave the assignment (the group keeps our place for `SESSION_TIMEOUT_MS`); calls `revoked`."""
+        self.consumer.close()
+
+    def _records(self, messages: list[Message]) -> Records | None:
+        errors = [error for message in messages if (error := message.error()) is not None]
+        if errors:
+            for message in messages:
+                if message.error() is not None:
+                    self._note(message, message.error())
+            messages = [message for message in messages if message.error() is None]
+            if not messages:
+                return None
+        partition = np.array([message.partition() for message in messages], dtype=np.int64)
+        offset = np.array([message.offset() for message in messages], dtype=np.int64)
+        keep = self._still_ours(partition, offset)
+        if not keep.all():
+            messages = [message for message, kept in zip(messages, keep.tolist(), strict=True) if kept]
+            partition, offset = partition[keep], offset[keep]
+            if not messages:
+                return None
+        headers = [message.headers() for message in messages]
+        return Records(
+            partition,
+            offset,
+            np.array([message.timestamp()[1] for message in messages], dtype=np.int64),
+            [message.key() for message in messages],
+            [message.value() for message in messages],
+            headers if any(headers) else None,
+        )
+
+    def _still_ours(self, partition: Any, offset: Any) -> Any:
+        """Records fetched before a seek or a stop are void."""
+        keep = np.zeros(len(partition), dtype=np.bool_)
+        for number in np.unique(partition).tolist():
+            least = self._started.get(number)
+            if least is None:
+                continue
+            mine = (partition == number) & (offset >= least)
+            keep |= mine
+            if mine.any():
+                self._started[number] = int(offset[mine][-1]) + 1
+                at_end = self._at_end_since_ms.get(number)
+                if at_end is not None:
+                    del self._at_end_since_ms[number]
+        return keep
+
+    def _note(self, message: Message, error: KafkaError) -> None:
+        if error.code() == _EOF:
+            self._at_end_since_ms.setdefault(int(message.partition() or 0), int(time.time() * 1000))
+        elif error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID:
+            raise self._broken(error)
+        elif error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:  # noqa: SLF001
+            log.warning("the source topic is not there: create it with `streams topics apply`", topic=self._source)
+        else:
+            log.warning("consumer", error=error.str(), code=error.name())
+
+    def _broken(self, error: KafkaError) -> StreamsError:
+        if error.code() == KafkaError.FENCED_INSTANCE_ID:
+            return FencedError(
+                f"another worker has joined as this one ({error.str()}): is it running on a copy of this data directory?"
+            )
+        return StreamsError(f"the consumer failed: {error.str()} ({error.name()})")
+
+    # --- commands ---------------------------------------------------------------------------------------------------
+
+    def _start(self, partition: int, offset_next: int) -> None:
+        here = TopicPartition(self._source, partition)
+        if all(assigned.partition != partition for assigned in self.consumer.assignment()):
+            return  # revoked meanwhile
+        low, high = self.consumer.get_watermark_offsets(here, timeout=_SEEK_TIMEOUT_S)
+        offset = low if offset_next < 0 else offset_next
+        if offset < low or offset > high:
+            log.error(
+                "records are gone: the group's offset is outside the topic; going on from its beginning",
+                partition=f"{self._source}-{partition}", offset=offset, first=low, last=high,
+            )  # fmt: skip
+            offset = low
+        self.consumer.seek(TopicPartition(self._source, partition, offset))
+        self._started[partition] = offset
+        self._at_end_since_ms.pop(partition, None)
+        self.consumer.resume([here])
+
+    def _stop(self, partitions: list[int]) -> None:
+        for partition in partitions:
+            self._started.pop(partition, None)
+            self._at_end_since_ms.pop(partition, None)
+        assigned = {one.partition for one in self.consumer.assignment()}
+        self.consumer.pause([TopicPartition(self._source, p) for p in partitions if p in assigned])
+
+    def _pause_only(self, partitions: frozenset[int]) -> None:
+        wanted = partitions & self._started.keys()
+        pause, resume = wanted - self._paused, (self._paused - wanted) & self._started.keys()
+        self.consumer.pause([TopicPartition(self._source, p) for p in pause])
+        self.consumer.resume([TopicPartition(self._source, p) for p in resume])
+        self._paused = wanted
+
+    # --- rebalances -------------------------------------------------------------------------------------------------
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if not partitions:
+            return
+        numbers = [one.partition for one in partitions]
+        # Offset 0 is a placeholder: paused at once, sought to the restored position before it is resumed.
+        consumer.incremental_assign([TopicPartition(self._source, number, 0) for number in numbers])
+        consumer.pause([TopicPartition(self._source, number) for number in numbers])
+        log.info("assigned", topic=self._source, partitions=numbers)
+        self._ownership.assigned(numbers)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = [one.partition for one in partitions]
+        if numbers:
+            log.info("revoked", topic=self._source, partitions=numbers)
+            self._forget(numbers)
+            self._ownership.revoked(numbers)
+        consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = [one.partition for one in partitions]
+        log.warning("lost: the group has given our partitions to others", topic=self._source, partitions=numbers)
+        self._forget(numbers)
+        self._ownership.lost(numbers)
+        consumer.incremental_unassign(partitions)
+
+    def _forget(self, partitions: list[int]) -> None:
+        for partition in partitions:
+            self._started.pop(partition, None)
+            self._at_end_since_ms.pop(partition, None)
+        self._paused -= frozenset(partitions)

@@ -1,0 +1,268 @@
+"""`engine.log.Transactions` over librdkafka: one transactional, idempotent producer.
+
+What librdkafka's errors mean here (KIP-98, KIP-447): `txn_requires_abort` - the cycle is aborted and runs again;
+`retriable` - the same call is made again; fatal - the producer is of no more use. A fatal error of a transaction that was
+open longer than the broker allows is our own slowness (the broker aborted it and bumped the epoch): the producer is made
+anew. Otherwise another process has taken our transactional id: we are fenced and must stop.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from streams.engine.log import Committed, CycleAborted, OutcomeUnknown
+from streams.errors import FencedError
+from streams.kafka.admin import described, librdkafka_log
+from streams.limits import PRODUCER_QUEUE_KBYTES_MAX, PRODUCER_QUEUE_MESSAGES_MAX, TRANSACTION_TIMEOUT_MS
+from streams.operators.columns import Headers
+from streams.pipelines.declaration import OUTPUT_BYTES_MAX
+from streams.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+CYCLE_METADATA: Final = "streams-cycle:"
+"""Metadata of a committed offset: which commit cycle wrote it."""
+_CALL_TIMEOUT_S: Final = TRANSACTION_TIMEOUT_MS / 1000
+_SETTLE_TIMEOUT_S: Final = 60.0
+_FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001
+
+
+class KafkaTransactions:
+    """A transactional producer that commits a consumer group's positions with what it produces."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        transactional_id: str,
+        source: str,
+        consumer: Consumer,
+        stopping: Callable[[], bool],
+    ) -> None:
+        """Configure; `reopen` connects. `stopping` ends waits early."""
+        self._config: dict[str, Any] = {
+            **settings.kafka_client_config(),
+            "client.id": transactional_id,
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            "message.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            "partitioner": "murmur2_random",
+            "compression.type": "lz4",
+            "linger.ms": 10,
+            "batch.size": 1_000_000,
+            "batch.num.messages": 20_000,
+            "queue.buffering.max.messages": PRODUCER_QUEUE_MESSAGES_MAX,
+            "queue.buffering.max.kbytes": PRODUCER_QUEUE_KBYTES_MAX,
+            "message.max.bytes": OUTPUT_BYTES_MAX,
+            "topic.metadata.refresh.interval.ms": 30_000,
+        }
+        self._source = source
+        self._consumer = consumer
+        self._stopping = stopping
+        self._producer: Producer | None = None
+        self._failed: KafkaError | None = None
+        self._begun_at = 0.0
+
+    def reopen(self) -> None:
+        """Make the producer anew; waits for the broker, aloud, as long as it takes.
+
+        Raises:
+            CycleAborted: the worker stops while waiting.
+            FencedError: the broker refuses the transactional id.
+
+        """
+        self._producer = None
+        delay_s = 1.0
+        while True:
+            producer = Producer(self._config, logger=librdkafka_log)
+            try:
+                producer.init_transactions(_SETTLE_TIMEOUT_S)
+            except KafkaException as error:
+                if error.args[0].code() in _FENCED:
+                    raise self._fenced(error) from None
+                if self._stopping():
+                    raise CycleAborted("stopping", "the worker stops") from None
+                log.warning("the broker does not give a producer yet; trying again", error=described(error))
+                time.sleep(delay_s)
+                delay_s = min(delay_s * 2, 15.0)
+                continue
+            self._producer, self._failed = producer, None
+            return
+
+    def begin(self) -> None:
+        """Open a transaction."""
+        self._begun_at = time.monotonic()
+        self._failed = None
+        self._do(lambda producer: producer.begin_transaction())
+
+    def produce_many(
+        self,
+        topic: str,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        timestamps: Sequence[int],
+        headers: Sequence[Headers | None] | None,
+    ) -> None:
+        """Produce records, partitioned by murmur2 of the key."""
+        if headers is not None:
+            for key, value, timestamp, header in zip(keys, values, timestamps, headers, strict=True):
+                self.produce(topic, key=key, value=value, partition=None, timestamp_ms=timestamp, headers=header)
+            return
+        produce = self._require().produce
+        done = 0
+        try:
+            for key, value, timestamp in zip(keys, values, timestamps, strict=True):
+                produce(topic, value, key, -1, None, None, timestamp)
+                done += 1
+        except BufferError:
+            self._drain()
+            self.produce_many(topic, keys[done:], values[done:], timestamps[done:], None)
+        except KafkaException as error:
+            raise self._aborted(error) from None
+        self._require().poll(0)
+
+    def produce(
+        self,
+        topic: str,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        timestamp_ms: int,
+        headers: Headers | None,
+        on_delivered: Callable[[int], None] | None = None,
+    ) -> None:
+        """Produce one record; `partition` None means by murmur2 of the key."""
+        report = self._reporting(on_delivered) if on_delivered is not None else None
+        while True:
+            try:
+                self._require().produce(
+                    topic,
+                    value,
+                    key,
+                    -1 if partition is None else partition,
+                    timestamp=max(timestamp_ms, 0),
+                    headers=headers,
+                    on_delivery=report,
+                )
+                return
+            except BufferError:
+                self._drain()
+            except KafkaException as error:
+                raise self._aborted(error) from None
+
+    def send_offsets(self, positions: dict[int, Committed]) -> None:
+        """Step 3; the group's metadata is fetched fresh, since a rebalance changes it without a callback."""
+        offsets = [
+            TopicPartition(self._source, partition, position.offset_next, f"{CYCLE_METADATA}{position.cycle}")
+            for partition, position in positions.items()
+        ]
+        self._do(
+            lambda producer: producer.send_offsets_to_transaction(
+                offsets, self._consumer.consumer_group_metadata(), _CALL_TIMEOUT_S
+            )
+        )
+
+    def commit(self) -> None:
+        """Step 4. On return every delivery report was served."""
+        producer = self._require()
+        deadline = time.monotonic() + _SETTLE_TIMEOUT_S
+        while True:
+            try:
+                producer.commit_transaction(_CALL_TIMEOUT_S)
+                return
+            except KafkaException as raised:
+                error: KafkaError = raised.args[0]
+                if error.txn_requires_abort():
+                    raise self._aborted(raised) from None
+                if error.fatal():
+                    if error.code() in _FENCED and not self._outlived():
+                        raise self._fenced(raised) from None
+                    raise OutcomeUnknown(described(raised)) from None
+                if not error.retriable() or time.monotonic() > deadline:
+                    raise OutcomeUnknown(described(raised)) from None
+                log.warning("commit is not answered yet; asking again", error=described(raised))
+
+    def abort(self) -> None:
+        """Abort the open transaction; a producer that cannot is made anew, which comes to the same."""
+        if self._producer is None:
+            return
+        try:
+            self._producer.abort_transaction(_CALL_TIMEOUT_S)
+        except KafkaException as error:
+            log.warning("abort failed; making the producer anew settles it", error=described(error))
+            self.reopen()
+
+    def close(self) -> None:
+        """Drop the producer; what is open is aborted."""
+        if self._producer is not None:
+            try:
+                self._producer.abort_transaction(5.0)
+            except KafkaException as error:
+                log.debug("nothing to abort", error=described(error))
+            self._producer = None
+
+    # --- errors -----------------------------------------------------------------------------------------------------
+
+    def _do(self, call: Callable[[Producer], object]) -> None:
+        """Make a call until it is answered; it must be one that may be repeated."""
+        deadline = time.monotonic() + _CALL_TIMEOUT_S
+        while True:
+            try:
+                call(self._require())
+                return
+            except KafkaException as error:
+                if error.args[0].retriable() and time.monotonic() < deadline and not self._stopping():
+                    time.sleep(0.1)
+                    continue
+                raise self._aborted(error) from None
+
+    def _require(self) -> Producer:
+        if self._producer is None:
+            raise CycleAborted("no_producer", "there is no producer; it is being made anew")
+        return self._producer
+
+    def _drain(self) -> None:
+        """The producer's queue is full: wait for the broker to take some (backpressure).
+
+        Raises:
+            CycleAborted: it takes nothing for as long as a transaction may live.
+
+        """
+        self._require().poll(0.05)
+        if self._outlived():
+            raise CycleAborted("backpressure", "the broker takes no records")
+
+    def _reporting(self, on_delivered: Callable[[int], None]) -> Callable[[KafkaError | None, Message], None]:
+        def report(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                on_delivered(int(message.offset() or 0))
+            else:
+                self._failed = error
+
+        return report
+
+    def _aborted(self, raised: KafkaException) -> CycleAborted | FencedError:
+        """What an error before the commit comes to; nothing of the transaction is visible."""
+        error: KafkaError = raised.args[0]
+        if error.code() in _FENCED and not self._outlived():
+            return self._fenced(raised)
+        if error.fatal() or error.code() in _FENCED:
+            log.warning("the broker has given this producer up; making it anew", error=described(raised))
+            self.reopen()
+            return CycleAborted("transaction_timeout", described(raised))
+        cause = self._failed or error
+        return CycleAborted(str(cause.name()).strip("_").lower(), f"{described(raised)}; cause: {cause.str()}")
+
+    def _outlived(self) -> bool:
+        """Whether the transaction has been open for longer than the broker allows (with a margin)."""
+        return time.monotonic() - self._begun_at > 0.8 * TRANSACTION_TIMEOUT_MS / 1000
+
+    def _fenced(self, error: KafkaException) -> FencedError:
+        return FencedError(
+            f"another process has taken over the transactional id {self._config['transactional.id']} "
+            f"({described(error)}): is a second worker running on a copy of this data directory?"
+        )

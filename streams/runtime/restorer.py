@@ -1,0 +1,133 @@
+"""Stores of owned partitions, and the restore of their tasks: waits out what passes, says aloud what does not."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import structlog
+from confluent_kafka import KafkaException
+
+from streams.engine.log import Changelog
+from streams.engine.restore import RestoreFailed, restore_partition
+from streams.engine.task import PartitionTask, TaskConfig
+from streams.errors import StreamsError
+from streams.monitor.metrics import WorkerMetrics
+from streams.runtime.owner import DataDirectory
+from streams.settings import Settings
+from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine, quarantine
+from streams.state.store import Store, StoreCorrupted, StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+_BACKOFF_S_MAX: Final = 30.0
+_BYTES_PER_ID: Final = 120
+_IDS_SHARE: Final = 0.2
+"""Of the memory setting, for ids while they are restored."""
+
+
+class Restorer:
+    """Opens, restores, flushes and releases the partitions of one pipeline."""
+
+    def __init__(
+        self,
+        config: TaskConfig,
+        directory: DataDirectory,
+        memory: RocksMemory,
+        settings: Settings,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._config = config
+        self._directory = directory
+        self._memory = memory
+        self._metrics = metrics
+        self._ids_max = int(settings.streams_memory_mb_max * (1 << 20) * _IDS_SHARE / _BYTES_PER_ID)
+        self._stores: dict[int, RocksStore] = {}
+        self._thread = ThreadPoolExecutor(1, f"{config.pipeline.name}-restore")
+        self.stuck: dict[int, str] = {}
+        """Why partitions cannot be restored, by partition."""
+
+    async def restore(self, partition: int, changelog: Changelog, wanted: Callable[[], bool]) -> PartitionTask | None:
+        """Task that stands at the committed offset; None when it is no longer wanted. Tries until it can be had."""
+        delay_s = 0.5
+        while wanted():
+            try:
+                loop = asyncio.get_running_loop()
+                task = await loop.run_in_executor(self._thread, self._restore, partition, changelog, wanted)
+            except StoreCorrupted as error:
+                await asyncio.to_thread(self._quarantine, partition, error)
+                continue
+            except (StreamsError, StoreUnavailable, KafkaException) as error:
+                if not wanted():
+                    break
+                self.stuck[partition] = f"{self._config.pipeline.source}-{partition} is not restored: {error}"
+                say = log.error if isinstance(error, RestoreFailed) else log.warning
+                say("partition not restored", partition=partition, error=str(error), retry_in_s=round(delay_s, 1))
+                await asyncio.sleep(delay_s * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
+                delay_s = min(delay_s * 2, _BACKOFF_S_MAX)
+                continue
+            self.stuck.pop(partition, None)
+            return task
+        self.stuck.pop(partition, None)
+        return None
+
+    async def release(self, partition: int, task: PartitionTask | None) -> None:
+        """Close the partition's store; with its task, everything in memory is moved there first."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._release, partition, task)
+
+    def _release(self, partition: int, task: PartitionTask | None) -> None:
+        self.stuck.pop(partition, None)
+        store = self._stores.pop(partition, None)
+        if store is None:
+            return
+        try:
+            if task is not None:
+                task.park()
+            else:
+                store.close()
+        except StoreUnavailable as error:
+            log.error("state not saved; the journal has it", partition=partition, error=str(error))
+
+    def flush(self, metrics: WorkerMetrics) -> None:
+        """Checkpoint: bound what a crash would have to replay."""
+        for store in self._stores.values():
+            store.flush()
+        metrics.state_bytes.labels("rocksdb").set(sum(store.bytes_used() for store in self._stores.values()))
+
+    async def close(self) -> None:
+        """Release whatever is still open."""
+        for partition in list(self._stores):
+            await self.release(partition, None)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _restore(self, partition: int, changelog: Changelog, wanted: Callable[[], bool]) -> PartitionTask:
+        def on_rows(count: int) -> None:
+            self._metrics.restore_records.inc(count)
+            if not wanted():
+                raise StreamsError("no longer ours")
+
+        store: Store | None = self._stores.get(partition)
+        if store is None:
+            path = self._directory.store_path(self._config.pipeline.name, partition)
+            store = self._stores[partition] = open_or_quarantine(path, self._memory)
+        task = restore_partition(
+            self._config,
+            partition,
+            store,
+            changelog,
+            ids_in_memory_max=self._ids_max,
+            on_rows=on_rows,
+        )
+        log.info(
+            "restored", topic=self._config.pipeline.source, partition=partition, offset=task.offset_next,
+            cycle=task.marker.cycle, ids=task.ids_in_memory, held=len(task.held),
+        )  # fmt: skip
+        return task
+
+    def _quarantine(self, partition: int, error: StoreCorrupted) -> None:
+        store = self._stores.pop(partition, None)
+        if store is not None:
+            store.close()
+        quarantine(self._directory.store_path(self._config.pipeline.name, partition), str(error))

@@ -1,0 +1,498 @@
+"""One pipeline in one worker: batches to effects (agent), effects to commits (sink), and who owns which partition.
+
+The engine and the committer are synchronous; each runs in a thread of its own, so that the next micro-batch is processed
+while a commit is in flight. Everything else happens on the event loop. `_turn` is held from the moment a micro-batch is
+processed until its effects are written: between the two, state is ahead of the outputs, and nothing may be committed.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+import numpy as np
+import structlog
+
+from streams.engine.commit import Committer, Failpoint
+from streams.engine.effects import CycleEnd, Effects
+from streams.engine.encode import TableEncoder
+from streams.engine.engine import Engine, MicroBatch
+from streams.engine.log import CycleAborted
+from streams.engine.task import PartitionTask, TaskConfig
+from streams.errors import FencedError, StreamsError
+from streams.kafka.changelog import KafkaChangelog
+from streams.kafka.intake import Intake
+from streams.kafka.partitioner import partition_of
+from streams.kafka.transactions import KafkaTransactions
+from streams.limits import CHECKPOINT_INTERVAL_MS, CYCLE_RECORDS_MAX, POLL_BLOCKED_MS_MAX, REVOKE_TIMEOUT_MS
+from streams.monitor.metrics import WorkerMetrics
+from streams.operators.aggregate import Aggregate
+from streams.operators.columns import TIME_MIN, Int64
+from streams.operators.decode import Decoder
+from streams.pipelines.declaration import Pipeline
+from streams.registry.catalog import Catalog
+from streams.registry.client import Registry
+from streams.runtime.owner import DataDirectory
+from streams.runtime.restorer import Restorer
+from streams.runtime.schemas import SchemaLookup, table_schema_id
+from streams.settings import Settings
+from streams.state.rocks import RocksMemory
+from streams.state.store import StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_MAINTENANCE_INTERVAL_S: Final = 2.0
+_TRUNCATE_INTERVAL_S: Final = 60.0
+_BACKOFF_S_MAX: Final = 15.0
+_STATE_SHARE: Final = 0.3
+"""Of the memory setting, for ids, held events and keys; the rest is batches, client queues, caches and the runtime."""
+
+
+@dataclass(slots=True)
+class _Cycle:
+    """What the open cycle will have done, for the metrics."""
+
+    opened_at: float | None = None
+    records: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    rejects: dict[str, int] = field(default_factory=dict)
+    misrouted: int = 0
+    clean_times: list[Int64] = field(default_factory=list)
+
+
+class PipelineRunner:
+    """Runs one pipeline. `start`, then `intake_loop`, `process` and `commit` by the Faust app, at last `stop`."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        aggregates: tuple[Aggregate, ...],
+        settings: Settings,
+        directory: DataDirectory,
+        memory: RocksMemory,
+        metrics: WorkerMetrics,
+        *,
+        partitions: int,
+        failpoint: Failpoint,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self.pipeline = pipeline
+        self._settings = settings
+        self._metrics = metrics
+        self._memory = memory
+        self._on_failure = on_failure
+        self._stopping = False
+        self._generation = 0
+        self._member = f"streams-{pipeline.name}-{directory.worker_id}"
+        self._turn = asyncio.Lock()
+        self._cycle = _Cycle()
+        self._in_flight: asyncio.Future[None] | None = None
+        self._owned: set[int] = set()
+        self._restoring: set[asyncio.Task[None]] = set()
+        self._looking_up: asyncio.Task[None] | None = None
+        self._aborts_in_a_row = 0
+        self._maintained_at = self._checkpointed_at = self._truncated_at = time.monotonic()
+        self._engine_thread = ThreadPoolExecutor(1, f"{pipeline.name}-engine")
+        self._commit_thread = ThreadPoolExecutor(1, f"{pipeline.name}-commit")
+        self._intake_thread = ThreadPoolExecutor(1, f"{pipeline.name}-intake")
+        config = TaskConfig(
+            pipeline=pipeline,
+            aggregates=aggregates,
+            lateness_ms=settings.streams_lateness_ms,
+            horizon_ms=settings.streams_dedup_horizon_ms,
+            stopwatch=metrics.stopwatch,
+            partition_of=lambda key: partition_of(key, partitions),
+            seed=time.time_ns() & ((1 << 63) - 1),
+        )
+        decoder = Decoder(
+            pipeline,
+            record_bytes_max=settings.streams_record_bytes_max,
+            skew_ms_max=settings.streams_skew_ms_max,
+        )
+        self.engine = Engine(config, decoder, idle_ms=settings.streams_idle_ms)
+        self._aggregates = aggregates
+        self._failpoint = failpoint
+        self._catalog = Catalog.load()
+        self._registry = Registry(settings)
+        self._lookup = SchemaLookup(self._registry, self._catalog.latest(pipeline.subject).text)
+        self._intake = Intake(
+            settings, source=pipeline.source, group=pipeline.group, member=self._member, ownership=self
+        )
+        self._transactions = KafkaTransactions(
+            settings,
+            transactional_id=self._member,
+            source=pipeline.source,
+            consumer=self._intake.consumer,
+            stopping=lambda: self._stopping,
+        )
+        self._changelog = KafkaChangelog(
+            settings, group=pipeline.group, source=pipeline.source, stopping=lambda: self._stopping
+        )
+        self._restorer = Restorer(config, directory, memory, settings, metrics)
+        self._committer: Committer | None = None
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect: schema ids of the tables, the producer, the group.
+
+        Raises:
+            StreamsError: something that only a person can mend; the message says what.
+
+        """
+        self._loop = asyncio.get_running_loop()
+        encoders = await asyncio.to_thread(self._encoders)
+        self._committer = Committer(self.pipeline, self._transactions, self._changelog, encoders, self._failpoint)
+        await self._in_commit_thread(self._transactions.reopen)
+        await self._loop.run_in_executor(self._intake_thread, self._intake.subscribe)
+
+    def stopping(self) -> None:
+        """Make `intake_loop` end and every wait short."""
+        self._stopping = True
+
+    async def stop(self) -> None:
+        """Finish or abort the cycle, move state to the stores, leave. `intake_loop` must have ended."""
+        for task in self._restoring:
+            task.cancel()
+        if self._looking_up is not None:
+            self._looking_up.cancel()
+        await self._loop.run_in_executor(self._intake_thread, self._intake.close)
+        await self._settled()
+        if self._owned:  # the group had already taken them away without telling
+            await self._release(sorted(self._owned))
+        await self._in_commit_thread(self._transactions.close)
+        await self._restorer.close()
+        self._changelog.close()
+        for thread in (self._engine_thread, self._commit_thread, self._intake_thread):
+            thread.shutdown(wait=False)
+
+    def unready(self) -> str | None:
+        """Why this pipeline processes nothing right now; None when it does."""
+        if self._restorer.stuck:
+            return "; ".join(self._restorer.stuck.values())
+        missing = self._owned - self.engine.tasks.keys()
+        if missing:
+            return f"restoring {self.pipeline.source} partitions {sorted(missing)}"
+        if self.engine.waiting_partitions:
+            return f"waiting for the schema registry: {self.pipeline.source} {sorted(self.engine.waiting_partitions)}"
+        if not self._owned:
+            return f"no partition of {self.pipeline.source} is assigned"
+        return None
+
+    # --- intake -----------------------------------------------------------------------------------------------------
+
+    async def intake_loop(self, send: Callable[[MicroBatch], "asyncio.Future[object]"]) -> None:
+        """Poll and hand micro-batches over until stopped; polls on (paused) while the agent is behind."""
+        while not self._stopping:
+            generation = self._generation
+            records, at_end = await self._loop.run_in_executor(self._intake_thread, self._intake.poll)
+            batch = MicroBatch(records, int(time.time() * 1000), at_end, generation)
+            handed_over = asyncio.ensure_future(send(batch))
+            while True:
+                done, _ = await asyncio.wait({handed_over}, timeout=POLL_BLOCKED_MS_MAX / 1000)
+                if done or self._stopping:
+                    break
+                await self._poll_paused()
+            if not handed_over.done():
+                handed_over.cancel()
+
+    async def _poll_paused(self) -> None:
+        """The agent is behind: keep our place in the group without taking more."""
+        self._intake.pause_only(frozenset(self._owned))
+        self._metrics.paused_partitions.labels("backpressure").set(len(self._owned))
+        records, _ = await self._loop.run_in_executor(self._intake_thread, self._intake.poll)
+        if records is not None:  # fetched before the pause took hold: consumed again from where they are
+            await self._start_again(np.unique(records.partition).tolist(), records.partition, records.offset)
+        self._metrics.paused_partitions.labels("backpressure").set(0)
+        self._intake.pause_only(self.engine.waiting_partitions)
+
+    async def _start_again(self, partitions: list[int], partition: Int64, offset: Int64) -> None:
+        for number in partitions:
+            self._intake.start(number, int(offset[partition == number][0]))
+
+    # --- agent and sink ---------------------------------------------------------------------------------------------
+
+    async def process(self, batch: MicroBatch) -> Effects:
+        """Effects of a micro-batch. Takes the turn; `commit` must be called with what this returns."""
+        await self._turn.acquire()
+        try:
+            if batch.generation != self._generation:
+                return Effects(batch.now_ms)
+            effects = await self._in_engine_thread(self.engine.process, batch)
+            self._after_processing()
+            return effects
+        except BaseException as error:
+            self._turn.release()
+            self.fail(error)
+            raise
+
+    async def commit(self, effects: Effects) -> None:
+        """Carry effects out; end the cycle when it is time. Gives the turn back."""
+        try:
+            await self._commit(effects)
+        except CycleAborted as error:
+            await self._reset(error)
+        except Exception as error:
+            self.fail(error)
+            raise
+        finally:
+            self._turn.release()
+
+    async def _commit(self, effects: Effects) -> None:
+        if effects.partitions or effects.dead_letters:
+            await self._outcome()
+            self._note(effects)
+            await self._in_engine_thread(self._require_committer().write, effects)
+        cycle = self._cycle
+        if cycle.opened_at is not None:
+            age_ms = (time.monotonic() - cycle.opened_at) * 1000
+            if age_ms >= self._settings.streams_commit_interval_ms or cycle.records >= CYCLE_RECORDS_MAX:
+                await self._end_cycle()
+        if time.monotonic() - self._maintained_at > _MAINTENANCE_INTERVAL_S:
+            await self._maintain()
+
+    async def _end_cycle(self) -> None:
+        """Close the cycle and let its commit run while the next micro-batch is processed."""
+        await self._outcome()
+        end = await self._in_engine_thread(self.engine.close_cycle)
+        cycle, self._cycle = self._cycle, _Cycle()
+        if end is not None:
+            tasks = dict(self.engine.tasks)
+            self._in_flight = asyncio.ensure_future(self._in_commit_thread(self._commit_cycle, end, tasks, cycle))
+
+    def _commit_cycle(self, end: CycleEnd, tasks: dict[int, PartitionTask], cycle: _Cycle) -> None:
+        started = time.perf_counter()
+        now_ms = int(time.time() * 1000)
+        self._write_through(lambda: self._require_committer().commit(end, tasks, now_ms))
+        self._metrics.commit_seconds.observe(time.perf_counter() - started)
+        self._count(end, cycle)
+        self._aborts_in_a_row = 0
+
+    def _write_through(self, commit: Callable[[], None]) -> None:
+        """Run a commit; a disk that refuses afterwards aborts nothing, it makes the state be reloaded when it can."""
+        try:
+            commit()
+        except StoreUnavailable as error:
+            raise CycleAborted("state_disk", f"the state directory cannot be written: {error}") from error
+
+    async def _outcome(self) -> None:
+        """Wait for the commit in flight.
+
+        Raises:
+            CycleAborted: it did not happen.
+
+        """
+        if self._in_flight is not None:
+            in_flight, self._in_flight = self._in_flight, None
+            await in_flight
+
+    async def _settled(self) -> None:
+        """Wait for the commit in flight, whatever becomes of it."""
+        try:
+            await self._outcome()
+        except (CycleAborted, StreamsError) as error:
+            log.warning("the last cycle was not committed", error=str(error))
+
+    async def _reset(self, error: CycleAborted) -> None:
+        """Abort, drop state that was never committed, restore it from the stores and run the records again."""
+        self._generation += 1
+        self._cycle = _Cycle()
+        self._metrics.aborts.labels(error.reason).inc()
+        delay_s = min(0.1 * 2**self._aborts_in_a_row, _BACKOFF_S_MAX)
+        self._aborts_in_a_row += 1
+        log.warning("cycle aborted: its records run again", reason=error.reason, error=str(error), after_s=delay_s)
+        await self._settled()
+        await self._in_commit_thread(self._require_committer().abort)
+        for partition in sorted(self.engine.tasks):
+            self.engine.drop(partition)
+        self._intake.stop(self._owned)
+        if not self._stopping:
+            await asyncio.sleep(delay_s)
+            self._restore(sorted(self._owned))
+
+    # --- ownership (called in the intake thread, from within a poll) ------------------------------------------------
+
+    def assigned(self, partitions: list[int]) -> None:
+        """Restore newly assigned partitions in the background."""
+
+        def begin() -> None:
+            self._owned.update(partitions)
+            self._restore(partitions)
+
+        self._loop.call_soon_threadsafe(begin)
+
+    def revoked(self, partitions: list[int]) -> None:
+        """Commit what was processed and release; bounded, since the whole group waits for it."""
+        self._bounded(self._release(partitions), "release")
+
+    def lost(self, partitions: list[int]) -> None:
+        """Drop everything that is not committed."""
+        self._bounded(self._abandon(partitions), "abandon")
+
+    def _bounded(self, work: "asyncio.Future[None] | object", what: str) -> None:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)  # type: ignore[arg-type]
+        try:
+            future.result(REVOKE_TIMEOUT_MS / 1000)
+        except FutureTimeoutError:
+            log.warning("releasing partitions takes long; the group goes on, and a late commit is fenced", what=what)
+
+    async def _release(self, partitions: list[int]) -> None:
+        async with self._turn:
+            try:
+                await self._end_cycle()
+                await self._outcome()
+            except CycleAborted as error:
+                await self._reset(error)
+            except FencedError as error:
+                self.fail(error)
+            for partition in partitions:
+                self._owned.discard(partition)
+                task = self.engine.drop(partition)
+                await self._restorer.release(partition, task)
+
+    async def _abandon(self, partitions: list[int]) -> None:
+        async with self._turn:
+            self._owned.difference_update(partitions)
+            await self._reset(CycleAborted("partitions_lost", "the group has given partitions to others"))
+            for partition in partitions:
+                await self._restorer.release(partition, None)
+
+    def _restore(self, partitions: Iterable[int]) -> None:
+        wanted = list(partitions)
+        if wanted:
+            task = self._loop.create_task(self._restore_all(wanted, self._generation))
+            self._restoring.add(task)
+            task.add_done_callback(self._restoring.discard)
+
+    async def _restore_all(self, partitions: list[int], generation: int) -> None:
+        try:
+            for partition in partitions:
+                await self._restore_one(partition, generation)
+        except Exception as error:
+            self.fail(error)
+            raise
+
+    async def _restore_one(self, partition: int, generation: int) -> None:
+        def wanted() -> bool:
+            return partition in self._owned and generation == self._generation and not self._stopping
+
+        task = await self._restorer.restore(partition, self._changelog, wanted)
+        if task is None:
+            return
+        async with self._turn:
+            if wanted():
+                self.engine.install(task)
+                self._intake.start(partition, task.offset_next)
+
+    # --- schemas, metrics, maintenance ------------------------------------------------------------------------------
+
+    def _after_processing(self) -> None:
+        if self.engine.missing_schemas and self._looking_up is None:
+            self._looking_up = self._loop.create_task(self._look_up(self.engine.missing_schemas))
+        waiting = self.engine.waiting_partitions
+        self._intake.pause_only(waiting)
+        self._metrics.paused_partitions.labels("schema_registry").set(len(waiting))
+
+    async def _look_up(self, schema_ids: frozenset[int]) -> None:
+        try:
+            await self._lookup.resolve(schema_ids, self.engine.learn)
+        finally:
+            self._looking_up = None
+
+    def _note(self, effects: Effects) -> None:
+        cycle = self._cycle
+        if cycle.opened_at is None:
+            cycle.opened_at = time.monotonic()
+        cycle.records += effects.records
+        if effects.records:
+            self._metrics.batch_records.observe(effects.records)
+        for letter in effects.dead_letters:
+            reason = letter.reject.reason.value
+            cycle.rejects[reason] = cycle.rejects.get(reason, 0) + 1
+        counts = {"clean": 0, "late": 0, "duplicate": 0, "rejected": len(effects.dead_letters)}
+        for part in effects.partitions:
+            if part.clean is not None:
+                counts["clean"] += len(part.clean)
+                cycle.clean_times.append(part.clean.event_time)
+            counts["late"] += sum(len(late.events) for late in part.late)
+            counts["duplicate"] += part.duplicates
+            cycle.misrouted += part.misrouted
+        for outcome, count in counts.items():
+            cycle.outcomes[outcome] = cycle.outcomes.get(outcome, 0) + count
+
+    def _count(self, end: CycleEnd, cycle: _Cycle) -> None:
+        metrics, name = self._metrics, self.pipeline.name
+        for outcome, count in cycle.outcomes.items():
+            metrics.events.labels(name, outcome).inc(count)
+        for reason, count in cycle.rejects.items():
+            metrics.rejects.labels(name, reason).inc(count)
+        if cycle.misrouted:
+            metrics.misrouted.labels(self.pipeline.source).inc(cycle.misrouted)
+        now_ms = time.time() * 1000
+        if cycle.clean_times:
+            metrics.event_age_seconds.observe((now_ms - np.concatenate(cycle.clean_times)) / 1000.0)
+        for commit in end.commits:
+            if commit.watermark > TIME_MIN:
+                age_s = (now_ms - commit.watermark) / 1000.0
+                metrics.watermark_age_seconds.labels(self.pipeline.source, str(commit.partition)).set(age_s)
+
+    async def _maintain(self) -> None:
+        """Between cycles: bound memory, flush stores, truncate the journal, forget what was unknown."""
+        self._maintained_at = now = time.monotonic()
+        for schema_id in self._lookup.expired():
+            self.engine.forget_schema(schema_id)
+        budget = int(self._settings.streams_memory_mb_max * (1 << 20) * _STATE_SHARE)
+        used = await self._in_engine_thread(self.engine.bytes_used)
+        self._metrics.state_bytes.labels("memory").set(used)
+        self._metrics.state_bytes.labels("rocksdb_cache").set(self._memory.bytes_used())
+        checkpoint = (now - self._checkpointed_at) * 1000 > CHECKPOINT_INTERVAL_MS
+        truncate = now - self._truncated_at > _TRUNCATE_INTERVAL_S
+        if used <= budget and not checkpoint and not truncate:
+            return
+        await self._end_cycle()
+        await self._outcome()
+        try:
+            if await self._in_engine_thread(self.engine.relieve, budget) or checkpoint:
+                self._checkpointed_at = now
+                await self._in_commit_thread(self._restorer.flush, self._metrics)
+        except StoreUnavailable as error:
+            raise CycleAborted("state_disk", f"the state directory cannot be written: {error}") from error
+        if truncate:
+            self._truncated_at = now
+            cuts = {p: cut for p, t in self.engine.tasks.items() if (cut := t.truncate_journal_before()) is not None}
+            if cuts:
+                await asyncio.to_thread(self._changelog.truncate, self.pipeline.journal, cuts)
+
+    # --- small things -----------------------------------------------------------------------------------------------
+
+    def _encoders(self) -> list[TableEncoder]:
+        encoders = []
+        for table, aggregate in zip(self.pipeline.tables, self._aggregates, strict=True):
+            schema = self._catalog.latest(table.subject).text
+            schema_id = table_schema_id(self._registry, table.subject, schema, lambda: self._stopping)
+            encoders.append(TableEncoder(table.topic, aggregate, schema, schema_id))
+        return encoders
+
+    def _require_committer(self) -> Committer:
+        if self._committer is None:
+            raise StreamsError("the pipeline is not started")
+        return self._committer
+
+    async def _in_engine_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        return await self._loop.run_in_executor(self._engine_thread, call, *arguments)
+
+    async def _in_commit_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        return await self._loop.run_in_executor(self._commit_thread, call, *arguments)
+
+    def fail(self, error: BaseException) -> None:
+        """Have the process stopped because of `error`."""
+        if isinstance(error, asyncio.CancelledError) or self._stopping:
+            return
+        if isinstance(error, FencedError):
+            self._metrics.fenced.inc()
+        self._on_failure(error)
