@@ -133,5 +133,5 @@ def test_fields_of_all_committed_schemas_are_understood() -> None:
 
 def test_a_nested_field_cannot_be_filled_from_a_file() -> None:
     schema = json.loads('{"fields": [{"name": "a", "type": {"type": "array", "items": "long"}}]}')
-    with pytest.raises(UsageError, match="field a: type .* cannot be filled"):
+    with pytest.raises(UsageError, match=r"field a: type .* cannot be filled"):
         fields_of(schema)

@@ -1,0 +1,122 @@
+"""What integration tests need of a real Kafka: fresh declared topics, all visible records of a topic, the command."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import fastavro
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from streams.kafka.admin import partition_counts, settled
+from streams.kafka.topics import apply_topics
+from streams.local.stack import Stack
+from streams.pipelines import select_pipelines
+from streams.registry.catalog import Catalog
+from streams.registry.client import Registry
+from streams.registry.registration import register_schemas
+from streams.settings import Settings, load_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    partition: int
+    key: bytes
+    value: bytes
+
+
+def settings_of(stack: Stack) -> Settings:
+    return load_settings(kafka_bootstrap_servers=stack.bootstrap_servers, schema_registry_url=stack.registry_url)
+
+
+def admin_of(stack: Stack) -> AdminClient:
+    return AdminClient({"bootstrap.servers": stack.bootstrap_servers})
+
+
+def delete_topics(client: AdminClient, names: set[str]) -> None:
+    there = names & partition_counts(client).keys()
+    for name, future in client.delete_topics(sorted(there)).items() if there else ():
+        settled(f"deleting {name}", future)
+    deadline = time.monotonic() + 30
+    while names & client.list_topics(timeout=10).topics.keys():
+        assert time.monotonic() < deadline, "topics are not deleted"
+        time.sleep(0.05)
+
+
+def fresh_topics(stack: Stack, partitions: int = 3) -> AdminClient:
+    """Declared topics, empty, and registered schemas."""
+    client = admin_of(stack)
+    pipelines = select_pipelines(None)
+    delete_topics(client, {topic.name for pipeline in pipelines for topic in pipeline.topics()})
+    apply_topics(client, pipelines, partitions=partitions)
+    register_schemas(Catalog.load(), Registry(settings_of(stack)))
+    return client
+
+
+def committed_records(stack: Stack, topic: str, partitions: int = 3) -> list[Record]:
+    """Every record that a read_committed consumer sees, each partition in log order."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": stack.bootstrap_servers,
+            "group.id": "tests-reader",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+        }
+    )
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
+    found: list[Record] = []
+    ended: set[int] = set()
+    deadline = time.monotonic() + 60
+    while len(ended) < partitions:
+        assert time.monotonic() < deadline, f"only partitions {ended} of {topic} could be read to their end"
+        for message in consumer.consume(10_000, 0.5):
+            error = message.error()
+            if error is not None:
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                ended.add(message.partition())
+            else:
+                found.append(Record(message.partition(), message.key(), message.value()))
+    consumer.close()
+    return found
+
+
+def decoded(records: list[Record], subject: str) -> list[dict[str, Any]]:
+    """Events inside framed records, by fastavro; times in milliseconds."""
+    schema = json.loads(Catalog.load().latest(subject).text)
+    for field in schema["fields"]:
+        if isinstance(field["type"], dict):
+            field["type"].pop("logicalType", None)
+    parsed = fastavro.parse_schema(schema)
+    return [fastavro.schemaless_reader(io.BytesIO(record.value[5:]), parsed, None) for record in records]
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "streams", *map(str, arguments)]
+
+
+def run(stack: Stack, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command against the stack; its exit status is the caller's to check."""
+    return subprocess.run(
+        command(*arguments),
+        env={**os.environ, **stack.environment(), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def start(stack: Stack, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*arguments),
+        env={**os.environ, **stack.environment()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

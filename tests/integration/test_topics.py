@@ -1,0 +1,154 @@
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import (
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
+
+from streams.kafka.admin import partition_counts, settled
+from streams.kafka.partitioner import PARTITIONER, partition_of
+from streams.kafka.topics import TopicStatus, apply_topics, list_topics
+from streams.local.stack import Stack
+from streams.pipelines import select_pipelines
+from streams.pipelines.gps import GPS
+from streams.registry.catalog import SCHEMAS_DIR_DEFAULT
+from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema, wait_for_registry
+from streams.settings import load_settings
+from tests.integration.kafka_helpers import delete_topics, fresh_topics, run, settings_of
+
+pytestmark = pytest.mark.kafka
+
+SOURCE = GPS.source
+
+
+def test_apply_creates_what_is_declared_and_applied_again_changes_nothing(stack: Stack) -> None:
+    client = fresh_topics(stack)
+    delete_topics(client, {topic.name for pipeline in select_pipelines(None) for topic in pipeline.topics()})
+    listed = run(stack, "topics", "list", "--format", "json")
+    assert listed.returncode == 100
+    assert {"missing"} == {row["status"] for row in json.loads(listed.stdout)}
+    first = run(stack, "topics", "apply", "--format", "json")
+    assert first.returncode == 0, first.stderr
+    assert {("created", 3)} == {(row["status"], row["partitions"]) for row in json.loads(first.stdout)["topics"]}
+    second = run(stack, "topics", "apply", "--format", "json")
+    assert second.returncode == 0, second.stderr
+    assert {("ok", 3)} == {(row["status"], row["partitions"]) for row in json.loads(second.stdout)["topics"]}
+    assert {"unchanged"} == {row["status"] for row in json.loads(second.stdout)["schemas"]}
+    ids = [row["id"] for row in json.loads(first.stdout)["schemas"]]
+    assert ids == [row["id"] for row in json.loads(second.stdout)["schemas"]]
+    assert run(stack, "topics", "list").returncode == 0
+
+
+def test_another_number_of_partitions_is_reported_and_not_changed(stack: Stack) -> None:
+    client = fresh_topics(stack)
+    result = run(stack, "topics", "apply", "--partitions", "6")
+    assert result.returncode == 100
+    assert f"{SOURCE}            " in result.stdout
+    assert "has 3 partitions, asked for 6" in result.stdout
+    assert "missing or differ" in result.stderr
+    assert partition_counts(client)[SOURCE] == 3
+
+
+def test_topics_that_are_not_co_partitioned_are_reported(stack: Stack) -> None:
+    client = fresh_topics(stack)
+    settled("growing", client.create_partitions([NewPartitions(GPS.clean, 6)])[GPS.clean])
+    (found,) = [state for state in apply_topics(client, [GPS]) if state.status is TopicStatus.DRIFT]
+    assert found.name == GPS.clean
+    assert found.drift == (f"has 6 partitions, {SOURCE} has 3",)
+
+
+def test_a_changed_configuration_is_reported_and_not_changed(stack: Stack) -> None:
+    client = fresh_topics(stack)
+    entry = ConfigEntry("retention.ms", "1000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, GPS.journal, incremental_configs=[entry])
+    settled("altering", client.incremental_alter_configs([resource])[resource])
+    for act in (apply_topics, list_topics):
+        (found,) = [state for state in act(client, [GPS]) if state.status is TopicStatus.DRIFT]
+        assert found.name == GPS.journal
+        assert found.drift == ("retention.ms is 1000, declared is -1",)
+
+
+def test_a_missing_topic_gets_as_many_partitions_as_the_source_has(stack: Stack) -> None:
+    client = fresh_topics(stack, partitions=5)
+    delete_topics(client, {GPS.late})
+    states = apply_topics(client, [GPS])
+    assert {5} == {state.partitions for state in states}
+    assert [GPS.late] == [state.name for state in states if state.status is TopicStatus.CREATED]
+
+
+def test_a_refused_schema_is_reported_with_the_reason_and_later_versions_are_not_tried(
+    stack: Stack, tmp_path: Path
+) -> None:
+    schemas = tmp_path / "schemas"
+    shutil.copytree(SCHEMAS_DIR_DEFAULT, schemas)
+    subject = "tests.refused.v1-value"
+    (schemas / GPS.subject).rename(schemas / subject)
+    schema = json.loads((schemas / subject / "2.avsc").read_text(encoding="utf-8"))
+    schema["fields"].append({"name": "fuel_l", "type": "double"})
+    (schemas / subject / "3.avsc").write_text(json.dumps(schema), encoding="utf-8")
+    schema["fields"][-1]["default"] = 0.0
+    (schemas / subject / "4.avsc").write_text(json.dumps(schema), encoding="utf-8")
+    preview = run(stack, "schemas", "register", subject, "--dry-run", STREAMS_SCHEMAS_DIR=str(schemas))
+    assert preview.stdout.count("would register") == 4
+    registry = Registry(settings_of(stack))
+    assert registry.versions(subject) == []
+    result = run(stack, "schemas", "register", subject, "--format", "json", STREAMS_SCHEMAS_DIR=str(schemas))
+    assert result.returncode == 100
+    assert f"{subject} version 3" in result.stderr
+    rows = json.loads(result.stdout)
+    assert [row["status"] for row in rows] == ["registered", "registered", "incompatible"]
+    assert "fuel_l" in rows[2]["reasons"][0]
+    assert registry.versions(subject) == [1, 2]
+    assert registry.compatibility(subject) == "BACKWARD_TRANSITIVE"
+    assert registry.check(subject, (schemas / subject / "3.avsc").read_text(encoding="utf-8"))
+    assert registry.check(subject, (schemas / subject / "4.avsc").read_text(encoding="utf-8")) == []
+
+
+def test_an_unknown_schema_is_told_from_a_registry_that_does_not_answer(stack: Stack) -> None:
+    fresh_topics(stack)
+    registry = Registry(settings_of(stack))
+    wait_for_registry(registry, timeout_s=5)
+    with pytest.raises(UnknownSchema, match="no schema with id 2147483647"):
+        registry.schema_by_id(2**31 - 1)
+    for url in (
+        "http://user:secret@127.0.0.1:1/x",
+        stack.registry_url + "/nowhere",
+        f"http://{stack.bootstrap_servers}",
+    ):
+        broken = Registry(load_settings(schema_registry_url=url), timeout_s=1)
+        with pytest.raises(RegistryUnavailable, match="no answer from the schema registry at http://127") as raised:
+            broken.schema_by_id(2**31 - 1)
+        assert "secret" not in str(raised.value)
+
+
+def test_our_partitioner_agrees_with_librdkafka(stack: Stack) -> None:
+    client = fresh_topics(stack)
+    topic = "tests.partitioner"
+    delete_topics(client, {topic})
+    settled("creating", client.create_topics([NewTopic(topic, 12, 1)])[topic])
+    seeded = random.Random(8123)
+    landed: dict[bytes, int] = {}
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "partitioner": PARTITIONER})
+    for _ in range(3000):
+        key = seeded.randbytes(seeded.randint(1, 40))
+        producer.produce(topic, b"", key, on_delivery=lambda _, sent: landed.__setitem__(sent.key(), sent.partition()))
+    producer.flush(30)
+    assert len(landed) > 2900
+    assert {key: partition_of(key, 12) for key in landed} == landed
+
+
+def test_a_broker_that_does_not_answer_is_one_clear_line(stack: Stack) -> None:
+    result = run(stack, "topics", "list", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "no Kafka broker answers at 127.0.0.1:1" in result.stderr
+    assert "streams local up" in result.stderr

@@ -1,0 +1,204 @@
+import hashlib
+import io
+import json
+import uuid
+from typing import Any
+
+import fastavro
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.errors import UsageError
+from streams.ingest.events import NAMESPACE, Converter, Encoder, Events
+from streams.ingest.readers import BadRow, Chunk
+from streams.pipelines.gps import GPS
+from streams.registry.catalog import Catalog
+
+SCHEMA = Catalog.load().latest(GPS.subject)
+PARSED = fastavro.parse_schema(json.loads(SCHEMA.text))
+ROW = {"device_id": "d1", "event_time": 1000, "latitude": 1.5, "longitude": 2.5}
+FULL = {**ROW, "event_id": "e1", "sequence": 7, "speed_kmh": 3.5, "heading_deg": None, "altitude_m": 4.5}
+
+
+def chunk_of(rows: list[dict[str, Any]], first: int = 1, bad: list[BadRow] | None = None) -> Chunk:
+    names = dict.fromkeys(name for row in rows for name in row)
+    numbers = np.arange(first, first + len(rows))
+    return Chunk(numbers, {name: [row.get(name) for row in rows] for name in names}, bad or [])
+
+
+def converter(columns: Any, mapping: dict[str, str] | None = None, record_bytes_max: int = 1_048_576) -> Converter:
+    return Converter(GPS, SCHEMA, tuple(columns), mapping or {}, record_bytes_max=record_bytes_max)
+
+
+def converted(rows: list[dict[str, Any]]) -> tuple[Events, list[BadRow]]:
+    chunk = chunk_of(rows)
+    return converter(chunk.columns).convert(chunk)
+
+
+def rows_of(events: Events) -> list[dict[str, Any]]:
+    return pa.table(events.columns).to_pylist()
+
+
+def fast(row: dict[str, Any]) -> bytes:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, PARSED, row)
+    return out.getvalue()
+
+
+texts = st.text(min_size=1, max_size=20)
+doubles = st.floats(allow_nan=False, allow_infinity=False)
+records = st.fixed_dictionaries(
+    {
+        "event_id": texts,
+        "device_id": texts,
+        "sequence": st.integers(-(2**63), 2**63 - 1),
+        "event_time": st.integers(0, 2**50),
+        "latitude": st.floats(-90, 90),
+        "longitude": st.floats(-180, 180),
+        "speed_kmh": st.none() | doubles,
+        "heading_deg": st.none() | doubles,
+        "altitude_m": st.none() | doubles,
+    }
+)
+
+
+@given(st.lists(records, min_size=1, max_size=30), st.integers(0, 30))
+def test_encoded_events_equal_fastavro_byte_for_byte_also_when_the_first_were_sent_already(
+    rows: list[dict[str, Any]], done: int
+) -> None:
+    events, bad = converted(rows)
+    assert bad == []
+    keys, values = Encoder(GPS, SCHEMA, 258).encode(events.after(done))
+    assert [b"\0\0\0\1\2" + fast(row) for row in rows[done:]] == values
+    assert [row["device_id"].encode() for row in rows[done:]] == keys
+
+
+def test_a_shift_moves_all_times_and_nothing_else() -> None:
+    events, _ = converted([FULL])
+    _, (value,) = Encoder(GPS, SCHEMA, 1).encode(events, shift_ms=5)
+    assert value[5:] == fast({**FULL, "event_time": 1005})
+
+
+def test_what_the_file_does_not_give_is_derived_or_null() -> None:
+    events, bad = converted([ROW, {**ROW, "device_id": "d2"}, {**ROW, "event_time": 2000}])
+    assert bad == []
+    assert [row["sequence"] for row in rows_of(events)] == [0, 0, 1]
+    assert all(row["altitude_m"] is None and row["speed_kmh"] is None for row in rows_of(events))
+    assert len({row["event_id"] for row in rows_of(events)}) == 3
+
+
+def test_sequences_go_on_from_chunk_to_chunk_and_bad_rows_do_not_count() -> None:
+    machine = converter(ROW)
+    first, _ = machine.convert(chunk_of([ROW, {**ROW, "latitude": 91}, ROW]))
+    second, _ = machine.convert(chunk_of([ROW], first=4))
+    assert [row["sequence"] for row in [*rows_of(first), *rows_of(second)]] == [0, 1, 2]
+
+
+def test_a_derived_id_is_a_version_5_uuid_of_the_documented_bytes() -> None:
+    events, _ = converted([{**ROW, "speed_kmh": None}])
+    one = rows_of(events)[0]["event_id"]
+    number = np.array([1.5, 2.5], dtype=">f8").tobytes()
+    name = (2).to_bytes(8, "big") + b"\1" + (1000).to_bytes(8, "big")
+    name += b"\1" + number[:8] + b"\1" + number[8:] + b"\0" + bytes(8) + b"d1"
+    digest = hashlib.sha1(NAMESPACE.bytes + name, usedforsecurity=False).digest()
+    assert str(uuid.UUID(bytes=digest[:16], version=5)) == one
+    assert uuid.UUID(one).version == 5
+
+
+def test_derived_ids_are_the_same_for_the_same_row_in_any_column_order_and_type() -> None:
+    (one,) = rows_of(converted([{**ROW, "speed_kmh": 3}])[0])
+    reordered = dict(reversed([*ROW.items(), ("speed_kmh", "3.0")]))
+    (two,) = rows_of(converted([{**reordered, "event_time": "1970-01-01T00:00:01Z"}])[0])
+    assert one["event_id"] == two["event_id"]
+
+
+@given(st.lists(records, min_size=2, max_size=8, unique_by=repr))
+def test_different_rows_have_different_derived_ids(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        del row["event_id"]
+    events, _ = converted(rows)
+    ids = [row["event_id"] for row in rows_of(events)]
+    assert len({json.dumps(row) for row in rows}) == len(set(ids))
+
+
+def test_rows_of_the_same_device_and_time_with_other_content_are_other_events() -> None:
+    events, _ = converted([ROW, {**ROW, "latitude": 1.6}, ROW])
+    first, second, third = (row["event_id"] for row in rows_of(events))
+    assert first != second
+    assert first == third  # one event, sent twice
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"event_id": ""}, "event_id is empty"),
+        ({"event_id": None}, "event_id is missing"),
+        ({"event_id": "é" * 65}, "event_id is longer than 128 bytes"),
+        ({"device_id": ""}, "device_id is empty"),
+        ({"device_id": None}, "device_id is missing"),
+        ({"latitude": 90.0001}, "latitude is outside [-90, 90]"),
+        ({"longitude": -181}, "longitude is outside [-180, 180]"),
+        ({"latitude": float("nan")}, "latitude is not a finite number"),
+        ({"speed_kmh": float("inf")}, "speed_kmh is not a finite number"),
+        ({"altitude_m": float("nan")}, "altitude_m is not a finite number"),
+        ({"event_time": -1}, "event_time is negative"),
+        ({"event_time": 2**62}, "event_time is beyond all calendars"),
+        ({"event_time": "soon"}, "event_time is 'soon', expected a time (ISO 8601, or milliseconds since 1970)"),
+        ({"sequence": 1.5}, "sequence is '1.5', expected a whole number of 64 bits"),
+        ({"latitude": None}, "latitude is missing"),
+        ({"latitude": "north"}, "latitude is 'north', expected a number"),
+    ],
+)
+def test_each_rule_rejects_its_row_and_no_other(change: dict[str, Any], reason: str) -> None:
+    events, bad = converted([FULL, {**FULL, **change}, {**FULL, "event_id": "é" * 64}])
+    assert events.numbers.tolist() == [1, 3]
+    assert [(2, reason)] == [(row.number, row.reason) for row in bad]
+    assert {name: change.get(name, value) for name, value in FULL.items()}.keys() == bad[0].data.keys()
+
+
+def test_an_event_larger_than_the_limit_is_a_bad_row() -> None:
+    machine = converter(FULL, record_bytes_max=350)
+    _, bad = machine.convert(chunk_of([FULL, {**FULL, "device_id": "d" * 300}]))
+    assert [(row.number, row.reason) for row in bad] == [(2, "the event is larger than STREAMS_RECORD_BYTES_MAX")]
+
+
+def test_rows_that_could_not_be_read_stand_between_the_others_in_the_report() -> None:
+    chunk = chunk_of([{**ROW, "latitude": 99}], first=5, bad=[BadRow(4, "x"), BadRow(6, "y")])
+    _, bad = converter(chunk.columns).convert(chunk)
+    assert [row.number for row in bad] == [4, 5, 6]
+
+
+def test_columns_of_other_names_are_mapped() -> None:
+    rows = [{"imei": "d1", "ts": 1000, "lat": 1, "lon": 2, "id": "e"}]
+    mapping = {"device_id": "imei", "event_time": "ts", "latitude": "lat", "longitude": "lon", "event_id": "id"}
+    chunk = chunk_of(rows)
+    events, bad = converter(chunk.columns, mapping).convert(chunk)
+    assert bad == []
+    assert rows_of(events)[0]["device_id"] == "d1"
+    assert rows_of(events)[0]["event_id"] == "e"
+
+
+@pytest.mark.parametrize(
+    ("columns", "mapping", "message"),
+    [
+        (["device_id", "event_time", "lat"], {}, "no column for the field 'latitude': the file has device_id, "),
+        (ROW, {"speed": "latitude"}, "there is no field 'speed', only event_id, "),
+        (ROW, {"speed_kmh": "v"}, "there is no column 'v', only device_id, "),
+        ([], {}, "the file has no columns"),
+    ],
+)
+def test_missing_columns_are_wrong_usage_and_the_columns_are_listed(
+    columns: Any, mapping: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        converter(columns, mapping)
+
+
+def test_a_chunk_without_a_valid_row_gives_no_event() -> None:
+    events, bad = converted([{**ROW, "latitude": 99}])
+    assert len(events.numbers) == 0
+    assert len(bad) == 1
+    assert Encoder(GPS, SCHEMA, 1).encode(events) == ([], [])
