@@ -73,7 +73,7 @@ def file_command(
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
     settings = load_settings()
-    configure_logging(settings.streams_log_format, level=logging.CRITICAL)
+    configure_logging(settings.streams_log_format, level=logging.CRITICAL + 1)  # errors are raised
     with _progress_bar() as progress:
         result = ingest_file(
             settings,

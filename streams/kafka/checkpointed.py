@@ -10,6 +10,7 @@ when the topic is deleted, or after `offsets.retention.minutes` without a new on
 """
 
 import contextlib
+import warnings
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -119,8 +120,11 @@ class CheckpointedProducer:
                 self._producer.purge()
                 self._producer.abort_transaction(5.0)
             self._open = False
-        self._group.close()
-        self._producer.close()
+        with contextlib.suppress(KafkaException), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a fenced producer says once more that it is
+            self._producer.close()
+        with contextlib.suppress(KafkaException):
+            self._group.close()
 
     def _begin(self) -> None:
         if not self._open:
@@ -134,6 +138,11 @@ class CheckpointedProducer:
 
     def _failed(self, step: str, error: KafkaException) -> StreamsError:
         inner = error.args[0]
+        if isinstance(inner, KafkaError) and inner.code() == KafkaError._FATAL:  # noqa: SLF001 - public constant
+            try:
+                self._producer.poll(0)  # "fatal" alone says nothing: polling raises what it was
+            except KafkaException as cause:
+                inner = cause.args[0]
         if isinstance(inner, KafkaError) and inner.code() in _FENCED_CODES:
             return FencedError(f"another process has started the same work on {self._topic}: this one stops")
         if isinstance(inner, KafkaError) and inner.code() in {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}:  # noqa: SLF001 - public constants

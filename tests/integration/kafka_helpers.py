@@ -86,6 +86,14 @@ def committed_records(stack: Stack, topic: str, partitions: int = 3) -> list[Rec
     return found
 
 
+def log_end(stack: Stack, topic: str, partitions: int = 3) -> int:
+    """Sum of the end offsets of a topic: it grows with every record, visible or not."""
+    consumer = Consumer({"bootstrap.servers": stack.bootstrap_servers, "group.id": "tests-reader"})
+    ends = [consumer.get_watermark_offsets(TopicPartition(topic, partition), 10)[1] for partition in range(partitions)]
+    consumer.close()
+    return sum(ends)
+
+
 def decoded(records: list[Record], subject: str) -> list[dict[str, Any]]:
     """Events inside framed records, by fastavro; times in milliseconds."""
     schema = json.loads(Catalog.load().latest(subject).text)

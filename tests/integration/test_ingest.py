@@ -1,0 +1,239 @@
+import csv
+import json
+import random
+import time
+from collections import Counter
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from streams.errors import StreamsError, UsageError
+from streams.ingest import IngestProgress, ingest_file
+from streams.kafka.partitioner import partition_of
+from streams.local.stack import Stack
+from streams.pipelines.gps import GPS
+from tests.integration.kafka_helpers import (
+    committed_records,
+    decoded,
+    delete_topics,
+    fresh_topics,
+    log_end,
+    run,
+    settings_of,
+    start,
+)
+
+pytestmark = pytest.mark.kafka
+
+REAL = Path(__file__).parents[2] / "loadtest" / "data" / "positions-real.parquet"
+REAL_ROWS = 139_098
+TOPIC = GPS.source
+
+
+def sent_events(stack: Stack) -> list[dict[str, Any]]:
+    return decoded(committed_records(stack, TOPIC), GPS.subject)
+
+
+def real_rows(count: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(REAL).slice(0, count).to_pylist()
+    return rows
+
+
+def write(rows: list[dict[str, Any]], path: Path) -> Path:
+    texts = [{name: v.isoformat() + "Z" if name == "event_time" else v for name, v in row.items()} for row in rows]
+    match path.suffix:
+        case ".parquet":
+            pq.write_table(pa.Table.from_pylist(rows), path)
+        case ".csv":
+            with path.open("w", newline="", encoding="utf-8") as out:
+                writer = csv.DictWriter(out, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(texts)
+        case ".ndjson":
+            path.write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
+        case ".avro":
+            fields: list[Any] = [{"name": name, "type": "double"} for name in rows[0]]
+            fields[0]["type"], fields[1]["type"] = "string", {"type": "long", "logicalType": "timestamp-millis"}
+            with path.open("wb") as out:
+                fastavro.writer(out, {"type": "record", "name": "Row", "fields": fields}, rows)
+    return path
+
+
+def assert_real_rows_once(events: list[dict[str, Any]], shift_ms: int = 0) -> None:
+    """Every row of the real file exactly once, and per device in the order of the file."""
+    table = pq.read_table(REAL)
+    devices, times = table["device_id"].to_pylist(), table["event_time"].cast(pa.int64()).to_pylist()
+    expected = Counter((device, moment + shift_ms) for device, moment in zip(devices, times, strict=True))
+    assert expected == Counter((event["device_id"], event["event_time"]) for event in events)
+    assert len({event["event_id"] for event in events}) == REAL_ROWS
+    sequences: dict[str, int] = {}
+    for event in events:
+        assert event["sequence"] == sequences.get(event["device_id"], 0)
+        sequences[event["device_id"]] = event["sequence"] + 1
+
+
+def test_all_formats_give_the_same_events_keyed_and_partitioned_like_java_does(stack: Stack, tmp_path: Path) -> None:
+    rows = real_rows(3000)
+    found = []
+    for suffix in ("parquet", "csv", "ndjson", "avro"):
+        fresh_topics(stack)
+        path = write(rows, tmp_path / f"rows.{suffix}")
+        result = ingest_file(settings_of(stack), path, TOPIC)
+        assert (result.rows, result.sent, result.skipped, result.bad) == (3000, 3000, 0, 0), suffix
+        records = committed_records(stack, TOPIC)
+        assert all(partition_of(record.key, 3) == record.partition for record in records)
+        events = decoded(records, GPS.subject)
+        assert [record.key.decode() for record in records] == [event["device_id"] for event in events]
+        found.append(sorted(events, key=lambda event: event["event_id"]))
+    assert found[0] == found[1] == found[2] == found[3]
+    for event in found[0]:
+        del event["event_id"], event["sequence"]
+    expected = [{**row, "event_time": round(row["event_time"].timestamp() * 1000)} for row in naive_as_utc(rows)]
+    by_row = sorted(expected, key=lambda row: (row["device_id"], row["event_time"]))
+    assert by_row == sorted(found[0], key=lambda row: (row["device_id"], row["event_time"]))
+
+
+def naive_as_utc(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, "event_time": row["event_time"].replace(tzinfo=UTC)} for row in rows]
+
+
+def test_killed_at_any_moment_and_run_again_every_row_is_there_exactly_once(stack: Stack) -> None:
+    fresh_topics(stack)
+    seeded = random.Random(8123)
+    end = 0
+    for _ in range(5):
+        process = start(stack, "ingest", "file", REAL, "--topic", TOPIC, "--rate", "20000")
+        deadline = time.monotonic() + 60
+        while log_end(stack, TOPIC) <= end:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(seeded.random())
+        process.kill()
+        process.wait()
+        end = log_end(stack, TOPIC)
+    last = run(stack, "ingest", "file", REAL, "--topic", TOPIC, "--format", "json")
+    assert last.returncode == 0, last.stderr
+    figures = json.loads(last.stdout)
+    assert figures["sent"] + figures["already_sent"] == figures["rows"] == REAL_ROWS
+    assert figures["already_sent"] > 0
+    assert_real_rows_once(sent_events(stack))
+
+
+def test_the_shift_of_a_run_that_was_killed_is_that_of_the_run_that_goes_on(stack: Stack) -> None:
+    fresh_topics(stack)
+    arguments = ("ingest", "file", REAL, "--topic", TOPIC, "--rebase-time", "--format", "json")
+    process = start(stack, *arguments, "--rate", "20000")
+    deadline = time.monotonic() + 30
+    while not (seen := committed_records(stack, TOPIC)):
+        assert time.monotonic() < deadline
+    process.kill()
+    process.wait()
+    assert len(seen) < REAL_ROWS
+    last = json.loads(run(stack, *arguments).stdout)
+    assert last["already_sent"] > 0
+    events = sent_events(stack)
+    assert_real_rows_once(events, last["shift_ms"])
+    newest = max(event["event_time"] for event in events)
+    assert time.time() * 1000 - 10 * 60_000 < newest < time.time() * 1000
+
+
+def test_the_same_content_is_the_same_work_and_other_choices_are_other_work(stack: Stack, tmp_path: Path) -> None:
+    client = fresh_topics(stack)
+    settings = settings_of(stack)
+    path = write(real_rows(100), tmp_path / "a.csv")
+    assert ingest_file(settings, path, TOPIC, limit=30).sent == 30
+    renamed = path.rename(tmp_path / "b.csv")
+    rest = ingest_file(settings, renamed, TOPIC)
+    assert (rest.sent, rest.skipped) == (70, 30)
+    assert ingest_file(settings, renamed, TOPIC).sent == 0
+    assert ingest_file(settings, renamed, TOPIC, limit=10).sent == 0
+    assert ingest_file(settings, renamed, TOPIC, mapping={"speed_kmh": "altitude_m"}).sent == 100
+    assert ingest_file(settings, renamed, TOPIC, rebase_time=True).sent == 100
+    assert ingest_file(settings, renamed, TOPIC, again=True).sent == 100
+    assert ingest_file(settings, renamed, TOPIC).sent == 0
+    assert len(committed_records(stack, TOPIC)) == 400
+    delete_topics(client, {TOPIC})
+    fresh_topics(stack)
+    assert ingest_file(settings, renamed, TOPIC).sent == 100
+
+
+def test_a_second_process_takes_the_work_over_and_the_first_stops(stack: Stack) -> None:
+    fresh_topics(stack)
+    first = start(stack, "ingest", "file", REAL, "--topic", TOPIC, "--rate", "5000")
+    deadline = time.monotonic() + 30
+    while not committed_records(stack, TOPIC):
+        assert time.monotonic() < deadline
+    second = run(stack, "ingest", "file", REAL, "--topic", TOPIC, "--format", "json")
+    assert second.returncode == 0, second.stderr
+    assert json.loads(second.stdout)["already_sent"] > 0
+    _, said = first.communicate(timeout=30)
+    assert first.returncode == 3, said
+    assert "another process has started the same work" in said
+    assert said.count("\n") == 1
+    assert_real_rows_once(sent_events(stack))
+
+
+def test_bad_rows_are_named_counted_written_and_not_sent(stack: Stack, tmp_path: Path) -> None:
+    fresh_topics(stack)
+    path, bad = write(real_rows(100), tmp_path / "rows.csv"), tmp_path / "bad.ndjson"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines[10] = lines[10].replace(",2018-08-01", ",soon", 1)
+    lines[20] = "d,2018-08-01T00:00:00Z,99.5,7,,,"
+    lines[30] = "too,short"
+    lines += [",2018-08-01T00:00:00Z,1,2,3,4,5"] * 30
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    result = run(stack, "ingest", "file", path, "--topic", TOPIC, "--bad-rows", bad)
+    assert result.returncode == 100
+    assert "row 11: event_time is 'soon" in result.stderr
+    assert "row 21: latitude is outside [-90, 90]" in result.stderr
+    assert "row 31: has 2 cells, the header has 7" in result.stderr
+    assert "row 102: device_id is missing" in result.stderr
+    assert "... and 13 more" in result.stderr
+    assert "33 of 130 rows are bad" in result.stderr
+    assert "130 rows: 97 sent" in result.stdout
+    written = [json.loads(line) for line in bad.read_text(encoding="utf-8").splitlines()]
+    assert [11, 21, 31, *range(102, 132)] == [row["row"] for row in written]
+    assert written[1]["data"]["latitude"] == "99.5"
+    assert len(committed_records(stack, TOPIC)) == 97
+    again = run(stack, "ingest", "file", path, "--topic", TOPIC)
+    assert again.returncode == 100
+    assert "130 rows: 0 sent, 97 already sent before, 33 bad" in again.stdout
+
+
+def test_a_rate_is_kept_and_events_become_visible_while_it_runs(stack: Stack, tmp_path: Path) -> None:
+    fresh_topics(stack)
+    path = write(real_rows(2000), tmp_path / "rows.parquet")
+    seen: list[tuple[IngestProgress, int]] = []
+    result = ingest_file(settings_of(stack), path, TOPIC, rate=1000, progress=lambda now: seen.append((now, 0)))
+    assert 1.8 < result.seconds < 6
+    assert seen[-1][0].sent == 2000
+    assert seen[-1][0].part_done == 1.0
+
+
+def test_what_cannot_be_ingested_is_one_clear_error(stack: Stack, tmp_path: Path) -> None:
+    client = fresh_topics(stack)
+    settings = settings_of(stack)
+    with pytest.raises(UsageError, match=r"no pipeline reads 'other': --topic is one of gps\.positions\.v1"):
+        ingest_file(settings, REAL, "other")
+    path = tmp_path / "rows.csv"
+    path.write_text("device,event_time,latitude,longitude\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="no column for the field 'device_id': the file has device, event_time"):
+        ingest_file(settings, path, TOPIC)
+    assert ingest_file(settings, path, TOPIC, mapping={"device_id": "device"}).rows == 0
+    delete_topics(client, {TOPIC})
+    with pytest.raises(StreamsError, match=r"there is no topic gps\.positions\.v1: run `streams topics apply`"):
+        ingest_file(settings, REAL, TOPIC)
+    fresh_topics(stack)
+    for environment, expected in (
+        ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "no Kafka broker answers at 127.0.0.1:1"),
+        ({"SCHEMA_REGISTRY_URL": "http://127.0.0.1:1"}, "no answer from the schema registry at http://127.0.0.1:1"),
+    ):
+        result = run(stack, "ingest", "file", REAL, "--topic", TOPIC, **environment)
+        assert result.returncode == 1
+        assert expected in result.stderr
+        assert result.stderr.count("\n") == 1
