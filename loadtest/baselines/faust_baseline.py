@@ -1,7 +1,7 @@
-"""The same task as a Faust user would write it by the book: an agent per event, two RocksDB tables, a topic of results.
+"""The same task as a Faust user would write it by the book: an agent per event, two RocksDB tables, an output topic.
 
-aiokafka transport, fastavro through a codec of its own, a table of ids seen and a table of vehicle states, each with the
-changelog topic that Faust keeps for it; at least once; no reordering, no validation, no dead letters. It does less than
+aiokafka transport, fastavro through a codec of its own, a table of ids seen and one of vehicle states, both with the
+changelog topic that Faust keeps; at least once; no reordering, no validation, no dead letters. It does less than
 the worker, which is in its favour. Everything is Faust's default but the commit interval, shortened from 2.8 s so that
 the end of a short run can be told. Configured by `BASELINE_*` variables; run with the argument `worker`.
 """

@@ -1,0 +1,115 @@
+"""`make bench`: one worker, exactly once, next to a pass-through that does nothing and to Faust by the book.
+
+Fills a topic, lets each program drain it alone, checks the worker's output with the oracle, and measures the time from
+event to visible output at a steady rate. Everything runs on a stack of its own, which is removed afterwards.
+Exit status: 0 measured, 1 it could not be, 100 measured, but the oracle found the worker's output wrong.
+"""
+
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from loadtest.comparison import Bench, Folders, Options, Part
+from loadtest.oracle.check import print_report
+from loadtest.report import RESULTS, Results, print_results
+from streams.errors import FoundSomething, StreamsError
+from streams.local.stack import running_stack
+from streams.settings import Settings, load_settings
+
+ASKED: Final = {"passthrough": 0.45, "faust": 100.0}
+"""Events per CPU-second of the worker over those of each reference: what is to be reached."""
+
+
+@contextmanager
+def _stack(directory: Path, *, use_running: bool) -> Iterator[Settings]:
+    """Settings that point to a stack of our own, or to the one that the environment names."""
+    if use_running:
+        yield load_settings()
+        return
+    with running_stack(directory) as stack:
+        yield load_settings(kafka_bootstrap_servers=stack.bootstrap_servers, schema_registry_url=stack.registry_url)
+
+
+def command(
+    *,
+    events: Annotated[int, typer.Option(min=1_000, help="Records for worker and pass-through.")] = 1_000_000,
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of every topic.")] = 12,
+    faust_events: Annotated[int, typer.Option(min=100, help="Records that Faust drains.")] = 20_000,
+    latency_s: Annotated[int, typer.Option(min=1, help="Seconds at 10,000 events/s.")] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of the traffic.")] = 1,
+    skip: Annotated[list[Part] | None, typer.Option(help="Leave this part out; may be repeated.")] = None,
+    only: Annotated[list[Part] | None, typer.Option(help="Measure this part; may be repeated.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A fifth of everything: a look, not a result.")] = False,
+    use_running: Annotated[
+        bool, typer.Option("--use-running", help="The stack of KAFKA_BOOTSTRAP_SERVERS; its topics must be empty.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the folder under loadtest/results.")] = None,
+) -> None:
+    """Measure one worker against a pass-through and idiomatic Faust; print the figures and store them."""
+    share = 5 if quick else 1
+    options = Options(
+        events=events // share,
+        partitions=partitions,
+        faust_events=faust_events // share,
+        latency_s=max(4, latency_s // share),
+        seed=seed,
+        parts=frozenset(only or Part) - frozenset(skip or ()),
+    )
+    console = Console()
+    results = Results(name or f"bench-{time.strftime('%Y%m%d-%H%M%S')}")
+    bars = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )
+    wrong = None
+    with tempfile.TemporaryDirectory(prefix="streams-bench-", ignore_cleanup_errors=True) as scratch:
+        folders = Folders(Path(scratch), RESULTS / results.name)
+        console.print("starting the stack")
+        with _stack(folders.data / "stack", use_running=use_running) as settings:
+            bench = None
+            try:
+                with bars:
+                    bench = Bench(settings, options, folders, bars)
+                    for run in bench.runs():
+                        results.runs.append(run)
+            finally:
+                if results.runs:
+                    folder = results.write()
+                    print_results(console, results)
+                    console.print(f"stored in {folder}")
+            if bench.oracle is not None and not bench.oracle.ok:
+                wrong = bench.oracle
+    for reference, ratio in results.ratios().items():
+        if ratio < ASKED[reference]:
+            console.print(f"[yellow]asked for at least {ASKED[reference]:g} times {reference}: not reached")
+    if wrong is not None:
+        print_report(console, wrong)
+        raise FoundSomething("the worker's output differs from what the input demands")
+
+
+def main() -> None:
+    """Run the command line; whatever ends it, what it started is stopped."""
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        typer.run(command)
+    except StreamsError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

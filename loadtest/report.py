@@ -1,0 +1,196 @@
+"""Results of a load test or benchmark: one JSON file for machines, one page and one printed table for people."""
+
+import html
+import json
+import os
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from loadtest.oracle.compare import Report
+
+RESULTS: Final = Path(__file__).parent / "results"
+
+
+def describe_machine() -> dict[str, Any]:
+    """What the figures were measured on; no host name."""
+    cpu = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        models = [line for line in information.read_text().splitlines() if line.startswith("model name")]
+        cpu = models[0].partition(":")[2].strip() if models else cpu
+    return {
+        "cpu": cpu,
+        "cores": psutil.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "load_average_at_start": [round(load, 2) for load in psutil.getloadavg()],
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of one scenario; a figure that the scenario does not measure is None."""
+
+    scenario: str
+    partitions: int
+    workers: int
+    events: int
+    publish_rate: float | None = None
+    """Events per second put into the source."""
+    consume_rate: float | None = None
+    """Events per second taken out, output committed."""
+    latency_ms: dict[str, float] | None = None
+    lag_max: int | None = None
+    cpu_seconds_per_million: float | None = None
+    rss_mb_max: float | None = None
+    oracle: dict[str, Any] | None = None
+    events_per_cpu_second: float | None = None
+    operators_us_per_event: dict[str, float] | None = None
+    """Where the worker says its time went."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; optional breakdowns are left out where there are none."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        if values["operators_us_per_event"] is None:
+            del values["operators_us_per_event"]
+        return {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}
+
+
+@dataclass(slots=True)
+class Results:
+    """Everything of one invocation."""
+
+    name: str
+    runs: list[Run] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=describe_machine)
+
+    def run(self, scenario: str) -> Run | None:
+        """The run of a scenario, if it took place."""
+        return next((run for run in self.runs if run.scenario == scenario), None)
+
+    def ratios(self) -> dict[str, float]:
+        """Events per CPU-second of the worker over those of each reference."""
+        gps = self.run("bench-gps")
+        found = {}
+        for name in ("passthrough", "faust"):
+            reference = self.run(f"bench-{name}")
+            if gps and reference and gps.events_per_cpu_second and reference.events_per_cpu_second:
+                found[name] = round(gps.events_per_cpu_second / reference.events_per_cpu_second, 3)
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report's JSON document."""
+        return {
+            "runs": [run.as_dict() for run in self.runs],
+            "ratios": self.ratios(),
+            "scaling": {},
+            "cost": {},
+            "machine": self.machine,
+        }
+
+    def write(self, root: Path = RESULTS) -> Path:
+        """Write `<name>/report.json` and `report.html` below `root`, point `latest` there; return the folder."""
+        folder = root / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "report.json").write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+        (folder / "report.html").write_text(page(self), encoding="utf-8")
+        fresh = root / f".latest-{os.getpid()}"
+        fresh.symlink_to(self.name)
+        fresh.replace(root / "latest")
+        return folder
+
+
+COLUMNS: Final = (
+    "scenario",
+    "events",
+    "events/s",
+    "events/CPU-s",
+    "CPU s/million",
+    "RSS MB",
+    "p50 ms",
+    "p99 ms",
+    "p99.9 ms",
+    "max ms",
+    "oracle",
+)
+
+
+def cells(run: Run) -> list[str]:
+    """The run as a line of text cells, in the order of `COLUMNS`."""
+    latency = run.latency_ms or {}
+    oracle = "-" if run.oracle is None else verdict(run.oracle)
+    numbers = [run.consume_rate, run.events_per_cpu_second, run.cpu_seconds_per_million, run.rss_mb_max]
+    milliseconds = [latency.get(name) for name in ("p50", "p99", "p999", "max")]
+    shown = [
+        "-" if number is None else f"{number:,.1f}" if number < 100 else f"{number:,.0f}"
+        for number in (*numbers, *milliseconds)
+    ]
+    return [run.scenario, f"{run.events:,}", *shown, oracle]
+
+
+def verdict(oracle: dict[str, Any]) -> str:
+    """`exact`, or what is wrong."""
+    wrong = [f"{name} {number:,}" for name, number in oracle.items() if name in Report.FAULTS and number]
+    if oracle.get("rejected", 0) != oracle.get("rejected_expected", 0):
+        wrong.append(f"rejected {oracle['rejected']:,} of {oracle['rejected_expected']:,}")
+    return ", ".join(wrong) or "exact"
+
+
+def print_results(console: Console, results: Results) -> None:
+    """The table of runs, the worker's time per operator, and the ratios."""
+    table = Table(title="one worker, exactly once", title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in {"scenario", "oracle"} else "right")
+    for run in results.runs:
+        table.add_row(*cells(run))
+    console.print(table)
+    for run in results.runs:
+        if run.operators_us_per_event:
+            steps = Table(title=f"{run.scenario}: where the time goes", title_justify="left")
+            steps.add_column("operator")
+            steps.add_column("µs/event", justify="right")
+            for name, micros in run.operators_us_per_event.items():
+                steps.add_row(name, f"{micros:.2f}")
+            console.print(steps)
+    for name, ratio in results.ratios().items():
+        console.print(f"events per CPU-second: {ratio:,.2f} times {name}")
+
+
+def page(results: Results) -> str:
+    """A page that needs nothing but itself."""
+    peak = max((run.events_per_cpu_second or 0.0 for run in results.runs), default=0.0) or 1.0
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in (*COLUMNS, ""))
+    rows = []
+    for run in results.runs:
+        width = 100 * (run.events_per_cpu_second or 0.0) / peak
+        bar = f'<div class="bar" style="width:{width:.1f}%"></div>'
+        rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(run)) + f"<td>{bar}</td></tr>")
+    ratios = "".join(f"<li>{ratio:,.2f} times {html.escape(name)}</li>" for name, ratio in results.ratios().items())
+    operators = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{micros:.2f}</td></tr>"
+        for run in results.runs
+        for name, micros in (run.operators_us_per_event or {}).items()
+    )
+    steps = f"<h2>Time per operator, µs per event</h2><table>{operators}</table>" if operators else ""
+    on = html.escape(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in results.machine.items()))
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{html.escape(results.name)}</title><style>{_STYLE}</style></head><body>"
+        f"<h1>{html.escape(results.name)}</h1><table><tr>{head}</tr>{''.join(rows)}</table>"
+        f"<h2>Events per CPU-second of the worker</h2><ul>{ratios}</ul>{steps}<p>{on}</p></body></html>\n"
+    )
+
+
+_STYLE: Final = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1c2733}"
+    "table{border-collapse:collapse}th,td{padding:.3rem .7rem;border-bottom:1px solid #d5dce3;text-align:right}"
+    "th:first-child,td:first-child{text-align:left}td:last-child{width:14rem}.bar{height:.9rem;background:#2d7d9a}"
+    "@media(prefers-color-scheme:dark){body{background:#14191f;color:#dfe6ec}th,td{border-color:#34404c}}"
+)

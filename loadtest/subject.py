@@ -1,0 +1,237 @@
+"""A program under measurement: a process of ours, what it uses, and how far its consumer group has come."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import psutil
+from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+
+from streams.errors import StreamsError
+from streams.kafka.admin import librdkafka_log, partition_counts, settled
+
+SAMPLE_S: Final = 0.1
+STOP_S_MAX: Final = 20.0
+LEADER_S_MAX: Final = 15.0
+
+
+class Subject:
+    """A process that is stopped however the block ends: SIGTERM first, SIGKILL when that does not help."""
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        log: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        ready_line: str | None = None,
+        ready_url: str | None = None,
+    ) -> None:
+        self.name = name
+        self._arguments = [sys.executable, *arguments]
+        self._environment = {**os.environ, **(environment or {})}
+        self._log = log
+        self._ready_line = ready_line
+        self._ready_url = ready_url
+
+    def __enter__(self) -> Self:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("wb") as log:
+            # A session of its own: Ctrl-C reaches the benchmark alone, which then stops everything in order.
+            self._popen = subprocess.Popen(
+                self._arguments, env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
+        self._process = psutil.Process(self._popen.pid)
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> int:
+        """End the process; returns its exit status."""
+        if self._popen.poll() is None:
+            self._popen.send_signal(signal.SIGTERM)
+            try:
+                self._popen.wait(STOP_S_MAX)
+            except subprocess.TimeoutExpired:
+                self._popen.kill()
+        return self._popen.wait()
+
+    def is_ready(self) -> bool:
+        """Whether it says that it processes."""
+        if self._ready_url is not None:
+            try:
+                with urllib.request.urlopen(self._ready_url, timeout=0.5):  # noqa: S310 - our own http address
+                    return True
+            except (urllib.error.URLError, OSError):
+                return False
+        return self._ready_line is not None and self._ready_line in self._log.read_text(errors="replace")
+
+    def usage(self) -> tuple[float, float]:
+        """CPU seconds so far (user and system, all threads) and resident memory in MB (10^6 bytes) now.
+
+        Raises:
+            StreamsError: the process has ended by itself; the message has its last words.
+
+        """
+        if self._popen.poll() is not None:
+            lines = self._log.read_text(errors="replace").strip().splitlines()
+            last = lines[-1] if lines else "it printed nothing"
+            raise StreamsError(f"{self.name} ended with status {self._popen.returncode}: {last} (log: {self._log})")
+        times = self._process.cpu_times()
+        return times.user + times.system, self._process.memory_info().rss / 1e6
+
+
+def wait_until_ready(subject: Subject, timeout_s: float) -> None:
+    """Return when the subject says that it processes.
+
+    Raises:
+        StreamsError: it ended, or did not say so in time.
+
+    """
+    deadline = time.monotonic() + timeout_s
+    while not subject.is_ready():
+        subject.usage()
+        if time.monotonic() > deadline:
+            raise StreamsError(f"{subject.name} was not ready within {timeout_s:.0f} s")
+        time.sleep(SAMPLE_S)
+
+
+class Offsets:
+    """Ends of topics and progress of groups, over one administrative client."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._client = AdminClient({"bootstrap.servers": bootstrap}, logger=librdkafka_log)
+
+    def create(self, topic: str, partitions: int) -> None:
+        """Create a topic of the benchmark's own, and wait until the broker lists it."""
+        settled(f"creating topic {topic}", self._client.create_topics([NewTopic(topic, partitions, 1)])[topic])
+        while topic not in partition_counts(self._client):
+            time.sleep(SAMPLE_S)
+
+    def end(self, *topics: str) -> int:
+        """Sum of the last stable offsets of all partitions of some topics."""
+        counts = partition_counts(self._client)
+        asked = {
+            TopicPartition(topic, partition): OffsetSpec.latest()
+            for topic in topics
+            for partition in range(counts.get(topic, 0))
+        }
+        deadline = time.monotonic() + LEADER_S_MAX
+        while asked:
+            found = self._client.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=10)
+            try:
+                return sum(future.result().offset for future in found.values())
+            except KafkaException as error:
+                # A topic just created is listed a moment before its leaders answer.
+                if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > deadline:
+                    raise StreamsError(f"reading the ends of {', '.join(topics)}: {error}") from None
+                time.sleep(SAMPLE_S)
+        return 0
+
+    def committed(self, group: str, topic: str) -> int:
+        """Sum of a group's committed offsets in a topic; 0 for a group that is not there yet."""
+        asked = [ConsumerGroupTopicPartitions(group)]
+        try:
+            result = self._client.list_consumer_group_offsets(asked, request_timeout=10)[group].result()
+        except KafkaException as error:
+            if error.args[0].code() in {KafkaError.GROUP_ID_NOT_FOUND, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}:
+                return 0
+            raise StreamsError(f"reading the offsets of {group}: {error}") from None
+        partitions = [each for each in result.topic_partitions if each.topic == topic and each.offset > 0]
+        return sum(each.offset for each in partitions)
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """What it took to empty a topic."""
+
+    events: int
+    events_per_second: float
+    """Between the first and the last committed progress."""
+    cpu_seconds: float
+    """Of the process, user and system, from its readiness to the last commit."""
+    events_per_cpu_second: float
+    rss_mb_max: float
+
+
+def watch_drain(
+    subject: Subject,
+    progress: Callable[[], int],
+    events: int,
+    *,
+    timeout_s: float,
+    on_progress: Callable[[int], None] | None = None,
+) -> Drain:
+    """Watch a subject until its group has committed `events` records.
+
+    CPU time is counted from the moment it says that it is ready, before its first event: interpreter start and imports
+    are left out, the first batches are not. A subject that never says so is counted from its first commit.
+
+    Raises:
+        StreamsError: it ended, or did not finish in time; the message says how far it came.
+
+    """
+    started_s = time.monotonic()
+    ready: tuple[int, float] | None = None
+    first: tuple[int, float] | None = None
+    rss_mb_max = 0.0
+    while True:
+        time.sleep(SAMPLE_S if ready else SAMPLE_S / 5)
+        is_ready = ready is not None or subject.is_ready()
+        cpu_s, rss_mb = subject.usage()
+        rss_mb_max = max(rss_mb_max, rss_mb)
+        now_s = time.monotonic()
+        done = progress()
+        if ready is None and (is_ready or done):
+            ready = done, cpu_s
+        if first is None and done:
+            first = done, now_s
+        if on_progress is not None:
+            on_progress(done)
+        if done >= events:
+            break
+        if now_s - started_s > timeout_s:
+            raise StreamsError(f"{subject.name} did {done:,} of {events:,} events in {timeout_s:.0f} s")
+    cpu_s = subject.usage()[0]
+    done_ready, cpu_ready_s = ready or (0, 0.0)
+    done_first, first_s = first or (0, started_s)
+    cpu_used_s = max(cpu_s - cpu_ready_s, 0.01)
+    return Drain(
+        events=events,
+        events_per_second=(events - done_first) / max(now_s - first_s, SAMPLE_S),
+        cpu_seconds=cpu_used_s,
+        events_per_cpu_second=(events - done_ready) / cpu_used_s,
+        rss_mb_max=rss_mb_max,
+    )
+
+
+def wait_until_quiet(measure: Callable[[], int], quiet_s: float, timeout_s: float) -> None:
+    """Return when a number has not changed for `quiet_s` seconds.
+
+    Raises:
+        StreamsError: it still changes after `timeout_s`.
+
+    """
+    deadline = time.monotonic() + timeout_s
+    last, since_s = measure(), time.monotonic()
+    while time.monotonic() - since_s < quiet_s:
+        time.sleep(SAMPLE_S * 2)
+        now = measure()
+        if now != last:
+            last, since_s = now, time.monotonic()
+        if time.monotonic() > deadline:
+            raise StreamsError(f"the output still grows after {timeout_s:.0f} s")
