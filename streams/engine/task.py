@@ -303,8 +303,12 @@ class PartitionTask:
     def spill(self, *, ids_below: int, held_events_keep: int, keep_keys: bool) -> None:
         """Move ids below an event time, and held events beyond a number, to the store; expire what is behind the horizon.
 
-        Must be called between cycles: all that it moves is committed.
+        Raises:
+            RuntimeError: a cycle is open or in flight; what would be moved is not committed.
+
         """
+        if not self.is_settled:
+            raise RuntimeError(f"partition {self.partition}: state can be moved between cycles only")
         batch = WriteBatch()
         self.held.spill(batch, keep_events=held_events_keep)
         self.held.forget_released_pages(self.marker.watermark, batch)
@@ -356,8 +360,24 @@ class PartitionTask:
             self.store.write(batch)
         return cut
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything this task has done is committed and applied: nothing is open or in flight."""
+        return (
+            self._cycle_closed == self.marker.cycle
+            and self.offset_next == self._offset_closed
+            and not self._released
+            and not self._ids_added
+        )
+
     def park(self) -> None:
-        """Move everything that is in memory only to the store, and close it: a restart replays nothing."""
+        """Move everything that is in memory only to the store, and close it: a restart replays nothing.
+
+        A task that is not settled holds what may never have been committed: its store is closed as it is.
+        """
+        if not self.is_settled:
+            self.store.close()
+            return
         self.spill(ids_below=np.iinfo(np.int64).max, held_events_keep=0, keep_keys=True)
         self.store.close()
 

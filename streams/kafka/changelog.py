@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 
 _REQUEST_TIMEOUT_S: Final = 30.0
 _READ_RECORDS_MAX: Final = 10_000
+_READ_WAIT_S: Final = 0.02
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
 
 
@@ -38,7 +39,7 @@ class KafkaChangelog:
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
             "auto.offset.reset": "earliest",
-            "fetch.wait.max.ms": 50,
+            "fetch.wait.max.ms": 10,
             "queued.min.messages": 200_000,
         }
         self._consumer = Consumer(config, logger=librdkafka_log)
@@ -118,7 +119,7 @@ class KafkaChangelog:
             if self._stopping():
                 raise StreamsError("the worker stops while it restores state")
             rows: list[LogRow] = []
-            for message in self._consumer.consume(_READ_RECORDS_MAX, 0.2):
+            for message in self._consumer.consume(_READ_RECORDS_MAX, _READ_WAIT_S):
                 error = message.error()
                 if error is None:
                     offset = int(message.offset() or 0)

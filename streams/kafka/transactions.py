@@ -160,11 +160,11 @@ class KafkaTransactions:
             TopicPartition(self._source, partition, position.offset_next, f"{CYCLE_METADATA}{position.cycle}")
             for partition, position in positions.items()
         ]
-        self._do(
-            lambda producer: producer.send_offsets_to_transaction(
-                offsets, self._consumer.consumer_group_metadata(), _CALL_TIMEOUT_S
-            )
-        )
+        try:
+            group = self._consumer.consumer_group_metadata()
+        except RuntimeError as error:  # closed: we have left the group, and must not commit for it
+            raise CycleAborted("left_group", str(error)) from None
+        self._do(lambda producer: producer.send_offsets_to_transaction(offsets, group, _CALL_TIMEOUT_S))
 
     def commit(self) -> None:
         """Step 4. On return every delivery report was served."""

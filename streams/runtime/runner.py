@@ -161,10 +161,10 @@ class PipelineRunner:
             task.cancel()
         if self._looking_up is not None:
             self._looking_up.cancel()
-        await self._loop.run_in_executor(self._intake_thread, self._intake.close)
+        # While the consumer closes it no longer tells its group metadata, so nothing can be committed then.
+        await self._release(sorted(self._owned))
         await self._settled()
-        if self._owned:  # the group had already taken them away without telling
-            await self._release(sorted(self._owned))
+        await self._loop.run_in_executor(self._intake_thread, self._intake.close)
         await self._in_commit_thread(self._transactions.close)
         await self._restorer.close()
         self._changelog.close()
@@ -342,6 +342,9 @@ class PipelineRunner:
             log.warning("releasing partitions takes long; the group goes on, and a late commit is fenced", what=what)
 
     async def _release(self, partitions: list[int]) -> None:
+        partitions = [partition for partition in partitions if partition in self._owned]
+        if not partitions:
+            return
         async with self._turn:
             try:
                 await self._end_cycle()
