@@ -107,32 +107,15 @@ class Results:
         return folder
 
 
-COLUMNS: Final = (
-    "scenario",
-    "events",
-    "events/s",
-    "events/CPU-s",
-    "CPU s/million",
-    "RSS MB",
-    "p50 ms",
-    "p99 ms",
-    "p99.9 ms",
-    "max ms",
-    "oracle",
-)
+COLUMNS: Final = ("scenario", "events", "events/s", "events/CPU-s", "RSS MB", "oracle")
+LATENCIES: Final = ("p50", "p95", "p99", "p999", "max")
 
 
 def cells(run: Run) -> list[str]:
     """The run as a line of text cells, in the order of `COLUMNS`."""
-    latency = run.latency_ms or {}
-    oracle = "-" if run.oracle is None else verdict(run.oracle)
-    numbers = [run.consume_rate, run.events_per_cpu_second, run.cpu_seconds_per_million, run.rss_mb_max]
-    milliseconds = [latency.get(name) for name in ("p50", "p99", "p999", "max")]
-    shown = [
-        "-" if number is None else f"{number:,.1f}" if number < 100 else f"{number:,.0f}"
-        for number in (*numbers, *milliseconds)
-    ]
-    return [run.scenario, f"{run.events:,}", *shown, oracle]
+    numbers = (run.consume_rate, run.events_per_cpu_second, run.rss_mb_max)
+    shown = ["-" if number is None else f"{number:,.0f}" for number in numbers]
+    return [run.scenario, f"{run.events:,}", *shown, "-" if run.oracle is None else verdict(run.oracle)]
 
 
 def verdict(oracle: dict[str, Any]) -> str:
@@ -144,23 +127,30 @@ def verdict(oracle: dict[str, Any]) -> str:
 
 
 def print_results(console: Console, results: Results) -> None:
-    """The table of runs, the worker's time per operator, and the ratios."""
+    """The table of runs, latencies, the worker's time per operator, and the ratios."""
     table = Table(title="one worker, exactly once", title_justify="left")
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column in {"scenario", "oracle"} else "right")
+        table.add_column(column, justify="left" if column in {"scenario", "oracle"} else "right", overflow="fold")
     for run in results.runs:
         table.add_row(*cells(run))
     console.print(table)
     for run in results.runs:
-        if run.operators_us_per_event:
-            steps = Table(title=f"{run.scenario}: where the time goes", title_justify="left")
-            steps.add_column("operator")
-            steps.add_column("µs/event", justify="right")
-            for name, micros in run.operators_us_per_event.items():
-                steps.add_row(name, f"{micros:.2f}")
-            console.print(steps)
+        for text in notes(run):
+            console.print(f"{run.scenario}: {text}", highlight=False)
     for name, ratio in results.ratios().items():
-        console.print(f"events per CPU-second: {ratio:,.2f} times {name}")
+        console.print(f"events per CPU-second: {ratio:,.2f} times {name}", highlight=False)
+
+
+def notes(run: Run) -> list[str]:
+    """What else a run has shown, as lines of text."""
+    lines = []
+    if run.latency_ms:
+        shown = ", ".join(f"{name} {run.latency_ms[name]:,.0f}" for name in LATENCIES if name in run.latency_ms)
+        lines.append(f"event to visible output at {run.publish_rate or 0:,.0f} events/s, ms: {shown}")
+    if run.operators_us_per_event:
+        shown = ", ".join(f"{name} {micros:.2f}" for name, micros in run.operators_us_per_event.items())
+        lines.append(f"time per operator, µs/event: {shown}")
+    return lines
 
 
 def page(results: Results) -> str:
@@ -173,18 +163,13 @@ def page(results: Results) -> str:
         bar = f'<div class="bar" style="width:{width:.1f}%"></div>'
         rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(run)) + f"<td>{bar}</td></tr>")
     ratios = "".join(f"<li>{ratio:,.2f} times {html.escape(name)}</li>" for name, ratio in results.ratios().items())
-    operators = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{micros:.2f}</td></tr>"
-        for run in results.runs
-        for name, micros in (run.operators_us_per_event or {}).items()
-    )
-    steps = f"<h2>Time per operator, µs per event</h2><table>{operators}</table>" if operators else ""
+    lines = "".join(f"<li>{html.escape(f'{run.scenario}: {text}')}</li>" for run in results.runs for text in notes(run))
     on = html.escape(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in results.machine.items()))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>{html.escape(results.name)}</title><style>{_STYLE}</style></head><body>"
         f"<h1>{html.escape(results.name)}</h1><table><tr>{head}</tr>{''.join(rows)}</table>"
-        f"<h2>Events per CPU-second of the worker</h2><ul>{ratios}</ul>{steps}<p>{on}</p></body></html>\n"
+        f"<h2>Events per CPU-second of the worker</h2><ul>{ratios}</ul><ul>{lines}</ul><p>{on}</p></body></html>\n"
     )
 
 
