@@ -5,12 +5,13 @@ event to visible output at a steady rate. Everything runs on a stack of its own,
 Exit status: 0 measured, 1 it could not be, 100 measured, but the oracle found the worker's output wrong.
 """
 
+import os
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -70,23 +71,22 @@ def command(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )
     wrong = None
-    with tempfile.TemporaryDirectory(prefix="streams-bench-", ignore_cleanup_errors=True) as scratch:
-        folders = Folders(Path(scratch), RESULTS / results.name)
-        console.print("starting the stack")
-        with _stack(folders.data / "stack", use_running=use_running) as settings:
-            bench = None
-            try:
-                with bars:
-                    bench = Bench(settings, options, folders, bars)
-                    for run in bench.runs():
-                        results.runs.append(run)
-            finally:
-                if results.runs:
-                    folder = results.write()
-                    print_results(console, results)
-                    console.print(f"stored in {folder}")
+    try:
+        with tempfile.TemporaryDirectory(prefix="streams-bench-", ignore_cleanup_errors=True) as scratch:
+            folders = Folders(Path(scratch), RESULTS / results.name)
+            console.print("starting the stack")
+            with _stack(folders.data / "stack", use_running=use_running) as settings, bars:
+                bench = Bench(settings, options, folders, bars)
+                with closing(bench):
+                    results.runs.extend(bench.runs())
             if bench.oracle is not None and not bench.oracle.ok:
                 wrong = bench.oracle
+    finally:
+        # What was measured before something failed, or someone lost patience, is worth having.
+        if results.runs:
+            stored = results.write()
+            print_results(console, results)
+            console.print(f"stored in {os.path.relpath(stored)}")
     for reference, ratio in results.ratios().items():
         if ratio < ASKED[reference]:
             console.print(f"[yellow]asked for at least {ASKED[reference]:g} times {reference}: not reached")

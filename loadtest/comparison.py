@@ -76,6 +76,10 @@ class Bench:
         if self.offsets.end(self.pipeline.source):
             raise UsageError(f"{self.pipeline.source} holds records already: a benchmark wants a stack of its own")
 
+    def close(self) -> None:
+        """Disconnect from the stack."""
+        self.offsets.close()
+
     def runs(self) -> Iterator[Run]:
         """Measure part after part; each result as soon as it is there."""
         parts = self.options.parts
@@ -166,7 +170,9 @@ class Bench:
             seconds = operator_seconds(port)
             self._await_idle_release()
         run = self._run("bench-gps", drain, publish_rate)
-        run.operators_us_per_event = {name: 1e6 * value / drain.events for name, value in seconds.items()}
+        # What no operator accounts for: consuming, columns, producing, transactions, the interpreter between them.
+        seconds["rest"] = max(0.0, drain.cpu_seconds - sum(seconds.values()))
+        run.operators_us_per_event = {name: round(1e6 * value / drain.events, 3) for name, value in seconds.items()}
         with self._task("the oracle judges", 2 * options.events) as update:
             self.oracle = check(
                 self.bootstrap,

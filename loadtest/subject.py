@@ -154,7 +154,8 @@ class Offsets:
         """
         asking = self._asking.get(group)
         if asking is None:
-            asking = self._asking[group] = Consumer({"bootstrap.servers": self._bootstrap, "group.id": group})
+            config = {"bootstrap.servers": self._bootstrap, "group.id": group}
+            asking = self._asking[group] = Consumer(config, logger=librdkafka_log)
         count = self._counts.get(topic)
         if count is None:
             count = self._counts[topic] = partition_counts(self._client)[topic]

@@ -1,0 +1,83 @@
+"""`python -m loadtest.fleet`: simulated positions, now, at the pace of the clock, until SIGTERM or Ctrl-C.
+
+For demonstrations: event times begin at the moment of the start and never lie before it, so the traffic carries the
+watermark on. A share of the records is duplicated, out of order, late or cannot be processed. Where the broker and the
+registry are, and what counts as late, comes from the environment, as for every command.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import typer
+
+from loadtest.fleet.fill import send_open_loop
+from loadtest.fleet.fleet import Fleet, FleetShape, Kind
+from streams.errors import StreamsError
+from streams.pipelines import PIPELINES
+from streams.registry.catalog import Catalog
+from streams.registry.client import Registry
+from streams.settings import Settings, load_settings
+
+DUPLICATES: Final = 0.03
+DISORDERED: Final = 0.05
+LATE: Final = 0.004
+REJECTS: Final[Mapping[Kind, float]] = {
+    Kind.MALFORMED: 0.001,
+    Kind.INVALID: 0.001,
+    Kind.NOT_FRAMED: 0.0005,
+    Kind.FUTURE_TIMESTAMP: 0.0005,
+}
+LATENESS_MS_MIN: Final = 2_000
+"""A fleet that reports once a second needs more lateness than that for records that are out of order, but not late."""
+ENDLESS: Final = 1 << 62
+
+
+def shape_of(settings: Settings, *, rate: int, device_prefix: str, start_ms: int) -> FleetShape:
+    """A fleet in which every vehicle reports once a second, together about `rate` records a second.
+
+    Raises:
+        StreamsError: the registry does not know the schema.
+
+    """
+    schema = Catalog.load().versions(PIPELINES["gps"].subject)[0]
+    unique = 1.0 - DUPLICATES
+    return FleetShape(
+        devices=max(1, round(rate * unique)),
+        start_ms=start_ms,
+        schema=schema.text,
+        schema_id=Registry(settings).lookup(schema.subject, schema.text),
+        duplicate_immediate=DUPLICATES / 2,
+        duplicate_delayed=DUPLICATES / 2,
+        disordered=DISORDERED if settings.streams_lateness_ms > LATENESS_MS_MIN else 0.0,
+        late=LATE,
+        rejects=REJECTS,
+        lateness_ms=settings.streams_lateness_ms,
+        skew_ms_max=settings.streams_skew_ms_max,
+        duplicate_delay_ms_max=10_000,
+        device_prefix=device_prefix,
+    )
+
+
+def command(
+    rate: Annotated[int, typer.Option(min=1, help="Records a second, about.")] = 2_000,
+    device_prefix: Annotated[str, typer.Option(help="Device ids begin so.")] = "truck-",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same drives.")] = 0,
+) -> None:
+    """Send simulated positions to the source topic of the gps pipeline until SIGTERM or Ctrl-C."""
+    settings = load_settings()
+    shape = shape_of(settings, rate=rate, device_prefix=device_prefix, start_ms=time.time_ns() // 1_000_000)
+    send_open_loop(settings.kafka_bootstrap_servers, PIPELINES["gps"].source, Fleet(seed, shape).batches(ENDLESS))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        typer.run(command)
+    except StreamsError as error:
+        print(f"fleet: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(0)
