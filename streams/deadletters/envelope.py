@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from streams import __version__
-from streams.engine.effects import DeadLetter
 from streams.operators.columns import Headers
+from streams.operators.rejects import DeadLetter
 
 DLQ_ID: Final = "dlq.id"
 ATTEMPT: Final = "dlq.attempt"

@@ -9,8 +9,8 @@ A cycle, as numbered in every test and failpoint:
 4. commit;
 5. only then write rows and marker to the stores.
 
-Whatever is killed between two of them: before 4 nothing is visible and the records run again, after it the journal brings
-the store forward.
+Whatever is killed between two of them: before 4 nothing is visible and the records run again, after it the journal
+brings the store forward.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +67,8 @@ class Committer:
         self._begin()
         for part in effects.partitions:
             if part.clean is not None:
-                self._produce_events(self._pipeline.clean, part.clean, part.clean.headers)
+                headers = part.clean.headers
+                self._produce_events(self._pipeline.clean, part.clean, None if headers is None else headers.tolist())
             for late in part.late:
                 self._produce_events(self._pipeline.late, late.events, _late_headers(late))
         for letter in effects.dead_letters:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from streams.operators.aggregate import Rows
-from streams.operators.columns import Events, Headers, Int64, Objects
-from streams.operators.rejects import Reject
+from streams.operators.columns import Events, Int64, Objects
+from streams.operators.rejects import DeadLetter
 from streams.pipelines.declaration import Table
 
 
@@ -28,19 +28,6 @@ class PartitionEffects:
     duplicates: int
     misrouted: int
     """Accepted events whose key belongs into another partition."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A rejected record as it came, and why."""
-
-    reject: Reject
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from typing import Final
 
 import numpy as np
 
-from streams.engine.effects import CycleEnd, DeadLetter, Effects, PartitionEffects
+from streams.engine.effects import CycleEnd, Effects, PartitionEffects
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.operators.columns import TIME_MIN, Events, Records
 from streams.operators.decode import Decoded, Decoder, Known
-from streams.operators.rejects import Reject
+from streams.operators.rejects import DeadLetter, Reject
 from streams.operators.resolve import Plan
 
 _KEEP_HELD_EVENTS: Final = 20_000

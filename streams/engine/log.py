@@ -1,4 +1,7 @@
-"""Kafka as the engine sees it: a transactional producer and a reader of changelogs. Twins: librdkafka, and in memory."""
+"""Kafka as the engine sees it: a transactional producer and a reader of changelogs.
+
+Twins: `streams.kafka` over librdkafka, and one in memory for the simulation.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,7 +10,7 @@ from typing import Protocol
 from streams.operators.columns import Headers
 
 
-class CycleAborted(Exception):  # noqa: N818 - names what is the case
+class CycleAborted(Exception):
     """The transaction did not happen; nothing of it is visible. State must be reloaded, the records run again."""
 
     def __init__(self, reason: str, message: str) -> None:
@@ -16,7 +19,7 @@ class CycleAborted(Exception):  # noqa: N818 - names what is the case
         """Short name for the metric."""
 
 
-class OutcomeUnknown(Exception):  # noqa: N818 - names what is the case
+class OutcomeUnknown(Exception):
     """Whether the transaction happened is not known: the producer must be re-created, then the group's offsets tell."""
 
 

@@ -54,7 +54,8 @@ def restore_partition(
     low, high = changelog.bounds(pipeline.journal, partition)
     if marker is not None and marker.journal_next > high:
         raise StoreCorrupted(
-            f"the local state knows journal position {marker.journal_next}, {pipeline.journal}-{partition} ends at {high}"
+            f"the local state knows journal position {marker.journal_next}, "
+            f"{pipeline.journal}-{partition} ends at {high}"
         )
     task = PartitionTask(config, partition, store, marker)
     start = max(low, marker.replay_from if marker else low)
@@ -164,7 +165,7 @@ def _start_offset(config: TaskConfig, partition: int, committed: Committed | Non
     if (committed.offset_next, committed.cycle) != (marker.offset_next, marker.cycle):
         raise RestoreFailed(
             f"{where}: state stands at offset {marker.offset_next} (cycle {marker.cycle}), the group at offset "
-            f"{committed.offset_next} (cycle {committed.cycle}): were offsets reset by hand? They cannot be moved alone; "
-            f"set the group back to {marker.offset_next}, or start over with empty output topics"
+            f"{committed.offset_next} (cycle {committed.cycle}): were offsets reset by hand? They cannot be moved "
+            f"alone; set the group back to {marker.offset_next}, or start over with empty output topics"
         )
     return marker.offset_next

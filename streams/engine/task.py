@@ -301,7 +301,7 @@ class PartitionTask:
         return self._ids.bytes_used + self.held.bytes_used + self.keys.bytes_used
 
     def spill(self, *, ids_below: int, held_events_keep: int, keep_keys: bool) -> None:
-        """Move ids below an event time, and held events beyond a number, to the store; expire what is behind the horizon.
+        """Move ids below an event time, and held events beyond a number, to the store; expire old ids.
 
         Raises:
             RuntimeError: a cycle is open or in flight; what would be moved is not committed.

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import structlog
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from streams.engine.log import Committed, LogRow
 from streams.engine.restore import RestoreFailed
@@ -56,9 +56,7 @@ class KafkaChangelog:
         while True:
             try:
                 found = self._consumer.committed(wanted, _REQUEST_TIMEOUT_S)
-                for position in found:
-                    if position.error is not None:
-                        raise KafkaException(position.error)
+                _raise_for_errors(found)
                 return {position.partition: _committed(position) for position in found}
             except KafkaException as error:
                 if self._stopping() or time.monotonic() > deadline or not _may_pass(error):
@@ -70,6 +68,7 @@ class KafkaChangelog:
         """First offset, and the one behind the last record, open transactions included."""
         where = TopicPartition(topic, partition)
         try:
+            earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
             first, last = (
                 self._admin.list_offsets(
                     {where: spec},
@@ -78,7 +77,7 @@ class KafkaChangelog:
                 )[where]
                 .result(_REQUEST_TIMEOUT_S)
                 .offset
-                for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+                for spec in (earliest, latest)
             )
         except KafkaException as error:
             raise StreamsError(f"reading the bounds of {topic}-{partition}: {described(error)}") from None
@@ -123,7 +122,8 @@ class KafkaChangelog:
                 error = message.error()
                 if error is None:
                     offset = int(message.offset() or 0)
-                    rows.append(LogRow(offset, message.key(), message.value(), message.headers()))
+                    headers: Any = message.headers()
+                    rows.append(LogRow(offset, message.key(), message.value(), headers))
                     position = offset + 1
                 elif error.code() == _EOF:
                     position = max(position, int(message.offset() or 0))
@@ -137,6 +137,12 @@ class KafkaChangelog:
                     f"{where} can be read up to offset {position} of {end} only: another worker's transaction has been "
                     f"open for {RESTORE_WAIT_MS_MAX // 1000} s, or the broker does not answer"
                 )
+
+
+def _raise_for_errors(positions: list[TopicPartition]) -> None:
+    for position in positions:
+        if position.error is not None:
+            raise KafkaException(position.error)
 
 
 def _committed(position: TopicPartition) -> Committed | None:

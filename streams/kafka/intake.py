@@ -1,9 +1,10 @@
 """Intake: the consumer. Micro-batches out; assignments, pauses and ends of partitions in.
 
-Everything that touches the consumer runs in one thread, the one that calls `poll`; other threads leave commands. Assigned
-partitions start paused: they are consumed only once their state is restored and the exact position is known.
+Everything that touches the consumer runs in one thread, the one that calls `poll`; other threads leave commands.
+Assigned partitions start paused: they are consumed only once their state is restored and the exact position is known.
 """
 
+import operator
 import queue
 import time
 from collections.abc import Callable, Iterable
@@ -25,6 +26,7 @@ SESSION_TIMEOUT_MS: Final = 10_000
 """A dead worker's partitions are given to others after this."""
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
 _SEEK_TIMEOUT_S: Final = 10.0
+_TIMESTAMP_MS: Final = operator.itemgetter(1)
 
 
 class Ownership(Protocol):
@@ -119,29 +121,28 @@ class Intake:
         self.consumer.close()
 
     def _records(self, messages: list[Message]) -> Records | None:
-        errors = [error for message in messages if (error := message.error()) is not None]
-        if errors:
-            for message in messages:
-                if message.error() is not None:
-                    self._note(message, message.error())
-            messages = [message for message in messages if message.error() is None]
-            if not messages:
-                return None
-        partition = np.array([message.partition() for message in messages], dtype=np.int64)
-        offset = np.array([message.offset() for message in messages], dtype=np.int64)
+        # `map` over unbound methods: a third less than a comprehension, and this runs for every record.
+        errors = list(map(Message.error, messages))
+        if any(errors):
+            for message, error in zip(messages, errors, strict=True):
+                if error is not None:
+                    self._note(message, error)
+            messages = [message for message, error in zip(messages, errors, strict=True) if error is None]
+        partition = np.fromiter(map(Message.partition, messages), np.int64, len(messages))
+        offset = np.fromiter(map(Message.offset, messages), np.int64, len(messages))
         keep = self._still_ours(partition, offset)
         if not keep.all():
             messages = [message for message, kept in zip(messages, keep.tolist(), strict=True) if kept]
             partition, offset = partition[keep], offset[keep]
-            if not messages:
-                return None
-        headers = [message.headers() for message in messages]
+        if not messages:
+            return None
+        headers: list[Any] = list(map(Message.headers, messages))
         return Records(
             partition,
             offset,
-            np.array([message.timestamp()[1] for message in messages], dtype=np.int64),
-            [message.key() for message in messages],
-            [message.value() for message in messages],
+            np.fromiter(map(_TIMESTAMP_MS, map(Message.timestamp, messages)), np.int64, len(messages)),
+            list(map(Message.key, messages)),
+            list(map(Message.value, messages)),
             headers if any(headers) else None,
         )
 
@@ -174,7 +175,8 @@ class Intake:
     def _broken(self, error: KafkaError) -> StreamsError:
         if error.code() == KafkaError.FENCED_INSTANCE_ID:
             return FencedError(
-                f"another worker has joined as this one ({error.str()}): is it running on a copy of this data directory?"
+                f"another worker has joined as this one ({error.str()}): "
+                "is it running on a copy of this data directory?"
             )
         return StreamsError(f"the consumer failed: {error.str()} ({error.name()})")
 

@@ -1,9 +1,9 @@
 """`engine.log.Transactions` over librdkafka: one transactional, idempotent producer.
 
 What librdkafka's errors mean here (KIP-98, KIP-447): `txn_requires_abort` - the cycle is aborted and runs again;
-`retriable` - the same call is made again; fatal - the producer is of no more use. A fatal error of a transaction that was
-open longer than the broker allows is our own slowness (the broker aborted it and bumped the epoch): the producer is made
-anew. Otherwise another process has taken our transactional id: we are fenced and must stop.
+`retriable` - the same call is made again; fatal - the producer is of no more use. A fatal error of a transaction that
+was open longer than the broker allows is our own slowness (the broker aborted it and bumped the epoch): the producer is
+made anew. Otherwise another process has taken our transactional id: we are fenced and must stop.
 """
 
 import time
@@ -145,7 +145,7 @@ class KafkaTransactions:
                     key,
                     -1 if partition is None else partition,
                     timestamp=max(timestamp_ms, 0),
-                    headers=headers,
+                    headers=list[tuple[str, str | bytes | None]](headers) if headers else None,
                     on_delivery=report,
                 )
                 return

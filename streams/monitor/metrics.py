@@ -3,6 +3,7 @@
 import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -90,7 +91,7 @@ class VectorHistogram(Collector):
         self._counts: Int64 = np.zeros(len(buckets) + 1, dtype=np.int64)
         self._sum = 0.0
 
-    def observe(self, values: Float64) -> None:
+    def observe(self, values: np.ndarray[Any, np.dtype[np.floating[Any]]]) -> None:
         """Count `values`."""
         places = np.searchsorted(self._edges, values, side="left")
         self._counts += np.bincount(places, minlength=len(self._counts))

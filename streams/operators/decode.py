@@ -89,7 +89,7 @@ class Decoder:
         if plan is None or plan.framed_json is None or plan.schema_id not in known or records.headers is not None:
             return None
         try:
-            sizes = np.fromiter(map(len, records.value), dtype=np.int64, count=len(records))
+            sizes = _sizes(records.value)
         except TypeError:  # a record without a value
             return None
         if len(sizes) == 0 or sizes.max() > self._record_bytes_max or sizes.min() < FRAME_BYTES:
@@ -139,7 +139,7 @@ class Decoder:
             return
         self._usual = plan
         values = [records.value[row] for row in rows]
-        sizes = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
+        sizes = _sizes(values)
         self._halve(plan, values, sizes, np.array(rows, dtype=np.int64), parts, rejects, framed=framed)
 
     def _halve(
@@ -191,7 +191,7 @@ class Decoder:
             objects([records.key[row] for row in rows.tolist()]) if len(rows) != len(records) else objects(records.key)
         )
         named = pc.equal(pa.array(keys, pa.binary()), fields.key_field.cast(pa.binary()))
-        mismatched = ~np.asarray(named.fill_null(False), dtype=np.bool_)
+        mismatched = ~np.asarray(named.fill_null(pa.scalar(value=False)), dtype=np.bool_)
         future = fields.event_time > np.minimum(timestamp, EVENT_TIME_MAX - self._skew_ms_max) + self._skew_ms_max
         bad = mismatched | future
         for complaint in complaints:
@@ -380,6 +380,10 @@ def _decode_one(plan: Plan, body: bytes) -> dict[str, Any] | tuple[Reason, str]:
     if stream.tell() != len(body):
         return Reason.MALFORMED, f"{len(body) - stream.tell()} bytes behind the end of the value"
     return dict(record)
+
+
+def _sizes(values: Sequence[Any]) -> Int64:
+    return np.fromiter(map(len, values), dtype=np.int64, count=len(values))
 
 
 def _offsets(column: pa.Array) -> Int64:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from streams.operators.columns import Headers
+
 
 class Reason(StrEnum):
     """Reject reasons, in the order in which they are looked for."""
@@ -25,3 +27,16 @@ class Reject:
     reason: Reason
     message: str
     schema_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A rejected record as it came, and why."""
+
+    reject: Reject
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers | None

@@ -1,7 +1,7 @@
 """Reorder: hold events until the watermark passes them, release them in order, tell late ones apart.
 
-Everything is decided per record, by the watermark at its own place in the log, so that it does not depend on how the log
-was cut into batches.
+Everything is decided per record, by the watermark at its own place in the log, so that it does not depend on how the
+log was cut into batches.
 """
 
 import heapq

@@ -35,7 +35,7 @@ FRAME_FIELDS: Final = (
 Decoding them with the value saves cutting them off every record, and brings the ids as a column."""
 
 
-class IncompatibleSchema(Exception):  # noqa: N818 - a verdict on data, not a failure
+class IncompatibleSchema(Exception):
     """What is written with the writer schema cannot be read with the reader schema."""
 
 
@@ -70,7 +70,7 @@ def without_logical_types(schema: Schema) -> Schema:
     if not isinstance(schema, dict):
         return schema
     plain = {key: value for key, value in schema.items() if key not in {"logicalType", "precision", "scale", "doc"}}
-    if isinstance(plain.get("type"), str) and plain["type"] in _PROMOTIONS | {"bytes": 0, "null": 0}:
+    if isinstance(plain.get("type"), str) and plain["type"] in {*_PROMOTIONS, "bytes", "null"}:
         return plain["type"]
     for part in ("type", "items", "values"):
         if part in plain:

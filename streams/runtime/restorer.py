@@ -88,7 +88,7 @@ class Restorer:
             else:
                 store.close()
         except StoreUnavailable as error:
-            log.error("state not saved; the journal has it", partition=partition, error=str(error))
+            log.warning("state not saved; the journal has it", partition=partition, error=str(error))
 
     def flush(self, metrics: WorkerMetrics) -> None:
         """Checkpoint: bound what a crash would have to replay."""

@@ -1,17 +1,18 @@
 """One pipeline in one worker: batches to effects (agent), effects to commits (sink), and who owns which partition.
 
-The engine and the committer are synchronous; each runs in a thread of its own, so that the next micro-batch is processed
-while a commit is in flight. Everything else happens on the event loop. `_turn` is held from the moment a micro-batch is
-processed until its effects are written: between the two, state is ahead of the outputs, and nothing may be committed.
+The engine and the committer are synchronous; each runs in a thread of its own, so that the next micro-batch is
+processed while a commit is in flight. Everything else happens on the event loop. `_turn` is held from the moment a
+micro-batch is processed until its effects are written: between the two, state is ahead of the outputs, and nothing may
+be committed.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import structlog
@@ -334,8 +335,8 @@ class PipelineRunner:
         """Drop everything that is not committed."""
         self._bounded(self._abandon(partitions), "abandon")
 
-    def _bounded(self, work: "asyncio.Future[None] | object", what: str) -> None:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)  # type: ignore[arg-type]
+    def _bounded(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             future.result(REVOKE_TIMEOUT_MS / 1000)
         except FutureTimeoutError:

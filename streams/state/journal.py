@@ -1,13 +1,13 @@
 """Journal codec: the changes of dedup and reorder state in one commit cycle of one partition, packed into few records.
 
-A record holds columns, little-endian, behind a fixed header. A cycle that would exceed the size of a record is split into
-parts; they are written in one transaction, so they are seen together or not at all.
+A record holds columns, little-endian, behind a fixed header. A cycle that would exceed the size of a record is split
+into parts; they are written in one transaction, so they are seen together or not at all.
 """
 
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -154,7 +154,7 @@ def _unpack(data: memoryview) -> JournalEntry:
         raise JournalCorrupted("another format")
     at = _HEADER.size
 
-    def numbers(dtype: str, count: int) -> np.ndarray:  # type: ignore[type-arg]
+    def numbers(dtype: str, count: int) -> Any:
         nonlocal at
         column = np.frombuffer(data, dtype=dtype, count=count, offset=at)
         at += column.nbytes

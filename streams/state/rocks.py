@@ -90,13 +90,17 @@ class RocksStore:
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """All pairs whose key begins with `prefix`, in key order."""
         end = prefix_end(prefix)
+        rows = self._db.iter()
         try:
-            for key, value in self._db.items(from_key=prefix):
-                if key >= end:
-                    return
-                yield key, value
+            rows.seek(prefix)
+            while rows.valid() and (key := rows.key()) < end:
+                yield key, rows.value()
+                rows.next()
+            rows.status()  # at a corrupt block an iterator becomes invalid as it does at the end: only this tells
         except Exception as error:
             raise _translated(error) from error
+        finally:
+            del rows  # it holds the database open, and a traceback would hold it
 
     def write(self, batch: WriteBatch) -> None:
         """Apply atomically; survives a crash of the process only after `flush`."""
@@ -129,17 +133,24 @@ class RocksStore:
         finally:
             self._db.close()
 
+    def abandon(self) -> None:
+        """Release the database and its lock as they are: what is not sound is not written to."""
+        self._db.close()
+
 
 def open_or_quarantine(path: Path, memory: RocksMemory) -> RocksStore:
     """Open the store; one that is not sound is moved aside (kept for a look) and replaced by an empty one.
 
     An empty store is rebuilt from Kafka by the restore that follows, so nothing that is corrupt is ever served.
     """
+    store = None
     try:
         store = RocksStore(path, memory)
         for _ in store.scan(b""):  # reads and checks every block's checksum
             pass
     except StoreCorrupted as error:
+        if store is not None:
+            store.abandon()
         quarantine(path, str(error))
         return RocksStore(path, memory)
     return store

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from streams.limits import DEDUP_BUCKET_MS, DEDUP_PAGE_IDS
-from streams.operators.columns import Bools, Int64
+from streams.operators.columns import Bools, Int64, UInt64
 from streams.operators.identity import event_time_of, mix
 from streams.state.journal import Ids
 from streams.state.layout import SPILLED_IDS
@@ -92,7 +92,7 @@ class SpilledIds:
             del self._runs[bucket]
         batch.delete_ranges.append((SPILLED_IDS, SPILLED_IDS + _KEY.pack(bucket_min, 0, 0, 0)))
 
-    def _put_pages(self, batch: WriteBatch, bucket: int, bits: int, pages: Int64, words: np.ndarray) -> None:  # type: ignore[type-arg]
+    def _put_pages(self, batch: WriteBatch, bucket: int, bits: int, pages: Int64, words: UInt64) -> None:
         edges = np.flatnonzero(np.concatenate([[True], pages[1:] != pages[:-1]])).tolist()
         for first, last in zip(edges, [*edges[1:], len(pages)], strict=True):
             key = SPILLED_IDS + _KEY.pack(bucket, self._run_next, bits, int(pages[first]))

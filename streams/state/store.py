@@ -14,11 +14,11 @@ class WriteBatch:
     puts: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
-class StoreCorrupted(Exception):  # noqa: N818 - names what is the case
+class StoreCorrupted(Exception):
     """What is on disk is not what was written: it must not be served, only rebuilt from Kafka."""
 
 
-class StoreUnavailable(Exception):  # noqa: N818 - names what is the case
+class StoreUnavailable(Exception):
     """The disk refuses (full, read-only): nothing was applied; waiting and trying again may help."""
 
 

@@ -1,12 +1,12 @@
 """One seeded simulation: fill a log, let workers live and die over it, then compare everything with the model."""
 
+import io
+import json
 import random
 from collections import Counter
 from dataclasses import dataclass
 
 import fastavro
-import io
-import json
 
 from loadtest.oracle.model import Event, PartitionModel, Reject, compare_rows
 from streams.pipelines.gps import GPS
