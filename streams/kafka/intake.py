@@ -7,6 +7,7 @@ Assigned partitions start paused: they are consumed only once their state is res
 import operator
 import queue
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
@@ -15,7 +16,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.errors import FencedError, StreamsError
-from streams.kafka.admin import librdkafka_log
+from streams.kafka.admin import described, librdkafka_log
 from streams.limits import BATCH_RECORDS_MAX, BATCH_WAIT_MS
 from streams.operators.columns import Records
 from streams.settings import Settings
@@ -25,7 +26,7 @@ log = structlog.get_logger(__name__)
 SESSION_TIMEOUT_MS: Final = 10_000
 """A dead worker's partitions are given to others after this."""
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
-_SEEK_TIMEOUT_S: Final = 10.0
+_SEEK_TIMEOUT_S: Final = 5.0
 _TIMESTAMP_MS: Final = operator.itemgetter(1)
 
 
@@ -49,6 +50,7 @@ class Intake:
         self._source = source
         self._ownership = ownership
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._pending: deque[Callable[[], None]] = deque()
         self._started: dict[int, int] = {}
         """Consumed partitions and the least offset that is new to them."""
         self._paused: frozenset[int] = frozenset()
@@ -107,14 +109,25 @@ class Intake:
             StreamsError: the consumer is of no more use.
 
         """
-        while not self._commands.empty():
-            self._commands.get()()
+        self._obey()
         try:
             messages = self.consumer.consume(BATCH_RECORDS_MAX, BATCH_WAIT_MS / 1000)
         except KafkaException as error:
             raise self._broken(error.args[0]) from None
         records = self._records(messages) if messages else None
         return records, {p: since for p, since in self._at_end_since_ms.items() if p in self._started}
+
+    def _obey(self) -> None:
+        """Carry out what other threads asked for, in order; what the broker does not answer now is tried again."""
+        while not self._commands.empty():
+            self._pending.append(self._commands.get())
+        while self._pending:
+            try:
+                self._pending[0]()
+            except KafkaException as error:
+                log.warning("the broker does not answer the consumer; trying again", error=described(error))
+                return
+            self._pending.popleft()
 
     def close(self) -> None:
         """Leave the assignment (the group keeps our place for `SESSION_TIMEOUT_MS`); calls `revoked`."""
