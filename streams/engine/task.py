@@ -98,6 +98,7 @@ class PartitionTask:
             watermark = watermarks(
                 events.event_time, events.timestamp_ms, start=self.watermark, lateness_ms=config.lateness_ms
             )
+            watermark_end = int(watermark[-1])  # of all records: a copy, too, says how late it is
             late: list[LateEvents] = []
             beyond = events.event_time < watermark - config.horizon_ms
             if beyond.any():
@@ -109,7 +110,6 @@ class PartitionTask:
             duplicates = checked - int(np.count_nonzero(new))
             if duplicates:
                 events, watermark = events.take(new), watermark[new]
-        watermark_end = max(self.watermark, int(watermark[-1])) if len(watermark) else self.watermark
         with stopwatch("reorder"):
             released = self._reorder(events, watermark, watermark_end, late)
         if released is not None:

@@ -1,0 +1,260 @@
+"""The task of one partition against the oracle's model: any log, cut into batches and cycles in any way."""
+
+import uuid
+from contextlib import nullcontext
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from loadtest.oracle.model import Event, PartitionModel, compare_rows
+from streams.engine.task import PartitionTask, TaskConfig, Written
+from streams.operators.columns import Events, objects
+from streams.operators.identity import id_words, time_word
+from streams.operators.vehicle_state import VehicleState
+from streams.pipelines.gps import GPS
+from streams.state.layout import LAST_DUE, MARKER, aggregate_prefix
+from streams.state.memory import MemoryStore
+
+AGGREGATE = VehicleState()
+DEVICES = ("a", "b", "c")
+UUIDS = tuple(str(uuid.UUID(int=number << 100 | number)) for number in range(4))
+SPEEDS = (None, -0.0, 0.0, 2.99, 3.0, 55.123, 120.004, -1.0)
+
+
+def _event(times):
+    """Few devices, ids and sequences, so that ties and duplicates are common; clocks behind and ahead of the broker."""
+    return st.builds(
+        lambda device, event_id, sequence, time, skew, place, speed: Event(
+            offset=0,
+            timestamp_ms=max(time + skew, 0),
+            key=device.encode(),
+            event_id=event_id,
+            device_id=device,
+            sequence=sequence,
+            event_time_ms=time,
+            latitude=place[0],
+            longitude=place[1],
+            speed_kmh=speed,
+            raw=b"",
+        ),
+        st.sampled_from(DEVICES),
+        st.sampled_from(UUIDS) | st.text("xyé", min_size=1, max_size=3),
+        st.integers(0, 3),
+        times,
+        st.sampled_from((0, 0, 1, 20, -1, -5, -30)),
+        st.tuples(st.floats(-90, 90), st.floats(-180, 180)),
+        st.sampled_from(SPEEDS),
+    )
+
+
+@st.composite
+def _logs(draw):
+    """Events, a quarter of them sent again: the same event, at another time of the broker's."""
+    log = []
+    for event in draw(st.lists(_event(st.integers(0, 60)), max_size=30)):
+        if log and draw(st.integers(0, 3)) == 0:
+            again = draw(st.sampled_from(log))
+            log.append(again._replace(timestamp_ms=draw(st.integers(0, 80))))
+        log.append(event)
+    return numbered(*log)
+
+
+def numbered(*events):
+    return [event._replace(offset=i, raw=b"%d" % i) for i, event in enumerate(events)]
+
+
+LOGS = _logs()
+LIMITS = st.tuples(st.sampled_from((0, 1, 5, 20)), st.sampled_from((0, 3, 25, 10**6)))
+
+
+def columns(log, first=0):
+    """The events as decode gives them."""
+    text = pa.array([event.event_id for event in log], pa.string())
+    offsets = np.frombuffer(text.buffers()[1], dtype=np.int32)[: len(log) + 1].astype(np.int64)
+    data = np.frombuffer(text.buffers()[2], dtype=np.uint8) if len(log) else np.empty(0, np.uint8)
+    ids = objects([event.event_id.encode() for event in log])
+    hi, lo, digest = id_words(data, offsets, ids)
+    time = np.array([event.event_time_ms for event in log], dtype=np.int64)
+    unknown = float("nan")
+    return Events(
+        row=np.arange(len(log)),
+        timestamp_ms=np.array([event.timestamp_ms for event in log], dtype=np.int64),
+        event_time=time,
+        sequence=np.array([event.sequence for event in log], dtype=np.int64),
+        event_id=ids,
+        id_hi=hi,
+        id_lo=lo,
+        id_word=time_word(time, digest),
+        key=objects([event.key for event in log]),
+        value=objects([event.raw for event in log]),
+        headers=None,
+        payload=np.array(
+            [
+                [event.latitude for event in log],
+                [event.longitude for event in log],
+                [unknown if event.speed_kmh is None else event.speed_kmh for event in log],
+                [unknown] * len(log),
+            ]
+        ),
+        slot=np.full(len(log), -1, dtype=np.int64),
+    )
+
+
+class Run:
+    """A task over a log, and what came of it."""
+
+    def __init__(self, limits):
+        lateness_ms, horizon_ms = limits
+        config = TaskConfig(GPS, (AGGREGATE,), lateness_ms, horizon_ms, lambda _: nullcontext(), lambda _: 0)
+        self.store = MemoryStore()
+        self.task = PartitionTask(config, 0, self.store, None)
+        self.clean, self.late, self.duplicates = {}, [], 0
+        self.journal_next = 0
+
+    def take(self, effects):
+        if effects.clean is not None:
+            for key, value in zip(effects.clean.key, effects.clean.value, strict=True):
+                self.clean.setdefault(key, []).append(value)
+        for late in effects.late:
+            reason = "beyond_horizon" if late.beyond_horizon else "late"
+            self.late += [(int(v), reason, by) for v, by in zip(late.events.value, late.by_ms.tolist(), strict=True)]
+        self.duplicates += effects.duplicates
+
+    def feed(self, events):
+        self.take(self.task.on_batch(columns(events), events[-1].offset + 1))
+
+    def cycle(self):
+        commit = self.task.close_cycle()
+        if commit is None:
+            return
+        first, self.journal_next = self.journal_next, self.journal_next + len(commit.journal)
+        self.task.applied(commit, Written(first, self.journal_next, {}))
+
+    def end(self):
+        self.take(self.task.on_idle(10**9))
+        self.cycle()
+        return self
+
+    @property
+    def rows(self):
+        prefix = aggregate_prefix(0)
+        return {key[len(prefix) :]: value for key, value in self.store.scan(prefix)}
+
+    @property
+    def table(self):
+        keys = sorted(self.rows)
+        if not keys:
+            return {}
+        state = np.array([np.frombuffer(self.rows[key], AGGREGATE.dtype)[0] for key in keys], AGGREGATE.dtype)
+        batch = AGGREGATE.table(objects(keys), state)
+        for position, field in enumerate(batch.schema):
+            if pa.types.is_timestamp(field.type):
+                batch = batch.set_column(position, field.name, batch.column(position).cast(pa.int64()))
+        return {row["device_id"]: row for row in batch.to_pylist()}
+
+    def results(self):
+        return self.clean, sorted(self.late), self.duplicates, self.rows
+
+
+def at_once(limits, log):
+    run = Run(limits)
+    if log:
+        run.feed(log)
+    return run.end()
+
+
+def one_by_one(limits, log):
+    run = Run(limits)
+    for event in log:
+        run.feed([event])
+        run.cycle()
+    return run.end()
+
+
+def modelled(limits, log):
+    model = PartitionModel(*limits, 10**9, 1 << 20)
+    for event in log:
+        model.feed(event)
+    model.idle(10**9)
+    return model
+
+
+def assert_as_modelled(run, model):
+    expected = {}
+    for event in model.clean:
+        expected.setdefault(event.key, []).append(event.raw)
+    assert run.clean == expected
+    assert sorted(run.late) == sorted((late.event.offset, late.reason, late.by_ms) for late in model.late)
+    assert run.duplicates == len(model.duplicates)
+    assert run.table.keys() == model.table.keys()
+    for device, row in model.table.items():
+        assert compare_rows(row, run.table[device]) == []
+
+
+def simple(event_id, time, timestamp, device="a"):
+    return Event(0, timestamp, device.encode(), event_id, device, 0, time, 1, 2, 3.0, b"")
+
+
+QUICK = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+RETRANSMITTED = numbered(simple("x", 50, 10), simple("x", 50, 50), simple("y", 40, 40))
+"""A clock ahead of the broker's: the copy of an event moves the watermark more than the event itself did."""
+
+
+@QUICK
+@given(LIMITS, LOGS)
+@example((0, 10**6), RETRANSMITTED)
+def test_a_whole_log_in_one_batch_does_what_the_model_says(limits, log):
+    assert_as_modelled(at_once(limits, log), modelled(limits, log))
+
+
+@QUICK
+@given(LIMITS, LOGS)
+@example((0, 10**6), RETRANSMITTED)
+@example((5, 10**6), RETRANSMITTED)
+def test_batches_of_one_and_one_batch_of_all_agree_bit_for_bit(limits, log):
+    assert one_by_one(limits, log).results() == at_once(limits, log).results()
+
+
+@QUICK
+@given(LIMITS, LOGS, st.data())
+def test_batches_cycles_and_spills_anywhere_change_nothing(limits, log, data):
+    run = Run(limits)
+    at = 0
+    while at < len(log):
+        count = data.draw(st.integers(1, len(log) - at), label="batch")
+        run.feed(log[at : at + count])
+        at += count
+        if data.draw(st.booleans(), label="commit"):
+            run.cycle()
+            if data.draw(st.booleans(), label="spill"):
+                run.task.spill(
+                    ids_below=data.draw(st.sampled_from((0, 10, 40, 10**9)), label="ids below"),
+                    held_events_keep=data.draw(st.sampled_from((0, 1, 3, 10**6)), label="keep"),
+                    keep_keys=data.draw(st.booleans(), label="keep keys"),
+                )
+    run.end()
+    assert_as_modelled(run, modelled(limits, log))
+    assert run.results() == at_once(limits, log).results()
+
+
+@QUICK
+@given(LIMITS, LOGS)
+def test_the_marker_and_the_last_due_rows_are_those_of_the_log(limits, log):
+    run = at_once(limits, log)
+    if not log:
+        assert run.store.get_many([MARKER]) == [None]
+        return
+    assert run.task.marker.offset_next == len(log)
+    assert {key[1:] for key, _ in run.store.scan(LAST_DUE)} == run.clean.keys()
+    assert run.task.is_settled
+
+
+@QUICK
+@given(LIMITS, LOGS)
+def test_every_event_is_accounted_for_once(limits, log):
+    run = one_by_one(limits, log)
+    placed = [int(value) for values in run.clean.values() for value in values] + [offset for offset, *_ in run.late]
+    assert len(placed) == len(set(placed))
+    assert len(placed) + run.duplicates == len(log)
