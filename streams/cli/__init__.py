@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from streams import __version__
+from streams.cli.demo import demo
 from streams.cli.ingest import ingest_app
 from streams.cli.local import local_app
 from streams.cli.output import Format, FormatOption, echo_json
@@ -31,6 +32,7 @@ app.add_typer(schemas_app, name="schemas")
 app.add_typer(ingest_app, name="ingest")
 
 app.command("worker")(worker)
+app.command("demo")(demo)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,138 @@
+"""What the demo feeds: the committed sample of real positions, then simulated traffic until it is stopped."""
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import streams
+from streams.demo.child import Child
+from streams.demo.interrupts import Interrupts
+from streams.errors import StreamsError
+from streams.ingest import IngestProgress, IngestResult, ingest_file
+from streams.pipelines.declaration import Pipeline
+from streams.settings import Settings
+
+CHECKOUT: Final = Path(streams.__file__).resolve().parent.parent
+SAMPLE: Final = Path("loadtest/data/positions-real.parquet")
+REAL_RATE: Final = 20_000
+"""Real positions a second: fast, yet slow enough to be watched."""
+STOP_S_MAX: Final = 30.0
+
+
+def find_sample() -> Path:
+    """Path of the sample of real positions.
+
+    Raises:
+        StreamsError: this is not a checkout of the repository.
+
+    """
+    path = CHECKOUT / SAMPLE
+    if not path.is_file():
+        raise StreamsError(
+            f"{path} is missing: the demo feeds real positions that only a checkout of the repository has; "
+            "clone it, then `make run`"
+        )
+    return path
+
+
+class _Stopped(StreamsError):
+    """The feeder is asked to stop."""
+
+
+class Feeder:
+    """Feeds the source topic of a pipeline; the caller looks in with `check` from time to time.
+
+    The real positions span 17 hours; their times are moved so that the newest is now. Simulated traffic starts when all
+    are in, with event times from that moment on and devices of its own: the watermark only ever moves forward.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pipeline: Pipeline,
+        *,
+        rate: int,
+        log: Path,
+        environment: Mapping[str, str],
+        interrupts: Interrupts,
+    ) -> None:
+        self._settings = settings
+        self._pipeline = pipeline
+        self._rate = rate
+        self._sample = find_sample()
+        # Another run's drives would begin elsewhere: trucks of another name, or their odometers would jump.
+        now = datetime.now().astimezone()
+        self.device_prefix = f"truck-{now:%H%M}-"
+        arguments = ["--rate", str(rate), "--device-prefix", self.device_prefix, "--seed", str(int(now.timestamp()))]
+        self._traffic = Child(
+            "the simulated traffic",
+            ["-m", "loadtest.fleet", *arguments],
+            log=log,
+            environment=environment,
+            interrupts=interrupts,
+        )
+        self._stop = threading.Event()
+        self._thread = ThreadPoolExecutor(1, "demo-feeder")
+        self._progress: IngestProgress | None = None
+        self._ingest: Future[IngestResult] | None = None
+        self.real: IngestResult | None = None
+        """What became of the real positions, once that is known."""
+
+    def start(self) -> None:
+        """Begin with the real positions, in the background."""
+        self._ingest = self._thread.submit(
+            ingest_file,
+            self._settings,
+            self._sample,
+            self._pipeline.source,
+            rebase_time=True,
+            rate=REAL_RATE,
+            progress=self._note,
+        )
+
+    def check(self) -> None:
+        """Start the simulated traffic when its turn has come.
+
+        Raises:
+            StreamsError: feeding has failed; the message says why.
+
+        """
+        if self.real is None and self._ingest is not None and self._ingest.done():
+            self.real = self._ingest.result()
+            self._traffic.start()
+        self._traffic.check()
+
+    def describe(self) -> str:
+        """What is being fed now."""
+        if self.real is not None:
+            before = "the real positions came in an earlier run; " if not self.real.sent else ""
+            return f"{before}simulated traffic, {self._rate:,} records a second"
+        if self._progress is None or self._progress.phase != "sending":
+            return "real positions: reading the sample"
+        return f"real positions: {self._progress.rows:,} ({self._progress.part_done:.0%}), {REAL_RATE:,} a second"
+
+    def describe_all(self) -> str:
+        """What was fed in all."""
+        if self.real is None:
+            return "real positions, not yet all of them" if self._progress else "nothing"
+        real = f"{self.real.sent:,} real positions" if self.real.sent else "real positions in an earlier run"
+        return f"{real}, then simulated traffic at {self._rate:,} records a second"
+
+    def stop(self) -> None:
+        """Stop feeding; what was sent stays, and the next run goes on behind it."""
+        self._stop.set()
+        self._traffic.stop()
+        if self._ingest is not None:
+            deadline = time.monotonic() + STOP_S_MAX
+            while not self._ingest.done() and time.monotonic() < deadline:
+                time.sleep(0.05)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _note(self, progress: IngestProgress) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+        self._progress = progress

@@ -1,0 +1,150 @@
+"""What the topics say: how far the group is behind, and the rows of a few vehicles as any consumer sees them."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Final, Self
+
+import fastavro
+from confluent_kafka import OFFSET_END, Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but the stubs do not re-export them
+    AdminClient,
+    OffsetSpec,
+)
+
+from confluent_kafka import IsolationLevel  # isort: skip
+
+from streams.errors import StreamsError
+from streams.kafka.admin import librdkafka_log
+from streams.settings import Settings
+
+REQUEST_TIMEOUT_S: Final = 3.0
+ROWS_MAX: Final = 20_000
+"""Rows read at once; the rest waits for the next look."""
+FRAME_BYTES: Final = 5
+REAL_SHOWN: Final = 3
+SIMULATED_SHOWN: Final = 4
+STOPPED_SHOWN: Final = 1
+"""Of the simulated ones: places kept for vehicles that stood still when they were chosen."""
+
+
+class LagProbe:
+    """How many records of a topic a group has not committed: last stable offset minus committed offset."""
+
+    def __init__(self, client: AdminClient, group: str, topic: str, partitions: int) -> None:
+        self._client = client
+        self._group = group
+        self._ends: Any = {
+            TopicPartition(topic, number): OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            for number in range(partitions)
+        }
+        self._topic = topic
+
+    def sample(self) -> dict[int, int] | None:
+        """Lag by partition; None when Kafka does not answer in time."""
+        try:
+            asked = self._client.list_offsets(
+                self._ends, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_TIMEOUT_S
+            )
+            ends = {each.partition: future.result(REQUEST_TIMEOUT_S).offset for each, future in asked.items()}
+            group = [ConsumerGroupTopicPartitions(self._group)]
+            found = self._client.list_consumer_group_offsets(group, request_timeout=REQUEST_TIMEOUT_S)
+            rows = found[self._group].result(REQUEST_TIMEOUT_S).topic_partitions
+        except (KafkaException, TimeoutError):
+            return None
+        committed = {row.partition: max(0, row.offset) for row in rows if row.topic == self._topic}
+        return {number: max(0, end - committed.get(number, 0)) for number, end in sorted(ends.items())}
+
+
+@dataclass(frozen=True, slots=True)
+class Vehicle:
+    """A row of the vehicle table."""
+
+    device: str
+    events: int
+    odometer_km: float
+    speed_mean_kmh: float | None
+    speed_max_kmh: float | None
+    last_seen: datetime
+    stopped_since: datetime | None
+
+
+class VehicleWatch:
+    """The newest rows of a few vehicles, read_committed: the first real ones to show up, and a few simulated ones.
+
+    It sees what is written from its creation on.
+    """
+
+    def __init__(
+        self, settings: Settings, topic: str, partitions: int, schema: Mapping[str, Any], simulated_prefix: str
+    ) -> None:
+        self._consumer = Consumer(
+            {
+                **settings.kafka_client_config(),
+                "client.id": "streams-demo",
+                "group.id": "streams-demo",  # required by the client; it neither joins nor commits
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+            },
+            logger=librdkafka_log,
+        )
+        self._schema = fastavro.parse_schema(dict(schema))
+        self._prefix = simulated_prefix.encode()
+        self._shown: dict[bytes, Vehicle] = {}
+        self._consumer.assign([TopicPartition(topic, number, OFFSET_END) for number in range(partitions)])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._consumer.close()
+
+    def sample(self) -> tuple[Vehicle, ...]:
+        """Take in the rows that have come; real vehicles first, then by name.
+
+        Raises:
+            StreamsError: the table cannot be read.
+
+        """
+        newest: dict[bytes, bytes] = {}
+        try:
+            messages = self._consumer.consume(ROWS_MAX, 0.0)
+        except KafkaException as error:
+            raise StreamsError(f"reading the vehicle table: {error}") from None
+        for message in messages:
+            key, value = message.key(), message.value()
+            if message.error() is None and isinstance(key, bytes) and isinstance(value, bytes):
+                newest[key] = value
+        for key, value in newest.items():
+            if key in self._shown:
+                self._shown[key] = self._decode(value)
+            elif self._places_left(simulated=key.startswith(self._prefix)):
+                vehicle = self._decode(value)
+                if self._is_wanted(vehicle, simulated=key.startswith(self._prefix)):
+                    self._shown[key] = vehicle
+        return tuple(
+            sorted(self._shown.values(), key=lambda one: (one.device.encode().startswith(self._prefix), one.device))
+        )
+
+    def _places_left(self, *, simulated: bool) -> int:
+        taken = sum(key.startswith(self._prefix) == simulated for key in self._shown)
+        return (SIMULATED_SHOWN if simulated else REAL_SHOWN) - taken
+
+    def _is_wanted(self, vehicle: Vehicle, *, simulated: bool) -> bool:
+        return not simulated or vehicle.stopped_since is not None or self._places_left(simulated=True) > STOPPED_SHOWN
+
+    def _decode(self, value: bytes) -> Vehicle:
+        row: Any = fastavro.schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), self._schema, None)
+        return Vehicle(
+            row["device_id"],
+            row["events"],
+            row["odometer_km"],
+            row["speed_mean_kmh"],
+            row["speed_max_kmh"],
+            row["last_event_time"],
+            row["stopped_since"],
+        )
