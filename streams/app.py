@@ -5,6 +5,7 @@ and assignor are off: `BootStrategy` is its documented way to say so.
 """
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -35,6 +36,7 @@ log = structlog.get_logger(__name__)
 _SWITCH_INTERVAL_S: Final = 0.0005
 """Native code gives the interpreter lock back and wants it again many times per micro-batch; at Python's default of
 5 ms each time costs that much waiting for the thread that turns records into columns."""
+_GC_ALLOCATIONS: Final = 100_000
 _CACHE_SHARE: Final = 1 / 16
 FAILPOINT_VARIABLE: Final = "STREAMS_FAILPOINT"
 """`step:n`: the process kills itself when it reaches this step of the commit cycle for the n-th time. For tests."""
@@ -92,6 +94,10 @@ class WorkerProcess:
 
         """
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        # Every record is a few tracked objects that die with their batch: at Python's threshold of 700 the collector
+        # would run some 100 times for each batch, over everything that lives longer.
+        gc.freeze()
+        gc.set_threshold(_GC_ALLOCATIONS, 20, 50)
         self.app.flow_control.resume()
         self.app.service(_service("Lifecycle", self._start, self._stop))
         for pipeline in self._pipelines:

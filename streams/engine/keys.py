@@ -65,9 +65,9 @@ class KeyIndex:
             rows = self._rows[table]
             rows[segments.slot] = aggregate.fold(rows[segments.slot], segments)
         last = segments.end
-        self._due_time[segments.slot] = segments.events.event_time[last]
-        self._due_sequence[segments.slot] = segments.events.sequence[last]
-        self._due_id[segments.slot] = segments.events.event_id[last]
+        self._due_time[segments.slot] = segments.event_time[last]
+        self._due_sequence[segments.slot] = segments.sequence[last]
+        self._due_id[segments.slot] = segments.last_id
         self._dirty[segments.slot] = True
 
     def take_changed(self) -> "ChangedKeys":

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from streams.operators.columns import Events, Int64, Objects
+from streams.operators.columns import Events, Float64, Int64, Objects
 
 Rows = np.ndarray[Any, Any]
 """Structured array of an aggregate's dtype."""
@@ -19,15 +19,19 @@ Rows = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """Events sorted by key, then in order: one segment per key."""
+    """Events sorted by key, then in order: one segment per key. Only the columns that folds read are sorted."""
 
-    events: Events
+    event_time: Int64
+    sequence: Int64
+    payload: Float64
     start: Int64
     """First row of each segment."""
     end: Int64
     """Last row of each segment, inclusive."""
     slot: Int64
     """Slot of each segment's key; each occurs once."""
+    last_id: Objects
+    """Id of each segment's last event."""
 
     @staticmethod
     def of(events: Events) -> "Segments":
@@ -35,11 +39,20 @@ class Segments:
         slots = events.slot
         # numpy sorts 16-bit integers by radix: an order of magnitude faster than a comparison sort.
         sortable = slots.astype(np.uint16) if int(slots.max()) < 1 << 16 else slots
-        ordered = events.take(np.argsort(sortable, kind="stable"))
-        change = np.flatnonzero(ordered.slot[1:] != ordered.slot[:-1])
+        order = np.argsort(sortable, kind="stable")
+        sorted_slots = slots.take(order)
+        change = np.flatnonzero(sorted_slots[1:] != sorted_slots[:-1])
         start = np.concatenate([[0], change + 1])
-        end = np.concatenate([change, [len(ordered) - 1]])
-        return Segments(ordered, start, end, ordered.slot[start])
+        end = np.concatenate([change, [len(order) - 1]])
+        return Segments(
+            event_time=events.event_time.take(order),
+            sequence=events.sequence.take(order),
+            payload=events.payload.take(order, axis=1),
+            start=start,
+            end=end,
+            slot=sorted_slots[start],
+            last_id=events.event_id[order[end]],
+        )
 
 
 class Aggregate(Protocol):

@@ -3,7 +3,7 @@
 Both are columnar: one array per attribute, all of one length, in log order unless said otherwise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -103,23 +103,13 @@ class Events:
     def __len__(self) -> int:
         return len(self.event_time)
 
-    def take(self, rows: Any) -> "Events":
+    def take(self, rows: Int64 | Bools | slice) -> "Events":
         """Events at `rows` (indices, mask or slice), in that order."""
-        return Events(
-            self.row[rows],
-            self.timestamp_ms[rows],
-            self.event_time[rows],
-            self.sequence[rows],
-            self.event_id[rows],
-            self.id_hi[rows],
-            self.id_lo[rows],
-            self.id_word[rows],
-            self.key[rows],
-            self.value[rows],
-            None if self.headers is None else self.headers[rows],
-            self.payload[:, rows],
-            self.slot[rows],
-        )
+        if isinstance(rows, slice):
+            return Events(*(_each(self, lambda column: column[..., rows])))
+        # One look at a mask for all columns; `take` is twice as fast as indexing.
+        index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        return Events(*(_each(self, lambda column: column.take(index, axis=-1))))
 
     def with_slots(self, slots: Int64) -> "Events":
         """The same events with other slots."""
@@ -146,3 +136,13 @@ class Events:
             axis = 1 if column.name == "payload" else 0
             columns[column.name] = np.concatenate([getattr(part, column.name) for part in parts], axis=axis)
         return Events(**columns)
+
+
+def _each(events: Events, pick: Callable[[Any], Any]) -> Iterator[Any]:
+    """Every column through `pick`, in the order of the fields."""
+    for name in _COLUMNS:
+        column = getattr(events, name)
+        yield None if column is None else pick(column)
+
+
+_COLUMNS = tuple(column.name for column in fields(Events))

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyruhvro
 
 from streams.limits import ID_BYTES_MAX
-from streams.operators.columns import Bools, Events, Float64, Headers, Int64, Records, UInt64, objects
+from streams.operators.columns import Bools, Events, Float64, Headers, Int64, Objects, Records, UInt64, objects
 from streams.operators.identity import EVENT_TIME_MAX, id_words, time_word
 from streams.operators.rejects import Reason, Reject
 from streams.operators.resolve import Plan
@@ -184,7 +184,7 @@ class Decoder:
     def _validated(self, records: Records, fields: _Fields, rejects: list[Reject]) -> Events:
         rows = fields.rows
         timestamp = records.timestamp_ms[rows]
-        ids = objects(fields.event_id.cast(pa.binary()).to_numpy(zero_copy_only=False))
+        ids: Objects = fields.event_id.cast(pa.binary()).to_numpy(zero_copy_only=False)
         offsets = _offsets(fields.event_id)
         complaints = self._invalid(fields, np.diff(offsets))
         keys = (

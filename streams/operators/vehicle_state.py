@@ -41,18 +41,18 @@ class VehicleState:
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
         """Rows after the events of each segment."""
-        events, start, end = segments.events, segments.start, segments.end
-        latitude, longitude, speed = events.payload[0], events.payload[1], events.payload[2]
+        event_time, start, end = segments.event_time, segments.start, segments.end
+        latitude, longitude, speed = segments.payload[0], segments.payload[1], segments.payload[2]
         known_before = state["events"] > 0
         rows = state.copy()
         rows["events"] += end - start + 1
-        rows["first_event_time"] = np.where(known_before, state["first_event_time"], events.event_time[start])
-        rows["last_event_time"] = events.event_time[end]
-        rows["last_sequence"] = events.sequence[end]
+        rows["first_event_time"] = np.where(known_before, state["first_event_time"], event_time[start])
+        rows["last_event_time"] = event_time[end]
+        rows["last_sequence"] = segments.sequence[end]
         rows["latitude"], rows["longitude"] = latitude[end], longitude[end]
         rows["odometer_mm"] += _distances_mm(state, known_before, latitude, longitude, start)
         _fold_speed(rows, state, speed, start)
-        _fold_stops(rows, state, speed, events.event_time, start)
+        _fold_stops(rows, state, speed, event_time, start)
         return rows
 
     def table(self, keys: Objects, state: Rows) -> pa.RecordBatch:

@@ -97,12 +97,11 @@ def _split(entry: JournalEntry, bytes_max: int) -> Iterator[JournalEntry]:
     no_ids, no_held = Ids.concat([]), entry.held.take(slice(0, 0))
     no_due = DueRows(entry.due.key[:0], entry.due.event_time[:0], entry.due.sequence[:0], entry.due.event_id[:0])
     fixed = 8 * (6 + entry.held.payload.shape[0]) + 16
-    held_sizes = np.array(
-        [len(key) + len(value) + len(text) + fixed for key, value, text in zip(
-            entry.held.key, entry.held.value, entry.held.event_id, strict=True
-        )],
-        dtype=np.int64,
-    )  # fmt: skip
+    texts = (entry.held.key, entry.held.value, entry.held.event_id)
+    held_sizes: Int64 = fixed + sum(
+        (np.fromiter(map(len, column), np.int64, len(column)) for column in texts),
+        start=np.zeros(len(entry.held), dtype=np.int64),
+    )
     total = len(entry.ids) * _ID_BYTES + int(held_sizes.sum()) + 150 * len(entry.due)
     if total <= bytes_max:
         yield entry
