@@ -178,9 +178,8 @@ class Drain:
     events: int
     events_per_second: float
     """Between the first and the last committed progress."""
-    cpu_seconds: float
-    """Of the process, user and system, from its readiness to the last commit."""
     events_per_cpu_second: float
+    """By the CPU time of the process, user and system, all threads, from its readiness to the last commit."""
     rss_mb_max: float
 
 
@@ -208,15 +207,16 @@ def watch_drain(
     rss_mb_max = 0.0
     while True:
         time.sleep(SAMPLE_S if ready else SAMPLE_S / 5)
-        is_ready = ready is not None or subject.is_ready()
         cpu_s, rss_mb = subject.usage()
         rss_mb_max = max(rss_mb_max, rss_mb)
+        is_ready = ready is not None or subject.is_ready()
         now_s = time.monotonic()
         before, done = done, max(done, progress())
         if done != before:
             moved_s = now_s
         if ready is None and (is_ready or done):
-            ready = done, cpu_s
+            # As of before the question: a busy program may take a while to answer it.
+            ready = before, cpu_s
         if first is None and done:
             first = done, now_s
         if on_progress is not None:
@@ -232,7 +232,6 @@ def watch_drain(
     return Drain(
         events=events,
         events_per_second=(events - done_first) / max(now_s - first_s, SAMPLE_S),
-        cpu_seconds=cpu_used_s,
         events_per_cpu_second=(events - done_ready) / cpu_used_s,
         rss_mb_max=rss_mb_max,
     )
