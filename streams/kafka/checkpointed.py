@@ -14,6 +14,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any, Final
 
+import stamina
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from streams.errors import FencedError, StreamsError
@@ -24,11 +25,22 @@ from streams.settings import Settings
 
 REQUEST_TIMEOUT_S: Final = 30.0
 """Bound of each step towards the broker; a step that takes longer fails the run, which can be repeated."""
+ABORT_TIMEOUT_S: Final = 5.0
 QUEUE_MESSAGES_MAX: Final = 100_000
 QUEUE_KBYTES_MAX: Final = 131_072
 _FENCED_CODES: Final = frozenset(
     {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}  # noqa: SLF001 - public constant
 )
+
+_PASSING_CODES: Final = frozenset(
+    {
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+    }
+)
+"""What a broker answers while it is still reading its own topics after a start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +90,24 @@ class CheckpointedProducer:
         """Take over the name, settle what is open under it, and return its last checkpoint (None: there is none)."""
         try:
             self._producer.init_transactions(REQUEST_TIMEOUT_S)
-            (found,) = self._group.committed([self._checkpoint_at()], timeout=REQUEST_TIMEOUT_S)
+            for attempt in stamina.retry_context(
+                on=_is_passing,
+                attempts=None,
+                timeout=REQUEST_TIMEOUT_S,
+                wait_initial=0.1,
+                wait_max=2.0,
+                wait_jitter=0.5,
+            ):
+                with attempt:
+                    return self._checkpoint()
         except KafkaException as error:
             raise self._failed("starting", error) from None
+        raise AssertionError  # a retry context ends by return or by an exception
+
+    def _checkpoint(self) -> Checkpoint | None:
+        (found,) = self._group.committed([self._checkpoint_at()], timeout=REQUEST_TIMEOUT_S)
         if found.error is not None:
-            raise self._failed("reading the checkpoint", KafkaException(found.error))
+            raise KafkaException(found.error)
         return Checkpoint(found.offset, found.metadata or "") if found.offset >= 0 else None
 
     def send(self, keys: list[bytes], values: list[bytes]) -> None:
@@ -114,17 +139,23 @@ class CheckpointedProducer:
         self._open = False
 
     def close(self) -> None:
-        """Drop the open transaction, if any, and disconnect. Never raises for a broker that is gone."""
+        """Drop the open transaction, if any, and disconnect, within some seconds; never raises.
+
+        With a broker that is gone the transaction cannot be aborted: the broker does so after the transaction's
+        timeout, or the next `resume` does.
+        """
+        with contextlib.suppress(KafkaException):
+            self._group.close()
         if self._open:
-            with contextlib.suppress(KafkaException):
+            try:
                 self._producer.purge()
-                self._producer.abort_transaction(5.0)
-            self._open = False
+                self._producer.abort_transaction(ABORT_TIMEOUT_S)
+            except KafkaException as error:
+                if not error.args[0].fatal():
+                    return  # Producer.close() aborts first, and waits for that without a bound
         with contextlib.suppress(KafkaException), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a fenced producer says once more that it is
             self._producer.close()
-        with contextlib.suppress(KafkaException):
-            self._group.close()
 
     def _begin(self) -> None:
         if not self._open:
@@ -151,3 +182,8 @@ class CheckpointedProducer:
             f"{step} to {self._topic} at {self._settings.kafka_bootstrap_servers} failed: {described(error)}; "
             "what was not committed is not visible: run the same command again, it goes on from there"
         )
+
+
+def _is_passing(error: Exception) -> bool:
+    inner = error.args[0] if isinstance(error, KafkaException) else None
+    return isinstance(inner, KafkaError) and (inner.retriable() or inner.code() in _PASSING_CODES)
