@@ -136,14 +136,15 @@ class Intake:
     def _records(self, messages: list[Message]) -> Records | None:
         # `map` over unbound methods: a third less than a comprehension, and this runs for every record.
         errors = list(map(Message.error, messages))
-        if any(errors):
-            for message, error in zip(messages, errors, strict=True):
-                if error is not None:
-                    self._note(message, error)
+        notices = [(m, e) for m, e in zip(messages, errors, strict=True) if e is not None] if any(errors) else []
+        if notices:
             messages = [message for message, error in zip(messages, errors, strict=True) if error is None]
         partition = np.fromiter(map(Message.partition, messages), np.int64, len(messages))
         offset = np.fromiter(map(Message.offset, messages), np.int64, len(messages))
         keep = self._still_ours(partition, offset)
+        # Behind the records: a partition's end often comes in one call with its last records.
+        for message, error in notices:
+            self._note(message, error)
         if not keep.all():
             messages = [message for message, kept in zip(messages, keep.tolist(), strict=True) if kept]
             partition, offset = partition[keep], offset[keep]
@@ -177,7 +178,9 @@ class Intake:
 
     def _note(self, message: Message, error: KafkaError) -> None:
         if error.code() == _EOF:
-            self._at_end_since_ms.setdefault(int(message.partition() or 0), int(time.time() * 1000))
+            partition, end = int(message.partition() or 0), int(message.offset() or 0)
+            if partition in self._started and end >= self._started[partition]:
+                self._at_end_since_ms.setdefault(partition, int(time.time() * 1000))
         elif error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID:
             raise self._broken(error)
         elif error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:  # noqa: SLF001
