@@ -25,7 +25,7 @@ class FencedError(StreamsError):
     exit_status: ClassVar[int] = 3
 
 
-class FoundSomething(StreamsError):  # noqa: N818 - not a failure: the command ran, and the answer is "yes, there is"
+class FoundSomething(StreamsError):
     """The command ran and found what it looks for (drift, incompatibility, dead letters, lag)."""
 
     exit_status: ClassVar[int] = 100

@@ -5,6 +5,7 @@ of a file that holds it (as orchestrators mount secrets).
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,9 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streams.errors import UsageError
+
+
+_CREDENTIALS_IN_URL = re.compile(r"//[^/@]*@")
 
 
 class Settings(BaseSettings):
@@ -67,6 +71,7 @@ class Settings(BaseSettings):
         for name in type(self).model_fields:
             value = getattr(self, name)
             values[name.upper()] = value if isinstance(value, int) or value is None else str(value)
+        values["SCHEMA_REGISTRY_URL"] = _CREDENTIALS_IN_URL.sub("//**********@", self.schema_registry_url)
         return values
 
 
@@ -92,5 +97,6 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         where = str(first["loc"][0]).upper() if first["loc"] else "settings"
-        shown = "" if where in SECRETS or not first["loc"] else f" (got {first['input']!r})"
+        hidden = {*SECRETS, "SCHEMA_REGISTRY_URL"}
+        shown = "" if where in hidden or not first["loc"] else f" (got {first['input']!r})"
         raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}{shown}") from None

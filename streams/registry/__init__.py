@@ -1,0 +1,1 @@
+"""Schemas: the committed catalogue and the registry client."""

@@ -33,15 +33,15 @@ VERSION_NOT_FOUND: Final = 40402
 COMPATIBILITY_NOT_SET: Final = 40408
 
 
-class UnknownSchema(StreamsError):  # noqa: N818 - an answer of the registry, not a failure of it
+class UnknownSchema(StreamsError):
     """The registry answered: it has no such schema."""
 
 
-class RegistryUnavailable(StreamsError):  # noqa: N818 - a state to be waited out
+class RegistryUnavailable(StreamsError):
     """The registry did not answer, or not in a way that says anything about the schema."""
 
 
-class SchemaRefused(StreamsError):  # noqa: N818 - an answer of the registry, not a failure of it
+class SchemaRefused(StreamsError):
     """The registry answered: it does not accept this schema (incompatible, or not valid)."""
 
 
