@@ -11,6 +11,7 @@ from typing import Final
 import streams
 from streams.demo.child import Child
 from streams.demo.interrupts import Interrupts
+from streams.demo.topic_probes import SIMULATED
 from streams.errors import StreamsError
 from streams.ingest import IngestProgress, IngestResult, ingest_file
 from streams.pipelines.declaration import Pipeline
@@ -66,7 +67,7 @@ class Feeder:
         self._sample = find_sample()
         # Another run's drives would begin elsewhere: trucks of another name, or their odometers would jump.
         now = datetime.now().astimezone()
-        self.device_prefix = f"truck-{now:%H%M}-"
+        self.device_prefix = f"{SIMULATED}{now:%H%M}-"
         arguments = ["--rate", str(rate), "--device-prefix", self.device_prefix, "--seed", str(int(now.timestamp()))]
         self._traffic = Child(
             "the simulated traffic",
@@ -109,8 +110,8 @@ class Feeder:
     def describe(self) -> str:
         """What is being fed now."""
         if self.real is not None:
-            before = "the real positions came in an earlier run; " if not self.real.sent else ""
-            return f"{before}simulated traffic, {self._rate:,} records a second"
+            before = "" if self.real.sent else " (real positions: in an earlier run)"
+            return f"simulated, {self._rate:,} records a second{before}"
         if self._progress is None or self._progress.phase != "sending":
             return "real positions: reading the sample"
         return f"real positions: {self._progress.rows:,} ({self._progress.part_done:.0%}), {REAL_RATE:,} a second"
@@ -119,8 +120,8 @@ class Feeder:
         """What was fed in all."""
         if self.real is None:
             return "real positions, not yet all of them" if self._progress else "nothing"
-        real = f"{self.real.sent:,} real positions" if self.real.sent else "real positions in an earlier run"
-        return f"{real}, then simulated traffic at {self._rate:,} records a second"
+        real = f"{self.real.sent:,} real positions" if self.real.sent else "real positions (in an earlier run)"
+        return f"{real}, then simulated ones, {self._rate:,} a second"
 
     def stop(self) -> None:
         """Stop feeding; what was sent stays, and the next run goes on behind it."""

@@ -24,6 +24,8 @@ REQUEST_TIMEOUT_S: Final = 3.0
 ROWS_MAX: Final = 20_000
 """Rows read at once; the rest waits for the next look."""
 FRAME_BYTES: Final = 5
+SIMULATED: Final = "truck-"
+"""Device ids of simulated vehicles begin so, in every run."""
 REAL_SHOWN: Final = 3
 SIMULATED_SHOWN: Final = 4
 STOPPED_SHOWN: Final = 1
@@ -74,7 +76,7 @@ class Vehicle:
 class VehicleWatch:
     """The newest rows of a few vehicles, read_committed: the first real ones to show up, and a few simulated ones.
 
-    It sees what is written from its creation on.
+    It sees what is written from its creation on. Simulated vehicles of an earlier run are left out.
     """
 
     def __init__(
@@ -120,22 +122,27 @@ class VehicleWatch:
             if message.error() is None and isinstance(key, bytes) and isinstance(value, bytes):
                 newest[key] = value
         for key, value in newest.items():
-            if key in self._shown:
-                self._shown[key] = self._decode(value)
-            elif self._places_left(simulated=key.startswith(self._prefix)):
+            if key in self._shown or self._has_place_for(key):
                 vehicle = self._decode(value)
-                if self._is_wanted(vehicle, simulated=key.startswith(self._prefix)):
+                if key in self._shown or self._is_wanted(key, vehicle):
                     self._shown[key] = vehicle
         return tuple(
             sorted(self._shown.values(), key=lambda one: (one.device.encode().startswith(self._prefix), one.device))
         )
 
+    def _has_place_for(self, key: bytes) -> bool:
+        simulated = key.startswith(self._prefix)
+        earlier_run = not simulated and key.startswith(SIMULATED.encode())
+        return not earlier_run and self._places_left(simulated=simulated) > 0
+
+    def _is_wanted(self, key: bytes, vehicle: Vehicle) -> bool:
+        if not key.startswith(self._prefix) or vehicle.stopped_since is not None:
+            return True
+        return self._places_left(simulated=True) > STOPPED_SHOWN
+
     def _places_left(self, *, simulated: bool) -> int:
         taken = sum(key.startswith(self._prefix) == simulated for key in self._shown)
         return (SIMULATED_SHOWN if simulated else REAL_SHOWN) - taken
-
-    def _is_wanted(self, vehicle: Vehicle, *, simulated: bool) -> bool:
-        return not simulated or vehicle.stopped_since is not None or self._places_left(simulated=True) > STOPPED_SHOWN
 
     def _decode(self, value: bytes) -> Vehicle:
         row: Any = fastavro.schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), self._schema, None)

@@ -23,7 +23,7 @@ BECOMES: Final = {
     "duplicate": "dropped",
     "rejected": "dead letter: .dlq",
 }
-VEHICLES_SUMMED_UP: Final = 4
+VEHICLES_SUMMED_UP: Final = 2
 STYLES: Final = {"clean": "green", "late": "yellow", "duplicate": "cyan", "rejected": "red"}
 
 
@@ -97,14 +97,15 @@ def summary(shot: Snapshot, fed: str) -> str:
     """What the run came to, as plain text."""
     totals = shot.worker.totals
     lines = [
-        f"The worker was watched for {shot.elapsed_s:.0f} s" + (f" and killed {shot.kills} times" * bool(shot.kills)),
+        f"The worker was watched for {shot.elapsed_s:.0f} s"
+        + (f" and killed {times(shot.kills)}." if shot.kills else "."),
         f"  fed        {fed}",
         *(f"  {name:<10} {totals[name]:>11,}   {BECOMES[name]}" for name in totals),
         f"  {'all':<10} {sum(totals.values()):>11,}   as counted on /metrics",
         f"  {'lag':<10} {_count(shot.lag_sum):>11}   records not yet committed",
     ]
     if shot.vehicles:
-        shown = (f"{one.device} {one.odometer_km:,.1f} km" for one in shot.vehicles[:VEHICLES_SUMMED_UP])
+        shown = (f"{one.device} {one.odometer_km:,.1f} km" for one in shot.vehicles[-VEHICLES_SUMMED_UP:])
         lines.append(f"  vehicles   {'; '.join(shown)}")
     return "\n".join(lines)
 
@@ -119,6 +120,11 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.1f} s"
 
 
+def times(count: int) -> str:
+    """How often."""
+    return "once" if count == 1 else f"{count} times"
+
+
 def _headline(shot: Snapshot) -> Text:
     minutes, seconds = divmod(int(shot.elapsed_s), 60)
     ready = shot.worker.state == READY
@@ -130,7 +136,7 @@ def _headline(shot: Snapshot) -> Text:
         overflow="ellipsis",
     )
     if shot.kills:
-        text.append(f"   killed {shot.kills} times", "bold red")
+        text.append(f"   killed {times(shot.kills)}", "bold red")
     return text
 
 
@@ -163,12 +169,12 @@ def _partitions(shot: Snapshot) -> Table:
 def _vehicles(shot: Snapshot) -> RenderableType:
     if not shot.vehicles:
         return Text("no row of the vehicle table yet", style="dim")
-    table = _table("vehicle", "events", "odometer", "mean", "max km/h", "last seen", "stopped since")
+    table = _table("vehicle", "events", "km", "km/h mean", "max", "last seen", "stopped since")
     for one in shot.vehicles:
         table.add_row(
             one.device,
             f"{one.events:,}",
-            f"{one.odometer_km:,.1f} km",
+            f"{one.odometer_km:,.1f}",
             _speed(one.speed_mean_kmh),
             _speed(one.speed_max_kmh),
             duration((shot.now - one.last_seen).total_seconds()),
@@ -178,7 +184,9 @@ def _vehicles(shot: Snapshot) -> RenderableType:
 
 
 def _table(first: str, *others: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold", padding=(0, 1))
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold", padding=(0, 1), collapse_padding=True
+    )
     table.add_column(first, no_wrap=True)
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
