@@ -1,0 +1,166 @@
+"""Workers are killed, stopped, robbed of their state and joined by others under load: nothing is lost or doubled."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from streams.engine.commit import STEPS
+from streams.local.stack import Stack
+from tests.integration.workers import (
+    NEVER_IDLE,
+    PARTITIONS,
+    Probe,
+    Traffic,
+    Worker,
+    assert_exactly_once,
+    end_of_run,
+    fresh_world,
+    rough_shape,
+    wait_until,
+    workers,
+)
+
+pytestmark = pytest.mark.kafka
+
+SEED = int(os.environ.get("SEED", "1"))
+"""Of the traffic and of when the blows fall: `SEED=7 pytest tests/integration/test_exactly_once.py`."""
+RECORDS_PER_S = 5_000
+
+
+@dataclass
+class Ordeal:
+    """Blows that fall on one worker under load, each at a moment that the seed chooses."""
+
+    worker: Worker
+    probe: Probe
+    chance: random.Random
+    copy: Path
+    story: list[str] = field(default_factory=list)
+    """What has happened so far: printed when the oracle finds something."""
+
+    def run(self, blows: list[str]) -> None:
+        self.worker.start(NEVER_IDLE)
+        for blow in blows:
+            before = time.monotonic()
+            name, _, step = blow.partition(":")
+            after: Callable[[], None] = {
+                "kill": lambda: None,
+                "fail": lambda: None,
+                "terminate": lambda: None,
+                "copy": lambda: self.worker.copy_data(self.copy),
+                "put back": lambda: self.worker.put_back(self.copy),
+                "delete": self.worker.delete_data,
+            }[name]
+            if name == "terminate":
+                self.worker.wait_ready()
+                assert self.worker.terminate() == 0, self.worker.printed()[-4000:]
+            elif name == "fail":
+                self._fail_at(step)
+            else:
+                self._at_a_random_moment()
+                self.worker.kill()
+            self.story.append(f"{blow} after {time.monotonic() - before:.2f} s")
+            after()
+            self.worker.start(NEVER_IDLE)
+
+    def _at_a_random_moment(self) -> None:
+        """Mostly while it works; sometimes while it starts and restores."""
+        if self.chance.random() < 0.2:
+            time.sleep(self.chance.uniform(0.5, 2.5))
+        else:
+            self.worker.wait_ready()
+            time.sleep(self.chance.uniform(0.0, 1.2))
+
+    def _fail_at(self, step: str) -> None:
+        """Start it anew as one that kills itself when it comes to `step` of the commit cycle, and wait for that."""
+        self.worker.kill()
+        self.worker.start({**NEVER_IDLE, "STREAMS_FAILPOINT": f"{step}:{self.chance.randint(1, 6)}"})
+        assert self.worker.wait_ended() == -signal.SIGKILL, self.worker.printed()[-4000:]
+        assert self.worker.said("failpoint reached")
+
+
+def blows_of(chance: random.Random, kills: int, rounds: int) -> list[str]:
+    """An ordeal of random kills, a kill at each step of the commit cycle, a clean stop, and two losses of state."""
+    mixed = ["kill"] * kills + [f"fail:{step}" for step in STEPS] * rounds + ["terminate"] * rounds
+    chance.shuffle(mixed)
+    quarter = len(mixed) // 4
+    return [
+        "kill",
+        "terminate",
+        *mixed[:quarter],
+        "copy",
+        *mixed[quarter:-quarter],
+        "put back",
+        *mixed[-quarter:],
+        "delete",
+    ]
+
+
+def undergo(stack: Stack, directory: Path, seed: int, *, kills: int, rounds: int) -> None:
+    probe = fresh_world(stack)
+    chance = random.Random(seed)
+    with workers(stack, directory, "a") as (worker,):
+        ordeal = Ordeal(worker, probe, chance, directory / "copy")
+        with Traffic(stack, rough_shape(stack), seed=seed, records_per_s=RECORDS_PER_S) as traffic:
+            ordeal.run(blows_of(chance, kills, rounds))
+            worker.wait_ready()
+        end_of_run(worker, signal.SIGKILL)
+        report = assert_exactly_once(stack, probe, worker, seed=seed, about=ordeal.story)
+    assert report.events == traffic.sent
+    assert min(report.duplicates, report.late, report.rejected) > 100
+
+
+def test_nothing_is_lost_or_doubled_however_often_the_worker_is_killed(stack: Stack, tmp_path: Path) -> None:
+    undergo(stack, tmp_path, SEED, kills=8, rounds=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(SEED + 1, SEED + 4))
+def test_nothing_is_lost_or_doubled_in_a_long_ordeal(stack: Stack, tmp_path: Path, seed: int) -> None:
+    undergo(stack, tmp_path, seed, kills=40, rounds=4)
+
+
+def test_a_worker_takes_over_from_one_that_is_killed(stack: Stack, tmp_path: Path) -> None:
+    probe = fresh_world(stack)
+    with workers(stack, tmp_path, "a", "b") as (first, second):
+        with Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=RECORDS_PER_S):
+            first.start(NEVER_IDLE).wait_ready()
+            second.start(NEVER_IDLE).wait_ready()
+            wait_for_progress(probe)
+            first.kill()
+        wait_until(probe.all_is_committed, "the second worker has caught up alone")
+        assert second.is_running
+        end_of_run(second)
+        assert_exactly_once(stack, probe, second, seed=SEED)
+
+
+def test_a_worker_joins_in_the_middle_and_leaves_by_sigterm(stack: Stack, tmp_path: Path) -> None:
+    probe = fresh_world(stack)
+    with workers(stack, tmp_path, "a", "b") as (first, second):
+        with Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=RECORDS_PER_S):
+            first.start(NEVER_IDLE).wait_ready()
+            wait_for_progress(probe)
+            second.start(NEVER_IDLE).wait_ready()
+            wait_for_progress(probe)
+            assert second.terminate() == 0, second.printed()[-4000:]
+            wait_for_progress(probe)
+        end_of_run(first)
+        assert_exactly_once(stack, probe, first, seed=SEED)
+
+
+def wait_for_progress(probe: Probe) -> None:
+    """Wait until every partition has come further than it is now."""
+    before = probe.committed() or {}
+
+    def further() -> bool:
+        now = probe.committed() or {}
+        return len(now) == PARTITIONS and all(offset > before.get(partition, -1) for partition, offset in now.items())
+
+    wait_until(further, f"every partition comes further than {before}")
