@@ -57,7 +57,11 @@ class Interrupts:
             self._held -= 1
         self.check()
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            # Whoever holds interrupts back for a moment, such as the local stack, knows the other two.
+            signal.raise_signal(signal.SIGTERM)
+            return
         self.requested = True
         if not self._held and not self._raised:
             self._raised = True

@@ -38,7 +38,7 @@ def run_demo(options: DemoOptions, console: Console) -> None:
                     demo = start(options, cleanup, interrupts, steps)
                 except BaseException:
                     interrupts.ignore()
-                    steps.step("stopping what was started")
+                    steps.detail("stopping what was started")
                     raise
             watch = _Watch(demo, console)
             try:
