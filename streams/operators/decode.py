@@ -297,6 +297,8 @@ def _decode_columns(
         written, sizes = written[2:], sizes - FRAME_BYTES
     if not np.array_equal(_encoded_sizes(written, plan.kinds), sizes):
         return None  # trailing bytes, or numbers in more bytes than they need
+    if not _are_texts(written, plan):
+        return None
     columns: dict[str, pa.Array] = {}
     wanted_fields = (
         pipeline.id_field, pipeline.key_field, pipeline.time_field, pipeline.sequence_field, *pipeline.payload_fields
@@ -310,6 +312,18 @@ def _decode_columns(
     return _from_columns(columns, rows, pipeline)
 
 
+def _are_texts(written: Sequence[pa.Array], plan: Plan) -> bool:
+    """Whether all strings that the reader reads are UTF-8: the columnar decoder takes any bytes for one."""
+    read = {column.position for column in plan.columns.values()} if plan.columns is not None else set()
+    try:
+        for position, (column, kind) in enumerate(zip(written, plan.kinds, strict=True)):
+            if position in read and kind.startswith("string"):
+                column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
 def _constant(value: Any, count: int) -> pa.Array:
     return pa.nulls(count, pa.float64()) if value is None else pa.array([value] * count)
 
@@ -319,7 +333,7 @@ def _from_columns(columns: Mapping[str, pa.Array], rows: Int64, pipeline: Pipeli
     nulls = np.zeros(payload.shape, dtype=np.bool_)
     for position, name in enumerate(pipeline.payload_fields):
         column = columns[name]
-        payload[position] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        payload[position] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)  # longs are rounded
         if column.null_count:
             nulls[position] = column.is_null().to_numpy(zero_copy_only=False)
     return _Fields(
@@ -340,7 +354,7 @@ def _from_rows(decoded: list[dict[str, Any]], rows: Int64, pipeline: Pipeline) -
         pipeline.time_field: pa.array([row[pipeline.time_field] for row in decoded], pa.int64()),
         pipeline.sequence_field: pa.array([row[pipeline.sequence_field] for row in decoded], pa.int64()),
         **{
-            name: pa.array([row[name] for row in decoded], pa.float64(), from_pandas=False)
+            name: pa.array([None if row[name] is None else float(row[name]) for row in decoded], pa.float64())
             for name in pipeline.payload_fields
         },
     }

@@ -99,6 +99,9 @@ def build_plan(schema_id: int, writer_text: str, reader_text: str) -> Plan:
         raise IncompatibleSchema(f"schema {schema_id} is not a usable Avro schema: {error}") from None
     if not isinstance(writer, dict) or writer.get("type") != "record":
         raise IncompatibleSchema(f"schema {schema_id} is not a record")
+    names = {str(writer["name"]), _last_name(writer["name"])}
+    if not names & {_last_name(reader["name"]), *reader.get("aliases", ())}:
+        raise IncompatibleSchema(f"schema {schema_id} is of {writer['name']!r}, not of {reader['name']!r}")
     writer_fields = {field["name"]: position for position, field in enumerate(writer["fields"])}
     columns: dict[str, Column] = {}
     simple = True
@@ -116,8 +119,21 @@ def build_plan(schema_id: int, writer_text: str, reader_text: str) -> Plan:
     if not simple or "" in kinds:
         _refuse_hopeless(schema_id, parsed_writer, parsed_reader)
         return Plan(schema_id, parsed_writer, parsed_reader, None, None, kinds=kinds)
-    framed = {**writer, "fields": [*FRAME_FIELDS, *writer["fields"]]}
-    return Plan(schema_id, parsed_writer, parsed_reader, json.dumps(framed), json.dumps(writer), kinds, columns)
+    wide = [{**field, "type": _widened(field["type"])} for field in writer["fields"]]
+    bare, framed = {**writer, "fields": wide}, {**writer, "fields": [*FRAME_FIELDS, *wide]}
+    return Plan(schema_id, parsed_writer, parsed_reader, json.dumps(framed), json.dumps(bare), kinds, columns)
+
+
+def _widened(schema: Schema) -> Schema:
+    """Every int as a long: the same bytes, and one out of range is not cut to 32 bits but read as fastavro reads it."""
+    if isinstance(schema, list):
+        return [_widened(branch) for branch in schema]
+    return "long" if schema == "int" else schema
+
+
+def _last_name(name: str) -> str:
+    """A name without its namespace."""
+    return name.rpartition(".")[2]
 
 
 def _kind(schema: Schema) -> str:

@@ -1,0 +1,99 @@
+"""Seeds of the simulation, the same log processed in different ways, and the proof that the checker can fail."""
+
+import numpy as np
+import pytest
+import structlog
+
+from streams.engine.held import Held
+from streams.engine.task import PartitionTask
+from streams.operators.columns import Bools, Events
+from tests.simulation.run import Outcome, simulate
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    before = structlog.get_config()
+    structlog.configure(processors=[_drop])
+    yield
+    structlog.configure(**before)
+
+
+def _drop(*_):
+    raise structlog.DropEvent
+
+
+def result(outcome: Outcome):
+    return outcome.clean, outcome.late, outcome.dead, outcome.table
+
+
+@pytest.mark.parametrize("seed", range(1, 41))
+def test_crashes_rebalances_and_lost_answers_change_nothing(seed):
+    simulate(seed, events=800, batch_records_max=(3, 10, 30, 100)[seed % 4])
+
+
+@pytest.mark.parametrize("lateness_ms", [0, 1, 5_000])
+def test_any_lateness_is_as_the_model_says(lateness_ms):
+    simulate(100 + lateness_ms, lateness_ms=lateness_ms)
+
+
+def test_a_short_horizon_sends_old_events_beyond_it():
+    outcome = simulate(200, horizon_ms=500)
+    assert {b"late", b"beyond_horizon"} == {reason for _, _, reason, _ in outcome.late}
+
+
+def test_more_workers_and_partitions_are_as_the_model_says():
+    simulate(300, partitions=5, workers=3, batch_records_max=5)
+
+
+@pytest.mark.parametrize("traffic_seed", [11, 12])
+def test_batch_sizes_faults_and_workers_do_not_change_the_outcome(traffic_seed):
+    def run(seed, **options):
+        return result(simulate(seed, traffic_seed=traffic_seed, events=300, **options))
+
+    expected = run(0, batch_records_max=500, faults=False, workers=1)
+    for seed, batch_records_max in enumerate((1, 7, 500), start=1):
+        assert run(seed, batch_records_max=batch_records_max, faults=False) == expected
+        assert run(seed + 10, batch_records_max=batch_records_max, faults=True) == expected
+    assert run(20, batch_records_max=7, workers=4) == expected
+
+
+def test_faults_do_happen():
+    assert sum(simulate(seed, batch_records_max=3).crashes for seed in range(5)) > 20
+
+
+SAYS = r"make simulate SEED="
+
+
+def simulate_some(*, faults=True):
+    for seed in range(8):
+        simulate(seed, events=250, batch_records_max=8, faults=faults)
+
+
+def test_a_journal_without_held_events_is_found(monkeypatch):
+    monkeypatch.setattr(Held, "came_in", lambda self, _: self._none)
+    with pytest.raises(AssertionError, match=SAYS):
+        simulate_some()
+
+
+def test_a_restore_that_forgets_ids_is_found(monkeypatch):
+    monkeypatch.setattr(PartitionTask, "remember", lambda *_: None)
+    with pytest.raises(AssertionError, match=SAYS):
+        simulate_some()
+
+
+def test_a_dedup_that_forgets_is_found(monkeypatch):
+    def all_new(self: PartitionTask, events: Events) -> Bools:
+        new = first_copies(self, events)
+        new[:] = True
+        return new
+
+    first_copies = PartitionTask._first_copies
+    monkeypatch.setattr(PartitionTask, "_first_copies", all_new)
+    with pytest.raises(AssertionError, match=SAYS):
+        simulate_some(faults=False)
+
+
+def test_a_release_order_that_is_none_is_found(monkeypatch):
+    monkeypatch.setattr("streams.engine.task.release_order", lambda events: np.arange(len(events)))
+    with pytest.raises(AssertionError, match=SAYS):
+        simulate_some(faults=False)
