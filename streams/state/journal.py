@@ -96,13 +96,12 @@ def _split(entry: JournalEntry, bytes_max: int) -> Iterator[JournalEntry]:
     ids_each = max(1, bytes_max // _ID_BYTES)
     no_ids, no_held = Ids.concat([]), entry.held.take(slice(0, 0))
     no_due = DueRows(entry.due.key[:0], entry.due.event_time[:0], entry.due.sequence[:0], entry.due.event_id[:0])
-    fixed = 8 * (6 + entry.held.payload.shape[0]) + 16
-    texts = (entry.held.key, entry.held.value, entry.held.event_id)
-    held_sizes: Int64 = fixed + sum(
-        (np.fromiter(map(len, column), np.int64, len(column)) for column in texts),
-        start=np.zeros(len(entry.held), dtype=np.int64),
-    )
-    total = len(entry.ids) * _ID_BYTES + int(held_sizes.sum()) + 150 * len(entry.due)
+    held_sizes = _text_sizes(entry.held.key, entry.held.value, entry.held.event_id)
+    held_sizes += 8 * (6 + entry.held.payload.shape[0]) + 16
+    if entry.held.headers is not None:
+        held_sizes += np.array([len(pack_headers(one)) for one in entry.held.headers], dtype=np.int64)
+    due_sizes = _text_sizes(entry.due.key, entry.due.event_id) + 24
+    total = len(entry.ids) * _ID_BYTES + int(held_sizes.sum()) + int(due_sizes.sum())
     if total <= bytes_max:
         yield entry
         return
@@ -110,18 +109,27 @@ def _split(entry: JournalEntry, bytes_max: int) -> Iterator[JournalEntry]:
         cut = slice(start, start + ids_each)
         ids = Ids(entry.ids.hi[cut], entry.ids.lo[cut], entry.ids.word[cut])
         yield replace(entry, ids=ids, held=no_held, due=no_due)
-    start = 0
-    ends = np.cumsum(held_sizes)
-    while start < len(entry.held):
-        before = int(ends[start - 1]) if start else 0
-        end = max(start + 1, int(np.searchsorted(ends, before + bytes_max, side="right")))
-        yield replace(entry, ids=no_ids, held=entry.held.take(slice(start, end)), due=no_due)
-        start = end
-    due_each = max(1, bytes_max // 400)
-    for start in range(0, len(entry.due), due_each):
-        cut = slice(start, start + due_each)
+    for cut in _cuts(held_sizes, bytes_max):
+        yield replace(entry, ids=no_ids, held=entry.held.take(cut), due=no_due)
+    for cut in _cuts(due_sizes, bytes_max):
         due = DueRows(entry.due.key[cut], entry.due.event_time[cut], entry.due.sequence[cut], entry.due.event_id[cut])
         yield replace(entry, ids=no_ids, held=no_held, due=due)
+
+
+def _text_sizes(*columns: Objects) -> Int64:
+    sizes: Int64 = np.array([[len(text) for text in column] for column in columns], dtype=np.int64).sum(axis=0)
+    return sizes
+
+
+def _cuts(sizes: Int64, bytes_max: int) -> Iterator[slice]:
+    """Rows cut so that the sizes of each piece add up to `bytes_max` at most; a larger row stands alone."""
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(sizes):
+        before = int(ends[start - 1]) if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, before + bytes_max, side="right")))
+        yield slice(start, end)
+        start = end
 
 
 def _pack_one(entry: JournalEntry) -> bytes:
@@ -199,11 +207,11 @@ def pack_headers(headers: Headers | None) -> bytes:
     """Record headers as bytes; no headers are no bytes."""
     if not headers:
         return b""
-    parts = [struct.pack("<H", len(headers))]
+    parts = [struct.pack("<I", len(headers))]
     for name, value in headers:
         text = name.encode()
         size = -1 if value is None else len(value)
-        parts += [struct.pack("<Hi", len(text), size), text, value or b""]
+        parts += [struct.pack("<Ii", len(text), size), text, value or b""]
     return b"".join(parts)
 
 
@@ -212,11 +220,11 @@ def unpack_headers(data: bytes) -> Headers | None:
     if not data:
         return None
     headers: Headers = []
-    (count,) = struct.unpack_from("<H", data)
-    at = 2
+    (count,) = struct.unpack_from("<I", data)
+    at = 4
     for _ in range(count):
-        name_size, size = struct.unpack_from("<Hi", data, at)
-        at += 6
+        name_size, size = struct.unpack_from("<Ii", data, at)
+        at += 8
         name = data[at : at + name_size].decode()
         at += name_size
         headers.append((name, None if size < 0 else data[at : at + size]))

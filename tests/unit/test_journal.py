@@ -1,0 +1,205 @@
+import random
+
+import numpy as np
+import pytest
+
+from streams.operators.columns import Events, objects
+from streams.state import journal
+from streams.state.journal import DueRows, Ids, JournalCorrupted, JournalEntry, pack_headers, unpack_headers
+
+UNLIMITED = 1 << 40
+COLUMNS = ("timestamp_ms", "event_time", "sequence", "id_hi", "id_lo", "id_word")
+TEXTS = ("event_id", "key", "value")
+
+
+def ids(count, seed=1):
+    rng = np.random.default_rng(seed)
+    return Ids(*(rng.integers(1, 2**63, count, dtype=np.uint64) for _ in range(3)))
+
+
+def held(count, *, headers=None, value_bytes=50, seed=1):
+    rng = np.random.default_rng(seed)
+    words = ids(count, seed)
+    payload = rng.normal(size=(4, count))
+    if count:
+        payload[2, 0], payload[3, -1] = np.nan, -0.0
+    return Events(
+        row=np.full(count, -1),
+        timestamp_ms=rng.integers(-5, 2**40, count),
+        event_time=rng.integers(0, 2**40, count),
+        sequence=rng.integers(-(2**62), 2**62, count),
+        event_id=objects([f"é{i}".encode() for i in range(count)]),
+        id_hi=words.hi,
+        id_lo=words.lo,
+        id_word=words.word,
+        key=objects([f"schlüssel-{i}".encode() for i in range(count)]),
+        value=objects([bytes([i % 256]) * (value_bytes + i % 3) for i in range(count)]),
+        headers=None if headers is None else objects(headers),
+        payload=payload,
+        slot=np.full(count, -1),
+    )
+
+
+def due(count):
+    keys = objects([f"k\xff{i}".encode("latin-1") for i in range(count)])
+    return DueRows(
+        keys, np.arange(count) + 10, -np.arange(count), objects([b"" if i % 2 else b"id" for i in range(count)])
+    )
+
+
+def entry(*, ids_count=0, held_events=None, due_count=0):
+    events = held(0) if held_events is None else held_events
+    return JournalEntry(7, 123, -(2**63), 2**40, ids(ids_count), events, due(due_count))
+
+
+def assert_equal_events(found, expected):
+    for name in COLUMNS:
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    for name in TEXTS:
+        assert getattr(found, name).tolist() == getattr(expected, name).tolist()
+    assert found.payload.tobytes() == expected.payload.tobytes()
+
+
+def assert_equal_due(found, expected):
+    for name in ("key", "event_time", "sequence", "event_id"):
+        assert getattr(found, name).tolist() == getattr(expected, name).tolist()
+
+
+def assert_equal_ids(found, expected):
+    for name in ("hi", "lo", "word"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        entry(),
+        entry(ids_count=1),
+        entry(held_events=held(1)),
+        entry(due_count=1),
+        entry(ids_count=300, held_events=held(40), due_count=17),
+    ],
+    ids=["nothing", "ids", "held", "due", "all"],
+)
+def test_what_is_packed_is_unpacked(written):
+    [data] = journal.pack(written, record_bytes_max=UNLIMITED)
+    found = journal.unpack(data)
+    assert (found.cycle, found.offset_next, found.watermark) == (7, 123, -(2**63))
+    assert (found.event_time_max, found.part, found.parts) == (2**40, 0, 1)
+    assert_equal_ids(found.ids, written.ids)
+    assert_equal_events(found.held, written.held)
+    assert_equal_due(found.due, written.due)
+
+
+def test_headers_survive_with_none_and_empty_values_repeats_and_unicode_names():
+    headers = [None, [], [("a", None), ("a", b""), ("ключ", b"\x00\xff"), ("", b"x")]]
+    [data] = journal.pack(entry(held_events=held(3, headers=headers)), record_bytes_max=UNLIMITED)
+    assert journal.unpack(data).held.headers.tolist() == [None, None, headers[2]]
+
+
+def test_events_without_headers_need_no_column_of_them():
+    [data] = journal.pack(entry(held_events=held(3, headers=[None, None, None])), record_bytes_max=UNLIMITED)
+    assert journal.unpack(data).held.headers is None
+
+
+@pytest.mark.parametrize("name_bytes", [65_535, 65_536, 200_000])
+def test_header_names_of_any_length_survive(name_bytes):
+    headers = [("n" * name_bytes, b"v")]
+    assert unpack_headers(pack_headers(headers)) == headers
+
+
+@pytest.mark.parametrize("count", [65_535, 65_536, 100_000])
+def test_any_number_of_headers_survives(count):
+    headers = [("n", b"v")] * count
+    assert unpack_headers(pack_headers(headers)) == headers
+
+
+@pytest.mark.parametrize("bytes_max", [1, 500, 3_000, 20_000])
+def test_a_large_cycle_is_split_and_its_parts_make_the_whole(bytes_max):
+    written = entry(
+        ids_count=400, held_events=held(90, headers=[[("h", b"x" * (i * 10))] for i in range(90)]), due_count=60
+    )
+    records = journal.pack(written, record_bytes_max=bytes_max)
+    found = [journal.unpack(record) for record in records]
+    assert [(part.part, part.parts) for part in found] == [(i, len(records)) for i in range(len(records))]
+    assert {(part.cycle, part.offset_next, part.watermark, part.event_time_max) for part in found} == {
+        (7, 123, -(2**63), 2**40)
+    }
+    assert_equal_ids(Ids.concat([part.ids for part in found]), written.ids)
+    whole = Events.concat([part.held for part in found if len(part.held)])
+    assert_equal_events(whole, written.held)
+    assert whole.headers.tolist() == written.held.headers.tolist()
+    dues = [part.due for part in found]
+    joined = DueRows(
+        *(
+            np.concatenate([getattr(one, name) for one in dues])
+            for name in ("key", "event_time", "sequence", "event_id")
+        )
+    )
+    assert_equal_due(joined, written.due)
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        entry(ids_count=20_000),
+        entry(held_events=held(2_000, value_bytes=200)),
+        entry(held_events=held(500, headers=[[("h", b"x" * 2_000)]] * 500)),
+        entry(due_count=9_000),
+        JournalEntry(
+            1,
+            1,
+            1,
+            1,
+            ids(0),
+            held(0),
+            DueRows(objects([b"k" * 9_000] * 100), np.arange(100), np.arange(100), objects([b"i"] * 100)),
+        ),
+    ],
+    ids=["ids", "held", "headers", "due", "long keys"],
+)
+def test_no_record_is_much_larger_than_the_limit(large):
+    records = journal.pack(large, record_bytes_max=50_000)
+    assert len(records) > 1
+    assert max(map(len, records)) <= 50_000 + 10_000
+
+
+def test_a_single_event_larger_than_the_limit_has_a_record_of_its_own():
+    records = journal.pack(entry(held_events=held(3, value_bytes=5_000)), record_bytes_max=1_000)
+    assert [len(journal.unpack(record).held) for record in records] == [1, 1, 1]
+
+
+def test_every_truncation_is_refused():
+    [data] = journal.pack(
+        entry(ids_count=3, held_events=held(2, headers=[None, [("a", b"b")]]), due_count=2), record_bytes_max=UNLIMITED
+    )
+    for size in range(len(data)):
+        with pytest.raises(JournalCorrupted):
+            journal.unpack(data[:size])
+
+
+def test_another_format_is_refused():
+    [data] = journal.pack(entry(), record_bytes_max=UNLIMITED)
+    with pytest.raises(JournalCorrupted, match="another format"):
+        journal.unpack(b"SJ2\0" + data[4:])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_garbage_raises_journal_corrupted_or_nothing_else(seed):
+    rng = random.Random(seed)
+    [data] = journal.pack(
+        entry(ids_count=3, held_events=held(3, headers=[None, [("ä", None)], [("a", b"b")]]), due_count=2),
+        record_bytes_max=UNLIMITED,
+    )
+    for _ in range(200):
+        damaged = bytearray(data)
+        for _ in range(rng.randint(1, 4)):
+            # Counts are in the header: that is where garbage would do harm.
+            damaged[rng.randrange(60 if rng.random() < 0.5 else len(data))] = rng.randrange(256)
+        try:
+            journal.unpack(bytes(damaged))
+        except JournalCorrupted:
+            continue
+    for size in range(0, 200, 7):
+        with pytest.raises(JournalCorrupted):
+            journal.unpack(rng.randbytes(size))
