@@ -93,7 +93,8 @@ def _fold_speed(rows: Rows, state: Rows, speed: Float64, start: Int64) -> None:
     hundredths = np.rint(np.clip(np.where(known, speed, 0.0), -_SPEED_KMH_MAX, _SPEED_KMH_MAX) * 100.0)
     rows["speeds"] += np.add.reduceat(known.astype(np.int64), start)
     rows["speed_sum"] += np.add.reduceat(hundredths.astype(np.int64), start)
-    highest = np.maximum.reduceat(np.where(known, speed, -np.inf), start)
+    # Which zero the maximum of 0.0 and -0.0 is depends on where they stand; adding 0.0 leaves one of them.
+    highest = np.maximum.reduceat(np.where(known, speed + 0.0, -np.inf), start)
     before = np.where(state["speeds"] > 0, state["speed_max_kmh"], -np.inf)
     rows["speed_max_kmh"] = np.where(rows["speeds"] > 0, np.maximum(before, highest), 0.0)
 
