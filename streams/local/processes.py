@@ -51,6 +51,9 @@ class ManagedProcess:
         try:
             record = json.loads(self._pid_file.read_text(encoding="utf-8"))
             process = psutil.Process(int(record["pid"]))
+            child = _CHILDREN.get(process.pid)
+            if child is not None:  # ours: just after the start its command line may still read empty
+                return process if child.poll() is None else None
             return process if any(record["token"] in argument for argument in process.cmdline()) else None
         except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             return None  # no or no whole record, or a process that is gone, a zombie or somebody else's
