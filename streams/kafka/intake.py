@@ -75,6 +75,12 @@ class Intake:
             "topic.metadata.refresh.interval.ms": 30_000,
         }
         self.consumer = Consumer(config, logger=librdkafka_log)
+        self.membership: object | None = None
+        """Our place in the group as of the last poll: who commits for the group has to show it.
+
+        Only the intake thread asks for it: the client makes other threads wait while a rebalance is served, which waits
+        for their commit.
+        """
 
     def subscribe(self) -> None:
         """Join the group."""
@@ -114,6 +120,7 @@ class Intake:
             messages = self.consumer.consume(BATCH_RECORDS_MAX, BATCH_WAIT_MS / 1000)
         except KafkaException as error:
             raise self._broken(error.args[0]) from None
+        self._note_membership()
         records = self._records(messages) if messages else None
         return records, {p: since for p, since in self._at_end_since_ms.items() if p in self._started}
 
@@ -132,6 +139,12 @@ class Intake:
     def close(self) -> None:
         """Leave the assignment (the group keeps our place for `SESSION_TIMEOUT_MS`); calls `revoked`."""
         self.consumer.close()
+
+    def _note_membership(self) -> None:
+        try:
+            self.membership = self.consumer.consumer_group_metadata()
+        except RuntimeError:  # it is being closed
+            self.membership = None
 
     def _records(self, messages: list[Message]) -> Records | None:
         # `map` over unbound methods: a third less than a comprehension, and this runs for every record.
@@ -238,12 +251,14 @@ class Intake:
         # Offset 0 is a placeholder: paused at once, sought to the restored position before it is resumed.
         consumer.incremental_assign([TopicPartition(self._source, number, 0) for number in numbers])
         consumer.pause([TopicPartition(self._source, number) for number in numbers])
+        self._note_membership()
         log.info("assigned", topic=self._source, partitions=numbers)
         self._ownership.assigned(numbers)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [one.partition for one in partitions]
         if numbers:
+            self._note_membership()
             log.info("revoked", topic=self._source, partitions=numbers)
             self._forget(numbers)
             self._ownership.revoked(numbers)

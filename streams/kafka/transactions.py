@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streams.engine.log import Committed, CycleAborted, OutcomeUnknown
 from streams.errors import FencedError
@@ -39,7 +39,6 @@ class KafkaTransactions:
         *,
         transactional_id: str,
         source: str,
-        consumer: Consumer,
         stopping: Callable[[], bool],
     ) -> None:
         """Configure; `reopen` connects. `stopping` ends waits early."""
@@ -60,8 +59,9 @@ class KafkaTransactions:
             "topic.metadata.refresh.interval.ms": 30_000,
         }
         self._source = source
-        self._consumer = consumer
         self._stopping = stopping
+        self.membership: object | None = None
+        """The place in the group in whose name the next positions are committed (`Intake.membership`)."""
         self._producer: Producer | None = None
         self._failed: KafkaError | None = None
         self._begun_at = 0.0
@@ -105,21 +105,41 @@ class KafkaTransactions:
         values: Sequence[bytes | None],
         timestamps: Sequence[int],
         headers: Sequence[Headers | None] | None,
+        *,
+        partition: int | None = None,
+        on_last_delivered: Callable[[int], None] | None = None,
     ) -> None:
-        """Produce records, partitioned by murmur2 of the key."""
-        if headers is not None:
-            for key, value, timestamp, header in zip(keys, values, timestamps, headers, strict=True):
-                self.produce(topic, key=key, value=value, partition=None, timestamp_ms=timestamp, headers=header)
+        """Produce records to `partition`; None means by murmur2 of the key. The loop that runs for every event."""
+        if on_last_delivered is not None:
+            last = len(keys) - 1
+            head = None if headers is None else headers[:last]
+            self.produce_many(topic, keys[:last], values[:last], timestamps[:last], head, partition=partition)
+            self.produce(
+                topic,
+                key=keys[last],
+                value=values[last],
+                partition=partition,
+                timestamp_ms=timestamps[last],
+                headers=None if headers is None else headers[last],
+                on_delivered=on_last_delivered,
+            )
             return
-        produce = self._require().produce
+        produce: Any = self._require().produce
+        to = -1 if partition is None else partition
         done = 0
         try:
-            for key, value, timestamp in zip(keys, values, timestamps, strict=True):
-                produce(topic, value, key, -1, None, None, timestamp)
-                done += 1
+            if headers is None:
+                for key, value, timestamp in zip(keys, values, timestamps, strict=True):
+                    produce(topic, value, key, to, None, None, timestamp)
+                    done += 1
+            else:
+                for key, value, timestamp, header in zip(keys, values, timestamps, headers, strict=True):
+                    produce(topic, value, key, to, None, None, timestamp, header)
+                    done += 1
         except BufferError:
             self._drain()
-            self.produce_many(topic, keys[done:], values[done:], timestamps[done:], None)
+            rest = None if headers is None else headers[done:]
+            self.produce_many(topic, keys[done:], values[done:], timestamps[done:], rest, partition=partition)
         except KafkaException as error:
             raise self._aborted(error) from None
         self._require().poll(0)
@@ -155,15 +175,14 @@ class KafkaTransactions:
                 raise self._aborted(error) from None
 
     def send_offsets(self, positions: dict[int, Committed]) -> None:
-        """Step 3; the group's metadata is fetched fresh, since a rebalance changes it without a callback."""
+        """Step 3, in the name of `membership`: refused once the group has gone on to another generation."""
         offsets = [
             TopicPartition(self._source, partition, position.offset_next, f"{CYCLE_METADATA}{position.cycle}")
             for partition, position in positions.items()
         ]
-        try:
-            group = self._consumer.consumer_group_metadata()
-        except RuntimeError as error:  # closed: we have left the group, and must not commit for it
-            raise CycleAborted("left_group", str(error)) from None
+        group = self.membership
+        if group is None:
+            raise CycleAborted("left_group", "not a member of the group")
         self._do(lambda producer: producer.send_offsets_to_transaction(offsets, group, _CALL_TIMEOUT_S))
 
     def commit(self) -> None:

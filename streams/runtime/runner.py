@@ -128,7 +128,6 @@ class PipelineRunner:
             settings,
             transactional_id=self._member,
             source=pipeline.source,
-            consumer=self._intake.consumer,
             stopping=lambda: self._stopping,
         )
         self._changelog = KafkaChangelog(
@@ -162,8 +161,7 @@ class PipelineRunner:
             task.cancel()
         if self._looking_up is not None:
             self._looking_up.cancel()
-        # While the consumer closes it no longer tells its group metadata, so nothing can be committed then.
-        await self._release(sorted(self._owned))
+        await self._release(sorted(self._owned), self._intake.membership)
         await self._settled()
         await self._loop.run_in_executor(self._intake_thread, self._intake.close)
         await self._in_commit_thread(self._transactions.close)
@@ -259,15 +257,23 @@ class PipelineRunner:
 
     async def _end_cycle(self) -> None:
         """Close the cycle and let its commit run while the next micro-batch is processed."""
+        await self._end_cycle_as(self._intake.membership)
+
+    async def _end_cycle_as(self, membership: object | None) -> None:
         await self._outcome()
         end = await self._in_engine_thread(self.engine.close_cycle)
         cycle, self._cycle = self._cycle, _Cycle()
         if end is not None:
             tasks = dict(self.engine.tasks)
-            self._in_flight = asyncio.ensure_future(self._in_commit_thread(self._commit_cycle, end, tasks, cycle))
+            self._in_flight = asyncio.ensure_future(
+                self._in_commit_thread(self._commit_cycle, end, tasks, cycle, membership)
+            )
 
-    def _commit_cycle(self, end: CycleEnd, tasks: dict[int, PartitionTask], cycle: _Cycle) -> None:
+    def _commit_cycle(
+        self, end: CycleEnd, tasks: dict[int, PartitionTask], cycle: _Cycle, membership: object | None
+    ) -> None:
         started = time.perf_counter()
+        self._transactions.membership = membership
         now_ms = int(time.time() * 1000)
         self._write_through(lambda: self._require_committer().commit(end, tasks, now_ms))
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
@@ -329,7 +335,8 @@ class PipelineRunner:
 
     def revoked(self, partitions: list[int]) -> None:
         """Commit what was processed and release; bounded, since the whole group waits for it."""
-        self._bounded(self._release(partitions), "release")
+        # As of now: should this take too long, the group goes on without us, and then it must not be committed.
+        self._bounded(self._release(partitions, self._intake.membership), "release")
 
     def lost(self, partitions: list[int]) -> None:
         """Drop everything that is not committed."""
@@ -342,13 +349,13 @@ class PipelineRunner:
         except FutureTimeoutError:
             log.warning("releasing partitions takes long; the group goes on, and a late commit is fenced", what=what)
 
-    async def _release(self, partitions: list[int]) -> None:
+    async def _release(self, partitions: list[int], membership: object | None) -> None:
         partitions = [partition for partition in partitions if partition in self._owned]
         if not partitions:
             return
         async with self._turn:
             try:
-                await self._end_cycle()
+                await self._end_cycle_as(membership)
                 await self._outcome()
             except CycleAborted as error:
                 await self._reset(error)

@@ -151,6 +151,8 @@ def test_a_worker_joins_in_the_middle_and_leaves_by_sigterm(stack: Stack, tmp_pa
             wait_for_progress(probe)
             assert second.terminate() == 0, second.printed()[-4000:]
             wait_for_progress(probe)
+        assert first.said('"revoked"')
+        assert not first.said("releasing partitions takes long")
         end_of_run(first)
         assert_exactly_once(stack, probe, first, seed=SEED)
 
