@@ -14,7 +14,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streams.errors import UsageError
 
-
 _CREDENTIALS_IN_URL = re.compile(r"//[^/@]*@")
 
 

@@ -159,17 +159,15 @@ class Committer:
                 by_topic.setdefault(part.table.topic, []).append(part)
         for topic, parts in by_topic.items():
             for partition, keys, values, headers in self._encoders[topic].encode(parts):
-                last = len(keys) - 1
-                for i, (key, value, header) in enumerate(zip(keys, values, headers, strict=True)):
-                    self._transactions.produce(
-                        topic,
-                        key=key,
-                        value=value,
-                        partition=partition,
-                        timestamp_ms=now_ms,
-                        headers=header,
-                        on_delivered=_noting_next(tables_at[partition], topic) if i == last else None,
-                    )
+                self._transactions.produce_many(
+                    topic,
+                    keys,
+                    values,
+                    [now_ms] * len(keys),
+                    headers,
+                    partition=partition,
+                    on_last_delivered=_noting_next(tables_at[partition], topic),
+                )
 
 
 def _noting_next(positions: dict[str, int], topic: str) -> Callable[[int], None]:

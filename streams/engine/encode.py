@@ -22,14 +22,14 @@ class TableEncoder:
     schema_json: str
     schema_id: int
 
-    def encode(self, parts: Sequence[TableRows]) -> list[tuple[int, list[bytes], list[bytes], list[Headers]]]:
+    def encode(self, parts: Sequence[TableRows]) -> list[tuple[int, list[bytes], list[bytes], list[Headers | None]]]:
         """(partition, keys, values, headers) of each part; all parts are encoded in one go."""
         keys = np.concatenate([part.keys for part in parts])
         rows = np.concatenate([part.rows for part in parts])
         frame = b"\0" + self.schema_id.to_bytes(4, "big", signed=True)
         (encoded,) = pyruhvro.serialize_record_batch(self.aggregate.table(keys, rows), self.schema_json, 1)
         values = [frame + value for value in encoded.to_pylist()]
-        folds: list[Headers] = [[(FOLD_HEADER, row)] for row in pack_rows(rows)]
+        folds: list[Headers | None] = [[(FOLD_HEADER, row)] for row in pack_rows(rows)]
         result = []
         start = 0
         for part in parts:

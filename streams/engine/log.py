@@ -55,8 +55,14 @@ class Transactions(Protocol):
         values: Sequence[bytes | None],
         timestamps: Sequence[int],
         headers: Sequence[Headers | None] | None,
+        *,
+        partition: int | None = None,
+        on_last_delivered: Callable[[int], None] | None = None,
     ) -> None:
-        """Produce records, partitioned by murmur2 of the key."""
+        """Produce records to `partition`; None means by murmur2 of the key.
+
+        `on_last_delivered` gets the offset of the last one.
+        """
 
     def produce(
         self,

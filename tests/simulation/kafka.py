@@ -132,15 +132,20 @@ class MemoryTransactions:
         values: Sequence[bytes | None],
         timestamps: Sequence[int],
         headers: Sequence[Headers | None] | None,
+        *,
+        partition: int | None = None,
+        on_last_delivered: Callable[[int], None] | None = None,
     ) -> None:
+        last = len(keys) - 1
         for i, (key, value, timestamp) in enumerate(zip(keys, values, timestamps, strict=True)):
             self.produce(
                 topic,
                 key=key,
                 value=value,
-                partition=None,
+                partition=partition,
                 timestamp_ms=timestamp,
                 headers=headers[i] if headers is not None else None,
+                on_delivered=on_last_delivered if i == last else None,
             )
 
     def produce(
