@@ -95,7 +95,7 @@ def build_plan(schema_id: int, writer_text: str, reader_text: str) -> Plan:
         reader = without_logical_types(json.loads(reader_text))
         parsed_writer = fastavro.parse_schema(writer)
         parsed_reader = fastavro.parse_schema(reader)
-    except (ValueError, SchemaParseException, UnknownType, TypeError, KeyError) as error:
+    except (ValueError, SchemaParseException, UnknownType, TypeError, KeyError, RecursionError) as error:
         raise IncompatibleSchema(f"schema {schema_id} is not a usable Avro schema: {error}") from None
     if not isinstance(writer, dict) or writer.get("type") != "record":
         raise IncompatibleSchema(f"schema {schema_id} is not a record")
@@ -117,6 +117,7 @@ def build_plan(schema_id: int, writer_text: str, reader_text: str) -> Plan:
         columns[field["name"]] = Column(position)
     kinds = tuple(_kind(field["type"]) for field in writer["fields"])
     if not simple or "" in kinds:
+        _check_bounded(schema_id, writer)
         _refuse_hopeless(schema_id, parsed_writer, parsed_reader)
         return Plan(schema_id, parsed_writer, parsed_reader, None, None, kinds=kinds)
     wide = [{**field, "type": _widened(field["type"])} for field in writer["fields"]]
@@ -129,6 +130,38 @@ def _widened(schema: Schema) -> Schema:
     if isinstance(schema, list):
         return [_widened(branch) for branch in schema]
     return "long" if schema == "int" else schema
+
+
+def _check_bounded(schema_id: int, writer: Schema) -> None:
+    """Refuse schemas of which a small value may keep the decoder busy for ever or overflow its stack.
+
+    That is a type that contains itself (fastavro recurses in C), and an array of items without bytes (its count alone
+    says how often it loops).
+    """
+    empty: dict[str, bool] = {}
+
+    def takes_no_bytes(schema: Schema, inside: frozenset[str]) -> bool:
+        if isinstance(schema, list):
+            return not [takes_no_bytes(branch, inside) for branch in schema]
+        if isinstance(schema, str):
+            if _last_name(schema) in inside:
+                raise IncompatibleSchema(f"schema {schema_id}: type {schema!r} contains itself")
+            return schema == "null" or empty.get(_last_name(schema), False)
+        kind, name = schema["type"], _last_name(schema.get("name", ""))
+        match kind:
+            case "record":
+                parts = [takes_no_bytes(field["type"], inside | {name}) for field in schema["fields"]]
+                empty[name] = all(parts)
+            case "fixed":
+                empty[name] = schema["size"] == 0
+            case "array" | "map":
+                if takes_no_bytes(schema["items" if kind == "array" else "values"], inside) and kind == "array":
+                    raise IncompatibleSchema(f"schema {schema_id} has an array of items that take no bytes")
+            case _:
+                return kind != "enum" and takes_no_bytes(kind, inside)
+        return kind in {"record", "fixed"} and empty[name]
+
+    takes_no_bytes(writer, frozenset())
 
 
 def _last_name(name: str) -> str:

@@ -1,0 +1,333 @@
+import io
+import json
+import re
+import resource
+import struct
+
+import fastavro
+import numpy as np
+import pytest
+
+from streams.limits import ID_BYTES_MAX
+from streams.operators.columns import Records
+from streams.operators.decode import SCHEMA_ID_HEADER, Decoder
+from streams.operators.rejects import Reason, Reject
+from streams.operators.resolve import build_plan
+from streams.pipelines.gps import GPS
+from streams.registry.catalog import Catalog
+
+NOW = 1_700_000_000_000
+TEXT = Catalog.load().latest("gps.positions.v1-value").text
+V2 = json.loads(TEXT)
+V1 = {**V2, "fields": [field for field in V2["fields"] if field["name"] != "altitude_m"]}
+EVENT = {
+    "event_id": "e-1",
+    "device_id": "d",
+    "sequence": 5,
+    "event_time": NOW,
+    "latitude": 48.5,
+    "longitude": -11.25,
+    "speed_kmh": None,
+    "heading_deg": 7.5,
+    "altitude_m": None,
+}
+
+
+def plan(schema, schema_id):
+    return build_plan(schema_id, json.dumps(schema), TEXT)
+
+
+KNOWN = {1: plan(V1, 1), 2: plan(V2, 2), 3: Reject(-1, Reason.UNKNOWN_SCHEMA, "no such schema", 3)}
+
+
+def body(schema=V2, **changes):
+    stream = io.BytesIO()
+    fastavro.schemaless_writer(stream, fastavro.parse_schema(schema), {**EVENT, **changes})
+    return stream.getvalue()
+
+
+def frame(schema_id=2):
+    return b"\0" + struct.pack(">i", schema_id)
+
+
+def framed(schema=V2, schema_id=2, **changes):
+    return frame(schema_id) + body(schema, **changes)
+
+
+def records(values, *, keys=None, headers=None, timestamp=NOW):
+    count = len(values)
+    return Records(
+        np.zeros(count, np.int64),
+        np.arange(count),
+        np.full(count, timestamp),
+        [b"d"] * count if keys is None else keys,
+        values,
+        headers,
+    )
+
+
+def decoder(**options):
+    return Decoder(GPS, **{"record_bytes_max": 10_000, "skew_ms_max": 60_000, **options})
+
+
+def decode(values, known=KNOWN, **options):
+    return decoder().decode(records(values, **options), known)
+
+
+def reasons(result):
+    return [(reject.row, reject.reason) for reject in result.rejects]
+
+
+def only_reject(value, **options):
+    [reject] = decode([value], **options).rejects
+    return reject
+
+
+def test_an_event_becomes_a_row_of_columns():
+    events = decode([framed()]).events
+    assert (events.event_id[0], events.key[0], events.value[0]) == (b"e-1", b"d", framed())
+    assert (events.sequence[0], events.event_time[0], events.timestamp_ms[0]) == (5, NOW, NOW)
+    assert np.array_equal(events.payload[:, 0], [48.5, -11.25, np.nan, 7.5], equal_nan=True)
+
+
+def test_an_empty_batch_gives_nothing():
+    result = decode([])
+    assert (len(result.events), result.rejects, dict(result.unresolved)) == (0, [], {})
+
+
+@pytest.mark.parametrize("value", [b"", b"\0", b"\0\0\0\0", b"\1\0\0\0\2abc", b'{"event_id": 1}'])
+def test_what_does_not_begin_with_a_frame_is_not_framed(value):
+    assert only_reject(value).reason == Reason.NOT_FRAMED
+
+
+def test_a_record_without_value_is_not_framed():
+    assert only_reject(None).reason == Reason.NOT_FRAMED
+
+
+def test_a_record_without_value_costs_nobody_else():
+    result = decode([framed(), None, framed(event_id="e-2")])
+    assert reasons(result) == [(1, Reason.NOT_FRAMED)]
+    assert result.events.row.tolist() == [0, 2]
+
+
+def test_a_frame_without_a_value_is_malformed():
+    assert only_reject(frame()).reason == Reason.MALFORMED
+
+
+def test_a_known_unknown_schema_is_rejected_with_its_id():
+    reject = only_reject(framed(schema_id=3))
+    assert (reject.reason, reject.schema_id, reject.message) == (Reason.UNKNOWN_SCHEMA, 3, "no such schema")
+
+
+def test_a_schema_that_nobody_has_asked_for_is_unresolved_and_no_reject():
+    result = decode([framed(), framed(schema_id=9), framed(schema_id=-1), framed(schema_id=9)])
+    assert result.unresolved == {9: [1, 3], -1: [2]}
+    assert (result.rejects, result.events.row.tolist()) == ([], [0])
+
+
+def test_schemas_mixed_in_one_batch_keep_the_order_of_the_log():
+    values = [framed(V1, 1, event_id=f"e{i}") if i % 3 else framed(V2, 2, event_id=f"e{i}") for i in range(40)]
+    subject = decoder()
+    for _ in range(2):
+        events = subject.decode(records(values), KNOWN).events
+        assert events.event_id.tolist() == [b"e%d" % i for i in range(40)]
+        assert events.row.tolist() == list(range(40))
+
+
+def test_the_schema_id_may_be_in_a_header():
+    headers = [[("x", b"y"), (SCHEMA_ID_HEADER, frame(1))], None, [(SCHEMA_ID_HEADER, b"\0\0")]]
+    result = decode([body(V1), framed(), framed()], headers=headers)
+    assert result.events.row.tolist() == [0, 1, 2]
+    assert result.events.headers.tolist() == headers
+
+
+def test_a_header_wins_over_what_looks_like_a_frame():
+    assert only_reject(framed(), headers=[[(SCHEMA_ID_HEADER, frame(2))]]).reason in (Reason.MALFORMED, Reason.INVALID)
+
+
+def test_a_value_in_a_header_schema_may_be_shorter_than_a_frame():
+    assert only_reject(b"", headers=[[(SCHEMA_ID_HEADER, frame(2))]]).reason == Reason.MALFORMED
+
+
+@pytest.mark.parametrize("cut", [1, 10, 30])
+def test_a_record_that_is_cut_off_is_malformed(cut):
+    assert only_reject(framed()[:-cut]).reason == Reason.MALFORMED
+
+
+def test_bytes_behind_the_value_are_malformed():
+    reject = only_reject(framed() + b"\0")
+    assert (reject.reason, reject.schema_id) == (Reason.MALFORMED, 2)
+    assert "1 bytes behind the end" in reject.message
+
+
+@pytest.mark.parametrize("garbage", [b"\xff", b"\xff\xfe", b"a\xc3", b"\xed\xa0\x80"])
+@pytest.mark.parametrize("others", [0, 40])
+@pytest.mark.parametrize("field", ["event_id", "device_id"])
+def test_text_that_is_not_utf_8_is_malformed_whatever_stands_beside_it(field, others, garbage):
+    marker = "z" * len(garbage)
+    value = framed(**{field: marker}).replace(marker.encode(), garbage)
+    result = decode([*[framed()] * others, value], keys=[b"d"] * others + [garbage])
+    assert reasons(result) == [(others, Reason.MALFORMED)]
+    assert len(result.events) == others
+
+
+@pytest.mark.parametrize("bad", [framed()[:-1], framed() + b"x", b"junk", framed(schema_id=3), framed(latitude=91.0)])
+@pytest.mark.parametrize("at", [0, 1, 499, 999])
+def test_one_bad_record_costs_one_record(bad, at):
+    values = [framed(event_id=f"e{i}") for i in range(1000)]
+    values[at] = bad
+    result = decode(values)
+    assert [reject.row for reject in result.rejects] == [at]
+    assert result.events.row.tolist() == [row for row in range(1000) if row != at]
+    assert result.events.event_id.tolist() == [b"e%d" % row for row in range(1000) if row != at]
+
+
+def test_a_record_larger_than_the_bound_is_too_large_and_one_of_its_size_is_not():
+    value = framed(event_id="x" * 50)
+    at_bound = decoder(record_bytes_max=len(value)).decode(records([value]), KNOWN)
+    beyond = decoder(record_bytes_max=len(value) - 1).decode(records([value, framed()]), KNOWN)
+    assert len(at_bound.events) == 1
+    assert reasons(beyond) == [(0, Reason.TOO_LARGE)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"event_id": ""}, "event id is empty"),
+        ({"event_id": "x" * (ID_BYTES_MAX + 1)}, "longer than 128 bytes"),
+        ({"event_id": "é" * (ID_BYTES_MAX // 2 + 1)}, "longer than 128 bytes"),
+        ({"device_id": ""}, "device_id is empty"),
+        ({"event_time": -1}, "event_time is negative"),
+        ({"latitude": 90.0001}, r"latitude is outside \[-90, 90\]"),
+        ({"longitude": -180.0001}, r"longitude is outside \[-180, 180\]"),
+        ({"latitude": float("nan")}, "latitude is not a number"),
+        ({"longitude": float("inf")}, "longitude is not a number"),
+        ({"speed_kmh": float("nan")}, "speed_kmh is not a number"),
+        ({"heading_deg": float("-inf")}, "heading_deg is not a number"),
+    ],
+)
+def test_values_that_cannot_be_are_invalid(changes, message):
+    reject = only_reject(framed(**changes), keys=[changes.get("device_id", "d").encode()])
+    assert reject.reason == Reason.INVALID
+    assert re.search(message, reject.message)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"event_id": "x" * ID_BYTES_MAX},
+        {"latitude": 90.0, "longitude": 180.0},
+        {"latitude": -90.0, "longitude": -180.0},
+        {"event_time": 0},
+        {"sequence": -(2**63)},
+        {"speed_kmh": -1e300},
+        {"event_time": NOW + 60_000},
+        {"altitude_m": float("nan")},
+    ],
+)
+def test_values_at_their_bounds_are_valid(changes):
+    assert decode([framed(**changes)]).rejects == []
+
+
+@pytest.mark.parametrize("key", [None, b"", b"D", b"d ", b"\xff"])
+def test_a_key_that_is_not_the_key_field_is_a_mismatch(key):
+    assert only_reject(framed(), keys=[key]).reason == Reason.KEY_MISMATCH
+
+
+def test_an_event_time_beyond_the_skew_is_a_future_timestamp():
+    reject = only_reject(framed(event_time=NOW + 60_001))
+    assert reject.reason == Reason.FUTURE_TIMESTAMP
+    assert "60001 ms ahead" in reject.message
+
+
+@pytest.mark.parametrize("time", [2**63 - 1, 2**60 + 1, 10**17])
+def test_times_at_the_end_of_the_world_are_the_future_whatever_the_record_says(time):
+    assert only_reject(framed(event_time=time)).reason == Reason.FUTURE_TIMESTAMP
+    assert only_reject(framed(event_time=2**63 - 1), timestamp=2**63 - 1).reason == Reason.FUTURE_TIMESTAMP
+
+
+def test_the_first_reason_that_applies_is_given():
+    assert only_reject(framed(latitude=91.0, event_time=NOW * 2), keys=[b"x"]).reason == Reason.INVALID
+    assert only_reject(framed(event_time=NOW * 2), keys=[b"x"]).reason == Reason.KEY_MISMATCH
+
+
+LONG_PLACES = {
+    **V2,
+    "fields": [
+        {"name": field["name"], "type": "long"} if field["name"] in ("latitude", "speed_kmh") else field
+        for field in V2["fields"]
+    ],
+}
+
+
+@pytest.mark.parametrize("extra", [{}, {"tail": b"x"}])
+def test_longs_beyond_the_exact_doubles_are_rounded_and_do_not_stop_the_worker(extra):
+    known = {4: plan(LONG_PLACES, 4)}
+    good = framed(LONG_PLACES, 4, latitude=48, speed_kmh=2**60 + 1)
+    bad = framed(LONG_PLACES, 4, latitude=2**60 + 1, speed_kmh=1)
+    result = decode([good, bad + extra.get("tail", b"")], known)
+    assert result.events.payload[2].tolist() == [float(2**60)]
+    assert [reject.row for reject in result.rejects] == [1]
+
+
+def padded(number):
+    """A varint in ten bytes, whatever it needs."""
+    coded = (number << 1) ^ (number >> 63)
+    return bytes([coded >> 7 * i & 0x7F | 0x80 for i in range(9)]) + bytes([coded >> 63 & 1])
+
+
+def test_a_number_in_more_bytes_than_it_needs_is_read_as_fastavro_reads_it():
+    value = framed()
+    plain = bytes([10])  # sequence 5, behind "e-1" and "d"
+    at = value.index(b"\x02d") + 2
+    assert value[at : at + 1] == plain
+    result = decode([value[:at] + padded(5) + value[at + 1 :], framed()])
+    assert result.events.sequence.tolist() == [5, 5]
+
+
+HUGE = b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f"
+
+
+def with_bomb(kind):
+    return {**V2, "fields": [{"name": "bomb", "type": kind}, *V2["fields"]]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "bomb"),
+    [
+        ("string", HUGE),
+        ("string", b"\xfe\xff\xff\xff\x0f"),
+        ("string", b"\xff" * 9_000),
+        ("string", b"\x01" * 100),
+        ("bytes", HUGE),
+        ("long", b"\xff" * 9_000),
+        ("boolean", b"\xff"),
+        (["null", "string"], HUGE),
+        (["null", "string"], b"\x02" + HUGE),
+        ({"type": "array", "items": "long"}, HUGE),
+        ({"type": "array", "items": "string"}, b"\x01" + HUGE + HUGE),
+        ({"type": "map", "values": "long"}, HUGE),
+        ({"type": "fixed", "name": "F", "size": 2**40}, b"abc"),
+        ({"type": "enum", "name": "E", "symbols": ["A"]}, HUGE),
+    ],
+    ids=str,
+)
+def test_counts_and_lengths_that_lie_cost_no_memory_and_nobody_else(kind, bomb):
+    schema = with_bomb(kind)
+    known = {2: KNOWN[2], 5: plan(schema, 5)}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = decode([framed(), *[frame(5) + bomb] * 50, framed()], known)
+    assert {reject.reason for reject in result.rejects} == {Reason.MALFORMED}
+    assert result.events.row.tolist() == [0, 51]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kilobytes"
+
+
+def test_decoding_is_a_function_of_records_and_schemas_alone():
+    values = [framed(event_id=f"e{i}") if i % 7 else framed()[: i % 5 + 5] for i in range(60)]
+    subject = decoder()
+    at_once = subject.decode(records(values), KNOWN)
+    one_by_one = [decode([value]) for value in values]
+    assert [row for row, result in enumerate(one_by_one) if result.rejects] == [r.row for r in at_once.rejects]
+    assert [r.message for result in one_by_one for r in result.rejects] == [r.message for r in at_once.rejects]
+    ids = np.concatenate([result.events.id_hi for result in one_by_one])
+    assert np.array_equal(ids, at_once.events.id_hi)

@@ -1,0 +1,170 @@
+import json
+
+import fastavro
+import pytest
+
+from streams.operators.resolve import IncompatibleSchema, build_plan, without_logical_types
+
+READER = {
+    "type": "record",
+    "name": "Thing",
+    "namespace": "logistics",
+    "fields": [
+        {"name": "id", "type": "string", "aliases": ["old_id"]},
+        {"name": "time", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        {"name": "speed", "type": ["null", "double"], "default": None},
+        {"name": "unit", "type": "string", "default": "km"},
+    ],
+}
+
+
+def writer(*fields, name="Thing"):
+    return {"type": "record", "name": name, "namespace": "logistics", "fields": list(fields)}
+
+
+ID = {"name": "id", "type": "string"}
+TIME = {"name": "time", "type": {"type": "long", "logicalType": "timestamp-millis"}}
+
+
+def plan(schema, reader=READER):
+    return build_plan(7, json.dumps(schema), json.dumps(reader))
+
+
+def is_columnar(schema):
+    return plan(schema).framed_json is not None
+
+
+def test_the_readers_own_schema_is_read_column_by_column():
+    made = plan(READER)
+    assert [made.columns[name].position for name in ("id", "time", "speed", "unit")] == [0, 1, 2, 3]
+    assert made.kinds == ("string", "long", "double?", "string")
+
+
+def test_fields_are_matched_by_name_wherever_they_stand():
+    made = plan(writer(TIME, ID))
+    assert (made.columns["id"].position, made.columns["time"].position) == (1, 0)
+
+
+def test_missing_fields_take_the_readers_default():
+    made = plan(writer(ID, TIME))
+    assert (made.columns["speed"].position, made.columns["speed"].default) == (None, None)
+    assert (made.columns["unit"].position, made.columns["unit"].default) == (None, "km")
+
+
+def test_a_field_is_found_by_the_readers_alias():
+    assert plan(writer({"name": "old_id", "type": "string"}, TIME)).columns["id"].position == 0
+
+
+def test_the_name_itself_goes_before_the_alias():
+    assert plan(writer({"name": "old_id", "type": "string"}, ID, TIME)).columns["id"].position == 1
+
+
+def test_a_missing_field_without_default_is_incompatible_and_named():
+    with pytest.raises(IncompatibleSchema, match="schema 7 lacks field 'time', which has no default"):
+        plan(writer(ID))
+
+
+def test_unknown_simple_fields_are_skipped_column_by_column():
+    made = plan(writer({"name": "other", "type": ["null", "boolean"]}, ID, TIME))
+    assert made.columns.keys() == {"id", "time", "speed", "unit"}
+    assert made.kinds[0] == "boolean?"
+
+
+OTHERS = ("bytes", {"type": "array", "items": "long"}, {"type": "enum", "name": "E", "symbols": ["A"]})
+
+
+@pytest.mark.parametrize("kind", [*OTHERS, ["null", "int", "string"]])
+def test_unknown_fields_of_other_kinds_are_skipped_record_by_record(kind):
+    assert not is_columnar(writer({"name": "other", "type": kind}, ID, TIME))
+
+
+@pytest.mark.parametrize("kind", ["int", "long", "float", "double", ["null", "float"], ["double", "null"]])
+def test_numbers_are_promoted_column_by_column(kind):
+    assert is_columnar(writer(ID, TIME, {"name": "speed", "type": kind}))
+
+
+def test_an_int_is_read_as_a_long_so_that_nothing_is_cut_off():
+    made = plan(writer(ID, {"name": "time", "type": "int"}, {"name": "speed", "type": ["null", "int"]}))
+    assert [field["type"] for field in json.loads(made.bare_json)["fields"]] == ["string", "long", ["null", "long"]]
+
+
+@pytest.mark.parametrize("kind", ["double", "float", "string", "boolean"])
+def test_what_is_no_promotion_is_incompatible(kind):
+    with pytest.raises(IncompatibleSchema, match=f"schema 7: field 'time' is {kind}, not long"):
+        plan(writer(ID, {"name": "time", "type": kind}))
+
+
+def test_a_nullable_writer_of_a_plain_reader_is_judged_record_by_record():
+    assert not is_columnar(writer({"name": "id", "type": ["null", "string"]}, TIME))
+
+
+def test_bytes_for_a_string_are_judged_record_by_record():
+    assert not is_columnar(writer({"name": "id", "type": "bytes"}, TIME))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '"string"', '{"type": "record"}', '{"type": "record", "name": "X", "fields": [{}]}', "null"]
+)
+def test_what_is_no_usable_record_schema_is_incompatible(text):
+    with pytest.raises(IncompatibleSchema, match="schema 7"):
+        build_plan(7, text, json.dumps(READER))
+
+
+def test_a_record_of_another_name_is_incompatible_on_every_path():
+    with pytest.raises(IncompatibleSchema, match="is of 'Other', not of 'Thing'"):
+        plan(writer(ID, TIME, name="Other"))
+
+
+def test_the_namespace_does_not_matter_and_a_readers_alias_counts():
+    assert plan({**writer(ID, TIME), "namespace": "elsewhere"}).columns is not None
+    assert plan(writer(ID, TIME, name="Old"), {**READER, "aliases": ["Old"]}).columns is not None
+    assert plan(writer(ID, TIME, name="logistics.Thing")).columns is not None
+
+
+NODE = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"]}]}
+TREE = {"type": "record", "name": "Tree", "fields": [{"name": "of", "type": {"type": "array", "items": "x.Tree"}}]}
+FOREST = {"type": "record", "name": "A", "fields": [{"name": "b", "type": {"type": "map", "values": ["null", "A"]}}]}
+
+
+@pytest.mark.parametrize("kind", [NODE, {**TREE, "namespace": "x"}, FOREST])
+def test_a_type_that_contains_itself_is_refused_since_decoding_it_may_overflow_the_stack(kind):
+    with pytest.raises(IncompatibleSchema, match="contains itself"):
+        plan(writer({"name": "bomb", "type": kind}, ID, TIME))
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        "null",
+        {"type": "fixed", "name": "F", "size": 0},
+        {"type": "record", "name": "E", "fields": []},
+        {"type": "record", "name": "E", "fields": [{"name": "n", "type": "null"}]},
+    ],
+)
+def test_an_array_of_nothing_is_refused_since_its_count_alone_says_how_long_it_takes(items):
+    with pytest.raises(IncompatibleSchema, match="items that take no bytes"):
+        plan(writer({"name": "bomb", "type": {"type": "array", "items": items}}, ID, TIME))
+
+
+def test_a_type_used_twice_is_no_recursion():
+    four = {"type": "fixed", "name": "Four", "size": 4}
+    part = {"type": "record", "name": "Part", "fields": [{"name": "f", "type": "Four"}]}
+    fields = [{"name": "a", "type": four}, {"name": "b", "type": {"type": "array", "items": "Four"}}]
+    fields += [{"name": "c", "type": part}, {"name": "d", "type": ["null", "Part"]}, {"name": "e", "type": "Four"}]
+    assert not is_columnar(writer(*fields, ID, TIME))
+
+
+def test_logical_types_and_docs_are_taken_off_everywhere():
+    decimal = {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2}
+    schema = writer({"name": "id", "type": {"type": "string", "avro.java.string": "String"}, "doc": "x"}, TIME)
+    schema["fields"].append({"name": "price", "type": ["null", decimal]})
+    schema["fields"].append({"name": "list", "type": {"type": "array", "items": TIME["type"]}})
+    kinds = [field["type"] for field in without_logical_types(schema)["fields"]]
+    assert kinds == ["string", "long", ["null", "bytes"], {"type": "array", "items": "long"}]
+
+
+def test_the_frame_is_decoded_as_two_more_fields():
+    made = plan(READER)
+    names = [field["name"] for field in json.loads(made.framed_json)["fields"]]
+    assert names == ["__frame_magic", "__frame_schema_id", "id", "time", "speed", "unit"]
+    fastavro.parse_schema(json.loads(made.framed_json))
