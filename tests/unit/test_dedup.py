@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+
+from streams.operators.dedup import BYTES_PER_SLOT, IdSet
+from streams.operators.identity import mix
+
+
+def columns(rows):
+    array = np.array(rows, dtype=np.uint64).reshape(-1, 3)
+    return array[:, 0].copy(), array[:, 1].copy(), array[:, 2].copy()
+
+
+def first_copies(rows, seen):
+    new = []
+    for row in rows:
+        new.append(row not in seen)
+        seen.add(row)
+    return new
+
+
+def random_rows(rng, count, *, values):
+    return [tuple(row) for row in rng.integers(1, values + 1, (count, 3)).tolist()]
+
+
+def test_the_first_of_equal_rows_is_new():
+    ids = IdSet()
+    assert ids.add(*columns([(1, 1, 1), (1, 1, 1), (2, 1, 1), (1, 1, 1)])).tolist() == [True, False, True, False]
+    assert ids.add(*columns([(2, 1, 1), (3, 1, 1)])).tolist() == [False, True]
+    assert len(ids) == 3
+
+
+def test_rows_that_differ_in_one_word_are_different():
+    rows = [(1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (0, 0, 1), (0, 0, 2)]
+    assert IdSet().add(*columns(rows)).all()
+
+
+def test_nothing_added_is_nothing_new():
+    ids = IdSet()
+    assert ids.add(*columns([])).tolist() == []
+    assert len(ids) == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_batches_of_any_size_agree_with_a_python_set(seed):
+    rng = np.random.default_rng(seed)
+    ids, seen = IdSet(seed), set()
+    for size in rng.choice([0, 1, 5, 12, 13, 100, 3000], 30):
+        rows = random_rows(rng, int(size), values=int(rng.choice([2, 9, 40])))
+        assert ids.add(*columns(rows)).tolist() == first_copies(rows, seen)
+        assert len(ids) == len(seen)
+    assert set(zip(*(column.tolist() for column in ids.rows()), strict=True)) == seen
+
+
+def test_the_answer_does_not_depend_on_the_hashs_seed():
+    rng = np.random.default_rng(0)
+    batches = [columns(random_rows(rng, 700, values=8)) for _ in range(5)]
+    answers = []
+    for seed in (0, 1, 2**63):
+        ids = IdSet(seed)
+        answers.append([ids.add(*batch).tolist() for batch in batches])
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_it_grows_and_forgets_nothing():
+    ids = IdSet()
+    count = 200_000
+    number = np.arange(1, count + 1, dtype=np.uint64)
+    for start in range(0, count, 20_000):
+        part = number[start : start + 20_000]
+        assert ids.add(part, part, part).all()
+    assert not ids.add(number, number, number).any()
+    assert len(ids) == count
+    assert ids.bytes_used <= 8 * count * BYTES_PER_SLOT
+
+
+def test_a_batch_of_one_id_many_times_has_one_new_row():
+    one = np.full(50_000, 7, dtype=np.uint64)
+    new = IdSet().add(one, one, one)
+    assert (new[0], new.sum()) == (True, 1)
+
+
+def test_retain_keeps_what_it_is_told_and_gives_memory_back():
+    ids = IdSet()
+    number = np.arange(1, 50_001, dtype=np.uint64)
+    ids.add(number, number, number)
+    before = ids.bytes_used
+    _, _, word = ids.rows()
+    ids.retain(word <= np.uint64(100))
+    assert len(ids) == 100
+    assert ids.bytes_used < before / 50
+    new = ids.add(number, number, number)
+    assert np.flatnonzero(~new).tolist() == list(range(100))
+
+
+def test_retain_nothing_and_retain_all():
+    ids = IdSet()
+    ids.add(*columns([(1, 1, 1), (2, 2, 2)]))
+    ids.retain(np.array([True, True]))
+    assert len(ids) == 2
+    ids.retain(np.array([False, False]))
+    assert len(ids) == 0
+    assert ids.add(*columns([(1, 1, 1)])).tolist() == [True]
+
+
+def test_rows_that_all_want_the_same_place_are_told_apart():
+    """The worst case of a hash: equal top bits (found by search), so that all rows meet again and again."""
+    number = np.arange(1, 400_000, dtype=np.uint64)
+    top = mix(number, number, number) >> np.uint64(54)
+    same = number[top == top[0]]
+    assert len(same) > 300
+    ids = IdSet()
+    assert ids.add(same, same, same).all()
+    assert not ids.add(same, same, same).any()

@@ -1,0 +1,80 @@
+import pytest
+
+from streams import __version__
+from streams.deadletters.envelope import envelope_headers
+from streams.engine.effects import DeadLetter
+from streams.operators.rejects import Reason, Reject
+
+
+def letter(*, headers=None, reason=Reason.MALFORMED, offset=42, partition=1, schema_id=7, message="what is wrong"):
+    return DeadLetter(Reject(0, reason, message, schema_id), partition, offset, 1_700_000_000_123, b"k", b"v", headers)
+
+
+def ours(subject, source="gps.positions.v1", group="streams.gps"):
+    return dict(envelope_headers(subject, source=source, group=group))
+
+
+def test_the_headers_are_those_of_the_contract():
+    found = ours(letter())
+    assert found.pop("dlq.id")
+    assert found == {
+        "__streams.errors.exception": b"streams.Malformed",
+        "__streams.errors.message": b"what is wrong",
+        "__streams.errors.stacktrace": b"",
+        "__streams.errors.topic": b"gps.positions.v1",
+        "__streams.errors.partition": b"1",
+        "__streams.errors.offset": b"42",
+        "dlq.reason": b"malformed",
+        "dlq.attempt": b"1",
+        "dlq.group": b"streams.gps",
+        "dlq.schema_id": b"7",
+        "dlq.first_failed_at": b"1700000000123",
+        "dlq.app_version": __version__.encode(),
+    }
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_every_reason_has_a_name_for_an_exception(reason):
+    found = ours(letter(reason=reason))
+    assert found["dlq.reason"] == reason.value.encode()
+    assert found["__streams.errors.exception"].decode().removeprefix("streams.").isalpha()
+
+
+def test_an_unknown_schema_id_is_empty():
+    assert ours(letter(schema_id=None))["dlq.schema_id"] == b""
+
+
+def test_the_same_record_gets_the_same_id_and_another_place_another_one():
+    assert ours(letter())["dlq.id"] == ours(letter(reason=Reason.INVALID))["dlq.id"]
+    places = [
+        letter(),
+        letter(offset=43),
+        letter(partition=2),
+        letter(offset=2, partition=14),
+        letter(offset=42, partition=11),
+    ]
+    assert len({ours(one)["dlq.id"] for one in places} | {ours(letter(), source="orders")["dlq.id"]}) == 6
+
+
+def test_the_records_own_headers_come_first_unchanged_and_in_order():
+    headers = [("b", b"1"), ("a", None), ("b", b""), ("ключ", b"\xff")]
+    assert envelope_headers(letter(headers=headers), source="s", group="g")[:4] == headers
+
+
+def test_a_replayed_record_keeps_its_id_attempt_and_first_failure_and_nothing_is_there_twice():
+    first = envelope_headers(letter(), source="s", group="g")
+    history = [(name, b"3" if name == "dlq.attempt" else value) for name, value in first]
+    replayed = letter(headers=[("own", b"x"), *history], offset=99, reason=Reason.INVALID)
+    again = envelope_headers(replayed, source="s", group="g")
+    assert len(again) == len({name for name, _ in again}) == len(first) + 1
+    found = dict(again)
+    assert found["dlq.id"] == dict(first)["dlq.id"]
+    assert (found["dlq.attempt"], found["dlq.reason"], found["__streams.errors.offset"]) == (b"3", b"invalid", b"99")
+    assert found["dlq.first_failed_at"] == b"1700000000123"
+    assert found["own"] == b"x"
+
+
+def test_empty_history_is_no_history():
+    found = ours(letter(headers=[("dlq.id", b""), ("dlq.attempt", None)]))
+    assert found["dlq.id"]
+    assert found["dlq.attempt"] == b"1"
