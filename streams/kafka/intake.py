@@ -54,6 +54,8 @@ class Intake:
         self._started: dict[int, int] = {}
         """Consumed partitions and the least offset that is new to them."""
         self._paused: frozenset[int] = frozenset()
+        self._generation = 0
+        """As told by the last `stop`: what was polled under an earlier one is void."""
         self._at_end_since_ms: dict[int, int] = {}
         config: dict[str, Any] = {
             **settings.kafka_client_config(),
@@ -94,10 +96,14 @@ class Intake:
         """Consume `partition` from `offset_next` on (-1: from its beginning)."""
         self._commands.put(lambda: self._start(partition, offset_next))
 
-    def stop(self, partitions: Iterable[int]) -> None:
-        """Stop consuming `partitions`; they remain assigned."""
+    def start_again(self, partition: int, offset_next: int, generation: int) -> None:
+        """As `start`, but void once `stop` has begun another generation."""
+        self._commands.put(lambda: self._start(partition, offset_next) if generation == self._generation else None)
+
+    def stop(self, partitions: Iterable[int], generation: int) -> None:
+        """Stop consuming `partitions`, which remain assigned, and begin another generation of records."""
         wanted = list(partitions)
-        self._commands.put(lambda: self._stop(wanted))
+        self._commands.put(lambda: self._stop(wanted, generation))
 
     def pause_only(self, partitions: frozenset[int]) -> None:
         """Pause exactly these of the started partitions."""
@@ -105,8 +111,8 @@ class Intake:
 
     # --- the intake thread ------------------------------------------------------------------------------------------
 
-    def poll(self) -> tuple[Records | None, dict[int, int]]:
-        """Next records (None when there are none), and since when partitions are at their end (ms).
+    def poll(self) -> tuple[Records | None, dict[int, int], int]:
+        """Next records (None when there are none), since when partitions are at their end (ms), and the generation.
 
         Serves rebalances. Returns within about `BATCH_WAIT_MS` when nothing comes.
 
@@ -122,7 +128,8 @@ class Intake:
             raise self._broken(error.args[0]) from None
         self._note_membership()
         records = self._records(messages) if messages else None
-        return records, {p: since for p, since in self._at_end_since_ms.items() if p in self._started}
+        at_end = {p: since for p, since in self._at_end_since_ms.items() if p in self._started}
+        return records, at_end, self._generation
 
     def _obey(self) -> None:
         """Carry out what other threads asked for, in order; what the broker does not answer now is tried again."""
@@ -228,7 +235,8 @@ class Intake:
         self._at_end_since_ms.pop(partition, None)
         self.consumer.resume([here])
 
-    def _stop(self, partitions: list[int]) -> None:
+    def _stop(self, partitions: list[int], generation: int) -> None:
+        self._generation = generation
         for partition in partitions:
             self._started.pop(partition, None)
             self._at_end_since_ms.pop(partition, None)

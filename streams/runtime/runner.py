@@ -95,6 +95,8 @@ class PipelineRunner:
         self._in_flight: asyncio.Future[None] | None = None
         self._owned: set[int] = set()
         self._restoring: set[asyncio.Task[None]] = set()
+        self._attempts: dict[int, object] = {}
+        """The newest attempt to restore each partition: whatever an older one brings is void."""
         self._looking_up: asyncio.Task[None] | None = None
         self._aborts_in_a_row = 0
         self._maintained_at = self._checkpointed_at = self._truncated_at = time.monotonic()
@@ -188,8 +190,7 @@ class PipelineRunner:
     async def intake_loop(self, send: Callable[[MicroBatch], "asyncio.Future[object]"]) -> None:
         """Poll and hand micro-batches over until stopped; polls on (paused) while the agent is behind."""
         while not self._stopping:
-            generation = self._generation
-            records, at_end = await self._loop.run_in_executor(self._intake_thread, self._intake.poll)
+            records, at_end, generation = await self._loop.run_in_executor(self._intake_thread, self._intake.poll)
             batch = MicroBatch(records, int(time.time() * 1000), at_end, generation)
             handed_over = asyncio.ensure_future(send(batch))
             while True:
@@ -204,15 +205,13 @@ class PipelineRunner:
         """The agent is behind: keep our place in the group without taking more."""
         self._intake.pause_only(frozenset(self._owned))
         self._metrics.paused_partitions.labels("backpressure").set(len(self._owned))
-        records, _ = await self._loop.run_in_executor(self._intake_thread, self._intake.poll)
+        records, _, generation = await self._loop.run_in_executor(self._intake_thread, self._intake.poll)
         if records is not None:  # fetched before the pause took hold: consumed again from where they are
-            await self._start_again(np.unique(records.partition).tolist(), records.partition, records.offset)
+            for number in np.unique(records.partition).tolist():
+                offset_next = int(records.offset[records.partition == number][0])
+                self._intake.start_again(number, offset_next, generation)
         self._metrics.paused_partitions.labels("backpressure").set(0)
         self._intake.pause_only(self.engine.waiting_partitions)
-
-    async def _start_again(self, partitions: list[int], partition: Int64, offset: Int64) -> None:
-        for number in partitions:
-            self._intake.start(number, int(offset[partition == number][0]))
 
     # --- agent and sink ---------------------------------------------------------------------------------------------
 
@@ -308,6 +307,7 @@ class PipelineRunner:
     async def _reset(self, error: CycleAborted) -> None:
         """Abort, drop state that was never committed, restore it from the stores and run the records again."""
         self._generation += 1
+        self._attempts.clear()
         self._cycle = _Cycle()
         self._metrics.aborts.labels(error.reason).inc()
         delay_s = min(0.1 * 2**self._aborts_in_a_row, _BACKOFF_S_MAX)
@@ -317,7 +317,7 @@ class PipelineRunner:
         await self._in_commit_thread(self._require_committer().abort)
         for partition in sorted(self.engine.tasks):
             self.engine.drop(partition)
-        self._intake.stop(self._owned)
+        self._intake.stop(self._owned, self._generation)
         if not self._stopping:
             await asyncio.sleep(delay_s)
             self._restore(sorted(self._owned))
@@ -363,6 +363,7 @@ class PipelineRunner:
                 self.fail(error)
             for partition in partitions:
                 self._owned.discard(partition)
+                self._attempts.pop(partition, None)
                 task = self.engine.drop(partition)
                 await self._restorer.release(partition, task)
 
@@ -376,21 +377,23 @@ class PipelineRunner:
     def _restore(self, partitions: Iterable[int]) -> None:
         wanted = list(partitions)
         if wanted:
-            task = self._loop.create_task(self._restore_all(wanted, self._generation))
+            attempt = object()
+            self._attempts.update(dict.fromkeys(wanted, attempt))
+            task = self._loop.create_task(self._restore_all(wanted, attempt))
             self._restoring.add(task)
             task.add_done_callback(self._restoring.discard)
 
-    async def _restore_all(self, partitions: list[int], generation: int) -> None:
+    async def _restore_all(self, partitions: list[int], attempt: object) -> None:
         try:
             for partition in partitions:
-                await self._restore_one(partition, generation)
+                await self._restore_one(partition, attempt)
         except Exception as error:
             self.fail(error)
             raise
 
-    async def _restore_one(self, partition: int, generation: int) -> None:
+    async def _restore_one(self, partition: int, attempt: object) -> None:
         def wanted() -> bool:
-            return partition in self._owned and generation == self._generation and not self._stopping
+            return self._attempts.get(partition) is attempt and not self._stopping
 
         task = await self._restorer.restore(partition, self._changelog, wanted)
         if task is None:
