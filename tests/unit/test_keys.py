@@ -1,0 +1,164 @@
+import numpy as np
+
+from streams.engine.keys import KeyIndex, due_puts, pack_rows
+from streams.operators.aggregate import Segments
+from streams.operators.columns import TIME_MIN, Events, objects
+from streams.operators.vehicle_state import VehicleState
+from streams.state.layout import LAST_DUE, aggregate_prefix
+from streams.state.memory import MemoryStore
+from streams.state.store import WriteBatch
+
+AGGREGATE = VehicleState()
+
+
+class CountingStore(MemoryStore):
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def get_many(self, keys):
+        self.asked.append(list(keys))
+        return super().get_many(keys)
+
+
+def index(store=None, belongs=lambda _: True):
+    return KeyIndex(store or MemoryStore(), (AGGREGATE,), belongs)
+
+
+def names(*keys):
+    return objects(list(keys))
+
+
+def released(subject, *rows):
+    """Events of (key, time, sequence, id), in order, with their slots."""
+    keys, time, sequence, ids = zip(*rows, strict=True)
+    count = len(rows)
+    words = np.zeros(count, np.uint64)
+    numbers = np.zeros(count, np.int64)
+    found = Events(
+        row=numbers,
+        timestamp_ms=numbers,
+        event_time=np.array(time),
+        sequence=np.array(sequence),
+        event_id=objects(list(ids)),
+        id_hi=words,
+        id_lo=words,
+        id_word=words,
+        key=objects(list(keys)),
+        value=objects([b""] * count),
+        headers=None,
+        payload=np.ones((4, count)),
+        slot=subject.slots(objects(list(keys))),
+    )
+    subject.fold(Segments.of(found))
+
+
+def commit(subject, store):
+    changed = subject.take_changed()
+    store.write(WriteBatch(puts=changed.puts()))
+    return changed
+
+
+def test_a_key_keeps_its_slot_and_keys_are_told_apart():
+    subject = index()
+    assert subject.slots(names(b"a", b"b", b"a")).tolist() == [0, 1, 0]
+    assert subject.slots(names(b"b", b"c", b"\xff", b"")).tolist() == [1, 2, 3, 4]
+    assert len(subject) == 5
+
+
+def test_a_new_key_has_nothing_due():
+    subject = index()
+    [slot] = subject.slots(names(b"a"))
+    assert subject.last_due().of(slot) == (TIME_MIN, TIME_MIN, b"")
+
+
+def test_rows_are_loaded_once_for_all_new_keys_of_a_batch():
+    store = CountingStore()
+    subject = index(store)
+    subject.slots(names(*(b"k%d" % (i % 300) for i in range(1000))))
+    assert [len(keys) for keys in store.asked] == [300, 300]
+    subject.slots(names(b"k0", b"k299"))
+    assert len(store.asked) == 2
+
+
+def test_more_keys_than_reserved_keep_their_rows():
+    subject = index()
+    released(subject, (b"first", 7, 1, b"x"))
+    subject.slots(names(*(b"k%d" % i for i in range(5_000))))
+    [slot] = subject.slots(names(b"first"))
+    assert subject.last_due().of(slot) == (7, 1, b"x")
+
+
+def test_only_changed_keys_are_taken_and_only_once():
+    subject = index()
+    subject.slots(names(b"quiet"))
+    released(subject, (b"a", 1, 0, b"x"), (b"b", 2, 0, b"y"), (b"a", 3, 5, b"z"))
+    changed = subject.take_changed()
+    assert changed.due.key.tolist() == [b"a", b"b"]
+    assert (changed.due.event_time.tolist(), changed.due.sequence.tolist()) == ([3, 2], [5, 0])
+    assert changed.due.event_id.tolist() == [b"z", b"y"]
+    assert changed.rows[0]["events"].tolist() == [2, 1]
+    assert len(subject.take_changed().due) == 0
+
+
+def test_what_was_taken_does_not_change_with_later_folds():
+    subject = index()
+    released(subject, (b"a", 1, 0, b"x"))
+    changed = subject.take_changed()
+    released(subject, (b"a", 2, 0, b"y"))
+    assert (changed.due.event_time.tolist(), changed.rows[0]["events"].tolist()) == ([1], [1])
+
+
+def test_dropped_keys_come_back_from_the_store_as_they_were():
+    store = MemoryStore()
+    subject = index(store)
+    released(subject, (b"a", 10, -3, "é".encode()), (b"b\xff", 20, 2**62, b""))
+    expected = commit(subject, store)
+    subject.drop_all()
+    assert len(subject) == 0
+    slots = subject.slots(names(b"b\xff", b"a", b"new"))
+    due = subject.last_due()
+    assert [due.of(int(slot)) for slot in slots] == [
+        (20, 2**62, b""),
+        (10, -3, "é".encode()),
+        (TIME_MIN, TIME_MIN, b""),
+    ]
+    released(subject, (b"a", 11, 0, b"x"))
+    [row] = commit(subject, store).rows[0]
+    assert row["events"] == 2
+    assert row["first_event_time"] == expected.rows[0]["first_event_time"][0] == 10
+
+
+def test_rows_lie_under_their_prefix_with_the_key_behind_it():
+    store = MemoryStore()
+    subject = index(store)
+    released(subject, (b"a", 1, 0, b"x"))
+    changed = commit(subject, store)
+    assert [key for key, _ in store.scan(b"")] == [aggregate_prefix(0) + b"a", LAST_DUE + b"a"]
+    assert due_puts(changed.due) == [(LAST_DUE + b"a", b"\1" + bytes(15) + b"x")]
+
+
+def test_packed_rows_are_the_rows_bytes():
+    rows = np.zeros(3, AGGREGATE.dtype)
+    rows["events"] = [1, 2, 3]
+    packed = pack_rows(rows)
+    assert [np.frombuffer(one, AGGREGATE.dtype)[0]["events"] for one in packed] == [1, 2, 3]
+    assert b"".join(packed) == rows.tobytes()
+    assert pack_rows(rows[:0]) == []
+
+
+def test_events_of_keys_that_belong_elsewhere_are_counted():
+    subject = index(belongs=lambda key: key.startswith(b"a"))
+    assert subject.misrouted(subject.slots(names(b"a1", b"a2"))) == 0
+    assert subject.misrouted(subject.slots(names(b"a1", b"b", b"b", b"c"))) == 3
+    assert subject.misrouted(subject.slots(names(b"a1"))) == 0
+    subject.drop_all()
+    assert subject.misrouted(subject.slots(names(b"b", b"a1"))) == 1
+
+
+def test_memory_grows_with_keys_and_goes_with_them():
+    subject = index()
+    subject.slots(names(*(b"k%d" % i for i in range(100))))
+    assert subject.bytes_used > 10_000
+    subject.drop_all()
+    assert subject.bytes_used == 0
