@@ -1,0 +1,328 @@
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+
+from streams.engine.task import PartitionTask, TaskConfig, Written, read_journal_groups
+from streams.limits import JOURNAL_INDEX_RECORDS
+from streams.operators.columns import TIME_MIN, Events, objects
+from streams.operators.vehicle_state import VehicleState
+from streams.pipelines.gps import GPS
+from streams.state import journal
+from streams.state.layout import HELD, LAST_DUE, MARKER, SPILLED_IDS, Marker
+from streams.state.memory import MemoryStore
+
+LATENESS_MS, HORIZON_MS = 10, 1_000
+
+
+class ClosingStore(MemoryStore):
+    def __init__(self, durable=None):
+        super().__init__(durable)
+        self.is_closed = False
+
+    def close(self):
+        super().close()
+        self.is_closed = True
+
+
+def task_over(store, **options):
+    limits = {"lateness_ms": LATENESS_MS, "horizon_ms": HORIZON_MS, **options}
+    config = TaskConfig(
+        GPS,
+        (VehicleState(),),
+        limits["lateness_ms"],
+        limits["horizon_ms"],
+        lambda _: nullcontext(),
+        lambda key: int(key.startswith(b"other")),
+    )
+    return PartitionTask(config, 0, store, None)
+
+
+@pytest.fixture
+def store():
+    return ClosingStore()
+
+
+@pytest.fixture
+def task(store):
+    return task_over(store)
+
+
+def events(*rows, key=b"d"):
+    """Events of (id number, event time)."""
+    number, times = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
+    count = len(rows)
+    return Events(
+        row=np.arange(count),
+        timestamp_ms=times,
+        event_time=times,
+        sequence=number,
+        event_id=objects([b"e%d" % i for i in number]),
+        id_hi=number.astype(np.uint64),
+        id_lo=number.astype(np.uint64),
+        id_word=(2 * times + 2).astype(np.uint64),
+        key=objects([key] * count),
+        value=objects([b"v%d" % i for i in number]),
+        headers=None,
+        payload=np.ones((4, count)),
+        slot=np.full(count, -1),
+    )
+
+
+def none():
+    return events((0, 0)).take(slice(0, 0))
+
+
+class Cycles:
+    """Commits cycles: a journal of one record each, from position 0 on."""
+
+    def __init__(self, task):
+        self.task = task
+        self.next = 0
+        self.entries = []
+
+    def __call__(self):
+        commit = self.task.close_cycle()
+        if commit is None:
+            return None
+        self.apply(commit)
+        return commit
+
+    def apply(self, commit):
+        first, self.next = self.next, self.next + len(commit.journal)
+        self.entries += [journal.unpack(record) for record in commit.journal]
+        self.task.applied(commit, Written(first, self.next, {"vehicles.state.v1": self.next * 10}))
+
+
+@pytest.fixture
+def cycle(task):
+    return Cycles(task)
+
+
+def values(released):
+    return [] if released is None else released.value.tolist()
+
+
+def test_a_new_task_has_done_nothing(task):
+    assert task.is_settled
+    assert task.close_cycle() is None
+    assert task.truncate_journal_before() is None
+    assert (task.watermark, task.offset_next) == (TIME_MIN, -1)
+
+
+def test_an_event_is_held_until_the_watermark_has_passed_it(task):
+    assert values(task.on_batch(events((1, 100)), 1).clean) == []
+    assert task.held_until() == 100
+    assert values(task.on_batch(events((2, 110)), 2).clean) == [b"v1"]
+    assert values(task.on_idle(110).clean) == [b"v2"]
+
+
+def test_a_batch_of_rejects_only_moves_the_offset_and_makes_a_cycle(task, cycle):
+    assert values(task.on_batch(none(), 7).clean) == []
+    commit = cycle()
+    assert (commit.offset_next, commit.cycle, commit.watermark) == (7, 1, TIME_MIN)
+    assert Marker.unpack(task.store.get_many([MARKER])[0]).offset_next == 7
+
+
+def test_the_second_copy_is_counted_and_goes_nowhere(task):
+    found = task.on_batch(events((1, 100), (1, 100)), 2)
+    assert (found.duplicates, found.late) == (1, [])
+    assert task.on_batch(events((1, 100)), 3).duplicates == 1
+    assert len(task.held) == 1
+
+
+def test_an_event_beyond_the_horizon_is_late_and_not_remembered(task):
+    task.on_batch(events((1, 5_000)), 1)
+    horizon = 5_000 - LATENESS_MS - HORIZON_MS
+    for _ in range(2):
+        [late] = task.on_batch(events((2, horizon - 1)), 2).late
+        assert (late.beyond_horizon, late.by_ms.tolist()) == (True, [1])
+    assert task.on_batch(events((2, horizon)), 3).late == []
+
+
+def test_events_of_another_partitions_keys_are_processed_and_counted(task):
+    assert task.on_batch(events((1, 5), key=b"other"), 1).misrouted == 1
+
+
+def test_a_watermark_that_idles_never_goes_back(task):
+    task.on_batch(events((1, 100)), 1)
+    task.on_idle(50)
+    assert task.watermark == 90
+
+
+# --- cycles -------------------------------------------------------------------------------------------------------
+
+
+def test_a_cycle_holds_what_happened_since_the_last_one(task, cycle):
+    task.on_batch(events((1, 100), (2, 200)), 2)
+    commit = cycle()
+    [entry] = cycle.entries
+    assert (entry.cycle, entry.offset_next, entry.watermark, entry.event_time_max) == (1, 2, 190, 200)
+    assert (len(entry.ids), entry.held.value.tolist(), entry.due.event_id.tolist()) == (2, [b"v2"], [b"e1"])
+    assert [table.keys.tolist() for table in commit.tables] == [[b"d"]]
+    assert cycle() is None
+    task.on_batch(events((3, 205)), 3)
+    cycle()
+    assert (cycle.entries[1].cycle, len(cycle.entries[1].ids), cycle.entries[1].held.value.tolist()) == (2, 1, [b"v3"])
+
+
+def test_an_idle_release_alone_makes_a_cycle_at_the_same_offset(task, cycle):
+    task.on_batch(events((1, 100)), 1)
+    cycle()
+    task.on_idle(100)
+    commit = cycle()
+    assert (commit.cycle, commit.offset_next, commit.watermark) == (2, 1, 100)
+
+
+def test_nothing_of_an_open_cycle_is_in_the_store(task, store, cycle):
+    task.on_batch(events((1, 100), (2, 200)), 2)
+    commit = task.close_cycle()
+    assert list(store.scan(b"")) == []
+    cycle.apply(commit)
+    marker = Marker.unpack(store.get_many([MARKER])[0])
+    assert (marker.cycle, marker.offset_next, marker.watermark, marker.journal_next) == (1, 2, 190, 1)
+    assert marker.tables_next == {"vehicles.state.v1": 10}
+    assert store.get_many([LAST_DUE + b"d"]) != [None]
+
+
+def test_the_next_batch_may_be_processed_while_a_commit_is_in_flight(task, cycle):
+    task.on_batch(events((1, 100), (2, 200)), 2)
+    commit = task.close_cycle()
+    found = task.on_batch(events((2, 200), (3, 300)), 4)
+    assert (values(found.clean), found.duplicates) == ([b"v2"], 1)
+    assert not task.is_settled
+    cycle.apply(commit)
+    assert not task.is_settled
+    cycle()
+    assert task.is_settled
+    assert task.marker.offset_next == 4
+
+
+# --- moving state -------------------------------------------------------------------------------------------------
+
+
+def spill(task, **options):
+    task.spill(**{"ids_below": 10**12, "held_events_keep": 0, "keep_keys": False, **options})
+
+
+def test_state_cannot_be_moved_while_a_cycle_is_open_or_in_flight(task, store, cycle):
+    task.on_batch(events((1, 100), (2, 200)), 2)
+    with pytest.raises(RuntimeError, match="partition 0: state can be moved between cycles only"):
+        spill(task)
+    commit = task.close_cycle()
+    with pytest.raises(RuntimeError, match="between cycles only"):
+        spill(task)
+    assert list(store.scan(b"")) == []
+    cycle.apply(commit)
+    spill(task)
+    task.on_idle(200)
+    with pytest.raises(RuntimeError, match="between cycles only"):
+        spill(task)
+
+
+def test_state_cannot_be_moved_when_only_duplicates_came(task, cycle):
+    task.on_batch(events((1, 100)), 1)
+    cycle()
+    task.on_batch(events((1, 100)), 2)
+    with pytest.raises(RuntimeError, match="between cycles only"):
+        spill(task)
+
+
+def test_moved_ids_are_still_known_and_moved_events_still_come(task, cycle):
+    task.on_batch(events((1, 100), (2, 105), (3, 140)), 3)
+    cycle()
+    spill(task)
+    assert (task.ids_in_memory, len(task.held), len(task.keys)) == (0, 0, 0)
+    assert task.on_batch(events((1, 100), (2, 105), (3, 140)), 6).duplicates == 3
+    assert task.held_until() == 140
+    assert values(task.on_idle(140).clean) == [b"v3"]
+
+
+def test_what_is_moved_completely_needs_no_replay(task, cycle):
+    task.on_batch(events((1, 100), (2, 200)), 2)
+    cycle()
+    assert task.marker.replay_from == 0
+    spill(task)
+    assert (task.marker.replay_from, task.marker.journal_next) == (1, 1)
+    assert Marker.unpack(task.store.get_many([MARKER])[0]) == task.marker
+
+
+def test_what_is_held_in_memory_keeps_its_journal(task, cycle):
+    task.on_batch(events((1, 100), (2, 200)), 2)
+    cycle()
+    spill(task, held_events_keep=10)
+    assert task.marker.replay_from == 0
+    assert len(task.held) == 1
+
+
+def test_a_parked_task_has_everything_in_its_store(task, store, cycle):
+    task.on_batch(events((1, 100), (2, 200)), 2)
+    cycle()
+    task.park()
+    assert store.is_closed
+    marker = Marker.unpack(store.get_many([MARKER])[0])
+    assert marker.replay_from == marker.journal_next == 1
+    assert len(list(store.scan(HELD))) == 1
+    assert len(list(store.scan(SPILLED_IDS))) == 1
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_parking_an_unsettled_task_saves_nothing_that_is_not_committed(task, store, cycle, closed):
+    task.on_batch(events((1, 100), (2, 200)), 2)
+    cycle()
+    before = list(store.scan(b""))
+    task.on_batch(events((3, 300), (4, 400)), 4)
+    if closed:
+        task.close_cycle()
+    task.park()
+    assert store.is_closed
+    assert list(store.scan(b"")) == before
+
+
+def test_parking_a_task_that_has_done_nothing_leaves_an_empty_store(task, store):
+    task.park()
+    assert store.is_closed
+    assert list(store.scan(b"")) == []
+
+
+def test_ids_behind_the_horizon_are_forgotten(task, cycle):
+    task.on_batch(events((1, 100)), 1)
+    cycle()
+    spill(task)
+    task.on_batch(events((2, 500_000)), 2)
+    cycle()
+    spill(task, held_events_keep=10)
+    assert task.ids_in_memory == 1
+    assert list(task.store.scan(SPILLED_IDS)) == []
+
+
+# --- the journal's index ------------------------------------------------------------------------------------------
+
+
+def test_the_journal_is_cut_where_everything_before_is_behind_the_horizon_and_in_the_store(task, cycle):
+    for i in range(JOURNAL_INDEX_RECORDS + 5):
+        task.on_batch(events((i, 100 + i)), i + 1)
+        cycle()
+    assert task.truncate_journal_before() is None, "within the horizon"
+    task.on_batch(events((10**6, 10_000)), 10**6)
+    cycle()
+    assert task.truncate_journal_before() is None, "a restart would replay it"
+    spill(task)
+    assert task.truncate_journal_before() == JOURNAL_INDEX_RECORDS
+    assert task.truncate_journal_before() is None
+    assert read_journal_groups(task.store) == [[JOURNAL_INDEX_RECORDS, 10_000, 6]]
+
+
+def test_the_journals_index_is_read_back_as_it_was(task, cycle):
+    for i in range(3):
+        task.on_batch(events((i, 100 + i)), i + 1)
+        cycle()
+        spill(task)
+    groups = read_journal_groups(task.store)
+    assert groups == [[0, 100, 1], [1, 101, 1], [2, 102, 1]]
+
+
+def test_memory_is_counted(task):
+    before = task.bytes_used()
+    task.on_batch(events(*((i, 1000 + i % 5) for i in range(3_000))), 3_000)
+    assert task.bytes_used() > before + 3_000 * 300
