@@ -94,6 +94,8 @@ class PipelineRunner:
         self._cycle = _Cycle()
         self._in_flight: asyncio.Future[None] | None = None
         self._owned: set[int] = set()
+        self._lost: set[int] = set()
+        """Partitions that are lost and not yet abandoned."""
         self._restoring: set[asyncio.Task[None]] = set()
         self._attempts: dict[int, object] = {}
         """The newest attempt to restore each partition: whatever an older one brings is void."""
@@ -272,6 +274,8 @@ class PipelineRunner:
         self, end: CycleEnd, tasks: dict[int, PartitionTask], cycle: _Cycle, membership: object | None
     ) -> None:
         started = time.perf_counter()
+        if any(commit.partition in self._lost for commit in end.commits):
+            raise CycleAborted("partitions_lost", "the group has given partitions of this cycle to others")
         self._transactions.membership = membership
         now_ms = int(time.time() * 1000)
         self._write_through(lambda: self._require_committer().commit(end, tasks, now_ms))
@@ -340,6 +344,8 @@ class PipelineRunner:
 
     def lost(self, partitions: list[int]) -> None:
         """Drop everything that is not committed."""
+        # At once, and before a later poll brings a newer membership: a cycle with them must not be committed any more.
+        self._lost.update(partitions)
         self._bounded(self._abandon(partitions), "abandon")
 
     def _bounded(self, work: Coroutine[Any, Any, None], what: str) -> None:
@@ -370,6 +376,7 @@ class PipelineRunner:
     async def _abandon(self, partitions: list[int]) -> None:
         async with self._turn:
             self._owned.difference_update(partitions)
+            self._lost.difference_update(partitions)
             await self._reset(CycleAborted("partitions_lost", "the group has given partitions to others"))
             for partition in partitions:
                 await self._restorer.release(partition, None)
