@@ -11,11 +11,12 @@ import structlog
 
 from streams.engine.held import without_repeats
 from streams.engine.keys import due_puts
-from streams.engine.log import Changelog, Committed
+from streams.engine.log import Changelog, Committed, LogRow
 from streams.engine.task import PartitionTask, TaskConfig, read_journal_groups
 from streams.errors import StreamsError
 from streams.operators.columns import Events
 from streams.state import journal
+from streams.state.journal import JournalEntry
 from streams.state.layout import JOURNAL_INDEX, MARKER, Marker, aggregate_prefix
 from streams.state.store import Store, StoreCorrupted, WriteBatch, prefix_end
 
@@ -97,7 +98,7 @@ def _replay_journal(
     for rows in changelog.read(config.pipeline.journal, task.partition, start, end):
         on_rows(len(rows))
         for row in rows:
-            entry = journal.unpack(row.value or b"")
+            entry = _entry(row, config.pipeline.journal)
             task.remember(entry.ids)
             held.append(entry.held)
             task.note_journal(row.offset, 1, entry.event_time_max, batch)
@@ -112,11 +113,23 @@ def _replay_journal(
         if task.ids_in_memory > ids_in_memory_max:
             task.spill_ids_while_restoring()
     task.store.write(batch)
-    pages = task.held.restore_pages(task.store, reached.watermark)
+    try:
+        pages = task.held.restore_pages(task.store, reached.watermark)
+    except journal.JournalCorrupted as error:
+        raise StoreCorrupted(f"a page of held events: {error}") from None
     waiting = without_repeats([*pages, *held])
     if waiting is not None:
         task.hold_restored(waiting)
     return replace(reached, journal_next=end)
+
+
+def _entry(row: LogRow, topic: str) -> JournalEntry:
+    try:
+        return journal.unpack(row.value or b"")
+    except journal.JournalCorrupted as error:
+        raise RestoreFailed(
+            f"the record at offset {row.offset} of {topic} is {error}: written by another version, or by something else"
+        ) from None
 
 
 def _replay_tables(
