@@ -1,10 +1,39 @@
 """Logging: structlog for our own lines and for those of the libraries, on standard error."""
 
 import logging
+import re
 import sys
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, Final
 
 import structlog
+
+_REPEAT_S: Final = 60.0
+_NUMBERS: Final = re.compile(r"\d+")
+
+
+class OncePerMinute(logging.Filter):
+    """Lets a line of one kind pass once a minute: a client that reconnects says the same many times a second.
+
+    Lines are of one kind when they differ in numbers only.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said_at: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is shown."""
+        kind = _NUMBERS.sub("#", record.getMessage())
+        now = self._clock()
+        if now - self._said_at.get(kind, -_REPEAT_S) < _REPEAT_S:
+            return False
+        if len(self._said_at) > 1_000:
+            self._said_at.clear()
+        self._said_at[kind] = now
+        return True
 
 
 def configure_logging(log_format: str, *, level: int = logging.INFO) -> None:
@@ -40,5 +69,6 @@ def configure_logging(log_format: str, *, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("faust", "mode", "aiohttp.access", "httpx", "httpcore"):
+    logging.getLogger("librdkafka").filters[:] = [OncePerMinute()]
+    for noisy in ("faust", "mode", "aiohttp.access", "httpx", "httpx2", "httpcore", "httpcore2"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))

@@ -31,5 +31,6 @@ def worker(
 
     pipelines = select_pipelines(pipeline)
     settings = load_settings(streams_data_dir=data_dir)
+    process = WorkerProcess(settings, pipelines, web_port=web_port)  # what is wrong from the start is one line, no log
     configure_logging(settings.streams_log_format)
-    WorkerProcess(settings, pipelines, web_port=web_port).run()
+    process.run()
