@@ -27,6 +27,7 @@ CYCLE_METADATA: Final = "streams-cycle:"
 """Metadata of a committed offset: which commit cycle wrote it."""
 _CALL_TIMEOUT_S: Final = TRANSACTION_TIMEOUT_MS / 1000
 _SETTLE_TIMEOUT_S: Final = 60.0
+_LIST_TIMEOUT_S: Final = 2.0
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001
 
 
@@ -65,6 +66,8 @@ class KafkaTransactions:
         self._producer: Producer | None = None
         self._failed: KafkaError | None = None
         self._begun_at = 0.0
+        self._topics: set[str] = set()
+        """Topics produced to in the open transaction."""
 
     def reopen(self) -> None:
         """Make the producer anew; waits for the broker, aloud, as long as it takes.
@@ -96,6 +99,7 @@ class KafkaTransactions:
         """Open a transaction."""
         self._begun_at = time.monotonic()
         self._failed = None
+        self._topics.clear()
         self._do(lambda producer: producer.begin_transaction())
 
     def produce_many(
@@ -125,6 +129,7 @@ class KafkaTransactions:
             )
             return
         produce: Any = self._require().produce
+        self._topics.add(topic)
         to = -1 if partition is None else partition
         done = 0
         try:
@@ -157,6 +162,7 @@ class KafkaTransactions:
     ) -> None:
         """Produce one record; `partition` None means by murmur2 of the key."""
         report = self._reporting(on_delivered) if on_delivered is not None else None
+        self._topics.add(topic)
         while True:
             try:
                 self._require().produce(
@@ -273,8 +279,20 @@ class KafkaTransactions:
             log.warning("the broker has given this producer up; making it anew", error=described(raised))
             self.reopen()
             return CycleAborted("transaction_timeout", described(raised))
+        if missing := self._missing_topics():
+            return CycleAborted(
+                "missing_topic", f"topics are missing ({missing}): create them with `streams topics apply`"
+            )
         cause = self._failed or error
         return CycleAborted(str(cause.name()).strip("_").lower(), f"{described(raised)}; cause: {cause.str()}")
+
+    def _missing_topics(self) -> str:
+        """Names of topics that were produced to and that the broker does not have; empty when it does not answer."""
+        try:
+            there = self._require().list_topics(timeout=_LIST_TIMEOUT_S).topics
+        except KafkaException:
+            return ""
+        return ", ".join(sorted(self._topics - there.keys()))
 
     def _outlived(self) -> bool:
         """Whether the transaction has been open for longer than the broker allows (with a margin)."""

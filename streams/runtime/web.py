@@ -1,6 +1,7 @@
 """The worker's web server: metrics, liveness, readiness. Loopback unless told otherwise."""
 
 import os
+import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -22,10 +23,15 @@ class Web:
     """HTTP server of one worker."""
 
     def __init__(self, registry: CollectorRegistry, unready: Callable[[], str | None], *, port: int | None) -> None:
-        """`port` None: the default one, or the next that is free."""
+        """Take the port. `port` None: the default one, or the next that is free.
+
+        Raises:
+            StreamsError: the port is taken.
+
+        """
         self._registry = registry
         self._unready = unready
-        self._port = port
+        self._socket = _listening(os.environ.get(HOST_VARIABLE, "127.0.0.1"), port)
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
@@ -33,24 +39,11 @@ class Web:
         self._runner = web.AppRunner(app, access_log=None)
 
     async def start(self) -> None:
-        """Listen.
-
-        Raises:
-            StreamsError: the port is taken.
-
-        """
+        """Answer."""
         await self._runner.setup()
-        host = os.environ.get(HOST_VARIABLE, "127.0.0.1")
-        ports = [self._port] if self._port is not None else list(range(DEFAULT_PORT, DEFAULT_PORT + _TRIES))
-        for port in ports:
-            try:
-                await web.TCPSite(self._runner, host, port).start()
-            except OSError as error:
-                reason = error.strerror
-                continue
-            log.info("web server", metrics=f"http://{host}:{port}/metrics", readiness=f"http://{host}:{port}/readyz")
-            return
-        raise StreamsError(f"port {ports[0]} cannot be used ({reason}): choose another with --web-port")
+        await web.SockSite(self._runner, self._socket).start()
+        host, port = self._socket.getsockname()[:2]
+        log.info("web server", metrics=f"http://{host}:{port}/metrics", readiness=f"http://{host}:{port}/readyz")
 
     async def stop(self) -> None:
         """Close."""
@@ -66,3 +59,13 @@ class Web:
     async def _readyz(self, _: web.Request) -> web.Response:
         reason = self._unready()
         return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
+
+
+def _listening(host: str, port: int | None) -> socket.socket:
+    ports = [port] if port is not None else list(range(DEFAULT_PORT, DEFAULT_PORT + _TRIES))
+    for candidate in ports:
+        try:
+            return socket.create_server((host, candidate))
+        except OSError as error:
+            reason = error.strerror
+    raise StreamsError(f"port {ports[0]} cannot be used ({reason}): choose another with --web-port")

@@ -21,13 +21,13 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from loadtest.fleet import Fleet, FleetShape, Kind
 from loadtest.fleet.fill import Filler
 from loadtest.oracle.check import Limits, Topics, check
 from loadtest.oracle.compare import Report
 from loadtest.oracle.decode import registry_schemas
+from streams.kafka.admin import librdkafka_log
 from streams.local import ports
 from streams.local.stack import Stack
 from streams.pipelines.gps import GPS
@@ -204,15 +204,15 @@ class Probe:
     the coordinator is still loading.
     """
 
-    def __init__(self, stack: Stack, client: AdminClient) -> None:
-        self._client = client
+    def __init__(self, stack: Stack) -> None:
         self._group = Consumer(
             {
                 "bootstrap.servers": stack.bootstrap_servers,
                 "group.id": GPS.group,
                 "enable.auto.commit": False,
                 "isolation.level": "read_uncommitted",  # what is committed, also while a transaction is pending
-            }
+            },
+            logger=librdkafka_log,
         )
 
     def committed(self) -> dict[int, int] | None:
@@ -223,22 +223,26 @@ class Probe:
             return None
         return {one.partition: one.offset for one in found if one.offset >= 0}
 
-    def log_ends(self, topic: str) -> dict[int, int]:
-        """Offset behind the last record of each partition."""
-        wanted = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in range(PARTITIONS)}
-        return {
-            where.partition: future.result(timeout=15).offset
-            for where, future in self._client.list_offsets(wanted, request_timeout=10).items()
-        }
+    def log_ends(self, topic: str) -> dict[int, int] | None:
+        """Offset behind the last record of each partition; None while nobody answers."""
+        try:
+            return {
+                partition: self._group.get_watermark_offsets(TopicPartition(topic, partition), 10)[1]
+                for partition in range(PARTITIONS)
+            }
+        except KafkaException:
+            return None
 
     def all_is_committed(self) -> bool:
         """Whether the group has committed every record of the source."""
-        return self.committed() == {partition: end for partition, end in self.log_ends(GPS.source).items() if end}
+        ends = self.log_ends(GPS.source)
+        return ends is not None and self.committed() == {partition: end for partition, end in ends.items() if end}
 
 
 def fresh_world(stack: Stack) -> Probe:
     """Empty topics, registered schemas, and no committed offset left of the topics that were there before."""
-    probe = Probe(stack, fresh_topics(stack, PARTITIONS))
+    fresh_topics(stack, PARTITIONS)
+    probe = Probe(stack)
     wait_until(lambda: probe.committed() == {}, "the offsets of the deleted topics are gone")
     return probe
 
@@ -345,7 +349,7 @@ def wait_drained(probe: Probe, worker: Worker, timeout_s: float = 90.0) -> None:
     def still() -> bool:
         assert worker.is_running, f"the worker ended:\n{worker.printed()[-4000:]}"
         ends = [probe.log_ends(topic) for topic in (GPS.clean, GPS.late, GPS.dlq, GPS.journal)]
-        if ends != last[0] or not probe.all_is_committed():
+        if ends != last[0] or None in ends or not probe.all_is_committed():
             last[0], since[0] = ends, time.monotonic()
         return time.monotonic() - since[0] > _QUIET_S
 
