@@ -105,6 +105,7 @@ class WorkerProcess:
         worker = faust.Worker(
             self.app, loglevel="WARN", quiet=True, redirect_stdouts=False, logging_config=None, console_port=0
         )
+        worker.override_logging = False
         worker.spinner = None  # it writes control characters to standard output
         try:
             worker.execute_from_commandline()
