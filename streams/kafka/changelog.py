@@ -30,6 +30,7 @@ class KafkaChangelog:
     def __init__(self, settings: Settings, *, group: str, source: str, stopping: Callable[[], bool]) -> None:
         self._source = source
         self._stopping = stopping
+        self._settings = settings
         self._admin: AdminClient = admin_client(settings)
         config: dict[str, Any] = {
             **settings.kafka_client_config(),
@@ -80,6 +81,8 @@ class KafkaChangelog:
                 for spec in (earliest, latest)
             )
         except KafkaException as error:
+            # Once the broker has restarted, the client names the partition's former leader epoch, and never asks anew.
+            self._admin = admin_client(self._settings)
             raise StreamsError(f"reading the bounds of {topic}-{partition}: {described(error)}") from None
         return int(first), int(last)
 
