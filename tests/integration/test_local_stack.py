@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
@@ -231,8 +233,14 @@ def test_a_recycled_pid_is_never_signalled(tmp_path: Path) -> None:
 
 
 def create_topic(stack: Stack, name: str) -> None:
-    client = AdminClient({"bootstrap.servers": stack.bootstrap_servers})
-    client.create_topics([NewTopic(name)])[name].result(timeout=30)
+    """Until it is there: a broker that has just been frozen or restarted may let a request run out."""
+    deadline = time.monotonic() + 120
+    while name not in topics(stack):
+        client = AdminClient({"bootstrap.servers": stack.bootstrap_servers})
+        future = client.create_topics([NewTopic(name)], request_timeout=10, operation_timeout=10)[name]
+        with contextlib.suppress(KafkaException, TimeoutError):
+            future.result(timeout=15)
+        assert time.monotonic() < deadline, f"topic {name} could not be created"
 
 
 def topics(stack: Stack) -> set[str]:
