@@ -3,6 +3,7 @@
 import base64
 import logging
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from streams.local.progress import Progress
 HEAP_MB = 1024
 FORMAT_TIMEOUT_S = 60.0
 METADATA_TIMEOUT_S = 3.0
+SETTINGS = "kafka.properties"
 DATA = "kafka"
 """Where the topics live, relative to the stack's directory, which is the process's working directory: so no character
 of that directory's name can break a configuration file."""
@@ -103,7 +105,7 @@ class Kafka:
         """
         class_path = ":".join(map(str, artifacts.kafka_class_path(progress)))
         values = {"port": self.port, "controller_port": ports.free_port(self.port)}
-        (self.directory / "kafka.properties").write_text(PROPERTIES % values, encoding="ascii")
+        (self.directory / SETTINGS).write_text(PROPERTIES % values, encoding="ascii")
         (self.directory / "log4j2.properties").write_text(LOG4J, encoding="ascii")
         options = [
             "-XX:-UsePerfData",
@@ -115,7 +117,7 @@ class Kafka:
         self.process.rotate_log()
         if not (self.directory / DATA / "meta.properties").exists():
             self._format(java, options)
-        self.process.start(java, ["-Xms256m", f"-Xmx{HEAP_MB}m", *options, "kafka.Kafka", "kafka.properties"])
+        self.process.start(java, ["-Xms256m", f"-Xmx{HEAP_MB}m", *options, "kafka.Kafka", SETTINGS])
 
     def answers(self) -> bool:
         """Tell whether the broker answers a metadata request now."""
@@ -128,14 +130,24 @@ class Kafka:
             return False
 
     def _format(self, java: Path, options: list[str]) -> None:
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
-        tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster_id, "-c", "kafka.properties"]
-        status = self.process.run([java, "-XX:TieredStopAtLevel=1", *options, *tool], FORMAT_TIMEOUT_S)
-        if status != 0:
+        tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", new_cluster_id()]
+        status = self.process.run([java, "-XX:TieredStopAtLevel=1", *options, *tool, "-c", SETTINGS], FORMAT_TIMEOUT_S)
+        if status != 0 or not (self.directory / DATA / "meta.properties").exists():
             raise StreamsError(
                 f"Kafka cannot format its storage in {self.directory / DATA}: {self.process.last_words()} "
                 f"(log: {self.process.log})"
             )
+
+
+def new_cluster_id(random_bytes: Callable[[], bytes] = lambda: uuid.uuid4().bytes) -> str:
+    """A cluster id as Kafka makes them: 16 bytes in URL-safe base64, never with a dash in front.
+
+    Kafka's own generator leaves those out too: its tools would take one for an option.
+    """
+    while True:
+        cluster_id = base64.urlsafe_b64encode(random_bytes()).decode("ascii").rstrip("=")
+        if not cluster_id.startswith("-"):
+            return cluster_id
 
 
 def _silent_logger() -> logging.Logger:
