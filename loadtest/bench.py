@@ -45,7 +45,7 @@ def command(
     events: Annotated[int, typer.Option(min=1_000, help="Records for worker and pass-through.")] = 1_000_000,
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of every topic.")] = 12,
     faust_events: Annotated[int, typer.Option(min=100, help="Records that Faust drains.")] = 20_000,
-    latency_s: Annotated[int, typer.Option(min=1, help="Seconds at 10,000 events/s.")] = 20,
+    latency_s: Annotated[int, typer.Option(min=1, help="Seconds at 10,000 events/s, after a warm-up.")] = 20,
     seed: Annotated[int, typer.Option(help="Seed of the traffic.")] = 1,
     skip: Annotated[list[Part] | None, typer.Option(help="Leave this part out; may be repeated.")] = None,
     only: Annotated[list[Part] | None, typer.Option(help="Measure this part; may be repeated.")] = None,

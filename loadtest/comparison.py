@@ -11,7 +11,7 @@ from typing import Final
 from rich.progress import Progress
 
 from loadtest.fleet import Fleet, FleetShape, fill_topic
-from loadtest.latency import LIVE_PREFIX, measure_latency
+from loadtest.latency import LIVE_PREFIX, WARM_UP_S, measure_latency
 from loadtest.oracle.check import Limits, Topics, check
 from loadtest.oracle.compare import Report
 from loadtest.oracle.decode import registry_schemas
@@ -237,7 +237,7 @@ class Bench:
                 delay_ms_max=0,
                 device_prefix=LIVE_PREFIX,
             )
-            events = LATENCY_EVENTS_PER_S * self.options.latency_s
+            events = LATENCY_EVENTS_PER_S * (self.options.latency_s + WARM_UP_S)
             batches = list(Fleet(self.options.seed, shape).batches(events))
             with self._task(f"latency at {LATENCY_EVENTS_PER_S:,} events/s", None):
                 latency = measure_latency(

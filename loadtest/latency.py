@@ -19,6 +19,8 @@ VISIBLE_WAIT_S: Final = 30.0
 POLL_S: Final = 0.005
 SURPLUS_S: Final = 1.0
 """How long to wait for more than was sent."""
+WARM_UP_S: Final = 5
+"""Events of the first seconds are sent and must arrive, but are not timed: every client connects, every key is new."""
 LIVE_PREFIX: Final = "live-"
 """Of the ids of the devices that send for the measurement."""
 
@@ -41,7 +43,7 @@ def measure_latency(
     """Send `batches` by their timestamps, read `output` meanwhile, and compare each event's time with when it showed.
 
     The event time of a record must be its timestamp. Taking a record off the consumer is part of the time measured;
-    decoding it is not, it comes afterwards.
+    decoding it is not, it comes afterwards. The first `WARM_UP_S` are not timed.
 
     Raises:
         StreamsError: sending failed.
@@ -85,7 +87,7 @@ def measure_latency(
     if failure:
         raise failure[0]
     first_ms, last_ms = batches[0].timestamps_ms[0], batches[-1].timestamps_ms[-1]
-    delays_ms, ids = _delays(visible, schema)
+    delays_ms, ids = _delays(visible, schema, since_ms=first_ms + WARM_UP_S * 1000)
     sent_ids = {event_id for batch in batches for event_id in _columns(batch.values, schema)[0]}
     return Latency(
         events=expected,
@@ -111,14 +113,17 @@ def _columns(values: list[bytes], schema: str) -> tuple[list[str], "np.ndarray[t
     return batch.column("event_id").to_pylist(), times
 
 
-def _delays(visible: list[tuple[float, list[bytes]]], schema: str) -> tuple[list[float], list[str]]:
+def _delays(
+    visible: list[tuple[float, list[bytes]]], schema: str, *, since_ms: float
+) -> tuple[list[float], list[str]]:
+    """Milliseconds that events since `since_ms` took, and the ids of all."""
     delays: list[float] = []
     ids: list[str] = []
     for now_ms, values in visible:
         if values:
             event_ids, times = _columns(values, schema)
             ids.extend(event_ids)
-            delays.extend((now_ms - times).tolist())
+            delays.extend((now_ms - times[times >= since_ms]).tolist())
     return delays, ids
 
 

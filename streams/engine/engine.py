@@ -11,6 +11,7 @@ import numpy as np
 
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
 from streams.engine.task import PartitionTask, TaskConfig
+from streams.limits import BATCH_RECORDS_MAX
 from streams.operators.columns import TIME_MIN, Events, Records
 from streams.operators.decode import Decoded, Decoder, Known
 from streams.operators.rejects import DeadLetter, Reject
@@ -28,6 +29,11 @@ class MicroBatch:
     at_end_since_ms: Mapping[int, int] = field(default_factory=dict)
     generation: int = 0
     """Batches consumed before the state was last reloaded are void."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether intake did not have to wait for records: the worker is behind."""
+        return self.records is not None and len(self.records) > BATCH_RECORDS_MAX // 2
 
 
 class Engine:

@@ -223,6 +223,10 @@ class PipelineRunner:
         try:
             if batch.generation != self._generation:
                 return Effects(batch.now_ms)
+            if self._cycle.opened_at is None and not batch.is_large:
+                # From here, not from its first effect, which has to wait for the commit in flight: a cycle that comes
+                # behind a slow commit ends with it. A worker that is behind prefers larger cycles, they cost less.
+                self._cycle.opened_at = time.monotonic()
             effects = await self._in_engine_thread(self.engine.process, batch)
             self._after_processing()
             return effects
