@@ -113,9 +113,7 @@ def _columns(values: list[bytes], schema: str) -> tuple[list[str], "np.ndarray[t
     return batch.column("event_id").to_pylist(), times
 
 
-def _delays(
-    visible: list[tuple[float, list[bytes]]], schema: str, *, since_ms: float
-) -> tuple[list[float], list[str]]:
+def _delays(visible: list[tuple[float, list[bytes]]], schema: str, *, since_ms: float) -> tuple[list[float], list[str]]:
     """Milliseconds that events since `since_ms` took, and the ids of all."""
     delays: list[float] = []
     ids: list[str] = []
