@@ -56,7 +56,7 @@ def measure_latency(
             "group.id": "bench-latency",
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
-            "fetch.wait.max.ms": 10,
+            "fetch.wait.max.ms": 100,
             "fetch.min.bytes": 1,
         }
     )

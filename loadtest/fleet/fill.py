@@ -93,7 +93,7 @@ def send_open_loop(
 
     A sender that waited for its consumer would hide exactly the latency that is to be measured.
     """
-    filler = Filler(bootstrap, {"linger.ms": 2, **(config or {})})
+    filler = Filler(bootstrap, {"linger.ms": 20, **(config or {})})
     sent = 0
     for batch in batches:
         first = 0

@@ -71,7 +71,9 @@ class Intake:
             "enable.partition.eof": True,
             "queued.min.messages": 100_000,
             "queued.max.messages.kbytes": min(65_536, settings.streams_memory_mb_max * 1024 // 8),
-            "fetch.wait.max.ms": BATCH_WAIT_MS,
+            # The broker gathers too: unasked, it would answer a live stream with a few records at a time.
+            "fetch.wait.max.ms": BATCH_WAIT_MS // 2,
+            "fetch.min.bytes": 65_536,
             "fetch.queue.backoff.ms": 5,
             "fetch.message.max.bytes": 2 * 1_048_576,
             "topic.metadata.refresh.interval.ms": 30_000,
