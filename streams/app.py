@@ -23,8 +23,7 @@ from streams.errors import StreamsError
 from streams.kafka.admin import partition_counts, wait_for_broker
 from streams.limits import CHANNEL_BATCHES_MAX
 from streams.monitor.metrics import WorkerMetrics
-from streams.operators import AGGREGATES
-from streams.pipelines.declaration import Pipeline
+from streams.operators.declaration import Pipeline
 from streams.runtime.owner import DataDirectory
 from streams.runtime.runner import PipelineRunner
 from streams.runtime.web import Web
@@ -124,7 +123,6 @@ class WorkerProcess:
         channel = self.app.channel(maxsize=CHANNEL_BATCHES_MAX)
         runner = PipelineRunner(
             pipeline,
-            tuple(AGGREGATES[table.aggregate]() for table in pipeline.tables),
             self._settings,
             self._directory,
             self._memory,

@@ -14,7 +14,7 @@ from streams.demo.interrupts import Interrupts
 from streams.demo.topic_probes import SIMULATED
 from streams.errors import StreamsError
 from streams.ingest import IngestProgress, IngestResult, ingest_file
-from streams.pipelines.declaration import Pipeline
+from streams.operators.declaration import Pipeline
 from streams.settings import Settings
 
 CHECKOUT: Final = Path(streams.__file__).resolve().parent.parent

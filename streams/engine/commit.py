@@ -20,11 +20,12 @@ import structlog
 
 from streams.deadletters.envelope import envelope_headers
 from streams.engine.effects import CycleEnd, Effects, LateEvents, TableRows, TaskCommit
-from streams.engine.encode import TableEncoder
+from streams.engine.encode import TableEncoder, WindowEncoder
+from streams.engine.keys import ClosedWindows
 from streams.engine.log import Changelog, Committed, CycleAborted, OutcomeUnknown, Transactions
 from streams.engine.task import PartitionTask, Written
 from streams.operators.columns import Events, Headers
-from streams.pipelines.declaration import Pipeline
+from streams.operators.declaration import Pipeline
 
 log = structlog.get_logger(__name__)
 
@@ -42,13 +43,15 @@ class Committer:
         pipeline: Pipeline,
         transactions: Transactions,
         changelog: Changelog,
-        encoders: Sequence[TableEncoder],
+        tables: Sequence[TableEncoder],
+        windows: Sequence[WindowEncoder],
         failpoint: Failpoint = lambda _: None,
     ) -> None:
         self._pipeline = pipeline
         self._transactions = transactions
         self._changelog = changelog
-        self._encoders = {encoder.topic: encoder for encoder in encoders}
+        self._tables = {encoder.topic: encoder for encoder in tables}
+        self._windows = {encoder.window.topic: encoder for encoder in windows}
         self._failpoint = failpoint
         self._open = False
 
@@ -93,6 +96,7 @@ class Committer:
         journal_at: dict[int, list[int]] = {commit.partition: [] for commit in end.commits}
         tables_at: dict[int, dict[str, int]] = {commit.partition: {} for commit in end.commits}
         self._produce_tables(end.commits, tables_at, now_ms)
+        self._produce_windows(end.commits, now_ms)
         for commit in end.commits:
             for record in commit.journal:
                 self._transactions.produce(
@@ -158,7 +162,7 @@ class Committer:
             for part in commit.tables:
                 by_topic.setdefault(part.table.topic, []).append(part)
         for topic, parts in by_topic.items():
-            for partition, keys, values, headers in self._encoders[topic].encode(parts):
+            for partition, keys, values, headers in self._tables[topic].encode(parts):
                 self._transactions.produce_many(
                     topic,
                     keys,
@@ -168,6 +172,15 @@ class Committer:
                     partition=partition,
                     on_last_delivered=_noting_next(tables_at[partition], topic),
                 )
+
+    def _produce_windows(self, commits: Sequence[TaskCommit], now_ms: int) -> None:
+        by_topic: dict[str, list[ClosedWindows]] = {}
+        for commit in commits:
+            for part in commit.windows:
+                by_topic.setdefault(part.window.topic, []).append(part)
+        for topic, parts in by_topic.items():
+            keys, values = self._windows[topic].encode(parts)
+            self._transactions.produce_many(topic, keys, values, [now_ms] * len(keys), None)
 
 
 def _noting_next(positions: dict[str, int], topic: str) -> Callable[[int], None]:

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from streams.engine.keys import ClosedWindows
 from streams.operators.aggregate import Rows
 from streams.operators.columns import Events, Int64, Objects
+from streams.operators.declaration import Table
 from streams.operators.rejects import DeadLetter
-from streams.pipelines.declaration import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class PartitionEffects:
     duplicates: int
     misrouted: int
     """Accepted events whose key belongs into another partition."""
+    contradictions: int = 0
+    """Released events that contradict their key's state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class TableRows:
     partition: int
     keys: Objects
     rows: Rows
+    windows: list[Rows]
+    """The keys' newest windows, which travel with the rows of the pipeline's first table; else empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class TaskCommit:
     event_time_max: int
     journal: list[bytes]
     tables: list[TableRows]
+    windows: list[ClosedWindows]
     puts: list[tuple[bytes, bytes]]
     """Rows for the store, to be written with the marker once the cycle is committed."""
 

@@ -1,16 +1,19 @@
-"""Encode: table rows to framed Avro, and the rows' private state for the `state.fold` header."""
+"""Encode: table and window rows to framed Avro, and private state for the headers that restore reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import pyruhvro
 
 from streams.engine.effects import TableRows
-from streams.engine.keys import pack_rows
-from streams.engine.restore import FOLD_HEADER
+from streams.engine.keys import ClosedWindows
+from streams.engine.restore import FOLD_HEADER, WINDOWS_HEADER
 from streams.operators.aggregate import Aggregate
 from streams.operators.columns import Headers
+from streams.operators.declaration import Window
+from streams.operators.rows import pack_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +29,13 @@ class TableEncoder:
         """(partition, keys, values, headers) of each part; all parts are encoded in one go."""
         keys = np.concatenate([part.keys for part in parts])
         rows = np.concatenate([part.rows for part in parts])
-        frame = b"\0" + self.schema_id.to_bytes(4, "big", signed=True)
-        (encoded,) = pyruhvro.serialize_record_batch(self.aggregate.table(keys, rows), self.schema_json, 1)
-        values = [frame + value for value in encoded.to_pylist()]
+        values = _framed(self.aggregate.table(keys, rows), self.schema_json, self.schema_id)
         folds: list[Headers | None] = [[(FOLD_HEADER, row)] for row in pack_rows(rows)]
+        if parts[0].windows:
+            windows = [np.concatenate(rows) for rows in zip(*(part.windows for part in parts), strict=True)]
+            for headers, packed in zip(folds, zip(*map(pack_rows, windows), strict=True), strict=True):
+                if headers is not None:
+                    headers.append((WINDOWS_HEADER, b"".join(packed)))
         result = []
         start = 0
         for part in parts:
@@ -37,3 +43,27 @@ class TableEncoder:
             result.append((part.partition, part.keys.tolist(), values[start:end], folds[start:end]))
             start = end
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class WindowEncoder:
+    """Encoder of one window: its declaration, its Avro schema, and the id that the registry gave it."""
+
+    window: Window
+    schema_json: str
+    schema_id: int
+
+    def encode(self, parts: Sequence[ClosedWindows]) -> tuple[list[bytes], list[bytes]]:
+        """Keys and values of closed windows."""
+        keys = np.concatenate([part.keys for part in parts])
+        rows = np.concatenate([part.rows for part in parts])
+        start = np.ascontiguousarray(rows["start"])
+        end, revision = start + self.window.size_ms, np.ascontiguousarray(rows["revision"])
+        table = self.window.aggregate.table(keys, start, end, revision, rows["state"])
+        return keys.tolist(), _framed(table, self.schema_json, self.schema_id)
+
+
+def _framed(table: pa.RecordBatch, schema_json: str, schema_id: int) -> list[bytes]:
+    frame = b"\0" + schema_id.to_bytes(4, "big", signed=True)
+    (encoded,) = pyruhvro.serialize_record_batch(table, schema_json, 1)
+    return [frame + value for value in encoded.to_pylist()]

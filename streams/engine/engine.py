@@ -147,7 +147,7 @@ class Engine:
         return records.take(kept), Decoded(events.with_rows(place[events.row]), rejects, {})
 
     def _release_idle(self, batch: MicroBatch) -> Iterable[PartitionEffects]:
-        """Move the watermark of partitions at their end on at the pace of the clock, where it releases something."""
+        """Move the watermark of partitions at their end on at the pace of the clock, where it releases something or closes a window."""
         for partition, since_ms in batch.at_end_since_ms.items():
             task = self.tasks.get(partition)
             if task is None or partition in self._waiting or task.watermark == TIME_MIN:
@@ -156,7 +156,7 @@ class Engine:
             if base is None or base[0] != since_ms:
                 base = self._idle_base[partition] = (since_ms, task.watermark)
             idle_ms = batch.now_ms - since_ms - self._idle_ms
-            if idle_ms > 0 and task.held_until() <= base[1] + idle_ms:
+            if idle_ms > 0 and task.next_timer() <= base[1] + idle_ms:
                 yield task.on_idle(base[1] + idle_ms)
 
     # --- cycles and ownership ---------------------------------------------------------------------------------------

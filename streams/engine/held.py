@@ -33,8 +33,8 @@ class _Chunk:
 class Held:
     """Held events of one partition."""
 
-    def __init__(self, payload_fields: int) -> None:
-        self._none = journal.empty_events(payload_fields)
+    def __init__(self, payload_fields: int, text_fields: int) -> None:
+        self._none = journal.empty_events(payload_fields, text_fields)
         self._chunks: list[_Chunk] = []
         self._pages: list[tuple[int, bytes]] = []
         """(oldest event time, store key) of pages whose events are in the store only, oldest first."""

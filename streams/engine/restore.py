@@ -10,20 +10,22 @@ from dataclasses import replace
 import structlog
 
 from streams.engine.held import without_repeats
-from streams.engine.keys import due_puts
+from streams.engine.keys import due_puts, windows_of
 from streams.engine.log import Changelog, Committed, LogRow
 from streams.engine.task import PartitionTask, TaskConfig, read_journal_groups
 from streams.errors import StreamsError
 from streams.operators.columns import Events
 from streams.state import journal
 from streams.state.journal import JournalEntry
-from streams.state.layout import JOURNAL_INDEX, MARKER, Marker, aggregate_prefix
+from streams.state.layout import JOURNAL_INDEX, MARKER, Marker, aggregate_prefix, window_prefix
 from streams.state.store import Store, StoreCorrupted, WriteBatch, prefix_end
 
 log = structlog.get_logger(__name__)
 
 FOLD_HEADER = "state.fold"
 """Header of a table row with the fold's private state: what the public row alone could not be continued from."""
+WINDOWS_HEADER = "state.windows"
+"""Header of a row of the first table with the key's newest window of each declaration, one after the other."""
 _PUTS_MAX = 50_000
 
 
@@ -137,22 +139,39 @@ def _replay_tables(
 ) -> dict[str, int]:
     """Bring the aggregates' rows forward; returns the position behind the last row of each table's topic."""
     positions: dict[str, int] = {}
+    sizes = [operator.dtype.itemsize for operator in windows_of(config.pipeline)]
     for number, table in enumerate(config.pipeline.tables):
         prefix = aggregate_prefix(number)
         low, high = changelog.bounds(table.topic, task.partition)
         start = max(low, marker.tables_next.get(table.topic, low))
         for rows in changelog.read(table.topic, task.partition, start, high):
             on_rows(len(rows))
-            puts = [
-                (prefix + row.key, fold)
-                for row in rows
-                if row.key is not None and (fold := dict(row.headers or []).get(FOLD_HEADER)) is not None
-            ]
+            puts: list[tuple[bytes, bytes]] = []
+            for row in rows:
+                headers = dict(row.headers or [])
+                fold = headers.get(FOLD_HEADER)
+                if row.key is None or fold is None:
+                    continue
+                puts.append((prefix + row.key, fold))
+                if number == 0:
+                    puts += _window_puts(row.key, headers.get(WINDOWS_HEADER), sizes)
             task.store.write(WriteBatch(puts=puts))
         positions[table.topic] = high
     # Rows may have been loaded for held events before they were brought forward.
     task.forget_keys()
+    task.keys.load_open_windows()
     return positions
+
+
+def _window_puts(key: bytes, packed: bytes | None, sizes: list[int]) -> list[tuple[bytes, bytes]]:
+    """Rows of a key's windows; none where they were written by a pipeline that had other windows."""
+    if packed is None or len(packed) != sum(sizes):
+        return []
+    puts, at = [], 0
+    for window, size in enumerate(sizes):
+        puts.append((window_prefix(window) + key, packed[at : at + size]))
+        at += size
+    return puts
 
 
 def _start_offset(config: TaskConfig, partition: int, committed: Committed | None, marker: Marker) -> int:

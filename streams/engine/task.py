@@ -16,12 +16,12 @@ from streams.engine.effects import LateEvents, PartitionEffects, TableRows, Task
 from streams.engine.held import Held
 from streams.engine.keys import KeyIndex
 from streams.limits import JOURNAL_INDEX_RECORDS, JOURNAL_RECORD_BYTES_MAX
-from streams.operators.aggregate import Aggregate, Segments
+from streams.operators.aggregate import KeySegments
 from streams.operators.columns import TIME_MIN, Bools, Events, Int64
+from streams.operators.declaration import Pipeline
 from streams.operators.dedup import IdSet
 from streams.operators.identity import event_time_of
-from streams.operators.reorder import judge_behind, release_order, watermarks
-from streams.pipelines.declaration import Pipeline
+from streams.operators.reorder import Course, judge_behind, release_order, watermarks
 from streams.state import journal
 from streams.state.journal import Ids, JournalEntry
 from streams.state.layout import JOURNAL_INDEX, MARKER, Marker
@@ -39,7 +39,6 @@ class TaskConfig:
     """What all tasks of a pipeline share."""
 
     pipeline: Pipeline
-    aggregates: tuple[Aggregate, ...]
     lateness_ms: int
     horizon_ms: int
     stopwatch: Stopwatch
@@ -47,6 +46,14 @@ class TaskConfig:
     """The partition of the source that a key belongs into."""
     seed: int = 0
     """Of the id set's hash: unpredictable in production, fixed in a simulation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Events that are due, in order, and for each the watermark just before it became due."""
+
+    events: Events
+    prior: Int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +75,14 @@ class PartitionTask:
         self._config = config
         self._ids = IdSet(config.seed)
         self.spilled = SpilledIds(store)
-        self.held = Held(len(config.pipeline.payload_fields))
-        self.keys = KeyIndex(store, config.aggregates, lambda key: config.partition_of(key) == partition)
+        self.held = Held(len(config.pipeline.payload_fields), len(config.pipeline.text_fields))
+        self.keys = KeyIndex(store, config.pipeline, lambda key: config.partition_of(key) == partition)
         self.marker = marker or Marker(cycle=0, offset_next=-1, watermark=TIME_MIN, journal_next=0, replay_from=0)
         self.watermark = self.marker.watermark
         self.offset_next = self.marker.offset_next
         self._spilled_below = self.spilled.newest_bucket_end
         self._ids_added: list[Ids] = []
-        self._released = False
+        self._moved = False
         self._misrouted = 0
         self._cycle_closed = self.marker.cycle
         self._offset_closed = self.marker.offset_next
@@ -98,39 +105,55 @@ class PartitionTask:
             watermark = watermarks(
                 events.event_time, events.timestamp_ms, start=self.watermark, lateness_ms=config.lateness_ms
             )
-            watermark_end = int(watermark[-1])  # of all records: a copy, too, says how late it is
+            course = Course(self.watermark, watermark)  # of all records: a copy, too, says how late it is
+            prior = course.prior()
             late: list[LateEvents] = []
             beyond = events.event_time < watermark - config.horizon_ms
             if beyond.any():
                 by_ms = (watermark - config.horizon_ms - events.event_time)[beyond]
                 late.append(LateEvents(events.take(beyond), beyond_horizon=True, by_ms=by_ms))
-                events, watermark = events.take(~beyond), watermark[~beyond]
+                events, watermark, prior = events.take(~beyond), watermark[~beyond], prior[~beyond]
             checked = len(events)
             new = self._first_copies(events)
             duplicates = checked - int(np.count_nonzero(new))
             if duplicates:
-                events, watermark = events.take(new), watermark[new]
+                events, watermark, prior = events.take(new), watermark[new], prior[new]
         with stopwatch("reorder"):
-            released = self._reorder(events, watermark, watermark_end, late)
-        if released is not None:
-            with stopwatch("aggregate"):
-                self.keys.fold(Segments.of(released))
-        return PartitionEffects(self.partition, released, late, duplicates, self._misrouted)
+            released = self._reorder(events, watermark, prior, course, late)
+        return self._folded(released, late, duplicates)
 
     def on_idle(self, watermark: int) -> PartitionEffects:
         """Move the watermark on although nothing came, and release what is due."""
         watermark = max(self.watermark, watermark)
+        self._misrouted = 0
         self._load_pages(watermark)
+        course = Course(self.watermark, np.array([watermark]))
         self.watermark = watermark
         due = self.held.take_due(watermark)
-        released = self._in_order(due)
-        if released is not None:
-            self.keys.fold(Segments.of(released))
-        return PartitionEffects(self.partition, released, [], 0, 0)
+        released = self._in_order(due, [course.prior_of(events.event_time) for events in due])
+        return self._folded(released, [], 0)
 
-    def held_until(self) -> int:
-        """Event time of the oldest held event; the end of time when nothing is held."""
-        return self.held.event_time_min()
+    def next_timer(self) -> int:
+        """Watermark that releases the oldest held event or closes a window; the end of time when none does."""
+        return min(self.held.event_time_min(), self.keys.windows_close_at())
+
+    def _folded(self, released: Released | None, late: list[LateEvents], duplicates: int) -> PartitionEffects:
+        """Fold what was released; close the windows that the watermark has passed then."""
+        keys, stopwatch = self.keys, self._config.stopwatch
+        contradictions = keys.contradictions
+        if released is not None:
+            with stopwatch("aggregate"):
+                segments = KeySegments.of(released.events, released.prior)
+                keys.fold(segments)
+        if self._config.pipeline.windows:
+            with stopwatch("windows"):
+                if released is not None:
+                    keys.fold_windows(segments)
+                self._moved |= keys.close_windows(self.watermark)
+        clean = None if released is None else released.events
+        return PartitionEffects(
+            self.partition, clean, late, duplicates, self._misrouted, keys.contradictions - contradictions
+        )
 
     def _first_copies(self, events: Events) -> Bools:
         """Remember the identities of `events`; says which were not known."""
@@ -145,8 +168,14 @@ class PartitionTask:
             self._ids_added.append(Ids(events.id_hi[new], events.id_lo[new], events.id_word[new]))
         return new
 
-    def _reorder(self, events: Events, watermark: Int64, end: int, late: list[LateEvents]) -> Events | None:
-        """Hold, release or call late the accepted `events`; returns what is released, in order."""
+    def _reorder(
+        self, events: Events, watermark: Int64, prior: Int64, course: Course, late: list[LateEvents]
+    ) -> Released | None:
+        """Hold, release or call late the accepted `events`; returns what is released, in order.
+
+        `watermark` and `prior` are those at the place of each event, `course` is that of the whole micro-batch.
+        """
+        end = course.end
         self._load_pages(end)
         self.watermark = end
         slots = self.keys.slots(events.key)
@@ -154,24 +183,29 @@ class PartitionTask:
         self._misrouted = self.keys.misrouted(slots)
         ahead = events.event_time > watermark
         due: list[Events] = []
+        priors: list[Int64] = []
         if not ahead.all():
             behind = ~ahead
             is_late, by_ms = judge_behind(events, watermark, behind, self.keys.last_due(), self.held.all())
             if is_late.any():
                 late.append(LateEvents(events.take(is_late), beyond_horizon=False, by_ms=by_ms[is_late]))
             due.append(events.take(behind & ~is_late))
+            priors.append(prior[behind & ~is_late])
         ripe = ahead & (events.event_time <= end)
-        due += [*self.held.take_due(end), events.take(ripe)]
+        in_time = [*self.held.take_due(end), events.take(ripe)]
         self.held.add(events.take(ahead & ~ripe), self.cycle_open)
-        return self._in_order(due)
+        priors += [course.prior_of(part.event_time) for part in in_time]
+        return self._in_order([*due, *in_time], priors)
 
-    def _in_order(self, due: list[Events]) -> Events | None:
+    def _in_order(self, due: list[Events], priors: list[Int64]) -> Released | None:
+        priors = [prior for events, prior in zip(due, priors, strict=True) if len(events)]
         due = [events for events in due if len(events)]
         if not due:
             return None
-        self._released = True
-        released = Events.concat(due)
-        return released.take(release_order(released))
+        self._moved = True
+        events = Events.concat(due)
+        order = release_order(events)
+        return Released(events.take(order), np.concatenate(priors)[order])
 
     def _load_pages(self, watermark: int) -> None:
         """Bring events back from the store that may be due at `watermark`."""
@@ -193,7 +227,7 @@ class PartitionTask:
 
     def close_cycle(self) -> TaskCommit | None:
         """End the open cycle: everything since the last one, or None when nothing happened."""
-        if self.offset_next == self._offset_closed and not self._released:
+        if self.offset_next == self._offset_closed and not self._moved:
             return None
         cycle = self.cycle_open
         ids = Ids.concat(self._ids_added)
@@ -220,14 +254,15 @@ class PartitionTask:
             event_time_max=newest,
             journal=journal.pack(entry, record_bytes_max=JOURNAL_RECORD_BYTES_MAX),
             tables=[
-                TableRows(table, self.partition, changed.due.key, rows)
-                for table, rows in zip(pipeline.tables, changed.rows, strict=True)
+                TableRows(table, self.partition, changed.due.key, rows, changed.windows if number == 0 else [])
+                for number, (table, rows) in enumerate(zip(pipeline.tables, changed.rows, strict=True))
                 if len(rows)
             ],
+            windows=self.keys.take_closed(),
             puts=changed.puts(),
         )
         self._cycle_closed, self._offset_closed = cycle, self.offset_next
-        self._ids_added, self._released = [], False
+        self._ids_added, self._moved = [], False
         return commit
 
     def applied(self, commit: TaskCommit, written: Written) -> None:
@@ -366,7 +401,7 @@ class PartitionTask:
         return (
             self._cycle_closed == self.marker.cycle
             and self.offset_next == self._offset_closed
-            and not self._released
+            and not self._moved
             and not self._ids_added
         )
 

@@ -22,8 +22,8 @@ from streams.errors import UsageError
 from streams.ingest.fields import ARROW, Field, Kind, convert, fields_of
 from streams.ingest.readers import BadRow, Chunk
 from streams.limits import ID_BYTES_MAX
+from streams.operators.declaration import Pipeline
 from streams.operators.identity import EVENT_TIME_MAX
-from streams.pipelines.declaration import Pipeline
 from streams.registry.catalog import SchemaVersion
 
 NAMESPACE: Final = uuid.UUID("6ba3a9c0-5d3c-5d0e-9f0a-0c5a1d9f3b7e")

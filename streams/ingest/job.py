@@ -22,8 +22,8 @@ from streams.ingest.events import Converter, Encoder, Events
 from streams.ingest.readers import BadRow, Chunk, InputFormat, Source, first_rows, format_of, open_source
 from streams.kafka.admin import partition_counts, topic_id, wait_for_broker
 from streams.kafka.checkpointed import Checkpoint, CheckpointedProducer
+from streams.operators.declaration import Pipeline
 from streams.pipelines import PIPELINES
-from streams.pipelines.declaration import Pipeline
 from streams.registry.catalog import Catalog, SchemaVersion
 from streams.registry.client import Registry
 from streams.settings import Settings

@@ -21,7 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 
 from streams.errors import StreamsError
 from streams.kafka.admin import REQUEST_TIMEOUT_S, partition_counts, settled
-from streams.pipelines.declaration import PARTITIONS_DEFAULT, Pipeline, Topic
+from streams.operators.declaration import PARTITIONS_DEFAULT, Pipeline, Topic
 
 REPLICATION_OF_BROKER: Final = -1
 """The broker's `default.replication.factor`."""

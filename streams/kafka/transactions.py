@@ -18,7 +18,7 @@ from streams.errors import FencedError
 from streams.kafka.admin import described, librdkafka_log
 from streams.limits import PRODUCER_QUEUE_KBYTES_MAX, PRODUCER_QUEUE_MESSAGES_MAX, TRANSACTION_TIMEOUT_MS
 from streams.operators.columns import Headers
-from streams.pipelines.declaration import OUTPUT_BYTES_MAX
+from streams.operators.declaration import OUTPUT_BYTES_MAX
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -66,6 +66,15 @@ class WorkerMetrics:
             ("topic",),
             registry=registry,
         )
+        self.contradictions = Counter(
+            "streams_contradictions",
+            "Clean events that contradict what came before (an order delivered before it was created).",
+            ("pipeline",),
+            registry=registry,
+        )
+        self.window_rows = Counter(
+            "streams_window_rows", "Rows of closed windows, all revisions.", ("topic",), registry=registry
+        )
         self.fenced = Counter("streams_fenced", "Times another process took over.", registry=registry)
         self.paused_partitions = Gauge(
             "streams_paused_partitions", "Partitions not consumed, by why.", ("reason",), registry=registry

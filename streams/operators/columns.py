@@ -28,6 +28,14 @@ def objects(values: Sequence[Any]) -> Objects:
     return array
 
 
+def object_rows(rows: Sequence[Objects], count: int) -> Objects:
+    """Object array of shape (rows, count); there may be no rows."""
+    array = np.empty((len(rows), count), dtype=object)
+    for position, row in enumerate(rows):
+        array[position] = row
+    return array
+
+
 @dataclass(frozen=True, slots=True)
 class Records:
     """A micro-batch of records as Kafka holds them, possibly of several partitions, each partition in log order."""
@@ -97,6 +105,8 @@ class Events:
     headers: Objects | None
     payload: Float64
     """Shape (fields, events): the pipeline's payload fields; null is NaN."""
+    texts: Objects
+    """Shape (fields, events): the pipeline's text fields, UTF-8 bytes or None."""
     slot: Int64
     """Position of the key in its partition's key index; -1 before it is looked up."""
 
@@ -133,7 +143,7 @@ class Events:
         for column in fields(Events):
             if column.name == "headers":
                 continue
-            axis = 1 if column.name == "payload" else 0
+            axis = 1 if column.name in {"payload", "texts"} else 0
             columns[column.name] = np.concatenate([getattr(part, column.name) for part in parts], axis=axis)
         return Events(**columns)
 

@@ -17,11 +17,22 @@ import pyarrow.compute as pc
 import pyruhvro
 
 from streams.limits import ID_BYTES_MAX
-from streams.operators.columns import Bools, Events, Float64, Headers, Int64, Objects, Records, UInt64, objects
+from streams.operators.columns import (
+    Bools,
+    Events,
+    Float64,
+    Headers,
+    Int64,
+    Objects,
+    Records,
+    UInt64,
+    object_rows,
+    objects,
+)
+from streams.operators.declaration import Pipeline
 from streams.operators.identity import EVENT_TIME_MAX, id_words, time_word
 from streams.operators.rejects import Reason, Reject
-from streams.operators.resolve import Plan
-from streams.pipelines.declaration import Pipeline
+from streams.operators.resolve import ENUM, Plan
 
 FRAME_BYTES: Final = 5
 SCHEMA_ID_HEADER: Final = "__value_schema_id"
@@ -56,6 +67,8 @@ class _Fields:
     payload: Float64
     nulls: Bools
     """Shape of payload: where it is null (a NaN that is not null is `invalid`)."""
+    texts: list[pa.Array]
+    """The text fields."""
 
 
 class Decoder:
@@ -76,7 +89,7 @@ class Decoder:
             parts: list[_Fields] = []
             for reference, rows in self._by_schema(records, rejects).items():
                 self._decode_group(records, reference, rows, known, parts, rejects, unresolved)
-            fields = _concat(parts, len(self._pipeline.payload_fields))
+            fields = _concat(parts, self._pipeline)
         events = self._validated(records, fields, rejects)
         rejects.sort(key=lambda reject: reject.row)
         return Decoded(events, rejects, unresolved)
@@ -177,14 +190,14 @@ class Decoder:
             else:
                 rejects.append(Reject(row, result[0], result[1], plan.schema_id))
         if decoded:
-            parts.append(_from_rows(decoded, np.array(good, dtype=np.int64), self._pipeline))
+            parts.append(_from_rows(plan, decoded, np.array(good, dtype=np.int64), self._pipeline))
 
     # --- validation -------------------------------------------------------------------------------------------------
 
     def _validated(self, records: Records, fields: _Fields, rejects: list[Reject]) -> Events:
         rows = fields.rows
         timestamp = records.timestamp_ms[rows]
-        ids: Objects = fields.event_id.cast(pa.binary()).to_numpy(zero_copy_only=False)
+        ids = _bytes(fields.event_id)
         offsets = _offsets(fields.event_id)
         complaints = self._invalid(fields, np.diff(offsets))
         keys = (
@@ -216,6 +229,7 @@ class Decoder:
             value=values,
             headers=headers,
             payload=fields.payload,
+            texts=object_rows([_bytes(column) for column in fields.texts], len(rows)),
             slot=np.full(len(rows), -1, dtype=np.int64),
         )
         if not bad.any():
@@ -237,6 +251,8 @@ class Decoder:
             if name in self._pipeline.field_ranges:
                 low, high = self._pipeline.field_ranges[name]
                 found.append(((column < low) | (column > high), f"{name} is outside [{low:g}, {high:g}]"))
+        for name, texts in zip(self._pipeline.text_fields, fields.texts, strict=True):
+            found.append((np.diff(_offsets(texts)) > ID_BYTES_MAX, f"{name} is longer than {ID_BYTES_MAX} bytes"))
         complaints: dict[int, str] = {}
         for mask, message in found:
             if mask.any():
@@ -297,19 +313,37 @@ def _decode_columns(
         written, sizes = written[2:], sizes - FRAME_BYTES
     if not np.array_equal(_encoded_sizes(written, plan.kinds), sizes):
         return None  # trailing bytes, or numbers in more bytes than they need
-    if not _are_texts(written, plan):
+    if not _are_texts(written, plan) or not _are_symbols(written, plan.kinds):
         return None
     columns: dict[str, pa.Array] = {}
-    wanted_fields = (
-        pipeline.id_field, pipeline.key_field, pipeline.time_field, pipeline.sequence_field, *pipeline.payload_fields
-    )  # fmt: skip
-    for name in wanted_fields:
+    for name in pipeline.fields_read:
         column = plan.columns[name]
         if column.position is None:
-            columns[name] = _constant(column.default, len(values))
-        else:
+            columns[name] = _constant(_code(plan, name, column.default), len(values))
+        elif column.codes is None:
             columns[name] = written[column.position]
+        else:
+            found = _translated(written[column.position], column.codes)
+            if found is None:
+                return None
+            columns[name] = found
     return _from_columns(columns, rows, pipeline)
+
+
+def _translated(written: pa.Array, codes: tuple[int, ...]) -> pa.Array | None:
+    """Positions of an enum's symbols in the reader; None when one has none."""
+    numbers = written.fill_null(0).to_numpy(zero_copy_only=False)
+    found = np.array(codes, dtype=np.int64)[numbers]
+    nulls = written.is_null().to_numpy(zero_copy_only=False)
+    if (found[~nulls] < 0).any():
+        return None
+    return pa.array(found, mask=nulls)
+
+
+def _code(plan: Plan, name: str, value: Any) -> Any:
+    """The position of an enum's symbol; any other value as it is."""
+    symbols = plan.symbols.get(name)
+    return symbols.index(value) if symbols is not None and value is not None else value
 
 
 def _are_texts(written: Sequence[pa.Array], plan: Plan) -> bool:
@@ -321,6 +355,17 @@ def _are_texts(written: Sequence[pa.Array], plan: Plan) -> bool:
                 column.validate(full=True)
     except pa.ArrowInvalid:
         return False
+    return True
+
+
+def _are_symbols(written: Sequence[pa.Array], kinds: tuple[str, ...]) -> bool:
+    """Whether the numbers of all enums are positions of symbols."""
+    for column, kind in zip(written, kinds, strict=True):
+        if kind.startswith(ENUM):
+            bounds = pc.min_max(column).as_py()
+            symbols = int(kind.removeprefix(ENUM).removesuffix("?"))
+            if bounds["min"] is not None and not 0 <= bounds["min"] <= bounds["max"] < symbols:
+                return False
     return True
 
 
@@ -344,30 +389,37 @@ def _from_columns(columns: Mapping[str, pa.Array], rows: Int64, pipeline: Pipeli
         sequence=columns[pipeline.sequence_field].cast(pa.int64()).to_numpy(zero_copy_only=False),
         payload=payload,
         nulls=nulls,
+        texts=[columns[name].cast(pa.string()) for name in pipeline.text_fields],
     )
 
 
-def _from_rows(decoded: list[dict[str, Any]], rows: Int64, pipeline: Pipeline) -> _Fields:
+def _from_rows(plan: Plan, decoded: list[dict[str, Any]], rows: Int64, pipeline: Pipeline) -> _Fields:
     columns = {
         pipeline.id_field: pa.array([row[pipeline.id_field] for row in decoded], pa.string()),
         pipeline.key_field: pa.array([row[pipeline.key_field] for row in decoded], pa.string()),
         pipeline.time_field: pa.array([row[pipeline.time_field] for row in decoded], pa.int64()),
         pipeline.sequence_field: pa.array([row[pipeline.sequence_field] for row in decoded], pa.int64()),
         **{
-            name: pa.array([None if row[name] is None else float(row[name]) for row in decoded], pa.float64())
+            name: pa.array([_number(plan, name, row[name]) for row in decoded], pa.float64())
             for name in pipeline.payload_fields
         },
+        **{name: pa.array([row[name] for row in decoded], pa.string()) for name in pipeline.text_fields},
     }
     return _from_columns(columns, rows, pipeline)
 
 
-def _concat(parts: list[_Fields], payload_fields: int) -> _Fields:
+def _number(plan: Plan, name: str, value: Any) -> float | None:
+    return None if value is None else float(_code(plan, name, value))
+
+
+def _concat(parts: list[_Fields], pipeline: Pipeline) -> _Fields:
     """All parts, in batch order."""
     if not parts:
         empty = np.empty(0, dtype=np.int64)
         text = pa.array([], pa.string())
-        nothing = np.empty((payload_fields, 0))
-        return _Fields(empty, text, text, empty, empty, nothing, nothing.astype(np.bool_))
+        nothing = np.empty((len(pipeline.payload_fields), 0))
+        texts = [text for _ in pipeline.text_fields]
+        return _Fields(empty, text, text, empty, empty, nothing, nothing.astype(np.bool_), texts)
     rows = np.concatenate([part.rows for part in parts])
     order = np.argsort(rows, kind="stable")
     taken = pa.array(order)
@@ -379,6 +431,7 @@ def _concat(parts: list[_Fields], payload_fields: int) -> _Fields:
         sequence=np.concatenate([part.sequence for part in parts])[order],
         payload=np.concatenate([part.payload for part in parts], axis=1)[:, order],
         nulls=np.concatenate([part.nulls for part in parts], axis=1)[:, order],
+        texts=[pa.concat_arrays(columns).take(taken) for columns in zip(*(part.texts for part in parts), strict=True)],
     )
 
 
@@ -400,6 +453,12 @@ def _sizes(values: Sequence[Any]) -> Int64:
     return np.fromiter(map(len, values), dtype=np.int64, count=len(values))
 
 
+def _bytes(column: pa.Array) -> Objects:
+    """A string column as bytes objects, None where it is null."""
+    array: Objects = column.cast(pa.binary()).to_numpy(zero_copy_only=False)
+    return array
+
+
 def _offsets(column: pa.Array) -> Int64:
     """Offsets (n + 1) into `_data` of a string column."""
     if len(column) == 0:
@@ -417,7 +476,8 @@ def _encoded_sizes(columns: Sequence[pa.Array], kinds: tuple[str, ...]) -> Int64
     """Bytes that Avro's binary encoding needs for each record of `columns`, by the field types in `kinds`."""
     total: Int64 = np.zeros(len(columns[0]), dtype=np.int64)
     for column, kind in zip(columns, kinds, strict=True):
-        size = _value_sizes(column, kind.removesuffix("?"))
+        plain = "long" if kind.startswith(ENUM) else kind.removesuffix("?")
+        size = _value_sizes(column, plain)
         if kind.endswith("?"):
             size = np.where(column.is_valid().to_numpy(zero_copy_only=False), size, 0) + 1
         total += size

@@ -10,7 +10,7 @@ on the columnar path and on the exact one alike.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import fastavro
@@ -27,6 +27,7 @@ _PROMOTIONS: Final[Mapping[str, frozenset[str]]] = {
     "string": frozenset({"string"}),
     "boolean": frozenset({"boolean"}),
 }
+ENUM: Final = "enum"
 FRAME_FIELDS: Final = (
     {"name": "__frame_magic", "type": "boolean"},
     {"name": "__frame_schema_id", "type": "float"},
@@ -45,6 +46,8 @@ class Column:
 
     position: int | None
     default: Any = None
+    codes: tuple[int, ...] | None = None
+    """Of an enum: for each symbol of the writer its position in the reader, -1 where the reader has no such symbol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class Plan:
     kinds: tuple[str, ...] = ()
     """Type of each writer field, `?` behind a nullable one: what its encoded size follows from."""
     columns: Mapping[str, Column] | None = None
+    symbols: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Symbols of the reader's enum fields."""
 
 
 def without_logical_types(schema: Schema) -> Schema:
@@ -113,23 +118,44 @@ def build_plan(schema_id: int, writer_text: str, reader_text: str) -> Plan:
             columns[field["name"]] = Column(None, field["default"])
             continue
         position = writer_fields[name]
-        simple &= _is_simple_pair(writer["fields"][position]["type"], field["type"])
-        columns[field["name"]] = Column(position)
-    kinds = tuple(_kind(field["type"]) for field in writer["fields"])
+        written = writer["fields"][position]["type"]
+        simple &= _is_simple_pair(written, field["type"])
+        columns[field["name"]] = Column(position, codes=_codes(written, field["type"]))
+    kinds = tuple(_kind(each["type"]) for each in writer["fields"])
+    symbols = {each["name"]: found for each in reader["fields"] if (found := symbols_of(each["type"])) is not None}
     if not simple or "" in kinds:
         _check_bounded(schema_id, writer)
         _refuse_hopeless(schema_id, parsed_writer, parsed_reader)
-        return Plan(schema_id, parsed_writer, parsed_reader, None, None, kinds=kinds)
+        return Plan(schema_id, parsed_writer, parsed_reader, None, None, kinds=kinds, symbols=symbols)
     wide = [{**field, "type": _widened(field["type"])} for field in writer["fields"]]
     bare, framed = {**writer, "fields": wide}, {**writer, "fields": [*FRAME_FIELDS, *wide]}
-    return Plan(schema_id, parsed_writer, parsed_reader, json.dumps(framed), json.dumps(bare), kinds, columns)
+    return Plan(schema_id, parsed_writer, parsed_reader, json.dumps(framed), json.dumps(bare), kinds, columns, symbols)
 
 
 def _widened(schema: Schema) -> Schema:
-    """Every int as a long: the same bytes, and one out of range is not cut to 32 bits but read as fastavro reads it."""
+    """Every int and every enum's symbol as a long: the same bytes.
+
+    An int out of range is thus not cut to 32 bits but read as fastavro reads it, and an enum comes as a number.
+    """
     if isinstance(schema, list):
         return [_widened(branch) for branch in schema]
-    return "long" if schema == "int" else schema
+    return "long" if schema == "int" or symbols_of(schema) is not None else schema
+
+
+def symbols_of(schema: Schema) -> tuple[str, ...] | None:
+    """Symbols of an enum, nullable or not; None for any other type."""
+    if isinstance(schema, list):
+        return next((found for branch in schema if (found := symbols_of(branch)) is not None), None)
+    if isinstance(schema, dict) and schema.get("type") == "enum":
+        return tuple(schema["symbols"])
+    return None
+
+
+def _codes(writer: Schema, reader: Schema) -> tuple[int, ...] | None:
+    written, read = symbols_of(writer), symbols_of(reader)
+    if written is None or read is None:
+        return None
+    return tuple(read.index(symbol) if symbol in read else -1 for symbol in written)
 
 
 def _check_bounded(schema_id: int, writer: Schema) -> None:
@@ -170,13 +196,17 @@ def _last_name(name: str) -> str:
 
 
 def _kind(schema: Schema) -> str:
-    """Name of a type that the columnar path knows, `?` behind a nullable one, "" for any other."""
+    """Name of a type that the columnar path knows, `?` behind a nullable one, "" for any other.
+
+    An enum's is `enum` and the number of its symbols.
+    """
     if isinstance(schema, str):
         return schema if schema in _PROMOTIONS else ""
     if isinstance(schema, list) and len(schema) == 2 and "null" in schema:
-        other = schema[1] if schema[0] == "null" else schema[0]
-        return f"{other}?" if isinstance(other, str) and other in _PROMOTIONS else ""
-    return ""
+        other = _kind(schema[1] if schema[0] == "null" else schema[0])
+        return f"{other}?" if other and not other.endswith("?") else ""
+    symbols = symbols_of(schema)
+    return "" if symbols is None else f"{ENUM}{len(symbols)}"
 
 
 def _is_simple_pair(writer: Schema, reader: Schema) -> bool:
@@ -184,7 +214,15 @@ def _is_simple_pair(writer: Schema, reader: Schema) -> bool:
     written, read = _kind(writer), _kind(reader)
     if not written or not read or (written.endswith("?") and not read.endswith("?")):
         return False
+    if written.startswith(ENUM) or read.startswith(ENUM):
+        return written.startswith(ENUM) and read.startswith(ENUM) and _enum_name(writer) == _enum_name(reader)
     return read.removesuffix("?") in _PROMOTIONS[written.removesuffix("?")]
+
+
+def _enum_name(schema: Schema) -> str:
+    if isinstance(schema, list):
+        return next(_enum_name(branch) for branch in schema if branch != "null")
+    return _last_name(str(schema["name"]))
 
 
 def _refuse_hopeless(schema_id: int, writer: Schema, reader: Schema) -> None:
@@ -195,6 +233,8 @@ def _refuse_hopeless(schema_id: int, writer: Schema, reader: Schema) -> None:
             if field["name"] != name and field["name"] not in aliases:
                 continue
             written_kind, read_kind = _kind(field["type"]), _kind(read)
+            if written_kind.startswith(ENUM) or read_kind.startswith(ENUM):
+                continue
             if not written_kind or not read_kind or {"string"} <= {written_kind, "bytes"} & {read_kind}:
                 continue
             if read_kind.removesuffix("?") not in _PROMOTIONS[written_kind.removesuffix("?")]:

@@ -50,7 +50,7 @@ class VehicleState:
         rows["last_event_time"] = event_time[end]
         rows["last_sequence"] = segments.sequence[end]
         rows["latitude"], rows["longitude"] = latitude[end], longitude[end]
-        rows["odometer_mm"] += _distances_mm(state, known_before, latitude, longitude, start)
+        rows["odometer_mm"] += distances_mm(state, known_before, latitude, longitude, start)
         _fold_speed(rows, state, speed, start)
         _fold_stops(rows, state, speed, event_time, start)
         return rows
@@ -77,7 +77,7 @@ class VehicleState:
         return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
-def _distances_mm(state: Rows, known_before: Bools, latitude: Float64, longitude: Float64, start: Int64) -> Int64:
+def distances_mm(state: Rows, known_before: Bools, latitude: Float64, longitude: Float64, start: Int64) -> Int64:
     """Distance that each segment adds: between neighbours, and from the last position before."""
     before_latitude, before_longitude = np.empty_like(latitude), np.empty_like(longitude)
     before_latitude[1:], before_longitude[1:] = latitude[:-1], longitude[:-1]
@@ -93,10 +93,16 @@ def _fold_speed(rows: Rows, state: Rows, speed: Float64, start: Int64) -> None:
     hundredths = np.rint(np.clip(np.where(known, speed, 0.0), -_SPEED_KMH_MAX, _SPEED_KMH_MAX) * 100.0)
     rows["speeds"] += np.add.reduceat(known.astype(np.int64), start)
     rows["speed_sum"] += np.add.reduceat(hundredths.astype(np.int64), start)
+    rows["speed_max_kmh"] = highest_speeds(state, rows["speeds"], speed, start)
+
+
+def highest_speeds(state: Rows, speeds: Int64, speed: Float64, start: Int64) -> Float64:
+    """Highest known speed after the events of each segment; 0 where none of `speeds` is known."""
     # Which zero the maximum of 0.0 and -0.0 is depends on where they stand; adding 0.0 leaves one of them.
-    highest = np.maximum.reduceat(np.where(known, speed + 0.0, -np.inf), start)
+    highest = np.maximum.reduceat(np.where(np.isnan(speed), -np.inf, speed + 0.0), start)
     before = np.where(state["speeds"] > 0, state["speed_max_kmh"], -np.inf)
-    rows["speed_max_kmh"] = np.where(rows["speeds"] > 0, np.maximum(before, highest), 0.0)
+    found: Float64 = np.where(speeds > 0, np.maximum(before, highest), 0.0)
+    return found
 
 
 def _fold_stops(rows: Rows, state: Rows, speed: Float64, event_time: Int64, start: Int64) -> None:

@@ -1,10 +1,42 @@
-"""The declared pipelines: adding a stream is a file here and a schema, and no other change."""
+"""The declared pipelines: adding a stream is a file here and its schemas, and no other change.
+
+Every module of this package declares one or more.
+"""
+
+import importlib
+import pkgutil
 
 from streams.errors import UsageError
-from streams.pipelines.declaration import Pipeline
-from streams.pipelines.gps import GPS
+from streams.operators.declaration import Pipeline
 
-PIPELINES: dict[str, Pipeline] = {pipeline.name: pipeline for pipeline in (GPS,)}
+
+def _declared() -> dict[str, Pipeline]:
+    """Pipelines of all modules here, by name.
+
+    Raises:
+        TypeError: a module declares none.
+        ValueError: two have the same name, or a topic in common.
+
+    """
+    found: dict[str, Pipeline] = {}
+    topics: dict[str, str] = {}
+    for name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+        module = importlib.import_module(f"{__name__}.{name}")
+        declared = [value for value in vars(module).values() if isinstance(value, Pipeline)]
+        if not declared:
+            raise TypeError(f"{module.__name__} declares no Pipeline")
+        for pipeline in declared:
+            if pipeline.name in found:
+                raise ValueError(f"two pipelines are called {pipeline.name!r}")
+            for topic in pipeline.topics():
+                if topic.name in topics:
+                    raise ValueError(f"{topics[topic.name]} and {pipeline.name} both declare the topic {topic.name}")
+                topics[topic.name] = pipeline.name
+            found[pipeline.name] = pipeline
+    return found
+
+
+PIPELINES: dict[str, Pipeline] = _declared()
 
 
 def select_pipelines(names: list[str] | None) -> list[Pipeline]:

@@ -1,6 +1,8 @@
-"""GPS positions of vehicles: unique, ordered per device, folded into one row per vehicle."""
+"""GPS positions of vehicles: unique, ordered per device, folded into a row per vehicle and one per vehicle and minute."""
 
-from streams.pipelines.declaration import Pipeline, Table, Topic
+from streams.operators.declaration import Pipeline, Table, Window
+from streams.operators.vehicle_minute import VehicleMinute
+from streams.operators.vehicle_state import VehicleState
 
 GPS = Pipeline(
     name="gps",
@@ -8,6 +10,6 @@ GPS = Pipeline(
     key_field="device_id",
     payload_fields=("latitude", "longitude", "speed_kmh", "heading_deg"),
     field_ranges={"latitude": (-90.0, 90.0), "longitude": (-180.0, 180.0)},
-    tables=(Table(aggregate="vehicle_state", topic="vehicles.state.v1", subject="vehicles.state.v1-value"),),
-    further_topics=(Topic("vehicles.minutes.v1", subject="vehicles.minutes.v1-value"),),
+    tables=(Table("vehicles.state.v1", VehicleState()),),
+    windows=(Window("vehicles.minutes.v1", VehicleMinute(), size_ms=60_000, grace_ms=30_000),),
 )

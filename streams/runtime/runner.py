@@ -19,7 +19,7 @@ import structlog
 
 from streams.engine.commit import Committer, Failpoint
 from streams.engine.effects import CycleEnd, Effects
-from streams.engine.encode import TableEncoder
+from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.log import CycleAborted
 from streams.engine.task import PartitionTask, TaskConfig
@@ -30,10 +30,9 @@ from streams.kafka.partitioner import partition_of
 from streams.kafka.transactions import KafkaTransactions
 from streams.limits import CHECKPOINT_INTERVAL_MS, CYCLE_RECORDS_MAX, POLL_BLOCKED_MS_MAX, REVOKE_TIMEOUT_MS
 from streams.monitor.metrics import WorkerMetrics
-from streams.operators.aggregate import Aggregate
 from streams.operators.columns import TIME_MIN, Int64
+from streams.operators.declaration import Pipeline
 from streams.operators.decode import Decoder
-from streams.pipelines.declaration import Pipeline
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
 from streams.runtime.owner import DataDirectory
@@ -63,6 +62,7 @@ class _Cycle:
     outcomes: dict[str, int] = field(default_factory=dict)
     rejects: dict[str, int] = field(default_factory=dict)
     misrouted: int = 0
+    contradictions: int = 0
     clean_times: list[Int64] = field(default_factory=list)
 
 
@@ -72,7 +72,6 @@ class PipelineRunner:
     def __init__(
         self,
         pipeline: Pipeline,
-        aggregates: tuple[Aggregate, ...],
         settings: Settings,
         directory: DataDirectory,
         memory: RocksMemory,
@@ -107,7 +106,6 @@ class PipelineRunner:
         self._intake_thread = ThreadPoolExecutor(1, f"{pipeline.name}-intake")
         config = TaskConfig(
             pipeline=pipeline,
-            aggregates=aggregates,
             lateness_ms=settings.streams_lateness_ms,
             horizon_ms=settings.streams_dedup_horizon_ms,
             stopwatch=metrics.stopwatch,
@@ -120,7 +118,6 @@ class PipelineRunner:
             skew_ms_max=settings.streams_skew_ms_max,
         )
         self.engine = Engine(config, decoder, idle_ms=settings.streams_idle_ms)
-        self._aggregates = aggregates
         self._failpoint = failpoint
         self._catalog = Catalog.load()
         self._registry = Registry(settings)
@@ -150,8 +147,10 @@ class PipelineRunner:
 
         """
         self._loop = asyncio.get_running_loop()
-        encoders = await asyncio.to_thread(self._encoders)
-        self._committer = Committer(self.pipeline, self._transactions, self._changelog, encoders, self._failpoint)
+        tables, windows = await asyncio.to_thread(self._encoders)
+        self._committer = Committer(
+            self.pipeline, self._transactions, self._changelog, tables, windows, self._failpoint
+        )
         await self._in_commit_thread(self._transactions.reopen)
         await self._loop.run_in_executor(self._intake_thread, self._intake.subscribe)
 
@@ -447,6 +446,7 @@ class PipelineRunner:
             counts["late"] += sum(len(late.events) for late in part.late)
             counts["duplicate"] += part.duplicates
             cycle.misrouted += part.misrouted
+            cycle.contradictions += part.contradictions
         for outcome, count in counts.items():
             cycle.outcomes[outcome] = cycle.outcomes.get(outcome, 0) + count
 
@@ -458,6 +458,11 @@ class PipelineRunner:
             metrics.rejects.labels(name, reason).inc(count)
         if cycle.misrouted:
             metrics.misrouted.labels(self.pipeline.source).inc(cycle.misrouted)
+        if cycle.contradictions:
+            metrics.contradictions.labels(name).inc(cycle.contradictions)
+        for commit in end.commits:
+            for closed in commit.windows:
+                metrics.window_rows.labels(closed.window.topic).inc(len(closed.keys))
         now_ms = time.time() * 1000
         if cycle.clean_times:
             metrics.event_age_seconds.observe((now_ms - np.concatenate(cycle.clean_times)) / 1000.0)
@@ -495,13 +500,15 @@ class PipelineRunner:
 
     # --- small things -----------------------------------------------------------------------------------------------
 
-    def _encoders(self) -> list[TableEncoder]:
-        encoders = []
-        for table, aggregate in zip(self.pipeline.tables, self._aggregates, strict=True):
-            schema = self._catalog.latest(table.subject).text
-            schema_id = table_schema_id(self._registry, table.subject, schema, lambda: self._stopping)
-            encoders.append(TableEncoder(table.topic, aggregate, schema, schema_id))
-        return encoders
+    def _encoders(self) -> tuple[list[TableEncoder], list[WindowEncoder]]:
+        tables = [TableEncoder(t.topic, t.aggregate, *self._schema_of(t.subject)) for t in self.pipeline.tables]
+        windows = [WindowEncoder(window, *self._schema_of(window.subject)) for window in self.pipeline.windows]
+        return tables, windows
+
+    def _schema_of(self, subject: str) -> tuple[str, int]:
+        """Newest committed schema of a subject and its id."""
+        schema = self._catalog.latest(subject).text
+        return schema, table_schema_id(self._registry, subject, schema, lambda: self._stopping)
 
     def _require_committer(self) -> Committer:
         if self._committer is None:

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from streams.operators.columns import Events, Headers, Int64, Objects, UInt64, objects
+from streams.operators.columns import Events, Headers, Int64, Objects, UInt64, object_rows, objects
 
-_MAGIC: Final = b"SJ1\0"
-_HEADER: Final = struct.Struct("<4sHHqqqqIIIH")
+_MAGIC: Final = b"SJ2\0"
+_HEADER: Final = struct.Struct("<4sHHqqqqIIIHH")
 _ID_BYTES: Final = 24
 
 
@@ -98,6 +98,7 @@ def _split(entry: JournalEntry, bytes_max: int) -> Iterator[JournalEntry]:
     no_due = DueRows(entry.due.key[:0], entry.due.event_time[:0], entry.due.sequence[:0], entry.due.event_id[:0])
     held_sizes = _text_sizes(entry.held.key, entry.held.value, entry.held.event_id)
     held_sizes += 8 * (6 + entry.held.payload.shape[0]) + 16
+    held_sizes += _text_sizes(*(_with_null_marks(row) for row in entry.held.texts)) + 4 * len(entry.held.texts)
     if entry.held.headers is not None:
         held_sizes += np.array([len(pack_headers(one)) for one in entry.held.headers], dtype=np.int64)
     due_sizes = _text_sizes(entry.due.key, entry.due.event_id) + 24
@@ -117,6 +118,8 @@ def _split(entry: JournalEntry, bytes_max: int) -> Iterator[JournalEntry]:
 
 
 def _text_sizes(*columns: Objects) -> Int64:
+    if not columns:
+        return np.zeros(1, dtype=np.int64)  # added to others, it fits any number of rows
     sizes: Int64 = np.array([[len(text) for text in column] for column in columns], dtype=np.int64).sum(axis=0)
     return sizes
 
@@ -136,7 +139,7 @@ def _pack_one(entry: JournalEntry) -> bytes:
     held, due, ids = entry.held, entry.due, entry.ids
     header = _HEADER.pack(
         _MAGIC, entry.part, entry.parts, entry.cycle, entry.offset_next, entry.watermark, entry.event_time_max,
-        len(ids), len(held), len(due), held.payload.shape[0],
+        len(ids), len(held), len(due), held.payload.shape[0], held.texts.shape[0],
     )  # fmt: skip
     parts = [header, ids.hi.tobytes(), ids.lo.tobytes(), ids.word.tobytes()]
     if len(held):
@@ -147,7 +150,8 @@ def _pack_one(entry: JournalEntry) -> bytes:
             )
         ]  # fmt: skip
         headers = [b""] * len(held) if held.headers is None else [pack_headers(one) for one in held.headers]
-        for texts in (held.event_id.tolist(), held.key.tolist(), held.value.tolist(), headers):
+        rows = [_with_null_marks(row).tolist() for row in held.texts]
+        for texts in (held.event_id.tolist(), held.key.tolist(), held.value.tolist(), headers, *rows):
             parts += _pack_texts(texts)
     if len(due):
         parts += [due.event_time.tobytes(), due.sequence.tobytes()]
@@ -156,7 +160,8 @@ def _pack_one(entry: JournalEntry) -> bytes:
 
 
 def _unpack(data: memoryview) -> JournalEntry:
-    magic, part, parts, cycle, offset_next, watermark, newest, ids_n, held_n, due_n, fields = _HEADER.unpack_from(data)
+    magic, part, parts, cycle, offset_next, watermark, newest, *counts = _HEADER.unpack_from(data)
+    ids_n, held_n, due_n, fields, text_fields = counts
     if magic != _MAGIC:
         raise JournalCorrupted("another format")
     at = _HEADER.size
@@ -178,16 +183,17 @@ def _unpack(data: memoryview) -> JournalEntry:
         return objects([blob[a:b] for a, b in zip(starts, ends, strict=True)] if count else [])
 
     ids = Ids(numbers("<u8", ids_n), numbers("<u8", ids_n), numbers("<u8", ids_n))
-    held = empty_events(fields)
+    held = empty_events(fields, text_fields)
     if held_n:
         timestamp, event_time, sequence = numbers("<i8", held_n), numbers("<i8", held_n), numbers("<i8", held_n)
         hi, lo, word = numbers("<u8", held_n), numbers("<u8", held_n), numbers("<u8", held_n)
         payload = numbers("<f8", held_n * fields).reshape(fields, held_n)
         event_id, key, value, packed = texts(held_n), texts(held_n), texts(held_n), texts(held_n)
+        rows = object_rows([_without_null_marks(texts(held_n)) for _ in range(text_fields)], held_n)
         unset = np.full(held_n, -1, dtype=np.int64)
         headers = objects([unpack_headers(one) for one in packed]) if any(packed) else None
         held = Events(
-            unset, timestamp, event_time, sequence, event_id, hi, lo, word, key, value, headers, payload, unset
+            unset, timestamp, event_time, sequence, event_id, hi, lo, word, key, value, headers, payload, rows, unset
         )
     due = DueRows(objects([]), np.empty(0, np.int64), np.empty(0, np.int64), objects([]))
     if due_n:
@@ -196,11 +202,13 @@ def _unpack(data: memoryview) -> JournalEntry:
     return JournalEntry(cycle, offset_next, watermark, newest, ids, held, due, part, parts)
 
 
-def empty_events(payload_fields: int) -> Events:
+def empty_events(payload_fields: int, text_fields: int) -> Events:
     """Columns of no events."""
     number, word, nothing = np.empty(0, np.int64), np.empty(0, np.uint64), objects([])
-    payload = np.empty((payload_fields, 0))
-    return Events(number, number, number, number, nothing, word, word, word, nothing, nothing, None, payload, number)
+    payload, texts = np.empty((payload_fields, 0)), object_rows([nothing] * text_fields, 0)
+    return Events(
+        number, number, number, number, nothing, word, word, word, nothing, nothing, None, payload, texts, number
+    )
 
 
 def pack_headers(headers: Headers | None) -> bytes:
@@ -230,6 +238,15 @@ def unpack_headers(data: bytes) -> Headers | None:
         headers.append((name, None if size < 0 else data[at : at + size]))
         at += max(size, 0)
     return headers
+
+
+def _with_null_marks(texts: Objects) -> Objects:
+    """A byte in front of each text; null is none at all."""
+    return objects([b"" if text is None else b"\1" + text for text in texts.tolist()])
+
+
+def _without_null_marks(marked: Objects) -> Objects:
+    return objects([text[1:] if text else None for text in marked.tolist()])
 
 
 def _pack_texts(texts: list[bytes]) -> list[bytes]:

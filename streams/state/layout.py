@@ -9,6 +9,8 @@ LAST_DUE: Final = b"k"
 """+ record key: the key's last released event."""
 AGGREGATE: Final = b"a"
 """+ table number + record key: the fold's row."""
+WINDOW: Final = b"w"
+"""+ window number + record key: the key's newest window."""
 SPILLED_IDS: Final = b"i"
 HELD: Final = b"h"
 JOURNAL_INDEX: Final = b"j"
@@ -19,6 +21,11 @@ FORMAT: Final = 1
 def aggregate_prefix(table: int) -> bytes:
     """Key prefix of the rows of the pipeline's table number `table`."""
     return AGGREGATE + bytes([table])
+
+
+def window_prefix(window: int) -> bytes:
+    """Key prefix of the rows of the pipeline's window number `window`."""
+    return WINDOW + bytes([window])
 
 
 @dataclass(frozen=True, slots=True)

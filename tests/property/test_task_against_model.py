@@ -2,6 +2,7 @@
 
 import uuid
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,14 +11,19 @@ from hypothesis import strategies as st
 
 from loadtest.oracle.model import Event, PartitionModel, compare_rows
 from streams.engine.task import PartitionTask, TaskConfig, Written
-from streams.operators.columns import Events, objects
+from streams.operators.columns import Events, object_rows, objects
 from streams.operators.identity import id_words, time_word
+from streams.operators.vehicle_minute import VehicleMinute
 from streams.operators.vehicle_state import VehicleState
 from streams.pipelines.gps import GPS
 from streams.state.layout import LAST_DUE, MARKER, aggregate_prefix
 from streams.state.memory import MemoryStore
+from tests.window_model import WindowModel
 
 AGGREGATE = VehicleState()
+WINDOW = VehicleMinute()
+WINDOW_MS, GRACE_MS = 10, 4
+PIPELINE = replace(GPS, windows=(replace(GPS.windows[0], size_ms=WINDOW_MS, grace_ms=GRACE_MS),))
 DEVICES = ("a", "b", "c")
 UUIDS = tuple(str(uuid.UUID(int=number << 100 | number)) for number in range(4))
 SPEEDS = (None, -0.0, 0.0, 2.99, 3.0, 55.123, 120.004, -1.0)
@@ -98,6 +104,7 @@ def columns(log, first=0):
                 [unknown] * len(log),
             ]
         ),
+        texts=object_rows([], len(log)),
         slot=np.full(len(log), -1, dtype=np.int64),
     )
 
@@ -107,11 +114,12 @@ class Run:
 
     def __init__(self, limits):
         lateness_ms, horizon_ms = limits
-        config = TaskConfig(GPS, (AGGREGATE,), lateness_ms, horizon_ms, lambda _: nullcontext(), lambda _: 0)
+        config = TaskConfig(PIPELINE, lateness_ms, horizon_ms, lambda _: nullcontext(), lambda _: 0)
         self.store = MemoryStore()
         self.task = PartitionTask(config, 0, self.store, None)
         self.clean, self.late, self.duplicates = {}, [], 0
         self.journal_next = 0
+        self.windows = {}
 
     def take(self, effects):
         if effects.clean is not None:
@@ -129,8 +137,20 @@ class Run:
         commit = self.task.close_cycle()
         if commit is None:
             return
+        for closed in commit.windows:
+            self.note(closed)
         first, self.journal_next = self.journal_next, self.journal_next + len(commit.journal)
         self.task.applied(commit, Written(first, self.journal_next, {}))
+
+    def note(self, closed):
+        start = np.ascontiguousarray(closed.rows["start"])
+        state = closed.rows["state"]
+        batch = WINDOW.table(closed.keys, start, start + WINDOW_MS, closed.rows["revision"], state)
+        for name in ("window_start", "window_end"):
+            position = batch.schema.get_field_index(name)
+            batch = batch.set_column(position, name, batch.column(position).cast(pa.int64()))
+        for row in batch.to_pylist():
+            self.windows.setdefault(row["device_id"], []).append(row)
 
     def end(self):
         self.take(self.task.on_idle(10**9))
@@ -155,7 +175,7 @@ class Run:
         return {row["device_id"]: row for row in batch.to_pylist()}
 
     def results(self):
-        return self.clean, sorted(self.late), self.duplicates, self.rows
+        return self.clean, sorted(self.late), self.duplicates, self.rows, self.windows
 
 
 def at_once(limits, log):
@@ -175,13 +195,15 @@ def one_by_one(limits, log):
 
 def modelled(limits, log):
     model = PartitionModel(*limits, 10**9, 1 << 20)
+    windows = WindowModel(model, size_ms=WINDOW_MS, grace_ms=GRACE_MS)
     for event in log:
-        model.feed(event)
-    model.idle(10**9)
-    return model
+        windows.feed(event)
+    windows.idle(10**9)
+    return model, windows.rows
 
 
-def assert_as_modelled(run, model):
+def assert_as_modelled(run, modelled):
+    model, windows = modelled
     expected = {}
     for event in model.clean:
         expected.setdefault(event.key, []).append(event.raw)
@@ -191,6 +213,7 @@ def assert_as_modelled(run, model):
     assert run.table.keys() == model.table.keys()
     for device, row in model.table.items():
         assert compare_rows(row, run.table[device]) == []
+    assert run.windows == windows
 
 
 def simple(event_id, time, timestamp, device="a"):

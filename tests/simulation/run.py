@@ -13,7 +13,10 @@ from streams.pipelines.gps import GPS
 from streams.registry.catalog import Catalog
 from tests.simulation.kafka import MemoryKafka
 from tests.simulation.traffic import fill
-from tests.simulation.worker import SimulatedWorker
+from tests.simulation.worker import PIPELINE, SimulatedWorker
+from tests.window_model import WindowModel
+
+MINUTES = "vehicles.minutes.v1-value"
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Outcome:
     late: list[tuple[bytes, bytes, bytes, bytes]]
     dead: list[tuple[str, bytes | None, bytes | None]]
     table: dict[bytes, bytes]
+    windows: dict[bytes, list[bytes]]
+    """Of each device its rows, in order."""
     crashes: int
 
 
@@ -137,7 +142,10 @@ def _outcome(kafka: MemoryKafka, crashes: int) -> Outcome:
         for e in kafka.topic_rows(GPS.dlq)
     )
     table = {entry.key or b"": entry.value or b"" for entry in kafka.topic_rows("vehicles.state.v1")}
-    return Outcome(clean, late, dead, table, crashes)
+    windows: dict[bytes, list[bytes]] = {}
+    for entry in kafka.topic_rows("vehicles.minutes.v1"):
+        windows.setdefault(entry.key or b"", []).append(entry.value or b"")
+    return Outcome(clean, late, dead, table, windows, crashes)
 
 
 def _check(
@@ -145,12 +153,16 @@ def _check(
 ) -> None:
     again = f"failed: make simulate SEED={seed}"
     models = []
+    windows: dict[str, list[dict[str, object]]] = {}
     for records in fed.values():
         model = PartitionModel(lateness_ms, horizon_ms, 60_000, 1 << 20)
+        window = PIPELINE.windows[0]
+        stepwise = WindowModel(model, size_ms=window.size_ms, grace_ms=window.grace_ms)
         for record in records:
-            model.feed(record)
-        model.idle(float("inf"))
+            stepwise.feed(record)
+        stepwise.idle(float("inf"))
         models.append(model)
+        windows |= stepwise.rows
     expected_clean: dict[bytes, list[bytes]] = {}
     for model in models:
         for event in model.clean:
@@ -170,10 +182,12 @@ def _check(
     assert outcome.table.keys() == rows.keys(), f"I4 table keys differ; {again}"
     for device, row in rows.items():
         assert not compare_rows(row, decode_row(outcome.table[device])), f"I4 row of {device!r} differs; {again}"
+    found = {k.decode(): [decode_row(raw, MINUTES) for raw in raws] for k, raws in outcome.windows.items()}
+    assert found == windows, f"windows differ; {again}"
 
 
-def decode_row(value: bytes) -> dict[str, object]:
-    schema = json.loads(Catalog.load().latest("vehicles.state.v1-value").text)
+def decode_row(value: bytes, subject: str = "vehicles.state.v1-value") -> dict[str, object]:
+    schema = json.loads(Catalog.load().latest(subject).text)
     for field in schema["fields"]:
         field["type"] = _plain(field["type"])
     record = fastavro.schemaless_reader(io.BytesIO(value[5:]), fastavro.parse_schema(schema), None)

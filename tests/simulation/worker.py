@@ -3,11 +3,12 @@
 import copy
 import random
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import numpy as np
 
 from streams.engine.commit import Committer
-from streams.engine.encode import TableEncoder
+from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.log import CycleAborted
 from streams.engine.restore import restore_partition
@@ -26,6 +27,8 @@ from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransacti
 from tests.simulation.traffic import SCHEMA_ID, gps_schema
 
 UNKNOWN_SCHEMA_ID = 0x63
+PIPELINE = replace(GPS, windows=(replace(GPS.windows[0], size_ms=500, grace_ms=200),))
+"""Small windows: a simulation lasts for seconds."""
 
 
 class Crash(BaseException):
@@ -58,8 +61,7 @@ class SimulatedWorker:
         self.disk: dict[int, dict[bytes, bytes]] = {}
         self.old_disk: dict[int, dict[bytes, bytes]] = {}
         self._config = TaskConfig(
-            GPS,
-            (VehicleState(),),
+            PIPELINE,
             lateness_ms,
             horizon_ms,
             _no_stopwatch,
@@ -75,8 +77,10 @@ class SimulatedWorker:
         self.changelog = MemoryChangelog(self.kafka)
         self.transactions = MemoryTransactions(self.kafka, self.name, self._verdict)
         table = Catalog.load().latest("vehicles.state.v1-value")
-        encoder = TableEncoder("vehicles.state.v1", VehicleState(), table.text, 3)
-        self.committer = Committer(GPS, self.transactions, self.changelog, [encoder], self._failpoint)
+        minute = Catalog.load().latest("vehicles.minutes.v1-value")
+        tables = [TableEncoder("vehicles.state.v1", VehicleState(), table.text, 3)]
+        windows = [WindowEncoder(PIPELINE.windows[0], minute.text, 4)]
+        self.committer = Committer(PIPELINE, self.transactions, self.changelog, tables, windows, self._failpoint)
         self.position: dict[int, int] = {}
 
     # --- ownership --------------------------------------------------------------------------------------------------

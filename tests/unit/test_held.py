@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from streams.engine.held import Held, without_repeats
-from streams.operators.columns import Events, objects
+from streams.operators.columns import Events, object_rows, objects
 from streams.state.layout import HELD
 from streams.state.memory import MemoryStore
 from streams.state.store import WriteBatch
@@ -28,6 +28,7 @@ def events(*times, first_id=0, headers=None):
         value=objects([b"v%d" % i for i in number]),
         headers=None if headers is None else objects(headers),
         payload=np.full((4, count), 1.5),
+        texts=object_rows([], count),
         slot=number % 3,
     )
 
@@ -39,7 +40,7 @@ def times(parts):
 
 @pytest.fixture
 def held():
-    return Held(4)
+    return Held(4, 0)
 
 
 @pytest.fixture
@@ -157,7 +158,7 @@ def test_pages_that_nobody_has_loaded_are_not_deleted(held, store):
 def test_a_restart_finds_what_is_still_held_and_what_is_not(held, store):
     held.add(events(10, 20, 30), 1)
     spill(held, store, keep=0)
-    again = Held(4)
+    again = Held(4, 0)
     assert times(again.restore_pages(store, 15)) == [20, 30]
     again.add(events(40, first_id=9), 1)
     spill(again, store, keep=0)

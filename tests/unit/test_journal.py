@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from streams.operators.columns import Events, objects
+from streams.operators.columns import Events, object_rows, objects
 from streams.state import journal
 from streams.state.journal import DueRows, Ids, JournalCorrupted, JournalEntry, pack_headers, unpack_headers
 
@@ -36,6 +36,7 @@ def held(count, *, headers=None, value_bytes=50, seed=1):
         value=objects([bytes([i % 256]) * (value_bytes + i % 3) for i in range(count)]),
         headers=None if headers is None else objects(headers),
         payload=payload,
+        texts=object_rows([], count),
         slot=np.full(count, -1),
     )
 
@@ -181,7 +182,7 @@ def test_every_truncation_is_refused():
 def test_another_format_is_refused():
     [data] = journal.pack(entry(), record_bytes_max=UNLIMITED)
     with pytest.raises(JournalCorrupted, match="another format"):
-        journal.unpack(b"SJ2\0" + data[4:])
+        journal.unpack(b"SJ9\0" + data[4:])
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -1,14 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
 
-from streams.engine.keys import KeyIndex, due_puts, pack_rows
-from streams.operators.aggregate import Segments
-from streams.operators.columns import TIME_MIN, Events, objects
+from streams.engine.keys import KeyIndex, due_puts
+from streams.operators.aggregate import KeySegments
+from streams.operators.columns import TIME_MIN, Events, object_rows, objects
+from streams.operators.rows import pack_rows
 from streams.operators.vehicle_state import VehicleState
+from streams.pipelines.gps import GPS
 from streams.state.layout import LAST_DUE, aggregate_prefix
 from streams.state.memory import MemoryStore
 from streams.state.store import WriteBatch
 
 AGGREGATE = VehicleState()
+PIPELINE = replace(GPS, windows=())
 
 
 class CountingStore(MemoryStore):
@@ -22,7 +27,7 @@ class CountingStore(MemoryStore):
 
 
 def index(store=None, belongs=lambda _: True):
-    return KeyIndex(store or MemoryStore(), (AGGREGATE,), belongs)
+    return KeyIndex(store or MemoryStore(), PIPELINE, belongs)
 
 
 def names(*keys):
@@ -48,9 +53,10 @@ def released(subject, *rows):
         value=objects([b""] * count),
         headers=None,
         payload=np.ones((4, count)),
+        texts=object_rows([], count),
         slot=subject.slots(objects(list(keys))),
     )
-    subject.fold(Segments.of(found))
+    subject.fold(KeySegments.of(found, numbers))
 
 
 def commit(subject, store):

@@ -4,7 +4,7 @@ import uuid
 import numpy as np
 import pytest
 
-from streams.operators.columns import TIME_MIN, Events, objects
+from streams.operators.columns import TIME_MIN, Events, object_rows, objects
 from streams.operators.reorder import LastDue, judge_behind, release_order, watermarks
 
 
@@ -33,6 +33,7 @@ def events(rows):
         value=objects([b""] * count),
         headers=None,
         payload=np.empty((4, count)),
+        texts=object_rows([], count),
         slot=np.array(slot, dtype=np.int64),
     )
 

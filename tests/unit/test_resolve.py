@@ -64,13 +64,24 @@ def test_a_missing_field_without_default_is_incompatible_and_named():
         plan(writer(ID))
 
 
+def test_an_enum_is_columnar_and_its_symbols_are_translated():
+    read = {"type": "enum", "name": "E", "symbols": ["A", "B", "C"]}
+    written = {**read, "symbols": ["C", "X", "A"]}
+    made = plan(writer({"name": "kind", "type": written}), writer({"name": "kind", "type": read}))
+    assert made.kinds == ("enum3",)
+    assert made.columns["kind"].codes == (2, -1, 0)
+    assert made.symbols == {"kind": ("A", "B", "C")}
+    other = writer({"name": "kind", "type": {**read, "name": "F"}})
+    assert plan(other, writer({"name": "kind", "type": read})).framed_json is None
+
+
 def test_unknown_simple_fields_are_skipped_column_by_column():
     made = plan(writer({"name": "other", "type": ["null", "boolean"]}, ID, TIME))
     assert made.columns.keys() == {"id", "time", "speed", "unit"}
     assert made.kinds[0] == "boolean?"
 
 
-OTHERS = ("bytes", {"type": "array", "items": "long"}, {"type": "enum", "name": "E", "symbols": ["A"]})
+OTHERS = ("bytes", {"type": "array", "items": "long"})
 
 
 @pytest.mark.parametrize("kind", [*OTHERS, ["null", "int", "string"]])

@@ -5,8 +5,7 @@ import pytest
 
 from streams.engine.task import PartitionTask, TaskConfig, Written, read_journal_groups
 from streams.limits import JOURNAL_INDEX_RECORDS
-from streams.operators.columns import TIME_MIN, Events, objects
-from streams.operators.vehicle_state import VehicleState
+from streams.operators.columns import TIME_MIN, Events, object_rows, objects
 from streams.pipelines.gps import GPS
 from streams.state import journal
 from streams.state.layout import HELD, LAST_DUE, MARKER, SPILLED_IDS, Marker
@@ -29,7 +28,6 @@ def task_over(store, **options):
     limits = {"lateness_ms": LATENESS_MS, "horizon_ms": HORIZON_MS, **options}
     config = TaskConfig(
         GPS,
-        (VehicleState(),),
         limits["lateness_ms"],
         limits["horizon_ms"],
         lambda _: nullcontext(),
@@ -65,6 +63,7 @@ def events(*rows, key=b"d"):
         value=objects([b"v%d" % i for i in number]),
         headers=None,
         payload=np.ones((4, count)),
+        texts=object_rows([], count),
         slot=np.full(count, -1),
     )
 
@@ -112,7 +111,7 @@ def test_a_new_task_has_done_nothing(task):
 
 def test_an_event_is_held_until_the_watermark_has_passed_it(task):
     assert values(task.on_batch(events((1, 100)), 1).clean) == []
-    assert task.held_until() == 100
+    assert task.next_timer() == 100
     assert values(task.on_batch(events((2, 110)), 2).clean) == [b"v1"]
     assert values(task.on_idle(110).clean) == [b"v2"]
 
@@ -232,9 +231,9 @@ def test_moved_ids_are_still_known_and_moved_events_still_come(task, cycle):
     task.on_batch(events((1, 100), (2, 105), (3, 140)), 3)
     cycle()
     spill(task)
-    assert (task.ids_in_memory, len(task.held), len(task.keys)) == (0, 0, 0)
+    assert (task.ids_in_memory, len(task.held)) == (0, 0)
     assert task.on_batch(events((1, 100), (2, 105), (3, 140)), 6).duplicates == 3
-    assert task.held_until() == 140
+    assert task.next_timer() == 140
     assert values(task.on_idle(140).clean) == [b"v3"]
 
 

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from loadtest.oracle.model import Event, VehicleFold, compare_rows
-from streams.operators.aggregate import Segments
-from streams.operators.columns import Events, objects
+from streams.operators.aggregate import KeySegments
+from streams.operators.columns import Events, object_rows, objects
 from streams.operators.vehicle_state import VehicleState
 from streams.registry.catalog import Catalog
 
@@ -17,6 +17,9 @@ DAY_MS = 86_400_000
 
 def event(slot, time, speed=UNKNOWN, latitude=48.0, longitude=11.0, sequence=0):
     return slot, time, sequence, latitude, longitude, speed
+
+
+NO_PRIOR = np.empty(0, np.int64)
 
 
 def columns(rows):
@@ -36,14 +39,15 @@ def columns(rows):
         value=objects([b""] * count),
         headers=None,
         payload=np.array([latitude, longitude, speed, [UNKNOWN] * count], dtype=float),
+        texts=object_rows([], count),
         slot=np.array(slot),
     )
 
 
 def fold(rows, state=None, vehicles=3):
     state = np.zeros(vehicles, FOLD.dtype) if state is None else state.copy()
-    segments = Segments.of(columns(rows))
-    state[segments.slot] = FOLD.fold(state[segments.slot], segments)
+    keys = KeySegments.of(columns(rows), NO_PRIOR)
+    state[keys.slot] = FOLD.fold(state[keys.slot], keys.segments)
     return state
 
 
@@ -58,10 +62,12 @@ def row(*rows):
 
 
 def test_segments_are_one_per_key_in_the_order_of_its_events():
-    segments = Segments.of(columns([event(5, 1), event(2, 2), event(5, 3), event(2, 4), event(70_000, 5)]))
-    assert segments.slot.tolist() == [2, 5, 70_000]
+    rows = [event(5, 1), event(2, 2), event(5, 3), event(2, 4), event(70_000, 5)]
+    keys = KeySegments.of(columns(rows), NO_PRIOR)
+    segments = keys.segments
+    assert keys.slot.tolist() == [2, 5, 70_000]
     assert segments.event_time.tolist() == [2, 4, 1, 3, 5]
-    assert segments.last_id.tolist() == [b"e3", b"e2", b"e4"]
+    assert keys.last_id.tolist() == [b"e3", b"e2", b"e4"]
     assert (segments.start.tolist(), segments.end.tolist()) == ([0, 2, 4], [1, 3, 4])
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from streams.operators.aggregate import Aggregate, WindowAggregate
+
 PARTITIONS_DEFAULT: Final = 3
 DAY_MS: Final = 86_400_000
 OUTPUT_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -49,11 +51,38 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A keyed table folded from clean events: the name of its operator and the compacted topic that carries it."""
+    """A keyed table folded from clean events: its fold, and the compacted topic that carries it."""
 
-    aggregate: str
     topic: str
-    subject: str
+    aggregate: Aggregate
+
+    @property
+    def subject(self) -> str:
+        """Subject of the table's rows."""
+        return f"{self.topic}-value"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Tumbling event-time windows per key: each closed window is a row of `topic`.
+
+    A window closes when an event of its key in a later window is released, or when the watermark has passed its end by
+    `grace_ms`. Events that are released for a closed window open it again; its rows, numbered by revision, add up.
+    """
+
+    topic: str
+    aggregate: WindowAggregate
+    size_ms: int
+    grace_ms: int
+
+    def __post_init__(self) -> None:
+        if self.size_ms <= 0 or self.grace_ms < 0:
+            raise ValueError(f"{self.topic}: a window has a size above 0 and a grace of 0 or more")
+
+    @property
+    def subject(self) -> str:
+        """Subject of the window's rows."""
+        return f"{self.topic}-value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +99,27 @@ class Pipeline:
     time_field: str = "event_time"
     sequence_field: str = "sequence"
     payload_fields: tuple[str, ...] = ()
-    """Double fields that operators read, beyond id, key, time and sequence. NaN in any of them is `invalid`."""
+    """Numeric fields that folds read, as doubles, beyond id, key, time and sequence; null is NaN. NaN or an infinity as
+    a value is `invalid`. An enum is the position of its symbol in the reader schema."""
+    text_fields: tuple[str, ...] = ()
+    """String fields that folds read: ids and the like, null or at most 128 bytes; a longer one is `invalid`."""
     field_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Closed range of a double field; a value outside is `invalid`."""
+    """Closed range of a numeric field; a value outside is `invalid`."""
     tables: tuple[Table, ...] = ()
-    further_topics: tuple[Topic, ...] = ()
-    """Topics of outputs that are neither the table's nor derived from the source's name."""
+    windows: tuple[Window, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.windows and not self.tables:
+            raise ValueError(f"{self.name}: open windows travel with the rows of a table, so there must be one")
+        unknown = self.field_ranges.keys() - set(self.payload_fields)
+        if unknown:
+            raise ValueError(f"{self.name}: field_ranges names {sorted(unknown)}, which payload_fields does not")
+
+    @property
+    def fields_read(self) -> tuple[str, ...]:
+        """Every field of the source's schema that the pipeline reads."""
+        named = (self.id_field, self.key_field, self.time_field, self.sequence_field)
+        return (*named, *self.payload_fields, *self.text_fields)
 
     @property
     def subject(self) -> str:
@@ -116,5 +160,5 @@ class Pipeline:
             Topic(self.dlq, retention_ms=30 * DAY_MS, message_bytes_max=OUTPUT_BYTES_MAX),
             Topic(self.journal, cleanup=Cleanup.DELETE_RECORDS_ONLY, message_bytes_max=OUTPUT_BYTES_MAX),
             *(Topic(table.topic, cleanup=Cleanup.COMPACT, subject=table.subject) for table in self.tables),
-            *self.further_topics,
+            *(Topic(window.topic, subject=window.subject) for window in self.windows),
         )

@@ -1,0 +1,276 @@
+"""Folds put together from columns: for a table or a window that needs no code of its own.
+
+    Fold("sensor_id", FIELDS, {"events": Count(), "warmest_c": Greatest("temperature_c"), "last_seen": LastTime()})
+
+Every column is exact (counts, integers, extremes, newest values), so that the result does not depend on how events were
+cut into batches; a sum of doubles would, so `Total` sums integers of a unit that is named.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from streams.operators.aggregate import Rows, Segments
+from streams.operators.columns import Bools, Float64, Int64, Objects
+
+_TOTAL_MAX: Final = 9e15
+"""Single values are cut to this many units, so that a thousand of them fit into 64 bits."""
+_TIME: Final = pa.timestamp("ms")
+
+
+class Column(Protocol):
+    """One column of a fold: its part of the state, and its public values."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Layout of its state; zeros are the state before the first event."""
+
+    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+        """State after the events of each segment; `fields` are positions of payload fields."""
+
+    def arrow(self, state: Rows) -> pa.Array:
+        """Public values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Number of events. Avro: long."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """A number."""
+        return np.dtype([("count", "<i8")])
+
+    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+        """Count on."""
+        del fields
+        after = state.copy()
+        after["count"] += segments.end - segments.start + 1
+        return after
+
+    def arrow(self, state: Rows) -> pa.Array:
+        """Counts."""
+        return pa.array(np.ascontiguousarray(state["count"]))
+
+
+@dataclass(frozen=True, slots=True)
+class FirstTime:
+    """Event time of the first event. Avro: timestamp-millis."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """A time and whether there is one."""
+        return np.dtype([("known", "?"), ("time", "<i8")])
+
+    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+        """Keep what is known."""
+        del fields
+        after = state.copy()
+        after["time"] = np.where(state["known"], state["time"], segments.event_time[segments.start])
+        after["known"] = True
+        return after
+
+    def arrow(self, state: Rows) -> pa.Array:
+        """Times."""
+        return pa.array(np.ascontiguousarray(state["time"])).cast(_TIME)
+
+
+@dataclass(frozen=True, slots=True)
+class LastTime:
+    """Event time of the last event. Avro: timestamp-millis."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """A time."""
+        return np.dtype([("time", "<i8")])
+
+    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+        """Take each segment's last."""
+        del fields
+        after = state.copy()
+        after["time"] = segments.event_time[segments.end]
+        return after
+
+    def arrow(self, state: Rows) -> pa.Array:
+        """Times."""
+        return pa.array(np.ascontiguousarray(state["time"])).cast(_TIME)
+
+
+_KNOWN_VALUE: Final = np.dtype([("known", "?"), ("value", "<f8")])
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """Newest known value of a payload field. Avro: null or double (or `type`: `pa.bool_()`, `pa.int64()`)."""
+
+    field: str
+    type: pa.DataType = pa.float64()  # noqa: RUF009 - immutable
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """A value and whether there is one."""
+        return _KNOWN_VALUE
+
+    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+        """Take each segment's last known one."""
+        values = segments.payload[fields[self.field]]
+        rows = np.where(np.isnan(values), -1, np.arange(len(values)))
+        newest = np.maximum.reduceat(rows, segments.start)
+        return _known(state, newest >= 0, values[newest])
+
+    def arrow(self, state: Rows) -> pa.Array:
+        """Values, null where none is known."""
+        return pa.array(np.ascontiguousarray(state["value"]), mask=~state["known"]).cast(self.type)
+
+
+@dataclass(frozen=True, slots=True)
+class Greatest:
+    """Greatest known value of a payload field. Avro: null or double."""
+
+    field: str
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """A value and whether there is one."""
+        return _KNOWN_VALUE
+
+    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+        """Compare."""
+        return _extreme(state, segments.payload[fields[self.field]], segments.start, sign=1.0)
+
+    def arrow(self, state: Rows) -> pa.Array:
+        """Values, null where none is known."""
+        return pa.array(np.ascontiguousarray(state["value"]), mask=~state["known"])
+
+
+@dataclass(frozen=True, slots=True)
+class Least:
+    """Least known value of a payload field. Avro: null or double."""
+
+    field: str
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """A value and whether there is one."""
+        return _KNOWN_VALUE
+
+    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+        """Compare."""
+        return _extreme(state, segments.payload[fields[self.field]], segments.start, sign=-1.0)
+
+    def arrow(self, state: Rows) -> pa.Array:
+        """Values, null where none is known."""
+        return pa.array(np.ascontiguousarray(state["value"]), mask=~state["known"])
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """Sum of the known values of a payload field, kept in whole `1 / per_unit`. Avro: double."""
+
+    field: str
+    per_unit: int = 1_000
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """A sum of integers."""
+        return np.dtype([("sum", "<i8")])
+
+    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+        """Add."""
+        values = np.nan_to_num(segments.payload[fields[self.field]]) * self.per_unit
+        units = np.rint(np.clip(values, -_TOTAL_MAX, _TOTAL_MAX)).astype(np.int64)
+        after = state.copy()
+        after["sum"] += np.add.reduceat(units, segments.start)
+        return after
+
+    def arrow(self, state: Rows) -> pa.Array:
+        """Sums in the field's unit."""
+        return pa.array(state["sum"] / self.per_unit)
+
+
+class Fold:
+    """A table's fold: an `Aggregate` whose public rows are the key and the columns, by name."""
+
+    def __init__(self, key: str, fields: Sequence[str], columns: Mapping[str, Column]) -> None:
+        """`key` names the key in the table's schema, `fields` are the pipeline's payload fields.
+
+        Raises:
+            ValueError: a column reads a field that the pipeline does not list.
+
+        """
+        self._key = key
+        self._fields = {name: position for position, name in enumerate(fields)}
+        self._columns = dict(columns)
+        for name, column in self._columns.items():
+            read = getattr(column, "field", None)
+            if read is not None and read not in self._fields:
+                raise ValueError(f"column {name!r} reads {read!r}, which is not one of the fields {list(fields)}")
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The columns' states side by side."""
+        return np.dtype([(name, column.dtype) for name, column in self._columns.items()])
+
+    def fold(self, state: Rows, segments: Segments) -> Rows:
+        """Rows after the events of each segment."""
+        rows = state.copy()
+        for name, column in self._columns.items():
+            rows[name] = column.fold(state[name], segments, self._fields)
+        return rows
+
+    def table(self, keys: Objects, state: Rows) -> pa.RecordBatch:
+        """The key and the columns."""
+        return self._batch(keys, {}, state)
+
+    def _batch(self, keys: Objects, between: Mapping[str, pa.Array], state: Rows) -> pa.RecordBatch:
+        columns = {self._key: pa.array(keys, pa.binary()).cast(pa.string()), **between}
+        columns |= {name: column.arrow(state[name]) for name, column in self._columns.items()}
+        return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+class WindowFold:
+    """A window's fold: a `WindowAggregate` whose rows are key, window_start, window_end, revision and the columns."""
+
+    def __init__(self, key: str, fields: Sequence[str], columns: Mapping[str, Column]) -> None:
+        """As `Fold`."""
+        self._fold = Fold(key, fields, columns)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The columns' states side by side."""
+        return self._fold.dtype
+
+    def fold(self, state: Rows, segments: Segments) -> Rows:
+        """Rows after the events of each segment."""
+        return self._fold.fold(state, segments)
+
+    def carry(self, state: Rows) -> Rows:
+        """Nothing passes over."""
+        return np.zeros_like(state)
+
+    def table(self, keys: Objects, start: Int64, end: Int64, revision: Int64, state: Rows) -> pa.RecordBatch:
+        """The key, the window and the columns."""
+        window = {
+            "window_start": pa.array(start).cast(_TIME),
+            "window_end": pa.array(end).cast(_TIME),
+            "revision": pa.array(revision).cast(pa.int32()),
+        }
+        return self._fold._batch(keys, window, state)  # noqa: SLF001 - of this module
+
+
+def _known(state: Rows, known: Bools, values: Float64) -> Rows:
+    after = state.copy()
+    after["value"] = np.where(known, values, state["value"])
+    after["known"] = state["known"] | known
+    return after
+
+
+def _extreme(state: Rows, values: Float64, start: Int64, *, sign: float) -> Rows:
+    known = ~np.isnan(values)
+    # Adding 0.0 makes one of the two zeros, whose order in a comparison would depend on their places.
+    found = np.maximum.reduceat(np.where(known, sign * values, -np.inf), start)
+    before = np.where(state["known"], sign * state["value"], -np.inf)
+    return _known(state, np.maximum(found, before) > -np.inf, sign * np.maximum(found, before) + 0.0)
