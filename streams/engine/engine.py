@@ -147,7 +147,7 @@ class Engine:
         return records.take(kept), Decoded(events.with_rows(place[events.row]), rejects, {})
 
     def _release_idle(self, batch: MicroBatch) -> Iterable[PartitionEffects]:
-        """Move the watermark of partitions at their end on at the pace of the clock, where it releases something or closes a window."""
+        """Move the watermark of partitions at their end on with the clock, where it releases something or closes a window."""
         for partition, since_ms in batch.at_end_since_ms.items():
             task = self.tasks.get(partition)
             if task is None or partition in self._waiting or task.watermark == TIME_MIN:

@@ -298,7 +298,7 @@ def _decode_columns(
 ) -> _Fields | None:
     """All values at once; None when any of them is not exactly one record of the plan's writer schema."""
     schema = plan.framed_json if framed else plan.bare_json
-    if schema is None or plan.columns is None:
+    if schema is None:
         return None
     try:
         batch = pyruhvro.deserialize_array(values, schema)
@@ -315,11 +315,17 @@ def _decode_columns(
         return None  # trailing bytes, or numbers in more bytes than they need
     if not _are_texts(written, plan) or not _are_symbols(written, plan.kinds):
         return None
+    columns = _read_columns(plan, written, pipeline.fields_read)
+    return None if columns is None else _from_columns(columns, rows, pipeline)
+
+
+def _read_columns(plan: Plan, written: Sequence[pa.Array], names: Sequence[str]) -> dict[str, pa.Array] | None:
+    """The reader's columns; None when an enum has a symbol that the reader has not."""
     columns: dict[str, pa.Array] = {}
-    for name in pipeline.fields_read:
-        column = plan.columns[name]
+    for name in names:
+        column = (plan.columns or {})[name]
         if column.position is None:
-            columns[name] = _constant(_code(plan, name, column.default), len(values))
+            columns[name] = _constant(_code(plan, name, column.default), len(written[0]))
         elif column.codes is None:
             columns[name] = written[column.position]
         else:
@@ -327,7 +333,7 @@ def _decode_columns(
             if found is None:
                 return None
             columns[name] = found
-    return _from_columns(columns, rows, pipeline)
+    return columns
 
 
 def _translated(written: pa.Array, codes: tuple[int, ...]) -> pa.Array | None:

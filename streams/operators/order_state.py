@@ -35,8 +35,9 @@ class OrderState:
     """Fold of an order's events: of every value the newest that is known.
 
     Payload fields: kind, destination_latitude, destination_longitude, promised_time; text fields: vehicle_id, depot_id.
-    Nothing is dropped because it contradicts what came before; it is folded like the rest, and counted: a step behind a
-    farther one, anything after a cancellation or a cancellation after delivery, another vehicle without a new assignment.
+    Nothing is dropped because it contradicts what came before; it is folded like the rest, and counted: a step behind
+    a farther one, anything but a repetition after a cancellation, a cancellation after delivery, another vehicle without
+    a new assignment.
     """
 
     @property

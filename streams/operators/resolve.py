@@ -8,9 +8,10 @@ Logical types are annotations of the stored type: they are taken off before deco
 on the columnar path and on the exact one alike.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import fastavro
@@ -64,7 +65,7 @@ class Plan:
     kinds: tuple[str, ...] = ()
     """Type of each writer field, `?` behind a nullable one: what its encoded size follows from."""
     columns: Mapping[str, Column] | None = None
-    symbols: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    symbols: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     """Symbols of the reader's enum fields."""
 
 

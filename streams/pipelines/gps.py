@@ -1,4 +1,4 @@
-"""GPS positions of vehicles: unique, ordered per device, folded into a row per vehicle and one per vehicle and minute."""
+"""GPS positions: unique, ordered per device, folded into a row per vehicle and one per vehicle and minute."""
 
 from streams.operators.declaration import Pipeline, Table, Window
 from streams.operators.vehicle_minute import VehicleMinute
