@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     streams_skew_ms_max: int = Field(60_000, ge=0)
     streams_memory_mb_max: int = Field(1024, ge=256)
     streams_record_bytes_max: int = Field(1_048_576, ge=64)
+    streams_quarantine_rejects: int = Field(100, ge=0, le=10_000)
+    streams_quarantine_cooldown_ms: int = Field(60_000, ge=1_000)
     streams_log_format: Literal["console", "json"] = "console"
 
     @model_validator(mode="after")

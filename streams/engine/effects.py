@@ -69,6 +69,8 @@ class TaskCommit:
     windows: list[ClosedWindows]
     puts: list[tuple[bytes, bytes]]
     """Rows for the store, to be written with the marker once the cycle is committed."""
+    breakers: list[tuple[bytes, bytes]]
+    """Changed device breakers, likewise; no bytes where one is gone."""
 
 
 @dataclass(frozen=True, slots=True)

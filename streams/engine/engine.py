@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
+from streams.engine.quarantine import quarantine, quarantined_at_start
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.limits import BATCH_RECORDS_MAX
 from streams.operators.columns import TIME_MIN, Events, Records
@@ -105,10 +106,12 @@ class Engine:
         return records if good.all() else records.take(np.flatnonzero(good))
 
     def _process_records(self, records: Records, now_ms: int) -> Effects:
+        skip = quarantined_at_start(records, self.tasks)
         with self._config.stopwatch("decode"):
-            decoded = self._decoder.decode(records, self._known)
+            decoded = self._decoder.decode(records, self._known, skip)
         if decoded.unresolved:
-            records, decoded = self._hold_unresolved(records, decoded)
+            records, decoded, skip = self._hold_unresolved(records, decoded, skip)
+        decoded = quarantine(records, decoded, skip, self.tasks)
         letters = [_dead_letter(records, reject) for reject in decoded.rejects]
         effects = Effects(now_ms, len(records), [], letters)
         events = decoded.events
@@ -122,7 +125,9 @@ class Engine:
             effects.partitions.append(self.tasks[partition].on_batch(mine, offset_last + 1))
         return effects
 
-    def _hold_unresolved(self, records: Records, decoded: Decoded) -> tuple[Records, Decoded]:
+    def _hold_unresolved(
+        self, records: Records, decoded: Decoded, skip: frozenset[int]
+    ) -> tuple[Records, Decoded, frozenset[int]]:
         """Cut each partition off before its first record whose schema is not known yet; the rest waits."""
         self._missing |= decoded.unresolved.keys()
         cut: dict[int, int] = {}
@@ -144,10 +149,11 @@ class Engine:
             for reject in decoded.rejects
             if not waits[reject.row]
         ]
-        return records.take(kept), Decoded(events.with_rows(place[events.row]), rejects, {})
+        skip = frozenset(int(place[row]) for row in skip if not waits[row])
+        return records.take(kept), Decoded(events.with_rows(place[events.row]), rejects, {}), skip
 
     def _release_idle(self, batch: MicroBatch) -> Iterable[PartitionEffects]:
-        """Move the watermark of partitions at their end on with the clock, where it releases something or closes a window."""
+        """Move the watermark of partitions at their end on with the clock, where that releases or closes something."""
         for partition, since_ms in batch.at_end_since_ms.items():
             task = self.tasks.get(partition)
             if task is None or partition in self._waiting or task.watermark == TIME_MIN:

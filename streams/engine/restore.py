@@ -12,12 +12,12 @@ import structlog
 from streams.engine.held import without_repeats
 from streams.engine.keys import due_puts, windows_of
 from streams.engine.log import Changelog, Committed, LogRow
-from streams.engine.task import PartitionTask, TaskConfig, read_journal_groups
+from streams.engine.task import PartitionTask, TaskConfig, note_breakers, read_journal_groups
 from streams.errors import StreamsError
 from streams.operators.columns import Events
 from streams.state import journal
 from streams.state.journal import JournalEntry
-from streams.state.layout import JOURNAL_INDEX, MARKER, Marker, aggregate_prefix, window_prefix
+from streams.state.layout import BREAKER, JOURNAL_INDEX, MARKER, Marker, aggregate_prefix, window_prefix
 from streams.state.store import Store, StoreCorrupted, WriteBatch, prefix_end
 
 log = structlog.get_logger(__name__)
@@ -97,6 +97,7 @@ def _replay_journal(
     task.restore_journal_groups([group for group in read_journal_groups(task.store) if group[0] < start])
     batch = WriteBatch(delete_ranges=[(JOURNAL_INDEX + start.to_bytes(8, "big"), prefix_end(JOURNAL_INDEX))])
     held: list[Events] = []
+    breakers: dict[bytes, bytes] = {}
     for rows in changelog.read(config.pipeline.journal, task.partition, start, end):
         on_rows(len(rows))
         for row in rows:
@@ -106,6 +107,7 @@ def _replay_journal(
             task.note_journal(row.offset, 1, entry.event_time_max, batch)
             if entry.cycle > known_cycle:
                 batch.puts += due_puts(entry.due)
+                breakers |= dict(entry.breakers)
                 reached = replace(reached, cycle=entry.cycle, offset_next=entry.offset_next, watermark=entry.watermark)
         held = [events.take(events.event_time > reached.watermark) for events in held if len(events)]
         task.watermark = reached.watermark
@@ -114,7 +116,12 @@ def _replay_journal(
             batch = WriteBatch()
         if task.ids_in_memory > ids_in_memory_max:
             task.spill_ids_while_restoring()
+    note_breakers(list(breakers.items()), batch)
     task.store.write(batch)
+    try:
+        task.breakers.restore((key[len(BREAKER) :], row) for key, row in task.store.scan(BREAKER))
+    except ValueError as error:
+        raise StoreCorrupted(str(error)) from None
     try:
         pages = task.held.restore_pages(task.store, reached.watermark)
     except journal.JournalCorrupted as error:

@@ -5,7 +5,7 @@ batches or cycles (I8). Not thread-safe; `applied` alone may be called while the
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -21,10 +21,11 @@ from streams.operators.columns import TIME_MIN, Bools, Events, Int64
 from streams.operators.declaration import Pipeline
 from streams.operators.dedup import IdSet
 from streams.operators.identity import event_time_of
+from streams.operators.quarantine import DeviceBreakers
 from streams.operators.reorder import Course, judge_behind, release_order, watermarks
 from streams.state import journal
 from streams.state.journal import Ids, JournalEntry
-from streams.state.layout import JOURNAL_INDEX, MARKER, Marker
+from streams.state.layout import BREAKER, JOURNAL_INDEX, MARKER, Marker
 from streams.state.spilled import SpilledIds
 from streams.state.store import Store, WriteBatch
 
@@ -44,6 +45,9 @@ class TaskConfig:
     stopwatch: Stopwatch
     partition_of: Callable[[bytes], int]
     """The partition of the source that a key belongs into."""
+    quarantine_rejects_max: int = 0
+    """Rejects of a key within a minute beyond which it is quarantined; 0: none ever is."""
+    quarantine_cooldown_ms: int = 60_000
     seed: int = 0
     """Of the id set's hash: unpredictable in production, fixed in a simulation."""
 
@@ -77,6 +81,9 @@ class PartitionTask:
         self.spilled = SpilledIds(store)
         self.held = Held(len(config.pipeline.payload_fields), len(config.pipeline.text_fields))
         self.keys = KeyIndex(store, config.pipeline, lambda key: config.partition_of(key) == partition)
+        self.breakers = DeviceBreakers(
+            rejects_max=config.quarantine_rejects_max, cooldown_ms=config.quarantine_cooldown_ms
+        )
         self.marker = marker or Marker(cycle=0, offset_next=-1, watermark=TIME_MIN, journal_next=0, replay_from=0)
         self.watermark = self.marker.watermark
         self.offset_next = self.marker.offset_next
@@ -232,6 +239,7 @@ class PartitionTask:
         cycle = self.cycle_open
         ids = Ids.concat(self._ids_added)
         changed = self.keys.take_changed()
+        breakers = self.breakers.take_changed()
         newest = max(
             int(event_time_of(ids.word).max()) if len(ids) else TIME_MIN,
             int(changed.due.event_time.max()) if len(changed.due) else TIME_MIN,
@@ -244,6 +252,7 @@ class PartitionTask:
             ids=ids,
             held=self.held.came_in(cycle),
             due=changed.due,
+            breakers=breakers,
         )
         pipeline = self._config.pipeline
         commit = TaskCommit(
@@ -260,6 +269,7 @@ class PartitionTask:
             ],
             windows=self.keys.take_closed(),
             puts=changed.puts(),
+            breakers=breakers,
         )
         self._cycle_closed, self._offset_closed = cycle, self.offset_next
         self._ids_added, self._moved = [], False
@@ -268,6 +278,7 @@ class PartitionTask:
     def applied(self, commit: TaskCommit, written: Written) -> None:
         """Step 5: the cycle is committed in Kafka; write its rows and the marker, atomically."""
         batch = WriteBatch(puts=list(commit.puts))
+        note_breakers(commit.breakers, batch)
         self.note_journal(written.journal_first, len(commit.journal), commit.event_time_max, batch)
         self.marker = Marker(
             cycle=commit.cycle,
@@ -403,6 +414,7 @@ class PartitionTask:
             and self.offset_next == self._offset_closed
             and not self._moved
             and not self._ids_added
+            and self.breakers.is_settled
         )
 
     def park(self) -> None:
@@ -415,6 +427,15 @@ class PartitionTask:
             return
         self.spill(ids_below=np.iinfo(np.int64).max, held_events_keep=0, keep_keys=True)
         self.store.close()
+
+
+def note_breakers(changed: Sequence[tuple[bytes, bytes]], batch: WriteBatch) -> None:
+    """Rows of changed device breakers for the store: a row put, or deleted where there are no bytes."""
+    for key, row in changed:
+        if row:
+            batch.puts.append((BREAKER + key, row))
+        else:
+            batch.delete_ranges.append((BREAKER + key, BREAKER + key + b"\0"))
 
 
 def read_journal_groups(store: Store) -> list[list[int]]:

@@ -75,6 +75,12 @@ class WorkerMetrics:
         self.window_rows = Counter(
             "streams_window_rows", "Rows of closed windows, all revisions.", ("topic",), registry=registry
         )
+        self.quarantined_devices = Gauge(
+            "streams_quarantined_devices",
+            "Devices whose records are rejected unseen, since too many of them were.",
+            ("topic",),
+            registry=registry,
+        )
         self.fenced = Counter("streams_fenced", "Times another process took over.", registry=registry)
         self.paused_partitions = Gauge(
             "streams_paused_partitions", "Partitions not consumed, by why.", ("reason",), registry=registry

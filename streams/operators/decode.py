@@ -80,14 +80,14 @@ class Decoder:
         self._skew_ms_max = skew_ms_max
         self._usual: Plan | None = None
 
-    def decode(self, records: Records, known: Known) -> Decoded:
-        """Decode a micro-batch with the schemas in `known`."""
+    def decode(self, records: Records, known: Known, skip: frozenset[int] = frozenset()) -> Decoded:
+        """Decode a micro-batch with the schemas in `known`; rows in `skip` are not looked at."""
         rejects: list[Reject] = []
-        fields = self._decode_usual(records, known)
+        fields = None if skip else self._decode_usual(records, known)
         unresolved: dict[int, list[int]] = {}
         if fields is None:
             parts: list[_Fields] = []
-            for reference, rows in self._by_schema(records, rejects).items():
+            for reference, rows in self._by_schema(records, skip, rejects).items():
                 self._decode_group(records, reference, rows, known, parts, rejects, unresolved)
             fields = _concat(parts, self._pipeline)
         events = self._validated(records, fields, rejects)
@@ -109,11 +109,15 @@ class Decoder:
             return None
         return _decode_columns(plan, records.value, sizes, np.arange(len(records)), self._pipeline, framed=True)
 
-    def _by_schema(self, records: Records, rejects: list[Reject]) -> dict[tuple[int, bool], list[int]]:
+    def _by_schema(
+        self, records: Records, skip: frozenset[int], rejects: list[Reject]
+    ) -> dict[tuple[int, bool], list[int]]:
         """Rows by (schema id, framed); the rest is rejected as too large or not framed."""
         groups: dict[tuple[int, bool], list[int]] = {}
         headers: Sequence[Headers | None] = records.headers or [None] * len(records)
         for row, (value, header) in enumerate(zip(records.value, headers, strict=True)):
+            if row in skip:
+                continue
             if value is None:
                 rejects.append(Reject(row, Reason.NOT_FRAMED, "the record has no value"))
             elif len(value) > self._record_bytes_max:

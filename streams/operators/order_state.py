@@ -36,8 +36,8 @@ class OrderState:
 
     Payload fields: kind, destination_latitude, destination_longitude, promised_time; text fields: vehicle_id, depot_id.
     Nothing is dropped because it contradicts what came before; it is folded like the rest, and counted: a step behind
-    a farther one, anything but a repetition after a cancellation, a cancellation after delivery, another vehicle without
-    a new assignment.
+    a farther one, anything but a repetition after a cancellation, a cancellation after delivery, another vehicle
+    without a new assignment.
     """
 
     @property

@@ -9,6 +9,7 @@ from streams.operators.columns import Headers
 class Reason(StrEnum):
     """Reject reasons, in the order in which they are looked for."""
 
+    DEVICE_QUARANTINED = "device_quarantined"
     TOO_LARGE = "too_large"
     NOT_FRAMED = "not_framed"
     UNKNOWN_SCHEMA = "unknown_schema"

@@ -48,6 +48,7 @@ T = TypeVar("T")
 
 _MAINTENANCE_INTERVAL_S: Final = 2.0
 _TRUNCATE_INTERVAL_S: Final = 60.0
+_DEVICES_LOGGED: Final = 10
 _BACKOFF_S_MAX: Final = 15.0
 _STATE_SHARE: Final = 0.3
 """Of the memory setting, for ids, held events and keys; the rest is batches, client queues, caches and the runtime."""
@@ -91,6 +92,7 @@ class PipelineRunner:
         self._member = f"streams-{pipeline.name}-{directory.worker_id}"
         self._turn = asyncio.Lock()
         self._cycle = _Cycle()
+        self._quarantined: frozenset[bytes] = frozenset()
         self._in_flight: asyncio.Future[None] | None = None
         self._owned: set[int] = set()
         self._lost: set[int] = set()
@@ -110,6 +112,8 @@ class PipelineRunner:
             horizon_ms=settings.streams_dedup_horizon_ms,
             stopwatch=metrics.stopwatch,
             partition_of=lambda key: partition_of(key, partitions),
+            quarantine_rejects_max=settings.streams_quarantine_rejects,
+            quarantine_cooldown_ms=settings.streams_quarantine_cooldown_ms,
             seed=time.time_ns() & ((1 << 63) - 1),
         )
         decoder = Decoder(
@@ -415,6 +419,18 @@ class PipelineRunner:
 
     # --- schemas, metrics, maintenance ------------------------------------------------------------------------------
 
+    def _note_quarantine(self) -> None:
+        """Say aloud which devices are kept out since the last time, and which are no longer."""
+        found = frozenset(key for task in self.engine.tasks.values() for key in task.breakers.open_keys)
+        self._metrics.quarantined_devices.labels(self.pipeline.source).set(len(found))
+        if found != self._quarantined:
+            begun, ended = sorted(found - self._quarantined), sorted(self._quarantined - found)
+            log.warning(
+                "quarantined devices have changed", topic=self.pipeline.source, devices=len(found),
+                begun=begun[:_DEVICES_LOGGED], ended=ended[:_DEVICES_LOGGED],
+            )  # fmt: skip
+            self._quarantined = found
+
     def _after_processing(self) -> None:
         if self.engine.missing_schemas and self._looking_up is None:
             self._looking_up = self._loop.create_task(self._look_up(self.engine.missing_schemas))
@@ -479,6 +495,7 @@ class PipelineRunner:
         budget = int(self._settings.streams_memory_mb_max * (1 << 20) * _STATE_SHARE)
         used = await self._in_engine_thread(self.engine.bytes_used)
         self._metrics.state_bytes.labels("memory").set(used)
+        self._note_quarantine()
         self._metrics.state_bytes.labels("rocksdb_cache").set(self._memory.bytes_used())
         checkpoint = (now - self._checkpointed_at) * 1000 > CHECKPOINT_INTERVAL_MS
         truncate = now - self._truncated_at > _TRUNCATE_INTERVAL_S

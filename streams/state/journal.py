@@ -14,7 +14,7 @@ import numpy as np
 from streams.operators.columns import Events, Headers, Int64, Objects, UInt64, object_rows, objects
 
 _MAGIC: Final = b"SJ2\0"
-_HEADER: Final = struct.Struct("<4sHHqqqqIIIHH")
+_HEADER: Final = struct.Struct("<4sHHqqqqIIIHHI")
 _ID_BYTES: Final = 24
 
 
@@ -69,6 +69,8 @@ class JournalEntry:
     held: Events
     """Events that came in this cycle and were still held at its end."""
     due: DueRows
+    breakers: "Sequence[tuple[bytes, bytes]]" = ()
+    """Keys and packed device breakers that changed; no bytes where one is gone."""
     part: int = 0
     parts: int = 1
 
@@ -103,9 +105,14 @@ def _split(entry: JournalEntry, bytes_max: int) -> Iterator[JournalEntry]:
         held_sizes += np.array([len(pack_headers(one)) for one in entry.held.headers], dtype=np.int64)
     due_sizes = _text_sizes(entry.due.key, entry.due.event_id) + 24
     total = len(entry.ids) * _ID_BYTES + int(held_sizes.sum()) + int(due_sizes.sum())
+    breaker_sizes = np.array([len(key) + len(row) + 8 for key, row in entry.breakers], dtype=np.int64)
+    total += int(breaker_sizes.sum())
     if total <= bytes_max:
         yield entry
         return
+    for cut in _cuts(breaker_sizes, bytes_max):
+        yield replace(entry, ids=no_ids, held=no_held, due=no_due, breakers=entry.breakers[cut])
+    entry = replace(entry, breakers=())
     for start in range(0, len(entry.ids), ids_each):
         cut = slice(start, start + ids_each)
         ids = Ids(entry.ids.hi[cut], entry.ids.lo[cut], entry.ids.word[cut])
@@ -140,6 +147,7 @@ def _pack_one(entry: JournalEntry) -> bytes:
     header = _HEADER.pack(
         _MAGIC, entry.part, entry.parts, entry.cycle, entry.offset_next, entry.watermark, entry.event_time_max,
         len(ids), len(held), len(due), held.payload.shape[0], held.texts.shape[0],
+        len(entry.breakers),
     )  # fmt: skip
     parts = [header, ids.hi.tobytes(), ids.lo.tobytes(), ids.word.tobytes()]
     if len(held):
@@ -150,18 +158,21 @@ def _pack_one(entry: JournalEntry) -> bytes:
             )
         ]  # fmt: skip
         headers = [b""] * len(held) if held.headers is None else [pack_headers(one) for one in held.headers]
-        rows = [_with_null_marks(row).tolist() for row in held.texts]
-        for texts in (held.event_id.tolist(), held.key.tolist(), held.value.tolist(), headers, *rows):
+        marked = [_with_null_marks(row).tolist() for row in held.texts]
+        for texts in (held.event_id.tolist(), held.key.tolist(), held.value.tolist(), headers, *marked):
             parts += _pack_texts(texts)
     if len(due):
         parts += [due.event_time.tobytes(), due.sequence.tobytes()]
         parts += [*_pack_texts(due.key.tolist()), *_pack_texts(due.event_id.tolist())]
+    if entry.breakers:
+        keys, rows = zip(*entry.breakers, strict=True)
+        parts += [*_pack_texts(list(keys)), *_pack_texts(list(rows))]
     return b"".join(parts)
 
 
 def _unpack(data: memoryview) -> JournalEntry:
     magic, part, parts, cycle, offset_next, watermark, newest, *counts = _HEADER.unpack_from(data)
-    ids_n, held_n, due_n, fields, text_fields = counts
+    ids_n, held_n, due_n, fields, text_fields, breakers_n = counts
     if magic != _MAGIC:
         raise JournalCorrupted("another format")
     at = _HEADER.size
@@ -199,7 +210,8 @@ def _unpack(data: memoryview) -> JournalEntry:
     if due_n:
         due_time, due_sequence = numbers("<i8", due_n), numbers("<i8", due_n)
         due = DueRows(texts(due_n), due_time, due_sequence, texts(due_n))
-    return JournalEntry(cycle, offset_next, watermark, newest, ids, held, due, part, parts)
+    breakers = list(zip(texts(breakers_n), texts(breakers_n), strict=True))
+    return JournalEntry(cycle, offset_next, watermark, newest, ids, held, due, breakers, part, parts)
 
 
 def empty_events(payload_fields: int, text_fields: int) -> Events:

@@ -13,6 +13,8 @@ WINDOW: Final = b"w"
 """+ window number + record key: the key's newest window."""
 SPILLED_IDS: Final = b"i"
 HELD: Final = b"h"
+BREAKER: Final = b"b"
+"""+ record key: the key's device breaker, where it has one."""
 JOURNAL_INDEX: Final = b"j"
 
 FORMAT: Final = 1

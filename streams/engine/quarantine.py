@@ -1,0 +1,65 @@
+"""Device breakers over a micro-batch: which records are kept out, and what the others do to their key's breaker.
+
+Record by record and in log order, but only for keys that have a reject in the batch, or that are kept out already.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from streams.engine.task import PartitionTask
+from streams.operators.columns import Records
+from streams.operators.decode import Decoded
+from streams.operators.rejects import Reason, Reject
+
+_MESSAGE = "too many records of this key were rejected in a short time: it is quarantined until one is clean again"
+
+
+def quarantined_at_start(records: Records, tasks: Mapping[int, PartitionTask]) -> frozenset[int]:
+    """Rows that are kept out by what came before the batch: they need not be decoded."""
+    open_keys = {(number, key) for number, task in tasks.items() for key in task.breakers.open_keys}
+    if not open_keys:
+        return frozenset()
+    found: set[int] = set()
+    probed: set[tuple[int, bytes | None]] = set()
+    partitions, timestamps = records.partition.tolist(), records.timestamp_ms.tolist()
+    for row, (partition, key) in enumerate(zip(partitions, records.key, strict=True)):
+        if key is None or (partition, key) not in open_keys or (partition, key) in probed:
+            continue
+        if tasks[partition].breakers.keeps_out(key, timestamps[row]):
+            found.add(row)
+        else:
+            probed.add((partition, key))  # what becomes of it decides about those behind it
+    return frozenset(found)
+
+
+def quarantine(records: Records, decoded: Decoded, skip: frozenset[int], tasks: Mapping[int, PartitionTask]) -> Decoded:
+    """What was decoded without the records that are kept out, which become rejects; moves the breakers on."""
+    own = {reject.row: reject for reject in decoded.rejects}
+    partitions = records.partition.tolist()
+    concerned = {
+        (partitions[row], key)
+        for row in (*own, *skip)
+        if (key := records.key[row]) is not None and tasks[partitions[row]].breakers.is_on
+    }
+    concerned |= {(number, key) for number, task in tasks.items() for key in task.breakers.open_keys}
+    if not concerned:
+        return decoded
+    timestamps = records.timestamp_ms.tolist()
+    kept_out: list[int] = []
+    for row, (partition, key) in enumerate(zip(partitions, records.key, strict=True)):
+        if key is None or (partition, key) not in concerned:
+            continue
+        breakers = tasks[partition].breakers
+        if row in skip or breakers.keeps_out(key, timestamps[row]):
+            kept_out.append(row)
+        elif row in own:
+            breakers.rejected(key, timestamps[row])
+        else:
+            breakers.accepted(key)
+    if not kept_out:
+        return decoded
+    for row in kept_out:
+        own[row] = Reject(row, Reason.DEVICE_QUARANTINED, _MESSAGE)
+    events = decoded.events.take(~np.isin(decoded.events.row, np.array(kept_out)))
+    return Decoded(events, [own[row] for row in sorted(own)], decoded.unresolved)

@@ -1,0 +1,125 @@
+"""Device breaker: a device of which nothing but rejects comes is kept out, and let in again after a clean probe.
+
+Like a circuit breaker, but by the log's own clock (the records' timestamps) and record by record, so that what is kept
+out is a function of the log alone (I8). Closed: the latest rejects of a key are remembered. More than `rejects_max`
+within `WINDOW_MS`: open. Open: records are kept out without being decoded, until one is `cooldown_ms` away from the
+reject that opened it; that one is the probe: when it is clean the breaker closes, otherwise it is open for another
+cool-down from there.
+"""
+
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+
+WINDOW_MS: Final = 60_000
+KEYS_MAX: Final = 10_000
+"""Keys remembered per partition; beyond it the one whose last reject is the longest ago is forgotten."""
+_HEADER: Final = struct.Struct("<qq")  # when it opened, number of the latest change
+_CLOSED: Final = int(np.iinfo(np.int64).min)
+
+
+class _Breaker:
+    __slots__ = ("opened_at", "rejects", "touched")
+
+    def __init__(self, opened_at: int, touched: int, rejects: list[int]) -> None:
+        self.opened_at = opened_at
+        self.touched = touched
+        self.rejects = rejects
+        """Timestamps of the latest rejects, in log order."""
+
+    def pack(self) -> bytes:
+        return _HEADER.pack(self.opened_at, self.touched) + np.array(self.rejects, dtype="<i8").tobytes()
+
+    @staticmethod
+    def unpack(data: bytes) -> "_Breaker":
+        opened_at, touched = _HEADER.unpack_from(data)
+        return _Breaker(opened_at, touched, np.frombuffer(data, dtype="<i8", offset=_HEADER.size).tolist())
+
+
+class DeviceBreakers:
+    """Breakers of the keys of one partition. `rejects_max` 0 turns them off."""
+
+    def __init__(self, *, rejects_max: int, cooldown_ms: int) -> None:
+        self._rejects_max = rejects_max
+        self._cooldown_ms = cooldown_ms
+        self._breakers: dict[bytes, _Breaker] = {}
+        """The least recently changed first."""
+        self._changed: set[bytes] = set()
+        self._changes = 0
+        self._open: set[bytes] = set()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether devices are kept out at all."""
+        return self._rejects_max > 0
+
+    @property
+    def open_keys(self) -> frozenset[bytes]:
+        """Keys that are kept out."""
+        return frozenset(self._open)
+
+    def keeps_out(self, key: bytes, timestamp_ms: int) -> bool:
+        """Whether a record is to be rejected unseen."""
+        return key in self._open and abs(timestamp_ms - self._breakers[key].opened_at) < self._cooldown_ms
+
+    def rejected(self, key: bytes, timestamp_ms: int) -> None:
+        """Note that a record was rejected for itself."""
+        breaker = self._breakers.pop(key, None) or _Breaker(_CLOSED, 0, [])
+        self._breakers[key] = breaker
+        breaker.rejects = [*breaker.rejects, timestamp_ms][-(self._rejects_max + 1) :]
+        within = [at for at in breaker.rejects if abs(timestamp_ms - at) < WINDOW_MS]
+        if key in self._open or len(within) > self._rejects_max:
+            breaker.opened_at = timestamp_ms
+            breaker.rejects = []
+            self._open.add(key)
+        self._touch(key, breaker)
+        if len(self._breakers) > KEYS_MAX:
+            self._forget(next(iter(self._breakers)))
+
+    def accepted(self, key: bytes) -> None:
+        """Note that a record of `key` was clean: a probe closes the breaker."""
+        if key in self._open:
+            self._forget(key)
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def take_changed(self) -> list[tuple[bytes, bytes]]:
+        """Keys and packed breakers changed since the last call; no bytes where one is gone."""
+        changed = [
+            (key, breaker.pack() if (breaker := self._breakers.get(key)) is not None else b"")
+            for key in sorted(self._changed)
+        ]
+        self._changed.clear()
+        return changed
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing has changed since `take_changed`."""
+        return not self._changed
+
+    def restore(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Begin with what `take_changed` has given, the last of each key.
+
+        Raises:
+            ValueError: the bytes are not a breaker.
+
+        """
+        try:
+            found = sorted(((key, _Breaker.unpack(row)) for key, row in rows), key=lambda pair: pair[1].touched)
+        except struct.error as error:
+            raise ValueError(f"not a breaker: {error}") from None
+        self._breakers = dict(found)
+        self._open = {key for key, breaker in found if breaker.opened_at != _CLOSED}
+        self._changes = max((breaker.touched for _, breaker in found), default=0)
+
+    def _touch(self, key: bytes, breaker: _Breaker) -> None:
+        self._changes += 1
+        breaker.touched = self._changes
+        self._changed.add(key)
+
+    def _forget(self, key: bytes) -> None:
+        del self._breakers[key]
+        self._open.discard(key)
+        self._changed.add(key)
