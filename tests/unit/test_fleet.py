@@ -9,7 +9,7 @@ import fastavro
 import pytest
 
 from loadtest.fleet import Fleet, FleetShape, Kind
-from loadtest.fleet.fleet import REJECTS
+from loadtest.fleet.traffic import REJECTS
 from loadtest.oracle.decode import PositionDecoder, Record, newest_schema
 from loadtest.oracle.model import Event, PartitionModel, Reject
 
