@@ -10,7 +10,7 @@ import pytest
 
 from loadtest.fleet import Fleet, FleetShape, Kind
 from loadtest.fleet.traffic import REJECTS
-from loadtest.oracle.decode import PositionDecoder, Record, newest_schema
+from loadtest.oracle.decode import Decoder, Record, newest_schema
 from loadtest.oracle.model import Event, PartitionModel, Reject
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -30,7 +30,7 @@ SHAPE = FleetShape(
     incompatible_schema_id=9,
     record_bytes_max=2_000,
 )
-DECODER = PositionDecoder({7: SCHEMA, 9: STATE_SCHEMA}.get, newest_schema("gps.positions.v1-value"))
+DECODER = Decoder({7: SCHEMA, 9: STATE_SCHEMA}.get, newest_schema("gps.positions.v1-value"), Event)
 
 
 def flat(fleet, records):
