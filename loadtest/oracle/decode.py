@@ -18,11 +18,14 @@ import pyarrow as pa
 import pyruhvro
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
-from fastavro.utils import generate_one
+from fastavro.utils import generate_many
 
 from loadtest.oracle.events import AnyEvent, Reject
 
 SCHEMAS: Final = Path(__file__).parents[2] / "schemas"
+SAMPLES: Final = 100
+"""Random values of a writer schema that are tried before it counts as unreadable: a union or an enum may have some that
+the reader knows and some that it does not."""
 _FRAME_BYTES: Final = 5
 # What fastavro raises for bytes that are not a record of the writer's schema.
 _UNDECODABLE: Final = (EOFError, IndexError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
@@ -166,16 +169,22 @@ class _Plan(NamedTuple):
     @staticmethod
     def of(text: str, reader_text: str, fields: Mapping[str, str]) -> "_Plan":
         writer, reader = plain_schema(text), plain_schema(reader_text)
-        sample = io.BytesIO()
-        try:
-            fastavro.schemaless_writer(sample, writer, generate_one(writer))
-            sample.seek(0)
-            fastavro.schemaless_reader(sample, writer, reader)
-        except fastavro.read.SchemaResolutionError:
+        if not any(_resolves(sample, writer, reader) for sample in generate_many(writer, SAMPLES)):
             return _Plan(writer, readable=False, columnar=None)
         types, wanted = _column_types(text), _column_types(reader_text)
         fits = all(types.get(name) == wanted[name] for name in fields.values())
         return _Plan(writer, readable=True, columnar=text if fits else None)
+
+
+def _resolves(sample: Any, writer: Any, reader: Any) -> bool:
+    data = io.BytesIO()
+    fastavro.schemaless_writer(data, writer, sample)
+    data.seek(0)
+    try:
+        fastavro.schemaless_reader(data, writer, reader)
+    except fastavro.read.SchemaResolutionError:
+        return False
+    return True
 
 
 def _column_types(text: str) -> dict[str, tuple[pa.DataType, list[str] | None]]:
