@@ -1,7 +1,7 @@
 """The benchmark's parts: one topic, drained by each program alone and in turn."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -15,6 +15,7 @@ from loadtest.latency import LIVE_PREFIX, WARM_UP_S, measure_latency
 from loadtest.oracle.check import Limits, Topics, check
 from loadtest.oracle.compare import Report
 from loadtest.oracle.decode import registry_schemas
+from loadtest.oracle.windows import Window
 from loadtest.prepare import prepare_pipeline
 from loadtest.report import Run
 from loadtest.subject import Drain, Offsets, Subject, wait_until_quiet, wait_until_ready, watch_drain
@@ -30,7 +31,7 @@ WINDOWS_OPERATOR: Final = "windows"
 LATENCY_EVENTS_PER_S: Final = 10_000
 LATENCY_LEAD_MS: Final = 3_000
 IDLE_MS: Final = 1_000
-WATERMARK_S_MAX: Final = 2.0
+WATERMARK_MS_MAX: Final = 2_000
 """How far the newest event of a partition may be behind the newest of its topic."""
 STALL_S_MAX: Final = 60.0
 READY_S_MAX: Final = 120.0
@@ -126,7 +127,7 @@ class Bench:
                 if Part.GPS in parts:
                     yield run
                 if Part.WINDOWS in parts:
-                    yield _windows(run, self.oracles["gps"])
+                    yield windows_run(run, self.oracles["gps"])
         if Part.ORDERS in parts:
             feed = self._feeds["orders"]
             filled = self._fill(feed, feed.pipeline.source, self.options.orders_events, "filling a topic with orders")
@@ -248,14 +249,11 @@ class Bench:
 
     def _await_windows(self, pipeline: Pipeline, newest_ms: int) -> None:
         """The last windows close when the watermark has come to their end, at the pace of the clock."""
-        ends_ms = [
-            (newest_ms // window.size_ms + 1) * window.size_ms + getattr(window, "grace_ms", 0)
-            for window in getattr(pipeline, "windows", ())
-        ]
-        if ends_ms:
-            wait_ms = max(ends_ms) - newest_ms + self.settings.streams_lateness_ms + IDLE_MS
+        windows = getattr(pipeline, "windows", ())
+        if windows:
+            behind_ms = self.settings.streams_lateness_ms + IDLE_MS + WATERMARK_MS_MAX
             with self._task("waiting for the last windows to close", None):
-                time.sleep(wait_ms / 1000 + WATERMARK_S_MAX)
+                time.sleep((open_ms(windows, newest_ms) + behind_ms) / 1000)
 
     def _await_idle_release(self, pipeline: Pipeline) -> None:
         """A drained partition still holds its last events; they leave at the pace of the clock after `IDLE_MS`."""
@@ -331,7 +329,12 @@ class Bench:
         )
 
 
-def _windows(run: Run, report: Report) -> Run:
+def open_ms(windows: Sequence[Window], newest_ms: int) -> int:
+    """Event time from an event at `newest_ms` until all windows that it is in have closed, grace included."""
+    return max(window.size_ms - newest_ms % window.size_ms + int(getattr(window, "grace_ms", 0)) for window in windows)
+
+
+def windows_run(run: Run, report: Report) -> Run:
     """The drain of positions, as far as windows are concerned: they are made in that very run."""
     micros = (run.operators_us_per_event or {}).get(WINDOWS_OPERATOR, 0.0)
     return replace(
