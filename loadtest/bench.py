@@ -1,7 +1,8 @@
 """`make bench`: one worker, exactly once, next to a pass-through that does nothing and to Faust by the book.
 
-Fills a topic, lets each program drain it alone, checks the worker's output with the oracle, and measures the time from
-event to visible output at a steady rate. Everything runs on a stack of its own, which is removed afterwards.
+Fills a topic, lets each program drain it alone, checks the worker's output with the oracle, does the same with a topic
+of orders, and measures the time from event to visible output at a steady rate. Everything runs on a stack of its own,
+which is removed afterwards.
 Exit status: 0 measured, 1 it could not be, 100 measured, but the oracle found the worker's output wrong.
 """
 
@@ -21,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from loadtest.comparison import Bench, Folders, Options, Part
 from loadtest.oracle.check import print_report
+from loadtest.oracle.compare import Report
 from loadtest.report import RESULTS, Results, print_results
 from streams.errors import FoundSomething, StreamsError
 from streams.local.stack import running_stack
@@ -43,6 +45,7 @@ def _stack(directory: Path, *, use_running: bool) -> Iterator[Settings]:
 def command(
     *,
     events: Annotated[int, typer.Option(min=1_000, help="Records for worker and pass-through.")] = 1_000_000,
+    orders_events: Annotated[int, typer.Option(min=1_000, help="Records of orders for the worker.")] = 500_000,
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of every topic.")] = 12,
     faust_events: Annotated[int, typer.Option(min=100, help="Records that Faust drains.")] = 20_000,
     latency_s: Annotated[int, typer.Option(min=1, help="Seconds at 10,000 events/s, after a warm-up.")] = 20,
@@ -59,6 +62,7 @@ def command(
     share = 5 if quick else 1
     options = Options(
         events=events // share,
+        orders_events=orders_events // share,
         partitions=partitions,
         faust_events=faust_events // share,
         latency_s=max(4, latency_s // share),
@@ -70,7 +74,7 @@ def command(
     bars = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )
-    wrong = None
+    wrong: dict[str, Report] = {}
     try:
         with tempfile.TemporaryDirectory(prefix="streams-bench-", ignore_cleanup_errors=True) as scratch:
             folders = Folders(Path(scratch), RESULTS / results.name)
@@ -79,8 +83,7 @@ def command(
                 bench = Bench(settings, options, folders, bars)
                 with closing(bench):
                     results.runs.extend(bench.runs())
-            if bench.oracle is not None and not bench.oracle.ok:
-                wrong = bench.oracle
+            wrong = {name: report for name, report in bench.oracles.items() if not report.ok}
     finally:
         # What was measured before something failed, or someone lost patience, is worth having.
         if results.runs:
@@ -90,8 +93,10 @@ def command(
     for reference, ratio in results.ratios().items():
         if ratio < ASKED[reference]:
             console.print(f"[yellow]asked for at least {ASKED[reference]:g} times {reference}: not reached")
-    if wrong is not None:
-        print_report(console, wrong)
+    for pipeline, report in wrong.items():
+        console.print(f"pipeline {pipeline}:")
+        print_report(console, report)
+    if wrong:
         raise FoundSomething("the worker's output differs from what the input demands")
 
 

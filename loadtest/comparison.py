@@ -1,32 +1,38 @@
 """The benchmark's parts: one topic, drained by each program alone and in turn."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from rich.progress import Progress
 
-from loadtest.fleet import Fleet, FleetShape, fill_topic
+from loadtest.fleet import SOURCES, Fleet, FleetShape, TrafficBatch, fill_topic
 from loadtest.latency import LIVE_PREFIX, WARM_UP_S, measure_latency
 from loadtest.oracle.check import Limits, Topics, check
 from loadtest.oracle.compare import Report
 from loadtest.oracle.decode import registry_schemas
+from loadtest.oracle.windows import Window
 from loadtest.prepare import prepare_pipeline
 from loadtest.report import Run
 from loadtest.subject import Drain, Offsets, Subject, wait_until_quiet, wait_until_ready, watch_drain
 from loadtest.worker import free_port, operator_seconds, worker
 from streams.errors import UsageError
-from streams.pipelines import PIPELINES
+from streams.pipelines import select_pipelines
+from streams.pipelines.declaration import Pipeline
 from streams.settings import Settings
 
-DEVICES: Final = 2_000
+EVENTS_PER_TICK: Final = 2_000
+"""Of the history that fills a topic: a second of it, of 2,000 vehicles or some more orders."""
+WINDOWS_OPERATOR: Final = "windows"
 LATENCY_EVENTS_PER_S: Final = 10_000
 LATENCY_LEAD_MS: Final = 3_000
 IDLE_MS: Final = 1_000
+WATERMARK_MS_MAX: Final = 2_000
+"""How far the newest event of a partition may be behind the newest of its topic."""
 STALL_S_MAX: Final = 60.0
 READY_S_MAX: Final = 120.0
 
@@ -36,6 +42,8 @@ class Part(StrEnum):
 
     PASSTHROUGH = "passthrough"
     GPS = "gps"
+    WINDOWS = "windows"
+    ORDERS = "orders"
     FAUST = "faust"
     LATENCY = "latency"
 
@@ -45,6 +53,7 @@ class Options:
     """Sizes of one invocation."""
 
     events: int
+    orders_events: int
     partitions: int
     faust_events: int
     latency_s: int
@@ -60,21 +69,47 @@ class Folders:
     logs: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A pipeline made ready, and version 1 of its source's schema."""
+
+    pipeline: Pipeline
+    schema: str
+    schema_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A topic after it was filled."""
+
+    events: int
+    rate: float
+    """Events per second."""
+    newest_ms: int
+    """Timestamp of its newest record."""
+
+
 class Bench:
-    """One invocation on one stack: the topic is filled once and drained by each program in turn."""
+    """One invocation on one stack: each topic is filled once and drained by each of its programs in turn."""
 
     def __init__(self, settings: Settings, options: Options, folders: Folders, progress: Progress) -> None:
         self.settings = settings
         self.options = options
         self.folders = folders
         self.progress = progress
-        self.pipeline = PIPELINES["gps"]
         self.bootstrap = settings.kafka_bootstrap_servers
         self.offsets = Offsets(self.bootstrap)
-        self.oracle: Report | None = None
-        self._schema, self._schema_id = prepare_pipeline(settings, self.pipeline.name, options.partitions)
-        if self.offsets.end(self.pipeline.source):
-            raise UsageError(f"{self.pipeline.source} holds records already: a benchmark wants a stack of its own")
+        self.oracles: dict[str, Report] = {}
+        """Verdicts by pipeline."""
+        names = ["gps", "orders"] if Part.ORDERS in options.parts else ["gps"]
+        self._feeds = {pipeline.name: self._feed(pipeline) for pipeline in select_pipelines(names)}
+        self._gps = self._feeds["gps"]
+
+    def _feed(self, pipeline: Pipeline) -> Feed:
+        feed = Feed(pipeline, *prepare_pipeline(self.settings, pipeline.name, self.options.partitions))
+        if self.offsets.end(pipeline.source):
+            raise UsageError(f"{pipeline.source} holds records already: a benchmark wants a stack of its own")
+        return feed
 
     def close(self) -> None:
         """Disconnect from the stack."""
@@ -83,37 +118,51 @@ class Bench:
     def runs(self) -> Iterator[Run]:
         """Measure part after part; each result as soon as it is there."""
         parts = self.options.parts
-        if parts & {Part.PASSTHROUGH, Part.GPS}:
-            publish_rate = self._fill(self.pipeline.source, self.options.events, "filling the topic")
+        if parts & {Part.PASSTHROUGH, Part.GPS, Part.WINDOWS}:
+            filled = self._fill(self._gps, self._gps.pipeline.source, self.options.events, "filling the topic")
             if Part.PASSTHROUGH in parts:
-                yield self._passthrough(publish_rate)
-            if Part.GPS in parts:
-                yield self._gps(publish_rate)
+                yield self._passthrough(filled)
+            if parts & {Part.GPS, Part.WINDOWS}:
+                run = self._pipeline(self._gps, filled)
+                if Part.GPS in parts:
+                    yield run
+                if Part.WINDOWS in parts:
+                    yield windows_run(run, self.oracles["gps"])
+        if Part.ORDERS in parts:
+            feed = self._feeds["orders"]
+            filled = self._fill(feed, feed.pipeline.source, self.options.orders_events, "filling a topic with orders")
+            yield self._pipeline(feed, filled)
         if Part.FAUST in parts:
             yield self._faust()
         if Part.LATENCY in parts:
             yield self._latency()
 
-    def _shape(self, start_ms: int) -> FleetShape:
-        return FleetShape(
-            devices=DEVICES,
-            start_ms=start_ms,
-            schema=self._schema,
-            schema_id=self._schema_id,
+    def _fill(self, feed: Feed, topic: str, events: int, title: str) -> Filled:
+        """Fill a topic with history that ends about now."""
+        source = SOURCES[feed.pipeline.name]
+        span_ms = events * 1000 // EVENTS_PER_TICK
+        shape = FleetShape(
+            devices=round(EVENTS_PER_TICK / source.events_per_tick),
+            start_ms=int(time.time() * 1000) - span_ms - 60_000,
+            schema=feed.schema,
+            schema_id=feed.schema_id,
             duplicate_immediate=0.025,
             duplicate_delayed=0.025,
             disordered=0.05,
             lateness_ms=self.settings.streams_lateness_ms,
         )
+        newest_ms = 0
 
-    def _fill(self, topic: str, events: int, title: str) -> float:
-        """Fill a topic with history that ends about now; returns records per second."""
-        span_ms = events * 1000 // DEVICES
-        fleet = Fleet(self.options.seed, self._shape(int(time.time() * 1000) - span_ms - 60_000))
+        def batches() -> Iterator[TrafficBatch]:
+            nonlocal newest_ms
+            for batch in Fleet(self.options.seed, shape, source).batches(events):
+                newest_ms = batch.timestamps_ms[-1]
+                yield batch
+
         started_s = time.monotonic()
         with self._task(title, events) as update:
-            sent = fill_topic(self.bootstrap, topic, fleet.batches(events), on_progress=update)
-        return sent / (time.monotonic() - started_s)
+            sent = fill_topic(self.bootstrap, topic, batches(), on_progress=update)
+        return Filled(sent, sent / (time.monotonic() - started_s), newest_ms)
 
     @contextmanager
     def _task(self, title: str, total: int | None) -> Iterator[Callable[[int], None]]:
@@ -145,8 +194,9 @@ class Bench:
             events_per_cpu_second=drain.events_per_cpu_second,
         )
 
-    def _passthrough(self, publish_rate: float) -> Run:
+    def _passthrough(self, filled: Filled) -> Run:
         group = target = "bench.passthrough"
+        source = self._gps.pipeline.source
         self.offsets.create(target, self.options.partitions)
         arguments = [
             "-m",
@@ -156,48 +206,62 @@ class Bench:
             "--group",
             "bench.passthrough",
         ]
-        arguments += ["--source", self.pipeline.source, "--target", target]
+        arguments += ["--source", source, "--target", target]
         arguments += ["--commit-interval-ms", str(self.settings.streams_commit_interval_ms)]
         with Subject("pass-through", arguments, self.folders.logs / "passthrough.log", ready_line="ready") as subject:
-            drain = self._drain(subject, group, self.pipeline.source, self.options.events)
-        return self._run("bench-passthrough", drain, publish_rate)
+            drain = self._drain(subject, group, source, filled.events)
+        return self._run("bench-passthrough", drain, filled.rate)
 
-    def _gps(self, publish_rate: float) -> Run:
-        pipeline, options = self.pipeline, self.options
+    def _pipeline(self, feed: Feed, filled: Filled) -> Run:
+        """A worker drains the pipeline's topic, then the oracle judges all of its output."""
+        pipeline = feed.pipeline
         port = free_port()
-        with self._worker("worker.log", port) as subject:
-            drain = self._drain(subject, pipeline.group, pipeline.source, options.events)
+        with self._worker(pipeline, f"worker-{pipeline.name}.log", port) as subject:
+            drain = self._drain(subject, pipeline.group, pipeline.source, filled.events)
             seconds = operator_seconds(port)
-            self._await_idle_release()
-        run = self._run("bench-gps", drain, publish_rate)
+            self._await_windows(pipeline, filled.newest_ms)
+            self._await_idle_release(pipeline)
+        run = self._run(f"bench-{pipeline.name}", drain, filled.rate)
         micros = {name: 1e6 * value / drain.events for name, value in seconds.items()}
         # What no operator accounts for: consuming, columns, producing, transactions, the interpreter between them.
         # Operators are timed by the clock, so that this falls short where the machine is busy with other things.
         micros["rest"] = max(0.0, 1e6 / drain.events_per_cpu_second - sum(micros.values()))
         run.operators_us_per_event = {name: round(value, 3) for name, value in micros.items()}
-        with self._task("the oracle judges", 2 * options.events) as update:
-            self.oracle = check(
+        run.oracle = self._judge(pipeline, filled.events).as_dict()
+        return run
+
+    def _judge(self, pipeline: Pipeline, events: int) -> Report:
+        with self._task("the oracle judges", 2 * events) as update:
+            report = check(
                 self.bootstrap,
                 registry_schemas(self.settings.schema_registry_url),
                 Topics.of_pipeline(pipeline.name),
                 Limits.of_settings(self.settings),
-                on_progress=lambda topic, read: update(read + options.events * (topic != pipeline.source)),
+                on_progress=lambda topic, read: update(read + events * (topic != pipeline.source)),
             )
-        run.oracle = self.oracle.as_dict()
-        return run
+        self.oracles[pipeline.name] = report
+        return report
 
-    def _worker(self, log: str, port: int, environment: Mapping[str, str] | None = None) -> Subject:
+    def _worker(self, pipeline: Pipeline, log: str, port: int, environment: Mapping[str, str] | None = None) -> Subject:
         variables = {"STREAMS_IDLE_MS": str(IDLE_MS), **(environment or {})}
-        return worker(self.settings, self.folders.data / "worker", port, self.folders.logs / log, variables)
+        data_dir = self.folders.data / "worker"
+        return worker(self.settings, pipeline.name, data_dir, port, self.folders.logs / log, variables)
 
-    def _await_idle_release(self) -> None:
+    def _await_windows(self, pipeline: Pipeline, newest_ms: int) -> None:
+        """The last windows close when the watermark has come to their end, at the pace of the clock."""
+        windows = getattr(pipeline, "windows", ())
+        if windows:
+            behind_ms = self.settings.streams_lateness_ms + IDLE_MS + WATERMARK_MS_MAX
+            with self._task("waiting for the last windows to close", None):
+                time.sleep((open_ms(windows, newest_ms) + behind_ms) / 1000)
+
+    def _await_idle_release(self, pipeline: Pipeline) -> None:
         """A drained partition still holds its last events; they leave at the pace of the clock after `IDLE_MS`."""
-        pipeline = self.pipeline
         quiet_s = (self.settings.streams_lateness_ms + IDLE_MS) / 1000 + 3
+        topics = [pipeline.clean, pipeline.late, pipeline.dlq]
+        topics += [window.topic for window in getattr(pipeline, "windows", ())]
         with self._task("waiting for the idle release", None):
-            wait_until_quiet(
-                lambda: self.offsets.end(pipeline.clean, pipeline.late, pipeline.dlq), quiet_s, timeout_s=READY_S_MAX
-            )
+            wait_until_quiet(lambda: self.offsets.end(*topics), quiet_s, timeout_s=READY_S_MAX)
 
     def _faust(self) -> Run:
         events, partitions = self.options.faust_events, self.options.partitions
@@ -206,7 +270,7 @@ class Bench:
         for table in ("seen", "vehicles"):
             # Faust would create its changelogs too, but on a fresh broker its agent does not wait until they are there.
             self.offsets.create(f"bench.faust-{table}-changelog", partitions, {"cleanup.policy": "compact"})
-        publish_rate = self._fill("bench.faust", events, "filling a share of it for Faust")
+        filled = self._fill(self._gps, "bench.faust", events, "filling a share of it for Faust")
         environment = {
             "BASELINE_BOOTSTRAP": self.bootstrap,
             "BASELINE_ID": "bench.faust",
@@ -214,26 +278,26 @@ class Bench:
             "BASELINE_DATA_DIR": str(self.folders.data / "faust"),
             "BASELINE_SOURCE": "bench.faust",
             "BASELINE_TARGET": "bench.faust.out",
-            "BASELINE_SCHEMA": self._schema,
-            "BASELINE_SCHEMA_ID": str(self._schema_id),
+            "BASELINE_SCHEMA": self._gps.schema,
+            "BASELINE_SCHEMA_ID": str(self._gps.schema_id),
         }
         arguments = ["-m", "loadtest.baselines.faust_baseline", "worker", "-l", "info"]
         log = self.folders.logs / "faust.log"
         with Subject("Faust", arguments, log, environment=environment, ready_line="Worker ready") as subject:
             drain = self._drain(subject, "bench.faust", "bench.faust", events)
-        return self._run("bench-faust", drain, publish_rate)
+        return self._run("bench-faust", drain, filled.rate)
 
     def _latency(self) -> Run:
-        pipeline, partitions = self.pipeline, self.options.partitions
+        pipeline, partitions = self._gps.pipeline, self.options.partitions
         port = free_port()
-        with self._worker("worker-latency.log", port, {"STREAMS_LATENESS_MS": "0"}) as subject:
+        with self._worker(pipeline, "worker-latency.log", port, {"STREAMS_LATENESS_MS": "0"}) as subject:
             wait_until_ready(subject, READY_S_MAX)
             cpu_before_s, rss_before_mb = subject.usage()
             shape = FleetShape(
                 devices=LATENCY_EVENTS_PER_S,
                 start_ms=int(time.time() * 1000) + LATENCY_LEAD_MS,
-                schema=self._schema,
-                schema_id=self._schema_id,
+                schema=self._gps.schema,
+                schema_id=self._gps.schema_id,
                 delay_ms_max=0,
                 device_prefix=LIVE_PREFIX,
             )
@@ -246,7 +310,7 @@ class Bench:
                     output=pipeline.clean,
                     partitions=partitions,
                     batches=batches,
-                    schema=self._schema,
+                    schema=self._gps.schema,
                 )
             cpu_after_s, rss_after_mb = subject.usage()
         cpu_used_s = cpu_after_s - cpu_before_s
@@ -263,3 +327,19 @@ class Bench:
             oracle={"lost": latency.lost, "duplicated": latency.duplicated},
             events_per_cpu_second=events / max(cpu_used_s, 0.01),
         )
+
+
+def open_ms(windows: Sequence[Window], newest_ms: int) -> int:
+    """Event time from an event at `newest_ms` until all windows that it is in have closed, grace included."""
+    return max(window.size_ms - newest_ms % window.size_ms + int(getattr(window, "grace_ms", 0)) for window in windows)
+
+
+def windows_run(run: Run, report: Report) -> Run:
+    """The drain of positions, as far as windows are concerned: they are made in that very run."""
+    micros = (run.operators_us_per_event or {}).get(WINDOWS_OPERATOR, 0.0)
+    return replace(
+        run,
+        scenario="bench-windows",
+        operators_us_per_event={WINDOWS_OPERATOR: micros},
+        window_rows=report.window_rows,
+    )

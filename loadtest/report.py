@@ -54,12 +54,15 @@ class Run:
     events_per_cpu_second: float | None = None
     operators_us_per_event: dict[str, float] | None = None
     """Where the worker says its time went."""
+    window_rows: int | None = None
+    """Rows of windows that were written."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; optional breakdowns are left out where there are none."""
         values = {name: getattr(self, name) for name in self.__slots__}
-        if values["operators_us_per_event"] is None:
-            del values["operators_us_per_event"]
+        for name in ("operators_us_per_event", "window_rows"):
+            if values[name] is None:
+                del values[name]
         return {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}
 
 
@@ -151,6 +154,8 @@ def notes(run: Run) -> list[str]:
     if run.operators_us_per_event:
         shown = ", ".join(f"{name} {micros:.2f}" for name, micros in run.operators_us_per_event.items())
         lines.append(f"time per operator, µs/event: {shown}")
+    if run.window_rows is not None:
+        lines.append(f"rows of windows: {run.window_rows:,}")
     return lines
 
 

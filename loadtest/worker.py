@@ -22,11 +22,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def worker(settings: Settings, data_dir: Path, web_port: int, log: Path, environment: Mapping[str, str]) -> Subject:
-    """A `streams worker` of the gps pipeline, with further `environment`; what it prints goes to `log`."""
+def worker(
+    settings: Settings, pipeline: str, data_dir: Path, web_port: int, log: Path, environment: Mapping[str, str]
+) -> Subject:
+    """A `streams worker` of one pipeline, with further `environment`; what it prints goes to `log`."""
     return Subject(
         "streams worker",
-        ["-m", "streams", "worker", "--pipeline", "gps", "--data-dir", str(data_dir), "--web-port", str(web_port)],
+        ["-m", "streams", "worker", "--pipeline", pipeline, "--data-dir", str(data_dir), "--web-port", str(web_port)],
         log,
         environment={
             "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,

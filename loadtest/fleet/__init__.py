@@ -1,6 +1,24 @@
-"""Seeded traffic of a fleet of GPS trackers, and its way into a topic."""
+"""Seeded traffic (of GPS trackers, of orders), and its way into a topic."""
+
+from typing import Final
 
 from loadtest.fleet.fill import fill_topic, send_open_loop
-from loadtest.fleet.fleet import Fleet, FleetShape, Kind, TrafficBatch
+from loadtest.fleet.fleet import Fleet
+from loadtest.fleet.orders import Orders
+from loadtest.fleet.positions import Positions
+from loadtest.fleet.traffic import FleetShape, Kind, TrafficBatch
 
-__all__ = ["Fleet", "FleetShape", "Kind", "TrafficBatch", "fill_topic", "send_open_loop"]
+SOURCES: Final = {"gps": Positions, "orders": Orders}
+"""What a fleet sends, by pipeline."""
+
+__all__ = [
+    "SOURCES",
+    "Fleet",
+    "FleetShape",
+    "Kind",
+    "Orders",
+    "Positions",
+    "TrafficBatch",
+    "fill_topic",
+    "send_open_loop",
+]

@@ -1,4 +1,4 @@
-"""`python -m loadtest.fleet`: simulated positions, now, at the pace of the clock, until SIGTERM or Ctrl-C.
+"""`python -m loadtest.fleet`: simulated positions (or orders), now, at the pace of the clock, until SIGTERM or Ctrl-C.
 
 For demonstrations: event times begin at the moment of the start and never lie before it, so the traffic carries the
 watermark on. A share of the records is duplicated, out of order, late or cannot be processed. Where the broker and the
@@ -13,10 +13,10 @@ from typing import Annotated, Final
 
 import typer
 
-from loadtest.fleet.fill import send_open_loop
-from loadtest.fleet.fleet import Fleet, FleetShape, Kind
+from loadtest.fleet import SOURCES, Fleet, FleetShape, Kind, send_open_loop
 from streams.errors import StreamsError
-from streams.pipelines import PIPELINES
+from streams.pipelines import select_pipelines
+from streams.pipelines.declaration import Pipeline
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
 from streams.settings import Settings, load_settings
@@ -35,17 +35,19 @@ LATENESS_MS_MIN: Final = 2_000
 ENDLESS: Final = 1 << 62
 
 
-def shape_of(settings: Settings, *, rate: int, device_prefix: str, start_ms: int) -> FleetShape:
-    """A fleet in which every vehicle reports once a second, together about `rate` records a second.
+def shape_of(
+    settings: Settings, pipeline: Pipeline, *, rate: int, device_prefix: str | None, start_ms: int
+) -> FleetShape:
+    """A fleet in which every vehicle (or order) reports once a second, together about `rate` records a second.
 
     Raises:
         StreamsError: the registry does not know the schema.
 
     """
-    schema = Catalog.load().versions(PIPELINES["gps"].subject)[0]
+    schema = Catalog.load().versions(pipeline.subject)[0]
     unique = 1.0 - DUPLICATES
     return FleetShape(
-        devices=max(1, round(rate * unique)),
+        devices=max(1, round(rate * unique / SOURCES[pipeline.name].events_per_tick)),
         start_ms=start_ms,
         schema=schema.text,
         schema_id=Registry(settings).lookup(schema.subject, schema.text),
@@ -63,13 +65,16 @@ def shape_of(settings: Settings, *, rate: int, device_prefix: str, start_ms: int
 
 def command(
     rate: Annotated[int, typer.Option(min=1, help="Records a second, about.")] = 2_000,
-    device_prefix: Annotated[str, typer.Option(help="Device ids begin so.")] = "truck-",
+    device_prefix: Annotated[str | None, typer.Option(help="Ids of vehicles or orders begin so.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same drives.")] = 0,
+    pipeline: Annotated[str, typer.Option(help="Pipeline whose events are sent.")] = "gps",
 ) -> None:
-    """Send simulated positions to the source topic of the gps pipeline until SIGTERM or Ctrl-C."""
+    """Send simulated events to the source topic of a pipeline until SIGTERM or Ctrl-C."""
     settings = load_settings()
-    shape = shape_of(settings, rate=rate, device_prefix=device_prefix, start_ms=time.time_ns() // 1_000_000)
-    send_open_loop(settings.kafka_bootstrap_servers, PIPELINES["gps"].source, Fleet(seed, shape).batches(ENDLESS))
+    (declared,) = select_pipelines([pipeline])
+    shape = shape_of(settings, declared, rate=rate, device_prefix=device_prefix, start_ms=time.time_ns() // 1_000_000)
+    fleet = Fleet(seed, shape, SOURCES[pipeline])
+    send_open_loop(settings.kafka_bootstrap_servers, declared.source, fleet.batches(ENDLESS))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
-"""Columns of positions to framed Avro values, a block at a time (about 1 µs an event)."""
+"""Columns of events to framed Avro values, a block at a time (about 1 µs an event)."""
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -28,38 +27,32 @@ def uuid_texts(rng: np.random.Generator, count: int) -> pa.StringArray:
     text = np.full((count, 36), ord("-"), np.uint8)
     for source, target, width in _UUID_GROUPS:
         text[:, target : target + width] = digits[:, source : source + width]
-    offsets = np.arange(0, 36 * (count + 1), 36, dtype=np.int32)
-    return pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(text))
+    return _texts(text)
 
 
-@dataclass(frozen=True, slots=True)
-class PositionColumns:
-    """One block of positions, row by row; NaN in `speed_kmh` or `heading_deg` stands for null."""
-
-    event_id: pa.StringArray
-    device_id: pa.StringArray
-    sequence: NDArray[np.int64]
-    event_time_ms: NDArray[np.int64]
-    latitude: NDArray[np.float64]
-    longitude: NDArray[np.float64]
-    speed_kmh: NDArray[np.float64]
-    heading_deg: NDArray[np.float64]
+def numbered_texts(prefix: str, numbers: NDArray[np.int64], digits: int) -> pa.StringArray:
+    """`prefix` and each number (not negative) in `digits` decimal digits, the leading zeros included."""
+    text = np.empty((numbers.size, len(prefix) + digits), np.uint8)
+    text[:, : len(prefix)] = np.frombuffer(prefix.encode("ascii"), np.uint8)
+    for place in range(digits):
+        text[:, -1 - place] = numbers // 10**place % 10 + ord("0")
+    return _texts(text)
 
 
-def encode_positions(columns: PositionColumns, schema: str, schema_id: int) -> NDArray[np.object_]:
-    """Framed `GpsPosition` values as an array of `bytes`; `schema` is version 1 of the subject as JSON text."""
-    batch = pa.record_batch(
-        {
-            "event_id": columns.event_id,
-            "device_id": columns.device_id,
-            "sequence": pa.array(columns.sequence),
-            "event_time": pa.array(columns.event_time_ms).cast(pa.timestamp("ms")),
-            "latitude": pa.array(columns.latitude),
-            "longitude": pa.array(columns.longitude),
-            "speed_kmh": pa.array(columns.speed_kmh, from_pandas=True),
-            "heading_deg": pa.array(columns.heading_deg, from_pandas=True),
-        }
-    )
+def _texts(ascii_codes: NDArray[np.uint8]) -> pa.StringArray:
+    """The rows of a matrix of characters as strings."""
+    count, width = ascii_codes.shape
+    offsets = np.arange(0, width * (count + 1), width, dtype=np.int32)
+    return pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(ascii_codes))
+
+
+def times(milliseconds: NDArray[np.int64], *, known: NDArray[np.bool_] | None = None) -> pa.TimestampArray:
+    """Milliseconds since the epoch as Avro's `timestamp-millis`; null where they are not known."""
+    return pa.array(milliseconds, mask=None if known is None else ~known).cast(pa.timestamp("ms"))
+
+
+def encode(batch: pa.RecordBatch, schema: str, schema_id: int) -> NDArray[np.object_]:
+    """Framed values as an array of `bytes`; the columns are the fields of `schema` (JSON text), enums as strings."""
     values = pyruhvro.serialize_record_batch(batch, schema, 1)[0]
     nothing = pa.scalar(b"", values.type)
     framed = pc.binary_join_element_wise(pa.scalar(frame(schema_id), values.type), values, nothing)

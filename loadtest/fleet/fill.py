@@ -6,7 +6,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from loadtest.fleet.fleet import TrafficBatch
+from loadtest.fleet.traffic import TrafficBatch
 from streams.errors import StreamsError
 
 PRODUCER_CONFIG: Final[Mapping[str, str | int | bool]] = {

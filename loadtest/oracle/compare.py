@@ -1,7 +1,7 @@
 """Expected and observed output, compared as data: no Kafka here, so that the comparison itself can be tested.
 
-A device whose clean topic equals the model byte for byte in the same order needs no closer look. Any other device is
-taken apart by identity (event id and event time).
+A key (device or order) whose clean topic equals the model byte for byte in the same order needs no closer look. Any
+other is taken apart by identity (event id and event time).
 """
 
 from collections import Counter, defaultdict
@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Final, NamedTuple
 
-from loadtest.oracle.model import OrderKey, PartitionModel, compare_rows
+from loadtest.oracle.events import OrderKey
+from loadtest.oracle.folds import compare_rows, whole_mm
+from loadtest.oracle.model import PartitionModel
+from loadtest.oracle.windows import WindowKey, WindowLog, WindowSum
 
 DETAILS_MAX: Final = 20
 UNREADABLE: Final[OrderKey] = (-1, -1, "")
@@ -45,16 +48,18 @@ class Output:
     late: dict[bytes, list[LateRow]] = field(default_factory=lambda: defaultdict(list))
     dead: dict[Coordinates, list[DeadLetter]] = field(default_factory=lambda: defaultdict(list))
     table: dict[str, dict[str, Any]] = field(default_factory=dict)
+    windows: WindowLog = field(default_factory=WindowLog)
 
     def add_model(self, partition: int, model: PartitionModel) -> None:
         """Add what the model of one source partition foretells."""
         for event in model.clean:
-            self.clean[event.device_id.encode()].append(event.raw)
+            self.clean[event.entity.encode()].append(event.raw)
         for late in model.late:
-            self.late[late.event.device_id.encode()].append(LateRow(late.event.raw, late.reason, late.by_ms))
+            self.late[late.event.entity.encode()].append(LateRow(late.event.raw, late.reason, late.by_ms))
         for reject in model.rejected:
             self.dead[partition, reject.offset].append(DeadLetter(reject.key, reject.raw, reject.reason))
         self.table.update(model.table)
+        self.windows.sums.update(model.windows)
 
 
 @dataclass(slots=True)
@@ -66,7 +71,7 @@ class Report:
     duplicated: int = 0
     """Surplus appearances in clean and late together."""
     out_of_order: int = 0
-    """In clean behind an event of the same device that should follow them."""
+    """In clean behind an event of the same key that should follow them."""
     misplaced: int = 0
     """In late instead of clean, or the reverse."""
     unexpected: int = 0
@@ -76,7 +81,11 @@ class Report:
     missing_late: int = 0
     late_headers_wrong: int = 0
     table_mismatches: int = 0
-    """Rows that differ, are missing, or should not be."""
+    """Rows that differ, are missing, or should not be; those of windows, counted below, included."""
+    window_mismatches: int = 0
+    """Windows whose rows do not add up to what they must, are missing, or should not be, by key and start."""
+    window_duplicates: int = 0
+    """Rows of windows with a revision that was there already."""
     rejects_missing: int = 0
     rejects_surplus: int = 0
     rejects_wrong: int = 0
@@ -90,6 +99,9 @@ class Report:
     """Records of the source."""
     duplicates: int = 0
     """Copies that had to be dropped."""
+    windows: int = 0
+    """Windows that there had to be."""
+    window_rows: int = 0
     details: list[str] = field(default_factory=list)
 
     FAULTS: ClassVar = (
@@ -102,6 +114,8 @@ class Report:
         "missing_late",
         "late_headers_wrong",
         "table_mismatches",
+        "window_mismatches",
+        "window_duplicates",
         "rejects_missing",
         "rejects_surplus",
         "rejects_wrong",
@@ -132,21 +146,24 @@ def compare(expected: Output, observed: Output, identify: Callable[[bytes], Orde
     )
     for key in sorted({*expected.clean, *expected.late, *observed.clean, *observed.late}):
         clean, late = expected.clean.get(key, []), expected.late.get(key, [])
-        device = _Device(clean, observed.clean.get(key, []), late, observed.late.get(key, []))
-        if not device.agrees():
-            _compare_device(report, key.decode(errors="replace"), device, identify)
+        traces = _Traces(clean, observed.clean.get(key, []), late, observed.late.get(key, []))
+        if not traces.agrees():
+            _compare_traces(report, key.decode(errors="replace"), traces, identify)
     _compare_dead(report, expected.dead, observed.dead)
-    for device_id in sorted({*expected.table, *observed.table}):
-        row, seen = expected.table.get(device_id), observed.table.get(device_id)
+    for entity in sorted({*expected.table, *observed.table}):
+        row, seen = expected.table.get(entity), observed.table.get(entity)
         differing = compare_rows(row, seen) if row is not None else ["a row that should not be"]
         if differing:
             report.table_mismatches += 1
             wrong = {name: (row or {}).get(name) for name in differing}
-            report.note(f"table {device_id}: {', '.join(differing)}: expected {wrong}, observed {seen}")
+            report.note(f"table {entity}: {', '.join(differing)}: expected {wrong}, observed {seen}")
+    _compare_windows(report, expected.windows, observed)
     return report
 
 
-class _Device(NamedTuple):
+class _Traces(NamedTuple):
+    """What there must be, and is, of one key in clean and late."""
+
     clean: list[bytes]
     clean_seen: list[bytes]
     late: list[LateRow]
@@ -160,29 +177,29 @@ def _identities(values: Iterable[OrderKey]) -> Counter[tuple[str, int]]:
     return Counter((event_id, event_time) for event_time, _, event_id in values)
 
 
-def _compare_device(report: Report, name: str, device: _Device, identify: Callable[[bytes], OrderKey]) -> None:
-    order_seen = [identify(raw) for raw in device.clean_seen]
-    clean, clean_seen = _identities(map(identify, device.clean)), _identities(order_seen)
-    late = _identities(identify(row.raw) for row in device.late)
-    late_seen = _identities(identify(row.raw) for row in device.late_seen)
+def _compare_traces(report: Report, name: str, traces: _Traces, identify: Callable[[bytes], OrderKey]) -> None:
+    order_seen = [identify(raw) for raw in traces.clean_seen]
+    clean, clean_seen = _identities(map(identify, traces.clean)), _identities(order_seen)
+    late = _identities(identify(row.raw) for row in traces.late)
+    late_seen = _identities(identify(row.raw) for row in traces.late_seen)
     for identity in sorted({*clean, *clean_seen, *late, *late_seen}):
         faults = _identity_faults(clean[identity], clean_seen[identity], late[identity], late_seen[identity])
         for fault, number in faults.items():
             if number:
                 setattr(report, fault, getattr(report, fault) + number)
-                report.note(f"{fault}: device {name}, event {identity[0]} at {identity[1]}")
+                report.note(f"{fault}: {name}, event {identity[0]} at {identity[1]}")
     latest = UNREADABLE
     for order in order_seen:
         if order < latest:
             report.out_of_order += 1
-            report.note(f"out of order: device {name}, {order} after {latest}")
+            report.note(f"out of order: {name}, {order} after {latest}")
         latest = max(latest, order)
-    first_copies = {identify(raw): raw for raw in device.clean}
-    for raw, order in zip(device.clean_seen, order_seen, strict=True):
+    first_copies = {identify(raw): raw for raw in traces.clean}
+    for raw, order in zip(traces.clean_seen, order_seen, strict=True):
         if first_copies.get(order, raw) != raw:
             report.altered += 1
-            report.note(f"altered: device {name}, {order}: {raw.hex()}")
-    _compare_late_headers(report, name, device)
+            report.note(f"altered: {name}, {order}: {raw.hex()}")
+    _compare_late_headers(report, name, traces)
 
 
 def _identity_faults(clean: int, clean_seen: int, late: int, late_seen: int) -> dict[str, int]:
@@ -198,15 +215,58 @@ def _identity_faults(clean: int, clean_seen: int, late: int, late_seen: int) -> 
     }
 
 
-def _compare_late_headers(report: Report, name: str, device: _Device) -> None:
-    surplus = Counter(device.late_seen) - Counter(device.late)
-    missing = Counter(device.late) - Counter(device.late_seen)
+def _compare_late_headers(report: Report, name: str, traces: _Traces) -> None:
+    surplus = Counter(traces.late_seen) - Counter(traces.late)
+    missing = Counter(traces.late) - Counter(traces.late_seen)
     values = Counter(row.raw for row in surplus.elements()) & Counter(row.raw for row in missing.elements())
     if values:
         report.late_headers_wrong += values.total()
         due = [(row.reason, row.by_ms) for row in missing][:3]
         seen = [(row.reason, row.by_ms) for row in surplus][:3]
-        report.note(f"late headers: device {name}: expected {due}, observed {seen}")
+        report.note(f"late headers: {name}: expected {due}, observed {seen}")
+
+
+def _compare_windows(report: Report, expected: WindowLog, observed: Output) -> None:
+    log = observed.windows
+    report.windows, report.window_rows, report.window_duplicates = len(expected.sums), log.rows, log.duplicates
+    if log.duplicates:
+        report.note(f"windows: {log.duplicates:,} rows have a revision that was there already")
+    empty = {key.topic for key in expected.sums} - {key.topic for key in log.sums}
+    for topic in sorted(empty):
+        report.note(f"{topic} is empty: the worker emits no windows, or has not been idle for as long as one lasts")
+    mismatched: set[str] = set()
+    for key in sorted(expected.sums.keys() | log.sums.keys()):
+        complaint = _window_complaint(key, expected.sums.get(key), log)
+        if complaint is None:
+            continue
+        report.window_mismatches += 1
+        mismatched.add(key.entity)
+        if key.topic not in empty:
+            report.note(f"{key.topic} {key.entity} from {key.start_ms}: {complaint}")
+    _compare_odometers(report, observed, mismatched)
+    report.table_mismatches += report.window_mismatches + report.window_duplicates
+
+
+def _window_complaint(key: WindowKey, due: WindowSum | None, log: WindowLog) -> str | None:
+    seen = log.sums.get(key)
+    if due is None:
+        return "a window that should not be"
+    if seen is None:
+        return "missing"
+    if key in log.wrong:
+        return log.wrong[key]
+    differing = due.differing(seen)
+    return f"{', '.join(differing)}: expected {due}, observed {seen}" if differing else None
+
+
+def _compare_odometers(report: Report, observed: Output, mismatched: set[str]) -> None:
+    """The engine against itself, to the millimetre: all rows of a vehicle add up to its odometer."""
+    for topic in sorted({key.topic for key in observed.windows.sums}):
+        for entity, distance_mm in sorted(observed.windows.distances_mm(topic).items()):
+            row = observed.table.get(entity)
+            if row is not None and entity not in mismatched and whole_mm(row["odometer_km"]) != distance_mm:
+                report.window_mismatches += 1
+                report.note(f"{topic} {entity}: {distance_mm} mm in all, the odometer says {row['odometer_km']} km")
 
 
 def _compare_dead(

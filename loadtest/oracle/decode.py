@@ -1,14 +1,14 @@
 """Source records to events, by other means than the engine's: columnar where that is provably right, else fastavro.
 
-A block whose records all have the plain layout of `GpsPosition` goes through Arrow and back; what comes back equal byte
-for byte was decoded right, whatever the library does with junk at the end of a record. Everything else is decoded
-record by record with the writer schema resolved to the reader schema.
+A block whose records all have the layout that the reader schema demands goes through Arrow and back; what comes back
+equal byte for byte was decoded right, whatever the library does with junk at the end of a record. Everything else is
+decoded record by record with the writer schema resolved to the reader schema.
 """
 
 import io
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,21 +18,14 @@ import pyarrow as pa
 import pyruhvro
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
-from fastavro.utils import generate_one
+from fastavro.utils import generate_many
 
-from loadtest.oracle.model import Event, Reject
+from loadtest.oracle.events import AnyEvent, Reject
 
 SCHEMAS: Final = Path(__file__).parents[2] / "schemas"
-_COLUMNS: Final = {
-    "event_id": pa.string(),
-    "device_id": pa.string(),
-    "sequence": pa.int64(),
-    "event_time": pa.timestamp("ms"),
-    "latitude": pa.float64(),
-    "longitude": pa.float64(),
-    "speed_kmh": pa.float64(),
-    "heading_deg": pa.float64(),
-}
+SAMPLES: Final = 100
+"""Random values of a writer schema that are tried before it counts as unreadable: a union or an enum may have some that
+the reader knows and some that it does not."""
 _FRAME_BYTES: Final = 5
 # What fastavro raises for bytes that are not a record of the writer's schema.
 _UNDECODABLE: Final = (EOFError, IndexError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
@@ -84,17 +77,19 @@ def _without_logical_types(node: Any) -> Any:
     return node
 
 
-class PositionDecoder:
-    """Framed `GpsPosition` records to `Event` or, where that fails, to `Reject` with the reason."""
+class Decoder:
+    """Framed records to events of one type or, where that fails, to `Reject` with the reason."""
 
-    def __init__(self, schema_by_id: SchemaById, reader_schema: str) -> None:
+    def __init__(self, schema_by_id: SchemaById, reader_schema: str, event: type[AnyEvent]) -> None:
         self._schema_by_id = schema_by_id
+        self._event = event
+        self._reader_text = reader_schema
         self._reader = plain_schema(reader_schema)
         self._plans: dict[int, _Plan | None] = {}
 
-    def decode(self, records: Sequence[Record]) -> list[Event | Reject]:
+    def decode(self, records: Sequence[Record]) -> list[AnyEvent | Reject]:
         """Result i belongs to record i."""
-        results: list[Event | Reject | None] = [None] * len(records)
+        results: list[AnyEvent | Reject | None] = [None] * len(records)
         by_schema: dict[int, list[int]] = defaultdict(list)
         for row, record in enumerate(records):
             value = record.value
@@ -108,7 +103,7 @@ class PositionDecoder:
                 results[row] = result
         return [result for result in results if result is not None]
 
-    def decode_one(self, record: Record) -> Event | Reject:
+    def decode_one(self, record: Record) -> AnyEvent | Reject:
         """As `decode`, for a single record: cheaper for few, several times dearer for many."""
         plan = self._plan(int.from_bytes(record.value[1:5], "big")) if _is_framed(record.value) else None
         if plan is None or not plan.readable:
@@ -118,10 +113,10 @@ class PositionDecoder:
     def _plan(self, schema_id: int) -> "_Plan | None":
         if schema_id not in self._plans:
             text = self._schema_by_id(schema_id)
-            self._plans[schema_id] = None if text is None else _Plan.of(text, self._reader)
+            self._plans[schema_id] = None if text is None else _Plan.of(text, self._reader_text, _fields(self._event))
         return self._plans[schema_id]
 
-    def _decode_block(self, records: list[Record], schema_id: int) -> Sequence[Event | Reject]:
+    def _decode_block(self, records: list[Record], schema_id: int) -> Sequence[AnyEvent | Reject]:
         plan = self._plan(schema_id)
         if plan is None:
             return [Reject(record.offset, record.key, record.value, "unknown_schema") for record in records]
@@ -133,36 +128,33 @@ class PositionDecoder:
         try:
             batch = pyruhvro.deserialize_array(payloads, plan.columnar)
             again = pyruhvro.serialize_record_batch(batch, plan.columnar, 1)[0]
+            events: list[AnyEvent | Reject] = list(_events(self._event, records, batch))
         except ValueError:
             return [self._decode_one(record, plan) for record in records]
-        events: list[Event | Reject] = list(_events(records, batch))
         for row, (payload, same) in enumerate(zip(payloads, again.to_pylist(), strict=True)):
             if payload != same:
                 events[row] = self._decode_one(records[row], plan)
         return events
 
-    def _decode_one(self, record: Record, plan: "_Plan") -> Event | Reject:
+    def _decode_one(self, record: Record, plan: "_Plan") -> AnyEvent | Reject:
         payload = io.BytesIO(record.value[_FRAME_BYTES:])
         try:
             fields = fastavro.schemaless_reader(payload, plan.writer, self._reader)
+        except fastavro.read.SchemaResolutionError:  # a symbol that the reader's enum does not have
+            return Reject(record.offset, record.key, record.value, "incompatible_schema")
         except _UNDECODABLE:
             return Reject(record.offset, record.key, record.value, "malformed")
         if payload.read(1):
             return Reject(record.offset, record.key, record.value, "malformed")
-        return Event(
-            record.offset,
-            record.timestamp_ms,
-            record.key,
-            fields["event_id"],
-            fields["device_id"],
-            fields["sequence"],
-            fields["event_time"],
-            fields["latitude"],
-            fields["longitude"],
-            fields["speed_kmh"],
-            record.value,
-            fields["heading_deg"],
-        )
+        around = record._asdict()
+        around["raw"] = around.pop("value")
+        return self._event(**around, **{name: fields[field] for name, field in _fields(self._event).items()})
+
+
+def _fields(event: type[AnyEvent]) -> dict[str, str]:
+    """Avro field of each attribute of an event that is not the record's own."""
+    own = {*Record._fields, "raw"}
+    return {name: name.removesuffix("_ms") for name in event._fields if name not in own}
 
 
 class _Plan(NamedTuple):
@@ -175,50 +167,54 @@ class _Plan(NamedTuple):
     """The writer schema, when the block path may be tried with it."""
 
     @staticmethod
-    def of(text: str, reader: Any) -> "_Plan":
-        writer = plain_schema(text)
-        sample = io.BytesIO()
-        try:
-            fastavro.schemaless_writer(sample, writer, generate_one(writer))
-            sample.seek(0)
-            fastavro.schemaless_reader(sample, writer, reader)
-        except fastavro.read.SchemaResolutionError:
+    def of(text: str, reader_text: str, fields: Mapping[str, str]) -> "_Plan":
+        writer, reader = plain_schema(text), plain_schema(reader_text)
+        if not any(_resolves(sample, writer, reader) for sample in generate_many(writer, SAMPLES)):
             return _Plan(writer, readable=False, columnar=None)
-        try:
-            types = {column.name: column.type for column in pyruhvro.avro_to_arrow_schema(text)}
-        except ValueError:
-            types = {}
-        fits = all(types.get(name) == kind for name, kind in _COLUMNS.items())
+        types, wanted = _column_types(text), _column_types(reader_text)
+        fits = all(types.get(name) == wanted[name] for name in fields.values())
         return _Plan(writer, readable=True, columnar=text if fits else None)
+
+
+def _resolves(sample: Any, writer: Any, reader: Any) -> bool:
+    data = io.BytesIO()
+    fastavro.schemaless_writer(data, writer, sample)
+    data.seek(0)
+    try:
+        fastavro.schemaless_reader(data, writer, reader)
+    except fastavro.read.SchemaResolutionError:
+        return False
+    return True
+
+
+def _column_types(text: str) -> dict[str, tuple[pa.DataType, list[str] | None]]:
+    """Arrow type and, of enums, the symbols of each field; nothing when the columnar decoder does not know them all."""
+    types = {field["name"]: field["type"] for field in plain_schema(text)["fields"]}
+    try:
+        columns = pyruhvro.avro_to_arrow_schema(text)
+    except ValueError:
+        return {}
+    return {column.name: (column.type, _symbols(types[column.name])) for column in columns}
+
+
+def _symbols(kind: Any) -> list[str] | None:
+    return kind.get("symbols") if isinstance(kind, dict) else None
 
 
 def _is_framed(value: bytes) -> bool:
     return len(value) >= _FRAME_BYTES and value[0] == 0
 
 
-def _events(records: list[Record], batch: pa.RecordBatch) -> list[Event]:
-    columns = {name: batch.column(name) for name in _COLUMNS}
-    columns["event_time"] = columns["event_time"].cast(pa.int64())
-    values = {
-        # NaN and null are different things here, and NumPy knows only one of them.
-        name: column.to_pylist() if column.null_count else column.to_numpy(zero_copy_only=False).tolist()
-        for name, column in columns.items()
-    }
+def _events(event: type[AnyEvent], records: list[Record], batch: pa.RecordBatch) -> Iterator[AnyEvent]:
     offsets, timestamps, keys, raws = zip(*records, strict=True)
-    return list(
-        map(
-            Event,
-            offsets,
-            timestamps,
-            keys,
-            values["event_id"],
-            values["device_id"],
-            values["sequence"],
-            values["event_time"],
-            values["latitude"],
-            values["longitude"],
-            values["speed_kmh"],
-            raws,
-            values["heading_deg"],
-        )
-    )
+    values = {"offset": offsets, "timestamp_ms": timestamps, "key": keys, "raw": raws}
+    for name, field in _fields(event).items():
+        values[name] = _values(batch.column(field))
+    return map(event, *(values[name] for name in event._fields))
+
+
+def _values(column: pa.Array) -> list[Any]:
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    # NaN and null are different things here, and NumPy knows only one of them.
+    return column.to_pylist() if column.null_count else column.to_numpy(zero_copy_only=False).tolist()

@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import itertools
 import json
 import math
 from collections import Counter
@@ -8,13 +9,17 @@ from pathlib import Path
 import fastavro
 import pytest
 
-from loadtest.fleet import Fleet, FleetShape, Kind
-from loadtest.fleet.fleet import REJECTS
-from loadtest.oracle.decode import PositionDecoder, Record, newest_schema
-from loadtest.oracle.model import Event, PartitionModel, Reject
+from loadtest.fleet import SOURCES, Fleet, FleetShape, Kind
+from loadtest.fleet.orders import LETTERS, LIVES, STEPS
+from loadtest.fleet.traffic import REJECTS
+from loadtest.oracle.decode import Decoder, Record, newest_schema
+from loadtest.oracle.events import Event, OrderEvent, Reject
+from loadtest.oracle.folds import DOMAINS
+from loadtest.oracle.model import PartitionModel
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 SCHEMA = (SCHEMAS / "gps.positions.v1-value" / "1.avsc").read_text()
+ORDERS_SCHEMA = (SCHEMAS / "orders.events.v1-value" / "1.avsc").read_text()
 STATE_SCHEMA = (SCHEMAS / "vehicles.state.v1-value" / "1.avsc").read_text()
 START_MS = 1_750_000_000_000
 SHAPE = FleetShape(
@@ -30,7 +35,45 @@ SHAPE = FleetShape(
     incompatible_schema_id=9,
     record_bytes_max=2_000,
 )
-DECODER = PositionDecoder({7: SCHEMA, 9: STATE_SCHEMA}.get, newest_schema("gps.positions.v1-value"))
+DECODER = Decoder({7: SCHEMA, 9: STATE_SCHEMA}.get, newest_schema("gps.positions.v1-value"), Event)
+
+
+class World:
+    """A pipeline's fleet, and how its records are read."""
+
+    def __init__(self, pipeline, schema, decoder):
+        self.pipeline = pipeline
+        self.shape = dataclasses.replace(SHAPE, schema=schema)
+        self.decoder = decoder
+
+    def fleet(self, seed, shape=None):
+        return Fleet(seed, shape or self.shape, SOURCES[self.pipeline])
+
+    def judged(self, rows, shape=None):
+        shape = shape or self.shape
+        limits = shape.lateness_ms, 86_400_000, shape.skew_ms_max, shape.record_bytes_max
+        model = PartitionModel(*limits, DOMAINS[self.pipeline].fold)
+        for result in self.events(rows):
+            model.feed(result)
+        model.idle(math.inf)
+        return model
+
+    def events(self, rows):
+        records = [Record(offset, timestamp, key, value) for offset, (key, value, timestamp, _) in enumerate(rows)]
+        return self.decoder.decode(records)
+
+
+GPS = World("gps", SCHEMA, DECODER)
+ORDERS = World(
+    "orders",
+    ORDERS_SCHEMA,
+    Decoder({7: ORDERS_SCHEMA, 9: STATE_SCHEMA}.get, newest_schema("orders.events.v1-value"), OrderEvent),
+)
+
+
+@pytest.fixture(params=[GPS, ORDERS], ids=["gps", "orders"])
+def world(request):
+    return request.param
 
 
 def flat(fleet, records):
@@ -47,69 +90,115 @@ def counted(fleet, records):
     return total
 
 
-def judged(rows, shape=SHAPE):
-    model = PartitionModel(shape.lateness_ms, 86_400_000, shape.skew_ms_max, shape.record_bytes_max)
-    records = [Record(offset, timestamp, key, value) for offset, (key, value, timestamp, _) in enumerate(rows)]
-    for result in DECODER.decode(records):
-        model.feed(result)
-    model.idle(math.inf)
-    return model
+def test_the_same_seed_gives_the_same_bytes(world):
+    assert flat(world.fleet(1), 150_000) == flat(world.fleet(1), 150_000)
 
 
-def test_the_same_seed_gives_the_same_bytes():
-    assert flat(Fleet(1, SHAPE), 150_000) == flat(Fleet(1, SHAPE), 150_000)
+def test_another_seed_gives_other_bytes(world):
+    assert flat(world.fleet(1), 1_000) != flat(world.fleet(2), 1_000)
 
 
-def test_another_seed_gives_other_bytes():
-    assert flat(Fleet(1, SHAPE), 1_000) != flat(Fleet(2, SHAPE), 1_000)
+def test_a_shorter_run_is_the_beginning_of_a_longer_one(world):
+    longer = flat(world.fleet(3), 100_000)
+    assert flat(world.fleet(3), 70_001) == longer[:70_001]
 
 
-def test_a_shorter_run_is_the_beginning_of_a_longer_one():
-    longer = flat(Fleet(3, SHAPE), 100_000)
-    assert flat(Fleet(3, SHAPE), 70_001) == longer[:70_001]
+def test_exactly_as_many_records_as_asked_for(world):
+    assert len(flat(world.fleet(1), 61_234)) == 61_234
 
 
-def test_exactly_as_many_records_as_asked_for():
-    assert len(flat(Fleet(1, SHAPE), 61_234)) == 61_234
-
-
-def test_record_timestamps_never_go_back():
-    timestamps = [timestamp for _, _, timestamp, _ in flat(Fleet(4, SHAPE), 130_000)]
+def test_record_timestamps_never_go_back(world):
+    timestamps = [timestamp for _, _, timestamp, _ in flat(world.fleet(4), 130_000)]
     assert timestamps == sorted(timestamps)
     assert timestamps[0] >= START_MS
 
 
-def test_shares_of_faults_are_met():
-    counts = counted(Fleet(5, SHAPE), 200_000)
+def test_shares_of_faults_are_met(world):
+    counts = counted(world.fleet(5), 200_000)
     assert counts[Kind.DISORDERED] == pytest.approx(10_000, rel=0.1)
     assert counts[Kind.DUPLICATE] == pytest.approx(10_000, rel=0.1)
     assert counts[Kind.NOT_FRAMED] == pytest.approx(600, rel=0.25)
+    assert counts[Kind.LATE] > 500
 
 
-def test_the_model_finds_what_the_fleet_meant():
-    rows = flat(Fleet(6, SHAPE), 60_000)
-    counts = counted(Fleet(6, SHAPE), 60_000)
-    model = judged(rows)
+def test_the_model_finds_what_the_fleet_meant(world):
+    rows = flat(world.fleet(6), 60_000)
+    counts = counted(world.fleet(6), 60_000)
+    model = world.judged(rows)
     assert len(model.duplicates) == counts[Kind.DUPLICATE]
     assert Counter(each.reason for each in model.rejected) == {kind.value: counts[kind] for kind in REJECTS}
     assert Counter(each.reason for each in model.late) == {"late": counts[Kind.LATE]}
     assert len(model.clean) == counts[Kind.PLAIN] + counts[Kind.DISORDERED]
 
 
-def test_without_faults_everything_is_clean_and_in_order_already():
-    shape = FleetShape(devices=50, start_ms=START_MS, schema=SCHEMA, schema_id=7)
-    rows = flat(Fleet(1, shape), 5_000)
-    model = judged(rows, shape)
+def test_without_faults_everything_is_clean_and_in_order_already(world):
+    shape = FleetShape(devices=50, start_ms=START_MS, schema=world.shape.schema, schema_id=7)
+    rows = flat(world.fleet(1, shape), 5_000)
+    model = world.judged(rows, shape)
     assert (len(model.clean), model.late, model.duplicates, model.rejected) == (5_000, [], [], [])
     last = {}
-    for event in DECODER.decode([Record(0, timestamp, key, value) for key, value, timestamp, _ in rows]):
-        assert event.event_time_ms > last.get(event.device_id, 0)
-        last[event.device_id] = event.event_time_ms
+    for event in world.events(rows):
+        assert event.order_key > last.get(event.entity, (0, 0, ""))
+        last[event.entity] = event.order_key
+
+
+def test_a_fleet_sends_about_as_many_events_a_tick_as_it_says(world):
+    shape = FleetShape(devices=500, start_ms=START_MS, schema=world.shape.schema, schema_id=7)
+    rows = flat(world.fleet(1, shape), 50_000)
+    ticks = (rows[-1][2] - START_MS) / shape.tick_ms
+    assert len(rows) / ticks / shape.devices == pytest.approx(SOURCES[world.pipeline].events_per_tick, rel=0.02)
+
+
+def lives(records, **shape):
+    """Steps of each order that began after the first tick and has ended, as events in order."""
+    rows = flat(ORDERS.fleet(2, FleetShape(300, START_MS, ORDERS_SCHEMA, 7, **shape)), records)
+    steps = {}
+    for event in ORDERS.judged(rows).clean:
+        steps.setdefault(event.order_id, []).append(event)
+    first, last = 300, max(int(order_id[-10:]) for order_id in steps) - 600
+    return {order_id: found for order_id, found in steps.items() if first <= int(order_id[-10:]) < last}
+
+
+def test_orders_live_through_their_steps_and_some_repeat_or_contradict_themselves():
+    found = Counter("".join(LETTERS[STEPS.index(event.kind)] for event in steps) for steps in lives(40_000).values())
+    shares = {life.upper(): 0.0 for life in LIVES}
+    for life, share in LIVES.items():
+        shares[life.upper()] += share
+    assert found.keys() == shares.keys()
+    for life, share in shares.items():
+        assert found[life] / found.total() == pytest.approx(share, rel=0.3)
+
+
+def test_steps_of_an_order_count_from_one_and_some_happen_in_the_same_millisecond():
+    ties = 0
+    for steps in lives(20_000).values():
+        assert [event.sequence for event in steps] == list(range(1, len(steps) + 1))
+        ties += sum(a.event_time_ms == b.event_time_ms for a, b in itertools.pairwise(steps))
+    assert ties > 100
+
+
+@pytest.mark.parametrize(
+    "name", ["vehicle_id", "depot_id", "destination_latitude", "destination_longitude", "promised_time"]
+)
+def test_every_optional_field_of_an_order_is_null_now_and_then(name):
+    said = Counter(getattr(event, name) is not None for steps in lives(10_000).values() for event in steps)
+    assert min(said[True], said[False]) > 500
+
+
+def test_an_order_that_is_assigned_again_goes_to_another_vehicle():
+    pairs = [
+        (a.vehicle_id, b.vehicle_id)
+        for steps in lives(20_000).values()
+        for a, b in itertools.pairwise(steps)
+        if a.kind == b.kind == "ASSIGNED"
+    ]
+    assert len(pairs) > 50
+    assert all(a != b for a, b in pairs)
 
 
 def test_vehicles_move_as_fast_as_they_say_and_stop_now_and_then():
     shape = FleetShape(devices=20, start_ms=START_MS, schema=SCHEMA, schema_id=7, speed_unknown=0.0)
-    rows = judged(flat(Fleet(8, shape), 60_000), shape).table.values()
+    rows = GPS.judged(flat(Fleet(8, shape), 60_000), shape).table.values()
     assert max(row["speed_max_kmh"] for row in rows) <= 130.0
     for row in rows:
         hours = (row["last_event_time"] - row["first_event_time"]) / 3_600_000
@@ -163,3 +252,56 @@ def test_a_varint_that_is_longer_than_needed_is_decoded_all_the_same():
 )
 def test_reasons_not_to_decode(value, schema_id, reason):
     assert one(value, schema_id).reason == reason
+
+
+def order_bytes(schema=None, **fields):
+    values = {"event_id": "x", "order_id": "d", "sequence": 1, "event_time": 5, "kind": "CREATED", "depot_id": None}
+    rest = dict.fromkeys(("vehicle_id", "destination_latitude", "destination_longitude", "promised_time"))
+    buffer = io.BytesIO()
+    parsed = fastavro.parse_schema(json.loads(ORDERS_SCHEMA) if schema is None else schema)
+    fastavro.schemaless_writer(buffer, parsed, {**values, **rest, **fields})
+    return b"\0\0\0\0\7" + buffer.getvalue()
+
+
+def decoded_orders(*values, schema=None):
+    text = ORDERS_SCHEMA if schema is None else json.dumps(schema)
+    decoder = Decoder({7: text}.get, newest_schema("orders.events.v1-value"), OrderEvent)
+    records = [Record(row, 1, b"d", value) for row, value in enumerate(values)]
+    return decoder.decode(records), [decoder.decode_one(record) for record in records]
+
+
+def test_orders_are_decoded_the_same_by_block_and_one_by_one():
+    values = [
+        order_bytes(),
+        order_bytes(kind="CANCELLED", vehicle_id="v", depot_id="", promised_time=-1, destination_latitude=91.0),
+        order_bytes(kind="PICKED_UP", destination_longitude=math.inf, promised_time=1 << 60),
+    ]
+    block, singly = decoded_orders(*values)
+    assert block == singly
+    assert [event.kind for event in block] == ["CREATED", "CANCELLED", "PICKED_UP"]
+    assert block[0][8:13] == (None,) * 5
+    assert block[1][8:13] == ("v", "", 91.0, None, -1)
+    assert (block[2].destination_longitude, block[2].promised_time) == (math.inf, 1 << 60)
+
+
+def test_a_step_that_is_not_in_the_enum_is_malformed_and_its_neighbours_are_not():
+    good = order_bytes()
+    at = good.index(b"\x02d") + 4  # behind order_id, sequence and event_time
+    assert good[at] == 0
+    block, singly = decoded_orders(good, good[:at] + b"\x0a" + good[at + 1 :], good)
+    assert block == singly
+    assert [getattr(each, "reason", None) for each in block] == [None, "malformed", None]
+
+
+def test_text_that_is_not_utf_8_is_malformed():
+    block, singly = decoded_orders(order_bytes(), order_bytes(vehicle_id="abc").replace(b"abc", b"a\xffc"))
+    assert block == singly
+    assert [getattr(each, "reason", None) for each in block] == [None, "malformed"]
+
+
+def test_a_step_that_only_the_writer_knows_is_incompatible():
+    schema = json.loads(ORDERS_SCHEMA)
+    schema["fields"][4]["type"]["symbols"].append("RETURNED")
+    block, singly = decoded_orders(order_bytes(schema), order_bytes(schema, kind="RETURNED"), schema=schema)
+    assert block == singly
+    assert [getattr(each, "reason", None) for each in block] == [None, "incompatible_schema"]

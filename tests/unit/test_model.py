@@ -1,8 +1,14 @@
+import itertools
 import math
+import random
 
+import numpy as np
 import pytest
 
+from loadtest.oracle.events import OrderEvent
+from loadtest.oracle.folds import DOMAINS
 from loadtest.oracle.model import Event, Late, PartitionModel, Reject, classify, compare_rows, haversine_km
+from streams.operators.geo import haversine_mm
 
 HOUR_MS = 3_600_000
 
@@ -271,3 +277,201 @@ def test_rows_agree_but_for_two_millimetres_of_odometer():
     assert compare_rows(row, {**row, "events": 3}) == ["events"]
     assert compare_rows(row, {"device_id": "d", "odometer_km": 1.0}) == ["events"]
     assert compare_rows(row, None) == ["device_id", "events", "odometer_km"]
+
+
+STEPS = ("CREATED", "ASSIGNED", "PICKED_UP", "DELIVERED", "CANCELLED")
+
+
+def order_event(time_ms, kind, *, order="o", event_id=None, sequence=0, timestamp_ms=None, **fields):
+    values = dict.fromkeys(("vehicle_id", "depot_id", "destination_latitude", "destination_longitude", "promised_time"))
+    values |= {"offset": 0, "timestamp_ms": time_ms if timestamp_ms is None else timestamp_ms, "key": order.encode()}
+    values |= {"event_id": f"e{time_ms}" if event_id is None else event_id, "order_id": order, "sequence": sequence}
+    return OrderEvent(**{**values, "event_time_ms": time_ms, "kind": kind, "raw": b"", **fields})
+
+
+def orders_fed(*events, lateness_ms=1_000):
+    m = PartitionModel(lateness_ms, HOUR_MS, 60_000, 1000, DOMAINS["orders"].fold)
+    for each in events:
+        m.feed(each)
+    m.idle(math.inf)
+    return m
+
+
+def test_an_order_is_the_fold_of_its_steps():
+    m = orders_fed(
+        order_event(10, "CREATED", depot_id="d1", promised_time=900),
+        order_event(30, "PICKED_UP"),
+        order_event(20, "ASSIGNED", vehicle_id="v1", promised_time=950),
+    )
+    assert m.table == {
+        "o": {
+            "order_id": "o",
+            "status": "PICKED_UP",
+            "vehicle_id": "v1",
+            "depot_id": "d1",
+            "created_at": 10,
+            "assigned_at": 20,
+            "picked_up_at": 30,
+            "delivered_at": None,
+            "cancelled_at": None,
+            "promised_time": 950,
+            "events": 3,
+            "last_event_time": 30,
+        }
+    }
+
+
+def test_repeated_and_contradictory_steps_of_an_order_count_like_any_other():
+    m = orders_fed(
+        order_event(10, "DELIVERED"),
+        order_event(20, "CANCELLED"),
+        order_event(30, "ASSIGNED", vehicle_id="v1"),
+        order_event(40, "ASSIGNED", vehicle_id="v2"),
+        order_event(50, "DELIVERED"),
+    )
+    row = m.table["o"]
+    assert (row["status"], row["assigned_at"], row["vehicle_id"]) == ("DELIVERED", 40, "v2")
+    assert (row["delivered_at"], row["cancelled_at"], row["created_at"], row["events"]) == (50, 20, None, 5)
+
+
+def test_steps_of_one_millisecond_count_by_sequence_then_by_id():
+    m = orders_fed(
+        order_event(10, "ASSIGNED", sequence=2, event_id="a"),
+        order_event(10, "CANCELLED", sequence=1, event_id="z"),
+        order_event(10, "PICKED_UP", sequence=2, event_id="b"),
+    )
+    assert [each.kind for each in m.clean] == ["CANCELLED", "ASSIGNED", "PICKED_UP"]
+    assert m.table["o"]["status"] == "PICKED_UP"
+
+
+def newest(events, name):
+    return next((getattr(each, name) for each in reversed(events) if getattr(each, name) is not None), None)
+
+
+def order_by_definition(events):
+    """OrderState as it is defined, over all events of an order at once."""
+    events = sorted(events, key=lambda each: (each.event_time_ms, each.sequence, each.event_id))
+    row = {"order_id": events[0].order_id, "status": events[-1].kind, "events": len(events)}
+    row["last_event_time"] = events[-1].event_time_ms
+    row |= {name: newest(events, name) for name in ("vehicle_id", "depot_id", "promised_time")}
+    for kind in STEPS:
+        row[f"{kind.lower()}_at"] = max((each.event_time_ms for each in events if each.kind == kind), default=None)
+    return row
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_order_is_what_the_definition_says(seed):
+    rng = random.Random(seed)
+    events = [
+        order_event(
+            rng.randrange(40),
+            rng.choice(STEPS),
+            order=rng.choice("ab"),
+            event_id=f"e{number}",
+            sequence=rng.randrange(3),
+            vehicle_id=rng.choice([None, "", "v1", "v2"]),
+            depot_id=rng.choice([None, "d1", "d2"]),
+            promised_time=rng.choice([None, None, 0, 7]),
+        )
+        for number in range(30)
+    ]
+    m = orders_fed(*events)
+    for order in "ab":
+        assert compare_rows(order_by_definition([e for e in events if e.order_id == order]), m.table[order]) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, None),
+        ({"destination_latitude": -90.0, "destination_longitude": 180.0}, None),
+        ({"destination_latitude": 90.1}, "invalid"),
+        ({"destination_longitude": -180.1}, "invalid"),
+        ({"destination_longitude": math.inf}, "invalid"),
+        ({"destination_latitude": math.nan}, "invalid"),
+        ({"event_id": ""}, "invalid"),
+        ({"event_id": "x" * 129}, "invalid"),
+        ({"order": ""}, "invalid"),
+        ({"order": "x" * 129}, None),
+        ({"promised_time": -1}, None),
+        ({"key": b"other"}, "key_mismatch"),
+        ({"timestamp_ms": 0}, "future_timestamp"),
+    ],
+)
+def test_reasons_to_reject_a_step_of_an_order(fields, reason):
+    event = order_event(100_000, "CREATED", **fields)
+    assert reason == classify(event, skew_ms_max=60_000, record_bytes_max=1000)
+
+
+def windows_by_definition(clean, size_ms):
+    """Events, millimetres and highest speed of each (device, window start), from all clean events at once."""
+    found = {}
+    for device in {each.device_id for each in clean}:
+        events = [each for each in clean if each.device_id == device]
+        for before, each in zip([None, *events], events, strict=False):
+            mm = 0
+            if before is not None:
+                places = before.latitude, before.longitude, each.latitude, each.longitude
+                mm = round(haversine_km(*places) * 1e6)
+            start = each.event_time_ms - each.event_time_ms % size_ms
+            found.setdefault((device, start), []).append((mm, each.speed_kmh))
+    return {
+        name: (
+            len(rows),
+            sum(mm for mm, _ in rows),
+            max((speed for _, speed in rows if speed is not None), default=None),
+        )
+        for name, rows in found.items()
+    }
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_windows_are_what_the_definition_says_and_add_up_to_the_odometer(seed):
+    rng = random.Random(seed)
+    m = PartitionModel(50, HOUR_MS, 60_000, 1000, windows_ms={"w": 100})
+    for number in range(200):
+        place = {"latitude": rng.uniform(-80, 80), "longitude": rng.uniform(-180, 180)}
+        speed = rng.choice([None, -0.0, rng.uniform(0, 100)])
+        time_ms = number * 5 + rng.randrange(-40, 40) + 100
+        m.feed(event(time_ms, device=rng.choice("abc"), event_id=f"e{number}", speed_kmh=speed, **place))
+    m.idle(math.inf)
+    found = {(key.entity, key.start_ms): s for key, s in m.windows.items()}
+    sums = {name: (s.events, s.distance_mm, s.speed_max_kmh) for name, s in found.items()}
+    assert sums == windows_by_definition(m.clean, 100)
+    for device, row in m.table.items():
+        assert round(row["odometer_km"] * 1e6) == sum(s[1] for (name, _), s in sums.items() if name == device)
+
+
+def test_the_leg_into_a_window_belongs_to_it_and_an_event_on_the_border_to_the_later_one():
+    m = PartitionModel(0, HOUR_MS, 60_000, 1000, windows_ms={"w": 100})
+    for time_ms, latitude in ((100, 0.0), (199, 1.0), (200, 2.0), (450, 4.0)):
+        m.feed(event(time_ms, latitude=latitude, longitude=0.0))
+    leg_mm = round(2 * math.pi * 6371.0088 / 360 * 1e6)
+    assert {key.start_ms: (s.events, s.distance_mm) for key, s in m.windows.items()} == {
+        100: (2, leg_mm),
+        200: (1, leg_mm),
+        400: (1, 2 * leg_mm),
+    }
+
+
+def test_the_distance_of_a_window_is_exact_but_where_another_maths_library_may_round_otherwise():
+    rng = random.Random(1)
+    m = PartitionModel(0, HOUR_MS, 60_000, 1000, windows_ms={"w": 1})
+    for number in range(2_000):
+        place = {"latitude": 50 + rng.random() / 100, "longitude": 10 + rng.random() / 100}
+        m.feed(event(number, event_id=str(number), **place))
+    slack = [s.slack_mm for s in m.windows.values()]
+    assert max(slack) <= 1
+    assert sum(slack) < 10
+
+
+def test_legs_are_rounded_as_the_engine_does_within_the_slack():
+    rng = random.Random(2)
+    places = [(rng.uniform(-90, 90), rng.uniform(-180, 180)) for _ in range(3_000)]
+    places += [(-latitude, longitude - math.copysign(180, longitude)) for latitude, longitude in places[-50:]]
+    m = PartitionModel(0, HOUR_MS, 60_000, 1000, windows_ms={"w": 1})
+    for number, (latitude, longitude) in enumerate(places):
+        m.feed(event(number, event_id=str(number), latitude=latitude, longitude=longitude))
+    legs = np.array([a + b for a, b in itertools.pairwise(places)])
+    for (_, s), mm in zip(list(m.windows.items())[1:], haversine_mm(*legs.T).tolist(), strict=True):
+        assert abs(s.distance_mm - mm) <= s.slack_mm

@@ -1,10 +1,12 @@
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from loadtest.oracle.compare import DeadLetter, LateRow, Output, compare
 from loadtest.oracle.model import Event, PartitionModel, Reject
+from loadtest.oracle.windows import WindowKey
 
 EVENTS_PER_DEVICE = 20
 
@@ -159,3 +161,139 @@ def test_a_dead_letter_twice_or_without_a_reject_is_seen(observed):
 def test_a_dead_letter_with_other_reason_bytes_or_key_is_seen(observed, letter):
     observed.dead[3, 77] = [letter]
     assert faults(observed) == {"rejects_wrong": 1}
+
+
+WINDOW = SimpleNamespace(topic="minutes", size_ms=60)
+
+
+def driven():
+    """Three minutes of 60 ms of two devices on the move, and what the model says of them."""
+    model = PartitionModel(30, 3_600_000, 0, 1000, windows_ms={WINDOW.topic: WINDOW.size_ms})
+    for number in range(18):
+        for device in ("a", "b"):
+            model.feed(event(device, number)._replace(longitude=number / 1000, speed_kmh=float(number % 7)))
+    model.idle(math.inf)
+    output = Output()
+    output.add_model(0, model)
+    return output
+
+
+def rows_of(output):
+    """Each window in two rows, as if its first event had come alone."""
+    rows = []
+    for key, total in output.windows.sums.items():
+        row = {"device_id": key.entity, "window_start": key.start_ms, "window_end": key.start_ms + WINDOW.size_ms}
+        first_mm = total.distance_mm // 3
+        rows.append({**row, "revision": 0, "events": 1, "distance_km": first_mm / 1e6, "speed_max_kmh": None})
+        rest = {"events": total.events - 1, "distance_km": (total.distance_mm - first_mm) / 1e6}
+        rows.append({**row, "revision": 1, **rest, "speed_max_kmh": total.speed_max_kmh})
+    return rows
+
+
+def window_faults(rows, **changed_row):
+    observed = driven()
+    observed.windows = Output().windows
+    for row in rows:
+        key = row.get("key", row["device_id"].encode())
+        observed.windows.add(WINDOW, key, row, partition=row.get("partition", 2), partition_due=2)
+    observed.table["a"].update(changed_row)
+    report = compare(driven(), observed, identify)
+    found = {name: getattr(report, name) for name in report.FAULTS if getattr(report, name)}
+    assert report.table_mismatches >= report.window_mismatches + report.window_duplicates
+    assert bool(report.details) == bool(found) == (not report.ok)
+    assert (report.windows, report.window_rows) == (6, len(rows))
+    return found
+
+
+@pytest.fixture
+def rows():
+    return rows_of(driven())
+
+
+def test_windows_whose_rows_add_up_have_no_faults(rows):
+    assert window_faults(rows) == {}
+
+
+def test_windows_may_have_one_row_each():
+    rows = [
+        {
+            "device_id": key.entity,
+            "window_start": key.start_ms,
+            "window_end": key.start_ms + WINDOW.size_ms,
+            "revision": 0,
+            "events": total.events,
+            "distance_km": total.distance_mm / 1e6,
+            "speed_max_kmh": total.speed_max_kmh,
+        }
+        for key, total in driven().windows.sums.items()
+    ]
+    assert window_faults(rows) == {}
+
+
+def test_a_lost_row_is_seen_whichever_it_is(rows):
+    for lost in range(len(rows)):
+        assert window_faults(rows[:lost] + rows[lost + 1 :]) == {"table_mismatches": 1, "window_mismatches": 1}
+
+
+def test_a_row_twice_is_seen_and_not_added_twice(rows):
+    assert window_faults([*rows, rows[0], rows[5]]) == {"table_mismatches": 2, "window_duplicates": 2}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"events": 2},
+        {"distance_km": 1.0},
+        {"speed_max_kmh": 6.5},
+        {"revision": 1},
+        {"window_end": 61},
+        {"key": b"b"},
+        {"partition": 1},
+    ],
+)
+def test_a_wrong_row_of_a_window_is_seen(rows, change):
+    rows[0].update(change)
+    assert window_faults(rows)["window_mismatches"] == 1
+
+
+def test_a_millimetre_is_seen(rows):
+    rows[3]["distance_km"] += 1e-6
+    assert window_faults(rows) == {"table_mismatches": 1, "window_mismatches": 1}
+
+
+def test_a_window_that_should_not_be_is_seen(rows):
+    surplus = {**rows[0], "window_start": 6_000, "window_end": 6_060, "distance_km": 0.0}
+    assert window_faults([*rows, surplus]) == {"table_mismatches": 1, "window_mismatches": 1}
+
+
+def test_a_window_that_does_not_begin_on_the_minute_is_seen(rows):
+    rows[0].update(window_start=1, window_end=61)
+    assert window_faults(rows)["window_mismatches"] == 2
+
+
+def test_without_any_row_every_window_is_missing_and_the_topic_is_named():
+    assert window_faults([]) == {"table_mismatches": 6, "window_mismatches": 6}
+    observed = driven()
+    observed.windows = Output().windows
+    assert compare(driven(), observed, identify).details == [
+        "minutes is empty: the worker emits no windows, or has not been idle for as long as one lasts"
+    ]
+
+
+def test_rows_that_do_not_add_up_to_the_odometer_are_seen(rows):
+    # Within what the row itself may be off because of another maths library, but not against the engine's own windows.
+    off = driven().table["a"]["odometer_km"] + 1e-6
+    assert window_faults(rows, odometer_km=off) == {"table_mismatches": 1, "window_mismatches": 1}
+
+
+def test_slack_is_for_distances_alone(rows):
+    expected, observed = driven(), driven()
+    observed.windows = Output().windows
+    rows[3]["distance_km"] += 1e-6
+    observed.table[rows[3]["device_id"]]["odometer_km"] += 1e-6
+    for row in rows:
+        observed.windows.add(WINDOW, row["device_id"].encode(), row, partition=0, partition_due=0)
+    key = WindowKey(WINDOW.topic, rows[3]["device_id"], rows[3]["window_start"])
+    assert compare(expected, observed, identify).window_mismatches == 1
+    expected.windows.sums[key].slack_mm = 1
+    assert compare(expected, observed, identify).ok

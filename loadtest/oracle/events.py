@@ -1,0 +1,145 @@
+"""Decoded records, one event at a time, and the reasons for which they are rejected."""
+
+import math
+from typing import Final, NamedTuple
+
+ID_BYTES_MAX: Final = 128
+
+OrderKey = tuple[int, int, str]
+Doubles = tuple[float | None, ...]
+
+
+def _identity(event: "AnyEvent") -> tuple[str, int]:
+    """What a retransmission shares with its original."""
+    return event.event_id, event.event_time_ms
+
+
+def _order_key(event: "AnyEvent") -> OrderKey:
+    """Order of the events of one device or order; total, because identities are unique."""
+    return event.event_time_ms, event.sequence, event.event_id
+
+
+class Event(NamedTuple):
+    """A decoded position. Times are milliseconds since the epoch, `raw` the framed value as Kafka holds it."""
+
+    offset: int
+    timestamp_ms: int
+    """Timestamp of the record, not of the event."""
+    key: bytes | None
+    event_id: str
+    device_id: str
+    sequence: int
+    event_time_ms: int
+    latitude: float
+    longitude: float
+    speed_kmh: float | None
+    raw: bytes
+    heading_deg: float | None = None
+
+    identity = property(_identity)
+    order_key = property(_order_key)
+
+    @property
+    def entity(self) -> str:
+        """What the event is about; the record's key must say the same."""
+        return self.device_id
+
+    @property
+    def place(self) -> Doubles:
+        """Latitude and longitude in degrees."""
+        return self.latitude, self.longitude
+
+    @property
+    def doubles(self) -> Doubles:
+        """Every double."""
+        return self.latitude, self.longitude, self.speed_kmh, self.heading_deg
+
+
+class OrderEvent(NamedTuple):
+    """A decoded step of an order, as `Event` is of a vehicle."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    event_id: str
+    order_id: str
+    sequence: int
+    event_time_ms: int
+    kind: str
+    vehicle_id: str | None
+    depot_id: str | None
+    destination_latitude: float | None
+    destination_longitude: float | None
+    promised_time: int | None
+    raw: bytes
+
+    identity = property(_identity)
+    order_key = property(_order_key)
+
+    @property
+    def entity(self) -> str:
+        """What the event is about; the record's key must say the same."""
+        return self.order_id
+
+    @property
+    def place(self) -> Doubles:
+        """Latitude and longitude of the destination in degrees."""
+        return self.destination_latitude, self.destination_longitude
+
+    @property
+    def doubles(self) -> Doubles:
+        """Every double."""
+        return self.place
+
+
+AnyEvent = Event | OrderEvent
+
+
+class Reject(NamedTuple):
+    """A record that cannot be processed, and why."""
+
+    offset: int
+    key: bytes | None
+    raw: bytes
+    reason: str
+
+
+class Late(NamedTuple):
+    """An event of the late topic: its reason and how many milliseconds it came behind the limit of that reason."""
+
+    event: AnyEvent
+    reason: str
+    by_ms: int
+
+
+def classify(event: AnyEvent, *, skew_ms_max: int, record_bytes_max: int) -> str | None:
+    """Reason for which a decodable record is rejected, None when it is valid.
+
+    Records that do not decode never become an `Event`: see `classify_undecodable`.
+    """
+    if len(event.raw) > record_bytes_max:
+        return "too_large"
+    if _is_invalid(event):
+        return "invalid"
+    if event.key is None or event.key != event.entity.encode():
+        return "key_mismatch"
+    if event.event_time_ms > event.timestamp_ms + skew_ms_max:
+        return "future_timestamp"
+    return None
+
+
+def _is_invalid(event: AnyEvent) -> bool:
+    latitude, longitude = event.place
+    return (
+        not 0 < len(event.event_id.encode()) <= ID_BYTES_MAX
+        or not event.entity
+        or not all(math.isfinite(value) for value in event.doubles if value is not None)
+        or not (latitude is None or -90.0 <= latitude <= 90.0)
+        or not (longitude is None or -180.0 <= longitude <= 180.0)
+        or event.event_time_ms < 0
+    )
+
+
+def classify_undecodable(raw: bytes, decode_reason: str, *, record_bytes_max: int) -> str:
+    """Reason for a record that does not decode: size is judged before content."""
+    return "too_large" if len(raw) > record_bytes_max else decode_reason

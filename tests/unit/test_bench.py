@@ -1,0 +1,57 @@
+from types import SimpleNamespace
+
+import pytest
+
+from loadtest.comparison import Part, open_ms, windows_run
+from loadtest.oracle.compare import Report
+from loadtest.report import Results, Run, cells, notes
+
+MINUTE = SimpleNamespace(topic="minutes", size_ms=60_000)
+
+
+def gps_run(**oracle):
+    run = Run("bench-gps", 12, 1, 1_000, consume_rate=10.0, events_per_cpu_second=20.0, rss_mb_max=30.0)
+    run.oracle = Report(**oracle).as_dict()
+    run.operators_us_per_event = {"decode": 3.5, "windows": 0.25, "rest": 2.0}
+    return run
+
+
+def test_windows_are_measured_in_the_drain_of_positions():
+    run = windows_run(gps_run(), Report(window_rows=77))
+    assert run.scenario == "bench-windows"
+    assert run.as_dict()["window_rows"] == 77
+    assert run.as_dict()["operators_us_per_event"] == {"windows": 0.25}
+    assert run.events_per_cpu_second == gps_run().events_per_cpu_second
+    assert notes(run) == ["time per operator, µs/event: windows 0.25", "rows of windows: 77"]
+
+
+def test_other_runs_say_nothing_of_windows():
+    assert "window_rows" not in gps_run().as_dict()
+
+
+def test_the_verdict_counts_windows_and_keeps_what_the_contract_names():
+    contract = {"lost", "duplicated", "out_of_order", "table_mismatches", "late", "rejected", "rejected_expected"}
+    assert contract <= gps_run().oracle.keys()
+    assert cells(gps_run())[-1] == "exact"
+    wrong = gps_run(window_duplicates=2, table_mismatches=2)
+    assert cells(wrong)[-1] == "wrong"
+    assert notes(wrong)[0] == "the oracle found: table mismatches 2, window duplicates 2"
+
+
+def test_ratios_are_of_positions_alone():
+    passthrough = Run("bench-passthrough", 12, 1, 1_000, events_per_cpu_second=40.0)
+    orders = Run("bench-orders", 12, 1, 1_000, events_per_cpu_second=5.0)
+    assert Results("x", [passthrough, gps_run(), orders]).ratios() == {"passthrough": 0.5}
+
+
+def test_parts_are_named_after_their_scenarios():
+    assert [*Part] == ["passthrough", "gps", "windows", "orders", "faust", "latency"]
+
+
+@pytest.mark.parametrize(
+    ("newest_ms", "due_ms"), [(120_000, 60_000), (120_001, 59_999), (179_999, 1)], ids=["first", "second", "last"]
+)
+def test_a_window_is_open_until_its_end_has_passed(newest_ms, due_ms):
+    assert open_ms([MINUTE], newest_ms) == due_ms
+    hour = SimpleNamespace(topic="hours", size_ms=3_600_000, grace_ms=500)
+    assert open_ms([MINUTE, hour], newest_ms) == 3_600_500 - newest_ms

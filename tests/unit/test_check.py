@@ -1,0 +1,239 @@
+"""The oracle from source records to verdict, over topics in memory, with outputs made by hand from the model's."""
+
+import dataclasses
+import io
+import json
+import math
+from types import SimpleNamespace
+
+import fastavro
+import pytest
+
+from loadtest.fleet import SOURCES, Fleet, FleetShape
+from loadtest.fleet.traffic import REJECTS
+from loadtest.oracle.check import Limits, Topics, judge
+from loadtest.oracle.decode import SCHEMAS, Decoder, Record, newest_schema
+from loadtest.oracle.folds import DOMAINS
+from loadtest.oracle.model import PartitionModel
+from streams.errors import UsageError
+from streams.kafka.partitioner import partition_of
+
+PARTITIONS = 3
+LIMITS = Limits(lateness_ms=5_000, horizon_ms=86_400_000, skew_ms_max=60_000, record_bytes_max=2_000)
+MINUTES = SimpleNamespace(topic="vehicles.minutes.v1", subject="vehicles.minutes.v1-value", size_ms=60_000)
+SUBJECTS = {
+    7: "gps.positions.v1-value",
+    8: "vehicles.state.v1-value",
+    9: "vehicles.minutes.v1-value",
+    10: "orders.events.v1-value",
+    11: "orders.state.v1-value",
+}
+SCHEMA_BY_ID = {number: (SCHEMAS / subject / "1.avsc").read_text() for number, subject in SUBJECTS.items()}
+
+
+@dataclasses.dataclass
+class World:
+    topics: Topics
+    source_id: int
+    table_id: int
+
+
+def topics_of(pipeline, source, table, windows=()):
+    return Topics(pipeline, source, f"{source}.clean", f"{source}.late", f"{source}.dlq", table, windows)
+
+
+GPS = World(topics_of("gps", "gps.positions.v1", "vehicles.state.v1", (MINUTES,)), 7, 8)
+ORDERS = World(topics_of("orders", "orders.events.v1", "orders.state.v1"), 10, 11)
+
+
+class Message:
+    def __init__(self, partition, offset, key, value, timestamp_ms=0, headers=None):
+        self.partition = lambda: partition
+        self.offset = lambda: offset
+        self.key = lambda: key
+        self.value = lambda: value
+        self.timestamp = lambda: (1, timestamp_ms)
+        self.headers = lambda: headers
+
+
+class MemoryTopics:
+    """Topics that grow by `append`, read as `TopicReader` reads them."""
+
+    def __init__(self):
+        self.logs = {}
+
+    def append(self, topic, key, value, *, partition=None, **rest):
+        logs = self.logs.setdefault(topic, [[] for _ in range(PARTITIONS)])
+        place = partition_of(key, PARTITIONS) if partition is None else partition
+        logs[place].append(Message(place, len(logs[place]), key, value, **rest))
+
+    def partitions(self, _topic):
+        return PARTITIONS
+
+    def batches(self, topic, partitions):
+        for partition in partitions:
+            log = self.logs.get(topic, [[]] * PARTITIONS)[partition]
+            yield from (log[:1_000], log[1_000:])
+
+    def records(self, topic):
+        for batch in self.batches(topic, range(PARTITIONS)):
+            yield from batch
+
+
+def framed(schema_id, row):
+    buffer = io.BytesIO()
+    fastavro.schemaless_writer(buffer, fastavro.parse_schema(json.loads(SCHEMA_BY_ID[schema_id])), row)
+    return b"\0" + schema_id.to_bytes(4, "big") + buffer.getvalue()
+
+
+def filled(world):
+    """Topics with the traffic of two minutes in the source."""
+    shape = FleetShape(
+        devices=30,
+        start_ms=1_750_000_000_000,
+        schema=SCHEMA_BY_ID[world.source_id],
+        schema_id=world.source_id,
+        duplicate_immediate=0.03,
+        duplicate_delayed=0.03,
+        disordered=0.05,
+        late=0.02,
+        rejects=dict.fromkeys(REJECTS, 0.003),
+        incompatible_schema_id=world.table_id,
+        record_bytes_max=LIMITS.record_bytes_max,
+    )
+    topics = MemoryTopics()
+    for batch in Fleet(1, shape, SOURCES[world.topics.pipeline]).batches(4_000):
+        for key, value, timestamp_ms in zip(batch.keys, batch.values, batch.timestamps_ms, strict=True):
+            topics.append(world.topics.source, key, value, timestamp_ms=timestamp_ms)
+    return topics
+
+
+def write_output(world, topics):
+    """What an engine would have written that is right; windows in as many rows as they have stretches of 20 events."""
+    names = world.topics
+    domain = DOMAINS[names.pipeline]
+    decoder = Decoder(SCHEMA_BY_ID.get, newest_schema(f"{names.source}-value"), domain.event)
+    for partition, log in enumerate(topics.logs[names.source]):
+        model = PartitionModel(*dataclasses.astuple(LIMITS), domain.fold)
+        records = [Record(each.offset(), each.timestamp()[1], each.key(), each.value()) for each in log]
+        for result in decoder.decode(records):
+            model.feed(result)
+        model.idle(math.inf)
+        for event in model.clean:
+            topics.append(names.clean, event.key, event.raw)
+        for late in model.late:
+            headers = [("late.reason", late.reason.encode()), ("late.by_ms", b"%d" % late.by_ms)]
+            topics.append(names.late, late.event.key, late.event.raw, headers=headers)
+        for reject in model.rejected:
+            headers = [("dlq.reason", reject.reason.encode()), ("__streams.errors.partition", b"%d" % partition)]
+            headers.append(("__streams.errors.offset", b"%d" % reject.offset))
+            topics.append(names.dlq, reject.key, reject.raw, headers=headers)
+        for key, row in model.table.items():
+            topics.append(names.table, key.encode(), framed(world.table_id, row))
+        if names.windows:
+            write_windows(topics, model.clean)
+
+
+def write_windows(topics, clean):
+    fold, rows, revisions = {}, {}, {}
+    for number, event in enumerate(clean):
+        name = event.device_id, event.event_time_ms // 60_000 * 60_000
+        vehicle = fold.setdefault(event.device_id, DOMAINS["gps"].fold(event.device_id))
+        before_mm = vehicle.odometer_mm
+        vehicle.add(event)
+        row = rows.setdefault(name, [0, 0, None])
+        row[0] += 1
+        row[1] += vehicle.odometer_mm - before_mm
+        row[2] = max((speed for speed in (row[2], event.speed_kmh) if speed is not None), default=None)
+        if number % 20 == 0 or number == len(clean) - 1:
+            for due in list(rows):
+                write_row(topics, due, revisions, rows.pop(due))
+
+
+def write_row(topics, name, revisions, row):
+    device, start_ms = name
+    revision = revisions[name] = revisions.get(name, -1) + 1
+    value = {"device_id": device, "window_start": start_ms, "window_end": start_ms + 60_000, "revision": revision}
+    value |= {"events": row[0], "distance_km": row[1] / 1e6, "speed_max_kmh": row[2]}
+    topics.append(MINUTES.topic, device.encode(), framed(9, value))
+
+
+def verdict(world, topics, names=None):
+    return judge(topics, SCHEMA_BY_ID.get, names or world.topics, LIMITS, lambda _topic, _records: None)
+
+
+@pytest.fixture(params=[GPS, ORDERS], ids=["gps", "orders"])
+def world(request):
+    return request.param
+
+
+@pytest.fixture
+def topics(world):
+    made = filled(world)
+    write_output(world, made)
+    return made
+
+
+def test_what_an_engine_has_done_right_has_no_faults(world, topics):
+    report = verdict(world, topics)
+    assert report.ok, report.details
+    assert report.events == 4_000 == report.clean + report.late + report.rejected + report.duplicates
+    assert min(report.clean, report.late, report.rejected, report.duplicates) > 10
+    assert bool(report.windows) == bool(world.topics.windows)
+    assert report.window_rows >= report.windows
+
+
+def test_nothing_written_is_everything_lost(world):
+    report = verdict(world, filled(world))
+    assert report.lost > 3_000
+    assert report.rejects_missing == report.rejected_expected > 50
+    assert report.table_mismatches > 25
+
+
+def test_a_missing_row_of_the_table_is_seen(world, topics):
+    for log in topics.logs[world.topics.table]:
+        gone = log[-1].key()
+        log[:] = [message for message in log if message.key() != gone]
+    assert verdict(world, topics).table_mismatches == PARTITIONS
+
+
+def test_only_the_newest_row_of_a_key_counts(world, topics):
+    log = topics.logs[world.topics.table][0]
+    topics.append(world.topics.table, log[0].key(), log[1].value(), partition=0)
+    report = verdict(world, topics)
+    assert report.table_mismatches - report.window_mismatches == 1
+    topics.append(world.topics.table, log[0].key(), log[0].value(), partition=0)
+    assert verdict(world, topics).ok
+
+
+def test_an_older_worker_without_windows_is_told_unless_they_are_left_out():
+    topics = filled(GPS)
+    write_output(GPS, topics)
+    del topics.logs[MINUTES.topic]
+    report = verdict(GPS, topics)
+    assert report.window_mismatches == report.windows == report.table_mismatches > 0
+    assert len(report.details) == 1
+    assert verdict(GPS, topics, GPS.topics.without_windows()).ok
+
+
+def test_a_row_of_a_window_in_another_partition_or_twice_is_seen():
+    topics = filled(GPS)
+    write_output(GPS, topics)
+    logs = topics.logs[MINUTES.topic]
+    again = logs[0][3]
+    topics.append(MINUTES.topic, again.key(), again.value())
+    report = verdict(GPS, topics)
+    assert (report.window_duplicates, report.window_mismatches) == (1, 0)
+    logs[0].pop()
+    astray = logs[0].pop()
+    topics.append(MINUTES.topic, astray.key(), astray.value(), partition=1)
+    report = verdict(GPS, topics)
+    assert (report.window_duplicates, report.window_mismatches) == (0, 1)
+
+
+def test_topics_come_from_the_declaration_of_the_pipeline():
+    topics = Topics.of_pipeline("gps")
+    assert topics.clean == "gps.positions.v1.clean"
+    assert topics.table == "vehicles.state.v1"
+    with pytest.raises(UsageError, match="no pipeline 'other'"):
+        Topics.of_pipeline("other")
