@@ -15,8 +15,8 @@ import typer
 
 from loadtest.fleet import SOURCES, Fleet, FleetShape, Kind, send_open_loop
 from streams.errors import StreamsError
+from streams.operators.declaration import Pipeline
 from streams.pipelines import select_pipelines
-from streams.pipelines.declaration import Pipeline
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
 from streams.settings import Settings, load_settings

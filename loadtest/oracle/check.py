@@ -75,6 +75,8 @@ class Limits:
     horizon_ms: int
     skew_ms_max: int
     record_bytes_max: int
+    quarantine_rejects: int = 100
+    quarantine_cooldown_ms: int = 60_000
 
     @classmethod
     def of_settings(cls, settings: Settings) -> "Limits":
@@ -84,6 +86,8 @@ class Limits:
             settings.streams_dedup_horizon_ms,
             settings.streams_skew_ms_max,
             settings.streams_record_bytes_max,
+            settings.streams_quarantine_rejects,
+            settings.streams_quarantine_cooldown_ms,
         )
 
 
@@ -93,12 +97,13 @@ def check(
     topics: Topics,
     limits: Limits,
     *,
+    all_closed: bool = False,
     on_progress: Callable[[str, int], None] | None = None,
 ) -> Report:
     """Compare the output of a pipeline that has caught up with the model of its source.
 
     Takes some 20 µs and 800 bytes per event, and 500 bytes per window. `on_progress` gets a topic's name and how many of
-    its records are read.
+    its records are read. `all_closed`: no window is open any more, as after an idle time of its size and grace.
 
     Raises:
         StreamsError: a topic is missing, or Kafka or the registry does not answer.
@@ -106,20 +111,28 @@ def check(
     """
     reader = TopicReader(bootstrap)
     try:
-        return judge(reader, schema_by_id, topics, limits, on_progress or (lambda _topic, _records: None))
+        return judge(
+            reader, schema_by_id, topics, limits, on_progress or (lambda _topic, _records: None), all_closed=all_closed
+        )
     finally:
         reader.close()
 
 
 def judge(
-    reader: TopicReader, schema_by_id: SchemaById, topics: Topics, limits: Limits, progress: Callable[[str, int], None]
+    reader: TopicReader,
+    schema_by_id: SchemaById,
+    topics: Topics,
+    limits: Limits,
+    progress: Callable[[str, int], None],
+    *,
+    all_closed: bool = True,
 ) -> Report:
     """As `check`, of what `reader` reads."""
     decoder = Decoder(schema_by_id, newest_schema(f"{topics.source}-value"), DOMAINS[topics.pipeline].event)
     with _without_cyclic_collection():
         expected, records, duplicates = _foretell(reader, decoder, topics, limits, progress)
         observed = _read_output(reader, topics, schema_by_id, progress)
-        report = compare(expected, observed, _identifier(decoder))
+        report = compare(expected, observed, _identifier(decoder), all_closed=all_closed)
     report.events, report.duplicates = records, duplicates
     return report
 
@@ -138,6 +151,8 @@ def _foretell(
             limits.record_bytes_max,
             DOMAINS[topics.pipeline].fold,
             windows_ms,
+            limits.quarantine_rejects,
+            limits.quarantine_cooldown_ms,
         )
         for batch in reader.batches(topics.source, [partition]):
             rows = [Record(each.offset(), each.timestamp()[1], each.key(), each.value() or b"") for each in batch]

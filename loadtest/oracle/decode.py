@@ -94,7 +94,7 @@ class Decoder:
         for row, record in enumerate(records):
             value = record.value
             if not _is_framed(value):
-                results[row] = Reject(record.offset, record.key, value, "not_framed")
+                results[row] = Reject(record.offset, record.key, value, "not_framed", record.timestamp_ms)
             else:
                 by_schema[int.from_bytes(value[1:5], "big")].append(row)
         for schema_id, rows in by_schema.items():
@@ -119,9 +119,15 @@ class Decoder:
     def _decode_block(self, records: list[Record], schema_id: int) -> Sequence[AnyEvent | Reject]:
         plan = self._plan(schema_id)
         if plan is None:
-            return [Reject(record.offset, record.key, record.value, "unknown_schema") for record in records]
+            return [
+                Reject(record.offset, record.key, record.value, "unknown_schema", record.timestamp_ms)
+                for record in records
+            ]
         if not plan.readable:
-            return [Reject(record.offset, record.key, record.value, "incompatible_schema") for record in records]
+            return [
+                Reject(record.offset, record.key, record.value, "incompatible_schema", record.timestamp_ms)
+                for record in records
+            ]
         if plan.columnar is None:
             return [self._decode_one(record, plan) for record in records]
         payloads = [record.value[_FRAME_BYTES:] for record in records]
@@ -141,11 +147,11 @@ class Decoder:
         try:
             fields = fastavro.schemaless_reader(payload, plan.writer, self._reader)
         except fastavro.read.SchemaResolutionError:  # a symbol that the reader's enum does not have
-            return Reject(record.offset, record.key, record.value, "incompatible_schema")
+            return Reject(record.offset, record.key, record.value, "incompatible_schema", record.timestamp_ms)
         except _UNDECODABLE:
-            return Reject(record.offset, record.key, record.value, "malformed")
+            return Reject(record.offset, record.key, record.value, "malformed", record.timestamp_ms)
         if payload.read(1):
-            return Reject(record.offset, record.key, record.value, "malformed")
+            return Reject(record.offset, record.key, record.value, "malformed", record.timestamp_ms)
         around = record._asdict()
         around["raw"] = around.pop("value")
         return self._event(**around, **{name: fields[field] for name, field in _fields(self._event).items()})

@@ -102,6 +102,7 @@ class Reject(NamedTuple):
     key: bytes | None
     raw: bytes
     reason: str
+    timestamp_ms: int = 0
 
 
 class Late(NamedTuple):

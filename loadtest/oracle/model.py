@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 LATE: Final = "late"
+QUARANTINED: Final = "device_quarantined"
+MINUTE_MS: Final = 60_000
 BEYOND_HORIZON: Final = "beyond_horizon"
 
 
@@ -45,6 +47,9 @@ class PartitionModel:
     fold: Callable[[str], Fold] = VehicleFold
     windows_ms: Mapping[str, int] = field(default_factory=dict)
     """Sizes of the windows of vehicles, by the topic of their rows."""
+    quarantine_rejects: int = 0
+    """Rejects of a key within a minute, by their timestamps, beyond which it is quarantined; 0: never."""
+    quarantine_cooldown_ms: int = 60_000
     watermark: float = -math.inf
     """Event time up to which events are due, milliseconds; minus infinity before the first valid record."""
     clean: list[AnyEvent] = field(default_factory=list)
@@ -57,9 +62,34 @@ class PartitionModel:
     _held: list[tuple[OrderKey, AnyEvent]] = field(default_factory=list)
     _last_due: dict[str, OrderKey] = field(default_factory=dict)
     _folds: dict[str, Fold] = field(default_factory=dict)
+    _rejects_at: dict[bytes, list[int]] = field(default_factory=dict)
+    _quarantined_at: dict[bytes, int] = field(default_factory=dict)
 
     def feed(self, record: AnyEvent | Reject) -> None:
         """Judge the next record of the log; a `Reject` is one that did not decode."""
+        key, timestamp_ms, known = record.key, record.timestamp_ms, len(self.rejected)
+        if key is None or not self.quarantine_rejects:
+            self._feed(record)
+        elif (
+            key in self._quarantined_at and abs(timestamp_ms - self._quarantined_at[key]) < self.quarantine_cooldown_ms
+        ):
+            self.rejected.append(Reject(record.offset, key, record.raw, QUARANTINED))
+        else:
+            self._feed(record)
+            self._learn(key, timestamp_ms, was_rejected=len(self.rejected) > known)
+
+    def _learn(self, key: bytes, timestamp_ms: int, *, was_rejected: bool) -> None:
+        """Quarantine a key with too many rejects, let one go whose probe is clean."""
+        if not was_rejected:
+            self._quarantined_at.pop(key, None)
+            return
+        rejects = self._rejects_at[key] = [*self._rejects_at.get(key, []), timestamp_ms][-self.quarantine_rejects - 1 :]
+        recent = [at for at in rejects if abs(at - timestamp_ms) < MINUTE_MS]
+        if key in self._quarantined_at or len(recent) > self.quarantine_rejects:
+            self._quarantined_at[key] = timestamp_ms
+            self._rejects_at[key] = []
+
+    def _feed(self, record: AnyEvent | Reject) -> None:
         if isinstance(record, Reject):
             reason = classify_undecodable(record.raw, record.reason, record_bytes_max=self.record_bytes_max)
             self.rejected.append(record._replace(reason=reason))

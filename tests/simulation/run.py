@@ -13,9 +13,10 @@ from streams.pipelines.gps import GPS
 from streams.registry.catalog import Catalog
 from tests.simulation.kafka import MemoryKafka
 from tests.simulation.traffic import fill
-from tests.simulation.worker import PIPELINE, SimulatedWorker
+from tests.simulation.worker import COOLDOWN_MS, PIPELINE, REJECTS_MAX, SimulatedWorker
 from tests.window_model import WindowModel
 
+QUARANTINE_OF_MODEL = {"quarantine_rejects": REJECTS_MAX, "quarantine_cooldown_ms": COOLDOWN_MS}
 MINUTES = "vehicles.minutes.v1-value"
 
 
@@ -155,7 +156,7 @@ def _check(
     models = []
     windows: dict[str, list[dict[str, object]]] = {}
     for records in fed.values():
-        model = PartitionModel(lateness_ms, horizon_ms, 60_000, 1 << 20)
+        model = PartitionModel(lateness_ms, horizon_ms, 60_000, 1 << 20, **QUARANTINE_OF_MODEL)
         window = PIPELINE.windows[0]
         stepwise = WindowModel(model, size_ms=window.size_ms, grace_ms=window.grace_ms)
         for record in records:

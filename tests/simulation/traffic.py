@@ -112,7 +112,7 @@ def _poison(
             return
     partition = partition_of(key, kafka.partitions)
     offset = kafka.append(source, partition, key, raw, now)
-    fed[partition].append(Reject(offset, key, raw, reason))
+    fed[partition].append(Reject(offset, key, raw, reason, now))
 
 
 def _append(

@@ -27,6 +27,8 @@ from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransacti
 from tests.simulation.traffic import SCHEMA_ID, gps_schema
 
 UNKNOWN_SCHEMA_ID = 0x63
+REJECTS_MAX, COOLDOWN_MS = 4, 300
+"""So few that devices are quarantined and let go several times in a simulation."""
 PIPELINE = replace(GPS, windows=(replace(GPS.windows[0], size_ms=500, grace_ms=200),))
 """Small windows: a simulation lasts for seconds."""
 
@@ -66,6 +68,8 @@ class SimulatedWorker:
             horizon_ms,
             _no_stopwatch,
             lambda key: partition_of(key, kafka.partitions),
+            quarantine_rejects_max=REJECTS_MAX,
+            quarantine_cooldown_ms=COOLDOWN_MS,
         )
         self.crashes = 0
         self.now_ms = 0
