@@ -237,6 +237,7 @@ class Bench:
                 registry_schemas(self.settings.schema_registry_url),
                 Topics.of_pipeline(pipeline.name),
                 Limits.of_settings(self.settings),
+                all_closed=True,
                 on_progress=lambda topic, read: update(read + events * (topic != pipeline.source)),
             )
         self.oracles[pipeline.name] = report

@@ -102,8 +102,8 @@ def check(
 ) -> Report:
     """Compare the output of a pipeline that has caught up with the model of its source.
 
-    Takes some 20 µs and 800 bytes per event, and 500 bytes per window. `on_progress` gets a topic's name and how many of
-    its records are read. `all_closed`: no window is open any more, as after an idle time of its size and grace.
+    Takes some 20 µs and 800 bytes per event, and 500 bytes per window. `on_progress` gets a topic's name and how many
+    of its records are read. `all_closed`: no window is open any more, as after an idle time of its size and grace.
 
     Raises:
         StreamsError: a topic is missing, or Kafka or the registry does not answer.

@@ -94,7 +94,7 @@ class Decoder:
         for row, record in enumerate(records):
             value = record.value
             if not _is_framed(value):
-                results[row] = Reject(record.offset, record.key, value, "not_framed", record.timestamp_ms)
+                results[row] = _reject(record, "not_framed")
             else:
                 by_schema[int.from_bytes(value[1:5], "big")].append(row)
         for schema_id, rows in by_schema.items():
@@ -119,15 +119,9 @@ class Decoder:
     def _decode_block(self, records: list[Record], schema_id: int) -> Sequence[AnyEvent | Reject]:
         plan = self._plan(schema_id)
         if plan is None:
-            return [
-                Reject(record.offset, record.key, record.value, "unknown_schema", record.timestamp_ms)
-                for record in records
-            ]
+            return [_reject(record, "unknown_schema") for record in records]
         if not plan.readable:
-            return [
-                Reject(record.offset, record.key, record.value, "incompatible_schema", record.timestamp_ms)
-                for record in records
-            ]
+            return [_reject(record, "incompatible_schema") for record in records]
         if plan.columnar is None:
             return [self._decode_one(record, plan) for record in records]
         payloads = [record.value[_FRAME_BYTES:] for record in records]
@@ -147,11 +141,11 @@ class Decoder:
         try:
             fields = fastavro.schemaless_reader(payload, plan.writer, self._reader)
         except fastavro.read.SchemaResolutionError:  # a symbol that the reader's enum does not have
-            return Reject(record.offset, record.key, record.value, "incompatible_schema", record.timestamp_ms)
+            return _reject(record, "incompatible_schema")
         except _UNDECODABLE:
-            return Reject(record.offset, record.key, record.value, "malformed", record.timestamp_ms)
+            return _reject(record, "malformed")
         if payload.read(1):
-            return Reject(record.offset, record.key, record.value, "malformed", record.timestamp_ms)
+            return _reject(record, "malformed")
         around = record._asdict()
         around["raw"] = around.pop("value")
         return self._event(**around, **{name: fields[field] for name, field in _fields(self._event).items()})
@@ -224,3 +218,7 @@ def _values(column: pa.Array) -> list[Any]:
         column = column.cast(pa.int64())
     # NaN and null are different things here, and NumPy knows only one of them.
     return column.to_pylist() if column.null_count else column.to_numpy(zero_copy_only=False).tolist()
+
+
+def _reject(record: Record, reason: str) -> Reject:
+    return Reject(record.offset, record.key, record.value or b"", reason, record.timestamp_ms)

@@ -78,6 +78,10 @@ class PartitionModel:
             self._feed(record)
             self._learn(key, timestamp_ms, was_rejected=len(self.rejected) > known)
 
+    def _keeps_out(self, key: bytes, timestamp_ms: int) -> bool:
+        since = self._quarantined_at.get(key)
+        return since is not None and abs(timestamp_ms - since) < self.quarantine_cooldown_ms
+
     def _learn(self, key: bytes, timestamp_ms: int, *, was_rejected: bool) -> None:
         """Quarantine a key with too many rejects, let one go whose probe is clean."""
         if not was_rejected:
