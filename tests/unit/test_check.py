@@ -114,7 +114,7 @@ def write_output(world, topics):
     domain = DOMAINS[names.pipeline]
     decoder = Decoder(SCHEMA_BY_ID.get, newest_schema(f"{names.source}-value"), domain.event)
     for partition, log in enumerate(topics.logs[names.source]):
-        model = PartitionModel(*dataclasses.astuple(LIMITS), domain.fold)
+        model = PartitionModel(**dataclasses.asdict(LIMITS), fold=domain.fold)
         records = [Record(each.offset(), each.timestamp()[1], each.key(), each.value()) for each in log]
         for result in decoder.decode(records):
             model.feed(result)
