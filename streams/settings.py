@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     streams_skew_ms_max: int = Field(60_000, ge=0)
     streams_memory_mb_max: int = Field(1024, ge=256)
     streams_record_bytes_max: int = Field(1_048_576, ge=64)
+    streams_group_protocol: Literal["classic", "consumer"] = "classic"
+    streams_group_static: bool = True
+    streams_stall_s: int = Field(300, ge=0)
     streams_log_format: Literal["console", "json"] = "console"
 
     @model_validator(mode="after")

@@ -1,0 +1,120 @@
+"""Workers in one group, by both of Kafka's protocols and both kinds of membership: they join, leave and take over."""
+
+import os
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from streams.local.stack import Stack
+from tests.integration.test_exactly_once import wait_for_progress
+from tests.integration.workers import (
+    NEVER_IDLE,
+    Traffic,
+    Worker,
+    assert_exactly_once,
+    end_of_run,
+    fresh_world,
+    rough_shape,
+    wait_until,
+    workers,
+)
+
+pytestmark = pytest.mark.kafka
+
+SEED = int(os.environ.get("SEED", "1"))
+RECORDS_PER_S = 2_000
+KINDS = pytest.mark.parametrize(
+    ("protocol", "static"),
+    [("classic", "false"), ("consumer", "true"), ("consumer", "false")],
+    # ("classic", "true") is test_exactly_once
+)
+
+
+def kind(protocol: str, static: str) -> dict[str, str]:
+    return {**NEVER_IDLE, "STREAMS_GROUP_PROTOCOL": protocol, "STREAMS_GROUP_STATIC": static}
+
+
+def restored(worker: Worker) -> float:
+    """Changelog records that the worker's present run has read to restore state."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("streams_restore_records_total "))
+
+
+@KINDS
+def test_workers_join_leave_and_take_over(stack: Stack, tmp_path: Path, protocol: str, static: str) -> None:
+    probe = fresh_world(stack)
+    environment = kind(protocol, static)
+    with workers(stack, tmp_path, "a", "b") as (first, second):
+        with Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=RECORDS_PER_S):
+            first.start(environment).wait_ready()
+            wait_for_progress(probe)
+            second.start(environment).wait_ready()
+            wait_for_progress(probe)
+            assert second.terminate() == 0, second.printed()[-4000:]
+            wait_for_progress(probe)
+            second.start(environment).wait_ready()
+            wait_for_progress(probe)
+            assert not first.said("releasing partitions takes long")
+            first.kill()
+            first.start(environment).wait_ready(timeout_s=150)
+            wait_for_progress(probe, timeout_s=150)
+        assert second.terminate() == 0, second.printed()[-4000:]
+        wait_until(probe.all_is_committed, "the first worker has caught up alone", timeout_s=150)
+        end_of_run(first)
+        assert_exactly_once(stack, probe, first, seed=SEED)
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_static_member_that_comes_back_within_its_session_reads_nothing_to_restore(
+    stack: Stack, tmp_path: Path, protocol: str
+) -> None:
+    probe = fresh_world(stack)
+    environment = kind(protocol, "true")
+    with workers(stack, tmp_path, "a", "b") as (first, second):
+        with Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=RECORDS_PER_S):
+            first.start(environment).wait_ready()
+            wait_for_progress(probe)
+            second.start(environment).wait_ready()
+            wait_for_progress(probe)
+            moved = len(first.said('"revoked"'))
+            assert second.terminate() == 0, second.printed()[-4000:]
+            second.start(environment).wait_ready()
+            wait_for_progress(probe)
+            assert 0 == restored(second)
+            assert moved == len(first.said('"revoked"')), "the others are not disturbed"
+            assert len(second.said('"assigned"')) == 1
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_dynamic_member_that_stops_hands_its_partitions_over_at_once(
+    stack: Stack, tmp_path: Path, protocol: str
+) -> None:
+    probe = fresh_world(stack)
+    environment = kind(protocol, "false")
+    with workers(stack, tmp_path, "a", "b") as (first, second):
+        with Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=RECORDS_PER_S):
+            first.start(environment).wait_ready()
+            second.start(environment).wait_ready()
+            wait_for_progress(probe)
+            before = len(first.said('"assigned"'))
+            assert second.terminate() == 0, second.printed()[-4000:]
+            # Within less than any session: a static member's place would be kept for 10 s, or for 45.
+            wait_until(lambda: len(first.said('"assigned"')) > before, "the other has it all", timeout_s=9)
+            wait_for_progress(probe)
+
+
+def test_several_workers_of_one_machine_share_the_work(stack: Stack, tmp_path: Path) -> None:
+    probe = fresh_world(stack)
+    environment = kind("consumer", "false")
+    with workers(stack, tmp_path, "a", "b", "c") as three:
+        with Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=RECORDS_PER_S):
+            for worker in three:
+                worker.start(environment).wait_ready()
+            wait_for_progress(probe)
+        wait_until(probe.all_is_committed, "all is processed")
+        for worker in three[1:]:
+            assert worker.terminate() == 0, worker.printed()[-4000:]
+        end_of_run(three[0])
+        assert_exactly_once(stack, probe, three[0], seed=SEED)
