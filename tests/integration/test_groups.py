@@ -1,7 +1,6 @@
 """Workers in one group, by both of Kafka's protocols and both kinds of membership: they join, leave and take over."""
 
 import os
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from tests.integration.test_exactly_once import wait_for_progress
 from tests.integration.workers import (
     NEVER_IDLE,
     Traffic,
-    Worker,
     assert_exactly_once,
     end_of_run,
     fresh_world,
@@ -26,20 +24,17 @@ SEED = int(os.environ.get("SEED", "1"))
 RECORDS_PER_S = 2_000
 KINDS = pytest.mark.parametrize(
     ("protocol", "static"),
-    [("classic", "false"), ("consumer", "true"), ("consumer", "false")],
+    [
+        ("consumer", "true"),
+        pytest.param("consumer", "false", marks=pytest.mark.slow),
+        pytest.param("classic", "false", marks=pytest.mark.slow),
+    ],
     # ("classic", "true") is test_exactly_once
 )
 
 
 def kind(protocol: str, static: str) -> dict[str, str]:
     return {**NEVER_IDLE, "STREAMS_GROUP_PROTOCOL": protocol, "STREAMS_GROUP_STATIC": static}
-
-
-def restored(worker: Worker) -> float:
-    """Changelog records that the worker's present run has read to restore state."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("streams_restore_records_total "))
 
 
 @KINDS
@@ -82,7 +77,7 @@ def test_a_static_member_that_comes_back_within_its_session_reads_nothing_to_res
             assert second.terminate() == 0, second.printed()[-4000:]
             second.start(environment).wait_ready()
             wait_for_progress(probe)
-            assert 0 == restored(second)
+            assert 0 == second.metric("streams_restore_records_total")
             assert moved == len(first.said('"revoked"')), "the others are not disturbed"
             assert len(second.said('"assigned"')) == 1
 

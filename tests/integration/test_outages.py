@@ -168,6 +168,9 @@ def test_an_unreachable_broker_is_told_with_its_address(stack: Stack, tmp_path: 
         ("STREAMS_MEMORY_MB_MAX", "1"),
         ("STREAMS_RECORD_BYTES_MAX", "0"),
         ("STREAMS_LOG_FORMAT", "xml"),
+        ("STREAMS_GROUP_PROTOCOL", "eager"),
+        ("STREAMS_GROUP_STATIC", "perhaps"),
+        ("STREAMS_STALL_S", "-1"),
         ("SCHEMA_REGISTRY_URL", "registry:8081"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS"),
         ("KAFKA_SASL_PASSWORD_FILE", "/nowhere/password"),
@@ -175,6 +178,12 @@ def test_an_unreachable_broker_is_told_with_its_address(stack: Stack, tmp_path: 
 )
 def test_a_wrong_environment_value_is_told_by_name(stack: Stack, tmp_path: Path, variable: str, value: str) -> None:
     assert_one_line(start_wrongly(stack, tmp_path, {variable: value}), 2, variable)
+
+
+@pytest.mark.parametrize("value", ["produced", "elsewhere:1", "hang:produced:soon"])
+def test_a_wrong_failpoint_is_refused_before_anything_else(stack: Stack, tmp_path: Path, value: str) -> None:
+    nowhere = {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{ports.free_port()}"}
+    assert_one_line(start_wrongly(stack, tmp_path, {**nowhere, "STREAMS_FAILPOINT": value}), 2, "STREAMS_FAILPOINT")
 
 
 def test_an_unknown_pipeline_is_wrong_usage(stack: Stack, tmp_path: Path) -> None:
