@@ -2,9 +2,10 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import psutil
 import pytest
@@ -40,7 +41,7 @@ class Memory:
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name="memory")
 
-    def __enter__(self) -> "Memory":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -103,10 +104,10 @@ def drain(stack: Stack, directory: Path, records: int, failpoint: str, *, slow_b
     assert records == report.events
 
 
-def came_to_its_end(all_is_committed: "object", worker: Worker) -> None:
+def came_to_its_end(all_is_committed: Callable[[], bool], worker: Worker) -> None:
     def done() -> bool:
         assert worker.is_running, worker.printed()[-4000:]
-        return bool(all_is_committed())  # type: ignore[operator]
+        return all_is_committed()
 
     wait_until(done, "all is committed", timeout_s=240)
 

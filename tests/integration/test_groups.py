@@ -22,6 +22,7 @@ pytestmark = pytest.mark.kafka
 
 SEED = int(os.environ.get("SEED", "1"))
 RECORDS_PER_S = 2_000
+# Static members of the classic protocol are in test_exactly_once.
 KINDS = pytest.mark.parametrize(
     ("protocol", "static"),
     [
@@ -29,7 +30,6 @@ KINDS = pytest.mark.parametrize(
         pytest.param("consumer", "false", marks=pytest.mark.slow),
         pytest.param("classic", "false", marks=pytest.mark.slow),
     ],
-    # ("classic", "true") is test_exactly_once
 )
 
 
@@ -67,19 +67,21 @@ def test_a_static_member_that_comes_back_within_its_session_reads_nothing_to_res
 ) -> None:
     probe = fresh_world(stack)
     environment = kind(protocol, "true")
-    with workers(stack, tmp_path, "a", "b") as (first, second):
-        with Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=RECORDS_PER_S):
-            first.start(environment).wait_ready()
-            wait_for_progress(probe)
-            second.start(environment).wait_ready()
-            wait_for_progress(probe)
-            moved = len(first.said('"revoked"'))
-            assert second.terminate() == 0, second.printed()[-4000:]
-            second.start(environment).wait_ready()
-            wait_for_progress(probe)
-            assert 0 == second.metric("streams_restore_records_total")
-            assert moved == len(first.said('"revoked"')), "the others are not disturbed"
-            assert len(second.said('"assigned"')) == 1
+    with (
+        workers(stack, tmp_path, "a", "b") as (first, second),
+        Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=RECORDS_PER_S),
+    ):
+        first.start(environment).wait_ready()
+        wait_for_progress(probe)
+        second.start(environment).wait_ready()
+        wait_for_progress(probe)
+        moved = len(first.said('"revoked"'))
+        assert second.terminate() == 0, second.printed()[-4000:]
+        second.start(environment).wait_ready()
+        wait_for_progress(probe)
+        assert 0 == second.metric("streams_restore_records_total")
+        assert moved == len(first.said('"revoked"')), "the others are not disturbed"
+        assert len(second.said('"assigned"')) == 1
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
@@ -88,16 +90,18 @@ def test_a_dynamic_member_that_stops_hands_its_partitions_over_at_once(
 ) -> None:
     probe = fresh_world(stack)
     environment = kind(protocol, "false")
-    with workers(stack, tmp_path, "a", "b") as (first, second):
-        with Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=RECORDS_PER_S):
-            first.start(environment).wait_ready()
-            second.start(environment).wait_ready()
-            wait_for_progress(probe)
-            before = len(first.said('"assigned"'))
-            assert second.terminate() == 0, second.printed()[-4000:]
-            # Within less than any session: a static member's place would be kept for 10 s, or for 45.
-            wait_until(lambda: len(first.said('"assigned"')) > before, "the other has it all", timeout_s=9)
-            wait_for_progress(probe)
+    with (
+        workers(stack, tmp_path, "a", "b") as (first, second),
+        Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=RECORDS_PER_S),
+    ):
+        first.start(environment).wait_ready()
+        second.start(environment).wait_ready()
+        wait_for_progress(probe)
+        before = len(first.said('"assigned"'))
+        assert second.terminate() == 0, second.printed()[-4000:]
+        # Within less than any session: a static member's place would be kept for 10 s, or for 45.
+        wait_until(lambda: len(first.said('"assigned"')) > before, "the other has it all", timeout_s=9)
+        wait_for_progress(probe)
 
 
 def test_several_workers_of_one_machine_share_the_work(stack: Stack, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from streams.settings import Settings
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 @pytest.mark.parametrize("static", [True, False])
-def test_the_client_takes_every_kind(protocol: str, static: bool):
+def test_the_client_takes_every_kind(protocol: str, *, static: bool):
     settings = Settings(streams_group_protocol=protocol, streams_group_static=static)
     config = group_config(settings, group="g", member="m")
     assert static == (config.get("group.instance.id") == "m")
