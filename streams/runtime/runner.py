@@ -285,6 +285,8 @@ class PipelineRunner:
                 # behind a slow commit ends with it. A worker that is behind prefers larger cycles, they cost less.
                 self._cycle.opened_at = time.monotonic()
             effects = await self._in_engine_thread(self.engine.process, batch)
+            if batch.records is not None:
+                self.vitals.sign()
             self._after_processing()
             return effects
         except BaseException as error:

@@ -1,7 +1,7 @@
 """The stall watchdog: a worker that has work and makes no progress ends itself, so that its supervisor restarts it.
 
-A stall is *silence*: for `STREAMS_STALL_S` seconds no cycle was committed or aborted, no row restored, and nobody said
-that he waits (every wait goes through `streams.retry`, which says so). Before a silent worker is ended the broker is
+A stall is *silence*: for `STREAMS_STALL_S` seconds no record was processed, no cycle committed or aborted, no row
+restored, and nobody said that he waits (every wait goes through `streams.retry`, which says so). Before a silent worker is ended the broker is
 asked, by a client of the watchdog's own, whether there is anything to do: no answer means that the broker is away,
 which is waited out, and no lag means that the silence is peace. Partitions that wait for the registry, or whose restore
 says that it is stuck, do not count.
@@ -13,6 +13,7 @@ caught by `faulthandler`'s own timer a minute later.
 
 import asyncio
 import faulthandler
+import gc
 import os
 import sys
 import threading
@@ -21,7 +22,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from types import FrameType
+from types import AsyncGeneratorType, FrameType
 from typing import Any, Final, Protocol
 
 import structlog
@@ -34,6 +35,8 @@ EXIT_STATUS: Final = 1
 _NATIVE_MARGIN_S: Final = 60.0
 _TICK_S_MAX: Final = 5.0
 _STACK_FRAMES_MAX: Final = 40
+_FRAMES: Final = ("cr_frame", "gi_frame", "ag_frame")
+_AWAITS: Final = ("cr_await", "gi_yieldfrom", "ag_await")
 
 
 class Vitals:
@@ -200,10 +203,18 @@ def _task_stack(task: "asyncio.Task[Any]") -> str:
     lines: list[str] = []
     awaited: Any = task.get_coro()
     while awaited is not None and len(lines) < _STACK_FRAMES_MAX:
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        frame = next((found for name in _FRAMES if (found := getattr(awaited, name, None)) is not None), None)
+        if frame is None and (generator := _generator_of(awaited)) is not None:
+            awaited = generator
+            continue
         if frame is None:
             lines.append(f"  awaits {awaited!r}\n")
             break
         lines.append(f'  File "{frame.f_code.co_filename}", line {frame.f_lineno}, in {frame.f_code.co_name}\n')
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+        awaited = next((found for name in _AWAITS if (found := getattr(awaited, name, None)) is not None), None)
     return "".join(lines)
+
+
+def _generator_of(awaited: object) -> AsyncGeneratorType[Any, Any] | None:
+    """The asynchronous generator behind a step of it: the step itself does not tell, but the collector knows."""
+    return next((one for one in gc.get_referents(awaited) if isinstance(one, AsyncGeneratorType)), None)

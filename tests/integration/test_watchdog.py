@@ -25,7 +25,7 @@ from tests.integration.workers import (
 pytestmark = pytest.mark.kafka
 
 SEED = int(os.environ.get("SEED", "1"))
-STALL_S = 6
+STALL_S = 15
 WATCHED = {**NEVER_IDLE, "STREAMS_STALL_S": str(STALL_S)}
 
 
@@ -38,9 +38,10 @@ def worker(stack: Stack, tmp_path: Path) -> Iterator[Worker]:
 @pytest.mark.parametrize(("step", "thread"), [("produced", "gps-engine"), ("offsets_sent", "gps-commit")])
 def test_a_worker_that_hangs_dumps_its_stacks_and_ends(stack: Stack, worker: Worker, step: str, thread: str) -> None:
     probe = fresh_world(stack)
-    with Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=1_000):
-        worker.start({**WATCHED, "STREAMS_FAILPOINT": f"hang:{step}:3"})
+    with Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=500):
+        worker.start({**WATCHED, "STREAMS_FAILPOINT": f"hang:{step}:2"})
         assert 1 == worker.wait_ended(120), worker.printed()[-4000:]
+        assert worker.said("failpoint reached: this thread hangs")
         assert worker.said("streams: stalled: no progress for")
         assert any("waits_for" in line for line in worker.said('"stalled"'))
         stacks = worker.said("stack of what hangs or waits")

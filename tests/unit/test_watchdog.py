@@ -1,7 +1,7 @@
 """What silence means: `judge`, without Kafka. That a hung worker ends is tested on a real one."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
@@ -79,8 +79,13 @@ def test_the_stacks_show_threads_and_what_tasks_await():
     async def inner() -> None:
         await asyncio.Event().wait()
 
-    async def outer() -> None:
+    async def generator() -> AsyncIterator[None]:
         await inner()
+        yield
+
+    async def outer() -> None:
+        async for _ in generator():
+            pass
 
     async def main() -> list[tuple[str, str]]:
         task = asyncio.create_task(outer(), name="hangs")
@@ -93,4 +98,5 @@ def test_the_stacks_show_threads_and_what_tasks_await():
     assert any(where.startswith("thread MainThread") for where in found)
     (stack,) = [stack for where, stack in found.items() if where.startswith("task hangs")]
     assert "in outer" in stack
+    assert "in generator" in stack
     assert "in inner" in stack
