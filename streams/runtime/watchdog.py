@@ -1,10 +1,10 @@
 """The stall watchdog: a worker that has work and makes no progress ends itself, so that its supervisor restarts it.
 
 A stall is *silence*: for `STREAMS_STALL_S` seconds no record was processed, no cycle committed or aborted, no row
-restored, and nobody said that he waits (every wait goes through `streams.retry`, which says so). Before a silent worker is ended the broker is
-asked, by a client of the watchdog's own, whether there is anything to do: no answer means that the broker is away,
-which is waited out, and no lag means that the silence is peace. Partitions that wait for the registry, or whose restore
-says that it is stuck, do not count.
+restored, and nobody said that he waits (every wait goes through `streams.retry`, which says so). Before a silent worker
+is ended the broker is asked, by a client of the watchdog's own, whether there is anything to do: no answer means that
+the broker is away, which is waited out, and no lag means that the silence is peace. Partitions that wait for the
+registry, or whose restore says that it is stuck, do not count.
 
 It ends the process without stopping it: what hangs cannot be stopped, and every state that a worker can be killed in
 is one that it can be started from. The thread needs the interpreter lock; native code that never gives it back is
