@@ -303,9 +303,9 @@ class Intake:
     # --- rebalances -------------------------------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._refused = 0
         if not partitions:
             return
-        self._refused = 0
         numbers = [one.partition for one in partitions]
         # Offset 0 is a placeholder: paused at once, sought to the restored position before it is resumed.
         consumer.incremental_assign([TopicPartition(self._source, number, 0) for number in numbers])

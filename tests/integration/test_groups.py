@@ -18,10 +18,10 @@ from tests.integration.workers import (
     workers,
 )
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 SEED = int(os.environ.get("SEED", "1"))
-RECORDS_PER_S = 2_000
+RECORDS_PER_S = 500
 # Static members of the classic protocol are in test_exactly_once.
 KINDS = pytest.mark.parametrize(
     ("protocol", "static"),

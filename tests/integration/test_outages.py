@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import Message, Producer
 
 from loadtest.oracle.read import TopicReader
+from streams.breaker import State
 from streams.kafka.partitioner import partition_of
 from streams.local import ports
 from streams.local.stack import Stack
@@ -81,12 +82,16 @@ def test_while_the_registry_is_away_known_schemas_flow_and_unknown_ones_wait(sta
     expected += [send(device) for device in devices[1:] * 2]
     wait_until(lambda: clean_becomes(expected), "partitions that wait for nothing flow")
     wait_until(lambda: worker.said("the schema registry does not answer"), "the log says why")
+    breaker = 'streams_breaker_state{downstream="schema_registry"}'
+    wait_until(lambda: worker.metric(breaker) == State.OPEN, "the registry is left alone")
+    assert worker.said("circuit breaker")
     assert read(stack, GPS.dlq) == []
     assert worker.readiness()[0] == 503
 
     stack.start_registry()
     wait_until(lambda: clean_becomes(expected + waiting), "what waited flows")
     wait_until(lambda: worker.readiness()[0] == 200, "the worker is ready again")
+    wait_until(lambda: worker.metric(breaker) == State.CLOSED, "the breaker is closed")
     assert waiting == [message.value() for message in read(stack, GPS.clean) if message.value() in waiting]
     assert read(stack, GPS.dlq) == []
     assert worker.terminate() == 0
