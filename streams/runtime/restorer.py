@@ -10,7 +10,7 @@ import structlog
 from confluent_kafka import KafkaException
 
 from streams.engine.log import Changelog
-from streams.engine.restore import restore_partition
+from streams.engine.restore import RestoreFailed, restore_partition
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.errors import StreamsError
 from streams.monitor.metrics import WorkerMetrics
@@ -61,6 +61,8 @@ class Restorer:
             if not wanted() or not isinstance(error, (StreamsError, StoreUnavailable, KafkaException)):
                 return False
             self.stuck[partition] = f"{self._config.pipeline.source}-{partition} is not restored: {error}"
+            if isinstance(error, RestoreFailed):
+                log.error("state cannot be restored", partition=partition, error=str(error))
             return True
 
         try:

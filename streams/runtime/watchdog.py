@@ -137,7 +137,7 @@ class Watchdog:
             self._thread.start()
 
     def stop(self) -> None:
-        """Watch no more: a stop has bounds of its own."""
+        """Watch no more: whoever stops a worker waits as long as he likes."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -162,7 +162,12 @@ class Watchdog:
             one.vitals.sign()
 
     def _look_at(self, one: Watched) -> None:
-        finding = judge(one, self._stall_s)
+        try:
+            finding = judge(one, self._stall_s)
+        except Exception:
+            log.exception("the watchdog cannot judge")
+            one.vitals.sign()
+            return
         if finding.verdict is Verdict.STALLED:
             self._give_up(one, finding)
         elif finding.verdict is not Verdict.ALIVE:
