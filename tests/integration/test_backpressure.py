@@ -25,7 +25,7 @@ from tests.integration.workers import (
     workers,
 )
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 SEED = int(os.environ.get("SEED", "1"))
 MEMORY_MB_MAX = 768

@@ -23,7 +23,7 @@ from tests.integration.workers import (
     workers,
 )
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 SEED = int(os.environ.get("SEED", "1"))
 STALL_S = 15
