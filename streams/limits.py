@@ -22,7 +22,7 @@ HEARTBEAT_INTERVAL_MS: Final = 1_000
 """A rebalance is heard of this late, twice when partitions move: with librdkafka's 3 s a join took 6 s, now 2 s."""
 UNRELEASED_WAIT_MS_MAX: Final = 120_000
 """How long a worker waits for the broker to forget its killed predecessor (consumer protocol; the broker's session
-timeout is 45 s by default) before it takes it for a living double."""
+timeout is 45 s by default) before it takes it for a living double; how long a fence of its consumer is remembered."""
 
 # --- commit cycle ---------------------------------------------------------------------------------------------------
 CYCLE_RECORDS_MAX: Final = 200_000

@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
 _SEEK_TIMEOUT_S: Final = 5.0
+_FENCES_MAX: Final = 2
 _REFUSED: Final = Backoff(first_s=1.0, pause_s_max=5.0)
 _TIMESTAMP_MS: Final = operator.itemgetter(1)
 
@@ -63,6 +64,7 @@ class Intake:
         self._refused = 0
         """How often in a row the group has refused us because of our own former self."""
         self._refused_since_s = self._join_after_s = 0.0
+        self._fenced_at_s: list[float] = []
         self._config: dict[str, Any] = {
             **settings.kafka_client_config(),
             "client.id": member,
@@ -162,21 +164,28 @@ class Intake:
         self.consumer.close()
 
     def _be_refused(self, error: KafkaError) -> None:
-        """Our former self was killed and the group still counts on it: this consumer is void, a new one will ask."""
+        """The group has another member of our name: this consumer is void, a new one will ask again.
+
+        Mostly it is our former self: one that was killed and is still counted on (UNRELEASED_INSTANCE_ID), or our own
+        join of before a broker stood still, which it carries out behind a newer one (FENCED_INSTANCE_ID). A living
+        double takes our transactional id as well, and comes again and again.
+        """
         now = time.monotonic()
-        if not self._refused:
+        if cause_of(error) == KafkaError.FENCED_INSTANCE_ID:
+            recent = [at for at in self._fenced_at_s if (now - at) * 1000 < UNRELEASED_WAIT_MS_MAX]
+            self._fenced_at_s = [*recent, now]
+            if len(self._fenced_at_s) > _FENCES_MAX:
+                raise self._broken(error)
+        elif not self._refused:
             self._refused_since_s = now
         elif (now - self._refused_since_s) * 1000 > UNRELEASED_WAIT_MS_MAX:
-            raise FencedError(
-                f"another worker is in the group as this one ({error.str()}): "
-                "is it running on a copy of this data directory?"
-            )
+            raise self._broken(error)
         self._refused += 1
         pause_s = _REFUSED.jittered_s(self._refused)
         self._join_after_s = now + pause_s
         log.warning(
-            "waiting for the broker to forget this worker's killed predecessor (its session timeout)",
-            failures=self._refused, retry_in_s=round(pause_s, 1),
+            "the group knows another member of our name, such as this worker before it was killed; joining anew",
+            error=error.str(), failures=self._refused, retry_in_s=round(pause_s, 1),
         )  # fmt: skip
 
     def _joined_again(self) -> bool:
@@ -247,9 +256,9 @@ class Intake:
             self._end_offset[partition] = end
             if partition in self._started and end >= self._started[partition]:
                 self._at_end_since_ms.setdefault(partition, int(time.time() * 1000))
-        elif cause_of(error) == KafkaError.UNRELEASED_INSTANCE_ID:
+        elif cause_of(error) in {KafkaError.UNRELEASED_INSTANCE_ID, KafkaError.FENCED_INSTANCE_ID}:
             self._be_refused(error)
-        elif error.fatal() or cause_of(error) in {KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL}:  # noqa: SLF001
+        elif error.fatal() or cause_of(error) == KafkaError._FATAL:  # noqa: SLF001
             raise self._broken(error)
         elif error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:  # noqa: SLF001
             log.warning("the source topic is not there: create it with `streams topics apply`", topic=self._source)
@@ -257,7 +266,7 @@ class Intake:
             log.warning("consumer", error=error.str(), code=error.name())
 
     def _broken(self, error: KafkaError) -> StreamsError:
-        if cause_of(error) == KafkaError.FENCED_INSTANCE_ID:
+        if cause_of(error) in {KafkaError.UNRELEASED_INSTANCE_ID, KafkaError.FENCED_INSTANCE_ID}:
             return FencedError(
                 f"another worker has joined as this one ({error.str()}): "
                 "is it running on a copy of this data directory?"
