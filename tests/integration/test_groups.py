@@ -122,3 +122,21 @@ def test_several_workers_of_one_machine_share_the_work(stack: Stack, tmp_path: P
             assert worker.terminate() == 0, worker.printed()[-4000:]
         end_of_run(three[0])
         assert_exactly_once(stack, probe, three[0], seed=SEED)
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_of_two_workers_of_one_name_one_ends_as_fenced(stack: Stack, tmp_path: Path, protocol: str) -> None:
+    probe = fresh_world(stack)
+    environment = kind(protocol, "true")
+    with workers(stack, tmp_path, "a", "b") as (first, double):
+        with Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=RECORDS_PER_S):
+            first.start(environment).wait_ready()
+            wait_for_progress(probe)
+            double.data_dir.mkdir(parents=True)
+            (double.data_dir / "worker.id").write_text((first.data_dir / "worker.id").read_text())
+            double.start(environment)
+            assert 3 == first.wait_ended(120), first.printed()[-4000:]
+            assert first.said("streams: another ")
+            wait_for_progress(probe, timeout_s=120)
+        end_of_run(double)
+        assert_exactly_once(stack, probe, double, seed=SEED)
