@@ -1,6 +1,18 @@
 """`python -m streams` is the `streams` command."""
 
-from streams.cli import main
+import sys
+
+from streams.early import exit_on_sigterm
+
+
+def main() -> None:
+    """Run the command; a worker can be told to stop from its first moment on."""
+    if sys.argv[1:2] == ["worker"]:
+        exit_on_sigterm()
+    from streams.cli import main as run  # noqa: PLC0415 - takes longer than an impatient orchestrator waits
+
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -17,6 +17,9 @@ import structlog
 from faust.app.base import BootStrategy
 from mode import Service
 
+from streams.breaker import Guard
+from streams.early import TERMINATED
+from streams.engine.commit import Failpoint
 from streams.engine.effects import Effects
 from streams.engine.engine import MicroBatch
 from streams.errors import StreamsError
@@ -24,8 +27,10 @@ from streams.kafka.admin import partition_counts, wait_for_broker
 from streams.limits import CHANNEL_BATCHES_MAX
 from streams.monitor.metrics import WorkerMetrics
 from streams.operators.declaration import Pipeline
+from streams.runtime.failpoint import FAILPOINT_VARIABLE, no_failpoint, parse_failpoint
 from streams.runtime.owner import DataDirectory
 from streams.runtime.runner import PipelineRunner
+from streams.runtime.watchdog import Watchdog
 from streams.runtime.web import Web
 from streams.settings import Settings
 from streams.state.rocks import RocksMemory
@@ -37,8 +42,6 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 5 ms each time costs that much waiting for the thread that turns records into columns."""
 _GC_ALLOCATIONS: Final = 100_000
 _CACHE_SHARE: Final = 1 / 16
-FAILPOINT_VARIABLE: Final = "STREAMS_FAILPOINT"
-"""`step:n`: the process kills itself when it reaches this step of the commit cycle for the n-th time. For tests."""
 
 
 class _WithoutFaustsKafka(BootStrategy):  # type: ignore[misc]
@@ -59,9 +62,12 @@ class WorkerProcess:
         """Check what a worker needs before it starts.
 
         Raises:
+            UsageError: the failpoint is none.
             StreamsError: no broker, topics missing or not co-partitioned, data directory taken, port taken.
 
         """
+        self._failpoint_spec = os.environ.get(FAILPOINT_VARIABLE, "")
+        self._failpoint()  # a wrong one is refused before anything else is looked at
         self._settings = settings
         self._failure: BaseException | None = None
         self.metrics = WorkerMetrics()
@@ -84,6 +90,10 @@ class WorkerProcess:
         self._pipelines = pipelines
         self._web = Web(self.metrics.registry, self._unready, port=web_port)
         self.runners: list[PipelineRunner] = []
+        self._watchdog: Watchdog | None = None
+        self._registry_guard = Guard(
+            "schema_registry", on_state=self.metrics.breaker_state.labels("schema_registry").set
+        )
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT; everything committed or aborted, state saved, on return.
@@ -109,6 +119,8 @@ class WorkerProcess:
         try:
             worker.execute_from_commandline()
         except SystemExit as ended:
+            if ended.code == TERMINATED:  # by our early handler, before Faust had one
+                raise
             if ended.code and self._failure is None:
                 raise StreamsError(f"the Faust worker ended with status {ended.code}") from None
         finally:
@@ -128,7 +140,8 @@ class WorkerProcess:
             self._memory,
             self.metrics,
             partitions=self._counts[pipeline.source],
-            failpoint=_failpoint(os.environ.get(FAILPOINT_VARIABLE)),
+            registry_guard=self._registry_guard,
+            failpoint=self._failpoint(),
             on_failure=self._fail,
         )
         self.runners.append(runner)
@@ -147,13 +160,20 @@ class WorkerProcess:
 
     async def _start(self) -> None:
         await self._web.start()
+        self._watchdog = Watchdog(self._settings.streams_stall_s, self.runners, asyncio.get_running_loop())
+        self._watchdog.start()
 
     async def _stop(self) -> None:
+        if self._watchdog is not None:
+            await asyncio.to_thread(self._watchdog.stop)
         await self._web.stop()
 
     def _unready(self) -> str | None:
         reasons = [reason for runner in self.runners if (reason := runner.unready()) is not None]
         return "; ".join(reasons) or None
+
+    def _failpoint(self) -> Failpoint:
+        return parse_failpoint(self._failpoint_spec) if self._failpoint_spec else no_failpoint
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is not None:
@@ -223,28 +243,3 @@ def _check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
                 f"{topic} has {counts[topic]} partitions, {pipeline.source} has {counts[pipeline.source]}: "
                 "state lives beside its source, the numbers must be equal"
             )
-
-
-def _failpoint(spec: str | None) -> Callable[[str], None]:
-    """Failpoint of `STREAMS_FAILPOINT`; does nothing when it is not set.
-
-    Raises:
-        StreamsError: the variable is not `step:n`.
-
-    """
-    if not spec:
-        return lambda _: None
-    step, _, number = spec.partition(":")
-    if not number.isdigit():
-        raise StreamsError(f"{FAILPOINT_VARIABLE} must be step:n, got {spec!r}")
-    left = int(number)
-
-    def hit(name: str) -> None:
-        nonlocal left
-        if name == step:
-            left -= 1
-            if left <= 0:
-                log.warning("failpoint reached: killing this process", step=step)
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    return hit

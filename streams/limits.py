@@ -15,6 +15,15 @@ CHANNEL_BATCHES_MAX: Final = 2
 POLL_BLOCKED_MS_MAX: Final = 2_000
 """Intake blocked this long by a slow agent pauses its partitions and goes on polling, so that the group keeps it."""
 
+# --- group ----------------------------------------------------------------------------------------------------------
+SESSION_TIMEOUT_MS: Final = 10_000
+"""A dead worker's partitions are given to others after this (classic protocol; else the broker's setting)."""
+HEARTBEAT_INTERVAL_MS: Final = 1_000
+"""A rebalance is heard of this late, twice when partitions move: with librdkafka's 3 s a join took 6 s, now 2 s."""
+UNRELEASED_WAIT_MS_MAX: Final = 120_000
+"""How long a worker waits for the broker to forget its killed predecessor (consumer protocol; the broker's session
+timeout is 45 s by default) before it takes it for a living double; how long a fence of its consumer is remembered."""
+
 # --- commit cycle ---------------------------------------------------------------------------------------------------
 CYCLE_RECORDS_MAX: Final = 200_000
 """Records of one commit cycle: bounds what is in the producer's queue and what an abort repeats."""
@@ -48,6 +57,7 @@ SCHEMAS_MAX: Final = 10_000
 """Decoding plans kept per pipeline."""
 
 # Relations that must hold for the guarantees to hold.
+assert HEARTBEAT_INTERVAL_MS * 3 <= SESSION_TIMEOUT_MS  # noqa: S101
 assert REVOKE_TIMEOUT_MS < TRANSACTION_TIMEOUT_MS  # noqa: S101
 assert BATCH_RECORDS_MAX <= CYCLE_RECORDS_MAX  # noqa: S101
 assert CYCLE_RECORDS_MAX * 2 <= PRODUCER_QUEUE_MESSAGES_MAX  # noqa: S101

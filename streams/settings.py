@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     streams_record_bytes_max: int = Field(1_048_576, ge=64)
     streams_quarantine_rejects: int = Field(100, ge=0, le=10_000)
     streams_quarantine_cooldown_ms: int = Field(60_000, ge=1_000)
+    streams_group_protocol: Literal["classic", "consumer"] = "classic"
+    streams_group_static: bool = True
+    streams_stall_s: int = Field(300, ge=0)
     streams_log_format: Literal["console", "json"] = "console"
 
     @model_validator(mode="after")

@@ -1,7 +1,6 @@
 """Administration of a Kafka cluster: the client, waiting for the broker, and librdkafka's log lines in our log."""
 
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar, overload
@@ -10,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from streams.errors import StreamsError
+from streams.retry import Backoff, Retrier, quietly
 from streams.settings import Settings
 
 T = TypeVar("T")
@@ -22,6 +22,12 @@ WAIT_TIMEOUT_S: Final = 10.0
 librdkafka_log: Final = logging.getLogger("librdkafka")
 """Give it to every client as `logger`. With no logging configured, its lines go nowhere rather than to stderr."""
 librdkafka_log.addHandler(logging.NullHandler())
+
+
+class _NoAnswer(Exception):
+    def __init__(self, cause: KafkaError) -> None:
+        super().__init__(cause.str())
+        self.cause = cause
 
 
 def admin_client(settings: Settings, on_error: Callable[[KafkaError], None] | None = None) -> AdminClient:
@@ -49,17 +55,24 @@ def wait_for_broker(settings: Settings, *, timeout_s: float = WAIT_TIMEOUT_S) ->
     """
     errors: list[KafkaError] = []
     client = admin_client(settings, errors.append)
-    deadline = time.monotonic() + timeout_s
-    while True:
-        left = deadline - time.monotonic()
+
+    def ask() -> None:
         try:
-            client.list_topics(timeout=max(0.1, min(left, 2.0)))
-            return client
+            client.list_topics(timeout=min(timeout_s, 2.0))
         except KafkaException as error:
             client.poll(0)
-            cause = next((one for one in reversed(errors) if not _is_echo(one)), error.args[0])
-            if time.monotonic() >= deadline or _is_final(cause):
-                raise no_broker(settings, cause.str()) from None
+            raise _NoAnswer(next((one for one in reversed(errors) if not _is_echo(one)), error.args[0])) from None
+
+    try:
+        Retrier(say=quietly).call(
+            "waiting for a Kafka broker",
+            ask,
+            passing=lambda error: isinstance(error, _NoAnswer) and not _is_final(error.cause),
+            backoff=Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=timeout_s),
+        )
+    except _NoAnswer as error:
+        raise no_broker(settings, error.cause.str()) from None
+    return client
 
 
 def no_broker(settings: Settings, cause: str) -> StreamsError:

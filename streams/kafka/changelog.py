@@ -1,7 +1,7 @@
 """`engine.log.Changelog` over librdkafka: committed positions and changelogs, read_committed."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -14,6 +14,7 @@ from streams.errors import StreamsError
 from streams.kafka.admin import admin_client, described, librdkafka_log
 from streams.kafka.transactions import CYCLE_METADATA
 from streams.limits import RESTORE_WAIT_MS_MAX
+from streams.retry import Backoff, Retrier
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -21,15 +22,16 @@ log = structlog.get_logger(__name__)
 _REQUEST_TIMEOUT_S: Final = 30.0
 _READ_RECORDS_MAX: Final = 10_000
 _READ_WAIT_S: Final = 0.02
+_SETTLED: Final = Backoff(first_s=0.25, pause_s_max=5.0, give_up_s=RESTORE_WAIT_MS_MAX / 1000)
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
 
 
 class KafkaChangelog:
     """Reader of one pipeline's changelogs. It never joins the group whose positions it reads. One thread at a time."""
 
-    def __init__(self, settings: Settings, *, group: str, source: str, stopping: Callable[[], bool]) -> None:
+    def __init__(self, settings: Settings, *, group: str, source: str, retrier: Retrier) -> None:
         self._source = source
-        self._stopping = stopping
+        self._retrier = retrier
         self._settings = settings
         self._admin: AdminClient = admin_client(settings)
         config: dict[str, Any] = {
@@ -53,17 +55,18 @@ class KafkaChangelog:
 
         """
         wanted = [TopicPartition(self._source, partition) for partition in partitions]
-        deadline = time.monotonic() + RESTORE_WAIT_MS_MAX / 1000
-        while True:
-            try:
-                found = self._consumer.committed(wanted, _REQUEST_TIMEOUT_S)
-                _raise_for_errors(found)
-                return {position.partition: _committed(position) for position in found}
-            except KafkaException as error:
-                if self._stopping() or time.monotonic() > deadline or not _may_pass(error):
-                    raise StreamsError(f"reading the group's offsets of {self._source}: {described(error)}") from None
-                log.info("waiting for the group's offsets to be settled", topic=self._source, error=described(error))
-                time.sleep(0.5)
+
+        def ask() -> list[TopicPartition]:
+            found = self._consumer.committed(wanted, _REQUEST_TIMEOUT_S)
+            _raise_for_errors(found)
+            return found
+
+        what = f"waiting for the group's offsets of {self._source} to be settled"
+        try:
+            found = self._retrier.call(what, ask, passing=_may_pass, backoff=_SETTLED)
+        except KafkaException as error:
+            raise StreamsError(f"reading the group's offsets of {self._source}: {described(error)}") from None
+        return {position.partition: _committed(position) for position in found}
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """First offset, and the one behind the last record, open transactions included."""
@@ -118,7 +121,7 @@ class KafkaChangelog:
         waiting_since = time.monotonic()
         position = -1
         while position < end:
-            if self._stopping():
+            if self._retrier.stopped:
                 raise StreamsError("the worker stops while it restores state")
             rows: list[LogRow] = []
             for message in self._consumer.consume(_READ_RECORDS_MAX, _READ_WAIT_S):
@@ -156,8 +159,10 @@ def _committed(position: TopicPartition) -> Committed | None:
     return Committed(position.offset, int(number) if cycle.startswith(CYCLE_METADATA) and number.isdigit() else None)
 
 
-def _may_pass(error: KafkaException) -> bool:
+def _may_pass(error: BaseException) -> bool:
     """Whether waiting may help: the broker is not there, or a transaction is pending."""
+    if not isinstance(error, KafkaException):
+        return False
     inner: KafkaError = error.args[0]
     return bool(inner.retriable()) or inner.code() in {
         KafkaError._TIMED_OUT,  # noqa: SLF001 - public constants of librdkafka

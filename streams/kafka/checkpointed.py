@@ -14,13 +14,13 @@ import warnings
 from dataclasses import dataclass
 from typing import Any, Final
 
-import stamina
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from streams.errors import FencedError, StreamsError
 from streams.kafka.admin import described, librdkafka_log, no_broker
 from streams.kafka.partitioner import PARTITIONER
 from streams.limits import TRANSACTION_TIMEOUT_MS
+from streams.retry import Backoff, Retrier, quietly
 from streams.settings import Settings
 
 REQUEST_TIMEOUT_S: Final = 30.0
@@ -90,19 +90,14 @@ class CheckpointedProducer:
         """Take over the name, settle what is open under it, and return its last checkpoint (None: there is none)."""
         try:
             self._producer.init_transactions(REQUEST_TIMEOUT_S)
-            for attempt in stamina.retry_context(
-                on=_is_passing,
-                attempts=None,
-                timeout=REQUEST_TIMEOUT_S,
-                wait_initial=0.1,
-                wait_max=2.0,
-                wait_jitter=0.5,
-            ):
-                with attempt:
-                    return self._checkpoint()
+            return Retrier(say=quietly).call(
+                f"waiting for the checkpoint of {self._name}",
+                self._checkpoint,
+                passing=_is_passing,
+                backoff=Backoff(first_s=0.1, pause_s_max=2.0, give_up_s=REQUEST_TIMEOUT_S),
+            )
         except KafkaException as error:
             raise self._failed("starting", error) from None
-        raise AssertionError  # a retry context ends by return or by an exception
 
     def _checkpoint(self) -> Checkpoint | None:
         (found,) = self._group.committed([self._checkpoint_at()], timeout=REQUEST_TIMEOUT_S)
@@ -184,6 +179,6 @@ class CheckpointedProducer:
         )
 
 
-def _is_passing(error: Exception) -> bool:
+def _is_passing(error: BaseException) -> bool:
     inner = error.args[0] if isinstance(error, KafkaException) else None
     return isinstance(inner, KafkaError) and (inner.retriable() or inner.code() in _PASSING_CODES)

@@ -17,16 +17,18 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from streams.errors import FencedError, StreamsError
 from streams.kafka.admin import described, librdkafka_log
-from streams.limits import BATCH_RECORDS_MAX, BATCH_WAIT_MS
+from streams.kafka.membership import cause_of, group_config
+from streams.limits import BATCH_RECORDS_MAX, BATCH_WAIT_MS, UNRELEASED_WAIT_MS_MAX
 from streams.operators.columns import Records
+from streams.retry import Backoff
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-SESSION_TIMEOUT_MS: Final = 10_000
-"""A dead worker's partitions are given to others after this."""
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
 _SEEK_TIMEOUT_S: Final = 5.0
+_FENCES_MAX: Final = 2
+_REFUSED: Final = Backoff(first_s=1.0, pause_s_max=5.0)
 _TIMESTAMP_MS: Final = operator.itemgetter(1)
 
 
@@ -57,14 +59,16 @@ class Intake:
         self._generation = 0
         """As told by the last `stop`: what was polled under an earlier one is void."""
         self._at_end_since_ms: dict[int, int] = {}
-        config: dict[str, Any] = {
+        self._end_offset: dict[int, int] = {}
+        """Where the broker has last told the end of a partition."""
+        self._refused = 0
+        """How often in a row the group has refused us because of our own former self."""
+        self._refused_since_s = self._join_after_s = 0.0
+        self._fenced_at_s: list[float] = []
+        self._config: dict[str, Any] = {
             **settings.kafka_client_config(),
             "client.id": member,
-            "group.id": group,
-            # A worker that comes back soon gets its partitions, and so its local state, back without a rebalance.
-            "group.instance.id": member,
-            "session.timeout.ms": SESSION_TIMEOUT_MS,
-            "partition.assignment.strategy": "cooperative-sticky",
+            **group_config(settings, group=group, member=member),
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
@@ -78,7 +82,7 @@ class Intake:
             "fetch.message.max.bytes": 2 * 1_048_576,
             "topic.metadata.refresh.interval.ms": 30_000,
         }
-        self.consumer = Consumer(config, logger=librdkafka_log)
+        self.consumer = Consumer(self._config, logger=librdkafka_log)
         self.membership: object | None = None
         """Our place in the group as of the last poll: who commits for the group has to show it.
 
@@ -91,6 +95,14 @@ class Intake:
         self.consumer.subscribe(
             [self._source], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
+
+    def positions(self) -> dict[int, int]:
+        """By partition that is consumed: the offset up to which nothing is left to take, as far as we were told."""
+        return {p: max(taken, self._end_offset.get(p, 0)) for p, taken in dict(self._started).items()}
+
+    def taken(self) -> dict[int, int]:
+        """By partition that is consumed: the offset behind the last record that was handed over."""
+        return dict(self._started)
 
     # --- from any thread --------------------------------------------------------------------------------------------
 
@@ -123,6 +135,8 @@ class Intake:
             StreamsError: the consumer is of no more use.
 
         """
+        if self._refused and not self._joined_again():
+            return None, {}, self._generation
         self._obey()
         try:
             messages = self.consumer.consume(BATCH_RECORDS_MAX, BATCH_WAIT_MS / 1000)
@@ -146,8 +160,46 @@ class Intake:
             self._pending.popleft()
 
     def close(self) -> None:
-        """Leave the assignment (the group keeps our place for `SESSION_TIMEOUT_MS`); calls `revoked`."""
+        """Leave the assignment (a static member's place is kept for the length of its session); calls `revoked`."""
         self.consumer.close()
+
+    def _be_refused(self, error: KafkaError) -> None:
+        """The group has another member of our name: this consumer is void, a new one will ask again.
+
+        Mostly it is our former self: one that was killed and is still counted on (UNRELEASED_INSTANCE_ID), or our own
+        join of before a broker stood still, which it carries out behind a newer one (FENCED_INSTANCE_ID). A living
+        double takes our transactional id as well, and comes again and again.
+        """
+        now = time.monotonic()
+        if cause_of(error) == KafkaError.FENCED_INSTANCE_ID:
+            recent = [at for at in self._fenced_at_s if (now - at) * 1000 < UNRELEASED_WAIT_MS_MAX]
+            self._fenced_at_s = [*recent, now]
+            if len(self._fenced_at_s) > _FENCES_MAX:
+                raise self._broken(error)
+        elif not self._refused:
+            self._refused_since_s = now
+        elif (now - self._refused_since_s) * 1000 > UNRELEASED_WAIT_MS_MAX:
+            raise self._broken(error)
+        self._refused += 1
+        pause_s = _REFUSED.jittered_s(self._refused)
+        self._join_after_s = now + pause_s
+        log.warning(
+            "the group knows another member of our name, such as this worker before it was killed; joining anew",
+            error=error.str(), failures=self._refused, retry_in_s=round(pause_s, 1),
+        )  # fmt: skip
+
+    def _joined_again(self) -> bool:
+        """Join with a new consumer once the pause is over."""
+        if self._join_after_s:
+            left_s = self._join_after_s - time.monotonic()
+            if left_s > 0:
+                time.sleep(min(left_s, BATCH_WAIT_MS / 1000))
+                return False
+            self._join_after_s = 0.0
+            self.consumer.close()
+            self.consumer = Consumer(self._config, logger=librdkafka_log)
+            self.subscribe()
+        return True
 
     def _note_membership(self) -> None:
         try:
@@ -201,9 +253,12 @@ class Intake:
     def _note(self, message: Message, error: KafkaError) -> None:
         if error.code() == _EOF:
             partition, end = int(message.partition() or 0), int(message.offset() or 0)
+            self._end_offset[partition] = end
             if partition in self._started and end >= self._started[partition]:
                 self._at_end_since_ms.setdefault(partition, int(time.time() * 1000))
-        elif error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID:
+        elif cause_of(error) in {KafkaError.UNRELEASED_INSTANCE_ID, KafkaError.FENCED_INSTANCE_ID}:
+            self._be_refused(error)
+        elif error.fatal() or cause_of(error) == KafkaError._FATAL:  # noqa: SLF001
             raise self._broken(error)
         elif error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:  # noqa: SLF001
             log.warning("the source topic is not there: create it with `streams topics apply`", topic=self._source)
@@ -211,7 +266,7 @@ class Intake:
             log.warning("consumer", error=error.str(), code=error.name())
 
     def _broken(self, error: KafkaError) -> StreamsError:
-        if error.code() == KafkaError.FENCED_INSTANCE_ID:
+        if cause_of(error) in {KafkaError.UNRELEASED_INSTANCE_ID, KafkaError.FENCED_INSTANCE_ID}:
             return FencedError(
                 f"another worker has joined as this one ({error.str()}): "
                 "is it running on a copy of this data directory?"
@@ -235,6 +290,7 @@ class Intake:
         self.consumer.seek(TopicPartition(self._source, partition, offset))
         self._started[partition] = offset
         self._at_end_since_ms.pop(partition, None)
+        self._end_offset.pop(partition, None)
         self.consumer.resume([here])
 
     def _stop(self, partitions: list[int], generation: int) -> None:
@@ -242,6 +298,7 @@ class Intake:
         for partition in partitions:
             self._started.pop(partition, None)
             self._at_end_since_ms.pop(partition, None)
+            self._end_offset.pop(partition, None)
         assigned = {one.partition for one in self.consumer.assignment()}
         self.consumer.pause([TopicPartition(self._source, p) for p in partitions if p in assigned])
 
@@ -255,6 +312,7 @@ class Intake:
     # --- rebalances -------------------------------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._refused = 0
         if not partitions:
             return
         numbers = [one.partition for one in partitions]
@@ -285,4 +343,5 @@ class Intake:
         for partition in partitions:
             self._started.pop(partition, None)
             self._at_end_since_ms.pop(partition, None)
+            self._end_offset.pop(partition, None)
         self._paused -= frozenset(partitions)

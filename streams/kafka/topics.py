@@ -5,7 +5,6 @@ number in each of them; where they do not, that is drift. So is a configuration 
 declaration, and a number of partitions that differs from the one asked for.
 """
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 from streams.errors import StreamsError
 from streams.kafka.admin import REQUEST_TIMEOUT_S, partition_counts, settled
 from streams.operators.declaration import PARTITIONS_DEFAULT, Pipeline, Topic
+from streams.retry import Backoff, Retrier, quietly
 
 REPLICATION_OF_BROKER: Final = -1
 """The broker's `default.replication.factor`."""
@@ -146,8 +146,18 @@ def _create(client: AdminClient, topics: Sequence[Topic], partitions: int) -> No
 
 def _await_created(client: AdminClient, names: set[str]) -> None:
     """Creation is acknowledged by the controller; brokers learn of it a moment later."""
-    deadline = time.monotonic() + CREATED_WAIT_S
-    while missing := names - partition_counts(client).keys():
-        if time.monotonic() > deadline:
-            raise StreamsError(f"topic {min(missing)} was created, but the broker does not list it: try again")
-        time.sleep(0.05)
+
+    def ask() -> None:
+        if missing := names - partition_counts(client).keys():
+            raise _NotListed(f"topic {min(missing)} was created, but the broker does not list it: try again")
+
+    Retrier(say=quietly).call(
+        "waiting for new topics to be listed",
+        ask,
+        passing=_NotListed,
+        backoff=Backoff(first_s=0.05, pause_s_max=0.5, give_up_s=CREATED_WAIT_S),
+    )
+
+
+class _NotListed(StreamsError):
+    pass

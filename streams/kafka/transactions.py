@@ -19,6 +19,7 @@ from streams.kafka.admin import described, librdkafka_log
 from streams.limits import PRODUCER_QUEUE_KBYTES_MAX, PRODUCER_QUEUE_MESSAGES_MAX, TRANSACTION_TIMEOUT_MS
 from streams.operators.columns import Headers
 from streams.operators.declaration import OUTPUT_BYTES_MAX
+from streams.retry import Backoff, Retrier
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -30,6 +31,21 @@ _SETTLE_TIMEOUT_S: Final = 60.0
 _LIST_TIMEOUT_S: Final = 2.0
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001
 
+_REOPEN: Final = Backoff(first_s=1.0, pause_s_max=15.0)
+_STEP: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_CALL_TIMEOUT_S)
+_ASK_AGAIN: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_SETTLE_TIMEOUT_S)
+
+
+def _not_fenced(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() not in _FENCED
+
+
+def _commit_may_be_asked_again(error: BaseException) -> bool:
+    if not isinstance(error, KafkaException):
+        return False
+    inner: KafkaError = error.args[0]
+    return inner.retriable() and not inner.txn_requires_abort() and not inner.fatal()
+
 
 class KafkaTransactions:
     """A transactional producer that commits a consumer group's positions with what it produces."""
@@ -40,9 +56,9 @@ class KafkaTransactions:
         *,
         transactional_id: str,
         source: str,
-        stopping: Callable[[], bool],
+        retrier: Retrier,
     ) -> None:
-        """Configure; `reopen` connects. `stopping` ends waits early."""
+        """Configure; `reopen` connects. Whoever stops `retrier` ends every wait early."""
         self._config: dict[str, Any] = {
             **settings.kafka_client_config(),
             "client.id": transactional_id,
@@ -55,12 +71,12 @@ class KafkaTransactions:
             "batch.size": 1_000_000,
             "batch.num.messages": 20_000,
             "queue.buffering.max.messages": PRODUCER_QUEUE_MESSAGES_MAX,
-            "queue.buffering.max.kbytes": PRODUCER_QUEUE_KBYTES_MAX,
+            "queue.buffering.max.kbytes": min(PRODUCER_QUEUE_KBYTES_MAX, settings.streams_memory_mb_max * 1024 // 4),
             "message.max.bytes": OUTPUT_BYTES_MAX,
             "topic.metadata.refresh.interval.ms": 30_000,
         }
         self._source = source
-        self._stopping = stopping
+        self._retrier = retrier
         self.membership: object | None = None
         """The place in the group in whose name the next positions are committed (`Intake.membership`)."""
         self._producer: Producer | None = None
@@ -78,22 +94,20 @@ class KafkaTransactions:
 
         """
         self._producer = None
-        delay_s = 1.0
-        while True:
-            producer = Producer(self._config, logger=librdkafka_log)
-            try:
-                producer.init_transactions(_SETTLE_TIMEOUT_S)
-            except KafkaException as error:
-                if error.args[0].code() in _FENCED:
-                    raise self._fenced(error) from None
-                if self._stopping():
-                    raise CycleAborted("stopping", "the worker stops") from None
-                log.warning("the broker does not give a producer yet; trying again", error=described(error))
-                time.sleep(delay_s)
-                delay_s = min(delay_s * 2, 15.0)
-                continue
-            self._producer, self._failed = producer, None
-            return
+        try:
+            producer = self._retrier.call(
+                "the broker does not give a producer yet", self._new_producer, passing=_not_fenced, backoff=_REOPEN
+            )
+        except KafkaException as error:
+            if error.args[0].code() in _FENCED:
+                raise self._fenced(error) from None
+            raise CycleAborted("stopping", "the worker stops") from None
+        self._producer, self._failed = producer, None
+
+    def _new_producer(self) -> Producer:
+        producer = Producer(self._config, logger=librdkafka_log)
+        producer.init_transactions(_SETTLE_TIMEOUT_S)
+        return producer
 
     def begin(self) -> None:
         """Open a transaction."""
@@ -194,22 +208,20 @@ class KafkaTransactions:
     def commit(self) -> None:
         """Step 4. On return every delivery report was served."""
         producer = self._require()
-        deadline = time.monotonic() + _SETTLE_TIMEOUT_S
-        while True:
-            try:
-                producer.commit_transaction(_CALL_TIMEOUT_S)
-                return
-            except KafkaException as raised:
-                error: KafkaError = raised.args[0]
-                if error.txn_requires_abort():
-                    raise self._aborted(raised) from None
-                if error.fatal():
-                    if error.code() in _FENCED and not self._outlived():
-                        raise self._fenced(raised) from None
-                    raise OutcomeUnknown(described(raised)) from None
-                if not error.retriable() or time.monotonic() > deadline:
-                    raise OutcomeUnknown(described(raised)) from None
-                log.warning("commit is not answered yet; asking again", error=described(raised))
+        try:
+            self._retrier.call(
+                "commit is not answered yet",
+                lambda: producer.commit_transaction(_CALL_TIMEOUT_S),
+                passing=_commit_may_be_asked_again,
+                backoff=_ASK_AGAIN,
+            )
+        except KafkaException as raised:
+            error: KafkaError = raised.args[0]
+            if error.txn_requires_abort():
+                raise self._aborted(raised) from None
+            if error.fatal() and error.code() in _FENCED and not self._outlived():
+                raise self._fenced(raised) from None
+            raise OutcomeUnknown(described(raised)) from None
 
     def abort(self) -> None:
         """Abort the open transaction; a producer that cannot is made anew, which comes to the same."""
@@ -234,16 +246,15 @@ class KafkaTransactions:
 
     def _do(self, call: Callable[[Producer], object]) -> None:
         """Make a call until it is answered; it must be one that may be repeated."""
-        deadline = time.monotonic() + _CALL_TIMEOUT_S
-        while True:
-            try:
-                call(self._require())
-                return
-            except KafkaException as error:
-                if error.args[0].retriable() and time.monotonic() < deadline and not self._stopping():
-                    time.sleep(0.1)
-                    continue
-                raise self._aborted(error) from None
+        try:
+            self._retrier.call(
+                "the broker does not take a step of the transaction yet",
+                lambda: call(self._require()),
+                passing=lambda error: isinstance(error, KafkaException) and error.args[0].retriable(),
+                backoff=_STEP,
+            )
+        except KafkaException as error:
+            raise self._aborted(error) from None
 
     def _require(self) -> Producer:
         if self._producer is None:

@@ -17,11 +17,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import stamina
 from pydantic import BaseModel, ConfigDict, Field
 
 from streams.errors import StreamsError
 from streams.local.progress import Progress
+from streams.retry import Backoff, Retrier, quietly
 
 DOWNLOAD_ATTEMPTS_MAX = 3
 DOWNLOAD_TIMEOUT_S = 30
@@ -163,7 +163,6 @@ def _fetch(artifact: Artifact, path: Path, callback: DownloadCallback) -> None:
         ) from None
 
 
-@stamina.retry(on=(OSError, RuntimeError), attempts=DOWNLOAD_ATTEMPTS_MAX, wait_initial=0.5)
 def download(artifact: Artifact, staging: Path, callback: DownloadCallback | None = None) -> Path:
     """Download one file, unverified, from the repositories that jgo is configured for (Maven's usual one by default).
 
@@ -173,6 +172,15 @@ def download(artifact: Artifact, staging: Path, callback: DownloadCallback | Non
         StreamsError: the resolver is not installed.
 
     """
+    return Retrier(say=quietly).call(
+        f"downloading {artifact.name}",
+        lambda: _download_once(artifact, staging, callback),
+        passing=(OSError, RuntimeError),
+        backoff=Backoff(first_s=0.5, pause_s_max=5.0, attempts_max=DOWNLOAD_ATTEMPTS_MAX),
+    )
+
+
+def _download_once(artifact: Artifact, staging: Path, callback: DownloadCallback | None) -> Path:
     context = maven_context(staging, callback)
     component = context.project(artifact.group, artifact.artifact).at_version(artifact.version)
     file = component.artifact(classifier=artifact.classifier, packaging=artifact.packaging)

@@ -52,6 +52,11 @@ offsets.topic.num.partitions=8
 transaction.state.log.num.partitions=8
 share.coordinator.state.topic.num.partitions=2
 group.initial.rebalance.delay.ms=0
+# With the consumer group protocol sessions are the broker's matter (defaults: 45 s and 5 s).
+group.consumer.min.session.timeout.ms=6000
+group.consumer.session.timeout.ms=10000
+group.consumer.min.heartbeat.interval.ms=1000
+group.consumer.heartbeat.interval.ms=1000
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 log.cleaner.dedupe.buffer.size=33554432
 # After a crash the controller lets the broker back in only when the session of its former life is over (default: 9 s).

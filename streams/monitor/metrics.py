@@ -82,6 +82,12 @@ class WorkerMetrics:
             registry=registry,
         )
         self.fenced = Counter("streams_fenced", "Times another process took over.", registry=registry)
+        self.breaker_state = Gauge(
+            "streams_breaker_state",
+            "Circuit breaker: 0 closed, 1 half-open (one call probes), 2 open (left alone).",
+            ("downstream",),
+            registry=registry,
+        )
         self.paused_partitions = Gauge(
             "streams_paused_partitions", "Partitions not consumed, by why.", ("reason",), registry=registry
         )

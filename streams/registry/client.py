@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
-import stamina
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
 # Whichever of httpx2 and httpx confluent-kafka runs on: its exceptions are what a failed request raises.
@@ -21,6 +20,7 @@ from confluent_kafka.schema_registry.common._httpx_compat import httpx
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from streams.errors import StreamsError
+from streams.retry import Backoff, Retrier, quietly
 from streams.settings import Settings
 
 T = TypeVar("T")
@@ -206,11 +206,12 @@ def wait_for_registry(registry: Registry, *, timeout_s: float) -> None:
         RegistryUnavailable: it has not answered by then.
 
     """
-    for attempt in stamina.retry_context(
-        on=RegistryUnavailable, attempts=None, timeout=timeout_s, wait_initial=0.1, wait_max=2.0, wait_jitter=0.5
-    ):
-        with attempt:
-            registry.ping()
+    Retrier(say=quietly).call(
+        "waiting for the schema registry",
+        registry.ping,
+        passing=RegistryUnavailable,
+        backoff=Backoff(first_s=0.1, pause_s_max=2.0, give_up_s=timeout_s),
+    )
 
 
 def without_credentials(url: str) -> str:

@@ -1,7 +1,7 @@
 """Stores of owned partitions, and the restore of their tasks: waits out what passes, says aloud what does not."""
 
 import asyncio
-import random
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -14,6 +14,7 @@ from streams.engine.restore import RestoreFailed, restore_partition
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.errors import StreamsError
 from streams.monitor.metrics import WorkerMetrics
+from streams.retry import Backoff, Retrier
 from streams.runtime.owner import DataDirectory
 from streams.settings import Settings
 from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine, quarantine
@@ -21,7 +22,7 @@ from streams.state.store import Store, StoreCorrupted, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
-_BACKOFF_S_MAX: Final = 30.0
+_BACKOFF: Final = Backoff(first_s=0.5, pause_s_max=30.0)
 _BYTES_PER_ID: Final = 120
 _IDS_SHARE: Final = 0.2
 """Of the memory setting, for ids while they are restored."""
@@ -37,8 +38,13 @@ class Restorer:
         memory: RocksMemory,
         settings: Settings,
         metrics: WorkerMetrics,
+        *,
+        retrier: Retrier,
+        on_progress: Callable[[], object],
     ) -> None:
         self._config = config
+        self._retrier = retrier
+        self._on_progress = on_progress
         self._directory = directory
         self._memory = memory
         self._metrics = metrics
@@ -50,26 +56,35 @@ class Restorer:
 
     async def restore(self, partition: int, changelog: Changelog, wanted: Callable[[], bool]) -> PartitionTask | None:
         """Task that stands at the committed offset; None when it is no longer wanted. Tries until it can be had."""
-        delay_s = 0.5
+
+        def passing(error: BaseException) -> bool:
+            if not wanted() or not isinstance(error, (StreamsError, StoreUnavailable, KafkaException)):
+                return False
+            self.stuck[partition] = f"{self._config.pipeline.source}-{partition} is not restored: {error}"
+            if isinstance(error, RestoreFailed):
+                log.error("state cannot be restored", partition=partition, error=str(error))
+            return True
+
+        try:
+            return await self._retrier.call_async(
+                f"partition not restored: {self._config.pipeline.source}-{partition}",
+                lambda: self._attempt(partition, changelog, wanted),
+                passing=passing,
+                backoff=_BACKOFF,
+            )
+        except (StreamsError, StoreUnavailable, KafkaException) as error:
+            log.debug("restore is no longer wanted", partition=partition, error=str(error))
+            return None
+        finally:
+            self.stuck.pop(partition, None)
+
+    async def _attempt(self, partition: int, changelog: Changelog, wanted: Callable[[], bool]) -> PartitionTask | None:
+        loop = asyncio.get_running_loop()
         while wanted():
             try:
-                loop = asyncio.get_running_loop()
-                task = await loop.run_in_executor(self._thread, self._restore, partition, changelog, wanted)
+                return await loop.run_in_executor(self._thread, self._restore, partition, changelog, wanted)
             except StoreCorrupted as error:
                 await asyncio.to_thread(self._quarantine, partition, error)
-                continue
-            except (StreamsError, StoreUnavailable, KafkaException) as error:
-                if not wanted():
-                    break
-                self.stuck[partition] = f"{self._config.pipeline.source}-{partition} is not restored: {error}"
-                say = log.error if isinstance(error, RestoreFailed) else log.warning
-                say("partition not restored", partition=partition, error=str(error), retry_in_s=round(delay_s, 1))
-                await asyncio.sleep(delay_s * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
-                delay_s = min(delay_s * 2, _BACKOFF_S_MAX)
-                continue
-            self.stuck.pop(partition, None)
-            return task
-        self.stuck.pop(partition, None)
         return None
 
     async def release(self, partition: int, task: PartitionTask | None) -> None:
@@ -89,6 +104,10 @@ class Restorer:
                 store.close()
         except StoreUnavailable as error:
             log.warning("state not saved; the journal has it", partition=partition, error=str(error))
+            # Else it would keep its lock, and the partition could not be opened here again. A close that failed in its
+            # flush has closed it already, and that is all that a second one can complain about.
+            with contextlib.suppress(Exception):
+                store.abandon()
 
     def flush(self, metrics: WorkerMetrics) -> None:
         """Checkpoint: bound what a crash would have to replay."""
@@ -105,6 +124,7 @@ class Restorer:
     def _restore(self, partition: int, changelog: Changelog, wanted: Callable[[], bool]) -> PartitionTask:
         def on_rows(count: int) -> None:
             self._metrics.restore_records.inc(count)
+            self._on_progress()
             if not wanted():
                 raise StreamsError("no longer ours")
 

@@ -7,8 +7,9 @@ be committed.
 """
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import structlog
 
+from streams.breaker import Guard
 from streams.engine.commit import Committer, Failpoint
 from streams.engine.effects import CycleEnd, Effects
 from streams.engine.encode import TableEncoder, WindowEncoder
@@ -26,6 +28,7 @@ from streams.engine.task import PartitionTask, TaskConfig
 from streams.errors import FencedError, StreamsError
 from streams.kafka.changelog import KafkaChangelog
 from streams.kafka.intake import Intake
+from streams.kafka.lag import LagProbe
 from streams.kafka.partitioner import partition_of
 from streams.kafka.transactions import KafkaTransactions
 from streams.limits import CHECKPOINT_INTERVAL_MS, CYCLE_RECORDS_MAX, POLL_BLOCKED_MS_MAX, REVOKE_TIMEOUT_MS
@@ -35,9 +38,11 @@ from streams.operators.declaration import Pipeline
 from streams.operators.decode import Decoder
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
+from streams.retry import Backoff, Retrier
 from streams.runtime.owner import DataDirectory
 from streams.runtime.restorer import Restorer
 from streams.runtime.schemas import SchemaLookup, table_schema_id
+from streams.runtime.watchdog import Vitals
 from streams.settings import Settings
 from streams.state.rocks import RocksMemory
 from streams.state.store import StoreUnavailable
@@ -49,7 +54,7 @@ T = TypeVar("T")
 _MAINTENANCE_INTERVAL_S: Final = 2.0
 _TRUNCATE_INTERVAL_S: Final = 60.0
 _DEVICES_LOGGED: Final = 10
-_BACKOFF_S_MAX: Final = 15.0
+_ABORTED: Final = Backoff(first_s=0.1, pause_s_max=15.0)
 _STATE_SHARE: Final = 0.3
 """Of the memory setting, for ids, held events and keys; the rest is batches, client queues, caches and the runtime."""
 
@@ -79,6 +84,7 @@ class PipelineRunner:
         metrics: WorkerMetrics,
         *,
         partitions: int,
+        registry_guard: Guard,
         failpoint: Failpoint,
         on_failure: Callable[[BaseException], None],
     ) -> None:
@@ -87,10 +93,15 @@ class PipelineRunner:
         self._metrics = metrics
         self._memory = memory
         self._on_failure = on_failure
-        self._stopping = False
+        self._stop = threading.Event()
+        self.vitals = Vitals()
+        """Signs of life, for the watchdog: progress, and waits that are said aloud."""
+        self._retrier = Retrier(self._stop, on_pause=lambda pause: self.vitals.sign(pause.pause_s))
         self._generation = 0
         self._member = f"streams-{pipeline.name}-{directory.worker_id}"
         self._turn = asyncio.Lock()
+        self._handover = asyncio.Lock()
+        """Partitions come and go in the order in which the group said so, also when releasing one takes long."""
         self._cycle = _Cycle()
         self._quarantined: frozenset[bytes] = frozenset()
         self._in_flight: asyncio.Future[None] | None = None
@@ -125,7 +136,13 @@ class PipelineRunner:
         self._failpoint = failpoint
         self._catalog = Catalog.load()
         self._registry = Registry(settings)
-        self._lookup = SchemaLookup(self._registry, self._catalog.latest(pipeline.subject).text)
+        self._registry_guard = registry_guard
+        self._lookup = SchemaLookup(
+            self._registry,
+            self._catalog.latest(pipeline.subject).text,
+            guard=registry_guard,
+            retrier=self._retrier,
+        )
         self._intake = Intake(
             settings, source=pipeline.source, group=pipeline.group, member=self._member, ownership=self
         )
@@ -133,12 +150,19 @@ class PipelineRunner:
             settings,
             transactional_id=self._member,
             source=pipeline.source,
-            stopping=lambda: self._stopping,
+            retrier=self._retrier,
         )
-        self._changelog = KafkaChangelog(
-            settings, group=pipeline.group, source=pipeline.source, stopping=lambda: self._stopping
+        self._changelog = KafkaChangelog(settings, group=pipeline.group, source=pipeline.source, retrier=self._retrier)
+        self._lag_probe = LagProbe(settings, group=pipeline.group, source=pipeline.source)
+        self._restorer = Restorer(
+            config,
+            directory,
+            memory,
+            settings,
+            metrics,
+            retrier=self._retrier,
+            on_progress=self.vitals.sign,
         )
-        self._restorer = Restorer(config, directory, memory, settings, metrics)
         self._committer: Committer | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -160,7 +184,7 @@ class PipelineRunner:
 
     def stopping(self) -> None:
         """Make `intake_loop` end and every wait short."""
-        self._stopping = True
+        self._stop.set()
 
     async def stop(self) -> None:
         """Finish or abort the cycle, move state to the stores, leave. `intake_loop` must have ended."""
@@ -168,7 +192,8 @@ class PipelineRunner:
             task.cancel()
         if self._looking_up is not None:
             self._looking_up.cancel()
-        await self._release(sorted(self._owned), self._intake.membership)
+        async with self._handover:
+            await self._release(sorted(self._owned), self._intake.membership)
         await self._settled()
         await self._loop.run_in_executor(self._intake_thread, self._intake.close)
         await self._in_commit_thread(self._transactions.close)
@@ -190,17 +215,49 @@ class PipelineRunner:
             return f"no partition of {self.pipeline.source} is assigned"
         return None
 
+    # --- for the watchdog -------------------------------------------------------------------------------------------
+
+    def at_work(self) -> Mapping[int, tuple[int, int]]:
+        """By partition that should be processed now: offset up to which all is taken, and the last one taken + 1."""
+        if self._stop.is_set():
+            return {}
+        excused = self._restorer.stuck.keys() | self.engine.waiting_partitions
+        known, taken = self._intake.positions(), self._intake.taken()
+        return {p: (known.get(p, 0), taken.get(p, 0)) for p in sorted(self._owned - excused)}
+
+    def lags(self, at_work: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+        """Records that are there and not committed, by partition, without those that have none.
+
+        Raises:
+            StreamsError: the broker does not answer.
+
+        """
+        return self._lag_probe.lags(at_work)
+
+    def waits_for(self) -> str:
+        """What it is busy with, as far as it knows."""
+        doing = [
+            f"the {name} thread" for name, busy in (
+                ("commit", self._in_flight is not None and not self._in_flight.done()),
+                ("agent's or the sink's", self._turn.locked()),
+            ) if busy
+        ]  # fmt: skip
+        missing = self._owned - self.engine.tasks.keys()
+        if missing:
+            doing.append(f"the restore of partitions {sorted(missing)}")
+        return f"{self.pipeline.name}: {' and '.join(doing) or 'records from the broker'}"
+
     # --- intake -----------------------------------------------------------------------------------------------------
 
     async def intake_loop(self, send: Callable[[MicroBatch], "asyncio.Future[object]"]) -> None:
         """Poll and hand micro-batches over until stopped; polls on (paused) while the agent is behind."""
-        while not self._stopping:
+        while not self._stop.is_set():
             records, at_end, generation = await self._loop.run_in_executor(self._intake_thread, self._intake.poll)
             batch = MicroBatch(records, int(time.time() * 1000), at_end, generation)
             handed_over = asyncio.ensure_future(send(batch))
             while True:
                 done, _ = await asyncio.wait({handed_over}, timeout=POLL_BLOCKED_MS_MAX / 1000)
-                if done or self._stopping:
+                if done or self._stop.is_set():
                     break
                 await self._poll_paused()
             if not handed_over.done():
@@ -231,6 +288,8 @@ class PipelineRunner:
                 # behind a slow commit ends with it. A worker that is behind prefers larger cycles, they cost less.
                 self._cycle.opened_at = time.monotonic()
             effects = await self._in_engine_thread(self.engine.process, batch)
+            if batch.records is not None:
+                self.vitals.sign()
             self._after_processing()
             return effects
         except BaseException as error:
@@ -289,6 +348,7 @@ class PipelineRunner:
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
         self._count(end, cycle)
         self._aborts_in_a_row = 0
+        self.vitals.sign()
 
     def _write_through(self, commit: Callable[[], None]) -> None:
         """Run a commit; a disk that refuses afterwards aborts nothing, it makes the state be reloaded when it can."""
@@ -321,15 +381,18 @@ class PipelineRunner:
         self._attempts.clear()
         self._cycle = _Cycle()
         self._metrics.aborts.labels(error.reason).inc()
-        delay_s = min(0.1 * 2**self._aborts_in_a_row, _BACKOFF_S_MAX)
         self._aborts_in_a_row += 1
-        log.warning("cycle aborted: its records run again", reason=error.reason, error=str(error), after_s=delay_s)
+        delay_s = _ABORTED.jittered_s(self._aborts_in_a_row)
+        self.vitals.sign(delay_s)
+        log.warning(
+            "cycle aborted: its records run again", reason=error.reason, error=str(error), after_s=round(delay_s, 2)
+        )
         await self._settled()
         await self._in_commit_thread(self._require_committer().abort)
         for partition in sorted(self.engine.tasks):
             self.engine.drop(partition)
         self._intake.stop(self._owned, self._generation)
-        if not self._stopping:
+        if not self._stop.is_set():
             await asyncio.sleep(delay_s)
             self._restore(sorted(self._owned))
 
@@ -337,17 +400,12 @@ class PipelineRunner:
 
     def assigned(self, partitions: list[int]) -> None:
         """Restore newly assigned partitions in the background."""
-
-        def begin() -> None:
-            self._owned.update(partitions)
-            self._restore(partitions)
-
-        self._loop.call_soon_threadsafe(begin)
+        asyncio.run_coroutine_threadsafe(self._take(partitions), self._loop)
 
     def revoked(self, partitions: list[int]) -> None:
         """Commit what was processed and release; bounded, since the whole group waits for it."""
         # As of now: should this take too long, the group goes on without us, and then it must not be committed.
-        self._bounded(self._release(partitions, self._intake.membership), "release")
+        self._bounded(self._give(partitions, self._intake.membership), "release")
 
     def lost(self, partitions: list[int]) -> None:
         """Drop everything that is not committed."""
@@ -361,6 +419,15 @@ class PipelineRunner:
             future.result(REVOKE_TIMEOUT_MS / 1000)
         except FutureTimeoutError:
             log.warning("releasing partitions takes long; the group goes on, and a late commit is fenced", what=what)
+
+    async def _take(self, partitions: list[int]) -> None:
+        async with self._handover:
+            self._owned.update(partitions)
+            self._restore(partitions)
+
+    async def _give(self, partitions: list[int], membership: object | None) -> None:
+        async with self._handover:
+            await self._release(partitions, membership)
 
     async def _release(self, partitions: list[int], membership: object | None) -> None:
         partitions = [partition for partition in partitions if partition in self._owned]
@@ -381,7 +448,7 @@ class PipelineRunner:
                 await self._restorer.release(partition, task)
 
     async def _abandon(self, partitions: list[int]) -> None:
-        async with self._turn:
+        async with self._handover, self._turn:
             self._owned.difference_update(partitions)
             self._lost.difference_update(partitions)
             await self._reset(CycleAborted("partitions_lost", "the group has given partitions to others"))
@@ -407,7 +474,7 @@ class PipelineRunner:
 
     async def _restore_one(self, partition: int, attempt: object) -> None:
         def wanted() -> bool:
-            return self._attempts.get(partition) is attempt and not self._stopping
+            return self._attempts.get(partition) is attempt and not self._stop.is_set()
 
         task = await self._restorer.restore(partition, self._changelog, wanted)
         if task is None:
@@ -525,7 +592,9 @@ class PipelineRunner:
     def _schema_of(self, subject: str) -> tuple[str, int]:
         """Newest committed schema of a subject and its id."""
         schema = self._catalog.latest(subject).text
-        return schema, table_schema_id(self._registry, subject, schema, lambda: self._stopping)
+        return schema, table_schema_id(
+            self._registry, subject, schema, guard=self._registry_guard, retrier=self._retrier
+        )
 
     def _require_committer(self) -> Committer:
         if self._committer is None:
@@ -540,7 +609,7 @@ class PipelineRunner:
 
     def fail(self, error: BaseException) -> None:
         """Have the process stopped because of `error`."""
-        if isinstance(error, asyncio.CancelledError) or self._stopping:
+        if isinstance(error, asyncio.CancelledError) or self._stop.is_set():
             return
         if isinstance(error, FencedError):
             self._metrics.fenced.inc()

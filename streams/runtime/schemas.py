@@ -1,51 +1,50 @@
 """Schemas at run time: asks the registry for what the engine does not know, and waits out its absence."""
 
 import asyncio
-import random
 import time
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
+from streams.breaker import BreakerOpen, Guard
 from streams.errors import StreamsError
 from streams.limits import UNKNOWN_SCHEMA_TTL_MS
 from streams.operators.decode import Known
 from streams.operators.rejects import Reason, Reject
 from streams.operators.resolve import IncompatibleSchema, Plan, build_plan
 from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema
+from streams.retry import Backoff, Retrier
 
 log = structlog.get_logger(__name__)
 
-_BACKOFF_S_MAX: Final = 10.0
+_BACKOFF: Final = Backoff(first_s=0.25, pause_s_max=10.0)
 
 
 class SchemaLookup:
     """Looks schema ids up, one round at a time; unknown ids are remembered for a while."""
 
-    def __init__(self, registry: Registry, reader_schema: str) -> None:
+    def __init__(self, registry: Registry, reader_schema: str, *, guard: Guard, retrier: Retrier) -> None:
+        """`guard` is the breaker in front of the registry, shared by all who ask it in this process."""
         self._registry = registry
         self._reader = reader_schema
+        self._guard = guard
+        self._retrier = retrier
         self._unknown_until: dict[int, float] = {}
 
     async def resolve(self, schema_ids: frozenset[int], learned: Callable[[Known], object]) -> None:
         """Call `learned` with a plan or a reject for each id, as soon as the registry answers.
 
-        A registry that does not answer is asked again with growing pauses, for as long as it takes.
+        A registry that does not answer is asked again with growing pauses, for as long as it takes; while its breaker
+        is open, records wait: only an answer makes one a dead letter.
         """
         for schema_id in sorted(schema_ids):
-            delay_s = 0.25
-            while True:
-                try:
-                    found = await asyncio.to_thread(self._ask, schema_id)
-                    break
-                except RegistryUnavailable as error:
-                    log.warning(
-                        "the schema registry does not answer: records with this schema wait, others flow",
-                        schema_id=schema_id, retry_in_s=round(delay_s, 2), error=str(error),
-                    )  # fmt: skip
-                    await asyncio.sleep(delay_s * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
-                    delay_s = min(delay_s * 2, _BACKOFF_S_MAX)
+            found = await self._retrier.call_async(
+                f"the schema registry does not answer: records with schema {schema_id} wait, others flow",
+                lambda schema_id=schema_id: asyncio.to_thread(self._ask, schema_id),  # type: ignore[misc]
+                passing=(RegistryUnavailable, BreakerOpen),
+                backoff=_BACKOFF,
+            )
             learned({schema_id: found})
 
     def expired(self) -> list[int]:
@@ -58,7 +57,8 @@ class SchemaLookup:
 
     def _ask(self, schema_id: int) -> Plan | Reject:
         try:
-            return build_plan(schema_id, self._registry.schema_by_id(schema_id), self._reader)
+            text = self._guard.call(lambda: self._registry.schema_by_id(schema_id), failure=RegistryUnavailable)
+            return build_plan(schema_id, text, self._reader)
         except UnknownSchema:
             self._unknown_until[schema_id] = time.monotonic() + UNKNOWN_SCHEMA_TTL_MS / 1000
             return Reject(-1, Reason.UNKNOWN_SCHEMA, f"the registry has no schema with id {schema_id}", schema_id)
@@ -66,22 +66,21 @@ class SchemaLookup:
             return Reject(-1, Reason.INCOMPATIBLE_SCHEMA, str(error), schema_id)
 
 
-def table_schema_id(registry: Registry, subject: str, schema: str, stopping: Callable[[], bool]) -> int:
+def table_schema_id(registry: Registry, subject: str, schema: str, *, guard: Guard, retrier: Retrier) -> int:
     """Id of a table's schema in the registry; waits, aloud, for a registry that does not answer.
 
     Raises:
         StreamsError: the schema is not registered, or the worker stops.
 
     """
-    delay_s = 0.5
-    while True:
-        try:
-            return registry.lookup(subject, schema)
-        except RegistryUnavailable as error:
-            if stopping():
-                raise StreamsError("stopped while waiting for the schema registry") from None
-            log.warning("waiting for the schema registry", retry_in_s=delay_s, error=str(error))
-            time.sleep(delay_s)
-            delay_s = min(delay_s * 2, _BACKOFF_S_MAX)
-        except UnknownSchema:
-            raise StreamsError(f"{subject} is not registered: run `streams schemas register`") from None
+    try:
+        return retrier.call(
+            "waiting for the schema registry",
+            lambda: guard.call(lambda: registry.lookup(subject, schema), failure=RegistryUnavailable),
+            passing=(RegistryUnavailable, BreakerOpen),
+            backoff=_BACKOFF,
+        )
+    except (RegistryUnavailable, BreakerOpen):
+        raise StreamsError("stopped while waiting for the schema registry") from None
+    except UnknownSchema:
+        raise StreamsError(f"{subject} is not registered: run `streams schemas register`") from None

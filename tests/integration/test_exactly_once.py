@@ -144,7 +144,7 @@ def test_workers_join_leave_and_take_over_in_the_middle(stack: Stack, tmp_path: 
         assert_exactly_once(stack, probe, second, seed=SEED)
 
 
-def wait_for_progress(probe: Probe) -> None:
+def wait_for_progress(probe: Probe, *, timeout_s: float = 60.0) -> None:
     """Wait until every partition has come further than it is now."""
     before = probe.committed() or {}
 
@@ -152,4 +152,4 @@ def wait_for_progress(probe: Probe) -> None:
         now = probe.committed() or {}
         return len(now) == PARTITIONS and all(offset > before.get(partition, -1) for partition, offset in now.items())
 
-    wait_until(further, f"every partition comes further than {before}")
+    wait_until(further, f"every partition comes further than {before}", timeout_s=timeout_s)

@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import Message, Producer
 
 from loadtest.oracle.read import TopicReader
+from streams.breaker import State
 from streams.kafka.partitioner import partition_of
 from streams.local import ports
 from streams.local.stack import Stack
@@ -81,12 +82,16 @@ def test_while_the_registry_is_away_known_schemas_flow_and_unknown_ones_wait(sta
     expected += [send(device) for device in devices[1:] * 2]
     wait_until(lambda: clean_becomes(expected), "partitions that wait for nothing flow")
     wait_until(lambda: worker.said("the schema registry does not answer"), "the log says why")
+    breaker = 'streams_breaker_state{downstream="schema_registry"}'
+    wait_until(lambda: worker.metric(breaker) == State.OPEN, "the registry is left alone")
+    assert worker.said("circuit breaker")
     assert read(stack, GPS.dlq) == []
     assert worker.readiness()[0] == 503
 
     stack.start_registry()
     wait_until(lambda: clean_becomes(expected + waiting), "what waited flows")
     wait_until(lambda: worker.readiness()[0] == 200, "the worker is ready again")
+    wait_until(lambda: worker.metric(breaker) == State.CLOSED, "the breaker is closed")
     assert waiting == [message.value() for message in read(stack, GPS.clean) if message.value() in waiting]
     assert read(stack, GPS.dlq) == []
     assert worker.terminate() == 0
@@ -168,6 +173,9 @@ def test_an_unreachable_broker_is_told_with_its_address(stack: Stack, tmp_path: 
         ("STREAMS_MEMORY_MB_MAX", "1"),
         ("STREAMS_RECORD_BYTES_MAX", "0"),
         ("STREAMS_LOG_FORMAT", "xml"),
+        ("STREAMS_GROUP_PROTOCOL", "eager"),
+        ("STREAMS_GROUP_STATIC", "perhaps"),
+        ("STREAMS_STALL_S", "-1"),
         ("SCHEMA_REGISTRY_URL", "registry:8081"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS"),
         ("KAFKA_SASL_PASSWORD_FILE", "/nowhere/password"),
@@ -175,6 +183,12 @@ def test_an_unreachable_broker_is_told_with_its_address(stack: Stack, tmp_path: 
 )
 def test_a_wrong_environment_value_is_told_by_name(stack: Stack, tmp_path: Path, variable: str, value: str) -> None:
     assert_one_line(start_wrongly(stack, tmp_path, {variable: value}), 2, variable)
+
+
+@pytest.mark.parametrize("value", ["produced", "elsewhere:1", "hang:produced:soon"])
+def test_a_wrong_failpoint_is_refused_before_anything_else(stack: Stack, tmp_path: Path, value: str) -> None:
+    nowhere = {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{ports.free_port()}"}
+    assert_one_line(start_wrongly(stack, tmp_path, {**nowhere, "STREAMS_FAILPOINT": value}), 2, "STREAMS_FAILPOINT")
 
 
 def test_an_unknown_pipeline_is_wrong_usage(stack: Stack, tmp_path: Path) -> None:

@@ -156,6 +156,12 @@ class Worker:
         self._process.terminate()
         return self._process.wait(timeout=60)
 
+    def metric(self, name: str) -> float:
+        """Value of a metric of the run that goes on, as /metrics shows it; 0 if it is not there."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name} ")), 0.0)
+
     def wait_ended(self, timeout_s: float = 60.0) -> int:
         """Exit status of a worker that ends by itself."""
         assert self._process is not None

@@ -1,0 +1,61 @@
+"""What a group has still to do, asked of the broker by a client that has no other work: its answers are never late."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from streams.errors import StreamsError
+from streams.kafka.admin import described, librdkafka_log
+from streams.settings import Settings
+
+_TIMEOUT_S: Final = 10.0
+
+
+class LagProbe:
+    """Committed positions of a group against the ends of its source. It never joins the group. One thread."""
+
+    def __init__(self, settings: Settings, *, group: str, source: str) -> None:
+        self._source = source
+        self._config: dict[str, Any] = {
+            **settings.kafka_client_config(),
+            "client.id": "streams-watchdog",
+            "group.id": group,
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+        }
+
+    def lags(self, known: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+        """Records that are there and not committed, by partition, without those that have none.
+
+        `known`: by partition, the offset up to which its consumer has nothing left to take (behind the last record
+        there may be transaction markers, which nobody ever commits) and the offset behind the last record it took.
+
+        Raises:
+            StreamsError: the broker does not answer.
+
+        """
+        consumer = Consumer(self._config, logger=librdkafka_log)
+        try:
+            wanted = [TopicPartition(self._source, partition) for partition in known]
+            found = consumer.committed(wanted, _TIMEOUT_S)
+            lags = {one.partition: self._lag(consumer, one, *known[one.partition]) for one in found}
+        except KafkaException as error:
+            raise StreamsError(f"asking for the lag of {self._source}: {described(error)}") from None
+        finally:
+            consumer.close()
+        return {partition: lag for partition, lag in lags.items() if lag > 0}
+
+    def _lag(self, consumer: Consumer, committed: TopicPartition, up_to: int, taken: int) -> int:
+        if committed.error is not None:
+            raise KafkaException(committed.error)
+        low, end = consumer.get_watermark_offsets(TopicPartition(self._source, committed.partition), _TIMEOUT_S)
+        position = max(committed.offset, low)
+        return lag_of(position, end=end, up_to=up_to, taken=taken)
+
+
+def lag_of(position: int, *, end: int, up_to: int, taken: int) -> int:
+    """Records between a committed position and the end of the log that are not known to be mere markers."""
+    if position < taken:
+        return end - position  # taken and not committed: the worker has it in its hands
+    return 0 if up_to >= end else end - position

@@ -1,0 +1,36 @@
+"""A worker's place in its consumer group: which protocol, under which name, and how soon the dead are noticed."""
+
+from typing import Any, Final
+
+from confluent_kafka import KafkaError
+
+from streams.limits import HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS
+from streams.settings import Settings
+
+
+def group_config(settings: Settings, *, group: str, member: str) -> dict[str, Any]:
+    """Part of a consumer's configuration that concerns its group (docs/adr/0004, 0008)."""
+    config: dict[str, Any] = {"group.id": group, "group.protocol": settings.streams_group_protocol}
+    if settings.streams_group_static:
+        # A worker that comes back soon gets its partitions, and so its local state, back without a rebalance.
+        config["group.instance.id"] = member
+    if settings.streams_group_protocol == "classic":
+        config["partition.assignment.strategy"] = "cooperative-sticky"
+        config["session.timeout.ms"] = SESSION_TIMEOUT_MS
+        config["heartbeat.interval.ms"] = HEARTBEAT_INTERVAL_MS
+    # With the consumer protocol all three are the broker's, and the client refuses to be told.
+    return config
+
+
+_FATAL: Final = KafkaError._FATAL  # noqa: SLF001 - a public constant of librdkafka
+_CAUSES: Final = (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID)
+
+
+def cause_of(error: KafkaError) -> int:
+    """Code of what made a consumer fail.
+
+    A fatal error comes as "fatal", its cause in the text only, in the words that the client has for that cause.
+    """
+    if error.code() == _FATAL:
+        return next((code for code in _CAUSES if KafkaError(code).str() in error.str()), _FATAL)
+    return int(error.code())

@@ -1,0 +1,72 @@
+"""Failpoints: what a test has a worker do at a step of its commit cycle (`streams.engine.commit.STEPS`).
+
+`STREAMS_FAILPOINT` is one of
+
+    produced:3         the process kills itself when it reaches the step for the third time
+    hang:committed:3   the thread that reaches the step for the third time never goes on
+    slow:produced:50   every passage takes 50 ms longer
+"""
+
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import structlog
+
+from streams.engine.commit import STEPS
+from streams.errors import UsageError
+
+log = structlog.get_logger(__name__)
+
+FAILPOINT_VARIABLE: Final = "STREAMS_FAILPOINT"
+Deed = Literal["kill", "hang", "slow"]
+
+
+@dataclass(slots=True)
+class Failpoint:
+    """Call it with the name of each step that is reached."""
+
+    deed: Deed
+    step: str
+    number: int
+    """Which passage (kill, hang), or milliseconds (slow)."""
+
+    def __call__(self, step: str) -> None:
+        """Do the deed if this is its step and its time has come."""
+        if step != self.step:
+            return
+        if self.deed == "slow":
+            time.sleep(self.number / 1000)
+            return
+        self.number -= 1
+        if self.number > 0:
+            return
+        if self.deed == "hang":
+            log.warning("failpoint reached: this thread hangs", step=step)
+            threading.Event().wait()
+        log.warning("failpoint reached: killing this process", step=step)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def no_failpoint(_: str) -> None:
+    """Do nothing."""
+
+
+def parse_failpoint(spec: str) -> Failpoint:
+    """Failpoint of the variable's value.
+
+    Raises:
+        UsageError: it is none.
+
+    """
+    deed, _, rest = spec.partition(":") if spec.count(":") == 2 else ("kill", "", spec)
+    step, _, number = rest.partition(":")
+    if deed not in {"kill", "hang", "slow"} or step not in STEPS or not number.isascii() or not number.isdigit():
+        raise UsageError(
+            f"{FAILPOINT_VARIABLE} must be STEP:N, hang:STEP:N or slow:STEP:MS with a step of {', '.join(STEPS)}; "
+            f"got {spec!r}"
+        )
+    return Failpoint(deed, step, int(number))  # type: ignore[arg-type]  # checked above

@@ -1,0 +1,25 @@
+"""What a consumer is told of its group, and what made it fail."""
+
+import pytest
+from confluent_kafka import Consumer, KafkaError
+
+from streams.kafka.membership import cause_of, group_config
+from streams.settings import Settings
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.parametrize("static", [True, False])
+def test_the_client_takes_every_kind(protocol: str, *, static: bool):
+    settings = Settings(streams_group_protocol=protocol, streams_group_static=static)
+    config = group_config(settings, group="g", member="m")
+    assert static == (config.get("group.instance.id") == "m")
+    assert (protocol == "classic") == ("session.timeout.ms" in config)
+    Consumer({**config, "bootstrap.servers": "127.0.0.1:1"}).close()
+
+
+@pytest.mark.parametrize("code", [KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID])
+def test_the_cause_of_a_fatal_error_is_in_its_words(code: int):
+    fatal = KafkaError(KafkaError._FATAL, f"Fatal error: {KafkaError(code).str()}: ConsumerGroupHeartbeat fatal error")
+    assert code == cause_of(fatal)
+    assert code == cause_of(KafkaError(code))
+    assert KafkaError._FATAL == cause_of(KafkaError(KafkaError._FATAL, "Fatal error: something else"))
