@@ -9,6 +9,7 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
@@ -39,7 +40,8 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 _GC_ALLOCATIONS: Final = 100_000
 _CACHE_SHARE: Final = 1 / 16
 FAILPOINT_VARIABLE: Final = "STREAMS_FAILPOINT"
-"""`step:n`: the process kills itself when it reaches this step of the commit cycle for the n-th time. For tests."""
+"""`step:n`: the process kills itself when it reaches this step of the commit cycle for the n-th time; `step:n:s`: it
+stalls there for s seconds instead, once. For tests."""
 
 
 class _WithoutFaustsKafka(BootStrategy):  # type: ignore[misc]
@@ -231,22 +233,26 @@ def _failpoint(spec: str | None) -> Callable[[str], None]:
     """Failpoint of `STREAMS_FAILPOINT`; does nothing when it is not set.
 
     Raises:
-        StreamsError: the variable is not `step:n`.
+        StreamsError: the variable is neither `step:n` nor `step:n:s`.
 
     """
     if not spec:
         return lambda _: None
-    step, _, number = spec.partition(":")
-    if not number.isdigit():
-        raise StreamsError(f"{FAILPOINT_VARIABLE} must be step:n, got {spec!r}")
-    left = int(number)
+    step, *numbers = spec.split(":")
+    if not 1 <= len(numbers) <= 2 or not all(number.isdigit() for number in numbers):
+        raise StreamsError(f"{FAILPOINT_VARIABLE} must be step:n or step:n:seconds, got {spec!r}")
+    left, stall_s = int(numbers[0]), int(numbers[1]) if numbers[1:] else None
 
     def hit(name: str) -> None:
         nonlocal left
-        if name == step:
-            left -= 1
-            if left <= 0:
-                log.warning("failpoint reached: killing this process", step=step)
-                os.kill(os.getpid(), signal.SIGKILL)
+        if name != step:
+            return
+        left -= 1
+        if stall_s is None and left <= 0:
+            log.warning("failpoint reached: killing this process", step=step)
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif stall_s is not None and left == 0:
+            log.warning("failpoint reached: stalling", step=step, seconds=stall_s)
+            time.sleep(stall_s)
 
     return hit
