@@ -108,9 +108,13 @@ class Scene:
 
     def recovers(self, timeout_s: float = RECOVERY_S_MAX) -> None:
         """Wait until all that is in the log by now is committed; note how long it took since the last blow."""
+        self.flows(timeout_s)
+        self.result.recover_s.append(time.monotonic() - self._struck_at)
+
+    def flows(self, timeout_s: float = RECOVERY_S_MAX) -> None:
+        """Wait until all that is in the log by now is committed."""
         ends = wait_until(lambda: self.probe.log_ends(GPS.source), "the broker answers", timeout_s=timeout_s)
         wait_until(lambda: self.has_committed(ends), f"{ends} is committed", timeout_s=timeout_s)
-        self.result.recover_s.append(time.monotonic() - self._struck_at)
 
     def has_committed(self, ends: Mapping[int, int]) -> bool:
         now = self.probe.committed() or {}

@@ -1,6 +1,7 @@
 """Results of fault tests: a pytest plugin that collects them, and the table of them in three shapes."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -26,18 +27,28 @@ class Summary:
     """Plugin: one line for each fault test."""
 
     lines: list[dict[str, Any]] = field(default_factory=list)
+    _verdicts: dict[str, str] = field(default_factory=dict)
+    _durations_s: Counter[str] = field(default_factory=Counter)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        found = dict(report.user_properties).get(PROPERTY)
-        if report.when == "teardown" and found is not None:
-            line = dict(found) if isinstance(found, dict) else {}
-            self.lines.append({**line, "verdict": self._verdicts.pop(report.nodeid, "survived"), "test": report.nodeid})
-        elif report.skipped:
+        self._durations_s[report.nodeid] += report.duration  # type: ignore[assignment]
+        if report.skipped:
             self._verdicts[report.nodeid] = f"not run: {_reason(report)}"
         elif report.failed:
             self._verdicts[report.nodeid] = "FAILED"
+        found: Any = dict(report.user_properties).get(PROPERTY)
+        if report.when == "teardown" and found is not None:
+            verdict = self._verdicts.pop(report.nodeid, "survived")
+            duration_s = round(self._durations_s[report.nodeid], 1)
+            self.lines.append({**found, "verdict": verdict, "test": report.nodeid, "duration_s": duration_s})
 
-    _verdicts: dict[str, str] = field(default_factory=dict)
+    def add_earlier(self, folder: Path = RESULTS) -> None:
+        """Keep an earlier run's lines of tests that did not run now."""
+        file = folder / "faults.json"
+        if file.exists():
+            ran = {line["test"] for line in self.lines}
+            earlier = json.loads(file.read_text(encoding="utf-8"))["faults"]
+            self.lines += [line for line in earlier if line["test"] not in ran]
 
     def as_dict(self) -> dict[str, Any]:
         return {"machine": describe_machine(), "faults": self.lines}

@@ -47,8 +47,7 @@ def test_a_frozen_broker_makes_no_storm_of_retries_and_no_heap(scene: Scene) -> 
     with scene.load():
         scene.start().wait_ready()
         pid = scene.worker.pid
-        scene.lifted()
-        scene.recovers()
+        scene.flows()
         said, cpu, memory = len(scene.worker.printed().splitlines()), cpu_s(pid), rss_mb(pid)
         broker = scene.stack.kafka_pid
         assert broker is not None
@@ -101,8 +100,7 @@ def test_what_a_broker_with_a_full_disk_has_acknowledged_is_there_afterwards(
         with scene.load() as traffic:
             scene.start().wait_ready()
             pid = scene.worker.pid
-            scene.lifted()
-            scene.recovers()
+            scene.flows()
             small_disk.fill()
             wait_until(lambda: cramped.kafka_pid is None, "the broker gives up", timeout_s=120)
             assert "No space left on device" in cramped.kafka.process.log.read_text(errors="replace")

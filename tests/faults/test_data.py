@@ -116,6 +116,7 @@ def behind_registry_proxy(make_scene: MakeScene, stack: Any, registry_proxy: Pro
     return make_scene("a", environment={"SCHEMA_REGISTRY_URL": url})
 
 
+@pytest.mark.slow
 @pytest.mark.fault(row=16, what="unknown schema id 2^31-1")
 def test_an_unknown_schema_id_is_asked_for_once_in_a_while(behind_registry_proxy: Scene, registry_proxy: Proxy) -> None:
     scene = behind_registry_proxy
@@ -176,9 +177,7 @@ def test_without_a_registry_known_schemas_flow_and_unknown_ones_wait(
     unready = f"waiting for the schema registry: {GPS.source} [0]"
     with scene.load(rejects=NO_REJECTS):
         scene.start().wait_ready()
-        scene.lifted()
-        scene.recovers()
-        scene.result.recover_s.clear()
+        scene.flows()
         if how == "hung":
             registry_proxy.faults = Faults(silent=True)
         else:
@@ -232,9 +231,7 @@ def test_bombs_are_rejected_before_memory_is_spent(scene: Scene) -> None:
     array_id = Registry(settings_of(scene.stack)).register(ARRAY_SUBJECT, json.dumps(with_array))
     with scene.load(rejects=NO_REJECTS):
         scene.start().wait_ready()
-        scene.lifted()
-        scene.recovers()
-        scene.result.recover_s.clear()
+        scene.flows()
         before_mb = rss_mb(scene.worker.pid)
         bombs = {
             "array of 2^60": frame(array_id) + encoder.body() + zigzag(2**60),
@@ -352,9 +349,7 @@ def test_without_a_dead_letter_topic_nothing_is_committed_and_nothing_dropped(sc
     with scene.load(rejects=NO_REJECTS):
         scene.start().wait_ready()
         pid = scene.worker.pid
-        scene.lifted()
-        scene.recovers()
-        scene.result.recover_s.clear()
+        scene.flows()
         delete_topics(admin_of(scene.stack), {GPS.dlq})
         sender = Sender(scene)
         for number, value in enumerate(bad):

@@ -15,7 +15,7 @@ from tests.faults.harness import Scene, for_seconds, lines, metric
 from tests.integration.kafka_helpers import admin_of
 from tests.integration.workers import PARTITIONS, wait_until
 
-pytestmark = [pytest.mark.kafka]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 MakeScene = Callable[..., Scene]
 ALL = {PARTITIONS}
@@ -32,7 +32,6 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
         yield disk
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.fault(row=11, what="state disk full, then enlarged")
 def test_offsets_stand_still_while_the_state_disk_is_full(small_disk: SmallDisk, scene: Scene) -> None:
@@ -41,8 +40,7 @@ def test_offsets_stand_still_while_the_state_disk_is_full(small_disk: SmallDisk,
     with scene.load() as traffic:
         scene.start().wait_ready()
         pid = worker.pid
-        scene.lifted()
-        scene.recovers()
+        scene.flows()
         small_disk.fill()
         wait_until(
             lambda: metric(worker, "streams_aborts_total", reason="state_disk") > 0,
@@ -106,11 +104,11 @@ def lose_current(store: Path) -> None:
     ("damage", "quarantined"),
     [
         pytest.param(flip_bytes, ALL, id="flipped bytes in an SST"),
-        pytest.param(truncate_table, ALL, id="truncated SST", marks=pytest.mark.slow),
-        pytest.param(lose_manifest, ALL, id="lost MANIFEST", marks=pytest.mark.slow),
-        pytest.param(truncate_manifest, ANY, id="truncated MANIFEST", marks=pytest.mark.slow),
-        pytest.param(lose_current, ALL, id="lost CURRENT", marks=pytest.mark.slow),
-        pytest.param(spoil_log, ANY, id="garbage as write-ahead log", marks=pytest.mark.slow),
+        pytest.param(truncate_table, ALL, id="truncated SST"),
+        pytest.param(lose_manifest, ALL, id="lost MANIFEST"),
+        pytest.param(truncate_manifest, ANY, id="truncated MANIFEST"),
+        pytest.param(lose_current, ALL, id="lost CURRENT"),
+        pytest.param(spoil_log, ANY, id="garbage as write-ahead log"),
     ],
 )
 def test_damaged_state_is_never_served(scene: Scene, damage: Callable[[Path], None], quarantined: set[int]) -> None:
@@ -118,8 +116,7 @@ def test_damaged_state_is_never_served(scene: Scene, damage: Callable[[Path], No
     worker = scene.worker
     with scene.load():
         scene.start().wait_ready()
-        scene.lifted()
-        scene.recovers()
+        scene.flows()
         assert worker.terminate() == 0
         for partition in range(PARTITIONS):
             damage(worker.data_dir / GPS.name / str(partition))
@@ -143,20 +140,17 @@ def copy_is_put_back(scene: Scene, copy: Path, between: Callable[[], Any]) -> No
     """Stop, copy, work on, kill, put the copy back."""
     worker = scene.worker
     scene.start().wait_ready()
-    scene.lifted()
-    scene.recovers()
+    scene.flows()
     assert worker.terminate() == 0
     worker.copy_data(copy)
     scene.start().wait_ready()
-    scene.lifted()
-    scene.recovers()
+    scene.flows()
     between()
     worker.kill()
     shutil.move(worker.data_dir, worker.data_dir.with_name("newest"))
     shutil.copytree(copy, worker.data_dir)
 
 
-@pytest.mark.slow
 @pytest.mark.fault(row=14, what="old copy of the state put back")
 def test_an_old_copy_is_replayed_forward(scene: Scene, tmp_path: Path) -> None:
     with scene.load() as traffic:
@@ -173,7 +167,6 @@ def test_an_old_copy_is_replayed_forward(scene: Scene, tmp_path: Path) -> None:
     scene.exactly_once()
 
 
-@pytest.mark.slow
 @pytest.mark.fault(row=14, what="old copy of the state put back, and the journal since then deleted")
 def test_an_old_copy_without_its_journal_is_refused_until_the_newest_is_back(scene: Scene, tmp_path: Path) -> None:
     worker = scene.worker

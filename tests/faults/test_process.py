@@ -77,18 +77,17 @@ def test_the_journal_brings_state_forward_when_the_worker_dies_behind_the_commit
 def test_a_stopped_worker_leaves_within_its_grace_time_and_no_transaction_open(scene: Scene) -> None:
     grace_s = REVOKE_TIMEOUT_MS / 1000
     with scene.load():
+        scene.start().wait_ready()
         for _ in range(5):
-            scene.start().wait_ready()
-            scene.lifted()
-            scene.recovers()
+            scene.flows()
             began = time.monotonic()
             assert scene.worker.terminate() == 0, scene.worker.printed()[-3000:]
             took_s = time.monotonic() - began
             scene.struck()
             assert took_s < grace_s, f"{took_s:.1f} s"
             assert open_transactions(scene.stack) == {}
-        scene.start()
-        scene.recovers()
+            scene.start().wait_ready()
+            scene.recovers()
     scene.exactly_once()
 
 
@@ -105,8 +104,7 @@ def test_a_zombie_is_fenced_or_rejoins_cleanly(make_scene: MakeScene) -> None:
         scene.start(zombie).wait_ready()
         for _ in range(3):
             scene.start(heir).wait_ready()
-            scene.lifted()
-            scene.recovers()
+            scene.flows()
             with frozen(zombie.pid):
                 scene.struck()
                 takes_over(scene, heir)
