@@ -91,6 +91,8 @@ class PipelineRunner:
         self._generation = 0
         self._member = f"streams-{pipeline.name}-{directory.worker_id}"
         self._turn = asyncio.Lock()
+        self._handover = asyncio.Lock()
+        """Partitions come and go in the order in which the group said so, also when releasing one takes long."""
         self._cycle = _Cycle()
         self._in_flight: asyncio.Future[None] | None = None
         self._owned: set[int] = set()
@@ -165,7 +167,8 @@ class PipelineRunner:
             task.cancel()
         if self._looking_up is not None:
             self._looking_up.cancel()
-        await self._release(sorted(self._owned), self._intake.membership)
+        async with self._handover:
+            await self._release(sorted(self._owned), self._intake.membership)
         await self._settled()
         await self._loop.run_in_executor(self._intake_thread, self._intake.close)
         await self._in_commit_thread(self._transactions.close)
@@ -334,17 +337,12 @@ class PipelineRunner:
 
     def assigned(self, partitions: list[int]) -> None:
         """Restore newly assigned partitions in the background."""
-
-        def begin() -> None:
-            self._owned.update(partitions)
-            self._restore(partitions)
-
-        self._loop.call_soon_threadsafe(begin)
+        asyncio.run_coroutine_threadsafe(self._take(partitions), self._loop)
 
     def revoked(self, partitions: list[int]) -> None:
         """Commit what was processed and release; bounded, since the whole group waits for it."""
         # As of now: should this take too long, the group goes on without us, and then it must not be committed.
-        self._bounded(self._release(partitions, self._intake.membership), "release")
+        self._bounded(self._give(partitions, self._intake.membership), "release")
 
     def lost(self, partitions: list[int]) -> None:
         """Drop everything that is not committed."""
@@ -358,6 +356,15 @@ class PipelineRunner:
             future.result(REVOKE_TIMEOUT_MS / 1000)
         except FutureTimeoutError:
             log.warning("releasing partitions takes long; the group goes on, and a late commit is fenced", what=what)
+
+    async def _take(self, partitions: list[int]) -> None:
+        async with self._handover:
+            self._owned.update(partitions)
+            self._restore(partitions)
+
+    async def _give(self, partitions: list[int], membership: object | None) -> None:
+        async with self._handover:
+            await self._release(partitions, membership)
 
     async def _release(self, partitions: list[int], membership: object | None) -> None:
         partitions = [partition for partition in partitions if partition in self._owned]
@@ -378,7 +385,7 @@ class PipelineRunner:
                 await self._restorer.release(partition, task)
 
     async def _abandon(self, partitions: list[int]) -> None:
-        async with self._turn:
+        async with self._handover, self._turn:
             self._owned.difference_update(partitions)
             self._lost.difference_update(partitions)
             await self._reset(CycleAborted("partitions_lost", "the group has given partitions to others"))
