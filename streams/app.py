@@ -40,8 +40,9 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 _GC_ALLOCATIONS: Final = 100_000
 _CACHE_SHARE: Final = 1 / 16
 FAILPOINT_VARIABLE: Final = "STREAMS_FAILPOINT"
-"""`step:n`: the process kills itself when it reaches this step of the commit cycle for the n-th time; `step:n:s`: it
-stalls there for s seconds instead, once. For tests."""
+"""`step:n`: the process kills itself when it reaches this step of the commit cycle for the n-th time; `stall:step:n`:
+the thread stalls there instead, once, for longer than a transaction may live. For tests."""
+_STALL_S: Final = 40.0
 
 
 class _WithoutFaustsKafka(BootStrategy):  # type: ignore[misc]
@@ -233,26 +234,27 @@ def _failpoint(spec: str | None) -> Callable[[str], None]:
     """Failpoint of `STREAMS_FAILPOINT`; does nothing when it is not set.
 
     Raises:
-        StreamsError: the variable is neither `step:n` nor `step:n:s`.
+        StreamsError: the variable is neither `step:n` nor `stall:step:n`.
 
     """
     if not spec:
         return lambda _: None
-    step, *numbers = spec.split(":")
-    if not 1 <= len(numbers) <= 2 or not all(number.isdigit() for number in numbers):
-        raise StreamsError(f"{FAILPOINT_VARIABLE} must be step:n or step:n:seconds, got {spec!r}")
-    left, stall_s = int(numbers[0]), int(numbers[1]) if numbers[1:] else None
+    deed, _, rest = spec.partition(":") if spec.startswith("stall:") else ("kill", "", spec)
+    step, _, number = rest.partition(":")
+    if not number.isdigit():
+        raise StreamsError(f"{FAILPOINT_VARIABLE} must be step:n or stall:step:n, got {spec!r}")
+    left = int(number)
 
     def hit(name: str) -> None:
         nonlocal left
         if name != step:
             return
         left -= 1
-        if stall_s is None and left <= 0:
+        if deed == "kill" and left <= 0:
             log.warning("failpoint reached: killing this process", step=step)
             os.kill(os.getpid(), signal.SIGKILL)
-        elif stall_s is not None and left == 0:
-            log.warning("failpoint reached: stalling", step=step, seconds=stall_s)
-            time.sleep(stall_s)
+        elif deed == "stall" and left == 0:
+            log.warning("failpoint reached: this thread stalls", step=step, seconds=_STALL_S)
+            time.sleep(_STALL_S)
 
     return hit

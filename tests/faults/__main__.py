@@ -17,7 +17,7 @@ def main() -> int:
     options, further = parser.parse_known_args()
     summary = Summary()
     chosen = ["-m", " or ".join(f"fault(row={row})" for row in options.row)] if options.row else ["-m", "fault"]
-    status = pytest.main(["tests/faults", *chosen, *further], plugins=[summary])
+    status = pytest.main(["tests/faults", "--timeout=900", *chosen, *further], plugins=[summary])
     if options.row:
         summary.add_earlier()
     folder = summary.write()

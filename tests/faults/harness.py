@@ -44,6 +44,7 @@ from tests.integration.workers import (
 SEED: Final = int(os.environ.get("SEED", "1"))
 RECORDS_PER_S: Final = 2_000
 RECOVERY_S_MAX: Final = 180.0
+READY_S_MAX: Final = 180.0
 FENCED: Final = 3
 """Exit status of a worker whose place another one has taken."""
 
@@ -132,7 +133,7 @@ class Scene:
             if other is not worker and other.is_running:
                 assert other.terminate() == 0, other.printed()[-3000:]
         if worker.is_running:
-            worker.wait_ready()
+            worker.wait_ready(READY_S_MAX)
         end_of_run_in(worker, self.environment)
         return self.judged(worker)
 
@@ -153,7 +154,7 @@ def end_of_run_in(worker: Worker, environment: Mapping[str, str]) -> None:
     """Have it run as one that releases at the end of its log."""
     if worker.is_running:
         assert worker.terminate() == 0, worker.printed()[-4000:]
-    worker.start(environment).wait_ready()
+    worker.start(environment).wait_ready(READY_S_MAX)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 from streams.local.stack import Stack
 from streams.pipelines.gps import GPS
 from tests.faults.disk import SmallDisk
-from tests.faults.harness import Result, Scene, cpu_s, for_seconds, frozen, metric, rss_mb, scene_of
+from tests.faults.harness import READY_S_MAX, Result, Scene, cpu_s, for_seconds, frozen, metric, rss_mb, scene_of
 from tests.integration.workers import PARTITIONS, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -25,7 +25,7 @@ FREEZE_S = 45.0
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["clean", "hard"])
 def test_the_worker_goes_on_by_itself_each_time_the_broker_restarts(scene: Scene, how: signal.Signals) -> None:
     with scene.load() as traffic:
-        scene.start().wait_ready()
+        scene.start().wait_ready(READY_S_MAX)
         pid = scene.worker.pid
         for _ in range(5):
             scene.stack.restart_kafka(how)
@@ -45,7 +45,7 @@ def test_the_worker_goes_on_by_itself_each_time_the_broker_restarts(scene: Scene
 @pytest.mark.fault(row=9, what=f"broker frozen for {FREEZE_S:.0f} s")
 def test_a_frozen_broker_makes_no_storm_of_retries_and_no_heap(scene: Scene) -> None:
     with scene.load():
-        scene.start().wait_ready()
+        scene.start().wait_ready(READY_S_MAX)
         pid = scene.worker.pid
         scene.flows()
         said, cpu, memory = len(scene.worker.printed().splitlines()), cpu_s(pid), rss_mb(pid)
@@ -98,7 +98,7 @@ def test_what_a_broker_with_a_full_disk_has_acknowledged_is_there_afterwards(
 ) -> None:
     with scene_of(cramped, tmp_path, result) as scene:
         with scene.load() as traffic:
-            scene.start().wait_ready()
+            scene.start().wait_ready(READY_S_MAX)
             pid = scene.worker.pid
             scene.flows()
             small_disk.fill()

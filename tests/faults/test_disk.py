@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition
 from streams.limits import CHECKPOINT_INTERVAL_MS
 from streams.pipelines.gps import GPS
 from tests.faults.disk import SmallDisk
-from tests.faults.harness import Scene, for_seconds, lines, metric
+from tests.faults.harness import READY_S_MAX, Scene, for_seconds, lines, metric
 from tests.integration.kafka_helpers import admin_of
 from tests.integration.workers import PARTITIONS, wait_until
 
@@ -38,7 +38,7 @@ def test_offsets_stand_still_while_the_state_disk_is_full(small_disk: SmallDisk,
     worker = scene.worker
     worker.data_dir = small_disk.path / "data"
     with scene.load() as traffic:
-        scene.start().wait_ready()
+        scene.start().wait_ready(READY_S_MAX)
         pid = worker.pid
         scene.flows()
         small_disk.fill()
@@ -115,14 +115,14 @@ def test_damaged_state_is_never_served(scene: Scene, damage: Callable[[Path], No
     """`quarantined` is how many stores may be moved aside: RocksDB sees through some damage."""
     worker = scene.worker
     with scene.load():
-        scene.start().wait_ready()
+        scene.start().wait_ready(READY_S_MAX)
         scene.flows()
         assert worker.terminate() == 0
         for partition in range(PARTITIONS):
             damage(worker.data_dir / GPS.name / str(partition))
         scene.start()
         scene.struck()
-        worker.wait_ready()
+        worker.wait_ready(READY_S_MAX)
         aside = sorted(path.name for path in (worker.data_dir / GPS.name).glob("*.corrupt-*"))
         assert len(aside) in quarantined
         assert len(aside) == len(lines(worker, QUARANTINED))
@@ -139,11 +139,11 @@ def test_damaged_state_is_never_served(scene: Scene, damage: Callable[[Path], No
 def copy_is_put_back(scene: Scene, copy: Path, between: Callable[[], Any]) -> None:
     """Stop, copy, work on, kill, put the copy back."""
     worker = scene.worker
-    scene.start().wait_ready()
+    scene.start().wait_ready(READY_S_MAX)
     scene.flows()
     assert worker.terminate() == 0
     worker.copy_data(copy)
-    scene.start().wait_ready()
+    scene.start().wait_ready(READY_S_MAX)
     scene.flows()
     between()
     worker.kill()
@@ -158,7 +158,7 @@ def test_an_old_copy_is_replayed_forward(scene: Scene, tmp_path: Path) -> None:
         later = lambda: wait_until(lambda: traffic.sent > sent + 30_000, "more comes")  # noqa: E731
         copy_is_put_back(scene, tmp_path / "copy", later)
         scene.struck()
-        scene.start().wait_ready()
+        scene.start().wait_ready(READY_S_MAX)
         replayed = metric(scene.worker, "streams_restore_records_total")
         assert replayed > 0
         assert not lines(scene.worker, QUARANTINED)
@@ -175,7 +175,8 @@ def test_an_old_copy_without_its_journal_is_refused_until_the_newest_is_back(sce
         ends = scene.probe.log_ends(GPS.journal)
         assert ends is not None
         wanted = [TopicPartition(GPS.journal, partition, end) for partition, end in ends.items()]
-        for future in admin_of(scene.stack).delete_records(wanted).values():
+        admin = admin_of(scene.stack)
+        for future in admin.delete_records(wanted).values():
             future.result(30)
 
     with scene.load():

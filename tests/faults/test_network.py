@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.faults.harness import Scene, lines, metric
+from tests.faults.harness import READY_S_MAX, Scene, lines, metric
 from tests.faults.proxy import Faults, Proxy
 from tests.integration.workers import wait_until
 
@@ -28,7 +28,7 @@ def network_again(proxy: Proxy) -> Iterator[None]:
 def test_a_commit_whose_answer_is_lost_in_a_reset_happens_once(behind_proxy: Scene, proxy: Proxy) -> None:
     scene = behind_proxy
     with scene.load():
-        scene.start().wait_ready()
+        scene.start().wait_ready(READY_S_MAX)
         pid = scene.worker.pid
         for _ in range(10):
             before = proxy.commits
@@ -47,7 +47,7 @@ def test_a_commit_whose_answer_is_lost_in_a_reset_happens_once(behind_proxy: Sce
 def test_the_outcome_of_a_commit_that_is_never_answered_is_settled(behind_proxy: Scene, proxy: Proxy) -> None:
     scene = behind_proxy
     with scene.load():
-        scene.start().wait_ready()
+        scene.start().wait_ready(READY_S_MAX)
         pid = scene.worker.pid
         proxy.faults = Faults(lose_commit_answers=True)
         wait_until(lambda: lines(scene.worker, UNKNOWN), "the worker gives the answer up", timeout_s=180)
@@ -77,7 +77,7 @@ SLOW = {
 def test_a_slow_link_slows_the_worker_and_aborts_nothing(behind_proxy: Scene, proxy: Proxy, name: str) -> None:
     scene = behind_proxy
     with scene.load(records_per_s=1_000) as traffic:
-        scene.start().wait_ready()
+        scene.start().wait_ready(READY_S_MAX)
         proxy.faults = SLOW[name]
         scene.struck()
         sent = traffic.sent
@@ -93,7 +93,7 @@ def test_a_link_that_breaks_all_the_time_is_no_abort_loop(behind_proxy: Scene, p
     scene = behind_proxy
     resets = 20
     with scene.load() as traffic:
-        scene.start().wait_ready()
+        scene.start().wait_ready(READY_S_MAX)
         pid = scene.worker.pid
         proxy.faults = Faults(latency_s=0.02)
         for _ in range(resets):

@@ -9,11 +9,13 @@ from itertools import pairwise
 
 import pytest
 
-from streams.limits import REVOKE_TIMEOUT_MS, TRANSACTION_TIMEOUT_MS
+from streams.kafka.intake import SESSION_TIMEOUT_MS
 from tests.faults.harness import (
     FENCED,
+    READY_S_MAX,
     SEED,
     Scene,
+    for_seconds,
     frozen,
     lines,
     metric,
@@ -25,6 +27,7 @@ from tests.integration.workers import PARTITIONS, Worker, wait_until
 
 pytestmark = [pytest.mark.kafka]
 
+LOST = "lost: the group has given our partitions to others"
 ABORTED = "cycle aborted: its records run again"
 MakeScene = Callable[..., Scene]
 
@@ -59,7 +62,7 @@ def test_the_journal_brings_state_forward_when_the_worker_dies_behind_the_commit
         for number in range(1, 6):
             dies_at(scene, "committed", number * 3)
             committed = scene.committed()
-            scene.start().wait_ready()
+            scene.start().wait_ready(READY_S_MAX)
             restored = {line["partition"]: line["offset"] for line in lines(scene.worker, "restored")}
             assert committed == {partition: restored[partition] for partition in committed}
             assert metric(scene.worker, "streams_restore_records_total") > 0
@@ -75,9 +78,9 @@ def test_the_journal_brings_state_forward_when_the_worker_dies_behind_the_commit
 @pytest.mark.slow
 @pytest.mark.fault(row=3, what="graceful stop (SIGTERM)")
 def test_a_stopped_worker_leaves_within_its_grace_time_and_no_transaction_open(scene: Scene) -> None:
-    grace_s = REVOKE_TIMEOUT_MS / 1000
+    grace_s = 30.0  # as in docker-compose.yml
     with scene.load():
-        scene.start().wait_ready()
+        scene.start().wait_ready(READY_S_MAX)
         for _ in range(5):
             scene.flows()
             began = time.monotonic()
@@ -86,7 +89,7 @@ def test_a_stopped_worker_leaves_within_its_grace_time_and_no_transaction_open(s
             scene.struck()
             assert took_s < grace_s, f"{took_s:.1f} s"
             assert open_transactions(scene.stack) == {}
-            scene.start().wait_ready()
+            scene.start().wait_ready(READY_S_MAX)
             scene.recovers()
     scene.exactly_once()
 
@@ -101,9 +104,9 @@ def test_a_zombie_is_fenced_or_rejoins_cleanly(make_scene: MakeScene) -> None:
     scene = make_scene("a", "b")
     zombie, heir = scene.workers
     with scene.load():
-        scene.start(zombie).wait_ready()
+        scene.start(zombie).wait_ready(READY_S_MAX)
         for _ in range(3):
-            scene.start(heir).wait_ready()
+            scene.start(heir).wait_ready(READY_S_MAX)
             scene.flows()
             with frozen(zombie.pid):
                 scene.struck()
@@ -124,7 +127,7 @@ def takes_over(scene: Scene, heir: Worker) -> None:
 
 def assert_is_fenced_or_rejoins(scene: Scene, zombie: Worker) -> None:
     def decided() -> bool:
-        return not zombie.is_running or bool(lines(zombie, "lost: the group has given our partitions to others"))
+        return not zombie.is_running or bool(lines(zombie, LOST))
 
     wait_until(decided, "the zombie notices", timeout_s=60)
     wait_until(lambda: not zombie.is_running or zombie.readiness()[0] == 200, "the zombie goes or works", timeout_s=90)
@@ -133,7 +136,26 @@ def assert_is_fenced_or_rejoins(scene: Scene, zombie: Worker) -> None:
     else:
         assert zombie.wait_ended() == FENCED, zombie.printed()[-3000:]
         scene.note("fenced")
-        scene.start(zombie).wait_ready()
+        scene.start(zombie).wait_ready(READY_S_MAX)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(row=4, what="zombie with a commit in flight, nobody takes over")
+def test_a_zombie_that_comes_back_before_its_commit_does_owns_what_it_is_given(scene: Scene) -> None:
+    """Its partitions are lost, and assigned again, while the commit holds up what the loss asks for."""
+    with scene.load():
+        scene.start(STREAMS_FAILPOINT="stall:journalled:5").wait_ready(READY_S_MAX)
+        worker = scene.worker
+        wait_until(lambda: worker.said("failpoint reached"), "a commit stalls")
+        with frozen(worker.pid):
+            for_seconds(SESSION_TIMEOUT_MS / 1000 + 3, lambda: worker.is_running, "it is frozen")
+        scene.struck()
+        wait_until(lambda: lines(worker, LOST), "the zombie notices")
+        wait_until(lambda: len(lines(worker, "assigned")) > 1, "its partitions are assigned again")
+        assert not lines(worker, ABORTED), "the commit came back first: nothing is tested"
+        wait_until(lambda: lines(worker, ABORTED), "the commit is given up")
+        scene.recovers()
+    scene.exactly_once()
 
 
 # --- 5: a storm of rebalances -----------------------------------------------------------------------------------------
@@ -149,12 +171,12 @@ def test_a_partition_has_one_owner_at_any_time_in_a_storm_of_rebalances(make_sce
     chance = random.Random(SEED)
     deaths: dict[str, list[float]] = {}
     with scene.load():
-        scene.start(resident).wait_ready()
+        scene.start(resident).wait_ready(READY_S_MAX)
         for number in range(20):
             guest = guests[number % len(guests)]
             scene.start(guest)
             if chance.random() < 0.7:
-                guest.wait_ready()
+                guest.wait_ready(READY_S_MAX)
             time.sleep(chance.uniform(0.0, 2.0))  # a moment of chance
             if chance.random() < 0.5:
                 assert guest.terminate() == 0, guest.printed()[-3000:]
@@ -182,7 +204,7 @@ def assert_one_owner(workers: list[Worker], deaths: dict[str, list[float]]) -> N
 
 def tenures(worker: Worker, deaths: list[float]) -> list[tuple[int, float, float]]:
     """(partition, from, to) of each time that a worker had a partition."""
-    ended = ("revoked", "lost: the group has given our partitions to others")
+    ended = ("revoked", LOST)
     events = [
         (datetime.fromisoformat(line["timestamp"]).timestamp(), line["event"], line["partitions"])
         for event in ("assigned", *ended)
@@ -213,9 +235,8 @@ def tenures(worker: Worker, deaths: list[float]) -> list[tuple[int, float, float
     ],
 )
 def test_a_batch_runs_again_when_the_broker_has_aborted_its_transaction(scene: Scene, step: str) -> None:
-    stall_s = TRANSACTION_TIMEOUT_MS // 1000 + 5
     with scene.load():
-        scene.start(STREAMS_FAILPOINT=f"{step}:5:{stall_s}").wait_ready()
+        scene.start(STREAMS_FAILPOINT=f"stall:{step}:5").wait_ready(READY_S_MAX)
         pid = scene.worker.pid
         wait_until(lambda: scene.worker.said("failpoint reached"), "it stalls")
         scene.struck()
