@@ -19,7 +19,6 @@ from confluent_kafka import IsolationLevel, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadtest.fleet import FleetShape
 from loadtest.oracle.compare import Report
 from loadtest.oracle.read import TopicReader
 from streams.kafka.admin import librdkafka_log
@@ -76,8 +75,6 @@ class Scene:
     result: Result
     environment: Mapping[str, str]
     limits: Limits = LIMITS
-    shape: FleetShape | None = None
-    traffic: Traffic | None = None
     _struck_at: float = 0.0
 
     @property
@@ -93,7 +90,6 @@ class Scene:
         """Traffic for the length of a block."""
         made = rough_shape(self.stack, **shape)
         with Traffic(self.stack, made, seed=SEED, records_per_s=records_per_s) as traffic:
-            self.traffic = traffic
             yield traffic
 
     # --- blows ------------------------------------------------------------------------------------------------------
