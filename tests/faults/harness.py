@@ -28,6 +28,7 @@ from tests.integration.workers import (
     LIMITS,
     NEVER_IDLE,
     PARTITIONS,
+    REJECTS_IN_TRAFFIC,
     Limits,
     Probe,
     Traffic,
@@ -41,7 +42,9 @@ from tests.integration.workers import (
 )
 
 SEED: Final = int(os.environ.get("SEED", "1"))
-RECORDS_PER_S: Final = 2_000
+RECORDS_PER_S: Final = 1_000
+REJECTS: Final = dict.fromkeys(REJECTS_IN_TRAFFIC, 0.0003)
+"""Of every kind; each one costs as much as thousands of good records, and the machine may be busy."""
 RECOVERY_S_MAX: Final = 180.0
 READY_S_MAX: Final = 180.0
 FENCED: Final = 3
@@ -88,7 +91,7 @@ class Scene:
     @contextmanager
     def load(self, *, records_per_s: int = RECORDS_PER_S, **shape: Any) -> Iterator[Traffic]:
         """Traffic for the length of a block."""
-        made = rough_shape(self.stack, **shape)
+        made = rough_shape(self.stack, **{"rejects": REJECTS, **shape})
         with Traffic(self.stack, made, seed=SEED, records_per_s=records_per_s) as traffic:
             yield traffic
 

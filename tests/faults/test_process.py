@@ -108,10 +108,11 @@ def test_a_zombie_is_fenced_or_rejoins_cleanly(make_scene: MakeScene) -> None:
         for _ in range(3):
             scene.start(heir).wait_ready(READY_S_MAX)
             scene.flows()
+            losses_before = len(lines(zombie, LOST))
             with frozen(zombie.pid):
                 scene.struck()
                 takes_over(scene, heir)
-            assert_is_fenced_or_rejoins(scene, zombie)
+            assert_is_fenced_or_rejoins(scene, zombie, losses_before)
             scene.lifted()
             scene.recovers()
             assert heir.terminate() == 0, heir.printed()[-3000:]
@@ -125,12 +126,20 @@ def takes_over(scene: Scene, heir: Worker) -> None:
     assert owned == set(range(PARTITIONS))
 
 
-def assert_is_fenced_or_rejoins(scene: Scene, zombie: Worker) -> None:
-    def decided() -> bool:
-        return not zombie.is_running or bool(lines(zombie, LOST))
+def assert_is_fenced_or_rejoins(scene: Scene, zombie: Worker, losses_before: int) -> None:
+    """Rejoined is who was assigned partitions after the loss, and works on them."""
 
-    wait_until(decided, "the zombie notices", timeout_s=60)
-    wait_until(lambda: not zombie.is_running or zombie.readiness()[0] == 200, "the zombie goes or works", timeout_s=90)
+    def decided() -> bool:
+        if not zombie.is_running:
+            return True
+        losses, gains = lines(zombie, LOST), lines(zombie, "assigned")
+        return (
+            len(losses) > losses_before
+            and gains[-1]["timestamp"] > losses[-1]["timestamp"]
+            and zombie.readiness()[0] == 200
+        )
+
+    wait_until(decided, "the zombie goes, or works again", timeout_s=READY_S_MAX)
     if zombie.is_running:
         scene.note("rejoined")
     else:
