@@ -29,6 +29,7 @@ CYCLE_METADATA: Final = "streams-cycle:"
 _CALL_TIMEOUT_S: Final = TRANSACTION_TIMEOUT_MS / 1000
 _SETTLE_TIMEOUT_S: Final = 60.0
 _LIST_TIMEOUT_S: Final = 2.0
+_IDLE_MS_MAX: Final = 10_000
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001
 
 _REOPEN: Final = Backoff(first_s=1.0, pause_s_max=15.0)
@@ -74,6 +75,9 @@ class KafkaTransactions:
             "queue.buffering.max.kbytes": min(PRODUCER_QUEUE_KBYTES_MAX, settings.streams_memory_mb_max * 1024 // 4),
             "message.max.bytes": OUTPUT_BYTES_MAX,
             "topic.metadata.refresh.interval.ms": 30_000,
+            # Sending offsets may wait for a coordinator that is gone, past its timeout, until the state of some
+            # connection changes (librdkafka#5456, #5511): an idle one closes.
+            "connections.max.idle.ms": _IDLE_MS_MAX,
         }
         self._source = source
         self._retrier = retrier

@@ -27,9 +27,9 @@ PROPERTIES = f"""\
 # Written at each start; changes are lost.
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://{ports.HOST}:%(port)d,CONTROLLER://{ports.HOST}:%(controller_port)d
-advertised.listeners=PLAINTEXT://{ports.HOST}:%(port)d
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://{ports.HOST}:%(port)d,CONTROLLER://{ports.HOST}:%(controller_port)d%(detour)s
+advertised.listeners=PLAINTEXT://{ports.HOST}:%(port)d%(advertised_detour)s
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DETOUR:PLAINTEXT
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@{ports.HOST}:%(controller_port)d
 log.dirs={DATA}
@@ -79,11 +79,23 @@ logger.config.level = WARN
 
 
 @dataclass(frozen=True)
+class Detour:
+    """A second listener on `port` that tells its clients to come back to `advertised_port`: to a proxy in front of it.
+
+    A client goes where the broker's metadata says, so a proxy is on its way only if the broker names the proxy.
+    """
+
+    port: int
+    advertised_port: int
+
+
+@dataclass(frozen=True)
 class Kafka:
     """The broker. Its data lies in `kafka/` of the directory and survives restarts, also on another port."""
 
     directory: Path
     port: int
+    detour: Detour | None = None
 
     title = "Kafka"
 
@@ -109,7 +121,7 @@ class Kafka:
 
         """
         class_path = ":".join(map(str, artifacts.kafka_class_path(progress)))
-        values = {"port": self.port, "controller_port": ports.free_port(self.port)}
+        values = {"port": self.port, "controller_port": ports.free_port(self.port), **self._detour_listeners()}
         (self.directory / SETTINGS).write_text(PROPERTIES % values, encoding="ascii")
         (self.directory / "log4j2.properties").write_text(LOG4J, encoding="ascii")
         options = [
@@ -123,6 +135,15 @@ class Kafka:
         if not (self.directory / DATA / "meta.properties").exists():
             self._format(java, options)
         self.process.start(java, ["-Xms256m", f"-Xmx{HEAP_MB}m", *options, "kafka.Kafka", SETTINGS])
+
+    def _detour_listeners(self) -> dict[str, str]:
+        if self.detour is None:
+            return {"detour": "", "advertised_detour": ""}
+        own, advertised = self.detour.port, self.detour.advertised_port
+        return {
+            "detour": f",DETOUR://{ports.HOST}:{own}",
+            "advertised_detour": f",DETOUR://{ports.HOST}:{advertised}",
+        }
 
     def answers(self) -> bool:
         """Tell whether the broker answers a metadata request now."""

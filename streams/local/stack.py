@@ -11,13 +11,13 @@ import signal
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from streams.errors import StreamsError, UsageError
 from streams.local import artifacts, ports
-from streams.local.kafka import Kafka
+from streams.local.kafka import Detour, Kafka
 from streams.local.processes import stop_all
 from streams.local.progress import Progress, Silent
 from streams.local.registry import Registry
@@ -56,12 +56,17 @@ class Stack:
     """One broker and one registry in one directory. Not to be shared between threads."""
 
     def __init__(
-        self, directory: Path, kafka_port: int = 0, registry_port: int = 0, progress: Progress | None = None
+        self,
+        directory: Path,
+        kafka_port: int = 0,
+        registry_port: int = 0,
+        progress: Progress | None = None,
+        detour: Detour | None = None,
     ) -> None:
         """Describe a stack; nothing is started. Port 0: any free one, known after `start`."""
         self._progress = progress or Silent()
         self.directory = directory.absolute()
-        self.kafka = Kafka(self.directory, kafka_port)
+        self.kafka = Kafka(self.directory, kafka_port, detour)
         self.registry = Registry(self.directory, registry_port)
 
     @property
@@ -157,7 +162,7 @@ class Stack:
                 raise StreamsError(
                     f"port {port} on {ports.HOST} is taken by another program: give another {FLAGS[name]}"
                 )
-        self.kafka = Kafka(self.directory, wanted["kafka"])
+        self.kafka = replace(self.kafka, port=wanted["kafka"])
         self.registry = Registry(self.directory, wanted["registry"])
         (self.directory / PORTS_FILE).write_text(json.dumps(wanted), encoding="utf-8")
 
@@ -230,7 +235,11 @@ def status(directory: Path) -> list[ServiceStatus]:
 
 @contextmanager
 def running_stack(
-    directory: Path, kafka_port: int = 0, registry_port: int = 0, progress: Progress | None = None
+    directory: Path,
+    kafka_port: int = 0,
+    registry_port: int = 0,
+    progress: Progress | None = None,
+    detour: Detour | None = None,
 ) -> Generator[Stack]:
     """Run a stack for the length of a block, on free ports unless told; it is stopped however the block ends.
 
@@ -240,7 +249,7 @@ def running_stack(
     """
     if any(one.pid is not None for one in status(directory)):
         raise StreamsError(f"a stack already runs in {directory}: give another directory, or stop it first")
-    stack = Stack(directory, kafka_port, registry_port, progress)
+    stack = Stack(directory, kafka_port, registry_port, progress, detour)
     try:
         stack.start()
         yield stack

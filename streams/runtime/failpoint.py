@@ -4,6 +4,7 @@
 
     produced:3         the process kills itself when it reaches the step for the third time
     hang:committed:3   the thread that reaches the step for the third time never goes on
+    stall:produced:3   it goes on after 40 s, longer than a transaction may live
     slow:produced:50   every passage takes 50 ms longer
 """
 
@@ -12,7 +13,7 @@ import signal
 import threading
 import time
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import structlog
 
@@ -22,7 +23,9 @@ from streams.errors import UsageError
 log = structlog.get_logger(__name__)
 
 FAILPOINT_VARIABLE: Final = "STREAMS_FAILPOINT"
-Deed = Literal["kill", "hang", "slow"]
+Deed = Literal["kill", "hang", "stall", "slow"]
+DEEDS: Final = frozenset[str](get_args(Deed))
+_STALL_S: Final = 40.0
 
 
 @dataclass(slots=True)
@@ -32,7 +35,7 @@ class Failpoint:
     deed: Deed
     step: str
     number: int
-    """Which passage (kill, hang), or milliseconds (slow)."""
+    """Which passage (kill, hang, stall), or milliseconds (slow)."""
 
     def __call__(self, step: str) -> None:
         """Do the deed if this is its step and its time has come."""
@@ -43,6 +46,11 @@ class Failpoint:
             return
         self.number -= 1
         if self.number > 0:
+            return
+        if self.deed == "stall":
+            if self.number == 0:
+                log.warning("failpoint reached: this thread stalls", step=step, seconds=_STALL_S)
+                time.sleep(_STALL_S)
             return
         if self.deed == "hang":
             log.warning("failpoint reached: this thread hangs", step=step)
@@ -64,9 +72,9 @@ def parse_failpoint(spec: str) -> Failpoint:
     """
     deed, _, rest = spec.partition(":") if spec.count(":") == 2 else ("kill", "", spec)
     step, _, number = rest.partition(":")
-    if deed not in {"kill", "hang", "slow"} or step not in STEPS or not number.isascii() or not number.isdigit():
+    if deed not in DEEDS or step not in STEPS or not number.isascii() or not number.isdigit():
         raise UsageError(
-            f"{FAILPOINT_VARIABLE} must be STEP:N, hang:STEP:N or slow:STEP:MS with a step of {', '.join(STEPS)}; "
-            f"got {spec!r}"
+            f"{FAILPOINT_VARIABLE} must be STEP:N, hang:STEP:N, stall:STEP:N or slow:STEP:MS with a step of "
+            f"{', '.join(STEPS)}; got {spec!r}"
         )
     return Failpoint(deed, step, int(number))  # type: ignore[arg-type]  # checked above

@@ -6,8 +6,8 @@ from streams.runtime.failpoint import parse_failpoint
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("deed", ["kill", "hang", "slow"])
-def test_each_step_may_kill_hang_or_slow(step: str, deed: str):
+@pytest.mark.parametrize("deed", ["kill", "hang", "stall", "slow"])
+def test_each_step_may_kill_hang_stall_or_slow(step: str, deed: str):
     found = parse_failpoint(f"{deed}:{step}:7")
     assert (deed, step, 7) == (found.deed, found.step, found.number)
 

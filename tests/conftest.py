@@ -6,16 +6,26 @@ from collections.abc import Iterator
 
 import pytest
 
+from streams.local import ports
+from streams.local.kafka import Detour
 from streams.local.stack import Stack, running_stack
+from tests.faults.proxy import Proxy
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def proxy() -> Iterator[Proxy]:
+    """A proxy in front of the broker, for those who connect by its address; harmless until told otherwise."""
+    with Proxy(target=ports.free_port()) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, proxy: Proxy) -> Iterator[Stack]:
     """Run a stack on free ports; it is stopped when the session ends, also by Ctrl-C or SIGTERM; its logs are kept."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     directory = tmp_path_factory.mktemp("stack")
     try:
-        with running_stack(directory) as running:
+        with running_stack(directory, detour=Detour(proxy.target, proxy.port)) as running:
             yield running
     finally:
         signal.signal(signal.SIGTERM, before)
