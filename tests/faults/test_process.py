@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from streams.kafka.intake import SESSION_TIMEOUT_MS
+from streams.limits import SESSION_TIMEOUT_MS
 from tests.faults.harness import (
     FENCED,
     READY_S_MAX,
