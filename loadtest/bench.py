@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtest.comparison import Bench, Folders, Options, Part
+from loadtest.comparison import DEFAULT_PARTS, Bench, Folders, Options, Part
 from loadtest.oracle.check import print_report
 from loadtest.oracle.compare import Report
 from loadtest.report import RESULTS, Results, print_results
@@ -49,9 +49,12 @@ def command(
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of every topic.")] = 12,
     faust_events: Annotated[int, typer.Option(min=100, help="Records that Faust drains.")] = 20_000,
     latency_s: Annotated[int, typer.Option(min=1, help="Seconds at 10,000 events/s, after a warm-up.")] = 20,
+    memory_s: Annotated[int, typer.Option(min=60, help="Seconds that memory is watched, after a warm-up.")] = 600,
     seed: Annotated[int, typer.Option(help="Seed of the traffic.")] = 1,
     skip: Annotated[list[Part] | None, typer.Option(help="Leave this part out; may be repeated.")] = None,
-    only: Annotated[list[Part] | None, typer.Option(help="Measure this part; may be repeated.")] = None,
+    only: Annotated[
+        list[Part] | None, typer.Option(help="Measure this part; may be repeated. Default: all but memory.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A fifth of everything: a look, not a result.")] = False,
     use_running: Annotated[
         bool, typer.Option("--use-running", help="The stack of KAFKA_BOOTSTRAP_SERVERS; its topics must be empty.")
@@ -66,8 +69,9 @@ def command(
         partitions=partitions,
         faust_events=faust_events // share,
         latency_s=max(4, latency_s // share),
+        memory_s=max(60, memory_s // share),
         seed=seed,
-        parts=frozenset(only or Part) - frozenset(skip or ()),
+        parts=frozenset(only or DEFAULT_PARTS) - frozenset(skip or ()),
     )
     console = Console()
     results = Results(name or f"bench-{time.strftime('%Y%m%d-%H%M%S')}")

@@ -12,11 +12,14 @@ from rich.progress import Progress
 
 from loadtest.fleet import SOURCES, Fleet, FleetShape, TrafficBatch, fill_topic
 from loadtest.latency import LIVE_PREFIX, WARM_UP_S, measure_latency
+from loadtest.memory import WARM_UP_S as MEMORY_WARM_UP_S
+from loadtest.memory import watch_memory
 from loadtest.oracle.check import Limits, Topics, check
 from loadtest.oracle.compare import Report
 from loadtest.oracle.decode import registry_schemas
 from loadtest.oracle.windows import Window
 from loadtest.prepare import prepare_pipeline
+from loadtest.recovery import Recovery, measure_restart, measure_restore
 from loadtest.report import Run
 from loadtest.subject import Drain, Offsets, Subject, wait_until_quiet, wait_until_ready, watch_drain
 from loadtest.worker import free_port, operator_seconds, worker
@@ -30,6 +33,9 @@ EVENTS_PER_TICK: Final = 2_000
 WINDOWS_OPERATOR: Final = "windows"
 LATENCY_EVENTS_PER_S: Final = 10_000
 LATENCY_LEAD_MS: Final = 3_000
+MEMORY_EVENTS_PER_S: Final = 5_000
+MEMORY_DUPLICATES: Final = 0.2
+MEMORY_HORIZON_MS: Final = 60_000
 IDLE_MS: Final = 1_000
 WATERMARK_MS_MAX: Final = 2_000
 """How far the newest event of a partition may be behind the newest of its topic."""
@@ -43,9 +49,15 @@ class Part(StrEnum):
     PASSTHROUGH = "passthrough"
     GPS = "gps"
     WINDOWS = "windows"
+    RECOVERY = "recovery"
     ORDERS = "orders"
     FAUST = "faust"
     LATENCY = "latency"
+    MEMORY = "memory"
+
+
+DEFAULT_PARTS: Final = frozenset(Part) - {Part.MEMORY}
+"""Memory takes its time, and a topic of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +69,7 @@ class Options:
     partitions: int
     faust_events: int
     latency_s: int
+    memory_s: int
     seed: int
     parts: frozenset[Part]
 
@@ -102,6 +115,8 @@ class Bench:
         self.oracles: dict[str, Report] = {}
         """Verdicts by pipeline."""
         names = ["gps", "orders"] if Part.ORDERS in options.parts else ["gps"]
+        if Part.MEMORY in options.parts and len(options.parts) > 1:
+            raise UsageError("memory is watched on a topic of its own: --only memory")
         self._feeds = {pipeline.name: self._feed(pipeline) for pipeline in select_pipelines(names)}
         self._gps = self._feeds["gps"]
 
@@ -118,16 +133,18 @@ class Bench:
     def runs(self) -> Iterator[Run]:
         """Measure part after part; each result as soon as it is there."""
         parts = self.options.parts
-        if parts & {Part.PASSTHROUGH, Part.GPS, Part.WINDOWS}:
+        if parts & {Part.PASSTHROUGH, Part.GPS, Part.WINDOWS, Part.RECOVERY}:
             filled = self._fill(self._gps, self._gps.pipeline.source, self.options.events, "filling the topic")
             if Part.PASSTHROUGH in parts:
                 yield self._passthrough(filled)
-            if parts & {Part.GPS, Part.WINDOWS}:
+            if parts & {Part.GPS, Part.WINDOWS, Part.RECOVERY}:
                 run = self._pipeline(self._gps, filled)
                 if Part.GPS in parts:
                     yield run
                 if Part.WINDOWS in parts:
                     yield windows_run(run, self.oracles["gps"])
+                if Part.RECOVERY in parts:
+                    yield from self._recovery(filled)
         if Part.ORDERS in parts:
             feed = self._feeds["orders"]
             filled = self._fill(feed, feed.pipeline.source, self.options.orders_events, "filling a topic with orders")
@@ -136,6 +153,8 @@ class Bench:
             yield self._faust()
         if Part.LATENCY in parts:
             yield self._latency()
+        if Part.MEMORY in parts:
+            yield self._memory()
 
     def _fill(self, feed: Feed, topic: str, events: int, title: str) -> Filled:
         """Fill a topic with history that ends about now."""
@@ -230,14 +249,41 @@ class Bench:
         run.oracle = self._judge(pipeline, filled.events).as_dict()
         return run
 
-    def _judge(self, pipeline: Pipeline, events: int) -> Report:
+    def _recovery(self, filled: Filled) -> Iterator[Run]:
+        """The worker that has drained the topic starts again: with its state, then without."""
+        port = free_port()
+        url = f"http://127.0.0.1:{port}/metrics"
+
+        def start() -> Subject:
+            return self._worker(self._gps.pipeline, "worker-recovery.log", port)
+
+        with self._task("starting again with local state", None):
+            found = measure_restart(start, url, READY_S_MAX)
+        yield self._recovery_run("bench-restart", filled, found)
+        with self._task("starting again from Kafka alone", None):
+            found = measure_restore(start, url, self.folders.data / "worker", READY_S_MAX)
+        yield self._recovery_run("bench-restore", filled, found)
+
+    def _recovery_run(self, scenario: str, filled: Filled, found: Recovery) -> Run:
+        return Run(
+            scenario=scenario,
+            partitions=self.options.partitions,
+            workers=1,
+            events=filled.events,
+            rss_mb_max=found.rss_mb,
+            ready_s=found.ready_s,
+            restored_rows=found.rows,
+            restored_rows_per_s=found.rows_per_s,
+        )
+
+    def _judge(self, pipeline: Pipeline, events: int, *, all_closed: bool = True) -> Report:
         with self._task("the oracle judges", 2 * events) as update:
             report = check(
                 self.bootstrap,
                 registry_schemas(self.settings.schema_registry_url),
                 Topics.of_pipeline(pipeline.name),
                 Limits.of_settings(self.settings),
-                all_closed=True,
+                all_closed=all_closed,
                 on_progress=lambda topic, read: update(read + events * (topic != pipeline.source)),
             )
         self.oracles[pipeline.name] = report
@@ -327,6 +373,46 @@ class Bench:
             rss_mb_max=max(rss_before_mb, rss_after_mb),
             oracle={"lost": latency.lost, "duplicated": latency.duplicated},
             events_per_cpu_second=events / max(cpu_used_s, 0.01),
+        )
+
+    def _memory(self) -> Run:
+        """Steady traffic with many duplicates, and ids that are remembered for a minute only."""
+        pipeline, partitions = self._gps.pipeline, self.options.partitions
+        port = free_port()
+        horizon = {"STREAMS_DEDUP_HORIZON_MS": str(MEMORY_HORIZON_MS)}
+        address = {
+            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
+            "SCHEMA_REGISTRY_URL": self.settings.schema_registry_url,
+        }
+        arguments = ["-m", "loadtest.fleet", "--rate", str(MEMORY_EVENTS_PER_S), "--seed", str(self.options.seed)]
+        arguments += ["--duplicates", str(MEMORY_DUPLICATES)]
+        seconds = self.options.memory_s
+        with self._worker(pipeline, "worker-memory.log", port, horizon) as subject:
+            wait_until_ready(subject, READY_S_MAX)
+            cpu_before_s, _ = subject.usage()
+            with (
+                Subject("fleet", arguments, self.folders.logs / "fleet.log", environment=address) as sender,
+                self._task("watching memory", seconds + MEMORY_WARM_UP_S) as update,
+            ):
+                memory = watch_memory(subject, sender, seconds, on_progress=update)
+            events = self.offsets.end(pipeline.source)
+            cpu_used_s = subject.usage()[0] - cpu_before_s
+            self._drain(subject, pipeline.group, pipeline.source, events)
+            self._await_idle_release(pipeline)
+        self.settings = self.settings.model_copy(update={"streams_dedup_horizon_ms": MEMORY_HORIZON_MS})
+        report = self._judge(pipeline, events, all_closed=False)
+        return Run(
+            scenario="bench-memory",
+            partitions=partitions,
+            workers=1,
+            events=events,
+            publish_rate=events / (seconds + MEMORY_WARM_UP_S),
+            cpu_seconds_per_million=cpu_used_s / events * 1e6,
+            rss_mb_max=max(memory.rss_mb),
+            events_per_cpu_second=events / max(cpu_used_s, 0.01),
+            oracle=report.as_dict(),
+            rss_mb_by_minute=memory.by_minute(),
+            rss_spread=memory.spread(),
         )
 
 

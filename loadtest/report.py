@@ -34,6 +34,12 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+_OPTIONAL: Final = (
+    "operators_us_per_event", "window_rows", "ready_s", "restored_rows", "restored_rows_per_s",
+    "rss_mb_by_minute", "rss_spread",
+)  # fmt: skip
+
+
 @dataclass(slots=True)
 class Run:
     """One run of one scenario; a figure that the scenario does not measure is None."""
@@ -56,11 +62,19 @@ class Run:
     """Where the worker says its time went."""
     window_rows: int | None = None
     """Rows of windows that were written."""
+    ready_s: float | None = None
+    """From the start of a worker's process until it processes."""
+    restored_rows: int | None = None
+    """Rows of state (ids, held events, rows of keys) that it took from changelogs."""
+    restored_rows_per_s: float | None = None
+    rss_mb_by_minute: list[float] | None = None
+    rss_spread: float | None = None
+    """Largest over smallest minute after the warm-up, minus 1."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; optional breakdowns are left out where there are none."""
         values = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("operators_us_per_event", "window_rows"):
+        for name in _OPTIONAL:
             if values[name] is None:
                 del values[name]
         return {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}
@@ -156,6 +170,12 @@ def notes(run: Run) -> list[str]:
         lines.append(f"time per operator, µs/event: {shown}")
     if run.window_rows is not None:
         lines.append(f"rows of windows: {run.window_rows:,}")
+    if run.rss_mb_by_minute:
+        shown = " ".join(f"{value:,.0f}" for value in run.rss_mb_by_minute)
+        lines.append(f"RSS by minute, MB: {shown}; spread after the warm-up {run.rss_spread or 0:.1%}")
+    if run.ready_s is not None:
+        text = f"at work again {run.ready_s:.1f} s after its start, {run.restored_rows or 0:,} rows of state from Kafka"
+        lines.append(text + (f", {run.restored_rows_per_s:,.0f}/s" if run.restored_rows_per_s else ""))
     return lines
 
 

@@ -36,7 +36,13 @@ ENDLESS: Final = 1 << 62
 
 
 def shape_of(
-    settings: Settings, pipeline: Pipeline, *, rate: int, device_prefix: str | None, start_ms: int
+    settings: Settings,
+    pipeline: Pipeline,
+    *,
+    rate: int,
+    device_prefix: str | None,
+    start_ms: int,
+    duplicates: float = DUPLICATES,
 ) -> FleetShape:
     """A fleet in which every vehicle (or order) reports once a second, together about `rate` records a second.
 
@@ -45,14 +51,14 @@ def shape_of(
 
     """
     schema = Catalog.load().versions(pipeline.subject)[0]
-    unique = 1.0 - DUPLICATES
+    unique = 1.0 - duplicates
     return FleetShape(
         devices=max(1, round(rate * unique / SOURCES[pipeline.name].events_per_tick)),
         start_ms=start_ms,
         schema=schema.text,
         schema_id=Registry(settings).lookup(schema.subject, schema.text),
-        duplicate_immediate=DUPLICATES / 2,
-        duplicate_delayed=DUPLICATES / 2,
+        duplicate_immediate=duplicates / 2,
+        duplicate_delayed=duplicates / 2,
         disordered=DISORDERED if settings.streams_lateness_ms > LATENESS_MS_MIN else 0.0,
         late=LATE,
         rejects=REJECTS,
@@ -68,11 +74,19 @@ def command(
     device_prefix: Annotated[str | None, typer.Option(help="Ids of vehicles or orders begin so.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same drives.")] = 0,
     pipeline: Annotated[str, typer.Option(help="Pipeline whose events are sent.")] = "gps",
+    duplicates: Annotated[float, typer.Option(min=0, max=0.9, help="Share of copies.")] = DUPLICATES,
 ) -> None:
     """Send simulated events to the source topic of a pipeline until SIGTERM or Ctrl-C."""
     settings = load_settings()
     (declared,) = select_pipelines([pipeline])
-    shape = shape_of(settings, declared, rate=rate, device_prefix=device_prefix, start_ms=time.time_ns() // 1_000_000)
+    shape = shape_of(
+        settings,
+        declared,
+        rate=rate,
+        device_prefix=device_prefix,
+        start_ms=time.time_ns() // 1_000_000,
+        duplicates=duplicates,
+    )
     fleet = Fleet(seed, shape, SOURCES[pipeline])
     send_open_loop(settings.kafka_bootstrap_servers, declared.source, fleet.batches(ENDLESS))
 

@@ -27,6 +27,7 @@ FOLD_HEADER = "state.fold"
 WINDOWS_HEADER = "state.windows"
 """Header of a row of the first table with the key's newest window of each declaration, one after the other."""
 _PUTS_MAX = 50_000
+OnRows = Callable[[int, int], None]
 
 
 class RestoreFailed(StreamsError):
@@ -40,11 +41,12 @@ def restore_partition(
     changelog: Changelog,
     *,
     ids_in_memory_max: int,
-    on_rows: Callable[[int], None] = lambda _: None,
+    on_rows: OnRows = lambda _records, _rows: None,
 ) -> PartitionTask:
     """Task for `partition`, its state equal to what the group has committed.
 
-    `on_rows` is told how many changelog records were read.
+    `on_rows` is told how many changelog records were read, and how many rows of state they held (ids, held events, rows
+    of keys and windows).
 
     Raises:
         RestoreFailed: the state and the committed offset cannot be reconciled; the message says why and what to do.
@@ -89,7 +91,7 @@ def _replay_journal(
     start: int,
     end: int,
     ids_in_memory_max: int,
-    on_rows: Callable[[int], None],
+    on_rows: OnRows,
 ) -> Marker:
     """Bring ids, held events and last released events forward; returns the marker of the journal's last cycle."""
     reached = marker or task.marker
@@ -99,16 +101,18 @@ def _replay_journal(
     held: list[Events] = []
     breakers: dict[bytes, bytes] = {}
     for rows in changelog.read(config.pipeline.journal, task.partition, start, end):
-        on_rows(len(rows))
+        state_rows = 0
         for row in rows:
             entry = _entry(row, config.pipeline.journal)
             task.remember(entry.ids)
             held.append(entry.held)
+            state_rows += len(entry.ids) + len(entry.held) + len(entry.due)
             task.note_journal(row.offset, 1, entry.event_time_max, batch)
             if entry.cycle > known_cycle:
                 batch.puts += due_puts(entry.due)
                 breakers |= dict(entry.breakers)
                 reached = replace(reached, cycle=entry.cycle, offset_next=entry.offset_next, watermark=entry.watermark)
+        on_rows(len(rows), state_rows)
         held = [events.take(events.event_time > reached.watermark) for events in held if len(events)]
         task.watermark = reached.watermark
         if len(batch.puts) > _PUTS_MAX:
@@ -142,7 +146,7 @@ def _entry(row: LogRow, topic: str) -> JournalEntry:
 
 
 def _replay_tables(
-    task: PartitionTask, changelog: Changelog, config: TaskConfig, marker: Marker, on_rows: Callable[[int], None]
+    task: PartitionTask, changelog: Changelog, config: TaskConfig, marker: Marker, on_rows: OnRows
 ) -> dict[str, int]:
     """Bring the aggregates' rows forward; returns the position behind the last row of each table's topic."""
     positions: dict[str, int] = {}
@@ -152,7 +156,6 @@ def _replay_tables(
         low, high = changelog.bounds(table.topic, task.partition)
         start = max(low, marker.tables_next.get(table.topic, low))
         for rows in changelog.read(table.topic, task.partition, start, high):
-            on_rows(len(rows))
             puts: list[tuple[bytes, bytes]] = []
             for row in rows:
                 headers = dict(row.headers or [])
@@ -163,6 +166,7 @@ def _replay_tables(
                 if number == 0:
                     puts += _window_puts(row.key, headers.get(WINDOWS_HEADER), sizes)
             task.store.write(WriteBatch(puts=puts))
+            on_rows(len(rows), len(puts))
         positions[table.topic] = high
     # Rows may have been loaded for held events before they were brought forward.
     task.forget_keys()

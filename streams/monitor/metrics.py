@@ -59,6 +59,12 @@ class WorkerMetrics:
         self.restore_records = Counter(
             "streams_restore_records", "Changelog records read to restore state.", registry=registry
         )
+        self.restore_rows = Counter(
+            "streams_restore_rows", "Rows of state in the changelog records that were read.", registry=registry
+        )
+        self.restore_seconds = Counter(
+            "streams_restore_seconds", "Time in restoring partitions, one after the other.", registry=registry
+        )
         self.aborts = Counter("streams_aborts", "Aborted commit cycles.", ("reason",), registry=registry)
         self.misrouted = Counter(
             "streams_misrouted",

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -122,8 +123,9 @@ class Restorer:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _restore(self, partition: int, changelog: Changelog, wanted: Callable[[], bool]) -> PartitionTask:
-        def on_rows(count: int) -> None:
-            self._metrics.restore_records.inc(count)
+        def on_rows(records: int, rows: int) -> None:
+            self._metrics.restore_records.inc(records)
+            self._metrics.restore_rows.inc(rows)
             self._on_progress()
             if not wanted():
                 raise StreamsError("no longer ours")
@@ -132,14 +134,13 @@ class Restorer:
         if store is None:
             path = self._directory.store_path(self._config.pipeline.name, partition)
             store = self._stores[partition] = open_or_quarantine(path, self._memory)
-        task = restore_partition(
-            self._config,
-            partition,
-            store,
-            changelog,
-            ids_in_memory_max=self._ids_max,
-            on_rows=on_rows,
-        )
+        started = time.perf_counter()
+        try:
+            task = restore_partition(
+                self._config, partition, store, changelog, ids_in_memory_max=self._ids_max, on_rows=on_rows
+            )
+        finally:
+            self._metrics.restore_seconds.inc(time.perf_counter() - started)
         log.info(
             "restored", topic=self._config.pipeline.source, partition=partition, offset=task.offset_next,
             cycle=task.marker.cycle, ids=task.ids_in_memory, held=len(task.held),

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from loadtest.comparison import Part, open_ms, windows_run
+from loadtest.memory import Memory
 from loadtest.oracle.compare import Report
 from loadtest.report import Results, Run, cells, notes
 
@@ -45,7 +46,23 @@ def test_ratios_are_of_positions_alone():
 
 
 def test_parts_are_named_after_their_scenarios():
-    assert [*Part] == ["passthrough", "gps", "windows", "orders", "faust", "latency"]
+    assert [*Part] == ["passthrough", "gps", "windows", "recovery", "orders", "faust", "latency", "memory"]
+
+
+def test_a_recovery_tells_how_soon_and_how_fast():
+    restore = Run("bench-restore", 12, 1, 1_000, ready_s=3.21, restored_rows=1_000_000, restored_rows_per_s=500_000.0)
+    assert notes(restore) == ["at work again 3.2 s after its start, 1,000,000 rows of state from Kafka, 500,000/s"]
+    restart = Run("bench-restart", 12, 1, 1_000, ready_s=2.0, restored_rows=0)
+    assert notes(restart) == ["at work again 2.0 s after its start, 0 rows of state from Kafka"]
+    assert "restored_rows_per_s" not in restart.as_dict()
+
+
+def test_memory_is_judged_after_the_warm_up():
+    memory = Memory([100.0] * 60 + [300.0] * 60 + [200.0] * 60 + [210.0] * 60 + [220.0] * 60 + [900.0] * 59)
+    assert memory.by_minute() == [100.0, 300.0, 200.0, 210.0, 220.0]
+    assert memory.spread() == pytest.approx(0.1)
+    run = Run("bench-memory", 12, 1, 9, rss_mb_by_minute=memory.by_minute(), rss_spread=memory.spread())
+    assert notes(run) == ["RSS by minute, MB: 100 300 200 210 220; spread after the warm-up 10.0%"]
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,13 @@ import pytest
 from streams.engine.log import Committed
 from streams.engine.restore import RestoreFailed, restore_partition
 from streams.engine.task import TaskConfig
-from streams.operators.vehicle_state import VehicleState
 from streams.pipelines.gps import GPS
 from streams.state.layout import HELD, MARKER, Marker
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
 from tests.simulation.kafka import MemoryChangelog, MemoryKafka
 
-CONFIG = TaskConfig(GPS, (VehicleState(),), 1_000, 60_000, lambda _: nullcontext(), lambda _: 0)
+CONFIG = TaskConfig(GPS, 1_000, 60_000, lambda _: nullcontext(), lambda _: 0)
 
 
 def restore(kafka: MemoryKafka, store: MemoryStore | None = None) -> None:
