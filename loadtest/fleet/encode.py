@@ -1,16 +1,28 @@
-"""Columns of events to framed Avro values, a block at a time (about 1 µs an event)."""
+"""Columns of events to framed Avro values, a block at a time (about 0.2 µs an event)."""
 
+import json
+from functools import cache
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyruhvro
 from numpy.typing import NDArray
 
-_HEX: Final = np.frombuffer(b"".join(b"%02x" % value for value in range(256)), dtype="S2")
-_UUID_GROUPS: Final = ((0, 0, 8), (8, 9, 4), (12, 14, 4), (16, 19, 4), (20, 24, 12))
-"""Source column, target column and width of each group of hexadecimal digits in the text form of a UUID."""
+_UUID_DIGITS: Final = np.dtype(
+    {"names": list("abcdef"), "formats": ["u8", "u4", "u4", "u4", "u8", "u4"], "offsets": [0, 8, 12, 16, 20, 28]}
+)
+"""The 32 digits of a UUID, cut where its text form has hyphens (the last group is cut once more)."""
+_UUID_TEXT: Final = np.dtype(
+    {
+        "names": list("abcdef"),
+        "formats": ["u8", "u4", "u4", "u4", "u8", "u4"],
+        "offsets": [0, 9, 14, 19, 24, 32],
+        "itemsize": 36,
+    }
+)
+_FOUR_DIGITS: Final = np.frombuffer(b"".join(b"%04d" % number for number in range(10_000)), dtype="<u4")
+_FRAME_FIELDS: Final = ({"name": "frame_magic", "type": "boolean"}, {"name": "frame_schema_id", "type": "float"})
 
 
 def frame(schema_id: int) -> bytes:
@@ -20,13 +32,19 @@ def frame(schema_id: int) -> bytes:
 
 def uuid_texts(rng: np.random.Generator, count: int) -> pa.StringArray:
     """`count` random UUIDs (version 4) in text form."""
-    raw = rng.integers(0, 256, (count, 16), dtype=np.uint8)
+    raw = rng.integers(0, 1 << 32, count * 4, dtype=np.uint32).astype("<u4", copy=False).view(np.uint8)
+    raw = raw.reshape(count, 16)
     raw[:, 6] = raw[:, 6] & 0x0F | 0x40
     raw[:, 8] = raw[:, 8] & 0x3F | 0x80
-    digits = _HEX[raw].view(np.uint8).reshape(count, 32)
+    # Two digits at once in 16 bits, the first one in the lower byte; those above nine are letters, 39 codes further on.
+    pairs = raw.astype("<u2")
+    pairs = (pairs >> 4) | ((pairs & 0x0F) << 8)
+    pairs += 0x3030 + (((pairs + 0x0606) >> 4) & 0x0101) * np.uint16(39)
+    digits = pairs.view(np.uint8).reshape(-1).view(_UUID_DIGITS)
     text = np.full((count, 36), ord("-"), np.uint8)
-    for source, target, width in _UUID_GROUPS:
-        text[:, target : target + width] = digits[:, source : source + width]
+    groups = text.reshape(-1).view(_UUID_TEXT)
+    for name in _UUID_TEXT.names or ():
+        groups[name] = digits[name]
     return _texts(text)
 
 
@@ -34,8 +52,13 @@ def numbered_texts(prefix: str, numbers: NDArray[np.int64], digits: int) -> pa.S
     """`prefix` and each number (not negative) in `digits` decimal digits, the leading zeros included."""
     text = np.empty((numbers.size, len(prefix) + digits), np.uint8)
     text[:, : len(prefix)] = np.frombuffer(prefix.encode("ascii"), np.uint8)
-    for place in range(digits):
-        text[:, -1 - place] = numbers // 10**place % 10 + ord("0")
+    end = text.shape[1]
+    while digits:
+        width = min(4, digits)
+        rest = numbers // 10**width
+        four = _FOUR_DIGITS.take(numbers - rest * 10**width).view(np.uint8).reshape(-1, 4)
+        text[:, end - width : end] = four[:, 4 - width :]
+        numbers, end, digits = rest, end - width, digits - width
     return _texts(text)
 
 
@@ -51,9 +74,20 @@ def times(milliseconds: NDArray[np.int64], *, known: NDArray[np.bool_] | None = 
     return pa.array(milliseconds, mask=None if known is None else ~known).cast(pa.timestamp("ms"))
 
 
-def encode(batch: pa.RecordBatch, schema: str, schema_id: int) -> NDArray[np.object_]:
-    """Framed values as an array of `bytes`; the columns are the fields of `schema` (JSON text), enums as strings."""
-    values = pyruhvro.serialize_record_batch(batch, schema, 1)[0]
-    nothing = pa.scalar(b"", values.type)
-    framed = pc.binary_join_element_wise(pa.scalar(frame(schema_id), values.type), values, nothing)
-    return framed.to_numpy(zero_copy_only=False)
+@cache
+def _framed_schema(schema: str) -> str:
+    parsed = json.loads(schema)
+    return json.dumps({**parsed, "fields": [*_FRAME_FIELDS, *parsed["fields"]]})
+
+
+def encode(batch: pa.RecordBatch, schema: str, schema_id: int) -> pa.BinaryArray:
+    """Framed values; the columns are the fields of `schema` (JSON text), enums as strings.
+
+    The frame is written as two more fields before the others, whose Avro encodings are just its five bytes: `false` is
+    a zero, and a float is its four bytes as they are. It saves a copy of every value.
+    """
+    magic = pa.array(np.zeros(batch.num_rows, np.bool_))
+    number = pa.array(np.repeat(np.frombuffer(frame(schema_id)[1:], "<f4"), batch.num_rows))
+    names = [*(field["name"] for field in _FRAME_FIELDS), *batch.schema.names]
+    framed = pa.RecordBatch.from_arrays([magic, number, *batch.columns], names=names)
+    return pyruhvro.serialize_record_batch(framed, _framed_schema(schema), 1)[0]

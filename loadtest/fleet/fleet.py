@@ -1,8 +1,8 @@
 """Traffic of a fleet in log order, deterministic in its seed, with as many faults of each kind as asked for.
 
-Every vehicle (or order) reports once per tick at a phase of its own, if it has anything to report: what that is, its
-`Source` knows. A record's timestamp is the moment of its arrival; time
-starts where the caller says and never comes from the clock. The same shape and seed give the same bytes.
+Every vehicle (or order) reports at its ticks, at a phase of its own, if it has anything to report: when and what that
+is, its `Source` knows. A record's timestamp is the moment of its arrival; time starts where the caller says and never
+comes from the clock. The same shape and seed give the same bytes.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,41 +10,37 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from loadtest.fleet.encode import encode, frame
+from loadtest.fleet.layout import Layout
+from loadtest.fleet.outages import Outages
 from loadtest.fleet.positions import Positions
+from loadtest.fleet.rows import Rows
 from loadtest.fleet.traffic import CODES, KINDS, Columns, FleetShape, Kind, Source, TrafficBatch
 
 BLOCK_RECORDS: Final = 60_000
 UNKNOWN_SCHEMA_ID: Final = 2_000_000_000
 LATE_BY_MS: Final = (4_000, 30_000)
 """How much later than lateness and a tick a late event arrives: its successors have left by then."""
+_REJECT: Final = CODES[Kind.NOT_FRAMED]
+_PLAIN, _DISORDERED, _LATE = CODES[Kind.PLAIN], CODES[Kind.DISORDERED], CODES[Kind.LATE]
+_BUFFERED, _SKEWED, _DUPLICATE = CODES[Kind.BUFFERED], CODES[Kind.SKEWED], CODES[Kind.DUPLICATE]
+
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
-    """Records on their way: parallel arrays, not yet in the order of arrival."""
+class _Cells:
+    """The cells of a block in which there is an event, and what befalls it."""
 
-    arrival_ms: NDArray[np.int64]
-    keys: NDArray[np.object_]
-    values: NDArray[np.object_]
+    index: NDArray[np.intp]
+    """Into the grid of ticks and columns, row by row."""
+    column: NDArray[np.intp]
     kinds: NDArray[np.int8]
-
-    def take(self, index: NDArray[np.intp] | slice) -> "_Rows":
-        return _Rows(self.arrival_ms[index], self.keys[index], self.values[index], self.kinds[index])
-
-    @staticmethod
-    def join(parts: list["_Rows"]) -> "_Rows":
-        return _Rows(
-            np.concatenate([part.arrival_ms for part in parts]),
-            np.concatenate([part.keys for part in parts]),
-            np.concatenate([part.values for part in parts]),
-            np.concatenate([part.kinds for part in parts]),
-        )
-
-    def batch(self) -> TrafficBatch:
-        return TrafficBatch(self.keys.tolist(), self.values.tolist(), self.arrival_ms.tolist(), self.kinds)
+    back: Integers
+    """Tick at which the device of a stored event is back; -1 where it is online."""
 
 
 class Fleet:
@@ -54,82 +50,135 @@ class Fleet:
         self.seed = seed
         self.shape = shape
         self._source = source
+        self._outages = _outages(seed, shape)
         self._phase_ms = np.random.default_rng([seed, 0]).integers(0, shape.tick_ms, shape.devices)
-        self._ticks = max(4, BLOCK_RECORDS // shape.devices)
+        self._skew_ms = _skews(np.random.default_rng([seed, 8]), shape)
 
     def batches(self, records: int) -> Iterator[TrafficBatch]:
         """The first `records` records of the log, in order, in batches of some ten thousand."""
         shape = self.shape
-        source = self._source(self.seed, shape)
-        under_way: list[_Rows] = []
+        maker = _BlockMaker(
+            self.seed, shape, self._source(self.seed, shape), self._phase_ms, self._skew_ms, self._outages
+        )
+        ticks = max(4, BLOCK_RECORDS // maker.layout.columns)
+        under_way: Rows | None = None
         block = 0
         while records > 0:
-            rows = _Rows.join([*under_way, self._block(block, source)])
-            rows = rows.take(np.argsort(rows.arrival_ms, kind="stable"))
+            rows = Rows.join(under_way, maker.block(block, ticks))
             block += 1
-            ends_ms = shape.start_ms + block * self._ticks * shape.tick_ms
-            arrived = int(np.searchsorted(rows.arrival_ms, ends_ms))
-            under_way = [rows.take(slice(arrived, None))]
-            emitted = rows.take(slice(0, min(arrived, records)))
-            records -= len(emitted.values)
-            yield emitted.batch()
+            batch, under_way = rows.arrived(shape.start_ms + block * ticks * shape.tick_ms, records)
+            records -= len(batch)
+            yield batch
 
-    def _block(self, block: int, source: Source) -> _Rows:
+
+class _BlockMaker:
+    """Makes block after block of one log."""
+
+    def __init__(
+        self,
+        seed: int,
+        shape: FleetShape,
+        source: Source,
+        phase_ms: Integers,
+        skew_ms: Integers | None,
+        outages: Outages | None,
+    ) -> None:
+        self.layout: Layout = source.layout
+        self._seed = seed
+        self._shape = shape
+        self._source = source
+        self._phase_ms = self.layout.phase_ms(phase_ms, shape.tick_ms)
+        self._first_phase_ms = phase_ms // np.bincount(self.layout.device)
+        self._delay_ms_max = self.layout.delay_ms_max(shape.delay_ms_max, shape.tick_ms)
+        self._skew_ms = None if skew_ms is None else skew_ms[self.layout.device]
+        self._outages = outages
+
+    def block(self, block: int, ticks: int) -> Rows:
         """Every record whose event belongs to the ticks of this block, copies included."""
-        shape, ticks = self.shape, self._ticks
-        rng = np.random.default_rng([self.seed, 2, block])
+        shape = self._shape
+        rng = np.random.default_rng([self._seed, 2, block])
         tick_first = block * ticks
-        to_follow = source.to_follow(tick_first, ticks)
-        cells = np.flatnonzero(to_follow >= 0)
-        kinds = self._draw_kinds(rng, to_follow).take(cells)
+        cells = self._cells(rng, tick_first, ticks)
         ticks_ms = shape.start_ms + np.arange(tick_first, tick_first + ticks) * shape.tick_ms
-        event_time = (ticks_ms[:, None] + self._phase_ms).ravel().take(cells)
-        arrival = event_time + self._delays(rng, kinds)
-        columns = source.columns(rng, tick_first, ticks, cells, event_time)
-        self._spoil_columns(rng, kinds, columns, arrival)
-        values = encode(columns.batch(), shape.schema, shape.schema_id)
-        keys = columns.keys
-        self._spoil_values(kinds, keys, values)
-        originals = _Rows(arrival, keys, values, kinds)
-        return _Rows.join([originals, *self._copies(rng, originals)])
+        sent = (ticks_ms[:, None] + self._phase_ms).ravel().take(cells.index)
+        arrival = self._arrival(rng, cells, sent)
+        columns = self._source.columns(rng, tick_first, ticks, cells.index, sent)
+        if self._skew_ms is not None:
+            np.add(columns.event_time_ms, self._skew_ms.take(cells.column), out=columns.event_time_ms)
+        self._spoil_columns(rng, cells.kinds, columns, arrival)
+        value, pool = self._encoded(columns, block)
+        originals = self._spoil_values(Rows(arrival, columns.keys, cells.kinds, value, pool))
+        return self._with_copies(rng, originals)
 
-    def _draw_kinds(self, rng: np.random.Generator, to_follow: NDArray[np.int8]) -> NDArray[np.int8]:
-        """Kind of each cell of the grid, whether there is an event or not."""
-        shape = self.shape
-        draw = rng.random(to_follow.shape)
-        kinds = np.zeros(draw.shape, dtype=np.int8)
-        low = 0.0
-        for kind, share in ((Kind.DISORDERED, shape.disordered), (Kind.LATE, shape.late), *shape.rejects.items()):
-            high = low + share / shape.unique_share
-            kinds[(draw >= low) & (draw < high)] = CODES[kind]
-            low = high
+    def _cells(self, rng: np.random.Generator, tick_first: int, ticks: int) -> _Cells:
+        """Kind of each event of the grid."""
+        to_follow = self._source.to_follow(tick_first, ticks)
+        kinds = self._drawn_kinds(rng, to_follow.shape)
+        back = np.full(to_follow.shape, -1)
+        if self._skew_ms is not None:
+            # An event of a slow clock is so old on its arrival that none may overtake it: it would be late.
+            kinds[:, self._skew_ms < 0] = np.where(
+                kinds[:, self._skew_ms < 0] == _DISORDERED, _PLAIN, kinds[:, self._skew_ms < 0]
+            )
+        if self._outages is not None:
+            devices, table = self._outages.back(tick_first, ticks)
+            by_device = np.full((ticks, self._shape.devices), -1)
+            np.maximum.at(by_device, (slice(None), devices), table)
+            back = by_device[:, self.layout.device]
+            kinds[(back >= 0) & (kinds < _REJECT)] = _BUFFERED
         # A late event needs successors that leave in time: without two plain ones in this block it is plain itself.
-        plain = kinds == CODES[Kind.PLAIN]
+        plain = kinds == _PLAIN
         followed = np.zeros_like(plain)
         followed[:-2] = plain[1:-1] & plain[2:] & (to_follow[:-2] >= 2)
-        kinds[(kinds == CODES[Kind.LATE]) & ~followed] = CODES[Kind.PLAIN]
+        kinds[(kinds == _LATE) & ~followed] = _PLAIN
+        if self._skew_ms is not None:
+            kinds[(kinds == _PLAIN) & (self._skew_ms != 0)] = _SKEWED
+        index = np.flatnonzero(to_follow >= 0)
+        return _Cells(index, index % self.layout.columns, kinds.take(index), back.take(index))
+
+    def _drawn_kinds(self, rng: np.random.Generator, grid: tuple[int, ...]) -> NDArray[np.int8]:
+        """Kind of each cell of the grid, whether there is an event or not."""
+        shape, layout = self._shape, self.layout
+        draw = rng.random(grid)
+        kinds = np.zeros(draw.shape, dtype=np.int8)
+        low = 0.0
+        # Who reports rarely is not overtaken within lateness; the others make up for it.
+        more = 1.0 / layout.steady_share if layout.steady_share else 0.0
+        for kind, share in ((Kind.DISORDERED, shape.disordered), (Kind.LATE, shape.late), *shape.rejects.items()):
+            by_steady = kind in {Kind.DISORDERED, Kind.LATE}
+            high = low + share * (more if by_steady else 1.0) / shape.unique_share
+            drawn = (draw >= low) & (draw < high)
+            if by_steady and more != 1.0:
+                drawn &= layout.every == 1
+            kinds[drawn] = CODES[kind]
+            low = high
         return kinds
 
-    def _delays(self, rng: np.random.Generator, kinds: NDArray[np.int8]) -> NDArray[np.int64]:
-        shape = self.shape
+    def _arrival(self, rng: np.random.Generator, cells: _Cells, sent: Integers) -> Integers:
+        shape, kinds = self._shape, cells.kinds
         delay = rng.integers(0, shape.delay_ms_max, kinds.size, endpoint=True)
-        disordered = kinds == CODES[Kind.DISORDERED]
+        if not self.layout.is_even:
+            delay = delay * self._delay_ms_max.take(cells.column) // max(shape.delay_ms_max, 1)
+        disordered = kinds == _DISORDERED
         if disordered.any():
             delay[disordered] = rng.integers(*shape.disorder_ms, int(disordered.sum()))
-        late = kinds == CODES[Kind.LATE]
+        late = kinds == _LATE
         delay[late] = shape.lateness_ms + shape.tick_ms + rng.integers(*LATE_BY_MS, int(late.sum()))
-        return delay
+        if self._skew_ms is not None:
+            # The clock of a fast one has to have passed its own event for it to be late.
+            delay[late] += np.maximum(self._skew_ms.take(cells.column[late]), 0)
+        arrival: Integers = sent + delay
+        stored = np.flatnonzero(cells.back >= 0)
+        device = self.layout.device[cells.column[stored]]
+        arrival[stored] = shape.start_ms + cells.back[stored] * shape.tick_ms + self._first_phase_ms[device]
+        return arrival
 
     def _spoil_columns(
-        self,
-        rng: np.random.Generator,
-        kinds: NDArray[np.int8],
-        columns: Columns,
-        arrival: NDArray[np.int64],
+        self, rng: np.random.Generator, kinds: NDArray[np.int8], columns: Columns, arrival: Integers
     ) -> None:
         future = np.flatnonzero(kinds == CODES[Kind.FUTURE_TIMESTAMP])
         columns.event_time_ms[future] = (
-            arrival[future] + self.shape.skew_ms_max + rng.integers(1, 3_600_000, future.size)
+            arrival[future] + self._shape.skew_ms_max + rng.integers(1, 3_600_000, future.size)
         )
         invalid = np.flatnonzero(kinds == CODES[Kind.INVALID])
         columns.latitude[invalid[0::4]] = 91.5
@@ -137,37 +186,83 @@ class Fleet:
         columns.longitude[invalid[2::4]] = -200.0
         columns.event_time_ms[invalid[3::4]] = -1
 
-    def _spoil_values(self, kinds: NDArray[np.int8], keys: NDArray[np.object_], values: NDArray[np.object_]) -> None:
-        shape = self.shape
-        for row in np.flatnonzero(kinds >= CODES[Kind.NOT_FRAMED]):
-            value = values[row]
-            match KINDS[kinds[row]]:
-                case Kind.NOT_FRAMED:
-                    values[row] = b'{"device_id": "' + keys[row] + b'"}'
-                case Kind.UNKNOWN_SCHEMA:
-                    values[row] = frame(UNKNOWN_SCHEMA_ID) + value[5:]
-                case Kind.MALFORMED:
-                    values[row] = value[:25] if row % 2 else value + b"\0\1"
-                case Kind.INCOMPATIBLE_SCHEMA:
-                    values[row] = frame(shape.incompatible_schema_id or 0) + value[5:]
-                case Kind.KEY_MISMATCH:
-                    keys[row] = keys[row] + b"-other"
-                case Kind.TOO_LARGE:
-                    values[row] = value + bytes(shape.record_bytes_max + 1 - len(value))
-                case _:
-                    pass
+    def _encoded(self, columns: Columns, block: int) -> tuple[NDArray[np.intp], pa.BinaryArray]:
+        """The framed values, and where among them each record's is."""
+        shape = self._shape
+        count = columns.event_time_ms.size
+        if not shape.version_2:
+            return np.arange(count), encode(columns.batch(1), shape.schema, shape.schema_id)
+        newer = np.random.default_rng([self._seed, 7, block]).random(count) < shape.version_2
+        old, new = np.flatnonzero(~newer), np.flatnonzero(newer)
+        place = np.empty(count, np.intp)
+        place[old], place[new] = np.arange(old.size), old.size + np.arange(new.size)
+        parts = [
+            encode(columns.batch(1).take(pa.array(old)), shape.schema, shape.schema_id),
+            encode(columns.batch(2).take(pa.array(new)), shape.schema_2 or "", shape.schema_2_id or 0),
+        ]
+        return place, pa.concat_arrays(parts)
 
-    def _copies(self, rng: np.random.Generator, originals: _Rows) -> list[_Rows]:
-        shape = self.shape
-        valid = np.flatnonzero(originals.kinds < CODES[Kind.NOT_FRAMED])
+    def _spoil_values(self, rows: Rows) -> Rows:
+        spoilt = np.flatnonzero(rows.kinds >= _REJECT)
+        if not spoilt.size:
+            return rows
+        values = [self._spoil(row, rows) for row in spoilt]
+        rows.value[spoilt] = len(rows.pool) + np.arange(spoilt.size)
+        pool = pa.concat_arrays([rows.pool, pa.array(values, pa.binary())])
+        return Rows(rows.arrival_ms, rows.keys, rows.kinds, rows.value, pool)
+
+    def _spoil(self, row: int, rows: Rows) -> bytes:
+        """The value of a record that is to be rejected; may change its key."""
+        shape, key = self._shape, rows.keys[row]
+        value: bytes = rows.pool[rows.value[row]].as_py()
+        match KINDS[rows.kinds[row]]:
+            case Kind.NOT_FRAMED:
+                return b'{"device_id": "' + key + b'"}'
+            case Kind.UNKNOWN_SCHEMA:
+                return frame(UNKNOWN_SCHEMA_ID) + value[5:]
+            case Kind.MALFORMED:
+                return value[:25] if row % 2 else value + b"\0\1"
+            case Kind.INCOMPATIBLE_SCHEMA:
+                return frame(shape.incompatible_schema_id or 0) + value[5:]
+            case Kind.TOO_LARGE:
+                return value + bytes(shape.record_bytes_max + 1 - len(value))
+            case Kind.KEY_MISMATCH:
+                rows.keys[row] = key + b"-other"
+        return value
+
+    def _with_copies(self, rng: np.random.Generator, originals: Rows) -> Rows:
+        shape = self._shape
+        valid = np.flatnonzero(originals.kinds < _REJECT)
         copied_of = shape.unique_share - sum(shape.rejects.values())
-        copies = []
+        arrivals = [originals.arrival_ms]
+        index = [np.arange(originals.arrival_ms.size)]
         for share, delay_ms in (
             (shape.duplicate_immediate, (1, 20)),
             (shape.duplicate_delayed, (1_000, shape.duplicate_delay_ms_max + 1)),
         ):
-            rows = originals.take(valid[rng.random(valid.size) < share / copied_of])
-            arrival = rows.arrival_ms + rng.integers(*delay_ms, rows.arrival_ms.size)
-            kinds = np.full(rows.kinds.size, CODES[Kind.DUPLICATE], dtype=np.int8)
-            copies.append(_Rows(arrival, rows.keys, rows.values, kinds))
-        return copies
+            copied = valid[rng.random(valid.size) < share / copied_of]
+            index.append(copied)
+            arrivals.append(originals.arrival_ms.take(copied) + rng.integers(*delay_ms, copied.size))
+        place = np.concatenate(index)
+        kinds = originals.kinds.take(place)
+        kinds[originals.arrival_ms.size :] = _DUPLICATE
+        return Rows(
+            np.concatenate(arrivals), originals.keys.take(place), kinds, originals.value.take(place), originals.pool
+        )
+
+
+def _outages(seed: int, shape: FleetShape) -> Outages | None:
+    if not shape.buffered:
+        return None
+    shortest, longest = (max(1, round(length_ms / shape.tick_ms)) for length_ms in shape.outage_ms)
+    return Outages(seed, shape.devices, shape.buffered, shortest, longest)
+
+
+def _skews(rng: np.random.Generator, shape: FleetShape) -> Integers | None:
+    """By how much each device's clock is ahead, milliseconds; None where all are right."""
+    if not shape.skewed:
+        return None
+    wrong = rng.random(shape.devices) < shape.skewed
+    by_ms = rng.integers(1, shape.clock_skew_ms_max, shape.devices, endpoint=True)
+    ahead = rng.random(shape.devices) < 0.5
+    return np.where(wrong, np.where(ahead, by_ms, -by_ms), 0)

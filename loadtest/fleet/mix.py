@@ -1,11 +1,12 @@
 """What befalls traffic, share by share: a mix as field engineers know it, and how it becomes a fleet's shape."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
-from loadtest.fleet.traffic import REJECTS, FleetShape, Kind
+from loadtest.fleet.traffic import REJECTS, FleetShape, Kind, PathsOf
 
 DUPLICATE_DELAY_MS_MAX: Final = 10_000
+CLOCK_SKEW_MS_MAX: Final = 30_000
 _REJECTS_SHARE: Final = 0.0001
 
 
@@ -24,6 +25,14 @@ class Mix:
     """Overtaken by newer events of the same device, but within lateness."""
     late: float = 0.004
     """Overtaken, and behind lateness: their device's past is over."""
+    buffered: float = 0.02
+    """Stored by a device that was offline, and sent in one go, in order, when it is back."""
+    skewed: float = 0.01
+    """Of the devices: those whose clock is wrong."""
+    zipf: float = 0.5
+    """Not a share: the exponent of how unevenly vehicles report; 0: all alike."""
+    version_2: float = 0.3
+    """Written with version 2 of the schema."""
     speed_unknown: float = 0.02
     """Of the positions: those without a speed."""
     not_framed: float = _REJECTS_SHARE
@@ -35,6 +44,9 @@ class Mix:
     future_timestamp: float = _REJECTS_SHARE
     too_large: float = 0.000002
     """A megabyte each, by default."""
+
+    paths: PathsOf = PathsOf.SIMULATED
+    """What vehicles move along."""
 
     @property
     def rejects(self) -> dict[Kind, float]:
@@ -48,8 +60,18 @@ class Mix:
 
 
 REALISTIC: Final = Mix()
-NOTHING: Final = Mix(**{each.name: 0.0 for each in fields(Mix)})
+NOTHING: Final = Mix(**{each.name: 0.0 for each in fields(Mix) if each.name != "paths"})
 """Nothing befalls anything."""
+
+
+def mix_of(pipeline: str, mix: Mix = REALISTIC) -> Mix:
+    """The mix as far as it can befall a pipeline's events: no order moves or reports more often than others.
+
+    Where a schema has one version only, nothing is written with another one.
+    """
+    if pipeline == "gps":
+        return mix
+    return replace(mix, zipf=0.0, version_2=0.0, speed_unknown=0.0, paths=PathsOf.SIMULATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +81,9 @@ class Schemas:
     text: str
     """Version 1."""
     schema_id: int
+    text_2: str | None = None
+    """Version 2, where there is one."""
+    schema_2_id: int | None = None
     foreign_id: int | None = None
     """Id of a schema that cannot be read as one of these events."""
 
@@ -102,6 +127,14 @@ def shape_of(mix: Mix, size: Size, schemas: Schemas, bounds: Bounds) -> FleetSha
         duplicate_delayed=mix.duplicate_delayed,
         disordered=mix.disordered,
         late=mix.late,
+        buffered=mix.buffered,
+        skewed=mix.skewed,
+        clock_skew_ms_max=min(CLOCK_SKEW_MS_MAX, bounds.skew_ms_max),
+        zipf=mix.zipf,
+        version_2=mix.version_2,
+        schema_2=schemas.text_2,
+        schema_2_id=schemas.schema_2_id,
+        paths=mix.paths,
         rejects=mix.rejects,
         lateness_ms=bounds.lateness_ms,
         skew_ms_max=bounds.skew_ms_max,

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from loadtest.fleet.encode import numbered_texts, times, uuid_texts
+from loadtest.fleet.layout import Layout, even
 from loadtest.fleet.traffic import FleetShape
 
 PREFIX: Final = "order-"
@@ -82,8 +83,8 @@ class OrderColumns:
     promised_time: pa.TimestampArray
     no_number: float = np.inf
 
-    def batch(self) -> pa.RecordBatch:
-        """The columns as the fields of `OrderEvent`, version 1."""
+    def batch(self, _version: int) -> pa.RecordBatch:
+        """The columns as the fields of `OrderEvent`; there is one version."""
         return pa.record_batch(
             {
                 "event_id": self.event_id,
@@ -105,8 +106,13 @@ class Orders:
 
     events_per_tick: Final = sum(len(life) * share for life, share in LIVES.items()) / TICKS
     """Of each order under way, on average."""
+    versions: Final = 1
+    """Of the schema, that events can be written with."""
 
     def __init__(self, seed: int, shape: FleetShape) -> None:
+        if shape.zipf:
+            raise ValueError("zipf is about vehicles: an order takes its few steps, and no more")
+        self.layout: Layout = even(shape.devices)
         self._seed = seed
         self._places = shape.devices
         self._place_first = shape.device_first

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from loadtest.fleet.layout import Layout
+
 
 class Kind(StrEnum):
     """What the generator meant a record to be; rejects carry the reason expected in the dead-letter header."""
@@ -18,6 +20,8 @@ class Kind(StrEnum):
     DISORDERED = "disordered"
     DUPLICATE = "duplicate"
     LATE = "late"
+    BUFFERED = "buffered"
+    SKEWED = "skewed"
     NOT_FRAMED = "not_framed"
     UNKNOWN_SCHEMA = "unknown_schema"
     MALFORMED = "malformed"
@@ -26,6 +30,13 @@ class Kind(StrEnum):
     KEY_MISMATCH = "key_mismatch"
     FUTURE_TIMESTAMP = "future_timestamp"
     TOO_LARGE = "too_large"
+
+
+class PathsOf(StrEnum):
+    """What vehicles move along."""
+
+    SIMULATED = "simulated"
+    REAL = "real"
 
 
 KINDS: Final = tuple(Kind)
@@ -50,6 +61,22 @@ class FleetShape:
     disordered: float = 0.0
     """Arrives behind newer events of its device, but within lateness."""
     late: float = 0.0
+    buffered: float = 0.0
+    """Share of the time in which a device is offline; what it stored meanwhile arrives in one go, in its order."""
+    outage_ms: tuple[int, int] = (5_000, 120_000)
+    """The shortest and the longest time that a device is offline."""
+    skewed: float = 0.0
+    """Share of the devices whose clock is wrong, by a constant."""
+    clock_skew_ms_max: int = 30_000
+    """How wrong a clock is at most, in either direction; within `skew_ms_max`, so that nothing is rejected for it."""
+    zipf: float = 0.0
+    """Exponent of Zipf's law of how often vehicles report, on average about once a tick; 0: all equally often."""
+    version_2: float = 0.0
+    """Share of the records written with version 2 of the schema."""
+    schema_2: str | None = None
+    """Version 2 as JSON text, and its id; needed where records are written with it."""
+    schema_2_id: int | None = None
+    paths: PathsOf = PathsOf.SIMULATED
     rejects: Mapping[Kind, float] = field(default_factory=dict)
     lateness_ms: int = 5_000
     skew_ms_max: int = 60_000
@@ -73,6 +100,10 @@ class FleetShape:
             raise ValueError("devices_all must count the devices of every fleet")
         if not 0 <= self.delay_ms_max < self.tick_ms:
             raise ValueError("delay_ms_max must be shorter than a tick, or plain records would overtake each other")
+        if self.skewed and not 0 < self.clock_skew_ms_max <= self.skew_ms_max:
+            raise ValueError("clock_skew_ms_max must be within skew_ms_max, or events would be rejected for it")
+        if self.version_2 and (self.schema_2 is None or self.schema_2_id is None):
+            raise ValueError("version_2 needs schema_2 and its id: this schema may have one version only")
         if self.disordered and self.disorder_ms[0] >= self.disorder_ms[1]:
             raise ValueError("lateness_ms leaves no room for disorder: it must be well above a tick")
         if wrong := set(self.rejects) - set(REJECTS):
@@ -141,17 +172,21 @@ class Columns(Protocol):
     def longitude(self) -> NDArray[np.float64]:
         """Longitudes in degrees."""
 
-    def batch(self) -> pa.RecordBatch:
-        """The columns as the fields of the schema."""
+    def batch(self, version: int) -> pa.RecordBatch:
+        """The columns as the fields of that version of the schema."""
 
 
 class Source(Protocol):
     """What the events of a fleet are about, drawn from the fleet's seed; ticks are asked for in order."""
 
+    @property
+    def layout(self) -> Layout:
+        """The grid's columns."""
+
     def to_follow(self, tick_first: int, ticks: int) -> NDArray[np.int8]:
-        """Shape (ticks, devices): how many events of the same key follow, one a tick; -1 where there is no event."""
+        """Shape (ticks, columns): how many events of the same key follow, one a tick; -1 where there is no event."""
 
     def columns(
         self, rng: np.random.Generator, tick_first: int, ticks: int, cells: NDArray[np.intp], time_ms: NDArray[np.int64]
     ) -> Columns:
-        """Events of some cells of the grid of ticks and devices; `time_ms` are those of the grid, one for each cell."""
+        """Events of some cells of the grid of ticks and columns; `time_ms` are those of the grid, one for each cell."""

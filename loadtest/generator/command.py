@@ -13,14 +13,16 @@ import typer
 
 from loadtest.fleet import SOURCES, Fleet
 from loadtest.fleet.fill import FLUSH_S_MAX, Filler
-from loadtest.fleet.mix import REALISTIC, Bounds, Mix, Schemas
-from loadtest.fleet.traffic import FleetShape, Source
+from loadtest.fleet.mix import REALISTIC, Bounds, Mix, Schemas, mix_of
+from loadtest.fleet.traffic import FleetShape, PathsOf, Source
+from loadtest.generator.measure import measure
 from loadtest.generator.plan import Plan, Share, Traffic, plan_history, plan_open_loop
-from loadtest.generator.sender import Sender
+from loadtest.generator.sender import Sender, Stop
 from loadtest.generator.tally import Tally
-from loadtest.generator.target import find_schemas, find_topic, refuse_foreign_topic
+from loadtest.generator.target import find_schemas, find_topic, own_topic, refuse_foreign_topic
 from streams.errors import StreamsError, UsageError
 from streams.pipelines import select_pipelines
+from streams.registry.catalog import Catalog
 from streams.settings import Settings, load_settings
 
 PROGRESS_S: Final = 0.5
@@ -32,12 +34,14 @@ OPEN_LOOP_CONFIG: Final = {"linger.ms": 5}
 BEHIND_SHARE_MAX: Final = 0.1
 """Of lateness: processes further apart than that make each other's disordered events late."""
 
-NOT_YET_KNOWN: Final = Schemas("", 0, foreign_id=0)
-
-Stop = threading.Event
+NOT_YET_KNOWN: Final = Schemas("", 0, "", 0, foreign_id=0)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-_SHARE: Final[dict[str, Any]] = {"min": 0.0, "max": 1.0, "rich_help_panel": "The mix: shares of all records"}
+_PANEL: Final = "The mix: shares of all records"
+
+
+def _share(text: str, *, share_max: float = 1.0) -> Any:
+    return typer.Option(min=0.0, max=share_max, help=text, rich_help_panel=_PANEL)
 
 
 @app.callback(invoke_without_command=True)
@@ -68,21 +72,43 @@ def generate(
         int, typer.Option(min=1, help="Processes that send together; events, rate and devices are those of all.")
     ] = 1,
     device_prefix: Annotated[str | None, typer.Option(help="Ids of vehicles or orders begin so.")] = None,
-    duplicate_immediate: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.duplicate_immediate,
-    duplicate_delayed: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.duplicate_delayed,
+    tracks: Annotated[
+        PathsOf, typer.Option(help="What vehicles move along; real: committed tracks.")
+    ] = REALISTIC.paths,
+    duplicate_immediate: Annotated[float, _share("Sent again within 20 ms.")] = REALISTIC.duplicate_immediate,
+    duplicate_delayed: Annotated[float, _share("Sent again up to 10 s later.")] = REALISTIC.duplicate_delayed,
     disordered: Annotated[
-        float | None, typer.Option(help=f"[default: {REALISTIC.disordered}, where lateness leaves room]", **_SHARE)
+        float | None,
+        _share(f"Overtaken, within lateness. [default: {REALISTIC.disordered}, where lateness leaves room]"),
     ] = None,
-    late: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.late,
-    speed_unknown: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.speed_unknown,
-    not_framed: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.not_framed,
-    unknown_schema: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.unknown_schema,
-    malformed: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.malformed,
-    incompatible_schema: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.incompatible_schema,
-    invalid: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.invalid,
-    key_mismatch: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.key_mismatch,
-    future_timestamp: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.future_timestamp,
-    too_large: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.too_large,
+    late: Annotated[float, _share("Overtaken, behind lateness.")] = REALISTIC.late,
+    buffered: Annotated[float, _share("Stored while offline, then sent in one go.")] = REALISTIC.buffered,
+    skewed: Annotated[float, _share("Of the devices: those with a wrong clock.")] = REALISTIC.skewed,
+    zipf: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=2.0,
+            help=f"No share: exponent of how unevenly vehicles report; 0: alike. [default: {REALISTIC.zipf}]",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    version_2: Annotated[
+        float | None, _share(f"Written with version 2 of the schema. [default: {REALISTIC.version_2}, if there is one]")
+    ] = None,
+    speed_unknown: Annotated[float, _share("Of the positions: those without a speed.")] = REALISTIC.speed_unknown,
+    not_framed: Annotated[float, _share("Rejects: JSON instead of Avro.")] = REALISTIC.not_framed,
+    unknown_schema: Annotated[float, _share("Rejects: an id of no schema.")] = REALISTIC.unknown_schema,
+    malformed: Annotated[float, _share("Rejects: cut off, or with junk behind.")] = REALISTIC.malformed,
+    incompatible_schema: Annotated[
+        float, _share("Rejects: the id of another subject's schema.")
+    ] = REALISTIC.incompatible_schema,
+    invalid: Annotated[float, _share("Rejects: impossible coordinates or times.")] = REALISTIC.invalid,
+    key_mismatch: Annotated[float, _share("Rejects: a key that is not the device's.")] = REALISTIC.key_mismatch,
+    future_timestamp: Annotated[float, _share("Rejects: further ahead than skew.")] = REALISTIC.future_timestamp,
+    too_large: Annotated[
+        float, _share("Rejects: larger than STREAMS_RECORD_BYTES_MAX.", share_max=0.001)
+    ] = REALISTIC.too_large,
 ) -> None:
     """Write seeded traffic to one topic; print progress, then what must become of it, as JSON lines.
 
@@ -99,11 +125,20 @@ def generate(
     topic = topic or declared.source
     if not any_topic:
         refuse_foreign_topic(topic)
+    defaults = mix_of(declared.name)
+    for name, value in (("--zipf", zipf), ("--version-2", version_2)):
+        if value and not getattr(defaults, name[2:].replace("-", "_")):
+            raise UsageError(f"{name} is not for {declared.name}")
     mix = Mix(
         duplicate_immediate=duplicate_immediate,
         duplicate_delayed=duplicate_delayed,
         disordered=REALISTIC.disordered if disordered is None else disordered,
         late=late,
+        buffered=buffered,
+        skewed=skewed,
+        zipf=defaults.zipf if zipf is None else zipf,
+        version_2=defaults.version_2 if version_2 is None else version_2,
+        paths=tracks,
         speed_unknown=speed_unknown,
         not_framed=not_framed,
         unknown_schema=unknown_schema,
@@ -140,8 +175,39 @@ def generate(
             traffic = calm
     planned(traffic)  # what is impossible is refused before anyone is asked for anything
     find_topic(settings, topic)
-    traffic = replace(traffic, schemas=find_schemas(settings, declared, foreign=mix.incompatible_schema > 0))
+    traffic = replace(
+        traffic,
+        schemas=find_schemas(settings, declared, newer=mix.version_2 > 0, foreign=mix.incompatible_schema > 0),
+    )
     _run(settings, topic, planned(traffic), SOURCES[declared.name], of, context.obj)
+
+
+@app.command("measure")
+def measure_command(
+    context: typer.Context,
+    pipeline: Annotated[str, typer.Option(help="Pipeline whose events are sent: gps or orders.")] = "gps",
+    bootstrap: Annotated[str | None, typer.Option(help="Default: KAFKA_BOOTSTRAP_SERVERS.")] = None,
+    events: Annotated[int, typer.Option(min=1_000, help="Records a round.")] = 600_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Of each of the two, by turns.")] = 3,
+    partitions: Annotated[int, typer.Option(min=1, help="Of the topic, which is removed afterwards.")] = 12,
+) -> None:
+    """Print how fast the realistic mix is made and sent, next to a bare loop of produce() over prepared records."""
+    settings = load_settings(kafka_bootstrap_servers=bootstrap)
+    (declared,) = select_pipelines([pipeline])
+    versions = Catalog.load().versions(declared.subject)
+    traffic = Traffic(
+        # No worker reads it, so that the ids of schemas matter to nobody, nor does what is too large for one.
+        mix=replace(mix_of(declared.name), too_large=0.0),
+        schemas=Schemas(versions[0].text, 1, versions[1].text if len(versions) > 1 else None, 2, foreign_id=3),
+        bounds=Bounds(settings.streams_lateness_ms, settings.streams_skew_ms_max, settings.streams_record_bytes_max),
+        events_per_tick=SOURCES[declared.name].events_per_tick,
+    )
+    now_ms = time.time_ns() // 1_000_000
+    plan = plan_history(traffic, Share(), events=events, now_ms=now_ms, start_ms=None, devices=None)
+    fleet = Fleet(plan.seed, plan.shape, SOURCES[declared.name])
+    with own_topic(settings, "generator-measure", partitions) as topic:
+        rates = measure(settings, topic, lambda: fleet.batches(plan.records), rounds, context.obj)
+    _print(rates.as_dict())
 
 
 def _run(

@@ -12,6 +12,8 @@ from loadtest.fleet.ahead import built_ahead
 from loadtest.fleet.fill import PAUSE_S, Filler
 from loadtest.generator.tally import Tally
 
+Stop = threading.Event
+"""Set by whoever wants it to end."""
 CHUNK_RECORDS: Final = 10_000
 """So many are sent between two looks at whether to stop."""
 
@@ -19,7 +21,7 @@ CHUNK_RECORDS: Final = 10_000
 class Sender:
     """Sends batches until they end or `stop` is set; other threads may read how far it is."""
 
-    def __init__(self, filler: Filler, topic: str, tally: Tally, stop: threading.Event) -> None:
+    def __init__(self, filler: Filler, topic: str, tally: Tally, stop: Stop) -> None:
         self._filler = filler
         self._topic = topic
         self._tally = tally

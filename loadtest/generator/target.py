@@ -1,10 +1,15 @@
 """The topic that is written to, and the schemas that are written with: found, or refused, before anything is sent."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
+
+from confluent_kafka.admin import NewTopic
 
 from loadtest.fleet.mix import Schemas
 from streams.errors import StreamsError, UsageError
-from streams.kafka.admin import partition_counts, wait_for_broker
+from streams.kafka.admin import partition_counts, settled, wait_for_broker
 from streams.operators.declaration import Pipeline
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
@@ -44,17 +49,43 @@ def find_topic(settings: Settings, topic: str) -> int:
     return found
 
 
-def find_schemas(settings: Settings, pipeline: Pipeline, *, foreign: bool) -> Schemas:
-    """The schemas of a pipeline's source as they are registered; with `foreign`, one that is none of them as well.
+@contextmanager
+def own_topic(settings: Settings, name: str, partitions: int) -> Iterator[str]:
+    """A new topic of a load test's own, removed at the end.
+
+    Raises:
+        StreamsError: no broker answers, or it refuses.
+
+    """
+    client = wait_for_broker(settings)
+    topic = f"{PREFIX}{name}.{os.getpid()}"
+    settled(f"creating topic {topic}", client.create_topics([NewTopic(topic, partitions)])[topic])
+    try:
+        yield topic
+    finally:
+        settled(f"removing topic {topic}", client.delete_topics([topic])[topic])
+
+
+def find_schemas(settings: Settings, pipeline: Pipeline, *, newer: bool, foreign: bool) -> Schemas:
+    """Version 1 of the schema of a pipeline's source as it is registered, and what else is asked for.
+
+    `newer`: version 2 as well; `foreign`: the id of a schema that cannot be read as one of the events.
 
     Raises:
         StreamsError: the registry does not answer, or does not know one of them.
 
     """
     catalog, registry = Catalog.load(), Registry(settings)
-    schema = catalog.versions(pipeline.subject)[0]
+    first, *later = catalog.versions(pipeline.subject)
+    second = later[0] if newer else None
     foreign_id = None
     if foreign:
         other = next(subject for subject in catalog.subjects() if subject != pipeline.subject)
         foreign_id = registry.lookup(other, catalog.versions(other)[0].text)
-    return Schemas(schema.text, registry.lookup(schema.subject, schema.text), foreign_id=foreign_id)
+    return Schemas(
+        first.text,
+        registry.lookup(first.subject, first.text),
+        None if second is None else second.text,
+        None if second is None else registry.lookup(second.subject, second.text),
+        foreign_id,
+    )

@@ -1,0 +1,89 @@
+"""How fast the generator is, next to a loop that does nothing but `produce()` over records that lie ready."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import Producer
+
+from loadtest.fleet import TrafficBatch
+from loadtest.fleet.fill import PRODUCER_CONFIG, Filler
+from loadtest.generator.sender import Sender, Stop
+from loadtest.generator.tally import Tally
+from streams.errors import StreamsError
+from streams.settings import Settings
+
+FLUSH_S_MAX: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Records per second of each round, until the last one is in the log, and the CPU time they took."""
+
+    raw: list[float]
+    generated: list[float]
+    generated_cpu_us: float
+    """Per record, all threads of the process."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Medians, their ratio, and every round."""
+        raw, generated = statistics.median(self.raw), statistics.median(self.generated)
+        return {
+            "generated_per_s": round(generated),
+            "raw_produce_per_s": round(raw),
+            "ratio": round(generated / raw, 3),
+            "generated_cpu_us_per_record": round(self.generated_cpu_us, 2),
+            "rounds": {
+                "generated_per_s": [round(rate) for rate in self.generated],
+                "raw_produce_per_s": [round(rate) for rate in self.raw],
+            },
+        }
+
+
+def measure(
+    settings: Settings, topic: str, batches: Callable[[], Iterator[TrafficBatch]], rounds: int, stop: Stop
+) -> Rates:
+    """Send the same records by turns: prepared ones in a bare loop, and made while they are sent.
+
+    Raises:
+        StreamsError: the broker did not take them, or it was told to stop.
+
+    """
+    prepared = list(batches())
+    records = sum(map(len, prepared))
+    raw, generated, cpu_s = [], [], 0.0
+    for _ in range(rounds):
+        raw.append(records / _raw_seconds(settings, topic, prepared))
+        began_s, cpu_began_s = time.monotonic(), time.process_time()
+        _generate(settings, topic, batches(), stop)
+        generated.append(records / (time.monotonic() - began_s))
+        cpu_s += time.process_time() - cpu_began_s
+        if stop.is_set():
+            raise StreamsError("stopped")
+    return Rates(raw, generated, 1e6 * cpu_s / (rounds * records))
+
+
+def _generate(settings: Settings, topic: str, batches: Iterator[TrafficBatch], stop: Stop) -> None:
+    filler = Filler(settings.kafka_bootstrap_servers, settings.kafka_client_config(), stop=stop)
+    Sender(filler, topic, Tally(settings.streams_quarantine_rejects), stop).send_history(batches)
+    filler.flush()
+
+
+def _raw_seconds(settings: Settings, topic: str, batches: list[TrafficBatch]) -> float:
+    """The producer as the generator configures it, and the shortest loop there is."""
+    began_s = time.monotonic()
+    producer: Any = Producer({**PRODUCER_CONFIG, **settings.kafka_client_config()})
+    for batch in batches:
+        for key, value, timestamp_ms in zip(batch.keys, batch.values, batch.timestamps_ms, strict=True):
+            while True:
+                try:
+                    producer.produce(topic, value, key, timestamp=timestamp_ms)
+                    break
+                except BufferError:
+                    producer.poll(0.05)
+        producer.poll(0)
+    if left := producer.flush(FLUSH_S_MAX):
+        raise StreamsError(f"{left} records not delivered within {FLUSH_S_MAX:.0f} s")
+    return time.monotonic() - began_s
