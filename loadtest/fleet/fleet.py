@@ -39,8 +39,8 @@ class _Cells:
     """Into the grid of ticks and columns, row by row."""
     column: NDArray[np.intp]
     kinds: NDArray[np.int8]
-    back: Integers
-    """Tick at which the device of a stored event is back; -1 where it is online."""
+    back: Integers | None
+    """Tick at which the device of a stored event is back; -1 where it is online. None: all are, always."""
 
 
 class Fleet:
@@ -89,6 +89,7 @@ class _BlockMaker:
         self._source = source
         self._phase_ms = self.layout.phase_ms(phase_ms, shape.tick_ms)
         self._first_phase_ms = phase_ms // np.bincount(self.layout.device)
+        self._is_even = self.layout.is_even
         self._delay_ms_max = self.layout.delay_ms_max(shape.delay_ms_max, shape.tick_ms)
         self._skew_ms = None if skew_ms is None else skew_ms[self.layout.device]
         self._outages = outages
@@ -114,17 +115,15 @@ class _BlockMaker:
         """Kind of each event of the grid."""
         to_follow = self._source.to_follow(tick_first, ticks)
         kinds = self._drawn_kinds(rng, to_follow.shape)
-        back = np.full(to_follow.shape, -1)
         if self._skew_ms is not None:
             # An event of a slow clock is so old on its arrival that none may overtake it: it would be late.
-            kinds[:, self._skew_ms < 0] = np.where(
-                kinds[:, self._skew_ms < 0] == _DISORDERED, _PLAIN, kinds[:, self._skew_ms < 0]
-            )
+            slow = np.flatnonzero(self._skew_ms < 0)
+            kinds[:, slow] = np.where(kinds[:, slow] == _DISORDERED, _PLAIN, kinds[:, slow])
+        back: Integers | None = None
         if self._outages is not None:
-            devices, table = self._outages.back(tick_first, ticks)
-            by_device = np.full((ticks, self._shape.devices), -1)
-            np.maximum.at(by_device, (slice(None), devices), table)
-            back = by_device[:, self.layout.device]
+            back = self._outages.back(tick_first, ticks)
+            if not self._is_even:
+                back = back.take(self.layout.device, axis=1)
             kinds[(back >= 0) & (kinds < _REJECT)] = _BUFFERED
         # A late event needs successors that leave in time: without two plain ones in this block it is plain itself.
         plain = kinds == _PLAIN
@@ -132,9 +131,11 @@ class _BlockMaker:
         followed[:-2] = plain[1:-1] & plain[2:] & (to_follow[:-2] >= 2)
         kinds[(kinds == _LATE) & ~followed] = _PLAIN
         if self._skew_ms is not None:
-            kinds[(kinds == _PLAIN) & (self._skew_ms != 0)] = _SKEWED
+            wrong = np.flatnonzero(self._skew_ms)
+            kinds[:, wrong] = np.where(kinds[:, wrong] == _PLAIN, _SKEWED, kinds[:, wrong])
         index = np.flatnonzero(to_follow >= 0)
-        return _Cells(index, index % self.layout.columns, kinds.take(index), back.take(index))
+        column = index - index // self.layout.columns * self.layout.columns
+        return _Cells(index, column, kinds.take(index), None if back is None else back.take(index))
 
     def _drawn_kinds(self, rng: np.random.Generator, grid: tuple[int, ...]) -> NDArray[np.int8]:
         """Kind of each cell of the grid, whether there is an event or not."""
@@ -157,7 +158,7 @@ class _BlockMaker:
     def _arrival(self, rng: np.random.Generator, cells: _Cells, sent: Integers) -> Integers:
         shape, kinds = self._shape, cells.kinds
         delay = rng.integers(0, shape.delay_ms_max, kinds.size, endpoint=True)
-        if not self.layout.is_even:
+        if not self._is_even:
             delay = delay * self._delay_ms_max.take(cells.column) // max(shape.delay_ms_max, 1)
         disordered = kinds == _DISORDERED
         if disordered.any():
@@ -168,9 +169,10 @@ class _BlockMaker:
             # The clock of a fast one has to have passed its own event for it to be late.
             delay[late] += np.maximum(self._skew_ms.take(cells.column[late]), 0)
         arrival: Integers = sent + delay
-        stored = np.flatnonzero(cells.back >= 0)
-        device = self.layout.device[cells.column[stored]]
-        arrival[stored] = shape.start_ms + cells.back[stored] * shape.tick_ms + self._first_phase_ms[device]
+        if cells.back is not None:
+            stored = np.flatnonzero(cells.back >= 0)
+            device = self.layout.device[cells.column[stored]]
+            arrival[stored] = shape.start_ms + cells.back[stored] * shape.tick_ms + self._first_phase_ms[device]
         return arrival
 
     def _spoil_columns(

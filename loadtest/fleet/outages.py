@@ -33,22 +33,18 @@ class Outages:
         """Ticks in which each device is offline once."""
         return round((self.ticks_min + self.ticks_max) / 2 / self.share)
 
-    def back(self, tick_first: int, ticks: int) -> tuple[Integers, Integers]:
-        """Devices that are offline at some of the ticks; when they (columns) are back, for each tick (row). -1: online.
-
-        A device may be listed more than once; it is offline if it is in any of its columns.
-        """
+    def back(self, tick_first: int, ticks: int) -> Integers:
+        """Shape (ticks, devices): the tick at which a device that is offline will be back; -1 where it is online."""
         phase = np.random.default_rng([self.seed, 5]).integers(0, self.cycle_ticks, self.devices)
-        cycles = range(tick_first // self.cycle_ticks, (tick_first + ticks) // self.cycle_ticks + 2)
-        devices, tables = [], []
+        found = np.full((ticks, self.devices), -1)
         tick = np.arange(tick_first, tick_first + ticks)[:, None]
-        for cycle in cycles:
+        for cycle in range(tick_first // self.cycle_ticks, (tick_first + ticks) // self.cycle_ticks + 2):
             begins, ends = self._outages(cycle)
             begins, ends = begins - phase, ends - phase
-            found = np.flatnonzero((ends > tick_first) & (begins < tick_first + ticks))
-            devices.append(found)
-            tables.append(np.where((tick >= begins[found]) & (tick < ends[found]), ends[found], -1))
-        return np.concatenate(devices), np.concatenate(tables, axis=1)
+            device = np.flatnonzero((ends > tick_first) & (begins < tick_first + ticks))
+            is_offline = (tick >= begins[device]) & (tick < ends[device])
+            found[:, device] = np.where(is_offline, ends[device], found[:, device])
+        return found
 
     def _outages(self, cycle: int) -> tuple[Integers, Integers]:
         """First tick and first tick after of each device's outage in a cycle, were its phase zero."""

@@ -75,11 +75,12 @@ def _raw_seconds(settings: Settings, topic: str, batches: list[TrafficBatch]) ->
     """The producer as the generator configures it, and the shortest loop there is."""
     began_s = time.monotonic()
     producer: Any = Producer({**PRODUCER_CONFIG, **settings.kafka_client_config()})
+    produce = producer.produce
     for batch in batches:
         for key, value, timestamp_ms in zip(batch.keys, batch.values, batch.timestamps_ms, strict=True):
             while True:
                 try:
-                    producer.produce(topic, value, key, timestamp=timestamp_ms)
+                    produce(topic, value, key, -1, None, None, timestamp_ms)
                     break
                 except BufferError:
                     producer.poll(0.05)

@@ -46,10 +46,9 @@ class Sender:
         """Send everything as fast as the broker takes it."""
         with closing(built_ahead(batches)) as ahead:
             for batch in ahead:
-                for first in range(0, len(batch), CHUNK_RECORDS):
-                    if self._is_over():
-                        return
-                    self._send(batch.slice(first, first + CHUNK_RECORDS))
+                if self._is_over():
+                    return
+                self._send(batch)
 
     def send_open_loop(self, batches: Iterator[TrafficBatch], ends_ms: int | None) -> None:
         """Send each record when the clock reaches its timestamp; those from `ends_ms` on are left out."""
