@@ -82,10 +82,8 @@ def zipf(rng: np.random.Generator, devices: int, exponent: float) -> Layout:
     """
     if not exponent:
         return even(devices)
-    weights = 1.0 / np.arange(1, devices + 1) ** exponent
-    rates = rng.permutation(weights * (devices / weights.sum()))
-    turns = np.maximum(1, np.rint(rates)).astype(np.int64)
-    every = np.maximum(1, np.rint(1.0 / rates)).astype(np.int64)
+    rank = rng.permutation(devices)
+    turns, every = (values[rank] for values in _whole_rates(devices, exponent))
     offset = rng.integers(0, every)
     device = np.repeat(np.arange(devices), turns)
     first = np.cumsum(turns) - turns
@@ -96,3 +94,16 @@ def zipf(rng: np.random.Generator, devices: int, exponent: float) -> Layout:
         every=every[device],
         offset=offset[device],
     )
+
+
+def reports_per_tick(devices: int, exponent: float) -> float:
+    """Of one device of `zipf`, on average over all: about 1, as rates are whole numbers."""
+    turns, every = _whole_rates(devices, exponent)
+    return float((turns / every).mean())
+
+
+def _whole_rates(devices: int, exponent: float) -> tuple[Integers, Integers]:
+    """Reports a tick, and ticks a report, of each rank; one of the two is 1."""
+    weights = 1.0 / np.arange(1, devices + 1) ** exponent
+    rates = weights * (devices / weights.sum())
+    return np.maximum(1, np.rint(rates)).astype(np.int64), np.maximum(1, np.rint(1.0 / rates)).astype(np.int64)

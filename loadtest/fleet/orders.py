@@ -54,16 +54,7 @@ for _row, _life in enumerate(LIVES):
 _LENGTHS: Final = np.array([len(life) for life in LIVES], dtype=np.int8)
 _AT_ONCE: Final = np.array([[letter.islower() for letter in life.ljust(TICKS)] for life in LIVES])
 _ASSIGNMENTS: Final = np.cumsum(np.equal(_CODES, STEPS.index("ASSIGNED")), axis=1)
-_ORDER: Final = np.dtype(
-    [
-        ("life", np.int8),
-        ("vehicle", np.int64),
-        ("depot", np.int64),
-        ("latitude", np.float64),
-        ("longitude", np.float64),
-        ("promised_ms", np.int64),
-    ]
-)
+Traits = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,33 +112,39 @@ class Orders:
         self._prefix = PREFIX if shape.device_prefix is None else shape.device_prefix
         self._age = np.random.default_rng([seed, 3]).integers(0, TICKS, shape.devices)
         """Ticks of each place's first order that were over before the beginning."""
+        self._generations: dict[int, Traits] = {}
 
     def to_follow(self, tick_first: int, ticks: int) -> NDArray[np.int8]:
         """Steps that the order still takes after the one of each cell; -1 once it has taken its last one."""
         age = np.arange(tick_first, tick_first + ticks)[:, None] + self._age
-        life = self._orders(tick_first, ticks)["life"][age // TICKS - tick_first // TICKS, np.arange(self._places)]
-        left: NDArray[np.int8] = (_LENGTHS[life] - 1 - age % TICKS).astype(np.int8)
+        number = age // TICKS
+        life = self._orders(tick_first, ticks)["life"][number - tick_first // TICKS, np.arange(self._places)]
+        left: NDArray[np.int8] = (_LENGTHS.take(life) - 1 - (age - number * TICKS)).astype(np.int8)
         return np.maximum(left, np.int8(-1))
 
     def columns(
         self, rng: np.random.Generator, tick_first: int, ticks: int, cells: NDArray[np.intp], time_ms: NDArray[np.int64]
     ) -> OrderColumns:
         """The steps of `cells`."""
-        place = cells % self._places
-        age = tick_first + cells // self._places + self._age[place]
-        number, step = age // TICKS, age % TICKS
-        order = self._orders(tick_first, ticks)[number - tick_first // TICKS, place]
-        life, code = order["life"], _CODES[order["life"], step]
-        vehicle, depot, destination, promise = (rng.random((cells.size, 4)) < SAYS[code]).T
+        tick = cells // self._places
+        place = cells - tick * self._places
+        age = tick_first + tick + self._age.take(place)
+        number = age // TICKS
+        step = age - number * TICKS
+        which = (number - tick_first // TICKS) * self._places + place
+        order = {name: values.ravel().take(which) for name, values in self._orders(tick_first, ticks).items()}
+        at = order["life"] * TICKS + step
+        code = _CODES.ravel().take(at)
+        vehicle, depot, destination, promise = (rng.random((cells.size, 4)) < SAYS.take(code, axis=0)).T
         # A vehicle that an order is assigned to again is another one; promises move with every event that makes one.
-        assigned = (order["vehicle"] + _ASSIGNMENTS[life, step]) % VEHICLES
+        assigned = (order["vehicle"] + _ASSIGNMENTS.ravel().take(at)) % VEHICLES
         order_id = numbered_texts(self._prefix, number * self._places_all + self._place_first + place, NUMBER_DIGITS)
         return OrderColumns(
             keys=order_id.cast(pa.binary()).to_numpy(zero_copy_only=False),
             event_id=uuid_texts(rng, cells.size),
             order_id=order_id,
             sequence=step + 1,
-            event_time_ms=time_ms - self._tick_ms * _AT_ONCE[life, step],
+            event_time_ms=time_ms - self._tick_ms * _AT_ONCE.ravel().take(at),
             kind=pa.array(STEPS).take(pa.array(code)),
             vehicle_id=_VEHICLE_IDS.take(pa.array(assigned, mask=~vehicle)),
             depot_id=_DEPOT_IDS.take(pa.array(order["depot"], mask=~depot)),
@@ -156,22 +153,26 @@ class Orders:
             promised_time=times(time_ms + order["promised_ms"], known=promise),
         )
 
-    def _orders(self, tick_first: int, ticks: int) -> NDArray[Any]:
-        """Orders of some ticks; shape (orders of a place, places), the first of them at `tick_first // TICKS`."""
+    def _orders(self, tick_first: int, ticks: int) -> Traits:
+        """What the orders of some ticks are like; shapes (orders of a place, places), from `tick_first // TICKS` on."""
         last = (tick_first + ticks - 1 + TICKS - 1) // TICKS
-        return np.stack([self._generation(number) for number in range(tick_first // TICKS, last + 1)])
+        numbers = range(tick_first // TICKS, last + 1)
+        # The orders of a block are asked for twice, and its last ones live on in the next.
+        self._generations = {number: self._generations.get(number) or self._generation(number) for number in numbers}
+        generations = self._generations.values()
+        return {name: np.stack([each[name] for each in generations]) for name in next(iter(generations))}
 
-    def _generation(self, number: int) -> NDArray[Any]:
+    def _generation(self, number: int) -> Traits:
         """What the orders that are the `number`th of their places are like."""
         rng = np.random.default_rng([self._seed, 4, number])
-        orders = np.empty(self._places, dtype=_ORDER)
-        orders["life"] = rng.choice(len(LIVES), self._places, p=list(LIVES.values()))
-        orders["vehicle"] = rng.integers(0, VEHICLES, self._places)
-        orders["depot"] = rng.integers(0, DEPOTS, self._places)
-        orders["latitude"] = rng.uniform(46.0, 54.0, self._places).round(6)
-        orders["longitude"] = rng.uniform(6.0, 15.0, self._places).round(6)
-        orders["promised_ms"] = rng.integers(1, 48, self._places) * 900_000
-        return orders
+        return {
+            "life": rng.choice(len(LIVES), self._places, p=list(LIVES.values())),
+            "vehicle": rng.integers(0, VEHICLES, self._places),
+            "depot": rng.integers(0, DEPOTS, self._places),
+            "latitude": rng.uniform(46.0, 54.0, self._places).round(6),
+            "longitude": rng.uniform(6.0, 15.0, self._places).round(6),
+            "promised_ms": rng.integers(1, 48, self._places) * 900_000,
+        }
 
 
 _VEHICLE_IDS: Final = numbered_texts("truck-", np.arange(VEHICLES), 6)

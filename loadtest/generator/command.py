@@ -79,7 +79,7 @@ def generate(
     duplicate_delayed: Annotated[float, _share("Sent again up to 10 s later.")] = REALISTIC.duplicate_delayed,
     disordered: Annotated[
         float | None,
-        _share(f"Overtaken, within lateness. [default: {REALISTIC.disordered}, where lateness leaves room]"),
+        _share(f"Overtaken, within lateness. (default {REALISTIC.disordered}, where lateness leaves room)"),
     ] = None,
     late: Annotated[float, _share("Overtaken, behind lateness.")] = REALISTIC.late,
     buffered: Annotated[float, _share("Stored while offline, then sent in one go.")] = REALISTIC.buffered,
@@ -89,12 +89,12 @@ def generate(
         typer.Option(
             min=0.0,
             max=2.0,
-            help=f"No share: exponent of how unevenly vehicles report; 0: alike. [default: {REALISTIC.zipf}]",
+            help=f"No share: exponent of how unevenly vehicles report; 0: alike. (default {REALISTIC.zipf})",
             rich_help_panel=_PANEL,
         ),
     ] = None,
     version_2: Annotated[
-        float | None, _share(f"Written with version 2 of the schema. [default: {REALISTIC.version_2}, if there is one]")
+        float | None, _share(f"Written with version 2 of the schema. (default {REALISTIC.version_2}, if there is one)")
     ] = None,
     speed_unknown: Annotated[float, _share("Of the positions: those without a speed.")] = REALISTIC.speed_unknown,
     not_framed: Annotated[float, _share("Rejects: JSON instead of Avro.")] = REALISTIC.not_framed,

@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+from loadtest.fleet.layout import reports_per_tick
 from loadtest.fleet.mix import Bounds, Mix, Schemas, Size, shape_of
 from loadtest.fleet.traffic import FleetShape
 from streams.errors import UsageError
@@ -67,6 +68,10 @@ class Traffic:
     device_prefix: str | None = None
     seed: int = 0
 
+    def events_of(self, devices: int, share: Share) -> float:
+        """Events a tick of one of so many devices, on average."""
+        return self.events_per_tick * reports_per_tick(max(1, devices // share.of), self.mix.zipf)
+
 
 def plan_history(
     traffic: Traffic, share: Share, *, events: int, now_ms: int, start_ms: int | None, devices: int | None
@@ -78,7 +83,7 @@ def plan_history(
 
     """
     total = devices or max(HISTORY_DEVICES, share.of)
-    ticks = events * traffic.mix.unique_share / (total * traffic.events_per_tick)
+    ticks = events * traffic.mix.unique_share / (total * traffic.events_of(total, share))
     begins_ms = now_ms - HISTORY_ENDS_BEFORE_MS - round(ticks * HISTORY_TICK_MS)
     size = Size(devices=total, start_ms=begins_ms if start_ms is None else start_ms, tick_ms=HISTORY_TICK_MS)
     return Plan(
@@ -101,8 +106,10 @@ def plan_open_loop(
         UsageError: it cannot be done; the message says which flag is wrong.
 
     """
-    unique_per_s = rate * traffic.mix.unique_share / traffic.events_per_tick
-    wanted = devices or max(share.of, min(DEVICES_MAX, round(unique_per_s)))
+    wanted = devices or max(
+        share.of, min(DEVICES_MAX, round(rate * traffic.mix.unique_share / traffic.events_per_tick))
+    )
+    unique_per_s = rate * traffic.mix.unique_share / traffic.events_of(wanted, share)
     tick_ms = round(1_000 * wanted / unique_per_s)
     if tick_ms < 1:
         least = round(unique_per_s / 1_000) + 1

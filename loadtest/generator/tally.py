@@ -51,14 +51,14 @@ class Tally:
     def expected(self, *, late_exact: bool) -> dict[str, Any]:
         """What must become of the records: numbers that add up to `records`.
 
-        `unique` ones belong into the clean topic, `disordered` are those of them that were overtaken; `late` and
-        `unique` may trade places unless `late_exact`.
+        `unique` ones belong into the clean topic, and `disordered`, `buffered` and `skewed` are among them; `late`
+        and `unique` may trade places unless `late_exact`.
         """
         count = {kind: int(number) for kind, number in zip(KINDS, self._counts, strict=True)}
         return {
             "records": self.records,
             "unique": sum(number for kind, number in count.items() if kind not in _NOT_UNIQUE),
-            "disordered": count[Kind.DISORDERED],
+            **{kind.value: count[kind] for kind in (Kind.DISORDERED, Kind.BUFFERED, Kind.SKEWED)},
             "duplicates": count[Kind.DUPLICATE],
             "late": count[Kind.LATE],
             "late_exact": late_exact,
