@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+QUIX := .local/baselines/quix
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long check fix up down bench bench-memory faults simulate lock clean
+.PHONY: help setup run test test-long check fix up down bench bench-memory loadtest-baselines faults simulate lock clean
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements/dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed (found %s): set PYTHON=..." % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -52,6 +53,14 @@ bench: setup ## Measure one worker against a pass-through and idiomatic Faust
 bench-memory: setup ## Watch a worker's memory for ten minutes of duplicates and expiring ids
 	$(BIN)/python -m loadtest.bench --only memory $(ARGS)
 
+$(QUIX)/.installed: requirements/baseline-quix.lock
+	$(PYTHON) -m venv $(QUIX)
+	$(QUIX)/bin/pip install --quiet --require-hashes -r requirements/baseline-quix.lock
+	@touch $@
+
+loadtest-baselines: setup $(QUIX)/.installed ## Measure the worker next to idiomatic Faust and Quix Streams
+	$(BIN)/python -m loadtest.baselines $(ARGS)
+
 faults: setup ## Inject every fault of the README's table into a real stack, print what was lost or doubled (~20 min)
 	$(BIN)/python -m tests.faults $(ARGS)
 
@@ -61,6 +70,7 @@ simulate: setup ## Deterministic simulation of crashes and rebalances: make simu
 lock: setup ## Resolve the locks anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra local --extra dev requirements/build.in pyproject.toml -o requirements/dev.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url pyproject.toml -o requirements/runtime.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/baseline-quix.in -o requirements/baseline-quix.lock
 
 clean: ## Stop the local stack and remove what was made (environment, data, caches)
 	-@test -x $(BIN)/streams && $(BIN)/streams local down

@@ -96,7 +96,7 @@ class Results:
         """Events per CPU-second of the worker over those of each reference."""
         gps = self.run("bench-gps")
         found = {}
-        for name in ("passthrough", "faust"):
+        for name in ("passthrough", "faust", "quix"):
             reference = self.run(f"bench-{name}")
             if gps and reference and gps.events_per_cpu_second and reference.events_per_cpu_second:
                 found[name] = round(gps.events_per_cpu_second / reference.events_per_cpu_second, 3)

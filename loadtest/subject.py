@@ -37,9 +37,11 @@ class Subject:
         environment: Mapping[str, str] | None = None,
         ready_line: str | None = None,
         ready_url: str | None = None,
+        python: Path | None = None,
     ) -> None:
+        """Describe it; it starts with the block. `python` None: the interpreter that runs this."""
         self.name = name
-        self._arguments = [sys.executable, *arguments]
+        self._arguments = [sys.executable if python is None else str(python), *arguments]
         self._environment = {**os.environ, **(environment or {})}
         self._log = log
         self._ready_line = ready_line
