@@ -24,7 +24,7 @@ class AvroDeserializer(Deserializer):
         super().__init__()
         self._avro = avro
 
-    def __call__(self, value: bytes, _ctx: SerializationContext) -> Any:
+    def __call__(self, value: bytes, ctx: SerializationContext) -> Any:  # noqa: ARG002 - Quix's signature
         """The event."""
         return self._avro.loads(value)
 
@@ -36,7 +36,7 @@ class AvroSerializer(Serializer):
         super().__init__()
         self._avro = avro
 
-    def __call__(self, value: Any, _ctx: SerializationContext) -> bytes:
+    def __call__(self, value: Any, ctx: SerializationContext) -> bytes:  # noqa: ARG002 - as above
         """The record's value."""
         return self._avro.dumps(value)
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Final
 
 import typer
+from confluent_kafka import KafkaError
 
 from loadtest.fleet import SOURCES, Fleet
 from loadtest.fleet.fill import FLUSH_S_MAX, Filler
@@ -29,6 +30,8 @@ PROGRESS_S: Final = 0.5
 LEAD_MS: Final = 1_000
 """Time to build the first batch before the first record is due."""
 STOP_FLUSH_S_MAX: Final = 15.0
+DEVICES_MAX: Final = 200_000
+"""A block holds four ticks of all devices: some 300 bytes of memory each."""
 DISORDER_TICKS_MIN: Final = 2
 OPEN_LOOP_CONFIG: Final = {"linger.ms": 5}
 BEHIND_SHARE_MAX: Final = 0.1
@@ -65,7 +68,9 @@ def generate(
     start_ms: Annotated[
         int | None, typer.Option(min=0, help="Timestamp of the beginning, milliseconds since 1970.")
     ] = None,
-    devices: Annotated[int | None, typer.Option(min=1, help="Vehicles, or orders under way at a time.")] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, max=DEVICES_MAX, help="Vehicles, or orders under way at a time.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed, flags and --start-ms make the same bytes.")] = 0,
     index: Annotated[int, typer.Option(min=0, help="Which process this is, of those that send together.")] = 0,
     of: Annotated[
@@ -214,7 +219,11 @@ def _run(
     settings: Settings, topic: str, plan: Plan, source: Callable[[int, FleetShape], Source], of: int, stop: Stop
 ) -> None:
     tally = Tally(settings.streams_quarantine_rejects)
-    config = {**settings.kafka_client_config(), **(OPEN_LOOP_CONFIG if plan.open_loop else {})}
+    config = {
+        **settings.kafka_client_config(),
+        **(OPEN_LOOP_CONFIG if plan.open_loop else {}),
+        "error_cb": _say_outage,
+    }
     filler = Filler(settings.kafka_bootstrap_servers, config, stop=stop)
     sender = Sender(filler, topic, tally, stop)
     batches = Fleet(plan.seed, plan.shape, source).batches(plan.records)
@@ -237,6 +246,11 @@ def _run(
             "cpu_seconds": round(time.process_time() - cpu_began_s, 3),
         }
     )
+
+
+def _say_outage(error: KafkaError) -> None:
+    if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - public constant of librdkafka
+        print("generator: no broker answers; what is due waits for it", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -70,10 +70,10 @@ def test_the_bytes_of_a_seed_stay_what_they_were(world, digest):
 @pytest.mark.parametrize("world", [GPS, ORDERS], ids=["gps", "orders"])
 def test_what_a_device_stored_while_it_was_offline_arrives_in_one_go_in_its_order_and_is_not_late(world):
     offline = shape(world, buffered=0.2, outage_ms=OUTAGE_MS, disordered=0.03, late=0.01)
-    counts, _ = agrees(world, offline, 60_000)
-    assert counts[Kind.BUFFERED] == pytest.approx(12_000, rel=0.1)
+    counts, _ = agrees(world, offline, 40_000)
+    assert counts[Kind.BUFFERED] == pytest.approx(8_000, rel=0.1)
     bursts = defaultdict(list)
-    rows = flat(world.fleet(1, offline), 60_000)
+    rows = flat(world.fleet(1, offline), 40_000)
     for row, event in zip(rows, world.events(rows), strict=True):
         if row[3] == CODES[Kind.BUFFERED] and world is GPS:
             bursts[row[0], row[2]].append(event.event_time_ms)
