@@ -6,12 +6,15 @@ import itertools
 from collections import Counter, defaultdict
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+import pyruhvro
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.fleet import FleetShape, Kind
+from loadtest.fleet.encode import encode, frame, times
 from loadtest.fleet.layout import even, reports_per_tick, zipf
 from loadtest.fleet.mix import NOTHING, REALISTIC, Bounds, Mix, Schemas, Size, mix_of, shape_of
 from loadtest.fleet.outages import Outages
@@ -195,6 +198,16 @@ def test_too_much_time_offline_is_refused():
 def test_zipf_is_refused_for_orders():
     with pytest.raises(ValueError, match="vehicles"):
         flat(ORDERS.fleet(1, shape(ORDERS, zipf=1.0)), 1)
+
+
+@given(st.integers(0, (1 << 31) - 1))
+@settings(max_examples=50, deadline=None)
+def test_the_frame_of_a_value_is_the_schema_id_whatever_its_bits_mean_as_a_float(schema_id):
+    fields = {"event_id": ["e"], "device_id": ["d"], "sequence": [1], "event_time": times(np.array([5]))}
+    numbers = {name: [0.5] for name in ("latitude", "longitude", "speed_kmh", "heading_deg")}
+    (value,) = encode(pa.record_batch({**fields, **numbers}), SCHEMA, schema_id).to_pylist()
+    plain = pyruhvro.serialize_record_batch(pa.record_batch({**fields, **numbers}), SCHEMA, 1)[0][0].as_py()
+    assert value == b"\0" + schema_id.to_bytes(4, "big") + plain == frame(schema_id) + plain
 
 
 # --- pure parts -------------------------------------------------------------------------------------------------------
