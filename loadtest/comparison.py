@@ -281,7 +281,7 @@ class Bench:
             report = check(
                 self.bootstrap,
                 registry_schemas(self.settings.schema_registry_url),
-                Topics.of_pipeline(pipeline.name),
+                Topics.of_pipeline(pipeline.name, pipeline.prefix),
                 Limits.of_settings(self.settings),
                 all_closed=all_closed,
                 on_progress=lambda topic, read: update(read + events * (topic != pipeline.source)),

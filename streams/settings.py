@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     kafka_ssl_certificate_location: Path | None = None
     kafka_ssl_key_location: Path | None = None
     streams_data_dir: Path = Path(".data")
+    streams_topic_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$")
     streams_commit_interval_ms: int = Field(200, ge=1, le=10_000)
     streams_lateness_ms: int = Field(5_000, ge=0, le=86_400_000)
     streams_idle_ms: int = Field(10_000, ge=1)

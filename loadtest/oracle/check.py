@@ -50,14 +50,14 @@ class Topics:
     windows: tuple[Window, ...] = ()
 
     @classmethod
-    def of_pipeline(cls, name: str) -> "Topics":
-        """Topics of a declared pipeline.
+    def of_pipeline(cls, name: str, prefix: str = "") -> "Topics":
+        """Topics of a declared pipeline, which begin with `prefix`.
 
         Raises:
             UsageError: there is no such pipeline.
 
         """
-        (pipeline,) = select_pipelines([name])
+        (pipeline,) = select_pipelines([name], prefix=prefix)
         windows = tuple(getattr(pipeline, "windows", ()))
         table = pipeline.tables[0].topic
         return cls(name, pipeline.source, pipeline.clean, pipeline.late, pipeline.dlq, table, windows)
@@ -285,7 +285,7 @@ def command(
         streams_dedup_horizon_ms=horizon_ms,
         streams_skew_ms_max=skew_ms_max,
     )
-    topics = Topics.of_pipeline(pipeline)
+    topics = Topics.of_pipeline(pipeline, settings.streams_topic_prefix)
     console = Console()
     with console.status("reading") as status:
         report = check(

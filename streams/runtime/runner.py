@@ -98,7 +98,7 @@ class PipelineRunner:
         """Signs of life, for the watchdog: progress, and waits that are said aloud."""
         self._retrier = Retrier(self._stop, on_pause=lambda pause: self.vitals.sign(pause.pause_s))
         self._generation = 0
-        self._member = f"streams-{pipeline.name}-{directory.worker_id}"
+        self._member = f"{pipeline.prefix}streams-{pipeline.name}-{directory.worker_id}"
         self._turn = asyncio.Lock()
         self._handover = asyncio.Lock()
         """Partitions come and go in the order in which the group said so, also when releasing one takes long."""
