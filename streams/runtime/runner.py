@@ -42,6 +42,7 @@ from streams.retry import Backoff, Retrier
 from streams.runtime.owner import DataDirectory
 from streams.runtime.restorer import Restorer
 from streams.runtime.schemas import SchemaLookup, table_schema_id
+from streams.runtime.simulated import Downstream, DropDefect
 from streams.runtime.watchdog import Vitals
 from streams.settings import Settings
 from streams.state.rocks import RocksMemory
@@ -86,6 +87,7 @@ class PipelineRunner:
         partitions: int,
         registry_guard: Guard,
         failpoint: Failpoint,
+        defect: DropDefect | None = None,
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self.pipeline = pipeline
@@ -134,6 +136,8 @@ class PipelineRunner:
         )
         self.engine = Engine(config, decoder, idle_ms=settings.streams_idle_ms)
         self._failpoint = failpoint
+        self._defect = defect
+        self._downstream = Downstream(settings.streams_downstream_ms, settings.streams_downstream_records, metrics)
         self._catalog = Catalog.load()
         self._registry = Registry(settings)
         self._registry_guard = registry_guard
@@ -290,6 +294,9 @@ class PipelineRunner:
             effects = await self._in_engine_thread(self.engine.process, batch)
             if batch.records is not None:
                 self.vitals.sign()
+            if self._defect is not None:
+                effects = self._defect.spoil(effects)
+            await self._downstream.take(effects)
             self._after_processing()
             return effects
         except BaseException as error:
