@@ -384,14 +384,16 @@ class Bench:
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
             "SCHEMA_REGISTRY_URL": self.settings.schema_registry_url,
         }
-        arguments = ["-m", "loadtest.fleet", "--rate", str(MEMORY_EVENTS_PER_S), "--seed", str(self.options.seed)]
-        arguments += ["--duplicates", str(MEMORY_DUPLICATES)]
+        arguments = ["-m", "loadtest.generator", "--any-topic", "--rate", str(MEMORY_EVENTS_PER_S)]
+        arguments += ["--seed", str(self.options.seed)]
+        for kind in ("immediate", "delayed"):
+            arguments += [f"--duplicate-{kind}", str(MEMORY_DUPLICATES / 2)]
         seconds = self.options.memory_s
         with self._worker(pipeline, "worker-memory.log", port, horizon) as subject:
             wait_until_ready(subject, READY_S_MAX)
             cpu_before_s, _ = subject.usage()
             with (
-                Subject("fleet", arguments, self.folders.logs / "fleet.log", environment=address) as sender,
+                Subject("generator", arguments, self.folders.logs / "generator.log", environment=address) as sender,
                 self._task("watching memory", seconds + MEMORY_WARM_UP_S) as update,
             ):
                 memory = watch_memory(subject, sender, seconds, on_progress=update)

@@ -109,6 +109,8 @@ class Orders:
     def __init__(self, seed: int, shape: FleetShape) -> None:
         self._seed = seed
         self._places = shape.devices
+        self._place_first = shape.device_first
+        self._places_all = shape.devices_all or shape.device_first + shape.devices
         self._tick_ms = shape.tick_ms
         self._prefix = PREFIX if shape.device_prefix is None else shape.device_prefix
         self._age = np.random.default_rng([seed, 3]).integers(0, TICKS, shape.devices)
@@ -133,7 +135,7 @@ class Orders:
         vehicle, depot, destination, promise = (rng.random((cells.size, 4)) < SAYS[code]).T
         # A vehicle that an order is assigned to again is another one; promises move with every event that makes one.
         assigned = (order["vehicle"] + _ASSIGNMENTS[life, step]) % VEHICLES
-        order_id = numbered_texts(self._prefix, number * self._places + place, NUMBER_DIGITS)
+        order_id = numbered_texts(self._prefix, number * self._places_all + self._place_first + place, NUMBER_DIGITS)
         return OrderColumns(
             keys=order_id.cast(pa.binary()).to_numpy(zero_copy_only=False),
             event_id=uuid_texts(rng, cells.size),

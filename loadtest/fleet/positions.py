@@ -55,7 +55,7 @@ class Positions:
     def __init__(self, seed: int, shape: FleetShape) -> None:
         self._shape = shape
         prefix = PREFIX if shape.device_prefix is None else shape.device_prefix
-        names = [f"{prefix}{number:06d}" for number in range(shape.devices)]
+        names = [f"{prefix}{number:06d}" for number in range(shape.device_first, shape.device_first + shape.devices)]
         self._names = pa.array(names)
         self._keys = np.array([name.encode() for name in names], dtype=object)
         self._tracks = Tracks(np.random.default_rng([seed, 1]), shape.devices, shape.tick_ms)

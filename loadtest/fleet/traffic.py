@@ -63,8 +63,14 @@ class FleetShape:
     """Id of a registered schema that cannot be read as one of these events; needed for rejects of that kind."""
     device_prefix: str | None = None
     """Ids of the vehicles or orders begin so; None: as their kind does, `truck-` or `order-`."""
+    device_first: int = 0
+    """Number of the first vehicle (or place of orders), where several fleets share the ids of one prefix."""
+    devices_all: int | None = None
+    """Vehicles (or places) of all fleets of that prefix together; None: this one is alone."""
 
     def __post_init__(self) -> None:
+        if not self.device_first + self.devices <= (self.devices_all or self.device_first + self.devices):
+            raise ValueError("devices_all must count the devices of every fleet")
         if not 0 <= self.delay_ms_max < self.tick_ms:
             raise ValueError("delay_ms_max must be shorter than a tick, or plain records would overtake each other")
         if self.disordered and self.disorder_ms[0] >= self.disorder_ms[1]:

@@ -71,7 +71,7 @@ class Feeder:
         arguments = ["--rate", str(rate), "--device-prefix", self.device_prefix, "--seed", str(int(now.timestamp()))]
         self._traffic = Child(
             "the simulated traffic",
-            ["-m", "loadtest.fleet", *arguments],
+            ["-m", "loadtest.generator", "--any-topic", *arguments],
             log=log,
             environment=environment,
             interrupts=interrupts,

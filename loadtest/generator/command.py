@@ -1,0 +1,210 @@
+"""The generator's command line."""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Annotated, Any, Final
+
+import typer
+
+from loadtest.fleet import SOURCES, Fleet
+from loadtest.fleet.fill import FLUSH_S_MAX, Filler
+from loadtest.fleet.mix import REALISTIC, Bounds, Mix, Schemas
+from loadtest.fleet.traffic import FleetShape, Source
+from loadtest.generator.plan import Plan, Share, Traffic, plan_history, plan_open_loop
+from loadtest.generator.sender import Sender
+from loadtest.generator.tally import Tally
+from loadtest.generator.target import find_schemas, find_topic, refuse_foreign_topic
+from streams.errors import StreamsError, UsageError
+from streams.pipelines import select_pipelines
+from streams.settings import Settings, load_settings
+
+PROGRESS_S: Final = 0.5
+LEAD_MS: Final = 1_000
+"""Time to build the first batch before the first record is due."""
+STOP_FLUSH_S_MAX: Final = 15.0
+DISORDER_TICKS_MIN: Final = 2
+OPEN_LOOP_CONFIG: Final = {"linger.ms": 5}
+BEHIND_SHARE_MAX: Final = 0.1
+"""Of lateness: processes further apart than that make each other's disordered events late."""
+
+NOT_YET_KNOWN: Final = Schemas("", 0, foreign_id=0)
+
+Stop = threading.Event
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+_SHARE: Final[dict[str, Any]] = {"min": 0.0, "max": 1.0, "rich_help_panel": "The mix: shares of all records"}
+
+
+@app.callback(invoke_without_command=True)
+def generate(
+    context: typer.Context,
+    *,
+    pipeline: Annotated[str, typer.Option(help="Pipeline whose events are sent: gps or orders.")] = "gps",
+    topic: Annotated[str | None, typer.Option(help="Where to. Default: the pipeline's source topic.")] = None,
+    any_topic: Annotated[
+        bool, typer.Option("--any-topic", help="Write to a topic whose name does not begin with `loadtest.`.")
+    ] = False,
+    bootstrap: Annotated[str | None, typer.Option(help="Default: KAFKA_BOOTSTRAP_SERVERS.")] = None,
+    registry_url: Annotated[str | None, typer.Option(help="Default: SCHEMA_REGISTRY_URL.")] = None,
+    events: Annotated[
+        int | None, typer.Option(min=1, help="History: so many records, as fast as possible, that end about now.")
+    ] = None,
+    rate: Annotated[
+        int | None, typer.Option(min=1, help="Open loop: about so many records a second, each at its time.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.0, help="Of open loop. Default: until stopped.")] = None,
+    start_ms: Annotated[
+        int | None, typer.Option(min=0, help="Timestamp of the beginning, milliseconds since 1970.")
+    ] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="Vehicles, or orders under way at a time.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, flags and --start-ms make the same bytes.")] = 0,
+    index: Annotated[int, typer.Option(min=0, help="Which process this is, of those that send together.")] = 0,
+    of: Annotated[
+        int, typer.Option(min=1, help="Processes that send together; events, rate and devices are those of all.")
+    ] = 1,
+    device_prefix: Annotated[str | None, typer.Option(help="Ids of vehicles or orders begin so.")] = None,
+    duplicate_immediate: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.duplicate_immediate,
+    duplicate_delayed: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.duplicate_delayed,
+    disordered: Annotated[
+        float | None, typer.Option(help=f"[default: {REALISTIC.disordered}, where lateness leaves room]", **_SHARE)
+    ] = None,
+    late: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.late,
+    speed_unknown: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.speed_unknown,
+    not_framed: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.not_framed,
+    unknown_schema: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.unknown_schema,
+    malformed: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.malformed,
+    incompatible_schema: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.incompatible_schema,
+    invalid: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.invalid,
+    key_mismatch: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.key_mismatch,
+    future_timestamp: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.future_timestamp,
+    too_large: Annotated[float, typer.Option(**_SHARE)] = REALISTIC.too_large,
+) -> None:
+    """Write seeded traffic to one topic; print progress, then what must become of it, as JSON lines.
+
+    Either --events (history) or --rate (open loop). SIGTERM or Ctrl-C ends it early: what was sent is then counted.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if (events is None) == (rate is None):
+        raise UsageError("either --events (history, as fast as possible) or --rate (open loop) is needed")
+    if seconds is not None and rate is None:
+        raise UsageError("--seconds goes with --rate")
+    settings = load_settings(kafka_bootstrap_servers=bootstrap, schema_registry_url=registry_url)
+    (declared,) = select_pipelines([pipeline])
+    topic = topic or declared.source
+    if not any_topic:
+        refuse_foreign_topic(topic)
+    mix = Mix(
+        duplicate_immediate=duplicate_immediate,
+        duplicate_delayed=duplicate_delayed,
+        disordered=REALISTIC.disordered if disordered is None else disordered,
+        late=late,
+        speed_unknown=speed_unknown,
+        not_framed=not_framed,
+        unknown_schema=unknown_schema,
+        malformed=malformed,
+        incompatible_schema=incompatible_schema,
+        invalid=invalid,
+        key_mismatch=key_mismatch,
+        future_timestamp=future_timestamp,
+        too_large=too_large,
+    )
+    if mix.unique_share <= 0:
+        raise UsageError("copies cannot be everything: --duplicate-immediate and --duplicate-delayed add up to 1")
+    share = Share(index, of)
+    traffic = Traffic(
+        mix=mix,
+        schemas=NOT_YET_KNOWN,
+        bounds=Bounds(settings.streams_lateness_ms, settings.streams_skew_ms_max, settings.streams_record_bytes_max),
+        events_per_tick=SOURCES[declared.name].events_per_tick,
+        device_prefix=device_prefix,
+        seed=seed,
+    )
+
+    def planned(traffic: Traffic) -> Plan:
+        now_ms = time.time_ns() // 1_000_000
+        if events is not None:
+            return plan_history(traffic, share, events=events, now_ms=now_ms, start_ms=start_ms, devices=devices)
+        begins_ms = now_ms + LEAD_MS if start_ms is None else start_ms
+        return plan_open_loop(traffic, share, rate=rate or 1, seconds=seconds, start_ms=begins_ms, devices=devices)
+
+    if disordered is None:
+        calm = replace(traffic, mix=replace(mix, disordered=0.0))
+        shape = planned(calm).shape
+        if shape.disorder_ms[1] < DISORDER_TICKS_MIN * shape.disorder_ms[0]:
+            traffic = calm
+    planned(traffic)  # what is impossible is refused before anyone is asked for anything
+    find_topic(settings, topic)
+    traffic = replace(traffic, schemas=find_schemas(settings, declared, foreign=mix.incompatible_schema > 0))
+    _run(settings, topic, planned(traffic), SOURCES[declared.name], of, context.obj)
+
+
+def _run(
+    settings: Settings, topic: str, plan: Plan, source: Callable[[int, FleetShape], Source], of: int, stop: Stop
+) -> None:
+    tally = Tally(settings.streams_quarantine_rejects)
+    config = {**settings.kafka_client_config(), **(OPEN_LOOP_CONFIG if plan.open_loop else {})}
+    filler = Filler(settings.kafka_bootstrap_servers, config, stop=stop)
+    sender = Sender(filler, topic, tally, stop)
+    batches = Fleet(plan.seed, plan.shape, source).batches(plan.records)
+    cpu_began_s = time.process_time()
+    with _progress(sender, tally, stop):
+        if plan.open_loop:
+            sender.send_open_loop(batches, plan.ends_ms)
+        else:
+            sender.send_history(batches)
+        filler.flush(STOP_FLUSH_S_MAX if stop.is_set() else FLUSH_S_MAX)
+    seconds = 0.0 if sender.began_s is None else time.monotonic() - sender.began_s
+    apart = sender.behind_ms_max > BEHIND_SHARE_MAX * settings.streams_lateness_ms or not plan.open_loop
+    _print(
+        {
+            "done": True,
+            **tally.expected(late_exact=of == 1 or not apart),
+            "seconds": round(seconds, 3),
+            "records_per_s": round(tally.records / seconds, 1) if seconds else 0.0,
+            "behind_ms_max": round(sender.behind_ms_max, 1),
+            "cpu_seconds": round(time.process_time() - cpu_began_s, 3),
+        }
+    )
+
+
+@contextmanager
+def _progress(sender: Sender, tally: Tally, stop: Stop) -> Iterator[None]:
+    """Say twice a second how far it is; when nobody listens any more, stop."""
+    ended = threading.Event()
+
+    def report() -> None:
+        while not ended.wait(PROGRESS_S):
+            try:
+                _print({"sent": tally.records, "behind_ms": round(sender.behind_ms, 1)})
+            except BrokenPipeError:
+                stop.set()
+                return
+
+    reporter = threading.Thread(target=report, name="progress", daemon=True)
+    reporter.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        reporter.join()
+
+
+def _print(values: dict[str, Any]) -> None:
+    print(json.dumps(values), flush=True)
+
+
+def main(stop: threading.Event) -> None:
+    """Run the command line; `stop`, once set, ends it early."""
+    try:
+        app(prog_name="python -m loadtest.generator", obj=stop)
+    except StreamsError as error:
+        print(f"generator: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        sys.exit(1)

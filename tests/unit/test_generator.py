@@ -1,0 +1,262 @@
+import itertools
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.fleet import SOURCES, Fleet, TrafficBatch
+from loadtest.fleet.ahead import built_ahead
+from loadtest.fleet.mix import NOTHING, REALISTIC, Bounds, Schemas
+from loadtest.fleet.traffic import CODES, REJECTS, Kind
+from loadtest.generator.plan import Share, Traffic, plan_history, plan_open_loop
+from loadtest.generator.sender import Sender
+from loadtest.generator.tally import Tally
+from loadtest.generator.target import refuse_foreign_topic
+from streams.errors import UsageError
+from tests.unit.test_fleet import GPS, ORDERS, ORDERS_SCHEMA, SCHEMA, START_MS
+
+NOW_MS = START_MS
+
+
+def traffic(pipeline="gps", mix=REALISTIC, **changed):
+    schema = {"gps": SCHEMA, "orders": ORDERS_SCHEMA}[pipeline]
+    return Traffic(mix, Schemas(schema, 7, foreign_id=9), Bounds(), SOURCES[pipeline].events_per_tick, **changed)
+
+
+def batches_of(plan, pipeline="gps", records=None):
+    return Fleet(plan.seed, plan.shape, SOURCES[pipeline]).batches(plan.records if records is None else records)
+
+
+def rows_of(plan, pipeline="gps", records=None):
+    return [
+        row
+        for batch in batches_of(plan, pipeline, records)
+        for row in zip(batch.keys, batch.values, batch.timestamps_ms, batch.kinds.tolist(), strict=True)
+    ]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 50))
+def test_the_parts_of_all_processes_are_disjoint_and_complete(total, of):
+    parts = [Share(index, of).part(total) for index in range(of)]
+    assert [first for first, _ in parts] == list(itertools.accumulate((n for _, n in parts[:-1]), initial=0))
+    assert sum(number for _, number in parts) == total
+
+
+def test_a_single_process_has_the_seed_it_was_given_and_several_have_seeds_of_their_own():
+    assert Share().seed(5) == 5
+    assert len({Share(index, 3).seed(5) for index in range(3)} | {5}) == 4
+
+
+def test_a_process_that_does_not_exist_is_refused():
+    with pytest.raises(UsageError, match="--index 2"):
+        Share(2, 2)
+
+
+@pytest.mark.parametrize("pipeline", ["gps", "orders"])
+def test_history_ends_about_now(pipeline):
+    plan = plan_history(traffic(pipeline), Share(), events=300_000, now_ms=NOW_MS, start_ms=None, devices=None)
+    last_ms = max(batch.timestamps_ms[-1] for batch in batches_of(plan, pipeline))
+    assert NOW_MS - 20_000 < last_ms <= NOW_MS
+
+
+@pytest.mark.parametrize(("rate", "devices"), [(200, None), (20_000, None), (20_000, 500), (300_000, None)])
+@pytest.mark.parametrize("pipeline", ["gps", "orders"])
+def test_open_loop_sends_as_many_records_a_second_as_asked_for(pipeline, rate, devices):
+    plan = plan_open_loop(traffic(pipeline), Share(), rate=rate, seconds=None, start_ms=START_MS, devices=devices)
+    timestamps = np.concatenate([batch.timestamps_ms for batch in batches_of(plan, pipeline, records=rate * 25)])
+    # Copies that are sent seconds later, and late events, are missing in the beginning.
+    steady = timestamps[timestamps >= START_MS + 15_000]
+    assert steady.size / ((steady[-1] - START_MS - 15_000) / 1_000) == pytest.approx(rate, rel=0.05)
+
+
+def test_in_open_loop_the_event_time_of_a_plain_record_is_when_it_is_to_be_sent():
+    plan = plan_open_loop(traffic(), Share(), rate=2_000, seconds=None, start_ms=START_MS, devices=None)
+    rows = rows_of(plan, records=20_000)
+    events = GPS.events(rows)
+    plain = [
+        (event.event_time_ms, row[2]) for event, row in zip(events, rows, strict=True) if row[3] == CODES[Kind.PLAIN]
+    ]
+    assert len(plain) > 15_000
+    assert all(event_time_ms == timestamp_ms for event_time_ms, timestamp_ms in plain)
+
+
+@pytest.mark.parametrize("world", [GPS, ORDERS], ids=["gps", "orders"])
+def test_processes_that_send_together_share_no_device(world):
+    keys = []
+    for index in range(3):
+        plan = plan_history(
+            traffic(world.pipeline, NOTHING), Share(index, 3), events=30_000, now_ms=NOW_MS, start_ms=1, devices=100
+        )
+        rows = rows_of(plan, world.pipeline)
+        assert len(rows) == 10_000
+        keys.append({key for key, *_ in rows})
+    assert not keys[0] & keys[1] | keys[1] & keys[2] | keys[0] & keys[2]
+    if world is GPS:
+        assert keys[0] | keys[1] | keys[2] == {f"truck-{number:06d}".encode() for number in range(100)}
+
+
+def test_too_few_devices_for_a_rate_or_for_the_processes_are_refused():
+    with pytest.raises(UsageError, match="at least 98"):
+        plan_open_loop(traffic(), Share(), rate=100_000, seconds=1, start_ms=0, devices=10)
+    with pytest.raises(UsageError, match="too few for 5"):
+        plan_history(traffic(), Share(0, 5), events=10, now_ms=NOW_MS, start_ms=None, devices=4)
+
+
+def test_shares_that_do_not_fit_are_refused_as_wrong_usage():
+    mix = {"duplicate_immediate": 0.5, "late": 0.6}
+    with pytest.raises(UsageError, match="more than everything"):
+        plan_history(traffic(mix=type(REALISTIC)(**mix)), Share(), events=9, now_ms=9, start_ms=1, devices=4)
+
+
+def test_topics_of_others_are_refused():
+    refuse_foreign_topic("loadtest.gps")
+    with pytest.raises(UsageError, match="--any-topic"):
+        refuse_foreign_topic("gps.positions.v1")
+
+
+# --- what must become of it -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("world", [GPS, ORDERS], ids=["gps", "orders"])
+def test_the_tally_is_what_the_model_finds(world):
+    plan = plan_history(traffic(world.pipeline), Share(), events=60_000, now_ms=NOW_MS, start_ms=START_MS, devices=300)
+    tally = Tally(quarantine_rejects=100)
+    for batch in batches_of(plan, world.pipeline):
+        tally.add(batch)
+    model = world.judged(rows_of(plan, world.pipeline), plan.shape)
+    expected = tally.expected(late_exact=True)
+    assert (expected["unique"], expected["duplicates"], expected["late"]) == (
+        len(model.clean),
+        len(model.duplicates),
+        len(model.late),
+    )
+    found = [each.reason for each in model.rejected]
+    assert expected["rejects"] == {reason: found.count(reason) for reason in set(found)}
+    assert (
+        expected["records"]
+        == 60_000
+        == sum(expected["rejects"].values()) + sum(expected[name] for name in ("unique", "duplicates", "late"))
+    )
+
+
+def reject_batch(key, *timestamps):
+    kinds = np.full(len(timestamps), CODES[REJECTS[0]], dtype=np.int8)
+    return TrafficBatch([key] * len(timestamps), [b""] * len(timestamps), list(timestamps), kinds)
+
+
+def test_rejects_are_no_longer_exact_once_a_device_is_quarantined():
+    tally = Tally(quarantine_rejects=2)
+    tally.add(reject_batch(b"a", 0, 30_000, 60_000))
+    tally.add(reject_batch(b"b", 60_000))
+    assert tally.rejects_exact
+    tally.add(reject_batch(b"a", 60_001))
+    assert not tally.rejects_exact
+
+
+# --- sending ----------------------------------------------------------------------------------------------------------
+
+
+class Taker:
+    """Stands in for the producer alone: what is tested is when the sender hands over what."""
+
+    def __init__(self, takes_s=0.0, stop_after=None, stop=None):
+        self.refused = 0
+        self.taken = []
+        self._takes_s, self._stop_after, self._stop = takes_s, stop_after, stop
+
+    def send(self, topic, batch):
+        time.sleep(self._takes_s)
+        self.taken.extend((time.time() * 1000, timestamp) for timestamp in batch.timestamps_ms)
+        if self._stop_after is not None and len(self.taken) >= self._stop_after:
+            self._stop.set()
+        return len(batch)
+
+
+def plain_batch(timestamps):
+    count = len(timestamps)
+    return TrafficBatch([b"k"] * count, [b"v"] * count, list(timestamps), np.zeros(count, np.int8))
+
+
+def sender_of(taker, stop=None):
+    tally = Tally(0)
+    return Sender(taker, "t", tally, stop or threading.Event()), tally
+
+
+def test_no_record_is_sent_before_its_time_and_the_end_is_left_out():
+    taker = Taker()
+    sender, tally = sender_of(taker)
+    start_ms = int(time.time() * 1000) + 50
+    sender.send_open_loop(iter([plain_batch(range(start_ms, start_ms + 400))]), start_ms + 200)
+    assert [timestamp for _, timestamp in taker.taken] == list(range(start_ms, start_ms + 200))
+    assert all(sent_ms >= timestamp for sent_ms, timestamp in taker.taken)
+    assert tally.records == 200
+
+
+def test_a_sender_that_is_held_up_says_how_far_it_is_behind():
+    taker = Taker(takes_s=0.15)
+    sender, _ = sender_of(taker)
+    start_ms = int(time.time() * 1000)
+    sender.send_open_loop(iter([plain_batch([start_ms, start_ms + 1, start_ms + 60])]), None)
+    assert sender.behind_ms_max >= 80
+    assert sender.behind_ms == 0.0
+
+
+def test_a_sender_that_is_told_to_stop_has_counted_exactly_what_it_sent():
+    stop = threading.Event()
+    taker = Taker(stop_after=15_000, stop=stop)
+    sender, tally = sender_of(taker, stop)
+    sender.send_history(iter([plain_batch(range(25_000)), plain_batch(range(25_000, 50_000))]))
+    assert tally.records == len(taker.taken) == 20_000
+
+
+def test_items_built_ahead_come_in_order_and_an_error_comes_in_its_place():
+    def items():
+        yield from range(10)
+        raise ValueError("eleven")
+
+    ahead = built_ahead(items())
+    assert [next(ahead) for _ in range(10)] == list(range(10))
+    with pytest.raises(ValueError, match="eleven"):
+        next(ahead)
+
+
+def test_closing_what_is_built_ahead_ends_its_thread():
+    before = threading.active_count()
+    ahead = built_ahead(itertools.count())
+    assert next(ahead) == 0
+    ahead.close()
+    assert threading.active_count() == before
+
+
+# --- the command, without a broker ------------------------------------------------------------------------------------
+
+
+def run(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest.generator", *arguments], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        ([], 2, "either --events"),
+        (["--events", "1", "--rate", "1"], 2, "either --events"),
+        (["--events", "1", "--seconds", "1"], 2, "--seconds goes with --rate"),
+        (["--events", "1"], 2, "--any-topic"),
+        (["--events", "1", "--topic", "loadtest.x", "--late", "1"], 2, "more than everything"),
+        (["--events", "1", "--topic", "loadtest.x", "--bootstrap", "127.0.0.1:1"], 1, "no Kafka broker answers"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(arguments, status, says):
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
