@@ -17,8 +17,6 @@ from streams.operators.declaration import Pipeline
 from streams.pipelines import select_pipelines
 from streams.settings import Settings, load_settings
 
-PREFIX: Final = "loadtest."
-"""Every topic and group of a load test begins so."""
 _DELETE_S_MAX: Final = 30.0
 
 

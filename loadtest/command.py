@@ -116,7 +116,9 @@ def _measure(
             title = f"{number}/{len(points)} {plan.drive} {point.work}, {point.partitions} partitions"
             task = bars.add_task(title, total=1.0, doing="")
             measurement = Measurement(where, plan, point, findings.name, scratch, logs, keep=keep)
-            outcome = measurement.run(lambda doing, share, task=task: bars.update(task, doing=doing, completed=share))
+            outcome = measurement.run(
+                lambda doing, share, task=task: bars.update(task, doing=doing, completed=min(share, 0.99))
+            )
             findings.outcomes.append(outcome)
             rate = f"{outcome.run.consume_rate:,.0f} events/s" if outcome.run.consume_rate else "done"
             bars.update(task, doing=f"{rate}, {outcome.bottleneck.wall.value}", completed=1.0)

@@ -46,6 +46,7 @@ class Found:
     downstream_share: float = 0.0
     behind_ms: float = 0.0
     rejects: int = 0
+    rejects_exact: bool = True
     notes: list[str] = field(default_factory=list)
 
 
@@ -53,7 +54,7 @@ def _drain(stage: Stage, found: Found) -> list[str]:
     if stage.point.work is Work.DOWNSTREAM:
         return _saturate(stage, found)
     plan = stage.plan
-    with stage.traffic("--events", str(plan.events // plan.generators)) as traffic:
+    with stage.traffic("--events", str(plan.events)) as traffic:
         sent = traffic.wait(on_progress=lambda done: stage.progress("filling the topic", done / plan.events))
     _note_sent(found, sent)
     with stage.workers() as workers:
@@ -246,6 +247,7 @@ def _watch(stage: Stage, workers: Crew, seconds: float, what: str) -> None:
 
 def _note_sent(found: Found, sent: Sent) -> None:
     found.rejects += sent.rejects
+    found.rejects_exact &= sent.rejects_exact
     found.publish_rate = found.publish_rate or sent.records_per_s
 
 

@@ -149,6 +149,8 @@ class Findings:
 
 def print_findings(console: Console, findings: Findings, *, earlier: Mapping[str, Any] | None) -> None:
     """The table, the scaling and the bottlenecks in words."""
+    if not console.is_terminal:
+        console.width = max(console.width, _WIDTH)  # of a file or a pipe nobody knows the width
     table = Table(title=findings.name, title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in {"scenario", "oracle", "bottleneck"} else "right")
@@ -209,6 +211,7 @@ def compared(findings: Findings, earlier: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+_WIDTH: Final = 150
 _COMPARED: Final = {
     "consume_rate": "events/s", "events_per_cpu_second": "events/CPU-s", "lag_max": "lag", "rss_mb_max": "RSS MB",
 }  # fmt: skip

@@ -26,6 +26,8 @@ class Sent:
     duplicates: int
     first_ms: int
     last_ms: int
+    rejects_exact: bool
+    """Unless a device was quarantined, and good records of it rejected as well."""
 
     @staticmethod
     def of(results: Sequence[Mapping[str, Any]]) -> "Sent":
@@ -36,8 +38,9 @@ class Sent:
             behind_ms_max=max(float(each["behind_ms_max"]) for each in results),
             rejects=sum(sum(each["rejects"].values()) for each in results),
             duplicates=sum(int(each["duplicates"]) for each in results),
-            first_ms=min(int(each["first_ms"]) for each in results),
-            last_ms=max(int(each["last_ms"]) for each in results),
+            first_ms=min((int(each["first_timestamp_ms"]) for each in results if each["records"]), default=0),
+            last_ms=max((int(each["last_timestamp_ms"]) for each in results if each["records"]), default=0),
+            rejects_exact=all(each["rejects_exact"] for each in results),
         )
 
 

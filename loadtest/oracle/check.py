@@ -48,6 +48,8 @@ class Topics:
     dlq: str
     table: str
     windows: tuple[Window, ...] = ()
+    subject: str = ""
+    """Of the source; by default by its name."""
 
     @classmethod
     def of_pipeline(cls, name: str, prefix: str = "") -> "Topics":
@@ -60,7 +62,7 @@ class Topics:
         (pipeline,) = select_pipelines([name], prefix=prefix)
         windows = tuple(getattr(pipeline, "windows", ()))
         table = pipeline.tables[0].topic
-        return cls(name, pipeline.source, pipeline.clean, pipeline.late, pipeline.dlq, table, windows)
+        return cls(name, pipeline.source, pipeline.clean, pipeline.late, pipeline.dlq, table, windows, pipeline.subject)
 
     def without_windows(self) -> "Topics":
         """The same, with no window to compare: for what a worker has written that emits none."""
@@ -128,7 +130,9 @@ def judge(
     all_closed: bool = True,
 ) -> Report:
     """As `check`, of what `reader` reads."""
-    decoder = Decoder(schema_by_id, newest_schema(f"{topics.source}-value"), DOMAINS[topics.pipeline].event)
+    decoder = Decoder(
+        schema_by_id, newest_schema(topics.subject or f"{topics.source}-value"), DOMAINS[topics.pipeline].event
+    )
     with _without_cyclic_collection():
         expected, records, duplicates = _foretell(reader, decoder, topics, limits, progress)
         observed = _read_output(reader, topics, schema_by_id, progress)
