@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long check fix up down bench bench-memory faults simulate lock clean
+.PHONY: help setup run test test-long check fix up down loadtest bench bench-memory faults simulate lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ down: setup ## Stop the local Kafka and registry
 
 bench: setup ## Measure one worker against a pass-through and idiomatic Faust
 	$(BIN)/python -m loadtest.bench $(ARGS)
+
+loadtest: setup ## Find the bottleneck: throughput, latency and lag with 3, 6, 12 and 24 partitions (~10 min)
+	$(BIN)/python -m loadtest $(ARGS)
 
 bench-memory: setup ## Watch a worker's memory for ten minutes of duplicates and expiring ids
 	$(BIN)/python -m loadtest.bench --only memory $(ARGS)

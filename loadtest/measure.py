@@ -12,9 +12,9 @@ from loadtest.bottleneck import Bottleneck, Load, judge
 from loadtest.cluster import Cluster, fresh_topics
 from loadtest.drives import DRIVES, Found
 from loadtest.generator.target import PREFIX
-from loadtest.oracle.check import Limits, Topics, check
+from loadtest.oracle.check import Limits, Topics
 from loadtest.oracle.compare import Report
-from loadtest.oracle.decode import registry_schemas
+from loadtest.oracle.parallel import check_by_partition
 from loadtest.plan import Plan, Point
 from loadtest.progress import GroupProgress
 from loadtest.report import Run
@@ -80,19 +80,13 @@ class Measurement:
         return self._outcome(series, report, incidents)
 
     def _judge(self, settings: Settings, pipeline: Pipeline, progress: Progress) -> Report:
-        records = 0
-
-        def note(topic: str, read: int) -> None:
-            nonlocal records
-            records = max(records, read if topic == pipeline.source else 0)
-            progress("the oracle judges", 0.5 * read / max(1, records) + 0.5 * (topic != pipeline.source))
-
-        return check(
+        progress("the oracle judges", 0.0)
+        return check_by_partition(
             settings.kafka_bootstrap_servers,
-            registry_schemas(settings.schema_registry_url),
+            settings.schema_registry_url,
             Topics.of_pipeline(pipeline.name, pipeline.prefix),
             Limits.of_settings(settings),
-            on_progress=note,
+            on_progress=lambda done, of: progress("the oracle judges", done / of),
         )
 
     def _outcome(self, series: Series, report: Report, incidents: Sequence[str]) -> Outcome:
