@@ -65,7 +65,6 @@ def _drain(stage: Stage, found: Found) -> list[str]:
         found.busy, found.consume_rate = busy, busy.rate()
         found.busy_events = busy.samples[-1].done - busy.samples[0].done
         _latency(stage, found, workers)
-        stage.wait_released(workers)
         return workers.incidents
 
 
@@ -85,13 +84,11 @@ def _saturate(stage: Stage, found: Found) -> list[str]:
         found.behind_ms = sent.behind_ms_max
         stage.wait_drained(workers, "draining")
         _latency(stage, found, workers)
-        stage.wait_released(workers)
         return workers.incidents
 
 
 def _latency(stage: Stage, found: Found, workers: Crew) -> None:
     rate = stage.plan.rate or max(RATE_MIN, LATENCY_SHARE * (found.consume_rate or 0.0))
-    stage.wait_released(workers)  # else the history's last events leave now
     _timed_open_loop(stage, found, workers, rate, stage.plan.seconds)
 
 
@@ -101,7 +98,6 @@ def _timed_open_loop(stage: Stage, found: Found, workers: Crew, rate: float, sec
         visible.count((time.time() + WARM_UP_S) * 1000, (time.time() + WARM_UP_S + seconds + 3_600) * 1000)
         sent, start_s, end_s = stage.open_loop(workers, rate, seconds + WARM_UP_S, f"latency at {rate:,.0f} events/s")
         stage.wait_drained(workers, "draining")
-        stage.wait_released(workers)
         found.latency_ms, found.latency_curve = visible.percentiles_ms(), visible.curve()
     _note_sent(found, sent)
     found.latency_rate = rate
@@ -163,9 +159,7 @@ def _ramp(stage: Stage, found: Found) -> list[str]:
                 break
         found.consume_rate = found.publish_rate = sustained
         if sustained:
-            stage.wait_released(workers)
             _timed_open_loop(stage, found, workers, 0.8 * sustained, stage.plan.seconds)
-        stage.wait_released(workers)
         return workers.incidents
 
 
@@ -185,7 +179,6 @@ def _spike(stage: Stage, found: Found) -> list[str]:
                     time.sleep(0.1)
                 sent = base.result()
             ended_s = stage.wait_drained(workers, "draining")
-            stage.wait_released(workers)
             found.latency_ms, found.latency_curve, found.latency_rate = visible.percentiles_ms(), visible.curve(), rate
         _note_sent(found, sent)
         _note_sent(found, more)

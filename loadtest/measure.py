@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -19,7 +19,7 @@ from loadtest.plan import Plan, Point
 from loadtest.progress import GroupProgress
 from loadtest.report import Run
 from loadtest.sampler import Role, Sample, Sampler, Series
-from loadtest.stage import IDLE_MS, Progress, Stage
+from loadtest.stage import Progress, Stage
 from streams.operators.declaration import Pipeline
 from streams.settings import Settings
 
@@ -62,7 +62,7 @@ class Measurement:
         plan, point = self._plan, self._point
         topics = fresh_topics(self._cluster.settings, plan.pipeline, self._prefix, point.partitions, keep=self._keep)
         with topics as (beside, pipeline):
-            settings = beside.model_copy(update={"streams_lateness_ms": plan.lateness_ms, "streams_idle_ms": IDLE_MS})
+            settings = beside.model_copy(update={"streams_lateness_ms": plan.lateness_ms})
             group_progress = GroupProgress(
                 settings, group=pipeline.group, topic=pipeline.source, partitions=point.partitions
             )
@@ -85,7 +85,7 @@ class Measurement:
             settings.kafka_bootstrap_servers,
             settings.schema_registry_url,
             Topics.of_pipeline(pipeline.name, pipeline.prefix),
-            Limits.of_settings(settings),
+            replace(Limits.of_settings(settings), is_idle_in_the_end=False),
             on_progress=lambda done, of: progress("the oracle judges", done / of),
         )
 

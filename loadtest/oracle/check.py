@@ -83,6 +83,8 @@ class Limits:
     record_bytes_max: int
     quarantine_rejects: int = 100
     quarantine_cooldown_ms: int = 60_000
+    is_idle_in_the_end: bool = True
+    """Whether idle partitions have let go of what they held; otherwise it is not expected anywhere."""
 
     @classmethod
     def of_settings(cls, settings: Settings) -> "Limits":
@@ -179,7 +181,8 @@ def _foretell(
                 model.feed(result)
             records += len(rows)
             progress(topics.source, records)
-        model.idle(math.inf)
+        if limits.is_idle_in_the_end:
+            model.idle(math.inf)
         expected.add_model(partition, model)
         if share is not None and not all(map(share.has, (*expected.clean, *expected.late))):
             raise Misrouted(f"partition {partition} of {topics.source} has keys of other partitions")

@@ -110,17 +110,20 @@ def filled(world):
     return topics
 
 
-def write_output(world, topics):
+def write_output(world, topics, *, is_idle=True):
     """What an engine would have written that is right; windows in as many rows as they have stretches of 20 events."""
     names = world.topics
     domain = DOMAINS[names.pipeline]
     decoder = Decoder(SCHEMA_BY_ID.get, newest_schema(f"{names.source}-value"), domain.event)
     for partition, log in enumerate(topics.logs[names.source]):
-        model = PartitionModel(**dataclasses.asdict(LIMITS), fold=domain.fold)
+        limits = dataclasses.asdict(LIMITS)
+        del limits["is_idle_in_the_end"]
+        model = PartitionModel(**limits, fold=domain.fold)
         records = [Record(each.offset(), each.timestamp()[1], each.key(), each.value()) for each in log]
         for result in decoder.decode(records):
             model.feed(result)
-        model.idle(math.inf)
+        if is_idle:
+            model.idle(math.inf)
         for event in model.clean:
             topics.append(names.clean, event.key, event.raw)
         for late in model.late:
@@ -247,6 +250,14 @@ def test_topics_come_from_the_declaration_of_the_pipeline():
     assert topics.table == "vehicles.state.v1"
     with pytest.raises(UsageError, match="no pipeline 'other'"):
         Topics.of_pipeline("other")
+
+
+def test_what_is_still_held_is_expected_nowhere_unless_all_has_been_idle(world):
+    topics = filled(world)
+    write_output(world, topics, is_idle=False)
+    assert verdict(world, topics).lost
+    limits = dataclasses.replace(LIMITS, is_idle_in_the_end=False)
+    assert judge(topics, SCHEMA_BY_ID.get, world.topics, limits, lambda _topic, _records: None).ok
 
 
 # --- partition by partition -----------------------------------------------------------------------------------------
