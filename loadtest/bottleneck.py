@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-DOWNSTREAM_SHARE: Final = 0.5
-"""Of the workers' time spent waiting for it."""
+DOWNSTREAM_SHARE: Final = 0.7
+OTHERS_SHARE: Final = 0.3
+"""Of what is in use of a machine, by programs that have nothing to do with the test."""
 BUSY_SHARE: Final = 0.85
 """Of what a process or a machine can do: it is taken for full."""
 SKEW: Final = 1.5
@@ -23,6 +24,7 @@ class Wall(StrEnum):
     GENERATOR = "generator"
     DOWNSTREAM = "downstream"
     SKEWED_PARTITION = "skewed partition"
+    OTHERS = "other programs"
     NONE = "none"
 
 
@@ -36,7 +38,10 @@ class Load:
     broker: float | None
     """None: it runs elsewhere."""
     generators: float
+    harness: float = 0.0
+    """The load test itself."""
     downstream_share: float = 0.0
+    """Of what the downstream lets through, or of the workers' time spent waiting for it; the larger of the two."""
     partition_share_max: float = 1.0
     """Records of the fullest partition over the mean of all."""
     tail_share: float = 0.0
@@ -76,7 +81,7 @@ def _downstream(load: Load) -> Bottleneck | None:
         return None
     return Bottleneck(
         Wall.DOWNSTREAM,
-        f"workers waited {load.downstream_share:.0%} of the time for the downstream call of a partition: more "
+        f"the downstream calls of the partitions are {load.downstream_share:.0%} busy, one at a time for each: more "
         "partitions (and workers for them) bring more, more CPU does not",
     )
 
@@ -94,6 +99,13 @@ def _skew(load: Load) -> Bottleneck | None:
 def _machine(load: Load) -> Bottleneck | None:
     if load.machine < BUSY_SHARE * load.cores:
         return None
+    ours = sum(load.workers) + (load.broker or 0.0) + load.generators + load.harness
+    if load.broker is not None and load.machine - ours > OTHERS_SHARE * load.machine:
+        return Bottleneck(
+            Wall.OTHERS,
+            f"all cores of this machine are in use ({_shares(load)}), {load.machine - ours:.1f} of them by programs "
+            "that are no part of this test: measure again when it is quiet",
+        )
     parts = {Wall.WORKER_CPU: sum(load.workers), Wall.BROKER: load.broker or 0.0, Wall.GENERATOR: load.generators}
     wall = max(parts, key=lambda name: parts[name])
     return Bottleneck(

@@ -15,7 +15,7 @@ from loadtest.generator.target import PREFIX
 from loadtest.oracle.check import Limits, Topics
 from loadtest.oracle.compare import Report
 from loadtest.oracle.parallel import check_by_partition
-from loadtest.plan import Plan, Point
+from loadtest.plan import Plan, Point, Work
 from loadtest.progress import GroupProgress
 from loadtest.report import Run
 from loadtest.sampler import Role, Sample, Sampler, Series
@@ -79,6 +79,13 @@ class Measurement:
             report = self._judge(settings, pipeline, progress)
         return self._outcome(series, report, incidents)
 
+    def _downstream_share(self) -> float:
+        found = self._found
+        if self._point.work is not Work.DOWNSTREAM:
+            return 0.0
+        let_through = (found.consume_rate or 0.0) / self._plan.downstream_rate(self._point.partitions)
+        return max(let_through, found.downstream_share)
+
     def _judge(self, settings: Settings, pipeline: Pipeline, progress: Progress) -> Report:
         progress("the oracle judges", 0.0)
         return check_by_partition(
@@ -99,7 +106,8 @@ class Measurement:
             workers=tuple(busy.cores_by_process(Role.WORKER).values()),
             broker=None if self._cluster.broker_pid is None else busy.cores(Role.BROKER),
             generators=busy.cores(Role.GENERATOR),
-            downstream_share=found.downstream_share,
+            harness=busy.cores(Role.HARNESS),
+            downstream_share=self._downstream_share(),
             partition_share_max=_partition_share_max(series),
             tail_share=_tail_share(busy),
             behind_ms=found.behind_ms,
