@@ -395,7 +395,10 @@ class PipelineRunner:
             "cycle aborted: its records run again", reason=error.reason, error=str(error), after_s=round(delay_s, 2)
         )
         await self._settled()
-        await self._in_commit_thread(self._require_committer().abort)
+        try:
+            await self._in_commit_thread(self._require_committer().abort)
+        except FencedError as fenced:
+            self.fail(fenced)
         for partition in sorted(self.engine.tasks):
             self.engine.drop(partition)
         self._intake.stop(self._owned, self._generation)
