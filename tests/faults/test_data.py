@@ -286,6 +286,7 @@ class Peak:
 # --- 19: clocks -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.fault(row=19, what="a device's clock 50 s and 10 years ahead")
 def test_a_device_ahead_of_its_time_drags_no_watermark(scene: Scene) -> None:
     """Beyond `skew_ms_max` it is rejected; within it is accepted, and nobody else is late for it."""
