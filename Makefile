@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 QUIX := .local/baselines/quix
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long check fix up down bench bench-memory loadtest-baselines faults simulate lock clean
+.PHONY: help setup run test test-long check fix up down loadtest bench bench-memory loadtest-baselines faults simulate lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ down: setup ## Stop the local Kafka and registry
 bench: setup ## Measure one worker against a pass-through and idiomatic Faust
 	$(BIN)/python -m loadtest.bench $(ARGS)
 
+loadtest: setup ## Find the bottleneck: throughput, latency and lag with 3, 6, 12 and 24 partitions (~10 min)
+	$(BIN)/python -m loadtest $(ARGS)
+
 bench-memory: setup ## Watch a worker's memory for ten minutes of duplicates and expiring ids
 	$(BIN)/python -m loadtest.bench --only memory $(ARGS)
 
@@ -68,7 +71,7 @@ simulate: setup ## Deterministic simulation of crashes and rebalances: make simu
 	$(BIN)/python -m tests.simulation --seed $(or $(SEED),0) $(ARGS)
 
 lock: setup ## Resolve the locks anew (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra local --extra dev requirements/build.in pyproject.toml -o requirements/dev.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra local --extra loadtest --extra dev requirements/build.in pyproject.toml -o requirements/dev.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url pyproject.toml -o requirements/runtime.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/baseline-quix.in -o requirements/baseline-quix.lock
 

@@ -14,9 +14,9 @@ from loadtest.fleet import SOURCES, Fleet, FleetShape, TrafficBatch, fill_topic
 from loadtest.latency import LIVE_PREFIX, WARM_UP_S, measure_latency
 from loadtest.memory import WARM_UP_S as MEMORY_WARM_UP_S
 from loadtest.memory import watch_memory
-from loadtest.oracle.check import Limits, Topics, check
+from loadtest.oracle.check import Limits, Topics
 from loadtest.oracle.compare import Report
-from loadtest.oracle.decode import registry_schemas
+from loadtest.oracle.parallel import check_by_partition
 from loadtest.oracle.windows import Window
 from loadtest.prepare import prepare_pipeline
 from loadtest.recovery import Recovery, measure_restart, measure_restore
@@ -246,7 +246,7 @@ class Bench:
         # Operators are timed by the clock, so that this falls short where the machine is busy with other things.
         micros["rest"] = max(0.0, 1e6 / drain.events_per_cpu_second - sum(micros.values()))
         run.operators_us_per_event = {name: round(value, 3) for name, value in micros.items()}
-        run.oracle = self._judge(pipeline, filled.events).as_dict()
+        run.oracle = self._judge(pipeline).as_dict()
         return run
 
     def _recovery(self, filled: Filled) -> Iterator[Run]:
@@ -276,15 +276,15 @@ class Bench:
             restored_rows_per_s=found.rows_per_s,
         )
 
-    def _judge(self, pipeline: Pipeline, events: int, *, all_closed: bool = True) -> Report:
-        with self._task("the oracle judges", 2 * events) as update:
-            report = check(
+    def _judge(self, pipeline: Pipeline, *, all_closed: bool = True) -> Report:
+        with self._task("the oracle judges", self.options.partitions) as update:
+            report = check_by_partition(
                 self.bootstrap,
-                registry_schemas(self.settings.schema_registry_url),
-                Topics.of_pipeline(pipeline.name),
+                self.settings.schema_registry_url,
+                Topics.of_pipeline(pipeline.name, pipeline.prefix),
                 Limits.of_settings(self.settings),
                 all_closed=all_closed,
-                on_progress=lambda topic, read: update(read + events * (topic != pipeline.source)),
+                on_progress=lambda done, _of: update(done),
             )
         self.oracles[pipeline.name] = report
         return report
@@ -402,7 +402,7 @@ class Bench:
             self._drain(subject, pipeline.group, pipeline.source, events)
             self._await_idle_release(pipeline)
         self.settings = self.settings.model_copy(update={"streams_dedup_horizon_ms": MEMORY_HORIZON_MS})
-        report = self._judge(pipeline, events, all_closed=False)
+        report = self._judge(pipeline, all_closed=False)
         return Run(
             scenario="bench-memory",
             partitions=partitions,

@@ -5,7 +5,7 @@ from typing import Final
 from streams.errors import StreamsError
 from streams.kafka.admin import wait_for_broker
 from streams.kafka.topics import TopicStatus, apply_topics
-from streams.pipelines import PIPELINES
+from streams.pipelines import select_pipelines
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry, wait_for_registry
 from streams.registry.registration import register_schemas
@@ -21,7 +21,7 @@ def prepare_pipeline(settings: Settings, name: str, partitions: int) -> tuple[st
         StreamsError: the topics exist with another number of partitions, or Kafka or the registry does not answer.
 
     """
-    pipeline = PIPELINES[name]
+    (pipeline,) = select_pipelines([name], prefix=settings.streams_topic_prefix)
     for topic in apply_topics(wait_for_broker(settings), [pipeline], partitions=partitions):
         if topic.status is TopicStatus.DRIFT:
             raise StreamsError(

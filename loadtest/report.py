@@ -36,7 +36,7 @@ def describe_machine() -> dict[str, Any]:
 
 _OPTIONAL: Final = (
     "operators_us_per_event", "window_rows", "ready_s", "restored_rows", "restored_rows_per_s",
-    "rss_mb_by_minute", "rss_spread",
+    "latency_rate", "rss_mb_by_minute", "rss_spread",
 )  # fmt: skip
 
 
@@ -67,6 +67,8 @@ class Run:
     restored_rows: int | None = None
     """Rows of state (ids, held events, rows of keys) that it took from changelogs."""
     restored_rows_per_s: float | None = None
+    latency_rate: float | None = None
+    """Events per second at which latency was measured, where that is not the publish rate."""
     rss_mb_by_minute: list[float] | None = None
     rss_spread: float | None = None
     """Largest over smallest minute after the warm-up, minus 1."""
@@ -118,10 +120,15 @@ class Results:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.json").write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
         (folder / "report.html").write_text(page(self), encoding="utf-8")
-        fresh = root / f".latest-{os.getpid()}"
-        fresh.symlink_to(self.name)
-        fresh.replace(root / "latest")
+        point_to_latest(root, self.name)
         return folder
+
+
+def point_to_latest(root: Path, name: str) -> None:
+    """Have `latest` point to a result."""
+    fresh = root / f".latest-{os.getpid()}"
+    fresh.symlink_to(name)
+    fresh.replace(root / "latest")
 
 
 COLUMNS: Final = ("scenario", "events", "events/s", "events/CPU-s", "RSS MB", "oracle")
@@ -164,7 +171,9 @@ def notes(run: Run) -> list[str]:
         lines.append(f"the oracle found: {faults(run.oracle)}")
     if run.latency_ms:
         shown = ", ".join(f"{name} {run.latency_ms[name]:,.0f}" for name in LATENCIES if name in run.latency_ms)
-        lines.append(f"event to visible output at {run.publish_rate or 0:,.0f} events/s, ms: {shown}")
+        lines.append(
+            f"event to visible output at {run.latency_rate or run.publish_rate or 0:,.0f} events/s, ms: {shown}"
+        )
     if run.operators_us_per_event:
         shown = ", ".join(f"{name} {micros:.2f}" for name, micros in run.operators_us_per_event.items())
         lines.append(f"time per operator, µs/event: {shown}")
@@ -193,13 +202,13 @@ def page(results: Results) -> str:
     on = html.escape(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in results.machine.items()))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>{html.escape(results.name)}</title><style>{_STYLE}</style></head><body>"
+        f"<title>{html.escape(results.name)}</title><style>{STYLE}</style></head><body>"
         f"<h1>{html.escape(results.name)}</h1><table><tr>{head}</tr>{''.join(rows)}</table>"
         f"<h2>Events per CPU-second of the worker</h2><ul>{ratios}</ul><ul>{lines}</ul><p>{on}</p></body></html>\n"
     )
 
 
-_STYLE: Final = (
+STYLE: Final = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1c2733}"
     "table{border-collapse:collapse}th,td{padding:.3rem .7rem;border-bottom:1px solid #d5dce3;text-align:right}"
     "th:first-child,td:first-child{text-align:left}td:last-child{width:14rem}.bar{height:.9rem;background:#2d7d9a}"

@@ -80,7 +80,38 @@ class Subject:
                     return True
             except (urllib.error.URLError, OSError):
                 return False
-        return self._ready_line is not None and self._ready_line in self._log.read_text(errors="replace")
+        return self._ready_line is not None and self._ready_line in self.output()
+
+    @property
+    def pid(self) -> int:
+        """Id of the process."""
+        return self._popen.pid
+
+    def is_running(self) -> bool:
+        """Whether it still runs.
+
+        Raises:
+            StreamsError: it has failed; the message has its last words.
+
+        """
+        status = self._popen.poll()
+        if status:
+            raise StreamsError(f"{self.name} ended with status {status}: {self.last_words()} (log: {self._log})")
+        return status is None
+
+    @property
+    def status(self) -> int | None:
+        """Exit status; None while it runs."""
+        return self._popen.poll()
+
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self._log.read_text(errors="replace")
+
+    def last_words(self) -> str:
+        """The last line that it has printed."""
+        lines = self.output().strip().splitlines()
+        return lines[-1] if lines else "it printed nothing"
 
     def usage(self) -> tuple[float, float]:
         """CPU seconds so far (user and system, all threads) and resident memory in MB (10^6 bytes) now.
@@ -90,9 +121,9 @@ class Subject:
 
         """
         if self._popen.poll() is not None:
-            lines = self._log.read_text(errors="replace").strip().splitlines()
-            last = lines[-1] if lines else "it printed nothing"
-            raise StreamsError(f"{self.name} ended with status {self._popen.returncode}: {last} (log: {self._log})")
+            raise StreamsError(
+                f"{self.name} ended with status {self._popen.returncode}: {self.last_words()} (log: {self._log})"
+            )
         times = self._process.cpu_times()
         return times.user + times.system, self._process.memory_info().rss / 1e6
 

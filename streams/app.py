@@ -30,6 +30,7 @@ from streams.operators.declaration import Pipeline
 from streams.runtime.failpoint import FAILPOINT_VARIABLE, no_failpoint, parse_failpoint
 from streams.runtime.owner import DataDirectory
 from streams.runtime.runner import PipelineRunner
+from streams.runtime.simulated import DEFECT_VARIABLE, parse_defect
 from streams.runtime.watchdog import Watchdog
 from streams.runtime.web import Web
 from streams.settings import Settings
@@ -62,12 +63,14 @@ class WorkerProcess:
         """Check what a worker needs before it starts.
 
         Raises:
-            UsageError: the failpoint is none.
+            UsageError: the failpoint or the defect is none.
             StreamsError: no broker, topics missing or not co-partitioned, data directory taken, port taken.
 
         """
         self._failpoint_spec = os.environ.get(FAILPOINT_VARIABLE, "")
+        self._defect_spec = os.environ.get(DEFECT_VARIABLE, "")
         self._failpoint()  # a wrong one is refused before anything else is looked at
+        parse_defect(self._defect_spec)
         self._settings = settings
         self._failure: BaseException | None = None
         self.metrics = WorkerMetrics()
@@ -142,6 +145,7 @@ class WorkerProcess:
             partitions=self._counts[pipeline.source],
             registry_guard=self._registry_guard,
             failpoint=self._failpoint(),
+            defect=parse_defect(self._defect_spec),
             on_failure=self._fail,
         )
         self.runners.append(runner)

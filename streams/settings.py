@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     kafka_ssl_certificate_location: Path | None = None
     kafka_ssl_key_location: Path | None = None
     streams_data_dir: Path = Path(".data")
+    streams_topic_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$")
     streams_commit_interval_ms: int = Field(200, ge=1, le=10_000)
     streams_lateness_ms: int = Field(5_000, ge=0, le=86_400_000)
     streams_idle_ms: int = Field(10_000, ge=1)
@@ -43,6 +44,8 @@ class Settings(BaseSettings):
     streams_quarantine_cooldown_ms: int = Field(60_000, ge=1_000)
     streams_group_protocol: Literal["classic", "consumer"] = "classic"
     streams_group_static: bool = True
+    streams_downstream_ms: int = Field(0, ge=0, le=10_000)
+    streams_downstream_records: int = Field(250, ge=1)
     streams_stall_s: int = Field(300, ge=0)
     streams_log_format: Literal["console", "json"] = "console"
 

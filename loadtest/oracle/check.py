@@ -25,7 +25,7 @@ from loadtest.oracle.decode import Decoder, Record, SchemaById, newest_schema, p
 from loadtest.oracle.events import OrderKey, Reject
 from loadtest.oracle.folds import DOMAINS
 from loadtest.oracle.model import PartitionModel
-from loadtest.oracle.read import TopicReader
+from loadtest.oracle.read import Share, TopicReader
 from loadtest.oracle.windows import Window
 from streams.errors import FoundSomething, StreamsError
 from streams.kafka.partitioner import partition_of
@@ -35,6 +35,10 @@ from streams.settings import Settings, load_settings
 REASON_HEADER: Final = "dlq.reason"
 PARTITION_HEADER: Final = "__streams.errors.partition"
 OFFSET_HEADER: Final = "__streams.errors.offset"
+
+
+class Misrouted(StreamsError):
+    """Keys are in partitions where their hash does not put them: partitions cannot be judged one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +52,21 @@ class Topics:
     dlq: str
     table: str
     windows: tuple[Window, ...] = ()
+    subject: str = ""
+    """Of the source; by default by its name."""
 
     @classmethod
-    def of_pipeline(cls, name: str) -> "Topics":
-        """Topics of a declared pipeline.
+    def of_pipeline(cls, name: str, prefix: str = "") -> "Topics":
+        """Topics of a declared pipeline, which begin with `prefix`.
 
         Raises:
             UsageError: there is no such pipeline.
 
         """
-        (pipeline,) = select_pipelines([name])
+        (pipeline,) = select_pipelines([name], prefix=prefix)
         windows = tuple(getattr(pipeline, "windows", ()))
         table = pipeline.tables[0].topic
-        return cls(name, pipeline.source, pipeline.clean, pipeline.late, pipeline.dlq, table, windows)
+        return cls(name, pipeline.source, pipeline.clean, pipeline.late, pipeline.dlq, table, windows, pipeline.subject)
 
     def without_windows(self) -> "Topics":
         """The same, with no window to compare: for what a worker has written that emits none."""
@@ -77,6 +83,8 @@ class Limits:
     record_bytes_max: int
     quarantine_rejects: int = 100
     quarantine_cooldown_ms: int = 60_000
+    is_idle_in_the_end: bool = True
+    """Whether idle partitions have let go of what they held; otherwise it is not expected anywhere."""
 
     @classmethod
     def of_settings(cls, settings: Settings) -> "Limits":
@@ -126,24 +134,37 @@ def judge(
     progress: Callable[[str, int], None],
     *,
     all_closed: bool = True,
+    share: Share | None = None,
 ) -> Report:
-    """As `check`, of what `reader` reads."""
-    decoder = Decoder(schema_by_id, newest_schema(f"{topics.source}-value"), DOMAINS[topics.pipeline].event)
+    """As `check`, of what `reader` reads; with `share`, of one partition of the source and the keys that belong there.
+
+    Raises:
+        Misrouted: the partition has keys of others, so that it cannot be judged alone.
+
+    """
+    decoder = Decoder(
+        schema_by_id, newest_schema(topics.subject or f"{topics.source}-value"), DOMAINS[topics.pipeline].event
+    )
     with _without_cyclic_collection():
-        expected, records, duplicates = _foretell(reader, decoder, topics, limits, progress)
-        observed = _read_output(reader, topics, schema_by_id, progress)
+        expected, records, duplicates = _foretell(reader, decoder, topics, limits, progress, share)
+        observed = _read_output(reader, topics, schema_by_id, progress, share)
         report = compare(expected, observed, _identifier(decoder), all_closed=all_closed)
     report.events, report.duplicates = records, duplicates
     return report
 
 
 def _foretell(
-    reader: TopicReader, decoder: Decoder, topics: Topics, limits: Limits, progress: Callable[[str, int], None]
+    reader: TopicReader,
+    decoder: Decoder,
+    topics: Topics,
+    limits: Limits,
+    progress: Callable[[str, int], None],
+    share: Share | None,
 ) -> tuple[Output, int, int]:
     """The model's output, the number of source records, and that of the copies among them."""
     expected, records, duplicates = Output(), 0, 0
     windows_ms = {window.topic: window.size_ms for window in topics.windows}
-    for partition in range(reader.partitions(topics.source)):
+    for partition in range(reader.partitions(topics.source)) if share is None else [share.partition]:
         model = PartitionModel(
             limits.lateness_ms,
             limits.horizon_ms,
@@ -160,45 +181,58 @@ def _foretell(
                 model.feed(result)
             records += len(rows)
             progress(topics.source, records)
-        model.idle(math.inf)
+        if limits.is_idle_in_the_end:
+            model.idle(math.inf)
         expected.add_model(partition, model)
+        if share is not None and not all(map(share.has, (*expected.clean, *expected.late))):
+            raise Misrouted(f"partition {partition} of {topics.source} has keys of other partitions")
         duplicates += len(model.duplicates)
     return expected, records, duplicates
 
 
 def _read_output(
-    reader: TopicReader, topics: Topics, schema_by_id: SchemaById, progress: Callable[[str, int], None]
+    reader: TopicReader,
+    topics: Topics,
+    schema_by_id: SchemaById,
+    progress: Callable[[str, int], None],
+    share: Share | None,
 ) -> Output:
     output = Output()
     read = 0
-    for read, message in enumerate(reader.records(topics.clean), 1):
+    for read, message in enumerate(reader.records(topics.clean, share), 1):
         output.clean[message.key() or b""].append(message.value() or b"")
         if read % 50_000 == 0:
             progress(topics.clean, read)
     progress(topics.clean, read)
-    for message in reader.records(topics.late):
+    for message in reader.records(topics.late, share):
         headers = _headers(message)
         row = LateRow(message.value() or b"", headers.get("late.reason", ""), _integer(headers.get("late.by_ms")))
         output.late[message.key() or b""].append(row)
     for message in reader.records(topics.dlq):
         headers = _headers(message)
         coordinates = _integer(headers.get(PARTITION_HEADER)), _integer(headers.get(OFFSET_HEADER))
+        if share is not None and coordinates[0] != share.partition:
+            continue
         letter = DeadLetter(message.key(), message.value() or b"", headers.get(REASON_HEADER, ""))
         output.dead[coordinates].append(letter)
-    newest = {message.key() or b"": message.value() for message in reader.records(topics.table)}
+    newest = {message.key() or b"": message.value() for message in reader.records(topics.table, share)}
     read_row = _row_reader(schema_by_id)
     output.table = {key.decode(): read_row(value) for key, value in newest.items() if value is not None}
     for window in topics.windows:
-        _read_windows(reader, window, output, read_row)
+        _read_windows(reader, window, output, read_row, share)
     return output
 
 
 def _read_windows(
-    reader: TopicReader, window: Window, output: Output, read_row: Callable[[bytes], dict[str, Any]]
+    reader: TopicReader,
+    window: Window,
+    output: Output,
+    read_row: Callable[[bytes], dict[str, Any]],
+    share: Share | None,
 ) -> None:
     partitions = reader.partitions(window.topic)
     partition_due = cache(lambda key: partition_of(key, partitions))
-    for message in reader.records(window.topic):
+    for message in reader.records(window.topic, share):
         key = message.key() or b""
         row = read_row(message.value() or b"")
         output.windows.add(window, key, row, partition=message.partition(), partition_due=partition_due(key))
@@ -285,7 +319,7 @@ def command(
         streams_dedup_horizon_ms=horizon_ms,
         streams_skew_ms_max=skew_ms_max,
     )
-    topics = Topics.of_pipeline(pipeline)
+    topics = Topics.of_pipeline(pipeline, settings.streams_topic_prefix)
     console = Console()
     with console.status("reading") as status:
         report = check(

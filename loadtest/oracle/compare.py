@@ -6,7 +6,7 @@ other is taken apart by identity (event id and event time).
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Final, NamedTuple
 
 from loadtest.oracle.events import OrderKey
@@ -131,6 +131,14 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """For a report: counts by name, and the details."""
         return asdict(self)
+
+    def add(self, other: "Report") -> None:
+        """Add the verdict over other keys."""
+        for each in fields(self):
+            if each.name != "details":
+                setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+        for detail in other.details:
+            self.note(detail)
 
     def note(self, text: str) -> None:
         """Keep the first few mismatches in words."""

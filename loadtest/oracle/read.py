@@ -3,16 +3,30 @@
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.errors import StreamsError
+from streams.kafka.partitioner import partition_of
 
 BATCH_RECORDS: Final = 20_000
 WAIT_S: Final = 0.05
 SILENCE_S_MAX: Final = 30.0
 """Without a record or an end for this long, the broker is taken for dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The keys of one partition of a source that has `of` partitions."""
+
+    partition: int
+    of: int
+
+    def has(self, key: bytes | None) -> bool:
+        """Whether the key's events belong into that partition."""
+        return key is not None and partition_of(key, self.of) == self.partition
 
 
 class TopicReader:
@@ -77,10 +91,15 @@ class TopicReader:
         finally:
             self._consumer.unassign()
 
-    def records(self, topic: str) -> Iterator[Message]:
-        """All records of a topic, each partition in order."""
-        for batch in self.batches(topic, range(self.partitions(topic))):
-            yield from batch
+    def records(self, topic: str, share: Share | None = None) -> Iterator[Message]:
+        """All records of a topic, each partition in order; of a share, those whose keys belong to it."""
+        partitions = self.partitions(topic)
+        if share is None or share.of == partitions:
+            for batch in self.batches(topic, range(partitions) if share is None else [share.partition]):
+                yield from batch
+            return
+        for batch in self.batches(topic, range(partitions)):
+            yield from (message for message in batch if share.has(message.key()))
 
     def close(self) -> None:
         """Disconnect."""

@@ -47,7 +47,8 @@ def apply_command(
     catalog = Catalog.load()
     registry = Registry(settings)
     client = wait_for_broker(settings)
-    topics = apply_topics(client, select_pipelines(None), partitions=partitions)
+    pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
+    topics = apply_topics(client, pipelines, partitions=partitions)
     wait_for_registry(registry, timeout_s=15.0)
     schemas = register_schemas(catalog, registry)
     if output is Format.JSON:
@@ -68,7 +69,9 @@ def list_command(output: FormatOption = Format.TEXT) -> None:
     from streams.pipelines import select_pipelines  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
-    topics = list_topics(wait_for_broker(load_settings()), select_pipelines(None))
+    settings = load_settings()
+    pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
+    topics = list_topics(wait_for_broker(settings), pipelines)
     if output is Format.JSON:
         echo_json([_topic_row(state) for state in topics])
     else:

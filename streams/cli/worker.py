@@ -29,8 +29,8 @@ def worker(
     from streams.pipelines import select_pipelines  # noqa: PLC0415
     from streams.settings import load_settings  # noqa: PLC0415
 
-    pipelines = select_pipelines(pipeline)
     settings = load_settings(streams_data_dir=data_dir)
+    pipelines = select_pipelines(pipeline, prefix=settings.streams_topic_prefix)
     process = WorkerProcess(settings, pipelines, web_port=web_port)  # what is wrong from the start is one line, no log
     configure_logging(settings.streams_log_format)
     process.run()

@@ -24,7 +24,7 @@ from streams.kafka.admin import partition_counts, wait_for_broker
 from streams.kafka.topics import TopicStatus, apply_topics
 from streams.local import ports
 from streams.local.stack import Stack
-from streams.pipelines import PIPELINES
+from streams.pipelines import select_pipelines
 from streams.pipelines.gps import GPS
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry, wait_for_registry
@@ -149,7 +149,7 @@ def _start_stack(options: DemoOptions, cleanup: ExitStack, steps: Steps) -> tupl
 def _prepare(client: AdminClient, catalog: Catalog, settings: Settings, steps: Steps) -> None:
     """Topics and schemas, as `streams topics apply` does it."""
     steps.step("creating topics")
-    for state in apply_topics(client, list(PIPELINES.values())):
+    for state in apply_topics(client, select_pipelines(None, prefix=settings.streams_topic_prefix)):
         if state.status is TopicStatus.DRIFT:
             steps.note(f"Topic {state.name} differs from its declaration: {'; '.join(state.drift)}.")
     steps.step("registering schemas")

@@ -23,7 +23,7 @@ from streams.ingest.readers import BadRow, Chunk, InputFormat, Source, first_row
 from streams.kafka.admin import partition_counts, topic_id, wait_for_broker
 from streams.kafka.checkpointed import Checkpoint, CheckpointedProducer
 from streams.operators.declaration import Pipeline
-from streams.pipelines import PIPELINES
+from streams.pipelines import select_pipelines
 from streams.registry.catalog import Catalog, SchemaVersion
 from streams.registry.client import Registry
 from streams.settings import Settings
@@ -125,7 +125,7 @@ def ingest_file(
     """
     started = time.monotonic()
     found_format = format_of(path, input_format)
-    pipeline = _pipeline_of(topic)
+    pipeline = _pipeline_of(topic, settings.streams_topic_prefix)
     schema = (catalog or Catalog.load()).latest(pipeline.subject)
     source = open_source(path, found_format)
     work = _Work(source, pipeline, schema, mapping or {}, settings.streams_record_bytes_max, limit)
@@ -159,11 +159,12 @@ def ingest_file(
     return result
 
 
-def _pipeline_of(topic: str) -> Pipeline:
-    for pipeline in PIPELINES.values():
+def _pipeline_of(topic: str, prefix: str) -> Pipeline:
+    pipelines = select_pipelines(None, prefix=prefix)
+    for pipeline in pipelines:
         if pipeline.source == topic:
             return pipeline
-    sources = ", ".join(pipeline.source for pipeline in PIPELINES.values())
+    sources = ", ".join(pipeline.source for pipeline in pipelines)
     raise UsageError(f"no pipeline reads {topic!r}: --topic is one of {sources}")
 
 

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from streams.errors import FencedError, StreamsError
 from streams.kafka.admin import described, librdkafka_log
-from streams.kafka.membership import cause_of, group_config
+from streams.kafka.membership import REFUSALS, cause_of, group_config
 from streams.limits import BATCH_RECORDS_MAX, BATCH_WAIT_MS, UNRELEASED_WAIT_MS_MAX
 from streams.operators.columns import Records
 from streams.retry import Backoff
@@ -164,11 +164,12 @@ class Intake:
         self.consumer.close()
 
     def _be_refused(self, error: KafkaError) -> None:
-        """The group has another member of our name: this consumer is void, a new one will ask again.
+        """The group does not take us as we are: this consumer is void, a new one will ask again.
 
         Mostly it is our former self: one that was killed and is still counted on (UNRELEASED_INSTANCE_ID), or our own
         join of before a broker stood still, which it carries out behind a newer one (FENCED_INSTANCE_ID). A living
-        double takes our transactional id as well, and comes again and again.
+        double takes our transactional id as well, and comes again and again. GROUP_ID_NOT_FOUND: the group was deleted,
+        or members of the other protocol are still in it, such as workers that were stopped to change over.
         """
         now = time.monotonic()
         if cause_of(error) == KafkaError.FENCED_INSTANCE_ID:
@@ -184,7 +185,8 @@ class Intake:
         pause_s = _REFUSED.jittered_s(self._refused)
         self._join_after_s = now + pause_s
         log.warning(
-            "the group knows another member of our name, such as this worker before it was killed; joining anew",
+            "the group does not take this worker yet (its name is taken, as by itself before it was killed, or members "
+            "of the other protocol are in it); joining anew",
             error=error.str(), failures=self._refused, retry_in_s=round(pause_s, 1),
         )  # fmt: skip
 
@@ -256,7 +258,7 @@ class Intake:
             self._end_offset[partition] = end
             if partition in self._started and end >= self._started[partition]:
                 self._at_end_since_ms.setdefault(partition, int(time.time() * 1000))
-        elif cause_of(error) in {KafkaError.UNRELEASED_INSTANCE_ID, KafkaError.FENCED_INSTANCE_ID}:
+        elif cause_of(error) in REFUSALS:
             self._be_refused(error)
         elif error.fatal() or cause_of(error) == KafkaError._FATAL:  # noqa: SLF001
             raise self._broken(error)

@@ -23,7 +23,10 @@ def group_config(settings: Settings, *, group: str, member: str) -> dict[str, An
 
 
 _FATAL: Final = KafkaError._FATAL  # noqa: SLF001 - a public constant of librdkafka
-_CAUSES: Final = (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID)
+REFUSALS: Final = frozenset(
+    {KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID, KafkaError.GROUP_ID_NOT_FOUND}
+)
+"""Causes that void a consumer, while a new one may be taken."""
 
 
 def cause_of(error: KafkaError) -> int:
@@ -32,5 +35,5 @@ def cause_of(error: KafkaError) -> int:
     A fatal error comes as "fatal", its cause in the text only, in the words that the client has for that cause.
     """
     if error.code() == _FATAL:
-        return next((code for code in _CAUSES if KafkaError(code).str() in error.str()), _FATAL)
+        return next((code for code in REFUSALS if KafkaError(code).str() in error.str()), _FATAL)
     return int(error.code())

@@ -228,12 +228,19 @@ class KafkaTransactions:
             raise OutcomeUnknown(described(raised)) from None
 
     def abort(self) -> None:
-        """Abort the open transaction; a producer that cannot is made anew, which comes to the same."""
+        """Abort the open transaction; a producer that cannot is made anew, which comes to the same.
+
+        Raises:
+            FencedError: another process has taken over; a new producer would only take it back from there.
+
+        """
         if self._producer is None:
             return
         try:
             self._producer.abort_transaction(_CALL_TIMEOUT_S)
         except KafkaException as error:
+            if error.args[0].code() in _FENCED and not self._outlived():
+                raise self._fenced(error) from None
             log.warning("abort failed; making the producer anew settles it", error=described(error))
             self.reopen()
 
@@ -287,6 +294,7 @@ class KafkaTransactions:
 
     def _aborted(self, raised: KafkaException) -> CycleAborted | FencedError:
         """What an error before the commit comes to; nothing of the transaction is visible."""
+        raised = self._cause_of_fatal(raised)
         error: KafkaError = raised.args[0]
         if error.code() in _FENCED and not self._outlived():
             return self._fenced(raised)
@@ -300,6 +308,16 @@ class KafkaTransactions:
             )
         cause = self._failed or error
         return CycleAborted(str(cause.name()).strip("_").lower(), f"{described(raised)}; cause: {cause.str()}")
+
+    def _cause_of_fatal(self, raised: KafkaException) -> KafkaException:
+        """A producer in a fatal state refuses records with that word alone; aborting has it say why."""
+        if raised.args[0].code() != KafkaError._FATAL:  # noqa: SLF001 - a public constant of librdkafka
+            return raised
+        try:
+            self._require().abort_transaction(_CALL_TIMEOUT_S)
+        except KafkaException as cause:
+            return cause
+        return raised
 
     def _missing_topics(self) -> str:
         """Names of topics that were produced to and that the broker does not have; empty when it does not answer."""

@@ -1,9 +1,9 @@
 """What a pipeline declares. Everything else (topics, groups, decoding, state, metrics) follows from it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from streams.operators.aggregate import Aggregate, WindowAggregate
 
@@ -55,11 +55,11 @@ class Table:
 
     topic: str
     aggregate: Aggregate
+    subject: str = ""
+    """Subject of the table's rows; by default the topic's."""
 
-    @property
-    def subject(self) -> str:
-        """Subject of the table's rows."""
-        return f"{self.topic}-value"
+    def __post_init__(self) -> None:
+        _set_default(self, "subject", f"{self.topic}-value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +74,13 @@ class Window:
     aggregate: WindowAggregate
     size_ms: int
     grace_ms: int
+    subject: str = ""
+    """Subject of the window's rows; by default the topic's."""
 
     def __post_init__(self) -> None:
         if self.size_ms <= 0 or self.grace_ms < 0:
             raise ValueError(f"{self.topic}: a window has a size above 0 and a grace of 0 or more")
-
-    @property
-    def subject(self) -> str:
-        """Subject of the window's rows."""
-        return f"{self.topic}-value"
+        _set_default(self, "subject", f"{self.topic}-value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +105,13 @@ class Pipeline:
     """Closed range of a numeric field; a value outside is `invalid`."""
     tables: tuple[Table, ...] = ()
     windows: tuple[Window, ...] = ()
+    subject: str = ""
+    """Subject of the source topic's values; by default the topic's."""
+    prefix: str = ""
+    """What all topics and the group begin with; see `with_prefix`."""
 
     def __post_init__(self) -> None:
+        _set_default(self, "subject", f"{self.source}-value")
         if self.windows and not self.tables:
             raise ValueError(f"{self.name}: open windows travel with the rows of a table, so there must be one")
         unknown = self.field_ranges.keys() - set(self.payload_fields)
@@ -121,15 +124,22 @@ class Pipeline:
         named = (self.id_field, self.key_field, self.time_field, self.sequence_field)
         return (*named, *self.payload_fields, *self.text_fields)
 
-    @property
-    def subject(self) -> str:
-        """Subject of the source topic's values."""
-        return f"{self.source}-value"
+    def with_prefix(self, prefix: str) -> "Pipeline":
+        """The same pipeline beside itself: every topic and the group begin with `prefix`, the subjects stay."""
+        if not prefix:
+            return self
+        return replace(
+            self,
+            source=prefix + self.source,
+            tables=tuple(replace(table, topic=prefix + table.topic) for table in self.tables),
+            windows=tuple(replace(window, topic=prefix + window.topic) for window in self.windows),
+            prefix=prefix + self.prefix,
+        )
 
     @property
     def group(self) -> str:
         """Consumer group of the pipeline's workers."""
-        return f"streams.{self.name}"
+        return f"{self.prefix}streams.{self.name}"
 
     @property
     def clean(self) -> str:
@@ -162,3 +172,9 @@ class Pipeline:
             *(Topic(table.topic, cleanup=Cleanup.COMPACT, subject=table.subject) for table in self.tables),
             *(Topic(window.topic, subject=window.subject) for window in self.windows),
         )
+
+
+def _set_default(declared: Any, name: str, value: str) -> None:
+    """Give a field of a frozen declaration its value where it has none."""
+    if not getattr(declared, name):
+        object.__setattr__(declared, name, value)

@@ -39,16 +39,16 @@ def _declared() -> dict[str, Pipeline]:
 PIPELINES: dict[str, Pipeline] = _declared()
 
 
-def select_pipelines(names: list[str] | None) -> list[Pipeline]:
-    """Pipelines by name; all of them when no name is given.
+def select_pipelines(names: list[str] | None, *, prefix: str = "") -> list[Pipeline]:
+    """Pipelines by name; all of them when no name is given. `prefix`: what their topics and groups begin with.
 
     Raises:
         UsageError: there is no such pipeline.
 
     """
     if not names:
-        return list(PIPELINES.values())
+        names = list(PIPELINES)
     unknown = [name for name in names if name not in PIPELINES]
     if unknown:
         raise UsageError(f"no pipeline {unknown[0]!r}: there is {', '.join(PIPELINES)}")
-    return [PIPELINES[name] for name in dict.fromkeys(names)]
+    return [PIPELINES[name].with_prefix(prefix) for name in dict.fromkeys(names)]

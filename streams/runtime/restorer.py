@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -132,7 +133,7 @@ class Restorer:
 
         store: Store | None = self._stores.get(partition)
         if store is None:
-            path = self._directory.store_path(self._config.pipeline.name, partition)
+            path = self._store_path(partition)
             store = self._stores[partition] = open_or_quarantine(path, self._memory)
         started = time.perf_counter()
         try:
@@ -147,8 +148,12 @@ class Restorer:
         )  # fmt: skip
         return task
 
+    def _store_path(self, partition: int) -> Path:
+        pipeline = self._config.pipeline
+        return self._directory.store_path(pipeline.prefix + pipeline.name, partition)
+
     def _quarantine(self, partition: int, error: StoreCorrupted) -> None:
         store = self._stores.pop(partition, None)
         if store is not None:
             store.close()
-        quarantine(self._directory.store_path(self._config.pipeline.name, partition), str(error))
+        quarantine(self._store_path(partition), str(error))

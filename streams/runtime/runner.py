@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -33,15 +32,16 @@ from streams.kafka.partitioner import partition_of
 from streams.kafka.transactions import KafkaTransactions
 from streams.limits import CHECKPOINT_INTERVAL_MS, CYCLE_RECORDS_MAX, POLL_BLOCKED_MS_MAX, REVOKE_TIMEOUT_MS
 from streams.monitor.metrics import WorkerMetrics
-from streams.operators.columns import TIME_MIN, Int64
 from streams.operators.declaration import Pipeline
 from streams.operators.decode import Decoder
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
 from streams.retry import Backoff, Retrier
+from streams.runtime.account import CycleAccount
 from streams.runtime.owner import DataDirectory
 from streams.runtime.restorer import Restorer
 from streams.runtime.schemas import SchemaLookup, table_schema_id
+from streams.runtime.simulated import Downstream, DropDefect
 from streams.runtime.watchdog import Vitals
 from streams.settings import Settings
 from streams.state.rocks import RocksMemory
@@ -59,19 +59,6 @@ _STATE_SHARE: Final = 0.3
 """Of the memory setting, for ids, held events and keys; the rest is batches, client queues, caches and the runtime."""
 
 
-@dataclass(slots=True)
-class _Cycle:
-    """What the open cycle will have done, for the metrics."""
-
-    opened_at: float | None = None
-    records: int = 0
-    outcomes: dict[str, int] = field(default_factory=dict)
-    rejects: dict[str, int] = field(default_factory=dict)
-    misrouted: int = 0
-    contradictions: int = 0
-    clean_times: list[Int64] = field(default_factory=list)
-
-
 class PipelineRunner:
     """Runs one pipeline. `start`, then `intake_loop`, `process` and `commit` by the Faust app, at last `stop`."""
 
@@ -86,6 +73,7 @@ class PipelineRunner:
         partitions: int,
         registry_guard: Guard,
         failpoint: Failpoint,
+        defect: DropDefect | None = None,
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self.pipeline = pipeline
@@ -98,11 +86,11 @@ class PipelineRunner:
         """Signs of life, for the watchdog: progress, and waits that are said aloud."""
         self._retrier = Retrier(self._stop, on_pause=lambda pause: self.vitals.sign(pause.pause_s))
         self._generation = 0
-        self._member = f"streams-{pipeline.name}-{directory.worker_id}"
+        self._member = f"{pipeline.prefix}streams-{pipeline.name}-{directory.worker_id}"
         self._turn = asyncio.Lock()
         self._handover = asyncio.Lock()
         """Partitions come and go in the order in which the group said so, also when releasing one takes long."""
-        self._cycle = _Cycle()
+        self._cycle = CycleAccount()
         self._quarantined: frozenset[bytes] = frozenset()
         self._in_flight: asyncio.Future[None] | None = None
         self._owned: set[int] = set()
@@ -134,6 +122,8 @@ class PipelineRunner:
         )
         self.engine = Engine(config, decoder, idle_ms=settings.streams_idle_ms)
         self._failpoint = failpoint
+        self._defect = defect
+        self._downstream = Downstream(settings.streams_downstream_ms, settings.streams_downstream_records, metrics)
         self._catalog = Catalog.load()
         self._registry = Registry(settings)
         self._registry_guard = registry_guard
@@ -290,6 +280,9 @@ class PipelineRunner:
             effects = await self._in_engine_thread(self.engine.process, batch)
             if batch.records is not None:
                 self.vitals.sign()
+            if self._defect is not None:
+                effects = self._defect.spoil(effects)
+            await self._downstream.take(effects)
             self._after_processing()
             return effects
         except BaseException as error:
@@ -312,7 +305,9 @@ class PipelineRunner:
     async def _commit(self, effects: Effects) -> None:
         if effects.partitions or effects.dead_letters:
             await self._outcome()
-            self._note(effects)
+            self._cycle.note(effects)
+            if effects.records:
+                self._metrics.batch_records.observe(effects.records)
             await self._in_engine_thread(self._require_committer().write, effects)
         cycle = self._cycle
         if cycle.opened_at is not None:
@@ -329,7 +324,7 @@ class PipelineRunner:
     async def _end_cycle_as(self, membership: object | None) -> None:
         await self._outcome()
         end = await self._in_engine_thread(self.engine.close_cycle)
-        cycle, self._cycle = self._cycle, _Cycle()
+        cycle, self._cycle = self._cycle, CycleAccount()
         if end is not None:
             tasks = dict(self.engine.tasks)
             self._in_flight = asyncio.ensure_future(
@@ -337,7 +332,7 @@ class PipelineRunner:
             )
 
     def _commit_cycle(
-        self, end: CycleEnd, tasks: dict[int, PartitionTask], cycle: _Cycle, membership: object | None
+        self, end: CycleEnd, tasks: dict[int, PartitionTask], cycle: CycleAccount, membership: object | None
     ) -> None:
         started = time.perf_counter()
         if any(commit.partition in self._lost for commit in end.commits):
@@ -346,7 +341,7 @@ class PipelineRunner:
         now_ms = int(time.time() * 1000)
         self._write_through(lambda: self._require_committer().commit(end, tasks, now_ms))
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
-        self._count(end, cycle)
+        cycle.publish(self._metrics, self.pipeline, end)
         self._aborts_in_a_row = 0
         self.vitals.sign()
 
@@ -379,7 +374,7 @@ class PipelineRunner:
         """Abort, drop state that was never committed, restore it from the stores and run the records again."""
         self._generation += 1
         self._attempts.clear()
-        self._cycle = _Cycle()
+        self._cycle = CycleAccount()
         self._metrics.aborts.labels(error.reason).inc()
         self._aborts_in_a_row += 1
         delay_s = _ABORTED.jittered_s(self._aborts_in_a_row)
@@ -388,7 +383,10 @@ class PipelineRunner:
             "cycle aborted: its records run again", reason=error.reason, error=str(error), after_s=round(delay_s, 2)
         )
         await self._settled()
-        await self._in_commit_thread(self._require_committer().abort)
+        try:
+            await self._in_commit_thread(self._require_committer().abort)
+        except FencedError as fenced:
+            self.fail(fenced)
         for partition in sorted(self.engine.tasks):
             self.engine.drop(partition)
         self._intake.stop(self._owned, self._generation)
@@ -510,49 +508,6 @@ class PipelineRunner:
             await self._lookup.resolve(schema_ids, self.engine.learn)
         finally:
             self._looking_up = None
-
-    def _note(self, effects: Effects) -> None:
-        cycle = self._cycle
-        if cycle.opened_at is None:
-            cycle.opened_at = time.monotonic()
-        cycle.records += effects.records
-        if effects.records:
-            self._metrics.batch_records.observe(effects.records)
-        for letter in effects.dead_letters:
-            reason = letter.reject.reason.value
-            cycle.rejects[reason] = cycle.rejects.get(reason, 0) + 1
-        counts = {"clean": 0, "late": 0, "duplicate": 0, "rejected": len(effects.dead_letters)}
-        for part in effects.partitions:
-            if part.clean is not None:
-                counts["clean"] += len(part.clean)
-                cycle.clean_times.append(part.clean.event_time)
-            counts["late"] += sum(len(late.events) for late in part.late)
-            counts["duplicate"] += part.duplicates
-            cycle.misrouted += part.misrouted
-            cycle.contradictions += part.contradictions
-        for outcome, count in counts.items():
-            cycle.outcomes[outcome] = cycle.outcomes.get(outcome, 0) + count
-
-    def _count(self, end: CycleEnd, cycle: _Cycle) -> None:
-        metrics, name = self._metrics, self.pipeline.name
-        for outcome, count in cycle.outcomes.items():
-            metrics.events.labels(name, outcome).inc(count)
-        for reason, count in cycle.rejects.items():
-            metrics.rejects.labels(name, reason).inc(count)
-        if cycle.misrouted:
-            metrics.misrouted.labels(self.pipeline.source).inc(cycle.misrouted)
-        if cycle.contradictions:
-            metrics.contradictions.labels(name).inc(cycle.contradictions)
-        for commit in end.commits:
-            for closed in commit.windows:
-                metrics.window_rows.labels(closed.window.topic).inc(len(closed.keys))
-        now_ms = time.time() * 1000
-        if cycle.clean_times:
-            metrics.event_age_seconds.observe((now_ms - np.concatenate(cycle.clean_times)) / 1000.0)
-        for commit in end.commits:
-            if commit.watermark > TIME_MIN:
-                age_s = (now_ms - commit.watermark) / 1000.0
-                metrics.watermark_age_seconds.labels(self.pipeline.source, str(commit.partition)).set(age_s)
 
     async def _maintain(self) -> None:
         """Between cycles: bound memory, flush stores, truncate the journal, forget what was unknown."""

@@ -24,6 +24,7 @@ def network_again(proxy: Proxy) -> Iterator[None]:
 # --- 7: the answer to a commit is lost --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.fault(row=7, what="commit answer lost, connection reset")
 def test_a_commit_whose_answer_is_lost_in_a_reset_happens_once(behind_proxy: Scene, proxy: Proxy) -> None:
     scene = behind_proxy

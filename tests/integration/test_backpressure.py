@@ -116,6 +116,7 @@ def test_a_slow_agent_takes_no_more_memory_and_drops_nothing(stack: Stack, tmp_p
     drain(stack, tmp_path, 300_000, "slow:produced:300", slow_broker=False)
 
 
+@pytest.mark.slow
 def test_a_slow_broker_takes_no_more_memory_and_drops_nothing(stack: Stack, tmp_path: Path) -> None:
     drain(stack, tmp_path, 150_000, "", slow_broker=True)
 

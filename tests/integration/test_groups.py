@@ -61,7 +61,7 @@ def test_workers_join_leave_and_take_over(stack: Stack, tmp_path: Path, protocol
         assert_exactly_once(stack, probe, first, seed=SEED)
 
 
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.parametrize("protocol", [pytest.param("classic", marks=pytest.mark.slow), "consumer"])
 def test_a_static_member_that_comes_back_within_its_session_reads_nothing_to_restore(
     stack: Stack, tmp_path: Path, protocol: str
 ) -> None:
@@ -89,7 +89,7 @@ def test_a_static_member_that_comes_back_within_its_session_reads_nothing_to_res
         assert len(second.said('"assigned"')) == 1
 
 
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.parametrize("protocol", [pytest.param("classic", marks=pytest.mark.slow), "consumer"])
 def test_a_dynamic_member_that_stops_hands_its_partitions_over_at_once(
     stack: Stack, tmp_path: Path, protocol: str
 ) -> None:
@@ -124,7 +124,7 @@ def test_several_workers_of_one_machine_share_the_work(stack: Stack, tmp_path: P
         assert_exactly_once(stack, probe, three[0], seed=SEED)
 
 
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.parametrize("protocol", ["classic", pytest.param("consumer", marks=pytest.mark.slow)])
 def test_of_two_workers_of_one_name_one_ends_as_fenced(stack: Stack, tmp_path: Path, protocol: str) -> None:
     probe = fresh_world(stack)
     environment = kind(protocol, "true")

@@ -306,6 +306,8 @@ class Traffic:
 
     def __init__(self, stack: Stack, shape: FleetShape, *, seed: int, records_per_s: int) -> None:
         self.sent = 0
+        self.timestamp_ms = 0
+        """Of the newest record: behind the clock where the machine is busy."""
         self._bootstrap = stack.bootstrap_servers
         self._fleet = Fleet(seed, shape)
         self._records_per_s = records_per_s
@@ -336,6 +338,7 @@ class Traffic:
                     piece = batch.slice(first, first + step)
                     filler.send(GPS.source, piece)
                     self.sent += len(piece)
+                    self.timestamp_ms = piece.timestamps_ms[-1]
                     due_s = began + self.sent / self._records_per_s - time.monotonic()
                     if self._ends.wait(max(0.0, due_s)):
                         filler.flush()

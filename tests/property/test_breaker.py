@@ -74,7 +74,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @invariant()
     def every_wait_is_bounded(self) -> None:
-        assert 0 <= self.breaker.retry_in_s(self.now_s) <= max(LIMITS.rest_s_max, LIMITS.probe_s_max)
+        assert 0 <= self.breaker.retry_in_s(self.now_s) <= max(LIMITS.rest_s_max, LIMITS.probe_s_max) + 1e-9
 
     @invariant()
     def whoever_waits_as_told_is_let_through_in_the_end(self) -> None:

@@ -11,10 +11,12 @@ import pytest
 
 from loadtest.fleet import SOURCES, Fleet, FleetShape
 from loadtest.fleet.traffic import REJECTS
-from loadtest.oracle.check import Limits, Topics, judge
+from loadtest.oracle.check import Limits, Misrouted, Topics, judge
+from loadtest.oracle.compare import Report
 from loadtest.oracle.decode import SCHEMAS, Decoder, Record, newest_schema
 from loadtest.oracle.folds import DOMAINS
 from loadtest.oracle.model import PartitionModel
+from loadtest.oracle.read import Share
 from streams.errors import UsageError
 from streams.kafka.partitioner import partition_of
 
@@ -75,8 +77,8 @@ class MemoryTopics:
             log = self.logs.get(topic, [[]] * PARTITIONS)[partition]
             yield from (log[:1_000], log[1_000:])
 
-    def records(self, topic):
-        for batch in self.batches(topic, range(PARTITIONS)):
+    def records(self, topic, share=None):
+        for batch in self.batches(topic, range(PARTITIONS) if share is None else [share.partition]):
             yield from batch
 
 
@@ -108,17 +110,20 @@ def filled(world):
     return topics
 
 
-def write_output(world, topics):
+def write_output(world, topics, *, is_idle=True):
     """What an engine would have written that is right; windows in as many rows as they have stretches of 20 events."""
     names = world.topics
     domain = DOMAINS[names.pipeline]
     decoder = Decoder(SCHEMA_BY_ID.get, newest_schema(f"{names.source}-value"), domain.event)
     for partition, log in enumerate(topics.logs[names.source]):
-        model = PartitionModel(**dataclasses.asdict(LIMITS), fold=domain.fold)
+        limits = dataclasses.asdict(LIMITS)
+        del limits["is_idle_in_the_end"]
+        model = PartitionModel(**limits, fold=domain.fold)
         records = [Record(each.offset(), each.timestamp()[1], each.key(), each.value()) for each in log]
         for result in decoder.decode(records):
             model.feed(result)
-        model.idle(math.inf)
+        if is_idle:
+            model.idle(math.inf)
         for event in model.clean:
             topics.append(names.clean, event.key, event.raw)
         for late in model.late:
@@ -156,6 +161,14 @@ def write_row(topics, name, revisions, row):
     value = {"device_id": device, "window_start": start_ms, "window_end": start_ms + 60_000, "revision": revision}
     value |= {"events": row[0], "distance_km": row[1] / 1e6, "speed_max_kmh": row[2]}
     topics.append(MINUTES.topic, device.encode(), framed(9, value))
+
+
+def rows_of(world, topics):
+    """Rows of the table, decoded."""
+    for log in topics.logs[world.topics.table]:
+        for message in log:
+            schema = fastavro.parse_schema(json.loads(SCHEMA_BY_ID[world.table_id]))
+            yield fastavro.schemaless_reader(io.BytesIO(message.value()[5:]), schema, None)
 
 
 def verdict(world, topics, names=None):
@@ -237,3 +250,42 @@ def test_topics_come_from_the_declaration_of_the_pipeline():
     assert topics.table == "vehicles.state.v1"
     with pytest.raises(UsageError, match="no pipeline 'other'"):
         Topics.of_pipeline("other")
+
+
+def test_what_is_still_held_is_expected_nowhere_unless_all_has_been_idle(world):
+    topics = filled(world)
+    write_output(world, topics, is_idle=False)
+    assert verdict(world, topics).lost
+    limits = dataclasses.replace(LIMITS, is_idle_in_the_end=False)
+    assert judge(topics, SCHEMA_BY_ID.get, world.topics, limits, lambda _topic, _records: None).ok
+
+
+# --- partition by partition -----------------------------------------------------------------------------------------
+
+
+def in_shares(world, topics):
+    total = Report()
+    for number in range(PARTITIONS):
+        share = Share(number, PARTITIONS)
+        total.add(judge(topics, SCHEMA_BY_ID.get, world.topics, LIMITS, lambda _topic, _records: None, share=share))
+    return total
+
+
+def test_judged_partition_by_partition_the_verdict_is_the_same(world, topics):
+    names = world.topics
+    topics.logs[names.clean][1].pop(7)
+    topics.logs[names.clean][2].append(topics.logs[names.clean][2][3])
+    topics.logs[names.dlq][0].pop()
+    topics.append(names.table, b"nobody", framed(world.table_id, next(iter(rows_of(world, topics)))))
+    whole, parts = verdict(world, topics), in_shares(world, topics)
+    assert whole.lost
+    assert whole.rejects_missing
+    assert {**parts.as_dict(), "details": None} == {**whole.as_dict(), "details": None}
+
+
+def test_a_key_in_a_partition_of_others_cannot_be_judged_by_partitions(world, topics):
+    names = world.topics
+    first = topics.logs[names.source][0][0]
+    topics.append(names.source, first.key(), first.value(), partition=1, timestamp_ms=first.timestamp()[1])
+    with pytest.raises(Misrouted, match="keys of other partitions"):
+        in_shares(world, topics)

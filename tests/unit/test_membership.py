@@ -3,7 +3,7 @@
 import pytest
 from confluent_kafka import Consumer, KafkaError
 
-from streams.kafka.membership import cause_of, group_config
+from streams.kafka.membership import REFUSALS, cause_of, group_config
 from streams.settings import Settings
 
 
@@ -17,7 +17,7 @@ def test_the_client_takes_every_kind(protocol: str, *, static: bool):
     Consumer({**config, "bootstrap.servers": "127.0.0.1:1"}).close()
 
 
-@pytest.mark.parametrize("code", [KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID])
+@pytest.mark.parametrize("code", REFUSALS)
 def test_the_cause_of_a_fatal_error_is_in_its_words(code: int):
     fatal = KafkaError(KafkaError._FATAL, f"Fatal error: {KafkaError(code).str()}: ConsumerGroupHeartbeat fatal error")
     assert code == cause_of(fatal)

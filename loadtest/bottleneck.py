@@ -1,0 +1,151 @@
+"""What kept a run from being faster, in words: a judgement of measured figures by stated rules."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+DOWNSTREAM_SHARE: Final = 0.7
+OTHERS_SHARE: Final = 0.3
+"""Of what is in use of a machine, by programs that have nothing to do with the test."""
+BUSY_SHARE: Final = 0.85
+"""Of what a process or a machine can do: it is taken for full."""
+SKEW: Final = 1.5
+"""Records of the fullest partition over the mean."""
+TAIL_SHARE: Final = 0.25
+"""Of the time, in which fewer than half of the partitions still had lag."""
+BEHIND_MS: Final = 1_000.0
+
+
+class Wall(StrEnum):
+    """What is full."""
+
+    WORKER_CPU = "worker CPU"
+    BROKER = "broker"
+    GENERATOR = "generator"
+    DOWNSTREAM = "downstream"
+    SKEWED_PARTITION = "skewed partition"
+    OTHERS = "other programs"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What was measured while the workers were kept busy. CPU in cores, means over that time."""
+
+    cores: int
+    machine: float
+    workers: tuple[float, ...]
+    broker: float | None
+    """None: it runs elsewhere."""
+    generators: float
+    harness: float = 0.0
+    """The load test itself."""
+    downstream_share: float = 0.0
+    """Of what the downstream lets through, or of the workers' time spent waiting for it; the larger of the two."""
+    partition_share_max: float = 1.0
+    """Records of the fullest partition over the mean of all."""
+    tail_share: float = 0.0
+    behind_ms: float = 0.0
+    """How far the generators were behind their schedule, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bottleneck:
+    """The verdict."""
+
+    wall: Wall
+    words: str
+
+    def as_dict(self) -> dict[str, str]:
+        """For the report's JSON."""
+        return {"wall": self.wall.value, "words": self.words}
+
+
+def judge(load: Load) -> Bottleneck:
+    """The verdict of the first rule that applies."""
+    return next(found for rule in _RULES if (found := rule(load)) is not None)
+
+
+def _generator(load: Load) -> Bottleneck | None:
+    if load.behind_ms <= BEHIND_MS:
+        return None
+    return Bottleneck(
+        Wall.GENERATOR,
+        f"the generators were up to {load.behind_ms / 1000:.1f} s behind their schedule: what was asked for was never "
+        "sent; give them more processes (--generators), or a machine of their own",
+    )
+
+
+def _downstream(load: Load) -> Bottleneck | None:
+    if load.downstream_share <= DOWNSTREAM_SHARE:
+        return None
+    return Bottleneck(
+        Wall.DOWNSTREAM,
+        f"the downstream calls of the partitions are {load.downstream_share:.0%} busy, one at a time for each: more "
+        "partitions (and workers for them) bring more, more CPU does not",
+    )
+
+
+def _skew(load: Load) -> Bottleneck | None:
+    if load.partition_share_max <= SKEW or load.tail_share <= TAIL_SHARE:
+        return None
+    return Bottleneck(
+        Wall.SKEWED_PARTITION,
+        f"the fullest partition has {load.partition_share_max:.1f} times the mean and was among the last ones at work: "
+        "hot keys; more partitions do not split a key",
+    )
+
+
+def _machine(load: Load) -> Bottleneck | None:
+    if load.machine < BUSY_SHARE * load.cores:
+        return None
+    ours = sum(load.workers) + (load.broker or 0.0) + load.generators + load.harness
+    if load.broker is not None and load.machine - ours > OTHERS_SHARE * load.machine:
+        return Bottleneck(
+            Wall.OTHERS,
+            f"all cores of this machine are in use ({_shares(load)}), {load.machine - ours:.1f} of them by programs "
+            "that are no part of this test: measure again when it is quiet",
+        )
+    parts = {Wall.WORKER_CPU: sum(load.workers), Wall.BROKER: load.broker or 0.0, Wall.GENERATOR: load.generators}
+    wall = max(parts, key=lambda name: parts[name])
+    return Bottleneck(
+        wall,
+        f"all cores of this machine are in use ({_shares(load)}), most of them by {_NAMES[wall]}: more cores, or other "
+        "machines, bring more; more partitions do not",
+    )
+
+
+def _worker(load: Load) -> Bottleneck | None:
+    busiest = max(load.workers, default=0.0)
+    if busiest < BUSY_SHARE:
+        return None
+    return Bottleneck(
+        Wall.WORKER_CPU,
+        f"a worker fills its interpreter ({busiest:.2f} cores; {_shares(load)}): more workers, and a partition for "
+        "each",
+    )
+
+
+def _broker(load: Load) -> Bottleneck | None:
+    if load.broker is None or load.broker < BUSY_SHARE * load.cores / 2:
+        return None
+    return Bottleneck(
+        Wall.BROKER, f"the broker uses more than anyone else ({_shares(load)}): give it cores, or more brokers"
+    )
+
+
+def _nothing(load: Load) -> Bottleneck:
+    return Bottleneck(
+        Wall.NONE,
+        f"nothing is full ({_shares(load)}): the rate was what was asked for, or waits (commit interval, network) "
+        "bound it",
+    )
+
+
+_RULES: Final = (_generator, _downstream, _skew, _machine, _worker, _broker, _nothing)
+_NAMES: Final = {Wall.WORKER_CPU: "the workers", Wall.BROKER: "the broker", Wall.GENERATOR: "the generators"}
+
+
+def _shares(load: Load) -> str:
+    broker = "elsewhere" if load.broker is None else f"{load.broker:.1f}"
+    return f"workers {sum(load.workers):.1f}, broker {broker}, generators {load.generators:.1f} of {load.cores} cores"

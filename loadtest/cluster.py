@@ -1,0 +1,86 @@
+"""The cluster under a load test: a stack of its own, or one that is there already; and the topics of each point."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from confluent_kafka import KafkaException
+
+from loadtest.prepare import prepare_pipeline
+from streams.errors import StreamsError
+from streams.kafka.admin import admin_client, described, partition_counts
+from streams.local.stack import running_stack
+from streams.operators.declaration import Pipeline
+from streams.pipelines import select_pipelines
+from streams.settings import Settings, load_settings
+
+_DELETE_S_MAX: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where to measure."""
+
+    settings: Settings
+    broker_pid: int | None
+    """None: the broker is not a process of this load test."""
+
+
+@contextmanager
+def cluster(directory: Path, *, use_running: bool) -> Iterator[Cluster]:
+    """A stack of our own in `directory`, or the cluster that the environment names."""
+    if use_running:
+        yield Cluster(load_settings(), None)
+        return
+    with running_stack(directory) as stack:
+        settings = load_settings(
+            kafka_bootstrap_servers=stack.bootstrap_servers, schema_registry_url=stack.registry_url
+        )
+        yield Cluster(settings, stack.kafka_pid)
+
+
+@contextmanager
+def fresh_topics(
+    settings: Settings, name: str, prefix: str, partitions: int, *, keep: bool
+) -> Iterator[tuple[Settings, Pipeline]]:
+    """Topics of a pipeline that begin with `prefix`, deleted afterwards unless they are to be kept.
+
+    Raises:
+        StreamsError: there is such a topic already, or the cluster does not answer.
+
+    """
+    ours = settings.model_copy(update={"streams_topic_prefix": prefix})
+    (pipeline,) = select_pipelines([name], prefix=prefix)
+    client = admin_client(settings)
+    names = [topic.name for topic in pipeline.topics()]
+    there = sorted(set(names) & partition_counts(client).keys())
+    if there:
+        raise StreamsError(f"the topic {there[0]} is there already, and not of this load test: choose another --name")
+    prepare_pipeline(ours, name, partitions)
+    try:
+        yield ours, pipeline
+    finally:
+        if not keep:
+            _delete(settings, names, pipeline.group)
+
+
+def _delete(settings: Settings, names: list[str], group: str) -> None:
+    client = admin_client(settings)
+    deadline = time.monotonic() + _DELETE_S_MAX
+    wanted = set(names)
+    for topic, future in client.delete_topics(names, operation_timeout=_DELETE_S_MAX).items():
+        try:
+            future.result(_DELETE_S_MAX)
+        except KafkaException as error:
+            print(f"loadtest: {topic} could not be deleted: {described(error)}")
+            wanted.discard(topic)
+    for future in client.delete_consumer_groups([group], request_timeout=_DELETE_S_MAX).values():
+        try:
+            future.result(_DELETE_S_MAX)
+        except KafkaException as error:
+            print(f"loadtest: group {group} could not be deleted: {described(error)}")
+    while wanted & partition_counts(client).keys() and time.monotonic() < deadline:
+        time.sleep(0.1)

@@ -1,0 +1,92 @@
+"""The workers of one point: started together, watched, stopped; one that dies is noted, the others go on."""
+
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from loadtest.sampler import Role, Sampler
+from loadtest.subject import Subject
+from loadtest.worker import free_port, operator_seconds, worker
+from streams.errors import StreamsError
+from streams.settings import Settings
+
+DOWNSTREAM: Final = "downstream"
+
+
+class Crew:
+    """Workers by number; asks only those that live."""
+
+    def __init__(self) -> None:
+        self.incidents: list[str] = []
+        """Workers that ended by themselves, in words."""
+        self._workers: dict[str, tuple[Subject, int]] = {}
+
+    def add(self, name: str, subject: Subject, web_port: int) -> None:
+        """Take a worker in."""
+        self._workers[name] = (subject, web_port)
+
+    def look(self) -> None:
+        """Notice workers that have ended.
+
+        Raises:
+            StreamsError: all have.
+
+        """
+        for name, (subject, _) in list(self._workers.items()):
+            if subject.status is not None:
+                words = f"{name} ended in mid-run with status {subject.status}: {subject.last_words()}"
+                self.incidents.append(words)
+                del self._workers[name]
+        if not self._workers:
+            raise StreamsError(self.incidents[-1] if self.incidents else "there is no worker")
+
+    def all_ready(self) -> bool:
+        """Whether every worker that lives says that it processes.
+
+        Raises:
+            StreamsError: none lives any more.
+
+        """
+        self.look()
+        return all(subject.is_ready() for subject, _ in self._workers.values())
+
+    def operator_seconds(self) -> dict[str, float]:
+        """Seconds in each operator so far, over all workers that answer."""
+        total: dict[str, float] = {}
+        for _, port in self._workers.values():
+            try:
+                found = operator_seconds(port)
+            except (OSError, urllib.error.URLError):
+                continue
+            for name, seconds in found.items():
+                total[name] = total.get(name, 0.0) + seconds
+        return total
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+
+@contextmanager
+def crew(
+    settings: Settings,
+    pipeline: str,
+    count: int,
+    environment: Mapping[str, str],
+    *,
+    data: Path,
+    logs: Path,
+    sampler: Sampler,
+) -> Iterator[Crew]:
+    """Start `count` workers; all are stopped when the block is left."""
+    with ExitStack() as cleanup:
+        found = Crew()
+        for number in range(1, count + 1):
+            name, port = f"worker {number}", free_port()
+            variables = {"STREAMS_TOPIC_PREFIX": settings.streams_topic_prefix, **environment}
+            subject = worker(settings, pipeline, data / name, port, logs / f"{name}.log", variables)
+            cleanup.enter_context(subject)
+            sampler.watch(name, Role.WORKER, subject.pid)
+            found.add(name, subject, port)
+        yield found

@@ -1,0 +1,22 @@
+import pytest
+
+from streams.operators.declaration import Pipeline
+from streams.pipelines import PIPELINES, select_pipelines
+
+
+@pytest.mark.parametrize("name", sorted(PIPELINES))
+def test_with_a_prefix_everything_is_beside_the_original_and_schemas_stay(name: str):
+    plain, (beside,) = PIPELINES[name], select_pipelines([name], prefix="loadtest.")
+    assert [topic.name for topic in beside.topics()] == [f"loadtest.{topic.name}" for topic in plain.topics()]
+    assert [topic.subject for topic in beside.topics()] == [topic.subject for topic in plain.topics()]
+    assert beside.group == f"loadtest.streams.{name}"
+    assert (beside.name, beside.tables[0].aggregate) == (plain.name, plain.tables[0].aggregate)
+
+
+def test_without_a_prefix_a_pipeline_is_itself():
+    assert select_pipelines(None) == list(PIPELINES.values())
+
+
+def test_prefixes_add_up():
+    assert Pipeline("x", source="x.v1").with_prefix("b.").with_prefix("a.").clean == "a.b.x.v1.clean"
+    assert Pipeline("x", source="x.v1").with_prefix("b.").with_prefix("a.").group == "a.b.streams.x"
