@@ -122,10 +122,11 @@ def build_plan(schema_id: int, writer_text: str, reader_text: str) -> Plan:
         written = writer["fields"][position]["type"]
         simple &= _is_simple_pair(written, field["type"])
         columns[field["name"]] = Column(position, codes=_codes(written, field["type"]))
-    kinds = tuple(_kind(each["type"]) for each in writer["fields"])
+    kinds = tuple(column_kind(each["type"]) for each in writer["fields"])
     symbols = {each["name"]: found for each in reader["fields"] if (found := symbols_of(each["type"])) is not None}
     if not simple or "" in kinds:
-        _check_bounded(schema_id, writer)
+        if (why := unbounded(writer)) is not None:
+            raise IncompatibleSchema(f"schema {schema_id}: {why}")
         _refuse_hopeless(schema_id, parsed_writer, parsed_reader)
         return Plan(schema_id, parsed_writer, parsed_reader, None, None, kinds=kinds, symbols=symbols)
     wide = [{**field, "type": _widened(field["type"])} for field in writer["fields"]]
@@ -159,8 +160,8 @@ def _codes(writer: Schema, reader: Schema) -> tuple[int, ...] | None:
     return tuple(read.index(symbol) if symbol in read else -1 for symbol in written)
 
 
-def _check_bounded(schema_id: int, writer: Schema) -> None:
-    """Refuse schemas of which a small value may keep the decoder busy for ever or overflow its stack.
+def unbounded(schema: Schema) -> str | None:
+    """Why a small value of a schema (logical types off) may keep a decoder busy or overflow its stack; None: it may not.
 
     That is a type that contains itself (fastavro recurses in C), and an array of items without bytes (its count alone
     says how often it loops).
@@ -172,7 +173,7 @@ def _check_bounded(schema_id: int, writer: Schema) -> None:
             return not [takes_no_bytes(branch, inside) for branch in schema]
         if isinstance(schema, str):
             if _last_name(schema) in inside:
-                raise IncompatibleSchema(f"schema {schema_id}: type {schema!r} contains itself")
+                raise _Unbounded(f"type {schema!r} contains itself")
             return schema == "null" or empty.get(_last_name(schema), False)
         kind, name = schema["type"], _last_name(schema.get("name", ""))
         match kind:
@@ -183,12 +184,20 @@ def _check_bounded(schema_id: int, writer: Schema) -> None:
                 empty[name] = schema["size"] == 0
             case "array" | "map":
                 if takes_no_bytes(schema["items" if kind == "array" else "values"], inside) and kind == "array":
-                    raise IncompatibleSchema(f"schema {schema_id} has an array of items that take no bytes")
+                    raise _Unbounded("it has an array of items that take no bytes")
             case _:
                 return kind != "enum" and takes_no_bytes(kind, inside)
         return kind in {"record", "fixed"} and empty[name]
 
-    takes_no_bytes(writer, frozenset())
+    try:
+        takes_no_bytes(schema, frozenset())
+    except _Unbounded as found:
+        return str(found)
+    return None
+
+
+class _Unbounded(Exception):
+    """A schema of which a small value may cost without bound."""
 
 
 def _last_name(name: str) -> str:
@@ -196,7 +205,7 @@ def _last_name(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _kind(schema: Schema) -> str:
+def column_kind(schema: Schema) -> str:
     """Name of a type that the columnar path knows, `?` behind a nullable one, "" for any other.
 
     An enum's is `enum` and the number of its symbols.
@@ -204,7 +213,7 @@ def _kind(schema: Schema) -> str:
     if isinstance(schema, str):
         return schema if schema in _PROMOTIONS else ""
     if isinstance(schema, list) and len(schema) == 2 and "null" in schema:
-        other = _kind(schema[1] if schema[0] == "null" else schema[0])
+        other = column_kind(schema[1] if schema[0] == "null" else schema[0])
         return f"{other}?" if other and not other.endswith("?") else ""
     symbols = symbols_of(schema)
     return "" if symbols is None else f"{ENUM}{len(symbols)}"
@@ -212,7 +221,7 @@ def _kind(schema: Schema) -> str:
 
 def _is_simple_pair(writer: Schema, reader: Schema) -> bool:
     """Whether every value of `writer` becomes one of `reader` by a plain cast of its column."""
-    written, read = _kind(writer), _kind(reader)
+    written, read = column_kind(writer), column_kind(reader)
     if not written or not read or (written.endswith("?") and not read.endswith("?")):
         return False
     if written.startswith(ENUM) or read.startswith(ENUM):
@@ -233,7 +242,7 @@ def _refuse_hopeless(schema_id: int, writer: Schema, reader: Schema) -> None:
         for name, (read, aliases) in reader_types.items():
             if field["name"] != name and field["name"] not in aliases:
                 continue
-            written_kind, read_kind = _kind(field["type"]), _kind(read)
+            written_kind, read_kind = column_kind(field["type"]), column_kind(read)
             if written_kind.startswith(ENUM) or read_kind.startswith(ENUM):
                 continue
             if not written_kind or not read_kind or {"string"} <= {written_kind, "bytes"} & {read_kind}:
