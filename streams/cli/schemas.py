@@ -78,7 +78,7 @@ def check_command(
     from streams.pipelines import select_pipelines  # noqa: PLC0415 - start-up time of the command line
     from streams.registry.catalog import Catalog  # noqa: PLC0415 - as above
     from streams.registry.gate import check_subject, not_locked  # noqa: PLC0415 - as above
-    from streams.registry.lock import read_lock  # noqa: PLC0415 - as above
+    from streams.registry.lock import read_lock, removed_subjects  # noqa: PLC0415 - as above
 
     catalog, broken = Catalog.read()
     chosen = _chosen(catalog, broken, subjects)
@@ -90,6 +90,7 @@ def check_command(
     verdicts = asked.verdicts
     findings = [f for f in broken if f.subject in chosen]
     findings += [f for verdict in verdicts for f in verdict.findings]
+    findings += [] if subjects else removed_subjects(catalog, lock, chosen)
     if locked:
         findings += [f for verdict in verdicts for f in not_locked(catalog, verdict)]
     if output is FindingsFormat.JSON:

@@ -113,7 +113,13 @@ class Engine:
             records, decoded, skip = self._hold_unresolved(records, decoded, skip)
         decoded = quarantine(records, decoded, skip, self.tasks)
         letters = [_dead_letter(records, reject) for reject in decoded.rejects]
-        effects = Effects(now_ms, len(records), [], letters)
+        unexpected = {
+            (plan.schema_id, name): len(rows)
+            for plan, rows in decoded.unexpected
+            if len(rows)
+            for name in plan.unexpected
+        }
+        effects = Effects(now_ms, len(records), [], letters, unexpected)
         events = decoded.events
         partitions = np.unique(records.partition).tolist()
         for partition in partitions:
@@ -150,7 +156,8 @@ class Engine:
             if not waits[reject.row]
         ]
         skip = frozenset(int(place[row]) for row in skip if not waits[row])
-        return records.take(kept), Decoded(events.with_rows(place[events.row]), rejects, {}), skip
+        unexpected = [(plan, place[rows[~waits[rows]]]) for plan, rows in decoded.unexpected]
+        return records.take(kept), Decoded(events.with_rows(place[events.row]), rejects, {}, unexpected), skip
 
     def _release_idle(self, batch: MicroBatch) -> Iterable[PartitionEffects]:
         """Move the watermark of partitions at their end on with the clock, where that releases or closes something."""

@@ -1,8 +1,8 @@
 """Compatibility of Avro schemas, offline: the verdict, and why.
 
 The verdict is that of the `avro` package (Apache's own; the rules that Confluent's and Apicurio's registries apply in
-Java). It says that two schemas are incompatible, but pairs no reason with its place: reasons, messages and locations
-come as three unordered sets. So this module asks it again for each part, from the schema down to the fields, and puts into
+Java). It says that two schemas are incompatible, but pairs no reason with its place: reasons, messages, locations
+come as unordered sets. So this module asks it again for each part, from the schema down to the fields, and puts into
 words what it refuses. What it refuses whole but in no part is said to be so; nothing is accepted that it refuses.
 """
 

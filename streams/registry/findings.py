@@ -20,6 +20,7 @@ class Rule(StrEnum):
     MEANING_CHANGED = "meaning_changed"
     TEXT_OF_BYTES = "text_of_bytes"
     UNBOUNDED = "unbounded"
+    AMBIGUOUS_ALIAS = "ambiguous_alias"
     PIPELINE_FIELD = "pipeline_field"
 
     EDITED = "edited"

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from streams.operators.declaration import Pipeline
+from streams.operators.matching import named_types
 from streams.operators.resolve import unbounded, without_logical_types
 from streams.registry import compatibility
 from streams.registry.catalog import Catalog, SchemaVersion
@@ -72,7 +73,7 @@ def check_subject(
             before = versions[:position]
             compared = set(mode.compared([each.version for each in before]))
             findings += _incompatible(parsed, version, [each for each in before if each.version in compared], mode)
-            findings += _undecodable(parsed, version)
+            findings += [*_undecodable(parsed, version), *_ambiguous(version)]
     findings += unmet_needs(versions[-1], pipelines)
     numbers = tuple(each.version for each in versions)
     return Verdict(subject, mode, numbers, tuple(findings), tuple(each.version for each in new))
@@ -202,6 +203,21 @@ def _undecodable(parsed: _Parsed, version: SchemaVersion) -> Iterator[Finding]:
             breaks="workers: they send every record of this version to the dead letters",
             fix="bound it: a list of records instead of a record in itself, items that have a value",
         )  # fmt: skip
+
+
+def _ambiguous(version: SchemaVersion) -> Iterator[Finding]:
+    """Aliases that are the name of another field: whose value is read is up to the library."""
+    for record in named_types(version.parsed):
+        names = [str(field["name"]) for field in record.get("fields", ())]
+        for field in record.get("fields", ()):
+            for alias in field.get("aliases", ()):
+                if alias in names:
+                    yield Finding(
+                        version.subject, version.version, Rule.AMBIGUOUS_ALIAS,
+                        f"its alias {alias!r} is the name of another field", field=str(field["name"]),
+                        breaks="readers in other languages: they take the value of either field",
+                        fix="take the alias away", file=version.path, line=getattr(field, "line", 1),
+                    )  # fmt: skip
 
 
 # --- the registry -----------------------------------------------------------------------------------------------------

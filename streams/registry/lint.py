@@ -31,8 +31,8 @@ _SUBJECT: Final = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*\.v[1-9][0-9]*-(value|k
 _NUMBERS: Final = frozenset({"int", "long", "float", "double"})
 
 _UNIT_WORDS: Final = """
-    ns us ms s min h d mm cm m km m2 m3 l ml g kg t c k f deg rad mps ms2 kmh mph kn hz khz mhz rpm v mv a ma w kw wh kwh
-    j n nm pa hpa kpa bar percent pct ratio ppm bytes kb mb gb bits bps kbps db dbm eur usd gbp cents px lux
+    ns us ms s min h d mm cm m km m2 m3 l ml g kg t c k f deg rad mps ms2 kmh mph kn hz khz mhz rpm v mv a ma w kw wh
+    kwh j n nm pa hpa kpa bar percent pct ratio ppm bytes kb mb gb bits bps kbps db dbm eur usd gbp cents lux
 """
 _UNITLESS_WORDS: Final = """
     count number sequence revision version index events records retries attempts items size port latitude longitude

@@ -7,7 +7,7 @@ It needs no git history and no registry, and it is reviewed like the schema itse
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -61,15 +61,12 @@ def edited(catalog: Catalog, lock: Lock, subject: str) -> list[Finding]:
         if (known := lock.get((subject, each.version))) is not None and known != digest(each.text)
     ]
     gone = sorted(number for name, number in lock if name == subject and number not in versions)
-    found += [
-        Finding(
-            subject, number, Rule.REMOVED, "the file of a committed version is gone",
-            breaks="whoever decodes events that were written with it", fix="restore it from the history",
-            file=catalog.root / subject / f"{number}.avsc",
-        )
-        for number in gone
-    ]  # fmt: skip
-    return found
+    return found + [_removed(catalog, subject, number) for number in gone]
+
+
+def removed_subjects(catalog: Catalog, lock: Lock, known: Container[str]) -> list[Finding]:
+    """Locked versions of subjects that are not among the `known` ones any more."""
+    return [_removed(catalog, subject, number) for subject, number in sorted(lock) if subject not in known]
 
 
 def unlocked(catalog: Catalog, lock: Lock, subject: str) -> list[SchemaVersion]:
@@ -94,6 +91,14 @@ def write_lock(catalog: Catalog, lock: Lock) -> list[SchemaVersion]:
         except OSError as error:
             raise StreamsError(f"{path}: cannot be written: {error}") from None
     return added
+
+
+def _removed(catalog: Catalog, subject: str, version: int) -> Finding:
+    return Finding(
+        subject, version, Rule.REMOVED, "the file of a committed version is gone",
+        breaks="whoever decodes events that were written with it", fix="restore it from the history",
+        file=catalog.root / subject / f"{version}.avsc",
+    )  # fmt: skip
 
 
 def _edited(version: SchemaVersion) -> Finding:

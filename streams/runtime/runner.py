@@ -39,6 +39,7 @@ from streams.operators.decode import Decoder
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
 from streams.retry import Backoff, Retrier
+from streams.runtime.mismatches import SchemaNews, SchemaWatch
 from streams.runtime.owner import DataDirectory
 from streams.runtime.restorer import Restorer
 from streams.runtime.schemas import SchemaLookup, table_schema_id
@@ -70,6 +71,7 @@ class _Cycle:
     misrouted: int = 0
     contradictions: int = 0
     clean_times: list[Int64] = field(default_factory=list)
+    schemas: SchemaNews = field(default_factory=SchemaNews)
 
 
 class PipelineRunner:
@@ -103,6 +105,7 @@ class PipelineRunner:
         self._handover = asyncio.Lock()
         """Partitions come and go in the order in which the group said so, also when releasing one takes long."""
         self._cycle = _Cycle()
+        self._schema_watch = SchemaWatch(pipeline.name, metrics)
         self._quarantined: frozenset[bytes] = frozenset()
         self._in_flight: asyncio.Future[None] | None = None
         self._owned: set[int] = set()
@@ -516,6 +519,7 @@ class PipelineRunner:
         if cycle.opened_at is None:
             cycle.opened_at = time.monotonic()
         cycle.records += effects.records
+        cycle.schemas.add(effects)
         if effects.records:
             self._metrics.batch_records.observe(effects.records)
         for letter in effects.dead_letters:
@@ -547,6 +551,7 @@ class PipelineRunner:
             for closed in commit.windows:
                 metrics.window_rows.labels(closed.window.topic).inc(len(closed.keys))
         now_ms = time.time() * 1000
+        self._schema_watch.tell(cycle.schemas, int(now_ms))
         if cycle.clean_times:
             metrics.event_age_seconds.observe((now_ms - np.concatenate(cycle.clean_times)) / 1000.0)
         for commit in end.commits:
