@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from streams.registry.catalog import Catalog
     from streams.registry.changes import Difference
     from streams.registry.findings import Finding
-    from streams.registry.gate import Verdict
     from streams.registry.registration import Listing, Registration
+    from streams.registry.verdict import Verdict
 
 schemas_app = typer.Typer(
     help="The schema gate: committed schemas, what a change breaks, and the registry.", no_args_is_help=True
@@ -356,11 +356,14 @@ def _verdict_row(verdict: "Verdict") -> dict[str, Any]:
             "compatibility": state.mode.value if state.mode else None,
             "versions": [{"version": each.version, "id": each.schema_id} for each in state.versions],
             "agreed": list(verdict.agreed),
+            "not_committed": [{"version": each.version, "id": each.schema_id} for each in verdict.not_committed],
         },
     }
 
 
 def _echo_verdicts(verdicts: "Sequence[Verdict]", findings: "Sequence[Finding]", asked: str) -> None:
+    from streams.registry.findings import versions_in_words  # noqa: PLC0415 - start-up time of the command line
+
     if findings:
         typer.echo()
     width = max((len(each.subject) for each in verdicts), default=0)
@@ -368,11 +371,13 @@ def _echo_verdicts(verdicts: "Sequence[Verdict]", findings: "Sequence[Finding]",
         word = f"{_counted(len(each.findings), 'finding')}" if each.findings else "compatible"
         notes = []
         if each.agreed:
-            notes.append(f"the registry agrees about version {', '.join(map(str, each.agreed))}")
+            notes.append(f"the registry says the same of {versions_in_words(each.agreed)}")
         elif each.registry is not None and not each.registry.versions:
             notes.append("not in the registry yet: nothing to compare with")
+        if each.not_committed:
+            notes.append(f"in no file, but registered: {versions_in_words(v.version for v in each.not_committed)}")
         if each.unlocked:
-            notes.append(f"not locked yet: version {', '.join(map(str, each.unlocked))}")
+            notes.append(f"not locked yet: {versions_in_words(each.unlocked)}")
         note = f"  ({'; '.join(notes)})" if notes else ""
         typer.echo(f"{each.subject:<{width}}  {each.mode:<20}  {_counted(len(each.versions), 'version')}  {word}{note}")
     typer.echo(asked)
@@ -449,8 +454,8 @@ def _ask_registry(catalog: "Catalog", verdicts: "list[Verdict]", *, insist: bool
         RegistryUnavailable: it does not answer, and `insist` says that it must.
 
     """
-    from streams.registry.client import Registry, RegistryUnavailable  # noqa: PLC0415 - start-up time
-    from streams.registry.gate import with_registry  # noqa: PLC0415 - as above
+    from streams.registry.agreement import with_registry  # noqa: PLC0415 - start-up time of the command line
+    from streams.registry.client import Registry, RegistryUnavailable  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
     registry = Registry(load_settings())

@@ -1,8 +1,8 @@
 """Avro's binary encoding in columns: a schema for the columnar decoder that reads the same bytes, and sizes of values.
 
 The decoder knows records, arrays, maps, unions, text and numbers. What it does not know is given to it as something
-with the same bytes: `bytes` as a string that nobody takes for text, a `fixed` as a record of doubles and floats, an enum
-as the number of its symbol, a branch of a larger union as a record with one field, a reference as what it refers to.
+with the same bytes: `bytes` as a string that nobody takes for text, a `fixed` as a record of doubles and floats, an
+enum as the number of its symbol, a branch of a larger union as a record with one field, a reference as its type.
 
 It accepts bytes behind the end of a value, and numbers in more bytes than they need. So the size that the decoded
 values need is compared with the size that they came in.

@@ -26,7 +26,6 @@ class Rule(StrEnum):
     EDITED = "edited"
     REMOVED = "removed"
     UNLOCKED = "unlocked"
-    NOT_COMMITTED = "not_committed"
     DISAGREEMENT = "disagreement"
 
     PARSE = "parse"

@@ -183,7 +183,7 @@ class _Lint:
         if not any(branch in _NUMBERS for branch in branches if isinstance(branch, str)):
             return
         words = name.split("_")
-        if _has_logical_type(field["type"]):
+        if "logicalType" in field or _has_logical_type(field["type"]):
             return
         if words[-1] in _TIME_WORDS:
             yield self._finding(
@@ -199,7 +199,7 @@ class _Lint:
     def event_fields(self, pipelines: Sequence[Pipeline]) -> Iterator[Finding]:
         """An event has an id, a time and a key; that of a pipeline's source under the names that it declares."""
         subject = self._version.subject
-        if not subject.endswith("-value") or any(
+        if subject.endswith("-key") or any(
             topic.subject == subject and topic.name != pipeline.source
             for pipeline in pipelines
             for topic in pipeline.topics()

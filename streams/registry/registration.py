@@ -7,12 +7,14 @@ from pathlib import Path
 
 from streams.errors import StreamsError
 from streams.operators.declaration import Pipeline
+from streams.registry.agreement import registry_state, with_registry
 from streams.registry.catalog import Catalog, SchemaVersion
 from streams.registry.client import Registry, SchemaRefused, same_schema
 from streams.registry.findings import Finding, Rule
-from streams.registry.gate import RegistryState, Verdict, check_subject, registry_state, with_registry
+from streams.registry.gate import check_subject
 from streams.registry.lock import read_lock
 from streams.registry.usage import Usage, usage_of
+from streams.registry.verdict import RegistryState, Verdict
 
 
 class Outcome(StrEnum):
@@ -108,10 +110,14 @@ def list_schemas(catalog: Catalog, registry: Registry, *, pipelines: Sequence[Pi
     listed: list[Listing] = []
     for subject in catalog.subjects():
         verdict = check_subject(catalog, subject, lock, ())
-        state = registry_state(registry, subject)
         verdict = with_registry(catalog, registry, verdict)
+        state = verdict.registry or registry_state(registry, subject)
         found = [_found(version, state, Outcome.REGISTERED, Outcome.MISSING) for version in catalog.versions(subject)]
         drift = [f"version {f.version}: {f.message}" for f in verdict.findings if f.rule in _DRIFT]
+        drift += [
+            f"the registry's version {each.version} (id {each.schema_id}) is in no file"
+            for each in verdict.not_committed
+        ]
         missing = [str(each.version) for each in found if each.outcome is Outcome.MISSING]
         if missing:
             drift.append(f"not registered: version {', '.join(missing)}")
@@ -121,7 +127,7 @@ def list_schemas(catalog: Catalog, registry: Registry, *, pipelines: Sequence[Pi
     return listed
 
 
-_DRIFT = frozenset({Rule.EDITED, Rule.REMOVED, Rule.NOT_COMMITTED})
+_DRIFT = frozenset({Rule.EDITED, Rule.REMOVED})
 
 
 def _judged(

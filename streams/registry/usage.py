@@ -64,8 +64,10 @@ def _unmet(version: SchemaVersion, pipeline: Pipeline) -> Iterable[Finding]:
         if field is None:
             message = f"missing: pipeline {pipeline.name} reads it as {role}"
         elif not fits(field["type"], kinds, nullable=nullable):
-            wanted = f"{'nullable or not ' if nullable else ''}{' or '.join(sorted(kinds))}"
-            message = f"not {wanted}: pipeline {pipeline.name} reads it as {role}"
+            wanted = "number, boolean or enum" if kinds == _NUMBERS else " or ".join(sorted(kinds))
+            message = (
+                f"no {wanted}{'' if nullable else ' that is never null'}: pipeline {pipeline.name} reads it as {role}"
+            )
         if message is not None:
             yield Finding(
                 version.subject, version.version, Rule.PIPELINE_FIELD, message, field=name, file=version.path,

@@ -1,7 +1,7 @@
 """Records that do not fit their schema, and fields that nobody expects: counted by schema id, told once in a while.
 
 A mismatch (an id that the registry does not know, a schema that cannot be read, bytes that are not what their schema
-says) makes a dead letter. An unexpected field never stops anything: it is what a producer that upgraded first looks like.
+says) makes a dead letter. An unexpected field never stops anything: that is what a producer which upgraded first sends.
 Counts are of committed cycles, like all of the worker's.
 """
 

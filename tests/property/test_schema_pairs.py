@@ -1,7 +1,7 @@
 """Generated pairs of schemas: what the gate accepts, the engine decodes, and to what fastavro resolves.
 
-A schema is generated with every kind of type, then changed: fields added, removed, moved, promoted, renamed, made nullable;
-symbols and branches likewise; at any depth. The changed one reads what was written with the first one.
+A schema is generated with every kind of type, then changed: fields added, removed, moved, promoted, renamed, made
+nullable; symbols and branches likewise; at any depth. The changed one reads what was written with the first one.
 """
 
 import copy
