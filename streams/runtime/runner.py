@@ -42,7 +42,7 @@ from streams.retry import Backoff, Retrier
 from streams.runtime.mismatches import SchemaNews, SchemaWatch
 from streams.runtime.owner import DataDirectory
 from streams.runtime.restorer import Restorer
-from streams.runtime.schemas import SchemaLookup, table_schema_id
+from streams.runtime.schemas import SchemaLookup, reader_schema, table_schema_id
 from streams.runtime.watchdog import Vitals
 from streams.settings import Settings
 from streams.state.rocks import RocksMemory
@@ -142,7 +142,7 @@ class PipelineRunner:
         self._registry_guard = registry_guard
         self._lookup = SchemaLookup(
             self._registry,
-            self._catalog.latest(pipeline.subject).text,
+            reader_schema(self._catalog, pipeline),
             guard=registry_guard,
             retrier=self._retrier,
         )
