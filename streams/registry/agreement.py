@@ -41,7 +41,7 @@ def with_registry(catalog: Catalog, registry: Registry, verdict: Verdict) -> Ver
             findings.append(dispute)
         else:
             agreed.append(version.version)
-            findings += _incompatible_with(parsed, state, version, uncommitted) if is_new else []
+            findings += _incompatible_with(parsed, state, version, foreign) if is_new else []
     return replace(verdict, findings=tuple(findings), registry=state, agreed=tuple(agreed), not_committed=uncommitted)
 
 
@@ -97,10 +97,10 @@ def _pairs(
 
 
 def _incompatible_with(
-    parsed: ParsedSchemas, state: RegistryState, version: SchemaVersion, uncommitted: Sequence[RegisteredVersion]
+    parsed: ParsedSchemas, state: RegistryState, version: SchemaVersion, foreign: Sequence[RegisteredVersion]
 ) -> list[Finding]:
     """What a new version breaks of those that only the registry knows."""
-    wanted = {each.version for each in uncommitted}
+    wanted = {each.version for each in foreign}
     found = [
         replace(explained(version, number, misfit, direction), breaks=f"the registry's version {number}, in no file")
         for number, direction, reader, writer in _pairs(parsed, state, version)

@@ -11,13 +11,13 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from streams.errors import StreamsError, UsageError
 from streams.registry.findings import Finding, Rule
-from streams.registry.located import located
+from streams.registry.located import Located, located
 from streams.registry.modes import MODE_DEFAULT, Mode
 
 SCHEMAS_DIR_VARIABLE: Final = "STREAMS_SCHEMAS_DIR"
@@ -159,8 +159,6 @@ def _read_subject(folder: Path) -> Sequence[SchemaVersion | Finding]:
 
 
 def _read_version(subject: str, version: int, path: Path) -> SchemaVersion | Finding:
-    from fastavro.schema import SchemaParseException, UnknownType, parse_schema  # noqa: PLC0415 - start-up time
-
     def wrong(message: str, line: int = 1) -> Finding:
         return Finding(subject, version, Rule.PARSE, message, file=path, line=line)
 
@@ -175,11 +173,30 @@ def _read_version(subject: str, version: int, path: Path) -> SchemaVersion | Fin
         return wrong("nested too deeply")
     if not isinstance(parsed, dict) or parsed.get("type") != "record" or not parsed.get("fields"):
         return wrong("the schema of a topic's values is an Avro record with fields")
-    try:
-        parse_schema(json.loads(text))
-    except (SchemaParseException, UnknownType, KeyError, TypeError, ValueError, AttributeError) as error:
-        return wrong(f"not a valid Avro schema: {error!r}")
+    refused = _why_invalid(json.loads(text))
+    if refused is not None:
+        return _at_its_field(wrong(f"not a valid Avro schema: {refused}"), parsed)
     return SchemaVersion(subject, version, path, text, parsed)
+
+
+def _why_invalid(schema: Any) -> str | None:
+    """What fastavro has against a schema; None if it accepts it."""
+    from fastavro.schema import SchemaParseException, UnknownType, parse_schema  # noqa: PLC0415 - start-up time
+
+    try:
+        parse_schema(schema)
+    except (SchemaParseException, UnknownType, KeyError, TypeError, ValueError, AttributeError) as error:
+        return repr(error)
+    return None
+
+
+def _at_its_field(finding: Finding, schema: Any) -> Finding:
+    """The finding at the first field with which the schema is refused; as it is if that is none."""
+    fields = schema["fields"] if isinstance(schema["fields"], list) else []
+    for count, field in enumerate(fields, 1):
+        if isinstance(field, Located) and _why_invalid(json.loads(json.dumps({**schema, "fields": fields[:count]}))):
+            return replace(finding, field=str(field.get("name", "")), line=field.line)
+    return finding
 
 
 def _read_settings(path: Path, subjects: frozenset[str]) -> dict[str, SubjectSettings]:

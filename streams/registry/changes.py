@@ -70,14 +70,15 @@ def _union(before: list[Any], after: list[Any], path: tuple[str, ...]) -> Iterat
 
 def _fields(before: list[Any], after: list[Any], path: tuple[str, ...]) -> Iterator[Difference]:
     old = {each["name"]: each for each in before}
-    matched: set[str] = set()
+    matched: list[str] = []
+    """Names that the kept fields had, in their new order."""
     for field in after:
         at = (*path, field["name"])
         name = next((n for n in (field["name"], *field.get("aliases", ())) if n in old), None)
         if name is None:
             yield Difference(field_shown(at), "added", None, _signature(field))
             continue
-        matched.add(name)
+        matched.append(name)
         if name != field["name"]:
             yield Difference(field_shown(at), "renamed", name, field["name"])
         yield from _type(old[name]["type"], field["type"], at)
@@ -86,8 +87,7 @@ def _fields(before: list[Any], after: list[Any], path: tuple[str, ...]) -> Itera
     for name, field in old.items():
         if name not in matched:
             yield Difference(field_shown((*path, name)), "removed", _signature(field), None)
-    kept = [each["name"] for each in before if each["name"] in matched]
-    if kept != [each["name"] for each in after if each["name"] in kept] and {*kept} <= {each["name"] for each in after}:
+    if matched != [each["name"] for each in before if each["name"] in matched]:
         yield Difference(field_shown(path), "reordered")
 
 

@@ -122,11 +122,6 @@ class _Lint:
                 yield self._finding(
                     Rule.NAME_STYLE, path, f"symbol {symbol!r} is not in UPPER_CASE", "name it like PICKED_UP"
                 )
-        default = schema.get("default")
-        if schema["type"] == "enum" and default is not None and default not in schema["symbols"]:
-            yield self._finding(
-                Rule.DEFAULT_TYPE, path, f"default {default!r} is no symbol of {name}", "make it one of the symbols"
-            )
 
     def _field(self, field: dict[str, Any], path: tuple[str, ...]) -> Iterator[Finding]:
         name, kind = path[-1], field["type"]
