@@ -3,6 +3,7 @@
 Synchronous and free of I/O but for its tasks' stores. One thread at a time.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -113,12 +114,9 @@ class Engine:
             records, decoded, skip = self._hold_unresolved(records, decoded, skip)
         decoded = quarantine(records, decoded, skip, self.tasks)
         letters = [_dead_letter(records, reject) for reject in decoded.rejects]
-        unexpected = {
-            (plan.schema_id, name): len(rows)
-            for plan, rows in decoded.unexpected
-            if len(rows)
-            for name in plan.unexpected
-        }
+        unexpected: Counter[tuple[int, str]] = Counter()
+        for plan, rows in decoded.unexpected:  # the same schema twice, by prefix and by header
+            unexpected.update({(plan.schema_id, name): len(rows) for name in plan.unexpected if len(rows)})
         effects = Effects(now_ms, len(records), [], letters, unexpected)
         events = decoded.events
         partitions = np.unique(records.partition).tolist()

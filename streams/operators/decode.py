@@ -37,6 +37,7 @@ _EXACT_RECORDS_MAX: Final = 16
 """Below this a refused batch is no longer halved but judged record by record."""
 _SAMPLES: Final = 8
 """Records whose frame is looked at before a whole batch is taken for one of the usual schema."""
+_UNREAD: Final = frozenset({Reason.MALFORMED, Reason.INCOMPATIBLE_SCHEMA})
 _NOT_FRAMED: Final = "no schema id: the value does not begin with the frame's magic byte"
 _BY_GUID: Final = "the header names the schema by GUID; have the producer send its id, in the header or as a prefix"
 
@@ -83,7 +84,7 @@ class Decoder:
             _note_unexpected(self._usual, fields.rows, unexpected)
         events = self._validated(records, fields, rejects)
         rejects.sort(key=lambda reject: reject.row)
-        return Decoded(events, rejects, unresolved, unexpected)
+        return Decoded(events, rejects, unresolved, _without(rejects, unexpected))
 
     # --- framing ----------------------------------------------------------------------------------------------------
 
@@ -315,6 +316,14 @@ def _why_not_framed(records: Records, row: int) -> str:
 def _note_unexpected(plan: Plan | Reject | None, rows: Sequence[int] | Int64, found: list[tuple[Plan, Int64]]) -> None:
     if isinstance(plan, Plan) and plan.unexpected:
         found.append((plan, np.asarray(rows, dtype=np.int64)))
+
+
+def _without(rejects: Sequence[Reject], found: list[tuple[Plan, Int64]]) -> list[tuple[Plan, Int64]]:
+    """The rows but for those that are no value of their schema: nobody knows what is in them."""
+    if not found or not rejects:
+        return found
+    unread = np.array([reject.row for reject in rejects if reject.reason in _UNREAD], dtype=np.int64)
+    return [(plan, rows[~np.isin(rows, unread)]) for plan, rows in found]
 
 
 def _sizes(values: Sequence[Any]) -> Int64:

@@ -70,8 +70,7 @@ def _union(before: list[Any], after: list[Any], path: tuple[str, ...]) -> Iterat
 
 def _fields(before: list[Any], after: list[Any], path: tuple[str, ...]) -> Iterator[Difference]:
     old = {each["name"]: each for each in before}
-    matched: list[str] = []
-    """Names that the kept fields had, in their new order."""
+    matched: list[str] = []  # names that the kept fields had, in their new order
     for field in after:
         at = (*path, field["name"])
         name = next((n for n in (field["name"], *field.get("aliases", ())) if n in old), None)
