@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 QUIX := .local/baselines/quix
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long check fix up down loadtest bench bench-memory loadtest-baselines faults simulate lock clean
+.PHONY: help setup run test test-long check schemas fix up down loadtest bench bench-memory loadtest-baselines faults simulate lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ check: setup ## Lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+schemas: setup ## The schema gate: lint and check the committed schemas; asks the registry if one answers
+	$(BIN)/streams schemas lint
+	$(BIN)/streams schemas check --locked
 
 fix: setup ## Format and fix what the linter can fix
 	$(BIN)/ruff check --fix .

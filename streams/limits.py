@@ -53,6 +53,14 @@ JOURNAL_INDEX_RECORDS: Final = 256
 # --- schemas --------------------------------------------------------------------------------------------------------
 UNKNOWN_SCHEMA_TTL_MS: Final = 30_000
 """An id that the registry says it does not have is not asked for again within this time."""
+SCHEMA_NODES_MAX: Final = 2_000
+"""Types of a schema, references spelt out, up to which it is decoded in columns; a larger one record by record."""
+FIXED_BYTES_MAX: Final = 4_096
+"""Largest fixed type that is decoded in columns."""
+SCHEMA_LABELS_MAX: Final = 500
+"""Label sets of a schema metric; ids beyond are counted together, so that nobody can fill the memory with ids."""
+MISMATCH_LOG_INTERVAL_MS: Final = 60_000
+"""A mismatch of a schema id is logged once within this time."""
 SCHEMAS_MAX: Final = 10_000
 """Decoding plans kept per pipeline."""
 

@@ -1,60 +1,286 @@
-"""`streams schemas`: the committed schemas and the registry."""
+"""`streams schemas`: the committed schemas and the registry, and the gate between them."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from streams.cli.findings import FindingsFormat, FindingsOption, echo_findings, fail_on_findings
 from streams.cli.output import Format, FormatOption, echo_json
 from streams.errors import FoundSomething
 
 if TYPE_CHECKING:
-    from streams.registry.registration import Registration
+    from streams.registry.catalog import Catalog
+    from streams.registry.changes import Difference
+    from streams.registry.findings import Finding
+    from streams.registry.registration import Listing, Registration
+    from streams.registry.verdict import Verdict
 
-schemas_app = typer.Typer(help="Committed schemas and the registry.", no_args_is_help=True)
+schemas_app = typer.Typer(
+    help="The schema gate: committed schemas, what a change breaks, and the registry.", no_args_is_help=True
+)
+
+SubjectsArgument = Annotated[list[str] | None, typer.Argument(metavar="[SUBJECT]...", help="Subjects; default: all.")]
+
+
+@schemas_app.command("lint")
+def lint_command(subjects: SubjectsArgument = None, output: FindingsOption = FindingsFormat.TEXT) -> None:
+    """Look for what a single schema will be regretted for: names, units, docs, defaults, logical types, missing fields.
+
+    Exit status 100 when something is found. `schemas/subjects.toml` exempts a field from a rule.
+    """
+    from streams.pipelines import select_pipelines  # noqa: PLC0415 - start-up time of the command line
+    from streams.registry.catalog import Catalog  # noqa: PLC0415 - as above
+    from streams.registry.lint import lint  # noqa: PLC0415 - as above
+
+    catalog, broken = Catalog.read()
+    chosen = _chosen(catalog, broken, subjects)
+    pipelines = select_pipelines(None)
+    findings = [f for f in broken if f.subject in chosen]
+    versions = [each for subject in _healthy(catalog, chosen) for each in catalog.versions(subject)]
+    for version in versions:
+        findings += lint(version, pipelines, catalog.settings(version.subject))
+    if output is FindingsFormat.JSON:
+        echo_json({"subjects": chosen, "findings": [finding.as_json() for finding in findings]})
+    else:
+        echo_findings(findings, output)
+        if not findings and output is FindingsFormat.TEXT:
+            typer.echo(f"{_counted(len(chosen), 'subject')}, {_counted(len(versions), 'version')}: nothing found")
+    fail_on_findings(findings, "lint")
+
+
+@schemas_app.command("check")
+def check_command(
+    subjects: SubjectsArgument = None,
+    *,
+    registry: Annotated[
+        bool | None,
+        typer.Option(
+            "--registry/--offline", help="Insist on the registry, or do not ask it. Default: ask it if it answers."
+        ),
+    ] = None,
+    locked: Annotated[
+        bool, typer.Option("--locked", help="A version that is not in schemas/versions.lock is a finding (for CI).")
+    ] = False,
+    mode: Annotated[
+        str | None, typer.Option(help="Judge by this compatibility mode instead of the subject's own, as a trial.")
+    ] = None,
+    output: FindingsOption = FindingsFormat.TEXT,
+) -> None:
+    """Say whether the committed schemas break a consumer or a stored event, and how to change them compatibly.
+
+    Every version that is not locked yet, and the newest one, is held against the versions before it, by the subject's
+    mode (BACKWARD_TRANSITIVE unless schemas/subjects.toml says otherwise). Where the registry answers, it is asked too:
+    it must hold what the files say, and must come to the same verdict.
+
+    Exit status 100 when something is found, 1 when gate and registry disagree.
+    """
+    from streams.pipelines import select_pipelines  # noqa: PLC0415 - start-up time of the command line
+    from streams.registry.catalog import Catalog  # noqa: PLC0415 - as above
+    from streams.registry.gate import check_subject, not_locked  # noqa: PLC0415 - as above
+    from streams.registry.lock import read_lock, removed_subjects  # noqa: PLC0415 - as above
+
+    catalog, broken = Catalog.read()
+    chosen = _chosen(catalog, broken, subjects)
+    lock, pipelines, trial = read_lock(catalog.root), select_pipelines(None), _mode(mode)
+    verdicts = [check_subject(catalog, each, lock, pipelines, mode=trial) for each in _healthy(catalog, chosen)]
+    asked = _Asked(verdicts, "registry", "not asked (--offline)")
+    if registry is not False:
+        asked = _ask_registry(catalog, verdicts, insist=registry is True)
+    verdicts = asked.verdicts
+    findings = [f for f in broken if f.subject in chosen]
+    findings += [f for verdict in verdicts for f in verdict.findings]
+    findings += [] if subjects else removed_subjects(catalog, lock, chosen)
+    if locked:
+        findings += [f for verdict in verdicts for f in not_locked(catalog, verdict)]
+    if output is FindingsFormat.JSON:
+        echo_json(
+            {
+                "compatible": not findings,
+                "registry": {"url": asked.url, "asked": asked.why_not is None, "why_not": asked.why_not},
+                "subjects": [_verdict_row(verdict) for verdict in verdicts],
+                "findings": [finding.as_json() for finding in findings],
+            }
+        )
+    else:
+        echo_findings(findings, output)
+        if output is FindingsFormat.TEXT:
+            _echo_verdicts(verdicts, findings, asked.in_words)
+    fail_on_findings(findings, "check")
 
 
 @schemas_app.command("register")
 def register_command(
-    subjects: Annotated[
-        list[str] | None, typer.Argument(metavar="[SUBJECT]...", help="Subjects to register; default: all.")
-    ] = None,
+    subjects: SubjectsArgument = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Register the committed schemas, all versions in order, under BACKWARD_TRANSITIVE; print their ids.
+    """Check, register all versions in order under the subject's mode, read them back, and print their ids.
 
-    What is registered already stays as it is. A schema that the registry refuses is reported with its reasons, and the
+    What is registered already stays as it is. What `check` refuses is not registered, nor is any version behind it; the
     exit status is then 100.
     """
-    from streams.registry.catalog import Catalog  # noqa: PLC0415 - start-up time of the command line
+    from streams.pipelines import select_pipelines  # noqa: PLC0415 - start-up time of the command line
+    from streams.registry.catalog import Catalog  # noqa: PLC0415 - as above
     from streams.registry.client import Registry  # noqa: PLC0415 - as above
     from streams.registry.registration import preview_schemas, register_schemas  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
     act = preview_schemas if dry_run else register_schemas
-    schemas = act(Catalog.load(), Registry(load_settings()), tuple(dict.fromkeys(subjects or ())))
-    _echo(schemas, output)
-    fail_on_incompatible(schemas)
-
-
-@schemas_app.command("list")
-def list_command(output: FormatOption = Format.TEXT) -> None:
-    """Show every committed schema version and its id in the registry."""
-    from streams.registry.catalog import Catalog  # noqa: PLC0415 - start-up time of the command line
-    from streams.registry.client import Registry  # noqa: PLC0415 - as above
-    from streams.registry.registration import list_schemas  # noqa: PLC0415 - as above
-    from streams.settings import load_settings  # noqa: PLC0415 - as above
-
-    _echo(list_schemas(Catalog.load(), Registry(load_settings())), output)
-
-
-def _echo(schemas: "Sequence[Registration]", output: Format) -> None:
+    chosen = tuple(dict.fromkeys(subjects or ()))
+    schemas = act(Catalog.load(), Registry(load_settings()), chosen, pipelines=select_pipelines(None))
     if output is Format.JSON:
         echo_json(schema_rows(schemas))
     else:
         echo_schemas(schemas)
+    fail_on_refused(schemas)
+
+
+@schemas_app.command("list")
+def list_command(output: FormatOption = Format.TEXT) -> None:
+    """Show every subject: versions, ids, compatibility mode, who uses it, and drift between files and registry.
+
+    Exit status 100 when the registry holds something else than the files say.
+    """
+    from streams.pipelines import select_pipelines  # noqa: PLC0415 - start-up time of the command line
+    from streams.registry.catalog import Catalog  # noqa: PLC0415 - as above
+    from streams.registry.client import Registry  # noqa: PLC0415 - as above
+    from streams.registry.registration import list_schemas  # noqa: PLC0415 - as above
+    from streams.settings import load_settings  # noqa: PLC0415 - as above
+
+    listed = list_schemas(Catalog.load(), Registry(load_settings()), pipelines=select_pipelines(None))
+    if output is Format.JSON:
+        echo_json([row for each in listed for row in _listing_rows(each)])
+    else:
+        _echo_listing(listed)
+    drifted = [each.versions[0].subject for each in listed if each.drift]
+    if drifted:
+        raise FoundSomething(f"files and registry differ in {', '.join(drifted)}")
+
+
+@schemas_app.command("diff")
+def diff_command(
+    subject: Annotated[str, typer.Argument(metavar="SUBJECT", help="Subject to show.")],
+    *,
+    before: Annotated[
+        int | None, typer.Option("--from", min=1, help="Version to compare from. Default: the one before --to.")
+    ] = None,
+    after: Annotated[
+        int | None, typer.Option("--to", min=1, help="Version to compare to. Default: the newest.")
+    ] = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Show what differs between two versions of a subject, field by field, and between its files and the registry.
+
+    Exit status 100 when the registry holds something else than the file of the same version says.
+    """
+    from streams.registry.catalog import Catalog  # noqa: PLC0415 - start-up time of the command line
+    from streams.registry.changes import differences  # noqa: PLC0415 - as above
+
+    versions = {each.version: each for each in Catalog.load().versions(subject)}
+    new = versions.get(after or max(versions))
+    old = versions.get(before or (new.version if new else 1) - 1) if (before or (new and new.version > 1)) else None
+    if new is None or (before and old is None):
+        raise typer.BadParameter(f"{subject} has versions {', '.join(map(str, versions))}")
+    changes = differences(old.parsed, new.parsed) if old else []
+    drift, silence = _registry_differences(subject, versions)
+    if output is Format.JSON:
+        echo_json(
+            {
+                "subject": subject,
+                "from": old.version if old else None,
+                "to": new.version,
+                "changes": [_change_row(each) for each in changes],
+                "registry": {
+                    "asked": silence is None,
+                    "why_not": silence,
+                    "drift": [
+                        {"version": number, "changes": [_change_row(c) for c in found]} for number, found in drift
+                    ],
+                },
+            }
+        )
+    else:
+        _echo_diff(subject, old.version if old else None, new.version, changes)
+        for number, found in drift:
+            typer.echo(f"{subject}: the registry's version {number} -> the file {number}.avsc")
+            for change in found:
+                typer.echo(f"  {change.in_words()}")
+        if silence:
+            typer.echo(silence, err=True)
+    if drift:
+        raise FoundSomething(f"{subject}: files and registry differ")
+
+
+@schemas_app.command("lock")
+def lock_command(output: FormatOption = Format.TEXT) -> None:
+    """Add new versions to schemas/versions.lock: from then on, an edit of their files is refused.
+
+    Lines that are there are never changed. Refuses what `check --offline` refuses.
+    """
+    from streams.pipelines import select_pipelines  # noqa: PLC0415 - start-up time of the command line
+    from streams.registry.catalog import Catalog  # noqa: PLC0415 - as above
+    from streams.registry.gate import check_subject  # noqa: PLC0415 - as above
+    from streams.registry.lock import read_lock, write_lock  # noqa: PLC0415 - as above
+
+    catalog = Catalog.load()
+    lock, pipelines = read_lock(catalog.root), select_pipelines(None)
+    findings = [f for each in catalog.subjects() for f in check_subject(catalog, each, lock, pipelines).findings]
+    if findings:
+        echo_findings(findings, FindingsFormat.TEXT)
+        fail_on_findings(findings, "nothing was locked")
+    added = write_lock(catalog, lock)
+    if output is Format.JSON:
+        echo_json([{"subject": each.subject, "version": each.version} for each in added])
+        return
+    for version in added:
+        typer.echo(f"{version.subject} version {version.version} is locked")
+    if not added:
+        typer.echo("every version is locked already")
+
+
+@schemas_app.command("new-version")
+def new_version_command(
+    topic: Annotated[
+        str, typer.Argument(metavar="TOPIC", help="Topic whose change is incompatible: gps.positions.v1.")
+    ],
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written; write nothing.")] = False,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Scaffold the next version of a topic: schemas, and a pipeline that runs beside the old one while producers move.
+
+    For a change that no new version of the schema can carry. docs/evolve-a-schema.md walks through it.
+    """
+    from pathlib import Path  # noqa: PLC0415 - start-up time of the command line
+
+    from streams import pipelines  # noqa: PLC0415 - as above
+    from streams.registry.catalog import Catalog  # noqa: PLC0415 - as above
+    from streams.registry.findings import shown  # noqa: PLC0415 - as above
+    from streams.registry.scaffold import plan_new_version, write_scaffold  # noqa: PLC0415 - as above
+
+    made = plan_new_version(
+        Catalog.load(),
+        topic,
+        pipelines.select_pipelines(None),
+        Path(pipelines.__file__).parent,
+        pipelines.declarations(),
+    )
+    if not dry_run:
+        write_scaffold(made)
+    if output is Format.JSON:
+        files = [shown(path) for path, _ in made.files]
+        echo_json({"topic": made.topic, "pipeline": made.pipeline, "files": files, "next_steps": list(made.next_steps)})
+        return
+    for path, _ in made.files:
+        typer.echo(f"{'would write' if dry_run else 'wrote'} {shown(path)}")
+    typer.echo("Next:")
+    for number, step in enumerate(made.next_steps, 1):
+        typer.echo(f"  {number}. {step}")
+
+
+# --- what is printed --------------------------------------------------------------------------------------------------
 
 
 def schema_rows(schemas: "Sequence[Registration]") -> list[dict[str, Any]]:
@@ -72,22 +298,197 @@ def schema_rows(schemas: "Sequence[Registration]") -> list[dict[str, Any]]:
 
 
 def echo_schemas(schemas: "Sequence[Registration]") -> None:
-    """Print one line per schema version, reasons indented below it."""
+    """Print one line per schema version, what was found against it below."""
     width = max(len(one.subject) for one in schemas)
     for one in schemas:
         shown_id = "-" if one.schema_id is None else str(one.schema_id)
         typer.echo(f"{one.subject:<{width}}  {one.version:>3}  id {shown_id:>4}  {one.outcome.value}")
-        for reason in one.reasons:
-            typer.echo(f"{'':<{width}}       {reason}")
+        if one.findings:
+            echo_findings(one.findings, FindingsFormat.TEXT)
 
 
-def fail_on_incompatible(schemas: "Sequence[Registration]") -> None:
-    """End with exit status 100 when the registry refused a schema.
+def fail_on_refused(schemas: "Sequence[Registration]") -> None:
+    """End with exit status 100 when a schema was refused, with 1 when the registry disagrees about one.
 
     Raises:
-        FoundSomething: it did.
+        FoundSomething: something was refused.
+        StreamsError: gate and registry disagree.
 
     """
-    refused = [f"{one.subject} version {one.version}" for one in schemas if one.reasons]
-    if refused:
-        raise FoundSomething(f"refused by the registry: {', '.join(refused)}")
+    fail_on_findings([finding for one in schemas for finding in one.findings], "refused")
+
+
+def _listing_rows(listing: "Listing") -> list[dict[str, Any]]:
+    usage = listing.usage
+    shared = {
+        "compatibility": listing.mode,
+        "topics": list(usage.topics),
+        "pipelines": [*usage.readers, *usage.writers],
+        "drift": list(listing.drift),
+    }
+    return [{**row, **shared} for row in schema_rows(listing.versions)]
+
+
+def _echo_listing(listed: "Sequence[Listing]") -> None:
+    width = max(len(each.versions[0].subject) for each in listed)
+    for each in listed:
+        subject, usage = each.versions[0].subject, each.usage
+        used = [f"{name} reads it" for name in usage.readers] + [f"{name} writes it" for name in usage.writers]
+        typer.echo(f"{subject:<{width}}  {each.mode:<20}  {', '.join(used) or 'no pipeline uses it'}")
+        for one in each.versions:
+            shown_id = "-" if one.schema_id is None else str(one.schema_id)
+            typer.echo(f"{'':<{width}}  version {one.version:>3}  id {shown_id:>4}  {one.outcome.value}")
+        for drift in each.drift:
+            typer.echo(f"{'':<{width}}  drift: {drift}")
+
+
+def _verdict_row(verdict: "Verdict") -> dict[str, Any]:
+    state = verdict.registry
+    return {
+        "subject": verdict.subject,
+        "compatibility": verdict.mode.value,
+        "versions": list(verdict.versions),
+        "unlocked": list(verdict.unlocked),
+        "compatible": not verdict.findings,
+        "registry": None
+        if state is None
+        else {
+            "compatibility": state.mode.value if state.mode else None,
+            "versions": [{"version": each.version, "id": each.schema_id} for each in state.versions],
+            "agreed": list(verdict.agreed),
+            "not_committed": [{"version": each.version, "id": each.schema_id} for each in verdict.not_committed],
+        },
+    }
+
+
+def _echo_verdicts(verdicts: "Sequence[Verdict]", findings: "Sequence[Finding]", asked: str) -> None:
+    from streams.registry.findings import versions_in_words  # noqa: PLC0415 - start-up time of the command line
+
+    if findings:
+        typer.echo()
+    width = max((len(each.subject) for each in verdicts), default=0)
+    for each in verdicts:
+        word = f"{_counted(len(each.findings), 'finding')}" if each.findings else "compatible"
+        notes = []
+        if each.agreed:
+            notes.append(f"the registry says the same of {versions_in_words(each.agreed)}")
+        elif each.registry is not None and not each.registry.versions:
+            notes.append("not in the registry yet: nothing to compare with")
+        if each.not_committed:
+            notes.append(f"in no file, but registered: {versions_in_words(v.version for v in each.not_committed)}")
+        if each.unlocked:
+            notes.append(f"not locked yet: {versions_in_words(each.unlocked)}")
+        note = f"  ({'; '.join(notes)})" if notes else ""
+        typer.echo(f"{each.subject:<{width}}  {each.mode:<20}  {_counted(len(each.versions), 'version')}  {word}{note}")
+    typer.echo(asked)
+
+
+def _echo_diff(subject: str, before: int | None, after: int, changes: "Sequence[Difference]") -> None:
+    if before is None:
+        typer.echo(f"{subject}: version {after} is the first one")
+        return
+    typer.echo(f"{subject}: version {before} -> {after}")
+    for change in changes:
+        typer.echo(f"  {change.in_words()}")
+    if not changes:
+        typer.echo("  nothing differs")
+
+
+def _change_row(change: "Difference") -> dict[str, Any]:
+    return {"field": change.field, "change": change.what, "before": change.before, "after": change.after}
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------------
+
+
+def _chosen(catalog: "Catalog", broken: "Sequence[Finding]", subjects: list[str] | None) -> list[str]:
+    """The subjects that were asked for, all if none was.
+
+    Raises:
+        UsageError: there is no such subject.
+
+    """
+    if not subjects:
+        return sorted({*catalog.subjects(), *(f.subject for f in broken)})
+    for subject in subjects:
+        if not any(f.subject == subject for f in broken):
+            catalog.versions(subject)
+    return list(dict.fromkeys(subjects))
+
+
+def _healthy(catalog: "Catalog", chosen: Sequence[str]) -> list[str]:
+    known = set(catalog.subjects())
+    return [subject for subject in chosen if subject in known]
+
+
+def _mode(name: str | None) -> Any:
+    from streams.registry.modes import Mode  # noqa: PLC0415 - start-up time of the command line
+
+    if name is None:
+        return None
+    if name.upper() not in set(Mode):
+        raise typer.BadParameter(f"no mode {name!r}: there is {', '.join(Mode)}")
+    return Mode(name.upper())
+
+
+class _Asked(NamedTuple):
+    """Verdicts with what the registry adds; why it adds nothing, if it was not asked."""
+
+    verdicts: "list[Verdict]"
+    url: str
+    why_not: str | None = None
+
+    @property
+    def in_words(self) -> str:
+        return f"{self.url}: {self.why_not}" if self.why_not else f"{self.url}: asked"
+
+
+def _ask_registry(catalog: "Catalog", verdicts: "list[Verdict]", *, insist: bool) -> _Asked:
+    """Put the verdicts to the registry.
+
+    Raises:
+        RegistryUnavailable: it does not answer, and `insist` says that it must.
+
+    """
+    from streams.registry.agreement import with_registry  # noqa: PLC0415 - start-up time of the command line
+    from streams.registry.client import Registry, RegistryUnavailable  # noqa: PLC0415 - as above
+    from streams.settings import load_settings  # noqa: PLC0415 - as above
+
+    registry = Registry(load_settings())
+    try:
+        return _Asked([with_registry(catalog, registry, verdict) for verdict in verdicts], registry.url_shown)
+    except RegistryUnavailable as error:
+        if insist:
+            raise
+        reason = error.reason or "no usable answer"
+        return _Asked(
+            verdicts, registry.url_shown, f"not asked, it does not answer ({reason}): judged by the files alone"
+        )
+
+
+def _registry_differences(
+    subject: str, versions: dict[int, Any]
+) -> "tuple[list[tuple[int, list[Difference]]], str | None]":
+    """Differences between what the registry holds and the files of the same number; or why it was not asked."""
+    from streams.registry.changes import differences  # noqa: PLC0415 - start-up time of the command line
+    from streams.registry.client import Registry, RegistryUnavailable  # noqa: PLC0415 - as above
+    from streams.registry.located import located  # noqa: PLC0415 - as above
+    from streams.settings import load_settings  # noqa: PLC0415 - as above
+
+    try:
+        registered = Registry(load_settings()).registered(subject)
+    except RegistryUnavailable as error:
+        return [], str(error)
+    if not registered:
+        return [], f"{subject} is not in the registry yet"
+    found = []
+    for each in registered:
+        file = versions.get(each.version)
+        changes = differences(located(each.text), file.parsed) if file else []
+        if changes:
+            found.append((each.version, changes))
+    return found, None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.cli.output import Format, FormatOption, echo_json
-from streams.cli.schemas import echo_schemas, fail_on_incompatible, schema_rows
+from streams.cli.schemas import echo_schemas, fail_on_refused, schema_rows
 from streams.errors import FoundSomething
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def apply_command(
     pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
     topics = apply_topics(client, pipelines, partitions=partitions)
     wait_for_registry(registry, timeout_s=15.0)
-    schemas = register_schemas(catalog, registry)
+    schemas = register_schemas(catalog, registry, pipelines=pipelines)
     if output is Format.JSON:
         echo_json({"topics": [_topic_row(state) for state in topics], "schemas": schema_rows(schemas)})
     else:
@@ -58,7 +58,7 @@ def apply_command(
         typer.echo()
         echo_schemas(schemas)
     _fail_on_drift(topics)
-    fail_on_incompatible(schemas)
+    fail_on_refused(schemas)
 
 
 @topics_app.command("list")

@@ -157,7 +157,7 @@ def _prepare(client: AdminClient, catalog: Catalog, settings: Settings, steps: S
     wait_for_registry(registry, timeout_s=REGISTRY_WAIT_S)
     for one in register_schemas(catalog, registry):
         if one.reasons:
-            raise StreamsError(f"the registry refuses {one.subject} version {one.version}: {one.reasons[0]}")
+            raise StreamsError(f"refused: {one.subject} version {one.version}: {one.reasons[0]}")
 
 
 def _environment(stack: Stack) -> Mapping[str, str]:

@@ -1,5 +1,6 @@
 """What the agent yields: effects, to be carried out by the committer and by nobody else."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streams.engine.keys import ClosedWindows
@@ -41,6 +42,8 @@ class Effects:
     records: int = 0
     partitions: list[PartitionEffects] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    unexpected: Mapping[tuple[int, str], int] = field(default_factory=dict)
+    """Records by (schema id, path of a field that the reader does not know)."""
 
 
 @dataclass(frozen=True, slots=True)

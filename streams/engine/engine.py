@@ -3,6 +3,7 @@
 Synchronous and free of I/O but for its tasks' stores. One thread at a time.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -113,7 +114,10 @@ class Engine:
             records, decoded, skip = self._hold_unresolved(records, decoded, skip)
         decoded = quarantine(records, decoded, skip, self.tasks)
         letters = [_dead_letter(records, reject) for reject in decoded.rejects]
-        effects = Effects(now_ms, len(records), [], letters)
+        unexpected: Counter[tuple[int, str]] = Counter()
+        for plan, rows in decoded.unexpected:  # the same schema twice, by prefix and by header
+            unexpected.update({(plan.schema_id, name): len(rows) for name in plan.unexpected if len(rows)})
+        effects = Effects(now_ms, len(records), [], letters, unexpected)
         events = decoded.events
         partitions = np.unique(records.partition).tolist()
         for partition in partitions:
@@ -150,7 +154,8 @@ class Engine:
             if not waits[reject.row]
         ]
         skip = frozenset(int(place[row]) for row in skip if not waits[row])
-        return records.take(kept), Decoded(events.with_rows(place[events.row]), rejects, {}), skip
+        unexpected = [(plan, place[rows[~waits[rows]]]) for plan, rows in decoded.unexpected]
+        return records.take(kept), Decoded(events.with_rows(place[events.row]), rejects, {}, unexpected), skip
 
     def _release_idle(self, batch: MicroBatch) -> Iterable[PartitionEffects]:
         """Move the watermark of partitions at their end on with the clock, where that releases or closes something."""

@@ -62,4 +62,4 @@ def quarantine(records: Records, decoded: Decoded, skip: frozenset[int], tasks: 
     for row in kept_out:
         own[row] = Reject(row, Reason.DEVICE_QUARANTINED, _MESSAGE)
     events = decoded.events.take(~np.isin(decoded.events.row, np.array(kept_out)))
-    return Decoded(events, [own[row] for row in sorted(own)], decoded.unresolved)
+    return Decoded(events, [own[row] for row in sorted(own)], decoded.unresolved, decoded.unexpected)

@@ -81,6 +81,18 @@ class WorkerMetrics:
         self.window_rows = Counter(
             "streams_window_rows", "Rows of closed windows, all revisions.", ("topic",), registry=registry
         )
+        self.schema_mismatches = Counter(
+            "streams_schema_mismatches",
+            "Dead letters since a record does not match its schema: unknown_schema, incompatible_schema, malformed.",
+            ("pipeline", "schema_id", "reason"),
+            registry=registry,
+        )
+        self.unexpected_fields = Counter(
+            "streams_schema_unexpected_fields",
+            "Records with a field that the reader's schema does not know; it is passed on unread.",
+            ("pipeline", "schema_id", "field"),
+            registry=registry,
+        )
         self.quarantined_devices = Gauge(
             "streams_quarantined_devices",
             "Devices whose records are rejected unseen, since too many of them were.",

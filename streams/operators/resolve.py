@@ -1,8 +1,9 @@
 """Schema resolution, once per writer schema: from writer and reader schema to a decoding plan.
 
 Follows the Avro 1.12 specification, "Schema Resolution": fields are matched by name (or the reader's alias), missing
-ones take the reader's default, unknown ones are skipped, numbers are promoted. A writer schema that uses only simple
-types gets a columnar plan; any other one is decoded record by record by fastavro, which is the judge in both cases.
+ones take the reader's default, unknown ones are skipped, numbers are promoted. Where every value of the writer's schema
+has one in the reader's, and what the pipeline reads are simple columns, the plan is columnar, whatever else is in the
+schema; otherwise records are decoded one by one by fastavro, which is the judge in both cases.
 
 Logical types are annotations of the stored type: they are taken off before decoding, so that a timestamp is its number
 on the columnar path and on the exact one alike.
@@ -17,17 +18,22 @@ from typing import Any, Final
 import fastavro
 from fastavro.schema import SchemaParseException, UnknownType
 
+from streams.operators.matching import (
+    PROMOTIONS,
+    Types,
+    is_named_for,
+    kind_of,
+    last_name,
+    matched_fields,
+    resolves,
+    unexpected_fields,
+    unshadowed,
+)
+from streams.operators.wire import Shape, wire_fields
+
 Schema = Any
 """A schema as JSON: a name, a union's list, or an object."""
 
-_PROMOTIONS: Final[Mapping[str, frozenset[str]]] = {
-    "int": frozenset({"int", "long", "float", "double"}),
-    "long": frozenset({"long", "float", "double"}),
-    "float": frozenset({"float", "double"}),
-    "double": frozenset({"double"}),
-    "string": frozenset({"string"}),
-    "boolean": frozenset({"boolean"}),
-}
 ENUM: Final = "enum"
 FRAME_FIELDS: Final = (
     {"name": "__frame_magic", "type": "boolean"},
@@ -48,7 +54,8 @@ class Column:
     position: int | None
     default: Any = None
     codes: tuple[int, ...] | None = None
-    """Of an enum: for each symbol of the writer its position in the reader, -1 where the reader has no such symbol."""
+    """Of an enum: for each symbol of the writer its position in the reader, or that of the reader's default symbol; -1
+    where there is neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +70,14 @@ class Plan:
     """Writer schema with the frame in front, for columnar decoding; None: record by record only."""
     bare_json: str | None
     kinds: tuple[str, ...] = ()
-    """Type of each writer field, `?` behind a nullable one: what its encoded size follows from."""
+    """Type of each writer field, `?` behind a nullable one; empty for those that are no simple column."""
+    shapes: tuple[Shape, ...] = ()
+    """What the values of each writer field are made of: their encoded size follows from it."""
     columns: Mapping[str, Column] | None = None
     symbols: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     """Symbols of the reader's enum fields."""
+    unexpected: tuple[str, ...] = ()
+    """Paths of the writer's fields that the reader does not know: skipped, and counted."""
 
 
 def without_logical_types(schema: Schema) -> Schema:
@@ -76,7 +87,7 @@ def without_logical_types(schema: Schema) -> Schema:
     if not isinstance(schema, dict):
         return schema
     plain = {key: value for key, value in schema.items() if key not in {"logicalType", "precision", "scale", "doc"}}
-    if isinstance(plain.get("type"), str) and plain["type"] in {*_PROMOTIONS, "bytes", "null"}:
+    if isinstance(plain.get("type"), str) and plain["type"] in {*PROMOTIONS, "bytes", "null"}:
         return plain["type"]
     for part in ("type", "items", "values"):
         if part in plain:
@@ -97,70 +108,95 @@ def build_plan(schema_id: int, writer_text: str, reader_text: str) -> Plan:
 
     """
     try:
-        writer = without_logical_types(json.loads(writer_text))
-        reader = without_logical_types(json.loads(reader_text))
-        parsed_writer = fastavro.parse_schema(writer)
-        parsed_reader = fastavro.parse_schema(reader)
-    except (ValueError, SchemaParseException, UnknownType, TypeError, KeyError, RecursionError) as error:
+        writer = fastavro.parse_schema(without_logical_types(json.loads(writer_text)))
+        reader = fastavro.parse_schema(without_logical_types(json.loads(reader_text)))
+    except (
+        ValueError,
+        SchemaParseException,
+        UnknownType,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise IncompatibleSchema(f"schema {schema_id} is not a usable Avro schema: {error}") from None
-    if not isinstance(writer, dict) or writer.get("type") != "record":
+    if kind_of(writer) != "record":
         raise IncompatibleSchema(f"schema {schema_id} is not a record")
-    names = {str(writer["name"]), _last_name(writer["name"])}
-    if not names & {_last_name(reader["name"]), *reader.get("aliases", ())}:
-        raise IncompatibleSchema(f"schema {schema_id} is of {writer['name']!r}, not of {reader['name']!r}")
-    writer_fields = {field["name"]: position for position, field in enumerate(writer["fields"])}
+    if not is_named_for(writer, reader):
+        names = last_name(writer["name"]), last_name(reader["name"])
+        raise IncompatibleSchema(f"schema {schema_id} is of {names[0]!r}, not of {names[1]!r}")
+    if (why := unbounded(writer)) is not None:
+        raise IncompatibleSchema(f"schema {schema_id}: {why}")
+    columns, is_total = _columns(schema_id, writer, reader)
+    plan = Plan(
+        schema_id,
+        writer,
+        unshadowed(writer, reader),
+        framed_json=None,
+        bare_json=None,
+        kinds=tuple(column_kind(each["type"]) for each in writer["fields"]),
+        columns=columns,
+        symbols={each["name"]: found for each in reader["fields"] if (found := symbols_of(each["type"])) is not None},
+        unexpected=unexpected_fields(writer, reader),
+    )
+    made = wire_fields(writer) if is_total else None
+    if made is None:
+        _refuse_hopeless(schema_id, writer, reader)
+        return dataclasses.replace(plan, columns=None)
+    shapes, fields = made
+    bare = {"type": "record", "name": "wire", "fields": fields}
+    framed = {**bare, "fields": [*FRAME_FIELDS, *fields]}
+    return dataclasses.replace(plan, framed_json=json.dumps(framed), bare_json=json.dumps(bare), shapes=shapes)
+
+
+def _columns(schema_id: int, writer: Schema, reader: Schema) -> tuple[dict[str, Column], bool]:
+    """Where the reader's fields come from, and whether every value of the writer has one (or is an enum's symbol).
+
+    Raises:
+        IncompatibleSchema: a field comes from nowhere.
+
+    """
+    types = Types(writer, reader)
+    positions = {field["name"]: position for position, field in enumerate(writer["fields"])}
     columns: dict[str, Column] = {}
-    simple = True
-    for field in reader["fields"]:
-        name = next((n for n in (field["name"], *field.get("aliases", ())) if n in writer_fields), None)
-        if name is None:
+    is_total = True
+    for written, field in matched_fields(writer, reader):
+        if written is None:
             if "default" not in field:
                 raise IncompatibleSchema(f"schema {schema_id} lacks field {field['name']!r}, which has no default")
             columns[field["name"]] = Column(None, field["default"])
             continue
-        position = writer_fields[name]
-        written = writer["fields"][position]["type"]
-        simple &= _is_simple_pair(written, field["type"])
-        columns[field["name"]] = Column(position, codes=_codes(written, field["type"]))
-    kinds = tuple(_kind(each["type"]) for each in writer["fields"])
-    symbols = {each["name"]: found for each in reader["fields"] if (found := symbols_of(each["type"])) is not None}
-    if not simple or "" in kinds:
-        _check_bounded(schema_id, writer)
-        _refuse_hopeless(schema_id, parsed_writer, parsed_reader)
-        return Plan(schema_id, parsed_writer, parsed_reader, None, None, kinds=kinds, symbols=symbols)
-    wide = [{**field, "type": _widened(field["type"])} for field in writer["fields"]]
-    bare, framed = {**writer, "fields": wide}, {**writer, "fields": [*FRAME_FIELDS, *wide]}
-    return Plan(schema_id, parsed_writer, parsed_reader, json.dumps(framed), json.dumps(bare), kinds, columns, symbols)
-
-
-def _widened(schema: Schema) -> Schema:
-    """Every int and every enum's symbol as a long: the same bytes.
-
-    An int out of range is thus not cut to 32 bits but read as fastavro reads it, and an enum comes as a number.
-    """
-    if isinstance(schema, list):
-        return [_widened(branch) for branch in schema]
-    return "long" if schema == "int" or symbols_of(schema) is not None else schema
+        if column_kind(field["type"]):  # what a pipeline may read: its column must come as it is
+            is_total &= _is_simple_pair(written["type"], field["type"])
+        else:
+            is_total &= resolves(written["type"], field["type"], types)
+        columns[field["name"]] = Column(positions[written["name"]], codes=_codes(written["type"], field["type"]))
+    return columns, is_total
 
 
 def symbols_of(schema: Schema) -> tuple[str, ...] | None:
     """Symbols of an enum, nullable or not; None for any other type."""
+    enum = _enum_of(schema)
+    return None if enum is None else tuple(enum["symbols"])
+
+
+def _enum_of(schema: Schema) -> dict[str, Any] | None:
     if isinstance(schema, list):
-        return next((found for branch in schema if (found := symbols_of(branch)) is not None), None)
-    if isinstance(schema, dict) and schema.get("type") == "enum":
-        return tuple(schema["symbols"])
-    return None
+        return next((found for branch in schema if (found := _enum_of(branch)) is not None), None)
+    return schema if isinstance(schema, dict) and schema.get("type") == "enum" else None
 
 
 def _codes(writer: Schema, reader: Schema) -> tuple[int, ...] | None:
-    written, read = symbols_of(writer), symbols_of(reader)
-    if written is None or read is None:
+    written, read = symbols_of(writer), _enum_of(reader)
+    if written is None or read is None or not _is_simple_pair(writer, reader):
         return None
-    return tuple(read.index(symbol) if symbol in read else -1 for symbol in written)
+    symbols, default = read["symbols"], read.get("default")
+    otherwise = symbols.index(default) if default in symbols else -1
+    return tuple(symbols.index(symbol) if symbol in symbols else otherwise for symbol in written)
 
 
-def _check_bounded(schema_id: int, writer: Schema) -> None:
-    """Refuse schemas of which a small value may keep the decoder busy for ever or overflow its stack.
+def unbounded(schema: Schema) -> str | None:
+    """Why a small value of a schema (logical types off) may keep a decoder busy or overflow its stack; else None.
 
     That is a type that contains itself (fastavro recurses in C), and an array of items without bytes (its count alone
     says how often it loops).
@@ -171,10 +207,10 @@ def _check_bounded(schema_id: int, writer: Schema) -> None:
         if isinstance(schema, list):
             return not [takes_no_bytes(branch, inside) for branch in schema]
         if isinstance(schema, str):
-            if _last_name(schema) in inside:
-                raise IncompatibleSchema(f"schema {schema_id}: type {schema!r} contains itself")
-            return schema == "null" or empty.get(_last_name(schema), False)
-        kind, name = schema["type"], _last_name(schema.get("name", ""))
+            if last_name(schema) in inside:
+                raise _Unbounded(f"type {schema!r} contains itself")
+            return schema == "null" or empty.get(last_name(schema), False)
+        kind, name = schema["type"], last_name(schema.get("name", ""))
         match kind:
             case "record":
                 parts = [takes_no_bytes(field["type"], inside | {name}) for field in schema["fields"]]
@@ -183,60 +219,58 @@ def _check_bounded(schema_id: int, writer: Schema) -> None:
                 empty[name] = schema["size"] == 0
             case "array" | "map":
                 if takes_no_bytes(schema["items" if kind == "array" else "values"], inside) and kind == "array":
-                    raise IncompatibleSchema(f"schema {schema_id} has an array of items that take no bytes")
+                    raise _Unbounded("it has an array of items that take no bytes")
             case _:
                 return kind != "enum" and takes_no_bytes(kind, inside)
         return kind in {"record", "fixed"} and empty[name]
 
-    takes_no_bytes(writer, frozenset())
+    try:
+        takes_no_bytes(schema, frozenset())
+    except _Unbounded as found:
+        return str(found)
+    return None
 
 
-def _last_name(name: str) -> str:
-    """A name without its namespace."""
-    return name.rpartition(".")[2]
+class _Unbounded(Exception):
+    """A schema of which a small value may cost without bound."""
 
 
-def _kind(schema: Schema) -> str:
-    """Name of a type that the columnar path knows, `?` behind a nullable one, "" for any other.
+def column_kind(schema: Schema) -> str:
+    """Name of a type (logical type off) that is a simple column, `?` behind a nullable one, "" for any other.
 
     An enum's is `enum` and the number of its symbols.
     """
     if isinstance(schema, str):
-        return schema if schema in _PROMOTIONS else ""
+        return schema if schema in PROMOTIONS else ""
     if isinstance(schema, list) and len(schema) == 2 and "null" in schema:
-        other = _kind(schema[1] if schema[0] == "null" else schema[0])
+        other = column_kind(schema[1] if schema[0] == "null" else schema[0])
         return f"{other}?" if other and not other.endswith("?") else ""
-    symbols = symbols_of(schema)
+    symbols = symbols_of(schema) if isinstance(schema, dict) else None
     return "" if symbols is None else f"{ENUM}{len(symbols)}"
 
 
 def _is_simple_pair(writer: Schema, reader: Schema) -> bool:
     """Whether every value of `writer` becomes one of `reader` by a plain cast of its column."""
-    written, read = _kind(writer), _kind(reader)
+    written, read = column_kind(writer), column_kind(reader)
     if not written or not read or (written.endswith("?") and not read.endswith("?")):
         return False
     if written.startswith(ENUM) or read.startswith(ENUM):
-        return written.startswith(ENUM) and read.startswith(ENUM) and _enum_name(writer) == _enum_name(reader)
-    return read.removesuffix("?") in _PROMOTIONS[written.removesuffix("?")]
+        return written.startswith(ENUM) and read.startswith(ENUM) and _is_same_enum(writer, reader)
+    return read.removesuffix("?") in PROMOTIONS[written.removesuffix("?")]
 
 
-def _enum_name(schema: Schema) -> str:
-    if isinstance(schema, list):
-        return next(_enum_name(branch) for branch in schema if branch != "null")
-    return _last_name(str(schema["name"]))
+def _is_same_enum(writer: Schema, reader: Schema) -> bool:
+    written, read = _enum_of(writer), _enum_of(reader)
+    return written is not None and read is not None and is_named_for(written, read)
 
 
 def _refuse_hopeless(schema_id: int, writer: Schema, reader: Schema) -> None:
     """Refuse pairs of simple types between which no promotion exists; what is left is judged record by record."""
-    reader_types = {field["name"]: (field["type"], field.get("aliases", ())) for field in reader["fields"]}
-    for field in writer["fields"]:
-        for name, (read, aliases) in reader_types.items():
-            if field["name"] != name and field["name"] not in aliases:
-                continue
-            written_kind, read_kind = _kind(field["type"]), _kind(read)
-            if written_kind.startswith(ENUM) or read_kind.startswith(ENUM):
-                continue
-            if not written_kind or not read_kind or {"string"} <= {written_kind, "bytes"} & {read_kind}:
-                continue
-            if read_kind.removesuffix("?") not in _PROMOTIONS[written_kind.removesuffix("?")]:
-                raise IncompatibleSchema(f"schema {schema_id}: field {name!r} is {written_kind}, not {read_kind}")
+    for written, field in matched_fields(writer, reader):
+        if written is None:
+            continue
+        written_kind, read_kind = column_kind(written["type"]), column_kind(field["type"])
+        if not written_kind or not read_kind or written_kind.startswith(ENUM) or read_kind.startswith(ENUM):
+            continue
+        if read_kind.removesuffix("?") not in PROMOTIONS[written_kind.removesuffix("?")]:
+            raise IncompatibleSchema(f"schema {schema_id}: field {field['name']!r} is {written_kind}, not {read_kind}")

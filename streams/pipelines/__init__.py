@@ -26,6 +26,8 @@ def _declared() -> dict[str, Pipeline]:
         if not declared:
             raise TypeError(f"{module.__name__} declares no Pipeline")
         for pipeline in declared:
+            if found.get(pipeline.name) is pipeline:
+                continue  # imported from where it is declared, to declare another one like it
             if pipeline.name in found:
                 raise ValueError(f"two pipelines are called {pipeline.name!r}")
             for topic in pipeline.topics():
@@ -37,6 +39,17 @@ def _declared() -> dict[str, Pipeline]:
 
 
 PIPELINES: dict[str, Pipeline] = _declared()
+
+
+def declarations() -> dict[str, tuple[str, str]]:
+    """Module and constant that declare each pipeline, by its name."""
+    found: dict[str, tuple[str, str]] = {}
+    for name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+        module = importlib.import_module(f"{__name__}.{name}")
+        for constant, value in vars(module).items():
+            if isinstance(value, Pipeline):
+                found.setdefault(value.name, (module.__name__, constant))
+    return found
 
 
 def select_pipelines(names: list[str] | None, *, prefix: str = "") -> list[Pipeline]:

@@ -1,20 +1,28 @@
 """The committed schemas: `schemas/<subject>/<version>.avsc`, append-only, versions counted from 1 without gaps.
 
+`schemas/subjects.toml`, if it is there, says what is not as usual: a subject's compatibility mode, and fields that a
+rule of lint is not to be held against.
+
 In a checkout `streams/schemas` is a symbolic link to the top-level folder; a wheel carries a copy of the files at the
 same place (package data), so that both are found by the same path. `STREAMS_SCHEMAS_DIR` names another folder.
 """
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from streams.errors import StreamsError, UsageError
+from streams.registry.findings import Finding, Rule
+from streams.registry.located import Located, located
+from streams.registry.modes import MODE_DEFAULT, Mode
 
 SCHEMAS_DIR_VARIABLE: Final = "STREAMS_SCHEMAS_DIR"
 SCHEMAS_DIR_DEFAULT: Final = Path(__file__).parent.parent / "schemas"
+SUBJECTS_FILE: Final = "subjects.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +37,29 @@ class SchemaVersion:
     parsed: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class SubjectSettings:
+    """What `subjects.toml` says of a subject."""
+
+    compatibility: Mode = MODE_DEFAULT
+    lint_ignore: frozenset[str] = frozenset()
+    """Rules, each with the field that it is not to be held against: `unit_suffix:odometer`; a rule alone: nowhere."""
+
+
 class Catalog:
     """Schemas by subject, versions ascending and contiguous from 1."""
 
-    def __init__(self, versions: Mapping[str, tuple[SchemaVersion, ...]]) -> None:
+    def __init__(
+        self,
+        versions: Mapping[str, tuple[SchemaVersion, ...]],
+        *,
+        root: Path | None = None,
+        settings: Mapping[str, SubjectSettings] | None = None,
+    ) -> None:
         self._versions = dict(sorted(versions.items()))
+        self._settings = settings or {}
+        self.root = root or Path()
+        """The folder that holds the subjects' folders."""
 
     @classmethod
     def load(cls, directory: Path | None = None) -> "Catalog":
@@ -44,15 +70,38 @@ class Catalog:
             StreamsError: a file or folder is not what it should be; the message names it.
 
         """
-        root = directory or Path(os.environ.get(SCHEMAS_DIR_VARIABLE) or SCHEMAS_DIR_DEFAULT)
-        if not root.is_dir():
-            raise UsageError(f"no schemas: {root} is not a folder (set {SCHEMAS_DIR_VARIABLE})")
-        root = root.resolve()
+        catalog, broken = cls.read(directory)
+        for finding in broken:
+            raise StreamsError(f"{finding.file}: {finding.message}")
+        return catalog
+
+    @classmethod
+    def read(cls, directory: Path | None = None) -> tuple["Catalog", list[Finding]]:
+        """Like `load`, but a file that is no schema is a finding; its subject is left out.
+
+        Raises:
+            UsageError: there is no such folder, or no schema in it.
+            StreamsError: a file or folder has not the name that it should have.
+
+        """
+        root = schemas_dir(directory)
         folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-        versions = {folder.name: _read_subject(folder) for folder in folders}
-        if not versions:
+        if not folders:
             raise UsageError(f"no schemas: {root} has no folder <subject>/1.avsc (set {SCHEMAS_DIR_VARIABLE})")
-        return cls(versions)
+        versions: dict[str, tuple[SchemaVersion, ...]] = {}
+        broken: list[Finding] = []
+        for folder in folders:
+            read = _read_subject(folder)
+            wrong = [each for each in read if isinstance(each, Finding)]
+            broken += wrong
+            if not wrong:
+                versions[folder.name] = tuple(each for each in read if isinstance(each, SchemaVersion))
+        settings = _read_settings(root / SUBJECTS_FILE, frozenset(folder.name for folder in folders))
+        return cls(versions, root=root, settings=settings), broken
+
+    def settings(self, subject: str) -> SubjectSettings:
+        """What is said of a subject; the defaults if nothing is."""
+        return self._settings.get(subject, SubjectSettings())
 
     def subjects(self) -> tuple[str, ...]:
         """Subjects in alphabetical order."""
@@ -79,7 +128,20 @@ class Catalog:
         return self.versions(subject)[-1]
 
 
-def _read_subject(folder: Path) -> tuple[SchemaVersion, ...]:
+def schemas_dir(directory: Path | None = None) -> Path:
+    """The folder of the schemas: `directory`, else `STREAMS_SCHEMAS_DIR`, else the committed one.
+
+    Raises:
+        UsageError: there is no such folder.
+
+    """
+    root = directory or Path(os.environ.get(SCHEMAS_DIR_VARIABLE) or SCHEMAS_DIR_DEFAULT)
+    if not root.is_dir():
+        raise UsageError(f"no schemas: {root} is not a folder (set {SCHEMAS_DIR_VARIABLE})")
+    return root.resolve()
+
+
+def _read_subject(folder: Path) -> Sequence[SchemaVersion | Finding]:
     numbered: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -96,20 +158,70 @@ def _read_subject(folder: Path) -> tuple[SchemaVersion, ...]:
     return tuple(_read_version(folder.name, number, numbered[number]) for number in sorted(numbered))
 
 
-def _read_version(subject: str, version: int, path: Path) -> SchemaVersion:
-    from fastavro.schema import SchemaParseException, UnknownType, parse_schema  # noqa: PLC0415 - start-up time
+def _read_version(subject: str, version: int, path: Path) -> SchemaVersion | Finding:
+    def wrong(message: str, line: int = 1) -> Finding:
+        return Finding(subject, version, Rule.PARSE, message, file=path, line=line)
 
     try:
         text = path.read_text(encoding="utf-8")
-        parsed = json.loads(text)
+        parsed = located(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise StreamsError(f"{path}: cannot be read: {error}") from None
+        return wrong(f"cannot be read: {error}")
     except json.JSONDecodeError as error:
-        raise StreamsError(f"{path}: not JSON: {error}") from None
+        return wrong(f"not JSON: {error}", error.lineno)
+    except RecursionError:
+        return wrong("nested too deeply")
     if not isinstance(parsed, dict) or parsed.get("type") != "record" or not parsed.get("fields"):
-        raise StreamsError(f"{path}: the schema of a topic's values is an Avro record with fields")
-    try:
-        parse_schema(parsed)
-    except (SchemaParseException, UnknownType, KeyError, TypeError, ValueError) as error:
-        raise StreamsError(f"{path}: not a valid Avro schema: {error!r}") from None
+        return wrong("the schema of a topic's values is an Avro record with fields")
+    refused = _why_invalid(json.loads(text))
+    if refused is not None:
+        return _at_its_field(wrong(f"not a valid Avro schema: {refused}"), parsed)
     return SchemaVersion(subject, version, path, text, parsed)
+
+
+def _why_invalid(schema: Any) -> str | None:
+    """What fastavro has against a schema; None if it accepts it."""
+    from fastavro.schema import SchemaParseException, UnknownType, parse_schema  # noqa: PLC0415 - start-up time
+
+    try:
+        parse_schema(schema)
+    except (SchemaParseException, UnknownType, KeyError, TypeError, ValueError, AttributeError) as error:
+        return repr(error)
+    return None
+
+
+def _at_its_field(finding: Finding, schema: Any) -> Finding:
+    """The finding at the first field with which the schema is refused; as it is if that is none."""
+    fields = schema["fields"] if isinstance(schema["fields"], list) else []
+    for count, field in enumerate(fields, 1):
+        if isinstance(field, Located) and _why_invalid(json.loads(json.dumps({**schema, "fields": fields[:count]}))):
+            return replace(finding, field=str(field.get("name", "")), line=field.line)
+    return finding
+
+
+def _read_settings(path: Path, subjects: frozenset[str]) -> dict[str, SubjectSettings]:
+    """What the file says; nothing if there is none.
+
+    Raises:
+        StreamsError: it says something that has no meaning.
+
+    """
+    if not path.is_file():
+        return {}
+    try:
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise StreamsError(f"{path}: cannot be read: {error}") from None
+    found: dict[str, SubjectSettings] = {}
+    for subject, values in said.items():
+        if subject not in subjects:
+            raise StreamsError(f"{path}: there is no subject {subject!r}")
+        if not isinstance(values, dict) or values.keys() - {"compatibility", "lint_ignore"}:
+            raise StreamsError(f"{path}: [{subject!r}] takes compatibility and lint_ignore, nothing else")
+        mode, ignored = values.get("compatibility", MODE_DEFAULT), values.get("lint_ignore", [])
+        if mode not in set(Mode):
+            raise StreamsError(f"{path}: [{subject!r}]: no mode {mode!r}: there is {', '.join(Mode)}")
+        if not isinstance(ignored, list) or not all(str(each).partition(":")[0] in set(Rule) for each in ignored):
+            raise StreamsError(f"{path}: [{subject!r}]: lint_ignore is a list such as ['unit_suffix:odometer']")
+        found[subject] = SubjectSettings(Mode(mode), frozenset(ignored))
+    return found

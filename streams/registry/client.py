@@ -10,6 +10,7 @@ Error texts name the registry without credentials.
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -40,9 +41,23 @@ class UnknownSchema(StreamsError):
 class RegistryUnavailable(StreamsError):
     """The registry did not answer, or not in a way that says anything about the schema."""
 
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        """Why, without the rest of the message."""
+
 
 class SchemaRefused(StreamsError):
     """The registry answered: it does not accept this schema (incompatible, or not valid)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredVersion:
+    """A version of a subject as the registry holds it."""
+
+    version: int
+    schema_id: int
+    text: str
 
 
 class Registry:
@@ -122,6 +137,36 @@ class Registry:
                 return []
             raise self._unavailable(_shown(error)) from None
 
+    def registered(self, subject: str) -> list["RegisteredVersion"]:
+        """Everything registered under a subject, oldest version first; empty for an unknown subject.
+
+        Raises:
+            RegistryUnavailable: no usable answer.
+
+        """
+        found: list[RegisteredVersion] = []
+        for version in self.versions(subject):
+            try:
+                found.append(self._ask(lambda version=version: self._client.registered(subject, version)))  # type: ignore[misc]
+            except SchemaRegistryError as error:
+                if not _is_not_found(error, SUBJECT_NOT_FOUND, VERSION_NOT_FOUND):  # else deleted in the meantime
+                    raise self._unavailable(_shown(error)) from None
+        return found
+
+    def default_compatibility(self) -> str | None:
+        """Compatibility mode of subjects that have none of their own.
+
+        Raises:
+            RegistryUnavailable: no usable answer.
+
+        """
+        try:
+            return self._ask(self._client.default_compatibility)
+        except SchemaRegistryError as error:
+            if _is_not_found(error, COMPATIBILITY_NOT_SET):
+                return None
+            raise self._unavailable(_shown(error)) from None
+
     def set_compatibility(self, subject: str, mode: str) -> None:
         """Set the compatibility mode of a subject (it need not have a schema yet).
 
@@ -195,7 +240,8 @@ class Registry:
     def _unavailable(self, reason: str) -> RegistryUnavailable:
         return RegistryUnavailable(
             f"no answer from the schema registry at {self.url_shown}: {reason}; "
-            "start it with `streams local up`, or set SCHEMA_REGISTRY_URL"
+            "start it with `streams local up`, or set SCHEMA_REGISTRY_URL",
+            reason,
         )
 
 
@@ -237,6 +283,16 @@ class _Client(SchemaRegistryClient):
         """
         answer: Any = self._rest_client.post(path, body={"schema": schema})
         return int(answer["id"])
+
+    def registered(self, subject: str, version: int) -> "RegisteredVersion":
+        """A version of a subject; its own `get_version` hides the text's type and answers from a cache."""
+        answer: Any = self._rest_client.get(_path(subject, "versions", str(version)))
+        return RegisteredVersion(int(answer["version"]), int(answer["id"]), str(answer["schema"]))
+
+    def default_compatibility(self) -> str:
+        """Mode of subjects without one of their own."""
+        answer: Any = self._rest_client.get("config")
+        return str(answer["compatibilityLevel"])
 
     def incompatibilities(self, subject: str, schema: str) -> list[str]:
         """Reasons against a schema; its own `test_compatibility_all_versions` drops them."""

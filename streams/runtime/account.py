@@ -9,6 +9,7 @@ from streams.engine.effects import CycleEnd, Effects
 from streams.monitor.metrics import WorkerMetrics
 from streams.operators.columns import TIME_MIN, Int64
 from streams.operators.declaration import Pipeline
+from streams.runtime.mismatches import SchemaNews
 
 
 @dataclass(slots=True)
@@ -18,6 +19,7 @@ class CycleAccount:
     opened_at: float | None = None
     """Monotonic seconds; None before its first record."""
     records: int = 0
+    schemas: SchemaNews = field(default_factory=SchemaNews)
     _outcomes: dict[str, int] = field(default_factory=dict)
     _rejects: dict[str, int] = field(default_factory=dict)
     _misrouted: int = 0
@@ -29,6 +31,7 @@ class CycleAccount:
         if self.opened_at is None:
             self.opened_at = time.monotonic()
         self.records += effects.records
+        self.schemas.add(effects)
         for letter in effects.dead_letters:
             reason = letter.reject.reason.value
             self._rejects[reason] = self._rejects.get(reason, 0) + 1

@@ -38,9 +38,10 @@ from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
 from streams.retry import Backoff, Retrier
 from streams.runtime.account import CycleAccount
+from streams.runtime.mismatches import SchemaWatch
 from streams.runtime.owner import DataDirectory
 from streams.runtime.restorer import Restorer
-from streams.runtime.schemas import SchemaLookup, table_schema_id
+from streams.runtime.schemas import SchemaLookup, reader_schema, table_schema_id
 from streams.runtime.simulated import Downstream, DropDefect
 from streams.runtime.watchdog import Vitals
 from streams.settings import Settings
@@ -91,6 +92,7 @@ class PipelineRunner:
         self._handover = asyncio.Lock()
         """Partitions come and go in the order in which the group said so, also when releasing one takes long."""
         self._cycle = CycleAccount()
+        self._schema_watch = SchemaWatch(pipeline.name, metrics)
         self._quarantined: frozenset[bytes] = frozenset()
         self._in_flight: asyncio.Future[None] | None = None
         self._owned: set[int] = set()
@@ -129,7 +131,7 @@ class PipelineRunner:
         self._registry_guard = registry_guard
         self._lookup = SchemaLookup(
             self._registry,
-            self._catalog.latest(pipeline.subject).text,
+            reader_schema(self._catalog, pipeline),
             guard=registry_guard,
             retrier=self._retrier,
         )
@@ -342,6 +344,7 @@ class PipelineRunner:
         self._write_through(lambda: self._require_committer().commit(end, tasks, now_ms))
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
         cycle.publish(self._metrics, self.pipeline, end)
+        self._schema_watch.tell(cycle.schemas, int(time.time() * 1000))
         self._aborts_in_a_row = 0
         self.vitals.sign()
 

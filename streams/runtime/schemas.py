@@ -10,10 +10,13 @@ import structlog
 from streams.breaker import BreakerOpen, Guard
 from streams.errors import StreamsError
 from streams.limits import UNKNOWN_SCHEMA_TTL_MS
+from streams.operators.declaration import Pipeline
 from streams.operators.decode import Known
 from streams.operators.rejects import Reason, Reject
 from streams.operators.resolve import IncompatibleSchema, Plan, build_plan
+from streams.registry.catalog import Catalog
 from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema
+from streams.registry.usage import unmet_needs
 from streams.retry import Backoff, Retrier
 
 log = structlog.get_logger(__name__)
@@ -64,6 +67,19 @@ class SchemaLookup:
             return Reject(-1, Reason.UNKNOWN_SCHEMA, f"the registry has no schema with id {schema_id}", schema_id)
         except IncompatibleSchema as error:
             return Reject(-1, Reason.INCOMPATIBLE_SCHEMA, str(error), schema_id)
+
+
+def reader_schema(catalog: Catalog, pipeline: Pipeline) -> str:
+    """The schema that a pipeline reads with: the newest committed one.
+
+    Raises:
+        StreamsError: it lacks a field that the pipeline reads, or has it of another type.
+
+    """
+    newest = catalog.latest(pipeline.subject)
+    for finding in unmet_needs(newest, [pipeline]):
+        raise StreamsError(f"{finding.file}: {finding.field}: {finding.message}; {finding.fix}")
+    return newest.text
 
 
 def table_schema_id(registry: Registry, subject: str, schema: str, *, guard: Guard, retrier: Retrier) -> int:

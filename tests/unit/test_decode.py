@@ -331,3 +331,103 @@ def test_decoding_is_a_function_of_records_and_schemas_alone():
     assert [r.message for result in one_by_one for r in result.rejects] == [r.message for r in at_once.rejects]
     ids = np.concatenate([result.events.id_hi for result in one_by_one])
     assert np.array_equal(ids, at_once.events.id_hi)
+
+
+def header_of(schema_id):
+    return [("trace", b"1"), (SCHEMA_ID_HEADER, frame(schema_id))]
+
+
+def test_prefix_and_header_versions_and_plain_headers_are_mixed_in_any_order():
+    kinds = [(V1, 1), (V2, 2)]
+    values, headers, ids = [], [], []
+    for number in range(60):
+        schema, schema_id = kinds[number % 2]
+        by_header = number % 3 == 0
+        name = f"e-{number}"
+        values.append(body(schema, event_id=name) if by_header else framed(schema, schema_id, event_id=name))
+        headers.append(header_of(schema_id) if by_header else [("trace", b"2")] if number % 5 == 0 else None)
+        ids.append(name.encode())
+    subject = decoder()
+    for _ in range(3):
+        result = subject.decode(records(values, headers=headers), KNOWN)
+        assert (result.rejects, result.events.event_id.tolist()) == ([], ids)
+        assert result.events.headers.tolist() == headers
+
+
+def test_a_schema_named_by_guid_is_said_to_be_the_reason():
+    guid = b"\x01" + bytes(range(16))
+    result = decode([body(), body(), framed()], headers=[[(SCHEMA_ID_HEADER, guid)], None, [(SCHEMA_ID_HEADER, guid)]])
+    assert [(reject.row, reject.reason) for reject in result.rejects] == [
+        (0, Reason.NOT_FRAMED),
+        (1, Reason.NOT_FRAMED),
+    ]
+    assert "names the schema by GUID" in result.rejects[0].message
+    assert "GUID" not in result.rejects[1].message
+    assert result.events.row.tolist() == [2]
+
+
+class NativePanicError(BaseException):
+    pass
+
+
+NativePanicError.__name__ = "PanicException"
+
+
+def test_a_panic_of_native_code_costs_nobody_anything(monkeypatch):
+    def panics(values, schema):
+        raise NativePanicError
+
+    monkeypatch.setattr("streams.operators.values.pyruhvro.deserialize_array", panics)
+    result = decode([framed(), framed()[:-1], framed()])
+    assert [reject.reason for reject in result.rejects] == [Reason.MALFORMED]
+    assert result.events.row.tolist() == [0, 2]
+
+
+NESTED = {
+    **V2,
+    "fields": [
+        {"name": "maker", "type": {"type": "record", "name": "Maker", "fields": [{"name": "name", "type": "string"}]}},
+        *V2["fields"],
+        {"name": "numbers", "type": {"type": "array", "items": ["null", "int", "string"]}},
+        {"name": "raw", "type": {"type": "map", "values": "bytes"}},
+        {"name": "code", "type": {"type": "fixed", "name": "Code", "size": 12}},
+        {"name": "old_maker", "type": ["null", "Maker"]},
+        {"name": "kind", "type": {"type": "array", "items": {"type": "enum", "name": "K", "symbols": ["A", "B"]}}},
+    ],
+}
+NESTED_VALUES = {
+    "maker": {"name": "é"},
+    "numbers": [None, 3, "x"],
+    "raw": {"a": b"\xff", "b": b""},
+    "code": bytes(12),
+    "old_maker": None,
+    "kind": ["A", "B"],
+}
+
+
+def test_one_bad_record_among_nested_ones_costs_one_record():
+    known = {5: plan(NESTED, 5)}
+    assert known[5].framed_json is not None
+    values = [framed(NESTED, 5, event_id=f"e-{number}", **NESTED_VALUES) for number in range(100)]
+    values[40] += b"\0"
+    values[41] = values[41][:-1] + b"\x05"
+    values[42] = values[42][:-3]
+    values[43] = values[43].replace(b"\xc3\xa9", b"\xff\xff")  # a string that nobody reads need be none
+    subject = decoder()
+    for _ in range(2):
+        result = subject.decode(records(values), known)
+        assert {reject.row: reject.reason for reject in result.rejects} == dict.fromkeys((40, 41, 42), Reason.MALFORMED)
+        assert len(result.events) == 97
+        assert [(found.schema_id, len(rows)) for found, rows in result.unexpected] == [(5, 97)]
+
+
+def test_an_enum_that_nobody_reads_is_judged_alike_on_both_paths():
+    """Before, a batch of its own passed in columns what one by one, beside a bad record, became a dead letter."""
+    kind = {"type": "enum", "name": "K", "symbols": ["A", "B"]}
+    reader = {**V2, "fields": [*V2["fields"], {"name": "kind", "type": kind, "default": "A"}]}
+    writer = {**reader, "fields": [*V2["fields"], {"name": "kind", "type": {**kind, "symbols": ["A", "B", "C"]}}]}
+    known = {6: build_plan(6, json.dumps(writer), json.dumps(reader))}
+    good, unknown = framed(writer, 6, kind="A"), framed(writer, 6, kind="C")
+    for values in ([good, unknown], [good, unknown, frame(6)]):
+        found = {reject.row: reject.reason for reject in decode(values, known).rejects}
+        assert found[1] is Reason.INCOMPATIBLE_SCHEMA

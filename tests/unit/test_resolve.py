@@ -81,12 +81,58 @@ def test_unknown_simple_fields_are_skipped_column_by_column():
     assert made.kinds[0] == "boolean?"
 
 
-OTHERS = ("bytes", {"type": "array", "items": "long"})
+PART = {"type": "record", "name": "Part", "fields": [{"name": "n", "type": "int"}, {"name": "b", "type": "bytes"}]}
+OTHERS = (
+    "bytes",
+    ["null", "bytes"],
+    ["null", "int", "string"],
+    {"type": "array", "items": "long"},
+    {"type": "map", "values": PART},
+    {"type": "fixed", "name": "Twelve", "size": 12},
+    ["null", PART],
+)
 
 
-@pytest.mark.parametrize("kind", [*OTHERS, ["null", "int", "string"]])
-def test_unknown_fields_of_other_kinds_are_skipped_record_by_record(kind):
+@pytest.mark.parametrize("kind", OTHERS)
+def test_unknown_fields_of_other_kinds_are_skipped_column_by_column(kind):
+    made = plan(writer({"name": "other", "type": kind}, ID, TIME))
+    assert made.framed_json is not None
+    assert made.columns["id"].position == 1
+    assert made.unexpected == ("other",)
+
+
+def doubled(levels):
+    """A type whose references spelt out are 2 ** levels."""
+    kind = {"type": "record", "name": "L0", "fields": [{"name": "v", "type": "int"}]}
+    for level in range(1, levels):
+        fields = [{"name": "a", "type": kind}, {"name": "b", "type": f"L{level - 1}"}]
+        kind = {"type": "record", "name": f"L{level}", "fields": fields}
+    return kind
+
+
+@pytest.mark.parametrize("kind", [{"type": "fixed", "name": "Three", "size": 3}, doubled(40)])
+def test_what_has_no_column_with_the_same_bytes_is_skipped_record_by_record(kind):
     assert not is_columnar(writer({"name": "other", "type": kind}, ID, TIME))
+
+
+def test_unexpected_fields_are_named_by_their_path():
+    part = {"type": "record", "name": "Part", "fields": [{"name": "n", "type": "int"}]}
+    more = {**part, "fields": [*part["fields"], {"name": "m", "type": "int"}]}
+    read = writer(
+        ID, {"name": "parts", "type": {"type": "array", "items": ["null", part]}}, {"name": "map", "type": "Part"}
+    )
+    written = writer(
+        ID, {"name": "parts", "type": {"type": "array", "items": more}}, {"name": "map", "type": "Part"}, TIME
+    )
+    assert plan(written, read).unexpected == ("parts[].m", "map.m", "time")
+    assert plan(read, read).unexpected == ()
+
+
+def test_a_symbol_that_the_reader_has_not_becomes_its_default():
+    read = {"type": "enum", "name": "E", "symbols": ["A", "B"], "default": "B"}
+    written = {"type": "enum", "name": "E", "symbols": ["X", "A"]}
+    made = plan(writer({"name": "kind", "type": written}), writer({"name": "kind", "type": read}))
+    assert made.columns["kind"].codes == (1, 0)
 
 
 @pytest.mark.parametrize("kind", ["int", "long", "float", "double", ["null", "float"], ["double", "null"]])
@@ -162,7 +208,7 @@ def test_a_type_used_twice_is_no_recursion():
     part = {"type": "record", "name": "Part", "fields": [{"name": "f", "type": "Four"}]}
     fields = [{"name": "a", "type": four}, {"name": "b", "type": {"type": "array", "items": "Four"}}]
     fields += [{"name": "c", "type": part}, {"name": "d", "type": ["null", "Part"]}, {"name": "e", "type": "Four"}]
-    assert not is_columnar(writer(*fields, ID, TIME))
+    assert is_columnar(writer(*fields, ID, TIME))
 
 
 def test_logical_types_and_docs_are_taken_off_everywhere():

@@ -1,0 +1,113 @@
+"""Time of the decoder alone, in microseconds an event, by how the events were written: `python -m loadtest.decode`.
+
+The pipeline is `gps`. Compare figures of one run only: the machine is shared.
+"""
+
+import io
+import json
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import fastavro
+import numpy as np
+
+from streams.limits import BATCH_RECORDS_MAX
+from streams.operators.columns import Records
+from streams.operators.decode import SCHEMA_ID_HEADER, Decoder
+from streams.operators.resolve import build_plan
+from streams.pipelines.gps import GPS
+from streams.registry.catalog import Catalog
+
+ROUNDS: Final = 15
+TIME_MS: Final = 1_760_000_000_000
+NESTED: Final = {
+    "vendor": {"type": "record", "name": "Vendor", "fields": [{"name": "name", "type": "string"}]},
+    "satellites": {"type": "array", "items": "int"},
+    "extras": {"type": "map", "values": "string"},
+    "raw": "bytes",
+    "reading": ["null", "string", "long"],
+}
+NESTED_VALUES: Final = {
+    "vendor": {"name": "Acme"},
+    "satellites": [3, 7, 11, 19],
+    "extras": {"firmware": "2.1"},
+    "raw": b"\x00\xff\x10",
+    "reading": 17,
+}
+
+
+def event(number: int) -> dict[str, Any]:
+    """One position."""
+    return {
+        "event_id": f"{number:08x}-0000-4000-8000-{number:012x}",
+        "device_id": f"truck-{number % 500:06d}",
+        "sequence": number,
+        "event_time": TIME_MS + number,
+        "latitude": 48.0 + number % 1000 / 1000,
+        "longitude": 11.0 + number % 1000 / 1000,
+        "speed_kmh": None if number % 7 == 0 else float(number % 120),
+        "heading_deg": float(number % 360),
+        "altitude_m": 512.0,
+        **NESTED_VALUES,
+    }
+
+
+def encoded(schema: dict[str, Any], count: int) -> list[bytes]:
+    """Events without a frame."""
+    plain = fastavro.parse_schema(json.loads(json.dumps(schema).replace('"logicalType": "timestamp-millis"', '"x": 1')))
+    bodies = []
+    for number in range(count):
+        stream = io.BytesIO()
+        fastavro.schemaless_writer(stream, plain, event(number))
+        bodies.append(stream.getvalue())
+    return bodies
+
+
+def records(bodies: list[bytes], ids: Callable[[int], int], *, in_header: Callable[[int], bool]) -> Records:
+    """A micro-batch; each record with its schema id in the prefix or in a header."""
+    count = len(bodies)
+    frames = [b"\0" + ids(row).to_bytes(4, "big") for row in range(count)]
+    headers = [[(SCHEMA_ID_HEADER, frame)] if in_header(row) else None for row, frame in enumerate(frames)]
+    return Records(
+        np.zeros(count, np.int64),
+        np.arange(count),
+        np.full(count, TIME_MS + count),
+        [f"truck-{row % 500:06d}".encode() for row in range(count)],
+        [body if in_header(row) else frames[row] + body for row, body in enumerate(bodies)],
+        headers if any(headers) else None,
+    )
+
+
+def main() -> None:
+    """Measure every way of writing, and print the best round of each."""
+    first, second = Catalog.load().versions(GPS.subject)
+    nested = json.loads(second.text)
+    nested["fields"] += [{"name": name, "type": kind} for name, kind in NESTED.items()]
+    moved = {**second.parsed, "fields": list(reversed(second.parsed["fields"]))}
+    writers = {1: first.parsed, 2: second.parsed, 3: moved, 4: nested}
+    bodies = {number: encoded(schema, BATCH_RECORDS_MAX) for number, schema in writers.items()}
+    known = {number: build_plan(number, json.dumps(schema), second.text) for number, schema in writers.items()}
+    mixed = [bodies[1 + row % 2][row] for row in range(BATCH_RECORDS_MAX)]
+    batches = {
+        "the reader's own schema": records(bodies[2], lambda _: 2, in_header=lambda _: False),
+        "the version before": records(bodies[1], lambda _: 1, in_header=lambda _: False),
+        "fields in another order": records(bodies[3], lambda _: 3, in_header=lambda _: False),
+        "two versions mixed": records(mixed, lambda row: 1 + row % 2, in_header=lambda _: False),
+        "ids in headers": records(bodies[2], lambda _: 2, in_header=lambda _: True),
+        "prefix and header mixed": records(bodies[2], lambda _: 2, in_header=lambda row: row % 2 == 0),
+        "nested types beside": records(bodies[4], lambda _: 4, in_header=lambda _: False),
+    }
+    for name, batch in batches.items():
+        decoder = Decoder(GPS, record_bytes_max=1 << 20, skew_ms_max=60_000)
+        spent = []
+        for _ in range(ROUNDS if name != "nested types beside" else 4):
+            start = time.perf_counter()
+            decoded = decoder.decode(batch, known)
+            spent.append(time.perf_counter() - start)
+        assert len(decoded.events) == len(batch), name  # noqa: S101 - a figure about rejects would be none
+        print(f"{name:<26} {min(spent) / len(batch) * 1e6:7.3f} µs/event")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""What a registry adds to the verdict by the files.
+
+Does it hold what the files say (versions are append-only), is there something in it that no file says, and does it come
+to the same verdict as we do about what it would be given. It must: a disagreement means that one of the two is wrong
+about what will be readable, and nothing is registered until somebody has looked.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from streams.registry import compatibility
+from streams.registry.catalog import Catalog, SchemaVersion
+from streams.registry.client import RegisteredVersion, Registry, same_schema
+from streams.registry.compatibility import InvalidSchema
+from streams.registry.explain import explained, merged
+from streams.registry.findings import Direction, Finding, Rule, versions_in_words
+from streams.registry.modes import Mode
+from streams.registry.verdict import ParsedSchemas, RegistryState, Verdict
+
+
+def with_registry(catalog: Catalog, registry: Registry, verdict: Verdict) -> Verdict:
+    """The verdict, and what the registry adds to it.
+
+    Raises:
+        RegistryUnavailable: no usable answer.
+
+    """
+    state = registry_state(registry, verdict.subject)
+    versions = catalog.versions(verdict.subject)
+    foreign = [each for each in state.versions if not any(same_schema(each.text, v.text) for v in versions)]
+    contradicted = list(_contradicted(versions, state, foreign))
+    numbers = {finding.version for finding in contradicted}
+    uncommitted = tuple(each for each in foreign if each.version not in numbers)
+    findings, agreed, parsed = [*verdict.findings, *contradicted], [], ParsedSchemas()
+    for version in versions if state.versions else ():
+        is_new = state.find(version.text) is None
+        if version.version in numbers or not (is_new or version is versions[-1]):
+            continue
+        dispute = _dispute(parsed, registry, state, version)
+        if dispute is not None:
+            findings.append(dispute)
+        else:
+            agreed.append(version.version)
+            findings += _incompatible_with(parsed, state, version, foreign) if is_new else []
+    return replace(verdict, findings=tuple(findings), registry=state, agreed=tuple(agreed), not_committed=uncommitted)
+
+
+def registry_state(registry: Registry, subject: str) -> RegistryState:
+    """What the registry has of a subject.
+
+    Raises:
+        RegistryUnavailable: no usable answer.
+
+    """
+    own = registry.compatibility(subject)
+    mode = own or registry.default_compatibility()
+    known = Mode(mode) if mode in set(Mode) else None
+    return RegistryState(known, own is not None, tuple(registry.registered(subject)))
+
+
+def _contradicted(
+    versions: Sequence[SchemaVersion], state: RegistryState, foreign: Sequence[RegisteredVersion]
+) -> Iterator[Finding]:
+    """Files that say something else than the registered version of their number, and are registered nowhere else."""
+    files = {each.version: each for each in versions}
+    for registered in foreign:
+        version = files.get(registered.version)
+        if version is not None and state.find(version.text) is None:
+            yield Finding(
+                version.subject, version.version, Rule.EDITED,
+                f"edited after it was registered (or registered from elsewhere): the registry has something else as "
+                f"version {registered.version} (id {registered.schema_id})",
+                breaks="events that were written with what is registered",
+                fix=f"restore the file, and put the change into version {versions[-1].version + 1}; "
+                "a draft that nobody has written with can be deleted from the registry",
+                file=version.path,
+            )  # fmt: skip
+
+
+def _pairs(
+    parsed: ParsedSchemas, state: RegistryState, version: SchemaVersion
+) -> Iterator[tuple[int, Direction, compatibility.Schema, compatibility.Schema]]:
+    """What the registry compares a version with: number, direction, reader and writer.
+
+    Raises:
+        InvalidSchema: one of the schemas is none.
+
+    """
+    if state.mode is None:
+        return
+    numbers = state.mode.compared([each.version for each in state.versions])
+    new = parsed.of(version.text)
+    for each in state.versions:
+        for direction in state.mode.directions if each.version in numbers else ():
+            old = parsed.of(each.text)
+            yield each.version, direction, *((new, old) if direction is Direction.BACKWARD else (old, new))
+
+
+def _incompatible_with(
+    parsed: ParsedSchemas, state: RegistryState, version: SchemaVersion, foreign: Sequence[RegisteredVersion]
+) -> list[Finding]:
+    """What a new version breaks of those that only the registry knows."""
+    wanted = {each.version for each in foreign}
+    found = [
+        replace(explained(version, number, misfit, direction), breaks=f"the registry's version {number}, in no file")
+        for number, direction, reader, writer in _pairs(parsed, state, version)
+        if number in wanted
+        for misfit in compatibility.misfits(reader, writer)
+    ]
+    return merged(found)
+
+
+def _dispute(parsed: ParsedSchemas, registry: Registry, state: RegistryState, version: SchemaVersion) -> Finding | None:
+    """Whether the registry and we think differently of a version, given what it holds and the mode it has."""
+    if state.mode is None:
+        return None
+    try:
+        misread = [
+            n for n, _, reader, writer in _pairs(parsed, state, version) if not compatibility.can_read(reader, writer)
+        ]
+    except InvalidSchema:
+        return None
+    reasons = registry.check(version.subject, version.text)
+    if bool(misread) == bool(reasons):
+        return None
+    ours = f"incompatible with its {versions_in_words(misread)}" if misread else "compatible"
+    theirs = f"incompatible ({'; '.join(reasons)})" if reasons else "compatible"
+    return Finding(
+        version.subject, version.version, Rule.DISAGREEMENT,
+        f"under {state.mode} the gate says {ours}, the registry says {theirs}",
+        breaks="nobody yet: which of the two is right decides who",
+        fix="register nothing; look at the difference (`streams schemas diff`) and report it",
+        file=version.path,
+    )  # fmt: skip

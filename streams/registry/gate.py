@@ -1,0 +1,134 @@
+"""The verdict before deploy, by the committed files alone: what each new version of a subject breaks.
+
+What a registry adds to it is in `agreement`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from streams.operators.declaration import Pipeline
+from streams.operators.matching import named_types
+from streams.operators.resolve import unbounded, without_logical_types
+from streams.registry import compatibility
+from streams.registry.catalog import Catalog, SchemaVersion
+from streams.registry.compatibility import InvalidSchema, Misfit
+from streams.registry.explain import explained, merged
+from streams.registry.findings import Direction, Finding, Rule
+from streams.registry.lock import Lock, edited, unlocked
+from streams.registry.modes import Mode
+from streams.registry.usage import unmet_needs
+from streams.registry.verdict import ParsedSchemas, Verdict
+
+
+def check_subject(
+    catalog: Catalog, subject: str, lock: Lock, pipelines: Iterable[Pipeline], *, mode: Mode | None = None
+) -> Verdict:
+    """The verdict by the committed files alone.
+
+    Every version that is not in the lock yet is held against those before it, the newest one always.
+
+    Raises:
+        UsageError: there is no such subject.
+
+    """
+    versions = catalog.versions(subject)
+    mode = mode or catalog.settings(subject).compatibility
+    new = unlocked(catalog, lock, subject)
+    findings = edited(catalog, lock, subject)
+    parsed = ParsedSchemas()
+    for position, version in enumerate(versions):
+        if version is versions[-1] or version in new:
+            before = versions[:position]
+            compared = set(mode.compared([each.version for each in before]))
+            findings += _incompatible(parsed, version, [each for each in before if each.version in compared], mode)
+            findings += [*_undecodable(parsed, version), *_ambiguous(version)]
+    findings += unmet_needs(versions[-1], pipelines)
+    numbers = tuple(each.version for each in versions)
+    return Verdict(subject, mode, numbers, tuple(findings), tuple(each.version for each in new))
+
+
+def not_locked(catalog: Catalog, verdict: Verdict) -> list[Finding]:
+    """A finding for each version that is not in the lock: where that is asked for, nothing unlocked is committed."""
+    return [
+        Finding(
+            version.subject, version.version, Rule.UNLOCKED, "not in schemas/versions.lock",
+            breaks="nobody yet: but an edit of it would go unnoticed",
+            fix="`streams schemas lock`, and commit the line that it adds", file=version.path,
+        )
+        for version in catalog.versions(verdict.subject)
+        if version.version in verdict.unlocked
+    ]  # fmt: skip
+
+
+def _incompatible(
+    parsed: ParsedSchemas, version: SchemaVersion, before: Sequence[SchemaVersion], mode: Mode
+) -> list[Finding]:
+    """What a version breaks, by Avro's rules and by what they do not say."""
+    try:
+        new = parsed.of(version.text)
+        old = [(each.version, parsed.of(each.text)) for each in before]
+    except InvalidSchema as error:
+        return [
+            Finding(
+                version.subject, version.version, Rule.PARSE, f"not a valid Avro schema: {error}", file=version.path
+            )
+        ]
+    found: list[Finding] = []
+    for number, schema in old:
+        for direction in mode.directions:
+            reader, writer = (new, schema) if direction is Direction.BACKWARD else (schema, new)
+            found += [explained(version, number, each, direction) for each in compatibility.misfits(reader, writer)]
+            found += [
+                _text_of_bytes(version, number, each, direction)
+                for each in compatibility.texts_of_bytes(reader, writer)
+            ]
+        found += [_changed_meaning(version, number, each) for each in compatibility.changed_meanings(new, schema)]
+    return merged(found)
+
+
+def _changed_meaning(version: SchemaVersion, old: int, misfit: Misfit) -> Finding:
+    return replace(
+        explained(version, old, misfit, Direction.BACKWARD),
+        direction=None,
+        message=f"{misfit.writer} became {misfit.reader}: the same stored number now means another value",
+        breaks="every reader of the other version: it decodes, and is wrong",
+        fix="keep the logical type, and add a field with the new one beside it, with a default",
+    )
+
+
+def _text_of_bytes(version: SchemaVersion, old: int, misfit: Misfit, direction: Direction) -> Finding:
+    return replace(
+        explained(version, old, misfit, direction),
+        message="bytes read as a string: allowed by Avro, but bytes that are no UTF-8 cannot be read",
+        fix="keep bytes, and add a string field beside it, with a default",
+    )
+
+
+def _undecodable(parsed: ParsedSchemas, version: SchemaVersion) -> Iterator[Finding]:
+    """What every Avro library may decode, but this engine does not, since a small record could bring it down."""
+    try:
+        parsed.of(version.text)
+    except InvalidSchema:
+        return
+    why = unbounded(without_logical_types(version.parsed))
+    if why is not None:
+        yield Finding(
+            version.subject, version.version, Rule.UNBOUNDED, why, file=version.path,
+            breaks="workers: they send every record of this version to the dead letters",
+            fix="bound it: a list of records instead of a record in itself, items that have a value",
+        )  # fmt: skip
+
+
+def _ambiguous(version: SchemaVersion) -> Iterator[Finding]:
+    """Aliases that are the name of another field: whose value is read is up to the library."""
+    for record in named_types(version.parsed):
+        names = [str(each["name"]) for each in record.get("fields", ())]
+        for each in record.get("fields", ()):
+            for alias in each.get("aliases", ()):
+                if alias in names:
+                    yield Finding(
+                        version.subject, version.version, Rule.AMBIGUOUS_ALIAS,
+                        f"its alias {alias!r} is the name of another field", field=str(each["name"]),
+                        breaks="readers in other languages: they take the value of either field",
+                        fix="take the alias away", file=version.path, line=getattr(each, "line", 1),
+                    )  # fmt: skip

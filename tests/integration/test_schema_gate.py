@@ -1,0 +1,198 @@
+"""The gate against the real registry: the table of changes, all modes, and what the commands say when it goes wrong."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from confluent_kafka.schema_registry import SchemaRegistryClient
+
+from streams.cli import main
+from streams.local.stack import Stack
+from streams.registry.agreement import registry_state, with_registry
+from streams.registry.catalog import SCHEMAS_DIR_DEFAULT, Catalog
+from streams.registry.client import Registry
+from streams.registry.findings import Direction, Rule
+from streams.registry.gate import check_subject
+from streams.registry.modes import Mode
+from streams.registry.registration import Outcome, list_schemas, register_schemas
+from tests.integration.kafka_helpers import settings_of
+from tests.schema_changes import BOTH, CHANGES, Change, field
+
+pytestmark = pytest.mark.kafka
+
+MODES = {Direction.BACKWARD: Mode.BACKWARD, Direction.FORWARD: Mode.FORWARD}
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def registry(stack: Stack) -> Registry:
+    return Registry(settings_of(stack))
+
+
+@pytest.fixture
+def own_subjects(stack: Stack) -> Iterator[None]:
+    """Subjects whose names begin with `tests.gate` are deleted at the end."""
+    yield
+    client = SchemaRegistryClient({"url": stack.registry_url})
+    for subject in client.get_subjects():
+        if subject.startswith("tests.gate"):
+            client.delete_subject(subject)
+
+
+def write(root: Path, subject: str, *schemas: dict[str, Any]) -> Path:
+    folder = root / subject
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, schema in enumerate(schemas, 1):
+        (folder / f"{number}.avsc").write_text(json.dumps(schema), encoding="utf-8")
+    return root
+
+
+@pytest.mark.usefixtures("own_subjects")
+def test_the_registry_comes_to_the_verdict_of_the_table_about_every_change(registry: Registry) -> None:
+    wrong = []
+    for number, change in enumerate(CHANGES):
+        for direction, mode in MODES.items():
+            subject = f"tests.gate.{number}.{mode.lower()}-value"
+            old, new = (json.dumps(schema) for schema in change.schemas)
+            registry.set_compatibility(subject, mode)
+            registry.register(subject, old)
+            if (not registry.check(subject, new)) != (direction in change.readable):
+                wrong.append((change.name, direction))
+    assert wrong == []
+
+
+HISTORY = (
+    Change("added", (), (field("long", default=0),), BOTH),
+    Change("required", (field("long", default=0),), (field("long"), field("string", "y")), BOTH),
+)
+THREE = (HISTORY[0].schemas[0], HISTORY[0].schemas[1], HISTORY[1].schemas[1])
+
+
+@pytest.mark.usefixtures("own_subjects")
+@pytest.mark.parametrize("mode", list(Mode))
+def test_gate_and_registry_agree_under_every_mode_about_a_history(
+    mode: Mode, registry: Registry, tmp_path: Path
+) -> None:
+    """Version 3 reads version 2 but for a field without a default, and version 1 still less."""
+    wider = {**THREE[1], "fields": [*THREE[1]["fields"], field(["null", "long"], "z", default=None)]}
+    nothing = {**THREE[0], "fields": THREE[0]["fields"][:1]}
+    for number, third in enumerate((THREE[2], wider, nothing)):
+        subject = f"tests.gate.{mode.lower()}.{number}-value"
+        root = write(tmp_path / str(number), subject, *THREE[:2])
+        (root / "subjects.toml").write_text(f'["{subject}"]\ncompatibility = "{mode}"\n', encoding="utf-8")
+        done = register_schemas(Catalog.load(root), registry)
+        assert [one.outcome for one in done] == [Outcome.REGISTERED] * 2
+        assert registry.compatibility(subject) == mode
+        catalog = Catalog.load(write(root, subject, *THREE[:2], third))
+        verdict = with_registry(catalog, registry, check_subject(catalog, subject, {}, ()))
+        assert verdict.agreed == (3,)
+        refused = bool(registry.check(subject, json.dumps(third)))
+        assert refused == bool(verdict.findings)
+
+
+@pytest.mark.usefixtures("own_subjects")
+def test_what_only_the_registry_knows_counts_too(registry: Registry, tmp_path: Path) -> None:
+    subject = "tests.gate.foreign.v1-value"
+    root = write(tmp_path, subject, THREE[0])
+    register_schemas(Catalog.load(root), registry)
+    foreign = {**THREE[0], "fields": [*THREE[0]["fields"], field("string", "x", default="")]}
+    schema_id = registry.register(subject, json.dumps(foreign))
+    (listed,) = list_schemas(Catalog.load(root), registry)
+    assert listed.drift == (f"the registry's version 2 (id {schema_id}) is in no file",)
+    # The same name with another type: compatible with every file, but not with what somebody else has registered.
+    catalog = Catalog.load(write(root, subject, THREE[0], {**THREE[0], "doc": "docs only"}, THREE[1]))
+    verdict = with_registry(catalog, registry, check_subject(catalog, subject, {}, ()))
+    assert {(f.version, f.rule) for f in verdict.findings} == {(2, Rule.EDITED), (3, Rule.TYPE_MISMATCH)}
+    assert all(one.outcome is not Outcome.REGISTERED for one in register_schemas(catalog, registry))
+    assert len(registry.versions(subject)) == 2
+
+
+@pytest.mark.usefixtures("own_subjects")
+def test_registering_is_idempotent_whatever_the_spacing_of_the_file(registry: Registry, tmp_path: Path) -> None:
+    subject = "tests.gate.again.v1-value"
+    root = write(tmp_path, subject, *THREE[:2])
+    first = register_schemas(Catalog.load(root), registry)
+    spaced = json.dumps(THREE[0], indent=4, sort_keys=True)
+    (root / subject / "1.avsc").write_text(spaced, encoding="utf-8")
+    again = register_schemas(Catalog.load(root), registry)
+    assert [one.outcome for one in again] == [Outcome.UNCHANGED] * 2
+    assert [one.schema_id for one in again] == [one.schema_id for one in first]
+    assert registry_state(registry, subject).mode is Mode.BACKWARD_TRANSITIVE
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def schemas(tmp_path: Path) -> Path:
+    """The committed schemas under a name of the test's own."""
+    root = tmp_path / "schemas"
+    shutil.copytree(SCHEMAS_DIR_DEFAULT / "gps.positions.v1-value", root / "tests.gate.positions.v1-value")
+    return root
+
+
+@pytest.fixture
+def gate(stack: Stack, schemas: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command in this process: a process of its own takes a second to start."""
+
+    def gate(*arguments: str, **environment: str) -> Done:
+        with pytest.MonkeyPatch.context() as patched:
+            for name, value in {**stack.environment(), "STREAMS_SCHEMAS_DIR": str(schemas), **environment}.items():
+                patched.setenv(name, value)
+            patched.setattr(sys, "argv", ["streams", "schemas", *arguments])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        return Done(int(ended.value.code or 0), *capsys.readouterr())
+
+    return gate
+
+
+@pytest.mark.usefixtures("own_subjects")
+def test_the_way_of_a_version_through_the_commands(gate: Run, schemas: Path) -> None:
+    subject = "tests.gate.positions.v1-value"
+    before = json.loads(gate("check", "--format", "json").stdout)
+    assert (before["compatible"], before["registry"]["asked"]) == (True, True)
+    assert gate("check", "--locked").returncode == 100
+    assert gate("lock").returncode == 0
+    registered = json.loads(gate("register", "--format", "json").stdout)
+    assert [row["status"] for row in registered] == ["registered", "registered"]
+    rows = json.loads(gate("list", "--format", "json").stdout)
+    assert [(row["version"], row["id"], row["drift"]) for row in rows] == [
+        (r["version"], r["id"], []) for r in registered
+    ]
+    first = schemas / subject / "1.avsc"
+    first.write_text(first.read_text(encoding="utf-8").replace("Where a vehicle", "Where it"), encoding="utf-8")
+    for arguments in (("check", "--offline"), ("check",), ("register",), ("register", "--dry-run"), ("list",)):
+        done = gate(*arguments)
+        assert (done.returncode, "edited after it was" in done.stdout) == (100, True), (arguments, done.stdout)
+    done = gate("diff", subject)
+    assert done.returncode == 100
+    assert "doc Where a vehicle was, as its tracker says. -> Where it was" in done.stdout
+
+
+def test_what_goes_wrong_is_said_in_a_line(gate: Run) -> None:
+    unknown = gate("check", "nobody.knows-value")
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
+    assert "no schema for subject 'nobody.knows-value'" in unknown.stderr
+    down = {"SCHEMA_REGISTRY_URL": "http://user:secret@127.0.0.1:1/x"}
+    assert gate("diff", "nobody.knows-value", **down).returncode == 2
+    alone = gate("check", **down)
+    assert alone.returncode == 0
+    assert "http://127.0.0.1:1/x: not asked, it does not answer" in alone.stdout
+    for arguments in (("check", "--registry"), ("register",), ("register", "--dry-run"), ("list",)):
+        done = gate(*arguments, **down)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert "no answer from the schema registry at http://127.0.0.1:1/x" in done.stderr
+        assert "secret" not in done.stderr + done.stdout
