@@ -1,0 +1,446 @@
+"""Columns over the dead letters of a topic, and over what was done about them: a million of them fit into 100 MB.
+
+A letter is an id; a record of the topic is one attempt of it. What is said of a letter is said of its latest attempt.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.json as pj
+from numpy.typing import NDArray
+
+from streams.deadletters.audit import Act, Outcome, is_resolution_key, parsed
+from streams.deadletters.foreign import NO_SCHEMA_ID, Envelope, Kind
+from streams.operators.columns import Bools, Int64
+
+ID_TYPE: Final = "S24"
+_ACTS: Final = tuple(Act)
+_OUTCOMES: Final = (None, *Outcome)
+_NO_KEY: Final = -1
+_AUDIT_SCHEMA: Final = pa.schema(
+    [
+        ("id", pa.string()),
+        ("resolution", pa.string()),
+        ("attempt", pa.int64()),
+        ("letter_topic", pa.string()),
+        ("letter_partition", pa.int64()),
+        ("letter_offset", pa.int64()),
+        ("outcome", pa.string()),
+        ("at", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A record of a dead-letter topic."""
+
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which letters are meant; an empty part says nothing. Times are the records', milliseconds, the end excluded."""
+
+    ids: frozenset[str] = frozenset()
+    """Whole ids, or beginnings of them."""
+    reasons: frozenset[str] = frozenset()
+    keys: frozenset[bytes] = frozenset()
+    """Keys of the records: the devices, or orders."""
+    schema_ids: frozenset[int] = frozenset()
+    since_ms: int | None = None
+    until_ms: int | None = None
+    is_open: bool | None = None
+
+    @property
+    def narrows(self) -> bool:
+        """Whether it leaves anything out."""
+        return self != Filter()
+
+
+@dataclass(slots=True)
+class _Codes:
+    """Values that come again and again, as small numbers."""
+
+    values: list[Any] = field(default_factory=list)
+    _of: dict[Any, int] = field(default_factory=dict)
+
+    def code(self, value: Any) -> int:
+        found = self._of.get(value)
+        if found is None:
+            found = self._of[value] = len(self.values)
+            self.values.append(value)
+        return found
+
+    def wanted(self, values: frozenset[Any]) -> Int64:
+        return np.array([self._of[value] for value in values if value in self._of], dtype=np.int64)
+
+
+class Letters:
+    """The records of one dead-letter topic, in columns that grow."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self._parts: list[tuple[Any, ...]] = []
+        self._columns: tuple[Any, ...] | None = None
+        self._reasons, self._sources, self._keys = _Codes(), _Codes(), _Codes()
+
+    def __len__(self) -> int:
+        return len(self._all()[0])
+
+    def add(
+        self,
+        partitions: Sequence[int],
+        offsets: Sequence[int],
+        timestamps: Sequence[int],
+        keys: Sequence[bytes | None],
+        envelopes: Sequence[Envelope],
+    ) -> None:
+        """Add records, row by row; each partition's in the order of its log."""
+        if not envelopes:
+            return
+        code = self._keys.code
+        self._parts.append(
+            (
+                np.frombuffer(b"".join([each.id for each in envelopes]), dtype=ID_TYPE),
+                np.array(partitions, dtype=np.int32),
+                np.array(offsets, dtype=np.int64),
+                np.array(timestamps, dtype=np.int64),
+                np.array([_NO_KEY if key is None else code(key) for key in keys], dtype=np.int32),
+                np.array([self._reasons.code(each.reason) for each in envelopes], dtype=np.int32),
+                np.array([self._sources.code(each.source) for each in envelopes], dtype=np.int32),
+                np.array([each.kind for each in envelopes], dtype=np.int8),
+                np.array([each.attempt for each in envelopes], dtype=np.int32),
+                np.array([each.schema_id for each in envelopes], dtype=np.int64),
+                np.array([each.first_failed_at for each in envelopes], dtype=np.int64),
+            )
+        )
+        self._columns = None
+
+    def forget_before(self, lows: Mapping[int, int]) -> None:
+        """Drop what the broker has deleted: records before the first offset of their partition."""
+        columns = self._all()
+        keep = np.ones(len(columns[0]), dtype=np.bool_)
+        for partition, low in lows.items():
+            keep &= (columns[1] != partition) | (columns[2] >= low)
+        if not keep.all():
+            self._columns = tuple(column[keep] for column in columns)
+            self._parts = [self._columns]
+
+    def sources(self) -> list[str]:
+        """Topics to which the records belong, as far as their envelopes say."""
+        return sorted(source for source in self._sources.values if source)
+
+    def latest(self) -> "Rows":
+        """The latest attempt of each letter, in no particular order."""
+        ids, _, offsets, *_, attempts, _, _ = self._all()
+        order = np.lexsort((offsets, attempts, ids))
+        ordered = ids[order]
+        last = np.ones(len(order), dtype=np.bool_)
+        last[:-1] = ordered[1:] != ordered[:-1]
+        return Rows(self, order[last])
+
+    def attempts_of(self, letter_id: bytes) -> "Rows":
+        """All attempts of a letter that are still in the topic, the first one first."""
+        ids, _, offsets, *_, attempts, _, _ = self._all()
+        rows = np.flatnonzero(ids == letter_id)
+        return Rows(self, rows[np.lexsort((offsets[rows], attempts[rows]))])
+
+    def _all(self) -> tuple[Any, ...]:
+        if self._columns is None:
+            if len(self._parts) > 1:
+                self._parts = [tuple(np.concatenate(columns) for columns in zip(*self._parts, strict=True))]
+            self._columns = self._parts[0] if self._parts else _EMPTY
+        return self._columns
+
+
+_EMPTY: Final = tuple(
+    np.empty(0, dtype=kind) for kind in (ID_TYPE, "i4", "i8", "i8", "i4", "i4", "i4", "i1", "i4", "i8", "i8")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some records of a topic."""
+
+    letters: Letters
+    index: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def where(self, keep: Bools | NDArray[np.intp]) -> "Rows":
+        """Some of them, by mask or index."""
+        return Rows(self.letters, self.index[keep])
+
+    @property
+    def ids(self) -> NDArray[np.bytes_]:
+        """Ids, 24 hexadecimal digits each."""
+        return self._column(0)
+
+    @property
+    def partition(self) -> Int64:
+        """Partitions in the dead-letter topic."""
+        return self._column(1)
+
+    @property
+    def offset(self) -> Int64:
+        """Offsets in the dead-letter topic."""
+        return self._column(2)
+
+    @property
+    def timestamp_ms(self) -> Int64:
+        """Timestamps of the records."""
+        return self._column(3)
+
+    @property
+    def kind(self) -> NDArray[np.int8]:
+        """Who wrote the envelopes (`Kind`)."""
+        return self._column(7)
+
+    @property
+    def attempt(self) -> Int64:
+        """Attempts, counted from 1."""
+        return self._column(8)
+
+    @property
+    def first_failed_at(self) -> Int64:
+        """When the letters failed for the first time, milliseconds."""
+        return self._column(10)
+
+    def reasons(self) -> list[str]:
+        """Reason of each."""
+        return [self.letters._reasons.values[code] for code in self._column(5).tolist()]  # noqa: SLF001 - its other half
+
+    def sources(self) -> list[str]:
+        """Topic to which each belongs; empty where nothing says so."""
+        return [self.letters._sources.values[code] for code in self._column(6).tolist()]  # noqa: SLF001 - as above
+
+    def keys(self) -> list[bytes | None]:
+        """Key of each."""
+        values = self.letters._keys.values  # noqa: SLF001 - as above
+        return [None if code == _NO_KEY else values[code] for code in self._column(4).tolist()]
+
+    def schema_ids(self) -> list[int | None]:
+        """Schema id of each, as far as its envelope gives one."""
+        return [None if found == NO_SCHEMA_ID else found for found in self._column(9).tolist()]
+
+    def of_source(self, source: str) -> "Rows":
+        """Those that belong to one topic."""
+        return self.where(np.isin(self._column(6), self.letters._sources.wanted(frozenset({source}))))  # noqa: SLF001
+
+    def matching(self, wanted: Filter) -> "Rows":
+        """Those that a filter means, its `is_open` apart."""
+        letters = self.letters
+        keep = np.ones(len(self), dtype=np.bool_)
+        if wanted.ids:
+            ids = self.ids
+            named = np.zeros(len(self), dtype=np.bool_)
+            for each in wanted.ids:
+                named |= np.char.startswith(ids, each.encode())
+            keep &= named
+        if wanted.reasons:
+            keep &= np.isin(self._column(5), letters._reasons.wanted(wanted.reasons))  # noqa: SLF001 - its other half
+        if wanted.keys:
+            keep &= np.isin(self._column(4), letters._keys.wanted(wanted.keys))  # noqa: SLF001 - as above
+        if wanted.schema_ids:
+            keep &= np.isin(self._column(9), np.array(sorted(wanted.schema_ids), dtype=np.int64))
+        if wanted.since_ms is not None:
+            keep &= self.timestamp_ms >= wanted.since_ms
+        if wanted.until_ms is not None:
+            keep &= self.timestamp_ms < wanted.until_ms
+        return self if keep.all() else self.where(keep)
+
+    def newest_first(self) -> "Rows":
+        """By time, the newest first."""
+        return self.where(np.lexsort((self.offset, self.partition, self.timestamp_ms))[::-1])
+
+    def oldest_first(self) -> "Rows":
+        """By time, the oldest first."""
+        return self.where(np.lexsort((self.offset, self.partition, self.timestamp_ms)))
+
+    def in_log_order(self) -> "Rows":
+        """By partition and offset."""
+        return self.where(np.lexsort((self.offset, self.partition)))
+
+    def counts(self, by: "str") -> Counter[str]:
+        """How many there are of each reason, key (`device`), `schema-id`, `source` or `attempt`."""
+        column, name_of = {
+            "reason": (5, self.letters._reasons.values.__getitem__),  # noqa: SLF001 - its other half
+            "device": (4, self._shown_key),
+            "schema-id": (9, lambda found: "-" if found == NO_SCHEMA_ID else str(found)),
+            "source": (6, self.letters._sources.values.__getitem__),  # noqa: SLF001 - as above
+            "attempt": (8, str),
+        }[by]
+        codes, numbers = np.unique(self._column(column), return_counts=True)
+        counted: Counter[str] = Counter()
+        for code, number in zip(codes.tolist(), numbers.tolist(), strict=True):
+            counted[name_of(code)] += number
+        return counted
+
+    def _shown_key(self, code: int) -> str:
+        key = None if code == _NO_KEY else self.letters._keys.values[code]  # noqa: SLF001 - its other half
+        return "-" if key is None else str(key.decode(errors="backslashreplace"))
+
+    def _column(self, number: int) -> Any:
+        return self.letters._all()[number][self.index]  # noqa: SLF001 - its other half
+
+
+class Resolutions:
+    """What was done about the letters of one source, in columns that grow: of each id the latest resolution counts."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Any, ...]] = []
+        self._topics = _Codes()
+        self._count = 0
+
+    def add(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
+        """Add audit records, in the order of the log; what is no resolution is left out."""
+        lines = [value for key, value in zip(keys, values, strict=True) if value and is_resolution_key(key)]
+        table = _columnar(lines) if lines else None
+        if table is None:
+            good = [found for line in lines if (found := parsed(line)) is not None]
+            table = pa.Table.from_pylist([_plain(found) for found in good], schema=_AUDIT_SCHEMA)
+        ids = table["id"].to_pylist()
+        acts, outcomes = table["resolution"].to_pylist(), table["outcome"].to_pylist()
+        rows = [row for row, act in enumerate(acts) if act in _ACTS and ids[row] is not None and len(ids[row]) == 24]
+        if not rows:
+            return
+        taken = table.take(rows) if len(rows) < len(ids) else table
+        topics = [self._topics.code(topic) for topic in taken["letter_topic"].to_pylist()]
+        self._parts.append(
+            (
+                np.array([ids[row] for row in rows], dtype=ID_TYPE),
+                np.arange(self._count, self._count + len(rows)),
+                _integers(taken["attempt"]),
+                np.array([_ACTS.index(acts[row]) for row in rows], dtype=np.int8),
+                np.array(
+                    [_OUTCOMES.index(outcomes[row]) if outcomes[row] in _OUTCOMES else 0 for row in rows], np.int8
+                ),
+                np.array(topics, dtype=np.int32),
+                _integers(taken["letter_partition"]),
+                _integers(taken["letter_offset"]),
+                _integers(taken["at"]),
+            )
+        )
+        self._count += len(rows)
+
+    def of(self, rows: Rows) -> "States":
+        """What was done about the letters of `rows`."""
+        count = len(rows)
+        acts = np.full(count, -1, dtype=np.int8)
+        outcomes = np.zeros(count, dtype=np.int8)
+        at_ms = np.zeros(count, dtype=np.int64)
+        if not self._parts or not count:
+            return States(acts, outcomes, at_ms)
+        ids, *rest = self._latest()
+        attempts, kinds, found_outcomes, topics, partitions, offsets, times = rest
+        place = np.minimum(np.searchsorted(ids, rows.ids), len(ids) - 1)
+        applies = ids[place] == rows.ids
+        # A place of the source may come again when the topic is created anew: a resolution is of a record, not of an id.
+        applies &= attempts[place] >= rows.attempt
+        mine = self._topics.wanted(frozenset({rows.letters.topic}))
+        same = np.isin(topics[place], mine) & (attempts[place] == rows.attempt) & (partitions[place] == rows.partition)
+        applies &= ~(same & (rows.offset > offsets[place]))
+        acts[applies] = kinds[place][applies]
+        outcomes[applies] = found_outcomes[place][applies]
+        at_ms[applies] = times[place][applies]
+        return States(acts, outcomes, at_ms)
+
+    def _latest(self) -> tuple[Any, ...]:
+        """The resolution of each id that counts: of its highest attempt the one with an outcome, else the last."""
+        if len(self._parts) > 1:
+            self._parts = [tuple(np.concatenate(columns) for columns in zip(*self._parts, strict=True))]
+        ids, arrival, attempts, acts, outcomes, *places = self._parts[0]
+        order = np.lexsort((arrival, outcomes > 0, attempts, ids))
+        ordered = ids[order]
+        last = np.ones(len(order), dtype=np.bool_)
+        last[:-1] = ordered[1:] != ordered[:-1]
+        kept = order[last]
+        self._parts = [tuple(column[kept] for column in (ids, arrival, attempts, acts, outcomes, *places))]
+        return tuple(column[kept] for column in (ids, attempts, acts, outcomes, *places))
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """What was done about some letters, row by row."""
+
+    acts: NDArray[np.int8]
+    outcomes: NDArray[np.int8]
+    at_ms: Int64
+
+    @property
+    def is_open(self) -> Bools:
+        """Nothing was done about the latest attempt."""
+        return self.acts < 0
+
+    def named(self) -> list[tuple[Act | None, Outcome | None]]:
+        """Act and outcome of each; None while there is none."""
+        return [
+            (None if act < 0 else _ACTS[act], _OUTCOMES[outcome])
+            for act, outcome in zip(self.acts.tolist(), self.outcomes.tolist(), strict=True)
+        ]
+
+    def where(self, keep: Bools | NDArray[np.intp]) -> "States":
+        """Some of them."""
+        return States(self.acts[keep], self.outcomes[keep], self.at_ms[keep])
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a dashboard shows of one dead-letter topic."""
+
+    topic: str
+    by_reason: Mapping[str, int]
+    """Letters, open or not."""
+    open_by_reason: Mapping[str, int]
+    oldest_open_at_ms: int | None
+    """When the oldest open letter failed for the first time."""
+
+
+def figures(letters: Letters, resolutions: Resolutions) -> Figures:
+    """Count letters, and those that nothing was done about."""
+    rows = letters.latest()
+    still = rows.where(resolutions.of(rows).is_open)
+    oldest = int(still.first_failed_at.min()) if len(still) else None
+    return Figures(letters.topic, rows.counts("reason"), still.counts("reason"), oldest)
+
+
+def replayable(rows: Rows) -> Bools:
+    """Which of `rows` have a whole envelope."""
+    kinds: NDArray[np.int8] = rows.kind
+    return kinds != Kind.BROKEN
+
+
+def _columnar(lines: list[bytes]) -> pa.Table | None:
+    """All lines at once; None when one of them is not what we write (somebody else may write, too)."""
+    if any(b"\n" in line for line in lines):
+        return None
+    options = pj.ParseOptions(explicit_schema=_AUDIT_SCHEMA, unexpected_field_behavior="ignore")
+    try:
+        table = pj.read_json(pa.BufferReader(b"\n".join(lines) + b"\n"), parse_options=options)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+    if len(table) != len(lines) or any(table[name].null_count for name in ("id", "resolution", "attempt")):
+        return None
+    return table
+
+
+def _plain(found: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a record that is well-formed in its main parts; what is of another type is none."""
+    kinds = {name: int if pa.types.is_integer(kind) else str for name, kind in zip(*_names_and_types(), strict=True)}
+    return {name: value if isinstance(value := found.get(name), kind) else None for name, kind in kinds.items()}
+
+
+def _names_and_types() -> tuple[list[str], list[Any]]:
+    return _AUDIT_SCHEMA.names, _AUDIT_SCHEMA.types
+
+
+def _integers(column: pa.ChunkedArray) -> Int64:
+    found: Int64 = column.fill_null(-1).to_numpy()
+    return found
