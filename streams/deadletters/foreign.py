@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from streams.deadletters.envelope import (
     ATTEMPT,
@@ -25,8 +25,9 @@ CONNECT: Final = "__connect.errors."
 SPRING: Final = "kafka_dlt-"
 NO_SCHEMA_ID: Final = -(1 << 40)
 _HEX: Final = frozenset(b"0123456789abcdef")
-_TRAIL: Final = (13, 14)
-"""Number of our headers behind a record's own ones: without and with a history."""
+_ATTEMPT_END: Final = 1_000_000
+_DIGITS_MAX: Final = 18
+"""A number with so many digits, its sign included, fits into 64 bits."""
 
 
 class Kind(IntEnum):
@@ -39,9 +40,8 @@ class Kind(IntEnum):
     """Nobody that we know, or a part of it is missing: it can be looked at and discarded, not replayed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """What an envelope says, in the order in which the index stores it."""
+class Envelope(NamedTuple):
+    """What an envelope says."""
 
     kind: Kind
     id: bytes
@@ -59,70 +59,94 @@ class Envelope:
 Headers = Sequence[tuple[str, bytes | None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Envelopes:
+    """Envelopes in columns."""
+
+    kinds: Sequence[Kind]
+    ids: Sequence[bytes]
+    attempts: Sequence[int]
+    reasons: Sequence[str]
+    sources: Sequence[str]
+    schema_ids: Sequence[int]
+    first_failed_at: Sequence[int]
+
+
+def read_envelopes(
+    headers: Sequence[Headers | None],
+    *,
+    topic: str,
+    partitions: Sequence[int],
+    offsets: Sequence[int],
+    timestamps: Sequence[int],
+) -> Envelopes:
+    """The envelopes of many records; the usual case, ours and of the first attempt, in a third of the time."""
+    usual = _usual(headers)
+    if usual is not None:
+        return usual
+    rows = zip(headers, partitions, offsets, timestamps, strict=True)
+    found = [
+        read_envelope(each, topic=topic, partition=partition, offset=offset, timestamp_ms=timestamp)
+        for each, partition, offset, timestamp in rows
+    ]
+    return Envelopes(*zip(*found, strict=True)) if found else Envelopes([], [], [], [], [], [], [])
+
+
+def _usual(headers: Sequence[Headers | None]) -> Envelopes | None:
+    """All of them, if all are as the worker writes them the first time; else None."""
+    try:
+        if not all(each[-7][0] == DLQ_ID and each[-13][0] == "__streams.errors.exception" for each in headers):  # type: ignore[index]
+            return None
+        columns = [[each[-place][1] for each in headers] for place in (7, 5, 6, 10, 3, 2)]  # type: ignore[index]
+        ids, attempts, reasons, sources, schema_ids, failed_at = columns
+        joined = b"".join(ids)  # type: ignore[arg-type]
+        if set(map(len, ids)) != {ID_CHARACTERS} or not _HEX.issuperset(joined):  # type: ignore[arg-type]
+            return None
+        if set(attempts) != {b"1"} or max(map(len, [*schema_ids, *failed_at])) > _DIGITS_MAX:  # type: ignore[arg-type]
+            return None
+        count = len(headers)
+        texts = {value: value.decode() for value in {*reasons, *sources}}  # type: ignore[union-attr]
+        if not all(texts):
+            return None
+        return Envelopes(
+            kinds=[Kind.STREAMS] * count,
+            ids=ids,  # type: ignore[arg-type]
+            attempts=[1] * count,
+            reasons=[texts[value] for value in reasons],
+            sources=[texts[value] for value in sources],
+            schema_ids=[int(value) if value else NO_SCHEMA_ID for value in schema_ids],
+            first_failed_at=list(map(int, failed_at)),  # type: ignore[arg-type]
+        )
+    except (IndexError, TypeError, ValueError, AttributeError):
+        return None
+
+
 def read_envelope(headers: Headers | None, *, topic: str, partition: int, offset: int, timestamp_ms: int) -> Envelope:
     """The envelope of the record at this place of a dead-letter topic; never fails."""
-    ours = _ours_in_order(headers) if headers else None
-    if ours is not None:
-        return ours
     values = dict(headers or ())
     place = f"{topic}-{partition}@{offset}"
     if any(name.startswith(CONNECT) for name in values):
         return _foreign(Kind.CONNECT, values, _connect_reason(values), f"{CONNECT}topic", place, timestamp_ms)
     if any(name.startswith(SPRING) for name in values):
         return _foreign(Kind.SPRING, values, _spring_reason(values), f"{SPRING}original-topic", place, timestamp_ms)
-    return _ours_in_any_order(values, place, timestamp_ms)
+    return _ours(values, place, timestamp_ms)
 
 
-def _ours_in_order(headers: Headers) -> Envelope | None:
-    """As the worker writes it: the same headers at the same places from the end. What runs for every letter."""
-    count = len(headers)
-    for trail in _TRAIL:
-        first = count - trail
-        if first < 0 or headers[first + 6][0] != DLQ_ID or headers[first][0] != "__streams.errors.exception":
-            continue
-        letter_id, reason, attempt = headers[first + 6][1], headers[first + 7][1], headers[first + 8][1]
-        source, schema_id, failed_at = headers[first + 3][1], headers[first + 10][1], headers[first + 11][1]
-        if headers[first + 8][0] != ATTEMPT or headers[first + 11][0] != FIRST_FAILED_AT:
-            return None
-        if not (letter_id and reason and attempt and source and failed_at) or len(letter_id) != ID_CHARACTERS:
-            return None
-        try:
-            return Envelope(
-                Kind.STREAMS,
-                letter_id if _HEX.issuperset(letter_id) else _no_id(),
-                int(attempt),
-                reason.decode(),
-                source.decode(),
-                int(schema_id) if schema_id else NO_SCHEMA_ID,
-                int(failed_at),
-            )
-        except ValueError:
-            return None
-    return None
-
-
-def _no_id() -> bytes:
-    raise ValueError("not an id")
-
-
-def _ours_in_any_order(values: Mapping[str, bytes | None], place: str, timestamp_ms: int) -> Envelope:
-    """One of ours that something has rewritten, if everything is there; else a broken one."""
-    letter_id, reason, source = (
-        values.get(DLQ_ID) or b"",
-        _text(values, REASON),
-        _text(values, "__streams.errors.topic"),
-    )
+def _ours(values: Mapping[str, bytes | None], place: str, timestamp_ms: int) -> Envelope:
+    """One of ours, if everything is there; else a broken one."""
+    letter_id, reason = values.get(DLQ_ID) or b"", _text(values, REASON)
+    source = _text(values, "__streams.errors.topic")
     attempt, failed_at = _integer(values, ATTEMPT), _integer(values, FIRST_FAILED_AT)
     schema_id = _integer(values, SCHEMA_ID)
     good_id = len(letter_id) == ID_CHARACTERS and _HEX.issuperset(letter_id)
-    if good_id and reason and source and attempt is not None and attempt > 0:
+    if good_id and reason and source and attempt is not None and 0 < attempt < _ATTEMPT_END:
         kind = Kind.STREAMS
     else:
         kind, letter_id = Kind.BROKEN, letter_id if good_id else id_of_place(place).encode()
     return Envelope(
         kind,
         letter_id,
-        max(attempt or 1, 1),
+        min(max(attempt or 1, 1), _ATTEMPT_END - 1),
         reason or "unknown",
         source,
         NO_SCHEMA_ID if schema_id is None else schema_id,
@@ -207,7 +231,7 @@ def _text(values: Mapping[str, bytes | None], name: str) -> str:
 
 def _integer(values: Mapping[str, bytes | None], name: str) -> int | None:
     text = values.get(name) or b""
-    if len(text) > 20:
+    if len(text) > _DIGITS_MAX:
         return None
     try:
         return int(text)

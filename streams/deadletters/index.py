@@ -4,7 +4,7 @@ A letter is an id; a record of the topic is one attempt of it. What is said of a
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,13 +14,14 @@ import pyarrow.json as pj
 from numpy.typing import NDArray
 
 from streams.deadletters.audit import Act, Outcome, is_resolution_key, parsed
-from streams.deadletters.foreign import NO_SCHEMA_ID, Envelope, Kind
+from streams.deadletters.foreign import NO_SCHEMA_ID, Envelopes, Kind
 from streams.operators.columns import Bools, Int64
 
 ID_TYPE: Final = "S24"
 _ACTS: Final = tuple(Act)
 _OUTCOMES: Final = (None, *Outcome)
 _NO_KEY: Final = -1
+_INTEGER_END: Final = 1 << 62
 _AUDIT_SCHEMA: Final = pa.schema(
     [
         ("id", pa.string()),
@@ -99,25 +100,25 @@ class Letters:
         offsets: Sequence[int],
         timestamps: Sequence[int],
         keys: Sequence[bytes | None],
-        envelopes: Sequence[Envelope],
+        envelopes: Envelopes,
     ) -> None:
         """Add records, row by row; each partition's in the order of its log."""
-        if not envelopes:
+        if not envelopes.ids:
             return
-        code = self._keys.code
+        key_code, reason_code, source_code = self._keys.code, self._reasons.code, self._sources.code
         self._parts.append(
             (
-                np.frombuffer(b"".join([each.id for each in envelopes]), dtype=ID_TYPE),
+                np.frombuffer(b"".join(envelopes.ids), dtype=ID_TYPE),
                 np.array(partitions, dtype=np.int32),
                 np.array(offsets, dtype=np.int64),
                 np.array(timestamps, dtype=np.int64),
-                np.array([_NO_KEY if key is None else code(key) for key in keys], dtype=np.int32),
-                np.array([self._reasons.code(each.reason) for each in envelopes], dtype=np.int32),
-                np.array([self._sources.code(each.source) for each in envelopes], dtype=np.int32),
-                np.array([each.kind for each in envelopes], dtype=np.int8),
-                np.array([each.attempt for each in envelopes], dtype=np.int32),
-                np.array([each.schema_id for each in envelopes], dtype=np.int64),
-                np.array([each.first_failed_at for each in envelopes], dtype=np.int64),
+                np.array([_NO_KEY if key is None else key_code(key) for key in keys], dtype=np.int32),
+                np.array(list(map(reason_code, envelopes.reasons)), dtype=np.int32),
+                np.array(list(map(source_code, envelopes.sources)), dtype=np.int32),
+                np.array(envelopes.kinds, dtype=np.int8),
+                np.array(envelopes.attempts, dtype=np.int32),
+                np.array(envelopes.schema_ids, dtype=np.int64),
+                np.array(envelopes.first_failed_at, dtype=np.int64),
             )
         )
         self._columns = None
@@ -138,18 +139,20 @@ class Letters:
 
     def latest(self) -> "Rows":
         """The latest attempt of each letter, in no particular order."""
-        ids, _, offsets, *_, attempts, _, _ = self._all()
+        columns = self._all()
+        ids, _, offsets, *_, attempts, _, _ = columns
         order = np.lexsort((offsets, attempts, ids))
         ordered = ids[order]
         last = np.ones(len(order), dtype=np.bool_)
         last[:-1] = ordered[1:] != ordered[:-1]
-        return Rows(self, order[last])
+        return Rows(self, columns, order[last])
 
     def attempts_of(self, letter_id: bytes) -> "Rows":
         """All attempts of a letter that are still in the topic, the first one first."""
-        ids, _, offsets, *_, attempts, _, _ = self._all()
+        columns = self._all()
+        ids, _, offsets, *_, attempts, _, _ = columns
         rows = np.flatnonzero(ids == letter_id)
-        return Rows(self, rows[np.lexsort((offsets[rows], attempts[rows]))])
+        return Rows(self, columns, rows[np.lexsort((offsets[rows], attempts[rows]))])
 
     def _all(self) -> tuple[Any, ...]:
         if self._columns is None:
@@ -166,9 +169,10 @@ _EMPTY: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Some records of a topic."""
+    """Some records of a topic, as of the moment when they were asked for."""
 
     letters: Letters
+    columns: tuple[Any, ...]
     index: NDArray[np.intp]
 
     def __len__(self) -> int:
@@ -176,42 +180,46 @@ class Rows:
 
     def where(self, keep: Bools | NDArray[np.intp]) -> "Rows":
         """Some of them, by mask or index."""
-        return Rows(self.letters, self.index[keep])
+        return Rows(self.letters, self.columns, self.index[keep])
 
     @property
     def ids(self) -> NDArray[np.bytes_]:
         """Ids, 24 hexadecimal digits each."""
-        return self._column(0)
+        return self._column(0)  # type: ignore[no-any-return]
 
     @property
     def partition(self) -> Int64:
         """Partitions in the dead-letter topic."""
-        return self._column(1)
+        return self._column(1)  # type: ignore[no-any-return]
 
     @property
     def offset(self) -> Int64:
         """Offsets in the dead-letter topic."""
-        return self._column(2)
+        return self._column(2)  # type: ignore[no-any-return]
+
+    def places(self) -> list[Place]:
+        """Where they are."""
+        return list(map(Place, self.partition.tolist(), self.offset.tolist()))
 
     @property
     def timestamp_ms(self) -> Int64:
         """Timestamps of the records."""
-        return self._column(3)
+        return self._column(3)  # type: ignore[no-any-return]
 
     @property
     def kind(self) -> NDArray[np.int8]:
         """Who wrote the envelopes (`Kind`)."""
-        return self._column(7)
+        return self._column(7)  # type: ignore[no-any-return]
 
     @property
     def attempt(self) -> Int64:
         """Attempts, counted from 1."""
-        return self._column(8)
+        return self._column(8)  # type: ignore[no-any-return]
 
     @property
     def first_failed_at(self) -> Int64:
         """When the letters failed for the first time, milliseconds."""
-        return self._column(10)
+        return self._column(10)  # type: ignore[no-any-return]
 
     def reasons(self) -> list[str]:
         """Reason of each."""
@@ -270,13 +278,14 @@ class Rows:
 
     def counts(self, by: "str") -> Counter[str]:
         """How many there are of each reason, key (`device`), `schema-id`, `source` or `attempt`."""
-        column, name_of = {
+        ways: dict[str, tuple[int, Callable[[Any], str]]] = {
             "reason": (5, self.letters._reasons.values.__getitem__),  # noqa: SLF001 - its other half
             "device": (4, self._shown_key),
             "schema-id": (9, lambda found: "-" if found == NO_SCHEMA_ID else str(found)),
             "source": (6, self.letters._sources.values.__getitem__),  # noqa: SLF001 - as above
             "attempt": (8, str),
-        }[by]
+        }
+        column, name_of = ways[by]
         codes, numbers = np.unique(self._column(column), return_counts=True)
         counted: Counter[str] = Counter()
         for code, number in zip(codes.tolist(), numbers.tolist(), strict=True):
@@ -288,7 +297,7 @@ class Rows:
         return "-" if key is None else str(key.decode(errors="backslashreplace"))
 
     def _column(self, number: int) -> Any:
-        return self.letters._all()[number][self.index]  # noqa: SLF001 - its other half
+        return self.columns[number][self.index]
 
 
 class Resolutions:
@@ -319,9 +328,7 @@ class Resolutions:
                 np.arange(self._count, self._count + len(rows)),
                 _integers(taken["attempt"]),
                 np.array([_ACTS.index(acts[row]) for row in rows], dtype=np.int8),
-                np.array(
-                    [_OUTCOMES.index(outcomes[row]) if outcomes[row] in _OUTCOMES else 0 for row in rows], np.int8
-                ),
+                np.array([_outcome_code(outcomes[row]) for row in rows], np.int8),
                 np.array(topics, dtype=np.int32),
                 _integers(taken["letter_partition"]),
                 _integers(taken["letter_offset"]),
@@ -342,7 +349,7 @@ class Resolutions:
         attempts, kinds, found_outcomes, topics, partitions, offsets, times = rest
         place = np.minimum(np.searchsorted(ids, rows.ids), len(ids) - 1)
         applies = ids[place] == rows.ids
-        # A place of the source may come again when the topic is created anew: a resolution is of a record, not of an id.
+        # A place of the source comes again when the topic is created anew: a resolution is of a record, not of an id.
         applies &= attempts[place] >= rows.attempt
         mine = self._topics.wanted(frozenset({rows.letters.topic}))
         same = np.isin(topics[place], mine) & (attempts[place] == rows.attempt) & (partitions[place] == rows.partition)
@@ -403,18 +410,17 @@ class Figures:
     """When the oldest open letter failed for the first time."""
 
 
-def figures(letters: Letters, resolutions: Resolutions) -> Figures:
-    """Count letters, and those that nothing was done about."""
-    rows = letters.latest()
-    still = rows.where(resolutions.of(rows).is_open)
+def figures(topic: str, rows: Rows, states: States) -> Figures:
+    """Count letters (the latest attempt of each), and those that nothing was done about."""
+    still = rows.where(states.is_open)
     oldest = int(still.first_failed_at.min()) if len(still) else None
-    return Figures(letters.topic, rows.counts("reason"), still.counts("reason"), oldest)
+    return Figures(topic, rows.counts("reason"), still.counts("reason"), oldest)
 
 
 def replayable(rows: Rows) -> Bools:
     """Which of `rows` have a whole envelope."""
-    kinds: NDArray[np.int8] = rows.kind
-    return kinds != Kind.BROKEN
+    whole: Bools = rows.kind != Kind.BROKEN
+    return whole
 
 
 def _columnar(lines: list[bytes]) -> pa.Table | None:
@@ -433,12 +439,19 @@ def _columnar(lines: list[bytes]) -> pa.Table | None:
 
 def _plain(found: dict[str, Any]) -> dict[str, Any]:
     """The columns of a record that is well-formed in its main parts; what is of another type is none."""
-    kinds = {name: int if pa.types.is_integer(kind) else str for name, kind in zip(*_names_and_types(), strict=True)}
-    return {name: value if isinstance(value := found.get(name), kind) else None for name, kind in kinds.items()}
+    plain: dict[str, Any] = {}
+    for name, kind in zip(_AUDIT_SCHEMA.names, _AUDIT_SCHEMA.types, strict=True):
+        value = found.get(name)
+        if pa.types.is_integer(kind):
+            fits = isinstance(value, int) and not isinstance(value, bool) and abs(value) < _INTEGER_END
+        else:
+            fits = isinstance(value, str)
+        plain[name] = value if fits else None
+    return plain
 
 
-def _names_and_types() -> tuple[list[str], list[Any]]:
-    return _AUDIT_SCHEMA.names, _AUDIT_SCHEMA.types
+def _outcome_code(name: str | None) -> int:
+    return _OUTCOMES.index(name) if name in _OUTCOMES else 0
 
 
 def _integers(column: pa.ChunkedArray) -> Int64:
