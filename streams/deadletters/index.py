@@ -308,13 +308,21 @@ class Resolutions:
         self._topics = _Codes()
         self._count = 0
 
-    def add(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
+    def add(
+        self,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        partitions: Sequence[int],
+        offsets: Sequence[int],
+    ) -> None:
         """Add audit records, in the order of the log; what is no resolution is left out."""
-        lines = [value for key, value in zip(keys, values, strict=True) if value and is_resolution_key(key)]
+        at = [row for row, key in enumerate(keys) if values[row] and is_resolution_key(key)]
+        lines = [values[row] or b"" for row in at]
         table = _columnar(lines) if lines else None
         if table is None:
-            good = [found for line in lines if (found := parsed(line)) is not None]
-            table = pa.Table.from_pylist([_plain(found) for found in good], schema=_AUDIT_SCHEMA)
+            good = [(row, found) for row, line in zip(at, lines, strict=True) if (found := parsed(line)) is not None]
+            at = [row for row, _ in good]
+            table = pa.Table.from_pylist([_plain(found) for _, found in good], schema=_AUDIT_SCHEMA)
         ids = table["id"].to_pylist()
         acts, outcomes = table["resolution"].to_pylist(), table["outcome"].to_pylist()
         rows = [row for row, act in enumerate(acts) if act in _ACTS and ids[row] is not None and len(ids[row]) == 24]
@@ -333,6 +341,8 @@ class Resolutions:
                 _integers(taken["letter_partition"]),
                 _integers(taken["letter_offset"]),
                 _integers(taken["at"]),
+                np.array([partitions[at[row]] for row in rows], dtype=np.int32),
+                np.array([offsets[at[row]] for row in rows], dtype=np.int64),
             )
         )
         self._count += len(rows)
@@ -346,7 +356,7 @@ class Resolutions:
         if not self._parts or not count:
             return States(acts, outcomes, at_ms)
         ids, *rest = self._latest()
-        attempts, kinds, found_outcomes, topics, partitions, offsets, times = rest
+        attempts, kinds, found_outcomes, topics, partitions, offsets, times, *_ = rest
         place = np.minimum(np.searchsorted(ids, rows.ids), len(ids) - 1)
         applies = ids[place] == rows.ids
         # A place of the source comes again when the topic is created anew: a resolution is of a record, not of an id.
@@ -358,6 +368,16 @@ class Resolutions:
         outcomes[applies] = found_outcomes[place][applies]
         at_ms[applies] = times[place][applies]
         return States(acts, outcomes, at_ms)
+
+    def place_of(self, letter_id: bytes) -> Place | None:
+        """Where in the audit topic the resolution of a letter is that counts."""
+        if not self._parts:
+            return None
+        ids, *_, partitions, offsets = self._latest()
+        place = int(np.searchsorted(ids, np.array([letter_id], dtype=ID_TYPE))[0])
+        if place == len(ids) or ids[place] != letter_id:
+            return None
+        return Place(int(partitions[place]), int(offsets[place]))
 
     def _latest(self) -> tuple[Any, ...]:
         """The resolution of each id that counts: of its highest attempt the one with an outcome, else the last."""

@@ -28,7 +28,7 @@ IN_WORDS: Final = {
     Reason.MALFORMED: "the bytes are not a value of the schema that they name",
     Reason.INVALID: "a field has a value that cannot be",
     Reason.KEY_MISMATCH: "the record's key is not the event's key field: order and dedup would not hold",
-    Reason.FUTURE_TIMESTAMP: "the event time lies too far behind the time at which the record arrived",
+    Reason.FUTURE_TIMESTAMP: "the event time lies too far ahead of the time at which the record arrived",
 }
 
 
@@ -195,6 +195,7 @@ def _hex_rows(value: bytes, failure: Failure | None, hidden: frozenset[int]) -> 
         begin = (failure.start - HEX_BYTES_SHOWN_MAX // 2) // _ROW_BYTES * _ROW_BYTES
     begin = max(0, min(begin, len(value) - HEX_BYTES_SHOWN_MAX)) // _ROW_BYTES * _ROW_BYTES
     end = min(len(value), begin + HEX_BYTES_SHOWN_MAX)
+    marked = frozenset() if failure is None else frozenset(range(failure.start, max(failure.end, failure.start + 1)))
     rows: list[HexRow] = []
     for offset in range(begin, end, _ROW_BYTES):
         places = range(offset, min(offset + _ROW_BYTES, end))
@@ -203,9 +204,7 @@ def _hex_rows(value: bytes, failure: Failure | None, hidden: frozenset[int]) -> 
                 offset,
                 tuple("··" if at in hidden else f"{value[at]:02x}" for at in places),
                 "".join("·" if at in hidden or not 32 <= value[at] < 127 else chr(value[at]) for at in places),
-                tuple(
-                    failure is not None and failure.start <= at < max(failure.end, failure.start + 1) for at in places
-                ),
+                tuple(at in marked for at in places),
             )
         )
     return rows, len(value) - (end - begin)

@@ -4,7 +4,7 @@ Slow and exact, after the Avro 1.12 specification, "Binary Encoding": every leaf
 one value at a time; the number of leaves, the depth and the length of what is shown are bounded.
 """
 
-import datetime
+import datetime as dt
 import json
 import struct
 from collections.abc import Callable, Mapping
@@ -64,11 +64,11 @@ def walk(schema: Any, data: bytes, personal: frozenset[str] = frozenset(), start
     walker.at = start
     try:
         walker.value(schema, "", start, depth=0, is_personal=False)
-        if walker.at < len(data):
-            count = len(data) - walker.at
-            raise _Stop(walker.at, len(data), "", f"{count} bytes behind the end of the value")
     except _Stop as stop:
         return Walk(walker.leaves, stop.failure, walker.at)
+    if walker.at < len(data):
+        behind = f"{len(data) - walker.at} bytes behind the end of the value"
+        return Walk(walker.leaves, Failure(walker.at, len(data), "", behind), walker.at)
     return Walk(walker.leaves, None, walker.at)
 
 
@@ -157,30 +157,27 @@ class _Walker:
 
     def _leaf(self, schema: Any, kind: str, path: str) -> str:
         logical = schema.get("logicalType") if isinstance(schema, dict) else None
-        match kind:
-            case "null":
-                return "null"
-            case "boolean":
-                byte = self._take(1, path)[0]
-                if byte > 1:
-                    raise _Stop(self.at - 1, self.at, path, f"byte {byte:#04x} is no boolean")
-                return "true" if byte else "false"
-            case "int" | "long":
-                return _shown_number(self._number(path), logical)
-            case "float":
-                return repr(struct.unpack("<f", self._take(4, path))[0])
-            case "double":
-                return repr(struct.unpack("<d", self._take(8, path))[0])
-            case "string":
-                return json.dumps(_shortened(self._text(path)), ensure_ascii=False)
-            case "bytes":
-                return self._take(self._length(path), path)[:TEXT_CHARACTERS_MAX].hex()
-            case "fixed":
-                return self._take(int(schema.get("size", 0)), path)[:TEXT_CHARACTERS_MAX].hex()
-            case "enum":
-                return self._symbol(schema, path)
-            case _:
-                raise _Stop(self.at, self.at, path, f"the schema's type {kind!r} is not known")
+        readers: Mapping[str, Callable[[], str]] = {
+            "null": lambda: "null",
+            "boolean": lambda: self._boolean(path),
+            "int": lambda: _shown_number(self._number(path), logical),
+            "long": lambda: _shown_number(self._number(path), logical),
+            "float": lambda: repr(struct.unpack("<f", self._take(4, path))[0]),
+            "double": lambda: repr(struct.unpack("<d", self._take(8, path))[0]),
+            "string": lambda: json.dumps(_shortened(self._text(path)), ensure_ascii=False),
+            "bytes": lambda: _hex(self._take(self._length(path), path)),
+            "fixed": lambda: _hex(self._take(int(schema.get("size", 0)), path)),
+            "enum": lambda: self._symbol(schema, path),
+        }
+        if kind not in readers:
+            raise _Stop(self.at, self.at, path, f"the schema's type {kind!r} is not known")
+        return readers[kind]()
+
+    def _boolean(self, path: str) -> str:
+        byte = self._take(1, path)[0]
+        if byte > 1:
+            raise _Stop(self.at - 1, self.at, path, f"byte {byte:#04x} is no boolean")
+        return "true" if byte else "false"
 
     def _symbol(self, schema: Mapping[str, Any], path: str) -> str:
         begin, symbols = self.at, schema.get("symbols", ())
@@ -236,10 +233,14 @@ def _shown_number(number: int, logical: Any) -> str:
     if logical not in units:
         return str(number)
     try:
-        moment = datetime.datetime.fromtimestamp(units[logical](number), datetime.UTC)
+        moment = dt.datetime.fromtimestamp(units[logical](number), dt.UTC)
     except (ValueError, OverflowError, OSError):
         return str(number)
     return f"{number} ({moment.isoformat(timespec='milliseconds').replace('+00:00', 'Z')})"
+
+
+def _hex(raw: bytes) -> str:
+    return raw[:TEXT_CHARACTERS_MAX].hex() + ("…" if len(raw) > TEXT_CHARACTERS_MAX else "")
 
 
 def _shortened(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 
+from streams.deadletters.audit import parsed
 from streams.deadletters.foreign import read_envelopes
 from streams.deadletters.index import Figures, Filter, Letters, Resolutions, Rows, States, figures
 from streams.errors import StreamsError, UsageError
@@ -60,7 +61,19 @@ class Audit:
         self._tail.close()
 
     def _take(self, messages: list[Message]) -> None:
-        self.resolutions.add(list(map(Message.key, messages)), list(map(Message.value, messages)))
+        partitions: list[Any] = list(map(Message.partition, messages))
+        offsets: list[Any] = list(map(Message.offset, messages))
+        keys: list[Any] = list(map(Message.key, messages))
+        values: list[Any] = list(map(Message.value, messages))
+        self.resolutions.add(keys, values, partitions, offsets)
+
+    def record_of(self, letter_id: bytes) -> dict[str, Any] | None:
+        """What was done about a letter, in full; None when nothing was."""
+        place = self.resolutions.place_of(letter_id)
+        if place is None:
+            return None
+        found: Any = [each.value() for batch in self._tail.fetch([place]) for each in batch]
+        return parsed(found[0]) if found else None
 
 
 class Box:
