@@ -89,6 +89,7 @@ class Letters:
         self.topic = topic
         self._parts: list[tuple[Any, ...]] = []
         self._columns: tuple[Any, ...] | None = None
+        self._latest: Rows | None = None
         self._reasons, self._sources, self._keys = _Codes(), _Codes(), _Codes()
 
     def __len__(self) -> int:
@@ -140,12 +141,14 @@ class Letters:
     def latest(self) -> "Rows":
         """The latest attempt of each letter, in no particular order."""
         columns = self._all()
-        ids, _, offsets, *_, attempts, _, _ = columns
-        order = np.lexsort((offsets, attempts, ids))
-        ordered = ids[order]
-        last = np.ones(len(order), dtype=np.bool_)
-        last[:-1] = ordered[1:] != ordered[:-1]
-        return Rows(self, columns, order[last])
+        if self._latest is None or self._latest.columns is not columns:
+            ids, _, offsets, *_, attempts, _, _ = columns
+            order = np.lexsort((offsets, attempts, ids))
+            ordered = ids[order]
+            last = np.ones(len(order), dtype=np.bool_)
+            last[:-1] = ordered[1:] != ordered[:-1]
+            self._latest = Rows(self, columns, order[last])
+        return self._latest
 
     def attempts_of(self, letter_id: bytes) -> "Rows":
         """All attempts of a letter that are still in the topic, the first one first."""
@@ -307,6 +310,7 @@ class Resolutions:
         self._parts: list[tuple[Any, ...]] = []
         self._topics = _Codes()
         self._count = 0
+        self._is_sorted = False
 
     def add(
         self,
@@ -346,6 +350,7 @@ class Resolutions:
             )
         )
         self._count += len(rows)
+        self._is_sorted = False
 
     def of(self, rows: Rows) -> "States":
         """What was done about the letters of `rows`."""
@@ -381,16 +386,18 @@ class Resolutions:
 
     def _latest(self) -> tuple[Any, ...]:
         """The resolution of each id that counts: of its highest attempt the one with an outcome, else the last."""
-        if len(self._parts) > 1:
-            self._parts = [tuple(np.concatenate(columns) for columns in zip(*self._parts, strict=True))]
-        ids, arrival, attempts, acts, outcomes, *places = self._parts[0]
-        order = np.lexsort((arrival, outcomes > 0, attempts, ids))
-        ordered = ids[order]
-        last = np.ones(len(order), dtype=np.bool_)
-        last[:-1] = ordered[1:] != ordered[:-1]
-        kept = order[last]
-        self._parts = [tuple(column[kept] for column in (ids, arrival, attempts, acts, outcomes, *places))]
-        return tuple(column[kept] for column in (ids, attempts, acts, outcomes, *places))
+        if not self._is_sorted:
+            columns = [np.concatenate(each) for each in zip(*self._parts, strict=True)]
+            ids, arrival, attempts, _, outcomes, *_ = columns
+            order = np.lexsort((arrival, outcomes > 0, attempts, ids))
+            ordered = ids[order]
+            last = np.ones(len(order), dtype=np.bool_)
+            last[:-1] = ordered[1:] != ordered[:-1]
+            kept = order[last]
+            self._parts = [tuple(column[kept] for column in columns)]
+            self._is_sorted = True
+        ids, _, *rest = self._parts[0]
+        return (ids, *rest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from streams.deadletters.envelope import (
     ATTEMPT,
@@ -15,6 +15,7 @@ from streams.deadletters.envelope import (
     HISTORY_BYTES_MAX,
     REPLAYED,
 )
+from streams.deadletters.foreign import is_envelope_header, message_of, origin_of
 from streams.operators.columns import Headers
 
 ATTEMPTS_KEPT_MAX: Final = 20
@@ -85,16 +86,36 @@ def repaired(letter: Letter, repairing: Repairing) -> Repair | None:
     return found if found.key is not None else Repair(found.value, letter.key)
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What became of one attempt, as the history of the next one says it."""
+class Parts(NamedTuple):
+    """The headers of a dead letter, told apart: the record's own ones, and what the next history is made of."""
 
-    attempt: int
-    reason: str
-    message: str
-    partition: int | None
-    """Where in the source it was read."""
-    offset: int | None
+    own: Headers
+    message: bytes
+    place: str
+    """Where in the source it was read, as it stands in a history; empty when nothing says so."""
+    history: bytes | None
+
+
+def parts_of(headers: Headers) -> Parts:
+    """Tell the headers of a dead letter apart; what the worker has written, by position."""
+    count = len(headers)
+    for trail in (13, 14):
+        first = count - trail
+        if first >= 0 and headers[first + 6][0] == DLQ_ID and headers[first][0] == "__streams.errors.exception":
+            partition, offset = headers[first + 4][1] or b"", headers[first + 5][1] or b""
+            place = f'"partition":{int(partition)},"offset":{int(offset)},' if (partition + offset).isdigit() else ""
+            history = headers[-1][1] if trail == 14 and headers[-1][0] == HISTORY else None
+            return Parts(headers[:first], headers[first + 1][1] or b"", place, history)
+    origin = origin_of(headers)
+    place = ""
+    if origin.partition is not None and origin.offset is not None:
+        place = f'"partition":{origin.partition},"offset":{origin.offset},'
+    return Parts(
+        [pair for pair in headers if not is_envelope_header(pair[0])],
+        message_of(headers).encode(),
+        place,
+        next((value for name, value in headers if name == HISTORY), None),
+    )
 
 
 def replay_headers(
@@ -133,17 +154,14 @@ class HistoryWriter:
     def __init__(self, *, by: str, why: str, run: str, at_ms: int) -> None:
         self._tail = json.dumps({"by": by, "why": why, "run": run, "replayed_at": at_ms})[1:]
 
-    def history(self, before: bytes | None, last: Attempt, original_sha256: str | None = None) -> bytes:
-        """JSON list of attempts, the first one first; of many, or long ones, the newest."""
-        place = ""
-        if last.partition is not None and last.offset is not None:
-            place = f'"partition":{last.partition},"offset":{last.offset},'
-        if original_sha256 is not None:
-            place += f'"original_sha256":"{original_sha256}",'
-        reason, message = _quoted(last.reason), _quoted(last.message[:MESSAGE_CHARACTERS_MAX])
-        entry = f'{{"attempt":{last.attempt},"reason":{reason},"message":{message},{place}{self._tail}'
-        earlier = [json.dumps(each) for each in history_of(before)] if before else []
-        entries = [*earlier, entry][-ATTEMPTS_KEPT_MAX:]
+    def history(self, parts: Parts, attempt: int, reason: str, original_sha256: str | None = None) -> bytes:
+        """JSON list of attempts, this one the last; of many, or long ones, the newest."""
+        digest = "" if original_sha256 is None else f'"original_sha256":"{original_sha256}",'
+        words = f'"reason":{_quoted(reason)},"message":{_quoted(parts.message)}'
+        entry = f'{{"attempt":{attempt},{words},{parts.place}{digest}{self._tail}'
+        if parts.history is None:
+            return f"[{entry}]".encode()
+        entries = [*map(json.dumps, history_of(parts.history)), entry][-ATTEMPTS_KEPT_MAX:]
         while len(entries) > 1 and sum(map(len, entries)) + 2 * len(entries) > HISTORY_BYTES_MAX:
             entries.pop(0)
         return f"[{','.join(entries)}]".encode()
@@ -161,5 +179,6 @@ def history_of(header: bytes | None) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=10_000)
-def _quoted(text: str) -> str:
-    return json.dumps(text)
+def _quoted(text: str | bytes) -> str:
+    words = text.decode(errors="replace") if isinstance(text, bytes) else text
+    return json.dumps(words[:MESSAGE_CHARACTERS_MAX])

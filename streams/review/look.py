@@ -25,6 +25,7 @@ from streams.review.inbox import Box, Found, Inbox
 from streams.review.letters import letter_of
 
 REVEAL_TIMEOUT_S: Final = 15.0
+_REPLAYED: Final = ("by", "replayed_at", "why", "run", "original_sha256")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,9 @@ import numpy as np
 from confluent_kafka import Message
 
 from streams.deadletters.audit import Act, Actor, Outcome, RecordWriter
-from streams.deadletters.envelope import HISTORY
-from streams.deadletters.foreign import is_envelope_header, message_of, origin_of
+from streams.deadletters.foreign import origin_of
 from streams.deadletters.index import Filter, Rows, replayable
-from streams.deadletters.letter import Attempt, HistoryWriter, Letter, Repair, replay_headers, sha256
+from streams.deadletters.letter import HistoryWriter, Letter, Repair, parts_of, replay_headers, sha256
 from streams.errors import StreamsError, UsageError
 from streams.kafka.topics import message_bytes_max
 from streams.limits import DLQ_ATTEMPTS_MAX
@@ -40,7 +39,7 @@ TRIES_MAX: Final = 5
 """Transactions that may fail in a row."""
 REFUSED_SHOWN: Final = 20
 _SLICES_A_SECOND: Final = 20
-_FRAME_BYTES: Final = 256
+_FRAME_BYTES: Final = 512
 """What a record takes in the log beyond key, value and headers, generously."""
 
 
@@ -250,11 +249,12 @@ class _Run:
     def go(self, rows: Rows) -> None:
         """Replay them; what fails is tried again, with what the audit topic says by then."""
         before = self._result.replayed
-        started = self._started = time.monotonic()
         failures = 0
+        started = self._started = time.monotonic()
         try:
             self._desk.sit_down()
             chosen = left = self._still_open(rows)
+            started = self._started = time.monotonic()
             self._result.selected -= len(rows) - len(chosen)  # somebody else has resolved them meanwhile
             self._total = before + len(chosen)
             while True:
@@ -337,36 +337,37 @@ class _Run:
         sent: list[bytes | None] = []
         partitions: list[int | None] = []
         total = 0
+        lies_in = int(messages[0].partition() or 0)
+        offsets: list[Any] = list(map(Message.offset, messages))
         for row, message in enumerate(messages):
+            letter_id, attempt, reason = ids[row], attempts[row], reasons[row]
             if repairs is not None and repairs[row] is None:
-                self._leave_out(ids[row])
+                self._leave_out(letter_id)
                 continue
             key, value, changed = _content(message, None if repairs is None else repairs[row], options.transform)
-            written: list[Any] = list(message.headers() or ())
+            written: Any = message.headers() or []
+            parts = parts_of(written)
             mark = audit.record(
-                ids[row].decode(), attempt=attempts[row], reason=reasons[row],
-                partition=int(message.partition() or 0), offset=int(message.offset() or 0),
-            )  # fmt: skip
-            last, before = _attempt(written, attempts[row], reasons[row])
-            made = replay_headers(
-                [pair for pair in written if not is_envelope_header(pair[0])],
-                letter_id=ids[row],
-                attempt=attempts[row] + 1,
-                first_failed_at=failed_at[row],
-                history=histories.history(before, last, None if changed is None else changed[2]),
-                mark=mark,
-                transform=changed,
+                letter_id.decode(), attempt=attempt, reason=reason, partition=lies_in, offset=offsets[row]
             )
-            size = len(value or b"") + len(key or b"") + _FRAME_BYTES + sum(len(n) + len(v or b"") for n, v in made)
+            history = histories.history(parts, attempt, reason, None if changed is None else changed[2])
+            size = len(value or b"") + len(key or b"") + len(mark) + len(history) + _FRAME_BYTES
+            if parts.own:
+                size += sum(len(name) + len(text or b"") for name, text in parts.own)
             if size > self._bytes_max:
-                self._refuse(ids[row], f"{size} bytes are more than {self._source} takes (max.message.bytes)")
+                self._refuse(letter_id, f"{size} bytes are more than {self._source} takes (max.message.bytes)")
                 continue
+            headers.append(
+                replay_headers(
+                    parts.own, letter_id=letter_id, attempt=attempt + 1, first_failed_at=failed_at[row],
+                    history=history, mark=mark, transform=changed,
+                )
+            )  # fmt: skip
             total += size
             keys.append(key)
             values.append(value)
-            headers.append(made)
             marks.append(mark)
-            sent.append(ids[row])
+            sent.append(letter_id)
             partitions.append(None if key is not None else self._partition(origin_of(written).partition))
         if sent:
             self._desk.send(self._source, keys, values, headers, at_ms=now_ms, partitions=partitions)
@@ -419,13 +420,6 @@ def _content(
     if not changed:
         return key, value, None
     return repair.key, repair.value, (",".join(changed), transform, sha256(value))
-
-
-def _attempt(headers: Headers, attempt: int, reason: str) -> tuple[Attempt, bytes | None]:
-    """The attempt that failed last, and the history before it."""
-    origin = origin_of(headers)
-    before = next((value for name, value in headers if name == HISTORY), None)
-    return Attempt(attempt, reason, message_of(headers), origin.partition, origin.offset), before
 
 
 def await_outcomes(
