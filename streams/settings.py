@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     streams_group_protocol: Literal["classic", "consumer"] = "classic"
     streams_group_static: bool = True
     streams_stall_s: int = Field(300, ge=0)
+    streams_admin_token: SecretStr | None = Field(None, min_length=8)
     streams_log_format: Literal["console", "json"] = "console"
 
     @model_validator(mode="after")
@@ -79,7 +80,7 @@ class Settings(BaseSettings):
         return values
 
 
-SECRETS = ("KAFKA_SASL_PASSWORD",)
+SECRETS = ("KAFKA_SASL_PASSWORD", "STREAMS_ADMIN_TOKEN")
 
 
 def load_settings(**overrides: Any) -> Settings:

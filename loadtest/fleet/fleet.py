@@ -145,7 +145,7 @@ class Fleet:
                 case Kind.NOT_FRAMED:
                     values[row] = b'{"device_id": "' + keys[row] + b'"}'
                 case Kind.UNKNOWN_SCHEMA:
-                    values[row] = frame(UNKNOWN_SCHEMA_ID) + value[5:]
+                    values[row] = frame(shape.unknown_schema_id) + value[5:]
                 case Kind.MALFORMED:
                     values[row] = value[:25] if row % 2 else value + b"\0\1"
                 case Kind.INCOMPATIBLE_SCHEMA:

@@ -61,6 +61,8 @@ class FleetShape:
     """Share of positions without a speed."""
     incompatible_schema_id: int | None = None
     """Id of a registered schema that cannot be read as one of these events; needed for rejects of that kind."""
+    unknown_schema_id: int = 2_000_000_000
+    """Id of no schema, for rejects of that kind."""
     device_prefix: str | None = None
     """Ids of the vehicles or orders begin so; None: as their kind does, `truck-` or `order-`."""
 

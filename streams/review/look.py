@@ -56,8 +56,8 @@ class Listing:
     entries: list[Entry]
 
 
-def listing(inbox: Inbox, wanted: Filter, *, group_by: str, limit: int) -> Listing:
-    """Counts, and the newest letters of all topics; the inbox must be refreshed."""
+def listing(inbox: Inbox, wanted: Filter, *, group_by: str, limit: int, skip: int = 0) -> Listing:
+    """Counts, and the newest letters of all topics but the first `skip`; the inbox must be refreshed."""
     found = inbox.find(wanted)
     total: dict[str, int] = {}
     still: dict[str, int] = {}
@@ -68,9 +68,14 @@ def listing(inbox: Inbox, wanted: Filter, *, group_by: str, limit: int) -> Listi
                 shown = MASK if masks else name
                 counted[shown] = counted.get(shown, 0) + number
     groups = sorted(((name, number, still.get(name, 0)) for name, number in total.items()), key=_largest_first)
-    entries = [entry for each in found for entry in entries_of(_newest(each, limit))]
+    newest = [_newest(each, skip + limit) for each in found]
+    order = [(-at_ms, box, row) for box, each in enumerate(newest) for row, at_ms in enumerate(each.rows.timestamp_ms)]
+    shown_rows: dict[int, list[int]] = {}
+    for _, box, row in sorted(order)[skip : skip + limit]:
+        shown_rows.setdefault(box, []).append(row)
+    entries = [e for box, rows in shown_rows.items() for e in entries_of(newest[box].where(np.array(rows)))]
     entries.sort(key=lambda entry: entry.letter.timestamp_ms, reverse=True)
-    return Listing(sum(map(len, found)), sum(still.values()), groups, entries[:limit])
+    return Listing(sum(map(len, found)), sum(still.values()), groups, entries)
 
 
 def entries_of(found: Found) -> list[Entry]:
