@@ -35,8 +35,8 @@ def dead_letters_app(
     """The review page as an application of its own, to be mounted below any path.
 
     `topics`: dead-letter topics; default: those of the declared pipelines. `steward`: one that is shared, for instance
-    with the metrics; it is then the caller's to close. Access: with the token in `settings.streams_admin_token`; without
-    one from this machine only. Nothing is asked of Kafka before the first page is.
+    with the metrics; it is then the caller's to close. Access: with the token in `settings.streams_admin_token`;
+    without one from this machine only. Nothing is asked of Kafka before the first page is.
     """
     secret = settings.streams_admin_token
     pages = _Pages(

@@ -1,8 +1,8 @@
 """Who may use the review page, and that it is really they who press a button.
 
-With a token (`STREAMS_ADMIN_TOKEN`): whoever has shown it holds a signed cookie for some hours, or sends it as a bearer.
-Without: only this machine, by its own name; a name that merely resolves to it (DNS rebinding) and whatever came through
-a proxy are refused. Every change is a POST with a value that only our own pages know, from our own origin.
+With a token (`STREAMS_ADMIN_TOKEN`): whoever has shown it holds a signed cookie for some hours, or sends it as a
+bearer. Without: only this machine, by its own name; a name that merely resolves to it (DNS rebinding) and whatever came
+through a proxy are refused. Every change is a POST with a value that only our own pages know, from our own origin.
 """
 
 import hashlib

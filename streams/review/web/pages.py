@@ -99,7 +99,7 @@ def _moment(time_ms: Any) -> str:
 
 
 def _visible(text: Any) -> str:
-    """A text in which nothing hides: what is not printable (such as marks that turn the reading direction) is escaped."""
+    """A text in which nothing hides: what is not printable, such as marks that turn the text round, is escaped."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in str(text))
 
 
