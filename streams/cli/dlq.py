@@ -92,7 +92,7 @@ def list_command(
         entries = [_entry_row(entry) for entry in found.entries]
         echo_json({"total": found.total, "open": found.open, "groups": groups, "entries": entries})
     else:
-        typer.echo(f"{found.total:,} dead letters, {found.open:,} open")
+        typer.echo(f"{found.total:,} dead letter{'' if found.total == 1 else 's'}, {found.open:,} open")
         if found.groups:
             width = max(len(name) for name, _, _ in found.groups)
             for name, count, still in found.groups[:50]:
@@ -238,7 +238,8 @@ def discard_command(
     if output is Format.JSON:
         echo_json({"discarded": 0 if dry_run else count, "selected": count, "dry_run": dry_run})
     else:
-        typer.echo(f"{count:,} dead letters {'would be discarded' if dry_run else 'discarded'}")
+        done = "would be discarded" if dry_run else "discarded"
+        typer.echo(f"{count:,} dead letter{'' if count == 1 else 's'} {done}")
     if missing:
         raise StreamsError(f"no dead letter {missing[0]}: `streams dlq list` shows those that there are")
 

@@ -163,7 +163,7 @@ def test_a_discard_needs_a_reason_is_recorded_and_closes_the_letter(scene: Scene
     assert (2, True) == (without.returncode, "needs a reason" in without.stderr)
     done = run(scene.stack, "dlq", "discard", entry.letter.id, "--reason", "a test truck", "--by", "sam")
 
-    assert (0, "1 dead letters discarded\n") == (done.returncode, done.stdout), done.stderr
+    assert (0, "1 dead letter discarded\n") == (done.returncode, done.stdout), done.stderr
     (after,) = scene.letters("gone")
     assert "discarded" == after.status
     (record,) = [json.loads(one.value() or b"") for one in scene.read(GPS.audit, entry.letter.id)]
