@@ -105,14 +105,14 @@ class _Walker:
                 raise _Stop(start, self.at, path, f"branch {branch} of a union of {len(schema)}")
             self.value(schema[branch], path, start, depth=depth + 1, is_personal=is_personal)
             return
-        if isinstance(schema, str) and schema in self._named:
-            schema = self._named[schema]
+        if isinstance(schema, str):  # a name; its namespace may be that of what encloses it, so the last part decides
+            schema = self._named.get(schema.rpartition(".")[2], schema)
         kind = schema.get("type") if isinstance(schema, dict) else schema
         if isinstance(kind, (dict, list)):
             self.value(kind, path, start, depth=depth + 1, is_personal=is_personal)
             return
         if isinstance(schema, dict) and isinstance(schema.get("name"), str) and kind in {"record", "enum", "fixed"}:
-            self._note_name(schema)
+            self._named[schema["name"].rpartition(".")[2]] = schema
         match kind:
             case "record":
                 self._record(schema, path, depth, is_personal=is_personal)
@@ -121,12 +121,6 @@ class _Walker:
             case _:
                 shown = self._leaf(schema, str(kind), path)
                 self.leaves.append(Leaf(path, start, self.at, shown, is_personal))
-
-    def _note_name(self, schema: Mapping[str, Any]) -> None:
-        name, space = str(schema["name"]), schema.get("namespace")
-        self._named[name] = schema
-        if space:
-            self._named[f"{space}.{name}"] = schema
 
     def _record(self, schema: Mapping[str, Any], path: str, depth: int, *, is_personal: bool) -> None:
         for each in schema.get("fields", ()):
