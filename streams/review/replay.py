@@ -31,10 +31,11 @@ from streams.review.inbox import Box, Found, Inbox
 from streams.review.letters import letter_of
 from streams.review.transform import Judge, Transform, load_repair
 
-BATCH_LETTERS_MAX: Final = 10_000
+BATCH_LETTERS_MAX: Final = 20_000
 BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
-BATCH_MS_MAX: Final = 500
-"""Letters of one transaction, and how long it may take to gather them when a rate is set."""
+BATCH_MS_MAX: Final = 2_000
+BATCH_PACED_MS_MAX: Final = 500
+"""Letters of one transaction, their bytes, and how long it may take to gather them; with a rate, less long."""
 TRIES_MAX: Final = 5
 """Transactions that may fail in a row."""
 REFUSED_SHOWN: Final = 20
@@ -290,6 +291,7 @@ class _Run:
     def _send(self, rows: Rows) -> None:
         options = self._options
         size = BATCH_LETTERS_MAX if options.rate is None else max(1, options.rate // _SLICES_A_SECOND)
+        batch_ms_max = BATCH_MS_MAX if options.rate is None else BATCH_PACED_MS_MAX
         begun, open_bytes, self._in_hand = time.monotonic(), 0, 0
         for messages in self._box.tail.fetch(rows.places()):
             for first in range(0, len(messages), size):
@@ -299,7 +301,7 @@ class _Run:
                     begun = time.monotonic()
                 count, sent_bytes = self._send_batch(rows, batch)
                 self._in_hand, open_bytes = self._in_hand + count, open_bytes + sent_bytes
-                is_due = time.monotonic() - begun >= BATCH_MS_MAX / 1000
+                is_due = (time.monotonic() - begun) * 1000 >= batch_ms_max
                 if self._in_hand >= BATCH_LETTERS_MAX or open_bytes >= BATCH_BYTES_MAX or is_due:
                     self._commit()
                     open_bytes = 0
