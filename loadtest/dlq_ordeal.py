@@ -74,6 +74,8 @@ class Ordeal:
     list_letters: int = 0
     replay_per_s: float = 0.0
     """Of the replay of all letters that was not killed."""
+    replay_per_cpu_s: float = 0.0
+    """The same by the CPU time of the command, which other work on the machine does not blur as much."""
     replay_letters: int = 0
     oracle: dict[str, Any] = field(default_factory=dict)
     letters: dict[str, Any] = field(default_factory=dict)
@@ -110,7 +112,9 @@ class Run:
             self._list()
             first = self._dlq("replay", "--wait", "0", "--why", "nothing was repaired")
             self.found.replay_per_s, self.found.replay_letters = first["records_per_second"], first["replayed"]
-            self._say(f"replayed {first['replayed']:,} at {first['records_per_second']:,} a second")
+            self.found.replay_per_cpu_s = first["records_per_cpu_second"]
+            rates = f"{first['records_per_second']:,} a second, {first['records_per_cpu_second']:,} a CPU-second"
+            self._say(f"replayed {first['replayed']:,} at {rates}")
             self._drained(subject, "the worker judges them again")
         unknown_until = {self._coming_id: self._ends(GPS.source)}
         self._register_the_schema()

@@ -514,6 +514,7 @@ def _report(result: "ReplayResult", dry_run: bool, attempts_max: int, output: Fo
                 "pending": result.replayed - result.outcomes.total(),
                 "seconds": round(result.seconds, 3),
                 "records_per_second": round(result.records_per_second),
+                "records_per_cpu_second": round(result.records_per_cpu_second),
             }
         )
         return

@@ -1,21 +1,20 @@
-"""The short form of `make dlq-ordeal`: replays that are killed, judged by two oracles."""
+"""Faults of the table in data, row 20; and the short form of `make dlq-ordeal`: two oracles judge."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from loadtest.dlq_ordeal import Run, ordeal_settings
 from streams.local.stack import Stack
+from tests.faults.harness import SEED, Result
 from tests.integration.workers import fresh_world
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
-SEED = int(os.environ.get("SEED", "1"))
 
-
+@pytest.mark.fault(row=20, what="dead-letter replay killed and run again")
 def test_rejects_of_all_reasons_are_repaired_and_replayed_once_although_the_replay_is_killed(
-    stack: Stack, tmp_path: Path
+    stack: Stack, tmp_path: Path, result: Result
 ) -> None:
     fresh_world(stack)
     said: list[str] = []
@@ -25,6 +24,8 @@ def test_rejects_of_all_reasons_are_repaired_and_replayed_once_although_the_repl
     finally:
         run.close()
 
+    result.injected, result.report = run.found.kills, report.as_dict()
+    result.notes.append(f"{letters.letters} letters, {letters.replays} replays: {letters.resolved}")
     assert report.ok, (SEED, report, said)
     assert letters.ok, (SEED, letters, said)
     assert run.found.kills > 0
