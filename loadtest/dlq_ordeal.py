@@ -84,13 +84,24 @@ class Ordeal:
 class Run:
     """One ordeal on one stack."""
 
-    def __init__(self, settings: Settings, directory: Path, *, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        directory: Path,
+        *,
+        seed: int,
+        say: Callable[[str], None],
+        quiet_s: float = QUIET_S,
+        kill_s: float = KILL_S,
+    ) -> None:
+        """`quiet_s`: what has not changed for so long is done. `kill_s`: how long a replay takes that is killed."""
         self.settings = settings
         self.found = Ordeal()
         self._directory = directory
         self._random = random.Random(seed)
         self._seed = seed
         self._say = say
+        self._quiet_s, self._kill_s = quiet_s, kill_s
         self._port = free_port()
         self._schema, self._schema_id = prepare_pipeline(settings, GPS.name, PARTITIONS)
         self._registry = Registry(settings)
@@ -205,14 +216,14 @@ class Run:
     def _replay_killed(self, kills: int, *arguments: str) -> None:
         """Run a replay until it comes to its end by itself; the first runs are killed."""
         selected = self._dlq("replay", "--dry-run", *arguments)["selected"]
-        rate = max(1, round(selected / KILL_S))
+        rate = max(1, round(selected / self._kill_s))
         for number in range(kills):
             before = sum(self._ends(GPS.audit).values())
             process = self._start("replay", "--wait", "0", "--rate", str(rate), *arguments)
             # Every other one as soon as it has committed something, the others whenever it happens to be.
             while number % 2 == 0 and process.poll() is None and sum(self._ends(GPS.audit).values()) == before:
                 time.sleep(0.02)
-            time.sleep(self._random.random() * KILL_S)
+            time.sleep(self._random.random() * self._kill_s)
             if process.poll() is None:
                 process.kill()
                 self.found.kills += 1
@@ -259,7 +270,7 @@ class Run:
 
         deadline = time.monotonic() + QUIET_S_MAX
         while True:
-            wait_until_quiet(state, QUIET_S, QUIET_S_MAX)
+            wait_until_quiet(state, self._quiet_s, QUIET_S_MAX)
             committed, ends = self._committed(), self._ends(GPS.source)
             # Behind the last record there may be markers of transactions, which nobody commits.
             if all(committed.get(partition, 0) >= end - 200 for partition, end in ends.items()):

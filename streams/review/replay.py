@@ -264,7 +264,6 @@ class _Run:
             chosen = left = self._still_open(rows)
             started = self._started = time.monotonic()
             cpu_before = time.process_time()
-            cpu_before = time.process_time()
             self._result.selected -= len(rows) - len(chosen)  # somebody else has resolved them meanwhile
             self._total = before + len(chosen)
             while True:

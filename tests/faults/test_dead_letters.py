@@ -18,7 +18,8 @@ def test_rejects_of_all_reasons_are_repaired_and_replayed_once_although_the_repl
 ) -> None:
     fresh_world(stack)
     said: list[str] = []
-    run = Run(ordeal_settings(stack.bootstrap_servers, stack.registry_url), tmp_path, seed=SEED, say=said.append)
+    settings = ordeal_settings(stack.bootstrap_servers, stack.registry_url)
+    run = Run(settings, tmp_path, seed=SEED, say=said.append, quiet_s=2.0, kill_s=1.5)
     try:
         report, letters = run.go(events=6_000, kills=2)
     finally:

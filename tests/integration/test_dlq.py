@@ -18,7 +18,7 @@ from streams.errors import FencedError, StreamsError, UsageError
 from streams.local.stack import Stack
 from streams.pipelines.gps import GPS
 from streams.registry.client import Registry
-from streams.review.desk import Desk
+from streams.review.desk import Desk, Undone
 from streams.review.discard import discard
 from streams.review.inbox import Inbox
 from streams.review.look import Entry, details, entries_of, reveal
@@ -329,6 +329,31 @@ def test_whoever_sits_down_later_stops_who_sat_there_before_and_what_was_open_is
         first.close()
         second.close()
     assert [] == scene.read(GPS.audit, "void")
+
+
+@pytest.mark.parametrize("happened", [True, False])
+def test_a_commit_of_which_nobody_knows_whether_it_happened_is_settled_by_the_audit_topic(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, *, happened: bool
+) -> None:
+    device = f"unknown-{happened}"
+    scene.reject(invalid(scene, device), device)
+    commit, lost = Desk.commit, []
+
+    def commit_and_lose_the_answer(desk: Desk) -> None:
+        if lost:
+            commit(desk)
+            return
+        lost.append(True)
+        if happened:
+            commit(desk)
+        raise Undone("the answer was lost")
+
+    monkeypatch.setattr(Desk, "commit", commit_and_lose_the_answer)
+
+    result = scene.replay(device)
+
+    assert (1, {"rejected": 1}) == (result.replayed, dict(result.outcomes))
+    assert [1, 2] == sorted(int(dict(one.headers() or ())["dlq.attempt"] or 0) for one in scene.read(GPS.dlq, device))
 
 
 def test_a_replayed_reject_does_not_count_against_its_device(scene: Scene) -> None:
