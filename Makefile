@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 QUIX := .local/baselines/quix
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long check schemas fix up down loadtest bench bench-memory loadtest-baselines faults simulate lock clean
+.PHONY: help setup run test test-long check schemas fix up down loadtest bench bench-memory loadtest-baselines faults dlq-ordeal simulate lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ loadtest-baselines: setup $(QUIX)/.installed ## Measure the worker next to idiom
 
 faults: setup ## Inject every fault of the README's table into a real stack, print what was lost or doubled (~20 min)
 	$(BIN)/python -m tests.faults $(ARGS)
+
+dlq-ordeal: setup ## Replay 100,000 rejects among 1,000,000 events while the replay is being killed; two oracles judge (~20 min)
+	$(BIN)/python -m loadtest.dlq_ordeal $(ARGS)
 
 simulate: setup ## Deterministic simulation of crashes and rebalances: make simulate SEED=8123
 	$(BIN)/python -m tests.simulation --seed $(or $(SEED),0) $(ARGS)

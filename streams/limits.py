@@ -64,6 +64,10 @@ MISMATCH_LOG_INTERVAL_MS: Final = 60_000
 SCHEMAS_MAX: Final = 10_000
 """Decoding plans kept per pipeline."""
 
+# --- dead letters ---------------------------------------------------------------------------------------------------
+DLQ_ATTEMPTS_MAX: Final = 5
+"""A dead letter that has failed so often is not replayed any more, unless somebody insists."""
+
 # Relations that must hold for the guarantees to hold.
 assert HEARTBEAT_INTERVAL_MS * 3 <= SESSION_TIMEOUT_MS  # noqa: S101
 assert REVOKE_TIMEOUT_MS < TRANSACTION_TIMEOUT_MS  # noqa: S101

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     streams_downstream_ms: int = Field(0, ge=0, le=10_000)
     streams_downstream_records: int = Field(250, ge=1)
     streams_stall_s: int = Field(300, ge=0)
+    streams_admin_token: SecretStr | None = Field(None, min_length=8)
     streams_log_format: Literal["console", "json"] = "console"
 
     @model_validator(mode="after")
@@ -82,7 +83,7 @@ class Settings(BaseSettings):
         return values
 
 
-SECRETS = ("KAFKA_SASL_PASSWORD",)
+SECRETS = ("KAFKA_SASL_PASSWORD", "STREAMS_ADMIN_TOKEN")
 
 
 def load_settings(**overrides: Any) -> Settings:

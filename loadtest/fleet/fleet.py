@@ -21,7 +21,6 @@ from loadtest.fleet.rows import Rows
 from loadtest.fleet.traffic import CODES, KINDS, Columns, FleetShape, Kind, Source, TrafficBatch
 
 BLOCK_RECORDS: Final = 60_000
-UNKNOWN_SCHEMA_ID: Final = 2_000_000_000
 LATE_BY_MS: Final = (4_000, 30_000)
 """How much later than lateness and a tick a late event arrives: its successors have left by then."""
 _REJECT: Final = CODES[Kind.NOT_FRAMED]
@@ -221,7 +220,7 @@ class _BlockMaker:
             case Kind.NOT_FRAMED:
                 return b'{"device_id": "' + key + b'"}'
             case Kind.UNKNOWN_SCHEMA:
-                return frame(UNKNOWN_SCHEMA_ID) + value[5:]
+                return frame(shape.unknown_schema_id) + value[5:]
             case Kind.MALFORMED:
                 return value[:25] if row % 2 else value + b"\0\1"
             case Kind.INCOMPATIBLE_SCHEMA:

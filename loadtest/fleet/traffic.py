@@ -43,6 +43,9 @@ KINDS: Final = tuple(Kind)
 CODES: Final = {kind: code for code, kind in enumerate(KINDS)}
 REJECTS: Final = KINDS[CODES[Kind.NOT_FRAMED] :]
 
+UNKNOWN_SCHEMA_ID: Final = 2_000_000_000
+"""An id that no registry gets to within anyone's lifetime."""
+
 
 @dataclass(frozen=True, slots=True)
 class FleetShape:
@@ -88,6 +91,8 @@ class FleetShape:
     """Share of positions without a speed."""
     incompatible_schema_id: int | None = None
     """Id of a registered schema that cannot be read as one of these events; needed for rejects of that kind."""
+    unknown_schema_id: int = UNKNOWN_SCHEMA_ID
+    """Id of no schema, for rejects of that kind."""
     device_prefix: str | None = None
     """Ids of the vehicles or orders begin so; None: as their kind does, `truck-` or `order-`."""
     device_first: int = 0

@@ -8,7 +8,7 @@ are still open: they close when the watermark, which then goes on with the clock
 import gc
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,7 +21,15 @@ from rich.table import Table
 
 from loadtest.oracle.compare import UNREADABLE as UNREADABLE_ORDER
 from loadtest.oracle.compare import DeadLetter, LateRow, Output, Report, compare
-from loadtest.oracle.decode import Decoder, Record, SchemaById, newest_schema, plain_schema, registry_schemas
+from loadtest.oracle.decode import (
+    Decoder,
+    Record,
+    SchemaById,
+    newest_schema,
+    plain_schema,
+    registry_schemas,
+    unknown_schema,
+)
 from loadtest.oracle.events import OrderKey, Reject
 from loadtest.oracle.folds import DOMAINS
 from loadtest.oracle.model import PartitionModel
@@ -35,6 +43,11 @@ from streams.settings import Settings, load_settings
 REASON_HEADER: Final = "dlq.reason"
 PARTITION_HEADER: Final = "__streams.errors.partition"
 OFFSET_HEADER: Final = "__streams.errors.offset"
+REPLAYED_HEADER: Final = "dlq.replayed"
+"""The last header of a record that was replayed from a dead letter."""
+
+UnknownUntil = Mapping[int, Mapping[int, int]]
+"""By schema id and partition of the source: the offset before which the registry did not know the schema."""
 
 
 class Misrouted(StreamsError):
@@ -106,12 +119,14 @@ def check(
     limits: Limits,
     *,
     all_closed: bool = False,
+    unknown_until: UnknownUntil | None = None,
     on_progress: Callable[[str, int], None] | None = None,
 ) -> Report:
     """Compare the output of a pipeline that has caught up with the model of its source.
 
     Takes some 20 µs and 800 bytes per event, and 500 bytes per window. `on_progress` gets a topic's name and how many
     of its records are read. `all_closed`: no window is open any more, as after an idle time of its size and grace.
+    `unknown_until`: schemas that the registry has by now, but had not when the records before these offsets came.
 
     Raises:
         StreamsError: a topic is missing, or Kafka or the registry does not answer.
@@ -120,7 +135,13 @@ def check(
     reader = TopicReader(bootstrap)
     try:
         return judge(
-            reader, schema_by_id, topics, limits, on_progress or (lambda _topic, _records: None), all_closed=all_closed
+            reader,
+            schema_by_id,
+            topics,
+            limits,
+            on_progress or (lambda _topic, _records: None),
+            all_closed=all_closed,
+            unknown_until=unknown_until,
         )
     finally:
         reader.close()
@@ -135,6 +156,7 @@ def judge(
     *,
     all_closed: bool = True,
     share: Share | None = None,
+    unknown_until: UnknownUntil | None = None,
 ) -> Report:
     """As `check`, of what `reader` reads; with `share`, of one partition of the source and the keys that belong there.
 
@@ -146,7 +168,7 @@ def judge(
         schema_by_id, newest_schema(topics.subject or f"{topics.source}-value"), DOMAINS[topics.pipeline].event
     )
     with _without_cyclic_collection():
-        expected, records, duplicates = _foretell(reader, decoder, topics, limits, progress, share)
+        expected, records, duplicates = _foretell(reader, decoder, topics, limits, progress, share, unknown_until or {})
         observed = _read_output(reader, topics, schema_by_id, progress, share)
         report = compare(expected, observed, _identifier(decoder), all_closed=all_closed)
     report.events, report.duplicates = records, duplicates
@@ -160,6 +182,7 @@ def _foretell(
     limits: Limits,
     progress: Callable[[str, int], None],
     share: Share | None,
+    unknown_until: UnknownUntil,
 ) -> tuple[Output, int, int]:
     """The model's output, the number of source records, and that of the copies among them."""
     expected, records, duplicates = Output(), 0, 0
@@ -177,8 +200,12 @@ def _foretell(
         )
         for batch in reader.batches(topics.source, [partition]):
             rows = [Record(each.offset(), each.timestamp()[1], each.key(), each.value() or b"") for each in batch]
-            for result in decoder.decode(rows):
-                model.feed(result)
+            for message, row, result in zip(batch, rows, decoder.decode(rows), strict=True):
+                headers = message.headers()
+                is_replayed = bool(headers) and headers[-1][0] == REPLAYED_HEADER
+                unknown = bool(unknown_until) and _was_unknown(partition, row, unknown_until)
+                judged = unknown_schema(row) if unknown else result
+                model.feed(judged, is_replayed=is_replayed)
             records += len(rows)
             progress(topics.source, records)
         if limits.is_idle_in_the_end:
@@ -188,6 +215,13 @@ def _foretell(
             raise Misrouted(f"partition {partition} of {topics.source} has keys of other partitions")
         duplicates += len(model.duplicates)
     return expected, records, duplicates
+
+
+def _was_unknown(partition: int, record: Record, unknown_until: UnknownUntil) -> bool:
+    if len(record.value) < 5 or record.value[0] != 0:
+        return False
+    ends = unknown_until.get(int.from_bytes(record.value[1:5], "big"))
+    return ends is not None and record.offset < ends.get(partition, 0)
 
 
 def _read_output(

@@ -151,6 +151,11 @@ class Decoder:
         return self._event(**around, **{name: fields[field] for name, field in _fields(self._event).items()})
 
 
+def unknown_schema(record: Record) -> Reject:
+    """What becomes of a record whose schema the registry does not know."""
+    return _reject(record, "unknown_schema")
+
+
 def _fields(event: type[AnyEvent]) -> dict[str, str]:
     """Avro field of each attribute of an event that is not the record's own."""
     own = {*Record._fields, "raw"}

@@ -65,8 +65,11 @@ class PartitionModel:
     _rejects_at: dict[bytes, list[int]] = field(default_factory=dict)
     _quarantined_at: dict[bytes, int] = field(default_factory=dict)
 
-    def feed(self, record: AnyEvent | Reject) -> None:
-        """Judge the next record of the log; a `Reject` is one that did not decode."""
+    def feed(self, record: AnyEvent | Reject, *, is_replayed: bool = False) -> None:
+        """Judge the next record of the log; a `Reject` is one that did not decode.
+
+        A replayed dead letter that is rejected once more does not count against its key.
+        """
         key, timestamp_ms, known = record.key, record.timestamp_ms, len(self.rejected)
         if key is None or not self.quarantine_rejects:
             self._feed(record)
@@ -76,7 +79,9 @@ class PartitionModel:
             self.rejected.append(Reject(record.offset, key, record.raw, QUARANTINED))
         else:
             self._feed(record)
-            self._learn(key, timestamp_ms, was_rejected=len(self.rejected) > known)
+            was_rejected = len(self.rejected) > known
+            if not (was_rejected and is_replayed):
+                self._learn(key, timestamp_ms, was_rejected=was_rejected)
 
     def _keeps_out(self, key: bytes, timestamp_ms: int) -> bool:
         since = self._quarantined_at.get(key)

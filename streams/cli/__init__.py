@@ -10,6 +10,7 @@ import typer
 
 from streams import __version__
 from streams.cli.demo import demo
+from streams.cli.dlq import dlq_app
 from streams.cli.ingest import ingest_app
 from streams.cli.local import local_app
 from streams.cli.output import Format, FormatOption, echo_json
@@ -30,6 +31,7 @@ app.add_typer(local_app, name="local")
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
 app.add_typer(ingest_app, name="ingest")
+app.add_typer(dlq_app, name="dlq")
 
 app.command("worker")(worker)
 app.command("demo")(demo)

@@ -18,7 +18,8 @@ from typing import Final
 
 import structlog
 
-from streams.deadletters.envelope import envelope_headers
+from streams.deadletters.audit import Outcome, Settled, settle
+from streams.deadletters.envelope import envelope_headers, is_replayed
 from streams.engine.effects import CycleEnd, Effects, LateEvents, TableRows, TaskCommit
 from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.keys import ClosedWindows
@@ -70,10 +71,14 @@ class Committer:
         self._begin()
         for part in effects.partitions:
             if part.clean is not None:
-                headers = part.clean.headers
-                self._produce_events(self._pipeline.clean, part.clean, None if headers is None else headers.tolist())
+                headers = self._settled(part.clean, Outcome.CLEAN, effects.now_ms)
+                self._produce_events(self._pipeline.clean, part.clean, headers)
             for late in part.late:
-                self._produce_events(self._pipeline.late, late.events, _late_headers(late))
+                originals = self._settled(late.events, Outcome.LATE, effects.now_ms)
+                self._produce_events(self._pipeline.late, late.events, _late_headers(late, originals))
+            self._produce_outcomes(settle(part.replayed_duplicates, Outcome.DUPLICATE, effects.now_ms), effects.now_ms)
+        rejected = [letter.headers for letter in effects.dead_letters if is_replayed(letter.headers)]
+        self._produce_outcomes(settle(rejected, Outcome.REJECTED, effects.now_ms), effects.now_ms)
         for letter in effects.dead_letters:
             self._transactions.produce(
                 self._pipeline.dlq,
@@ -156,6 +161,19 @@ class Committer:
             topic, events.key.tolist(), events.value.tolist(), events.timestamp_ms.tolist(), headers
         )
 
+    def _settled(self, events: Events, outcome: Outcome, now_ms: int) -> list[Headers | None] | None:
+        """Headers with which `events` go on; of those that were replayed, the audit topic learns the outcome."""
+        if events.headers is None:
+            return None
+        settled = settle(events.headers.tolist(), outcome, now_ms)
+        self._produce_outcomes(settled, now_ms)
+        return settled.headers
+
+    def _produce_outcomes(self, settled: Settled, now_ms: int) -> None:
+        if settled.keys:
+            times = [now_ms] * len(settled.keys)
+            self._transactions.produce_many(self._pipeline.audit, settled.keys, settled.values, times, None)
+
     def _produce_tables(self, commits: Sequence[TaskCommit], tables_at: dict[int, dict[str, int]], now_ms: int) -> None:
         by_topic: dict[str, list[TableRows]] = {}
         for commit in commits:
@@ -190,10 +208,9 @@ def _noting_next(positions: dict[str, int], topic: str) -> Callable[[int], None]
     return note
 
 
-def _late_headers(late: LateEvents) -> list[Headers | None]:
+def _late_headers(late: LateEvents, originals: list[Headers | None] | None) -> list[Headers | None]:
     reason = b"beyond_horizon" if late.beyond_horizon else b"late"
-    originals = late.events.headers.tolist() if late.events.headers is not None else [None] * len(late.events)
     return [
         [*(original or ()), ("late.reason", reason), ("late.by_ms", str(by_ms).encode())]
-        for original, by_ms in zip(originals, late.by_ms.tolist(), strict=True)
+        for original, by_ms in zip(originals or [None] * len(late.events), late.by_ms.tolist(), strict=True)
     ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from streams.engine.keys import ClosedWindows
 from streams.operators.aggregate import Rows
-from streams.operators.columns import Events, Int64, Objects
+from streams.operators.columns import Events, Headers, Int64, Objects
 from streams.operators.declaration import Table
 from streams.operators.rejects import DeadLetter
 
@@ -32,6 +32,8 @@ class PartitionEffects:
     """Accepted events whose key belongs into another partition."""
     contradictions: int = 0
     """Released events that contradict their key's state."""
+    replayed_duplicates: list[Headers] = field(default_factory=list)
+    """Headers of those duplicates that were replayed from dead letters: somebody waits to hear of them."""
 
 
 @dataclass(frozen=True, slots=True)

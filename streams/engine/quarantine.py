@@ -1,12 +1,14 @@
 """Device breakers over a micro-batch: which records are kept out, and what the others do to their key's breaker.
 
 Record by record and in log order, but only for keys that have a reject in the batch, or that are kept out already.
+A replayed record that is rejected once more says nothing about what its device sends now: it does not count.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
+from streams.deadletters.envelope import is_replayed
 from streams.engine.task import PartitionTask
 from streams.operators.columns import Records
 from streams.operators.decode import Decoded
@@ -54,7 +56,8 @@ def quarantine(records: Records, decoded: Decoded, skip: frozenset[int], tasks: 
         if row in skip or breakers.keeps_out(key, timestamps[row]):
             kept_out.append(row)
         elif row in own:
-            breakers.rejected(key, timestamps[row])
+            if records.headers is None or not is_replayed(records.headers[row]):
+                breakers.rejected(key, timestamps[row])
         else:
             breakers.accepted(key)
     if not kept_out:

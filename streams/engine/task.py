@@ -12,12 +12,13 @@ from typing import Final
 
 import numpy as np
 
+from streams.deadletters.envelope import is_replayed
 from streams.engine.effects import LateEvents, PartitionEffects, TableRows, TaskCommit
 from streams.engine.held import Held
 from streams.engine.keys import KeyIndex
 from streams.limits import JOURNAL_INDEX_RECORDS, JOURNAL_RECORD_BYTES_MAX
 from streams.operators.aggregate import KeySegments
-from streams.operators.columns import TIME_MIN, Bools, Events, Int64
+from streams.operators.columns import TIME_MIN, Bools, Events, Headers, Int64
 from streams.operators.declaration import Pipeline
 from streams.operators.dedup import IdSet
 from streams.operators.identity import event_time_of
@@ -123,11 +124,13 @@ class PartitionTask:
             checked = len(events)
             new = self._first_copies(events)
             duplicates = checked - int(np.count_nonzero(new))
+            replayed: list[Headers] = []
             if duplicates:
+                replayed = _replayed(events, ~new)
                 events, watermark, prior = events.take(new), watermark[new], prior[new]
         with stopwatch("reorder"):
             released = self._reorder(events, watermark, prior, course, late)
-        return self._folded(released, late, duplicates)
+        return self._folded(released, late, duplicates, replayed)
 
     def on_idle(self, watermark: int) -> PartitionEffects:
         """Move the watermark on although nothing came, and release what is due."""
@@ -138,13 +141,15 @@ class PartitionTask:
         self.watermark = watermark
         due = self.held.take_due(watermark)
         released = self._in_order(due, [course.prior_of(events.event_time) for events in due])
-        return self._folded(released, [], 0)
+        return self._folded(released, [], 0, [])
 
     def next_timer(self) -> int:
         """Watermark that releases the oldest held event or closes a window; the end of time when none does."""
         return min(self.held.event_time_min(), self.keys.windows_close_at())
 
-    def _folded(self, released: Released | None, late: list[LateEvents], duplicates: int) -> PartitionEffects:
+    def _folded(
+        self, released: Released | None, late: list[LateEvents], duplicates: int, replayed: list[Headers]
+    ) -> PartitionEffects:
         """Fold what was released; close the windows that the watermark has passed then."""
         keys, stopwatch = self.keys, self._config.stopwatch
         contradictions = keys.contradictions
@@ -159,7 +164,7 @@ class PartitionTask:
                 self._moved |= keys.close_windows(self.watermark)
         clean = None if released is None else released.events
         return PartitionEffects(
-            self.partition, clean, late, duplicates, self._misrouted, keys.contradictions - contradictions
+            self.partition, clean, late, duplicates, self._misrouted, keys.contradictions - contradictions, replayed
         )
 
     def _first_copies(self, events: Events) -> Bools:
@@ -427,6 +432,13 @@ class PartitionTask:
             return
         self.spill(ids_below=np.iinfo(np.int64).max, held_events_keep=0, keep_keys=True)
         self.store.close()
+
+
+def _replayed(events: Events, rows: Bools) -> list[Headers]:
+    """Headers of those of `rows` that were replayed from dead letters."""
+    if events.headers is None:
+        return []
+    return [headers for headers in events.headers[rows] if is_replayed(headers)]
 
 
 def note_breakers(changed: Sequence[tuple[bytes, bytes]], batch: WriteBatch) -> None:

@@ -96,6 +96,18 @@ def list_topics(
     return [_compared(pipeline, topic, existing, partitions) for pipeline, topic in declared]
 
 
+def message_bytes_max(client: AdminClient, topic: str) -> int:
+    """Largest message that a topic takes.
+
+    Raises:
+        StreamsError: no such topic, or no answer.
+
+    """
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    found = client.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_S)[resource]
+    return int(settled(f"configuration of {topic}", found)["max.message.bytes"].value)
+
+
 def _compared(pipeline: Pipeline, topic: Topic, existing: dict[str, _Existing], partitions: int | None) -> TopicState:
     found = existing.get(topic.name)
     if found is None:

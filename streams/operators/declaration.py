@@ -157,6 +157,11 @@ class Pipeline:
         return f"{self.source}.dlq"
 
     @property
+    def audit(self) -> str:
+        """What was done about each dead letter, by whom, when, why, and what became of it."""
+        return f"{self.dlq}.audit"
+
+    @property
     def journal(self) -> str:
         """Changelog of dedup and reorder state."""
         return f"{self.source}.journal"
@@ -168,6 +173,7 @@ class Pipeline:
             Topic(self.clean, message_bytes_max=OUTPUT_BYTES_MAX),
             Topic(self.late, message_bytes_max=OUTPUT_BYTES_MAX),
             Topic(self.dlq, retention_ms=30 * DAY_MS, message_bytes_max=OUTPUT_BYTES_MAX),
+            Topic(self.audit, cleanup=Cleanup.COMPACT),
             Topic(self.journal, cleanup=Cleanup.DELETE_RECORDS_ONLY, message_bytes_max=OUTPUT_BYTES_MAX),
             *(Topic(table.topic, cleanup=Cleanup.COMPACT, subject=table.subject) for table in self.tables),
             *(Topic(window.topic, subject=window.subject) for window in self.windows),

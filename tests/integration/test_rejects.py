@@ -11,7 +11,7 @@ import fastavro
 import pytest
 from confluent_kafka import Message, Producer
 
-from loadtest.fleet.fleet import UNKNOWN_SCHEMA_ID
+from loadtest.fleet.traffic import UNKNOWN_SCHEMA_ID
 from loadtest.oracle.decode import plain_schema
 from loadtest.oracle.read import TopicReader
 from streams import __version__

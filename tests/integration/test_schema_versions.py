@@ -10,7 +10,7 @@ import fastavro
 import pytest
 from confluent_kafka import Producer
 
-from loadtest.fleet.fleet import UNKNOWN_SCHEMA_ID
+from loadtest.fleet.traffic import UNKNOWN_SCHEMA_ID
 from streams.local.stack import Stack
 from streams.operators.resolve import without_logical_types
 from streams.pipelines.gps import GPS

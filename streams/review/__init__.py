@@ -1,0 +1,1 @@
+"""Dead letters: review, fix, replay, discard. Command line and web page call the same functions."""

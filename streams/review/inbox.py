@@ -1,0 +1,239 @@
+"""The inbox: what is in dead-letter topics, and what was done about it; brought up to date on demand."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import Message
+from confluent_kafka.admin import AdminClient
+
+from streams.deadletters.audit import parsed
+from streams.deadletters.foreign import read_envelopes
+from streams.deadletters.index import Figures, Filter, Letters, Resolutions, Rows, States, figures
+from streams.errors import StreamsError, UsageError
+from streams.kafka.admin import partition_counts, wait_for_broker
+from streams.operators.declaration import Pipeline
+from streams.pipelines import PIPELINES
+from streams.review.scan import TopicTail
+from streams.settings import Settings
+
+Progress = Callable[[str, int], None]
+"""Gets the name of the topic that is read and how many of its records are."""
+
+DLQ_SUFFIX: Final = ".dlq"
+AUDIT_SUFFIX: Final = ".dlq.audit"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Letters of one topic and what was done about them, row by row."""
+
+    box: "Box"
+    rows: Rows
+    states: States
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def where(self, keep: Any) -> "Found":
+        """Some of them, by mask or index."""
+        return Found(self.box, self.rows.where(keep), self.states.where(keep))
+
+
+class Audit:
+    """The audit topic of one source; `exists` is false until it is there."""
+
+    def __init__(self, settings: Settings, source: str) -> None:
+        self.topic = f"{source}{AUDIT_SUFFIX}"
+        self.exists = False
+        self.resolutions = Resolutions()
+        self._tail = TopicTail(settings, self.topic)
+
+    def refresh(self, counts: dict[str, int], progress: Progress | None = None) -> None:
+        """Read what has come since the last call."""
+        self.exists = self.topic in counts
+        if self.exists:
+            told = None if progress is None else (lambda read: progress(self.topic, read))
+            self._tail.read(counts[self.topic], self._take, told)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._tail.close()
+
+    def _take(self, messages: list[Message]) -> None:
+        partitions: list[Any] = list(map(Message.partition, messages))
+        offsets: list[Any] = list(map(Message.offset, messages))
+        keys: list[Any] = list(map(Message.key, messages))
+        values: list[Any] = list(map(Message.value, messages))
+        self.resolutions.add(keys, values, partitions, offsets)
+
+    def record_of(self, letter_id: bytes) -> dict[str, Any] | None:
+        """What was done about a letter, in full; None when nothing was."""
+        place = self.resolutions.place_of(letter_id)
+        if place is None:
+            return None
+        found: Any = [each.value() for batch in self._tail.fetch([place]) for each in batch]
+        return parsed(found[0]) if found else None
+
+
+class Box:
+    """One dead-letter topic."""
+
+    def __init__(self, settings: Settings, topic: str, audits: dict[str, Audit]) -> None:
+        self.topic = topic
+        self.pipeline: Pipeline | None = next((each for each in PIPELINES.values() if each.dlq == topic), None)
+        self.letters = Letters(topic)
+        self.tail = TopicTail(settings, topic)
+        self._settings = settings
+        self._audits = audits
+        self._since_ms: int | None = None
+
+    def begin_at(self, since_ms: int, counts: dict[str, int]) -> None:
+        """Leave out what is older: to be called before the first `refresh`."""
+        self.tail.since(since_ms, counts[self.topic])
+
+    def refresh(self, counts: dict[str, int], progress: Progress | None = None) -> None:
+        """Read what has come since the last call, and the audits of all sources that the letters name."""
+        partitions = counts[self.topic]
+        if len(self.letters):
+            self.letters.forget_before(self.tail.lows(partitions))
+        told = None if progress is None else (lambda read: progress(self.topic, read))
+        self.tail.read(partitions, self._take, told)
+        for source in self.sources():
+            audit = self._audits.setdefault(source, Audit(self._settings, source))
+            audit.refresh(counts, progress)
+
+    def sources(self) -> list[str]:
+        """Topics to which the letters belong; with a declared topic its own one, too."""
+        named = {*self.letters.sources(), *([self.pipeline.source] if self.pipeline else [])}
+        return sorted(named)
+
+    def audit(self, source: str) -> Audit | None:
+        """The audit of a source; None when no letter names it."""
+        return self._audits.get(source)
+
+    def find(self, wanted: Filter) -> Found:
+        """Letters that are meant, in no particular order."""
+        rows = self.letters.latest().matching(wanted)
+        found = Found(self, rows, self.states(rows))
+        if wanted.is_open is None:
+            return found
+        return found.where(found.states.is_open == wanted.is_open)
+
+    def states(self, rows: Rows) -> States:
+        """What was done about some letters. Those of no known source count as of this topic's own."""
+        audits = [audit for source in self.sources() if (audit := self._audits.get(source)) is not None]
+        if len(audits) == 1:
+            return audits[0].resolutions.of(rows)
+        states = Resolutions().of(rows)
+        for audit in audits:
+            found = audit.resolutions.of(rows)
+            known = ~found.is_open
+            for column in ("acts", "outcomes", "at_ms"):
+                getattr(states, column)[known] = getattr(found, column)[known]
+        return states
+
+    def figures(self) -> Figures:
+        """Counts for a dashboard."""
+        rows = self.letters.latest()
+        return figures(self.letters.topic, rows, self.states(rows))
+
+    def close(self) -> None:
+        """Disconnect."""
+        self.tail.close()
+
+    def _take(self, messages: list[Message]) -> None:
+        partitions: list[Any] = list(map(Message.partition, messages))
+        offsets: list[Any] = list(map(Message.offset, messages))
+        timestamps = [timestamp for _, timestamp in map(Message.timestamp, messages)]
+        headers: list[Any] = list(map(Message.headers, messages))
+        envelopes = read_envelopes(
+            headers, topic=self.topic, partitions=partitions, offsets=offsets, timestamps=timestamps
+        )
+        self.letters.add(partitions, offsets, timestamps, list(map(Message.key, messages)), envelopes)
+
+
+class Inbox:
+    """Dead-letter topics of the declared pipelines, or those named. One thread at a time; close it when done."""
+
+    def __init__(self, settings: Settings, topics: Sequence[str] | None = None) -> None:
+        """Connect.
+
+        Raises:
+            StreamsError: no broker answers, or a topic that was named is not there.
+
+        """
+        self.settings = settings
+        self._client: AdminClient = wait_for_broker(settings)
+        self._audits: dict[str, Audit] = {}
+        self._named = bool(topics)
+        counts = self.counts()
+        names = [named(topic) for topic in topics] if topics else [each.dlq for each in PIPELINES.values()]
+        missing = [name for name in dict.fromkeys(names) if name not in counts]
+        if missing and self._named:
+            raise StreamsError(f"there is no topic {missing[0]}: {hint(missing[0])}")
+        self.boxes = [Box(settings, name, self._audits) for name in dict.fromkeys(names)]
+
+    def counts(self) -> dict[str, int]:
+        """Partitions of every topic of the cluster."""
+        return partition_counts(self._client)
+
+    @property
+    def client(self) -> AdminClient:
+        """Administrative client."""
+        return self._client
+
+    def refresh(self, progress: Progress | None = None, *, since_ms: int | None = None) -> None:
+        """Read what has come since the last call; topics that are not there yet are empty.
+
+        `since_ms`, given with the first call: older records are not read. What is said of a letter is then said of what
+        was read of it.
+        """
+        counts = self.counts()
+        for box in self.boxes:
+            if box.topic in counts:
+                if since_ms is not None:
+                    box.begin_at(since_ms, counts)
+                box.refresh(counts, progress)
+
+    def find(self, wanted: Filter) -> list[Found]:
+        """Letters that are meant, by topic; topics without any are left out."""
+        return [found for box in self.boxes if len(found := box.find(wanted))]
+
+    def the_one(self, letter_id: str) -> Found:
+        """The letter with an id, or whose id begins so.
+
+        Raises:
+            StreamsError: there is none, or more than one.
+
+        """
+        if not letter_id or len(letter_id) > 24 or set(letter_id) - set("0123456789abcdef"):
+            raise UsageError(f"{letter_id!r} is not an id: ids are 24 hexadecimal digits, as `streams dlq list` shows")
+        matches = self.find(Filter(ids=frozenset({letter_id})))
+        count = sum(map(len, matches))
+        if count == 1:
+            return matches[0]
+        where = ", ".join(box.topic for box in self.boxes)
+        if count == 0:
+            raise StreamsError(f"no dead letter {letter_id} in {where}: `streams dlq list` shows those that there are")
+        raise StreamsError(f"{count} dead letters begin with {letter_id}: give more of the id")
+
+    def close(self) -> None:
+        """Disconnect."""
+        for box in self.boxes:
+            box.close()
+        for audit in self._audits.values():
+            audit.close()
+
+
+def named(topic: str) -> str:
+    """The dead-letter topic that is meant by `topic`: a declared source stands for its own."""
+    return next((each.dlq for each in PIPELINES.values() if topic == each.source), topic)
+
+
+def hint(topic: str) -> str:
+    """What to do about a missing topic."""
+    declared = {each.name for pipeline in PIPELINES.values() for each in pipeline.topics()}
+    if topic in declared:
+        return "run `streams topics apply`"
+    return f"dead-letter topics are {', '.join(each.dlq for each in PIPELINES.values())}, or any other one that exists"

@@ -1,0 +1,116 @@
+"""What a request asks for, and the templates that answer it. Everything that is put into HTML is escaped."""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import jinja2
+
+from streams.deadletters.audit import Outcome
+from streams.deadletters.index import Filter
+from streams.errors import UsageError
+from streams.operators.rejects import Reason
+from streams.review.replay import explained
+
+PAGE_LETTERS: Final = 50
+GROUPS_SHOWN: Final = 20
+GROUPINGS: Final = ("reason", "device", "schema-id", "source", "attempt")
+_FIELDS: Final = ("id", "reason", "device", "schema_id", "since", "until")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a page is asked for, as it stands in the address or in a form."""
+
+    values: Mapping[str, str]
+    filter: Filter
+    group_by: str
+    page: int
+
+    @property
+    def open_filter(self) -> Filter:
+        """The open ones of what is meant."""
+        f = self.filter
+        return Filter(f.ids, f.reasons, f.keys, f.schema_ids, f.since_ms, f.until_ms, is_open=True)
+
+    def query(self, **changed: str | int) -> str:
+        """The same question, with some parts changed, as the end of an address."""
+        values = {**self.values, "group_by": self.group_by, "page": str(self.page)}
+        values |= {name: str(value) for name, value in changed.items()}
+        defaults = {"group_by": "reason", "page": "0", "status": "open"}
+        kept = {name: value for name, value in values.items() if value and value != defaults.get(name)}
+        return f"?{urlencode(kept)}" if kept else ""
+
+
+def asked_of(values: Mapping[str, str]) -> Asked:
+    """Read a question.
+
+    Raises:
+        UsageError: a part of it makes no sense.
+
+    """
+    found = {name: values.get(name, "").strip()[:500] for name in _FIELDS}
+    status = values.get("status", "open")
+    group_by = values.get("group_by", "reason")
+    page = values.get("page", "0")
+    if status not in {"open", "resolved", "all"} or group_by not in GROUPINGS or not page.isdecimal() or len(page) > 6:
+        raise UsageError("this page was asked for something that it does not know")
+    schema_id = found["schema_id"]
+    if schema_id and not (schema_id.isascii() and schema_id.lstrip("-").isdigit() and len(schema_id) < 12):
+        raise UsageError(f"{schema_id!r} is no schema id: it is a number")
+    letter_id = found["id"]
+    if letter_id and (set(letter_id) - set("0123456789abcdef") or len(letter_id) > 24):
+        raise UsageError(f"{letter_id!r} is no id: ids are 24 hexadecimal digits")
+    wanted = Filter(
+        ids=frozenset({letter_id} if letter_id else ()),
+        reasons=frozenset({found["reason"]} if found["reason"] else ()),
+        keys=frozenset({found["device"].encode()} if found["device"] else ()),
+        schema_ids=frozenset({int(schema_id)} if schema_id else ()),
+        since_ms=_time_ms(found["since"]),
+        until_ms=_time_ms(found["until"]),
+        is_open={"open": True, "resolved": False, "all": None}[status],
+    )
+    return Asked({**found, "status": status}, wanted, group_by, int(page))
+
+
+def _time_ms(text: str) -> int | None:
+    """A time as a browser's field gives it, in UTC."""
+    if not text:
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(text)
+        return int(moment.replace(tzinfo=moment.tzinfo or dt.UTC).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise UsageError(f"{text!r} is no time: 2026-05-01T08:00, in UTC") from None
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page as HTML."""
+    return _ENVIRONMENT.get_template(template).render(**values)
+
+
+def _moment(time_ms: Any) -> str:
+    try:
+        return dt.datetime.fromtimestamp(int(time_ms) / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError, TypeError):
+        return str(time_ms)
+
+
+def _visible(text: Any) -> str:
+    """A text in which nothing hides: what is not printable, such as marks that turn the text round, is escaped."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in str(text))
+
+
+_ENVIRONMENT: Final = jinja2.Environment(
+    loader=jinja2.PackageLoader("streams.review.web"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters.update(
+    moment=_moment, visible=_visible, count=lambda number: f"{number:,}", outcome=lambda name: explained(Outcome(name))
+)
+_ENVIRONMENT.globals.update(reasons=[reason.value for reason in Reason], groupings=GROUPINGS, groups_shown=GROUPS_SHOWN)

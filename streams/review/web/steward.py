@@ -1,0 +1,98 @@
+"""What the review page does with the inbox: one thing at a time, the inbox brought up to date before."""
+
+import threading
+import time
+from typing import Final
+
+from streams.deadletters.audit import Actor
+from streams.deadletters.index import Figures, Filter
+from streams.review.discard import discard
+from streams.review.inbox import Inbox
+from streams.review.look import Details, Listing, details, listing, reveal
+from streams.review.replay import ReplayOptions, ReplayResult, replay
+from streams.settings import Settings
+
+FRESH_S: Final = 1.0
+"""An inbox that was read so recently is not read again for looking at it."""
+ACT_LETTERS_MAX: Final = 100_000
+"""Letters of one replay or discard from the page; more than a browser waits for is for the command line."""
+OUTCOME_WAIT_S: Final = 3.0
+FIGURES_WAIT_S: Final = 2.0
+
+
+class Steward:
+    """The inbox of some topics, for several threads. Connects when first used, and again after a failure."""
+
+    def __init__(self, settings: Settings, topics: tuple[str, ...] | None = None) -> None:
+        self._settings = settings
+        self._topics = topics
+        self._lock = threading.Lock()
+        self._inbox: Inbox | None = None
+        self._read_at_s = 0.0
+        self._figures: list[Figures] = []
+
+    def listing(self, wanted: Filter, *, group_by: str, limit: int, skip: int) -> tuple[Listing, list[str]]:
+        """A page of letters, and the topics that there are."""
+        with self._lock:
+            inbox = self._fresh()
+            names = [box.topic for box in inbox.boxes]
+            return listing(inbox, wanted, group_by=group_by, limit=limit, skip=skip), names
+
+    def count_open(self, wanted: Filter) -> int:
+        """How many open letters are meant, as of now."""
+        with self._lock:
+            return sum(map(len, self._fresh(force=True).find(wanted)))
+
+    def details(self, letter_id: str) -> Details:
+        """Everything about a letter, masked."""
+        with self._lock:
+            inbox = self._fresh()
+            return details(inbox, inbox.the_one(letter_id), reveal=False)
+
+    def reveal(self, letter_id: str, actor: Actor) -> Details:
+        """Everything about a letter, unmasked and written down."""
+        with self._lock:
+            inbox = self._fresh()
+            return reveal(inbox, inbox.the_one(letter_id), actor)
+
+    def replay(self, wanted: Filter, actor: Actor) -> ReplayResult:
+        """Replay open letters."""
+        with self._lock:
+            self._read_at_s = 0.0
+            options = ReplayOptions(wanted, actor, limit=ACT_LETTERS_MAX, wait_s=OUTCOME_WAIT_S)
+            return replay(self._fresh(), options)
+
+    def discard(self, wanted: Filter, actor: Actor) -> int:
+        """Discard open letters."""
+        with self._lock:
+            self._read_at_s = 0.0
+            return discard(self._fresh(), wanted, actor, limit=ACT_LETTERS_MAX)
+
+    def figures(self) -> list[Figures]:
+        """Counts for a dashboard; while a long replay is under way, those before it.
+
+        The first call reads the topics from their beginnings, at some 10 µs a letter.
+        """
+        if not self._lock.acquire(timeout=FIGURES_WAIT_S):
+            return self._figures
+        try:
+            self._figures = [box.figures() for box in self._fresh().boxes]
+        finally:
+            self._lock.release()
+        return self._figures
+
+    def close(self) -> None:
+        """Disconnect."""
+        with self._lock:
+            if self._inbox is not None:
+                self._inbox.close()
+                self._inbox = None
+
+    def _fresh(self, *, force: bool = False) -> Inbox:
+        if self._inbox is None:
+            self._inbox = Inbox(self._settings, self._topics)
+            self._read_at_s = 0.0
+        if force or time.monotonic() - self._read_at_s > FRESH_S:
+            self._inbox.refresh()
+            self._read_at_s = time.monotonic()
+        return self._inbox

@@ -1,0 +1,184 @@
+import io
+import json
+
+import fastavro
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.deadletters.inspect import MASK, Schemas, inspect, schema_id_of
+from streams.deadletters.letter import Letter, NotARepair, Repair, repaired
+from streams.deadletters.walk import personal_fields, walk
+from streams.pipelines.gps import GPS
+from streams.registry.catalog import Catalog
+
+TEXT = Catalog.load().versions(GPS.subject)[0].text
+SCHEMA = json.loads(TEXT)
+RICH = {
+    "type": "record", "name": "Rich", "namespace": "n",
+    "fields": [
+        {"name": "tags", "type": {"type": "array", "items": "string"}},
+        {"name": "counts", "type": {"type": "map", "values": "int"}},
+        {"name": "kind", "type": {"type": "enum", "name": "Kind", "symbols": ["A", "B"]}},
+        {"name": "again", "type": ["null", "n.Kind"]},
+        {"name": "raw", "type": {"type": "fixed", "name": "Two", "size": 2}},
+        {"name": "inner", "type": {"type": "record", "name": "Inner", "fields": [
+            {"name": "yes", "type": "boolean"}, {"name": "blob", "type": "bytes"}, {"name": "f", "type": "float"}]}},
+    ],
+}  # fmt: skip
+
+
+def encoded(schema, value):
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, fastavro.parse_schema(json.loads(json.dumps(schema))), value)
+    return out.getvalue()
+
+
+def position(**changed):
+    return {
+        "event_id": "e-1", "device_id": "car", "sequence": 1, "event_time": 1_700_000_000_000, "latitude": 1.5,
+        "longitude": 2.5, "speed_kmh": None, "heading_deg": 3.0, **changed,
+    }  # fmt: skip
+
+
+RICH_VALUES = st.fixed_dictionaries(
+    {
+        "tags": st.lists(st.text(max_size=5), max_size=3),
+        "counts": st.dictionaries(st.text(max_size=3), st.integers(-5, 5), max_size=3),
+        "kind": st.sampled_from("AB"),
+        "again": st.none() | st.sampled_from("AB"),
+        "raw": st.binary(min_size=2, max_size=2),
+        "inner": st.fixed_dictionaries({"yes": st.booleans(), "blob": st.binary(max_size=4), "f": st.just(0.5)}),
+    }
+)
+
+
+@given(RICH_VALUES)
+def test_a_whole_value_is_walked_to_its_last_byte(value):
+    data = encoded(RICH, value)
+    found = walk(RICH, data)
+    assert (None, len(data)) == (found.failure, found.end)
+    assert len(value["tags"]) + len(value["counts"]) + 6 == len(found.leaves)
+    assert all(one.end <= other.start for one, other in zip(found.leaves, found.leaves[1:], strict=False))
+
+
+@given(RICH_VALUES, st.data())
+def test_a_value_cut_anywhere_fails_where_it_ends_and_says_what_came_before(value, data):
+    whole = encoded(RICH, value)
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    found = walk(RICH, whole[:cut])
+    assert found.failure is not None
+    assert 0 <= found.failure.start <= cut
+    before = walk(RICH, whole).leaves
+    assert found.leaves == before[: len(found.leaves)]
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_at_all_are_walked_without_an_error(data):
+    for schema in (RICH, SCHEMA):
+        found = walk(schema, data)
+        assert found.failure is not None or found.end == len(data)
+
+
+def test_a_count_bomb_and_a_schema_that_contains_itself_are_stopped():
+    bomb = {"type": "array", "items": "null"}
+    assert walk(bomb, b"\xfe\xff\xff\xff\x0f").failure is not None
+    itself = {"type": "record", "name": "R", "fields": [{"name": "r", "type": "R"}]}
+    assert "not shown" in walk(itself, b"").failure.message
+
+
+def letter(value, reason="invalid", message="", headers=(), key=b"car"):
+    return Letter("0" * 24, "t.dlq", 0, 0, 0, GPS.source, key, value, list(headers), reason, message, 1, 7, 0)
+
+
+def view(value, reason="invalid", message="", *, text=TEXT, reader=None, reveal=False, **more):
+    return inspect(letter(value, reason, message, **more), Schemas(text, reader), GPS, reveal=reveal)
+
+
+FRAME = b"\0\0\0\0\x07"
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "value", "place"),
+    [
+        ("invalid", "latitude is outside [-90, 90]", FRAME + encoded(SCHEMA, position(latitude=91.0)), (20, 28)),
+        ("invalid", "the event id is empty", FRAME + encoded(SCHEMA, position(event_id="")), (5, 6)),
+        ("key_mismatch", "m", FRAME + encoded(SCHEMA, position()), (9, 13)),
+        ("future_timestamp", "m", FRAME + encoded(SCHEMA, position()), (14, 20)),
+        ("malformed", "m", FRAME + encoded(SCHEMA, position())[:20], (20, 25)),
+        ("malformed", "m", FRAME + encoded(SCHEMA, position()) + b"xy", (46, 48)),
+        ("not_framed", "m", b"{}", (0, 1)),
+        ("unknown_schema", "m", FRAME + b"abc", (1, 5)),
+    ],
+)
+def test_the_place_of_the_failure_is_marked(reason, message, value, place):
+    text = None if reason == "unknown_schema" else TEXT
+    found = view(value, reason, message, text=text)
+    assert place == (found.failure.start, found.failure.end)
+    marked = [row.offset + at for row in found.hex_rows for at, is_marked in enumerate(row.marked) if is_marked]
+    assert list(range(*place)) == marked
+
+
+def test_of_a_long_value_the_part_with_the_failure_is_shown():
+    found = view(FRAME + encoded(SCHEMA, position(event_id="x" * 9_000, latitude=91.0)), message="latitude is outside")
+    assert any(any(row.marked) for row in found.hex_rows)
+    assert found.size_bytes == found.hex_omitted_bytes + sum(len(row.digits) for row in found.hex_rows)
+    assert found.hex_omitted_bytes > 4_000
+
+
+def personal(*names):
+    return json.dumps({**SCHEMA, "fields": [{**f, "pii": True} if f["name"] in names else f for f in SCHEMA["fields"]]})
+
+
+def shown_text(found):
+    rows = ["".join(row.digits) + row.characters for row in found.hex_rows]
+    return "\n".join([found.key, *rows, *(leaf.shown for leaf in found.leaves), *(value for _, value in found.headers)])
+
+
+def test_personal_fields_are_masked_by_either_schema_and_shown_when_revealed():
+    value = FRAME + encoded(SCHEMA, position(event_id="secret-id", latitude=91.0))
+    for options in ({"text": personal("event_id")}, {"text": TEXT, "reader": personal("event_id")}):
+        found = view(value, message="latitude is outside", headers=[("driver", b"secret")], **options)
+        assert found.is_masked
+        assert "secret" not in shown_text(found)
+        assert b"secret-id".hex() not in shown_text(found)
+        assert "car" in shown_text(found), "what is not personal is shown"
+        revealed = view(value, message="latitude is outside", headers=[("driver", b"secret")], reveal=True, **options)
+        assert not revealed.is_masked
+        assert "secret-id" in shown_text(revealed)
+
+
+def test_bytes_of_which_nobody_knows_what_they_are_are_masked_if_the_stream_has_personal_fields():
+    cases = [(FRAME + b"secret", "unknown_schema", None), (b'{"n": "secret"}', "not_framed", None)]
+    cases.append((FRAME + encoded(SCHEMA, position())[:8] + b"\x40secret", "malformed", personal("longitude")))
+    for value, reason, text in cases:
+        found = view(value, reason, text=text, reader=personal("longitude"))
+        assert "secret" not in shown_text(found)
+        assert b"secret".hex() not in shown_text(found)
+    assert "secret" in shown_text(view(b"secret", "not_framed", text=None, reader=TEXT)), "no personal field, no mask"
+
+
+def test_a_personal_key_field_masks_the_key():
+    value = FRAME + encoded(SCHEMA, position(latitude=91.0))
+    found = view(value, reader=personal("device_id"))
+    assert MASK == found.key
+    assert "car" not in shown_text(found)
+    assert frozenset({"device_id"}) == personal_fields(json.loads(personal("device_id")))
+
+
+def test_a_schema_id_in_a_header_counts():
+    header = [("__value_schema_id", b"\0\0\0\0\x09")]
+    assert 9 == schema_id_of(letter(b"abc", headers=header))
+    assert 7 == schema_id_of(letter(FRAME))
+    found = view(encoded(SCHEMA, position()), headers=header)
+    assert (8, None) == (len(found.leaves), found.failure)
+
+
+def test_a_repair_is_bytes_or_a_repair_and_nothing_else():
+    one = letter(b"v")
+    assert Repair(b"w", b"car") == repaired(one, lambda _: b"w")
+    assert Repair(b"w", b"k") == repaired(one, lambda _: Repair(b"w", b"k"))
+    assert repaired(one, lambda _: None) is None
+    for bad in (lambda _: "text", lambda _: 1 / 0, lambda _: Repair("text"), lambda _: Repair(b"", 3), lambda: b""):
+        with pytest.raises(NotARepair):
+            repaired(one, bad)
