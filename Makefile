@@ -56,8 +56,8 @@ simulate: setup ## Deterministic simulation of crashes and rebalances: make simu
 	$(BIN)/python -m tests.simulation --seed $(or $(SEED),0) $(ARGS)
 
 lock: setup ## Resolve the locks anew (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra local --extra dev requirements/build.in pyproject.toml -o requirements/dev.lock
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url pyproject.toml -o requirements/runtime.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra local --extra tracing --extra dev requirements/build.in pyproject.toml -o requirements/dev.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra tracing pyproject.toml -o requirements/runtime.lock
 
 clean: ## Stop the local stack and remove what was made (environment, data, caches)
 	-@test -x $(BIN)/streams && $(BIN)/streams local down
