@@ -11,7 +11,9 @@ import typer
 from streams import __version__
 from streams.cli.demo import demo
 from streams.cli.ingest import ingest_app
+from streams.cli.lag import lag
 from streams.cli.local import local_app
+from streams.cli.monitor import monitor
 from streams.cli.output import Format, FormatOption, echo_json
 from streams.cli.schemas import schemas_app
 from streams.cli.topics import topics_app
@@ -32,6 +34,8 @@ app.add_typer(schemas_app, name="schemas")
 app.add_typer(ingest_app, name="ingest")
 
 app.command("worker")(worker)
+app.command("lag")(lag)
+app.command("monitor")(monitor)
 app.command("demo")(demo)
 
 

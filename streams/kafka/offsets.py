@@ -6,7 +6,7 @@ The client aborts its whole process when a request to a group's coordinator is c
 
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -36,8 +36,10 @@ class OffsetRounds:
         self._client = client
         self._topics: tuple[tuple[str, int], ...] = ()
 
-    def take(self, only: Iterable[str] | None = None) -> Round:
+    def take(self, only: Iterable[str] | None = None, *, newest: bool = False) -> Round:
         """Offsets of all partitions and of all groups (or of `only` these), in one round of requests.
+
+        `newest`: with the newest record's timestamp of each partition, which the broker has to look for in the log.
 
         Positions are asked for before the ends of the logs, so that no position is ahead of its end by mere delay.
 
@@ -72,8 +74,10 @@ class OffsetRounds:
         if len(ahead):
             every = self._ends(OffsetSpec.latest(), base, count, IsolationLevel.READ_UNCOMMITTED)
             high[ahead] = every[ahead]
+        no_stamps = np.empty(0, dtype=np.int64)
+        newest_at = self._stamps(base, count) if newest else (no_stamps, no_stamps)
         groups = tuple(Group(name, *members.get(name, ("UNKNOWN", None))) for name in names)
-        return Round(str(listed.cluster_id), now_ms, topics, groups, failed, end, low, high, *commits)
+        return Round(str(listed.cluster_id), now_ms, topics, groups, failed, end, low, high, *newest_at, *commits)
 
     def _group_names(self) -> set[str]:
         found: Any = settled("listing groups", self._client.list_consumer_groups(request_timeout=REQUEST_TIMEOUT_S))
@@ -139,15 +143,26 @@ class OffsetRounds:
         columns = [np.array(column, dtype=np.int64) for column in (group, partition, offset, mark)]
         return (columns[0], columns[1], columns[2], columns[3]), tuple(failed)
 
+    def _stamps(self, base: Mapping[str, tuple[int, int]], count: int) -> tuple[Int64, Int64]:
+        offset, time_ms = np.full(count, _UNKNOWN, dtype=np.int64), np.full(count, _UNKNOWN, dtype=np.int64)
+        for number, told in self._asked(OffsetSpec.max_timestamp(), base, IsolationLevel.READ_COMMITTED):
+            offset[number], time_ms[number] = told.offset, told.timestamp
+        return offset, time_ms
+
     def _ends(self, spec: Any, base: Mapping[str, tuple[int, int]], count: int, isolation: Any) -> Int64:
         found = np.full(count, _UNKNOWN, dtype=np.int64)
-        if not count:
-            return found
+        for number, told in self._asked(spec, base, isolation):
+            found[number] = told.offset
+        return found
+
+    def _asked(self, spec: Any, base: Mapping[str, tuple[int, int]], isolation: Any) -> Iterator[tuple[int, Any]]:
+        """Number of each partition that has a leader now, and what it told."""
         wanted = {TopicPartition(name, partition): spec for name, size in self._topics for partition in range(size)}
+        if not wanted:
+            return
         asked = self._client.list_offsets(wanted, isolation_level=isolation, request_timeout=REQUEST_TIMEOUT_S)
         for at, future in asked.items():
             try:
-                found[base[at.topic][0] + at.partition] = future.result(REQUEST_TIMEOUT_S).offset
+                yield base[at.topic][0] + at.partition, future.result(REQUEST_TIMEOUT_S)
             except (KafkaException, TimeoutError):
-                continue  # this partition has no leader now: -1
-        return found
+                continue

@@ -28,11 +28,11 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     rounds: OffsetRounds | None = None
     for line in sys.stdin.buffer:
-        only = json.loads(line)
+        wanted = json.loads(line)
         try:
             if rounds is None:
                 rounds = OffsetRounds(wait_for_broker(load_settings()))
-            kind, answer = ROUND, rounds.take(only).to_bytes()
+            kind, answer = ROUND, rounds.take(wanted["groups"], newest=wanted["newest"]).to_bytes()
         except StreamsError as error:
             kind, answer = FAILED, str(error).encode()
         sys.stdout.buffer.write(FRAME.pack(kind, len(answer)))

@@ -43,18 +43,19 @@ class OffsetProbe:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def take(self, only: Iterable[str] | None = None) -> Round:
-        """Offsets of all partitions and groups, or of `only` these groups.
+    def take(self, only: Iterable[str] | None = None, *, newest: bool = False) -> Round:
+        """Offsets of all partitions and groups, or of `only` these groups; `newest`: see `OffsetRounds.take`.
 
         Raises:
             RoundFailed: the broker did not answer, or the process died; it is started anew with the next call.
 
         """
+        wanted = {"groups": None if only is None else sorted(only), "newest": newest}
         process = self._running()
         pipe_in, pipe_out = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
         deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
         try:
-            pipe_in.write(json.dumps(None if only is None else sorted(only)).encode() + b"\n")
+            pipe_in.write(json.dumps(wanted).encode() + b"\n")
             pipe_in.flush()
             kind, length = FRAME.unpack(self._read(pipe_out, FRAME.size, deadline_s))
             if length > ROUND_BYTES_MAX:

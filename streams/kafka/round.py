@@ -14,7 +14,9 @@ import numpy as np
 from streams.operators.columns import Int64
 
 _HEADER: Final = struct.Struct(">I")
-_ARRAYS: Final = ("end", "low", "high", "commit_group", "commit_partition", "commit_offset", "commit_mark")
+_ARRAYS: Final = (
+    "end", "low", "high", "newest_offset", "newest_ms", "commit_group", "commit_partition", "commit_offset", "commit_mark",
+)  # fmt: skip
 ROUND_BYTES_MAX: Final = 1 << 30
 
 
@@ -42,7 +44,8 @@ class Round:
     """Partitions are numbered through all `topics` (name, count), in their order.
 
     `end`: last stable offset. `low`: first offset still there. `high`: end of the log, open transactions included;
-    asked only where a position is behind `end`, else equal to it. -1: the broker did not tell. The commit columns have a
+    asked only where a position is behind `end`, else equal to it. `newest_offset`, `newest_ms`: the record with the newest
+    timestamp; empty unless asked for. -1: the broker did not tell. The commit columns have a
     row for each position: number of the group, of the partition, the offset, and a mark that differs (from that of the
     round before) if a commit came in between that carried other metadata. `failed`: groups whose positions could not be
     had in this round; they have no rows.
@@ -56,6 +59,8 @@ class Round:
     end: Int64
     low: Int64
     high: Int64
+    newest_offset: Int64
+    newest_ms: Int64
     commit_group: Int64
     commit_partition: Int64
     commit_offset: Int64

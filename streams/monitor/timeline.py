@@ -10,6 +10,7 @@ Between two such points the time is interpolated. Before the first one it is not
 point's time, which is then a lower bound of the age.
 """
 
+import bisect
 from typing import Final
 
 import numpy as np
@@ -18,6 +19,7 @@ from streams.monitor.verdict import Float64, Int64
 
 POINTS_MAX: Final = 256
 """Points kept per partition and kind; the oldest half is thinned when there are more."""
+_NOWHERE: Final = 1 << 62
 
 
 class Timeline:
@@ -26,7 +28,8 @@ class Timeline:
     __slots__ = ("_seen", "_told", "empty_from", "empty_to")
 
     def __init__(self) -> None:
-        self._seen: list[tuple[int, int]] = []
+        self._seen: list[tuple[int, int, int]] = []
+        """(End of the log, when it was first and when it was last seen to be there)."""
         self._told: list[tuple[int, int]] = []
         self.empty_from = self.empty_to = 0
         """There is no record at these offsets (the latter excluded): transaction markers, or compacted away."""
@@ -35,23 +38,22 @@ class Timeline:
         """At `time_ms` the log ended at `end`. An end before an earlier one means another log: all is forgotten."""
         seen = self._seen
         if seen and end < seen[-1][0]:
-            self._seen, self._told, self.empty_from, self.empty_to = [(end, time_ms)], [], 0, 0
+            self._seen, self._told, self.empty_from, self.empty_to = [(end, time_ms, time_ms)], [], 0, 0
             return
         if seen and seen[-1][0] == end:
-            # The last time at which it still ended here: the record at `end` came after that.
-            seen[-1] = (end, max(seen[-1][1], time_ms))
+            seen[-1] = (end, seen[-1][1], max(seen[-1][2], time_ms))
         else:
-            seen.append((end, time_ms))
+            seen.append((end, time_ms, time_ms))
         if len(seen) > POINTS_MAX:
             self._seen = seen[: POINTS_MAX // 2 : 2] + seen[POINTS_MAX // 2 :]
 
     def tell(self, offset: int, timestamp_ms: int) -> None:
         """Timestamp of the record at `offset`."""
-        if (offset, timestamp_ms) in self._told:
+        if self.knows(offset):
             return
-        self._told.append((offset, timestamp_ms))
+        bisect.insort(self._told, (offset, timestamp_ms))
         if len(self._told) > POINTS_MAX:
-            self._told = sorted(self._told)[1::2]
+            self._told = self._told[1::2]
 
     def skip(self, first: int, until: int) -> None:
         """There is no record from offset `first` to (excluding) `until`."""
@@ -68,19 +70,20 @@ class Timeline:
 
     def knows(self, offset: int) -> bool:
         """Whether the record at `offset` itself was read for its timestamp."""
-        return any(told == offset for told, _ in self._told)
+        place = bisect.bisect_left(self._told, (offset,))
+        return place < len(self._told) and self._told[place][0] == offset
 
-    def reaches(self, offset: int) -> bool:
-        """Whether the time at `offset` is between two points, and not before all of them."""
-        firsts = [points[0][0] for points in (self._seen, sorted(self._told)) if points]
-        return bool(firsts) and min(firsts) <= offset
+    @property
+    def first(self) -> int:
+        """The first offset whose time is known; what is before it is at least as old."""
+        return min([points[0][0] for points in (self._seen, self._told) if points], default=_NOWHERE)
 
     def times_ms(self, offsets: Int64) -> tuple[Float64, Int64, Int64]:
         """Times of the records at `offsets`, and of the points between which each lies.
 
         The width between the points is how far the time may be off. NaN and zeros when nothing is known.
         """
-        points = self._points()
+        points = self._points() if self._seen or self._told else []
         if not points:
             zeros = np.zeros(len(offsets), dtype=np.int64)
             return np.full(len(offsets), np.nan), zeros, zeros
@@ -93,19 +96,23 @@ class Timeline:
 
     def _points(self) -> list[tuple[int, int]]:
         """Both kinds by offset, times never falling, told ones kept within what was seen."""
-        if not self._told:
-            return self._seen
-        told = sorted(self._told)
+        told = self._told
         merged: list[tuple[int, int]] = []
-        floor, i = min(told[0][1], self._seen[0][1] if self._seen else told[0][1]), 0
-        for offset, time in self._seen:
-            while i < len(told) and told[i][0] < offset:
-                floor = min(max(told[i][1], floor), time)
+        stamps = [stamp for _, stamp in told[:1]]
+        floor, i = min([*stamps, *(time for _, time, _ in self._seen[:1])]), 0
+        for end, first, last in self._seen:
+            # Every record before `end` had come by `first`.
+            while i < len(told) and told[i][0] < end:
+                floor = min(max(told[i][1], floor), first)
                 merged.append((told[i][0], floor))
                 i += 1
-            floor = max(floor, time)
-            if i == len(told) or told[i][0] != offset:  # else: the record at `offset` came later, and tells when
-                merged.append((offset, floor))
+            if merged and merged[-1][0] < end - 1:
+                floor = max(first, floor)
+                merged.append((end - 1, floor))
+            # The record at `end` came after `last`; when it is told, that is the better point.
+            floor = max(floor, last)
+            if i == len(told) or told[i][0] != end:
+                merged.append((end, floor))
         for offset, stamp in told[i:]:
             floor = max(stamp, floor)
             merged.append((offset, floor))

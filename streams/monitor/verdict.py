@@ -155,7 +155,9 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
         (window.owned == Owned.NOBODY)
         & (window.lag_s >= policy.nobody_s)
         & (motion.unmoved_s > 0)
-    )  # fmt: skip
+        # Who assigns partitions by hand is no member, and shows by its commits that it lives.
+        & (motion.unmoved_s >= policy.rhythm_factor * motion.rhythm_s)
+    )
     reason = np.select(
         [
             window.beyond > 0,
@@ -205,7 +207,7 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
 class _Motion:
     unmoved_s: Float64
     rhythm_s: Float64
-    """The longest time between two moves in the window; 0 with fewer than two."""
+    """The longest time before a move in the window; 0 without any."""
     idle_commits: Bool
     """There were commits since it last moved."""
     went_back: Bool
@@ -230,7 +232,9 @@ def _motion(window: Window) -> _Motion:
     unmoved_s = (time_ms[-1] - time_ms[place]) / 1000.0
     at = np.where(changed, time_ms, -1)
     before = np.maximum.accumulate(at, axis=1)
-    gaps = np.where(moved[:, 1:] & (before[:, :-1] >= 0), at[:, 1:] - before[:, :-1], 0)
+    # The first move tells that before it there was none since the window began: the rhythm is at least so slow.
+    began = np.where(before[:, :-1] >= 0, before[:, :-1], time_ms[0])
+    gaps = np.where(moved[:, 1:], at[:, 1:] - began, 0)
     rhythm_s = gaps.max(axis=1, initial=0) / 1000.0
     since = np.arange(s) > place[:, None]
     peak = np.maximum.accumulate(offset, axis=1)
@@ -255,15 +259,19 @@ class _Growth:
 
 
 def _growth(window: Window, policy: Policy) -> _Growth:
-    """Lag of the first third of the known samples against the last, by medians; rates from end to end."""
+    """Lag of the first third of the samples against the last third, by medians; rates from end to end."""
     n, s = window.lag.shape
     if s < 2:
         nothing, unknown = np.zeros(n, dtype=np.bool_), np.full(n, np.nan)
         return _Growth(nothing, nothing, nothing, np.zeros(n), unknown, unknown)
     known = window.offset != ABSENT
-    # Without any commit the whole window counts: the lag is that of the whole log.
+    # Samples from before the first commit do not count. Without any commit the whole window does: the lag is that of the whole log.
     known |= ~known.any(axis=1, keepdims=True)
-    first = known.argmax(axis=1)
+    # Nor what was before the lag was last gone: a burst is judged by what has become of it since it came.
+    gone = known & (window.lag == 0)
+    gone[:, -1] = False
+    after_gone = np.where(gone, np.arange(s) + 1, 0).max(axis=1)
+    first = np.maximum(known.argmax(axis=1), after_gone)
     count = s - first
     third = np.maximum(1, count // 3)
     column = np.arange(s)

@@ -64,9 +64,13 @@ def advice(reason: Reason) -> str:
     return _ADVICE.get(reason, "")
 
 
+def _records(count: int) -> str:
+    return "1 record" if count == 1 else f"{count:,} records"
+
+
 def _behind(facts: Facts) -> str:
     bound = "at least " if facts.lag_s_is_bound else ""
-    return f"{facts.lag:,} records and {bound}{duration(facts.lag_s)} behind"
+    return f"{_records(facts.lag)} and {bound}{duration(facts.lag_s)} behind"
 
 
 def _rates(facts: Facts) -> str:
@@ -93,14 +97,14 @@ _SENTENCES: Final = {
     Reason.CATCHING_UP: lambda f: f"{_behind(f)} and catching up{_rates(f)}, done in about {duration(f.catch_up_s)}",
     Reason.GROWING: lambda f: f"{_behind(f)} and falling further behind{_rates(f)}",
     Reason.NOT_FALLING: lambda f: f"{_behind(f)} and not catching up{_rates(f)}",
-    Reason.TOO_SOON: lambda f: f"{_behind(f)}; {duration(f.window_s)} of watching do not show yet where it goes",
+    Reason.TOO_SOON: lambda f: f"{_behind(f)}; too little was seen of it to tell where it goes",
     Reason.NOBODY_READS: lambda f: f"{_behind(f)}, and no member of the group has this partition",
     Reason.COMMITS_CEASED: lambda f: f"{_behind(f)}; the last move was {_unmoved(f)} ago",
     Reason.NO_PROGRESS: lambda f: f"{_behind(f)}; {_owner(f)} has it and has not moved for {_unmoved(f)}",
     Reason.SAME_COMMITS: lambda f: f"{_behind(f)}; commits go on, at one position for {_unmoved(f)}",
-    Reason.WENT_BACK: lambda f: f"went back and is {f.back_by:,} records short of where it was; {_behind(f)}",
-    Reason.DELETED_UNREAD: lambda f: f"{f.deleted:,} records were deleted before they were read",
-    Reason.BEHIND_END: lambda f: f"its position is {f.beyond:,} records behind the end of the log, which cannot be",
+    Reason.WENT_BACK: lambda f: f"went back and is {_records(f.back_by)} short of where it was; {_behind(f)}",
+    Reason.DELETED_UNREAD: lambda f: f"{_records(f.deleted)} deleted unread",
+    Reason.BEHIND_END: lambda f: f"its position is {_records(f.beyond)} behind the end of the log, which cannot be",
     Reason.NOTHING_COMMITTED: lambda _: "nothing committed, and nothing to read",
 }
 
