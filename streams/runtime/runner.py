@@ -504,6 +504,7 @@ class PipelineRunner:
         waiting = self.engine.waiting_partitions
         self._intake.pause_only(waiting)
         self._metrics.paused_partitions.labels("schema_registry").set(len(waiting))
+        self._metrics.paused_partitions.labels("restoring").set(len(self._owned - self.engine.tasks.keys()))
 
     async def _look_up(self, schema_ids: frozenset[int]) -> None:
         try:
