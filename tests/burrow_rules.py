@@ -10,6 +10,7 @@ log (open transactions and markers included: Burrow asks for the high watermark)
 5. If the offset changes and the lag never goes down from one commit to the next, it is a warning.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -26,12 +27,12 @@ class Commit:
     lag: int
 
 
-def burrow(commits: Sequence[Commit], *, lag_now: int, now_s: float) -> Status:
+def burrow(commits: Sequence[Commit], *, lag_now: int, now_s: float) -> Status:  # noqa: PLR0911 - one for each rule
     """Burrow's verdict on a partition."""
     window = commits[-COMMITS:]
     if not window:
         return Status.NOTFOUND
-    steps = list(zip(window, window[1:], strict=False))
+    steps = list(itertools.pairwise(window))
     if lag_now <= 0 or any(commit.lag <= 0 for commit in window):
         return Status.OK
     if any(after.offset < before.offset for before, after in steps):

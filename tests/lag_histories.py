@@ -28,8 +28,8 @@ OfTime = Callable[[float], int]
 class History:
     """Two minutes (or more) of a partition. Times in seconds; the verdict is asked for at `until_s`.
 
-    `end`: last stable offset by time. `commits`: (time, offset). `high`: end of the log with open transactions, where it
-    differs. `owned`: whether a member has the partition, by time. `records_end`: behind the last record that is not a
+    `end`: last stable offset by time. `commits`: (time, offset). `high`: end of the log with open transactions, where
+    it differs. `owned`: whether a member has the partition, by time. `records_end`: behind the last record that is no
     marker, where it differs from `end`. `low`: first offset still there. `marks`: whether commits carry new metadata.
     """
 
@@ -87,8 +87,9 @@ class History:
         end = self.end(at)
         high = end if self.high is None else self.high(at)
         return Round(
-            cluster="c", time_ms=round((at + _EPOCH_S) * 1000), topics=(("t", 1),), groups=(Group("g", "STABLE", members),),
-            failed=(), end=one(end), low=one(self.low(at)), high=one(max(high, end)), newest_offset=none, newest_ms=none,
+            cluster="c", time_ms=round((at + _EPOCH_S) * 1000), topics=(("t", 1),),
+            groups=(Group("g", "STABLE", members),), failed=(),
+            end=one(end), low=one(self.low(at)), high=one(max(high, end)), newest_offset=none, newest_ms=none,
             commit_group=one(0) if known else none, commit_partition=one(0) if known else none,
             commit_offset=one(known[-1]) if known else none,
             commit_mark=one(len(known) if self.marks else 0) if known else none,
@@ -171,21 +172,22 @@ HISTORIES: Final = (
     History("repeats one record, having drained before", _100,
             [*behind(_100, lambda _: 0, until_s=55), *[(float(t), _100(55)) for t in range(60, 121, 20)]], Status.OK,
             Status.STALL, "Burrow's window still holds a zero", marks=True),
-    History("commits only transaction markers away", lambda t: 50_001, [(t, 50_000) for t in range(-100, 121, 5)],
+    History("commits only transaction markers away", lambda _: 50_001, [(t, 50_000) for t in range(-100, 121, 5)],
             Status.STALL, Status.OK, "what is left is a marker, no record", records_end=lambda _: 50_000),
     History("an open transaction at the end", _IDLE, [(t, 50_000) for t in range(-100, 121, 5)], Status.STALL,
             Status.OK, "nobody can read it yet: the last stable offset counts", high=lambda _: 58_000),
     History("a transaction stays open for long", _IDLE, [*behind(_IDLE, lambda _: 0, until_s=10)], Status.STOP,
             Status.OK, "as above", high=lambda t: 50_000 + int(50 * (t + 200))),
     History("reset to the beginning", _100, [*behind(_100, lambda _: 900, until_s=95), (100.0, 0), (105.0, 2_000),
-            (110.0, 4_000), (115.0, 6_000), (120.0, 8_000)], Status.REWIND, Status.REWIND, "went back, far from regained"),
+            (110.0, 4_000), (115.0, 6_000), (120.0, 8_000)], Status.REWIND, Status.REWIND,
+            "went back, far from regained"),
     History("went back by little and regained it", _100, [*behind(_100, lambda _: 3_000, until_s=85),
             (90.0, _100(80) - 3_000), *behind(_100, lambda _: 3_000, from_s=95)], Status.REWIND, Status.WARN,
             "what is regained is no rewind; half a minute behind it stays"),
     History("went back while drained", _IDLE, [(0.0, 50_000), (60.0, 49_000), (65.0, 49_500), (70.0, 50_000)],
             Status.OK, Status.OK, "regained, and drained"),
     History("retention took what it had not read", _100, behind(_100, lambda _: 9_000, until_s=0), Status.STOP,
-            Status.ERR, "records are lost to it, and that is more than lag", low=lambda t: _100(-60)),
+            Status.ERR, "records are lost to it, and that is more than lag", low=lambda _: _100(-60)),
     History("retention took all that it had not read", _IDLE, [(t, 40_000) for t in range(-100, 121, 5)], Status.STALL,
             Status.ERR, "no lag is left, and everything was missed", low=lambda _: 50_000),
     History("position behind the end of the log", lambda _: 100, [(t, 50_000) for t in range(-100, 121, 5)], Status.OK,

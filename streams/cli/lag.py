@@ -145,9 +145,7 @@ def _document(found: "Round", groups: "dict[str, GroupLag]", wanted: list[str] |
 
     rows = [group_row(one) for one in groups.values()]
     rows += [
-        {"group": name, "status": Status.NOTFOUND.name, "partitions": []}
-        for name in wanted or ()
-        if name not in groups
+        {"group": name, "status": Status.NOTFOUND.name, "partitions": []} for name in wanted or () if name not in groups
     ]
     return {"cluster": found.cluster, "time": instant(found.time_ms), "groups": rows}
 
@@ -158,8 +156,9 @@ def _lines(found: "Round", groups: "dict[str, GroupLag]", wanted: list[str] | No
     lines = [f"{instant(found.time_ms)}  {len(groups)} consumer groups"]
     for one in sorted(groups.values(), key=lambda one: (-one.status, one.name)):
         lines += ["", *_group_lines(one)]
-    lines += ["" for name in (wanted or ())[:1] if name not in groups]
-    lines += [f"{name}  NOTFOUND  no such group, or it has committed nothing" for name in wanted or () if name not in groups]
+    missing = [name for name in wanted or () if name not in groups]
+    if missing:
+        lines += ["", *(f"{name}  NOTFOUND  no such group, or it has committed nothing" for name in missing)]
     return lines
 
 
@@ -176,9 +175,8 @@ def _group_lines(group: "GroupLag") -> list[str]:
     width = max(len(f"{row['topic']}-{row['partition']}") for row in shown)
     for row in shown:
         place = f"{row['topic']}-{row['partition']}"
-        lines.append(
-            f"  {row['status']:<8} {place:<{width}}  {row['lag']:>10,}  {duration(row['lag_seconds'] or 0.0):>7}  {row['why']}"
-        )
+        behind = duration(row["lag_seconds"] or 0.0)
+        lines.append(f"  {row['status']:<8} {place:<{width}}  {row['lag']:>10,}  {behind:>7}  {row['why']}")
         if row["advice"]:
             lines.append(f"  {'':<8} {'':<{width}}  {'':>10}  {'':>7}  -> {row['advice']}")
     if len(rows) > len(shown):

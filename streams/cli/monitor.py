@@ -9,7 +9,8 @@ DEFAULT_PORT = 8080
 
 def monitor(
     web_port: Annotated[
-        int, typer.Option("--web-port", min=0, max=65535, help="Port of the page, /metrics and the API; 0: any free one.")
+        int,
+        typer.Option("--web-port", min=0, max=65535, help="Port of the page, /metrics and the API; 0: any."),
     ] = DEFAULT_PORT,
 ) -> None:
     """Watch lag, freshness and workers; a live page, Prometheus metrics, and Burrow's API. Until SIGTERM or Ctrl-C.

@@ -27,6 +27,9 @@ REQUEST_TIMEOUT_S: Final = 15.0
 INGEST_GROUPS: Final = "streams.ingest."
 """Groups that hold the progress of `streams ingest`: nobody consumes with them."""
 _UNKNOWN: Final = -1
+_LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_NEWEST: Final = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
 
 
 class OffsetRounds:
@@ -67,12 +70,12 @@ class OffsetRounds:
         members = self._described(names, base)
         commits, failed = self._commits(names, base)
         now_ms = time.time_ns() // 1_000_000
-        end = self._ends(OffsetSpec.latest(), base, count, IsolationLevel.READ_COMMITTED)
-        low = self._ends(OffsetSpec.earliest(), base, count, IsolationLevel.READ_UNCOMMITTED)
+        end = self._ends(_LATEST, base, count, IsolationLevel.READ_COMMITTED)
+        low = self._ends(_EARLIEST, base, count, IsolationLevel.READ_UNCOMMITTED)
         high = end.copy()
         ahead = np.unique(commits[1][commits[2] > end[commits[1]]])
         if len(ahead):
-            every = self._ends(OffsetSpec.latest(), base, count, IsolationLevel.READ_UNCOMMITTED)
+            every = self._ends(_LATEST, base, count, IsolationLevel.READ_UNCOMMITTED)
             high[ahead] = every[ahead]
         no_stamps = np.empty(0, dtype=np.int64)
         newest_at = self._stamps(base, count) if newest else (no_stamps, no_stamps)
@@ -145,7 +148,7 @@ class OffsetRounds:
 
     def _stamps(self, base: Mapping[str, tuple[int, int]], count: int) -> tuple[Int64, Int64]:
         offset, time_ms = np.full(count, _UNKNOWN, dtype=np.int64), np.full(count, _UNKNOWN, dtype=np.int64)
-        for number, told in self._asked(OffsetSpec.max_timestamp(), base, IsolationLevel.READ_COMMITTED):
+        for number, told in self._asked(_NEWEST, base, IsolationLevel.READ_COMMITTED):
             offset[number], time_ms[number] = told.offset, told.timestamp
         return offset, time_ms
 

@@ -1,4 +1,4 @@
-"""What is known of every group from round to round: windows of samples, timelines, verdicts. Pure; time comes in rounds.
+"""What is known of every group from round to round: windows of samples, timelines, verdicts. Pure.
 
 One round goes `note` -> `questions` (what a reader should look up) -> `learn` (its answers) -> `judge`.
 """
@@ -6,14 +6,27 @@ One round goes `note` -> `questions` (what a reader should look up) -> `learn` (
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from streams.kafka.round import Group, Round
 from streams.monitor.status import Status, group_status
 from streams.monitor.timeline import Timeline
-from streams.monitor.verdict import ABSENT, Bool, Float64, Int8, Int64, Owned, Policy, Reason, Verdicts, Window, evaluate
+from streams.monitor.verdict import (
+    ABSENT,
+    Bool,
+    Float64,
+    Int8,
+    Int64,
+    Owned,
+    Policy,
+    Reason,
+    Verdicts,
+    Window,
+    evaluate,
+)
 from streams.monitor.words import Facts, sentence
 
 Partition = tuple[str, int]
@@ -28,7 +41,7 @@ UNSEEN_ROUNDS_MAX: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which is the first record at or behind `offset`, and when did it come?"""
+    """Asks which is the first record at or behind `offset`, and when it came."""
 
     topic: str
     partition: int
@@ -258,16 +271,18 @@ class LagBook:
         book.add(found.time_ms, offset, lag, mark)
 
     def _see(self, found: Round) -> None:
-        for key in list(self._timelines):
-            first = found.base.get(key[0])
-            end = found.end[first + key[1]] if first is not None and key[1] < dict(found.topics)[key[0]] else None
-            if end is None:
+        counts = dict(found.topics)
+        for key, timeline in list(self._timelines.items()):
+            topic, partition = key
+            if partition >= counts.get(topic, 0):
                 del self._timelines[key]
-            elif end >= 0:
-                self._timelines[key].see(int(end), found.time_ms)
-                if len(found.newest_ms) and found.newest_ms[first + key[1]] >= 0:
-                    number = first + key[1]
-                    self._timelines[key].tell(int(found.newest_offset[number]), int(found.newest_ms[number]))
+                continue
+            number = found.base[topic] + partition
+            if found.end[number] < 0:
+                continue
+            timeline.see(int(found.end[number]), found.time_ms)
+            if len(found.newest_ms) and found.newest_ms[number] >= 0:
+                timeline.tell(int(found.newest_offset[number]), int(found.newest_ms[number]))
 
     def _timeline(self, key: Partition) -> Timeline:
         found = self._timelines.get(key)
@@ -385,7 +400,7 @@ def _rank_of(ranked: tuple[tuple[int, float], Question]) -> tuple[int, float]:
     return ranked[0]
 
 
-def _taken(values: np.ndarray, rows: Int64, fill: int) -> np.ndarray:  # type: ignore[type-arg]
+def _taken(values: npt.NDArray[Any], rows: Int64, fill: int) -> npt.NDArray[Any]:
     """`values[rows]`, with `fill` where a row is -1."""
     shape = (len(rows), *values.shape[1:])
     if not len(values):

@@ -1,4 +1,4 @@
-"""Freshness of sources: how old the newest event is, by its own time and by its arrival; who has fallen silent. Pure."""
+"""Freshness of sources: how old the newest event is, by its own time and by arrival; who has fallen silent. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

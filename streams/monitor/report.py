@@ -64,9 +64,7 @@ def partition_row(group: GroupLag, row: int) -> dict[str, Any]:
 def worst_first(group: GroupLag) -> list[int]:
     """Rows, the worst first: by verdict, then by seconds, then by records."""
     status, lag_s, lag = group.verdicts.status.tolist(), group.window.lag_s.tolist(), group.lag.tolist()
-    return sorted(
-        range(len(status)), key=lambda row: (-status[row], -lag_s[row], -lag[row], group.partitions[row])
-    )
+    return sorted(range(len(status)), key=lambda row: (-status[row], -lag_s[row], -lag[row], group.partitions[row]))
 
 
 def catch_up_words(group: GroupLag) -> str:

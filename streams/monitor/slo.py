@@ -37,7 +37,7 @@ class SloWindow:
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """The objective as far as it was watched: `good_share` None: no event yet; `budget_left` 1 at first, below 0: missed."""
+    """The objective as far as it was watched. `good_share` None: no event yet; `budget_left` below 0: missed."""
 
     good_share: float | None
     budget_left: float
@@ -57,7 +57,7 @@ class SloBook:
         self._events = self._bad = 0.0
 
     def observe(self, now_s: float, workers: Mapping[str, Counts]) -> None:
-        """Take in the counters of the workers that answered. What one had counted before it was first seen is left out."""
+        """Take in the counters of the workers that answered; what one counted before it was seen is not ours."""
         for worker, counts in workers.items():
             before = self._last.get(worker)
             if before is not None:

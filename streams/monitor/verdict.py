@@ -1,7 +1,7 @@
-"""Lag verdict: a window of samples per partition in, a status, its reason and the time to catch up out. Pure, columnar.
+"""Lag verdict: a window of samples per partition in; status, reason and the time to catch up out. Pure, columnar.
 
-Burrow's rules are the starting point (its wiki, "Consumer Lag Evaluation Rules"; `tests/burrow_rules.py`), and these are
-the places where this is meant to differ (docs/lag-verdicts.md shows each with a history):
+Burrow's rules are the starting point (its wiki, "Consumer Lag Evaluation Rules"; `tests/burrow_rules.py`). This is where
+ours are meant to differ (docs/lag-verdicts.md shows each with a history):
 
 - A window consists of samples that the monitor took at its own pace, not of commits: who commits nothing is judged too.
 - Lag is counted to the last stable offset, and positions are moved over transaction markers before they come here.
@@ -265,7 +265,7 @@ def _growth(window: Window, policy: Policy) -> _Growth:
         nothing, unknown = np.zeros(n, dtype=np.bool_), np.full(n, np.nan)
         return _Growth(nothing, nothing, nothing, np.zeros(n), unknown, unknown)
     known = window.offset != ABSENT
-    # Samples from before the first commit do not count. Without any commit the whole window does: the lag is that of the whole log.
+    # Samples from before the first commit do not count. Without any commit all do: the lag is that of the whole log.
     known |= ~known.any(axis=1, keepdims=True)
     # Nor what was before the lag was last gone: a burst is judged by what has become of it since it came.
     gone = known & (window.lag == 0)

@@ -1,6 +1,7 @@
 """A verdict in words: what is the case, and what to do about it. Pure."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -91,7 +92,7 @@ def _owner(facts: Facts) -> str:
     return "nobody" if facts.owned is Owned.NOBODY else "nobody known"
 
 
-_SENTENCES: Final = {
+_SENTENCES: Final[dict[Reason, Callable[[Facts], str]]] = {
     Reason.DRAINED: lambda _: "all is read",
     Reason.ON_TIME: lambda f: f"{_behind(f)}: on time",
     Reason.CATCHING_UP: lambda f: f"{_behind(f)} and catching up{_rates(f)}, done in about {duration(f.catch_up_s)}",
@@ -108,7 +109,7 @@ _SENTENCES: Final = {
     Reason.NOTHING_COMMITTED: lambda _: "nothing committed, and nothing to read",
 }
 
-_ADVICE: Final = {
+_ADVICE: Final[dict[Reason, str]] = {
     Reason.GROWING: "add a worker, or find what slows this one (streams_processing_seconds, hot keys)",
     Reason.NOT_FALLING: "add a worker, or find what slows this one (streams_processing_seconds, hot keys)",
     Reason.TOO_SOON: "look again in half a minute",

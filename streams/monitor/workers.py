@@ -40,7 +40,7 @@ class WorkerState:
     ready: bool
     state: str
     """`ready`, or why not."""
-    visible: Counts = Counts(0.0, 0.0)
+    visible: Counts = field(default_factory=lambda: Counts(0.0, 0.0))
     """Clean events, and those visible in time."""
     outcomes: Mapping[str, float] = field(default_factory=dict)
     rejects: Mapping[str, float] = field(default_factory=dict)

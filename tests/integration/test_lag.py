@@ -36,7 +36,8 @@ class Topic:
 
     def __post_init__(self) -> None:
         self.group = f"{self.name}-group"
-        admin_of(self.stack).create_topics([NewTopic(self.name, self.partitions, 1)])[self.name].result(30)
+        client = admin_of(self.stack)  # kept: what is asked of a client that is collected comes to nothing
+        client.create_topics([NewTopic(self.name, self.partitions, 1)])[self.name].result(30)
 
     def produce(self, count: int, *, partition: int = 0, age_s: float = 0.0, transactional: bool = False) -> None:
         config = {"bootstrap.servers": self.stack.bootstrap_servers}
@@ -45,7 +46,9 @@ class Topic:
             producer.init_transactions(30)
             producer.begin_transaction()
         for number in range(count):
-            producer.produce(self.name, b"%d" % number, partition=partition, timestamp=int((time.time() - age_s) * 1000))
+            producer.produce(
+                self.name, b"%d" % number, partition=partition, timestamp=int((time.time() - age_s) * 1000)
+            )
         if transactional:
             producer.commit_transaction(30)
         producer.flush(30)
@@ -167,7 +170,8 @@ def test_records_deleted_unread_are_an_error(lookout: Lookout, topic: Topic) -> 
     topic.produce(20)
     topic.commit(5)
     at = TopicPartition(topic.name, 0, 20)
-    admin_of(topic.stack).delete_records([at])[at].result(30)
+    client = admin_of(topic.stack)
+    client.delete_records([at])[at].result(30)
 
     group = seen(lookout, topic, Status.ERR)
 

@@ -202,7 +202,7 @@ async def _runbook(request: Request) -> Response:
 
 
 class _Headers:
-    """Headers that keep a page from loading or being loaded by anything else; not a `BaseHTTPMiddleware`, which buffers."""
+    """Headers that keep a page to itself. Not a `BaseHTTPMiddleware`: that would buffer the stream of events."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

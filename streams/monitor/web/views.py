@@ -113,7 +113,8 @@ def _ranges(partitions: list[tuple[str, int]]) -> str:
         else:
             ranges.append([partition, partition])
     return "; ".join(
-        f"{topic} {', '.join(str(a) if a == b else f'{a}-{b}' for a, b in ranges)}" for topic, ranges in by_topic.items()
+        f"{topic} {', '.join(str(a) if a == b else f'{a}-{b}' for a, b in ranges)}"
+        for topic, ranges in by_topic.items()
     )
 
 
