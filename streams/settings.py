@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     streams_group_protocol: Literal["classic", "consumer"] = "classic"
     streams_group_static: bool = True
     streams_stall_s: int = Field(300, ge=0)
+    streams_tracing: Literal["off", "otlp"] = "off"
+    streams_tracing_share: float = Field(0.01, ge=0, le=1)
     streams_cluster_name: str = Field("local", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     streams_monitor_interval_s: float = Field(5.0, ge=0.5, le=300)
     streams_monitor_window_s: float = Field(120.0, ge=10, le=3_600)

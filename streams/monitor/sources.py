@@ -1,7 +1,7 @@
 """Looks at the newest records of every source: when they came, when they happened, of which device class they are.
 
-What is read is bounded: of each partition the newest records since the last look, at most `RECORDS_MAX` in all. A device
-class that sends less than one of them is not seen in a look: its silence must be allowed to last longer.
+What is read is bounded: of each partition the newest records since the last look, at most `RECORDS_MAX` in all. A
+device class that sends less than one of them is not seen in a look: its silence must be allowed to last longer.
 """
 
 import time

@@ -1,7 +1,7 @@
 """Lag verdict: a window of samples per partition in; status, reason and the time to catch up out. Pure, columnar.
 
-Burrow's rules are the starting point (its wiki, "Consumer Lag Evaluation Rules"; `tests/burrow_rules.py`). This is where
-ours are meant to differ (docs/lag-verdicts.md shows each with a history):
+Burrow's rules are the starting point (its wiki, "Consumer Lag Evaluation Rules"; `tests/burrow_rules.py`). This is
+where ours are meant to differ (docs/lag-verdicts.md shows each with a history):
 
 - A window consists of samples that the monitor took at its own pace, not of commits: who commits nothing is judged too.
 - Lag is counted to the last stable offset, and positions are moved over transaction markers before they come here.

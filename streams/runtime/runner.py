@@ -42,6 +42,7 @@ from streams.retry import Backoff, Retrier
 from streams.runtime.owner import DataDirectory
 from streams.runtime.restorer import Restorer
 from streams.runtime.schemas import SchemaLookup, table_schema_id
+from streams.runtime.tracing import Tracing
 from streams.runtime.watchdog import Vitals
 from streams.settings import Settings
 from streams.state.rocks import RocksMemory
@@ -87,8 +88,10 @@ class PipelineRunner:
         registry_guard: Guard,
         failpoint: Failpoint,
         on_failure: Callable[[BaseException], None],
+        tracing: Tracing | None = None,
     ) -> None:
         self.pipeline = pipeline
+        self._trace = None if tracing is None else tracing.of_pipeline(pipeline)
         self._settings = settings
         self._metrics = metrics
         self._memory = memory
@@ -252,8 +255,11 @@ class PipelineRunner:
     async def intake_loop(self, send: Callable[[MicroBatch], "asyncio.Future[object]"]) -> None:
         """Poll and hand micro-batches over until stopped; polls on (paused) while the agent is behind."""
         while not self._stop.is_set():
+            polled_ns = time.time_ns() if self._trace is not None else 0
             records, at_end, generation = await self._loop.run_in_executor(self._intake_thread, self._intake.poll)
             batch = MicroBatch(records, int(time.time() * 1000), at_end, generation)
+            if self._trace is not None and records is not None:
+                self._trace.received(batch, records, polled_ns)
             handed_over = asyncio.ensure_future(send(batch))
             while True:
                 done, _ = await asyncio.wait({handed_over}, timeout=POLL_BLOCKED_MS_MAX / 1000)
@@ -287,9 +293,12 @@ class PipelineRunner:
                 # From here, not from its first effect, which has to wait for the commit in flight: a cycle that comes
                 # behind a slow commit ends with it. A worker that is behind prefers larger cycles, they cost less.
                 self._cycle.opened_at = time.monotonic()
+            started_ns = time.time_ns() if self._trace is not None else 0
             effects = await self._in_engine_thread(self.engine.process, batch)
             if batch.records is not None:
                 self.vitals.sign()
+                if self._trace is not None:
+                    self._trace.processed(batch, started_ns)
             self._after_processing()
             return effects
         except BaseException as error:
@@ -344,7 +353,11 @@ class PipelineRunner:
             raise CycleAborted("partitions_lost", "the group has given partitions of this cycle to others")
         self._transactions.membership = membership
         now_ms = int(time.time() * 1000)
-        self._write_through(lambda: self._require_committer().commit(end, tasks, now_ms))
+        if self._trace is None:
+            self._write_through(lambda: self._require_committer().commit(end, tasks, now_ms))
+        else:
+            with self._trace.committing(cycle.records):
+                self._write_through(lambda: self._require_committer().commit(end, tasks, now_ms))
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
         self._count(end, cycle)
         self._aborts_in_a_row = 0

@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +22,11 @@ from confluent_kafka.admin import NewTopic
 from playwright.sync_api import Browser, Page, sync_playwright
 from prometheus_client.parser import text_string_to_metric_families
 
-from streams.local import ports
 from streams.local.stack import Stack
 from streams.monitor.exposition import MONITOR_METRICS
 from tests.integration.kafka_helpers import admin_of
-from tests.integration.workers import Traffic, Worker, fresh_world, rough_shape, wait_until, workers
+from tests.integration.monitors import Monitor, asked, monitor_over, prometheus_over
+from tests.integration.workers import Traffic, fresh_world, rough_shape, wait_until, workers
 from tests.left_out import chromium
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
@@ -36,59 +34,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 ROOT = Path(__file__).parents[2]
 WIDE = "monitor-wide"
 PARTITIONS_WIDE = 1_000
-
-
-@dataclass
-class Monitor:
-    """`streams monitor` as a process of its own."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    worker: Worker
-    log: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def get(self, path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(self.url + path, timeout=10) as answer:  # noqa: S310 - our own
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
-
-    def json(self, path: str) -> Any:
-        status, text = self.get(path)
-        assert 200 == status, text
-        return json.loads(text)
-
-
-@contextmanager
-def monitor_over(stack: Stack, worker: Worker, directory: Path) -> Iterator[Monitor]:
-    port, log = ports.free_port(), directory / "monitor.log"
-    environment = {
-        "STREAMS_MONITOR_INTERVAL_S": "1",
-        "STREAMS_MONITOR_WINDOW_S": "30",
-        "STREAMS_MONITOR_WORKERS": f"http://127.0.0.1:{worker.port}",
-        "STREAMS_LOG_FORMAT": "json",
-    }
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "streams", "monitor", "--web-port", str(port)],
-            env={**os.environ, **stack.environment(), **environment},
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-        )  # fmt: skip
-    monitor = Monitor(process, port, worker, log)
-    try:
-        wait_until(lambda: monitor.get("/readyz")[0] == 200, "the monitor is ready", timeout_s=60)
-        yield monitor
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(20)
 
 
 @pytest.fixture(scope="module")
@@ -257,40 +202,6 @@ def test_the_commands_in_the_runbooks_work(stack: Stack, monitor: Monitor) -> No
 
 
 # --- Prometheus and Grafana -------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def prometheus_over(monitor: Monitor, directory: Path) -> Iterator[str]:
-    """A real Prometheus with our rules, scraping this monitor and its worker every second."""
-    shutil.copytree(ROOT / "deploy/prometheus/rules", directory / "rules")
-    text = (ROOT / "deploy/prometheus/prometheus.yml").read_text()
-    text = text.replace("scrape_interval: 5s", "scrape_interval: 1s").replace("interval: 10s", "interval: 1s")
-    targets = f'static_configs: [{{targets: ["127.0.0.1:{monitor.worker.port}"]}}]'
-    text = re.sub(r"dns_sd_configs:.*?port: 6066", targets, text, flags=re.DOTALL)
-    (directory / "prometheus.yml").write_text(text.replace("monitor:8080", f"127.0.0.1:{monitor.port}"))
-    port = ports.free_port()
-    process = subprocess.Popen(
-        ["prometheus", f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data",
-         f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"],
-        stdout=subprocess.DEVNULL, stderr=(directory / "prometheus.log").open("wb"),
-    )  # fmt: skip
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def asked(prometheus: str, query: str) -> list[Any]:
-    url = f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own
-            found: list[Any] = json.load(answer)["data"]["result"]
-            return found
-    except urllib.error.HTTPError as error:
-        raise AssertionError(f"{query}: {error.read().decode()}") from None
-    except OSError:
-        return []
 
 
 @pytest.mark.promtool
