@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long check fix up down bench faults simulate lock clean
+.PHONY: help setup run test test-long check fix up down bench faults oncall simulate lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench: setup ## Measure one worker against a pass-through and idiomatic Faust
 
 faults: setup ## Inject every fault of the README's table into a real stack, print what was lost or doubled (~20 min)
 	$(BIN)/python -m tests.faults $(ARGS)
+
+oncall: setup ## Four troubles on a real stack: when the monitor and the alerts notice, with pictures (~8 min; needs chromium, prometheus)
+	$(BIN)/python -m tests.oncall $(ARGS)
 
 simulate: setup ## Deterministic simulation of crashes and rebalances: make simulate SEED=8123
 	$(BIN)/python -m tests.simulation --seed $(or $(SEED),0) $(ARGS)

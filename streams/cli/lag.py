@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def lag(
     if any(not name for name in group or ()):
         raise UsageError("--group is empty")
     settings = load_settings()
-    configure_logging(settings.streams_log_format, level=logging.ERROR)
+    configure_logging(settings.streams_log_format, level=logging.CRITICAL)  # what fails is said in one line
     wait_for_broker(settings)
     wanted = list(dict.fromkeys(group)) if group else None
     if watch:
@@ -79,11 +80,12 @@ def _observed(
 
     window_s = max(observe_s, interval_s) + interval_s
     with Lookout(settings, window_s=window_s, interval_s=interval_s) as lookout, _waiting(observe_s):
-        began_s = time.monotonic()
+        ends_s = math.inf
         while True:
             at_s = time.monotonic()
             found, groups = lookout.look(wanted)
-            if time.monotonic() - began_s >= observe_s:
+            ends_s = min(ends_s, time.monotonic() + observe_s)  # the first look takes longer, and shows nothing move
+            if time.monotonic() >= ends_s:
                 return found, groups
             time.sleep(max(0.0, at_s + interval_s - time.monotonic()))
 

@@ -24,6 +24,8 @@ from streams.operators.columns import Int64
 
 REQUEST_TIMEOUT_S: Final = 15.0
 """Of each request of a round; longer than a broker needs that is merely busy."""
+LIST_TIMEOUT_S: Final = 5.0
+"""The first request of a round: a broker that does not answer it in time is away."""
 INGEST_GROUPS: Final = "streams.ingest."
 """Groups that hold the progress of `streams ingest`: nobody consumes with them."""
 _UNKNOWN: Final = -1
@@ -51,7 +53,7 @@ class OffsetRounds:
 
         """
         try:
-            listed = self._client.list_topics(timeout=REQUEST_TIMEOUT_S)
+            listed = self._client.list_topics(timeout=LIST_TIMEOUT_S)
         except KafkaException as error:
             raise StreamsError(f"listing topics: {described(error)}") from None
         topics = tuple(

@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.errors import StreamsError
-from streams.kafka.admin import described, librdkafka_log
+from streams.kafka.admin import RECONNECT_MS_MAX, described, librdkafka_log
 from streams.settings import Settings
 
 READ_TIMEOUT_S: Final = 5.0
@@ -52,6 +52,7 @@ class Peeker:
                 "queued.max.messages.kbytes": 8_192,
                 "fetch.message.max.bytes": 65_536,
                 "fetch.wait.max.ms": 20,
+                "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
             },
             logger=librdkafka_log,
         )

@@ -55,6 +55,7 @@ class SourceWatch:
         self._peeker = peeker
         self._by_name = {source.name: source for source in self.book.sources}
         self._read_to: dict[tuple[str, int], int] = {}
+        self._looked_ms = 0
         self._times = {pipeline.source: _EventTimes(settings, pipeline) for pipeline in pipelines}
 
     def look(self, found: Round) -> None:
@@ -75,16 +76,20 @@ class SourceWatch:
                 end = int(found.end[found.base[topic] + partition])
                 low = int(found.low[found.base[topic] + partition])
                 known = self._read_to.get((topic, partition), 0)
-                if end < 0 or (known == end):
+                if end < 0 or known == end:
+                    self._read_to.setdefault((topic, partition), 0)
                     continue
                 if known > end:  # another topic of the same name
                     known = 0
                 spans.append(Span(topic, partition, max(low, known, end - per_partition), end, per_partition))
         for span, read in self._peeker.read(spans).items() if spans else ():
-            self._take(span, read)
+            self._take(span, read, found.time_ms)
+        self._looked_ms = found.time_ms
 
-    def _take(self, span: Span, read: Read) -> None:
+    def _take(self, span: Span, read: Read, now_ms: int) -> None:
         key = (span.topic, span.partition)
+        # What was not there at the last look came since, whatever its producer's clock says.
+        since_ms = self._looked_ms if key in self._read_to else None
         if read.complete or len(read.records) == span.records_max:
             self._read_to[key] = span.end
         elif read.records:
@@ -92,18 +97,19 @@ class SourceWatch:
         if not read.records:
             return
         source = self._by_name[span.topic]
-        self._observe(source, read.records)
+        self._observe(source, read.records, since_ms, now_ms)
         for device_class in self._pipelines[span.topic].device_classes:
             prefix = device_class.key_prefix.encode()
             mine = [record for record in read.records if _key(record).startswith(prefix)]
             if mine:
-                self._observe(self._by_name[f"{span.topic}/{device_class.name}"], mine)
+                self._observe(self._by_name[f"{span.topic}/{device_class.name}"], mine, since_ms, now_ms)
 
-    def _observe(self, source: Source, records: list[Message]) -> None:
+    def _observe(self, source: Source, records: list[Message], since_ms: int | None, now_ms: int) -> None:
         event_times = self._times[source.topic].of(records)
+        stamp_ms = max(record.timestamp()[1] for record in records)
         self.book.observe(
             source,
-            arrival_ms=max(record.timestamp()[1] for record in records),
+            arrival_ms=min(stamp_ms if since_ms is None else max(stamp_ms, since_ms), now_ms),
             event_time_ms=max(event_times, default=None),
         )
 

@@ -1,5 +1,6 @@
 """`streams monitor` and a real Prometheus as processes of their own, for tests and for the on-call run."""
 
+import http
 import json
 import os
 import re
@@ -109,6 +110,8 @@ def asked(prometheus: str, query: str) -> list[Any]:
             found: list[Any] = json.load(answer)["data"]["result"]
             return found
     except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.SERVICE_UNAVAILABLE:  # it is still starting
+            return []
         raise AssertionError(f"{query}: {error.read().decode()}") from None
     except OSError:
         return []

@@ -84,7 +84,7 @@ def _look(lookout: Lookout, groups: list[str]) -> dict[str, GroupLag] | None:
         return None
 
 
-def seen(lookout: Lookout, topic: Topic, status: Status) -> GroupLag:
+def seen(lookout: Lookout, topic: Topic, status: Status, *, timeout_s: float = 30.0) -> GroupLag:
     """The group, as soon as its worst partition has this status."""
 
     def looked() -> GroupLag | None:
@@ -92,7 +92,7 @@ def seen(lookout: Lookout, topic: Topic, status: Status) -> GroupLag:
         time.sleep(0.1)
         return found if found is not None and found.verdicts.status.max() == status else None
 
-    return wait_until(looked, f"{topic.group} is {status.name}", timeout_s=30)
+    return wait_until(looked, f"{topic.group} is {status.name}", timeout_s=timeout_s)
 
 
 def test_transaction_markers_are_no_lag(lookout: Lookout, topic: Topic) -> None:
@@ -143,6 +143,7 @@ def test_lag_in_seconds_is_the_age_of_the_first_record_that_is_not_committed(loo
 
 def test_a_member_that_does_not_get_on_is_a_stall_and_not_a_stop(lookout: Lookout, topic: Topic) -> None:
     topic.produce(10)
+    topic.commit(1)
     consumer = topic.consumer()
     consumer.subscribe([topic.name])
     wait_until(lambda: consumer.poll(0.2) is not None and consumer.assignment(), "it has joined")
@@ -215,7 +216,7 @@ def test_rounds_go_on_when_the_broker_was_away(lookout: Lookout, topic: Topic) -
     seen(lookout, topic, Status.OK)
     topic.stack.restart_kafka(signal.SIGKILL)
 
-    seen(lookout, topic, Status.OK)
+    seen(lookout, topic, Status.OK, timeout_s=60)
 
 
 def test_the_process_that_takes_rounds_ends_with_whoever_asked(stack: Stack) -> None:
