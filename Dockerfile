@@ -15,16 +15,18 @@ COPY pyproject.toml README.md ./
 COPY streams streams
 COPY loadtest loadtest
 COPY schemas schemas
+COPY docs/runbooks docs/runbooks
 RUN pip install --no-deps .
 
 RUN useradd --system --uid 10001 --no-create-home streams \
     && install --directory --owner=streams /data
 ENV STREAMS_DATA_DIR=/data \
-    STREAMS_SCHEMAS_DIR=/app/schemas
+    STREAMS_SCHEMAS_DIR=/app/schemas \
+    STREAMS_RUNBOOKS_DIR=/app/docs/runbooks
 VOLUME /data
 USER 10001
 
-EXPOSE 6066
+EXPOSE 6066 8080
 # Exec form: the worker itself gets SIGTERM, and stops cleanly.
 ENTRYPOINT ["streams"]
 CMD ["worker", "--web-port", "6066"]

@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 QUIX := .local/baselines/quix
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long check schemas fix up down loadtest bench bench-memory loadtest-baselines faults dlq-ordeal simulate lock clean
+.PHONY: help setup run test test-long check schemas fix up down loadtest bench bench-memory loadtest-baselines faults dlq-ordeal oncall simulate lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,13 +73,15 @@ faults: setup ## Inject every fault of the README's table into a real stack, pri
 
 dlq-ordeal: setup ## Replay 100,000 rejects among 1,000,000 events while the replay is being killed; two oracles judge (~20 min)
 	$(BIN)/python -m loadtest.dlq_ordeal $(ARGS)
+oncall: setup ## Four troubles on a real stack: when the monitor and the alerts notice, with pictures (~8 min; needs chromium, prometheus)
+	$(BIN)/python -m tests.oncall $(ARGS)
 
 simulate: setup ## Deterministic simulation of crashes and rebalances: make simulate SEED=8123
 	$(BIN)/python -m tests.simulation --seed $(or $(SEED),0) $(ARGS)
 
 lock: setup ## Resolve the locks anew (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra local --extra loadtest --extra dev requirements/build.in pyproject.toml -o requirements/dev.lock
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url pyproject.toml -o requirements/runtime.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra local --extra loadtest --extra tracing --extra dev requirements/build.in pyproject.toml -o requirements/dev.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra tracing pyproject.toml -o requirements/runtime.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/baseline-quix.in -o requirements/baseline-quix.lock
 
 clean: ## Stop the local stack and remove what was made (environment, data, caches)

@@ -31,6 +31,7 @@ from streams.runtime.failpoint import FAILPOINT_VARIABLE, no_failpoint, parse_fa
 from streams.runtime.owner import DataDirectory
 from streams.runtime.runner import PipelineRunner
 from streams.runtime.simulated import DEFECT_VARIABLE, parse_defect
+from streams.runtime.tracing import tracing_of
 from streams.runtime.watchdog import Watchdog
 from streams.runtime.web import Web
 from streams.settings import Settings
@@ -91,6 +92,7 @@ class WorkerProcess:
         )
         self._counts = counts
         self._pipelines = pipelines
+        self._tracing = tracing_of(settings)
         self._web = Web(self.metrics.registry, self._unready, port=web_port)
         self.runners: list[PipelineRunner] = []
         self._watchdog: Watchdog | None = None
@@ -147,6 +149,7 @@ class WorkerProcess:
             failpoint=self._failpoint(),
             defect=parse_defect(self._defect_spec),
             on_failure=self._fail,
+            tracing=self._tracing,
         )
         self.runners.append(runner)
 
@@ -171,6 +174,8 @@ class WorkerProcess:
         if self._watchdog is not None:
             await asyncio.to_thread(self._watchdog.stop)
         await self._web.stop()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
     def _unready(self) -> str | None:
         reasons = [reason for runner in self.runners if (reason := runner.unready()) is not None]

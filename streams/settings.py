@@ -48,12 +48,21 @@ class Settings(BaseSettings):
     streams_downstream_records: int = Field(250, ge=1)
     streams_stall_s: int = Field(300, ge=0)
     streams_admin_token: SecretStr | None = Field(None, min_length=8)
+    streams_tracing: Literal["off", "otlp"] = "off"
+    streams_tracing_share: float = Field(0.01, ge=0, le=1)
+    streams_cluster_name: str = Field("local", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    streams_monitor_interval_s: float = Field(5.0, ge=0.5, le=300)
+    streams_monitor_window_s: float = Field(120.0, ge=10, le=3_600)
+    streams_monitor_workers: str = "http://127.0.0.1:6066-6073"
+    streams_silent_s: float | None = Field(None, gt=0)
     streams_log_format: Literal["console", "json"] = "console"
 
     @model_validator(mode="after")
     def _relations(self) -> "Settings":
         if self.streams_dedup_horizon_ms < self.streams_lateness_ms:
             raise ValueError("STREAMS_DEDUP_HORIZON_MS must not be shorter than STREAMS_LATENESS_MS")
+        if self.streams_monitor_window_s < 3 * self.streams_monitor_interval_s:
+            raise ValueError("STREAMS_MONITOR_WINDOW_S must be at least three times STREAMS_MONITOR_INTERVAL_S")
         return self
 
     def kafka_client_config(self) -> dict[str, str]:
@@ -73,12 +82,12 @@ class Settings(BaseSettings):
         config.update({key: str(value) for key, value in optional.items() if value is not None})
         return config
 
-    def masked(self) -> dict[str, str | int | None]:
+    def masked(self) -> dict[str, str | int | float | None]:
         """The values by variable name, secrets masked: fit for printing."""
-        values: dict[str, str | int | None] = {}
+        values: dict[str, str | int | float | None] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
-            values[name.upper()] = value if isinstance(value, int) or value is None else str(value)
+            values[name.upper()] = value if isinstance(value, int | float) or value is None else str(value)
         values["SCHEMA_REGISTRY_URL"] = _CREDENTIALS_IN_URL.sub("//**********@", self.schema_registry_url)
         return values
 

@@ -9,6 +9,7 @@ import pytest
 from streams.local import ports
 from streams.local.kafka import Detour
 from streams.local.stack import Stack, running_stack
+from tests import left_out
 from tests.faults.proxy import Proxy
 
 
@@ -30,3 +31,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory, proxy: Proxy) -> Iterator[St
     finally:
         signal.signal(signal.SIGTERM, before)
         shutil.rmtree(directory / "kafka", ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what cannot run on this machine."""
+    left_out.mark(items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say by name what was left out."""
+    lines = left_out.told(terminalreporter.getreports("skipped"))
+    if lines:
+        terminalreporter.section(f"{len(lines)} tests left out")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -12,7 +12,9 @@ from streams import __version__
 from streams.cli.demo import demo
 from streams.cli.dlq import dlq_app
 from streams.cli.ingest import ingest_app
+from streams.cli.lag import lag
 from streams.cli.local import local_app
+from streams.cli.monitor import monitor
 from streams.cli.output import Format, FormatOption, echo_json
 from streams.cli.schemas import schemas_app
 from streams.cli.topics import topics_app
@@ -34,6 +36,8 @@ app.add_typer(ingest_app, name="ingest")
 app.add_typer(dlq_app, name="dlq")
 
 app.command("worker")(worker)
+app.command("lag")(lag)
+app.command("monitor")(monitor)
 app.command("demo")(demo)
 
 

@@ -11,8 +11,9 @@ from typing import Any, Final
 from streams.deadletters.letter import Letter
 from streams.deadletters.walk import Failure, Leaf, Walk, personal_fields, walk
 from streams.operators.declaration import Pipeline
-from streams.operators.decode import FRAME_BYTES, SCHEMA_ID_HEADER
+from streams.operators.decode import SCHEMA_ID_HEADER
 from streams.operators.rejects import Reason
+from streams.operators.values import FRAME_BYTES
 
 HEX_BYTES_SHOWN_MAX: Final = 4_096
 MASK: Final = "•••"

@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 REQUEST_TIMEOUT_S: Final = 30.0
 """Bound of one administrative request."""
+RECONNECT_MS_MAX: Final = 2_000
+"""A broker that is back is noticed this late (librdkafka's default is 10 s)."""
 WAIT_TIMEOUT_S: Final = 10.0
 """How long a command waits for a broker before it says that there is none."""
 
@@ -37,7 +39,11 @@ def admin_client(settings: Settings, on_error: Callable[[KafkaError], None] | No
         StreamsError: the connection settings contradict each other (such as SASL without a mechanism).
 
     """
-    config: dict[str, Any] = {**settings.kafka_client_config(), "client.id": "streams-admin"}
+    config: dict[str, Any] = {
+        **settings.kafka_client_config(),
+        "client.id": "streams-admin",
+        "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
+    }
     if on_error is not None:
         config["error_cb"] = on_error
     try:

@@ -84,6 +84,19 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceClass:
+    """Devices whose silence is noticed by itself: those whose record key begins with `key_prefix`."""
+
+    name: str
+    key_prefix: str
+    silent_after_s: float
+
+    def __post_init__(self) -> None:
+        if not self.name or self.silent_after_s <= 0:
+            raise ValueError("a device class has a name, and a time above 0 after which it is silent")
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """A stream: where its events come from, which fields identify, order and key them, and what is folded from them.
 
@@ -109,9 +122,17 @@ class Pipeline:
     """Subject of the source topic's values; by default the topic's."""
     prefix: str = ""
     """What all topics and the group begin with; see `with_prefix`."""
+    silent_after_s: float = 300.0
+    """A source to which nothing has come for so long is silent: the monitor raises a flag."""
+    device_classes: tuple[DeviceClass, ...] = ()
+    """Parts of the source that are to raise a flag of their own."""
 
     def __post_init__(self) -> None:
         _set_default(self, "subject", f"{self.source}-value")
+        if self.silent_after_s <= 0:
+            raise ValueError(f"{self.name}: silent_after_s is above 0")
+        if len({one.name for one in self.device_classes}) < len(self.device_classes):
+            raise ValueError(f"{self.name}: two device classes have the same name")
         if self.windows and not self.tables:
             raise ValueError(f"{self.name}: open windows travel with the rows of a table, so there must be one")
         unknown = self.field_ranges.keys() - set(self.payload_fields)

@@ -43,6 +43,7 @@ from streams.runtime.owner import DataDirectory
 from streams.runtime.restorer import Restorer
 from streams.runtime.schemas import SchemaLookup, reader_schema, table_schema_id
 from streams.runtime.simulated import Downstream, DropDefect
+from streams.runtime.tracing import Tracing
 from streams.runtime.watchdog import Vitals
 from streams.settings import Settings
 from streams.state.rocks import RocksMemory
@@ -76,8 +77,10 @@ class PipelineRunner:
         failpoint: Failpoint,
         defect: DropDefect | None = None,
         on_failure: Callable[[BaseException], None],
+        tracing: Tracing | None = None,
     ) -> None:
         self.pipeline = pipeline
+        self._trace = None if tracing is None else tracing.of_pipeline(pipeline)
         self._settings = settings
         self._metrics = metrics
         self._memory = memory
@@ -244,8 +247,11 @@ class PipelineRunner:
     async def intake_loop(self, send: Callable[[MicroBatch], "asyncio.Future[object]"]) -> None:
         """Poll and hand micro-batches over until stopped; polls on (paused) while the agent is behind."""
         while not self._stop.is_set():
+            polled_ns = time.time_ns() if self._trace is not None else 0
             records, at_end, generation = await self._loop.run_in_executor(self._intake_thread, self._intake.poll)
             batch = MicroBatch(records, int(time.time() * 1000), at_end, generation)
+            if self._trace is not None and records is not None:
+                self._trace.received(batch, records, polled_ns)
             handed_over = asyncio.ensure_future(send(batch))
             while True:
                 done, _ = await asyncio.wait({handed_over}, timeout=POLL_BLOCKED_MS_MAX / 1000)
@@ -279,9 +285,12 @@ class PipelineRunner:
                 # From here, not from its first effect, which has to wait for the commit in flight: a cycle that comes
                 # behind a slow commit ends with it. A worker that is behind prefers larger cycles, they cost less.
                 self._cycle.opened_at = time.monotonic()
+            started_ns = time.time_ns() if self._trace is not None else 0
             effects = await self._in_engine_thread(self.engine.process, batch)
             if batch.records is not None:
                 self.vitals.sign()
+                if self._trace is not None:
+                    self._trace.processed(batch, started_ns)
             if self._defect is not None:
                 effects = self._defect.spoil(effects)
             await self._downstream.take(effects)
@@ -341,7 +350,11 @@ class PipelineRunner:
             raise CycleAborted("partitions_lost", "the group has given partitions of this cycle to others")
         self._transactions.membership = membership
         now_ms = int(time.time() * 1000)
-        self._write_through(lambda: self._require_committer().commit(end, tasks, now_ms))
+        if self._trace is None:
+            self._write_through(lambda: self._require_committer().commit(end, tasks, now_ms))
+        else:
+            with self._trace.committing(cycle.records):
+                self._write_through(lambda: self._require_committer().commit(end, tasks, now_ms))
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
         cycle.publish(self._metrics, self.pipeline, end)
         self._schema_watch.tell(cycle.schemas, int(time.time() * 1000))
@@ -505,6 +518,7 @@ class PipelineRunner:
         waiting = self.engine.waiting_partitions
         self._intake.pause_only(waiting)
         self._metrics.paused_partitions.labels("schema_registry").set(len(waiting))
+        self._metrics.paused_partitions.labels("restoring").set(len(self._owned - self.engine.tasks.keys()))
 
     async def _look_up(self, schema_ids: frozenset[int]) -> None:
         try:

@@ -52,7 +52,7 @@ def test_dependencies_and_volumes_exist() -> None:
         named = {volume.split(":")[0] for volume in service.get("volumes", []) if not volume.startswith(("/", "."))}
         mounted = {ROOT / volume.split(":")[0] for volume in service.get("volumes", []) if volume.startswith(".")}
         assert named <= set(COMPOSE["volumes"])
-        assert all(path.is_file() for path in mounted)
+        assert all(path.exists() for path in mounted)
 
 
 def test_the_worker_may_finish_its_commit_and_is_checked_for_readiness() -> None:
@@ -87,7 +87,20 @@ def test_everything_that_the_image_copies_is_in_the_build_context() -> None:
     assert {f"!{source}" for source in sources} <= set(ignore)
 
 
-def test_prometheus_scrapes_the_port_of_the_worker() -> None:
-    jobs = YAML(typ="safe").load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
+def test_prometheus_scrapes_the_ports_of_the_worker_and_the_monitor() -> None:
+    worker, monitor = YAML(typ="safe").load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
 
-    assert [job["dns_sd_configs"][0] for job in jobs] == [{"names": ["worker"], "type": "A", "port": 6066}]
+    assert [{"names": ["worker"], "type": "A", "port": 6066}] == worker["dns_sd_configs"]
+    assert [{"targets": ["monitor:8080"]}] == monitor["static_configs"]
+    assert ["monitor", "--web-port", "8080"] == SERVICES["monitor"]["command"]
+
+
+def test_grafana_is_given_its_datasource_and_dashboards() -> None:
+    mounts = dict(volume.split(":")[:2] for volume in SERVICES["grafana"]["volumes"])
+    provider = YAML(typ="safe").load((ROOT / "deploy/grafana/dashboards.yml").read_text())["providers"][0]
+    source = YAML(typ="safe").load((ROOT / "deploy/grafana/datasources.yml").read_text())["datasources"][0]
+
+    assert provider["options"]["path"] == mounts["./deploy/grafana/dashboards"]
+    for path in (ROOT / "deploy/grafana/dashboards").glob("*.json"):
+        for panel in json.loads(path.read_text())["panels"]:
+            assert {target["datasource"]["uid"] for target in panel["targets"]} == {source["uid"]}

@@ -1,0 +1,48 @@
+"""`streams monitor`."""
+
+from typing import Annotated
+
+import typer
+
+DEFAULT_PORT = 8080
+
+
+def monitor(
+    web_port: Annotated[
+        int,
+        typer.Option("--web-port", min=0, max=65535, help="Port of the page, /metrics and the API; 0: any."),
+    ] = DEFAULT_PORT,
+) -> None:
+    """Watch lag, freshness and workers; a live page, Prometheus metrics, and Burrow's API. Until SIGTERM or Ctrl-C.
+
+    It changes nothing in the cluster, but for what is done on the page of dead letters. One is enough for a cluster;
+    two do not disturb each other.
+    """
+    from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415 - start-up time of the command line
+
+    from streams.logs import configure_logging  # noqa: PLC0415 - as above
+    from streams.monitor.web.app import Panel  # noqa: PLC0415 - as above
+    from streams.monitor.web.server import MonitorProcess  # noqa: PLC0415 - as above
+    from streams.pipelines import select_pipelines  # noqa: PLC0415 - as above
+    from streams.review.collector import DeadLetterCollector  # noqa: PLC0415 - as above
+    from streams.review.web.app import dead_letters_app  # noqa: PLC0415 - as above
+    from streams.review.web.steward import Steward  # noqa: PLC0415 - as above
+    from streams.settings import load_settings  # noqa: PLC0415 - as above
+
+    settings = load_settings()
+    pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
+    steward = Steward(settings, tuple(pipeline.dlq for pipeline in pipelines))
+    metrics = CollectorRegistry()
+    metrics.register(DeadLetterCollector(steward.figures))
+    review = Panel(
+        "/dead-letters",
+        "Dead letters",
+        dead_letters_app(settings, steward=steward),
+        metrics=lambda: generate_latest(metrics),
+    )
+    process = MonitorProcess(settings, pipelines, port=web_port, panels=[review])
+    configure_logging(settings.streams_log_format)
+    try:
+        process.run()
+    finally:
+        steward.close()

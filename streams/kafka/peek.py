@@ -1,0 +1,125 @@
+"""Reads single places of logs: the first record at or behind an offset, or the newest few. Never joins a group."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from streams.errors import StreamsError
+from streams.kafka.admin import RECONNECT_MS_MAX, described, librdkafka_log
+from streams.settings import Settings
+
+READ_TIMEOUT_S: Final = 5.0
+_EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
+_CONSUME: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where to read: from `first`, at most `records_max` records, none at or behind `end`."""
+
+    topic: str
+    partition: int
+    first: int
+    end: int
+    records_max: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What was found in a span. `complete`: nothing else is in it; else the time was up, or there are more."""
+
+    records: list[Message]
+    complete: bool
+
+
+class Peeker:
+    """Reads spans, read_committed. One thread; `close` when done."""
+
+    def __init__(self, settings: Settings, *, client: str) -> None:
+        self._consumer = Consumer(
+            {
+                **settings.kafka_client_config(),
+                "client.id": client,
+                "group.id": client,  # required by the client; it neither joins nor commits
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+                "queued.min.messages": 1,
+                "queued.max.messages.kbytes": 8_192,
+                "fetch.message.max.bytes": 65_536,
+                "fetch.wait.max.ms": 20,
+                "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
+            },
+            logger=librdkafka_log,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave."""
+        self._consumer.close()
+
+    def read(self, spans: Sequence[Span], *, timeout_s: float = READ_TIMEOUT_S) -> Mapping[Span, Read]:
+        """Records of each span, in order of their offsets; at most one span per partition.
+
+        Raises:
+            StreamsError: the client refuses.
+
+        """
+        at = {(span.topic, span.partition): span for span in spans}
+        if len(at) != len(spans):
+            raise ValueError("two spans in one partition")
+        found: dict[Span, list[Message]] = {span: [] for span in spans}
+        complete: set[Span] = set()
+        open_spans = {key: span for key, span in at.items() if span.first < span.end}
+        complete.update(span for span in spans if span.first >= span.end)
+        try:
+            self._consumer.assign([TopicPartition(s.topic, s.partition, s.first) for s in open_spans.values()])
+            deadline_s = time.monotonic() + timeout_s
+            while open_spans and (left_s := deadline_s - time.monotonic()) > 0:
+                closed = self._take(self._consumer.consume(_CONSUME, min(left_s, 0.2)), open_spans, found, complete)
+                if closed:
+                    self._consumer.incremental_unassign([TopicPartition(*key) for key in closed])
+            self._consumer.unassign()
+        except KafkaException as error:
+            raise StreamsError(f"reading records: {described(error)}") from None
+        return {span: Read(found[span], span in complete) for span in spans}
+
+    @staticmethod
+    def _take(
+        messages: list[Message],
+        open_spans: dict[tuple[str, int], Span],
+        found: dict[Span, list[Message]],
+        complete: set[Span],
+    ) -> list[tuple[str, int]]:
+        """Sort messages into their spans; returns those that are finished with."""
+        closed: list[tuple[str, int]] = []
+        for message in messages:
+            key: Any = (message.topic(), message.partition())
+            span = open_spans.get(key)
+            if span is None:
+                continue
+            error, offset = message.error(), int(message.offset() or 0)
+            if error is not None:
+                if error.code() != _EOF:
+                    continue  # of one partition; the others go on, and this one is asked again another time
+                complete.add(span)
+            elif offset >= span.end:
+                complete.add(span)
+            elif offset >= span.first:
+                found[span].append(message)
+                if len(found[span]) < span.records_max:
+                    continue
+            else:
+                continue
+            del open_spans[key]
+            closed.append(key)
+        return closed

@@ -1,0 +1,408 @@
+"""What is known of every group from round to round: windows of samples, timelines, verdicts. Pure.
+
+One round goes `note` -> `questions` (what a reader should look up) -> `learn` (its answers) -> `judge`.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from streams.kafka.round import Group, Round
+from streams.monitor.status import Status, group_status
+from streams.monitor.timeline import Timeline
+from streams.monitor.verdict import (
+    ABSENT,
+    Bool,
+    Float64,
+    Int8,
+    Int64,
+    Owned,
+    Policy,
+    Reason,
+    Verdicts,
+    Window,
+    evaluate,
+)
+from streams.monitor.words import Facts, sentence
+
+Partition = tuple[str, int]
+
+MARKERS_MAX: Final = 16
+"""A lag of up to so many offsets may be transaction markers and no record: it is looked up."""
+SPREAD_SHARE: Final = 0.1
+"""A time that is known better than this share of the age is not looked up."""
+UNSEEN_ROUNDS_MAX: Final = 3
+"""A group whose offsets cannot be had for so many rounds is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Asks which is the first record at or behind `offset`, and when it came."""
+
+    topic: str
+    partition: int
+    offset: int
+    end: int
+    """End of the log as of the round: no record before it means that there is none to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The first record at or behind the question's offset; `found` None: there is none before `end`."""
+
+    question: Question
+    found: int | None
+    timestamp_ms: int | None
+
+
+@dataclass(frozen=True)
+class GroupLag:
+    """Verdict on one group as of one round. Rows are its partitions, by topic and number."""
+
+    group: Group
+    time_ms: int
+    partitions: list[Partition]
+    end: Int64
+    window: Window
+    verdicts: Verdicts
+    lag_s_is_bound: Bool
+    since_ms: Int64
+    """Since when each partition has its status."""
+    owners: dict[int, str]
+    """Row -> client id of the member that has it."""
+    complete: float
+    """Share of the window that has samples."""
+
+    @property
+    def name(self) -> str:
+        """The group's name."""
+        return self.group.name
+
+    @property
+    def lag(self) -> Int64:
+        """Records that each partition is behind, now."""
+        return self.window.lag[:, -1]
+
+    @property
+    def offset(self) -> Int64:
+        """What is committed now; ABSENT: nothing."""
+        return self.window.offset[:, -1]
+
+    @property
+    def lag_sum(self) -> int:
+        """Records that the group is behind."""
+        return int(self.lag.sum())
+
+    @property
+    def lag_s_max(self) -> float:
+        """Seconds that its worst partition is behind."""
+        return float(self.window.lag_s.max(initial=0.0))
+
+    @property
+    def status(self) -> Status:
+        """Verdict on the group."""
+        return group_status(Status(code) for code in np.unique(self.verdicts.status).tolist())
+
+    @property
+    def catch_up_s(self) -> float:
+        """Seconds until its slowest partition has caught up; infinite if one does not."""
+        return float(self.verdicts.catch_up_s.max(initial=0.0))
+
+    def facts(self, row: int) -> Facts:
+        """What the sentence about a partition is made of."""
+        verdicts, window = self.verdicts, self.window
+        return Facts(
+            reason=Reason(int(verdicts.reason[row])),
+            lag=int(self.lag[row]),
+            lag_s=float(window.lag_s[row]),
+            lag_s_is_bound=bool(self.lag_s_is_bound[row]),
+            unmoved_s=float(verdicts.unmoved_s[row]),
+            window_s=float(window.time_ms[-1] - window.time_ms[0]) / 1000.0,
+            back_by=int(verdicts.back_by[row]),
+            deleted=int(window.deleted[row]),
+            beyond=int(window.beyond[row]),
+            consume_rate=float(verdicts.consume_rate[row]),
+            arrive_rate=float(verdicts.arrive_rate[row]),
+            catch_up_s=float(verdicts.catch_up_s[row]),
+            owned=Owned(int(window.owned[row])),
+            owner=self.owners.get(row, ""),
+        )
+
+    def why(self, row: int) -> str:
+        """The verdict on a partition in words."""
+        return sentence(self.facts(row))
+
+
+class _GroupBook:
+    """Samples of one group."""
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+        self.rows: list[Partition] = []
+        self.time_ms = np.empty(0, dtype=np.int64)
+        self.offset = np.empty((0, 0), dtype=np.int64)
+        self.lag = np.empty((0, 0), dtype=np.int64)
+        self.active = np.empty((0, 0), dtype=np.bool_)
+        self.mark = np.empty(0, dtype=np.int64)
+        self.status = np.empty(0, dtype=np.int8)
+        self.since_ms = np.empty(0, dtype=np.int64)
+        self.group = Group("", "", None)
+        self.unseen = 0
+        # Of the newest sample:
+        self.end = self.position = self.deleted = self.beyond = self.mark
+        self.owned: Int8 = np.empty(0, dtype=np.int8)
+        self.owners: dict[int, str] = {}
+
+    def move_to(self, rows: list[Partition]) -> None:
+        """Have these rows from now on; a row that was there keeps what it has."""
+        if rows == self.rows:
+            return
+        place = {key: row for row, key in enumerate(self.rows)}
+        taken = np.array([place.get(key, -1) for key in rows], dtype=np.int64)
+        self.offset = _taken(self.offset, taken, ABSENT)
+        self.lag = _taken(self.lag, taken, 0)
+        self.active = _taken(self.active, taken, 0)
+        self.mark = _taken(self.mark, taken, -1)
+        self.status = _taken(self.status, taken, -1)
+        self.since_ms = _taken(self.since_ms, taken, 0)
+        self.rows = rows
+
+    def add(self, time_ms: int, offset: Int64, lag: Int64, mark: Int64) -> None:
+        """Append a sample, drop the oldest if there are too many."""
+        keep = slice(max(0, len(self.time_ms) + 1 - self.samples), None)
+        last = self.offset[:, -1] if self.offset.shape[1] else np.full(len(offset), ABSENT)
+        active = (self.mark != mark) & (offset == last) & (offset != ABSENT) & (self.mark != -1)
+        self.mark = mark
+        self.time_ms = np.append(self.time_ms[keep], time_ms)
+        self.offset = np.column_stack([self.offset[:, keep], offset])
+        self.lag = np.column_stack([self.lag[:, keep], lag])
+        self.active = np.column_stack([self.active[:, keep], active])
+
+
+class LagBook:
+    """Everything that is remembered. One thread."""
+
+    def __init__(self, policy: Policy, *, window_s: float, interval_s: float) -> None:
+        """Windows reach back `window_s`, at one round per `interval_s`."""
+        if not 0 < interval_s <= window_s:
+            raise ValueError("a window is at least as long as the interval between its samples")
+        self._policy = policy
+        self._samples = max(2, math.ceil(window_s / interval_s) + 1)
+        self._interval_ms = interval_s * 1000.0
+        self._groups: dict[str, _GroupBook] = {}
+        self._timelines: dict[Partition, Timeline] = {}
+        self._time_ms = 0
+        self._behind: dict[Partition, list[tuple[_GroupBook, int]]] = {}
+        """Who is behind in each partition, as of the newest round: the same log is looked up once for all groups."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing is noted yet: then the newest timestamps of all logs are worth asking for."""
+        return not self._time_ms
+
+    def note(self, found: Round) -> None:
+        """Take a round in."""
+        self._time_ms = found.time_ms
+        order = np.argsort(found.commit_group, kind="stable")
+        edges = np.searchsorted(found.commit_group[order], np.arange(len(found.groups) + 1))
+        counts = dict(found.topics)
+        for name in set(self._groups) - {group.name for group in found.groups}:
+            del self._groups[name]
+        for number, group in enumerate(found.groups):
+            if group.name in found.failed:
+                book = self._groups.get(group.name)
+                if book is not None:
+                    book.unseen += 1
+                    if book.unseen > UNSEEN_ROUNDS_MAX:
+                        del self._groups[group.name]
+                continue
+            mine = order[edges[number] : edges[number + 1]]
+            self._note_group(found, group, mine, counts)
+        self._see(found)
+        self._behind = {}
+        for book in self._groups.values():
+            for row in np.flatnonzero(book.lag[:, -1] > 0).tolist() if len(book.time_ms) else ():
+                self._behind.setdefault(book.rows[row], []).append((book, row))
+
+    def _note_group(self, found: Round, group: Group, mine: Int64, counts: dict[str, int]) -> None:
+        committed = found.commit_partition[mine]
+        assigned = [partition for member in group.members or () for partition in member.partitions]
+        topics = {found.partitions[number][0] for number in [*committed.tolist(), *assigned]}
+        numbers = np.array(
+            [found.base[topic] + partition for topic in sorted(topics) for partition in range(counts[topic])],
+            dtype=np.int64,
+        )
+        if not len(numbers):
+            self._groups.pop(group.name, None)
+            return
+        book = self._groups.setdefault(group.name, _GroupBook(self._samples))
+        book.unseen, book.group = 0, group
+        book.move_to([found.partitions[number] for number in numbers.tolist()])
+        row_of = np.full(len(found.end), -1, dtype=np.int64)
+        row_of[numbers] = np.arange(len(numbers))
+        offset, mark = np.full(len(numbers), ABSENT, dtype=np.int64), np.full(len(numbers), -1, dtype=np.int64)
+        offset[row_of[committed]] = found.commit_offset[mine]
+        mark[row_of[committed]] = found.commit_mark[mine]
+        end, low, high = found.end[numbers], np.maximum(found.low[numbers], 0), found.high[numbers]
+        known = end >= 0
+        last = book.lag[:, -1] if book.lag.shape[1] else np.zeros(len(numbers), dtype=np.int64)
+        position = np.maximum(offset, low)
+        timelines = [self._timeline(key) for key in book.rows]
+        for row in np.flatnonzero((position < end) & (end - position <= MARKERS_MAX)).tolist():
+            position[row] = timelines[row].position(int(position[row]))
+        # A partition without a leader has no end to compare with: its lag is what it was.
+        lag = np.where(known, np.maximum(end - position, 0), last)
+        book.end, book.position = end, position
+        book.deleted = np.where(known & (offset != ABSENT), np.maximum(low - offset, 0), 0)
+        book.beyond = np.where(known, np.maximum(offset - np.maximum(high, end), 0), 0)
+        book.owned = np.full(len(numbers), Owned.UNKNOWN if group.members is None else Owned.NOBODY, dtype=np.int8)
+        book.owners = {}
+        for member in group.members or ():
+            for number in member.partitions:
+                row = int(row_of[number])
+                book.owned[row] = Owned.SOMEBODY
+                book.owners[row] = member.client_id or member.member_id
+        if len(book.time_ms) and book.time_ms[-1] >= found.time_ms:
+            return  # the clock was set back: this sample would be older than the last
+        book.add(found.time_ms, offset, lag, mark)
+
+    def _see(self, found: Round) -> None:
+        counts = dict(found.topics)
+        for key, timeline in list(self._timelines.items()):
+            topic, partition = key
+            if partition >= counts.get(topic, 0):
+                del self._timelines[key]
+                continue
+            number = found.base[topic] + partition
+            if found.end[number] < 0:
+                continue
+            timeline.see(int(found.end[number]), found.time_ms)
+            if len(found.newest_ms) and found.newest_ms[number] >= 0:
+                timeline.tell(int(found.newest_offset[number]), int(found.newest_ms[number]))
+
+    def _timeline(self, key: Partition) -> Timeline:
+        found = self._timelines.get(key)
+        if found is None:
+            found = self._timelines[key] = Timeline()
+        return found
+
+    # --- times ------------------------------------------------------------------------------------------------------
+
+    def questions(self, count_max: int) -> list[Question]:
+        """What to look up in the log, the most telling first, one per partition.
+
+        First lag that may be markers only; then the oldest position of each partition that nothing reaches; then times
+        that are known too coarsely.
+        """
+        ranked: list[tuple[tuple[int, float], Question]] = []
+        for key, behind in self._behind.items():
+            timeline = self._timelines[key]
+            asked = {(int(book.position[row]), int(book.end[row])) for book, row in behind if book.end[row] >= 0}
+            found = [
+                (rank, Question(*key, position, end))
+                for position, end in asked
+                if (rank := self._rank(timeline, position, end)) is not None
+            ]
+            if found:
+                ranked.append(min(found, key=_rank_of))
+        return [question for _, question in sorted(ranked, key=_rank_of)[:count_max]]
+
+    def _rank(self, timeline: Timeline, position: int, end: int) -> tuple[int, float] | None:
+        if timeline.knows(position):
+            return None
+        if end - position <= MARKERS_MAX:
+            return (0, 0.0)
+        if position < timeline.first:
+            return (1, float(position))
+        _, before, after = timeline.times_ms(np.array([position], dtype=np.int64))
+        spread_ms, age_ms = float(after[0] - before[0]), float(self._time_ms - before[0])
+        if spread_ms <= max(2 * self._interval_ms, SPREAD_SHARE * age_ms):
+            return None
+        return (2, -spread_ms)
+
+    def learn(self, answers: Iterable[Answer]) -> None:
+        """Take answers in."""
+        for answer in answers:
+            question = answer.question
+            key = (question.topic, question.partition)
+            timeline = self._timelines.get(key)
+            if timeline is None:
+                continue
+            timeline.skip(question.offset, question.end if answer.found is None else min(answer.found, question.end))
+            if answer.found is not None and answer.timestamp_ms is not None:
+                timeline.tell(answer.found, answer.timestamp_ms)
+            for book, row in self._behind.get(key, ()):
+                if book.end[row] >= 0:
+                    book.position[row] = position = timeline.position(int(book.position[row]))
+                    book.lag[row, -1] = max(int(book.end[row]) - position, 0)
+
+    # --- verdicts ---------------------------------------------------------------------------------------------------
+
+    def judge(self) -> dict[str, GroupLag]:
+        """Verdicts on all groups as of the newest round, by name."""
+        ages = self._ages()
+        return {name: self._judge(book, *ages[name]) for name, book in self._groups.items() if len(book.time_ms)}
+
+    def _judge(self, book: _GroupBook, lag_s: Float64, is_bound: Bool) -> GroupLag:
+        window = Window(
+            time_ms=book.time_ms,
+            offset=book.offset,
+            lag=book.lag,
+            active=book.active,
+            lag_s=lag_s,
+            owned=book.owned,
+            deleted=book.deleted,
+            beyond=book.beyond,
+        )
+        verdicts = evaluate(window, self._policy)
+        book.since_ms = np.where(verdicts.status == book.status, book.since_ms, book.time_ms[-1])
+        book.status = verdicts.status
+        return GroupLag(
+            group=book.group,
+            time_ms=int(book.time_ms[-1]),
+            partitions=book.rows,
+            end=book.end,
+            window=window,
+            verdicts=verdicts,
+            lag_s_is_bound=is_bound,
+            since_ms=book.since_ms,
+            owners=book.owners,
+            complete=len(book.time_ms) / self._samples,
+        )
+
+    def _ages(self) -> dict[str, tuple[Float64, Bool]]:
+        """Age in seconds of the oldest record not committed, by group and row; and whether it is at least so old.
+
+        One look-up per partition, whatever the number of groups.
+        """
+        found = {
+            name: (np.zeros(len(book.rows)), np.zeros(len(book.rows), dtype=np.bool_))
+            for name, book in self._groups.items()
+        }
+        for key, behind in self._behind.items():
+            positions = np.array([book.position[row] for book, row in behind], dtype=np.int64)
+            timeline = self._timelines[key]
+            times, _, _ = timeline.times_ms(positions)
+            seconds = np.maximum(np.nan_to_num((self._time_ms - times) / 1000.0), 0.0).tolist()
+            bounds = (positions < timeline.first).tolist()
+            for (book, row), age, bound in zip(behind, seconds, bounds, strict=True):
+                if book.lag[row, -1] > 0:
+                    ages, is_bound = found[book.group.name]
+                    ages[row], is_bound[row] = age, bound
+        return found
+
+
+def _rank_of(ranked: tuple[tuple[int, float], Question]) -> tuple[int, float]:
+    return ranked[0]
+
+
+def _taken(values: npt.NDArray[Any], rows: Int64, fill: int) -> npt.NDArray[Any]:
+    """`values[rows]`, with `fill` where a row is -1."""
+    shape = (len(rows), *values.shape[1:])
+    if not len(values):
+        return np.full(shape, fill, dtype=values.dtype)
+    return np.where((rows >= 0).reshape(-1, *[1] * (values.ndim - 1)), values[rows], np.array(fill, values.dtype))

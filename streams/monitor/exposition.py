@@ -1,0 +1,230 @@
+"""Every metric of the monitor, in one typed list, and how they are written. Names are a contract with alerts.
+
+Written by hand and not by the client library, which takes 10 µs a sample: with 50 groups and 1,000 partitions there are
+some 200,000 of them at each scrape.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from streams.monitor.snapshot import Snapshot
+from streams.monitor.status import Status
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+Samples = Iterable[tuple[str, float]]
+"""Labels as they are written (`{a="b"}` or nothing), and the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorMetric:
+    """A metric family: its name, type, what it says, and its samples in a snapshot."""
+
+    name: str
+    kind: str
+    documentation: str
+    samples: Callable[[Snapshot], Samples]
+
+
+def label(value: str) -> str:
+    """A label's value as the text format wants it."""
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def render(snapshot: Snapshot) -> bytes:
+    """All metrics of a snapshot in Prometheus' text format."""
+    lines: list[str] = []
+    for metric in MONITOR_METRICS:
+        lines.append(f"# HELP {metric.name} {metric.documentation}")
+        lines.append(f"# TYPE {metric.name} {metric.kind}")
+        lines += [f"{metric.name}{labels} {_number(value)}" for labels, value in metric.samples(snapshot)]
+    lines.append("")
+    return "\n".join(lines).encode()
+
+
+def _number(value: float) -> str:
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    return repr(value)
+
+
+def _of_partitions(column: Callable[[Snapshot, str], Iterable[float]]) -> Callable[[Snapshot], Samples]:
+    def samples(snapshot: Snapshot) -> Samples:
+        for name, group in snapshot.groups.items():
+            head = f'{{group="{label(name)}",topic="'
+            for (topic, partition), value in zip(group.partitions, column(snapshot, name), strict=True):
+                yield f'{head}{label(topic)}",partition="{partition}"}}', value
+
+    return samples
+
+
+def _of_groups(value: Callable[[Snapshot, str], float]) -> Callable[[Snapshot], Samples]:
+    def samples(snapshot: Snapshot) -> Samples:
+        return [(f'{{group="{label(name)}"}}', value(snapshot, name)) for name in snapshot.groups]
+
+    return samples
+
+
+def _of_sources(value: Callable[[Snapshot, int], float | None]) -> Callable[[Snapshot], Samples]:
+    def samples(snapshot: Snapshot) -> Iterator[tuple[str, float]]:
+        for place, one in enumerate(snapshot.freshness):
+            found = value(snapshot, place)
+            if found is not None:
+                yield f'{{source="{label(one.source.name)}"}}', found
+
+    return samples
+
+
+def _ends(snapshot: Snapshot) -> Samples:
+    ends = snapshot.round.end.tolist()
+    for (topic, partition), end in zip(snapshot.round.partitions, ends, strict=True):
+        if end >= 0:
+            yield f'{{topic="{label(topic)}",partition="{partition}"}}', end
+
+
+def _burn_rates(snapshot: Snapshot) -> Samples:
+    return [
+        (f'{{window="{name}"}}', window.burn_rate)
+        for name, window in snapshot.slo.windows.items()
+        if window.burn_rate is not None
+    ]
+
+
+def _one(value: Callable[[Snapshot], float | None]) -> Callable[[Snapshot], Samples]:
+    def samples(snapshot: Snapshot) -> Samples:
+        found = value(snapshot)
+        return [] if found is None else [("", found)]
+
+    return samples
+
+
+MONITOR_METRICS: Final = (
+    MonitorMetric(
+        "kafka_consumergroup_group_lag",
+        "gauge",
+        "Records from the committed offset to the last stable offset.",
+        _of_partitions(lambda s, g: s.groups[g].lag.tolist()),
+    ),
+    MonitorMetric(
+        "kafka_consumergroup_group_lag_seconds",
+        "gauge",
+        "Age of the oldest record that is not committed; 0 without lag.",
+        _of_partitions(lambda s, g: s.groups[g].window.lag_s.round(3).tolist()),
+    ),
+    MonitorMetric(
+        "streams_lag_status",
+        "gauge",
+        "Lag verdict: NOTFOUND 0, OK 1, WARN 2, ERR 3, STOP 4, STALL 5, REWIND 6.",
+        _of_partitions(lambda s, g: s.groups[g].verdicts.status.tolist()),
+    ),
+    MonitorMetric(
+        "kafka_consumergroup_group_max_lag",
+        "gauge",
+        "Largest lag of a partition of the group, in records.",
+        _of_groups(lambda s, g: float(s.groups[g].lag.max(initial=0))),
+    ),
+    MonitorMetric(
+        "kafka_consumergroup_group_max_lag_seconds",
+        "gauge",
+        "Largest lag of a partition of the group, in seconds.",
+        _of_groups(lambda s, g: round(s.groups[g].lag_s_max, 3)),
+    ),
+    MonitorMetric(
+        "kafka_consumergroup_group_sum_lag",
+        "gauge",
+        "Lag of all partitions of the group, in records.",
+        _of_groups(lambda s, g: float(s.groups[g].lag_sum)),
+    ),
+    MonitorMetric(
+        "streams_lag_group_status",
+        "gauge",
+        "Verdict on the group: NOTFOUND 0, OK 1, WARN 2, ERR 3.",
+        _of_groups(lambda s, g: float(s.groups[g].status)),
+    ),
+    MonitorMetric(
+        "streams_lag_catch_up_seconds",
+        "gauge",
+        "Seconds until the group has caught up at its present pace; +Inf: it is not catching up.",
+        _of_groups(lambda s, g: s.groups[g].catch_up_s),
+    ),
+    MonitorMetric(
+        "streams_lag_group_members",
+        "gauge",
+        "Members of the group; missing where the coordinator did not say.",
+        lambda s: [
+            (f'{{group="{label(name)}"}}', float(len(group.group.members)))
+            for name, group in s.groups.items()
+            if group.group.members is not None
+        ],
+    ),
+    MonitorMetric("kafka_partition_latest_offset", "gauge", "Last stable offset of the partition.", _ends),
+    MonitorMetric(
+        "streams_source_freshness_seconds",
+        "gauge",
+        "Since the newest event of the source happened, by its own time.",
+        _of_sources(lambda s, i: s.freshness[i].event_age_s),
+    ),
+    MonitorMetric(
+        "streams_source_arrival_age_seconds",
+        "gauge",
+        "Since the last event of the source came in.",
+        _of_sources(lambda s, i: s.freshness[i].arrival_age_s),
+    ),
+    MonitorMetric(
+        "streams_source_silent",
+        "gauge",
+        "1: nothing has come from the source for longer than it is allowed to be silent.",
+        _of_sources(lambda s, i: float(s.freshness[i].silent)),
+    ),
+    MonitorMetric(
+        "streams_slo_good_ratio",
+        "gauge",
+        "Share of events visible within 60 s, since the monitor was started; the objective is 0.99.",
+        _one(lambda s: s.slo.good_share),
+    ),
+    MonitorMetric(
+        "streams_slo_budget_left_ratio",
+        "gauge",
+        "Share of the error budget that is left, since the monitor was started; below 0: the objective is missed.",
+        _one(lambda s: s.slo.budget_left),
+    ),
+    MonitorMetric(
+        "streams_slo_burn_rate",
+        "gauge",
+        "How many times faster than allowed the error budget is used, by window.",
+        _burn_rates,
+    ),
+    MonitorMetric(
+        "streams_worker_ready",
+        "gauge",
+        "1: the worker answers and processes.",
+        lambda s: [(f'{{worker="{label(str(one.address))}"}}', float(one.ready)) for one in s.workers],
+    ),
+    MonitorMetric("streams_monitor_rounds_total", "counter", "Rounds of offsets.", _one(lambda s: s.health.rounds)),
+    MonitorMetric(
+        "streams_monitor_round_failures_total",
+        "counter",
+        "Rounds that failed: the broker did not answer, or the process that asks died.",
+        _one(lambda s: s.health.failures),
+    ),
+    MonitorMetric(
+        "streams_monitor_probe_deaths_total",
+        "counter",
+        "Deaths of the process that reads offsets.",
+        _one(lambda s: s.health.deaths),
+    ),
+    MonitorMetric(
+        "streams_monitor_round_seconds", "gauge", "Duration of the newest round.", _one(lambda s: s.health.round_s)
+    ),
+    MonitorMetric(
+        "streams_monitor_round_timestamp_seconds",
+        "gauge",
+        "When the offsets were read that all of this is about.",
+        _one(lambda s: s.round.time_ms / 1000.0),
+    ),
+)
+
+assert len({metric.name for metric in MONITOR_METRICS}) == len(MONITOR_METRICS)  # noqa: S101
+assert max(Status) == Status.REWIND  # noqa: S101 - the documentation of streams_lag_status names all codes

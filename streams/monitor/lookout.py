@@ -1,0 +1,66 @@
+"""Offsets to verdicts: one round of the probe, the look-ups that it asks for, and what the book makes of them."""
+
+from collections.abc import Iterable
+from typing import Final, Self
+
+import structlog
+
+from streams.errors import StreamsError
+from streams.kafka.offsets_process import OffsetProbe
+from streams.kafka.peek import Peeker, Span
+from streams.kafka.round import Round
+from streams.monitor.book import Answer, GroupLag, LagBook, Question
+from streams.monitor.verdict import Policy
+from streams.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+QUESTIONS_MAX: Final = 500
+"""Records looked up in one round: what is not, is interpolated, or asked for in the next."""
+CLIENT: Final = "streams-monitor"
+
+
+class Lookout:
+    """Verdicts, a round at a time. One thread; `close` when done."""
+
+    def __init__(self, settings: Settings, *, window_s: float, interval_s: float, policy: Policy | None = None) -> None:
+        self.probe = OffsetProbe(settings)
+        self.peeker = Peeker(settings, client=CLIENT)
+        self._book = LagBook(policy or Policy(), window_s=window_s, interval_s=interval_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        self.probe.close()
+        self.peeker.close()
+
+    def look(self, only: Iterable[str] | None = None) -> tuple[Round, dict[str, GroupLag]]:
+        """Take a round and judge.
+
+        Raises:
+            RoundFailed: the broker does not answer.
+
+        """
+        found = self.probe.take(only, newest=self._book.is_new)
+        self._book.note(found)
+        try:
+            self._book.learn(self._answers(self._book.questions(QUESTIONS_MAX)))
+        except StreamsError as error:  # verdicts are good without: times are coarser
+            log.warning("records could not be looked up", error=str(error))
+        return found, self._book.judge()
+
+    def _answers(self, questions: list[Question]) -> list[Answer]:
+        spans = {Span(one.topic, one.partition, one.offset, one.end): one for one in questions}
+        answers = []
+        for span, read in self.peeker.read(list(spans)).items() if spans else ():
+            if read.records:
+                first = read.records[0]
+                answers.append(Answer(spans[span], first.offset(), first.timestamp()[1]))
+            elif read.complete:
+                answers.append(Answer(spans[span], None, None))
+        return answers

@@ -1,0 +1,93 @@
+"""The service level objective: 99% of events are visible within 60 s of their event time. Pure.
+
+Measured from the workers' `streams_event_age_seconds`. *Burn rate*: how many times faster than allowed the error budget
+goes (1: it is used up exactly at the end of the period). Prometheus keeps the long windows (deploy/prometheus); the
+monitor tells what it has seen itself.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+OBJECTIVE: Final = 0.99
+VISIBLE_S: Final = 60.0
+"""A bucket of the workers' histogram ends here."""
+WINDOWS_S: Final[Mapping[str, float]] = {"5m": 300.0, "1h": 3_600.0, "6h": 21_600.0}
+POINTS_MAX: Final = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Events so far, and those of them that were visible in time. Cumulative, of one process."""
+
+    total: float
+    good: float
+
+
+@dataclass(frozen=True, slots=True)
+class SloWindow:
+    """What became of the events of a window. `burn_rate` None: there were none."""
+
+    seconds: float
+    events: float
+    bad: float
+    burn_rate: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """The objective as far as it was watched. `good_share` None: no event yet; `budget_left` below 0: missed."""
+
+    good_share: float | None
+    budget_left: float
+    watched_s: float
+    events: float
+    bad: float
+    windows: Mapping[str, SloWindow]
+
+
+class SloBook:
+    """Adds up the counters of all workers, through their restarts. Time is an argument."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Counts] = {}
+        self._points: deque[tuple[float, float, float]] = deque(maxlen=POINTS_MAX)
+        """(time in s, events, bad ones) since watching began."""
+        self._events = self._bad = 0.0
+
+    def observe(self, now_s: float, workers: Mapping[str, Counts]) -> None:
+        """Take in the counters of the workers that answered; what one counted before it was seen is not ours."""
+        for worker, counts in workers.items():
+            before = self._last.get(worker)
+            if before is not None:
+                if counts.total < before.total:  # it was started anew
+                    before = Counts(0.0, 0.0)
+                events = counts.total - before.total
+                good = min(max(counts.good - before.good, 0.0), events)
+                self._events += events
+                self._bad += events - good
+            self._last[worker] = counts
+        self._points.append((now_s, self._events, self._bad))
+
+    def judge(self) -> Slo:
+        """How the objective stands."""
+        if not self._points:
+            return Slo(None, 1.0, 0.0, 0.0, 0.0, {})
+        now_s, events, bad = self._points[-1]
+        allowed = events * (1.0 - OBJECTIVE)
+        return Slo(
+            good_share=1.0 - bad / events if events else None,
+            budget_left=1.0 - bad / allowed if allowed else 1.0,
+            watched_s=now_s - self._points[0][0],
+            events=events,
+            bad=bad,
+            windows={name: self._window(seconds) for name, seconds in WINDOWS_S.items()},
+        )
+
+    def _window(self, seconds: float) -> SloWindow:
+        now_s, events, bad = self._points[-1]
+        first = next(point for point in self._points if point[0] >= now_s - seconds)
+        count, missed = events - first[1], bad - first[2]
+        burn = None if count <= 0 else missed / count / (1.0 - OBJECTIVE)
+        return SloWindow(min(seconds, now_s - first[0]), count, missed, burn)

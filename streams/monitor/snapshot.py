@@ -1,0 +1,69 @@
+"""Everything the monitor knows at one moment: what the page, the metrics and the API show. Immutable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from streams.kafka.round import Round
+from streams.monitor.book import GroupLag
+from streams.monitor.freshness import Freshness
+from streams.monitor.slo import Slo
+from streams.monitor.workers import WorkerState
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetters:
+    """A dead-letter topic. Offsets taken by transaction markers are counted with the records: about so many."""
+
+    topic: str
+    offsets: int
+    """From the first that is still there to the end."""
+    grown: int
+    """By so many since the oldest sample."""
+    grown_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A group at a time, for its history."""
+
+    time_ms: int
+    lag_sum: int
+    lag_s_max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the monitor itself is."""
+
+    rounds: int
+    failures: int
+    deaths: int
+    """Of the process that reads offsets."""
+    round_s: float
+    """How long the newest round took."""
+    failure: str | None
+    """Why there is no newer round; None: there is none missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state as of `round`; `time_ms` may be later, when no newer round could be had."""
+
+    time_ms: int
+    cluster: str
+    interval_s: float
+    round: Round
+    groups: Mapping[str, GroupLag]
+    history: Mapping[str, tuple[Point, ...]]
+    freshness: tuple[Freshness, ...]
+    slo: Slo
+    workers: tuple[WorkerState, ...]
+    rates: Mapping[str, float]
+    """Events a second by outcome, over all workers."""
+    dead_letters: tuple[DeadLetters, ...]
+    health: Health
+
+    @property
+    def age_s(self) -> float:
+        """How old the newest round is."""
+        return max(0.0, (self.time_ms - self.round.time_ms) / 1000.0)

@@ -1,0 +1,172 @@
+"""Looks at the newest records of every source: when they came, when they happened, of which device class they are.
+
+What is read is bounded: of each partition the newest records since the last look, at most `RECORDS_MAX` in all. A
+device class that sends less than one of them is not seen in a look: its silence must be allowed to last longer.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import structlog
+from confluent_kafka import Message
+
+from streams.errors import StreamsError
+from streams.kafka.peek import Peeker, Read, Span
+from streams.kafka.round import Round
+from streams.monitor.freshness import FreshnessBook, Source
+from streams.operators.columns import Records
+from streams.operators.declaration import Pipeline
+from streams.operators.decode import Decoder, Known
+from streams.operators.rejects import Reason, Reject
+from streams.operators.resolve import IncompatibleSchema, Plan, build_plan
+from streams.registry.catalog import Catalog
+from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema
+from streams.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+RECORDS_MAX: Final = 6_000
+PER_PARTITION_MAX: Final = 500
+ASK_AGAIN_S: Final = 15.0
+"""A registry that did not answer is left alone for so long."""
+
+
+def sources_of(pipelines: Sequence[Pipeline], settings: Settings) -> list[Source]:
+    """The sources of `pipelines`: each topic, and each device class that is declared."""
+    found = []
+    for pipeline in pipelines:
+        override_s = settings.streams_silent_s
+        found.append(Source(pipeline.source, None, override_s or pipeline.silent_after_s))
+        found += [
+            Source(pipeline.source, one.name, override_s or one.silent_after_s) for one in pipeline.device_classes
+        ]
+    return found
+
+
+class SourceWatch:
+    """Feeds a `FreshnessBook`. One thread."""
+
+    def __init__(self, settings: Settings, pipelines: Sequence[Pipeline], peeker: Peeker) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        self.book = FreshnessBook(sources_of(pipelines, settings), now_ms)
+        self._pipelines = {pipeline.source: pipeline for pipeline in pipelines}
+        self._peeker = peeker
+        self._by_name = {source.name: source for source in self.book.sources}
+        self._read_to: dict[tuple[str, int], int] = {}
+        self._looked_ms = 0
+        self._times = {pipeline.source: _EventTimes(settings, pipeline) for pipeline in pipelines}
+
+    def look(self, found: Round) -> None:
+        """Read what is new since the last look. Only so far as the round knows the ends of the logs.
+
+        Raises:
+            StreamsError: the records cannot be read.
+
+        """
+        counts = {name: count for name, count in found.topics if name in self._pipelines}
+        total = sum(counts.values())
+        if not total:
+            return
+        per_partition = max(1, min(PER_PARTITION_MAX, RECORDS_MAX // total))
+        spans = []
+        for topic, count in counts.items():
+            for partition in range(count):
+                end = int(found.end[found.base[topic] + partition])
+                low = int(found.low[found.base[topic] + partition])
+                known = self._read_to.get((topic, partition), 0)
+                if end < 0 or known == end:
+                    self._read_to.setdefault((topic, partition), 0)
+                    continue
+                if known > end:  # another topic of the same name
+                    known = 0
+                spans.append(Span(topic, partition, max(low, known, end - per_partition), end, per_partition))
+        for span, read in self._peeker.read(spans).items() if spans else ():
+            self._take(span, read, found.time_ms)
+        self._looked_ms = found.time_ms
+
+    def _take(self, span: Span, read: Read, now_ms: int) -> None:
+        key = (span.topic, span.partition)
+        # What was not there at the last look came since, whatever its producer's clock says.
+        since_ms = self._looked_ms if key in self._read_to else None
+        if read.complete or len(read.records) == span.records_max:
+            self._read_to[key] = span.end
+        elif read.records:
+            self._read_to[key] = int(read.records[-1].offset() or 0) + 1
+        if not read.records:
+            return
+        source = self._by_name[span.topic]
+        self._observe(source, read.records, since_ms, now_ms)
+        for device_class in self._pipelines[span.topic].device_classes:
+            prefix = device_class.key_prefix.encode()
+            mine = [record for record in read.records if _key(record).startswith(prefix)]
+            if mine:
+                self._observe(self._by_name[f"{span.topic}/{device_class.name}"], mine, since_ms, now_ms)
+
+    def _observe(self, source: Source, records: list[Message], since_ms: int | None, now_ms: int) -> None:
+        event_times = self._times[source.topic].of(records)
+        stamp_ms = max(record.timestamp()[1] for record in records)
+        self.book.observe(
+            source,
+            arrival_ms=min(stamp_ms if since_ms is None else max(stamp_ms, since_ms), now_ms),
+            event_time_ms=max(event_times, default=None),
+        )
+
+
+def _key(record: Message) -> bytes:
+    key: Any = record.key()
+    return key if isinstance(key, bytes) else b""
+
+
+class _EventTimes:
+    """Event times inside of records, by the same decoder that workers use: what is invalid does not count."""
+
+    def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
+        self._decoder = Decoder(
+            pipeline,
+            record_bytes_max=settings.streams_record_bytes_max,
+            skew_ms_max=settings.streams_skew_ms_max,
+        )
+        self._reader = Catalog.load().latest(pipeline.subject).text
+        self._registry = Registry(settings)
+        self._known: dict[int, Plan | Reject] = {}
+        self._silent_until_s = 0.0
+
+    def of(self, records: list[Message]) -> list[int]:
+        """Event times in milliseconds of those records that are valid and whose schema is known."""
+        batch = Records(
+            np.array([record.partition() for record in records], dtype=np.int64),
+            np.array([record.offset() for record in records], dtype=np.int64),
+            np.array([record.timestamp()[1] for record in records], dtype=np.int64),
+            [_key(record) for record in records],
+            [_value(record) for record in records],
+            None,
+        )
+        known: Known = self._known
+        decoded = self._decoder.decode(batch, known)
+        missing = [schema_id for schema_id in decoded.unresolved if self._learn(schema_id)]
+        if missing:
+            decoded = self._decoder.decode(batch, known)
+        found: list[int] = decoded.events.event_time.tolist()
+        return found
+
+    def _learn(self, schema_id: int) -> bool:
+        if time.monotonic() < self._silent_until_s:
+            return False
+        try:
+            self._known[schema_id] = build_plan(schema_id, self._registry.schema_by_id(schema_id), self._reader)
+        except (UnknownSchema, IncompatibleSchema) as error:
+            self._known[schema_id] = Reject(-1, Reason.UNKNOWN_SCHEMA, str(error), schema_id)
+        except RegistryUnavailable as error:
+            log.warning("the registry does not answer: event times are not known", error=str(error))
+            self._silent_until_s = time.monotonic() + ASK_AGAIN_S
+            return False
+        except StreamsError:
+            return False
+        return True
+
+
+def _value(record: Message) -> bytes | None:
+    value: Mapping[str, Any] | bytes | str | None = record.value()
+    return value if isinstance(value, bytes) else None

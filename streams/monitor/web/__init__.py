@@ -1,0 +1,1 @@
+"""What the monitor shows over HTTP: the page, its live data, Prometheus' metrics, and Burrow's API."""

@@ -1,0 +1,233 @@
+"""The monitor's web application. Reading only: there is nothing here that changes anything.
+
+Other parts of the system bring pages of their own (`Panel`): they are mounted beside the monitor's and linked from it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from streams.monitor import exposition
+from streams.monitor.report import group_row, instant
+from streams.monitor.snapshot import Snapshot
+from streams.monitor.watcher import Watcher
+from streams.monitor.web import burrow, runbooks, views
+from streams.monitor.web.live import Live, TooMany
+
+STATIC: Final = Path(__file__).parents[1] / "static"
+STALE_INTERVALS: Final = 6
+"""Without a round for so many intervals the monitor is not ready: what it shows is old."""
+_POLICY: Final = "default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
+
+Told = tuple[int, dict[str, Any]]
+"""HTTP status and what is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """An application mounted at `path` (such as `/dead-letters`) and linked from the page as `title`."""
+
+    path: str
+    title: str
+    app: ASGIApp
+    metrics: Callable[[], bytes] | None = None
+    """What it adds to `/metrics`, in Prometheus' text format; asked in a thread, at each scrape."""
+
+
+class MonitorWeb:
+    """The application over a watcher."""
+
+    def __init__(self, watcher: Watcher, *, bootstrap_servers: str, panels: Sequence[Panel] = ()) -> None:
+        self._watcher = watcher
+        self._bootstrap_servers = bootstrap_servers
+        self._panels = tuple(panels)
+        self.live = Live()
+        watcher.listen(self.live.publish)
+        self.app = Starlette(
+            routes=[*self._routes(), *(Mount(panel.path, app=panel.app) for panel in self._panels)],
+            middleware=[Middleware(_Headers)],
+            lifespan=self._lifespan,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        self.live.bind()
+        self._watcher.start()
+        yield
+
+    def _routes(self) -> list[BaseRoute]:
+        return [
+            Route("/", self._page),
+            Mount("/static", StaticFiles(directory=STATIC)),
+            Route("/healthz", self._healthz),
+            Route("/readyz", self._readyz),
+            Route("/metrics", self._metrics),
+            Route("/runbooks", _runbooks),
+            Route("/runbooks/{name}", _runbook),
+            Route("/api/overview", self._with(self._overview)),
+            Route("/api/panels", self._list_panels),
+            Route("/api/groups/{group}", self._with(self._group)),
+            Route("/api/live", self._live),
+            Route("/v3/kafka", self._with(lambda s, r: _told((200, burrow.clusters(s)), r))),
+            Route("/v3/kafka/{cluster}", self._of_cluster(self._cluster)),
+            Route("/v3/kafka/{cluster}/topic", self._of_cluster(lambda s, _: (200, burrow.topics(s)))),
+            Route("/v3/kafka/{cluster}/topic/{topic}", self._of_cluster(_topic)),
+            Route("/v3/kafka/{cluster}/consumer", self._of_cluster(lambda s, _: (200, burrow.consumers(s)))),
+            Route("/v3/kafka/{cluster}/consumer/{group}", self._of_cluster(_consumer)),
+            Route("/v3/kafka/{cluster}/consumer/{group}/status", self._of_cluster(_status)),
+            Route("/v3/kafka/{cluster}/consumer/{group}/lag", self._of_cluster(_lag)),
+        ]
+
+    # --- health -----------------------------------------------------------------------------------------------------
+
+    async def _healthz(self, _: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def _readyz(self, _: Request) -> Response:
+        reason = self._unready()
+        return PlainTextResponse(f"{reason or 'ok'}\n", status_code=503 if reason else 200)
+
+    def _unready(self) -> str | None:
+        snapshot = self._watcher.latest
+        if snapshot is None:
+            return self._watcher.failure or "the first round is not done yet"
+        if snapshot.age_s > STALE_INTERVALS * snapshot.interval_s:
+            return f"offsets are {snapshot.age_s:.0f} s old: {self._watcher.failure}"
+        return None
+
+    async def _metrics(self, _: Request) -> Response:
+        snapshot = self._watcher.latest
+        content = b"" if snapshot is None else exposition.render(snapshot)
+        for panel in self._panels:
+            if panel.metrics is not None:
+                content += await asyncio.to_thread(panel.metrics)
+        return Response(content, headers={"Content-Type": exposition.CONTENT_TYPE})
+
+    # --- the page ---------------------------------------------------------------------------------------------------
+
+    async def _page(self, _: Request) -> Response:
+        return FileResponse(STATIC / "monitor.html", headers={"Cache-Control": "no-cache"})
+
+    async def _list_panels(self, _: Request) -> Response:
+        return JSONResponse([{"path": panel.path, "title": panel.title} for panel in self._panels])
+
+    async def _live(self, request: Request) -> Response:
+        try:
+            self.live.enter()
+        except TooMany:
+            return PlainTextResponse("too many readers\n", status_code=503)
+        return StreamingResponse(
+            self.live.events(request.query_params.get("group")),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+
+    def _overview(self, snapshot: Snapshot, _: Request) -> Response:
+        return JSONResponse(views.overview(snapshot))
+
+    def _group(self, snapshot: Snapshot, request: Request) -> Response:
+        group = snapshot.groups.get(request.path_params["group"])
+        if group is None:
+            return JSONResponse(burrow.error("no such group"), status_code=404)
+        return JSONResponse({"time": instant(group.time_ms), **group_row(group)})
+
+    # --- Burrow -----------------------------------------------------------------------------------------------------
+
+    def _with(self, answer: Callable[[Snapshot, Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            snapshot = self._watcher.latest
+            if snapshot is None:
+                return JSONResponse(burrow.error(self._unready() or "not ready"), status_code=503)
+            return answer(snapshot, request)
+
+        return endpoint
+
+    def _of_cluster(self, answer: Callable[[Snapshot, Request], Told]) -> Callable[[Request], Awaitable[Response]]:
+        def checked(snapshot: Snapshot, request: Request) -> Response:
+            if request.path_params["cluster"] not in {snapshot.cluster, snapshot.round.cluster}:
+                return _told((404, burrow.error("cluster not found")), request)
+            return _told(answer(snapshot, request), request)
+
+        return self._with(checked)
+
+    def _cluster(self, _: Snapshot, __: Request) -> Told:
+        return 200, burrow.cluster(self._bootstrap_servers)
+
+
+def _told(told: Told, request: Request) -> Response:
+    """Burrow repeats what it was asked."""
+    status, content = told
+    asked = {"url": request.url.path, "host": request.url.netloc}
+    return JSONResponse({**content, "request": asked}, status_code=status)
+
+
+def _topic(snapshot: Snapshot, request: Request) -> Told:
+    found = burrow.topic(snapshot, request.path_params["topic"])
+    return (404, burrow.error("cluster or topic not found")) if found is None else (200, found)
+
+
+def _consumer(snapshot: Snapshot, request: Request) -> Told:
+    group = snapshot.groups.get(request.path_params["group"])
+    return (404, burrow.error("cluster or consumer not found")) if group is None else (200, burrow.consumer(group))
+
+
+def _status(snapshot: Snapshot, request: Request) -> Told:
+    return _judged(snapshot, request, every_partition=False)
+
+
+def _lag(snapshot: Snapshot, request: Request) -> Told:
+    return _judged(snapshot, request, every_partition=True)
+
+
+def _judged(snapshot: Snapshot, request: Request, *, every_partition: bool) -> Told:
+    name = request.path_params["group"]
+    group = snapshot.groups.get(name)
+    if group is None:
+        return 404, burrow.unknown_status(snapshot, name)
+    return 200, burrow.status(snapshot, group, every_partition=every_partition)
+
+
+async def _runbooks(_: Request) -> Response:
+    return HTMLResponse(runbooks.index_page())
+
+
+async def _runbook(request: Request) -> Response:
+    page = runbooks.runbook_page(request.path_params["name"])
+    return HTMLResponse(page if page is not None else runbooks.index_page(), status_code=200 if page else 404)
+
+
+class _Headers:
+    """Headers that keep a page to itself. Not a `BaseHTTPMiddleware`: that would buffer the stream of events."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Add them to what is answered."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers: list[Any] = list(message.get("headers", []))
+                named = {name for name, _ in headers}
+                if b"content-security-policy" not in named:
+                    headers.append((b"content-security-policy", _POLICY.encode()))
+                headers.append((b"x-content-type-options", b"nosniff"))
+                headers.append((b"referrer-policy", b"no-referrer"))
+                message["headers"] = headers
+            await send(message)
+
+        await self._app(scope, receive, with_headers)

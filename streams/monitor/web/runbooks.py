@@ -1,0 +1,53 @@
+"""The runbooks as pages, so that an alert's `runbook_url` leads somewhere on a night without the repository."""
+
+import os
+import re
+from html import escape
+from pathlib import Path
+from typing import Final
+
+from markdown_it import MarkdownIt
+
+DIRECTORY_VARIABLE: Final = "STREAMS_RUNBOOKS_DIR"
+_NAME: Final = re.compile(r"^[a-z][a-z0-9-]{0,63}$")
+_RENDER: Final = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
+def runbooks_directory() -> Path:
+    """Where the runbooks are: STREAMS_RUNBOOKS_DIR, or docs/runbooks beside the package."""
+    configured = os.environ.get(DIRECTORY_VARIABLE)
+    return Path(configured) if configured else Path(__file__).parents[3] / "docs" / "runbooks"
+
+
+def runbook_names() -> list[str]:
+    """Every runbook there is; none when the directory is not there."""
+    return sorted(path.stem for path in runbooks_directory().glob("*.md") if _NAME.match(path.stem))
+
+
+def runbook_page(name: str) -> str | None:
+    """A runbook as a page; None: there is none of this name."""
+    if not _NAME.match(name):
+        return None
+    path = runbooks_directory() / f"{name}.md"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return _page(name, _RENDER.render(text))
+
+
+def index_page() -> str:
+    """All runbooks."""
+    items = "".join(f'<li><a href="/runbooks/{name}">{escape(name)}</a></li>' for name in runbook_names())
+    return _page("Runbooks", f"<h1>Runbooks</h1><ul>{items or '<li>none found</li>'}</ul>")
+
+
+def _page(title: str, body: str) -> str:
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)} · streams</title>"
+        '<link rel="stylesheet" href="/static/monitor.css"></head>'
+        f'<body class="runbook"><p><a href="/">Monitor</a> · <a href="/runbooks">Runbooks</a></p><main>{body}</main>'
+        "</body></html>"
+    )

@@ -1,0 +1,84 @@
+"""Runs the monitor: the watcher in its thread, the web server on the event loop, until SIGTERM or Ctrl-C."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+import uvicorn
+
+from streams.errors import StreamsError
+from streams.monitor.watcher import Watcher
+from streams.monitor.web.app import MonitorWeb, Panel
+from streams.operators.declaration import Pipeline
+from streams.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+HOST_VARIABLE: Final = "STREAMS_WEB_HOST"
+_GRACE_S: Final = 3
+
+
+class MonitorProcess:
+    """Everything of the monitor; `run` blocks until it is stopped."""
+
+    def __init__(
+        self, settings: Settings, pipelines: Sequence[Pipeline], *, port: int, panels: Sequence[Panel] = ()
+    ) -> None:
+        """Take the port. The broker need not be there yet.
+
+        Raises:
+            StreamsError: the port is taken.
+            UsageError: a setting is not usable.
+
+        """
+        self._socket = _listening(os.environ.get(HOST_VARIABLE, "127.0.0.1"), port)
+        self._watcher = Watcher(settings, pipelines)
+        self._web = MonitorWeb(self._watcher, bootstrap_servers=settings.kafka_bootstrap_servers, panels=panels)
+        self._server = _Server(
+            uvicorn.Config(
+                self._web.app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_S,
+            ),
+            self._web,
+        )
+
+    @property
+    def address(self) -> str:
+        """Where the page is."""
+        host, port = self._socket.getsockname()[:2]
+        return f"http://{host}:{port}/"
+
+    def run(self) -> None:
+        """Watch and answer until stopped."""
+        log.info("monitor", page=self.address, metrics=f"{self.address}metrics")
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._watcher.stop()
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams of events first: they would never end by themselves."""
+
+    def __init__(self, config: uvicorn.Config, web: MonitorWeb) -> None:
+        super().__init__(config)
+        self._web = web
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End streams, then the rest."""
+        await self._web.live.end()
+        await asyncio.sleep(0)
+        await super().shutdown(sockets)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise StreamsError(f"port {port} cannot be used ({error.strerror}): choose another with --web-port") from None

@@ -1,0 +1,123 @@
+"""A verdict in words: what is the case, and what to do about it. Pure."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from streams.monitor.verdict import Owned, Reason
+
+_MINUTE_S: Final = 60.0
+_HOUR_S: Final = 3_600.0
+_DAY_S: Final = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the sentence about one partition is made of."""
+
+    reason: Reason
+    lag: int
+    lag_s: float
+    lag_s_is_bound: bool
+    """It is at least so old: nothing reaches further back."""
+    unmoved_s: float
+    window_s: float
+    back_by: int
+    deleted: int
+    beyond: int
+    consume_rate: float
+    arrive_rate: float
+    catch_up_s: float
+    owned: Owned
+    owner: str
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: `0.4 s`, `12 s`, `3 min`, `2.5 h`, `4.0 d`."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f} s"
+    if seconds < 2 * _MINUTE_S:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * _HOUR_S:
+        return f"{seconds / _MINUTE_S:.0f} min"
+    if seconds < 2 * _DAY_S:
+        return f"{seconds / _HOUR_S:.1f} h"
+    return f"{seconds / _DAY_S:.1f} d"
+
+
+def rate(records_per_s: float) -> str:
+    """Records a second for people."""
+    if not math.isfinite(records_per_s):
+        return "?/s"
+    return f"{records_per_s:,.0f}/s" if abs(records_per_s) >= 9.95 else f"{records_per_s:.1f}/s"
+
+
+def sentence(facts: Facts) -> str:
+    """Why the verdict is what it is, in one sentence without a full stop."""
+    return _SENTENCES[facts.reason](facts)
+
+
+def advice(reason: Reason) -> str:
+    """What to do first; empty when there is nothing to do."""
+    return _ADVICE.get(reason, "")
+
+
+def _records(count: int) -> str:
+    return "1 record" if count == 1 else f"{count:,} records"
+
+
+def _behind(facts: Facts) -> str:
+    bound = "at least " if facts.lag_s_is_bound else ""
+    return f"{_records(facts.lag)} and {bound}{duration(facts.lag_s)} behind"
+
+
+def _rates(facts: Facts) -> str:
+    if not math.isfinite(facts.consume_rate):
+        return ""
+    return f": {rate(facts.consume_rate)} read, {rate(facts.arrive_rate)} arrive"
+
+
+def _unmoved(facts: Facts) -> str:
+    # As far back as the window goes, nothing moved: how long before that is not known from it, but the lag's age is.
+    beyond_window = facts.unmoved_s >= facts.window_s
+    return f"{'at least ' if beyond_window else ''}{duration(facts.unmoved_s)}"
+
+
+def _owner(facts: Facts) -> str:
+    if facts.owned is Owned.SOMEBODY:
+        return facts.owner or "a member"
+    return "nobody" if facts.owned is Owned.NOBODY else "nobody known"
+
+
+_SENTENCES: Final[dict[Reason, Callable[[Facts], str]]] = {
+    Reason.DRAINED: lambda _: "all is read",
+    Reason.ON_TIME: lambda f: f"{_behind(f)}: on time",
+    Reason.CATCHING_UP: lambda f: f"{_behind(f)} and catching up{_rates(f)}, done in about {duration(f.catch_up_s)}",
+    Reason.GROWING: lambda f: f"{_behind(f)} and falling further behind{_rates(f)}",
+    Reason.NOT_FALLING: lambda f: f"{_behind(f)} and not catching up{_rates(f)}",
+    Reason.TOO_SOON: lambda f: f"{_behind(f)}; too little was seen of it to tell where it goes",
+    Reason.NOBODY_READS: lambda f: f"{_behind(f)}, and no member of the group has this partition",
+    Reason.COMMITS_CEASED: lambda f: f"{_behind(f)}; the last move was {_unmoved(f)} ago",
+    Reason.NO_PROGRESS: lambda f: f"{_behind(f)}; {_owner(f)} has it and has not moved for {_unmoved(f)}",
+    Reason.SAME_COMMITS: lambda f: f"{_behind(f)}; commits go on, at one position for {_unmoved(f)}",
+    Reason.WENT_BACK: lambda f: f"went back and is {_records(f.back_by)} short of where it was; {_behind(f)}",
+    Reason.DELETED_UNREAD: lambda f: f"{_records(f.deleted)} deleted unread",
+    Reason.BEHIND_END: lambda f: f"its position is {_records(f.beyond)} behind the end of the log, which cannot be",
+    Reason.NOTHING_COMMITTED: lambda _: "nothing committed, and nothing to read",
+}
+
+_ADVICE: Final[dict[Reason, str]] = {
+    Reason.GROWING: "add a worker, or find what slows this one (streams_processing_seconds, hot keys)",
+    Reason.NOT_FALLING: "add a worker, or find what slows this one (streams_processing_seconds, hot keys)",
+    Reason.TOO_SOON: "look again in half a minute",
+    Reason.NOBODY_READS: "start a worker; look why the last one ended",
+    Reason.COMMITS_CEASED: "see whether its consumer still runs; restart it",
+    Reason.NO_PROGRESS: "ask its /readyz why; restart it if it does not say",
+    Reason.SAME_COMMITS: "see its log for what it repeats (aborts, a record that it cannot pass)",
+    Reason.WENT_BACK: "find who reset the offsets; harmless if meant",
+    Reason.DELETED_UNREAD: "these records are gone: raise the retention, then replay from the source",
+    Reason.BEHIND_END: "the topic was truncated or created anew: reset the group's offsets",
+}

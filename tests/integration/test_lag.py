@@ -1,0 +1,290 @@
+"""Lag on a real broker: what counts as lag, how old it is, and what is said of it."""
+
+import json
+import os
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import NewTopic
+
+from streams.kafka.offsets_process import OffsetProbe, RoundFailed
+from streams.local.stack import Stack
+from streams.monitor.book import GroupLag
+from streams.monitor.lookout import Lookout
+from streams.monitor.status import Status
+from streams.monitor.verdict import Policy, Reason
+from tests.integration.kafka_helpers import admin_of, run, settings_of
+from tests.integration.workers import wait_until
+
+pytestmark = pytest.mark.kafka
+
+HASTY = Policy(tiny_s=0.2, nobody_s=0.4, still_s=1.0, growth_s=1.0)
+
+
+@dataclass
+class Topic:
+    """A topic and a group of its own."""
+
+    stack: Stack
+    partitions: int = 2
+    name: str = field(default_factory=lambda: f"lag-{uuid.uuid4().hex[:8]}")
+
+    def __post_init__(self) -> None:
+        self.group = f"{self.name}-group"
+        client = admin_of(self.stack)  # kept: what is asked of a client that is collected comes to nothing
+        client.create_topics([NewTopic(self.name, self.partitions, 1)])[self.name].result(30)
+
+    def produce(self, count: int, *, partition: int = 0, age_s: float = 0.0, transactional: bool = False) -> None:
+        config = {"bootstrap.servers": self.stack.bootstrap_servers}
+        producer = Producer({**config, **({"transactional.id": self.name} if transactional else {})})
+        if transactional:
+            producer.init_transactions(30)
+            producer.begin_transaction()
+        for number in range(count):
+            producer.produce(
+                self.name, b"%d" % number, partition=partition, timestamp=int((time.time() - age_s) * 1000)
+            )
+        if transactional:
+            producer.commit_transaction(30)
+        producer.flush(30)
+
+    def consumer(self) -> Consumer:
+        return Consumer(
+            {"bootstrap.servers": self.stack.bootstrap_servers, "group.id": self.group, "enable.auto.commit": False,
+             "auto.offset.reset": "earliest", "isolation.level": "read_committed"}
+        )  # fmt: skip
+
+    def commit(self, offset: int, partition: int = 0) -> None:
+        consumer = self.consumer()
+        consumer.commit(offsets=[TopicPartition(self.name, partition, offset)], asynchronous=False)
+        consumer.close()
+
+
+@pytest.fixture
+def topic(stack: Stack) -> Topic:
+    return Topic(stack)
+
+
+@pytest.fixture
+def lookout(stack: Stack) -> Iterator[Lookout]:
+    with Lookout(settings_of(stack), window_s=10, interval_s=0.2, policy=HASTY) as made:
+        wait_until(lambda: _look(made, []) is not None, "the first round")
+        yield made
+
+
+def _look(lookout: Lookout, groups: list[str]) -> dict[str, GroupLag] | None:
+    try:
+        return lookout.look(groups)[1]
+    except RoundFailed:
+        return None
+
+
+def seen(lookout: Lookout, topic: Topic, status: Status, *, timeout_s: float = 30.0) -> GroupLag:
+    """The group, as soon as its worst partition has this status."""
+
+    def looked() -> GroupLag | None:
+        found = (_look(lookout, [topic.group]) or {}).get(topic.group)
+        time.sleep(0.1)
+        return found if found is not None and found.verdicts.status.max() == status else None
+
+    return wait_until(looked, f"{topic.group} is {status.name}", timeout_s=timeout_s)
+
+
+def test_transaction_markers_are_no_lag(lookout: Lookout, topic: Topic) -> None:
+    for _ in range(3):
+        topic.produce(5, transactional=True)
+    consumer = topic.consumer()
+    consumer.assign([TopicPartition(topic.name, 0, 0)])
+    read = [message for message in consumer.consume(15, 20) if message.error() is None]
+    consumer.commit(offsets=[TopicPartition(topic.name, 0, read[-1].offset() + 1)], asynchronous=False)
+    consumer.close()
+
+    group = seen(lookout, topic, Status.OK)
+
+    assert 15 == len(read)
+    assert read[-1].offset() + 1 < group.end[0], "the last marker is behind the last record"
+    assert (0, Reason.DRAINED) == (group.lag_sum, group.verdicts.reason[0])
+
+
+def test_what_an_open_transaction_holds_is_no_lag(lookout: Lookout, topic: Topic) -> None:
+    topic.produce(5)
+    topic.commit(5)
+    producer = Producer({"bootstrap.servers": topic.stack.bootstrap_servers, "transactional.id": topic.name})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for _ in range(50):
+        producer.produce(topic.name, b"open", partition=0)
+    producer.flush(30)
+
+    group = seen(lookout, topic, Status.OK)
+
+    assert 0 == group.lag_sum
+    producer.commit_transaction(30)
+    assert 50 <= seen(lookout, topic, Status.STOP).lag_sum <= 51
+
+
+def test_lag_in_seconds_is_the_age_of_the_first_record_that_is_not_committed(lookout: Lookout, topic: Topic) -> None:
+    for age_s in (500, 400, 300):
+        topic.produce(100, age_s=age_s)
+    topic.commit(100)
+
+    group = seen(lookout, topic, Status.STOP)
+
+    assert 200 == group.lag_sum
+    assert 400 <= group.lag_s_max <= 430
+    assert not group.lag_s_is_bound[0]
+    assert "no member of the group has this partition" in group.why(0)
+
+
+def test_a_member_that_does_not_get_on_is_a_stall_and_not_a_stop(lookout: Lookout, topic: Topic) -> None:
+    topic.produce(10)
+    topic.commit(1)
+    consumer = topic.consumer()
+    consumer.subscribe([topic.name])
+    wait_until(lambda: consumer.poll(0.2) is not None and consumer.assignment(), "it has joined")
+
+    group = seen(lookout, topic, Status.STALL)
+
+    assert Reason.NO_PROGRESS == group.verdicts.reason[0]
+    assert group.owners[0].startswith("rdkafka")
+    consumer.close()
+    assert Reason.NOBODY_READS == seen(lookout, topic, Status.STOP).verdicts.reason[0]
+
+
+def test_offsets_that_are_reset_are_a_rewind_until_they_are_regained(lookout: Lookout, topic: Topic) -> None:
+    topic.produce(20)
+    topic.commit(20)
+    seen(lookout, topic, Status.OK)
+    topic.commit(5)
+
+    assert 15 == seen(lookout, topic, Status.REWIND).verdicts.back_by[0]
+    topic.commit(20)
+    seen(lookout, topic, Status.OK)
+
+
+def test_records_deleted_unread_are_an_error(lookout: Lookout, topic: Topic) -> None:
+    topic.produce(20)
+    topic.commit(5)
+    at = TopicPartition(topic.name, 0, 20)
+    client = admin_of(topic.stack)
+    client.delete_records([at])[at].result(30)
+
+    group = seen(lookout, topic, Status.ERR)
+
+    assert "15 records deleted unread" == group.why(0)
+    assert Status.ERR == group.status
+
+
+def test_a_position_behind_the_end_is_an_error(lookout: Lookout, topic: Topic) -> None:
+    topic.produce(3)
+    topic.commit(1_000)
+
+    assert "997 records behind the end" in seen(lookout, topic, Status.ERR).why(0)
+
+
+def test_rounds_go_on_when_the_process_that_takes_them_dies(lookout: Lookout, topic: Topic) -> None:
+    topic.produce(3)
+    topic.commit(3)
+    process = lookout.probe._process
+    assert process is not None
+    process.send_signal(signal.SIGABRT)
+    process.wait(10)
+
+    with pytest.raises(RoundFailed, match="died"):
+        lookout.look([topic.group])
+    assert 1 == lookout.probe.deaths
+    seen(lookout, topic, Status.OK)
+
+
+def test_rounds_go_on_when_the_broker_was_away(lookout: Lookout, topic: Topic) -> None:
+    """Restarted and frozen with requests in flight: what the client aborts its process for."""
+    topic.produce(3)
+    topic.commit(3)
+    seen(lookout, topic, Status.OK)
+    pid = topic.stack.kafka_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(1.0)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    seen(lookout, topic, Status.OK)
+    topic.stack.restart_kafka(signal.SIGKILL)
+
+    seen(lookout, topic, Status.OK, timeout_s=60)
+
+
+def test_the_process_that_takes_rounds_ends_with_whoever_asked(stack: Stack) -> None:
+    probe = OffsetProbe(settings_of(stack))
+    probe.take([])
+    process = probe._process
+    assert process is not None
+    assert process.stdin is not None
+
+    process.stdin.close()
+
+    assert 0 == process.wait(10)
+    probe.close()
+
+
+def test_groups_that_hold_the_progress_of_ingest_are_none(stack: Stack, topic: Topic) -> None:
+    topic.produce(3)
+    topic.commit(1)
+    topic.group = f"streams.ingest.{topic.name}"
+    topic.commit(1)
+
+    with OffsetProbe(settings_of(stack)) as probe:
+        names = {group.name for group in probe.take().groups}
+
+    assert f"{topic.name}-group" in names
+    assert topic.group not in names
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_says_what_is_wrong_and_what_to_do(stack: Stack, topic: Topic) -> None:
+    topic.produce(10, age_s=100)
+    topic.commit(4)
+
+    done = run(stack, "lag", "--group", topic.group, "--for", "1.5", "--interval", "0.5")
+
+    assert 100 == done.returncode, done.stderr
+    assert f"{topic.name}-0" in done.stdout
+    assert "no member of the group has this partition" in done.stdout
+    assert "-> start a worker" in done.stdout
+    assert f"streams: not OK: {topic.group}" in done.stderr
+
+
+def test_the_command_is_content_with_a_group_that_has_read_all(stack: Stack, topic: Topic) -> None:
+    topic.produce(10)
+    topic.commit(10)
+
+    done = run(stack, "lag", "--group", topic.group, "--for", "0", "--format", "json")
+
+    assert 0 == done.returncode, done.stderr
+    (group,) = json.loads(done.stdout)["groups"]
+    assert (topic.group, "OK", 0) == (group["group"], group["status"], group["lag"])
+    # Partition 1 is empty and was never committed: there is nothing to judge.
+    assert ["OK", "NOTFOUND"] == [row["status"] for row in group["partitions"]]
+
+
+def test_a_group_that_is_not_there_is_not_found(stack: Stack) -> None:
+    done = run(stack, "lag", "--group", "no-such-group", "--for", "0", "--format", "json")
+
+    assert 100 == done.returncode
+    assert [{"group": "no-such-group", "status": "NOTFOUND", "partitions": []}] == json.loads(done.stdout)["groups"]
+    assert "no such consumer group" in done.stderr
+
+
+def test_without_a_broker_the_command_says_so_in_one_line(stack: Stack) -> None:
+    done = run(stack, "lag", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+
+    assert 1 == done.returncode
+    assert done.stderr.startswith("streams: no Kafka broker answers at 127.0.0.1:1")
+    assert 1 == len(done.stderr.splitlines())

@@ -1,0 +1,338 @@
+"""The monitor over a real worker and real traffic: page, API, metrics, runbooks, dashboards."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import NewTopic
+from playwright.sync_api import Browser, Page, sync_playwright
+from prometheus_client.parser import text_string_to_metric_families
+
+from streams.local.stack import Stack
+from streams.monitor.exposition import MONITOR_METRICS
+from tests.integration.kafka_helpers import admin_of
+from tests.integration.monitors import Monitor, asked, monitor_over, prometheus_over
+from tests.integration.workers import Traffic, fresh_world, rough_shape, wait_until, workers
+from tests.left_out import chromium
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+
+ROOT = Path(__file__).parents[2]
+WIDE = "monitor-wide"
+PARTITIONS_WIDE = 1_000
+
+
+@pytest.fixture(scope="module")
+def monitor(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitor]:
+    """A monitor, a worker that keeps up with traffic, and a group of 1,000 partitions that nobody reads."""
+    directory = tmp_path_factory.mktemp("monitor")
+    fresh_world(stack)
+    with workers(stack, directory, "m") as (worker,), Traffic(stack, rough_shape(stack), seed=7, records_per_s=300):
+        worker.start().wait_ready()
+        a_wide_group(stack)
+        with monitor_over(stack, worker, directory) as running:
+            wait_until(lambda: status_of(running, "streams.gps") == "OK", "the pipeline's group is OK", timeout_s=90)
+            yield running
+
+
+def a_wide_group(stack: Stack) -> None:
+    client = admin_of(stack)
+    if WIDE in client.list_topics(timeout=10).topics:
+        return
+    client.create_topics([NewTopic(WIDE, PARTITIONS_WIDE, 1)])[WIDE].result(60)
+    consumer = Consumer({"bootstrap.servers": stack.bootstrap_servers, "group.id": WIDE})
+    offsets = [TopicPartition(WIDE, partition, 0) for partition in range(PARTITIONS_WIDE)]
+    wait_until(lambda: len(client.list_topics(timeout=10).topics[WIDE].partitions) == PARTITIONS_WIDE, "made")
+    consumer.commit(offsets=offsets, asynchronous=False)
+    consumer.close()
+
+
+def status_of(monitor: Monitor, group: str) -> str | None:
+    status, text = monitor.get(f"/v3/kafka/local/consumer/{group}/status")
+    return json.loads(text)["status"]["status"] if status == 200 else None
+
+
+# --- API and metrics --------------------------------------------------------------------------------------------------
+
+
+def test_burrows_api_tells_our_verdicts(monitor: Monitor) -> None:
+    assert ["local"] == monitor.json("/v3/kafka")["clusters"]
+    assert {"streams.gps", WIDE} <= set(monitor.json("/v3/kafka/local/consumer")["consumers"])
+    assert "gps.positions.v1" in monitor.json("/v3/kafka/local/topic")["topics"]
+    assert 3 == len(monitor.json("/v3/kafka/local/topic/gps.positions.v1")["offsets"])
+    assert monitor.json("/v3/kafka/local/consumer/streams.gps")["topics"]["gps.positions.v1"][0]["offsets"]
+    told = monitor.json("/v3/kafka/local/consumer/streams.gps/lag")
+
+    assert (False, "consumer status returned") == (told["error"], told["message"])
+    assert "/v3/kafka/local/consumer/streams.gps/lag" == told["request"]["url"]
+    status = told["status"]
+    assert ("local", "streams.gps", "OK", 3) == tuple(
+        status[name] for name in ("cluster", "group", "status", "partition_count")
+    )
+    assert sum(row["current_lag"] for row in status["partitions"]) == status["totallag"]
+    assert {"topic", "partition", "owner", "status", "start", "end", "current_lag", "complete"} <= status[
+        "maxlag"
+    ].keys()
+    assert [] == monitor.json("/v3/kafka/local/consumer/streams.gps/status")["status"]["partitions"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v3/kafka/elsewhere/consumer",
+        "/v3/kafka/local/consumer/no-such-group",
+        "/v3/kafka/local/topic/no-such-topic",
+        "/api/groups/no-such-group",
+        "/runbooks/no-such-runbook",
+        "/runbooks/..%2fREADME",
+        "/static/..%2fwatcher.py",
+        "/static/../watcher.py",
+    ],
+)
+def test_what_is_not_there_is_not_found(monitor: Monitor, path: str) -> None:
+    assert 404 == monitor.get(path)[0]
+
+
+def test_a_group_that_is_not_there_has_the_status_notfound(monitor: Monitor) -> None:
+    status, text = monitor.get("/v3/kafka/local/consumer/no-such-group/status")
+
+    assert (404, "NOTFOUND") == (status, json.loads(text)["status"]["status"])
+
+
+def test_nothing_can_be_changed(monitor: Monitor) -> None:
+    for path in ("/v3/kafka/local/consumer/streams.gps", "/api/overview", "/"):
+        connection = http.client.HTTPConnection("127.0.0.1", monitor.port, timeout=10)
+        connection.request("DELETE", path)
+        assert 405 == connection.getresponse().status
+        connection.close()
+
+
+def test_metrics_have_the_names_and_labels_that_alerts_rely_on(monitor: Monitor) -> None:
+    families = {one.name: one for one in text_string_to_metric_families(monitor.get("/metrics")[1])}
+    samples = [sample for family in families.values() for sample in family.samples]
+    labels = {sample.name: sample.labels.keys() for sample in samples}
+
+    for name in ("kafka_consumergroup_group_lag", "kafka_consumergroup_group_lag_seconds", "streams_lag_status"):
+        assert {"group", "topic", "partition"} == labels[name]
+    for name in ("max_lag", "max_lag_seconds", "sum_lag"):
+        assert {"group"} == labels[f"kafka_consumergroup_group_{name}"]
+    assert {"topic", "partition"} == labels["kafka_partition_latest_offset"]
+    assert {"source"} == labels["streams_source_freshness_seconds"] == labels["streams_source_silent"]
+    assert {metric.name for metric in MONITOR_METRICS} <= labels.keys()
+    ages = [sample.value for sample in samples if sample.name == "streams_source_freshness_seconds"]
+    # The traffic is that of two hours ago, played now.
+    assert all(7_000 < age < 8_000 for age in ages), ages
+    ours = {
+        sample.labels["partition"]: sample.value
+        for sample in samples
+        if sample.name == "streams_lag_status" and sample.labels["group"] == "streams.gps"
+    }
+    assert {"0": 1.0, "1": 1.0, "2": 1.0} == ours
+
+
+def test_live_data_comes_without_asking_again(monitor: Monitor) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", monitor.port, timeout=20)
+    connection.request("GET", f"/api/live?group={WIDE}")
+    answer = connection.getresponse()
+    times, partitions = [], []
+    while len(times) < 3:
+        line = answer.readline().decode()
+        if line.startswith("event: "):
+            told = json.loads(answer.readline().decode().removeprefix("data: "))
+            (times if line == "event: overview\n" else partitions).append(told)
+    connection.close()
+
+    assert "text/event-stream" in str(answer.getheader("Content-Type"))
+    assert times[0]["time"] < times[1]["time"] < times[2]["time"]
+    assert PARTITIONS_WIDE == len(partitions[0]["lag"]) == len(partitions[0]["history"])
+    assert "history" not in partitions[1], "only once: the page keeps its own"
+
+
+def test_it_stops_at_once_with_a_reader_still_connected(stack: Stack, monitor: Monitor, tmp_path: Path) -> None:
+    with monitor_over(stack, monitor.worker, tmp_path) as another:
+        connection = http.client.HTTPConnection("127.0.0.1", another.port, timeout=20)
+        connection.request("GET", "/api/live")
+        connection.getresponse().readline()
+        another.process.send_signal(signal.SIGTERM)
+
+        assert another.process.wait(10) in {0, -signal.SIGTERM}
+        connection.close()
+        assert "Traceback" not in another.log.read_text()
+
+
+def test_the_commands_in_the_runbooks_work(stack: Stack, monitor: Monitor) -> None:
+    found: dict[str, Path] = {}
+    for path in sorted((ROOT / "docs/runbooks").glob("*.md")):
+        for block in re.findall(r"^ *```sh\n(.*?)^ *```$", path.read_text(), re.DOTALL | re.MULTILINE):
+            found.setdefault(block.strip(), path)
+    assert len(found) > 15
+    environment = {
+        **os.environ,
+        **stack.environment(),
+        "MONITOR": monitor.url,
+        "WORKER": f"http://127.0.0.1:{monitor.worker.port}",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    running = {
+        command: subprocess.Popen(
+            ["bash", "-o", "pipefail", "-c", command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, cwd=ROOT,
+        )
+        for command in found
+    }  # fmt: skip
+    for command, process in running.items():
+        out, err = process.communicate(timeout=90)
+        assert process.returncode in {0, 100}, f"{found[command].name}: {command}\n{out}{err}"
+        assert out.strip(), f"{found[command].name}: {command} prints nothing"
+        assert '"error":true' not in out, f"{found[command].name}: {command}\n{out}"
+
+
+# --- Prometheus and Grafana -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.promtool
+def test_every_query_of_the_dashboards_finds_something(monitor: Monitor, tmp_path: Path) -> None:
+    queries = {
+        target["expr"]: f"{path.stem}: {panel['title']}"
+        for path in (ROOT / "deploy/grafana/dashboards").glob("*.json")
+        for panel in json.loads(path.read_text())["panels"]
+        for target in panel["targets"]
+    }
+    assert len(queries) > 25
+    with prometheus_over(monitor, tmp_path) as prometheus:
+        wait_until(lambda: asked(prometheus, "streams:slo_budget_left:ratio30d"), "rules are evaluated", timeout_s=60)
+        empty = dict(queries)
+
+        def found_by_all() -> bool:
+            for query in list(empty):
+                if any(one["value"][1] != "NaN" for one in asked(prometheus, query)):
+                    del empty[query]
+            time.sleep(0.5)
+            return not empty
+
+        try:
+            wait_until(found_by_all, "each query finds something", timeout_s=40)
+        except AssertionError:
+            pytest.fail(f"these find nothing: {empty}")
+
+
+# --- the page in a browser --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@contextmanager
+def page_of(browser: Browser, monitor: Monitor, path: str = "/", **options: Any) -> Iterator[Page]:
+    context = browser.new_context(**options)
+    page = context.new_page()
+    errors: list[str] = []
+    hosts: set[str] = set()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+    page.on("request", lambda request: hosts.add(urllib.parse.urlsplit(request.url).netloc))
+    page.goto(monitor.url + path)
+    page.wait_for_selector("#groups tbody tr")
+    yield page
+    assert [] == errors
+    assert {f"127.0.0.1:{monitor.port}"} == hosts, "assets come from the monitor alone"
+    context.close()
+
+
+@pytest.mark.chromium
+def test_the_page_shows_groups_partitions_sources_and_workers_and_goes_on_by_itself(
+    browser: Browser, monitor: Monitor
+) -> None:
+    with page_of(browser, monitor, "/#streams.gps", viewport={"width": 1400, "height": 1000}) as page:
+        page.wait_for_selector("#partitions tbody tr")
+        first = page.inner_text("#state")
+        assert "streams.gps" in page.inner_text("#groups")
+        assert {"gps.positions.v1-0", "gps.positions.v1-1", "gps.positions.v1-2"} <= set(
+            page.locator("#partitions tbody tr td:nth-child(2)").all_inner_texts()
+        )
+        assert "gps.positions.v1" in page.inner_text("#sources")
+        assert f"127.0.0.1:{monitor.worker.port}" in page.inner_text("#workers")
+        assert "gps.positions.v1 0-2" in page.inner_text("#workers")
+        assert "/s" in page.inner_text("#throughput")
+        page.wait_for_function("before => document.getElementById('state').textContent !== before", arg=first)
+
+
+@pytest.mark.chromium
+def test_a_thousand_partitions_are_shown_and_filtered(browser: Browser, monitor: Monitor) -> None:
+    with page_of(browser, monitor, f"/#{WIDE}", viewport={"width": 1400, "height": 1000}) as page:
+        page.wait_for_function(f"document.querySelectorAll('#partitions tbody tr').length === {PARTITIONS_WIDE}")
+        page.keyboard.press("/")
+        page.keyboard.type(f"{WIDE}-77")
+        visible = page.locator("#partitions tbody tr:visible")
+        assert 11 == visible.count()
+        assert "11 of 1,000" == page.inner_text("#shown")
+        page.keyboard.press("Escape")
+        assert "1,000 of 1,000" == page.inner_text("#shown")
+
+
+@pytest.mark.chromium
+def test_everything_can_be_reached_by_keyboard(browser: Browser, monitor: Monitor) -> None:
+    with page_of(browser, monitor, f"/#{WIDE}") as page:
+        page.keyboard.press("Tab")
+        assert "Skip to the groups" == page.evaluate("document.activeElement.textContent")
+        before = page.inner_text("#partitions-title")
+        page.keyboard.press("j")
+        assert page.inner_text("#partitions-title") != before
+        assert page.evaluate("document.activeElement.tagName") == "BUTTON"
+        page.keyboard.press("t")
+        assert page.evaluate("document.documentElement.dataset.theme") in {"dark", "light"}
+        reached = set()
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            reached.add(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+        assert {"theme", "filter", "Runbooks"} & reached
+
+
+def luminance(page: Page, selector: str, name: str) -> float:
+    text = page.eval_on_selector(selector, f"node => getComputedStyle(node)['{name}']")
+    red, green, blue = (
+        value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055) ** 2.4
+        for value in (int(part) / 255 for part in re.findall(r"\d+", text)[:3])
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_follows_the_systems_colours_and_is_readable_in_both(
+    browser: Browser, monitor: Monitor, scheme: str
+) -> None:
+    with page_of(browser, monitor, "/#streams.gps", color_scheme=scheme) as page:
+        paper = luminance(page, "body", "backgroundColor")
+        assert (scheme == "dark") == (paper < 0.2)
+        for ink, ground in (("body", "body"), (".v.OK", ".v.OK"), ("#state", "body"), (".card p", ".card")):
+            dark, light = sorted([luminance(page, ink, "color"), luminance(page, ground, "backgroundColor")])
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, f"{ink} on {ground}: too little contrast"
+
+
+@pytest.mark.chromium
+def test_the_page_fits_on_a_phone(browser: Browser, monitor: Monitor) -> None:
+    with page_of(browser, monitor, "/#streams.gps", viewport={"width": 360, "height": 740}) as page:
+        page.wait_for_selector("#partitions tbody tr")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert page.locator("#partitions tbody td.why").first.is_visible()
+        assert float(page.eval_on_selector("body", "node => getComputedStyle(node).fontSize").removesuffix("px")) >= 14

@@ -1,0 +1,53 @@
+"""Tests that need a tool which a machine may lack: left out and said so by name, or failed where they must not be."""
+
+import os
+import shutil
+from typing import Final
+
+import pytest
+
+REQUIRE_VARIABLE: Final = "STREAMS_TESTS_LEAVE_NOTHING_OUT"
+"""Set where a left-out test is a failure (.ci/run)."""
+CHROMIUMS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def chromium() -> str | None:
+    """The browser, if there is one."""
+    return next((path for name in CHROMIUMS if (path := shutil.which(name))), None)
+
+
+def prometheus() -> str | None:
+    """Prometheus, if it and its promtool are there."""
+    return shutil.which("prometheus") if shutil.which("promtool") else None
+
+
+NEEDS: Final = {
+    "chromium": (chromium, "no Chromium (Debian: apt-get install chromium)"),
+    "promtool": (prometheus, "no prometheus and promtool (Debian: apt-get install prometheus)"),
+}
+
+
+def mark(items: list[pytest.Item]) -> None:
+    """Have the tests left out whose tool is missing; where nothing may be left out, have them fail."""
+    for name, (find, why) in NEEDS.items():
+        if find() is not None:
+            continue
+        for item in items:
+            if item.get_closest_marker(name) is None:
+                continue
+            if os.environ.get(REQUIRE_VARIABLE):
+                raise pytest.UsageError(f"{item.nodeid} must not be left out ({REQUIRE_VARIABLE}), but there is {why}")
+            item.add_marker(pytest.mark.skip(reason=f"{LEFT_OUT}: {why}"))
+
+
+LEFT_OUT: Final = "left out"
+
+
+def told(reports: list[pytest.TestReport]) -> list[str]:
+    """A line for each test that was left out."""
+    lines = []
+    for report in reports:
+        longrepr = report.longrepr
+        if isinstance(longrepr, tuple) and LEFT_OUT in longrepr[2]:
+            lines.append(f"{report.nodeid}  {longrepr[2].removeprefix('Skipped: ')}")
+    return lines

@@ -1,0 +1,128 @@
+"""Properties that no history may break."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.monitor.status import Status
+from streams.monitor.verdict import ABSENT, Owned, Policy, Reason, Verdicts, Window, evaluate
+
+POLICY = Policy()
+
+
+@st.composite
+def windows(draw: Any, rows_max: int = 5) -> Window:
+    n, s = draw(st.integers(1, rows_max)), draw(st.integers(1, 12))
+    steps = draw(st.lists(st.integers(200, 30_000), min_size=s, max_size=s))
+    offsets = st.one_of(st.just(ABSENT), st.integers(0, 40))
+    table = lambda of: np.array(  # noqa: E731
+        draw(st.lists(st.lists(of, min_size=s, max_size=s), min_size=n, max_size=n)), dtype=np.int64
+    )
+    column = lambda of: np.array(draw(st.lists(of, min_size=n, max_size=n)))  # noqa: E731
+    lag = table(st.integers(0, 2_000))
+    return Window(
+        time_ms=np.cumsum(steps).astype(np.int64),
+        offset=table(offsets),
+        lag=lag,
+        active=table(st.integers(0, 1)).astype(np.bool_),
+        lag_s=np.where(lag[:, -1] > 0, column(st.floats(0, 5_000)), 0.0),
+        owned=column(st.sampled_from([int(one) for one in Owned])).astype(np.int8),
+        deleted=column(st.sampled_from([0, 0, 0, 5])).astype(np.int64),
+        beyond=column(st.sampled_from([0, 0, 0, 5])).astype(np.int64),
+    )
+
+
+def rows_of(window: Window, rows: list[int]) -> Window:
+    changed = {
+        name: getattr(window, name)[rows] for name in ("offset", "lag", "active", "lag_s", "owned", "deleted", "beyond")
+    }
+    return replace(window, **changed)
+
+
+def same(one: Verdicts, other: Verdicts) -> bool:
+    names = ("status", "reason", "unmoved_s", "back_by", "consume_rate", "arrive_rate", "catch_up_s")
+    return all(np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True) for name in names)
+
+
+@given(windows())
+def test_partitions_do_not_influence_one_another(window: Window) -> None:
+    together = evaluate(window, POLICY)
+
+    for row in range(len(window.lag_s)):
+        alone = evaluate(rows_of(window, [row]), POLICY)
+        assert together.status[row] == alone.status[0]
+        assert together.reason[row] == alone.reason[0]
+
+
+@given(windows(), st.integers(0, 10**12), st.integers(0, 10**12))
+def test_neither_the_time_of_day_nor_the_length_of_the_log_matters(window: Window, later: int, further: int) -> None:
+    moved = replace(
+        window,
+        time_ms=window.time_ms + later,
+        offset=np.where(window.offset == ABSENT, ABSENT, window.offset + further),
+    )
+
+    assert np.array_equal(evaluate(window, POLICY).reason, evaluate(moved, POLICY).reason)
+
+
+@given(windows())
+def test_without_lag_nothing_is_wrong_unless_records_are_lost(window: Window) -> None:
+    found = evaluate(window, POLICY)
+
+    fine = (window.lag[:, -1] == 0) & (window.deleted == 0) & (window.beyond == 0)
+    assert set(found.status[fine].tolist()) <= {Status.OK, Status.NOTFOUND}
+    assert not found.catch_up_s[window.lag[:, -1] == 0].any()
+
+
+@given(windows())
+def test_what_is_on_time_neither_warns_nor_stops(window: Window) -> None:
+    found = evaluate(replace(window, lag_s=np.minimum(window.lag_s, POLICY.tiny_s - 0.001)), POLICY)
+
+    assert not set(found.status.tolist()) & {Status.WARN, Status.STOP, Status.STALL}
+
+
+@given(windows())
+def test_every_verdict_has_a_reason_that_fits_it(window: Window) -> None:
+    found = evaluate(window, POLICY)
+
+    for row, reason in enumerate(found.reason.tolist()):
+        assert (reason == Reason.DELETED_UNREAD) <= bool(window.deleted[row])
+        assert (reason == Reason.WENT_BACK) == (found.status[row] == Status.REWIND)
+        assert (reason == Reason.WENT_BACK) <= (found.back_by[row] > 0)
+        assert (reason == Reason.NOBODY_READS) <= (window.owned[row] == Owned.NOBODY)
+        assert (reason == Reason.NO_PROGRESS) <= (window.owned[row] == Owned.SOMEBODY)
+        assert (reason == Reason.CATCHING_UP) <= bool(np.isfinite(found.catch_up_s[row]))
+
+
+@given(st.integers(9, 30), st.integers(20, 500), st.data())
+def test_one_dip_does_not_hide_a_growing_lag(samples: int, per_sample: int, data: st.DataObject) -> None:
+    place = data.draw(st.integers(1, samples - 2))
+    lag = 5_000 + per_sample * np.arange(samples)
+    dipped = lag.copy()
+    dipped[place] = data.draw(st.integers(1, int(lag[place])))
+
+    for history in (lag, dipped):
+        window = Window(
+            time_ms=np.arange(samples, dtype=np.int64) * 5_000,
+            offset=np.arange(samples, dtype=np.int64)[None, :],
+            lag=history[None, :].astype(np.int64),
+            active=np.zeros((1, samples), dtype=np.bool_),
+            lag_s=np.array([60.0]),
+            owned=np.array([Owned.SOMEBODY], dtype=np.int8),
+            deleted=np.zeros(1, dtype=np.int64),
+            beyond=np.zeros(1, dtype=np.int64),
+        )
+        # A growth of less than 5% over the window counts as none, which is a warning as well.
+        assert Status.WARN == evaluate(window, POLICY).status[0]
+
+
+@given(windows(rows_max=1))
+def test_lag_in_seconds_makes_it_worse_and_never_better(window: Window) -> None:
+    old = evaluate(window, POLICY)
+    older = evaluate(replace(window, lag_s=window.lag_s * 10), POLICY)
+
+    assert not (old.status[0] in {Status.STOP, Status.STALL} and older.status[0] == Status.OK)
+    assert same(old, evaluate(window, POLICY))

@@ -1,0 +1,53 @@
+import pytest
+
+from streams.monitor.slo import Counts, SloBook
+
+
+def test_what_was_counted_before_watching_began_does_not_count() -> None:
+    book = SloBook()
+    book.observe(0.0, {"a": Counts(1_000.0, 0.0)})
+
+    assert (None, 1.0) == (book.judge().good_share, book.judge().budget_left)
+
+
+def test_burn_rate_and_budget_follow_the_share_of_late_events() -> None:
+    book = SloBook()
+    book.observe(0.0, {"a": Counts(0.0, 0.0)})
+    book.observe(60.0, {"a": Counts(1_000.0, 980.0)})
+
+    slo = book.judge()
+
+    assert 0.98 == slo.good_share
+    assert pytest.approx(2.0) == slo.windows["5m"].burn_rate
+    assert pytest.approx(-1.0) == slo.budget_left
+
+
+def test_a_worker_that_is_started_anew_counts_from_zero() -> None:
+    book = SloBook()
+    book.observe(0.0, {"a": Counts(500.0, 500.0)})
+    book.observe(5.0, {"a": Counts(700.0, 700.0)})
+    book.observe(10.0, {"a": Counts(100.0, 90.0)})
+
+    assert (300.0, 10.0) == (book.judge().events, book.judge().bad)
+
+
+def test_short_windows_forget_and_the_budget_does_not() -> None:
+    book = SloBook()
+    book.observe(0.0, {"a": Counts(0.0, 0.0)})
+    book.observe(100.0, {"a": Counts(100.0, 0.0)})
+    book.observe(1_000.0, {"a": Counts(10_000.0, 9_900.0)})
+    book.observe(1_100.0, {"a": Counts(11_000.0, 10_900.0)})
+
+    slo = book.judge()
+
+    assert 0.0 == slo.windows["5m"].burn_rate
+    assert 100.0 == slo.bad
+
+
+def test_a_worker_that_does_not_answer_for_a_while_is_not_counted_twice() -> None:
+    book = SloBook()
+    book.observe(0.0, {"a": Counts(0.0, 0.0)})
+    book.observe(5.0, {})
+    book.observe(10.0, {"a": Counts(100.0, 100.0)})
+
+    assert 100.0 == book.judge().events
