@@ -148,11 +148,11 @@ def _declaration(pipeline: Pipeline, name: str, module: str, constant: str, move
     ]
     written = {"tables": [t.topic for t in pipeline.tables], "windows": [w.topic for w in pipeline.windows]}
     for attribute, outputs in written.items():
-        if outputs:
-            lines.append(f"    {attribute}=(")
-            lines += [
-                f'        replace({old}.{attribute}[{position}], topic="{moved[topic]}"),'
-                for position, topic in enumerate(outputs)
-            ]
-            lines.append("    ),")
+        made = [
+            f'replace({old}.{attribute}[{position}], topic="{moved[topic]}")' for position, topic in enumerate(outputs)
+        ]
+        if len(made) == 1:
+            lines.append(f"    {attribute}=({made[0]},),")
+        elif made:
+            lines += [f"    {attribute}=(", *(f"        {each}," for each in made), "    ),"]
     return "\n".join([*lines, ")", ""])
