@@ -333,7 +333,10 @@ def _echo_listing(listed: "Sequence[Listing]") -> None:
     width = max(len(each.versions[0].subject) for each in listed)
     for each in listed:
         subject, usage = each.versions[0].subject, each.usage
-        used = [f"{name} reads it" for name in usage.readers] + [f"{name} writes it" for name in usage.writers]
+        topics = ", ".join(usage.topics)
+        used = [f"{name} reads {topics}" for name in usage.readers] + [
+            f"{name} writes {topics}" for name in usage.writers
+        ]
         typer.echo(f"{subject:<{width}}  {each.mode:<20}  {', '.join(used) or 'no pipeline uses it'}")
         for one in each.versions:
             shown_id = "-" if one.schema_id is None else str(one.schema_id)

@@ -4,7 +4,6 @@ The columnar path decodes a whole micro-batch at once. When it refuses (one shor
 until the records concerned stand alone, and those are judged one by one by fastavro: one bad record costs one record.
 """
 
-import struct
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -297,14 +296,28 @@ def _frame(schema_id: int) -> bytes:
 
 
 def _ids_in_headers(headers: Sequence[Headers | None] | None) -> dict[int, int]:
-    """Schema ids of the rows that carry one in Confluent's header: the magic byte 0 and four bytes, big-endian."""
-    return {
-        row: int(struct.unpack(">i", value[1:])[0])
-        for row, header in enumerate(headers or ())
-        if header
-        for name, value in header
-        if name == SCHEMA_ID_HEADER and value is not None and len(value) == FRAME_BYTES and value[0] == 0
-    }
+    """Schema ids of the rows that carry one in Confluent's header: the magic byte 0 and four bytes, big-endian.
+
+    Of several such headers the first one counts.
+    """
+    found: dict[int, int] = {}
+    known: dict[bytes | None, int | None] = {}
+    for row, header in enumerate(headers or ()):
+        for name, value in header or ():
+            if name == SCHEMA_ID_HEADER:
+                if value not in known:
+                    known[value] = _id_in(value)
+                schema_id = known[value]
+                if schema_id is not None:
+                    found[row] = schema_id
+                    break
+    return found
+
+
+def _id_in(value: bytes | None) -> int | None:
+    if value is None or len(value) != FRAME_BYTES or value[0] != 0:
+        return None
+    return int.from_bytes(value[1:], "big", signed=True)
 
 
 def _why_not_framed(records: Records, row: int) -> str:

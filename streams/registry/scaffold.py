@@ -13,6 +13,7 @@ from typing import Final
 from streams.errors import StreamsError, UsageError
 from streams.operators.declaration import Pipeline, Table, Window
 from streams.registry.catalog import Catalog
+from streams.registry.findings import shown
 
 _VERSIONED: Final = re.compile(r"(?P<stem>.+)\.v(?P<number>[1-9][0-9]*)")
 
@@ -72,7 +73,7 @@ def plan_new_version(
         moved |= {t.topic: next_topic(t.topic) for t in _outputs(reader)}
     files = [(catalog.root / f"{new}-value" / "1.avsc", _first_version(catalog, old)) for old, new in moved.items()]
     steps = [
-        f"change {files[0][0]}: it is a copy of the newest schema of {topic}",
+        f"change {shown(files[0][0])}: it is a copy of the newest schema of {topic}",
         "`streams schemas check`, then `streams schemas lock`, and commit",
     ]
     name = None
@@ -82,7 +83,7 @@ def plan_new_version(
         path = pipelines_dir / f"{name}.py"
         files.append((path, _declaration(reader, name, module, constant, moved)))
         steps += [
-            f"fit {path} to the change (which fields it reads)",
+            f"fit {shown(path)} to the change (which fields it reads)",
             "`streams topics apply` creates the topics and registers the schemas",
             f"`streams worker` reads both topics, {reader.name} the old one, {name} the new one; move the producers",
             f"move the consumers of {reader.clean} to {successor}.clean",
@@ -147,11 +148,11 @@ def _declaration(pipeline: Pipeline, name: str, module: str, constant: str, move
     ]
     written = {"tables": [t.topic for t in pipeline.tables], "windows": [w.topic for w in pipeline.windows]}
     for attribute, outputs in written.items():
-        if outputs:
-            lines.append(f"    {attribute}=(")
-            lines += [
-                f'        replace({old}.{attribute}[{position}], topic="{moved[topic]}"),'
-                for position, topic in enumerate(outputs)
-            ]
-            lines.append("    ),")
+        made = [
+            f'replace({old}.{attribute}[{position}], topic="{moved[topic]}")' for position, topic in enumerate(outputs)
+        ]
+        if len(made) == 1:
+            lines.append(f"    {attribute}=({made[0]},),")
+        elif made:
+            lines += [f"    {attribute}=(", *(f"        {each}," for each in made), "    ),"]
     return "\n".join([*lines, ")", ""])

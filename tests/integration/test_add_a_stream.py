@@ -68,6 +68,7 @@ def environment(copy: Path, stack: Stack) -> Iterator[Mapping[str, str]]:
 def test_the_guide_makes_a_stream_that_works(copy: Path, environment: Mapping[str, str], stack: Stack) -> None:
     apply, worker, ingest = (line.removeprefix("$ ").removesuffix(" &") for line in shown("console").splitlines())
     run(copy, environment, apply)
+    assert "nothing found" in run(copy, environment, "streams schemas lint")
     process = subprocess.Popen(command(worker), cwd=copy, env=dict(environment), stderr=subprocess.DEVNULL)
     try:
         assert "row 7: temperature_c is outside [-100, 200]" in run(copy, environment, ingest, status=100)

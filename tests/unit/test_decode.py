@@ -431,3 +431,9 @@ def test_an_enum_that_nobody_reads_is_judged_alike_on_both_paths():
     for values in ([good, unknown], [good, unknown, frame(6)]):
         found = {reject.row: reject.reason for reject in decode(values, known).rejects}
         assert found[1] is Reason.INCOMPATIBLE_SCHEMA
+
+
+def test_of_several_header_ids_the_first_one_counts():
+    for good, others in ((V1, [1, 2]), (V2, [2, 1])):
+        headers = [[(SCHEMA_ID_HEADER, b"?"), *((SCHEMA_ID_HEADER, frame(each)) for each in others)]]
+        assert len(decode([body(good, altitude_m=None)], headers=headers).events) == 1
