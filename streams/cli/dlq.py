@@ -316,6 +316,7 @@ def _inbox(topics: list[str] | None) -> "Iterator[Inbox]":
 
     settings = load_settings()
     configure_logging(settings.streams_log_format, level=logging.WARNING)
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL + 1)  # what it cannot do is raised, and told in one line
     inbox = Inbox(settings, topics)
     try:
         yield inbox

@@ -94,7 +94,9 @@ def read_envelopes(
         for each, partition, offset, timestamp in rows
     ]
     columns: Any = zip(*found, strict=True) if found else [[]] * len(Envelope._fields)
-    return Envelopes(*columns, [None] * len(found), [(-1, -1)] * len(found))
+    kinds, ids, attempts, reasons, sources, schema_ids, failed_at = columns
+    nothing, nowhere = [None] * len(found), [(-1, -1)] * len(found)
+    return Envelopes(kinds, ids, attempts, reasons, sources, schema_ids, failed_at, nothing, nowhere)
 
 
 def _usual(headers: Sequence[Headers | None]) -> Envelopes | None:
