@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streams.cli.dlq_results import details_row, echo_details, echo_entries, echo_replay, entry_row
 from streams.cli.output import Format, FormatOption, echo_json
 from streams.errors import FoundSomething, StreamsError, UsageError
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from streams.deadletters.audit import Actor
     from streams.deadletters.index import Filter
     from streams.review.inbox import Inbox
-    from streams.review.look import Details, Entry
-    from streams.review.replay import ReplayProgress, ReplayResult
+    from streams.review.replay import ReplayProgress
 
 dlq_app = typer.Typer(help="Dead letters: review, fix, replay, discard.", no_args_is_help=True)
 
@@ -89,7 +89,7 @@ def list_command(
         found = listing(inbox, wanted, group_by=group_by.value, limit=limit)
     if output is Format.JSON:
         groups = [{group_by.value: name, "count": count, "open": still} for name, count, still in found.groups]
-        entries = [_entry_row(entry) for entry in found.entries]
+        entries = [entry_row(entry) for entry in found.entries]
         echo_json({"total": found.total, "open": found.open, "groups": groups, "entries": entries})
     else:
         typer.echo(f"{found.total:,} dead letter{'' if found.total == 1 else 's'}, {found.open:,} open")
@@ -101,7 +101,7 @@ def list_command(
                 typer.echo(f"  ... and {len(found.groups) - 50:,} more")
         if found.entries:
             typer.echo()
-            _echo_entries(found.entries)
+            echo_entries(found.entries)
     if fail_on_found and found.total:
         raise FoundSomething
 
@@ -130,9 +130,9 @@ def show_command(
         found = inbox.the_one(letter_id)
         shown = revealed(inbox, found, _actor(by, why)) if reveal else details(inbox, found, reveal=False)
     if output is Format.JSON:
-        echo_json(_details_row(shown))
+        echo_json(details_row(shown))
     else:
-        _echo_details(shown)
+        echo_details(shown)
 
 
 @dlq_app.command("replay")
@@ -191,7 +191,7 @@ def replay_command(
 
         result = replay(inbox, options, progress)
         missing = _missing_ids(inbox, ids)
-    _report(result, options.dry_run, options.attempts_max, output)
+    echo_replay(result, options.dry_run, options.attempts_max, output)
     if missing:
         raise StreamsError(f"no dead letter {missing[0]}: `streams dlq list` shows those that there are")
     if result.refused:
@@ -316,6 +316,7 @@ def _inbox(topics: list[str] | None) -> "Iterator[Inbox]":
 
     settings = load_settings()
     configure_logging(settings.streams_log_format, level=logging.WARNING)
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL + 1)  # what it cannot do is raised, and told in one line
     inbox = Inbox(settings, topics)
     try:
         yield inbox
@@ -338,208 +339,3 @@ def _bar() -> "Iterator[Any]":
             status.update(f"{phase}: {done:,}" + (f" of {total:,}" if total else ""))
 
         yield told
-
-
-# --- results ----------------------------------------------------------------------------------------------------------
-
-
-def _iso(time_ms: int | None) -> str | None:
-    if time_ms is None:
-        return None
-    try:
-        moment = dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC)
-    except (ValueError, OverflowError, OSError):
-        return str(time_ms)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _entry_row(entry: "Entry") -> dict[str, Any]:
-    letter = entry.letter
-    return {
-        "id": letter.id,
-        "status": entry.status,
-        "outcome": None if entry.outcome is None else entry.outcome.value,
-        "reason": letter.reason,
-        "message": letter.message,
-        "device": entry.key,
-        "schema_id": letter.schema_id,
-        "attempt": letter.attempt,
-        "source": letter.source,
-        "topic": letter.topic,
-        "partition": letter.partition,
-        "offset": letter.offset,
-        "timestamp": _iso(letter.timestamp_ms),
-        "first_failed_at": _iso(letter.first_failed_at),
-        "resolved_at": _iso(entry.resolved_at_ms) if entry.act is not None else None,
-    }
-
-
-def _echo_entries(entries: "list[Entry]") -> None:
-    widths = [max(len(each) for each in column) for column in zip(*map(_cells, entries), strict=True)]
-    for entry in entries:
-        cells = [f"{cell:<{width}}" for cell, width in zip(_cells(entry), widths, strict=True)]
-        typer.echo(f"{'  '.join(cells)}  {_line(entry.letter.message)}".rstrip())
-
-
-def _cells(entry: "Entry") -> list[str]:
-    letter = entry.letter
-    status = entry.status if entry.outcome is None else f"{entry.status}, {entry.outcome.value}"
-    number = "" if letter.attempt == 1 else f"attempt {letter.attempt}"
-    return [letter.id, _iso(letter.timestamp_ms) or "", status, letter.reason, _line(entry.key), number]
-
-
-def _line(text: str) -> str:
-    """A text that cannot do anything to a terminal, on one line."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)[:200]
-
-
-def _details_row(shown: "Details") -> dict[str, Any]:
-    view, failure = shown.view, shown.view.failure
-    row = _entry_row(shown.entry)
-    row |= {
-        "reason_in_words": view.reason_in_words,
-        "envelope": shown.kind.name.lower(),
-        "key": view.key,
-        "origin": {
-            "topic": shown.origin.topic,
-            "partition": shown.origin.partition,
-            "offset": shown.origin.offset,
-            "group": shown.origin.group,
-        },
-        "headers": [{"name": name, "value": value} for name, value in view.headers],
-        "envelope_headers": [{"name": name, "value": value} for name, value in shown.envelope],
-        "bytes": view.size_bytes,
-        "hex": "".join("".join(each.digits) for each in view.hex_rows),
-        "hex_from": view.hex_rows[0].offset if view.hex_rows else 0,
-        "hex_omitted_bytes": view.hex_omitted_bytes,
-        "fields": [
-            {"path": leaf.path, "start": leaf.start, "end": leaf.end, "value": leaf.shown, "pii": leaf.is_personal}
-            for leaf in view.leaves
-        ],
-        "failure": None
-        if failure is None
-        else {"position": failure.start, "end": failure.end, "field": failure.path, "message": failure.message},
-        "schema": {"id": shown.schema_id, "text": shown.schema_text, "problem": shown.schema_problem},
-        "masked": view.is_masked,
-        "earlier_attempts": [
-            {
-                "attempt": each.attempt,
-                "reason": each.reason,
-                "message": each.message,
-                "source": each.source_place,
-                **each.replayed,
-            }
-            for each in shown.earlier
-        ],
-        "resolution": shown.resolution,
-    }
-    return row
-
-
-def _echo_details(shown: "Details") -> None:
-    entry, view, letter = shown.entry, shown.view, shown.entry.letter
-    origin = shown.origin
-    typer.echo(f"dead letter   {letter.id}  {', '.join(_cells(entry)[2:3])}")
-    typer.echo(f"reason        {letter.reason}: {view.reason_in_words}")
-    typer.echo(f"message       {_line(letter.message)}")
-    typer.echo(f"attempt       {letter.attempt}, first failed at {_iso(letter.first_failed_at)}")
-    typer.echo(f"read from     {origin.topic}-{origin.partition}@{origin.offset} by {origin.group}")
-    typer.echo(f"lies at       {letter.topic}-{letter.partition}@{letter.offset}, {_iso(letter.timestamp_ms)}")
-    typer.echo(f"key           {_line(view.key)}")
-    for name, value in view.headers:
-        typer.echo(f"header        {_line(name)}: {_line(value)}")
-    _echo_bytes(shown)
-    _echo_schema(shown)
-    if shown.earlier:
-        typer.echo("\nearlier attempts")
-        for each in shown.earlier:
-            by = f", replayed by {each.replayed['by']}" if "by" in each.replayed else ""
-            at = _iso(each.replayed["replayed_at"]) if isinstance(each.replayed.get("replayed_at"), int) else None
-            typer.echo(f"  {each.attempt}  {each.reason}: {_line(each.message)} ({each.source_place}{_line(by)}, {at})")
-    if shown.resolution is not None:
-        typer.echo("\nresolution")
-        for name, value in shown.resolution.items():
-            typer.echo(f"  {name:<17} {_line(str(_iso(value) if name in {'at', 'outcome_at'} else value))}")
-    typer.echo("\nheaders of the envelope")
-    for name, value in shown.envelope:
-        typer.echo(f"  {name}: {_line(value)}")
-    if view.is_masked:
-        typer.echo("\nPersonal data is masked (•••, ··); --reveal shows it, and is audited.")
-
-
-def _echo_bytes(shown: "Details") -> None:
-    view, failure = shown.view, shown.view.failure
-    typer.echo(f"\nvalue, {view.size_bytes:,} bytes")
-    for row in view.hex_rows:
-        marks = "".join("^^ " if marked else "   " for marked in row.marked).rstrip()
-        typer.echo(f"  {row.offset:08x}  {' '.join(row.digits):<47}  {row.characters}")
-        if marks:
-            typer.echo(f"            {marks}")
-    if view.hex_omitted_bytes:
-        typer.echo(f"  ({view.hex_omitted_bytes:,} more bytes are not shown)")
-    if failure is not None:
-        field = f", field {failure.path}" if failure.path else ""
-        typer.echo(f"  fails at byte {failure.start}{field}: {_line(failure.message)}")
-
-
-def _echo_schema(shown: "Details") -> None:
-    view, failure = shown.view, shown.view.failure
-    typer.echo(f"\nwriter schema {shown.schema_id if shown.schema_id is not None else '-'}")
-    if shown.schema_text is None:
-        typer.echo(f"  {shown.schema_problem}")
-        return
-    typer.echo(f"  {shown.schema_text}")
-    typer.echo("\nfields, as far as they can be read")
-    width = max((len(leaf.path) for leaf in view.leaves), default=0)
-    for leaf in view.leaves:
-        mark = "  <-- here" if failure is not None and failure.path == leaf.path else ""
-        typer.echo(f"  {leaf.start:>6}-{leaf.end:<6} {leaf.path:<{width}}  {_line(leaf.shown)}{mark}")
-    if failure is not None and not any(leaf.path == failure.path for leaf in view.leaves):
-        typer.echo(f"  {failure.start:>6}        {failure.path or '(end)'}  <-- {_line(failure.message)}")
-
-
-def _report(result: "ReplayResult", dry_run: bool, attempts_max: int, output: Format) -> None:  # noqa: FBT001
-    if output is Format.JSON:
-        echo_json(
-            {
-                "dry_run": dry_run,
-                "selected": result.selected,
-                "replayed": result.replayed,
-                "capped": result.capped,
-                "left_out": result.left_out,
-                "refused": result.refused,
-                "refusals": [{"id": each.id, "why": each.why} for each in result.refusals],
-                "would_be_rejected": dict(result.would_be_rejected),
-                "outcomes": dict(result.outcomes),
-                "pending": result.replayed - result.outcomes.total(),
-                "seconds": round(result.seconds, 3),
-                "records_per_second": round(result.records_per_second),
-                "records_per_cpu_second": round(result.records_per_cpu_second),
-            }
-        )
-        return
-    if dry_run:
-        fit = result.selected - result.capped - result.refused - result.left_out
-        typer.echo(f"{fit:,} of {result.selected:,} open dead letters would be replayed; nothing was sent")
-        for reason, count in result.would_be_rejected.most_common():
-            typer.echo(f"  {count:,} of them would be rejected again: {reason}")
-    else:
-        took = f"{result.seconds:.1f} s, {result.records_per_second:,.0f} a second"
-        typer.echo(f"{result.replayed:,} of {result.selected:,} open dead letters replayed; {took}")
-        _echo_outcomes(result)
-    if result.capped:
-        typer.echo(f"  {result.capped:,} have failed {attempts_max} times or more and were left alone (--attempts-max)")
-    if result.left_out:
-        typer.echo(f"  {result.left_out:,} were left out by the transform, they are open as before")
-    for each in result.refusals:
-        typer.echo(f"  {each.id}: {each.why}", err=True)
-
-
-def _echo_outcomes(result: "ReplayResult") -> None:
-    from streams.deadletters.audit import Outcome  # noqa: PLC0415 - start-up time of the command line
-    from streams.review.replay import explained  # noqa: PLC0415 - as above
-
-    for name, count in result.outcomes.most_common():
-        typer.echo(f"  {count:,} {explained(Outcome(name))}")
-    if pending := result.replayed - result.outcomes.total():
-        typer.echo(f"  {pending:,} are not processed yet; `streams dlq list` tells later what became of them")

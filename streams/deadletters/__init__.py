@@ -1,1 +1,1 @@
-"""Dead letters: the envelope of a rejected record."""
+"""Dead letters, pure: their envelopes, audit records, columns over many of them, one taken apart."""

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from streams.deadletters.envelope import (
     ATTEMPT,
@@ -70,6 +70,10 @@ class Envelopes:
     sources: Sequence[str]
     schema_ids: Sequence[int]
     first_failed_at: Sequence[int]
+    messages: Sequence[bytes | None]
+    """The message of a plain letter: one of ours, with no headers of the record's own and no history; else None."""
+    origins: Sequence[tuple[int, int]]
+    """Partition and offset in the source from which a plain letter was read."""
 
 
 def read_envelopes(
@@ -89,7 +93,10 @@ def read_envelopes(
         read_envelope(each, topic=topic, partition=partition, offset=offset, timestamp_ms=timestamp)
         for each, partition, offset, timestamp in rows
     ]
-    return Envelopes(*zip(*found, strict=True)) if found else Envelopes([], [], [], [], [], [], [])
+    columns: Any = zip(*found, strict=True) if found else [[]] * len(Envelope._fields)
+    kinds, ids, attempts, reasons, sources, schema_ids, failed_at = columns
+    nothing, nowhere = [None] * len(found), [(-1, -1)] * len(found)
+    return Envelopes(kinds, ids, attempts, reasons, sources, schema_ids, failed_at, nothing, nowhere)
 
 
 def _usual(headers: Sequence[Headers | None]) -> Envelopes | None:
@@ -97,12 +104,12 @@ def _usual(headers: Sequence[Headers | None]) -> Envelopes | None:
     try:
         if not all(each[-7][0] == DLQ_ID and each[-13][0] == "__streams.errors.exception" for each in headers):  # type: ignore[index]
             return None
-        columns = [[each[-place][1] for each in headers] for place in (7, 5, 6, 10, 3, 2)]  # type: ignore[index]
-        ids, attempts, reasons, sources, schema_ids, failed_at = columns
+        columns = [[each[-place][1] for each in headers] for place in (7, 5, 6, 10, 3, 2, 12, 9, 8)]  # type: ignore[index]
+        ids, attempts, reasons, sources, schema_ids, failed_at, messages, partitions, offsets = columns
         joined = b"".join(ids)  # type: ignore[arg-type]
         if set(map(len, ids)) != {ID_CHARACTERS} or not _HEX.issuperset(joined):  # type: ignore[arg-type]
             return None
-        if set(attempts) != {b"1"} or max(map(len, [*schema_ids, *failed_at])) > _DIGITS_MAX:  # type: ignore[arg-type]
+        if set(attempts) != {b"1"} or max(map(len, [*schema_ids, *failed_at, *partitions, *offsets])) > _DIGITS_MAX:  # type: ignore[arg-type]
             return None
         count = len(headers)
         texts = {value: value.decode() for value in {*reasons, *sources}}  # type: ignore[union-attr]
@@ -116,6 +123,8 @@ def _usual(headers: Sequence[Headers | None]) -> Envelopes | None:
             sources=[texts[value] for value in sources],
             schema_ids=[int(value) if value else NO_SCHEMA_ID for value in schema_ids],
             first_failed_at=list(map(int, failed_at)),  # type: ignore[arg-type]
+            messages=[text if len(each) == 13 else None for text, each in zip(messages, headers, strict=True)],  # type: ignore[arg-type]
+            origins=list(zip(map(int, partitions), map(int, offsets), strict=True)),  # type: ignore[arg-type]
         )
     except (IndexError, TypeError, ValueError, AttributeError):
         return None

@@ -21,6 +21,9 @@ ID_TYPE: Final = "S24"
 _ACTS: Final = tuple(Act)
 _OUTCOMES: Final = (None, *Outcome)
 _NO_KEY: Final = -1
+_NOT_PLAIN: Final = -1
+_MESSAGES_MAX: Final = 50_000
+"""Different messages that are remembered; letters with further ones are looked at when it comes to them."""
 _INTEGER_END: Final = 1 << 62
 _AUDIT_SCHEMA: Final = pa.schema(
     [
@@ -78,6 +81,9 @@ class _Codes:
             self.values.append(value)
         return found
 
+    def knows(self, value: Any) -> bool:
+        return value in self._of
+
     def wanted(self, values: frozenset[Any]) -> Int64:
         return np.array([self._of[value] for value in values if value in self._of], dtype=np.int64)
 
@@ -90,7 +96,7 @@ class Letters:
         self._parts: list[tuple[Any, ...]] = []
         self._columns: tuple[Any, ...] | None = None
         self._latest: Rows | None = None
-        self._reasons, self._sources, self._keys = _Codes(), _Codes(), _Codes()
+        self._reasons, self._sources, self._keys, self._messages = _Codes(), _Codes(), _Codes(), _Codes()
 
     def __len__(self) -> int:
         return len(self._all()[0])
@@ -120,9 +126,16 @@ class Letters:
                 np.array(envelopes.attempts, dtype=np.int32),
                 np.array(envelopes.schema_ids, dtype=np.int64),
                 np.array(envelopes.first_failed_at, dtype=np.int64),
+                np.array(list(map(self._message_code, envelopes.messages)), dtype=np.int32),
+                np.array(envelopes.origins, dtype=np.int64).reshape(-1, 2),
             )
         )
         self._columns = None
+
+    def _message_code(self, message: bytes | None) -> int:
+        if message is None or (len(self._messages.values) >= _MESSAGES_MAX and not self._messages.knows(message)):
+            return _NOT_PLAIN
+        return self._messages.code(message)
 
     def forget_before(self, lows: Mapping[int, int]) -> None:
         """Drop what the broker has deleted: records before the first offset of their partition."""
@@ -142,7 +155,7 @@ class Letters:
         """The latest attempt of each letter, in no particular order."""
         columns = self._all()
         if self._latest is None or self._latest.columns is not columns:
-            ids, _, offsets, *_, attempts, _, _ = columns
+            ids, offsets, attempts = columns[0], columns[2], columns[8]
             order = np.lexsort((offsets, attempts, ids))
             ordered = ids[order]
             last = np.ones(len(order), dtype=np.bool_)
@@ -153,7 +166,7 @@ class Letters:
     def attempts_of(self, letter_id: bytes) -> "Rows":
         """All attempts of a letter that are still in the topic, the first one first."""
         columns = self._all()
-        ids, _, offsets, *_, attempts, _, _ = columns
+        ids, offsets, attempts = columns[0], columns[2], columns[8]
         rows = np.flatnonzero(ids == letter_id)
         return Rows(self, columns, rows[np.lexsort((offsets[rows], attempts[rows]))])
 
@@ -165,8 +178,9 @@ class Letters:
         return self._columns
 
 
-_EMPTY: Final = tuple(
-    np.empty(0, dtype=kind) for kind in (ID_TYPE, "i4", "i8", "i8", "i4", "i4", "i4", "i1", "i4", "i8", "i8")
+_EMPTY: Final = (
+    *(np.empty(0, dtype=kind) for kind in (ID_TYPE, "i4", "i8", "i8", "i4", "i4", "i4", "i1", "i4", "i8", "i8", "i4")),
+    np.empty((0, 2), dtype=np.int64),
 )
 
 
@@ -240,6 +254,15 @@ class Rows:
     def schema_ids(self) -> list[int | None]:
         """Schema id of each, as far as its envelope gives one."""
         return [None if found == NO_SCHEMA_ID else found for found in self._column(9).tolist()]
+
+    def plain(self) -> list[tuple[bytes, int, int] | None]:
+        """Of each plain letter its message, and where in the source it was read: all that its headers say beyond this.
+
+        None for a letter whose headers must be looked at.
+        """
+        values = self.letters._messages.values  # noqa: SLF001 - its other half
+        columns = zip(self._column(11).tolist(), self._column(12).tolist(), strict=True)
+        return [None if code == _NOT_PLAIN else (values[code], *origin) for code, origin in columns]
 
     def of_source(self, source: str) -> "Rows":
         """Those that belong to one topic."""

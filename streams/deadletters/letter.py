@@ -96,6 +96,11 @@ class Parts(NamedTuple):
     history: bytes | None
 
 
+def plain_parts(message: bytes, partition: int, offset: int) -> Parts:
+    """The parts of a letter whose headers say nothing else."""
+    return Parts([], message, f'"partition":{partition},"offset":{offset},', None)
+
+
 def parts_of(headers: Headers) -> Parts:
     """Tell the headers of a dead letter apart; what the worker has written, by position."""
     count = len(headers)

@@ -22,6 +22,8 @@ Progress = Callable[[str, int], None]
 
 DLQ_SUFFIX: Final = ".dlq"
 AUDIT_SUFFIX: Final = ".dlq.audit"
+_CLOCKS_MS: Final = 3_600_000
+"""How far the clocks of those who write may be apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,11 @@ class Audit:
         self.exists = False
         self.resolutions = Resolutions()
         self._tail = TopicTail(settings, self.topic)
+
+    def begin_at(self, since_ms: int, counts: dict[str, int]) -> None:
+        """Leave out what was done before: to be called before the first `refresh`."""
+        if self.topic in counts:
+            self._tail.since(since_ms, counts[self.topic])
 
     def refresh(self, counts: dict[str, int], progress: Progress | None = None) -> None:
         """Read what has come since the last call."""
@@ -90,6 +97,7 @@ class Box:
 
     def begin_at(self, since_ms: int, counts: dict[str, int]) -> None:
         """Leave out what is older: to be called before the first `refresh`."""
+        self._since_ms = since_ms
         self.tail.since(since_ms, counts[self.topic])
 
     def refresh(self, counts: dict[str, int], progress: Progress | None = None) -> None:
@@ -100,7 +108,11 @@ class Box:
         told = None if progress is None else (lambda read: progress(self.topic, read))
         self.tail.read(partitions, self._take, told)
         for source in self.sources():
-            audit = self._audits.setdefault(source, Audit(self._settings, source))
+            audit = self._audits.get(source)
+            if audit is None:
+                audit = self._audits[source] = Audit(self._settings, source)
+                if self._since_ms is not None:  # nothing is done about a letter before it is one, clocks apart
+                    audit.begin_at(max(0, self._since_ms - _CLOCKS_MS), counts)
             audit.refresh(counts, progress)
 
     def sources(self) -> list[str]:

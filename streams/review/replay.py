@@ -20,7 +20,7 @@ from confluent_kafka import Message
 from streams.deadletters.audit import Act, Actor, Outcome, RecordWriter
 from streams.deadletters.foreign import origin_of
 from streams.deadletters.index import Filter, Rows, replayable
-from streams.deadletters.letter import HistoryWriter, Letter, Repair, parts_of, replay_headers, sha256
+from streams.deadletters.letter import HistoryWriter, Letter, Repair, parts_of, plain_parts, replay_headers, sha256
 from streams.errors import StreamsError, UsageError
 from streams.kafka.topics import message_bytes_max
 from streams.limits import DLQ_ATTEMPTS_MAX
@@ -331,7 +331,9 @@ class _Run:
 
     def _send_batch(self, rows: Rows, messages: list[Message]) -> tuple[int, int]:
         """Letters and bytes added to the open transaction."""
-        ids, attempts, reasons, failed_at = _columns_at(rows, messages)
+        here = _rows_at(rows, messages)
+        ids, attempts, failed_at = here.ids.tolist(), here.attempt.tolist(), here.first_failed_at.tolist()
+        reasons, plain = here.reasons(), here.plain()
         now_ms = time.time_ns() // 1_000_000
         options = self._options
         audit = RecordWriter(
@@ -356,8 +358,8 @@ class _Run:
                 self._leave_out(letter_id)
                 continue
             key, value, changed = _content(message, None if repairs is None else repairs[row], options.transform)
-            written: Any = message.headers() or []
-            parts = parts_of(written)
+            known = plain[row]
+            parts = plain_parts(*known) if known is not None else parts_of(_headers(message))
             mark = audit.record(
                 letter_id.decode(), attempt=attempt, reason=reason, partition=lies_in, offset=offsets[row]
             )
@@ -379,7 +381,7 @@ class _Run:
             values.append(value)
             marks.append(mark)
             sent.append(letter_id)
-            partitions.append(None if key is not None else self._partition(origin_of(written).partition))
+            partitions.append(None if key is not None else self._partition(origin_of(_headers(message)).partition))
         if sent:
             self._desk.send(self._source, keys, values, headers, at_ms=now_ms, partitions=partitions)
             self._desk.send(self._audit, sent, marks, None, at_ms=now_ms)
@@ -410,13 +412,16 @@ class _Run:
             self._result.left_out += 1
 
 
-def _columns_at(rows: Rows, messages: list[Message]) -> tuple[list[bytes], list[int], list[str], list[int]]:
-    """Id, attempt, reason and first failure of messages of one partition, from the rows (in log order)."""
-    partition = int(messages[0].partition() or 0)
-    offsets: list[Any] = [message.offset() for message in messages]
-    mine = np.flatnonzero(rows.partition == partition)
-    found = rows.where(mine[np.searchsorted(rows.offset[mine], np.array(offsets))])
-    return found.ids.tolist(), found.attempt.tolist(), found.reasons(), found.first_failed_at.tolist()
+def _rows_at(rows: Rows, messages: list[Message]) -> Rows:
+    """The rows (which are in log order) of messages of one partition."""
+    mine = np.flatnonzero(rows.partition == (messages[0].partition() or 0))
+    offsets: list[Any] = list(map(Message.offset, messages))
+    return rows.where(mine[np.searchsorted(rows.offset[mine], np.array(offsets))])
+
+
+def _headers(message: Message) -> Headers:
+    found: Any = message.headers()
+    return found or []
 
 
 def _content(

@@ -10,6 +10,7 @@ from streams.deadletters.audit import Act, Actor, Outcome, RecordWriter
 from streams.deadletters.envelope import envelope_headers, id_of_place
 from streams.deadletters.foreign import NO_SCHEMA_ID, Envelopes, Kind, read_envelope, read_envelopes
 from streams.deadletters.index import Filter, Letters, Resolutions, figures
+from streams.deadletters.letter import parts_of, plain_parts
 from streams.operators.rejects import DeadLetter, Reason, Reject
 
 TOPIC = "t.dlq"
@@ -30,6 +31,8 @@ def letters(rows):
             ["t"] * count,
             [7] * count,
             list(range(1_000, 1_000 + count)),
+            [b"m"] * count,
+            [(0, 0)] * count,
         )
         made.add([0] * count, list(range(count)), list(range(count)), keys, envelopes)
     return made
@@ -156,6 +159,20 @@ def test_envelopes_in_one_go_say_what_each_of_them_says(rows):
         plural = {"schema_id": "schema_ids"}.get(name, f"{name}s")
         assert [getattr(each, name) for each in one_by_one] == list(getattr(together, plural))
     assert [each.first_failed_at for each in one_by_one] == list(together.first_failed_at)
+
+
+def test_what_a_plain_letter_says_is_known_without_its_headers_and_any_other_is_looked_at():
+    rows = [written(offset=7), written(headers=[("own", b"x")], offset=8), written(headers=HISTORY, offset=9)]
+    for some, known in ((rows[:1], [True]), (rows[:2], [True, False]), (rows, [False] * 3)):
+        count = len(some)
+        made = Letters(TOPIC)
+        zeros = [0] * count
+        envelopes = read_envelopes(some, topic=TOPIC, partitions=zeros, offsets=range(count), timestamps=zeros)
+        made.add(zeros, range(count), zeros, [b"k"] * count, envelopes)
+        plain = made.latest().in_log_order().plain()
+        assert known == [each is not None for each in plain]
+        for row, each in zip(some, plain, strict=True):
+            assert each is None or plain_parts(*each) == parts_of(row)
 
 
 def test_a_replayed_letter_says_its_attempt_and_a_truncated_one_is_broken():

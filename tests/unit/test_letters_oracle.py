@@ -1,0 +1,97 @@
+"""The oracle of dead letters finds what it is there to find."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from loadtest.oracle.check import Topics
+from loadtest.oracle.letters import _judge
+
+TOPICS = Topics("gps", "s", "s.clean", "s.late", "s.dlq", "table")
+ID = "0123456789abcdef01234567"
+
+
+@dataclass
+class Record:
+    """A message of a topic."""
+
+    values: dict
+    raw: bytes = b"v"
+    name: bytes = b"k"
+
+    def headers(self):
+        return [(name, value.encode()) for name, value in self.values.items()]
+
+    def value(self):
+        return self.raw
+
+    def key(self):
+        return self.name
+
+
+class World:
+    """One letter that failed twice and then went through."""
+
+    def __init__(self):
+        self.topics = {
+            "s.dlq": [Record({"dlq.id": ID, "dlq.attempt": "1"}), Record({"dlq.id": ID, "dlq.attempt": "2"})],
+            "s": [replay(2), replay(3), Record({})],
+            "s.clean": [Record({"dlq.id": ID}), Record({})],
+            "s.late": [],
+            "s.dlq.audit": [audit(attempt=1, outcome="rejected"), audit(attempt=2, outcome="clean")],
+        }
+
+    def records(self, topic):
+        return iter(self.topics[topic])
+
+
+def replay(attempt, **changed):
+    return Record({"dlq.id": ID, "dlq.attempt": str(attempt), "dlq.replayed": "{}", **changed})
+
+
+def audit(**changed):
+    values = {"id": ID, "resolution": "replayed", "attempt": 2, "by": "b", "at": 1, "why": "w", **changed}
+    return Record({}, json.dumps(values).encode(), ID.encode())
+
+
+def judged(world):
+    return _judge(world, TOPICS, repaired=False)
+
+
+def test_a_letter_that_was_dealt_with_is_right():
+    report = judged(World())
+    assert report.ok, report
+    assert (1, 2, 2, {"replayed, clean": 1}) == (report.letters, report.attempts, report.replays, report.resolved)
+
+
+@pytest.mark.parametrize(
+    ("fault", "topic", "records"),
+    [
+        ("open", "s.dlq.audit", []),
+        ("open", "s.dlq.audit", [audit(attempt=1, outcome="rejected")]),
+        ("attempts_twice", "s.dlq", [Record({"dlq.id": ID, "dlq.attempt": str(n)}) for n in (1, 2, 2)]),
+        ("replays_twice", "s", [replay(2), replay(3), replay(3)]),
+        ("replays_missing", "s", [replay(2)]),
+        ("replays_unexplained", "s", [replay(2), replay(3), replay(9)]),
+        ("outcomes_missing", "s.dlq.audit", [audit()]),
+        ("outcomes_wrong", "s.dlq.audit", [audit(outcome="duplicate")]),
+        ("outcomes_wrong", "s.clean", []),
+        ("outcomes_wrong", "s.late", [Record({"dlq.id": ID})]),
+        ("outcomes_wrong", "s.clean", [Record({"dlq.id": ID})] * 2),
+        ("unnamed", "s.dlq.audit", [audit(outcome="clean", why="")]),
+    ],
+)
+def test_what_is_wrong_is_found(fault, topic, records):
+    world = World()
+    world.topics[topic] = records
+    report = judged(world)
+    assert 1 == getattr(report, fault), report
+    assert not report.ok
+
+
+def test_bytes_that_changed_on_the_way_are_found_unless_repairs_were_made():
+    world = World()
+    world.topics["s"][1].raw = b"other"
+    assert 1 == judged(world).replays_unexplained
+    assert _judge(world, TOPICS, repaired=True).ok
