@@ -209,7 +209,7 @@
       spark(row.cells[4], one.history);
       put(row.cells[5], rate(one.consume));
       put(row.cells[6], rate(one.arrive));
-      put(row.cells[7], one.lag === 0 ? "" : one.catch_up === null ? "not" : duration(one.catch_up));
+      put(row.cells[7], one.catch_up === 0 ? "" : one.catch_up === null ? "not" : duration(one.catch_up));
       put(row.cells[8], one.members === null ? "?" : count(one.members));
       put(row.cells[9], count(one.partitions));
     });
@@ -250,7 +250,7 @@
     const body = byId("partitions").tBodies[0];
     const keys = told.partition.map((number, i) => `${told.topic[i]}-${number}`);
     const made = rows(body, keys, (key) => {
-      const row = cells(["", "", "n", "n", "history", "n wide", "n wide", "n wide", "wide", "why"]);
+      const row = cells(["", "name", "n", "n", "history", "n wide", "n wide", "n wide", "wide", "why"]);
       row.cells[1].textContent = key;
       row.cells[9].append(element("span"), element("span", "do"));
       return row;
