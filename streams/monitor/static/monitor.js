@@ -10,6 +10,7 @@
   let chosen = decodeURIComponent(location.hash.slice(1)) || null;
   let overview = null;
   let heardAt = 0;
+  let waited = 0;
   const histories = new Map();
 
   // --- words ---------------------------------------------------------------------------------------------------------
@@ -106,7 +107,10 @@
   }
   function showState() {
     const state = byId("state");
-    if (overview === null) return;
+    if (overview === null) {
+      if (++waited % 3 === 0) fetch("/readyz").then((answer) => answer.text()).then((why) => overview === null && put(state, why.trim() === "ok" ? "connecting" : why.trim()), () => put(state, "the monitor does not answer"));
+      return;
+    }
     const quiet = (Date.now() - heardAt) / 1000;
     const late = quiet > 3 * overview.interval + 5;
     let text = `as of ${clock(overview.time - overview.age * 1000)}`;
