@@ -5,6 +5,8 @@
   const byId = (id) => document.getElementById(id);
   const HISTORY_MAX = 60;
   const ALARMS_MAX = 8;
+  const DEAD_LETTERS_MANY = 100;
+  const KINDS = ["", "warn", "ok"];
   const RUNBOOKS = { WARN: "lag-growing", ERR: "records-lost", STOP: "no-progress", STALL: "no-progress", REWIND: "lag-rewind" };
   let source = null;
   let chosen = decodeURIComponent(location.hash.slice(1)) || null;
@@ -141,6 +143,10 @@
       if (!one.ready && one.owns === null) alarms.push({ kind: "warn", head: `NOT READY ${one.worker}`, text: one.state, advice: "", runbook: "worker-not-ready" });
     }
     if (told.slo.budget_left < 0) alarms.push({ kind: "warn", head: "SLO", text: "fewer than 99% of events were visible within 60 s since watching began", advice: "", runbook: "slo-burn" });
+    for (const one of told.dead_letters) {
+      if (one.grown >= DEAD_LETTERS_MANY) alarms.push({ kind: "warn", head: `DEAD LETTERS ${one.topic}`, text: `${count(one.grown)} more within ${duration(one.grown_s)}`, advice: "", runbook: "reject-share" });
+    }
+    alarms.sort((a, b) => KINDS.indexOf(a.kind) - KINDS.indexOf(b.kind));
     const list = byId("alarm-list");
     const text = JSON.stringify(alarms);
     const more = alarms.length - ALARMS_MAX;
