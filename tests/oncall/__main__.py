@@ -38,7 +38,7 @@ SETTINGS: Final = {
     "STREAMS_SILENT_S": str(SILENT_S),
 }
 POISON: Final = 6_000
-HOT_RECORDS_MAX: Final = 12_000_000
+HOT_RECORDS_MAX: Final = 5_000_000
 
 
 class Late(Exception):
