@@ -22,8 +22,8 @@ from streams.kafka.admin import described, settled
 from streams.kafka.round import Group, Member, Round
 from streams.operators.columns import Int64
 
-REQUEST_TIMEOUT_S: Final = 15.0
-"""Of each request of a round; longer than a broker needs that is merely busy."""
+ROUND_TIMEOUT_S: Final = 15.0
+"""Of all requests of a round together; longer than a broker needs that is merely busy."""
 LIST_TIMEOUT_S: Final = 5.0
 """The first request of a round: a broker that does not answer it in time is away."""
 INGEST_GROUPS: Final = "streams.ingest."
@@ -39,6 +39,7 @@ class OffsetRounds:
 
     def __init__(self, client: AdminClient) -> None:
         self._client = client
+        self._ends_s = 0.0
         self._topics: tuple[tuple[str, int], ...] = ()
 
     def take(self, only: Iterable[str] | None = None, *, newest: bool = False) -> Round:
@@ -52,6 +53,7 @@ class OffsetRounds:
             StreamsError: no answer to what concerns the whole cluster.
 
         """
+        self._ends_s = time.monotonic() + ROUND_TIMEOUT_S
         try:
             listed = self._client.list_topics(timeout=LIST_TIMEOUT_S)
         except KafkaException as error:
@@ -84,8 +86,15 @@ class OffsetRounds:
         groups = tuple(Group(name, *members.get(name, ("UNKNOWN", None))) for name in names)
         return Round(str(listed.cluster_id), now_ms, topics, groups, failed, end, low, high, *newest_at, *commits)
 
+    @property
+    def _left_s(self) -> float:
+        """What is left of the time of this round."""
+        return max(0.0, self._ends_s - time.monotonic())
+
     def _group_names(self) -> set[str]:
-        found: Any = settled("listing groups", self._client.list_consumer_groups(request_timeout=REQUEST_TIMEOUT_S))
+        found: Any = settled(
+            "listing groups", self._client.list_consumer_groups(request_timeout=ROUND_TIMEOUT_S), timeout_s=self._left_s
+        )
         return {one.group_id for one in found.valid if not one.group_id.startswith(INGEST_GROUPS)}
 
     def _described(
@@ -93,11 +102,11 @@ class OffsetRounds:
     ) -> dict[str, tuple[str, tuple[Member, ...] | None]]:
         if not names:
             return {}
-        asked = self._client.describe_consumer_groups(names, request_timeout=REQUEST_TIMEOUT_S)
+        asked = self._client.describe_consumer_groups(names, request_timeout=ROUND_TIMEOUT_S)
         found: dict[str, tuple[str, tuple[Member, ...] | None]] = {}
         for name, future in asked.items():
             try:
-                told: Any = future.result(REQUEST_TIMEOUT_S)
+                told: Any = future.result(self._left_s)
             except (KafkaException, TimeoutError):
                 continue  # nobody knows its members in this round; its positions are asked for all the same
             members = tuple(
@@ -121,7 +130,7 @@ class OffsetRounds:
     ) -> tuple[tuple[Int64, Int64, Int64, Int64], tuple[str, ...]]:
         asked: list[tuple[int, Future[Any]]] = [
             (number, self._client.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(name)], request_timeout=REQUEST_TIMEOUT_S
+                [ConsumerGroupTopicPartitions(name)], request_timeout=ROUND_TIMEOUT_S
             )[name])
             for number, name in enumerate(names)
         ]  # fmt: skip
@@ -132,7 +141,8 @@ class OffsetRounds:
         failed: dict[str, StreamsError] = {}
         for number, future in asked:
             try:
-                rows = settled(f"offsets of group {names[number]}", future).topic_partitions
+                what = f"offsets of group {names[number]}"
+                rows = settled(what, future, timeout_s=self._left_s).topic_partitions
             except StreamsError as error:
                 failed[names[number]] = error
                 continue
@@ -165,9 +175,11 @@ class OffsetRounds:
         wanted = {TopicPartition(name, partition): spec for name, size in self._topics for partition in range(size)}
         if not wanted:
             return
-        asked = self._client.list_offsets(wanted, isolation_level=isolation, request_timeout=REQUEST_TIMEOUT_S)
+        asked = self._client.list_offsets(wanted, isolation_level=isolation, request_timeout=ROUND_TIMEOUT_S)
         for at, future in asked.items():
             try:
-                yield base[at.topic][0] + at.partition, future.result(REQUEST_TIMEOUT_S)
-            except (KafkaException, TimeoutError):
-                continue
+                yield base[at.topic][0] + at.partition, future.result(self._left_s)
+            except KafkaException:
+                continue  # it has no leader now
+            except TimeoutError:
+                raise StreamsError(f"no answer within {ROUND_TIMEOUT_S:g} s") from None

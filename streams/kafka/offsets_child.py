@@ -1,10 +1,12 @@
 """The process that takes rounds of offsets: a request a line on standard input, an answer on standard output.
 
 It may die at any moment by its client's own hand (`streams.kafka.offsets`); `streams.kafka.offsets_process` starts
-another. It ends when its standard input does: it never outlives who asked.
+another. It ends when its standard input does, so it never outlives who asked, and with the first round that fails: the
+next one has a client that knows nothing of the connections that broke.
 """
 
 import json
+import os
 import resource
 import signal
 import struct
@@ -34,10 +36,12 @@ def main() -> None:
                 rounds = OffsetRounds(wait_for_broker(load_settings()))
             kind, answer = ROUND, rounds.take(wanted["groups"], newest=wanted["newest"]).to_bytes()
         except StreamsError as error:
-            kind, answer = FAILED, str(error).encode()
+            kind, answer, rounds = FAILED, str(error).encode(), None
         sys.stdout.buffer.write(FRAME.pack(kind, len(answer)))
         sys.stdout.buffer.write(answer)
         sys.stdout.buffer.flush()
+        if kind == FAILED:
+            os._exit(0)  # a client that was cut off may not answer for a minute, nor let itself be closed
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-ANSWER_TIMEOUT_S: Final = 75.0
+ANSWER_TIMEOUT_S: Final = 30.0
 """A round that takes longer than its requests may: the process hangs, and is replaced."""
 _STOP_TIMEOUT_S: Final = 5.0
 _CHUNK: Final = 1 << 20
@@ -69,6 +69,7 @@ class OffsetProbe:
             self.deaths += 1
             raise RoundFailed(f"no offsets within {ANSWER_TIMEOUT_S:g} s") from None
         if kind != ROUND:
+            self._end(process)
             raise RoundFailed(answer.decode())
         return Round.from_bytes(answer)
 

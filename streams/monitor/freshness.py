@@ -111,5 +111,5 @@ def _why(source: Source, seen: _Seen, quiet_s: float, now_ms: int, *, silent: bo
         return f"silent: the last event came {duration(quiet_s)} ago ({limit})"
     if recent and seen.recovered_ms is not None and seen.silence_s is not None:
         ago = duration((now_ms - seen.recovered_ms) / 1000.0)
-        return f"speaks again since {ago}, after {duration(seen.silence_s)} of silence"
+        return f"has been speaking again for {ago}, after {duration(seen.silence_s)} of silence"
     return f"the last event came {duration(quiet_s)} ago"

@@ -69,6 +69,6 @@ def worst_first(group: GroupLag) -> list[int]:
 
 def catch_up_words(group: GroupLag) -> str:
     """When the group will have caught up, in a few words."""
-    if not group.lag_sum:
+    if not group.catch_up_s:
         return ""
     return f"caught up in {duration(group.catch_up_s)}" if math.isfinite(group.catch_up_s) else "not catching up"

@@ -139,7 +139,7 @@ class Verdicts:
     consume_rate: Float64
     arrive_rate: Float64
     catch_up_s: Float64
-    """Seconds until the lag is gone at the pace of the window; NEVER if it is not falling, 0 without lag."""
+    """Seconds until the lag is gone at the pace of the window; NEVER if it is not falling, 0 for what is on time."""
 
 
 def evaluate(window: Window, policy: Policy) -> Verdicts:
@@ -191,7 +191,8 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
         ],
         Reason.NOT_FALLING,
     ).astype(np.int8)
-    catch_up = np.where(lag == 0, 0.0, np.where(growth.falling, lag / np.maximum(growth.fall_rate, 1e-9), NEVER))
+    on_time = (lag == 0) | (reason == Reason.ON_TIME)
+    catch_up = np.where(on_time, 0.0, np.where(growth.falling, lag / np.maximum(growth.fall_rate, 1e-9), NEVER))
     return Verdicts(
         status=_STATUS_CODES[reason],
         reason=reason,

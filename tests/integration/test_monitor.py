@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -28,6 +29,7 @@ from tests.integration.kafka_helpers import admin_of
 from tests.integration.monitors import Monitor, asked, monitor_over, prometheus_over
 from tests.integration.workers import Traffic, fresh_world, rough_shape, wait_until, workers
 from tests.left_out import chromium
+from tests.otlp_collector import Collector
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
@@ -37,12 +39,23 @@ PARTITIONS_WIDE = 1_000
 
 
 @pytest.fixture(scope="module")
-def monitor(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitor]:
+def collector() -> Iterator[Collector]:
+    """What the worker sends its spans to."""
+    with Collector() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def monitor(stack: Stack, collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitor]:
     """A monitor, a worker that keeps up with traffic, and a group of 1,000 partitions that nobody reads."""
     directory = tmp_path_factory.mktemp("monitor")
     fresh_world(stack)
     with workers(stack, directory, "m") as (worker,), Traffic(stack, rough_shape(stack), seed=7, records_per_s=300):
-        worker.start().wait_ready()
+        traced = {"STREAMS_TRACING": "otlp", "STREAMS_TRACING_SHARE": "1"}
+        endpoint = collector.url.removesuffix("/v1/traces")
+        worker.start({**traced, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}).wait_ready()
         a_wide_group(stack)
         with monitor_over(stack, worker, directory) as running:
             wait_until(lambda: status_of(running, "streams.gps") == "OK", "the pipeline's group is OK", timeout_s=90)
@@ -199,6 +212,27 @@ def test_the_commands_in_the_runbooks_work(stack: Stack, monitor: Monitor) -> No
         assert process.returncode in {0, 100}, f"{found[command].name}: {command}\n{out}{err}"
         assert out.strip(), f"{found[command].name}: {command} prints nothing"
         assert '"error":true' not in out, f"{found[command].name}: {command}\n{out}"
+
+
+# --- tracing ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_workers_spans_arrive_and_their_collector_may_go(monitor: Monitor, collector: Collector) -> None:
+    def kinds() -> set[str]:
+        return {span.name.split()[0] for span in list(collector.spans)}
+
+    wait_until(lambda: {"receive", "process", "commit"} <= kinds(), "spans of all three kinds")
+    spans = {span.span_id: span for span in list(collector.spans)}
+    commit = next(span for span in spans.values() if span.name.startswith("commit") and span.parent_span_id in spans)
+    process = spans[commit.parent_span_id]
+    receive = spans[process.parent_span_id]
+    assert ["receive", "process"] == [span.name.split()[0] for span in (receive, process)]
+    assert receive.start_time_unix_nano <= process.start_time_unix_nano <= commit.start_time_unix_nano
+
+    collector.is_broken = True
+    before = monitor.worker.metric("streams_commit_seconds_count")
+    wait_until(lambda: monitor.worker.metric("streams_commit_seconds_count") > before + 20, "it goes on without")
+    assert status_of(monitor, "streams.gps") == "OK"
 
 
 # --- Prometheus and Grafana -------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ SETTINGS: Final = {
     "STREAMS_SILENT_S": str(SILENT_S),
 }
 POISON: Final = 6_000
-HOT_RECORDS_MAX: Final = 12_000_000
+HOT_RECORDS_MAX: Final = 5_000_000
 
 
 class Late(Exception):
@@ -85,6 +85,7 @@ class Run:
         self,
         name: str,
         alert: str,
+        labels: str = "",
         *,
         cause: Callable[[], None],
         mend: Callable[[], None],
@@ -96,13 +97,13 @@ class Run:
         began_s = time.monotonic()
         cause()
         verdict_s = self._wait(noticed, f"{name}: a verdict") - began_s
-        alert_s = self._wait(lambda: self._fires(alert), f"{name}: the alert {alert}") - began_s - verdict_s
+        alert_s = self._wait(lambda: self._fires(alert, labels), f"{name}: the alert {alert}") - began_s - verdict_s
         print(f"    verdict after {verdict_s:.0f} s, {alert} fires {alert_s:.1f} s later", flush=True)
         self._picture(f"{name}-wrong", group)
         mended_s = time.monotonic()
         mend()
         well_s = self._wait(lambda: not noticed(), f"{name}: the verdict is well again") - mended_s
-        quiet_s = self._wait(lambda: not self._fires(alert), f"{name}: {alert} is over") - mended_s
+        quiet_s = self._wait(lambda: not self._fires(alert, labels), f"{name}: {alert} is over") - mended_s
         self._picture(f"{name}-well", group)
         print(f"    well {well_s:.0f} s after mending, quiet after {quiet_s:.0f} s", flush=True)
         self.rows.append(Row(name, verdict_s, alert_s, alert, well_s, quiet_s))
@@ -117,8 +118,8 @@ class Run:
             time.sleep(0.25)
         return time.monotonic()
 
-    def _fires(self, alert: str) -> bool:
-        return bool(asked(self._prometheus, f'ALERTS{{alertname="{alert}",alertstate="firing"}}'))
+    def _fires(self, alert: str, labels: str) -> bool:
+        return bool(asked(self._prometheus, f'ALERTS{{alertname="{alert}",alertstate="firing",{labels}}}'))
 
     def verdicts(self) -> set[Status]:
         """Verdicts on the partitions of the pipeline's group."""
@@ -278,7 +279,10 @@ def _troubles(run: Run, tap: Tap) -> None:
         "a worker is stopped", "NoProgress",
         cause=lambda: _nothing(run.worker.terminate()), mend=start_worker, noticed=lambda: bool(run.verdicts() & bad),
     )  # fmt: skip
-    run.trouble("a source falls silent", "SourceSilent", cause=tap.turn_off, mend=tap.turn_on, noticed=run.silent)
+    run.trouble(
+        "a source falls silent", "SourceSilent", f'source="{GPS.source}"',
+        cause=tap.turn_off, mend=tap.turn_on, noticed=run.silent,
+    )  # fmt: skip
     run.trouble(
         "poison comes in a burst", "RejectShare",
         cause=lambda: send_poison(run.stack), mend=lambda: None, noticed=lambda: run.reject_share() > 0.05,

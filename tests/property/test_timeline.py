@@ -1,9 +1,10 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.monitor.timeline import POINTS_MAX, Timeline
 
+QUICK = settings(deadline=None, max_examples=100)
 Log = list[tuple[int, int]]
 """(Time at which a record came, its timestamp), by offset."""
 
@@ -25,6 +26,7 @@ def seen(log: Log, at: list[int], told: set[int]) -> Timeline:
     return timeline
 
 
+@QUICK
 @given(logs(), st.lists(st.integers(0, 400_000), min_size=1, max_size=20), st.data())
 def test_a_time_lies_between_the_looks_between_which_the_record_came(
     log: Log, looks: list[int], data: st.DataObject
@@ -42,6 +44,7 @@ def test_a_time_lies_between_the_looks_between_which_the_record_came(
             assert found <= after
 
 
+@QUICK
 @given(logs(), st.lists(st.integers(0, 400_000), min_size=1, max_size=20), st.data())
 def test_times_never_fall_with_the_offset(log: Log, looks: list[int], data: st.DataObject) -> None:
     timeline = seen(log, looks, data.draw(st.sets(st.integers(0, len(log) - 1))))
@@ -52,6 +55,7 @@ def test_times_never_fall_with_the_offset(log: Log, looks: list[int], data: st.D
     assert (before <= after).all()
 
 
+@QUICK
 @given(st.integers(0, 10), st.integers(1, 100_000))
 def test_a_told_record_that_agrees_with_what_was_seen_has_its_own_timestamp(offset: int, age_ms: int) -> None:
     timeline = Timeline()

@@ -4,13 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.monitor.status import Status
 from streams.monitor.verdict import ABSENT, Owned, Policy, Reason, Verdicts, Window, evaluate
 
 POLICY = Policy()
+QUICK = settings(deadline=None, max_examples=60)
 
 
 @st.composite
@@ -47,6 +48,7 @@ def same(one: Verdicts, other: Verdicts) -> bool:
     return all(np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True) for name in names)
 
 
+@QUICK
 @given(windows())
 def test_partitions_do_not_influence_one_another(window: Window) -> None:
     together = evaluate(window, POLICY)
@@ -57,6 +59,7 @@ def test_partitions_do_not_influence_one_another(window: Window) -> None:
         assert together.reason[row] == alone.reason[0]
 
 
+@QUICK
 @given(windows(), st.integers(0, 10**12), st.integers(0, 10**12))
 def test_neither_the_time_of_day_nor_the_length_of_the_log_matters(window: Window, later: int, further: int) -> None:
     moved = replace(
@@ -68,6 +71,7 @@ def test_neither_the_time_of_day_nor_the_length_of_the_log_matters(window: Windo
     assert np.array_equal(evaluate(window, POLICY).reason, evaluate(moved, POLICY).reason)
 
 
+@QUICK
 @given(windows())
 def test_without_lag_nothing_is_wrong_unless_records_are_lost(window: Window) -> None:
     found = evaluate(window, POLICY)
@@ -77,6 +81,7 @@ def test_without_lag_nothing_is_wrong_unless_records_are_lost(window: Window) ->
     assert not found.catch_up_s[window.lag[:, -1] == 0].any()
 
 
+@QUICK
 @given(windows())
 def test_what_is_on_time_neither_warns_nor_stops(window: Window) -> None:
     found = evaluate(replace(window, lag_s=np.minimum(window.lag_s, POLICY.tiny_s - 0.001)), POLICY)
@@ -84,6 +89,7 @@ def test_what_is_on_time_neither_warns_nor_stops(window: Window) -> None:
     assert not set(found.status.tolist()) & {Status.WARN, Status.STOP, Status.STALL}
 
 
+@QUICK
 @given(windows())
 def test_every_verdict_has_a_reason_that_fits_it(window: Window) -> None:
     found = evaluate(window, POLICY)
@@ -97,6 +103,7 @@ def test_every_verdict_has_a_reason_that_fits_it(window: Window) -> None:
         assert (reason == Reason.CATCHING_UP) <= bool(np.isfinite(found.catch_up_s[row]))
 
 
+@QUICK
 @given(st.integers(9, 30), st.integers(20, 500), st.data())
 def test_one_dip_does_not_hide_a_growing_lag(samples: int, per_sample: int, data: st.DataObject) -> None:
     place = data.draw(st.integers(1, samples - 2))
@@ -119,6 +126,7 @@ def test_one_dip_does_not_hide_a_growing_lag(samples: int, per_sample: int, data
         assert Status.WARN == evaluate(window, POLICY).status[0]
 
 
+@QUICK
 @given(windows(rows_max=1))
 def test_lag_in_seconds_makes_it_worse_and_never_better(window: Window) -> None:
     old = evaluate(window, POLICY)

@@ -5,11 +5,14 @@
   const byId = (id) => document.getElementById(id);
   const HISTORY_MAX = 60;
   const ALARMS_MAX = 8;
+  const DEAD_LETTERS_MANY = 100;
+  const KINDS = ["", "warn", "ok"];
   const RUNBOOKS = { WARN: "lag-growing", ERR: "records-lost", STOP: "no-progress", STALL: "no-progress", REWIND: "lag-rewind" };
   let source = null;
   let chosen = decodeURIComponent(location.hash.slice(1)) || null;
   let overview = null;
   let heardAt = 0;
+  let waited = 0;
   const histories = new Map();
 
   // --- words ---------------------------------------------------------------------------------------------------------
@@ -106,7 +109,10 @@
   }
   function showState() {
     const state = byId("state");
-    if (overview === null) return;
+    if (overview === null) {
+      if (++waited % 3 === 0) fetch("/readyz").then((answer) => answer.text()).then((why) => overview === null && put(state, why.trim() === "ok" ? "connecting" : why.trim()), () => put(state, "the monitor does not answer"));
+      return;
+    }
     const quiet = (Date.now() - heardAt) / 1000;
     const late = quiet > 3 * overview.interval + 5;
     let text = `as of ${clock(overview.time - overview.age * 1000)}`;
@@ -137,6 +143,10 @@
       if (!one.ready && one.owns === null) alarms.push({ kind: "warn", head: `NOT READY ${one.worker}`, text: one.state, advice: "", runbook: "worker-not-ready" });
     }
     if (told.slo.budget_left < 0) alarms.push({ kind: "warn", head: "SLO", text: "fewer than 99% of events were visible within 60 s since watching began", advice: "", runbook: "slo-burn" });
+    for (const one of told.dead_letters) {
+      if (one.grown >= DEAD_LETTERS_MANY) alarms.push({ kind: "warn", head: `DEAD LETTERS ${one.topic}`, text: `${count(one.grown)} more within ${duration(one.grown_s)}`, advice: "", runbook: "reject-share" });
+    }
+    alarms.sort((a, b) => KINDS.indexOf(a.kind) - KINDS.indexOf(b.kind));
     const list = byId("alarm-list");
     const text = JSON.stringify(alarms);
     const more = alarms.length - ALARMS_MAX;
@@ -209,7 +219,7 @@
       spark(row.cells[4], one.history);
       put(row.cells[5], rate(one.consume));
       put(row.cells[6], rate(one.arrive));
-      put(row.cells[7], one.lag === 0 ? "" : one.catch_up === null ? "not" : duration(one.catch_up));
+      put(row.cells[7], one.catch_up === 0 ? "" : one.catch_up === null ? "not" : duration(one.catch_up));
       put(row.cells[8], one.members === null ? "?" : count(one.members));
       put(row.cells[9], count(one.partitions));
     });
@@ -250,7 +260,7 @@
     const body = byId("partitions").tBodies[0];
     const keys = told.partition.map((number, i) => `${told.topic[i]}-${number}`);
     const made = rows(body, keys, (key) => {
-      const row = cells(["", "", "n", "n", "history", "n wide", "n wide", "n wide", "wide", "why"]);
+      const row = cells(["", "name", "n", "n", "history", "n wide", "n wide", "n wide", "wide", "why"]);
       row.cells[1].textContent = key;
       row.cells[9].append(element("span"), element("span", "do"));
       return row;
