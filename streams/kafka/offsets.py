@@ -22,7 +22,7 @@ from streams.kafka.admin import described, settled
 from streams.kafka.round import Group, Member, Round
 from streams.operators.columns import Int64
 
-ROUND_TIMEOUT_S: Final = 15.0
+ROUND_TIMEOUT_S: Final = 10.0
 """Of all requests of a round together; longer than a broker needs that is merely busy."""
 LIST_TIMEOUT_S: Final = 5.0
 """The first request of a round: a broker that does not answer it in time is away."""

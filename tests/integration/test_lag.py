@@ -282,6 +282,7 @@ def test_a_group_that_is_not_there_is_not_found(stack: Stack) -> None:
     assert "no such consumer group" in done.stderr
 
 
+@pytest.mark.slow  # it waits for ten seconds, as any command does
 def test_without_a_broker_the_command_says_so_in_one_line(stack: Stack) -> None:
     done = run(stack, "lag", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
 
