@@ -127,7 +127,8 @@ def start(options: DemoOptions, cleanup: ExitStack, interrupts: Interrupts, step
     _await_ready(worker, probe, interrupts, steps)
     cleanup.callback(feeder.stop)
     feeder.start()
-    lag_probe = LagProbe(client, GPS.group, GPS.source, partitions)
+    lag_probe = LagProbe(settings, GPS.group, GPS.source, partitions)
+    cleanup.callback(lag_probe.close)
     metrics_url = f"http://{ports.HOST}:{web_port}/metrics"
     return Demo(options, stack, worker, feeder, probe, lag_probe, vehicles, metrics_url, left_running)
 

@@ -8,13 +8,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import fastavro
-from confluent_kafka import OFFSET_END, Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but the stubs do not re-export them
-    AdminClient,
-    OffsetSpec,
-)
-
-from confluent_kafka import IsolationLevel  # isort: skip
+from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
 
 from streams.errors import StreamsError
 from streams.kafka.admin import librdkafka_log
@@ -33,31 +27,37 @@ STOPPED_SHOWN: Final = 1
 
 
 class LagProbe:
-    """How many records of a topic a group has not committed: last stable offset minus committed offset."""
+    """How many records of a topic a group has not committed: last stable offset minus committed offset.
 
-    def __init__(self, client: AdminClient, group: str, topic: str, partitions: int) -> None:
-        self._client = client
-        self._group = group
-        self._ends: Any = {
-            TopicPartition(topic, number): OffsetSpec.latest()  # type: ignore[no-untyped-call]
-            for number in range(partitions)
+    Asked by a consumer that never joins the group: the administrative request for the same may abort the process when
+    the broker is away (docs/adr/0040).
+    """
+
+    def __init__(self, settings: Settings, group: str, topic: str, partitions: int) -> None:
+        self._where = [TopicPartition(topic, number) for number in range(partitions)]
+        config: dict[str, Any] = {
+            **settings.kafka_client_config(),
+            "client.id": "streams-demo-lag",
+            "group.id": group,
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
         }
-        self._topic = topic
+        self._consumer = Consumer(config, logger=librdkafka_log)
 
     def sample(self) -> dict[int, int] | None:
         """Lag by partition; None when Kafka does not answer in time."""
         try:
-            asked = self._client.list_offsets(
-                self._ends, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_TIMEOUT_S
-            )
-            ends = {each.partition: future.result(REQUEST_TIMEOUT_S).offset for each, future in asked.items()}
-            group = [ConsumerGroupTopicPartitions(self._group)]
-            found = self._client.list_consumer_group_offsets(group, request_timeout=REQUEST_TIMEOUT_S)
-            rows = found[self._group].result(REQUEST_TIMEOUT_S).topic_partitions
-        except (KafkaException, TimeoutError):
+            committed = self._consumer.committed(self._where, REQUEST_TIMEOUT_S)
+            ends = [self._consumer.get_watermark_offsets(one, REQUEST_TIMEOUT_S) for one in self._where]
+        except KafkaException:
             return None
-        committed = {row.partition: max(0, row.offset) for row in rows if row.topic == self._topic}
-        return {number: max(0, end - committed.get(number, 0)) for number, end in sorted(ends.items())}
+        if any(one.error is not None for one in committed) or any(end is None for end in ends):
+            return None
+        return {one.partition: max(0, end[1] - max(0, one.offset)) for one, end in zip(committed, ends, strict=True)}
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._consumer.close()
 
 
 @dataclass(frozen=True, slots=True)
