@@ -12,6 +12,7 @@ from tests.integration.workers import fresh_world
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(row=20, what="dead-letter replay killed and run again")
 def test_rejects_of_all_reasons_are_repaired_and_replayed_once_although_the_replay_is_killed(
     stack: Stack, tmp_path: Path, result: Result

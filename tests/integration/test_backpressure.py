@@ -112,6 +112,7 @@ def came_to_its_end(all_is_committed: Callable[[], bool], worker: Worker) -> Non
     wait_until(done, "all is committed", timeout_s=240)
 
 
+@pytest.mark.slow
 def test_a_slow_agent_takes_no_more_memory_and_drops_nothing(stack: Stack, tmp_path: Path) -> None:
     drain(stack, tmp_path, 300_000, "slow:produced:300", slow_broker=False)
 

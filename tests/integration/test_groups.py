@@ -109,6 +109,7 @@ def test_a_dynamic_member_that_stops_hands_its_partitions_over_at_once(
         wait_for_progress(probe)
 
 
+@pytest.mark.slow
 def test_several_workers_of_one_machine_share_the_work(stack: Stack, tmp_path: Path) -> None:
     probe = fresh_world(stack)
     environment = kind("consumer", "false")

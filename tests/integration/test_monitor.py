@@ -69,7 +69,12 @@ def a_wide_group(stack: Stack) -> None:
     client.create_topics([NewTopic(WIDE, PARTITIONS_WIDE, 1)])[WIDE].result(60)
     consumer = Consumer({"bootstrap.servers": stack.bootstrap_servers, "group.id": WIDE})
     offsets = [TopicPartition(WIDE, partition, 0) for partition in range(PARTITIONS_WIDE)]
-    wait_until(lambda: len(client.list_topics(timeout=10).topics[WIDE].partitions) == PARTITIONS_WIDE, "made")
+
+    def is_made() -> bool:  # a topic just created is listed a moment later, and its partitions another
+        made = client.list_topics(timeout=10).topics.get(WIDE)
+        return made is not None and len(made.partitions) == PARTITIONS_WIDE
+
+    wait_until(is_made, "the wide topic is there")
     consumer.commit(offsets=offsets, asynchronous=False)
     consumer.close()
 
