@@ -38,6 +38,7 @@ from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
 from streams.retry import Backoff, Retrier
 from streams.runtime.account import CycleAccount
+from streams.runtime.memory import give_back
 from streams.runtime.mismatches import SchemaWatch
 from streams.runtime.owner import DataDirectory
 from streams.runtime.restorer import Restorer
@@ -545,6 +546,7 @@ class PipelineRunner:
         try:
             if await self._in_engine_thread(self.engine.relieve, budget) or checkpoint:
                 self._checkpointed_at = now
+                await self._in_engine_thread(give_back)
                 await self._in_commit_thread(self._restorer.flush, self._metrics)
         except StoreUnavailable as error:
             raise CycleAborted("state_disk", f"the state directory cannot be written: {error}") from error
