@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-
 _TRIM: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
 """glibc's; other C libraries have none, and most do not need it."""
 

@@ -8,7 +8,7 @@ from streams.runtime.memory import give_back
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="glibc only")
 def test_what_small_objects_have_left_behind_is_given_back():
-    """100 KB are below the size from which malloc maps a block by itself; the last one keeps the heap from shrinking."""
+    """100 KB are too small for malloc to map a block by itself; the last one keeps the heap from shrinking."""
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
         ctypes.c_void_p,
