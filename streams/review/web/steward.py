@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from streams.deadletters.audit import Actor
@@ -57,16 +59,14 @@ class Steward:
 
     def replay(self, wanted: Filter, actor: Actor) -> ReplayResult:
         """Replay open letters."""
-        with self._lock:
-            self._read_at_s = 0.0
-            options = ReplayOptions(wanted, actor, limit=ACT_LETTERS_MAX, wait_s=OUTCOME_WAIT_S)
-            return replay(self._fresh(), options)
+        options = ReplayOptions(wanted, actor, limit=ACT_LETTERS_MAX, wait_s=OUTCOME_WAIT_S)
+        with self._acting() as inbox:
+            return replay(inbox, options)
 
     def discard(self, wanted: Filter, actor: Actor) -> int:
         """Discard open letters."""
-        with self._lock:
-            self._read_at_s = 0.0
-            return discard(self._fresh(), wanted, actor, limit=ACT_LETTERS_MAX)
+        with self._acting() as inbox:
+            return discard(inbox, wanted, actor, limit=ACT_LETTERS_MAX)
 
     def figures(self) -> list[Figures]:
         """Counts for a dashboard; while a long replay is under way, those before it.
@@ -87,6 +87,15 @@ class Steward:
             if self._inbox is not None:
                 self._inbox.close()
                 self._inbox = None
+
+    @contextmanager
+    def _acting(self) -> Iterator[Inbox]:
+        """The inbox as of now; whoever looks at it next sees what was done."""
+        with self._lock:
+            try:
+                yield self._fresh(force=True)
+            finally:
+                self._read_at_s = 0.0
 
     def _fresh(self, *, force: bool = False) -> Inbox:
         if self._inbox is None:
