@@ -194,6 +194,11 @@ class Engine:
         waiting = sum(len(value or b"") + 200 for queue in self._waiting.values() for r in queue for value in r.value)
         return waiting + sum(task.bytes_used() for task in self.tasks.values())
 
+    def expire(self) -> None:
+        """Forget ids behind the horizon; only between cycles."""
+        for task in self.tasks.values():
+            task.expire()
+
     def relieve(self, bytes_max: int) -> bool:
         """Move state to the stores until about half of `bytes_max` is used; only between cycles.
 

@@ -34,6 +34,8 @@ Stopwatch = Callable[[str], AbstractContextManager[None]]
 """Measures the block it guards under an operator's name."""
 
 _OFFSET_BYTES: Final = 8
+_EXPIRIES: Final = 8
+"""Times in a horizon that expired ids are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class PartitionTask:
         self.watermark = self.marker.watermark
         self.offset_next = self.marker.offset_next
         self._spilled_below = self.spilled.newest_bucket_end
+        self._expired_below = TIME_MIN
         self._ids_added: list[Ids] = []
         self._moved = False
         self._misrouted = 0
@@ -369,6 +372,30 @@ class PartitionTask:
         if not keep_keys:
             self.forget_keys()
         self._advance_replay(ids_below)
+        self.marker = replace(self.marker, replay_from=self._replay_from(self.marker.journal_next))
+        if self.marker.cycle:
+            batch.puts.append((MARKER, self.marker.pack()))
+        self.store.write(batch)
+
+    def expire(self) -> None:
+        """Forget ids behind the horizon, in memory and in the store, and with them their part of the journal.
+
+        Done when the watermark has gone on by an eighth of the horizon: it rebuilds the set. It changes no outcome, for
+        what is behind the horizon is late before it is looked up.
+
+        Raises:
+            RuntimeError: a cycle is open or in flight.
+
+        """
+        if not self.is_settled:
+            raise RuntimeError(f"partition {self.partition}: ids can be forgotten between cycles only")
+        horizon = self.watermark - self._config.horizon_ms
+        if self.watermark == TIME_MIN or horizon < self._expired_below + self._config.horizon_ms // _EXPIRIES:
+            return
+        self._expired_below = horizon
+        batch = WriteBatch()
+        self._move_ids(TIME_MIN, batch)
+        self._advance_replay(horizon)
         self.marker = replace(self.marker, replay_from=self._replay_from(self.marker.journal_next))
         if self.marker.cycle:
             batch.puts.append((MARKER, self.marker.pack()))

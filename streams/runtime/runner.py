@@ -546,6 +546,7 @@ class PipelineRunner:
         try:
             if await self._in_engine_thread(self.engine.relieve, budget) or checkpoint:
                 self._checkpointed_at = now
+                await self._in_engine_thread(self.engine.expire)
                 await self._in_engine_thread(give_back)
                 await self._in_commit_thread(self._restorer.flush, self._metrics)
         except StoreUnavailable as error:

@@ -205,8 +205,9 @@ class SimulatedWorker:
             self.committer.commit(end, self.engine.tasks, self.now_ms)
 
     def maintain(self) -> None:
-        """Spill at random, truncate the journal: only between cycles."""
+        """Expire, spill at random, truncate the journal: only between cycles."""
         self.commit()
+        self.engine.expire()
         for task in self.engine.tasks.values():
             task.spill(
                 ids_below=task.watermark - self.rng.choice((-(10**9), 0, 500, 5_000)),

@@ -237,6 +237,46 @@ def test_moved_ids_are_still_known_and_moved_events_still_come(task, cycle):
     assert values(task.on_idle(140).clean) == [b"v3"]
 
 
+def test_ids_behind_the_horizon_are_forgotten_without_any_pressure(task, cycle):
+    """They had stayed until memory was short: ten minutes of a short horizon grew by 40%."""
+    task.on_batch(events((1, 100), (2, 200)), 2)
+    cycle()
+    task.expire()
+    assert task.ids_in_memory == 2
+    task.on_batch(events((3, 200 + HORIZON_MS), (4, 215 + HORIZON_MS)), 4)
+    cycle()
+    task.expire()
+    assert task.ids_in_memory == 2
+    found = task.on_batch(events((1, 100), (3, 200 + HORIZON_MS)), 6)
+    assert [late.beyond_horizon for late in found.late] == [True]
+    assert found.duplicates == 1
+
+
+def test_ids_are_forgotten_in_steps_and_between_cycles_only(task, cycle):
+    task.on_batch(events((1, 100), (2, 111 + HORIZON_MS)), 2)
+    with pytest.raises(RuntimeError, match="between cycles only"):
+        task.expire()
+    cycle()
+    task.expire()
+    assert task.ids_in_memory == 1
+    task.on_batch(events((3, 112 + HORIZON_MS), (4, 200 + HORIZON_MS)), 4)
+    cycle()
+    task.expire()
+    assert task.ids_in_memory == 3, "nothing was expected: less than an eighth of the horizon has passed"
+
+
+def test_a_journal_of_expired_ids_is_neither_replayed_nor_kept(task, cycle):
+    for number in range(2 * JOURNAL_INDEX_RECORDS):
+        task.on_batch(events((number, 100 + number)), number + 1)
+        cycle()
+    assert task.truncate_journal_before() is None
+    task.on_batch(events((9_999, 10 * HORIZON_MS)), 9_999)
+    cycle()
+    task.expire()
+    assert task.marker.replay_from >= JOURNAL_INDEX_RECORDS
+    assert task.truncate_journal_before() is not None
+
+
 def test_what_is_moved_completely_needs_no_replay(task, cycle):
     task.on_batch(events((1, 100), (2, 200)), 2)
     cycle()
