@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from streams.early import TERMINATED
 from streams.limits import SESSION_TIMEOUT_MS
 from tests.faults.harness import (
     FENCED,
@@ -184,11 +185,14 @@ def test_a_partition_has_one_owner_at_any_time_in_a_storm_of_rebalances(make_sce
         for number in range(20):
             guest = guests[number % len(guests)]
             scene.start(guest)
-            if chance.random() < 0.7:
+            waits = chance.random() < 0.7
+            if waits:
                 guest.wait_ready(READY_S_MAX)
             time.sleep(chance.uniform(0.0, 2.0))  # a moment of chance
             if chance.random() < 0.5:
-                assert guest.terminate() == 0, guest.printed()[-3000:]
+                # One that is stopped before it has begun ends as a process does that cannot say anything yet.
+                clean = {0} if waits else {0, TERMINATED, -signal.SIGTERM}
+                assert guest.terminate() in clean, guest.printed()[-3000:]
             else:
                 guest.kill()
             deaths.setdefault(guest.log.name, []).append(time.time())
