@@ -27,7 +27,8 @@ log = structlog.get_logger(__name__)
 
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
 _SEEK_TIMEOUT_S: Final = 5.0
-_FENCES_MAX: Final = 2
+_FENCES_MAX: Final = 10
+"""Within two minutes: each restart of a broker may bring one, by a join of our own that it carries out late."""
 _REFUSED: Final = Backoff(first_s=1.0, pause_s_max=5.0)
 _TIMESTAMP_MS: Final = operator.itemgetter(1)
 
