@@ -361,8 +361,7 @@ class PartitionTask:
             RuntimeError: a cycle is open or in flight; what would be moved is not committed.
 
         """
-        if not self.is_settled:
-            raise RuntimeError(f"partition {self.partition}: state can be moved between cycles only")
+        self._require_settled()
         batch = WriteBatch()
         self.held.spill(batch, keep_events=held_events_keep)
         self.held.forget_released_pages(self.marker.watermark, batch)
@@ -371,11 +370,7 @@ class PartitionTask:
         self._move_ids(ids_below, batch)
         if not keep_keys:
             self.forget_keys()
-        self._advance_replay(ids_below)
-        self.marker = replace(self.marker, replay_from=self._replay_from(self.marker.journal_next))
-        if self.marker.cycle:
-            batch.puts.append((MARKER, self.marker.pack()))
-        self.store.write(batch)
+        self._write_moved(batch, ids_below)
 
     def expire(self) -> None:
         """Forget ids behind the horizon, in memory and in the store, and with them their part of the journal.
@@ -387,15 +382,22 @@ class PartitionTask:
             RuntimeError: a cycle is open or in flight.
 
         """
-        if not self.is_settled:
-            raise RuntimeError(f"partition {self.partition}: ids can be forgotten between cycles only")
+        self._require_settled()
         horizon = self.watermark - self._config.horizon_ms
         if self.watermark == TIME_MIN or horizon < self._expired_below + self._config.horizon_ms // _EXPIRIES:
             return
         self._expired_below = horizon
         batch = WriteBatch()
         self._move_ids(TIME_MIN, batch)
-        self._advance_replay(horizon)
+        self._write_moved(batch, horizon)
+
+    def _require_settled(self) -> None:
+        if not self.is_settled:
+            raise RuntimeError(f"partition {self.partition}: state can be moved between cycles only")
+
+    def _write_moved(self, batch: WriteBatch, ids_below: int) -> None:
+        """Write what was moved with a marker that asks for no journal of ids below an event time any more."""
+        self._advance_replay(ids_below)
         self.marker = replace(self.marker, replay_from=self._replay_from(self.marker.journal_next))
         if self.marker.cycle:
             batch.puts.append((MARKER, self.marker.pack()))

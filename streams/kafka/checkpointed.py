@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from streams.errors import FencedError, StreamsError
 from streams.kafka.admin import described, librdkafka_log, no_broker
+from streams.kafka.fencing import FENCED, cause_of_fatal
 from streams.kafka.partitioner import PARTITIONER
 from streams.limits import TRANSACTION_TIMEOUT_MS
 from streams.retry import Backoff, Retrier, quietly
@@ -28,10 +29,6 @@ REQUEST_TIMEOUT_S: Final = 30.0
 ABORT_TIMEOUT_S: Final = 5.0
 QUEUE_MESSAGES_MAX: Final = 100_000
 QUEUE_KBYTES_MAX: Final = 131_072
-_FENCED_CODES: Final = frozenset(
-    {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}  # noqa: SLF001 - public constant
-)
-
 _PASSING_CODES: Final = frozenset(
     {
         KafkaError.NOT_COORDINATOR,
@@ -163,13 +160,8 @@ class CheckpointedProducer:
         return TopicPartition(self._topic, 0, checkpoint.position, metadata=checkpoint.metadata)
 
     def _failed(self, step: str, error: KafkaException) -> StreamsError:
-        inner = error.args[0]
-        if isinstance(inner, KafkaError) and inner.code() == KafkaError._FATAL:  # noqa: SLF001 - public constant
-            try:
-                self._producer.poll(0)  # "fatal" alone says nothing: polling raises what it was
-            except KafkaException as cause:
-                inner = cause.args[0]
-        if isinstance(inner, KafkaError) and inner.code() in _FENCED_CODES:
+        inner = cause_of_fatal(self._producer, error, ABORT_TIMEOUT_S).args[0]
+        if isinstance(inner, KafkaError) and inner.code() in FENCED:
             return FencedError(f"another process has started the same work on {self._topic}: this one stops")
         if isinstance(inner, KafkaError) and inner.code() in {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}:  # noqa: SLF001 - public constants
             return no_broker(self._settings, inner.str())

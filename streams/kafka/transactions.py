@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 from streams.engine.log import Committed, CycleAborted, OutcomeUnknown
 from streams.errors import FencedError
 from streams.kafka.admin import described, librdkafka_log
+from streams.kafka.fencing import FENCED, cause_of_fatal
 from streams.limits import PRODUCER_QUEUE_KBYTES_MAX, PRODUCER_QUEUE_MESSAGES_MAX, TRANSACTION_TIMEOUT_MS
 from streams.operators.columns import Headers
 from streams.operators.declaration import OUTPUT_BYTES_MAX
@@ -30,7 +31,6 @@ _CALL_TIMEOUT_S: Final = TRANSACTION_TIMEOUT_MS / 1000
 _SETTLE_TIMEOUT_S: Final = 60.0
 _LIST_TIMEOUT_S: Final = 2.0
 _IDLE_MS_MAX: Final = 10_000
-_FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001
 
 _REOPEN: Final = Backoff(first_s=1.0, pause_s_max=15.0)
 _STEP: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_CALL_TIMEOUT_S)
@@ -38,7 +38,7 @@ _ASK_AGAIN: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_SETTLE_TIME
 
 
 def _not_fenced(error: BaseException) -> bool:
-    return isinstance(error, KafkaException) and error.args[0].code() not in _FENCED
+    return isinstance(error, KafkaException) and error.args[0].code() not in FENCED
 
 
 def _commit_may_be_asked_again(error: BaseException) -> bool:
@@ -103,7 +103,7 @@ class KafkaTransactions:
                 "the broker does not give a producer yet", self._new_producer, passing=_not_fenced, backoff=_REOPEN
             )
         except KafkaException as error:
-            if error.args[0].code() in _FENCED:
+            if error.args[0].code() in FENCED:
                 raise self._fenced(error) from None
             raise CycleAborted("stopping", "the worker stops") from None
         self._producer, self._failed = producer, None
@@ -223,7 +223,7 @@ class KafkaTransactions:
             error: KafkaError = raised.args[0]
             if error.txn_requires_abort():
                 raise self._aborted(raised) from None
-            if error.fatal() and error.code() in _FENCED and not self._outlived():
+            if error.fatal() and error.code() in FENCED and not self._outlived():
                 raise self._fenced(raised) from None
             raise OutcomeUnknown(described(raised)) from None
 
@@ -239,7 +239,7 @@ class KafkaTransactions:
         try:
             self._producer.abort_transaction(_CALL_TIMEOUT_S)
         except KafkaException as error:
-            if error.args[0].code() in _FENCED and not self._outlived():
+            if error.args[0].code() in FENCED and not self._outlived():
                 raise self._fenced(error) from None
             log.warning("abort failed; making the producer anew settles it", error=described(error))
             self.reopen()
@@ -294,11 +294,11 @@ class KafkaTransactions:
 
     def _aborted(self, raised: KafkaException) -> CycleAborted | FencedError:
         """What an error before the commit comes to; nothing of the transaction is visible."""
-        raised = self._cause_of_fatal(raised)
+        raised = cause_of_fatal(self._require(), raised, _CALL_TIMEOUT_S)
         error: KafkaError = raised.args[0]
-        if error.code() in _FENCED and not self._outlived():
+        if error.code() in FENCED and not self._outlived():
             return self._fenced(raised)
-        if error.fatal() or error.code() in _FENCED:
+        if error.fatal() or error.code() in FENCED:
             log.warning("the broker has given this producer up; making it anew", error=described(raised))
             self.reopen()
             return CycleAborted("transaction_timeout", described(raised))
@@ -308,16 +308,6 @@ class KafkaTransactions:
             )
         cause = self._failed or error
         return CycleAborted(str(cause.name()).strip("_").lower(), f"{described(raised)}; cause: {cause.str()}")
-
-    def _cause_of_fatal(self, raised: KafkaException) -> KafkaException:
-        """A producer in a fatal state refuses records with that word alone; aborting has it say why."""
-        if raised.args[0].code() != KafkaError._FATAL:  # noqa: SLF001 - a public constant of librdkafka
-            return raised
-        try:
-            self._require().abort_transaction(_CALL_TIMEOUT_S)
-        except KafkaException as cause:
-            return cause
-        return raised
 
     def _missing_topics(self) -> str:
         """Names of topics that were produced to and that the broker does not have; empty when it does not answer."""
