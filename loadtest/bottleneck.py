@@ -14,6 +14,7 @@ SKEW: Final = 1.5
 TAIL_SHARE: Final = 0.25
 """Of the time, in which fewer than half of the partitions still had lag."""
 BEHIND_MS: Final = 1_000.0
+"""A generator that is further behind its schedule has not sent what was asked for."""
 
 
 class Wall(StrEnum):

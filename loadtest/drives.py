@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from loadtest.bottleneck import BEHIND_MS
 from loadtest.crew import DOWNSTREAM, Crew
 from loadtest.generators import Sent
 from loadtest.plan import Drive, Work
@@ -27,8 +28,6 @@ RAMP_LAG_S: Final = 1.5
 """A step is sustained when the lag at its end is less than this much of its traffic."""
 SPIKE_FACTOR: Final = 4
 SOAK_WARM_UP_SHARE: Final = 0.2
-BEHIND_MS_MAX: Final = 1_000
-"""A generator that is further behind its schedule has not sent what was asked for."""
 
 
 @dataclass(slots=True)
@@ -42,7 +41,6 @@ class Found:
     latency_curve: list[tuple[float, float]] = field(default_factory=list)
     busy: Series = field(default_factory=Series)
     """Samples of the time in which the workers were kept busy."""
-    busy_events: int = 0
     downstream_share: float = 0.0
     behind_ms: float = 0.0
     rejects: int = 0
@@ -63,7 +61,6 @@ def _drain(stage: Stage, found: Found) -> list[str]:
         ended_s = stage.wait_drained(workers, "draining")
         busy = stage.sampler.series.between(_work_starts(stage.sampler.series, ready_s), ended_s)
         found.busy, found.consume_rate = busy, busy.rate()
-        found.busy_events = busy.samples[-1].done - busy.samples[0].done
         _latency(stage, found, workers)
         return workers.incidents
 
@@ -73,14 +70,10 @@ def _saturate(stage: Stage, found: Found) -> list[str]:
     rate = stage.plan.downstream_rate(stage.point.partitions) * OVERLOAD
     with stage.workers() as workers:
         stage.wait_ready(workers)
-        before = workers.operator_seconds().get(DOWNSTREAM, 0.0)
+        waited_before_s = _waited_s(workers)
         sent, start_s, end_s = stage.open_loop(workers, rate, stage.plan.seconds + WARM_UP_S, "keeping it over-full")
-        waited_s = workers.operator_seconds().get(DOWNSTREAM, 0.0) - before
         _note_sent(found, sent)
-        found.busy = stage.sampler.series.between(start_s + WARM_UP_S, end_s)
-        found.consume_rate = found.busy.rate()
-        found.busy_events = found.busy.samples[-1].done - found.busy.samples[0].done
-        found.downstream_share = waited_s / ((end_s - start_s) * max(1, len(workers)))
+        _note_busy(stage, found, workers, start_s, end_s, waited_before_s)
         found.behind_ms = sent.behind_ms_max
         stage.wait_drained(workers, "draining")
         _latency(stage, found, workers)
@@ -95,13 +88,13 @@ def _latency(stage: Stage, found: Found, workers: Crew) -> None:
 def _timed_open_loop(stage: Stage, found: Found, workers: Crew, rate: float, seconds: float) -> tuple[float, float]:
     """An open-loop phase whose records are timed; returns when it began and ended on the samples' clock."""
     with VisibleLatency(stage.settings, stage.pipeline.clean, stage.point.partitions) as visible:
-        visible.count((time.time() + WARM_UP_S) * 1000, (time.time() + WARM_UP_S + seconds + 3_600) * 1000)
+        visible.count((time.time() + WARM_UP_S) * 1000)
         sent, start_s, end_s = stage.open_loop(workers, rate, seconds + WARM_UP_S, f"latency at {rate:,.0f} events/s")
         stage.wait_drained(workers, "draining")
         found.latency_ms, found.latency_curve = visible.percentiles_ms(), visible.curve()
     _note_sent(found, sent)
     found.latency_rate = rate
-    if sent.behind_ms_max > BEHIND_MS_MAX:
+    if sent.behind_ms_max > BEHIND_MS:
         found.notes.append(
             f"the generators were up to {sent.behind_ms_max / 1000:.1f} s behind their schedule at {rate:,.0f} "
             "events/s: that is part of the latency"
@@ -117,13 +110,9 @@ def _open(stage: Stage, found: Found) -> list[str]:
 
 
 def _steady(stage: Stage, found: Found, workers: Crew, rate: float, seconds: float) -> None:
-    before = workers.operator_seconds().get(DOWNSTREAM, 0.0)
+    waited_before_s = _waited_s(workers)
     start_s, end_s = _timed_open_loop(stage, found, workers, rate, seconds)
-    found.busy = stage.sampler.series.between(start_s + WARM_UP_S, end_s)
-    found.consume_rate = found.busy.rate()
-    found.busy_events = found.busy.samples[-1].done - found.busy.samples[0].done
-    waited_s = workers.operator_seconds().get(DOWNSTREAM, 0.0) - before
-    found.downstream_share = waited_s / ((end_s - start_s) * max(1, len(workers)))
+    _note_busy(stage, found, workers, start_s, end_s, waited_before_s)
 
 
 def _ramp(stage: Stage, found: Found) -> list[str]:
@@ -139,7 +128,7 @@ def _ramp(stage: Stage, found: Found) -> list[str]:
             )
             _note_sent(found, sent)
             lag = sum(stage.sampler.last.lag) if stage.sampler.last else 0
-            is_sent = sent.behind_ms_max <= BEHIND_MS_MAX
+            is_sent = sent.behind_ms_max <= BEHIND_MS
             ok = lag < rate * RAMP_LAG_S and is_sent
             found.notes.append(
                 f"{rate:,.0f} events/s: lag {lag:,} at its end, {'sustained' if ok else 'not sustained'}"
@@ -147,7 +136,6 @@ def _ramp(stage: Stage, found: Found) -> list[str]:
             found.behind_ms = sent.behind_ms_max if not ok else found.behind_ms
             if not ok or not found.busy.samples:
                 found.busy = stage.sampler.series.between(start_s, end_s)
-                found.busy_events = found.busy.samples[-1].done - found.busy.samples[0].done
             stage.wait_drained(workers, "draining")
             sustained, failed = (rate, failed) if ok else (sustained, rate)
             if failed and sustained:
@@ -168,7 +156,7 @@ def _spike(stage: Stage, found: Found) -> list[str]:
     with stage.workers() as workers:
         stage.wait_ready(workers)
         with VisibleLatency(stage.settings, stage.pipeline.clean, stage.point.partitions) as visible:
-            visible.count((time.time() + WARM_UP_S) * 1000, float("inf"))
+            visible.count((time.time() + WARM_UP_S) * 1000)
             with stage.traffic("--rate", str(round(rate)), "--seconds", str(round(seconds * 3))) as base:
                 _watch(stage, workers, seconds, "before the spike")
                 before_s = stage.sampler.now_s()
@@ -190,7 +178,6 @@ def _spike(stage: Stage, found: Found) -> list[str]:
         )
         found.busy = series.between(before_s, spike_end_s)
         found.consume_rate = found.busy.rate()
-        found.busy_events = found.busy.samples[-1].done - found.busy.samples[0].done
         found.publish_rate = rate
         found.notes.append(
             f"spike of {rate * SPIKE_FACTOR:,.0f} events/s for {seconds:.0f} s over {rate:,.0f}: lag at most "
@@ -236,6 +223,19 @@ def _watch(stage: Stage, workers: Crew, seconds: float, what: str) -> None:
         workers.look()
         stage.progress(what, elapsed_s / seconds)
         time.sleep(0.1)
+
+
+def _waited_s(workers: Crew) -> float:
+    """Seconds that the workers, together, have waited for the downstream so far."""
+    return workers.operator_seconds().get(DOWNSTREAM, 0.0)
+
+
+def _note_busy(stage: Stage, found: Found, workers: Crew, start_s: float, end_s: float, waited_before_s: float) -> None:
+    """Figures of an open-loop phase, its warm-up left out."""
+    found.busy = stage.sampler.series.between(start_s + WARM_UP_S, end_s)
+    found.consume_rate = found.busy.rate()
+    waited_s = _waited_s(workers) - waited_before_s
+    found.downstream_share = waited_s / ((end_s - start_s) * max(1, len(workers)))
 
 
 def _note_sent(found: Found, sent: Sent) -> None:

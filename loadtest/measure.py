@@ -99,7 +99,8 @@ class Measurement:
     def _outcome(self, series: Series, report: Report, incidents: Sequence[str]) -> Outcome:
         found, point = self._found, self._point
         busy = found.busy
-        worker_s = busy.cores(Role.WORKER) * _span_s(busy)
+        events = busy.events()
+        worker_s = busy.cores(Role.WORKER) * busy.seconds()
         load = Load(
             cores=psutil.cpu_count() or 1,
             machine=busy.machine_cores(),
@@ -122,10 +123,10 @@ class Measurement:
             latency_ms=found.latency_ms,
             latency_rate=found.latency_rate,
             lag_max=series.lag_max(),
-            cpu_seconds_per_million=worker_s / found.busy_events * 1e6 if found.busy_events else None,
+            cpu_seconds_per_million=worker_s / events * 1e6 if events else None,
             rss_mb_max=series.rss_mb_max(Role.WORKER),
             oracle=report.as_dict(),
-            events_per_cpu_second=found.busy_events / worker_s if worker_s else None,
+            events_per_cpu_second=events / worker_s if worker_s else None,
         )
         notes = [*found.notes, *incidents]
         if found.rejects_exact and report.rejected_expected != found.rejects:
@@ -134,10 +135,6 @@ class Measurement:
                 f"the oracle expects {report.rejected_expected:,}"
             )
         return Outcome(point, run, series, judge(load), found.latency_curve, report, notes)
-
-
-def _span_s(series: Series) -> float:
-    return series.samples[-1].at_s - series.samples[0].at_s if series.samples else 0.0
 
 
 def _partition_share_max(series: Series) -> float:

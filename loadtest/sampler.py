@@ -84,10 +84,15 @@ class Series:
 
     def rate(self) -> float:
         """Records committed per second, from the first to the last sample."""
-        if len(self.samples) < 2:
-            return 0.0
-        first, last = self.samples[0], self.samples[-1]
-        return (last.done - first.done) / (last.at_s - first.at_s)
+        return self.events() / self.seconds() if len(self.samples) > 1 else 0.0
+
+    def events(self) -> int:
+        """Records committed from the first to the last sample."""
+        return self.samples[-1].done - self.samples[0].done if self.samples else 0
+
+    def seconds(self) -> float:
+        """From the first to the last sample."""
+        return self.samples[-1].at_s - self.samples[0].at_s if self.samples else 0.0
 
 
 class Sampler:

@@ -29,7 +29,6 @@ class VisibleLatency:
     def __init__(self, settings: Settings, topic: str, partitions: int) -> None:
         self._histogram = HdrHistogram(1, LATENCY_MS_MAX, DIGITS)
         self._since_ms: float = float("inf")
-        self._until_ms: float = float("inf")
         self._stopped = threading.Event()
         self._where = [TopicPartition(topic, partition, OFFSET_END) for partition in range(partitions)]
         self._consumer = Consumer(
@@ -55,9 +54,9 @@ class VisibleLatency:
         self._thread.join()
         self._consumer.close()
 
-    def count(self, since_ms: float, until_ms: float) -> None:
-        """Count records that are to be sent within this time; all others are read and not counted."""
-        self._since_ms, self._until_ms = since_ms, until_ms
+    def count(self, since_ms: float) -> None:
+        """Count records that are to be sent from this time on; all others are read and not counted."""
+        self._since_ms = since_ms
 
     @property
     def events(self) -> int:
@@ -94,7 +93,7 @@ class VisibleLatency:
         sent_ms = np.array(
             [message.timestamp()[1] for message in messages if message.error() is None], dtype=np.float64
         )
-        sent_ms = sent_ms[(sent_ms >= self._since_ms) & (sent_ms < self._until_ms)]
+        sent_ms = sent_ms[sent_ms >= self._since_ms]
         took_ms = np.clip(now_ms - sent_ms, 1, LATENCY_MS_MAX).astype(np.int64)
         for value, count in zip(*(each.tolist() for each in np.unique(took_ms, return_counts=True)), strict=True):
             self._histogram.record_value(value, count)
