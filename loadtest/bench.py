@@ -7,8 +7,6 @@ Exit status: 0 measured, 1 it could not be, 100 measured, but the oracle found t
 """
 
 import os
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,8 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from loadtest.comparison import DEFAULT_PARTS, Bench, Folders, Options, Part
 from loadtest.oracle.check import print_report
 from loadtest.oracle.compare import Report
+from loadtest.program import run_to_the_end
 from loadtest.report import RESULTS, Results, print_results
-from streams.errors import FoundSomething, StreamsError
+from streams.errors import FoundSomething
 from streams.local.stack import running_stack
 from streams.settings import Settings, load_settings
 
@@ -106,19 +105,7 @@ def command(
 
 def main() -> None:
     """Run the command line; whatever ends it, what it started is stopped."""
-
-    def interrupt(_signal: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        typer.run(command)
-    except StreamsError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_to_the_end("bench", command)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from loadtest.oracle.compare import Report
 from loadtest.oracle.decode import registry_schemas
 from loadtest.oracle.letters import LetterReport, check_letters
 from loadtest.prepare import prepare_pipeline
+from loadtest.program import run
 from loadtest.repairs import SCHEMA_ID_VARIABLE
 from loadtest.report import RESULTS
 from loadtest.subject import Subject, wait_until_quiet, wait_until_ready
@@ -357,8 +358,4 @@ def command(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(command)
-    except StreamsError as error:
-        print(f"dlq-ordeal: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+    run("dlq-ordeal", command)

@@ -6,8 +6,6 @@ Exit status: 0 measured, 1 it could not be, 100 measured, but the oracle found t
 """
 
 import os
-import signal
-import sys
 import tempfile
 import time
 from contextlib import closing
@@ -21,8 +19,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from loadtest.baselines.run import Baselines, find_quix
 from loadtest.comparison import Folders, Options
+from loadtest.program import run_to_the_end
 from loadtest.report import RESULTS, Results, faults, print_results
-from streams.errors import FoundSomething, StreamsError
+from streams.errors import FoundSomething
 from streams.local.stack import running_stack
 from streams.settings import load_settings
 
@@ -85,14 +84,7 @@ def command(
 
 def main() -> None:
     """Run the command line; whatever ends it, what it started is stopped."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        typer.run(command)
-    except StreamsError as error:
-        print(f"baselines: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_to_the_end("baselines", command)
 
 
 if __name__ == "__main__":
