@@ -8,7 +8,7 @@ words what it refuses. What it refuses whole but in no part is said to be so; no
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -141,32 +141,39 @@ def _are_alike(reader: Schema, writer: Schema) -> bool:
 
 def changed_meanings(one: Schema, other: Schema) -> list[Misfit]:
     """Where the same stored number is read as another value: the logical types differ in unit or scale."""
-    return list(dict.fromkeys(_changed_meanings(one, other, (), frozenset())))
+    return list(dict.fromkeys(
+        Misfit(path, Rule.MEANING_CHANGED, left, right)
+        for path, here, there in _leaves(one, other, _alike_branches)
+        if (left := _meaning(here)) and (right := _meaning(there)) and left != right
+    ))  # fmt: skip
 
 
-def _changed_meanings(
-    one: Schema, other: Schema, path: tuple[str, ...], above: frozenset[tuple[int, int]]
-) -> Iterator[Misfit]:
-    pair = (id(one), id(other))
+def _leaves(
+    reader: Schema,
+    writer: Schema,
+    branches: Callable[[Schema, Schema], Iterator[tuple[Schema, Schema]]],
+    path: tuple[str, ...] = (),
+    above: frozenset[tuple[int, int]] = frozenset(),
+) -> Iterator[tuple[tuple[str, ...], Schema, Schema]]:
+    """Where two schemas meet in types that hold no others of the same kind; `branches` says which of a union's meet."""
+    pair = (id(reader), id(writer))
     if pair in above:
         return
     above |= {pair}
-    if one.type == "union" or other.type == "union":
-        for left, right in _alike_branches(one, other):
-            yield from _changed_meanings(left, right, path, above)
-    elif one.type == other.type == "array":
-        yield from _changed_meanings(one.items, other.items, (*path, ITEMS), above)
-    elif one.type == other.type == "map":
-        yield from _changed_meanings(one.values, other.values, (*path, VALUES), above)
-    elif one.type == other.type == "record":
-        for field in one.fields:
-            name = _written_name(field, other.fields_dict)
+    if "union" in {reader.type, writer.type}:
+        for left, right in branches(reader, writer):
+            yield from _leaves(left, right, branches, path, above)
+    elif reader.type == writer.type == "array":
+        yield from _leaves(reader.items, writer.items, branches, (*path, ITEMS), above)
+    elif reader.type == writer.type == "map":
+        yield from _leaves(reader.values, writer.values, branches, (*path, VALUES), above)
+    elif reader.type == writer.type == "record":
+        for field in reader.fields:
+            name = _written_name(field, writer.fields_dict)
             if name is not None:
-                yield from _changed_meanings(field.type, other.fields_dict[name].type, (*path, field.name), above)
+                yield from _leaves(field.type, writer.fields_dict[name].type, branches, (*path, field.name), above)
     else:
-        left, right = _meaning(one), _meaning(other)
-        if left and right and left != right:
-            yield Misfit(path, Rule.MEANING_CHANGED, left, right)
+        yield path, reader, writer
 
 
 def _alike_branches(one: Schema, other: Schema) -> Iterator[tuple[Schema, Schema]]:
@@ -187,34 +194,21 @@ _WITH_UNITS: Final = frozenset({"int", "long", "bytes", "fixed"})
 
 def texts_of_bytes(reader: Schema, writer: Schema) -> list[Misfit]:
     """Where bytes are read as a string: allowed, but not every byte string is UTF-8."""
-    return list(dict.fromkeys(_texts_of_bytes(reader, writer, (), frozenset())))
+    return list(dict.fromkeys(
+        Misfit(path, Rule.TEXT_OF_BYTES, "string", "bytes")
+        for path, here, there in _leaves(reader, writer, _read_branches)
+        if (here.type, there.type) == ("string", "bytes")
+    ))  # fmt: skip
 
 
-def _texts_of_bytes(
-    reader: Schema, writer: Schema, path: tuple[str, ...], above: frozenset[tuple[int, int]]
-) -> Iterator[Misfit]:
-    pair = (id(reader), id(writer))
-    if pair in above:
-        return
-    above |= {pair}
+def _read_branches(reader: Schema, writer: Schema) -> Iterator[tuple[Schema, Schema]]:
+    """Each branch that may have been written, with the first one of the reader that takes it."""
     if writer.type == "union":
-        for branch in writer.schemas:
-            yield from _texts_of_bytes(reader, branch, path, above)
-    elif reader.type == "union":
+        yield from ((reader, branch) for branch in writer.schemas)
+    else:
         first = next((branch for branch in reader.schemas if can_read(branch, writer)), None)
         if first is not None:
-            yield from _texts_of_bytes(first, writer, path, above)
-    elif reader.type == writer.type == "array":
-        yield from _texts_of_bytes(reader.items, writer.items, (*path, ITEMS), above)
-    elif reader.type == writer.type == "map":
-        yield from _texts_of_bytes(reader.values, writer.values, (*path, VALUES), above)
-    elif reader.type == writer.type == "record":
-        for field in reader.fields:
-            name = _written_name(field, writer.fields_dict)
-            if name is not None:
-                yield from _texts_of_bytes(field.type, writer.fields_dict[name].type, (*path, field.name), above)
-    elif (reader.type, writer.type) == ("string", "bytes"):
-        yield Misfit(path, Rule.TEXT_OF_BYTES, "string", "bytes")
+            yield first, writer
 
 
 def _words(schema: Schema) -> str:
