@@ -15,12 +15,11 @@ from typing import Any, Final
 from urllib.request import urlopen
 
 import psutil
-from confluent_kafka import IsolationLevel, Message, Producer, TopicPartition
+from confluent_kafka import IsolationLevel, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.oracle.compare import Report
-from loadtest.oracle.read import TopicReader
 from streams.kafka.admin import librdkafka_log
 from streams.local.stack import Stack
 from streams.pipelines.gps import GPS
@@ -34,6 +33,7 @@ from tests.integration.workers import (
     Traffic,
     Worker,
     fresh_world,
+    read,
     rough_shape,
     verdict,
     wait_drained,
@@ -223,15 +223,6 @@ def for_seconds(seconds: float, holds: Callable[[], bool], what: str) -> None:
 
 
 # --- looking at topics ------------------------------------------------------------------------------------------------
-
-
-def read(stack: Stack, topic: str) -> list[Message]:
-    """Every record of a topic that a read_committed consumer sees."""
-    reader = TopicReader(stack.bootstrap_servers)
-    try:
-        return list(reader.records(topic))
-    finally:
-        reader.close()
 
 
 def settle(stack: Stack, worker: Worker) -> None:

@@ -1,27 +1,18 @@
 """`docs/add-a-stream.md`, followed: every file that it shows is written, every command that it names is run."""
 
-import io
 import json
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import fastavro
 import pytest
 from confluent_kafka.admin import AdminClient
 
 from streams.local.stack import Stack
-from streams.operators.resolve import without_logical_types
+from tests.integration.guides import ROOT, copied, decoded, environment_of, run, working
 from tests.integration.kafka_helpers import Record, committed_records, delete_topics
 from tests.integration.workers import wait_until
 
-ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "add-a-stream.md").read_text(encoding="utf-8")
 FILE = re.compile(r"`((?:schemas|streams)/[^`]+)`:\n\n```(?:json|python)\n(.*?)```", re.DOTALL)
 EXPECTED = [json.loads(line) for line in GUIDE.split("holds\n\n```json\n")[1].split("```")[0].splitlines()]
@@ -35,9 +26,7 @@ def shown(language: str) -> str:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The project as it would be after steps 1 and 2."""
-    ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("streams", "schemas"):
-        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=ignored)
+    copied(tmp_path)
     written = FILE.findall(GUIDE)
     assert [path for path, _ in written] == [
         "schemas/doors.events.v1-value/1.avsc",
@@ -54,13 +43,7 @@ def copy(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment(copy: Path, stack: Stack) -> Iterator[Mapping[str, str]]:
-    yield {
-        **os.environ,
-        "PYTHONPATH": str(copy),
-        "KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap_servers,
-        "SCHEMA_REGISTRY_URL": stack.registry_url,
-        "STREAMS_IDLE_MS": "300",
-    }
+    yield environment_of(copy, stack)
     client = AdminClient({"bootstrap.servers": stack.bootstrap_servers})
     delete_topics(client, {name for name in client.list_topics(timeout=10).topics if name.startswith("doors.")})
 
@@ -69,41 +52,15 @@ def test_the_guide_makes_a_stream_that_works(copy: Path, environment: Mapping[st
     apply, worker, ingest = (line.removeprefix("$ ").removesuffix(" &") for line in shown("console").splitlines())
     run(copy, environment, apply)
     assert "nothing found" in run(copy, environment, "streams schemas lint")
-    process = subprocess.Popen(command(worker), cwd=copy, env=dict(environment), stderr=subprocess.DEVNULL)
-    try:
+    with working(copy, environment, worker):
         assert "row 7: temperature_c is outside [-100, 200]" in run(copy, environment, ingest, status=100)
         clean = wait_until(lambda: found(stack, "doors.events.v1.clean", 4), "four clean events", timeout_s=90)
         table = {r.key: decoded(copy, "doors.state.v1", r) for r in committed_records(stack, "doors.state.v1")}
         (hour,) = wait_until(lambda: found(stack, "doors.hours.v1", 1), "a closed window")
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
     assert sorted(record.key for record in clean) == [b"dock-1", b"dock-1", b"dock-1", b"dock-2"]
     assert [row for _, row in sorted(table.items())] == EXPECTED
     row = decoded(copy, "doors.hours.v1", hour)
     assert (row["sensor_id"], row["revision"], row["events"], row["temperature_max_c"]) == ("dock-1", 0, 2, 6.25)
-
-
-def decoded(copy: Path, topic: str, record: Record) -> dict[str, Any]:
-    schema = json.loads((copy / "schemas" / f"{topic}-value" / "1.avsc").read_text(encoding="utf-8"))
-    plain = fastavro.parse_schema(without_logical_types(schema))
-    row = fastavro.schemaless_reader(io.BytesIO(record.value[5:]), plain, None)
-    assert isinstance(row, dict)
-    return row
-
-
-def command(line: str) -> list[str]:
-    name, *arguments = line.split()
-    assert name == "streams"
-    return [sys.executable, "-m", "streams", *arguments]
-
-
-def run(copy: Path, environment: Mapping[str, str], line: str, *, status: int = 0) -> str:
-    done = subprocess.run(
-        command(line), cwd=copy, env=dict(environment), capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def found(stack: Stack, topic: str, count: int) -> list[Record]:

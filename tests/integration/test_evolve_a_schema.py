@@ -1,11 +1,7 @@
 """`docs/evolve-a-schema.md`, followed: every field that it shows is written, every command that it names is run."""
 
 import json
-import os
 import re
-import shutil
-import signal
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +11,12 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
 from streams.local.stack import Stack
+from tests.integration.guides import ROOT, copied, decoded, environment_of, run, working
 from tests.integration.kafka_helpers import committed_records, delete_topics, fresh_topics
-from tests.integration.test_add_a_stream import command, decoded, run
 from tests.integration.workers import wait_until
 
 pytestmark = pytest.mark.kafka
 
-ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "evolve-a-schema.md").read_text(encoding="utf-8")
 SUBJECT = "gps.positions.v1-value"
 V2_TOPICS = ("gps.positions.v2", "vehicles.state.v2", "vehicles.minutes.v2")
@@ -37,23 +32,13 @@ def commands() -> list[str]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The project as it is when the guide begins."""
-    ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("streams", "schemas"):
-        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=ignored)
-    return tmp_path
+    return copied(tmp_path)
 
 
 @pytest.fixture
 def environment(copy: Path, stack: Stack) -> Iterator[Mapping[str, str]]:
     fresh_topics(stack)
-    yield {
-        **os.environ,
-        "PYTHONPATH": str(copy),
-        "KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap_servers,
-        "SCHEMA_REGISTRY_URL": stack.registry_url,
-        "STREAMS_IDLE_MS": "300",
-    }
+    yield environment_of(copy, stack)
     client = AdminClient({"bootstrap.servers": stack.bootstrap_servers})
     delete_topics(client, {name for name in client.list_topics(timeout=10).topics if ".v2" in name})
     registry = SchemaRegistryClient({"url": stack.registry_url})
@@ -99,19 +84,13 @@ def test_the_guide_works_as_it_stands(copy: Path, environment: Mapping[str, str]
         run(copy, environment, line)
     for name, text in zip(("old.csv", "new.csv"), shown("csv"), strict=True):
         (copy / name).write_text(text, encoding="utf-8")
-    process = subprocess.Popen(
-        command(worker.removesuffix(" &")), cwd=copy, env=dict(environment), stderr=subprocess.DEVNULL
-    )
-    try:
+    with working(copy, environment, worker.removesuffix(" &")):
         for line in ingest:
             run(copy, environment, line)
         for version, vehicle in (("v1", b"truck-1"), ("v2", b"truck-2")):
             rows = wait_until(lambda v=version: of_two_events(copy, stack, v), f"the row of {vehicle!r}", timeout_s=90)
             assert [key for key, _ in rows] == [vehicle]
             assert len(committed_records(stack, f"gps.positions.{version}.clean")) == 2
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
 
 
 def of_two_events(copy: Path, stack: Stack, version: str) -> list[tuple[bytes, dict[str, Any]]]:

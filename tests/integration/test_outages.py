@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Message, Producer
+from confluent_kafka import Producer
 
-from loadtest.oracle.read import TopicReader
 from streams.breaker import State
 from streams.kafka.partitioner import partition_of
 from streams.local import ports
@@ -28,6 +27,7 @@ from tests.integration.workers import (
     assert_exactly_once,
     end_of_run,
     fresh_world,
+    read,
     rough_shape,
     wait_drained,
     wait_until,
@@ -259,11 +259,3 @@ def produce(stack: Stack, key: bytes, value: bytes) -> None:
     producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random"})
     producer.produce(GPS.source, value, key)
     assert producer.flush(30) == 0
-
-
-def read(stack: Stack, topic: str) -> list[Message]:
-    reader = TopicReader(stack.bootstrap_servers)
-    try:
-        return list(reader.records(topic))
-    finally:
-        reader.close()

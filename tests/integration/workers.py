@@ -20,13 +20,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from loadtest.fleet import Fleet, FleetShape, Kind
 from loadtest.fleet.fill import Filler
 from loadtest.oracle.check import Limits, Topics, check
 from loadtest.oracle.compare import Report
 from loadtest.oracle.decode import registry_schemas
+from loadtest.oracle.read import TopicReader
 from streams.kafka.admin import librdkafka_log
 from streams.local import ports
 from streams.local.stack import Stack
@@ -345,6 +346,15 @@ class Traffic:
                         return
         except Exception as error:  # noqa: BLE001 - raised again in the test's own thread
             self._failure = error
+
+
+def read(stack: Stack, topic: str) -> list[Message]:
+    """Every record of a topic that a read_committed consumer sees."""
+    reader = TopicReader(stack.bootstrap_servers)
+    try:
+        return list(reader.records(topic))
+    finally:
+        reader.close()
 
 
 # --- the verdict ------------------------------------------------------------------------------------------------------
