@@ -12,6 +12,7 @@ from loadtest.fleet.ahead import built_ahead
 from loadtest.fleet.traffic import TrafficBatch
 from streams.errors import StreamsError
 from streams.kafka.admin import described, librdkafka_log
+from streams.kafka.stranding import BrokerWatch
 
 PRODUCER_CONFIG: Final[Mapping[str, str | int | bool]] = {
     "enable.idempotence": True,
@@ -49,10 +50,24 @@ class Filler:
         """Records that the broker did not take."""
         self._first_refusal = ""
         self._stop = stop or threading.Event()
+        self._brokers = BrokerWatch()
         self._producer = Producer(
-            {**PRODUCER_CONFIG, **(config or {}), "bootstrap.servers": bootstrap, "on_delivery": self._delivered},
+            {
+                **PRODUCER_CONFIG, **self._brokers.config(), **(config or {}),
+                "bootstrap.servers": bootstrap, "on_delivery": self._delivered,
+            },
             logger=librdkafka_log,
-        )
+        )  # fmt: skip
+
+    @property
+    def is_stranded(self) -> bool:
+        """Its client will deliver nothing any more (`streams.kafka.stranding`)."""
+        return self._brokers.is_stranded
+
+    @property
+    def undelivered(self) -> int:
+        """Records that the broker has not acknowledged yet."""
+        return len(self._producer)
 
     def send(self, topic: str, batch: TrafficBatch) -> int:
         """Queue a batch, waiting while the producer's queue is full; partitions of equal keys keep the log order.
@@ -75,6 +90,11 @@ class Filler:
             except BufferError:
                 if self._stop.is_set():
                     break
+                if self.is_stranded:
+                    raise StreamsError(
+                        f"the Kafka client has lost every broker and does not look for them again; "
+                        f"{self.undelivered} records were not delivered: begin anew"
+                    ) from None
                 self._producer.poll(_FULL_WAIT_S)
                 rest = batch.slice(sent, len(batch))
                 records = zip(rest.keys, rest.values, rest.timestamps_ms, strict=True)

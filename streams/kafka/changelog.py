@@ -34,7 +34,7 @@ class KafkaChangelog:
         self._retrier = retrier
         self._settings = settings
         self._admin: AdminClient = admin_client(settings)
-        config: dict[str, Any] = {
+        self._config: dict[str, Any] = {
             **settings.kafka_client_config(),
             "client.id": "streams-restore",
             "group.id": group,
@@ -45,7 +45,7 @@ class KafkaChangelog:
             "fetch.wait.max.ms": 10,
             "queued.min.messages": 200_000,
         }
-        self._consumer = Consumer(config, logger=librdkafka_log)
+        self._consumer = Consumer(self._config, logger=librdkafka_log)
 
     def committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:
         """The group's positions; the broker holds the answer back while a transaction on them is pending.
@@ -57,7 +57,11 @@ class KafkaChangelog:
         wanted = [TopicPartition(self._source, partition) for partition in partitions]
 
         def ask() -> list[TopicPartition]:
-            found = self._consumer.committed(wanted, _REQUEST_TIMEOUT_S)
+            try:
+                found = self._consumer.committed(wanted, _REQUEST_TIMEOUT_S)
+            except KafkaException:
+                self._renew()
+                raise
             _raise_for_errors(found)
             return found
 
@@ -101,6 +105,9 @@ class KafkaChangelog:
         self._consumer.assign([TopicPartition(topic, partition, start)])
         try:
             yield from self._read_assigned(f"{topic}-{partition}", end)
+        except RestoreFailed:
+            self._renew()
+            raise
         finally:
             self._consumer.unassign()
 
@@ -111,11 +118,17 @@ class KafkaChangelog:
             for future in self._admin.delete_records(wanted, request_timeout=_REQUEST_TIMEOUT_S).values():
                 future.result(_REQUEST_TIMEOUT_S)
         except KafkaException as error:
+            self._admin = admin_client(self._settings)
             log.warning("the journal was not truncated", topic=topic, error=described(error))
 
     def close(self) -> None:
         """Release the connections."""
         self._consumer.close()
+
+    def _renew(self) -> None:
+        """Ask with another client from now on: one that gets no answers may never get any (`stranding`)."""
+        self._consumer.close()
+        self._consumer = Consumer(self._config, logger=librdkafka_log)
 
     def _read_assigned(self, where: str, end: int) -> Iterator[list[LogRow]]:
         waiting_since = time.monotonic()

@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from streams.errors import FencedError, StreamsError
 from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.membership import REFUSALS, cause_of, group_config
+from streams.kafka.stranding import BrokerWatch
 from streams.limits import BATCH_RECORDS_MAX, BATCH_WAIT_MS, UNRELEASED_WAIT_MS_MAX
 from streams.operators.columns import Records
 from streams.retry import Backoff
@@ -83,7 +84,7 @@ class Intake:
             "fetch.message.max.bytes": 2 * 1_048_576,
             "topic.metadata.refresh.interval.ms": 30_000,
         }
-        self.consumer = Consumer(self._config, logger=librdkafka_log)
+        self.consumer = self._new_consumer()
         self.membership: object | None = None
         """Our place in the group as of the last poll: who commits for the group has to show it.
 
@@ -138,6 +139,9 @@ class Intake:
         """
         if self._refused and not self._joined_again():
             return None, {}, self._generation
+        if self._brokers.is_stranded:
+            log.error("the Kafka client has lost every broker and does not look for them again; making it anew")
+            self._renew()
         self._obey()
         try:
             messages = self.consumer.consume(BATCH_RECORDS_MAX, BATCH_WAIT_MS / 1000)
@@ -199,10 +203,18 @@ class Intake:
                 time.sleep(min(left_s, BATCH_WAIT_MS / 1000))
                 return False
             self._join_after_s = 0.0
-            self.consumer.close()
-            self.consumer = Consumer(self._config, logger=librdkafka_log)
-            self.subscribe()
+            self._renew()
         return True
+
+    def _new_consumer(self) -> Consumer:
+        self._brokers = BrokerWatch()
+        return Consumer({**self._config, **self._brokers.config()}, logger=librdkafka_log)
+
+    def _renew(self) -> None:
+        """Go on with a new consumer; partitions of the old one are revoked or lost."""
+        self.consumer.close()
+        self.consumer = self._new_consumer()
+        self.subscribe()
 
     def _note_membership(self) -> None:
         try:

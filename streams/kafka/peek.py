@@ -39,23 +39,21 @@ class Peeker:
     """Reads spans, read_committed. One thread; `close` when done."""
 
     def __init__(self, settings: Settings, *, client: str) -> None:
-        self._consumer = Consumer(
-            {
-                **settings.kafka_client_config(),
-                "client.id": client,
-                "group.id": client,  # required by the client; it neither joins nor commits
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-                "queued.min.messages": 1,
-                "queued.max.messages.kbytes": 8_192,
-                "fetch.message.max.bytes": 65_536,
-                "fetch.wait.max.ms": 20,
-                "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
-            },
-            logger=librdkafka_log,
-        )
+        self._config: dict[str, Any] = {
+            **settings.kafka_client_config(),
+            "client.id": client,
+            "group.id": client,  # required by the client; it neither joins nor commits
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "queued.min.messages": 1,
+            "queued.max.messages.kbytes": 8_192,
+            "fetch.message.max.bytes": 65_536,
+            "fetch.wait.max.ms": 20,
+            "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
+        }
+        self._consumer = Consumer(self._config, logger=librdkafka_log)
 
     def __enter__(self) -> Self:
         return self
@@ -83,14 +81,19 @@ class Peeker:
         complete.update(span for span in spans if span.first >= span.end)
         try:
             self._consumer.assign([TopicPartition(s.topic, s.partition, s.first) for s in open_spans.values()])
-            deadline_s = time.monotonic() + timeout_s
+            deadline_s, is_answered = time.monotonic() + timeout_s, not open_spans
             while open_spans and (left_s := deadline_s - time.monotonic()) > 0:
-                closed = self._take(self._consumer.consume(_CONSUME, min(left_s, 0.2)), open_spans, found, complete)
+                messages = self._consumer.consume(_CONSUME, min(left_s, 0.2))
+                is_answered |= bool(messages)
+                closed = self._take(messages, open_spans, found, complete)
                 if closed:
                     self._consumer.incremental_unassign([TopicPartition(*key) for key in closed])
             self._consumer.unassign()
         except KafkaException as error:
             raise StreamsError(f"reading records: {described(error)}") from None
+        if not is_answered:  # not even an end was told: such a client may never get any answer again (`stranding`)
+            self._consumer.close()
+            self._consumer = Consumer(self._config, logger=librdkafka_log)
         return {span: Read(found[span], span in complete) for span in spans}
 
     @staticmethod

@@ -11,7 +11,7 @@ from streams.deadletters.audit import parsed
 from streams.deadletters.foreign import read_envelopes
 from streams.deadletters.index import Figures, Filter, Letters, Resolutions, Rows, States, figures
 from streams.errors import StreamsError, UsageError
-from streams.kafka.admin import partition_counts, wait_for_broker
+from streams.kafka.admin import admin_client, partition_counts, wait_for_broker
 from streams.operators.declaration import Pipeline
 from streams.pipelines import PIPELINES
 from streams.review.scan import TopicTail
@@ -188,7 +188,11 @@ class Inbox:
 
     def counts(self) -> dict[str, int]:
         """Partitions of every topic of the cluster."""
-        return partition_counts(self._client)
+        try:
+            return partition_counts(self._client)
+        except StreamsError:
+            self._client = admin_client(self.settings)  # one that gets no answers may never get any again
+            raise
 
     @property
     def client(self) -> AdminClient:

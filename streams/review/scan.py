@@ -117,6 +117,7 @@ class TopicTail:
                 now_s = time.monotonic()
                 heard_s = now_s if messages else heard_s
                 if now_s - heard_s > SILENCE_S_MAX:
+                    self.close()  # a client that gets no answers may never get any again (`stranding`)
                     raise StreamsError(f"reading {self.topic}: no answer for {SILENCE_S_MAX:.0f} s")
                 records = [message for message in messages if message.error() is None]
                 for record in _last_of_each(records):
@@ -132,7 +133,8 @@ class TopicTail:
         except KafkaException as error:
             raise self._failed(error) from None
         finally:
-            consumer.unassign()
+            if self._consumer is consumer:
+                consumer.unassign()
 
     def _note_ends(self, messages: list[Message], unfinished: set[int], *, tail: bool) -> None:
         for message in messages:
@@ -156,6 +158,7 @@ class TopicTail:
         return self._consumer
 
     def _failed(self, error: KafkaException) -> StreamsError:
+        self.close()
         return StreamsError(f"reading {self.topic}: {described(error)}")
 
 

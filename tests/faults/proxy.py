@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
+from tests.faults.protocol import END_TXN, Answers, Requests
+
 HOST: Final = "127.0.0.1"
 _CHUNK_BYTES: Final = 65_536
 _CHUNKS_IN_FLIGHT_MAX: Final = 256
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER of zero seconds: closing sends RST."""
-END_TXN: Final = 26
-"""Kafka's API key of the request that commits or aborts a transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Faults:
     """From a request to end a transaction on, its connection's answers are swallowed, as above."""
     reset_commits: bool = False
     """A request to end a transaction is passed on and its connection reset before the answer comes back."""
+    no_brokers: bool = False
+    """Answers to metadata requests name no broker, as those of a broker that is going down may."""
 
 
 class Proxy:
@@ -133,7 +135,8 @@ class _Connection:
     def __init__(self, proxy: Proxy, client: Stream, server: Stream) -> None:
         self._proxy = proxy
         self._client, self._server = client, server
-        self._requests = ApiKeys()
+        self._requests = Requests()
+        self._answers = Answers()
         self._mute = False
         self.is_spoilt = False
         """An answer was lost on it, or is to be."""
@@ -151,27 +154,29 @@ class _Connection:
         _abort(self._client[1])
         _abort(self._server[1])
 
-    def _asked(self, chunk: bytes) -> bool:
+    def _asked(self, chunk: bytes) -> bytes:
         self._proxy.on_request(chunk)
         faults = self._proxy.faults
-        if END_TXN in self._requests.feed(chunk) and (faults.lose_commit_answers or faults.reset_commits):
+        requests = self._requests.feed(chunk)
+        self._answers.expect(requests)
+        if any(one.api_key == END_TXN for one in requests) and (faults.lose_commit_answers or faults.reset_commits):
             self._proxy.commits += 1
             self._mute = self.is_spoilt = True
-        return True
+        return chunk
 
-    def _answered(self, chunk: bytes) -> bool:
-        """Whether the answer is passed on."""
+    def _answered(self, chunk: bytes) -> bytes:
+        """What of the answer is passed on."""
         faults = self._proxy.faults
         if self._mute and faults.reset_commits:  # the broker has carried the request out: it answers
             self.reset()
-            return False
+            return b""
         if faults.silent or self._mute:
             self.is_spoilt = True
-            return False
-        return True
+            return b""
+        return self._answers.feed(chunk, no_brokers=faults.no_brokers)
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passes: Callable[[bytes], bool]
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passes: Callable[[bytes], bytes]
     ) -> None:
         """Pass chunks on, each when it is due: latency must not limit the throughput."""
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_CHUNKS_IN_FLIGHT_MAX)
@@ -193,7 +198,7 @@ class _Connection:
         self,
         reader: asyncio.StreamReader,
         queue: asyncio.Queue[tuple[float, bytes]],
-        passes: Callable[[bytes], bool],
+        passes: Callable[[bytes], bytes],
     ) -> None:
         chunk = b"?"
         while chunk:
@@ -201,35 +206,13 @@ class _Connection:
                 chunk = await reader.read(_CHUNK_BYTES)
             except OSError:
                 chunk = b""
-            if chunk and not passes(chunk):
+            if chunk and not (chunk := passes(chunk)):
+                chunk = b"?"
                 continue
             faults = self._proxy.faults
             await queue.put((time.monotonic() + faults.latency_s, chunk))
             if faults.bytes_per_s is not None:
                 await asyncio.sleep(len(chunk) / faults.bytes_per_s)
-
-
-class ApiKeys:
-    """Finds Kafka's requests in the chunks of a connection: a size of four bytes, then the API key in two."""
-
-    def __init__(self) -> None:
-        self._head = b""
-        self._skip = 0
-
-    def feed(self, chunk: bytes) -> list[int]:
-        """API keys of the requests that begin in `chunk` (or whose head ends in it)."""
-        found = []
-        while chunk:
-            skipped = min(self._skip, len(chunk))
-            self._skip -= skipped
-            chunk = chunk[skipped:]
-            missing = 6 - len(self._head)
-            self._head, chunk = self._head + chunk[:missing], chunk[missing:]
-            if len(self._head) == 6:
-                size, key = struct.unpack(">ih", self._head)
-                found.append(key)
-                self._head, self._skip = b"", size - 2
-        return found
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:

@@ -9,12 +9,14 @@ import pytest
 from streams.local.stack import Stack
 from streams.pipelines.gps import GPS
 from tests.faults.disk import SmallDisk
-from tests.faults.harness import READY_S_MAX, Result, Scene, cpu_s, for_seconds, frozen, metric, rss_mb, scene_of
+from tests.faults.harness import READY_S_MAX, Result, Scene, cpu_s, for_seconds, frozen, lines, metric, rss_mb, scene_of
+from tests.faults.proxy import Faults, Proxy
 from tests.integration.workers import PARTITIONS, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 FREEZE_S = 45.0
+STRANDED = "the Kafka client has lost every broker and does not look for them again; making it anew"
 
 
 # --- 8: it restarts ---------------------------------------------------------------------------------------------------
@@ -35,6 +37,30 @@ def test_the_worker_goes_on_by_itself_each_time_the_broker_restarts(scene: Scene
             scene.recovers()
         assert pid == scene.worker.pid
         assert "Traceback" not in scene.worker.printed()
+    scene.exactly_once()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.fault(row=8, what="broker that goes down says that there is no broker")
+def test_a_client_that_has_lost_every_broker_for_good_is_made_anew(behind_proxy: Scene, proxy: Proxy) -> None:
+    scene = behind_proxy
+    stranded: list[object] = []
+    with scene.load():
+        scene.start().wait_ready(READY_S_MAX)
+        pid = scene.worker.pid
+        for _ in range(10):
+            proxy.faults = Faults(no_brokers=True)
+            proxy.reset_all()
+            for_seconds(3.0, lambda: scene.worker.is_running, "the worker waits")
+            proxy.faults = Faults()
+            proxy.reset_all()
+            scene.struck()
+            scene.recovers()
+            stranded = lines(scene.worker, STRANDED)
+            if stranded:
+                break
+        assert stranded, "a race in the client: it should be lost within a few times"
+        assert pid == scene.worker.pid
     scene.exactly_once()
 
 

@@ -212,22 +212,20 @@ class Probe:
     """
 
     def __init__(self, stack: Stack) -> None:
-        self._group = Consumer(
-            {
-                "bootstrap.servers": stack.bootstrap_servers,
-                "group.id": GPS.group,
-                "enable.auto.commit": False,
-                "isolation.level": "read_uncommitted",  # what is committed, also while a transaction is pending
-            },
-            logger=librdkafka_log,
-        )
+        self._config: dict[str, Any] = {
+            "bootstrap.servers": stack.bootstrap_servers,
+            "group.id": GPS.group,
+            "enable.auto.commit": False,
+            "isolation.level": "read_uncommitted",  # what is committed, also while a transaction is pending
+        }
+        self._group = Consumer(self._config, logger=librdkafka_log)
 
     def committed(self) -> dict[int, int] | None:
         """Committed offsets by partition, without those that there are none of; None while nobody answers."""
         try:
             found = self._group.committed([TopicPartition(GPS.source, one) for one in range(PARTITIONS)], 10)
         except KafkaException:
-            return None
+            return self._unanswered()
         return {one.partition: one.offset for one in found if one.offset >= 0}
 
     def log_ends(self, topic: str) -> dict[int, int] | None:
@@ -238,7 +236,11 @@ class Probe:
                 for partition in range(PARTITIONS)
             }
         except KafkaException:
-            return None
+            return self._unanswered()
+
+    def _unanswered(self) -> None:
+        """Ask with another client from now on: this one may have lost its broker for good (`stranding`)."""
+        self._group = Consumer(self._config, logger=librdkafka_log)
 
     def all_is_committed(self) -> bool:
         """Whether the group has committed every record of the source."""
@@ -331,7 +333,7 @@ class Traffic:
 
     def _run(self) -> None:
         try:
-            filler = Filler(self._bootstrap, {"linger.ms": 5, "topic.metadata.refresh.interval.ms": 1_000})
+            filler = self._new_filler()
             step = max(1, self._records_per_s // 50)
             began = time.monotonic()
             for batch in self._fleet.batches(1 << 40):
@@ -340,12 +342,18 @@ class Traffic:
                     filler.send(GPS.source, piece)
                     self.sent += len(piece)
                     self.timestamp_ms = piece.timestamps_ms[-1]
+                    if filler.is_stranded:
+                        self.sent -= filler.undelivered  # nobody was told that they had been taken
+                        filler = self._new_filler()
                     due_s = began + self.sent / self._records_per_s - time.monotonic()
                     if self._ends.wait(max(0.0, due_s)):
                         filler.flush()
                         return
         except Exception as error:  # noqa: BLE001 - raised again in the test's own thread
             self._failure = error
+
+    def _new_filler(self) -> Filler:
+        return Filler(self._bootstrap, {"linger.ms": 5, "topic.metadata.refresh.interval.ms": 1_000})
 
 
 def read(stack: Stack, topic: str) -> list[Message]:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.proxy import END_TXN, ApiKeys, Faults, Proxy
+from tests.faults.protocol import END_TXN, METADATA, Answers, Requests
+from tests.faults.proxy import Faults, Proxy
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_latency_is_added_in_each_direction(proxy: Proxy, client: socket.socket)
     proxy.faults = Faults(latency_s=0.2)
     began = time.monotonic()
 
-    assert b"ping" == answered(client, b"ping")
+    assert request(3) == answered(client, request(3))
     assert time.monotonic() - began >= 0.4
 
 
@@ -77,7 +78,7 @@ def test_bandwidth_is_limited(proxy: Proxy, client: socket.socket) -> None:
     proxy.faults = Faults(bytes_per_s=200_000)
     began = time.monotonic()
 
-    answered(client, bytes(200_000))
+    answered(client, request(3, bytes(200_000)))
 
     assert time.monotonic() - began >= 0.6
 
@@ -106,11 +107,47 @@ def test_only_a_request_to_end_a_transaction_is_reset(proxy: Proxy, client: sock
     assert 1 == proxy.commits
 
 
-@pytest.mark.parametrize("size", [1, 2, 5, 7, 1_000])
+@pytest.mark.parametrize("size", [1, 2, 5, 7, 13, 1_000])
 def test_requests_are_found_in_pieces_of_any_size(size: int) -> None:
-    stream = request(3) + request(END_TXN) + request(0, b"") + request(END_TXN, b"y" * 500)
-    keys = ApiKeys()
+    stream = request(3) + request(END_TXN) + request(0, b"12345678") + request(END_TXN, b"y" * 500)
+    requests = Requests()
 
-    found = [key for place in range(0, len(stream), size) for key in keys.feed(stream[place : place + size])]
+    found = [one.api_key for chunk in pieces(stream, size) for one in requests.feed(chunk)]
 
     assert [3, END_TXN, 0, END_TXN] == found
+
+
+BROKERS = [b"\x00\x00\x00\x01" + b"\x0a127.0.0.1" + b"\x00\x00\x23\x84" + b"\x00" + b"\x00"] * 2
+REST = b"\x05cafe" + b"\x00\x00\x00\x01" + b"topics"
+
+
+def metadata(correlation_id: int, brokers: list[bytes]) -> bytes:
+    """As much of a metadata answer (version 9 and up) as matters here."""
+    body = struct.pack(">i", correlation_id) + b"\x00" + b"\x00\x00\x00\x07" + bytes([len(brokers) + 1])
+    body += b"".join(brokers) + REST
+    return struct.pack(">i", len(body)) + body
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 1_000])
+def test_answers_to_metadata_requests_lose_their_brokers_and_nothing_else(size: int) -> None:
+    answers = Answers()
+    answers.expect(Requests().feed(struct.pack(">ihhi", 8, METADATA, 12, 5)))
+    other = struct.pack(">ii", 24, 4) + b"z" * 20
+    stream = other + metadata(5, BROKERS) + other
+
+    passed = b"".join(answers.feed(chunk, no_brokers=True) for chunk in pieces(stream, size))
+
+    assert other + metadata(5, []) + other == passed
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 1_000])
+def test_answers_pass_untouched_without_that_fault(size: int) -> None:
+    answers = Answers()
+    answers.expect(Requests().feed(struct.pack(">ihhi", 8, METADATA, 12, 5)))
+    stream = metadata(5, BROKERS) + struct.pack(">ii", 24, 4) + b"z" * 20
+
+    assert stream == b"".join(answers.feed(chunk, no_brokers=False) for chunk in pieces(stream, size))
+
+
+def pieces(stream: bytes, size: int) -> list[bytes]:
+    return [stream[place : place + size] for place in range(0, len(stream), size)]
