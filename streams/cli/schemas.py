@@ -462,6 +462,8 @@ def _ask_registry(catalog: "Catalog", verdicts: "list[Verdict]", *, insist: bool
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
     registry = Registry(load_settings())
+    if not verdicts:
+        return _Asked(verdicts, registry.url_shown, "not asked, no subject can be judged")
     try:
         return _Asked([with_registry(catalog, registry, verdict) for verdict in verdicts], registry.url_shown)
     except RegistryUnavailable as error:

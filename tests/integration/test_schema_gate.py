@@ -182,6 +182,17 @@ def test_the_way_of_a_version_through_the_commands(gate: Run, schemas: Path) -> 
     assert "doc Where a vehicle was, as its tracker says. -> Where it was" in done.stdout
 
 
+def test_a_registry_that_was_not_asked_is_not_said_to_have_been(gate: Run, tmp_path: Path) -> None:
+    file = write(tmp_path, "tests.gate.broken-value", {}) / "tests.gate.broken-value" / "1.avsc"
+    file.write_text("{ not json", encoding="utf-8")
+
+    done = gate("check", STREAMS_SCHEMAS_DIR=str(tmp_path), SCHEMA_REGISTRY_URL="http://127.0.0.1:1/x")
+
+    assert done.returncode == 100
+    assert "not JSON" in done.stdout
+    assert "http://127.0.0.1:1/x: not asked, no subject can be judged" in done.stdout
+
+
 def test_what_goes_wrong_is_said_in_a_line(gate: Run) -> None:
     unknown = gate("check", "nobody.knows-value")
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
