@@ -183,10 +183,11 @@ def test_the_way_of_a_version_through_the_commands(gate: Run, schemas: Path) -> 
 
 
 def test_a_registry_that_was_not_asked_is_not_said_to_have_been(gate: Run, tmp_path: Path) -> None:
-    file = write(tmp_path, "tests.gate.broken-value", {}) / "tests.gate.broken-value" / "1.avsc"
+    folder = tmp_path / "broken"
+    file = write(folder, "tests.gate.broken-value", {}) / "tests.gate.broken-value" / "1.avsc"
     file.write_text("{ not json", encoding="utf-8")
 
-    done = gate("check", STREAMS_SCHEMAS_DIR=str(tmp_path), SCHEMA_REGISTRY_URL="http://127.0.0.1:1/x")
+    done = gate("check", STREAMS_SCHEMAS_DIR=str(folder), SCHEMA_REGISTRY_URL="http://127.0.0.1:1/x")
 
     assert done.returncode == 100
     assert "not JSON" in done.stdout
