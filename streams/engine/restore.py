@@ -100,10 +100,16 @@ def _replay_journal(
     batch = WriteBatch(delete_ranges=[(JOURNAL_INDEX + start.to_bytes(8, "big"), prefix_end(JOURNAL_INDEX))])
     held: list[Events] = []
     breakers: dict[bytes, bytes] = {}
+    # A journal that was never truncated begins with cycle 1, wherever aborted ones have moved it to; and the marker
+    # names a record.
+    is_named = marker is not None and start == marker.replay_from < marker.journal_next
+    chain = _Chain(f"{config.pipeline.journal}-{task.partition}", start if is_named else None, is_whole=start == 0)
     for rows in changelog.read(config.pipeline.journal, task.partition, start, end):
         state_rows = 0
         for row in rows:
             entry = _entry(row, config.pipeline.journal)
+            if not chain.goes_on(row.offset, entry):
+                continue
             task.remember(entry.ids)
             held.append(entry.held)
             state_rows += len(entry.ids) + len(entry.held) + len(entry.due)
@@ -120,6 +126,7 @@ def _replay_journal(
             batch = WriteBatch()
         if task.ids_in_memory > ids_in_memory_max:
             task.spill_ids_while_restoring()
+    chain.ends(known_cycle if marker is not None and start < marker.journal_next else 0)
     note_breakers(list(breakers.items()), batch)
     task.store.write(batch)
     try:
@@ -134,6 +141,61 @@ def _replay_journal(
     if waiting is not None:
         task.hold_restored(waiting)
     return replace(reached, journal_next=end)
+
+
+class _Chain:
+    """Whether a journal, as it was read, has every part of every cycle.
+
+    A client that leaves records out (as one may that meets a broker's restart while it reads) must not go unnoticed:
+    the store's marker alone says that a cycle has happened, not what its ids and held events were.
+    """
+
+    def __init__(self, where: str, first_offset: int | None, *, is_whole: bool) -> None:
+        self._where = where
+        self._first_offset, self._is_whole = first_offset, is_whole
+        self._last: JournalEntry | None = None
+        self._offset = -1
+
+    def goes_on(self, offset: int, entry: JournalEntry) -> bool:
+        """Whether the record is new: a client may give the same ones twice.
+
+        Raises:
+            RestoreFailed: something is missing before it.
+
+        """
+        if offset <= self._offset:
+            return False
+        last, self._last, self._offset = self._last, entry, offset
+        if last is None:
+            if self._first_offset not in {None, offset} or (self._is_whole and (entry.cycle, entry.part) != (1, 0)):
+                raise self._gap(f"it begins with {_part(entry)} at offset {offset}")
+        else:
+            is_whole = last.part == last.parts - 1
+            follows = (last.cycle, last.part + 1) if not is_whole else (last.cycle + 1, 0)
+            if (entry.cycle, entry.part) != follows:
+                raise self._gap(f"behind {_part(last)} comes {_part(entry)}")
+        return True
+
+    def ends(self, cycle_least: int) -> None:
+        """Check the end: it must not be before cycle `cycle_least`.
+
+        Raises:
+            RestoreFailed: something is missing.
+
+        """
+        last = self._last
+        if last is None:
+            if cycle_least:
+                raise self._gap(f"cycle {cycle_least} is not there")
+        elif last.part != last.parts - 1 or last.cycle < cycle_least:
+            raise self._gap(f"it ends with {_part(last)}")
+
+    def _gap(self, what: str) -> RestoreFailed:
+        return RestoreFailed(f"{self._where} was not read completely: {what}; it is to be read again")
+
+
+def _part(entry: JournalEntry) -> str:
+    return f"part {entry.part + 1} of {entry.parts} of cycle {entry.cycle}"
 
 
 def _entry(row: LogRow, topic: str) -> JournalEntry:

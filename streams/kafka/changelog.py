@@ -1,5 +1,6 @@
 """`engine.log.Changelog` over librdkafka: committed positions and changelogs, read_committed."""
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -27,7 +28,11 @@ _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of l
 
 
 class KafkaChangelog:
-    """Reader of one pipeline's changelogs. It never joins the group whose positions it reads. One thread at a time."""
+    """Reader of one pipeline's changelogs. It never joins the group whose positions it reads. For several threads.
+
+    Every read has a client of its own: one that has seen a broker restart may leave out records that it had fetched and
+    not yet given (it seeks by what it has fetched), or never get an answer again (`stranding`).
+    """
 
     def __init__(self, settings: Settings, *, group: str, source: str, retrier: Retrier) -> None:
         self._source = source
@@ -45,7 +50,8 @@ class KafkaChangelog:
             "fetch.wait.max.ms": 10,
             "queued.min.messages": 200_000,
         }
-        self._consumer = Consumer(self._config, logger=librdkafka_log)
+        self._asking = self._new_consumer()
+        self._asking_lock = threading.Lock()
 
     def committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:
         """The group's positions; the broker holds the answer back while a transaction on them is pending.
@@ -57,11 +63,13 @@ class KafkaChangelog:
         wanted = [TopicPartition(self._source, partition) for partition in partitions]
 
         def ask() -> list[TopicPartition]:
-            try:
-                found = self._consumer.committed(wanted, _REQUEST_TIMEOUT_S)
-            except KafkaException:
-                self._renew()
-                raise
+            with self._asking_lock:
+                try:
+                    found = self._asking.committed(wanted, _REQUEST_TIMEOUT_S)
+                except KafkaException:
+                    self._asking.close()
+                    self._asking = self._new_consumer()
+                    raise
             _raise_for_errors(found)
             return found
 
@@ -102,14 +110,12 @@ class KafkaChangelog:
         """
         if start >= end:
             return
-        self._consumer.assign([TopicPartition(topic, partition, start)])
+        consumer = self._new_consumer()
         try:
-            yield from self._read_assigned(f"{topic}-{partition}", end)
-        except RestoreFailed:
-            self._renew()
-            raise
+            consumer.assign([TopicPartition(topic, partition, start)])
+            yield from self._read_assigned(consumer, f"{topic}-{partition}", end)
         finally:
-            self._consumer.unassign()
+            consumer.close()
 
     def truncate(self, topic: str, before: Mapping[int, int]) -> None:
         """Delete records before an offset, by partition. A failure is said, and tried again by whoever calls next."""
@@ -123,21 +129,20 @@ class KafkaChangelog:
 
     def close(self) -> None:
         """Release the connections."""
-        self._consumer.close()
+        with self._asking_lock:
+            self._asking.close()
 
-    def _renew(self) -> None:
-        """Ask with another client from now on: one that gets no answers may never get any (`stranding`)."""
-        self._consumer.close()
-        self._consumer = Consumer(self._config, logger=librdkafka_log)
+    def _new_consumer(self) -> Consumer:
+        return Consumer(self._config, logger=librdkafka_log)
 
-    def _read_assigned(self, where: str, end: int) -> Iterator[list[LogRow]]:
+    def _read_assigned(self, consumer: Consumer, where: str, end: int) -> Iterator[list[LogRow]]:
         waiting_since = time.monotonic()
         position = -1
         while position < end:
             if self._retrier.stopped:
                 raise StreamsError("the worker stops while it restores state")
             rows: list[LogRow] = []
-            for message in self._consumer.consume(_READ_RECORDS_MAX, _READ_WAIT_S):
+            for message in consumer.consume(_READ_RECORDS_MAX, _READ_WAIT_S):
                 error = message.error()
                 if error is None:
                     offset = int(message.offset() or 0)

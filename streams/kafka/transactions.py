@@ -8,6 +8,7 @@ made anew. Otherwise another process has taken our transactional id: we are fenc
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -16,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 from streams.engine.log import Committed, CycleAborted, OutcomeUnknown
 from streams.errors import FencedError
 from streams.kafka.admin import described, librdkafka_log
+from streams.kafka.bounded import BoundedCalls, ClientHangs
 from streams.kafka.fencing import FENCED, cause_of_fatal
 from streams.limits import PRODUCER_QUEUE_KBYTES_MAX, PRODUCER_QUEUE_MESSAGES_MAX, TRANSACTION_TIMEOUT_MS
 from streams.operators.columns import Headers
@@ -28,6 +30,8 @@ log = structlog.get_logger(__name__)
 CYCLE_METADATA: Final = "streams-cycle:"
 """Metadata of a committed offset: which commit cycle wrote it."""
 _CALL_TIMEOUT_S: Final = TRANSACTION_TIMEOUT_MS / 1000
+_HANGS_S: Final = 5.0
+"""So long after its own timeout a call is taken to hang."""
 _SETTLE_TIMEOUT_S: Final = 60.0
 _LIST_TIMEOUT_S: Final = 2.0
 _IDLE_MS_MAX: Final = 10_000
@@ -38,6 +42,8 @@ _ASK_AGAIN: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_SETTLE_TIME
 
 
 def _not_fenced(error: BaseException) -> bool:
+    if isinstance(error, ClientHangs):
+        return True
     return isinstance(error, KafkaException) and error.args[0].code() not in FENCED
 
 
@@ -84,6 +90,7 @@ class KafkaTransactions:
         self.membership: object | None = None
         """The place in the group in whose name the next positions are committed (`Intake.membership`)."""
         self._producer: Producer | None = None
+        self._calls: BoundedCalls | None = None
         self._failed: KafkaError | None = None
         self._begun_at = 0.0
         self._topics: set[str] = set()
@@ -97,28 +104,41 @@ class KafkaTransactions:
             FencedError: the broker refuses the transactional id.
 
         """
-        self._producer = None
+        self._drop()
         try:
-            producer = self._retrier.call(
+            self._retrier.call(
                 "the broker does not give a producer yet", self._new_producer, passing=_not_fenced, backoff=_REOPEN
             )
         except KafkaException as error:
             if error.args[0].code() in FENCED:
                 raise self._fenced(error) from None
             raise CycleAborted("stopping", "the worker stops") from None
-        self._producer, self._failed = producer, None
+        except ClientHangs:
+            raise CycleAborted("stopping", "the worker stops") from None
 
-    def _new_producer(self) -> Producer:
+    def _new_producer(self) -> None:
         producer = Producer(self._config, logger=librdkafka_log)
-        producer.init_transactions(_SETTLE_TIMEOUT_S)
-        return producer
+        calls = BoundedCalls(f"{self._config['transactional.id']}-calls")
+        try:
+            calls.call(lambda: producer.init_transactions(_SETTLE_TIMEOUT_S), _SETTLE_TIMEOUT_S + _HANGS_S)
+        except (KafkaException, ClientHangs):
+            calls.close()
+            raise
+        self._producer, self._calls, self._failed = producer, calls, None
+
+    def _drop(self) -> None:
+        """Let go of the producer; one that hangs stays behind with its thread."""
+        self._producer = None
+        if self._calls is not None:
+            self._calls.close()
+            self._calls = None
 
     def begin(self) -> None:
         """Open a transaction."""
         self._begun_at = time.monotonic()
         self._failed = None
         self._topics.clear()
-        self._do(lambda producer: producer.begin_transaction())
+        self._do(lambda producer, _: producer.begin_transaction())
 
     def produce_many(
         self,
@@ -207,7 +227,7 @@ class KafkaTransactions:
         group = self.membership
         if group is None:
             raise CycleAborted("left_group", "not a member of the group")
-        self._do(lambda producer: producer.send_offsets_to_transaction(offsets, group, _CALL_TIMEOUT_S))
+        self._do(lambda producer, timeout_s: producer.send_offsets_to_transaction(offsets, group, timeout_s))
 
     def commit(self) -> None:
         """Step 4. On return every delivery report was served."""
@@ -215,7 +235,7 @@ class KafkaTransactions:
         try:
             self._retrier.call(
                 "commit is not answered yet",
-                lambda: producer.commit_transaction(_CALL_TIMEOUT_S),
+                lambda: self._bounded(producer.commit_transaction),
                 passing=_commit_may_be_asked_again,
                 backoff=_ASK_AGAIN,
             )
@@ -226,6 +246,8 @@ class KafkaTransactions:
             if error.fatal() and error.code() in FENCED and not self._outlived():
                 raise self._fenced(raised) from None
             raise OutcomeUnknown(described(raised)) from None
+        except ClientHangs as hangs:
+            raise OutcomeUnknown(str(hangs)) from None
 
     def abort(self) -> None:
         """Abort the open transaction; a producer that cannot is made anew, which comes to the same.
@@ -237,7 +259,10 @@ class KafkaTransactions:
         if self._producer is None:
             return
         try:
-            self._producer.abort_transaction(_CALL_TIMEOUT_S)
+            self._bounded(self._producer.abort_transaction)
+        except ClientHangs as hangs:
+            log.warning("abort hangs; making the producer anew settles it", error=str(hangs))
+            self.reopen()
         except KafkaException as error:
             if error.args[0].code() in FENCED and not self._outlived():
                 raise self._fenced(error) from None
@@ -248,24 +273,41 @@ class KafkaTransactions:
         """Drop the producer; what is open is aborted."""
         if self._producer is not None:
             try:
-                self._producer.abort_transaction(5.0)
+                self._bounded(self._producer.abort_transaction, 5.0)
             except KafkaException as error:
                 log.debug("nothing to abort", error=described(error))
-            self._producer = None
+            except ClientHangs as hangs:
+                log.warning("the transaction is left to its timeout", error=str(hangs))
+            self._drop()
 
     # --- errors -----------------------------------------------------------------------------------------------------
 
-    def _do(self, call: Callable[[Producer], object]) -> None:
+    def _bounded(self, call: Callable[[float], object], timeout_s: float = _CALL_TIMEOUT_S) -> None:
+        """Make a call that takes its own timeout, and may outlive it.
+
+        Raises:
+            ClientHangs: it does.
+
+        """
+        if self._calls is None:
+            raise CycleAborted("no_producer", "there is no producer; it is being made anew")
+        self._calls.call(lambda: call(timeout_s), timeout_s + _HANGS_S)
+
+    def _do(self, call: Callable[[Producer, float], object]) -> None:
         """Make a call until it is answered; it must be one that may be repeated."""
         try:
             self._retrier.call(
                 "the broker does not take a step of the transaction yet",
-                lambda: call(self._require()),
+                lambda: self._bounded(partial(call, self._require())),
                 passing=lambda error: isinstance(error, KafkaException) and error.args[0].retriable(),
                 backoff=_STEP,
             )
         except KafkaException as error:
             raise self._aborted(error) from None
+        except ClientHangs as hangs:
+            log.warning("the Kafka client hangs in a step of the transaction; making it anew", error=str(hangs))
+            self.reopen()
+            raise CycleAborted("client_hangs", str(hangs)) from None
 
     def _require(self) -> Producer:
         if self._producer is None:

@@ -1,17 +1,21 @@
 """Restore: what is not our state is refused in words, never guessed at."""
 
+from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 
-from streams.engine.log import Committed
+from streams.engine.log import Committed, LogRow
 from streams.engine.restore import RestoreFailed, restore_partition
 from streams.engine.task import TaskConfig
 from streams.pipelines.gps import GPS
+from streams.state.journal import pack
 from streams.state.layout import HELD, MARKER, Marker
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
 from tests.simulation.kafka import MemoryChangelog, MemoryKafka
+from tests.unit.test_journal import entry
 
 CONFIG = TaskConfig(GPS, 1_000, 60_000, lambda _: nullcontext(), lambda _: 0)
 
@@ -68,3 +72,42 @@ def test_a_group_whose_offsets_expired_goes_on_where_its_state_ends() -> None:
 def test_a_store_that_is_not_sound_is_called_corrupt(rows: dict[bytes, bytes]) -> None:
     with pytest.raises(StoreCorrupted):
         restore(MemoryKafka(1), MemoryStore(rows))
+
+
+class Forgetful(MemoryChangelog):
+    """Leaves out one record of the journal, as a client may that meets a broker's restart while it reads."""
+
+    def __init__(self, kafka: MemoryKafka, left_out: int) -> None:
+        super().__init__(kafka)
+        self._left_out = left_out
+
+    def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[LogRow]]:
+        for rows in super().read(topic, partition, start, end):
+            yield [row for row in rows if topic != GPS.journal or row.offset != self._left_out]
+
+
+def a_journal(kafka: MemoryKafka) -> None:
+    """Cycles 1 to 4, the second one in two parts: records 0 to 4."""
+    for cycle in (1, 2, 3, 4):
+        whole = replace(entry(ids_count=4), cycle=cycle, offset_next=10 * cycle, watermark=cycle)
+        for record in pack(whole, record_bytes_max=48 if cycle == 2 else 1_000):
+            kafka.append(GPS.journal, 0, None, record, 0)
+
+
+@pytest.mark.parametrize("left_out", range(5))
+@pytest.mark.parametrize("with_store", [False, True])
+def test_a_journal_that_was_read_with_a_gap_stops_the_partition(left_out: int, *, with_store: bool) -> None:
+    """The store's marker alone would say that all is well: the cycle has happened."""
+    kafka = MemoryKafka(1)
+    a_journal(kafka)
+    assert len(kafka.log(GPS.journal, 0)) == 5
+    kafka.group[0] = Committed(40, 4)
+    marker = Marker(cycle=4, offset_next=40, watermark=4, journal_next=5, replay_from=0)
+
+    def again(changelog: MemoryChangelog) -> int:
+        store = MemoryStore({MARKER: marker.pack()} if with_store else {})
+        return restore_partition(CONFIG, 0, store, changelog, ids_in_memory_max=1_000).offset_next
+
+    with pytest.raises(RestoreFailed, match=r"was not read completely|the group at offset 40"):
+        again(Forgetful(kafka, left_out))
+    assert again(MemoryChangelog(kafka)) == 40
