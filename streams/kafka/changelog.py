@@ -30,8 +30,7 @@ _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of l
 class KafkaChangelog:
     """Reader of one pipeline's changelogs. It never joins the group whose positions it reads. For several threads.
 
-    Every read has a client of its own: one that has seen a broker restart may leave out records that it had fetched and
-    not yet given (it seeks by what it has fetched), or never get an answer again (`stranding`).
+    Every read has a client of its own: one that has seen a broker restart may never get an answer again (`stranding`).
     """
 
     def __init__(self, settings: Settings, *, group: str, source: str, retrier: Retrier) -> None:

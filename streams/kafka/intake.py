@@ -9,7 +9,6 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -18,7 +17,6 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from streams.errors import FencedError, StreamsError
 from streams.kafka.admin import described, librdkafka_log
-from streams.kafka.gaps import Gaps
 from streams.kafka.membership import REFUSALS, cause_of, group_config
 from streams.kafka.stranding import BrokerWatch
 from streams.limits import BATCH_RECORDS_MAX, BATCH_WAIT_MS, UNRELEASED_WAIT_MS_MAX
@@ -60,7 +58,6 @@ class Intake:
         self._started: dict[int, int] = {}
         """Consumed partitions and the least offset that is new to them."""
         self._paused: frozenset[int] = frozenset()
-        self._gaps = Gaps()
         self._generation = 0
         """As told by the last `stop`: what was polled under an earlier one is void."""
         self._at_end_since_ms: dict[int, int] = {}
@@ -211,8 +208,7 @@ class Intake:
 
     def _new_consumer(self) -> Consumer:
         self._brokers = BrokerWatch()
-        config = {**self._config, **self._brokers.config(), "error_cb": lambda _: self._gaps.doubt()}
-        return Consumer(config, logger=librdkafka_log)
+        return Consumer({**self._config, **self._brokers.config()}, logger=librdkafka_log)
 
     def _renew(self) -> None:
         """Go on with a new consumer; partitions of the old one are revoked or lost."""
@@ -261,9 +257,6 @@ class Intake:
             if least is None:
                 continue
             mine = (partition == number) & (offset >= least)
-            again = self._is_to_be_read_again(number, least, offset[mine])
-            if again is not None:
-                mine &= offset < again
             keep |= mine
             if mine.any():
                 self._started[number] = int(offset[mine][-1]) + 1
@@ -272,19 +265,9 @@ class Intake:
                     del self._at_end_since_ms[number]
         return keep
 
-    def _is_to_be_read_again(self, partition: int, least: int, offsets: Any) -> int | None:
-        """From where, if an offset is missing that may have been left out by the client."""
-        again = self._gaps.first_doubtful(partition, least, offsets)
-        if again is not None:
-            self._commands.put(partial(self._read_again, partition, again))
-        return again
-
     def _note(self, message: Message, error: KafkaError) -> None:
         if error.code() == _EOF:
             partition, end = int(message.partition() or 0), int(message.offset() or 0)
-            least = self._started.get(partition)
-            if least is not None and self._is_to_be_read_again(partition, least, np.array([end])) is not None:
-                return
             self._end_offset[partition] = end
             if partition in self._started and end >= self._started[partition]:
                 self._at_end_since_ms.setdefault(partition, int(time.time() * 1000))
@@ -323,16 +306,7 @@ class Intake:
         self._started[partition] = offset
         self._at_end_since_ms.pop(partition, None)
         self._end_offset.pop(partition, None)
-        self._gaps.forget(partition)
-        self._gaps.doubt()
         self.consumer.resume([here])
-
-    def _read_again(self, partition: int, offset: int) -> None:
-        """Make sure of a gap: seek to where it begins."""
-        if self._started.get(partition) != offset:
-            return  # stopped or started elsewhere meanwhile
-        log.warning("offsets are missing; reading again from there", partition=f"{self._source}-{partition}", at=offset)
-        self.consumer.seek(TopicPartition(self._source, partition, offset))
 
     def _stop(self, partitions: list[int], generation: int) -> None:
         self._generation = generation

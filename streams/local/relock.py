@@ -10,11 +10,12 @@ from typing import Any
 
 from streams.local.artifacts import LOCK_FILE, Artifact, Component, Lock, maven_context, sha256_of
 
-KAFKA_VERSION = "4.3.1"
+KAFKA_VERSION = "4.0.1"
+"""Not a newer one: brokers since then may lose the end of a transaction (docs/adr/0014)."""
 REGISTRY_VERSION = "3.3.3"
-# The broker's own dependencies have log4j but not its slf4j binding. Each line here is taken alone, without what it
-# depends on: resolved together, its managed versions leak and kafka-clients silently becomes an old one.
-KAFKA_EXTRAS = ("org.apache.logging.log4j:log4j-slf4j-impl:2.25.4",)
+# The broker's own dependencies have no log4j. Each line here is taken alone, without what it depends on: resolved
+# together, its managed versions leak and kafka-clients silently becomes an old one.
+KAFKA_EXTRAS = tuple(f"org.apache.logging.log4j:{name}:2.25.4" for name in ("log4j-api", "log4j-core", "log4j-slf4j-impl"))
 
 
 def resolve(repo_cache: Path) -> Lock:

@@ -75,7 +75,7 @@ def test_a_store_that_is_not_sound_is_called_corrupt(rows: dict[bytes, bytes]) -
 
 
 class Forgetful(MemoryChangelog):
-    """Leaves out one record of the journal, as a client may that meets a broker's restart while it reads."""
+    """Leaves out one record of the journal, as a broker may that has lost the end of its transaction."""
 
     def __init__(self, kafka: MemoryKafka, left_out: int) -> None:
         super().__init__(kafka)
@@ -96,7 +96,7 @@ def a_journal(kafka: MemoryKafka) -> None:
 
 @pytest.mark.parametrize("left_out", range(5))
 @pytest.mark.parametrize("with_store", [False, True])
-def test_a_journal_that_was_read_with_a_gap_stops_the_partition(left_out: int, *, with_store: bool) -> None:
+def test_a_journal_with_a_gap_stops_the_partition(left_out: int, *, with_store: bool) -> None:
     """The store's marker alone would say that all is well: the cycle has happened."""
     kafka = MemoryKafka(1)
     a_journal(kafka)
@@ -108,6 +108,6 @@ def test_a_journal_that_was_read_with_a_gap_stops_the_partition(left_out: int, *
         store = MemoryStore({MARKER: marker.pack()} if with_store else {})
         return restore_partition(CONFIG, 0, store, changelog, ids_in_memory_max=1_000).offset_next
 
-    with pytest.raises(RestoreFailed, match=r"was not read completely|the group at offset 40"):
+    with pytest.raises(RestoreFailed, match=r"is not complete|the group at offset 40"):
         again(Forgetful(kafka, left_out))
     assert again(MemoryChangelog(kafka)) == 40
