@@ -146,8 +146,8 @@ def _replay_journal(
 class _Chain:
     """Whether a journal, as it was read, has every part of every cycle.
 
-    A record that is not there (as after a broker that lost a transaction's end, docs/adr/0014) must not go unnoticed: the
-    store's marker alone says that a cycle has happened, not what its ids and held events were.
+    A record that is not there (as when a broker has lost a transaction's end, docs/adr/0014) must not go unnoticed:
+    the store's marker alone says that a cycle has happened, not what its ids and held events were.
     """
 
     def __init__(self, where: str, first_offset: int | None, *, is_whole: bool) -> None:
@@ -192,8 +192,8 @@ class _Chain:
 
     def _gap(self, what: str) -> RestoreFailed:
         return RestoreFailed(
-            f"{self._where} is not complete: {what}. Reading it again; should it stay so, the broker has lost records that it "
-            "had committed (docs/adr/0014)"
+            f"{self._where} is not complete: {what}. Reading it again; should it stay so, the broker has lost records "
+            "that it had committed (docs/adr/0014)"
         )
 
 

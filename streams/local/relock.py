@@ -15,7 +15,9 @@ KAFKA_VERSION = "4.0.1"
 REGISTRY_VERSION = "3.3.3"
 # The broker's own dependencies have no log4j. Each line here is taken alone, without what it depends on: resolved
 # together, its managed versions leak and kafka-clients silently becomes an old one.
-KAFKA_EXTRAS = tuple(f"org.apache.logging.log4j:{name}:2.25.4" for name in ("log4j-api", "log4j-core", "log4j-slf4j-impl"))
+KAFKA_EXTRAS = tuple(
+    f"org.apache.logging.log4j:{name}:2.25.4" for name in ("log4j-api", "log4j-core", "log4j-slf4j-impl")
+)
 
 
 def resolve(repo_cache: Path) -> Lock:
