@@ -21,6 +21,8 @@ from streams.settings import Settings
 log = structlog.get_logger(__name__)
 
 _REQUEST_TIMEOUT_S: Final = 30.0
+_ANSWER_TIMEOUT_S: Final = 10.0
+"""Without an answer for so long, the next attempt is made by another client."""
 _READ_RECORDS_MAX: Final = 10_000
 _READ_WAIT_S: Final = 0.02
 _SETTLED: Final = Backoff(first_s=0.25, pause_s_max=5.0, give_up_s=RESTORE_WAIT_MS_MAX / 1000)
@@ -64,7 +66,7 @@ class KafkaChangelog:
         def ask() -> list[TopicPartition]:
             with self._asking_lock:
                 try:
-                    found = self._asking.committed(wanted, _REQUEST_TIMEOUT_S)
+                    found = self._asking.committed(wanted, _ANSWER_TIMEOUT_S)
                 except KafkaException:
                     self._asking.close()
                     self._asking = self._new_consumer()
