@@ -39,6 +39,14 @@ _IDLE_MS_MAX: Final = 10_000
 _REOPEN: Final = Backoff(first_s=1.0, pause_s_max=15.0)
 _STEP: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_CALL_TIMEOUT_S)
 _ASK_AGAIN: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_SETTLE_TIMEOUT_S)
+_UNANSWERED: Final = frozenset(
+    {
+        KafkaError._TIMED_OUT,  # noqa: SLF001 - public constants of librdkafka
+        KafkaError._TIMED_OUT_QUEUE,  # noqa: SLF001
+        KafkaError._MSG_TIMED_OUT,  # noqa: SLF001
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+    }
+)
 
 
 def _not_fenced(error: BaseException) -> bool:
@@ -92,6 +100,7 @@ class KafkaTransactions:
         self._producer: Producer | None = None
         self._calls: BoundedCalls | None = None
         self._failed: KafkaError | None = None
+        self._is_open = False
         self._begun_at = 0.0
         self._topics: set[str] = set()
         """Topics produced to in the open transaction."""
@@ -105,6 +114,7 @@ class KafkaTransactions:
 
         """
         self._drop()
+        self._is_open = False
         try:
             self._retrier.call(
                 "the broker does not give a producer yet", self._new_producer, passing=_not_fenced, backoff=_REOPEN
@@ -139,6 +149,7 @@ class KafkaTransactions:
         self._failed = None
         self._topics.clear()
         self._do(lambda producer, _: producer.begin_transaction())
+        self._is_open = True
 
     def produce_many(
         self,
@@ -248,6 +259,7 @@ class KafkaTransactions:
             raise OutcomeUnknown(described(raised)) from None
         except ClientHangs as hangs:
             raise OutcomeUnknown(str(hangs)) from None
+        self._is_open = False
 
     def abort(self) -> None:
         """Abort the open transaction; a producer that cannot is made anew, which comes to the same.
@@ -256,8 +268,9 @@ class KafkaTransactions:
             FencedError: another process has taken over; a new producer would only take it back from there.
 
         """
-        if self._producer is None:
-            return
+        if self._producer is None or not self._is_open:
+            return  # whatever made the producer anew has settled it
+        self._is_open = False
         try:
             self._bounded(self._producer.abort_transaction)
         except ClientHangs as hangs:
@@ -349,6 +362,10 @@ class KafkaTransactions:
                 "missing_topic", f"topics are missing ({missing}): create them with `streams topics apply`"
             )
         cause = self._failed or error
+        if error.code() in _UNANSWERED or cause.code() in _UNANSWERED:
+            # It may never get an answer again (`stranding`), and abort all the same, as nothing has reached the broker.
+            log.warning("the broker has not answered this producer; making it anew", error=described(raised))
+            self.reopen()
         return CycleAborted(str(cause.name()).strip("_").lower(), f"{described(raised)}; cause: {cause.str()}")
 
     def _missing_topics(self) -> str:
