@@ -122,6 +122,17 @@ class Worker:
         """Lines of the latest run that contain `text`."""
         return [line for line in self.printed().splitlines() if text in line]
 
+    def partitions(self) -> set[int]:
+        """Partitions of the positions that the latest run has and has restored, by its log."""
+        owned: set[int] = set()
+        for line in self.printed().splitlines():
+            said = json.loads(line) if line.startswith('{"topic": "' + GPS.source) else {}
+            if said.get("event") == "restored":
+                owned.add(said["partition"])
+            elif "partitions" in said:  # assigned, revoked or lost
+                owned.difference_update(said["partitions"])
+        return owned
+
     def readiness(self) -> tuple[int, str]:
         """Status and text of /readyz; (0, "") while nobody listens."""
         try:
@@ -369,14 +380,18 @@ def read(stack: Stack, topic: str) -> list[Message]:
 
 
 def wait_drained(probe: Probe, worker: Worker, timeout_s: float = 90.0) -> None:
-    """Wait until all input is committed and the outputs are still, so that idle releases are done as well."""
+    """Wait until the worker has everything, all input is committed and the outputs are still: idle releases are done.
+
+    Partitions of others that have just left are kept for them for a session, and nothing moves meanwhile.
+    """
     since = [time.monotonic()]
     last: list[object] = [None]
 
     def still() -> bool:
         assert worker.is_running, f"the worker ended:\n{worker.printed()[-4000:]}"
         ends = [probe.log_ends(topic) for topic in (GPS.clean, GPS.late, GPS.dlq, GPS.journal)]
-        if ends != last[0] or None in ends or not probe.all_is_committed():
+        has_all = len(worker.partitions()) == PARTITIONS
+        if ends != last[0] or None in ends or not has_all or not probe.all_is_committed():
             last[0], since[0] = ends, time.monotonic()
         return time.monotonic() - since[0] > _QUIET_S
 
