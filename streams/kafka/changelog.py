@@ -32,7 +32,7 @@ _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of l
 class KafkaChangelog:
     """Reader of one pipeline's changelogs. It never joins the group whose positions it reads. For several threads.
 
-    Every read has a client of its own: one that has seen a broker restart may never get an answer again (`stranding`).
+    A client that got no answer is not asked again: it may never get one (`stranding`).
     """
 
     def __init__(self, settings: Settings, *, group: str, source: str, retrier: Retrier) -> None:
@@ -53,6 +53,8 @@ class KafkaChangelog:
         }
         self._asking = self._new_consumer()
         self._asking_lock = threading.Lock()
+        self._reader: Consumer | None = None
+        """Of the last read, if that came to its end."""
 
     def committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:
         """The group's positions; the broker holds the answer back while a transaction on them is pending.
@@ -111,12 +113,15 @@ class KafkaChangelog:
         """
         if start >= end:
             return
-        consumer = self._new_consumer()
+        consumer, self._reader = self._reader or self._new_consumer(), None
         try:
             consumer.assign([TopicPartition(topic, partition, start)])
             yield from self._read_assigned(consumer, f"{topic}-{partition}", end)
-        finally:
+            consumer.unassign()
+        except BaseException:
             consumer.close()
+            raise
+        self._reader = consumer
 
     def truncate(self, topic: str, before: Mapping[int, int]) -> None:
         """Delete records before an offset, by partition. A failure is said, and tried again by whoever calls next."""
@@ -132,17 +137,21 @@ class KafkaChangelog:
         """Release the connections."""
         with self._asking_lock:
             self._asking.close()
+        if self._reader is not None:
+            self._reader.close()
 
     def _new_consumer(self) -> Consumer:
         return Consumer(self._config, logger=librdkafka_log)
 
     def _read_assigned(self, consumer: Consumer, where: str, end: int) -> Iterator[list[LogRow]]:
-        waiting_since = time.monotonic()
-        position = -1
+        waiting_since = heard_at = time.monotonic()
+        position, is_at_end = -1, False
         while position < end:
             if self._retrier.stopped:
                 raise StreamsError("the worker stops while it restores state")
             rows: list[LogRow] = []
+            if time.monotonic() - heard_at > _ANSWER_TIMEOUT_S:
+                raise StreamsError(f"reading {where}: no answer within {_ANSWER_TIMEOUT_S:g} s")
             for message in consumer.consume(_READ_RECORDS_MAX, _READ_WAIT_S):
                 error = message.error()
                 if error is None:
@@ -152,11 +161,15 @@ class KafkaChangelog:
                     position = offset + 1
                 elif error.code() == _EOF:
                     position = max(position, int(message.offset() or 0))
+                    is_at_end = True
                 elif not error.retriable() and error.fatal():
                     raise StreamsError(f"reading {where}: {error.str()}")
+            if rows or is_at_end:  # at an end that is not the one asked for, it waits for a transaction
+                heard_at = time.monotonic()
             if rows:
                 waiting_since = time.monotonic()
                 yield rows
+                heard_at = time.monotonic()
             elif (time.monotonic() - waiting_since) * 1000 > RESTORE_WAIT_MS_MAX:
                 raise RestoreFailed(
                     f"{where} can be read up to offset {position} of {end} only: another worker's transaction has been "
