@@ -151,8 +151,9 @@ class _Chain:
     """
 
     def __init__(self, where: str, first_offset: int | None, *, is_whole: bool) -> None:
-        self._where = where
-        self._first_offset, self._is_whole = first_offset, is_whole
+        self._where, self._first_offset = where, first_offset
+        self._next = (1, 0) if is_whole else None
+        """Cycle and part that must come next; None: any, nothing has come yet."""
         self._last: JournalEntry | None = None
         self._offset = -1
 
@@ -165,15 +166,13 @@ class _Chain:
         """
         if offset <= self._offset:
             return False
-        last, self._last, self._offset = self._last, entry, offset
-        if last is None:
-            if self._first_offset not in {None, offset} or (self._is_whole and (entry.cycle, entry.part) != (1, 0)):
-                raise self._gap(f"it begins with {_part(entry)} at offset {offset}")
-        else:
-            is_whole = last.part == last.parts - 1
-            follows = (last.cycle, last.part + 1) if not is_whole else (last.cycle + 1, 0)
-            if (entry.cycle, entry.part) != follows:
-                raise self._gap(f"behind {_part(last)} comes {_part(entry)}")
+        if self._last is None and self._first_offset not in {None, offset}:
+            raise self._gap(f"it begins with {_part(entry)} at offset {offset}")
+        if self._next not in {None, (entry.cycle, entry.part)}:
+            behind = f"behind {_part(self._last)}" if self._last else "first"
+            raise self._gap(f"{behind} comes {_part(entry)}")
+        self._last, self._offset = entry, offset
+        self._next = (entry.cycle, entry.part + 1) if entry.part + 1 < entry.parts else (entry.cycle + 1, 0)
         return True
 
     def ends(self, cycle_least: int) -> None:
@@ -184,10 +183,9 @@ class _Chain:
 
         """
         last = self._last
-        if last is None:
-            if cycle_least:
-                raise self._gap(f"cycle {cycle_least} is not there")
-        elif last.part != last.parts - 1 or last.cycle < cycle_least:
+        if last is None and cycle_least:
+            raise self._gap(f"cycle {cycle_least} is not there")
+        if last is not None and (last.part + 1 < last.parts or last.cycle < cycle_least):
             raise self._gap(f"it ends with {_part(last)}")
 
     def _gap(self, what: str) -> RestoreFailed:

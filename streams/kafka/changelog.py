@@ -30,9 +30,10 @@ _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of l
 
 
 class KafkaChangelog:
-    """Reader of one pipeline's changelogs. It never joins the group whose positions it reads. For several threads.
+    """Reader of one pipeline's changelogs. It never joins the group whose positions it reads.
 
-    A client that got no answer is not asked again: it may never get one (`stranding`).
+    `committed` is for any thread; the rest is for one at a time. A client that got no answer is not asked again: it may
+    never get one (`stranding`).
     """
 
     def __init__(self, settings: Settings, *, group: str, source: str, retrier: Retrier) -> None:
@@ -144,14 +145,12 @@ class KafkaChangelog:
         return Consumer(self._config, logger=librdkafka_log)
 
     def _read_assigned(self, consumer: Consumer, where: str, end: int) -> Iterator[list[LogRow]]:
-        waiting_since = heard_at = time.monotonic()
+        waiting_since = time.monotonic()
         position, is_at_end = -1, False
         while position < end:
             if self._retrier.stopped:
                 raise StreamsError("the worker stops while it restores state")
             rows: list[LogRow] = []
-            if time.monotonic() - heard_at > _ANSWER_TIMEOUT_S:
-                raise StreamsError(f"reading {where}: no answer within {_ANSWER_TIMEOUT_S:g} s")
             for message in consumer.consume(_READ_RECORDS_MAX, _READ_WAIT_S):
                 error = message.error()
                 if error is None:
@@ -164,13 +163,14 @@ class KafkaChangelog:
                     is_at_end = True
                 elif not error.retriable() and error.fatal():
                     raise StreamsError(f"reading {where}: {error.str()}")
-            if rows or is_at_end:  # at an end that is not the one asked for, it waits for a transaction
-                heard_at = time.monotonic()
             if rows:
-                waiting_since = time.monotonic()
                 yield rows
-                heard_at = time.monotonic()
-            elif (time.monotonic() - waiting_since) * 1000 > RESTORE_WAIT_MS_MAX:
+                waiting_since = time.monotonic()
+                continue
+            waited_s = time.monotonic() - waiting_since
+            if not is_at_end and waited_s > _ANSWER_TIMEOUT_S:
+                raise StreamsError(f"reading {where}: no answer within {_ANSWER_TIMEOUT_S:g} s")
+            if waited_s * 1000 > RESTORE_WAIT_MS_MAX:  # at an end, but not the one asked for: a transaction is open
                 raise RestoreFailed(
                     f"{where} can be read up to offset {position} of {end} only: another worker's transaction has been "
                     f"open for {RESTORE_WAIT_MS_MAX // 1000} s, or the broker does not answer"

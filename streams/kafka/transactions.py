@@ -114,16 +114,13 @@ class KafkaTransactions:
 
         """
         self._drop()
-        self._is_open = False
         try:
             self._retrier.call(
                 "the broker does not give a producer yet", self._new_producer, passing=_not_fenced, backoff=_REOPEN
             )
-        except KafkaException as error:
-            if error.args[0].code() in FENCED:
+        except (KafkaException, ClientHangs) as error:
+            if isinstance(error, KafkaException) and error.args[0].code() in FENCED:
                 raise self._fenced(error) from None
-            raise CycleAborted("stopping", "the worker stops") from None
-        except ClientHangs:
             raise CycleAborted("stopping", "the worker stops") from None
 
     def _new_producer(self) -> None:
@@ -138,7 +135,7 @@ class KafkaTransactions:
 
     def _drop(self) -> None:
         """Let go of the producer; one that hangs stays behind with its thread."""
-        self._producer = None
+        self._producer, self._is_open = None, False
         if self._calls is not None:
             self._calls.close()
             self._calls = None
