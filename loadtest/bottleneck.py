@@ -70,10 +70,14 @@ def judge(load: Load) -> Bottleneck:
 def _generator(load: Load) -> Bottleneck | None:
     if load.behind_ms <= BEHIND_MS:
         return None
+    behind = f"the generators were up to {load.behind_ms / 1000:.1f} s behind their schedule"
+    full = _machine(load)
+    if full is not None:
+        return Bottleneck(full.wall, f"{full.words}; {behind} for want of CPU")
     return Bottleneck(
         Wall.GENERATOR,
-        f"the generators were up to {load.behind_ms / 1000:.1f} s behind their schedule: what was asked for was never "
-        "sent; give them more processes (--generators), or a machine of their own",
+        f"{behind}: what was asked for was never sent; give them more processes (--generators), or a machine of their "
+        "own",
     )
 
 

@@ -37,7 +37,7 @@ def command(
         typer.Option(min=1, help="One worker a partition, up to this. Default: cores; 12 if they wait."),
     ] = None,
     generators: Annotated[int, typer.Option(min=1, help="Generator processes.")] = 1,
-    events: Annotated[int, typer.Option(min=1_000, help="Records that a drain empties.")] = 400_000,
+    events: Annotated[int, typer.Option(min=1_000, help="Records that a drain empties.")] = 600_000,
     rate: Annotated[int, typer.Option(min=0, help="Events/s of open loops and latency; 0: by what was drained.")] = 0,
     seconds: Annotated[int, typer.Option(min=5, help="Length of an open-loop phase, after its warm-up.")] = 10,
     downstream_ms: Annotated[int, typer.Option(min=1, max=5_000, help="Duration of a downstream call.")] = 100,
@@ -116,12 +116,14 @@ def _measure(
             title = f"{number}/{len(points)} {plan.drive} {point.work}, {point.partitions} partitions"
             task = bars.add_task(title, total=1.0, doing="")
             measurement = Measurement(where, plan, point, findings.name, scratch, logs, keep=keep)
+            if not console.is_terminal:  # where the bars are drawn at the end only
+                console.print(title, highlight=False)
             outcome = measurement.run(
                 lambda doing, share, task=task: bars.update(task, doing=doing, completed=min(share, 0.99))
             )
             findings.outcomes.append(outcome)
             rate = f"{outcome.run.consume_rate:,.0f} events/s" if outcome.run.consume_rate else "done"
-            bars.update(task, doing=f"{rate}, {outcome.bottleneck.wall.value}", completed=1.0)
+            bars.update(task, doing=f"{rate}, bottleneck: {outcome.bottleneck.wall.value}", completed=1.0)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

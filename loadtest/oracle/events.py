@@ -134,7 +134,7 @@ def _is_invalid(event: AnyEvent) -> bool:
     return (
         not 0 < len(event.event_id.encode()) <= ID_BYTES_MAX
         or not event.entity
-        or not all(math.isfinite(value) for value in event.doubles if value is not None)
+        or not all(map(math.isfinite, [value for value in event.doubles if value is not None]))
         or not (latitude is None or -90.0 <= latitude <= 90.0)
         or not (longitude is None or -180.0 <= longitude <= 180.0)
         or event.event_time_ms < 0

@@ -73,9 +73,7 @@ class PartitionModel:
         key, timestamp_ms, known = record.key, record.timestamp_ms, len(self.rejected)
         if key is None or not self.quarantine_rejects:
             self._feed(record)
-        elif (
-            key in self._quarantined_at and abs(timestamp_ms - self._quarantined_at[key]) < self.quarantine_cooldown_ms
-        ):
+        elif self._keeps_out(key, timestamp_ms):
             self.rejected.append(Reject(record.offset, key, record.raw, QUARANTINED))
         else:
             self._feed(record)
@@ -147,13 +145,20 @@ class PartitionModel:
             self.late.append(Late(event, LATE, last_due[0] - event.event_time_ms))
 
     def _release(self, event: AnyEvent) -> None:
+        entity = event.entity
         self.clean.append(event)
-        self._last_due[event.entity] = event.order_key
-        fold = self._folds.get(event.entity)
+        self._last_due[entity] = event.order_key
+        fold = self._folds.get(entity)
         if fold is None:
-            fold = self._folds[event.entity] = self.fold(event.entity)
+            fold = self._folds[entity] = self.fold(entity)
         fold.add(event)
         if isinstance(fold, VehicleFold):
             for topic, size_ms in self.windows_ms.items():
-                key = WindowKey(topic, event.entity, event.event_time_ms // size_ms * size_ms)
-                self.windows.setdefault(key, WindowSum()).add_event(event.speed_kmh, fold.leg_km)
+                key = WindowKey(topic, entity, event.event_time_ms // size_ms * size_ms)
+                self._window(key).add_event(event.speed_kmh, fold.leg_km)
+
+    def _window(self, key: WindowKey) -> WindowSum:
+        window = self.windows.get(key)
+        if window is None:
+            window = self.windows[key] = WindowSum()
+        return window

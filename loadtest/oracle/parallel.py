@@ -1,4 +1,4 @@
-"""The oracle over many events: partition by partition, in as many processes as there are cores.
+"""The oracle over many events: partition by partition, in one process more than there are cores, since one may wait.
 
 Keys never leave their partition, so each partition is judged alone and forgotten before the next: memory is bounded by
 the largest one (some 800 bytes an event) times the number of processes.
@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
 from typing import Final
 
 from loadtest.oracle.check import Limits, Misrouted, Topics, check, judge
@@ -42,7 +43,7 @@ def check_by_partition(
     finally:
         reader.close()
     total = Report()
-    workers = min(partitions, processes or os.cpu_count() or 1)
+    workers = min(partitions, processes or (os.cpu_count() or 1) + 1)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(_METHOD)) as pool:
         judged = [
             pool.submit(_judge, bootstrap, registry_url, topics, limits, Share(number, partitions), all_closed)
@@ -69,9 +70,17 @@ def _judge(
     share: Share,
     all_closed: bool,  # noqa: FBT001 - arguments of a task in another process are by position
 ) -> Report:
-    reader = TopicReader(bootstrap)
-    try:
-        schemas = registry_schemas(registry_url)
-        return judge(reader, schemas, topics, limits, lambda _topic, _read: None, all_closed=all_closed, share=share)
-    finally:
-        reader.close()
+    return judge(
+        _reader(bootstrap),
+        _schemas(registry_url),
+        topics,
+        limits,
+        lambda _topic, _read: None,
+        all_closed=all_closed,
+        share=share,
+    )
+
+
+# One connection for all shares that a process judges; it ends with the process.
+_reader = cache(TopicReader)
+_schemas = cache(registry_schemas)

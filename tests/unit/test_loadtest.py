@@ -135,6 +135,7 @@ def test_what_generators_have_sent_adds_up():
     [
         (CALM, Wall.NONE, "nothing is full"),
         (replace(CALM, behind_ms=2_500.0, downstream_share=0.9), Wall.GENERATOR, "2.5 s behind"),
+        (replace(CALM, behind_ms=2_500.0, machine=3.9, workers=(1.7, 1.7)), Wall.WORKER_CPU, "2.5 s behind their sch"),
         (replace(CALM, downstream_share=0.9), Wall.DOWNSTREAM, "90% busy"),
         (replace(CALM, partition_share_max=3.0, tail_share=0.5), Wall.SKEWED_PARTITION, "3.0 times the mean"),
         (replace(CALM, partition_share_max=3.0, tail_share=0.1), Wall.NONE, "nothing is full"),
