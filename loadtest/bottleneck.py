@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-DOWNSTREAM_SHARE: Final = 0.7
+DOWNSTREAM_SHARE: Final = 0.6
 OTHERS_SHARE: Final = 0.3
 """Of what is in use of a machine, by programs that have nothing to do with the test."""
 BUSY_SHARE: Final = 0.85

@@ -77,13 +77,11 @@ def latency_chart(outcomes: Sequence[Outcome]) -> alt.Chart | None:
         .encode(
             x=alt.X("partitions:N", title="partitions", sort=None),
             xOffset="percentile:N",
-            y=alt.Y("ms:Q", title="ms"),
+            y=alt.Y("ms:Q", title="ms from due to visible"),
             color=alt.Color("percentile:N", title=None, legend=alt.Legend(orient="top")),
             column=alt.Column("work:N", title=None),
         )
-        .properties(
-            title="latency by partitions: from the time to be sent to visible", width=WIDTH // 2 - 30, height=HEIGHT
-        )
+        .properties(title="latency by partitions", width=WIDTH // 2 - 30, height=HEIGHT)
     )
 
 
@@ -107,7 +105,7 @@ def distribution_chart(outcomes: Sequence[Outcome]) -> alt.Chart | None:
                 scale=alt.Scale(type="log"),
                 axis=alt.Axis(values=[1, 10, 100, 1000, 10000], format="d", labelExpr=labels),
             ),
-            y=alt.Y("ms:Q", title="ms"),
+            y=alt.Y("ms:Q", title="ms from due to visible"),
             color=alt.Color("run:N", title=None),
         )
         .properties(title="latency distribution", width=WIDTH, height=HEIGHT)
@@ -160,12 +158,21 @@ def cpu_chart(outcome: Outcome) -> alt.Chart | None:
 
 def svg(chart: alt.TopLevelMixin) -> str:
     """The chart as an SVG element."""
-    return str(vl_convert.vegalite_to_svg(chart.to_dict()))
+    return str(vl_convert.vegalite_to_svg(_configured(chart)))
 
 
 def png(chart: alt.TopLevelMixin) -> bytes:
     """The chart as an image."""
-    return bytes(vl_convert.vegalite_to_png(chart.to_dict(), scale=PNG_SCALE))
+    return bytes(vl_convert.vegalite_to_png(_configured(chart), scale=PNG_SCALE))
+
+
+def _configured(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """With room for a browser whose font is wider than the one that the text was measured with."""
+    return {
+        **chart.to_dict(),
+        "padding": {"left": 5, "top": 5, "bottom": 5, "right": 60},
+        "config": {"legend": {"labelLimit": 0, "titleLimit": 0, "columnPadding": 40, "symbolOffset": 0}},
+    }
 
 
 _ORDER: Final = {Role.WORKER: 0, Role.BROKER: 1, Role.GENERATOR: 2, Role.HARNESS: 3}

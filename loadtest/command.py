@@ -108,7 +108,7 @@ def _measure(
     points = plan.points()
     bars = Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[doing]}"), TimeElapsedColumn(),
-        console=console,
+        console=console, disable=not console.is_terminal,
     )  # fmt: skip
     console.print("connecting to the cluster" if use_running else "starting a stack of its own", highlight=False)
     with cluster(scratch / "stack", use_running=use_running) as where, bars:
@@ -116,14 +116,17 @@ def _measure(
             title = f"{number}/{len(points)} {plan.drive} {point.work}, {point.partitions} partitions"
             task = bars.add_task(title, total=1.0, doing="")
             measurement = Measurement(where, plan, point, findings.name, scratch, logs, keep=keep)
-            if not console.is_terminal:  # where the bars are drawn at the end only
+            if bars.disable:
                 console.print(title, highlight=False)
             outcome = measurement.run(
                 lambda doing, share, task=task: bars.update(task, doing=doing, completed=min(share, 0.99))
             )
             findings.outcomes.append(outcome)
             rate = f"{outcome.run.consume_rate:,.0f} events/s" if outcome.run.consume_rate else "done"
-            bars.update(task, doing=f"{rate}, bottleneck: {outcome.bottleneck.wall.value}", completed=1.0)
+            result = f"{rate}, bottleneck: {outcome.bottleneck.wall.value}"
+            bars.update(task, doing=result, completed=1.0)
+            if bars.disable:
+                console.print(f"    {result}", highlight=False)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

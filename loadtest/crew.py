@@ -1,5 +1,6 @@
 """The workers of one point: started together, watched, stopped; one that dies is noted, the others go on."""
 
+import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,8 @@ from streams.errors import StreamsError
 from streams.settings import Settings
 
 DOWNSTREAM: Final = "downstream"
+HELD_S_MAX: Final = 20.0
+"""Well within the 45 s after which a group does without a member that says nothing."""
 
 
 class Crew:
@@ -63,6 +66,29 @@ class Crew:
             for name, seconds in found.items():
                 total[name] = total.get(name, 0.0) + seconds
         return total
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The workers stand still while the block lasts, all in the group and with their partitions.
+
+        After `HELD_S_MAX` they go on all the same, or the group would do without them.
+        """
+        subjects = [subject for subject, _ in self._workers.values()]
+
+        def release() -> None:
+            for subject in subjects:
+                subject.resume()
+
+        timer = threading.Timer(HELD_S_MAX, release)
+        timer.daemon = True
+        try:
+            for subject in subjects:
+                subject.suspend()
+            timer.start()
+            yield
+        finally:
+            timer.cancel()
+            release()
 
     def __len__(self) -> int:
         return len(self._workers)

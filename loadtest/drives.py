@@ -52,16 +52,15 @@ class Found:
 def _drain(stage: Stage, found: Found) -> list[str]:
     if stage.point.work is Work.DOWNSTREAM:
         return _saturate(stage, found)
-    plan = stage.plan
-    with stage.traffic("--events", str(plan.events)) as traffic:
-        sent = traffic.wait(on_progress=lambda done: stage.progress("filling the topic", done / plan.events))
-    _note_sent(found, sent)
     with stage.workers() as workers:
         stage.wait_ready(workers)
-        ready_s = stage.sampler.now_s()
+        with workers.held(), stage.traffic("--events", str(stage.plan.events)) as traffic:
+            sent = traffic.wait(on_progress=lambda done: stage.progress("filling the topic", done / stage.plan.events))
+        filled_s = stage.sampler.now_s()
+        _note_sent(found, sent)
         ended_s = stage.wait_drained(workers, "draining")
-        busy = stage.sampler.series.between(_work_starts(stage.sampler.series, ready_s), ended_s)
-        found.busy, found.consume_rate = busy, busy.rate()
+        found.busy = stage.sampler.series.between(filled_s, ended_s)
+        found.consume_rate = found.busy.rate()
         _latency(stage, found, workers)
         return workers.incidents
 
@@ -243,14 +242,3 @@ def _note_sent(found: Found, sent: Sent) -> None:
     found.rejects += sent.rejects
     found.rejects_exact &= sent.rejects_exact
     found.publish_rate = found.publish_rate or sent.records_per_s
-
-
-def _work_starts(series: Series, ready_s: float) -> float:
-    """When all workers were there; the last sample without progress where much was done before."""
-    idle = [sample.at_s for sample in series.samples if not sample.done]
-    begun_s = idle[-1] if idle else 0.0
-    at_ready = next((sample for sample in series.samples if sample.at_s >= ready_s), None)
-    if at_ready is None or not at_ready.done:
-        return begun_s
-    total = at_ready.done + sum(at_ready.lag)
-    return ready_s if at_ready.done < total / 3 else begun_s

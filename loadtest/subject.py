@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +72,16 @@ class Subject:
             except subprocess.TimeoutExpired:
                 self._popen.kill()
         return self._popen.wait()
+
+    def suspend(self) -> None:
+        """Let it stand still, if it lives."""
+        with suppress(psutil.NoSuchProcess):
+            self._process.suspend()
+
+    def resume(self) -> None:
+        """Let it go on."""
+        with suppress(psutil.NoSuchProcess):
+            self._process.resume()
 
     def is_ready(self) -> bool:
         """Whether it says that it processes."""
