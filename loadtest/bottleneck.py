@@ -105,11 +105,15 @@ def _machine(load: Load) -> Bottleneck | None:
     if load.machine < BUSY_SHARE * load.cores:
         return None
     ours = sum(load.workers) + (load.broker or 0.0) + load.generators + load.harness
-    if load.broker is not None and load.machine - ours > OTHERS_SHARE * load.machine:
+    if load.machine - ours > OTHERS_SHARE * load.machine:
+        others = (
+            "programs that are no part of this test: measure again when it is quiet"
+            if load.broker is not None
+            else "a broker on this machine, or programs that are no part of this test: give each a machine of its own"
+        )
         return Bottleneck(
             Wall.OTHERS,
-            f"all cores of this machine are in use ({_shares(load)}), {load.machine - ours:.1f} of them by programs "
-            "that are no part of this test: measure again when it is quiet",
+            f"all cores of this machine are in use ({_shares(load)}), {load.machine - ours:.1f} of them by {others}",
         )
     parts = {Wall.WORKER_CPU: sum(load.workers), Wall.BROKER: load.broker or 0.0, Wall.GENERATOR: load.generators}
     wall = max(parts, key=lambda name: parts[name])

@@ -145,7 +145,8 @@ def test_what_generators_have_sent_adds_up():
         (replace(CALM, machine=3.9), Wall.OTHERS, "2.9 of them by programs that are no part"),
         (replace(CALM, workers=(0.97, 0.1)), Wall.WORKER_CPU, "fills its interpreter"),
         (replace(CALM, broker=1.9), Wall.BROKER, "more than anyone"),
-        (replace(CALM, broker=None, machine=3.9), Wall.WORKER_CPU, "broker elsewhere"),
+        (replace(CALM, broker=None, machine=3.9, workers=(1.7, 1.7)), Wall.WORKER_CPU, "broker elsewhere"),
+        (replace(CALM, broker=None, machine=3.9), Wall.OTHERS, "3.3 of them by a broker on this machine, or"),
     ],
 )
 def test_what_is_in_the_way_is_said(load: Load, wall: Wall, words: str):
