@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 
 from loadtest.prepare import prepare_pipeline
 from streams.errors import StreamsError
-from streams.kafka.admin import admin_client, described, partition_counts
+from streams.kafka.admin import admin_client, described, partition_counts, wait_for_broker
 from streams.local.stack import running_stack
 from streams.operators.declaration import Pipeline
 from streams.pipelines import select_pipelines
@@ -54,7 +54,7 @@ def fresh_topics(
     """
     ours = settings.model_copy(update={"streams_topic_prefix": prefix})
     (pipeline,) = select_pipelines([name], prefix=prefix)
-    client = admin_client(settings)
+    client = wait_for_broker(settings)
     names = [topic.name for topic in pipeline.topics()]
     there = sorted(set(names) & partition_counts(client).keys())
     if there:

@@ -39,8 +39,7 @@ class Crew:
         """
         for name, (subject, _) in list(self._workers.items()):
             if subject.status is not None:
-                words = f"{name} ended in mid-run with status {subject.status}: {subject.last_words()}"
-                self.incidents.append(words)
+                self.incidents.append(f"in mid-run {name} {subject.end}; its last words: {subject.last_words()}")
                 del self._workers[name]
         if not self._workers:
             raise StreamsError(self.incidents[-1] if self.incidents else "there is no worker")

@@ -205,7 +205,9 @@ def compared(findings: Findings, earlier: Mapping[str, Any]) -> list[str]:
             for field_name, label in _COMPARED.items()
             if old.get(field_name) and run.get(field_name)
         ]
-        lines.append(f"{outcome.point.label}: {', '.join(changes) or 'nothing to compare'}")
+        wrong = faults(old.get("oracle") or {})
+        words = ", ".join(changes) or "nothing to compare"
+        lines.append(f"{outcome.point.label}: {words}{f'; the earlier output was wrong: {wrong}' if wrong else ''}")
     if earlier.get("machine", {}).get("cpu") != findings.machine.get("cpu"):
         lines.append("the earlier result is from another machine: compare ratios, not figures")
     return lines

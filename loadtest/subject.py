@@ -24,6 +24,8 @@ from streams.kafka.admin import librdkafka_log, partition_counts, settled
 SAMPLE_S: Final = 0.1
 STOP_S_MAX: Final = 20.0
 LEADER_S_MAX: Final = 15.0
+_FRAME: Final = " \t─│╭╮╰╯"
+"""What command lines draw around an error."""
 
 
 class Subject:
@@ -107,7 +109,7 @@ class Subject:
         """
         status = self._popen.poll()
         if status:
-            raise StreamsError(f"{self.name} ended with status {status}: {self.last_words()} (log: {self._log})")
+            raise StreamsError(f"{self.name} {self.end}: {self.last_words()} (log: {self._log})")
         return status is None
 
     @property
@@ -120,9 +122,17 @@ class Subject:
         return self._log.read_text(errors="replace")
 
     def last_words(self) -> str:
-        """The last line that it has printed."""
-        lines = self.output().strip().splitlines()
-        return lines[-1] if lines else "it printed nothing"
+        """The last line with words that it has printed."""
+        lines = (line.strip(_FRAME) for line in reversed(self.output().splitlines()))
+        return next((line for line in lines if line), "it printed nothing")
+
+    @property
+    def end(self) -> str:
+        """How it ended, in words."""
+        status = self._popen.poll()
+        if status is None:
+            return "still runs"
+        return f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
 
     def usage(self) -> tuple[float, float]:
         """CPU seconds so far (user and system, all threads) and resident memory in MB (10^6 bytes) now.
@@ -132,9 +142,7 @@ class Subject:
 
         """
         if self._popen.poll() is not None:
-            raise StreamsError(
-                f"{self.name} ended with status {self._popen.returncode}: {self.last_words()} (log: {self._log})"
-            )
+            raise StreamsError(f"{self.name} {self.end}: {self.last_words()} (log: {self._log})")
         times = self._process.cpu_times()
         return times.user + times.system, self._process.memory_info().rss / 1e6
 

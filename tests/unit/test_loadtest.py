@@ -199,6 +199,8 @@ def test_an_earlier_result_is_compared_by_scenario_partitions_and_workers(tmp_pa
     lines = compared(findings(outcome(), outcome(partitions=6)), earlier)
     assert lines[0].startswith("cpu-p3-w2: events/s 500 to 1,000 (+100%)")
     assert lines[1] == "cpu-p6-w2: not in the earlier result"
+    (line,) = compared(findings(outcome()), findings(outcome(lost=2)).as_dict())
+    assert line.endswith("; the earlier output was wrong: lost 2")
     folder = findings(outcome()).write(tmp_path)
     assert earlier_results(str(folder))["runs"][0]["partitions"] == 3
     for wrong in (tmp_path / "nowhere", tmp_path):
