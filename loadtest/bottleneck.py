@@ -7,6 +7,8 @@ from typing import Final
 DOWNSTREAM_SHARE: Final = 0.6
 OTHERS_SHARE: Final = 0.3
 """Of what is in use of a machine, by programs that have nothing to do with the test."""
+STOLEN_SAID: Final = 0.1
+"""Cores; less is not worth a word."""
 BUSY_SHARE: Final = 0.85
 """Of what a process or a machine can do: it is taken for full."""
 SKEW: Final = 1.5
@@ -41,6 +43,8 @@ class Load:
     generators: float
     harness: float = 0.0
     """The load test itself."""
+    stolen: float = 0.0
+    """Of what is in use of the machine: what its host gave to others."""
     downstream_share: float = 0.0
     """Of what the downstream lets through, or of the workers' time spent waiting for it; the larger of the two."""
     partition_share_max: float = 1.0
@@ -105,6 +109,12 @@ def _machine(load: Load) -> Bottleneck | None:
     if load.machine < BUSY_SHARE * load.cores:
         return None
     ours = sum(load.workers) + (load.broker or 0.0) + load.generators + load.harness
+    if load.stolen > OTHERS_SHARE * load.machine:
+        return Bottleneck(
+            Wall.OTHERS,
+            f"the host gave {load.stolen:.1f} of {load.cores} cores to others ({_shares(load)}): measure "
+            "again when it is quiet",
+        )
     if load.machine - ours > OTHERS_SHARE * load.machine:
         others = (
             "programs that are no part of this test: measure again when it is quiet"
@@ -157,4 +167,6 @@ _NAMES: Final = {Wall.WORKER_CPU: "the workers", Wall.BROKER: "the broker", Wall
 
 def _shares(load: Load) -> str:
     broker = "elsewhere" if load.broker is None else f"{load.broker:.1f}"
-    return f"workers {sum(load.workers):.1f}, broker {broker}, generators {load.generators:.1f} of {load.cores} cores"
+    stolen = f", stolen by other guests of its host {load.stolen:.1f}" if load.stolen >= STOLEN_SAID else ""
+    workers, generators = f"{sum(load.workers):.1f}", f"{load.generators:.1f}"
+    return f"workers {workers}, broker {broker}, generators {generators}{stolen}; {load.cores} cores in all"

@@ -104,6 +104,7 @@ class Measurement:
         load = Load(
             cores=psutil.cpu_count() or 1,
             machine=busy.machine_cores(),
+            stolen=busy.stolen_cores(),
             workers=tuple(busy.cores_by_process(Role.WORKER).values()),
             broker=None if self._cluster.broker_pid is None else busy.cores(Role.BROKER),
             generators=busy.cores(Role.GENERATOR),

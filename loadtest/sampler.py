@@ -36,7 +36,9 @@ class Sample:
     """By name of the process: cores in use since the sample before."""
     rss_mb: dict[str, float]
     machine_cores: float
-    """Cores in use by everything on this machine."""
+    """Cores in use by everything on this machine, those that its host has not given it included."""
+    stolen_cores: float = 0.0
+    """Cores that this machine wanted and its host gave to others (steal; 0 where the system does not tell)."""
 
     @property
     def done(self) -> int:
@@ -70,6 +72,10 @@ class Series:
     def machine_cores(self) -> float:
         """Mean number of cores in use by everything on the machine."""
         return sum(sample.machine_cores for sample in self.samples) / max(1, len(self.samples))
+
+    def stolen_cores(self) -> float:
+        """Mean number of cores that the host has given to others."""
+        return sum(sample.stolen_cores for sample in self.samples) / max(1, len(self.samples))
 
     def rss_mb_max(self, role: Role) -> float:
         """The most that a single process of a role has had."""
@@ -137,7 +143,7 @@ class Sampler:
 
     def _run(self) -> None:
         psutil.cpu_percent()
-        before_s = self.now_s()
+        before_s, stolen_before_s = self.now_s(), _stolen_s()
         while not self._stopped.wait(max(0.0, before_s + INTERVAL_S - self.now_s())):
             try:
                 committed, ends = self._progress.committed(), self._progress.ends()
@@ -150,7 +156,9 @@ class Sampler:
             cpu_cores, rss_mb = self._usage(elapsed_s)
             lag = [max(0, end - done) for end, done in zip(ends, committed, strict=True)]
             machine = psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)
-            self.series.samples.append(Sample(now_s, list(committed), lag, cpu_cores, rss_mb, machine))
+            stolen_s = _stolen_s()
+            stolen, stolen_before_s = max(0.0, stolen_s - stolen_before_s) / elapsed_s, stolen_s
+            self.series.samples.append(Sample(now_s, list(committed), lag, cpu_cores, rss_mb, machine, stolen))
 
     def _usage(self, elapsed_s: float) -> tuple[dict[str, float], dict[str, float]]:
         cpu_cores: dict[str, float] = {}
@@ -167,3 +175,7 @@ class Sampler:
                 cpu_cores[name] = (used_s - self._cpu_s[name]) / elapsed_s
                 self._cpu_s[name] = used_s
         return cpu_cores, rss_mb
+
+
+def _stolen_s() -> float:
+    return float(getattr(psutil.cpu_times(), "steal", 0.0))
