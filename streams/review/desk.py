@@ -97,12 +97,6 @@ class Desk:
             raise self._displaced() from None
         self._open = False
 
-    def abort(self) -> None:
-        """Drop what was sent since the last commit."""
-        if self._open:
-            self._open = False
-            self._transactions.abort()
-
     def close(self) -> None:
         """Drop what is open, and disconnect."""
         self._transactions.close()

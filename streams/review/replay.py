@@ -10,13 +10,15 @@ outcome is not known, the audit topic is read again and tells.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 from confluent_kafka import Message
 
+from streams.ahead import built_ahead
 from streams.deadletters.audit import Act, Actor, Outcome, RecordWriter
 from streams.deadletters.foreign import origin_of
 from streams.deadletters.index import Filter, Rows, replayable
@@ -31,8 +33,10 @@ from streams.review.inbox import Box, Found, Inbox
 from streams.review.letters import letter_of
 from streams.review.transform import Judge, Transform, load_repair
 
-BATCH_LETTERS_MAX: Final = 20_000
-BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
+SLICE_LETTERS_MAX: Final = 5_000
+"""Letters made into records at a time, in a thread of their own while those before are sent and committed."""
+BATCH_LETTERS_MAX: Final = 50_000
+BATCH_BYTES_MAX: Final = 48 * 1024 * 1024
 BATCH_MS_MAX: Final = 2_000
 BATCH_PACED_MS_MAX: Final = 500
 """Letters of one transaction, their bytes, and how long it may take to gather them; with a rate, less long."""
@@ -231,6 +235,25 @@ def _foretell(inbox: Inbox, found: Found, source: str, transform: Transform | No
         result.would_be_rejected.update(reject.reason.value for reject in rejects.values())
 
 
+class _Senseless(StreamsError):
+    """The transform fails on letters that it had repaired before."""
+
+
+@dataclass(slots=True)
+class _Slice:
+    """Some letters as records of their source and of its audit topic: row i of each list is one letter."""
+
+    at_ms: int
+    ids: list[bytes | None] = field(default_factory=list)
+    keys: list[bytes | None] = field(default_factory=list)
+    values: list[bytes | None] = field(default_factory=list)
+    headers: list[Headers | None] = field(default_factory=list)
+    partitions: list[int | None] = field(default_factory=list)
+    """Where a record without a key goes."""
+    marks: list[bytes | None] = field(default_factory=list)
+    bytes_used: int = 0
+
+
 class _Run:
     """The replay of some letters of one topic into one source."""
 
@@ -298,23 +321,43 @@ class _Run:
         return left if not self._refused else left.where(~np.isin(left.ids, np.array(sorted(self._refused))))
 
     def _send(self, rows: Rows) -> None:
-        options = self._options
-        size = BATCH_LETTERS_MAX if options.rate is None else max(1, options.rate // _SLICES_A_SECOND)
-        batch_ms_max = BATCH_MS_MAX if options.rate is None else BATCH_PACED_MS_MAX
+        is_paced = self._options.rate is not None
+        batch_ms_max = BATCH_PACED_MS_MAX if is_paced else BATCH_MS_MAX
         begun, open_bytes, self._in_hand = time.monotonic(), 0, 0
+        made = self._made(rows)
+        try:
+            # What is paced is made when it is due: it carries the time at which it is sent.
+            with closing(made if is_paced else built_ahead(made)) as slices:
+                for each in slices:
+                    if not self._in_hand:
+                        begun = time.monotonic()
+                    self._send_slice(each)
+                    self._in_hand, open_bytes = self._in_hand + len(each.ids), open_bytes + each.bytes_used
+                    is_due = (time.monotonic() - begun) * 1000 >= batch_ms_max
+                    if self._in_hand >= BATCH_LETTERS_MAX or open_bytes >= BATCH_BYTES_MAX or is_due:
+                        self._commit()
+                        open_bytes = 0
+        except _Senseless as error:
+            raise StreamsError(
+                f"{error}; it had made sense of the same letters before: what was committed until then is done and "
+                f"recorded ({self._result.replayed} letters), nothing else was sent"
+            ) from None
+        self._commit()
+
+    def _made(self, rows: Rows) -> Generator[_Slice]:
+        """The letters as records, slice by slice, in log order."""
+        rate = self._options.rate
+        size = SLICE_LETTERS_MAX if rate is None else max(1, rate // _SLICES_A_SECOND)
         for messages in self._box.tail.fetch(rows.places()):
             for first in range(0, len(messages), size):
-                batch = messages[first : first + size]
                 self._pace()
-                if not self._in_hand:
-                    begun = time.monotonic()
-                count, sent_bytes = self._send_batch(rows, batch)
-                self._in_hand, open_bytes = self._in_hand + count, open_bytes + sent_bytes
-                is_due = (time.monotonic() - begun) * 1000 >= batch_ms_max
-                if self._in_hand >= BATCH_LETTERS_MAX or open_bytes >= BATCH_BYTES_MAX or is_due:
-                    self._commit()
-                    open_bytes = 0
-        self._commit()
+                yield self._slice(rows, messages[first : first + size])
+
+    def _send_slice(self, each: _Slice) -> None:
+        if each.ids:
+            desk, at_ms = self._desk, each.at_ms
+            desk.send(self._source, each.keys, each.values, each.headers, at_ms=at_ms, partitions=each.partitions)
+            desk.send(self._audit, each.ids, each.marks, None, at_ms=at_ms)
 
     def _commit(self) -> None:
         self._desk.commit()
@@ -329,8 +372,7 @@ class _Run:
             if ahead > 0:
                 time.sleep(min(ahead, 5.0))
 
-    def _send_batch(self, rows: Rows, messages: list[Message]) -> tuple[int, int]:
-        """Letters and bytes added to the open transaction."""
+    def _slice(self, rows: Rows, messages: list[Message]) -> _Slice:
         here = _rows_at(rows, messages)
         ids, attempts, failed_at = here.ids.tolist(), here.attempt.tolist(), here.first_failed_at.tolist()
         reasons, plain = here.reasons(), here.plain()
@@ -343,13 +385,7 @@ class _Run:
         repairs = None
         if self._transform is not None:
             repairs = self._repairs([letter_of(self._box.topic, message) for message in messages])
-        keys: list[bytes | None] = []
-        values: list[bytes | None] = []
-        headers: list[Headers | None] = []
-        marks: list[bytes | None] = []
-        sent: list[bytes | None] = []
-        partitions: list[int | None] = []
-        total = 0
+        made = _Slice(now_ms)
         lies_in = int(messages[0].partition() or 0)
         offsets: list[Any] = list(map(Message.offset, messages))
         for row, message in enumerate(messages):
@@ -370,32 +406,25 @@ class _Run:
             if size > self._bytes_max:
                 self._refuse(letter_id, f"{size} bytes are more than {self._source} takes (max.message.bytes)")
                 continue
-            headers.append(
+            made.headers.append(
                 replay_headers(
                     parts.own, letter_id=letter_id, attempt=attempt + 1, first_failed_at=failed_at[row],
                     history=history, mark=mark, transform=changed,
                 )
             )  # fmt: skip
-            total += size
-            keys.append(key)
-            values.append(value)
-            marks.append(mark)
-            sent.append(letter_id)
-            partitions.append(None if key is not None else self._partition(origin_of(_headers(message)).partition))
-        if sent:
-            self._desk.send(self._source, keys, values, headers, at_ms=now_ms, partitions=partitions)
-            self._desk.send(self._audit, sent, marks, None, at_ms=now_ms)
-        return len(sent), total
+            made.bytes_used += size
+            made.keys.append(key)
+            made.values.append(value)
+            made.marks.append(mark)
+            made.ids.append(letter_id)
+            made.partitions.append(None if key is not None else self._partition(origin_of(_headers(message)).partition))
+        return made
 
     def _repairs(self, letters: list[Letter]) -> list[Repair | None]:
         try:
             return self._transform.apply(letters) if self._transform is not None else []
         except StreamsError as error:
-            self._desk.abort()
-            raise StreamsError(
-                f"{error}; it had made sense of the same letters before: what was committed until then is done and "
-                f"recorded ({self._result.replayed} letters), nothing else was sent"
-            ) from None
+            raise _Senseless(str(error)) from None
 
     def _partition(self, origin: int | None) -> int | None:
         """Where a record without a key belongs: where it came from, if that is still there."""

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from loadtest.fleet import SOURCES, Fleet, TrafficBatch
-from loadtest.fleet.ahead import built_ahead
 from loadtest.fleet.mix import NOTHING, REALISTIC, Bounds, Schemas, mix_of
 from loadtest.fleet.traffic import CODES, REJECTS, Kind
 from loadtest.generator.command import app
@@ -215,25 +214,6 @@ def test_a_sender_that_is_told_to_stop_has_counted_exactly_what_it_sent():
     sender, tally = sender_of(taker, stop)
     sender.send_history(iter([plain_batch(range(25_000)), plain_batch(range(25_000, 50_000))]))
     assert tally.records == len(taker.taken) == 25_000
-
-
-def test_items_built_ahead_come_in_order_and_an_error_comes_in_its_place():
-    def items():
-        yield from range(10)
-        raise ValueError("eleven")
-
-    ahead = built_ahead(items())
-    assert [next(ahead) for _ in range(10)] == list(range(10))
-    with pytest.raises(ValueError, match="eleven"):
-        next(ahead)
-
-
-def test_closing_what_is_built_ahead_ends_its_thread():
-    before = threading.active_count()
-    ahead = built_ahead(itertools.count())
-    assert next(ahead) == 0
-    ahead.close()
-    assert threading.active_count() == before
 
 
 # --- the command, without a broker ------------------------------------------------------------------------------------
