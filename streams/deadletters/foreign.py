@@ -6,8 +6,9 @@ Sources of the names: Kafka Connect's `DeadLetterQueueReporter` (KIP-298, number
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from streams.deadletters.envelope import (
@@ -15,6 +16,7 @@ from streams.deadletters.envelope import (
     DLQ_ID,
     FIRST_FAILED_AT,
     GROUP,
+    HISTORY,
     ID_CHARACTERS,
     REASON,
     SCHEMA_ID,
@@ -28,6 +30,10 @@ _HEX: Final = frozenset(b"0123456789abcdef")
 _ATTEMPT_END: Final = 1_000_000
 _DIGITS_MAX: Final = 18
 """A number with so many digits, its sign included, fits into 64 bits."""
+_PLAIN_HEADERS: Final = 13
+"""What the worker adds to a record that had no headers."""
+_TOGETHER_MIN: Final = 32
+"""Fewer are as cheap one by one."""
 
 
 class Kind(IntEnum):
@@ -84,10 +90,21 @@ def read_envelopes(
     offsets: Sequence[int],
     timestamps: Sequence[int],
 ) -> Envelopes:
-    """The envelopes of many records; the usual case, ours and of the first attempt, in a third of the time."""
+    """The envelopes of many records; ours in a third of the time, as long as they come many together."""
     usual = _usual(headers)
     if usual is not None:
         return usual
+    half = len(headers) // 2
+    if half >= _TOGETHER_MIN:
+        return _joined(
+            [
+                read_envelopes(
+                    headers[part], topic=topic, partitions=partitions[part], offsets=offsets[part],
+                    timestamps=timestamps[part],
+                )
+                for part in (slice(half), slice(half, None))
+            ]
+        )  # fmt: skip
     rows = zip(headers, partitions, offsets, timestamps, strict=True)
     found = [
         read_envelope(each, topic=topic, partition=partition, offset=offset, timestamp_ms=timestamp)
@@ -99,32 +116,44 @@ def read_envelopes(
     return Envelopes(kinds, ids, attempts, reasons, sources, schema_ids, failed_at, nothing, nowhere)
 
 
+def _joined(parts: Sequence[Envelopes]) -> Envelopes:
+    columns: list[Any] = [
+        list(chain.from_iterable(getattr(part, each.name) for part in parts)) for each in fields(Envelopes)
+    ]
+    return Envelopes(*columns)
+
+
 def _usual(headers: Sequence[Headers | None]) -> Envelopes | None:
-    """All of them, if all are as the worker writes them the first time; else None."""
+    """All of them, if all are as the worker writes them, with a history or without; else None."""
     try:
-        if not all(each[-7][0] == DLQ_ID and each[-13][0] == "__streams.errors.exception" for each in headers):  # type: ignore[index]
+        ours: Any = [each[:-1] if each[-1][0] == HISTORY else each for each in headers]  # type: ignore[index]
+        if not all(each[-7][0] == DLQ_ID and each[-13][0] == "__streams.errors.exception" for each in ours):
             return None
-        columns = [[each[-place][1] for each in headers] for place in (7, 5, 6, 10, 3, 2, 12, 9, 8)]  # type: ignore[index]
+        columns = [[each[-place][1] for each in ours] for place in (7, 5, 6, 10, 3, 2, 12, 9, 8)]
         ids, attempts, reasons, sources, schema_ids, failed_at, messages, partitions, offsets = columns
-        joined = b"".join(ids)  # type: ignore[arg-type]
-        if set(map(len, ids)) != {ID_CHARACTERS} or not _HEX.issuperset(joined):  # type: ignore[arg-type]
+        joined = b"".join(ids)
+        if set(map(len, ids)) != {ID_CHARACTERS} or not _HEX.issuperset(joined):
             return None
-        if set(attempts) != {b"1"} or max(map(len, [*schema_ids, *failed_at, *partitions, *offsets])) > _DIGITS_MAX:  # type: ignore[arg-type]
+        if max(map(len, [*set(attempts), *schema_ids, *failed_at, *partitions, *offsets])) > _DIGITS_MAX:
             return None
         count = len(headers)
-        texts = {value: value.decode() for value in {*reasons, *sources}}  # type: ignore[union-attr]
-        if not all(texts):
+        numbers = {text: int(text) for text in set(attempts)}
+        texts = {value: value.decode() for value in {*reasons, *sources}}
+        if not all(0 < attempt < _ATTEMPT_END for attempt in numbers.values()) or not all(texts):
             return None
         return Envelopes(
             kinds=[Kind.STREAMS] * count,
-            ids=ids,  # type: ignore[arg-type]
-            attempts=[1] * count,
+            ids=ids,
+            attempts=[numbers[text] for text in attempts],
             reasons=[texts[value] for value in reasons],
             sources=[texts[value] for value in sources],
             schema_ids=[int(value) if value else NO_SCHEMA_ID for value in schema_ids],
-            first_failed_at=list(map(int, failed_at)),  # type: ignore[arg-type]
-            messages=[text if len(each) == 13 else None for text, each in zip(messages, headers, strict=True)],  # type: ignore[arg-type]
-            origins=list(zip(map(int, partitions), map(int, offsets), strict=True)),  # type: ignore[arg-type]
+            first_failed_at=list(map(int, failed_at)),
+            messages=[
+                text if len(each) == _PLAIN_HEADERS and each[-1][0] != HISTORY else None  # type: ignore[index,arg-type]
+                for text, each in zip(messages, headers, strict=True)
+            ],
+            origins=list(zip(map(int, partitions), map(int, offsets), strict=True)),
         )
     except (IndexError, TypeError, ValueError, AttributeError):
         return None
