@@ -108,14 +108,14 @@ def _skew(load: Load) -> Bottleneck | None:
 def _machine(load: Load) -> Bottleneck | None:
     if load.machine < BUSY_SHARE * load.cores:
         return None
-    ours = sum(load.workers) + (load.broker or 0.0) + load.generators + load.harness
+    known = sum(load.workers) + (load.broker or 0.0) + load.generators + load.harness + load.stolen
     if load.stolen > OTHERS_SHARE * load.machine:
         return Bottleneck(
             Wall.OTHERS,
-            f"the host gave {load.stolen:.1f} of {load.cores} cores to others ({_shares(load)}): measure "
-            "again when it is quiet",
+            f"the host gave {load.stolen:.1f} of {load.cores} cores to others ({_shares(load)}): measure again when it "
+            "is quiet",
         )
-    if load.machine - ours > OTHERS_SHARE * load.machine:
+    if load.machine - known > OTHERS_SHARE * load.machine:
         others = (
             "programs that are no part of this test: measure again when it is quiet"
             if load.broker is not None
@@ -123,7 +123,7 @@ def _machine(load: Load) -> Bottleneck | None:
         )
         return Bottleneck(
             Wall.OTHERS,
-            f"all cores of this machine are in use ({_shares(load)}), {load.machine - ours:.1f} of them by {others}",
+            f"all cores of this machine are in use ({_shares(load)}), {load.machine - known:.1f} of them by {others}",
         )
     parts = {Wall.WORKER_CPU: sum(load.workers), Wall.BROKER: load.broker or 0.0, Wall.GENERATOR: load.generators}
     wall = max(parts, key=lambda name: parts[name])
@@ -168,5 +168,7 @@ _NAMES: Final = {Wall.WORKER_CPU: "the workers", Wall.BROKER: "the broker", Wall
 def _shares(load: Load) -> str:
     broker = "elsewhere" if load.broker is None else f"{load.broker:.1f}"
     stolen = f", stolen by other guests of its host {load.stolen:.1f}" if load.stolen >= STOLEN_SAID else ""
-    workers, generators = f"{sum(load.workers):.1f}", f"{load.generators:.1f}"
-    return f"workers {workers}, broker {broker}, generators {generators}{stolen}; {load.cores} cores in all"
+    return (
+        f"workers {sum(load.workers):.1f}, broker {broker}, generators {load.generators:.1f}{stolen}; "
+        f"{load.cores} cores in all"
+    )

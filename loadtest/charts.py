@@ -158,21 +158,18 @@ def cpu_chart(outcome: Outcome) -> alt.Chart | None:
 
 def svg(chart: alt.TopLevelMixin) -> str:
     """The chart as an SVG element."""
-    return str(vl_convert.vegalite_to_svg(_configured(chart)))
+    return str(vl_convert.vegalite_to_svg(_roomy(chart).to_dict()))
 
 
 def png(chart: alt.TopLevelMixin) -> bytes:
     """The chart as an image."""
-    return bytes(vl_convert.vegalite_to_png(_configured(chart), scale=PNG_SCALE))
+    return bytes(vl_convert.vegalite_to_png(_roomy(chart).to_dict(), scale=PNG_SCALE))
 
 
-def _configured(chart: alt.TopLevelMixin) -> dict[str, Any]:
+def _roomy(chart: alt.TopLevelMixin) -> Any:
     """With room for a browser whose font is wider than the one that the text was measured with."""
-    return {
-        **chart.to_dict(),
-        "padding": {"left": 5, "top": 5, "bottom": 5, "right": 60},
-        "config": {"legend": {"labelLimit": 0, "titleLimit": 0, "columnPadding": 40, "symbolOffset": 0}},
-    }
+    padding = {"left": 5, "top": 5, "bottom": 5, "right": 60}
+    return chart.configure(padding=padding).configure_legend(labelLimit=0, titleLimit=0, columnPadding=40)
 
 
 _ORDER: Final = {Role.WORKER: 0, Role.BROKER: 1, Role.GENERATOR: 2, Role.HARNESS: 3}

@@ -143,7 +143,8 @@ class Sampler:
 
     def _run(self) -> None:
         psutil.cpu_percent()
-        before_s, stolen_before_s = self.now_s(), _stolen_s()
+        psutil.cpu_times_percent()
+        before_s = self.now_s()
         while not self._stopped.wait(max(0.0, before_s + INTERVAL_S - self.now_s())):
             try:
                 committed, ends = self._progress.committed(), self._progress.ends()
@@ -156,8 +157,7 @@ class Sampler:
             cpu_cores, rss_mb = self._usage(elapsed_s)
             lag = [max(0, end - done) for end, done in zip(ends, committed, strict=True)]
             machine = psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)
-            stolen_s = _stolen_s()
-            stolen, stolen_before_s = max(0.0, stolen_s - stolen_before_s) / elapsed_s, stolen_s
+            stolen = getattr(psutil.cpu_times_percent(), "steal", 0.0) / 100 * (psutil.cpu_count() or 1)
             self.series.samples.append(Sample(now_s, list(committed), lag, cpu_cores, rss_mb, machine, stolen))
 
     def _usage(self, elapsed_s: float) -> tuple[dict[str, float], dict[str, float]]:
@@ -175,7 +175,3 @@ class Sampler:
                 cpu_cores[name] = (used_s - self._cpu_s[name]) / elapsed_s
                 self._cpu_s[name] = used_s
         return cpu_cores, rss_mb
-
-
-def _stolen_s() -> float:
-    return float(getattr(psutil.cpu_times(), "steal", 0.0))

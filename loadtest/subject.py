@@ -109,7 +109,7 @@ class Subject:
         """
         status = self._popen.poll()
         if status:
-            raise StreamsError(f"{self.name} {self.end}: {self.last_words()} (log: {self._log})")
+            raise self._failure()
         return status is None
 
     @property
@@ -134,6 +134,9 @@ class Subject:
             return "still runs"
         return f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
 
+    def _failure(self) -> StreamsError:
+        return StreamsError(f"{self.name} {self.end}: {self.last_words()} (log: {self._log})")
+
     def usage(self) -> tuple[float, float]:
         """CPU seconds so far (user and system, all threads) and resident memory in MB (10^6 bytes) now.
 
@@ -142,7 +145,7 @@ class Subject:
 
         """
         if self._popen.poll() is not None:
-            raise StreamsError(f"{self.name} {self.end}: {self.last_words()} (log: {self._log})")
+            raise self._failure()
         times = self._process.cpu_times()
         return times.user + times.system, self._process.memory_info().rss / 1e6
 

@@ -7,6 +7,7 @@ and dead-letter topics, in which order per key, and what the table and the windo
 
 import heapq
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -56,7 +57,7 @@ class PartitionModel:
     late: list[Late] = field(default_factory=list)
     duplicates: list[AnyEvent] = field(default_factory=list)
     rejected: list[Reject] = field(default_factory=list)
-    windows: dict[WindowKey, WindowSum] = field(default_factory=dict)
+    windows: defaultdict[WindowKey, WindowSum] = field(default_factory=lambda: defaultdict(WindowSum))
     """What the rows of each window must add up to."""
     _seen: set[tuple[str, int]] = field(default_factory=set)
     _held: list[tuple[OrderKey, AnyEvent]] = field(default_factory=list)
@@ -155,10 +156,4 @@ class PartitionModel:
         if isinstance(fold, VehicleFold):
             for topic, size_ms in self.windows_ms.items():
                 key = WindowKey(topic, entity, event.event_time_ms // size_ms * size_ms)
-                self._window(key).add_event(event.speed_kmh, fold.leg_km)
-
-    def _window(self, key: WindowKey) -> WindowSum:
-        window = self.windows.get(key)
-        if window is None:
-            window = self.windows[key] = WindowSum()
-        return window
+                self.windows[key].add_event(event.speed_kmh, fold.leg_km)

@@ -62,6 +62,11 @@ def check_by_partition(
     return total
 
 
+# One connection for all shares that a process judges; it ends with the process.
+_reader = cache(TopicReader)
+_schemas = cache(registry_schemas)
+
+
 def _judge(
     bootstrap: str,
     registry_url: str,
@@ -79,8 +84,3 @@ def _judge(
         all_closed=all_closed,
         share=share,
     )
-
-
-# One connection for all shares that a process judges; it ends with the process.
-_reader = cache(TopicReader)
-_schemas = cache(registry_schemas)

@@ -56,11 +56,6 @@ class Committer:
         self._failpoint = failpoint
         self._open = False
 
-    @property
-    def is_open(self) -> bool:
-        """Whether a transaction is open."""
-        return self._open
-
     def write(self, effects: Effects) -> None:
         """Steps 1 and 2: produce the effects of a micro-batch.
 

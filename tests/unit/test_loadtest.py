@@ -145,6 +145,7 @@ def test_what_generators_have_sent_adds_up():
         (replace(CALM, machine=3.9), Wall.OTHERS, "2.9 of them by programs that are no part"),
         (replace(CALM, machine=3.9, stolen=1.6), Wall.OTHERS, "gave 1.6 of 4 cores to others"),
         (replace(CALM, machine=3.9, workers=(1.2, 1.2), stolen=0.4), Wall.WORKER_CPU, "of its host 0.4; 4 cores"),
+        (replace(CALM, machine=3.5, workers=(0.8, 0.8), stolen=1.0), Wall.WORKER_CPU, "of its host 1.0; 4 cores"),
         (replace(CALM, workers=(0.97, 0.1)), Wall.WORKER_CPU, "fills its interpreter"),
         (replace(CALM, broker=1.9), Wall.BROKER, "more than anyone"),
         (replace(CALM, broker=None, machine=3.9, workers=(1.7, 1.7)), Wall.WORKER_CPU, "broker elsewhere"),
