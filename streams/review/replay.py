@@ -13,24 +13,22 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from confluent_kafka import Message
 
 from streams.ahead import built_ahead
-from streams.deadletters.audit import Act, Actor, Outcome, RecordWriter
-from streams.deadletters.foreign import origin_of
+from streams.deadletters.audit import Actor, Outcome
 from streams.deadletters.index import Filter, Rows, replayable
-from streams.deadletters.letter import HistoryWriter, Letter, Repair, parts_of, plain_parts, replay_headers, sha256
+from streams.deadletters.letter import Letter
 from streams.errors import StreamsError, UsageError
 from streams.kafka.topics import message_bytes_max
 from streams.limits import DLQ_ATTEMPTS_MAX
-from streams.operators.columns import Headers
 from streams.pipelines import PIPELINES
 from streams.review.desk import Desk, Undone
 from streams.review.inbox import Box, Found, Inbox
 from streams.review.letters import letter_of
+from streams.review.records import Maker, Senseless, Slice
 from streams.review.transform import Judge, Transform, load_repair
 
 SLICE_LETTERS_MAX: Final = 5_000
@@ -44,8 +42,6 @@ TRIES_MAX: Final = 5
 """Transactions that may fail in a row."""
 REFUSED_SHOWN: Final = 20
 _SLICES_A_SECOND: Final = 20
-_FRAME_BYTES: Final = 512
-"""What a record takes in the log beyond key, value and headers, generously."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,25 +231,6 @@ def _foretell(inbox: Inbox, found: Found, source: str, transform: Transform | No
         result.would_be_rejected.update(reject.reason.value for reject in rejects.values())
 
 
-class _Senseless(StreamsError):
-    """The transform fails on letters that it had repaired before."""
-
-
-@dataclass(slots=True)
-class _Slice:
-    """Some letters as records of their source and of its audit topic: row i of each list is one letter."""
-
-    at_ms: int
-    ids: list[bytes | None] = field(default_factory=list)
-    keys: list[bytes | None] = field(default_factory=list)
-    values: list[bytes | None] = field(default_factory=list)
-    headers: list[Headers | None] = field(default_factory=list)
-    partitions: list[int | None] = field(default_factory=list)
-    """Where a record without a key goes."""
-    marks: list[bytes | None] = field(default_factory=list)
-    bytes_used: int = 0
-
-
 class _Run:
     """The replay of some letters of one topic into one source."""
 
@@ -268,11 +245,12 @@ class _Run:
         progress: Progress,
     ) -> None:
         self._inbox, self._box, self._source, self._options = inbox, box, source, options
-        self._transform, self._result, self._progress = transform, result, progress
+        self._result, self._progress = result, progress
         self._audit = f"{source}.dlq.audit"
         self._desk = Desk(inbox.settings, source)
-        self._bytes_max = message_bytes_max(inbox.client, source)
-        self._partitions = inbox.counts()[source]
+        self._maker = Maker(
+            box.topic, source, message_bytes_max(inbox.client, source), inbox.counts()[source], options.actor, transform
+        )
         self._refused: set[bytes] = set()
         self._total = self._in_hand = 0
         self._started = 0.0
@@ -302,6 +280,11 @@ class _Run:
                             "run the same command again for the rest"
                         ) from None
                     time.sleep(min(2.0**failures / 10, 2.0))
+                except Senseless as error:
+                    raise StreamsError(
+                        f"{error}; it had made sense of the same letters before: what was committed until then is done "
+                        f"and recorded ({self._result.replayed} letters), nothing else was sent"
+                    ) from None
                 self._desk.sit_down()
                 left = self._still_open(chosen)
                 # The audit topic knows, also of a transaction whose outcome was not told.
@@ -325,35 +308,33 @@ class _Run:
         batch_ms_max = BATCH_PACED_MS_MAX if is_paced else BATCH_MS_MAX
         begun, open_bytes, self._in_hand = time.monotonic(), 0, 0
         made = self._made(rows)
-        try:
-            # What is paced is made when it is due: it carries the time at which it is sent.
-            with closing(made if is_paced else built_ahead(made)) as slices:
-                for each in slices:
-                    if not self._in_hand:
-                        begun = time.monotonic()
-                    self._send_slice(each)
-                    self._in_hand, open_bytes = self._in_hand + len(each.ids), open_bytes + each.bytes_used
-                    is_due = (time.monotonic() - begun) * 1000 >= batch_ms_max
-                    if self._in_hand >= BATCH_LETTERS_MAX or open_bytes >= BATCH_BYTES_MAX or is_due:
-                        self._commit()
-                        open_bytes = 0
-        except _Senseless as error:
-            raise StreamsError(
-                f"{error}; it had made sense of the same letters before: what was committed until then is done and "
-                f"recorded ({self._result.replayed} letters), nothing else was sent"
-            ) from None
+        # What is paced is made when it is due: it carries the time at which it is sent.
+        with closing(made if is_paced else built_ahead(made)) as slices:
+            for each in slices:
+                if not self._in_hand:
+                    begun = time.monotonic()
+                self._send_slice(each)
+                self._in_hand, open_bytes = self._in_hand + len(each.ids), open_bytes + each.bytes_used
+                is_due = (time.monotonic() - begun) * 1000 >= batch_ms_max
+                if self._in_hand >= BATCH_LETTERS_MAX or open_bytes >= BATCH_BYTES_MAX or is_due:
+                    self._commit()
+                    open_bytes = 0
         self._commit()
 
-    def _made(self, rows: Rows) -> Generator[_Slice]:
+    def _made(self, rows: Rows) -> Generator[Slice]:
         """The letters as records, slice by slice, in log order."""
         rate = self._options.rate
         size = SLICE_LETTERS_MAX if rate is None else max(1, rate // _SLICES_A_SECOND)
         for messages in self._box.tail.fetch(rows.places()):
             for first in range(0, len(messages), size):
                 self._pace()
-                yield self._slice(rows, messages[first : first + size])
+                yield self._maker.make(rows, messages[first : first + size])
 
-    def _send_slice(self, each: _Slice) -> None:
+    def _send_slice(self, each: Slice) -> None:
+        self._refused.update(each.left_out, (letter_id for letter_id, _ in each.refused))
+        self._result.left_out += len(each.left_out)
+        for letter_id, why in each.refused:
+            self._result.refuse(letter_id.decode(), why)
         if each.ids:
             desk, at_ms = self._desk, each.at_ms
             desk.send(self._source, each.keys, each.values, each.headers, at_ms=at_ms, partitions=each.partitions)
@@ -371,100 +352,6 @@ class _Run:
             ahead = self._started + (self._result.replayed + self._in_hand) / rate - time.monotonic()
             if ahead > 0:
                 time.sleep(min(ahead, 5.0))
-
-    def _slice(self, rows: Rows, messages: list[Message]) -> _Slice:
-        here = _rows_at(rows, messages)
-        ids, attempts, failed_at = here.ids.tolist(), here.attempt.tolist(), here.first_failed_at.tolist()
-        reasons, plain = here.reasons(), here.plain()
-        now_ms = time.time_ns() // 1_000_000
-        options = self._options
-        audit = RecordWriter(
-            Act.REPLAYED, options.actor, topic=self._box.topic, at_ms=now_ms, transform=options.transform
-        )
-        histories = HistoryWriter(by=options.actor.by, why=options.actor.why, run=options.actor.run, at_ms=now_ms)
-        repairs = None
-        if self._transform is not None:
-            repairs = self._repairs([letter_of(self._box.topic, message) for message in messages])
-        made = _Slice(now_ms)
-        lies_in = int(messages[0].partition() or 0)
-        offsets: list[Any] = list(map(Message.offset, messages))
-        for row, message in enumerate(messages):
-            letter_id, attempt, reason = ids[row], attempts[row], reasons[row]
-            if repairs is not None and repairs[row] is None:
-                self._leave_out(letter_id)
-                continue
-            key, value, changed = _content(message, None if repairs is None else repairs[row], options.transform)
-            known = plain[row]
-            parts = plain_parts(*known) if known is not None else parts_of(_headers(message))
-            mark = audit.record(
-                letter_id.decode(), attempt=attempt, reason=reason, partition=lies_in, offset=offsets[row]
-            )
-            history = histories.history(parts, attempt, reason, None if changed is None else changed[2])
-            size = len(value or b"") + len(key or b"") + len(mark) + len(history) + _FRAME_BYTES
-            if parts.own:
-                size += sum(len(name) + len(text or b"") for name, text in parts.own)
-            if size > self._bytes_max:
-                self._refuse(letter_id, f"{size} bytes are more than {self._source} takes (max.message.bytes)")
-                continue
-            made.headers.append(
-                replay_headers(
-                    parts.own, letter_id=letter_id, attempt=attempt + 1, first_failed_at=failed_at[row],
-                    history=history, mark=mark, transform=changed,
-                )
-            )  # fmt: skip
-            made.bytes_used += size
-            made.keys.append(key)
-            made.values.append(value)
-            made.marks.append(mark)
-            made.ids.append(letter_id)
-            made.partitions.append(None if key is not None else self._partition(origin_of(_headers(message)).partition))
-        return made
-
-    def _repairs(self, letters: list[Letter]) -> list[Repair | None]:
-        try:
-            return self._transform.apply(letters) if self._transform is not None else []
-        except StreamsError as error:
-            raise _Senseless(str(error)) from None
-
-    def _partition(self, origin: int | None) -> int | None:
-        """Where a record without a key belongs: where it came from, if that is still there."""
-        return origin if origin is not None and 0 <= origin < self._partitions else None
-
-    def _refuse(self, letter_id: bytes, why: str) -> None:
-        if letter_id not in self._refused:
-            self._refused.add(letter_id)
-            self._result.refuse(letter_id.decode(), why)
-
-    def _leave_out(self, letter_id: bytes) -> None:
-        if letter_id not in self._refused:
-            self._refused.add(letter_id)
-            self._result.left_out += 1
-
-
-def _rows_at(rows: Rows, messages: list[Message]) -> Rows:
-    """The rows (which are in log order) of messages of one partition."""
-    mine = np.flatnonzero(rows.partition == (messages[0].partition() or 0))
-    offsets: list[Any] = list(map(Message.offset, messages))
-    return rows.where(mine[np.searchsorted(rows.offset[mine], np.array(offsets))])
-
-
-def _headers(message: Message) -> Headers:
-    found: Any = message.headers()
-    return found or []
-
-
-def _content(
-    message: Message, repair: Repair | None, transform: str | None
-) -> tuple[bytes | None, bytes | None, tuple[str, str, str] | None]:
-    """Key and value to send, and what a repair has changed about them: what, by what, the original's SHA-256."""
-    key: Any = message.key()
-    value: Any = message.value()
-    if repair is None or transform is None:
-        return key, value, None
-    changed = [name for name, differs in (("key", repair.key != key), ("value", repair.value != value)) if differs]
-    if not changed:
-        return key, value, None
-    return repair.key, repair.value, (",".join(changed), transform, sha256(value))
 
 
 def await_outcomes(
