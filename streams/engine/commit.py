@@ -7,7 +7,7 @@ A cycle, as numbered in every test and failpoint:
    and the journal;
 3. send the source offsets, each with its cycle number;
 4. commit;
-5. only then write rows and marker to the stores.
+5. only then write rows and checkpoint to the stores.
 
 Whatever is killed between two of them: before 4 nothing is visible and the records run again, after it the journal
 brings the store forward.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from streams.engine.keys import ClosedWindows
 from streams.operators.aggregate import Rows
 from streams.operators.columns import Events, Headers, Int64, Objects
-from streams.operators.declaration import Table
+from streams.operators.declaration import Table, Window
 from streams.operators.rejects import DeadLetter
 
 
@@ -56,8 +56,8 @@ class TableRows:
     partition: int
     keys: Objects
     rows: Rows
-    windows: list[Rows]
-    """The keys' newest windows, which travel with the rows of the pipeline's first table; else empty."""
+    windows: list[tuple[Window, Rows]]
+    """The keys' newest window of each declaration: every table carries them, so that any of them can restore them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,11 @@ class TaskCommit:
     tables: list[TableRows]
     windows: list[ClosedWindows]
     puts: list[tuple[bytes, bytes]]
-    """Rows for the store, to be written with the marker once the cycle is committed."""
+    """Rows for the store, to be written with the checkpoint once the cycle is committed."""
     breakers: list[tuple[bytes, bytes]]
     """Changed device breakers, likewise; no bytes where one is gone."""
+    ids_known_from: int = 0
+    """Event time from which on all ids are known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyruhvro
 
+from streams.engine.changelog_rows import FOLD_HEADER, WINDOWS_HEADER, windows_headers
 from streams.engine.effects import TableRows
 from streams.engine.keys import ClosedWindows
-from streams.engine.restore import FOLD_HEADER, WINDOWS_HEADER
 from streams.operators.aggregate import Aggregate
 from streams.operators.columns import Headers
 from streams.operators.declaration import Window
 from streams.operators.rows import pack_rows
+from streams.state.identity import table_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,18 @@ class TableEncoder:
         keys = np.concatenate([part.keys for part in parts])
         rows = np.concatenate([part.rows for part in parts])
         values = _framed(self.aggregate.table(keys, rows), self.schema_json, self.schema_id)
-        folds: list[Headers | None] = [[(FOLD_HEADER, row)] for row in pack_rows(rows)]
+        digest = table_digest(parts[0].table)
+        folds: list[Headers | None]
         if parts[0].windows:
-            windows = [np.concatenate(rows) for rows in zip(*(part.windows for part in parts), strict=True)]
-            for headers, packed in zip(folds, zip(*map(pack_rows, windows), strict=True), strict=True):
-                if headers is not None:
-                    headers.append((WINDOWS_HEADER, b"".join(packed)))
+            declared = [window for window, _ in parts[0].windows]
+            columns = zip(*([row for _, row in part.windows] for part in parts), strict=True)
+            windows = [(window, np.concatenate(column)) for window, column in zip(declared, columns, strict=True)]
+            folds = [
+                [(FOLD_HEADER, digest + row), (WINDOWS_HEADER, packed)]
+                for row, packed in zip(pack_rows(rows), windows_headers(windows), strict=True)
+            ]
+        else:
+            folds = [[(FOLD_HEADER, digest + row)] for row in pack_rows(rows)]
         result = []
         start = 0
         for part in parts:

@@ -10,7 +10,7 @@ import numpy as np
 from streams.operators.columns import Events, Int64, Objects
 from streams.operators.reorder import release_order
 from streams.state import journal
-from streams.state.journal import DueRows, Ids, JournalEntry
+from streams.state.journal import DueRows, Fields, Ids, JournalEntry
 from streams.state.layout import HELD
 from streams.state.store import Store, WriteBatch
 
@@ -33,8 +33,9 @@ class _Chunk:
 class Held:
     """Held events of one partition."""
 
-    def __init__(self, payload_fields: int, text_fields: int) -> None:
-        self._none = journal.empty_events(payload_fields, text_fields)
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
+        self._none = journal.empty_events(len(fields.payload), len(fields.texts))
         self._chunks: list[_Chunk] = []
         self._pages: list[tuple[int, bytes]] = []
         """(oldest event time, store key) of pages whose events are in the store only, oldest first."""
@@ -112,7 +113,7 @@ class Held:
         ripe, self._pages = self._pages[:count], self._pages[count:]
         self._loaded += [key for _, key in ripe]
         pages = store.get_many([key for _, key in ripe])
-        return [journal.unpack(page).held for page in pages if page is not None]
+        return [journal.unpack(page, self._fields).held for page in pages if page is not None]
 
     def spill(self, batch: WriteBatch, *, keep_events: int) -> None:
         """Move all but the `keep_events` oldest events into pages of the store; only between cycles."""
@@ -126,7 +127,7 @@ class Held:
             event_time_min, event_time_max = int(page.event_time[0]), int(page.event_time[-1])
             key = HELD + _PAGE_KEY.pack(event_time_min, event_time_max, self._page_next)
             self._page_next += 1
-            batch.puts.append((key, _pack_page(page)))
+            batch.puts.append((key, _pack_page(page, self._fields)))
             self._pages.append((event_time_min, key))
         self._pages.sort()
         self._chunks = [_Chunk(_SETTLED, kept, int(kept.event_time[0]))] if len(kept) else []
@@ -143,7 +144,7 @@ class Held:
         for key, page in store.scan(HELD):
             self._page_next = max(self._page_next, _PAGE_KEY.unpack(key[1:])[2] + 1)
             self._loaded.append(key)
-            events = journal.unpack(page).held
+            events = journal.unpack(page, self._fields).held
             found.append(events.take(events.event_time > watermark))
         return found
 
@@ -160,7 +161,7 @@ def without_repeats(parts: list[Events]) -> Events | None:
     return events.take(np.sort(order[first]))
 
 
-def _pack_page(events: Events) -> bytes:
+def _pack_page(events: Events, fields: Fields) -> bytes:
     none = DueRows(events.key[:0], events.event_time[:0], events.sequence[:0], events.event_id[:0])
-    entry = JournalEntry(0, 0, 0, 0, Ids.concat([]), events, none)
-    return journal.pack(entry, record_bytes_max=1 << 62)[0]
+    entry = JournalEntry(0, 0, Ids.concat([]), events, none)
+    return journal.pack(entry, fields, record_bytes_max=1 << 62)[0]

@@ -18,7 +18,7 @@ from streams.operators.reorder import LastDue
 from streams.operators.rows import empty_rows, pack_rows, text_bytes, unpack_rows
 from streams.operators.windows import NEVER, Closed, Windows
 from streams.state.journal import DueRows
-from streams.state.layout import LAST_DUE, aggregate_prefix, window_prefix
+from streams.state.layout import LAST_DUE, table_prefix, window_prefix
 from streams.state.store import Store
 
 _CONTRADICTIONS: Final = "contradictions"
@@ -47,6 +47,8 @@ class KeyIndex:
         self._aggregates = tuple(table.aggregate for table in pipeline.tables)
         self._declared = pipeline.windows
         self._operators = windows_of(pipeline)
+        self._table_prefixes = [table_prefix(table.topic) for table in pipeline.tables]
+        self._window_prefixes = [window_prefix(window.topic) for window in pipeline.windows]
         self._slots: dict[bytes, int] = {}
         self._closed: list[ClosedWindows] = []
         self._text_bytes = 0
@@ -130,7 +132,7 @@ class KeyIndex:
     def load_open_windows(self) -> None:
         """Load the keys whose windows are open in the store: the watermark may close them without an event."""
         for number, operator in enumerate(self._operators):
-            prefix = window_prefix(number)
+            prefix = self._window_prefixes[number]
             keys, packed = [], []
             for key, row in self._store.scan(prefix):
                 keys.append(key[len(prefix) :])
@@ -154,7 +156,8 @@ class KeyIndex:
         slots = np.flatnonzero(self._dirty)
         self._dirty[slots] = False
         due = DueRows(self._keys[slots], self._due_time[slots], self._due_sequence[slots], self._due_id[slots])
-        return ChangedKeys(due, [rows[slots] for rows in self._rows], [rows[slots] for rows in self._windows])
+        prefixes = [*self._table_prefixes, *self._window_prefixes]
+        return ChangedKeys(due, [rows[slots] for rows in self._rows], [rows[slots] for rows in self._windows], prefixes)
 
     def drop_all(self) -> None:
         """Forget all keys but those with open windows; only between cycles, when every row is in the store."""
@@ -191,10 +194,10 @@ class KeyIndex:
                 self._due_time[slot], self._due_sequence[slot] = _DUE.unpack_from(row)
                 self._due_id[slot] = row[_DUE.size :]
         for table, rows in enumerate(self._rows):
-            self._fill(rows, first, aggregate_prefix(table), keys)
+            self._fill(rows, first, self._table_prefixes[table], keys)
             self._text_bytes += text_bytes(rows[first : first + len(keys)])
         for number, rows in enumerate(self._windows):
-            self._fill(rows, first, window_prefix(number), keys)
+            self._fill(rows, first, self._window_prefixes[number], keys)
             loaded = int(rows["close_at"][first : first + len(keys)].min())
             self._close_at_min[number] = min(self._close_at_min[number], loaded)
 
@@ -234,20 +237,19 @@ def windows_of(pipeline: Pipeline) -> tuple[Windows, ...]:
 class ChangedKeys:
     """Rows of changed keys: of each its last released event, one row for each table, and one for each window."""
 
-    __slots__ = ("due", "rows", "windows")
+    __slots__ = ("_prefixes", "due", "rows", "windows")
 
-    def __init__(self, due: DueRows, rows: list[Rows], windows: list[Rows]) -> None:
+    def __init__(self, due: DueRows, rows: list[Rows], windows: list[Rows], prefixes: list[bytes]) -> None:
         self.due = due
         self.rows = rows
         self.windows = windows
+        self._prefixes = prefixes
 
     def puts(self) -> list[tuple[bytes, bytes]]:
         """The rows as pairs for the store."""
         keys: list[bytes] = self.due.key.tolist()
         pairs = due_puts(self.due)
-        prefixes = [aggregate_prefix(table) for table in range(len(self.rows))]
-        prefixes += [window_prefix(window) for window in range(len(self.windows))]
-        for prefix, rows in zip(prefixes, [*self.rows, *self.windows], strict=True):
+        for prefix, rows in zip(self._prefixes, [*self.rows, *self.windows], strict=True):
             pairs += [(prefix + key, row) for key, row in zip(keys, pack_rows(rows), strict=True)]
         return pairs
 

@@ -30,6 +30,8 @@ class Committed:
     offset_next: int
     cycle: int | None
     """Commit cycle that wrote it; None when something else did."""
+    topic_id: str = ""
+    """Id of the source topic that it is an offset in; empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)

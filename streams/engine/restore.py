@@ -1,37 +1,36 @@
 """Restore: from a partition's store and changelogs to a task that stands exactly at the group's committed offset.
 
-The store is as of its last flush, the marker in it says which commit cycle that was. The journal and the table topics
-bring it forward, always to their end: a cycle that only released idle events moves them and not the offset.
+The store is as of its last flush; the checkpoint in it says which commit cycle that was, and whose state it is. The
+journal and the table topics bring it forward, always to their end: a cycle that only released idle events moves them
+and not the offset. What the checkpoint and the journal say of their identity is compared with what is declared and
+there now (`state.identity`): a store of another life or layout is moved aside and rebuilt from Kafka; a journal or
+table of another life is refused.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Final
 
 import structlog
 
+from streams.engine.changelog_rows import FOLD_HEADER, WINDOWS_HEADER, RowReader, RowUnknown
 from streams.engine.held import without_repeats
-from streams.engine.keys import due_puts, windows_of
+from streams.engine.journal_chain import JournalChain, RestoreFailed
+from streams.engine.keys import due_puts
 from streams.engine.log import Changelog, Committed, LogRow
 from streams.engine.task import PartitionTask, TaskConfig, note_breakers, read_journal_groups
-from streams.errors import StreamsError
-from streams.operators.columns import Events
+from streams.operators.columns import TIME_MIN, Events
 from streams.state import journal
+from streams.state.identity import Identity, IdentityUnreadable, Judgement, Places, judge
 from streams.state.journal import JournalEntry
-from streams.state.layout import BREAKER, JOURNAL_INDEX, MARKER, Marker, aggregate_prefix, window_prefix
-from streams.state.store import Store, StoreCorrupted, WriteBatch, prefix_end
+from streams.state.layout import BREAKER, CHECKPOINT, JOURNAL_INDEX, Checkpoint, table_prefix, window_prefix
+from streams.state.store import Store, StoreCorrupted, StoreOutdated, WriteBatch, prefix_end
 
 log = structlog.get_logger(__name__)
 
-FOLD_HEADER = "state.fold"
-"""Header of a table row with the fold's private state: what the public row alone could not be continued from."""
-WINDOWS_HEADER = "state.windows"
-"""Header of a row of the first table with the key's newest window of each declaration, one after the other."""
-_PUTS_MAX = 50_000
+REBUILD: Final = "streams state rebuild"
+_PUTS_MAX: Final = 50_000
 OnRows = Callable[[int, int], None]
-
-
-class RestoreFailed(StreamsError):
-    """State cannot be brought to the committed offset; the partition must not be processed."""
 
 
 def restore_partition(
@@ -41,237 +40,389 @@ def restore_partition(
     changelog: Changelog,
     *,
     ids_in_memory_max: int,
+    places: Places | None = None,
     on_rows: OnRows = lambda _records, _rows: None,
 ) -> PartitionTask:
     """Task for `partition`, its state equal to what the group has committed.
 
-    `on_rows` is told how many changelog records were read, and how many rows of state they held (ids, held events, rows
-    of keys and windows).
+    `places` says where the flow's topics are now. `on_rows` is told how many changelog records were read, and how many
+    rows of state they held (ids, held events, rows of keys and windows).
 
     Raises:
-        RestoreFailed: the state and the committed offset cannot be reconciled; the message says why and what to do.
+        RestoreFailed: the state and what is there now cannot be reconciled; the message says why and what to do.
         StoreCorrupted: the store holds something else than our state; quarantine it and restore from nothing.
+        StoreOutdated: the store is of another life or layout; move it aside and restore from nothing.
 
     """
-    pipeline = config.pipeline
-    committed = changelog.committed([partition])[partition]
-    marker = _read_marker(store)
-    low, high = changelog.bounds(pipeline.journal, partition)
-    if marker is not None and marker.journal_next > high:
-        raise StoreCorrupted(
-            f"the local state knows journal position {marker.journal_next}, "
-            f"{pipeline.journal}-{partition} ends at {high}"
-        )
-    task = PartitionTask(config, partition, store, marker)
-    start = max(low, marker.replay_from if marker else low)
-    marker = _replay_journal(task, changelog, config, marker, start, high, ids_in_memory_max, on_rows)
-    marker = replace(marker, tables_next=_replay_tables(task, changelog, config, marker, on_rows))
-    marker = replace(marker, offset_next=_start_offset(config, partition, committed, marker))
-    task.restored(marker)
-    if marker.cycle:
-        store.write(WriteBatch(puts=[(MARKER, task.marker.pack())]))
-    return task
+    return _Restore(config, partition, store, changelog, places or Places(), ids_in_memory_max, on_rows).run()
 
 
-def _read_marker(store: Store) -> Marker | None:
-    row = store.get_many([MARKER])[0]
-    if row is None:
-        return None
-    try:
-        return Marker.unpack(row)
-    except ValueError as error:
-        raise StoreCorrupted(f"unreadable marker: {error}") from None
+@dataclass(slots=True)
+class _Restore:
+    config: TaskConfig
+    partition: int
+    store: Store
+    changelog: Changelog
+    places: Places
+    ids_in_memory_max: int
+    on_rows: OnRows
 
+    def run(self) -> PartitionTask:
+        pipeline = self.config.pipeline
+        committed = self._committed()
+        declared = self.config.identity(self.places)
+        checkpoint = read_checkpoint(self.store)
+        low, high = self.changelog.bounds(pipeline.journal, self.partition)
+        if checkpoint is not None:
+            self._require_same_life(checkpoint, declared, committed, high)
+        task = PartitionTask(self.config, self.partition, self.store, checkpoint)
+        start = max(low, checkpoint.replay_from if checkpoint else low)
+        reached = self._replay_journal(task, checkpoint, start, high)
+        if reached.cycle:
+            reached = self._under_declared(reached, declared)
+            offset_next = self._start_offset(committed, reached)
+        else:
+            reached = replace(reached, identity=declared)
+            offset_next = self._first_offset(committed)
+            self._require_no_rows()
+        tables_next = self._replay_tables(task, reached)
+        reached = replace(reached, offset_next=offset_next, tables_next=tables_next)
+        task.restored(reached)
+        if reached.cycle:
+            self.store.write(WriteBatch(puts=[(CHECKPOINT, task.checkpoint.pack())]))
+        return task
 
-def _replay_journal(
-    task: PartitionTask,
-    changelog: Changelog,
-    config: TaskConfig,
-    marker: Marker | None,
-    start: int,
-    end: int,
-    ids_in_memory_max: int,
-    on_rows: OnRows,
-) -> Marker:
-    """Bring ids, held events and last released events forward; returns the marker of the journal's last cycle."""
-    reached = marker or task.marker
-    known_cycle = reached.cycle
-    task.restore_journal_groups([group for group in read_journal_groups(task.store) if group[0] < start])
-    batch = WriteBatch(delete_ranges=[(JOURNAL_INDEX + start.to_bytes(8, "big"), prefix_end(JOURNAL_INDEX))])
-    held: list[Events] = []
-    breakers: dict[bytes, bytes] = {}
-    # A journal that was never truncated begins with cycle 1, wherever aborted ones have moved it to; and the marker
-    # names a record.
-    is_named = marker is not None and start == marker.replay_from < marker.journal_next
-    chain = _Chain(f"{config.pipeline.journal}-{task.partition}", start if is_named else None, is_whole=start == 0)
-    for rows in changelog.read(config.pipeline.journal, task.partition, start, end):
-        state_rows = 0
-        for row in rows:
-            entry = _entry(row, config.pipeline.journal)
-            if not chain.goes_on(row.offset, entry):
-                continue
-            task.remember(entry.ids)
-            held.append(entry.held)
-            state_rows += len(entry.ids) + len(entry.held) + len(entry.due)
-            task.note_journal(row.offset, 1, entry.event_time_max, batch)
-            if entry.cycle > known_cycle:
-                batch.puts += due_puts(entry.due)
-                breakers |= dict(entry.breakers)
-                reached = replace(reached, cycle=entry.cycle, offset_next=entry.offset_next, watermark=entry.watermark)
-        on_rows(len(rows), state_rows)
-        held = [events.take(events.event_time > reached.watermark) for events in held if len(events)]
-        task.watermark = reached.watermark
-        if len(batch.puts) > _PUTS_MAX:
-            task.store.write(batch)
-            batch = WriteBatch()
-        if task.ids_in_memory > ids_in_memory_max:
-            task.spill_ids_while_restoring()
-    chain.ends(known_cycle if marker is not None and start < marker.journal_next else 0)
-    note_breakers(list(breakers.items()), batch)
-    task.store.write(batch)
-    try:
-        task.breakers.restore((key[len(BREAKER) :], row) for key, row in task.store.scan(BREAKER))
-    except ValueError as error:
-        raise StoreCorrupted(str(error)) from None
-    try:
-        pages = task.held.restore_pages(task.store, reached.watermark)
-    except journal.JournalCorrupted as error:
-        raise StoreCorrupted(f"a page of held events: {error}") from None
-    waiting = without_repeats([*pages, *held])
-    if waiting is not None:
-        task.hold_restored(waiting)
-    return replace(reached, journal_next=end)
+    @property
+    def _where(self) -> str:
+        return f"{self.config.pipeline.source}-{self.partition}"
 
+    def _committed(self) -> Committed | None:
+        """The group's position in the source topic that is there now."""
+        found = self.changelog.committed([self.partition])[self.partition]
+        now = self.places.topics.get(self.config.pipeline.source, "")
+        if found is not None and found.topic_id and now and found.topic_id != now:
+            return None  # an offset in a topic that was deleted
+        return found
 
-class _Chain:
-    """Whether a journal, as it was read, has every part of every cycle.
+    # --- whose state it is ------------------------------------------------------------------------------------------
 
-    A record that is not there (as when a broker has lost a transaction's end, docs/adr/0014) must not go unnoticed:
-    the store's marker alone says that a cycle has happened, not what its ids and held events were.
-    """
-
-    def __init__(self, where: str, first_offset: int | None, *, is_whole: bool) -> None:
-        self._where, self._first_offset = where, first_offset
-        self._next = (1, 0) if is_whole else None
-        """Cycle and part that must come next; None: any, nothing has come yet."""
-        self._last: JournalEntry | None = None
-        self._offset = -1
-
-    def goes_on(self, offset: int, entry: JournalEntry) -> bool:
-        """Whether the record is new: a client may give the same ones twice.
+    def _require_same_life(
+        self, checkpoint: Checkpoint, declared: Identity, committed: Committed | None, journal_end: int
+    ) -> None:
+        """Compare the store with what is declared and there now.
 
         Raises:
-            RestoreFailed: something is missing before it.
+            RestoreFailed: the declaration has changed in a way that the state does not allow.
+            StoreOutdated, StoreCorrupted: the store must be rebuilt.
 
         """
-        if offset <= self._offset:
-            return False
-        if self._last is None and self._first_offset not in {None, offset}:
-            raise self._gap(f"it begins with {_part(entry)} at offset {offset}")
-        if self._next not in {None, (entry.cycle, entry.part)}:
-            behind = f"behind {_part(self._last)}" if self._last else "first"
-            raise self._gap(f"{behind} comes {_part(entry)}")
-        self._last, self._offset = entry, offset
-        self._next = (entry.cycle, entry.part + 1) if entry.part + 1 < entry.parts else (entry.cycle + 1, 0)
-        return True
+        pipeline, found = self.config.pipeline, checkpoint.identity
+        is_foreign = found.cluster != declared.cluster and bool(found.cluster and declared.cluster)
+        known, now = found.topics.get(pipeline.journal), declared.topics.get(pipeline.journal)
+        if is_foreign or (known and now and known != now):
+            if not is_foreign and committed is not None and committed.cycle is not None:
+                raise RestoreFailed(
+                    f"{self._where}: {pipeline.journal} was deleted and created again, the group has committed offset "
+                    f"{committed.offset_next} (cycle {committed.cycle}), and the local state ends at offset "
+                    f"{checkpoint.offset_next} (cycle {checkpoint.cycle}). `{REBUILD} --from local` writes the journal "
+                    f"again where the two are equal; else begin again with `{REBUILD} --from source`"
+                )
+            raise StoreOutdated(f"the local state is of an earlier life of {pipeline.journal}, or of another cluster")
+        judgement = self._judged(found, declared)
+        if judgement.migrated and found.rows != declared.rows:
+            raise StoreOutdated(f"the local state has another layout: {'; '.join(judgement.migrated)}")
+        if checkpoint.journal_next > journal_end:
+            raise StoreCorrupted(
+                f"the local state knows journal position {checkpoint.journal_next}, "
+                f"{pipeline.journal}-{self.partition} ends at {journal_end}"
+            )
 
-    def ends(self, cycle_least: int) -> None:
-        """Check the end: it must not be before cycle `cycle_least`.
+    def _judged(self, found: Identity, declared: Identity) -> Judgement:
+        judgement = judge(found, declared, self.config.pipeline)
+        if judgement.refused:
+            raise RestoreFailed(f"{self._where}: {'; '.join(judgement.refused)}")
+        return judgement
+
+    def _under_declared(self, reached: Checkpoint, declared: Identity) -> Checkpoint:
+        """The checkpoint under the declared identity, with what follows from the change.
 
         Raises:
-            RestoreFailed: something is missing.
+            RestoreFailed: the state does not allow the change.
 
         """
-        last = self._last
-        if last is None and cycle_least:
-            raise self._gap(f"cycle {cycle_least} is not there")
-        if last is not None and (last.part + 1 < last.parts or last.cycle < cycle_least):
-            raise self._gap(f"it ends with {_part(last)}")
+        judgement = self._judged(reached.identity, declared)
+        for text in judgement.migrated:
+            log.warning("the declaration has changed; state is brought over", partition=self._where, change=text)
+        before_ms = reached.identity.bounds.get("horizon_ms", self.config.horizon_ms)
+        known_from = reached.ids_known_from
+        if self.config.horizon_ms > before_ms and reached.watermark > TIME_MIN:
+            known_from = max(known_from, reached.watermark - before_ms)
+        added = {
+            table.topic: self.changelog.bounds(table.topic, self.partition)[1]
+            for table in self.config.pipeline.tables
+            if table.topic not in reached.identity.tables
+        }
+        identity = declared.taking_over(reached.identity, added_from=added)
+        if judgement.source_is_new:
+            log.warning(
+                "the source topic was deleted and created again: its records are processed from the first one; "
+                "what is known of earlier ones stays, so that copies of them are dropped",
+                partition=self._where,
+            )
+            reached = replace(reached, offset_next=-1)
+        return replace(reached, identity=identity, ids_known_from=known_from)
 
-    def _gap(self, what: str) -> RestoreFailed:
-        return RestoreFailed(
-            f"{self._where} is not complete: {what}. Reading it again; should it stay so, the broker has lost records "
-            "that it had committed (docs/adr/0014)"
-        )
+    def _require_no_rows(self) -> None:
+        """A partition without any state must not take over rows of a table of an earlier life."""
+        for table in self.config.pipeline.tables:
+            low, high = self.changelog.bounds(table.topic, self.partition)
+            for rows in self.changelog.read(table.topic, self.partition, low, high):
+                if any(row.value is not None for row in rows):
+                    raise RestoreFailed(
+                        f"{self._where}: {table.topic} has rows, and {self.config.pipeline.journal} knows of no state: "
+                        f"they are of an earlier life. Delete {table.topic} and run `streams topics apply`, or empty "
+                        f"all outputs with `{REBUILD} --from source`"
+                    )
 
+    # --- the journal ------------------------------------------------------------------------------------------------
 
-def _part(entry: JournalEntry) -> str:
-    return f"part {entry.part + 1} of {entry.parts} of cycle {entry.cycle}"
-
-
-def _entry(row: LogRow, topic: str) -> JournalEntry:
-    try:
-        return journal.unpack(row.value or b"")
-    except journal.JournalCorrupted as error:
-        raise RestoreFailed(
-            f"the record at offset {row.offset} of {topic} is {error}: written by another version, or by something else"
-        ) from None
-
-
-def _replay_tables(
-    task: PartitionTask, changelog: Changelog, config: TaskConfig, marker: Marker, on_rows: OnRows
-) -> dict[str, int]:
-    """Bring the aggregates' rows forward; returns the position behind the last row of each table's topic."""
-    positions: dict[str, int] = {}
-    sizes = [operator.dtype.itemsize for operator in windows_of(config.pipeline)]
-    for number, table in enumerate(config.pipeline.tables):
-        prefix = aggregate_prefix(number)
-        low, high = changelog.bounds(table.topic, task.partition)
-        start = max(low, marker.tables_next.get(table.topic, low))
-        for rows in changelog.read(table.topic, task.partition, start, high):
-            puts: list[tuple[bytes, bytes]] = []
+    def _replay_journal(self, task: PartitionTask, checkpoint: Checkpoint | None, start: int, end: int) -> Checkpoint:
+        """Bring ids, held events and last released events forward; returns the checkpoint of the last cycle."""
+        topic = self.config.pipeline.journal
+        reached = checkpoint or task.checkpoint
+        known_cycle = reached.cycle
+        task.restore_journal_groups([group for group in read_journal_groups(task.store) if group[0] < start])
+        batch = WriteBatch(delete_ranges=[(JOURNAL_INDEX + start.to_bytes(8, "big"), prefix_end(JOURNAL_INDEX))])
+        held: list[Events] = []
+        breakers: dict[bytes, bytes] = {}
+        chain = JournalChain.of(f"{topic}-{self.partition}", checkpoint, start)
+        identities = _Identities(topic, self.partition, self.places)
+        for rows in self.changelog.read(topic, self.partition, start, end):
+            state_rows = 0
             for row in rows:
-                headers = dict(row.headers or [])
-                fold = headers.get(FOLD_HEADER)
-                if row.key is None or fold is None:
+                entry = self._entry(row)
+                if not chain.goes_on(row.offset, entry):
                     continue
-                puts.append((prefix + row.key, fold))
-                if number == 0:
-                    puts += _window_puts(row.key, headers.get(WINDOWS_HEADER), sizes)
-            task.store.write(WriteBatch(puts=puts))
-            on_rows(len(rows), len(puts))
-        positions[table.topic] = high
-    # Rows may have been loaded for held events before they were brought forward.
-    task.forget_keys()
-    task.keys.load_open_windows()
-    return positions
+                task.remember(entry.ids)
+                held.append(entry.held)
+                state_rows += len(entry.ids) + len(entry.held) + len(entry.due)
+                task.note_journal(row.offset, 1, entry.event_time_max, batch)
+                if entry.cycle > known_cycle:
+                    batch.puts += due_puts(entry.due)
+                    breakers |= dict(entry.breakers)
+                    reached = self._advanced(reached, entry, identities.of(entry, row.offset))
+            self.on_rows(len(rows), state_rows)
+            held = [events.take(events.event_time > reached.watermark) for events in held if len(events)]
+            task.watermark = reached.watermark
+            if len(batch.puts) > _PUTS_MAX:
+                task.store.write(batch)
+                batch = WriteBatch()
+            if task.ids_in_memory > self.ids_in_memory_max:
+                task.spill_ids_while_restoring()
+        chain.ends()
+        note_breakers(list(breakers.items()), batch)
+        task.store.write(batch)
+        self._hold(task, held, reached)
+        return replace(reached, journal_next=end)
 
+    def _advanced(self, reached: Checkpoint, entry: JournalEntry, identity: Identity | None) -> Checkpoint:
+        position = entry.positions.get(self.config.pipeline.source)
+        if position is not None:
+            reached = replace(reached, offset_next=position.offset_next, watermark=position.watermark)
+        if identity is not None:
+            reached = replace(reached, identity=identity)
+        return replace(reached, cycle=entry.cycle, ids_known_from=entry.ids_known_from)
 
-def _window_puts(key: bytes, packed: bytes | None, sizes: list[int]) -> list[tuple[bytes, bytes]]:
-    """Rows of a key's windows; none where they were written by a pipeline that had other windows."""
-    if packed is None or len(packed) != sum(sizes):
-        return []
-    puts, at = [], 0
-    for window, size in enumerate(sizes):
-        puts.append((window_prefix(window) + key, packed[at : at + size]))
-        at += size
-    return puts
+    def _hold(self, task: PartitionTask, held: list[Events], reached: Checkpoint) -> None:
+        """Hold what the watermark has not passed, and take the device breakers from the store."""
+        try:
+            task.breakers.restore((key[len(BREAKER) :], row) for key, row in task.store.scan(BREAKER))
+        except ValueError as error:
+            raise StoreCorrupted(str(error)) from None
+        try:
+            pages = task.held.restore_pages(task.store, reached.watermark)
+        except journal.JournalCorrupted as error:
+            raise StoreCorrupted(f"a page of held events: {error}") from None
+        waiting = without_repeats([*pages, *held])
+        if waiting is not None:
+            task.hold_restored(waiting)
 
+    def _entry(self, row: LogRow) -> JournalEntry:
+        topic = self.config.pipeline.journal
+        try:
+            return journal.unpack(row.value or b"", self.config.fields)
+        except journal.JournalCorrupted as error:
+            raise RestoreFailed(
+                f"the record at offset {row.offset} of {topic}-{self.partition} is {error}: written by another "
+                f"version, or by something else. Run the version that has written it, or begin again with "
+                f"`{REBUILD} --from source`"
+            ) from None
 
-def _start_offset(config: TaskConfig, partition: int, committed: Committed | None, marker: Marker) -> int:
-    """The offset to consume from, once state and group agree."""
-    where = f"{config.pipeline.source}-{partition}"
-    if marker.cycle == 0:
+    # --- the tables -------------------------------------------------------------------------------------------------
+
+    def _replay_tables(self, task: PartitionTask, reached: Checkpoint) -> dict[str, int]:
+        """Bring the rows of tables and windows forward; returns the position after the last row of each topic."""
+        positions: dict[str, int] = {}
+        reader = RowReader(self.config.pipeline, reached.identity)
+        since = reached.identity.tables
+        carrier = min(since, key=lambda topic: since[topic], default=None)
+        for table in self.config.pipeline.tables:
+            low, high = self.changelog.bounds(table.topic, task.partition)
+            start = max(low, since.get(table.topic, 0), reached.tables_next.get(table.topic, low))
+            for rows in self.changelog.read(table.topic, task.partition, start, high):
+                try:
+                    puts = _row_puts(reader, table.topic, rows, with_windows=table.topic == carrier)
+                except RowUnknown as error:
+                    raise RestoreFailed(
+                        f"{table.topic}-{task.partition}, offsets {rows[0].offset} to {rows[-1].offset}: {error}: "
+                        f"written by another version, or by something else. Begin again with `{REBUILD} --from source`"
+                    ) from None
+                task.store.write(WriteBatch(puts=puts))
+                self.on_rows(len(rows), len(puts))
+            positions[table.topic] = high
+        # Rows may have been loaded for held events before they were brought forward.
+        task.forget_keys()
+        task.keys.load_open_windows()
+        return positions
+
+    # --- where to go on ---------------------------------------------------------------------------------------------
+
+    def _start_offset(self, committed: Committed | None, reached: Checkpoint) -> int:
+        """The offset to consume from, once state, group and source agree.
+
+        Raises:
+            RestoreFailed: they do not.
+
+        """
+        pipeline, where = self.config.pipeline, self._where
+        if reached.offset_next < 0:
+            return -1
+        low, end = self.changelog.bounds(pipeline.source, self.partition)
+        if reached.offset_next > end:
+            if committed is not None and committed.cycle is None and low <= committed.offset_next <= end:
+                log.warning(
+                    "the source was truncated; going on at the offset that the group was set to",
+                    partition=where, offset=committed.offset_next, state_offset=reached.offset_next,
+                )  # fmt: skip
+                return committed.offset_next
+            command = reset_offset_command(pipeline.group, pipeline.source, self.partition, low)
+            raise RestoreFailed(
+                f"{where}: the state's offset is {reached.offset_next}, the topic ends at {end}: it was truncated. "
+                f"Stop the workers and set the group's offset of this partition to where it should go on, {low} to "
+                f"process all that is there: {command}"
+            )
+        if committed is None:
+            log.warning(
+                "the group's offset is gone (expired?): going on where the journal ends",
+                partition=where, offset=reached.offset_next,
+            )  # fmt: skip
+            return reached.offset_next
+        if committed.cycle is None and committed.offset_next == reached.offset_next:
+            log.info("the group's offset was written by something else; it is ours", partition=where)
+        elif (committed.offset_next, committed.cycle) != (reached.offset_next, reached.cycle):
+            written_by = "something else" if committed.cycle is None else f"cycle {committed.cycle}"
+            command = reset_offset_command(pipeline.group, pipeline.source, self.partition, reached.offset_next)
+            raise RestoreFailed(
+                f"{where}: state stands at offset {reached.offset_next} (cycle {reached.cycle}), the group at offset "
+                f"{committed.offset_next} (written by {written_by}). Offsets cannot be moved without the state: stop "
+                f"the workers and set the group back: {command}"
+            )
+        return reached.offset_next
+
+    def _first_offset(self, committed: Committed | None) -> int:
         if committed is None:
             return -1
         if committed.cycle is None:
-            log.info("no state yet: starting at the group's offset", partition=where, offset=committed.offset_next)
+            log.info(
+                "no state yet: starting at the group's offset", partition=self._where, offset=committed.offset_next
+            )
             return committed.offset_next
         raise RestoreFailed(
-            f"{where}: the group has committed offset {committed.offset_next} (cycle {committed.cycle}), but "
-            f"{config.pipeline.journal} holds no state for it: was the journal topic deleted? To process the history "
-            f"again, stop all workers and delete the group {config.pipeline.group}"
+            f"{self._where}: the group has committed offset {committed.offset_next} (cycle {committed.cycle}), but "
+            f"{self.config.pipeline.journal} holds no state for it: it was emptied, or deleted and created again. "
+            f"Where a worker's local state is still there, `{REBUILD} --from local` writes it again; else begin again "
+            f"with `{REBUILD} --from source`"
         )
-    if committed is None:
-        log.warning(
-            "the group's offset is gone (expired?): going on where the journal ends",
-            partition=where, offset=marker.offset_next,
-        )  # fmt: skip
-        return marker.offset_next
-    if (committed.offset_next, committed.cycle) != (marker.offset_next, marker.cycle):
-        raise RestoreFailed(
-            f"{where}: state stands at offset {marker.offset_next} (cycle {marker.cycle}), the group at offset "
-            f"{committed.offset_next} (cycle {committed.cycle}): were offsets reset by hand? They cannot be moved "
-            f"alone; set the group back to {marker.offset_next}, or start over with empty output topics"
+
+
+def reset_offset_command(group: str, topic: str, partition: int, offset: int) -> str:
+    """The command of Kafka's own tools that sets a group's offset in one partition."""
+    return (
+        f"kafka-consumer-groups.sh --bootstrap-server SERVER --group {group} --topic {topic}:{partition} "
+        f"--reset-offsets --to-offset {offset} --execute"
+    )
+
+
+def read_checkpoint(store: Store) -> Checkpoint | None:
+    """The checkpoint of a store; None when nothing was ever committed into it.
+
+    Raises:
+        StoreCorrupted: it is none of ours, or of an earlier format.
+
+    """
+    row = store.get_many([CHECKPOINT])[0]
+    if row is None:
+        return None
+    try:
+        return Checkpoint.unpack(row)
+    except ValueError as error:
+        raise StoreCorrupted(f"unreadable checkpoint: {error}") from None
+
+
+class _Identities:
+    """Identities of journal records, each unpacked once; checks that they are of the journal they stand in."""
+
+    def __init__(self, topic: str, partition: int, places: Places) -> None:
+        self._topic, self._partition, self._places = topic, partition, places
+        self._packed = b""
+
+    def of(self, entry: JournalEntry, offset: int) -> Identity | None:
+        """The record's identity; None where it is that of the record before.
+
+        Raises:
+            RestoreFailed: the record was written into another topic or cluster.
+
+        """
+        if not entry.identity or entry.identity == self._packed:
+            return None
+        try:
+            found = Identity.unpack(entry.identity)
+        except IdentityUnreadable as error:
+            raise self._refused(offset, str(error)) from None
+        cluster, now = self._places.cluster, self._places.topics.get(self._topic, "")
+        known = found.topics.get(self._topic, "")
+        if (cluster and found.cluster and cluster != found.cluster) or (now and known and now != known):
+            raise self._refused(offset, "it was written into another cluster, or into an earlier topic of this name")
+        self._packed = entry.identity
+        return found
+
+    def _refused(self, offset: int, why: str) -> RestoreFailed:
+        return RestoreFailed(
+            f"the record at offset {offset} of {self._topic}-{self._partition} is not of this journal: {why}. State of "
+            f"another place is not used: empty the journal and begin again with `{REBUILD} --from source`"
         )
-    return marker.offset_next
+
+
+def _row_puts(reader: RowReader, topic: str, rows: list[LogRow], *, with_windows: bool) -> list[tuple[bytes, bytes]]:
+    """Rows for the store from records of a table's topic, the last one of each key last."""
+    keys: list[bytes] = []
+    folds: list[bytes] = []
+    window_keys: list[bytes] = []
+    windows: list[bytes] = []
+    for row in rows:
+        headers = dict(row.headers or ())
+        fold = headers.get(FOLD_HEADER)
+        if row.key is None or fold is None:
+            continue
+        keys.append(row.key)
+        folds.append(fold)
+        packed = headers.get(WINDOWS_HEADER)
+        if with_windows and packed is not None:
+            window_keys.append(row.key)
+            windows.append(packed)
+    prefix = table_prefix(topic)
+    puts = [(prefix + key, row) for key, row in zip(keys, reader.folds(topic, folds), strict=True)]
+    for name, owners, found in reader.windows(window_keys, windows):
+        prefix = window_prefix(name)
+        puts += [(prefix + key, row) for key, row in zip(owners, found, strict=True)]
+    return puts

@@ -5,9 +5,9 @@ batches or cycles (I8). Not thread-safe; `applied` alone may be called while the
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -25,8 +25,9 @@ from streams.operators.identity import event_time_of
 from streams.operators.quarantine import DeviceBreakers
 from streams.operators.reorder import Course, judge_behind, release_order, watermarks
 from streams.state import journal
-from streams.state.journal import Ids, JournalEntry
-from streams.state.layout import BREAKER, JOURNAL_INDEX, MARKER, Marker
+from streams.state.identity import Identity, Places
+from streams.state.journal import Fields, Ids, JournalEntry, Position
+from streams.state.layout import BREAKER, CHECKPOINT, JOURNAL_INDEX, Checkpoint
 from streams.state.spilled import SpilledIds
 from streams.state.store import Store, WriteBatch
 
@@ -53,6 +54,17 @@ class TaskConfig:
     quarantine_cooldown_ms: int = 60_000
     seed: int = 0
     """Of the id set's hash: unpredictable in production, fixed in a simulation."""
+    symbols: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Symbols of the payload fields that are enums, in the order of the reader schema."""
+
+    @property
+    def fields(self) -> Fields:
+        """Fields that held events have."""
+        return Fields(self.pipeline.payload_fields, self.pipeline.text_fields)
+
+    def identity(self, places: Places) -> Identity:
+        """Identity of state that is computed by this configuration, of the topics that are at `places`."""
+        return Identity.of(self.pipeline, horizon_ms=self.horizon_ms, places=places, symbols=self.symbols)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,29 +86,33 @@ class Written:
 
 
 class PartitionTask:
-    """State of one partition. Made by `engine.restore`, never empty-handed while Kafka knows better."""
+    """State of one partition. Create it with `restore_partition`; the constructor does not recover state."""
 
-    def __init__(self, config: TaskConfig, partition: int, store: Store, marker: Marker | None) -> None:
+    def __init__(self, config: TaskConfig, partition: int, store: Store, checkpoint: Checkpoint | None) -> None:
         self.partition = partition
         self.store = store
         self._config = config
         self._ids = IdSet(config.seed)
         self.spilled = SpilledIds(store)
-        self.held = Held(len(config.pipeline.payload_fields), len(config.pipeline.text_fields))
+        self.held = Held(config.fields)
         self.keys = KeyIndex(store, config.pipeline, lambda key: config.partition_of(key) == partition)
         self.breakers = DeviceBreakers(
             rejects_max=config.quarantine_rejects_max, cooldown_ms=config.quarantine_cooldown_ms
         )
-        self.marker = marker or Marker(cycle=0, offset_next=-1, watermark=TIME_MIN, journal_next=0, replay_from=0)
-        self.watermark = self.marker.watermark
-        self.offset_next = self.marker.offset_next
+        self.checkpoint = checkpoint or Checkpoint(
+            cycle=0, offset_next=-1, watermark=TIME_MIN, journal_next=0, replay_from=0
+        )
+        self.identity = config.identity(Places())
+        self.watermark = self.checkpoint.watermark
+        self.offset_next = self.checkpoint.offset_next
         self._spilled_below = self.spilled.newest_bucket_end
         self._expired_below = TIME_MIN
         self._ids_added: list[Ids] = []
         self._moved = False
         self._misrouted = 0
-        self._cycle_closed = self.marker.cycle
-        self._offset_closed = self.marker.offset_next
+        self._ids_known_from = self.checkpoint.ids_known_from
+        self._cycle_closed = self.checkpoint.cycle
+        self._offset_closed = self.checkpoint.offset_next
         # Groups of journal records: [first offset, newest event time in the group, records in it].
         self._journal_groups: deque[list[int]] = deque()
         self._replay_group = 0
@@ -119,9 +135,10 @@ class PartitionTask:
             course = Course(self.watermark, watermark)  # of all records: a copy, too, says how late it is
             prior = course.prior()
             late: list[LateEvents] = []
-            beyond = events.event_time < watermark - config.horizon_ms
+            oldest = np.maximum(watermark - config.horizon_ms, self._ids_known_from)
+            beyond = events.event_time < oldest
             if beyond.any():
-                by_ms = (watermark - config.horizon_ms - events.event_time)[beyond]
+                by_ms = (oldest - events.event_time)[beyond]
                 late.append(LateEvents(events.take(beyond), beyond_horizon=True, by_ms=by_ms))
                 events, watermark, prior = events.take(~beyond), watermark[~beyond], prior[~beyond]
             checked = len(events)
@@ -252,51 +269,56 @@ class PartitionTask:
             int(event_time_of(ids.word).max()) if len(ids) else TIME_MIN,
             int(changed.due.event_time.max()) if len(changed.due) else TIME_MIN,
         )
+        pipeline = self._config.pipeline
         entry = JournalEntry(
             cycle=cycle,
-            offset_next=self.offset_next,
-            watermark=self.watermark,
             event_time_max=newest,
             ids=ids,
             held=self.held.came_in(cycle),
             due=changed.due,
             breakers=breakers,
+            positions={pipeline.source: Position(self.offset_next, self.watermark)},
+            identity=self.identity.packed,
+            ids_known_from=self._ids_known_from,
         )
-        pipeline = self._config.pipeline
+        windows = list(zip(pipeline.windows, changed.windows, strict=True))
         commit = TaskCommit(
             partition=self.partition,
             cycle=cycle,
             offset_next=self.offset_next,
             watermark=self.watermark,
             event_time_max=newest,
-            journal=journal.pack(entry, record_bytes_max=JOURNAL_RECORD_BYTES_MAX),
+            journal=journal.pack(entry, self._config.fields, record_bytes_max=JOURNAL_RECORD_BYTES_MAX),
             tables=[
-                TableRows(table, self.partition, changed.due.key, rows, changed.windows if number == 0 else [])
-                for number, (table, rows) in enumerate(zip(pipeline.tables, changed.rows, strict=True))
+                TableRows(table, self.partition, changed.due.key, rows, windows)
+                for table, rows in zip(pipeline.tables, changed.rows, strict=True)
                 if len(rows)
             ],
             windows=self.keys.take_closed(),
             puts=changed.puts(),
             breakers=breakers,
+            ids_known_from=self._ids_known_from,
         )
         self._cycle_closed, self._offset_closed = cycle, self.offset_next
         self._ids_added, self._moved = [], False
         return commit
 
     def applied(self, commit: TaskCommit, written: Written) -> None:
-        """Step 5: the cycle is committed in Kafka; write its rows and the marker, atomically."""
+        """Step 5: the cycle is committed in Kafka; write its rows and the checkpoint, atomically."""
         batch = WriteBatch(puts=list(commit.puts))
         note_breakers(commit.breakers, batch)
         self.note_journal(written.journal_first, len(commit.journal), commit.event_time_max, batch)
-        self.marker = Marker(
+        self.checkpoint = Checkpoint(
             cycle=commit.cycle,
             offset_next=commit.offset_next,
             watermark=commit.watermark,
             journal_next=written.journal_next,
             replay_from=self._replay_from(written.journal_next),
-            tables_next={**self.marker.tables_next, **written.tables_next},
+            tables_next={**self.checkpoint.tables_next, **written.tables_next},
+            ids_known_from=commit.ids_known_from,
+            identity=self.identity,
         )
-        batch.puts.append((MARKER, self.marker.pack()))
+        batch.puts.append((CHECKPOINT, self.checkpoint.pack()))
         self.store.write(batch)
 
     def note_journal(self, offset: int, records: int, event_time_max: int, batch: WriteBatch) -> None:
@@ -311,11 +333,13 @@ class PartitionTask:
         key = JOURNAL_INDEX + first.to_bytes(_OFFSET_BYTES, "big")
         batch.puts.append((key, newest.to_bytes(_OFFSET_BYTES, "big", signed=True) + count.to_bytes(4, "big")))
 
-    def restored(self, marker: Marker) -> None:
-        """Start from `marker`: what it names has been read."""
-        self.marker = replace(marker, replay_from=self._replay_from(marker.journal_next))
-        self.watermark, self.offset_next = marker.watermark, marker.offset_next
-        self._cycle_closed, self._offset_closed = marker.cycle, marker.offset_next
+    def restored(self, checkpoint: Checkpoint) -> None:
+        """Start from `checkpoint`: what it names has been read."""
+        self.checkpoint = replace(checkpoint, replay_from=self._replay_from(checkpoint.journal_next))
+        self.identity = checkpoint.identity
+        self.watermark, self.offset_next = checkpoint.watermark, checkpoint.offset_next
+        self._ids_known_from = checkpoint.ids_known_from
+        self._cycle_closed, self._offset_closed = checkpoint.cycle, checkpoint.offset_next
 
     def restore_journal_groups(self, groups: list[list[int]]) -> None:
         """Set the index of the journal as read from the store."""
@@ -364,7 +388,7 @@ class PartitionTask:
         self._require_settled()
         batch = WriteBatch()
         self.held.spill(batch, keep_events=held_events_keep)
-        self.held.forget_released_pages(self.marker.watermark, batch)
+        self.held.forget_released_pages(self.checkpoint.watermark, batch)
         if len(self.held):  # the journal must still be replayed for what is held in memory only
             ids_below = min(ids_below, self.watermark)
         self._move_ids(ids_below, batch)
@@ -396,11 +420,11 @@ class PartitionTask:
             raise RuntimeError(f"partition {self.partition}: state can be moved between cycles only")
 
     def _write_moved(self, batch: WriteBatch, ids_below: int) -> None:
-        """Write what was moved with a marker that asks for no journal of ids below an event time any more."""
+        """Write what was moved with a checkpoint that asks for no journal of ids below an event time any more."""
         self._advance_replay(ids_below)
-        self.marker = replace(self.marker, replay_from=self._replay_from(self.marker.journal_next))
-        if self.marker.cycle:
-            batch.puts.append((MARKER, self.marker.pack()))
+        self.checkpoint = replace(self.checkpoint, replay_from=self._replay_from(self.checkpoint.journal_next))
+        if self.checkpoint.cycle:
+            batch.puts.append((CHECKPOINT, self.checkpoint.pack()))
         self.store.write(batch)
 
     def _move_ids(self, ids_below: int, batch: WriteBatch) -> None:
@@ -444,7 +468,7 @@ class PartitionTask:
     def is_settled(self) -> bool:
         """Whether everything this task has done is committed and applied: nothing is open or in flight."""
         return (
-            self._cycle_closed == self.marker.cycle
+            self._cycle_closed == self.checkpoint.cycle
             and self.offset_next == self._offset_closed
             and not self._moved
             and not self._ids_added

@@ -9,8 +9,8 @@ import structlog
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
+from streams.engine.journal_chain import RestoreFailed
 from streams.engine.log import Committed, LogRow
-from streams.engine.restore import RestoreFailed
 from streams.errors import StreamsError
 from streams.kafka.admin import admin_client, described, librdkafka_log
 from streams.kafka.transactions import CYCLE_METADATA

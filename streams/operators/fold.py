@@ -214,6 +214,11 @@ class Fold:
         """The columns' states side by side."""
         return np.dtype([(name, column.dtype) for name, column in self._columns.items()])
 
+    @property
+    def meanings(self) -> dict[str, str]:
+        """What each column computes: stored values of a column are used only by one that computes the same."""
+        return {name: repr(column) for name, column in self._columns.items()}
+
     def fold(self, state: Rows, segments: Segments) -> Rows:
         """Rows after the events of each segment."""
         rows = state.copy()
@@ -242,6 +247,11 @@ class WindowFold:
     def dtype(self) -> np.dtype[Any]:
         """The columns' states side by side."""
         return self._fold.dtype
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """As `Fold.meanings`."""
+        return self._fold.meanings
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
         """Rows after the events of each segment."""

@@ -11,8 +11,9 @@ from typing import Final
 import structlog
 from confluent_kafka import KafkaException
 
+from streams.engine.journal_chain import RestoreFailed
 from streams.engine.log import Changelog
-from streams.engine.restore import RestoreFailed, restore_partition
+from streams.engine.restore import restore_partition
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.errors import StreamsError
 from streams.monitor.metrics import WorkerMetrics
@@ -144,7 +145,7 @@ class Restorer:
             self._metrics.restore_seconds.inc(time.perf_counter() - started)
         log.info(
             "restored", topic=self._config.pipeline.source, partition=partition, offset=task.offset_next,
-            cycle=task.marker.cycle, ids=task.ids_in_memory, held=len(task.held),
+            cycle=task.checkpoint.cycle, ids=task.ids_in_memory, held=len(task.held),
         )  # fmt: skip
         return task
 

@@ -1,21 +1,36 @@
-"""Journal codec: the changes of dedup and reorder state in one commit cycle of one partition, packed into few records.
+"""Journal codec: the changes of operator state in one commit cycle of one partition, packed into few records.
 
-A record holds columns, little-endian, behind a fixed header. A cycle that would exceed the size of a record is split
-into parts; they are written in one transaction, so they are seen together or not at all.
+A record is a fixed header and then sections, each with its name: the positions of the inputs, the identity of the
+state (`state.identity`), and the changes of each operator. Sections hold columns, little-endian; held events name their
+fields, so that they are read by name. A cycle that would exceed the size of a record is split into parts; they are
+written in one transaction, so they are seen together or not at all.
+
+Formats: `SJ1`, `SJ2` (fields by position, no identity) are refused: restore says what to do.
 """
 
+import json
 import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 
 from streams.operators.columns import Events, Headers, Int64, Objects, UInt64, object_rows, objects
 
-_MAGIC: Final = b"SJ2\0"
-_HEADER: Final = struct.Struct("<4sHHqqqqIIIHHI")
+_MAGIC: Final = b"SJ3\0"
+_EARLIER_MAGICS: Final = (b"SJ1\0", b"SJ2\0")
+_HEADER: Final = struct.Struct("<4sHHqqH")  # magic, part, parts, cycle, newest event time, sections
+_SIZE: Final = struct.Struct("<I")
+_DEDUP: Final = struct.Struct("<Iq")  # ids, event time from which on all ids are known
 _ID_BYTES: Final = 24
+
+POSITIONS: Final = "positions"
+IDENTITY: Final = "identity"
+DEDUP: Final = "dedup"
+HELD_EVENTS: Final = "reorder.held"
+LAST_RELEASED: Final = "reorder.last"
+QUARANTINE: Final = "quarantine"
 
 
 class JournalCorrupted(ValueError):
@@ -57,40 +72,81 @@ class DueRows:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """Where a cycle ended in one input: the offset to consume next, and the watermark there."""
+
+    offset_next: int
+    watermark: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Names of the payload and text fields that held events have, in the order of their columns."""
+
+    payload: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class JournalEntry:
     """Changes of one cycle (or of one part of it)."""
 
     cycle: int
-    offset_next: int
-    watermark: int
     event_time_max: int
-    """Newest event time among the ids: when it is behind the horizon, the entry is no longer needed."""
+    """Newest event time among the ids: once it is older than the horizon, the entry is no longer needed."""
     ids: Ids
     held: Events
     """Events that came in this cycle and were still held at its end."""
     due: DueRows
-    breakers: "Sequence[tuple[bytes, bytes]]" = ()
+    breakers: Sequence[tuple[bytes, bytes]] = ()
     """Keys and packed device breakers that changed; no bytes where one is gone."""
+    positions: Mapping[str, Position] = field(default_factory=dict)
+    """By input topic; in the first part of a cycle."""
+    identity: bytes = b""
+    """A packed `state.identity.Identity`; in the first part of a cycle."""
+    ids_known_from: int = 0
+    """Event time from which on all ids are known."""
     part: int = 0
     parts: int = 1
 
 
-def pack(entry: JournalEntry, *, record_bytes_max: int) -> list[bytes]:
+def pack(entry: JournalEntry, fields: Fields, *, record_bytes_max: int) -> list[bytes]:
     """Records of a cycle, each at most about `record_bytes_max` (a single held event may be larger)."""
     pieces = list(_split(entry, record_bytes_max))
-    return [_pack_one(replace(piece, part=i, parts=len(pieces))) for i, piece in enumerate(pieces)]
+    return [
+        _pack_one(
+            replace(piece, part=i, parts=len(pieces))
+            if i == 0
+            else replace(piece, part=i, parts=len(pieces), positions={}, identity=b""),
+            fields,
+        )
+        for i, piece in enumerate(pieces)
+    ]
 
 
-def unpack(data: bytes) -> JournalEntry:
-    """Inverse of packing one record.
+def unpack(data: bytes, fields: Fields) -> JournalEntry:
+    """Inverse of packing one record; held events have the columns of `fields`, null where they were written without.
 
     Raises:
         JournalCorrupted: the bytes are not a journal record of this version.
 
     """
     try:
-        return _unpack(memoryview(data))
-    except (struct.error, ValueError, IndexError) as error:
+        return _unpack(memoryview(data), fields)
+    except (struct.error, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise JournalCorrupted(f"not a journal record: {error}") from None
+
+
+def sections_of(data: bytes) -> dict[str, int]:
+    """Bytes of each section of a record, by name.
+
+    Raises:
+        JournalCorrupted: the bytes are not a journal record of this version.
+
+    """
+    try:
+        return {name: len(section) for name, section in _sections(memoryview(data))[1].items()}
+    except (struct.error, ValueError) as error:
         raise JournalCorrupted(f"not a journal record: {error}") from None
 
 
@@ -142,76 +198,151 @@ def _cuts(sizes: Int64, bytes_max: int) -> Iterator[slice]:
         start = end
 
 
-def _pack_one(entry: JournalEntry) -> bytes:
-    held, due, ids = entry.held, entry.due, entry.ids
-    header = _HEADER.pack(
-        _MAGIC, entry.part, entry.parts, entry.cycle, entry.offset_next, entry.watermark, entry.event_time_max,
-        len(ids), len(held), len(due), held.payload.shape[0], held.texts.shape[0],
-        len(entry.breakers),
-    )  # fmt: skip
-    parts = [header, ids.hi.tobytes(), ids.lo.tobytes(), ids.word.tobytes()]
-    if len(held):
-        parts += [
-            column.tobytes()
-            for column in (
-                held.timestamp_ms, held.event_time, held.sequence, held.id_hi, held.id_lo, held.id_word, held.payload
-            )
-        ]  # fmt: skip
-        headers = [b""] * len(held) if held.headers is None else [pack_headers(one) for one in held.headers]
-        marked = [_with_null_marks(row).tolist() for row in held.texts]
-        for texts in (held.event_id.tolist(), held.key.tolist(), held.value.tolist(), headers, *marked):
-            parts += _pack_texts(texts)
+def _pack_one(entry: JournalEntry, fields: Fields) -> bytes:
+    sections: dict[str, list[bytes]] = {}
+    if entry.positions:
+        places = {name: [one.offset_next, one.watermark] for name, one in entry.positions.items()}
+        sections[POSITIONS] = [json.dumps(places).encode()]
+    if entry.identity:
+        sections[IDENTITY] = [entry.identity]
+    ids = entry.ids
+    if len(ids) or entry.ids_known_from:
+        head = _DEDUP.pack(len(ids), entry.ids_known_from)
+        sections[DEDUP] = [head, ids.hi.tobytes(), ids.lo.tobytes(), ids.word.tobytes()]
+    if len(entry.held):
+        sections[HELD_EVENTS] = _pack_held(entry.held, fields)
+    due = entry.due
     if len(due):
-        parts += [due.event_time.tobytes(), due.sequence.tobytes()]
-        parts += [*_pack_texts(due.key.tolist()), *_pack_texts(due.event_id.tolist())]
+        sections[LAST_RELEASED] = [
+            _SIZE.pack(len(due)), due.event_time.tobytes(), due.sequence.tobytes(),
+            *_pack_texts(due.key.tolist()), *_pack_texts(due.event_id.tolist()),
+        ]  # fmt: skip
     if entry.breakers:
         keys, rows = zip(*entry.breakers, strict=True)
-        parts += [*_pack_texts(list(keys)), *_pack_texts(list(rows))]
+        sections[QUARANTINE] = [_SIZE.pack(len(keys)), *_pack_texts(list(keys)), *_pack_texts(list(rows))]
+    parts = [_HEADER.pack(_MAGIC, entry.part, entry.parts, entry.cycle, entry.event_time_max, len(sections))]
+    for name, section in sections.items():
+        text = name.encode()
+        parts += [bytes([len(text)]), text, _SIZE.pack(sum(map(len, section))), *section]
     return b"".join(parts)
 
 
-def _unpack(data: memoryview) -> JournalEntry:
-    magic, part, parts, cycle, offset_next, watermark, newest, *counts = _HEADER.unpack_from(data)
-    ids_n, held_n, due_n, fields, text_fields, breakers_n = counts
+def _pack_held(held: Events, fields: Fields) -> list[bytes]:
+    names = json.dumps({"events": len(held), "payload": fields.payload, "texts": fields.texts}).encode()
+    columns = (held.timestamp_ms, held.event_time, held.sequence, held.id_hi, held.id_lo, held.id_word, held.payload)
+    parts = [_SIZE.pack(len(names)), names, *(column.tobytes() for column in columns)]
+    headers = [b""] * len(held) if held.headers is None else [pack_headers(one) for one in held.headers]
+    marked = [_with_null_marks(row).tolist() for row in held.texts]
+    for texts in (held.event_id.tolist(), held.key.tolist(), held.value.tolist(), headers, *marked):
+        parts += _pack_texts(texts)
+    return parts
+
+
+def _sections(data: memoryview) -> tuple[tuple[int, int, int, int], dict[str, memoryview]]:
+    """Part, parts, cycle and newest event time; and the sections by name."""
+    if bytes(data[: len(_MAGIC)]) in _EARLIER_MAGICS:
+        raise JournalCorrupted("written by an earlier version, whose format is no longer read")
+    magic, part, parts, cycle, newest, count = _HEADER.unpack_from(data)
     if magic != _MAGIC:
         raise JournalCorrupted("another format")
     at = _HEADER.size
+    found: dict[str, memoryview] = {}
+    for _ in range(count):
+        size = data[at]
+        name = bytes(data[at + 1 : at + 1 + size]).decode()
+        at += 1 + size
+        (size,) = _SIZE.unpack_from(data, at)
+        at += _SIZE.size
+        if at + size > len(data):
+            raise JournalCorrupted("cut off")
+        found[name] = data[at : at + size]
+        at += size
+    if at != len(data):
+        raise JournalCorrupted("bytes after the last section")
+    return (part, parts, cycle, newest), found
 
-    def numbers(dtype: str, count: int) -> Any:
-        nonlocal at
-        column = np.frombuffer(data, dtype=dtype, count=count, offset=at)
-        at += column.nbytes
+
+class _Columns:
+    """Reads columns one after the other."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self._at = 0
+
+    def numbers(self, dtype: str, count: int) -> Any:
+        column = np.frombuffer(self._data, dtype=dtype, count=count, offset=self._at)
+        self._at += column.nbytes
         return column
 
-    def texts(count: int) -> Objects:
-        nonlocal at
-        ends = np.cumsum(numbers("<u4", count), dtype=np.int64).tolist()
-        blob = bytes(data[at : at + (ends[-1] if count else 0)])
-        at += len(blob)
-        if count and len(blob) != ends[-1]:
+    def blob(self, size: int) -> bytes:
+        blob = bytes(self._data[self._at : self._at + size])
+        if len(blob) != size:
             raise JournalCorrupted("cut off")
+        self._at += size
+        return blob
+
+    def size(self) -> int:
+        return int(self.numbers("<u4", 1)[0])
+
+    def texts(self, count: int) -> Objects:
+        ends = np.cumsum(self.numbers("<u4", count), dtype=np.int64).tolist()
+        blob = self.blob(ends[-1] if count else 0)
         starts = [0, *ends[:-1]]
         return objects([blob[a:b] for a, b in zip(starts, ends, strict=True)] if count else [])
 
-    ids = Ids(numbers("<u8", ids_n), numbers("<u8", ids_n), numbers("<u8", ids_n))
-    held = empty_events(fields, text_fields)
-    if held_n:
-        timestamp, event_time, sequence = numbers("<i8", held_n), numbers("<i8", held_n), numbers("<i8", held_n)
-        hi, lo, word = numbers("<u8", held_n), numbers("<u8", held_n), numbers("<u8", held_n)
-        payload = numbers("<f8", held_n * fields).reshape(fields, held_n)
-        event_id, key, value, packed = texts(held_n), texts(held_n), texts(held_n), texts(held_n)
-        rows = object_rows([_without_null_marks(texts(held_n)) for _ in range(text_fields)], held_n)
-        unset = np.full(held_n, -1, dtype=np.int64)
-        headers = objects([unpack_headers(one) for one in packed]) if any(packed) else None
-        held = Events(
-            unset, timestamp, event_time, sequence, event_id, hi, lo, word, key, value, headers, payload, rows, unset
-        )
+
+def _unpack(data: memoryview, fields: Fields) -> JournalEntry:
+    (part, parts, cycle, newest), sections = _sections(data)
+    positions: dict[str, Position] = {}
+    if POSITIONS in sections:
+        found = json.loads(bytes(sections[POSITIONS]))
+        positions = {name: Position(int(offset_next), int(mark)) for name, (offset_next, mark) in found.items()}
+    ids, known_from = Ids.concat([]), 0
+    if DEDUP in sections:
+        columns = _Columns(sections[DEDUP])
+        count, known_from = _DEDUP.unpack(columns.blob(_DEDUP.size))
+        ids = Ids(columns.numbers("<u8", count), columns.numbers("<u8", count), columns.numbers("<u8", count))
+    held = empty_events(len(fields.payload), len(fields.texts))
+    if HELD_EVENTS in sections:
+        held = _unpack_held(_Columns(sections[HELD_EVENTS]), fields)
     due = DueRows(objects([]), np.empty(0, np.int64), np.empty(0, np.int64), objects([]))
-    if due_n:
-        due_time, due_sequence = numbers("<i8", due_n), numbers("<i8", due_n)
-        due = DueRows(texts(due_n), due_time, due_sequence, texts(due_n))
-    breakers = list(zip(texts(breakers_n), texts(breakers_n), strict=True))
-    return JournalEntry(cycle, offset_next, watermark, newest, ids, held, due, breakers, part, parts)
+    if LAST_RELEASED in sections:
+        columns = _Columns(sections[LAST_RELEASED])
+        count = columns.size()
+        due_time, due_sequence = columns.numbers("<i8", count), columns.numbers("<i8", count)
+        due = DueRows(columns.texts(count), due_time, due_sequence, columns.texts(count))
+    breakers: list[tuple[bytes, bytes]] = []
+    if QUARANTINE in sections:
+        columns = _Columns(sections[QUARANTINE])
+        count = columns.size()
+        breakers = list(zip(columns.texts(count), columns.texts(count), strict=True))
+    identity = bytes(sections.get(IDENTITY, b""))
+    return JournalEntry(cycle, newest, ids, held, due, breakers, positions, identity, known_from, part, parts)
+
+
+def _unpack_held(columns: _Columns, fields: Fields) -> Events:
+    """Held events with the columns of `fields`, whatever fields they were written with."""
+    names = json.loads(columns.blob(columns.size()))
+    count, payload_names, text_names = int(names["events"]), list(names["payload"]), list(names["texts"])
+    timestamp, event_time, sequence = (columns.numbers("<i8", count) for _ in range(3))
+    hi, lo, word = (columns.numbers("<u8", count) for _ in range(3))
+    written = columns.numbers("<f8", count * len(payload_names)).reshape(len(payload_names), count)
+    event_id, key, value, packed = (columns.texts(count) for _ in range(4))
+    marked = {name: _without_null_marks(columns.texts(count)) for name in text_names}
+    if payload_names == list(fields.payload):
+        payload = written
+    else:
+        payload = np.full((len(fields.payload), count), np.nan)
+        for row, name in enumerate(fields.payload):
+            if name in payload_names:
+                payload[row] = written[payload_names.index(name)]
+    nothing = objects([None] * count)
+    texts = object_rows([marked.get(name, nothing) for name in fields.texts], count)
+    unset = np.full(count, -1, dtype=np.int64)
+    headers = objects([unpack_headers(one) for one in packed]) if any(packed) else None
+    return Events(
+        unset, timestamp, event_time, sequence, event_id, hi, lo, word, key, value, headers, payload, texts, unset
+    )
 
 
 def empty_events(payload_fields: int, text_fields: int) -> Events:

@@ -18,6 +18,10 @@ class StoreCorrupted(Exception):
     """What is on disk is not what was written: it must not be served, only rebuilt from Kafka."""
 
 
+class StoreOutdated(StoreCorrupted):
+    """The store is sound, and of another life or layout than what is declared and there now: rebuild it from Kafka."""
+
+
 class StoreUnavailable(Exception):
     """The disk refuses (full, read-only): nothing was applied; waiting and trying again may help."""
 

@@ -16,7 +16,7 @@ from streams.operators.identity import id_words, time_word
 from streams.operators.vehicle_minute import VehicleMinute
 from streams.operators.vehicle_state import VehicleState
 from streams.pipelines.gps import GPS
-from streams.state.layout import LAST_DUE, MARKER, aggregate_prefix
+from streams.state.layout import CHECKPOINT, LAST_DUE, table_prefix
 from streams.state.memory import MemoryStore
 from tests.window_model import WindowModel
 
@@ -159,7 +159,7 @@ class Run:
 
     @property
     def rows(self):
-        prefix = aggregate_prefix(0)
+        prefix = table_prefix("vehicles.state.v1")
         return {key[len(prefix) :]: value for key, value in self.store.scan(prefix)}
 
     @property
@@ -264,12 +264,12 @@ def test_batches_cycles_and_spills_anywhere_change_nothing(limits, log, data):
 
 @QUICK
 @given(LIMITS, LOGS)
-def test_the_marker_and_the_last_due_rows_are_those_of_the_log(limits, log):
+def test_the_checkpoint_and_the_last_due_rows_are_those_of_the_log(limits, log):
     run = at_once(limits, log)
     if not log:
-        assert run.store.get_many([MARKER]) == [None]
+        assert run.store.get_many([CHECKPOINT]) == [None]
         return
-    assert run.task.marker.offset_next == len(log)
+    assert run.task.checkpoint.offset_next == len(log)
     assert {key[1:] for key, _ in run.store.scan(LAST_DUE)} == run.clean.keys()
     assert run.task.is_settled
 

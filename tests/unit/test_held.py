@@ -3,6 +3,7 @@ import pytest
 
 from streams.engine.held import Held, without_repeats
 from streams.operators.columns import Events, object_rows, objects
+from streams.state.journal import Fields
 from streams.state.layout import HELD
 from streams.state.memory import MemoryStore
 from streams.state.store import WriteBatch
@@ -40,7 +41,7 @@ def times(parts):
 
 @pytest.fixture
 def held():
-    return Held(4, 0)
+    return Held(Fields(("a", "b", "c", "d")))
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_pages_that_nobody_has_loaded_are_not_deleted(held, store):
 def test_a_restart_finds_what_is_still_held_and_what_is_not(held, store):
     held.add(events(10, 20, 30), 1)
     spill(held, store, keep=0)
-    again = Held(4, 0)
+    again = Held(Fields(("a", "b", "c", "d")))
     assert times(again.restore_pages(store, 15)) == [20, 30]
     again.add(events(40, first_id=9), 1)
     spill(again, store, keep=0)

@@ -1,13 +1,25 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from streams.operators.columns import Events, object_rows, objects
 from streams.state import journal
-from streams.state.journal import DueRows, Ids, JournalCorrupted, JournalEntry, pack_headers, unpack_headers
+from streams.state.journal import (
+    DueRows,
+    Fields,
+    Ids,
+    JournalCorrupted,
+    JournalEntry,
+    Position,
+    pack_headers,
+    unpack_headers,
+)
 
 UNLIMITED = 1 << 40
+FIELDS = Fields(("latitude", "longitude", "speed_kmh", "heading_deg"))
+POSITIONS = {"a.source": Position(123, -(2**63)), "another": Position(-1, 7)}
 COLUMNS = ("timestamp_ms", "event_time", "sequence", "id_hi", "id_lo", "id_word")
 TEXTS = ("event_id", "key", "value")
 
@@ -50,7 +62,9 @@ def due(count):
 
 def entry(*, ids_count=0, held_events=None, due_count=0):
     events = held(0) if held_events is None else held_events
-    return JournalEntry(7, 123, -(2**63), 2**40, ids(ids_count), events, due(due_count))
+    return JournalEntry(
+        7, 2**40, ids(ids_count), events, due(due_count), positions=POSITIONS, identity=b"who", ids_known_from=-5
+    )
 
 
 def assert_equal_events(found, expected):
@@ -83,9 +97,9 @@ def assert_equal_ids(found, expected):
     ids=["nothing", "ids", "held", "due", "all"],
 )
 def test_what_is_packed_is_unpacked(written):
-    [data] = journal.pack(written, record_bytes_max=UNLIMITED)
-    found = journal.unpack(data)
-    assert (found.cycle, found.offset_next, found.watermark) == (7, 123, -(2**63))
+    [data] = journal.pack(written, FIELDS, record_bytes_max=UNLIMITED)
+    found = journal.unpack(data, FIELDS)
+    assert (found.cycle, found.positions, found.identity, found.ids_known_from) == (7, POSITIONS, b"who", -5)
     assert (found.event_time_max, found.part, found.parts) == (2**40, 0, 1)
     assert_equal_ids(found.ids, written.ids)
     assert_equal_events(found.held, written.held)
@@ -94,13 +108,13 @@ def test_what_is_packed_is_unpacked(written):
 
 def test_headers_survive_with_none_and_empty_values_repeats_and_unicode_names():
     headers = [None, [], [("a", None), ("a", b""), ("ключ", b"\x00\xff"), ("", b"x")]]
-    [data] = journal.pack(entry(held_events=held(3, headers=headers)), record_bytes_max=UNLIMITED)
-    assert journal.unpack(data).held.headers.tolist() == [None, None, headers[2]]
+    [data] = journal.pack(entry(held_events=held(3, headers=headers)), FIELDS, record_bytes_max=UNLIMITED)
+    assert journal.unpack(data, FIELDS).held.headers.tolist() == [None, None, headers[2]]
 
 
 def test_events_without_headers_need_no_column_of_them():
-    [data] = journal.pack(entry(held_events=held(3, headers=[None, None, None])), record_bytes_max=UNLIMITED)
-    assert journal.unpack(data).held.headers is None
+    [data] = journal.pack(entry(held_events=held(3, headers=[None, None, None])), FIELDS, record_bytes_max=UNLIMITED)
+    assert journal.unpack(data, FIELDS).held.headers is None
 
 
 @pytest.mark.parametrize("name_bytes", [65_535, 65_536, 200_000])
@@ -120,12 +134,12 @@ def test_a_large_cycle_is_split_and_its_parts_make_the_whole(bytes_max):
     written = entry(
         ids_count=400, held_events=held(90, headers=[[("h", b"x" * (i * 10))] for i in range(90)]), due_count=60
     )
-    records = journal.pack(written, record_bytes_max=bytes_max)
-    found = [journal.unpack(record) for record in records]
+    records = journal.pack(written, FIELDS, record_bytes_max=bytes_max)
+    found = [journal.unpack(record, FIELDS) for record in records]
     assert [(part.part, part.parts) for part in found] == [(i, len(records)) for i in range(len(records))]
-    assert {(part.cycle, part.offset_next, part.watermark, part.event_time_max) for part in found} == {
-        (7, 123, -(2**63), 2**40)
-    }
+    assert {(part.cycle, part.event_time_max) for part in found} == {(7, 2**40)}
+    assert (found[0].positions, found[0].identity) == (POSITIONS, b"who")
+    assert not any(part.positions or part.identity for part in found[1:])
     assert_equal_ids(Ids.concat([part.ids for part in found]), written.ids)
     whole = Events.concat([part.held for part in found if len(part.held)])
     assert_equal_events(whole, written.held)
@@ -150,8 +164,6 @@ def test_a_large_cycle_is_split_and_its_parts_make_the_whole(bytes_max):
         JournalEntry(
             1,
             1,
-            1,
-            1,
             ids(0),
             held(0),
             DueRows(objects([b"k" * 9_000] * 100), np.arange(100), np.arange(100), objects([b"i"] * 100)),
@@ -160,29 +172,31 @@ def test_a_large_cycle_is_split_and_its_parts_make_the_whole(bytes_max):
     ids=["ids", "held", "headers", "due", "long keys"],
 )
 def test_no_record_is_much_larger_than_the_limit(large):
-    records = journal.pack(large, record_bytes_max=50_000)
+    records = journal.pack(large, FIELDS, record_bytes_max=50_000)
     assert len(records) > 1
     assert max(map(len, records)) <= 50_000 + 10_000
 
 
 def test_a_single_event_larger_than_the_limit_has_a_record_of_its_own():
-    records = journal.pack(entry(held_events=held(3, value_bytes=5_000)), record_bytes_max=1_000)
-    assert [len(journal.unpack(record).held) for record in records] == [1, 1, 1]
+    records = journal.pack(entry(held_events=held(3, value_bytes=5_000)), FIELDS, record_bytes_max=1_000)
+    assert [len(journal.unpack(record, FIELDS).held) for record in records] == [1, 1, 1]
 
 
 def test_every_truncation_is_refused():
     [data] = journal.pack(
-        entry(ids_count=3, held_events=held(2, headers=[None, [("a", b"b")]]), due_count=2), record_bytes_max=UNLIMITED
+        entry(ids_count=3, held_events=held(2, headers=[None, [("a", b"b")]]), due_count=2),
+        FIELDS,
+        record_bytes_max=UNLIMITED,
     )
     for size in range(len(data)):
         with pytest.raises(JournalCorrupted):
-            journal.unpack(data[:size])
+            journal.unpack(data[:size], FIELDS)
 
 
 def test_another_format_is_refused():
-    [data] = journal.pack(entry(), record_bytes_max=UNLIMITED)
+    [data] = journal.pack(entry(), FIELDS, record_bytes_max=UNLIMITED)
     with pytest.raises(JournalCorrupted, match="another format"):
-        journal.unpack(b"SJ9\0" + data[4:])
+        journal.unpack(b"SJ9\0" + data[4:], FIELDS)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -190,17 +204,43 @@ def test_garbage_raises_journal_corrupted_or_nothing_else(seed):
     rng = random.Random(seed)
     [data] = journal.pack(
         entry(ids_count=3, held_events=held(3, headers=[None, [("ä", None)], [("a", b"b")]]), due_count=2),
+        FIELDS,
         record_bytes_max=UNLIMITED,
     )
     for _ in range(200):
         damaged = bytearray(data)
         for _ in range(rng.randint(1, 4)):
             # Counts are in the header: that is where garbage would do harm.
-            damaged[rng.randrange(60 if rng.random() < 0.5 else len(data))] = rng.randrange(256)
+            damaged[rng.randrange(150 if rng.random() < 0.5 else len(data))] = rng.randrange(256)
         try:
-            journal.unpack(bytes(damaged))
+            journal.unpack(bytes(damaged), FIELDS)
         except JournalCorrupted:
             continue
     for size in range(0, 200, 7):
         with pytest.raises(JournalCorrupted):
-            journal.unpack(rng.randbytes(size))
+            journal.unpack(rng.randbytes(size), FIELDS)
+
+
+def test_held_events_are_read_by_the_names_of_their_fields():
+    """A field more, a field less and another order: every value stays with its name, and what is new is null."""
+    written = held(3)
+    written = replace(written, texts=object_rows([objects([b"t", None, b""])], 3))
+    before = Fields(FIELDS.payload, ("depot_id",))
+    [data] = journal.pack(entry(held_events=written), before, record_bytes_max=UNLIMITED)
+    found = journal.unpack(data, Fields(("heading_deg", "altitude_m", "latitude"), ("vehicle_id", "depot_id"))).held
+    assert found.payload[0].tobytes() == written.payload[3].tobytes()
+    assert np.isnan(found.payload[1]).all()
+    assert found.payload[2].tobytes() == written.payload[0].tobytes()
+    assert found.texts.tolist() == [[None, None, None], [b"t", None, b""]]
+    assert_equal_events(journal.unpack(data, before).held, written)
+
+
+def test_a_record_names_its_sections():
+    [data] = journal.pack(entry(ids_count=2, held_events=held(1), due_count=1), FIELDS, record_bytes_max=UNLIMITED)
+    assert [*journal.sections_of(data)] == ["positions", "identity", "dedup", "reorder.held", "reorder.last"]
+
+
+@pytest.mark.parametrize("magic", [b"SJ1\0", b"SJ2\0"])
+def test_a_record_of_an_earlier_version_is_named_as_such(magic):
+    with pytest.raises(JournalCorrupted, match="written by an earlier version"):
+        journal.unpack(magic + bytes(100), FIELDS)

@@ -8,7 +8,7 @@ from streams.operators.columns import TIME_MIN, Events, object_rows, objects
 from streams.operators.rows import pack_rows
 from streams.operators.vehicle_state import VehicleState
 from streams.pipelines.gps import GPS
-from streams.state.layout import LAST_DUE, aggregate_prefix
+from streams.state.layout import LAST_DUE, table_prefix
 from streams.state.memory import MemoryStore
 from streams.state.store import WriteBatch
 
@@ -140,7 +140,7 @@ def test_rows_lie_under_their_prefix_with_the_key_behind_it():
     subject = index(store)
     released(subject, (b"a", 1, 0, b"x"))
     changed = commit(subject, store)
-    assert [key for key, _ in store.scan(b"")] == [aggregate_prefix(0) + b"a", LAST_DUE + b"a"]
+    assert [key for key, _ in store.scan(b"")] == [table_prefix("vehicles.state.v1") + b"a", LAST_DUE + b"a"]
     assert due_puts(changed.due) == [(LAST_DUE + b"a", b"\1" + bytes(15) + b"x")]
 
 

@@ -7,17 +7,28 @@ from dataclasses import replace
 import pytest
 
 from streams.engine.log import Committed, LogRow
-from streams.engine.restore import RestoreFailed, restore_partition
+from streams.engine.journal_chain import RestoreFailed
+from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
 from streams.pipelines.gps import GPS
-from streams.state.journal import pack
-from streams.state.layout import HELD, MARKER, Marker
+from streams.state.identity import Places
+from streams.state.journal import Position, pack
+from streams.state.layout import CHECKPOINT, HELD, Checkpoint
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
 from tests.simulation.kafka import MemoryChangelog, MemoryKafka
 from tests.unit.test_journal import entry
 
 CONFIG = TaskConfig(GPS, 1_000, 60_000, lambda _: nullcontext(), lambda _: 0)
+OURS = CONFIG.identity(Places())
+
+
+def a_broker() -> MemoryKafka:
+    """One partition, whose source has a hundred records."""
+    kafka = MemoryKafka(1)
+    for number in range(100):
+        kafka.append(GPS.source, 0, b"d", b"%d" % number, 0)
+    return kafka
 
 
 def restore(kafka: MemoryKafka, store: MemoryStore | None = None) -> None:
@@ -25,53 +36,57 @@ def restore(kafka: MemoryKafka, store: MemoryStore | None = None) -> None:
 
 
 def test_a_journal_record_of_something_else_stops_the_partition_and_names_its_offset() -> None:
-    kafka = MemoryKafka(1)
+    kafka = a_broker()
     kafka.append(GPS.journal, 0, None, b"not ours", 0)
     with pytest.raises(RestoreFailed, match=r"offset 0 of gps\.positions\.v1\.journal"):
         restore(kafka)
 
 
 def test_a_committed_offset_without_its_journal_stops_the_partition() -> None:
-    kafka = MemoryKafka(1)
+    kafka = a_broker()
     kafka.group[0] = Committed(100, 7)
-    with pytest.raises(RestoreFailed, match="was the journal topic deleted"):
+    with pytest.raises(RestoreFailed, match="it was emptied, or deleted and created again"):
         restore(kafka)
 
 
 def test_an_offset_that_someone_set_without_state_is_where_a_new_group_begins() -> None:
-    kafka = MemoryKafka(1)
+    kafka = a_broker()
     kafka.group[0] = Committed(100, None)
     task = restore_partition(CONFIG, 0, MemoryStore(), MemoryChangelog(kafka), ids_in_memory_max=1_000)
     assert task.offset_next == 100
 
 
 def test_offsets_reset_by_hand_stop_the_partition_and_say_both() -> None:
-    kafka = MemoryKafka(1)
+    kafka = a_broker()
     kafka.group[0] = Committed(5, None)
-    store = MemoryStore({MARKER: Marker(cycle=3, offset_next=40, watermark=0, journal_next=0, replay_from=0).pack()})
+    store = MemoryStore(
+        {CHECKPOINT: Checkpoint(identity=OURS, cycle=3, offset_next=40, watermark=0, journal_next=0, replay_from=0).pack()}
+    )
     with pytest.raises(RestoreFailed, match=r"offset 40 .*offset 5"):
         restore(kafka, store)
 
 
 def test_a_group_whose_offsets_expired_goes_on_where_its_state_ends() -> None:
-    store = MemoryStore({MARKER: Marker(cycle=3, offset_next=40, watermark=0, journal_next=0, replay_from=0).pack()})
-    task = restore_partition(CONFIG, 0, store, MemoryChangelog(MemoryKafka(1)), ids_in_memory_max=1_000)
+    store = MemoryStore(
+        {CHECKPOINT: Checkpoint(identity=OURS, cycle=3, offset_next=40, watermark=0, journal_next=0, replay_from=0).pack()}
+    )
+    task = restore_partition(CONFIG, 0, store, MemoryChangelog(a_broker()), ids_in_memory_max=1_000)
     assert task.offset_next == 40
 
 
 @pytest.mark.parametrize(
     "rows",
     [
-        {MARKER: b"{}"},
-        {MARKER: b"\xff"},
-        {MARKER: Marker(cycle=3, offset_next=40, watermark=0, journal_next=9, replay_from=0).pack()},
+        {CHECKPOINT: b"{}"},
+        {CHECKPOINT: b"\xff"},
+        {CHECKPOINT: Checkpoint(identity=OURS, cycle=3, offset_next=40, watermark=0, journal_next=9, replay_from=0).pack()},
         {HELD + bytes(20): b"garbage"},
     ],
     ids=["no marker", "not text", "ahead of the journal", "bad page"],
 )
 def test_a_store_that_is_not_sound_is_called_corrupt(rows: dict[bytes, bytes]) -> None:
     with pytest.raises(StoreCorrupted):
-        restore(MemoryKafka(1), MemoryStore(rows))
+        restore(a_broker(), MemoryStore(rows))
 
 
 class Forgetful(MemoryChangelog):
@@ -89,8 +104,9 @@ class Forgetful(MemoryChangelog):
 def a_journal(kafka: MemoryKafka) -> None:
     """Cycles 1 to 4, the second one in two parts: records 0 to 4."""
     for cycle in (1, 2, 3, 4):
-        whole = replace(entry(ids_count=4), cycle=cycle, offset_next=10 * cycle, watermark=cycle)
-        for record in pack(whole, record_bytes_max=48 if cycle == 2 else 1_000):
+        at = {GPS.source: Position(10 * cycle, cycle)}
+        whole = replace(entry(ids_count=4), cycle=cycle, positions=at, identity=OURS.packed)
+        for record in pack(whole, CONFIG.fields, record_bytes_max=48 if cycle == 2 else 1_000):
             kafka.append(GPS.journal, 0, None, record, 0)
 
 
@@ -98,14 +114,14 @@ def a_journal(kafka: MemoryKafka) -> None:
 @pytest.mark.parametrize("with_store", [False, True])
 def test_a_journal_with_a_gap_stops_the_partition(left_out: int, *, with_store: bool) -> None:
     """The store's marker alone would say that all is well: the cycle has happened."""
-    kafka = MemoryKafka(1)
+    kafka = a_broker()
     a_journal(kafka)
     assert len(kafka.log(GPS.journal, 0)) == 5
     kafka.group[0] = Committed(40, 4)
-    marker = Marker(cycle=4, offset_next=40, watermark=4, journal_next=5, replay_from=0)
+    marker = Checkpoint(identity=OURS, cycle=4, offset_next=40, watermark=4, journal_next=5, replay_from=0)
 
     def again(changelog: MemoryChangelog) -> int:
-        store = MemoryStore({MARKER: marker.pack()} if with_store else {})
+        store = MemoryStore({CHECKPOINT: marker.pack()} if with_store else {})
         return restore_partition(CONFIG, 0, store, changelog, ids_in_memory_max=1_000).offset_next
 
     with pytest.raises(RestoreFailed, match=r"is not complete|the group at offset 40"):

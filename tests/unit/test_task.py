@@ -8,10 +8,12 @@ from streams.limits import JOURNAL_INDEX_RECORDS
 from streams.operators.columns import TIME_MIN, Events, object_rows, objects
 from streams.pipelines.gps import GPS
 from streams.state import journal
-from streams.state.layout import HELD, LAST_DUE, MARKER, SPILLED_IDS, Marker
+from streams.state.journal import Fields, Position
+from streams.state.layout import CHECKPOINT, HELD, LAST_DUE, SPILLED_IDS, Checkpoint
 from streams.state.memory import MemoryStore
 
 LATENESS_MS, HORIZON_MS = 10, 1_000
+FIELDS = Fields(GPS.payload_fields, GPS.text_fields)
 
 
 class ClosingStore(MemoryStore):
@@ -89,7 +91,7 @@ class Cycles:
 
     def apply(self, commit):
         first, self.next = self.next, self.next + len(commit.journal)
-        self.entries += [journal.unpack(record) for record in commit.journal]
+        self.entries += [journal.unpack(record, FIELDS) for record in commit.journal]
         self.task.applied(commit, Written(first, self.next, {"vehicles.state.v1": self.next * 10}))
 
 
@@ -120,7 +122,7 @@ def test_a_batch_of_rejects_only_moves_the_offset_and_makes_a_cycle(task, cycle)
     assert values(task.on_batch(none(), 7).clean) == []
     commit = cycle()
     assert (commit.offset_next, commit.cycle, commit.watermark) == (7, 1, TIME_MIN)
-    assert Marker.unpack(task.store.get_many([MARKER])[0]).offset_next == 7
+    assert Checkpoint.unpack(task.store.get_many([CHECKPOINT])[0]).offset_next == 7
 
 
 def test_the_second_copy_is_counted_and_goes_nowhere(task):
@@ -156,7 +158,7 @@ def test_a_cycle_holds_what_happened_since_the_last_one(task, cycle):
     task.on_batch(events((1, 100), (2, 200)), 2)
     commit = cycle()
     [entry] = cycle.entries
-    assert (entry.cycle, entry.offset_next, entry.watermark, entry.event_time_max) == (1, 2, 190, 200)
+    assert (entry.cycle, entry.positions, entry.event_time_max) == (1, {GPS.source: Position(2, 190)}, 200)
     assert (len(entry.ids), entry.held.value.tolist(), entry.due.event_id.tolist()) == (2, [b"v2"], [b"e1"])
     assert [table.keys.tolist() for table in commit.tables] == [[b"d"]]
     assert cycle() is None
@@ -178,7 +180,7 @@ def test_nothing_of_an_open_cycle_is_in_the_store(task, store, cycle):
     commit = task.close_cycle()
     assert list(store.scan(b"")) == []
     cycle.apply(commit)
-    marker = Marker.unpack(store.get_many([MARKER])[0])
+    marker = Checkpoint.unpack(store.get_many([CHECKPOINT])[0])
     assert (marker.cycle, marker.offset_next, marker.watermark, marker.journal_next) == (1, 2, 190, 1)
     assert marker.tables_next == {"vehicles.state.v1": 10}
     assert store.get_many([LAST_DUE + b"d"]) != [None]
@@ -194,7 +196,7 @@ def test_the_next_batch_may_be_processed_while_a_commit_is_in_flight(task, cycle
     assert not task.is_settled
     cycle()
     assert task.is_settled
-    assert task.marker.offset_next == 4
+    assert task.checkpoint.offset_next == 4
 
 
 # --- moving state -------------------------------------------------------------------------------------------------
@@ -273,24 +275,24 @@ def test_a_journal_of_expired_ids_is_neither_replayed_nor_kept(task, cycle):
     task.on_batch(events((9_999, 10 * HORIZON_MS)), 9_999)
     cycle()
     task.expire()
-    assert task.marker.replay_from >= JOURNAL_INDEX_RECORDS
+    assert task.checkpoint.replay_from >= JOURNAL_INDEX_RECORDS
     assert task.truncate_journal_before() is not None
 
 
 def test_what_is_moved_completely_needs_no_replay(task, cycle):
     task.on_batch(events((1, 100), (2, 200)), 2)
     cycle()
-    assert task.marker.replay_from == 0
+    assert task.checkpoint.replay_from == 0
     spill(task)
-    assert (task.marker.replay_from, task.marker.journal_next) == (1, 1)
-    assert Marker.unpack(task.store.get_many([MARKER])[0]) == task.marker
+    assert (task.checkpoint.replay_from, task.checkpoint.journal_next) == (1, 1)
+    assert Checkpoint.unpack(task.store.get_many([CHECKPOINT])[0]) == task.checkpoint
 
 
 def test_what_is_held_in_memory_keeps_its_journal(task, cycle):
     task.on_batch(events((1, 100), (2, 200)), 2)
     cycle()
     spill(task, held_events_keep=10)
-    assert task.marker.replay_from == 0
+    assert task.checkpoint.replay_from == 0
     assert len(task.held) == 1
 
 
@@ -299,7 +301,7 @@ def test_a_parked_task_has_everything_in_its_store(task, store, cycle):
     cycle()
     task.park()
     assert store.is_closed
-    marker = Marker.unpack(store.get_many([MARKER])[0])
+    marker = Checkpoint.unpack(store.get_many([CHECKPOINT])[0])
     assert marker.replay_from == marker.journal_next == 1
     assert len(list(store.scan(HELD))) == 1
     assert len(list(store.scan(SPILLED_IDS))) == 1

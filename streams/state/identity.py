@@ -1,0 +1,326 @@
+"""What state belongs to: the cluster, the topics by their ids, and the declaration that it was computed by.
+
+Every journal record and every checkpoint carries it. A restore compares what it finds with what is declared and there
+now (`judge`): state is used as it is, brought over column by column, or refused with the command that helps. It is not
+merged with state of another life, and not read by position.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import Any, Final
+
+from streams.operators.aggregate import Aggregate, WindowAggregate
+from streams.operators.declaration import Pipeline, Table, Window
+from streams.operators.rows import RowLayout
+from streams.operators.windows import Windows
+
+EPOCH: Final = 1
+"""Number of the partition layout; growing a topic in place begins another one."""
+DIGEST_BYTES: Final = 4
+_BYTES_MAX: Final = 1 << 20
+REBUILD: Final = "streams state rebuild"
+
+
+class IdentityUnreadable(ValueError):
+    """The bytes are not an identity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a flow's topics are now: the cluster's id, and of each topic the id that Kafka gave it at its creation."""
+
+    cluster: str = ""
+    """Empty: not known, and not compared."""
+    topics: Mapping[str, str] = field(default_factory=dict)
+    """Id by name; a topic that is missing here is not compared."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Of the state of one partition. What is empty is not known, and not compared."""
+
+    cluster: str = ""
+    epoch: int = EPOCH
+    topics: Mapping[str, str] = field(default_factory=dict)
+    """Topic id by name."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Which field of an event is its id, key, time and sequence."""
+    payload: Mapping[str, str] = field(default_factory=dict)
+    """Payload fields of held events, in their order, and the symbols of those that are enums."""
+    texts: tuple[str, ...] = ()
+    bounds: Mapping[str, int] = field(default_factory=dict)
+    """What decides results beside the fields: `horizon_ms`."""
+    tables: Mapping[str, int] = field(default_factory=dict)
+    """Declared tables by topic, each with the offset of this partition from which its rows count."""
+    windows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Declared windows by topic: `size_ms`, `grace_ms`."""
+    rows: Mapping[str, RowLayout] = field(default_factory=dict)
+    """Layout of the rows of each table and window, by topic."""
+    earlier: Mapping[str, tuple[str, RowLayout]] = field(default_factory=dict)
+    """Topic and layout of rows that were written before a change, by digest."""
+
+    @staticmethod
+    def of(
+        pipeline: Pipeline, *, horizon_ms: int, places: Places, symbols: Mapping[str, tuple[str, ...]] | None = None
+    ) -> "Identity":
+        """Identity of what is declared and there now; `symbols` of the payload fields that are enums."""
+        enums = symbols or {}
+        return Identity(
+            cluster=places.cluster,
+            topics={name: places.topics[name] for name in _topic_names(pipeline) if name in places.topics},
+            fields={
+                "id": pipeline.id_field,
+                "key": pipeline.key_field,
+                "time": pipeline.time_field,
+                "sequence": pipeline.sequence_field,
+            },
+            payload={name: ",".join(enums.get(name, ())) for name in pipeline.payload_fields},
+            texts=pipeline.text_fields,
+            bounds={"horizon_ms": horizon_ms},
+            tables={table.topic: 0 for table in pipeline.tables},
+            windows={one.topic: {"size_ms": one.size_ms, "grace_ms": one.grace_ms} for one in pipeline.windows},
+            rows={
+                **{table.topic: _table_layout(table.aggregate) for table in pipeline.tables},
+                **{one.topic: _window_layout(one.aggregate) for one in pipeline.windows},
+            },
+        )
+
+    @cached_property
+    def text(self) -> str:
+        """As JSON."""
+        return json.dumps(
+            {
+                "cluster": self.cluster,
+                "epoch": self.epoch,
+                "topics": dict(self.topics),
+                "fields": dict(self.fields),
+                "payload": dict(self.payload),
+                "texts": list(self.texts),
+                "bounds": dict(self.bounds),
+                "tables": dict(self.tables),
+                "windows": {name: dict(window) for name, window in self.windows.items()},
+                "rows": {name: layout.as_json() for name, layout in self.rows.items()},
+                "earlier": {digest: [name, layout.as_json()] for digest, (name, layout) in self.earlier.items()},
+            }
+        )
+
+    @cached_property
+    def packed(self) -> bytes:
+        """Bytes for a journal record."""
+        return zlib.compress(self.text.encode())
+
+    @staticmethod
+    def unpack(data: bytes) -> "Identity":
+        """Inverse of `packed`.
+
+        Raises:
+            IdentityUnreadable: the bytes are something else.
+
+        """
+        try:
+            text = zlib.decompressobj().decompress(data, _BYTES_MAX)
+            return Identity.from_json(json.loads(text))
+        except (zlib.error, ValueError) as error:
+            raise IdentityUnreadable(f"not an identity: {error}") from None
+
+    @staticmethod
+    def from_json(found: Any) -> "Identity":
+        """Inverse of `json.loads(text)`.
+
+        Raises:
+            IdentityUnreadable: it is something else.
+
+        """
+        try:
+            return Identity(
+                **{
+                    **found,
+                    "texts": tuple(found["texts"]),
+                    "rows": {name: RowLayout.from_json(layout) for name, layout in found["rows"].items()},
+                    "earlier": {
+                        digest: (name, RowLayout.from_json(layout))
+                        for digest, (name, layout) in found["earlier"].items()
+                    },
+                }
+            )
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise IdentityUnreadable(f"not an identity: {error}") from None
+
+    def layouts(self) -> dict[bytes, tuple[str, RowLayout]]:
+        """Topic and layout of rows by digest: today's, and those of before a change."""
+        known = {bytes.fromhex(digest): named for digest, named in self.earlier.items()}
+        return known | {row_digest(topic, layout): (topic, layout) for topic, layout in self.rows.items()}
+
+    def taking_over(self, found: "Identity", *, added_from: Mapping[str, int]) -> "Identity":
+        """This identity for state that was written under `found`: knows the layouts of its rows.
+
+        `added_from` is the end of the topic of each table that `found` did not have: older rows of it do not count.
+        """
+        known = {digest.hex(): named for digest, named in found.layouts().items()}
+        today = {row_digest(topic, layout).hex() for topic, layout in self.rows.items()}
+        since = {name: added_from.get(name, found.tables.get(name, 0)) for name in self.tables}
+        return replace(self, tables=since, earlier={key: known[key] for key in sorted(known) if key not in today})
+
+
+def _topic_names(pipeline: Pipeline) -> list[str]:
+    return [topic.name for topic in pipeline.topics()]
+
+
+def row_digest(topic: str, layout: RowLayout) -> bytes:
+    """`DIGEST_BYTES` that stand for the topic and the layout of a stored row."""
+    text = json.dumps([topic, layout.as_json()])
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
+
+
+@lru_cache(maxsize=256)
+def table_digest(table: Table) -> bytes:
+    """Digest of a table's stored rows."""
+    return row_digest(table.topic, _table_layout(table.aggregate))
+
+
+@lru_cache(maxsize=256)
+def window_digest(window: Window) -> bytes:
+    """Digest of a window's stored rows."""
+    return row_digest(window.topic, _window_layout(window.aggregate))
+
+
+def _table_layout(aggregate: Aggregate) -> RowLayout:
+    return RowLayout.of(aggregate.dtype, getattr(aggregate, "meanings", None))
+
+
+def _window_layout(aggregate: WindowAggregate) -> RowLayout:
+    meanings = getattr(aggregate, "meanings", None)
+    operator = Windows(aggregate, size_ms=1, grace_ms=0)
+    layout = RowLayout.of(operator.dtype)
+    if not meanings:
+        return layout
+    return RowLayout(tuple(replace(one, meaning=meanings.get(_window_column(one.path), "")) for one in layout.columns))
+
+
+def _window_column(path: str) -> str:
+    return path.removeprefix("state.").partition(".")[0] if path.startswith("state.") else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a found identity means for state under a declared one."""
+
+    refused: tuple[str, ...] = ()
+    """Why the state cannot be used; each says what to do."""
+    migrated: tuple[str, ...] = ()
+    """What is brought over, in words."""
+    source_is_new: bool = False
+    """The source is another topic of the same name: its offsets begin again, the state goes on."""
+
+    @property
+    def is_same(self) -> bool:
+        """Whether nothing has changed."""
+        return not (self.refused or self.migrated or self.source_is_new)
+
+
+def judge(found: Identity, declared: Identity, pipeline: Pipeline) -> Judgement:
+    """Compare the identity of state with what is declared and there now."""
+    refused: list[str] = []
+    migrated: list[str] = []
+    if found.cluster and declared.cluster and found.cluster != declared.cluster:
+        refused.append(
+            f"the state was written in the cluster {found.cluster}, this one is {declared.cluster}: "
+            f"its topics were copied from there. To begin here, run `{REBUILD} --from source`"
+        )
+    if found.epoch != declared.epoch:
+        refused.append(
+            f"the state belongs to partition layout {found.epoch}, this version runs layout {declared.epoch}: "
+            "run the version that has written it"
+        )
+    new = _recreated(found, declared)
+    changelogs = (pipeline.journal, *(table.topic for table in pipeline.tables))
+    refused += [
+        f"{name} was deleted and created again, and its rows are gone: where the workers' local state is still there, "
+        f"`{REBUILD} --from local` writes them again; else `{REBUILD} --from source`"
+        for name in changelogs
+        if name in new
+    ]
+    outputs = (pipeline.clean, pipeline.late, *(window.topic for window in pipeline.windows))
+    refused += [
+        f"{name} was deleted and created again: it lacks what the state is made of. To go on with the new topic, run "
+        f"`{REBUILD} --from local`; to fill it from the source's history, `{REBUILD} --from source`"
+        for name in outputs
+        if name in new
+    ]
+    migrated += [f"{name} was deleted and created again" for name in (pipeline.dlq, pipeline.audit) if name in new]
+    _judge_fields(found, declared, refused, migrated)
+    _judge_rows(found, declared, refused, migrated)
+    return Judgement(tuple(refused), tuple(migrated), pipeline.source in new)
+
+
+def _recreated(found: Identity, declared: Identity) -> set[str]:
+    return {
+        name for name, known in found.topics.items() if known and declared.topics.get(name, known) not in {"", known}
+    }
+
+
+def _judge_fields(found: Identity, declared: Identity, refused: list[str], migrated: list[str]) -> None:
+    for role, name in found.fields.items():
+        now = declared.fields.get(role, name)
+        if now != name:
+            refused.append(
+                f"an event's {role} was the field {name} and is {now} now: what is remembered is of the old field. "
+                f"Declare a flow with a new source topic, or begin again with `{REBUILD} --from source`"
+            )
+    for name, before in found.payload.items():
+        now = declared.payload.get(name, before)
+        if now == before:
+            continue
+        old, new = before.split(","), now.split(",")
+        if old != new[: len(old)] and new != old[: len(new)]:
+            refused.append(
+                f"the symbols of {name} were {before} and are {now} now: state holds their positions. "
+                f"Add symbols at the end, or begin again with `{REBUILD} --from source`"
+            )
+    if added := [name for name in (*declared.payload, *declared.texts) if name not in (*found.payload, *found.texts)]:
+        migrated.append(f"fields {', '.join(added)} are read from now on; events that are held already have null there")
+    if gone := [name for name in (*found.payload, *found.texts) if name not in (*declared.payload, *declared.texts)]:
+        migrated.append(f"fields {', '.join(gone)} are no longer read")
+    if (before_ms := found.bounds.get("horizon_ms")) and declared.bounds.get("horizon_ms", before_ms) > before_ms:
+        migrated.append(
+            f"the dedup horizon is longer than before ({declared.bounds['horizon_ms']} ms, was {before_ms} ms): "
+            "it grows as ids are remembered for longer"
+        )
+
+
+def _judge_rows(found: Identity, declared: Identity, refused: list[str], migrated: list[str]) -> None:
+    for topic, layout in found.rows.items():
+        now = declared.rows.get(topic)
+        if now is None:
+            what = "table" if topic in found.tables else "window, its open rows included,"
+            migrated.append(f"the {what} {topic} is no longer declared: its state is dropped")
+            continue
+        if changed := layout.changed(now):
+            refused.append(
+                f"columns {', '.join(changed)} of {topic} had another type or meaning before: their values cannot be "
+                f"carried over. Give the changed columns new names, or a new topic; or begin again with `{REBUILD} "
+                "--from source`"
+            )
+        elif added := layout.added(now):
+            migrated.append(f"columns {', '.join(added)} of {topic} are new: they count from now on")
+        if gone := now.added(layout):
+            migrated.append(f"columns {', '.join(gone)} of {topic} are no longer declared: their values are dropped")
+        if not changed and not gone and layout != now and not layout.added(now):
+            migrated.append(f"columns of {topic} stand in another order")
+    for topic, window in found.windows.items():
+        size_ms = declared.windows.get(topic, window).get("size_ms")
+        if size_ms != window.get("size_ms"):
+            refused.append(
+                f"windows of {topic} were {window.get('size_ms')} ms long and are {size_ms} ms now: open ones cannot "
+                f"be continued. Declare them under a new topic, or begin again with `{REBUILD} --from source`"
+            )
+    migrated += [f"{topic} is new: it counts from now on" for topic in declared.rows if topic not in found.rows]
+    if found.windows.keys() & declared.windows.keys() and not found.tables.keys() & declared.tables.keys():
+        refused.append(
+            f"open windows are kept with the rows of {', '.join(found.tables)}, and none of these tables is declared "
+            "any more: keep one of them"
+        )
