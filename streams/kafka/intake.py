@@ -67,6 +67,8 @@ class Intake:
         """How often in a row the group has refused us because of our own former self."""
         self._refused_since_s = self._join_after_s = 0.0
         self._fenced_at_s: list[float] = []
+        self._is_suspect = False
+        """Whether the source may have been deleted, or deleted and created again."""
         self._config: dict[str, Any] = {
             **settings.kafka_client_config(),
             "client.id": member,
@@ -105,6 +107,11 @@ class Intake:
     def taken(self) -> dict[int, int]:
         """By partition that is consumed: the offset behind the last record that was handed over."""
         return dict(self._started)
+
+    def take_suspicion(self) -> bool:
+        """Whether something has come since the last call that a source gives which is not what it was."""
+        found, self._is_suspect = self._is_suspect, False
+        return found
 
     # --- from any thread --------------------------------------------------------------------------------------------
 
@@ -256,7 +263,10 @@ class Intake:
             least = self._started.get(number)
             if least is None:
                 continue
-            mine = (partition == number) & (offset >= least)
+            mine = partition == number
+            if (offset[mine] < least).any():  # the client has begun again at the start of the log
+                self._is_suspect = True
+            mine &= offset >= least
             keep |= mine
             if mine.any():
                 self._started[number] = int(offset[mine][-1]) + 1
@@ -276,6 +286,7 @@ class Intake:
         elif error.fatal() or cause_of(error) == KafkaError._FATAL:  # noqa: SLF001
             raise self._broken(error)
         elif error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:  # noqa: SLF001
+            self._is_suspect = True
             log.warning("the source topic is not there: create it with `streams topics apply`", topic=self._source)
         else:
             log.warning("consumer", error=error.str(), code=error.name())

@@ -29,6 +29,11 @@ class Column:
     meaning: str = ""
     """What the fold computes, where one dtype may mean several things (`Greatest(field='speed_kmh')`)."""
 
+    @property
+    def name(self) -> str:
+        """Name of the whole column that this is, or is a part of."""
+        return self.path.partition(".")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
@@ -60,8 +65,14 @@ class RowLayout:
 
     def changed(self, now: "RowLayout") -> list[str]:
         """Names of columns that both have and that are not the same: their values cannot be carried over."""
-        before = {column.path: column for column in self.columns}
-        return [column.path for column in now.columns if before.get(column.path, column) != column]
+        before = {column.path: column.type for column in self.columns}
+        meant = {column.name: column.meaning for column in self.columns}
+        return [
+            column.path
+            for column in now.columns
+            if before.get(column.path, column.type) != column.type
+            or meant.get(column.name, column.meaning) != column.meaning
+        ]
 
     def added(self, now: "RowLayout") -> list[str]:
         """Names of columns that only `now` has."""

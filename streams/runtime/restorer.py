@@ -20,8 +20,9 @@ from streams.monitor.metrics import WorkerMetrics
 from streams.retry import Backoff, Retrier
 from streams.runtime.owner import DataDirectory
 from streams.settings import Settings
-from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine, quarantine
-from streams.state.store import Store, StoreCorrupted, StoreUnavailable
+from streams.state.identity import Places
+from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine, quarantine, set_aside
+from streams.state.store import Store, StoreCorrupted, StoreOutdated, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -42,10 +43,13 @@ class Restorer:
         settings: Settings,
         metrics: WorkerMetrics,
         *,
+        places: Callable[[], Places],
         retrier: Retrier,
         on_progress: Callable[[], object],
     ) -> None:
+        """`places` says where the pipeline's topics are now; it may ask the broker, and raise StreamsError."""
         self._config = config
+        self._places = places
         self._retrier = retrier
         self._on_progress = on_progress
         self._directory = directory
@@ -139,7 +143,13 @@ class Restorer:
         started = time.perf_counter()
         try:
             task = restore_partition(
-                self._config, partition, store, changelog, ids_in_memory_max=self._ids_max, on_rows=on_rows
+                self._config,
+                partition,
+                store,
+                changelog,
+                places=self._places(),
+                ids_in_memory_max=self._ids_max,
+                on_rows=on_rows,
             )
         finally:
             self._metrics.restore_seconds.inc(time.perf_counter() - started)
@@ -157,4 +167,5 @@ class Restorer:
         store = self._stores.pop(partition, None)
         if store is not None:
             store.close()
-        quarantine(self._store_path(partition), str(error))
+        move = set_aside if isinstance(error, StoreOutdated) else quarantine
+        move(self._store_path(partition), str(error))

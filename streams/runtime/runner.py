@@ -29,6 +29,7 @@ from streams.kafka.changelog import KafkaChangelog
 from streams.kafka.intake import Intake
 from streams.kafka.lag import LagProbe
 from streams.kafka.partitioner import partition_of
+from streams.kafka.places import KafkaPlaces
 from streams.kafka.transactions import KafkaTransactions
 from streams.limits import CHECKPOINT_INTERVAL_MS, CYCLE_RECORDS_MAX, POLL_BLOCKED_MS_MAX, REVOKE_TIMEOUT_MS
 from streams.monitor.metrics import WorkerMetrics
@@ -42,8 +43,9 @@ from streams.runtime.memory import give_back
 from streams.runtime.mismatches import SchemaWatch
 from streams.runtime.owner import DataDirectory
 from streams.runtime.restorer import Restorer
-from streams.runtime.schemas import SchemaLookup, reader_schema, table_schema_id
+from streams.runtime.schemas import SchemaLookup, enum_symbols, reader_schema, table_schema_id
 from streams.runtime.simulated import Downstream, DropDefect
+from streams.runtime.source_watch import SourceWatch
 from streams.runtime.tracing import Tracing
 from streams.runtime.watchdog import Vitals
 from streams.settings import Settings
@@ -111,6 +113,8 @@ class PipelineRunner:
         self._engine_thread = ThreadPoolExecutor(1, f"{pipeline.name}-engine")
         self._commit_thread = ThreadPoolExecutor(1, f"{pipeline.name}-commit")
         self._intake_thread = ThreadPoolExecutor(1, f"{pipeline.name}-intake")
+        self._catalog = Catalog.load()
+        reader = reader_schema(self._catalog, pipeline)
         config = TaskConfig(
             pipeline=pipeline,
             lateness_ms=settings.streams_lateness_ms,
@@ -120,6 +124,7 @@ class PipelineRunner:
             quarantine_rejects_max=settings.streams_quarantine_rejects,
             quarantine_cooldown_ms=settings.streams_quarantine_cooldown_ms,
             seed=time.time_ns() & ((1 << 63) - 1),
+            symbols=enum_symbols(reader, pipeline.payload_fields),
         )
         decoder = Decoder(
             pipeline,
@@ -130,12 +135,11 @@ class PipelineRunner:
         self._failpoint = failpoint
         self._defect = defect
         self._downstream = Downstream(settings.streams_downstream_ms, settings.streams_downstream_records, metrics)
-        self._catalog = Catalog.load()
         self._registry = Registry(settings)
         self._registry_guard = registry_guard
         self._lookup = SchemaLookup(
             self._registry,
-            reader_schema(self._catalog, pipeline),
+            reader,
             guard=registry_guard,
             retrier=self._retrier,
         )
@@ -149,6 +153,8 @@ class PipelineRunner:
             retrier=self._retrier,
         )
         self._changelog = KafkaChangelog(settings, group=pipeline.group, source=pipeline.source, retrier=self._retrier)
+        self._places = KafkaPlaces(settings, [topic.name for topic in pipeline.topics()])
+        self._source_watch = SourceWatch(self._places, pipeline.source, self._source_ids)
         self._lag_probe = LagProbe(settings, group=pipeline.group, source=pipeline.source)
         self._restorer = Restorer(
             config,
@@ -156,6 +162,7 @@ class PipelineRunner:
             memory,
             settings,
             metrics,
+            places=self._places.find,
             retrier=self._retrier,
             on_progress=self.vitals.sign,
         )
@@ -188,6 +195,7 @@ class PipelineRunner:
             task.cancel()
         if self._looking_up is not None:
             self._looking_up.cancel()
+        self._source_watch.close()
         async with self._handover:
             await self._release(sorted(self._owned), self._intake.membership)
         await self._settled()
@@ -530,6 +538,8 @@ class PipelineRunner:
     async def _maintain(self) -> None:
         """Between cycles: bound memory, flush stores, truncate the journal, forget what was unknown."""
         self._maintained_at = now = time.monotonic()
+        if (gone := self._source_watch.look(now, is_suspect=self._intake.take_suspicion())) is not None:
+            raise CycleAborted("source_recreated", gone)
         for schema_id in self._lookup.expired():
             self.engine.forget_schema(schema_id)
         budget = int(self._settings.streams_memory_mb_max * (1 << 20) * _STATE_SHARE)
@@ -558,6 +568,11 @@ class PipelineRunner:
                 await asyncio.to_thread(self._changelog.truncate, self.pipeline.journal, cuts)
 
     # --- small things -----------------------------------------------------------------------------------------------
+
+    def _source_ids(self) -> frozenset[str]:
+        """Ids of the source topic that the tasks' offsets are offsets in."""
+        source = self.pipeline.source
+        return frozenset(found for task in self.engine.tasks.values() if (found := task.identity.topics.get(source)))
 
     def _encoders(self) -> tuple[list[TableEncoder], list[WindowEncoder]]:
         tables = [TableEncoder(t.topic, t.aggregate, *self._schema_of(t.subject)) for t in self.pipeline.tables]

@@ -1,9 +1,10 @@
 """Schemas at run time: asks the registry for what the engine does not know, and waits out its absence."""
 
 import asyncio
+import json
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import structlog
 
@@ -80,6 +81,21 @@ def reader_schema(catalog: Catalog, pipeline: Pipeline) -> str:
     for finding in unmet_needs(newest, [pipeline]):
         raise StreamsError(f"{finding.file}: {finding.field}: {finding.message}; {finding.fix}")
     return newest.text
+
+
+def enum_symbols(schema: str, fields: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Symbols, in their order, of those of `fields` that are enums in a record schema."""
+    named: dict[str, dict[str, Any]] = {}
+    found: dict[str, tuple[str, ...]] = {}
+    for field in json.loads(schema)["fields"]:
+        kinds = field["type"] if isinstance(field["type"], list) else [field["type"]]
+        for kind in kinds:
+            enum = named.get(kind) if isinstance(kind, str) else kind
+            if isinstance(enum, dict) and enum.get("type") == "enum":
+                named[enum["name"]] = enum
+                if field["name"] in fields:
+                    found[field["name"]] = tuple(enum["symbols"])
+    return found
 
 
 def table_schema_id(registry: Registry, subject: str, schema: str, *, guard: Guard, retrier: Retrier) -> int:

@@ -156,6 +156,16 @@ def open_or_quarantine(path: Path, memory: RocksMemory) -> RocksStore:
     return store
 
 
+def set_aside(path: Path, why: str) -> None:
+    """Move a sound store of another life or layout aside; one such copy is kept."""
+    if not path.exists():
+        return
+    aside = path.with_name(f"{path.name}.outdated")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.move(path, aside)
+    log.warning("local state does not fit: moved aside, to be rebuilt from Kafka", kept=str(aside), why=why)
+
+
 def quarantine(path: Path, why: str) -> None:
     """Move a store that must not be served aside."""
     if not path.exists():

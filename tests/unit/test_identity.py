@@ -1,108 +1,178 @@
-import uuid
+"""What state belongs to, and what becomes of it when the declaration or the topics change."""
+
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from streams.operators.columns import objects
-from streams.operators.identity import EVENT_TIME_MAX, event_time_of, id_words, mix, time_word
+from streams.operators.declaration import Pipeline, Table, Window
+from streams.operators.fold import Count, Fold, Greatest, LastTime, Latest, Least, WindowFold
+from streams.operators.rows import RowLayout, empty_rows, pack_rows, unpack_rows
+from streams.pipelines.gps import GPS
+from streams.pipelines.orders import ORDERS
+from streams.state.identity import Identity, IdentityUnreadable, Places, judge
+
+FIELDS = ("temperature_c", "battery")
 
 
-def words(*texts, times=None):
-    """Identities of ids as decode makes them from an Arrow column."""
-    column = pa.array(texts, pa.string())
-    offsets = np.frombuffer(column.buffers()[1], np.int32)[: len(texts) + 1].astype(np.int64)
-    data = np.frombuffer(column.buffers()[2], np.uint8)
-    hi, lo, digest = id_words(data, offsets, objects([text.encode() for text in texts]))
-    time = np.zeros(len(texts), np.int64) if times is None else np.array(times)
-    word = time_word(time, digest)
-    return list(zip(hi.tolist(), lo.tolist(), word.tolist(), strict=True))
+def a_flow(columns=None, *, size_ms=60_000, tables=("rooms.state.v1",), fields=FIELDS, **changed):
+    fold = Fold("sensor_id", fields, columns or {"events": Count(), "warmest_c": Greatest("temperature_c")})
+    window = WindowFold("sensor_id", fields, {"events": Count()})
+    return Pipeline(
+        **{
+            "name": "rooms",
+            "source": "rooms.v1",
+            "payload_fields": fields,
+            "tables": tuple(Table(topic, fold) for topic in tables),
+            "windows": (Window("rooms.minutes.v1", window, size_ms=size_ms, grace_ms=0),),
+            **changed,
+        }
+    )
 
 
-CANONICAL = "0123e567-e89b-12d3-a456-42661417abcd"
+def identity_of(flow, *, horizon_ms=1_000, symbols=None, cluster="c", **ids):
+    names = {topic.name: f"id of {topic.name}" for topic in flow.topics()}
+    return Identity.of(
+        flow, horizon_ms=horizon_ms, places=Places(cluster, {**names, **ids.pop("topics", {})}), symbols=symbols
+    )
 
 
-def test_a_canonical_uuid_is_its_own_16_bytes():
-    [(hi, lo, word)] = words(CANONICAL)
-    assert hi << 64 | lo == uuid.UUID(CANONICAL).int
-    assert word == 1
+def judged(before, after, **changed):
+    return judge(identity_of(before), identity_of(after, **changed), after)
+
+
+@pytest.mark.parametrize("flow", [GPS, ORDERS, a_flow()], ids=["gps", "orders", "rooms"])
+def test_an_identity_survives_packing(flow):
+    identity = identity_of(flow, symbols={"kind": ("A", "B")})
+    assert Identity.unpack(identity.packed) == identity
+    assert judge(identity, Identity.unpack(identity.packed), flow).is_same
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"\x78\x9c\x03\x00\x00\x00\x00\x01", GPS.source.encode()])
+def test_bytes_that_are_no_identity_are_refused(data):
+    with pytest.raises(IdentityUnreadable):
+        Identity.unpack(data)
+
+
+def test_what_is_not_known_is_not_compared():
+    flow = a_flow()
+    somewhere = identity_of(flow)
+    nowhere = Identity.of(flow, horizon_ms=1_000, places=Places())
+    assert judge(somewhere, nowhere, flow).is_same
+    assert judge(nowhere, somewhere, flow).is_same
+
+
+def test_another_order_of_tables_or_windows_changes_nothing():
+    one, two = a_flow(tables=("a.v1", "b.v1")), a_flow(tables=("b.v1", "a.v1"))
+    assert judged(one, two).is_same
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("name", "says"),
     [
-        CANONICAL.upper(),
-        CANONICAL.replace("a", "A"),
-        "{" + CANONICAL + "}",
-        CANONICAL.replace("-", ""),
-        "urn:uuid:" + CANONICAL,
-        CANONICAL.replace("-", "_"),
-        CANONICAL[:-1] + "g",
-        CANONICAL[:-1] + "-",
-        "0123e5678e89b-12d3-a456-42661417abcd",
-        CANONICAL[:-1] + "/",
-        CANONICAL[:-1] + ":",
-        " " + CANONICAL[1:],
-        "é" + CANONICAL[2:],
-        CANONICAL + " ",
-        "x",
+        ("rooms.v1.journal", "its rows are gone.* --from local"),
+        ("rooms.state.v1", "its rows are gone.* --from local"),
+        ("rooms.v1.clean", "lacks what the state is made of.* --from source"),
+        ("rooms.v1.late", "lacks what the state is made of"),
+        ("rooms.minutes.v1", "lacks what the state is made of"),
     ],
 )
-def test_any_other_text_is_another_identity(other):
-    one, two = words(CANONICAL, other)
-    assert one != two
-    assert words(other)[0][2] == 2, "a digest"
+def test_a_topic_that_was_created_again_is_refused_with_a_command(name, says):
+    judgement = judged(a_flow(), a_flow(), topics={name: "another"})
+    [refusal] = judgement.refused
+    assert refusal.startswith(f"{name} was deleted and created again")
+    assert __import__("re").search(says, refusal)
 
 
-def test_the_words_do_not_depend_on_what_stands_beside():
-    texts = [CANONICAL, "x", "", str(uuid.UUID(int=0)), str(uuid.UUID(int=2**128 - 1)), "é" * 18, "y" * 36, "z" * 128]
-    together = words(*texts)
-    assert together == [words(text)[0] for text in texts]
-    assert len(set(together)) == len(texts)
+def test_a_source_that_was_created_again_begins_again_with_the_state_there_is():
+    judgement = judged(a_flow(), a_flow(), topics={"rooms.v1": "another"})
+    assert judgement.source_is_new
+    assert not judgement.refused
 
 
-def test_all_uuids_and_no_uuids_take_the_same_way():
-    texts = [str(uuid.UUID(int=i << 60)) for i in range(50)]
-    assert words(*texts) == [words(text, "x")[0] for text in texts]
+def test_dead_letters_that_were_created_again_change_no_state():
+    judgement = judged(a_flow(), a_flow(), topics={"rooms.v1.dlq": "another"})
+    assert not judgement.refused
+    assert judgement.migrated == ("rooms.v1.dlq was deleted and created again",)
 
 
-def test_a_slice_of_a_column_is_read_from_its_offset():
-    column = pa.array(["skipped", CANONICAL, CANONICAL], pa.string()).slice(1)
-    offsets = np.frombuffer(column.buffers()[1], np.int32)[1:4].astype(np.int64)
-    data = np.frombuffer(column.buffers()[2], np.uint8)
-    hi, lo, digest = id_words(data, offsets, objects([CANONICAL.encode()] * 2))
-    assert not digest.any()
-    assert [h << 64 | low for h, low in zip(hi.tolist(), lo.tolist(), strict=True)] == [uuid.UUID(CANONICAL).int] * 2
+def test_state_of_another_cluster_is_refused():
+    assert "the cluster c, this one is d" in judged(a_flow(), a_flow(), cluster="d").refused[0]
 
 
-def test_no_ids_are_no_words():
-    hi, lo, digest = id_words(np.empty(0, np.uint8), np.zeros(1, np.int64), objects([]))
-    assert (len(hi), len(lo), len(digest)) == (0, 0, 0)
+@pytest.mark.parametrize(
+    ("after", "says"),
+    [
+        (a_flow(size_ms=30_000), "60000 ms long and are 30000 ms now"),
+        (a_flow({"events": Count(), "warmest_c": Least("temperature_c")}), "columns warmest_c"),
+        (a_flow({"events": Latest("battery"), "warmest_c": Greatest("temperature_c")}), "columns events.known"),
+        (a_flow(id_field="uuid"), "id was the field event_id and is uuid now"),
+        (a_flow(tables=("others.v1",)), "open windows are kept with the rows of rooms.state.v1"),
+    ],
+    ids=["window size", "meaning", "type", "id field", "carrier"],
+)
+def test_what_cannot_be_carried_over_is_refused_in_words(after, says):
+    assert any(says in refusal for refusal in judged(a_flow(), after).refused)
 
 
-def test_uuids_sort_by_their_words_as_by_their_text():
-    rng = np.random.default_rng(3)
-    texts = [str(uuid.UUID(bytes=rng.bytes(16))) for _ in range(500)]
-    by_words = [text for _, text in sorted(zip(words(*texts), texts, strict=True))]
-    assert by_words == sorted(texts)
+def test_symbols_may_be_added_at_the_end_and_nowhere_else():
+    flow = a_flow()
+    before, added, moved = ({"battery": tuple(one)} for one in ("AB", "ABC", "BA"))
+    assert not judge(identity_of(flow, symbols=before), identity_of(flow, symbols=added), flow).refused
+    assert not judge(identity_of(flow, symbols=added), identity_of(flow, symbols=before), flow).refused
+    assert judge(identity_of(flow, symbols=before), identity_of(flow, symbols=moved), flow).refused
 
 
-@pytest.mark.parametrize("time", [0, 1, 1_700_000_000_000, EVENT_TIME_MAX])
-def test_the_third_word_holds_the_event_time_and_is_never_zero(time):
-    for text in (CANONICAL, "x"):
-        [(_, _, word)] = words(text, times=[time])
-        assert word != 0
-        assert event_time_of(np.array([word], np.uint64)).tolist() == [time]
+def test_added_and_removed_fields_and_columns_are_brought_over_both_ways():
+    before = a_flow()
+    after = a_flow(
+        {"events": Count(), "seen": LastTime(), "warmest_c": Greatest("temperature_c")}, fields=("humidity", *FIELDS)
+    )
+    for one, other, says in ((before, after, "are new: they count from now on"), (after, before, "are dropped")):
+        judgement = judged(one, other)
+        assert not judgement.refused
+        assert any(says in text for text in judgement.migrated)
 
 
-def test_one_id_at_two_times_is_two_identities():
-    assert len(set(words("x", "x", CANONICAL, CANONICAL, times=[1, 2, 1, 2]))) == 4
+def test_a_longer_horizon_is_said_and_a_shorter_one_is_not():
+    flow = a_flow()
+    longer = judge(identity_of(flow), identity_of(flow, horizon_ms=2_000), flow)
+    assert "it grows as ids are remembered" in longer.migrated[0]
+    assert judge(identity_of(flow), identity_of(flow, horizon_ms=500), flow).is_same
 
 
-def test_the_hash_spreads_in_its_top_bits_whatever_differs():
-    count = 1 << 12
-    counting, zero = np.arange(1, count + 1, dtype=np.uint64), np.zeros(count, np.uint64)
-    for columns in ((counting, zero, zero), (zero, counting, zero), (zero, zero, counting)):
-        top = mix(*columns) >> np.uint64(52)
-        assert len(np.unique(top)) > 0.55 * count  # random: 1 - 1/e
-    assert not np.array_equal(mix(counting, zero, zero, 1), mix(counting, zero, zero, 2))
+def test_rows_are_brought_over_by_the_names_of_their_columns():
+    """The fault was that columns were read by position: two of them swapped swapped their values."""
+    old = np.dtype([("a", "<i8"), ("b", "<i8"), ("gone", "?"), ("deep", [("x", "<f8"), ("known", "?")]), ("t", "O")])
+    new = np.dtype(
+        [("b", "<i8"), ("added", "<i4", (2,)), ("a", "<i8"), ("t", "O"), ("deep", [("known", "?"), ("x", "<f8")])]
+    )
+    rows = empty_rows(old, 2)
+    rows["a"], rows["b"], rows["deep"]["x"], rows["deep"]["known"], rows["t"] = [1, 2], [3, 4], 0.5, True, [b"q", None]
+    empty = empty_rows(new, 1)
+    empty["added"] = 7
+    found = unpack_rows(new, RowLayout.of(old).convert(pack_rows(rows), new, empty))
+    assert found["a"].tolist() == [1, 2]
+    assert found["b"].tolist() == [3, 4]
+    assert found["added"].tolist() == [[7, 7], [7, 7]]
+    assert (found["deep"]["x"].tolist(), found["deep"]["known"].tolist()) == ([0.5, 0.5], [True, True])
+    assert found["t"].tolist() == [b"q", None]
+
+
+def test_a_layout_survives_json_and_names_types_and_meanings():
+    layout = RowLayout.of(ORDERS.tables[0].aggregate.dtype)
+    assert RowLayout.from_json(layout.as_json()) == layout
+    fold = Fold("id", FIELDS, {"last": Latest("battery", pa.bool_())})
+    assert RowLayout.of(fold.dtype, fold.meanings) != RowLayout.of(fold.dtype)
+
+
+def test_rows_of_an_earlier_layout_are_known_for_as_long_as_they_may_be_met():
+    flow = a_flow()
+    first = identity_of(flow)
+    changed = a_flow({"events": Count(), "seen": LastTime()})
+    second = identity_of(changed).taking_over(first, added_from={})
+    third = identity_of(flow).taking_over(second, added_from={})
+    assert first.layouts().items() <= second.layouts().items()
+    assert second.layouts() == third.layouts()
+    assert replace(third, earlier={}) == replace(first, earlier={})

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from streams.engine.log import Committed, LogRow
 from streams.engine.journal_chain import RestoreFailed
+from streams.engine.log import Committed, LogRow
 from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
 from streams.pipelines.gps import GPS
@@ -29,6 +30,11 @@ def a_broker() -> MemoryKafka:
     for number in range(100):
         kafka.append(GPS.source, 0, b"d", b"%d" % number, 0)
     return kafka
+
+
+def checkpoint(**changed: Any) -> Checkpoint:
+    values = {"cycle": 3, "offset_next": 40, "watermark": 0, "journal_next": 0, "replay_from": 0, "identity": OURS}
+    return Checkpoint(**{**values, **changed})
 
 
 def restore(kafka: MemoryKafka, store: MemoryStore | None = None) -> None:
@@ -59,17 +65,13 @@ def test_an_offset_that_someone_set_without_state_is_where_a_new_group_begins() 
 def test_offsets_reset_by_hand_stop_the_partition_and_say_both() -> None:
     kafka = a_broker()
     kafka.group[0] = Committed(5, None)
-    store = MemoryStore(
-        {CHECKPOINT: Checkpoint(identity=OURS, cycle=3, offset_next=40, watermark=0, journal_next=0, replay_from=0).pack()}
-    )
+    store = MemoryStore({CHECKPOINT: checkpoint().pack()})
     with pytest.raises(RestoreFailed, match=r"offset 40 .*offset 5"):
         restore(kafka, store)
 
 
 def test_a_group_whose_offsets_expired_goes_on_where_its_state_ends() -> None:
-    store = MemoryStore(
-        {CHECKPOINT: Checkpoint(identity=OURS, cycle=3, offset_next=40, watermark=0, journal_next=0, replay_from=0).pack()}
-    )
+    store = MemoryStore({CHECKPOINT: checkpoint().pack()})
     task = restore_partition(CONFIG, 0, store, MemoryChangelog(a_broker()), ids_in_memory_max=1_000)
     assert task.offset_next == 40
 
@@ -79,7 +81,7 @@ def test_a_group_whose_offsets_expired_goes_on_where_its_state_ends() -> None:
     [
         {CHECKPOINT: b"{}"},
         {CHECKPOINT: b"\xff"},
-        {CHECKPOINT: Checkpoint(identity=OURS, cycle=3, offset_next=40, watermark=0, journal_next=9, replay_from=0).pack()},
+        {CHECKPOINT: checkpoint(journal_next=9).pack()},
         {HELD + bytes(20): b"garbage"},
     ],
     ids=["no marker", "not text", "ahead of the journal", "bad page"],

@@ -1,0 +1,59 @@
+"""Where a flow's topics are: the cluster's id, and the id that Kafka gave each topic at its creation (KIP-516)."""
+
+import threading
+from collections.abc import Sequence
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+
+from streams.errors import StreamsError
+from streams.kafka.admin import REQUEST_TIMEOUT_S, admin_client, described, settled
+from streams.settings import Settings
+from streams.state.identity import Places
+
+
+class KafkaPlaces:
+    """Asks the cluster for the places of some topics. Any thread."""
+
+    def __init__(self, settings: Settings, topics: Sequence[str]) -> None:
+        self._settings = settings
+        self._topics = list(topics)
+        self._client = admin_client(settings)
+        self._lock = threading.Lock()
+
+    def find(self) -> Places:
+        """The places of all topics.
+
+        Raises:
+            StreamsError: no answer, or topics are missing.
+
+        """
+        with self._lock:
+            try:
+                cluster = str(self._client.list_topics(timeout=REQUEST_TIMEOUT_S).cluster_id)
+                found = self._ids(self._topics)
+            except KafkaException as error:
+                self._client = admin_client(self._settings)
+                raise StreamsError(f"asking for the ids of topics: {described(error)}") from None
+        missing = sorted(set(self._topics) - found.keys())
+        if missing:
+            raise StreamsError(f"topics are missing ({', '.join(missing)}): create them with `streams topics apply`")
+        return Places(cluster, found)
+
+    def id_of(self, topic: str) -> str | None:
+        """Id of one topic; None when it is not there.
+
+        Raises:
+            StreamsError: no answer.
+
+        """
+        with self._lock:
+            return self._ids([topic]).get(topic)
+
+    def _ids(self, topics: list[str]) -> dict[str, str]:
+        asked = self._client.describe_topics(TopicCollection(topics), request_timeout=REQUEST_TIMEOUT_S)
+        found: dict[str, str] = {}
+        for name, future in asked.items():
+            told = settled(f"describing topic {name}", future, fine=(KafkaError.UNKNOWN_TOPIC_OR_PART,))
+            if told is not None:
+                found[name] = str(told.topic_id)
+        return found

@@ -1,0 +1,61 @@
+"""Notices a source topic that was deleted and created again while a worker consumes it.
+
+Offsets in the new topic begin again, so that a consumer that goes on at its old position skips records. The client does
+not tell: it may even go on reading where the new log happens to be long enough.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
+
+import structlog
+
+from streams.errors import StreamsError
+from streams.kafka.places import KafkaPlaces
+
+log = structlog.get_logger(__name__)
+
+_INTERVAL_S: Final = 5.0
+
+
+class SourceWatch:
+    """Compares the id of a topic with those that offsets are known in. One thread calls `look`, often."""
+
+    def __init__(self, places: KafkaPlaces, source: str, known: Callable[[], frozenset[str]]) -> None:
+        """`known`: ids of the source topic that the offsets of tasks belong to."""
+        self._places, self._source, self._known = places, source, known
+        self._thread = ThreadPoolExecutor(1, "source-watch")
+        self._asked: Future[str | None] | None = None
+        self._asked_of: frozenset[str] = frozenset()
+        self._due_s = 0.0
+
+    def look(self, now_s: float, *, is_suspect: bool) -> str | None:
+        """What has become of the source, in words, where its offsets are void; None while all is well.
+
+        Asks the broker in the background every few seconds, and at once when the source `is_suspect`.
+        """
+        if is_suspect:
+            self._due_s = now_s
+        if self._asked is None:
+            if now_s >= self._due_s and (known := self._known()):
+                self._due_s = now_s + _INTERVAL_S
+                self._asked_of = known
+                self._asked = self._thread.submit(self._places.id_of, self._source)
+            return None
+        if not self._asked.done():
+            return None
+        asked, self._asked = self._asked, None
+        try:
+            found = asked.result()
+        except StreamsError as error:
+            log.debug("the source topic was not described", topic=self._source, error=str(error))
+            return None
+        if not self._asked_of <= self._known() or self._asked_of == {found}:
+            return None  # restored meanwhile, or as it was
+        if found is None:
+            return f"the source topic {self._source} was deleted"
+        return f"the source topic {self._source} was deleted and created again"
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
