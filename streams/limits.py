@@ -33,6 +33,8 @@ JOURNAL_RECORD_BYTES_MAX: Final = 900_000
 """A journal record is split above this; the broker's default `message.max.bytes` is 1,048,588."""
 TRANSACTION_TIMEOUT_MS: Final = 15_000
 """A dead worker's open transaction blocks readers this long at most."""
+REBUILD_TRANSACTION_MS: Final = 600_000
+"""A rebuild writes all state of a partition in one transaction (the broker allows 15 minutes by default)."""
 REVOKE_TIMEOUT_MS: Final = 10_000
 """A revoked partition is released within this time, committed or not."""
 RESTORE_WAIT_MS_MAX: Final = 60_000

@@ -17,6 +17,7 @@ from streams.cli.local import local_app
 from streams.cli.monitor import monitor
 from streams.cli.output import Format, FormatOption, echo_json
 from streams.cli.schemas import schemas_app
+from streams.cli.state import state_app
 from streams.cli.topics import topics_app
 from streams.cli.worker import worker
 from streams.errors import StreamsError
@@ -34,6 +35,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
 app.add_typer(ingest_app, name="ingest")
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(state_app, name="state")
 
 app.command("worker")(worker)
 app.command("lag")(lag)

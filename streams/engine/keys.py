@@ -5,7 +5,7 @@ that changed them is committed. Between cycles, when nothing is in flight, keys 
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -252,6 +252,17 @@ class ChangedKeys:
         for prefix, rows in zip(self._prefixes, [*self.rows, *self.windows], strict=True):
             pairs += [(prefix + key, row) for key, row in zip(keys, pack_rows(rows), strict=True)]
         return pairs
+
+
+def due_rows(pairs: Sequence[tuple[bytes, bytes]]) -> DueRows:
+    """Inverse of `due_puts`, of keys without their prefix."""
+    times = [_DUE.unpack_from(row) for _, row in pairs]
+    return DueRows(
+        objects([key for key, _ in pairs]),
+        np.array([event_time for event_time, _ in times], dtype=np.int64),
+        np.array([sequence for _, sequence in times], dtype=np.int64),
+        objects([row[_DUE.size :] for _, row in pairs]),
+    )
 
 
 def due_puts(due: DueRows) -> list[tuple[bytes, bytes]]:

@@ -41,12 +41,14 @@ def restore_partition(
     *,
     ids_in_memory_max: int,
     places: Places | None = None,
+    accepted: frozenset[str] = frozenset(),
     on_rows: OnRows = lambda _records, _rows: None,
 ) -> PartitionTask:
     """Task for `partition`, its state equal to what the group has committed.
 
-    `places` says where the flow's topics are now. `on_rows` is told how many changelog records were read, and how many
-    rows of state they held (ids, held events, rows of keys and windows).
+    `places` says where the flow's topics are now. For a rebuild, which writes their rows, state goes on although topics
+    in `accepted` were created again. `on_rows` is told how many changelog records were read, and how many rows of state
+    they held (ids, held events, rows of keys and windows).
 
     Raises:
         RestoreFailed: the state and what is there now cannot be reconciled; the message says why and what to do.
@@ -54,7 +56,8 @@ def restore_partition(
         StoreOutdated: the store is of another life or layout; move it aside and restore from nothing.
 
     """
-    return _Restore(config, partition, store, changelog, places or Places(), ids_in_memory_max, on_rows).run()
+    where = places or Places()
+    return _Restore(config, partition, store, changelog, where, accepted, ids_in_memory_max, on_rows).run()
 
 
 @dataclass(slots=True)
@@ -64,6 +67,7 @@ class _Restore:
     store: Store
     changelog: Changelog
     places: Places
+    accepted: frozenset[str]
     ids_in_memory_max: int
     on_rows: OnRows
 
@@ -120,7 +124,7 @@ class _Restore:
         is_foreign = found.cluster != declared.cluster and bool(found.cluster and declared.cluster)
         known, now = found.topics.get(pipeline.journal), declared.topics.get(pipeline.journal)
         if is_foreign or (known and now and known != now):
-            if not is_foreign and committed is not None and committed.cycle is not None:
+            if not is_foreign and committed is not None and committed.cycle is not None and not self._has_journal():
                 raise RestoreFailed(
                     f"{self._where}: {pipeline.journal} was deleted and created again, the group has committed offset "
                     f"{committed.offset_next} (cycle {committed.cycle}), and the local state ends at offset "
@@ -137,8 +141,14 @@ class _Restore:
                 f"{pipeline.journal}-{self.partition} ends at {journal_end}"
             )
 
+    def _has_journal(self) -> bool:
+        """Whether the journal that is there now has any record: state that was written again is in it."""
+        topic = self.config.pipeline.journal
+        low, high = self.changelog.bounds(topic, self.partition)
+        return any(rows for rows in self.changelog.read(topic, self.partition, low, high))
+
     def _judged(self, found: Identity, declared: Identity) -> Judgement:
-        judgement = judge(found, declared, self.config.pipeline)
+        judgement = judge(found.without(self.accepted), declared, self.config.pipeline)
         if judgement.refused:
             raise RestoreFailed(f"{self._where}: {'; '.join(judgement.refused)}")
         return judgement

@@ -72,14 +72,19 @@ class KafkaTransactions:
         transactional_id: str,
         source: str,
         retrier: Retrier,
+        timeout_ms: int = TRANSACTION_TIMEOUT_MS,
     ) -> None:
-        """Configure; `reopen` connects. Whoever stops `retrier` ends every wait early."""
+        """Configure; `reopen` connects. Stopping `retrier` ends every wait early.
+
+        `timeout_ms`: how long a transaction may be open before the broker aborts it.
+        """
+        self._timeout_ms = timeout_ms
         self._config: dict[str, Any] = {
             **settings.kafka_client_config(),
             "client.id": transactional_id,
             "transactional.id": transactional_id,
-            "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
-            "message.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            "transaction.timeout.ms": timeout_ms,
+            "message.timeout.ms": timeout_ms,
             "partitioner": "murmur2_random",
             "compression.type": "lz4",
             "linger.ms": 10,
@@ -375,7 +380,7 @@ class KafkaTransactions:
 
     def _outlived(self) -> bool:
         """Whether the transaction has been open for longer than the broker allows (with a margin)."""
-        return time.monotonic() - self._begun_at > 0.8 * TRANSACTION_TIMEOUT_MS / 1000
+        return time.monotonic() - self._begun_at > 0.8 * self._timeout_ms / 1000
 
     def _fenced(self, error: KafkaException) -> FencedError:
         return FencedError(

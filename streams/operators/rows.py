@@ -32,7 +32,7 @@ class Column:
     @property
     def name(self) -> str:
         """Name of the whole column that this is, or is a part of."""
-        return self.path.partition(".")[0]
+        return self.path.rpartition(".")[0] or self.path
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ merged with state of another life, and not read by position.
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, Final
@@ -108,6 +108,11 @@ class Identity:
             }
         )
 
+    def as_dict(self) -> dict[str, Any]:
+        """As a JSON document."""
+        found: dict[str, Any] = json.loads(self.text)
+        return found
+
     @cached_property
     def packed(self) -> bytes:
         """Bytes for a journal record."""
@@ -149,6 +154,10 @@ class Identity:
             )
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise IdentityUnreadable(f"not an identity: {error}") from None
+
+    def without(self, topics: Collection[str]) -> "Identity":
+        """The same identity, as if it did not know the ids of `topics`."""
+        return replace(self, topics={name: found for name, found in self.topics.items() if name not in topics})
 
     def layouts(self) -> dict[bytes, tuple[str, RowLayout]]:
         """Topic and layout of rows by digest: today's, and those of before a change."""

@@ -305,7 +305,7 @@ def _unpack(data: memoryview, fields: Fields) -> JournalEntry:
     held = empty_events(len(fields.payload), len(fields.texts))
     if HELD_EVENTS in sections:
         held = _unpack_held(_Columns(sections[HELD_EVENTS]), fields)
-    due = DueRows(objects([]), np.empty(0, np.int64), np.empty(0, np.int64), objects([]))
+    due = no_due_rows()
     if LAST_RELEASED in sections:
         columns = _Columns(sections[LAST_RELEASED])
         count = columns.size()
@@ -343,6 +343,11 @@ def _unpack_held(columns: _Columns, fields: Fields) -> Events:
     return Events(
         unset, timestamp, event_time, sequence, event_id, hi, lo, word, key, value, headers, payload, texts, unset
     )
+
+
+def no_due_rows() -> DueRows:
+    """Columns of no rows."""
+    return DueRows(objects([]), np.empty(0, np.int64), np.empty(0, np.int64), objects([]))
 
 
 def empty_events(payload_fields: int, text_fields: int) -> Events:

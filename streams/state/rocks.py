@@ -47,8 +47,8 @@ class RocksMemory:
 class RocksStore:
     """A RocksDB database as a `Store`."""
 
-    def __init__(self, path: Path, memory: RocksMemory) -> None:
-        """Open or create the database at `path`.
+    def __init__(self, path: Path, memory: RocksMemory, *, read_only: bool = False) -> None:
+        """Open or create the database at `path`; `read_only`, one that is there, which may be in use.
 
         Raises:
             StoreCorrupted: there is something at `path`, and it is not a sound database.
@@ -74,7 +74,8 @@ class RocksStore:
         self._write_options = WriteOptions()
         self._write_options.disable_wal = True
         try:
-            self._db = Rdict(str(path), options, access_type=AccessType.read_write())
+            access = AccessType.read_only() if read_only else AccessType.read_write()
+            self._db = Rdict(str(path), options, access_type=access)
         except Exception as error:
             raise _translated(error) from error
 

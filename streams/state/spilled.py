@@ -41,6 +41,14 @@ class SpilledIds:
         """No id at or above this event time is here."""
         return (max(self._runs) + 1) * DEDUP_BUCKET_MS if self._runs else 0
 
+    def all(self) -> Ids:
+        """Every id that is here."""
+        pages = [np.frombuffer(page, dtype="<u8").reshape(-1, 3) for _, page in self._store.scan(SPILLED_IDS)]
+        if not pages:
+            return Ids.concat([])
+        words = np.concatenate(pages)
+        return Ids(*(np.ascontiguousarray(words[:, column]) for column in range(3)))
+
     def contains(self, ids: Ids) -> Bools:
         """Which of `ids` are here."""
         found = np.zeros(len(ids), dtype=np.bool_)

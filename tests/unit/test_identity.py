@@ -18,7 +18,7 @@ FIELDS = ("temperature_c", "battery")
 
 def a_flow(columns=None, *, size_ms=60_000, tables=("rooms.state.v1",), fields=FIELDS, **changed):
     fold = Fold("sensor_id", fields, columns or {"events": Count(), "warmest_c": Greatest("temperature_c")})
-    window = WindowFold("sensor_id", fields, {"events": Count()})
+    window = WindowFold("sensor_id", fields, {"events": Count(), "warmest_c": Greatest("temperature_c")})
     return Pipeline(
         **{
             "name": "rooms",

@@ -1,0 +1,133 @@
+"""`streams state`: what local state is, and how it is brought back."""
+
+import logging
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streams.cli.output import Format, FormatOption, echo_json
+from streams.errors import FoundSomething
+
+if TYPE_CHECKING:
+    from streams.runtime.state import StoreReport
+
+state_app = typer.Typer(help="State of workers: look into it, bring it back.", no_args_is_help=True)
+
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where a worker keeps its state. Default: STREAMS_DATA_DIR.")
+]
+
+
+class Source(StrEnum):
+    """What a rebuild is made from."""
+
+    LOCAL = "local"
+    SOURCE = "source"
+
+
+@state_app.command("inspect")
+def inspect_command(
+    pipeline: Annotated[
+        list[str] | None, typer.Option("--pipeline", help="Pipeline to look at; repeatable. Default: all.")
+    ] = None,
+    data_dir: DataDirOption = None,
+    *,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not compare with Kafka.")] = False,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Show what each partition's local state holds, what it belongs to, and whether it fits what Kafka has.
+
+    A worker may be running: nothing is changed. Exit status: 100 when a state is refused or cannot be read.
+    """
+    from streams.logs import configure_logging  # noqa: PLC0415 - start-up time of the command line
+    from streams.pipelines import select_pipelines  # noqa: PLC0415 - as above
+    from streams.runtime.state import inspect_state  # noqa: PLC0415 - as above
+    from streams.settings import load_settings  # noqa: PLC0415 - as above
+
+    settings = load_settings(streams_data_dir=data_dir)
+    configure_logging(settings.streams_log_format, level=logging.ERROR)
+    pipelines = select_pipelines(pipeline, prefix=settings.streams_topic_prefix)
+    reports = inspect_state(settings, pipelines, offline=offline)
+    if output is Format.JSON:
+        echo_json([report.as_dict() for report in reports])
+    elif not reports:
+        typer.echo(f"no state in {settings.streams_data_dir}")
+    else:
+        for report in reports:
+            _echo_report(report)
+    if any(report.problems for report in reports):
+        raise FoundSomething
+
+
+def _echo_report(report: "StoreReport") -> None:
+    typer.echo(f"{report.pipeline} partition {report.partition}: {report.verdict}")
+    for problem in report.problems:
+        typer.echo(f"  problem   {problem}")
+    for change in report.changes:
+        typer.echo(f"  change    {change}")
+    at = report.checkpoint
+    if at is not None:
+        typer.echo(f"  stands at offset {at.offset_next}, cycle {at.cycle}, journal {at.journal_next}")
+        typer.echo(f"  belongs to cluster {at.identity.cluster}, layout {at.identity.epoch}")
+        for topic, topic_id in at.identity.topics.items():
+            typer.echo(f"    {topic_id:<22}  {topic}")
+        typer.echo(f"  fields    {', '.join((*at.identity.payload, *at.identity.texts))}")
+        typer.echo(f"  horizon   {at.identity.bounds.get('horizon_ms')} ms, ids known from {at.ids_known_from}")
+    for kind, count in report.rows.items():
+        typer.echo(f"  {count:>9,}  {kind}")
+    typer.echo(f"  {report.bytes:>9,}  bytes in {report.path}")
+
+
+@state_app.command("rebuild")
+def rebuild_command(
+    pipeline: Annotated[str, typer.Option("--pipeline", help="The pipeline whose state is rebuilt.")],
+    source: Annotated[
+        Source,
+        typer.Option(
+            "--from",
+            help="local: write the journal and table rows again from this worker's state, and take over outputs that "
+            "were created again. source: empty all outputs and process the source from its beginning.",
+        ),
+    ],
+    data_dir: DataDirOption = None,
+    *,
+    dead_letters: Annotated[
+        bool,
+        typer.Option(
+            "--dead-letters",
+            help="With --from source: empty the dead letters and their audit too; else they are written once more.",
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before topics are emptied.")] = False,
+) -> None:
+    """Bring the state of a pipeline back when a worker refuses to start with it. Stop all its workers first.
+
+    With several workers, run `--from local` once for each data directory: each has its own partitions.
+    """
+    from streams.logs import configure_logging  # noqa: PLC0415 - start-up time of the command line
+    from streams.pipelines import select_pipelines  # noqa: PLC0415 - as above
+    from streams.runtime.owner import DataDirectory  # noqa: PLC0415 - as above
+    from streams.runtime.state import LocalRebuild, begin_again, topics_to_empty  # noqa: PLC0415 - as above
+    from streams.settings import load_settings  # noqa: PLC0415 - as above
+
+    settings = load_settings(streams_data_dir=data_dir)
+    configure_logging(settings.streams_log_format, level=logging.ERROR)
+    (chosen,) = select_pipelines([pipeline], prefix=settings.streams_topic_prefix)
+    if source is Source.LOCAL:
+        directory = DataDirectory(settings.streams_data_dir)
+        try:
+            done = LocalRebuild(settings, chosen, directory, typer.echo).run()
+        finally:
+            directory.release()
+        typer.echo(f"{len(done)} partitions written; start the workers")
+        return
+    names = topics_to_empty(chosen, dead_letters=dead_letters)
+    if not yes:
+        typer.echo(
+            f"All records of {', '.join(names)} will be deleted, and {chosen.source} processed from its beginning."
+        )
+        typer.confirm("Go on?", abort=True)
+    begin_again(settings, chosen, typer.echo, dead_letters=dead_letters)
+    typer.echo("start the workers")

@@ -1,0 +1,476 @@
+"""What local state is, and how it is brought back: the work of `streams state inspect` and `streams state rebuild`.
+
+A rebuild from *local* state writes what the topics have lost, from stores that stand exactly at the group's committed
+offsets: the journal, rows of tables; and takes over outputs that were created again. A rebuild from the *source* begins
+again: it empties the flow's outputs and forgets its offsets, so that the next worker processes all that the source has.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError
+from confluent_kafka.admin import AdminClient
+
+from streams.breaker import Guard
+from streams.engine.effects import TableRows
+from streams.engine.encode import TableEncoder
+from streams.engine.log import Committed, CycleAborted
+from streams.engine.restore import read_checkpoint, restore_partition
+from streams.engine.snapshot import journal_entry, table_rows
+from streams.engine.task import TaskConfig
+from streams.errors import StreamsError
+from streams.kafka.admin import REQUEST_TIMEOUT_S, librdkafka_log, partition_counts, settled, wait_for_broker
+from streams.kafka.changelog import KafkaChangelog
+from streams.kafka.partitioner import partition_of
+from streams.kafka.places import KafkaPlaces
+from streams.kafka.topics import apply_topics
+from streams.kafka.transactions import KafkaTransactions
+from streams.limits import JOURNAL_RECORD_BYTES_MAX, REBUILD_TRANSACTION_MS
+from streams.operators.columns import TIME_MIN
+from streams.operators.declaration import Pipeline
+from streams.registry.catalog import Catalog
+from streams.registry.client import Registry
+from streams.retry import Retrier
+from streams.runtime.owner import DataDirectory
+from streams.runtime.schemas import enum_symbols, reader_schema, table_schema_id
+from streams.settings import Settings
+from streams.state import journal
+from streams.state.identity import Identity, judge
+from streams.state.journal import JournalEntry
+from streams.state.layout import (
+    BREAKER,
+    HELD,
+    JOURNAL_INDEX,
+    LAST_DUE,
+    SPILLED_IDS,
+    Checkpoint,
+    table_prefix,
+    window_prefix,
+)
+from streams.state.memory import MemoryStore
+from streams.state.rocks import RocksMemory, RocksStore, set_aside
+from streams.state.store import Store, StoreCorrupted, StoreUnavailable
+
+Say = Callable[[str], None]
+
+_MEMORY_BYTES: Final = 64 << 20
+_EMPTY_GROUP_WAIT_S: Final = 60.0
+_IDS_IN_MEMORY_MAX: Final = 1_000_000
+
+
+@dataclass(slots=True)
+class StoreReport:
+    """What the store of one partition holds, and what would become of it."""
+
+    pipeline: str
+    partition: int
+    path: str
+    checkpoint: Checkpoint | None = None
+    rows: dict[str, int] = field(default_factory=dict)
+    """Number of rows by kind."""
+    bytes: int = 0
+    verdict: str = "not compared with Kafka"
+    problems: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        checkpoint = None
+        if self.checkpoint is not None:
+            names = ("cycle", "offset_next", "watermark", "journal_next", "replay_from", "ids_known_from", "format")
+            checkpoint = {name: getattr(self.checkpoint, name) for name in names}
+            checkpoint["tables_next"] = dict(self.checkpoint.tables_next)
+            checkpoint["identity"] = self.checkpoint.identity.as_dict()
+        return {
+            "pipeline": self.pipeline,
+            "partition": self.partition,
+            "path": self.path,
+            "verdict": self.verdict,
+            "problems": self.problems,
+            "changes": self.changes,
+            "checkpoint": checkpoint,
+            "rows": self.rows,
+            "bytes": self.bytes,
+        }
+
+
+def config_of(pipeline: Pipeline, settings: Settings, partitions: int) -> TaskConfig:
+    """Configuration of the tasks of a flow outside a worker."""
+    reader = reader_schema(Catalog.load(), pipeline)
+    return TaskConfig(
+        pipeline=pipeline,
+        lateness_ms=settings.streams_lateness_ms,
+        horizon_ms=settings.streams_dedup_horizon_ms,
+        stopwatch=lambda _: _nothing(),
+        partition_of=lambda key: partition_of(key, partitions),
+        quarantine_rejects_max=settings.streams_quarantine_rejects,
+        quarantine_cooldown_ms=settings.streams_quarantine_cooldown_ms,
+        symbols=enum_symbols(reader, pipeline.payload_fields),
+    )
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+# --- inspect ----------------------------------------------------------------------------------------------------------
+
+
+def inspect_state(settings: Settings, pipelines: Sequence[Pipeline], *, offline: bool = False) -> list[StoreReport]:
+    """The stores in the data directory, read without disturbing a worker that uses them.
+
+    Raises:
+        StreamsError: no broker answers; `offline` asks none.
+
+    """
+    reports: list[StoreReport] = []
+    client = None if offline else wait_for_broker(settings)
+    for pipeline in pipelines:
+        folder = settings.streams_data_dir / f"{pipeline.prefix}{pipeline.name}"
+        found = sorted((int(path.name), path) for path in folder.glob("*") if path.name.isdigit())
+        looks = None if client is None or not found else _Looks(settings, pipeline, client)
+        for partition, path in found:
+            report = _look_into(pipeline, partition, path)
+            if looks is not None and report.checkpoint is not None:
+                looks.judge(report)
+            reports.append(report)
+        if looks is not None:
+            looks.close()
+    return reports
+
+
+def _look_into(pipeline: Pipeline, partition: int, path: Path) -> StoreReport:
+    report = StoreReport(pipeline.name, partition, str(path))
+    memory = RocksMemory(cache_bytes=_MEMORY_BYTES, memtable_bytes=_MEMORY_BYTES)
+    try:
+        store = RocksStore(path, memory, read_only=True)
+    except (StoreCorrupted, StoreUnavailable) as error:
+        report.verdict, report.problems = "cannot be read", [str(error)]
+        return report
+    kinds = {
+        "last released events": LAST_DUE,
+        "pages of ids": SPILLED_IDS,
+        "pages of held events": HELD,
+        "device breakers": BREAKER,
+        "groups of journal records": JOURNAL_INDEX,
+        **{f"rows of {table.topic}": table_prefix(table.topic) for table in pipeline.tables},
+        **{f"windows of {window.topic}": window_prefix(window.topic) for window in pipeline.windows},
+    }
+    try:
+        report.checkpoint = read_checkpoint(store)
+        for name, prefix in kinds.items():
+            count = 0
+            for key, row in store.scan(prefix):
+                count += 1
+                report.bytes += len(key) + len(row)
+            report.rows[name] = count
+    except StoreCorrupted as error:
+        report.verdict, report.problems = "moved aside and rebuilt at the next start", [str(error)]
+    finally:
+        store.abandon()
+    return report
+
+
+class _Looks:
+    """Compares stores of one flow with what Kafka has."""
+
+    def __init__(self, settings: Settings, pipeline: Pipeline, client: AdminClient) -> None:
+        self._pipeline = pipeline
+        self._changelog = KafkaChangelog(settings, group=pipeline.group, source=pipeline.source, retrier=Retrier())
+        counts = partition_counts(client)
+        self._config = config_of(pipeline, settings, counts.get(pipeline.source, 1))
+        self._places = KafkaPlaces(settings, [topic.name for topic in pipeline.topics()]).find()
+
+    def judge(self, report: StoreReport) -> None:
+        checkpoint = report.checkpoint
+        if checkpoint is None:
+            return
+        declared = self._config.identity(self._places)
+        judgement = judge(checkpoint.identity, declared, self._pipeline)
+        report.problems += judgement.refused
+        report.changes += judgement.migrated
+        committed = self._changelog.committed([report.partition])[report.partition]
+        at = None if committed is None else (committed.offset_next, committed.cycle)
+        if report.problems:
+            report.verdict = "refused"
+        elif judgement.source_is_new:
+            report.verdict = "fits; the source is a new topic and is read from its beginning"
+        elif at == (checkpoint.offset_next, checkpoint.cycle):
+            report.verdict = "fits, and stands at the committed offset"
+        elif committed is None:
+            report.verdict = "fits; the group has no offset here"
+        elif committed.cycle is not None and committed.cycle > checkpoint.cycle:
+            report.verdict = f"fits; the journal brings it forward to cycle {committed.cycle}"
+        elif committed.offset_next == checkpoint.offset_next:
+            report.verdict = "fits; the committed offset was written by something else, and is equal"
+        else:
+            report.verdict = "refused"
+            report.problems.append(
+                f"the group stands at offset {committed.offset_next} (cycle {committed.cycle}), the store at "
+                f"{checkpoint.offset_next} (cycle {checkpoint.cycle})"
+            )
+
+    def close(self) -> None:
+        self._changelog.close()
+
+
+# --- rebuild ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What was written for one partition."""
+
+    partition: int
+    journal_records: int
+    table_rows: int
+
+
+def require_stopped(client: AdminClient, pipeline: Pipeline, say: Say, *, wait_s: float = _EMPTY_GROUP_WAIT_S) -> None:
+    """Wait until the flow's group has no members: a stopped worker keeps its place for the length of a session.
+
+    Raises:
+        StreamsError: it still has some.
+
+    """
+    deadline, said = time.monotonic() + wait_s, False
+    while True:
+        asked = client.describe_consumer_groups([pipeline.group], request_timeout=REQUEST_TIMEOUT_S)[pipeline.group]
+        told = settled(f"describing group {pipeline.group}", asked, fine=(KafkaError.GROUP_ID_NOT_FOUND,))
+        members = [] if told is None else list(told.members)
+        if not members:
+            return
+        if time.monotonic() > deadline:
+            raise StreamsError(
+                f"{pipeline.group} has {len(members)} members ({', '.join(sorted(m.client_id for m in members))}): "
+                "stop all workers of this flow first"
+            )
+        if not said:
+            say(f"waiting for {pipeline.group} to have no members (a stopped worker is forgotten after its session)")
+            said = True
+        time.sleep(0.5)
+
+
+class LocalRebuild:
+    """Writes what the topics of a flow have lost, from the stores in this worker's data directory."""
+
+    def __init__(self, settings: Settings, pipeline: Pipeline, directory: DataDirectory, say: Say) -> None:
+        self._settings, self._pipeline, self._directory, self._say = settings, pipeline, directory, say
+        self._retrier = Retrier()
+        self._client = wait_for_broker(settings)
+        counts = partition_counts(self._client)
+        self._partitions = counts[pipeline.source]
+        self._config = config_of(pipeline, settings, self._partitions)
+        self._changelog = KafkaChangelog(settings, group=pipeline.group, source=pipeline.source, retrier=self._retrier)
+        self._places = KafkaPlaces(settings, [topic.name for topic in pipeline.topics()]).find()
+        self._memory = RocksMemory(cache_bytes=_MEMORY_BYTES, memtable_bytes=_MEMORY_BYTES)
+        self._encoders = self._table_encoders()
+
+    def run(self) -> list[Rebuilt]:
+        """Rebuild every partition whose store is here and needs it, each in a transaction of its own.
+
+        Raises:
+            StreamsError: workers run, or a store cannot be used; the message says why. Partitions before it are done.
+
+        """
+        require_stopped(self._client, self._pipeline, self._say)
+        try:
+            return [done for partition in range(self._partitions) if (done := self._rebuild(partition)) is not None]
+        finally:
+            self._changelog.close()
+
+    def _rebuild(self, partition: int) -> Rebuilt | None:
+        path = self._directory.store_path(f"{self._pipeline.prefix}{self._pipeline.name}", partition)
+        store: Store = RocksStore(path, self._memory) if path.exists() else MemoryStore()
+        try:
+            checkpoint = read_checkpoint(store)
+            in_journal = self._identity_in_journal(partition)
+            found = in_journal or (None if checkpoint is None else checkpoint.identity)
+            if found is None or not (lost := self._created_again(found)):
+                self._say(f"partition {partition}: nothing to write")
+                return None
+            keeps_rows = {self._pipeline.journal, *(table.topic for table in self._pipeline.tables)}
+            if lost & keeps_rows:
+                self._require_complete(partition, checkpoint)
+            if in_journal is None and checkpoint is not None:
+                entry = self._from_store(partition, store, checkpoint, lost)
+            else:
+                entry = self._from_journal(partition, store, found, lost)
+            written = self._write(partition, entry, self._rows(store, partition, lost))
+        finally:
+            store.close()
+        set_aside(path, "written to Kafka again; the next worker restores it from there")
+        self._say(f"partition {partition}: {written.table_rows} rows and {written.journal_records} journal records")
+        return written
+
+    def _identity_in_journal(self, partition: int) -> Identity | None:
+        """Identity of the newest journal record that has one; None when the journal has no record."""
+        found = b""
+        for value in self._values(self._pipeline.journal, partition):
+            found = journal.unpack(value, self._config.fields).identity or found
+        return Identity.unpack(found) if found else None
+
+    def _require_complete(self, partition: int, checkpoint: Checkpoint | None) -> None:
+        """The store must stand where the group does: rows that it lacks were in the topics that are gone."""
+        where = f"{self._pipeline.source}-{partition}"
+        committed = self._changelog.committed([partition])[partition]
+        if checkpoint is None:
+            raise StreamsError(
+                f"{where}: {self._directory.path} has no state of it: run this where the worker that had the partition "
+                "keeps its state (--data-dir)"
+            )
+        if committed is None or (committed.offset_next, committed.cycle) != (checkpoint.offset_next, checkpoint.cycle):
+            raise StreamsError(
+                f"{where}: the store stands at offset {checkpoint.offset_next} (cycle {checkpoint.cycle}), the group at "
+                f"{_told(committed)}: what lies between was in the lost topics only. If another worker had the "
+                "partition last, run this there; else begin again with `streams state rebuild --from source`"
+            )
+
+    def _created_again(self, found: Identity) -> set[str]:
+        return {
+            name
+            for name, known in found.topics.items()
+            if known and self._places.topics.get(name, known) != known and name != self._pipeline.source
+        }
+
+    def _from_store(self, partition: int, store: Store, checkpoint: Checkpoint, lost: set[str]) -> JournalEntry:
+        """The whole state as the first cycle of the new journal; the store must be complete."""
+        if checkpoint.replay_from != checkpoint.journal_next:
+            raise StreamsError(
+                f"{self._pipeline.source}-{partition}: the worker was not stopped cleanly, so that its newest ids and "
+                "held events were in the journal only. Begin again with `streams state rebuild --from source`"
+            )
+        return journal_entry(self._config, store, checkpoint, self._identity(checkpoint.identity, lost))
+
+    def _from_journal(self, partition: int, store: Store, found: Identity, lost: set[str]) -> JournalEntry:
+        """A further cycle of the journal, which says that the state goes on with other topics."""
+        task = restore_partition(
+            self._config,
+            partition,
+            store,
+            self._changelog,
+            ids_in_memory_max=_IDS_IN_MEMORY_MAX,
+            places=self._places,
+            accepted=frozenset(lost),
+        )
+        identity = self._identity(found, lost)
+        empty = journal.empty_events(len(self._config.fields.payload), len(self._config.fields.texts))
+        reached = task.checkpoint
+        return JournalEntry(
+            cycle=reached.cycle + 1,
+            event_time_max=TIME_MIN,
+            ids=journal.Ids.concat([]),
+            held=empty,
+            due=journal.no_due_rows(),
+            positions={self._pipeline.source: journal.Position(reached.offset_next, reached.watermark)},
+            identity=identity.packed,
+            ids_known_from=reached.ids_known_from,
+        )
+
+    def _identity(self, found: Identity, lost: set[str]) -> Identity:
+        return self._config.identity(self._places).taking_over(found, added_from=dict.fromkeys(lost, 0))
+
+    def _rows(self, store: Store, partition: int, lost: set[str]) -> Iterator[TableRows]:
+        for table in self._pipeline.tables:
+            if table.topic in lost:
+                yield from table_rows(self._config, store, partition, table)
+
+    def _write(self, partition: int, entry: JournalEntry, parts: Iterator[TableRows]) -> Rebuilt:
+        pipeline = self._pipeline
+        transactions = KafkaTransactions(
+            self._settings,
+            transactional_id=f"{pipeline.prefix}streams-{pipeline.name}-rebuild",
+            source=pipeline.source,
+            retrier=self._retrier,
+            timeout_ms=REBUILD_TRANSACTION_MS,
+        )
+        now_ms = int(time.time() * 1000)
+        records = journal.pack(entry, self._config.fields, record_bytes_max=JOURNAL_RECORD_BYTES_MAX)
+        written = 0
+        try:
+            transactions.reopen()
+            transactions.begin()
+            for part in parts:
+                for _, keys, values, headers in self._encoders[part.table.topic].encode([part]):
+                    times = [now_ms] * len(keys)
+                    transactions.produce_many(part.table.topic, keys, values, times, headers, partition=partition)
+                    written += len(keys)
+            for record in records:
+                transactions.produce(
+                    pipeline.journal, key=None, value=record, partition=partition, timestamp_ms=now_ms, headers=None
+                )
+            transactions.membership = self._no_member()
+            position = entry.positions[pipeline.source]
+            transactions.send_offsets({partition: Committed(position.offset_next, entry.cycle)})
+            transactions.commit()
+        except CycleAborted as error:
+            raise StreamsError(
+                f"nothing was written for partition {partition}: {error}; run the command again"
+            ) from None
+        finally:
+            transactions.close()
+        return Rebuilt(partition, len(records), written)
+
+    def _no_member(self) -> object:
+        """What commits for a group that has no members."""
+        consumer = Consumer(
+            {**self._settings.kafka_client_config(), "group.id": self._pipeline.group}, logger=librdkafka_log
+        )
+        try:
+            return consumer.consumer_group_metadata()
+        finally:
+            consumer.close()
+
+    def _values(self, topic: str, partition: int) -> Iterator[bytes]:
+        low, high = self._changelog.bounds(topic, partition)
+        return (row.value or b"" for rows in self._changelog.read(topic, partition, low, high) for row in rows)
+
+    def _table_encoders(self) -> dict[str, TableEncoder]:
+        catalog, registry, guard = Catalog.load(), Registry(self._settings), Guard("schema_registry")
+        encoders = {}
+        for table in self._pipeline.tables:
+            schema = catalog.latest(table.subject).text
+            schema_id = table_schema_id(registry, table.subject, schema, guard=guard, retrier=self._retrier)
+            encoders[table.topic] = TableEncoder(table.topic, table.aggregate, schema, schema_id)
+        return encoders
+
+
+def _told(committed: Committed | None) -> str:
+    return "no offset" if committed is None else f"{committed.offset_next} (cycle {committed.cycle})"
+
+
+def topics_to_empty(pipeline: Pipeline, *, dead_letters: bool) -> list[str]:
+    """Topics that a rebuild from the source deletes and creates again."""
+    kept = {pipeline.source} if dead_letters else {pipeline.source, pipeline.dlq, pipeline.audit}
+    return [topic.name for topic in pipeline.topics() if topic.name not in kept]
+
+
+def begin_again(settings: Settings, pipeline: Pipeline, say: Say, *, dead_letters: bool) -> None:
+    """Empty the outputs of a flow and forget its offsets: the next worker processes all that the source has.
+
+    Raises:
+        StreamsError: workers run, or the broker refuses.
+
+    """
+    client = wait_for_broker(settings)
+    require_stopped(client, pipeline, say)
+    counts = partition_counts(client)
+    names = topics_to_empty(pipeline, dead_letters=dead_letters)
+    there = [name for name in names if name in counts]
+    asked = client.delete_consumer_groups([pipeline.group], request_timeout=REQUEST_TIMEOUT_S)[pipeline.group]
+    settled(f"deleting the offsets of {pipeline.group}", asked, fine=(KafkaError.GROUP_ID_NOT_FOUND,))
+    say(f"offsets of {pipeline.group} are deleted")
+    for name, future in client.delete_topics(there, request_timeout=REQUEST_TIMEOUT_S).items() if there else ():
+        settled(f"deleting topic {name}", future, fine=(KafkaError.UNKNOWN_TOPIC_OR_PART,))
+    deadline = time.monotonic() + REQUEST_TIMEOUT_S
+    while set(there) & partition_counts(client).keys():
+        if time.monotonic() > deadline:
+            raise StreamsError("topics are not deleted yet: run the command again")
+        time.sleep(0.2)
+    apply_topics(client, [pipeline], partitions=counts.get(pipeline.source))
+    say(f"created again, empty: {', '.join(names)}")

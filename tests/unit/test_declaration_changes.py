@@ -1,0 +1,389 @@
+"""A flow is stopped, its declaration or the world around it changes, and it starts again: nothing is misread or merged.
+
+Production restore, task and committer over an in-memory Kafka; each change once with the local store and once without.
+"""
+
+import json
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from streams.engine.commit import Committer
+from streams.engine.effects import CycleEnd, Effects
+from streams.engine.encode import TableEncoder, WindowEncoder
+from streams.engine.journal_chain import RestoreFailed
+from streams.engine.restore import restore_partition
+from streams.engine.task import TaskConfig
+from streams.operators.columns import Events, object_rows, objects
+from streams.operators.declaration import Pipeline, Table, Window
+from streams.operators.fold import Count, Fold, Greatest, LastTime, Latest, WindowFold
+from streams.operators.identity import time_word
+from streams.operators.rows import unpack_rows
+from streams.state.identity import Places
+from streams.state.layout import table_prefix, window_prefix
+from streams.state.memory import MemoryStore
+from streams.state.store import StoreCorrupted, StoreOutdated
+from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
+
+LATENESS_MS = 100
+COLUMNS = {"events": Count(), "warmest": Greatest("warmth"), "charge": Latest("battery")}
+_AVRO = {
+    "int64": "long",
+    "double": ["null", "double"],
+    "timestamp[ms]": {"type": "long", "logicalType": "timestamp-millis"},
+}
+
+
+def rooms(
+    columns=COLUMNS, *, fields=("warmth", "battery"), tables=("rooms.v1",), windows=(("minutes.v1", 1_000),), **changed
+):
+    fold, per_window = Fold("room", fields, columns), WindowFold("room", fields, {"events": Count()})
+    return Pipeline(
+        name="rooms",
+        source="rooms.events.v1",
+        payload_fields=fields,
+        tables=tuple(Table(topic, fold) for topic in tables),
+        windows=tuple(Window(topic, per_window, size_ms=size_ms, grace_ms=0) for topic, size_ms in windows),
+        **changed,
+    )
+
+
+def schema_of(batch):
+    fields = []
+    for column in batch.schema:
+        kind = "string" if pa.types.is_string(column.type) else "int" if pa.types.is_int32(column.type) else None
+        fields.append({"name": column.name, "type": kind or _AVRO[str(column.type)]})
+    return json.dumps({"type": "record", "name": "Row", "fields": fields})
+
+
+@dataclass
+class World:
+    """A broker, a disk, and one flow at a time."""
+
+    kafka: MemoryKafka = field(default_factory=lambda: MemoryKafka(1))
+    disk: dict = field(default_factory=dict)
+    places: Places = field(default_factory=Places)
+    offset: int = 0
+
+    def restore(self, flow, *, horizon_ms=10_000):
+        self.config = TaskConfig(flow, LATENESS_MS, horizon_ms, lambda _: nullcontext(), lambda _: 0)
+        store = MemoryStore(self.disk)
+        self.task = restore_partition(
+            self.config, 0, store, MemoryChangelog(self.kafka), ids_in_memory_max=10**6, places=self.places
+        )
+        nothing = np.empty(0, np.int64)
+        tables = [
+            TableEncoder(
+                t.topic, t.aggregate, schema_of(t.aggregate.table(objects([]), np.empty(0, t.aggregate.dtype))), 1
+            )
+            for t in flow.tables
+        ]
+        windows = [
+            WindowEncoder(
+                w,
+                schema_of(w.aggregate.table(objects([]), nothing, nothing, nothing, np.empty(0, w.aggregate.dtype))),
+                2,
+            )
+            for w in flow.windows
+        ]
+        transactions = MemoryTransactions(self.kafka, "worker", lambda: "committed")
+        self.committer = Committer(flow, transactions, MemoryChangelog(self.kafka), tables, windows)
+        self.kafka.owners[0] = "worker"
+        return self
+
+    def restore_anew(self, flow, **options):
+        """As a worker does: a store that does not fit is moved aside, and restored from nothing."""
+        try:
+            return self.restore(flow, **options)
+        except StoreCorrupted as error:
+            self.disk.clear()
+            self.outdated = isinstance(error, StoreOutdated)
+            return self.restore(flow, **options)
+
+    def feed(self, *rows):
+        """Rows of (id, key, event time, {field: value}), each a record; committed as one cycle."""
+        names = self.config.fields.payload
+        for row in rows:
+            self.kafka.append(self.config.pipeline.source, 0, row[1], b"v", row[2])
+        time = np.array([row[2] for row in rows], dtype=np.int64)
+        number = np.array([row[0] for row in rows], dtype=np.uint64)
+        events = Events(
+            row=np.arange(len(rows)), timestamp_ms=time, event_time=time, sequence=number.astype(np.int64),
+            event_id=objects([b"e%d" % row[0] for row in rows]), id_hi=number, id_lo=number,
+            id_word=time_word(time, np.zeros(len(rows), dtype=np.bool_)), key=objects([row[1] for row in rows]),
+            value=objects([b"v%d" % row[0] for row in rows]), headers=None,
+            payload=np.array([[row[3].get(name, np.nan) for row in rows] for name in names]),
+            texts=object_rows([], len(rows)), slot=np.full(len(rows), -1),
+        )  # fmt: skip
+        self.offset = len(self.kafka.log(self.config.pipeline.source, 0))
+        effects = self.task.on_batch(events, self.offset)
+        self.committer.write(Effects(0, len(rows), [effects]))
+        self.committer.commit(CycleEnd([self.task.close_cycle()]), {0: self.task}, 0)
+        return effects
+
+    def stop(self, *, keep):
+        self.task.park()
+        if not keep:
+            self.disk.clear()
+
+    def row(self, topic="rooms.v1", key=b"a"):
+        table = next(one for one in self.config.pipeline.tables if one.topic == topic)
+        [packed] = self.task.store.get_many([table_prefix(topic) + key])
+        return unpack_rows(table.aggregate.dtype, [packed])[0]
+
+    def open_window(self, topic="minutes.v1", key=b"a"):
+        [packed] = self.task.store.get_many([window_prefix(topic) + key])
+        return packed
+
+
+def event(number, time, key=b"a", **values):
+    return number, key, time, values
+
+
+@pytest.fixture(params=[True, False], ids=["store kept", "store lost"])
+def keep(request):
+    return request.param
+
+
+def a_world(flow=None):
+    """Two released events of room a, and one that is held."""
+    world = World().restore(flow or rooms())
+    world.feed(event(1, 1_000, warmth=20.0, battery=0.5), event(2, 1_200, warmth=25.0, battery=0.4))
+    world.feed(event(3, 1_400, warmth=30.0, battery=0.3))
+    assert len(world.task.held) == 1
+    return world
+
+
+def test_fields_may_be_added_and_taken_away_while_events_are_held(keep):
+    world = a_world()
+    world.stop(keep=keep)
+    world.restore_anew(rooms({**COLUMNS, "dampest": Greatest("humidity")}, fields=("humidity", "warmth", "battery")))
+    world.feed(event(4, 1_600, warmth=10.0, humidity=0.8), event(5, 1_800, humidity=0.7))
+    row = world.row()
+    assert (row["events"]["count"], row["warmest"]["value"], row["charge"]["value"]) == (4, 30.0, 0.3)
+    assert row["dampest"]["value"] == 0.8
+    world.stop(keep=keep)
+    world.restore_anew(rooms())
+    world.feed(event(6, 2_000, warmth=40.0))
+    row = world.row()
+    assert (row["events"]["count"], row["warmest"]["value"], row["charge"]["value"]) == (5, 30.0, 0.3)
+
+
+def test_columns_of_a_fold_in_another_order_keep_their_values(keep):
+    """Two columns of one type that changed places had their values swapped."""
+    world = a_world(rooms({"coldest": Latest("warmth"), "charge": Latest("battery")}))
+    world.stop(keep=keep)
+    world.restore_anew(rooms({"charge": Latest("battery"), "coldest": Latest("warmth")}))
+    row = world.row()
+    assert (row["coldest"]["value"], row["charge"]["value"]) == (25.0, 0.4)
+
+
+def test_a_column_that_is_added_starts_empty(keep):
+    world = a_world()
+    world.stop(keep=keep)
+    world.restore_anew(rooms({**COLUMNS, "seen": LastTime(), "again": Count()}))
+    assert world.row()["again"]["count"] == 0
+    world.feed(event(4, 1_600, warmth=10.0))
+    row = world.row()
+    assert (row["events"]["count"], row["again"]["count"], row["seen"]["time"]) == (3, 1, 1_400)
+
+
+def test_tables_and_windows_in_another_order_keep_their_rows(keep):
+    two = {"tables": ("rooms.v1", "others.v1"), "windows": (("minutes.v1", 1_000), ("hours.v1", 10_000))}
+    turned = {"tables": ("others.v1", "rooms.v1"), "windows": (("hours.v1", 10_000), ("minutes.v1", 1_000))}
+    world = a_world(rooms(**two))
+    rows = [world.row(topic) for topic in two["tables"]]
+    windows = [world.open_window("minutes.v1"), world.open_window("hours.v1")]
+    world.stop(keep=keep)
+    world.restore(rooms(**turned))
+    assert rows == [world.row(topic) for topic in two["tables"]]
+    assert windows == [world.open_window("minutes.v1"), world.open_window("hours.v1")]
+
+
+def test_a_table_that_is_added_counts_from_then_on_whatever_its_topic_holds(keep):
+    world = a_world(rooms(tables=("rooms.v1", "others.v1")))
+    world.stop(keep=keep)
+    world.restore_anew(rooms())
+    world.feed(event(4, 1_600))
+    world.stop(keep=keep)
+    world.restore_anew(rooms(tables=("others.v1", "rooms.v1")))
+    world.feed(event(5, 1_800))
+    assert world.row("rooms.v1")["events"]["count"] == 4
+    assert world.row("others.v1")["events"]["count"] == 1
+    windows = world.open_window()
+    world.stop(keep=keep)
+    world.restore_anew(rooms(tables=("others.v1", "rooms.v1")))
+    assert world.row("others.v1")["events"]["count"] == 1
+    assert windows == world.open_window()
+
+
+@pytest.mark.parametrize(
+    ("after", "says"),
+    [
+        (rooms(windows=(("minutes.v1", 500),)), "windows of minutes.v1 were 1000 ms long and are 500 ms now"),
+        (rooms({**COLUMNS, "charge": Greatest("battery")}), "columns charge"),
+        (rooms(time_field="arrived"), "an event's time was the field event_time and is arrived now"),
+    ],
+    ids=["window size", "meaning", "time field"],
+)
+def test_what_cannot_be_carried_over_is_refused_and_going_back_goes_on(after, says, keep):
+    world = a_world()
+    world.stop(keep=keep)
+    before = dict(world.disk)
+    with pytest.raises(RestoreFailed, match=f"{says}.*--from source"):
+        world.restore(after)
+    world.disk.update(before)
+    world.restore(rooms())
+    assert world.row()["events"]["count"] == 2
+
+
+def test_a_longer_horizon_takes_no_copy_for_a_first_event(keep):
+    """Ids of the span that was added had been forgotten: copies of it came out again as clean events."""
+    world = World().restore(rooms(), horizon_ms=1_000)
+    world.feed(event(1, 1_000), event(2, 5_000))
+    world.feed(event(3, 9_000))
+    world.task.expire()
+    world.stop(keep=keep)
+    world.restore(rooms(), horizon_ms=8_000)
+    effects = world.feed(event(1, 1_000), event(2, 5_000), event(3, 9_000), event(4, 8_500))
+    assert effects.clean is None or b"v1" not in effects.clean.value
+    assert [late.events.value.tolist() for late in effects.late if late.beyond_horizon] == [[b"v1", b"v2"]]
+    assert effects.duplicates == 1
+    world.stop(keep=keep)
+    world.restore(rooms(), horizon_ms=8_000)  # what is known stays known
+    world.feed(event(5, 20_000))
+    late = world.feed(event(6, 11_000), event(7, 12_500)).late
+    assert [(one.beyond_horizon, one.events.value.tolist()) for one in late] == [(True, [b"v6"])]
+
+
+def test_a_hole_in_the_journal_after_a_clean_stop_is_noticed():
+    """The store had everything up to a cycle; a later cycle whose record is gone went unnoticed."""
+    world = a_world()
+    world.stop(keep=True)
+    durable = dict(world.disk)
+    world.restore(rooms())
+    world.feed(event(4, 1_600))
+    lost = len(world.kafka.log("rooms.events.v1.journal", 0)) - 2
+    world.feed(event(5, 1_800))
+    world.kafka.log("rooms.events.v1.journal", 0)[lost].is_marker = True
+    world.disk.clear()
+    world.disk.update(durable)
+    with pytest.raises(RestoreFailed, match="is not complete: first comes part 1 of 1 of cycle 4"):
+        world.restore(rooms())
+
+
+# --- the world around the log -----------------------------------------------------------------------------------------
+
+
+def ids(**changed):
+    names = {topic.name: f"id of {topic.name}" for topic in rooms().topics()}
+    return {**names, **{name.replace("__", "."): value for name, value in changed.items()}}
+
+
+@pytest.fixture
+def placed():
+    world = World(places=Places("here", ids())).restore(rooms())
+    world.feed(event(1, 1_000), event(2, 1_200))
+    world.feed(event(3, 1_400))
+    return world
+
+
+def test_a_source_that_was_created_again_is_read_from_its_beginning_and_copies_are_dropped(placed, keep):
+    placed.stop(keep=keep)
+    placed.kafka.logs[("rooms.events.v1", 0)].clear()
+    placed.kafka.group.clear()
+    placed.places = Places("here", ids(rooms__events__v1="another"))
+    placed.restore(rooms())
+    assert placed.task.offset_next == -1
+    effects = placed.feed(event(2, 1_200), event(4, 1_500))
+    assert effects.duplicates == 1
+    assert placed.task.checkpoint.offset_next == 2
+    placed.stop(keep=keep)
+    assert placed.restore(rooms()).task.offset_next == 2
+
+
+def test_an_offset_in_the_source_that_was_deleted_does_not_count(placed, keep):
+    """A worker may still have committed while the topic was created again."""
+    placed.stop(keep=keep)
+    placed.kafka.group[0] = replace(placed.kafka.group[0], topic_id="id of rooms.events.v1")
+    placed.kafka.logs[("rooms.events.v1", 0)].clear()
+    placed.places = Places("here", ids(rooms__events__v1="another"))
+    assert placed.restore(rooms()).task.offset_next == -1
+
+
+def test_a_source_that_ends_before_the_offset_is_refused_until_somebody_says_where_to_go_on(placed, keep):
+    placed.stop(keep=keep)
+    del placed.kafka.logs[("rooms.events.v1", 0)][1:]
+    with pytest.raises(RestoreFailed, match=r"offset is 3, the topic ends at 1: it was truncated.*--to-offset 0"):
+        placed.restore(rooms())
+    placed.kafka.group[0] = replace(placed.kafka.group[0], offset_next=0, cycle=None)
+    assert placed.restore(rooms()).task.offset_next == 0
+
+
+@pytest.mark.parametrize("topic", ["rooms.v1", "rooms.events.v1.clean", "rooms.events.v1.late", "minutes.v1"])
+def test_an_output_that_was_created_again_is_refused(placed, keep, topic):
+    placed.stop(keep=keep)
+    placed.kafka.logs.pop((topic, 0), None)
+    placed.places = Places("here", {**ids(), topic: "another"})
+    with pytest.raises(RestoreFailed, match=f"{topic} was deleted and created again.*streams state rebuild"):
+        placed.restore(rooms())
+
+
+def test_a_journal_that_was_created_again_is_refused_while_the_group_has_an_offset(placed, keep):
+    placed.stop(keep=keep)
+    placed.kafka.logs.pop(("rooms.events.v1.journal", 0))
+    placed.places = Places("here", ids(rooms__events__v1__journal="another"))
+    before = dict(placed.disk)
+    with pytest.raises(RestoreFailed, match=r"deleted and created again.*streams state rebuild --from local"):
+        placed.restore(rooms())
+    assert placed.disk == before
+
+
+def test_a_store_of_an_earlier_life_is_moved_aside_and_never_merged(placed):
+    """Everything was deleted and created again: new events were dropped as copies of those of before."""
+    placed.stop(keep=True)
+    again = World(disk=placed.disk, places=Places("here", dict.fromkeys(ids(), "another")))
+    again.restore_anew(rooms())
+    assert again.outdated
+    effects = again.feed(event(1, 1_000), event(2, 1_200))
+    assert effects.duplicates == 0
+    assert again.row()["events"]["count"] == 1
+
+
+def test_a_store_of_another_cluster_is_moved_aside(placed):
+    placed.stop(keep=True)
+    again = World(disk=placed.disk, places=Places("there", ids()))
+    with pytest.raises(StoreOutdated, match="of another cluster"):
+        again.restore(rooms())
+
+
+def test_a_journal_that_was_copied_from_another_cluster_is_refused(placed):
+    placed.stop(keep=False)
+    placed.places = Places("there", ids())
+    with pytest.raises(RestoreFailed, match="is not of this journal"):
+        placed.restore(rooms())
+
+
+def test_rows_of_a_table_of_an_earlier_life_are_refused(placed):
+    placed.stop(keep=False)
+    placed.kafka.logs.pop(("rooms.events.v1.journal", 0))
+    placed.kafka.group.clear()
+    placed.places = Places("here", ids(rooms__events__v1__journal="another"))
+    with pytest.raises(RestoreFailed, match=r"rooms.v1 has rows.*of an earlier life"):
+        placed.restore(rooms())
+
+
+def test_equal_offsets_that_something_else_has_committed_are_accepted(placed, keep):
+    placed.stop(keep=keep)
+    placed.kafka.group[0] = replace(placed.kafka.group[0], cycle=None)
+    assert placed.restore(rooms()).task.offset_next == 3
+
+
+def test_other_offsets_that_something_else_has_committed_are_refused_with_the_command_that_sets_them_back(placed, keep):
+    placed.stop(keep=keep)
+    placed.kafka.group[0] = replace(placed.kafka.group[0], offset_next=1, cycle=None)
+    with pytest.raises(RestoreFailed, match=r"kafka-consumer-groups.sh .*--topic rooms.events.v1:0 .*--to-offset 3"):
+        placed.restore(rooms())
