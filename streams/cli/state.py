@@ -11,7 +11,7 @@ from streams.cli.output import Format, FormatOption, echo_json
 from streams.errors import FoundSomething
 
 if TYPE_CHECKING:
-    from streams.runtime.state import StoreReport
+    from streams.runtime.inspection import StoreReport
 
 state_app = typer.Typer(help="State of workers: look into it, bring it back.", no_args_is_help=True)
 
@@ -43,7 +43,7 @@ def inspect_command(
     """
     from streams.logs import configure_logging  # noqa: PLC0415 - start-up time of the command line
     from streams.pipelines import select_pipelines  # noqa: PLC0415 - as above
-    from streams.runtime.state import inspect_state  # noqa: PLC0415 - as above
+    from streams.runtime.inspection import inspect_state  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
     settings = load_settings(streams_data_dir=data_dir)
@@ -109,7 +109,7 @@ def rebuild_command(
     from streams.logs import configure_logging  # noqa: PLC0415 - start-up time of the command line
     from streams.pipelines import select_pipelines  # noqa: PLC0415 - as above
     from streams.runtime.owner import DataDirectory  # noqa: PLC0415 - as above
-    from streams.runtime.state import LocalRebuild, begin_again, topics_to_empty  # noqa: PLC0415 - as above
+    from streams.runtime.rebuild import LocalRebuild, begin_again, topics_to_empty  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
     settings = load_settings(streams_data_dir=data_dir)

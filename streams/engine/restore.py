@@ -20,15 +20,15 @@ from streams.engine.keys import due_puts
 from streams.engine.log import Changelog, Committed, LogRow
 from streams.engine.task import PartitionTask, TaskConfig, note_breakers, read_journal_groups
 from streams.operators.columns import TIME_MIN, Events
+from streams.operators.declaration import Pipeline
 from streams.state import journal
-from streams.state.identity import Identity, IdentityUnreadable, Judgement, Places, judge
+from streams.state.identity import Identity, IdentityUnreadable, Judgement, Places, judge, rebuild_command
 from streams.state.journal import JournalEntry
 from streams.state.layout import BREAKER, CHECKPOINT, JOURNAL_INDEX, Checkpoint, table_prefix, window_prefix
 from streams.state.store import Store, StoreCorrupted, StoreOutdated, WriteBatch, prefix_end
 
 log = structlog.get_logger(__name__)
 
-REBUILD: Final = "streams state rebuild"
 _PUTS_MAX: Final = 50_000
 OnRows = Callable[[int, int], None]
 
@@ -96,6 +96,9 @@ class _Restore:
             self.store.write(WriteBatch(puts=[(CHECKPOINT, task.checkpoint.pack())]))
         return task
 
+    def _rebuild(self, source: str) -> str:
+        return rebuild_command(self.config.pipeline, source)
+
     @property
     def _where(self) -> str:
         return f"{self.config.pipeline.source}-{self.partition}"
@@ -128,8 +131,8 @@ class _Restore:
                 raise RestoreFailed(
                     f"{self._where}: {pipeline.journal} was deleted and created again, the group has committed offset "
                     f"{committed.offset_next} (cycle {committed.cycle}), and the local state ends at offset "
-                    f"{checkpoint.offset_next} (cycle {checkpoint.cycle}). `{REBUILD} --from local` writes the journal "
-                    f"again where the two are equal; else begin again with `{REBUILD} --from source`"
+                    f"{checkpoint.offset_next} (cycle {checkpoint.cycle}). {self._rebuild('local')} writes the journal "
+                    f"again where the two are equal; else begin again with {self._rebuild('source')}"
                 )
             raise StoreOutdated(f"the local state is of an earlier life of {pipeline.journal}, or of another cluster")
         judgement = self._judged(found, declared)
@@ -191,7 +194,7 @@ class _Restore:
                     raise RestoreFailed(
                         f"{self._where}: {table.topic} has rows, and {self.config.pipeline.journal} knows of no state: "
                         f"they are of an earlier life. Delete {table.topic} and run `streams topics apply`, or empty "
-                        f"all outputs with `{REBUILD} --from source`"
+                        f"all outputs with {self._rebuild('source')}"
                     )
 
     # --- the journal ------------------------------------------------------------------------------------------------
@@ -206,7 +209,7 @@ class _Restore:
         held: list[Events] = []
         breakers: dict[bytes, bytes] = {}
         chain = JournalChain.of(f"{topic}-{self.partition}", checkpoint, start)
-        identities = _Identities(topic, self.partition, self.places)
+        identities = _Identities(self.config.pipeline, self.partition, self.places)
         for rows in self.changelog.read(topic, self.partition, start, end):
             state_rows = 0
             for row in rows:
@@ -265,7 +268,7 @@ class _Restore:
             raise RestoreFailed(
                 f"the record at offset {row.offset} of {topic}-{self.partition} is {error}: written by another "
                 f"version, or by something else. Run the version that has written it, or begin again with "
-                f"`{REBUILD} --from source`"
+                f"{self._rebuild('source')}"
             ) from None
 
     # --- the tables -------------------------------------------------------------------------------------------------
@@ -285,7 +288,7 @@ class _Restore:
                 except RowUnknown as error:
                     raise RestoreFailed(
                         f"{table.topic}-{task.partition}, offsets {rows[0].offset} to {rows[-1].offset}: {error}: "
-                        f"written by another version, or by something else. Begin again with `{REBUILD} --from source`"
+                        f"written by another version, or by something else. Begin again with {self._rebuild('source')}"
                     ) from None
                 task.store.write(WriteBatch(puts=puts))
                 self.on_rows(len(rows), len(puts))
@@ -350,8 +353,8 @@ class _Restore:
         raise RestoreFailed(
             f"{self._where}: the group has committed offset {committed.offset_next} (cycle {committed.cycle}), but "
             f"{self.config.pipeline.journal} holds no state for it: it was emptied, or deleted and created again. "
-            f"Where a worker's local state is still there, `{REBUILD} --from local` writes it again; else begin again "
-            f"with `{REBUILD} --from source`"
+            f"Where a worker's local state is still there, {self._rebuild('local')} writes it again; else begin again "
+            f"with {self._rebuild('source')}"
         )
 
 
@@ -382,8 +385,9 @@ def read_checkpoint(store: Store) -> Checkpoint | None:
 class _Identities:
     """Identities of journal records, each unpacked once; checks that they are of the journal they stand in."""
 
-    def __init__(self, topic: str, partition: int, places: Places) -> None:
-        self._topic, self._partition, self._places = topic, partition, places
+    def __init__(self, pipeline: Pipeline, partition: int, places: Places) -> None:
+        self._pipeline, self._topic = pipeline, pipeline.journal
+        self._partition, self._places = partition, places
         self._packed = b""
 
     def of(self, entry: JournalEntry, offset: int) -> Identity | None:
@@ -409,7 +413,7 @@ class _Identities:
     def _refused(self, offset: int, why: str) -> RestoreFailed:
         return RestoreFailed(
             f"the record at offset {offset} of {self._topic}-{self._partition} is not of this journal: {why}. State of "
-            f"another place is not used: empty the journal and begin again with `{REBUILD} --from source`"
+            f"another place is not used: begin again with {rebuild_command(self._pipeline, 'source')}"
         )
 
 

@@ -22,7 +22,11 @@ EPOCH: Final = 1
 """Number of the partition layout; growing a topic in place begins another one."""
 DIGEST_BYTES: Final = 4
 _BYTES_MAX: Final = 1 << 20
-REBUILD: Final = "streams state rebuild"
+
+
+def rebuild_command(pipeline: Pipeline, source: str) -> str:
+    """The command that rebuilds a flow's state from `local` state or from the `source`, as it stands in messages."""
+    return f"`streams state rebuild --pipeline {pipeline.name} --from {source}`"
 
 
 class IdentityUnreadable(ValueError):
@@ -233,12 +237,13 @@ class Judgement:
 
 def judge(found: Identity, declared: Identity, pipeline: Pipeline) -> Judgement:
     """Compare the identity of state with what is declared and there now."""
+    local, again = rebuild_command(pipeline, "local"), rebuild_command(pipeline, "source")
     refused: list[str] = []
     migrated: list[str] = []
     if found.cluster and declared.cluster and found.cluster != declared.cluster:
         refused.append(
             f"the state was written in the cluster {found.cluster}, this one is {declared.cluster}: "
-            f"its topics were copied from there. To begin here, run `{REBUILD} --from source`"
+            f"its topics were copied from there. To begin here, run {again}"
         )
     if found.epoch != declared.epoch:
         refused.append(
@@ -249,20 +254,20 @@ def judge(found: Identity, declared: Identity, pipeline: Pipeline) -> Judgement:
     changelogs = (pipeline.journal, *(table.topic for table in pipeline.tables))
     refused += [
         f"{name} was deleted and created again, and its rows are gone: where the workers' local state is still there, "
-        f"`{REBUILD} --from local` writes them again; else `{REBUILD} --from source`"
+        f"{local} writes them again; else {again}"
         for name in changelogs
         if name in new
     ]
     outputs = (pipeline.clean, pipeline.late, *(window.topic for window in pipeline.windows))
     refused += [
         f"{name} was deleted and created again: it lacks what the state is made of. To go on with the new topic, run "
-        f"`{REBUILD} --from local`; to fill it from the source's history, `{REBUILD} --from source`"
+        f"{local}; to fill it from the source's history, {again}"
         for name in outputs
         if name in new
     ]
     migrated += [f"{name} was deleted and created again" for name in (pipeline.dlq, pipeline.audit) if name in new]
-    _judge_fields(found, declared, refused, migrated)
-    _judge_rows(found, declared, refused, migrated)
+    _judge_fields(found, declared, pipeline, refused, migrated)
+    _judge_rows(found, declared, pipeline, refused, migrated)
     return Judgement(tuple(refused), tuple(migrated), pipeline.source in new)
 
 
@@ -272,13 +277,16 @@ def _recreated(found: Identity, declared: Identity) -> set[str]:
     }
 
 
-def _judge_fields(found: Identity, declared: Identity, refused: list[str], migrated: list[str]) -> None:
+def _judge_fields(
+    found: Identity, declared: Identity, pipeline: Pipeline, refused: list[str], migrated: list[str]
+) -> None:
+    again = rebuild_command(pipeline, "source")
     for role, name in found.fields.items():
         now = declared.fields.get(role, name)
         if now != name:
             refused.append(
                 f"an event's {role} was the field {name} and is {now} now: what is remembered is of the old field. "
-                f"Declare a flow with a new source topic, or begin again with `{REBUILD} --from source`"
+                f"Declare a flow with a new source topic, or begin again with {again}"
             )
     for name, before in found.payload.items():
         now = declared.payload.get(name, before)
@@ -288,7 +296,7 @@ def _judge_fields(found: Identity, declared: Identity, refused: list[str], migra
         if old != new[: len(old)] and new != old[: len(new)]:
             refused.append(
                 f"the symbols of {name} were {before} and are {now} now: state holds their positions. "
-                f"Add symbols at the end, or begin again with `{REBUILD} --from source`"
+                f"Add symbols at the end, or begin again with {again}"
             )
     if added := [name for name in (*declared.payload, *declared.texts) if name not in (*found.payload, *found.texts)]:
         migrated.append(f"fields {', '.join(added)} are read from now on; events that are held already have null there")
@@ -301,7 +309,10 @@ def _judge_fields(found: Identity, declared: Identity, refused: list[str], migra
         )
 
 
-def _judge_rows(found: Identity, declared: Identity, refused: list[str], migrated: list[str]) -> None:
+def _judge_rows(
+    found: Identity, declared: Identity, pipeline: Pipeline, refused: list[str], migrated: list[str]
+) -> None:
+    again = rebuild_command(pipeline, "source")
     for topic, layout in found.rows.items():
         now = declared.rows.get(topic)
         if now is None:
@@ -311,8 +322,7 @@ def _judge_rows(found: Identity, declared: Identity, refused: list[str], migrate
         if changed := layout.changed(now):
             refused.append(
                 f"columns {', '.join(changed)} of {topic} had another type or meaning before: their values cannot be "
-                f"carried over. Give the changed columns new names, or a new topic; or begin again with `{REBUILD} "
-                "--from source`"
+                f"carried over. Give the changed columns new names, or a new topic; or begin again with {again}"
             )
         elif added := layout.added(now):
             migrated.append(f"columns {', '.join(added)} of {topic} are new: they count from now on")
@@ -325,7 +335,7 @@ def _judge_rows(found: Identity, declared: Identity, refused: list[str], migrate
         if size_ms != window.get("size_ms"):
             refused.append(
                 f"windows of {topic} were {window.get('size_ms')} ms long and are {size_ms} ms now: open ones cannot "
-                f"be continued. Declare them under a new topic, or begin again with `{REBUILD} --from source`"
+                f"be continued. Declare them under a new topic, or begin again with {again}"
             )
     migrated += [f"{topic} is new: it counts from now on" for topic in declared.rows if topic not in found.rows]
     if found.windows.keys() & declared.windows.keys() and not found.tables.keys() & declared.tables.keys():

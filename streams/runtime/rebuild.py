@@ -1,4 +1,4 @@
-"""What local state is, and how it is brought back: the work of `streams state inspect` and `streams state rebuild`.
+"""How state is brought back when a worker refuses to start with it: the work of `streams state rebuild`.
 
 A rebuild from *local* state writes what the topics have lost, from stores that stand exactly at the group's committed
 offsets: the journal, rows of tables; and takes over outputs that were created again. A rebuild from the *source* begins
@@ -6,11 +6,9 @@ again: it empties the flow's outputs and forgets its offsets, so that the next w
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
 
 from confluent_kafka import Consumer, KafkaError
 from confluent_kafka.admin import AdminClient
@@ -21,11 +19,9 @@ from streams.engine.encode import TableEncoder
 from streams.engine.log import Committed, CycleAborted
 from streams.engine.restore import read_checkpoint, restore_partition
 from streams.engine.snapshot import journal_entry, table_rows
-from streams.engine.task import TaskConfig
 from streams.errors import StreamsError
 from streams.kafka.admin import REQUEST_TIMEOUT_S, librdkafka_log, partition_counts, settled, wait_for_broker
 from streams.kafka.changelog import KafkaChangelog
-from streams.kafka.partitioner import partition_of
 from streams.kafka.places import KafkaPlaces
 from streams.kafka.topics import apply_topics
 from streams.kafka.transactions import KafkaTransactions
@@ -35,191 +31,25 @@ from streams.operators.declaration import Pipeline
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
 from streams.retry import Retrier
+from streams.runtime.configuration import config_of
 from streams.runtime.owner import DataDirectory
-from streams.runtime.schemas import enum_symbols, reader_schema, table_schema_id
+from streams.runtime.schemas import table_schema_id
 from streams.settings import Settings
 from streams.state import journal
-from streams.state.identity import Identity, judge
+from streams.state.identity import Identity, rebuild_command
 from streams.state.journal import JournalEntry
 from streams.state.layout import (
-    BREAKER,
-    HELD,
-    JOURNAL_INDEX,
-    LAST_DUE,
-    SPILLED_IDS,
     Checkpoint,
-    table_prefix,
-    window_prefix,
 )
 from streams.state.memory import MemoryStore
 from streams.state.rocks import RocksMemory, RocksStore, set_aside
-from streams.state.store import Store, StoreCorrupted, StoreUnavailable
+from streams.state.store import Store
 
 Say = Callable[[str], None]
 
 _MEMORY_BYTES: Final = 64 << 20
 _EMPTY_GROUP_WAIT_S: Final = 60.0
 _IDS_IN_MEMORY_MAX: Final = 1_000_000
-
-
-@dataclass(slots=True)
-class StoreReport:
-    """What the store of one partition holds, and what would become of it."""
-
-    pipeline: str
-    partition: int
-    path: str
-    checkpoint: Checkpoint | None = None
-    rows: dict[str, int] = field(default_factory=dict)
-    """Number of rows by kind."""
-    bytes: int = 0
-    verdict: str = "not compared with Kafka"
-    problems: list[str] = field(default_factory=list)
-    changes: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        checkpoint = None
-        if self.checkpoint is not None:
-            names = ("cycle", "offset_next", "watermark", "journal_next", "replay_from", "ids_known_from", "format")
-            checkpoint = {name: getattr(self.checkpoint, name) for name in names}
-            checkpoint["tables_next"] = dict(self.checkpoint.tables_next)
-            checkpoint["identity"] = self.checkpoint.identity.as_dict()
-        return {
-            "pipeline": self.pipeline,
-            "partition": self.partition,
-            "path": self.path,
-            "verdict": self.verdict,
-            "problems": self.problems,
-            "changes": self.changes,
-            "checkpoint": checkpoint,
-            "rows": self.rows,
-            "bytes": self.bytes,
-        }
-
-
-def config_of(pipeline: Pipeline, settings: Settings, partitions: int) -> TaskConfig:
-    """Configuration of the tasks of a flow outside a worker."""
-    reader = reader_schema(Catalog.load(), pipeline)
-    return TaskConfig(
-        pipeline=pipeline,
-        lateness_ms=settings.streams_lateness_ms,
-        horizon_ms=settings.streams_dedup_horizon_ms,
-        stopwatch=lambda _: _nothing(),
-        partition_of=lambda key: partition_of(key, partitions),
-        quarantine_rejects_max=settings.streams_quarantine_rejects,
-        quarantine_cooldown_ms=settings.streams_quarantine_cooldown_ms,
-        symbols=enum_symbols(reader, pipeline.payload_fields),
-    )
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
-# --- inspect ----------------------------------------------------------------------------------------------------------
-
-
-def inspect_state(settings: Settings, pipelines: Sequence[Pipeline], *, offline: bool = False) -> list[StoreReport]:
-    """The stores in the data directory, read without disturbing a worker that uses them.
-
-    Raises:
-        StreamsError: no broker answers; `offline` asks none.
-
-    """
-    reports: list[StoreReport] = []
-    client = None if offline else wait_for_broker(settings)
-    for pipeline in pipelines:
-        folder = settings.streams_data_dir / f"{pipeline.prefix}{pipeline.name}"
-        found = sorted((int(path.name), path) for path in folder.glob("*") if path.name.isdigit())
-        looks = None if client is None or not found else _Looks(settings, pipeline, client)
-        for partition, path in found:
-            report = _look_into(pipeline, partition, path)
-            if looks is not None and report.checkpoint is not None:
-                looks.judge(report)
-            reports.append(report)
-        if looks is not None:
-            looks.close()
-    return reports
-
-
-def _look_into(pipeline: Pipeline, partition: int, path: Path) -> StoreReport:
-    report = StoreReport(pipeline.name, partition, str(path))
-    memory = RocksMemory(cache_bytes=_MEMORY_BYTES, memtable_bytes=_MEMORY_BYTES)
-    try:
-        store = RocksStore(path, memory, read_only=True)
-    except (StoreCorrupted, StoreUnavailable) as error:
-        report.verdict, report.problems = "cannot be read", [str(error)]
-        return report
-    kinds = {
-        "last released events": LAST_DUE,
-        "pages of ids": SPILLED_IDS,
-        "pages of held events": HELD,
-        "device breakers": BREAKER,
-        "groups of journal records": JOURNAL_INDEX,
-        **{f"rows of {table.topic}": table_prefix(table.topic) for table in pipeline.tables},
-        **{f"windows of {window.topic}": window_prefix(window.topic) for window in pipeline.windows},
-    }
-    try:
-        report.checkpoint = read_checkpoint(store)
-        for name, prefix in kinds.items():
-            count = 0
-            for key, row in store.scan(prefix):
-                count += 1
-                report.bytes += len(key) + len(row)
-            report.rows[name] = count
-    except StoreCorrupted as error:
-        report.verdict, report.problems = "moved aside and rebuilt at the next start", [str(error)]
-    finally:
-        store.abandon()
-    return report
-
-
-class _Looks:
-    """Compares stores of one flow with what Kafka has."""
-
-    def __init__(self, settings: Settings, pipeline: Pipeline, client: AdminClient) -> None:
-        self._pipeline = pipeline
-        self._changelog = KafkaChangelog(settings, group=pipeline.group, source=pipeline.source, retrier=Retrier())
-        counts = partition_counts(client)
-        self._config = config_of(pipeline, settings, counts.get(pipeline.source, 1))
-        self._places = KafkaPlaces(settings, [topic.name for topic in pipeline.topics()]).find()
-
-    def judge(self, report: StoreReport) -> None:
-        checkpoint = report.checkpoint
-        if checkpoint is None:
-            return
-        declared = self._config.identity(self._places)
-        judgement = judge(checkpoint.identity, declared, self._pipeline)
-        report.problems += judgement.refused
-        report.changes += judgement.migrated
-        committed = self._changelog.committed([report.partition])[report.partition]
-        at = None if committed is None else (committed.offset_next, committed.cycle)
-        if report.problems:
-            report.verdict = "refused"
-        elif judgement.source_is_new:
-            report.verdict = "fits; the source is a new topic and is read from its beginning"
-        elif at == (checkpoint.offset_next, checkpoint.cycle):
-            report.verdict = "fits, and stands at the committed offset"
-        elif committed is None:
-            report.verdict = "fits; the group has no offset here"
-        elif committed.cycle is not None and committed.cycle > checkpoint.cycle:
-            report.verdict = f"fits; the journal brings it forward to cycle {committed.cycle}"
-        elif committed.offset_next == checkpoint.offset_next:
-            report.verdict = "fits; the committed offset was written by something else, and is equal"
-        else:
-            report.verdict = "refused"
-            report.problems.append(
-                f"the group stands at offset {committed.offset_next} (cycle {committed.cycle}), the store at "
-                f"{checkpoint.offset_next} (cycle {checkpoint.cycle})"
-            )
-
-    def close(self) -> None:
-        self._changelog.close()
-
-
-# --- rebuild ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,11 +154,12 @@ class LocalRebuild:
                 f"{where}: {self._directory.path} has no state of it: run this where the worker that had the partition "
                 "keeps its state (--data-dir)"
             )
-        if committed is None or (committed.offset_next, committed.cycle) != (checkpoint.offset_next, checkpoint.cycle):
+        at = None if committed is None else (committed.offset_next, committed.cycle)
+        if at != (checkpoint.offset_next, checkpoint.cycle):
             raise StreamsError(
-                f"{where}: the store stands at offset {checkpoint.offset_next} (cycle {checkpoint.cycle}), the group at "
+                f"{where}: the store stands at {checkpoint.offset_next} (cycle {checkpoint.cycle}), the group at "
                 f"{_told(committed)}: what lies between was in the lost topics only. If another worker had the "
-                "partition last, run this there; else begin again with `streams state rebuild --from source`"
+                f"partition last, run this there; else begin again with {rebuild_command(self._pipeline, 'source')}"
             )
 
     def _created_again(self, found: Identity) -> set[str]:
@@ -343,7 +174,7 @@ class LocalRebuild:
         if checkpoint.replay_from != checkpoint.journal_next:
             raise StreamsError(
                 f"{self._pipeline.source}-{partition}: the worker was not stopped cleanly, so that its newest ids and "
-                "held events were in the journal only. Begin again with `streams state rebuild --from source`"
+                f"held events were in the journal only. Begin again with {rebuild_command(self._pipeline, 'source')}"
             )
         return journal_entry(self._config, store, checkpoint, self._identity(checkpoint.identity, lost))
 
