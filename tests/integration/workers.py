@@ -80,6 +80,8 @@ class Worker:
         self.data_dir = directory / f"data-{member}"
         self.log = directory / f"worker-{member}.log"
         self.port = ports.free_port()
+        self.program: list[str] | None = None
+        """What is run instead of the installed command, with the same arguments."""
         self._stack = stack
         self._member = f"tests-{member}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -95,7 +97,7 @@ class Worker:
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "streams", *command],
+                [*(self.program or (sys.executable, "-m", "streams")), *command],
                 env={**os.environ, **self._stack.environment(), **SETTINGS, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

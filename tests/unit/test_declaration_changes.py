@@ -337,7 +337,9 @@ def test_a_journal_that_was_created_again_is_refused_while_the_group_has_an_offs
     placed.kafka.logs.pop(("rooms.events.v1.journal", 0))
     placed.places = Places("here", ids(rooms__events__v1__journal="another"))
     before = dict(placed.disk)
-    with pytest.raises(RestoreFailed, match=r"deleted and created again.*streams state rebuild --pipeline rooms --from local"):
+    with pytest.raises(
+        RestoreFailed, match=r"deleted and created again.*streams state rebuild --pipeline rooms --from local"
+    ):
         placed.restore(rooms())
     assert placed.disk == before
 
