@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
 from streams.kafka.topics import apply_topics
 from streams.local.stack import Stack
@@ -135,7 +135,7 @@ def test_a_source_that_was_truncated_is_refused_until_the_offset_is_set(scene: S
     assert "--reset-offsets --to-offset 0" in said
     assert 0 == scene.worker.terminate()
     events.send()
-    set_offsets(scene.stack, 0)
+    set_offsets(scene.stack, dict.fromkeys(range(PARTITIONS), 0))
     scene.worker.start().wait_ready(READY_S_MAX)
     events.wait_out()
 
@@ -154,21 +154,18 @@ def truncate(stack: Stack, topic: str) -> None:
     stack.restart_kafka()
 
 
-def set_offsets(stack: Stack, offset: int) -> None:
-    """Set the group's offsets as Kafka's own command does: while it has no members."""
-    consumer = Consumer({"bootstrap.servers": stack.bootstrap_servers, "group.id": GPS.group})
-    wanted = [TopicPartition(GPS.source, partition, offset) for partition in range(PARTITIONS)]
+def set_offsets(stack: Stack, offsets: dict[int, int]) -> None:
+    """Set the group's offsets by the request that `kafka-consumer-groups.sh --reset-offsets` makes."""
+    wanted = [TopicPartition(GPS.source, partition, offset) for partition, offset in offsets.items()]
 
     def is_set() -> bool:
+        asked = admin_of(stack).alter_consumer_group_offsets([ConsumerGroupTopicPartitions(GPS.group, wanted)])
         try:
-            return all(one.error is None for one in consumer.commit(offsets=wanted, asynchronous=False))
-        except Exception:  # noqa: BLE001 - a stopped worker keeps its place for a session
-            return False
+            return all(one.error is None for one in asked[GPS.group].result(30).topic_partitions)
+        except KafkaException:
+            return False  # a stopped worker keeps its place for a session
 
-    try:
-        wait_until(is_set, "the group takes the offsets")
-    finally:
-        consumer.close()
+    wait_until(is_set, "the group takes the offsets")
 
 
 # --- 24: outputs, journal, table, state of another life ---------------------------------------------------------------
