@@ -142,11 +142,12 @@ def test_a_source_that_was_truncated_is_refused_until_the_offset_is_set(scene: S
 
 def truncate(stack: Stack, topic: str) -> None:
     """Lose all records of a topic, as a broker may that comes back without its newest segments."""
+    names = {f"{topic}-{partition}" for partition in range(PARTITIONS)}
+    folders = [path for path in (stack.directory / "kafka").rglob(f"{topic}-*") if path.name in names]
+    assert len(folders) == PARTITIONS
     broker = psutil.Process(stack.kafka_pid)
     broker.send_signal(signal.SIGTERM)
     broker.wait(60)
-    folders = [path for path in (stack.directory / "kafka").rglob(f"{topic}-[0-9]*") if path.is_dir()]
-    assert len(folders) == PARTITIONS
     for folder in folders:
         for file in folder.glob("0*"):
             file.unlink()
