@@ -40,6 +40,11 @@ REVOKE_TIMEOUT_MS: Final = 10_000
 RESTORE_WAIT_MS_MAX: Final = 60_000
 """How long a restore waits for another worker's transaction to be settled before it gives up aloud."""
 
+RESTORES_MAX: Final = 4
+"""Partitions restored at the same time, each with a changelog reader; one that pauses makes room for another."""
+RESTORE_PATIENCE_MS: Final = 2_000
+"""How long a restore waits in its place for other transactions to end; after this it pauses and makes room."""
+
 # --- state ----------------------------------------------------------------------------------------------------------
 ID_BYTES_MAX: Final = 128
 """Longest event id, in bytes of UTF-8."""
@@ -49,6 +54,8 @@ DEDUP_BUCKET_MS: Final = 60_000
 """Width of an event-time bucket of spilled ids."""
 CHECKPOINT_INTERVAL_MS: Final = 30_000
 """RocksDB is flushed this often: what a crash makes the journal replay."""
+SCAN_SIGN_ROWS: Final = 4_096
+"""Rows of a store read in one scan after which the reader shows that it lives."""
 JOURNAL_INDEX_RECORDS: Final = 256
 """Journal records whose event times are remembered together: the granularity of truncation and of replay."""
 

@@ -30,6 +30,9 @@ from streams.operators.declaration import Pipeline
 
 log = structlog.get_logger(__name__)
 
+Claim = Callable[[], object]
+"""Called once, before step 3: the group membership in whose name the cycle is committed. Raises CycleAborted when the
+worker no longer owns a partition of the cycle (docs/adr/0015)."""
 Failpoint = Callable[[str], None]
 """Called between steps by name; a test's may crash there."""
 
@@ -47,13 +50,18 @@ class Committer:
         tables: Sequence[TableEncoder],
         windows: Sequence[WindowEncoder],
         failpoint: Failpoint = lambda _: None,
+        *,
+        author: str,
+        session: str,
     ) -> None:
+        """`author` is this worker, `session` this process of it: an unknown outcome is settled by them."""
         self._pipeline = pipeline
         self._transactions = transactions
         self._changelog = changelog
         self._tables = {encoder.topic: encoder for encoder in tables}
         self._windows = {encoder.window.topic: encoder for encoder in windows}
         self._failpoint = failpoint
+        self._author, self._session = author, session
         self._open = False
 
     def write(self, effects: Effects) -> None:
@@ -85,7 +93,7 @@ class Committer:
             )
         self._failpoint("produced")
 
-    def commit(self, end: CycleEnd, tasks: Mapping[int, PartitionTask], now_ms: int) -> None:
+    def commit(self, end: CycleEnd, tasks: Mapping[int, PartitionTask], now_ms: int, claim: Claim) -> None:
         """Steps 2 to 5 of the cycle that `end` describes; `tasks` are those that it came from.
 
         Raises:
@@ -109,14 +117,18 @@ class Committer:
                     on_delivered=journal_at[commit.partition].append,
                 )
         self._failpoint("journalled")
-        self._transactions.send_offsets(
-            {commit.partition: Committed(commit.offset_next, commit.cycle) for commit in end.commits}
-        )
+        positions = {
+            commit.partition: Committed(
+                commit.offset_next, commit.cycle, self._author, self._session, self._topic_id(tasks[commit.partition])
+            )
+            for commit in end.commits
+        }
+        self._transactions.send_offsets(positions, claim())
         self._failpoint("offsets_sent")
         try:
             self._transactions.commit()
         except OutcomeUnknown as error:
-            self._settle(end, error)
+            self._settle(positions, error)
         self._open = False
         self._failpoint("committed")
         for commit in end.commits:
@@ -124,6 +136,10 @@ class Committer:
             written = Written(min(offsets), max(offsets) + 1, tables_at[commit.partition])
             tasks[commit.partition].applied(commit, written)
         self._failpoint("applied")
+
+    def _topic_id(self, task: PartitionTask) -> str | None:
+        """Id of the source topic that the task's offsets are offsets in."""
+        return task.identity.topics.get(self._pipeline.source)
 
     def abort(self) -> None:
         """Drop the open transaction, if there is one."""
@@ -137,18 +153,23 @@ class Committer:
             self._open = True
             self._failpoint("begun")
 
-    def _settle(self, end: CycleEnd, error: OutcomeUnknown) -> None:
-        """Find out whether the cycle happened: it did if the group's offsets carry its number."""
+    def _settle(self, positions: dict[int, Committed], error: OutcomeUnknown) -> None:
+        """Find out whether the cycle happened: it did if the group's offsets are `positions`.
+
+        They name this process: another worker that took a partition over has cycles of the same number.
+        Where others have gone on meanwhile it is taken not to have happened: a reload of the state is right either way.
+
+        Raises:
+            CycleAborted: it did not happen.
+
+        """
         log.warning("the outcome of a commit is unknown; re-creating the producer to settle it", error=str(error))
         self._open = False
         self._transactions.reopen()
-        found = self._changelog.committed([commit.partition for commit in end.commits])
-        happened = [
-            (committed := found[commit.partition]) is not None and committed.cycle == commit.cycle
-            for commit in end.commits
-        ]
-        if not all(happened):
-            raise CycleAborted("outcome_settled", "the commit had not happened") from error
+        if self._changelog.committed(list(positions)) != positions:
+            raise CycleAborted(
+                "outcome_settled", "the commit had not happened, or others have committed since"
+            ) from error
         log.info("the commit had happened")
 
     def _produce_events(self, topic: str, events: Events, headers: Sequence[Headers | None] | None) -> None:

@@ -30,8 +30,12 @@ class Committed:
     offset_next: int
     cycle: int | None
     """Commit cycle that wrote it; None when something else did."""
-    topic_id: str = ""
-    """Id of the source topic that it is an offset in; empty: not known."""
+    author: str | None = None
+    """Worker that wrote it (its transactional id); None when an earlier version, or something else, did."""
+    session: str | None = None
+    """Process of that worker: a random name, new with each start."""
+    topic_id: str | None = None
+    """Id of the source topic that it is an offset in; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +83,13 @@ class Transactions(Protocol):
     ) -> None:
         """Produce one record; `partition` None means by murmur2 of the key. `on_delivered` gets its offset."""
 
-    def send_offsets(self, positions: dict[int, Committed]) -> None:
-        """Add the group's positions in the source to the transaction (step 3)."""
+    def send_offsets(self, positions: dict[int, Committed], membership: object) -> None:
+        """Add the group's positions in the source to the transaction (step 3), in the name of a group membership.
+
+        Raises:
+            CycleAborted: among others when the group has gone on since: the broker refuses a former membership.
+
+        """
 
     def commit(self) -> None:
         """Commit (step 4); on return everything is visible and every `on_delivered` was called.

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import structlog
@@ -13,8 +14,8 @@ from streams.engine.journal_chain import RestoreFailed
 from streams.engine.log import Committed, LogRow
 from streams.errors import StreamsError
 from streams.kafka.admin import admin_client, described, librdkafka_log
-from streams.kafka.transactions import CYCLE_METADATA
-from streams.limits import RESTORE_WAIT_MS_MAX
+from streams.kafka.positions import position_of
+from streams.limits import RESTORE_PATIENCE_MS, RESTORE_WAIT_MS_MAX
 from streams.retry import Backoff, Retrier
 from streams.settings import Settings
 
@@ -26,7 +27,16 @@ _ANSWER_TIMEOUT_S: Final = 10.0
 _READ_RECORDS_MAX: Final = 10_000
 _READ_WAIT_S: Final = 0.02
 _SETTLED: Final = Backoff(first_s=0.25, pause_s_max=5.0, give_up_s=RESTORE_WAIT_MS_MAX / 1000)
+_PATIENT: Final = Backoff(first_s=0.05, pause_s_max=0.25, give_up_s=RESTORE_PATIENCE_MS / 1000)
+_WAIT_S: Final = 1.0
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
+
+
+class Unsettled(StreamsError):
+    """A transaction that concerns a partition is still open: worth another look soon."""
+
+    retry_in_s: float | None = _WAIT_S
+    """Read by `streams.retry`; None: pauses grow."""
 
 
 class KafkaChangelog:
@@ -40,6 +50,8 @@ class KafkaChangelog:
         self._source = source
         self._retrier = retrier
         self._settings = settings
+        self.wanted: Callable[[], bool] = lambda: True
+        """Whether anybody still wants what is read; a read ends with an error soon after nobody does."""
         self._admin: AdminClient = admin_client(settings)
         self._config: dict[str, Any] = {
             **settings.kafka_client_config(),
@@ -93,7 +105,7 @@ class KafkaChangelog:
                 self._admin.list_offsets(
                     {where: spec},
                     isolation_level=IsolationLevel.READ_UNCOMMITTED,
-                    request_timeout=_REQUEST_TIMEOUT_S,
+                    request_timeout=_ANSWER_TIMEOUT_S,
                 )[where]
                 .result(_REQUEST_TIMEOUT_S)
                 .offset
@@ -104,6 +116,65 @@ class KafkaChangelog:
             self._admin = admin_client(self._settings)
             raise StreamsError(f"reading the bounds of {topic}-{partition}: {described(error)}") from None
         return int(first), int(last)
+
+    def require_settled(self, topics: Sequence[str], partition: int) -> None:
+        """Return once no transaction is open on `partition` of the source's positions and of `topics`; waits briefly.
+
+        A restore that asks this first seldom waits in `read`, where it has a place that others could use.
+
+        Raises:
+            Unsettled: one is open; the message names it.
+            StreamsError: no answer.
+
+        """
+        wanted = [TopicPartition(topic, partition) for topic in topics]
+
+        def ask() -> None:
+            self._require_wanted()
+            stable, last = (
+                self._ends(wanted, level) for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
+            )
+            held = [
+                f"{topic}-{partition} ({last[topic] - stable[topic]} records)"
+                for topic in topics
+                if stable[topic] < last[topic]
+            ]
+            if held:
+                raise Unsettled(f"waiting for another worker's transaction that is open on {', '.join(held)}")
+            try:
+                with self._asking_lock:
+                    found = self._asking.committed(
+                        [TopicPartition(self._source, partition)], RESTORE_PATIENCE_MS / 1000
+                    )
+                _raise_for_errors(found)
+            except KafkaException as error:
+                if not _may_pass(error):
+                    raise
+                raise Unsettled(
+                    f"waiting for the group's offset of {self._source}-{partition}: another worker's transaction is "
+                    f"open on it, or the broker does not answer ({described(error)})"
+                ) from None
+
+        try:
+            self._retrier.call("waiting for open transactions", ask, passing=Unsettled, backoff=_PATIENT)
+        except KafkaException as error:
+            self._admin = admin_client(self._settings)
+            raise StreamsError(f"reading the ends of {', '.join(topics)}: {described(error)}") from None
+
+    def _ends(self, wanted: list[TopicPartition], level: IsolationLevel) -> dict[str, int]:
+        """Where one partition of several topics ends, by topic."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        found = self._admin.list_offsets(
+            dict.fromkeys(wanted, latest), isolation_level=level, request_timeout=_ANSWER_TIMEOUT_S
+        )
+        return {one.topic: int(future.result(_REQUEST_TIMEOUT_S).offset) for one, future in found.items()}
+
+    def _require_wanted(self) -> None:
+        """Raise StreamsError when there is no reason to go on."""
+        if self._retrier.stopped:
+            raise StreamsError("the worker stops while it restores state")
+        if not self.wanted():
+            raise StreamsError("the partition is no longer ours")
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[LogRow]]:
         """Committed records from `start` to `end`.
@@ -148,8 +219,7 @@ class KafkaChangelog:
         waiting_since = time.monotonic()
         position, is_at_end = -1, False
         while position < end:
-            if self._retrier.stopped:
-                raise StreamsError("the worker stops while it restores state")
+            self._require_wanted()
             rows: list[LogRow] = []
             for message in consumer.consume(_READ_RECORDS_MAX, _READ_WAIT_S):
                 error = message.error()
@@ -177,6 +247,41 @@ class KafkaChangelog:
                 )
 
 
+class ChangelogReaders:
+    """Readers for restores that run side by side: each has one to itself while it runs. Any thread.
+
+    Readers are made when they are needed, and kept from one restore to the next until `close_idle`.
+    """
+
+    def __init__(self, settings: Settings, *, group: str, source: str, retrier: Retrier) -> None:
+        self._new: Callable[[], KafkaChangelog] = lambda: KafkaChangelog(
+            settings, group=group, source=source, retrier=retrier
+        )
+        self._lock = threading.Lock()
+        self._idle: list[KafkaChangelog] = []
+
+    @contextmanager
+    def reader(self, wanted: Callable[[], bool]) -> Iterator[KafkaChangelog]:
+        """A reader for the length of a block, of which reads end when it is no longer `wanted`."""
+        with self._lock:
+            reader = self._idle.pop() if self._idle else None
+        if reader is None:
+            reader = self._new()
+        reader.wanted = wanted
+        try:
+            yield reader
+        finally:
+            with self._lock:
+                self._idle.append(reader)
+
+    def close_idle(self) -> None:
+        """Close the readers that nobody uses."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for reader in idle:
+            reader.close()
+
+
 def _raise_for_errors(positions: list[TopicPartition]) -> None:
     for position in positions:
         if position.error is not None:
@@ -184,11 +289,7 @@ def _raise_for_errors(positions: list[TopicPartition]) -> None:
 
 
 def _committed(position: TopicPartition) -> Committed | None:
-    if position.offset < 0:
-        return None
-    cycle = position.metadata or ""
-    number = cycle.removeprefix(CYCLE_METADATA)
-    return Committed(position.offset, int(number) if cycle.startswith(CYCLE_METADATA) and number.isdigit() else None)
+    return None if position.offset < 0 else position_of(position.offset, position.metadata)
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -7,9 +7,9 @@ Assigned partitions start paused: they are consumed only once their state is res
 import operator
 import queue
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import structlog
@@ -27,10 +27,10 @@ from streams.settings import Settings
 log = structlog.get_logger(__name__)
 
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
-_SEEK_TIMEOUT_S: Final = 5.0
 _FENCES_MAX: Final = 10
 """Within two minutes: each restart of a broker may bring one, by a join of our own that it carries out late."""
 _REFUSED: Final = Backoff(first_s=1.0, pause_s_max=5.0)
+_UNANSWERED: Final = Backoff(first_s=0.1, pause_s_max=2.0)
 _TIMESTAMP_MS: Final = operator.itemgetter(1)
 
 
@@ -46,6 +46,30 @@ class Ownership(Protocol):
     def lost(self, partitions: list[int]) -> None:
         """These partitions are already somebody else's; nothing can be committed."""
 
+    def noted(self, membership: object | None) -> None:
+        """Our place in the group as of now, None without one: who commits for the group has to show it.
+
+        It comes from the intake thread only: the client makes other threads wait while a rebalance is served, which
+        waits for their commit.
+        """
+
+
+@dataclass(slots=True)
+class _Command:
+    """What another thread asked for."""
+
+    kind: Literal["start", "stop", "pause"]
+    partitions: frozenset[int]
+    run: Callable[[], None]
+    failures: int = 0
+    not_before_s: float = 0.0
+
+    def voids(self, earlier: "_Command") -> bool:
+        """Whether `earlier`, if it still waits, is not to be carried out any more."""
+        if self.kind == "pause":
+            return earlier.kind == "pause"
+        return earlier.kind == "start" and earlier.partitions <= self.partitions
+
 
 class Intake:
     """Consumer of one source topic. `poll` and `close` from one thread; the rest from any."""
@@ -53,8 +77,10 @@ class Intake:
     def __init__(self, settings: Settings, *, source: str, group: str, member: str, ownership: Ownership) -> None:
         self._source = source
         self._ownership = ownership
-        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._pending: deque[Callable[[], None]] = deque()
+        self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
+        self._pending: list[_Command] = []
+        """Not carried out yet: the client refused, and is asked again."""
+        self._assigned: set[int] = set()
         self._started: dict[int, int] = {}
         """Consumed partitions and the least offset that is new to them."""
         self._paused: frozenset[int] = frozenset()
@@ -87,12 +113,6 @@ class Intake:
             "topic.metadata.refresh.interval.ms": 30_000,
         }
         self.consumer = self._new_consumer()
-        self.membership: object | None = None
-        """Our place in the group as of the last poll: who commits for the group has to show it.
-
-        Only the intake thread asks for it: the client makes other threads wait while a rebalance is served, which waits
-        for their commit.
-        """
 
     def subscribe(self) -> None:
         """Join the group."""
@@ -115,22 +135,34 @@ class Intake:
 
     # --- from any thread --------------------------------------------------------------------------------------------
 
-    def start(self, partition: int, offset_next: int) -> None:
-        """Consume `partition` from `offset_next` on (-1: from its beginning)."""
-        self._commands.put(lambda: self._start(partition, offset_next))
+    def start(self, partition: int, offset_next: int, bounds: tuple[int, int]) -> None:
+        """Consume `partition` from `offset_next` on (-1: from its beginning).
+
+        `bounds`: its first offset, and the offset after its last record. Void once the partition is stopped, started
+        otherwise, or revoked.
+        """
+        self._put("start", [partition], lambda: self._start(partition, offset_next, bounds))
 
     def start_again(self, partition: int, offset_next: int, generation: int) -> None:
-        """As `start`, but void once `stop` has begun another generation."""
-        self._commands.put(lambda: self._start(partition, offset_next) if generation == self._generation else None)
+        """Consume `partition`, which is consumed, from another offset; void once `stop` began another generation."""
+
+        def start() -> None:
+            if generation == self._generation:
+                self._consume_from(partition, offset_next)
+
+        self._put("start", [partition], start)
 
     def stop(self, partitions: Iterable[int], generation: int) -> None:
         """Stop consuming `partitions`, which remain assigned, and begin another generation of records."""
         wanted = list(partitions)
-        self._commands.put(lambda: self._stop(wanted, generation))
+        self._put("stop", wanted, lambda: self._stop(wanted, generation))
 
     def pause_only(self, partitions: frozenset[int]) -> None:
         """Pause exactly these of the started partitions."""
-        self._commands.put(lambda: self._pause_only(partitions))
+        self._put("pause", [], lambda: self._pause_only(partitions))
+
+    def _put(self, kind: Literal["start", "stop", "pause"], partitions: Iterable[int], run: Callable[[], None]) -> None:
+        self._commands.put(_Command(kind, frozenset(partitions), run))
 
     # --- the intake thread ------------------------------------------------------------------------------------------
 
@@ -160,16 +192,38 @@ class Intake:
         return records, at_end, self._generation
 
     def _obey(self) -> None:
-        """Carry out what other threads asked for, in order; what the broker does not answer now is tried again."""
-        while not self._commands.empty():
-            self._pending.append(self._commands.get())
-        while self._pending:
+        """Carry out what other threads asked for, of each partition in order.
+
+        What the client refuses now is tried again later, and holds up only commands for the same partitions.
+        """
+        self._gather()
+        now_s = time.monotonic()
+        waiting: list[_Command] = []
+        held: set[int] = set()
+        for command in self._pending:
+            if command.not_before_s > now_s or not held.isdisjoint(command.partitions):
+                waiting.append(command)
+                held |= command.partitions
+                continue
             try:
-                self._pending[0]()
+                command.run()
             except KafkaException as error:
-                log.warning("the broker does not answer the consumer; trying again", error=described(error))
-                return
-            self._pending.popleft()
+                command.failures += 1
+                command.not_before_s = now_s + _UNANSWERED.jittered_s(command.failures)
+                waiting.append(command)
+                held |= command.partitions
+                log.warning(
+                    "the consumer refuses a command; trying again", command=command.kind,
+                    partitions=sorted(command.partitions), error=described(error), failures=command.failures,
+                )  # fmt: skip
+        self._pending = waiting
+
+    def _gather(self) -> None:
+        """Take the commands of other threads; each voids what it replaces."""
+        while not self._commands.empty():
+            command = self._commands.get()
+            self._pending = [earlier for earlier in self._pending if not command.voids(earlier)]
+            self._pending.append(command)
 
     def close(self) -> None:
         """Leave the assignment (a static member's place is kept for the length of its session); calls `revoked`."""
@@ -220,14 +274,16 @@ class Intake:
     def _renew(self) -> None:
         """Go on with a new consumer; partitions of the old one are revoked or lost."""
         self.consumer.close()
+        if self._assigned:  # the old one has not said so: what follows is said of the new one's membership
+            self._lose(sorted(self._assigned))
         self.consumer = self._new_consumer()
         self.subscribe()
 
     def _note_membership(self) -> None:
         try:
-            self.membership = self.consumer.consumer_group_metadata()
+            self._ownership.noted(self.consumer.consumer_group_metadata())
         except RuntimeError:  # it is being closed
-            self.membership = None
+            self._ownership.noted(None)
 
     def _records(self, messages: list[Message]) -> Records | None:
         # `map` over unbound methods: a third less than a comprehension, and this runs for every record.
@@ -301,11 +357,8 @@ class Intake:
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
-    def _start(self, partition: int, offset_next: int) -> None:
-        here = TopicPartition(self._source, partition)
-        if all(assigned.partition != partition for assigned in self.consumer.assignment()):
-            return  # revoked meanwhile
-        low, high = self.consumer.get_watermark_offsets(here, timeout=_SEEK_TIMEOUT_S)
+    def _start(self, partition: int, offset_next: int, bounds: tuple[int, int]) -> None:
+        low, high = bounds
         offset = low if offset_next < 0 else offset_next
         if offset < low or offset > high:
             log.error(
@@ -313,6 +366,12 @@ class Intake:
                 partition=f"{self._source}-{partition}", offset=offset, first=low, last=high,
             )  # fmt: skip
             offset = low
+        self._consume_from(partition, offset)
+
+    def _consume_from(self, partition: int, offset: int) -> None:
+        if partition not in self._assigned:
+            return  # revoked meanwhile
+        here = TopicPartition(self._source, partition)
         self.consumer.seek(TopicPartition(self._source, partition, offset))
         self._started[partition] = offset
         self._at_end_since_ms.pop(partition, None)
@@ -325,8 +384,7 @@ class Intake:
             self._started.pop(partition, None)
             self._at_end_since_ms.pop(partition, None)
             self._end_offset.pop(partition, None)
-        assigned = {one.partition for one in self.consumer.assignment()}
-        self.consumer.pause([TopicPartition(self._source, p) for p in partitions if p in assigned])
+        self.consumer.pause([TopicPartition(self._source, p) for p in partitions if p in self._assigned])
 
     def _pause_only(self, partitions: frozenset[int]) -> None:
         wanted = partitions & self._started.keys()
@@ -345,6 +403,7 @@ class Intake:
         # Offset 0 is a placeholder: paused at once, sought to the restored position before it is resumed.
         consumer.incremental_assign([TopicPartition(self._source, number, 0) for number in numbers])
         consumer.pause([TopicPartition(self._source, number) for number in numbers])
+        self._assigned.update(numbers)
         self._note_membership()
         log.info("assigned", topic=self._source, partitions=numbers)
         self._ownership.assigned(numbers)
@@ -360,12 +419,18 @@ class Intake:
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [one.partition for one in partitions]
-        log.warning("lost: the group has given our partitions to others", topic=self._source, partitions=numbers)
-        self._forget(numbers)
-        self._ownership.lost(numbers)
+        self._lose(numbers)
         consumer.incremental_unassign(partitions)
 
+    def _lose(self, partitions: list[int]) -> None:
+        log.warning("lost: the group has given our partitions to others", topic=self._source, partitions=partitions)
+        self._forget(partitions)
+        self._ownership.lost(partitions)
+
     def _forget(self, partitions: list[int]) -> None:
+        self._assigned.difference_update(partitions)
+        self._gather()
+        self._pending = [one for one in self._pending if one.kind != "start" or one.partitions.isdisjoint(partitions)]
         for partition in partitions:
             self._started.pop(partition, None)
             self._at_end_since_ms.pop(partition, None)

@@ -19,6 +19,7 @@ from streams.errors import FencedError
 from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.bounded import BoundedCalls, ClientHangs
 from streams.kafka.fencing import FENCED, cause_of_fatal
+from streams.kafka.positions import metadata_of
 from streams.limits import PRODUCER_QUEUE_KBYTES_MAX, PRODUCER_QUEUE_MESSAGES_MAX, TRANSACTION_TIMEOUT_MS
 from streams.operators.columns import Headers
 from streams.operators.declaration import OUTPUT_BYTES_MAX
@@ -27,8 +28,6 @@ from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-CYCLE_METADATA: Final = "streams-cycle:"
-"""Metadata of a committed offset: which commit cycle wrote it."""
 _CALL_TIMEOUT_S: Final = TRANSACTION_TIMEOUT_MS / 1000
 _HANGS_S: Final = 5.0
 """So long after its own timeout a call is taken to hang."""
@@ -100,8 +99,6 @@ class KafkaTransactions:
         }
         self._source = source
         self._retrier = retrier
-        self.membership: object | None = None
-        """The place in the group in whose name the next positions are committed (`Intake.membership`)."""
         self._producer: Producer | None = None
         self._calls: BoundedCalls | None = None
         self._failed: KafkaError | None = None
@@ -231,16 +228,13 @@ class KafkaTransactions:
             except KafkaException as error:
                 raise self._aborted(error) from None
 
-    def send_offsets(self, positions: dict[int, Committed]) -> None:
+    def send_offsets(self, positions: dict[int, Committed], membership: object) -> None:
         """Step 3, in the name of `membership`: refused once the group has gone on to another generation."""
         offsets = [
-            TopicPartition(self._source, partition, position.offset_next, f"{CYCLE_METADATA}{position.cycle}")
+            TopicPartition(self._source, partition, position.offset_next, metadata_of(position))
             for partition, position in positions.items()
         ]
-        group = self.membership
-        if group is None:
-            raise CycleAborted("left_group", "not a member of the group")
-        self._do(lambda producer, timeout_s: producer.send_offsets_to_transaction(offsets, group, timeout_s))
+        self._do(lambda producer, timeout_s: producer.send_offsets_to_transaction(offsets, membership, timeout_s))
 
     def commit(self) -> None:
         """Step 4. On return every delivery report was served."""

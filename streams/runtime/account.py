@@ -10,6 +10,7 @@ from streams.monitor.metrics import WorkerMetrics
 from streams.operators.columns import TIME_MIN, Int64
 from streams.operators.declaration import Pipeline
 from streams.runtime.mismatches import SchemaNews
+from streams.runtime.ownership import Term
 
 
 @dataclass(slots=True)
@@ -20,6 +21,8 @@ class CycleAccount:
     """Monotonic seconds; None before its first record."""
     records: int = 0
     schemas: SchemaNews = field(default_factory=SchemaNews)
+    terms: set[Term] = field(default_factory=set)
+    """Those of all partitions that have anything in its transaction; its commit claims them."""
     _outcomes: dict[str, int] = field(default_factory=dict)
     _rejects: dict[str, int] = field(default_factory=dict)
     _misrouted: int = 0

@@ -213,9 +213,10 @@ class LocalRebuild:
 
     def _write(self, partition: int, entry: JournalEntry, parts: Iterator[TableRows]) -> Rebuilt:
         pipeline = self._pipeline
+        transactions_id = f"{pipeline.prefix}streams-{pipeline.name}-rebuild"
         transactions = KafkaTransactions(
             self._settings,
-            transactional_id=f"{pipeline.prefix}streams-{pipeline.name}-rebuild",
+            transactional_id=transactions_id,
             source=pipeline.source,
             retrier=self._retrier,
             timeout_ms=REBUILD_TRANSACTION_MS,
@@ -235,9 +236,13 @@ class LocalRebuild:
                 transactions.produce(
                     pipeline.journal, key=None, value=record, partition=partition, timestamp_ms=now_ms, headers=None
                 )
-            transactions.membership = self._no_member()
-            position = entry.positions[pipeline.source]
-            transactions.send_offsets({partition: Committed(position.offset_next, entry.cycle)})
+            position = Committed(
+                entry.positions[pipeline.source].offset_next,
+                entry.cycle,
+                author=transactions_id,
+                topic_id=self._places.topics.get(pipeline.source),
+            )
+            transactions.send_offsets({partition: position}, self._no_member())
             transactions.commit()
         except CycleAborted as error:
             raise StreamsError(

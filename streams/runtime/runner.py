@@ -9,6 +9,7 @@ be committed.
 import asyncio
 import threading
 import time
+import uuid
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -25,7 +26,7 @@ from streams.engine.engine import Engine, MicroBatch
 from streams.engine.log import CycleAborted
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.errors import FencedError, StreamsError
-from streams.kafka.changelog import KafkaChangelog
+from streams.kafka.changelog import ChangelogReaders, KafkaChangelog
 from streams.kafka.intake import Intake
 from streams.kafka.lag import LagProbe
 from streams.kafka.partitioner import partition_of
@@ -37,11 +38,12 @@ from streams.operators.declaration import Pipeline
 from streams.operators.decode import Decoder
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
-from streams.retry import Backoff, Retrier
+from streams.retry import Backoff, Retrier, quietly
 from streams.runtime.account import CycleAccount
 from streams.runtime.memory import give_back
 from streams.runtime.mismatches import SchemaWatch
 from streams.runtime.owner import DataDirectory
+from streams.runtime.ownership import Ownership, Term
 from streams.runtime.restorer import Restorer
 from streams.runtime.schemas import SchemaLookup, enum_symbols, reader_schema, table_schema_id
 from streams.runtime.simulated import Downstream, DropDefect
@@ -101,9 +103,11 @@ class PipelineRunner:
         self._schema_watch = SchemaWatch(pipeline.name, metrics)
         self._quarantined: frozenset[bytes] = frozenset()
         self._in_flight: asyncio.Future[None] | None = None
-        self._owned: set[int] = set()
-        self._lost: set[int] = set()
-        """Partitions that are lost and not yet abandoned."""
+        self._ownership = Ownership()
+        self._owned: dict[int, Term] = {}
+        """Partitions whose assignment has been carried out, and whose release has not."""
+        self._terms: dict[int, Term] = {}
+        """Of each installed task: the term in which its state was restored."""
         self._restoring: set[asyncio.Task[None]] = set()
         self._attempts: dict[int, object] = {}
         """The newest attempt to restore each partition: whatever an older one brings is void."""
@@ -155,6 +159,8 @@ class PipelineRunner:
         self._changelog = KafkaChangelog(settings, group=pipeline.group, source=pipeline.source, retrier=self._retrier)
         self._places = KafkaPlaces(settings, [topic.name for topic in pipeline.topics()])
         self._source_watch = SourceWatch(self._places, pipeline.source, self._source_ids)
+        # A restore that waits is told of, and repeated, by the restorer: its reader need not.
+        quiet = Retrier(self._stop, say=quietly, on_pause=lambda pause: self.vitals.sign(pause.pause_s))
         self._lag_probe = LagProbe(settings, group=pipeline.group, source=pipeline.source)
         self._restorer = Restorer(
             config,
@@ -164,6 +170,7 @@ class PipelineRunner:
             metrics,
             places=self._places.find,
             retrier=self._retrier,
+            readers=ChangelogReaders(settings, group=pipeline.group, source=pipeline.source, retrier=quiet),
             on_progress=self.vitals.sign,
         )
         self._committer: Committer | None = None
@@ -180,7 +187,14 @@ class PipelineRunner:
         self._loop = asyncio.get_running_loop()
         tables, windows = await asyncio.to_thread(self._encoders)
         self._committer = Committer(
-            self.pipeline, self._transactions, self._changelog, tables, windows, self._failpoint
+            self.pipeline,
+            self._transactions,
+            self._changelog,
+            tables,
+            windows,
+            self._failpoint,
+            author=self._member,
+            session=uuid.uuid4().hex,
         )
         await self._in_commit_thread(self._transactions.reopen)
         await self._loop.run_in_executor(self._intake_thread, self._intake.subscribe)
@@ -197,7 +211,7 @@ class PipelineRunner:
             self._looking_up.cancel()
         self._source_watch.close()
         async with self._handover:
-            await self._release(sorted(self._owned), self._intake.membership)
+            await self._release(sorted(self._owned))
         await self._settled()
         await self._loop.run_in_executor(self._intake_thread, self._intake.close)
         await self._in_commit_thread(self._transactions.close)
@@ -210,7 +224,7 @@ class PipelineRunner:
         """Why this pipeline processes nothing right now; None when it does."""
         if self._restorer.stuck:
             return "; ".join(self._restorer.stuck.values())
-        missing = self._owned - self.engine.tasks.keys()
+        missing = self._owned.keys() - self.engine.tasks.keys()
         if missing:
             return f"restoring {self.pipeline.source} partitions {sorted(missing)}"
         if self.engine.waiting_partitions:
@@ -227,7 +241,7 @@ class PipelineRunner:
             return {}
         excused = self._restorer.stuck.keys() | self.engine.waiting_partitions
         known, taken = self._intake.positions(), self._intake.taken()
-        return {p: (known.get(p, 0), taken.get(p, 0)) for p in sorted(self._owned - excused)}
+        return {p: (known.get(p, 0), taken.get(p, 0)) for p in sorted(set(self._owned) - excused)}
 
     def lags(self, at_work: Mapping[int, tuple[int, int]]) -> dict[int, int]:
         """Records that are there and not committed, by partition, without those that have none.
@@ -246,7 +260,7 @@ class PipelineRunner:
                 ("agent's or the sink's", self._turn.locked()),
             ) if busy
         ]  # fmt: skip
-        missing = self._owned - self.engine.tasks.keys()
+        missing = set(self._owned) - set(self.engine.tasks)
         if missing:
             doing.append(f"the restore of partitions {sorted(missing)}")
         return f"{self.pipeline.name}: {' and '.join(doing) or 'records from the broker'}"
@@ -326,6 +340,7 @@ class PipelineRunner:
         if effects.partitions or effects.dead_letters:
             await self._outcome()
             self._cycle.note(effects)
+            self._cycle.terms.update(self._terms[part.partition] for part in effects.partitions)
             if effects.records:
                 self._metrics.batch_records.observe(effects.records)
             await self._in_engine_thread(self._require_committer().write, effects)
@@ -339,31 +354,28 @@ class PipelineRunner:
 
     async def _end_cycle(self) -> None:
         """Close the cycle and let its commit run while the next micro-batch is processed."""
-        await self._end_cycle_as(self._intake.membership)
-
-    async def _end_cycle_as(self, membership: object | None) -> None:
         await self._outcome()
         end = await self._in_engine_thread(self.engine.close_cycle)
         cycle, self._cycle = self._cycle, CycleAccount()
-        if end is not None:
-            tasks = dict(self.engine.tasks)
-            self._in_flight = asyncio.ensure_future(
-                self._in_commit_thread(self._commit_cycle, end, tasks, cycle, membership)
-            )
+        if end is None:
+            self._cycle.terms = cycle.terms  # of a transaction that may be open, and is the next cycle's
+            return
+        cycle.terms.update(self._terms[commit.partition] for commit in end.commits)
+        tasks = dict(self.engine.tasks)
+        self._in_flight = asyncio.ensure_future(self._in_commit_thread(self._commit_cycle, end, tasks, cycle))
 
-    def _commit_cycle(
-        self, end: CycleEnd, tasks: dict[int, PartitionTask], cycle: CycleAccount, membership: object | None
-    ) -> None:
+    def _commit_cycle(self, end: CycleEnd, tasks: dict[int, PartitionTask], cycle: CycleAccount) -> None:
         started = time.perf_counter()
-        if any(commit.partition in self._lost for commit in end.commits):
-            raise CycleAborted("partitions_lost", "the group has given partitions of this cycle to others")
-        self._transactions.membership = membership
         now_ms = int(time.time() * 1000)
+
+        def commit() -> None:
+            self._require_committer().commit(end, tasks, now_ms, lambda: self._ownership.claim(cycle.terms))
+
         if self._trace is None:
-            self._write_through(lambda: self._require_committer().commit(end, tasks, now_ms))
+            self._write_through(commit)
         else:
             with self._trace.committing(cycle.records):
-                self._write_through(lambda: self._require_committer().commit(end, tasks, now_ms))
+                self._write_through(commit)
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
         cycle.publish(self._metrics, self.pipeline, end)
         self._schema_watch.tell(cycle.schemas, int(time.time() * 1000))
@@ -397,6 +409,10 @@ class PipelineRunner:
 
     async def _reset(self, error: CycleAborted) -> None:
         """Abort, drop state that was never committed, restore it from the stores and run the records again."""
+        await self._run_again(await self._roll_back(error))
+
+    async def _roll_back(self, error: CycleAborted) -> float:
+        """Abort and drop state that was never committed; returns the seconds to wait before its records run again."""
         self._generation += 1
         self._attempts.clear()
         self._cycle = CycleAccount()
@@ -413,8 +429,11 @@ class PipelineRunner:
         except FencedError as fenced:
             self.fail(fenced)
         for partition in sorted(self.engine.tasks):
-            self.engine.drop(partition)
+            self._drop(partition)
         self._intake.stop(self._owned, self._generation)
+        return delay_s
+
+    async def _run_again(self, delay_s: float) -> None:
         if not self._stop.is_set():
             await asyncio.sleep(delay_s)
             self._restore(sorted(self._owned))
@@ -423,89 +442,102 @@ class PipelineRunner:
 
     def assigned(self, partitions: list[int]) -> None:
         """Restore newly assigned partitions in the background."""
-        asyncio.run_coroutine_threadsafe(self._take(partitions), self._loop)
+        asyncio.run_coroutine_threadsafe(self._take(self._ownership.begin(partitions)), self._loop)
 
     def revoked(self, partitions: list[int]) -> None:
         """Commit what was processed and release; bounded, since the whole group waits for it."""
-        # As of now: should this take too long, the group goes on without us, and then it must not be committed.
-        self._bounded(self._give(partitions, self._intake.membership), "release")
+        try:
+            self._bounded(self._give(partitions), "release")
+        finally:
+            # Released or not: on return the group learns that they are free.
+            self._ownership.end(partitions)
 
     def lost(self, partitions: list[int]) -> None:
         """Drop everything that is not committed."""
-        # At once, and before a later poll brings a newer membership: a cycle with them must not be committed any more.
-        self._lost.update(partitions)
+        self._ownership.end(partitions)
         self._bounded(self._abandon(partitions), "abandon")
+
+    def noted(self, membership: object | None) -> None:
+        """Keep the consumer's place in the group as of now, for the next commit."""
+        self._ownership.note(membership)
 
     def _bounded(self, work: Coroutine[Any, Any, None], what: str) -> None:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             future.result(REVOKE_TIMEOUT_MS / 1000)
         except FutureTimeoutError:
-            log.warning("releasing partitions takes long; the group goes on, and a late commit is fenced", what=what)
+            log.warning("releasing partitions takes long; the group goes on, and a late commit is refused", what=what)
 
-    async def _take(self, partitions: list[int]) -> None:
+    async def _take(self, terms: Mapping[int, Term]) -> None:
         async with self._handover:
-            self._owned.update(partitions)
-            self._restore(partitions)
+            self._owned.update(terms)
+            self._restore(terms)
 
-    async def _give(self, partitions: list[int], membership: object | None) -> None:
+    async def _give(self, partitions: list[int]) -> None:
         async with self._handover:
-            await self._release(partitions, membership)
+            await self._release(partitions)
 
-    async def _release(self, partitions: list[int], membership: object | None) -> None:
+    async def _release(self, partitions: list[int]) -> None:
         partitions = [partition for partition in partitions if partition in self._owned]
         if not partitions:
             return
         async with self._turn:
+            delay_s = None
             try:
-                await self._end_cycle_as(membership)
+                await self._end_cycle()
                 await self._outcome()
             except CycleAborted as error:
-                await self._reset(error)
+                delay_s = await self._roll_back(error)
             except FencedError as error:
                 self.fail(error)
-            for partition in partitions:
-                self._owned.discard(partition)
-                self._attempts.pop(partition, None)
-                task = self.engine.drop(partition)
-                await self._restorer.release(partition, task)
+            await self._close(partitions)
+            if delay_s is not None:
+                await self._run_again(delay_s)
 
     async def _abandon(self, partitions: list[int]) -> None:
         async with self._handover, self._turn:
-            self._owned.difference_update(partitions)
-            self._lost.difference_update(partitions)
-            await self._reset(CycleAborted("partitions_lost", "the group has given partitions to others"))
-            for partition in partitions:
-                await self._restorer.release(partition, None)
+            delay_s = await self._roll_back(CycleAborted("partitions_lost", "the group has given partitions to others"))
+            await self._close(partitions)
+            await self._run_again(delay_s)
+
+    async def _close(self, partitions: list[int]) -> None:
+        """Forget partitions; what their tasks have that is committed goes to the stores, which are closed."""
+        for partition in partitions:
+            self._owned.pop(partition, None)
+            self._attempts.pop(partition, None)
+            await self._restorer.release(partition, self._drop(partition))
+
+    def _drop(self, partition: int) -> PartitionTask | None:
+        self._terms.pop(partition, None)
+        return self.engine.drop(partition)
 
     def _restore(self, partitions: Iterable[int]) -> None:
-        wanted = list(partitions)
-        if wanted:
-            attempt = object()
-            self._attempts.update(dict.fromkeys(wanted, attempt))
-            task = self._loop.create_task(self._restore_all(wanted, attempt))
+        """Restore partitions side by side, each by itself: one that waits, or cannot be restored, stands alone."""
+        for partition in partitions:
+            attempt = self._attempts[partition] = object()
+            task = self._loop.create_task(self._restore_one(self._owned[partition], attempt))
             self._restoring.add(task)
             task.add_done_callback(self._restoring.discard)
 
-    async def _restore_all(self, partitions: list[int], attempt: object) -> None:
+    async def _restore_one(self, term: Term, attempt: object) -> None:
+        partition = term.partition
+
+        def wanted() -> bool:
+            is_newest = self._attempts.get(partition) is attempt
+            return is_newest and self._ownership.runs(term) and not self._stop.is_set()
+
         try:
-            for partition in partitions:
-                await self._restore_one(partition, attempt)
+            restored = await self._restorer.restore(partition, wanted)
+            if restored is None:
+                return
+            async with self._turn:
+                if wanted():
+                    self.engine.install(restored.task)
+                    self._terms[partition] = term
+                    self._intake.start(partition, restored.task.offset_next, restored.source_bounds)
         except Exception as error:
             self.fail(error)
             raise
-
-    async def _restore_one(self, partition: int, attempt: object) -> None:
-        def wanted() -> bool:
-            return self._attempts.get(partition) is attempt and not self._stop.is_set()
-
-        task = await self._restorer.restore(partition, self._changelog, wanted)
-        if task is None:
-            return
-        async with self._turn:
-            if wanted():
-                self.engine.install(task)
-                self._intake.start(partition, task.offset_next)
 
     # --- schemas, metrics, maintenance ------------------------------------------------------------------------------
 
@@ -527,11 +559,15 @@ class PipelineRunner:
         waiting = self.engine.waiting_partitions
         self._intake.pause_only(waiting)
         self._metrics.paused_partitions.labels("schema_registry").set(len(waiting))
-        self._metrics.paused_partitions.labels("restoring").set(len(self._owned - self.engine.tasks.keys()))
+        self._metrics.paused_partitions.labels("restoring").set(len(self._owned.keys() - self.engine.tasks.keys()))
 
     async def _look_up(self, schema_ids: frozenset[int]) -> None:
+        """Learn schemas. An outage of the registry is waited out; any other error is a bug and ends the worker."""
         try:
             await self._lookup.resolve(schema_ids, self.engine.learn)
+        except Exception as error:
+            self.fail(error)
+            raise
         finally:
             self._looking_up = None
 
@@ -553,19 +589,25 @@ class PipelineRunner:
             return
         await self._end_cycle()
         await self._outcome()
+        cuts: dict[int, int] = {}
         try:
             if await self._in_engine_thread(self.engine.relieve, budget) or checkpoint:
                 self._checkpointed_at = now
                 await self._in_engine_thread(self.engine.expire)
                 await self._in_engine_thread(give_back)
                 await self._in_commit_thread(self._restorer.flush, self._metrics)
+            if truncate:
+                self._truncated_at = now
+                cuts = await self._in_engine_thread(self._journal_cuts)
         except StoreUnavailable as error:
             raise CycleAborted("state_disk", f"the state directory cannot be written: {error}") from error
-        if truncate:
-            self._truncated_at = now
-            cuts = {p: cut for p, t in self.engine.tasks.items() if (cut := t.truncate_journal_before()) is not None}
-            if cuts:
-                await asyncio.to_thread(self._changelog.truncate, self.pipeline.journal, cuts)
+        if cuts:
+            await asyncio.to_thread(self._changelog.truncate, self.pipeline.journal, cuts)
+
+    def _journal_cuts(self) -> dict[int, int]:
+        """By partition the journal offset before which nothing is needed any more, where there is something to cut."""
+        found = {p: task.truncate_journal_before() for p, task in self.engine.tasks.items()}
+        return {partition: cut for partition, cut in found.items() if cut is not None}
 
     # --- small things -----------------------------------------------------------------------------------------------
 

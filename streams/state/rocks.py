@@ -6,7 +6,7 @@ off: Kafka is the log, and after a crash the checkpoint inside the database says
 
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ from rocksdict import (
 )
 from rocksdict import WriteBatch as RocksBatch
 
+from streams.limits import SCAN_SIGN_ROWS
 from streams.state.store import StoreCorrupted, StoreUnavailable, WriteBatch, prefix_end
 
 log = structlog.get_logger(__name__)
@@ -56,6 +57,8 @@ class RocksStore:
 
         """
         self.path = path
+        self.on_scanned: Callable[[], object] = lambda: None
+        """Called after every `SCAN_SIGN_ROWS` rows of a scan, which may take minutes; what it raises ends the scan."""
         path.parent.mkdir(parents=True, exist_ok=True)
         table = BlockBasedOptions()
         table.set_block_cache(memory.cache)
@@ -90,6 +93,16 @@ class RocksStore:
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """All pairs whose key begins with `prefix`, in key order."""
+        found = self._scan(prefix)
+        try:
+            for number, pair in enumerate(found, 1):
+                if not number % SCAN_SIGN_ROWS:
+                    self.on_scanned()
+                yield pair
+        finally:
+            found.close()
+
+    def _scan(self, prefix: bytes) -> Generator[tuple[bytes, bytes], None, None]:
         end = prefix_end(prefix)
         rows = self._db.iter()
         try:
@@ -139,14 +152,16 @@ class RocksStore:
         self._db.close()
 
 
-def open_or_quarantine(path: Path, memory: RocksMemory) -> RocksStore:
+def open_or_quarantine(path: Path, memory: RocksMemory, on_scanned: Callable[[], object] = lambda: None) -> RocksStore:
     """Open the store; one that is not sound is moved aside (kept for a look) and replaced by an empty one.
 
     An empty store is rebuilt from Kafka by the restore that follows, so nothing that is corrupt is ever served.
+    All of it is read: `on_scanned` is called on the way, and from later scans; what it raises is raised from here.
     """
     store = None
     try:
         store = RocksStore(path, memory)
+        store.on_scanned = on_scanned
         for _ in store.scan(b""):  # reads and checks every block's checksum
             pass
     except StoreCorrupted as error:
@@ -154,6 +169,10 @@ def open_or_quarantine(path: Path, memory: RocksMemory) -> RocksStore:
             store.abandon()
         quarantine(path, str(error))
         return RocksStore(path, memory)
+    except BaseException:
+        if store is not None:
+            store.abandon()
+        raise
     return store
 
 

@@ -1,4 +1,4 @@
-"""Rows 1 to 6: a worker dies, is stopped, freezes, comes, goes, or stalls."""
+"""Rows 1 to 6 and 22: a worker dies, is stopped, freezes, comes, goes, stalls, or releases too slowly."""
 
 import random
 import signal
@@ -261,3 +261,33 @@ def test_a_batch_runs_again_when_the_broker_has_aborted_its_transaction(scene: S
         assert len(aborts) == 1
         scene.note(aborts[0])
     scene.exactly_once()
+
+
+# --- 22: a release takes longer than the group waits ------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.fault(row=22, what="release slower than the revoke timeout, another worker takes over")
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_nothing_of_a_partition_is_committed_once_it_was_given_away(make_scene: MakeScene, protocol: str) -> None:
+    """The commit thread stalls for 40 s; the group waits 10 s and gives partitions to a worker without state."""
+    scene = make_scene("a", "b", environment={"STREAMS_GROUP_PROTOCOL": protocol})
+    slow, heir = scene.workers
+    with scene.load():
+        scene.start(slow, STREAMS_FAILPOINT="stall:committed:40").wait_ready(READY_S_MAX)
+        wait_until(lambda: slow.said("failpoint reached"), "a commit stalls")
+        scene.struck()
+        scene.start(heir)
+        wait_until(lambda: slow.said("releasing partitions takes long"), "the group goes on")
+        wait_until(heir.partitions, "the other worker restores what it was given")
+        wait_until(lambda: lines(slow, ABORTED), "the cycle with partitions of others is given up")
+        scene.lifted()
+        scene.recovers()
+        assert "partitions_lost" == lines(slow, ABORTED)[0]["reason"]
+        assert not [line for worker in (slow, heir) for line in lines(worker, "state cannot be restored")]
+        kept, taken = slow.partitions(), heir.partitions()
+        assert kept
+        assert taken
+        assert not kept & taken
+    scene.exactly_once(heir)

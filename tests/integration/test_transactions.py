@@ -47,7 +47,6 @@ def test_a_producer_that_hangs_is_left_behind_and_what_it_had_open_is_aborted(
     transactions = KafkaTransactions(
         settings_of(stack), transactional_id=f"tests.{call}", source=GPS.source, retrier=Retrier()
     )
-    transactions.membership = group
     transactions.reopen()
     ends = threading.Event()
     transactions._producer = Hanging(transactions._producer, call, ends)  # type: ignore[arg-type,assignment]
@@ -55,7 +54,7 @@ def test_a_producer_that_hangs_is_left_behind_and_what_it_had_open_is_aborted(
         send(transactions, b"left open")
         if call == "send_offsets_to_transaction":
             with pytest.raises(CycleAborted, match="has not returned"):
-                transactions.send_offsets({0: Committed(7, 1)})
+                transactions.send_offsets({0: Committed(7, 1)}, group)
         elif call == "commit_transaction":
             with pytest.raises(module.OutcomeUnknown, match="has not returned"):
                 transactions.commit()
@@ -64,7 +63,7 @@ def test_a_producer_that_hangs_is_left_behind_and_what_it_had_open_is_aborted(
             transactions.abort()
 
         send(transactions, b"made anew")
-        transactions.send_offsets({0: Committed(8, 2)})
+        transactions.send_offsets({0: Committed(8, 2)}, group)
         transactions.commit()
     finally:
         ends.set()

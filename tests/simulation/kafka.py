@@ -35,8 +35,19 @@ class MemoryKafka:
         self.logs: dict[tuple[str, int], list[Entry]] = {}
         self.group: dict[int, Committed] = {}
         self.owners: dict[int, str] = {}
+        self.generation = 0
+        """Of the group: a member that has not heard of the newest one commits nothing."""
         self.open: dict[str, Transaction] = {}
         self.begin_offset: dict[tuple[str, int], int] = {}
+
+    def give(self, partition: int, owner: str) -> None:
+        """Rebalance: the group gives a partition to a member. It does not look at who else may still have it."""
+        self.owners[partition] = owner
+        self.generation += 1
+
+    def membership_of(self, member: str) -> tuple[str, int]:
+        """What a member knows of its place in the group when it polls now."""
+        return member, self.generation
 
     def log(self, topic: str, partition: int) -> list[Entry]:
         return self.logs.setdefault((topic, partition), [])
@@ -107,12 +118,22 @@ class MemoryChangelog:
 
 
 class MemoryTransactions:
-    """`Transactions` over `MemoryKafka`; `verdict` decides how a commit ends."""
+    """`Transactions` over `MemoryKafka`; `verdict` decides how a commit ends.
 
-    def __init__(self, kafka: MemoryKafka, producer: str, verdict: Callable[[], str]) -> None:
+    `meanwhile` is called while a commit is in flight: before it reaches the broker, and before its answer is heard.
+    """
+
+    def __init__(
+        self,
+        kafka: MemoryKafka,
+        producer: str,
+        verdict: Callable[[], str],
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
         self._kafka = kafka
         self._producer = producer
         self._verdict = verdict
+        self._meanwhile = meanwhile
         self._transaction: Transaction | None = None
         self.reopen()
 
@@ -165,24 +186,29 @@ class MemoryTransactions:
         if on_delivered is not None:
             on_delivered(offset)
 
-    def send_offsets(self, positions: dict[int, Committed]) -> None:
+    def send_offsets(self, positions: dict[int, Committed], membership: object) -> None:
+        """As the broker does it: it knows the members and their generation, not what the partitions were before."""
         transaction = self._current()
-        if any(self._kafka.owners.get(partition) != self._producer for partition in positions):
-            raise CycleAborted("fenced", "the group has moved on")
+        if membership != self._kafka.membership_of(self._producer):
+            raise CycleAborted("illegal_generation", "the group has moved on")
         transaction.offsets.update(positions)
 
     def commit(self) -> None:
+        self._meanwhile()
         transaction = self._current()
         match self._verdict():
             case "aborted":
                 raise CycleAborted("test", "the broker refused")
             case "unknown-happened":
                 self._kafka.end(transaction, "committed")
+                self._meanwhile()
                 raise OutcomeUnknown("the answer was lost")
             case "unknown-not-happened":
+                self._meanwhile()
                 raise OutcomeUnknown("the request was lost")
             case _:
                 self._kafka.end(transaction, "committed")
+                self._meanwhile()
 
     def abort(self) -> None:
         if self._transaction is not None and self._transaction.state == "open":

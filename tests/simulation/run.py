@@ -56,7 +56,17 @@ def simulate(
         devices=6,
         lateness_ms=lateness_ms,
     )
-    team = [
+    team: list[SimulatedWorker] = []
+    in_flight: list[SimulatedWorker] = []
+
+    def meanwhile(worker: SimulatedWorker) -> None:
+        """While a commit of `worker` is in flight, another one may take a partition over and commit its own cycles."""
+        if worker.faults and not in_flight and not worker.is_zombie and rng.random() < 0.03:
+            in_flight.append(worker)
+            _rebalance_in_flight(rng, team, worker)
+            in_flight.clear()
+
+    team += [
         SimulatedWorker(
             f"worker-{i}",
             kafka,
@@ -65,6 +75,7 @@ def simulate(
             horizon_ms=horizon_ms,
             batch_records_max=batch_records_max,
             faults=faults,
+            meanwhile=meanwhile,
         )
         for i in range(workers)
     ]
@@ -72,6 +83,7 @@ def simulate(
         team[partition % workers].assign(partition)
     for _ in range(100_000):
         worker = rng.choice(team)
+        worker.note()
         worker.step()
         if faults and rng.random() < 0.03:
             _rebalance(rng, team, kafka, partitions)
@@ -89,16 +101,46 @@ def _rebalance(rng: random.Random, team: list[SimulatedWorker], kafka: MemoryKaf
     partition = rng.randrange(partitions)
     owner = next(worker for worker in team if worker.name == kafka.owners[partition])
     other = rng.choice(team)
-    if rng.random() < 0.5 and partition in owner.position:
+    how = rng.random()
+    if how < 0.4 and partition in owner.position:
         owner.revoke(partition)
+        if kafka.owners[partition] == owner.name:  # it may have gone elsewhere while the last commit was in flight
+            other.assign(partition)
+    elif how < 0.7 and other is not owner and partition in owner.position:
+        # A release that the group does not wait for: the owner polls on, and knows the new generation.
+        finish = owner.revoke_too_slowly(partition)
         other.assign(partition)
+        for _ in range(rng.randint(0, 4)):
+            worker = rng.choice((owner, owner, other))
+            worker.note()
+            worker.step()
+        finish()
     elif other is not owner:
         # A zombie: it does not know yet, and goes on until its commit is fenced.
         other.assign(partition)
+        owner.is_zombie = True
         for _ in range(rng.randint(0, 3)):
             owner.step()
-        if partition in owner.position:
+        owner.is_zombie = False
+        if partition in owner.owned:
             owner.lose(partition)
+
+
+def _rebalance_in_flight(rng: random.Random, team: list[SimulatedWorker], owner: SimulatedWorker) -> None:
+    partition = rng.choice(sorted(owner.owned))
+    others = [worker for worker in team if worker is not owner]
+    if not others or owner.kafka.owners[partition] != owner.name:
+        return
+    other = rng.choice(others)
+    other.assign(partition)
+    for _ in range(rng.randint(1, 4)):
+        other.note()
+        other.step()
+    comes_back = rng.random() < 0.5 and partition in other.owned
+    if comes_back:
+        other.lose(partition)
+    owner.lose_in_flight(partition, comes_back=comes_back)
+    owner.note()
 
 
 def _drained(team: list[SimulatedWorker], kafka: MemoryKafka, partitions: int) -> bool:
@@ -115,6 +157,9 @@ def _finish(team: list[SimulatedWorker], kafka: MemoryKafka) -> None:
     """Let idle partitions release what they hold, commit without further faults, stop cleanly."""
     for worker in team:
         worker.faults = False
+    for worker in team:
+        worker.note()
+        worker.catch_up()
         at_end = dict.fromkeys(worker.position, 0)
         for now_ms in (0, 10**14):
             worker.now_ms = now_ms

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import structlog
 
+from streams.engine.commit import Committer
 from streams.engine.held import Held
+from streams.engine.log import CycleAborted
+from streams.engine.restore import RestoreFailed
 from streams.engine.task import PartitionTask
 from streams.operators.columns import Bools, Events
+from streams.runtime.ownership import Ownership
 from tests.simulation.run import Outcome, simulate
 
 
@@ -97,3 +101,25 @@ def test_a_release_order_that_is_none_is_found(monkeypatch):
     monkeypatch.setattr("streams.engine.task.release_order", lambda events: np.arange(len(events)))
     with pytest.raises(AssertionError, match=SAYS):
         simulate_some(faults=False)
+
+
+def test_a_commit_in_the_name_of_the_newest_membership_is_found(monkeypatch):
+    """As it was: whatever a cycle contains, it is committed by the place in the group at its end."""
+    monkeypatch.setattr(Ownership, "claim", lambda self, _: self._membership)
+    with pytest.raises((AssertionError, RestoreFailed)):
+        simulate_some()
+
+
+def test_an_outcome_that_is_settled_by_the_number_of_the_cycle_is_found(monkeypatch):
+    """As it was: another worker's cycle of the same number is taken for one's own."""
+
+    def settle(self, positions, error):
+        self._open = False
+        self._transactions.reopen()
+        found = self._changelog.committed(list(positions))
+        if any(found[partition].cycle != position.cycle for partition, position in positions.items()):
+            raise CycleAborted("outcome_settled", "the commit had not happened") from error
+
+    monkeypatch.setattr(Committer, "_settle", settle)
+    with pytest.raises((AssertionError, RestoreFailed)):
+        simulate_some()

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from streams.operators.resolve import build_plan
 from streams.operators.vehicle_state import VehicleState
 from streams.pipelines.gps import GPS
 from streams.registry.catalog import Catalog
+from streams.runtime.ownership import Ownership, Term
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
 from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
@@ -54,8 +56,14 @@ class SimulatedWorker:
         horizon_ms: int,
         batch_records_max: int,
         faults: bool,
+        meanwhile: Callable[["SimulatedWorker"], None] = lambda _: None,
     ) -> None:
+        """`meanwhile` is called while a commit of this worker is in flight."""
         self.name = name
+        self._meanwhile = meanwhile
+        self.is_zombie = False
+        """The group has gone on, and this worker does not poll: it hears of nothing."""
+        self._starts = 0
         self.kafka = kafka
         self.rng = rng
         self.batch_records_max = batch_records_max
@@ -79,18 +87,50 @@ class SimulatedWorker:
         decoder = Decoder(GPS, record_bytes_max=1 << 20, skew_ms_max=60_000)
         self.engine = Engine(self._config, decoder, idle_ms=1_000)
         self.changelog = MemoryChangelog(self.kafka)
-        self.transactions = MemoryTransactions(self.kafka, self.name, self._verdict)
+        self.transactions = MemoryTransactions(self.kafka, self.name, self._verdict, lambda: self._meanwhile(self))
         table = Catalog.load().latest("vehicles.state.v1-value")
         minute = Catalog.load().latest("vehicles.minutes.v1-value")
         tables = [TableEncoder("vehicles.state.v1", VehicleState(), table.text, 3)]
         windows = [WindowEncoder(PIPELINE.windows[0], minute.text, 4)]
-        self.committer = Committer(PIPELINE, self.transactions, self.changelog, tables, windows, self._failpoint)
+        self._starts += 1
+        self.committer = Committer(
+            PIPELINE,
+            self.transactions,
+            self.changelog,
+            tables,
+            windows,
+            self._failpoint,
+            author=self.name,
+            session=str(self._starts),
+        )
+        self.ownership = Ownership()
+        self.owned: dict[int, Term] = {}
+        """As the group has said, and as far as this worker has got round to it."""
         self.position: dict[int, int] = {}
+        """Of partitions that are restored."""
+        self._terms: dict[int, Term] = {}
+        """Under which the state of each partition was restored."""
+        self._cycle_terms: set[Term] = set()
+        self._untold: list[Callable[[], None]] = []
+        """What came while a commit was in flight."""
 
     # --- ownership --------------------------------------------------------------------------------------------------
 
+    def note(self) -> None:
+        """Hear of the group's generation, as each poll does."""
+        self.ownership.note(self.kafka.membership_of(self.name))
+
     def assign(self, partition: int) -> None:
-        self.kafka.owners[partition] = self.name
+        """The group gives a partition to this worker."""
+        self.kafka.give(partition, self.name)
+        self.note()
+        self.take(partition, self.ownership.begin([partition])[partition])
+
+    def take(self, partition: int, term: Term) -> None:
+        self.owned[partition] = term
+        self.restore(partition)
+
+    def restore(self, partition: int) -> None:
         for _ in range(2):
             store = MemoryStore(self.disk.setdefault(partition, {}))
             try:
@@ -102,39 +142,74 @@ class SimulatedWorker:
                 self.disk[partition] = {}
         self.engine.install(task)
         self.position[partition] = max(task.offset_next, 0)
+        self._terms[partition] = self.owned[partition]
 
     def revoke(self, partition: int) -> None:
         """Gracefully: finish the cycle, move everything to the store; sometimes the commit cannot be had in time."""
         unfinished = self.faults and self.rng.random() < 0.3
         if not unfinished:
             self.commit()
+        self.drop(partition)
+        if unfinished:
+            self.reset()
+        self.ownership.end([partition])
+
+    def revoke_too_slowly(self, partition: int) -> Callable[[], None]:
+        """The release does not end in time: the group goes on. Call what is returned when it has ended."""
+        self.ownership.end([partition])
+
+        def finish() -> None:
+            self.commit()
+            self.drop(partition)
+
+        return finish
+
+    def drop(self, partition: int) -> None:
+        """Close the store of a partition; what is settled of its task goes there first."""
+        self.owned.pop(partition, None)
+        self.position.pop(partition, None)
         task = self.engine.drop(partition)
         if task is not None:
             task.park()
-        self.position.pop(partition, None)
-        if unfinished:
-            self.reset()
 
     def lose(self, partition: int) -> None:
         """The group has given the partition to somebody else meanwhile; whatever is open is fenced."""
-        self.reset(except_partition=partition)
+        self.ownership.end([partition])
+        self.owned.pop(partition, None)
+        self.reset()
 
-    def reset(self, except_partition: int | None = None) -> None:
+    def lose_in_flight(self, partition: int, *, comes_back: bool) -> None:
+        """As `lose`, while a commit is in flight: told to the group's listener at once, carried out afterwards."""
+        self.ownership.end([partition])
+        self._untold.append(lambda: self.lose(partition))
+        if comes_back:
+            self.kafka.give(partition, self.name)
+            self.note()
+            term = self.ownership.begin([partition])[partition]
+            self._untold[-1] = lambda: self._lose_and_take(partition, term)
+
+    def _lose_and_take(self, partition: int, term: Term) -> None:
+        self.owned.pop(partition, None)
+        self.reset()
+        self.take(partition, term)
+
+    def reset(self) -> None:
         """Abort, drop all state, reload from the stores and run again from the committed offsets."""
         self.committer.abort()
+        self._cycle_terms.clear()
         for partition in list(self.position):
             task = self.engine.drop(partition)
             assert task is not None
             task.store.flush()
-        owned = [p for p in self.position if p != except_partition and self.kafka.owners.get(p) == self.name]
         self.position.clear()
-        for partition in owned:
-            self.assign(partition)
+        for partition, term in self.owned.items():
+            if self.ownership.runs(term):
+                self.restore(partition)
 
     def crash(self) -> None:
         """Kill and start again: memory is gone, the disk is as of the last flush."""
         self.crashes += 1
-        owned = [p for p in self.position if self.kafka.owners.get(p) == self.name]
+        owned = [p for p, owner in self.kafka.owners.items() if owner == self.name]
         left = self.kafka.open.get(self.name)
         if left is not None and self.rng.random() < 0.5:
             self.kafka.end(left, "aborted")
@@ -184,10 +259,15 @@ class SimulatedWorker:
         self._guarded(lambda: self._process(records, at_end or {}))
 
     def _process(self, records: Records | None, at_end: dict[int, int]) -> None:
-        self.committer.write(self.engine.process(MicroBatch(records, self.now_ms, at_end)))
+        self._write(MicroBatch(records, self.now_ms, at_end))
         if self.engine.missing_schemas and (at_end or self.rng.random() < 0.5):
             self._learn()
-            self.committer.write(self.engine.process(MicroBatch(None, self.now_ms)))
+            self._write(MicroBatch(None, self.now_ms))
+
+    def _write(self, batch: MicroBatch) -> None:
+        effects = self.engine.process(batch)
+        self._cycle_terms |= {self._terms[part.partition] for part in effects.partitions}
+        self.committer.write(effects)
 
     def _learn(self) -> None:
         for schema_id in self.engine.missing_schemas:
@@ -202,7 +282,16 @@ class SimulatedWorker:
     def _commit(self) -> None:
         end = self.engine.close_cycle()
         if end is not None:
-            self.committer.commit(end, self.engine.tasks, self.now_ms)
+            terms = self._cycle_terms | {self._terms[commit.partition] for commit in end.commits}
+            self._cycle_terms = set()
+            self.committer.commit(end, self.engine.tasks, self.now_ms, lambda: self.ownership.claim(terms))
+
+    def catch_up(self) -> None:
+        """Process and commit what is there: a cycle that was open may turn out to be aborted, and run again."""
+        self.commit()
+        while (records := self.poll()) is not None:
+            self.process(records)
+            self.commit()
 
     def maintain(self) -> None:
         """Expire, spill at random, truncate the journal: only between cycles."""
@@ -225,6 +314,8 @@ class SimulatedWorker:
             self.reset()
         except Crash:
             self.crash()
+        while self._untold:
+            self._untold.pop(0)()
 
     def _failpoint(self, _: str) -> None:
         if self.faults and self.rng.random() < 0.01:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from streams.breaker import Guard
+from streams.kafka.changelog import ChangelogReaders
 from streams.monitor.metrics import WorkerMetrics
 from streams.pipelines.gps import GPS
 from streams.retry import Retrier
@@ -43,19 +44,35 @@ def test_a_partition_that_comes_back_while_its_release_still_waits_stays_ours(tm
     async def story() -> None:
         runner = _Runner(tmp_path)
         runner._loop = asyncio.get_running_loop()
-        await runner._take([0, 1])
+        await runner._take(runner._ownership.begin([0, 1]))
         async with runner._turn:  # a batch is being processed, and takes longer than a revocation may
-            leaving = asyncio.create_task(runner._give([0], None))
+            leaving = asyncio.create_task(runner._give([0]))
             await asyncio.sleep(0)
-            coming = asyncio.create_task(runner._take([0]))
+            coming = asyncio.create_task(runner._take(runner._ownership.begin([0])))
             await asyncio.sleep(0)
             assert not leaving.done()
             assert not coming.done(), "what it is to restore is still in use"
         await asyncio.gather(leaving, coming)
-        assert {0, 1} == runner._owned
+        assert {0, 1} == runner._owned.keys()
+        assert all(map(runner._ownership.runs, runner._owned.values()))
         assert [0, 1, 0] == runner.restores
 
     asyncio.run(story())
+
+
+def restorer_of(config: Any, directory: DataDirectory, memory: RocksMemory) -> Restorer:
+    settings, retrier = Settings(kafka_bootstrap_servers="127.0.0.1:1"), Retrier()
+    readers = ChangelogReaders(settings, group=GPS.group, source=GPS.source, retrier=retrier)
+    return Restorer(
+        config,
+        directory,
+        memory,
+        settings,
+        WorkerMetrics(),
+        retrier=retrier,
+        readers=readers,
+        on_progress=lambda: None,
+    )
 
 
 class _Unsaved:
@@ -69,9 +86,7 @@ def test_a_store_that_cannot_be_saved_is_closed_all_the_same(tmp_path: Path) -> 
     memory = RocksMemory(cache_bytes=1 << 20, memtable_bytes=1 << 20)
     directory = DataDirectory(tmp_path)
     config: Any = _Runner(tmp_path / "other").engine._config
-    restorer = Restorer(
-        config, directory, memory, Settings(), WorkerMetrics(), retrier=Retrier(), on_progress=lambda: None
-    )
+    restorer = restorer_of(config, directory, memory)
     path = directory.store_path(GPS.name, 0)
     path.parent.mkdir(parents=True)
     restorer._stores[0] = RocksStore(path, memory)

@@ -1,0 +1,45 @@
+"""What a committed offset says of itself, in its metadata: the one place that knows the format.
+
+    streams-cycle:42;author=streams-gps-4f1c;session=9a0b
+
+The number of the commit cycle, then named fields in any order. Readers ignore the names that they do not know, so a
+field may be added at any time: as an attribute of `engine.log.Committed`, and by name in `_FIELDS`. Earlier versions
+wrote the cycle alone; then every field is None. What is not in this format was committed by something else.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import quote, unquote
+
+from streams.engine.log import Committed
+
+_CYCLE: Final = "streams-cycle:"
+_FIELDS: Final = ("author", "session", "topic_id")
+"""Attributes of `Committed` that are written, where they are not None."""
+_SAFE: Final = "/:+ "
+"""Characters of a value that are written as they are, beside letters and digits; a semicolon is not among them."""
+
+
+def metadata_of(position: Committed) -> str:
+    """Metadata to commit with `position`, which must have a cycle."""
+    named = {name: value for name in _FIELDS if (value := getattr(position, name)) is not None}
+    return _pack(position.cycle, named)
+
+
+def position_of(offset_next: int, metadata: str | None) -> Committed:
+    """The position that was committed with this metadata."""
+    cycle, fields = _unpack(metadata or "")
+    return Committed(offset_next, cycle, **{name: fields.get(name) for name in _FIELDS})
+
+
+def _pack(cycle: int | None, fields: Mapping[str, str]) -> str:
+    return ";".join([f"{_CYCLE}{cycle}", *(f"{name}={quote(value, safe=_SAFE)}" for name, value in fields.items())])
+
+
+def _unpack(metadata: str) -> tuple[int | None, dict[str, str]]:
+    head, *rest = metadata.split(";")
+    number = head.removeprefix(_CYCLE)
+    if not head.startswith(_CYCLE) or not (number.isascii() and number.isdigit()):
+        return None, {}
+    pairs = [part.partition("=") for part in rest]
+    return int(number), {name: unquote(value) for name, equals, value in pairs if equals}
