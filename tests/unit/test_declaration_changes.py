@@ -90,7 +90,9 @@ class World:
             for w in flow.windows
         ]
         transactions = MemoryTransactions(self.kafka, "worker", lambda: "committed")
-        self.committer = Committer(flow, transactions, MemoryChangelog(self.kafka), tables, windows)
+        self.committer = Committer(
+            flow, transactions, MemoryChangelog(self.kafka), tables, windows, author="worker", session="s"
+        )
         self.kafka.owners[0] = "worker"
         return self
 
@@ -121,7 +123,7 @@ class World:
         self.offset = len(self.kafka.log(self.config.pipeline.source, 0))
         effects = self.task.on_batch(events, self.offset)
         self.committer.write(Effects(0, len(rows), [effects]))
-        self.committer.commit(CycleEnd([self.task.close_cycle()]), {0: self.task}, 0)
+        self.committer.commit(CycleEnd([self.task.close_cycle()]), {0: self.task}, 0, lambda: "member")
         return effects
 
     def stop(self, *, keep):
