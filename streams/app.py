@@ -77,7 +77,7 @@ class WorkerProcess:
         self.metrics = WorkerMetrics()
         counts = partition_counts(wait_for_broker(settings))
         for pipeline in pipelines:
-            _check_topics(pipeline, counts)
+            check_topics(pipeline, counts)
         self._directory = DataDirectory(settings.streams_data_dir)
         memory_bytes = settings.streams_memory_mb_max << 20
         self._memory = RocksMemory(
@@ -236,8 +236,11 @@ def _intake_service(
     return Intake
 
 
-def _check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
-    """All topics of the pipeline are there, and those that hold state have as many partitions as the source.
+def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
+    """Refuse topics that the pipeline can't work with.
+
+    All of them must exist. Those that hold state have as many partitions as the source; outputs have at least as many:
+    a dead letter without a key goes to the partition of the same number.
 
     Raises:
         StreamsError: they are not.
@@ -251,4 +254,10 @@ def _check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
             raise StreamsError(
                 f"{topic} has {counts[topic]} partitions, {pipeline.source} has {counts[pipeline.source]}: "
                 "state lives beside its source, the numbers must be equal"
+            )
+    for topic in (pipeline.clean, pipeline.late, pipeline.dlq):
+        if counts[topic] < counts[pipeline.source]:
+            raise StreamsError(
+                f"{topic} has {counts[topic]} partitions, {pipeline.source} has {counts[pipeline.source]}: "
+                f"give {topic} {counts[pipeline.source]} partitions (kafka-topics.sh --alter --partitions)"
             )

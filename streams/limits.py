@@ -38,9 +38,19 @@ REVOKE_TIMEOUT_MS: Final = 10_000
 RESTORE_WAIT_MS_MAX: Final = 60_000
 """How long a restore waits for another worker's transaction to be settled before it gives up aloud."""
 
+OUTPUT_AGE_MS_MAX: Final = 3_600_000
+"""Oldest timestamp of an output record, counted back from its write: retention counts from the timestamp."""
+OUTPUT_AGE_RETENTION_SHARE: Final = 8
+"""That age is at most this fraction of the output topic's retention, so that a record lives for the rest of it."""
+
+REFUSALS_KEPT_MAX: Final = 10_000
+"""Refusals of outputs that a pipeline remembers; an older one costs an aborted cycle when it is met again."""
+
 # --- state ----------------------------------------------------------------------------------------------------------
 ID_BYTES_MAX: Final = 128
 """Longest event id, in bytes of UTF-8."""
+KEY_BYTES_MAX: Final = 1_024
+"""Longest record key of an event, in bytes: keys go into table rows, the journal and the key index of a partition."""
 DEDUP_PAGE_IDS: Final = 256
 """Ids in one spilled page: 6 KB, one RocksDB row."""
 DEDUP_BUCKET_MS: Final = 60_000

@@ -16,6 +16,7 @@ brings the store forward.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import numpy as np
 import structlog
 
 from streams.deadletters.audit import Outcome, Settled, settle
@@ -25,6 +26,7 @@ from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.keys import ClosedWindows
 from streams.engine.log import Changelog, Committed, CycleAborted, OutcomeUnknown, Transactions
 from streams.engine.task import PartitionTask, Written
+from streams.limits import OUTPUT_AGE_MS_MAX
 from streams.operators.columns import Events, Headers
 from streams.operators.declaration import Pipeline
 
@@ -47,13 +49,17 @@ class Committer:
         tables: Sequence[TableEncoder],
         windows: Sequence[WindowEncoder],
         failpoint: Failpoint = lambda _: None,
+        *,
+        timestamp_ages_ms: Mapping[str, int] | None = None,
     ) -> None:
+        """Configure; `timestamp_ages_ms` bounds, by topic, how old the timestamp of a clean or late event may be."""
         self._pipeline = pipeline
         self._transactions = transactions
         self._changelog = changelog
         self._tables = {encoder.topic: encoder for encoder in tables}
         self._windows = {encoder.window.topic: encoder for encoder in windows}
         self._failpoint = failpoint
+        self._timestamp_ages_ms = timestamp_ages_ms or {}
         self._open = False
 
     def write(self, effects: Effects) -> None:
@@ -67,10 +73,10 @@ class Committer:
         for part in effects.partitions:
             if part.clean is not None:
                 headers = self._settled(part.clean, Outcome.CLEAN, effects.now_ms)
-                self._produce_events(self._pipeline.clean, part.clean, headers)
+                self._produce_events(self._pipeline.clean, part.clean, headers, effects.now_ms)
             for late in part.late:
                 originals = self._settled(late.events, Outcome.LATE, effects.now_ms)
-                self._produce_events(self._pipeline.late, late.events, _late_headers(late, originals))
+                self._produce_events(self._pipeline.late, late.events, _late_headers(late, originals), effects.now_ms)
             self._produce_outcomes(settle(part.replayed_duplicates, Outcome.DUPLICATE, effects.now_ms), effects.now_ms)
         rejected = [letter.headers for letter in effects.dead_letters if is_replayed(letter.headers)]
         self._produce_outcomes(settle(rejected, Outcome.REJECTED, effects.now_ms), effects.now_ms)
@@ -80,8 +86,10 @@ class Committer:
                 key=letter.key,
                 value=letter.value,
                 partition=None if letter.key is not None else letter.partition,
-                timestamp_ms=letter.timestamp_ms,
-                headers=envelope_headers(letter, source=self._pipeline.source, group=self._pipeline.group),
+                timestamp_ms=effects.now_ms,  # its retention counts from its failure
+                headers=envelope_headers(
+                    letter, source=self._pipeline.source, group=self._pipeline.group, now_ms=effects.now_ms
+                ),
             )
         self._failpoint("produced")
 
@@ -151,10 +159,12 @@ class Committer:
             raise CycleAborted("outcome_settled", "the commit had not happened") from error
         log.info("the commit had happened")
 
-    def _produce_events(self, topic: str, events: Events, headers: Sequence[Headers | None] | None) -> None:
-        self._transactions.produce_many(
-            topic, events.key.tolist(), events.value.tolist(), events.timestamp_ms.tolist(), headers
-        )
+    def _produce_events(
+        self, topic: str, events: Events, headers: Sequence[Headers | None] | None, now_ms: int
+    ) -> None:
+        oldest_ms = max(0, now_ms - self._timestamp_ages_ms.get(topic, OUTPUT_AGE_MS_MAX))
+        timestamps = np.clip(events.timestamp_ms, oldest_ms, max(now_ms, oldest_ms))
+        self._transactions.produce_many(topic, events.key.tolist(), events.value.tolist(), timestamps.tolist(), headers)
 
     def _settled(self, events: Events, outcome: Outcome, now_ms: int) -> list[Headers | None] | None:
         """Headers with which `events` go on; of those that were replayed, the audit topic learns the outcome."""
