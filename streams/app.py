@@ -24,6 +24,7 @@ from streams.engine.effects import Effects
 from streams.engine.engine import MicroBatch
 from streams.errors import StreamsError
 from streams.kafka.admin import partition_counts, wait_for_broker
+from streams.kafka.outputs import timestamp_ages_ms
 from streams.limits import CHANNEL_BATCHES_MAX
 from streams.monitor.metrics import WorkerMetrics
 from streams.operators.declaration import Pipeline
@@ -75,9 +76,12 @@ class WorkerProcess:
         self._settings = settings
         self._failure: BaseException | None = None
         self.metrics = WorkerMetrics()
-        counts = partition_counts(wait_for_broker(settings))
+        client = wait_for_broker(settings)
+        counts = partition_counts(client)
         for pipeline in pipelines:
             check_topics(pipeline, counts)
+        events = [topic for pipeline in pipelines for topic in (pipeline.clean, pipeline.late)]
+        self._timestamp_ages_ms = timestamp_ages_ms(client, events)
         self._directory = DataDirectory(settings.streams_data_dir)
         memory_bytes = settings.streams_memory_mb_max << 20
         self._memory = RocksMemory(
@@ -147,6 +151,7 @@ class WorkerProcess:
             partitions=self._counts[pipeline.source],
             registry_guard=self._registry_guard,
             failpoint=self._failpoint(),
+            timestamp_ages_ms=self._timestamp_ages_ms,
             defect=parse_defect(self._defect_spec),
             on_failure=self._fail,
             tracing=self._tracing,

@@ -43,6 +43,8 @@ OUTPUT_AGE_MS_MAX: Final = 3_600_000
 OUTPUT_AGE_RETENTION_SHARE: Final = 8
 """That age is at most this fraction of the output topic's retention, so that a record lives for the rest of it."""
 
+REFUSAL_SEARCH_MS: Final = 60_000
+"""How long after a refusal every output record has a delivery report: it costs about a third of the throughput."""
 REFUSALS_KEPT_MAX: Final = 10_000
 """Refusals of outputs that a pipeline remembers; an older one costs an aborted cycle when it is met again."""
 

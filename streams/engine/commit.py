@@ -71,15 +71,22 @@ class Committer:
         """
         self._begin()
         for part in effects.partitions:
+            origin = part.partition
             if part.clean is not None:
-                headers = self._settled(part.clean, Outcome.CLEAN, effects.now_ms)
-                self._produce_events(self._pipeline.clean, part.clean, headers, effects.now_ms)
+                headers = self._settled(part.clean, Outcome.CLEAN, effects.now_ms, origin)
+                self._produce_events(self._pipeline.clean, part.clean, headers, effects.now_ms, origin)
             for late in part.late:
-                originals = self._settled(late.events, Outcome.LATE, effects.now_ms)
-                self._produce_events(self._pipeline.late, late.events, _late_headers(late, originals), effects.now_ms)
-            self._produce_outcomes(settle(part.replayed_duplicates, Outcome.DUPLICATE, effects.now_ms), effects.now_ms)
-        rejected = [letter.headers for letter in effects.dead_letters if is_replayed(letter.headers)]
-        self._produce_outcomes(settle(rejected, Outcome.REJECTED, effects.now_ms), effects.now_ms)
+                originals = self._settled(late.events, Outcome.LATE, effects.now_ms, origin)
+                late_headers = _late_headers(late, originals)
+                self._produce_events(self._pipeline.late, late.events, late_headers, effects.now_ms, origin)
+            duplicates = settle(part.replayed_duplicates, Outcome.DUPLICATE, effects.now_ms)
+            self._produce_outcomes(duplicates, effects.now_ms, origin)
+        rejected: dict[int, list[Headers | None]] = {}
+        for letter in effects.dead_letters:
+            if is_replayed(letter.headers):
+                rejected.setdefault(letter.partition, []).append(letter.headers)
+        for origin, replayed in rejected.items():
+            self._produce_outcomes(settle(replayed, Outcome.REJECTED, effects.now_ms), effects.now_ms, origin)
         for letter in effects.dead_letters:
             self._transactions.produce(
                 self._pipeline.dlq,
@@ -90,6 +97,7 @@ class Committer:
                 headers=envelope_headers(
                     letter, source=self._pipeline.source, group=self._pipeline.group, now_ms=effects.now_ms
                 ),
+                origin=letter.partition,
             )
         self._failpoint("produced")
 
@@ -114,6 +122,7 @@ class Committer:
                     partition=commit.partition,
                     timestamp_ms=now_ms,
                     headers=None,
+                    origin=commit.partition,
                     on_delivered=journal_at[commit.partition].append,
                 )
         self._failpoint("journalled")
@@ -160,24 +169,28 @@ class Committer:
         log.info("the commit had happened")
 
     def _produce_events(
-        self, topic: str, events: Events, headers: Sequence[Headers | None] | None, now_ms: int
+        self, topic: str, events: Events, headers: Sequence[Headers | None] | None, now_ms: int, origin: int
     ) -> None:
         oldest_ms = max(0, now_ms - self._timestamp_ages_ms.get(topic, OUTPUT_AGE_MS_MAX))
-        timestamps = np.clip(events.timestamp_ms, oldest_ms, max(now_ms, oldest_ms))
-        self._transactions.produce_many(topic, events.key.tolist(), events.value.tolist(), timestamps.tolist(), headers)
+        times = np.clip(events.timestamp_ms, oldest_ms, max(now_ms, oldest_ms)).tolist()
+        self._transactions.produce_many(
+            topic, events.key.tolist(), events.value.tolist(), times, headers, origin=origin
+        )
 
-    def _settled(self, events: Events, outcome: Outcome, now_ms: int) -> list[Headers | None] | None:
+    def _settled(self, events: Events, outcome: Outcome, now_ms: int, origin: int) -> list[Headers | None] | None:
         """Headers with which `events` go on; of those that were replayed, the audit topic learns the outcome."""
         if events.headers is None:
             return None
         settled = settle(events.headers.tolist(), outcome, now_ms)
-        self._produce_outcomes(settled, now_ms)
+        self._produce_outcomes(settled, now_ms, origin)
         return settled.headers
 
-    def _produce_outcomes(self, settled: Settled, now_ms: int) -> None:
+    def _produce_outcomes(self, settled: Settled, now_ms: int, origin: int) -> None:
         if settled.keys:
             times = [now_ms] * len(settled.keys)
-            self._transactions.produce_many(self._pipeline.audit, settled.keys, settled.values, times, None)
+            self._transactions.produce_many(
+                self._pipeline.audit, settled.keys, settled.values, times, None, origin=origin
+            )
 
     def _produce_tables(self, commits: Sequence[TaskCommit], tables_at: dict[int, dict[str, int]], now_ms: int) -> None:
         by_topic: dict[str, list[TableRows]] = {}
@@ -193,6 +206,7 @@ class Committer:
                     [now_ms] * len(keys),
                     headers,
                     partition=partition,
+                    origin=partition,
                     on_last_delivered=_noting_next(tables_at[partition], topic),
                 )
 

@@ -21,7 +21,7 @@ class CycleAborted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A record that an output topic does not take, whatever is tried: too large, a timestamp out of bounds, a policy."""
+    """A record that an output topic never takes: too large, a timestamp out of bounds, against a policy."""
 
     topic: str
     key: bytes | None

@@ -4,6 +4,7 @@ import io
 import json
 import random
 from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import fastavro
@@ -11,7 +12,7 @@ import fastavro
 from loadtest.oracle.model import Event, PartitionModel, Reject, compare_rows
 from streams.pipelines.gps import GPS
 from streams.registry.catalog import Catalog
-from tests.simulation.kafka import MemoryKafka
+from tests.simulation.kafka import MemoryKafka, Refuses, refuses_nothing
 from tests.simulation.traffic import fill
 from tests.simulation.worker import COOLDOWN_MS, PIPELINE, REJECTS_MAX, SimulatedWorker
 from tests.window_model import WindowModel
@@ -44,8 +45,14 @@ def simulate(
     lateness_ms: int = 300,
     horizon_ms: int = 20_000,
     traffic_seed: int | None = None,
+    refuses: Refuses = refuses_nothing,
+    checked: bool = True,
+    drained: Collection[int] | None = None,
 ) -> Outcome:
-    """Run one simulation to the end of its log and check it against the model; AssertionError names the seed."""
+    """Run one simulation to the end of its log and check it against the model; AssertionError names the seed.
+
+    `drained`: partitions that must come to their end; None: all.
+    """
     rng = random.Random(seed)
     kafka = MemoryKafka(partitions)
     fed = fill(
@@ -65,6 +72,7 @@ def simulate(
             horizon_ms=horizon_ms,
             batch_records_max=batch_records_max,
             faults=faults,
+            refuses=refuses,
         )
         for i in range(workers)
     ]
@@ -75,14 +83,32 @@ def simulate(
         worker.step()
         if faults and rng.random() < 0.03:
             _rebalance(rng, team, kafka, partitions)
-        if _drained(team, kafka, partitions):
+        if _drained(team, kafka, range(partitions) if drained is None else drained):
             break
     else:
         raise AssertionError(f"not drained: make simulate SEED={seed}")
     _finish(team, kafka)
     outcome = _outcome(kafka, sum(worker.crashes for worker in team))
-    _check(seed, outcome, fed, lateness_ms, horizon_ms)
+    if not checked:
+        return outcome
+    _check(seed, outcome, fed, lateness_ms, horizon_ms, lambda event: refuses(GPS.clean, event.key, event.raw))
     return outcome
+
+
+class RefusingModel(PartitionModel):
+    """The model of a partition of which outputs refuse events: dead letters that have no effect on their key."""
+
+    refuses: Callable[[Event], bool]
+    refused: list[Reject]
+
+    def _judge(self, event: Event) -> None:  # type: ignore[override]
+        if not self.refuses(event):
+            super()._judge(event)
+        elif event.event_time_ms >= self.watermark - self.horizon_ms and event.identity in self._seen:
+            self.duplicates.append(event)
+        else:
+            self._seen.add(event.identity)
+            self.refused.append(Reject(event.offset, event.key, event.raw, "refused_by_output"))
 
 
 def _rebalance(rng: random.Random, team: list[SimulatedWorker], kafka: MemoryKafka, partitions: int) -> None:
@@ -101,13 +127,13 @@ def _rebalance(rng: random.Random, team: list[SimulatedWorker], kafka: MemoryKaf
             owner.lose(partition)
 
 
-def _drained(team: list[SimulatedWorker], kafka: MemoryKafka, partitions: int) -> bool:
+def _drained(team: list[SimulatedWorker], kafka: MemoryKafka, partitions: Collection[int]) -> bool:
     return all(
         any(
             worker.position.get(p, -1) >= len(kafka.log(GPS.source, p)) and kafka.owners[p] == worker.name
             for worker in team
         )
-        for p in range(partitions)
+        for p in partitions
     )
 
 
@@ -150,13 +176,19 @@ def _outcome(kafka: MemoryKafka, crashes: int) -> Outcome:
 
 
 def _check(
-    seed: int, outcome: Outcome, fed: dict[int, list[Event | Reject]], lateness_ms: int, horizon_ms: int
+    seed: int,
+    outcome: Outcome,
+    fed: dict[int, list[Event | Reject]],
+    lateness_ms: int,
+    horizon_ms: int,
+    refuses: Callable[[Event], bool],
 ) -> None:
     again = f"failed: make simulate SEED={seed}"
     models = []
     windows: dict[str, list[dict[str, object]]] = {}
     for records in fed.values():
-        model = PartitionModel(lateness_ms, horizon_ms, 60_000, 1 << 20, **QUARANTINE_OF_MODEL)
+        model = RefusingModel(lateness_ms, horizon_ms, 60_000, 1 << 20, **QUARANTINE_OF_MODEL)
+        model.refuses, model.refused = refuses, []
         window = PIPELINE.windows[0]
         stepwise = WindowModel(model, size_ms=window.size_ms, grace_ms=window.grace_ms)
         for record in records:
@@ -177,7 +209,9 @@ def _check(
         for late in model.late
     )
     assert outcome.late == expected_late, f"late differs; {again}"
-    expected_dead = sorted((r.reason, r.key or b"", r.raw) for model in models for r in model.rejected)
+    expected_dead = sorted(
+        (r.reason, r.key or b"", r.raw) for model in models for r in (*model.rejected, *model.refused)
+    )
     assert outcome.dead == expected_dead, f"I6 dead letters differ; {again}"
     rows = {device.encode(): row for model in models for device, row in model.table.items()}
     assert outcome.table.keys() == rows.keys(), f"I4 table keys differ; {again}"

@@ -10,7 +10,7 @@ import numpy as np
 from streams.engine.commit import Committer
 from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.log import CycleAborted
+from streams.engine.log import CycleAborted, OutputRefused
 from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
 from streams.kafka.partitioner import partition_of
@@ -23,7 +23,7 @@ from streams.pipelines.gps import GPS
 from streams.registry.catalog import Catalog
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
-from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
+from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions, Refuses, refuses_nothing
 from tests.simulation.traffic import SCHEMA_ID, gps_schema
 
 UNKNOWN_SCHEMA_ID = 0x63
@@ -54,12 +54,14 @@ class SimulatedWorker:
         horizon_ms: int,
         batch_records_max: int,
         faults: bool,
+        refuses: Refuses = refuses_nothing,
     ) -> None:
         self.name = name
         self.kafka = kafka
         self.rng = rng
         self.batch_records_max = batch_records_max
         self.faults = faults
+        self.refuses = refuses
         self.disk: dict[int, dict[bytes, bytes]] = {}
         self.old_disk: dict[int, dict[bytes, bytes]] = {}
         self._config = TaskConfig(
@@ -79,7 +81,7 @@ class SimulatedWorker:
         decoder = Decoder(GPS, record_bytes_max=1 << 20, skew_ms_max=60_000)
         self.engine = Engine(self._config, decoder, idle_ms=1_000)
         self.changelog = MemoryChangelog(self.kafka)
-        self.transactions = MemoryTransactions(self.kafka, self.name, self._verdict)
+        self.transactions = MemoryTransactions(self.kafka, self.name, self._verdict, self.refuses)
         table = Catalog.load().latest("vehicles.state.v1-value")
         minute = Catalog.load().latest("vehicles.minutes.v1-value")
         tables = [TableEncoder("vehicles.state.v1", VehicleState(), table.text, 3)]
@@ -126,7 +128,12 @@ class SimulatedWorker:
             task = self.engine.drop(partition)
             assert task is not None
             task.store.flush()
-        owned = [p for p in self.position if p != except_partition and self.kafka.owners.get(p) == self.name]
+        stopped = self.engine.refusals.stopped
+        owned = [
+            p
+            for p in self.position
+            if p != except_partition and p not in stopped and self.kafka.owners.get(p) == self.name
+        ]
         self.position.clear()
         for partition in owned:
             self.assign(partition)
@@ -221,7 +228,9 @@ class SimulatedWorker:
     def _guarded(self, work: object) -> None:
         try:
             work()  # type: ignore[operator]
-        except CycleAborted:
+        except CycleAborted as error:
+            if isinstance(error, OutputRefused):
+                self.engine.refusals.note(error.refused)
             self.reset()
         except Crash:
             self.crash()
