@@ -141,12 +141,18 @@ def _finish(team: list[SimulatedWorker], kafka: MemoryKafka) -> None:
     """Let idle partitions release what they hold, commit without further faults, stop cleanly."""
     for worker in team:
         worker.faults = False
-        at_end = dict.fromkeys(worker.position, 0)
-        for now_ms in (0, 10**14):
-            worker.now_ms = now_ms
-            worker.process(worker.poll(), at_end)
-            worker.process(None, at_end)
-        worker.commit()
+        resets = -1
+        while resets != worker.resets:  # an output may refuse what is released last, too
+            resets = worker.resets
+            worker.now_ms = 0
+            while any(at < len(kafka.log(GPS.source, partition)) for partition, at in worker.position.items()):
+                worker.process(worker.poll())
+            at_end = dict.fromkeys(worker.position, 0)
+            for now_ms in (0, 10**14):
+                worker.now_ms = now_ms
+                worker.process(worker.poll(), at_end)
+                worker.process(None, at_end)
+            worker.commit()
         for partition in list(worker.position):
             worker.revoke(partition)
 

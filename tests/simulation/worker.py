@@ -73,7 +73,7 @@ class SimulatedWorker:
             quarantine_rejects_max=REJECTS_MAX,
             quarantine_cooldown_ms=COOLDOWN_MS,
         )
-        self.crashes = 0
+        self.crashes = self.resets = 0
         self.now_ms = 0
         self.start()
 
@@ -123,6 +123,7 @@ class SimulatedWorker:
 
     def reset(self, except_partition: int | None = None) -> None:
         """Abort, drop all state, reload from the stores and run again from the committed offsets."""
+        self.resets += 1
         self.committer.abort()
         for partition in list(self.position):
             task = self.engine.drop(partition)
