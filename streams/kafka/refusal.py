@@ -36,7 +36,9 @@ or a missing right, and passes or is mended without the record."""
 
 _BY_CLIENT: Final = frozenset({KafkaError._UNKNOWN_PARTITION, KafkaError._BAD_MSG})  # noqa: SLF001
 """Of these the client itself is the judge, record by record."""
-_SOME_FAILED: Final = KafkaError._INCONSISTENT  # noqa: SLF001 - "message(s) failed delivery (see individual reports)"
+_ANOTHER_ONE: Final = KafkaError._INVALID_DIFFERENT_RECORD  # noqa: SLF001 - of the same batch (KIP-467)
+_SOME_FAILED: Final = frozenset({KafkaError._INCONSISTENT, KafkaError._STATE})  # noqa: SLF001
+"""A step says that records failed, or that the transaction has failed before it; only delivery reports say why."""
 _TOO_LARGE: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 PIECES: Final = 64
 _BATCH_BYTES_MIN: Final = 1_024
@@ -51,12 +53,12 @@ class RefusalSearch:
     def __init__(self, *, batch_bytes: int) -> None:
         self.batch_bytes = batch_bytes
         """Largest batch of several records: a batch that was too large for its topic makes it smaller for good."""
-        self.must_reopen = False
-        """Whether the producer must be made anew, with smaller batches."""
         self._until_s = 0.0
         self._suspects: set[_Suspect] = set()
         self._failed: list[tuple[Refused, int | None, KafkaError]] = []
         """Records that failed in this run, the partition of the output, and why."""
+        self._told_apart: set[tuple[str, int | None]] = set()
+        """Partitions of outputs of which the broker has said which records of a batch it refuses."""
         self._piece_left = 0
         """Suspects that the piece has room for."""
         self._alone = False
@@ -70,6 +72,7 @@ class RefusalSearch:
     def begin(self) -> None:
         """Begin a run: a transaction is begun."""
         self._failed = []
+        self._told_apart.clear()
         self._piece_left, self._alone = 0, False
         if not self.is_on:
             self._suspects.clear()
@@ -97,7 +100,9 @@ class RefusalSearch:
         error: KafkaError,
     ) -> None:
         """Note a record of which the delivery report is an error."""
-        if error.code() in REFUSALS:
+        if error.code() == _ANOTHER_ONE:
+            self._told_apart.add((topic, partition))
+        elif error.code() in REFUSALS:
             self._failed.append((Refused(topic, key, value, origin, error.str()), partition, error))
 
     def refused_at_once(
@@ -112,20 +117,18 @@ class RefusalSearch:
     def found(self, error: KafkaError, report: KafkaError | None) -> OutputRefused | None:
         """The end of a run that failed with `error`; None when no output has refused a record.
 
-        `report` is the error of a delivery report, if there was one. A producer that is to be made anew says so in
-        `must_reopen`.
+        `report` is the error of a delivery report, if there was one.
         """
-        self.must_reopen = False
         codes = {error.code()} | ({report.code()} if report is not None else set())
         if not self._failed and not codes & REFUSALS:
-            if error.code() == _SOME_FAILED and report is None:
+            if error.code() in _SOME_FAILED and report is None:
                 self._go_on()  # the next run tells which, and why
             return None
         self._go_on()
         words = error.str() if report is None else report.str()
         alone = self._standing_alone()
         if alone:
-            self._suspects.clear()
+            self._suspects -= {(each.topic, each.key, each.value) for each in alone}
             return OutputRefused(f"{alone[0].topic} refuses a record: {alone[0].why}", alone)
         self._narrow()
         return OutputRefused(f"an output refuses records ({words}); looking for them, {len(self._suspects)} may be it")
@@ -135,7 +138,7 @@ class RefusalSearch:
         places: dict[tuple[str, int | None], list[Refused]] = {}
         found: list[Refused] = []
         for refused, partition, error in self._failed:
-            if error.code() in _BY_CLIENT:
+            if error.code() in _BY_CLIENT or (refused.topic, partition) in self._told_apart:
                 found.append(refused)
             else:
                 places.setdefault((refused.topic, partition), []).append(refused)
@@ -147,7 +150,6 @@ class RefusalSearch:
             return
         if all(error.code() in _TOO_LARGE for _, _, error in self._failed) and self.batch_bytes > _BATCH_BYTES_MIN:
             self.batch_bytes = max(_BATCH_BYTES_MIN, self.batch_bytes // 4)
-            self.must_reopen = True
             log.warning("a batch is too large for its topic; making smaller ones", bytes_max=self.batch_bytes)
             return
         failed = {(refused.topic, refused.key, refused.value) for refused, _, _ in self._failed}

@@ -35,6 +35,7 @@ _HANGS_S: Final = 5.0
 """So long after its own timeout a call is taken to hang."""
 _SETTLE_TIMEOUT_S: Final = 60.0
 _LIST_TIMEOUT_S: Final = 2.0
+_REPORTS_S: Final = 0.1
 _IDLE_MS_MAX: Final = 10_000
 
 _REOPEN: Final = Backoff(first_s=1.0, pause_s_max=15.0)
@@ -102,6 +103,8 @@ class KafkaTransactions:
         self._calls: BoundedCalls | None = None
         self._failed: KafkaError | None = None
         self._search = RefusalSearch(batch_bytes=int(self._config["batch.size"]))
+        self._run = object()
+        """The open transaction: a delivery report of an earlier one is void."""
         self._is_open = False
         self._begun_at = 0.0
         self._topics: set[str] = set()
@@ -147,6 +150,7 @@ class KafkaTransactions:
         """Open a transaction."""
         self._begun_at = time.monotonic()
         self._failed = None
+        self._run = object()
         self._search.begin()
         self._topics.clear()
         self._do(lambda producer, _: producer.begin_transaction())
@@ -389,7 +393,11 @@ class KafkaTransactions:
         origin: int | None,
         on_delivered: Callable[[int], None] | None,
     ) -> Callable[[KafkaError | None, Message], None]:
+        run = self._run
+
         def report(error: KafkaError | None, message: Message) -> None:
+            if run is not self._run:
+                return
             if error is None:
                 if on_delivered is not None:
                     on_delivered(int(message.offset() or 0))
@@ -403,9 +411,12 @@ class KafkaTransactions:
     def _refusal(self, error: KafkaError) -> OutputRefused | None:
         """The end of a cycle of which an output refuses a record; None when it ends for another reason."""
         if self._producer is not None:
-            self._producer.poll(0)  # delivery reports
+            self._producer.poll(_REPORTS_S)
+        begun = self._search.is_on
         found = self._search.found(error, self._failed)
-        if self._search.must_reopen:
+        if found is not None or self._search.is_on > begun:
+            # One that has failed so loses count of its sequence numbers: its next transaction would fail as well. And
+            # it may have to make smaller batches.
             self.reopen()
         return found
 
