@@ -112,7 +112,7 @@ def test_a_record_too_large_for_the_clean_topic_is_one_dead_letter(scene: Scene)
 @pytest.mark.slow
 @pytest.mark.fault(row=26, what="table row of one key too large for its topic")
 def test_a_key_whose_table_row_is_refused_costs_its_own_events_only(scene: Scene) -> None:
-    alter_topic(scene.stack, TABLE, max_message_bytes="1400")
+    alter_topic(scene.stack, TABLE, max_message_bytes="900")
     name = "".join(random.Random(SEED).choices("0123456789abcdefghijklmnopqrstuvwxyz", k=1_000))
     sent = send(scene, device_id=name)
 
