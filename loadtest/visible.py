@@ -1,6 +1,6 @@
 """When records become visible: a read_committed consumer of an output, timed against when each was to be sent.
 
-Outputs keep the timestamp of the record they came from, and an open-loop sender gives each record the time at which it
+Outputs keep the timestamp of a record of the last hour, and an open-loop sender gives each record the time at which it
 is to be sent. A stall of anyone on the way, the sender included, therefore shows as latency of every record it delays:
 nothing is left out because someone was waiting (coordinated omission: G. Tene, How NOT to Measure Latency, 2013).
 """

@@ -24,6 +24,7 @@ from streams.engine.effects import Effects
 from streams.engine.engine import MicroBatch
 from streams.errors import StreamsError
 from streams.kafka.admin import partition_counts, wait_for_broker
+from streams.kafka.outputs import timestamp_ages_ms
 from streams.limits import CHANNEL_BATCHES_MAX
 from streams.monitor.metrics import WorkerMetrics
 from streams.operators.declaration import Pipeline
@@ -75,9 +76,12 @@ class WorkerProcess:
         self._settings = settings
         self._failure: BaseException | None = None
         self.metrics = WorkerMetrics()
-        counts = partition_counts(wait_for_broker(settings))
+        client = wait_for_broker(settings)
+        counts = partition_counts(client)
         for pipeline in pipelines:
-            _check_topics(pipeline, counts)
+            check_topics(pipeline, counts)
+        events = [topic for pipeline in pipelines for topic in (pipeline.clean, pipeline.late)]
+        self._timestamp_ages_ms = timestamp_ages_ms(client, events)
         self._directory = DataDirectory(settings.streams_data_dir)
         memory_bytes = settings.streams_memory_mb_max << 20
         self._memory = RocksMemory(
@@ -147,6 +151,7 @@ class WorkerProcess:
             partitions=self._counts[pipeline.source],
             registry_guard=self._registry_guard,
             failpoint=self._failpoint(),
+            timestamp_ages_ms=self._timestamp_ages_ms,
             defect=parse_defect(self._defect_spec),
             on_failure=self._fail,
             tracing=self._tracing,
@@ -236,8 +241,11 @@ def _intake_service(
     return Intake
 
 
-def _check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
-    """All topics of the pipeline are there, and those that hold state have as many partitions as the source.
+def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
+    """Refuse topics that the pipeline can't work with.
+
+    All of them must exist. Those that hold state have as many partitions as the source; outputs have at least as many:
+    a dead letter without a key goes to the partition of the same number.
 
     Raises:
         StreamsError: they are not.
@@ -251,4 +259,10 @@ def _check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
             raise StreamsError(
                 f"{topic} has {counts[topic]} partitions, {pipeline.source} has {counts[pipeline.source]}: "
                 "state lives beside its source, the numbers must be equal"
+            )
+    for topic in (pipeline.clean, pipeline.late, pipeline.dlq):
+        if counts[topic] < counts[pipeline.source]:
+            raise StreamsError(
+                f"{topic} has {counts[topic]} partitions, {pipeline.source} has {counts[pipeline.source]}: "
+                f"give {topic} {counts[pipeline.source]} partitions (kafka-topics.sh --alter --partitions)"
             )

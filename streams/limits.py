@@ -44,10 +44,21 @@ RESTORES_MAX: Final = 4
 """Partitions restored at the same time, each with a changelog reader; one that pauses makes room for another."""
 RESTORE_PATIENCE_MS: Final = 2_000
 """How long a restore waits in its place for other transactions to end; after this it pauses and makes room."""
+OUTPUT_AGE_MS_MAX: Final = 3_600_000
+"""Oldest timestamp of an output record, counted back from its write: retention counts from the timestamp."""
+OUTPUT_AGE_RETENTION_SHARE: Final = 8
+"""That age is at most this fraction of the output topic's retention, so that a record lives for the rest of it."""
+
+REFUSAL_SEARCH_MS: Final = 60_000
+"""How long after a refusal every output record has a delivery report: it costs about a third of the throughput."""
+REFUSALS_KEPT_MAX: Final = 10_000
+"""Refusals of outputs that a pipeline remembers; an older one costs an aborted cycle when it is met again."""
 
 # --- state ----------------------------------------------------------------------------------------------------------
 ID_BYTES_MAX: Final = 128
 """Longest event id, in bytes of UTF-8."""
+KEY_BYTES_MAX: Final = 1_024
+"""Longest record key of an event, in bytes: keys go into table rows, the journal and the key index of a partition."""
 DEDUP_PAGE_IDS: Final = 256
 """Ids in one spilled page: 6 KB, one RocksDB row."""
 DEDUP_BUCKET_MS: Final = 60_000

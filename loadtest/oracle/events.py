@@ -4,6 +4,7 @@ import math
 from typing import Final, NamedTuple
 
 ID_BYTES_MAX: Final = 128
+KEY_BYTES_MAX: Final = 1_024
 
 OrderKey = tuple[int, int, str]
 Doubles = tuple[float | None, ...]
@@ -133,7 +134,7 @@ def _is_invalid(event: AnyEvent) -> bool:
     latitude, longitude = event.place
     return (
         not 0 < len(event.event_id.encode()) <= ID_BYTES_MAX
-        or not event.entity
+        or not 0 < len(event.entity.encode()) <= KEY_BYTES_MAX
         or not all(map(math.isfinite, [value for value in event.doubles if value is not None]))
         or not (latitude is None or -90.0 <= latitude <= 90.0)
         or not (longitude is None or -180.0 <= longitude <= 180.0)

@@ -40,12 +40,12 @@ def id_of_place(place: str) -> str:
     return hashlib.blake2b(place.encode(), digest_size=ID_CHARACTERS // 2).hexdigest()
 
 
-def envelope_headers(letter: DeadLetter, *, source: str, group: str) -> Headers:
+def envelope_headers(letter: DeadLetter, *, source: str, group: str, now_ms: int) -> Headers:
     """Headers of the dead letter: the record's own ones, then ours.
 
     `dlq.id` names the place in the source (the same whenever the record is processed again). A record that was replayed
     from a dead letter brings its id, attempt, first failure and history with it, and keeps them; what of these is not
-    well-formed was not written by us, and does not count.
+    well-formed was not written by us, and does not count. `now_ms`: when it fails.
     """
     kept, history = _split(letter.headers or ())
     reject = letter.reject
@@ -56,17 +56,24 @@ def envelope_headers(letter: DeadLetter, *, source: str, group: str) -> Headers:
         ("__streams.errors.topic", source.encode()),
         ("__streams.errors.partition", str(letter.partition).encode()),
         ("__streams.errors.offset", str(letter.offset).encode()),
-        (DLQ_ID, history.get(DLQ_ID) or id_of_place(f"{source}-{letter.partition}@{letter.offset}").encode()),
+        (DLQ_ID, history.get(DLQ_ID) or id_of_place(_place(letter, source)).encode()),
         (REASON, reject.reason.value.encode()),
         (ATTEMPT, history.get(ATTEMPT) or b"1"),
         (GROUP, group.encode()),
         (SCHEMA_ID, b"" if reject.schema_id is None else str(reject.schema_id).encode()),
-        (FIRST_FAILED_AT, history.get(FIRST_FAILED_AT) or str(letter.timestamp_ms).encode()),
+        (FIRST_FAILED_AT, history.get(FIRST_FAILED_AT) or str(now_ms).encode()),
         (APP_VERSION, __version__.encode()),
     ]
     if HISTORY in history:
         ours.append((HISTORY, history[HISTORY]))
     return [*kept, *ours]
+
+
+def _place(letter: DeadLetter, source: str) -> str:
+    """Where the record is; of an event whose offset is not known any more, its bytes instead."""
+    if letter.offset >= 0:
+        return f"{source}-{letter.partition}@{letter.offset}"
+    return f"{source}-{letter.partition}:{hashlib.sha256(letter.value or b'').hexdigest()}"
 
 
 def own_headers(headers: Sequence[tuple[str, bytes | None]] | None) -> Headers:

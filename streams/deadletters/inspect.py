@@ -30,6 +30,7 @@ IN_WORDS: Final = {
     Reason.INVALID: "a field has a value that cannot be",
     Reason.KEY_MISMATCH: "the record's key is not the event's key field: order and dedup would not hold",
     Reason.FUTURE_TIMESTAMP: "the event time lies too far ahead of the time at which the record arrived",
+    Reason.REFUSED_BY_OUTPUT: "the event is valid, but an output topic does not take what becomes of it",
 }
 
 

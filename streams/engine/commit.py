@@ -16,6 +16,7 @@ brings the store forward.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import numpy as np
 import structlog
 
 from streams.deadletters.audit import Outcome, Settled, settle
@@ -25,6 +26,7 @@ from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.keys import ClosedWindows
 from streams.engine.log import Changelog, Committed, CycleAborted, OutcomeUnknown, Transactions
 from streams.engine.task import PartitionTask, Written
+from streams.limits import OUTPUT_AGE_MS_MAX
 from streams.operators.columns import Events, Headers
 from streams.operators.declaration import Pipeline
 
@@ -53,8 +55,13 @@ class Committer:
         *,
         author: str,
         session: str,
+        timestamp_ages_ms: Mapping[str, int] | None = None,
     ) -> None:
-        """`author` is this worker, `session` this process of it: an unknown outcome is settled by them."""
+        """Configure.
+
+        `author` is this worker, `session` this process of it: an unknown outcome is settled by them.
+        `timestamp_ages_ms` bounds, by topic, how old the timestamp of a clean or late event may be.
+        """
         self._pipeline = pipeline
         self._transactions = transactions
         self._changelog = changelog
@@ -62,6 +69,7 @@ class Committer:
         self._windows = {encoder.window.topic: encoder for encoder in windows}
         self._failpoint = failpoint
         self._author, self._session = author, session
+        self._timestamp_ages_ms = timestamp_ages_ms or {}
         self._open = False
 
     def write(self, effects: Effects) -> None:
@@ -73,23 +81,33 @@ class Committer:
         """
         self._begin()
         for part in effects.partitions:
+            origin = part.partition
             if part.clean is not None:
-                headers = self._settled(part.clean, Outcome.CLEAN, effects.now_ms)
-                self._produce_events(self._pipeline.clean, part.clean, headers)
+                headers = self._settled(part.clean, Outcome.CLEAN, effects.now_ms, origin)
+                self._produce_events(self._pipeline.clean, part.clean, headers, effects.now_ms, origin)
             for late in part.late:
-                originals = self._settled(late.events, Outcome.LATE, effects.now_ms)
-                self._produce_events(self._pipeline.late, late.events, _late_headers(late, originals))
-            self._produce_outcomes(settle(part.replayed_duplicates, Outcome.DUPLICATE, effects.now_ms), effects.now_ms)
-        rejected = [letter.headers for letter in effects.dead_letters if is_replayed(letter.headers)]
-        self._produce_outcomes(settle(rejected, Outcome.REJECTED, effects.now_ms), effects.now_ms)
+                originals = self._settled(late.events, Outcome.LATE, effects.now_ms, origin)
+                late_headers = _late_headers(late, originals)
+                self._produce_events(self._pipeline.late, late.events, late_headers, effects.now_ms, origin)
+            duplicates = settle(part.replayed_duplicates, Outcome.DUPLICATE, effects.now_ms)
+            self._produce_outcomes(duplicates, effects.now_ms, origin)
+        rejected: dict[int, list[Headers | None]] = {}
+        for letter in effects.dead_letters:
+            if is_replayed(letter.headers):
+                rejected.setdefault(letter.partition, []).append(letter.headers)
+        for origin, replayed in rejected.items():
+            self._produce_outcomes(settle(replayed, Outcome.REJECTED, effects.now_ms), effects.now_ms, origin)
         for letter in effects.dead_letters:
             self._transactions.produce(
                 self._pipeline.dlq,
                 key=letter.key,
                 value=letter.value,
                 partition=None if letter.key is not None else letter.partition,
-                timestamp_ms=letter.timestamp_ms,
-                headers=envelope_headers(letter, source=self._pipeline.source, group=self._pipeline.group),
+                timestamp_ms=effects.now_ms,  # its retention counts from its failure
+                headers=envelope_headers(
+                    letter, source=self._pipeline.source, group=self._pipeline.group, now_ms=effects.now_ms
+                ),
+                origin=letter.partition,
             )
         self._failpoint("produced")
 
@@ -114,6 +132,7 @@ class Committer:
                     partition=commit.partition,
                     timestamp_ms=now_ms,
                     headers=None,
+                    origin=commit.partition,
                     on_delivered=journal_at[commit.partition].append,
                 )
         self._failpoint("journalled")
@@ -172,23 +191,29 @@ class Committer:
             ) from error
         log.info("the commit had happened")
 
-    def _produce_events(self, topic: str, events: Events, headers: Sequence[Headers | None] | None) -> None:
+    def _produce_events(
+        self, topic: str, events: Events, headers: Sequence[Headers | None] | None, now_ms: int, origin: int
+    ) -> None:
+        oldest_ms = max(0, now_ms - self._timestamp_ages_ms.get(topic, OUTPUT_AGE_MS_MAX))
+        times = np.clip(events.timestamp_ms, oldest_ms, max(now_ms, oldest_ms)).tolist()
         self._transactions.produce_many(
-            topic, events.key.tolist(), events.value.tolist(), events.timestamp_ms.tolist(), headers
+            topic, events.key.tolist(), events.value.tolist(), times, headers, origin=origin
         )
 
-    def _settled(self, events: Events, outcome: Outcome, now_ms: int) -> list[Headers | None] | None:
+    def _settled(self, events: Events, outcome: Outcome, now_ms: int, origin: int) -> list[Headers | None] | None:
         """Headers with which `events` go on; of those that were replayed, the audit topic learns the outcome."""
         if events.headers is None:
             return None
         settled = settle(events.headers.tolist(), outcome, now_ms)
-        self._produce_outcomes(settled, now_ms)
+        self._produce_outcomes(settled, now_ms, origin)
         return settled.headers
 
-    def _produce_outcomes(self, settled: Settled, now_ms: int) -> None:
+    def _produce_outcomes(self, settled: Settled, now_ms: int, origin: int) -> None:
         if settled.keys:
             times = [now_ms] * len(settled.keys)
-            self._transactions.produce_many(self._pipeline.audit, settled.keys, settled.values, times, None)
+            self._transactions.produce_many(
+                self._pipeline.audit, settled.keys, settled.values, times, None, origin=origin
+            )
 
     def _produce_tables(self, commits: Sequence[TaskCommit], tables_at: dict[int, dict[str, int]], now_ms: int) -> None:
         by_topic: dict[str, list[TableRows]] = {}
@@ -204,6 +229,7 @@ class Committer:
                     [now_ms] * len(keys),
                     headers,
                     partition=partition,
+                    origin=partition,
                     on_last_delivered=_noting_next(tables_at[partition], topic),
                 )
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streams.engine.keys import ClosedWindows
+from streams.engine.refusals import RefusedEvents
 from streams.operators.aggregate import Rows
 from streams.operators.columns import Events, Headers, Int64, Objects
 from streams.operators.declaration import Table, Window
@@ -34,6 +35,8 @@ class PartitionEffects:
     """Released events that contradict their key's state."""
     replayed_duplicates: list[Headers] = field(default_factory=list)
     """Headers of those duplicates that were replayed from dead letters: somebody waits to hear of them."""
+    refused: list[RefusedEvents] = field(default_factory=list)
+    """Events that become dead letters since an output has refused them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ import numpy as np
 
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
 from streams.engine.quarantine import quarantine, quarantined_at_start
+from streams.engine.refusals import Refusals
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.limits import BATCH_RECORDS_MAX
 from streams.operators.columns import TIME_MIN, Events, Records
 from streams.operators.decode import Decoded, Decoder, Known
-from streams.operators.rejects import DeadLetter, Reject
+from streams.operators.rejects import DeadLetter, Reason, Reject
 from streams.operators.resolve import Plan
 
 _KEEP_HELD_EVENTS: Final = 20_000
@@ -43,6 +44,7 @@ class Engine:
 
     def __init__(self, config: TaskConfig, decoder: Decoder, *, idle_ms: int) -> None:
         self.tasks: dict[int, PartitionTask] = {}
+        self.refusals = Refusals(config.pipeline, config.partition_of)
         self._config = config
         self._decoder = decoder
         self._idle_ms = idle_ms
@@ -88,7 +90,9 @@ class Engine:
         records = self._current(Records.concat(parts)) if parts else None
         if records is not None and len(records):
             effects = self._process_records(records, batch.now_ms)
-        effects.partitions.extend(self._release_idle(batch))
+        for part in self._release_idle(batch):
+            effects.partitions.append(part)
+            effects.dead_letters.extend(_refused(part, None))
         return effects
 
     def _current(self, records: Records) -> Records | None:
@@ -127,6 +131,7 @@ class Engine:
                 mine = events.take(records.partition[events.row] == partition)
                 offset_last = int(records.offset[records.partition == partition][-1])
             effects.partitions.append(self.tasks[partition].on_batch(mine, offset_last + 1))
+            effects.dead_letters.extend(_refused(effects.partitions[-1], records))
         return effects
 
     def _hold_unresolved(
@@ -179,6 +184,7 @@ class Engine:
 
     def install(self, task: PartitionTask) -> None:
         """Start processing a restored partition."""
+        task.refusals = self.refusals
         self.tasks[task.partition] = task
 
     def drop(self, partition: int) -> PartitionTask | None:
@@ -213,6 +219,22 @@ class Engine:
             if self.bytes_used() <= bytes_max // 2:
                 break
         return True
+
+
+def _refused(part: PartitionEffects, records: Records | None) -> Iterable[DeadLetter]:
+    """Dead letters of the events that an output has refused. The offset of one that was held is not known: -1."""
+    for refused in part.refused:
+        events = refused.events
+        for position, (row, message) in enumerate(zip(events.row.tolist(), refused.messages, strict=True)):
+            yield DeadLetter(
+                reject=Reject(row, Reason.REFUSED_BY_OUTPUT, message),
+                partition=part.partition,
+                offset=-1 if row < 0 or records is None else int(records.offset[row]),
+                timestamp_ms=int(events.timestamp_ms[position]),
+                key=events.key[position],
+                value=events.value[position],
+                headers=None if events.headers is None else events.headers[position],
+            )
 
 
 def _dead_letter(records: Records, reject: Reject) -> DeadLetter:

@@ -19,6 +19,31 @@ class CycleAborted(Exception):
         """Short name for the metric."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A record that an output topic never takes: too large, a timestamp out of bounds, against a policy."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int | None
+    """Partition of the source on whose account it was produced; None when the call that produced it did not say."""
+    why: str
+    """The broker's words."""
+
+
+class OutputRefused(CycleAborted):
+    """The transaction did not happen since an output refuses records of it.
+
+    `refused` names those that were found. It is empty as long as they are searched for: the cycle must run again, and
+    is produced in ever smaller pieces until a refused record stands alone.
+    """
+
+    def __init__(self, message: str, refused: "Sequence[Refused]" = ()) -> None:
+        super().__init__("refused_by_output", message)
+        self.refused = tuple(refused)
+
+
 class OutcomeUnknown(Exception):
     """Whether the transaction happened is not known: the producer must be re-created, then the group's offsets tell."""
 
@@ -63,11 +88,17 @@ class Transactions(Protocol):
         headers: Sequence[Headers | None] | None,
         *,
         partition: int | None = None,
+        origin: int | None = None,
         on_last_delivered: Callable[[int], None] | None = None,
     ) -> None:
         """Produce records to `partition`; None means by murmur2 of the key.
 
-        `on_last_delivered` gets the offset of the last one.
+        `origin` is the partition of the source that they come from: what `Refused` names. `on_last_delivered` gets the
+        offset of the last one.
+
+        Raises:
+            OutputRefused: the output does not take one of them (`commit` and the other steps may say so as well).
+
         """
 
     def produce(
@@ -79,9 +110,10 @@ class Transactions(Protocol):
         partition: int | None,
         timestamp_ms: int,
         headers: Headers | None,
+        origin: int | None = None,
         on_delivered: Callable[[int], None] | None = None,
     ) -> None:
-        """Produce one record; `partition` None means by murmur2 of the key. `on_delivered` gets its offset."""
+        """Produce one record, as `produce_many` does. `on_delivered` gets its offset."""
 
     def send_offsets(self, positions: dict[int, Committed], membership: object) -> None:
         """Add the group's positions in the source to the transaction (step 3), in the name of a group membership.

@@ -16,6 +16,7 @@ from streams.deadletters.envelope import is_replayed
 from streams.engine.effects import LateEvents, PartitionEffects, TableRows, TaskCommit
 from streams.engine.held import Held
 from streams.engine.keys import KeyIndex
+from streams.engine.refusals import Refusals, RefusedEvents
 from streams.limits import JOURNAL_INDEX_RECORDS, JOURNAL_RECORD_BYTES_MAX
 from streams.operators.aggregate import KeySegments
 from streams.operators.columns import TIME_MIN, Bools, Events, Headers, Int64
@@ -99,6 +100,9 @@ class PartitionTask:
         self.breakers = DeviceBreakers(
             rejects_max=config.quarantine_rejects_max, cooldown_ms=config.quarantine_cooldown_ms
         )
+        self.refusals = Refusals(config.pipeline, config.partition_of)
+        """What outputs have refused; the engine's own ones once the task is installed."""
+        self._refused: list[RefusedEvents] = []
         self.checkpoint = checkpoint or Checkpoint(
             cycle=0, offset_next=-1, watermark=TIME_MIN, journal_next=0, replay_from=0
         )
@@ -148,6 +152,14 @@ class PartitionTask:
             if duplicates:
                 replayed = _replayed(events, ~new)
                 events, watermark, prior = events.take(new), watermark[new], prior[new]
+            if self.refusals:
+                accepted = self._accepted(events)
+                events, watermark, prior = events.take(accepted), watermark[accepted], prior[accepted]
+                late = [
+                    LateEvents(part.events.take(kept), part.beyond_horizon, part.by_ms[kept])
+                    for part in late
+                    if (kept := self._accepted(part.events)).any()
+                ]
         with stopwatch("reorder"):
             released = self._reorder(events, watermark, prior, course, late)
         return self._folded(released, late, duplicates, replayed)
@@ -159,7 +171,7 @@ class PartitionTask:
         self._load_pages(watermark)
         course = Course(self.watermark, np.array([watermark]))
         self.watermark = watermark
-        due = self.held.take_due(watermark)
+        due = self._held_due(watermark)
         released = self._in_order(due, [course.prior_of(events.event_time) for events in due])
         return self._folded(released, [], 0, [])
 
@@ -184,8 +196,46 @@ class PartitionTask:
                 self._moved |= keys.close_windows(self.watermark)
         clean = None if released is None else released.events
         return PartitionEffects(
-            self.partition, clean, late, duplicates, self._misrouted, keys.contradictions - contradictions, replayed
-        )
+            self.partition, clean, late, duplicates, self._misrouted, keys.contradictions - contradictions, replayed,
+            self._take_refused(),
+        )  # fmt: skip
+
+    # --- what outputs have refused ----------------------------------------------------------------------------------
+
+    def _accepted(self, events: Events, *, were_held: bool = False) -> Bools:
+        """Which of `events` no output has refused; the others become dead letters with this micro-batch."""
+        accepted = np.ones(len(events), dtype=np.bool_)
+        messages = self.refusals.messages(events)
+        if messages:
+            accepted[list(messages)] = False
+            refused = events.take(np.array(list(messages), dtype=np.int64))
+            if were_held:
+                refused = refused.with_rows(np.full(len(refused), -1, dtype=np.int64))
+            self._refused.append(RefusedEvents(refused, list(messages.values())))
+            self._moved = True
+        return accepted
+
+    def _held_due(self, watermark: int) -> list[Events]:
+        """Take the held events that are due; those that an output has refused become dead letters."""
+        due = self.held.take_due(watermark)
+        if not self.refusals:
+            return due
+        return [events.take(self._accepted(events, were_held=True)) for events in due]
+
+    def _held_rivals(self) -> list[Events]:
+        """Held events that may make later ones late: what an output has refused will not be released before them."""
+        if not self.refusals:
+            return self.held.all()
+        found: list[Events] = []
+        for events in self.held.all():
+            rival = np.ones(len(events), dtype=np.bool_)
+            rival[list(self.refusals.messages(events))] = False
+            found.append(events.take(rival))
+        return found
+
+    def _take_refused(self) -> list[RefusedEvents]:
+        refused, self._refused = self._refused, []
+        return refused
 
     def _first_copies(self, events: Events) -> Bools:
         """Remember the identities of `events`; says which were not known."""
@@ -218,13 +268,13 @@ class PartitionTask:
         priors: list[Int64] = []
         if not ahead.all():
             behind = ~ahead
-            is_late, by_ms = judge_behind(events, watermark, behind, self.keys.last_due(), self.held.all())
+            is_late, by_ms = judge_behind(events, watermark, behind, self.keys.last_due(), self._held_rivals())
             if is_late.any():
                 late.append(LateEvents(events.take(is_late), beyond_horizon=False, by_ms=by_ms[is_late]))
             due.append(events.take(behind & ~is_late))
             priors.append(prior[behind & ~is_late])
         ripe = ahead & (events.event_time <= end)
-        in_time = [*self.held.take_due(end), events.take(ripe)]
+        in_time = [*self._held_due(end), events.take(ripe)]
         self.held.add(events.take(ahead & ~ripe), self.cycle_open)
         priors += [course.prior_of(part.event_time) for part in in_time]
         return self._in_order([*due, *in_time], priors)

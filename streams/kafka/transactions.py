@@ -14,12 +14,13 @@ from typing import Any, Final
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from streams.engine.log import Committed, CycleAborted, OutcomeUnknown
+from streams.engine.log import Committed, CycleAborted, OutcomeUnknown, OutputRefused
 from streams.errors import FencedError
 from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.bounded import BoundedCalls, ClientHangs
 from streams.kafka.fencing import FENCED, cause_of_fatal
 from streams.kafka.positions import metadata_of
+from streams.kafka.refusal import REFUSALS, RefusalSearch
 from streams.limits import PRODUCER_QUEUE_KBYTES_MAX, PRODUCER_QUEUE_MESSAGES_MAX, TRANSACTION_TIMEOUT_MS
 from streams.operators.columns import Headers
 from streams.operators.declaration import OUTPUT_BYTES_MAX
@@ -33,6 +34,7 @@ _HANGS_S: Final = 5.0
 """So long after its own timeout a call is taken to hang."""
 _SETTLE_TIMEOUT_S: Final = 60.0
 _LIST_TIMEOUT_S: Final = 2.0
+_REPORTS_S: Final = 0.1
 _IDLE_MS_MAX: Final = 10_000
 
 _REOPEN: Final = Backoff(first_s=1.0, pause_s_max=15.0)
@@ -102,6 +104,9 @@ class KafkaTransactions:
         self._producer: Producer | None = None
         self._calls: BoundedCalls | None = None
         self._failed: KafkaError | None = None
+        self._search = RefusalSearch(batch_bytes=int(self._config["batch.size"]))
+        self._run = object()
+        """The open transaction: a delivery report of an earlier one is void."""
         self._is_open = False
         self._begun_at = 0.0
         self._topics: set[str] = set()
@@ -126,7 +131,8 @@ class KafkaTransactions:
             raise CycleAborted("stopping", "the worker stops") from None
 
     def _new_producer(self) -> None:
-        producer = Producer(self._config, logger=librdkafka_log)
+        config = {**self._config, "batch.size": self._search.batch_bytes}
+        producer = Producer(config, logger=librdkafka_log)
         calls = BoundedCalls(f"{self._config['transactional.id']}-calls")
         try:
             calls.call(lambda: producer.init_transactions(_SETTLE_TIMEOUT_S), _SETTLE_TIMEOUT_S + _HANGS_S)
@@ -146,6 +152,8 @@ class KafkaTransactions:
         """Open a transaction."""
         self._begun_at = time.monotonic()
         self._failed = None
+        self._run = object()
+        self._search.begin()
         self._topics.clear()
         self._do(lambda producer, _: producer.begin_transaction())
         self._is_open = True
@@ -159,22 +167,12 @@ class KafkaTransactions:
         headers: Sequence[Headers | None] | None,
         *,
         partition: int | None = None,
+        origin: int | None = None,
         on_last_delivered: Callable[[int], None] | None = None,
     ) -> None:
         """Produce records to `partition`; None means by murmur2 of the key. The loop that runs for every event."""
-        if on_last_delivered is not None:
-            last = len(keys) - 1
-            head = None if headers is None else headers[:last]
-            self.produce_many(topic, keys[:last], values[:last], timestamps[:last], head, partition=partition)
-            self.produce(
-                topic,
-                key=keys[last],
-                value=values[last],
-                partition=partition,
-                timestamp_ms=timestamps[last],
-                headers=None if headers is None else headers[last],
-                on_delivered=on_last_delivered,
-            )
+        if on_last_delivered is not None or self._search.is_on:
+            self._produce_each(topic, keys, values, timestamps, headers, partition, origin, on_last_delivered)
             return
         produce: Any = self._require().produce
         self._topics.add(topic)
@@ -192,9 +190,44 @@ class KafkaTransactions:
         except BufferError:
             self._drain()
             rest = None if headers is None else headers[done:]
-            self.produce_many(topic, keys[done:], values[done:], timestamps[done:], rest, partition=partition)
+            self.produce_many(
+                topic, keys[done:], values[done:], timestamps[done:], rest, partition=partition, origin=origin
+            )
         except KafkaException as error:
+            if error.args[0].code() in REFUSALS:
+                raise self._search.refused_at_once(topic, keys[done], values[done], origin, error.args[0]) from None
             raise self._aborted(error) from None
+        self._require().poll(0)
+
+    def _produce_each(
+        self,
+        topic: str,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        timestamps: Sequence[int],
+        headers: Sequence[Headers | None] | None,
+        partition: int | None,
+        origin: int | None,
+        on_last_delivered: Callable[[int], None] | None,
+    ) -> None:
+        """As `produce_many`, with a delivery report for the last one; for each one while a refusal is searched for."""
+        last = len(keys) - 1
+        if not self._search.is_on and last > 0:
+            head = None if headers is None else headers[:last]
+            self.produce_many(
+                topic, keys[:last], values[:last], timestamps[:last], head, partition=partition, origin=origin
+            )
+        for i in range(0 if self._search.is_on else last, len(keys)):
+            self.produce(
+                topic,
+                key=keys[i],
+                value=values[i],
+                partition=partition,
+                timestamp_ms=timestamps[i],
+                headers=None if headers is None else headers[i],
+                origin=origin,
+                on_delivered=on_last_delivered if i == last else None,
+            )
         self._require().poll(0)
 
     def produce(
@@ -206,10 +239,16 @@ class KafkaTransactions:
         partition: int | None,
         timestamp_ms: int,
         headers: Headers | None,
+        origin: int | None = None,
         on_delivered: Callable[[int], None] | None = None,
     ) -> None:
         """Produce one record; `partition` None means by murmur2 of the key."""
-        report = self._reporting(on_delivered) if on_delivered is not None else None
+        report = None
+        if self._search.is_on:
+            self._search.make_room(topic, key, value, self._require().flush)
+            report = self._searching(topic, key, value, origin, on_delivered)
+        elif on_delivered is not None:
+            report = self._reporting(on_delivered)
         self._topics.add(topic)
         while True:
             try:
@@ -226,6 +265,8 @@ class KafkaTransactions:
             except BufferError:
                 self._drain()
             except KafkaException as error:
+                if error.args[0].code() in REFUSALS:
+                    raise self._search.refused_at_once(topic, key, value, origin, error.args[0]) from None
                 raise self._aborted(error) from None
 
     def send_offsets(self, positions: dict[int, Committed], membership: object) -> None:
@@ -343,6 +384,41 @@ class KafkaTransactions:
 
         return report
 
+    def _searching(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        origin: int | None,
+        on_delivered: Callable[[int], None] | None,
+    ) -> Callable[[KafkaError | None, Message], None]:
+        run = self._run
+
+        def report(error: KafkaError | None, message: Message) -> None:
+            if run is not self._run:
+                return
+            if error is None:
+                if on_delivered is not None:
+                    on_delivered(int(message.offset() or 0))
+                return
+            self._search.failed(topic, key, value, origin, message.partition(), error)
+            if self._failed is None or error.code() in REFUSALS:
+                self._failed = error
+
+        return report
+
+    def _refusal(self, error: KafkaError) -> OutputRefused | None:
+        """The end of a cycle of which an output refuses a record; None when it ends for another reason."""
+        if self._producer is not None:
+            self._producer.poll(_REPORTS_S)
+        begun = self._search.is_on
+        found = self._search.found(error, self._failed)
+        if found is not None or self._search.is_on > begun:
+            # One that has failed so loses count of its sequence numbers: its next transaction would fail as well. And
+            # it may have to make smaller batches.
+            self.reopen()
+        return found
+
     def _aborted(self, raised: KafkaException) -> CycleAborted | FencedError:
         """What an error before the commit comes to; nothing of the transaction is visible."""
         raised = cause_of_fatal(self._require(), raised, _CALL_TIMEOUT_S)
@@ -357,6 +433,8 @@ class KafkaTransactions:
             return CycleAborted(
                 "missing_topic", f"topics are missing ({missing}): create them with `streams topics apply`"
             )
+        if (refused := self._refusal(error)) is not None:
+            return refused
         cause = self._failed or error
         if error.code() in _UNANSWERED or cause.code() in _UNANSWERED:
             # It may never get an answer again (`stranding`), and abort all the same, as nothing has reached the broker.

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streams.limits import ID_BYTES_MAX
+from streams.limits import ID_BYTES_MAX, KEY_BYTES_MAX
 from streams.operators.columns import Bools, Events, Headers, Int64, Records, object_rows, objects
 from streams.operators.declaration import Pipeline
 from streams.operators.identity import EVENT_TIME_MAX, id_words, time_word
@@ -245,10 +245,12 @@ class Decoder:
 
     def _invalid(self, fields: Fields, id_bytes: Int64) -> list[tuple[int, str]]:
         """(position, message) of every invalid event; one message for each."""
+        key_bytes = np.diff(text_offsets(fields.key_field))
         found: list[tuple[Bools, str]] = [
             (id_bytes == 0, "the event id is empty"),
             (id_bytes > ID_BYTES_MAX, f"the event id is longer than {ID_BYTES_MAX} bytes"),
-            (np.diff(text_offsets(fields.key_field)) == 0, f"{self._pipeline.key_field} is empty"),
+            (key_bytes == 0, f"{self._pipeline.key_field} is empty"),
+            (key_bytes > KEY_BYTES_MAX, f"{self._pipeline.key_field} is longer than {KEY_BYTES_MAX} bytes"),
             (fields.event_time < 0, f"{self._pipeline.time_field} is negative"),
         ]
         for position, name in enumerate(self._pipeline.payload_fields):

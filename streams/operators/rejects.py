@@ -18,6 +18,7 @@ class Reason(StrEnum):
     INVALID = "invalid"
     KEY_MISMATCH = "key_mismatch"
     FUTURE_TIMESTAMP = "future_timestamp"
+    REFUSED_BY_OUTPUT = "refused_by_output"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from streams.engine.commit import Committer, Failpoint
 from streams.engine.effects import CycleEnd, Effects
 from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.log import CycleAborted
+from streams.engine.log import CycleAborted, OutputRefused
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.errors import FencedError, StreamsError
 from streams.kafka.changelog import ChangelogReaders, KafkaChangelog
@@ -80,6 +80,7 @@ class PipelineRunner:
         partitions: int,
         registry_guard: Guard,
         failpoint: Failpoint,
+        timestamp_ages_ms: Mapping[str, int] | None = None,
         defect: DropDefect | None = None,
         on_failure: Callable[[BaseException], None],
         tracing: Tracing | None = None,
@@ -137,6 +138,7 @@ class PipelineRunner:
         )
         self.engine = Engine(config, decoder, idle_ms=settings.streams_idle_ms)
         self._failpoint = failpoint
+        self._timestamp_ages_ms = timestamp_ages_ms
         self._defect = defect
         self._downstream = Downstream(settings.streams_downstream_ms, settings.streams_downstream_records, metrics)
         self._registry = Registry(settings)
@@ -195,6 +197,7 @@ class PipelineRunner:
             self._failpoint,
             author=self._member,
             session=uuid.uuid4().hex,
+            timestamp_ages_ms=self._timestamp_ages_ms,
         )
         await self._in_commit_thread(self._transactions.reopen)
         await self._loop.run_in_executor(self._intake_thread, self._intake.subscribe)
@@ -224,6 +227,8 @@ class PipelineRunner:
         """Why this pipeline processes nothing right now; None when it does."""
         if self._restorer.stuck:
             return "; ".join(self._restorer.stuck.values())
+        if standing := self._standing_still():
+            return "; ".join(standing.values())
         missing = self._owned.keys() - self.engine.tasks.keys()
         if missing:
             return f"restoring {self.pipeline.source} partitions {sorted(missing)}"
@@ -239,9 +244,13 @@ class PipelineRunner:
         """By partition that should be processed now: offset up to which all is taken, and the last one taken + 1."""
         if self._stop.is_set():
             return {}
-        excused = self._restorer.stuck.keys() | self.engine.waiting_partitions
+        excused = self._restorer.stuck.keys() | self.engine.waiting_partitions | self._standing_still().keys()
         known, taken = self._intake.positions(), self._intake.taken()
         return {p: (known.get(p, 0), taken.get(p, 0)) for p in sorted(set(self._owned) - excused)}
+
+    def _standing_still(self) -> dict[int, str]:
+        """Partitions of ours of which an output refuses what must be written, and why."""
+        return {p: why for p, why in self.engine.refusals.stopped.items() if p in self._owned}
 
     def lags(self, at_work: Mapping[int, tuple[int, int]]) -> dict[int, int]:
         """Records that are there and not committed, by partition, without those that have none.
@@ -260,7 +269,7 @@ class PipelineRunner:
                 ("agent's or the sink's", self._turn.locked()),
             ) if busy
         ]  # fmt: skip
-        missing = set(self._owned) - set(self.engine.tasks)
+        missing = set(self._owned) - set(self.engine.tasks) - self._standing_still().keys()
         if missing:
             doing.append(f"the restore of partitions {sorted(missing)}")
         return f"{self.pipeline.name}: {' and '.join(doing) or 'records from the broker'}"
@@ -418,6 +427,9 @@ class PipelineRunner:
         self._cycle = CycleAccount()
         self._metrics.aborts.labels(error.reason).inc()
         self._aborts_in_a_row += 1
+        if isinstance(error, OutputRefused) and error.refused:
+            self.engine.refusals.note(error.refused)
+            self._aborts_in_a_row = 1  # each one that is found is progress
         delay_s = _ABORTED.jittered_s(self._aborts_in_a_row)
         self.vitals.sign(delay_s)
         log.warning(
@@ -471,6 +483,7 @@ class PipelineRunner:
     async def _take(self, terms: Mapping[int, Term]) -> None:
         async with self._handover:
             self._owned.update(terms)
+            self.engine.refusals.start_again(list(terms))
             self._restore(terms)
 
     async def _give(self, partitions: list[int]) -> None:
@@ -513,7 +526,8 @@ class PipelineRunner:
 
     def _restore(self, partitions: Iterable[int]) -> None:
         """Restore partitions side by side, each by itself: one that waits, or cannot be restored, stands alone."""
-        for partition in partitions:
+        stopped = self.engine.refusals.stopped
+        for partition in (one for one in partitions if one not in stopped):
             attempt = self._attempts[partition] = object()
             task = self._loop.create_task(self._restore_one(self._owned[partition], attempt))
             self._restoring.add(task)
@@ -559,7 +573,11 @@ class PipelineRunner:
         waiting = self.engine.waiting_partitions
         self._intake.pause_only(waiting)
         self._metrics.paused_partitions.labels("schema_registry").set(len(waiting))
-        self._metrics.paused_partitions.labels("restoring").set(len(self._owned.keys() - self.engine.tasks.keys()))
+        standing = self._standing_still().keys()
+        self._metrics.paused_partitions.labels("refused_by_output").set(len(standing))
+        self._metrics.paused_partitions.labels("restoring").set(
+            len(self._owned.keys() - self.engine.tasks.keys() - standing)
+        )
 
     async def _look_up(self, schema_ids: frozenset[int]) -> None:
         """Learn schemas. An outage of the registry is waited out; any other error is a bug and ends the worker."""

@@ -7,11 +7,19 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import fastavro
 from confluent_kafka import Consumer, KafkaError, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from streams.kafka.admin import partition_counts, settled
 from streams.kafka.topics import apply_topics
@@ -58,6 +66,30 @@ def fresh_topics(stack: Stack, partitions: int = 3) -> AdminClient:
     return client
 
 
+def alter_topic(stack: Stack, topic: str, **config: str) -> None:
+    """Set entries of a topic's configuration; names with underscores for dots."""
+    entries = [
+        ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in config.items()
+    ]
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+    client = admin_of(stack)
+    for future in client.incremental_alter_configs([resource]).values():
+        settled(f"configuration of {topic}", future)
+
+
+def recreate_topic(stack: Stack, topic: str, partitions: int) -> None:
+    """An empty topic of this name, with another number of partitions."""
+    client = admin_of(stack)
+    delete_topics(client, {topic})
+    for future in client.create_topics([NewTopic(topic, partitions, 1)]).values():
+        settled(f"creating {topic}", future)
+    deadline = time.monotonic() + 30
+    while partition_counts(client).get(topic) != partitions:
+        assert time.monotonic() < deadline, f"{topic} is not listed"
+        time.sleep(0.05)
+
+
 def committed_records(stack: Stack, topic: str, partitions: int = 3) -> list[Record]:
     """Every record that a read_committed consumer sees, each partition in log order."""
     consumer = Consumer(
@@ -96,12 +128,28 @@ def log_end(stack: Stack, topic: str, partitions: int = 3) -> int:
 
 def decoded(records: list[Record], subject: str) -> list[dict[str, Any]]:
     """Events inside framed records, by fastavro; times in milliseconds."""
-    schema = json.loads(Catalog.load().latest(subject).text)
-    for field in schema["fields"]:
-        if isinstance(field["type"], dict):
-            field["type"].pop("logicalType", None)
-    parsed = fastavro.parse_schema(schema)
-    return [fastavro.schemaless_reader(io.BytesIO(record.value[5:]), parsed, None) for record in records]
+    return [decoded_value(record.value, subject) for record in records]
+
+
+def decoded_value(value: bytes, subject: str) -> dict[str, Any]:
+    """The event or row inside a framed value."""
+    found = fastavro.schemaless_reader(io.BytesIO(value[5:]), _parsed(subject), None)
+    assert isinstance(found, dict)
+    return found
+
+
+@cache
+def _parsed(subject: str) -> Any:
+    return fastavro.parse_schema(_plain(json.loads(Catalog.load().latest(subject).text)))
+
+
+def _plain(kind: Any) -> Any:
+    """The schema without logical types."""
+    if isinstance(kind, list):
+        return [_plain(each) for each in kind]
+    if isinstance(kind, dict):
+        return {name: _plain(each) for name, each in kind.items() if name != "logicalType"}
+    return kind
 
 
 def command(*arguments: object) -> list[str]:

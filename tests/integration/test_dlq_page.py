@@ -62,7 +62,7 @@ def put_letters(stack: Stack) -> None:
         letter = DeadLetter(
             Reject(0, reason, message, schema_id), 0, offset, now_ms + offset, key.encode(), value, [("trace", b"abc")]
         )
-        headers: Any = envelope_headers(letter, source=GPS.source, group=GPS.group)
+        headers: Any = envelope_headers(letter, source=GPS.source, group=GPS.group, now_ms=letter.timestamp_ms)
         producer.produce(GPS.dlq, value, key.encode(), headers=headers, timestamp=now_ms + offset)
     assert 0 == producer.flush(30)
 

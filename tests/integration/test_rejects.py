@@ -122,6 +122,7 @@ REJECTED = [
     "foreign schema",
     *INVALID,
     "empty key",
+    "key too long",
     "other key",
     "no key",
     "ahead of its time",
@@ -146,6 +147,7 @@ def bad_records(encoder: Encoder, stack: Stack) -> Iterator[Sent]:
     for name, changed in INVALID.items():
         yield Sent(name, good(**changed), "invalid")
     yield Sent("empty key", good(device_id=""), "invalid", key=b"")
+    yield Sent("key too long", good(device_id="k" * 1_025), "invalid", key=b"k" * 1_025)
     yield Sent("other key", good(), "key_mismatch", key=b"car-8")
     yield Sent("no key", good(), "key_mismatch", key=None)
     yield Sent("ahead of its time", good(event_time=int(time.time() * 1000) + 86_400_000), "future_timestamp")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from streams.engine.log import Committed, CycleAborted, LogRow, OutcomeUnknown
+from streams.engine.log import Committed, CycleAborted, LogRow, OutcomeUnknown, OutputRefused, Refused
 from streams.kafka.partitioner import partition_of
 from streams.operators.columns import Headers
 
@@ -117,10 +117,21 @@ class MemoryChangelog:
             yield rows[at : at + 3]
 
 
+Refuses = Callable[[str, bytes | None, bytes | None], bool]
+"""Whether a topic refuses a record of this key and value, for ever."""
+
+
+def refuses_nothing(_topic: str, _key: bytes | None, _value: bytes | None) -> bool:
+    """As topics do that are configured as declared."""
+    return False
+
+
 class MemoryTransactions:
-    """`Transactions` over `MemoryKafka`; `verdict` decides how a commit ends.
+    """`Transactions` over `MemoryKafka`; `verdict` decides how a commit ends, `refuses` which records are not taken.
 
     `meanwhile` is called while a commit is in flight: before it reaches the broker, and before its answer is heard.
+
+    As with the real one the first refusal is an end of the cycle that names nothing; the next run names a record.
     """
 
     def __init__(
@@ -129,7 +140,11 @@ class MemoryTransactions:
         producer: str,
         verdict: Callable[[], str],
         meanwhile: Callable[[], None] = lambda: None,
+        refuses: Refuses = refuses_nothing,
     ) -> None:
+        self._refuses = refuses
+        self._refused: list[Refused] = []
+        self._searches = False
         self._kafka = kafka
         self._producer = producer
         self._verdict = verdict
@@ -144,6 +159,7 @@ class MemoryTransactions:
 
     def begin(self) -> None:
         assert self._producer not in self._kafka.open
+        self._refused = []
         self._transaction = self._kafka.open[self._producer] = Transaction(self._producer)
 
     def produce_many(
@@ -155,6 +171,7 @@ class MemoryTransactions:
         headers: Sequence[Headers | None] | None,
         *,
         partition: int | None = None,
+        origin: int | None = None,
         on_last_delivered: Callable[[int], None] | None = None,
     ) -> None:
         last = len(keys) - 1
@@ -166,6 +183,7 @@ class MemoryTransactions:
                 partition=partition,
                 timestamp_ms=timestamp,
                 headers=headers[i] if headers is not None else None,
+                origin=origin,
                 on_delivered=on_last_delivered if i == last else None,
             )
 
@@ -178,9 +196,13 @@ class MemoryTransactions:
         partition: int | None,
         timestamp_ms: int,
         headers: Headers | None,
+        origin: int | None = None,
         on_delivered: Callable[[int], None] | None = None,
     ) -> None:
         transaction = self._current()
+        if self._refuses(topic, key, value):
+            self._refused.append(Refused(topic, key, value, origin, "refused"))
+            return
         at = partition if partition is not None else partition_of(key or b"", self._kafka.partitions)
         offset = self._kafka.append(topic, at, key, value, timestamp_ms, headers, transaction)
         if on_delivered is not None:
@@ -196,6 +218,10 @@ class MemoryTransactions:
     def commit(self) -> None:
         self._meanwhile()
         transaction = self._current()
+        if self._refused:
+            named = self._refused[:1] if self._searches else []
+            self._searches = not self._searches
+            raise OutputRefused("an output refuses records", named)
         match self._verdict():
             case "aborted":
                 raise CycleAborted("test", "the broker refused")

@@ -4,6 +4,7 @@ import io
 import json
 import random
 from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import fastavro
@@ -11,7 +12,7 @@ import fastavro
 from loadtest.oracle.model import Event, PartitionModel, Reject, compare_rows
 from streams.pipelines.gps import GPS
 from streams.registry.catalog import Catalog
-from tests.simulation.kafka import MemoryKafka
+from tests.simulation.kafka import MemoryKafka, Refuses, refuses_nothing
 from tests.simulation.traffic import fill
 from tests.simulation.worker import COOLDOWN_MS, PIPELINE, REJECTS_MAX, SimulatedWorker
 from tests.window_model import WindowModel
@@ -44,8 +45,14 @@ def simulate(
     lateness_ms: int = 300,
     horizon_ms: int = 20_000,
     traffic_seed: int | None = None,
+    refuses: Refuses = refuses_nothing,
+    checked: bool = True,
+    drained: Collection[int] | None = None,
 ) -> Outcome:
-    """Run one simulation to the end of its log and check it against the model; AssertionError names the seed."""
+    """Run one simulation to the end of its log and check it against the model; AssertionError names the seed.
+
+    `drained`: partitions that must come to their end; None: all.
+    """
     rng = random.Random(seed)
     kafka = MemoryKafka(partitions)
     fed = fill(
@@ -76,6 +83,7 @@ def simulate(
             batch_records_max=batch_records_max,
             faults=faults,
             meanwhile=meanwhile,
+            refuses=refuses,
         )
         for i in range(workers)
     ]
@@ -87,14 +95,32 @@ def simulate(
         worker.step()
         if faults and rng.random() < 0.03:
             _rebalance(rng, team, kafka, partitions)
-        if _drained(team, kafka, partitions):
+        if _drained(team, kafka, range(partitions) if drained is None else drained):
             break
     else:
         raise AssertionError(f"not drained: make simulate SEED={seed}")
     _finish(team, kafka)
     outcome = _outcome(kafka, sum(worker.crashes for worker in team))
-    _check(seed, outcome, fed, lateness_ms, horizon_ms)
+    if not checked:
+        return outcome
+    _check(seed, outcome, fed, lateness_ms, horizon_ms, lambda event: refuses(GPS.clean, event.key, event.raw))
     return outcome
+
+
+class RefusingModel(PartitionModel):
+    """The model of a partition of which outputs refuse events: dead letters that have no effect on their key."""
+
+    refuses: Callable[[Event], bool]
+    refused: list[Reject]
+
+    def _judge(self, event: Event) -> None:  # type: ignore[override]
+        if not self.refuses(event):
+            super()._judge(event)
+        elif event.event_time_ms >= self.watermark - self.horizon_ms and event.identity in self._seen:
+            self.duplicates.append(event)
+        else:
+            self._seen.add(event.identity)
+            self.refused.append(Reject(event.offset, event.key, event.raw, "refused_by_output"))
 
 
 def _rebalance(rng: random.Random, team: list[SimulatedWorker], kafka: MemoryKafka, partitions: int) -> None:
@@ -143,13 +169,13 @@ def _rebalance_in_flight(rng: random.Random, team: list[SimulatedWorker], owner:
     owner.note()
 
 
-def _drained(team: list[SimulatedWorker], kafka: MemoryKafka, partitions: int) -> bool:
+def _drained(team: list[SimulatedWorker], kafka: MemoryKafka, partitions: Collection[int]) -> bool:
     return all(
         any(
             worker.position.get(p, -1) >= len(kafka.log(GPS.source, p)) and kafka.owners[p] == worker.name
             for worker in team
         )
-        for p in range(partitions)
+        for p in partitions
     )
 
 
@@ -160,12 +186,18 @@ def _finish(team: list[SimulatedWorker], kafka: MemoryKafka) -> None:
     for worker in team:
         worker.note()
         worker.catch_up()
-        at_end = dict.fromkeys(worker.position, 0)
-        for now_ms in (0, 10**14):
-            worker.now_ms = now_ms
-            worker.process(worker.poll(), at_end)
-            worker.process(None, at_end)
-        worker.commit()
+        resets = -1
+        while resets != worker.resets:  # an output may refuse what is released last, too
+            resets = worker.resets
+            worker.now_ms = 0
+            while any(at < len(kafka.log(GPS.source, partition)) for partition, at in worker.position.items()):
+                worker.process(worker.poll())
+            at_end = dict.fromkeys(worker.position, 0)
+            for now_ms in (0, 10**14):
+                worker.now_ms = now_ms
+                worker.process(worker.poll(), at_end)
+                worker.process(None, at_end)
+            worker.commit()
         for partition in list(worker.position):
             worker.revoke(partition)
 
@@ -195,13 +227,19 @@ def _outcome(kafka: MemoryKafka, crashes: int) -> Outcome:
 
 
 def _check(
-    seed: int, outcome: Outcome, fed: dict[int, list[Event | Reject]], lateness_ms: int, horizon_ms: int
+    seed: int,
+    outcome: Outcome,
+    fed: dict[int, list[Event | Reject]],
+    lateness_ms: int,
+    horizon_ms: int,
+    refuses: Callable[[Event], bool],
 ) -> None:
     again = f"failed: make simulate SEED={seed}"
     models = []
     windows: dict[str, list[dict[str, object]]] = {}
     for records in fed.values():
-        model = PartitionModel(lateness_ms, horizon_ms, 60_000, 1 << 20, **QUARANTINE_OF_MODEL)
+        model = RefusingModel(lateness_ms, horizon_ms, 60_000, 1 << 20, **QUARANTINE_OF_MODEL)
+        model.refuses, model.refused = refuses, []
         window = PIPELINE.windows[0]
         stepwise = WindowModel(model, size_ms=window.size_ms, grace_ms=window.grace_ms)
         for record in records:
@@ -222,7 +260,9 @@ def _check(
         for late in model.late
     )
     assert outcome.late == expected_late, f"late differs; {again}"
-    expected_dead = sorted((r.reason, r.key or b"", r.raw) for model in models for r in model.rejected)
+    expected_dead = sorted(
+        (r.reason, r.key or b"", r.raw) for model in models for r in (*model.rejected, *model.refused)
+    )
     assert outcome.dead == expected_dead, f"I6 dead letters differ; {again}"
     rows = {device.encode(): row for model in models for device, row in model.table.items()}
     assert outcome.table.keys() == rows.keys(), f"I4 table keys differ; {again}"

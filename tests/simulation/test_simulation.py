@@ -1,5 +1,7 @@
 """Seeds of the simulation, the same log processed in different ways, and the proof that the checker can fail."""
 
+import zlib
+
 import numpy as np
 import pytest
 import structlog
@@ -9,7 +11,9 @@ from streams.engine.held import Held
 from streams.engine.log import CycleAborted
 from streams.engine.restore import RestoreFailed
 from streams.engine.task import PartitionTask
+from streams.kafka.partitioner import partition_of
 from streams.operators.columns import Bools, Events
+from streams.pipelines.gps import GPS
 from streams.runtime.ownership import Ownership
 from tests.simulation.run import Outcome, simulate
 
@@ -63,6 +67,49 @@ def test_batch_sizes_faults_and_workers_do_not_change_the_outcome(traffic_seed):
 
 def test_faults_do_happen():
     assert sum(simulate(seed, batch_records_max=3).crashes for seed in range(5)) > 20
+
+
+def refuses_some(topic, key, value):
+    return topic in {GPS.clean, GPS.late} and zlib.crc32(value) % 25 == 0
+
+
+@pytest.mark.parametrize("seed", range(400, 412))
+def test_what_an_output_refuses_is_a_dead_letter_and_changes_nothing_else(seed):
+    outcome = simulate(seed, batch_records_max=(3, 10, 100)[seed % 3], refuses=refuses_some)
+    assert "refused_by_output" in {reason for reason, _, _ in outcome.dead}
+
+
+def test_batch_sizes_and_faults_do_not_change_what_is_refused():
+    def run(seed, **options):
+        return result(simulate(seed, traffic_seed=13, events=300, refuses=refuses_some, **options))
+
+    expected = run(0, batch_records_max=500, faults=False, workers=1)
+    for seed, batch_records_max in enumerate((1, 7, 500), start=1):
+        assert expected == run(seed, batch_records_max=batch_records_max, faults=True)
+
+
+def test_events_of_a_key_whose_rows_are_refused_are_dead_letters_and_other_keys_are_as_before():
+    def of_one_device(topic, key, value):
+        return topic == GPS.tables[0].topic and key == b"device-1"
+
+    plain = simulate(500, faults=False)
+    outcome = simulate(500, faults=False, refuses=of_one_device, checked=False)
+    assert b"device-1" not in outcome.table
+    assert b"device-1" not in outcome.clean
+    assert plain.clean.pop(b"device-1")
+    assert plain.clean == outcome.clean
+    assert {b"device-1"} == {key for reason, key, _ in outcome.dead if reason == "refused_by_output"}
+
+
+def test_a_dead_letter_that_is_refused_stops_its_partition_only():
+    def refuses(topic, key, value):
+        return topic == GPS.dlq and partition_of(key, 2) == 1
+
+    outcome = simulate(501, faults=False, refuses=refuses, checked=False, drained=[0])
+    plain = simulate(501, faults=False)
+    of_first = {key: values for key, values in plain.clean.items() if partition_of(key, 2) == 0}
+    assert of_first == {key: values for key, values in outcome.clean.items() if partition_of(key, 2) == 0}
+    assert all(partition_of(key, 2) == 0 for _, key, _ in outcome.dead)
 
 
 SAYS = r"make simulate SEED="

@@ -11,7 +11,7 @@ import numpy as np
 from streams.engine.commit import Committer
 from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.log import CycleAborted
+from streams.engine.log import CycleAborted, OutputRefused
 from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
 from streams.kafka.partitioner import partition_of
@@ -25,7 +25,7 @@ from streams.registry.catalog import Catalog
 from streams.runtime.ownership import Ownership, Term
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
-from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
+from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions, Refuses, refuses_nothing
 from tests.simulation.traffic import SCHEMA_ID, gps_schema
 
 UNKNOWN_SCHEMA_ID = 0x63
@@ -57,6 +57,7 @@ class SimulatedWorker:
         batch_records_max: int,
         faults: bool,
         meanwhile: Callable[["SimulatedWorker"], None] = lambda _: None,
+        refuses: Refuses = refuses_nothing,
     ) -> None:
         """`meanwhile` is called while a commit of this worker is in flight."""
         self.name = name
@@ -68,6 +69,7 @@ class SimulatedWorker:
         self.rng = rng
         self.batch_records_max = batch_records_max
         self.faults = faults
+        self.refuses = refuses
         self.disk: dict[int, dict[bytes, bytes]] = {}
         self.old_disk: dict[int, dict[bytes, bytes]] = {}
         self._config = TaskConfig(
@@ -79,7 +81,7 @@ class SimulatedWorker:
             quarantine_rejects_max=REJECTS_MAX,
             quarantine_cooldown_ms=COOLDOWN_MS,
         )
-        self.crashes = 0
+        self.crashes = self.resets = 0
         self.now_ms = 0
         self.start()
 
@@ -87,7 +89,9 @@ class SimulatedWorker:
         decoder = Decoder(GPS, record_bytes_max=1 << 20, skew_ms_max=60_000)
         self.engine = Engine(self._config, decoder, idle_ms=1_000)
         self.changelog = MemoryChangelog(self.kafka)
-        self.transactions = MemoryTransactions(self.kafka, self.name, self._verdict, lambda: self._meanwhile(self))
+        self.transactions = MemoryTransactions(
+            self.kafka, self.name, self._verdict, lambda: self._meanwhile(self), self.refuses
+        )
         table = Catalog.load().latest("vehicles.state.v1-value")
         minute = Catalog.load().latest("vehicles.minutes.v1-value")
         tables = [TableEncoder("vehicles.state.v1", VehicleState(), table.text, 3)]
@@ -195,15 +199,17 @@ class SimulatedWorker:
 
     def reset(self) -> None:
         """Abort, drop all state, reload from the stores and run again from the committed offsets."""
+        self.resets += 1
         self.committer.abort()
         self._cycle_terms.clear()
         for partition in list(self.position):
             task = self.engine.drop(partition)
             assert task is not None
             task.store.flush()
+        stopped = self.engine.refusals.stopped
         self.position.clear()
         for partition, term in self.owned.items():
-            if self.ownership.runs(term):
+            if self.ownership.runs(term) and partition not in stopped:
                 self.restore(partition)
 
     def crash(self) -> None:
@@ -310,7 +316,9 @@ class SimulatedWorker:
     def _guarded(self, work: object) -> None:
         try:
             work()  # type: ignore[operator]
-        except CycleAborted:
+        except CycleAborted as error:
+            if isinstance(error, OutputRefused):
+                self.engine.refusals.note(error.refused)
             self.reset()
         except Crash:
             self.crash()

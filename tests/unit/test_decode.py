@@ -8,7 +8,7 @@ import fastavro
 import numpy as np
 import pytest
 
-from streams.limits import ID_BYTES_MAX
+from streams.limits import ID_BYTES_MAX, KEY_BYTES_MAX
 from streams.operators.columns import Records
 from streams.operators.decode import SCHEMA_ID_HEADER, Decoder
 from streams.operators.rejects import Reason, Reject
@@ -196,6 +196,7 @@ def test_a_record_larger_than_the_bound_is_too_large_and_one_of_its_size_is_not(
         ({"event_id": ""}, "event id is empty"),
         ({"event_id": "x" * (ID_BYTES_MAX + 1)}, "longer than 128 bytes"),
         ({"event_id": "é" * (ID_BYTES_MAX // 2 + 1)}, "longer than 128 bytes"),
+        ({"device_id": "é" * (KEY_BYTES_MAX // 2 + 1)}, "device_id is longer than 1024 bytes"),
         ({"device_id": ""}, "device_id is empty"),
         ({"event_time": -1}, "event_time is negative"),
         ({"latitude": 90.0001}, r"latitude is outside \[-90, 90\]"),
@@ -227,6 +228,11 @@ def test_values_that_cannot_be_are_invalid(changes, message):
 )
 def test_values_at_their_bounds_are_valid(changes):
     assert decode([framed(**changes)]).rejects == []
+
+
+def test_a_key_at_its_bound_is_valid():
+    key = "k" * KEY_BYTES_MAX
+    assert [] == decode([framed(device_id=key)], keys=[key.encode()]).rejects
 
 
 @pytest.mark.parametrize("key", [None, b"", b"D", b"d ", b"\xff"])

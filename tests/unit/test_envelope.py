@@ -5,13 +5,15 @@ from streams.deadletters.envelope import envelope_headers
 from streams.engine.effects import DeadLetter
 from streams.operators.rejects import Reason, Reject
 
+NOW_MS = 1_800_000_000_456
+
 
 def letter(*, headers=None, reason=Reason.MALFORMED, offset=42, partition=1, schema_id=7, message="what is wrong"):
     return DeadLetter(Reject(0, reason, message, schema_id), partition, offset, 1_700_000_000_123, b"k", b"v", headers)
 
 
 def ours(subject, source="gps.positions.v1", group="streams.gps"):
-    return dict(envelope_headers(subject, source=source, group=group))
+    return dict(envelope_headers(subject, source=source, group=group, now_ms=NOW_MS))
 
 
 def test_the_headers_are_those_of_the_contract():
@@ -28,7 +30,7 @@ def test_the_headers_are_those_of_the_contract():
         "dlq.attempt": b"1",
         "dlq.group": b"streams.gps",
         "dlq.schema_id": b"7",
-        "dlq.first_failed_at": b"1700000000123",
+        "dlq.first_failed_at": b"1800000000456",
         "dlq.app_version": __version__.encode(),
     }
 
@@ -56,21 +58,28 @@ def test_the_same_record_gets_the_same_id_and_another_place_another_one():
     assert len({ours(one)["dlq.id"] for one in places} | {ours(letter(), source="orders")["dlq.id"]}) == 6
 
 
+def test_an_event_whose_offset_is_not_known_has_an_id_by_its_bytes():
+    nowhere = [letter(offset=-1), letter(offset=-1, partition=2)]
+    other = DeadLetter(Reject(0, Reason.REFUSED_BY_OUTPUT, "m"), 1, -1, 1, b"k", b"other", None)
+    assert 3 == len({ours(each)["dlq.id"] for each in (*nowhere, other)})
+    assert ours(letter(offset=-1))["dlq.id"] == ours(nowhere[0])["dlq.id"]
+
+
 def test_the_records_own_headers_come_first_unchanged_and_in_order():
     headers = [("b", b"1"), ("a", None), ("b", b""), ("ключ", b"\xff")]
-    assert envelope_headers(letter(headers=headers), source="s", group="g")[:4] == headers
+    assert envelope_headers(letter(headers=headers), source="s", group="g", now_ms=NOW_MS)[:4] == headers
 
 
 def test_a_replayed_record_keeps_its_id_attempt_and_first_failure_and_nothing_is_there_twice():
-    first = envelope_headers(letter(), source="s", group="g")
+    first = envelope_headers(letter(), source="s", group="g", now_ms=NOW_MS)
     history = [(name, b"3" if name == "dlq.attempt" else value) for name, value in first]
     replayed = letter(headers=[("own", b"x"), *history], offset=99, reason=Reason.INVALID)
-    again = envelope_headers(replayed, source="s", group="g")
+    again = envelope_headers(replayed, source="s", group="g", now_ms=NOW_MS + 1_000)
     assert len(again) == len({name for name, _ in again}) == len(first) + 1
     found = dict(again)
     assert found["dlq.id"] == dict(first)["dlq.id"]
     assert (found["dlq.attempt"], found["dlq.reason"], found["__streams.errors.offset"]) == (b"3", b"invalid", b"99")
-    assert found["dlq.first_failed_at"] == b"1700000000123"
+    assert found["dlq.first_failed_at"] == b"1800000000456"
     assert found["own"] == b"x"
 
 

@@ -136,7 +136,7 @@ def test_filters_take_the_beginning_of_an_id_and_times_without_their_end():
 
 def written(reason=Reason.INVALID, schema_id=7, headers=None, offset=42):
     letter = DeadLetter(Reject(0, reason, "m", schema_id), 1, offset, 1_700, b"k", b"v", headers)
-    return envelope_headers(letter, source="s", group="g")
+    return envelope_headers(letter, source="s", group="g", now_ms=1_700)
 
 
 HISTORY = [("dlq.id", IDS[0]), ("dlq.attempt", b"3"), ("dlq.first_failed_at", b"12"), ("dlq.history", b"[]")]

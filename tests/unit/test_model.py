@@ -195,6 +195,8 @@ def test_idle_releases_what_is_due_and_never_moves_back():
         ({"event_id": "é" * 65}, "invalid"),
         ({"event_id": "é" * 64}, None),
         ({"device": "", "key": b""}, "invalid"),
+        ({"device": "d" * 1025, "key": b"d" * 1025}, "invalid"),
+        ({"device": "d" * 1024, "key": b"d" * 1024}, None),
         ({"latitude": 90.0}, None),
         ({"latitude": math.nextafter(90.0, 91.0)}, "invalid"),
         ({"longitude": -180.0}, None),

@@ -1,0 +1,38 @@
+"""What a worker says of its topics before it starts."""
+
+import pytest
+
+from streams.app import check_topics
+from streams.errors import StreamsError
+from streams.pipelines.gps import GPS
+
+
+def counts(**changed):
+    return {topic.name: changed.get(topic.name, 12) for topic in GPS.topics()}
+
+
+def test_topics_with_equal_numbers_of_partitions_are_accepted():
+    check_topics(GPS, counts())
+
+
+@pytest.mark.parametrize("topic", [GPS.dlq, GPS.clean, GPS.late])
+def test_an_output_with_fewer_partitions_than_the_source_is_refused_in_words(topic):
+    with pytest.raises(StreamsError, match=rf"{topic} has 3 partitions, {GPS.source} has 12: give {topic} 12"):
+        check_topics(GPS, counts(**{topic: 3}))
+
+
+def test_an_output_with_more_partitions_than_the_source_is_accepted():
+    check_topics(GPS, counts(**{GPS.dlq: 24}))
+
+
+@pytest.mark.parametrize("topic", [GPS.journal, GPS.tables[0].topic])
+def test_a_topic_of_state_with_another_number_of_partitions_is_refused(topic):
+    with pytest.raises(StreamsError, match="the numbers must be equal"):
+        check_topics(GPS, counts(**{topic: 24}))
+
+
+def test_missing_topics_are_named():
+    there = counts()
+    del there[GPS.late]
+    with pytest.raises(StreamsError, match=f"topics are missing .{GPS.late}.: create them with `streams topics apply`"):
+        check_topics(GPS, there)

@@ -1,0 +1,149 @@
+"""What becomes of an event that an output has refused: of this micro-batch, held from an earlier one, or late."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+
+from streams.engine.effects import PartitionEffects
+from streams.engine.engine import Engine, MicroBatch
+from streams.engine.log import Refused
+from streams.engine.refusals import Refusals
+from streams.engine.task import PartitionTask, TaskConfig
+from streams.operators.decode import Decoder
+from streams.operators.rejects import Reason
+from streams.pipelines.gps import GPS
+from streams.state.memory import MemoryStore
+from tests.unit.test_decode import KNOWN, NOW, framed, records
+
+TABLE, WINDOW = GPS.tables[0].topic, GPS.windows[0].topic
+
+
+@pytest.fixture
+def engine():
+    config = TaskConfig(GPS, 1_000, 86_400_000, lambda _: nullcontext(), lambda _: 0)
+    made = Engine(config, Decoder(GPS, record_bytes_max=10_000, skew_ms_max=60_000), idle_ms=1_000)
+    made.learn(KNOWN)
+    made.install(PartitionTask(config, 0, MemoryStore(), None))
+    return made
+
+
+def event(number, at_ms=0):
+    return framed(event_id=f"e-{number}", sequence=number, event_time=NOW + at_ms)
+
+
+def refuse(engine, value, topic=GPS.clean, key=b"d", partition=0):
+    engine.refusals.note([Refused(topic, key, value, partition, "Broker: it does not want it")])
+
+
+def clean(effects):
+    return [value for part in effects.partitions if part.clean is not None for value in part.clean.value.tolist()]
+
+
+def letters(effects):
+    return [(each.reject.reason, each.value, each.offset) for each in effects.dead_letters]
+
+
+def process(engine, *values, start=0, at_end=None):
+    batch = records(list(values), timestamp=NOW + 60_000) if values else None
+    if batch is not None:
+        batch.offset[:] += start
+    return engine.process(MicroBatch(batch, NOW + 10_000_000, at_end or {}))
+
+
+def test_a_refused_event_of_this_batch_becomes_a_dead_letter_with_its_place(engine):
+    refuse(engine, event(2))
+    effects = process(engine, event(1), event(2), event(3), event(4, at_ms=5_000), start=70)
+    assert [event(1), event(3)] == clean(effects)
+    assert [(Reason.REFUSED_BY_OUTPUT, event(2), 71)] == letters(effects)
+    assert f"{GPS.clean} refuses it: Broker: it does not want it" == effects.dead_letters[0].reject.message
+
+
+def test_a_refused_event_that_is_held_becomes_a_dead_letter_when_it_is_due(engine):
+    assert [] == clean(process(engine, event(1), event(2)))
+    refuse(engine, event(1))
+    effects = process(engine, event(3, at_ms=5_000), start=2)
+    assert [event(2)] == clean(effects)
+    assert [(Reason.REFUSED_BY_OUTPUT, event(1), -1)] == letters(effects)
+
+
+def test_a_refused_event_that_is_held_becomes_a_dead_letter_by_idle_time_too(engine):
+    process(engine, event(1))
+    refuse(engine, event(1))
+    effects = process(engine, at_end={0: NOW})
+    assert [] == clean(effects)
+    assert [(Reason.REFUSED_BY_OUTPUT, event(1), -1)] == letters(effects)
+    assert engine.close_cycle() is not None
+
+
+def test_a_copy_of_a_refused_event_is_a_duplicate(engine):
+    refuse(engine, event(1))
+    assert 1 == len(process(engine, event(1)).dead_letters)
+    effects = process(engine, event(1), start=1)
+    assert [] == letters(effects)
+    assert 1 == effects.partitions[0].duplicates
+
+
+def test_no_event_is_late_because_of_one_that_was_refused(engine):
+    process(engine, event(5), start=0)
+    refuse(engine, event(5))
+    process(engine, event(9, at_ms=10_000), start=1)
+    effects = process(engine, event(3, at_ms=-10), start=2)
+    assert [] == effects.partitions[0].late
+    assert [event(3, at_ms=-10)] == clean(effects)
+
+
+def test_an_event_that_the_late_topic_refuses_becomes_a_dead_letter(engine):
+    process(engine, event(5), event(9, at_ms=10_000))
+    late = event(3, at_ms=-10)
+    refuse(engine, late, topic=GPS.late)
+    effects = process(engine, late, start=2)
+    assert [] == effects.partitions[0].late
+    assert [(Reason.REFUSED_BY_OUTPUT, late, 2)] == letters(effects)
+
+
+def test_an_event_beyond_the_horizon_that_the_late_topic_refuses_becomes_a_dead_letter(engine):
+    process(engine, event(9))
+    old = event(3, at_ms=-90_000_000)
+    refuse(engine, old, topic=GPS.late)
+    effects = process(engine, old, start=2)
+    assert [] == effects.partitions[0].late
+    assert [(Reason.REFUSED_BY_OUTPUT, old, 2)] == letters(effects)
+
+
+@pytest.mark.parametrize("topic", [TABLE, WINDOW])
+def test_where_a_row_is_refused_the_events_of_its_key_become_dead_letters(engine, topic):
+    refuse(engine, b"a row", topic=topic)
+    effects = process(engine, event(1), event(2, at_ms=5_000))
+    assert [] == clean(effects)
+    assert [event(1), event(2, at_ms=5_000)] == [value for _, value, _ in letters(effects)]
+    assert {} == engine.refusals.stopped
+
+
+def test_a_row_that_is_refused_without_events_of_its_key_stops_the_partition(engine):
+    refuse(engine, b"a row", topic=WINDOW, partition=None)
+    refuse(engine, b"a row", topic=WINDOW, partition=None)
+    assert {0} == engine.refusals.stopped.keys()
+
+
+@pytest.mark.parametrize("topic", [GPS.dlq, GPS.journal, GPS.audit])
+def test_a_record_for_which_nothing_stands_in_stops_its_partition_in_words(topic):
+    refusals = Refusals(GPS, lambda _: 0)
+    refusals.note([Refused(topic, None, b"x", 7, "Broker: Message size too large")])
+    assert {7} == refusals.stopped.keys()
+    assert f"{GPS.source}-7 stands still: {topic} refuses a record (Broker: Message size" in refusals.stopped[7]
+    refusals.start_again([7])
+    assert {} == refusals.stopped
+
+
+def test_refusals_that_are_remembered_are_bounded(monkeypatch):
+    monkeypatch.setattr("streams.engine.refusals.REFUSALS_KEPT_MAX", 3)
+    refusals = Refusals(GPS, lambda _: 0)
+    refusals.note([Refused(GPS.clean, b"k", b"%d" % number, 0, "no") for number in range(10)])
+    assert 3 == len(refusals._events)
+
+
+def test_effects_without_refusals_name_none():
+    assert [] == PartitionEffects(0, None, [], 0, 0).refused
+    assert not Refusals(GPS, lambda _: 0)
+    assert np.array_equal([], PartitionEffects(0, None, [], 0, 0).refused)
