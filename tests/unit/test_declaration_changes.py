@@ -123,7 +123,9 @@ class World:
         self.offset = len(self.kafka.log(self.config.pipeline.source, 0))
         effects = self.task.on_batch(events, self.offset)
         self.committer.write(Effects(0, len(rows), [effects]))
-        self.committer.commit(CycleEnd([self.task.close_cycle()]), {0: self.task}, 0, lambda: "member")
+        self.committer.commit(
+            CycleEnd([self.task.close_cycle()]), {0: self.task}, 0, lambda: self.kafka.membership_of("worker")
+        )
         return effects
 
     def stop(self, *, keep):
