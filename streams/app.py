@@ -93,7 +93,7 @@ class WorkerProcess:
         self._counts = counts
         self._pipelines = pipelines
         self._tracing = tracing_of(settings)
-        self._web = Web(self.metrics.registry, self._unready, port=web_port)
+        self._web = Web(self.metrics.registry, self._unready, self._source_remarks, port=web_port)
         self.runners: list[PipelineRunner] = []
         self._watchdog: Watchdog | None = None
         self._registry_guard = Guard(
@@ -144,7 +144,7 @@ class WorkerProcess:
             self._directory,
             self._memory,
             self.metrics,
-            partitions=self._counts[pipeline.source],
+            partitions=state_partitions(pipeline, self._counts),
             registry_guard=self._registry_guard,
             failpoint=self._failpoint(),
             defect=parse_defect(self._defect_spec),
@@ -180,6 +180,9 @@ class WorkerProcess:
     def _unready(self) -> str | None:
         reasons = [reason for runner in self.runners if (reason := runner.unready()) is not None]
         return "; ".join(reasons) or None
+
+    def _source_remarks(self) -> list[str]:
+        return [remark for runner in self.runners for remark in runner.remarks()]
 
     def _failpoint(self) -> Failpoint:
         return parse_failpoint(self._failpoint_spec) if self._failpoint_spec else no_failpoint
@@ -237,7 +240,9 @@ def _intake_service(
 
 
 def _check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
-    """All topics of the pipeline are there, and those that hold state have as many partitions as the source.
+    """All topics of the pipeline are there, and the source has every partition that a topic with state has.
+
+    A source with more partitions than the state is no error: the others are consumed, those are refused in words.
 
     Raises:
         StreamsError: they are not.
@@ -246,9 +251,25 @@ def _check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
     missing = [topic.name for topic in pipeline.topics() if topic.name not in counts]
     if missing:
         raise StreamsError(f"topics are missing ({', '.join(missing)}): create them with `streams topics apply`")
-    for topic in (pipeline.journal, *(table.topic for table in pipeline.tables)):
-        if counts[topic] != counts[pipeline.source]:
+    for topic in _state_topics(pipeline):
+        if counts[topic] > counts[pipeline.source]:
             raise StreamsError(
                 f"{topic} has {counts[topic]} partitions, {pipeline.source} has {counts[pipeline.source]}: "
-                "state lives beside its source, the numbers must be equal"
+                "state lives beside its source, the source cannot have fewer"
             )
+        if counts[topic] < counts[pipeline.source]:
+            log.warning(
+                "a topic with state has fewer partitions than the source: the source's further partitions are not "
+                "consumed",
+                topic=topic, partitions=counts[topic], source=pipeline.source,
+                source_partitions=counts[pipeline.source],
+            )  # fmt: skip
+
+
+def state_partitions(pipeline: Pipeline, counts: dict[str, int]) -> int:
+    """By how many partitions the flow's state is divided: those that every topic with state has."""
+    return min(counts[topic] for topic in _state_topics(pipeline))
+
+
+def _state_topics(pipeline: Pipeline) -> tuple[str, ...]:
+    return (pipeline.journal, *(table.topic for table in pipeline.tables))

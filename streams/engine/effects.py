@@ -1,6 +1,6 @@
 """What the agent yields: effects, to be carried out by the committer and by nobody else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from streams.engine.keys import ClosedWindows
@@ -34,6 +34,8 @@ class PartitionEffects:
     """Released events that contradict their key's state."""
     replayed_duplicates: list[Headers] = field(default_factory=list)
     """Headers of those duplicates that were replayed from dead letters: somebody waits to hear of them."""
+    misrouted_keys: Sequence[bytes] = ()
+    """Some of the keys of the misrouted events."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from streams.deadletters.envelope import is_replayed
 from streams.engine.effects import LateEvents, PartitionEffects, TableRows, TaskCommit
 from streams.engine.held import Held
 from streams.engine.keys import KeyIndex
-from streams.limits import JOURNAL_INDEX_RECORDS, JOURNAL_RECORD_BYTES_MAX
+from streams.limits import JOURNAL_INDEX_RECORDS, JOURNAL_RECORD_BYTES_MAX, MISROUTED_KEYS_LOGGED
 from streams.operators.aggregate import KeySegments
 from streams.operators.columns import TIME_MIN, Bools, Events, Headers, Int64
 from streams.operators.declaration import Pipeline
@@ -95,6 +95,7 @@ class PartitionTask:
         self._ids_added: list[Ids] = []
         self._moved = False
         self._misrouted = 0
+        self._misrouted_keys: list[bytes] = []
         self._cycle_closed = self.marker.cycle
         self._offset_closed = self.marker.offset_next
         # Groups of journal records: [first offset, newest event time in the group, records in it].
@@ -138,7 +139,7 @@ class PartitionTask:
     def on_idle(self, watermark: int) -> PartitionEffects:
         """Move the watermark on although nothing came, and release what is due."""
         watermark = max(self.watermark, watermark)
-        self._misrouted = 0
+        self._misrouted, self._misrouted_keys = 0, []
         self._load_pages(watermark)
         course = Course(self.watermark, np.array([watermark]))
         self.watermark = watermark
@@ -167,8 +168,9 @@ class PartitionTask:
                 self._moved |= keys.close_windows(self.watermark)
         clean = None if released is None else released.events
         return PartitionEffects(
-            self.partition, clean, late, duplicates, self._misrouted, keys.contradictions - contradictions, replayed
-        )
+            self.partition, clean, late, duplicates, self._misrouted, keys.contradictions - contradictions, replayed,
+            self._misrouted_keys,
+        )  # fmt: skip
 
     def _first_copies(self, events: Events) -> Bools:
         """Remember the identities of `events`; says which were not known."""
@@ -196,6 +198,7 @@ class PartitionTask:
         slots = self.keys.slots(events.key)
         events = events.with_slots(slots)
         self._misrouted = self.keys.misrouted(slots)
+        self._misrouted_keys = self.keys.misrouted_keys(slots, MISROUTED_KEYS_LOGGED) if self._misrouted else []
         ahead = events.event_time > watermark
         due: list[Events] = []
         priors: list[Int64] = []

@@ -10,6 +10,7 @@ from streams.monitor.metrics import WorkerMetrics
 from streams.operators.columns import TIME_MIN, Int64
 from streams.operators.declaration import Pipeline
 from streams.runtime.mismatches import SchemaNews
+from streams.runtime.misrouted import MisroutedNews
 
 
 @dataclass(slots=True)
@@ -20,9 +21,9 @@ class CycleAccount:
     """Monotonic seconds; None before its first record."""
     records: int = 0
     schemas: SchemaNews = field(default_factory=SchemaNews)
+    misrouted: MisroutedNews = field(default_factory=MisroutedNews)
     _outcomes: dict[str, int] = field(default_factory=dict)
     _rejects: dict[str, int] = field(default_factory=dict)
-    _misrouted: int = 0
     _contradictions: int = 0
     _clean_times: list[Int64] = field(default_factory=list)
 
@@ -32,6 +33,7 @@ class CycleAccount:
             self.opened_at = time.monotonic()
         self.records += effects.records
         self.schemas.add(effects)
+        self.misrouted.add(effects)
         for letter in effects.dead_letters:
             reason = letter.reject.reason.value
             self._rejects[reason] = self._rejects.get(reason, 0) + 1
@@ -42,7 +44,6 @@ class CycleAccount:
                 self._clean_times.append(part.clean.event_time)
             counts["late"] += sum(len(late.events) for late in part.late)
             counts["duplicate"] += part.duplicates
-            self._misrouted += part.misrouted
             self._contradictions += part.contradictions
         for outcome, count in counts.items():
             self._outcomes[outcome] = self._outcomes.get(outcome, 0) + count
@@ -53,8 +54,6 @@ class CycleAccount:
             metrics.events.labels(pipeline.name, outcome).inc(count)
         for reason, count in self._rejects.items():
             metrics.rejects.labels(pipeline.name, reason).inc(count)
-        if self._misrouted:
-            metrics.misrouted.labels(pipeline.source).inc(self._misrouted)
         if self._contradictions:
             metrics.contradictions.labels(pipeline.name).inc(self._contradictions)
         now_ms = time.time() * 1000

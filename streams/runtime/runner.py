@@ -40,7 +40,9 @@ from streams.retry import Backoff, Retrier
 from streams.runtime.account import CycleAccount
 from streams.runtime.memory import give_back
 from streams.runtime.mismatches import SchemaWatch
+from streams.runtime.misrouted import MisroutedWatch
 from streams.runtime.owner import DataDirectory
+from streams.runtime.remarks import SourceRemarks
 from streams.runtime.restorer import Restorer
 from streams.runtime.schemas import SchemaLookup, reader_schema, table_schema_id
 from streams.runtime.simulated import Downstream, DropDefect
@@ -97,6 +99,8 @@ class PipelineRunner:
         """Partitions come and go in the order in which the group said so, also when releasing one takes long."""
         self._cycle = CycleAccount()
         self._schema_watch = SchemaWatch(pipeline.name, metrics)
+        self._misrouted_watch = MisroutedWatch(pipeline.source, partitions, metrics)
+        self._remarks = SourceRemarks(pipeline, metrics, partitions=partitions)
         self._quarantined: frozenset[bytes] = frozenset()
         self._in_flight: asyncio.Future[None] | None = None
         self._owned: set[int] = set()
@@ -116,6 +120,8 @@ class PipelineRunner:
             lateness_ms=settings.streams_lateness_ms,
             horizon_ms=settings.streams_dedup_horizon_ms,
             stopwatch=metrics.stopwatch,
+            # By the number of partitions that the state has. A source that was given more since then is another layout:
+            # its new partitions are refused, and in the others a key is at home only where its state is.
             partition_of=lambda key: partition_of(key, partitions),
             quarantine_rejects_max=settings.streams_quarantine_rejects,
             quarantine_cooldown_ms=settings.streams_quarantine_cooldown_ms,
@@ -140,8 +146,9 @@ class PipelineRunner:
             retrier=self._retrier,
         )
         self._intake = Intake(
-            settings, source=pipeline.source, group=pipeline.group, member=self._member, ownership=self
-        )
+            settings, source=pipeline.source, group=pipeline.group, member=self._member, ownership=self,
+            on_lost_records=self._remarks.records_lost,
+        )  # fmt: skip
         self._transactions = KafkaTransactions(
             settings,
             transactional_id=self._member,
@@ -198,8 +205,16 @@ class PipelineRunner:
         for thread in (self._engine_thread, self._commit_thread, self._intake_thread):
             thread.shutdown(wait=False)
 
+    def remarks(self) -> list[str]:
+        """What is wrong with the source although this pipeline processes all that it can."""
+        return self._remarks.remarks(_monotonic_ms())
+
     def unready(self) -> str | None:
-        """Why this pipeline processes nothing right now; None when it does."""
+        """Why this pipeline does not process all partitions that it was given; None when it does."""
+        reasons = [reason for reason in (self._not_processing(), self._remarks.refusal()) if reason is not None]
+        return "; ".join(reasons) or None
+
+    def _not_processing(self) -> str | None:
         if self._restorer.stuck:
             return "; ".join(self._restorer.stuck.values())
         missing = self._owned - self.engine.tasks.keys()
@@ -207,7 +222,7 @@ class PipelineRunner:
             return f"restoring {self.pipeline.source} partitions {sorted(missing)}"
         if self.engine.waiting_partitions:
             return f"waiting for the schema registry: {self.pipeline.source} {sorted(self.engine.waiting_partitions)}"
-        if not self._owned:
+        if not self._owned and not self._remarks.refused:
             return f"no partition of {self.pipeline.source} is assigned"
         return None
 
@@ -249,8 +264,9 @@ class PipelineRunner:
         """Poll and hand micro-batches over until stopped; polls on (paused) while the agent is behind."""
         while not self._stop.is_set():
             polled_ns = time.time_ns() if self._trace is not None else 0
-            records, at_end, generation = await self._loop.run_in_executor(self._intake_thread, self._intake.poll)
-            batch = MicroBatch(records, int(time.time() * 1000), at_end, generation)
+            records, idle, generation = await self._loop.run_in_executor(self._intake_thread, self._intake.poll)
+            self._remarks.unreadable(self._intake.unreadable, _monotonic_ms())
+            batch = MicroBatch(records, int(time.time() * 1000), idle, generation)
             if self._trace is not None and records is not None:
                 self._trace.received(batch, records, polled_ns)
             handed_over = asyncio.ensure_future(send(batch))
@@ -359,6 +375,7 @@ class PipelineRunner:
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
         cycle.publish(self._metrics, self.pipeline, end)
         self._schema_watch.tell(cycle.schemas, int(time.time() * 1000))
+        self._misrouted_watch.tell(cycle.misrouted, _monotonic_ms())
         self._aborts_in_a_row = 0
         self.vitals.sign()
 
@@ -414,16 +431,19 @@ class PipelineRunner:
     # --- ownership (called in the intake thread, from within a poll) ------------------------------------------------
 
     def assigned(self, partitions: list[int]) -> None:
-        """Restore newly assigned partitions in the background."""
+        """Restore newly assigned partitions in the background; those that the state has no place for stay paused."""
+        partitions = self._remarks.assigned(partitions)
         asyncio.run_coroutine_threadsafe(self._take(partitions), self._loop)
 
     def revoked(self, partitions: list[int]) -> None:
         """Commit what was processed and release; bounded, since the whole group waits for it."""
+        self._remarks.gone(partitions)
         # As of now: should this take too long, the group goes on without us, and then it must not be committed.
         self._bounded(self._give(partitions, self._intake.membership), "release")
 
     def lost(self, partitions: list[int]) -> None:
         """Drop everything that is not committed."""
+        self._remarks.gone(partitions)
         # At once, and before a later poll brings a newer membership: a cycle with them must not be committed any more.
         self._lost.update(partitions)
         self._bounded(self._abandon(partitions), "abandon")
@@ -589,3 +609,7 @@ class PipelineRunner:
         if isinstance(error, FencedError):
             self._metrics.fenced.inc()
         self._on_failure(error)
+
+
+def _monotonic_ms() -> int:
+    return int(time.monotonic() * 1000)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import fastavro
 
 from loadtest.oracle.model import Event, PartitionModel, Reject, compare_rows
+from streams.engine.engine import Idle
 from streams.pipelines.gps import GPS
 from streams.registry.catalog import Catalog
 from tests.simulation.kafka import MemoryKafka
@@ -115,11 +116,10 @@ def _finish(team: list[SimulatedWorker], kafka: MemoryKafka) -> None:
     """Let idle partitions release what they hold, commit without further faults, stop cleanly."""
     for worker in team:
         worker.faults = False
-        at_end = dict.fromkeys(worker.position, 0)
-        for now_ms in (0, 10**14):
-            worker.now_ms = now_ms
-            worker.process(worker.poll(), at_end)
-            worker.process(None, at_end)
+        for until_ms in (0, 10**14):
+            idle = dict.fromkeys(worker.position, Idle(0, until_ms))
+            worker.process(worker.poll(), idle)
+            worker.process(None, idle)
         worker.commit()
         for partition in list(worker.position):
             worker.revoke(partition)
