@@ -58,8 +58,8 @@ class SourceRemarks:
         self._refuse(self.refused - frozenset(partitions))
 
     def _refuse(self, refused: frozenset[int]) -> None:
+        self._paused_metric.inc(len(refused) - len(self.refused))  # several pipelines share it
         self.refused = refused
-        self._paused_metric.set(len(refused))
 
     def refusal(self) -> str | None:
         """Why partitions are not consumed, and what to do; None when all are."""
@@ -93,8 +93,8 @@ class SourceRemarks:
             since = _instant(time.time() - (now_ms - one.since_ms) / 1000)
             sentence = (
                 f"{self._source}-{partition}: {_records(one.records)} after an open transaction cannot be read yet; "
-                f"it begins at offset {one.offset} and has been open since {since} or longer (its producer is not "
-                "known here: runbook open-transaction)"
+                f"it begins at offset {one.offset} and has been seen open since {since} (how to find its producer: "
+                "runbook open-transaction)"
             )
             self._unreadable[partition] = (one, sentence)
             if partition not in before or before[partition][0].offset != one.offset:
