@@ -227,6 +227,8 @@ class LagBook:
         self._groups: dict[str, _GroupBook] = {}
         self._timelines: dict[Partition, Timeline] = {}
         self._open: dict[Partition, _Open] = {}
+        self._looked_at: Round | None = None
+        """The round before: what was not open then and is now has just begun."""
         self._time_ms = 0
         self._behind: dict[Partition, list[tuple[_GroupBook, int]]] = {}
         """Who is behind in each partition, as of the newest round: the same log is looked up once for all groups."""
@@ -238,7 +240,7 @@ class LagBook:
 
     def note(self, found: Round) -> None:
         """Take a round in."""
-        self._see_open(found, is_first=self.is_new)
+        self._see_open(found)
         self._time_ms = found.time_ms
         order = np.argsort(found.commit_group, kind="stable")
         edges = np.searchsorted(found.commit_group[order], np.arange(len(found.groups) + 1))
@@ -303,14 +305,17 @@ class LagBook:
             return  # the clock was set back: this sample would be older than the last
         book.add(found.time_ms, offset, lag, mark)
 
-    def _see_open(self, found: Round, *, is_first: bool) -> None:
+    def _see_open(self, found: Round) -> None:
         """Transactions that are open: where the log goes on beyond its last stable offset."""
         before, self._open = self._open, {}
-        for number in np.flatnonzero((found.end >= 0) & (found.high > found.end)).tolist():
+        looked_at, self._looked_at = self._looked_at, found
+        open_now = np.flatnonzero((found.end >= 0) & (found.high > found.end)).tolist()
+        watched = _watched(looked_at) if open_now and looked_at is not None else frozenset()
+        for number in open_now:
             key, end, high = found.partitions[number], int(found.end[number]), int(found.high[number])
             known = before.get(key)
             if known is None or known.offset != end:
-                known = _Open(end, found.time_ms, is_begin_known=not is_first, seen_ms=found.time_ms, records=0)
+                known = _Open(end, found.time_ms, key in watched, seen_ms=found.time_ms, records=0)
             known.seen_ms, known.records = max(known.seen_ms, found.time_ms), high - end
             self._open[key] = known
 
@@ -464,6 +469,12 @@ class LagBook:
                     ages, is_bound = found[book.group.name]
                     ages[row], is_bound[row] = age, bound
         return found
+
+
+def _watched(found: Round) -> frozenset[Partition]:
+    """Partitions whose high watermark was asked for in a round: those tell whether a transaction is open."""
+    partitions = found.partitions
+    return frozenset(partitions[number] for number in np.unique(found.commit_partition).tolist())
 
 
 def _instant(time_ms: int) -> str:
