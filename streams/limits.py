@@ -41,6 +41,8 @@ MISROUTED_KEYS_LOGGED: Final = 5
 KEY_BYTES_LOGGED: Final = 64
 MISROUTED_LOG_INTERVAL_MS: Final = 60_000
 """Misrouted keys of a pipeline are logged once within this time."""
+MISROUTED_SAID_MS: Final = 3_600_000
+"""`/readyz` says for this long after the last misrouted event that there were some."""
 
 # --- commit cycle ---------------------------------------------------------------------------------------------------
 CYCLE_RECORDS_MAX: Final = 200_000

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from streams.engine.effects import Effects
-from streams.limits import KEY_BYTES_LOGGED, MISROUTED_KEYS_LOGGED, MISROUTED_LOG_INTERVAL_MS
+from streams.limits import KEY_BYTES_LOGGED, MISROUTED_KEYS_LOGGED, MISROUTED_LOG_INTERVAL_MS, MISROUTED_SAID_MS
 from streams.monitor.metrics import WorkerMetrics
 
 log = structlog.get_logger(__name__)
@@ -56,6 +56,8 @@ class MisroutedWatch:
         self._count = metrics.misrouted.labels(source)
         self._untold = MisroutedNews()
         self._told_ms: int | None = None
+        self._events = 0
+        self._last_ms: int | None = None
 
     def tell(self, news: MisroutedNews, now_ms: int) -> None:
         """Count the events of a committed cycle; log those since the last line, once within a minute.
@@ -64,6 +66,7 @@ class MisroutedWatch:
         """
         if news.events:
             self._count.inc(news.events)
+            self._events, self._last_ms = self._events + news.events, now_ms
             self._untold.merge(news)
         if not self._untold.events:
             return
@@ -78,6 +81,15 @@ class MisroutedWatch:
             keys={partition: [shown(key) for key in untold.keys[partition]]
                   for partition in sorted(untold.keys)[:_PARTITIONS_LOGGED]},
         )  # fmt: skip
+
+    def remark(self, now_ms: int) -> str | None:
+        """For `/readyz`, for an hour after the last misrouted event; `now_ms`: monotonic. Any thread may ask."""
+        if self._last_ms is None or now_ms - self._last_ms >= MISROUTED_SAID_MS:
+            return None
+        return (
+            f"{self._source}: {self._events:,} events since the start have a key of another partition; duplicates and "
+            "disorder of such keys go unnoticed (runbook keys-misrouted; the log names some)"
+        )
 
 
 def shown(key: bytes) -> str:

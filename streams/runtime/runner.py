@@ -207,7 +207,8 @@ class PipelineRunner:
 
     def remarks(self) -> list[str]:
         """What is wrong with the source although this pipeline processes all that it can."""
-        return self._remarks.remarks(_monotonic_ms())
+        misrouted = self._misrouted_watch.remark(_monotonic_ms())
+        return [*self._remarks.remarks(_monotonic_ms()), *([] if misrouted is None else [misrouted])]
 
     def unready(self) -> str | None:
         """Why this pipeline does not process all partitions that it was given; None when it does."""

@@ -96,4 +96,6 @@ def test_a_key_in_two_partitions_is_counted_and_named_in_the_log(stack: Stack, t
         wait_until(lambda: misrouted(worker) == 5, "they are counted")
         (line,) = worker.said("keys are in partitions that murmur2 would not have chosen")
         assert f'"{(home + 1) % PARTITIONS}": ["{device}"]' in line
-        assert worker.readiness()[0] == 200
+        status, said = worker.readiness()
+        assert 200 == status
+        assert "5 events since the start have a key of another partition" in said

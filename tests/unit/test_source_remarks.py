@@ -9,7 +9,13 @@ from structlog.testing import capture_logs
 
 from streams.engine.effects import Effects, PartitionEffects
 from streams.kafka.idle import Unreadable
-from streams.limits import KEY_BYTES_LOGGED, MISROUTED_KEYS_LOGGED, MISROUTED_LOG_INTERVAL_MS, RECORDS_LOST_SAID_MS
+from streams.limits import (
+    KEY_BYTES_LOGGED,
+    MISROUTED_KEYS_LOGGED,
+    MISROUTED_LOG_INTERVAL_MS,
+    MISROUTED_SAID_MS,
+    RECORDS_LOST_SAID_MS,
+)
 from streams.monitor.metrics import WorkerMetrics
 from streams.monitor.workers import Address, _ask
 from streams.pipelines.gps import GPS
@@ -126,12 +132,15 @@ def test_misrouted_events_are_counted_from_zero_and_logged_once_a_minute_with_so
     with capture_logs() as logged:
         watch.tell(news(0), 0)
         assert [] == logged
+        assert watch.remark(0) is None
         watch.tell(news(2, b"car-1"), 1_000)
         watch.tell(news(3, b"car-2", b"car-1"), 2_000)
         watch.tell(news(1, b"car-3", partition=2), 3_000)
         assert 1 == len(logged)
         watch.tell(news(0), 1_000 + MISROUTED_LOG_INTERVAL_MS)
     assert 6 == value(metrics, "streams_misrouted_total", topic=GPS.source)
+    assert f"{GPS.source}: 6 events since the start have a key of another partition" in (watch.remark(4_000) or "")
+    assert watch.remark(3_000 + MISROUTED_SAID_MS) is None
     assert [2, 4] == [line["events"] for line in logged]
     assert {0: ["car-1"]} == logged[0]["keys"]
     assert {0: ["car-2", "car-1"], 2: ["car-3"]} == logged[1]["keys"]
