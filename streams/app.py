@@ -97,7 +97,7 @@ class WorkerProcess:
         self._counts = counts
         self._pipelines = pipelines
         self._tracing = tracing_of(settings)
-        self._web = Web(self.metrics.registry, self._unready, port=web_port)
+        self._web = Web(self.metrics.registry, self._unready, self._source_remarks, port=web_port)
         self.runners: list[PipelineRunner] = []
         self._watchdog: Watchdog | None = None
         self._registry_guard = Guard(
@@ -148,7 +148,7 @@ class WorkerProcess:
             self._directory,
             self._memory,
             self.metrics,
-            partitions=self._counts[pipeline.source],
+            partitions=state_partitions(pipeline, self._counts),
             registry_guard=self._registry_guard,
             failpoint=self._failpoint(),
             timestamp_ages_ms=self._timestamp_ages_ms,
@@ -185,6 +185,9 @@ class WorkerProcess:
     def _unready(self) -> str | None:
         reasons = [reason for runner in self.runners if (reason := runner.unready()) is not None]
         return "; ".join(reasons) or None
+
+    def _source_remarks(self) -> list[str]:
+        return [remark for runner in self.runners for remark in runner.remarks()]
 
     def _failpoint(self) -> Failpoint:
         return parse_failpoint(self._failpoint_spec) if self._failpoint_spec else no_failpoint
@@ -244,8 +247,9 @@ def _intake_service(
 def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
     """Refuse topics that the pipeline can't work with.
 
-    All of them must exist. Those that hold state have as many partitions as the source; outputs have at least as many:
-    a dead letter without a key goes to the partition of the same number.
+    All of them must exist. The source has every partition that a topic with state has; outputs have every partition
+    that the state has: a dead letter without a key goes to the partition of the same number. A source with more
+    partitions than the state is no error: those are refused in words, the others are consumed.
 
     Raises:
         StreamsError: they are not.
@@ -254,15 +258,32 @@ def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
     missing = [topic.name for topic in pipeline.topics() if topic.name not in counts]
     if missing:
         raise StreamsError(f"topics are missing ({', '.join(missing)}): create them with `streams topics apply`")
-    for topic in (pipeline.journal, *(table.topic for table in pipeline.tables)):
-        if counts[topic] != counts[pipeline.source]:
+    for topic in _state_topics(pipeline):
+        if counts[topic] > counts[pipeline.source]:
             raise StreamsError(
                 f"{topic} has {counts[topic]} partitions, {pipeline.source} has {counts[pipeline.source]}: "
-                "state lives beside its source, the numbers must be equal"
+                "state lives beside its source, the source cannot have fewer"
             )
-    for topic in (pipeline.clean, pipeline.late, pipeline.dlq):
         if counts[topic] < counts[pipeline.source]:
+            log.warning(
+                "a topic with state has fewer partitions than the source: the source's further partitions are not "
+                "consumed",
+                topic=topic, partitions=counts[topic], source=pipeline.source,
+                source_partitions=counts[pipeline.source],
+            )  # fmt: skip
+    consumed = state_partitions(pipeline, counts)
+    for topic in (pipeline.clean, pipeline.late, pipeline.dlq):
+        if counts[topic] < consumed:
             raise StreamsError(
-                f"{topic} has {counts[topic]} partitions, {pipeline.source} has {counts[pipeline.source]}: "
-                f"give {topic} {counts[pipeline.source]} partitions (kafka-topics.sh --alter --partitions)"
+                f"{topic} has {counts[topic]} partitions, {pipeline.journal} has {consumed}: "
+                f"give {topic} {consumed} partitions (kafka-topics.sh --alter --partitions)"
             )
+
+
+def state_partitions(pipeline: Pipeline, counts: dict[str, int]) -> int:
+    """By how many partitions the flow's state is divided: those that every topic with state has."""
+    return min(counts[topic] for topic in _state_topics(pipeline))
+
+
+def _state_topics(pipeline: Pipeline) -> tuple[str, ...]:
+    return (pipeline.journal, *(table.topic for table in pipeline.tables))

@@ -14,6 +14,17 @@ CHANNEL_BATCHES_MAX: Final = 2
 """Micro-batches waiting for the agent; beyond this, intake stops consuming."""
 POLL_BLOCKED_MS_MAX: Final = 2_000
 """Intake blocked this long by a slow agent pauses its partitions and goes on polling, so that the group keeps it."""
+IDLE_ASK_INTERVAL_MS: Final = 1_000
+"""The high watermark of a partition at its end is asked for this often, or four times within `STREAMS_IDLE_MS`."""
+IDLE_ASK_INTERVAL_MS_MIN: Final = 100
+"""No question comes sooner after the last one, however short `STREAMS_IDLE_MS` is."""
+IDLE_GAP_MS_MAX: Final = 3_000
+"""Idle time starts over when the broker has not confirmed the end of the log for longer than this."""
+OPEN_TRANSACTION_SAID_MS: Final = 10_000
+"""An open transaction on the source is reported once it has held up its partition for this long. Shorter ones are usual
+for transactional producers, and lag below this is on time."""
+RECORDS_LOST_SAID_MS: Final = 3_600_000
+"""`/readyz` names records that were deleted unread for this long; the metric keeps the number until the worker ends."""
 
 # --- group ----------------------------------------------------------------------------------------------------------
 SESSION_TIMEOUT_MS: Final = 10_000
@@ -23,6 +34,15 @@ HEARTBEAT_INTERVAL_MS: Final = 1_000
 UNRELEASED_WAIT_MS_MAX: Final = 120_000
 """How long a worker waits for the broker to forget its killed predecessor (consumer protocol; the broker's session
 timeout is 45 s by default) before it takes it for a living double; how long a fence of its consumer is remembered."""
+
+# --- keys in the wrong partition ------------------------------------------------------------------------------------
+MISROUTED_KEYS_LOGGED: Final = 5
+"""Keys of one partition that a log line names, each cut off after `KEY_BYTES_LOGGED`."""
+KEY_BYTES_LOGGED: Final = 64
+MISROUTED_LOG_INTERVAL_MS: Final = 60_000
+"""Misrouted keys of a pipeline are logged once within this time."""
+MISROUTED_SAID_MS: Final = 3_600_000
+"""`/readyz` says for this long after the last misrouted event that there were some."""
 
 # --- commit cycle ---------------------------------------------------------------------------------------------------
 CYCLE_RECORDS_MAX: Final = 200_000
@@ -94,4 +114,5 @@ assert REVOKE_TIMEOUT_MS < TRANSACTION_TIMEOUT_MS  # noqa: S101
 assert BATCH_RECORDS_MAX <= CYCLE_RECORDS_MAX  # noqa: S101
 assert CYCLE_RECORDS_MAX * 2 <= PRODUCER_QUEUE_MESSAGES_MAX  # noqa: S101
 assert JOURNAL_RECORD_BYTES_MAX < 1_000_000  # noqa: S101
+assert IDLE_ASK_INTERVAL_MS * 2 <= IDLE_GAP_MS_MAX  # noqa: S101
 assert POLL_BLOCKED_MS_MAX < REVOKE_TIMEOUT_MS  # noqa: S101

@@ -66,6 +66,10 @@ class History:
                 else Answer(question, question.offset, self._came_ms(question.offset))
                 for question in book.questions(100)
             )
+            book.learn_open(
+                Answer(question, question.offset, round((self.until_s - 3_600 + _EPOCH_S) * 1000))
+                for question in book.open_questions(100)
+            )
             found = book.judge()
             at += INTERVAL_S
         return found["g"] if "g" in found else nothing_found()
@@ -174,10 +178,18 @@ HISTORIES: Final = (
             Status.STALL, "Burrow's window still holds a zero", marks=True),
     History("commits only transaction markers away", lambda _: 50_001, [(t, 50_000) for t in range(-100, 121, 5)],
             Status.STALL, Status.OK, "what is left is a marker, no record", records_end=lambda _: 50_000),
-    History("an open transaction at the end", _IDLE, [(t, 50_000) for t in range(-100, 121, 5)], Status.STALL,
-            Status.OK, "nobody can read it yet: the last stable offset counts", high=lambda _: 58_000),
-    History("a transaction stays open for long", _IDLE, [*behind(_IDLE, lambda _: 0, until_s=10)], Status.STOP,
-            Status.OK, "as above", high=lambda t: 50_000 + int(50 * (t + 200))),
+    History("an open transaction at the end", _IDLE, [(t, 50_000) for t in range(-100, 121, 5)], Status.OK,
+            Status.OK, "nobody can read it yet: the last stable offset counts",
+            high=lambda t: 58_000 if t > 112 else 50_000),
+    History("transactions one after the other", _100, behind(_100, lambda _: 0), Status.WARN, Status.OK,
+            "each is open for a moment", high=lambda t: _100(t) + 800),
+    History("a transaction stays open for long", _IDLE, [*behind(_IDLE, lambda _: 0, until_s=10)], Status.OK,
+            Status.WARN, "no lag, and not the consumer's doing: but what comes after it waits",
+            high=lambda t: 50_000 + int(50 * max(0, t))),
+    History("a transaction that was open before anybody looked", _IDLE, [*behind(_IDLE, lambda _: 0, until_s=10)],
+            Status.STOP, Status.WARN, "its first record tells since when", high=lambda t: 50_000 + int(50 * (t + 200))),
+    History("behind, with an open transaction at the end", _100, behind(_100, lambda t: 5_000 + 40 * t), Status.WARN,
+            Status.WARN, "what can be read comes first", high=lambda t: _100(t) + 800),
     History("reset to the beginning", _100, [*behind(_100, lambda _: 900, until_s=95), (100.0, 0), (105.0, 2_000),
             (110.0, 4_000), (115.0, 6_000), (120.0, 8_000)], Status.REWIND, Status.REWIND,
             "went back, far from regained"),

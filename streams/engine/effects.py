@@ -1,6 +1,6 @@
 """What the agent yields: effects, to be carried out by the committer and by nobody else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from streams.engine.keys import ClosedWindows
@@ -37,6 +37,8 @@ class PartitionEffects:
     """Headers of those duplicates that were replayed from dead letters: somebody waits to hear of them."""
     refused: list[RefusedEvents] = field(default_factory=list)
     """Events that become dead letters since an output has refused them."""
+    misrouted_keys: Sequence[bytes] = ()
+    """Some of the keys of the misrouted events."""
 
 
 @dataclass(frozen=True, slots=True)

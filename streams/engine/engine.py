@@ -24,12 +24,23 @@ _KEEP_HELD_EVENTS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
+class Idle:
+    """Time for which a partition is known to have had no record to read: monotonic milliseconds, no time of day.
+
+    `since_ms` tells one idle time from the next; `until_ms` grows while the partition stays idle.
+    """
+
+    since_ms: int
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """What intake hands to the agent: records, the time, and which partitions are at their end since when."""
+    """What intake hands to the agent: records, the time of day, and which partitions are idle."""
 
     records: Records | None
     now_ms: int
-    at_end_since_ms: Mapping[int, int] = field(default_factory=dict)
+    idle: Mapping[int, Idle] = field(default_factory=dict)
     generation: int = 0
     """Batches consumed before the state was last reloaded are void."""
 
@@ -53,7 +64,7 @@ class Engine:
         """Records of partitions that wait for a schema, by partition, in log order."""
         self._missing: set[int] = set()
         self._idle_base: dict[int, tuple[int, int]] = {}
-        """Partition to (at its end since, watermark then)."""
+        """Partition to (idle since, watermark then)."""
 
     # --- schemas ----------------------------------------------------------------------------------------------------
 
@@ -163,15 +174,15 @@ class Engine:
         return records.take(kept), Decoded(events.with_rows(place[events.row]), rejects, {}, unexpected), skip
 
     def _release_idle(self, batch: MicroBatch) -> Iterable[PartitionEffects]:
-        """Move the watermark of partitions at their end on with the clock, where that releases or closes something."""
-        for partition, since_ms in batch.at_end_since_ms.items():
+        """Move the watermark of idle partitions on by their idle time, where that releases or closes something."""
+        for partition, idle in batch.idle.items():
             task = self.tasks.get(partition)
             if task is None or partition in self._waiting or task.watermark == TIME_MIN:
                 continue
             base = self._idle_base.get(partition)
-            if base is None or base[0] != since_ms:
-                base = self._idle_base[partition] = (since_ms, task.watermark)
-            idle_ms = batch.now_ms - since_ms - self._idle_ms
+            if base is None or base[0] != idle.since_ms:
+                base = self._idle_base[partition] = (idle.since_ms, task.watermark)
+            idle_ms = idle.until_ms - idle.since_ms - self._idle_ms
             if idle_ms > 0 and task.next_timer() <= base[1] + idle_ms:
                 yield task.on_idle(base[1] + idle_ms)
 

@@ -78,6 +78,11 @@ class KeyIndex:
         """How many of the events at `slots` have a key that belongs into another partition."""
         return int(np.count_nonzero(self._misrouted[slots])) if self._any_misrouted else 0
 
+    def misrouted_keys(self, slots: Int64, count_max: int) -> list[bytes]:
+        """Up to `count_max` of the keys at `slots` that belong into another partition."""
+        found: list[bytes] = self._keys[np.unique(slots[self._misrouted[slots]])[:count_max]].tolist()
+        return found
+
     def last_due(self) -> LastDue:
         """Last released event of every slot."""
         return LastDue(self._due_time, self._due_sequence, self._due_id)

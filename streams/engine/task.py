@@ -17,7 +17,7 @@ from streams.engine.effects import LateEvents, PartitionEffects, TableRows, Task
 from streams.engine.held import Held
 from streams.engine.keys import KeyIndex
 from streams.engine.refusals import Refusals, RefusedEvents
-from streams.limits import JOURNAL_INDEX_RECORDS, JOURNAL_RECORD_BYTES_MAX
+from streams.limits import JOURNAL_INDEX_RECORDS, JOURNAL_RECORD_BYTES_MAX, MISROUTED_KEYS_LOGGED
 from streams.operators.aggregate import KeySegments
 from streams.operators.columns import TIME_MIN, Bools, Events, Headers, Int64
 from streams.operators.declaration import Pipeline
@@ -114,6 +114,7 @@ class PartitionTask:
         self._ids_added: list[Ids] = []
         self._moved = False
         self._misrouted = 0
+        self._misrouted_keys: list[bytes] = []
         self._ids_known_from = self.checkpoint.ids_known_from
         self._cycle_closed = self.checkpoint.cycle
         self._offset_closed = self.checkpoint.offset_next
@@ -167,7 +168,7 @@ class PartitionTask:
     def on_idle(self, watermark: int) -> PartitionEffects:
         """Move the watermark on although nothing came, and release what is due."""
         watermark = max(self.watermark, watermark)
-        self._misrouted = 0
+        self._misrouted, self._misrouted_keys = 0, []
         self._load_pages(watermark)
         course = Course(self.watermark, np.array([watermark]))
         self.watermark = watermark
@@ -198,6 +199,7 @@ class PartitionTask:
         return PartitionEffects(
             self.partition, clean, late, duplicates, self._misrouted, keys.contradictions - contradictions, replayed,
             self._take_refused(),
+            self._misrouted_keys,
         )  # fmt: skip
 
     # --- what outputs have refused ----------------------------------------------------------------------------------
@@ -263,6 +265,7 @@ class PartitionTask:
         slots = self.keys.slots(events.key)
         events = events.with_slots(slots)
         self._misrouted = self.keys.misrouted(slots)
+        self._misrouted_keys = self.keys.misrouted_keys(slots, MISROUTED_KEYS_LOGGED) if self._misrouted else []
         ahead = events.event_time > watermark
         due: list[Events] = []
         priors: list[Int64] = []

@@ -15,11 +15,14 @@ import numpy as np
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from streams.engine.engine import Idle
 from streams.errors import FencedError, StreamsError
 from streams.kafka.admin import described, librdkafka_log
+from streams.kafka.high_watermarks import HighWatermarks
+from streams.kafka.idle import IdleClock, Unreadable
 from streams.kafka.membership import REFUSALS, cause_of, group_config
 from streams.kafka.stranding import BrokerWatch
-from streams.limits import BATCH_RECORDS_MAX, BATCH_WAIT_MS, UNRELEASED_WAIT_MS_MAX
+from streams.limits import BATCH_RECORDS_MAX, BATCH_WAIT_MS, OPEN_TRANSACTION_SAID_MS, UNRELEASED_WAIT_MS_MAX
 from streams.operators.columns import Records
 from streams.retry import Backoff
 from streams.settings import Settings
@@ -31,6 +34,9 @@ _FENCES_MAX: Final = 10
 """Within two minutes: each restart of a broker may bring one, by a join of our own that it carries out late."""
 _REFUSED: Final = Backoff(first_s=1.0, pause_s_max=5.0)
 _UNANSWERED: Final = Backoff(first_s=0.1, pause_s_max=2.0)
+_OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION})  # noqa: SLF001 - as above
+"""The log no longer has the offset that should be read next: the client has stopped fetching the partition."""
+_BOUNDS_TIMEOUT_S: Final = 5.0
 _TIMESTAMP_MS: Final = operator.itemgetter(1)
 
 
@@ -74,9 +80,22 @@ class _Command:
 class Intake:
     """Consumer of one source topic. `poll` and `close` from one thread; the rest from any."""
 
-    def __init__(self, settings: Settings, *, source: str, group: str, member: str, ownership: Ownership) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        source: str,
+        group: str,
+        member: str,
+        ownership: Ownership,
+        on_lost_records: Callable[[int, int, int], None] = lambda _partition, _first, _end: None,
+    ) -> None:
+        """`on_lost_records` is told of records that were deleted unread: partition, first offset, and the one after."""
         self._source = source
         self._ownership = ownership
+        self._on_lost_records = on_lost_records
+        self._lost_up_to: dict[int, int] = {}
+        """By partition, the offset up to which lost records have been told: a second start tells none again."""
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
         self._pending: list[_Command] = []
         """Not carried out yet: the client refused, and is asked again."""
@@ -86,7 +105,11 @@ class Intake:
         self._paused: frozenset[int] = frozenset()
         self._generation = 0
         """As told by the last `stop`: what was polled under an earlier one is void."""
-        self._at_end_since_ms: dict[int, int] = {}
+        self._idle = IdleClock(settings.streams_idle_ms)
+        self._high = HighWatermarks(settings, source=source, client_id="streams-idle")
+        self.unreadable: dict[int, Unreadable] = {}
+        """Partitions that have stood before an open transaction for longer than `OPEN_TRANSACTION_SAID_MS`. Replaced
+        as a whole with each poll: any thread may read it."""
         self._end_offset: dict[int, int] = {}
         """Where the broker has last told the end of a partition."""
         self._refused = 0
@@ -95,12 +118,14 @@ class Intake:
         self._fenced_at_s: list[float] = []
         self._is_suspect = False
         """Whether the source may have been deleted, or deleted and created again."""
+        self._beyond_end: frozenset[int] = frozenset()
         self._config: dict[str, Any] = {
             **settings.kafka_client_config(),
             "client.id": member,
             **group_config(settings, group=group, member=member),
             "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
+            # Tell, do not jump: `_start` decides where to go on, and says what is lost.
+            "auto.offset.reset": "error",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "queued.min.messages": 100_000,
@@ -131,6 +156,11 @@ class Intake:
     def take_suspicion(self) -> bool:
         """Whether something has come since the last call that a source gives which is not what it was."""
         found, self._is_suspect = self._is_suspect, False
+        return found
+
+    def take_beyond_end(self) -> frozenset[int]:
+        """Partitions that were found, since the last call, to end before the offset that is next."""
+        found, self._beyond_end = self._beyond_end, frozenset()
         return found
 
     # --- from any thread --------------------------------------------------------------------------------------------
@@ -166,8 +196,8 @@ class Intake:
 
     # --- the intake thread ------------------------------------------------------------------------------------------
 
-    def poll(self) -> tuple[Records | None, dict[int, int], int]:
-        """Next records (None when there are none), since when partitions are at their end (ms), and the generation.
+    def poll(self) -> tuple[Records | None, dict[int, Idle], int]:
+        """Next records (None when there are none), which partitions are idle, and the generation.
 
         Serves rebalances. Returns within about `BATCH_WAIT_MS` when nothing comes.
 
@@ -188,8 +218,16 @@ class Intake:
             raise self._broken(error.args[0]) from None
         self._note_membership()
         records = self._records(messages) if messages else None
-        at_end = {p: since for p, since in self._at_end_since_ms.items() if p in self._started}
-        return records, at_end, self._generation
+        return records, self._idle_now(_monotonic_ms()), self._generation
+
+    def _idle_now(self, now_ms: int) -> dict[int, Idle]:
+        """Idle partitions, by what the broker has answered so far; asks it again when it is time."""
+        if (answer := self._high.answer()) is not None:
+            self._idle.told(*answer)
+        if not self._high.is_asking and (wanted := self._idle.due(now_ms)):
+            self._high.ask(wanted, now_ms)
+        self.unreadable = self._idle.unreadable(self._started, now_ms, after_ms=OPEN_TRANSACTION_SAID_MS)
+        return self._idle.idle(self._started)
 
     def _obey(self) -> None:
         """Carry out what other threads asked for, of each partition in order.
@@ -228,6 +266,7 @@ class Intake:
     def close(self) -> None:
         """Leave the assignment (a static member's place is kept for the length of its session); calls `revoked`."""
         self.consumer.close()
+        self._high.close()
 
     def _be_refused(self, error: KafkaError) -> None:
         """The group does not take us as we are: this consumer is void, a new one will ask again.
@@ -326,9 +365,7 @@ class Intake:
             keep |= mine
             if mine.any():
                 self._started[number] = int(offset[mine][-1]) + 1
-                at_end = self._at_end_since_ms.get(number)
-                if at_end is not None:
-                    del self._at_end_since_ms[number]
+                self._idle.moved(number)
         return keep
 
     def _note(self, message: Message, error: KafkaError) -> None:
@@ -336,7 +373,10 @@ class Intake:
             partition, end = int(message.partition() or 0), int(message.offset() or 0)
             self._end_offset[partition] = end
             if partition in self._started and end >= self._started[partition]:
-                self._at_end_since_ms.setdefault(partition, int(time.time() * 1000))
+                self._idle.reached(partition, end, _monotonic_ms())
+        elif error.code() in _OUT_OF_RANGE:
+            partition = int(message.partition() or 0)
+            self._put("start", [partition], lambda: self._start_after_gap(partition))
         elif cause_of(error) in REFUSALS:
             self._be_refused(error)
         elif error.fatal() or cause_of(error) == KafkaError._FATAL:  # noqa: SLF001
@@ -360,11 +400,16 @@ class Intake:
     def _start(self, partition: int, offset_next: int, bounds: tuple[int, int]) -> None:
         low, high = bounds
         offset = low if offset_next < 0 else offset_next
-        if offset < low or offset > high:
+        if offset > high:
+            self._is_suspect = True
+            self._beyond_end |= {partition}
+            return
+        if offset < low:
             log.error(
-                "records are gone: the group's offset is outside the topic; going on from its beginning",
+                "records are gone: the group's offset is before the first one; going on from there",
                 partition=f"{self._source}-{partition}", offset=offset, first=low, last=high,
             )  # fmt: skip
+            self._tell_lost(partition, offset, low)
             offset = low
         self._consume_from(partition, offset)
 
@@ -372,17 +417,45 @@ class Intake:
         if partition not in self._assigned:
             return  # revoked meanwhile
         here = TopicPartition(self._source, partition)
-        self.consumer.seek(TopicPartition(self._source, partition, offset))
+        self._seek(partition, offset)
         self._started[partition] = offset
-        self._at_end_since_ms.pop(partition, None)
+        self._idle.moved(partition)
         self._end_offset.pop(partition, None)
         self.consumer.resume([here])
+
+    def _start_after_gap(self, partition: int) -> None:
+        """Go on with a partition of which the next offset is not in the log any more."""
+        offset = self._started.get(partition)
+        if offset is None:
+            return  # it is not consumed now; where it starts is decided when it is
+        here = TopicPartition(self._source, partition)
+        self._start(partition, offset, self.consumer.get_watermark_offsets(here, timeout=_BOUNDS_TIMEOUT_S))
+        if partition in self._paused:
+            self.consumer.pause([TopicPartition(self._source, partition)])
+
+    def _seek(self, partition: int, offset: int) -> None:
+        here = TopicPartition(self._source, partition, offset)
+        try:
+            self.consumer.seek(here)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._STATE:  # noqa: SLF001 - a public constant of librdkafka
+                raise
+            # It has stopped fetching this partition, since an offset was out of range: only assigning it begins again.
+            self.consumer.incremental_unassign([here])
+            self.consumer.incremental_assign([here])
+
+    def _tell_lost(self, partition: int, offset: int, low: int) -> None:
+        told = self._lost_up_to.get(partition, 0)
+        first = offset if told > low else max(offset, told)  # a log that begins earlier than before is another one
+        if first < low:
+            self._lost_up_to[partition] = low
+            self._on_lost_records(partition, first, low)
 
     def _stop(self, partitions: list[int], generation: int) -> None:
         self._generation = generation
         for partition in partitions:
             self._started.pop(partition, None)
-            self._at_end_since_ms.pop(partition, None)
+            self._idle.moved(partition)
             self._end_offset.pop(partition, None)
         self.consumer.pause([TopicPartition(self._source, p) for p in partitions if p in self._assigned])
 
@@ -392,6 +465,7 @@ class Intake:
         self.consumer.pause([TopicPartition(self._source, p) for p in pause])
         self.consumer.resume([TopicPartition(self._source, p) for p in resume])
         self._paused = wanted
+        self._idle.pause(wanted, _monotonic_ms())
 
     # --- rebalances -------------------------------------------------------------------------------------------------
 
@@ -433,6 +507,11 @@ class Intake:
         self._pending = [one for one in self._pending if one.kind != "start" or one.partitions.isdisjoint(partitions)]
         for partition in partitions:
             self._started.pop(partition, None)
-            self._at_end_since_ms.pop(partition, None)
+            self._idle.moved(partition)
             self._end_offset.pop(partition, None)
         self._paused -= frozenset(partitions)
+        self._idle.pause(self._paused, _monotonic_ms())
+
+
+def _monotonic_ms() -> int:
+    return int(time.monotonic() * 1000)

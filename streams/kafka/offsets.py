@@ -6,7 +6,7 @@ The client aborts its whole process when a request to a group's coordinator is c
 
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -77,10 +77,10 @@ class OffsetRounds:
         end = self._ends(_LATEST, base, count, IsolationLevel.READ_COMMITTED)
         low = self._ends(_EARLIEST, base, count, IsolationLevel.READ_UNCOMMITTED)
         high = end.copy()
-        ahead = np.unique(commits[1][commits[2] > end[commits[1]]])
-        if len(ahead):
-            every = self._ends(_LATEST, base, count, IsolationLevel.READ_UNCOMMITTED)
-            high[ahead] = every[ahead]
+        committed = np.unique(commits[1])
+        # After `end`, so that it is never the smaller one. Where it stays larger, a transaction is open.
+        for number, told in self._asked(_LATEST, base, IsolationLevel.READ_UNCOMMITTED, only=set(committed.tolist())):
+            high[number] = told.offset
         no_stamps = np.empty(0, dtype=np.int64)
         newest_at = self._stamps(base, count) if newest else (no_stamps, no_stamps)
         groups = tuple(Group(name, *members.get(name, ("UNKNOWN", None))) for name in names)
@@ -170,9 +170,16 @@ class OffsetRounds:
             found[number] = told.offset
         return found
 
-    def _asked(self, spec: Any, base: Mapping[str, tuple[int, int]], isolation: Any) -> Iterator[tuple[int, Any]]:
-        """Number of each partition that has a leader now, and what it told."""
-        wanted = {TopicPartition(name, partition): spec for name, size in self._topics for partition in range(size)}
+    def _asked(
+        self, spec: Any, base: Mapping[str, tuple[int, int]], isolation: Any, *, only: Collection[int] | None = None
+    ) -> Iterator[tuple[int, Any]]:
+        """Number of each partition (or of `only` these) that has a leader now, and what it told."""
+        wanted = {
+            TopicPartition(name, partition): spec
+            for name, size in self._topics
+            for partition in range(size)
+            if only is None or base[name][0] + partition in only
+        }
         if not wanted:
             return
         asked = self._client.list_offsets(wanted, isolation_level=isolation, request_timeout=ROUND_TIMEOUT_S)

@@ -36,15 +36,15 @@ class Read:
 
 
 class Peeker:
-    """Reads spans, read_committed. One thread; `close` when done."""
+    """Reads spans, read_committed unless told otherwise. One thread; `close` when done."""
 
-    def __init__(self, settings: Settings, *, client: str) -> None:
+    def __init__(self, settings: Settings, *, client: str, isolation: str = "read_committed") -> None:
         self._config: dict[str, Any] = {
             **settings.kafka_client_config(),
             "client.id": client,
             "group.id": client,  # required by the client; it neither joins nor commits
             "enable.auto.commit": False,
-            "isolation.level": "read_committed",
+            "isolation.level": isolation,
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
             "queued.min.messages": 1,

@@ -45,7 +45,7 @@ class Round:
     """Partitions are numbered through all `topics` (name, count), in their order.
 
     `end`: last stable offset. `low`: first offset still there. `high`: end of the log, open transactions included;
-    asked only where a position is behind `end`, else equal to it. `newest_offset`, `newest_ms`: the record with the
+    asked only where a group has a position, else equal to `end`. `newest_offset`, `newest_ms`: the record with the
     newest timestamp; empty unless asked for. -1: the broker did not tell. The commit columns have a
     row for each position: number of the group, of the partition, the offset, and a mark that differs (from that of the
     round before) if a commit came in between that carried other metadata. `failed`: groups whose positions could not be

@@ -6,6 +6,7 @@ One round goes `note` -> `questions` (what a reader should look up) -> `learn` (
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
@@ -76,6 +77,8 @@ class GroupLag:
     """Row -> client id of the member that has it."""
     complete: float
     """Share of the window that has samples."""
+    open_since: dict[int, str]
+    """Row -> since when a transaction has been open, as ISO 8601."""
 
     @property
     def name(self) -> str:
@@ -130,11 +133,39 @@ class GroupLag:
             catch_up_s=float(verdicts.catch_up_s[row]),
             owned=Owned(int(window.owned[row])),
             owner=self.owners.get(row, ""),
+            unreadable=int(window.unreadable[row]),
+            open_s=float(window.open_s[row]),
+            open_since=self.open_since.get(row, ""),
         )
 
     def why(self, row: int) -> str:
         """The verdict on a partition in words."""
         return sentence(self.facts(row))
+
+
+@dataclass(slots=True)
+class _Open:
+    """A transaction that is open on a partition: nobody can read the log beyond `offset`."""
+
+    offset: int
+    first_ms: int
+    """When it was first seen."""
+    is_begin_known: bool
+    """It was seen to appear, so that it began shortly before `first_ms`."""
+    seen_ms: int
+    records: int
+    told_ms: int | None = None
+    """Timestamp of its first record; looked up where its begin is not known."""
+
+    @property
+    def since_ms(self) -> int:
+        """When it began, as far as it is known."""
+        return self.first_ms if self.told_ms is None else min(self.first_ms, self.told_ms)
+
+    @property
+    def open_s(self) -> float:
+        """How long it has been open; 0 as long as it was seen only once: ends of logs are not asked for at one time."""
+        return max(0.0, (self.seen_ms - self.since_ms) / 1000.0) if self.seen_ms > self.first_ms else 0.0
 
 
 class _GroupBook:
@@ -195,6 +226,9 @@ class LagBook:
         self._interval_ms = interval_s * 1000.0
         self._groups: dict[str, _GroupBook] = {}
         self._timelines: dict[Partition, Timeline] = {}
+        self._open: dict[Partition, _Open] = {}
+        self._looked_at: Round | None = None
+        """The round before: what was not open then and is now has just begun."""
         self._time_ms = 0
         self._behind: dict[Partition, list[tuple[_GroupBook, int]]] = {}
         """Who is behind in each partition, as of the newest round: the same log is looked up once for all groups."""
@@ -206,6 +240,7 @@ class LagBook:
 
     def note(self, found: Round) -> None:
         """Take a round in."""
+        self._see_open(found)
         self._time_ms = found.time_ms
         order = np.argsort(found.commit_group, kind="stable")
         edges = np.searchsorted(found.commit_group[order], np.arange(len(found.groups) + 1))
@@ -269,6 +304,20 @@ class LagBook:
         if len(book.time_ms) and book.time_ms[-1] >= found.time_ms:
             return  # the clock was set back: this sample would be older than the last
         book.add(found.time_ms, offset, lag, mark)
+
+    def _see_open(self, found: Round) -> None:
+        """Transactions that are open: where the log goes on beyond its last stable offset."""
+        before, self._open = self._open, {}
+        looked_at, self._looked_at = self._looked_at, found
+        open_now = np.flatnonzero((found.end >= 0) & (found.high > found.end)).tolist()
+        watched = _watched(looked_at) if open_now and looked_at is not None else frozenset()
+        for number in open_now:
+            key, end, high = found.partitions[number], int(found.end[number]), int(found.high[number])
+            known = before.get(key)
+            if known is None or known.offset != end:
+                known = _Open(end, found.time_ms, key in watched, seen_ms=found.time_ms, records=0)
+            known.seen_ms, known.records = max(known.seen_ms, found.time_ms), high - end
+            self._open[key] = known
 
     def _see(self, found: Round) -> None:
         counts = dict(found.topics)
@@ -340,6 +389,21 @@ class LagBook:
                     book.position[row] = position = timeline.position(int(book.position[row]))
                     book.lag[row, -1] = max(int(book.end[row]) - position, 0)
 
+    def open_questions(self, count_max: int) -> list[Question]:
+        """First records of open transactions of which it is not known when they began; to be read uncommitted."""
+        return [
+            Question(*key, one.offset, one.offset + one.records)
+            for key, one in self._open.items()
+            if not one.is_begin_known and one.told_ms is None and one.seen_ms > one.first_ms
+        ][:count_max]
+
+    def learn_open(self, answers: Iterable[Answer]) -> None:
+        """Take answers to `open_questions` in."""
+        for answer in answers:
+            one = self._open.get((answer.question.topic, answer.question.partition))
+            if one is not None and one.offset == answer.question.offset:
+                one.told_ms = answer.timestamp_ms if answer.timestamp_ms is not None else one.first_ms
+
     # --- verdicts ---------------------------------------------------------------------------------------------------
 
     def judge(self) -> dict[str, GroupLag]:
@@ -348,6 +412,14 @@ class LagBook:
         return {name: self._judge(book, *ages[name]) for name, book in self._groups.items() if len(book.time_ms)}
 
     def _judge(self, book: _GroupBook, lag_s: Float64, is_bound: Bool) -> GroupLag:
+        opened = (
+            {row: one for row, key in enumerate(book.rows) if (one := self._open.get(key)) is not None}
+            if self._open
+            else {}
+        )
+        unreadable, open_s = np.zeros(len(book.rows), dtype=np.int64), np.zeros(len(book.rows))
+        for row, one in opened.items():
+            unreadable[row], open_s[row] = one.records, one.open_s
         window = Window(
             time_ms=book.time_ms,
             offset=book.offset,
@@ -357,6 +429,8 @@ class LagBook:
             owned=book.owned,
             deleted=book.deleted,
             beyond=book.beyond,
+            unreadable=unreadable,
+            open_s=open_s,
         )
         verdicts = evaluate(window, self._policy)
         book.since_ms = np.where(verdicts.status == book.status, book.since_ms, book.time_ms[-1])
@@ -372,6 +446,7 @@ class LagBook:
             since_ms=book.since_ms,
             owners=book.owners,
             complete=len(book.time_ms) / self._samples,
+            open_since={row: _instant(one.since_ms) for row, one in opened.items()},
         )
 
     def _ages(self) -> dict[str, tuple[Float64, Bool]]:
@@ -394,6 +469,16 @@ class LagBook:
                     ages, is_bound = found[book.group.name]
                     ages[row], is_bound[row] = age, bound
         return found
+
+
+def _watched(found: Round) -> frozenset[Partition]:
+    """Partitions whose high watermark was asked for in a round: those tell whether a transaction is open."""
+    partitions = found.partitions
+    return frozenset(partitions[number] for number in np.unique(found.commit_partition).tolist())
+
+
+def _instant(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms // 1000, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _rank_of(ranked: tuple[tuple[int, float], Question]) -> tuple[int, float]:

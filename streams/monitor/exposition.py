@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.status import Status
+from streams.monitor.verdict import Float64, Int64
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -82,6 +85,23 @@ def _ends(snapshot: Snapshot) -> Samples:
     for (topic, partition), end in zip(snapshot.round.partitions, ends, strict=True):
         if end >= 0:
             yield f'{{topic="{label(topic)}",partition="{partition}"}}', end
+
+
+def _open_transactions(column: Callable[[Snapshot, str], Float64 | Int64]) -> Callable[[Snapshot], Samples]:
+    """Of each partition that a transaction is open on, once, however many groups read it."""
+
+    def samples(snapshot: Snapshot) -> Samples:
+        found: dict[tuple[str, int], float] = {}
+        for name, group in snapshot.groups.items():
+            values = column(snapshot, name)
+            for row in np.flatnonzero(group.window.open_s > 0).tolist():
+                found[group.partitions[row]] = float(values[row])
+        return [
+            (f'{{topic="{label(topic)}",partition="{partition}"}}', value)
+            for (topic, partition), value in sorted(found.items())
+        ]
+
+    return samples
 
 
 def _burn_rates(snapshot: Snapshot) -> Samples:
@@ -160,6 +180,18 @@ MONITOR_METRICS: Final = (
         ],
     ),
     MonitorMetric("kafka_partition_latest_offset", "gauge", "Last stable offset of the partition.", _ends),
+    MonitorMetric(
+        "streams_open_transaction_seconds",
+        "gauge",
+        "How long a transaction has been open on a partition that groups read; missing where none is.",
+        _open_transactions(lambda s, g: s.groups[g].window.open_s.round(3)),
+    ),
+    MonitorMetric(
+        "streams_open_transaction_records",
+        "gauge",
+        "Records after the begin of that transaction: nobody can read them yet.",
+        _open_transactions(lambda s, g: s.groups[g].window.unreadable),
+    ),
     MonitorMetric(
         "streams_source_freshness_seconds",
         "gauge",

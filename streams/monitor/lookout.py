@@ -26,6 +26,9 @@ class Lookout:
     def __init__(self, settings: Settings, *, window_s: float, interval_s: float, policy: Policy | None = None) -> None:
         self.probe = OffsetProbe(settings)
         self.peeker = Peeker(settings, client=CLIENT)
+        self._settings = settings
+        self._uncommitted: Peeker | None = None
+        """Reads the first records of open transactions; made when there is one to read."""
         self._book = LagBook(policy or Policy(), window_s=window_s, interval_s=interval_s)
 
     def __enter__(self) -> Self:
@@ -38,6 +41,8 @@ class Lookout:
         """Let go of what it holds."""
         self.probe.close()
         self.peeker.close()
+        if self._uncommitted is not None:
+            self._uncommitted.close()
 
     def look(self, only: Iterable[str] | None = None) -> tuple[Round, dict[str, GroupLag]]:
         """Take a round and judge.
@@ -49,15 +54,20 @@ class Lookout:
         found = self.probe.take(only, newest=self._book.is_new)
         self._book.note(found)
         try:
-            self._book.learn(self._answers(self._book.questions(QUESTIONS_MAX)))
+            self._book.learn(self._answers(self._book.questions(QUESTIONS_MAX), self.peeker))
+            if questions := self._book.open_questions(QUESTIONS_MAX):
+                if self._uncommitted is None:
+                    self._uncommitted = Peeker(self._settings, client=CLIENT, isolation="read_uncommitted")
+                self._book.learn_open(self._answers(questions, self._uncommitted))
         except StreamsError as error:  # verdicts are good without: times are coarser
             log.warning("records could not be looked up", error=str(error))
         return found, self._book.judge()
 
-    def _answers(self, questions: list[Question]) -> list[Answer]:
+    @staticmethod
+    def _answers(questions: list[Question], peeker: Peeker) -> list[Answer]:
         spans = {Span(one.topic, one.partition, one.offset, one.end): one for one in questions}
         answers = []
-        for span, read in self.peeker.read(list(spans)).items() if spans else ():
+        for span, read in peeker.read(list(spans)).items() if spans else ():
             if read.records:
                 first = read.records[0]
                 answers.append(Answer(spans[span], first.offset(), first.timestamp()[1]))

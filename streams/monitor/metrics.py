@@ -72,6 +72,12 @@ class WorkerMetrics:
             ("topic",),
             registry=registry,
         )
+        self.records_lost = Counter(
+            "streams_records_lost",
+            "Offsets of the source that retention deleted before they were read; transaction markers count too.",
+            ("topic",),
+            registry=registry,
+        )
         self.contradictions = Counter(
             "streams_contradictions",
             "Clean events that contradict what came before (an order delivered before it was created).",

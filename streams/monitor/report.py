@@ -57,6 +57,8 @@ def partition_row(group: GroupLag, row: int) -> dict[str, Any]:
         "consume_rate": number(float(verdicts.consume_rate[row])),
         "arrive_rate": number(float(verdicts.arrive_rate[row])),
         "catch_up_seconds": number(float(verdicts.catch_up_s[row])),
+        "unreadable": int(group.window.unreadable[row]),
+        "open_transaction_seconds": number(float(group.window.open_s[row])),
         "status_since": instant(int(group.since_ms[row])),
     }
 

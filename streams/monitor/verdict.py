@@ -10,6 +10,7 @@ where ours are meant to differ (docs/lag-verdicts.md shows each with a history):
 - Whoever has stopped is known by time and by the members of the group, not by the number of commits in the window.
 - A position that went back and has been regained is no rewind.
 - Records that were deleted unread, and positions behind the end of the log, are errors. Burrow sees no lag in them.
+- Records that nobody can read, since a transaction is open before them, are no lag, and no "all is read" either.
 """
 
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class Reason(IntEnum):
     DELETED_UNREAD = 11
     BEHIND_END = 12
     NOTHING_COMMITTED = 13
+    OPEN_TRANSACTION = 14
 
 
 STATUS_OF: Final[dict[Reason, Status]] = {
@@ -74,6 +76,7 @@ STATUS_OF: Final[dict[Reason, Status]] = {
     Reason.DELETED_UNREAD: Status.ERR,
     Reason.BEHIND_END: Status.ERR,
     Reason.NOTHING_COMMITTED: Status.NOTFOUND,
+    Reason.OPEN_TRANSACTION: Status.WARN,
 }
 _STATUS_CODES: Final = np.array([STATUS_OF[reason] for reason in Reason], dtype=np.int8)
 
@@ -92,6 +95,8 @@ class Policy:
     """Whoever commits every n seconds has stopped after this many n."""
     growth_s: float = 20.0
     """Growth is not judged from a shorter window."""
+    open_s: float = 10.0
+    """A transaction that is open for less than this is usual, and what it holds up is on time."""
     falling_share: float = 0.05
     """Lag that fell by less than this share from the first third of the window to the last has not fallen."""
 
@@ -107,7 +112,8 @@ class Window:
     `offset` is what the group had committed, `lag` the records from there to the last stable offset. `active` says that
     there were commits since the sample before, also such as did not move. `lag_s`: age of the oldest record not
     committed (0: there is none). `deleted` and `beyond`: records deleted before they were read; records by which the
-    position is behind the end of the log.
+    position is behind the end of the log. `unreadable`: records after an open transaction, which nobody can read yet;
+    `open_s`: how long that transaction has been seen to be open.
     """
 
     time_ms: Int64
@@ -118,9 +124,12 @@ class Window:
     owned: Int8
     deleted: Int64
     beyond: Int64
+    unreadable: Int64
+    open_s: Float64
 
     def __post_init__(self) -> None:
-        rows = {len(column) for column in (self.lag_s, self.owned, self.deleted, self.beyond)}
+        columns = (self.lag_s, self.owned, self.deleted, self.beyond, self.unreadable, self.open_s)
+        rows = {len(column) for column in columns}
         tables = {self.offset.shape, self.lag.shape, self.active.shape}
         if len(rows) > 1 or tables != {(len(self.lag_s), len(self.time_ms))}:
             raise ValueError("the columns of a window differ in length")
@@ -162,6 +171,7 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
         [
             window.beyond > 0,
             window.deleted > 0,
+            (lag == 0) & (window.unreadable > 0) & (window.open_s >= policy.open_s),
             (last == ABSENT) & (lag == 0),
             lag == 0,
             back_by > 0,
@@ -177,6 +187,7 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
         [
             Reason.BEHIND_END,
             Reason.DELETED_UNREAD,
+            Reason.OPEN_TRANSACTION,
             Reason.NOTHING_COMMITTED,
             Reason.DRAINED,
             Reason.WENT_BACK,

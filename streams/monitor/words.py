@@ -31,6 +31,10 @@ class Facts:
     catch_up_s: float
     owned: Owned
     owner: str
+    unreadable: int = 0
+    open_s: float = 0.0
+    open_since: str = ""
+    """When the transaction was begun, as far as it is known."""
 
 
 def duration(seconds: float) -> str:
@@ -107,6 +111,10 @@ _SENTENCES: Final[dict[Reason, Callable[[Facts], str]]] = {
     Reason.DELETED_UNREAD: lambda f: f"{_records(f.deleted)} deleted unread",
     Reason.BEHIND_END: lambda f: f"its position is {_records(f.beyond)} behind the end of the log, which cannot be",
     Reason.NOTHING_COMMITTED: lambda _: "nothing committed, and nothing to read",
+    Reason.OPEN_TRANSACTION: lambda f: (
+        f"{_records(f.unreadable)} after an open transaction cannot be read yet; "
+        f"it has been open since {f.open_since} ({duration(f.open_s)})"
+    ),
 }
 
 _ADVICE: Final[dict[Reason, str]] = {
@@ -119,5 +127,8 @@ _ADVICE: Final[dict[Reason, str]] = {
     Reason.SAME_COMMITS: "see its log for what it repeats (aborts, a record that it cannot pass)",
     Reason.WENT_BACK: "find who reset the offsets; harmless if meant",
     Reason.DELETED_UNREAD: "these records are gone: raise the retention, then replay from the source",
+    Reason.OPEN_TRANSACTION: (
+        "find its producer (kafka-transactions.sh describe-producers) and have it commit or abort"
+    ),
     Reason.BEHIND_END: "the topic was truncated or created anew: reset the group's offsets",
 }

@@ -19,6 +19,7 @@ WORKERS_MAX: Final = 256
 ANSWER_BYTES_MAX: Final = 4 << 20
 _TARGET: Final = re.compile(r"^(?P<host>[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?$")
 _THREADS: Final = 16
+_STATE_CHARACTERS_MAX: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class WorkerState:
     address: Address
     ready: bool
     state: str
-    """`ready`, or why not."""
+    """`ready`, with remarks about the source, or why not."""
     visible: Counts = field(default_factory=lambda: Counts(0.0, 0.0))
     """Clean events, and those visible in time."""
     outcomes: Mapping[str, float] = field(default_factory=dict)
@@ -125,7 +126,7 @@ def _ask(address: Address) -> WorkerState:
         return WorkerState(address, ready=False, state="")
     status, text = ready
     metrics = _get(address, "/metrics")
-    state = "ready" if status == http.HTTPStatus.OK else text.strip()[:500] or f"answers {status}"
+    state = _state_of(status, text)
     if metrics is None or metrics[0] != http.HTTPStatus.OK or "streams_events" not in metrics[1]:
         # Something else that listens there, such as the monitor itself.
         return WorkerState(address, ready=False, state="")
@@ -133,6 +134,14 @@ def _ask(address: Address) -> WorkerState:
         return read_metrics(address, metrics[1], ready=status == http.HTTPStatus.OK, state=state)
     except ValueError:
         return WorkerState(address, ready=False, state="its /metrics cannot be read")
+
+
+def _state_of(status: int, text: str) -> str:
+    """What `/readyz` says: `ready`, with its remarks about the source, or why not."""
+    if status != http.HTTPStatus.OK:
+        return text.strip()[:_STATE_CHARACTERS_MAX] or f"answers {status}"
+    remarks = "; ".join(text.strip().splitlines()[1:])
+    return f"ready; {remarks}"[:_STATE_CHARACTERS_MAX] if remarks else "ready"
 
 
 def read_metrics(address: Address, text: str, *, ready: bool, state: str) -> WorkerState:

@@ -10,6 +10,7 @@ from streams.monitor.metrics import WorkerMetrics
 from streams.operators.columns import TIME_MIN, Int64
 from streams.operators.declaration import Pipeline
 from streams.runtime.mismatches import SchemaNews
+from streams.runtime.misrouted import MisroutedNews
 from streams.runtime.ownership import Term
 
 
@@ -23,9 +24,9 @@ class CycleAccount:
     schemas: SchemaNews = field(default_factory=SchemaNews)
     terms: set[Term] = field(default_factory=set)
     """Those of all partitions that have anything in its transaction; its commit claims them."""
+    misrouted: MisroutedNews = field(default_factory=MisroutedNews)
     _outcomes: dict[str, int] = field(default_factory=dict)
     _rejects: dict[str, int] = field(default_factory=dict)
-    _misrouted: int = 0
     _contradictions: int = 0
     _clean_times: list[Int64] = field(default_factory=list)
 
@@ -35,6 +36,7 @@ class CycleAccount:
             self.opened_at = time.monotonic()
         self.records += effects.records
         self.schemas.add(effects)
+        self.misrouted.add(effects)
         for letter in effects.dead_letters:
             reason = letter.reject.reason.value
             self._rejects[reason] = self._rejects.get(reason, 0) + 1
@@ -45,7 +47,6 @@ class CycleAccount:
                 self._clean_times.append(part.clean.event_time)
             counts["late"] += sum(len(late.events) for late in part.late)
             counts["duplicate"] += part.duplicates
-            self._misrouted += part.misrouted
             self._contradictions += part.contradictions
         for outcome, count in counts.items():
             self._outcomes[outcome] = self._outcomes.get(outcome, 0) + count
@@ -56,8 +57,6 @@ class CycleAccount:
             metrics.events.labels(pipeline.name, outcome).inc(count)
         for reason, count in self._rejects.items():
             metrics.rejects.labels(pipeline.name, reason).inc(count)
-        if self._misrouted:
-            metrics.misrouted.labels(pipeline.source).inc(self._misrouted)
         if self._contradictions:
             metrics.contradictions.labels(pipeline.name).inc(self._contradictions)
         now_ms = time.time() * 1000

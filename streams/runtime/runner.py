@@ -42,8 +42,10 @@ from streams.retry import Backoff, Retrier, quietly
 from streams.runtime.account import CycleAccount
 from streams.runtime.memory import give_back
 from streams.runtime.mismatches import SchemaWatch
+from streams.runtime.misrouted import MisroutedWatch
 from streams.runtime.owner import DataDirectory
 from streams.runtime.ownership import Ownership, Term
+from streams.runtime.remarks import SourceRemarks
 from streams.runtime.restorer import Restorer
 from streams.runtime.schemas import SchemaLookup, enum_symbols, reader_schema, table_schema_id
 from streams.runtime.simulated import Downstream, DropDefect
@@ -102,6 +104,8 @@ class PipelineRunner:
         """Partitions come and go in the order in which the group said so, also when releasing one takes long."""
         self._cycle = CycleAccount()
         self._schema_watch = SchemaWatch(pipeline.name, metrics)
+        self._misrouted_watch = MisroutedWatch(pipeline.source, partitions, metrics)
+        self._remarks = SourceRemarks(pipeline, metrics, partitions=partitions)
         self._quarantined: frozenset[bytes] = frozenset()
         self._in_flight: asyncio.Future[None] | None = None
         self._ownership = Ownership()
@@ -125,6 +129,8 @@ class PipelineRunner:
             lateness_ms=settings.streams_lateness_ms,
             horizon_ms=settings.streams_dedup_horizon_ms,
             stopwatch=metrics.stopwatch,
+            # By the number of partitions that the state has. A source that was given more since then is another layout:
+            # its new partitions are refused, and in the others a key is at home only where its state is.
             partition_of=lambda key: partition_of(key, partitions),
             quarantine_rejects_max=settings.streams_quarantine_rejects,
             quarantine_cooldown_ms=settings.streams_quarantine_cooldown_ms,
@@ -149,33 +155,42 @@ class PipelineRunner:
             guard=registry_guard,
             retrier=self._retrier,
         )
+        self._make_clients(config, directory)
+        self._committer: Committer | None = None
+
+    def _make_clients(self, config: TaskConfig, directory: DataDirectory) -> None:
+        """Clients of the broker; none of them connects before `start`."""
         self._intake = Intake(
-            settings, source=pipeline.source, group=pipeline.group, member=self._member, ownership=self
-        )
+            self._settings, source=self.pipeline.source, group=self.pipeline.group, member=self._member, ownership=self,
+            on_lost_records=self._remarks.records_lost,
+        )  # fmt: skip
         self._transactions = KafkaTransactions(
-            settings,
+            self._settings,
             transactional_id=self._member,
-            source=pipeline.source,
+            source=self.pipeline.source,
             retrier=self._retrier,
         )
-        self._changelog = KafkaChangelog(settings, group=pipeline.group, source=pipeline.source, retrier=self._retrier)
-        self._places = KafkaPlaces(settings, [topic.name for topic in pipeline.topics()])
-        self._source_watch = SourceWatch(self._places, pipeline.source, self._source_ids)
+        self._changelog = KafkaChangelog(
+            self._settings, group=self.pipeline.group, source=self.pipeline.source, retrier=self._retrier
+        )
+        self._places = KafkaPlaces(self._settings, [topic.name for topic in self.pipeline.topics()])
+        self._source_watch = SourceWatch(self._places, self.pipeline.source, self._source_ids)
         # A restore that waits is told of, and repeated, by the restorer: its reader need not.
         quiet = Retrier(self._stop, say=quietly, on_pause=lambda pause: self.vitals.sign(pause.pause_s))
-        self._lag_probe = LagProbe(settings, group=pipeline.group, source=pipeline.source)
+        self._lag_probe = LagProbe(self._settings, group=self.pipeline.group, source=self.pipeline.source)
         self._restorer = Restorer(
             config,
             directory,
-            memory,
-            settings,
-            metrics,
+            self._memory,
+            self._settings,
+            self._metrics,
             places=self._places.find,
             retrier=self._retrier,
-            readers=ChangelogReaders(settings, group=pipeline.group, source=pipeline.source, retrier=quiet),
+            readers=ChangelogReaders(
+                self._settings, group=self.pipeline.group, source=self.pipeline.source, retrier=quiet
+            ),
             on_progress=self.vitals.sign,
         )
-        self._committer: Committer | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -223,8 +238,17 @@ class PipelineRunner:
         for thread in (self._engine_thread, self._commit_thread, self._intake_thread):
             thread.shutdown(wait=False)
 
+    def remarks(self) -> list[str]:
+        """What is wrong with the source although this pipeline processes all that it can."""
+        misrouted = self._misrouted_watch.remark(_monotonic_ms())
+        return [*self._remarks.remarks(_monotonic_ms()), *([] if misrouted is None else [misrouted])]
+
     def unready(self) -> str | None:
-        """Why this pipeline processes nothing right now; None when it does."""
+        """Why this pipeline does not process all partitions that it was given; None when it does."""
+        reasons = [reason for reason in (self._not_processing(), self._remarks.refusal()) if reason is not None]
+        return "; ".join(reasons) or None
+
+    def _not_processing(self) -> str | None:
         if self._restorer.stuck:
             return "; ".join(self._restorer.stuck.values())
         if standing := self._standing_still():
@@ -234,7 +258,7 @@ class PipelineRunner:
             return f"restoring {self.pipeline.source} partitions {sorted(missing)}"
         if self.engine.waiting_partitions:
             return f"waiting for the schema registry: {self.pipeline.source} {sorted(self.engine.waiting_partitions)}"
-        if not self._owned:
+        if not self._owned and not self._remarks.refused:
             return f"no partition of {self.pipeline.source} is assigned"
         return None
 
@@ -280,8 +304,9 @@ class PipelineRunner:
         """Poll and hand micro-batches over until stopped; polls on (paused) while the agent is behind."""
         while not self._stop.is_set():
             polled_ns = time.time_ns() if self._trace is not None else 0
-            records, at_end, generation = await self._loop.run_in_executor(self._intake_thread, self._intake.poll)
-            batch = MicroBatch(records, int(time.time() * 1000), at_end, generation)
+            records, idle, generation = await self._loop.run_in_executor(self._intake_thread, self._intake.poll)
+            self._remarks.unreadable(self._intake.unreadable, _monotonic_ms())
+            batch = MicroBatch(records, int(time.time() * 1000), idle, generation)
             if self._trace is not None and records is not None:
                 self._trace.received(batch, records, polled_ns)
             handed_over = asyncio.ensure_future(send(batch))
@@ -388,6 +413,7 @@ class PipelineRunner:
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
         cycle.publish(self._metrics, self.pipeline, end)
         self._schema_watch.tell(cycle.schemas, int(time.time() * 1000))
+        self._misrouted_watch.tell(cycle.misrouted, _monotonic_ms())
         self._aborts_in_a_row = 0
         self.vitals.sign()
 
@@ -453,11 +479,13 @@ class PipelineRunner:
     # --- ownership (called in the intake thread, from within a poll) ------------------------------------------------
 
     def assigned(self, partitions: list[int]) -> None:
-        """Restore newly assigned partitions in the background."""
+        """Restore newly assigned partitions in the background; those that the state has no place for stay paused."""
+        partitions = self._remarks.assigned(partitions)
         asyncio.run_coroutine_threadsafe(self._take(self._ownership.begin(partitions)), self._loop)
 
     def revoked(self, partitions: list[int]) -> None:
         """Commit what was processed and release; bounded, since the whole group waits for it."""
+        self._remarks.gone(partitions)
         try:
             self._bounded(self._give(partitions), "release")
         finally:
@@ -466,6 +494,7 @@ class PipelineRunner:
 
     def lost(self, partitions: list[int]) -> None:
         """Drop everything that is not committed."""
+        self._remarks.gone(partitions)
         self._ownership.end(partitions)
         self._bounded(self._abandon(partitions), "abandon")
 
@@ -594,6 +623,10 @@ class PipelineRunner:
         self._maintained_at = now = time.monotonic()
         if (gone := self._source_watch.look(now, is_suspect=self._intake.take_suspicion())) is not None:
             raise CycleAborted("source_recreated", gone)
+        if beyond := self._intake.take_beyond_end():
+            raise CycleAborted(
+                "source_truncated", f"{self.pipeline.source} ends before the next offset of {sorted(beyond)}"
+            )
         for schema_id in self._lookup.expired():
             self.engine.forget_schema(schema_id)
         budget = int(self._settings.streams_memory_mb_max * (1 << 20) * _STATE_SHARE)
@@ -664,3 +697,7 @@ class PipelineRunner:
         if isinstance(error, FencedError):
             self._metrics.fenced.inc()
         self._on_failure(error)
+
+
+def _monotonic_ms() -> int:
+    return int(time.monotonic() * 1000)

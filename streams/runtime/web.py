@@ -22,8 +22,17 @@ _TRIES: Final = 50
 class Web:
     """HTTP server of one worker."""
 
-    def __init__(self, registry: CollectorRegistry, unready: Callable[[], str | None], *, port: int | None) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        unready: Callable[[], str | None],
+        remarks: Callable[[], list[str]] = list,
+        *,
+        port: int | None,
+    ) -> None:
         """Take the port. `port` None: the default one, or the next that is free.
+
+        `/readyz` answers 503 with what `unready` returns, else 200; the lines after that are the `remarks`.
 
         Raises:
             StreamsError: the port is taken.
@@ -31,6 +40,7 @@ class Web:
         """
         self._registry = registry
         self._unready = unready
+        self._remarks = remarks
         self._socket = _listening(os.environ.get(HOST_VARIABLE, "127.0.0.1"), port)
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
@@ -58,7 +68,8 @@ class Web:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         reason = self._unready()
-        return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
+        lines = [reason or "ok", *self._remarks()]
+        return web.Response(text="".join(f"{line}\n" for line in lines), status=503 if reason else 200)
 
 
 def _listening(host: str, port: int | None) -> socket.socket:

@@ -128,6 +128,29 @@ def test_what_an_open_transaction_holds_is_no_lag(lookout: Lookout, topic: Topic
     assert 50 <= seen(lookout, topic, Status.STOP).lag_sum <= 51
 
 
+def test_an_open_transaction_that_lasts_is_a_reason_of_its_own(lookout: Lookout, topic: Topic) -> None:
+    """Its first record tells since when, so that one look of a few seconds is enough."""
+    topic.produce(5)
+    topic.commit(5)
+    producer = Producer({"bootstrap.servers": topic.stack.bootstrap_servers, "transactional.id": topic.name})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    minutes_ago_ms = int((time.time() - 180) * 1000)
+    for _ in range(50):
+        producer.produce(topic.name, b"open", partition=0, timestamp=minutes_ago_ms)
+    producer.flush(30)
+    topic.produce(3)
+
+    group = seen(lookout, topic, Status.WARN)
+
+    assert (0, Reason.OPEN_TRANSACTION) == (group.lag_sum, group.verdicts.reason[0])
+    assert "53 records after an open transaction cannot be read yet; it has been open since 2" in group.why(0)
+    assert 180 <= group.window.open_s[0] <= 300
+    assert Reason.OPEN_TRANSACTION != group.verdicts.reason[1], "another partition"
+    producer.abort_transaction(30)
+    assert 3 <= seen(lookout, topic, Status.STOP).lag_sum <= 54
+
+
 def test_lag_in_seconds_is_the_age_of_the_first_record_that_is_not_committed(lookout: Lookout, topic: Topic) -> None:
     for age_s in (500, 400, 300):
         topic.produce(100, age_s=age_s)

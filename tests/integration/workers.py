@@ -55,7 +55,7 @@ FOREIGN_SUBJECT: Final = "tests.foreign-value"
 FOREIGN_SCHEMA: Final = json.dumps(
     {"type": "record", "name": "Foreign", "fields": [{"name": "something_else", "type": "string"}]}
 )
-_QUIET_S: Final = (LATENESS_MS + IDLE_MS) / 1000 + 1.0
+_QUIET_S: Final = (LATENESS_MS + IDLE_MS) / 1000 + 2.0
 """Outputs that have not grown for this long, with all input committed, have nothing left to let go of."""
 
 

@@ -33,13 +33,14 @@ def windows(draw: Any, rows_max: int = 5) -> Window:
         owned=column(st.sampled_from([int(one) for one in Owned])).astype(np.int8),
         deleted=column(st.sampled_from([0, 0, 0, 5])).astype(np.int64),
         beyond=column(st.sampled_from([0, 0, 0, 5])).astype(np.int64),
+        unreadable=column(st.sampled_from([0, 0, 0, 5])).astype(np.int64),
+        open_s=column(st.sampled_from([0.0, POLICY.open_s - 0.001, POLICY.open_s, 5_000.0])),
     )
 
 
 def rows_of(window: Window, rows: list[int]) -> Window:
-    changed = {
-        name: getattr(window, name)[rows] for name in ("offset", "lag", "active", "lag_s", "owned", "deleted", "beyond")
-    }
+    names = ("offset", "lag", "active", "lag_s", "owned", "deleted", "beyond", "unreadable", "open_s")
+    changed = {name: getattr(window, name)[rows] for name in names}
     return replace(window, **changed)
 
 
@@ -73,10 +74,11 @@ def test_neither_the_time_of_day_nor_the_length_of_the_log_matters(window: Windo
 
 @QUICK
 @given(windows())
-def test_without_lag_nothing_is_wrong_unless_records_are_lost(window: Window) -> None:
+def test_without_lag_nothing_is_wrong_unless_records_are_lost_or_cannot_be_read(window: Window) -> None:
     found = evaluate(window, POLICY)
 
-    fine = (window.lag[:, -1] == 0) & (window.deleted == 0) & (window.beyond == 0)
+    held_up = (window.unreadable > 0) & (window.open_s >= POLICY.open_s)
+    fine = (window.lag[:, -1] == 0) & (window.deleted == 0) & (window.beyond == 0) & ~held_up
     assert set(found.status[fine].tolist()) <= {Status.OK, Status.NOTFOUND}
     assert not found.catch_up_s[window.lag[:, -1] == 0].any()
 
@@ -84,7 +86,8 @@ def test_without_lag_nothing_is_wrong_unless_records_are_lost(window: Window) ->
 @QUICK
 @given(windows())
 def test_what_is_on_time_neither_warns_nor_stops(window: Window) -> None:
-    found = evaluate(replace(window, lag_s=np.minimum(window.lag_s, POLICY.tiny_s - 0.001)), POLICY)
+    quick = np.minimum(window.open_s, POLICY.open_s - 0.001)
+    found = evaluate(replace(window, lag_s=np.minimum(window.lag_s, POLICY.tiny_s - 0.001), open_s=quick), POLICY)
 
     assert not set(found.status.tolist()) & {Status.WARN, Status.STOP, Status.STALL}
 
@@ -96,6 +99,7 @@ def test_every_verdict_has_a_reason_that_fits_it(window: Window) -> None:
 
     for row, reason in enumerate(found.reason.tolist()):
         assert (reason == Reason.DELETED_UNREAD) <= bool(window.deleted[row])
+        assert (reason == Reason.OPEN_TRANSACTION) <= bool(window.unreadable[row] and not window.lag[row, -1])
         assert (reason == Reason.WENT_BACK) == (found.status[row] == Status.REWIND)
         assert (reason == Reason.WENT_BACK) <= (found.back_by[row] > 0)
         assert (reason == Reason.NOBODY_READS) <= (window.owned[row] == Owned.NOBODY)
@@ -121,6 +125,8 @@ def test_one_dip_does_not_hide_a_growing_lag(samples: int, per_sample: int, data
             owned=np.array([Owned.SOMEBODY], dtype=np.int8),
             deleted=np.zeros(1, dtype=np.int64),
             beyond=np.zeros(1, dtype=np.int64),
+            unreadable=np.zeros(1, dtype=np.int64),
+            open_s=np.zeros(1),
         )
         # A growth of less than 5% over the window counts as none, which is a warning as well.
         assert Status.WARN == evaluate(window, POLICY).status[0]

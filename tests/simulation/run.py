@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import fastavro
 
 from loadtest.oracle.model import Event, PartitionModel, Reject, compare_rows
+from streams.engine.engine import Idle
 from streams.pipelines.gps import GPS
 from streams.registry.catalog import Catalog
 from tests.simulation.kafka import MemoryKafka, Refuses, refuses_nothing
@@ -189,14 +190,12 @@ def _finish(team: list[SimulatedWorker], kafka: MemoryKafka) -> None:
         resets = -1
         while resets != worker.resets:  # an output may refuse what is released last, too
             resets = worker.resets
-            worker.now_ms = 0
             while any(at < len(kafka.log(GPS.source, partition)) for partition, at in worker.position.items()):
                 worker.process(worker.poll())
-            at_end = dict.fromkeys(worker.position, 0)
-            for now_ms in (0, 10**14):
-                worker.now_ms = now_ms
-                worker.process(worker.poll(), at_end)
-                worker.process(None, at_end)
+            for until_ms in (0, 10**14):
+                idle = dict.fromkeys(worker.position, Idle(0, until_ms))
+                worker.process(worker.poll(), idle)
+                worker.process(None, idle)
             worker.commit()
         for partition in list(worker.position):
             worker.revoke(partition)

@@ -10,7 +10,7 @@ import numpy as np
 
 from streams.engine.commit import Committer
 from streams.engine.encode import TableEncoder, WindowEncoder
-from streams.engine.engine import Engine, MicroBatch
+from streams.engine.engine import Engine, Idle, MicroBatch
 from streams.engine.log import CycleAborted, OutputRefused
 from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
@@ -261,12 +261,12 @@ class SimulatedWorker:
         headers = list(columns[5]) if any(columns[5]) else None
         return Records(numbers[0], numbers[1], numbers[2], list(columns[3]), list(columns[4]), headers)
 
-    def process(self, records: Records | None, at_end: dict[int, int] | None = None) -> None:
-        self._guarded(lambda: self._process(records, at_end or {}))
+    def process(self, records: Records | None, idle: dict[int, Idle] | None = None) -> None:
+        self._guarded(lambda: self._process(records, idle or {}))
 
-    def _process(self, records: Records | None, at_end: dict[int, int]) -> None:
-        self._write(MicroBatch(records, self.now_ms, at_end))
-        if self.engine.missing_schemas and (at_end or self.rng.random() < 0.5):
+    def _process(self, records: Records | None, idle: dict[int, Idle]) -> None:
+        self._write(MicroBatch(records, self.now_ms, idle))
+        if self.engine.missing_schemas and (idle or self.rng.random() < 0.5):
             self._learn()
             self._write(MicroBatch(None, self.now_ms))
 

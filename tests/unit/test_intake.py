@@ -1,5 +1,7 @@
 """Intake: what comes out of one consumer call."""
 
+import time
+
 import pytest
 from confluent_kafka import KafkaError, Message
 
@@ -7,6 +9,7 @@ from streams.kafka.intake import Intake
 from streams.settings import Settings
 
 EOF = KafkaError(KafkaError._PARTITION_EOF)
+OUT_OF_RANGE = KafkaError(KafkaError._AUTO_OFFSET_RESET)
 
 
 class _Nobody:
@@ -31,28 +34,59 @@ def end(partition: int, offset: int) -> Message:
     return Message(topic="t", partition=partition, offset=offset, error=EOF)
 
 
-def test_a_partition_whose_end_comes_with_its_last_records_is_at_its_end(intake: Intake) -> None:
+def asked(intake: Intake) -> list[int]:
+    """Partitions whose true end would be asked for a while from now."""
+    return intake._idle.due(int(time.monotonic() * 1000) + 60_000)
+
+
+def test_a_partition_whose_end_comes_with_its_last_records_may_be_idle(intake: Intake) -> None:
     intake._records([record(0, 0), record(0, 1), end(0, 2), record(1, 10)])
-    assert {0} == intake._at_end_since_ms.keys()
+    assert [0] == asked(intake)
 
 
-def test_an_end_behind_transaction_markers_counts(intake: Intake) -> None:
+def test_an_end_that_lies_after_transaction_markers_counts(intake: Intake) -> None:
     intake._records([record(0, 0), end(0, 3)])
-    assert {0} == intake._at_end_since_ms.keys()
+    assert [0] == asked(intake)
 
 
 def test_an_end_that_newer_records_have_passed_does_not_count(intake: Intake) -> None:
     intake._records([end(1, 11), record(1, 10), record(1, 11), record(1, 12)])
-    assert not intake._at_end_since_ms
+    assert [] == asked(intake)
 
 
-def test_new_records_end_the_idleness_and_its_clock_is_not_restarted_by_further_ends(intake: Intake) -> None:
+def test_new_records_end_the_idleness(intake: Intake) -> None:
     intake._records([end(0, 0)])
-    since = intake._at_end_since_ms[0]
-    intake._records([end(0, 0)])
-    assert since == intake._at_end_since_ms[0]
     intake._records([record(0, 0)])
-    assert not intake._at_end_since_ms
+    assert [] == asked(intake)
+
+
+def test_an_offset_that_is_not_in_the_log_any_more_is_no_reason_to_jump_in_silence(intake: Intake) -> None:
+    assert "error" == intake._config["auto.offset.reset"]
+
+    intake._records([Message(topic="t", partition=1, offset=10, error=OUT_OF_RANGE)])
+
+    assert not intake._commands.empty(), "where to go on is decided, and what is lost is counted"
+
+
+@pytest.mark.parametrize(
+    ("starts", "lost"),
+    [
+        ([(5, 20)], [(0, 5, 20)]),
+        ([(5, 20), (5, 20)], [(0, 5, 20)]),
+        ([(5, 20), (5, 25)], [(0, 5, 20), (0, 20, 25)]),
+        ([(5, 20), (30, 40)], [(0, 5, 20), (0, 30, 40)]),
+        ([(500, 600), (5, 20)], [(0, 500, 600), (0, 5, 20)]),
+        ([(30, 20)], []),
+    ],
+)
+def test_each_lost_record_is_told_once(starts: list[tuple[int, int]], lost: list[tuple[int, int, int]]) -> None:
+    told: list[tuple[int, int, int]] = []
+    one = Intake(
+        Settings(), source="t", group="g", member="m", ownership=_Nobody(), on_lost_records=lambda *t: told.append(t)
+    )
+    for offset, low in starts:
+        one._tell_lost(0, offset, low)
+    assert lost == told
 
 
 def test_records_of_before_a_seek_or_of_partitions_not_started_are_void(intake: Intake) -> None:

@@ -142,7 +142,9 @@ def test_an_event_beyond_the_horizon_is_late_and_not_remembered(task):
 
 
 def test_events_of_another_partitions_keys_are_processed_and_counted(task):
-    assert task.on_batch(events((1, 5), key=b"other"), 1).misrouted == 1
+    effects = task.on_batch(events((1, 5), key=b"other"), 1)
+    assert effects.misrouted == 1
+    assert effects.misrouted_keys == [b"other"]
 
 
 def test_a_watermark_that_idles_never_goes_back(task):

@@ -132,7 +132,7 @@
         group: group.group,
         text: `${group.worst}${group.since ? `, since ${clock(group.since)}` : ""}`,
         advice: group.advice,
-        runbook: RUNBOOKS[worst],
+        runbook: group.reason === "open_transaction" ? "open-transaction" : RUNBOOKS[worst],
       });
     }
     for (const one of told.sources) {

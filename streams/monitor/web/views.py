@@ -68,6 +68,7 @@ def _group(snapshot: Snapshot, group: GroupLag) -> dict[str, Any]:
         "worst": f"{group.partitions[worst][0]}-{group.partitions[worst][1]}: {group.why(worst)}" if bad else "",
         "advice": advice(Reason(int(group.verdicts.reason[worst]))) if bad else "",
         "since": int(group.since_ms[worst]) if bad else None,
+        "reason": Reason(int(group.verdicts.reason[worst])).name.lower() if bad else "",
     }
 
 
