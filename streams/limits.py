@@ -15,6 +15,9 @@ CHANNEL_BATCHES_MAX: Final = 2
 POLL_BLOCKED_MS_MAX: Final = 2_000
 """Intake blocked this long by a slow agent pauses its partitions and goes on polling, so that the group keeps it."""
 
+RECORD_TIMESTAMP_MS_MIN: Final = 10**12
+"""2001-09-09: a record timestamp before it is none (-1, 0), or seconds for milliseconds, and says nothing (ADR 16)."""
+
 # --- group ----------------------------------------------------------------------------------------------------------
 SESSION_TIMEOUT_MS: Final = 10_000
 """A dead worker's partitions are given to others after this (classic protocol; else the broker's setting)."""

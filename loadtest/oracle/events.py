@@ -113,8 +113,22 @@ class Late(NamedTuple):
     by_ms: int
 
 
-def classify(event: AnyEvent, *, skew_ms_max: int, record_bytes_max: int) -> str | None:
+def is_time(timestamp_ms: int, *, now_ms: int | None, skew_ms_max: int) -> bool:
+    """Whether a record's timestamp can be the time at which it was sent; without a clock, any is taken for one."""
+    return now_ms is None or 1_000_000_000_000 <= timestamp_ms <= now_ms + skew_ms_max
+
+
+def judged_by(timestamp_ms: int, *, now_ms: int | None, skew_ms_max: int) -> int:
+    """What an event is judged by: the timestamp of its record, or the clock where that is no time."""
+    if now_ms is None or is_time(timestamp_ms, now_ms=now_ms, skew_ms_max=skew_ms_max):
+        return timestamp_ms
+    return now_ms
+
+
+def classify(event: AnyEvent, *, skew_ms_max: int, record_bytes_max: int, now_ms: int | None = None) -> str | None:
     """Reason for which a decodable record is rejected, None when it is valid.
+
+    `now_ms` is the time at which the worker reads the record; None: every record has a timestamp that is a time.
 
     Records that do not decode never become an `Event`: see `classify_undecodable`.
     """
@@ -124,7 +138,7 @@ def classify(event: AnyEvent, *, skew_ms_max: int, record_bytes_max: int) -> str
         return "invalid"
     if event.key is None or event.key != event.entity.encode():
         return "key_mismatch"
-    if event.event_time_ms > event.timestamp_ms + skew_ms_max:
+    if event.event_time_ms > judged_by(event.timestamp_ms, now_ms=now_ms, skew_ms_max=skew_ms_max) + skew_ms_max:
         return "future_timestamp"
     return None
 

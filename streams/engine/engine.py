@@ -14,7 +14,8 @@ from streams.engine.effects import CycleEnd, Effects, PartitionEffects
 from streams.engine.quarantine import quarantine, quarantined_at_start
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.limits import BATCH_RECORDS_MAX
-from streams.operators.columns import TIME_MIN, Events, Records
+from streams.operators.clock import Clock
+from streams.operators.columns import TIME_MIN, Events, Records, header_memory
 from streams.operators.decode import Decoded, Decoder, Known
 from streams.operators.rejects import DeadLetter, Reject
 from streams.operators.resolve import Plan
@@ -31,6 +32,9 @@ class MicroBatch:
     at_end_since_ms: Mapping[int, int] = field(default_factory=dict)
     generation: int = 0
     """Batches consumed before the state was last reloaded are void."""
+    clock_ms: int | None = None
+    """The time by which records without a usable timestamp are judged (ADR 16); None: `now_ms`. Unlike that, it does
+    not go back when the wall clock does."""
 
     @property
     def is_large(self) -> bool:
@@ -87,7 +91,7 @@ class Engine:
             parts.append(batch.records)
         records = self._current(Records.concat(parts)) if parts else None
         if records is not None and len(records):
-            effects = self._process_records(records, batch.now_ms)
+            effects = self._process_records(records, batch)
         effects.partitions.extend(self._release_idle(batch))
         return effects
 
@@ -106,18 +110,20 @@ class Engine:
                 good &= ~mine | (records.offset >= task.offset_next)
         return records if good.all() else records.take(np.flatnonzero(good))
 
-    def _process_records(self, records: Records, now_ms: int) -> Effects:
-        skip = quarantined_at_start(records, self.tasks)
+    def _process_records(self, records: Records, batch: MicroBatch) -> Effects:
+        read_ms = batch.now_ms if batch.clock_ms is None else batch.clock_ms
+        clock = Clock(max(read_ms, records.broker_ms), self._decoder.skew_ms_max)
+        skip = quarantined_at_start(records, self.tasks, clock)
         with self._config.stopwatch("decode"):
-            decoded = self._decoder.decode(records, self._known, skip)
+            decoded = self._decoder.decode(records, self._known, skip, clock)
         if decoded.unresolved:
             records, decoded, skip = self._hold_unresolved(records, decoded, skip)
-        decoded = quarantine(records, decoded, skip, self.tasks)
+        decoded = quarantine(records, decoded, skip, self.tasks, clock)
         letters = [_dead_letter(records, reject) for reject in decoded.rejects]
         unexpected: Counter[tuple[int, str]] = Counter()
         for plan, rows in decoded.unexpected:  # the same schema twice, by prefix and by header
             unexpected.update({(plan.schema_id, name): len(rows) for name in plan.unexpected if len(rows)})
-        effects = Effects(now_ms, len(records), [], letters, unexpected)
+        effects = Effects(batch.now_ms, len(records), [], letters, unexpected)
         events = decoded.events
         partitions = np.unique(records.partition).tolist()
         for partition in partitions:
@@ -126,7 +132,7 @@ class Engine:
             else:
                 mine = events.take(records.partition[events.row] == partition)
                 offset_last = int(records.offset[records.partition == partition][-1])
-            effects.partitions.append(self.tasks[partition].on_batch(mine, offset_last + 1))
+            effects.partitions.append(self.tasks[partition].on_batch(mine, offset_last + 1, clock))
         return effects
 
     def _hold_unresolved(
@@ -191,7 +197,9 @@ class Engine:
 
     def bytes_used(self) -> int:
         """Approximate memory of all tasks."""
-        waiting = sum(len(value or b"") + 200 for queue in self._waiting.values() for r in queue for value in r.value)
+        queued = [records for queue in self._waiting.values() for records in queue]
+        waiting = sum(len(value or b"") + 200 for records in queued for value in records.value)
+        waiting += sum(header_memory(headers) for records in queued for headers in records.headers or ())
         return waiting + sum(task.bytes_used() for task in self.tasks.values())
 
     def expire(self) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from streams.engine.log import Committed, LogRow
 from streams.engine.restore import RestoreFailed
 from streams.errors import StreamsError
 from streams.kafka.admin import admin_client, described, librdkafka_log
+from streams.kafka.headers import read_headers
 from streams.kafka.transactions import CYCLE_METADATA
 from streams.limits import RESTORE_WAIT_MS_MAX
 from streams.retry import Backoff, Retrier
@@ -150,21 +151,19 @@ class KafkaChangelog:
         while position < end:
             if self._retrier.stopped:
                 raise StreamsError("the worker stops while it restores state")
-            rows: list[LogRow] = []
+            messages: list[Message] = []
             for message in consumer.consume(_READ_RECORDS_MAX, _READ_WAIT_S):
                 error = message.error()
                 if error is None:
-                    offset = int(message.offset() or 0)
-                    headers: Any = message.headers()
-                    rows.append(LogRow(offset, message.key(), message.value(), headers))
-                    position = offset + 1
+                    messages.append(message)
+                    position = int(message.offset() or 0) + 1
                 elif error.code() == _EOF:
                     position = max(position, int(message.offset() or 0))
                     is_at_end = True
                 elif not error.retriable() and error.fatal():
                     raise StreamsError(f"reading {where}: {error.str()}")
-            if rows:
-                yield rows
+            if messages:
+                yield _rows(messages)
                 waiting_since = time.monotonic()
                 continue
             waited_s = time.monotonic() - waiting_since
@@ -175,6 +174,14 @@ class KafkaChangelog:
                     f"{where} can be read up to offset {position} of {end} only: another worker's transaction has been "
                     f"open for {RESTORE_WAIT_MS_MAX // 1000} s, or the broker does not answer"
                 )
+
+
+def _rows(messages: list[Message]) -> list[LogRow]:
+    headers, _ = read_headers(messages)
+    offsets: list[Any] = list(map(Message.offset, messages))
+    keys: list[Any] = list(map(Message.key, messages))
+    values: list[Any] = list(map(Message.value, messages))
+    return list(map(LogRow, offsets, keys, values, headers))
 
 
 def _raise_for_errors(positions: list[TopicPartition]) -> None:

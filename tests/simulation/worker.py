@@ -24,7 +24,7 @@ from streams.registry.catalog import Catalog
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
 from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
-from tests.simulation.traffic import SCHEMA_ID, gps_schema
+from tests.simulation.traffic import NOW_MS, SCHEMA_ID, UNREADABLE, gps_schema
 
 UNKNOWN_SCHEMA_ID = 0x63
 REJECTS_MAX, COOLDOWN_MS = 4, 300
@@ -177,17 +177,30 @@ class SimulatedWorker:
             return None
         columns = list(zip(*rows, strict=True))
         numbers = [np.array(column, dtype=np.int64) for column in columns[:3]]
-        headers = list(columns[5]) if any(columns[5]) else None
-        return Records(numbers[0], numbers[1], numbers[2], list(columns[3]), list(columns[4]), headers)
+        headers = [[pair for pair in pairs or () if pair[0] != UNREADABLE] or None for pairs in columns[5]]
+        lost = {row: 1 for row, pairs in enumerate(columns[5]) if any(name == UNREADABLE for name, _ in pairs or ())}
+        return Records(
+            numbers[0],
+            numbers[1],
+            numbers[2],
+            list(columns[3]),
+            list(columns[4]),
+            headers if any(headers) else None,
+            lost or None,
+        )
 
     def process(self, records: Records | None, at_end: dict[int, int] | None = None) -> None:
         self._guarded(lambda: self._process(records, at_end or {}))
 
     def _process(self, records: Records | None, at_end: dict[int, int]) -> None:
-        self.committer.write(self.engine.process(MicroBatch(records, self.now_ms, at_end)))
+        self.committer.write(self.engine.process(self._batch(records, at_end)))
         if self.engine.missing_schemas and (at_end or self.rng.random() < 0.5):
             self._learn()
-            self.committer.write(self.engine.process(MicroBatch(None, self.now_ms)))
+            self.committer.write(self.engine.process(self._batch(None, {})))
+
+    def _batch(self, records: Records | None, at_end: dict[int, int]) -> MicroBatch:
+        """When exactly a record is read decides nothing."""
+        return MicroBatch(records, self.now_ms, at_end, clock_ms=NOW_MS + self.rng.randint(0, 60_000))
 
     def _learn(self) -> None:
         for schema_id in self.engine.missing_schemas:
