@@ -101,8 +101,8 @@ class Limits:
     quarantine_rejects: int = 100
     quarantine_cooldown_ms: int = 60_000
     now_ms: int | None = None
-    """The time at which the worker has read the records, about: what is years away from it is no time, and it makes no
-    difference when exactly that was. None: every record has a timestamp that is a time."""
+    """The time at which the worker has read the records; None: about now. It matters only for timestamps that are no
+    time, and of those only for the ones that will soon be one."""
     is_idle_in_the_end: bool = True
     """Whether idle partitions have let go of what they held; otherwise it is not expected anywhere."""
 
@@ -116,7 +116,6 @@ class Limits:
             settings.streams_record_bytes_max,
             settings.streams_quarantine_rejects,
             settings.streams_quarantine_cooldown_ms,
-            time.time_ns() // 1_000_000,
         )
 
 
@@ -195,6 +194,7 @@ def _foretell(
     """The model's output, the number of source records, and that of the copies among them."""
     expected, records, duplicates = Output(), 0, 0
     windows_ms = {window.topic: window.size_ms for window in topics.windows}
+    now_ms = time.time_ns() // 1_000_000 if limits.now_ms is None else limits.now_ms
     for partition in range(reader.partitions(topics.source)) if share is None else [share.partition]:
         model = PartitionModel(
             limits.lateness_ms,
@@ -205,7 +205,7 @@ def _foretell(
             windows_ms,
             limits.quarantine_rejects,
             limits.quarantine_cooldown_ms,
-            limits.now_ms,
+            now_ms,
         )
         for batch in reader.batches(topics.source, [partition]):
             rows = [Record(each.offset(), each.timestamp()[1], each.key(), each.value() or b"") for each in batch]

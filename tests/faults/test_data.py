@@ -20,6 +20,7 @@ from streams.registry.client import Registry
 from tests.faults.harness import READY_S_MAX, SEED, Scene, metric, read, rss_mb
 from tests.faults.proxy import Faults, Proxy
 from tests.integration.kafka_helpers import admin_of, delete_topics, run, settings_of
+from tests.integration.raw_producer import RawProducer, accept_any_timestamp
 from tests.integration.test_rejects import Encoder, frame
 from tests.integration.workers import PARTITIONS, position_schema, wait_until
 
@@ -28,6 +29,7 @@ pytestmark = [pytest.mark.kafka]
 MakeScene = Callable[..., Scene]
 NO_REJECTS: dict[Kind, float] = {}
 UNKNOWN_ID = 2**31 - 1
+DECADE_MS = 10 * 365 * 86_400_000
 DEVICES = [next(f"car-{n}" for n in range(1000) if partition_of(b"car-%d" % n, PARTITIONS) == p) for p in range(3)]
 """One of each partition."""
 
@@ -305,7 +307,7 @@ def test_a_device_ahead_of_its_time_drags_no_watermark(scene: Scene) -> None:
         sender.flush()
         scene.recovers()
     for device in DEVICES:  # at the end of the log, time goes on: what is ahead comes out too
-        end_ms = now_ms() + 90_000
+        end_ms = now_ms() + 55_000
         sender.send(device, encoder.framed(device_id=device, event_time=end_ms), end_ms)
     sender.flush()
     report = scene.exactly_once()
@@ -315,12 +317,10 @@ def test_a_device_ahead_of_its_time_drags_no_watermark(scene: Scene) -> None:
 
 @pytest.mark.slow
 @pytest.mark.fault(row=19, what="a producer's clock 50 min and 2 h ahead, record timestamps too")
-def test_a_producer_ahead_of_its_time_makes_nobody_late_who_is_in_order(scene: Scene) -> None:
-    """Its record timestamps are ahead as well, so that its events count. Kafka refuses what is over an hour ahead."""
+def test_a_producer_ahead_of_its_time_is_rejected_and_makes_nobody_late(scene: Scene) -> None:
+    """Its record timestamps are ahead as well, which makes them no time. Kafka refuses what is over an hour ahead."""
     encoder = Encoder(scene.stack)
-    with scene.load(
-        start_ms=now_ms(), late=0.0, duplicate_delayed=0.0, disordered=0.0, delay_ms_max=0, rejects=NO_REJECTS
-    ) as traffic:
+    with scene.load(start_ms=now_ms(), late=0.0, duplicate_delayed=0.0, rejects=NO_REJECTS) as traffic:
         scene.start().wait_ready(READY_S_MAX)
         sender, refused = Sender(scene), Sender(scene)
         for _ in range(50):
@@ -341,7 +341,33 @@ def test_a_producer_ahead_of_its_time_makes_nobody_late_who_is_in_order(scene: S
     assert {KafkaError.INVALID_TIMESTAMP} == codes - {KafkaError.INVALID_RECORD}
     assert 50 == len(refused.refused)
     report = scene.exactly_once()
+    assert 150 == report.rejected
     assert 0 == report.late
+
+
+@pytest.mark.fault(row=19, what="record timestamps of -1, 0, 1970, in seconds and ten years ahead")
+def test_a_record_without_a_time_of_its_own_is_judged_by_the_clock_and_drags_no_watermark(scene: Scene) -> None:
+    """The topics take any timestamp, as in Kafka 3. Of each kind one event in time is clean, one ahead is rejected."""
+    encoder = Encoder(scene.stack)
+    accept_any_timestamp(scene.stack, GPS.source, GPS.clean, GPS.late, GPS.dlq)
+    raw = RawProducer(scene.stack.bootstrap_servers)
+    began = now_ms()
+    stamps = (-1, 0, 86_400_000, began // 1_000, began + DECADE_MS)
+    with scene.load(start_ms=began, late=0.0, duplicate_delayed=0.0, rejects=NO_REJECTS):
+        scene.start().wait_ready(READY_S_MAX)
+        for number, timestamp_ms in enumerate(stamps):
+            for ahead_ms in (0, DECADE_MS):
+                device = f"stamped-{number}"
+                value = encoder.framed(device_id=device, event_time=began + ahead_ms)
+                raw.send(GPS.source, partition_of(device.encode(), PARTITIONS), device.encode(), value, timestamp_ms)
+        scene.struck()
+        scene.recovers()
+    report = scene.exactly_once()
+    raw.close()
+    assert len(stamps) == report.rejected
+    assert 0 == report.late
+    clean = {message.key() for message in read(scene.stack, GPS.clean)}
+    assert {b"stamped-%d" % number for number in range(len(stamps))} <= clean
 
 
 # --- 21: the dead-letter topic is gone --------------------------------------------------------------------------------
