@@ -53,6 +53,9 @@ CHECKPOINT_INTERVAL_MS: Final = 30_000
 JOURNAL_INDEX_RECORDS: Final = 256
 """Journal records whose event times are remembered together: the granularity of truncation and of replay."""
 
+WHOLE_NUMBER_MAX: Final = 2**53
+"""Largest whole number of a payload field, by its magnitude: they are doubles, and beyond it not every one is exact."""
+
 # --- schemas --------------------------------------------------------------------------------------------------------
 UNKNOWN_SCHEMA_TTL_MS: Final = 30_000
 """An id that the registry says it does not have is not asked for again within this time."""

@@ -54,6 +54,11 @@ class Event(NamedTuple):
         """Every double."""
         return self.latitude, self.longitude, self.speed_kmh, self.heading_deg
 
+    @property
+    def longs(self) -> tuple[int | None, ...]:
+        """Every long that is folded as a double is."""
+        return ()
+
 
 class OrderEvent(NamedTuple):
     """A decoded step of an order, as `Event` is of a vehicle."""
@@ -90,6 +95,11 @@ class OrderEvent(NamedTuple):
     def doubles(self) -> Doubles:
         """Every double."""
         return self.place
+
+    @property
+    def longs(self) -> tuple[int | None, ...]:
+        """Every long that is folded as a double is."""
+        return (self.promised_time,)
 
 
 AnyEvent = Event | OrderEvent
@@ -152,6 +162,7 @@ def _is_invalid(event: AnyEvent) -> bool:
         or not (latitude is None or -90.0 <= latitude <= 90.0)
         or not (longitude is None or -180.0 <= longitude <= 180.0)
         or event.event_time_ms < 0
+        or any(abs(number) > 2**53 for number in event.longs if number is not None)
     )
 
 

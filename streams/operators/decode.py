@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streams.limits import ID_BYTES_MAX
+from streams.limits import ID_BYTES_MAX, WHOLE_NUMBER_MAX
 from streams.operators.clock import Clock
 from streams.operators.columns import Bools, Events, Headers, Int64, Records, header_bytes, object_rows, objects
 from streams.operators.declaration import Pipeline
@@ -43,6 +43,7 @@ _LOST: Final = (
     "headers whose names are not UTF-8, which could not be kept: {}; key, value and all other headers are as they "
     "came. Have the producer name its headers in UTF-8; a replay sends the record without these headers"
 )
+_OR_TOO_LARGE: Final = f", or a whole number beyond {WHOLE_NUMBER_MAX} (2^53), which would not be kept exactly"
 _BY_GUID: Final = "the header names the schema by GUID; have the producer send its id, in the header or as a prefix"
 
 Known = Mapping[int, Plan | Reject]
@@ -282,7 +283,7 @@ class Decoder:
         ]
         for position, name in enumerate(self._pipeline.payload_fields):
             column = fields.payload[position]
-            found.append((~np.isfinite(column) & ~fields.nulls[position], f"{name} is not a number"))
+            found.append((~np.isfinite(column) & ~fields.nulls[position], f"{name} is not a number{_OR_TOO_LARGE}"))
             if name in self._pipeline.field_ranges:
                 low, high = self._pipeline.field_ranges[name]
                 found.append(((column < low) | (column > high), f"{name} is outside [{low:g}, {high:g}]"))
