@@ -12,13 +12,13 @@ import numpy as np
 
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
 from streams.engine.quarantine import quarantine, quarantined_at_start
+from streams.engine.schemas import KnownSchemas
 from streams.engine.task import PartitionTask, TaskConfig
-from streams.limits import BATCH_RECORDS_MAX
+from streams.limits import BATCH_RECORDS_MAX, SCHEMA_LOOKUPS_MAX
 from streams.operators.clock import Clock
 from streams.operators.columns import TIME_MIN, Events, Records, header_memory
 from streams.operators.decode import Decoded, Decoder, Known
 from streams.operators.rejects import DeadLetter, Reject
-from streams.operators.resolve import Plan
 
 _KEEP_HELD_EVENTS: Final = 20_000
 
@@ -50,7 +50,7 @@ class Engine:
         self._config = config
         self._decoder = decoder
         self._idle_ms = idle_ms
-        self._known: dict[int, Plan | Reject] = {}
+        self._known = KnownSchemas()
         self._waiting: dict[int, list[Records]] = {}
         """Records of partitions that wait for a schema, by partition, in log order."""
         self._missing: set[int] = set()
@@ -71,12 +71,12 @@ class Engine:
 
     def learn(self, known: Known) -> None:
         """Take note of what the registry answered."""
-        self._known.update(known)
+        self._known.learn(known)
         self._missing -= known.keys()
 
     def forget_schema(self, schema_id: int) -> None:
         """Ask again when `schema_id` is next met (an unknown one may have been registered since)."""
-        self._known.pop(schema_id, None)
+        self._known.forget(schema_id)
 
     # --- processing -------------------------------------------------------------------------------------------------
 
@@ -116,6 +116,8 @@ class Engine:
         skip = quarantined_at_start(records, self.tasks, clock)
         with self._config.stopwatch("decode"):
             decoded = self._decoder.decode(records, self._known, skip, clock)
+        self._known.used(decoded.schemas)
+        self._known.trim()
         if decoded.unresolved:
             records, decoded, skip = self._hold_unresolved(records, decoded, skip)
         decoded = quarantine(records, decoded, skip, self.tasks, clock)
@@ -139,12 +141,17 @@ class Engine:
         self, records: Records, decoded: Decoded, skip: frozenset[int]
     ) -> tuple[Records, Decoded, frozenset[int]]:
         """Cut each partition off before its first record whose schema is not known yet; the rest waits."""
-        self._missing |= decoded.unresolved.keys()
         cut: dict[int, int] = {}
-        for rows in decoded.unresolved.values():
+        first_met = {rows[0]: schema_id for schema_id, rows in decoded.unresolved.items()}
+        for schema_id, rows in decoded.unresolved.items():
             for row in rows:
                 partition = int(records.partition[row])
-                cut[partition] = min(cut.get(partition, row), row)
+                if row < cut.get(partition, row + 1):
+                    cut[partition] = row
+                    first_met[row] = schema_id
+        # What stops a partition first, then the rest in log order, as many as are looked up in one go.
+        wanted = [first_met[row] for row in (*sorted(cut.values()), *sorted(first_met))]
+        self._missing.update(list(dict.fromkeys(wanted))[: max(SCHEMA_LOOKUPS_MAX, len(cut))])
         waits = np.zeros(len(records), dtype=np.bool_)
         for partition, row in cut.items():
             mine = records.partition == partition

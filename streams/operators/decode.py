@@ -5,7 +5,7 @@ until the records concerned stand alone, and those are judged one by one by fast
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -60,6 +60,8 @@ class Decoded:
     """Schema id to the rows that carry it; neither in `events` nor in `rejects`."""
     unexpected: Sequence[tuple[Plan, Int64]] = ()
     """Plans whose writer has fields that the reader does not know, and the rows that are written with it."""
+    schemas: Collection[int] = ()
+    """Schema ids that records of the batch carry, known or not."""
 
 
 class Decoder:
@@ -83,6 +85,7 @@ class Decoder:
         unexpected: list[tuple[Plan, Int64]] = []
         fields = None if skip else self._decode_usual(records, known)
         unresolved: dict[int, list[int]] = {}
+        schemas: Collection[int] = () if self._usual is None else (self._usual.schema_id,)
         if fields is None:
             parts: list[Fields] = []
             groups = self._by_schema(records, skip, rejects)
@@ -90,12 +93,13 @@ class Decoder:
                 self._decode_group(records, reference, rows, known, parts, rejects, unresolved)
                 _note_unexpected(known.get(reference[0]), rows, unexpected)
             self._set_usual(groups, known)
+            schemas = {schema_id for schema_id, _ in groups}
             fields = concat_fields(parts, self._pipeline)
         elif self._usual is not None:
             _note_unexpected(self._usual, fields.rows, unexpected)
         events = self._validated(records, fields, rejects, clock)
         rejects.sort(key=lambda reject: reject.row)
-        return Decoded(events, rejects, unresolved, _without(rejects, unexpected))
+        return Decoded(events, rejects, unresolved, _without(rejects, unexpected), schemas)
 
     # --- framing ----------------------------------------------------------------------------------------------------
 

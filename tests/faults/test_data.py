@@ -370,6 +370,77 @@ def test_a_record_without_a_time_of_its_own_is_judged_by_the_clock_and_drags_no_
     assert {b"stamped-%d" % number for number in range(len(stamps))} <= clean
 
 
+# --- 27: headers ------------------------------------------------------------------------------------------------------
+
+NOT_UTF_8 = b"tr\xfccker"
+
+
+@pytest.mark.fault(row=27, what="header name that is not UTF-8, 2,000 headers, 1 MB header")
+def test_a_record_with_odd_headers_costs_one_record(scene: Scene) -> None:
+    """Its neighbours flow, its dead letter has all that can be kept, and everybody who reads that topic goes on."""
+    encoder = Encoder(scene.stack)
+    raw = RawProducer(scene.stack.bootstrap_servers)
+    value = encoder.framed(device_id=DEVICES[0], event_time=now_ms())
+    many = [(b"h%d" % number, b"v") for number in range(2_000)]
+    with scene.load(rejects=NO_REJECTS):
+        scene.start().wait_ready(READY_S_MAX)
+        pid = scene.worker.pid
+        headers = [(b"own", b"1"), (NOT_UTF_8, b"2"), (b"empty", None)]
+        raw.send(GPS.source, 0, DEVICES[0].encode(), value, now_ms(), headers)
+        flows = {"2,000": many, "nameless": [(b"", b"x"), (b"", None)]}
+        for name, odd in flows.items():
+            event = encoder.framed(device_id=DEVICES[0], event_time=now_ms(), event_id=name)
+            raw.send(GPS.source, 0, DEVICES[0].encode(), event, now_ms(), odd)
+        large = encoder.framed(device_id=DEVICES[0], event_time=now_ms())
+        raw.send(GPS.source, 0, DEVICES[0].encode(), large, now_ms(), [(b"large", bytes(1_000_000))])
+        raw.send(GPS.source, 1, DEVICES[1].encode(), b"junk", now_ms(), many)
+        raw.close()
+        scene.result.injected = 5
+        scene.lifted()
+        scene.recovers()
+        assert pid == scene.worker.pid
+    report = scene.exactly_once()
+    assert 3 == report.rejected
+    letters = {dict(one.headers() or ())["dlq.reason"]: one for one in read(scene.stack, GPS.dlq)}
+    assert {b"bad_header", b"too_large", b"not_framed"} == letters.keys()
+    bad = letters[b"bad_header"]
+    assert (DEVICES[0].encode(), value) == (bad.key(), bad.value())
+    assert [("own", b"1"), ("empty", None)] == (bad.headers() or [])[:2]
+    assert [("large", bytes(1_000_000))] == (letters[b"too_large"].headers() or [])[:1]
+    assert 2_000 + 13 == len(letters[b"not_framed"].headers() or [])
+
+
+@pytest.mark.slow
+@pytest.mark.fault(row=27, what="header name that is not UTF-8 in the dead-letter topic, the journal and a table")
+def test_topics_of_ours_that_hold_such_a_record_are_read_all_the_same(scene: Scene) -> None:
+    """Somebody else has written into them: lists, replays, metrics and the restore of a new worker go on."""
+    stack = scene.stack
+    encoder = Encoder(stack)
+    value = encoder.framed(device_id=DEVICES[0], event_time=now_ms())
+    raw = RawProducer(stack.bootstrap_servers)
+    with scene.load(rejects=NO_REJECTS):
+        scene.start().wait_ready(READY_S_MAX)
+        raw.send(GPS.source, 0, DEVICES[0].encode(), value, now_ms(), [(NOT_UTF_8, b"2")])
+        scene.struck()
+        scene.recovers()
+    assert scene.worker.terminate() == 0
+    named = [("__streams.errors.topic", GPS.source.encode()), ("dlq.reason", b"malformed")]
+    raw.send(GPS.dlq, 0, b"k", b"v", now_ms(), [*((name.encode(), text) for name, text in named), (NOT_UTF_8, b"")])
+    raw.close()
+    listed = run(stack, "dlq", "list", "--format", "json")
+    assert listed.returncode == 0, listed.stderr
+    assert {"bad_header", "malformed"} <= {reason for reason in ("bad_header", "malformed") if reason in listed.stdout}
+    shown = json.loads(listed.stdout)
+    for letter in shown["letters"]:
+        assert run(stack, "dlq", "show", letter["id"]).returncode == 0
+    replayed = run(stack, "dlq", "replay", "--reason", "bad_header", "--yes", "--why", "tried without the header")
+    assert replayed.returncode == 0, replayed.stderr
+    scene.start().wait_ready(READY_S_MAX)
+    report = scene.exactly_once()
+    assert 0 == report.late
+    assert value in {message.value() for message in read(stack, GPS.clean)}
+
+
 # --- 21: the dead-letter topic is gone --------------------------------------------------------------------------------
 
 
