@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ from tests.faults.proxy import Faults, Proxy
 from tests.integration.kafka_helpers import admin_of, delete_topics, run, settings_of
 from tests.integration.raw_producer import RawProducer, accept_any_timestamp
 from tests.integration.test_rejects import Encoder, frame
-from tests.integration.workers import PARTITIONS, position_schema, wait_until
+from tests.integration.workers import LIMITS, PARTITIONS, position_schema, wait_until
 
 pytestmark = [pytest.mark.kafka]
 
@@ -376,8 +377,12 @@ NOT_UTF_8 = b"tr\xfccker"
 
 
 @pytest.mark.fault(row=27, what="header name that is not UTF-8, 2,000 headers, 1 MB header")
-def test_a_record_with_odd_headers_costs_one_record(scene: Scene) -> None:
-    """Its neighbours flow, its dead letter has all that can be kept, and everybody who reads that topic goes on."""
+def test_a_record_with_odd_headers_costs_one_record(make_scene: MakeScene) -> None:
+    """Its neighbours flow, and its dead letter has all that can be kept."""
+    most = 900_000
+    scene = make_scene(
+        "a", environment={"STREAMS_RECORD_BYTES_MAX": str(most)}, limits=replace(LIMITS, record_bytes_max=most)
+    )
     encoder = Encoder(scene.stack)
     raw = RawProducer(scene.stack.bootstrap_servers)
     value = encoder.framed(device_id=DEVICES[0], event_time=now_ms())
@@ -433,7 +438,7 @@ def test_topics_of_ours_that_hold_such_a_record_are_read_all_the_same(scene: Sce
     shown = json.loads(listed.stdout)
     for letter in shown["letters"]:
         assert run(stack, "dlq", "show", letter["id"]).returncode == 0
-    replayed = run(stack, "dlq", "replay", "--reason", "bad_header", "--yes", "--why", "tried without the header")
+    replayed = run(stack, "dlq", "replay", "--reason", "bad_header", "--why", "tried without the header")
     assert replayed.returncode == 0, replayed.stderr
     scene.start().wait_ready(READY_S_MAX)
     report = scene.exactly_once()
