@@ -26,6 +26,9 @@ for transactional producers, and lag below this is on time."""
 RECORDS_LOST_SAID_MS: Final = 3_600_000
 """`/readyz` names records that were deleted unread for this long; the metric keeps the number until the worker ends."""
 
+RECORD_TIMESTAMP_MS_MIN: Final = 10**12
+"""2001-09-09: a record timestamp before it is none (-1, 0), or seconds for milliseconds, and says nothing (ADR 16)."""
+
 # --- group ----------------------------------------------------------------------------------------------------------
 SESSION_TIMEOUT_MS: Final = 10_000
 """A dead worker's partitions are given to others after this (classic protocol; else the broker's setting)."""
@@ -90,6 +93,9 @@ SCAN_SIGN_ROWS: Final = 4_096
 JOURNAL_INDEX_RECORDS: Final = 256
 """Journal records whose event times are remembered together: the granularity of truncation and of replay."""
 
+WHOLE_NUMBER_MAX: Final = 2**53
+"""Largest whole number of a payload field, by its magnitude: they are doubles, and beyond it not every one is exact."""
+
 # --- schemas --------------------------------------------------------------------------------------------------------
 UNKNOWN_SCHEMA_TTL_MS: Final = 30_000
 """An id that the registry says it does not have is not asked for again within this time."""
@@ -101,8 +107,15 @@ SCHEMA_LABELS_MAX: Final = 500
 """Label sets of a schema metric; ids beyond are counted together, so that nobody can fill the memory with ids."""
 MISMATCH_LOG_INTERVAL_MS: Final = 60_000
 """A mismatch of a schema id is logged once within this time."""
-SCHEMAS_MAX: Final = 10_000
-"""Decoding plans kept per pipeline."""
+SCHEMAS_MAX: Final = 1_000
+"""Decoding plans kept per pipeline, about 11 kB each; the least recently used is built again when it is needed."""
+UNKNOWN_SCHEMAS_MAX: Final = 20_000
+"""Ids that the registry does not have, remembered per pipeline; the oldest is asked for again when it is next met."""
+SCHEMA_LOOKUPS_MAX: Final = 256
+"""Ids looked up before the records that wait are processed as far as they go: a device that sends junk is quarantined
+by then, and its other ids are never asked for."""
+SCHEMA_LOOKUPS_AT_ONCE: Final = 8
+"""Look-ups under way at the same time."""
 
 # --- dead letters ---------------------------------------------------------------------------------------------------
 DLQ_ATTEMPTS_MAX: Final = 5
@@ -111,6 +124,7 @@ DLQ_ATTEMPTS_MAX: Final = 5
 # Relations that must hold for the guarantees to hold.
 assert HEARTBEAT_INTERVAL_MS * 3 <= SESSION_TIMEOUT_MS  # noqa: S101
 assert REVOKE_TIMEOUT_MS < TRANSACTION_TIMEOUT_MS  # noqa: S101
+assert SCHEMA_LOOKUPS_MAX <= SCHEMAS_MAX <= UNKNOWN_SCHEMAS_MAX  # noqa: S101
 assert BATCH_RECORDS_MAX <= CYCLE_RECORDS_MAX  # noqa: S101
 assert CYCLE_RECORDS_MAX * 2 <= PRODUCER_QUEUE_MESSAGES_MAX  # noqa: S101
 assert JOURNAL_RECORD_BYTES_MAX < 1_000_000  # noqa: S101

@@ -8,6 +8,7 @@ are still open: they close when the watermark, which then goes on with the clock
 import gc
 import io
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,9 +26,11 @@ from loadtest.oracle.decode import (
     Decoder,
     Record,
     SchemaById,
+    bad_header,
     newest_schema,
     plain_schema,
     registry_schemas,
+    too_large,
     unknown_schema,
 )
 from loadtest.oracle.events import OrderKey, Reject
@@ -36,6 +39,7 @@ from loadtest.oracle.model import PartitionModel
 from loadtest.oracle.read import Share, TopicReader
 from loadtest.oracle.windows import Window
 from streams.errors import FoundSomething, StreamsError
+from streams.kafka.headers import headers_of, read_headers
 from streams.kafka.partitioner import partition_of
 from streams.pipelines import select_pipelines
 from streams.settings import Settings, load_settings
@@ -96,6 +100,9 @@ class Limits:
     record_bytes_max: int
     quarantine_rejects: int = 100
     quarantine_cooldown_ms: int = 60_000
+    now_ms: int | None = None
+    """The time at which the worker has read the records; None: about now. It matters only for timestamps that are no
+    time, and of those only for the ones that will soon be one."""
     is_idle_in_the_end: bool = True
     """Whether idle partitions have let go of what they held; otherwise it is not expected anywhere."""
 
@@ -187,6 +194,7 @@ def _foretell(
     """The model's output, the number of source records, and that of the copies among them."""
     expected, records, duplicates = Output(), 0, 0
     windows_ms = {window.topic: window.size_ms for window in topics.windows}
+    now_ms = time.time_ns() // 1_000_000 if limits.now_ms is None else limits.now_ms
     for partition in range(reader.partitions(topics.source)) if share is None else [share.partition]:
         model = PartitionModel(
             limits.lateness_ms,
@@ -197,14 +205,20 @@ def _foretell(
             windows_ms,
             limits.quarantine_rejects,
             limits.quarantine_cooldown_ms,
+            now_ms,
         )
         for batch in reader.batches(topics.source, [partition]):
             rows = [Record(each.offset(), each.timestamp()[1], each.key(), each.value() or b"") for each in batch]
-            for message, row, result in zip(batch, rows, decoder.decode(rows), strict=True):
-                headers = message.headers()
+            all_headers, lost = read_headers(batch)
+            for number, (row, result) in enumerate(zip(rows, decoder.decode(rows), strict=True)):
+                headers = all_headers[number] or []
                 is_replayed = bool(headers) and headers[-1][0] == REPLAYED_HEADER
                 unknown = bool(unknown_until) and _was_unknown(partition, row, unknown_until)
                 judged = unknown_schema(row) if unknown else result
+                if lost is not None and number in lost:
+                    judged = bad_header(row)
+                if sum(len(name) + len(value or b"") for name, value in headers) > limits.record_bytes_max:
+                    judged = too_large(row)
                 model.feed(judged, is_replayed=is_replayed)
             records += len(rows)
             progress(topics.source, records)
@@ -273,7 +287,7 @@ def _read_windows(
 
 
 def _headers(message: Any) -> dict[str, str]:
-    return {name: (value or b"").decode(errors="replace") for name, value in message.headers() or ()}
+    return {name: (value or b"").decode(errors="replace") for name, value in headers_of(message)}
 
 
 def _integer(text: str | None) -> int:

@@ -168,6 +168,16 @@ def unknown_schema(record: Record) -> Reject:
     return _reject(record, "unknown_schema")
 
 
+def bad_header(record: Record) -> Reject:
+    """What becomes of a record that has headers whose names are not UTF-8."""
+    return _reject(record, "bad_header")
+
+
+def too_large(record: Record) -> Reject:
+    """What becomes of a record with more bytes of headers than a record may have."""
+    return _reject(record, "too_large")
+
+
 def _fields(event: type[AnyEvent]) -> dict[str, str]:
     """Avro field of each attribute of an event that is not the record's own."""
     own = {*Record._fields, "raw"}

@@ -55,6 +55,11 @@ class Event(NamedTuple):
         """Every double."""
         return self.latitude, self.longitude, self.speed_kmh, self.heading_deg
 
+    @property
+    def longs(self) -> tuple[int | None, ...]:
+        """Every long that is folded as a double is."""
+        return ()
+
 
 class OrderEvent(NamedTuple):
     """A decoded step of an order, as `Event` is of a vehicle."""
@@ -92,6 +97,11 @@ class OrderEvent(NamedTuple):
         """Every double."""
         return self.place
 
+    @property
+    def longs(self) -> tuple[int | None, ...]:
+        """Every long that is folded as a double is."""
+        return (self.promised_time,)
+
 
 AnyEvent = Event | OrderEvent
 
@@ -114,8 +124,22 @@ class Late(NamedTuple):
     by_ms: int
 
 
-def classify(event: AnyEvent, *, skew_ms_max: int, record_bytes_max: int) -> str | None:
+def is_time(timestamp_ms: int, *, now_ms: int | None, skew_ms_max: int) -> bool:
+    """Whether a record's timestamp can be the time at which it was sent; without a clock, any is taken for one."""
+    return now_ms is None or 1_000_000_000_000 <= timestamp_ms <= now_ms + skew_ms_max
+
+
+def judged_by(timestamp_ms: int, *, now_ms: int | None, skew_ms_max: int) -> int:
+    """What an event is judged by: the timestamp of its record, or the clock where that is no time."""
+    if now_ms is None or is_time(timestamp_ms, now_ms=now_ms, skew_ms_max=skew_ms_max):
+        return timestamp_ms
+    return now_ms
+
+
+def classify(event: AnyEvent, *, skew_ms_max: int, record_bytes_max: int, now_ms: int | None = None) -> str | None:
     """Reason for which a decodable record is rejected, None when it is valid.
+
+    `now_ms` is the time at which the worker reads the record; None: every record has a timestamp that is a time.
 
     Records that do not decode never become an `Event`: see `classify_undecodable`.
     """
@@ -125,7 +149,7 @@ def classify(event: AnyEvent, *, skew_ms_max: int, record_bytes_max: int) -> str
         return "invalid"
     if event.key is None or event.key != event.entity.encode():
         return "key_mismatch"
-    if event.event_time_ms > event.timestamp_ms + skew_ms_max:
+    if event.event_time_ms > judged_by(event.timestamp_ms, now_ms=now_ms, skew_ms_max=skew_ms_max) + skew_ms_max:
         return "future_timestamp"
     return None
 
@@ -139,6 +163,7 @@ def _is_invalid(event: AnyEvent) -> bool:
         or not (latitude is None or -90.0 <= latitude <= 90.0)
         or not (longitude is None or -180.0 <= longitude <= 180.0)
         or event.event_time_ms < 0
+        or any(abs(number) > 2**53 for number in event.longs if number is not None)
     )
 
 

@@ -15,6 +15,7 @@ from confluent_kafka import Message
 
 from loadtest.oracle.check import Topics
 from loadtest.oracle.read import TopicReader
+from streams.kafka.headers import headers_of
 
 DETAILS_MAX: Final = 20
 
@@ -156,4 +157,4 @@ def _shown(reader: TopicReader, topics: Topics) -> dict[str, Counter[str]]:
 
 def _records(reader: TopicReader, topic: str) -> Iterator[tuple[dict[str, str], Message]]:
     for message in reader.records(topic):
-        yield {name: (value or b"").decode(errors="replace") for name, value in message.headers() or ()}, message
+        yield {name: (value or b"").decode(errors="replace") for name, value in headers_of(message)}, message

@@ -12,7 +12,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from loadtest.oracle.events import AnyEvent, Event, Late, OrderKey, Reject, classify, classify_undecodable
+from loadtest.oracle.events import (
+    AnyEvent,
+    Event,
+    Late,
+    OrderKey,
+    Reject,
+    classify,
+    classify_undecodable,
+    is_time,
+    judged_by,
+)
 from loadtest.oracle.folds import Fold, VehicleFold, compare_rows, haversine_km
 from loadtest.oracle.windows import WindowKey, WindowSum
 
@@ -51,6 +61,9 @@ class PartitionModel:
     quarantine_rejects: int = 0
     """Rejects of a key within a minute, by their timestamps, beyond which it is quarantined; 0: never."""
     quarantine_cooldown_ms: int = 60_000
+    now_ms: int | None = None
+    """The time at which the worker has read the records, which stands in for timestamps that are no time; None: all
+    timestamps are a time."""
     watermark: float = -math.inf
     """Event time up to which events are due, milliseconds; minus infinity before the first valid record."""
     clean: list[AnyEvent] = field(default_factory=list)
@@ -72,14 +85,15 @@ class PartitionModel:
         A replayed dead letter that is rejected once more does not count against its key.
         """
         key, timestamp_ms, known = record.key, record.timestamp_ms, len(self.rejected)
+        timed = is_time(timestamp_ms, now_ms=self.now_ms, skew_ms_max=self.skew_ms_max)
         if key is None or not self.quarantine_rejects:
             self._feed(record)
-        elif self._keeps_out(key, timestamp_ms):
+        elif timed and self._keeps_out(key, timestamp_ms):
             self.rejected.append(Reject(record.offset, key, record.raw, QUARANTINED))
         else:
             self._feed(record)
             was_rejected = len(self.rejected) > known
-            if not (was_rejected and is_replayed):
+            if not (was_rejected and (is_replayed or not timed)):
                 self._learn(key, timestamp_ms, was_rejected=was_rejected)
 
     def _keeps_out(self, key: bytes, timestamp_ms: int) -> bool:
@@ -102,11 +116,14 @@ class PartitionModel:
             reason = classify_undecodable(record.raw, record.reason, record_bytes_max=self.record_bytes_max)
             self.rejected.append(record._replace(reason=reason))
             return
-        reason_or_none = classify(record, skew_ms_max=self.skew_ms_max, record_bytes_max=self.record_bytes_max)
+        reason_or_none = classify(
+            record, skew_ms_max=self.skew_ms_max, record_bytes_max=self.record_bytes_max, now_ms=self.now_ms
+        )
         if reason_or_none is not None:
             self.rejected.append(Reject(record.offset, record.key, record.raw, reason_or_none))
             return
-        self.idle(min(record.event_time_ms, record.timestamp_ms) - self.lateness_ms)
+        stamp_ms = judged_by(record.timestamp_ms, now_ms=self.now_ms, skew_ms_max=self.skew_ms_max)
+        self.idle(min(record.event_time_ms, stamp_ms) - self.lateness_ms)
         self._judge(record)
 
     def idle(self, watermark: float) -> None:

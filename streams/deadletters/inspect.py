@@ -23,13 +23,14 @@ _HARMLESS_HEADERS: Final = frozenset({SCHEMA_ID_HEADER, "traceparent", "tracesta
 IN_WORDS: Final = {
     Reason.DEVICE_QUARANTINED: "too many records of this key were rejected in a short time, so it was not looked at",
     Reason.TOO_LARGE: "the record is larger than the pipeline accepts",
+    Reason.BAD_HEADER: "a header of it has a name that is not UTF-8, and could not be kept",
     Reason.NOT_FRAMED: "it carries no schema id, neither in front of the value nor in a header",
     Reason.UNKNOWN_SCHEMA: "the schema registry did not know its schema id",
     Reason.INCOMPATIBLE_SCHEMA: "what is written with its schema cannot be read as an event of this stream",
     Reason.MALFORMED: "the bytes are not a value of the schema that they name",
     Reason.INVALID: "a field has a value that cannot be",
     Reason.KEY_MISMATCH: "the record's key is not the event's key field: order and dedup would not hold",
-    Reason.FUTURE_TIMESTAMP: "the event time lies too far ahead of the time at which the record arrived",
+    Reason.FUTURE_TIMESTAMP: "the event time lies too far ahead of the time at which the record was sent or read",
     Reason.REFUSED_BY_OUTPUT: "the event is valid, but an output topic does not take what becomes of it",
 }
 

@@ -13,12 +13,13 @@ import numpy as np
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
 from streams.engine.quarantine import quarantine, quarantined_at_start
 from streams.engine.refusals import Refusals
+from streams.engine.schemas import KnownSchemas
 from streams.engine.task import PartitionTask, TaskConfig
-from streams.limits import BATCH_RECORDS_MAX
-from streams.operators.columns import TIME_MIN, Events, Records
+from streams.limits import BATCH_RECORDS_MAX, SCHEMA_LOOKUPS_MAX
+from streams.operators.clock import Clock
+from streams.operators.columns import TIME_MIN, Events, Records, header_memory
 from streams.operators.decode import Decoded, Decoder, Known
 from streams.operators.rejects import DeadLetter, Reason, Reject
-from streams.operators.resolve import Plan
 
 _KEEP_HELD_EVENTS: Final = 20_000
 
@@ -43,6 +44,9 @@ class MicroBatch:
     idle: Mapping[int, Idle] = field(default_factory=dict)
     generation: int = 0
     """Batches consumed before the state was last reloaded are void."""
+    clock_ms: int | None = None
+    """The time by which records without a usable timestamp are judged (ADR 16); None: `now_ms`. Unlike that, it does
+    not go back when the wall clock does."""
 
     @property
     def is_large(self) -> bool:
@@ -59,7 +63,7 @@ class Engine:
         self._config = config
         self._decoder = decoder
         self._idle_ms = idle_ms
-        self._known: dict[int, Plan | Reject] = {}
+        self._known = KnownSchemas()
         self._waiting: dict[int, list[Records]] = {}
         """Records of partitions that wait for a schema, by partition, in log order."""
         self._missing: set[int] = set()
@@ -80,12 +84,12 @@ class Engine:
 
     def learn(self, known: Known) -> None:
         """Take note of what the registry answered."""
-        self._known.update(known)
+        self._known.learn(known)
         self._missing -= known.keys()
 
     def forget_schema(self, schema_id: int) -> None:
         """Ask again when `schema_id` is next met (an unknown one may have been registered since)."""
-        self._known.pop(schema_id, None)
+        self._known.forget(schema_id)
 
     # --- processing -------------------------------------------------------------------------------------------------
 
@@ -100,7 +104,7 @@ class Engine:
             parts.append(batch.records)
         records = self._current(Records.concat(parts)) if parts else None
         if records is not None and len(records):
-            effects = self._process_records(records, batch.now_ms)
+            effects = self._process_records(records, batch)
         for part in self._release_idle(batch):
             effects.partitions.append(part)
             effects.dead_letters.extend(_refused(part, None))
@@ -121,18 +125,22 @@ class Engine:
                 good &= ~mine | (records.offset >= task.offset_next)
         return records if good.all() else records.take(np.flatnonzero(good))
 
-    def _process_records(self, records: Records, now_ms: int) -> Effects:
-        skip = quarantined_at_start(records, self.tasks)
+    def _process_records(self, records: Records, batch: MicroBatch) -> Effects:
+        read_ms = batch.now_ms if batch.clock_ms is None else batch.clock_ms
+        clock = Clock(max(read_ms, records.broker_ms), self._decoder.skew_ms_max)
+        skip = quarantined_at_start(records, self.tasks, clock)
         with self._config.stopwatch("decode"):
-            decoded = self._decoder.decode(records, self._known, skip)
+            decoded = self._decoder.decode(records, self._known, skip, clock)
+        self._known.used(decoded.schemas)
+        self._known.trim()
         if decoded.unresolved:
             records, decoded, skip = self._hold_unresolved(records, decoded, skip)
-        decoded = quarantine(records, decoded, skip, self.tasks)
+        decoded = quarantine(records, decoded, skip, self.tasks, clock)
         letters = [_dead_letter(records, reject) for reject in decoded.rejects]
         unexpected: Counter[tuple[int, str]] = Counter()
         for plan, rows in decoded.unexpected:  # the same schema twice, by prefix and by header
             unexpected.update({(plan.schema_id, name): len(rows) for name in plan.unexpected if len(rows)})
-        effects = Effects(now_ms, len(records), [], letters, unexpected)
+        effects = Effects(batch.now_ms, len(records), [], letters, unexpected)
         events = decoded.events
         partitions = np.unique(records.partition).tolist()
         for partition in partitions:
@@ -141,7 +149,7 @@ class Engine:
             else:
                 mine = events.take(records.partition[events.row] == partition)
                 offset_last = int(records.offset[records.partition == partition][-1])
-            effects.partitions.append(self.tasks[partition].on_batch(mine, offset_last + 1))
+            effects.partitions.append(self.tasks[partition].on_batch(mine, offset_last + 1, clock))
             effects.dead_letters.extend(_refused(effects.partitions[-1], records))
         return effects
 
@@ -149,12 +157,17 @@ class Engine:
         self, records: Records, decoded: Decoded, skip: frozenset[int]
     ) -> tuple[Records, Decoded, frozenset[int]]:
         """Cut each partition off before its first record whose schema is not known yet; the rest waits."""
-        self._missing |= decoded.unresolved.keys()
         cut: dict[int, int] = {}
-        for rows in decoded.unresolved.values():
+        first_met = {rows[0]: schema_id for schema_id, rows in decoded.unresolved.items()}
+        for schema_id, rows in decoded.unresolved.items():
             for row in rows:
                 partition = int(records.partition[row])
-                cut[partition] = min(cut.get(partition, row), row)
+                if row < cut.get(partition, row + 1):
+                    cut[partition] = row
+                    first_met[row] = schema_id
+        # What stops a partition first, then the rest in log order, as many as are looked up in one go.
+        wanted = [first_met[row] for row in (*sorted(cut.values()), *sorted(first_met))]
+        self._missing.update(list(dict.fromkeys(wanted))[: max(SCHEMA_LOOKUPS_MAX, len(cut))])
         waits = np.zeros(len(records), dtype=np.bool_)
         for partition, row in cut.items():
             mine = records.partition == partition
@@ -208,7 +221,9 @@ class Engine:
 
     def bytes_used(self) -> int:
         """Approximate memory of all tasks."""
-        waiting = sum(len(value or b"") + 200 for queue in self._waiting.values() for r in queue for value in r.value)
+        queued = [records for queue in self._waiting.values() for records in queue]
+        waiting = sum(len(value or b"") + 200 for records in queued for value in records.value)
+        waiting += sum(header_memory(headers) for records in queued for headers in records.headers or ())
         return waiting + sum(task.bytes_used() for task in self.tasks.values())
 
     def expire(self) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from streams.operators.columns import Events, Int64, Objects
+from streams.operators.columns import Events, Int64, Objects, header_memory
 from streams.operators.reorder import release_order
 from streams.state import journal
 from streams.state.journal import DueRows, Fields, Ids, JournalEntry
@@ -49,9 +49,10 @@ class Held:
     @property
     def bytes_used(self) -> int:
         """Approximate memory."""
+        headers = [chunk.events.headers for chunk in self._chunks if chunk.events.headers is not None]
         return sum(
             len(chunk.events) * _EVENT_OVERHEAD_BYTES + sum(map(len, chunk.events.value)) for chunk in self._chunks
-        )
+        ) + sum(sum(map(header_memory, column)) for column in headers)
 
     def event_time_min(self) -> int:
         """Oldest event time among all held events; the largest number when there are none."""

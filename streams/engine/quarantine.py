@@ -2,6 +2,7 @@
 
 Record by record and in log order, but only for keys that have a reject in the batch, or that are kept out already.
 A replayed record that is rejected once more says nothing about what its device sends now: it does not count.
+Breakers go by the records' timestamps. A record whose timestamp is no time (ADR 16) neither counts nor is kept out.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ import numpy as np
 
 from streams.deadletters.envelope import is_replayed
 from streams.engine.task import PartitionTask
+from streams.operators.clock import Clock
 from streams.operators.columns import Records
 from streams.operators.decode import Decoded
 from streams.operators.rejects import Reason, Reject
@@ -17,7 +19,7 @@ from streams.operators.rejects import Reason, Reject
 _MESSAGE = "too many records of this key were rejected in a short time: it is quarantined until one is clean again"
 
 
-def quarantined_at_start(records: Records, tasks: Mapping[int, PartitionTask]) -> frozenset[int]:
+def quarantined_at_start(records: Records, tasks: Mapping[int, PartitionTask], clock: Clock) -> frozenset[int]:
     """Rows that are kept out by what came before the batch: they need not be decoded."""
     open_keys = {(number, key) for number, task in tasks.items() for key in task.breakers.open_keys}
     if not open_keys:
@@ -25,17 +27,20 @@ def quarantined_at_start(records: Records, tasks: Mapping[int, PartitionTask]) -
     found: set[int] = set()
     probed: set[tuple[int, bytes | None]] = set()
     partitions, timestamps = records.partition.tolist(), records.timestamp_ms.tolist()
+    timed = clock.is_time(records.timestamp_ms).tolist()
     for row, (partition, key) in enumerate(zip(partitions, records.key, strict=True)):
         if key is None or (partition, key) not in open_keys or (partition, key) in probed:
             continue
-        if tasks[partition].breakers.keeps_out(key, timestamps[row]):
+        if timed[row] and tasks[partition].breakers.keeps_out(key, timestamps[row]):
             found.add(row)
         else:
             probed.add((partition, key))  # what becomes of it decides about those behind it
     return frozenset(found)
 
 
-def quarantine(records: Records, decoded: Decoded, skip: frozenset[int], tasks: Mapping[int, PartitionTask]) -> Decoded:
+def quarantine(
+    records: Records, decoded: Decoded, skip: frozenset[int], tasks: Mapping[int, PartitionTask], clock: Clock
+) -> Decoded:
     """What was decoded without the records that are kept out, which become rejects; moves the breakers on."""
     own = {reject.row: reject for reject in decoded.rejects}
     partitions = records.partition.tolist()
@@ -47,16 +52,16 @@ def quarantine(records: Records, decoded: Decoded, skip: frozenset[int], tasks: 
     concerned |= {(number, key) for number, task in tasks.items() for key in task.breakers.open_keys}
     if not concerned:
         return decoded
-    timestamps = records.timestamp_ms.tolist()
+    timestamps, timed = records.timestamp_ms.tolist(), clock.is_time(records.timestamp_ms).tolist()
     kept_out: list[int] = []
     for row, (partition, key) in enumerate(zip(partitions, records.key, strict=True)):
         if key is None or (partition, key) not in concerned:
             continue
         breakers = tasks[partition].breakers
-        if row in skip or breakers.keeps_out(key, timestamps[row]):
+        if row in skip or (timed[row] and breakers.keeps_out(key, timestamps[row])):
             kept_out.append(row)
         elif row in own:
-            if records.headers is None or not is_replayed(records.headers[row]):
+            if timed[row] and (records.headers is None or not is_replayed(records.headers[row])):
                 breakers.rejected(key, timestamps[row])
         else:
             breakers.accepted(key)

@@ -19,6 +19,7 @@ from streams.engine.keys import KeyIndex
 from streams.engine.refusals import Refusals, RefusedEvents
 from streams.limits import JOURNAL_INDEX_RECORDS, JOURNAL_RECORD_BYTES_MAX, MISROUTED_KEYS_LOGGED
 from streams.operators.aggregate import KeySegments
+from streams.operators.clock import Clock
 from streams.operators.columns import TIME_MIN, Bools, Events, Headers, Int64
 from streams.operators.declaration import Pipeline
 from streams.operators.dedup import IdSet
@@ -124,8 +125,10 @@ class PartitionTask:
 
     # --- processing -------------------------------------------------------------------------------------------------
 
-    def on_batch(self, events: Events, offset_next: int) -> PartitionEffects:
+    def on_batch(self, events: Events, offset_next: int, clock: Clock | None = None) -> PartitionEffects:
         """Process this partition's decoded events of a micro-batch, in log order.
+
+        `clock` says which record timestamps are a time, and what stands in for the others; None takes all as they are.
 
         `offset_next` is the offset behind the micro-batch's last record of this partition, rejected or not.
         """
@@ -134,9 +137,8 @@ class PartitionTask:
             return PartitionEffects(self.partition, None, [], 0, 0)
         config, stopwatch = self._config, self._config.stopwatch
         with stopwatch("dedup"):
-            watermark = watermarks(
-                events.event_time, events.timestamp_ms, start=self.watermark, lateness_ms=config.lateness_ms
-            )
+            judged_by = events.timestamp_ms if clock is None else clock.judged_by(events.timestamp_ms)
+            watermark = watermarks(events.event_time, judged_by, start=self.watermark, lateness_ms=config.lateness_ms)
             course = Course(self.watermark, watermark)  # of all records: a copy, too, says how late it is
             prior = course.prior()
             late: list[LateEvents] = []

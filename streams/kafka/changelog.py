@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.log import Committed, LogRow
 from streams.errors import StreamsError
 from streams.kafka.admin import admin_client, described, librdkafka_log
+from streams.kafka.headers import read_headers
 from streams.kafka.positions import position_of
 from streams.limits import RESTORE_PATIENCE_MS, RESTORE_WAIT_MS_MAX
 from streams.retry import Backoff, Retrier
@@ -220,21 +221,19 @@ class KafkaChangelog:
         position, is_at_end = -1, False
         while position < end:
             self._require_wanted()
-            rows: list[LogRow] = []
+            messages: list[Message] = []
             for message in consumer.consume(_READ_RECORDS_MAX, _READ_WAIT_S):
                 error = message.error()
                 if error is None:
-                    offset = int(message.offset() or 0)
-                    headers: Any = message.headers()
-                    rows.append(LogRow(offset, message.key(), message.value(), headers))
-                    position = offset + 1
+                    messages.append(message)
+                    position = int(message.offset() or 0) + 1
                 elif error.code() == _EOF:
                     position = max(position, int(message.offset() or 0))
                     is_at_end = True
                 elif not error.retriable() and error.fatal():
                     raise StreamsError(f"reading {where}: {error.str()}")
-            if rows:
-                yield rows
+            if messages:
+                yield _rows(messages)
                 waiting_since = time.monotonic()
                 continue
             waited_s = time.monotonic() - waiting_since
@@ -280,6 +279,14 @@ class ChangelogReaders:
             idle, self._idle = self._idle, []
         for reader in idle:
             reader.close()
+
+
+def _rows(messages: list[Message]) -> list[LogRow]:
+    headers, _ = read_headers(messages)
+    offsets: list[Any] = list(map(Message.offset, messages))
+    keys: list[Any] = list(map(Message.key, messages))
+    values: list[Any] = list(map(Message.value, messages))
+    return list(map(LogRow, offsets, keys, values, headers))
 
 
 def _raise_for_errors(positions: list[TopicPartition]) -> None:

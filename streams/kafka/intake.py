@@ -13,11 +13,12 @@ from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.engine.engine import Idle
 from streams.errors import FencedError, StreamsError
 from streams.kafka.admin import described, librdkafka_log
+from streams.kafka.headers import read_headers
 from streams.kafka.high_watermarks import HighWatermarks
 from streams.kafka.idle import IdleClock, Unreadable
 from streams.kafka.membership import REFUSALS, cause_of, group_config
@@ -341,14 +342,18 @@ class Intake:
             partition, offset = partition[keep], offset[keep]
         if not messages:
             return None
-        headers: list[Any] = list(map(Message.headers, messages))
+        headers, headers_lost = read_headers(messages)
+        stamps: list[Any] = list(map(Message.timestamp, messages))
+        timestamp_ms = np.fromiter(map(_TIMESTAMP_MS, stamps), np.int64, len(messages))
         return Records(
             partition,
             offset,
-            np.fromiter(map(_TIMESTAMP_MS, map(Message.timestamp, messages)), np.int64, len(messages)),
+            timestamp_ms,
             list(map(Message.key, messages)),
             list(map(Message.value, messages)),
             headers if any(headers) else None,
+            headers_lost,
+            _broker_ms(stamps, timestamp_ms),
         )
 
     def _still_ours(self, partition: Any, offset: Any) -> Any:
@@ -515,3 +520,10 @@ class Intake:
 
 def _monotonic_ms() -> int:
     return int(time.monotonic() * 1000)
+
+
+def _broker_ms(stamps: list[tuple[int, int]], timestamp_ms: Any) -> int:
+    """Newest timestamp by the broker's clock; looked for only where our own clock is not ahead of them all anyway."""
+    if timestamp_ms.max() <= time.time() * 1000:
+        return 0
+    return max((at for kind, at in stamps if kind == TIMESTAMP_LOG_APPEND_TIME), default=0)

@@ -16,6 +16,7 @@ from streams.errors import StreamsError
 from streams.kafka.peek import Peeker, Read, Span
 from streams.kafka.round import Round
 from streams.monitor.freshness import FreshnessBook, Source
+from streams.operators.clock import Clock
 from streams.operators.columns import Records
 from streams.operators.declaration import Pipeline
 from streams.operators.decode import Decoder, Known
@@ -105,7 +106,7 @@ class SourceWatch:
                 self._observe(self._by_name[f"{span.topic}/{device_class.name}"], mine, since_ms, now_ms)
 
     def _observe(self, source: Source, records: list[Message], since_ms: int | None, now_ms: int) -> None:
-        event_times = self._times[source.topic].of(records)
+        event_times = self._times[source.topic].of(records, now_ms)
         stamp_ms = max(record.timestamp()[1] for record in records)
         self.book.observe(
             source,
@@ -133,8 +134,9 @@ class _EventTimes:
         self._known: dict[int, Plan | Reject] = {}
         self._silent_until_s = 0.0
 
-    def of(self, records: list[Message]) -> list[int]:
+    def of(self, records: list[Message], now_ms: int) -> list[int]:
         """Event times in milliseconds of those records that are valid and whose schema is known."""
+        clock = Clock(now_ms, self._decoder.skew_ms_max)
         batch = Records(
             np.array([record.partition() for record in records], dtype=np.int64),
             np.array([record.offset() for record in records], dtype=np.int64),
@@ -144,10 +146,10 @@ class _EventTimes:
             None,
         )
         known: Known = self._known
-        decoded = self._decoder.decode(batch, known)
+        decoded = self._decoder.decode(batch, known, clock=clock)
         missing = [schema_id for schema_id in decoded.unresolved if self._learn(schema_id)]
         if missing:
-            decoded = self._decoder.decode(batch, known)
+            decoded = self._decoder.decode(batch, known, clock=clock)
         found: list[int] = decoded.events.event_time.tolist()
         return found
 

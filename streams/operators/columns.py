@@ -3,7 +3,7 @@
 Both are columnar: one array per attribute, all of one length, in log order unless said otherwise.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -17,6 +17,8 @@ Bools = NDArray[np.bool_]
 Objects = NDArray[np.object_]
 Headers = list[tuple[str, bytes | None]]
 
+_HEADER_OVERHEAD_BYTES = 150
+"""Rough memory of a header beyond its bytes: a pair, its text and its value as objects."""
 TIME_MIN: int = np.iinfo(np.int64).min
 """Minus infinity of event time: the watermark of a partition that has seen nothing."""
 
@@ -26,6 +28,16 @@ def objects(values: Sequence[Any]) -> Objects:
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
+
+
+def header_bytes(headers: Headers | None) -> int:
+    """Bytes of the names and values of a record's headers."""
+    return sum([len(name) + len(value or b"") for name, value in headers or ()])
+
+
+def header_memory(headers: Headers | None) -> int:
+    """Approximate memory of a record's headers."""
+    return 0 if not headers else header_bytes(headers) + _HEADER_OVERHEAD_BYTES * len(headers)
 
 
 def object_rows(rows: Sequence[Objects], count: int) -> Objects:
@@ -47,6 +59,11 @@ class Records:
     value: list[bytes | None]
     headers: list[Headers | None] | None = None
     """None when no record of the batch has headers."""
+    headers_lost: Mapping[int, int] | None = None
+    """Rows that have headers which cannot be read, and how many of them: these are missing from `headers`. None when
+    there are no such rows."""
+    broker_ms: int = 0
+    """Newest timestamp that the broker itself has given to one of the records (LogAppendTime); 0 when it gave none."""
 
     def __len__(self) -> int:
         return len(self.value)
@@ -61,6 +78,8 @@ class Records:
             [self.key[i] for i in index],
             [self.value[i] for i in index],
             None if self.headers is None else [self.headers[i] for i in index],
+            _lost_at(self.headers_lost, index),
+            self.broker_ms,
         )
 
     @staticmethod
@@ -80,7 +99,25 @@ class Records:
             [key for part in parts for key in part.key],
             [value for part in parts for value in part.value],
             headers,
+            _lost_of(parts),
+            max(part.broker_ms for part in parts),
         )
+
+
+def _lost_at(lost: Mapping[int, int] | None, index: Sequence[int]) -> Mapping[int, int] | None:
+    if lost is None:
+        return None
+    return {place: lost[row] for place, row in enumerate(index) if row in lost} or None
+
+
+def _lost_of(parts: Sequence[Records]) -> Mapping[int, int] | None:
+    found: dict[int, int] = {}
+    first = 0
+    for part in parts:
+        if part.headers_lost is not None:
+            found |= {first + row: number for row, number in part.headers_lost.items()}
+        first += len(part)
+    return found or None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ until the records concerned stand alone, and those are judged one by one by fast
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streams.limits import ID_BYTES_MAX, KEY_BYTES_MAX
-from streams.operators.columns import Bools, Events, Headers, Int64, Records, object_rows, objects
+from streams.limits import ID_BYTES_MAX, KEY_BYTES_MAX, WHOLE_NUMBER_MAX
+from streams.operators.clock import Clock
+from streams.operators.columns import Bools, Events, Headers, Int64, Records, header_bytes, object_rows, objects
 from streams.operators.declaration import Pipeline
 from streams.operators.identity import EVENT_TIME_MAX, id_words, time_word
 from streams.operators.rejects import Reason, Reject
@@ -38,6 +39,11 @@ _SAMPLES: Final = 8
 """Records whose frame is looked at before a whole batch is taken for one of the usual schema."""
 _UNREAD: Final = frozenset({Reason.MALFORMED, Reason.INCOMPATIBLE_SCHEMA})
 _NOT_FRAMED: Final = "no schema id: the value does not begin with the frame's magic byte"
+_LOST: Final = (
+    "headers whose names are not UTF-8, which could not be kept: {}; key, value and all other headers are as they "
+    "came. Have the producer name its headers in UTF-8; a replay sends the record without these headers"
+)
+_OR_TOO_LARGE: Final = f", or a whole number beyond {WHOLE_NUMBER_MAX} (2^53), which would not be kept exactly"
 _BY_GUID: Final = "the header names the schema by GUID; have the producer send its id, in the header or as a prefix"
 
 Known = Mapping[int, Plan | Reject]
@@ -54,6 +60,8 @@ class Decoded:
     """Schema id to the rows that carry it; neither in `events` nor in `rejects`."""
     unexpected: Sequence[tuple[Plan, Int64]] = ()
     """Plans whose writer has fields that the reader does not know, and the rows that are written with it."""
+    schemas: Collection[int] = ()
+    """Schema ids that records of the batch carry, known or not."""
 
 
 class Decoder:
@@ -62,15 +70,22 @@ class Decoder:
     def __init__(self, pipeline: Pipeline, *, record_bytes_max: int, skew_ms_max: int) -> None:
         self._pipeline = pipeline
         self._record_bytes_max = record_bytes_max
-        self._skew_ms_max = skew_ms_max
+        self.skew_ms_max = skew_ms_max
+        """How far an event's time may be ahead of what it is judged by."""
         self._usual: Plan | None = None
 
-    def decode(self, records: Records, known: Known, skip: frozenset[int] = frozenset()) -> Decoded:
-        """Decode a micro-batch with the schemas in `known`; rows in `skip` are not looked at."""
+    def decode(
+        self, records: Records, known: Known, skip: frozenset[int] = frozenset(), clock: Clock | None = None
+    ) -> Decoded:
+        """Decode a micro-batch with the schemas in `known`; rows in `skip` are not looked at.
+
+        `clock` says which record timestamps are a time, and what stands in for the others; None takes all as they are.
+        """
         rejects: list[Reject] = []
         unexpected: list[tuple[Plan, Int64]] = []
         fields = None if skip else self._decode_usual(records, known)
         unresolved: dict[int, list[int]] = {}
+        schemas: Collection[int] = () if self._usual is None else (self._usual.schema_id,)
         if fields is None:
             parts: list[Fields] = []
             groups = self._by_schema(records, skip, rejects)
@@ -78,19 +93,22 @@ class Decoder:
                 self._decode_group(records, reference, rows, known, parts, rejects, unresolved)
                 _note_unexpected(known.get(reference[0]), rows, unexpected)
             self._set_usual(groups, known)
+            schemas = {schema_id for schema_id, _ in groups}
             fields = concat_fields(parts, self._pipeline)
         elif self._usual is not None:
             _note_unexpected(self._usual, fields.rows, unexpected)
-        events = self._validated(records, fields, rejects)
+        events = self._validated(records, fields, rejects, clock)
         rejects.sort(key=lambda reject: reject.row)
-        return Decoded(events, rejects, unresolved, _without(rejects, unexpected))
+        return Decoded(events, rejects, unresolved, _without(rejects, unexpected), schemas)
 
     # --- framing ----------------------------------------------------------------------------------------------------
 
     def _decode_usual(self, records: Records, known: Known) -> Fields | None:
         """The whole batch in one go, if all of it is written with the schema that most batches are written with."""
         plan, values = self._usual, records.value
-        if plan is None or plan.framed_json is None or plan.schema_id not in known or records.headers is not None:
+        if plan is None or plan.framed_json is None or plan.schema_id not in known:
+            return None
+        if records.headers is not None or records.headers_lost is not None:
             return None
         try:
             sizes = _sizes(values)
@@ -115,10 +133,12 @@ class Decoder:
     ) -> dict[tuple[int, bool], list[int]]:
         """Rows by (schema id, framed); the rest is rejected as too large or not framed."""
         in_headers = _ids_in_headers(records.headers)
+        apart = self._refused_by_headers(records, skip)
+        rejects += apart.values()
         by_frame: dict[bytes, list[int]] = defaultdict(list)
         groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
         for row, value in enumerate(records.value):
-            if row in skip:
+            if row in skip or row in apart:
                 continue
             if value is None:
                 rejects.append(Reject(row, Reason.NOT_FRAMED, "the record has no value"))
@@ -136,6 +156,19 @@ class Decoder:
             else:
                 rejects += [Reject(row, Reason.NOT_FRAMED, _why_not_framed(records, row)) for row in rows]
         return groups
+
+    def _refused_by_headers(self, records: Records, skip: frozenset[int]) -> dict[int, Reject]:
+        """Rejects of records whose headers cannot be read, or are too large, by row."""
+        found: dict[int, Reject] = {}
+        for row, lost in (records.headers_lost or {}).items():
+            value = records.value[row]
+            if row not in skip and (value is None or len(value) <= self._record_bytes_max):
+                found[row] = Reject(row, Reason.BAD_HEADER, _LOST.format(lost))
+        for row, headers in enumerate(records.headers or ()):
+            if headers and row not in skip and (size := header_bytes(headers)) > self._record_bytes_max:
+                message = f"{size} bytes of headers; at most {self._record_bytes_max} are accepted"
+                found[row] = Reject(row, Reason.TOO_LARGE, message)
+        return found
 
     # --- decoding ---------------------------------------------------------------------------------------------------
 
@@ -200,7 +233,7 @@ class Decoder:
 
     # --- validation -------------------------------------------------------------------------------------------------
 
-    def _validated(self, records: Records, fields: Fields, rejects: list[Reject]) -> Events:
+    def _validated(self, records: Records, fields: Fields, rejects: list[Reject], clock: Clock | None) -> Events:
         rows = fields.rows
         timestamp = records.timestamp_ms[rows]
         ids = text_bytes(fields.event_id)
@@ -211,7 +244,8 @@ class Decoder:
         )
         named = pc.equal(pa.array(keys, pa.binary()), fields.key_field.cast(pa.binary()))
         mismatched = ~np.asarray(named.fill_null(pa.scalar(value=False)), dtype=np.bool_)
-        future = fields.event_time > np.minimum(timestamp, EVENT_TIME_MAX - self._skew_ms_max) + self._skew_ms_max
+        judged_by = timestamp if clock is None else clock.judged_by(timestamp)
+        future = fields.event_time > np.minimum(judged_by, EVENT_TIME_MAX - self.skew_ms_max) + self.skew_ms_max
         bad = mismatched | future
         for complaint in complaints:
             bad[complaint[0]] = True
@@ -240,7 +274,7 @@ class Decoder:
         )
         if not bad.any():
             return events
-        self._explain(records, fields, complaints, mismatched, future, rejects)
+        self._explain(records, fields, complaints, mismatched, future, rejects, clock)
         return events.take(~bad)
 
     def _invalid(self, fields: Fields, id_bytes: Int64) -> list[tuple[int, str]]:
@@ -255,7 +289,7 @@ class Decoder:
         ]
         for position, name in enumerate(self._pipeline.payload_fields):
             column = fields.payload[position]
-            found.append((~np.isfinite(column) & ~fields.nulls[position], f"{name} is not a number"))
+            found.append((~np.isfinite(column) & ~fields.nulls[position], f"{name} is not a number{_OR_TOO_LARGE}"))
             if name in self._pipeline.field_ranges:
                 low, high = self._pipeline.field_ranges[name]
                 found.append(((column < low) | (column > high), f"{name} is outside [{low:g}, {high:g}]"))
@@ -276,6 +310,7 @@ class Decoder:
         mismatched: Bools,
         future: Bools,
         rejects: list[Reject],
+        clock: Clock | None,
     ) -> None:
         """Append the reject of every event that is not valid, the first reason that applies."""
         said = dict(complaints)
@@ -287,10 +322,18 @@ class Decoder:
                 reason = Reason.KEY_MISMATCH
                 message = f"the record's key is not the event's {self._pipeline.key_field}"
             else:
-                ahead_ms = int(fields.event_time[position]) - int(records.timestamp_ms[row])
                 reason = Reason.FUTURE_TIMESTAMP
-                message = f"{self._pipeline.time_field} is {ahead_ms} ms ahead of the record's timestamp"
+                message = self._how_far_ahead(
+                    int(fields.event_time[position]), records.timestamp_ms[row : row + 1], clock
+                )
             rejects.append(Reject(row, reason, message))
+
+    def _how_far_ahead(self, event_time: int, timestamp_ms: Int64, clock: Clock | None) -> str:
+        stamp_ms = int(timestamp_ms[0])
+        if clock is None or clock.is_time(timestamp_ms)[0]:
+            return f"{self._pipeline.time_field} is {event_time - stamp_ms} ms ahead of the record's timestamp"
+        ahead = f"{self._pipeline.time_field} is {event_time - clock.now_ms} ms ahead of the worker's clock"
+        return f"{ahead}; {clock.complaint(stamp_ms)}"
 
 
 def _frame(schema_id: int) -> bytes:

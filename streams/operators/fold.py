@@ -13,11 +13,12 @@ from typing import Any, Final, Protocol
 import numpy as np
 import pyarrow as pa
 
+from streams.limits import WHOLE_NUMBER_MAX
 from streams.operators.aggregate import Rows, Segments
 from streams.operators.columns import Bools, Float64, Int64, Objects
 
 _TOTAL_MAX: Final = 9e15
-"""Single values are cut to this many units, so that a thousand of them fit into 64 bits."""
+"""Single values beyond this many units are left out, so that a thousand of them fit into 64 bits."""
 _TIME: Final = pa.timestamp("ms")
 
 
@@ -99,15 +100,35 @@ class LastTime:
         return pa.array(np.ascontiguousarray(state["time"])).cast(_TIME)
 
 
+_WHOLE_TYPES: Final[Mapping[pa.DataType, tuple[int, int]]] = {
+    pa.bool_(): (0, 1),
+    pa.int32(): (-(2**31), 2**31 - 1),
+    pa.int64(): (-WHOLE_NUMBER_MAX, WHOLE_NUMBER_MAX),
+    _TIME: (-WHOLE_NUMBER_MAX, WHOLE_NUMBER_MAX),
+}
+"""Types whose values are whole numbers, with the least and the greatest that a payload field holds exactly."""
 _KNOWN_VALUE: Final = np.dtype([("known", "?"), ("value", "<f8")])
 
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """Newest known value of a payload field. Avro: null or double (or `type`: `pa.bool_()`, `pa.int64()`)."""
+    """Newest known value of a payload field. Avro: null or double, or what `type` is.
+
+    `type` may be `pa.float64()`, `pa.bool_()`, `pa.int32()`, `pa.int64()` or `pa.timestamp("ms")`. A value that is none
+    of it (0.5 where whole numbers are wanted, 2 for a boolean, a number beyond 2^53) counts as unknown, as null does.
+
+    Raises:
+        ValueError: `type` is another one.
+
+    """
 
     field: str
     type: pa.DataType = pa.float64()  # noqa: RUF009 - immutable
+
+    def __post_init__(self) -> None:
+        if self.type != pa.float64() and self.type not in _WHOLE_TYPES:
+            allowed = ", ".join(map(str, (pa.float64(), *_WHOLE_TYPES)))
+            raise ValueError(f"Latest({self.field!r}): {self.type} is none of {allowed}")
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -117,13 +138,26 @@ class Latest:
     def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
         """Take each segment's last known one."""
         values = segments.payload[fields[self.field]]
-        rows = np.where(np.isnan(values), -1, np.arange(len(values)))
+        rows = np.where(self._fits(values), np.arange(len(values)), -1)
         newest = np.maximum.reduceat(rows, segments.start)
         return _known(state, newest >= 0, values[newest])
 
     def arrow(self, state: Rows) -> pa.Array:
         """Values, null where none is known."""
-        return pa.array(np.ascontiguousarray(state["value"]), mask=~state["known"]).cast(self.type)
+        values = np.ascontiguousarray(state["value"])
+        known = state["known"] & self._fits(values)
+        if self.type == pa.float64():
+            return pa.array(values, mask=~known)
+        return pa.array(np.where(known, values, 0.0).astype(np.int64), mask=~known).cast(self.type)
+
+    def _fits(self, values: Float64) -> Bools:
+        """Which values are one of `type`; a null (NaN) is none."""
+        limits = _WHOLE_TYPES.get(self.type)
+        if limits is None:
+            return ~np.isnan(values)
+        low, high = limits
+        fits: Bools = (values >= low) & (values <= high) & (values == np.rint(values))
+        return fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +202,10 @@ class Least:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """Sum of the known values of a payload field, kept in whole `1 / per_unit`. Avro: double."""
+    """Sum of the known values of a payload field, kept in whole `1 / per_unit`. Avro: double.
+
+    A single value of more than 9e15 such units counts as unknown; so large, a thousand fit into the sum.
+    """
 
     field: str
     per_unit: int = 1_000
@@ -180,8 +217,8 @@ class Total:
 
     def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
         """Add."""
-        values = np.nan_to_num(segments.payload[fields[self.field]]) * self.per_unit
-        units = np.rint(np.clip(values, -_TOTAL_MAX, _TOTAL_MAX)).astype(np.int64)
+        values = segments.payload[fields[self.field]] * self.per_unit
+        units = np.rint(np.where(np.abs(values) <= _TOTAL_MAX, values, 0.0)).astype(np.int64)  # a null is none either
         after = state.copy()
         after["sum"] += np.add.reduceat(units, segments.start)
         return after

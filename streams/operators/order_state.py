@@ -5,6 +5,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from streams.limits import WHOLE_NUMBER_MAX
 from streams.operators.aggregate import Rows, Segments
 from streams.operators.columns import Bools, Int64, Objects
 
@@ -59,7 +60,7 @@ class OrderState:
             seen = newest >= 0
             rows["steps_seen"] |= np.where(seen, 1 << step, 0)
             rows["step_at"][:, step] = np.where(seen, event_time[newest], state["step_at"][:, step])
-        newest = _last_row(~np.isnan(promised), start)
+        newest = _last_row(np.abs(promised) <= WHOLE_NUMBER_MAX, start)  # not those that are null
         seen = newest >= 0
         rows["promised_known"] |= seen
         known_time = np.nan_to_num(promised[newest]).astype(np.int64)

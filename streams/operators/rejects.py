@@ -11,6 +11,7 @@ class Reason(StrEnum):
 
     DEVICE_QUARANTINED = "device_quarantined"
     TOO_LARGE = "too_large"
+    BAD_HEADER = "bad_header"
     NOT_FRAMED = "not_framed"
     UNKNOWN_SCHEMA = "unknown_schema"
     INCOMPATIBLE_SCHEMA = "incompatible_schema"

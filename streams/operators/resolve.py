@@ -11,6 +11,8 @@ on the columnar path and on the exact one alike.
 
 import dataclasses
 import json
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,6 +37,12 @@ Schema = Any
 """A schema as JSON: a name, a union's list, or an object."""
 
 ENUM: Final = "enum"
+_NUMBER_RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    "int": (-(2**31), 2**31 - 1),
+    "long": (-(2**63), 2**63 - 1),
+    "float": (-sys.float_info.max, sys.float_info.max),
+    "double": (-sys.float_info.max, sys.float_info.max),
+}
 FRAME_FIELDS: Final = (
     {"name": "__frame_magic", "type": "boolean"},
     {"name": "__frame_schema_id", "type": "float"},
@@ -76,6 +84,8 @@ class Plan:
     columns: Mapping[str, Column] | None = None
     symbols: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     """Symbols of the reader's enum fields."""
+    longs: frozenset[str] = frozenset()
+    """The reader's fields of type long, nullable or not."""
     unexpected: tuple[str, ...] = ()
     """Paths of the writer's fields that the reader does not know: skipped, and counted."""
 
@@ -117,6 +127,7 @@ def build_plan(schema_id: int, writer_text: str, reader_text: str) -> Plan:
         TypeError,
         KeyError,
         AttributeError,
+        OverflowError,
         RecursionError,
     ) as error:
         raise IncompatibleSchema(f"schema {schema_id} is not a usable Avro schema: {error}") from None
@@ -137,6 +148,7 @@ def build_plan(schema_id: int, writer_text: str, reader_text: str) -> Plan:
         kinds=tuple(column_kind(each["type"]) for each in writer["fields"]),
         columns=columns,
         symbols={each["name"]: found for each in reader["fields"] if (found := symbols_of(each["type"])) is not None},
+        longs=frozenset(each["name"] for each in reader["fields"] if column_kind(each["type"]) in {"long", "long?"}),
         unexpected=unexpected_fields(writer, reader),
     )
     made = wire_fields(writer) if is_total else None
@@ -164,6 +176,8 @@ def _columns(schema_id: int, writer: Schema, reader: Schema) -> tuple[dict[str, 
         if written is None:
             if "default" not in field:
                 raise IncompatibleSchema(f"schema {schema_id} lacks field {field['name']!r}, which has no default")
+            if (why := misfit_default(field)) is not None:
+                raise IncompatibleSchema(f"schema {schema_id} lacks field {field['name']!r}, and {why}")
             columns[field["name"]] = Column(None, field["default"])
             continue
         if column_kind(field["type"]):  # what a pipeline may read: its column must come as it is
@@ -172,6 +186,16 @@ def _columns(schema_id: int, writer: Schema, reader: Schema) -> tuple[dict[str, 
             is_total &= resolves(written["type"], field["type"], types)
         columns[field["name"]] = Column(positions[written["name"]], codes=_codes(written["type"], field["type"]))
     return columns, is_total
+
+
+def misfit_default(field: Mapping[str, Any]) -> str | None:
+    """Why a field's default is no number of its type (logical types off), though a number it is; None when it fits."""
+    default = field.get("default")
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return None
+    kind = column_kind(field["type"]).removesuffix("?")
+    low, high = _NUMBER_RANGES.get(kind, (-math.inf, math.inf))
+    return None if low <= default <= high else f"its default {default} does not fit into {kind}"
 
 
 def symbols_of(schema: Schema) -> tuple[str, ...] | None:

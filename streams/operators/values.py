@@ -1,6 +1,7 @@
 """Values to the reader's columns: a whole batch at once, or one by one by fastavro, the judge of what a value is."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -8,8 +9,10 @@ from typing import Any, Final
 import fastavro
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyruhvro
 
+from streams.limits import WHOLE_NUMBER_MAX
 from streams.operators.columns import Bools, Float64, Int64, Objects
 from streams.operators.declaration import Pipeline
 from streams.operators.rejects import Reason
@@ -33,6 +36,7 @@ class Fields:
     event_time: Int64
     sequence: Int64
     payload: Float64
+    """A whole number that a double may not hold as it is (`WHOLE_NUMBER_MAX`) is an infinity, which is `invalid`."""
     nulls: Bools
     """Shape of payload: where it is null (a NaN that is not null is `invalid`)."""
     texts: list[pa.Array]
@@ -64,7 +68,7 @@ def decode_columns(
     if not np.array_equal(encoded_sizes(written, plan.shapes), sizes):
         return None  # trailing bytes, or numbers in more bytes than they need
     columns = _read_columns(plan, written, pipeline.fields_read)
-    return None if columns is None else _from_columns(columns, rows, pipeline)
+    return None if columns is None else _from_columns(plan, columns, rows, pipeline)
 
 
 def _read_columns(plan: Plan, written: Sequence[pa.Array], names: Sequence[str]) -> dict[str, pa.Array] | None:
@@ -113,12 +117,14 @@ def _constant(value: Any, count: int) -> pa.Array:
     return pa.nulls(count, pa.float64()) if value is None else pa.array([value] * count)
 
 
-def _from_columns(columns: Mapping[str, pa.Array], rows: Int64, pipeline: Pipeline) -> Fields:
+def _from_columns(plan: Plan, columns: Mapping[str, pa.Array], rows: Int64, pipeline: Pipeline) -> Fields:
     payload = np.empty((len(pipeline.payload_fields), len(rows)), dtype=np.float64)
     nulls = np.zeros(payload.shape, dtype=np.bool_)
     for position, name in enumerate(pipeline.payload_fields):
         column = columns[name]
-        payload[position] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)  # longs are rounded
+        payload[position] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        if name in plan.longs and pa.types.is_integer(column.type):
+            payload[position][_is_inexact(column)] = np.inf
         if column.null_count:
             nulls[position] = column.is_null().to_numpy(zero_copy_only=False)
     return Fields(
@@ -146,11 +152,22 @@ def from_rows(plan: Plan, decoded: list[dict[str, Any]], rows: Int64, pipeline: 
         },
         **{name: pa.array([row[name] for row in decoded], pa.string()) for name in pipeline.text_fields},
     }
-    return _from_columns(columns, rows, pipeline)
+    return _from_columns(plan, columns, rows, pipeline)
 
 
 def _number(plan: Plan, name: str, value: Any) -> float | None:
-    return None if value is None else float(_code(plan, name, value))
+    if value is None:
+        return None
+    if name in plan.longs and abs(value) > WHOLE_NUMBER_MAX:
+        return math.inf
+    return float(_code(plan, name, value))
+
+
+def _is_inexact(column: pa.Array) -> Bools:
+    """Which whole numbers are so large that a double may not hold them as they are."""
+    too_large = pc.or_(pc.greater(column, WHOLE_NUMBER_MAX), pc.less(column, -WHOLE_NUMBER_MAX))
+    found: Bools = too_large.fill_null(pa.scalar(value=False)).to_numpy(zero_copy_only=False)
+    return found
 
 
 def concat_fields(parts: list[Fields], pipeline: Pipeline) -> Fields:

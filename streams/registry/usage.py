@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from streams.operators.declaration import Pipeline
-from streams.operators.resolve import column_kind, without_logical_types
+from streams.operators.resolve import column_kind, misfit_default, without_logical_types
 from streams.registry.catalog import SchemaVersion
 from streams.registry.findings import Finding, Rule
 
@@ -68,6 +68,8 @@ def _unmet(version: SchemaVersion, pipeline: Pipeline) -> Iterable[Finding]:
             message = (
                 f"no {wanted}{'' if nullable else ' that is never null'}: pipeline {pipeline.name} reads it as {role}"
             )
+        elif (why := misfit_default({**field, "type": without_logical_types(field["type"])})) is not None:
+            message = f"{why}: a record that lacks it could not be read"
         if message is not None:
             yield Finding(
                 version.subject, version.version, Rule.PIPELINE_FIELD, message, field=name, file=version.path,

@@ -12,6 +12,7 @@ from streams.deadletters.foreign import read_envelopes
 from streams.deadletters.index import Figures, Filter, Letters, Resolutions, Rows, States, figures
 from streams.errors import StreamsError, UsageError
 from streams.kafka.admin import admin_client, partition_counts, wait_for_broker
+from streams.kafka.headers import read_headers
 from streams.operators.declaration import Pipeline
 from streams.pipelines import PIPELINES
 from streams.review.scan import TopicTail
@@ -158,7 +159,7 @@ class Box:
         partitions: list[Any] = list(map(Message.partition, messages))
         offsets: list[Any] = list(map(Message.offset, messages))
         timestamps = [timestamp for _, timestamp in map(Message.timestamp, messages)]
-        headers: list[Any] = list(map(Message.headers, messages))
+        headers, _ = read_headers(messages)
         envelopes = read_envelopes(
             headers, topic=self.topic, partitions=partitions, offsets=offsets, timestamps=timestamps
         )

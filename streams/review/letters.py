@@ -6,11 +6,12 @@ from confluent_kafka import Message
 
 from streams.deadletters.foreign import NO_SCHEMA_ID, is_envelope_header, message_of, read_envelope
 from streams.deadletters.letter import Letter
+from streams.kafka.headers import headers_of
 
 
 def letter_of(topic: str, message: Message) -> Letter:
     """The letter in a message."""
-    headers: list[Any] = list(message.headers() or ())
+    headers = headers_of(message)
     partition, offset = int(message.partition() or 0), int(message.offset() or 0)
     timestamp_ms = message.timestamp()[1]
     envelope = read_envelope(headers, topic=topic, partition=partition, offset=offset, timestamp_ms=timestamp_ms)

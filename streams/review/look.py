@@ -18,6 +18,7 @@ from streams.deadletters.inspect import MASK, Schemas, View, inspect, masks_keys
 from streams.deadletters.letter import Letter, history_of
 from streams.errors import StreamsError
 from streams.kafka.admin import described, librdkafka_log
+from streams.kafka.headers import headers_of
 from streams.pipelines import PIPELINES
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema
@@ -152,7 +153,7 @@ def details(inbox: Inbox, found: Found, *, reveal: bool) -> Details:
         raise StreamsError("the broker has deleted this dead letter meanwhile")
     box, letter = found.box, entry.letter
     (message,) = next(iter(box.tail.fetch([Place(letter.partition, letter.offset)])))
-    headers: list[Any] = list(message.headers() or ())
+    headers = headers_of(message)
     schema_id = schema_id_of(letter)
     schema_text, problem = _schema(inbox, schema_id)
     pipeline = next((each for each in PIPELINES.values() if each.source == letter.source), box.pipeline)
@@ -183,7 +184,7 @@ def _earlier(box: Box, letter: Letter, headers: Sequence[tuple[str, bytes | None
     for batch in box.tail.fetch(places):
         for message in batch:
             earlier = letter_of(box.topic, message)
-            origin = origin_of(list(message.headers() or ()))  # type: ignore[arg-type]  # values are bytes
+            origin = origin_of(headers_of(message))
             place = f"{origin.topic}-{origin.partition}@{origin.offset}"
             found[earlier.attempt] = EarlierAttempt(earlier.attempt, earlier.reason, earlier.message, place)
     history = next((value for name, value in headers if name == HISTORY), None)

@@ -13,6 +13,7 @@ from streams.deadletters.foreign import origin_of
 from streams.deadletters.index import Rows
 from streams.deadletters.letter import HistoryWriter, Repair, parts_of, plain_parts, replay_headers, sha256
 from streams.errors import StreamsError
+from streams.kafka.headers import headers_of
 from streams.operators.columns import Headers
 from streams.review.letters import letter_of
 from streams.review.transform import Transform
@@ -82,7 +83,7 @@ class Maker:
                 continue
             key, value, changed = _content(message, None if repairs is None else repairs[row], transform)
             known = plain[row]
-            parts = plain_parts(*known) if known is not None else parts_of(_headers(message))
+            parts = plain_parts(*known) if known is not None else parts_of(headers_of(message))
             mark = audit.record(
                 letter_id.decode(), attempt=attempt, reason=reason, partition=lies_in, offset=offsets[row]
             )
@@ -104,7 +105,9 @@ class Maker:
             made.values.append(value)
             made.marks.append(mark)
             made.ids.append(letter_id)
-            made.partitions.append(None if key is not None else self._partition(origin_of(_headers(message)).partition))
+            made.partitions.append(
+                None if key is not None else self._partition(origin_of(headers_of(message)).partition)
+            )
         return made
 
     def _repairs(self, messages: Sequence[Message]) -> list[Repair | None] | None:
@@ -125,11 +128,6 @@ def _rows_at(rows: Rows, messages: Sequence[Message]) -> Rows:
     mine = np.flatnonzero(rows.partition == (messages[0].partition() or 0))
     offsets: list[Any] = list(map(Message.offset, messages))
     return rows.where(mine[np.searchsorted(rows.offset[mine], np.array(offsets))])
-
-
-def _headers(message: Message) -> Headers:
-    found: Any = message.headers()
-    return found or []
 
 
 def _content(

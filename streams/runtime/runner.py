@@ -40,6 +40,7 @@ from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
 from streams.retry import Backoff, Retrier, quietly
 from streams.runtime.account import CycleAccount
+from streams.runtime.clock import SteadyClock
 from streams.runtime.memory import give_back
 from streams.runtime.mismatches import SchemaWatch
 from streams.runtime.misrouted import MisroutedWatch
@@ -97,6 +98,7 @@ class PipelineRunner:
         self.vitals = Vitals()
         """Signs of life, for the watchdog: progress, and waits that are said aloud."""
         self._retrier = Retrier(self._stop, on_pause=lambda pause: self.vitals.sign(pause.pause_s))
+        self._clock = SteadyClock()
         self._generation = 0
         self._member = f"{pipeline.prefix}streams-{pipeline.name}-{directory.worker_id}"
         self._turn = asyncio.Lock()
@@ -306,7 +308,7 @@ class PipelineRunner:
             polled_ns = time.time_ns() if self._trace is not None else 0
             records, idle, generation = await self._loop.run_in_executor(self._intake_thread, self._intake.poll)
             self._remarks.unreadable(self._intake.unreadable, _monotonic_ms())
-            batch = MicroBatch(records, int(time.time() * 1000), idle, generation)
+            batch = MicroBatch(records, int(time.time() * 1000), idle, generation, self._clock.now_ms())
             if self._trace is not None and records is not None:
                 self._trace.received(batch, records, polled_ns)
             handed_over = asyncio.ensure_future(send(batch))

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,14 +21,16 @@ from streams.registry.client import Registry
 from tests.faults.harness import READY_S_MAX, SEED, Scene, metric, read, rss_mb
 from tests.faults.proxy import Faults, Proxy
 from tests.integration.kafka_helpers import admin_of, delete_topics, run, settings_of
+from tests.integration.raw_producer import RawProducer, accept_any_timestamp
 from tests.integration.test_rejects import Encoder, frame
-from tests.integration.workers import PARTITIONS, position_schema, wait_until
+from tests.integration.workers import LIMITS, PARTITIONS, position_schema, wait_until
 
 pytestmark = [pytest.mark.kafka]
 
 MakeScene = Callable[..., Scene]
 NO_REJECTS: dict[Kind, float] = {}
 UNKNOWN_ID = 2**31 - 1
+DECADE_MS = 10 * 365 * 86_400_000
 DEVICES = [next(f"car-{n}" for n in range(1000) if partition_of(b"car-%d" % n, PARTITIONS) == p) for p in range(3)]
 """One of each partition."""
 
@@ -305,7 +308,7 @@ def test_a_device_ahead_of_its_time_drags_no_watermark(scene: Scene) -> None:
         sender.flush()
         scene.recovers()
     for device in DEVICES:  # at the end of the log, time goes on: what is ahead comes out too
-        end_ms = now_ms() + 90_000
+        end_ms = now_ms() + 55_000
         sender.send(device, encoder.framed(device_id=device, event_time=end_ms), end_ms)
     sender.flush()
     report = scene.exactly_once()
@@ -315,12 +318,10 @@ def test_a_device_ahead_of_its_time_drags_no_watermark(scene: Scene) -> None:
 
 @pytest.mark.slow
 @pytest.mark.fault(row=19, what="a producer's clock 50 min and 2 h ahead, record timestamps too")
-def test_a_producer_ahead_of_its_time_makes_nobody_late_who_is_in_order(scene: Scene) -> None:
-    """Its record timestamps are ahead as well, so that its events count. Kafka refuses what is over an hour ahead."""
+def test_a_producer_ahead_of_its_time_is_rejected_and_makes_nobody_late(scene: Scene) -> None:
+    """Its record timestamps are ahead as well, which makes them no time. Kafka refuses what is over an hour ahead."""
     encoder = Encoder(scene.stack)
-    with scene.load(
-        start_ms=now_ms(), late=0.0, duplicate_delayed=0.0, disordered=0.0, delay_ms_max=0, rejects=NO_REJECTS
-    ) as traffic:
+    with scene.load(start_ms=now_ms(), late=0.0, duplicate_delayed=0.0, rejects=NO_REJECTS) as traffic:
         scene.start().wait_ready(READY_S_MAX)
         sender, refused = Sender(scene), Sender(scene)
         for _ in range(50):
@@ -341,7 +342,108 @@ def test_a_producer_ahead_of_its_time_makes_nobody_late_who_is_in_order(scene: S
     assert {KafkaError.INVALID_TIMESTAMP} == codes - {KafkaError.INVALID_RECORD}
     assert 50 == len(refused.refused)
     report = scene.exactly_once()
+    assert 150 == report.rejected
     assert 0 == report.late
+
+
+@pytest.mark.fault(row=19, what="record timestamps of -1, 0, 1970, in seconds and ten years ahead")
+def test_a_record_without_a_time_of_its_own_is_judged_by_the_clock_and_drags_no_watermark(scene: Scene) -> None:
+    """The topics take any timestamp, as in Kafka 3. Of each kind one event in time is clean, one ahead is rejected."""
+    encoder = Encoder(scene.stack)
+    accept_any_timestamp(scene.stack, GPS.source, GPS.clean, GPS.late, GPS.dlq)
+    raw = RawProducer(scene.stack.bootstrap_servers)
+    began = now_ms()
+    stamps = (-1, 0, 86_400_000, began // 1_000, began + DECADE_MS)
+    with scene.load(start_ms=began, late=0.0, duplicate_delayed=0.0, rejects=NO_REJECTS):
+        scene.start().wait_ready(READY_S_MAX)
+        for number, timestamp_ms in enumerate(stamps):
+            for ahead_ms in (0, DECADE_MS):
+                device = f"stamped-{number}"
+                value = encoder.framed(device_id=device, event_time=began + ahead_ms)
+                raw.send(GPS.source, partition_of(device.encode(), PARTITIONS), device.encode(), value, timestamp_ms)
+        scene.struck()
+        scene.recovers()
+    report = scene.exactly_once()
+    raw.close()
+    assert len(stamps) == report.rejected
+    assert 0 == report.late
+    clean = {message.key() for message in read(scene.stack, GPS.clean)}
+    assert {b"stamped-%d" % number for number in range(len(stamps))} <= clean
+
+
+# --- 27: headers ------------------------------------------------------------------------------------------------------
+
+NOT_UTF_8 = b"tr\xfccker"
+
+
+@pytest.mark.fault(row=27, what="header name that is not UTF-8, 2,000 headers, 1 MB header")
+def test_a_record_with_odd_headers_costs_one_record(make_scene: MakeScene) -> None:
+    """Its neighbours flow, and its dead letter has all that can be kept."""
+    most = 900_000
+    scene = make_scene(
+        "a", environment={"STREAMS_RECORD_BYTES_MAX": str(most)}, limits=replace(LIMITS, record_bytes_max=most)
+    )
+    encoder = Encoder(scene.stack)
+    raw = RawProducer(scene.stack.bootstrap_servers)
+    value = encoder.framed(device_id=DEVICES[0], event_time=now_ms())
+    many = [(b"h%d" % number, b"v") for number in range(2_000)]
+    with scene.load(rejects=NO_REJECTS):
+        scene.start().wait_ready(READY_S_MAX)
+        pid = scene.worker.pid
+        headers = [(b"own", b"1"), (NOT_UTF_8, b"2"), (b"empty", None)]
+        raw.send(GPS.source, 0, DEVICES[0].encode(), value, now_ms(), headers)
+        flows = {"2,000": many, "nameless": [(b"", b"x"), (b"", None)]}
+        for name, odd in flows.items():
+            event = encoder.framed(device_id=DEVICES[0], event_time=now_ms(), event_id=name)
+            raw.send(GPS.source, 0, DEVICES[0].encode(), event, now_ms(), odd)
+        large = encoder.framed(device_id=DEVICES[0], event_time=now_ms())
+        raw.send(GPS.source, 0, DEVICES[0].encode(), large, now_ms(), [(b"large", bytes(1_000_000))])
+        raw.send(GPS.source, 1, DEVICES[1].encode(), b"junk", now_ms(), many)
+        raw.close()
+        scene.result.injected = 5
+        scene.lifted()
+        scene.recovers()
+        assert pid == scene.worker.pid
+    report = scene.exactly_once()
+    assert 3 == report.rejected
+    letters = {dict(one.headers() or ())["dlq.reason"]: one for one in read(scene.stack, GPS.dlq)}
+    assert {b"bad_header", b"too_large", b"not_framed"} == letters.keys()
+    bad = letters[b"bad_header"]
+    assert (DEVICES[0].encode(), value) == (bad.key(), bad.value())
+    assert [("own", b"1"), ("empty", None)] == (bad.headers() or [])[:2]
+    assert [("large", bytes(1_000_000))] == (letters[b"too_large"].headers() or [])[:1]
+    assert 2_000 + 13 == len(letters[b"not_framed"].headers() or [])
+
+
+@pytest.mark.slow
+@pytest.mark.fault(row=27, what="header name that is not UTF-8 in the dead-letter topic, the journal and a table")
+def test_topics_of_ours_that_hold_such_a_record_are_read_all_the_same(scene: Scene) -> None:
+    """Somebody else has written into them: lists, replays, metrics and the restore of a new worker go on."""
+    stack = scene.stack
+    encoder = Encoder(stack)
+    value = encoder.framed(device_id=DEVICES[0], event_time=now_ms())
+    raw = RawProducer(stack.bootstrap_servers)
+    with scene.load(rejects=NO_REJECTS):
+        scene.start().wait_ready(READY_S_MAX)
+        raw.send(GPS.source, 0, DEVICES[0].encode(), value, now_ms(), [(NOT_UTF_8, b"2")])
+        scene.struck()
+        scene.recovers()
+    assert scene.worker.terminate() == 0
+    named = [("__streams.errors.topic", GPS.source.encode()), ("dlq.reason", b"malformed")]
+    raw.send(GPS.dlq, 0, b"k", b"v", now_ms(), [*((name.encode(), text) for name, text in named), (NOT_UTF_8, b"")])
+    raw.close()
+    listed = run(stack, "dlq", "list", "--format", "json")
+    assert listed.returncode == 0, listed.stderr
+    assert {"bad_header", "malformed"} <= {reason for reason in ("bad_header", "malformed") if reason in listed.stdout}
+    shown = json.loads(listed.stdout)
+    for letter in shown["letters"]:
+        assert run(stack, "dlq", "show", letter["id"]).returncode == 0
+    replayed = run(stack, "dlq", "replay", "--reason", "bad_header", "--why", "tried without the header")
+    assert replayed.returncode == 0, replayed.stderr
+    scene.start().wait_ready(READY_S_MAX)
+    report = scene.exactly_once()
+    assert 0 == report.late
+    assert value in {message.value() for message in read(stack, GPS.clean)}
 
 
 # --- 21: the dead-letter topic is gone --------------------------------------------------------------------------------

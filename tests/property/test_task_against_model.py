@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from loadtest.oracle.model import Event, PartitionModel, compare_rows
 from streams.engine.task import PartitionTask, TaskConfig, Written
+from streams.operators.clock import Clock
 from streams.operators.columns import Events, object_rows, objects
 from streams.operators.identity import id_words, time_word
 from streams.operators.vehicle_minute import VehicleMinute
@@ -112,7 +113,8 @@ def columns(log, first=0):
 class Run:
     """A task over a log, and what came of it."""
 
-    def __init__(self, limits):
+    def __init__(self, limits, clock=None):
+        self.clock = clock
         lateness_ms, horizon_ms = limits
         config = TaskConfig(PIPELINE, lateness_ms, horizon_ms, lambda _: nullcontext(), lambda _: 0)
         self.store = MemoryStore()
@@ -131,7 +133,7 @@ class Run:
         self.duplicates += effects.duplicates
 
     def feed(self, events):
-        self.take(self.task.on_batch(columns(events), events[-1].offset + 1))
+        self.take(self.task.on_batch(columns(events), events[-1].offset + 1, self.clock))
 
     def cycle(self):
         commit = self.task.close_cycle()
@@ -281,3 +283,35 @@ def test_every_event_is_accounted_for_once(limits, log):
     placed = [int(value) for values in run.clean.values() for value in values] + [offset for offset, *_ in run.late]
     assert len(placed) == len(set(placed))
     assert len(placed) + run.duplicates == len(log)
+
+
+START_MS = 1_750_000_000_000
+NO_TIMES = (-1, 0, 86_400_000, START_MS // 1_000, START_MS + 10**9)
+"""Record timestamps that are no time for who reads the log soon after it was written."""
+
+
+@QUICK
+@given(LIMITS, LOGS, st.data())
+def test_timestamps_that_are_no_time_are_judged_by_the_clock_and_when_exactly_that_was_decides_nothing(
+    limits, log, data
+):
+    log = [
+        event._replace(
+            event_time_ms=START_MS + event.event_time_ms,
+            timestamp_ms=data.draw(st.sampled_from((START_MS + event.timestamp_ms,) * 3 + NO_TIMES), label="timestamp"),
+        )
+        for event in log
+    ]
+    model = PartitionModel(*limits, 10**6, 1 << 20, now_ms=START_MS + 100)
+    windows = WindowModel(model, size_ms=WINDOW_MS, grace_ms=GRACE_MS)
+    for event in log:
+        windows.feed(event)
+    windows.idle(START_MS + 10**9)
+    run = Run(limits)
+    for event in log:
+        run.clock = Clock(START_MS + data.draw(st.integers(100, 10_000), label="read after"), 10**6)
+        run.feed([event])
+        run.cycle()
+    run.take(run.task.on_idle(START_MS + 10**9))
+    run.cycle()
+    assert_as_modelled(run, (model, windows.rows))

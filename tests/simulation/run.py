@@ -14,7 +14,7 @@ from streams.engine.engine import Idle
 from streams.pipelines.gps import GPS
 from streams.registry.catalog import Catalog
 from tests.simulation.kafka import MemoryKafka, Refuses, refuses_nothing
-from tests.simulation.traffic import fill
+from tests.simulation.traffic import NOW_MS, fill
 from tests.simulation.worker import COOLDOWN_MS, PIPELINE, REJECTS_MAX, SimulatedWorker
 from tests.window_model import WindowModel
 
@@ -237,7 +237,7 @@ def _check(
     models = []
     windows: dict[str, list[dict[str, object]]] = {}
     for records in fed.values():
-        model = RefusingModel(lateness_ms, horizon_ms, 60_000, 1 << 20, **QUARANTINE_OF_MODEL)
+        model = RefusingModel(lateness_ms, horizon_ms, 60_000, 1 << 20, **QUARANTINE_OF_MODEL, now_ms=NOW_MS)
         model.refuses, model.refused = refuses, []
         window = PIPELINE.windows[0]
         stepwise = WindowModel(model, size_ms=window.size_ms, grace_ms=window.grace_ms)

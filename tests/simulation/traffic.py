@@ -1,4 +1,4 @@
-"""Seeded traffic for one simulation: disorder, duplicates, ties, odd ids, tunnels, clock skew and poison."""
+"""Seeded traffic for one simulation: disorder, duplicates, ties, odd ids, tunnels, skew, odd timestamps and poison."""
 
 import io
 import json
@@ -15,6 +15,13 @@ from tests.simulation.kafka import MemoryKafka
 
 SCHEMA_ID = 7
 START_MS = 1_700_000_000_000
+NOW_MS = START_MS + 3_600_000
+"""When workers read the records, at the earliest."""
+DECADE_MS = 10 * 365 * 86_400_000
+NO_TIMES = (-1, 0, 86_400_000, START_MS // 1_000, NOW_MS + DECADE_MS)
+"""Record timestamps that are no time: none, of 1970, in seconds, of a clock that is ten years ahead."""
+UNREADABLE = "unreadable"
+"""Stands for the name of a header that is not UTF-8."""
 
 
 def gps_schema() -> str:
@@ -53,6 +60,8 @@ def fill(
             key, raw, event = _event(rng, now, sequence, lateness_ms)
             sent.append((key, raw, event))
         timestamp = now + rng.randint(-3, 30)
+        if rng.random() < 0.05:
+            timestamp = rng.choice(NO_TIMES)
         _append(kafka, source, fed, key, raw, event, timestamp)
     return fed
 
@@ -90,7 +99,7 @@ def _event(
     if rng.random() < 0.01:
         event["speed_kmh"] = float("nan")
     if rng.random() < 0.01:
-        event["event_time"] += 10_000_000
+        event["event_time"] += rng.choice((10_000_000, DECADE_MS))
     return device.encode(), encode(event), event
 
 
@@ -98,7 +107,9 @@ def _poison(
     kafka: MemoryKafka, source: str, rng: random.Random, now: int, fed: dict[int, list[Event | Reject]]
 ) -> None:
     key, raw, event = _event(rng, now, {0: 0, 1: 0, 2: 0}, 100)
-    match rng.randrange(5):
+    timestamp = now if rng.random() < 0.8 else rng.choice(NO_TIMES)
+    headers = None
+    match rng.randrange(6):
         case 0:
             raw, reason = raw[: rng.randrange(5, len(raw) - 1)], "malformed"
         case 1:
@@ -107,12 +118,14 @@ def _poison(
             raw, reason = b"\x07" + raw, "not_framed"
         case 3:
             raw, reason = b"\0\0\0\0\x63" + raw[5:], "unknown_schema"
+        case 4:
+            headers, reason = [("own", b"1"), (UNREADABLE, b"2")], "bad_header"
         case _:
-            _append(kafka, source, fed, b"stranger", raw, event, now)
+            _append(kafka, source, fed, b"stranger", raw, event, timestamp)
             return
     partition = partition_of(key, kafka.partitions)
-    offset = kafka.append(source, partition, key, raw, now)
-    fed[partition].append(Reject(offset, key, raw, reason, now))
+    offset = kafka.append(source, partition, key, raw, timestamp, headers)
+    fed[partition].append(Reject(offset, key, raw, reason, timestamp))
 
 
 def _append(

@@ -26,7 +26,7 @@ from streams.runtime.ownership import Ownership, Term
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
 from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions, Refuses, refuses_nothing
-from tests.simulation.traffic import SCHEMA_ID, gps_schema
+from tests.simulation.traffic import NOW_MS, SCHEMA_ID, UNREADABLE, gps_schema
 
 UNKNOWN_SCHEMA_ID = 0x63
 REJECTS_MAX, COOLDOWN_MS = 4, 300
@@ -258,17 +258,30 @@ class SimulatedWorker:
             return None
         columns = list(zip(*rows, strict=True))
         numbers = [np.array(column, dtype=np.int64) for column in columns[:3]]
-        headers = list(columns[5]) if any(columns[5]) else None
-        return Records(numbers[0], numbers[1], numbers[2], list(columns[3]), list(columns[4]), headers)
+        headers = [[pair for pair in pairs or () if pair[0] != UNREADABLE] or None for pairs in columns[5]]
+        lost = {row: 1 for row, pairs in enumerate(columns[5]) if any(name == UNREADABLE for name, _ in pairs or ())}
+        return Records(
+            numbers[0],
+            numbers[1],
+            numbers[2],
+            list(columns[3]),
+            list(columns[4]),
+            headers if any(headers) else None,
+            lost or None,
+        )
 
     def process(self, records: Records | None, idle: dict[int, Idle] | None = None) -> None:
         self._guarded(lambda: self._process(records, idle or {}))
 
     def _process(self, records: Records | None, idle: dict[int, Idle]) -> None:
-        self._write(MicroBatch(records, self.now_ms, idle))
+        self._write(self._batch(records, idle))
         if self.engine.missing_schemas and (idle or self.rng.random() < 0.5):
             self._learn()
-            self._write(MicroBatch(None, self.now_ms))
+            self._write(self._batch(None, {}))
+
+    def _batch(self, records: Records | None, idle: dict[int, Idle]) -> MicroBatch:
+        """When exactly a record is read decides nothing."""
+        return MicroBatch(records, self.now_ms, idle, clock_ms=NOW_MS + self.rng.randint(0, 60_000))
 
     def _write(self, batch: MicroBatch) -> None:
         effects = self.engine.process(batch)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import fastavro
 import pytest
+from confluent_kafka import Message
 
 from loadtest.fleet import SOURCES, Fleet, FleetShape
 from loadtest.fleet.traffic import REJECTS
@@ -48,26 +49,21 @@ GPS = World(topics_of("gps", "gps.positions.v1", "vehicles.state.v1", (MINUTES,)
 ORDERS = World(topics_of("orders", "orders.events.v1", "orders.state.v1"), 10, 11)
 
 
-class Message:
-    def __init__(self, partition, offset, key, value, timestamp_ms=0, headers=None):
-        self.partition = lambda: partition
-        self.offset = lambda: offset
-        self.key = lambda: key
-        self.value = lambda: value
-        self.timestamp = lambda: (1, timestamp_ms)
-        self.headers = lambda: headers
-
-
 class MemoryTopics:
     """Topics that grow by `append`, read as `TopicReader` reads them."""
 
     def __init__(self):
         self.logs = {}
 
-    def append(self, topic, key, value, *, partition=None, **rest):
+    def append(self, topic, key, value, *, partition=None, timestamp_ms=0, headers=None):
         logs = self.logs.setdefault(topic, [[] for _ in range(PARTITIONS)])
         place = partition_of(key, PARTITIONS) if partition is None else partition
-        logs[place].append(Message(place, len(logs[place]), key, value, **rest))
+        logs[place].append(
+            Message(
+                topic=topic, partition=place, offset=len(logs[place]), key=key, value=value,
+                timestamp=(1, timestamp_ms), headers=headers,
+            )
+        )  # fmt: skip
 
     def partitions(self, _topic):
         return PARTITIONS

@@ -1,3 +1,5 @@
+import copy
+import dataclasses
 import io
 import json
 import re
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from streams.limits import ID_BYTES_MAX, KEY_BYTES_MAX
+from streams.operators.clock import Clock
 from streams.operators.columns import Records
 from streams.operators.decode import SCHEMA_ID_HEADER, Decoder
 from streams.operators.rejects import Reason, Reject
@@ -54,7 +57,7 @@ def framed(schema=V2, schema_id=2, **changes):
     return frame(schema_id) + body(schema, **changes)
 
 
-def records(values, *, keys=None, headers=None, timestamp=NOW):
+def records(values, *, keys=None, headers=None, headers_lost=None, timestamp=NOW):
     count = len(values)
     return Records(
         np.zeros(count, np.int64),
@@ -63,6 +66,7 @@ def records(values, *, keys=None, headers=None, timestamp=NOW):
         [b"d"] * count if keys is None else keys,
         values,
         headers,
+        headers_lost,
     )
 
 
@@ -443,3 +447,76 @@ def test_of_several_header_ids_the_first_one_counts():
     for good, others in ((V1, [1, 2]), (V2, [2, 1])):
         headers = [[(SCHEMA_ID_HEADER, b"?"), *((SCHEMA_ID_HEADER, frame(each)) for each in others)]]
         assert len(decode([body(good, altitude_m=None)], headers=headers).events) == 1
+
+
+# --- headers that cannot be read --------------------------------------------------------------------------------------
+
+
+def test_a_record_with_headers_that_cannot_be_read_is_a_bad_header_and_costs_its_neighbours_nothing():
+    subject = decoder()
+    subject.decode(records([framed()] * 3), KNOWN)
+    result = subject.decode(records([framed()] * 3, headers_lost={1: 2}), KNOWN)
+    assert [(1, Reason.BAD_HEADER)] == reasons(result)
+    assert [0, 2] == result.events.row.tolist()
+    assert "not UTF-8, which could not be kept: 2;" in result.rejects[0].message
+
+
+def test_a_record_that_is_too_large_is_that_first():
+    result = decoder(record_bytes_max=100).decode(records([bytes(101)], headers_lost={0: 1}), KNOWN)
+    assert [(0, Reason.TOO_LARGE)] == reasons(result)
+
+
+def test_headers_larger_than_a_record_may_be_are_too_large():
+    most = [("name", bytes(10_000 - 4))]
+    result = decode([framed(), framed(event_id="e2")], headers=[most, [*most, ("a", None)]])
+    assert [(1, Reason.TOO_LARGE)] == reasons(result)
+    assert "10001 bytes of headers; at most 10000 are accepted" == result.rejects[0].message
+
+
+def test_rows_taken_and_joined_keep_what_is_known_of_their_headers():
+    one = records([b"a", b"b", b"c"], headers_lost={0: 1, 2: 3})
+    assert {0: 3} == one.take(np.array([2, 1])).headers_lost
+    assert one.take(np.array([1])).headers_lost is None
+    assert {1: 1, 3: 3} == Records.concat([records([b"x"]), one]).headers_lost
+    assert Records.concat([records([b"x"]), records([b"y"])]).headers_lost is None
+
+
+# --- record timestamps that are no time -------------------------------------------------------------------------------
+
+YEAR_MS = 365 * 86_400_000
+
+
+@pytest.mark.parametrize("timestamp", [-1, 0, -5, 86_400_000, NOW // 1_000, NOW + YEAR_MS, 2**63 - 1])
+def test_an_event_whose_record_has_no_usable_timestamp_is_judged_by_the_clock(timestamp):
+    clock = Clock(NOW, 60_000)
+    values = [framed(event_time=NOW + ahead) for ahead in (0, 60_000, 60_001, 10 * YEAR_MS)]
+    result = decoder().decode(records(values, timestamp=timestamp), KNOWN, clock=clock)
+    assert [(2, Reason.FUTURE_TIMESTAMP), (3, Reason.FUTURE_TIMESTAMP)] == reasons(result)
+    assert "event_time is 60001 ms ahead of the worker's clock; the record" in result.rejects[0].message
+    assert [timestamp] * 2 == result.events.timestamp_ms.tolist()
+
+
+def test_a_timestamp_that_is_a_time_is_what_its_event_is_judged_by_whatever_the_clock_says():
+    values = [framed(event_time=NOW + 60_001)]
+    for clock_ms in (NOW, NOW + YEAR_MS):
+        assert [(0, Reason.FUTURE_TIMESTAMP)] == reasons(
+            decoder().decode(records(values), KNOWN, clock=Clock(clock_ms, 60_000))
+        )
+    late_reader = decoder().decode(records(values, timestamp=NOW + 1), KNOWN, clock=Clock(NOW + YEAR_MS, 60_000))
+    assert 1 == len(late_reader.events)
+
+
+def test_whole_numbers_that_a_double_does_not_hold_are_invalid_on_either_path():
+    schema = copy.deepcopy(V2)
+    for field in schema["fields"]:
+        if field["name"] == "speed_kmh":
+            field["type"] = ["null", "long"]
+    wide = build_plan(5, json.dumps(schema), json.dumps(schema))
+    numbers = [2**53, -(2**53), 2**53 + 1, -(2**53) - 1, 2**63 - 1, -(2**63), None]
+    values = [framed(schema, 5, speed_kmh=number, event_id=f"e{row}") for row, number in enumerate(numbers)]
+    for plan_of_it in (wide, dataclasses.replace(wide, framed_json=None)):
+        result = decode(values, {5: plan_of_it})
+        assert [(row, Reason.INVALID) for row in (2, 3, 4, 5)] == reasons(result)
+        assert [0, 1, 6] == result.events.row.tolist()
+        assert [2.0**53, -(2.0**53)] == result.events.payload[2][:2].tolist()
+        assert "beyond 9007199254740992 (2^53)" in result.rejects[0].message

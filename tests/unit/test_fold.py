@@ -84,3 +84,48 @@ def test_a_window_begins_with_nothing():
     assert batch.schema.names == ["sensor_id", "window_start", "window_end", "revision", "events"]
     assert batch.column("revision").to_pylist() == [2]
     assert fold.carry(state).tobytes() == np.zeros(1, fold.dtype).tobytes()
+
+
+NUMBERS = Fold(
+    "sensor_id",
+    FIELDS,
+    {"whole": Latest("temperature_c", pa.int64()), "small": Latest("temperature_c", pa.int32()),
+     "is_on": Latest("temperature_c", pa.bool_()), "at": Latest("temperature_c", pa.timestamp("ms"))},
+)  # fmt: skip
+
+
+def latest(*values):
+    state = np.zeros(1, NUMBERS.dtype)
+    for value in values:
+        state = NUMBERS.fold(state, segments((1, NAN, value)))
+    batch = NUMBERS.table(objects([b"s"]), state)
+    return [column.cast(pa.int64())[0].as_py() for column in batch.columns[1:]]
+
+
+@pytest.mark.parametrize("value", [0.5, -0.5, 2.0**63, -(2.0**63), 2.0**53 + 2, 1e300, float("inf"), NAN])
+def test_a_value_that_is_none_of_its_column_is_unknown_there(value):
+    assert [None] * 4 == latest(value)
+    assert [1, 1, 1, 1] == latest(1.0, value)
+
+
+def test_a_value_is_taken_by_the_columns_that_it_fits():
+    assert [2**53, None, None, 2**53] == latest(2.0**53)
+    assert [-(2**31), -(2**31), None, -(2**31)] == latest(-(2.0**31))
+    assert [0, 0, 0, 0] == latest(1.0, 0.0)
+
+
+def test_a_state_that_was_kept_before_with_a_value_that_does_not_fit_is_shown_as_unknown():
+    state = np.zeros(1, NUMBERS.dtype)
+    for name in ("whole", "small", "is_on", "at"):
+        state[name]["known"], state[name]["value"] = True, 2.0**63
+    assert [None] * 4 == [column[0].as_py() for column in NUMBERS.table(objects([b"s"]), state).columns[1:]]
+
+
+def test_a_type_that_values_cannot_be_is_refused_when_it_is_declared():
+    with pytest.raises(ValueError, match="string is none of double, bool, int32, int64, timestamp"):
+        Latest("temperature_c", pa.string())
+
+
+def test_a_single_value_beyond_what_a_total_holds_is_left_out():
+    state = folded([(1, NAN, 1.5), (2, NAN, 1e300), (3, NAN, -9e15), (4, NAN, 2.0)])
+    assert 3.5 == row(state)["degrees"]

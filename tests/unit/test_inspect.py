@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.deadletters.inspect import MASK, Schemas, inspect, schema_id_of
+from streams.deadletters.inspect import IN_WORDS, MASK, Schemas, inspect, schema_id_of
 from streams.deadletters.letter import Letter, NotARepair, Repair, repaired
 from streams.deadletters.walk import personal_fields, walk
+from streams.operators.rejects import Reason
 from streams.pipelines.gps import GPS
 from streams.registry.catalog import Catalog
 
@@ -182,3 +183,7 @@ def test_a_repair_is_bytes_or_a_repair_and_nothing_else():
     for bad in (lambda _: "text", lambda _: 1 / 0, lambda _: Repair("text"), lambda _: Repair(b"", 3), lambda: b""):
         with pytest.raises(NotARepair):
             repaired(one, bad)
+
+
+def test_every_reason_has_words():
+    assert set(Reason) == IN_WORDS.keys()

@@ -477,3 +477,48 @@ def test_legs_are_rounded_as_the_engine_does_within_the_slack():
     legs = np.array([a + b for a, b in itertools.pairwise(places)])
     for (_, s), mm in zip(list(m.windows.items())[1:], haversine_mm(*legs.T).tolist(), strict=True):
         assert abs(s.distance_mm - mm) <= s.slack_mm
+
+
+# --- record timestamps that are no time -------------------------------------------------------------------------------
+
+NOW_MS = 1_750_000_000_000
+DECADE_MS = 10 * 365 * 86_400_000
+NO_TIMES = [-1, 0, 86_400_000, NOW_MS // 1_000, NOW_MS + 60_001, NOW_MS + DECADE_MS, 2**63 - 1]
+
+
+def clocked(*events, **changed):
+    fresh = PartitionModel(10, HOUR_MS, 60_000, 1000, now_ms=NOW_MS, **changed)
+    for each in events:
+        fresh.feed(each)
+    return fresh
+
+
+@pytest.mark.parametrize("timestamp_ms", NO_TIMES)
+def test_without_a_usable_timestamp_an_event_is_judged_by_the_clock_of_the_reader(timestamp_ms):
+    right = event(NOW_MS - 5_000, timestamp_ms=timestamp_ms)
+    ahead = event(NOW_MS + 60_001, timestamp_ms=timestamp_ms)
+    m = clocked(right, ahead)
+    m.idle(math.inf)
+    assert [right] == m.clean
+    assert ["future_timestamp"] == [reject.reason for reject in m.rejected]
+
+
+@pytest.mark.parametrize("timestamp_ms", NO_TIMES)
+def test_no_timestamp_moves_the_watermark_beyond_the_clock(timestamp_ms):
+    assert NOW_MS - 10 == clocked(event(NOW_MS + 60_000, timestamp_ms=timestamp_ms)).watermark
+
+
+def test_a_record_without_a_usable_timestamp_neither_counts_against_its_key_nor_is_kept_out():
+    bad = event(NOW_MS, latitude=91.0)
+    unstamped = [bad._replace(timestamp_ms=-1)] * 5
+    m = clocked(*unstamped, quarantine_rejects=2)
+    assert {"invalid"} == {reject.reason for reject in m.rejected}
+    m = clocked(*[bad] * 3, event(NOW_MS - 1, timestamp_ms=0), event(NOW_MS - 2), quarantine_rejects=2)
+    m.idle(math.inf)
+    assert [NOW_MS - 2, NOW_MS - 1] == times(m.clean)
+
+
+@pytest.mark.parametrize(("promised_time", "reason"), [(2**53, None), (2**53 + 1, "invalid"), (-(2**63), "invalid")])
+def test_a_promise_that_a_double_does_not_hold_is_invalid(promised_time, reason):
+    step = OrderEvent(0, NOW_MS, b"o", "e", "o", 1, NOW_MS, "CREATED", None, None, None, None, promised_time, b"raw")
+    assert reason == classify(step, skew_ms_max=60_000, record_bytes_max=1000)

@@ -1,0 +1,26 @@
+"""The clock of a process for judging records: the wall clock, but a step back does not take it back."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+_NS_PER_MS: Final = 1_000_000
+
+
+class SteadyClock:
+    """Milliseconds since the epoch: the wall clock's, or those of the start and what has passed since, if that is more.
+
+    A step of the wall clock back is not followed; a step forward is, for as long as it lasts.
+    """
+
+    def __init__(
+        self, wall_ns: Callable[[], int] = time.time_ns, steady_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        """`wall_ns` may step; `steady_ns` counts from anywhere and never steps."""
+        self._wall_ns = wall_ns
+        self._steady_ns = steady_ns
+        self._ahead_ns = wall_ns() - steady_ns()
+
+    def now_ms(self) -> int:
+        """The time now."""
+        return max(self._wall_ns(), self._steady_ns() + self._ahead_ns) // _NS_PER_MS
