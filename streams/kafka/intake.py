@@ -223,9 +223,9 @@ class Intake:
 
     def _idle_now(self, now_ms: int) -> dict[int, Idle]:
         """Idle partitions, by what the broker has answered so far; asks it again when it is time."""
-        if (answer := self._high.answer()) is not None:
+        for answer in self._high.answers():
             self._idle.told(*answer)
-        if not self._high.is_asking and (wanted := self._idle.due(now_ms)):
+        if wanted := self._idle.due(now_ms):
             self._high.ask(wanted, now_ms)
         self.unreadable = self._idle.unreadable(self._started, now_ms, after_ms=OPEN_TRANSACTION_SAID_MS)
         return self._idle.idle(self._started)
