@@ -120,7 +120,8 @@ class MemoryChangelog:
 class MemoryTransactions:
     """`Transactions` over `MemoryKafka`; `verdict` decides how a commit ends.
 
-    `meanwhile` is called while a commit is in flight: before it reaches the broker, and before its answer is heard.
+    `meanwhile` is called while a commit is in flight: before it reaches the broker, and before its outcome is heard,
+    with which of both it is.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class MemoryTransactions:
         kafka: MemoryKafka,
         producer: str,
         verdict: Callable[[], str],
-        meanwhile: Callable[[], None] = lambda: None,
+        meanwhile: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._kafka = kafka
         self._producer = producer
@@ -194,21 +195,21 @@ class MemoryTransactions:
         transaction.offsets.update(positions)
 
     def commit(self) -> None:
-        self._meanwhile()
+        self._meanwhile("in flight")
         transaction = self._current()
         match self._verdict():
             case "aborted":
                 raise CycleAborted("test", "the broker refused")
             case "unknown-happened":
                 self._kafka.end(transaction, "committed")
-                self._meanwhile()
+                self._meanwhile("answer lost")
                 raise OutcomeUnknown("the answer was lost")
             case "unknown-not-happened":
-                self._meanwhile()
+                self._meanwhile("answer lost")
                 raise OutcomeUnknown("the request was lost")
             case _:
                 self._kafka.end(transaction, "committed")
-                self._meanwhile()
+                self._meanwhile("in flight")
 
     def abort(self) -> None:
         if self._transaction is not None and self._transaction.state == "open":

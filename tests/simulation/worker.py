@@ -56,9 +56,9 @@ class SimulatedWorker:
         horizon_ms: int,
         batch_records_max: int,
         faults: bool,
-        meanwhile: Callable[["SimulatedWorker"], None] = lambda _: None,
+        meanwhile: Callable[["SimulatedWorker", str], None] = lambda *_: None,
     ) -> None:
-        """`meanwhile` is called while a commit of this worker is in flight."""
+        """`meanwhile` is called while a commit of this worker is in flight, and told how far it got."""
         self.name = name
         self._meanwhile = meanwhile
         self.is_zombie = False
@@ -87,7 +87,9 @@ class SimulatedWorker:
         decoder = Decoder(GPS, record_bytes_max=1 << 20, skew_ms_max=60_000)
         self.engine = Engine(self._config, decoder, idle_ms=1_000)
         self.changelog = MemoryChangelog(self.kafka)
-        self.transactions = MemoryTransactions(self.kafka, self.name, self._verdict, lambda: self._meanwhile(self))
+        self.transactions = MemoryTransactions(
+            self.kafka, self.name, self._verdict, lambda moment: self._meanwhile(self, moment)
+        )
         table = Catalog.load().latest("vehicles.state.v1-value")
         minute = Catalog.load().latest("vehicles.minutes.v1-value")
         tables = [TableEncoder("vehicles.state.v1", VehicleState(), table.text, 3)]
