@@ -52,7 +52,7 @@ def test_a_partition_that_cannot_be_restored_stands_alone(stack: Stack, scene: S
     scene.exactly_once()
 
 
-# --- a partition without a leader: its directory is gone ---------------------------------------------------------------
+# --- a partition without a leader: its directory is gone --------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Restores side by side: one that waits, or cannot be restored, holds up no other; long local reads are signs of life."""
+"""Restores side by side: one that waits or fails holds up no other; long local reads are signs of life."""
 
 import asyncio
 import threading
