@@ -31,6 +31,8 @@ _SETTLED: Final = Backoff(first_s=0.25, pause_s_max=5.0, give_up_s=RESTORE_WAIT_
 _PATIENT: Final = Backoff(first_s=0.05, pause_s_max=0.25, give_up_s=RESTORE_PATIENCE_MS / 1000)
 _WAIT_S: Final = 1.0
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
+_PENDING: Final = frozenset({KafkaError.UNSTABLE_OFFSET_COMMIT, KafkaError._TIMED_OUT})  # noqa: SLF001 - as above
+"""What asking for an offset ends with while a transaction on it is open: the client repeats the question meanwhile."""
 
 
 class Unsettled(StreamsError):
@@ -80,15 +82,7 @@ class KafkaChangelog:
         wanted = [TopicPartition(self._source, partition) for partition in partitions]
 
         def ask() -> list[TopicPartition]:
-            with self._asking_lock:
-                try:
-                    found = self._asking.committed(wanted, _ANSWER_TIMEOUT_S)
-                except KafkaException:
-                    self._asking.close()
-                    self._asking = self._new_consumer()
-                    raise
-            _raise_for_errors(found)
-            return found
+            return self._ask(wanted, _ANSWER_TIMEOUT_S)
 
         what = f"waiting for the group's offsets of {self._source} to be settled"
         try:
@@ -96,6 +90,17 @@ class KafkaChangelog:
         except KafkaException as error:
             raise StreamsError(f"reading the group's offsets of {self._source}: {described(error)}") from None
         return {position.partition: _committed(position) for position in found}
+
+    def _ask(self, wanted: list[TopicPartition], timeout_s: float) -> list[TopicPartition]:
+        with self._asking_lock:
+            try:
+                found = self._asking.committed(wanted, timeout_s)
+            except KafkaException:
+                self._asking.close()
+                self._asking = self._new_consumer()
+                raise
+        _raise_for_errors(found)
+        return found
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """First offset, and the one behind the last record, open transactions included."""
@@ -143,13 +148,9 @@ class KafkaChangelog:
             if held:
                 raise Unsettled(f"waiting for another worker's transaction that is open on {', '.join(held)}")
             try:
-                with self._asking_lock:
-                    found = self._asking.committed(
-                        [TopicPartition(self._source, partition)], RESTORE_PATIENCE_MS / 1000
-                    )
-                _raise_for_errors(found)
+                self._ask([TopicPartition(self._source, partition)], RESTORE_PATIENCE_MS / 1000)
             except KafkaException as error:
-                if not _may_pass(error):
+                if error.args[0].code() not in _PENDING:
                     raise
                 raise Unsettled(
                     f"waiting for the group's offset of {self._source}-{partition}: another worker's transaction is "
@@ -160,7 +161,7 @@ class KafkaChangelog:
             self._retrier.call("waiting for open transactions", ask, passing=Unsettled, backoff=_PATIENT)
         except KafkaException as error:
             self._admin = admin_client(self._settings)
-            raise StreamsError(f"reading the ends of {', '.join(topics)}: {described(error)}") from None
+            raise StreamsError(f"asking for open transactions on {', '.join(topics)}: {described(error)}") from None
 
     def _ends(self, wanted: list[TopicPartition], level: IsolationLevel) -> dict[str, int]:
         """Where one partition of several topics ends, by topic."""

@@ -129,7 +129,8 @@ def refuses_nothing(_topic: str, _key: bytes | None, _value: bytes | None) -> bo
 class MemoryTransactions:
     """`Transactions` over `MemoryKafka`; `verdict` decides how a commit ends, `refuses` which records are not taken.
 
-    `meanwhile` is called while a commit is in flight: before it reaches the broker, and before its answer is heard.
+    `meanwhile` is called while a commit is in flight: before it reaches the broker, and before its outcome is heard,
+    with which of both it is.
 
     As with the real one the first refusal is an end of the cycle that names nothing; the next run names a record.
     """
@@ -139,7 +140,7 @@ class MemoryTransactions:
         kafka: MemoryKafka,
         producer: str,
         verdict: Callable[[], str],
-        meanwhile: Callable[[], None] = lambda: None,
+        meanwhile: Callable[[str], None] = lambda _: None,
         refuses: Refuses = refuses_nothing,
     ) -> None:
         self._refuses = refuses
@@ -216,7 +217,7 @@ class MemoryTransactions:
         transaction.offsets.update(positions)
 
     def commit(self) -> None:
-        self._meanwhile()
+        self._meanwhile("in flight")
         transaction = self._current()
         if self._refused:
             named = self._refused[:1] if self._searches else []
@@ -227,14 +228,14 @@ class MemoryTransactions:
                 raise CycleAborted("test", "the broker refused")
             case "unknown-happened":
                 self._kafka.end(transaction, "committed")
-                self._meanwhile()
+                self._meanwhile("answer lost")
                 raise OutcomeUnknown("the answer was lost")
             case "unknown-not-happened":
-                self._meanwhile()
+                self._meanwhile("answer lost")
                 raise OutcomeUnknown("the request was lost")
             case _:
                 self._kafka.end(transaction, "committed")
-                self._meanwhile()
+                self._meanwhile("in flight")
 
     def abort(self) -> None:
         if self._transaction is not None and self._transaction.state == "open":

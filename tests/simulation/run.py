@@ -67,9 +67,10 @@ def simulate(
     team: list[SimulatedWorker] = []
     in_flight: list[SimulatedWorker] = []
 
-    def meanwhile(worker: SimulatedWorker) -> None:
+    def meanwhile(worker: SimulatedWorker, moment: str) -> None:
         """While a commit of `worker` is in flight, another one may take a partition over and commit its own cycles."""
-        if worker.faults and not in_flight and not worker.is_zombie and rng.random() < 0.03:
+        chance = 0.7 if moment == "answer lost" else 0.03
+        if worker.faults and not in_flight and not worker.is_zombie and rng.random() < chance:
             in_flight.append(worker)
             _rebalance_in_flight(rng, team, worker)
             in_flight.clear()
@@ -135,9 +136,12 @@ def _rebalance(rng: random.Random, team: list[SimulatedWorker], kafka: MemoryKaf
             other.assign(partition)
     elif how < 0.7 and other is not owner and partition in owner.position:
         # A release that the group does not wait for: the owner polls on, and knows the new generation.
+        if rng.random() < 0.5:
+            owner.commit()
         finish = owner.revoke_too_slowly(partition)
-        other.assign(partition)
-        for _ in range(rng.randint(0, 4)):
+        if kafka.owners[partition] == owner.name:
+            other.assign(partition)
+        for _ in range(rng.randint(0, 6)):
             worker = rng.choice((owner, owner, other))
             worker.note()
             worker.step()
@@ -160,9 +164,10 @@ def _rebalance_in_flight(rng: random.Random, team: list[SimulatedWorker], owner:
         return
     other = rng.choice(others)
     other.assign(partition)
-    for _ in range(rng.randint(1, 4)):
+    for _ in range(rng.randint(1, 3)):
         other.note()
-        other.step()
+        other.process(other.poll())
+        other.commit()
     comes_back = rng.random() < 0.5 and partition in other.owned
     if comes_back:
         other.lose(partition)

@@ -115,8 +115,8 @@ def test_a_dead_letter_that_is_refused_stops_its_partition_only():
 SAYS = r"make simulate SEED="
 
 
-def simulate_some(*, faults=True):
-    for seed in range(8):
+def simulate_some(*, faults=True, seeds=8):
+    for seed in range(seeds):
         simulate(seed, events=250, batch_records_max=8, faults=faults)
 
 
@@ -154,7 +154,7 @@ def test_a_commit_in_the_name_of_the_newest_membership_is_found(monkeypatch):
     """As it was: whatever a cycle contains, it is committed by the place in the group at its end."""
     monkeypatch.setattr(Ownership, "claim", lambda self, _: self._membership)
     with pytest.raises((AssertionError, RestoreFailed)):
-        simulate_some()
+        simulate_some(seeds=40)
 
 
 def test_an_outcome_that_is_settled_by_the_number_of_the_cycle_is_found(monkeypatch):
@@ -169,4 +169,4 @@ def test_an_outcome_that_is_settled_by_the_number_of_the_cycle_is_found(monkeypa
 
     monkeypatch.setattr(Committer, "_settle", settle)
     with pytest.raises((AssertionError, RestoreFailed)):
-        simulate_some()
+        simulate_some(seeds=40)

@@ -56,10 +56,10 @@ class SimulatedWorker:
         horizon_ms: int,
         batch_records_max: int,
         faults: bool,
-        meanwhile: Callable[["SimulatedWorker"], None] = lambda _: None,
+        meanwhile: Callable[["SimulatedWorker", str], None] = lambda *_: None,
         refuses: Refuses = refuses_nothing,
     ) -> None:
-        """`meanwhile` is called while a commit of this worker is in flight."""
+        """`meanwhile` is called while a commit of this worker is in flight, and told how far it got."""
         self.name = name
         self._meanwhile = meanwhile
         self.is_zombie = False
@@ -90,7 +90,7 @@ class SimulatedWorker:
         self.engine = Engine(self._config, decoder, idle_ms=1_000)
         self.changelog = MemoryChangelog(self.kafka)
         self.transactions = MemoryTransactions(
-            self.kafka, self.name, self._verdict, lambda: self._meanwhile(self), self.refuses
+            self.kafka, self.name, self._verdict, lambda moment: self._meanwhile(self, moment), self.refuses
         )
         table = Catalog.load().latest("vehicles.state.v1-value")
         minute = Catalog.load().latest("vehicles.minutes.v1-value")

@@ -3,13 +3,18 @@
 import asyncio
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from streams.breaker import Guard
+from streams.engine.log import CycleAborted
 from streams.kafka.changelog import ChangelogReaders
 from streams.monitor.metrics import WorkerMetrics
 from streams.pipelines.gps import GPS
 from streams.retry import Retrier
+from streams.runtime import runner as module
 from streams.runtime.failpoint import no_failpoint
 from streams.runtime.owner import DataDirectory
 from streams.runtime.restorer import Restorer
@@ -24,6 +29,7 @@ class _Runner(PipelineRunner):
 
     def __init__(self, directory: Path) -> None:
         self.restores: list[int] = []
+        self.failures: list[BaseException] = []
         super().__init__(
             GPS,
             Settings(kafka_bootstrap_servers="127.0.0.1:1"),
@@ -33,7 +39,7 @@ class _Runner(PipelineRunner):
             partitions=3,
             registry_guard=Guard("schema_registry"),
             failpoint=no_failpoint,
-            on_failure=lambda _: None,
+            on_failure=self.failures.append,
         )
 
     def _restore(self, partitions: Iterable[int]) -> None:
@@ -73,6 +79,98 @@ def restorer_of(config: Any, directory: DataDirectory, memory: RocksMemory) -> R
         readers=readers,
         on_progress=lambda: None,
     )
+
+
+def test_what_a_partition_contributed_is_claimed_by_the_term_it_was_restored_in(tmp_path: Path) -> None:
+    """The release times out, the partition comes back at once, and the effects of before are still to be committed."""
+
+    async def story() -> None:
+        runner = _Runner(tmp_path)
+        runner._loop = asyncio.get_running_loop()
+        runner._ownership.note("generation 1")
+        await runner._take(runner._ownership.begin([0]))
+        runner._terms[0] = runner._owned[0]
+        runner._cycle.terms.add(runner._terms[0])
+        async with runner._turn:
+            await asyncio.to_thread(_in_time, runner, [0])
+            runner.noted("generation 2")
+            runner.assigned([0])
+            await asyncio.sleep(0)
+            with pytest.raises(CycleAborted, match="given away"):
+                runner._ownership.claim(runner._cycle.terms)
+
+    asyncio.run(story())
+
+
+def _in_time(runner: _Runner, partitions: list[int]) -> None:
+    """A revocation that ends because its time is up."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "REVOKE_TIMEOUT_MS", 100)
+        runner.revoked(partitions)
+
+
+def test_a_lost_partition_cannot_be_claimed_although_its_release_has_to_wait(tmp_path: Path) -> None:
+    async def story() -> None:
+        runner = _Runner(tmp_path)
+        runner._loop = asyncio.get_running_loop()
+        runner._ownership.note("generation 1")
+        await runner._take(runner._ownership.begin([0]))
+        terms = set(runner._owned.values())
+        async with runner._turn:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(module, "REVOKE_TIMEOUT_MS", 100)
+                await asyncio.to_thread(runner.lost, [0])
+            with pytest.raises(CycleAborted, match="given away"):
+                runner._ownership.claim(terms)
+
+    asyncio.run(story())
+
+
+class _FullDisk:
+    """A task whose store takes nothing: what `_maintain` asks of it."""
+
+    partition = 0
+    breakers = SimpleNamespace(open_keys=())
+
+    def bytes_used(self) -> int:
+        return 0
+
+    def close_cycle(self) -> None:
+        return None
+
+    def truncate_journal_before(self) -> int:
+        raise StoreUnavailable("No space left on device")
+
+
+def test_a_disk_that_refuses_the_truncation_aborts_the_cycle_and_not_the_worker(tmp_path: Path) -> None:
+    async def story() -> None:
+        runner = _Runner(tmp_path)
+        runner._loop = asyncio.get_running_loop()
+        task: Any = _FullDisk()
+        runner.engine.install(task)
+        runner._truncated_at -= 3600
+        with pytest.raises(CycleAborted, match="No space left") as aborted:
+            await runner._maintain()
+        assert "state_disk" == aborted.value.reason
+
+    asyncio.run(story())
+
+
+def test_an_unexpected_error_of_a_schema_look_up_ends_the_worker(tmp_path: Path) -> None:
+    async def story() -> None:
+        runner = _Runner(tmp_path)
+        runner._loop = asyncio.get_running_loop()
+
+        async def resolve(*_: object) -> None:
+            raise ZeroDivisionError("a bug")
+
+        lookup: Any = runner._lookup
+        lookup.resolve = resolve
+        with pytest.raises(ZeroDivisionError):
+            await runner._look_up(frozenset({1}))
+        assert [ZeroDivisionError] == [type(error) for error in runner.failures]
+
+    asyncio.run(story())
 
 
 class _Unsaved:

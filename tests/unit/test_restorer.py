@@ -1,0 +1,204 @@
+"""Restores side by side: one that waits or fails holds up no other; long local reads are signs of life."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams.engine.keys import windows_of
+from streams.engine.restore import RestoreFailed
+from streams.errors import StreamsError
+from streams.kafka.changelog import Unsettled
+from streams.limits import RESTORES_MAX, SCAN_SIGN_ROWS
+from streams.monitor.metrics import WorkerMetrics
+from streams.pipelines.gps import GPS
+from streams.retry import Retrier
+from streams.runtime.owner import DataDirectory
+from streams.runtime.restorer import Restored, Restorer
+from streams.settings import Settings
+from streams.state.layout import window_prefix
+from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine
+from streams.state.store import WriteBatch
+from tests.simulation.kafka import MemoryChangelog, MemoryKafka
+from tests.unit.test_restore import CONFIG
+
+
+class Reader(MemoryChangelog):
+    """A changelog reader of which each partition may have something wrong with it."""
+
+    def __init__(self, kafka: MemoryKafka, wrong: dict[int, Exception], hangs: dict[int, threading.Event]) -> None:
+        super().__init__(kafka)
+        self._wrong, self._hangs = wrong, hangs
+
+    def require_settled(self, topics: Sequence[str], partition: int) -> None:
+        assert [GPS.journal, *(table.topic for table in GPS.tables)] == topics
+        if partition in self._hangs:
+            self._hangs[partition].wait()
+        if isinstance(self._wrong.get(partition), Unsettled):
+            raise self._wrong[partition]
+
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        if topic == GPS.source:
+            if isinstance(self._wrong.get(partition), StreamsError):
+                raise self._wrong[partition]
+            return 0, 100
+        if isinstance(self._wrong.get(partition), RestoreFailed):
+            raise self._wrong[partition]
+        return super().bounds(topic, partition)
+
+
+class Readers:
+    def __init__(self, partitions: int) -> None:
+        self.kafka = MemoryKafka(partitions)
+        self.wrong: dict[int, Exception] = {}
+        self.hangs: dict[int, threading.Event] = {}
+        self.lent = self.lent_max = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def reader(self, wanted: Callable[[], bool]) -> Iterator[Reader]:
+        assert wanted()
+        with self._lock:
+            self.lent += 1
+            self.lent_max = max(self.lent, self.lent_max)
+        try:
+            yield Reader(self.kafka, self.wrong, self.hangs)
+        finally:
+            with self._lock:
+                self.lent -= 1
+
+    def close_idle(self) -> None: ...
+
+
+class World:
+    def __init__(self, directory: Path, *, partitions: int) -> None:
+        self.readers = Readers(partitions)
+        self.signs = 0
+        readers: Any = self.readers
+        self.memory = RocksMemory(cache_bytes=1 << 20, memtable_bytes=1 << 20)
+        self.directory = DataDirectory(directory)
+        self.restorer = Restorer(
+            CONFIG,
+            self.directory,
+            self.memory,
+            Settings(),
+            WorkerMetrics(),
+            retrier=Retrier(),
+            readers=readers,
+            on_progress=self.sign,
+        )
+
+    def sign(self) -> None:
+        self.signs += 1
+
+    def begin(self, partition: int) -> "asyncio.Task[Restored | None]":
+        return asyncio.create_task(self.restorer.restore(partition, lambda: True))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - threads set what is waited for
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, partitions=RESTORES_MAX + 3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        RestoreFailed("the journal is damaged"),
+        Unsettled("a transaction is open"),
+        StreamsError("the source partition has no leader"),
+    ],
+)
+def test_partitions_that_cannot_be_restored_stand_alone_however_many(world: World, wrong: StreamsError) -> None:
+    async def story() -> None:
+        bad = set(range(RESTORES_MAX + 1))
+        world.readers.wrong = dict.fromkeys(bad, wrong)
+        stuck = [world.begin(partition) for partition in sorted(bad)]
+        good = [world.begin(partition) for partition in (RESTORES_MAX + 1, RESTORES_MAX + 2)]
+        for restored in await asyncio.gather(*good):
+            assert restored is not None
+            assert (0, 100) == restored.source_bounds
+        await until(lambda: world.restorer.stuck.keys() == bad)
+        assert all(str(wrong) in said and GPS.source in said for said in world.restorer.stuck.values())
+        assert world.readers.lent_max <= RESTORES_MAX
+        for task in stuck:
+            task.cancel()
+
+    asyncio.run(story())
+
+
+def test_a_partition_that_can_be_restored_after_all_is(world: World) -> None:
+    async def story() -> None:
+        world.readers.wrong[0] = StreamsError("the source partition has no leader")
+        restoring = world.begin(0)
+        await until(lambda: bool(world.restorer.stuck))
+        world.readers.wrong.clear()
+        restored = await restoring
+        assert restored is not None
+        assert 0 == restored.task.partition
+        assert not world.restorer.stuck
+
+    asyncio.run(story())
+
+
+def test_a_release_does_not_wait_for_the_restores_of_others(world: World) -> None:
+    async def story() -> None:
+        restored = await world.begin(0)
+        assert restored is not None
+        ends = threading.Event()
+        world.readers.hangs = dict.fromkeys(range(1, RESTORES_MAX + 1), ends)
+        hanging = [world.begin(partition) for partition in range(1, RESTORES_MAX + 1)]
+        await until(lambda: world.readers.lent == RESTORES_MAX)
+        await world.restorer.release(0, restored.task)
+        ends.set()
+        await asyncio.gather(*hanging)
+
+    asyncio.run(story())
+
+
+def test_a_restore_that_reads_a_large_store_gives_signs_of_life_all_the_way(world: World) -> None:
+    """Before it has read a single record: the check of every block, and the scan for open windows."""
+    rows = 5 * SCAN_SIGN_ROWS
+    path = world.directory.store_path(GPS.name, 0)
+    path.parent.mkdir(parents=True)
+    store = RocksStore(path, world.memory)
+    closed = bytes(window_row_bytes())
+    store.write(WriteBatch(puts=[(window_prefix(0) + b"%08d" % number, closed) for number in range(rows)]))
+    store.close()
+
+    async def story() -> None:
+        restored = await world.begin(0)
+        assert restored is not None
+        before = world.signs
+        assert before >= 2 * (rows // SCAN_SIGN_ROWS)
+        list(restored.task.store.scan(b""))
+        assert before == world.signs, "a store that is in use tells nobody"
+
+    asyncio.run(story())
+
+
+def window_row_bytes() -> int:
+    return int(windows_of(GPS)[0].dtype.itemsize)
+
+
+def test_a_scan_that_is_no_longer_wanted_ends_and_leaves_the_store_unlocked(tmp_path: Path) -> None:
+    memory = RocksMemory(cache_bytes=1 << 20, memtable_bytes=1 << 20)
+    store = RocksStore(tmp_path / "0", memory)
+    store.write(WriteBatch(puts=[(b"%08d" % number, b"") for number in range(2 * SCAN_SIGN_ROWS)]))
+    store.close()
+
+    def no_longer() -> None:
+        raise StreamsError("no longer ours")
+
+    with pytest.raises(StreamsError, match="no longer ours"):
+        open_or_quarantine(tmp_path / "0", memory, no_longer)
+    open_or_quarantine(tmp_path / "0", memory).close()
+    assert [tmp_path / "0"] == list(tmp_path.iterdir())
