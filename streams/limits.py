@@ -41,6 +41,8 @@ RESTORE_WAIT_MS_MAX: Final = 60_000
 # --- state ----------------------------------------------------------------------------------------------------------
 ID_BYTES_MAX: Final = 128
 """Longest event id, in bytes of UTF-8."""
+KEY_BYTES_MAX: Final = 1_024
+"""Longest record key."""
 DEDUP_PAGE_IDS: Final = 256
 """Ids in one spilled page: 6 KB, one RocksDB row."""
 DEDUP_BUCKET_MS: Final = 60_000

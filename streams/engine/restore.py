@@ -98,6 +98,9 @@ def _replay_journal(
     known_cycle = reached.cycle
     task.restore_journal_groups([group for group in read_journal_groups(task.store) if group[0] < start])
     batch = WriteBatch(delete_ranges=[(JOURNAL_INDEX + start.to_bytes(8, "big"), prefix_end(JOURNAL_INDEX))])
+    if marker is None or marker.journal_next < start:
+        # Between the store and the journal's beginning breakers may have been forgotten: the journal has all that live.
+        batch.delete_ranges.append((BREAKER, prefix_end(BREAKER)))
     held: list[Events] = []
     breakers: dict[bytes, bytes] = {}
     # A journal that was never truncated begins with cycle 1, wherever aborted ones have moved it to; and the marker
@@ -121,9 +124,10 @@ def _replay_journal(
         on_rows(len(rows), state_rows)
         held = [events.take(events.event_time > reached.watermark) for events in held if len(events)]
         task.watermark = reached.watermark
-        if len(batch.puts) > _PUTS_MAX:
+        if len(batch.puts) + len(breakers) > _PUTS_MAX:
+            note_breakers(list(breakers.items()), batch)
             task.store.write(batch)
-            batch = WriteBatch()
+            batch, breakers = WriteBatch(), {}
         if task.ids_in_memory > ids_in_memory_max:
             task.spill_ids_while_restoring()
     chain.ends(known_cycle if marker is not None and start < marker.journal_next else 0)
