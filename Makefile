@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 QUIX := .local/baselines/quix
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long check schemas fix up down loadtest bench bench-memory loadtest-baselines faults dlq-ordeal oncall simulate lock clean
+.PHONY: help setup run test test-long check schemas fix up down loadtest bench bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ oncall: setup ## Four troubles on a real stack: when the monitor and the alerts 
 
 simulate: setup ## Deterministic simulation of crashes and rebalances: make simulate SEED=8123
 	$(BIN)/python -m tests.simulation --seed $(or $(SEED),0) $(ARGS)
+
+fuzz: setup ## Random logs, cut, crashed, spilled and truncated in any way, against batches of one: make fuzz SEED=17 ARGS='--logs 1'
+	$(BIN)/python -m tests.simulation.fuzz --seed $(or $(SEED),0) $(ARGS)
 
 lock: setup ## Resolve the locks anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra local --extra loadtest --extra tracing --extra dev requirements/build.in pyproject.toml -o requirements/dev.lock

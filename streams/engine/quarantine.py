@@ -24,6 +24,7 @@ def quarantined_at_start(records: Records, tasks: Mapping[int, PartitionTask], c
     open_keys = {(number, key) for number, task in tasks.items() for key in task.breakers.open_keys}
     if not open_keys:
         return frozenset()
+    open_keys -= _may_be_forgotten(records, tasks)
     found: set[int] = set()
     probed: set[tuple[int, bytes | None]] = set()
     partitions, timestamps = records.partition.tolist(), records.timestamp_ms.tolist()
@@ -36,6 +37,19 @@ def quarantined_at_start(records: Records, tasks: Mapping[int, PartitionTask], c
         else:
             probed.add((partition, key))  # what becomes of it decides about those behind it
     return frozenset(found)
+
+
+def _may_be_forgotten(records: Records, tasks: Mapping[int, PartitionTask]) -> set[tuple[int, bytes]]:
+    """Keys that rejects of the batch may push out: their records are decoded, it decides record by record."""
+    keys: dict[int, set[bytes]] = {}
+    for partition, key in zip(records.partition.tolist(), records.key, strict=True):
+        if key is not None:
+            keys.setdefault(partition, set()).add(key)
+    return {
+        (number, key)
+        for number, named in keys.items()
+        for key in tasks[number].breakers.may_be_forgotten(named, len(records))
+    }
 
 
 def quarantine(

@@ -206,6 +206,9 @@ class _Restore:
         known_cycle = reached.cycle
         task.restore_journal_groups([group for group in read_journal_groups(task.store) if group[0] < start])
         batch = WriteBatch(delete_ranges=[(JOURNAL_INDEX + start.to_bytes(8, "big"), prefix_end(JOURNAL_INDEX))])
+        if checkpoint is None or checkpoint.journal_next < start:
+            # Between store and journal breakers may have been forgotten: the journal has all that live.
+            batch.delete_ranges.append((BREAKER, prefix_end(BREAKER)))
         held: list[Events] = []
         breakers: dict[bytes, bytes] = {}
         chain = JournalChain.of(f"{topic}-{self.partition}", checkpoint, start)
@@ -227,9 +230,10 @@ class _Restore:
             self.on_rows(len(rows), state_rows)
             held = [events.take(events.event_time > reached.watermark) for events in held if len(events)]
             task.watermark = reached.watermark
-            if len(batch.puts) > _PUTS_MAX:
+            if len(batch.puts) + len(breakers) > _PUTS_MAX:
+                note_breakers(list(breakers.items()), batch)
                 task.store.write(batch)
-                batch = WriteBatch()
+                batch, breakers = WriteBatch(), {}
             if task.ids_in_memory > self.ids_in_memory_max:
                 task.spill_ids_while_restoring()
         chain.ends()

@@ -122,6 +122,8 @@ class PartitionTask:
         # Groups of journal records: [first offset, newest event time in the group, records in it].
         self._journal_groups: deque[list[int]] = deque()
         self._replay_group = 0
+        self._breakers_at: dict[bytes, int] = {}
+        """Journal offset of the newest row of each device breaker; where it is not known (since a restart), none."""
 
     # --- processing -------------------------------------------------------------------------------------------------
 
@@ -323,6 +325,7 @@ class PartitionTask:
         newest = max(
             int(event_time_of(ids.word).max()) if len(ids) else TIME_MIN,
             int(changed.due.event_time.max()) if len(changed.due) else TIME_MIN,
+            self.watermark if breakers else TIME_MIN,  # so that breakers, too, stay for the length of a horizon
         )
         pipeline = self._config.pipeline
         entry = JournalEntry(
@@ -362,6 +365,11 @@ class PartitionTask:
         """Step 5: the cycle is committed in Kafka; write its rows and the checkpoint, atomically."""
         batch = WriteBatch(puts=list(commit.puts))
         note_breakers(commit.breakers, batch)
+        for key, row in commit.breakers:
+            if row:
+                self._breakers_at[key] = written.journal_first
+            else:
+                self._breakers_at.pop(key, None)
         self.note_journal(written.journal_first, len(commit.journal), commit.event_time_max, batch)
         self.checkpoint = Checkpoint(
             cycle=commit.cycle,
@@ -502,16 +510,31 @@ class PartitionTask:
             self._replay_group += 1
 
     def truncate_journal_before(self) -> int | None:
-        """Journal offset before which everything is behind the horizon; None when there is nothing to cut."""
+        """Journal offset before which nothing is needed any more; None when there is nothing to cut.
+
+        What is older than the horizon is not needed, but for device breakers that are still remembered: those whose
+        newest row would be cut are journalled again with the next cycle; their part stays until that is committed.
+        """
         if self.watermark == TIME_MIN:
             return None
-        horizon = self.watermark - self._config.horizon_ms
+        groups, horizon = self._journal_groups, self.watermark - self._config.horizon_ms
+        old = 0
+        while old < min(len(groups) - 1, self._replay_group) and groups[old][1] < horizon:
+            old += 1
+        if not old:
+            return None
+        keep_from = groups[old][0]
+        needed = {key: at for key in self.breakers.keys if (at := self._breakers_at.get(key, -1)) < keep_from}
+        if needed:
+            self.breakers.journal_again(needed)
+            self._moved = True
+            keep_from = min(needed.values())
         cut = None
         batch = WriteBatch()
-        groups = self._journal_groups
-        while len(groups) > 1 and self._replay_group > 0 and groups[0][1] < horizon:
+        while old and groups[1][0] <= keep_from:
             first = groups.popleft()[0]
             self._replay_group -= 1
+            old -= 1
             key = JOURNAL_INDEX + first.to_bytes(_OFFSET_BYTES, "big")
             batch.delete_ranges.append((key, key + b"\0"))
             cut = groups[0][0]

@@ -115,7 +115,11 @@ class WindowAggregate(Protocol):
         """Rows after the events of each segment, given the rows before (`state[i]` belongs to segment `i`)."""
 
     def carry(self, state: Rows) -> Rows:
-        """Rows that the next window of each key begins with, given the last one's: zeros, and what passes over."""
+        """Rows that the next window of each key begins with, given the last one's: zeros, and what passes over.
+
+        Best is what follows from the last window's own events, such as its last position: history of many windows is
+        then folded at once. Anything else is right as well, and costs a step for each window.
+        """
 
     def table(self, keys: Objects, start: Int64, end: Int64, revision: Int64, state: Rows) -> pa.RecordBatch:
         """Public rows, in the field order of the window's Avro schema; `start` and `end` (exclusive) in ms."""

@@ -8,14 +8,23 @@ cool-down from there.
 """
 
 import struct
-from collections.abc import Iterable
+from array import array
+from collections.abc import Collection, Iterable
+from itertools import islice
 from typing import Final
 
 import numpy as np
 
+from streams.limits import KEY_BYTES_MAX
+
 WINDOW_MS: Final = 60_000
 KEYS_MAX: Final = 10_000
 """Keys remembered per partition; beyond it the one whose last reject is the longest ago is forgotten."""
+TIMES_MAX: Final = 500_000
+"""Timestamps of rejects remembered per partition (4 MB); beyond it likewise. A key has at most `rejects_max` + 1 of
+them, and none once it is kept out."""
+_BYTES_PER_KEY: Final = 400
+"""Rough memory of a key beyond its bytes: entries of dictionaries and sets, the breaker."""
 _HEADER: Final = struct.Struct("<qq")  # when it opened, number of the latest change
 _CLOSED: Final = int(np.iinfo(np.int64).min)
 
@@ -23,7 +32,7 @@ _CLOSED: Final = int(np.iinfo(np.int64).min)
 class _Breaker:
     __slots__ = ("opened_at", "rejects", "touched")
 
-    def __init__(self, opened_at: int, touched: int, rejects: list[int]) -> None:
+    def __init__(self, opened_at: int, touched: int, rejects: "array[int]") -> None:
         self.opened_at = opened_at
         self.touched = touched
         self.rejects = rejects
@@ -35,7 +44,7 @@ class _Breaker:
     @staticmethod
     def unpack(data: bytes) -> "_Breaker":
         opened_at, touched = _HEADER.unpack_from(data)
-        return _Breaker(opened_at, touched, np.frombuffer(data, dtype="<i8", offset=_HEADER.size).tolist())
+        return _Breaker(opened_at, touched, array("q", np.frombuffer(data, dtype="<i8", offset=_HEADER.size)))
 
 
 class DeviceBreakers:
@@ -49,6 +58,8 @@ class DeviceBreakers:
         self._changed: set[bytes] = set()
         self._changes = 0
         self._open: set[bytes] = set()
+        self._times = 0
+        """Timestamps remembered of all keys."""
 
     @property
     def is_on(self) -> bool:
@@ -60,22 +71,46 @@ class DeviceBreakers:
         """Keys that are kept out."""
         return frozenset(self._open)
 
+    @property
+    def bytes_used(self) -> int:
+        """Approximate memory."""
+        return sum(map(len, self._breakers)) + _BYTES_PER_KEY * len(self._breakers) + 8 * self._times
+
+    @property
+    def keys(self) -> Iterable[bytes]:
+        """Keys that are remembered, the one whose last change is the longest ago first."""
+        return self._breakers.keys()
+
+    def may_be_forgotten(self, keys: Collection[bytes], records: int) -> frozenset[bytes]:
+        """Keys that may be pushed out while `records` records of `keys` (each named once) are noted."""
+        new = sum(key not in self._breakers for key in keys)
+        too_many = len(self._breakers) + new - KEYS_MAX
+        if self._times + records > TIMES_MAX:
+            return frozenset(self._breakers)
+        # The least recently changed go first; those of `keys` may be moved away from in front of them.
+        return frozenset(islice(self._breakers, too_many + len(keys) - new)) if too_many > 0 else frozenset()
+
     def keeps_out(self, key: bytes, timestamp_ms: int) -> bool:
         """Whether a record is to be rejected unseen."""
         return key in self._open and abs(timestamp_ms - self._breakers[key].opened_at) < self._cooldown_ms
 
     def rejected(self, key: bytes, timestamp_ms: int) -> None:
-        """Note that a record was rejected for itself."""
-        breaker = self._breakers.pop(key, None) or _Breaker(_CLOSED, 0, [])
+        """Note that a record was rejected for itself. A key that is too long for any valid record opens no breaker."""
+        if len(key) > KEY_BYTES_MAX:
+            return
+        breaker = self._breakers.pop(key, None) or _Breaker(_CLOSED, 0, array("q"))
         self._breakers[key] = breaker
-        breaker.rejects = [*breaker.rejects, timestamp_ms][-(self._rejects_max + 1) :]
-        within = [at for at in breaker.rejects if abs(timestamp_ms - at) < WINDOW_MS]
-        if key in self._open or len(within) > self._rejects_max:
+        self._times -= len(breaker.rejects)
+        breaker.rejects.append(timestamp_ms)
+        del breaker.rejects[: -(self._rejects_max + 1)]
+        within = sum(abs(timestamp_ms - at) < WINDOW_MS for at in breaker.rejects)
+        if key in self._open or within > self._rejects_max:
             breaker.opened_at = timestamp_ms
-            breaker.rejects = []
+            breaker.rejects = array("q")
             self._open.add(key)
+        self._times += len(breaker.rejects)
         self._touch(key, breaker)
-        if len(self._breakers) > KEYS_MAX:
+        while len(self._breakers) > KEYS_MAX or self._times > TIMES_MAX:
             self._forget(next(iter(self._breakers)))
 
     def accepted(self, key: bytes) -> None:
@@ -93,6 +128,10 @@ class DeviceBreakers:
         ]
         self._changed.clear()
         return changed
+
+    def journal_again(self, keys: Iterable[bytes]) -> None:
+        """Have `take_changed` give the breakers of `keys`, as they are, although they have not changed."""
+        self._changed.update(keys)
 
     @property
     def is_settled(self) -> bool:
@@ -113,6 +152,7 @@ class DeviceBreakers:
         self._breakers = dict(found)
         self._open = {key for key, breaker in found if breaker.opened_at != _CLOSED}
         self._changes = max((breaker.touched for _, breaker in found), default=0)
+        self._times = sum(len(breaker.rejects) for _, breaker in found)
 
     def _touch(self, key: bytes, breaker: _Breaker) -> None:
         self._changes += 1
@@ -120,6 +160,6 @@ class DeviceBreakers:
         self._changed.add(key)
 
     def _forget(self, key: bytes) -> None:
-        del self._breakers[key]
+        self._times -= len(self._breakers.pop(key).rejects)
         self._open.discard(key)
         self._changed.add(key)

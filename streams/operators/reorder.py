@@ -4,7 +4,6 @@ Everything is decided per record, by the watermark at its own place in the log, 
 log was cut into batches.
 """
 
-import heapq
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,34 +64,72 @@ class Course:
 def judge_behind(
     events: Events, watermark: Int64, behind: Bools, last_due: LastDue, held: list[Events]
 ) -> tuple[Bools, Int64]:
-    """Which of the events behind the watermark are late, and by how many ms.
+    """Which of the events behind the watermark (there is at least one) are late, and by how many ms.
 
     `events` are the batch's accepted events in log order, `watermark` the one at each place, `behind` those at or below
     it, `held` the events held from earlier batches. An event behind the watermark is late when its key already has a
-    due event that comes after it. Exact and sequential, over the keys concerned only.
+    due event that comes after it. Exact, over the keys concerned and what becomes due in this batch only.
     """
-    late = np.zeros(len(events), dtype=np.bool_)
+    is_late = np.zeros(len(events), dtype=np.bool_)
     late_by_ms = np.zeros(len(events), dtype=np.int64)
-    concerned = np.unique(events.slot[behind])
-    pending: dict[int, list[SortKey]] = {}
-    for chunk in held:
-        for row in np.flatnonzero(np.isin(chunk.slot, concerned)).tolist():
-            pending.setdefault(int(chunk.slot[row]), []).append(_sort_key(chunk, row))
-    for heap in pending.values():
-        heapq.heapify(heap)
-    due: dict[int, SortKey] = {slot: last_due.of(slot) for slot in concerned.tolist()}
-    for row in np.flatnonzero(np.isin(events.slot, concerned)).tolist():
-        slot, key = int(events.slot[row]), _sort_key(events, row)
-        heap = pending.setdefault(slot, [])
-        while heap and heap[0][0] <= watermark[row]:
-            due[slot] = max(due[slot], heapq.heappop(heap))
-        if not behind[row]:
-            heapq.heappush(heap, key)
-        elif key >= due[slot]:
-            due[slot] = key
-        else:
-            late[row], late_by_ms[row] = True, due[slot][0] - key[0]
-    return late, late_by_ms
+    is_concerned = np.zeros(len(last_due.event_time), dtype=np.bool_)
+    is_concerned[events.slot[behind]] = True
+    slots = np.flatnonzero(is_concerned)
+    rows = np.flatnonzero(is_concerned[events.slot])
+    waited = [(chunk, _due_of(chunk, is_concerned, int(watermark[-1]))) for chunk in held]
+    slot = np.concatenate([slots, *(chunk.slot[picked] for chunk, picked in waited), events.slot[rows]])
+    time = np.concatenate(
+        [last_due.event_time[slots], *(chunk.event_time[picked] for chunk, picked in waited), events.event_time[rows]]
+    )
+    sequence = np.concatenate(
+        [last_due.sequence[slots], *(chunk.sequence[picked] for chunk, picked in waited), events.sequence[rows]]
+    )
+    ids = np.concatenate(
+        [last_due.event_id[slots], *(chunk.event_id[picked] for chunk, picked in waited), events.event_id[rows]]
+    )
+    # Where each becomes due: what was due before comes first; what waits, just before the row whose watermark passes
+    # it; what is behind, at its own row.
+    own = len(slot) - len(rows)
+    place = 2 * np.searchsorted(watermark, time, side="left")
+    place[: len(slots)] = -1
+    place[own:] = np.where(behind[rows], 2 * rows + 1, place[own:])
+    rank = _ranks(slot, time, sequence, ids)
+    order = np.lexsort((place, slot))
+    # Ranks of a slot are above those of all slots before it, and each slot begins with its last due event.
+    latest = np.maximum.accumulate(rank[order])
+    judged = np.flatnonzero((order >= own) & behind[rows][np.maximum(order - own, 0)])
+    due, entry = latest[judged - 1], order[judged]
+    late = rank[entry] < due
+    time_of_rank = np.empty(len(slot), dtype=np.int64)
+    time_of_rank[rank] = time
+    late_rows = rows[entry[late] - own]
+    is_late[late_rows] = True
+    late_by_ms[late_rows] = time_of_rank[due[late]] - time[entry[late]]
+    return is_late, late_by_ms
+
+
+def _due_of(chunk: Events, is_concerned: Bools, watermark: int) -> Int64:
+    """Rows of held events that are due at `watermark` and whose slot is concerned."""
+    ripe = np.flatnonzero(chunk.event_time <= watermark)
+    return ripe[is_concerned[chunk.slot[ripe]]]
+
+
+def _ranks(slot: Int64, time: Int64, sequence: Int64, ids: Objects) -> Int64:
+    """Place of each row in the order of (slot, event time, sequence, id); equal rows share one."""
+    order = np.lexsort((sequence, time, slot))
+    tied = np.ones(len(order) - 1, dtype=np.bool_)
+    for column in (slot, time, sequence):
+        tied &= column[order[1:]] == column[order[:-1]]
+    if tied.any():
+        # Rows that only their ids tell apart stand together: sorting just those, they fill the same places.
+        places = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
+        group = np.cumsum(np.insert(~tied, 0, True))[places].tolist()
+        members = zip(group, ids[order[places]].tolist(), order[places].tolist(), strict=True)
+        order[places] = [row for *_, row in sorted(members)]
+        tied[tied] = ids[order[1:]][tied] == ids[order[:-1]][tied]
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.cumsum(np.insert(~tied, 0, False))
+    return rank
 
 
 def release_order(events: Events) -> Int64:

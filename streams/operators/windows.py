@@ -14,6 +14,8 @@ from streams.operators.columns import TIME_MIN, Bools, Int64
 
 NEVER: Final = int(np.iinfo(np.int64).max)
 """`close_at` of a window that is not open."""
+_ROUNDS_MAX: Final = 3
+"""Times that what passes over between windows of a key is tried, before they are folded one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +52,32 @@ class Windows:
         return rows
 
     def fold(self, state: Rows, segments: Segments) -> tuple[Rows, Closed]:
-        """Rows after the events of each segment (`state[i]` belongs to segment `i`), and what closed on the way."""
+        """Rows after the events of each segment (`state[i]` belongs to segment `i`), and what closed on the way.
+
+        Closed windows come by key, and of each key in the order in which they closed. Costs what the number of events
+        costs, however many windows they fall into, as long as what passes over to a next window follows from the last
+        window's own events (`WindowAggregate.carry`); other aggregates cost a step for each window of a key.
+        """
         runs = self._runs(state, segments)
-        rows = state.copy()
-        closed: list[Closed] = []
-        for ordinal in range(int(runs.ordinal.max()) + 1):
-            chosen = runs.ordinal == ordinal
-            closed.append(self._fold_runs(rows, runs.take(chosen), segments))
-        owner = np.concatenate([part.owner for part in closed])
-        return rows, Closed(owner, np.concatenate([part.rows for part in closed]))
+        newest = state[runs.owner]
+        # A later run of a key never goes on with the one before it: that is where runs are cut.
+        is_first = runs.ordinal == 0
+        prior = segments.prior[runs.first]
+        goes_on = is_first & _is_open(newest, runs.start, prior)
+        rows = np.zeros(len(runs.first), dtype=self.dtype)
+        rows["start"] = runs.start
+        rows["close_at"] = np.where(goes_on, newest["close_at"], self._close_at(runs.start, prior))
+        rows["revision"] = _revisions(runs, newest, goes_on)
+        rows["state"] = self._states(runs, newest["state"], goes_on, segments)
+        closes = is_first & (newest["close_at"] != NEVER) & ~goes_on
+        before = newest[closes]
+        overtaken = np.append(~is_first[1:], False)  # by the next run of the same key
+        owner = np.concatenate([runs.owner[closes], runs.owner[overtaken]])
+        order = np.argsort(owner, kind="stable")
+        after = state.copy()
+        last = ~overtaken
+        after[runs.owner[last]] = rows[last]
+        return after, Closed(owner[order], np.concatenate([before, rows[overtaken]])[order])
 
     def close(self, state: Rows, watermark: int) -> Closed:
         """Close, in `state`, the windows that the watermark has passed."""
@@ -71,21 +90,28 @@ class Windows:
         """End of the windows that begin at `start`, exclusive."""
         return start + self._size_ms
 
-    def _fold_runs(self, rows: Rows, runs: "_Runs", segments: Segments) -> Closed:
-        """Fold runs, at most one for each key, into `rows`; returns the windows that they close."""
-        before = rows[runs.owner]
-        prior = segments.prior[runs.first]
-        goes_on = _is_open(before, runs.start, prior)
-        closing = (before["close_at"] != NEVER) & ~goes_on
-        after = before.copy()
-        after["start"] = runs.start
-        again = (before["start"] == runs.start) & ~goes_on
-        after["revision"] = np.where(again, before["revision"] + 1, np.where(goes_on, before["revision"], 0))
-        after["close_at"] = np.where(goes_on, before["close_at"], self._close_at(runs.start, prior))
-        inner = np.where(goes_on, before["state"], self._aggregate.carry(before["state"]))
-        after["state"] = self._aggregate.fold(inner, segments.pick(runs.first, runs.last))
-        rows[runs.owner] = after
-        return Closed(runs.owner[closing], before[closing])
+    def _states(self, runs: "_Runs", newest: Rows, goes_on: Bools, segments: Segments) -> Rows:
+        """State of each run's window after its events; `newest` is what the run's key had before all of them."""
+        inner = np.where(goes_on, newest, self._aggregate.carry(newest))
+        picked = segments.pick(runs.first, runs.last)
+        states = self._aggregate.fold(inner, picked)
+        later = np.flatnonzero(runs.ordinal > 0)
+        if not len(later):
+            return states
+        # What passes over from run to run is found by trying: fold all runs, let each begin with what its predecessor
+        # left, fold again. Nothing has changed any more: it is what one run after the other gives. After n rounds that
+        # holds for the first n runs of each key in any case.
+        for _ in range(_ROUNDS_MAX):
+            carried = self._aggregate.carry(states[later - 1])
+            if carried.tobytes() == inner[later].tobytes():
+                return states
+            inner[later] = carried
+            states[later] = self._aggregate.fold(inner[later], picked.pick(picked.start[later], picked.end[later]))
+        for ordinal in range(1, int(runs.ordinal.max()) + 1):
+            chosen = np.flatnonzero(runs.ordinal == ordinal)
+            carried = self._aggregate.carry(states[chosen - 1])
+            states[chosen] = self._aggregate.fold(carried, picked.pick(picked.start[chosen], picked.end[chosen]))
+        return states
 
     def _close_at(self, start: Int64, prior: Int64) -> Int64:
         """Watermark that closes a window opened when it stood at `prior`: history has the grace from then on."""
@@ -136,9 +162,21 @@ def _is_open(newest: Rows, start: Int64, prior: Int64) -> Bools:
     return is_open
 
 
+def _revisions(runs: "_Runs", newest: Rows, goes_on: Bools) -> Int64:
+    """Revision of each run's window: one more than its predecessor's when that is the same window, opened again."""
+    is_first = runs.ordinal == 0
+    again = is_first & (newest["start"] == runs.start) & ~goes_on
+    base = np.where(again, newest["revision"] + 1, np.where(goes_on, newest["revision"], 0))
+    changes = is_first | np.append(True, runs.start[1:] != runs.start[:-1])
+    group = np.cumsum(changes) - 1
+    leads = np.flatnonzero(changes)
+    found: Int64 = np.arange(len(group)) - leads[group] + np.where(is_first[leads], base[leads], 0)[group]
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Runs:
-    """Events of one key and one window, to be folded in one go."""
+    """Events of one key and one window, to be folded in one go; those of a key stand one after the other."""
 
     first: Int64
     last: Int64
@@ -146,8 +184,3 @@ class _Runs:
     start: Int64
     ordinal: Int64
     """Number of the run among those of its owner."""
-
-    def take(self, chosen: Any) -> "_Runs":
-        return _Runs(
-            self.first[chosen], self.last[chosen], self.owner[chosen], self.start[chosen], self.ordinal[chosen]
-        )

@@ -18,6 +18,11 @@ from streams.state.layout import SPILLED_IDS
 from streams.state.store import Store, WriteBatch
 
 _KEY: Final = struct.Struct(">qIBI")  # bucket, run, page bits, page
+_ID_BYTES: Final = 24
+_PAGES_MAX: Final = 1_024
+"""Pages that are in memory at once while ids are looked up: some 6 MB."""
+_COMPARED_MAX: Final = 1 << 18
+"""Words of pages that are compared at once."""
 
 
 class SpilledIds:
@@ -50,22 +55,19 @@ class SpilledIds:
         return Ids(*(np.ascontiguousarray(words[:, column]) for column in range(3)))
 
     def contains(self, ids: Ids) -> Bools:
-        """Which of `ids` are here."""
+        """Which of `ids` are here. Reads a page at a time for each id and run of its bucket, `_PAGES_MAX` at once."""
         found = np.zeros(len(ids), dtype=np.bool_)
-        buckets = event_time_of(ids.word) // DEDUP_BUCKET_MS
-        hashes = mix(ids.hi, ids.lo, ids.word)
+        buckets = (event_time_of(ids.word) // DEDUP_BUCKET_MS).tolist()
+        hashes = mix(ids.hi, ids.lo, ids.word).tolist()
         wanted: dict[bytes, list[int]] = {}
-        for row in range(len(ids)):
-            for run, bits in self._runs.get(int(buckets[row]), ()):
-                page = int(hashes[row]) >> (64 - bits) if bits else 0
-                key = SPILLED_IDS + _KEY.pack(int(buckets[row]), run, bits, page)
-                wanted.setdefault(key, []).append(row)
-        for (_, rows), page_bytes in zip(wanted.items(), self._store.get_many(list(wanted)), strict=True):
-            if page_bytes is None:
-                continue
-            words = np.frombuffer(page_bytes, dtype="<u8").reshape(-1, 3)
-            queries = np.stack([ids.hi[rows], ids.lo[rows], ids.word[rows]], axis=1)
-            found[rows] |= (words[None, :, :] == queries[:, None, :]).all(axis=2).any(axis=1)
+        for row, (bucket, hashed) in enumerate(zip(buckets, hashes, strict=True)):
+            for run, bits in self._runs.get(bucket, ()):
+                page = hashed >> (64 - bits) if bits else 0
+                wanted.setdefault(SPILLED_IDS + _KEY.pack(bucket, run, bits, page), []).append(row)
+        keys, rows = list(wanted), list(wanted.values())
+        for start in range(0, len(keys), _PAGES_MAX):
+            pages = self._store.get_many(keys[start : start + _PAGES_MAX])
+            _look_into(pages, rows[start : start + _PAGES_MAX], ids, found)
         return found
 
     def add(self, ids: Ids, batch: WriteBatch) -> None:
@@ -105,3 +107,25 @@ class SpilledIds:
         for first, last in zip(edges, [*edges[1:], len(pages)], strict=True):
             key = SPILLED_IDS + _KEY.pack(bucket, self._run_next, bits, int(pages[first]))
             batch.puts.append((key, words[first:last].tobytes()))
+
+
+def _look_into(pages: list[bytes | None], rows: list[list[int]], ids: Ids, found: Bools) -> None:
+    """Mark those of `rows` (ids that would be in the page of the same position) that are there."""
+    words = np.frombuffer(b"".join(page or b"" for page in pages), dtype="<u8").reshape(-1, 3)
+    sizes = np.array([len(page or b"") // _ID_BYTES for page in pages], dtype=np.int64)
+    starts = np.cumsum(sizes) - sizes
+    row = np.array([one for some in rows for one in some], dtype=np.int64)
+    page_of = np.repeat(np.arange(len(rows)), [len(some) for some in rows])
+    end = np.cumsum(sizes[page_of])
+    at = 0
+    while at < len(row):
+        done = int(end[at - 1]) if at else 0
+        upto = max(at + 1, int(np.searchsorted(end, done + _COMPARED_MAX, side="right")))
+        each = sizes[page_of[at:upto]]
+        # Every id next to every word of its page.
+        place = np.arange(int(each.sum())) + np.repeat(starts[page_of[at:upto]] - (np.cumsum(each) - each), each)
+        asked = np.repeat(row[at:upto], each)
+        same = np.flatnonzero(words[place, 2] == ids.word[asked])
+        place, asked = place[same], asked[same]
+        found[asked[(words[place, 0] == ids.hi[asked]) & (words[place, 1] == ids.lo[asked])]] = True
+        at = upto

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.limits import KEY_BYTES_MAX
 from streams.operators import quarantine
 from streams.operators.quarantine import DeviceBreakers
 
@@ -76,6 +77,52 @@ def test_the_number_of_keys_is_bounded_and_the_longest_unchanged_goes(monkeypatc
     for key in (b"a", b"b", b"a", b"c"):
         reject(subject, 0, key=key)
     assert [(key, bool(row)) for key, row in subject.take_changed()] == [(b"a", True), (b"b", False), (b"c", True)]
+
+
+def test_the_number_of_timestamps_is_bounded_as_well(monkeypatch):
+    monkeypatch.setattr(quarantine, "TIMES_MAX", 4)
+    subject = breakers()
+    for key in (b"a", b"b"):
+        reject(subject, 0, 1, key=key)
+    reject(subject, 2, key=b"b")
+    assert list(subject.keys) == [b"b"]
+    again = breakers()
+    again.restore(subject.take_changed()[1:])
+    reject(again, 0, 1, key=b"c")
+    assert list(again.keys) == [b"c"]
+
+
+def test_those_that_may_be_pushed_out_by_a_batch_are_named(monkeypatch):
+    monkeypatch.setattr(quarantine, "KEYS_MAX", 3)
+    subject = breakers()
+    for key in (b"a", b"b", b"c"):
+        reject(subject, 0, key=key)
+    assert frozenset() == subject.may_be_forgotten({b"a", b"b", b"c"}, 10)
+    assert {b"a"} == subject.may_be_forgotten({b"x"}, 10)
+    assert {b"a", b"b"} == subject.may_be_forgotten({b"x", b"a"}, 10)
+
+
+def test_a_key_that_is_too_long_for_any_record_opens_no_breaker():
+    subject = breakers()
+    reject(subject, *range(10), key=b"d" * (KEY_BYTES_MAX + 1))
+    assert ([], 0) == (list(subject.keys), subject.bytes_used)
+
+
+def test_memory_grows_with_keys_their_length_and_their_rejects():
+    subject = breakers(100)
+    reject(subject, *range(100), key=b"d" * 1_000)
+    assert 2_000 < subject.bytes_used < 3_000
+
+
+def test_breakers_that_are_journalled_again_are_as_they_were():
+    subject = breakers()
+    reject(subject, 0, 1, key=b"a")
+    reject(subject, 0, key=b"b")
+    before = dict(subject.take_changed())
+    subject.journal_again([b"a"])
+    assert not subject.is_settled
+    assert [(b"a", before[b"a"])] == subject.take_changed()
+    assert list(subject.keys) == [b"a", b"b"]
 
 
 def test_garbage_is_not_a_breaker():

@@ -117,3 +117,28 @@ def test_runs_written_after_a_reopen_do_not_overwrite_older_ones(store):
     add(reopened, store, second)
     for subject in (reopened, SpilledIds(store)):
         assert subject.contains(ids_of(first + second)).all()
+
+
+class AskedInPieces(MemoryStore):
+    most = 0
+
+    def get_many(self, keys):
+        self.most = max(self.most, len(keys))
+        return super().get_many(keys)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ids_of_many_pages_are_looked_up_a_bounded_number_of_pages_at_a_time(monkeypatch, seed):
+    monkeypatch.setattr("streams.state.spilled._PAGES_MAX", 3)
+    monkeypatch.setattr("streams.state.spilled._COMPARED_MAX", 50)
+    rng, store = np.random.default_rng(seed), AskedInPieces()
+    spilled = SpilledIds(store)
+    known = [random_rows(rng, 700) for _ in range(3)]
+    for rows in known:
+        add(spilled, store, rows)
+    asked = [*random_rows(rng, 300), *(row for rows in known for row in rows[:200])]
+    order = rng.permutation(len(asked))
+    there = {row for rows in known for row in rows}
+    found = spilled.contains(ids_of([asked[place] for place in order]))
+    assert found.tolist() == [asked[place] in there for place in order]
+    assert store.most <= 3

@@ -6,6 +6,7 @@ import pytest
 from streams.engine.task import PartitionTask, TaskConfig, Written, read_journal_groups
 from streams.limits import JOURNAL_INDEX_RECORDS
 from streams.operators.columns import TIME_MIN, Events, object_rows, objects
+from streams.operators.quarantine import DeviceBreakers
 from streams.pipelines.gps import GPS
 from streams.state import journal
 from streams.state.journal import Fields, Position
@@ -354,6 +355,24 @@ def test_the_journal_is_cut_where_everything_before_is_behind_the_horizon_and_in
     assert task.truncate_journal_before() == JOURNAL_INDEX_RECORDS
     assert task.truncate_journal_before() is None
     assert read_journal_groups(task.store) == [[JOURNAL_INDEX_RECORDS, 10_000, 6]]
+
+
+def test_a_breaker_that_is_still_remembered_is_journalled_again_before_its_part_of_the_journal_is_cut(task, cycle):
+    task.breakers = DeviceBreakers(rejects_max=1, cooldown_ms=10**9)
+    for i in range(JOURNAL_INDEX_RECORDS + 5):
+        task.on_batch(events((i, 100 + i)), i + 1)
+        if i == 2:
+            task.breakers.rejected(b"a", 1)
+        cycle()
+    task.on_batch(events((10**6, 10_000)), 10**6)
+    cycle()
+    spill(task)
+    assert task.truncate_journal_before() is None, "the newest row of the breaker is there"
+    assert not task.is_settled
+    (again,) = cycle().journal
+    assert [b"a"] == [key for key, _ in journal.unpack(again).breakers]
+    assert JOURNAL_INDEX_RECORDS == task.truncate_journal_before()
+    assert task.is_settled
 
 
 def test_the_journals_index_is_read_back_as_it_was(task, cycle):

@@ -1,0 +1,60 @@
+"""A few hundred random logs, each processed in two ways; `make fuzz` runs thousands."""
+
+import pytest
+import structlog
+
+from streams.operators.quarantine import DeviceBreakers
+from streams.state.spilled import SpilledIds
+from tests.simulation.fuzz import Done, fuzz
+
+LOGS_EACH = 25
+SAYS = r"make fuzz SEED=\d+"
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    before = structlog.get_config()
+    structlog.configure(processors=[_drop])
+    yield
+    structlog.configure(**before)
+
+
+def _drop(*_):
+    raise structlog.DropEvent
+
+
+def fuzz_some(seed, done=None, logs=LOGS_EACH):
+    for one in range(seed, seed + logs):
+        fuzz(one, done)
+
+
+@pytest.mark.parametrize("seed", range(0, 200, LOGS_EACH))
+def test_cuts_crashes_spills_and_truncation_do_not_matter(seed):
+    fuzz_some(seed)
+
+
+def test_everything_that_must_not_matter_does_happen():
+    done = Done()
+    fuzz_some(1_000, done)
+    rare = {name: count for name, count in done.counts.items() if count < 5}
+    assert rare == {}
+    assert done.counts.keys() >= {"truncations", "expiries", "spills", "stops", "aborts", "crashes, store old"}
+
+
+def test_a_truncation_that_forgets_breakers_is_found(monkeypatch):
+    monkeypatch.setattr(DeviceBreakers, "keys", ())
+    with pytest.raises(AssertionError, match=SAYS):
+        fuzz_some(0, logs=100)
+
+
+def test_breakers_that_are_pushed_out_within_a_batch_and_still_keep_records_out_are_found(monkeypatch):
+    monkeypatch.setattr(DeviceBreakers, "may_be_forgotten", lambda *_: frozenset())
+    with pytest.raises(AssertionError, match=SAYS):
+        fuzz_some(160, logs=20)
+
+
+def test_spilled_ids_that_are_not_looked_up_are_found(monkeypatch):
+    monkeypatch.setattr(SpilledIds, "newest_bucket_end", 0)
+    monkeypatch.setattr(SpilledIds, "contains", lambda _, ids: [False] * len(ids))
+    with pytest.raises(AssertionError, match=SAYS):
+        fuzz_some(0, logs=100)
