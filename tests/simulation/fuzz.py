@@ -23,10 +23,11 @@ import structlog
 
 from streams.engine.commit import Committer
 from streams.engine.encode import TableEncoder, WindowEncoder
-from streams.engine.engine import Engine, MicroBatch
+from streams.engine.engine import Engine, Idle, MicroBatch
 from streams.engine.log import CycleAborted, LogRow
 from streams.engine.restore import restore_partition
 from streams.engine.task import PartitionTask, TaskConfig
+from streams.operators.clock import Clock
 from streams.operators.columns import Events, Records
 from streams.operators.decode import Decoded, Decoder, Known
 from streams.operators.rejects import Reason, Reject
@@ -42,7 +43,7 @@ from streams.state.layout import LAST_DUE, table_prefix, window_prefix
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
 from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
-from tests.simulation.traffic import SCHEMA_ID, START_MS, encode, gps_schema
+from tests.simulation.traffic import NOW_MS, SCHEMA_ID, START_MS, encode, gps_schema
 
 UNKNOWN_SCHEMA_ID = 0x63
 TABLE = GPS.tables[0].topic
@@ -102,15 +103,16 @@ class OnceDecoder:
     def __init__(self) -> None:
         self._decoder = Decoder(GPS, record_bytes_max=1 << 20, skew_ms_max=60_000)
         self._decoded: dict[int, Decoded] = {}
+        self.skew_ms_max = self._decoder.skew_ms_max
 
-    def decode(self, records: Records, known: Known, skip: frozenset[int]) -> Decoded:
+    def decode(self, records: Records, known: Known, skip: frozenset[int], clock: Clock) -> Decoded:
         events: list[Events] = [empty_events(len(GPS.payload_fields), len(GPS.text_fields))]
         rejects: list[Reject] = []
         for row, offset in enumerate(records.offset.tolist()):
             if row in skip:
                 continue
             if offset not in self._decoded:
-                self._decoded[offset] = self._decoder.decode(records.take(np.array([row])), known)
+                self._decoded[offset] = self._decoder.decode(records.take(np.array([row])), known, clock=clock)
             one = self._decoded[offset]
             events.append(one.events.with_rows(np.full(len(one.events), row)))
             rejects += [replace(reject, row=row) for reject in one.rejects]
@@ -221,6 +223,8 @@ class Machine:
             [TableEncoder(TABLE, VehicleState(), _TABLE_SCHEMA, 3)],
             [WindowEncoder(self.pipeline.windows[0], _WINDOW_SCHEMA, 4)],
             self._failpoint,
+            author="w",
+            session="s",
         )
         self.restore()
 
@@ -246,11 +250,11 @@ class Machine:
         columns = np.array(numbers, dtype=np.int64).reshape(-1, 3).T.copy()
         keys, values = [entry.key for entry in entries], [entry.value for entry in entries]
         self.position += len(entries)
-        self._process(MicroBatch(Records(columns[0], columns[1], columns[2], keys, values), 0))
+        self._process(MicroBatch(Records(columns[0], columns[1], columns[2], keys, values), 0, clock_ms=NOW_MS))
 
     def idle(self) -> None:
-        for now_ms in (0, 10**14):
-            self._process(MicroBatch(None, now_ms, {0: 0}))
+        for until_ms in (0, 10**14):
+            self._process(MicroBatch(None, 0, {0: Idle(0, until_ms)}, clock_ms=NOW_MS))
 
     def _process(self, batch: MicroBatch) -> None:
         self.committer.write(self.engine.process(batch))
@@ -259,7 +263,7 @@ class Machine:
         end = self.engine.close_cycle()
         if end is not None:
             self.done.note("cycles")
-            self.committer.commit(end, self.engine.tasks, 0)
+            self.committer.commit(end, self.engine.tasks, 0, lambda: self.kafka.membership_of("w"))
 
     # --- what must not matter ---------------------------------------------------------------------------------------
 
@@ -352,7 +356,11 @@ def remembered(machine: Machine) -> dict[str, Any]:
     oldest = task.watermark - shape.horizon_ms
     task.keys.load_open_windows()
     rows: dict[str, dict[bytes, bytes]] = {}
-    prefixes = {"last due": LAST_DUE, "folds": table_prefix("vehicles.state.v1"), "newest windows": window_prefix("vehicles.minutes.v1")}
+    prefixes = {
+        "last due": LAST_DUE,
+        "folds": table_prefix(TABLE),
+        "newest windows": window_prefix(GPS.windows[0].topic),
+    }
     for name, prefix in prefixes.items():
         rows[name] = {key[len(prefix) :]: row for key, row in task.store.scan(prefix)}
     # What is older than the horizon judges nobody: whatever could come before it is late for its age.
@@ -361,11 +369,11 @@ def remembered(machine: Machine) -> dict[str, Any]:
     }
     held = [event for part in task.held.all() for event in zip(part.key, part.value, strict=True)]
     for page in task.store.get_many([key for _, key in task.held._pages]):
-        events = journal.unpack(page or b"").held
+        events = journal.unpack(page or b"", machine.config.fields).held
         held += list(zip(events.key, events.value, strict=True))
     breakers = [(key, one.opened_at, one.rejects) for key, one in task.breakers._breakers.items()]
     open_windows = task.keys._windows[0]["close_at"] != NEVER
-    windows = pack_rows(task.keys._windows[0][open_windows])
+    packed = pack_rows(task.keys._windows[0][open_windows])
     return {
         **rows,
         "watermark": task.watermark,
@@ -373,7 +381,7 @@ def remembered(machine: Machine) -> dict[str, Any]:
         "held": sorted(held),
         "breakers, the least recently changed first": breakers,
         "kept out": sorted(task.breakers.open_keys),
-        "open windows": sorted(zip(task.keys._keys[np.flatnonzero(open_windows)].tolist(), windows, strict=True)),
+        "open windows": sorted(zip(task.keys._keys[np.flatnonzero(open_windows)].tolist(), packed, strict=True)),
     }
 
 
