@@ -8,6 +8,8 @@ from typing import Final
 # --- intake ---------------------------------------------------------------------------------------------------------
 BATCH_RECORDS_MAX: Final = 20_000
 """Records of one micro-batch: fixed costs per batch fall with it (5,000 costs 20% more CPU per event)."""
+BATCH_BYTES_MAX: Final = 16 << 20
+"""Bytes of one micro-batch, about: with records of more than 800 bytes it has fewer of them."""
 BATCH_WAIT_MS: Final = 100
 """How long intake waits to fill a micro-batch; an idle worker wakes up this often."""
 CHANNEL_BATCHES_MAX: Final = 2
@@ -43,6 +45,8 @@ ID_BYTES_MAX: Final = 128
 """Longest event id, in bytes of UTF-8."""
 KEY_BYTES_MAX: Final = 1_024
 """Longest record key."""
+RESTORES_MAX: Final = 4
+"""Partitions of a pipeline that may be restored at the same time: they share the memory for ids that are read."""
 DEDUP_PAGE_IDS: Final = 256
 """Ids in one spilled page: 6 KB, one RocksDB row."""
 DEDUP_BUCKET_MS: Final = 60_000

@@ -280,6 +280,7 @@ class PartitionTask:
             ],
             windows=self.keys.take_closed(),
             puts=changed.puts(),
+            deletes=self.keys.take_forgotten(),
             breakers=breakers,
         )
         self._cycle_closed, self._offset_closed = cycle, self.offset_next
@@ -288,7 +289,7 @@ class PartitionTask:
 
     def applied(self, commit: TaskCommit, written: Written) -> None:
         """Step 5: the cycle is committed in Kafka; write its rows and the marker, atomically."""
-        batch = WriteBatch(puts=list(commit.puts))
+        batch = WriteBatch(delete_ranges=list(commit.deletes), puts=list(commit.puts))
         note_breakers(commit.breakers, batch)
         for key, row in commit.breakers:
             if row:
@@ -349,8 +350,10 @@ class PartitionTask:
         self._advance_replay(self.watermark)
 
     def forget_keys(self) -> None:
-        """Drop all rows from memory and load those of held events again."""
-        self.keys.drop_all()
+        """Drop all rows from memory, as far as they are in the store, and load those of held events again."""
+        batch = WriteBatch()
+        self.keys.drop_all(batch)
+        self.store.write(batch)
         self.held.relink(self.keys.slots)
 
     @property
@@ -360,7 +363,11 @@ class PartitionTask:
 
     def bytes_used(self) -> int:
         """Approximate memory of this task."""
-        return self._ids.bytes_used + self.held.bytes_used + self.keys.bytes_used
+        return self._ids.bytes_used + self.held.bytes_used + self.keys.bytes_used + self.breakers.bytes_used
+
+    def cycle_bytes(self) -> int:
+        """Approximate memory that committing the open cycle takes."""
+        return self.keys.changed_bytes + self.held.bytes_since(self.cycle_open)
 
     def spill(self, *, ids_below: int, held_events_keep: int, keep_keys: bool) -> None:
         """Move ids below an event time, and held events beyond a number, to the store; expire old ids.

@@ -19,7 +19,7 @@ from streams.errors import FencedError, StreamsError
 from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.membership import REFUSALS, cause_of, group_config
 from streams.kafka.stranding import BrokerWatch
-from streams.limits import BATCH_RECORDS_MAX, BATCH_WAIT_MS, UNRELEASED_WAIT_MS_MAX
+from streams.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, BATCH_WAIT_MS, UNRELEASED_WAIT_MS_MAX
 from streams.operators.columns import Records
 from streams.retry import Backoff
 from streams.settings import Settings
@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
 _SEEK_TIMEOUT_S: Final = 5.0
+_SAMPLE: Final = 256
 _FENCES_MAX: Final = 10
 """Within two minutes: each restart of a broker may bring one, by a join of our own that it carries out late."""
 _REFUSED: Final = Backoff(first_s=1.0, pause_s_max=5.0)
@@ -84,6 +85,7 @@ class Intake:
             "fetch.message.max.bytes": 2 * 1_048_576,
             "topic.metadata.refresh.interval.ms": 30_000,
         }
+        self._batch_records = BATCH_RECORDS_MAX
         self.consumer = self._new_consumer()
         self.membership: object | None = None
         """Our place in the group as of the last poll: who commits for the group has to show it.
@@ -144,11 +146,13 @@ class Intake:
             self._renew()
         self._obey()
         try:
-            messages = self.consumer.consume(BATCH_RECORDS_MAX, BATCH_WAIT_MS / 1000)
+            messages = self.consumer.consume(self._batch_records, BATCH_WAIT_MS / 1000)
         except KafkaException as error:
             raise self._broken(error.args[0]) from None
         self._note_membership()
         records = self._records(messages) if messages else None
+        if records is not None:
+            self._batch_records = _records_of_next(records)
         at_end = {p: since for p, since in self._at_end_since_ms.items() if p in self._started}
         return records, at_end, self._generation
 
@@ -360,3 +364,11 @@ class Intake:
             self._at_end_since_ms.pop(partition, None)
             self._end_offset.pop(partition, None)
         self._paused -= frozenset(partitions)
+
+
+def _records_of_next(records: Records) -> int:
+    """How many records the next micro-batch may have, if they are as large as these (a sample of them is looked at)."""
+    step = max(1, len(records) // _SAMPLE)
+    values, keys = records.value[::step], records.key[::step]
+    size = sum(len(value or b"") for value in values) + sum(len(key or b"") for key in keys)
+    return max(1, min(BATCH_RECORDS_MAX, BATCH_BYTES_MAX * len(values) // max(1, size)))

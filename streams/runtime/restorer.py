@@ -15,6 +15,7 @@ from streams.engine.log import Changelog
 from streams.engine.restore import RestoreFailed, restore_partition
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.errors import StreamsError
+from streams.limits import RESTORES_MAX
 from streams.monitor.metrics import WorkerMetrics
 from streams.retry import Backoff, Retrier
 from streams.runtime.owner import DataDirectory
@@ -27,7 +28,7 @@ log = structlog.get_logger(__name__)
 _BACKOFF: Final = Backoff(first_s=0.5, pause_s_max=30.0)
 _BYTES_PER_ID: Final = 120
 _IDS_SHARE: Final = 0.2
-"""Of the memory setting, for ids while they are restored."""
+"""Of a pipeline's memory, for ids while they are restored."""
 
 
 class Restorer:
@@ -50,7 +51,7 @@ class Restorer:
         self._directory = directory
         self._memory = memory
         self._metrics = metrics
-        self._ids_max = int(settings.streams_memory_mb_max * (1 << 20) * _IDS_SHARE / _BYTES_PER_ID)
+        self._ids_max = int(settings.streams_memory_mb_max * (1 << 20) * _IDS_SHARE / _BYTES_PER_ID / RESTORES_MAX)
         self._stores: dict[int, RocksStore] = {}
         self._thread = ThreadPoolExecutor(1, f"{config.pipeline.name}-restore")
         self.stuck: dict[int, str] = {}

@@ -38,6 +38,7 @@ from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
 from streams.retry import Backoff, Retrier
 from streams.runtime.account import CycleAccount
+from streams.runtime.budget import MemoryBudget
 from streams.runtime.memory import give_back
 from streams.runtime.mismatches import SchemaWatch
 from streams.runtime.owner import DataDirectory
@@ -55,11 +56,12 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _MAINTENANCE_INTERVAL_S: Final = 2.0
+_RELIEF_INTERVAL_S: Final = 0.2
 _TRUNCATE_INTERVAL_S: Final = 60.0
 _DEVICES_LOGGED: Final = 10
 _ABORTED: Final = Backoff(first_s=0.1, pause_s_max=15.0)
-_STATE_SHARE: Final = 0.3
-"""Of the memory setting, for ids, held events and keys; the rest is batches, client queues, caches and the runtime."""
+_CYCLE_SHARE: Final = 1 / 16
+"""Of the memory setting, for what committing a cycle takes: with long keys or many of them a cycle ends earlier."""
 
 
 class PipelineRunner:
@@ -74,6 +76,8 @@ class PipelineRunner:
         metrics: WorkerMetrics,
         *,
         partitions: int,
+        budget: MemoryBudget,
+        pipelines: int,
         registry_guard: Guard,
         failpoint: Failpoint,
         defect: DropDefect | None = None,
@@ -85,6 +89,10 @@ class PipelineRunner:
         self._settings = settings
         self._metrics = metrics
         self._memory = memory
+        self._budget = budget
+        # What is fixed when a client is made cannot be lent to others: every pipeline has its part of it.
+        own = settings.model_copy(update={"streams_memory_mb_max": settings.streams_memory_mb_max // pipelines})
+        self._cycle_bytes_max = int((own.streams_memory_mb_max << 20) * _CYCLE_SHARE)
         self._on_failure = on_failure
         self._stop = threading.Event()
         self.vitals = Vitals()
@@ -139,11 +147,9 @@ class PipelineRunner:
             guard=registry_guard,
             retrier=self._retrier,
         )
-        self._intake = Intake(
-            settings, source=pipeline.source, group=pipeline.group, member=self._member, ownership=self
-        )
+        self._intake = Intake(own, source=pipeline.source, group=pipeline.group, member=self._member, ownership=self)
         self._transactions = KafkaTransactions(
-            settings,
+            own,
             transactional_id=self._member,
             source=pipeline.source,
             retrier=self._retrier,
@@ -154,7 +160,7 @@ class PipelineRunner:
             config,
             directory,
             memory,
-            settings,
+            own,
             metrics,
             retrier=self._retrier,
             on_progress=self.vitals.sign,
@@ -324,9 +330,12 @@ class PipelineRunner:
         cycle = self._cycle
         if cycle.opened_at is not None:
             age_ms = (time.monotonic() - cycle.opened_at) * 1000
-            if age_ms >= self._settings.streams_commit_interval_ms or cycle.records >= CYCLE_RECORDS_MAX:
+            is_full = cycle.records >= CYCLE_RECORDS_MAX or self.engine.cycle_bytes() >= self._cycle_bytes_max
+            if age_ms >= self._settings.streams_commit_interval_ms or is_full:
                 await self._end_cycle()
-        if time.monotonic() - self._maintained_at > _MAINTENANCE_INTERVAL_S:
+        used = self.engine.bytes_used()
+        is_over = used > self._budget.allowed(self.pipeline.name, used)
+        if time.monotonic() - self._maintained_at > (_RELIEF_INTERVAL_S if is_over else _MAINTENANCE_INTERVAL_S):
             await self._maintain()
 
     async def _end_cycle(self) -> None:
@@ -532,8 +541,8 @@ class PipelineRunner:
         self._maintained_at = now = time.monotonic()
         for schema_id in self._lookup.expired():
             self.engine.forget_schema(schema_id)
-        budget = int(self._settings.streams_memory_mb_max * (1 << 20) * _STATE_SHARE)
         used = await self._in_engine_thread(self.engine.bytes_used)
+        budget = self._budget.allowed(self.pipeline.name, used)
         self._metrics.state_bytes.labels("memory").set(used)
         self._note_quarantine()
         self._metrics.state_bytes.labels("rocksdb_cache").set(self._memory.bytes_used())

@@ -11,6 +11,9 @@ AGGREGATE: Final = b"a"
 """+ table number + record key: the fold's row."""
 WINDOW: Final = b"w"
 """+ window number + record key: the key's newest window."""
+OPEN_WINDOW: Final = b"o"
+"""+ window number + watermark that closes it + record key: a window that is open and not in memory; made again from the
+windows' rows when a partition is restored."""
 SPILLED_IDS: Final = b"i"
 HELD: Final = b"h"
 BREAKER: Final = b"b"
@@ -28,6 +31,11 @@ def aggregate_prefix(table: int) -> bytes:
 def window_prefix(window: int) -> bytes:
     """Key prefix of the rows of the pipeline's window number `window`."""
     return WINDOW + bytes([window])
+
+
+def open_window_prefix(window: int) -> bytes:
+    """Key prefix of the open windows number `window` that are not in memory."""
+    return OPEN_WINDOW + bytes([window])
 
 
 @dataclass(frozen=True, slots=True)

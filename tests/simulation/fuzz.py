@@ -31,9 +31,7 @@ from streams.operators.columns import Events, Records
 from streams.operators.decode import Decoded, Decoder, Known
 from streams.operators.rejects import Reason, Reject
 from streams.operators.resolve import build_plan
-from streams.operators.rows import pack_rows
 from streams.operators.vehicle_state import VehicleState
-from streams.operators.windows import NEVER
 from streams.pipelines.gps import GPS
 from streams.registry.catalog import Catalog
 from streams.state import journal
@@ -249,8 +247,11 @@ class Machine:
         self._process(MicroBatch(Records(columns[0], columns[1], columns[2], keys, values), 0))
 
     def idle(self) -> None:
-        for now_ms in (0, 10**14):
-            self._process(MicroBatch(None, now_ms, {0: 0}))
+        """Let time go on until nothing waits for it any more."""
+        self._process(MicroBatch(None, 0, {0: 0}))
+        for _ in range(self.shape.devices):
+            self._process(MicroBatch(None, 10**14, {0: 0}))
+            self.commit()
 
     def _process(self, batch: MicroBatch) -> None:
         self.committer.write(self.engine.process(batch))
@@ -350,7 +351,6 @@ def remembered(machine: Machine) -> dict[str, Any]:
     """State that decides what becomes of records to come."""
     task, shape = machine.task, machine.shape
     oldest = task.watermark - shape.horizon_ms
-    task.keys.load_open_windows()
     rows: dict[str, dict[bytes, bytes]] = {}
     prefixes = {"last due": LAST_DUE, "folds": aggregate_prefix(0), "newest windows": window_prefix(0)}
     for name, prefix in prefixes.items():
@@ -364,8 +364,6 @@ def remembered(machine: Machine) -> dict[str, Any]:
         events = journal.unpack(page or b"").held
         held += list(zip(events.key, events.value, strict=True))
     breakers = [(key, one.opened_at, one.rejects) for key, one in task.breakers._breakers.items()]
-    open_windows = task.keys._windows[0]["close_at"] != NEVER
-    windows = pack_rows(task.keys._windows[0][open_windows])
     return {
         **rows,
         "watermark": task.watermark,
@@ -373,7 +371,6 @@ def remembered(machine: Machine) -> dict[str, Any]:
         "held": sorted(held),
         "breakers, the least recently changed first": breakers,
         "kept out": sorted(task.breakers.open_keys),
-        "open windows": sorted(zip(task.keys._keys[np.flatnonzero(open_windows)].tolist(), windows, strict=True)),
     }
 
 
@@ -411,6 +408,8 @@ def _bounds_of(shape: Shape) -> Iterator[None]:
         mock.patch("streams.operators.quarantine.KEYS_MAX", shape.keys_max),
         mock.patch("streams.engine.task.JOURNAL_INDEX_RECORDS", shape.index_records),
         mock.patch("streams.engine.restore._PUTS_MAX", 3),
+        mock.patch("streams.engine.keys._SCAN_ROWS", 2),
+        mock.patch("streams.engine.keys._LOADED_MAX", 2),
     ):
         yield
 
