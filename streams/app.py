@@ -28,6 +28,7 @@ from streams.kafka.outputs import timestamp_ages_ms
 from streams.limits import CHANNEL_BATCHES_MAX
 from streams.monitor.metrics import WorkerMetrics
 from streams.operators.declaration import Pipeline
+from streams.runtime.budget import MemoryBudget
 from streams.runtime.failpoint import FAILPOINT_VARIABLE, no_failpoint, parse_failpoint
 from streams.runtime.owner import DataDirectory
 from streams.runtime.runner import PipelineRunner
@@ -45,6 +46,9 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 5 ms each time costs that much waiting for the thread that turns records into columns."""
 _GC_ALLOCATIONS: Final = 100_000
 _CACHE_SHARE: Final = 1 / 16
+_STATE_SHARE: Final = 0.3
+"""Of the memory setting, for ids, held events and keys of all pipelines together; the rest is batches, client queues,
+caches and the runtime."""
 
 
 class _WithoutFaustsKafka(BootStrategy):  # type: ignore[misc]
@@ -87,6 +91,7 @@ class WorkerProcess:
         self._memory = RocksMemory(
             cache_bytes=int(memory_bytes * _CACHE_SHARE), memtable_bytes=int(memory_bytes * _CACHE_SHARE)
         )
+        self._budget = MemoryBudget(int(memory_bytes * _STATE_SHARE), pipelines=len(pipelines))
         self.app = StreamsApp(
             "streams",
             broker=f"kafka://{settings.kafka_bootstrap_servers}",
@@ -149,6 +154,8 @@ class WorkerProcess:
             self._memory,
             self.metrics,
             partitions=state_partitions(pipeline, self._counts),
+            budget=self._budget,
+            pipelines=len(self._pipelines),
             registry_guard=self._registry_guard,
             failpoint=self._failpoint(),
             timestamp_ages_ms=self._timestamp_ages_ms,

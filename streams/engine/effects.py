@@ -79,6 +79,8 @@ class TaskCommit:
     windows: list[ClosedWindows]
     puts: list[tuple[bytes, bytes]]
     """Rows for the store, to be written with the checkpoint once the cycle is committed."""
+    deletes: list[tuple[bytes, bytes]]
+    """Ranges of the store that are to go with them."""
     breakers: list[tuple[bytes, bytes]]
     """Changed device breakers, likewise; no bytes where one is gone."""
     ids_known_from: int = 0

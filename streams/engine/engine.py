@@ -22,6 +22,10 @@ from streams.operators.decode import Decoded, Decoder, Known
 from streams.operators.rejects import DeadLetter, Reason, Reject
 
 _KEEP_HELD_EVENTS: Final = 20_000
+_HELD_SHARE: Final = 4
+"""That part of the memory may be taken by the held events that stay in it."""
+_RECORD_BYTES: Final = 100
+"""Rough memory of each part of a record that waits, beyond its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +225,20 @@ class Engine:
 
     def bytes_used(self) -> int:
         """Approximate memory of all tasks."""
+        waiting = sum(
+            len(part or b"") + _RECORD_BYTES
+            for queue in self._waiting.values()
+            for records in queue
+            for column in (records.key, records.value)
+            for part in column
+        )
         queued = [records for queue in self._waiting.values() for records in queue]
-        waiting = sum(len(value or b"") + 200 for records in queued for value in records.value)
         waiting += sum(header_memory(headers) for records in queued for headers in records.headers or ())
         return waiting + sum(task.bytes_used() for task in self.tasks.values())
+
+    def cycle_bytes(self) -> int:
+        """Approximate memory that committing the open cycle takes."""
+        return sum(task.cycle_bytes() for task in self.tasks.values())
 
     def expire(self) -> None:
         """Forget ids behind the horizon; only between cycles."""
@@ -236,12 +250,12 @@ class Engine:
 
         Returns whether anything had to be moved.
         """
-        if self.bytes_used() <= bytes_max:
+        if self.bytes_used() <= bytes_max or not self.tasks:
             return False
+        share = bytes_max // _HELD_SHARE // len(self.tasks)
         for task in sorted(self.tasks.values(), key=PartitionTask.bytes_used, reverse=True):
-            task.spill(
-                ids_below=task.watermark, held_events_keep=_KEEP_HELD_EVENTS // max(1, len(self.tasks)), keep_keys=False
-            )
+            keep = min(_KEEP_HELD_EVENTS // len(self.tasks), task.held.events_of(share))
+            task.spill(ids_below=task.watermark, held_events_keep=keep, keep_keys=False)
             if self.bytes_used() <= bytes_max // 2:
                 break
         return True

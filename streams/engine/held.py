@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -28,6 +28,20 @@ class _Chunk:
     """Commit cycle in which the events came; `_SETTLED` for any earlier one."""
     events: Events
     event_time_min: int
+    sizes: Int64
+    """Approximate memory of each event."""
+
+    @staticmethod
+    def of(cycle: int, events: Events, sizes: Int64) -> "_Chunk":
+        return _Chunk(cycle, events, int(events.event_time.min()), sizes)
+
+
+def _sizes(events: Events) -> Int64:
+    """Approximate memory of each event. Its id, key and texts are parts of its value, each an object of its own."""
+    sizes = 2 * np.fromiter(map(len, events.value), np.int64, len(events)) + _EVENT_OVERHEAD_BYTES
+    if events.headers is not None:
+        sizes += np.array([header_memory(headers) for headers in events.headers], dtype=np.int64)
+    return sizes
 
 
 class Held:
@@ -49,10 +63,15 @@ class Held:
     @property
     def bytes_used(self) -> int:
         """Approximate memory."""
-        headers = [chunk.events.headers for chunk in self._chunks if chunk.events.headers is not None]
-        return sum(
-            len(chunk.events) * _EVENT_OVERHEAD_BYTES + sum(map(len, chunk.events.value)) for chunk in self._chunks
-        ) + sum(sum(map(header_memory, column)) for column in headers)
+        return sum(int(chunk.sizes.sum()) for chunk in self._chunks)
+
+    def events_of(self, bytes_max: int) -> int:
+        """How many held events take `bytes_max`, if they are all of the same size."""
+        return bytes_max * len(self) // max(1, self.bytes_used)
+
+    def bytes_since(self, cycle: int) -> int:
+        """Approximate memory of those that came in commit cycle `cycle`."""
+        return sum(int(chunk.sizes.sum()) for chunk in self._chunks if chunk.cycle >= cycle)
 
     def event_time_min(self) -> int:
         """Oldest event time among all held events; the largest number when there are none."""
@@ -63,12 +82,13 @@ class Held:
         """Hold `events`, which came in commit cycle `cycle`."""
         if not len(events):
             return
-        self._chunks.append(_Chunk(cycle, events, int(events.event_time.min())))
+        self._chunks.append(_Chunk.of(cycle, events, _sizes(events)))
         settled = [chunk for chunk in self._chunks if chunk.cycle < cycle]
         if len(settled) > _CHUNKS_MAX:
             merged = Events.concat([chunk.events for chunk in settled])
             fresh = [chunk for chunk in self._chunks if chunk.cycle >= cycle]
-            self._chunks = [_Chunk(_SETTLED, merged, int(merged.event_time.min())), *fresh]
+            sizes = np.concatenate([chunk.sizes for chunk in settled])
+            self._chunks = [_Chunk.of(_SETTLED, merged, sizes), *fresh]
 
     def all(self) -> list[Events]:
         """All events in memory."""
@@ -91,15 +111,14 @@ class Held:
             due.append(chunk.events.take(ripe))
             if not ripe.all():
                 rest = chunk.events.take(~ripe)
-                kept.append(_Chunk(chunk.cycle, rest, int(rest.event_time.min())))
+                kept.append(_Chunk.of(chunk.cycle, rest, chunk.sizes[~ripe]))
         self._chunks = kept
         return due
 
     def relink(self, slots_of: Callable[[Objects], Int64]) -> None:
         """Look the slots of all events up anew, since the key index was emptied."""
         self._chunks = [
-            _Chunk(chunk.cycle, chunk.events.with_slots(slots_of(chunk.events.key)), chunk.event_time_min)
-            for chunk in self._chunks
+            replace(chunk, events=chunk.events.with_slots(slots_of(chunk.events.key))) for chunk in self._chunks
         ]
 
     # --- the part in the store --------------------------------------------------------------------------------------
@@ -131,7 +150,7 @@ class Held:
             batch.puts.append((key, _pack_page(page, self._fields)))
             self._pages.append((event_time_min, key))
         self._pages.sort()
-        self._chunks = [_Chunk(_SETTLED, kept, int(kept.event_time[0]))] if len(kept) else []
+        self._chunks = [_Chunk.of(_SETTLED, kept, _sizes(kept))] if len(kept) else []
 
     def forget_released_pages(self, watermark: int, batch: WriteBatch) -> None:
         """Delete pages that were loaded and of which every event is at or below `watermark`, so released."""

@@ -4,13 +4,16 @@ A write-back cache over the store: rows are loaded when their key first occurs, 
 that changed them is committed. Between cycles, when nothing is in flight, keys can be dropped from memory.
 """
 
+import itertools
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from streams.limits import ID_BYTES_MAX
 from streams.operators.aggregate import KeySegments, Rows
 from streams.operators.columns import TIME_MIN, Bools, Int64, Objects, objects
 from streams.operators.declaration import Pipeline, Window
@@ -18,14 +21,23 @@ from streams.operators.reorder import LastDue
 from streams.operators.rows import empty_rows, pack_rows, text_bytes, unpack_rows
 from streams.operators.windows import NEVER, Closed, Windows
 from streams.state.journal import DueRows
-from streams.state.layout import LAST_DUE, table_prefix, window_prefix
-from streams.state.store import Store
+from streams.state.layout import LAST_DUE, open_window_prefix, table_prefix, window_prefix
+from streams.state.store import Store, WriteBatch, prefix_end
 
 _CONTRADICTIONS: Final = "contradictions"
 _DUE: Final = struct.Struct("<qq")
 _CAPACITY_MIN: Final = 256
-_BYTES_PER_KEY: Final = 450
-"""Rough memory of a key: dictionary entry, key, event id, rows."""
+_BYTES_PER_KEY: Final = 180 + ID_BYTES_MAX
+"""Rough memory of a key beyond its bytes and its places in arrays: dictionary entry, two objects, event id."""
+_CHANGED_COPIES: Final = 10
+"""How often a changed key is in memory while its cycle is committed: rows for the store, the journal, tables."""
+_BYTES_PER_CHANGED_KEY: Final = 2_000
+"""Rough memory of a changed key until its cycle is committed, beyond the copies of the key."""
+_SCAN_ROWS: Final = 4_096
+"""Rows of windows that are looked at together when open ones are looked for."""
+_LOADED_MAX: Final = 10_000
+"""Keys that are loaded from the store at once because the watermark has passed the ends of their windows."""
+_CLOSE_AT: Final = struct.Struct(">q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +61,16 @@ class KeyIndex:
         self._operators = windows_of(pipeline)
         self._table_prefixes = [table_prefix(table.topic) for table in pipeline.tables]
         self._window_prefixes = [window_prefix(window.topic) for window in pipeline.windows]
+        self._open_prefixes = [open_window_prefix(window.topic) for window in pipeline.windows]
         self._slots: dict[bytes, int] = {}
         self._closed: list[ClosedWindows] = []
-        self._text_bytes = 0
+        self._waits_at = [NEVER] * len(self._operators)
+        """Of each declaration, the least watermark that closes a window that is in the store only."""
+        self._waited = [b""] * len(self._operators)
+        """Where in the store those begin that were not loaded again yet."""
+        self._forgotten = [False] * len(self._operators)
+        """Whether some were loaded since the last cycle: what is before `_waited` can be deleted."""
+        self._changed_bytes = 0
         self.contradictions = 0
         """Events so far that contradicted their key's state; they were folded like any other."""
         self._reset()
@@ -62,7 +81,14 @@ class KeyIndex:
     @property
     def bytes_used(self) -> int:
         """Approximate memory."""
-        return len(self._slots) * _BYTES_PER_KEY + self._text_bytes
+        columns = (self._keys, self._due_time, self._due_sequence, self._due_id, self._key_bytes)
+        arrays = sum(column.nbytes for column in (*columns, *self._rows, *self._windows))
+        return arrays + len(self._slots) * _BYTES_PER_KEY + self._text_bytes
+
+    @property
+    def changed_bytes(self) -> int:
+        """Approximate memory that committing the changed keys takes."""
+        return self._changed_bytes
 
     def slots(self, keys: Objects) -> Int64:
         """Slot of each key, its rows loaded."""
@@ -103,6 +129,11 @@ class KeyIndex:
         self._due_time[slot] = segments.event_time[last]
         self._due_sequence[slot] = segments.sequence[last]
         self._due_id[slot] = released.last_id
+        self._touch(slot)
+
+    def _touch(self, slot: Int64) -> None:
+        new = slot[~self._dirty[slot]]
+        self._changed_bytes += len(new) * _BYTES_PER_CHANGED_KEY + _CHANGED_COPIES * int(self._key_bytes[new].sum())
         self._dirty[slot] = True
 
     # --- windows ----------------------------------------------------------------------------------------------------
@@ -117,33 +148,77 @@ class KeyIndex:
             self._close_at_min[number] = min(self._close_at_min[number], int(after["close_at"].min()))
 
     def close_windows(self, watermark: int) -> bool:
-        """Close the windows that the watermark has passed; says whether there were any."""
-        any_closed = False
+        """Close windows that the watermark has passed; says whether anything has changed.
+
+        All that are in memory, and in each cycle `_LOADED_MAX` of those that are in the store only; `windows_close_at`
+        says whether there are more. When a window is closed changes nothing about its rows.
+        """
+        has_changed = False
         for number, operator in enumerate(self._operators):
+            if self._waits_at[number] <= watermark and not self._forgotten[number]:
+                self._load_waiting(number, watermark)
+                has_changed = True
             if self._close_at_min[number] > watermark:
                 continue
             rows = self._windows[number][: len(self._slots)]
             closed = operator.close(rows, watermark)
             self._close_at_min[number] = int(rows["close_at"].min(initial=NEVER))
             self._note_closed(number, closed.owner, closed)
-            self._dirty[closed.owner] = True
-            any_closed |= len(closed) > 0
-        return any_closed
+            self._touch(closed.owner)
+            has_changed |= len(closed) > 0
+        return has_changed
 
     def windows_close_at(self) -> int:
         """Watermark that closes the next window; the largest number when none is open."""
-        return min((int(rows["close_at"].min(initial=NEVER)) for rows in self._windows), default=NEVER)
+        return min([*self._waits_at, *(int(rows["close_at"].min(initial=NEVER)) for rows in self._windows)])
 
     def load_open_windows(self) -> None:
-        """Load the keys whose windows are open in the store: the watermark may close them without an event."""
+        """Find the windows that are open in the store: the watermark may close them without an event.
+
+        Reads the rows of all windows, a bounded number at a time, and remembers the open ones in the store.
+        """
         for number, operator in enumerate(self._operators):
+            open_prefix = self._open_prefixes[number]
+            self._store.write(WriteBatch(delete_ranges=[(open_prefix, prefix_end(open_prefix))]))
+            self._waits_at[number] = NEVER
             prefix = self._window_prefixes[number]
-            keys, packed = [], []
-            for key, row in self._store.scan(prefix):
-                keys.append(key[len(prefix) :])
-                packed.append(row)
-            is_open = unpack_rows(operator.dtype, packed)["close_at"] != NEVER
-            self.slots(objects(keys)[is_open])
+            rows = self._store.scan(prefix)
+            while some := list(itertools.islice(rows, _SCAN_ROWS)):
+                close_at = unpack_rows(operator.dtype, [row for _, row in some])["close_at"]
+                batch = WriteBatch()
+                is_open = np.flatnonzero(close_at != NEVER)
+                self._let_wait(number, [some[row][0][len(prefix) :] for row in is_open], close_at[is_open], batch)
+                self._store.write(batch)
+
+    def _let_wait(self, number: int, keys: Iterable[bytes], close_at: Int64, batch: WriteBatch) -> None:
+        """Have `batch` remember open windows of keys that will not be in memory."""
+        prefix = self._open_prefixes[number]
+        batch.puts += [
+            (prefix + _CLOSE_AT.pack(at) + key, b"") for key, at in zip(keys, close_at.tolist(), strict=True)
+        ]
+        self._waits_at[number] = min(self._waits_at[number], int(close_at.min(initial=NEVER)))
+
+    def _load_waiting(self, number: int, watermark: int) -> None:
+        """Load keys whose windows were remembered in the store and are passed by the watermark, in their order.
+
+        What is remembered may be no longer so: the key's window was loaded and closed meanwhile. That does no harm.
+        """
+        prefix = self._open_prefixes[number]
+        end = prefix + _CLOSE_AT.pack(watermark + 1)
+        keys: list[bytes] = []
+        upto = prefix_end(prefix)
+        self._waits_at[number] = NEVER
+        for row, _ in self._store.scan(prefix):
+            if row < self._waited[number]:
+                continue  # loaded before, and not yet deleted
+            if row >= end or len(keys) == _LOADED_MAX:
+                self._waits_at[number] = _CLOSE_AT.unpack_from(row, len(prefix))[0]
+                upto = row
+                break
+            keys.append(row[len(prefix) + _CLOSE_AT.size :])
+        self._waited[number], self._forgotten[number] = min(upto, end), True
+        if keys:
+            self.slots(objects(keys))
 
     def take_closed(self) -> list[ClosedWindows]:
         """Windows that have closed since the last call."""
@@ -160,17 +235,28 @@ class KeyIndex:
         """Rows of all keys that changed since the last call, as they are now."""
         slots = np.flatnonzero(self._dirty)
         self._dirty[slots] = False
+        self._changed_bytes = 0
         due = DueRows(self._keys[slots], self._due_time[slots], self._due_sequence[slots], self._due_id[slots])
         prefixes = [*self._table_prefixes, *self._window_prefixes]
         return ChangedKeys(due, [rows[slots] for rows in self._rows], [rows[slots] for rows in self._windows], prefixes)
 
-    def drop_all(self) -> None:
-        """Forget all keys but those with open windows; only between cycles, when every row is in the store."""
-        with_open = [self._keys[np.flatnonzero(rows["close_at"] != NEVER)] for rows in self._windows]
+    def take_forgotten(self) -> list[tuple[bytes, bytes]]:
+        """Ranges of the store, to be deleted with the cycle's rows, that say nothing any more."""
+        columns = zip(self._open_prefixes, self._waited, self._forgotten, strict=True)
+        ranges = [(prefix, waited) for prefix, waited, forgotten in columns if forgotten]
+        self._forgotten = [False] * len(self._operators)
+        return ranges
+
+    def drop_all(self, batch: WriteBatch) -> None:
+        """Forget all keys; only between cycles, when every row is in the store.
+
+        `batch` remembers which of them have open windows; it must be written before any other method is called.
+        """
+        for number, rows in enumerate(self._windows):
+            slots = np.flatnonzero(rows["close_at"] != NEVER)
+            self._let_wait(number, self._keys[slots].tolist(), rows["close_at"][slots], batch)
         self._slots.clear()
         self._reset()
-        for keys in with_open:
-            self.slots(keys)
 
     def _reset(self) -> None:
         self._keys: Objects = objects([])
@@ -179,6 +265,7 @@ class KeyIndex:
         self._due_id: Objects = objects([])
         self._dirty: Bools = np.empty(0, dtype=np.bool_)
         self._misrouted: Bools = np.empty(0, dtype=np.bool_)
+        self._key_bytes: NDArray[np.int32] = np.empty(0, dtype=np.int32)
         self._any_misrouted = False
         self._text_bytes = 0
         self._rows: list[Rows] = [empty_rows(aggregate.dtype, 0) for aggregate in self._aggregates]
@@ -191,6 +278,9 @@ class KeyIndex:
         slots = range(first, first + len(keys))
         self._slots.update(zip(keys, slots, strict=True))
         self._keys[first : first + len(keys)] = objects(keys)
+        sizes = np.fromiter(map(len, keys), np.int32, len(keys))
+        self._key_bytes[first : first + len(keys)] = sizes
+        self._text_bytes += int(sizes.sum())
         for slot, key in zip(slots, keys, strict=True):
             if not self._belongs_here(key):
                 self._misrouted[slot] = self._any_misrouted = True
@@ -224,6 +314,7 @@ class KeyIndex:
         self._due_sequence = np.concatenate([self._due_sequence, np.full(more, TIME_MIN)])
         self._due_id = np.concatenate([self._due_id, objects([b""] * more)])
         self._dirty = np.concatenate([self._dirty, np.zeros(more, dtype=np.bool_)])
+        self._key_bytes = np.concatenate([self._key_bytes, np.zeros(more, dtype=np.int32)])
         self._misrouted = np.concatenate([self._misrouted, np.zeros(more, dtype=np.bool_)])
         self._rows = [np.concatenate([rows, empty_rows(rows.dtype, more)]) for rows in self._rows]
         self._windows = [

@@ -354,6 +354,7 @@ class PartitionTask:
             ],
             windows=self.keys.take_closed(),
             puts=changed.puts(),
+            deletes=self.keys.take_forgotten(),
             breakers=breakers,
             ids_known_from=self._ids_known_from,
         )
@@ -363,7 +364,7 @@ class PartitionTask:
 
     def applied(self, commit: TaskCommit, written: Written) -> None:
         """Step 5: the cycle is committed in Kafka; write its rows and the checkpoint, atomically."""
-        batch = WriteBatch(puts=list(commit.puts))
+        batch = WriteBatch(delete_ranges=list(commit.deletes), puts=list(commit.puts))
         note_breakers(commit.breakers, batch)
         for key, row in commit.breakers:
             if row:
@@ -428,8 +429,10 @@ class PartitionTask:
         self._advance_replay(self.watermark)
 
     def forget_keys(self) -> None:
-        """Drop all rows from memory and load those of held events again."""
-        self.keys.drop_all()
+        """Drop all rows from memory, as far as they are in the store, and load those of held events again."""
+        batch = WriteBatch()
+        self.keys.drop_all(batch)
+        self.store.write(batch)
         self.held.relink(self.keys.slots)
 
     @property
@@ -439,7 +442,11 @@ class PartitionTask:
 
     def bytes_used(self) -> int:
         """Approximate memory of this task."""
-        return self._ids.bytes_used + self.held.bytes_used + self.keys.bytes_used
+        return self._ids.bytes_used + self.held.bytes_used + self.keys.bytes_used + self.breakers.bytes_used
+
+    def cycle_bytes(self) -> int:
+        """Approximate memory that committing the open cycle takes."""
+        return self.keys.changed_bytes + self.held.bytes_since(self.cycle_open)
 
     def spill(self, *, ids_below: int, held_events_keep: int, keep_keys: bool) -> None:
         """Move ids below an event time, and held events beyond a number, to the store; expire old ids.

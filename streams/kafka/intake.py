@@ -23,7 +23,13 @@ from streams.kafka.high_watermarks import HighWatermarks
 from streams.kafka.idle import IdleClock, Unreadable
 from streams.kafka.membership import REFUSALS, cause_of, group_config
 from streams.kafka.stranding import BrokerWatch
-from streams.limits import BATCH_RECORDS_MAX, BATCH_WAIT_MS, OPEN_TRANSACTION_SAID_MS, UNRELEASED_WAIT_MS_MAX
+from streams.limits import (
+    BATCH_BYTES_MAX,
+    BATCH_RECORDS_MAX,
+    BATCH_WAIT_MS,
+    OPEN_TRANSACTION_SAID_MS,
+    UNRELEASED_WAIT_MS_MAX,
+)
 from streams.operators.columns import Records
 from streams.retry import Backoff
 from streams.settings import Settings
@@ -31,6 +37,7 @@ from streams.settings import Settings
 log = structlog.get_logger(__name__)
 
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
+_SAMPLE: Final = 256
 _FENCES_MAX: Final = 10
 """Within two minutes: each restart of a broker may bring one, by a join of our own that it carries out late."""
 _REFUSED: Final = Backoff(first_s=1.0, pause_s_max=5.0)
@@ -138,6 +145,7 @@ class Intake:
             "fetch.message.max.bytes": 2 * 1_048_576,
             "topic.metadata.refresh.interval.ms": 30_000,
         }
+        self._batch_records = BATCH_RECORDS_MAX
         self.consumer = self._new_consumer()
 
     def subscribe(self) -> None:
@@ -214,11 +222,13 @@ class Intake:
             self._renew()
         self._obey()
         try:
-            messages = self.consumer.consume(BATCH_RECORDS_MAX, BATCH_WAIT_MS / 1000)
+            messages = self.consumer.consume(self._batch_records, BATCH_WAIT_MS / 1000)
         except KafkaException as error:
             raise self._broken(error.args[0]) from None
         self._note_membership()
         records = self._records(messages) if messages else None
+        if records is not None:
+            self._batch_records = _records_of_next(records)
         return records, self._idle_now(_monotonic_ms()), self._generation
 
     def _idle_now(self, now_ms: int) -> dict[int, Idle]:
@@ -527,3 +537,11 @@ def _broker_ms(stamps: list[tuple[int, int]], timestamp_ms: Any) -> int:
     if timestamp_ms.max() <= time.time() * 1000:
         return 0
     return max((at for kind, at in stamps if kind == TIMESTAMP_LOG_APPEND_TIME), default=0)
+
+
+def _records_of_next(records: Records) -> int:
+    """How many records the next micro-batch may have, if they are as large as these (a sample of them is looked at)."""
+    step = max(1, len(records) // _SAMPLE)
+    values, keys = records.value[::step], records.key[::step]
+    size = sum(len(value or b"") for value in values) + sum(len(key or b"") for key in keys)
+    return max(1, min(BATCH_RECORDS_MAX, BATCH_BYTES_MAX * len(values) // max(1, size)))

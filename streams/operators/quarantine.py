@@ -60,6 +60,7 @@ class DeviceBreakers:
         self._open: set[bytes] = set()
         self._times = 0
         """Timestamps remembered of all keys."""
+        self._key_bytes = 0
 
     @property
     def is_on(self) -> bool:
@@ -74,7 +75,7 @@ class DeviceBreakers:
     @property
     def bytes_used(self) -> int:
         """Approximate memory."""
-        return sum(map(len, self._breakers)) + _BYTES_PER_KEY * len(self._breakers) + 8 * self._times
+        return self._key_bytes + _BYTES_PER_KEY * len(self._breakers) + 8 * self._times
 
     @property
     def keys(self) -> Iterable[bytes]:
@@ -98,7 +99,10 @@ class DeviceBreakers:
         """Note that a record was rejected for itself. A key that is too long for any valid record opens no breaker."""
         if len(key) > KEY_BYTES_MAX:
             return
-        breaker = self._breakers.pop(key, None) or _Breaker(_CLOSED, 0, array("q"))
+        breaker = self._breakers.pop(key, None)
+        if breaker is None:
+            breaker = _Breaker(_CLOSED, 0, array("q"))
+            self._key_bytes += len(key)
         self._breakers[key] = breaker
         self._times -= len(breaker.rejects)
         breaker.rejects.append(timestamp_ms)
@@ -153,6 +157,7 @@ class DeviceBreakers:
         self._open = {key for key, breaker in found if breaker.opened_at != _CLOSED}
         self._changes = max((breaker.touched for _, breaker in found), default=0)
         self._times = sum(len(breaker.rejects) for _, breaker in found)
+        self._key_bytes = sum(len(key) for key, _ in found)
 
     def _touch(self, key: bytes, breaker: _Breaker) -> None:
         self._changes += 1
@@ -161,5 +166,6 @@ class DeviceBreakers:
 
     def _forget(self, key: bytes) -> None:
         self._times -= len(self._breakers.pop(key).rejects)
+        self._key_bytes -= len(key)
         self._open.discard(key)
         self._changed.add(key)

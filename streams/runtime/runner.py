@@ -40,6 +40,7 @@ from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
 from streams.retry import Backoff, Retrier, quietly
 from streams.runtime.account import CycleAccount
+from streams.runtime.budget import MemoryBudget
 from streams.runtime.clock import SteadyClock
 from streams.runtime.memory import give_back
 from streams.runtime.mismatches import SchemaWatch
@@ -62,11 +63,12 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _MAINTENANCE_INTERVAL_S: Final = 2.0
+_RELIEF_INTERVAL_S: Final = 0.2
 _TRUNCATE_INTERVAL_S: Final = 60.0
 _DEVICES_LOGGED: Final = 10
 _ABORTED: Final = Backoff(first_s=0.1, pause_s_max=15.0)
-_STATE_SHARE: Final = 0.3
-"""Of the memory setting, for ids, held events and keys; the rest is batches, client queues, caches and the runtime."""
+_CYCLE_SHARE: Final = 1 / 16
+"""Of the memory setting, for what committing a cycle takes: with long keys or many of them a cycle ends earlier."""
 
 
 class PipelineRunner:
@@ -81,6 +83,8 @@ class PipelineRunner:
         metrics: WorkerMetrics,
         *,
         partitions: int,
+        budget: MemoryBudget,
+        pipelines: int,
         registry_guard: Guard,
         failpoint: Failpoint,
         timestamp_ages_ms: Mapping[str, int] | None = None,
@@ -93,6 +97,10 @@ class PipelineRunner:
         self._settings = settings
         self._metrics = metrics
         self._memory = memory
+        self._budget = budget
+        # What is fixed when a client is made cannot be lent to others: every pipeline has its part of it.
+        own = settings.model_copy(update={"streams_memory_mb_max": settings.streams_memory_mb_max // pipelines})
+        self._cycle_bytes_max = int((own.streams_memory_mb_max << 20) * _CYCLE_SHARE)
         self._on_failure = on_failure
         self._stop = threading.Event()
         self.vitals = Vitals()
@@ -121,9 +129,9 @@ class PipelineRunner:
         self._looking_up: asyncio.Task[None] | None = None
         self._aborts_in_a_row = 0
         self._maintained_at = self._checkpointed_at = self._truncated_at = time.monotonic()
-        self._engine_thread = ThreadPoolExecutor(1, f"{pipeline.name}-engine")
-        self._commit_thread = ThreadPoolExecutor(1, f"{pipeline.name}-commit")
-        self._intake_thread = ThreadPoolExecutor(1, f"{pipeline.name}-intake")
+        self._engine_thread, self._commit_thread, self._intake_thread = (
+            ThreadPoolExecutor(1, f"{pipeline.name}-{work}") for work in ("engine", "commit", "intake")
+        )
         self._catalog = Catalog.load()
         reader = reader_schema(self._catalog, pipeline)
         config = TaskConfig(
@@ -149,25 +157,20 @@ class PipelineRunner:
         self._timestamp_ages_ms = timestamp_ages_ms
         self._defect = defect
         self._downstream = Downstream(settings.streams_downstream_ms, settings.streams_downstream_records, metrics)
-        self._registry = Registry(settings)
         self._registry_guard = registry_guard
-        self._lookup = SchemaLookup(
-            self._registry,
-            reader,
-            guard=registry_guard,
-            retrier=self._retrier,
-        )
-        self._make_clients(config, directory)
+        self._make_clients(config, reader, directory, own)
         self._committer: Committer | None = None
 
-    def _make_clients(self, config: TaskConfig, directory: DataDirectory) -> None:
-        """Clients of the broker; none of them connects before `start`."""
+    def _make_clients(self, config: TaskConfig, reader: str, directory: DataDirectory, own: Settings) -> None:
+        """Clients of the broker, none of which connects before `start`; `own` has this pipeline's share of the memory."""
+        self._registry = Registry(own)
+        self._lookup = SchemaLookup(self._registry, reader, guard=self._registry_guard, retrier=self._retrier)
         self._intake = Intake(
-            self._settings, source=self.pipeline.source, group=self.pipeline.group, member=self._member, ownership=self,
+            own, source=self.pipeline.source, group=self.pipeline.group, member=self._member, ownership=self,
             on_lost_records=self._remarks.records_lost,
         )  # fmt: skip
         self._transactions = KafkaTransactions(
-            self._settings,
+            own,
             transactional_id=self._member,
             source=self.pipeline.source,
             retrier=self._retrier,
@@ -184,7 +187,7 @@ class PipelineRunner:
             config,
             directory,
             self._memory,
-            self._settings,
+            own,
             self._metrics,
             places=self._places.find,
             retrier=self._retrier,
@@ -383,9 +386,12 @@ class PipelineRunner:
         cycle = self._cycle
         if cycle.opened_at is not None:
             age_ms = (time.monotonic() - cycle.opened_at) * 1000
-            if age_ms >= self._settings.streams_commit_interval_ms or cycle.records >= CYCLE_RECORDS_MAX:
+            is_full = cycle.records >= CYCLE_RECORDS_MAX or self.engine.cycle_bytes() >= self._cycle_bytes_max
+            if age_ms >= self._settings.streams_commit_interval_ms or is_full:
                 await self._end_cycle()
-        if time.monotonic() - self._maintained_at > _MAINTENANCE_INTERVAL_S:
+        used = self.engine.bytes_used()
+        is_over = used > self._budget.allowed(self.pipeline.name, used)
+        if time.monotonic() - self._maintained_at > (_RELIEF_INTERVAL_S if is_over else _MAINTENANCE_INTERVAL_S):
             await self._maintain()
 
     async def _end_cycle(self) -> None:
@@ -631,8 +637,8 @@ class PipelineRunner:
             )
         for schema_id in self._lookup.expired():
             self.engine.forget_schema(schema_id)
-        budget = int(self._settings.streams_memory_mb_max * (1 << 20) * _STATE_SHARE)
         used = await self._in_engine_thread(self.engine.bytes_used)
+        budget = self._budget.allowed(self.pipeline.name, used)
         self._metrics.state_bytes.labels("memory").set(used)
         self._note_quarantine()
         self._metrics.state_bytes.labels("rocksdb_cache").set(self._memory.bytes_used())

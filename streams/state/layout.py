@@ -19,6 +19,9 @@ TABLE: Final = b"a"
 """+ digest of the table's topic + record key: the fold's row."""
 WINDOW: Final = b"w"
 """+ digest of the window's topic + record key: the key's newest window."""
+OPEN_WINDOW: Final = b"o"
+"""+ digest of the window's topic + watermark that closes it + record key: a window that is open and not in memory; made
+again from the windows' rows when a partition is restored."""
 SPILLED_IDS: Final = b"i"
 HELD: Final = b"h"
 BREAKER: Final = b"b"
@@ -38,6 +41,11 @@ def table_prefix(topic: str) -> bytes:
 def window_prefix(topic: str) -> bytes:
     """Key prefix of the rows of the window that `topic` carries."""
     return WINDOW + _name_digest(topic)
+
+
+def open_window_prefix(topic: str) -> bytes:
+    """Key prefix of those open windows of `topic` that are not in memory."""
+    return OPEN_WINDOW + _name_digest(topic)
 
 
 def _name_digest(topic: str) -> bytes:

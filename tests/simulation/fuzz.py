@@ -32,9 +32,7 @@ from streams.operators.columns import Events, Records
 from streams.operators.decode import Decoded, Decoder, Known
 from streams.operators.rejects import Reason, Reject
 from streams.operators.resolve import build_plan
-from streams.operators.rows import pack_rows
 from streams.operators.vehicle_state import VehicleState
-from streams.operators.windows import NEVER
 from streams.pipelines.gps import GPS
 from streams.registry.catalog import Catalog
 from streams.state import journal
@@ -253,8 +251,11 @@ class Machine:
         self._process(MicroBatch(Records(columns[0], columns[1], columns[2], keys, values), 0, clock_ms=NOW_MS))
 
     def idle(self) -> None:
-        for until_ms in (0, 10**14):
-            self._process(MicroBatch(None, 0, {0: Idle(0, until_ms)}, clock_ms=NOW_MS))
+        """Let time go on until nothing waits for it any more."""
+        self._process(MicroBatch(None, 0, {0: Idle(0, 0)}, clock_ms=NOW_MS))
+        for _ in range(self.shape.devices):
+            self._process(MicroBatch(None, 0, {0: Idle(0, 10**14)}, clock_ms=NOW_MS))
+            self.commit()
 
     def _process(self, batch: MicroBatch) -> None:
         self.committer.write(self.engine.process(batch))
@@ -354,7 +355,6 @@ def remembered(machine: Machine) -> dict[str, Any]:
     """State that decides what becomes of records to come."""
     task, shape = machine.task, machine.shape
     oldest = task.watermark - shape.horizon_ms
-    task.keys.load_open_windows()
     rows: dict[str, dict[bytes, bytes]] = {}
     prefixes = {
         "last due": LAST_DUE,
@@ -372,8 +372,6 @@ def remembered(machine: Machine) -> dict[str, Any]:
         events = journal.unpack(page or b"", machine.config.fields).held
         held += list(zip(events.key, events.value, strict=True))
     breakers = [(key, one.opened_at, one.rejects) for key, one in task.breakers._breakers.items()]
-    open_windows = task.keys._windows[0]["close_at"] != NEVER
-    packed = pack_rows(task.keys._windows[0][open_windows])
     return {
         **rows,
         "watermark": task.watermark,
@@ -381,7 +379,6 @@ def remembered(machine: Machine) -> dict[str, Any]:
         "held": sorted(held),
         "breakers, the least recently changed first": breakers,
         "kept out": sorted(task.breakers.open_keys),
-        "open windows": sorted(zip(task.keys._keys[np.flatnonzero(open_windows)].tolist(), packed, strict=True)),
     }
 
 
@@ -419,6 +416,8 @@ def _bounds_of(shape: Shape) -> Iterator[None]:
         mock.patch("streams.operators.quarantine.KEYS_MAX", shape.keys_max),
         mock.patch("streams.engine.task.JOURNAL_INDEX_RECORDS", shape.index_records),
         mock.patch("streams.engine.restore._PUTS_MAX", 3),
+        mock.patch("streams.engine.keys._SCAN_ROWS", 2),
+        mock.patch("streams.engine.keys._LOADED_MAX", 2),
     ):
         yield
 

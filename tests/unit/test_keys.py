@@ -120,7 +120,7 @@ def test_dropped_keys_come_back_from_the_store_as_they_were():
     subject = index(store)
     released(subject, (b"a", 10, -3, "é".encode()), (b"b\xff", 20, 2**62, b""))
     expected = commit(subject, store)
-    subject.drop_all()
+    subject.drop_all(WriteBatch())
     assert len(subject) == 0
     slots = subject.slots(names(b"b\xff", b"a", b"new"))
     due = subject.last_due()
@@ -158,7 +158,7 @@ def test_events_of_keys_that_belong_elsewhere_are_counted():
     assert subject.misrouted(subject.slots(names(b"a1", b"a2"))) == 0
     assert subject.misrouted(subject.slots(names(b"a1", b"b", b"b", b"c"))) == 3
     assert subject.misrouted(subject.slots(names(b"a1"))) == 0
-    subject.drop_all()
+    subject.drop_all(WriteBatch())
     assert subject.misrouted(subject.slots(names(b"b", b"a1"))) == 1
 
 
@@ -166,5 +166,5 @@ def test_memory_grows_with_keys_and_goes_with_them():
     subject = index()
     subject.slots(names(*(b"k%d" % i for i in range(100))))
     assert subject.bytes_used > 10_000
-    subject.drop_all()
+    subject.drop_all(WriteBatch())
     assert subject.bytes_used == 0
