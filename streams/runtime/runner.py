@@ -162,7 +162,7 @@ class PipelineRunner:
         self._committer: Committer | None = None
 
     def _make_clients(self, config: TaskConfig, reader: str, directory: DataDirectory, own: Settings) -> None:
-        """Clients of the broker, none of which connects before `start`; `own` has this pipeline's share of the memory."""
+        """Clients, none of which connects before `start`; `own` has this pipeline's share of the memory."""
         self._registry = Registry(own)
         self._lookup = SchemaLookup(self._registry, reader, guard=self._registry_guard, retrier=self._retrier)
         self._intake = Intake(
