@@ -70,9 +70,10 @@ def test_an_open_transaction_upstream_is_said_and_makes_nothing_late(scene: Scen
     })  # fmt: skip
     upstream.init_transactions(60)
     devices = Devices(scene)
-    worker = scene.worker.start(scene.environment).wait_ready(READY_S_MAX)  # one that releases when it is idle
+    # Longer than the transaction takes to begin, shorter than it is open.
+    idle = {"STREAMS_IDLE_MS": "8000"}
+    worker = scene.worker.start({**scene.environment, **idle}).wait_ready(READY_S_MAX)
     devices.send(0, 800)
-    scene.flows()
     upstream.begin_transaction()
     for at_ms in (300, 900):
         for device, value, time_ms in devices.values(at_ms):
@@ -99,7 +100,7 @@ def test_an_open_transaction_upstream_is_said_and_makes_nothing_late(scene: Scen
     wait_until(lambda: worker.readiness() == (200, "ok\n"), "it is over")
     devices.send(20_000)  # else the marker of the transaction is the last in the log, and nobody commits a marker
     scene.recovers()
-    report = scene.judged(worker)
+    report = scene.exactly_once()
     assert (devices.sent, 0) == (report.clean, report.late)
 
 
