@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from streams.operators.columns import Records
 from streams.operators.declaration import Pipeline
 from streams.operators.decode import Decoder
-from streams.operators.resolve import IncompatibleSchema, build_plan, unbounded, without_logical_types
+from streams.operators.resolve import IncompatibleSchema, build_plan, column_kind, unbounded, without_logical_types
 from streams.registry.compatibility import InvalidSchema, misfits, parsed, texts_of_bytes
 
 SCHEMA_ID = 9
@@ -281,7 +281,11 @@ def resolved(writer, reader, body):
 
 
 def columns_of(record, reader):
-    """What the pipeline takes from a resolved record."""
+    """What the pipeline takes from a resolved record, or the reason why it does not: a long that no double holds."""
+    kinds = {field["name"]: column_kind(without_logical_types(field["type"])) for field in reader["fields"]}
+    longs = [record[name] for name in PAYLOAD if kinds[name].startswith("long") and record[name] is not None]
+    if any(abs(number) > 2**53 for number in longs):
+        return "invalid"
     symbols = next(symbols_of(field["type"]) for field in reader["fields"] if field["name"] == "kind")
     numbers = []
     for name in PAYLOAD:
