@@ -23,7 +23,7 @@ from streams.engine.commit import Failpoint
 from streams.engine.effects import Effects
 from streams.engine.engine import MicroBatch
 from streams.errors import StreamsError
-from streams.kafka.admin import partition_counts, wait_for_broker
+from streams.kafka.admin import partition_counts_with_leaderless, wait_for_broker
 from streams.limits import CHANNEL_BATCHES_MAX
 from streams.monitor.metrics import WorkerMetrics
 from streams.operators.declaration import Pipeline
@@ -75,7 +75,7 @@ class WorkerProcess:
         self._settings = settings
         self._failure: BaseException | None = None
         self.metrics = WorkerMetrics()
-        counts = partition_counts(wait_for_broker(settings))
+        counts = partition_counts_with_leaderless(wait_for_broker(settings))
         for pipeline in pipelines:
             _check_topics(pipeline, counts)
         self._directory = DataDirectory(settings.streams_data_dir)
