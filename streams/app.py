@@ -23,7 +23,7 @@ from streams.engine.commit import Failpoint
 from streams.engine.effects import Effects
 from streams.engine.engine import MicroBatch
 from streams.errors import StreamsError
-from streams.kafka.admin import partition_counts, wait_for_broker
+from streams.kafka.admin import partition_counts_with_leaderless, wait_for_broker
 from streams.kafka.outputs import timestamp_ages_ms
 from streams.limits import CHANNEL_BATCHES_MAX
 from streams.monitor.metrics import WorkerMetrics
@@ -81,7 +81,7 @@ class WorkerProcess:
         self._failure: BaseException | None = None
         self.metrics = WorkerMetrics()
         client = wait_for_broker(settings)
-        counts = partition_counts(client)
+        counts = partition_counts_with_leaderless(client)
         for pipeline in pipelines:
             check_topics(pipeline, counts)
         events = [topic for pipeline in pipelines for topic in (pipeline.clean, pipeline.late)]

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from typing import Any, Final, TypeVar, overload
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, PartitionMetadata  # type: ignore[attr-defined]
 
 from streams.errors import StreamsError
 from streams.retry import Backoff, Retrier, quietly
@@ -92,21 +92,32 @@ def no_broker(settings: Settings, cause: str) -> StreamsError:
 def partition_counts(client: AdminClient) -> dict[str, int]:
     """Number of partitions of every topic that is there and has a leader for each of them.
 
-    It asks for all topics: asking by name creates missing ones where the broker auto-creates topics.
+    For who is about to use all of a topic. Raises as `partition_counts_with_leaderless` does.
+    """
+    return {
+        name: len(partitions)
+        for name, partitions in _partitions_of_topics(client).items()
+        if all(partition.leader >= 0 for partition in partitions.values())
+    }
+
+
+def partition_counts_with_leaderless(client: AdminClient) -> dict[str, int]:
+    """Number of partitions of every topic that is there: for who can go on while some of them have no leader.
 
     Raises:
         StreamsError: no answer.
 
     """
+    return {name: len(partitions) for name, partitions in _partitions_of_topics(client).items()}
+
+
+def _partitions_of_topics(client: AdminClient) -> dict[str, dict[int, PartitionMetadata]]:
+    # Of all topics: asking by name creates missing ones where the broker auto-creates topics.
     try:
         topics = client.list_topics(timeout=REQUEST_TIMEOUT_S).topics
     except KafkaException as error:
         raise StreamsError(f"listing topics: {described(error)}") from None
-    return {
-        name: len(topic.partitions)
-        for name, topic in topics.items()
-        if topic.error is None and all(partition.leader >= 0 for partition in topic.partitions.values())
-    }
+    return {name: topic.partitions for name, topic in topics.items() if topic.error is None}
 
 
 def topic_id(client: AdminClient, name: str) -> str:
