@@ -24,7 +24,7 @@ from streams.engine.effects import Effects
 from streams.engine.engine import MicroBatch
 from streams.errors import StreamsError
 from streams.kafka.admin import partition_counts, wait_for_broker
-from streams.limits import CHANNEL_BATCHES_MAX
+from streams.limits import CHANNEL_BATCHES_MAX, RUNTIME_MB
 from streams.monitor.metrics import WorkerMetrics
 from streams.operators.declaration import Pipeline
 from streams.runtime.budget import MemoryBudget
@@ -46,7 +46,7 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 _GC_ALLOCATIONS: Final = 100_000
 _CACHE_SHARE: Final = 1 / 16
 _STATE_SHARE: Final = 0.3
-"""Of the memory setting, for ids, held events and keys of all pipelines together; the rest is batches, client queues,
+"""Of the memory for data, for ids, held events and keys of all pipelines together; the rest is batches, client queues,
 caches and the runtime."""
 
 
@@ -83,7 +83,7 @@ class WorkerProcess:
         for pipeline in pipelines:
             _check_topics(pipeline, counts)
         self._directory = DataDirectory(settings.streams_data_dir)
-        memory_bytes = settings.streams_memory_mb_max << 20
+        memory_bytes = (settings.streams_memory_mb_max - RUNTIME_MB) << 20
         self._memory = RocksMemory(
             cache_bytes=int(memory_bytes * _CACHE_SHARE), memtable_bytes=int(memory_bytes * _CACHE_SHARE)
         )
