@@ -25,7 +25,7 @@ from streams.engine.engine import MicroBatch
 from streams.errors import StreamsError
 from streams.kafka.admin import partition_counts_with_leaderless, wait_for_broker
 from streams.kafka.outputs import timestamp_ages_ms
-from streams.limits import CHANNEL_BATCHES_MAX
+from streams.limits import CHANNEL_BATCHES_MAX, RUNTIME_MB
 from streams.monitor.metrics import WorkerMetrics
 from streams.operators.declaration import Pipeline
 from streams.runtime.budget import MemoryBudget
@@ -47,7 +47,7 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 _GC_ALLOCATIONS: Final = 100_000
 _CACHE_SHARE: Final = 1 / 16
 _STATE_SHARE: Final = 0.3
-"""Of the memory setting, for ids, held events and keys of all pipelines together; the rest is batches, client queues,
+"""Of the memory for data, for ids, held events and keys of all pipelines together; the rest is batches, client queues,
 caches and the runtime."""
 
 
@@ -87,7 +87,7 @@ class WorkerProcess:
         events = [topic for pipeline in pipelines for topic in (pipeline.clean, pipeline.late)]
         self._timestamp_ages_ms = timestamp_ages_ms(client, events)
         self._directory = DataDirectory(settings.streams_data_dir)
-        memory_bytes = settings.streams_memory_mb_max << 20
+        memory_bytes = (settings.streams_memory_mb_max - RUNTIME_MB) << 20
         self._memory = RocksMemory(
             cache_bytes=int(memory_bytes * _CACHE_SHARE), memtable_bytes=int(memory_bytes * _CACHE_SHARE)
         )

@@ -8,8 +8,8 @@ from typing import Final
 # --- intake ---------------------------------------------------------------------------------------------------------
 BATCH_RECORDS_MAX: Final = 20_000
 """Records of one micro-batch: fixed costs per batch fall with it (5,000 costs 20% more CPU per event)."""
-BATCH_BYTES_MAX: Final = 16 << 20
-"""Bytes of one micro-batch, about: with records of more than 800 bytes it has fewer of them."""
+BATCH_BYTES_MAX: Final = 8 << 20
+"""Bytes of one micro-batch, about: with records of more than 400 bytes it has fewer of them."""
 BATCH_WAIT_MS: Final = 100
 """How long intake waits to fill a micro-batch; an idle worker wakes up this often."""
 CHANNEL_BATCHES_MAX: Final = 2
@@ -78,6 +78,9 @@ REFUSAL_SEARCH_MS: Final = 60_000
 """How long after a refusal every output record has a delivery report: it costs about a third of the throughput."""
 REFUSALS_KEPT_MAX: Final = 10_000
 """Refusals of outputs that a pipeline remembers; an older one costs an aborted cycle when it is met again."""
+# --- memory ---------------------------------------------------------------------------------------------------------
+RUNTIME_MB: Final = 160
+"""What a worker takes before its first record: interpreter, libraries, threads. The rest of the setting is for data."""
 
 # --- state ----------------------------------------------------------------------------------------------------------
 ID_BYTES_MAX: Final = 128

@@ -193,6 +193,7 @@ class KeyIndex:
     def _let_wait(self, number: int, keys: Iterable[bytes], close_at: Int64, batch: WriteBatch) -> None:
         """Have `batch` remember open windows of keys that will not be in memory."""
         prefix = self._open_prefixes[number]
+        self._waited[number] = b""  # what was loaded before is deleted by now, and these may close earlier than it did
         batch.puts += [
             (prefix + _CLOSE_AT.pack(at) + key, b"") for key, at in zip(keys, close_at.tolist(), strict=True)
         ]

@@ -137,7 +137,7 @@ class Intake:
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "queued.min.messages": 100_000,
-            "queued.max.messages.kbytes": min(65_536, settings.streams_memory_mb_max * 1024 // 8),
+            "queued.max.messages.kbytes": min(65_536, settings.streams_memory_mb_max * 1024 // 16),
             # The broker gathers too: unasked, it would answer a live stream with a few records at a time.
             "fetch.wait.max.ms": BATCH_WAIT_MS // 2,
             "fetch.min.bytes": 65_536,

@@ -92,7 +92,7 @@ class KafkaTransactions:
             "batch.size": 1_000_000,
             "batch.num.messages": 20_000,
             "queue.buffering.max.messages": PRODUCER_QUEUE_MESSAGES_MAX,
-            "queue.buffering.max.kbytes": min(PRODUCER_QUEUE_KBYTES_MAX, settings.streams_memory_mb_max * 1024 // 8),
+            "queue.buffering.max.kbytes": min(PRODUCER_QUEUE_KBYTES_MAX, settings.streams_memory_mb_max * 1024 // 16),
             "message.max.bytes": OUTPUT_BYTES_MAX,
             "topic.metadata.refresh.interval.ms": 30_000,
             # Sending offsets may wait for a coordinator that is gone, past its timeout, until the state of some

@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Callable
 
+import psutil  # type: ignore[import-untyped]
 import pyarrow as pa
 
 _TRIM: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -14,3 +15,8 @@ def give_back() -> None:
     pa.default_memory_pool().release_unused()
     if _TRIM is not None:
         _TRIM(0)
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process."""
+    return int(psutil.Process().memory_info().rss)

@@ -32,7 +32,13 @@ from streams.kafka.lag import LagProbe
 from streams.kafka.partitioner import partition_of
 from streams.kafka.places import KafkaPlaces
 from streams.kafka.transactions import KafkaTransactions
-from streams.limits import CHECKPOINT_INTERVAL_MS, CYCLE_RECORDS_MAX, POLL_BLOCKED_MS_MAX, REVOKE_TIMEOUT_MS
+from streams.limits import (
+    CHECKPOINT_INTERVAL_MS,
+    CYCLE_RECORDS_MAX,
+    POLL_BLOCKED_MS_MAX,
+    REVOKE_TIMEOUT_MS,
+    RUNTIME_MB,
+)
 from streams.monitor.metrics import WorkerMetrics
 from streams.operators.declaration import Pipeline
 from streams.operators.decode import Decoder
@@ -42,7 +48,7 @@ from streams.retry import Backoff, Retrier, quietly
 from streams.runtime.account import CycleAccount
 from streams.runtime.budget import MemoryBudget
 from streams.runtime.clock import SteadyClock
-from streams.runtime.memory import give_back
+from streams.runtime.memory import give_back, resident_bytes
 from streams.runtime.mismatches import SchemaWatch
 from streams.runtime.misrouted import MisroutedWatch
 from streams.runtime.owner import DataDirectory
@@ -67,6 +73,8 @@ _RELIEF_INTERVAL_S: Final = 0.2
 _TRUNCATE_INTERVAL_S: Final = 60.0
 _DEVICES_LOGGED: Final = 10
 _ABORTED: Final = Backoff(first_s=0.1, pause_s_max=15.0)
+_TRIM_SHARE: Final = 0.7
+"""Of the memory setting, resident memory beyond which what is free is given back to the system."""
 _CYCLE_SHARE: Final = 1 / 16
 """Of the memory setting, for what committing a cycle takes: with long keys or many of them a cycle ends earlier."""
 
@@ -98,8 +106,7 @@ class PipelineRunner:
         self._metrics = metrics
         self._memory = memory
         self._budget = budget
-        # What is fixed when a client is made cannot be lent to others: every pipeline has its part of it.
-        own = settings.model_copy(update={"streams_memory_mb_max": settings.streams_memory_mb_max // pipelines})
+        own = _share_of(settings, pipelines)
         self._cycle_bytes_max = int((own.streams_memory_mb_max << 20) * _CYCLE_SHARE)
         self._on_failure = on_failure
         self._stop = threading.Event()
@@ -641,6 +648,8 @@ class PipelineRunner:
         budget = self._budget.allowed(self.pipeline.name, used)
         self._metrics.state_bytes.labels("memory").set(used)
         self._note_quarantine()
+        if resident_bytes() > (self._settings.streams_memory_mb_max << 20) * _TRIM_SHARE:
+            await self._in_engine_thread(give_back)
         self._metrics.state_bytes.labels("rocksdb_cache").set(self._memory.bytes_used())
         checkpoint = (now - self._checkpointed_at) * 1000 > CHECKPOINT_INTERVAL_MS
         truncate = now - self._truncated_at > _TRUNCATE_INTERVAL_S
@@ -709,3 +718,9 @@ class PipelineRunner:
 
 def _monotonic_ms() -> int:
     return int(time.monotonic() * 1000)
+
+
+def _share_of(settings: Settings, pipelines: int) -> Settings:
+    """Settings with a pipeline's part of the memory for data: what a client has when it is made can't be lent later."""
+    data_mb = settings.streams_memory_mb_max - RUNTIME_MB
+    return settings.model_copy(update={"streams_memory_mb_max": data_mb // pipelines})

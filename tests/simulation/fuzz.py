@@ -22,6 +22,7 @@ import numpy as np
 import structlog
 
 from streams.engine.commit import Committer
+from streams.engine.effects import Effects
 from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.engine import Engine, Idle, MicroBatch
 from streams.engine.log import CycleAborted, LogRow
@@ -272,10 +273,13 @@ class Machine:
         """Process the log to its end, in any way."""
         rng = self.rng
         assert rng is not None
-        while self.position < len(self.kafka.log(GPS.source, 0)) or not self.task.is_settled:
+        while not self.is_done:
             try:
                 action = rng.random()
-                if action < 0.5:
+                if action < 0.1 and self.task.next_timer() <= self.task.watermark:
+                    # Of the windows that wait in the store a bounded number is closed in each cycle.
+                    self.committer.write(Effects(0, 0, [self.task.on_idle(self.task.watermark)]))
+                elif action < 0.5:
                     self.feed(rng.choice((1, 1, 2, 5, 20)))
                     self.done.note("batches")
                 elif action < 0.75:
@@ -292,6 +296,12 @@ class Machine:
                 self.abort()
             except Died:
                 self.crash(rng)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do that does not wait for time to go on."""
+        at_end = self.position >= len(self.kafka.log(GPS.source, 0))
+        return at_end and self.task.is_settled and self.task.next_timer() > self.task.watermark
 
     def maintain(self, rng: random.Random) -> None:
         self.commit()

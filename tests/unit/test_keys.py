@@ -2,13 +2,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from streams.engine.keys import KeyIndex, due_puts
+from streams.engine.keys import KeyIndex, due_puts, windows_of
 from streams.operators.aggregate import KeySegments
 from streams.operators.columns import TIME_MIN, Events, object_rows, objects
 from streams.operators.rows import pack_rows
 from streams.operators.vehicle_state import VehicleState
+from streams.operators.windows import NEVER
 from streams.pipelines.gps import GPS
-from streams.state.layout import LAST_DUE, table_prefix
+from streams.state.layout import LAST_DUE, open_window_prefix, table_prefix, window_prefix
 from streams.state.memory import MemoryStore
 from streams.state.store import WriteBatch
 
@@ -168,3 +169,70 @@ def test_memory_grows_with_keys_and_goes_with_them():
     assert subject.bytes_used > 10_000
     subject.drop_all(WriteBatch())
     assert subject.bytes_used == 0
+
+
+def test_long_keys_count_with_their_length():
+    short, long = index(), index()
+    short.slots(names(*(b"%05d" % i for i in range(500))))
+    long.slots(names(*(b"%01000d" % i for i in range(500))))
+    assert long.bytes_used - short.bytes_used == 500 * 995
+
+
+def test_changed_keys_count_until_they_are_taken():
+    subject = index()
+    released(subject, (b"a" * 1_000, 1, 0, b"x"))
+    once = subject.changed_bytes
+    released(subject, (b"a" * 1_000, 2, 0, b"y"))
+    assert once == subject.changed_bytes > 5_000
+    subject.take_changed()
+    assert 0 == subject.changed_bytes
+
+
+def with_windows(store, devices, monkeypatch):
+    """An index over `devices` keys of which every second has an open window, all of them in the store only."""
+    monkeypatch.setattr("streams.engine.keys._SCAN_ROWS", 7)
+    operator = windows_of(GPS)[0]
+    rows = operator.empty(devices)
+    rows["start"], rows["close_at"] = 0, 100 + np.arange(devices)
+    rows["close_at"][1::2] = NEVER
+    puts = [(window_prefix("vehicles.minutes.v1") + b"k%03d" % i, row) for i, row in enumerate(pack_rows(rows))]
+    store.write(WriteBatch(puts=puts))
+    subject = KeyIndex(store, GPS, lambda _: True)
+    subject.load_open_windows()
+    return subject
+
+
+def test_open_windows_of_the_store_are_not_loaded_before_the_watermark_has_passed_them(monkeypatch):
+    store = CountingStore()
+    subject = with_windows(store, 40, monkeypatch)
+    assert (0, 100) == (len(subject), subject.windows_close_at())
+    assert not subject.close_windows(99)
+    assert subject.close_windows(104)
+    assert ([b"k000", b"k002", b"k004"], 106) == (subject.take_closed()[0].keys.tolist(), subject.windows_close_at())
+
+
+def test_of_many_windows_that_end_at_once_a_bounded_number_is_loaded_in_a_cycle(monkeypatch):
+    monkeypatch.setattr("streams.engine.keys._LOADED_MAX", 6)
+    store = MemoryStore()
+    subject = with_windows(store, 40, monkeypatch)
+    closed = []
+    for _ in range(4):
+        subject.close_windows(10_000)
+        subject.close_windows(10_000)  # no more in this cycle
+        closed.append([key for part in subject.take_closed() for key in part.keys.tolist()])
+        store.write(WriteBatch(delete_ranges=subject.take_forgotten(), puts=subject.take_changed().puts()))
+    assert [6, 6, 6, 2] == list(map(len, closed))
+    assert NEVER == subject.windows_close_at()
+    assert [] == list(store.scan(open_window_prefix("vehicles.minutes.v1")))
+
+
+def test_keys_with_open_windows_are_dropped_as_well_and_close_all_the_same(monkeypatch):
+    store = MemoryStore()
+    subject = with_windows(store, 40, monkeypatch)
+    subject.slots(names(b"k038"))
+    batch = WriteBatch()
+    subject.drop_all(batch)
+    store.write(batch)
+    assert 0 == len(subject)
+    subject.close_windows(10_000)
+    assert [b"k%03d" % i for i in range(0, 40, 2)] == subject.take_closed()[0].keys.tolist()
