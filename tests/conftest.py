@@ -5,12 +5,16 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from streams.local import ports
 from streams.local.kafka import Detour
 from streams.local.stack import Stack, running_stack
 from tests import left_out
 from tests.faults.proxy import Proxy
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

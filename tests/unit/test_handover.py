@@ -15,11 +15,13 @@ from streams.monitor.metrics import WorkerMetrics
 from streams.pipelines.gps import GPS
 from streams.retry import Retrier
 from streams.runtime import runner as module
+from streams.runtime.budget import MemoryBudget
 from streams.runtime.failpoint import no_failpoint
 from streams.runtime.owner import DataDirectory
 from streams.runtime.restorer import Restorer
 from streams.runtime.runner import PipelineRunner
 from streams.settings import Settings
+from streams.state.identity import Identity, Places
 from streams.state.rocks import RocksMemory, RocksStore
 from streams.state.store import StoreUnavailable, WriteBatch
 
@@ -37,6 +39,8 @@ class _Runner(PipelineRunner):
             RocksMemory(cache_bytes=1 << 20, memtable_bytes=1 << 20),
             WorkerMetrics(),
             partitions=3,
+            budget=MemoryBudget(1 << 20, pipelines=1),
+            pipelines=1,
             registry_guard=Guard("schema_registry"),
             failpoint=no_failpoint,
             on_failure=self.failures.append,
@@ -75,6 +79,7 @@ def restorer_of(config: Any, directory: DataDirectory, memory: RocksMemory) -> R
         memory,
         settings,
         WorkerMetrics(),
+        places=Places,
         retrier=retrier,
         readers=readers,
         on_progress=lambda: None,
@@ -131,6 +136,7 @@ class _FullDisk:
 
     partition = 0
     breakers = SimpleNamespace(open_keys=())
+    identity = Identity()
 
     def bytes_used(self) -> int:
         return 0

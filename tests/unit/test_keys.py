@@ -226,6 +226,22 @@ def test_of_many_windows_that_end_at_once_a_bounded_number_is_loaded_in_a_cycle(
     assert [] == list(store.scan(open_window_prefix("vehicles.minutes.v1")))
 
 
+def test_a_window_that_is_dropped_after_later_ones_were_loaded_is_found_again(monkeypatch):
+    """It was skipped as one that had been loaded: its row never came out."""
+    store = MemoryStore()
+    subject = with_windows(store, 40, monkeypatch)
+    subject.slots(names(b"k000"))
+    subject.close_windows(99)
+    store.write(WriteBatch(delete_ranges=subject.take_forgotten()))
+    subject._waited = [open_window_prefix("vehicles.minutes.v1") + b"\xff" * 16]  # as after a load of later ones
+    batch = WriteBatch()
+    subject.drop_all(batch)
+    store.write(batch)
+    assert 100 == subject.windows_close_at()
+    subject.close_windows(100)
+    assert [b"k000"] == subject.take_closed()[0].keys.tolist()
+
+
 def test_keys_with_open_windows_are_dropped_as_well_and_close_all_the_same(monkeypatch):
     store = MemoryStore()
     subject = with_windows(store, 40, monkeypatch)

@@ -25,7 +25,9 @@ def written(topic, *timestamps, ages_ms=None, **part):
         DeadLetter(Reject(0, Reason.INVALID, "m"), 0, number, at, b"d", b"v", None)
         for number, at in enumerate(timestamps)
     ]
-    committer = Committer(GPS, transactions, MemoryChangelog(kafka), [], [], timestamp_ages_ms=ages_ms)
+    committer = Committer(
+        GPS, transactions, MemoryChangelog(kafka), [], [], author="w", session="s", timestamp_ages_ms=ages_ms
+    )
     committer.write(Effects(NOW_MS, len(made), [PartitionEffects(0, made, late, 0, 0)], letters))
     transactions.commit()
     return [entry.timestamp_ms for entry in kafka.topic_rows(topic)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streams.engine.effects import PartitionEffects
-from streams.engine.engine import Engine, MicroBatch
+from streams.engine.engine import Engine, Idle, MicroBatch
 from streams.engine.log import Refused
 from streams.engine.refusals import Refusals
 from streams.engine.task import PartitionTask, TaskConfig
@@ -44,11 +44,11 @@ def letters(effects):
     return [(each.reject.reason, each.value, each.offset) for each in effects.dead_letters]
 
 
-def process(engine, *values, start=0, at_end=None):
+def process(engine, *values, start=0, idle=None):
     batch = records(list(values), timestamp=NOW + 60_000) if values else None
     if batch is not None:
         batch.offset[:] += start
-    return engine.process(MicroBatch(batch, NOW + 10_000_000, at_end or {}))
+    return engine.process(MicroBatch(batch, NOW + 10_000_000, idle or {}))
 
 
 def test_a_refused_event_of_this_batch_becomes_a_dead_letter_with_its_place(engine):
@@ -70,7 +70,7 @@ def test_a_refused_event_that_is_held_becomes_a_dead_letter_when_it_is_due(engin
 def test_a_refused_event_that_is_held_becomes_a_dead_letter_by_idle_time_too(engine):
     process(engine, event(1))
     refuse(engine, event(1))
-    effects = process(engine, at_end={0: NOW})
+    effects = process(engine, idle={0: Idle(NOW, NOW + 10_000_000)})
     assert [] == clean(effects)
     assert [(Reason.REFUSED_BY_OUTPUT, event(1), -1)] == letters(effects)
     assert engine.close_cycle() is not None

@@ -20,6 +20,7 @@ from streams.retry import Retrier
 from streams.runtime.owner import DataDirectory
 from streams.runtime.restorer import Restored, Restorer
 from streams.settings import Settings
+from streams.state.identity import Places
 from streams.state.layout import window_prefix
 from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine
 from streams.state.store import WriteBatch
@@ -87,6 +88,7 @@ class World:
             self.memory,
             Settings(),
             WorkerMetrics(),
+            places=Places,
             retrier=Retrier(),
             readers=readers,
             on_progress=self.sign,
@@ -171,7 +173,9 @@ def test_a_restore_that_reads_a_large_store_gives_signs_of_life_all_the_way(worl
     path.parent.mkdir(parents=True)
     store = RocksStore(path, world.memory)
     closed = bytes(window_row_bytes())
-    store.write(WriteBatch(puts=[(window_prefix(0) + b"%08d" % number, closed) for number in range(rows)]))
+    store.write(
+        WriteBatch(puts=[(window_prefix(GPS.windows[0].topic) + b"%08d" % number, closed) for number in range(rows)])
+    )
     store.close()
 
     async def story() -> None:

@@ -370,7 +370,7 @@ def test_a_breaker_that_is_still_remembered_is_journalled_again_before_its_part_
     assert task.truncate_journal_before() is None, "the newest row of the breaker is there"
     assert not task.is_settled
     (again,) = cycle().journal
-    assert [b"a"] == [key for key, _ in journal.unpack(again).breakers]
+    assert [b"a"] == [key for key, _ in journal.unpack(again, FIELDS).breakers]
     assert JOURNAL_INDEX_RECORDS == task.truncate_journal_before()
     assert task.is_settled
 
