@@ -19,7 +19,7 @@ from streams.errors import FencedError, StreamsError
 from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.membership import REFUSALS, cause_of, group_config
 from streams.kafka.stranding import BrokerWatch
-from streams.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, BATCH_WAIT_MS, UNRELEASED_WAIT_MS_MAX
+from streams.limits import BATCH_RECORDS_MAX, BATCH_SHARE, BATCH_WAIT_MS, UNRELEASED_WAIT_MS_MAX
 from streams.operators.columns import Records
 from streams.retry import Backoff
 from streams.settings import Settings
@@ -86,6 +86,7 @@ class Intake:
             "topic.metadata.refresh.interval.ms": 30_000,
         }
         self._batch_records = BATCH_RECORDS_MAX
+        self._batch_bytes_max = int((settings.streams_memory_mb_max << 20) * BATCH_SHARE)
         self.consumer = self._new_consumer()
         self.membership: object | None = None
         """Our place in the group as of the last poll: who commits for the group has to show it.
@@ -152,7 +153,7 @@ class Intake:
         self._note_membership()
         records = self._records(messages) if messages else None
         if records is not None:
-            self._batch_records = _records_of_next(records)
+            self._batch_records = _records_of_next(records, self._batch_bytes_max)
         at_end = {p: since for p, since in self._at_end_since_ms.items() if p in self._started}
         return records, at_end, self._generation
 
@@ -366,9 +367,9 @@ class Intake:
         self._paused -= frozenset(partitions)
 
 
-def _records_of_next(records: Records) -> int:
+def _records_of_next(records: Records, bytes_max: int) -> int:
     """How many records the next micro-batch may have, if they are as large as these (a sample of them is looked at)."""
     step = max(1, len(records) // _SAMPLE)
     values, keys = records.value[::step], records.key[::step]
     size = sum(len(value or b"") for value in values) + sum(len(key or b"") for key in keys)
-    return max(1, min(BATCH_RECORDS_MAX, BATCH_BYTES_MAX * len(values) // max(1, size)))
+    return max(1, min(BATCH_RECORDS_MAX, bytes_max * len(values) // max(1, size)))
