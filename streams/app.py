@@ -46,7 +46,7 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 5 ms each time costs that much waiting for the thread that turns records into columns."""
 _GC_ALLOCATIONS: Final = 100_000
 _CACHE_SHARE: Final = 1 / 16
-_STATE_SHARE: Final = 0.3
+_STATE_SHARE: Final = 0.25
 """Of the memory for data, for ids, held events and keys of all pipelines together; the rest is batches, client queues,
 caches and the runtime."""
 

@@ -8,8 +8,8 @@ from typing import Final
 # --- intake ---------------------------------------------------------------------------------------------------------
 BATCH_RECORDS_MAX: Final = 20_000
 """Records of one micro-batch: fixed costs per batch fall with it (5,000 costs 20% more CPU per event)."""
-BATCH_BYTES_MAX: Final = 8 << 20
-"""Bytes of one micro-batch, about: with records of more than 400 bytes it has fewer of them."""
+BATCH_SHARE: Final = 1 / 64
+"""Of a pipeline's memory, for one micro-batch, about: large records come in batches of fewer. Several are in memory."""
 BATCH_WAIT_MS: Final = 100
 """How long intake waits to fill a micro-batch; an idle worker wakes up this often."""
 CHANNEL_BATCHES_MAX: Final = 2

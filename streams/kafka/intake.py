@@ -24,8 +24,8 @@ from streams.kafka.idle import IdleClock, Unreadable
 from streams.kafka.membership import REFUSALS, cause_of, group_config
 from streams.kafka.stranding import BrokerWatch
 from streams.limits import (
-    BATCH_BYTES_MAX,
     BATCH_RECORDS_MAX,
+    BATCH_SHARE,
     BATCH_WAIT_MS,
     OPEN_TRANSACTION_SAID_MS,
     UNRELEASED_WAIT_MS_MAX,
@@ -146,6 +146,7 @@ class Intake:
             "topic.metadata.refresh.interval.ms": 30_000,
         }
         self._batch_records = BATCH_RECORDS_MAX
+        self._batch_bytes_max = int((settings.streams_memory_mb_max << 20) * BATCH_SHARE)
         self.consumer = self._new_consumer()
 
     def subscribe(self) -> None:
@@ -228,7 +229,7 @@ class Intake:
         self._note_membership()
         records = self._records(messages) if messages else None
         if records is not None:
-            self._batch_records = _records_of_next(records)
+            self._batch_records = _records_of_next(records, self._batch_bytes_max)
         return records, self._idle_now(_monotonic_ms()), self._generation
 
     def _idle_now(self, now_ms: int) -> dict[int, Idle]:
@@ -539,9 +540,9 @@ def _broker_ms(stamps: list[tuple[int, int]], timestamp_ms: Any) -> int:
     return max((at for kind, at in stamps if kind == TIMESTAMP_LOG_APPEND_TIME), default=0)
 
 
-def _records_of_next(records: Records) -> int:
+def _records_of_next(records: Records, bytes_max: int) -> int:
     """How many records the next micro-batch may have, if they are as large as these (a sample of them is looked at)."""
     step = max(1, len(records) // _SAMPLE)
     values, keys = records.value[::step], records.key[::step]
     size = sum(len(value or b"") for value in values) + sum(len(key or b"") for key in keys)
-    return max(1, min(BATCH_RECORDS_MAX, BATCH_BYTES_MAX * len(values) // max(1, size)))
+    return max(1, min(BATCH_RECORDS_MAX, bytes_max * len(values) // max(1, size)))

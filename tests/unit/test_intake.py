@@ -3,10 +3,13 @@
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from confluent_kafka import KafkaError, Message, TopicPartition
 
-from streams.kafka.intake import Intake
+from streams.kafka.intake import Intake, _records_of_next
+from streams.limits import BATCH_RECORDS_MAX
+from streams.operators.columns import Records
 from streams.settings import Settings
 
 EOF = KafkaError(KafkaError._PARTITION_EOF)
@@ -160,3 +163,15 @@ def test_a_start_that_was_asked_for_before_a_revocation_is_void_after_it(assigne
     assigned._assigned.add(1)
     assigned._obey()
     assert not assigned._started
+
+
+def test_a_batch_of_large_records_has_fewer_of_them():
+    small, large = records_of(1_000, value_bytes=86), records_of(1_000, value_bytes=3_000)
+    assert BATCH_RECORDS_MAX == _records_of_next(small, 4 << 20)
+    assert 1_300 < _records_of_next(large, 4 << 20) < 1_400
+    assert 1 == _records_of_next(records_of(1, value_bytes=10_000_000), 4 << 20)
+
+
+def records_of(count, *, value_bytes):
+    numbers = np.arange(count)
+    return Records(numbers, numbers, numbers, [b"k" * 36] * count, [bytes(value_bytes)] * count)
