@@ -387,7 +387,7 @@ class Resolutions:
         attempts, kinds, found_outcomes, topics, partitions, offsets, times, *_ = rest
         place = np.minimum(np.searchsorted(ids, rows.ids), len(ids) - 1)
         applies = ids[place] == rows.ids
-        # A place of the source comes again when the topic is created anew: a resolution is of a record, not of an id.
+        # A place of the source comes again when the topic is created again: a resolution is of a record, not of an id.
         applies &= attempts[place] >= rows.attempt
         mine = self._topics.wanted(frozenset({rows.letters.topic}))
         same = np.isin(topics[place], mine) & (attempts[place] == rows.attempt) & (partitions[place] == rows.partition)

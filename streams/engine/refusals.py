@@ -76,7 +76,7 @@ class Refusals:
         return found
 
     def start_again(self, partitions: Sequence[int]) -> None:
-        """Let partitions that stand still be tried again: they are assigned anew."""
+        """Let partitions that stand still be tried again: they are assigned again."""
         for partition in partitions:
             self.stopped.pop(partition, None)
 

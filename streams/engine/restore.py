@@ -30,6 +30,8 @@ from streams.state.store import Store, StoreCorrupted, StoreOutdated, WriteBatch
 log = structlog.get_logger(__name__)
 
 _PUTS_MAX: Final = 50_000
+_LAST_RECORDS: Final = 100
+"""Offsets before the end of another partition's journal in which its identity is looked for."""
 OnRows = Callable[[int, int], None]
 
 
@@ -89,6 +91,7 @@ class _Restore:
             reached = replace(reached, identity=declared)
             offset_next = self._first_offset(committed)
             self._require_no_rows()
+            self._require_same_division(declared)
         tables_next = self._replay_tables(task, reached)
         reached = replace(reached, offset_next=offset_next, tables_next=tables_next)
         task.restored(reached)
@@ -196,6 +199,18 @@ class _Restore:
                         f"they are of an earlier life. Delete {table.topic} and run `streams topics apply`, or empty "
                         f"all outputs with {self._rebuild('source')}"
                     )
+
+    def _require_same_division(self, declared: Identity) -> None:
+        """A partition without any state must not begin where others have state that is divided otherwise."""
+        topic = self.config.pipeline.journal
+        for other in (number for number in range(declared.partitions) if number != self.partition):
+            low, high = self.changelog.bounds(topic, other)
+            packed = b""
+            for rows in self.changelog.read(topic, other, max(low, high - _LAST_RECORDS), high):
+                packed = next((found for row in reversed(rows) if (found := self._entry(row).identity)), packed)
+            if packed:
+                self._judged(Identity.unpack(packed).divided(), declared)
+                return
 
     # --- the journal ------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """A file into a topic: each valid row exactly once, whenever the process is killed and however often it is run.
 
-What makes two runs the same work (one checkpoint): the content of the file (not its name), the topic (created anew, it
+What makes two runs the same work (one checkpoint): the content of the file (not its name), the topic (created again, it
 is another one), the format, which column fills which field, and whether times are moved. `rate` and `limit` do not
 count: a run with `limit` is the beginning of the run without.
 """

@@ -2,7 +2,7 @@
 
 A header's name is bytes for the broker and text for the client. When a name is not UTF-8, `Message.headers()` raises,
 and what it returns when it is called again holds a pair without a name: reading that name ends the process. So call
-`headers_of` or `read_headers` instead. They leave such headers out, and make the message safe for whoever asks it next.
+`headers_of` or `read_headers` instead. They leave such headers out, and make the message safe for the next caller.
 """
 
 import gc

@@ -1,22 +1,24 @@
 """Where a flow's topics are: the cluster's id, and the id that Kafka gave each topic at its creation (KIP-516)."""
 
 import threading
-from collections.abc import Sequence
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 
 from streams.errors import StreamsError
 from streams.kafka.admin import REQUEST_TIMEOUT_S, admin_client, described, settled
+from streams.operators.declaration import Pipeline
 from streams.settings import Settings
 from streams.state.identity import Places
 
 
 class KafkaPlaces:
-    """Asks the cluster for the places of some topics. Any thread."""
+    """Asks the cluster for the places of a flow's topics. Any thread."""
 
-    def __init__(self, settings: Settings, topics: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
+        """Of the topics of `pipeline`. Its state is divided as its journal is."""
         self._settings = settings
-        self._topics = list(topics)
+        self._topics = [topic.name for topic in pipeline.topics()]
+        self._journal = pipeline.journal
         self._client = admin_client(settings)
         self._lock = threading.Lock()
 
@@ -30,14 +32,15 @@ class KafkaPlaces:
         with self._lock:
             try:
                 cluster = str(self._client.list_topics(timeout=REQUEST_TIMEOUT_S).cluster_id)
-                found = self._ids(self._topics)
+                found = self._described(self._topics)
             except KafkaException as error:
                 self._client = admin_client(self._settings)
                 raise StreamsError(f"asking for the ids of topics: {described(error)}") from None
         missing = sorted(set(self._topics) - found.keys())
         if missing:
             raise StreamsError(f"topics are missing ({', '.join(missing)}): create them with `streams topics apply`")
-        return Places(cluster, found)
+        ids = {name: topic_id for name, (topic_id, _) in found.items()}
+        return Places(cluster, ids, found[self._journal][1])
 
     def id_of(self, topic: str) -> str | None:
         """Id of one topic; None when it is not there.
@@ -47,13 +50,15 @@ class KafkaPlaces:
 
         """
         with self._lock:
-            return self._ids([topic]).get(topic)
+            topic_id, _ = self._described([topic]).get(topic, (None, 0))
+            return topic_id
 
-    def _ids(self, topics: list[str]) -> dict[str, str]:
+    def _described(self, topics: list[str]) -> dict[str, tuple[str, int]]:
+        """Id and number of partitions of those topics that are there."""
         asked = self._client.describe_topics(TopicCollection(topics), request_timeout=REQUEST_TIMEOUT_S)
-        found: dict[str, str] = {}
+        found: dict[str, tuple[str, int]] = {}
         for name, future in asked.items():
             told = settled(f"describing topic {name}", future, fine=(KafkaError.UNKNOWN_TOPIC_OR_PART,))
             if told is not None:
-                found[name] = str(told.topic_id)
+                found[name] = (str(told.topic_id), len(told.partitions))
         return found

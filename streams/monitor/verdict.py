@@ -112,7 +112,7 @@ class Window:
     `offset` is what the group had committed, `lag` the records from there to the last stable offset. `active` says that
     there were commits since the sample before, also such as did not move. `lag_s`: age of the oldest record not
     committed (0: there is none). `deleted` and `beyond`: records deleted before they were read; records by which the
-    position is behind the end of the log. `unreadable`: records after an open transaction, which nobody can read yet;
+    position is past the end of the log. `unreadable`: records after an open transaction, which nobody can read yet;
     `open_s`: how long that transaction has been seen to be open.
     """
 

@@ -109,7 +109,7 @@ _SENTENCES: Final[dict[Reason, Callable[[Facts], str]]] = {
     Reason.SAME_COMMITS: lambda f: f"{_behind(f)}; commits go on, at one position for {_unmoved(f)}",
     Reason.WENT_BACK: lambda f: f"went back and is {_records(f.back_by)} short of where it was; {_behind(f)}",
     Reason.DELETED_UNREAD: lambda f: f"{_records(f.deleted)} deleted unread",
-    Reason.BEHIND_END: lambda f: f"its position is {_records(f.beyond)} behind the end of the log, which cannot be",
+    Reason.BEHIND_END: lambda f: f"its position is {_records(f.beyond)} past the end of the log",
     Reason.NOTHING_COMMITTED: lambda _: "nothing committed, and nothing to read",
     Reason.OPEN_TRANSACTION: lambda f: (
         f"{_records(f.unreadable)} after an open transaction cannot be read yet; "
@@ -130,5 +130,5 @@ _ADVICE: Final[dict[Reason, str]] = {
     Reason.OPEN_TRANSACTION: (
         "find its producer (kafka-transactions.sh describe-producers) and have it commit or abort"
     ),
-    Reason.BEHIND_END: "the topic was truncated or created anew: reset the group's offsets",
+    Reason.BEHIND_END: "the topic was truncated or created again: reset the group's offsets",
 }

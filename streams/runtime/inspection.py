@@ -131,7 +131,7 @@ class _Looks:
         self._changelog = KafkaChangelog(settings, group=pipeline.group, source=pipeline.source, retrier=Retrier())
         counts = partition_counts(client)
         self._config = config_of(pipeline, settings, counts.get(pipeline.source, 1))
-        self._places = KafkaPlaces(settings, [topic.name for topic in pipeline.topics()]).find()
+        self._places = KafkaPlaces(settings, pipeline).find()
 
     def judge(self, report: StoreReport) -> None:
         checkpoint = report.checkpoint

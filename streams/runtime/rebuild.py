@@ -97,7 +97,7 @@ class LocalRebuild:
         self._partitions = counts[pipeline.source]
         self._config = config_of(pipeline, settings, self._partitions)
         self._changelog = KafkaChangelog(settings, group=pipeline.group, source=pipeline.source, retrier=self._retrier)
-        self._places = KafkaPlaces(settings, [topic.name for topic in pipeline.topics()]).find()
+        self._places = KafkaPlaces(settings, pipeline).find()
         self._memory = RocksMemory(cache_bytes=_MEMORY_BYTES, memtable_bytes=_MEMORY_BYTES)
         self._encoders = self._table_encoders()
 

@@ -185,7 +185,7 @@ class PipelineRunner:
         self._changelog = KafkaChangelog(
             self._settings, group=self.pipeline.group, source=self.pipeline.source, retrier=self._retrier
         )
-        self._places = KafkaPlaces(self._settings, [topic.name for topic in self.pipeline.topics()])
+        self._places = KafkaPlaces(self._settings, self.pipeline)
         self._source_watch = SourceWatch(self._places, self.pipeline.source, self._source_ids)
         # A restore that waits is told of, and repeated, by the restorer: its reader need not.
         quiet = Retrier(self._stop, say=quietly, on_pause=lambda pause: self.vitals.sign(pause.pause_s))

@@ -41,6 +41,8 @@ class Places:
     """Empty: not known, and not compared."""
     topics: Mapping[str, str] = field(default_factory=dict)
     """Id by name; a topic that is missing here is not compared."""
+    partitions: int = 0
+    """Into how many partitions the state is divided; 0: not known, and not compared."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Identity:
 
     cluster: str = ""
     epoch: int = EPOCH
+    partitions: int = 0
+    """Into how many partitions the state is divided: where a key's state is depends on it."""
     topics: Mapping[str, str] = field(default_factory=dict)
     """Topic id by name."""
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -75,6 +79,7 @@ class Identity:
         enums = symbols or {}
         return Identity(
             cluster=places.cluster,
+            partitions=places.partitions,
             topics={name: places.topics[name] for name in _topic_names(pipeline) if name in places.topics},
             fields={
                 "id": pipeline.id_field,
@@ -100,6 +105,7 @@ class Identity:
             {
                 "cluster": self.cluster,
                 "epoch": self.epoch,
+                "partitions": self.partitions,
                 "topics": dict(self.topics),
                 "fields": dict(self.fields),
                 "payload": dict(self.payload),
@@ -158,6 +164,14 @@ class Identity:
             )
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise IdentityUnreadable(f"not an identity: {error}") from None
+
+    def is_divided_as(self, other: "Identity") -> bool:
+        """Whether keys belong to the same partitions, as far as both say."""
+        return self.partitions == other.partitions or 0 in {self.partitions, other.partitions}
+
+    def divided(self) -> "Identity":
+        """Only what it says of the division into partitions."""
+        return Identity(epoch=self.epoch, partitions=self.partitions)
 
     def without(self, topics: Collection[str]) -> "Identity":
         """The same identity, as if it did not know the ids of `topics`."""
@@ -249,6 +263,12 @@ def judge(found: Identity, declared: Identity, pipeline: Pipeline) -> Judgement:
         refused.append(
             f"the state belongs to partition layout {found.epoch}, this version runs layout {declared.epoch}: "
             "run the version that has written it"
+        )
+    if not found.is_divided_as(declared):
+        refused.append(
+            f"the state is divided into {found.partitions} partitions, and {pipeline.journal} has {declared.partitions}: "
+            "keys belong elsewhere than their state. Partitions cannot be added to a flow in place yet; to "
+            f"process the source again with the new number, run {again}"
         )
     new = _recreated(found, declared)
     changelogs = (pipeline.journal, *(table.topic for table in pipeline.tables))

@@ -382,6 +382,30 @@ def test_rows_of_a_table_of_an_earlier_life_are_refused(placed):
         placed.restore(rooms())
 
 
+def test_state_that_is_divided_otherwise_is_refused(placed, keep):
+    placed.places = Places("here", ids(), 1)
+    placed.feed(event(4, 1_600))
+    placed.stop(keep=keep)
+    assert placed.restore(rooms()).task.identity.partitions == 1
+    placed.feed(event(5, 1_800))
+    placed.stop(keep=keep)
+    placed.places = Places("here", ids(), 2)
+    with pytest.raises(RestoreFailed, match=r"divided into 1 partitions.*has 2: keys.*--from source"):
+        placed.restore(rooms())
+
+
+def test_a_partition_without_state_does_not_begin_beside_state_that_is_divided_otherwise(placed):
+    """Partitions were added to all topics at once: keys that moved began again at nothing."""
+    placed.places = Places("here", ids(), 1)
+    placed.stop(keep=False)
+    placed.restore(rooms()).feed(event(4, 1_600))
+    added = MemoryStore()
+    with pytest.raises(RestoreFailed, match=r"rooms.events.v1-1: the state is divided into 1 partitions"):
+        restore_partition(
+            placed.config, 1, added, MemoryChangelog(placed.kafka), ids_in_memory_max=9, places=Places("here", ids(), 2)
+        )
+
+
 def test_equal_offsets_that_something_else_has_committed_are_accepted(placed, keep):
     placed.stop(keep=keep)
     placed.kafka.group[0] = replace(placed.kafka.group[0], cycle=None)
