@@ -266,7 +266,7 @@ def judge(found: Identity, declared: Identity, pipeline: Pipeline) -> Judgement:
         )
     if not found.is_divided_as(declared):
         refused.append(
-            f"the state is divided into {found.partitions} partitions, and {pipeline.journal} has {declared.partitions}: "
+            f"the state is divided into {found.partitions} partitions, {pipeline.journal} has {declared.partitions}: "
             "keys belong elsewhere than their state. Partitions cannot be added to a flow in place yet; to "
             f"process the source again with the new number, run {again}"
         )
