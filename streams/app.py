@@ -30,6 +30,7 @@ from streams.monitor.metrics import WorkerMetrics
 from streams.operators.declaration import Pipeline
 from streams.runtime.budget import MemoryBudget
 from streams.runtime.failpoint import FAILPOINT_VARIABLE, no_failpoint, parse_failpoint
+from streams.runtime.memory import few_arenas
 from streams.runtime.owner import DataDirectory
 from streams.runtime.runner import PipelineRunner
 from streams.runtime.simulated import DEFECT_VARIABLE, parse_defect
@@ -73,6 +74,7 @@ class WorkerProcess:
             StreamsError: no broker, topics missing or not co-partitioned, data directory taken, port taken.
 
         """
+        few_arenas()
         self._failpoint_spec = os.environ.get(FAILPOINT_VARIABLE, "")
         self._defect_spec = os.environ.get(DEFECT_VARIABLE, "")
         self._failpoint()  # a wrong one is refused before anything else is looked at

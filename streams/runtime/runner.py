@@ -73,9 +73,9 @@ _RELIEF_INTERVAL_S: Final = 0.2
 _TRUNCATE_INTERVAL_S: Final = 60.0
 _DEVICES_LOGGED: Final = 10
 _ABORTED: Final = Backoff(first_s=0.1, pause_s_max=15.0)
-_TRIM_SHARE: Final = 0.7
+_TRIM_SHARE: Final = 0.6
 """Of the memory setting, resident memory beyond which what is free is given back to the system."""
-_CYCLE_SHARE: Final = 1 / 16
+_CYCLE_SHARE: Final = 1 / 24
 """Of the memory setting, for what committing a cycle takes: with long keys or many of them a cycle ends earlier."""
 
 
