@@ -159,8 +159,10 @@ def set_offsets(stack: Stack, offsets: dict[int, int]) -> None:
     """Set the group's offsets by the request that `kafka-consumer-groups.sh --reset-offsets` makes."""
     wanted = [TopicPartition(GPS.source, partition, offset) for partition, offset in offsets.items()]
 
+    admin = admin_of(stack)
+
     def is_set() -> bool:
-        asked = admin_of(stack).alter_consumer_group_offsets([ConsumerGroupTopicPartitions(GPS.group, wanted)])
+        asked = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(GPS.group, wanted)])
         try:
             return all(one.error is None for one in asked[GPS.group].result(30).topic_partitions)
         except KafkaException:

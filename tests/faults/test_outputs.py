@@ -195,5 +195,5 @@ def test_a_dead_letter_topic_with_fewer_partitions_is_refused_at_start(scene: Sc
     started = run(scene.stack, "worker", "--pipeline", "gps", "--data-dir", str(scene.worker.data_dir))
 
     assert 1 == started.returncode
-    assert f"{GPS.dlq} has 2 partitions, {GPS.source} has 3: give {GPS.dlq} 3 partitions" in started.stderr
+    assert f"{GPS.dlq} has 2 partitions, {GPS.journal} has 3: give {GPS.dlq} 3 partitions" in started.stderr
     scene.struck()

@@ -91,7 +91,7 @@ def test_a_key_in_two_partitions_is_counted_and_named_in_the_log(stack: Stack, t
         value = encoder.framed(device_id=device, event_time=int(time.time() * 1000))
         producer.produce(GPS.source, value, device.encode(), (home + number % 2) % PARTITIONS)
     assert producer.flush(60) == 0
-    with workers(stack, tmp_path, "a") as (worker,):
+    with workers(stack, tmp_path, "b") as (worker,):
         worker.start().wait_ready()
         wait_until(lambda: misrouted(worker) == 5, "they are counted")
         (line,) = worker.said("keys are in partitions that murmur2 would not have chosen")

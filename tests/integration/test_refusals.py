@@ -30,13 +30,17 @@ def now_ms() -> int:
 # --- the producer -----------------------------------------------------------------------------------------------------
 
 
+class Member(KafkaTransactions):
+    """A transactional producer of a group without members."""
+
+    membership: object
+
+
 @pytest.fixture
-def transactions(stack: Stack) -> Iterator[KafkaTransactions]:
+def transactions(stack: Stack) -> Iterator[Member]:
     fresh_topics(stack, PARTITIONS)
     consumer = Consumer({"bootstrap.servers": stack.bootstrap_servers, "group.id": GROUP})
-    made = KafkaTransactions(
-        settings_of(stack), transactional_id="tests.refusals", source=GPS.source, retrier=Retrier()
-    )
+    made = Member(settings_of(stack), transactional_id="tests.refusals", source=GPS.source, retrier=Retrier())
     made.membership = consumer.consumer_group_metadata()
     made.reopen()
     yield made
@@ -45,7 +49,7 @@ def transactions(stack: Stack) -> Iterator[KafkaTransactions]:
 
 
 def run_until_found(
-    transactions: KafkaTransactions, rows: list[tuple[str, bytes | None, bytes, int, int | None]]
+    transactions: Member, rows: list[tuple[str, bytes | None, bytes, int, int | None]]
 ) -> tuple[list[Refused], int]:
     """Send `rows` (topic, key, value, timestamp, partition) in cycles, without what is refused, until one is committed.
 
@@ -59,7 +63,7 @@ def run_until_found(
             transactions.begin()
             for topic, key, value, timestamp, partition in sent:
                 transactions.produce_many(topic, [key], [value], [timestamp], None, partition=partition, origin=2)
-            transactions.send_offsets({0: Committed(number, number)})
+            transactions.send_offsets({0: Committed(number, number)}, transactions.membership)
             transactions.commit()
         except OutputRefused as error:
             refused += error.refused
@@ -75,9 +79,7 @@ def rows_to(topic: str, count: int) -> list[Any]:
     return [(topic, b"key-%d" % number, b"value-%d" % number, now_ms(), None) for number in range(count)]
 
 
-def test_one_timestamp_that_the_broker_refuses_is_found_among_thousands(
-    stack: Stack, transactions: KafkaTransactions
-) -> None:
+def test_one_timestamp_that_the_broker_refuses_is_found_among_thousands(stack: Stack, transactions: Member) -> None:
     rows = rows_to(GPS.late, 5_000)
     rows[3_456] = (GPS.late, b"key", b"from the future", now_ms() + 10 * DAY_MS, None)
 
@@ -88,7 +90,7 @@ def test_one_timestamp_that_the_broker_refuses_is_found_among_thousands(
     assert 4_999 == len(read(stack, GPS.late))
 
 
-def test_several_in_one_batch_are_all_found(stack: Stack, transactions: KafkaTransactions) -> None:
+def test_several_in_one_batch_are_all_found(stack: Stack, transactions: Member) -> None:
     rows = rows_to(GPS.late, 500)
     bad = [7, 8, 300]
     for number in bad:
@@ -101,7 +103,7 @@ def test_several_in_one_batch_are_all_found(stack: Stack, transactions: KafkaTra
 
 
 def test_a_record_too_large_for_its_topic_is_found_and_small_ones_share_no_blame(
-    stack: Stack, transactions: KafkaTransactions
+    stack: Stack, transactions: Member
 ) -> None:
     table = GPS.tables[0].topic
     rows = rows_to(table, 1_500)
@@ -113,9 +115,7 @@ def test_a_record_too_large_for_its_topic_is_found_and_small_ones_share_no_blame
     assert 1_499 == len(read(stack, table))
 
 
-def test_a_topic_with_a_small_limit_gets_small_batches_and_loses_nothing(
-    stack: Stack, transactions: KafkaTransactions
-) -> None:
+def test_a_topic_with_a_small_limit_gets_small_batches_and_loses_nothing(stack: Stack, transactions: Member) -> None:
     alter_topic(stack, GPS.late, max_message_bytes="5000")
     rows = [(GPS.late, b"key", os.urandom(100), now_ms(), None) for _ in range(3_000)]
 
@@ -125,9 +125,7 @@ def test_a_topic_with_a_small_limit_gets_small_batches_and_loses_nothing(
     assert 3_000 == len(read(stack, GPS.late))
 
 
-def test_a_partition_that_an_output_does_not_have_is_named_at_once(
-    stack: Stack, transactions: KafkaTransactions
-) -> None:
+def test_a_partition_that_an_output_does_not_have_is_named_at_once(stack: Stack, transactions: Member) -> None:
     rows = rows_to(GPS.dlq, 100)
     rows[50] = (GPS.dlq, None, b"of partition 7", now_ms(), 7)
 
