@@ -9,6 +9,7 @@ from streams.breaker import Guard
 from streams.monitor.metrics import WorkerMetrics
 from streams.pipelines.gps import GPS
 from streams.retry import Retrier
+from streams.runtime.budget import MemoryBudget
 from streams.runtime.failpoint import no_failpoint
 from streams.runtime.owner import DataDirectory
 from streams.runtime.restorer import Restorer
@@ -30,6 +31,8 @@ class _Runner(PipelineRunner):
             RocksMemory(cache_bytes=1 << 20, memtable_bytes=1 << 20),
             WorkerMetrics(),
             partitions=3,
+            budget=MemoryBudget(1 << 20, pipelines=1),
+            pipelines=1,
             registry_guard=Guard("schema_registry"),
             failpoint=no_failpoint,
             on_failure=lambda _: None,
