@@ -109,7 +109,7 @@ class Engine:
         records = self._current(Records.concat(parts)) if parts else None
         if records is not None and len(records):
             effects = self._process_records(records, batch)
-        for part in self._release_idle(batch):
+        for part in (*self._close_overdue(), *self._release_idle(batch)):
             effects.partitions.append(part)
             effects.dead_letters.extend(_refused(part, None))
         return effects
@@ -189,6 +189,12 @@ class Engine:
         skip = frozenset(int(place[row]) for row in skip if not waits[row])
         unexpected = [(plan, place[rows[~waits[rows]]]) for plan, rows in decoded.unexpected]
         return records.take(kept), Decoded(events.with_rows(place[events.row]), rejects, {}, unexpected), skip
+
+    def _close_overdue(self) -> Iterable[PartitionEffects]:
+        """Go on with windows that were too many for one cycle; nobody has to send anything for it."""
+        for partition, task in self.tasks.items():
+            if task.is_overdue and partition not in self._waiting:
+                yield task.on_idle(task.watermark)
 
     def _release_idle(self, batch: MicroBatch) -> Iterable[PartitionEffects]:
         """Move the watermark of idle partitions on by their idle time, where that releases or closes something."""

@@ -172,6 +172,10 @@ class KeyIndex:
         """Watermark that closes the next window; the largest number when none is open."""
         return min([*self._waits_at, *(int(rows["close_at"].min(initial=NEVER)) for rows in self._windows)])
 
+    def has_overdue_windows(self, watermark: int) -> bool:
+        """Whether `close_windows` has left some for the next cycle."""
+        return any(waits_at <= watermark for waits_at in self._waits_at)
+
     def load_open_windows(self) -> None:
         """Find the windows that are open in the store: the watermark may close them without an event.
 

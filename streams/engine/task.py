@@ -184,6 +184,11 @@ class PartitionTask:
         """Watermark that releases the oldest held event or closes a window; the end of time when none does."""
         return min(self.held.event_time_min(), self.keys.windows_close_at())
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether windows that the watermark has passed are left: there were too many for one cycle."""
+        return self.keys.has_overdue_windows(self.watermark)
+
     def _folded(
         self, released: Released | None, late: list[LateEvents], duplicates: int, replayed: list[Headers]
     ) -> PartitionEffects:
