@@ -134,9 +134,9 @@ def test_a_source_that_was_truncated_is_refused_until_the_offset_is_set(scene: S
     )
     assert "--reset-offsets --to-offset 0" in said
     assert 0 == scene.worker.terminate()
-    events.send()
     set_offsets(scene.stack, dict.fromkeys(range(PARTITIONS), 0))
     scene.worker.start().wait_ready(READY_S_MAX)
+    events.send()
     events.wait_out()
 
 
