@@ -3,8 +3,8 @@
 No imports but the standard library's smallest: until this has run, SIGTERM kills the process with status -15.
 """
 
+import os
 import signal
-import sys
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -13,9 +13,13 @@ TERMINATED: Final = 128 + signal.SIGTERM
 
 
 def exit_on_sigterm() -> None:
-    """Let SIGTERM end this process as `sys.exit` does: nothing runs yet that would have to be stopped."""
+    """Let SIGTERM end this process at once: nothing runs yet that would have to be stopped.
+
+    Not by an exception: it would surface wherever the main thread happens to be, and in a callback of librdkafka it
+    becomes a `SystemError` with a traceback, and exit status 1.
+    """
     signal.signal(signal.SIGTERM, _exit)
 
 
 def _exit(_: int, __: FrameType | None) -> NoReturn:
-    sys.exit(TERMINATED)
+    os._exit(TERMINATED)

@@ -145,8 +145,11 @@ class Changelog(Protocol):
     def committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:
         """The group's committed positions in the source, once no transaction is pending on them."""
 
-    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        """First offset, and the offset behind the last record, transactions still open included."""
+    def bounds(self, topic: str, partition: int, *, stable: bool = False) -> tuple[int, int]:
+        """First offset, and the offset behind the last record, transactions still open included.
+
+        `stable`: the last stable offset in place of the latter; `read` gets there without waiting for anybody.
+        """
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[LogRow]]:
         """Committed records from `start` until position `end` is reached, waiting for open transactions before it."""

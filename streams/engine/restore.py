@@ -19,6 +19,7 @@ from streams.engine.journal_chain import JournalChain, RestoreFailed
 from streams.engine.keys import due_puts
 from streams.engine.log import Changelog, Committed, LogRow
 from streams.engine.task import PartitionTask, TaskConfig, note_breakers, read_journal_groups
+from streams.errors import StreamsError
 from streams.operators.columns import TIME_MIN, Events
 from streams.operators.declaration import Pipeline
 from streams.state import journal
@@ -202,15 +203,33 @@ class _Restore:
 
     def _require_same_division(self, declared: Identity) -> None:
         """A partition without any state must not begin where others have state that is divided otherwise."""
-        topic = self.config.pipeline.journal
         for other in (number for number in range(declared.partitions) if number != self.partition):
-            low, high = self.changelog.bounds(topic, other)
-            packed = b""
-            for rows in self.changelog.read(topic, other, max(low, high - _LAST_RECORDS), high):
-                packed = next((found for row in reversed(rows) if (found := self._entry(row).identity)), packed)
-            if packed:
-                self._judged(Identity.unpack(packed).divided(), declared)
+            found = self._identity_of_other(other)
+            if found is not None:
+                self._judged(found.divided(), declared)
                 return
+
+    def _identity_of_other(self, partition: int) -> Identity | None:
+        """The latest identity in another partition's journal; None where it has none, or cannot be read.
+
+        What is wrong there is the other partition's own: this one neither fails with it nor waits for it.
+        """
+        topic = self.config.pipeline.journal
+        latest: Identity | None = None
+        try:
+            low, high = self.changelog.bounds(topic, partition, stable=True)
+            for rows in self.changelog.read(topic, partition, max(low, high - _LAST_RECORDS), high):
+                latest = next(filter(None, map(self._identity_in, reversed(rows))), latest)
+        except StreamsError as error:
+            log.warning("another partition's journal was not looked at", partition=partition, error=str(error))
+        return latest
+
+    def _identity_in(self, row: LogRow) -> Identity | None:
+        try:
+            packed = journal.unpack(row.value or b"", self.config.fields).identity
+            return Identity.unpack(packed) if packed else None
+        except (journal.JournalCorrupted, IdentityUnreadable):
+            return None
 
     # --- the journal ------------------------------------------------------------------------------------------------
 

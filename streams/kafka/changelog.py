@@ -102,15 +102,16 @@ class KafkaChangelog:
         _raise_for_errors(found)
         return found
 
-    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        """First offset, and the one behind the last record, open transactions included."""
+    def bounds(self, topic: str, partition: int, *, stable: bool = False) -> tuple[int, int]:
+        """First offset, and the one behind the last record, open transactions included; or the last stable offset."""
+        level = IsolationLevel.READ_COMMITTED if stable else IsolationLevel.READ_UNCOMMITTED
         where = TopicPartition(topic, partition)
         try:
             earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
             first, last = (
                 self._admin.list_offsets(
                     {where: spec},
-                    isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                    isolation_level=level,
                     request_timeout=_ANSWER_TIMEOUT_S,
                 )[where]
                 .result(_REQUEST_TIMEOUT_S)

@@ -207,7 +207,7 @@ def test_a_position_behind_the_end_is_an_error(lookout: Lookout, topic: Topic) -
     topic.produce(3)
     topic.commit(1_000)
 
-    assert "997 records behind the end" in seen(lookout, topic, Status.ERR).why(0)
+    assert "997 records past the end" in seen(lookout, topic, Status.ERR).why(0)
 
 
 def test_rounds_go_on_when_the_process_that_takes_them_dies(lookout: Lookout, topic: Topic) -> None:

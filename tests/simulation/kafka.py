@@ -104,7 +104,8 @@ class MemoryChangelog:
         self._kafka.time_out_transactions(partitions)
         return {partition: self._kafka.group.get(partition) for partition in partitions}
 
-    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+    def bounds(self, topic: str, partition: int, *, stable: bool = False) -> tuple[int, int]:
+        """Memory is read without waiting: where a transaction is open makes no difference."""
         return self._kafka.begin_offset.get((topic, partition), 0), len(self._kafka.log(topic, partition))
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[LogRow]]:

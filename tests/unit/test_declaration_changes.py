@@ -17,6 +17,7 @@ from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
+from streams.errors import StreamsError
 from streams.operators.columns import Events, object_rows, objects
 from streams.operators.declaration import Pipeline, Table, Window
 from streams.operators.fold import Count, Fold, Greatest, LastTime, Latest, WindowFold
@@ -404,6 +405,26 @@ def test_a_partition_without_state_does_not_begin_beside_state_that_is_divided_o
         restore_partition(
             placed.config, 1, added, MemoryChangelog(placed.kafka), ids_in_memory_max=9, places=Places("here", ids(), 2)
         )
+
+
+class OneWithoutLeader(MemoryChangelog):
+    """Partition 0 has no leader."""
+
+    def bounds(self, topic: str, partition: int, *, stable: bool = False) -> tuple[int, int]:
+        if partition == 0:
+            raise StreamsError(f"reading the bounds of {topic}-{partition}: no leader")
+        return super().bounds(topic, partition, stable=stable)
+
+
+@pytest.mark.parametrize("reader", [MemoryChangelog, OneWithoutLeader], ids=["damaged", "without a leader"])
+def test_a_partition_without_state_does_not_fail_with_the_journal_of_another(placed, reader):
+    """One damaged record kept every partition without state from being restored, and was said to be theirs."""
+    placed.places = Places("here", ids(), 2)
+    placed.kafka.append("rooms.events.v1.journal", 0, None, b"not a journal record", 0)
+    task = restore_partition(
+        placed.config, 1, MemoryStore(), reader(placed.kafka), ids_in_memory_max=9, places=placed.places
+    )
+    assert task.partition == 1
 
 
 def test_equal_offsets_that_something_else_has_committed_are_accepted(placed, keep):

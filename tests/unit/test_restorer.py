@@ -42,14 +42,14 @@ class Reader(MemoryChangelog):
         if isinstance(self._wrong.get(partition), Unsettled):
             raise self._wrong[partition]
 
-    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+    def bounds(self, topic: str, partition: int, *, stable: bool = False) -> tuple[int, int]:
         if topic == GPS.source:
             if isinstance(self._wrong.get(partition), StreamsError):
                 raise self._wrong[partition]
             return 0, 100
         if isinstance(self._wrong.get(partition), RestoreFailed):
             raise self._wrong[partition]
-        return super().bounds(topic, partition)
+        return super().bounds(topic, partition, stable=stable)
 
 
 class Readers:
