@@ -18,7 +18,6 @@ from faust.app.base import BootStrategy
 from mode import Service
 
 from streams.breaker import Guard
-from streams.early import TERMINATED
 from streams.engine.commit import Failpoint
 from streams.engine.effects import Effects
 from streams.engine.engine import MicroBatch
@@ -135,8 +134,6 @@ class WorkerProcess:
         try:
             worker.execute_from_commandline()
         except SystemExit as ended:
-            if ended.code == TERMINATED:  # by our early handler, before Faust had one
-                raise
             if ended.code and self._failure is None:
                 raise StreamsError(f"the Faust worker ended with status {ended.code}") from None
         finally:
@@ -267,7 +264,7 @@ def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
     missing = [topic.name for topic in pipeline.topics() if topic.name not in counts]
     if missing:
         raise StreamsError(f"topics are missing ({', '.join(missing)}): create them with `streams topics apply`")
-    for topic in _state_topics(pipeline):
+    for topic in pipeline.changelogs:
         if counts[topic] > counts[pipeline.source]:
             raise StreamsError(
                 f"{topic} has {counts[topic]} partitions, {pipeline.source} has {counts[pipeline.source]}: "
@@ -291,8 +288,4 @@ def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
 
 def state_partitions(pipeline: Pipeline, counts: dict[str, int]) -> int:
     """By how many partitions the flow's state is divided: those that every topic with state has."""
-    return min(counts[topic] for topic in _state_topics(pipeline))
-
-
-def _state_topics(pipeline: Pipeline) -> tuple[str, ...]:
-    return (pipeline.journal, *(table.topic for table in pipeline.tables))
+    return min(counts[topic] for topic in pipeline.changelogs)

@@ -231,15 +231,7 @@ class Engine:
 
     def bytes_used(self) -> int:
         """Approximate memory of all tasks."""
-        waiting = sum(
-            len(part or b"") + _RECORD_BYTES
-            for queue in self._waiting.values()
-            for records in queue
-            for column in (records.key, records.value)
-            for part in column
-        )
-        queued = [records for queue in self._waiting.values() for records in queue]
-        waiting += sum(header_memory(headers) for records in queued for headers in records.headers or ())
+        waiting = sum(_memory_of(records) for queue in self._waiting.values() for records in queue)
         return waiting + sum(task.bytes_used() for task in self.tasks.values())
 
     def cycle_bytes(self) -> int:
@@ -294,3 +286,8 @@ def _dead_letter(records: Records, reject: Reject) -> DeadLetter:
         value=records.value[row],
         headers=None if records.headers is None else records.headers[row],
     )
+
+
+def _memory_of(records: Records) -> int:
+    parts = sum(len(part or b"") + _RECORD_BYTES for column in (records.key, records.value) for part in column)
+    return parts + sum(header_memory(headers) for headers in records.headers or ())

@@ -15,6 +15,7 @@ import numpy as np
 import structlog
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from streams.clock import monotonic_ms
 from streams.engine.engine import Idle
 from streams.errors import FencedError, StreamsError
 from streams.kafka.admin import described, librdkafka_log
@@ -230,7 +231,7 @@ class Intake:
         records = self._records(messages) if messages else None
         if records is not None:
             self._batch_records = _records_of_next(records, self._batch_bytes_max)
-        return records, self._idle_now(_monotonic_ms()), self._generation
+        return records, self._idle_now(monotonic_ms()), self._generation
 
     def _idle_now(self, now_ms: int) -> dict[int, Idle]:
         """Idle partitions, by what the broker has answered so far; asks it again when it is time."""
@@ -389,7 +390,7 @@ class Intake:
             partition, end = int(message.partition() or 0), int(message.offset() or 0)
             self._end_offset[partition] = end
             if partition in self._started and end >= self._started[partition]:
-                self._idle.reached(partition, end, _monotonic_ms())
+                self._idle.reached(partition, end, monotonic_ms())
         elif error.code() in _OUT_OF_RANGE:
             partition = int(message.partition() or 0)
             self._put("start", [partition], lambda: self._start_after_gap(partition))
@@ -481,7 +482,7 @@ class Intake:
         self.consumer.pause([TopicPartition(self._source, p) for p in pause])
         self.consumer.resume([TopicPartition(self._source, p) for p in resume])
         self._paused = wanted
-        self._idle.pause(wanted, _monotonic_ms())
+        self._idle.pause(wanted, monotonic_ms())
 
     # --- rebalances -------------------------------------------------------------------------------------------------
 
@@ -526,11 +527,7 @@ class Intake:
             self._idle.moved(partition)
             self._end_offset.pop(partition, None)
         self._paused -= frozenset(partitions)
-        self._idle.pause(self._paused, _monotonic_ms())
-
-
-def _monotonic_ms() -> int:
-    return int(time.monotonic() * 1000)
+        self._idle.pause(self._paused, monotonic_ms())
 
 
 def _broker_ms(stamps: list[tuple[int, int]], timestamp_ms: Any) -> int:

@@ -187,6 +187,11 @@ class Pipeline:
         """Changelog of dedup and reorder state."""
         return f"{self.source}.journal"
 
+    @property
+    def changelogs(self) -> tuple[str, ...]:
+        """The topics that state is restored from: the journal and the tables."""
+        return (self.journal, *(table.topic for table in self.tables))
+
     def topics(self) -> tuple[Topic, ...]:
         """Every topic of the pipeline, in the order in which data passes them."""
         return (

@@ -1,9 +1,9 @@
-"""Configuration of the tasks of a flow, for commands that work on its state outside a worker."""
+"""Configuration of the tasks of a flow, for its workers and for commands that work on its state outside of one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from streams.engine.task import TaskConfig
+from streams.engine.task import Stopwatch, TaskConfig
 from streams.kafka.partitioner import partition_of
 from streams.operators.declaration import Pipeline
 from streams.registry.catalog import Catalog
@@ -11,21 +11,33 @@ from streams.runtime.schemas import enum_symbols, reader_schema
 from streams.settings import Settings
 
 
-def config_of(pipeline: Pipeline, settings: Settings, partitions: int) -> TaskConfig:
-    """Configuration of the tasks of a flow outside a worker."""
-    reader = reader_schema(Catalog.load(), pipeline)
+@contextmanager
+def _untimed(_: str) -> Iterator[None]:
+    yield
+
+
+def config_of(
+    pipeline: Pipeline,
+    settings: Settings,
+    partitions: int,
+    *,
+    catalog: Catalog,
+    stopwatch: Stopwatch = _untimed,
+    seed: int = 0,
+) -> TaskConfig:
+    """Configuration of the tasks of a flow whose state is divided into `partitions`.
+
+    By that number keys belong to partitions. A source that was given more since then is another layout: its new
+    partitions are refused, and in the others a key is at home only where its state is.
+    """
     return TaskConfig(
         pipeline=pipeline,
         lateness_ms=settings.streams_lateness_ms,
         horizon_ms=settings.streams_dedup_horizon_ms,
-        stopwatch=lambda _: _nothing(),
+        stopwatch=stopwatch,
         partition_of=lambda key: partition_of(key, partitions),
         quarantine_rejects_max=settings.streams_quarantine_rejects,
         quarantine_cooldown_ms=settings.streams_quarantine_cooldown_ms,
-        symbols=enum_symbols(reader, pipeline.payload_fields),
+        seed=seed,
+        symbols=enum_symbols(reader_schema(catalog, pipeline), pipeline.payload_fields),
     )
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from confluent_kafka.admin import AdminClient
-
 from streams.engine.restore import read_checkpoint
-from streams.kafka.admin import partition_counts, wait_for_broker
+from streams.kafka.admin import wait_for_broker
 from streams.kafka.changelog import KafkaChangelog
 from streams.kafka.places import KafkaPlaces
 from streams.operators.declaration import Pipeline
+from streams.registry.catalog import Catalog
 from streams.retry import Retrier
 from streams.runtime.configuration import config_of
 from streams.settings import Settings
@@ -76,11 +75,12 @@ def inspect_state(settings: Settings, pipelines: Sequence[Pipeline], *, offline:
 
     """
     reports: list[StoreReport] = []
-    client = None if offline else wait_for_broker(settings)
+    if not offline:
+        wait_for_broker(settings)
     for pipeline in pipelines:
         folder = settings.streams_data_dir / f"{pipeline.prefix}{pipeline.name}"
         found = sorted((int(path.name), path) for path in folder.glob("*") if path.name.isdigit())
-        looks = None if client is None or not found else _Looks(settings, pipeline, client)
+        looks = None if offline or not found else _Looks(settings, pipeline)
         for partition, path in found:
             report = _look_into(pipeline, partition, path)
             if looks is not None and report.checkpoint is not None:
@@ -126,12 +126,11 @@ def _look_into(pipeline: Pipeline, partition: int, path: Path) -> StoreReport:
 class _Looks:
     """Compares stores of one flow with what Kafka has."""
 
-    def __init__(self, settings: Settings, pipeline: Pipeline, client: AdminClient) -> None:
+    def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._changelog = KafkaChangelog(settings, group=pipeline.group, source=pipeline.source, retrier=Retrier())
-        counts = partition_counts(client)
-        self._config = config_of(pipeline, settings, counts.get(pipeline.source, 1))
         self._places = KafkaPlaces(settings, pipeline).find()
+        self._config = config_of(pipeline, settings, self._places.partitions, catalog=Catalog.load())
 
     def judge(self, report: StoreReport) -> None:
         checkpoint = report.checkpoint

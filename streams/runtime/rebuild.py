@@ -93,11 +93,10 @@ class LocalRebuild:
         self._settings, self._pipeline, self._directory, self._say = settings, pipeline, directory, say
         self._retrier = Retrier()
         self._client = wait_for_broker(settings)
-        counts = partition_counts(self._client)
-        self._partitions = counts[pipeline.source]
-        self._config = config_of(pipeline, settings, self._partitions)
         self._changelog = KafkaChangelog(settings, group=pipeline.group, source=pipeline.source, retrier=self._retrier)
         self._places = KafkaPlaces(settings, pipeline).find()
+        self._catalog = Catalog.load()
+        self._config = config_of(pipeline, settings, self._places.partitions, catalog=self._catalog)
         self._memory = RocksMemory(cache_bytes=_MEMORY_BYTES, memtable_bytes=_MEMORY_BYTES)
         self._encoders = self._table_encoders()
 
@@ -110,7 +109,9 @@ class LocalRebuild:
         """
         require_stopped(self._client, self._pipeline, self._say)
         try:
-            return [done for partition in range(self._partitions) if (done := self._rebuild(partition)) is not None]
+            return [
+                done for partition in range(self._places.partitions) if (done := self._rebuild(partition)) is not None
+            ]
         finally:
             self._changelog.close()
 
@@ -121,11 +122,11 @@ class LocalRebuild:
             checkpoint = read_checkpoint(store)
             in_journal = self._identity_in_journal(partition)
             found = in_journal or (None if checkpoint is None else checkpoint.identity)
-            if found is None or not (lost := self._created_again(found)):
+            lost = set() if found is None else found.recreated(self._places.topics) - {self._pipeline.source}
+            if found is None or not lost:
                 self._say(f"partition {partition}: nothing to write")
                 return None
-            keeps_rows = {self._pipeline.journal, *(table.topic for table in self._pipeline.tables)}
-            if lost & keeps_rows:
+            if not lost.isdisjoint(self._pipeline.changelogs):
                 self._require_complete(partition, checkpoint)
             if in_journal is None and checkpoint is not None:
                 entry = self._from_store(partition, store, checkpoint, lost)
@@ -161,13 +162,6 @@ class LocalRebuild:
                 f"{_told(committed)}: what lies between was in the lost topics only. If another worker had the "
                 f"partition last, run this there; else begin again with {rebuild_command(self._pipeline, 'source')}"
             )
-
-    def _created_again(self, found: Identity) -> set[str]:
-        return {
-            name
-            for name, known in found.topics.items()
-            if known and self._places.topics.get(name, known) != known and name != self._pipeline.source
-        }
 
     def _from_store(self, partition: int, store: Store, checkpoint: Checkpoint, lost: set[str]) -> JournalEntry:
         """The whole state as the first cycle of the new journal; the store must be complete."""
@@ -267,10 +261,10 @@ class LocalRebuild:
         return (row.value or b"" for rows in self._changelog.read(topic, partition, low, high) for row in rows)
 
     def _table_encoders(self) -> dict[str, TableEncoder]:
-        catalog, registry, guard = Catalog.load(), Registry(self._settings), Guard("schema_registry")
+        registry, guard = Registry(self._settings), Guard("schema_registry")
         encoders = {}
         for table in self._pipeline.tables:
-            schema = catalog.latest(table.subject).text
+            schema = self._catalog.latest(table.subject).text
             schema_id = table_schema_id(registry, table.subject, schema, guard=guard, retrier=self._retrier)
             encoders[table.topic] = TableEncoder(table.topic, table.aggregate, schema, schema_id)
         return encoders

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from streams.clock import monotonic_ms
 from streams.kafka.idle import Unreadable
 from streams.limits import RECORDS_LOST_SAID_MS
 from streams.monitor.metrics import WorkerMetrics
@@ -79,7 +80,7 @@ class SourceRemarks:
         self._lost_metric.inc(end - first)
         known = self._lost.get(partition)
         records = end - first + (0 if known is None else known.records)
-        self._lost = {**self._lost, partition: _Lost(records, _monotonic_ms(), _instant(time.time()))}
+        self._lost = {**self._lost, partition: _Lost(records, monotonic_ms(), _instant(time.time()))}
         log.error(
             "records were deleted unread: retention has overtaken this worker, or it was down for longer than it; "
             "raise retention.ms of the source, then send them again (runbook records-lost)",
@@ -116,7 +117,3 @@ def _records(count: int) -> str:
 
 def _instant(time_s: float) -> str:
     return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _monotonic_ms() -> int:
-    return int(time.monotonic() * 1000)

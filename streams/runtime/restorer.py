@@ -200,7 +200,7 @@ class Restorer:
 
         with self._lock_of(partition), self._readers.reader(wanted) as changelog:
             go_on()
-            changelog.require_settled(self._changelog_topics, partition)
+            changelog.require_settled(list(self._config.pipeline.changelogs), partition)
             store = self._stores.get(partition)
             if store is None:
                 store = open_or_quarantine(self._store_path(partition), self._memory, go_on)
@@ -225,11 +225,6 @@ class Restorer:
             cycle=task.checkpoint.cycle, ids=task.ids_in_memory, held=len(task.held),
         )  # fmt: skip
         return task
-
-    @property
-    def _changelog_topics(self) -> list[str]:
-        pipeline = self._config.pipeline
-        return [pipeline.journal, *(table.topic for table in pipeline.tables)]
 
     def _source_bounds(self, partition: int, wanted: Wanted) -> tuple[int, int]:
         """Where the source partition begins and ends.

@@ -19,6 +19,7 @@ import numpy as np
 import structlog
 
 from streams.breaker import Guard
+from streams.clock import SteadyClock, monotonic_ms
 from streams.engine.commit import Committer, Failpoint
 from streams.engine.effects import CycleEnd, Effects
 from streams.engine.encode import TableEncoder, WindowEncoder
@@ -29,7 +30,6 @@ from streams.errors import FencedError, StreamsError
 from streams.kafka.changelog import ChangelogReaders, KafkaChangelog
 from streams.kafka.intake import Intake
 from streams.kafka.lag import LagProbe
-from streams.kafka.partitioner import partition_of
 from streams.kafka.places import KafkaPlaces
 from streams.kafka.transactions import KafkaTransactions
 from streams.limits import (
@@ -47,7 +47,7 @@ from streams.registry.client import Registry
 from streams.retry import Backoff, Retrier, quietly
 from streams.runtime.account import CycleAccount
 from streams.runtime.budget import MemoryBudget
-from streams.runtime.clock import SteadyClock
+from streams.runtime.configuration import config_of
 from streams.runtime.memory import give_back, resident_bytes
 from streams.runtime.mismatches import SchemaWatch
 from streams.runtime.misrouted import MisroutedWatch
@@ -55,7 +55,7 @@ from streams.runtime.owner import DataDirectory
 from streams.runtime.ownership import Ownership, Term
 from streams.runtime.remarks import SourceRemarks
 from streams.runtime.restorer import Restorer
-from streams.runtime.schemas import SchemaLookup, enum_symbols, reader_schema, table_schema_id
+from streams.runtime.schemas import SchemaLookup, reader_schema, table_schema_id
 from streams.runtime.simulated import Downstream, DropDefect
 from streams.runtime.source_watch import SourceWatch
 from streams.runtime.tracing import Tracing
@@ -141,18 +141,9 @@ class PipelineRunner:
         )
         self._catalog = Catalog.load()
         reader = reader_schema(self._catalog, pipeline)
-        config = TaskConfig(
-            pipeline=pipeline,
-            lateness_ms=settings.streams_lateness_ms,
-            horizon_ms=settings.streams_dedup_horizon_ms,
-            stopwatch=metrics.stopwatch,
-            # By the number of partitions that the state has. A source that was given more since then is another layout:
-            # its new partitions are refused, and in the others a key is at home only where its state is.
-            partition_of=lambda key: partition_of(key, partitions),
-            quarantine_rejects_max=settings.streams_quarantine_rejects,
-            quarantine_cooldown_ms=settings.streams_quarantine_cooldown_ms,
-            seed=time.time_ns() & ((1 << 63) - 1),
-            symbols=enum_symbols(reader, pipeline.payload_fields),
+        seed = time.time_ns() & ((1 << 63) - 1)
+        config = config_of(
+            pipeline, settings, partitions, catalog=self._catalog, stopwatch=metrics.stopwatch, seed=seed
         )
         decoder = Decoder(
             pipeline,
@@ -252,8 +243,8 @@ class PipelineRunner:
 
     def remarks(self) -> list[str]:
         """What is wrong with the source although this pipeline processes all that it can."""
-        misrouted = self._misrouted_watch.remark(_monotonic_ms())
-        return [*self._remarks.remarks(_monotonic_ms()), *([] if misrouted is None else [misrouted])]
+        misrouted = self._misrouted_watch.remark(monotonic_ms())
+        return [*self._remarks.remarks(monotonic_ms()), *([] if misrouted is None else [misrouted])]
 
     def unready(self) -> str | None:
         """Why this pipeline does not process all partitions that it was given; None when it does."""
@@ -317,7 +308,7 @@ class PipelineRunner:
         while not self._stop.is_set():
             polled_ns = time.time_ns() if self._trace is not None else 0
             records, idle, generation = await self._loop.run_in_executor(self._intake_thread, self._intake.poll)
-            self._remarks.unreadable(self._intake.unreadable, _monotonic_ms())
+            self._remarks.unreadable(self._intake.unreadable, monotonic_ms())
             batch = MicroBatch(records, int(time.time() * 1000), idle, generation, self._clock.now_ms())
             if self._trace is not None and records is not None:
                 self._trace.received(batch, records, polled_ns)
@@ -428,7 +419,7 @@ class PipelineRunner:
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
         cycle.publish(self._metrics, self.pipeline, end)
         self._schema_watch.tell(cycle.schemas, int(time.time() * 1000))
-        self._misrouted_watch.tell(cycle.misrouted, _monotonic_ms())
+        self._misrouted_watch.tell(cycle.misrouted, monotonic_ms())
         self._aborts_in_a_row = 0
         self.vitals.sign()
 
@@ -714,10 +705,6 @@ class PipelineRunner:
         if isinstance(error, FencedError):
             self._metrics.fenced.inc()
         self._on_failure(error)
-
-
-def _monotonic_ms() -> int:
-    return int(time.monotonic() * 1000)
 
 
 def _share_of(settings: Settings, pipelines: int) -> Settings:

@@ -98,6 +98,10 @@ class Identity:
             },
         )
 
+    def recreated(self, topics: Mapping[str, str]) -> set[str]:
+        """Names of topics that have another id in `topics` than here: they were deleted and created again."""
+        return {name for name, known in self.topics.items() if known and topics.get(name, known) not in {"", known}}
+
     @cached_property
     def text(self) -> str:
         """As JSON."""
@@ -270,12 +274,11 @@ def judge(found: Identity, declared: Identity, pipeline: Pipeline) -> Judgement:
             "keys belong elsewhere than their state. Partitions cannot be added to a flow in place yet; to "
             f"process the source again with the new number, run {again}"
         )
-    new = _recreated(found, declared)
-    changelogs = (pipeline.journal, *(table.topic for table in pipeline.tables))
+    new = found.recreated(declared.topics)
     refused += [
         f"{name} was deleted and created again, and its rows are gone: where the workers' local state is still there, "
         f"{local} writes them again; else {again}"
-        for name in changelogs
+        for name in pipeline.changelogs
         if name in new
     ]
     outputs = (pipeline.clean, pipeline.late, *(window.topic for window in pipeline.windows))
@@ -289,12 +292,6 @@ def judge(found: Identity, declared: Identity, pipeline: Pipeline) -> Judgement:
     _judge_fields(found, declared, pipeline, refused, migrated)
     _judge_rows(found, declared, pipeline, refused, migrated)
     return Judgement(tuple(refused), tuple(migrated), pipeline.source in new)
-
-
-def _recreated(found: Identity, declared: Identity) -> set[str]:
-    return {
-        name for name, known in found.topics.items() if known and declared.topics.get(name, known) not in {"", known}
-    }
 
 
 def _judge_fields(

@@ -1,7 +1,6 @@
 """A few hundred random logs, each processed in two ways; `make fuzz` runs thousands."""
 
 import pytest
-import structlog
 
 from streams.operators.quarantine import DeviceBreakers
 from streams.state.spilled import SpilledIds
@@ -9,18 +8,6 @@ from tests.simulation.fuzz import Done, fuzz
 
 LOGS_EACH = 25
 SAYS = r"make fuzz SEED=\d+"
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    before = structlog.get_config()
-    structlog.configure(processors=[_drop])
-    yield
-    structlog.configure(**before)
-
-
-def _drop(*_):
-    raise structlog.DropEvent
 
 
 def fuzz_some(seed, done=None, logs=LOGS_EACH):

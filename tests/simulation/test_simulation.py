@@ -4,7 +4,6 @@ import zlib
 
 import numpy as np
 import pytest
-import structlog
 
 from streams.engine.commit import Committer
 from streams.engine.held import Held
@@ -16,18 +15,6 @@ from streams.operators.columns import Bools, Events
 from streams.pipelines.gps import GPS
 from streams.runtime.ownership import Ownership
 from tests.simulation.run import Outcome, simulate
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    before = structlog.get_config()
-    structlog.configure(processors=[_drop])
-    yield
-    structlog.configure(**before)
-
-
-def _drop(*_):
-    raise structlog.DropEvent
 
 
 def result(outcome: Outcome):

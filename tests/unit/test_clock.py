@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from streams.clock import SteadyClock
 from streams.limits import RECORD_TIMESTAMP_MS_MIN
 from streams.operators.clock import Clock
-from streams.runtime.clock import SteadyClock
 
 NOW = 1_750_000_000_000
 CLOCK = Clock(NOW, 60_000)

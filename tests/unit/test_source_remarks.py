@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from streams.clock import monotonic_ms
 from streams.engine.effects import Effects, PartitionEffects
 from streams.kafka.idle import Unreadable
 from streams.limits import (
@@ -21,7 +22,7 @@ from streams.monitor.workers import Address, _ask
 from streams.pipelines.gps import GPS
 from streams.pipelines.orders import ORDERS
 from streams.runtime.misrouted import MisroutedNews, MisroutedWatch, shown
-from streams.runtime.remarks import SourceRemarks, _monotonic_ms
+from streams.runtime.remarks import SourceRemarks
 from streams.runtime.web import Web
 
 
@@ -63,22 +64,22 @@ def test_lost_records_are_counted_from_zero_and_named_for_an_hour(metrics: Worke
     remarks.records_lost(2, 7, 8)
 
     assert 51 == value(metrics, "streams_records_lost_total", topic=GPS.source)
-    one, two = remarks.remarks(_monotonic_ms())
+    one, two = remarks.remarks(monotonic_ms())
     assert one.startswith(f"{GPS.source}-1: 50 records deleted unread, last noticed at 2")
     assert two.startswith(f"{GPS.source}-2: 1 record deleted unread")
-    assert [] == remarks.remarks(_monotonic_ms() + RECORDS_LOST_SAID_MS)
+    assert [] == remarks.remarks(monotonic_ms() + RECORDS_LOST_SAID_MS)
 
 
 def test_an_open_transaction_is_named_while_it_is_open_and_logged_once(metrics: WorkerMetrics) -> None:
     remarks = SourceRemarks(GPS, metrics, partitions=3)
     with capture_logs() as logged:
         for records in (4, 5):
-            remarks.unreadable({0: Unreadable(records, 100, _monotonic_ms() - 20_000)}, _monotonic_ms())
-        (said,) = remarks.remarks(_monotonic_ms())
+            remarks.unreadable({0: Unreadable(records, 100, monotonic_ms() - 20_000)}, monotonic_ms())
+        (said,) = remarks.remarks(monotonic_ms())
         assert "0: 5 records after an open transaction cannot be read yet; it begins at offset 100" in said
-        remarks.unreadable({}, _monotonic_ms())
-        assert [] == remarks.remarks(_monotonic_ms())
-        remarks.unreadable({0: Unreadable(1, 200, _monotonic_ms() - 20_000)}, _monotonic_ms())
+        remarks.unreadable({}, monotonic_ms())
+        assert [] == remarks.remarks(monotonic_ms())
+        remarks.unreadable({0: Unreadable(1, 200, monotonic_ms() - 20_000)}, monotonic_ms())
     assert 2 == len(logged)
 
 
