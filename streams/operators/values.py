@@ -194,17 +194,37 @@ def concat_fields(parts: list[Fields], pipeline: Pipeline) -> Fields:
 
 
 def decode_one(plan: Plan, body: bytes) -> dict[str, Any] | tuple[Reason, str]:
-    """One value by fastavro: the reader's record, or why there is none."""
+    """One value by fastavro: the reader's record, or why there is none.
+
+    What the reader does not know is read with the writer's schema first: fastavro skips a string that is cut off.
+    """
     stream = io.BytesIO(body)
     try:
+        if plan.others:
+            branch = fastavro.schemaless_reader(stream, "long", None)
+            if branch in plan.others:
+                return (
+                    Reason.INCOMPATIBLE_SCHEMA,
+                    f"the record is of {plan.others[branch]!r}, another branch of schema {plan.schema_id}",
+                )
+            stream.seek(0)
+        if plan.is_skipping:  # unread text need not be UTF-8, here as in columns
+            fastavro.schemaless_reader(stream, plan.writer, None, handle_unicode_errors="ignore")
+            if stream.tell() != len(body):
+                return Reason.MALFORMED, _behind(len(body) - stream.tell())
+            stream.seek(0)
         record = fastavro.schemaless_reader(stream, plan.writer, plan.reader)
     except fastavro.read.SchemaResolutionError as error:
         return Reason.INCOMPATIBLE_SCHEMA, f"not readable with the pipeline's schema: {error}"
     except _GARBAGE_ERRORS as error:
         return Reason.MALFORMED, f"not a value of schema {plan.schema_id}: {type(error).__name__}: {error}"
     if stream.tell() != len(body):
-        return Reason.MALFORMED, f"{len(body) - stream.tell()} bytes behind the end of the value"
+        return Reason.MALFORMED, _behind(len(body) - stream.tell())
     return dict(record)
+
+
+def _behind(count: int) -> str:
+    return f"{count} bytes behind the end of the value"
 
 
 def text_bytes(column: pa.Array) -> Objects:
