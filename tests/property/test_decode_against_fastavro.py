@@ -133,6 +133,8 @@ def resolved(writer, body):
     stream = io.BytesIO(body)
     try:
         fastavro.schemaless_reader(stream, fastavro.parse_schema(plain(writer)), handle_unicode_errors="ignore")
+        if stream.tell() != len(body):
+            return "malformed"
         stream.seek(0)
         record = fastavro.schemaless_reader(stream, fastavro.parse_schema(plain(writer)), PARSED_READER)
     except fastavro.read.SchemaResolutionError:
