@@ -1,4 +1,4 @@
-"""Producers whose schemas are not the stream's own: references, unread fields, other units, other kinds, GUIDs."""
+"""Writers' schemas that are not the stream's own: references, unions, unread fields, other units and kinds, GUIDs."""
 
 import copy
 import io
@@ -38,6 +38,7 @@ YARD = {
     "namespace": "logistics",
     "fields": [{"name": "code", "type": "string"}, {"name": "country", "type": "logistics.Country"}],
 }
+ORDER = {"type": "record", "name": "Order", "namespace": "logistics", "fields": [{"name": "id", "type": "string"}]}
 
 
 class Subjects:
@@ -99,6 +100,7 @@ def test_schemas_of_every_kind_are_read_or_refused_in_words(stack: Stack, tmp_pa
         {**SIM, "fields": [SIM["fields"][0], {"name": "home", "type": COUNTRY}]},
     ]
     written_out["fields"][-1]["type"] = ["null", YARD]
+    union_id = subjects.register("union", [ORDER, POSITION])
     noted = with_field("note", "string")
     noted_id = subjects.register("noted", noted)
     micros = with_time({"type": "long", "logicalType": "timestamp-micros"})
@@ -108,17 +110,19 @@ def test_schemas_of_every_kind_are_read_or_refused_in_words(stack: Stack, tmp_pa
     sim, yard = {"operator": "x", "home": "AT"}, {"code": "Y1", "country": "CZ"}
     good = {
         "references": framed(diamond_id, encoded(written_out, device="references", sim=sim, yard=yard)),
+        "union": framed(union_id, b"\x02" + encoded(POSITION, device="union")),
         "unread": framed(noted_id, encoded(noted, device="unread", note="whole")),
     }
     micros_id, days_id = subjects.register("micros", micros), subjects.register("days", days)
     proto_id = subjects.register("proto", proto, kind="PROTOBUF")
-    json_id = subjects.register("json", '{"type": "object"}', kind="JSON")
+    json_id = subjects.register("json", '{"type": "object", "properties": {"id": {"type": "string"}}}', kind="JSON")
     bad = {
         "cut": (framed(noted_id, encoded(noted, device="cut", note="not whole")[:-4]), "malformed", "", noted_id),
         "micros": (framed(micros_id, encoded(micros, device="micros", event_time=NOW * 1_000)), "incompatible_schema",
                    "field 'event_time' is written as timestamp-micros, read as timestamp-millis", micros_id),
         "days": (framed(days_id, encoded(days, device="days", event_time=20_000)), "incompatible_schema",
                  "field 'event_time' is written as date, read as timestamp-millis", days_id),
+        "order": (framed(union_id, b"\0\x02x"), "incompatible_schema", "the record is of 'Order'", union_id),
         "proto": (framed(proto_id, b"\0\x0a\x01x"), "incompatible_schema", "is Protobuf, not Avro", proto_id),
         "json": (framed(json_id, b'{"id":"x"}'), "incompatible_schema", "is JSON Schema, not Avro", json_id),
         "latitude": (framed(own, encoded(POSITION, device="latitude", latitude=91.0)), "invalid", "latitude", own),
