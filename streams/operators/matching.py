@@ -70,7 +70,7 @@ def resolves(writer: Schema, reader: Schema, types: Types) -> bool:  # noqa: PLR
     if isinstance(writer, list):
         return all(resolves(branch, reader, types) for branch in writer)
     if isinstance(reader, list):
-        first = next((branch for branch in reader if _is_first_choice(writer, types.read(branch))), None)
+        first = first_choice(writer, reader, types)
         return first is not None and resolves(writer, first, types)
     written, read = kind_of(writer), kind_of(reader)
     if written in _ALWAYS:
@@ -91,6 +91,11 @@ def resolves(writer: Schema, reader: Schema, types: Types) -> bool:  # noqa: PLR
             return is_named_for(writer, reader) and _fields_resolve(writer, reader, types)
         case _:
             return False
+
+
+def first_choice(writer: Schema, reader: list[Schema], types: Types) -> Schema | None:
+    """The branch of a reader's union that a type (no union) is read as; None when there is none."""
+    return next((read for read in map(types.read, reader) if _is_first_choice(writer, read)), None)
 
 
 def _is_first_choice(writer: Schema, reader: Schema) -> bool:
@@ -127,9 +132,9 @@ def unexpected_fields(writer: Schema, reader: Schema) -> tuple[str, ...]:
 def _unexpected(writer: Schema, reader: Schema, path: str, types: Types) -> Iterator[str]:
     writer, reader = types.written(writer), types.read(reader)
     if isinstance(writer, list) or isinstance(reader, list):
-        readers = [types.read(branch) for branch in (reader if isinstance(reader, list) else [reader])]
+        readers = reader if isinstance(reader, list) else [reader]
         for branch in map(types.written, writer if isinstance(writer, list) else [writer]):
-            chosen = next((each for each in readers if _is_first_choice(branch, each)), None)
+            chosen = first_choice(branch, readers, types)
             if chosen is not None:
                 yield from _unexpected(branch, chosen, path, types)
         return

@@ -13,13 +13,14 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import fastavro
 from fastavro.schema import SchemaParseException, UnknownType
 
+from streams.operators.logical import differences, misuse
 from streams.operators.matching import (
     PROMOTIONS,
     Types,
@@ -90,6 +91,45 @@ class Plan:
     """Paths of the writer's fields that the reader does not know: skipped, and counted."""
 
 
+def parsed_with_units(text: str) -> Schema:
+    """A schema as `fastavro.parse_schema` gives it, with its logical types on where they have a meaning.
+
+    Raises:
+        IncompatibleSchema: it is no Avro schema.
+
+    """
+    return _parsed(text, _with_units)
+
+
+def _parsed(text: str, prepared: Callable[[Schema], Schema]) -> Schema:
+    try:
+        return fastavro.parse_schema(prepared(json.loads(text)))
+    except (
+        ValueError,
+        SchemaParseException,
+        UnknownType,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise IncompatibleSchema(f"not a usable Avro schema: {error}") from None
+
+
+def _with_units(schema: Schema) -> Schema:
+    """The schema without the logical types that readers ignore; fastavro refuses some of them."""
+    if isinstance(schema, list):
+        return [_with_units(branch) for branch in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = schema if misuse(schema) is None else {key: schema[key] for key in schema if key != "logicalType"}
+    made = {part: _with_units(plain[part]) for part in ("type", "items", "values") if part in plain}
+    if "fields" in plain:
+        made["fields"] = [{**field, "type": _with_units(field["type"])} for field in plain["fields"]]
+    return {**plain, **made}
+
+
 def without_logical_types(schema: Schema) -> Schema:
     """The schema with `logicalType` taken off everywhere, and single-branch objects (`{"type": "long"}`) unwrapped."""
     if isinstance(schema, list):
@@ -118,19 +158,9 @@ def build_plan(schema_id: int, writer_text: str, reader_text: str) -> Plan:
 
     """
     try:
-        writer = fastavro.parse_schema(without_logical_types(json.loads(writer_text)))
-        reader = fastavro.parse_schema(without_logical_types(json.loads(reader_text)))
-    except (
-        ValueError,
-        SchemaParseException,
-        UnknownType,
-        TypeError,
-        KeyError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
-        raise IncompatibleSchema(f"schema {schema_id} is not a usable Avro schema: {error}") from None
+        writer, reader = _parsed(writer_text, without_logical_types), _parsed(reader_text, without_logical_types)
+    except IncompatibleSchema as error:
+        raise IncompatibleSchema(f"schema {schema_id} is {error}") from None
     if kind_of(writer) != "record":
         raise IncompatibleSchema(f"schema {schema_id} is not a record")
     if not is_named_for(writer, reader):
@@ -138,6 +168,8 @@ def build_plan(schema_id: int, writer_text: str, reader_text: str) -> Plan:
         raise IncompatibleSchema(f"schema {schema_id} is of {names[0]!r}, not of {names[1]!r}")
     if (why := unbounded(writer)) is not None:
         raise IncompatibleSchema(f"schema {schema_id}: {why}")
+    for each in differences(parsed_with_units(writer_text), parsed_with_units(reader_text)):
+        raise IncompatibleSchema(f"schema {schema_id}: field {each.path!r} is {each.words}")
     columns, is_total = _columns(schema_id, writer, reader)
     plan = Plan(
         schema_id,
