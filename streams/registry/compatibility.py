@@ -18,7 +18,7 @@ from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibi
 
 from streams.registry.findings import Rule
 from streams.registry.located import ITEMS, VALUES
-from streams.registry.logical import difference
+from streams.registry.logical import difference, unit
 
 Schema = Any
 """A schema as the `avro` package parses it."""
@@ -198,19 +198,14 @@ def _possible_branches(reader: Schema, writer: Schema) -> Iterator[tuple[Schema,
 
 
 def _is_another_meaning(writer: Schema, reader: Schema) -> bool:
-    return difference(_annotated(writer), _annotated(reader)) is not None
-
-
-def _annotated(schema: Schema) -> dict[str, Any]:
-    """A type that holds no others as JSON: as far as its logical type goes."""
-    kept = ("logicalType", "precision", "scale", "size")
-    return {"type": str(schema.type), **{name: schema.props[name] for name in kept if name in schema.props}}
+    if not can_read(reader, writer):
+        return False  # said already, by Avro's rules
+    return difference(*({**each.props, "type": str(each.type)} for each in (writer, reader))) is not None
 
 
 def _meaning(schema: Schema) -> str:
     """What a type stores, in words: its logical type, if it has one."""
-    logical = str(schema.props.get("logicalType", ""))
-    return f"decimal of scale {schema.props.get('scale', 0)}" if logical == "decimal" else logical or _words(schema)
+    return unit({**schema.props, "type": str(schema.type)}) or _words(schema)
 
 
 def texts_of_bytes(reader: Schema, writer: Schema) -> list[Misfit]:

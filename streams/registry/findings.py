@@ -28,7 +28,7 @@ class Rule(StrEnum):
     REMOVED = "removed"
     UNLOCKED = "unlocked"
     DISAGREEMENT = "disagreement"
-    NOT_AVRO = "not_avro"
+    NOT_READABLE = "not_readable"
 
     PARSE = "parse"
     REPEATED_ATTRIBUTE = "repeated_attribute"

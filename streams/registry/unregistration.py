@@ -43,7 +43,7 @@ class Use:
     def in_words(self) -> str:
         """How far it was looked."""
         if not self.topics:
-            return "there is no topic of this subject"
+            return "no topic was looked at" if self.gaps else "there is no topic of this subject"
         topics = f"{len(self.topics)} topic{'s' if len(self.topics) > 1 else ''}"
         return f"{self.records:,} record{'' if self.records == 1 else 's'} of {topics} looked at"
 

@@ -33,7 +33,7 @@ from streams.registry.client import Registry
 from streams.retry import Retrier
 from streams.runtime.configuration import config_of
 from streams.runtime.owner import DataDirectory
-from streams.runtime.schemas import table_schema_id
+from streams.runtime.schemas import require_row_schemas, table_schema_id
 from streams.settings import Settings
 from streams.state import journal
 from streams.state.identity import Identity, rebuild_command
@@ -96,6 +96,7 @@ class LocalRebuild:
         self._changelog = KafkaChangelog(settings, group=pipeline.group, source=pipeline.source, retrier=self._retrier)
         self._places = KafkaPlaces(settings, pipeline).find()
         self._catalog = Catalog.load()
+        require_row_schemas(self._catalog, pipeline)
         self._config = config_of(pipeline, settings, self._places.partitions, catalog=self._catalog)
         self._memory = RocksMemory(cache_bytes=_MEMORY_BYTES, memtable_bytes=_MEMORY_BYTES)
         self._encoders = self._table_encoders()

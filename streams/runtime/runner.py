@@ -55,7 +55,7 @@ from streams.runtime.owner import DataDirectory
 from streams.runtime.ownership import Ownership, Term
 from streams.runtime.remarks import SourceRemarks
 from streams.runtime.restorer import Restorer
-from streams.runtime.schemas import SchemaLookup, reader_schema, table_schema_id
+from streams.runtime.schemas import SchemaLookup, reader_schema, require_row_schemas, table_schema_id
 from streams.runtime.simulated import Downstream, DropDefect
 from streams.runtime.source_watch import SourceWatch
 from streams.runtime.tracing import Tracing
@@ -141,6 +141,7 @@ class PipelineRunner:
         )
         self._catalog = Catalog.load()
         reader = reader_schema(self._catalog, pipeline)
+        require_row_schemas(self._catalog, pipeline)
         seed = time.time_ns() & ((1 << 63) - 1)
         config = config_of(
             pipeline, settings, partitions, catalog=self._catalog, stopwatch=metrics.stopwatch, seed=seed

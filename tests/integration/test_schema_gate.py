@@ -20,7 +20,7 @@ from streams.registry.gate import check_subject
 from streams.registry.modes import Mode
 from streams.registry.registration import Outcome, list_schemas, register_schemas
 from tests.integration.kafka_helpers import settings_of
-from tests.schema_changes import BOTH, CHANGES, Change, field
+from tests.schema_changes import BOTH, CHANGES, DEFAULTS, Change, field
 
 pytestmark = pytest.mark.kafka
 
@@ -70,6 +70,24 @@ def test_the_registry_comes_to_the_verdict_of_the_table_about_every_change(regis
             registry.register(subject, old)
             if (not registry.check(subject, new)) != (direction in change.readable):
                 wrong.append((change.name, direction))
+    assert wrong == []
+
+
+@pytest.mark.usefixtures("own_subjects")
+def test_the_gate_takes_no_default_that_the_registry_refuses_and_each_is_asked_only_what_it_can_judge(
+    registry: Registry, tmp_path: Path
+) -> None:
+    wrong = []
+    for number, default in enumerate(DEFAULTS):
+        subject = f"tests.gate.default.{number}-value"
+        old, new = default.schemas
+        registry.register(subject, json.dumps(old))
+        if default.registry == bool(registry.check(subject, json.dumps(new))):
+            wrong.append(default.name)
+        catalog, broken = Catalog.read(write(tmp_path / str(number), subject, old, new))
+        if not broken:
+            verdict = with_registry(catalog, registry, check_subject(catalog, subject, {}, ()))
+            assert Rule.DISAGREEMENT not in {finding.rule for finding in verdict.findings}, default.name
     assert wrong == []
 
 
