@@ -65,7 +65,7 @@ def check_command(
         bool,
         typer.Option(
             "--locked",
-            help="For CI: a version that is not in schemas/versions.lock is a finding, and a registry that answers with "
+            help="For CI: a version that is not in schemas/versions.lock is a finding; a registry that answers with "
             "an error fails the check. One that cannot be reached does not; --registry insists on it.",
         ),
     ] = False,

@@ -1,15 +1,15 @@
 """Whether records of topics carry a schema id: looks at the newest ones of each partition. Never joins a group."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams.errors import StreamsError
 from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.headers import headers_of
-from streams.operators.decode import SCHEMA_ID_HEADER
+from streams.operators.framing import key_in_headers, schema_id_of
 from streams.registry.unregistration import Use
 from streams.settings import Settings
 
@@ -20,8 +20,6 @@ _ANSWER_TIMEOUT_S: Final = 10.0
 _CONSUME: Final = 2_000
 _WAIT_S: Final = 0.2
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
-_GUID: Final = b"\x01"
-"""First byte of a header that names the schema by its GUID instead of its id."""
 
 
 def schema_use(
@@ -68,7 +66,7 @@ class _Look:
 
     def __init__(self, consumer: Consumer, schema_id: int, *, deadline_s: float) -> None:
         self._consumer = consumer
-        self._id = schema_id.to_bytes(4, "big", signed=True)
+        self._id = schema_id
         self._deadline_s = deadline_s
         self.records = 0
         self.found: dict[str, int] = {}
@@ -109,18 +107,11 @@ class _Look:
                 self.records += 1
                 if int(message.offset() or 0) + 1 >= ends[partition]:
                     open_partitions.discard(partition)
-                ids = _ids(message)
-                by_guid |= any(each.startswith(_GUID) for each in ids)
-                if b"\0" + self._id in ids:
+                headers = headers_of(message)
+                by_guid |= isinstance(key_in_headers(headers), str)
+                if schema_id_of(message.value(), headers) == self._id:
                     self.found[topic] = self.found.get(topic, 0) + 1
         if open_partitions:
             self.gaps.append(f"{topic} was not read to its end in time")
         if by_guid:
             self.gaps.append(f"records of {topic} name their schema by GUID")
-
-
-def _ids(message: Message) -> Sequence[bytes]:
-    """What a record names its schema by: the frame of its value, and Confluent's header."""
-    value = message.value()
-    headers = [bytes(each) for name, each in headers_of(message) if name == SCHEMA_ID_HEADER and each]
-    return [bytes(value[:5]), *headers] if value else headers

@@ -15,11 +15,11 @@ import pyruhvro
 from streams.limits import WHOLE_NUMBER_MAX
 from streams.operators.columns import Bools, Float64, Int64, Objects
 from streams.operators.declaration import Pipeline
+from streams.operators.framing import FRAME_BYTES
 from streams.operators.rejects import Reason
 from streams.operators.resolve import Plan
 from streams.operators.wire import are_symbols, are_texts, encoded_sizes
 
-FRAME_BYTES: Final = 5
 _PANIC: Final = "PanicException"
 """What a panic of native code is raised as; a BaseException of no module, so that it is known by its name only."""
 _GARBAGE_ERRORS: Final = (EOFError, IndexError, KeyError, OverflowError, TypeError, ValueError, MemoryError)

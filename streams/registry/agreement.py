@@ -29,7 +29,11 @@ def with_registry(catalog: Catalog, registry: Registry, verdict: Verdict) -> Ver
     state = registry_state(registry, verdict.subject)
     versions = catalog.versions(verdict.subject)
     foreign = [each for each in state.versions if not any(same_schema(each.text, v.text) for v in versions)]
-    unreadable = [_unreadable(versions[0], each, state.unreadable[each.version]) for each in foreign if each.version in state.unreadable]
+    unreadable = [
+        _unreadable(versions[0], each, state.unreadable[each.version])
+        for each in foreign
+        if each.version in state.unreadable
+    ]
     readable = [each for each in foreign if each.version not in state.unreadable]
     contradicted = list(_contradicted(versions, state, readable))
     numbers = {finding.version for finding in contradicted}

@@ -43,7 +43,7 @@ def unfit_defaults(version: SchemaVersion) -> list[Finding]:
     return [
         Finding(
             version.subject, version.version, Rule.DEFAULT_TYPE, each.message, field=field_shown(each.path),
-            breaks="readers and registries that look at defaults: they refuse the schema; others read what nobody wrote",
+            breaks="readers and registries that look at defaults refuse the schema; others read what nobody wrote",
             fix="give it a default that is a value of its type", file=version.path,
             line=line_of(version.parsed, each.path),
         )
@@ -91,7 +91,7 @@ class _Defaults:
         self._named[f"{namespace}.{name}" if namespace else name] = schema, namespace
         return namespace
 
-    def _misfit(self, value: Any, schema: Any, namespace: str) -> str | None:
+    def _misfit(self, value: Any, schema: Any, namespace: str) -> str | None:  # noqa: PLR0911 - one for each kind of type
         """Why a value is none of a type; None if it is one."""
         if isinstance(schema, list):
             why = self._misfit(value, schema[0], namespace) if schema else "the union has no branch"

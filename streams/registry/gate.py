@@ -93,7 +93,9 @@ def _incompatible(
 
 
 def _changed_meaning(version: SchemaVersion, old: int, misfit: Misfit, direction: Direction) -> Finding:
-    before, after = (misfit.writer, misfit.reader) if direction is Direction.BACKWARD else (misfit.reader, misfit.writer)
+    before, after = (
+        (misfit.writer, misfit.reader) if direction is Direction.BACKWARD else (misfit.reader, misfit.writer)
+    )
     return replace(
         explained(version, old, misfit, direction),
         direction=None,

@@ -158,6 +158,7 @@ class _Lint:
                 Rule.OPTIONAL_DEFAULT, path, f"optional, but {missing}",
                 'put "null" first and say "default": null: else no later version can read without it, or drop it',
             )  # fmt: skip
+
     def _unit(self, field: dict[str, Any], path: tuple[str, ...]) -> Iterator[Finding]:
         kind, name, doc = without_logical_types(field["type"]), path[-1], str(field.get("doc") or "").lower()
         branches = kind if isinstance(kind, list) else [kind]

@@ -30,6 +30,11 @@ _KEY: Final = b"key"
 _GUIDE: Final = "docs/add-a-stream.md lists the Avro type of each column"
 
 
+def outputs(pipeline: Pipeline) -> tuple[Table | Window, ...]:
+    """What a pipeline writes rows into."""
+    return (*pipeline.tables, *pipeline.windows)
+
+
 def unfit_rows(version: SchemaVersion, pipelines: Iterable[Pipeline]) -> list[Finding]:
     """Columns that the pipelines publish under a version's subject, where the version says something else."""
     return [
@@ -39,7 +44,7 @@ def unfit_rows(version: SchemaVersion, pipelines: Iterable[Pipeline]) -> list[Fi
             fix=f"{fix}; {_GUIDE}", line=_line(version, name),
         )
         for pipeline in pipelines
-        for written in (*pipeline.tables, *pipeline.windows)
+        for written in outputs(pipeline)
         if written.subject == version.subject
         for name, message, fix in _misfits(version.parsed, _sample(written))
     ]  # fmt: skip
@@ -72,7 +77,7 @@ def _misfit(schema: Any, column: pa.Array, named: Mapping[str, Any]) -> tuple[st
         allowed = ", ".join(str(each) for each in _AVRO)
         return f"the fold gives {column.type}, which is no type of a published column", f"make it one of {allowed}"
     wanted, fitting = _AVRO[column.type]
-    if len(plain) != 1 or len(kinds) > 2 or plain[0] not in fitting:  # noqa: PLR2004 - null and the type
+    if len(plain) != 1 or len(kinds) > 2 or plain[0] not in fitting:
         null = "null or " if "null" in kinds or column.null_count else ""
         return f"the fold gives {wanted}, the schema says {said}", f"make it {null}{wanted}"
     if column.null_count and "null" not in kinds:

@@ -69,9 +69,7 @@ def draft_of(catalog: Catalog, lock: Lock, registry: Registry, subject: str, ver
             "a committed version stays registered; put the change into the next version"
         )
     committed = catalog.versions(subject) if subject in catalog.subjects() else ()
-    return Draft(
-        subject, chosen, tuple(each.version for each in committed if same_schema(each.text, chosen.text))
-    )
+    return Draft(subject, chosen, tuple(each.version for each in committed if same_schema(each.text, chosen.text)))
 
 
 def topics_of(subject: str, declared: Sequence[str], existing: Sequence[str]) -> list[str]:
@@ -97,7 +95,9 @@ def why_not(draft: Draft, use: Use, *, forced: bool) -> str | None:
     if not draft.files:
         unsure.append("it is in no file here: somebody else may have registered it")
     if unsure and not forced:
-        return f"{draft.in_words}: cannot tell whether it is unused: {'; '.join(unsure)}; --yes takes it back all the same"
+        return (
+            f"{draft.in_words}: cannot tell whether it is unused: {'; '.join(unsure)}; --yes takes it back all the same"
+        )
     return None
 
 

@@ -96,7 +96,6 @@ class LocalRebuild:
         self._changelog = KafkaChangelog(settings, group=pipeline.group, source=pipeline.source, retrier=self._retrier)
         self._places = KafkaPlaces(settings, pipeline).find()
         self._catalog = Catalog.load()
-        require_row_schemas(self._catalog, pipeline)
         self._config = config_of(pipeline, settings, self._places.partitions, catalog=self._catalog)
         self._memory = RocksMemory(cache_bytes=_MEMORY_BYTES, memtable_bytes=_MEMORY_BYTES)
         self._encoders = self._table_encoders()
@@ -262,6 +261,7 @@ class LocalRebuild:
         return (row.value or b"" for rows in self._changelog.read(topic, partition, low, high) for row in rows)
 
     def _table_encoders(self) -> dict[str, TableEncoder]:
+        require_row_schemas(self._catalog, self._pipeline)
         registry, guard = Registry(self._settings), Guard("schema_registry")
         encoders = {}
         for table in self._pipeline.tables:

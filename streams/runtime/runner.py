@@ -42,6 +42,7 @@ from streams.limits import (
 from streams.monitor.metrics import WorkerMetrics
 from streams.operators.declaration import Pipeline
 from streams.operators.decode import Decoder
+from streams.operators.framing import SchemaKey
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
 from streams.retry import Backoff, Retrier, quietly
@@ -141,7 +142,6 @@ class PipelineRunner:
         )
         self._catalog = Catalog.load()
         reader = reader_schema(self._catalog, pipeline)
-        require_row_schemas(self._catalog, pipeline)
         seed = time.time_ns() & ((1 << 63) - 1)
         config = config_of(
             pipeline, settings, partitions, catalog=self._catalog, stopwatch=metrics.stopwatch, seed=seed
@@ -615,10 +615,10 @@ class PipelineRunner:
             len(self._owned.keys() - self.engine.tasks.keys() - standing)
         )
 
-    async def _look_up(self, schema_ids: frozenset[int]) -> None:
+    async def _look_up(self, keys: frozenset[SchemaKey]) -> None:
         """Learn schemas. An outage of the registry is waited out; any other error is a bug and ends the worker."""
         try:
-            await self._lookup.resolve(schema_ids, self.engine.learn)
+            await self._lookup.resolve(keys, self.engine.learn)
         except Exception as error:
             self.fail(error)
             raise
@@ -634,8 +634,8 @@ class PipelineRunner:
             raise CycleAborted(
                 "source_truncated", f"{self.pipeline.source} ends before the next offset of {sorted(beyond)}"
             )
-        for schema_id in self._lookup.expired():
-            self.engine.forget_schema(schema_id)
+        for key in self._lookup.expired():
+            self.engine.forget_schema(key)
         used = await self._in_engine_thread(self.engine.bytes_used)
         budget = self._budget.allowed(self.pipeline.name, used)
         self._metrics.state_bytes.labels("memory").set(used)
@@ -677,6 +677,7 @@ class PipelineRunner:
         return frozenset(found for task in self.engine.tasks.values() if (found := task.identity.topics.get(source)))
 
     def _encoders(self) -> tuple[list[TableEncoder], list[WindowEncoder]]:
+        require_row_schemas(self._catalog, self.pipeline)
         tables = [TableEncoder(t.topic, t.aggregate, *self._schema_of(t.subject)) for t in self.pipeline.tables]
         windows = [WindowEncoder(window, *self._schema_of(window.subject)) for window in self.pipeline.windows]
         return tables, windows

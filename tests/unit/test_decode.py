@@ -13,7 +13,8 @@ import pytest
 from streams.limits import ID_BYTES_MAX, KEY_BYTES_MAX
 from streams.operators.clock import Clock
 from streams.operators.columns import Records
-from streams.operators.decode import SCHEMA_ID_HEADER, Decoder
+from streams.operators.decode import Decoder
+from streams.operators.framing import SCHEMA_ID_HEADER
 from streams.operators.rejects import Reason, Reject
 from streams.operators.resolve import build_plan
 from streams.pipelines.gps import GPS
