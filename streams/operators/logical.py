@@ -80,9 +80,9 @@ def difference(writer: Schema, reader: Schema) -> str | None:
     """
     written, read = unit(writer), unit(reader)
     if written.startswith(_IN_BYTES) and kind_of(reader) == "string":
-        read = _TEXT
+        read = read or _TEXT
     if read.startswith(_IN_BYTES) and kind_of(writer) == "string":
-        written = _TEXT
+        written = written or _TEXT
     return f"written as {written}, read as {read}" if written and read and written != read else None
 
 

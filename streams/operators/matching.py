@@ -121,6 +121,20 @@ def matched_fields(writer: Schema, reader: Schema) -> Iterator[tuple[Schema | No
         yield (None if name is None else written[name]), field
 
 
+def may_skip(writer: Schema, reader: Schema) -> bool:
+    """Whether some field of a writer's record may have no place in the reader's record. In doubt: yes."""
+    readers = [each for each in named_types(reader) if each["type"] == "record"]
+    for written in named_types(writer):
+        if written["type"] != "record":
+            continue
+        names = {field["name"] for field in written["fields"]}
+        pairs = [read for read in readers if is_named_for(written, read)]
+        known = [{each["name"] for each, _ in matched_fields(written, read) if each is not None} for read in pairs]
+        if not known or any(names - each for each in known):
+            return True
+    return False
+
+
 def unexpected_fields(writer: Schema, reader: Schema) -> tuple[str, ...]:
     """Paths of the writer's fields that the reader does not know, in the writer's order.
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 Schema = Any
 
-_PRIMITIVE: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
+_BUILT_IN: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string", "array", "map"})
 _NAMED: Final = frozenset({"record", "error", "enum", "fixed"})
 
 
@@ -98,7 +98,7 @@ class _Writer:
         return made
 
     def _by_name(self, name: str, namespace: str) -> Schema:
-        if name in _PRIMITIVE:
+        if name in _BUILT_IN:
             return name
         candidates = (_full(name, namespace), name)
         full = next((each for each in candidates if each in self._defined or each in self._available), candidates[0])
