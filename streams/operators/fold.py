@@ -325,6 +325,11 @@ class Fold:
         return np.dtype([(name, column.dtype) for name, column in self._columns.items()])
 
     @property
+    def symbols(self) -> dict[str, tuple[str, ...]]:
+        """All values of the columns that publish symbols: an enum in the table's schema has every one of them."""
+        return {name: one.symbols for name, one in self._columns.items() if isinstance(one, LatestSymbol)}
+
+    @property
     def meanings(self) -> dict[str, str]:
         """What each column computes: stored values of a column are used only by one that computes the same."""
         return {name: repr(column) for name, column in self._columns.items()}
@@ -364,6 +369,11 @@ class WindowFold:
     def dtype(self) -> np.dtype[Any]:
         """The columns' states side by side."""
         return self._fold.dtype
+
+    @property
+    def symbols(self) -> dict[str, tuple[str, ...]]:
+        """As `Fold.symbols`."""
+        return self._fold.symbols
 
     @property
     def meanings(self) -> dict[str, str]:

@@ -46,10 +46,12 @@ class UnknownSchema(StreamsError):
 class RegistryUnavailable(StreamsError):
     """The registry did not answer, or not in a way that says anything about the schema."""
 
-    def __init__(self, message: str, reason: str = "") -> None:
+    def __init__(self, message: str, reason: str = "", *, answered: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
         """Why, without the rest of the message."""
+        self.answered = answered
+        """Whether something answers at its address: with an error (401, 500), or with what no registry says."""
 
 
 class SchemaRefused(StreamsError):
@@ -324,6 +326,24 @@ class Registry:
                 return [_shown(error)]
             raise self._unavailable(_shown(error)) from None
 
+    def delete_version(self, subject: str, version: int) -> None:
+        """Take a version out of a subject: a soft delete, its number is not given again.
+
+        Raises:
+            UnknownSchema: it is not there (any more).
+            SchemaRefused: the registry does not let it go, such as a version that another schema refers to.
+            RegistryUnavailable: no usable answer.
+
+        """
+        try:
+            self._ask(lambda: self._client.delete_version(subject, version))
+        except SchemaRegistryError as error:
+            if _is_not_found(error, SUBJECT_NOT_FOUND, VERSION_NOT_FOUND):
+                raise UnknownSchema(f"{subject} version {version} is not in the registry at {self.url_shown}") from None
+            if error.http_status_code in {405, 409, 422}:
+                raise SchemaRefused(f"{subject} version {version}: the registry keeps it: {_shown(error)}") from None
+            raise self._unavailable(_shown(error)) from None
+
     def ping(self) -> None:
         """Ask for something cheap.
 
@@ -340,17 +360,20 @@ class Registry:
         try:
             return request()
         except httpx.TimeoutException:
-            raise self._unavailable("it does not answer in time") from None
+            raise self._unavailable("it does not answer in time", answered=False) from None
         except httpx.TransportError as error:
-            raise self._unavailable(str(error) or type(error).__name__) from None
+            raise self._unavailable(str(error) or type(error).__name__, answered=False) from None
         except (ValueError, KeyError, TypeError, AttributeError, httpx.HTTPError):
             raise self._unavailable("something answers there, but not a schema registry") from None
 
-    def _unavailable(self, reason: str) -> RegistryUnavailable:
+    def _unavailable(self, reason: str, *, answered: bool = True) -> RegistryUnavailable:
+        what, mend = (
+            ("no usable answer", "look at SCHEMA_REGISTRY_URL, its credentials, and the registry's log")
+            if answered
+            else ("no answer", "start it with `streams local up`, or set SCHEMA_REGISTRY_URL")
+        )
         return RegistryUnavailable(
-            f"no answer from the schema registry at {self.url_shown}: {reason}; "
-            "start it with `streams local up`, or set SCHEMA_REGISTRY_URL",
-            reason,
+            f"{what} from the schema registry at {self.url_shown}: {reason}; {mend}", reason, answered=answered
         )
 
 

@@ -56,7 +56,7 @@ from streams.runtime.owner import DataDirectory
 from streams.runtime.ownership import Ownership, Term
 from streams.runtime.remarks import SourceRemarks
 from streams.runtime.restorer import Restorer
-from streams.runtime.schemas import SchemaLookup, reader_schema, table_schema_id
+from streams.runtime.schemas import SchemaLookup, reader_schema, require_row_schemas, table_schema_id
 from streams.runtime.simulated import Downstream, DropDefect
 from streams.runtime.source_watch import SourceWatch
 from streams.runtime.tracing import Tracing
@@ -677,6 +677,7 @@ class PipelineRunner:
         return frozenset(found for task in self.engine.tasks.values() if (found := task.identity.topics.get(source)))
 
     def _encoders(self) -> tuple[list[TableEncoder], list[WindowEncoder]]:
+        require_row_schemas(self._catalog, self.pipeline)
         tables = [TableEncoder(t.topic, t.aggregate, *self._schema_of(t.subject)) for t in self.pipeline.tables]
         windows = [WindowEncoder(window, *self._schema_of(window.subject)) for window in self.pipeline.windows]
         return tables, windows

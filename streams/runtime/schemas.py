@@ -19,6 +19,7 @@ from streams.operators.resolve import Plan
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema
 from streams.registry.plans import plan_or_reject
+from streams.registry.row_schemas import outputs, unfit_rows
 from streams.registry.usage import unmet_needs
 from streams.retry import Backoff, Retrier
 
@@ -104,6 +105,19 @@ def reader_schema(catalog: Catalog, pipeline: Pipeline) -> str:
     for finding in unmet_needs(newest, [pipeline]):
         raise StreamsError(f"{finding.file}: {finding.field}: {finding.message}; {finding.fix}")
     return newest.text
+
+
+def require_row_schemas(catalog: Catalog, pipeline: Pipeline) -> None:
+    """Return if the rows of all tables and windows fit the newest committed schemas of their topics.
+
+    Raises:
+        StreamsError: they do not; the message names the field, what the fold gives and what the schema says.
+
+    """
+    for subject in dict.fromkeys(written.subject for written in outputs(pipeline)):
+        for finding in unfit_rows(catalog.latest(subject), [pipeline]):
+            place = f"{finding.file}: {finding.field}" if finding.field else f"{finding.file}"
+            raise StreamsError(f"{place}: {finding.message}; {finding.fix}")
 
 
 def enum_symbols(schema: str, fields: Sequence[str]) -> dict[str, tuple[str, ...]]:
