@@ -68,7 +68,7 @@ def test_a_date_is_its_midnight_and_a_time_before_1970_is_floored() -> None:
         (Kind.INT, ["7", 8], [7, 8], [2**31, "x"]),
         (Kind.TEXT, ["a", 5, "", None], ["a", "5", "", None], [1.5, True, "\ud800", b"x", {"a": 1}]),
         (Kind.BOOLEAN, ["true", False, "0"], [True, False, False], ["yes", 2, 1.0]),
-        (Kind.TIME, [0, "1970-01-01"], [0, 0], ["yesterday", "", float("inf"), "2018-13-01", True, 1.5]),
+        (Kind.TIME, [NOON, "1970-01-01"], [NOON, 0], ["yesterday", "", float("inf"), "2018-13-01", True, 1.5, 0]),
     ],
 )
 def test_values_convert_one_by_one_and_each_bad_one_has_its_reason(
@@ -77,7 +77,7 @@ def test_values_convert_one_by_one_and_each_bad_one_has_its_reason(
     converted, reasons = values([*good, *bad], kind)
     assert [*expected, *[None] * len(bad)] == converted
     assert list(range(len(good), len(good) + len(bad))) == list(reasons)
-    assert all(reason.startswith("f is ") and ", expected " in reason for reason in reasons.values())
+    assert all(reason.startswith("f is ") and ", " in reason for reason in reasons.values())
 
 
 @pytest.mark.parametrize("number", ["0x1F", "1e3", "1.0", " 1", "", "9223372036854775808"])
