@@ -140,7 +140,8 @@ def _inferred(values: Sequence[Any]) -> pa.Array | None:
 
 
 def _is_simple(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_primitive(kind) and not pa.types.is_temporal(kind)) or _is_text(kind)
+    is_number = pa.types.is_primitive(kind) and not pa.types.is_temporal(kind)
+    return bool(is_number or pa.types.is_decimal(kind)) or _is_text(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -57,7 +57,8 @@ def filling_of(pipeline: Pipeline, schema: SchemaVersion, source: Source, mappin
         if source.all_columns is None:
             raise
         columns = source.all_columns()
-        found = _columns_of(pipeline, fields, columns, mapping)
+        # Without a column there is no row that could be read: what lines there are shall be named one by one.
+        found = _columns_of(pipeline, fields, columns, mapping) if columns else {}
     asked = {field.name: mapping.get(field.name, field.name) for field in fields} if source.is_open else found
     return Filling(fields, found, asked)
 

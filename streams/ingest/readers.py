@@ -500,7 +500,7 @@ def _json_row(number: int, line: bytes) -> dict[str, Any] | BadRow:
         return BadRow(number, reason, _shown(line))
     except (ValueError, RecursionError) as error:
         return BadRow(number, f"not JSON: {error}", _shown(line))
-    return row if isinstance(row, dict) else BadRow(number, "not a JSON object", _shown(line))
+    return row if isinstance(row, dict) else BadRow(number, "not a JSON object: one a line is expected", _shown(line))
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -106,6 +106,8 @@ def _parsed(text: str, reading: Reading) -> datetime | Decimal:
     number = _NUMBER_COMMA if reading.decimal_comma else _NUMBER
     if number.fullmatch(text):
         return Decimal(text.replace(",", "."))
+    if "\0" in text:
+        raise ValueError  # Python reads what is before it
     return datetime.fromisoformat(text)
 
 

@@ -112,6 +112,10 @@ def test_whole_columns_of_large_text_dictionaries_and_decimals_convert() -> None
     assert values(pa.array(["a", None], pa.large_string()), Kind.TEXT) == (["a", None], {})
     assert values(pa.array(["a", "a"]).dictionary_encode(), Kind.TEXT) == (["a", "a"], {})
     assert values(pa.array([Decimal("1.50")]), Kind.DOUBLE) == ([1.5], {})
+    assert values(pa.array([Decimal("48.1000000")]), Kind.DOUBLE) == ([48.1], {})
+    fraction, reasons = values(pa.array([Decimal("1.50"), Decimal("2.00")]), Kind.LONG)
+    assert (fraction, list(reasons)) == ([None, 2], [0])
+    assert values(pa.array([Decimal("1533124800.123456")]), Kind.TIME) == ([NOON], {})
     assert values(pa.array([2**62 + 1]), Kind.DOUBLE) == ([float(2**62 + 1)], {})
     assert values(pa.nulls(2), Kind.LONG) == ([None, None], {})
 

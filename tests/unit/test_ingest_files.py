@@ -113,6 +113,15 @@ def test_a_key_that_comes_twice_in_an_object_is_a_bad_row(tmp_path: Path) -> Non
     assert (result.valid, [row.reason for row in result.bad_rows.first]) == (1, ["not JSON: 'event_id' comes twice"])
 
 
+@pytest.mark.parametrize(
+    ("content", "bad"), [("", []), ("\n\n", []), ("[{}, {}]\n", [1]), ('{\n  "device_id": "d"\n}\n', [1, 2, 3])]
+)
+def test_ndjson_without_an_object_has_no_rows_or_bad_ones(content: str, bad: list[int], tmp_path: Path) -> None:
+    (tmp_path / "f.ndjson").write_text(content, encoding="utf-8")
+    result = judged(tmp_path / "f.ndjson")
+    assert (result.valid, [row.number for row in result.bad_rows.first]) == (0, bad)
+
+
 # --- which files ------------------------------------------------------------------------------------------------------
 
 
@@ -306,3 +315,11 @@ def test_arguments_that_cannot_be_decoded_are_wrong_usage_without_a_traceback(
     found = said(*arguments, "--dry-run", cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)})
     assert found.returncode == 2, found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_output_that_finds_no_room_is_one_line(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "f.csv", 1)
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "streams", "ingest", "file", str(path), "--topic", GPS.source, "--dry-run"]
+        found = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (found.returncode, found.stderr) == (1, "streams: the output cannot be written: No space left on device\n")

@@ -134,6 +134,12 @@ def test_a_decimal_comma_is_read_where_it_is_declared_and_only_there() -> None:
     assert times([f"{S},5"], decimal_comma=True) == ([S * 1000 + 500], {})
 
 
+def test_a_time_with_a_zero_byte_is_none() -> None:
+    converted, reasons = times(["2024-01-31T12:00:00Z\0", "2024-01-31\0"])
+    assert converted == [None, None]
+    assert list(reasons) == [0, 1]
+
+
 def test_bytes_of_another_encoding_are_named_as_such() -> None:
     _, reasons = convert(["Ger\udce4t"], Field("id", Kind.TEXT))
     assert "its bytes are no UTF-8: --encoding says what they are" in reasons[0]
