@@ -3,10 +3,8 @@
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 fenced, 100 ran and found something.
 """
 
-import errno
-import os
 import sys
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
@@ -23,8 +21,6 @@ from streams.cli.state import state_app
 from streams.cli.topics import topics_app
 from streams.cli.worker import worker
 from streams.errors import StreamsError
-
-_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 app = typer.Typer(
     name="streams",
@@ -79,11 +75,5 @@ def main() -> None:
         if str(error):
             typer.echo(f"streams: {error}", err=True)
         sys.exit(error.exit_status)
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        typer.echo(f"streams: the output cannot be written: {error.strerror}", err=True)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left would fail again at the exit
-        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
