@@ -11,14 +11,14 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streams.errors import UsageError
 from streams.masking import masked
-from streams.text import one_line
+from streams.text import printable
 
 SECRET_BYTES_MAX: Final = 65_536
 """Of a file that holds a secret."""
@@ -45,7 +45,6 @@ class Settings(BaseSettings):
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI"] | None = None
     kafka_sasl_username: str | None = None
     kafka_sasl_password: SecretStr | None = None
-    kafka_sasl_password_file: Path | None = None
     kafka_ssl_ca_location: Path | None = None
     kafka_ssl_certificate_location: Path | None = None
     kafka_ssl_key_location: Path | None = None
@@ -66,7 +65,6 @@ class Settings(BaseSettings):
     streams_downstream_records: int = Field(250, ge=1)
     streams_stall_s: int = Field(300, ge=0)
     streams_admin_token: SecretStr | None = Field(None, min_length=8)
-    streams_admin_token_file: Path | None = None
     streams_tracing: Literal["off", "otlp"] = "off"
     streams_tracing_share: float = Field(0.01, ge=0, le=1)
     streams_cluster_name: str = Field("local", pattern=r"^[A-Za-z0-9._-]{1,64}$")
@@ -123,7 +121,12 @@ class Settings(BaseSettings):
 
     def masked(self) -> dict[str, str | int | float | None]:
         """The values by variable name, secrets masked: fit for printing."""
-        return {name.upper(): _shown(getattr(self, name)) for name in type(self).model_fields}
+        values: dict[str, str | int | float | None] = {}
+        for name in _fields():
+            values[name] = _shown(getattr(self, name.lower()))
+            if name in SECRETS:
+                values[f"{name}_FILE"] = variable(f"{name}_FILE")
+        return values
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         return [(name.lower(), value) for name, value in self.masked().items()]
@@ -135,7 +138,16 @@ def _shown(value: Any) -> str | int | float | None:
     return str(value) if isinstance(value, SecretStr) else masked(str(value))
 
 
-SECRETS: Final = ("KAFKA_SASL_PASSWORD", "STREAMS_ADMIN_TOKEN")
+def _fields() -> list[str]:
+    return [name.upper() for name in Settings.model_fields]
+
+
+SECRETS: Final = tuple(
+    name.upper()
+    for name, field in Settings.model_fields.items()
+    if SecretStr in (field.annotation, *get_args(field.annotation))
+)
+"""Each may come from a file: `<NAME>_FILE`."""
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -147,7 +159,7 @@ def load_settings(**overrides: Any) -> Settings:
     """
     for name in _known():
         if (value := variable(name)) is not None and not _is_text(value):
-            raise UsageError(f"{name} is not UTF-8: {one_line(masked(value))}")
+            raise UsageError(f"{name} is not UTF-8: {printable(masked(value))}")
     for name in SECRETS:
         path = variable(f"{name}_FILE")
         if path is not None and variable(name) is None:
@@ -182,12 +194,12 @@ def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]
             continue
         similar = difflib.get_close_matches(upper, known, n=1, cutoff=_SIMILAR)
         meant = f"; did you mean {similar[0]}?" if similar else ""
-        found.append(f"{one_line(name)} is no setting and is ignored{meant}")
+        found.append(f"{printable(name)} is no setting and is ignored{meant}")
     return found
 
 
 def _known() -> list[str]:
-    return [name.upper() for name in Settings.model_fields]
+    return [*_fields(), *(f"{name}_FILE" for name in SECRETS)]
 
 
 def _is_text(value: str) -> bool:
