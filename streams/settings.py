@@ -13,12 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+import structlog
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streams.errors import UsageError
 from streams.masking import masked
 from streams.text import printable
+
+log = structlog.get_logger(__name__)
 
 SECRET_BYTES_MAX: Final = 65_536
 """Of a file that holds a secret."""
@@ -196,6 +199,12 @@ def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]
         meant = f"; did you mean {similar[0]}?" if similar else ""
         found.append(f"{printable(name)} is no setting and is ignored{meant}")
     return found
+
+
+def warn_of_unknown_variables() -> None:
+    """Log a warning for each of them: a misspelt setting would be ignored without a word."""
+    for sentence in unknown_variables():
+        log.warning(sentence)
 
 
 def _known() -> list[str]:

@@ -89,7 +89,8 @@ class MisroutedWatch:
             return None
         return (
             f"{self._source}: {counted(self._events, 'event')} since the start "
-            f"{'has' if self._events == 1 else 'have'} a key of another partition; duplicates and disorder of such keys go unnoticed (runbook keys-misrouted; the log names some)"
+            f"{'has' if self._events == 1 else 'have'} a key of another partition; "
+            "duplicates and disorder of such keys go unnoticed (runbook keys-misrouted; the log names some)"
         )
 
 

@@ -70,8 +70,8 @@ class SourceRemarks:
         return (
             f"{self._source} partitions {sorted(self.refused)} are not consumed: {self._journal} and the tables have "
             f"{counted(self._partitions, 'partition')}, and growing a flow in place is not built yet. Have producers "
-            f"write to partitions 0 to {self._partitions - 1} (murmur2 of the key modulo {self._partitions}); records in the "
-            "others stay unread for as long as the topic keeps them"
+            f"write to partitions 0 to {self._partitions - 1} (murmur2 of the key modulo {self._partitions}); records "
+            "in the others stay unread for as long as the topic keeps them"
         )
 
     # --- records that are gone, records that cannot be read ---------------------------------------------------------
@@ -94,9 +94,9 @@ class SourceRemarks:
         for partition, one in sorted(found.items()):
             since = _instant(time.time() - (now_ms - one.since_ms) / 1000)
             sentence = (
-                f"{self._source}-{partition}: {counted(one.records, 'record')} after an open transaction cannot be read "
-                f"yet; it begins at offset {one.offset} and has been seen open since {since} (how to find its producer: "
-                "runbook open-transaction)"
+                f"{self._source}-{partition}: {counted(one.records, 'record')} after an open transaction cannot be "
+                f"read yet; it begins at offset {one.offset} and has been seen open since {since} (how to find its "
+                "producer: runbook open-transaction)"
             )
             self._unreadable[partition] = (one, sentence)
             if partition not in before or before[partition][0].offset != one.offset:

@@ -272,8 +272,8 @@ def judge(found: Identity, declared: Identity, pipeline: Pipeline) -> Judgement:
     if not found.is_divided_as(declared):
         refused.append(
             f"the state is divided into {counted(found.partitions, 'partition')}, {pipeline.journal} has "
-            f"{declared.partitions}: keys belong elsewhere than their state. Partitions cannot be added to a flow in place yet; to "
-            f"process the source again with the new number, run {again}"
+            f"{declared.partitions}: keys belong elsewhere than their state. Partitions cannot be added to a flow in "
+            f"place yet; to process the source again with the new number, run {again}"
         )
     new = found.recreated(declared.topics)
     refused += [
