@@ -93,6 +93,8 @@ class Settings(BaseSettings):
     def _bracketed(cls, servers: str) -> str:
         for server in servers.split(","):
             place = server.rpartition("://")[2].strip()
+            if "@" in place:
+                raise ValueError("host:port, without a user: KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD are for that")
             if place.count(":") > 1 and not re.fullmatch(r"\[[^\[\]]+\](:\d+)?", place):
                 raise ValueError("an IPv6 address is written in brackets: [::1]:9092")
         return servers

@@ -1,6 +1,8 @@
 """Log lines."""
 
+import io
 import logging
+import sys
 
 import pytest
 import structlog
@@ -28,11 +30,13 @@ def test_lines_that_differ_in_numbers_only_are_said_once_a_minute() -> None:
 
 
 @pytest.fixture
-def logged(capsys):
-    """What was logged to standard error since the last call, in the console format."""
+def logged(monkeypatch):
+    """What was logged to standard error, in the console format."""
     before = logging.getLogger().handlers[:], logging.getLogger().level, structlog.get_config()
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
     configure_logging("console")
-    yield lambda: capsys.readouterr().err
+    yield stream.getvalue
     logging.getLogger().handlers[:], level, configuration = before
     logging.getLogger().setLevel(level)
     structlog.configure(**configuration)

@@ -201,8 +201,6 @@ def test_a_url_shows_its_address_and_no_secret(monkeypatch, url):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("KAFKA_BOOTSTRAP_SERVERS", f"SASL_SSL://me:{SECRET}@kafka:9093"),
-        ("KAFKA_BOOTSTRAP_SERVERS", f"me:{SECRET}@kafka:9093"),
         ("STREAMS_MONITOR_WORKERS", f"http://a:6066,http://me:{SECRET}@worker:6066"),
         ("KAFKA_SASL_USERNAME", f'org.x.ScramLoginModule required username="me" password="{SECRET}";'),
     ],
@@ -210,6 +208,14 @@ def test_a_url_shows_its_address_and_no_secret(monkeypatch, url):
 def test_a_secret_in_a_setting_that_should_have_none_is_masked_too(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     assert SECRET not in str(load_settings().masked())
+
+
+@pytest.mark.parametrize("servers", [f"SASL_SSL://me:{SECRET}@kafka:9093", f"a:1,me:{SECRET}@kafka:9093"])
+def test_a_broker_with_a_user_is_refused_without_showing_the_password(monkeypatch, servers):
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
+    with pytest.raises(UsageError, match="KAFKA_SASL_PASSWORD") as caught:
+        load_settings()
+    assert SECRET not in str(caught.value)
 
 
 def test_everything_that_is_a_secret_can_come_from_a_file_and_is_listed():
