@@ -41,7 +41,7 @@ def test_no_line_of_a_paragraph_ends_before_the_next_word_would_fit(pages):
     """A line that is short although the next word has room is a line end of the source."""
     ragged = []
     for words, lines in pages.items():
-        prose = list(itertools.takewhile(lambda line: not line or line.startswith("  "), lines))
+        prose = list(itertools.takewhile(lambda line: not line or line.startswith(" "), lines))
         for before, after in itertools.pairwise(prose):
             if before.strip() and after.strip() and len(before) + 1 + len(after.split()[0]) < 76:
                 ragged.append((words, before, after))
