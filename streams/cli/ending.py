@@ -115,7 +115,13 @@ def _say(text: str) -> None:
 
 
 def _print_anything() -> None:
-    """Have standard output and error show what they cannot encode: a broken file name, or a locale without UTF-8."""
+    """Have standard output and error show what they cannot encode: a broken file name, or a locale without UTF-8.
+
+    One that is closed (`>&-`) is there for nobody: what is printed goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for good
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

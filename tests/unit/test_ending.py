@@ -55,6 +55,14 @@ def test_a_full_disk_is_one_line_that_says_what_to_do(arguments):
     assert (1, "streams: No space left on device: free some space, then run it again\n") == (status, said)
 
 
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_output_is_no_fault(closed):
+    shell = f'exec "$0" -m streams settings {closed}>&-'
+    found = subprocess.run(["sh", "-c", shell, sys.executable], capture_output=True, timeout=120, check=False)
+    assert (0, b"") == (found.returncode, found.stdout if closed == 1 else found.stderr)
+    assert b"Traceback" not in found.stderr
+
+
 @pytest.mark.parametrize("arguments", [(b"lag", b"--group", b"caf\xe9"), (b"schemas", b"diff", b"\xff"), (b"\xe9",)])
 def test_an_argument_that_is_not_utf8_is_one_line(arguments):
     status, said = ended(command(*arguments, **NO_BROKER))
