@@ -21,7 +21,7 @@ from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.headers import headers_of
 from streams.pipelines import PIPELINES
 from streams.registry.catalog import Catalog
-from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema
+from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema, UnusableSchema
 from streams.review.inbox import Box, Found, Inbox
 from streams.review.letters import letter_of
 
@@ -212,7 +212,7 @@ def _schema(inbox: Inbox, schema_id: int | None) -> tuple[str | None, str | None
         return None, "the record carries no schema id"
     try:
         return Registry(inbox.settings).schema_by_id(schema_id), None
-    except (UnknownSchema, RegistryUnavailable) as error:
+    except (UnknownSchema, UnusableSchema, RegistryUnavailable) as error:
         return None, str(error)
 
 
