@@ -43,6 +43,14 @@ class Health:
     """How long the newest round took."""
     failure: str | None
     """Why there is no newer round; None: there is none missing."""
+    age_s: float | None
+    """How old the offsets are; None: there has been no round yet."""
+    is_alive: bool
+    """Whether the thread that takes rounds runs."""
+    quiet_s: float
+    """Since the newest round ended, well or not, or since the first one began."""
+    doing: str
+    """What the round that is under way is at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,8 @@ class Snapshot:
     rates: Mapping[str, float]
     """Events a second by outcome, over all workers."""
     dead_letters: tuple[DeadLetters, ...]
-    health: Health
+    failure: str | None
+    """Why there is no newer round; None: there is none missing."""
 
     @property
     def age_s(self) -> float:

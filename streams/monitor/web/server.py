@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Sequence
+from types import FrameType
 from typing import Final
 
 import structlog
@@ -55,12 +57,18 @@ class MonitorProcess:
         return f"http://{host}:{port}/"
 
     def run(self) -> None:
-        """Watch and answer until stopped."""
+        """Watch and answer until SIGTERM or Ctrl-C; to be called in the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
         log.info("monitor", page=self.address, metrics=f"{self.address}metrics")
         try:
             self._server.run(sockets=[self._socket])
         finally:
             self._watcher.stop()
+
+    def _end(self, _: int, __: FrameType | None) -> None:
+        """Before the server has begun. It raises the signals again that ended it: they have been obeyed."""
+        self._server.should_exit = True
 
 
 class _Server(uvicorn.Server):

@@ -24,7 +24,7 @@ def overview(snapshot: Snapshot) -> dict[str, Any]:
         "cluster": snapshot.cluster,
         "interval": snapshot.interval_s,
         "age": round(snapshot.age_s, 1),
-        "failure": snapshot.health.failure,
+        "failure": snapshot.failure,
         "groups": [_group(snapshot, group) for group in groups],
         "sources": [
             {
