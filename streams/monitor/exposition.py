@@ -14,7 +14,8 @@ from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 
-from streams.monitor.snapshot import Health, Snapshot
+from streams.monitor.health import Health
+from streams.monitor.snapshot import Snapshot
 from streams.monitor.status import Status
 from streams.monitor.verdict import Float64, Int64
 

@@ -32,28 +32,6 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
-    """How the monitor itself is."""
-
-    rounds: int
-    failures: int
-    deaths: int
-    """Of the process that reads offsets."""
-    round_s: float
-    """How long the newest round took."""
-    failure: str | None
-    """Why there is no newer round; None: there is none missing."""
-    age_s: float | None
-    """How old the offsets are; None: there has been no round yet."""
-    is_alive: bool
-    """Whether the thread that takes rounds runs."""
-    quiet_s: float
-    """Since the newest round ended, well or not, or since the first one began."""
-    doing: str
-    """What the round that is under way is at."""
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The state as of `round`; `time_ms` may be later, when no newer round could be had."""
 

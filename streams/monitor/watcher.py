@@ -15,9 +15,10 @@ from streams.errors import StreamsError
 from streams.kafka.offsets_process import RoundFailed
 from streams.kafka.round import Round
 from streams.monitor.book import GroupLag
+from streams.monitor.health import Health
 from streams.monitor.lookout import Lookout
 from streams.monitor.slo import SloBook
-from streams.monitor.snapshot import DeadLetters, Health, Point, Snapshot
+from streams.monitor.snapshot import DeadLetters, Point, Snapshot
 from streams.monitor.sources import SourceWatch
 from streams.monitor.workers import Targets, WorkerState, WorkerWatch
 from streams.operators.declaration import Pipeline
@@ -99,6 +100,7 @@ class Watcher:
         """How the monitor is now; from any thread."""
         now_s = time.monotonic()
         return Health(
+            interval_s=self._interval_s,
             rounds=self._rounds,
             failures=self._failures,
             deaths=self._lookout.probe.deaths,

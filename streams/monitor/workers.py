@@ -47,6 +47,7 @@ _STATE_CHARACTERS_MAX: Final = 500
 _OURS: Final = b"streams_"
 _HEADERS: Final = {"Accept": "text/plain", "Accept-Encoding": "identity"}
 _NO_ANSWER: Final = "does not answer"
+_FOREIGN: Final = "answers, but not as a worker does"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,8 @@ class WorkerWatch:
             state = _read(answer)
             if state is not None:
                 states[answer.address] = state
-            is_there = answer.readiness is not None and bool(answer.problem) and answer.address in self._answered_s
-            if state is not None or is_there:
+            is_unreadable = answer.readiness is not None and answer.problem not in {"", _FOREIGN}
+            if state is not None or (is_unreadable and answer.address in self._answered_s):
                 self._answered_s[answer.address] = now_s
         for address, answered_s in list(self._answered_s.items()):
             limit_s = FORGET_S if address in listed else FORGET_UNLISTED_S
@@ -214,7 +215,7 @@ async def _ask(session: aiohttp.ClientSession, gate: asyncio.Semaphore, address:
         samples = _ours(metrics[1]) if metrics[0] == http.HTTPStatus.OK else None
     except ValueError as error:
         return _Answer(address, ready, problem=f"its /metrics cannot be read: {error}")
-    return _Answer(address, ready, samples)
+    return _Answer(address, ready, samples, problem=_FOREIGN if samples is None else "")
 
 
 async def _get(session: aiohttp.ClientSession, address: Address, path: str, bytes_max: int) -> tuple[int, bytes] | str:

@@ -28,11 +28,6 @@ from streams.monitor.web.live import Live, TooMany
 from streams.monitor.web.panel_metrics import PanelMetrics
 
 STATIC: Final = Path(__file__).parents[1] / "static"
-STALE_INTERVALS: Final = 6
-"""Without a round for so many intervals the monitor is not ready: what it shows is old."""
-STUCK_S: Final = 120.0
-"""A round takes less, whoever does not answer (half of it, all limits together), and the pause before it the interval.
-One that takes longer never ends: the monitor is to be started anew."""
 COMPRESS_LEVEL: Final = 5
 """A third of the time of the highest, for a tenth more of bytes."""
 _POLICY: Final = "default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
@@ -112,31 +107,10 @@ class MonitorWeb:
     # --- health -----------------------------------------------------------------------------------------------------
 
     async def _healthz(self, _: Request) -> Response:
-        reason = self._dead()
-        return PlainTextResponse(f"{reason or 'ok'}\n", status_code=503 if reason else 200)
+        return _health(self._watcher.health().dead)
 
     async def _readyz(self, _: Request) -> Response:
-        reason = self._unready()
-        return PlainTextResponse(f"{reason or 'ok'}\n", status_code=503 if reason else 200)
-
-    def _dead(self) -> str | None:
-        """Why only a new start helps; None: it does not need one."""
-        health = self._watcher.health()
-        if not health.is_alive:
-            return f"no rounds are taken any more: {health.failure or 'their thread has ended'}"
-        if health.quiet_s > self._watcher.interval_s + STUCK_S:
-            return f"a round has not ended for {health.quiet_s:.0f} s: it is at {health.doing}"
-        return None
-
-    def _unready(self) -> str | None:
-        if dead := self._dead():
-            return dead
-        health = self._watcher.health()
-        if health.age_s is None:
-            return health.failure or "the first round is not done yet"
-        if health.age_s > STALE_INTERVALS * self._watcher.interval_s:
-            return f"offsets are {health.age_s:.0f} s old: {health.failure or f'a round is at {health.doing}'}"
-        return None
+        return _health(self._watcher.health().blind)
 
     async def _metrics(self, _: Request) -> Response:
         """What the newest round found and how old it is: nobody is asked, so that a scrape never waits."""
@@ -190,7 +164,7 @@ class MonitorWeb:
         async def endpoint(request: Request) -> Response:
             snapshot = self._watcher.latest
             if snapshot is None:
-                return JSONResponse(burrow.error(self._unready() or "not ready"), status_code=503)
+                return JSONResponse(burrow.error(self._watcher.health().blind or "not ready"), status_code=503)
             return answer(snapshot, request)
 
         return endpoint
@@ -205,6 +179,10 @@ class MonitorWeb:
 
     def _cluster(self, _: Snapshot, __: Request) -> Told:
         return 200, burrow.cluster(self._bootstrap_servers)
+
+
+def _health(reason: str | None) -> Response:
+    return PlainTextResponse(f"{reason or 'ok'}\n", status_code=503 if reason else 200)
 
 
 def _told(told: Told, request: Request) -> Response:
