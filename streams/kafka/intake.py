@@ -111,7 +111,7 @@ class Intake:
         """Not carried out yet: the client refused, and is asked again."""
         self._assigned: set[int] = set()
         self._without_since_ms: int | None = None
-        """Since when the group, which has taken us in, gives us no partition; monotonic. None: it has not, or it does."""
+        """Since when the group, having taken us in, gives us no partition; monotonic. None: it has not, or it does."""
         self._started: dict[int, int] = {}
         """Consumed partitions and the least offset that is new to them."""
         self._paused: frozenset[int] = frozenset()

@@ -184,8 +184,7 @@ def test_a_member_without_a_partition_is_a_spare_once_a_rebalance_would_be_over(
     assert not is_spare(SPARE_AFTER_MS), "the group has not taken it in"
     intake._on_assign(intake.consumer, [])
     assert (False, True) == (is_spare(0), is_spare(SPARE_AFTER_MS))
-    intake._assigned = {0}
-    intake._note_whether_spare()
+    intake._on_assign(intake.consumer, [TopicPartition("t", 0)])
     assert not is_spare(SPARE_AFTER_MS)
     intake._on_revoke(intake.consumer, [TopicPartition("t", 0)])
     assert (False, True) == (is_spare(0), is_spare(SPARE_AFTER_MS))
