@@ -36,7 +36,7 @@ class Process:
                 [sys.executable, "-m", "streams", "monitor", "--web-port", str(self.port)],
                 env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
-        wait_until(lambda: self.get("/healthz")[0] == 200, "the monitor answers", timeout_s=30)
+        wait_until(lambda: self.get("/healthz")[0] == 200, "the monitor answers", timeout_s=60)
 
     def get(self, path: str) -> tuple[int, str, float]:
         began = time.monotonic()
