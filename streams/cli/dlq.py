@@ -192,7 +192,6 @@ def replay_command(
     Exit status 100: some letters cannot be replayed, and the reasons are told; the others were.
     """
     from streams.limits import DLQ_ATTEMPTS_MAX  # noqa: PLC0415 - start-up time of the command line
-    from streams.review.choice import check_reasons  # noqa: PLC0415 - as above
     from streams.review.replay import ReplayOptions, replay  # noqa: PLC0415 - as above
 
     wanted = _chosen(_filter(ids, reason, device, schema_id, since, until, pin=pin), everything=everything)
@@ -211,8 +210,6 @@ def replay_command(
         def progress(now: "ReplayProgress") -> None:
             told(now.phase, now.done, now.total)
 
-        inbox.refresh(lambda name, read: told(f"reading {name}", read, 0))
-        check_reasons(inbox, wanted)
         result = replay(inbox, options, progress)
         missing = _missing_ids(inbox, ids)
     echo_replay(result, options.dry_run, options.attempts_max, output)
@@ -252,8 +249,7 @@ def discard_command(
 
     Exit status 100: some letters belong to no declared flow and were left; the others were discarded.
     """
-    from streams.review.choice import check_reasons  # noqa: PLC0415 - start-up time of the command line
-    from streams.review.discard import discard  # noqa: PLC0415 - as above
+    from streams.review.discard import discard  # noqa: PLC0415 - start-up time of the command line
 
     was_why = _why_of_old(reason, why)
     reasons = [*(() if was_why else reason or ()), *(rejected_for or ())]
@@ -262,11 +258,9 @@ def discard_command(
     if not (why.strip() or dry_run):
         raise UsageError('a discard needs a reason: --why "why nothing more is to be done"')
     wanted = _chosen(wanted, everything=everything)
-    with _inbox(topic) as inbox, _bar() as told:
-        inbox.refresh(lambda name, read: told(f"reading {name}", read, 0))
+    with _inbox(topic) as inbox:
         if dry_run and not why and _is_why_of_old(inbox, wanted):
             wanted = _chosen(replace(wanted, reasons=frozenset()), everything=everything)
-        check_reasons(inbox, wanted)
         result = discard(inbox, wanted, _actor(by, why), limit=limit, dry_run=dry_run)
         missing = _missing_ids(inbox, ids)
     echo_discard(result, dry_run, output)
@@ -334,7 +328,10 @@ def _is_why_of_old(inbox: "Inbox", wanted: "Filter") -> bool:
     """As `_why_of_old`, of a single word of a dry run, which changes nothing: it is no reason of any letter."""
     from streams.review.choice import known_reasons  # noqa: PLC0415 - start-up time of the command line
 
-    if len(wanted.reasons) != 1 or not wanted.reasons.isdisjoint(chain(*known_reasons(inbox))):
+    if len(wanted.reasons) != 1:
+        return False
+    inbox.refresh()
+    if not wanted.reasons.isdisjoint(chain(*known_reasons(inbox))):
         return False
     _say_of_old(*wanted.reasons)
     return True

@@ -8,6 +8,7 @@ from streams.cli.output import Format, echo_json, echo_line, printable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from streams.deadletters.foreign import Origin
     from streams.deadletters.pin import Pin
     from streams.review.choice import Refusal
     from streams.review.discard import DiscardResult
@@ -29,7 +30,7 @@ def _iso(time_ms: int | None) -> str | None:
         return None
     try:
         moment = dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC)
-    except (ValueError, OverflowError, OSError):
+    except (ValueError, OverflowError, OSError, TypeError):  # an audit record may be somebody else's
         return str(time_ms)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -142,7 +143,7 @@ def echo_details(shown: "Details") -> None:
     echo_line(f"reason        {letter.reason}: {view.reason_in_words}")
     echo_line(f"message       {_line(letter.message)}")
     echo_line(f"attempt       {letter.attempt}, first failed at {_iso(letter.first_failed_at)}")
-    echo_line(f"read from     {origin.topic}-{origin.partition}@{origin.offset} by {origin.group}")
+    echo_line(f"read from     {_place(origin)}")
     echo_line(f"lies at       {letter.topic}-{letter.partition}@{letter.offset}, {_iso(letter.timestamp_ms)}")
     echo_line(f"key           {_line(view.key)}")
     for name, value in view.headers:
@@ -170,17 +171,26 @@ def echo_details(shown: "Details") -> None:
         echo_line("Personal data is masked (•••, ··); --reveal shows it, and is audited.")
 
 
+def _place(origin: "Origin") -> str:
+    """Where the record was read, as far as the envelope says."""
+    if origin.topic is None:
+        return "nothing says where"
+    partition, offset = ("?" if number is None else str(number) for number in (origin.partition, origin.offset))
+    by = "" if origin.group is None else f" by {_line(origin.group)}"
+    return f"{_line(origin.topic)}-{partition}@{offset}{by}"
+
+
 def _echo_bytes(shown: "Details") -> None:
     view, failure = shown.view, shown.view.failure
     echo_line()
-    echo_line(f"value, {view.size_bytes:,} bytes")
+    echo_line(f"value, {counted(view.size_bytes, 'byte')}")
     for row in view.hex_rows:
         marks = "".join("^^ " if marked else "   " for marked in row.marked).rstrip()
         echo_line(f"  {row.offset:08x}  {' '.join(row.digits):<47}  {row.characters}")
         if marks:
             echo_line(f"            {marks}")
     if view.hex_omitted_bytes:
-        echo_line(f"  ({view.hex_omitted_bytes:,} more bytes are not shown)")
+        echo_line(f"  ({counted(view.hex_omitted_bytes, 'more byte')} not shown)")
     if failure is not None:
         field = f", field {failure.path}" if failure.path else ""
         echo_line(f"  fails at byte {failure.start}{field}: {_line(failure.message)}")

@@ -79,13 +79,15 @@ class Schemas:
 
     writer: str | None
     reader: str | None
+    personal: frozenset[str] = frozenset()
+    """Fields with personal data, beyond those that the schemas mark themselves."""
 
 
 def inspect(letter: Letter, schemas: Schemas, pipeline: Pipeline | None, *, reveal: bool) -> View:
     """Take a letter apart."""
     value = letter.value or b""
     writer, reader = _parsed(schemas.writer), _parsed(schemas.reader)
-    personal = personal_fields(reader) | personal_fields(writer)
+    personal = schemas.personal | personal_fields(reader) | personal_fields(writer)
     body_at = _body_at(letter)
     walked = walk(writer, value, personal, body_at) if writer is not None and body_at <= len(value) else None
     failure = _failure(letter, walked, pipeline, body_at)
@@ -111,9 +113,9 @@ def inspect(letter: Letter, schemas: Schemas, pipeline: Pipeline | None, *, reve
     )
 
 
-def masks_keys(reader: str | None, pipeline: Pipeline | None) -> bool:
+def masks_keys(schemas: Schemas, pipeline: Pipeline | None) -> bool:
     """Whether keys of a stream are not to be listed: they are personal, or nobody knows what stream it is."""
-    return pipeline is None or pipeline.key_field in personal_fields(_parsed(reader))
+    return pipeline is None or pipeline.key_field in schemas.personal | personal_fields(_parsed(schemas.reader))
 
 
 def shown_bytes(data: bytes | None) -> str:
