@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streams.errors import UsageError
 
+TOKEN_CHARACTERS_MIN = 16
 _CREDENTIALS_IN_URL = re.compile(r"//[^/@]*@")
 
 
@@ -47,7 +48,11 @@ class Settings(BaseSettings):
     streams_downstream_ms: int = Field(0, ge=0, le=10_000)
     streams_downstream_records: int = Field(250, ge=1)
     streams_stall_s: int = Field(300, ge=0)
-    streams_admin_token: SecretStr | None = Field(None, min_length=8)
+    streams_admin_token: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
+    streams_review_token_read: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
+    streams_review_token_replay: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
+    streams_review_token_reveal: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
+    streams_web_names: str = Field("", pattern=r"^[A-Za-z0-9., _-]{0,1000}$")
     streams_tracing: Literal["off", "otlp"] = "off"
     streams_tracing_share: float = Field(0.01, ge=0, le=1)
     streams_cluster_name: str = Field("local", pattern=r"^[A-Za-z0-9._-]{1,64}$")
@@ -63,6 +68,11 @@ class Settings(BaseSettings):
             raise ValueError("STREAMS_DEDUP_HORIZON_MS must not be shorter than STREAMS_LATENESS_MS")
         if self.streams_monitor_window_s < 3 * self.streams_monitor_interval_s:
             raise ValueError("STREAMS_MONITOR_WINDOW_S must be at least three times STREAMS_MONITOR_INTERVAL_S")
+        tokens = [token.get_secret_value() for name in TOKENS if (token := getattr(self, name.lower())) is not None]
+        if not all(token.isascii() and token.isprintable() and token == token.strip() for token in tokens):
+            raise ValueError(f"{', '.join(TOKENS)} must be printable ASCII, without spaces at either end")
+        if len(set(tokens)) < len(tokens):
+            raise ValueError(f"{', '.join(TOKENS)} must be different tokens: each permits something else")
         return self
 
     def kafka_client_config(self) -> dict[str, str]:
@@ -92,7 +102,14 @@ class Settings(BaseSettings):
         return values
 
 
-SECRETS = ("KAFKA_SASL_PASSWORD", "STREAMS_ADMIN_TOKEN")
+TOKENS = (
+    "STREAMS_ADMIN_TOKEN",
+    "STREAMS_REVIEW_TOKEN_READ",
+    "STREAMS_REVIEW_TOKEN_REPLAY",
+    "STREAMS_REVIEW_TOKEN_REVEAL",
+)
+"""Tokens of the review page. Each must be another one, of at least TOKEN_CHARACTERS_MIN characters of ASCII."""
+SECRETS = ("KAFKA_SASL_PASSWORD", *TOKENS)
 
 
 def load_settings(**overrides: Any) -> Settings:

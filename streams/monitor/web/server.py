@@ -10,6 +10,7 @@ import structlog
 import uvicorn
 
 from streams.errors import StreamsError
+from streams.hosts import Hosts
 from streams.monitor.watcher import Watcher
 from streams.monitor.web.app import MonitorWeb, Panel
 from streams.operators.declaration import Pipeline
@@ -19,6 +20,11 @@ log = structlog.get_logger(__name__)
 
 HOST_VARIABLE: Final = "STREAMS_WEB_HOST"
 _GRACE_S: Final = 3
+
+
+def listen_host() -> str:
+    """What the monitor listens on: `STREAMS_WEB_HOST`, or this machine only."""
+    return os.environ.get(HOST_VARIABLE) or "127.0.0.1"
 
 
 class MonitorProcess:
@@ -34,9 +40,16 @@ class MonitorProcess:
             UsageError: a setting is not usable.
 
         """
-        self._socket = _listening(os.environ.get(HOST_VARIABLE, "127.0.0.1"), port)
+        host = listen_host()
+        self._socket = _listening(host, port)
         self._watcher = Watcher(settings, pipelines)
-        self._web = MonitorWeb(self._watcher, bootstrap_servers=settings.kafka_bootstrap_servers, panels=panels)
+        names = {name.strip().lower() for name in settings.streams_web_names.split(",")} - {""}
+        self._web = MonitorWeb(
+            self._watcher,
+            bootstrap_servers=settings.kafka_bootstrap_servers,
+            hosts=Hosts(host, frozenset({*names, socket.gethostname().lower()})),
+            panels=panels,
+        )
         self._server = _Server(
             uvicorn.Config(
                 self._web.app,
