@@ -6,7 +6,6 @@ and assignor are off: `BootStrategy` is its documented way to say so.
 
 import asyncio
 import gc
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -28,11 +27,11 @@ from streams.limits import CHANNEL_BATCHES_MAX, RUNTIME_MB
 from streams.monitor.metrics import WorkerMetrics
 from streams.operators.declaration import Pipeline
 from streams.runtime.budget import MemoryBudget
-from streams.runtime.failpoint import FAILPOINT_VARIABLE, no_failpoint, parse_failpoint
+from streams.runtime.failpoint import no_failpoint, parse_failpoint
 from streams.runtime.memory import few_arenas
 from streams.runtime.owner import DataDirectory
 from streams.runtime.runner import PipelineRunner
-from streams.runtime.simulated import DEFECT_VARIABLE, parse_defect
+from streams.runtime.simulated import parse_defect
 from streams.runtime.tracing import tracing_of
 from streams.runtime.watchdog import Watchdog
 from streams.runtime.web import Web
@@ -74,8 +73,8 @@ class WorkerProcess:
 
         """
         few_arenas()
-        self._failpoint_spec = os.environ.get(FAILPOINT_VARIABLE, "")
-        self._defect_spec = os.environ.get(DEFECT_VARIABLE, "")
+        self._failpoint_spec = settings.streams_failpoint
+        self._defect_spec = settings.streams_defect
         self._failpoint()  # a wrong one is refused before anything else is looked at
         parse_defect(self._defect_spec)
         self._settings = settings
@@ -103,7 +102,9 @@ class WorkerProcess:
         self._counts = counts
         self._pipelines = pipelines
         self._tracing = tracing_of(settings)
-        self._web = Web(self.metrics.registry, self._unready, self._source_remarks, port=web_port)
+        self._web = Web(
+            self.metrics.registry, self._unready, self._source_remarks, host=settings.streams_web_host, port=web_port
+        )
         self.runners: list[PipelineRunner] = []
         self._watchdog: Watchdog | None = None
         self._registry_guard = Guard(

@@ -29,9 +29,10 @@ def host_name(header: str) -> str | None:
 
 def is_loopback(host: str) -> bool:
     """Whether a name or address can only be this machine: `localhost`, 127.0.0.0/8, ::1."""
-    if host.lower().removesuffix(".") == "localhost":
+    plain = host.strip().lower().removeprefix("[").removesuffix("]").removesuffix(".")
+    if plain == "localhost":
         return True
-    address = _address(host)
+    address = _address(plain)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped.is_loopback
     return address is not None and address.is_loopback

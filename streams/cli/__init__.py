@@ -15,7 +15,7 @@ from streams.cli.ingest import ingest_app
 from streams.cli.lag import lag
 from streams.cli.local import local_app
 from streams.cli.monitor import monitor
-from streams.cli.output import Format, FormatOption, echo_json
+from streams.cli.output import Format, FormatOption, echo_json, printable_lines
 from streams.cli.schemas import schemas_app
 from streams.cli.state import state_app
 from streams.cli.topics import topics_app
@@ -73,7 +73,7 @@ def main() -> None:
         app()
     except StreamsError as error:
         if str(error):
-            typer.echo(f"streams: {error}", err=True)
+            typer.echo(f"streams: {printable_lines(error)}", err=True)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -22,7 +22,7 @@ def monitor(
 
     from streams.logs import configure_logging  # noqa: PLC0415 - as above
     from streams.monitor.web.app import Panel  # noqa: PLC0415 - as above
-    from streams.monitor.web.server import MonitorProcess, listen_host  # noqa: PLC0415 - as above
+    from streams.monitor.web.server import MonitorProcess  # noqa: PLC0415 - as above
     from streams.pipelines import select_pipelines  # noqa: PLC0415 - as above
     from streams.review.collector import DeadLetterCollector  # noqa: PLC0415 - as above
     from streams.review.web.app import dead_letters_app  # noqa: PLC0415 - as above
@@ -37,7 +37,7 @@ def monitor(
     review = Panel(
         "/dead-letters",
         "Dead letters",
-        dead_letters_app(settings, bound_to=listen_host(), steward=steward),
+        dead_letters_app(settings, steward=steward),
         metrics=lambda: generate_latest(metrics),
     )
     process = MonitorProcess(settings, pipelines, port=web_port, panels=[review])

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from prometheus_client.parser import text_string_to_metric_families
 
 from streams.errors import UsageError
+from streams.listening import host_and_port
+from streams.masking import masked
 from streams.monitor.slo import VISIBLE_S, Counts
 
 TIMEOUT_S: Final = 2.0
@@ -30,7 +32,7 @@ class Address:
     port: int
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return host_and_port(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,15 @@ class Targets:
         """
         places: list[tuple[str, int]] = []
         for part in filter(None, (part.strip() for part in text.split(","))):
-            url = urlsplit(part)
-            found = _TARGET.match(url.netloc)
-            if url.scheme != "http" or found is None or url.path.strip("/") or url.query:
-                raise UsageError(f"STREAMS_MONITOR_WORKERS: {part!r} is not http://host:port or http://host:first-last")
+            found = _target(part)
+            if found is None:
+                raise UsageError(
+                    f"STREAMS_MONITOR_WORKERS: {masked(part)!r} is not http://host:port or http://host:first-last"
+                )
             first = int(found["first"])
             last = int(found["last"] or first)
             if not 0 < first <= last < 65_536:
-                raise UsageError(f"STREAMS_MONITOR_WORKERS: {part!r} has no usable ports")
+                raise UsageError(f"STREAMS_MONITOR_WORKERS: {masked(part)!r} has no usable ports")
             places += [(found["host"].strip("[]"), port) for port in range(first, last + 1)]
         if len(places) > WORKERS_MAX:
             raise UsageError(f"STREAMS_MONITOR_WORKERS names {len(places)} places; at most {WORKERS_MAX} are looked at")
@@ -87,10 +90,18 @@ class Targets:
         for host, port in self.places:
             try:
                 resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            except OSError:
+            except (OSError, UnicodeError):  # UnicodeError: no name could be like this
                 continue
             found.update({Address(str(one[4][0]), port): None for one in resolved})
         return list(found)[:WORKERS_MAX]
+
+
+def _target(part: str) -> re.Match[str] | None:
+    try:
+        url = urlsplit(part)
+    except ValueError:  # brackets around what is no IPv6 address
+        return None
+    return None if url.scheme != "http" or url.path.strip("/") or url.query else _TARGET.match(url.netloc)
 
 
 class WorkerWatch:

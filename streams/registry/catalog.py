@@ -8,7 +8,6 @@ same place (package data), so that both are found by the same path. `STREAMS_SCH
 """
 
 import json
-import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from streams.errors import StreamsError, UsageError
 from streams.registry.findings import Finding, Rule
 from streams.registry.located import Located, located
 from streams.registry.modes import MODE_DEFAULT, Mode
+from streams.settings import variable
 
 SCHEMAS_DIR_VARIABLE: Final = "STREAMS_SCHEMAS_DIR"
 SCHEMAS_DIR_DEFAULT: Final = Path(__file__).parent.parent / "schemas"
@@ -135,7 +135,7 @@ def schemas_dir(directory: Path | None = None) -> Path:
         UsageError: there is no such folder.
 
     """
-    root = directory or Path(os.environ.get(SCHEMAS_DIR_VARIABLE) or SCHEMAS_DIR_DEFAULT)
+    root = directory or Path(variable(SCHEMAS_DIR_VARIABLE) or SCHEMAS_DIR_DEFAULT)
     if not root.is_dir():
         raise UsageError(f"no schemas: {root} is not a folder (set {SCHEMAS_DIR_VARIABLE})")
     return root.resolve()

@@ -32,18 +32,18 @@ Page = Callable[[Request, Session], Awaitable[Response]]
 
 
 def dead_letters_app(
-    settings: Settings, *, bound_to: str, topics: Iterable[str] | None = None, steward: Steward | None = None
+    settings: Settings, *, topics: Iterable[str] | None = None, steward: Steward | None = None
 ) -> Starlette:
     """The review page as an application of its own, to be mounted below any path.
 
-    `bound_to`: the name or address that the server listens on. `topics`: dead-letter topics; default: those of the
-    declared pipelines. `steward`: one that is shared, for instance with the metrics; it is then the caller's to close.
-    Access: with a token of the settings (`STREAMS_ADMIN_TOKEN`, `STREAMS_REVIEW_TOKEN_*`); without any from this
-    machine only, and only if the server listens on loopback. Nothing is asked of Kafka before the first page is.
+    `topics`: dead-letter topics; default: those of the declared pipelines. `steward`: one that is shared, for instance
+    with the metrics; it is then the caller's to close. Access: with a token of the settings (`STREAMS_ADMIN_TOKEN`,
+    `STREAMS_REVIEW_TOKEN_*`); without any from this machine only, and only if the server listens on loopback
+    (`STREAMS_WEB_HOST`). Nothing is asked of Kafka before the first page is.
     """
     pages = _Pages(
         steward or Steward(settings, tuple(topics) if topics is not None else None),
-        Guard(Tokens.of(settings), bound_to=bound_to),
+        Guard(Tokens.of(settings), bound_to=settings.streams_web_host),
     )
     guarded = pages.guarded
     return Starlette(
