@@ -1,7 +1,7 @@
 """A dead letter taken apart for a person: what it is in words, its bytes with the place of the failure, its fields.
 
 Personal fields are masked unless they are to be revealed; where it cannot be told which bytes belong to them, all bytes
-concerned are.
+concerned are, and where no schema is known, all of the value, its key and its headers.
 """
 
 import json
@@ -89,9 +89,11 @@ def inspect(letter: Letter, schemas: Schemas, pipeline: Pipeline | None, *, reve
     body_at = _body_at(letter)
     walked = walk(writer, value, personal, body_at) if writer is not None and body_at <= len(value) else None
     failure = _failure(letter, walked, pipeline, body_at)
-    hidden = frozenset() if reveal or not personal else _hidden_bytes(value, walked, body_at)
-    masks_key = not reveal and pipeline is not None and pipeline.key_field in personal
-    masks_headers = bool(personal) and not reveal
+    # Without any schema nobody can tell what is personal, so everything is taken to be.
+    may_hold_personal = bool(personal) or (writer is None and reader is None)
+    hidden = frozenset() if reveal or not may_hold_personal else _hidden_bytes(value, walked, body_at)
+    masks_key = not reveal and may_hold_personal and (pipeline is None or pipeline.key_field in personal)
+    masks_headers = may_hold_personal and not reveal
     own = [(name, _shown_header(name, text, masks=masks_headers)) for name, text in letter.headers]
     leaves = [_masked(leaf) if hidden and leaf.is_personal else leaf for leaf in (walked.leaves if walked else [])]
     rows, omitted = _hex_rows(value, failure, hidden)
@@ -110,8 +112,8 @@ def inspect(letter: Letter, schemas: Schemas, pipeline: Pipeline | None, *, reve
 
 
 def masks_keys(reader: str | None, pipeline: Pipeline | None) -> bool:
-    """Whether keys of a stream are personal, and so not to be listed."""
-    return pipeline is not None and pipeline.key_field in personal_fields(_parsed(reader))
+    """Whether keys of a stream are not to be listed: they are personal, or nobody knows what stream it is."""
+    return pipeline is None or pipeline.key_field in personal_fields(_parsed(reader))
 
 
 def shown_bytes(data: bytes | None) -> str:

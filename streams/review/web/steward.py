@@ -66,7 +66,7 @@ class Steward:
     def discard(self, wanted: Filter, actor: Actor) -> int:
         """Discard open letters."""
         with self._acting() as inbox:
-            return discard(inbox, wanted, actor, limit=ACT_LETTERS_MAX)
+            return discard(inbox, wanted, actor, limit=ACT_LETTERS_MAX).discarded
 
     def figures(self) -> list[Figures]:
         """Counts for a dashboard; while a long replay is under way, those before it.
