@@ -48,8 +48,8 @@ class Letters:
         self._servers = stack.bootstrap_servers
         self._offset = 0
 
-    def put(self, *letters: tuple[Reason, str, str, bytes]) -> None:
-        """Letters of a reason, with key, message and value each."""
+    def put(self, *letters: tuple[Reason, str, str, bytes], source: str = GPS.source) -> None:
+        """Letters of a reason, with key, message and value each; `source`: the topic that their envelopes name."""
         producer = Producer({"bootstrap.servers": self._servers, "partitioner": "murmur2_random"})
         now_ms = int(time.time() * 1000)
         for reason, key, message, value in letters:
@@ -58,7 +58,7 @@ class Letters:
                 Reject(0, reason, message, self._schema_id), 0, offset, now_ms + offset, key.encode(), value,
                 [("trace", b"abc")],
             )  # fmt: skip
-            headers: Any = envelope_headers(letter, source=GPS.source, group=GPS.group, now_ms=letter.timestamp_ms)
+            headers: Any = envelope_headers(letter, source=source, group=GPS.group, now_ms=letter.timestamp_ms)
             producer.produce(GPS.dlq, value, key.encode(), headers=headers, timestamp=letter.timestamp_ms)
         assert 0 == producer.flush(30)
 
@@ -221,7 +221,7 @@ def test_every_page_fits_on_a_phone(address: str, letters: Letters, open_page: C
     for path, name in (
         ("/", "list"), ("/?device=car-2", "filtered"), ("/?group_by=device", "devices"),
         ("/replay?reason=malformed", "ask-replay"), ("/discard?reason=malformed", "ask-discard"),
-        ("/replay?reason=none", "ask-nothing"), ("/?page=nonsense", "problem"),
+        ("/replay?reason=too_large", "ask-nothing"), ("/?page=nonsense", "problem"),
     ):  # fmt: skip
         page.goto(f"{address}{path}")
         fits(page, f"phone-{name}")
@@ -250,13 +250,13 @@ def test_replay_and_discard_ask_first_and_are_written_down(
     letter_id = page.locator("a.id").first.inner_text()
     page.locator("a.id").first.click()
     page.get_by_role("link", name="Replay …").click()
-    assert "Replay 1 open dead letter?" == page.locator("h1").inner_text()
+    assert "Replay 1 open dead letter into gps.positions.v1?" == page.locator("h1").inner_text()
     seen(page, "ask-replay")
     assert before == source_records(stack), "asking is not doing"
     page.get_by_label("Your name").fill("robin")
     page.get_by_label("What was repaired").fill("the tracker's firmware")
     page.get_by_role("button", name="Replay").click()
-    assert "1 dead letter replayed" == page.locator("h1").inner_text()
+    assert "1 dead letter replayed into gps.positions.v1" == page.locator("h1").inner_text()
     seen(page, "done-replay")
     assert before + 1 == source_records(stack)
     assert "robin (review page, 127.0.0.1)" == audit(stack)[letter_id]["by"]
@@ -267,14 +267,65 @@ def test_replay_and_discard_ask_first_and_are_written_down(
     page.get_by_role("link", name="Discard 60 open …").click()
     page.get_by_label("Your name").fill("robin")
     page.get_by_role("button", name="Discard").click()
-    assert "Discard 60 open dead letters?" == page.locator("h1").inner_text(), "without a reason nothing is sent"
+    assert "Discard 60 open dead letters of gps.positions.v1.dlq?" == page.locator("h1").inner_text(), (
+        "without a reason nothing is sent"
+    )
     page.get_by_label("Why nothing more is to be done").fill("a test fleet")
     page.get_by_role("button", name="Discard").click()
-    assert "60 dead letters discarded" == page.locator("h1").inner_text()
+    assert "60 dead letters discarded of gps.positions.v1.dlq" == page.locator("h1").inner_text()
     page.goto(f"{address}/?status=resolved")
     assert "61 dead letters, 0 open" == page.locator("h1").inner_text()
     discarded = [each for each in audit(stack).values() if each["resolution"] == "discarded"]
     assert (60, {"a test fleet"}) == (len(discarded), {each["why"] for each in discarded})
+
+
+@pytest.mark.parametrize("button", ["Replay", "Discard"])
+def test_what_comes_after_the_question_is_not_touched_nor_is_what_was_done_meanwhile(
+    address: str, stack: Stack, letters: Letters, open_page: Callable[..., Page], button: str
+) -> None:
+    name = f"asked-{button.lower()}"
+    letters.put_many(name, 3)
+    page, another = open_page(), open_page()
+    page.goto(f"{address}/?reason=key_mismatch")
+    before = source_records(stack)
+    page.get_by_role("link", name=f"{button} 3 open …").click()
+    letters.put_many(f"{name}-later", 50)
+    another.goto(f"{address}/discard?device={name}-0")
+    act(another, "Discard", "kim", "before robin")
+    act(page, button, "robin", "asked about three")
+
+    done = "replayed into gps.positions.v1" if button == "Replay" else "discarded of gps.positions.v1.dlq"
+    assert f"2 dead letters {done}" == page.locator("h1").inner_text()
+    assert before + (2 if button == "Replay" else 0) == source_records(stack)
+    page.goto(f"{address}/?reason=key_mismatch")
+    assert "50 dead letters, 50 open" == page.locator("h1").inner_text()
+    page.get_by_role("link", name="Discard 50 open …").click()
+    act(page, "Discard", "robin", "the rest")
+
+
+def test_a_letter_that_names_another_topic_is_sent_nowhere(
+    address: str, letters: Letters, open_page: Callable[..., Page]
+) -> None:
+    letters.put((Reason.TOO_LARGE, "forged", "a message", b"value"), source="orders.events.v1")
+    letters.put((Reason.TOO_LARGE, "honest", "a message", b"value"))
+    page = open_page(color_scheme="light")
+    page.goto(f"{address}/replay?reason=too_large")
+    assert "Replay 1 open dead letter into gps.positions.v1?" == page.locator("h1").inner_text()
+    assert "its envelope names 'orders.events.v1'" in page.locator("main").inner_text()
+    seen(page, "ask-refused")
+    act(page, "Replay", "robin", "larger ones are taken now")
+    assert "1 dead letter replayed into gps.positions.v1" == page.locator("h1").inner_text()
+    assert "its envelope names 'orders.events.v1'" in page.locator("main").inner_text()
+
+
+def test_a_form_that_does_not_say_what_it_asked_about_does_nothing(guarded: str, stack: Stack) -> None:
+    before = audit(stack)
+    for pin in ({}, {"pin": "nonsense"}, {"pin": "x" * 40_000}, {"pin": "a@1/a@2"}):
+        form = {"by": "mallory", "why": "because", "device": "car-1", **pin}
+        for act_path in ("replay", "discard"):
+            status, text = answer(f"{guarded}/{act_path}", form, Authorization=f"Bearer {token_of('everything')}")
+            assert (400, True) == (status, "does not say about which letters" in text), (pin, text)
+    assert before == audit(stack)
 
 
 def test_the_other_buttons_lead_where_they_say(address: str, open_page: Callable[..., Page]) -> None:
@@ -383,7 +434,8 @@ def test_what_makes_no_sense_is_said_and_nothing_else(address: str) -> None:
         (f"/?device={'x' * 2_000}", 400, "too long"), (f"/?reason={'x' * 20_000}", 400, "too long"),
         ("/?raeson=invalid", 400, "is nothing to ask"), ("/?a[]=1&a[]=2", 400, "is nothing to ask"),
         ("/?reason=invalid&reason=malformed", 400, "twice"), ("/replay?reason=a&reason=b", 400, "twice"),
-        ("/discard?id=zzz", 400, "is no id"),
+        ("/discard?id=zzz", 400, "is no id"), ("/?reason=bogus", 400, "there is no reason"),
+        ("/replay?reason=bogus", 400, "there is no reason"),
         ("/letters/nonsense", 400, "is not an id"), ("/letters/%00", 400, "is not an id"),
         ("/letters/%ff%fe", 400, "is not an id"), (f"/letters/{'f' * 5_000}", 400, "is not an id"),
         (f"/letters/{'f' * 24}", 404, "no dead letter"),
@@ -409,7 +461,7 @@ def test_odd_cookies_and_headers_are_no_session_and_no_failure(address: str) -> 
 
 
 def test_odd_forms_are_refused_with_one_answer(address: str) -> None:
-    assert 413 == answer(f"{address}/discard", {"why": "x" * 100_000})[0]
+    assert 413 == answer(f"{address}/discard", {"why": "x" * 200_000})[0]
     for body, headers, status in (
         (b"\xff\xfe", {}, 400), (b"csrf=%FF", {}, 403), (b"csrf=%C3%A9", {}, 403),
         (b"a=1&a=2", {}, 400), (b"&".join(b"f%d=1" % number for number in range(200)), {}, 400),
@@ -472,7 +524,7 @@ def test_with_a_token_nobody_sees_anything_without_it(
     assert "dead letters" in page.locator("h1").inner_text()
     page.goto(f"{guarded}/discard?device=of-admins-0")
     act(page, "Discard", "robin", "with a token")
-    assert "1 dead letter discarded" == page.locator("h1").inner_text()
+    assert "1 dead letter discarded of gps.positions.v1.dlq" == page.locator("h1").inner_text()
     fits(page, "phone-signed-in")
     page.get_by_role("button", name="Sign out").click()
     assert page.url.endswith("/login")

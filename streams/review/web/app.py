@@ -18,7 +18,7 @@ from streams.deadletters.audit import Actor
 from streams.errors import StreamsError, UsageError
 from streams.review.web.forms import read_form
 from streams.review.web.guard import HEADERS, Guard, Session, check_origin
-from streams.review.web.pages import PAGE_LETTERS, asked_of, question_of, rendered
+from streams.review.web.pages import PAGE_LETTERS, asked_of, pinned_of, question_of, rendered
 from streams.review.web.refused import Refused
 from streams.review.web.steward import ACT_LETTERS_MAX, Steward
 from streams.review.web.tokens import Right, Tokens
@@ -129,27 +129,38 @@ class _Pages:
     # --- changing ---------------------------------------------------------------------------------------------------
 
     def ask(self, act: str) -> Page:
-        """The page that says what is about to be done, and wants it confirmed."""
+        """The page that says what is about to be done, and wants it confirmed; `act`: `replay` or `discard`."""
 
         async def page(request: Request, session: Session) -> Response:
             asked = question_of(request.query_params.multi_items())
-            count = await run_in_threadpool(self._steward.count_open, asked.open_filter)
-            return _page(request, session, "ask.html", act=act, asked=asked, count=count, most=ACT_LETTERS_MAX)
+            found = await run_in_threadpool(self._steward.survey, asked.filter)
+            choice = found.replay if act == "replay" else found.discard
+            topics = choice.by_source if act == "replay" else choice.by_topic
+            return _page(
+                request, session, "ask.html",
+                act=act, asked=asked, pin=str(found.pin), choice=choice, topics=topics, most=ACT_LETTERS_MAX,
+            )  # fmt: skip
 
         return page
 
     async def replay(self, request: Request, session: Session) -> Response:
         form = await self._form(request, session)
-        asked = asked_of(form)
-        result = await run_in_threadpool(self._steward.replay, asked.open_filter, _actor(request, form, None))
-        return _page(request, session, "done.html", act="replay", asked=asked, result=result, count=result.replayed)
+        result = await run_in_threadpool(self._steward.replay, pinned_of(form), _actor(request, form, None))
+        return _page(
+            request, session, "done.html",
+            act="replay", asked=asked_of(form), count=result.replayed, topics=result.into,
+            refused=result.refused, refusals=result.refusals, result=result,
+        )  # fmt: skip
 
     async def discard(self, request: Request, session: Session) -> Response:
         form = await self._form(request, session)
-        asked = asked_of(form)
         actor = _actor(request, form, "why nothing more is to be done about them")
-        count = await run_in_threadpool(self._steward.discard, asked.open_filter, actor)
-        return _page(request, session, "done.html", act="discard", asked=asked, result=None, count=count)
+        result = await run_in_threadpool(self._steward.discard, pinned_of(form), actor)
+        return _page(
+            request, session, "done.html",
+            act="discard", asked=asked_of(form), count=result.discarded, topics=result.by_topic,
+            refused=result.refusals.count, refusals=result.refusals.shown, result=None,
+        )  # fmt: skip
 
     async def _form(self, request: Request, session: Session) -> dict[str, str]:
         form = await read_form(request)

@@ -7,7 +7,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from streams.review.web.refused import Refused
 
-FORM_BYTES_MAX: Final = 65_536
+FORM_BYTES_MAX: Final = 131_072
+"""The longest pin (`streams.deadletters.pin`), three bytes a character, and the rest."""
 FORM_FIELDS_MAX: Final = 100
 _KIND: Final = "application/x-www-form-urlencoded"
 

@@ -12,6 +12,7 @@ import jinja2
 from streams.deadletters.audit import Outcome
 from streams.deadletters.index import Filter
 from streams.deadletters.inspect import MASK
+from streams.deadletters.pin import pin_of
 from streams.errors import UsageError
 from streams.operators.rejects import Reason
 from streams.review.replay import explained
@@ -36,12 +37,6 @@ class Asked:
     group_by: str
     page: int
 
-    @property
-    def open_filter(self) -> Filter:
-        """The open ones of what is meant."""
-        f = self.filter
-        return Filter(f.ids, f.reasons, f.keys, f.schema_ids, f.since_ms, f.until_ms, is_open=True)
-
     def query(self, **changed: str | int) -> str:
         """The same question, with some parts changed, as the end of an address."""
         values = {**self.values, "group_by": self.group_by, "page": str(self.page)}
@@ -65,6 +60,22 @@ def question_of(pairs: Sequence[tuple[str, str]]) -> Asked:
     if len(values) < len(pairs):
         raise UsageError("a part of the question is in the address twice")
     return asked_of(values)
+
+
+def pinned_of(form: Mapping[str, str]) -> Filter:
+    """The letters about which a form has asked: those that were there by then, and are open still.
+
+    Raises:
+        UsageError: a part of it makes no sense, or it does not say when it has asked.
+
+    """
+    try:
+        pin = pin_of(form["pin"])
+    except (KeyError, ValueError):
+        raise UsageError(
+            "this form does not say about which letters it has asked: go back, reload and try again"
+        ) from None
+    return asked_of(form).filter.opened().pinned(pin)
 
 
 def asked_of(values: Mapping[str, str]) -> Asked:
