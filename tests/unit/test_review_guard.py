@@ -5,7 +5,7 @@ from streams.deadletters.index import Figures
 from streams.errors import StreamsError, UsageError
 from streams.review.collector import DeadLetterCollector, families
 from streams.review.web.guard import SESSION_COOKIE, Guard
-from streams.review.web.pages import asked_of, question_of
+from streams.review.web.pages import asked_of, pinned_of, question_of
 from streams.review.web.refused import Refused
 from streams.review.web.tokens import EVERY_RIGHT, Right, Tokens
 
@@ -182,7 +182,7 @@ def test_a_change_wants_the_value_of_its_own_session_and_our_origin():
     [
         {"status": "x"}, {"page": "x"}, {"page": "9" * 9}, {"group_by": "x"}, {"schema_id": "1e3"}, {"id": "xyz"},
         {"since": "soon"}, {"schema_id": "²"}, {"schema_id": "--5"}, {"schema_id": "-"}, {"page": "٣"}, {"page": ""},
-        {"until": "0001-01-01T00:00+23:59"}, {"device": "x" * 1_025}, {"reason": "x" * 1_025},
+        {"device": "x" * 1_025}, {"reason": "x" * 1_025},
     ],
 )  # fmt: skip
 def test_a_question_that_makes_no_sense_is_refused(values):
@@ -201,8 +201,15 @@ def test_a_question_with_an_unknown_part_or_one_part_twice_is_refused(pairs):
 def test_a_question_is_its_own_address():
     asked = asked_of({"reason": "a&b", "page": "2", "status": "all"})
     assert "?reason=a%26b&status=all&page=2" == asked.query()
-    assert asked.open_filter.is_open
     assert asked.filter.is_open is None
+
+
+def test_a_form_means_the_open_letters_that_were_there_when_it_asked():
+    wanted = pinned_of({"reason": "invalid", "status": "all", "pin": "a.dlq@3,0,7", "by": "robin"})
+    assert (True, {"a.dlq": (3, 0, 7)}) == (wanted.is_open, wanted.pin.ends)
+    for form in ({}, {"pin": "a.dlq"}, {"pin": "a.dlq@1,-2"}, {"pin": "a@1/a@2"}, {"pin": "a@" + "1," * 40_000 + "1"}):
+        with pytest.raises(UsageError, match="does not say about which letters"):
+            pinned_of(form)
 
 
 def samples(collected):
