@@ -151,19 +151,24 @@ def _require(inbox: Inbox, topics: Mapping[str, str], nothing_done: str) -> None
             raise StreamsError(f"there is no {what.format(topic)}: {nothing_done}; {inbox.flows.hint(topic)}")
 
 
+def known_reasons(inbox: Inbox) -> tuple[list[str], list[str]]:
+    """Reasons that can be asked for: those of this program, and those of others among the letters that were read."""
+    known = sorted(reason.value for reason in Reason)
+    return known, sorted({name for box in inbox.boxes for name in box.letters.reasons()} - set(known))
+
+
 def check_reasons(inbox: Inbox, wanted: Filter) -> None:
-    """That the reasons that are asked for exist: those of this program, and those of others among the letters read.
+    """That the reasons that are asked for exist.
 
     Raises:
         UsageError: one does not; the message names those that do.
 
     """
-    known = {reason.value for reason in Reason}
-    foreign = {name for box in inbox.boxes for name in box.letters.reasons()} - known
-    unknown = sorted(wanted.reasons - known - foreign)
+    known, foreign = known_reasons(inbox)
+    unknown = sorted(wanted.reasons.difference(known, foreign))
     if unknown:
-        also = f"; among these letters also {', '.join(sorted(foreign)[:REFUSED_SHOWN])}" if foreign else ""
-        raise UsageError(f"there is no reason {unknown[0]!r}: reasons are {', '.join(sorted(known))}{also}")
+        also = f"; among these letters also {', '.join(foreign[:REFUSED_SHOWN])}" if foreign else ""
+        raise UsageError(f"there is no reason {unknown[0]!r}: reasons are {', '.join(known)}{also}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from typing import Final
 
 from streams.deadletters.audit import Act, Actor, RecordWriter
 from streams.deadletters.index import Filter, Rows
+from streams.deadletters.pin import Pin
 from streams.errors import StreamsError
-from streams.review.choice import Job, Refusals, require_audits, to_discard
+from streams.review.choice import Job, Refusals, check_reasons, require_audits, to_discard
 from streams.review.desk import Desk, Undone
 from streams.review.inbox import Inbox
 
@@ -29,6 +30,8 @@ class DiscardResult:
     """Letters that were, or would be, discarded, by their dead-letter topic."""
     refusals: Refusals
     """Letters that belong to no declared flow: they are open as before."""
+    pin: Pin | None = None
+    """Where the topics ended when the letters were chosen."""
 
 
 def discard(
@@ -37,19 +40,22 @@ def discard(
     """Resolve the open letters that are meant as discarded. `limit`: the oldest ones only.
 
     Raises:
+        UsageError: a reason that is asked for does not exist.
         StreamsError: an audit topic is missing, or the broker fails: what was committed is recorded, nothing else.
         FencedError: another replay or discard of the same source has started.
 
     """
     inbox.refresh()
+    check_reasons(inbox, wanted)
     choice = to_discard(inbox, wanted, limit=limit)
     require_audits(inbox, choice, "nothing was discarded")
+    pin = wanted.pin or inbox.pin()
     if dry_run:
-        return DiscardResult(choice.selected, 0, choice.by_topic, choice.refusals)
+        return DiscardResult(choice.selected, 0, choice.by_topic, choice.refusals, pin)
     by_topic: Counter[str] = Counter()
     for job in choice.jobs:
         by_topic[job.box.topic] += _discard(inbox, job, actor)
-    return DiscardResult(by_topic.total() + choice.refusals.count, by_topic.total(), by_topic, choice.refusals)
+    return DiscardResult(by_topic.total() + choice.refusals.count, by_topic.total(), by_topic, choice.refusals, pin)
 
 
 def _discard(inbox: Inbox, job: Job, actor: Actor) -> int:

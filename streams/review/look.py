@@ -109,7 +109,7 @@ def _largest_first(group: tuple[str, int, int]) -> tuple[int, str]:
 
 def _masks_keys(box: Box, source: str) -> bool:
     flow = box.flow_of(source)
-    return masks_keys(_reader_schema(flow), flow)
+    return masks_keys(_reader_of(flow), flow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ def details(inbox: Inbox, found: Found, *, reveal: bool) -> Details:
     schema_id = schema_id_of(letter)
     schema_text, problem = _schema(inbox, schema_id)
     flow = box.flow_of(letter.source)
-    view = inspect(letter, Schemas(schema_text, _reader_schema(flow)), flow, reveal=reveal)
+    view = inspect(letter, replace(_reader_of(flow), writer=schema_text), flow, reveal=reveal)
     kind = read_envelope(
         headers, topic=letter.topic, partition=letter.partition, offset=letter.offset, timestamp_ms=letter.timestamp_ms
     ).kind
@@ -218,14 +218,16 @@ def _schema(inbox: Inbox, schema_id: int | None) -> tuple[str | None, str | None
         return None, str(error)
 
 
-def _reader_schema(flow: Pipeline | None) -> str | None:
-    return None if flow is None else _newest_schema(flow.subject)
+def _reader_of(flow: Pipeline | None) -> Schemas:
+    """What is known of the events of a flow, without the writer's schema."""
+    return Schemas(None, None) if flow is None else _newest_schema(flow.subject)
 
 
 @lru_cache(maxsize=64)
-def _newest_schema(subject: str) -> str | None:
+def _newest_schema(subject: str) -> Schemas:
     catalog = Catalog.load()
-    return catalog.latest(subject).text if subject in catalog.subjects() else None
+    text = catalog.latest(subject).text if subject in catalog.subjects() else None
+    return Schemas(None, text, catalog.settings(subject).personal)
 
 
 def reveal(inbox: Inbox, found: Found, actor: Actor) -> Details:

@@ -28,7 +28,7 @@ def test_what_a_terminal_would_act_upon_is_escaped_and_all_else_stays(raw, shown
 def test_any_text_can_be_printed_on_one_line_and_twice_changes_nothing(text):
     shown = printable(text)
     assert shown.isprintable()
-    assert shown.encode()
+    assert shown == shown.encode().decode()
     assert shown == printable(shown)
     assert text.count("\n") == printable_lines(text).count("\n")
 
