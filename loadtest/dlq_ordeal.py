@@ -305,7 +305,7 @@ class Run:
         }
         by = () if command == "list" else ("--by", "ordeal")
         return subprocess.Popen(
-            [sys.executable, "-m", "streams", "dlq", command, "--format", "json", *by, *arguments],
+            [sys.executable, "-P", "-m", "streams", "dlq", command, "--format", "json", *by, *arguments],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 

@@ -37,6 +37,7 @@ from streams.runtime.watchdog import Watchdog
 from streams.runtime.web import Web
 from streams.settings import Settings
 from streams.state.rocks import RocksMemory
+from streams.text import counted
 
 log = structlog.get_logger(__name__)
 
@@ -268,7 +269,7 @@ def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
     for topic in pipeline.changelogs:
         if counts[topic] > counts[pipeline.source]:
             raise StreamsError(
-                f"{topic} has {counts[topic]} partitions, {pipeline.source} has {counts[pipeline.source]}: "
+                f"{topic} has {counted(counts[topic], 'partition')}, {pipeline.source} has {counts[pipeline.source]}: "
                 "state lives beside its source, the source cannot have fewer"
             )
         if counts[topic] < counts[pipeline.source]:
@@ -282,8 +283,8 @@ def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
     for topic in (pipeline.clean, pipeline.late, pipeline.dlq):
         if counts[topic] < consumed:
             raise StreamsError(
-                f"{topic} has {counts[topic]} partitions, {pipeline.journal} has {consumed}: "
-                f"give {topic} {consumed} partitions (kafka-topics.sh --alter --partitions)"
+                f"{topic} has {counted(counts[topic], 'partition')}, {pipeline.journal} has {consumed}: "
+                f"give {topic} {counted(consumed, 'partition')} (kafka-topics.sh --alter --partitions)"
             )
 
 

@@ -11,14 +11,17 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
+import structlog
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streams.errors import UsageError
 from streams.masking import masked
-from streams.text import one_line
+from streams.text import printable
+
+log = structlog.get_logger(__name__)
 
 TOKEN_CHARACTERS_MIN: Final = 16
 SECRET_BYTES_MAX: Final = 65_536
@@ -46,7 +49,6 @@ class Settings(BaseSettings):
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI"] | None = None
     kafka_sasl_username: str | None = None
     kafka_sasl_password: SecretStr | None = None
-    kafka_sasl_password_file: Path | None = None
     kafka_ssl_ca_location: Path | None = None
     kafka_ssl_certificate_location: Path | None = None
     kafka_ssl_key_location: Path | None = None
@@ -67,13 +69,9 @@ class Settings(BaseSettings):
     streams_downstream_records: int = Field(250, ge=1)
     streams_stall_s: int = Field(300, ge=0)
     streams_admin_token: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
-    streams_admin_token_file: Path | None = None
     streams_review_token_read: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
-    streams_review_token_read_file: Path | None = None
     streams_review_token_replay: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
-    streams_review_token_replay_file: Path | None = None
     streams_review_token_reveal: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
-    streams_review_token_reveal_file: Path | None = None
     streams_tracing: Literal["off", "otlp"] = "off"
     streams_tracing_share: float = Field(0.01, ge=0, le=1)
     streams_cluster_name: str = Field("local", pattern=r"^[A-Za-z0-9._-]{1,64}$")
@@ -100,6 +98,8 @@ class Settings(BaseSettings):
     def _bracketed(cls, servers: str) -> str:
         for server in servers.split(","):
             place = server.rpartition("://")[2].strip()
+            if "@" in place:
+                raise ValueError("host:port, without a user: KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD are for that")
             if place.count(":") > 1 and not re.fullmatch(r"\[[^\[\]]+\](:\d+)?", place):
                 raise ValueError("an IPv6 address is written in brackets: [::1]:9092")
         return servers
@@ -136,7 +136,12 @@ class Settings(BaseSettings):
 
     def masked(self) -> dict[str, str | int | float | None]:
         """The values by variable name, secrets masked: fit for printing."""
-        return {name.upper(): _shown(getattr(self, name)) for name in type(self).model_fields}
+        values: dict[str, str | int | float | None] = {}
+        for name in _fields():
+            values[name] = _shown(getattr(self, name.lower()))
+            if name in SECRETS:
+                values[f"{name}_FILE"] = variable(f"{name}_FILE")
+        return values
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         return [(name.lower(), value) for name, value in self.masked().items()]
@@ -148,6 +153,16 @@ def _shown(value: Any) -> str | int | float | None:
     return str(value) if isinstance(value, SecretStr) else masked(str(value))
 
 
+def _fields() -> list[str]:
+    return [name.upper() for name in Settings.model_fields]
+
+
+SECRETS: Final = tuple(
+    name.upper()
+    for name, field in Settings.model_fields.items()
+    if SecretStr in (field.annotation, *get_args(field.annotation))
+)
+"""Each may come from a file: `<NAME>_FILE`."""
 TOKENS: Final = (
     "STREAMS_ADMIN_TOKEN",
     "STREAMS_REVIEW_TOKEN_READ",
@@ -155,7 +170,6 @@ TOKENS: Final = (
     "STREAMS_REVIEW_TOKEN_REVEAL",
 )
 """Tokens of the review page. Each must be another one, of at least TOKEN_CHARACTERS_MIN characters of ASCII."""
-SECRETS: Final = ("KAFKA_SASL_PASSWORD", *TOKENS)
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -167,7 +181,7 @@ def load_settings(**overrides: Any) -> Settings:
     """
     for name in _known():
         if (value := variable(name)) is not None and not _is_text(value):
-            raise UsageError(f"{name} is not UTF-8: {one_line(masked(value))}")
+            raise UsageError(f"{name} is not UTF-8: {printable(masked(value))}")
     for name in SECRETS:
         path = variable(f"{name}_FILE")
         if path is not None and variable(name) is None:
@@ -202,12 +216,18 @@ def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]
             continue
         similar = difflib.get_close_matches(upper, known, n=1, cutoff=_SIMILAR)
         meant = f"; did you mean {similar[0]}?" if similar else ""
-        found.append(f"{one_line(name)} is no setting and is ignored{meant}")
+        found.append(f"{printable(name)} is no setting and is ignored{meant}")
     return found
 
 
+def warn_of_unknown_variables() -> None:
+    """Log a warning for each of them: a misspelt setting would be ignored without a word."""
+    for sentence in unknown_variables():
+        log.warning(sentence)
+
+
 def _known() -> list[str]:
-    return [name.upper() for name in Settings.model_fields]
+    return [*_fields(), *(f"{name}_FILE" for name in SECRETS)]
 
 
 def _is_text(value: str) -> bool:

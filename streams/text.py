@@ -1,20 +1,20 @@
 """Text that people read: what comes from outside made harmless, and counts in words."""
 
 
-def one_line(text: str, characters_max: int | None = None) -> str:
-    r"""The text on one line, unable to do anything to a terminal or to pass for something else.
+def printable(text: object) -> str:
+    r"""`text` on one line, with nothing in it that a terminal would act upon.
 
-    Keys, names, headers and messages come from whoever can write to a topic. Every character that is not printable
-    (escape sequences, line ends, characters that change the direction of writing, halves of surrogates) is shown as
-    `\x1b`, `\u202e` or `\U000e0001`. `characters_max`: what is longer is cut there, and ends in `...`.
+    For whatever comes from outside: keys, headers, names of topics and groups, messages of others. Control characters
+    (line ends too), escape sequences, marks that turn the direction of text and characters that cannot be encoded are
+    written as `\x1b`, `\u202e` or `\U000e0001`. All else stays as it is; printing it twice changes nothing.
     """
-    cut = text if characters_max is None or len(text) <= characters_max else f"{text[:characters_max]}..."
-    return cut if cut.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in cut)
+    shown = str(text)
+    return shown if shown.isprintable() else "".join(map(_visible, shown))
 
 
-def lines(text: str) -> str:
-    """As `one_line`, of a text that has several lines of its own: line ends stay."""
-    return text if text.isprintable() else "\n".join(map(one_line, text.split("\n")))
+def printable_lines(text: object) -> str:
+    """As `printable`, of a text of several lines: its line ends stay."""
+    return "\n".join(map(printable, str(text).split("\n")))
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
@@ -22,8 +22,10 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    number = ord(character)
+    if number <= 0xFF:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.output import Format, FormatOption, echo_json
+from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.cli.schemas import echo_schemas, fail_on_refused, schema_rows
 from streams.errors import FoundSomething
 
@@ -55,7 +55,7 @@ def apply_command(
         echo_json({"topics": [_topic_row(state) for state in topics], "schemas": schema_rows(schemas)})
     else:
         _echo_topics(topics)
-        typer.echo()
+        echo_line()
         echo_schemas(schemas)
     _fail_on_drift(topics)
     fail_on_refused(schemas)
@@ -93,7 +93,7 @@ def _echo_topics(topics: "Sequence[TopicState]") -> None:
     width = max(len(state.name) for state in topics)
     for state in topics:
         note = "; ".join(state.drift)
-        typer.echo(f"{state.name:<{width}}  {state.partitions:>4}  {state.status.value:<8} {note}".rstrip())
+        echo_line(f"{state.name:<{width}}  {state.partitions:>4}  {state.status.value:<8} {note}".rstrip())
 
 
 def _fail_on_drift(topics: "Sequence[TopicState]") -> None:

@@ -22,6 +22,7 @@ from streams.errors import StreamsError
 from streams.kafka.admin import REQUEST_TIMEOUT_S, partition_counts, settled
 from streams.operators.declaration import PARTITIONS_DEFAULT, Pipeline, Topic
 from streams.retry import Backoff, Retrier, quietly
+from streams.text import counted
 
 REPLICATION_OF_BROKER: Final = -1
 """The broker's `default.replication.factor`."""
@@ -115,9 +116,9 @@ def _compared(pipeline: Pipeline, topic: Topic, existing: dict[str, _Existing], 
     drift = []
     expected = _partitions_of(existing, pipeline)
     if partitions is not None and found.partitions != partitions:
-        drift.append(f"has {found.partitions} partitions, asked for {partitions}")
+        drift.append(f"has {counted(found.partitions, 'partition')}, asked for {partitions}")
     elif expected is not None and found.partitions != expected:
-        drift.append(f"has {found.partitions} partitions, {pipeline.source} has {expected}")
+        drift.append(f"has {counted(found.partitions, 'partition')}, {pipeline.source} has {expected}")
     for name, value in topic.config().items():
         actual = found.config.get(name)
         if actual != value:

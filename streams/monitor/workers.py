@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from prometheus_client.parser import text_string_to_metric_families
 
 from streams.errors import UsageError
-from streams.listening import host_and_port
 from streams.masking import masked
 from streams.monitor.slo import VISIBLE_S, Counts
 
@@ -32,7 +31,7 @@ class Address:
     port: int
 
     def __str__(self) -> str:
-        return host_and_port(self.host, self.port)
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,11 @@ class Targets:
         """
         places: list[tuple[str, int]] = []
         for part in filter(None, (part.strip() for part in text.split(","))):
-            found = _target(part)
+            try:
+                url = urlsplit(part)
+                found = None if url.scheme != "http" or url.path.strip("/") or url.query else _TARGET.match(url.netloc)
+            except ValueError:  # brackets around what is no IPv6 address
+                found = None
             if found is None:
                 raise UsageError(
                     f"STREAMS_MONITOR_WORKERS: {masked(part)!r} is not http://host:port or http://host:first-last"
@@ -90,18 +93,10 @@ class Targets:
         for host, port in self.places:
             try:
                 resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError):  # UnicodeError: no name could be like this
+            except OSError:
                 continue
             found.update({Address(str(one[4][0]), port): None for one in resolved})
         return list(found)[:WORKERS_MAX]
-
-
-def _target(part: str) -> re.Match[str] | None:
-    try:
-        url = urlsplit(part)
-    except ValueError:  # brackets around what is no IPv6 address
-        return None
-    return None if url.scheme != "http" or url.path.strip("/") or url.query else _TARGET.match(url.netloc)
 
 
 class WorkerWatch:
