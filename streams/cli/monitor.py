@@ -31,7 +31,7 @@ def monitor(
 
     settings = load_settings()
     pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
-    steward = Steward(settings, tuple(pipeline.dlq for pipeline in pipelines))
+    steward = Steward(settings)
     metrics = CollectorRegistry()
     metrics.register(DeadLetterCollector(steward.figures))
     review = Panel(

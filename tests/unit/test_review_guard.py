@@ -229,8 +229,21 @@ def test_figures_become_metrics():
     assert samples(families(told, 10.0)) == samples(DeadLetterCollector(lambda: told, lambda: 10.0).collect())
 
 
-def test_a_broker_that_does_not_answer_makes_no_old_figures():
+def test_reasons_that_are_none_of_ours_are_one_series():
+    reasons = {f"com.example.Failure{number}": 1 for number in range(20_000)}
+    told = [Figures("a.dlq", {**reasons, "invalid": 3}, {**reasons, "invalid": 2}, None)]
+    assert {
+        ("streams_dead_letters", "a.dlq", "invalid"): 3,
+        ("streams_dead_letters", "a.dlq", "other"): 20_000,
+        ("streams_dead_letters_open", "a.dlq", "invalid"): 2,
+        ("streams_dead_letters_open", "a.dlq", "other"): 20_000,
+        ("streams_dead_letters_oldest_open_seconds", "a.dlq"): 0.0,
+    } == samples(families(told, 10.0))
+
+
+def test_a_broker_that_does_not_answer_is_no_zero():
     def fails():
         raise StreamsError("no broker")
 
-    assert {} == samples(DeadLetterCollector(fails).collect())
+    with pytest.raises(StreamsError, match="no broker"):
+        samples(DeadLetterCollector(fails).collect())

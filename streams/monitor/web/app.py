@@ -13,6 +13,7 @@ from typing import Any, Final
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
@@ -26,10 +27,11 @@ from streams.monitor.snapshot import Snapshot
 from streams.monitor.watcher import Watcher
 from streams.monitor.web import burrow, runbooks, views
 from streams.monitor.web.live import Live, TooMany
+from streams.monitor.web.panel_metrics import PanelMetrics
 
 STATIC: Final = Path(__file__).parents[1] / "static"
-STALE_INTERVALS: Final = 6
-"""Without a round for so many intervals the monitor is not ready: what it shows is old."""
+COMPRESS_LEVEL: Final = 5
+"""A third of the time of the highest, for a tenth more of bytes."""
 _HEADERS: Final = {
     b"content-security-policy": (
         b"default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
@@ -52,7 +54,8 @@ class Panel:
     title: str
     app: ASGIApp
     metrics: Callable[[], bytes] | None = None
-    """What it adds to `/metrics`, in Prometheus' text format; asked in a thread, at each scrape."""
+    """What it adds to `/metrics`, in Prometheus' text format; asked at every interval, in a thread of its own, and may
+    take its time. Raises StreamsError when there is nothing new: what it said before is told on, with its age."""
 
 
 class MonitorWeb:
@@ -62,10 +65,20 @@ class MonitorWeb:
         self._watcher = watcher
         self._bootstrap_servers = bootstrap_servers
         self._panels = tuple(panels)
+        self._panel_metrics = PanelMetrics(
+            {panel.path: panel.metrics for panel in panels if panel.metrics is not None}, every_s=watcher.interval_s
+        )
+        self._rendered: tuple[Snapshot, bytes] | None = None
+        self._rendering = asyncio.Lock()
         self.live = Live()
         watcher.listen(self.live.publish)
+        compressed = Middleware(GZipMiddleware, compresslevel=COMPRESS_LEVEL, exclude_content_types=("image/png",))
         self.app = Starlette(
-            routes=[*self._routes(), *(Mount(panel.path, app=panel.app) for panel in self._panels)],
+            # Not the panels: lengths tell of secrets where a page has some and repeats what it is told (BREACH).
+            routes=[
+                *(Mount(panel.path, app=panel.app) for panel in self._panels),
+                Mount("", routes=self._routes(), middleware=[compressed]),
+            ],
             middleware=[
                 Middleware(_Headers),
                 Middleware(_Names, hosts=hosts, guarded=tuple(panel.path for panel in self._panels)),
@@ -77,7 +90,9 @@ class MonitorWeb:
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         self.live.bind()
         self._watcher.start()
+        self._panel_metrics.start()
         yield
+        self._panel_metrics.stop()
 
     def _routes(self) -> list[BaseRoute]:
         return [
@@ -105,27 +120,27 @@ class MonitorWeb:
     # --- health -----------------------------------------------------------------------------------------------------
 
     async def _healthz(self, _: Request) -> Response:
-        return PlainTextResponse("ok\n")
+        return _health(self._watcher.health().dead)
 
     async def _readyz(self, _: Request) -> Response:
-        reason = self._unready()
-        return PlainTextResponse(f"{reason or 'ok'}\n", status_code=503 if reason else 200)
-
-    def _unready(self) -> str | None:
-        snapshot = self._watcher.latest
-        if snapshot is None:
-            return self._watcher.failure or "the first round is not done yet"
-        if snapshot.age_s > STALE_INTERVALS * snapshot.interval_s:
-            return f"offsets are {snapshot.age_s:.0f} s old: {self._watcher.failure}"
-        return None
+        return _health(self._watcher.health().blind)
 
     async def _metrics(self, _: Request) -> Response:
-        snapshot = self._watcher.latest
-        content = b"" if snapshot is None else exposition.render(snapshot)
-        for panel in self._panels:
-            if panel.metrics is not None:
-                content += await asyncio.to_thread(panel.metrics)
-        return Response(content, headers={"Content-Type": exposition.CONTENT_TYPE})
+        """What the newest round found and how old it is: nobody is asked, so that a scrape never waits."""
+        parts = [await self._snapshot_metrics(), exposition.render_health(self._watcher.health())]
+        return Response(
+            b"".join([*parts, self._panel_metrics.content()]), headers={"Content-Type": exposition.CONTENT_TYPE}
+        )
+
+    async def _snapshot_metrics(self) -> bytes:
+        """Rendered once for each snapshot, however many scrape."""
+        async with self._rendering:
+            snapshot = self._watcher.latest
+            if snapshot is None:
+                return b""
+            if self._rendered is None or self._rendered[0] is not snapshot:
+                self._rendered = snapshot, await asyncio.to_thread(exposition.render, snapshot)
+            return self._rendered[1]
 
     # --- the page ---------------------------------------------------------------------------------------------------
 
@@ -139,8 +154,9 @@ class MonitorWeb:
         try:
             self.live.enter()
         except TooMany:
-            return PlainTextResponse("too many readers\n", status_code=503)
-        return StreamingResponse(
+            return PlainTextResponse("too many readers\n", status_code=503, headers={"Retry-After": "10"})
+        return _LiveResponse(
+            self.live,
             self.live.events(request.query_params.get("group")),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
@@ -161,7 +177,7 @@ class MonitorWeb:
         async def endpoint(request: Request) -> Response:
             snapshot = self._watcher.latest
             if snapshot is None:
-                return JSONResponse(burrow.error(self._unready() or "not ready"), status_code=503)
+                return JSONResponse(burrow.error(self._watcher.health().blind or "not ready"), status_code=503)
             return answer(snapshot, request)
 
         return endpoint
@@ -176,6 +192,10 @@ class MonitorWeb:
 
     def _cluster(self, _: Snapshot, __: Request) -> Told:
         return 200, burrow.cluster(self._bootstrap_servers)
+
+
+def _health(reason: str | None) -> Response:
+    return PlainTextResponse(f"{reason or 'ok'}\n", status_code=503 if reason else 200)
 
 
 def _told(told: Told, request: Request) -> Response:
@@ -218,6 +238,21 @@ async def _runbooks(_: Request) -> Response:
 async def _runbook(request: Request) -> Response:
     page = runbooks.runbook_page(request.path_params["name"])
     return HTMLResponse(page if page is not None else runbooks.index_page(), status_code=200 if page else 404)
+
+
+class _LiveResponse(StreamingResponse):
+    """Gives the reader's place back, also when the reader has left before the first event."""
+
+    def __init__(self, live: Live, events: AsyncIterator[bytes], **options: Any) -> None:
+        super().__init__(events, **options)
+        self._live = live
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send events until the reader leaves."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._live.leave()
 
 
 class _Headers:

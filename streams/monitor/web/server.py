@@ -1,8 +1,10 @@
 """Runs the monitor: the watcher in its thread, the web server on the event loop, until SIGTERM or Ctrl-C."""
 
 import asyncio
+import signal
 import socket
 from collections.abc import Sequence
+from types import FrameType
 from typing import Final
 
 import structlog
@@ -59,12 +61,18 @@ class MonitorProcess:
         return f"{url_of(self._socket)}/"
 
     def run(self) -> None:
-        """Watch and answer until stopped."""
+        """Watch and answer until SIGTERM or Ctrl-C; to be called in the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
         log.info("monitor", page=self.address, metrics=f"{self.address}metrics")
         try:
             self._server.run(sockets=[self._socket])
         finally:
             self._watcher.stop()
+
+    def _end(self, _: int, __: FrameType | None) -> None:
+        """Before the server has begun. It raises the signals again that ended it: they have been obeyed."""
+        self._server.should_exit = True
 
 
 class _Server(uvicorn.Server):
