@@ -272,7 +272,7 @@ def test_replay_and_discard_ask_first_and_are_written_down(
     )
     page.get_by_label("Why nothing more is to be done").fill("a test fleet")
     page.get_by_role("button", name="Discard").click()
-    assert "60 dead letters discarded of gps.positions.v1.dlq" == page.locator("h1").inner_text()
+    assert "60 dead letters of gps.positions.v1.dlq discarded" == page.locator("h1").inner_text()
     page.goto(f"{address}/?status=resolved&reason=key_mismatch")
     assert "60 dead letters, 0 open" == page.locator("h1").inner_text()
     discarded = [each for each in audit(stack).values() if each["resolution"] == "discarded"]
@@ -294,7 +294,7 @@ def test_what_comes_after_the_question_is_not_touched_nor_is_what_was_done_meanw
     act(another, "Discard", "kim", "before robin")
     act(page, button, "robin", "asked about three")
 
-    done = "replayed into gps.positions.v1" if button == "Replay" else "discarded of gps.positions.v1.dlq"
+    done = "replayed into gps.positions.v1" if button == "Replay" else "of gps.positions.v1.dlq discarded"
     assert f"2 dead letters {done}" == page.locator("h1").inner_text()
     assert before + (2 if button == "Replay" else 0) == source_records(stack)
     page.goto(f"{address}/?reason=key_mismatch")
@@ -311,7 +311,9 @@ def test_a_letter_that_names_another_topic_is_sent_nowhere(
     page = open_page(color_scheme="light")
     page.goto(f"{address}/replay?reason=too_large")
     assert "Replay 1 open dead letter into gps.positions.v1?" == page.locator("h1").inner_text()
-    assert "its envelope names 'orders.events.v1'" in page.locator("main").inner_text()
+    said = page.locator("main").inner_text()
+    assert "1 letter cannot be replayed, and stays open" in said
+    assert "its envelope names 'orders.events.v1'" in said
     seen(page, "ask-refused")
     act(page, "Replay", "robin", "larger ones are taken now")
     assert "1 dead letter replayed into gps.positions.v1" == page.locator("h1").inner_text()
@@ -385,6 +387,21 @@ def answer(url: str, form: dict[str, str] | None = None, **headers: str) -> tupl
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def test_a_value_of_which_nobody_knows_the_schema_is_masked(
+    address: str, letters: Letters, open_page: Callable[..., Page]
+) -> None:
+    letters.put((Reason.NOT_FRAMED, "private-json", "no magic byte", b'{"driver": "a name"}'))
+    page = open_page(color_scheme="light")
+    page.goto(f"{address}/?device=private-json")
+    page.locator("a.id").first.click()
+    assert "driver" not in page.content()
+    assert "72 69 76 65" not in page.locator("pre.hex").inner_text()
+    seen(page, "show-unknown")
+    page.get_by_text("Personal data is masked").click()
+    act(page, "Show it; this is written down", "robin", "to see who sends it")
+    assert "72 69 76 65" in page.locator("pre.hex").inner_text()
 
 
 def test_each_header_is_sent_once_so_that_a_browser_sends_where_a_form_comes_from(address: str) -> None:
@@ -524,7 +541,7 @@ def test_with_a_token_nobody_sees_anything_without_it(
     assert "dead letters" in page.locator("h1").inner_text()
     page.goto(f"{guarded}/discard?device=of-admins-0")
     act(page, "Discard", "robin", "with a token")
-    assert "1 dead letter discarded of gps.positions.v1.dlq" == page.locator("h1").inner_text()
+    assert "1 dead letter of gps.positions.v1.dlq discarded" == page.locator("h1").inner_text()
     fits(page, "phone-signed-in")
     page.get_by_role("button", name="Sign out").click()
     assert page.url.endswith("/login")
