@@ -70,7 +70,7 @@ ABSENT = (
     "STREAMS_RUNBOOKS_DIR",
     "STREAMS_CACHE_DIR",
 )
-FILES = ("KAFKA_SASL_PASSWORD_FILE", "STREAMS_ADMIN_TOKEN_FILE")
+FILES = ("KAFKA_SASL_PASSWORD_FILE", *(f"{name}_FILE" for name in TOKENS))
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from starlette.responses import Response
 
 from streams.hosts import host_name, is_loopback, proxy_header
 from streams.review.web.refused import Refused
-from streams.review.web.tokens import EVERY_RIGHT, PAUSE_S, Failures, Right, Rights, Tokens
+from streams.review.web.tokens import EVERY_RIGHT, HOLD_S, Failures, Right, Rights, Tokens
 
 log = structlog.get_logger(__name__)
 
@@ -125,7 +125,7 @@ class Guard:
         if rights is None:
             failures = self._failures.add(address, self._clock())
             log.warning("the review page was shown a wrong token", client=address, failures=failures)
-            raise Refused(HTTPStatus.UNAUTHORIZED, "this is no token of this page", pause_s=PAUSE_S)
+            raise Refused(HTTPStatus.UNAUTHORIZED, "this is no token of this page", pause_s=HOLD_S)
         return rights
 
     def begin(self, rights: Rights) -> Session:

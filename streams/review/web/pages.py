@@ -92,8 +92,13 @@ def asked_of(values: Mapping[str, str]) -> Asked:
     status = values.get("status", "open")
     group_by = values.get("group_by", "reason")
     page = values.get("page", "0")
-    if status not in {"open", "resolved", "all"} or group_by not in GROUPINGS or not _PAGE.fullmatch(page):
-        raise UsageError("this page was asked for something that it does not know")
+    for name, value, is_known in (
+        ("status", status, status in {"open", "resolved", "all"}),
+        ("group_by", group_by, group_by in GROUPINGS),
+        ("page", page, _PAGE.fullmatch(page)),
+    ):
+        if not is_known:
+            raise UsageError(f"this page does not know {name}={value[:100]!r}")
     schema_id = found["schema_id"]
     if schema_id and not _SCHEMA_ID.fullmatch(schema_id):
         raise UsageError(f"{schema_id!r} is no schema id: it is a number")

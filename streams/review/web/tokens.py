@@ -11,6 +11,8 @@ from streams.settings import Settings
 
 PAUSE_S: Final = 1.0
 """After a wrong token nothing more is taken from its address for so long; from the third on twice as long each time."""
+HOLD_S: Final = PAUSE_S + 0.1
+"""The answer to a wrong token comes so late: who mistypes once finds the pause over."""
 PAUSE_S_MAX: Final = 60.0
 FORGOTTEN_S: Final = 600.0
 """Its wrong tokens are counted anew when an address has shown none for so long after its pause."""
