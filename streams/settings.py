@@ -24,6 +24,7 @@ from streams.text import printable
 
 log = structlog.get_logger(__name__)
 
+TOKEN_CHARACTERS_MIN: Final = 16
 SECRET_BYTES_MAX: Final = 65_536
 """Of a file that holds a secret."""
 _PREFIXES: Final = ("STREAMS_", "KAFKA_", "SCHEMA_REGISTRY_")
@@ -68,7 +69,10 @@ class Settings(BaseSettings):
     streams_downstream_ms: int = Field(0, ge=0, le=10_000)
     streams_downstream_records: int = Field(250, ge=1)
     streams_stall_s: int = Field(300, ge=0)
-    streams_admin_token: SecretStr | None = Field(None, min_length=8)
+    streams_admin_token: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
+    streams_review_token_read: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
+    streams_review_token_replay: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
+    streams_review_token_reveal: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
     streams_tracing: Literal["off", "otlp"] = "off"
     streams_tracing_share: float = Field(0.01, ge=0, le=1)
     streams_cluster_name: str = Field("local", pattern=r"^[A-Za-z0-9._-]{1,64}$")
@@ -78,6 +82,7 @@ class Settings(BaseSettings):
     streams_silent_s: float | None = Field(None, gt=0)
     streams_log_format: Literal["console", "json"] = "console"
     streams_web_host: str = "127.0.0.1"
+    streams_web_names: str = Field("", pattern=r"^[A-Za-z0-9., _-]{0,1000}$")
     streams_schemas_dir: Path | None = None
     """None: the committed ones."""
     streams_runbooks_dir: Path | None = None
@@ -106,6 +111,11 @@ class Settings(BaseSettings):
             raise ValueError("STREAMS_DEDUP_HORIZON_MS must not be shorter than STREAMS_LATENESS_MS")
         if self.streams_monitor_window_s < 3 * self.streams_monitor_interval_s:
             raise ValueError("STREAMS_MONITOR_WINDOW_S must be at least three times STREAMS_MONITOR_INTERVAL_S")
+        tokens = [token.get_secret_value() for name in TOKENS if (token := getattr(self, name.lower())) is not None]
+        if not all(token.isascii() and token.isprintable() and token == token.strip() for token in tokens):
+            raise ValueError(f"{', '.join(TOKENS)} must be printable ASCII, without spaces at either end")
+        if len(set(tokens)) < len(tokens):
+            raise ValueError(f"{', '.join(TOKENS)} must be different tokens: each permits something else")
         return self
 
     @field_validator("schema_registry_url")
@@ -167,6 +177,13 @@ SECRETS: Final = tuple(
     if SecretStr in (field.annotation, *get_args(field.annotation))
 )
 """Each may come from a file: `<NAME>_FILE`."""
+TOKENS: Final = (
+    "STREAMS_ADMIN_TOKEN",
+    "STREAMS_REVIEW_TOKEN_READ",
+    "STREAMS_REVIEW_TOKEN_REPLAY",
+    "STREAMS_REVIEW_TOKEN_REVEAL",
+)
+"""Tokens of the review page. Each must be another one, of at least TOKEN_CHARACTERS_MIN characters of ASCII."""
 
 
 def load_settings(**overrides: Any) -> Settings:

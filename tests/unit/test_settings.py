@@ -7,7 +7,7 @@ import pytest
 
 from streams.errors import UsageError
 from streams.masking import masked, without_credentials
-from streams.settings import Settings, load_settings, unknown_variables, variable
+from streams.settings import TOKENS, Settings, load_settings, unknown_variables, variable
 
 ROOT = Path(__file__).parents[2]
 SECRET = "s3cret!"  # noqa: S105 - a test's
@@ -40,6 +40,7 @@ NUMBERS = {
 }
 TEXTS = {
     "STREAMS_TOPIC_PREFIX": "",
+    "STREAMS_WEB_NAMES": "",
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9092",
     "SCHEMA_REGISTRY_URL": "http://127.0.0.1:8081/apis/ccompat/v7",
     "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
@@ -61,12 +62,15 @@ ABSENT = (
     "KAFKA_SSL_CERTIFICATE_LOCATION",
     "KAFKA_SSL_KEY_LOCATION",
     "STREAMS_ADMIN_TOKEN",
+    "STREAMS_REVIEW_TOKEN_READ",
+    "STREAMS_REVIEW_TOKEN_REPLAY",
+    "STREAMS_REVIEW_TOKEN_REVEAL",
     "STREAMS_SILENT_S",
     "STREAMS_SCHEMAS_DIR",
     "STREAMS_RUNBOOKS_DIR",
     "STREAMS_CACHE_DIR",
 )
-FILES = ("KAFKA_SASL_PASSWORD_FILE", "STREAMS_ADMIN_TOKEN_FILE")
+FILES = ("KAFKA_SASL_PASSWORD_FILE", *(f"{name}_FILE" for name in TOKENS))
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +156,23 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(monkeypatch, name, va
     assert re.search(message, str(caught.value))
     assert "\n" not in str(caught.value)
     assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize("name", TOKENS)
+@pytest.mark.parametrize("token", ["fifteen-letters", "a token with \xe9 in it", "a token with \n in it"])
+def test_a_token_that_is_short_or_cannot_be_sent_is_refused_and_not_shown(monkeypatch, name, token):
+    monkeypatch.setenv(name, token)
+    with pytest.raises(UsageError, match=f"{name}.*(16|printable)") as caught:
+        load_settings()
+    assert token not in str(caught.value)
+
+
+def test_tokens_with_different_rights_are_different(monkeypatch):
+    monkeypatch.setenv("STREAMS_ADMIN_TOKEN", "a-token-of-16-letters")
+    monkeypatch.setenv("STREAMS_REVIEW_TOKEN_READ", "a-token-of-16-letters")
+    with pytest.raises(UsageError, match="different tokens") as caught:
+        load_settings()
+    assert "a-token-of" not in str(caught.value)
 
 
 def test_a_secret_is_masked_wherever_settings_are_shown(monkeypatch):

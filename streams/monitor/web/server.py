@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 import uvicorn
 
+from streams.hosts import Hosts
 from streams.listening import listening, url_of
 from streams.monitor.watcher import Watcher
 from streams.monitor.web.app import MonitorWeb, Panel
@@ -36,7 +37,13 @@ class MonitorProcess:
         """
         self._socket = listening(settings.streams_web_host, [port])
         self._watcher = Watcher(settings, pipelines)
-        self._web = MonitorWeb(self._watcher, bootstrap_servers=settings.kafka_bootstrap_servers, panels=panels)
+        names = {name.strip().lower() for name in settings.streams_web_names.split(",")} - {""}
+        self._web = MonitorWeb(
+            self._watcher,
+            bootstrap_servers=settings.kafka_bootstrap_servers,
+            hosts=Hosts(settings.streams_web_host, frozenset({*names, socket.gethostname().lower()})),
+            panels=panels,
+        )
         self._server = _Server(
             uvicorn.Config(
                 self._web.app,
