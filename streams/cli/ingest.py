@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from streams.cli.output import Format, FormatOption, echo_json
+from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import FoundSomething, UsageError
+from streams.text import counted
 
 if TYPE_CHECKING:
     from streams.ingest import IngestResult, Progress
@@ -147,11 +148,7 @@ def file_command(
         written = f", all of them in {bad_rows}" if bad_rows else "; --bad-rows PATH writes them all"
         are, were = ("is", "was") if bad == 1 else ("are", "were")
         sent = "would not be sent" if dry_run else f"{were} not sent"
-        raise FoundSomething(f"{bad:,} of {_counted(rows, 'row')} {are} bad and {sent}{written}")
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+        raise FoundSomething(f"{bad:,} of {counted(rows, 'row')} {are} bad and {sent}{written}")
 
 
 def _parsed(mapping: list[str]) -> dict[str, str]:
@@ -192,12 +189,12 @@ def _report(results: "list[IngestResult]", output: Format, *, dry_run: bool) -> 
     for result in results:
         name = f"{result.name}: " if len(results) > 1 else ""
         for row in result.bad_rows.first:
-            typer.echo(f"{name}{result.row_word} {row.number}: {row.reason}", err=True)
+            echo_line(f"{name}{result.row_word} {row.number}: {row.reason}", err=True)
         if result.bad > len(result.bad_rows.first):
-            typer.echo(f"{name}... and {result.bad - len(result.bad_rows.first):,} more", err=True)
-        typer.echo(f"{name}{_line([result], dry_run=dry_run)}")
+            echo_line(f"{name}... and {result.bad - len(result.bad_rows.first):,} more", err=True)
+        echo_line(f"{name}{_line([result], dry_run=dry_run)}")
     if len(results) > 1:
-        typer.echo(f"{_counted(len(results), 'file')}: {_line(results, dry_run=dry_run)}")
+        echo_line(f"{counted(len(results), 'file')}: {_line(results, dry_run=dry_run)}")
 
 
 def _warn(result: "IngestResult", *, several: bool) -> None:
@@ -205,10 +202,10 @@ def _warn(result: "IngestResult", *, several: bool) -> None:
     name = f"{result.name}: " if several else ""
     for one in result.left_out[:COLUMNS_SHOWN]:
         meant = f"; for {one.field} say --map {one.field}={one.column}" if one.field else ""
-        typer.echo(f"{name}the column {one.column!r} fills no field and is left out{meant}", err=True)
+        echo_line(f"{name}the column {one.column!r} fills no field and is left out{meant}", err=True)
     if len(result.left_out) > COLUMNS_SHOWN:
-        more = _counted(len(result.left_out) - COLUMNS_SHOWN, "more column")
-        typer.echo(f"{name}... and {more}", err=True)
+        more = counted(len(result.left_out) - COLUMNS_SHOWN, "more column")
+        echo_line(f"{name}... and {more}", err=True)
 
 
 def _figures(results: "list[IngestResult]") -> dict[str, Any]:
@@ -228,7 +225,7 @@ def _figures(results: "list[IngestResult]") -> dict[str, Any]:
 
 def _line(results: "list[IngestResult]", *, dry_run: bool) -> str:
     found = _figures(results)
-    rows = _counted(found["rows"], "row")
+    rows = counted(found["rows"], "row")
     if dry_run:
         return f"{rows}: {found['valid']:,} valid, {found['bad']:,} bad; nothing was sent (--dry-run)"
     return (

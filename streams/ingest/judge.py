@@ -11,7 +11,7 @@ from streams.operators.declaration import Pipeline
 from streams.operators.decode import Decoder
 from streams.operators.identity import EVENT_TIME_MAX
 from streams.operators.rejects import Reason, Reject
-from streams.operators.resolve import build_plan
+from streams.operators.resolve import Plan, build_plan
 from streams.registry.catalog import SchemaVersion
 
 END_OF_TIME_MS: Final = EVENT_TIME_MAX
@@ -32,7 +32,7 @@ class Judge:
         now_ms: int,
     ) -> None:
         self._decoder = Decoder(pipeline, record_bytes_max=record_bytes_max, skew_ms_max=skew_ms_max)
-        self._known = {schema_id: build_plan(schema_id, schema.text, schema.text)}
+        self._known: dict[int | str, Plan | Reject] = {schema_id: build_plan(schema_id, schema.text, schema.text)}
         self._now_ms = now_ms
         self._skew_ms_max = skew_ms_max
         self._time_field = pipeline.time_field

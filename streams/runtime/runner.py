@@ -42,6 +42,7 @@ from streams.limits import (
 from streams.monitor.metrics import WorkerMetrics
 from streams.operators.declaration import Pipeline
 from streams.operators.decode import Decoder
+from streams.operators.framing import SchemaKey
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
 from streams.retry import Backoff, Retrier, quietly
@@ -55,7 +56,7 @@ from streams.runtime.owner import DataDirectory
 from streams.runtime.ownership import Ownership, Term
 from streams.runtime.remarks import SourceRemarks
 from streams.runtime.restorer import Restorer
-from streams.runtime.schemas import SchemaLookup, reader_schema, table_schema_id
+from streams.runtime.schemas import SchemaLookup, reader_schema, require_row_schemas, table_schema_id
 from streams.runtime.simulated import Downstream, DropDefect
 from streams.runtime.source_watch import SourceWatch
 from streams.runtime.tracing import Tracing
@@ -244,7 +245,12 @@ class PipelineRunner:
     def remarks(self) -> list[str]:
         """What is wrong with the source although this pipeline processes all that it can."""
         misrouted = self._misrouted_watch.remark(monotonic_ms())
-        return [*self._remarks.remarks(monotonic_ms()), *([] if misrouted is None else [misrouted])]
+        spare = f"no partition of {self.pipeline.source} is left for this worker: it is a spare, and takes over"
+        return [
+            *self._remarks.remarks(monotonic_ms()),
+            *([] if misrouted is None else [misrouted]),
+            *([spare] if self._is_spare() else []),
+        ]
 
     def unready(self) -> str | None:
         """Why this pipeline does not process all partitions that it was given; None when it does."""
@@ -261,9 +267,13 @@ class PipelineRunner:
             return f"restoring {self.pipeline.source} partitions {sorted(missing)}"
         if self.engine.waiting_partitions:
             return f"waiting for the schema registry: {self.pipeline.source} {sorted(self.engine.waiting_partitions)}"
-        if not self._owned and not self._remarks.refused:
+        if not self._owned and not self._remarks.refused and not self._is_spare():
             return f"no partition of {self.pipeline.source} is assigned"
         return None
+
+    def _is_spare(self) -> bool:
+        """Whether it works as it should, and others have all partitions."""
+        return not self._owned and self._intake.is_spare(monotonic_ms())
 
     # --- for the watchdog -------------------------------------------------------------------------------------------
 
@@ -614,10 +624,10 @@ class PipelineRunner:
             len(self._owned.keys() - self.engine.tasks.keys() - standing)
         )
 
-    async def _look_up(self, schema_ids: frozenset[int]) -> None:
+    async def _look_up(self, keys: frozenset[SchemaKey]) -> None:
         """Learn schemas. An outage of the registry is waited out; any other error is a bug and ends the worker."""
         try:
-            await self._lookup.resolve(schema_ids, self.engine.learn)
+            await self._lookup.resolve(keys, self.engine.learn)
         except Exception as error:
             self.fail(error)
             raise
@@ -633,8 +643,8 @@ class PipelineRunner:
             raise CycleAborted(
                 "source_truncated", f"{self.pipeline.source} ends before the next offset of {sorted(beyond)}"
             )
-        for schema_id in self._lookup.expired():
-            self.engine.forget_schema(schema_id)
+        for key in self._lookup.expired():
+            self.engine.forget_schema(key)
         used = await self._in_engine_thread(self.engine.bytes_used)
         budget = self._budget.allowed(self.pipeline.name, used)
         self._metrics.state_bytes.labels("memory").set(used)
@@ -676,6 +686,7 @@ class PipelineRunner:
         return frozenset(found for task in self.engine.tasks.values() if (found := task.identity.topics.get(source)))
 
     def _encoders(self) -> tuple[list[TableEncoder], list[WindowEncoder]]:
+        require_row_schemas(self._catalog, self.pipeline)
         tables = [TableEncoder(t.topic, t.aggregate, *self._schema_of(t.subject)) for t in self.pipeline.tables]
         windows = [WindowEncoder(window, *self._schema_of(window.subject)) for window in self.pipeline.windows]
         return tables, windows
