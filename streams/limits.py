@@ -36,6 +36,9 @@ SESSION_TIMEOUT_MS: Final = 10_000
 """A dead worker's partitions are given to others after this (classic protocol; else the broker's setting)."""
 HEARTBEAT_INTERVAL_MS: Final = 1_000
 """A rebalance is heard of this late, twice when partitions move: with librdkafka's 3 s a join took 6 s, now 2 s."""
+SPARE_AFTER_MS: Final = 15_000
+"""A member of the group that has had no partition for this long is a spare: a rebalance, in two rounds and with
+`REVOKE_TIMEOUT_MS` for those who let go, is over."""
 UNRELEASED_WAIT_MS_MAX: Final = 120_000
 """How long a worker waits for the broker to forget its killed predecessor (consumer protocol; the broker's session
 timeout is 45 s by default) before it takes it for a living double; how long a fence of its consumer is remembered."""
@@ -131,6 +134,7 @@ DLQ_ATTEMPTS_MAX: Final = 5
 # Relations that must hold for the guarantees to hold.
 assert HEARTBEAT_INTERVAL_MS * 3 <= SESSION_TIMEOUT_MS  # noqa: S101
 assert REVOKE_TIMEOUT_MS < TRANSACTION_TIMEOUT_MS  # noqa: S101
+assert REVOKE_TIMEOUT_MS + 2 * HEARTBEAT_INTERVAL_MS < SPARE_AFTER_MS  # noqa: S101
 assert SCHEMA_LOOKUPS_MAX <= SCHEMAS_MAX <= UNKNOWN_SCHEMAS_MAX  # noqa: S101
 assert BATCH_RECORDS_MAX <= CYCLE_RECORDS_MAX  # noqa: S101
 assert CYCLE_RECORDS_MAX * 2 <= PRODUCER_QUEUE_MESSAGES_MAX  # noqa: S101

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.output import Format, FormatOption, echo_json
+from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.cli.schemas import echo_schemas, fail_on_refused, schema_rows
 from streams.errors import FoundSomething
 
@@ -27,6 +27,23 @@ def apply_command(
             "Default: as many as the pipeline's source topic has, 3 if there is none yet.",
         ),
     ] = None,
+    replication_factor: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100,
+            help="Replicas of topics to be created, and asserted of those that exist. Default: the broker's default.",
+        ),
+    ] = None,
+    min_insync: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100,
+            help="min.insync.replicas of topics to be created, and asserted of those that exist: replicas that must "
+            "have a record before it counts as written. Default: the broker's default.",
+        ),
+    ] = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Create the declared topics that are missing and register the committed schemas.
@@ -34,7 +51,7 @@ def apply_command(
     What exists is never changed. Differences from the declaration are reported, and the exit status is then 100.
     """
     from streams.kafka.admin import wait_for_broker  # noqa: PLC0415 - start-up time of the command line
-    from streams.kafka.topics import apply_topics  # noqa: PLC0415 - as above
+    from streams.kafka.topics import Wanted, apply_topics  # noqa: PLC0415 - as above
     from streams.logs import configure_logging  # noqa: PLC0415 - as above
     from streams.pipelines import select_pipelines  # noqa: PLC0415 - as above
     from streams.registry.catalog import Catalog  # noqa: PLC0415 - as above
@@ -42,20 +59,21 @@ def apply_command(
     from streams.registry.registration import register_schemas  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
+    wanted = Wanted(partitions, replication_factor, min_insync)
     settings = load_settings()
     configure_logging(settings.streams_log_format, level=logging.ERROR)
     catalog = Catalog.load()
     registry = Registry(settings)
     client = wait_for_broker(settings)
     pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
-    topics = apply_topics(client, pipelines, partitions=partitions)
+    topics = apply_topics(client, pipelines, wanted=wanted)
     wait_for_registry(registry, timeout_s=15.0)
     schemas = register_schemas(catalog, registry, pipelines=pipelines)
     if output is Format.JSON:
         echo_json({"topics": [_topic_row(state) for state in topics], "schemas": schema_rows(schemas)})
     else:
         _echo_topics(topics)
-        typer.echo()
+        echo_line()
         echo_schemas(schemas)
     _fail_on_drift(topics)
     fail_on_refused(schemas)
@@ -85,15 +103,43 @@ def _topic_row(state: "TopicState") -> dict[str, Any]:
         "topic": state.name,
         "status": state.status.value,
         "partitions": state.partitions,
+        "replicas": state.replicas,
+        "min_insync": state.min_insync,
+        "retention_ms": state.retention_ms,
+        "retention_bytes": state.retention_bytes,
+        "compacted": state.is_compacted,
         "drift": list(state.drift),
     }
 
 
 def _echo_topics(topics: "Sequence[TopicState]") -> None:
-    width = max(len(state.name) for state in topics)
+    rows = [("topic", "partitions", "replicas", "in sync", "kept", "state", "")]
     for state in topics:
-        note = "; ".join(state.drift)
-        typer.echo(f"{state.name:<{width}}  {state.partitions:>4}  {state.status.value:<8} {note}".rstrip())
+        there = (str(state.partitions), str(state.replicas), f">={state.min_insync}", _kept(state))
+        partitions, replicas, in_sync, kept = there if state.partitions else ("-", "-", "-", "-")
+        rows.append((state.name, partitions, replicas, in_sync, kept, state.status.value, "; ".join(state.drift)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = "<>>><<<"
+    for row in rows:
+        cells = [f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)]
+        echo_line("  ".join(cells).rstrip())
+
+
+def _kept(state: "TopicState") -> str:
+    """For how long records are kept: the last of each key, by age, by size, or for good."""
+    rules = ["last per key"] if state.is_compacted else []
+    if state.retention_ms is not None:
+        rules.append(_age(state.retention_ms))
+    if state.retention_bytes is not None:
+        rules.append(f"{state.retention_bytes / (1 << 20):,.0f} MiB a partition")
+    return ", ".join(rules) or "for good"
+
+
+def _age(time_ms: int) -> str:
+    for unit, unit_ms in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)):
+        if time_ms >= unit_ms and time_ms % unit_ms == 0:
+            return f"{time_ms // unit_ms:,} {unit}"
+    return f"{time_ms:,} ms"
 
 
 def _fail_on_drift(topics: "Sequence[TopicState]") -> None:

@@ -111,6 +111,20 @@ def partition_counts_with_leaderless(client: AdminClient) -> dict[str, int]:
     return {name: len(partitions) for name, partitions in _partitions_of_topics(client).items()}
 
 
+def replica_counts(client: AdminClient) -> dict[str, list[int]]:
+    """Number of replicas of every partition, in sync or not, of every topic that `partition_counts` has.
+
+    Raises:
+        StreamsError: no answer.
+
+    """
+    return {
+        name: [len(partition.replicas) for _, partition in sorted(partitions.items())]
+        for name, partitions in _partitions_of_topics(client).items()
+        if partitions and all(partition.leader >= 0 for partition in partitions.values())
+    }
+
+
 def _partitions_of_topics(client: AdminClient) -> dict[str, dict[int, PartitionMetadata]]:
     # Of all topics: asking by name creates missing ones where the broker auto-creates topics.
     try:

@@ -30,6 +30,7 @@ from streams.limits import (
     BATCH_SHARE,
     BATCH_WAIT_MS,
     OPEN_TRANSACTION_SAID_MS,
+    SPARE_AFTER_MS,
     UNRELEASED_WAIT_MS_MAX,
 )
 from streams.operators.columns import Records
@@ -108,6 +109,10 @@ class Intake:
         self._pending: list[_Command] = []
         """Not carried out yet: the client refused, and is asked again."""
         self._assigned: set[int] = set()
+        self._without_since_ms: int | None = None
+        """Since when the group, having taken us in, gives us no partition; monotonic. None: it has not, or it does."""
+        self._is_told_of_nothing = settings.streams_group_protocol == "classic"
+        """Whether the client says that we were taken in and given no partition; else it says nothing then."""
         self._started: dict[int, int] = {}
         """Consumed partitions and the least offset that is new to them."""
         self._paused: frozenset[int] = frozenset()
@@ -151,9 +156,18 @@ class Intake:
 
     def subscribe(self) -> None:
         """Join the group."""
+        self._begin_to_join()
         self.consumer.subscribe(
             [self._source], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
+
+    def is_spare(self, now_ms: int) -> bool:
+        """Whether this is a member of the group to which no partition was left, for longer than a rebalance takes.
+
+        `now_ms`: monotonic. Any thread may ask.
+        """
+        since_ms = self._without_since_ms
+        return since_ms is not None and now_ms - since_ms >= SPARE_AFTER_MS
 
     def positions(self) -> dict[int, int]:
         """By partition that is consumed: the offset up to which nothing is left to take, as far as we were told."""
@@ -299,6 +313,7 @@ class Intake:
         elif (now - self._refused_since_s) * 1000 > UNRELEASED_WAIT_MS_MAX:
             raise self._broken(error)
         self._refused += 1
+        self._without_since_ms = None
         pause_s = _REFUSED.jittered_s(self._refused)
         self._join_after_s = now + pause_s
         log.warning(
@@ -403,8 +418,11 @@ class Intake:
             raise self._broken(error)
         elif error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:  # noqa: SLF001
             self._is_suspect = True
+            self._without_since_ms = None
             log.warning("the source topic is not there: create it with `streams topics apply`", topic=self._source)
         else:
+            if self._without_since_ms is not None:  # as when the group may not be read: that is no spare
+                self._without_since_ms = monotonic_ms()
             log.warning("consumer", error=error.str(), code=error.name())
 
     def _broken(self, error: KafkaError) -> StreamsError:
@@ -492,12 +510,14 @@ class Intake:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._refused = 0
         if not partitions:
+            self._note_whether_spare()
             return
         numbers = [one.partition for one in partitions]
         # Offset 0 is a placeholder: paused at once, sought to the restored position before it is resumed.
         consumer.incremental_assign([TopicPartition(self._source, number, 0) for number in numbers])
         consumer.pause([TopicPartition(self._source, number) for number in numbers])
         self._assigned.update(numbers)
+        self._note_whether_spare()
         self._note_membership()
         log.info("assigned", topic=self._source, partitions=numbers)
         self._ownership.assigned(numbers)
@@ -508,8 +528,15 @@ class Intake:
             self._note_membership()
             log.info("revoked", topic=self._source, partitions=numbers)
             self._forget(numbers)
+            self._note_whether_spare()
             self._ownership.revoked(numbers)
         consumer.incremental_unassign(partitions)
+
+    def _note_whether_spare(self) -> None:
+        self._without_since_ms = None if self._assigned else monotonic_ms()
+
+    def _begin_to_join(self) -> None:
+        self._without_since_ms = None if self._is_told_of_nothing else monotonic_ms()
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [one.partition for one in partitions]
@@ -519,6 +546,7 @@ class Intake:
     def _lose(self, partitions: list[int]) -> None:
         log.warning("lost: the group has given our partitions to others", topic=self._source, partitions=partitions)
         self._forget(partitions)
+        self._begin_to_join()
         self._ownership.lost(partitions)
 
     def _forget(self, partitions: list[int]) -> None:

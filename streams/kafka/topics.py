@@ -2,11 +2,12 @@
 
 All topics of a pipeline have the same number of partitions, so that a key's rows live in the partition of the same
 number in each of them; where they do not, that is drift. So is a configuration entry that differs from its
-declaration, and a number of partitions that differs from the one asked for.
+declaration, whatever differs from what was asked for (`Wanted`), partitions of one topic with different numbers of
+replicas, and a topic that cannot be written with acks=all since it has fewer replicas than must be in sync.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -18,15 +19,20 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
     ResourceType,
 )
 
-from streams.errors import StreamsError
-from streams.kafka.admin import REQUEST_TIMEOUT_S, partition_counts, settled
+from streams.errors import StreamsError, UsageError
+from streams.kafka.admin import REQUEST_TIMEOUT_S, partition_counts, replica_counts, settled
 from streams.operators.declaration import PARTITIONS_DEFAULT, Pipeline, Topic
 from streams.retry import Backoff, Retrier, quietly
+from streams.text import counted
 
 REPLICATION_OF_BROKER: Final = -1
 """The broker's `default.replication.factor`."""
 CREATED_WAIT_S: Final = 15.0
 """How long topics just created may take to be listed."""
+MIN_INSYNC: Final = "min.insync.replicas"
+RETENTION_MS: Final = "retention.ms"
+RETENTION_BYTES: Final = "retention.bytes"
+CLEANUP: Final = "cleanup.policy"
 
 
 class TopicStatus(StrEnum):
@@ -39,51 +45,92 @@ class TopicStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked of all topics: given to those that are created, asserted of those that exist. None: nothing.
+
+    Without it a new topic has as many partitions as its pipeline's source, 3 where there is none yet, and the broker's
+    defaults of replicas.
+    """
+
+    partitions: int | None = None
+    replicas: int | None = None
+    min_insync: int | None = None
+    """Replicas that must have a record before it counts as written (acks=all)."""
+
+    def __post_init__(self) -> None:
+        if self.replicas is not None and self.min_insync is not None and self.min_insync > self.replicas:
+            raise UsageError(
+                f"{self.min_insync} replicas cannot be in sync where there are {self.replicas}: nothing can be written"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class TopicState:
-    """A declared topic, the partitions it has (0: missing), and each difference from its declaration."""
+    """A declared topic, what it has (0 partitions: missing), and each difference from its declaration."""
 
     pipeline: str
     name: str
     status: TopicStatus
     partitions: int = 0
     drift: tuple[str, ...] = ()
+    replicas: int = 0
+    """Of the partition that has fewest."""
+    min_insync: int = 0
+    retention_ms: int | None = None
+    """None: records are not deleted by age."""
+    retention_bytes: int | None = None
+    """Of a partition; None: records are not deleted by size."""
+    is_compacted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Existing:
     partitions: int
+    replicas: tuple[int, ...]
+    """Numbers of them that partitions have, each once, the smallest first."""
     config: dict[str, str]
+
+    @property
+    def min_insync(self) -> int:
+        return int(self.config.get(MIN_INSYNC, 1))
+
+    @property
+    def is_compacted(self) -> bool:
+        return "compact" in self.config.get(CLEANUP, "")
+
+    def limit(self, name: str) -> int | None:
+        """A limit of retention, where there is one and records are deleted by it."""
+        found = int(self.config.get(name, -1))
+        return found if found >= 0 and "delete" in self.config.get(CLEANUP, "") else None
 
 
 def apply_topics(
-    client: AdminClient, pipelines: Sequence[Pipeline], *, partitions: int | None = None
+    client: AdminClient, pipelines: Sequence[Pipeline], *, partitions: int | None = None, wanted: Wanted | None = None
 ) -> list[TopicState]:
     """Create the missing topics of `pipelines` and report how all of them stand. Running it again changes nothing.
 
-    `partitions`: of topics to be created, and asserted of those that exist. None: what the pipeline's source topic has,
-    or 3 where it does not exist either. The replication factor is the broker's default.
+    `partitions`: short for `Wanted(partitions)`.
 
     Raises:
         StreamsError: the broker refuses or does not answer; topics created before that stay.
 
     """
+    wanted = wanted or Wanted(partitions)
     created: set[str] = set()
     for pipeline in pipelines:
         existing = _existing(client, [topic.name for topic in pipeline.topics()])
-        count = partitions or _partitions_of(existing, pipeline) or PARTITIONS_DEFAULT
+        count = wanted.partitions or _partitions_of(existing, pipeline) or PARTITIONS_DEFAULT
         missing = [topic for topic in pipeline.topics() if topic.name not in existing]
-        _create(client, missing, count)
+        _create(client, missing, count, wanted)
         created |= {topic.name for topic in missing}
     return [
-        TopicState(state.pipeline, state.name, TopicStatus.CREATED, state.partitions)
-        if state.name in created and not state.drift
-        else state
-        for state in list_topics(client, pipelines, partitions=partitions)
+        replace(state, status=TopicStatus.CREATED) if state.name in created and not state.drift else state
+        for state in list_topics(client, pipelines, wanted=wanted)
     ]
 
 
 def list_topics(
-    client: AdminClient, pipelines: Sequence[Pipeline], *, partitions: int | None = None
+    client: AdminClient, pipelines: Sequence[Pipeline], *, wanted: Wanted | None = None
 ) -> list[TopicState]:
     """How the declared topics of `pipelines` stand, in the order of their declaration; changes nothing.
 
@@ -93,7 +140,7 @@ def list_topics(
     """
     declared = [(pipeline, topic) for pipeline in pipelines for topic in pipeline.topics()]
     existing = _existing(client, [topic.name for _, topic in declared])
-    return [_compared(pipeline, topic, existing, partitions) for pipeline, topic in declared]
+    return [_compared(pipeline, topic, existing, wanted or Wanted()) for pipeline, topic in declared]
 
 
 def message_bytes_max(client: AdminClient, topic: str) -> int:
@@ -108,22 +155,53 @@ def message_bytes_max(client: AdminClient, topic: str) -> int:
     return int(settled(f"configuration of {topic}", found)["max.message.bytes"].value)
 
 
-def _compared(pipeline: Pipeline, topic: Topic, existing: dict[str, _Existing], partitions: int | None) -> TopicState:
+def _compared(pipeline: Pipeline, topic: Topic, existing: dict[str, _Existing], wanted: Wanted) -> TopicState:
     found = existing.get(topic.name)
     if found is None:
         return TopicState(pipeline.name, topic.name, TopicStatus.MISSING)
     drift = []
     expected = _partitions_of(existing, pipeline)
-    if partitions is not None and found.partitions != partitions:
-        drift.append(f"has {found.partitions} partitions, asked for {partitions}")
+    if wanted.partitions is not None and found.partitions != wanted.partitions:
+        drift.append(f"has {counted(found.partitions, 'partition')}, asked for {wanted.partitions}")
     elif expected is not None and found.partitions != expected:
-        drift.append(f"has {found.partitions} partitions, {pipeline.source} has {expected}")
+        drift.append(f"has {counted(found.partitions, 'partition')}, {pipeline.source} has {expected}")
+        if found.partitions < expected and topic.name in pipeline.changelogs:
+            drift.append(
+                "do not add any here: keys would come to partitions without their state; what to do about those that "
+                "the source has in addition is in the runbook partitions-not-consumed"
+            )
     for name, value in topic.config().items():
         actual = found.config.get(name)
         if actual != value:
             drift.append(f"{name} is {actual}, declared is {value}")
-    status = TopicStatus.DRIFT if drift else TopicStatus.OK
-    return TopicState(pipeline.name, topic.name, status, found.partitions, tuple(drift))
+    drift += _replica_drift(found, wanted)
+    return TopicState(
+        pipeline.name,
+        topic.name,
+        TopicStatus.DRIFT if drift else TopicStatus.OK,
+        found.partitions,
+        tuple(drift),
+        replicas=found.replicas[0],
+        min_insync=found.min_insync,
+        retention_ms=found.limit(RETENTION_MS),
+        retention_bytes=found.limit(RETENTION_BYTES),
+        is_compacted=found.is_compacted,
+    )
+
+
+def _replica_drift(found: _Existing, wanted: Wanted) -> list[str]:
+    numbers, drift = " or ".join(map(str, found.replicas)), []
+    if wanted.replicas is not None and found.replicas != (wanted.replicas,):
+        drift.append(f"replication factor is {numbers}, asked for {wanted.replicas}")
+    elif len(found.replicas) > 1:
+        drift.append(f"replication factor is {numbers}: not all partitions have the same")
+    if wanted.min_insync is not None and found.min_insync != wanted.min_insync:
+        drift.append(f"{MIN_INSYNC} is {found.min_insync}, asked for {wanted.min_insync}")
+    if found.min_insync > found.replicas[0]:
+        drift.append(
+            f"{MIN_INSYNC} is {found.min_insync} with a replication factor of {found.replicas[0]}: it cannot be written"
+        )
+    return drift
 
 
 def _partitions_of(existing: dict[str, _Existing], pipeline: Pipeline) -> int | None:
@@ -132,7 +210,7 @@ def _partitions_of(existing: dict[str, _Existing], pipeline: Pipeline) -> int | 
 
 
 def _existing(client: AdminClient, names: Iterable[str]) -> dict[str, _Existing]:
-    there = partition_counts(client)
+    there = replica_counts(client)
     found = [name for name in names if name in there]
     if not found:
         return {}
@@ -140,17 +218,20 @@ def _existing(client: AdminClient, names: Iterable[str]) -> dict[str, _Existing]
     configs = client.describe_configs(resources, request_timeout=REQUEST_TIMEOUT_S)
     return {
         resource.name: _Existing(
-            there[resource.name],
+            len(there[resource.name]),
+            tuple(sorted(set(there[resource.name]))),
             {name: entry.value for name, entry in settled(f"configuration of {resource.name}", future).items()},
         )
         for resource, future in configs.items()
     }
 
 
-def _create(client: AdminClient, topics: Sequence[Topic], partitions: int) -> None:
+def _create(client: AdminClient, topics: Sequence[Topic], partitions: int, wanted: Wanted) -> None:
     if not topics:
         return
-    new = [NewTopic(topic.name, partitions, REPLICATION_OF_BROKER, config=topic.config()) for topic in topics]
+    replicas = REPLICATION_OF_BROKER if wanted.replicas is None else wanted.replicas
+    more = {} if wanted.min_insync is None else {MIN_INSYNC: str(wanted.min_insync)}
+    new = [NewTopic(topic.name, partitions, replicas, config={**topic.config(), **more}) for topic in topics]
     for name, future in client.create_topics(new, request_timeout=REQUEST_TIMEOUT_S).items():
         settled(f"creating topic {name}", future, fine=(KafkaError.TOPIC_ALREADY_EXISTS,))
     _await_created(client, {topic.name for topic in topics})

@@ -1,4 +1,7 @@
-"""Every metric of the monitor, in one typed list, and how they are written. Names are a contract with alerts.
+"""Every metric of the monitor, in typed lists, and how they are written. Names are a contract with alerts.
+
+What a round has found is rendered once, with the snapshot; how the monitor is, at each scrape: a scrape waits for
+nobody. The number of series is bounded, whatever the cluster holds (`PARTITIONS_MAX`).
 
 Written by hand and not by the client library, which takes 10 µs a sample: with 50 groups and 1,000 partitions there are
 some 200,000 of them at each scrape.
@@ -6,29 +9,34 @@ some 200,000 of them at each scrape.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 
+from streams.monitor.health import Health
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.status import Status
 from streams.monitor.verdict import Float64, Int64
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
+PARTITIONS_MAX: Final = 100_000
+"""Partitions of groups that are told, in all: those of the worst groups. The rest is counted."""
+
+T = TypeVar("T")
 Samples = Iterable[tuple[str, float]]
 """Labels as they are written (`{a="b"}` or nothing), and the value."""
 
 
 @dataclass(frozen=True, slots=True)
-class MonitorMetric:
-    """A metric family: its name, type, what it says, and its samples in a snapshot."""
+class MonitorMetric(Generic[T]):
+    """A metric family: its name, type, what it says, and its samples in a snapshot, or in the monitor's health."""
 
     name: str
     kind: str
     documentation: str
-    samples: Callable[[Snapshot], Samples]
+    samples: Callable[[T], Samples]
 
 
 def label(value: str) -> str:
@@ -38,13 +46,35 @@ def label(value: str) -> str:
 
 def render(snapshot: Snapshot) -> bytes:
     """All metrics of a snapshot in Prometheus' text format."""
+    told = _bounded(snapshot)
+    return _written(SNAPSHOT_METRICS, told) + _written([GROUPS_LEFT_OUT], len(snapshot.groups) - len(told.groups))
+
+
+def render_health(health: Health) -> bytes:
+    """The metrics of the monitor itself, likewise."""
+    return _written(HEALTH_METRICS, health)
+
+
+def _written(metrics: Iterable[MonitorMetric[T]], found: T) -> bytes:
     lines: list[str] = []
-    for metric in MONITOR_METRICS:
+    for metric in metrics:
         lines.append(f"# HELP {metric.name} {metric.documentation}")
         lines.append(f"# TYPE {metric.name} {metric.kind}")
-        lines += [f"{metric.name}{labels} {_number(value)}" for labels, value in metric.samples(snapshot)]
+        lines += [f"{metric.name}{labels} {_number(value)}" for labels, value in metric.samples(found)]
     lines.append("")
-    return "\n".join(lines).encode()
+    return "\n".join(lines).encode(errors="replace")
+
+
+def _bounded(snapshot: Snapshot) -> Snapshot:
+    """The snapshot with the worst groups only, where all of them have more than `PARTITIONS_MAX` partitions."""
+    if sum(len(group.partitions) for group in snapshot.groups.values()) <= PARTITIONS_MAX:
+        return snapshot
+    kept, left = {}, PARTITIONS_MAX
+    for name, group in sorted(snapshot.groups.items(), key=lambda one: (-one[1].status, -one[1].lag_sum, one[0])):
+        if len(group.partitions) <= left:
+            kept[name] = group
+            left -= len(group.partitions)
+    return replace(snapshot, groups=kept)
 
 
 def _number(value: float) -> str:
@@ -104,6 +134,14 @@ def _open_transactions(column: Callable[[Snapshot, str], Float64 | Int64]) -> Ca
     return samples
 
 
+def _health(value: Callable[[Health], float | None]) -> Callable[[Health], Samples]:
+    def samples(health: Health) -> Samples:
+        found = value(health)
+        return [] if found is None else [("", found)]
+
+    return samples
+
+
 def _burn_rates(snapshot: Snapshot) -> Samples:
     return [
         (f'{{window="{name}"}}', window.burn_rate)
@@ -120,7 +158,7 @@ def _one(value: Callable[[Snapshot], float | None]) -> Callable[[Snapshot], Samp
     return samples
 
 
-MONITOR_METRICS: Final = (
+SNAPSHOT_METRICS: Final[tuple[MonitorMetric[Snapshot], ...]] = (
     MonitorMetric(
         "kafka_consumergroup_group_lag",
         "gauge",
@@ -234,22 +272,6 @@ MONITOR_METRICS: Final = (
         "1: the worker answers and processes.",
         lambda s: [(f'{{worker="{label(str(one.address))}"}}', float(one.ready)) for one in s.workers],
     ),
-    MonitorMetric("streams_monitor_rounds_total", "counter", "Rounds of offsets.", _one(lambda s: s.health.rounds)),
-    MonitorMetric(
-        "streams_monitor_round_failures_total",
-        "counter",
-        "Rounds that failed: the broker did not answer, or the process that asks died.",
-        _one(lambda s: s.health.failures),
-    ),
-    MonitorMetric(
-        "streams_monitor_probe_deaths_total",
-        "counter",
-        "Deaths of the process that reads offsets.",
-        _one(lambda s: s.health.deaths),
-    ),
-    MonitorMetric(
-        "streams_monitor_round_seconds", "gauge", "Duration of the newest round.", _one(lambda s: s.health.round_s)
-    ),
     MonitorMetric(
         "streams_monitor_round_timestamp_seconds",
         "gauge",
@@ -257,6 +279,40 @@ MONITOR_METRICS: Final = (
         _one(lambda s: s.round.time_ms / 1000.0),
     ),
 )
+
+GROUPS_LEFT_OUT: Final[MonitorMetric[int]] = MonitorMetric(
+    "streams_monitor_groups_left_out",
+    "gauge",
+    "Consumer groups that have no metrics here, since all groups together have too many partitions; the worst have.",
+    lambda count: [("", float(count))],
+)
+
+HEALTH_METRICS: Final[tuple[MonitorMetric[Health], ...]] = (
+    MonitorMetric("streams_monitor_rounds_total", "counter", "Rounds of offsets.", _health(lambda h: h.rounds)),
+    MonitorMetric(
+        "streams_monitor_round_failures_total",
+        "counter",
+        "Rounds that failed: the broker did not answer, or the process that asks died.",
+        _health(lambda h: h.failures),
+    ),
+    MonitorMetric(
+        "streams_monitor_probe_deaths_total",
+        "counter",
+        "Deaths of the process that reads offsets.",
+        _health(lambda h: h.deaths),
+    ),
+    MonitorMetric(
+        "streams_monitor_round_seconds", "gauge", "Duration of the newest round.", _health(lambda h: h.round_s)
+    ),
+    MonitorMetric(
+        "streams_monitor_round_age_seconds",
+        "gauge",
+        "Age of the offsets that all of this is about; missing before the first round.",
+        _health(lambda h: h.age_s),
+    ),
+)
+
+MONITOR_METRICS: Final[tuple[MonitorMetric[Any], ...]] = (*SNAPSHOT_METRICS, GROUPS_LEFT_OUT, *HEALTH_METRICS)
 
 assert len({metric.name for metric in MONITOR_METRICS}) == len(MONITOR_METRICS)  # noqa: S101
 assert max(Status) == Status.REWIND  # noqa: S101 - the documentation of streams_lag_status names all codes

@@ -32,20 +32,6 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
-    """How the monitor itself is."""
-
-    rounds: int
-    failures: int
-    deaths: int
-    """Of the process that reads offsets."""
-    round_s: float
-    """How long the newest round took."""
-    failure: str | None
-    """Why there is no newer round; None: there is none missing."""
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The state as of `round`; `time_ms` may be later, when no newer round could be had."""
 
@@ -61,7 +47,8 @@ class Snapshot:
     rates: Mapping[str, float]
     """Events a second by outcome, over all workers."""
     dead_letters: tuple[DeadLetters, ...]
-    health: Health
+    failure: str | None
+    """Why there is no newer round; None: there is none missing."""
 
     @property
     def age_s(self) -> float:

@@ -1,4 +1,7 @@
-"""The monitor's loop: every interval a look at offsets, sources and workers becomes a snapshot for whoever listens."""
+"""The monitor's loop: every interval a look at offsets, sources and workers becomes a snapshot for whoever listens.
+
+A round that fails, however it does, is a state of the monitor; the next one comes all the same.
+"""
 
 import threading
 import time
@@ -12,9 +15,10 @@ from streams.errors import StreamsError
 from streams.kafka.offsets_process import RoundFailed
 from streams.kafka.round import Round
 from streams.monitor.book import GroupLag
+from streams.monitor.health import Health
 from streams.monitor.lookout import Lookout
 from streams.monitor.slo import SloBook
-from streams.monitor.snapshot import DeadLetters, Health, Point, Snapshot
+from streams.monitor.snapshot import DeadLetters, Point, Snapshot
 from streams.monitor.sources import SourceWatch
 from streams.monitor.workers import Targets, WorkerState, WorkerWatch
 from streams.operators.declaration import Pipeline
@@ -25,6 +29,8 @@ log = structlog.get_logger(__name__)
 HISTORY_POINTS: Final = 240
 AGAIN_S: Final = 1.0
 """After a failed round the next one comes so soon, if the interval is not shorter."""
+STOP_S: Final = 5.0
+"""How long `stop` waits for a round that is under way."""
 
 Listener = Callable[[Snapshot], None]
 
@@ -54,6 +60,9 @@ class Watcher:
         self._dead: dict[str, deque[tuple[int, int]]] = {}
         self._rounds = self._failures = 0
         self._round_s = 0.0
+        self._offsets_at_s: float | None = None
+        self._quiet_since_s = time.monotonic()
+        self._doing = "starting"
         self._listeners: list[Listener] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
@@ -62,62 +71,115 @@ class Watcher:
         self.failure: str | None = None
         """Why there is no (newer) round."""
 
+    @property
+    def interval_s(self) -> float:
+        """Seconds from the begin of a round to the begin of the next."""
+        return self._interval_s
+
     def listen(self, listener: Listener) -> None:
         """Have `listener` called with each snapshot, in the watcher's thread. Before `start`."""
         self._listeners.append(listener)
 
     def start(self) -> None:
         """Begin."""
+        self._quiet_since_s = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
-        """End; returns when everything is let go."""
+        """End. A round that does not end within `STOP_S` is left to end with the process, and what it holds with it."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_S)
+        if self._thread.is_alive():
+            log.warning("a round is under way and is not waited for", doing=self._doing)
+            return
         self._lookout.close()
         self._workers.close()
+
+    def health(self) -> Health:
+        """How the monitor is now; from any thread."""
+        now_s = time.monotonic()
+        return Health(
+            interval_s=self._interval_s,
+            rounds=self._rounds,
+            failures=self._failures,
+            deaths=self._lookout.probe.deaths,
+            round_s=self._round_s,
+            failure=self.failure,
+            age_s=None if self._offsets_at_s is None else now_s - self._offsets_at_s,
+            is_alive=self._thread.is_alive(),
+            quiet_s=now_s - self._quiet_since_s,
+            doing=self._doing,
+        )
 
     def _run(self) -> None:
         while not self._stop.is_set():
             started_s = time.monotonic()
-            self._look()
+            try:
+                self._look()
+            except Exception as error:
+                log.exception("a round failed unexpectedly", doing=self._doing)
+                self._failures += 1
+                self.failure = f"a round failed at {self._doing}: {error!r}"
+            self._doing, self._quiet_since_s = "waiting", time.monotonic()
             pause_s = self._interval_s if self.failure is None else min(self._interval_s, AGAIN_S)
             self._stop.wait(max(0.0, started_s + pause_s - time.monotonic()))
 
     def _look(self) -> None:
         started_s = time.monotonic()
         before = self.latest
+        failure, offsets_at_s = None, self._offsets_at_s
         try:
+            self._doing = "offsets"
             found, groups = self._lookout.look()
-            self._sources.look(found)
-            if self.failure is not None:
-                log.info("offsets are read again", failures=self._failures)
-            self.failure = None
+            offsets_at_s = time.monotonic()
             self._rounds += 1
         except RoundFailed as error:
-            self._failed(error)
+            failure = str(error)
+            self._failed(failure)
             if before is None:
                 return
             found, groups = before.round, dict(before.groups)
-        except StreamsError as error:
-            log.warning("sources could not be read", error=str(error))
+        else:
+            self._look_at_sources(found)
         self._round_s = time.monotonic() - started_s
-        self.latest = snapshot = self._snapshot(found, groups)
+        self.latest = snapshot = self._snapshot(found, groups, failure)
+        self._offsets_at_s = offsets_at_s
+        if failure is None and self.failure is not None:
+            log.info("offsets are read again", failures=self._failures)
+        self.failure = failure
         for listener in self._listeners:
             listener(snapshot)
 
-    def _failed(self, error: StreamsError) -> None:
+    def _look_at_sources(self, found: Round) -> None:
+        self._doing = "sources"
+        try:
+            self._sources.look(found)
+        except StreamsError as error:
+            log.warning("sources could not be read", error=str(error))
+        except Exception:  # lag is judged without them
+            log.exception("sources could not be read")
+
+    def _look_at_workers(self) -> Sequence[WorkerState]:
+        self._doing = "workers"
+        try:
+            return self._workers.look(time.monotonic())
+        except Exception:  # as above: what anybody answers must not blind the monitor
+            log.exception("workers could not be asked")
+            return () if self.latest is None else self.latest.workers
+
+    def _failed(self, failure: str) -> None:
         self._failures += 1
         if self.failure is None:
-            log.warning("no offsets this time; trying again", error=str(error))
-        self.failure = str(error)
+            log.warning("no offsets this time; trying again", error=failure)
+        self.failure = failure
 
-    def _snapshot(self, found: Round, groups: dict[str, GroupLag]) -> Snapshot:
+    def _snapshot(self, found: Round, groups: dict[str, GroupLag], failure: str | None) -> Snapshot:
         now_ms = time.time_ns() // 1_000_000
-        workers = self._workers.look()
+        workers = self._look_at_workers()
+        self._doing = "snapshot"
         self._slo.observe(time.monotonic(), {str(one.address): one.visible for one in workers if one.outcomes})
-        if self.failure is None:
+        if failure is None:
             self._note(found, groups)
         return Snapshot(
             time_ms=now_ms,
@@ -131,13 +193,7 @@ class Watcher:
             workers=tuple(workers),
             rates=self._rates(workers),
             dead_letters=self._dead_letters(),
-            health=Health(
-                rounds=self._rounds,
-                failures=self._failures,
-                deaths=self._lookout.probe.deaths,
-                round_s=self._round_s,
-                failure=self.failure,
-            ),
+            failure=failure,
         )
 
     def _note(self, found: Round, groups: dict[str, GroupLag]) -> None:
@@ -169,15 +225,16 @@ class Watcher:
             rows.append(DeadLetters(topic, max(0, ended - gone), max(0, ended - began), (ended_ms - began_ms) / 1000.0))
         return tuple(rows)
 
-    def _rates(self, workers: list[WorkerState]) -> dict[str, float]:
+    def _rates(self, workers: Sequence[WorkerState]) -> dict[str, float]:
         """Events a second since the last look, over all workers; one that was started anew counts from zero."""
         now_s, gained = time.monotonic(), dict[str, float]()
+        totals, self._totals = self._totals, {}
         for worker in workers:
-            before = self._totals.get(worker.address, worker.outcomes)
+            before = totals.get(worker.address, worker.outcomes)
             for outcome, count in worker.outcomes.items():
                 was = before.get(outcome, 0.0)
                 gained[outcome] = gained.get(outcome, 0.0) + (count - was if count >= was else count)
-            if worker.outcomes:
-                self._totals[worker.address] = dict(worker.outcomes)
+            if counted := worker.outcomes or totals.get(worker.address):
+                self._totals[worker.address] = dict(counted)
         seconds, self._totals_at_s = now_s - self._totals_at_s, now_s
         return {outcome: count / seconds for outcome, count in gained.items()}

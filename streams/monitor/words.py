@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from streams.monitor.verdict import Owned, Reason
+from streams.text import counted
 
 _MINUTE_S: Final = 60.0
 _HOUR_S: Final = 3_600.0
@@ -70,7 +71,7 @@ def advice(reason: Reason) -> str:
 
 
 def _records(count: int) -> str:
-    return "1 record" if count == 1 else f"{count:,} records"
+    return counted(count, "record")
 
 
 def _behind(facts: Facts) -> str:

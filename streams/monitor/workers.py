@@ -1,25 +1,54 @@
-"""What the workers say of themselves over HTTP: readiness and metrics. A worker that does not answer is a state."""
+"""What the workers say of themselves over HTTP: readiness and metrics. A worker that does not answer is a state.
 
-import http.client
+Whatever listens at a worker's address may answer anything. So everything is bounded (time, bytes, samples, names), and
+what cannot be read is the state of that one worker.
+"""
+
+import asyncio
+import http
+import ipaddress
+import math
 import re
 import socket
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
+import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from streams.errors import UsageError
+from streams.masking import masked
 from streams.monitor.slo import VISIBLE_S, Counts
+from streams.operators.rejects import Reason
 
 TIMEOUT_S: Final = 2.0
+"""Of one request, from the connection to the last byte."""
+LOOK_S: Final = 12.0
+"""Of all requests of a look together."""
 WORKERS_MAX: Final = 256
-ANSWER_BYTES_MAX: Final = 4 << 20
+READY_BYTES_MAX: Final = 64 << 10
+METRICS_BYTES_MAX: Final = 4 << 20
+SAMPLES_MAX: Final = 20_000
+"""Of one worker: one for each of its partitions, and some hundred."""
+SAMPLE_BYTES_MAX: Final = 2_000
+FORGET_S: Final = 600.0
+"""A worker that has not answered for so long is forgotten: whoever is told by alerts knows it by then."""
+FORGET_UNLISTED_S: Final = 60.0
+"""As `FORGET_S`, for an address that its name no longer has: it was scaled down, or moved."""
+OUTCOMES: Final = frozenset({"clean", "late", "duplicate", "rejected"})
+OTHER: Final = "other"
+"""Stands for every name that is none of ours."""
+_REASONS: Final = frozenset(Reason)
 _TARGET: Final = re.compile(r"^(?P<host>[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?$")
-_THREADS: Final = 16
+_AT_ONCE: Final = 16
+"""Metrics that are read at the same time: what they may take of memory."""
 _STATE_CHARACTERS_MAX: Final = 500
+_OURS: Final = b"streams_"
+_HEADERS: Final = {"Accept": "text/plain", "Accept-Encoding": "identity"}
+_NO_ANSWER: Final = "does not answer"
+_FOREIGN: Final = "answers, but not as a worker does"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +59,7 @@ class Address:
     port: int
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,72 +97,181 @@ class Targets:
         """
         places: list[tuple[str, int]] = []
         for part in filter(None, (part.strip() for part in text.split(","))):
-            url = urlsplit(part)
-            found = _TARGET.match(url.netloc)
-            if url.scheme != "http" or found is None or url.path.strip("/") or url.query:
-                raise UsageError(f"STREAMS_MONITOR_WORKERS: {part!r} is not http://host:port or http://host:first-last")
+            try:
+                url = urlsplit(part)
+                found = None if url.scheme != "http" or url.path.strip("/") or url.query else _TARGET.match(url.netloc)
+            except ValueError:  # brackets around what is no IPv6 address
+                found = None
+            if found is None:
+                raise UsageError(
+                    f"STREAMS_MONITOR_WORKERS: {masked(part)!r} is not http://host:port or http://host:first-last"
+                )
             first = int(found["first"])
             last = int(found["last"] or first)
             if not 0 < first <= last < 65_536:
-                raise UsageError(f"STREAMS_MONITOR_WORKERS: {part!r} has no usable ports")
+                raise UsageError(f"STREAMS_MONITOR_WORKERS: {masked(part)!r} has no usable ports")
             places += [(found["host"].strip("[]"), port) for port in range(first, last + 1)]
         if len(places) > WORKERS_MAX:
             raise UsageError(f"STREAMS_MONITOR_WORKERS names {len(places)} places; at most {WORKERS_MAX} are looked at")
         return cls(tuple(places))
 
-    def addresses(self) -> list[Address]:
-        """All addresses that the names have now; a name that is not known has none."""
-        found: dict[Address, None] = {}
-        for host, port in self.places:
-            try:
-                resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            except OSError:
-                continue
-            found.update({Address(str(one[4][0]), port): None for one in resolved})
-        return list(found)[:WORKERS_MAX]
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What came from an address. `readiness` None: nothing did. `samples` None: no worker's metrics did."""
+
+    address: Address
+    readiness: tuple[int, str] | None = None
+    samples: str | None = None
+    problem: str = ""
+    """Why there are no samples, where that is worth saying."""
 
 
 class WorkerWatch:
-    """Asks all workers at once. One thread."""
+    """Asks all workers at once. One thread, with an event loop of its own while it looks; `close` when done."""
 
     def __init__(self, targets: Targets) -> None:
         self._targets = targets
-        self._pool = ThreadPoolExecutor(_THREADS, "worker-watch")
-        self._known: set[Address] = set()
+        self._loop = asyncio.new_event_loop()
+        self._resolved: dict[str, tuple[str, ...]] = {}
+        self._answered_s: dict[Address, float] = {}
+        """Workers, and when they last answered."""
 
     def close(self) -> None:
         """Ask no more."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._loop.close()
 
-    def look(self) -> list[WorkerState]:
-        """Every worker that answers, and those that once did and do not any more."""
-        states = list(self._pool.map(_ask, self._targets.addresses()))
-        self._known.update(state.address for state in states if state.state)
-        there = {state.address for state in states}
-        gone = [WorkerState(address, ready=False, state="does not answer") for address in self._known - there]
-        found = [
-            state if state.state else WorkerState(state.address, ready=False, state="does not answer")
-            for state in states
-            if state.address in self._known
-        ]
-        return sorted([*found, *gone], key=lambda one: (one.address.host, one.address.port))
+    def look(self, now_s: float) -> list[WorkerState]:
+        """Every worker that answers, and those that did not long ago. `now_s`: monotonic. Takes at most `LOOK_S`."""
+        listed, answers = self._loop.run_until_complete(self._ask_all())
+        states: dict[Address, WorkerState] = {}
+        problems: dict[Address, str] = {}
+        for answer in answers:
+            problems[answer.address] = answer.problem
+            state = _read(answer)
+            if state is not None:
+                states[answer.address] = state
+            is_unreadable = answer.readiness is not None and answer.problem not in {"", _FOREIGN}
+            if state is not None or (is_unreadable and answer.address in self._answered_s):
+                self._answered_s[answer.address] = now_s
+        for address, answered_s in list(self._answered_s.items()):
+            limit_s = FORGET_S if address in listed else FORGET_UNLISTED_S
+            if address in states:
+                continue
+            if now_s - answered_s > limit_s:
+                del self._answered_s[address]
+            else:
+                states[address] = WorkerState(address, ready=False, state=problems.get(address) or _NO_ANSWER)
+        return sorted(states.values(), key=lambda one: (one.address.host, one.address.port))
+
+    async def _ask_all(self) -> tuple[frozenset[Address], list[_Answer]]:
+        """All addresses that the targets have now, and what was answered in time."""
+        listed = await self._addresses()
+        gate = asyncio.Semaphore(_AT_ONCE)
+        async with aiohttp.ClientSession(
+            auto_decompress=False,
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=_HEADERS,
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+        ) as session:
+            asked = [asyncio.ensure_future(_ask(session, gate, address)) for address in listed]
+            if asked:
+                done, late = await asyncio.wait(asked, timeout=LOOK_S)
+                for one in late:
+                    one.cancel()
+                await asyncio.gather(*late, return_exceptions=True)
+        return frozenset(listed), [one.result() for one in asked if one in done] if asked else []
+
+    async def _addresses(self) -> list[Address]:
+        """A name that is not known has none; one whose server does not answer keeps those that it had."""
+        hosts = list(dict.fromkeys(host for host, _ in self._targets.places))
+        self._resolved = dict(zip(hosts, await asyncio.gather(*map(self._resolve, hosts)), strict=True))
+        found = {Address(ip, port): None for host, port in self._targets.places for ip in self._resolved[host]}
+        return list(found)[:WORKERS_MAX]
+
+    async def _resolve(self, host: str) -> tuple[str, ...]:
+        try:
+            return (str(ipaddress.ip_address(host)),)
+        except ValueError:
+            pass  # a name
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                told = await self._loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except TimeoutError:
+            return self._resolved.get(host, ())
+        except OSError as error:
+            return self._resolved.get(host, ()) if error.errno == socket.EAI_AGAIN else ()
+        except UnicodeError:  # a name that no server can be asked for
+            return ()
+        return tuple(dict.fromkeys(str(one[4][0]) for one in told))
 
 
-def _ask(address: Address) -> WorkerState:
-    """State of the worker; an empty `state`: nobody is there."""
-    ready = _get(address, "/readyz")
-    if ready is None:
-        return WorkerState(address, ready=False, state="")
-    status, text = ready
-    metrics = _get(address, "/metrics")
-    state = _state_of(status, text)
-    if metrics is None or metrics[0] != http.HTTPStatus.OK or "streams_events" not in metrics[1]:
-        # Something else that listens there, such as the monitor itself.
-        return WorkerState(address, ready=False, state="")
+async def _ask(session: aiohttp.ClientSession, gate: asyncio.Semaphore, address: Address) -> _Answer:
+    readiness = await _get(session, address, "/readyz", READY_BYTES_MAX)
+    if isinstance(readiness, str):
+        return _Answer(address, problem=readiness)
+    status, body = readiness
+    ready = (status, body.decode(errors="replace"))
+    async with gate:
+        metrics = await _get(session, address, "/metrics", METRICS_BYTES_MAX)
+    if isinstance(metrics, str):
+        return _Answer(address, ready, problem=metrics)
     try:
-        return read_metrics(address, metrics[1], ready=status == http.HTTPStatus.OK, state=state)
-    except ValueError:
-        return WorkerState(address, ready=False, state="its /metrics cannot be read")
+        samples = _ours(metrics[1]) if metrics[0] == http.HTTPStatus.OK else None
+    except ValueError as error:
+        return _Answer(address, ready, problem=f"its /metrics cannot be read: {error}")
+    return _Answer(address, ready, samples, problem=_FOREIGN if samples is None else "")
+
+
+async def _get(session: aiohttp.ClientSession, address: Address, path: str, bytes_max: int) -> tuple[int, bytes] | str:
+    """Status and body; or why there are none."""
+    body = bytearray()
+    try:
+        async with session.get(f"http://{address}{path}", allow_redirects=False) as answer:
+            async for part in answer.content.iter_any():
+                body += part
+                if len(body) > bytes_max:
+                    return f"its {path} is larger than {bytes_max >> 10} KiB"
+            return answer.status, bytes(body)
+    except TimeoutError:
+        return f"{_NO_ANSWER} to {path} within {TIMEOUT_S:g} s"
+    except (aiohttp.ClientError, OSError):
+        return _NO_ANSWER
+    except ValueError:  # what is not HTTP
+        return f"its {path} is not HTTP"
+
+
+def _ours(body: bytes) -> str | None:
+    """The samples in a worker's metrics whose names are ours; None: there are none, something else listens there.
+
+    Raises:
+        ValueError: they are too many, too long, or not text.
+
+    """
+    lines = [line for line in body.splitlines() if line.startswith(_OURS)]
+    if not any(line.startswith(b"streams_events_") for line in lines) and b"# TYPE streams_events" not in body:
+        return None
+    if len(lines) > SAMPLES_MAX:
+        raise ValueError(f"more than {SAMPLES_MAX} samples")
+    if max(map(len, lines), default=0) > SAMPLE_BYTES_MAX:
+        raise ValueError(f"a sample of more than {SAMPLE_BYTES_MAX} bytes")
+    return b"\n".join([*lines, b""]).decode()
+
+
+def _read(answer: _Answer) -> WorkerState | None:
+    """State of the worker; None: it does not answer, or is none (the monitor itself may listen there)."""
+    if answer.readiness is None or answer.samples is None:
+        return None
+    status, text = answer.readiness
+    try:
+        return read_metrics(
+            answer.address, answer.samples, ready=status == http.HTTPStatus.OK, state=_state_of(status, text)
+        )
+    except ValueError as error:
+        return WorkerState(
+            answer.address, ready=False, state=f"its /metrics cannot be read: {error}"[:_STATE_CHARACTERS_MAX]
+        )
 
 
 def _state_of(status: int, text: str) -> str:
@@ -145,56 +283,48 @@ def _state_of(status: int, text: str) -> str:
 
 
 def read_metrics(address: Address, text: str, *, ready: bool, state: str) -> WorkerState:
-    """What is of interest in a worker's metrics.
+    """What is of interest in a worker's metrics. Outcomes and reasons that are none of ours are added up as `other`.
 
     Raises:
-        ValueError: it is not the text that Prometheus would read.
+        ValueError: it is not the text that Prometheus would read, or a count is none.
 
     """
     outcomes: dict[str, float] = {}
     rejects: dict[str, float] = {}
     watermarks: dict[tuple[str, int], float] = {}
     total = good = quarantined = 0.0
-    for family in text_string_to_metric_families(text):
-        for name, labels, value, *_ in family.samples:
-            match name:
-                case "streams_events_total":
-                    _add(outcomes, labels["outcome"], value)
-                case "streams_rejects_total":
-                    _add(rejects, labels["reason"], value)
-                case "streams_watermark_age_seconds":
-                    watermarks[labels["topic"], int(labels["partition"])] = value
-                case "streams_event_age_seconds_count":
-                    total = value
-                case "streams_event_age_seconds_bucket" if float(labels["le"]) == VISIBLE_S:
-                    good = value
-                case "streams_quarantined_devices":
-                    quarantined += value
-                case _:
-                    pass
+    try:
+        for family in text_string_to_metric_families(text):
+            for name, labels, value, *_ in family.samples:
+                match name:
+                    case "streams_events_total":
+                        _add(outcomes, _one_of(OUTCOMES, labels["outcome"]), _counted(value))
+                    case "streams_rejects_total":
+                        _add(rejects, _one_of(_REASONS, labels["reason"]), _counted(value))
+                    case "streams_watermark_age_seconds" if math.isfinite(value):
+                        watermarks[labels["topic"], int(labels["partition"])] = value
+                    case "streams_event_age_seconds_count":
+                        total = _counted(value)
+                    case "streams_event_age_seconds_bucket" if float(labels["le"]) == VISIBLE_S:
+                        good = _counted(value)
+                    case "streams_quarantined_devices":
+                        quarantined += _counted(value)
+                    case _:
+                        pass
+    except (KeyError, IndexError, TypeError, AttributeError) as error:  # as the parser fails at what it does not expect
+        raise ValueError(f"not what a worker writes ({error!r})") from None
     return WorkerState(address, ready, state, Counts(total, good), outcomes, rejects, watermarks, quarantined)
 
 
-def total_of(states: Iterable[WorkerState], what: str) -> dict[str, float]:
-    """Sum of `outcomes` or `rejects` over workers."""
-    found: dict[str, float] = {}
-    for state in states:
-        for name, value in getattr(state, what).items():
-            _add(found, name, value)
-    return found
+def _counted(value: float) -> float:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{value} is no count")
+    return value
+
+
+def _one_of(known: frozenset[str], name: str) -> str:
+    return name if name in known else OTHER
 
 
 def _add(sums: dict[str, float], name: str, value: float) -> None:
     sums[name] = sums.get(name, 0.0) + value
-
-
-def _get(address: Address, path: str) -> tuple[int, str] | None:
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read(ANSWER_BYTES_MAX).decode(errors="replace")
-    except (OSError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()

@@ -19,6 +19,7 @@ from streams.operators.framing import FRAME_BYTES
 from streams.operators.rejects import Reason
 from streams.operators.resolve import Plan
 from streams.operators.wire import are_symbols, are_texts, encoded_sizes
+from streams.text import counted
 
 _PANIC: Final = "PanicException"
 """What a panic of native code is raised as; a BaseException of no module, so that it is known by its name only."""
@@ -236,7 +237,7 @@ def _garbage(plan: Plan, error: Exception) -> tuple[Reason, str]:
 
 def _behind(stream: io.BytesIO, body: bytes) -> tuple[Reason, str] | None:
     rest = len(body) - stream.tell()
-    return (Reason.MALFORMED, f"{rest} bytes behind the end of the value") if rest else None
+    return (Reason.MALFORMED, f"{counted(rest, 'byte')} behind the end of the value") if rest else None
 
 
 def text_bytes(column: pa.Array) -> Objects:

@@ -1,16 +1,21 @@
-"""Dead letters as Prometheus metrics, for whoever serves them: what is counted is asked for at each scrape."""
+"""Dead letters as Prometheus metrics, for whoever serves them.
+
+A letter's reason is what its envelope says, and anybody may have written it: those that are none of ours are counted
+together, as `other`, so that the number of series is bounded.
+"""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 
-import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from streams.deadletters.index import Figures
-from streams.errors import StreamsError
+from streams.operators.rejects import Reason
 
-log = structlog.get_logger(__name__)
+OTHER: Final = "other"
+_KNOWN: Final = frozenset(Reason)
 
 
 def families(figures: Sequence[Figures], now_s: float) -> list[GaugeMetricFamily]:
@@ -27,12 +32,21 @@ def families(figures: Sequence[Figures], now_s: float) -> list[GaugeMetricFamily
         labels=("topic",),
     )
     for each in figures:
-        for reason in sorted(each.by_reason):
-            letters.add_metric((each.topic, reason), each.by_reason[reason])
-            still.add_metric((each.topic, reason), each.open_by_reason.get(reason, 0))
+        counts, open_counts = _bounded(each.by_reason), _bounded(each.open_by_reason)
+        for reason in sorted(counts):
+            letters.add_metric((each.topic, reason), counts[reason])
+            still.add_metric((each.topic, reason), open_counts.get(reason, 0))
         oldest = each.oldest_open_at_ms
         age.add_metric((each.topic,), 0.0 if oldest is None else max(0.0, now_s - oldest / 1000))
     return [letters, still, age]
+
+
+def _bounded(by_reason: Mapping[str, int]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for reason, count in by_reason.items():
+        name = reason if reason in _KNOWN else OTHER
+        counts[name] = counts.get(name, 0) + count
+    return counts
 
 
 class DeadLetterCollector(Collector):
@@ -43,13 +57,13 @@ class DeadLetterCollector(Collector):
         self._clock_s = clock_s
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics as of now; none when the broker does not answer, rather than old ones."""
-        try:
-            figures = self._figures()
-        except StreamsError as error:
-            log.warning("dead letters cannot be counted", error=str(error))
-            return families([], self._clock_s())
-        return families(figures, self._clock_s())
+        """The metrics as of now.
+
+        Raises:
+            StreamsError: the broker does not answer.
+
+        """
+        return families(self._figures(), self._clock_s())
 
     def describe(self) -> Iterable[Metric]:
         """Names only: registering asks nothing of Kafka."""

@@ -245,7 +245,12 @@ class PipelineRunner:
     def remarks(self) -> list[str]:
         """What is wrong with the source although this pipeline processes all that it can."""
         misrouted = self._misrouted_watch.remark(monotonic_ms())
-        return [*self._remarks.remarks(monotonic_ms()), *([] if misrouted is None else [misrouted])]
+        spare = f"no partition of {self.pipeline.source} is left for this worker: it is a spare, and takes over"
+        return [
+            *self._remarks.remarks(monotonic_ms()),
+            *([] if misrouted is None else [misrouted]),
+            *([spare] if self._is_spare() else []),
+        ]
 
     def unready(self) -> str | None:
         """Why this pipeline does not process all partitions that it was given; None when it does."""
@@ -262,9 +267,13 @@ class PipelineRunner:
             return f"restoring {self.pipeline.source} partitions {sorted(missing)}"
         if self.engine.waiting_partitions:
             return f"waiting for the schema registry: {self.pipeline.source} {sorted(self.engine.waiting_partitions)}"
-        if not self._owned and not self._remarks.refused:
+        if not self._owned and not self._remarks.refused and not self._is_spare():
             return f"no partition of {self.pipeline.source} is assigned"
         return None
+
+    def _is_spare(self) -> bool:
+        """Whether it works as it should, and others have all partitions."""
+        return not self._owned and self._intake.is_spare(monotonic_ms())
 
     # --- for the watchdog -------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, Message, TopicPartition
 
 from streams.kafka.intake import Intake, _records_of_next
-from streams.limits import BATCH_RECORDS_MAX
+from streams.limits import BATCH_RECORDS_MAX, SPARE_AFTER_MS
 from streams.operators.columns import Records
 from streams.settings import Settings
 
@@ -175,3 +175,36 @@ def test_a_batch_of_large_records_has_fewer_of_them():
 def records_of(count, *, value_bytes):
     numbers = np.arange(count)
     return Records(numbers, numbers, numbers, [b"k" * 36] * count, [bytes(value_bytes)] * count)
+
+
+def test_a_member_without_a_partition_is_a_spare_once_a_rebalance_would_be_over(intake: Intake) -> None:
+    def is_spare(after_ms: int) -> bool:
+        return intake.is_spare(int(time.monotonic() * 1000) + after_ms)
+
+    assert not is_spare(SPARE_AFTER_MS), "the group has not taken it in"
+    intake._on_assign(intake.consumer, [])
+    assert (False, True) == (is_spare(0), is_spare(SPARE_AFTER_MS))
+    intake._on_assign(intake.consumer, [TopicPartition("t", 0)])
+    assert not is_spare(SPARE_AFTER_MS)
+    intake._on_revoke(intake.consumer, [TopicPartition("t", 0)])
+    assert (False, True) == (is_spare(0), is_spare(SPARE_AFTER_MS))
+    intake._lose([])
+    assert not is_spare(SPARE_AFTER_MS), "the group has thrown it out"
+
+
+def test_a_member_of_a_group_whose_source_is_gone_is_no_spare(intake: Intake) -> None:
+    intake._on_assign(intake.consumer, [])
+    intake._records([Message(topic="t", partition=0, error=KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))])
+    assert not intake.is_spare(int(time.monotonic() * 1000) + SPARE_AFTER_MS)
+
+
+def test_with_the_consumer_protocol_who_hears_nothing_but_no_error_either_has_joined() -> None:
+    settings = Settings(streams_group_protocol="consumer")
+    intake = Intake(settings, source="t", group="g", member="m", ownership=_Nobody())
+    assert not intake.is_spare(int(time.monotonic() * 1000) + SPARE_AFTER_MS)
+    intake.subscribe()
+    later_ms = int(time.monotonic() * 1000) + SPARE_AFTER_MS
+    assert intake.is_spare(later_ms)
+    time.sleep(0.01)
+    intake._note(record(0, 0), KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
+    assert not intake.is_spare(later_ms)

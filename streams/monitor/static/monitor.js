@@ -8,12 +8,29 @@
   const DEAD_LETTERS_MANY = 100;
   const KINDS = ["", "warn", "ok"];
   const RUNBOOKS = { WARN: "lag-growing", ERR: "records-lost", STOP: "no-progress", STALL: "no-progress", REWIND: "lag-rewind" };
+  const QUIET_MIN_S = 20;
+  const QUIET_FIRST_S = 60;
+  const AGAIN_MS = [1000, 2000, 5000, 10000];
   let source = null;
-  let chosen = decodeURIComponent(location.hash.slice(1)) || null;
+  let chosen = groupOfHash();
   let overview = null;
   let heardAt = 0;
   let waited = 0;
+  let openedAt = 0;
+  let failures = 0;
+  let again = null;
   const histories = new Map();
+
+  // The group that the address names; null: none. What is no escaped text, or names a part of the page, is none.
+  function groupOfHash() {
+    const text = location.hash.slice(1);
+    if (!text || text === "groups-title") return null;
+    try {
+      return decodeURIComponent(text);
+    } catch {
+      return null;
+    }
+  }
 
   // --- words ---------------------------------------------------------------------------------------------------------
   const count = (n) => (n === null || n === undefined ? "" : Math.round(n).toLocaleString("en"));
@@ -100,12 +117,21 @@
     heardAt = Date.now();
     put(byId("cluster"), told.cluster);
     if (chosen === null && told.groups.length) choose(told.groups[0].group, false);
+    showTitle(told);
     showState();
     showAlarms(told);
     showFigures(told);
     showGroups(told.groups);
     showSources(told.sources);
     showWorkers(told.workers);
+  }
+  function showTitle(told) {
+    const left = told.groups_total - told.groups.length;
+    put(byId("groups-title"), left > 0 ? `Consumer groups: the worst ${told.groups.length} of ${count(told.groups_total)}` : "Consumer groups");
+    if (chosen === null || left > 0) return;
+    const there = told.groups.some((one) => one.group === chosen);
+    put(byId("partitions-title"), there ? `Partitions of ${chosen}` : `Partitions of ${chosen}: there is no such group`);
+    if (!there) rows(byId("partitions").tBodies[0], [], () => null);
   }
   function showState() {
     const state = byId("state");
@@ -117,7 +143,7 @@
     const late = quiet > 3 * overview.interval + 5;
     let text = `as of ${clock(overview.time - overview.age * 1000)}`;
     if (overview.failure) text = `offsets are ${duration(overview.age)} old: ${overview.failure}`;
-    if (late) text = `no news for ${duration(quiet)}: is the monitor running?`;
+    if (late) text = `no news for ${duration(quiet)}: is the monitor running? Trying again`;
     put(state, text);
     state.className = late || overview.failure ? "stale" : "";
   }
@@ -304,6 +330,7 @@
     if (name !== chosen || source === null || !source.url.includes("group=")) {
       chosen = name;
       histories.clear();
+      delete byId("partitions").tBodies[0].dataset.total;
       if (byUser) history.replaceState(null, "", `#${encodeURIComponent(name)}`);
       put(byId("partitions-title"), `Partitions of ${name}`);
       rows(byId("partitions").tBodies[0], [], () => null);
@@ -313,13 +340,41 @@
   }
 
   // --- live ----------------------------------------------------------------------------------------------------------
+  // The browser opens the stream again by itself when it breaks, but not when the answer is an error, as that of a proxy
+  // whose monitor is away (502, 503), nor when nothing comes any more on a connection that nobody has closed.
   function connect() {
+    clearTimeout(again);
+    again = null;
     if (source !== null) source.close();
-    source = new EventSource(`/api/live${chosen === null ? "" : `?group=${encodeURIComponent(chosen)}`}`);
-    source.addEventListener("overview", (event) => showOverview(JSON.parse(event.data)));
-    source.addEventListener("partitions", (event) => showPartitions(JSON.parse(event.data)));
+    openedAt = Date.now();
+    const opened = new EventSource(`/api/live${chosen === null ? "" : `?group=${encodeURIComponent(chosen)}`}`);
+    source = opened;
+    opened.addEventListener("overview", (event) => {
+      failures = 0;
+      showOverview(JSON.parse(event.data));
+    });
+    opened.addEventListener("partitions", (event) => showPartitions(JSON.parse(event.data)));
+    opened.addEventListener("error", () => {
+      if (opened === source && opened.readyState === EventSource.CLOSED) connectAgain();
+    });
   }
-  setInterval(showState, 1000);
+  function connectAgain() {
+    if (again !== null) return;
+    const pause = AGAIN_MS[Math.min(failures, AGAIN_MS.length - 1)];
+    failures += 1;
+    again = setTimeout(connect, pause * (0.75 + Math.random() / 2));
+  }
+  function watchOver() {
+    showState();
+    if (again !== null) return;
+    const quiet = (Date.now() - Math.max(heardAt, openedAt)) / 1000;
+    if (quiet > (overview === null ? QUIET_FIRST_S : Math.max(QUIET_MIN_S, 3 * overview.interval + 5))) connectAgain();
+  }
+  setInterval(watchOver, 1000);
+  addEventListener("hashchange", () => {
+    const named = groupOfHash();
+    if (named !== null && named !== chosen) choose(named, false);
+  });
 
   // --- theme and keys ------------------------------------------------------------------------------------------------
   const root = document.documentElement;
@@ -363,13 +418,16 @@
       if (row) row.querySelector("button").focus();
     }
   });
-  fetch("/api/panels").then((answer) => answer.json()).then((panels) => {
-    for (const panel of panels) {
-      const link = element("a", "", panel.title);
-      link.href = `${panel.path}/`;
-      byId("panels").append(link, " ");
-    }
-  });
+  function linkPanels() {
+    fetch("/api/panels").then((answer) => (answer.ok ? answer.json() : Promise.reject(answer.status))).then((panels) => {
+      for (const panel of panels) {
+        const link = element("a", "", panel.title);
+        link.href = `${panel.path}/`;
+        byId("panels").append(link, " ");
+      }
+    }).catch(() => setTimeout(linkPanels, AGAIN_MS[AGAIN_MS.length - 1]));
+  }
+  linkPanels();
   if (chosen !== null) put(byId("partitions-title"), `Partitions of ${chosen}`);
   connect();
 })();

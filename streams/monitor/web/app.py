@@ -11,24 +11,36 @@ from pathlib import Path
 from typing import Any, Final
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from streams.hosts import Hosts
 from streams.monitor import exposition
 from streams.monitor.report import group_row, instant
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.watcher import Watcher
 from streams.monitor.web import burrow, runbooks, views
 from streams.monitor.web.live import Live, TooMany
+from streams.monitor.web.panel_metrics import PanelMetrics
 
 STATIC: Final = Path(__file__).parents[1] / "static"
-STALE_INTERVALS: Final = 6
-"""Without a round for so many intervals the monitor is not ready: what it shows is old."""
-_POLICY: Final = "default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
+COMPRESS_LEVEL: Final = 5
+"""A third of the time of the highest, for a tenth more of bytes."""
+_HEADERS: Final = {
+    b"content-security-policy": (
+        b"default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
+    ),
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+}
+_UNNAMED_PATHS: Final = frozenset({"/healthz", "/readyz"})
+"""Answered by whatever name: load balancers ask by many, and what they say is of use to nobody else."""
 
 Told = tuple[int, dict[str, Any]]
 """HTTP status and what is said."""
@@ -42,21 +54,35 @@ class Panel:
     title: str
     app: ASGIApp
     metrics: Callable[[], bytes] | None = None
-    """What it adds to `/metrics`, in Prometheus' text format; asked in a thread, at each scrape."""
+    """What it adds to `/metrics`, in Prometheus' text format; asked at every interval, in a thread of its own, and may
+    take its time. Raises StreamsError when there is nothing new: what it said before is told on, with its age."""
 
 
 class MonitorWeb:
     """The application over a watcher."""
 
-    def __init__(self, watcher: Watcher, *, bootstrap_servers: str, panels: Sequence[Panel] = ()) -> None:
+    def __init__(self, watcher: Watcher, *, bootstrap_servers: str, hosts: Hosts, panels: Sequence[Panel] = ()) -> None:
         self._watcher = watcher
         self._bootstrap_servers = bootstrap_servers
         self._panels = tuple(panels)
+        self._panel_metrics = PanelMetrics(
+            {panel.path: panel.metrics for panel in panels if panel.metrics is not None}, every_s=watcher.interval_s
+        )
+        self._rendered: tuple[Snapshot, bytes] | None = None
+        self._rendering = asyncio.Lock()
         self.live = Live()
         watcher.listen(self.live.publish)
+        compressed = Middleware(GZipMiddleware, compresslevel=COMPRESS_LEVEL, exclude_content_types=("image/png",))
         self.app = Starlette(
-            routes=[*self._routes(), *(Mount(panel.path, app=panel.app) for panel in self._panels)],
-            middleware=[Middleware(_Headers)],
+            # Not the panels: lengths tell of secrets where a page has some and repeats what it is told (BREACH).
+            routes=[
+                *(Mount(panel.path, app=panel.app) for panel in self._panels),
+                Mount("", routes=self._routes(), middleware=[compressed]),
+            ],
+            middleware=[
+                Middleware(_Headers),
+                Middleware(_Names, hosts=hosts, guarded=tuple(panel.path for panel in self._panels)),
+            ],
             lifespan=self._lifespan,
         )
 
@@ -64,7 +90,9 @@ class MonitorWeb:
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         self.live.bind()
         self._watcher.start()
+        self._panel_metrics.start()
         yield
+        self._panel_metrics.stop()
 
     def _routes(self) -> list[BaseRoute]:
         return [
@@ -92,27 +120,27 @@ class MonitorWeb:
     # --- health -----------------------------------------------------------------------------------------------------
 
     async def _healthz(self, _: Request) -> Response:
-        return PlainTextResponse("ok\n")
+        return _health(self._watcher.health().dead)
 
     async def _readyz(self, _: Request) -> Response:
-        reason = self._unready()
-        return PlainTextResponse(f"{reason or 'ok'}\n", status_code=503 if reason else 200)
-
-    def _unready(self) -> str | None:
-        snapshot = self._watcher.latest
-        if snapshot is None:
-            return self._watcher.failure or "the first round is not done yet"
-        if snapshot.age_s > STALE_INTERVALS * snapshot.interval_s:
-            return f"offsets are {snapshot.age_s:.0f} s old: {self._watcher.failure}"
-        return None
+        return _health(self._watcher.health().blind)
 
     async def _metrics(self, _: Request) -> Response:
-        snapshot = self._watcher.latest
-        content = b"" if snapshot is None else exposition.render(snapshot)
-        for panel in self._panels:
-            if panel.metrics is not None:
-                content += await asyncio.to_thread(panel.metrics)
-        return Response(content, headers={"Content-Type": exposition.CONTENT_TYPE})
+        """What the newest round found and how old it is: nobody is asked, so that a scrape never waits."""
+        parts = [await self._snapshot_metrics(), exposition.render_health(self._watcher.health())]
+        return Response(
+            b"".join([*parts, self._panel_metrics.content()]), headers={"Content-Type": exposition.CONTENT_TYPE}
+        )
+
+    async def _snapshot_metrics(self) -> bytes:
+        """Rendered once for each snapshot, however many scrape."""
+        async with self._rendering:
+            snapshot = self._watcher.latest
+            if snapshot is None:
+                return b""
+            if self._rendered is None or self._rendered[0] is not snapshot:
+                self._rendered = snapshot, await asyncio.to_thread(exposition.render, snapshot)
+            return self._rendered[1]
 
     # --- the page ---------------------------------------------------------------------------------------------------
 
@@ -126,8 +154,9 @@ class MonitorWeb:
         try:
             self.live.enter()
         except TooMany:
-            return PlainTextResponse("too many readers\n", status_code=503)
-        return StreamingResponse(
+            return PlainTextResponse("too many readers\n", status_code=503, headers={"Retry-After": "10"})
+        return _LiveResponse(
+            self.live,
             self.live.events(request.query_params.get("group")),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
@@ -148,7 +177,7 @@ class MonitorWeb:
         async def endpoint(request: Request) -> Response:
             snapshot = self._watcher.latest
             if snapshot is None:
-                return JSONResponse(burrow.error(self._unready() or "not ready"), status_code=503)
+                return JSONResponse(burrow.error(self._watcher.health().blind or "not ready"), status_code=503)
             return answer(snapshot, request)
 
         return endpoint
@@ -163,6 +192,10 @@ class MonitorWeb:
 
     def _cluster(self, _: Snapshot, __: Request) -> Told:
         return 200, burrow.cluster(self._bootstrap_servers)
+
+
+def _health(reason: str | None) -> Response:
+    return PlainTextResponse(f"{reason or 'ok'}\n", status_code=503 if reason else 200)
 
 
 def _told(told: Told, request: Request) -> Response:
@@ -207,6 +240,21 @@ async def _runbook(request: Request) -> Response:
     return HTMLResponse(page if page is not None else runbooks.index_page(), status_code=200 if page else 404)
 
 
+class _LiveResponse(StreamingResponse):
+    """Gives the reader's place back, also when the reader has left before the first event."""
+
+    def __init__(self, live: Live, events: AsyncIterator[bytes], **options: Any) -> None:
+        super().__init__(events, **options)
+        self._live = live
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send events until the reader leaves."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._live.leave()
+
+
 class _Headers:
     """Headers that keep a page to itself. Not a `BaseHTTPMiddleware`: that would buffer the stream of events."""
 
@@ -222,12 +270,35 @@ class _Headers:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers: list[Any] = list(message.get("headers", []))
-                named = {name for name, _ in headers}
-                if b"content-security-policy" not in named:
-                    headers.append((b"content-security-policy", _POLICY.encode()))
-                headers.append((b"x-content-type-options", b"nosniff"))
-                headers.append((b"referrer-policy", b"no-referrer"))
+                named = {name.lower() for name, _ in headers}
+                # What a page says itself stands: two values of one header are another value, and what it is, is the
+                # browser's choice.
+                headers += [(name, value) for name, value in _HEADERS.items() if name not in named]
                 message["headers"] = headers
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+class _Names:
+    """Refuses requests by a foreign name (DNS rebinding). Pages of others (`guarded`) look after themselves."""
+
+    def __init__(self, app: ASGIApp, hosts: Hosts, guarded: tuple[str, ...]) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._guarded = guarded
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is asked by a name of ours."""
+        if scope["type"] != "http" or self._is_exempt(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        asked = Headers(scope=scope).get("host", "")
+        if self._hosts.serve(asked):
+            await self._app(scope, receive, send)
+            return
+        why = f"{asked[:100]!r} is no name of this monitor: ask by its address, or add the name to STREAMS_WEB_NAMES\n"
+        await PlainTextResponse(why, status_code=403)(scope, receive, send)
+
+    def _is_exempt(self, path: str) -> bool:
+        return path in _UNNAMED_PATHS or any(path == each or path.startswith(f"{each}/") for each in self._guarded)

@@ -35,8 +35,13 @@ class Live:
     def publish(self, snapshot: Snapshot) -> None:
         """Have a new snapshot sent out; from any thread."""
         loop = self._loop
-        if loop is not None and not loop.is_closed():
-            asyncio.run_coroutine_threadsafe(self._publish(snapshot), loop)
+        if loop is None or loop.is_closed():
+            return
+        publishing = self._publish(snapshot)
+        try:
+            asyncio.run_coroutine_threadsafe(publishing, loop)
+        except RuntimeError:  # it was closed just now: the server stops, and nobody looks any more
+            publishing.close()
 
     async def end(self) -> None:
         """End all streams: the server stops."""
@@ -52,7 +57,7 @@ class Live:
                 self._news.notify_all()
 
     def enter(self) -> None:
-        """Take a place.
+        """Take a place, to be given back by `leave`.
 
         Raises:
             TooMany: there is none.
@@ -62,23 +67,24 @@ class Live:
             raise TooMany
         self._readers += 1
 
+    def leave(self) -> None:
+        """Give a place back."""
+        self._readers -= 1
+
     async def events(self, group: str | None) -> AsyncIterator[bytes]:
         """Snapshots as server-sent events, the newest at once; with the partitions of `group`. After `enter`."""
         number, known = 0, False
-        try:
-            yield b"retry: 2000\n\n"
-            while not self._ended:
-                if self._latest is not None and self._number != number:
-                    number, snapshot = self._number, self._latest
-                    yield _event("overview", views.overview(snapshot))
-                    if group is not None and group in snapshot.groups:
-                        told = views.partitions(snapshot, snapshot.groups[group], history=not known)
-                        known = True
-                        yield _event("partitions", told)
-                elif not await self._wait():
-                    yield b": still here\n\n"
-        finally:
-            self._readers -= 1
+        yield b"retry: 2000\n\n"
+        while not self._ended:
+            if self._latest is not None and self._number != number:
+                number, snapshot = self._number, self._latest
+                yield _event("overview", views.overview(snapshot))
+                if group is not None and group in snapshot.groups:
+                    told = views.partitions(snapshot, snapshot.groups[group], history=not known)
+                    known = True
+                    yield _event("partitions", told)
+            elif not await self._wait():
+                yield b": still here\n\n"
 
     async def _wait(self) -> bool:
         """Whether there is news within BEAT_S."""

@@ -1,15 +1,17 @@
 """Runs the monitor: the watcher in its thread, the web server on the event loop, until SIGTERM or Ctrl-C."""
 
 import asyncio
-import os
+import signal
 import socket
 from collections.abc import Sequence
+from types import FrameType
 from typing import Final
 
 import structlog
 import uvicorn
 
-from streams.errors import StreamsError
+from streams.hosts import Hosts
+from streams.listening import listening, url_of
 from streams.monitor.watcher import Watcher
 from streams.monitor.web.app import MonitorWeb, Panel
 from streams.operators.declaration import Pipeline
@@ -17,7 +19,6 @@ from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-HOST_VARIABLE: Final = "STREAMS_WEB_HOST"
 _GRACE_S: Final = 3
 
 
@@ -34,9 +35,15 @@ class MonitorProcess:
             UsageError: a setting is not usable.
 
         """
-        self._socket = _listening(os.environ.get(HOST_VARIABLE, "127.0.0.1"), port)
+        self._socket = listening(settings.streams_web_host, [port])
         self._watcher = Watcher(settings, pipelines)
-        self._web = MonitorWeb(self._watcher, bootstrap_servers=settings.kafka_bootstrap_servers, panels=panels)
+        names = {name.strip().lower() for name in settings.streams_web_names.split(",")} - {""}
+        self._web = MonitorWeb(
+            self._watcher,
+            bootstrap_servers=settings.kafka_bootstrap_servers,
+            hosts=Hosts(settings.streams_web_host, frozenset({*names, socket.gethostname().lower()})),
+            panels=panels,
+        )
         self._server = _Server(
             uvicorn.Config(
                 self._web.app,
@@ -51,16 +58,21 @@ class MonitorProcess:
     @property
     def address(self) -> str:
         """Where the page is."""
-        host, port = self._socket.getsockname()[:2]
-        return f"http://{host}:{port}/"
+        return f"{url_of(self._socket)}/"
 
     def run(self) -> None:
-        """Watch and answer until stopped."""
+        """Watch and answer until SIGTERM or Ctrl-C; to be called in the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
         log.info("monitor", page=self.address, metrics=f"{self.address}metrics")
         try:
             self._server.run(sockets=[self._socket])
         finally:
             self._watcher.stop()
+
+    def _end(self, _: int, __: FrameType | None) -> None:
+        """Before the server has begun. It raises the signals again that ended it: they have been obeyed."""
+        self._server.should_exit = True
 
 
 class _Server(uvicorn.Server):
@@ -75,10 +87,3 @@ class _Server(uvicorn.Server):
         await self._web.live.end()
         await asyncio.sleep(0)
         await super().shutdown(sockets)
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port))
-    except OSError as error:
-        raise StreamsError(f"port {port} cannot be used ({error.strerror}): choose another with --web-port") from None

@@ -12,6 +12,8 @@ from streams.monitor.verdict import Reason
 from streams.monitor.words import advice
 
 SPARK_POINTS: Final = 60
+GROUPS_MAX: Final = 500
+"""Groups that the page shows, the worst first."""
 PARTITIONS_MAX: Final = 2_000
 """Partitions of a group that the page shows, the worst first."""
 
@@ -24,8 +26,9 @@ def overview(snapshot: Snapshot) -> dict[str, Any]:
         "cluster": snapshot.cluster,
         "interval": snapshot.interval_s,
         "age": round(snapshot.age_s, 1),
-        "failure": snapshot.health.failure,
-        "groups": [_group(snapshot, group) for group in groups],
+        "failure": snapshot.failure,
+        "groups": [_group(snapshot, group) for group in groups[:GROUPS_MAX]],
+        "groups_total": len(groups),
         "sources": [
             {
                 "source": one.source.name,
