@@ -166,7 +166,7 @@
       else if (one.recovered) alarms.push({ kind: "ok", head: one.source, text: one.why, advice: "", runbook: null });
     }
     for (const one of told.workers) {
-      if (!one.ready && one.owns === null) alarms.push({ kind: "warn", head: `NOT READY ${one.worker}`, text: one.state, advice: "", runbook: "worker-not-ready" });
+      if (!one.ready && one.owns === null) alarms.push({ kind: "warn", head: `NOT READY ${one.worker}`, text: one.state, advice: "", runbook: one.state.includes(" are not consumed: ") ? "partitions-not-consumed" : "worker-not-ready" });
     }
     if (told.slo.budget_left < 0) alarms.push({ kind: "warn", head: "SLO", text: "fewer than 99% of events were visible within 60 s since watching began", advice: "", runbook: "slo-burn" });
     for (const one of told.dead_letters) {
