@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -29,6 +30,23 @@ STATIC: Final = Path(__file__).parents[1] / "static"
 STALE_INTERVALS: Final = 6
 """Without a round for so many intervals the monitor is not ready: what it shows is old."""
 _POLICY: Final = "default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
+
+
+class _AnyName(Convertor[str]):
+    """A name of any characters, slashes and newlines too: what a group may be called."""
+
+    regex = "(?s:.+)"
+
+    def convert(self, value: str) -> str:
+        """The name."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The name."""
+        return value
+
+
+register_url_convertor("any", _AnyName())
 
 Told = tuple[int, dict[str, Any]]
 """HTTP status and what is said."""
@@ -77,16 +95,16 @@ class MonitorWeb:
             Route("/runbooks/{name}", _runbook),
             Route("/api/overview", self._with(self._overview)),
             Route("/api/panels", self._list_panels),
-            Route("/api/groups/{group}", self._with(self._group)),
+            Route("/api/groups/{group:any}", self._with(self._group)),
             Route("/api/live", self._live),
             Route("/v3/kafka", self._with(lambda s, r: _told((200, burrow.clusters(s)), r))),
             Route("/v3/kafka/{cluster}", self._of_cluster(self._cluster)),
             Route("/v3/kafka/{cluster}/topic", self._of_cluster(lambda s, _: (200, burrow.topics(s)))),
             Route("/v3/kafka/{cluster}/topic/{topic}", self._of_cluster(_topic)),
             Route("/v3/kafka/{cluster}/consumer", self._of_cluster(lambda s, _: (200, burrow.consumers(s)))),
-            Route("/v3/kafka/{cluster}/consumer/{group}", self._of_cluster(_consumer)),
-            Route("/v3/kafka/{cluster}/consumer/{group}/status", self._of_cluster(_status)),
-            Route("/v3/kafka/{cluster}/consumer/{group}/lag", self._of_cluster(_lag)),
+            Route("/v3/kafka/{cluster}/consumer/{group:any}/status", self._of_cluster(_status)),
+            Route("/v3/kafka/{cluster}/consumer/{group:any}/lag", self._of_cluster(_lag)),
+            Route("/v3/kafka/{cluster}/consumer/{group:any}", self._of_cluster(_consumer)),
         ]
 
     # --- health -----------------------------------------------------------------------------------------------------
