@@ -99,7 +99,7 @@ class GroupLag:
     @property
     def _counted(self) -> Bool:
         """The partitions that the group is to read: not those of topics that it has left."""
-        return self.verdicts.reason != Reason.LEFT_TOPIC
+        return np.asarray(self.verdicts.reason != Reason.LEFT_TOPIC, dtype=np.bool_)
 
     @property
     def lag_sum(self) -> int:

@@ -270,7 +270,7 @@ def _motion(window: Window) -> _Motion:
         idle_commits=(window.active & since).any(axis=1),
         went_back=(offset[:, -1] < offset_max) & known[:, -1],
         offset_max=offset_max,
-        moved=changed.any(axis=1),
+        moved=np.asarray(changed.any(axis=1), dtype=np.bool_),
     )
 
 

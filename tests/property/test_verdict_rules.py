@@ -129,6 +129,7 @@ def test_one_dip_does_not_hide_a_growing_lag(samples: int, per_sample: int, data
             beyond=np.zeros(1, dtype=np.int64),
             unreadable=np.zeros(1, dtype=np.int64),
             open_s=np.zeros(1),
+            left=np.zeros(1, dtype=np.bool_),
         )
         # A growth of less than 5% over the window counts as none, which is a warning as well.
         assert Status.WARN == evaluate(window, POLICY).status[0]

@@ -1,7 +1,9 @@
 """What a committed cycle tells of the ages of its events."""
 
 import time
+from dataclasses import replace
 
+import numpy as np
 from prometheus_client import generate_latest
 
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
@@ -19,7 +21,7 @@ def visible(*event_age_ms: int, arrival_age_ms: int) -> tuple[float, float, floa
     """Events counted, those visible soon after their arrival, and soon after they happened."""
     now_ms = int(time.time() * 1000)
     made = events(*((number, now_ms - age) for number, age in enumerate(event_age_ms)))
-    made.timestamp_ms[:] = now_ms - arrival_age_ms
+    made = replace(made, timestamp_ms=np.full(len(made), now_ms - arrival_age_ms))
     account, metrics = CycleAccount(), WorkerMetrics()
     account.note(Effects(now_ms, len(made), [PartitionEffects(0, made, [], 0, 0)]))
     account.publish(metrics, GPS, CycleEnd([]), skew_ms_max=SKEW_MS_MAX)
