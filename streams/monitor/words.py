@@ -69,8 +69,13 @@ def advice(reason: Reason) -> str:
     return _ADVICE.get(reason, "")
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things for people: `1 record`, `2,000 records`."""
+    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def _records(count: int) -> str:
-    return "1 record" if count == 1 else f"{count:,} records"
+    return counted(count, "record")
 
 
 def _behind(facts: Facts) -> str:

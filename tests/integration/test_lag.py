@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from streams.kafka.offsets_process import OffsetProbe, RoundFailed
@@ -23,6 +23,7 @@ from tests.integration.workers import wait_until
 
 pytestmark = pytest.mark.kafka
 
+_NOT_YET = {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE}
 HASTY = Policy(tiny_s=0.2, nobody_s=0.4, still_s=1.0, growth_s=1.0)
 
 
@@ -66,7 +67,17 @@ class Topic:
 
     def commit(self, offset: int, partition: int = 0) -> None:
         consumer = self.consumer()
-        consumer.commit(offsets=[TopicPartition(self.name, partition, offset)], asynchronous=False)
+
+        def committed() -> bool:
+            try:
+                consumer.commit(offsets=[TopicPartition(self.name, partition, offset)], asynchronous=False)
+            except KafkaException as error:
+                if error.args[0].code() in _NOT_YET:
+                    return False
+                raise
+            return True
+
+        wait_until(committed, "the coordinator of a broker that has just been started is there")
         consumer.close()
 
 
