@@ -22,7 +22,7 @@ from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.headers import read_headers
 from streams.kafka.high_watermarks import HighWatermarks
 from streams.kafka.idle import IdleClock, Unreadable
-from streams.kafka.membership import REFUSALS, cause_of, group_config
+from streams.kafka.membership import REFUSALS, cause_of, group_config, is_static
 from streams.kafka.stranding import BrokerWatch
 from streams.limits import (
     BATCH_RECORDS_MAX,
@@ -129,7 +129,7 @@ class Intake:
         self._is_suspect = False
         """Whether the source may have been deleted, or deleted and created again."""
         self._beyond_end: frozenset[int] = frozenset()
-        self._leaves = settings.streams_group_leave
+        self._must_give_up_place = settings.streams_group_leave and is_static(settings)
         self._config: dict[str, Any] = {
             **settings.kafka_client_config(),
             "client.id": member,
@@ -284,13 +284,13 @@ class Intake:
         A static member's place is kept for the length of its session, unless the settings say that it leaves: then the
         others of the group take its partitions over at once.
         """
-        if self._leaves:
+        if self._must_give_up_place:  # any other member leaves when it is closed
             self._leave()
         self.consumer.close()
         self._high.close()
 
     def _leave(self) -> None:
-        """Give up the place in the group: a static member keeps it when it is closed, not when it unsubscribes.
+        """Give up a static place in the group: it is kept when the consumer is closed, not when it unsubscribes.
 
         The member id is gone once the request is under way, and closing waits for its answer.
         """
