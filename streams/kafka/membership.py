@@ -25,8 +25,8 @@ def group_config(settings: Settings, *, group: str, member: str) -> dict[str, An
 def is_static(settings: Settings) -> bool:
     """Whether the group keeps a stopped worker's place.
 
-    With the consumer protocol the client has no way to give up a static place: who is to leave has none. Nothing is lost
-    by it, since there a killed worker waits for its former session in either case.
+    With the consumer protocol the client has no way to give up a static place: who is to leave has none. Nothing is
+    lost by it, since there a killed worker waits for its former session in either case.
     """
     must_leave = settings.streams_group_leave and settings.streams_group_protocol == "consumer"
     return settings.streams_group_static and not must_leave

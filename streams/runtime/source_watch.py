@@ -33,8 +33,8 @@ class SourceWatch:
     def look(self, now_s: float, *, is_suspect: bool) -> str | None:
         """What has become of the source, in words, where its offsets are void; None while all is well.
 
-        Asks the broker in the background every few seconds, and at once when the source `is_suspect`; no more once it is
-        closed, since the last cycle of a worker that stops may still come by.
+        Asks the broker in the background every few seconds, and at once when the source `is_suspect`; no more once it
+        is closed, since the last cycle of a worker that stops may still come by.
         """
         if is_suspect:
             self._due_s = now_s
