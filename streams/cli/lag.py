@@ -154,8 +154,9 @@ def _document(found: "Round", groups: "dict[str, GroupLag]", wanted: list[str] |
 
 def _lines(found: "Round", groups: "dict[str, GroupLag]", wanted: list[str] | None) -> list[str]:
     from streams.monitor.report import instant  # noqa: PLC0415 - start-up time of the command line
+    from streams.monitor.words import counted  # noqa: PLC0415 - as above
 
-    lines = [f"{instant(found.time_ms)}  {len(groups)} consumer groups"]
+    lines = [f"{instant(found.time_ms)}  {counted(len(groups), 'consumer group')}"]
     for one in sorted(groups.values(), key=lambda one: (-one.status, one.name)):
         lines += ["", *_group_lines(one)]
     missing = [name for name in wanted or () if name not in groups]
@@ -166,10 +167,10 @@ def _lines(found: "Round", groups: "dict[str, GroupLag]", wanted: list[str] | No
 
 def _group_lines(group: "GroupLag") -> list[str]:
     from streams.monitor.report import catch_up_words, partition_row, worst_first  # noqa: PLC0415 - as above
-    from streams.monitor.words import duration  # noqa: PLC0415 - as above
+    from streams.monitor.words import counted, duration  # noqa: PLC0415 - as above
 
-    members = "" if group.group.members is None else f", {len(group.group.members)} members"
-    head = f"{group.name}  {group.status.name}  {group.lag_sum:,} records, {duration(group.lag_s_max)} behind"
+    members = "" if group.group.members is None else f", {counted(len(group.group.members), 'member')}"
+    head = f"{group.name}  {group.status.name}  {counted(group.lag_sum, 'record')}, {duration(group.lag_s_max)} behind"
     after = catch_up_words(group)
     lines = [f"{head}{members}{f', {after}' if after else ''}"]
     rows = [partition_row(group, row) for row in worst_first(group)]
@@ -182,5 +183,5 @@ def _group_lines(group: "GroupLag") -> list[str]:
         if row["advice"]:
             lines.append(f"  {'':<8} {'':<{width}}  {'':>10}  {'':>7}  -> {row['advice']}")
     if len(rows) > len(shown):
-        lines.append(f"  and {len(rows) - len(shown)} partitions that are no worse")
+        lines.append(f"  and {counted(len(rows) - len(shown), 'partition')} no worse than these")
     return lines

@@ -69,8 +69,13 @@ def advice(reason: Reason) -> str:
     return _ADVICE.get(reason, "")
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things for people: `1 record`, `2,000 records`."""
+    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def _records(count: int) -> str:
-    return "1 record" if count == 1 else f"{count:,} records"
+    return counted(count, "record")
 
 
 def _behind(facts: Facts) -> str:
@@ -115,6 +120,10 @@ _SENTENCES: Final[dict[Reason, Callable[[Facts], str]]] = {
         f"{_records(f.unreadable)} after an open transaction cannot be read yet; "
         f"it has been open since {f.open_since} ({duration(f.open_s)})"
     ),
+    Reason.LEFT_TOPIC: lambda f: (
+        "the group reads other topics, and no member is subscribed to this one any more: "
+        f"what is after its last commit ({_records(f.lag)}) does not count"
+    ),
 }
 
 _ADVICE: Final[dict[Reason, str]] = {
@@ -129,6 +138,10 @@ _ADVICE: Final[dict[Reason, str]] = {
     Reason.DELETED_UNREAD: "these records are gone: raise the retention, then replay from the source",
     Reason.OPEN_TRANSACTION: (
         "find its producer (kafka-transactions.sh describe-producers) and have it commit or abort"
+    ),
+    Reason.LEFT_TOPIC: (
+        "nothing if that is meant: kafka-consumer-groups.sh --delete-offsets makes the group forget the topic; "
+        "else start a member that subscribes to it"
     ),
     Reason.BEHIND_END: "the topic was truncated or created again: reset the group's offsets",
 }

@@ -4,13 +4,14 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final
 
 import structlog
 import uvicorn
 
+from streams.deadletters.index import Figures
 from streams.errors import StreamsError
 from streams.monitor.watcher import Watcher
 from streams.monitor.web.app import MonitorWeb, Panel
@@ -27,9 +28,15 @@ class MonitorProcess:
     """Everything of the monitor; `run` blocks until it is stopped."""
 
     def __init__(
-        self, settings: Settings, pipelines: Sequence[Pipeline], *, port: int, panels: Sequence[Panel] = ()
+        self,
+        settings: Settings,
+        pipelines: Sequence[Pipeline],
+        *,
+        port: int,
+        panels: Sequence[Panel] = (),
+        count_letters: Callable[[], Sequence[Figures]] = tuple,
     ) -> None:
-        """Take the port. The broker need not be there yet.
+        """Take the port. The broker need not be there yet. `count_letters`: see `Watcher`.
 
         Raises:
             StreamsError: the port is taken.
@@ -37,7 +44,7 @@ class MonitorProcess:
 
         """
         self._socket = _listening(os.environ.get(HOST_VARIABLE, "127.0.0.1"), port)
-        self._watcher = Watcher(settings, pipelines)
+        self._watcher = Watcher(settings, pipelines, count_letters=count_letters)
         self._web = MonitorWeb(self._watcher, bootstrap_servers=settings.kafka_bootstrap_servers, panels=panels)
         self._server = _Server(
             uvicorn.Config(
