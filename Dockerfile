@@ -1,4 +1,5 @@
-FROM python:3.11-slim
+# The release of Debian is named too: `slim` alone moves to the next one.
+FROM python:3.11-slim-bookworm
 
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -26,6 +27,9 @@ ENV STREAMS_DATA_DIR=/data \
 VOLUME /data
 USER 10001
 
+# Servers listen on the container's own loopback; STREAMS_WEB_HOST=0.0.0.0 (or `::`) lets other containers, and ports that
+# are published, reach them. Secrets come from files (KAFKA_SASL_PASSWORD_FILE, STREAMS_ADMIN_TOKEN_FILE): a variable with
+# the secret itself is shown by `docker inspect`.
 EXPOSE 6066 8080
 # Exec form: the worker itself gets SIGTERM, and stops cleanly.
 ENTRYPOINT ["streams"]

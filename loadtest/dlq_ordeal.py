@@ -122,7 +122,7 @@ class Run:
         with self._worker(NEVER_MS) as subject:
             self._drained(subject, "a worker drains it")
             self._list()
-            first = self._dlq("replay", "--wait", "0", "--why", "nothing was repaired")
+            first = self._dlq("replay", "--all", "--wait", "0", "--why", "nothing was repaired")
             self.found.replay_per_s, self.found.replay_letters = first["records_per_second"], first["replayed"]
             self.found.replay_per_cpu_s = first["records_per_cpu_second"]
             rates = f"{first['records_per_second']:,} a second, {first['records_per_cpu_second']:,} a CPU-second"
@@ -133,11 +133,11 @@ class Run:
         with self._worker(NEVER_MS) as subject:  # what it knows of unknown schemas is forgotten with it
             first_kills = (kills + 1) // 2
             self._replay_killed(first_kills, "--reason", "unknown_schema", "--why", "the schema is registered")
-            repair = ("--transform", "loadtest.repairs:repair_position", "--why", "repaired by a transform")
+            repair = ("--all", "--transform", "loadtest.repairs:repair_position", "--why", "repaired by a transform")
             self._replay_killed(kills - first_kills, *repair)
             self._drained(subject, "the worker judges the repaired ones")
         with self._worker(IDLE_MS) as subject:
-            self._dlq("discard", "--all", "--reason", "cannot be repaired")
+            self._dlq("discard", "--all", "--why", "cannot be repaired")
             self._drained(subject, "the worker lets go of what it holds")
         return self._judge(unknown_until)
 
@@ -305,7 +305,7 @@ class Run:
         }
         by = () if command == "list" else ("--by", "ordeal")
         return subprocess.Popen(
-            [sys.executable, "-m", "streams", "dlq", command, "--format", "json", *by, *arguments],
+            [sys.executable, "-P", "-m", "streams", "dlq", command, "--format", "json", *by, *arguments],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 

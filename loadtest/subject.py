@@ -44,7 +44,7 @@ class Subject:
     ) -> None:
         """Describe it; it starts with the block. `python` None: the interpreter that runs this."""
         self.name = name
-        self._arguments = [sys.executable if python is None else str(python), *arguments]
+        self._arguments = [sys.executable, "-P", *arguments] if python is None else [str(python), *arguments]
         self._environment = {**os.environ, **(environment or {})}
         self._log = log
         self._ready_line = ready_line

@@ -9,8 +9,10 @@ def main() -> None:
     """Run the command; a worker can be told to stop from its first moment on."""
     if sys.argv[1:2] == ["worker"]:
         exit_on_sigterm()
-    from streams.cli import main as run  # noqa: PLC0415 - takes longer than an impatient orchestrator waits
-
+    try:
+        from streams.cli import main as run  # noqa: PLC0415 - takes longer than an impatient orchestrator waits
+    except KeyboardInterrupt:
+        sys.exit(130)
     run()
 
 

@@ -6,7 +6,6 @@ and assignor are off: `BootStrategy` is its documented way to say so.
 
 import asyncio
 import gc
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -28,16 +27,17 @@ from streams.limits import CHANNEL_BATCHES_MAX, RUNTIME_MB
 from streams.monitor.metrics import WorkerMetrics
 from streams.operators.declaration import Pipeline
 from streams.runtime.budget import MemoryBudget
-from streams.runtime.failpoint import FAILPOINT_VARIABLE, no_failpoint, parse_failpoint
+from streams.runtime.failpoint import no_failpoint, parse_failpoint
 from streams.runtime.memory import few_arenas
 from streams.runtime.owner import DataDirectory
 from streams.runtime.runner import PipelineRunner
-from streams.runtime.simulated import DEFECT_VARIABLE, parse_defect
+from streams.runtime.simulated import parse_defect
 from streams.runtime.tracing import tracing_of
 from streams.runtime.watchdog import Watchdog
 from streams.runtime.web import Web
 from streams.settings import Settings
 from streams.state.rocks import RocksMemory
+from streams.text import counted
 
 log = structlog.get_logger(__name__)
 
@@ -74,8 +74,8 @@ class WorkerProcess:
 
         """
         few_arenas()
-        self._failpoint_spec = os.environ.get(FAILPOINT_VARIABLE, "")
-        self._defect_spec = os.environ.get(DEFECT_VARIABLE, "")
+        self._failpoint_spec = settings.streams_failpoint
+        self._defect_spec = settings.streams_defect
         self._failpoint()  # a wrong one is refused before anything else is looked at
         parse_defect(self._defect_spec)
         self._settings = settings
@@ -103,7 +103,9 @@ class WorkerProcess:
         self._counts = counts
         self._pipelines = pipelines
         self._tracing = tracing_of(settings)
-        self._web = Web(self.metrics.registry, self._unready, self._source_remarks, port=web_port)
+        self._web = Web(
+            self.metrics.registry, self._unready, self._source_remarks, host=settings.streams_web_host, port=web_port
+        )
         self.runners: list[PipelineRunner] = []
         self._watchdog: Watchdog | None = None
         self._registry_guard = Guard(
@@ -267,7 +269,7 @@ def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
     for topic in pipeline.changelogs:
         if counts[topic] > counts[pipeline.source]:
             raise StreamsError(
-                f"{topic} has {counts[topic]} partitions, {pipeline.source} has {counts[pipeline.source]}: "
+                f"{topic} has {counted(counts[topic], 'partition')}, {pipeline.source} has {counts[pipeline.source]}: "
                 "state lives beside its source, the source cannot have fewer"
             )
         if counts[topic] < counts[pipeline.source]:
@@ -281,8 +283,8 @@ def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
     for topic in (pipeline.clean, pipeline.late, pipeline.dlq):
         if counts[topic] < consumed:
             raise StreamsError(
-                f"{topic} has {counts[topic]} partitions, {pipeline.journal} has {consumed}: "
-                f"give {topic} {consumed} partitions (kafka-topics.sh --alter --partitions)"
+                f"{topic} has {counted(counts[topic], 'partition')}, {pipeline.journal} has {consumed}: "
+                f"give {topic} {counted(consumed, 'partition')} (kafka-topics.sh --alter --partitions)"
             )
 
 

@@ -4,10 +4,13 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
 import structlog
+
+from streams.errors import StreamsError
+from streams.text import printable, printable_lines
 
 _REPEAT_S: Final = 60.0
 _NUMBERS: Final = re.compile(r"\d+")
@@ -36,6 +39,36 @@ class OncePerMinute(logging.Filter):
         return True
 
 
+_Event = MutableMapping[str, Any]
+_TRACEBACK_SHOWN: Final = "_streams_traceback_shown"
+
+
+def traceback_once(_: Any, __: str, event: _Event) -> _Event:
+    """Leave out a traceback that was logged before, and that of an error which says itself what to do.
+
+    An exception that ends a worker passes several that log it: whoever caught it first, its service, the event loop.
+    """
+    error = _exception_of(event.get("exc_info"))
+    if error is None:
+        return event
+    if isinstance(error, StreamsError) or hasattr(error, _TRACEBACK_SHOWN):
+        del event["exc_info"]
+        event.setdefault("error", str(error) or type(error).__name__)
+    else:
+        setattr(error, _TRACEBACK_SHOWN, True)
+    return event
+
+
+def harmless(_: Any, __: str, event: _Event) -> _Event:
+    """Make every text of an event safe for a terminal: keys and names of topics come from whoever can write to one."""
+    for name, value in event.items():
+        if name in {"exception", "stack"}:
+            event[name] = printable_lines(value)
+        elif isinstance(value, str):
+            event[name] = printable(value)
+    return event
+
+
 def configure_logging(log_format: str, *, level: int = logging.INFO) -> None:
     """Send all log lines to standard error, human-readable (`console`) or one JSON object a line (`json`)."""
     shared: list[Any] = [
@@ -47,8 +80,11 @@ def configure_logging(log_format: str, *, level: int = logging.INFO) -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
+    for_a_terminal = [] if log_format == "json" else [harmless]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -61,7 +97,9 @@ def configure_logging(log_format: str, *, level: int = logging.INFO) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                traceback_once,
                 structlog.processors.format_exc_info,
+                *for_a_terminal,
                 renderer,
             ],
         )
@@ -72,3 +110,12 @@ def configure_logging(log_format: str, *, level: int = logging.INFO) -> None:
     logging.getLogger("librdkafka").filters[:] = [OncePerMinute()]
     for noisy in ("faust", "mode", "aiohttp.access", "httpx", "httpx2", "httpcore", "httpcore2"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+
+
+def _exception_of(exc_info: Any) -> BaseException | None:
+    """The exception that `exc_info` of a log line means, in any of its forms."""
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    if isinstance(exc_info, tuple):
+        return _exception_of(exc_info[1])
+    return sys.exception() if exc_info else None

@@ -1,20 +1,41 @@
 """Settings: environment variables to one frozen object, validated once, secrets masked in every output.
 
 Every variable is optional; the defaults are the embedded local stack. A secret `X` may be given as `X_FILE`, the path
-of a file that holds it (as orchestrators mount secrets).
+of a file that holds it (as orchestrators mount secrets). An empty variable is as good as none.
+
+Every variable that the product reads is here, also those that are read before there are settings (`variable`).
 """
 
+import difflib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+import structlog
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streams.errors import UsageError
+from streams.masking import masked
+from streams.text import printable
 
-_CREDENTIALS_IN_URL = re.compile(r"//[^/@]*@")
+log = structlog.get_logger(__name__)
+
+TOKEN_CHARACTERS_MIN: Final = 16
+SECRET_BYTES_MAX: Final = 65_536
+"""Of a file that holds a secret."""
+_PREFIXES: Final = ("STREAMS_", "KAFKA_", "SCHEMA_REGISTRY_")
+_SIMILAR: Final = 0.8
+"""How alike two names are, from 0 to 1, when one is suggested for the other."""
+_KUBERNETES: Final = re.compile(r"_SERVICE_(HOST|PORT(_.+)?)$|_PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?$")
+"""Kubernetes sets such variables for each service: one that is called `kafka` makes `KAFKA_PORT`."""
+_KAFKA_SCRIPTS: Final = frozenset(
+    f"KAFKA_{name}"
+    for name in ("HOME", "OPTS", "HEAP_OPTS", "JVM_PERFORMANCE_OPTS", "GC_LOG_OPTS", "LOG4J_OPTS", "JMX_OPTS", "DEBUG")
+)
+"""What Kafka's own scripts read."""
 
 
 class Settings(BaseSettings):
@@ -48,7 +69,10 @@ class Settings(BaseSettings):
     streams_downstream_ms: int = Field(0, ge=0, le=10_000)
     streams_downstream_records: int = Field(250, ge=1)
     streams_stall_s: int = Field(300, ge=0)
-    streams_admin_token: SecretStr | None = Field(None, min_length=8)
+    streams_admin_token: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
+    streams_review_token_read: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
+    streams_review_token_replay: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
+    streams_review_token_reveal: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
     streams_tracing: Literal["off", "otlp"] = "off"
     streams_tracing_share: float = Field(0.01, ge=0, le=1)
     streams_cluster_name: str = Field("local", pattern=r"^[A-Za-z0-9._-]{1,64}$")
@@ -57,6 +81,29 @@ class Settings(BaseSettings):
     streams_monitor_workers: str = "http://127.0.0.1:6066-6073"
     streams_silent_s: float | None = Field(None, gt=0)
     streams_log_format: Literal["console", "json"] = "console"
+    streams_web_host: str = "127.0.0.1"
+    streams_web_names: str = Field("", pattern=r"^[A-Za-z0-9., _-]{0,1000}$")
+    streams_schemas_dir: Path | None = None
+    """None: the committed ones."""
+    streams_runbooks_dir: Path | None = None
+    """None: `docs/runbooks` beside the package."""
+    streams_cache_dir: Path | None = None
+    """None: `streams` in the user's cache directory."""
+    streams_failpoint: str = ""
+    """For tests: `streams.runtime.failpoint`."""
+    streams_defect: str = ""
+    """For tests: `streams.runtime.simulated`."""
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _bracketed(cls, servers: str) -> str:
+        for server in servers.split(","):
+            place = server.rpartition("://")[2].strip()
+            if "@" in place:
+                raise ValueError("host:port, without a user: KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD are for that")
+            if place.count(":") > 1 and not re.fullmatch(r"\[[^\[\]]+\](:\d+)?", place):
+                raise ValueError("an IPv6 address is written in brackets: [::1]:9092")
+        return servers
 
     @model_validator(mode="after")
     def _relations(self) -> "Settings":
@@ -64,6 +111,11 @@ class Settings(BaseSettings):
             raise ValueError("STREAMS_DEDUP_HORIZON_MS must not be shorter than STREAMS_LATENESS_MS")
         if self.streams_monitor_window_s < 3 * self.streams_monitor_interval_s:
             raise ValueError("STREAMS_MONITOR_WINDOW_S must be at least three times STREAMS_MONITOR_INTERVAL_S")
+        tokens = [token.get_secret_value() for name in TOKENS if (token := getattr(self, name.lower())) is not None]
+        if not all(token.isascii() and token.isprintable() and token == token.strip() for token in tokens):
+            raise ValueError(f"{', '.join(TOKENS)} must be printable ASCII, without spaces at either end")
+        if len(set(tokens)) < len(tokens):
+            raise ValueError(f"{', '.join(TOKENS)} must be different tokens: each permits something else")
         return self
 
     def kafka_client_config(self) -> dict[str, str]:
@@ -86,14 +138,39 @@ class Settings(BaseSettings):
     def masked(self) -> dict[str, str | int | float | None]:
         """The values by variable name, secrets masked: fit for printing."""
         values: dict[str, str | int | float | None] = {}
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            values[name.upper()] = value if isinstance(value, int | float) or value is None else str(value)
-        values["SCHEMA_REGISTRY_URL"] = _CREDENTIALS_IN_URL.sub("//**********@", self.schema_registry_url)
+        for name in _fields():
+            values[name] = _shown(getattr(self, name.lower()))
+            if name in SECRETS:
+                values[f"{name}_FILE"] = variable(f"{name}_FILE")
         return values
 
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return [(name.lower(), value) for name, value in self.masked().items()]
 
-SECRETS = ("KAFKA_SASL_PASSWORD", "STREAMS_ADMIN_TOKEN")
+
+def _shown(value: Any) -> str | int | float | None:
+    if value is None or isinstance(value, int | float):
+        return value
+    return str(value) if isinstance(value, SecretStr) else masked(str(value))
+
+
+def _fields() -> list[str]:
+    return [name.upper() for name in Settings.model_fields]
+
+
+SECRETS: Final = tuple(
+    name.upper()
+    for name, field in Settings.model_fields.items()
+    if SecretStr in (field.annotation, *get_args(field.annotation))
+)
+"""Each may come from a file: `<NAME>_FILE`."""
+TOKENS: Final = (
+    "STREAMS_ADMIN_TOKEN",
+    "STREAMS_REVIEW_TOKEN_READ",
+    "STREAMS_REVIEW_TOKEN_REPLAY",
+    "STREAMS_REVIEW_TOKEN_REVEAL",
+)
+"""Tokens of the review page. Each must be another one, of at least TOKEN_CHARACTERS_MIN characters of ASCII."""
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -103,18 +180,70 @@ def load_settings(**overrides: Any) -> Settings:
         UsageError: a value is wrong; the message names the variable and what it must be.
 
     """
+    for name in _known():
+        if (value := variable(name)) is not None and not _is_text(value):
+            raise UsageError(f"{name} is not UTF-8: {printable(masked(value))}")
     for name in SECRETS:
-        path = os.environ.get(f"{name}_FILE")
-        if path and name not in os.environ:
-            try:
-                overrides.setdefault(name.lower(), Path(path).read_text(encoding="utf-8").strip())
-            except (OSError, UnicodeDecodeError) as error:
-                raise UsageError(f"{name}_FILE: cannot read {path}: {error}") from None
+        path = variable(f"{name}_FILE")
+        if path is not None and variable(name) is None:
+            overrides.setdefault(name.lower(), _secret(f"{name}_FILE", path))
     try:
         return Settings(**{key: value for key, value in overrides.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         where = str(first["loc"][0]).upper() if first["loc"] else "settings"
-        hidden = {*SECRETS, "SCHEMA_REGISTRY_URL"}
-        shown = "" if where in hidden or not first["loc"] else f" (got {first['input']!r})"
+        shown = "" if where in SECRETS or not first["loc"] else f" (got {masked(str(first['input']))!r})"
         raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}{shown}") from None
+
+
+def variable(name: str) -> str | None:
+    """One variable of the environment, for what is needed before, or without, settings; None: not set, or empty.
+
+    As in `Settings`, its name may be in lower case.
+    """
+    for candidate in (name, *(other for other in os.environ if other.upper() == name)):
+        if value := os.environ.get(candidate):
+            return value
+    return None
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """A sentence for each variable that looks like a setting and is none; `environment`: default this process's."""
+    known = _known()
+    found = []
+    for name in sorted(os.environ if environment is None else environment):
+        upper = name.upper()
+        if not upper.startswith(_PREFIXES) or upper in known or upper in _KAFKA_SCRIPTS or _KUBERNETES.search(upper):
+            continue
+        similar = difflib.get_close_matches(upper, known, n=1, cutoff=_SIMILAR)
+        meant = f"; did you mean {similar[0]}?" if similar else ""
+        found.append(f"{printable(name)} is no setting and is ignored{meant}")
+    return found
+
+
+def warn_of_unknown_variables() -> None:
+    """Log a warning for each of them: a misspelt setting would be ignored without a word."""
+    for sentence in unknown_variables():
+        log.warning(sentence)
+
+
+def _known() -> list[str]:
+    return [*_fields(), *(f"{name}_FILE" for name in SECRETS)]
+
+
+def _is_text(value: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _secret(name: str, path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(SECRET_BYTES_MAX + 1)
+        if len(content) > SECRET_BYTES_MAX:
+            raise UsageError(f"{name}: {path} has more than {SECRET_BYTES_MAX:,} bytes: it holds no secret")
+        secret = content.decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{name}: cannot read {path}: {error}") from None
+    if not secret:
+        raise UsageError(f"{name}: {path} is empty")
+    return secret

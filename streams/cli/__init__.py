@@ -1,6 +1,7 @@
 """The command line: argument parsing only; each command calls one function of the package that owns the work.
 
-Exit status: 0 done, 1 failed, 2 wrong usage, 3 fenced, 100 ran and found something.
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 fenced, 100 ran and found something; 130 ended by Ctrl-C, 141 the reader
+of its output has gone.
 """
 
 import sys
@@ -11,19 +12,21 @@ import typer
 from streams import __version__
 from streams.cli.demo import demo
 from streams.cli.dlq import dlq_app
+from streams.cli.ending import CommandGroup, run
+from streams.cli.help import unwrap_help
 from streams.cli.ingest import ingest_app
 from streams.cli.lag import lag
 from streams.cli.local import local_app
 from streams.cli.monitor import monitor
-from streams.cli.output import Format, FormatOption, echo_json
+from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.cli.schemas import schemas_app
 from streams.cli.state import state_app
 from streams.cli.topics import topics_app
 from streams.cli.worker import worker
-from streams.errors import StreamsError
 
 app = typer.Typer(
     name="streams",
+    cls=CommandGroup,
     help="Exactly-once stream processing for logistics events: Kafka in, Kafka out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -49,31 +52,33 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
-        typer.echo(__version__)
+        echo_line(__version__)
         raise typer.Exit
 
 
 @app.command("settings")
 def settings_command(output: FormatOption = Format.TEXT) -> None:
-    """Print the settings in force (environment and defaults), secrets masked."""
-    from streams.settings import load_settings  # noqa: PLC0415 - start-up time of the command line
+    """Print every setting in force (environment and defaults), secrets masked; name variables that are no settings.
+
+    A variable that begins with STREAMS_, KAFKA_ or SCHEMA_REGISTRY_ and is no setting is ignored, and named on standard
+    error with the setting that may be meant.
+    """
+    from streams.settings import load_settings, unknown_variables  # noqa: PLC0415 - start-up time of the command line
 
     values = load_settings().masked()
     if output is Format.JSON:
         echo_json(values)
-        return
-    width = max(map(len, values))
-    for name, value in values.items():
-        typer.echo(f"{name:<{width}}  {'' if value is None else value}")
+    else:
+        width = max(map(len, values))
+        for name, value in values.items():
+            echo_line(f"{name:<{width}}  {'' if value is None else value}".rstrip())
+    for sentence in unknown_variables():
+        echo_line(f"streams: {sentence}", err=True)
+
+
+unwrap_help(app)
 
 
 def main() -> None:
     """Run the command line; every expected failure is one clear line on standard error, never a traceback."""
-    try:
-        app()
-    except StreamsError as error:
-        if str(error):
-            typer.echo(f"streams: {error}", err=True)
-        sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(run(app, sys.argv[1:]))

@@ -6,13 +6,22 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.dlq_results import details_row, echo_details, echo_entries, echo_replay, entry_row
-from streams.cli.output import Format, FormatOption, echo_json
+from streams.cli.dlq_results import (
+    details_row,
+    echo_details,
+    echo_discard,
+    echo_listing,
+    echo_replay,
+    entry_row,
+)
+from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import FoundSomething, StreamsError, UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +47,9 @@ class GroupBy(StrEnum):
 
 TopicOption = Annotated[
     list[str] | None,
-    typer.Option("--topic", help="Dead-letter topic, or the source it belongs to; repeatable. Default: all declared."),
+    typer.Option(
+        "--topic", metavar="TOPIC", help="Dead-letter topic, or the source it belongs to; repeatable. Default: all."
+    ),
 ]
 ReasonOption = Annotated[
     list[str] | None, typer.Option("--reason", help="Rejected for this reason; repeatable.", metavar="REASON")
@@ -50,13 +61,25 @@ SchemaOption = Annotated[
     list[int] | None, typer.Option("--schema-id", help="Schema id that the envelope names; repeatable.", metavar="ID")
 ]
 SinceOption = Annotated[
-    str | None, typer.Option("--since", help="From this time on: ISO 8601, or an age such as 90s, 15m, 2h, 7d.")
+    str | None,
+    typer.Option(
+        "--since", metavar="TIME", help="From this time on: ISO 8601, or an age such as 90s, 15m, 2h, 7d, 1w."
+    ),
 ]
-UntilOption = Annotated[str | None, typer.Option("--until", help="Before this time: as --since.")]
-ByOption = Annotated[str | None, typer.Option("--by", help="Who does it, for the audit. Default: the user's name.")]
-IdsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of letters, or beginnings of them.")
+UntilOption = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before this time: as --since.")]
+PinOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pin",
+        metavar="PIN",
+        help="Only what was there at the dry run that printed this; what has come since is left.",
+    ),
 ]
+AllOption = Annotated[bool, typer.Option("--all", help="All open letters, without ids or filters.")]
+ByOption = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="Who does it, for the audit. Default: the user's name.")
+]
+IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of letters, or beginnings of them.")]
 
 
 @dlq_app.command("list")
@@ -81,27 +104,20 @@ def list_command(
     A letter that failed more than once counts once, as its latest attempt. With --since, older records are not even
     read, which makes it fast on a topic of any size.
     """
-    from streams.review.look import listing  # noqa: PLC0415 - start-up time of the command line
+    from streams.review.choice import check_reasons  # noqa: PLC0415 - start-up time of the command line
+    from streams.review.look import listing  # noqa: PLC0415 - as above
 
     wanted = _filter(None, reason, device, schema_id, since, until, is_open=True if only_open else None)
     with _inbox(topic) as inbox, _bar() as told:
         inbox.refresh(lambda name, read: told(f"reading {name}", read, 0), since_ms=wanted.since_ms)
+        check_reasons(inbox, wanted)
         found = listing(inbox, wanted, group_by=group_by.value, limit=limit)
     if output is Format.JSON:
         groups = [{group_by.value: name, "count": count, "open": still} for name, count, still in found.groups]
         entries = [entry_row(entry) for entry in found.entries]
         echo_json({"total": found.total, "open": found.open, "groups": groups, "entries": entries})
     else:
-        typer.echo(f"{found.total:,} dead letter{'' if found.total == 1 else 's'}, {found.open:,} open")
-        if found.groups:
-            width = max(len(name) for name, _, _ in found.groups)
-            for name, count, still in found.groups[:50]:
-                typer.echo(f"  {name:<{width}}  {count:>11,}  open {still:>11,}")
-            if len(found.groups) > 50:
-                typer.echo(f"  ... and {len(found.groups) - 50:,} more")
-        if found.entries:
-            typer.echo()
-            echo_entries(found.entries)
+        echo_listing(found)
     if fail_on_found and found.total:
         raise FoundSomething
 
@@ -110,7 +126,9 @@ def list_command(
 def show_command(
     letter_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the letter, or its beginning.")],
     topic: TopicOption = None,
-    why: Annotated[str, typer.Option("--why", help="With --reveal: why it has to be seen, for the audit.")] = "",
+    why: Annotated[
+        str, typer.Option("--why", metavar="TEXT", help="With --reveal: why it has to be seen, for the audit.")
+    ] = "",
     by: ByOption = None,
     output: FormatOption = Format.TEXT,
     *,
@@ -120,7 +138,7 @@ def show_command(
 ) -> None:
     """Show everything about one dead letter: why, its bytes, its fields, its schema, its earlier attempts.
 
-    Fields whose schema says `"pii": true` are masked, and so are bytes of which it cannot be told what they are.
+    Personal fields are masked, and so is all of which it cannot be told what it is.
     """
     from streams.review.look import details  # noqa: PLC0415 - start-up time of the command line
     from streams.review.look import reveal as revealed  # noqa: PLC0415 - as above
@@ -156,26 +174,29 @@ def replay_command(
     wait: Annotated[
         float, typer.Option("--wait", min=0, help="Seconds to wait for the worker, to tell what became of them.")
     ] = 5.0,
-    why: Annotated[str, typer.Option("--why", help="Why, for the audit: what was repaired.")] = "",
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="Why, for the audit: what was repaired.")] = "",
     by: ByOption = None,
+    pin: PinOption = None,
     output: FormatOption = Format.TEXT,
     *,
+    everything: AllOption = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Send nothing; say what would be sent, and rejected again.")
+        bool, typer.Option("--dry-run", help="Send nothing; say what would be sent where, and rejected again.")
     ] = False,
 ) -> None:
     """Send open dead letters back to the topics that they came from, each exactly once.
 
     Key, bytes and headers are the original ones. Killed at any moment and run again, it does what is left: what was
-    sent is recorded in the audit topic in the same transaction. Without ids and filters: all that are open.
+    sent is recorded in the audit topic in the same transaction. Say which letters: by id, by a filter, or --all.
 
     Exit status 100: some letters cannot be replayed, and the reasons are told; the others were.
     """
     from streams.limits import DLQ_ATTEMPTS_MAX  # noqa: PLC0415 - start-up time of the command line
     from streams.review.replay import ReplayOptions, replay  # noqa: PLC0415 - as above
 
+    wanted = _chosen(_filter(ids, reason, device, schema_id, since, until, pin=pin), everything=everything)
     options = ReplayOptions(
-        wanted=_filter(ids, reason, device, schema_id, since, until),
+        wanted=wanted,
         actor=_actor(by, why),
         limit=limit,
         rate=rate,
@@ -203,45 +224,53 @@ def replay_command(
 def discard_command(
     ids: IdsArgument = None,
     why: Annotated[
-        str, typer.Option("--reason", "--why", help="Why nothing more is to be done about them; mandatory.")
+        str,
+        typer.Option("--why", metavar="TEXT", help="Why nothing more is to be done about them; mandatory."),
     ] = "",
     topic: TopicOption = None,
-    rejected_for: Annotated[
-        list[str] | None,
-        typer.Option("--rejected-for", metavar="REASON", help="Rejected for this reason; repeatable."),
-    ] = None,
+    reason: ReasonOption = None,
+    rejected_for: Annotated[list[str] | None, typer.Option("--rejected-for", hidden=True)] = None,
     device: DeviceOption = None,
     schema_id: SchemaOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many, the oldest first.")] = None,
     by: ByOption = None,
+    pin: PinOption = None,
     output: FormatOption = Format.TEXT,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="All open letters, without ids or filters.")] = False,
+    everything: AllOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say how many are meant.")] = False,
 ) -> None:
     """Say of open dead letters that nothing more is to be done about them, and why.
 
-    Nothing is deleted: the audit topic says who discarded what, when and why, and they are open no more.
+    Nothing is deleted: the audit topic says who discarded what, when and why, and they are open no more. Say which
+    letters: by id, by a filter, or --all.
+
+    Exit status 100: some letters belong to no declared flow and were left; the others were discarded.
     """
     from streams.review.discard import discard  # noqa: PLC0415 - start-up time of the command line
 
-    wanted = _filter(ids, rejected_for, device, schema_id, since, until)
-    if not why.strip():
-        raise UsageError('a discard needs a reason: --reason "why nothing more is to be done"')
-    if not (wanted.narrows or everything):
-        raise UsageError("say which dead letters: by id, by a filter, or --all")
+    was_why = _why_of_old(reason, why)
+    reasons = [*(() if was_why else reason or ()), *(rejected_for or ())]
+    wanted = _filter(ids, reasons, device, schema_id, since, until, pin=pin)
+    why = was_why or why
+    if not (why.strip() or dry_run):
+        raise UsageError('a discard needs a reason: --why "why nothing more is to be done"')
+    wanted = _chosen(wanted, everything=everything)
     with _inbox(topic) as inbox:
-        count = discard(inbox, wanted, _actor(by, why), limit=limit, dry_run=dry_run)
+        if dry_run and not why and _is_why_of_old(inbox, wanted):
+            wanted = _chosen(replace(wanted, reasons=frozenset()), everything=everything)
+        result = discard(inbox, wanted, _actor(by, why), limit=limit, dry_run=dry_run)
         missing = _missing_ids(inbox, ids)
-    if output is Format.JSON:
-        echo_json({"discarded": 0 if dry_run else count, "selected": count, "dry_run": dry_run})
-    else:
-        done = "would be discarded" if dry_run else "discarded"
-        typer.echo(f"{count:,} dead letter{'' if count == 1 else 's'} {done}")
+    echo_discard(result, dry_run, output)
     if missing:
         raise StreamsError(f"no dead letter {missing[0]}: `streams dlq list` shows those that there are")
+    if result.refusals.count:
+        problem = (
+            f"{result.refusals.count} of {result.selected} dead letters cannot be discarded, they are open as before"
+        )
+        raise (FoundSomething if result.discarded or dry_run else StreamsError)(problem)
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------
@@ -256,12 +285,18 @@ def _filter(
     until: str | None,
     *,
     is_open: bool | None = None,
+    pin: str | None = None,
 ) -> "Filter":
     from streams.deadletters.index import Filter  # noqa: PLC0415 - start-up time of the command line
+    from streams.deadletters.pin import pin_of  # noqa: PLC0415 - as above
 
     for letter_id in ids or ():
         if not re.fullmatch("[0-9a-f]{6,24}", letter_id):
             raise UsageError(f"{letter_id!r} is not an id: 24 hexadecimal digits, or at least the first 6 of them")
+    try:
+        pinned = None if pin is None else pin_of(pin)
+    except ValueError as error:
+        raise UsageError(f"--pin: {error}") from None
     return Filter(
         ids=frozenset(ids or ()),
         reasons=frozenset(reasons or ()),
@@ -270,7 +305,40 @@ def _filter(
         since_ms=None if since is None else _time_ms("--since", since),
         until_ms=None if until is None else _time_ms("--until", until),
         is_open=is_open,
+        pin=pinned,
     )
+
+
+def _chosen(wanted: "Filter", *, everything: bool) -> "Filter":
+    if not (wanted.narrows or everything):
+        raise UsageError("say which dead letters: by id, by a filter, or --all")
+    return wanted
+
+
+def _why_of_old(reasons: list[str] | None, why: str) -> str:
+    """The text that `discard --reason` took before it was a filter, as far as it can be nothing else: it has blanks."""
+    text = (reasons or [""])[0].strip()
+    if why.strip() or len(reasons or ()) != 1 or not any(map(str.isspace, text)):
+        return ""
+    _say_of_old(text)
+    return text
+
+
+def _is_why_of_old(inbox: "Inbox", wanted: "Filter") -> bool:
+    """As `_why_of_old`, of a single word of a dry run, which changes nothing: it is no reason of any letter."""
+    from streams.review.choice import known_reasons  # noqa: PLC0415 - start-up time of the command line
+
+    if len(wanted.reasons) != 1:
+        return False
+    inbox.refresh()
+    if not wanted.reasons.isdisjoint(chain(*known_reasons(inbox))):
+        return False
+    _say_of_old(*wanted.reasons)
+    return True
+
+
+def _say_of_old(text: str) -> None:
+    echo_line(f"streams: --reason is a filter; {text!r} is no reason and is taken as --why", err=True)
 
 
 def _time_ms(option: str, text: str) -> int:

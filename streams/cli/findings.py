@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from streams.cli.output import echo_line
 from streams.errors import FoundSomething, StreamsError
+from streams.text import counted
 
 if TYPE_CHECKING:
     from streams.registry.findings import Finding
@@ -37,7 +39,7 @@ def echo_findings(findings: "Sequence[Finding]", output: FindingsFormat) -> None
             _echo_text(finding)
     if output is FindingsFormat.GITHUB or os.environ.get("GITHUB_ACTIONS") == "true":
         for finding in findings:
-            typer.echo(annotation(finding))
+            echo_line(annotation(finding))
 
 
 def annotation(finding: "Finding") -> str:
@@ -70,8 +72,7 @@ def fail_on_findings(findings: "Sequence[Finding]", what: str) -> None:
         raise StreamsError(f"the gate and the registry disagree about {names}: register nothing before that is settled")
     if findings:
         names = ", ".join(dict.fromkeys(f"{f.subject} version {f.version}" for f in findings))
-        count = f"{len(findings)} findings" if len(findings) > 1 else "1 finding"
-        raise FoundSomething(f"{what}: {count} in {names}")
+        raise FoundSomething(f"{what}: {counted(len(findings), 'finding')} in {names}")
 
 
 def _echo_text(finding: "Finding") -> None:
@@ -79,12 +80,12 @@ def _echo_text(finding: "Finding") -> None:
 
     place = shown(finding.file) or finding.subject
     against = f", against {versions_in_words(finding.against)}" if finding.against else ""
-    typer.echo(f"{place}:{finding.line}: {_place(finding)}{finding.message} [{finding.rule}]")
-    typer.echo(f"    {finding.subject} version {finding.version}{against}")
+    echo_line(f"{place}:{finding.line}: {_place(finding)}{finding.message} [{finding.rule}]")
+    echo_line(f"    {finding.subject} version {finding.version}{against}")
     if finding.breaks:
-        typer.echo(f"    breaks   {finding.breaks}")
+        echo_line(f"    breaks   {finding.breaks}")
     if finding.fix:
-        typer.echo(f"    instead  {finding.fix}")
+        echo_line(f"    instead  {finding.fix}")
 
 
 def _place(finding: "Finding") -> str:

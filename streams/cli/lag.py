@@ -1,6 +1,5 @@
 """`streams lag`."""
 
-import json
 import logging
 import math
 import sys
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from streams.cli.output import Format, FormatOption, echo_json
+from streams.cli.output import Format, FormatOption, echo_json, echo_line, printable
 from streams.errors import FoundSomething, UsageError
+from streams.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,14 +111,14 @@ def _watch(settings: "Settings", wanted: list[str] | None, interval_s: float, ou
             try:
                 show(*lookout.look(wanted), wanted)
             except RoundFailed as error:
-                typer.echo(f"streams: {error}; trying again", err=True)
+                echo_line(f"streams: {error}; trying again", err=True)
             time.sleep(max(0.2, at_s + interval_s - time.monotonic()))
 
 
 @contextmanager
 def _shower(output: Format) -> "Iterator[Callable[[Round, dict[str, GroupLag], list[str] | None], None]]":
     if output is Format.JSON:
-        yield lambda found, groups, wanted: typer.echo(json.dumps(_document(found, groups, wanted)))
+        yield lambda found, groups, wanted: echo_json(_document(found, groups, wanted), indent=None)
         return
     if not sys.stdout.isatty():
         yield lambda found, groups, wanted: _show(found, groups, wanted, output)
@@ -129,7 +129,8 @@ def _shower(output: Format) -> "Iterator[Callable[[Round, dict[str, GroupLag], l
 
     with Live(console=Console(), auto_refresh=False, screen=True) as live:
         yield lambda found, groups, wanted: live.update(
-            Text("\n".join(_lines(found, groups, wanted)), no_wrap=True, overflow="ellipsis"), refresh=True
+            Text("\n".join(map(printable, _lines(found, groups, wanted))), no_wrap=True, overflow="ellipsis"),
+            refresh=True,
         )
 
 
@@ -138,7 +139,7 @@ def _show(found: "Round", groups: "dict[str, GroupLag]", wanted: list[str] | Non
         echo_json(_document(found, groups, wanted))
         return
     for line in _lines(found, groups, wanted):
-        typer.echo(line)
+        echo_line(line)
 
 
 def _document(found: "Round", groups: "dict[str, GroupLag]", wanted: list[str] | None) -> dict[str, Any]:
@@ -154,7 +155,6 @@ def _document(found: "Round", groups: "dict[str, GroupLag]", wanted: list[str] |
 
 def _lines(found: "Round", groups: "dict[str, GroupLag]", wanted: list[str] | None) -> list[str]:
     from streams.monitor.report import instant  # noqa: PLC0415 - start-up time of the command line
-    from streams.monitor.words import counted  # noqa: PLC0415 - as above
 
     lines = [f"{instant(found.time_ms)}  {counted(len(groups), 'consumer group')}"]
     for one in sorted(groups.values(), key=lambda one: (-one.status, one.name)):
@@ -167,7 +167,7 @@ def _lines(found: "Round", groups: "dict[str, GroupLag]", wanted: list[str] | No
 
 def _group_lines(group: "GroupLag") -> list[str]:
     from streams.monitor.report import catch_up_words, partition_row, worst_first  # noqa: PLC0415 - as above
-    from streams.monitor.words import counted, duration  # noqa: PLC0415 - as above
+    from streams.monitor.words import duration  # noqa: PLC0415 - as above
 
     members = "" if group.group.members is None else f", {counted(len(group.group.members), 'member')}"
     head = f"{group.name}  {group.status.name}  {counted(group.lag_sum, 'record')}, {duration(group.lag_s_max)} behind"

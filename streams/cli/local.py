@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.output import Format, FormatOption, echo_json
+from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import FoundSomething
 
 if TYPE_CHECKING:
@@ -49,14 +49,14 @@ def up_command(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped either way, it cleans up what it started
     with _progress() as progress:
         stack, started = local.up(directory, kafka_port, registry_port, progress)
-    typer.echo("Kafka and the schema registry are up." if started else "Kafka and the schema registry already run.")
-    typer.echo(f"  Kafka            {stack.bootstrap_servers}")
-    typer.echo(f"  Schema registry  {stack.registry_url}")
-    typer.echo(f"  Data and logs    {stack.directory}")
+    echo_line("Kafka and the schema registry are up." if started else "Kafka and the schema registry already run.")
+    echo_line(f"  Kafka            {stack.bootstrap_servers}")
+    echo_line(f"  Schema registry  {stack.registry_url}")
+    echo_line(f"  Data and logs    {stack.directory}")
     if (stack.kafka.port, stack.registry.port) != (KAFKA_PORT, REGISTRY_PORT):
-        typer.echo("To use it:")
+        echo_line("To use it:")
         for name, value in stack.environment().items():
-            typer.echo(f"  export {name}={value}")
+            echo_line(f"  export {name}={value}")
 
 
 @local_app.command("down")
@@ -66,9 +66,9 @@ def down_command(directory: DirectoryOption = DEFAULT_DIRECTORY) -> None:
 
     stopped = local.down(directory)
     if stopped:
-        typer.echo(f"Stopped: {', '.join(stopped)}. The data stays in {directory}.")
+        echo_line(f"Stopped: {', '.join(stopped)}. The data stays in {directory}.")
     else:
-        typer.echo(f"Nothing runs in {directory}.")
+        echo_line(f"Nothing runs in {directory}.")
 
 
 @local_app.command("status")
@@ -82,9 +82,9 @@ def status_command(directory: DirectoryOption = DEFAULT_DIRECTORY, output: Forma
     else:
         for one in found:
             pid = f"pid {one.pid}" if one.pid else ""
-            typer.echo(f"{one.name:<9} {one.state:<10} {one.address or '':<40} {pid}".rstrip())
+            echo_line(f"{one.name:<9} {one.state:<10} {one.address or '':<40} {pid}".rstrip())
             if one.detail:
-                typer.echo(f"          {one.detail} (log: {one.log})")
+                echo_line(f"          {one.detail} (log: {one.log})")
     if any(one.state is not local.State.RUNNING for one in found):
         raise FoundSomething
 
@@ -94,7 +94,7 @@ class _Lines:
 
     def step(self, text: str) -> None:
         """Print the step."""
-        typer.echo(text, err=True)
+        echo_line(text, err=True)
 
     def detail(self, text: str) -> None:
         """Leave it out."""

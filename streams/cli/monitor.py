@@ -27,7 +27,7 @@ def monitor(
     from streams.review.collector import DeadLetterCollector  # noqa: PLC0415 - as above
     from streams.review.web.app import dead_letters_app  # noqa: PLC0415 - as above
     from streams.review.web.steward import Steward  # noqa: PLC0415 - as above
-    from streams.settings import load_settings  # noqa: PLC0415 - as above
+    from streams.settings import load_settings, warn_of_unknown_variables  # noqa: PLC0415 - as above
 
     settings = load_settings()
     pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
@@ -42,6 +42,7 @@ def monitor(
     )
     process = MonitorProcess(settings, pipelines, port=web_port, panels=[review], count_letters=steward.figures)
     configure_logging(settings.streams_log_format)
+    warn_of_unknown_variables()
     try:
         process.run()
     finally:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from streams.cli.findings import FindingsFormat, FindingsOption, echo_findings, fail_on_findings
-from streams.cli.output import Format, FormatOption, echo_json
+from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import FoundSomething
+from streams.text import counted
 
 if TYPE_CHECKING:
     from streams.registry.catalog import Catalog
@@ -45,7 +46,7 @@ def lint_command(subjects: SubjectsArgument = None, output: FindingsOption = Fin
     else:
         echo_findings(findings, output)
         if not findings and output is FindingsFormat.TEXT:
-            typer.echo(f"{_counted(len(chosen), 'subject')}, {_counted(len(versions), 'version')}: nothing found")
+            echo_line(f"{counted(len(chosen), 'subject')}, {counted(len(versions), 'version')}: nothing found")
     fail_on_findings(findings, "lint")
 
 
@@ -204,11 +205,11 @@ def diff_command(
     else:
         _echo_diff(subject, old.version if old else None, new.version, changes)
         for number, found in drift:
-            typer.echo(f"{subject}: the registry's version {number} -> the file {number}.avsc")
+            echo_line(f"{subject}: the registry's version {number} -> the file {number}.avsc")
             for change in found:
-                typer.echo(f"  {change.in_words()}")
+                echo_line(f"  {change.in_words()}")
         if silence:
-            typer.echo(silence, err=True)
+            echo_line(silence, err=True)
     if drift:
         raise FoundSomething(f"{subject}: files and registry differ")
 
@@ -235,9 +236,9 @@ def lock_command(output: FormatOption = Format.TEXT) -> None:
         echo_json([{"subject": each.subject, "version": each.version} for each in added])
         return
     for version in added:
-        typer.echo(f"{version.subject} version {version.version} is locked")
+        echo_line(f"{version.subject} version {version.version} is locked")
     if not added:
-        typer.echo("every version is locked already")
+        echo_line("every version is locked already")
 
 
 @schemas_app.command("new-version")
@@ -274,10 +275,10 @@ def new_version_command(
         echo_json({"topic": made.topic, "pipeline": made.pipeline, "files": files, "next_steps": list(made.next_steps)})
         return
     for path, _ in made.files:
-        typer.echo(f"{'would write' if dry_run else 'wrote'} {shown(path)}")
-    typer.echo("Next:")
+        echo_line(f"{'would write' if dry_run else 'wrote'} {shown(path)}")
+    echo_line("Next:")
     for number, step in enumerate(made.next_steps, 1):
-        typer.echo(f"  {number}. {step}")
+        echo_line(f"  {number}. {step}")
 
 
 # --- what is printed --------------------------------------------------------------------------------------------------
@@ -302,7 +303,7 @@ def echo_schemas(schemas: "Sequence[Registration]") -> None:
     width = max(len(one.subject) for one in schemas)
     for one in schemas:
         shown_id = "-" if one.schema_id is None else str(one.schema_id)
-        typer.echo(f"{one.subject:<{width}}  {one.version:>3}  id {shown_id:>4}  {one.outcome.value}")
+        echo_line(f"{one.subject:<{width}}  {one.version:>3}  id {shown_id:>4}  {one.outcome.value}")
         if one.findings:
             echo_findings(one.findings, FindingsFormat.TEXT)
 
@@ -337,12 +338,12 @@ def _echo_listing(listed: "Sequence[Listing]") -> None:
         used = [f"{name} reads {topics}" for name in usage.readers] + [
             f"{name} writes {topics}" for name in usage.writers
         ]
-        typer.echo(f"{subject:<{width}}  {each.mode:<20}  {', '.join(used) or 'no pipeline uses it'}")
+        echo_line(f"{subject:<{width}}  {each.mode:<20}  {', '.join(used) or 'no pipeline uses it'}")
         for one in each.versions:
             shown_id = "-" if one.schema_id is None else str(one.schema_id)
-            typer.echo(f"{'':<{width}}  version {one.version:>3}  id {shown_id:>4}  {one.outcome.value}")
+            echo_line(f"{'':<{width}}  version {one.version:>3}  id {shown_id:>4}  {one.outcome.value}")
         for drift in each.drift:
-            typer.echo(f"{'':<{width}}  drift: {drift}")
+            echo_line(f"{'':<{width}}  drift: {drift}")
 
 
 def _verdict_row(verdict: "Verdict") -> dict[str, Any]:
@@ -368,10 +369,10 @@ def _echo_verdicts(verdicts: "Sequence[Verdict]", findings: "Sequence[Finding]",
     from streams.registry.findings import versions_in_words  # noqa: PLC0415 - start-up time of the command line
 
     if findings:
-        typer.echo()
+        echo_line()
     width = max((len(each.subject) for each in verdicts), default=0)
     for each in verdicts:
-        word = f"{_counted(len(each.findings), 'finding')}" if each.findings else "compatible"
+        word = counted(len(each.findings), "finding") if each.findings else "compatible"
         notes = []
         if each.agreed:
             notes.append(f"the registry says the same of {versions_in_words(each.agreed)}")
@@ -382,27 +383,23 @@ def _echo_verdicts(verdicts: "Sequence[Verdict]", findings: "Sequence[Finding]",
         if each.unlocked:
             notes.append(f"not locked yet: {versions_in_words(each.unlocked)}")
         note = f"  ({'; '.join(notes)})" if notes else ""
-        typer.echo(f"{each.subject:<{width}}  {each.mode:<20}  {_counted(len(each.versions), 'version')}  {word}{note}")
-    typer.echo(asked)
+        echo_line(f"{each.subject:<{width}}  {each.mode:<20}  {counted(len(each.versions), 'version')}  {word}{note}")
+    echo_line(asked)
 
 
 def _echo_diff(subject: str, before: int | None, after: int, changes: "Sequence[Difference]") -> None:
     if before is None:
-        typer.echo(f"{subject}: version {after} is the first one")
+        echo_line(f"{subject}: version {after} is the first one")
         return
-    typer.echo(f"{subject}: version {before} -> {after}")
+    echo_line(f"{subject}: version {before} -> {after}")
     for change in changes:
-        typer.echo(f"  {change.in_words()}")
+        echo_line(f"  {change.in_words()}")
     if not changes:
-        typer.echo("  nothing differs")
+        echo_line("  nothing differs")
 
 
 def _change_row(change: "Difference") -> dict[str, Any]:
     return {"field": change.field, "change": change.what, "before": change.before, "after": change.after}
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 # --- what is asked ----------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.output import Format, FormatOption, echo_json
+from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import FoundSomething
+from streams.text import counted
 
 if TYPE_CHECKING:
     from streams.runtime.inspection import StoreReport
@@ -53,7 +54,7 @@ def inspect_command(
     if output is Format.JSON:
         echo_json([report.as_dict() for report in reports])
     elif not reports:
-        typer.echo(f"no state in {settings.streams_data_dir}")
+        echo_line(f"no state in {settings.streams_data_dir}")
     else:
         for report in reports:
             _echo_report(report)
@@ -62,22 +63,22 @@ def inspect_command(
 
 
 def _echo_report(report: "StoreReport") -> None:
-    typer.echo(f"{report.pipeline} partition {report.partition}: {report.verdict}")
+    echo_line(f"{report.pipeline} partition {report.partition}: {report.verdict}")
     for problem in report.problems:
-        typer.echo(f"  problem   {problem}")
+        echo_line(f"  problem   {problem}")
     for change in report.changes:
-        typer.echo(f"  change    {change}")
+        echo_line(f"  change    {change}")
     at = report.checkpoint
     if at is not None:
-        typer.echo(f"  stands at offset {at.offset_next}, cycle {at.cycle}, journal {at.journal_next}")
-        typer.echo(f"  belongs to cluster {at.identity.cluster}, layout {at.identity.epoch}")
+        echo_line(f"  stands at offset {at.offset_next}, cycle {at.cycle}, journal {at.journal_next}")
+        echo_line(f"  belongs to cluster {at.identity.cluster}, layout {at.identity.epoch}")
         for topic, topic_id in at.identity.topics.items():
-            typer.echo(f"    {topic_id:<22}  {topic}")
-        typer.echo(f"  fields    {', '.join((*at.identity.payload, *at.identity.texts))}")
-        typer.echo(f"  horizon   {at.identity.bounds.get('horizon_ms')} ms, ids known from {at.ids_known_from}")
+            echo_line(f"    {topic_id:<22}  {topic}")
+        echo_line(f"  fields    {', '.join((*at.identity.payload, *at.identity.texts))}")
+        echo_line(f"  horizon   {at.identity.bounds.get('horizon_ms')} ms, ids known from {at.ids_known_from}")
     for kind, count in report.rows.items():
-        typer.echo(f"  {count:>9,}  {kind}")
-    typer.echo(f"  {report.bytes:>9,}  bytes in {report.path}")
+        echo_line(f"  {count:>9,}  {kind}")
+    echo_line(f"  {report.bytes:>9,}  bytes in {report.path}")
 
 
 @state_app.command("rebuild")
@@ -118,16 +119,16 @@ def rebuild_command(
     if source is Source.LOCAL:
         directory = DataDirectory(settings.streams_data_dir)
         try:
-            done = LocalRebuild(settings, chosen, directory, typer.echo).run()
+            done = LocalRebuild(settings, chosen, directory, echo_line).run()
         finally:
             directory.release()
-        typer.echo(f"{len(done)} partitions written; start the workers")
+        echo_line(f"{counted(len(done), 'partition')} written; start the workers")
         return
     names = topics_to_empty(chosen, dead_letters=dead_letters)
     if not yes:
-        typer.echo(
+        echo_line(
             f"All records of {', '.join(names)} will be deleted, and {chosen.source} processed from its beginning."
         )
         typer.confirm("Go on?", abort=True)
-    begin_again(settings, chosen, typer.echo, dead_letters=dead_letters)
-    typer.echo("start the workers")
+    begin_again(settings, chosen, echo_line, dead_letters=dead_letters)
+    echo_line("start the workers")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.output import Format, FormatOption, echo_json
+from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.cli.schemas import echo_schemas, fail_on_refused, schema_rows
 from streams.errors import FoundSomething
 
@@ -73,7 +73,7 @@ def apply_command(
         echo_json({"topics": [_topic_row(state) for state in topics], "schemas": schema_rows(schemas)})
     else:
         _echo_topics(topics)
-        typer.echo()
+        echo_line()
         echo_schemas(schemas)
     _fail_on_drift(topics)
     fail_on_refused(schemas)
@@ -122,7 +122,7 @@ def _echo_topics(topics: "Sequence[TopicState]") -> None:
     sides = "<>>><<<"
     for row in rows:
         cells = [f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)]
-        typer.echo("  ".join(cells).rstrip())
+        echo_line("  ".join(cells).rstrip())
 
 
 def _kept(state: "TopicState") -> str:

@@ -36,10 +36,11 @@ def worker(
     from streams.app import WorkerProcess  # noqa: PLC0415 - start-up time of the command line
     from streams.logs import configure_logging  # noqa: PLC0415
     from streams.pipelines import select_pipelines  # noqa: PLC0415
-    from streams.settings import load_settings  # noqa: PLC0415
+    from streams.settings import load_settings, warn_of_unknown_variables  # noqa: PLC0415
 
     settings = load_settings(streams_data_dir=data_dir, streams_group_leave=leave or None)
     pipelines = select_pipelines(pipeline, prefix=settings.streams_topic_prefix)
     process = WorkerProcess(settings, pipelines, web_port=web_port)  # what is wrong from the start is one line, no log
     configure_logging(settings.streams_log_format)
+    warn_of_unknown_variables()
     process.run()

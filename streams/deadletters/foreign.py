@@ -1,16 +1,17 @@
-"""Reads envelopes: ours, those of Kafka Connect's sinks and of Spring, and tells what is none.
+"""Reads envelopes: ours, and those of other programs (`dialects.py`); tells what is none.
 
-Sources of the names: Kafka Connect's `DeadLetterQueueReporter` (KIP-298, numbers as text), Spring for Apache Kafka's
-`DeadLetterPublishingRecoverer` (`KafkaHeaders.DLT_*`, numbers big-endian).
+Ours counts wherever it is whole, for the worker writes it behind all other headers of the record. Else the first header
+that names a topic decides, and of a header that comes again the first one: a letter that went through several
+dead-letter topics belongs to the first topic of its way.
 """
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
+from streams.deadletters.dialects import DIALECTS, Dialect
 from streams.deadletters.envelope import (
     ATTEMPT,
     DLQ_ID,
@@ -18,13 +19,12 @@ from streams.deadletters.envelope import (
     GROUP,
     HISTORY,
     ID_CHARACTERS,
+    OURS,
     REASON,
     SCHEMA_ID,
     id_of_place,
 )
 
-CONNECT: Final = "__connect.errors."
-SPRING: Final = "kafka_dlt-"
 NO_SCHEMA_ID: Final = -(1 << 40)
 _HEX: Final = frozenset(b"0123456789abcdef")
 _ATTEMPT_END: Final = 1_000_000
@@ -44,6 +44,8 @@ class Kind(IntEnum):
     SPRING = 2
     BROKEN = 3
     """Nobody that we know, or a part of it is missing: it can be looked at and discarded, not replayed."""
+    SPRING_CLOUD_STREAM = 4
+    SMALLRYE = 5
 
 
 class Envelope(NamedTuple):
@@ -161,13 +163,16 @@ def _usual(headers: Sequence[Headers | None]) -> Envelopes | None:
 
 def read_envelope(headers: Headers | None, *, topic: str, partition: int, offset: int, timestamp_ms: int) -> Envelope:
     """The envelope of the record at this place of a dead-letter topic; never fails."""
-    values = dict(headers or ())
     place = f"{topic}-{partition}@{offset}"
-    if any(name.startswith(CONNECT) for name in values):
-        return _foreign(Kind.CONNECT, values, _connect_reason(values), f"{CONNECT}topic", place, timestamp_ms)
-    if any(name.startswith(SPRING) for name in values):
-        return _foreign(Kind.SPRING, values, _spring_reason(values), f"{SPRING}original-topic", place, timestamp_ms)
-    return _ours(values, place, timestamp_ms)
+    ours = _ours(dict(headers or ()), place, timestamp_ms)
+    dialect = None if ours.kind is Kind.STREAMS else _dialect(headers)
+    if dialect is None:
+        return ours
+    values = _first(headers)
+    source = _first_text(values, dialect.topic)
+    reason = next((found for name in dialect.exceptions if (found := _class_name(_text(values, name)))), "unknown")
+    kind = Kind[dialect.name] if source else Kind.BROKEN
+    return Envelope(kind, id_of_place(place).encode(), 1, reason, source, NO_SCHEMA_ID, timestamp_ms)
 
 
 def _ours(values: Mapping[str, bytes | None], place: str, timestamp_ms: int) -> Envelope:
@@ -192,21 +197,41 @@ def _ours(values: Mapping[str, bytes | None], place: str, timestamp_ms: int) -> 
     )
 
 
-def _foreign(
-    kind: Kind, values: Mapping[str, bytes | None], reason: str, topic_header: str, place: str, timestamp_ms: int
-) -> Envelope:
-    source = _text(values, topic_header)
-    letter_id = id_of_place(place).encode()
-    return Envelope(kind if source else Kind.BROKEN, letter_id, 1, reason, source, NO_SCHEMA_ID, timestamp_ms)
+def _is_ours(headers: Headers | None) -> bool:
+    return _ours(dict(headers or ()), "", 0).kind is Kind.STREAMS
 
 
-def _connect_reason(values: Mapping[str, bytes | None]) -> str:
-    return _class_name(_text(values, f"{CONNECT}exception.class.name")) or "unknown"
+def _dialect(headers: Headers | None) -> Dialect | None:
+    """The dialect of the first header that names a topic; else one whose headers are there without it."""
+    for name, value in headers or ():
+        for dialect in DIALECTS:
+            if name in dialect.topic and value:
+                return dialect
+    names = [name for name, _ in headers or ()]
+    return next((each for each in DIALECTS if each.mark and any(name.startswith(each.mark) for name in names)), None)
 
 
-def _spring_reason(values: Mapping[str, bytes | None]) -> str:
-    names = ("exception-cause-fqcn", "exception-fqcn", "key-exception-fqcn")
-    return next((found for name in names if (found := _class_name(_text(values, SPRING + name)))), "unknown")
+def _dialects_of(headers: Headers | None) -> list[Dialect]:
+    """All dialects that headers of a record speak."""
+    names = {name for name, _ in headers or ()}
+    return [
+        each
+        for each in DIALECTS
+        if not names.isdisjoint(each.topic) or (each.mark and any(name.startswith(each.mark) for name in names))
+    ]
+
+
+def _first(headers: Headers | None) -> dict[str, bytes | None]:
+    """Headers by name, in their order: the first one of each."""
+    values: dict[str, bytes | None] = {}
+    for name, value in headers or ():
+        values.setdefault(name, value)
+    return values
+
+
+def _first_text(values: Mapping[str, bytes | None], names: Sequence[str]) -> str:
+    """Text of the header among `names` that comes first and is not empty."""
+    return next((_text(values, name) for name in values if name in names and values[name]), "")
 
 
 def _class_name(qualified: str) -> str:
@@ -215,12 +240,10 @@ def _class_name(qualified: str) -> str:
 
 def message_of(headers: Headers | None) -> str:
     """Why, in the words of whoever wrote the envelope; empty when it does not say."""
-    values = dict(headers or ())
-    names = (
-        "__streams.errors.message", f"{CONNECT}exception.message",
-        f"{SPRING}exception-message", f"{SPRING}key-exception-message",
-    )  # fmt: skip
-    return next((found for name in names if (found := _text(values, name))), "")
+    dialect = None if _is_ours(headers) else _dialect(headers)
+    if dialect is None:
+        return _text(dict(headers or ()), "__streams.errors.message")
+    return _first_text(_first(headers), dialect.messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,21 +258,16 @@ class Origin:
 
 def origin_of(headers: Headers | None) -> Origin:
     """Where the record came from, by any envelope that we know."""
+    dialect = None if _is_ours(headers) else _dialect(headers)
+    if dialect is not None:
+        values = _first(headers)
+        return Origin(
+            _first_text(values, dialect.topic) or None,
+            _first_number(values, dialect.partition, dialect),
+            _first_number(values, dialect.offset, dialect),
+            _first_text(values, dialect.group) or None,
+        )
     values = dict(headers or ())
-    if any(name.startswith(SPRING) for name in values):
-        return Origin(
-            _text(values, f"{SPRING}original-topic") or None,
-            _big_endian(values.get(f"{SPRING}original-partition"), 4),
-            _big_endian(values.get(f"{SPRING}original-offset"), 8),
-            _text(values, f"{SPRING}original-consumer-group") or None,
-        )
-    if any(name.startswith(CONNECT) for name in values):
-        return Origin(
-            _text(values, f"{CONNECT}topic") or None,
-            _integer(values, f"{CONNECT}partition"),
-            _integer(values, f"{CONNECT}offset"),
-            _text(values, f"{CONNECT}connector.name") or None,
-        )
     return Origin(
         _text(values, "__streams.errors.topic") or None,
         _integer(values, "__streams.errors.partition"),
@@ -258,9 +276,27 @@ def origin_of(headers: Headers | None) -> Origin:
     )
 
 
-def is_envelope_header(name: str) -> bool:
-    """Whether a header belongs to an envelope, and so not to the record itself."""
-    return name.startswith(("__streams.errors.", "dlq.", CONNECT, SPRING))
+def own_headers_of(headers: Headers | None) -> list[tuple[str, bytes | None]]:
+    """The record's own headers: those that belong to none of its envelopes.
+
+    What the worker has rejected keeps all that it came with, other programs' headers too.
+    """
+    foreign = () if _is_ours(headers) else tuple(prefix for each in _dialects_of(headers) for prefix in each.prefixes)
+    return [(name, value) for name, value in headers or () if not name.startswith((*OURS, *foreign))]
+
+
+def shown_header(name: str, value: bytes | None) -> str:
+    """A header of an envelope as text, binary numbers in digits. Not escaped for any output."""
+    if value is None:
+        return "-"
+    dialect = next((each for each in DIALECTS if name in each.numbers), None)
+    number = None if dialect is None else dialect.number(value)
+    return value.decode(errors="backslashreplace") if number is None else str(number)
+
+
+def _first_number(values: Mapping[str, bytes | None], names: Sequence[str], dialect: Dialect) -> int | None:
+    found = next((value for name, value in values.items() if name in names), None)
+    return None if found is None else dialect.number(found)
 
 
 def _text(values: Mapping[str, bytes | None], name: str) -> str:
@@ -275,9 +311,3 @@ def _integer(values: Mapping[str, bytes | None], name: str) -> int | None:
         return int(text)
     except ValueError:
         return None
-
-
-def _big_endian(value: bytes | None, size: int) -> int | None:
-    if value is None or len(value) != size:
-        return None
-    return int(struct.unpack(">i" if size == 4 else ">q", value)[0])

@@ -5,7 +5,7 @@ A letter is an id; a record of the topic is one attempt of it. What is said of a
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from streams.deadletters.audit import Act, Outcome, is_resolution_key, parsed
 from streams.deadletters.foreign import NO_SCHEMA_ID, Envelopes, Kind
+from streams.deadletters.pin import Pin
 from streams.operators.columns import Bools, Int64
 
 ID_TYPE: Final = "S24"
@@ -60,6 +61,16 @@ class Filter:
     since_ms: int | None = None
     until_ms: int | None = None
     is_open: bool | None = None
+    pin: Pin | None = None
+    """Only what was there by then."""
+
+    def opened(self) -> "Filter":
+        """Of these letters the open ones."""
+        return replace(self, is_open=True)
+
+    def pinned(self, pin: Pin) -> "Filter":
+        """Of these letters those that were there by then."""
+        return replace(self, pin=pin)
 
     @property
     def narrows(self) -> bool:
@@ -150,6 +161,10 @@ class Letters:
     def sources(self) -> list[str]:
         """Topics to which the records belong, as far as their envelopes say."""
         return sorted(source for source in self._sources.values if source)
+
+    def reasons(self) -> list[str]:
+        """Reasons of the records."""
+        return sorted(self._reasons.values)
 
     def latest(self) -> "Rows":
         """The latest attempt of each letter, in no particular order."""
@@ -288,7 +303,16 @@ class Rows:
             keep &= self.timestamp_ms >= wanted.since_ms
         if wanted.until_ms is not None:
             keep &= self.timestamp_ms < wanted.until_ms
+        if wanted.pin is not None:
+            keep &= self._before(wanted.pin.ends.get(letters.topic, ()))
         return self if keep.all() else self.where(keep)
+
+    def _before(self, ends: Sequence[int]) -> Bools:
+        """Which of them are before the end of their partition; those of a partition without one are not."""
+        partitions = self.partition
+        known = np.array([*ends, 0], dtype=np.int64)
+        before: Bools = self.offset < known[np.minimum(partitions, len(ends))]
+        return before
 
     def newest_first(self) -> "Rows":
         """By time, the newest first."""

@@ -1,7 +1,7 @@
 """A dead letter taken apart for a person: what it is in words, its bytes with the place of the failure, its fields.
 
 Personal fields are masked unless they are to be revealed; where it cannot be told which bytes belong to them, all bytes
-concerned are.
+concerned are, and where neither stream nor schema is known, all of the value, its key and its headers.
 """
 
 import json
@@ -79,21 +79,26 @@ class Schemas:
 
     writer: str | None
     reader: str | None
+    personal: frozenset[str] = frozenset()
+    """Fields with personal data, beyond those that the schemas mark themselves."""
 
 
 def inspect(letter: Letter, schemas: Schemas, pipeline: Pipeline | None, *, reveal: bool) -> View:
     """Take a letter apart."""
     value = letter.value or b""
     writer, reader = _parsed(schemas.writer), _parsed(schemas.reader)
-    personal = personal_fields(reader) | personal_fields(writer)
+    personal = schemas.personal | personal_fields(reader) | personal_fields(writer)
     body_at = _body_at(letter)
     walked = walk(writer, value, personal, body_at) if writer is not None and body_at <= len(value) else None
     failure = _failure(letter, walked, pipeline, body_at)
-    hidden = frozenset() if reveal or not personal else _hidden_bytes(value, walked, body_at)
-    masks_key = not reveal and pipeline is not None and pipeline.key_field in personal
-    masks_headers = bool(personal) and not reveal
-    own = [(name, _shown_header(name, text, masks=masks_headers)) for name, text in letter.headers]
-    leaves = [_masked(leaf) if hidden and leaf.is_personal else leaf for leaf in (walked.leaves if walked else [])]
+    # Of no declared stream, or without any schema, nobody can tell what is personal: everything is taken to be.
+    is_unknown = pipeline is None or (writer is None and reader is None)
+    masks = not reveal and (is_unknown or bool(personal))
+    hidden = _hidden_bytes(value, None if is_unknown else walked, body_at) if masks else frozenset()
+    masks_key = masks and (pipeline is None or pipeline.key_field in personal)
+    own = [(name, _shown_header(name, text, masks=masks)) for name, text in letter.headers]
+    leaves = walked.leaves if walked else []
+    leaves = [_masked(leaf) if masks and (is_unknown or leaf.is_personal) else leaf for leaf in leaves]
     rows, omitted = _hex_rows(value, failure, hidden)
     return View(
         letter=letter,
@@ -109,9 +114,9 @@ def inspect(letter: Letter, schemas: Schemas, pipeline: Pipeline | None, *, reve
     )
 
 
-def masks_keys(reader: str | None, pipeline: Pipeline | None) -> bool:
-    """Whether keys of a stream are personal, and so not to be listed."""
-    return pipeline is not None and pipeline.key_field in personal_fields(_parsed(reader))
+def masks_keys(schemas: Schemas, pipeline: Pipeline | None) -> bool:
+    """Whether keys of a stream are not to be listed: they are personal, or nobody knows what stream it is."""
+    return pipeline is None or pipeline.key_field in schemas.personal | personal_fields(_parsed(schemas.reader))
 
 
 def shown_bytes(data: bytes | None) -> str:

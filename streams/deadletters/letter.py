@@ -15,7 +15,7 @@ from streams.deadletters.envelope import (
     HISTORY_BYTES_MAX,
     REPLAYED,
 )
-from streams.deadletters.foreign import is_envelope_header, message_of, origin_of
+from streams.deadletters.foreign import message_of, origin_of, own_headers_of
 from streams.operators.columns import Headers
 
 ATTEMPTS_KEPT_MAX: Final = 20
@@ -116,7 +116,7 @@ def parts_of(headers: Headers) -> Parts:
     if origin.partition is not None and origin.offset is not None:
         place = f'"partition":{origin.partition},"offset":{origin.offset},'
     return Parts(
-        [pair for pair in headers if not is_envelope_header(pair[0])],
+        own_headers_of(headers),
         message_of(headers).encode(),
         place,
         next((value for name, value in headers if name == HISTORY), None),

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from streams.text import counted
+
 LEAVES_MAX: Final = 500
 DEPTH_MAX: Final = 32
 TEXT_CHARACTERS_MAX: Final = 200
@@ -67,7 +69,7 @@ def walk(schema: Any, data: bytes, personal: frozenset[str] = frozenset(), start
     except _Stop as stop:
         return Walk(walker.leaves, stop.failure, walker.at)
     if walker.at < len(data):
-        behind = f"{len(data) - walker.at} bytes behind the end of the value"
+        behind = f"{counted(len(data) - walker.at, 'byte')} behind the end of the value"
         return Walk(walker.leaves, Failure(walker.at, len(data), "", behind), walker.at)
     return Walk(walker.leaves, None, walker.at)
 
@@ -140,7 +142,12 @@ class _Walker:
             if count == 0:
                 return
             if count > len(self.data) - self.at:
-                raise _Stop(begin, self.at, path, f"{count} items, and {len(self.data) - self.at} bytes are left")
+                raise _Stop(
+                    begin,
+                    self.at,
+                    path,
+                    f"{counted(count, 'item')}, and {counted(len(self.data) - self.at, 'byte')} left",
+                )
             for _ in range(count):
                 item = f"{path}[{index}]"
                 if kind == "map":
@@ -213,7 +220,7 @@ class _Walker:
     def _take(self, count: int, path: str) -> bytes:
         left = len(self.data) - self.at
         if count > left:
-            raise _Stop(self.at, len(self.data), path, f"{count} bytes are wanted, {left} are left")
+            raise _Stop(self.at, len(self.data), path, f"{counted(count, 'byte')} wanted, {left:,} left")
         taken = self.data[self.at : self.at + count]
         self.at += count
         return taken

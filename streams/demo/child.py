@@ -29,7 +29,7 @@ class Child:
         """Describe it; nothing is started. The log of the run before is kept beside the new one."""
         self.title = title
         self.log = log
-        self._arguments = [sys.executable, *arguments]
+        self._arguments = [sys.executable, "-P", *arguments]  # -P: no module of the working directory
         self._environment = environment
         self._interrupts = interrupts
         self._process: subprocess.Popen[bytes] | None = None

@@ -16,6 +16,7 @@ from streams.errors import StreamsError
 from streams.ingest import IngestProgress, IngestResult, ingest_file
 from streams.operators.declaration import Pipeline
 from streams.settings import Settings
+from streams.text import counted
 
 CHECKOUT: Final = Path(streams.__file__).resolve().parent.parent
 SAMPLE: Final = Path("loadtest/data/positions-real.parquet")
@@ -111,7 +112,7 @@ class Feeder:
         """What is being fed now."""
         if self.real is not None:
             before = "" if self.real.sent else " (real positions: in an earlier run)"
-            return f"simulated, {self._rate:,} records a second{before}"
+            return f"simulated, {counted(self._rate, 'record')} a second{before}"
         if self._progress is None or self._progress.phase != "sending":
             return "real positions: reading the sample"
         return f"real positions: {self._progress.rows:,} ({self._progress.part_done:.0%}), {REAL_RATE:,} a second"

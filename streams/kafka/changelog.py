@@ -19,6 +19,7 @@ from streams.kafka.positions import position_of
 from streams.limits import RESTORE_PATIENCE_MS, RESTORE_WAIT_MS_MAX
 from streams.retry import Backoff, Retrier
 from streams.settings import Settings
+from streams.text import counted
 
 log = structlog.get_logger(__name__)
 
@@ -142,7 +143,7 @@ class KafkaChangelog:
                 self._ends(wanted, level) for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
             )
             held = [
-                f"{topic}-{partition} ({last[topic] - stable[topic]} records)"
+                f"{topic}-{partition} ({counted(last[topic] - stable[topic], 'record')})"
                 for topic in topics
                 if stable[topic] < last[topic]
             ]

@@ -81,7 +81,7 @@ class OffsetProbe:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "streams.kafka.offsets_child"],
+                [sys.executable, "-P", "-m", "streams.kafka.offsets_child"],  # -P: no module of the working directory
                 env=self._environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

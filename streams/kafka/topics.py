@@ -23,6 +23,7 @@ from streams.errors import StreamsError, UsageError
 from streams.kafka.admin import REQUEST_TIMEOUT_S, partition_counts, replica_counts, settled
 from streams.operators.declaration import PARTITIONS_DEFAULT, Pipeline, Topic
 from streams.retry import Backoff, Retrier, quietly
+from streams.text import counted
 
 REPLICATION_OF_BROKER: Final = -1
 """The broker's `default.replication.factor`."""
@@ -161,9 +162,9 @@ def _compared(pipeline: Pipeline, topic: Topic, existing: dict[str, _Existing], 
     drift = []
     expected = _partitions_of(existing, pipeline)
     if wanted.partitions is not None and found.partitions != wanted.partitions:
-        drift.append(f"has {found.partitions} partitions, asked for {wanted.partitions}")
+        drift.append(f"has {counted(found.partitions, 'partition')}, asked for {wanted.partitions}")
     elif expected is not None and found.partitions != expected:
-        drift.append(f"has {found.partitions} partitions, {pipeline.source} has {expected}")
+        drift.append(f"has {counted(found.partitions, 'partition')}, {pipeline.source} has {expected}")
         if found.partitions < expected and topic.name in pipeline.changelogs:
             drift.append("do not add any here, its state is in these (runbook partitions-not-consumed)")
     for name, value in topic.config().items():

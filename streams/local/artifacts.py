@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from streams.errors import StreamsError
 from streams.local.progress import Progress
 from streams.retry import Backoff, Retrier, quietly
+from streams.settings import variable
 
 DOWNLOAD_ATTEMPTS_MAX = 3
 DOWNLOAD_TIMEOUT_S = 30
@@ -75,7 +76,7 @@ def load_lock() -> Lock:
 
 def cache_directory() -> Path:
     """Where downloads are kept, shared by all stacks of a user."""
-    chosen = os.environ.get("STREAMS_CACHE_DIR")
+    chosen = variable("STREAMS_CACHE_DIR")
     if chosen:
         return Path(chosen).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "streams"

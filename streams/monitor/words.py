@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from streams.monitor.verdict import Owned, Reason
+from streams.text import counted
 
 _MINUTE_S: Final = 60.0
 _HOUR_S: Final = 3_600.0
@@ -67,11 +68,6 @@ def sentence(facts: Facts) -> str:
 def advice(reason: Reason) -> str:
     """What to do first; empty when there is nothing to do."""
     return _ADVICE.get(reason, "")
-
-
-def counted(count: int, noun: str) -> str:
-    """A number of things for people: `1 record`, `2,000 records`."""
-    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _records(count: int) -> str:

@@ -19,6 +19,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from streams.errors import UsageError
+from streams.masking import masked
 from streams.monitor.slo import VISIBLE_S, Counts
 from streams.operators.rejects import Reason
 
@@ -96,14 +97,19 @@ class Targets:
         """
         places: list[tuple[str, int]] = []
         for part in filter(None, (part.strip() for part in text.split(","))):
-            url = urlsplit(part)
-            found = _TARGET.match(url.netloc)
-            if url.scheme != "http" or found is None or url.path.strip("/") or url.query:
-                raise UsageError(f"STREAMS_MONITOR_WORKERS: {part!r} is not http://host:port or http://host:first-last")
+            try:
+                url = urlsplit(part)
+                found = None if url.scheme != "http" or url.path.strip("/") or url.query else _TARGET.match(url.netloc)
+            except ValueError:  # brackets around what is no IPv6 address
+                found = None
+            if found is None:
+                raise UsageError(
+                    f"STREAMS_MONITOR_WORKERS: {masked(part)!r} is not http://host:port or http://host:first-last"
+                )
             first = int(found["first"])
             last = int(found["last"] or first)
             if not 0 < first <= last < 65_536:
-                raise UsageError(f"STREAMS_MONITOR_WORKERS: {part!r} has no usable ports")
+                raise UsageError(f"STREAMS_MONITOR_WORKERS: {masked(part)!r} has no usable ports")
             places += [(found["host"].strip("[]"), port) for port in range(first, last + 1)]
         if len(places) > WORKERS_MAX:
             raise UsageError(f"STREAMS_MONITOR_WORKERS names {len(places)} places; at most {WORKERS_MAX} are looked at")

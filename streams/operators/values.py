@@ -18,6 +18,7 @@ from streams.operators.declaration import Pipeline
 from streams.operators.rejects import Reason
 from streams.operators.resolve import Plan
 from streams.operators.wire import are_symbols, are_texts, encoded_sizes
+from streams.text import counted
 
 FRAME_BYTES: Final = 5
 _PANIC: Final = "PanicException"
@@ -203,7 +204,7 @@ def decode_one(plan: Plan, body: bytes) -> dict[str, Any] | tuple[Reason, str]:
     except _GARBAGE_ERRORS as error:
         return Reason.MALFORMED, f"not a value of schema {plan.schema_id}: {type(error).__name__}: {error}"
     if stream.tell() != len(body):
-        return Reason.MALFORMED, f"{len(body) - stream.tell()} bytes behind the end of the value"
+        return Reason.MALFORMED, f"{counted(len(body) - stream.tell(), 'byte')} behind the end of the value"
     return dict(record)
 
 

@@ -1,14 +1,13 @@
 """The committed schemas: `schemas/<subject>/<version>.avsc`, append-only, versions counted from 1 without gaps.
 
-`schemas/subjects.toml`, if it is there, says what is not as usual: a subject's compatibility mode, and fields that a
-rule of lint is not to be held against.
+`schemas/subjects.toml`, if it is there, says what is not as usual: a subject's compatibility mode, fields that a rule
+of lint is not to be held against, and which fields are personal data.
 
 In a checkout `streams/schemas` is a symbolic link to the top-level folder; a wheel carries a copy of the files at the
 same place (package data), so that both are found by the same path. `STREAMS_SCHEMAS_DIR` names another folder.
 """
 
 import json
-import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from streams.errors import StreamsError, UsageError
 from streams.registry.findings import Finding, Rule
 from streams.registry.located import Located, located
 from streams.registry.modes import MODE_DEFAULT, Mode
+from streams.settings import variable
 
 SCHEMAS_DIR_VARIABLE: Final = "STREAMS_SCHEMAS_DIR"
 SCHEMAS_DIR_DEFAULT: Final = Path(__file__).parent.parent / "schemas"
@@ -44,6 +44,9 @@ class SubjectSettings:
     compatibility: Mode = MODE_DEFAULT
     lint_ignore: frozenset[str] = frozenset()
     """Rules, each with the field that it is not to be held against: `unit_suffix:odometer`; a rule alone: nowhere."""
+    personal: frozenset[str] = frozenset()
+    """Names of fields, of any version and at any depth, that hold personal data. A field's own `"pii": true` says so of
+    one version, which cannot be changed once it is locked."""
 
 
 class Catalog:
@@ -135,7 +138,7 @@ def schemas_dir(directory: Path | None = None) -> Path:
         UsageError: there is no such folder.
 
     """
-    root = directory or Path(os.environ.get(SCHEMAS_DIR_VARIABLE) or SCHEMAS_DIR_DEFAULT)
+    root = directory or Path(variable(SCHEMAS_DIR_VARIABLE) or SCHEMAS_DIR_DEFAULT)
     if not root.is_dir():
         raise UsageError(f"no schemas: {root} is not a folder (set {SCHEMAS_DIR_VARIABLE})")
     return root.resolve()
@@ -216,12 +219,15 @@ def _read_settings(path: Path, subjects: frozenset[str]) -> dict[str, SubjectSet
     for subject, values in said.items():
         if subject not in subjects:
             raise StreamsError(f"{path}: there is no subject {subject!r}")
-        if not isinstance(values, dict) or values.keys() - {"compatibility", "lint_ignore"}:
-            raise StreamsError(f"{path}: [{subject!r}] takes compatibility and lint_ignore, nothing else")
+        if not isinstance(values, dict) or values.keys() - {"compatibility", "lint_ignore", "personal"}:
+            raise StreamsError(f"{path}: [{subject!r}] takes compatibility, lint_ignore and personal, nothing else")
         mode, ignored = values.get("compatibility", MODE_DEFAULT), values.get("lint_ignore", [])
         if mode not in set(Mode):
             raise StreamsError(f"{path}: [{subject!r}]: no mode {mode!r}: there is {', '.join(Mode)}")
         if not isinstance(ignored, list) or not all(str(each).partition(":")[0] in set(Rule) for each in ignored):
             raise StreamsError(f"{path}: [{subject!r}]: lint_ignore is a list such as ['unit_suffix:odometer']")
-        found[subject] = SubjectSettings(Mode(mode), frozenset(ignored))
+        personal = values.get("personal", [])
+        if not isinstance(personal, list) or not all(isinstance(each, str) for each in personal):
+            raise StreamsError(f"{path}: [{subject!r}]: personal is a list of names of fields")
+        found[subject] = SubjectSettings(Mode(mode), frozenset(ignored), frozenset(personal))
     return found

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
@@ -21,6 +21,7 @@ from confluent_kafka.schema_registry.common._httpx_compat import httpx
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from streams.errors import StreamsError
+from streams.masking import without_credentials
 from streams.retry import Backoff, Retrier, quietly
 from streams.settings import Settings
 
@@ -258,19 +259,6 @@ def wait_for_registry(registry: Registry, *, timeout_s: float) -> None:
         passing=RegistryUnavailable,
         backoff=Backoff(first_s=0.1, pause_s_max=2.0, give_up_s=timeout_s),
     )
-
-
-def without_credentials(url: str) -> str:
-    """The URL (or comma-separated URLs) without user, password, query and fragment: fit for logs and errors."""
-    shown = []
-    for one in url.split(","):
-        try:
-            parts = urlsplit(one.strip())
-        except ValueError:
-            shown.append("(not a URL)")
-            continue
-        shown.append(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")))
-    return ",".join(shown)
 
 
 class _Client(SchemaRegistryClient):

@@ -10,19 +10,18 @@ from confluent_kafka.admin import AdminClient
 from streams.deadletters.audit import parsed
 from streams.deadletters.foreign import read_envelopes
 from streams.deadletters.index import Figures, Filter, Letters, Resolutions, Rows, States, figures
+from streams.deadletters.pin import Pin
 from streams.errors import StreamsError, UsageError
 from streams.kafka.admin import admin_client, partition_counts, wait_for_broker
 from streams.kafka.headers import read_headers
 from streams.operators.declaration import Pipeline
-from streams.pipelines import PIPELINES
+from streams.review.flows import Flows
 from streams.review.scan import TopicTail
 from streams.settings import Settings
 
 Progress = Callable[[str, int], None]
 """Gets the name of the topic that is read and how many of its records are."""
 
-DLQ_SUFFIX: Final = ".dlq"
-AUDIT_SUFFIX: Final = ".dlq.audit"
 _CLOCKS_MS: Final = 3_600_000
 """How far the clocks of those who write may be apart."""
 
@@ -44,10 +43,10 @@ class Found:
 
 
 class Audit:
-    """The audit topic of one source; `exists` is false until it is there."""
+    """The audit topic of one flow; `exists` is false until it is there."""
 
-    def __init__(self, settings: Settings, source: str) -> None:
-        self.topic = f"{source}{AUDIT_SUFFIX}"
+    def __init__(self, settings: Settings, flow: Pipeline) -> None:
+        self.topic = flow.audit
         self.exists = False
         self.resolutions = Resolutions()
         self._tail = TopicTail(settings, self.topic)
@@ -85,14 +84,20 @@ class Audit:
 
 
 class Box:
-    """One dead-letter topic."""
+    """One dead-letter topic.
 
-    def __init__(self, settings: Settings, topic: str, audits: dict[str, Audit]) -> None:
+    Of a declared flow's own topic all letters belong to that flow, whatever their envelopes say: those headers can be
+    written by anybody. In any other topic a letter belongs to the declared flow whose source its envelope names.
+    """
+
+    def __init__(self, settings: Settings, topic: str, flows: Flows, audits: dict[str, Audit]) -> None:
         self.topic = topic
-        self.pipeline: Pipeline | None = next((each for each in PIPELINES.values() if each.dlq == topic), None)
+        self.flow: Pipeline | None = flows.by_dlq(topic)
+        """The flow whose dead-letter topic this is."""
         self.letters = Letters(topic)
         self.tail = TopicTail(settings, topic)
         self._settings = settings
+        self._flows = flows
         self._audits = audits
         self._since_ms: int | None = None
 
@@ -108,22 +113,38 @@ class Box:
             self.letters.forget_before(self.tail.lows(partitions))
         told = None if progress is None else (lambda read: progress(self.topic, read))
         self.tail.read(partitions, self._take, told)
-        for source in self.sources():
-            audit = self._audits.get(source)
+        for flow in self.flows():
+            audit = self._audits.get(flow.source)
             if audit is None:
-                audit = self._audits[source] = Audit(self._settings, source)
+                audit = self._audits[flow.source] = Audit(self._settings, flow)
                 if self._since_ms is not None:  # nothing is done about a letter before it is one, clocks apart
                     audit.begin_at(max(0, self._since_ms - _CLOCKS_MS), counts)
             audit.refresh(counts, progress)
 
-    def sources(self) -> list[str]:
-        """Topics to which the letters belong; with a declared topic its own one, too."""
-        named = {*self.letters.sources(), *([self.pipeline.source] if self.pipeline else [])}
-        return sorted(named)
+    def flow_of(self, source: str) -> Pipeline | None:
+        """The flow to which a letter belongs that names `source`: its audit topic says what was done about it.
 
-    def audit(self, source: str) -> Audit | None:
-        """The audit of a source; None when no letter names it."""
-        return self._audits.get(source)
+        None: no declared one, so nothing can be done about the letter here.
+        """
+        return self.flow or self._flows.by_source(source)
+
+    def flows(self) -> list[Pipeline]:
+        """Flows to which the letters belong."""
+        if self.flow is not None:
+            return [self.flow]
+        return [flow for source in self.letters.sources() if (flow := self._flows.by_source(source)) is not None]
+
+    def audit(self, flow: Pipeline) -> Audit:
+        """The audit of a flow to which letters here belong.
+
+        Raises:
+            StreamsError: the letters that were read belong to others.
+
+        """
+        audit = self._audits.get(flow.source)
+        if audit is None:
+            raise StreamsError(f"the audit topic {flow.audit} is not known")
+        return audit
 
     def find(self, wanted: Filter) -> Found:
         """Letters that are meant, in no particular order."""
@@ -134,8 +155,8 @@ class Box:
         return found.where(found.states.is_open == wanted.is_open)
 
     def states(self, rows: Rows) -> States:
-        """What was done about some letters. Those of no known source count as of this topic's own."""
-        audits = [audit for source in self.sources() if (audit := self._audits.get(source)) is not None]
+        """What was done about some letters, as the audits of their flows say."""
+        audits = [audit for flow in self.flows() if (audit := self._audits.get(flow.source)) is not None]
         if len(audits) == 1:
             return audits[0].resolutions.of(rows)
         states = Resolutions().of(rows)
@@ -167,7 +188,7 @@ class Box:
 
 
 class Inbox:
-    """Dead-letter topics of the declared pipelines, or those named. One thread at a time; close it when done."""
+    """Dead-letter topics of this set's declared flows, or those named. One thread at a time; close it when done."""
 
     def __init__(self, settings: Settings, topics: Sequence[str] | None = None) -> None:
         """Connect.
@@ -179,13 +200,13 @@ class Inbox:
         self.settings = settings
         self._client: AdminClient = wait_for_broker(settings)
         self._audits: dict[str, Audit] = {}
-        self._named = bool(topics)
+        self.flows = Flows.of(settings)
         counts = self.counts()
-        names = [named(topic) for topic in topics] if topics else [each.dlq for each in PIPELINES.values()]
-        missing = [name for name in dict.fromkeys(names) if name not in counts]
-        if missing and self._named:
-            raise StreamsError(f"there is no topic {missing[0]}: {hint(missing[0])}")
-        self.boxes = [Box(settings, name, self._audits) for name in dict.fromkeys(names)]
+        names = dict.fromkeys(map(self.flows.dlq_named, topics) if topics else self.flows.dlqs)
+        missing = [name for name in names if name not in counts]
+        if missing and topics:
+            raise StreamsError(f"there is no topic {missing[0]}: {self.flows.hint(missing[0])}")
+        self.boxes = [Box(settings, name, self.flows, self._audits) for name in names]
 
     def counts(self) -> dict[str, int]:
         """Partitions of every topic of the cluster."""
@@ -212,6 +233,10 @@ class Inbox:
                 if since_ms is not None:
                     box.begin_at(since_ms, counts)
                 box.refresh(counts, progress)
+
+    def pin(self) -> Pin:
+        """Where the topics ended when they were read last: with `Filter.pinned`, what comes later is not meant."""
+        return Pin({box.topic: box.tail.ends() for box in self.boxes})
 
     def find(self, wanted: Filter) -> list[Found]:
         """Letters that are meant, by topic; topics without any are left out."""
@@ -241,16 +266,3 @@ class Inbox:
             box.close()
         for audit in self._audits.values():
             audit.close()
-
-
-def named(topic: str) -> str:
-    """The dead-letter topic that is meant by `topic`: a declared source stands for its own."""
-    return next((each.dlq for each in PIPELINES.values() if topic == each.source), topic)
-
-
-def hint(topic: str) -> str:
-    """What to do about a missing topic."""
-    declared = {each.name for pipeline in PIPELINES.values() for each in pipeline.topics()}
-    if topic in declared:
-        return "run `streams topics apply`"
-    return f"dead-letter topics are {', '.join(each.dlq for each in PIPELINES.values())}, or any other one that exists"

@@ -4,7 +4,7 @@ from typing import Any
 
 from confluent_kafka import Message
 
-from streams.deadletters.foreign import NO_SCHEMA_ID, is_envelope_header, message_of, read_envelope
+from streams.deadletters.foreign import NO_SCHEMA_ID, message_of, own_headers_of, read_envelope
 from streams.deadletters.letter import Letter
 from streams.kafka.headers import headers_of
 
@@ -26,7 +26,7 @@ def letter_of(topic: str, message: Message) -> Letter:
         source=envelope.source,
         key=key,
         value=value,
-        headers=[(name, text) for name, text in headers if not is_envelope_header(name)],
+        headers=own_headers_of(headers),
         reason=envelope.reason,
         message=message_of(headers),
         attempt=envelope.attempt,

@@ -12,14 +12,14 @@ from confluent_kafka import KafkaException, Message, Producer
 
 from streams.deadletters.audit import Act, Actor, Outcome, reveal_record
 from streams.deadletters.envelope import HISTORY
-from streams.deadletters.foreign import NO_SCHEMA_ID, Kind, Origin, origin_of, read_envelope
+from streams.deadletters.foreign import NO_SCHEMA_ID, Kind, Origin, origin_of, read_envelope, shown_header
 from streams.deadletters.index import Filter, Place
 from streams.deadletters.inspect import MASK, Schemas, View, inspect, masks_keys, schema_id_of, shown_bytes
 from streams.deadletters.letter import Letter, history_of
 from streams.errors import StreamsError
 from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.headers import headers_of
-from streams.pipelines import PIPELINES
+from streams.operators.declaration import Pipeline
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema
 from streams.review.inbox import Box, Found, Inbox
@@ -63,7 +63,7 @@ def listing(inbox: Inbox, wanted: Filter, *, group_by: str, limit: int, skip: in
     total: dict[str, int] = {}
     still: dict[str, int] = {}
     for each in found:
-        masks = group_by == "device" and _masks_keys(each.box)
+        masks = group_by == "device" and any(_masks_keys(each.box, source) for source in set(each.rows.sources()))
         for counted, rows in ((total, each.rows), (still, each.rows.where(each.states.is_open))):
             for name, number in rows.counts(group_by).items():
                 shown = MASK if masks else name
@@ -81,7 +81,7 @@ def listing(inbox: Inbox, wanted: Filter, *, group_by: str, limit: int, skip: in
 
 def entries_of(found: Found) -> list[Entry]:
     """The letters of `found` as list entries, in its order."""
-    box, masks = found.box, _masks_keys(found.box)
+    box = found.box
     order = np.lexsort((found.rows.offset, found.rows.partition))
     messages: dict[tuple[int, int], Message] = {}
     for batch in box.tail.fetch(found.rows.where(order).places()):
@@ -93,7 +93,8 @@ def entries_of(found: Found) -> list[Entry]:
         message = messages.get((place.partition, place.offset))
         if message is not None:  # the broker may have deleted it since
             letter = letter_of(box.topic, message)
-            entries.append(Entry(letter, MASK if masks else shown_bytes(letter.key), act, outcome, at_ms))
+            key = MASK if _masks_keys(box, letter.source) else shown_bytes(letter.key)
+            entries.append(Entry(letter, key, act, outcome, at_ms))
     return entries
 
 
@@ -106,8 +107,9 @@ def _largest_first(group: tuple[str, int, int]) -> tuple[int, str]:
     return -group[1], group[0]
 
 
-def _masks_keys(box: Box) -> bool:
-    return masks_keys(_reader_schema(box), box.pipeline)
+def _masks_keys(box: Box, source: str) -> bool:
+    flow = box.flow_of(source)
+    return masks_keys(_reader_of(flow), flow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +158,8 @@ def details(inbox: Inbox, found: Found, *, reveal: bool) -> Details:
     headers = headers_of(message)
     schema_id = schema_id_of(letter)
     schema_text, problem = _schema(inbox, schema_id)
-    pipeline = next((each for each in PIPELINES.values() if each.source == letter.source), box.pipeline)
-    view = inspect(letter, Schemas(schema_text, _reader_schema(box)), pipeline, reveal=reveal)
+    flow = box.flow_of(letter.source)
+    view = inspect(letter, replace(_reader_of(flow), writer=schema_text), flow, reveal=reveal)
     kind = read_envelope(
         headers, topic=letter.topic, partition=letter.partition, offset=letter.offset, timestamp_ms=letter.timestamp_ms
     ).kind
@@ -167,7 +169,7 @@ def details(inbox: Inbox, found: Found, *, reveal: bool) -> Details:
         view=view,
         kind=kind,
         origin=origin_of(headers),
-        envelope=[(name, _shown(name, value)) for name, value in headers if name not in own],
+        envelope=[(name, shown_header(name, value)) for name, value in headers if name not in own],
         schema_id=None if schema_id == NO_SCHEMA_ID else schema_id,
         schema_text=schema_text,
         schema_problem=problem,
@@ -202,8 +204,8 @@ def _earlier(box: Box, letter: Letter, headers: Sequence[tuple[str, bytes | None
 
 def _resolution(box: Box, letter: Letter) -> dict[str, Any] | None:
     """The audit record of a letter."""
-    audit = box.audit(letter.source or (box.pipeline.source if box.pipeline else ""))
-    return None if audit is None else audit.record_of(letter.id.encode())
+    flow = box.flow_of(letter.source)
+    return None if flow is None else box.audit(flow).record_of(letter.id.encode())
 
 
 def _schema(inbox: Inbox, schema_id: int | None) -> tuple[str | None, str | None]:
@@ -216,22 +218,16 @@ def _schema(inbox: Inbox, schema_id: int | None) -> tuple[str | None, str | None
         return None, str(error)
 
 
-def _reader_schema(box: Box) -> str | None:
-    return None if box.pipeline is None else _newest_schema(box.pipeline.subject)
+def _reader_of(flow: Pipeline | None) -> Schemas:
+    """What is known of the events of a flow, without the writer's schema."""
+    return Schemas(None, None) if flow is None else _newest_schema(flow.subject)
 
 
 @lru_cache(maxsize=64)
-def _newest_schema(subject: str) -> str | None:
+def _newest_schema(subject: str) -> Schemas:
     catalog = Catalog.load()
-    return catalog.latest(subject).text if subject in catalog.subjects() else None
-
-
-def _shown(name: str, value: bytes | None) -> str:
-    if value is None:
-        return "-"
-    if name.startswith("kafka_dlt-original-") and len(value) in {4, 8} and not value.isalpha():
-        return str(int.from_bytes(value, "big", signed=True))
-    return value.decode(errors="backslashreplace")
+    text = catalog.latest(subject).text if subject in catalog.subjects() else None
+    return Schemas(None, text, catalog.settings(subject).personal)
 
 
 def reveal(inbox: Inbox, found: Found, actor: Actor) -> Details:
@@ -243,8 +239,13 @@ def reveal(inbox: Inbox, found: Found, actor: Actor) -> Details:
     """
     box = found.box
     (letter_id,) = found.rows.ids.tolist()
-    source = found.rows.sources()[0] or (box.pipeline.source if box.pipeline else "")
-    topic = f"{source}.dlq.audit"
+    source = found.rows.sources()[0]
+    flow = box.flow_of(source)
+    if flow is None:
+        raise StreamsError(
+            f"{source!r} is the source of no declared flow, so no audit topic takes down the reveal: nothing is shown"
+        )
+    topic = flow.audit
     if topic not in inbox.counts():
         raise StreamsError(f"there is no audit topic {topic} to write the reveal down in: nothing is shown")
     key, value = reveal_record(letter_id.decode(), actor, at_ms=time.time_ns() // 1_000_000, reveal_id=uuid.uuid4().hex)

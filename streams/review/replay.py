@@ -19,14 +19,15 @@ import numpy as np
 
 from streams.ahead import built_ahead
 from streams.deadletters.audit import Actor, Outcome
-from streams.deadletters.index import Filter, Rows, replayable
+from streams.deadletters.index import Filter, Rows
 from streams.deadletters.letter import Letter
-from streams.errors import StreamsError, UsageError
+from streams.deadletters.pin import Pin
+from streams.errors import StreamsError
 from streams.kafka.topics import message_bytes_max
 from streams.limits import DLQ_ATTEMPTS_MAX
-from streams.pipelines import PIPELINES
+from streams.review.choice import Job, Refusal, Refusals, check_reasons, require_audits, require_sources, to_replay
 from streams.review.desk import Desk, Undone
-from streams.review.inbox import Box, Found, Inbox
+from streams.review.inbox import Inbox
 from streams.review.letters import letter_of
 from streams.review.records import Maker, Senseless, Slice
 from streams.review.transform import Judge, Transform, load_repair
@@ -40,7 +41,6 @@ BATCH_PACED_MS_MAX: Final = 500
 """Letters of one transaction, their bytes, and how long it may take to gather them; with a rate, less long."""
 TRIES_MAX: Final = 5
 """Transactions that may fail in a row."""
-REFUSED_SHOWN: Final = 20
 _SLICES_A_SECOND: Final = 20
 
 
@@ -74,14 +74,6 @@ class ReplayOptions:
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A letter that cannot be replayed, and why."""
-
-    id: str
-    why: str
-
-
 @dataclass(slots=True)
 class ReplayResult:
     """What a run did. selected = replayed + capped + left_out + refused, unless it was a dry run."""
@@ -93,9 +85,11 @@ class ReplayResult:
     """Left alone, for they were tried too often."""
     left_out: int = 0
     """The transform returned None."""
-    refused: int = 0
-    refusals: list[Refusal] = field(default_factory=list)
-    """The first of them."""
+    refusing: Refusals = field(default_factory=Refusals)
+    into: Counter[str] = field(default_factory=Counter)
+    """Replayed letters by the topic into which they went; of a dry run, those that would go."""
+    pin: Pin | None = None
+    """Where the topics ended when the letters were chosen."""
     would_be_rejected: Counter[str] = field(default_factory=Counter)
     """Dry run: letters that decoding and validation would reject again as things stand now, by reason."""
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -115,11 +109,15 @@ class ReplayResult:
         """Letters replayed in a second of CPU time: what a busy machine cannot blur."""
         return self.replayed / self.cpu_seconds if self.cpu_seconds else 0.0
 
-    def refuse(self, letter_id: str, why: str) -> None:
-        """Count a letter that cannot be replayed."""
-        self.refused += 1
-        if len(self.refusals) < REFUSED_SHOWN:
-            self.refusals.append(Refusal(letter_id, why))
+    @property
+    def refused(self) -> int:
+        """Letters that cannot be replayed: they are open as before."""
+        return self.refusing.count
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """The first of them."""
+        return self.refusing.shown
 
 
 def replay(inbox: Inbox, options: ReplayOptions, progress: Progress = lambda _: None) -> ReplayResult:
@@ -128,100 +126,54 @@ def replay(inbox: Inbox, options: ReplayOptions, progress: Progress = lambda _: 
     Key, bytes and headers are the original ones; `dlq.attempt` is one more. The timestamp is that of the replay.
 
     Raises:
-        UsageError: the transform cannot be loaded.
+        UsageError: the transform cannot be loaded, or a reason that is asked for does not exist.
         StreamsError: a source or audit topic is missing, the transform fails, or the broker does: what was committed
             is done and recorded, nothing else has happened.
         FencedError: another replay or discard of the same source has started.
 
     """
-    result = ReplayResult()
     repairing = load_repair(options.transform) if options.transform else None
     inbox.refresh(lambda topic, read: progress(ReplayProgress(f"reading {topic}", read, 0)))
-    chosen = _chosen(inbox.find(_open(options.wanted)), options, result)
-    jobs = [(found, source) for found in chosen for source in sorted(set(found.rows.sources()))]
-    for _, source in jobs:
-        _check_topics(inbox, source)
+    check_reasons(inbox, options.wanted)
+    choice = to_replay(inbox, options.wanted, limit=options.limit, attempts_max=options.attempts_max)
+    result = ReplayResult(
+        choice.selected, capped=choice.capped, refusing=choice.refusals, pin=options.wanted.pin or inbox.pin()
+    )
+    require_sources(inbox, choice, "nothing was sent")
+    require_audits(inbox, choice, "nothing was sent")
     transforms: dict[str, Transform] = {}
     if repairing is not None and options.transform:
-        for _, source in jobs:
-            transforms[source] = Transform(options.transform, repairing, _judge(inbox, source))
-        for found, source in jobs:  # every letter is repaired and judged before the first one is sent
-            for letters in _letters(found.box, found.rows.of_source(source)):
-                transforms[source].apply(letters)
+        for job in choice.jobs:
+            judge = Judge(inbox.settings, job.flow)
+            transforms[job.flow.source] = Transform(options.transform, repairing, judge)
+        for job in choice.jobs:  # every letter is repaired and judged before the first one is sent
+            for letters in _letters(job):
+                transforms[job.flow.source].apply(letters)
     if options.dry_run:
-        for found, source in jobs:
-            _foretell(inbox, found, source, transforms.get(source), result)
+        result.into.update(choice.by_source)
+        for job in choice.jobs:
+            _foretell(inbox, job, transforms.get(job.flow.source), result)
         return result
-    for found, source in jobs:
-        _Run(inbox, found.box, source, options, transforms.get(source), result, progress).go(
-            found.rows.of_source(source)
-        )
+    for job in choice.jobs:
+        before = result.replayed
+        try:
+            _Run(inbox, job, options, transforms.get(job.flow.source), result, progress).go()
+        finally:
+            result.into[job.flow.source] += result.replayed - before
     if options.wait_s > 0:
-        await_outcomes(inbox, chosen, options, result, progress)
+        await_outcomes(inbox, choice.jobs, options, result, progress)
     return result
 
 
-def _open(wanted: Filter) -> Filter:
-    return Filter(
-        wanted.ids, wanted.reasons, wanted.keys, wanted.schema_ids, wanted.since_ms, wanted.until_ms, is_open=True
-    )
+def _letters(job: Job) -> Iterator[list[Letter]]:
+    for messages in job.box.tail.fetch(job.rows.places()):
+        yield [letter_of(job.box.topic, message) for message in messages]
 
 
-def _chosen(found: Sequence[Found], options: ReplayOptions, result: ReplayResult) -> list[Found]:
-    """What is to be sent, in log order, by topic; the rest is counted."""
-    chosen: list[Found] = []
-    left = options.limit
-    for each in found:
-        rows = each.rows
-        whole = replayable(rows)
-        for letter_id in rows.where(~whole).ids.tolist():
-            result.refuse(letter_id.decode(), "its envelope is incomplete: nothing says what it was; discard it")
-        tired = whole & (rows.attempt >= options.attempts_max)
-        result.capped += int(np.count_nonzero(tired))
-        result.selected += len(rows)
-        fit = rows.where(whole & ~tired).oldest_first()
-        if left is not None:
-            result.selected -= max(0, len(fit) - left)
-            fit = fit.where(np.arange(min(left, len(fit))))
-            left -= len(fit)
-        rows = fit.in_log_order()
-        if len(rows):
-            chosen.append(Found(each.box, rows, each.box.states(rows)))
-    return chosen
-
-
-def _check_topics(inbox: Inbox, source: str) -> None:
-    counts = inbox.counts()
-    if source not in counts:
-        raise StreamsError(f"there is no source topic {source} to replay into: nothing was sent; {_create(source)}")
-    audit = f"{source}.dlq.audit"
-    if audit not in counts:
-        raise StreamsError(f"there is no audit topic {audit} to record it in: nothing was sent; {_create(audit)}")
-
-
-def _create(topic: str) -> str:
-    declared = {each.name for pipeline in PIPELINES.values() for each in pipeline.topics()}
-    return "run `streams topics apply`" if topic in declared else "create it (an audit topic: cleanup.policy=compact)"
-
-
-def _judge(inbox: Inbox, source: str) -> Judge:
-    pipeline = next((each for each in PIPELINES.values() if each.source == source), None)
-    if pipeline is None:
-        raise UsageError(f"--transform: no pipeline reads {source}, so what a transform makes of it cannot be judged")
-    return Judge(inbox.settings, pipeline)
-
-
-def _letters(box: Box, rows: Rows) -> Iterator[list[Letter]]:
-    for messages in box.tail.fetch(rows.places()):
-        yield [letter_of(box.topic, message) for message in messages]
-
-
-def _foretell(inbox: Inbox, found: Found, source: str, transform: Transform | None, result: ReplayResult) -> None:
-    """Count what would be rejected again: only what decoding and validation see, and only for declared sources."""
-    if all(each.source != source for each in PIPELINES.values()):
-        return
-    judge = _judge(inbox, source)
-    for letters in _letters(found.box, found.rows.of_source(source)):
+def _foretell(inbox: Inbox, job: Job, transform: Transform | None, result: ReplayResult) -> None:
+    """Count what would be rejected again: only what decoding and validation see."""
+    judge = Judge(inbox.settings, job.flow)
+    for letters in _letters(job):
         keys, values = [letter.key for letter in letters], [letter.value for letter in letters]
         if transform is not None:
             repairs = transform.apply(letters)
@@ -237,26 +189,27 @@ class _Run:
     def __init__(
         self,
         inbox: Inbox,
-        box: Box,
-        source: str,
+        job: Job,
         options: ReplayOptions,
         transform: Transform | None,
         result: ReplayResult,
         progress: Progress,
     ) -> None:
-        self._inbox, self._box, self._source, self._options = inbox, box, source, options
+        self._inbox, self._job, self._options = inbox, job, options
         self._result, self._progress = result, progress
-        self._audit = f"{source}.dlq.audit"
-        self._desk = Desk(inbox.settings, source)
+        self._source, self._audit = job.flow.source, job.flow.audit
+        self._desk = Desk(inbox.settings, self._source)
         self._maker = Maker(
-            box.topic, source, message_bytes_max(inbox.client, source), inbox.counts()[source], options.actor, transform
-        )
+            job.box.topic, self._source, message_bytes_max(inbox.client, self._source),
+            inbox.counts()[self._source], options.actor, transform,
+        )  # fmt: skip
         self._refused: set[bytes] = set()
         self._total = self._in_hand = 0
         self._started = 0.0
 
-    def go(self, rows: Rows) -> None:
+    def go(self) -> None:
         """Replay them; what fails is tried again, with what the audit topic says by then."""
+        rows = self._job.rows
         before = self._result.replayed
         failures = 0
         started, cpu_before = time.monotonic(), time.process_time()
@@ -296,9 +249,7 @@ class _Run:
 
     def _still_open(self, rows: Rows) -> Rows:
         """Those that nothing was done about; their audit is read to its end."""
-        audit = self._box.audit(self._source)
-        if audit is None:  # the box reads the audit of every source that its letters name
-            raise StreamsError(f"the audit topic {self._audit} is not known")
+        audit = self._job.box.audit(self._job.flow)
         audit.refresh(self._inbox.counts())
         left = rows.where(audit.resolutions.of(rows).is_open)
         return left if not self._refused else left.where(~np.isin(left.ids, np.array(sorted(self._refused))))
@@ -325,7 +276,7 @@ class _Run:
         """The letters as records, slice by slice, in log order."""
         rate = self._options.rate
         size = SLICE_LETTERS_MAX if rate is None else max(1, rate // _SLICES_A_SECOND)
-        for messages in self._box.tail.fetch(rows.places()):
+        for messages in self._job.box.tail.fetch(rows.places()):
             for first in range(0, len(messages), size):
                 self._pace()
                 yield self._maker.make(rows, messages[first : first + size])
@@ -334,7 +285,7 @@ class _Run:
         self._refused.update(each.left_out, (letter_id for letter_id, _ in each.refused))
         self._result.left_out += len(each.left_out)
         for letter_id, why in each.refused:
-            self._result.refuse(letter_id.decode(), why)
+            self._result.refusing.add([letter_id], why)
         if each.ids:
             desk, at_ms = self._desk, each.at_ms
             desk.send(self._source, each.keys, each.values, each.headers, at_ms=at_ms, partitions=each.partitions)
@@ -355,20 +306,18 @@ class _Run:
 
 
 def await_outcomes(
-    inbox: Inbox, chosen: Sequence[Found], options: ReplayOptions, result: ReplayResult, progress: Progress
+    inbox: Inbox, jobs: Sequence[Job], options: ReplayOptions, result: ReplayResult, progress: Progress
 ) -> None:
     """Count what became of the letters, as soon as the worker has said so of all, or `wait_s` is over."""
     deadline = time.monotonic() + options.wait_s
     while True:
         counts = inbox.counts()
         outcomes: Counter[str] = Counter()
-        for found in chosen:
-            for source in sorted(set(found.rows.sources())):
-                audit = found.box.audit(source)
-                if audit is not None:
-                    audit.refresh(counts)
-                    states = audit.resolutions.of(found.rows.of_source(source))
-                    outcomes.update(outcome.value for _, outcome in states.named() if outcome is not None)
+        for job in jobs:
+            audit = job.box.audit(job.flow)
+            audit.refresh(counts)
+            states = audit.resolutions.of(job.rows)
+            outcomes.update(outcome.value for _, outcome in states.named() if outcome is not None)
         result.outcomes = outcomes
         progress(ReplayProgress("waiting for the worker", outcomes.total(), result.replayed))
         if outcomes.total() >= result.replayed or time.monotonic() > deadline:

@@ -39,7 +39,7 @@ def load_repair(name: str) -> Repairing:
         raise UsageError(f"--transform {name}: must be MODULE:FUNCTION")
     here = os.getcwd()  # noqa: PTH109 - an entry of sys.path is a string
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)  # last: a file of its is not taken for a module of Python or of this package
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # noqa: BLE001 - a user's module may raise anything while it is imported

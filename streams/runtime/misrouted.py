@@ -12,6 +12,7 @@ import structlog
 from streams.engine.effects import Effects
 from streams.limits import KEY_BYTES_LOGGED, MISROUTED_KEYS_LOGGED, MISROUTED_LOG_INTERVAL_MS, MISROUTED_SAID_MS
 from streams.monitor.metrics import WorkerMetrics
+from streams.text import counted
 
 log = structlog.get_logger(__name__)
 
@@ -87,8 +88,9 @@ class MisroutedWatch:
         if self._last_ms is None or now_ms - self._last_ms >= MISROUTED_SAID_MS:
             return None
         return (
-            f"{self._source}: {self._events:,} events since the start have a key of another partition; duplicates and "
-            "disorder of such keys go unnoticed (runbook keys-misrouted; the log names some)"
+            f"{self._source}: {counted(self._events, 'event')} since the start "
+            f"{'has' if self._events == 1 else 'have'} a key of another partition; "
+            "duplicates and disorder of such keys go unnoticed (runbook keys-misrouted; the log names some)"
         )
 
 

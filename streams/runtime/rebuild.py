@@ -44,6 +44,7 @@ from streams.state.layout import (
 from streams.state.memory import MemoryStore
 from streams.state.rocks import RocksMemory, RocksStore, set_aside
 from streams.state.store import Store
+from streams.text import counted
 
 Say = Callable[[str], None]
 
@@ -77,8 +78,8 @@ def require_stopped(client: AdminClient, pipeline: Pipeline, say: Say, *, wait_s
             return
         if time.monotonic() > deadline:
             raise StreamsError(
-                f"{pipeline.group} has {len(members)} members ({', '.join(sorted(m.client_id for m in members))}): "
-                "stop all workers of this flow first"
+                f"{pipeline.group} has {counted(len(members), 'member')} "
+                f"({', '.join(sorted(m.client_id for m in members))}): stop all workers of this flow first"
             )
         if not said:
             say(f"waiting for {pipeline.group} to have no members (a stopped worker is forgotten after its session)")
@@ -136,7 +137,10 @@ class LocalRebuild:
         finally:
             store.close()
         set_aside(path, "written to Kafka again; the next worker restores it from there")
-        self._say(f"partition {partition}: {written.table_rows} rows and {written.journal_records} journal records")
+        self._say(
+            f"partition {partition}: {counted(written.table_rows, 'row')} and "
+            f"{counted(written.journal_records, 'journal record')}"
+        )
         return written
 
     def _identity_in_journal(self, partition: int) -> Identity | None:

@@ -16,6 +16,7 @@ from streams.kafka.idle import Unreadable
 from streams.limits import RECORDS_LOST_SAID_MS
 from streams.monitor.metrics import WorkerMetrics
 from streams.operators.declaration import Pipeline
+from streams.text import counted
 
 log = structlog.get_logger(__name__)
 
@@ -68,9 +69,9 @@ class SourceRemarks:
             return None
         return (
             f"{self._source} partitions {sorted(self.refused)} are not consumed: {self._journal} and the tables have "
-            f"{self._partitions} partitions, and growing a flow in place is not built yet. Have producers write to "
-            f"partitions 0 to {self._partitions - 1} (murmur2 of the key modulo {self._partitions}); records in the "
-            "others stay unread for as long as the topic keeps them"
+            f"{counted(self._partitions, 'partition')}, and growing a flow in place is not built yet. Have producers "
+            f"write to partitions 0 to {self._partitions - 1} (murmur2 of the key modulo {self._partitions}); records "
+            "in the others stay unread for as long as the topic keeps them"
         )
 
     # --- records that are gone, records that cannot be read ---------------------------------------------------------
@@ -93,9 +94,9 @@ class SourceRemarks:
         for partition, one in sorted(found.items()):
             since = _instant(time.time() - (now_ms - one.since_ms) / 1000)
             sentence = (
-                f"{self._source}-{partition}: {_records(one.records)} after an open transaction cannot be read yet; "
-                f"it begins at offset {one.offset} and has been seen open since {since} (how to find its producer: "
-                "runbook open-transaction)"
+                f"{self._source}-{partition}: {counted(one.records, 'record')} after an open transaction cannot be "
+                f"read yet; it begins at offset {one.offset} and has been seen open since {since} (how to find its "
+                "producer: runbook open-transaction)"
             )
             self._unreadable[partition] = (one, sentence)
             if partition not in before or before[partition][0].offset != one.offset:
@@ -104,15 +105,11 @@ class SourceRemarks:
     def remarks(self, now_ms: int) -> list[str]:
         """Sentences; `now_ms`: monotonic. Losses are named for an hour, an open transaction while it is open."""
         lost = [
-            f"{self._source}-{partition}: {_records(one.records)} deleted unread, last noticed at {one.since}"
+            f"{self._source}-{partition}: {counted(one.records, 'record')} deleted unread, last noticed at {one.since}"
             for partition, one in sorted(self._lost.items())
             if now_ms - one.at_ms < RECORDS_LOST_SAID_MS
         ]
         return [*lost, *(sentence for _, sentence in self._unreadable.values())]
-
-
-def _records(count: int) -> str:
-    return "1 record" if count == 1 else f"{count:,} records"
 
 
 def _instant(time_s: float) -> str:

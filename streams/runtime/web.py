@@ -1,7 +1,5 @@
 """The worker's web server: metrics, liveness, readiness. Loopback unless told otherwise."""
 
-import os
-import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -10,12 +8,11 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from streams.errors import StreamsError
+from streams.listening import listening, url_of
 
 log = structlog.get_logger(__name__)
 
 DEFAULT_PORT: Final = 6066
-HOST_VARIABLE: Final = "STREAMS_WEB_HOST"
 _TRIES: Final = 50
 
 
@@ -28,20 +25,23 @@ class Web:
         unready: Callable[[], str | None],
         remarks: Callable[[], list[str]] = list,
         *,
+        host: str,
         port: int | None,
     ) -> None:
-        """Take the port. `port` None: the default one, or the next that is free.
+        """Take the port of `host` (`streams.listening`). `port` None: the default one, or the next that is free.
 
         `/readyz` answers 503 with what `unready` returns, else 200; the lines after that are the `remarks`.
 
         Raises:
             StreamsError: the port is taken.
+            UsageError: the host is no address of this machine.
 
         """
         self._registry = registry
         self._unready = unready
         self._remarks = remarks
-        self._socket = _listening(os.environ.get(HOST_VARIABLE, "127.0.0.1"), port)
+        ports = range(DEFAULT_PORT, DEFAULT_PORT + _TRIES) if port is None else [port]
+        self._socket = listening(host, ports)
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
@@ -52,8 +52,8 @@ class Web:
         """Answer."""
         await self._runner.setup()
         await web.SockSite(self._runner, self._socket).start()
-        host, port = self._socket.getsockname()[:2]
-        log.info("web server", metrics=f"http://{host}:{port}/metrics", readiness=f"http://{host}:{port}/readyz")
+        url = url_of(self._socket)
+        log.info("web server", metrics=f"{url}/metrics", readiness=f"{url}/readyz")
 
     async def stop(self) -> None:
         """Close."""
@@ -70,13 +70,3 @@ class Web:
         reason = self._unready()
         lines = [reason or "ok", *self._remarks()]
         return web.Response(text="".join(f"{line}\n" for line in lines), status=503 if reason else 200)
-
-
-def _listening(host: str, port: int | None) -> socket.socket:
-    ports = [port] if port is not None else list(range(DEFAULT_PORT, DEFAULT_PORT + _TRIES))
-    for candidate in ports:
-        try:
-            return socket.create_server((host, candidate))
-        except OSError as error:
-            reason = error.strerror
-    raise StreamsError(f"port {ports[0]} cannot be used ({reason}): choose another with --web-port")

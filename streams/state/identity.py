@@ -17,6 +17,7 @@ from streams.operators.aggregate import Aggregate, WindowAggregate
 from streams.operators.declaration import Pipeline, Table, Window
 from streams.operators.rows import RowLayout
 from streams.operators.windows import Windows
+from streams.text import counted
 
 EPOCH: Final = 1
 """Number of the partition layout; growing a topic in place begins another one."""
@@ -270,9 +271,9 @@ def judge(found: Identity, declared: Identity, pipeline: Pipeline) -> Judgement:
         )
     if not found.is_divided_as(declared):
         refused.append(
-            f"the state is divided into {found.partitions} partitions, {pipeline.journal} has {declared.partitions}: "
-            "keys belong elsewhere than their state. Partitions cannot be added to a flow in place yet; to "
-            f"process the source again with the new number, run {again}"
+            f"the state is divided into {counted(found.partitions, 'partition')}, {pipeline.journal} has "
+            f"{declared.partitions}: keys belong elsewhere than their state. Partitions cannot be added to a flow in "
+            f"place yet; to process the source again with the new number, run {again}"
         )
     new = found.recreated(declared.topics)
     refused += [

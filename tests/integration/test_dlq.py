@@ -161,9 +161,10 @@ def test_a_discard_needs_a_reason_is_recorded_and_closes_the_letter(scene: Scene
 
     without = run(scene.stack, "dlq", "discard", entry.letter.id)
     assert (2, True) == (without.returncode, "needs a reason" in without.stderr)
-    done = run(scene.stack, "dlq", "discard", entry.letter.id, "--reason", "a test truck", "--by", "sam")
+    done = run(scene.stack, "dlq", "discard", entry.letter.id, "--why", "a test truck", "--by", "sam")
 
-    assert (0, "1 dead letter discarded\n") == (done.returncode, done.stdout), done.stderr
+    words = f"1 dead letter discarded\n  1 of {GPS.dlq}\n"
+    assert (0, words) == (done.returncode, done.stdout), done.stderr
     (after,) = scene.letters("gone")
     assert "discarded" == after.status
     (record,) = [json.loads(one.value() or b"") for one in scene.read(GPS.audit, entry.letter.id)]
@@ -199,7 +200,13 @@ def test_the_command_line_lists_shows_and_says_what_is_wrong(scene: Scene) -> No
         (("replay", "f" * 24), 1, "no dead letter"),
         (("list", "--topic", "no.such.topic"), 1, "there is no topic no.such.topic"),
         (("list", "--since", "yesterday"), 2, "ISO 8601"),
-        (("discard", "--reason", "x"), 2, "say which"),
+        (("discard", "--why", "x"), 2, "say which"),
+        (("discard", "--all"), 2, "needs a reason: --why"),
+        (("replay", "--why", "all of them"), 2, "say which"),
+        (("replay", "--all", "--pin", "nonsense"), 2, "this is no pin"),
+        (("list", "--reason", "bogus"), 2, "there is no reason 'bogus': reasons are bad_header, device_quarantined"),
+        (("replay", "--reason", "bogus"), 2, "there is no reason 'bogus'"),
+        (("discard", "--reason", "bogus", "--why", "x"), 2, "there is no reason 'bogus'"),
         (("replay", letter.id, "--transform", "no.module:f"), 2, "importing no.module"),
     ):
         failed = run(scene.stack, "dlq", *arguments)
@@ -284,7 +291,7 @@ def test_foreign_letters_are_read_and_replayed_and_broken_ones_are_refused(scene
         (clean,) = scene.read(GPS.clean, name)
         assert values[name] == clean.value()
         assert not [header for header, _ in clean.headers() or () if header.startswith(("__connect", "kafka_dlt"))]
-    assert 1 == discard(scene.inbox, Filter(keys=frozenset({b"broken"})), ME)
+    assert 1 == discard(scene.inbox, Filter(keys=frozenset({b"broken"})), ME).discarded
 
 
 def test_personal_fields_are_masked_and_revealing_them_is_written_down(scene: Scene) -> None:

@@ -1,99 +1,117 @@
-"""The review page in a browser, over real topics: what one sees, what one presses, and what one cannot do."""
+"""The review page in a browser, as the monitor serves it, over real topics: what one sees, presses, and cannot do."""
 
 import json
 import os
-import shutil
-import socket
-import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from confluent_kafka import Producer
 from playwright.sync_api import Browser, Page, sync_playwright
-from pydantic import SecretStr
-from starlette.applications import Starlette
-from starlette.routing import Mount
 
 from loadtest.oracle.read import TopicReader
 from streams.deadletters.envelope import envelope_headers
 from streams.local.stack import Stack
 from streams.operators.rejects import DeadLetter, Reason, Reject
 from streams.pipelines.gps import GPS
-from streams.review.web import dead_letters_app
-from streams.settings import Settings
+from streams.registry.client import Registry
 from tests.integration.kafka_helpers import fresh_topics, settings_of
+from tests.integration.monitors import monitor_over
 from tests.integration.test_rejects import Encoder
+from tests.integration.workers import Worker, position_schema, wait_until
+from tests.left_out import chromium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.kafka,
-    pytest.mark.chromium,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)"),
-]
+pytestmark = [pytest.mark.kafka, pytest.mark.chromium, pytest.mark.timeout(240)]
 SCREENSHOTS = os.environ.get("DLQ_SCREENSHOTS")
 EVIL = "<script>document.title='owned'</script>"
-TOKEN = "a-token-of-some-length"  # noqa: S105 - of this test only
+PRIVATE = "secret-event"
+PHONE: Any = {"width": 390, "height": 844}
 
 
-def put_letters(stack: Stack) -> None:
-    """Letters of several reasons, as a worker writes them; one with a key that would like to be HTML."""
-    encoder = Encoder(stack)
-    schema_id = encoder.schemas[1][1]
-    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random"})
-    values = [
-        (Reason.INVALID, "car-1", "latitude is outside [-90, 90]", encoder.framed(device_id="car-1", latitude=91.0)),
-        (Reason.MALFORMED, "car-2", "not a value of schema: EOFError", encoder.framed(device_id="car-2")[:50]),
-        (Reason.NOT_FRAMED, EVIL, f"message {EVIL}", b'{"device_id": "' + EVIL.encode() + b'"}'),
-        *(
-            (Reason.KEY_MISMATCH, f"many-{number}", "the key is not the device's", encoder.framed())
-            for number in range(60)
-        ),
-    ]
-    now_ms = int(time.time() * 1000)
-    for offset, (reason, key, message, value) in enumerate(values):
-        letter = DeadLetter(
-            Reject(0, reason, message, schema_id), 0, offset, now_ms + offset, key.encode(), value, [("trace", b"abc")]
+def token_of(right: str) -> str:
+    return f"a-token-for-{right}-of-some-length"
+
+
+class Letters:
+    """Writes letters of several reasons, as a worker does; one with a key that would like to be HTML."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._encoder = Encoder(stack)
+        self._schema_id = self._encoder.schemas[1][1]
+        self._servers = stack.bootstrap_servers
+        self._offset = 0
+
+    def put(self, *letters: tuple[Reason, str, str, bytes], source: str = GPS.source) -> None:
+        """Letters of a reason, with key, message and value each; `source`: the topic that their envelopes name."""
+        producer = Producer({"bootstrap.servers": self._servers, "partitioner": "murmur2_random"})
+        now_ms = int(time.time() * 1000)
+        for reason, key, message, value in letters:
+            offset, self._offset = self._offset, self._offset + 1
+            letter = DeadLetter(
+                Reject(0, reason, message, self._schema_id), 0, offset, now_ms + offset, key.encode(), value,
+                [("trace", b"abc")],
+            )  # fmt: skip
+            headers: Any = envelope_headers(letter, source=source, group=GPS.group, now_ms=letter.timestamp_ms)
+            producer.produce(GPS.dlq, value, key.encode(), headers=headers, timestamp=letter.timestamp_ms)
+        assert 0 == producer.flush(30)
+
+    def put_mixture(self) -> None:
+        """63 letters of four reasons."""
+        framed = self._encoder.framed
+        self.put(
+            (Reason.INVALID, "car-1", "latitude is outside [-90, 90]", framed(device_id="car-1", latitude=91.0)),
+            (Reason.MALFORMED, "car-2", "not a value of schema: EOFError", framed(device_id="car-2")[:50]),
+            (Reason.NOT_FRAMED, EVIL, f"message {EVIL}", b'{"device_id": "' + EVIL.encode() + b'"}'),
         )
-        headers: Any = envelope_headers(letter, source=GPS.source, group=GPS.group, now_ms=letter.timestamp_ms)
-        producer.produce(GPS.dlq, value, key.encode(), headers=headers, timestamp=now_ms + offset)
-    assert 0 == producer.flush(30)
+        self.put_many("many", 60)
+
+    def put_many(self, name: str, count: int) -> None:
+        """Letters of one reason, of so many devices."""
+        framed = self._encoder.framed
+        self.put(*((Reason.KEY_MISMATCH, f"{name}-{n}", "the key is not the device's", framed()) for n in range(count)))
+
+    def put_private(self, stack: Stack, key: str) -> None:
+        """A letter of a schema with personal data."""
+        schema = json.loads(position_schema(stack, 1)[0])
+        next(field for field in schema["fields"] if field["name"] == "event_id")["pii"] = True
+        schema_id = Registry(settings_of(stack)).register("tests.personal-page-value", json.dumps(schema))
+        body = self._encoder.body(device_id=key, event_id=PRIVATE, longitude=200.0)
+        self.put((Reason.INVALID, key, "longitude is outside [-180, 180]", b"\0" + schema_id.to_bytes(4) + body))
 
 
 @contextmanager
-def served(settings: Settings) -> Iterator[str]:
-    """The page below a path of another application, as the monitor mounts it; its address."""
-    app = Starlette(routes=[Mount("/dead-letters", dead_letters_app(settings))])
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/dead-letters"
-    finally:
-        server.should_exit = True
-        thread.join(20)
+def served(stack: Stack, directory: Path, **environment: str) -> Iterator[str]:
+    """The page as `streams monitor` serves it; its address."""
+    nobody = Worker(stack, directory, "none")  # the page wants no worker
+    with monitor_over(stack, nobody, directory, environment) as monitor:
+        yield f"{monitor.url}/dead-letters"
 
 
 @pytest.fixture(scope="module")
-def address(stack: Stack) -> Iterator[str]:
+def letters(stack: Stack) -> Letters:
     fresh_topics(stack)
-    put_letters(stack)
-    with served(settings_of(stack)) as found:
+    letters = Letters(stack)
+    letters.put_mixture()
+    return letters
+
+
+@pytest.fixture(scope="module")
+def address(stack: Stack, letters: Letters, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served(stack, tmp_path_factory.mktemp("page")) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        running = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         yield running
         running.close()
 
@@ -110,6 +128,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         page = context.new_page()
         page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda said: problems.append(said.text) if "Content Security" in said.text else None)
         page.on(
             "request",
             lambda request: None if "//127.0.0.1:" in request.url else problems.append(f"request to {request.url}"),
@@ -183,15 +202,43 @@ def test_a_letter_is_shown_with_the_place_where_it_fails(address: str, open_page
     seen(page, "show-dark")
 
 
-def test_it_works_on_a_phone(address: str, open_page: Callable[..., Page]) -> None:
-    page = open_page(viewport={"width": 390, "height": 844}, is_mobile=True, color_scheme="light")
-    for path, name in (("/", "phone-list"), ("/?device=car-2", "phone-filtered")):
+def fits(page: Page, name: str) -> None:
+    """Nothing of the page is wider than the screen."""
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
+    cut = page.evaluate(
+        """width => [...document.querySelectorAll('main *, header *')]
+            .filter(node => !node.closest('pre') && node.getBoundingClientRect().right > width + 1)
+            .map(node => node.outerHTML.slice(0, 200))""",
+        PHONE["width"],
+    )
+    assert [] == cut, name
+    seen(page, name)
+
+
+def test_every_page_fits_on_a_phone(address: str, letters: Letters, open_page: Callable[..., Page]) -> None:
+    letters.put((Reason.NOT_FRAMED, "phone-" + "x" * 200, "a message " + "without_spaces" * 30, b"value" * 40))
+    page = open_page(viewport=PHONE, is_mobile=True, color_scheme="light")
+    for path, name in (
+        ("/", "list"), ("/?device=car-2", "filtered"), ("/?group_by=device", "devices"),
+        ("/replay?reason=malformed", "ask-replay"), ("/discard?reason=malformed", "ask-discard"),
+        ("/replay?reason=too_large", "ask-nothing"), ("/?page=nonsense", "problem"),
+    ):  # fmt: skip
         page.goto(f"{address}{path}")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        seen(page, name)
-    page.locator("a.id").first.click()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    seen(page, "phone-show")
+        fits(page, f"phone-{name}")
+    for reason in ("malformed", "invalid", "not_framed"):
+        page.goto(f"{address}/?reason={reason}")
+        page.locator("a.id").first.click()
+        fits(page, f"phone-show-{reason}")
+    page.goto(f"{address}/discard?reason=not_framed&device=phone-{'x' * 200}")
+    act(page, "Discard", "robin", "was for a phone")
+    fits(page, "phone-done")
+
+
+def act(page: Page, button: str, by: str, why: str) -> None:
+    """Fill in a form that changes something, and press its button."""
+    page.get_by_label("Your name").fill(by)
+    page.locator("textarea[name=why]").fill(why)
+    page.get_by_role("button", name=button).click()
 
 
 def test_replay_and_discard_ask_first_and_are_written_down(
@@ -203,13 +250,13 @@ def test_replay_and_discard_ask_first_and_are_written_down(
     letter_id = page.locator("a.id").first.inner_text()
     page.locator("a.id").first.click()
     page.get_by_role("link", name="Replay …").click()
-    assert "Replay 1 open dead letter?" == page.locator("h1").inner_text()
+    assert "Replay 1 open dead letter into gps.positions.v1?" == page.locator("h1").inner_text()
     seen(page, "ask-replay")
     assert before == source_records(stack), "asking is not doing"
     page.get_by_label("Your name").fill("robin")
     page.get_by_label("What was repaired").fill("the tracker's firmware")
     page.get_by_role("button", name="Replay").click()
-    assert "1 dead letter replayed" == page.locator("h1").inner_text()
+    assert "1 dead letter replayed into gps.positions.v1" == page.locator("h1").inner_text()
     seen(page, "done-replay")
     assert before + 1 == source_records(stack)
     assert "robin (review page, 127.0.0.1)" == audit(stack)[letter_id]["by"]
@@ -220,14 +267,117 @@ def test_replay_and_discard_ask_first_and_are_written_down(
     page.get_by_role("link", name="Discard 60 open …").click()
     page.get_by_label("Your name").fill("robin")
     page.get_by_role("button", name="Discard").click()
-    assert "Discard 60 open dead letters?" == page.locator("h1").inner_text(), "without a reason nothing is sent"
+    assert "Discard 60 open dead letters of gps.positions.v1.dlq?" == page.locator("h1").inner_text(), (
+        "without a reason nothing is sent"
+    )
     page.get_by_label("Why nothing more is to be done").fill("a test fleet")
     page.get_by_role("button", name="Discard").click()
-    assert "60 dead letters discarded" == page.locator("h1").inner_text()
-    page.goto(f"{address}/?status=resolved")
-    assert "61 dead letters, 0 open" == page.locator("h1").inner_text()
-    discarded = [each for each in audit(stack).values() if each["resolution"] == "discarded"]
+    assert "60 dead letters of gps.positions.v1.dlq discarded" == page.locator("h1").inner_text()
+    page.goto(f"{address}/?status=resolved&reason=key_mismatch")
+    assert "60 dead letters, 0 open" == page.locator("h1").inner_text()
+    resolved = [each for each in audit(stack).values() if each.get("reason") == "key_mismatch"]
+    discarded = [each for each in resolved if each["resolution"] == "discarded"]
     assert (60, {"a test fleet"}) == (len(discarded), {each["why"] for each in discarded})
+
+
+@pytest.mark.parametrize("button", ["Replay", "Discard"])
+def test_what_comes_after_the_question_is_not_touched_nor_is_what_was_done_meanwhile(
+    address: str, stack: Stack, letters: Letters, open_page: Callable[..., Page], button: str
+) -> None:
+    name = f"asked-{button.lower()}"
+    letters.put_many(name, 3)
+    page, another = open_page(), open_page()
+    page.goto(f"{address}/?reason=key_mismatch")
+    before = source_records(stack)
+    page.get_by_role("link", name=f"{button} 3 open …").click()
+    letters.put_many(f"{name}-later", 50)
+    another.goto(f"{address}/discard?device={name}-0")
+    act(another, "Discard", "kim", "before robin")
+    act(page, button, "robin", "asked about three")
+
+    done = "replayed into gps.positions.v1" if button == "Replay" else "of gps.positions.v1.dlq discarded"
+    assert f"2 dead letters {done}" == page.locator("h1").inner_text()
+    assert before + (2 if button == "Replay" else 0) == source_records(stack)
+    page.goto(f"{address}/?reason=key_mismatch")
+    assert "50 dead letters, 50 open" == page.locator("h1").inner_text()
+    page.get_by_role("link", name="Discard 50 open …").click()
+    act(page, "Discard", "robin", "the rest")
+
+
+def test_a_letter_that_names_another_topic_is_sent_nowhere(
+    address: str, letters: Letters, open_page: Callable[..., Page]
+) -> None:
+    letters.put((Reason.TOO_LARGE, "forged", "a message", b"value"), source="orders.events.v1")
+    letters.put((Reason.TOO_LARGE, "honest", "a message", b"value"))
+    page = open_page(color_scheme="light")
+    page.goto(f"{address}/replay?reason=too_large")
+    assert "Replay 1 open dead letter into gps.positions.v1?" == page.locator("h1").inner_text()
+    said = page.locator("main").inner_text()
+    assert "1 letter cannot be replayed, and stays open" in said
+    assert "its envelope names 'orders.events.v1'" in said
+    seen(page, "ask-refused")
+    act(page, "Replay", "robin", "larger ones are taken now")
+    assert "1 dead letter replayed into gps.positions.v1" == page.locator("h1").inner_text()
+    assert "its envelope names 'orders.events.v1'" in page.locator("main").inner_text()
+
+
+def test_a_form_that_does_not_say_what_it_asked_about_does_nothing(guarded: str, stack: Stack) -> None:
+    before = audit(stack)
+    for pin in ({}, {"pin": "nonsense"}, {"pin": "x" * 40_000}, {"pin": "a@1/a@2"}):
+        form = {"by": "mallory", "why": "because", "device": "car-1", **pin}
+        for act_path in ("replay", "discard"):
+            status, text = answer(f"{guarded}/{act_path}", form, Authorization=f"Bearer {token_of('everything')}")
+            assert (400, True) == (status, "does not say about which letters" in text), (pin, text)
+    assert before == audit(stack)
+
+
+def test_the_other_buttons_lead_where_they_say(address: str, open_page: Callable[..., Page]) -> None:
+    page = open_page()
+    page.goto(f"{address}/?reason=malformed")
+    page.get_by_role("link", name="Discard 1 open …").click()
+    page.get_by_role("link", name="Go back").click()
+    assert f"{address}/?reason=malformed" == page.url
+    page.get_by_role("link", name="Replay 1 open …").click()
+    page.get_by_role("link", name="Go back").click()
+    assert f"{address}/?reason=malformed" == page.url
+    page.locator("a.id").first.click()
+    page.get_by_text("Schema", exact=True).click()
+    assert '"GpsPosition"' in page.locator("details pre").inner_text()
+    page.get_by_role("link", name="Discard …").click()
+    act(page, "Discard", "robin", "cannot be saved")
+    seen(page, "done-discard")
+    page.get_by_role("link", name="The letter").click()
+    assert "discarded" in page.locator("h1").inner_text()
+    assert 0 == page.get_by_role("link", name="Replay …").count()
+    page.get_by_role("link", name="Dead letters").click()
+    assert f"{address}/" == page.url
+    page.goto(f"{address}/discard?reason=malformed")
+    assert "None of them is open." in page.locator("main").inner_text()
+    page.get_by_role("link", name="Go back").click()
+    page.get_by_label("Status").select_option("all")
+    page.get_by_label("Count by").select_option("device")
+    page.get_by_role("button", name="Filter").click()
+    page.get_by_role("link", name="car-2").click()
+    assert "1 dead letter, 0 open" == page.locator("h1").inner_text()
+
+
+def test_personal_data_is_shown_by_a_button_and_that_is_written_down(
+    address: str, stack: Stack, letters: Letters, open_page: Callable[..., Page]
+) -> None:
+    letters.put_private(stack, "private-1")
+    page = open_page(color_scheme="light")
+    page.goto(f"{address}/?device=private-1")
+    letter_id = page.locator("a.id").first.inner_text()
+    page.locator("a.id").first.click()
+    assert PRIVATE not in page.content()
+    seen(page, "show-masked")
+    page.get_by_text("Personal data is masked").click()
+    act(page, "Show it; this is written down", "robin", "an accident")
+    assert PRIVATE in page.locator("table.fields").inner_text()
+    assert "Personal data is shown" in page.locator("main").inner_text()
+    seen(page, "show-revealed")
+    (record,) = [value for key, value in audit(stack).items() if key.startswith(f"{letter_id}:revealed:")]
+    assert ("revealed", "an accident") == (record["resolution"], record["why"])
 
 
 def answer(url: str, form: dict[str, str] | None = None, **headers: str) -> tuple[int, str]:
@@ -240,6 +390,39 @@ def answer(url: str, form: dict[str, str] | None = None, **headers: str) -> tupl
         return error.code, error.read().decode()
 
 
+def test_a_value_of_which_nobody_knows_the_schema_is_masked(
+    address: str, letters: Letters, open_page: Callable[..., Page]
+) -> None:
+    letters.put((Reason.NOT_FRAMED, "private-json", "no magic byte", b'{"driver": "a name"}'))
+    page = open_page(color_scheme="light")
+    page.goto(f"{address}/?device=private-json")
+    page.locator("a.id").first.click()
+    assert "driver" not in page.content()
+    assert "72 69 76 65" not in page.locator("pre.hex").inner_text()
+    seen(page, "show-unknown")
+    page.get_by_text("Personal data is masked").click()
+    act(page, "Show it; this is written down", "robin", "to see who sends it")
+    assert "72 69 76 65" in page.locator("pre.hex").inner_text()
+
+
+def test_each_header_is_sent_once_so_that_a_browser_sends_where_a_form_comes_from(address: str) -> None:
+    policies = {"/": "same-origin", "/style.css": "same-origin", "/nothing": "no-referrer", "/../": "no-referrer"}
+    for path, policy in policies.items():
+        headers = headers_of(address + path)
+        for name in ("referrer-policy", "content-security-policy", "x-content-type-options"):
+            assert 1 == len(headers.get_all(name, [])), (path, name)
+        assert policy == headers["referrer-policy"], path
+
+
+def headers_of(url: str) -> Message:
+    try:
+        with urllib.request.urlopen(url, timeout=60) as response:  # noqa: S310 - our own address
+            headers: Message = response.headers
+            return headers
+    except urllib.error.HTTPError as error:
+        return error.headers
+
+
 def test_a_change_that_no_page_of_ours_asked_for_is_refused(address: str, stack: Stack) -> None:
     before = audit(stack)
     form = {"by": "mallory", "why": "because", "reason": "malformed"}
@@ -250,6 +433,8 @@ def test_a_change_that_no_page_of_ours_asked_for_is_refused(address: str, stack:
         ({"Sec_Fetch_Site": "cross-site"}, "another site"),
         ({"Host": "evil.example"}, "this machine only"),
         ({"X_Forwarded_For": "10.0.0.1"}, "this machine only"),
+        ({"Via": "1.1 proxy"}, "this machine only"),
+        ({"True_Client_IP": "10.0.0.1"}, "this machine only"),
     ):
         status, text = answer(f"{address}/discard", form, **headers)
         assert (403, True) == (status, words in text), (headers, text)
@@ -258,37 +443,169 @@ def test_a_change_that_no_page_of_ours_asked_for_is_refused(address: str, stack:
 
 def test_what_makes_no_sense_is_said_and_nothing_else(address: str) -> None:
     for path, status, words in (
-        ("/?page=-1", 400, "does not know"),
-        ("/?schema_id=abc", 400, "is no schema id"),
+        ("/?page=-1", 400, "does not know"), ("/?page=%D9%A3", 400, "does not know"),
+        ("/?page=", 400, "does not know"), ("/?status=x", 400, "does not know"), ("/?group_by=", 400, "does not know"),
+        ("/?schema_id=abc", 400, "is no schema id"), ("/?schema_id=--5", 400, "is no schema id"),
+        ("/?schema_id=99999999999999999999", 400, "is no schema id"),
         ("/?since=yesterday", 400, "is no time"),
-        ("/letters/nonsense", 400, "is not an id"),
+        ("/?since=%00", 400, "is no time"), ("/?id=%FF", 400, "is no id"), ("/?id=-1", 400, "is no id"),
+        (f"/?device={'x' * 2_000}", 400, "too long"), (f"/?reason={'x' * 20_000}", 400, "too long"),
+        ("/?raeson=invalid", 400, "is nothing to ask"), ("/?a[]=1&a[]=2", 400, "is nothing to ask"),
+        ("/?reason=invalid&reason=malformed", 400, "twice"), ("/replay?reason=a&reason=b", 400, "twice"),
+        ("/discard?id=zzz", 400, "is no id"), ("/?reason=bogus", 400, "there is no reason"),
+        ("/replay?reason=bogus", 400, "there is no reason"),
+        ("/letters/nonsense", 400, "is not an id"), ("/letters/%00", 400, "is not an id"),
+        ("/letters/%ff%fe", 400, "is not an id"), (f"/letters/{'f' * 5_000}", 400, "is not an id"),
         (f"/letters/{'f' * 24}", 404, "no dead letter"),
         ("/nothing", 404, "Not Found"),
-        ("/?device=%ff%fe", 200, "Nothing here"),
-    ):
+        ("/?device=%ff%fe", 200, "Nothing here"), ("/?&&&=", 400, "is nothing to ask"), ("/?%", 400, "is nothing"),
+        ("/?page=999999", 200, "Nothing here"), ("/?since=9999-12-31T23:59", 200, "Nothing here"),
+    ):  # fmt: skip
         found, text = answer(address + path)
-        assert (status, True) == (found, words in text), (path, text)
-    assert 413 == answer(f"{address}/discard", {"why": "x" * 100_000})[0]
+        assert (status, True) == (found, words in text), (path, found, text)
+        assert "Traceback" not in text
 
 
-def test_with_a_token_nobody_sees_anything_without_it(stack: Stack, open_page: Callable[..., Page]) -> None:
-    settings = settings_of(stack).model_copy(update={"streams_admin_token": SecretStr(TOKEN)})
-    with served(settings) as address:
+def test_odd_cookies_and_headers_are_no_session_and_no_failure(address: str) -> None:
+    port = urllib.parse.urlsplit(address).port
+    for cookie in ("\xe9\xff", "=;=;;;", "a" * 5_000, '"', "\xf0\x9f", "...", "x.read.99999999999999999999.y", "."):
+        for name in (f"streams_dlq_session_{port}", "streams_dlq_session", "x"):
+            status, text = answer(f"{address}/", Cookie=f"{name}={cookie}")
+            assert (200, True) == (status, "dead letters" in text), (cookie, text)
+    for headers in ({"Host": "[::1"}, {"Host": "\xe9"}, {"Host": "a@b"}):
+        assert 403 == answer(f"{address}/", **headers)[0], headers
+    for headers in ({"Origin": "http://["}, {"Origin": "\xe9"}, {"Origin": ""}, {"Sec_Fetch_Site": "\xe9"}):
+        assert 403 == answer(f"{address}/discard", {"by": "x", "why": "y"}, **headers)[0], headers
+
+
+def test_odd_forms_are_refused_with_one_answer(address: str) -> None:
+    assert 413 == answer(f"{address}/discard", {"why": "x" * 200_000})[0]
+    for body, headers, status in (
+        (b"\xff\xfe", {}, 400), (b"csrf=%FF", {}, 403), (b"csrf=%C3%A9", {}, 403),
+        (b"a=1&a=2", {}, 400), (b"&".join(b"f%d=1" % number for number in range(200)), {}, 400),
+        (b"{}", {"Content-Type": "application/json"}, 400),
+        (b"--x", {"Content-Type": "multipart/form-data; boundary=x"}, 400),
+    ):  # fmt: skip
+        asked = urllib.request.Request(f"{address}/discard", data=body, headers=headers)  # noqa: S310 - our own address
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(asked, timeout=60)  # noqa: S310 - as above
+        assert status == caught.value.code, body
+
+
+def test_a_name_that_is_not_the_monitors_is_answered_nowhere(address: str) -> None:
+    monitor = address.removesuffix("/dead-letters")
+    for path in ("/", "/api/overview", "/api/live", "/api/panels", "/metrics", "/v3/kafka", "/static/monitor.js"):
+        for host in ("evil.example", "evil.example:8080", "127.0.0.1.nip.io", "monitor", "", "[::1"):
+            status, text = answer(monitor + path, Host=host)
+            assert (403, True) == (status, "STREAMS_WEB_NAMES" in text), (path, host, status)
+        if path != "/api/live":
+            assert 200 == answer(monitor + path, Host="localhost:1")[0]
+    for path in ("/healthz", "/readyz"):
+        assert 200 == answer(monitor + path, Host="10.0.0.7")[0]
+
+
+def signed_in(page: Page, address: str, right: str) -> None:
+    page.goto(f"{address}/login")
+    page.get_by_label("Token").fill(token_of(right))
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"{address}/")
+
+
+TOKENS = {
+    "STREAMS_ADMIN_TOKEN": token_of("everything"),
+    **{f"STREAMS_REVIEW_TOKEN_{right.upper()}": token_of(right) for right in ("read", "replay", "reveal")},
+}
+
+
+@pytest.fixture(scope="module")
+def guarded_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("guarded")
+
+
+@pytest.fixture(scope="module")
+def guarded(stack: Stack, letters: Letters, guarded_directory: Path) -> Iterator[str]:
+    with served(stack, guarded_directory, STREAMS_WEB_NAMES="dlq.example", **TOKENS) as found:
+        yield found
+
+
+def test_with_a_token_nobody_sees_anything_without_it(
+    guarded: str, letters: Letters, open_page: Callable[..., Page]
+) -> None:
+    letters.put_many("of-admins", 1)
+    page = open_page(viewport=PHONE, is_mobile=True, color_scheme="light")
+    page.goto(f"{guarded}/")
+    assert page.url.endswith("/login")
+    fits(page, "phone-login")
+    page.get_by_label("Token").fill("wrong-token")
+    page.get_by_role("button", name="Sign in").click()
+    assert "This is no token of this page." in page.locator("main").inner_text()
+    page.get_by_label("Token").fill("wrong-token")
+    page.get_by_role("button", name="Sign in").click()
+    seen(page, "phone-login-wrong")
+    time.sleep(1.1)
+    signed_in(page, guarded, "everything")
+    assert "dead letters" in page.locator("h1").inner_text()
+    page.goto(f"{guarded}/discard?device=of-admins-0")
+    act(page, "Discard", "robin", "with a token")
+    assert "1 dead letter of gps.positions.v1.dlq discarded" == page.locator("h1").inner_text()
+    fits(page, "phone-signed-in")
+    page.get_by_role("button", name="Sign out").click()
+    assert page.url.endswith("/login")
+    page.goto(f"{guarded}/")
+    assert page.url.endswith("/login")
+    assert 401 == answer(f"{guarded}/discard", {"by": "x", "why": "y"})[0]
+    bearer = f"Bearer {token_of('everything')}"
+    assert 200 == answer(f"{guarded}/", Authorization=bearer)[0]
+    assert 200 == answer(f"{guarded}/", Authorization=bearer, Host="dlq.example", X_Forwarded_For="10.0.0.1")[0]
+
+
+def test_reading_replaying_and_revealing_are_rights_of_their_own(
+    guarded: str, stack: Stack, letters: Letters, open_page: Callable[..., Page]
+) -> None:
+    letters.put_private(stack, "private-2")
+    form = {"by": "x", "why": "y", "device": "private-2"}
+    buttons, allowed = {}, {}
+    for right in ("read", "replay", "reveal"):
         page = open_page()
-        page.goto(f"{address}/")
-        assert page.url.endswith("/login")
-        seen(page, "login")
-        page.get_by_label("Token").fill("wrong-token")
-        page.get_by_role("button").click()
-        assert "This is not the token." in page.locator("main").inner_text()
-        page.get_by_label("Token").fill(TOKEN)
-        page.get_by_role("button").click()
-        assert "dead letters" in page.locator("h1").inner_text()
-        page.goto(f"{address}/discard?device=car-2")
-        page.get_by_label("Your name").fill("robin")
-        page.get_by_label("Why nothing more is to be done").fill("with a token")
-        page.get_by_role("button", name="Discard").click()
-        assert "1 dead letter discarded" == page.locator("h1").inner_text()
-        assert 401 == answer(f"{address}/discard", {"by": "x", "why": "y"})[0]
-        assert 200 == answer(f"{address}/", Authorization=f"Bearer {TOKEN}")[0]
-        assert 200 == answer(f"{address}/", Authorization=f"Bearer {TOKEN}", Host="elsewhere.example")[0]
+        signed_in(page, guarded, right)
+        page.goto(f"{guarded}/?device=private-2")
+        page.locator("a.id").first.click()
+        shown = page.url
+        seen(page, f"show-as-{right}")
+        buttons[right] = (page.get_by_role("link", name="Replay …").count(), page.locator("details.reveal").count())
+        bearer = f"Bearer {token_of(right)}"
+        paths = (f"{guarded}/replay?device=private-2", f"{guarded}/discard?device=private-2")
+        allowed[right] = [answer(url, Authorization=bearer)[0] for url in paths]
+        if right != "replay":
+            allowed[right] += [answer(url, form, Authorization=bearer)[0] for url in paths]
+        allowed[right].append(answer(f"{shown}/reveal", form, Authorization=bearer)[0])
+    assert {"read": (0, 0), "replay": (1, 0), "reveal": (0, 1)} == buttons
+    assert {"read": [403] * 5, "replay": [200, 200, 403], "reveal": [403] * 4 + [200]} == allowed
+
+
+def test_wrong_tokens_are_slowed_and_logged(guarded: str, guarded_directory: Path) -> None:
+    wrong, right = "Bearer a-wrong-token-of-some-length", f"Bearer {token_of('everything')}"
+    far = {"X_Forwarded_For": "10.9.9.9"}  # as a proxy on this machine says
+    begun = time.monotonic()
+    statuses: list[int] = []
+    while statuses.count(401) < 5:
+        statuses.append(answer(f"{guarded}/", Authorization=wrong, **far)[0])
+        time.sleep(0.1)
+    assert time.monotonic() - begun >= 1 + 1 + 2 + 4, "the pauses before the fifth"
+    assert {401, 429} == set(statuses)
+    status, text = answer(f"{guarded}/", Authorization=right, **far)
+    assert (429, True) == (status, "try again" in text), "a right one would be found just as fast"
+    assert 429 == answer(f"{guarded}/login", {"token": token_of("everything")}, **far)[0]
+    assert 200 == answer(f"{guarded}/", Authorization=right)[0], "others do not wait"
+    wait_until(lambda: answer(f"{guarded}/", Authorization=right, **far)[0] == 200, "the pause is over")
+    said = [json.loads(line) for line in (guarded_directory / "monitor.log").read_text().splitlines()]
+    clients = [line["client"] for line in said if "wrong token" in line["event"]]
+    assert 5 == clients.count("10.9.9.9")
+    assert "a-wrong-token" not in json.dumps(said)
+
+
+def test_a_server_that_others_reach_shows_nothing_without_a_token(stack: Stack, tmp_path: Path) -> None:
+    with served(stack, tmp_path, STREAMS_WEB_HOST="0.0.0.0") as address:  # noqa: S104 - what is tested
+        for method in (None, {"by": "x", "why": "y"}):
+            status, text = answer(f"{address}/discard", method)
+            assert (403, True) == (status, "STREAMS_ADMIN_TOKEN" in text)

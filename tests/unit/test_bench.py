@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from loadtest.bench import passthrough_shortfall
 from loadtest.comparison import Part, open_ms, windows_run
 from loadtest.memory import Memory
 from loadtest.oracle.compare import Report
@@ -72,3 +73,9 @@ def test_a_window_is_open_until_its_end_has_passed(newest_ms, due_ms):
     assert open_ms([MINUTE], newest_ms) == due_ms
     hour = SimpleNamespace(topic="hours", size_ms=3_600_000, grace_ms=500)
     assert open_ms([MINUTE, hour], newest_ms) == 3_600_500 - newest_ms
+
+
+def test_the_bar_is_the_pass_through_and_no_ratio_to_faust():
+    assert "" == passthrough_shortfall({"passthrough": 0.45, "faust": 1.5})
+    assert "" == passthrough_shortfall({"faust": 0.5})
+    assert "0.44 times the pass-through: at least 0.45 is asked for" == passthrough_shortfall({"passthrough": 0.44})

@@ -1,16 +1,24 @@
 """There is no Docker engine where these tests run: what can be checked without one is checked."""
 
+import asyncio
 import json
+import os
 import re
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from prometheus_client import CollectorRegistry
 from ruamel.yaml import YAML
 
+from streams.listening import url_of
 from streams.local.artifacts import load_lock
+from streams.runtime.web import Web
+from streams.settings import load_settings, unknown_variables
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = YAML(typ="safe").load((ROOT / "docker-compose.yml").read_text())
@@ -104,3 +112,100 @@ def test_grafana_is_given_its_datasource_and_dashboards() -> None:
     for path in (ROOT / "deploy/grafana/dashboards").glob("*.json"):
         for panel in json.loads(path.read_text())["panels"]:
             assert {target["datasource"]["uid"] for target in panel["targets"]} == {source["uid"]}
+
+
+OURS = [name for name, service in SERVICES.items() if service["image"] == "streams:local"]
+
+
+def interpolated(values: dict[str, str], given: dict[str, str]) -> dict[str, str]:
+    """Values as Compose makes them of `${NAME:-default}` and `${NAME:+other}`, with the variables in `given`."""
+
+    def value(found: re.Match[str]) -> str:
+        name, mark, text = found.groups()
+        return (given.get(name) or text) if mark == "-" else (text if given.get(name) else "")
+
+    return {key: re.sub(r"\$\{(\w+):([-+])([^}]*)\}", value, each) for key, each in values.items()}
+
+
+def image_environment() -> dict[str, str]:
+    """What the image sets."""
+    blocks = re.findall(r"^ENV ((?:.*\\\n)*.*)$", DOCKERFILE, re.MULTILINE)
+    return dict(pair.split("=", 1) for block in blocks for pair in block.replace("\\\n", " ").split())
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_variable_of_a_container_is_a_setting_and_has_a_value_that_is_one(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {**image_environment(), **interpolated(SERVICES[name]["environment"], {})}
+    for variable in list(os.environ):
+        if variable.upper().startswith(("KAFKA_", "STREAMS_", "SCHEMA_REGISTRY_")):
+            monkeypatch.delenv(variable)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+
+    assert [] == unknown_variables(environment)
+    shown = load_settings().masked()
+    assert {key: value or None for key, value in environment.items() if key in shown} == {
+        key: None if shown[key] is None else str(shown[key]) for key in environment if key in shown
+    }
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_secret_is_in_a_variable(name: str) -> None:
+    environment = {**image_environment(), **SERVICES[name].get("environment", {})}
+
+    assert [] == [key for key in environment if re.search(r"PASSWORD$|TOKEN$|SECRET$|_KEY$|JAAS", key)]
+
+
+def test_the_monitors_token_is_a_file_if_there_is_one() -> None:
+    monitor, given = SERVICES["monitor"], {"STREAMS_ADMIN_TOKEN_FILE": "./token"}
+    (secret,) = monitor["secrets"]
+
+    assert f"/run/secrets/{secret}" == interpolated(monitor["environment"], given)["STREAMS_ADMIN_TOKEN_FILE"]
+    assert {"file": "./token"} == interpolated(COMPOSE["secrets"][secret], given)
+    assert "" == interpolated(monitor["environment"], {})["STREAMS_ADMIN_TOKEN_FILE"]
+    assert {"file": "/dev/null"} == interpolated(COMPOSE["secrets"][secret], {})
+
+
+def test_the_base_image_names_its_release() -> None:
+    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+
+    assert bases != []
+    assert all(re.fullmatch(r"python:3\.\d+(\.\d+)?-slim-[a-z]+", base) for base in bases)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_containers_have_no_privileges_and_get_none(name: str) -> None:
+    assert ["ALL"] == SERVICES[name]["cap_drop"]
+    assert ["no-new-privileges:true"] == SERVICES[name]["security_opt"]
+    assert "user" not in SERVICES[name]
+    assert not SERVICES[name].get("privileged")
+
+
+@pytest.mark.parametrize("reason", [None, "restoring"])
+def test_the_workers_health_check_passes_when_it_is_ready_and_fails_when_it_is_not(reason: str | None) -> None:
+    async def check() -> int:
+        web = Web(CollectorRegistry(), lambda: reason, host="127.0.0.1", port=0)
+        await web.start()
+        program = SERVICES["worker"]["healthcheck"]["test"][-1].replace("http://127.0.0.1:6066", url_of(web._socket))
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            return await process.wait()
+        finally:
+            await web.stop()
+
+    assert (0 if reason is None else 1) == asyncio.run(check())
+
+
+@pytest.mark.parametrize("name", ["worker", "monitor"])
+def test_a_health_check_asks_the_port_that_the_command_opens(name: str) -> None:
+    _, flag, port = SERVICES[name]["command"]
+    check = SERVICES[name]["healthcheck"]
+
+    assert "--web-port" == flag
+    assert re.search(rf"http://127\.0\.0\.1:{port}/(readyz|healthz)'", check["test"][-1])
+    assert float(re.findall(r"timeout=(\d+)", check["test"][-1])[0]) < float(check["timeout"].removesuffix("s"))
+    assert name in SERVICES[name]["command"]

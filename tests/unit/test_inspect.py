@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.deadletters.inspect import IN_WORDS, MASK, Schemas, inspect, schema_id_of
+from streams.deadletters.inspect import IN_WORDS, MASK, Schemas, inspect, masks_keys, schema_id_of
 from streams.deadletters.letter import Letter, NotARepair, Repair, repaired
 from streams.deadletters.walk import personal_fields, walk
 from streams.operators.rejects import Reason
 from streams.pipelines.gps import GPS
+from streams.pipelines.orders import ORDERS
 from streams.registry.catalog import Catalog
 
 TEXT = Catalog.load().versions(GPS.subject)[0].text
@@ -157,6 +158,32 @@ def test_bytes_of_which_nobody_knows_what_they_are_are_masked_if_the_stream_has_
         assert "secret" not in shown_text(found)
         assert b"secret".hex() not in shown_text(found)
     assert "secret" in shown_text(view(b"secret", "not_framed", text=None, reader=TEXT)), "no personal field, no mask"
+
+
+def test_where_no_schema_is_known_all_of_the_value_its_key_and_its_headers_are_masked():
+    for flow in (None, GPS):
+        unknown = letter(b"secret", "unknown", headers=[("driver", b"secret")], key=b"secret")
+        found = inspect(unknown, Schemas(None, None), flow, reveal=False)
+        assert found.is_masked
+        assert b"secret".hex() not in shown_text(found)
+        assert (flow is None) == ("secret" not in shown_text(found))
+        assert "secret" in shown_text(inspect(unknown, Schemas(None, None), flow, reveal=True))
+    assert masks_keys(Schemas(None, None), None)
+
+
+def test_the_shipped_schemas_mark_where_vehicles_were_and_where_orders_go():
+    catalog = Catalog.load()
+    for flow, names in ((GPS, {"latitude", "longitude"}), (ORDERS, {"destination_latitude", "destination_longitude"})):
+        settings = catalog.settings(flow.subject)
+        assert names == settings.personal
+        fields = {field["name"] for version in catalog.versions(flow.subject) for field in version.parsed["fields"]}
+        assert names <= fields
+        assert not masks_keys(Schemas(None, None, settings.personal), flow)
+    value = FRAME + encoded(SCHEMA, position(latitude=91.25))
+    marked = Schemas(TEXT, TEXT, catalog.settings(GPS.subject).personal)
+    found = inspect(letter(value, message="latitude is outside"), marked, GPS, reveal=False)
+    assert "91.25" not in shown_text(found)
+    assert "e-1" in shown_text(found)
 
 
 def test_a_personal_key_field_masks_the_key():

@@ -11,6 +11,7 @@ from streams.deadletters.envelope import envelope_headers, id_of_place
 from streams.deadletters.foreign import NO_SCHEMA_ID, Envelopes, Kind, read_envelope, read_envelopes
 from streams.deadletters.index import Filter, Letters, Resolutions, figures
 from streams.deadletters.letter import parts_of, plain_parts
+from streams.deadletters.pin import Pin
 from streams.operators.rejects import DeadLetter, Reason, Reject
 
 TOPIC = "t.dlq"
@@ -131,6 +132,21 @@ def test_filters_take_the_beginning_of_an_id_and_times_without_their_end():
     assert 0 == len(rows.matching(Filter(schema_ids=frozenset({8}))))
 
 
+def test_a_pinned_filter_means_nothing_that_came_after_the_question():
+    rows = letters([(each, 1, "a", b"k") for each in IDS]).latest()
+    everything = Filter()
+    assert [0, 1, 2] == rows.matching(everything.pinned(Pin({TOPIC: (3,)}))).in_log_order().offset.tolist()
+    for ends in ({}, {TOPIC: ()}, {TOPIC: (0,)}, {"other.dlq": (9,)}):
+        assert 0 == len(rows.matching(everything.pinned(Pin(ends))))
+    assert everything.pinned(Pin({})).narrows
+    assert not everything.narrows
+
+
+def test_the_next_attempt_of_a_letter_is_no_part_of_a_set_that_was_pinned_before_it():
+    rows = letters([(IDS[0], 1, "a", b"k"), (IDS[1], 1, "a", b"k"), (IDS[0], 2, "a", b"k")]).latest()
+    assert [IDS[1]] == rows.matching(Filter(pin=Pin({TOPIC: (2,)}))).ids.tolist()
+
+
 # --- envelopes --------------------------------------------------------------------------------------------------------
 
 
@@ -141,7 +157,8 @@ def written(reason=Reason.INVALID, schema_id=7, headers=None, offset=42):
 
 HISTORY = [("dlq.id", IDS[0]), ("dlq.attempt", b"3"), ("dlq.first_failed_at", b"12"), ("dlq.history", b"[]")]
 AGAIN = st.sampled_from([HISTORY, HISTORY[:3], [("own", b"x"), *HISTORY], [*HISTORY[:3], ("dlq.history", b"")]])
-OWN = st.lists(st.tuples(st.sampled_from(["a", "dlq", "trace"]), st.none() | st.binary(max_size=3)), max_size=3)
+NAMES = ["a", "dlq", "trace", "kafka_dlt-original-topic", "__connect.errors.topic", "x-original-topic"]
+OWN = st.lists(st.tuples(st.sampled_from(NAMES), st.none() | st.binary(max_size=3)), max_size=3)
 
 
 @given(

@@ -1,8 +1,18 @@
 """Log lines."""
 
+import io
 import logging
+import sys
 
-from streams.logs import OncePerMinute
+import pytest
+import structlog
+
+from streams.errors import StreamsError
+from streams.logs import OncePerMinute, configure_logging
+
+
+def fail(error: Exception) -> None:
+    raise error
 
 
 def line(text: str) -> logging.LogRecord:
@@ -17,3 +27,52 @@ def test_lines_that_differ_in_numbers_only_are_said_once_a_minute() -> None:
     assert once.filter(line("something else"))
     now[0] = 61.0
     assert once.filter(line("connect failed after 5ms"))
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    """What was logged to standard error, in the console format."""
+    before = logging.getLogger().handlers[:], logging.getLogger().level, structlog.get_config()
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    configure_logging("console")
+    yield stream.getvalue
+    logging.getLogger().handlers[:], level, configuration = before
+    logging.getLogger().setLevel(level)
+    structlog.configure(**configuration)
+
+
+def test_nothing_that_is_logged_for_a_terminal_acts_on_it(logged):
+    evil = "\x1b]0;owned\x07\x9b2J\u202e\nforged"
+    structlog.get_logger("ours").warning(f"topic {evil}", key=evil, several=[evil])
+    logging.getLogger("librdkafka").error("group %s", evil)
+    try:
+        fail(ValueError(evil))
+    except ValueError:
+        logging.getLogger("mode").exception("Crashed")
+    lines = logged().split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.startswith("forged") for line in lines[:2])
+
+
+def test_a_traceback_is_logged_once_however_many_log_the_error(logged):
+    try:
+        fail(KeyError("field"))
+    except KeyError as error:
+        structlog.get_logger("ours").error("stopping after an unexpected error", exc_info=error)
+        logging.getLogger("mode").exception("Crashed")
+        logging.getLogger("asyncio").exception("never retrieved")
+    said = logged()
+    assert 1 == said.count("Traceback")
+    assert "never retrieved" in said
+    assert "error=\"'field'\"" in said
+
+
+def test_an_error_that_says_what_to_do_needs_no_traceback(logged):
+    try:
+        fail(StreamsError("run `streams topics apply`"))
+    except StreamsError:
+        logging.getLogger("mode").exception("Crashed")
+    said = logged()
+    assert "Traceback" not in said
+    assert "run `streams topics apply`" in said

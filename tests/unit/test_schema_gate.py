@@ -90,10 +90,12 @@ def test_the_mode_is_the_one_of_the_subject(tmp_path: Path) -> None:
     [
         ("[", "cannot be read"),
         ('["other-value"]\n', "there is no subject 'other-value'"),
-        (f'["{SUBJECT}"]\nmode = "FULL"\n', "takes compatibility and lint_ignore"),
+        (f'["{SUBJECT}"]\nmode = "FULL"\n', "takes compatibility, lint_ignore and personal"),
         (f'["{SUBJECT}"]\ncompatibility = "SIDEWAYS"\n', "no mode 'SIDEWAYS'"),
         (f'["{SUBJECT}"]\nlint_ignore = ["nonsense:x"]\n', "lint_ignore is a list"),
         (f'["{SUBJECT}"]\nlint_ignore = "unit_suffix"\n', "lint_ignore is a list"),
+        (f'["{SUBJECT}"]\npersonal = "latitude"\n', "personal is a list"),
+        (f'["{SUBJECT}"]\npersonal = [1]\n', "personal is a list"),
     ],
 )
 def test_a_wrong_line_in_the_subjects_file_is_refused(tmp_path: Path, text: str, message: str) -> None:

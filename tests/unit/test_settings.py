@@ -1,12 +1,25 @@
 import os
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from streams.errors import UsageError
-from streams.settings import Settings, load_settings
+from streams.masking import without_credentials
+from streams.settings import TOKENS, Settings, load_settings, unknown_variables, variable
 
+ROOT = Path(__file__).parents[2]
+SECRET = "s3cret!"  # noqa: S105 - a test's
+READERS = {
+    "settings.py",
+    "cli/findings.py",  # GITHUB_ACTIONS
+    "local/artifacts.py",  # XDG_CACHE_HOME
+    # The environment as a whole, for a child process:
+    "demo/start.py",
+    "kafka/offsets_process.py",
+    "local/processes.py",
+}
 NUMBERS = {
     "STREAMS_COMMIT_INTERVAL_MS": 200,
     "STREAMS_LATENESS_MS": 5000,
@@ -27,6 +40,7 @@ NUMBERS = {
 }
 TEXTS = {
     "STREAMS_TOPIC_PREFIX": "",
+    "STREAMS_WEB_NAMES": "",
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9092",
     "SCHEMA_REGISTRY_URL": "http://127.0.0.1:8081/apis/ccompat/v7",
     "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
@@ -36,6 +50,9 @@ TEXTS = {
     "STREAMS_CLUSTER_NAME": "local",
     "STREAMS_MONITOR_WORKERS": "http://127.0.0.1:6066-6073",
     "STREAMS_LOG_FORMAT": "console",
+    "STREAMS_WEB_HOST": "127.0.0.1",
+    "STREAMS_FAILPOINT": "",
+    "STREAMS_DEFECT": "",
 }
 ABSENT = (
     "KAFKA_SASL_MECHANISM",
@@ -45,8 +62,15 @@ ABSENT = (
     "KAFKA_SSL_CERTIFICATE_LOCATION",
     "KAFKA_SSL_KEY_LOCATION",
     "STREAMS_ADMIN_TOKEN",
+    "STREAMS_REVIEW_TOKEN_READ",
+    "STREAMS_REVIEW_TOKEN_REPLAY",
+    "STREAMS_REVIEW_TOKEN_REVEAL",
     "STREAMS_SILENT_S",
+    "STREAMS_SCHEMAS_DIR",
+    "STREAMS_RUNBOOKS_DIR",
+    "STREAMS_CACHE_DIR",
 )
+FILES = ("KAFKA_SASL_PASSWORD_FILE", *(f"{name}_FILE" for name in TOKENS))
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +81,7 @@ def clean_environment(monkeypatch):
 
 
 def test_the_defaults_are_those_of_the_contract():
-    assert load_settings().masked() == {**TEXTS, **NUMBERS, **dict.fromkeys(ABSENT)}
+    assert load_settings().masked() == {**TEXTS, **NUMBERS, **dict.fromkeys((*ABSENT, *FILES))}
 
 
 def test_the_environment_is_read(monkeypatch):
@@ -70,9 +94,35 @@ def test_the_environment_is_read(monkeypatch):
     assert (found.streams_data_dir, found.streams_log_format) == (Path("/var/lib/streams"), "json")
 
 
-def test_an_empty_variable_is_no_variable(monkeypatch):
-    monkeypatch.setenv("STREAMS_LATENESS_MS", "")
-    assert load_settings().streams_lateness_ms == 5000
+@pytest.mark.parametrize("name", [*NUMBERS, *TEXTS, *ABSENT, *FILES])
+def test_an_empty_variable_is_no_variable(monkeypatch, name):
+    monkeypatch.setenv(name, "")
+    assert {**TEXTS, **NUMBERS, **dict.fromkeys(ABSENT)}.get(name) == load_settings().masked()[name]
+
+
+def test_an_empty_secret_does_not_hide_its_file(monkeypatch, tmp_path):
+    file = tmp_path / "password"
+    file.write_text(SECRET)
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "")
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD_FILE", str(file))
+    assert SECRET == load_settings().kafka_client_config()["sasl.password"]
+
+
+@pytest.mark.parametrize("spelling", ["STREAMS_SCHEMAS_DIR", "streams_schemas_dir"])
+def test_variables_that_are_read_without_settings_follow_the_same_rules(monkeypatch, spelling):
+    monkeypatch.setenv(spelling, "")
+    assert variable("STREAMS_SCHEMAS_DIR") is None
+    monkeypatch.setenv(spelling, "/schemas")
+    assert "/schemas" == variable("STREAMS_SCHEMAS_DIR") == load_settings().masked()["STREAMS_SCHEMAS_DIR"]
+
+
+def test_no_variable_is_read_that_settings_do_not_list():
+    texts = {
+        path.relative_to(ROOT / "streams").as_posix(): path.read_text() for path in (ROOT / "streams").rglob("*.py")
+    }
+    name = re.compile(r"\"((?:STREAMS|KAFKA|SCHEMA_REGISTRY)_[A-Z_]*[A-Z])\"")
+    assert {found for text in texts.values() for found in name.findall(text)} <= load_settings().masked().keys()
+    assert {path for path, text in texts.items() if re.search(r"os\.(environ|getenv)", text)} <= READERS
 
 
 def test_arguments_go_before_the_environment_unless_they_are_none(monkeypatch):
@@ -108,7 +158,21 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(monkeypatch, name, va
     assert caught.value.exit_status == 2
 
 
-SECRET = "s3cret!"  # noqa: S105 - a test's
+@pytest.mark.parametrize("name", TOKENS)
+@pytest.mark.parametrize("token", ["fifteen-letters", "a token with \xe9 in it", "a token with \n in it"])
+def test_a_token_that_is_short_or_cannot_be_sent_is_refused_and_not_shown(monkeypatch, name, token):
+    monkeypatch.setenv(name, token)
+    with pytest.raises(UsageError, match=f"{name}.*(16|printable)") as caught:
+        load_settings()
+    assert token not in str(caught.value)
+
+
+def test_tokens_with_different_rights_are_different(monkeypatch):
+    monkeypatch.setenv("STREAMS_ADMIN_TOKEN", "a-token-of-16-letters")
+    monkeypatch.setenv("STREAMS_REVIEW_TOKEN_READ", "a-token-of-16-letters")
+    with pytest.raises(UsageError, match="different tokens") as caught:
+        load_settings()
+    assert "a-token-of" not in str(caught.value)
 
 
 def test_a_secret_is_masked_wherever_settings_are_shown(monkeypatch):
@@ -132,13 +196,101 @@ def test_the_variable_goes_before_its_file(monkeypatch, tmp_path):
     assert load_settings().kafka_sasl_password.get_secret_value() == SECRET
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"http://me:{SECRET}@registry/path",
+        f"http://me:p@{SECRET}@registry/path",
+        f"http://me:p/{SECRET}@registry/path",
+        f"http://me:p/w?o#{SECRET}@registry/path",
+        f"https://registry/path?token={SECRET}",
+        f"https://registry/path?a=b&apikey={SECRET};c={SECRET}#{SECRET}",
+        f"https://registry/path?{SECRET}",
+        f"http://me:x@one,https://me:{SECRET}@registry/path",
+    ],
+)
+def test_a_url_shows_its_address_and_no_secret(monkeypatch, url):
+    monkeypatch.setenv("SCHEMA_REGISTRY_URL", url)
+    found = load_settings()
+    shown = f"{found!r} {found} {found.masked()}"
+    assert SECRET not in shown
+    assert "registry/path" in shown
+    assert SECRET not in without_credentials(url)
+    assert without_credentials(url).endswith("//registry/path")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STREAMS_MONITOR_WORKERS", f"http://a:6066,http://me:{SECRET}@worker:6066"),
+        ("KAFKA_SASL_USERNAME", f'org.x.ScramLoginModule required username="me" password="{SECRET}";'),
+    ],
+)
+def test_a_secret_in_a_setting_that_should_have_none_is_masked_too(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert SECRET not in str(load_settings().masked())
+
+
+@pytest.mark.parametrize("servers", [f"SASL_SSL://me:{SECRET}@kafka:9093", f"a:1,me:{SECRET}@kafka:9093"])
+def test_a_broker_with_a_user_is_refused_without_showing_the_password(monkeypatch, servers):
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
+    with pytest.raises(UsageError, match="KAFKA_SASL_PASSWORD") as caught:
+        load_settings()
+    assert SECRET not in str(caught.value)
+
+
+def test_everything_that_is_a_secret_can_come_from_a_file_and_is_listed():
+    secrets = {
+        name.upper()
+        for name, field in Settings.model_fields.items()
+        if "Secret" in str((field.annotation, *get_args(field.annotation)))
+    }
+    listed = load_settings().masked()
+    assert {f"{name}_FILE" for name in secrets} == {name for name in listed if name.endswith("_FILE")}
+
+
+@pytest.mark.parametrize("servers", ["[::1]:9092", "[::1]", "a:1,[fe80::1]:9092", "SASL_SSL://[::1]:9093"])
+def test_an_ipv6_address_of_a_broker_is_in_brackets(monkeypatch, servers):
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
+    assert servers == load_settings().kafka_client_config()["bootstrap.servers"]
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers.replace("[", "").replace("]", "") + ":9:9")
+    with pytest.raises(UsageError, match=r"KAFKA_BOOTSTRAP_SERVERS: .*in brackets: \[::1\]:9092"):
+        load_settings()
+
+
+def test_a_value_that_is_not_text_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setitem(os.environ, "STREAMS_DATA_DIR", "caf\udce9")
+    with pytest.raises(UsageError, match=r"^STREAMS_DATA_DIR is not UTF-8: caf\\udce9$"):
+        load_settings()
+
+
+def test_variables_that_are_no_settings_are_named_with_the_one_that_may_be_meant():
+    environment = {
+        "STREAMS_LATENES_MS": "1",
+        "KAFKA_BOOTSTRAP_SERVER": "a:1",
+        "SCHEMA_REGISTRY_PASSWORD": SECRET,
+        "streams_idle_ms": "1",
+        "STREAMS_ADMIN_TOKEN_FILE": "/run/secrets/token",
+        "KAFKA_HEAP_OPTS": "-Xmx1g",
+        "KAFKA_PORT": "tcp://10.0.0.1:9092",
+        "KAFKA_SERVICE_HOST": "10.0.0.1",
+        "KAFKA_PORT_9092_TCP_ADDR": "10.0.0.1",
+        "PATH": "/bin",
+    }
+    assert [
+        "KAFKA_BOOTSTRAP_SERVER is no setting and is ignored; did you mean KAFKA_BOOTSTRAP_SERVERS?",
+        "SCHEMA_REGISTRY_PASSWORD is no setting and is ignored",
+        "STREAMS_LATENES_MS is no setting and is ignored; did you mean STREAMS_LATENESS_MS?",
+    ] == unknown_variables(environment)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"", b" \n", b"x" * 100_000])
 def test_a_secrets_file_that_cannot_be_read_is_a_clear_error(monkeypatch, tmp_path, content):
     file = tmp_path / "password"
     if content is not None:
         file.write_bytes(content)
     monkeypatch.setenv("KAFKA_SASL_PASSWORD_FILE", str(file))
-    with pytest.raises(UsageError, match=r"KAFKA_SASL_PASSWORD_FILE: cannot read .*password"):
+    with pytest.raises(UsageError, match=r"^KAFKA_SASL_PASSWORD_FILE: .*password"):
         load_settings()
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -20,6 +21,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from streams.hosts import Hosts
 from streams.monitor import exposition
 from streams.monitor.report import group_row, instant
 from streams.monitor.snapshot import Snapshot
@@ -31,7 +33,15 @@ from streams.monitor.web.panel_metrics import PanelMetrics
 STATIC: Final = Path(__file__).parents[1] / "static"
 COMPRESS_LEVEL: Final = 5
 """A third of the time of the highest, for a tenth more of bytes."""
-_POLICY: Final = "default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
+_HEADERS: Final = {
+    b"content-security-policy": (
+        b"default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
+    ),
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+}
+_UNNAMED_PATHS: Final = frozenset({"/healthz", "/readyz"})
+"""Answered by whatever name: load balancers ask by many, and what they say is of use to nobody else."""
 
 
 class _AnyName(Convertor[str]):
@@ -69,7 +79,7 @@ class Panel:
 class MonitorWeb:
     """The application over a watcher."""
 
-    def __init__(self, watcher: Watcher, *, bootstrap_servers: str, panels: Sequence[Panel] = ()) -> None:
+    def __init__(self, watcher: Watcher, *, bootstrap_servers: str, hosts: Hosts, panels: Sequence[Panel] = ()) -> None:
         self._watcher = watcher
         self._bootstrap_servers = bootstrap_servers
         self._panels = tuple(panels)
@@ -83,7 +93,11 @@ class MonitorWeb:
         paths = tuple(panel.path for panel in panels)
         self.app = Starlette(
             routes=[*self._routes(), *(Mount(panel.path, app=panel.app) for panel in self._panels)],
-            middleware=[Middleware(_Headers), Middleware(_Compressed, spared=paths)],
+            middleware=[
+                Middleware(_Headers),
+                Middleware(_Names, hosts=hosts, guarded=paths),
+                Middleware(_Compressed, spared=paths),
+            ],
             lifespan=self._lifespan,
         )
 
@@ -289,12 +303,35 @@ class _Headers:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers: list[Any] = list(message.get("headers", []))
-                named = {name for name, _ in headers}
-                if b"content-security-policy" not in named:
-                    headers.append((b"content-security-policy", _POLICY.encode()))
-                headers.append((b"x-content-type-options", b"nosniff"))
-                headers.append((b"referrer-policy", b"no-referrer"))
+                named = {name.lower() for name, _ in headers}
+                # What a page says itself stands: two values of one header are another value, and what it is, is the
+                # browser's choice.
+                headers += [(name, value) for name, value in _HEADERS.items() if name not in named]
                 message["headers"] = headers
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+class _Names:
+    """Refuses requests by a foreign name (DNS rebinding). Pages of others (`guarded`) look after themselves."""
+
+    def __init__(self, app: ASGIApp, hosts: Hosts, guarded: tuple[str, ...]) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._guarded = guarded
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is asked by a name of ours."""
+        if scope["type"] != "http" or self._is_exempt(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        asked = Headers(scope=scope).get("host", "")
+        if self._hosts.serve(asked):
+            await self._app(scope, receive, send)
+            return
+        why = f"{asked[:100]!r} is no name of this monitor: ask by its address, or add the name to STREAMS_WEB_NAMES\n"
+        await PlainTextResponse(why, status_code=403)(scope, receive, send)
+
+    def _is_exempt(self, path: str) -> bool:
+        return path in _UNNAMED_PATHS or any(path == each or path.startswith(f"{each}/") for each in self._guarded)

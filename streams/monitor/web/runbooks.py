@@ -1,12 +1,13 @@
 """The runbooks as pages, so that an alert's `runbook_url` leads somewhere on a night without the repository."""
 
-import os
 import re
 from html import escape
 from pathlib import Path
 from typing import Final
 
 from markdown_it import MarkdownIt
+
+from streams.settings import variable
 
 DIRECTORY_VARIABLE: Final = "STREAMS_RUNBOOKS_DIR"
 _NAME: Final = re.compile(r"^[a-z][a-z0-9-]{0,63}$")
@@ -15,7 +16,7 @@ _RENDER: Final = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 def runbooks_directory() -> Path:
     """Where the runbooks are: STREAMS_RUNBOOKS_DIR, or docs/runbooks beside the package."""
-    configured = os.environ.get(DIRECTORY_VARIABLE)
+    configured = variable(DIRECTORY_VARIABLE)
     return Path(configured) if configured else Path(__file__).parents[3] / "docs" / "runbooks"
 
 

@@ -1,7 +1,6 @@
 """Runs the monitor: the watcher in its thread, the web server on the event loop, until SIGTERM or Ctrl-C."""
 
 import asyncio
-import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -12,7 +11,8 @@ import structlog
 import uvicorn
 
 from streams.deadletters.index import Figures
-from streams.errors import StreamsError
+from streams.hosts import Hosts
+from streams.listening import listening, url_of
 from streams.monitor.watcher import Watcher
 from streams.monitor.web.app import MonitorWeb, Panel
 from streams.operators.declaration import Pipeline
@@ -20,7 +20,6 @@ from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-HOST_VARIABLE: Final = "STREAMS_WEB_HOST"
 _GRACE_S: Final = 3
 
 
@@ -43,9 +42,15 @@ class MonitorProcess:
             UsageError: a setting is not usable.
 
         """
-        self._socket = _listening(os.environ.get(HOST_VARIABLE, "127.0.0.1"), port)
+        self._socket = listening(settings.streams_web_host, [port])
         self._watcher = Watcher(settings, pipelines, count_letters=count_letters)
-        self._web = MonitorWeb(self._watcher, bootstrap_servers=settings.kafka_bootstrap_servers, panels=panels)
+        names = {name.strip().lower() for name in settings.streams_web_names.split(",")} - {""}
+        self._web = MonitorWeb(
+            self._watcher,
+            bootstrap_servers=settings.kafka_bootstrap_servers,
+            hosts=Hosts(settings.streams_web_host, frozenset({*names, socket.gethostname().lower()})),
+            panels=panels,
+        )
         self._server = _Server(
             uvicorn.Config(
                 self._web.app,
@@ -60,8 +65,7 @@ class MonitorProcess:
     @property
     def address(self) -> str:
         """Where the page is."""
-        host, port = self._socket.getsockname()[:2]
-        return f"http://{host}:{port}/"
+        return f"{url_of(self._socket)}/"
 
     def run(self) -> None:
         """Watch and answer until SIGTERM or Ctrl-C; to be called in the main thread."""
@@ -90,10 +94,3 @@ class _Server(uvicorn.Server):
         await self._web.live.end()
         await asyncio.sleep(0)
         await super().shutdown(sockets)
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port))
-    except OSError as error:
-        raise StreamsError(f"port {port} cannot be used ({error.strerror}): choose another with --web-port") from None

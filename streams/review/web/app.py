@@ -16,14 +16,16 @@ from starlette.routing import Route
 
 from streams.deadletters.audit import Actor
 from streams.errors import StreamsError, UsageError
-from streams.review.web.guard import HEADERS, Guard, Refused, Session, check_origin, read_form
-from streams.review.web.pages import PAGE_LETTERS, asked_of, rendered
+from streams.review.web.forms import read_form
+from streams.review.web.guard import HEADERS, Guard, Session, check_origin
+from streams.review.web.pages import PAGE_LETTERS, asked_of, pinned_of, question_of, rendered
+from streams.review.web.refused import Refused
 from streams.review.web.steward import ACT_LETTERS_MAX, Steward
+from streams.review.web.tokens import Right, Tokens
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-FAILED_LOGIN_S: Final = 1.0
 _STYLE: Final = (files(__package__) / "templates" / "style.css").read_text(encoding="utf-8")
 
 Page = Callable[[Request, Session], Awaitable[Response]]
@@ -35,25 +37,27 @@ def dead_letters_app(
     """The review page as an application of its own, to be mounted below any path.
 
     `topics`: dead-letter topics; default: those of the declared pipelines. `steward`: one that is shared, for instance
-    with the metrics; it is then the caller's to close. Access: with the token in `settings.streams_admin_token`;
-    without one from this machine only. Nothing is asked of Kafka before the first page is.
+    with the metrics; it is then the caller's to close. Access: with a token of the settings (`STREAMS_ADMIN_TOKEN`,
+    `STREAMS_REVIEW_TOKEN_*`); without any from this machine only, and only if the server listens on loopback
+    (`STREAMS_WEB_HOST`). Nothing is asked of Kafka before the first page is.
     """
-    secret = settings.streams_admin_token
     pages = _Pages(
         steward or Steward(settings, tuple(topics) if topics is not None else None),
-        Guard(secret.get_secret_value() if secret is not None else None),
+        Guard(Tokens.of(settings), bound_to=settings.streams_web_host),
     )
+    guarded = pages.guarded
     return Starlette(
         routes=[
-            Route("/", pages.guarded(pages.list), methods=["GET"], name="list"),
-            Route("/letters/{letter_id}", pages.guarded(pages.show), methods=["GET"]),
-            Route("/letters/{letter_id}/reveal", pages.guarded(pages.reveal), methods=["POST"]),
-            Route("/replay", pages.guarded(pages.ask("replay")), methods=["GET"]),
-            Route("/replay", pages.guarded(pages.replay), methods=["POST"]),
-            Route("/discard", pages.guarded(pages.ask("discard")), methods=["GET"]),
-            Route("/discard", pages.guarded(pages.discard), methods=["POST"]),
+            Route("/", guarded(pages.list, Right.READ), methods=["GET"], name="list"),
+            Route("/letters/{letter_id}", guarded(pages.show, Right.READ), methods=["GET"]),
+            Route("/letters/{letter_id}/reveal", guarded(pages.reveal, Right.REVEAL), methods=["POST"]),
+            Route("/replay", guarded(pages.ask("replay"), Right.REPLAY), methods=["GET"]),
+            Route("/replay", guarded(pages.replay, Right.REPLAY), methods=["POST"]),
+            Route("/discard", guarded(pages.ask("discard"), Right.REPLAY), methods=["GET"]),
+            Route("/discard", guarded(pages.discard, Right.REPLAY), methods=["POST"]),
             Route("/login", pages.login_form, methods=["GET"]),
             Route("/login", pages.login, methods=["POST"]),
+            Route("/logout", guarded(pages.logout, Right.READ), methods=["POST"]),
             Route("/style.css", _style, methods=["GET"]),
         ],
     )
@@ -63,10 +67,9 @@ class _Pages:
     def __init__(self, steward: Steward, guard: Guard) -> None:
         self._steward = steward
         self._guard = guard
-        self._login = asyncio.Lock()
 
-    def guarded(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
-        """The page for those who may see it; what fails becomes a page that says so."""
+    def guarded(self, page: Page, right: Right) -> Callable[[Request], Awaitable[Response]]:
+        """The page for those who have the right; what fails becomes a page that says so."""
 
         async def serve(request: Request) -> Response:
             try:
@@ -74,11 +77,13 @@ class _Pages:
             except Refused as refused:
                 if refused.login and request.method == "GET":
                     return _with_headers(RedirectResponse(f"{_base(request)}/login", status_code=303))
-                return _problem(request, refused.status, refused.why)
+                await asyncio.sleep(refused.pause_s)
+                return _refusal(request, refused)
             try:
+                self._guard.demand(session, right)
                 response = await page(request, session)
             except Refused as refused:
-                response = _problem(request, refused.status, refused.why)
+                response = _refusal(request, refused)
             except UsageError as error:
                 response = _problem(request, HTTPStatus.BAD_REQUEST, str(error))
             except StreamsError as error:
@@ -92,7 +97,7 @@ class _Pages:
     # --- looking ----------------------------------------------------------------------------------------------------
 
     async def list(self, request: Request, session: Session) -> Response:
-        asked = asked_of(request.query_params)
+        asked = question_of(request.query_params.multi_items())
         found, topics = await run_in_threadpool(
             self._steward.listing,
             asked.filter,
@@ -124,27 +129,38 @@ class _Pages:
     # --- changing ---------------------------------------------------------------------------------------------------
 
     def ask(self, act: str) -> Page:
-        """The page that says what is about to be done, and wants it confirmed."""
+        """The page that says what is about to be done, and wants it confirmed; `act`: `replay` or `discard`."""
 
         async def page(request: Request, session: Session) -> Response:
-            asked = asked_of(request.query_params)
-            count = await run_in_threadpool(self._steward.count_open, asked.open_filter)
-            return _page(request, session, "ask.html", act=act, asked=asked, count=count, most=ACT_LETTERS_MAX)
+            asked = question_of(request.query_params.multi_items())
+            found = await run_in_threadpool(self._steward.survey, asked.filter)
+            choice = found.replay if act == "replay" else found.discard
+            topics = choice.by_source if act == "replay" else choice.by_topic
+            return _page(
+                request, session, "ask.html",
+                act=act, asked=asked, pin=str(found.pin), choice=choice, topics=topics, most=ACT_LETTERS_MAX,
+            )  # fmt: skip
 
         return page
 
     async def replay(self, request: Request, session: Session) -> Response:
         form = await self._form(request, session)
-        asked = asked_of(form)
-        result = await run_in_threadpool(self._steward.replay, asked.open_filter, _actor(request, form, None))
-        return _page(request, session, "done.html", act="replay", asked=asked, result=result, count=result.replayed)
+        result = await run_in_threadpool(self._steward.replay, pinned_of(form), _actor(request, form, None))
+        return _page(
+            request, session, "done.html",
+            act="replay", asked=asked_of(form), count=result.replayed, topics=result.into,
+            refused=result.refused, refusals=result.refusals, result=result,
+        )  # fmt: skip
 
     async def discard(self, request: Request, session: Session) -> Response:
         form = await self._form(request, session)
-        asked = asked_of(form)
         actor = _actor(request, form, "why nothing more is to be done about them")
-        count = await run_in_threadpool(self._steward.discard, asked.open_filter, actor)
-        return _page(request, session, "done.html", act="discard", asked=asked, result=None, count=count)
+        result = await run_in_threadpool(self._steward.discard, pinned_of(form), actor)
+        return _page(
+            request, session, "done.html",
+            act="discard", asked=asked_of(form), count=result.discarded, topics=result.by_topic,
+            refused=result.refusals.count, refusals=result.refusals.shown, result=None,
+        )  # fmt: skip
 
     async def _form(self, request: Request, session: Session) -> dict[str, str]:
         form = await read_form(request)
@@ -156,23 +172,28 @@ class _Pages:
     async def login_form(self, request: Request) -> Response:
         if not self._guard.has_token:
             return _with_headers(RedirectResponse(f"{_base(request)}/", status_code=303))
-        return _with_headers(HTMLResponse(rendered("login.html", base=_base(request), wrong=False)))
+        return _login_page(request, None)
 
     async def login(self, request: Request) -> Response:
         try:
             check_origin(request)
             form = await read_form(request)
         except Refused as refused:
-            return _problem(request, refused.status, refused.why)
-        if not self._guard.is_token(form.get("token", "")):
-            async with self._login:  # one try a second, whoever asks
-                await asyncio.sleep(FAILED_LOGIN_S)
-            log.warning("the review page was shown a wrong token", client=request.client and request.client.host)
-            text = rendered("login.html", base=_base(request), wrong=True)
-            return _with_headers(HTMLResponse(text, status_code=HTTPStatus.FORBIDDEN))
+            return _refusal(request, refused)
+        try:
+            rights = self._guard.check_token(request, form.get("token", "").encode(errors="replace"))
+        except Refused as refused:
+            await asyncio.sleep(refused.pause_s)
+            return _login_page(request, refused)
         response = RedirectResponse(f"{_base(request)}/", status_code=303)
-        self._guard.keep(self._guard.begin(), request, response)
+        self._guard.keep(self._guard.begin(rights), request, response)
         return _with_headers(response)
+
+    async def logout(self, request: Request, session: Session) -> Response:
+        await self._form(request, session)
+        response = RedirectResponse(f"{_base(request)}/login", status_code=303)
+        self._guard.end(request, response)
+        return response
 
 
 def _actor(request: Request, form: dict[str, str], asks_why: str | None) -> Actor:
@@ -193,12 +214,29 @@ def _base(request: Request) -> str:
 
 
 def _page(request: Request, session: Session, template: str, **values: Any) -> Response:
-    return HTMLResponse(rendered(template, base=_base(request), csrf=session.csrf, **values))
+    return HTMLResponse(rendered(template, base=_base(request), session=session, **values))
 
 
-def _problem(request: Request, status: int, why: str) -> Response:
-    text = rendered("problem.html", base=_base(request), title=HTTPStatus(status).phrase, why=why)
-    return _with_headers(HTMLResponse(text, status_code=status))
+def _login_page(request: Request, refused: Refused | None) -> Response:
+    text = rendered("login.html", base=_base(request), session=None, why=refused.why if refused else None)
+    return _answer(text, HTTPStatus.OK if refused is None else refused.status, refused.retry_s if refused else 0)
+
+
+def _refusal(request: Request, refused: Refused) -> Response:
+    return _problem(request, refused.status, refused.why, refused.retry_s)
+
+
+def _problem(request: Request, status: int, why: str, retry_s: int = 0) -> Response:
+    title = HTTPStatus(status).phrase
+    text = rendered("problem.html", base=_base(request), session=None, title=title, why=why)
+    return _answer(text, status, retry_s)
+
+
+def _answer(text: str, status: int, retry_s: int) -> Response:
+    response = HTMLResponse(text, status_code=status)
+    if retry_s:
+        response.headers["Retry-After"] = str(retry_s)
+    return _with_headers(response)
 
 
 def _with_headers(response: Response) -> Response:

@@ -1,7 +1,8 @@
 """What a request asks for, and the templates that answer it. Everything that is put into HTML is escaped."""
 
 import datetime as dt
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -10,6 +11,8 @@ import jinja2
 
 from streams.deadletters.audit import Outcome
 from streams.deadletters.index import Filter
+from streams.deadletters.inspect import MASK
+from streams.deadletters.pin import pin_of
 from streams.errors import UsageError
 from streams.operators.rejects import Reason
 from streams.review.replay import explained
@@ -18,6 +21,11 @@ PAGE_LETTERS: Final = 50
 GROUPS_SHOWN: Final = 20
 GROUPINGS: Final = ("reason", "device", "schema-id", "source", "attempt")
 _FIELDS: Final = ("id", "reason", "device", "schema_id", "since", "until")
+_QUESTION: Final = frozenset({*_FIELDS, "status", "group_by", "page"})
+VALUE_CHARACTERS_MAX: Final = 1_024
+"""Of one part of a question: keys are not longer."""
+_PAGE: Final = re.compile("[0-9]{1,6}")
+_SCHEMA_ID: Final = re.compile("-?[0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +37,6 @@ class Asked:
     group_by: str
     page: int
 
-    @property
-    def open_filter(self) -> Filter:
-        """The open ones of what is meant."""
-        f = self.filter
-        return Filter(f.ids, f.reasons, f.keys, f.schema_ids, f.since_ms, f.until_ms, is_open=True)
-
     def query(self, **changed: str | int) -> str:
         """The same question, with some parts changed, as the end of an address."""
         values = {**self.values, "group_by": self.group_by, "page": str(self.page)}
@@ -44,21 +46,61 @@ class Asked:
         return f"?{urlencode(kept)}" if kept else ""
 
 
+def question_of(pairs: Sequence[tuple[str, str]]) -> Asked:
+    """Read the question in an address.
+
+    Raises:
+        UsageError: a part of it makes no sense, is unknown, or is there twice.
+
+    """
+    unknown = next((name for name, _ in pairs if name not in _QUESTION), None)
+    if unknown is not None:
+        raise UsageError(f"{unknown[:100]!r} is nothing to ask this page: it knows {', '.join(sorted(_QUESTION))}")
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise UsageError("a part of the question is in the address twice")
+    return asked_of(values)
+
+
+def pinned_of(form: Mapping[str, str]) -> Filter:
+    """The letters about which a form has asked: those that were there by then, and are open still.
+
+    Raises:
+        UsageError: a part of it makes no sense, or it does not say when it has asked.
+
+    """
+    try:
+        pin = pin_of(form["pin"])
+    except (KeyError, ValueError):
+        raise UsageError(
+            "this form does not say about which letters it has asked: go back, reload and try again"
+        ) from None
+    return asked_of(form).filter.opened().pinned(pin)
+
+
 def asked_of(values: Mapping[str, str]) -> Asked:
-    """Read a question.
+    """Read a question; what else is in `values` is left alone.
 
     Raises:
         UsageError: a part of it makes no sense.
 
     """
-    found = {name: values.get(name, "").strip()[:500] for name in _FIELDS}
+    found = {name: values.get(name, "").strip() for name in _FIELDS}
+    too_long = next((name for name, value in found.items() if len(value) > VALUE_CHARACTERS_MAX), None)
+    if too_long is not None:
+        raise UsageError(f"{too_long} is too long: at most {VALUE_CHARACTERS_MAX} characters")
     status = values.get("status", "open")
     group_by = values.get("group_by", "reason")
     page = values.get("page", "0")
-    if status not in {"open", "resolved", "all"} or group_by not in GROUPINGS or not page.isdecimal() or len(page) > 6:
-        raise UsageError("this page was asked for something that it does not know")
+    for name, value, is_known in (
+        ("status", status, status in {"open", "resolved", "all"}),
+        ("group_by", group_by, group_by in GROUPINGS),
+        ("page", page, _PAGE.fullmatch(page)),
+    ):
+        if not is_known:
+            raise UsageError(f"this page does not know {name}={value[:100]!r}")
     schema_id = found["schema_id"]
-    if schema_id and not (schema_id.isascii() and schema_id.lstrip("-").isdigit() and len(schema_id) < 12):
+    if schema_id and not _SCHEMA_ID.fullmatch(schema_id):
         raise UsageError(f"{schema_id!r} is no schema id: it is a number")
     letter_id = found["id"]
     if letter_id and (set(letter_id) - set("0123456789abcdef") or len(letter_id) > 24):
@@ -113,4 +155,6 @@ _ENVIRONMENT: Final = jinja2.Environment(
 _ENVIRONMENT.filters.update(
     moment=_moment, visible=_visible, count=lambda number: f"{number:,}", outcome=lambda name: explained(Outcome(name))
 )
-_ENVIRONMENT.globals.update(reasons=[reason.value for reason in Reason], groupings=GROUPINGS, groups_shown=GROUPS_SHOWN)
+_ENVIRONMENT.globals.update(
+    reasons=[reason.value for reason in Reason], groupings=GROUPINGS, groups_shown=GROUPS_SHOWN, mask=MASK
+)

@@ -8,7 +8,8 @@ from typing import Final
 
 from streams.deadletters.audit import Actor
 from streams.deadletters.index import Figures, Filter
-from streams.review.discard import discard
+from streams.review.choice import Survey, check_reasons, survey
+from streams.review.discard import DiscardResult, discard
 from streams.review.inbox import Inbox
 from streams.review.look import Details, Listing, details, listing, reveal
 from streams.review.replay import ReplayOptions, ReplayResult, replay
@@ -34,16 +35,29 @@ class Steward:
         self._figures: list[Figures] = []
 
     def listing(self, wanted: Filter, *, group_by: str, limit: int, skip: int) -> tuple[Listing, list[str]]:
-        """A page of letters, and the topics that there are."""
+        """A page of letters, and the topics that there are.
+
+        Raises:
+            UsageError: a reason that is asked for does not exist.
+
+        """
         with self._lock:
             inbox = self._fresh()
+            check_reasons(inbox, wanted)
             names = [box.topic for box in inbox.boxes]
             return listing(inbox, wanted, group_by=group_by, limit=limit, skip=skip), names
 
-    def count_open(self, wanted: Filter) -> int:
-        """How many open letters are meant, as of now."""
+    def survey(self, wanted: Filter) -> Survey:
+        """What a replay and a discard of the letters that are meant would do, as of now, and the pin of now.
+
+        Raises:
+            UsageError: a reason that is asked for does not exist.
+
+        """
         with self._lock:
-            return sum(map(len, self._fresh(force=True).find(wanted)))
+            inbox = self._fresh(force=True)
+            check_reasons(inbox, wanted)
+            return survey(inbox, wanted, limit=ACT_LETTERS_MAX)
 
     def details(self, letter_id: str) -> Details:
         """Everything about a letter, masked."""
@@ -63,7 +77,7 @@ class Steward:
         with self._acting() as inbox:
             return replay(inbox, options)
 
-    def discard(self, wanted: Filter, actor: Actor) -> int:
+    def discard(self, wanted: Filter, actor: Actor) -> DiscardResult:
         """Discard open letters."""
         with self._acting() as inbox:
             return discard(inbox, wanted, actor, limit=ACT_LETTERS_MAX)

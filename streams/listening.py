@@ -1,0 +1,58 @@
+"""Where a web server listens: an IPv4 or IPv6 address, or a name."""
+
+import errno
+import socket
+from collections.abc import Iterable
+from typing import Final
+
+from streams.errors import StreamsError, UsageError
+
+HOST_VARIABLE: Final = "STREAMS_WEB_HOST"
+
+
+def listening(host: str, ports: Iterable[int]) -> socket.socket:
+    """A socket that listens on the first of `ports` that is free; `0` is any free one.
+
+    `host`: an address (IPv6 with or without brackets; `::` takes IPv4 as well) or a name; a name that has addresses of
+    both kinds means the IPv4 one.
+
+    Raises:
+        UsageError: `host` is no address of this machine.
+        StreamsError: every port is taken; the message names the first.
+
+    """
+    name = host.strip().removeprefix("[").removesuffix("]")
+    family, address = _resolved(name)
+    first, reason = None, ""
+    for port in ports:
+        try:
+            return socket.create_server(
+                (address, port),
+                family=family,
+                dualstack_ipv6=address == "::" and socket.has_dualstack_ipv6(),
+            )
+        except OSError as error:
+            if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+                raise UsageError(f"{HOST_VARIABLE}: {name} is not an address of this machine") from None
+            first, reason = port if first is None else first, error.strerror or str(error)
+    raise StreamsError(f"port {first} cannot be used ({reason}): choose another with --web-port")
+
+
+def url_of(server: socket.socket) -> str:
+    """`http://127.0.0.1:6066`, or `http://[::1]:6066`: where a listening socket is reached on this machine."""
+    host, port = server.getsockname()[:2]
+    return f"http://{host_and_port(host, port)}"
+
+
+def host_and_port(host: str, port: int) -> str:
+    """`host:port`, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _resolved(name: str) -> tuple[socket.AddressFamily, str]:
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise UsageError(f"{HOST_VARIABLE}: {name!r} is neither an address nor a name that is known here") from None
+    family, _, _, _, address = min(found, key=lambda one: one[0] is not socket.AF_INET)
+    return family, str(address[0])

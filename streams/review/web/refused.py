@@ -1,0 +1,17 @@
+"""Why a request is not served."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Exception):
+    """The request is not served."""
+
+    status: int
+    why: str
+    login: bool = False
+    """Showing a token would help."""
+    retry_s: int = 0
+    """With 429: when to come again."""
+    pause_s: float = 0.0
+    """How long the answer is to be held back."""

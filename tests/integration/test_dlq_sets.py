@@ -1,0 +1,289 @@
+"""What a dead-letter command touches: its own set, what was there when it was asked, no topic of a header's choice."""
+
+import json
+import subprocess
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from streams.deadletters.audit import Actor
+from streams.deadletters.envelope import envelope_headers
+from streams.deadletters.index import Filter
+from streams.errors import UsageError
+from streams.kafka.admin import settled
+from streams.kafka.topics import apply_topics
+from streams.local.stack import Stack
+from streams.operators.declaration import Pipeline
+from streams.operators.rejects import DeadLetter, Reason, Reject
+from streams.pipelines import select_pipelines
+from streams.pipelines.gps import GPS
+from streams.pipelines.orders import ORDERS
+from streams.review.choice import survey
+from streams.review.discard import discard
+from streams.review.inbox import Inbox
+from streams.review.look import details
+from streams.review.replay import ReplayOptions, replay
+from streams.settings import Settings
+from tests.integration.kafka_helpers import delete_topics, fresh_topics, log_end, recreate_topic, run, settings_of
+from tests.integration.test_rejects import Encoder
+
+pytestmark = pytest.mark.kafka
+
+PREFIX = "staging."
+STAGING = GPS.with_prefix(PREFIX)
+ME = Actor("stella", "the cause is gone", "run-1")
+ELSEWHERE = "connect.errors"
+
+
+@dataclass
+class Sets:
+    """Two sets on one broker, production without a prefix, and a way to put letters into either."""
+
+    stack: Stack
+    encoder: Encoder
+    producer: Producer
+    _offset: int = field(default=0)
+
+    def put(
+        self, flow: Pipeline, device: str, *, source: str | None = None, topic: str | None = None, **more: Any
+    ) -> None:
+        """A dead letter as the worker of `flow` writes it; `source`: what its header says instead."""
+        self._offset += 1
+        value = self.encoder.framed(device_id=device, latitude=91.2345)
+        letter = DeadLetter(
+            Reject(0, Reason.INVALID, more.get("message", "latitude is outside [-90, 90]"), None),
+            0, self._offset, 1, device.encode(), value, more.get("headers"),
+        )  # fmt: skip
+        headers: Any = envelope_headers(letter, source=source or flow.source, group=flow.group, now_ms=now_ms())
+        self.producer.produce(topic or flow.dlq, value, device.encode(), headers=headers)
+        assert 0 == self.producer.flush(30)
+
+    def run(self, *arguments: object, prefix: str = "") -> subprocess.CompletedProcess[str]:
+        return run(self.stack, "dlq", *arguments, STREAMS_TOPIC_PREFIX=prefix)
+
+    def devices(self, *arguments: object, prefix: str = "") -> set[str]:
+        """Devices of the letters that a set lists as open."""
+        listed = self.run("list", "--open", "--limit", "100", "--format", "json", *arguments, prefix=prefix)
+        assert 0 == listed.returncode, listed.stderr
+        return {entry["device"] for entry in json.loads(listed.stdout)["entries"]}
+
+    def settings(self, prefix: str = "") -> Settings:
+        return settings_of(self.stack).model_copy(update={"streams_topic_prefix": prefix})
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@pytest.fixture
+def sets(stack: Stack) -> Sets:
+    staging = select_pipelines(None, prefix=PREFIX)
+    client = fresh_topics(stack)
+    delete_topics(client, {topic.name for flow in staging for topic in flow.topics()} | {ELSEWHERE})
+    apply_topics(client, staging, partitions=3)
+    return Sets(
+        stack,
+        Encoder(stack),
+        Producer({"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random"}),
+    )
+
+
+def ends(sets: Sets, *flows: Pipeline) -> list[int]:
+    return [log_end(sets.stack, flow.source) for flow in flows]
+
+
+def test_the_commands_of_a_set_see_and_touch_their_own_letters_only(sets: Sets) -> None:
+    for number in range(2):
+        sets.put(GPS, f"production-{number}")
+        sets.put(STAGING, f"staging-{number}")
+    before = ends(sets, GPS)
+
+    assert {"staging-0", "staging-1"} == sets.devices(prefix=PREFIX)
+    for name in (GPS.source, GPS.dlq, STAGING.source, STAGING.dlq):
+        assert {"staging-0", "staging-1"} == sets.devices("--topic", name, prefix=PREFIX), name
+    replayed = sets.run("replay", "--device", "staging-0", "--wait", "0", "--format", "json", prefix=PREFIX)
+    assert {STAGING.source: 1} == json.loads(replayed.stdout)["into"]
+    done = sets.run("discard", "--all", "--why", "a test set", prefix=PREFIX)
+    assert (0, f"1 dead letter discarded\n  1 of {STAGING.dlq}\n") == (done.returncode, done.stdout)
+
+    assert set() == sets.devices(prefix=PREFIX)
+    assert {"production-0", "production-1"} == sets.devices()
+    assert before == ends(sets, GPS)
+    assert 1 <= log_end(sets.stack, STAGING.source)
+    assert 0 == log_end(sets.stack, GPS.audit), "nothing is said of production's letters"
+
+
+def test_personal_fields_are_masked_in_a_set_with_a_prefix_and_where_no_schema_is_known(sets: Sets) -> None:
+    recreate_topic(sets.stack, ELSEWHERE, 1)
+    sets.put(STAGING, "car", headers=[("driver", b"secret")])
+    sets.put(STAGING, "secret-car", source="no.such.topic", topic=ELSEWHERE, headers=[("driver", b"secret")])
+    sets.producer.produce(ELSEWHERE, b"secret value", b"secret-key")
+    sets.producer.flush(30)
+    inbox = Inbox(sets.settings(PREFIX), [STAGING.dlq, ELSEWHERE])
+    try:
+        inbox.refresh()
+        letters = [entry for found in inbox.find(Filter()) for entry in found.rows.ids.tolist()]
+        assert 3 == len(letters)
+        shown = [details(inbox, inbox.the_one(each.decode()), reveal=False) for each in letters]
+    finally:
+        inbox.close()
+    assert all(each.view.is_masked for each in shown)
+    listed = sets.run("list", "--topic", STAGING.dlq, "--topic", ELSEWHERE, "--group-by", "device", prefix=PREFIX)
+    texts = [listed.stdout, *(sets.run("show", each.decode(), "--topic", STAGING.dlq, "--topic", ELSEWHERE,
+                                       prefix=PREFIX).stdout for each in letters)]  # fmt: skip
+    assert 4 == sum(map(bool, texts))
+    for text in texts:
+        assert not [found for found in ("secret", "91.2345", b"secret".hex(" ")) if found in text], text
+    assert "car" in listed.stdout
+
+
+@pytest.mark.parametrize("forged", [ORDERS.source, GPS.clean, STAGING.source, "no.such.topic"])
+def test_a_forged_header_redirects_no_replay_and_holds_up_no_other_letter(sets: Sets, forged: str) -> None:
+    sets.put(GPS, "good")
+    sets.put(GPS, "forged", source=forged)
+    sets.producer.produce(GPS.dlq, b"x", b"spring", headers=[("kafka_dlt-original-topic", forged.encode())])
+    sets.producer.flush(30)
+    before = [log_end(sets.stack, topic) for topic in (ORDERS.source, GPS.clean, STAGING.source)]
+
+    asked = sets.run("replay", "--all", "--dry-run", "--format", "json")
+    done = sets.run("replay", "--all", "--wait", "0")
+
+    found = json.loads(asked.stdout)
+    assert (3, 2, {GPS.source: 1}) == (found["selected"], found["refused"], found["into"])
+    assert (100, True) == (done.returncode, f"  1 into {GPS.source}\n" in done.stdout), done.stderr
+    assert f"its envelope names {forged!r}, and what is in {GPS.dlq} goes back to {GPS.source} only" in done.stderr
+    assert "2 of 3 dead letters cannot be replayed, they are open as before" in done.stderr
+    assert before == [log_end(sets.stack, topic) for topic in (ORDERS.source, GPS.clean, STAGING.source)]
+    assert {"forged", "spring"} == sets.devices()
+    gone = sets.run("discard", "--all", "--why", "forged", "--format", "json")
+    assert (0, 2) == (gone.returncode, json.loads(gone.stdout)["discarded"]), gone.stderr
+    assert set() == sets.devices()
+
+
+def test_in_another_topic_letters_of_no_declared_flow_are_left_and_the_others_are_done(sets: Sets) -> None:
+    recreate_topic(sets.stack, ELSEWHERE, 1)
+    for device, source in (("mine", GPS.source), ("mine-too", GPS.source), ("theirs", "no.such.topic")):
+        sets.put(GPS, device, source=source, topic=ELSEWHERE)
+
+    replayed = sets.run("replay", "--all", "--limit", "1", "--wait", "0", "--topic", ELSEWHERE, "--format", "json")
+    discarded = sets.run("discard", "--all", "--why", "x", "--topic", ELSEWHERE, "--format", "json")
+
+    found = json.loads(replayed.stdout)
+    assert (100, 1, 1) == (replayed.returncode, found["replayed"], found["refused"]), replayed.stderr
+    found = json.loads(discarded.stdout)
+    assert (100, 1, 1, 2) == (discarded.returncode, found["discarded"], found["refused"], found["selected"])
+    assert "which is the source of no declared flow" in found["refusals"][0]["why"]
+    assert 1 == len(sets.devices("--topic", ELSEWHERE))
+
+
+def test_what_came_after_the_question_was_asked_is_not_touched(sets: Sets) -> None:
+    for number in range(3):
+        sets.put(GPS, f"asked-{number}")
+    inbox = Inbox(sets.settings())
+    try:
+        asked = survey(inbox, Filter())
+        assert (3, {GPS.source: 3}) == (asked.replay.letters, dict(asked.replay.by_source))
+        assert (3, {GPS.dlq: 3}) == (asked.discard.letters, dict(asked.discard.by_topic))
+        for number in range(20):
+            sets.put(GPS, f"later-{number}")
+        inbox.refresh()
+        pinned = Filter().pinned(asked.pin)
+        assert 1 == replay(inbox, ReplayOptions(pinned, ME, limit=1)).replayed
+        assert 2 == discard(inbox, pinned, ME).discarded
+    finally:
+        inbox.close()
+    assert {f"later-{number}" for number in range(20)} == sets.devices()
+
+
+def test_a_dry_run_gives_a_pin_and_with_it_the_command_does_what_it_said(sets: Sets) -> None:
+    sets.put(GPS, "asked")
+    asked = json.loads(sets.run("discard", "--reason", "invalid", "--dry-run", "--format", "json").stdout)
+    text = sets.run("discard", "--reason", "invalid", "--dry-run").stdout
+    replay_asked = json.loads(sets.run("replay", "--all", "--dry-run", "--format", "json").stdout)
+    sets.put(GPS, "later")
+
+    assert asked["pin"] == replay_asked["pin"]
+    assert f"add --pin {asked['pin']}\n" in text
+    done = sets.run("discard", "--reason", "invalid", "--why", "x", "--pin", asked["pin"], "--format", "json")
+    assert (1, 1) == (asked["selected"], json.loads(done.stdout)["discarded"])
+    assert {"later"} == sets.devices()
+
+
+def test_discard_takes_a_text_given_as_reason_for_why_as_it_did_and_a_reason_for_a_filter(sets: Sets) -> None:
+    sets.put(GPS, "one")
+    sentence = sets.run("discard", "--all", "--reason", "a test truck", "--dry-run", "--format", "json")
+    word = sets.run("discard", "--all", "--reason", "hunt", "--dry-run", "--format", "json")
+    none = sets.run("discard", "--all", "--reason", "malformed", "--dry-run", "--format", "json")
+    done = sets.run("discard", "--all", "--reason", "hunt")
+
+    assert [1, 1, 0] == [json.loads(each.stdout)["selected"] for each in (sentence, word, none)]
+    assert ["is taken as --why" in each.stderr for each in (sentence, word, none)] == [True, True, False]
+    assert (2, True) == (done.returncode, "needs a reason: --why" in done.stderr)
+    old = sets.run("discard", "--rejected-for", "invalid", "--reason", "a test truck", "--format", "json")
+    assert 1 == json.loads(old.stdout)["discarded"]
+
+
+def test_reasons_of_others_can_be_asked_for_as_long_as_there_are_such_letters(sets: Sets) -> None:
+    headers: Any = [("kafka_dlt-original-topic", GPS.source.encode()), ("kafka_dlt-exception-fqcn", b"a.NoSuchOrder")]
+    sets.producer.produce(GPS.dlq, b"x", b"k", headers=headers)
+    sets.producer.flush(30)
+    assert {"k"} == sets.devices("--reason", "NoSuchOrder")
+    refused = sets.run("list", "--reason", "NoSuchOrdr")
+    assert (2, True) == (refused.returncode, "also NoSuchOrder" in refused.stderr)
+    inbox = Inbox(sets.settings())
+    try:
+        for act in (lambda f: replay(inbox, ReplayOptions(f, ME)), lambda f: discard(inbox, f, ME)):
+            with pytest.raises(UsageError, match="no reason 'bogus'"):
+                act(Filter(reasons=frozenset({"bogus"})))
+    finally:
+        inbox.close()
+
+
+def test_nothing_that_a_record_says_reaches_a_terminal_as_an_escape(sets: Sets) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\x9b\u202e\r\n"
+    header = [(f"name{evil}", evil.encode())]
+    sets.put(GPS, f"key{evil}", message=f"message{evil}", headers=header)
+    spring: Any = [
+        ("kafka_dlt-original-topic", f"topic{evil}".encode()),
+        ("kafka_dlt-exception-fqcn", f"a.Reason{evil}".encode()),
+        ("kafka_dlt-exception-message", evil.encode()),
+        ("kafka_dlt-original-consumer-group", evil.encode()),
+        (f"kafka_dlt-{evil}", evil.encode()),
+    ]
+    sets.producer.produce(GPS.dlq, evil.encode(), evil.encode(), headers=spring)
+    sets.producer.flush(30)
+    listed = json.loads(sets.run("list", "--format", "json").stdout)
+    ids = [entry["id"] for entry in listed["entries"]]
+    assert 2 == len(ids)
+    ran = [sets.run("list", "--group-by", by) for by in ("reason", "device", "schema-id", "source", "attempt")]
+    ran += [
+        sets.run("show", *more) for each in ids for more in ([each], [each, "--reveal"], [each, "--format", "json"])
+    ]
+    ran += [
+        sets.run("list", "--reason", evil),
+        sets.run("list", "--topic", evil),
+        sets.run("list", "--format", "json"),
+        sets.run("replay", "--all", "--dry-run"),
+        sets.run("replay", "--all", "--wait", "0"),
+        sets.run("discard", "--all", "--why", evil),
+        sets.run("list"),
+        sets.run("show", ids[0]),
+    ]
+    for done in ran:
+        for text in (done.stdout, done.stderr):
+            assert all(line.isprintable() for line in text.split("\n")), (done.args, text)
+    assert "\\x1b]0;owned\\x07" in "".join(done.stdout for done in ran)
+
+
+def test_a_source_topic_that_is_missing_is_said_before_anything_is_sent(sets: Sets) -> None:
+    sets.put(GPS, "one")
+    client = fresh_topics(sets.stack)
+    sets.put(GPS, "two")
+    for name, future in client.delete_topics([GPS.source]).items():
+        settled(f"deleting {name}", future)
+    done = sets.run("replay", "--all")
+    assert (1, 1) == (done.returncode, done.stderr.count("\n"))
+    assert f"no source topic {GPS.source} to replay into: nothing was sent; run `streams topics apply`" in done.stderr
