@@ -8,6 +8,7 @@ cut into batches; a sum of doubles would, so `Total` sums integers of a unit tha
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -30,7 +31,10 @@ class Column(Protocol):
         """Layout of its state; zeros are the state before the first event."""
 
     def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
-        """State after the events of each segment; `fields` are positions of payload fields."""
+        """State after the events of each segment.
+
+        `fields` are positions of payload fields; for a column whose state is text, of text fields.
+        """
 
     def arrow(self, state: Rows) -> pa.Array:
         """Public values."""
@@ -107,6 +111,7 @@ _WHOLE_TYPES: Final[Mapping[pa.DataType, tuple[int, int]]] = {
     _TIME: (-WHOLE_NUMBER_MAX, WHOLE_NUMBER_MAX),
 }
 """Types whose values are whole numbers, with the least and the greatest that a payload field holds exactly."""
+_TEXT: Final = np.dtype("O")
 _KNOWN_VALUE: Final = np.dtype([("known", "?"), ("value", "<f8")])
 
 
@@ -158,6 +163,68 @@ class Latest:
         low, high = limits
         fits: Bools = (values >= low) & (values <= high) & (values == np.rint(values))
         return fits
+
+
+@dataclass(frozen=True, slots=True)
+class LatestText:
+    """Newest known value of a text field. Avro: null or string. For tables only: rows of windows hold numbers."""
+
+    field: str
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Bytes or None."""
+        return _TEXT
+
+    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+        """Take each segment's last known one."""
+        texts = segments.texts[fields[self.field]]
+        known = texts != None  # noqa: E711 - elementwise
+        newest = np.maximum.reduceat(np.where(known, np.arange(len(texts)), -1), segments.start)
+        after: Rows = np.where(newest >= 0, texts[newest], state)
+        return after
+
+    def arrow(self, state: Rows) -> pa.Array:
+        """Texts, null where none is known."""
+        return pa.array(state.tolist(), pa.binary()).cast(pa.string())
+
+
+@dataclass(frozen=True, slots=True)
+class LatestSymbol:
+    """Newest known symbol of an enum that is a payload field. Avro: null or an enum of `symbols`, or null or string.
+
+    `symbols` are those of the enum in the source's newest schema, in its order. A position beyond them counts as
+    unknown, as null does.
+
+    Raises:
+        ValueError: there are no symbols.
+
+    """
+
+    field: str
+    symbols: tuple[str, ...] = dataclass_field(repr=False)
+    """Not part of what the column means: the position is kept, and a symbol that is added at the end moves none."""
+
+    def __post_init__(self) -> None:
+        if not self.symbols:
+            raise ValueError(f"LatestSymbol({self.field!r}): no symbols")
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """A position and whether there is one."""
+        return _KNOWN_VALUE
+
+    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+        """Take each segment's last known one."""
+        values = segments.payload[fields[self.field]]
+        fits = (values >= 0) & (values < len(self.symbols)) & (values == np.rint(values))
+        newest = np.maximum.reduceat(np.where(fits, np.arange(len(values)), -1), segments.start)
+        return _known(state, newest >= 0, values[newest])
+
+    def arrow(self, state: Rows) -> pa.Array:
+        """Symbols, null where none is known."""
+        pairs = zip(state["known"].tolist(), state["value"].tolist(), strict=True)
+        return pa.array([self.symbols[int(value)] if known else None for known, value in pairs], pa.string())
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,25 +298,36 @@ class Total:
 class Fold:
     """A table's fold: an `Aggregate` whose public rows are the key and the columns, by name."""
 
-    def __init__(self, key: str, fields: Sequence[str], columns: Mapping[str, Column]) -> None:
-        """`key` names the key in the table's schema, `fields` are the pipeline's payload fields.
+    def __init__(
+        self, key: str, fields: Sequence[str], columns: Mapping[str, Column], *, texts: Sequence[str] = ()
+    ) -> None:
+        """`key` names the key in the table's schema, `fields` and `texts` are the pipeline's payload and text fields.
 
         Raises:
             ValueError: a column reads a field that the pipeline does not list.
 
         """
         self._key = key
-        self._fields = {name: position for position, name in enumerate(fields)}
         self._columns = dict(columns)
+        numbers = {name: position for position, name in enumerate(fields)}
+        strings = {name: position for position, name in enumerate(texts)}
+        self._fields = {name: strings if one.dtype.hasobject else numbers for name, one in self._columns.items()}
+        """Positions of the fields that each column may read."""
         for name, column in self._columns.items():
-            read = getattr(column, "field", None)
-            if read is not None and read not in self._fields:
-                raise ValueError(f"column {name!r} reads {read!r}, which is not one of the fields {list(fields)}")
+            read, known = getattr(column, "field", None), self._fields[name]
+            if read is not None and read not in known:
+                kind = "texts" if column.dtype.hasobject else "fields"
+                raise ValueError(f"column {name!r} reads {read!r}, which is not one of the {kind} {list(known)}")
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The columns' states side by side."""
         return np.dtype([(name, column.dtype) for name, column in self._columns.items()])
+
+    @property
+    def symbols(self) -> dict[str, tuple[str, ...]]:
+        """All values of the columns that publish symbols: an enum in the table's schema has every one of them."""
+        return {name: one.symbols for name, one in self._columns.items() if isinstance(one, LatestSymbol)}
 
     @property
     def meanings(self) -> dict[str, str]:
@@ -260,7 +338,7 @@ class Fold:
         """Rows after the events of each segment."""
         rows = state.copy()
         for name, column in self._columns.items():
-            rows[name] = column.fold(state[name], segments, self._fields)
+            rows[name] = column.fold(state[name], segments, self._fields[name])
         return rows
 
     def table(self, keys: Objects, state: Rows) -> pa.RecordBatch:
@@ -277,13 +355,25 @@ class WindowFold:
     """A window's fold: a `WindowAggregate` whose rows are key, window_start, window_end, revision and the columns."""
 
     def __init__(self, key: str, fields: Sequence[str], columns: Mapping[str, Column]) -> None:
-        """As `Fold`."""
+        """As `Fold`, but without text.
+
+        Raises:
+            ValueError: a column reads a field that the pipeline does not list, or its state is text.
+
+        """
+        if texts := [name for name, column in columns.items() if column.dtype.hasobject]:
+            raise ValueError(f"column {texts[0]!r} is text: rows of a window hold numbers only")
         self._fold = Fold(key, fields, columns)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The columns' states side by side."""
         return self._fold.dtype
+
+    @property
+    def symbols(self) -> dict[str, tuple[str, ...]]:
+        """As `Fold.symbols`."""
+        return self._fold.symbols
 
     @property
     def meanings(self) -> dict[str, str]:

@@ -23,6 +23,7 @@ from streams.settings import variable
 SCHEMAS_DIR_VARIABLE: Final = "STREAMS_SCHEMAS_DIR"
 SCHEMAS_DIR_DEFAULT: Final = Path(__file__).parent.parent / "schemas"
 SUBJECTS_FILE: Final = "subjects.toml"
+_BYTE_ORDER_MARK: Final = "\ufeff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,25 +162,64 @@ def _read_subject(folder: Path) -> Sequence[SchemaVersion | Finding]:
     return tuple(_read_version(folder.name, number, numbered[number]) for number in sorted(numbered))
 
 
+class _NoSchema(Exception):
+    """A file holds no schema of a topic's values; the message says why."""
+
+    def __init__(self, message: str, line: int = 1) -> None:
+        super().__init__(message)
+        self.line = line
+
+
 def _read_version(subject: str, version: int, path: Path) -> SchemaVersion | Finding:
     def wrong(message: str, line: int = 1) -> Finding:
         return Finding(subject, version, Rule.PARSE, message, file=path, line=line)
 
     try:
-        text = path.read_text(encoding="utf-8")
-        parsed = located(text)
-    except (OSError, UnicodeDecodeError) as error:
-        return wrong(f"cannot be read: {error}")
-    except json.JSONDecodeError as error:
-        return wrong(f"not JSON: {error}", error.lineno)
-    except RecursionError:
-        return wrong("nested too deeply")
-    if not isinstance(parsed, dict) or parsed.get("type") != "record" or not parsed.get("fields"):
-        return wrong("the schema of a topic's values is an Avro record with fields")
+        text, parsed = _read_record(path)
+    except _NoSchema as error:
+        return wrong(str(error), error.line)
     refused = _why_invalid(json.loads(text))
     if refused is not None:
         return _at_its_field(wrong(f"not a valid Avro schema: {refused}"), parsed)
     return SchemaVersion(subject, version, path, text, parsed)
+
+
+def _read_record(path: Path) -> tuple[str, Located]:
+    """Text and JSON of a file that holds a record with fields.
+
+    Raises:
+        _NoSchema: it holds something else, or cannot be read.
+
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if text.startswith(_BYTE_ORDER_MARK):
+            raise _NoSchema("begins with a byte order mark: save it as UTF-8 without one")
+        parsed = located(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise _NoSchema(f"cannot be read: {error}") from None
+    except json.JSONDecodeError as error:
+        raise _NoSchema(f"not JSON: {error}", error.lineno) from None
+    except RecursionError:
+        raise _NoSchema("nested too deeply") from None
+    if not isinstance(parsed, Located) or parsed.get("type") != "record" or not parsed.get("fields"):
+        raise _NoSchema("the schema of a topic's values is an Avro record with fields")
+    if (aliases := _wrong_aliases(parsed)) is not None:
+        raise _NoSchema(f"aliases is a list of names, not {json.dumps(aliases['aliases'])}", aliases.line)
+    return text, parsed
+
+
+def _wrong_aliases(schema: Any) -> Located | None:
+    """The first type or field whose aliases are no list of names: text would be taken for a list of letters."""
+    if isinstance(schema, list):
+        return next((found for each in schema if (found := _wrong_aliases(each)) is not None), None)
+    if not isinstance(schema, Located):
+        return None
+    aliases = schema.get("aliases", [])
+    if not isinstance(aliases, list) or not all(isinstance(each, str) for each in aliases):
+        return schema
+    parts = (schema[part] for part in ("type", "items", "values", "fields") if part in schema)
+    return next((found for each in parts if (found := _wrong_aliases(each)) is not None), None)
 
 
 def _why_invalid(schema: Any) -> str | None:
@@ -188,7 +228,9 @@ def _why_invalid(schema: Any) -> str | None:
 
     try:
         parse_schema(schema)
-    except (SchemaParseException, UnknownType, KeyError, TypeError, ValueError, AttributeError) as error:
+    except UnknownType as error:
+        return f"it does not define {error.name!r}: a committed schema holds all of its types, also those of references"
+    except (SchemaParseException, KeyError, TypeError, ValueError, AttributeError) as error:
         return repr(error)
     return None
 

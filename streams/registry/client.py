@@ -447,7 +447,7 @@ def same_schema(one: str, other: str) -> bool:
 
 def _refuse_other_kinds(kind: str, name: str) -> None:
     if kind != AVRO:
-        raise UnusableSchema(f"{name} is a {_KINDS.get(kind, kind)} schema, not an Avro one")
+        raise UnusableSchema(f"{name} is {_KINDS.get(kind, kind)}, not Avro")
 
 
 def _path(subject: str, *rest: str) -> str:

@@ -23,6 +23,6 @@ def plan_or_reject(registry: Registry, key: SchemaKey, reader: str) -> Plan | Re
     except UnknownSchema as error:
         return Reject(-1, Reason.UNKNOWN_SCHEMA, str(error), schema_id)
     except UnusableSchema as error:
-        return Reject(-1, Reason.INCOMPATIBLE_SCHEMA, f"{error}: this stream reads Avro", schema_id)
+        return Reject(-1, Reason.INCOMPATIBLE_SCHEMA, str(error), schema_id)
     except IncompatibleSchema as error:
         return Reject(-1, Reason.INCOMPATIBLE_SCHEMA, str(error), schema_id)

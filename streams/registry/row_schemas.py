@@ -7,7 +7,7 @@ start.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -54,7 +54,10 @@ def unfit_rows(version: SchemaVersion, pipelines: Iterable[Pipeline]) -> list[Fi
         for pipeline in pipelines
         for written in outputs(pipeline)
         if written.subject == version.subject
-        for name, message, fix in _misfits(version.parsed, _sample(written))
+        for name, message, fix in (
+            *_misfits(version.parsed, _sample(written)),
+            *_missing_symbols(version.parsed, getattr(written.aggregate, "symbols", {})),
+        )
     ]  # fmt: skip
 
 
@@ -92,6 +95,21 @@ def _misfit(schema: Any, column: pa.Array, named: Mapping[str, Any]) -> tuple[st
         null = "null or " if "null" in kinds else ""
         return f"the fold gives {wanted}, the schema says {said}", f"make it {null}{wanted}"
     return None
+
+
+def _missing_symbols(schema: Mapping[str, Any], published: Mapping[str, Sequence[str]]) -> list[tuple[str, str, str]]:
+    """Enums that lack a symbol which the fold publishes."""
+    named = {str(each["name"]).rpartition(".")[2]: each for each in named_types(schema)}
+    found = []
+    for field in schema["fields"]:
+        branches = field["type"] if isinstance(field["type"], list) else [field["type"]]
+        for branch in branches:
+            enum = named.get(branch.rpartition(".")[2], {}) if isinstance(branch, str) else branch
+            missing = [one for one in published.get(field["name"], ()) if one not in enum.get("symbols", (one,))]
+            if missing:
+                said = ", ".join(missing)
+                found.append((str(field["name"]), f"the fold gives symbols that the enum lacks: {said}", f"add {said}"))
+    return found
 
 
 def _refused(schema: Mapping[str, Any], rows: pa.RecordBatch) -> list[tuple[str, str, str]]:

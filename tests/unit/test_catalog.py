@@ -92,7 +92,9 @@ def test_the_folder_can_be_named_by_the_environment(tmp_path: Path, monkeypatch:
         ("1.json", SCHEMA, "1.json: a schema file is named"),
         ("1.avsc", "{", "1.avsc: not JSON"),
         ("1.avsc", '"string"', "1.avsc: the schema of a topic's values is an Avro record"),
-        ("1.avsc", SCHEMA.replace("long", "lang"), "1.avsc: not a valid Avro schema"),
+        ("1.avsc", SCHEMA.replace("long", "lang"), "1.avsc: not a valid Avro schema: it does not define 'lang'"),
+        ("1.avsc", "\ufeff" + SCHEMA, "1.avsc: begins with a byte order mark: save it as UTF-8 without one"),
+        ("1.avsc", SCHEMA[:-1] + ', "aliases": "Old"}', '1.avsc: aliases is a list of names, not "Old"'),
         ("1.avsc", SCHEMA.replace('"fields"', '"felder"'), "1.avsc: the schema of a topic's values is"),
     ],
 )

@@ -1,10 +1,28 @@
+import io
+import json
+
+import fastavro
 import numpy as np
 import pyarrow as pa
+import pyruhvro
 import pytest
 
 from streams.operators.aggregate import Segments
 from streams.operators.columns import object_rows, objects
-from streams.operators.fold import Count, FirstTime, Fold, Greatest, LastTime, Latest, Least, Total, WindowFold
+from streams.operators.fold import (
+    Count,
+    FirstTime,
+    Fold,
+    Greatest,
+    LastTime,
+    Latest,
+    LatestSymbol,
+    LatestText,
+    Least,
+    Total,
+    WindowFold,
+)
+from streams.operators.rows import empty_rows, pack_rows, unpack_rows
 
 FIELDS = ("open", "temperature_c")
 COLUMNS = {
@@ -129,3 +147,76 @@ def test_a_type_that_values_cannot_be_is_refused_when_it_is_declared():
 def test_a_single_value_beyond_what_a_total_holds_is_left_out():
     state = folded([(1, NAN, 1.5), (2, NAN, 1e300), (3, NAN, -9e15), (4, NAN, 2.0)])
     assert 3.5 == row(state)["degrees"]
+
+
+KINDS = ("OPENED", "CLOSED")
+NAMED = Fold(
+    "door_id",
+    ("kind", "temperature_c"),
+    {
+        "events": Count(),
+        "kind": LatestSymbol("kind", KINDS),
+        "guard": LatestText("guard"),
+        "badge": LatestText("badge"),
+    },
+    texts=("badge", "guard"),
+)
+
+
+def named(*events):
+    """Segments of (door, kind, badge, guard), doors ascending."""
+    door, kind, badge, guard = zip(*events, strict=True)
+    count = len(events)
+    start = np.flatnonzero(np.diff(np.array(door), prepend=-1))
+    return Segments(
+        event_time=np.arange(count),
+        sequence=np.zeros(count, np.int64),
+        payload=np.array([kind, [NAN] * count], dtype=float),
+        texts=object_rows([objects(list(badge)), objects(list(guard))], count),
+        prior=np.empty(0, np.int64),
+        start=start,
+        end=np.append(start[1:], count) - 1,
+    )
+
+
+def test_texts_and_symbols_are_the_newest_that_are_known_of_each_key():
+    state = empty_rows(NAMED.dtype, 2)
+    state = NAMED.fold(state, named((0, 0.0, b"7", None), (0, NAN, None, "Jürgen".encode()), (1, NAN, None, None)))
+    state = NAMED.fold(state, named((0, 1.0, b"8", None), (1, 5.0, None, None)))
+    assert NAMED.table(objects([b"a", b"b"]), state).to_pylist() == [
+        {"door_id": "a", "events": 3, "kind": "CLOSED", "guard": "Jürgen", "badge": "8"},
+        {"door_id": "b", "events": 2, "kind": None, "guard": None, "badge": None},
+    ]
+    packed = pack_rows(state)
+    assert pack_rows(unpack_rows(NAMED.dtype, packed)) == packed
+
+
+def test_text_and_symbols_are_written_by_their_avro_schema():
+    schema = {
+        "type": "record",
+        "name": "Door",
+        "fields": [
+            {"name": "door_id", "type": "string"},
+            {"name": "events", "type": "long"},
+            {"name": "kind", "type": ["null", {"type": "enum", "name": "Kind", "symbols": list(KINDS)}]},
+            {"name": "guard", "type": ["null", "string"]},
+            {"name": "badge", "type": ["null", "string"]},
+        ],
+    }
+    state = NAMED.fold(empty_rows(NAMED.dtype, 2), named((0, 1.0, b"7", None), (1, NAN, None, None)))
+    [values] = pyruhvro.serialize_record_batch(NAMED.table(objects([b"a", b"b"]), state), json.dumps(schema), 1)
+    parsed = fastavro.parse_schema(schema)
+    rows = [fastavro.schemaless_reader(io.BytesIO(value), parsed, None) for value in values.to_pylist()]
+    assert [(row["kind"], row["guard"], row["badge"]) for row in rows] == [("CLOSED", None, "7"), (None, None, None)]
+
+
+def test_a_text_column_reads_listed_texts_only_and_is_no_part_of_a_window():
+    with pytest.raises(ValueError, match=r"'guard' reads 'guard', which is not one of the texts \['badge'\]"):
+        Fold("door_id", ("guard",), {"guard": LatestText("guard")}, texts=("badge",))
+    with pytest.raises(ValueError, match="'guard' is text: rows of a window hold numbers only"):
+        WindowFold("door_id", ("kind",), {"guard": LatestText("guard")})
+    assert WindowFold("door_id", ("kind",), {"kind": LatestSymbol("kind", KINDS)}).meanings == {
+        "kind": "LatestSymbol(field='kind')"
+    }
+    with pytest.raises(ValueError, match="no symbols"):
+        LatestSymbol("kind", ())

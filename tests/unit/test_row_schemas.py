@@ -14,7 +14,20 @@ import pytest
 
 from streams.errors import StreamsError
 from streams.operators.declaration import Pipeline, Table, Window
-from streams.operators.fold import Column, Count, FirstTime, Fold, Greatest, LastTime, Latest, Least, Total, WindowFold
+from streams.operators.fold import (
+    Column,
+    Count,
+    FirstTime,
+    Fold,
+    Greatest,
+    LastTime,
+    Latest,
+    LatestSymbol,
+    LatestText,
+    Least,
+    Total,
+    WindowFold,
+)
 from streams.operators.resolve import without_logical_types
 from streams.operators.rows import empty_rows
 from streams.pipelines import PIPELINES
@@ -45,6 +58,8 @@ COLUMNS: dict[str, tuple[Column, Any]] = {
     "`Latest(field, pa.int32())`": (Latest("weight", pa.int32()), ["null", "int"]),
     "`Latest(field, pa.int64())`": (Latest("weight", pa.int64()), ["null", "long"]),
     '`Latest(field, pa.timestamp("ms"))`': (Latest("weight", pa.timestamp("ms")), ["null", TIME]),
+    "`LatestText(field)`": (LatestText("label"), ["null", "string"]),
+    "`LatestSymbol(field, symbols)`": (LatestSymbol("weight", ("ON", "OFF")), ["null", "string"]),
     "`Total(field)`": (Total("weight"), "double"),
 }
 EACH_COLUMN = pytest.mark.parametrize(("column", "kind"), COLUMNS.values(), ids=list(COLUMNS))
@@ -55,7 +70,8 @@ def doors(column: Column) -> Pipeline:
         name="doors",
         source="doors.events.v1",
         payload_fields=("weight",),
-        tables=(Table("doors.state.v1", Fold("sensor_id", ("weight",), {"x": column})),),
+        text_fields=("label",),
+        tables=(Table("doors.state.v1", Fold("sensor_id", ("weight",), {"x": column}, texts=("label",))),),
     )
 
 
@@ -169,6 +185,16 @@ def test_a_fold_that_cannot_show_a_key_without_events_is_judged_by_its_types(tmp
     )
     assert [] == found(tmp_path, pipeline, KEY, {"name": "x", "type": "long"})
     assert ["x"] == [f.field for f in found(tmp_path, pipeline, KEY, {"name": "x", "type": "double"})]
+
+
+def test_an_enum_has_every_symbol_that_the_fold_publishes(tmp_path: Path) -> None:
+    def kind(*symbols: str) -> dict[str, Any]:
+        return {"name": "x", "type": ["null", {"type": "enum", "name": "Kind", "symbols": list(symbols)}]}
+
+    pipeline = doors(LatestSymbol("weight", ("ON", "OFF")))
+    assert [] == found(tmp_path, pipeline, KEY, kind("OFF", "ON", "BROKEN"))
+    (finding,) = found(tmp_path, pipeline, KEY, kind("ON"))
+    assert (finding.field, finding.message) == ("x", "the fold gives symbols that the enum lacks: OFF")
 
 
 class Whole(Fold):
