@@ -26,7 +26,16 @@ from streams.errors import StreamsError
 from streams.kafka.topics import message_bytes_max
 from streams.limits import DLQ_ATTEMPTS_MAX
 from streams.operators.declaration import Pipeline
-from streams.review.choice import Job, Refusal, Refusals, check_reasons, require_audits, require_sources, to_replay
+from streams.review.choice import (
+    Job,
+    Refusal,
+    Refusals,
+    check_pin,
+    check_reasons,
+    require_audits,
+    require_sources,
+    to_replay,
+)
 from streams.review.desk import Desk, Undone
 from streams.review.inbox import Inbox
 from streams.review.letters import letter_of
@@ -130,7 +139,7 @@ def replay(inbox: Inbox, options: ReplayOptions, progress: Progress = lambda _: 
     Key, bytes and headers are the original ones; `dlq.attempt` is one more. The timestamp is that of the replay.
 
     Raises:
-        UsageError: the transform cannot be loaded, or a reason that is asked for does not exist.
+        UsageError: the transform cannot be loaded, or a reason or pin that is asked for does not exist.
         StreamsError: a source or audit topic is missing, the transform fails, or the broker does: what was committed
             is done and recorded, nothing else has happened.
         FencedError: another replay or discard of the same source has started.
@@ -139,6 +148,7 @@ def replay(inbox: Inbox, options: ReplayOptions, progress: Progress = lambda _: 
     repairing = None if options.transform is None else _repair(options.transform)
     inbox.refresh(lambda topic, read: progress(ReplayProgress(f"reading {topic}", read, 0)))
     check_reasons(inbox, options.wanted)
+    check_pin(inbox, options.wanted)
     choice = to_replay(inbox, options.wanted, limit=options.limit, attempts_max=options.attempts_max)
     result = ReplayResult(
         choice.selected, capped=choice.capped, refusing=choice.refusals, pin=options.wanted.pin or inbox.pin()

@@ -17,6 +17,7 @@ from streams.deadletters.audit import Actor
 from streams.deadletters.envelope import envelope_headers
 from streams.deadletters.index import Filter
 from streams.deadletters.inspect import MASK
+from streams.deadletters.pin import Pin
 from streams.errors import UsageError
 from streams.kafka.admin import settled
 from streams.kafka.topics import apply_topics
@@ -206,6 +207,15 @@ def test_what_came_after_the_question_was_asked_is_not_touched(sets: Sets) -> No
         pinned = Filter().pinned(asked.pin)
         assert 1 == replay(inbox, ReplayOptions(pinned, ME, limit=1)).replayed
         assert 2 == discard(inbox, pinned, ME).discarded
+        for pin, words in (
+            (Pin({GPS.dlq: (10**6, 0, 0)}), "was created again"),
+            (Pin({GPS.dlq: (0, 0, 0, 0)}), "was created again"),
+            (Pin({STAGING.dlq: (1, 1, 1)}), "of other topics"),
+        ):
+            with pytest.raises(UsageError, match=words):
+                discard(inbox, Filter(pin=pin), ME)
+            with pytest.raises(UsageError, match=words):
+                replay(inbox, ReplayOptions(Filter(pin=pin), ME))
     finally:
         inbox.close()
     assert {f"later-{number}" for number in range(20)} == sets.devices()
