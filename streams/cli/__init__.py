@@ -13,7 +13,7 @@ from streams import __version__
 from streams.cli.demo import demo
 from streams.cli.dlq import dlq_app
 from streams.cli.ending import CommandGroup, run
-from streams.cli.help import unwrap_help
+from streams.cli.help import Group
 from streams.cli.ingest import ingest_app
 from streams.cli.lag import lag
 from streams.cli.local import local_app
@@ -27,18 +27,19 @@ from streams.cli.worker import worker
 app = typer.Typer(
     name="streams",
     cls=CommandGroup,
+    rich_markup_mode=None,  # of all groups: plain pages, whose paragraphs are wrapped for the terminal
     help="Exactly-once stream processing for logistics events: Kafka in, Kafka out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 
-app.add_typer(local_app, name="local")
-app.add_typer(topics_app, name="topics")
-app.add_typer(schemas_app, name="schemas")
-app.add_typer(ingest_app, name="ingest")
-app.add_typer(dlq_app, name="dlq")
-app.add_typer(state_app, name="state")
+app.add_typer(local_app, name="local", cls=Group)
+app.add_typer(topics_app, name="topics", cls=Group)
+app.add_typer(schemas_app, name="schemas", cls=Group)
+app.add_typer(ingest_app, name="ingest", cls=Group)
+app.add_typer(dlq_app, name="dlq", cls=Group)
+app.add_typer(state_app, name="state", cls=Group)
 
 app.command("worker")(worker)
 app.command("lag")(lag)
@@ -74,9 +75,6 @@ def settings_command(output: FormatOption = Format.TEXT) -> None:
             echo_line(f"{name:<{width}}  {'' if value is None else value}".rstrip())
     for sentence in unknown_variables():
         echo_line(f"streams: {sentence}", err=True)
-
-
-unwrap_help(app)
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
 """How `streams dlq` prints letters and what was done about them."""
 
 import datetime as dt
+import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
-from streams.cli.output import Format, echo_json, echo_line, printable
+from streams.cli.output import Format, echo_json, echo_line, echo_lines, printable
+from streams.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,11 +20,6 @@ if TYPE_CHECKING:
 GROUPS_SHOWN: Final = 50
 CHARACTERS_SHOWN: Final = 200
 """Of a text that somebody else has written."""
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 dead letter`, `1,200 dead letters`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _iso(time_ms: int | None) -> str | None:
@@ -203,8 +200,7 @@ def _echo_schema(shown: "Details") -> None:
     if shown.schema_text is None:
         echo_line(f"  {shown.schema_problem}")
         return
-    for line in shown.schema_text.split("\n"):
-        echo_line(f"  {line}")
+    echo_lines(textwrap.indent(shown.schema_text, "  "))
     echo_line()
     echo_line("fields, as far as they can be read")
     width = max((len(leaf.path) for leaf in view.leaves), default=0)

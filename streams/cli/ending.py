@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import typer
-from typer.core import TyperGroup
 
+from streams.cli.help import Group
 from streams.cli.output import echo_lines
 from streams.errors import StreamsError, UsageError
 from streams.text import printable
@@ -31,7 +31,7 @@ _ADVICE: Final = {
 }
 
 
-class CommandGroup(TyperGroup):
+class CommandGroup(Group):
     """The top of the command line; a reader of the output that has gone ends the command without a word."""
 
     def invoke(self, ctx: Any) -> Any:

@@ -1,30 +1,20 @@
-"""Help texts as wide as the terminal: a paragraph of a docstring is wrapped in the source, not for the reader."""
+"""Help pages: plain text that is wrapped for the terminal."""
 
 import inspect
-import re
-from typing import Final
+from typing import Any
 
-import typer
-
-_ITEM: Final = re.compile(r"\s|[-*] |\d+\. ")
-"""How a line begins that stays a line: indented, or an item of a list."""
+from typer.core import TyperGroup
 
 
-def unwrap_help(app: typer.Typer) -> None:
-    """Join the lines of each paragraph of every command's help, of its groups too."""
-    for command in app.registered_commands:
-        if command.callback is not None:
-            command.help = unwrapped(command.help or inspect.getdoc(command.callback) or "")
-    for group in app.registered_groups:
-        if group.typer_instance is not None:
-            unwrap_help(group.typer_instance)
+class Group(TyperGroup):
+    """A group whose help says the whole first paragraph of each command, wrapped and not cut."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _first_paragraph(command.help)) for name, command in commands if command])
 
 
-def unwrapped(text: str) -> str:
-    """The text with its paragraphs on one line each; indented lines and items of lists stay as they are."""
-    return "\n\n".join(map(_joined, inspect.cleandoc(text).split("\n\n")))
-
-
-def _joined(paragraph: str) -> str:
-    lines = paragraph.split("\n")
-    return paragraph if any(map(_ITEM.match, lines)) else " ".join(lines)
+def _first_paragraph(text: str | None) -> str:
+    return " ".join(inspect.cleandoc(text or "").split("\n\n")[0].split())

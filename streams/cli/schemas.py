@@ -21,7 +21,7 @@ schemas_app = typer.Typer(
     help="The schema gate: committed schemas, what a change breaks, and the registry.", no_args_is_help=True
 )
 
-SubjectsArgument = Annotated[list[str] | None, typer.Argument(metavar="[SUBJECT]...", help="Subjects; default: all.")]
+SubjectsArgument = Annotated[list[str] | None, typer.Argument(metavar="SUBJECT", help="Subjects; default: all.")]
 
 
 @schemas_app.command("lint")

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from streams.demo.topic_probes import Vehicle
 from streams.demo.worker_probe import READY, Age, WorkerReading
+from streams.text import counted, printable
 
 WIDE_COLUMNS_MIN: Final = 108
 PARTITIONS_SHOWN: Final = 3
@@ -82,14 +83,14 @@ def line(shot: Snapshot) -> str:
     """One line for a log: rates per second, lag, watermark, and one vehicle."""
     rates = "  ".join(f"{name} {rate:,.0f}/s" for name, rate in shot.worker.rates.items())
     parts = [
-        f"{shot.elapsed_s:4.0f} s  worker {shot.worker.state}",
+        f"{shot.elapsed_s:4.0f} s  worker {printable(shot.worker.state)}",
         rates,
         f"lag {_count(shot.lag_sum)}",
         f"watermark age {duration(shot.watermark_age_s_max)}",
     ]
     if shot.vehicles:
         one = shot.vehicles[-1]
-        parts.append(f"vehicle {one.device}: {one.events:,} events, {one.odometer_km:,.1f} km")
+        parts.append(f"vehicle {printable(one.device)}: {counted(one.events, 'event')}, {one.odometer_km:,.1f} km")
     return " | ".join(parts)
 
 
@@ -105,7 +106,7 @@ def summary(shot: Snapshot, fed: str) -> str:
         f"  {'lag':<10} {_count(shot.lag_sum):>11}   records not yet committed",
     ]
     if shot.vehicles:
-        shown = (f"{one.device} {one.odometer_km:,.1f} km" for one in shot.vehicles[-VEHICLES_SUMMED_UP:])
+        shown = (f"{printable(one.device)} {one.odometer_km:,.1f} km" for one in shot.vehicles[-VEHICLES_SUMMED_UP:])
         lines.append(f"  vehicles   {'; '.join(shown)}")
     return "\n".join(lines)
 
@@ -131,7 +132,7 @@ def _headline(shot: Snapshot) -> Text:
     text = Text.assemble(
         ("streams demo", "bold"),
         f"   {minutes}:{seconds:02}   worker ",
-        (shot.worker.state, "bold green" if ready else "bold yellow"),
+        (printable(shot.worker.state), "bold green" if ready else "bold yellow"),
         no_wrap=True,
         overflow="ellipsis",
     )
@@ -172,7 +173,7 @@ def _vehicles(shot: Snapshot) -> RenderableType:
     table = _table("vehicle", "events", "km", "km/h mean", "max", "last seen", "stopped since")
     for one in shot.vehicles:
         table.add_row(
-            one.device,
+            Text(printable(one.device)),
             f"{one.events:,}",
             f"{one.odometer_km:,.1f}",
             _speed(one.speed_mean_kmh),

@@ -6,6 +6,7 @@ One place decides for the command line and the page, for what is asked and for w
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import gt
 from typing import Final
 
 import numpy as np
@@ -169,6 +170,24 @@ def check_reasons(inbox: Inbox, wanted: Filter) -> None:
     if unknown:
         also = f"; among these letters also {', '.join(foreign[:REFUSED_SHOWN])}" if foreign else ""
         raise UsageError(f"there is no reason {unknown[0]!r}: reasons are {', '.join(known)}{also}")
+
+
+def check_pin(inbox: Inbox, wanted: Filter) -> None:
+    """That the pin, if there is one, is of these topics as they are.
+
+    Raises:
+        UsageError: it is of other topics, or one was created again since: its ends are behind what is there.
+
+    """
+    if wanted.pin is None:
+        return
+    read = {box.topic: box.tail.ends() for box in inbox.boxes}
+    if read.keys().isdisjoint(wanted.pin.ends):
+        raise UsageError(f"this pin is of other topics than {', '.join(read)}: ask again with --dry-run")
+    for topic, pinned in wanted.pin.ends.items():
+        ends = read.get(topic)
+        if ends is not None and (len(pinned) > len(ends) or any(map(gt, pinned, ends))):
+            raise UsageError(f"{topic} was created again since this pin was taken: ask again with --dry-run")
 
 
 @dataclass(frozen=True, slots=True)

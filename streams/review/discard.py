@@ -10,7 +10,7 @@ from streams.deadletters.audit import Act, Actor, RecordWriter
 from streams.deadletters.index import Filter, Rows
 from streams.deadletters.pin import Pin
 from streams.errors import StreamsError
-from streams.review.choice import Job, Refusals, check_reasons, require_audits, to_discard
+from streams.review.choice import Job, Refusals, check_pin, check_reasons, require_audits, to_discard
 from streams.review.desk import Desk, Undone
 from streams.review.inbox import Inbox
 
@@ -40,13 +40,14 @@ def discard(
     """Resolve the open letters that are meant as discarded. `limit`: the oldest ones only.
 
     Raises:
-        UsageError: a reason that is asked for does not exist.
+        UsageError: a reason or pin that is asked for does not exist.
         StreamsError: an audit topic is missing, or the broker fails: what was committed is recorded, nothing else.
         FencedError: another replay or discard of the same source has started.
 
     """
     inbox.refresh()
     check_reasons(inbox, wanted)
+    check_pin(inbox, wanted)
     choice = to_discard(inbox, wanted, limit=limit)
     require_audits(inbox, choice, "nothing was discarded")
     pin = wanted.pin or inbox.pin()

@@ -37,10 +37,9 @@ class Flows:
         A source stands for its own dead-letter topic. In a set with a prefix, a declared name without it means the
         topic of this set, never that of another one.
         """
-        for each in self.declared:
-            if topic in {each.source, each.dlq, *(name.removeprefix(each.prefix) for name in (each.source, each.dlq))}:
-                return each.dlq
-        return topic
+        exact = {name: each.dlq for each in self.declared for name in (each.source, each.dlq)}
+        bare = {name.removeprefix(each.prefix): each.dlq for each in self.declared for name in (each.source, each.dlq)}
+        return exact.get(topic) or bare.get(topic) or topic
 
     def hint(self, topic: str) -> str:
         """What to do about a missing topic."""

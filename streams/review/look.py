@@ -21,7 +21,6 @@ from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.headers import headers_of
 from streams.operators.declaration import Pipeline
 from streams.registry.catalog import Catalog
-from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema
 from streams.review.inbox import Box, Found, Inbox
 from streams.review.letters import letter_of
 
@@ -212,6 +211,9 @@ def _schema(inbox: Inbox, schema_id: int | None) -> tuple[str | None, str | None
     """Text of a schema, or why there is none."""
     if schema_id is None:
         return None, "the record carries no schema id"
+    # A client of the registry takes longer to import than a list of letters takes to print.
+    from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema  # noqa: PLC0415
+
     try:
         return Registry(inbox.settings).schema_by_id(schema_id), None
     except (UnknownSchema, RegistryUnavailable) as error:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from confluent_kafka import Message
@@ -16,7 +16,9 @@ from streams.errors import StreamsError
 from streams.kafka.headers import headers_of
 from streams.operators.columns import Headers
 from streams.review.letters import letter_of
-from streams.review.transform import Transform
+
+if TYPE_CHECKING:
+    from streams.review.transform import Transform
 
 _FRAME_BYTES: Final = 512
 """What a record takes in the log beyond key, value and headers, generously."""
@@ -56,7 +58,7 @@ class Maker:
     partitions: int
     """Of the source."""
     actor: Actor
-    transform: Transform | None
+    transform: "Transform | None"
 
     def make(self, rows: Rows, messages: Sequence[Message]) -> Slice:
         """The slice of some letters of one partition; `rows` has them and maybe others, in log order.

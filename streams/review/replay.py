@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -25,12 +25,25 @@ from streams.deadletters.pin import Pin
 from streams.errors import StreamsError
 from streams.kafka.topics import message_bytes_max
 from streams.limits import DLQ_ATTEMPTS_MAX
-from streams.review.choice import Job, Refusal, Refusals, check_reasons, require_audits, require_sources, to_replay
+from streams.operators.declaration import Pipeline
+from streams.review.choice import (
+    Job,
+    Refusal,
+    Refusals,
+    check_pin,
+    check_reasons,
+    require_audits,
+    require_sources,
+    to_replay,
+)
 from streams.review.desk import Desk, Undone
 from streams.review.inbox import Inbox
 from streams.review.letters import letter_of
 from streams.review.records import Maker, Senseless, Slice
-from streams.review.transform import Judge, Transform, load_repair
+from streams.settings import Settings
+
+if TYPE_CHECKING:
+    from streams.review.transform import Transform
 
 SLICE_LETTERS_MAX: Final = 5_000
 """Letters made into records at a time, in a thread of their own while those before are sent and committed."""
@@ -126,15 +139,16 @@ def replay(inbox: Inbox, options: ReplayOptions, progress: Progress = lambda _: 
     Key, bytes and headers are the original ones; `dlq.attempt` is one more. The timestamp is that of the replay.
 
     Raises:
-        UsageError: the transform cannot be loaded, or a reason that is asked for does not exist.
+        UsageError: the transform cannot be loaded, or a reason or pin that is asked for does not exist.
         StreamsError: a source or audit topic is missing, the transform fails, or the broker does: what was committed
             is done and recorded, nothing else has happened.
         FencedError: another replay or discard of the same source has started.
 
     """
-    repairing = load_repair(options.transform) if options.transform else None
+    repairing = None if options.transform is None else _repair(options.transform)
     inbox.refresh(lambda topic, read: progress(ReplayProgress(f"reading {topic}", read, 0)))
     check_reasons(inbox, options.wanted)
+    check_pin(inbox, options.wanted)
     choice = to_replay(inbox, options.wanted, limit=options.limit, attempts_max=options.attempts_max)
     result = ReplayResult(
         choice.selected, capped=choice.capped, refusing=choice.refusals, pin=options.wanted.pin or inbox.pin()
@@ -142,10 +156,8 @@ def replay(inbox: Inbox, options: ReplayOptions, progress: Progress = lambda _: 
     require_sources(inbox, choice, "nothing was sent")
     require_audits(inbox, choice, "nothing was sent")
     transforms: dict[str, Transform] = {}
-    if repairing is not None and options.transform:
-        for job in choice.jobs:
-            judge = Judge(inbox.settings, job.flow)
-            transforms[job.flow.source] = Transform(options.transform, repairing, judge)
+    if repairing is not None:
+        transforms = {job.flow.source: repairing(inbox.settings, job.flow) for job in choice.jobs}
         for job in choice.jobs:  # every letter is repaired and judged before the first one is sent
             for letters in _letters(job):
                 transforms[job.flow.source].apply(letters)
@@ -165,13 +177,24 @@ def replay(inbox: Inbox, options: ReplayOptions, progress: Progress = lambda _: 
     return result
 
 
+def _repair(name: str) -> "Callable[[Settings, Pipeline], Transform]":
+    """What makes the transform of a flow."""
+    # Judging takes longer to import than a few letters take to replay.
+    from streams.review.transform import Judge, Transform, load_repair  # noqa: PLC0415
+
+    repairing = load_repair(name)
+    return lambda settings, flow: Transform(name, repairing, Judge(settings, flow))
+
+
 def _letters(job: Job) -> Iterator[list[Letter]]:
     for messages in job.box.tail.fetch(job.rows.places()):
         yield [letter_of(job.box.topic, message) for message in messages]
 
 
-def _foretell(inbox: Inbox, job: Job, transform: Transform | None, result: ReplayResult) -> None:
+def _foretell(inbox: Inbox, job: Job, transform: "Transform | None", result: ReplayResult) -> None:
     """Count what would be rejected again: only what decoding and validation see."""
+    from streams.review.transform import Judge  # noqa: PLC0415 - as above
+
     judge = Judge(inbox.settings, job.flow)
     for letters in _letters(job):
         keys, values = [letter.key for letter in letters], [letter.value for letter in letters]
@@ -191,7 +214,7 @@ class _Run:
         inbox: Inbox,
         job: Job,
         options: ReplayOptions,
-        transform: Transform | None,
+        transform: "Transform | None",
         result: ReplayResult,
         progress: Progress,
     ) -> None:

@@ -16,6 +16,9 @@ from streams.settings import Settings
 BATCH_RECORDS: Final = 20_000
 QUEUE_KBYTES_MAX: Final = 65_536
 WAIT_S: Final = 0.05
+FEW_WAIT_S: Final = 0.01
+"""How long a batch is gathered while records come, and while few or none do."""
+FEW_RECORDS: Final = 500
 SILENCE_S_MAX: Final = 30.0
 """Without a record or an end for this long, the broker is taken for dead."""
 GAP_RECORDS_MAX: Final = 10_000
@@ -40,7 +43,7 @@ class TopicTail:
             "queued.min.messages": 200_000,
             "queued.max.messages.kbytes": QUEUE_KBYTES_MAX,
             "fetch.message.max.bytes": 4_000_000,
-            "fetch.wait.max.ms": 50,
+            "fetch.wait.max.ms": 10,
         }
         self._consumer: Consumer | None = None
         self._next: dict[int, int] = {}
@@ -114,10 +117,12 @@ class TopicTail:
         consumer = self._open()
         unfinished = set(starts)
         heard_s = time.monotonic()
+        wait_s = FEW_WAIT_S
         try:
             consumer.assign([TopicPartition(self.topic, partition, offset) for partition, offset in starts.items()])
             while unfinished:
-                messages = consumer.consume(BATCH_RECORDS, WAIT_S)
+                messages = consumer.consume(BATCH_RECORDS, wait_s)
+                wait_s = WAIT_S if len(messages) > FEW_RECORDS else FEW_WAIT_S
                 now_s = time.monotonic()
                 heard_s = now_s if messages else heard_s
                 if now_s - heard_s > SILENCE_S_MAX:
@@ -156,9 +161,15 @@ class TopicTail:
     def _open(self) -> Consumer:
         if self._consumer is None:
             try:
-                self._consumer = Consumer(self._config, logger=librdkafka_log)
+                consumer = Consumer(self._config, logger=librdkafka_log)
             except KafkaException as error:
                 raise StreamsError(f"the KAFKA_* settings cannot be used: {described(error)}") from None
+            self._consumer = consumer
+            try:
+                # Offsets that are asked for before the leaders are known are asked for again half a second later.
+                consumer.list_topics(timeout=SILENCE_S_MAX)
+            except KafkaException as error:
+                raise self._failed(error) from None
         return self._consumer
 
     def _failed(self, error: KafkaException) -> StreamsError:
