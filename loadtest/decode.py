@@ -14,7 +14,8 @@ import numpy as np
 
 from streams.limits import BATCH_RECORDS_MAX
 from streams.operators.columns import Records
-from streams.operators.decode import SCHEMA_ID_HEADER, Decoder
+from streams.operators.decode import Decoder
+from streams.operators.framing import SCHEMA_ID_HEADER
 from streams.operators.resolve import build_plan
 from streams.pipelines.gps import GPS
 from streams.registry.catalog import Catalog

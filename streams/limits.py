@@ -117,6 +117,8 @@ MISMATCH_LOG_INTERVAL_MS: Final = 60_000
 """A mismatch of a schema id is logged once within this time."""
 SCHEMAS_MAX: Final = 1_000
 """Decoding plans kept per pipeline, about 11 kB each; the least recently used is built again when it is needed."""
+SCHEMA_REFERENCES_MAX: Final = 256
+"""Registered schemas that one may refer to, directly or through others: each is a request to the registry."""
 UNKNOWN_SCHEMAS_MAX: Final = 20_000
 """Ids that the registry does not have, remembered per pipeline; the oldest is asked for again when it is next met."""
 SCHEMA_LOOKUPS_MAX: Final = 256

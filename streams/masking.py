@@ -20,12 +20,17 @@ def masked(text: str) -> str:
     A password may hold any character, `@`, `/` and `?` among them, so that where it ends is not always known: all up to
     the last `@` is taken for it. Values of a query and of a fragment are masked, whatever their names.
     """
-    return ",".join(map(_masked_part, _NEXT_URL.split(text)))
+    return ",".join(map(_masked_part, separate(text)))
 
 
 def without_credentials(url: str) -> str:
     """The URL (or several with commas between them) without user, password, query and fragment: fit for logs."""
-    return ",".join(map(_address, _NEXT_URL.split(url)))
+    return ",".join(map(_address, separate(url)))
+
+
+def separate(urls: str) -> list[str]:
+    """The URLs of a list with commas between them; a comma in a password separates nothing."""
+    return _NEXT_URL.split(urls)
 
 
 def _masked_part(part: str) -> str:

@@ -12,13 +12,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
+from urllib.parse import urlsplit
 
 import structlog
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streams.errors import UsageError
-from streams.masking import masked
+from streams.masking import masked, separate
 from streams.text import printable
 
 log = structlog.get_logger(__name__)
@@ -116,6 +117,19 @@ class Settings(BaseSettings):
         if len(set(tokens)) < len(tokens):
             raise ValueError(f"{', '.join(TOKENS)} must be different tokens: each permits something else")
         return self
+
+    @field_validator("schema_registry_url")
+    @classmethod
+    def _usable(cls, urls: str) -> str:
+        for url in separate(urls):
+            try:
+                parts = urlsplit(url.strip())
+                is_usable = bool(parts.hostname) and (parts.port is None or parts.port > 0) and " " not in parts.netloc
+            except ValueError:
+                is_usable = False
+            if not is_usable:
+                raise ValueError("http(s)://host:port/path; in a password write / as %2F, ? as %3F and # as %23")
+        return urls
 
     def kafka_client_config(self) -> dict[str, str]:
         """Connection part of every librdkafka configuration (address, TLS, SASL)."""

@@ -72,6 +72,7 @@ def logical(kind: str, name: str, **attributes: Any) -> dict[str, Any]:
 
 
 ID: Final = field("string", "id")
+MILLIS: Final = logical("long", "timestamp-millis")
 A: Final = field("long", "a")
 B: Final = field("long", "b")
 
@@ -224,6 +225,112 @@ CHANGES: Final = (
         BOTH,
     ),
     Change(
+        "a date becomes a timestamp",
+        (field(logical("int", "date")),),
+        (field(MILLIS),),
+        BACKWARD,
+        gate=("meaning_changed",),
+    ),
+    Change(
+        "a nullable date becomes a nullable timestamp",
+        (field(["null", logical("int", "date")], default=None),),
+        (field(["null", MILLIS], default=None),),
+        BACKWARD,
+        gate=("meaning_changed",),
+    ),
+    Change(
+        "a date becomes a nullable timestamp",
+        (field(logical("int", "date")),),
+        (field(["null", MILLIS], default=None),),
+        BACKWARD,
+        gate=("meaning_changed",),
+    ),
+    Change(
+        "a date becomes the timestamp of a larger union",
+        (field(["null", logical("int", "date")]),),
+        (field(["string", MILLIS, "null"]),),
+        BACKWARD,
+        gate=("meaning_changed",),
+    ),
+    Change(
+        "a time of day becomes one in microseconds",
+        (field(["null", logical("int", "time-millis")]),),
+        (field(["null", logical("long", "time-micros")]),),
+        BACKWARD,
+        gate=("meaning_changed",),
+    ),
+    Change(
+        "a timestamp becomes a local one",
+        (field(MILLIS),),
+        (field(logical("long", "local-timestamp-millis")),),
+        BOTH,
+        gate=("meaning_changed",),
+    ),
+    Change(
+        "microseconds become nanoseconds",
+        (field(logical("long", "timestamp-micros")),),
+        (field(logical("long", "timestamp-nanos")),),
+        BOTH,
+        gate=("meaning_changed",),
+    ),
+    Change(
+        "milliseconds become microseconds in an array",
+        (field(array(MILLIS)),),
+        (field(array(logical("long", "timestamp-micros"))),),
+        BOTH,
+        gate=("meaning_changed",),
+    ),
+    Change(
+        "milliseconds become microseconds in a map",
+        (field(mapping(["null", MILLIS])),),
+        (field(mapping(["null", logical("long", "timestamp-micros")])),),
+        BOTH,
+        gate=("meaning_changed",),
+    ),
+    Change(
+        "a date of a record in a union becomes a timestamp",
+        (field(["null", record(field(logical("int", "date"), "at"))]),),
+        (field(["null", record(field(MILLIS, "at"))]),),
+        BACKWARD,
+        gate=("meaning_changed",),
+    ),
+    Change("a timestamp becomes a double", (field(MILLIS),), (field("double"),), BACKWARD),
+    Change("an int becomes a timestamp", (field("int"),), (field(MILLIS),), BACKWARD),
+    Change(
+        "a nullable decimal gets another scale",
+        (field(["null", logical("bytes", "decimal", precision=9, scale=2)]),),
+        (field(["null", logical("bytes", "decimal", precision=9, scale=4)]),),
+        BOTH,
+        gate=("meaning_changed",),
+    ),
+    Change(
+        "a decimal in a fixed gets another scale",
+        (field(fixed(8, logicalType="decimal", precision=9, scale=2)),),
+        (field(fixed(8, logicalType="decimal", precision=9, scale=4)),),
+        BOTH,
+        gate=("meaning_changed",),
+    ),
+    Change(
+        "a string becomes a decimal",
+        (field("string"),),
+        (field(logical("bytes", "decimal", precision=9, scale=2)),),
+        BOTH,
+        gate=("meaning_changed", "text_of_bytes"),
+    ),
+    Change(
+        "a nullable string becomes a nullable decimal",
+        (field(["null", "string"]),),
+        (field(["null", logical("bytes", "decimal", precision=9, scale=2)]),),
+        BOTH,
+        gate=("meaning_changed", "text_of_bytes"),
+    ),
+    Change(
+        "a duration loses its logical type",
+        (field(fixed(12, logicalType="duration")),),
+        (field(fixed(12)),),
+        BOTH,
+    ),
+    Change(
         "a string becomes a uuid",
         (field("string"),),
         (field(logical("string", "uuid")),),
@@ -238,4 +345,53 @@ CHANGES: Final = (
         gate=("unbounded",),
     ),
     Change("an array of nothing is added", (), (field(array("null"), default=[]),), BOTH, gate=("unbounded",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """A field that is added with a default, and what there is to say of the default."""
+
+    name: str
+    kind: Any
+    default: Any
+    fits: bool
+    """Whether it is a value of its type, of a union's first branch: the gate's verdict."""
+    registry: bool
+    """Whether the local registry takes the version: it looks at less."""
+
+    @property
+    def schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The schema before and after."""
+        return _event("Event", ()), _event("Event", (field(self.kind, default=self.default),))
+
+
+DEFAULTS: Final = (
+    Default("a number", "long", 7, fits=True, registry=True),
+    Default("a whole number for a double", "double", 0, fits=True, registry=True),
+    Default("bytes", "bytes", "\u00ff", fits=True, registry=True),
+    Default("null of a union", ["null", "long"], None, fits=True, registry=True),
+    Default("a symbol", enum("GAS"), "GAS", fits=True, registry=True),
+    Default("a fixed", fixed(2), "ab", fits=True, registry=True),
+    Default("a record whose fields have defaults", record(field("long", "v", default=0)), {}, fits=True, registry=True),
+    Default("a record", record(field("long", "v")), {"v": 1}, fits=True, registry=True),
+    Default("items", array("long"), [1, 2], fits=True, registry=True),
+    Default("values", mapping("long"), {"a": 1}, fits=True, registry=True),
+    Default("text for a number", "long", "0", fits=False, registry=False),
+    Default("a fraction for a whole number", "long", 0.5, fits=False, registry=False),
+    Default("a number beyond an int", "int", 3_000_000_000, fits=False, registry=False),
+    Default("a number beyond a long", "long", 2**63, fits=False, registry=False),
+    Default("a number beyond a float", "float", 1e300, fits=False, registry=True),
+    Default("text for not a number", "double", "NaN", fits=False, registry=True),
+    Default("a number for a boolean", "boolean", 1, fits=False, registry=False),
+    Default("a value of the second branch", ["null", "long"], 0, fits=False, registry=True),
+    Default("the text null", ["null", "string"], "null", fits=False, registry=True),
+    Default("an unknown symbol", enum("GAS"), "OIL", fits=False, registry=True),
+    Default("a record that leaves a field out", record(field("long", "v")), {}, fits=False, registry=False),
+    Default("a wrong field of a record", record(field("long", "v")), {"v": "1"}, fits=False, registry=False),
+    Default("a fixed that is too short", fixed(4), "ab", fits=False, registry=True),
+    Default("no byte", "bytes", "\u0100", fits=False, registry=True),
+    Default("a wrong item", array("long"), [1, "2"], fits=False, registry=False),
+    Default("a wrong value", mapping("long"), {"a": None}, fits=False, registry=False),
+    Default("half a character", "string", "\ud800", fits=False, registry=True),
 )

@@ -70,7 +70,7 @@ class WindowModel:
         if device in self._last:
             window.distance_mm += round(haversine_km(*self._last[device], *here) * 1e6)
         self._last[device] = here
-        if event.speed_kmh is not None:
+        if event.speed_kmh is not None and event.speed_kmh >= 0:
             known = event.speed_kmh if window.speed_max_kmh is None else window.speed_max_kmh
             window.speed_max_kmh = max(known, event.speed_kmh)
 

@@ -52,7 +52,7 @@ def fold(row: dict[str, Any] | None, event: dict[str, Any]) -> dict[str, Any]:
     row["last_sequence"] = event["sequence"]
     row["latitude"], row["longitude"] = event["latitude"], event["longitude"]
     speed = event["speed_kmh"]
-    if speed is not None:
+    if speed is not None and speed >= 0:
         row["speed_sum"] += speed
         row["speeds"] += 1
         row["speed_max_kmh"] = max(speed, row["speed_max_kmh"] or 0.0)

@@ -151,6 +151,9 @@ class Decoder:
     def _decode_one(self, record: Record, plan: "_Plan") -> AnyEvent | Reject:
         payload = io.BytesIO(record.value[_FRAME_BYTES:])
         try:
+            if plan.writer != self._reader:  # what the reader does not know is skipped, however short it is
+                fastavro.schemaless_reader(payload, plan.writer, None, handle_unicode_errors="ignore")
+                payload.seek(0)
             fields = fastavro.schemaless_reader(payload, plan.writer, self._reader)
         except fastavro.read.SchemaResolutionError:  # a symbol that the reader's enum does not have
             return _reject(record, "incompatible_schema")

@@ -66,7 +66,7 @@ class VehicleFold:
         self.last_sequence = event.sequence
         self.latitude, self.longitude = event.latitude, event.longitude
         speed = event.speed_kmh
-        if speed is None:
+        if speed is None or speed < 0:  # negative: unknown
             return
         self.speeds_known += 1
         self.speed_hundredths_sum += round(speed * 100)

@@ -49,10 +49,10 @@ class WindowSum:
     rows: int = 0
 
     def add_event(self, speed_kmh: float | None, leg_km: float) -> None:
-        """Add a clean event and the way to it from the event before."""
+        """Add a clean event and the way to it from the event before. A negative speed is an unknown one."""
         error_km = _KM_BETWEEN_LIBRARIES if leg_km < _ANTIPODE_KM else _KM_NEAR_ANTIPODE
         self.slack_mm += whole_mm(leg_km + error_km) - whole_mm(max(0.0, leg_km - error_km))
-        self._add(1, whole_mm(leg_km), speed_kmh)
+        self._add(1, whole_mm(leg_km), None if speed_kmh is not None and speed_kmh < 0 else speed_kmh)
 
     def add_row(self, row: Mapping[str, Any]) -> None:
         """Add an emitted row."""

@@ -21,9 +21,10 @@ INTERRUPTED: Final = 130
 """Ended by Ctrl-C, as a shell says it."""
 READER_GONE: Final = 141
 """Whoever read the output has ended (`streams dlq list | head`), as a shell says it."""
+_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ADVICE: Final = {
-    errno.ENOSPC: "free some space, then run it again",
-    errno.EDQUOT: "free some space, then run it again",
+    errno.ENOSPC: "free some, then run it again",
+    errno.EDQUOT: "free some, then run it again",
     errno.EROFS: "choose a place that can be written to",
     errno.EACCES: "this user may not do that",
     errno.EPERM: "this user may not do that",
@@ -102,6 +103,8 @@ def _has_surrogates(text: str) -> bool:
 
 def _in_words(error: OSError) -> str:
     what = error.strerror or str(error) or type(error).__name__
+    if error.filename is None and error.errno in _DISK_FULL:  # what was open already: output, or a file that is written
+        return f"the output cannot be written: {what}"
     where = f"{printable(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
     advice = _ADVICE.get(error.errno or 0)
     return f"{where}{what}{f': {advice}' if advice else ''}"
@@ -115,7 +118,13 @@ def _say(text: str) -> None:
 
 
 def _print_anything() -> None:
-    """Have standard output and error show what they cannot encode: a broken file name, or a locale without UTF-8."""
+    """Have standard output and error show what they cannot encode: a broken file name, or a locale without UTF-8.
+
+    One that is closed (`>&-`) is there for nobody: what is printed goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for good
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

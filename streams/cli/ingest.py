@@ -2,21 +2,27 @@
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from streams.cli.output import Format, FormatOption, echo_json
+from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import FoundSomething, UsageError
+from streams.text import counted
 
 if TYPE_CHECKING:
     from streams.ingest import IngestResult, Progress
 
 ingest_app = typer.Typer(help="Files into topics.", no_args_is_help=True)
+
+
+BAD_ROWS_SHOWN: Final = 20
+COLUMNS_SHOWN: Final = 10
 
 
 class FileFormat(StrEnum):
@@ -28,6 +34,16 @@ class FileFormat(StrEnum):
     AVRO = "avro"
 
 
+class NumberUnit(StrEnum):
+    """Unit of times that are numbers (the values of `streams.ingest.TimeUnit`, repeated as above)."""
+
+    AUTO = "auto"
+    S = "s"
+    MS = "ms"
+    US = "us"
+    NS = "ns"
+
+
 @ingest_app.callback()
 def _root() -> None:
     """Files into topics."""
@@ -35,63 +51,104 @@ def _root() -> None:
 
 @ingest_app.command("file")
 def file_command(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Parquet, CSV, NDJSON or Avro container file.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help="Parquet, CSV, NDJSON or Avro container files, patterns like 'day-*.csv.gz', or - for standard input.",
+        ),
+    ],
     *,
     topic: Annotated[str, typer.Option(help="Source topic of a pipeline.")],
     input_format: Annotated[
-        FileFormat | None, typer.Option(help="Format of the file, where its extension does not say it.")
+        FileFormat | None, typer.Option(help="Format of the files, where their extensions do not say it.")
     ] = None,
     mapping: Annotated[
         list[str] | None,
         typer.Option("--map", metavar="FIELD=COLUMN", help="Fill a field from a column of another name; repeatable."),
     ] = None,
+    time_unit: Annotated[
+        NumberUnit,
+        typer.Option(help="What numbers in a time column count since 1970; auto: by size, and dates like 20240131."),
+    ] = NumberUnit.AUTO,
+    timezone: Annotated[
+        str, typer.Option(metavar="ZONE", help="Zone of times that name none, for example Europe/Berlin.")
+    ] = "UTC",
+    decimal_comma: Annotated[
+        bool, typer.Option("--decimal-comma", help="Numbers in text are written 48,1 (a dot is refused).")
+    ] = False,
+    delimiter: Annotated[
+        str | None, typer.Option(help="Between the cells of CSV: one character, or `tab`. Without: by the header line.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of CSV and NDJSON, for example cp1252. Without: by byte order mark, else UTF-8.")
+    ] = None,
     rebase_time: Annotated[
         bool, typer.Option("--rebase-time", help="Move all times so that the newest event happens now.")
     ] = False,
     rate: Annotated[int | None, typer.Option(min=1, help="Events a second at most.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of the file.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each file.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Send all rows, also those sent before.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read and judge all rows, send none; needs no broker.")
+    ] = False,
     bad_rows: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Write every bad row there, one JSON object a line.")
     ] = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Send the rows of a file to a topic: each valid row exactly once.
+    """Send the rows of files to a topic: each valid row exactly once.
 
     Running it again, also after it was killed, goes on where it stopped and sends nothing twice. It is the same work
-    when the content of the file, the topic, the format, the mapping and --rebase-time are the same; the file may be
-    renamed. A run with --limit is the beginning of the run without. With --rebase-time the times move by what the first
-    run decided. Kafka remembers for as long as it keeps offsets of idle groups (7 days by default) how far a file got.
+    when the content of the file, the topic, the format, the mapping, how it is read and --rebase-time are the same; the
+    file may be renamed. A run with --limit is the beginning of the run without. A run that goes on moves times by what
+    the first run decided, and judges times in the future by its clock. Kafka remembers for as long as it keeps offsets
+    of idle groups (7 days by default) how far a file got.
 
-    Rows that the pipeline would reject are not sent but reported, and the exit status is then 100.
+    Rows that the pipeline would reject are not sent but reported, and the exit status is then 100. Columns that fill no
+    field are named and left out.
 
     An event id that the file does not give is derived from the row's content; a sequence counts the rows of each key.
-    Times: timestamps, ISO 8601 (without a zone: UTC) or milliseconds since 1970.
+    Times: timestamps, ISO 8601 (without a zone: --timezone) or numbers since 1970. Files may be compressed by gzip or
+    zstd.
     """
-    from streams.ingest import InputFormat, ingest_file  # noqa: PLC0415 - start-up time of the command line
+    from streams.ingest import InputFormat, Reading, TimeUnit, ingest_files  # noqa: PLC0415 - start-up time of the CLI
     from streams.logs import configure_logging  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
+    reading = Reading(
+        encoding=encoding,
+        delimiter=delimiter,
+        decimal_comma=decimal_comma,
+        timezone=timezone,
+        time_unit=TimeUnit(time_unit.value),
+    )
     settings = load_settings()
     configure_logging(settings.streams_log_format, level=logging.CRITICAL + 1)  # errors are raised
     with _progress_bar() as progress:
-        result = ingest_file(
+        results = ingest_files(
             settings,
-            path,
+            paths,
             topic,
+            standard_input=sys.stdin.buffer,
             input_format=InputFormat(input_format.value) if input_format else None,
             mapping=_parsed(mapping or []),
+            reading=reading,
             rebase_time=rebase_time,
             rate=rate,
             limit=limit,
             again=again,
+            dry_run=dry_run,
             bad_rows=bad_rows,
             progress=progress,
         )
-    _report(result, output)
-    if result.bad:
+    _report(results, output, dry_run=dry_run)
+    bad, rows = sum(one.bad for one in results), sum(one.rows for one in results)
+    if bad:
         written = f", all of them in {bad_rows}" if bad_rows else "; --bad-rows PATH writes them all"
-        raise FoundSomething(f"{result.bad} of {result.rows} rows are bad and were not sent{written}")
+        are, were = ("is", "was") if bad == 1 else ("are", "were")
+        sent = "would not be sent" if dry_run else f"{were} not sent"
+        raise FoundSomething(f"{bad:,} of {counted(rows, 'row')} {are} bad and {sent}{written}")
 
 
 def _parsed(mapping: list[str]) -> dict[str, str]:
@@ -106,29 +163,74 @@ def _parsed(mapping: list[str]) -> dict[str, str]:
     return found
 
 
-def _report(result: "IngestResult", output: Format) -> None:
+def _report(results: "list[IngestResult]", output: Format, *, dry_run: bool) -> None:
     from streams.ingest import bad_row_json  # noqa: PLC0415 - start-up time of the command line
 
-    figures = {
-        "rows": result.rows,
-        "sent": result.sent,
-        "already_sent": result.skipped,
-        "bad": result.bad,
-        "seconds": round(result.seconds, 3),
-        "events_per_second": round(result.events_per_second),
-        "shift_ms": result.shift_ms,
-    }
+    for result in results:
+        _warn(result, several=len(results) > 1)
     if output is Format.JSON:
-        rows = [json.loads(json.dumps(bad_row_json(row), default=str)) for row in result.bad_rows]
-        echo_json({**figures, "bad_rows": rows})
+        rows = [bad_row_json(row, one.name) for one in results for row in one.bad_rows.first][:BAD_ROWS_SHOWN]
+        echo_json(
+            {
+                **_figures(results),
+                "dry_run": dry_run,
+                "bad_rows": [json.loads(json.dumps(row, default=str)) for row in rows],
+                "files": [
+                    {
+                        "file": one.name,
+                        **_figures([one]),
+                        "columns_left_out": [column.column for column in one.left_out],
+                    }
+                    for one in results
+                ],
+            }
+        )
         return
-    for row in result.bad_rows:
-        typer.echo(f"row {row.number}: {row.reason}", err=True)
-    if result.bad > len(result.bad_rows):
-        typer.echo(f"... and {result.bad - len(result.bad_rows)} more", err=True)
-    typer.echo(
-        f"{result.rows:,} rows: {result.sent:,} sent, {result.skipped:,} already sent before, {result.bad:,} bad; "
-        f"{result.seconds:.1f} s, {result.events_per_second:,.0f} events/s"
+    for result in results:
+        name = f"{result.name}: " if len(results) > 1 else ""
+        for row in result.bad_rows.first:
+            echo_line(f"{name}{result.row_word} {row.number}: {row.reason}", err=True)
+        if result.bad > len(result.bad_rows.first):
+            echo_line(f"{name}... and {result.bad - len(result.bad_rows.first):,} more", err=True)
+        echo_line(f"{name}{_line([result], dry_run=dry_run)}")
+    if len(results) > 1:
+        echo_line(f"{counted(len(results), 'file')}: {_line(results, dry_run=dry_run)}")
+
+
+def _warn(result: "IngestResult", *, several: bool) -> None:
+    """Name the columns that fill no field."""
+    name = f"{result.name}: " if several else ""
+    for one in result.left_out[:COLUMNS_SHOWN]:
+        meant = f"; for {one.field} say --map {one.field}={one.column}" if one.field else ""
+        echo_line(f"{name}the column {one.column!r} fills no field and is left out{meant}", err=True)
+    if len(result.left_out) > COLUMNS_SHOWN:
+        more = counted(len(result.left_out) - COLUMNS_SHOWN, "more column")
+        echo_line(f"{name}... and {more}", err=True)
+
+
+def _figures(results: "list[IngestResult]") -> dict[str, Any]:
+    seconds = sum(one.seconds for one in results)
+    sent = sum(one.sent for one in results)
+    return {
+        "rows": sum(one.rows for one in results),
+        "valid": sum(one.valid for one in results),
+        "sent": sent,
+        "already_sent": sum(one.skipped for one in results),
+        "bad": sum(one.bad for one in results),
+        "seconds": round(seconds, 3),
+        "events_per_second": round(sent / seconds) if seconds else 0,
+        "shift_ms": results[0].shift_ms,
+    }
+
+
+def _line(results: "list[IngestResult]", *, dry_run: bool) -> str:
+    found = _figures(results)
+    rows = counted(found["rows"], "row")
+    if dry_run:
+        return f"{rows}: {found['valid']:,} valid, {found['bad']:,} bad; nothing was sent (--dry-run)"
+    return (
+        f"{rows}: {found['sent']:,} sent, {found['already_sent']:,} already sent before, {found['bad']:,} bad; "
+        f"{found['seconds']:.1f} s, {found['events_per_second']:,} events/s"
     )
 
 

@@ -183,5 +183,5 @@ def _group_lines(group: "GroupLag") -> list[str]:
         if row["advice"]:
             lines.append(f"  {'':<8} {'':<{width}}  {'':>10}  {'':>7}  -> {row['advice']}")
     if len(rows) > len(shown):
-        lines.append(f"  and {counted(len(rows) - len(shown), 'partition')} no worse")
+        lines.append(f"  and {counted(len(rows) - len(shown), 'partition')} no worse than these")
     return lines

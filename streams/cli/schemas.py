@@ -7,7 +7,7 @@ import typer
 
 from streams.cli.findings import FindingsFormat, FindingsOption, echo_findings, fail_on_findings
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
-from streams.errors import FoundSomething
+from streams.errors import FoundSomething, StreamsError
 from streams.text import counted
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from streams.registry.changes import Difference
     from streams.registry.findings import Finding
     from streams.registry.registration import Listing, Registration
+    from streams.registry.unregistration import Draft, Use
     from streams.registry.verdict import Verdict
+    from streams.settings import Settings
 
 schemas_app = typer.Typer(
     help="The schema gate: committed schemas, what a change breaks, and the registry.", no_args_is_help=True
@@ -61,7 +63,12 @@ def check_command(
         ),
     ] = None,
     locked: Annotated[
-        bool, typer.Option("--locked", help="A version that is not in schemas/versions.lock is a finding (for CI).")
+        bool,
+        typer.Option(
+            "--locked",
+            help="For CI: a version that is not in schemas/versions.lock is a finding; a registry that answers with "
+            "an error fails the check. One that cannot be reached does not; --registry insists on it.",
+        ),
     ] = False,
     mode: Annotated[
         str | None, typer.Option(help="Judge by this compatibility mode instead of the subject's own, as a trial.")
@@ -74,7 +81,8 @@ def check_command(
     mode (BACKWARD_TRANSITIVE unless schemas/subjects.toml says otherwise). Where the registry answers, it is asked too:
     it must hold what the files say, and must come to the same verdict.
 
-    Exit status 100 when something is found, 1 when gate and registry disagree.
+    Exit status 100 when something is found, 1 when gate and registry disagree, or when a registry that was to be asked
+    (--registry, --locked) answers with an error.
     """
     from streams.pipelines import select_pipelines  # noqa: PLC0415 - start-up time of the command line
     from streams.registry.catalog import Catalog  # noqa: PLC0415 - as above
@@ -87,7 +95,7 @@ def check_command(
     verdicts = [check_subject(catalog, each, lock, pipelines, mode=trial) for each in _healthy(catalog, chosen)]
     asked = _Asked(verdicts, "registry", "not asked (--offline)")
     if registry is not False:
-        asked = _ask_registry(catalog, verdicts, insist=registry is True)
+        asked = _ask_registry(catalog, verdicts, insist=registry is True, heed_errors=locked)
     verdicts = asked.verdicts
     findings = [f for f in broken if f.subject in chosen]
     findings += [f for verdict in verdicts for f in verdict.findings]
@@ -136,6 +144,61 @@ def register_command(
     else:
         echo_schemas(schemas)
     fail_on_refused(schemas)
+
+
+@schemas_app.command("unregister")
+def unregister_command(
+    subject: Annotated[str, typer.Argument(metavar="SUBJECT", help="Subject of the draft.")],
+    *,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Version as the registry numbers it. Default: the newest it has.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Also where it cannot be told for sure that no record is written with it.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")] = False,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Take a draft back: delete a registered version that is not locked and that no record is written with.
+
+    Refused for a version that is in schemas/versions.lock, and for one whose id a record carries: of each topic of the
+    subject, under any prefix, the newest 200,000 records are looked at. Where older ones were not looked at, where the
+    broker does not answer, and for a version that is in no file, it takes --yes. A soft delete: the version leaves its
+    subject, its number is not given again.
+    """
+    from streams.registry.catalog import Catalog  # noqa: PLC0415 - start-up time of the command line
+    from streams.registry.client import Registry  # noqa: PLC0415 - as above
+    from streams.registry.lock import read_lock  # noqa: PLC0415 - as above
+    from streams.registry.unregistration import draft_of, take_back, why_not  # noqa: PLC0415 - as above
+    from streams.settings import load_settings  # noqa: PLC0415 - as above
+
+    settings, catalog = load_settings(), Catalog.load()
+    registry = Registry(settings)
+    draft = draft_of(catalog, read_lock(catalog.root), registry, subject, version)
+    use = _use_of(settings, draft)
+    refusal = why_not(draft, use, forced=yes)
+    if refusal is not None:
+        raise StreamsError(refusal)
+    if not dry_run:
+        take_back(registry, draft)
+    if output is Format.JSON:
+        echo_json(
+            {
+                "subject": subject,
+                "version": draft.registered.version,
+                "id": draft.registered.schema_id,
+                "files": list(draft.files),
+                "topics": list(use.topics),
+                "records": use.records,
+                "gaps": list(use.gaps),
+                "unregistered": not dry_run,
+            }
+        )
+        return
+    done = "would be taken back" if dry_run else "taken back"
+    echo_line(f"{draft.in_words}: {done}; no record carries its id ({use.in_words})")
+    for gap in use.gaps:
+        echo_line(f"  not looked at: {gap}")
 
 
 @schemas_app.command("list")
@@ -435,6 +498,22 @@ def _mode(name: str | None) -> Any:
     return Mode(name.upper())
 
 
+def _use_of(settings: "Settings", draft: "Draft") -> "Use":
+    """What the topics' records say of a draft's id; a broker that does not answer is a gap."""
+    from streams.kafka.admin import partition_counts_with_leaderless, wait_for_broker  # noqa: PLC0415 - start-up time
+    from streams.kafka.schema_use import schema_use  # noqa: PLC0415 - as above
+    from streams.pipelines import select_pipelines  # noqa: PLC0415 - as above
+    from streams.registry.unregistration import Use, topics_of  # noqa: PLC0415 - as above
+
+    declared = [topic.name for p in select_pipelines(None) for topic in p.topics() if topic.subject == draft.subject]
+    try:
+        partitions = partition_counts_with_leaderless(wait_for_broker(settings))
+        chosen = topics_of(draft.subject, declared, list(partitions))
+        return schema_use(settings, {topic: partitions[topic] for topic in chosen}, draft.registered.schema_id)
+    except StreamsError as error:
+        return Use((), 0, {}, (f"the topics could not be read ({error})",))
+
+
 class _Asked(NamedTuple):
     """Verdicts with what the registry adds; why it adds nothing, if it was not asked."""
 
@@ -447,11 +526,12 @@ class _Asked(NamedTuple):
         return f"{self.url}: {self.why_not}" if self.why_not else f"{self.url}: asked"
 
 
-def _ask_registry(catalog: "Catalog", verdicts: "list[Verdict]", *, insist: bool) -> _Asked:
+def _ask_registry(catalog: "Catalog", verdicts: "list[Verdict]", *, insist: bool, heed_errors: bool) -> _Asked:
     """Put the verdicts to the registry.
 
     Raises:
-        RegistryUnavailable: it does not answer, and `insist` says that it must.
+        RegistryUnavailable: it does not answer, and `insist` says that it must; or it answers with an error, such as
+            401, and `heed_errors` says that this is not to be passed over.
 
     """
     from streams.registry.agreement import with_registry  # noqa: PLC0415 - start-up time of the command line
@@ -464,33 +544,36 @@ def _ask_registry(catalog: "Catalog", verdicts: "list[Verdict]", *, insist: bool
     try:
         return _Asked([with_registry(catalog, registry, verdict) for verdict in verdicts], registry.url_shown)
     except RegistryUnavailable as error:
-        if insist:
+        if insist or (heed_errors and error.answered):
             raise
         reason = error.reason or "no usable answer"
-        return _Asked(
-            verdicts, registry.url_shown, f"not asked, it does not answer ({reason}): judged by the files alone"
-        )
+        silence = "it answers with an error" if error.answered else "it does not answer"
+        return _Asked(verdicts, registry.url_shown, f"not asked, {silence} ({reason}): judged by the files alone")
 
 
 def _registry_differences(
     subject: str, versions: dict[int, Any]
 ) -> "tuple[list[tuple[int, list[Difference]]], str | None]":
     """Differences between what the registry holds and the files of the same number; or why it was not asked."""
-    from streams.registry.changes import differences  # noqa: PLC0415 - start-up time of the command line
+    from streams.registry.agreement import registry_state  # noqa: PLC0415 - start-up time of the command line
+    from streams.registry.changes import Difference, differences  # noqa: PLC0415 - as above
     from streams.registry.client import Registry, RegistryUnavailable  # noqa: PLC0415 - as above
     from streams.registry.located import located  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
     try:
-        registered = Registry(load_settings()).registered(subject)
+        state = registry_state(Registry(load_settings()), subject)
     except RegistryUnavailable as error:
         return [], str(error)
-    if not registered:
+    if not state.versions:
         return [], f"{subject} is not in the registry yet"
     found = []
-    for each in registered:
+    for each in state.versions:
         file = versions.get(each.version)
-        changes = differences(located(each.text), file.parsed) if file else []
+        if each.version in state.unreadable:
+            changes = [Difference("", "registered as", state.unreadable[each.version], "Avro")]
+        else:
+            changes = differences(located(each.text), file.parsed) if file else []
         if changes:
             found.append((each.version, changes))
     return found, None

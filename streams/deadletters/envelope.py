@@ -14,6 +14,7 @@ from typing import Final
 
 from streams import __version__
 from streams.operators.columns import Headers
+from streams.operators.framing import schema_id_of
 from streams.operators.rejects import DeadLetter
 
 DLQ_ID: Final = "dlq.id"
@@ -45,10 +46,12 @@ def envelope_headers(letter: DeadLetter, *, source: str, group: str, now_ms: int
 
     `dlq.id` names the place in the source (the same whenever the record is processed again). A record that was replayed
     from a dead letter brings its id, attempt, first failure and history with it, and keeps them; what of these is not
-    well-formed was not written by us, and does not count. `now_ms`: when it fails.
+    well-formed was not written by us, and does not count. `dlq.schema_id` is the id that the record carries, whatever
+    it was rejected for; empty if it carries none. `now_ms`: when it fails.
     """
     kept, history = _split(letter.headers or ())
     reject = letter.reject
+    schema_id = schema_id_of(letter.value, letter.headers) if reject.schema_id is None else reject.schema_id
     ours: Headers = [
         ("__streams.errors.exception", f"streams.{_exception_name(reject.reason)}".encode()),
         ("__streams.errors.message", reject.message.encode()),
@@ -60,7 +63,7 @@ def envelope_headers(letter: DeadLetter, *, source: str, group: str, now_ms: int
         (REASON, reject.reason.value.encode()),
         (ATTEMPT, history.get(ATTEMPT) or b"1"),
         (GROUP, group.encode()),
-        (SCHEMA_ID, b"" if reject.schema_id is None else str(reject.schema_id).encode()),
+        (SCHEMA_ID, b"" if schema_id is None else str(schema_id).encode()),
         (FIRST_FAILED_AT, history.get(FIRST_FAILED_AT) or str(now_ms).encode()),
         (APP_VERSION, __version__.encode()),
     ]

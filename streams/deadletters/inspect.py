@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from streams.deadletters.letter import Letter
 from streams.deadletters.walk import Failure, Leaf, Walk, personal_fields, walk
+from streams.operators import framing
 from streams.operators.declaration import Pipeline
-from streams.operators.decode import SCHEMA_ID_HEADER
+from streams.operators.framing import FRAME_BYTES, SCHEMA_ID_HEADER
 from streams.operators.rejects import Reason
-from streams.operators.values import FRAME_BYTES
 
 HEX_BYTES_SHOWN_MAX: Final = 4_096
 MASK: Final = "•••"
@@ -125,20 +125,14 @@ def shown_bytes(data: bytes | None) -> str:
 
 
 def schema_id_of(letter: Letter) -> int | None:
-    """The schema id that the record carries, in a header or in front of its value."""
-    in_header = dict(letter.headers).get(SCHEMA_ID_HEADER)
-    if in_header is not None and len(in_header) == FRAME_BYTES and in_header[0] == 0:
-        return int.from_bytes(in_header[1:], "big", signed=True)
-    value = letter.value or b""
-    if len(value) >= FRAME_BYTES and value[0] == 0:
-        return int.from_bytes(value[1:FRAME_BYTES], "big", signed=True)
-    return letter.schema_id
+    """The schema id that the record carries, in a header or in front of its value; else the one in its envelope."""
+    carried = framing.schema_id_of(letter.value, letter.headers)
+    return letter.schema_id if carried is None else carried
 
 
 def _body_at(letter: Letter) -> int:
     """Where the value begins, behind the frame if there is one."""
-    in_header = dict(letter.headers).get(SCHEMA_ID_HEADER)
-    return 0 if in_header is not None and len(in_header) == FRAME_BYTES and in_header[0] == 0 else FRAME_BYTES
+    return FRAME_BYTES if framing.key_in_headers(letter.headers) is None else 0
 
 
 def _parsed(text: str | None) -> Any:

@@ -19,6 +19,7 @@ from streams.limits import BATCH_RECORDS_MAX, SCHEMA_LOOKUPS_MAX
 from streams.operators.clock import Clock
 from streams.operators.columns import TIME_MIN, Events, Records, header_memory
 from streams.operators.decode import Decoded, Decoder, Known
+from streams.operators.framing import SchemaKey
 from streams.operators.rejects import DeadLetter, Reason, Reject
 
 _KEEP_HELD_EVENTS: Final = 20_000
@@ -70,15 +71,15 @@ class Engine:
         self._known = KnownSchemas()
         self._waiting: dict[int, list[Records]] = {}
         """Records of partitions that wait for a schema, by partition, in log order."""
-        self._missing: set[int] = set()
+        self._missing: set[SchemaKey] = set()
         self._idle_base: dict[int, tuple[int, int]] = {}
         """Partition to (idle since, watermark then)."""
 
     # --- schemas ----------------------------------------------------------------------------------------------------
 
     @property
-    def missing_schemas(self) -> frozenset[int]:
-        """Schema ids that partitions wait for."""
+    def missing_schemas(self) -> frozenset[SchemaKey]:
+        """Schema ids and GUIDs that partitions wait for."""
         return frozenset(self._missing)
 
     @property
@@ -91,9 +92,9 @@ class Engine:
         self._known.learn(known)
         self._missing -= known.keys()
 
-    def forget_schema(self, schema_id: int) -> None:
-        """Ask again when `schema_id` is next met (an unknown one may have been registered since)."""
-        self._known.forget(schema_id)
+    def forget_schema(self, key: SchemaKey) -> None:
+        """Ask again when schema `key` is next met (an unknown one may have been registered since)."""
+        self._known.forget(key)
 
     # --- processing -------------------------------------------------------------------------------------------------
 

@@ -3,15 +3,22 @@
 result = ingest_file(settings, Path("positions.parquet"), "gps.positions.v1", rebase_time=True)
 """
 
-from streams.ingest.job import IngestProgress, IngestResult, Progress, bad_row_json, ingest_file
+from streams.ingest.bad_rows import bad_row_json
+from streams.ingest.filling import LeftOut
+from streams.ingest.job import IngestProgress, IngestResult, Progress, ingest_file, ingest_files
 from streams.ingest.readers import BadRow, InputFormat
+from streams.ingest.reading import Reading, TimeUnit
 
 __all__ = [
     "BadRow",
     "IngestProgress",
     "IngestResult",
     "InputFormat",
+    "LeftOut",
     "Progress",
+    "Reading",
+    "TimeUnit",
     "bad_row_json",
     "ingest_file",
+    "ingest_files",
 ]

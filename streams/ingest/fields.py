@@ -4,11 +4,10 @@ A column that converts as a whole costs one Arrow cast. Where that fails, each v
 at fault get their reason and the others go on.
 """
 
-import math
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
@@ -17,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streams.errors import UsageError
+from streams.ingest.reading import DEFAULT_READING, Reading
+from streams.ingest.times import NotATime, column_ms, is_temporal, value_ms, values_of
 
 Values: TypeAlias = pa.Array | list[Any]
 """A column as a reader gives it: Arrow from typed files, plain Python values from others."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND: Final = timedelta(milliseconds=1)
 _CONVERSION_ERRORS: Final = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
 
@@ -51,8 +50,10 @@ ARROW: Final[Mapping[Kind, Any]] = {
 }
 """Arrow type that values of a kind are converted to; times are milliseconds since 1970-01-01 UTC."""
 
-_BITS: Final = {Kind.INT: 31, Kind.LONG: 63, Kind.TIME: 63}
+_BITS: Final = {Kind.INT: 31, Kind.LONG: 63}
+_REAL: Final = frozenset({Kind.DOUBLE, Kind.FLOAT})
 _WHOLE: Final = r"^[+-]?[0-9]+$"
+_COMMA_NUMBER: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +98,12 @@ def _field(field: Mapping[str, Any]) -> Field:
     return Field(field["name"], found, nullable, symbols, "default" in field, field.get("default"))
 
 
-def convert(values: Values, field: Field) -> tuple[pa.Array, dict[int, str]]:
+def convert(values: Values, field: Field, reading: Reading = DEFAULT_READING) -> tuple[pa.Array, dict[int, str]]:
     """Column as the field's Arrow type, and the reason of each row that does not convert (null in the column).
 
-    Text becomes numbers and times, whole numbers become text. Times: any timestamp, ISO 8601 text (without a zone: UTC)
-    or milliseconds since 1970; what is finer than a millisecond is cut off.
+    Text becomes numbers and times, whole numbers become text. Decimals, as text or typed, become the nearest double.
+    Times are timestamps, dates, ISO 8601 text (in the zone of `reading` where they name none) or numbers in its unit;
+    what is finer than a millisecond is cut off.
 
     Raises:
         UsageError: the whole column is of a type that never converts.
@@ -110,16 +112,21 @@ def convert(values: Values, field: Field) -> tuple[pa.Array, dict[int, str]]:
     array = values if isinstance(values, pa.Array) else _inferred(values)
     if array is not None:
         try:
-            whole = _cast(array, field)
+            whole = _cast(array, field, reading)
         except _CONVERSION_ERRORS:
             whole = None
         if whole is not None:
             return whole, {}
     if isinstance(values, pa.Array):
-        if not _is_simple(values.type):
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if field.kind is Kind.TIME and is_temporal(values.type):
+            values = values_of(values)
+        elif _is_simple(values.type):
+            values = values.to_pylist()
+        else:
             raise UsageError(f"a column of type {values.type} cannot become {field.name} ({field.kind})")
-        values = values.to_pylist()
-    return _one_by_one(values, field)
+    return _one_by_one(values, field, reading)
 
 
 def _inferred(values: Sequence[Any]) -> pa.Array | None:
@@ -133,41 +140,56 @@ def _inferred(values: Sequence[Any]) -> pa.Array | None:
 
 
 def _is_simple(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_primitive(kind) and not pa.types.is_temporal(kind)) or _is_text(kind)
+    is_number = pa.types.is_primitive(kind) and not pa.types.is_temporal(kind)
+    return bool(is_number or pa.types.is_decimal(kind)) or _is_text(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _cast(array: pa.Array, field: Field) -> pa.Array | None:
+def _cast(array: pa.Array, field: Field, reading: Reading) -> pa.Array | None:
     """The whole column at once; None or an exception when that cannot be."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    kind, target = array.type, ARROW[field.kind]
-    if pa.types.is_null(kind):
+    target = ARROW[field.kind]
+    if pa.types.is_null(array.type):
         return pa.nulls(len(array), target)
-    if not any(accepts(kind) for accepts in _ACCEPTED[field.kind]):
+    if field.kind is Kind.TIME:
+        return column_ms(array, reading)
+    if not any(accepts(array.type) for accepts in _ACCEPTED[field.kind]):
         return None
-    if pa.types.is_temporal(kind):
-        array = array.cast(pa.timestamp("ms", getattr(kind, "tz", None)), safe=False)
-    elif _is_text(kind) and field.kind in _BITS and pc.all(pc.match_substring_regex(array, _WHOLE)).as_py() is False:
+    if field.kind in _REAL:
+        return _real(array, target, reading)
+    if _is_text(array.type) and field.kind in _BITS and not _all(pc.match_substring_regex(array, _WHOLE)):
         return None  # Arrow would take 0x1F for a number
-    result = array.cast(target, safe=field.kind not in {Kind.DOUBLE, Kind.FLOAT} or _is_text(kind))
-    if field.symbols:
-        known = pc.is_in(result, pa.array(field.symbols, target))
-        if pc.all(pc.or_(known, result.is_null())).as_py() is False:
+    result = array.cast(target)
+    is_known = not field.symbols or _all(pc.is_in(result, pa.array(field.symbols, target)), result)
+    return result if is_known else None
+
+
+def _real(array: pa.Array, target: pa.DataType, reading: Reading) -> pa.Array | None:
+    """Numbers as the nearest of the target's."""
+    if pa.types.is_decimal(array.type):
+        array = array.cast(pa.string())  # Arrow rounds a decimal twice, but text once
+    elif _is_text(array.type) and reading.decimal_comma:
+        if pc.any(pc.match_substring(array, ".")).as_py():
             return None
-    return result
+        array = pc.replace_substring(array, ",", ".")
+    return array.cast(target, safe=_is_text(array.type))
+
+
+def _all(mask: pa.Array, values: pa.Array | None = None) -> bool:
+    """Whether a mask holds for every value; null holds, and so does a null of `values`."""
+    if values is not None:
+        mask = pc.or_(mask, values.is_null())
+    return pc.all(mask).as_py() is not False
 
 
 _ACCEPTED: Final[Mapping[Kind, tuple[Callable[[pa.DataType], bool], ...]]] = {
     Kind.TEXT: (_is_text, pa.types.is_integer),
     Kind.ENUM: (_is_text,),
     Kind.BOOLEAN: (pa.types.is_boolean,),
-    Kind.TIME: (pa.types.is_timestamp, pa.types.is_date, pa.types.is_integer),
     **dict.fromkeys(
         (Kind.DOUBLE, Kind.FLOAT, Kind.LONG, Kind.INT),
         (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, _is_text),
@@ -176,18 +198,32 @@ _ACCEPTED: Final[Mapping[Kind, tuple[Callable[[pa.DataType], bool], ...]]] = {
 """Arrow types of which a whole column becomes a kind by one cast."""
 
 
-def _one_by_one(values: Sequence[Any], field: Field) -> tuple[pa.Array, dict[int, str]]:
+def _one_by_one(values: Sequence[Any], field: Field, reading: Reading) -> tuple[pa.Array, dict[int, str]]:
     converter = _CONVERTERS[field.kind]
     converted: list[Any] = []
     reasons: dict[int, str] = {}
     for row, value in enumerate(values):
         try:
-            converted.append(None if value is None else converter(value, field))
+            converted.append(None if value is None else converter(value, field, reading))
+        except NotATime as error:
+            converted.append(None)
+            reasons[row] = f"{field.name} is {_shown(value)}, {error}"
         except (ValueError, TypeError, ArithmeticError):
             converted.append(None)
             expected = f"one of {', '.join(field.symbols)}" if field.symbols else _EXPECTED[field.kind]
-            reasons[row] = f"{field.name} is {_shown(value)}, expected {expected}"
+            reasons[row] = f"{field.name} is {_shown(value)}, expected {expected}{_hint(value, field, reading)}"
     return pa.array(converted, ARROW[field.kind]), reasons
+
+
+def _hint(value: Any, field: Field, reading: Reading) -> str:
+    """What option would read a text, as the end of its reason."""
+    if not isinstance(value, str):
+        return ""
+    if any("\udc80" <= character <= "\udcff" for character in value):
+        return f"; its bytes are no {reading.encoding or 'UTF-8'}: --encoding says what they are, for example cp1252"
+    if field.kind in _REAL and _COMMA_NUMBER.fullmatch(value.strip()):
+        return "" if reading.decimal_comma else "; --decimal-comma reads 48,1"
+    return ""
 
 
 def _shown(value: Any) -> str:
@@ -196,7 +232,7 @@ def _shown(value: Any) -> str:
     return f"{text[:60]!r}{'...' if len(text) > 60 else ''}"
 
 
-def _text(value: Any, _: Field) -> str:
+def _text(value: Any, _: Field, __: Reading) -> str:
     if isinstance(value, str):
         value.encode("utf-8")  # a lone surrogate is no text
         return value
@@ -205,15 +241,18 @@ def _text(value: Any, _: Field) -> str:
     raise ValueError
 
 
-def _double(value: Any, _: Field) -> float:
+def _double(value: Any, _: Field, reading: Reading) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
         raise TypeError
-    if isinstance(value, str) and "_" in value:
-        raise ValueError
+    if isinstance(value, str):
+        if "_" in value or (reading.decimal_comma and "." in value):
+            raise ValueError
+        if reading.decimal_comma:
+            value = value.replace(",", ".")
     return float(value)
 
 
-def _integer(value: Any, field: Field) -> int:
+def _integer(value: Any, field: Field, _: Reading) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
         raise TypeError
     if isinstance(value, str):
@@ -230,20 +269,11 @@ def _integer(value: Any, field: Field) -> int:
     return number
 
 
-def _time_ms(value: Any, field: Field) -> int:
-    if isinstance(value, str) and not value.strip().removeprefix("-").isdecimal():
-        value = datetime.fromisoformat(value.strip())
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
-    if isinstance(value, datetime):
-        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-        return (aware - _EPOCH) // _MILLISECOND
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError
-    return _integer(value, field)
+def _time_ms(value: Any, _: Field, reading: Reading) -> int:
+    return value_ms(value, reading)
 
 
-def _boolean(value: Any, _: Field) -> bool:
+def _boolean(value: Any, _: Field, __: Reading) -> bool:
     known = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
     key = value.lower() if isinstance(value, str) else value
     if not isinstance(key, (str, bool)) or key not in known:
@@ -251,13 +281,13 @@ def _boolean(value: Any, _: Field) -> bool:
     return known[key]
 
 
-def _enum(value: Any, field: Field) -> str:
+def _enum(value: Any, field: Field, _: Reading) -> str:
     if value not in field.symbols:
         raise ValueError
     return str(value)
 
 
-_CONVERTERS: Final[Mapping[Kind, Callable[[Any, Field], Any]]] = {
+_CONVERTERS: Final[Mapping[Kind, Callable[[Any, Field, Reading], Any]]] = {
     Kind.TEXT: _text,
     Kind.LONG: _integer,
     Kind.INT: _integer,
@@ -274,6 +304,6 @@ _EXPECTED: Final[Mapping[Kind, str]] = {
     Kind.DOUBLE: "a number",
     Kind.FLOAT: "a number",
     Kind.BOOLEAN: "true or false",
-    Kind.TIME: "a time (ISO 8601, or milliseconds since 1970)",
+    Kind.TIME: "a time (ISO 8601, or a number since 1970)",
     Kind.ENUM: "a known word",
 }

@@ -112,6 +112,8 @@ class Intake:
         self._assigned: set[int] = set()
         self._without_since_ms: int | None = None
         """Since when the group, having taken us in, gives us no partition; monotonic. None: it has not, or it does."""
+        self._is_told_of_nothing = settings.streams_group_protocol == "classic"
+        """Whether the client says that we were taken in and given no partition; else it says nothing then."""
         self._started: dict[int, int] = {}
         """Consumed partitions and the least offset that is new to them."""
         self._paused: frozenset[int] = frozenset()
@@ -155,6 +157,7 @@ class Intake:
 
     def subscribe(self) -> None:
         """Join the group."""
+        self._begin_to_join()
         self.consumer.subscribe(
             [self._source], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -311,6 +314,7 @@ class Intake:
         elif (now - self._refused_since_s) * 1000 > UNRELEASED_WAIT_MS_MAX:
             raise self._broken(error)
         self._refused += 1
+        self._without_since_ms = None
         pause_s = _REFUSED.jittered_s(self._refused)
         self._join_after_s = now + pause_s
         log.warning(
@@ -339,7 +343,6 @@ class Intake:
         self.consumer.close()
         if self._assigned:  # the old one has not said so: what follows is said of the new one's membership
             self._lose(sorted(self._assigned))
-        self._without_since_ms = None
         self.consumer = self._new_consumer()
         self.subscribe()
 
@@ -415,6 +418,8 @@ class Intake:
             self._without_since_ms = None
             log.warning("the source topic is not there: create it with `streams topics apply`", topic=self._source)
         else:
+            if self._without_since_ms is not None:  # as when the group may not be read: that is no spare
+                self._without_since_ms = monotonic_ms()
             log.warning("consumer", error=error.str(), code=error.name())
 
     def _broken(self, error: KafkaError) -> StreamsError:
@@ -527,6 +532,9 @@ class Intake:
     def _note_whether_spare(self) -> None:
         self._without_since_ms = None if self._assigned else monotonic_ms()
 
+    def _begin_to_join(self) -> None:
+        self._without_since_ms = None if self._is_told_of_nothing else monotonic_ms()
+
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [one.partition for one in partitions]
         self._lose(numbers)
@@ -535,7 +543,7 @@ class Intake:
     def _lose(self, partitions: list[int]) -> None:
         log.warning("lost: the group has given our partitions to others", topic=self._source, partitions=partitions)
         self._forget(partitions)
-        self._without_since_ms = None
+        self._begin_to_join()
         self._ownership.lost(partitions)
 
     def _forget(self, partitions: list[int]) -> None:

@@ -20,10 +20,12 @@ from streams.operators.clock import Clock
 from streams.operators.columns import Records
 from streams.operators.declaration import Pipeline
 from streams.operators.decode import Decoder, Known
-from streams.operators.rejects import Reason, Reject
-from streams.operators.resolve import IncompatibleSchema, Plan, build_plan
+from streams.operators.framing import SchemaKey
+from streams.operators.rejects import Reject
+from streams.operators.resolve import Plan
 from streams.registry.catalog import Catalog
-from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema
+from streams.registry.client import Registry, RegistryUnavailable
+from streams.registry.plans import plan_or_reject
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -131,7 +133,7 @@ class _EventTimes:
         )
         self._reader = Catalog.load().latest(pipeline.subject).text
         self._registry = Registry(settings)
-        self._known: dict[int, Plan | Reject] = {}
+        self._known: dict[SchemaKey, Plan | Reject] = {}
         self._silent_until_s = 0.0
 
     def of(self, records: list[Message], now_ms: int) -> list[int]:
@@ -147,19 +149,17 @@ class _EventTimes:
         )
         known: Known = self._known
         decoded = self._decoder.decode(batch, known, clock=clock)
-        missing = [schema_id for schema_id in decoded.unresolved if self._learn(schema_id)]
+        missing = [key for key in decoded.unresolved if self._learn(key)]
         if missing:
             decoded = self._decoder.decode(batch, known, clock=clock)
         found: list[int] = decoded.events.event_time.tolist()
         return found
 
-    def _learn(self, schema_id: int) -> bool:
+    def _learn(self, key: SchemaKey) -> bool:
         if time.monotonic() < self._silent_until_s:
             return False
         try:
-            self._known[schema_id] = build_plan(schema_id, self._registry.schema_by_id(schema_id), self._reader)
-        except (UnknownSchema, IncompatibleSchema) as error:
-            self._known[schema_id] = Reject(-1, Reason.UNKNOWN_SCHEMA, str(error), schema_id)
+            self._known[key] = plan_or_reject(self._registry, key, self._reader)
         except RegistryUnavailable as error:
             log.warning("the registry does not answer: event times are not known", error=str(error))
             self._silent_until_s = time.monotonic() + ASK_AGAIN_S

@@ -17,11 +17,11 @@ from streams.limits import ID_BYTES_MAX, KEY_BYTES_MAX, WHOLE_NUMBER_MAX
 from streams.operators.clock import Clock
 from streams.operators.columns import Bools, Events, Headers, Int64, Records, header_bytes, object_rows, objects
 from streams.operators.declaration import Pipeline
+from streams.operators.framing import FRAME_BYTES, SCHEMA_ID_HEADER, SchemaKey, key_in_header
 from streams.operators.identity import EVENT_TIME_MAX, id_words, time_word
 from streams.operators.rejects import Reason, Reject
 from streams.operators.resolve import Plan
 from streams.operators.values import (
-    FRAME_BYTES,
     Fields,
     concat_fields,
     decode_columns,
@@ -32,7 +32,6 @@ from streams.operators.values import (
 )
 from streams.operators.wire import text_offsets
 
-SCHEMA_ID_HEADER: Final = "__value_schema_id"
 _EXACT_RECORDS_MAX: Final = 16
 """Below this a refused batch is no longer halved but judged record by record."""
 _SAMPLES: Final = 8
@@ -44,10 +43,9 @@ _LOST: Final = (
     "came. Have the producer name its headers in UTF-8; a replay sends the record without these headers"
 )
 _OR_TOO_LARGE: Final = f", or a whole number beyond {WHOLE_NUMBER_MAX} (2^53), which would not be kept exactly"
-_BY_GUID: Final = "the header names the schema by GUID; have the producer send its id, in the header or as a prefix"
 
-Known = Mapping[int, Plan | Reject]
-"""What is known of schema ids: a plan, or a reject (its row is ignored) for every record that carries the id."""
+Known = Mapping[SchemaKey, Plan | Reject]
+"""What is known of schemas by id or GUID: a plan, or a reject (its row is ignored) for every record that names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +54,12 @@ class Decoded:
 
     events: Events
     rejects: list[Reject]
-    unresolved: Mapping[int, list[int]]
-    """Schema id to the rows that carry it; neither in `events` nor in `rejects`."""
+    unresolved: Mapping[SchemaKey, list[int]]
+    """Schema id or GUID to the rows that carry it; neither in `events` nor in `rejects`."""
     unexpected: Sequence[tuple[Plan, Int64]] = ()
     """Plans whose writer has fields that the reader does not know, and the rows that are written with it."""
-    schemas: Collection[int] = ()
-    """Schema ids that records of the batch carry, known or not."""
+    schemas: Collection[SchemaKey] = ()
+    """Schema ids and GUIDs that records of the batch carry, known or not."""
 
 
 class Decoder:
@@ -84,8 +82,9 @@ class Decoder:
         rejects: list[Reject] = []
         unexpected: list[tuple[Plan, Int64]] = []
         fields = None if skip else self._decode_usual(records, known)
-        unresolved: dict[int, list[int]] = {}
-        schemas: Collection[int] = () if self._usual is None else (self._usual.schema_id,)
+        unresolved: dict[SchemaKey, list[int]] = {}
+        by_guid: Mapping[int, int] = {}
+        schemas: Collection[SchemaKey] = () if self._usual is None else (self._usual.schema_id,)
         if fields is None:
             parts: list[Fields] = []
             groups = self._by_schema(records, skip, rejects)
@@ -95,9 +94,12 @@ class Decoder:
             self._set_usual(groups, known)
             schemas = {schema_id for schema_id, _ in groups}
             fields = concat_fields(parts, self._pipeline)
+            by_guid = _ids_by_guid(groups, known)
         elif self._usual is not None:
             _note_unexpected(self._usual, fields.rows, unexpected)
         events = self._validated(records, fields, rejects, clock)
+        if by_guid:
+            rejects = [reject.of_schema(by_guid.get(reject.row)) for reject in rejects]
         rejects.sort(key=lambda reject: reject.row)
         return Decoded(events, rejects, unresolved, _without(rejects, unexpected), schemas)
 
@@ -121,22 +123,22 @@ class Decoder:
             return None
         return decode_columns(plan, values, sizes, np.arange(len(records)), self._pipeline, framed=True)
 
-    def _set_usual(self, groups: Mapping[tuple[int, bool], list[int]], known: Known) -> None:
+    def _set_usual(self, groups: Mapping[tuple[SchemaKey, bool], list[int]], known: Known) -> None:
         """Take the schema of most of the framed records for the usual one."""
-        framed = {schema_id: len(rows) for (schema_id, framed), rows in groups.items() if framed}
+        framed = {key: len(rows) for (key, framed), rows in groups.items() if framed and isinstance(key, int)}
         plans = [plan for schema_id in framed if isinstance(plan := known.get(schema_id), Plan)]
         if plans:
             self._usual = max(plans, key=lambda plan: framed[plan.schema_id])
 
     def _by_schema(
         self, records: Records, skip: frozenset[int], rejects: list[Reject]
-    ) -> dict[tuple[int, bool], list[int]]:
-        """Rows by (schema id, framed); the rest is rejected as too large or not framed."""
-        in_headers = _ids_in_headers(records.headers)
+    ) -> dict[tuple[SchemaKey, bool], list[int]]:
+        """Rows by (schema id or GUID, framed); the rest is rejected as too large or not framed."""
+        in_headers = _keys_in_headers(records.headers)
         apart = self._refused_by_headers(records, skip)
         rejects += apart.values()
         by_frame: dict[bytes, list[int]] = defaultdict(list)
-        groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
+        groups: dict[tuple[SchemaKey, bool], list[int]] = defaultdict(list)
         for row, value in enumerate(records.value):
             if row in skip or row in apart:
                 continue
@@ -154,7 +156,7 @@ class Decoder:
             if len(frame) == FRAME_BYTES and frame[0] == 0:
                 groups[int.from_bytes(frame[1:], "big", signed=True), True] += rows
             else:
-                rejects += [Reject(row, Reason.NOT_FRAMED, _why_not_framed(records, row)) for row in rows]
+                rejects += [Reject(row, Reason.NOT_FRAMED, _NOT_FRAMED) for row in rows]
         return groups
 
     def _refused_by_headers(self, records: Records, skip: frozenset[int]) -> dict[int, Reject]:
@@ -175,12 +177,12 @@ class Decoder:
     def _decode_group(
         self,
         records: Records,
-        reference: tuple[int, bool],
+        reference: tuple[SchemaKey, bool],
         rows: list[int],
         known: Known,
         parts: list[Fields],
         rejects: list[Reject],
-        unresolved: dict[int, list[int]],
+        unresolved: dict[SchemaKey, list[int]],
     ) -> None:
         schema_id, framed = reference
         plan = known.get(schema_id)
@@ -188,7 +190,7 @@ class Decoder:
             unresolved.setdefault(schema_id, []).extend(rows)
             return
         if isinstance(plan, Reject):
-            rejects += [Reject(row, plan.reason, plan.message, schema_id) for row in rows]
+            rejects += [Reject(row, plan.reason, plan.message, plan.schema_id) for row in rows]
             return
         values = [records.value[row] for row in rows]
         sizes = _sizes(values)
@@ -340,35 +342,26 @@ def _frame(schema_id: int) -> bytes:
     return b"\0" + schema_id.to_bytes(4, "big", signed=True)
 
 
-def _ids_in_headers(headers: Sequence[Headers | None] | None) -> dict[int, int]:
-    """Schema ids of the rows that carry one in Confluent's header: the magic byte 0 and four bytes, big-endian.
-
-    Of several such headers the first one counts.
-    """
-    found: dict[int, int] = {}
-    known: dict[bytes | None, int | None] = {}
+def _keys_in_headers(headers: Sequence[Headers | None] | None) -> dict[int, SchemaKey]:
+    """Schema ids and GUIDs of the rows whose headers name one; of several usable headers the first one counts."""
+    found: dict[int, SchemaKey] = {}
+    known: dict[bytes | None, SchemaKey | None] = {}
     for row, header in enumerate(headers or ()):
         for name, value in header or ():
             if name == SCHEMA_ID_HEADER:
                 if value not in known:
-                    known[value] = _id_in(value)
-                schema_id = known[value]
-                if schema_id is not None:
-                    found[row] = schema_id
+                    known[value] = key_in_header(value)
+                key = known[value]
+                if key is not None:
+                    found[row] = key
                     break
     return found
 
 
-def _id_in(value: bytes | None) -> int | None:
-    if value is None or len(value) != FRAME_BYTES or value[0] != 0:
-        return None
-    return int.from_bytes(value[1:], "big", signed=True)
-
-
-def _why_not_framed(records: Records, row: int) -> str:
-    header = records.headers[row] if records.headers is not None else None
-    by_guid = any(name == SCHEMA_ID_HEADER and value and value[0] == 1 for name, value in header or ())
-    return _BY_GUID if by_guid else _NOT_FRAMED
+def _ids_by_guid(groups: Mapping[tuple[SchemaKey, bool], list[int]], known: Known) -> dict[int, int]:
+    """Schema ids of the rows that name their schema by GUID."""
+    plans = [(known.get(key), rows) for (key, _), rows in groups.items() if isinstance(key, str)]
+    return {row: plan.schema_id for plan, rows in plans if isinstance(plan, Plan) for row in rows}
 
 
 def _note_unexpected(plan: Plan | Reject | None, rows: Sequence[int] | Int64, found: list[tuple[Plan, Int64]]) -> None:

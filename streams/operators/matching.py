@@ -70,7 +70,7 @@ def resolves(writer: Schema, reader: Schema, types: Types) -> bool:  # noqa: PLR
     if isinstance(writer, list):
         return all(resolves(branch, reader, types) for branch in writer)
     if isinstance(reader, list):
-        first = next((branch for branch in reader if _is_first_choice(writer, types.read(branch))), None)
+        first = first_choice(writer, reader, types)
         return first is not None and resolves(writer, first, types)
     written, read = kind_of(writer), kind_of(reader)
     if written in _ALWAYS:
@@ -91,6 +91,11 @@ def resolves(writer: Schema, reader: Schema, types: Types) -> bool:  # noqa: PLR
             return is_named_for(writer, reader) and _fields_resolve(writer, reader, types)
         case _:
             return False
+
+
+def first_choice(writer: Schema, reader: list[Schema], types: Types) -> Schema | None:
+    """The branch of a reader's union that a type (no union) is read as; None when there is none."""
+    return next((read for read in map(types.read, reader) if _is_first_choice(writer, read)), None)
 
 
 def _is_first_choice(writer: Schema, reader: Schema) -> bool:
@@ -116,6 +121,20 @@ def matched_fields(writer: Schema, reader: Schema) -> Iterator[tuple[Schema | No
         yield (None if name is None else written[name]), field
 
 
+def may_skip(writer: Schema, reader: Schema) -> bool:
+    """Whether some field of a writer's record may have no place in the reader's record. In doubt: yes."""
+    readers = [each for each in named_types(reader) if each["type"] == "record"]
+    for written in named_types(writer):
+        if written["type"] != "record":
+            continue
+        names = {field["name"] for field in written["fields"]}
+        pairs = [read for read in readers if is_named_for(written, read)]
+        known = [{each["name"] for each, _ in matched_fields(written, read) if each is not None} for read in pairs]
+        if not known or any(names - each for each in known):
+            return True
+    return False
+
+
 def unexpected_fields(writer: Schema, reader: Schema) -> tuple[str, ...]:
     """Paths of the writer's fields that the reader does not know, in the writer's order.
 
@@ -127,9 +146,9 @@ def unexpected_fields(writer: Schema, reader: Schema) -> tuple[str, ...]:
 def _unexpected(writer: Schema, reader: Schema, path: str, types: Types) -> Iterator[str]:
     writer, reader = types.written(writer), types.read(reader)
     if isinstance(writer, list) or isinstance(reader, list):
-        readers = [types.read(branch) for branch in (reader if isinstance(reader, list) else [reader])]
+        readers = reader if isinstance(reader, list) else [reader]
         for branch in map(types.written, writer if isinstance(writer, list) else [writer]):
-            chosen = next((each for each in readers if _is_first_choice(branch, each)), None)
+            chosen = first_choice(branch, readers, types)
             if chosen is not None:
                 yield from _unexpected(branch, chosen, path, types)
         return

@@ -1,6 +1,6 @@
 """Why a record cannot be processed: bad data is a value."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from streams.operators.columns import Headers
@@ -30,6 +30,10 @@ class Reject:
     reason: Reason
     message: str
     schema_id: int | None = None
+
+    def of_schema(self, schema_id: int | None) -> "Reject":
+        """The same with this schema id, unless it has one."""
+        return self if self.schema_id is not None or schema_id is None else replace(self, schema_id=schema_id)
 
 
 @dataclass(frozen=True, slots=True)

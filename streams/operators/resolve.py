@@ -13,13 +13,14 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import fastavro
 from fastavro.schema import SchemaParseException, UnknownType
 
+from streams.operators.logical import differences, misuse
 from streams.operators.matching import (
     PROMOTIONS,
     Types,
@@ -27,6 +28,7 @@ from streams.operators.matching import (
     kind_of,
     last_name,
     matched_fields,
+    may_skip,
     resolves,
     unexpected_fields,
     unshadowed,
@@ -86,8 +88,52 @@ class Plan:
     """Symbols of the reader's enum fields."""
     longs: frozenset[str] = frozenset()
     """The reader's fields of type long, nullable or not."""
+    is_skipping: bool = False
+    """Whether the writer has fields, at any depth, that the reader may not know: fastavro skips them without looking at
+    their lengths."""
+    others: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """Of a writer's schema that is a union: the branches that are no event of the reader, by position."""
     unexpected: tuple[str, ...] = ()
     """Paths of the writer's fields that the reader does not know: skipped, and counted."""
+
+
+def parsed_with_units(text: str) -> Schema:
+    """A schema as `fastavro.parse_schema` gives it, with its logical types on where they have a meaning.
+
+    Raises:
+        IncompatibleSchema: it is no Avro schema.
+
+    """
+    return _parsed(text, _with_units)
+
+
+def _parsed(text: str, prepared: Callable[[Schema], Schema]) -> Schema:
+    try:
+        return fastavro.parse_schema(prepared(json.loads(text)))
+    except (
+        ValueError,
+        SchemaParseException,
+        UnknownType,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise IncompatibleSchema(f"not a usable Avro schema: {error}") from None
+
+
+def _with_units(schema: Schema) -> Schema:
+    """The schema without the logical types that readers ignore; fastavro refuses some of them."""
+    if isinstance(schema, list):
+        return [_with_units(branch) for branch in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = schema if misuse(schema) is None else {key: schema[key] for key in schema if key != "logicalType"}
+    made = {part: _with_units(plain[part]) for part in ("type", "items", "values") if part in plain}
+    if "fields" in plain:
+        made["fields"] = [{**field, "type": _with_units(field["type"])} for field in plain["fields"]]
+    return {**plain, **made}
 
 
 def without_logical_types(schema: Schema) -> Schema:
@@ -113,47 +159,42 @@ def without_logical_types(schema: Schema) -> Schema:
 def build_plan(schema_id: int, writer_text: str, reader_text: str) -> Plan:
     """Plan for values written with `writer_text`, read with `reader_text` (a record).
 
+    A writer's schema may be a union of records: a record of the branch that is the reader's is read, others are not.
+
     Raises:
         IncompatibleSchema: no value of this writer schema can be read, and the message names the field.
 
     """
     try:
-        writer = fastavro.parse_schema(without_logical_types(json.loads(writer_text)))
-        reader = fastavro.parse_schema(without_logical_types(json.loads(reader_text)))
-    except (
-        ValueError,
-        SchemaParseException,
-        UnknownType,
-        TypeError,
-        KeyError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
-        raise IncompatibleSchema(f"schema {schema_id} is not a usable Avro schema: {error}") from None
-    if kind_of(writer) != "record":
-        raise IncompatibleSchema(f"schema {schema_id} is not a record")
-    if not is_named_for(writer, reader):
-        names = last_name(writer["name"]), last_name(reader["name"])
-        raise IncompatibleSchema(f"schema {schema_id} is of {names[0]!r}, not of {names[1]!r}")
+        writer, reader = _parsed(writer_text, without_logical_types), _parsed(reader_text, without_logical_types)
+    except IncompatibleSchema as error:
+        raise IncompatibleSchema(f"schema {schema_id} is {error}") from None
+    types = Types(writer, reader)
+    records, others = _records_of(schema_id, writer, reader, types)
     if (why := unbounded(writer)) is not None:
         raise IncompatibleSchema(f"schema {schema_id}: {why}")
-    columns, is_total = _columns(schema_id, writer, reader)
+    for each in differences(parsed_with_units(writer_text), parsed_with_units(reader_text)):
+        raise IncompatibleSchema(f"schema {schema_id}: field {each.path!r} is {each.words}")
+    resolved = [_columns(schema_id, each, reader, types) for each in records]
+    columns, is_total = resolved[0]
     plan = Plan(
         schema_id,
         writer,
         unshadowed(writer, reader),
         framed_json=None,
         bare_json=None,
-        kinds=tuple(column_kind(each["type"]) for each in writer["fields"]),
+        kinds=() if isinstance(writer, list) else tuple(column_kind(each["type"]) for each in writer["fields"]),
         columns=columns,
         symbols={each["name"]: found for each in reader["fields"] if (found := symbols_of(each["type"])) is not None},
         longs=frozenset(each["name"] for each in reader["fields"] if column_kind(each["type"]) in {"long", "long?"}),
+        is_skipping=may_skip(writer, reader),
+        others=others,
         unexpected=unexpected_fields(writer, reader),
     )
-    made = wire_fields(writer) if is_total else None
+    made = wire_fields(writer) if is_total and not isinstance(writer, list) else None
     if made is None:
-        _refuse_hopeless(schema_id, writer, reader)
+        for each in records:
+            _refuse_hopeless(schema_id, each, reader)
         return dataclasses.replace(plan, columns=None)
     shapes, fields = made
     bare = {"type": "record", "name": "wire", "fields": fields}
@@ -161,14 +202,33 @@ def build_plan(schema_id: int, writer_text: str, reader_text: str) -> Plan:
     return dataclasses.replace(plan, framed_json=json.dumps(framed), bare_json=json.dumps(bare), shapes=shapes)
 
 
-def _columns(schema_id: int, writer: Schema, reader: Schema) -> tuple[dict[str, Column], bool]:
+def _records_of(schema_id: int, writer: Schema, reader: Schema, types: Types) -> tuple[list[Schema], dict[int, str]]:
+    """The writer's record, or those branches of its union that are events of the reader; and the other branches.
+
+    Raises:
+        IncompatibleSchema: there is none.
+
+    """
+    branches = [types.written(branch) for branch in (writer if isinstance(writer, list) else [writer])]
+    names = [last_name(each["name"]) if kind_of(each) == "record" else kind_of(each) for each in branches]
+    mine = {at for at, each in enumerate(branches) if kind_of(each) == "record" and is_named_for(each, reader)}
+    if mine:
+        return [branches[at] for at in sorted(mine)], {at: name for at, name in enumerate(names) if at not in mine}
+    wanted = last_name(reader["name"])
+    if isinstance(writer, list):
+        raise IncompatibleSchema(f"schema {schema_id} is a union of {', '.join(names)}; none of them is {wanted!r}")
+    if kind_of(writer) != "record":
+        raise IncompatibleSchema(f"schema {schema_id} is not a record")
+    raise IncompatibleSchema(f"schema {schema_id} is of {names[0]!r}, not of {wanted!r}")
+
+
+def _columns(schema_id: int, writer: Schema, reader: Schema, types: Types) -> tuple[dict[str, Column], bool]:
     """Where the reader's fields come from, and whether every value of the writer has one (or is an enum's symbol).
 
     Raises:
         IncompatibleSchema: a field comes from nowhere.
 
     """
-    types = Types(writer, reader)
     positions = {field["name"]: position for position, field in enumerate(writer["fields"])}
     columns: dict[str, Column] = {}
     is_total = True

@@ -15,12 +15,12 @@ import pyruhvro
 from streams.limits import WHOLE_NUMBER_MAX
 from streams.operators.columns import Bools, Float64, Int64, Objects
 from streams.operators.declaration import Pipeline
+from streams.operators.framing import FRAME_BYTES
 from streams.operators.rejects import Reason
 from streams.operators.resolve import Plan
 from streams.operators.wire import are_symbols, are_texts, encoded_sizes
 from streams.text import counted
 
-FRAME_BYTES: Final = 5
 _PANIC: Final = "PanicException"
 """What a panic of native code is raised as; a BaseException of no module, so that it is known by its name only."""
 _GARBAGE_ERRORS: Final = (EOFError, IndexError, KeyError, OverflowError, TypeError, ValueError, MemoryError)
@@ -195,17 +195,49 @@ def concat_fields(parts: list[Fields], pipeline: Pipeline) -> Fields:
 
 
 def decode_one(plan: Plan, body: bytes) -> dict[str, Any] | tuple[Reason, str]:
-    """One value by fastavro: the reader's record, or why there is none."""
+    """One value by fastavro: the reader's record, or why there is none.
+
+    A value that the reader does not read to its end must be one of the writer's schema all the same: what fastavro
+    skips may be cut off without its noticing.
+    """
+    if plan.is_skipping and (malformed := _why_not_whole(plan, body)) is not None:
+        return malformed
     stream = io.BytesIO(body)
     try:
+        if plan.others and (other := plan.others.get(_branch(body))) is not None:
+            message = f"the record is of {other!r}, another branch of schema {plan.schema_id}"
+            return _why_not_whole(plan, body) or (Reason.INCOMPATIBLE_SCHEMA, message)
         record = fastavro.schemaless_reader(stream, plan.writer, plan.reader)
     except fastavro.read.SchemaResolutionError as error:
-        return Reason.INCOMPATIBLE_SCHEMA, f"not readable with the pipeline's schema: {error}"
+        message = f"not readable with the pipeline's schema: {error}"
+        return _why_not_whole(plan, body) or (Reason.INCOMPATIBLE_SCHEMA, message)
     except _GARBAGE_ERRORS as error:
-        return Reason.MALFORMED, f"not a value of schema {plan.schema_id}: {type(error).__name__}: {error}"
-    if stream.tell() != len(body):
-        return Reason.MALFORMED, f"{counted(len(body) - stream.tell(), 'byte')} behind the end of the value"
-    return dict(record)
+        return _garbage(plan, error)
+    return _behind(stream, body) or dict(record)
+
+
+def _why_not_whole(plan: Plan, body: bytes) -> tuple[Reason, str] | None:
+    """Why bytes are no value of the writer's schema; None if they are. Text need not be UTF-8, as in columns."""
+    stream = io.BytesIO(body)
+    try:
+        fastavro.schemaless_reader(stream, plan.writer, None, handle_unicode_errors="ignore")
+    except _GARBAGE_ERRORS as error:
+        return _garbage(plan, error)
+    return _behind(stream, body)
+
+
+def _branch(body: bytes) -> int:
+    """Position of the branch of a union that a value begins with."""
+    return int(fastavro.schemaless_reader(io.BytesIO(body), "long", None))
+
+
+def _garbage(plan: Plan, error: Exception) -> tuple[Reason, str]:
+    return Reason.MALFORMED, f"not a value of schema {plan.schema_id}: {type(error).__name__}: {error}"
+
+
+def _behind(stream: io.BytesIO, body: bytes) -> tuple[Reason, str] | None:
+    rest = len(body) - stream.tell()
+    return (Reason.MALFORMED, f"{counted(rest, 'byte')} behind the end of the value") if rest else None
 
 
 def text_bytes(column: pa.Array) -> Objects:

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from streams.operators.aggregate import Rows, Segments
 from streams.operators.columns import Int64, Objects
-from streams.operators.vehicle_state import distances_mm, highest_speeds
+from streams.operators.vehicle_state import distances_mm, highest_speeds, known_speeds
 
 _DTYPE: Final = np.dtype(
     [
@@ -26,6 +26,7 @@ class VehicleMinute:
     """Fold of a vehicle's positions in a window. Payload fields: latitude, longitude, speed_kmh first, in this order.
 
     The way from the position before counts where it ends, so that the distances of all windows add up to the odometer.
+    A negative speed is an unknown one.
     """
 
     @property
@@ -35,7 +36,8 @@ class VehicleMinute:
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
         """Rows after the events of each segment."""
-        latitude, longitude, speed = segments.payload[0], segments.payload[1], segments.payload[2]
+        latitude, longitude = segments.payload[0], segments.payload[1]
+        speed = known_speeds(segments.payload[2])
         start, end = segments.start, segments.end
         rows = state.copy()
         rows["events"] += end - start + 1

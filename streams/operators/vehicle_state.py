@@ -32,7 +32,10 @@ _DTYPE: Final = np.dtype(
 
 
 class VehicleState:
-    """Fold of a vehicle's positions. Payload fields: latitude, longitude, speed_kmh first, in this order."""
+    """Fold of a vehicle's positions. Payload fields: latitude, longitude, speed_kmh first, in this order.
+
+    A negative speed is an unknown one, as null is: trackers and phones send -1 for it.
+    """
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -42,7 +45,8 @@ class VehicleState:
     def fold(self, state: Rows, segments: Segments) -> Rows:
         """Rows after the events of each segment."""
         event_time, start, end = segments.event_time, segments.start, segments.end
-        latitude, longitude, speed = segments.payload[0], segments.payload[1], segments.payload[2]
+        latitude, longitude = segments.payload[0], segments.payload[1]
+        speed = known_speeds(segments.payload[2])
         known_before = state["events"] > 0
         rows = state.copy()
         rows["events"] += end - start + 1
@@ -77,6 +81,12 @@ class VehicleState:
         return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
+def known_speeds(speed: Float64) -> Float64:
+    """Speeds with NaN for each that is unknown: null, which is NaN already, or negative."""
+    known: Float64 = np.where(speed < 0.0, np.nan, speed)
+    return known
+
+
 def distances_mm(state: Rows, known_before: Bools, latitude: Float64, longitude: Float64, start: Int64) -> Int64:
     """Distance that each segment adds: between neighbours, and from the last position before."""
     before_latitude, before_longitude = np.empty_like(latitude), np.empty_like(longitude)
@@ -90,7 +100,7 @@ def distances_mm(state: Rows, known_before: Bools, latitude: Float64, longitude:
 def _fold_speed(rows: Rows, state: Rows, speed: Float64, start: Int64) -> None:
     """Sum, number and maximum of known speeds."""
     known = ~np.isnan(speed)
-    hundredths = np.rint(np.clip(np.where(known, speed, 0.0), -_SPEED_KMH_MAX, _SPEED_KMH_MAX) * 100.0)
+    hundredths = np.rint(np.minimum(np.where(known, speed, 0.0), _SPEED_KMH_MAX) * 100.0)
     rows["speeds"] += np.add.reduceat(known.astype(np.int64), start)
     rows["speed_sum"] += np.add.reduceat(hundredths.astype(np.int64), start)
     rows["speed_max_kmh"] = highest_speeds(state, rows["speeds"], speed, start)

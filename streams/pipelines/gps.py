@@ -1,4 +1,7 @@
-"""GPS positions: unique, ordered per device, folded into a row per vehicle and one per vehicle and minute."""
+"""GPS positions: unique, ordered per device, folded into a row per vehicle and one per vehicle and minute.
+
+`speed_kmh` is the speed over ground in km/h; null or a negative number (trackers send -1) when unknown.
+"""
 
 from streams.operators.declaration import Pipeline, Table, Window
 from streams.operators.vehicle_minute import VehicleMinute

@@ -7,10 +7,11 @@ about what will be readable, and nothing is registered until somebody has looked
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Final
 
 from streams.registry import compatibility
 from streams.registry.catalog import Catalog, SchemaVersion
-from streams.registry.client import RegisteredVersion, Registry, same_schema
+from streams.registry.client import RegisteredVersion, Registry, UnknownSchema, UnusableSchema, same_schema
 from streams.registry.compatibility import InvalidSchema
 from streams.registry.explain import explained, merged
 from streams.registry.findings import Direction, Finding, Rule, versions_in_words
@@ -28,13 +29,20 @@ def with_registry(catalog: Catalog, registry: Registry, verdict: Verdict) -> Ver
     state = registry_state(registry, verdict.subject)
     versions = catalog.versions(verdict.subject)
     foreign = [each for each in state.versions if not any(same_schema(each.text, v.text) for v in versions)]
-    contradicted = list(_contradicted(versions, state, foreign))
+    unreadable = [
+        _unreadable(versions[0], each, state.unreadable[each.version])
+        for each in foreign
+        if each.version in state.unreadable
+    ]
+    readable = [each for each in foreign if each.version not in state.unreadable]
+    contradicted = list(_contradicted(versions, state, readable))
     numbers = {finding.version for finding in contradicted}
+    judged_elsewhere = {f.version for f in verdict.findings if f.rule in _BY_FILE_ALONE}
     uncommitted = tuple(each for each in foreign if each.version not in numbers)
-    findings, agreed, parsed = [*verdict.findings, *contradicted], [], ParsedSchemas()
-    for version in versions if state.versions else ():
+    findings, agreed, parsed = [*verdict.findings, *unreadable, *contradicted], [], ParsedSchemas()
+    for version in versions if state.versions and not unreadable else ():
         is_new = state.find(version.text) is None
-        if version.version in numbers or not (is_new or version is versions[-1]):
+        if version.version in numbers | judged_elsewhere or not (is_new or version is versions[-1]):
             continue
         dispute = _dispute(parsed, registry, state, version)
         if dispute is not None:
@@ -55,7 +63,32 @@ def registry_state(registry: Registry, subject: str) -> RegistryState:
     own = registry.compatibility(subject)
     mode = own or registry.default_compatibility()
     known = Mode(mode) if mode in set(Mode) else None
-    return RegistryState(known, own is not None, tuple(registry.registered(subject)))
+    versions: list[RegisteredVersion] = []
+    unreadable: dict[int, str] = {}
+    for each in registry.registered(subject):
+        try:
+            written_out = replace(each, text=registry.resolve(each, "it"))
+            compatibility.parsed(written_out.text)
+            versions.append(written_out)
+        except (UnusableSchema, UnknownSchema, InvalidSchema) as error:
+            versions.append(each)
+            unreadable[each.version] = str(error)
+    return RegistryState(known, own is not None, tuple(versions), unreadable)
+
+
+_BY_FILE_ALONE: Final = frozenset({Rule.PARSE, Rule.DEFAULT_TYPE})
+"""What is wrong with a version whatever came before it. Registries look at it more or less closely, or not at all."""
+
+
+def _unreadable(first: SchemaVersion, registered: RegisteredVersion, why: str) -> Finding:
+    """Said of the first committed version: behind what is not readable, nothing of the subject is registered."""
+    return Finding(
+        first.subject, first.version, Rule.NOT_READABLE,
+        f"the registry's version {registered.version} (id {registered.schema_id}) is not readable: {why}",
+        breaks="workers: they send every record that is written with it to the dead letters",
+        fix="delete it from the registry once nobody writes with it, or register it under another subject",
+        file=first.path,
+    )  # fmt: skip
 
 
 def _contradicted(
@@ -72,7 +105,7 @@ def _contradicted(
                 f"version {registered.version} (id {registered.schema_id})",
                 breaks="events that were written with what is registered",
                 fix=f"restore the file, and put the change into version {versions[-1].version + 1}; "
-                "a draft that nobody has written with can be deleted from the registry",
+                "a draft that nobody has written with can be taken back: `streams schemas unregister`",
                 file=version.path,
             )  # fmt: skip
 

@@ -10,7 +10,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import avro.errors
 import avro.schema
@@ -18,6 +18,7 @@ from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibi
 
 from streams.registry.findings import Rule
 from streams.registry.located import ITEMS, VALUES
+from streams.registry.logical import difference, unit
 
 Schema = Any
 """A schema as the `avro` package parses it."""
@@ -139,12 +140,16 @@ def _are_alike(reader: Schema, writer: Schema) -> bool:
     return not named or reader.name == writer.name or writer.fullname in reader.props.get("aliases", ())
 
 
-def changed_meanings(one: Schema, other: Schema) -> list[Misfit]:
-    """Where the same stored number is read as another value: the logical types differ in unit or scale."""
+def changed_meanings(reader: Schema, writer: Schema) -> list[Misfit]:
+    """Where a stored value is read as another one, although Avro's rules let it be read.
+
+    The logical types differ in unit, scale or zone, also where the stored type is promoted or is a branch of a union;
+    or text is read as the bytes of a number.
+    """
     return list(dict.fromkeys(
-        Misfit(path, Rule.MEANING_CHANGED, left, right)
-        for path, here, there in _leaves(one, other, _alike_branches)
-        if (left := _meaning(here)) and (right := _meaning(there)) and left != right
+        Misfit(path, Rule.MEANING_CHANGED, _meaning(read), _meaning(written))
+        for path, read, written in _leaves(reader, writer, _possible_branches)
+        if _is_another_meaning(written, read)
     ))  # fmt: skip
 
 
@@ -176,20 +181,31 @@ def _leaves(
         yield path, reader, writer
 
 
-def _alike_branches(one: Schema, other: Schema) -> Iterator[tuple[Schema, Schema]]:
-    for left in one.schemas if one.type == "union" else (one,):
-        for right in other.schemas if other.type == "union" else (other,):
-            if _are_alike(left, right) and (left.type != "record" or left.name == right.name):
-                yield left, right
+def _possible_branches(reader: Schema, writer: Schema) -> Iterator[tuple[Schema, Schema]]:
+    """Each branch that may have been written, with those that may be taken for it.
+
+    Avro takes the reader's first branch to which the writer's type can be promoted; Java's library prefers a branch of
+    the same type. Both are looked at.
+    """
+    readers = reader.schemas if reader.type == "union" else (reader,)
+    for written in writer.schemas if writer.type == "union" else (writer,):
+        first = next((branch for branch in readers if can_read(branch, written)), None)
+        alike = next((branch for branch in readers if _are_alike(branch, written)), None)
+        if first is not None:
+            yield first, written
+        if alike is not None and alike is not first:
+            yield alike, written
+
+
+def _is_another_meaning(writer: Schema, reader: Schema) -> bool:
+    if not can_read(reader, writer):
+        return False  # said already, by Avro's rules
+    return difference(*({**each.props, "type": str(each.type)} for each in (writer, reader))) is not None
 
 
 def _meaning(schema: Schema) -> str:
-    """The logical type as far as it says which value is stored."""
-    logical = str(schema.props.get("logicalType", "")) if schema.type in _WITH_UNITS else ""
-    return f"decimal of scale {schema.props.get('scale', 0)}" if logical == "decimal" else logical
-
-
-_WITH_UNITS: Final = frozenset({"int", "long", "bytes", "fixed"})
+    """What a type stores, in words: its logical type, if it has one."""
+    return unit({**schema.props, "type": str(schema.type)}) or _words(schema)
 
 
 def texts_of_bytes(reader: Schema, writer: Schema) -> list[Misfit]:

@@ -22,11 +22,13 @@ class Rule(StrEnum):
     UNBOUNDED = "unbounded"
     AMBIGUOUS_ALIAS = "ambiguous_alias"
     PIPELINE_FIELD = "pipeline_field"
+    ROW_SCHEMA = "row_schema"
 
     EDITED = "edited"
     REMOVED = "removed"
     UNLOCKED = "unlocked"
     DISAGREEMENT = "disagreement"
+    NOT_READABLE = "not_readable"
 
     PARSE = "parse"
     REPEATED_ATTRIBUTE = "repeated_attribute"

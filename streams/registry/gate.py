@@ -12,10 +12,12 @@ from streams.operators.resolve import unbounded, without_logical_types
 from streams.registry import compatibility
 from streams.registry.catalog import Catalog, SchemaVersion
 from streams.registry.compatibility import InvalidSchema, Misfit
+from streams.registry.defaults import unfit_defaults
 from streams.registry.explain import explained, merged
 from streams.registry.findings import Direction, Finding, Rule
 from streams.registry.lock import Lock, edited, unlocked
 from streams.registry.modes import Mode
+from streams.registry.row_schemas import unfit_rows
 from streams.registry.usage import unmet_needs
 from streams.registry.verdict import ParsedSchemas, Verdict
 
@@ -41,8 +43,9 @@ def check_subject(
             before = versions[:position]
             compared = set(mode.compared([each.version for each in before]))
             findings += _incompatible(parsed, version, [each for each in before if each.version in compared], mode)
-            findings += [*_undecodable(parsed, version), *_ambiguous(version)]
-    findings += unmet_needs(versions[-1], pipelines)
+            findings += [*unfit_defaults(version), *_undecodable(parsed, version), *_ambiguous(version)]
+    pipelines = tuple(pipelines)
+    findings += [*unmet_needs(versions[-1], pipelines), *unfit_rows(versions[-1], pipelines)]
     numbers = tuple(each.version for each in versions)
     return Verdict(subject, mode, numbers, tuple(findings), tuple(each.version for each in new))
 
@@ -82,17 +85,23 @@ def _incompatible(
                 _text_of_bytes(version, number, each, direction)
                 for each in compatibility.texts_of_bytes(reader, writer)
             ]
-        found += [_changed_meaning(version, number, each) for each in compatibility.changed_meanings(new, schema)]
+            found += [
+                _changed_meaning(version, number, each, direction)
+                for each in compatibility.changed_meanings(reader, writer)
+            ]
     return merged(found)
 
 
-def _changed_meaning(version: SchemaVersion, old: int, misfit: Misfit) -> Finding:
+def _changed_meaning(version: SchemaVersion, old: int, misfit: Misfit, direction: Direction) -> Finding:
+    before, after = (
+        (misfit.writer, misfit.reader) if direction is Direction.BACKWARD else (misfit.reader, misfit.writer)
+    )
     return replace(
-        explained(version, old, misfit, Direction.BACKWARD),
+        explained(version, old, misfit, direction),
         direction=None,
-        message=f"{misfit.writer} became {misfit.reader}: the same stored number now means another value",
-        breaks="every reader of the other version: it decodes, and is wrong",
-        fix="keep the logical type, and add a field with the new one beside it, with a default",
+        message=f"{before} became {after}: the same stored bytes now mean another value",
+        breaks="every reader of the other version: it decodes, and is wrong, or it refuses the events",
+        fix="keep the type, and add a field with the new one beside it, with a default",
     )
 
 

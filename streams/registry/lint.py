@@ -11,12 +11,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-import fastavro
-from fastavro.validation import validate
-
 from streams.operators.declaration import Pipeline
 from streams.operators.resolve import without_logical_types
 from streams.registry.catalog import SchemaVersion, SubjectSettings
+from streams.registry.defaults import unfit_defaults
 from streams.registry.explain import field_shown
 from streams.registry.findings import Finding, Rule
 from streams.registry.located import ITEMS, VALUES, Located, line_of
@@ -52,9 +50,16 @@ _TIME_WORDS: Final = frozenset({"time", "at", "since", "until", "timestamp"})
 def lint(version: SchemaVersion, pipelines: Sequence[Pipeline], settings: SubjectSettings) -> list[Finding]:
     """Everything that lint has against a version, in the order of the file."""
     check = _Lint(version)
-    found = [*check.whole(), *check.type(version.parsed, (), top=True), *check.event_fields(pipelines)]
+    found = [
+        *check.whole(),
+        *check.type(version.parsed, (), top=True),
+        *unfit_defaults(version),
+        *check.event_fields(pipelines),
+    ]
     return [
-        f for f in found if f"{f.rule}:{f.field}" not in settings.lint_ignore and f.rule not in settings.lint_ignore
+        f
+        for f in sorted(found, key=lambda finding: finding.line)
+        if f"{f.rule}:{f.field}" not in settings.lint_ignore and f.rule not in settings.lint_ignore
     ]
 
 
@@ -153,24 +158,6 @@ class _Lint:
                 Rule.OPTIONAL_DEFAULT, path, f"optional, but {missing}",
                 'put "null" first and say "default": null: else no later version can read without it, or drop it',
             )  # fmt: skip
-        if "default" in field and not self._is_value(
-            field["default"], kind[0] if isinstance(kind, list) and kind else kind
-        ):
-            of = "the union's first branch" if isinstance(kind, list) else "the type"
-            yield self._finding(
-                Rule.DEFAULT_TYPE, path, f"default {_json(field['default'])} is no value of {of}",
-                "give it one that is; registries and other languages refuse the schema otherwise",
-            )  # fmt: skip
-
-    def _is_value(self, default: Any, kind: Any) -> bool:
-        plain = without_logical_types(kind)
-        bare = plain.get("type") if isinstance(plain, dict) else plain
-        if bare in ("bytes", "fixed"):
-            return isinstance(default, str)  # in JSON, bytes are text
-        try:
-            return bool(validate(default, fastavro.parse_schema(plain), raise_errors=False))
-        except (fastavro.schema.SchemaParseException, fastavro.schema.UnknownType, KeyError, TypeError):
-            return True  # a reference to a type that is defined elsewhere in the schema: not known here
 
     def _unit(self, field: dict[str, Any], path: tuple[str, ...]) -> Iterator[Finding]:
         kind, name, doc = without_logical_types(field["type"]), path[-1], str(field.get("doc") or "").lower()

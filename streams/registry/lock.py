@@ -35,14 +35,18 @@ def read_lock(root: Path) -> dict[tuple[str, int], str]:
     """The lock below a folder of schemas; empty if there is none.
 
     Raises:
-        StreamsError: a line of it is none.
+        StreamsError: it cannot be read, or a line of it is none.
 
     """
     path = root / LOCK_FILE
     if not path.is_file():
         return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StreamsError(f"{path}: cannot be read: {error}; restore it from the history") from None
     found: dict[tuple[str, int], str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         match = _LINE.fullmatch(line.strip())

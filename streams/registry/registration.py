@@ -9,7 +9,7 @@ from streams.errors import StreamsError
 from streams.operators.declaration import Pipeline
 from streams.registry.agreement import registry_state, with_registry
 from streams.registry.catalog import Catalog, SchemaVersion
-from streams.registry.client import Registry, SchemaRefused, same_schema
+from streams.registry.client import RegisteredVersion, Registry, SchemaRefused, same_schema
 from streams.registry.findings import Finding, Rule
 from streams.registry.gate import check_subject
 from streams.registry.lock import read_lock
@@ -115,7 +115,7 @@ def list_schemas(catalog: Catalog, registry: Registry, *, pipelines: Sequence[Pi
         found = [_found(version, state, Outcome.REGISTERED, Outcome.MISSING) for version in catalog.versions(subject)]
         drift = [f"version {f.version}: {f.message}" for f in verdict.findings if f.rule in _DRIFT]
         drift += [
-            f"the registry's version {each.version} (id {each.schema_id}) is in no file"
+            f"the registry's version {each.version} (id {each.schema_id}) is in no file{_unreadable(state, each)}"
             for each in verdict.not_committed
         ]
         missing = [str(each.version) for each in found if each.outcome is Outcome.MISSING]
@@ -125,6 +125,11 @@ def list_schemas(catalog: Catalog, registry: Registry, *, pipelines: Sequence[Pi
             drift.append(f"the registry's mode is {state.mode or 'unknown'}, not {verdict.mode}")
         listed.append(Listing(tuple(found), verdict.mode, usage_of(subject, pipelines), tuple(drift)))
     return listed
+
+
+def _unreadable(state: RegistryState, version: RegisteredVersion) -> str:
+    why = state.unreadable.get(version.version)
+    return f" and not readable: {why}" if why else ""
 
 
 _DRIFT = frozenset({Rule.EDITED, Rule.REMOVED})

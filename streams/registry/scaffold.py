@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from streams.errors import StreamsError, UsageError
-from streams.operators.declaration import Pipeline, Table, Window
+from streams.operators.declaration import Pipeline
 from streams.registry.catalog import Catalog
 from streams.registry.findings import shown
+from streams.registry.row_schemas import outputs
 
 _VERSIONED: Final = re.compile(r"(?P<stem>.+)\.v(?P<number>[1-9][0-9]*)")
 
@@ -61,7 +62,7 @@ def plan_new_version(
     if subject not in catalog.subjects():
         topics = ", ".join(each.removesuffix("-value") for each in catalog.subjects())
         raise UsageError(f"no schema for topic {topic!r}: there is {topics}")
-    writer = next((p for p in pipelines if topic in {t.topic for t in _outputs(p)}), None)
+    writer = next((p for p in pipelines if topic in {t.topic for t in outputs(p)}), None)
     if writer is not None:
         raise UsageError(
             f"{topic} is written by pipeline {writer.name}: its rows change with their source; "
@@ -70,7 +71,7 @@ def plan_new_version(
     reader = next((p for p in pipelines if p.source == topic), None)
     moved = {topic: successor}
     if reader is not None:
-        moved |= {t.topic: next_topic(t.topic) for t in _outputs(reader)}
+        moved |= {t.topic: next_topic(t.topic) for t in outputs(reader)}
     files = [(catalog.root / f"{new}-value" / "1.avsc", _first_version(catalog, old)) for old, new in moved.items()]
     steps = [
         f"change {shown(files[0][0])}: it is a copy of the newest schema of {topic}",
@@ -111,11 +112,6 @@ def write_scaffold(scaffold: Scaffold) -> None:
             raise StreamsError(f"{path}: cannot be written: {error}; is this a checkout of the project?") from None
 
 
-def _outputs(pipeline: Pipeline) -> tuple[Table | Window, ...]:
-    """What the pipeline writes rows into."""
-    return (*pipeline.tables, *pipeline.windows)
-
-
 def _first_version(catalog: Catalog, topic: str) -> str:
     return catalog.latest(f"{topic}-value").text
 
@@ -147,9 +143,9 @@ def _declaration(pipeline: Pipeline, name: str, module: str, constant: str, move
         f'    source="{moved[pipeline.source]}",',
     ]
     written = {"tables": [t.topic for t in pipeline.tables], "windows": [w.topic for w in pipeline.windows]}
-    for attribute, outputs in written.items():
+    for attribute, topics in written.items():
         made = [
-            f'replace({old}.{attribute}[{position}], topic="{moved[topic]}")' for position, topic in enumerate(outputs)
+            f'replace({old}.{attribute}[{position}], topic="{moved[topic]}")' for position, topic in enumerate(topics)
         ]
         if len(made) == 1:
             lines.append(f"    {attribute}=({made[0]},),")

@@ -1,6 +1,7 @@
 """What is known of a subject once it has been judged, and the schemas parsed on the way."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from streams.registry import compatibility
 from streams.registry.client import RegisteredVersion, same_schema
@@ -17,6 +18,9 @@ class RegistryState:
     is_own_mode: bool
     """Whether it is set for the subject itself."""
     versions: tuple[RegisteredVersion, ...] = ()
+    """What they refer to is written out in their texts."""
+    unreadable: Mapping[int, str] = field(default_factory=dict)
+    """Versions that are no Avro schema, or refer to what is not there: why not, a predicate by their numbers."""
 
     def find(self, text: str) -> RegisteredVersion | None:
         """The registered version that says the same as a schema."""

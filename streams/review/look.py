@@ -212,11 +212,16 @@ def _schema(inbox: Inbox, schema_id: int | None) -> tuple[str | None, str | None
     if schema_id is None:
         return None, "the record carries no schema id"
     # A client of the registry takes longer to import than a list of letters takes to print.
-    from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema  # noqa: PLC0415
+    from streams.registry.client import (  # noqa: PLC0415
+        Registry,
+        RegistryUnavailable,
+        UnknownSchema,
+        UnusableSchema,
+    )
 
     try:
         return Registry(inbox.settings).schema_by_id(schema_id), None
-    except (UnknownSchema, RegistryUnavailable) as error:
+    except (UnknownSchema, UnusableSchema, RegistryUnavailable) as error:
         return None, str(error)
 
 

@@ -18,10 +18,12 @@ from streams.errors import StreamsError, UsageError
 from streams.operators.columns import Headers, Records
 from streams.operators.declaration import Pipeline
 from streams.operators.decode import Decoder
-from streams.operators.rejects import Reason, Reject
-from streams.operators.resolve import IncompatibleSchema, Plan, build_plan
+from streams.operators.framing import SchemaKey
+from streams.operators.rejects import Reject
+from streams.operators.resolve import Plan
 from streams.registry.catalog import Catalog
-from streams.registry.client import Registry, UnknownSchema
+from streams.registry.client import Registry
+from streams.registry.plans import plan_or_reject
 from streams.settings import Settings
 
 COMPLAINTS_SHOWN: Final = 5
@@ -60,7 +62,7 @@ class Judge:
         )
         self._reader = Catalog.load().latest(pipeline.subject).text
         self._registry = Registry(settings)
-        self._known: dict[int, Plan | Reject] = {}
+        self._known: dict[SchemaKey, Plan | Reject] = {}
 
     def rejects(
         self,
@@ -85,18 +87,10 @@ class Judge:
         )
         decoded = self._decoder.decode(records, self._known)
         while decoded.unresolved:
-            for schema_id in decoded.unresolved:
-                self._known[schema_id] = self._ask(schema_id)
+            for key in decoded.unresolved:
+                self._known[key] = plan_or_reject(self._registry, key, self._reader)
             decoded = self._decoder.decode(records, self._known)
         return {reject.row: reject for reject in decoded.rejects}
-
-    def _ask(self, schema_id: int) -> Plan | Reject:
-        try:
-            return build_plan(schema_id, self._registry.schema_by_id(schema_id), self._reader)
-        except UnknownSchema:
-            return Reject(-1, Reason.UNKNOWN_SCHEMA, f"the registry has no schema with id {schema_id}", schema_id)
-        except IncompatibleSchema as error:
-            return Reject(-1, Reason.INCOMPATIBLE_SCHEMA, str(error), schema_id)
 
 
 class Transform:

@@ -33,7 +33,7 @@ from streams.registry.client import Registry
 from streams.retry import Retrier
 from streams.runtime.configuration import config_of
 from streams.runtime.owner import DataDirectory
-from streams.runtime.schemas import table_schema_id
+from streams.runtime.schemas import require_row_schemas, table_schema_id
 from streams.settings import Settings
 from streams.state import journal
 from streams.state.identity import Identity, rebuild_command
@@ -265,6 +265,7 @@ class LocalRebuild:
         return (row.value or b"" for rows in self._changelog.read(topic, partition, low, high) for row in rows)
 
     def _table_encoders(self) -> dict[str, TableEncoder]:
+        require_row_schemas(self._catalog, self._pipeline)
         registry, guard = Registry(self._settings), Guard("schema_registry")
         encoders = {}
         for table in self._pipeline.tables:

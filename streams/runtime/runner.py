@@ -42,6 +42,7 @@ from streams.limits import (
 from streams.monitor.metrics import WorkerMetrics
 from streams.operators.declaration import Pipeline
 from streams.operators.decode import Decoder
+from streams.operators.framing import SchemaKey
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry
 from streams.retry import Backoff, Retrier, quietly
@@ -55,7 +56,7 @@ from streams.runtime.owner import DataDirectory
 from streams.runtime.ownership import Ownership, Term
 from streams.runtime.remarks import SourceRemarks
 from streams.runtime.restorer import Restorer
-from streams.runtime.schemas import SchemaLookup, reader_schema, table_schema_id
+from streams.runtime.schemas import SchemaLookup, reader_schema, require_row_schemas, table_schema_id
 from streams.runtime.simulated import Downstream, DropDefect
 from streams.runtime.source_watch import SourceWatch
 from streams.runtime.tracing import Tracing
@@ -623,10 +624,10 @@ class PipelineRunner:
             len(self._owned.keys() - self.engine.tasks.keys() - standing)
         )
 
-    async def _look_up(self, schema_ids: frozenset[int]) -> None:
+    async def _look_up(self, keys: frozenset[SchemaKey]) -> None:
         """Learn schemas. An outage of the registry is waited out; any other error is a bug and ends the worker."""
         try:
-            await self._lookup.resolve(schema_ids, self.engine.learn)
+            await self._lookup.resolve(keys, self.engine.learn)
         except Exception as error:
             self.fail(error)
             raise
@@ -642,8 +643,8 @@ class PipelineRunner:
             raise CycleAborted(
                 "source_truncated", f"{self.pipeline.source} ends before the next offset of {sorted(beyond)}"
             )
-        for schema_id in self._lookup.expired():
-            self.engine.forget_schema(schema_id)
+        for key in self._lookup.expired():
+            self.engine.forget_schema(key)
         used = await self._in_engine_thread(self.engine.bytes_used)
         budget = self._budget.allowed(self.pipeline.name, used)
         self._metrics.state_bytes.labels("memory").set(used)
@@ -685,6 +686,7 @@ class PipelineRunner:
         return frozenset(found for task in self.engine.tasks.values() if (found := task.identity.topics.get(source)))
 
     def _encoders(self) -> tuple[list[TableEncoder], list[WindowEncoder]]:
+        require_row_schemas(self._catalog, self.pipeline)
         tables = [TableEncoder(t.topic, t.aggregate, *self._schema_of(t.subject)) for t in self.pipeline.tables]
         windows = [WindowEncoder(window, *self._schema_of(window.subject)) for window in self.pipeline.windows]
         return tables, windows

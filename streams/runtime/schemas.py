@@ -13,10 +13,13 @@ from streams.errors import StreamsError
 from streams.limits import SCHEMA_LOOKUPS_AT_ONCE, UNKNOWN_SCHEMA_TTL_MS, UNKNOWN_SCHEMAS_MAX
 from streams.operators.declaration import Pipeline
 from streams.operators.decode import Known
+from streams.operators.framing import SchemaKey
 from streams.operators.rejects import Reason, Reject
-from streams.operators.resolve import IncompatibleSchema, Plan, build_plan
+from streams.operators.resolve import Plan
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema
+from streams.registry.plans import plan_or_reject
+from streams.registry.row_schemas import outputs, unfit_rows
 from streams.registry.usage import unmet_needs
 from streams.retry import Backoff, Retrier
 
@@ -26,7 +29,7 @@ _BACKOFF: Final = Backoff(first_s=0.25, pause_s_max=10.0)
 
 
 class SchemaLookup:
-    """Looks schema ids up, one round at a time, some at once; unknown ids are remembered for a while."""
+    """Looks schemas up by id or GUID, one round at a time, some at once; unknown ones are remembered for a while."""
 
     def __init__(self, registry: Registry, reader_schema: str, *, guard: Guard, retrier: Retrier) -> None:
         """`guard` is the breaker in front of the registry, shared by all who ask it in this process."""
@@ -34,62 +37,61 @@ class SchemaLookup:
         self._reader = reader_schema
         self._guard = guard
         self._retrier = retrier
-        self._unknown_until: dict[int, float] = {}
+        self._unknown_until: dict[SchemaKey, float] = {}
         """The one that was asked for first comes first; bounded."""
-        self._dropped: list[int] = []
+        self._dropped: list[SchemaKey] = []
 
-    async def resolve(self, schema_ids: frozenset[int], learned: Callable[[Known], object]) -> None:
-        """Call `learned` with a plan or a reject for each id, as soon as the registry answers.
+    async def resolve(self, keys: frozenset[SchemaKey], learned: Callable[[Known], object]) -> None:
+        """Call `learned` with a plan or a reject for each of them, as soon as the registry answers.
 
         A registry that does not answer is asked again with growing pauses, for as long as it takes; while its breaker
         is open, records wait: only an answer makes one a dead letter.
         """
-        waiting = iter(sorted(schema_ids))
+        waiting = iter(sorted(keys, key=_sort_key))
 
         async def look_up() -> None:
-            for schema_id in waiting:  # shared by all of them
+            for key in waiting:  # shared by all of them
                 found = await self._retrier.call_async(
-                    f"the schema registry does not answer: records with schema {schema_id} wait, others flow",
-                    lambda schema_id=schema_id: asyncio.to_thread(self._ask, schema_id),  # type: ignore[misc]
+                    f"the schema registry does not answer: records with schema {key} wait, others flow",
+                    lambda key=key: asyncio.to_thread(self._ask, key),  # type: ignore[misc]
                     passing=(RegistryUnavailable, BreakerOpen),
                     backoff=_BACKOFF,
                 )
                 if isinstance(found, Reject) and found.reason is Reason.UNKNOWN_SCHEMA:
-                    self._note_unknown(schema_id)
-                learned({schema_id: found})
+                    self._note_unknown(key)
+                learned({key: found})
 
-        tasks = [asyncio.ensure_future(look_up()) for _ in range(min(SCHEMA_LOOKUPS_AT_ONCE, len(schema_ids)))]
+        tasks = [asyncio.ensure_future(look_up()) for _ in range(min(SCHEMA_LOOKUPS_AT_ONCE, len(keys)))]
         try:
             await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
 
-    def expired(self) -> list[int]:
-        """Unknown ids that are to be asked for again when they are next met."""
+    def expired(self) -> list[SchemaKey]:
+        """Unknown ones that are to be asked for again when they are next met."""
         now = time.monotonic()
-        due = [schema_id for schema_id, until in self._unknown_until.items() if until <= now]
-        for schema_id in due:
-            del self._unknown_until[schema_id]
+        due = [key for key, until in self._unknown_until.items() if until <= now]
+        for key in due:
+            del self._unknown_until[key]
         dropped, self._dropped = self._dropped, []
         return due + dropped
 
-    def _note_unknown(self, schema_id: int) -> None:
-        self._unknown_until.pop(schema_id, None)
-        self._unknown_until[schema_id] = time.monotonic() + UNKNOWN_SCHEMA_TTL_MS / 1000
+    def _note_unknown(self, key: SchemaKey) -> None:
+        self._unknown_until.pop(key, None)
+        self._unknown_until[key] = time.monotonic() + UNKNOWN_SCHEMA_TTL_MS / 1000
         while len(self._unknown_until) > UNKNOWN_SCHEMAS_MAX:
             oldest = next(iter(self._unknown_until))
             del self._unknown_until[oldest]
             self._dropped.append(oldest)
 
-    def _ask(self, schema_id: int) -> Plan | Reject:
-        try:
-            text = self._guard.call(lambda: self._registry.schema_by_id(schema_id), failure=RegistryUnavailable)
-            return build_plan(schema_id, text, self._reader)
-        except UnknownSchema:
-            return Reject(-1, Reason.UNKNOWN_SCHEMA, f"the registry has no schema with id {schema_id}", schema_id)
-        except IncompatibleSchema as error:
-            return Reject(-1, Reason.INCOMPATIBLE_SCHEMA, str(error), schema_id)
+    def _ask(self, key: SchemaKey) -> Plan | Reject:
+        return self._guard.call(lambda: plan_or_reject(self._registry, key, self._reader), failure=RegistryUnavailable)
+
+
+def _sort_key(key: SchemaKey) -> tuple[bool, int, str]:
+    """Ids in their order, GUIDs behind them."""
+    return (False, key, "") if isinstance(key, int) else (True, 0, key)
 
 
 def reader_schema(catalog: Catalog, pipeline: Pipeline) -> str:
@@ -103,6 +105,19 @@ def reader_schema(catalog: Catalog, pipeline: Pipeline) -> str:
     for finding in unmet_needs(newest, [pipeline]):
         raise StreamsError(f"{finding.file}: {finding.field}: {finding.message}; {finding.fix}")
     return newest.text
+
+
+def require_row_schemas(catalog: Catalog, pipeline: Pipeline) -> None:
+    """Return if the rows of all tables and windows fit the newest committed schemas of their topics.
+
+    Raises:
+        StreamsError: they do not; the message names the field, what the fold gives and what the schema says.
+
+    """
+    for subject in dict.fromkeys(written.subject for written in outputs(pipeline)):
+        for finding in unfit_rows(catalog.latest(subject), [pipeline]):
+            place = f"{finding.file}: {finding.field}" if finding.field else f"{finding.file}"
+            raise StreamsError(f"{place}: {finding.message}; {finding.fix}")
 
 
 def enum_symbols(schema: str, fields: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -25,7 +25,7 @@ class Web:
         unready: Callable[[], str | None],
         remarks: Callable[[], list[str]] = list,
         *,
-        host: str,
+        host: str = "127.0.0.1",
         port: int | None,
     ) -> None:
         """Take the port of `host` (`streams.listening`). `port` None: the default one, or the next that is free.

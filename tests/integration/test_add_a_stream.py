@@ -53,7 +53,7 @@ def test_the_guide_makes_a_stream_that_works(copy: Path, environment: Mapping[st
     run(copy, environment, apply)
     assert "nothing found" in run(copy, environment, "streams schemas lint")
     with working(copy, environment, worker):
-        assert "row 7: temperature_c is outside [-100, 200]" in run(copy, environment, ingest, status=100)
+        assert "line 7: temperature_c is outside [-100, 200]" in run(copy, environment, ingest, status=100)
         clean = wait_until(lambda: found(stack, "doors.events.v1.clean", 4), "four clean events", timeout_s=90)
         table = {r.key: decoded(copy, "doors.state.v1", r) for r in committed_records(stack, "doors.state.v1")}
         (hour,) = wait_until(lambda: found(stack, "doors.hours.v1", 1), "a closed window")

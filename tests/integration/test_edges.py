@@ -9,11 +9,12 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from streams.local.stack import Stack
 from tests.integration.kafka_helpers import admin_of, run
+from tests.integration.workers import wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -31,9 +32,18 @@ def evil_group(stack: Stack) -> str:
         producer.produce(topic, b"x")
     producer.flush(30)
     consumer = Consumer({"bootstrap.servers": stack.bootstrap_servers, "group.id": group})
-    consumer.commit(offsets=[TopicPartition(topic, 0, 1)], asynchronous=False)
+    wait_until(lambda: commits(consumer, topic), "the group's coordinator")
     consumer.close()
     return group
+
+
+def commits(consumer: Consumer, topic: str) -> bool:
+    """Commit offset 1; False while the broker is still making its topic of offsets."""
+    try:
+        consumer.commit(offsets=[TopicPartition(topic, 0, 1)], asynchronous=False)
+    except KafkaException:
+        return False
+    return True
 
 
 def test_the_name_of_a_group_does_not_act_on_a_terminal(stack: Stack, evil_group: str) -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from streams.errors import StreamsError, UsageError
-from streams.ingest import IngestProgress, ingest_file
+from streams.ingest import IngestProgress, Reading, ingest_file
 from streams.kafka.partitioner import partition_of
 from streams.local.stack import Stack
 from streams.pipelines.gps import GPS
@@ -27,6 +27,7 @@ from tests.integration.kafka_helpers import (
     settings_of,
     start,
 )
+from tests.integration.workers import wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -190,10 +191,10 @@ def test_bad_rows_are_named_counted_written_and_not_sent(stack: Stack, tmp_path:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     result = run(stack, "ingest", "file", path, "--topic", TOPIC, "--bad-rows", bad)
     assert result.returncode == 100
-    assert "row 11: event_time is 'soon" in result.stderr
-    assert "row 21: latitude is outside [-90, 90]" in result.stderr
-    assert "row 31: has 2 cells, the header has 7" in result.stderr
-    assert "row 102: device_id is missing" in result.stderr
+    assert "line 11: event_time is 'soon" in result.stderr
+    assert "line 21: latitude is outside [-90, 90]" in result.stderr
+    assert "line 31: has 2 cells, the header has 7" in result.stderr
+    assert "line 102: device_id is missing" in result.stderr
     assert "... and 13 more" in result.stderr
     assert "33 of 130 rows are bad" in result.stderr
     assert "130 rows: 97 sent" in result.stdout
@@ -238,3 +239,47 @@ def test_what_cannot_be_ingested_is_one_clear_error(stack: Stack, tmp_path: Path
         assert result.returncode == 1
         assert expected in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+def test_what_the_worker_would_reject_is_a_bad_row_and_stays_one_when_a_run_goes_on(
+    stack: Stack, tmp_path: Path
+) -> None:
+    fresh_topics(stack)
+    now = time.time_ns() // 1_000_000
+    path = tmp_path / "rows.csv"
+    rows = [f"d,{now - 1000},1,2", f"d,{now + 65_000},1,2", f"d,{now - 500},1,2"]
+    path.write_text("device_id,event_time,latitude,longitude\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    settings = settings_of(stack)
+    first = ingest_file(settings, path, TOPIC, limit=2)
+    assert (first.sent, first.bad) == (1, 1)
+    wait_until(lambda: time.time_ns() // 1_000_000 > now + 6_000, "the time to be within the skew")
+    rest = ingest_file(settings, path, TOPIC)
+    assert (rest.sent, rest.skipped, rest.bad) == (1, 1, 1)
+    assert [row.number for row in rest.bad_rows.first] == [3]
+    again = ingest_file(settings, path, TOPIC, again=True)
+    assert (again.sent, again.bad) == (3, 0)
+
+
+def test_how_a_file_is_read_makes_it_other_work_and_a_dry_run_does_none(stack: Stack, tmp_path: Path) -> None:
+    fresh_topics(stack)
+    settings = settings_of(stack)
+    path = tmp_path / "rows.csv"
+    path.write_text("device_id,event_time,latitude,longitude\nd,2024-07-01T12:00:00,1,2\n", encoding="utf-8")
+    assert ingest_file(settings, path, TOPIC, dry_run=True).valid == 1
+    assert ingest_file(settings, path, TOPIC).sent == 1
+    assert ingest_file(settings, path, TOPIC, reading=Reading()).skipped == 1
+    assert ingest_file(settings, path, TOPIC, reading=Reading(timezone="Europe/Berlin")).sent == 1
+    assert ingest_file(settings, path, TOPIC, reading=Reading(timezone="Europe/Berlin")).skipped == 1
+    moments = [event["event_time"] for event in sent_events(stack)]
+    assert moments == [1_719_835_200_000, 1_719_828_000_000]
+
+
+def test_several_files_and_standard_input_are_sent_each_once(stack: Stack, tmp_path: Path) -> None:
+    fresh_topics(stack)
+    for name, first in (("a.csv", 0), ("b.ndjson", 100)):
+        write(real_rows(200)[first : first + 100], tmp_path / name)
+    arguments = ("ingest", "file", tmp_path / "*.*", "--topic", TOPIC, "--format", "json")
+    figures = json.loads(run(stack, *arguments).stdout)
+    assert [(one["rows"], one["sent"]) for one in figures["files"]] == [(100, 100), (100, 100)]
+    assert json.loads(run(stack, *arguments).stdout)["already_sent"] == 200
+    assert len(committed_records(stack, TOPIC)) == 200

@@ -462,8 +462,8 @@ def test_the_page_goes_on_when_nothing_comes_any_more_on_an_open_connection(brow
         page.goto(f"http://127.0.0.1:{gateway.port}/#streams.gps")
         page.wait_for_selector("#partitions tbody tr")
         gateway.hold_open_connections()
-        page.wait_for_function("/^no news/.test(document.getElementById('state').textContent)", timeout=30_000)
-        page.wait_for_function("/^as of/.test(document.getElementById('state').textContent)", timeout=60_000)
+        page.wait_for_function("() => /^no news/.test(document.getElementById('state').textContent)", timeout=30_000)
+        page.wait_for_function("() => /^as of/.test(document.getElementById('state').textContent)", timeout=60_000)
         page.close()
 
 
@@ -478,14 +478,16 @@ def test_the_page_survives_odd_addresses(browser: Browser, monitor: Monitor, add
         assert "Partitions of streams.gps" == page.inner_text("#partitions-title")
         page.evaluate("location.hash = '#%'")
         page.evaluate(f"location.hash = '#{WIDE}'")
-        page.wait_for_function(f"document.getElementById('partitions-title').textContent === 'Partitions of {WIDE}'")
+        page.wait_for_function(
+            "title => document.getElementById('partitions-title').textContent === title", arg=f"Partitions of {WIDE}"
+        )
 
 
 @pytest.mark.chromium
 def test_a_group_that_is_not_there_is_said_to_be(browser: Browser, monitor: Monitor) -> None:
     with page_of(browser, monitor, "/#no-such-group") as page:
         page.wait_for_function(
-            "document.getElementById('partitions-title').textContent.endsWith('there is no such group')"
+            "() => document.getElementById('partitions-title').textContent.endsWith('there is no such group')"
         )
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka import Producer
+from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from streams.cli import main
 from streams.local.stack import Stack
@@ -19,8 +21,9 @@ from streams.registry.findings import Direction, Rule
 from streams.registry.gate import check_subject
 from streams.registry.modes import Mode
 from streams.registry.registration import Outcome, list_schemas, register_schemas
-from tests.integration.kafka_helpers import settings_of
-from tests.schema_changes import BOTH, CHANGES, Change, field
+from streams.registry.verdict import Verdict
+from tests.integration.kafka_helpers import admin_of, delete_topics, recreate_topic, settings_of
+from tests.schema_changes import BOTH, CHANGES, DEFAULTS, Change, field
 
 pytestmark = pytest.mark.kafka
 
@@ -46,9 +49,21 @@ def own_subjects(stack: Stack) -> Iterator[None]:
     """Subjects whose names begin with `tests.gate` are deleted at the end."""
     yield
     client = SchemaRegistryClient({"url": stack.registry_url})
-    for subject in client.get_subjects():
-        if subject.startswith("tests.gate"):
-            client.delete_subject(subject)
+    left = {subject for subject in client.get_subjects() if subject.startswith("tests.gate")}
+    while left:
+        gone = {subject for subject in left if is_deleted(client, subject)}
+        assert gone, f"not deleted: {left}"
+        left -= gone
+
+
+def is_deleted(client: SchemaRegistryClient, subject: str) -> bool:
+    """Whether a subject could be deleted: not before those that refer to it."""
+    try:
+        client.delete_subject(subject)
+        client.delete_subject(subject, permanent=True)  # else what it refers to counts as in use
+    except SchemaRegistryError:
+        return False
+    return True
 
 
 def write(root: Path, subject: str, *schemas: dict[str, Any]) -> Path:
@@ -70,6 +85,24 @@ def test_the_registry_comes_to_the_verdict_of_the_table_about_every_change(regis
             registry.register(subject, old)
             if (not registry.check(subject, new)) != (direction in change.readable):
                 wrong.append((change.name, direction))
+    assert wrong == []
+
+
+@pytest.mark.usefixtures("own_subjects")
+def test_the_gate_takes_no_default_that_the_registry_refuses_and_each_is_asked_only_what_it_can_judge(
+    registry: Registry, tmp_path: Path
+) -> None:
+    wrong = []
+    for number, default in enumerate(DEFAULTS):
+        subject = f"tests.gate.default.{number}-value"
+        old, new = default.schemas
+        registry.register(subject, json.dumps(old))
+        if default.registry == bool(registry.check(subject, json.dumps(new))):
+            wrong.append(default.name)
+        catalog, broken = Catalog.read(write(tmp_path / str(number), subject, old, new))
+        if not broken:
+            verdict = with_registry(catalog, registry, check_subject(catalog, subject, {}, ()))
+            assert Rule.DISAGREEMENT not in {finding.rule for finding in verdict.findings}, default.name
     assert wrong == []
 
 
@@ -130,6 +163,140 @@ def test_registering_is_idempotent_whatever_the_spacing_of_the_file(registry: Re
     assert [one.outcome for one in again] == [Outcome.UNCHANGED] * 2
     assert [one.schema_id for one in again] == [one.schema_id for one in first]
     assert registry_state(registry, subject).mode is Mode.BACKWARD_TRANSITIVE
+
+
+# --- what others have registered --------------------------------------------------------------------------------------
+
+COUNTRY = {"type": "enum", "name": "Country", "namespace": "logistics", "symbols": ["AT", "DE"]}
+
+
+def refers(name: str, *fields: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "record", "name": name, "namespace": "logistics", "fields": list(fields)}
+
+
+@pytest.fixture
+def put(stack: Stack) -> Callable[..., None]:
+    """Registers what our own client never does: a schema with references, or of another kind."""
+    client = SchemaRegistryClient({"url": stack.registry_url})
+
+    def put(subject: str, text: str, *references: tuple[str, str], kind: str = "AVRO") -> None:
+        named = [SchemaReference(name, to, 1) for name, to in references]
+        client.register_schema(subject, Schema(text, kind, named))
+
+    return put
+
+
+@pytest.mark.usefixtures("own_subjects")
+def test_a_version_with_a_diamond_of_references_is_judged_with_what_it_refers_to(
+    registry: Registry, put: Callable[..., None], tmp_path: Path
+) -> None:
+    country, sim, yard = (f"tests.gate.{name}" for name in ("country", "sim", "yard"))
+    put(country, json.dumps(COUNTRY))
+    for subject, name in ((sim, "Sim"), (yard, "Yard")):
+        schema = refers(name, field("logistics.Country", "country"))
+        put(subject, json.dumps(schema), ("logistics.Country", country))
+    subject = "tests.gate.diamond.v1-value"
+    root = write(tmp_path, subject, THREE[0])
+    register_schemas(Catalog.load(root), registry)
+    parts = [field(["null", f"logistics.{name}"], name.lower(), default=None) for name in ("Sim", "Yard")]
+    foreign = {**THREE[0], "fields": [*THREE[0]["fields"], *parts]}
+    put(subject, json.dumps(foreign), ("logistics.Sim", sim), ("logistics.Yard", yard))
+
+    def judged(*symbols: str) -> Verdict:
+        full = {**COUNTRY, "symbols": list(symbols)}
+        parts = [
+            field(["null", refers("Sim", field(full, "country"))], "sim", default=None),
+            field(["null", refers("Yard", field("logistics.Country", "country"))], "yard", default=None),
+        ]
+        new = {**THREE[0], "fields": [*THREE[0]["fields"], *parts]}
+        catalog = Catalog.load(write(root, subject, THREE[0], new))
+        return with_registry(catalog, registry, check_subject(catalog, subject, {}, ()))
+
+    wider = judged("AT", "DE", "CZ")
+    assert {Rule.EDITED} == {f.rule for f in wider.findings}  # the number 2 is taken; by what it says it would fit
+    root = write(root, subject, THREE[0], {**THREE[0], "doc": "docs only"})
+    third = {**THREE[0], "fields": [*THREE[0]["fields"], field(["null", "long"], "sim", default=None)]}
+    catalog = Catalog.load(write(root, subject, THREE[0], {**THREE[0], "doc": "docs only"}, third))
+    verdict = with_registry(catalog, registry, check_subject(catalog, subject, {}, ()))
+    (broken,) = [f for f in verdict.findings if f.version == 3]
+    assert (broken.field, broken.rule, broken.against) == ("sim", Rule.MISSING_BRANCH, (2,))
+    assert broken.breaks == "the registry's version 2, in no file"
+
+
+@pytest.mark.usefixtures("own_subjects")
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        ("PROTOBUF", 'syntax = "proto3"; message Position { string id = 1; }', "a Protobuf schema, not an Avro one"),
+        ("JSON", '{"type": "object", "properties": {}}', "a JSON Schema schema, not an Avro one"),
+    ],
+)
+def test_a_subject_of_another_kind_is_named_as_such_by_every_command(
+    kind: str, text: str, words: str, gate: Run, put: Callable[..., None]
+) -> None:
+    subject = "tests.gate.positions.v1-value"
+    put(subject, text, kind=kind)
+    for line in ("check", f"check --registry {subject}", "register", "register --dry-run", "list"):
+        done = gate(*line.split())
+        assert (done.returncode, words in done.stdout) == (100, True), (line, done)
+    done = gate("diff", subject)
+    assert (done.returncode, words in done.stdout) == (100, True), done
+
+
+def produce(stack: Stack, topic: str, records: list[tuple[bytes, bytes]]) -> None:
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers})
+    for key, value in records:
+        producer.produce(topic, key=key, value=value)
+    assert producer.flush(30) == 0
+
+
+# --- drafts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("own_subjects")
+def test_a_draft_that_was_registered_can_be_taken_back(
+    gate: Run, schemas: Path, registry: Registry, stack: Stack
+) -> None:
+    subject, topic = "tests.gate.positions.v1-value", "stage-tests.gate.positions.v1"
+    folder = schemas / subject
+    assert gate("lock").returncode == 0
+    draft = json.loads((folder / "2.avsc").read_text(encoding="utf-8"))
+    draft["fields"].append({"name": "fuel_percent", "type": ["null", "double"], "default": None, "doc": "How full."})
+    (folder / "3.avsc").write_text(json.dumps(draft), encoding="utf-8")
+    assert gate("register").returncode == 0
+    locked = gate("unregister", subject, "--version", "2")
+    assert (locked.returncode, "is locked" in locked.stderr) == (1, True)
+
+    tried = gate("unregister", subject, "--dry-run")
+    assert (tried.returncode, "would be taken back" in tried.stdout) == (0, True), tried
+    schema_id = registry.registered(subject)[-1].schema_id
+    recreate_topic(stack, topic, 2)
+    frame = b"\0" + schema_id.to_bytes(4, "big")
+    produce(stack, topic, [(b"other", b"\0" + (schema_id + 1000).to_bytes(4, "big"))] * 3)
+    done = json.loads(gate("unregister", subject, "--dry-run", "--format", "json").stdout)
+    assert (done["version"], done["files"], done["topics"], done["records"], done["gaps"]) == (3, [3], [topic], 3, [])
+
+    produce(stack, topic, [(b"key", frame + b"...")])
+    for arguments in ((), ("--yes",)):
+        used = gate("unregister", subject, *arguments)
+        assert (used.returncode, f"in {topic} (1)" in used.stderr) == (1, True), used
+    assert registry.versions(subject) == [1, 2, 3]
+
+    delete_topics(admin_of(stack), {topic})
+    unsure = gate("unregister", subject, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert (unsure.returncode, "--yes takes it back all the same" in unsure.stderr) == (1, True), unsure
+    assert "version 3" in gate("unregister", subject).stdout
+    assert registry.versions(subject) == [1, 2]
+    again = gate("unregister", subject, "--version", "3")
+    assert (again.returncode, "version 3 is not in the registry" in again.stderr) == (1, True)
+    last = gate("unregister", subject)
+    assert (last.returncode, "version 2 is locked" in last.stderr) == (1, True)
+    # The next draft takes its place, in the file and in the registry.
+    draft["fields"][-1]["doc"] = "How full the tank is."
+    (folder / "3.avsc").write_text(json.dumps(draft), encoding="utf-8")
+    assert gate("check", subject).returncode == 0
+    assert gate("register", subject).returncode == 0
+    assert gate("list").returncode == 0
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------

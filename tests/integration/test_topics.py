@@ -1,5 +1,6 @@
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    ConfigSource,
     NewPartitions,
     NewTopic,
     ResourceType,
@@ -23,7 +25,8 @@ from streams.pipelines.gps import GPS
 from streams.registry.catalog import SCHEMAS_DIR_DEFAULT
 from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema, wait_for_registry
 from streams.settings import load_settings
-from tests.integration.kafka_helpers import delete_topics, fresh_topics, run, settings_of
+from tests.integration.kafka_helpers import alter_topic, delete_topics, fresh_topics, run, settings_of
+from tests.integration.workers import wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -56,6 +59,93 @@ def test_another_number_of_partitions_is_reported_and_not_changed(stack: Stack) 
     assert "has 3 partitions, asked for 6" in result.stdout
     assert "missing or differ" in result.stderr
     assert partition_counts(client)[SOURCE] == 3
+
+
+def test_replicas_are_created_as_asked_for_and_what_has_others_is_named(stack: Stack) -> None:
+    client = fresh_topics(stack)
+    delete_topics(client, {GPS.late})
+    made = run(
+        stack,
+        "topics",
+        "apply",
+        "--replication-factor",
+        "1",
+        "--min-insync",
+        "1",
+        "--format",
+        "json",
+        STREAMS_LOG_FORMAT="json",
+    )
+    assert made.returncode == 0, made.stderr
+    rows = {row["topic"]: row for row in json.loads(made.stdout)["topics"]}
+    assert ("created", 1, 1) == tuple(rows[GPS.late][name] for name in ("status", "replicas", "min_insync"))
+    config = client.describe_configs([ConfigResource(ResourceType.TOPIC, GPS.late)])
+    (entries,) = [settled("configuration", future) for future in config.values()]
+    assert "1" == entries["min.insync.replicas"].value
+    assert ConfigSource.DYNAMIC_TOPIC_CONFIG.value == entries["min.insync.replicas"].source, "set, not the default"
+
+    other = run(stack, "topics", "apply", "--replication-factor", "3", "--min-insync", "2", "--format", "json")
+    assert other.returncode == 100
+    drift = {row["topic"]: row["drift"] for row in json.loads(other.stdout)["topics"]}
+    asked = ["replication factor is 1, asked for 3", "min.insync.replicas is 1, asked for 2"]
+    assert dict.fromkeys(drift, asked) == drift
+
+    alter_topic(stack, GPS.clean, min_insync_replicas="2")
+    (found,) = [state for state in list_topics(client, [GPS]) if state.status is TopicStatus.DRIFT]
+    assert (GPS.clean, ("min.insync.replicas is 2 with a replication factor of 1: it cannot be written",)) == (
+        found.name, found.drift,
+    )  # fmt: skip
+
+
+def test_more_in_sync_than_there_are_is_refused_before_anything_is_asked(stack: Stack) -> None:
+    result = run(
+        stack,
+        "topics",
+        "apply",
+        "--replication-factor",
+        "2",
+        "--min-insync",
+        "3",
+        KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1",
+    )
+    assert (2, 1) == (result.returncode, result.stderr.count("\n"))
+    assert "3 replicas cannot be in sync where there are 2" in result.stderr
+
+
+def test_more_replicas_than_brokers_are_refused_in_a_line(stack: Stack) -> None:
+    client = fresh_topics(stack)
+    delete_topics(client, {GPS.late})
+    result = run(stack, "topics", "apply", "--replication-factor", "3")
+    assert (1, 1) == (result.returncode, result.stderr.count("\n"))
+    assert f"creating topic {GPS.late}: " in result.stderr
+    assert "replication" in result.stderr.lower()
+
+
+def test_the_list_shows_replicas_and_for_how_long_records_are_kept(stack: Stack) -> None:
+    fresh_topics(stack)
+    alter_topic(stack, GPS.late, retention_bytes=str(512 << 20))
+    lines = run(stack, "topics", "list").stdout.splitlines()
+    kept = {line.split()[0]: line for line in lines}
+    assert ["topic", "partitions", "replicas", "in", "sync", "kept", "state"] == lines[0].split()
+    assert re.fullmatch(rf"{GPS.source} +3 +1 +>=1  7 d +ok", kept[GPS.source])
+    assert "30 d" in kept[GPS.dlq]
+    assert "for good" in kept[GPS.journal]
+    assert "last per key" in kept[GPS.tables[0].topic]
+    assert "7 d, 512 MiB a partition" in kept[GPS.late]
+    rows = {row["topic"]: row for row in json.loads(run(stack, "topics", "list", "--format", "json").stdout)}
+    wanted = ("replicas", "min_insync", "retention_ms", "retention_bytes", "compacted")
+    assert (1, 1, 7 * 86_400_000, None, False) == tuple(rows[GPS.source][name] for name in wanted)
+    assert (1, 1, None, None, True) == tuple(rows[GPS.tables[0].topic][name] for name in wanted)
+
+
+def test_partitions_added_to_the_source_alone_are_named_where_none_must_be_added(stack: Stack) -> None:
+    client = fresh_topics(stack)
+    settled("growing", client.create_partitions([NewPartitions(SOURCE, 6)])[SOURCE])
+    wait_until(lambda: partition_counts(client).get(SOURCE) == 6, "the source has grown")
+    drift = {state.name: "; ".join(state.drift) for state in apply_topics(client, [GPS])}
+    for topic in GPS.changelogs:
+        assert f"has 3 partitions, {SOURCE} has 6; do not add any here" in drift[topic]
+    assert f"has 3 partitions, {SOURCE} has 6" == drift[GPS.clean]
 
 
 def test_topics_that_are_not_co_partitioned_are_reported(stack: Stack) -> None:

@@ -129,9 +129,13 @@ def encode(writer, datum):
 
 
 def resolved(writer, body):
-    """The record as fastavro resolves it, or the reason why there is none."""
+    """The record as fastavro resolves it, or the reason why there is none; as a whole it is one of the writer's."""
     stream = io.BytesIO(body)
     try:
+        fastavro.schemaless_reader(stream, fastavro.parse_schema(plain(writer)), handle_unicode_errors="ignore")
+        if stream.tell() != len(body):
+            return "malformed"
+        stream.seek(0)
         record = fastavro.schemaless_reader(stream, fastavro.parse_schema(plain(writer)), PARSED_READER)
     except fastavro.read.SchemaResolutionError:
         return "incompatible_schema"

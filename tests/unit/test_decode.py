@@ -13,7 +13,8 @@ import pytest
 from streams.limits import ID_BYTES_MAX, KEY_BYTES_MAX
 from streams.operators.clock import Clock
 from streams.operators.columns import Records
-from streams.operators.decode import SCHEMA_ID_HEADER, Decoder
+from streams.operators.decode import Decoder
+from streams.operators.framing import SCHEMA_ID_HEADER
 from streams.operators.rejects import Reason, Reject
 from streams.operators.resolve import build_plan
 from streams.pipelines.gps import GPS
@@ -364,16 +365,74 @@ def test_prefix_and_header_versions_and_plain_headers_are_mixed_in_any_order():
         assert result.events.headers.tolist() == headers
 
 
-def test_a_schema_named_by_guid_is_said_to_be_the_reason():
-    guid = b"\x01" + bytes(range(16))
-    result = decode([body(), body(), framed()], headers=[[(SCHEMA_ID_HEADER, guid)], None, [(SCHEMA_ID_HEADER, guid)]])
-    assert [(reject.row, reject.reason) for reject in result.rejects] == [
-        (0, Reason.NOT_FRAMED),
-        (1, Reason.NOT_FRAMED),
-    ]
-    assert "names the schema by GUID" in result.rejects[0].message
-    assert "GUID" not in result.rejects[1].message
-    assert result.events.row.tolist() == [2]
+GUID = b"\x01" + bytes(range(16))
+GUID_TEXT = "00010203-0405-0607-0809-0a0b0c0d0e0f"
+
+
+def test_a_schema_named_by_guid_is_looked_up_and_read_like_one_named_by_id():
+    by_guid = [(SCHEMA_ID_HEADER, GUID)]
+    values = [body(event_id="a"), framed(event_id="b"), body(event_id="c", latitude=91.0), body(event_id="d"), body()]
+    headers = [by_guid, None, by_guid, header_of(2), None]
+    unresolved = decode(values, headers=headers).unresolved
+    assert unresolved == {GUID_TEXT: [0, 2]}
+    result = decode(values, {**KNOWN, GUID_TEXT: KNOWN[2]}, headers=headers)
+    assert result.events.row.tolist() == [0, 1, 3]
+    assert [(r.row, r.reason, r.schema_id) for r in result.rejects] == [
+        (2, Reason.INVALID, 2), (4, Reason.NOT_FRAMED, None)
+    ]  # fmt: skip
+    unknown = Reject(-1, Reason.UNKNOWN_SCHEMA, "nobody has it")
+    assert [r.message for r in decode(values[:1], {GUID_TEXT: unknown}, headers=[by_guid]).rejects] == ["nobody has it"]
+
+
+@pytest.mark.parametrize("header", [b"", b"\x01", GUID[:-1], GUID + b"\0", b"\x02" + GUID[1:]])
+def test_a_header_that_holds_neither_id_nor_guid_does_not_count(header):
+    assert decode([framed()], headers=[[(SCHEMA_ID_HEADER, header)]]).events.row.tolist() == [0]
+
+
+UNREAD = (
+    ("string", "cut off"),
+    ("bytes", b"cut off"),
+    (["null", "string"], "cut off"),
+    ({"type": "fixed", "name": "Three", "size": 3}, b"cut"),
+    ({"type": "array", "items": "string"}, ["cut", "off"]),
+    ({"type": "map", "values": "bytes"}, {"cut": b"off"}),
+    ({"type": "record", "name": "Note", "fields": [{"name": "text", "type": "string"}]}, {"text": "cut off"}),
+    ("double", 1.5),
+)
+
+
+@pytest.mark.parametrize(("kind", "value"), UNREAD)
+@pytest.mark.parametrize("others", [0, 40])
+def test_a_record_cut_off_anywhere_within_fields_that_the_reader_does_not_know_is_malformed(kind, value, others):
+    """Before, fastavro skipped what was not there, and the record was clean."""
+    writer = {**V2, "fields": [*V2["fields"], {"name": "note", "type": kind}, {"name": "last", "type": "string"}]}
+    known = {5: plan(writer, 5)}
+    whole = framed(writer, 5, note=value, last="the end")
+    values = [whole[:cut] for cut in range(len(frame()), len(whole))]
+    result = decode([*values, *[whole] * others, whole], known)
+    assert {reject.row: reject.reason for reject in result.rejects} == dict.fromkeys(
+        range(len(values)), Reason.MALFORMED
+    )
+    assert len(result.events) == others + 1
+
+
+ORDER = {"type": "record", "name": "OrderEvent", "namespace": "logistics", "fields": [{"name": "id", "type": "string"}]}
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_of_a_writers_union_of_records_the_readers_branch_is_read_and_others_are_named(count):
+    known = {5: plan([ORDER, V2, "null"], 5)}
+    mine = [frame(5) + b"\x02" + body(event_id=f"e-{number}") for number in range(count)]
+    order, nothing, cut = frame(5) + b"\0" + b"\x02x", frame(5) + b"\x04", mine[0][:-1]
+    beyond = frame(5) + b"\x06" + body()
+    result = decode([*mine, order, nothing, cut, beyond, frame(5)], known)
+    assert result.events.row.tolist() == list(range(count))
+    assert [(reject.row - count, reject.reason) for reject in result.rejects] == [
+        (0, Reason.INCOMPATIBLE_SCHEMA), (1, Reason.INCOMPATIBLE_SCHEMA), (2, Reason.MALFORMED),
+        (3, Reason.MALFORMED), (4, Reason.MALFORMED),
+    ]  # fmt: skip
+    assert "of 'OrderEvent', another branch of schema 5" in result.rejects[0].message
+    assert "of 'null', another branch of schema 5" in result.rejects[1].message
 
 
 class NativePanicError(BaseException):

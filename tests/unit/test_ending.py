@@ -49,10 +49,18 @@ def broken_pipe():
 
 @pytest.mark.skipif(not os.path.exists(FULL), reason="no /dev/full here")  # noqa: PTH110 - a device
 @pytest.mark.parametrize("arguments", [("settings",), ("--version",), ("schemas", "lint", "--format", "json")])
-def test_a_full_disk_is_one_line_that_says_what_to_do(arguments):
+def test_a_full_disk_is_one_line(arguments):
     with open(FULL, "wb") as full:  # noqa: PTH123 - a device
         status, said = ended(command(*arguments, stdout=full))
-    assert (1, "streams: No space left on device: free some space, then run it again\n") == (status, said)
+    assert (1, "streams: the output cannot be written: No space left on device\n") == (status, said)
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_output_is_no_fault(closed):
+    shell = f'exec "$0" -m streams settings {closed}>&-'
+    found = subprocess.run(["sh", "-c", shell, sys.executable], capture_output=True, timeout=120, check=False)
+    assert (0, b"") == (found.returncode, found.stdout if closed == 1 else found.stderr)
+    assert b"Traceback" not in found.stderr
 
 
 @pytest.mark.parametrize("arguments", [(b"lag", b"--group", b"caf\xe9"), (b"schemas", b"diff", b"\xff"), (b"\xe9",)])
@@ -102,6 +110,7 @@ def test_unknown_variables_are_named_beside_the_settings():
         (FencedError("fenced"), 3, "streams: fenced\n"),
         (FoundSomething(), 100, ""),
         (PermissionError(13, "No", "/a\nb"), 1, "streams: /a\\x0ab: No: this user may not do that\n"),
+        (OSError(28, "No space", "/a"), 1, "streams: /a: No space: free some, then run it again\n"),
         (OSError("odd"), 1, "streams: odd\n"),
         (BrokenPipeError(32, "Broken pipe"), 1, "streams: Broken pipe\n"),
         (KeyboardInterrupt(), 130, ""),

@@ -46,6 +46,21 @@ def test_an_unknown_schema_id_is_empty():
     assert ours(letter(schema_id=None))["dlq.schema_id"] == b""
 
 
+@pytest.mark.parametrize("reason", list(Reason))
+def test_the_schema_id_of_a_framed_record_is_said_whatever_it_was_rejected_for(reason):
+    def said(value, headers=None):
+        bad = DeadLetter(Reject(0, reason, "x"), 1, 42, 1_700_000_000_123, b"k", value, headers)
+        return ours(bad)["dlq.schema_id"]
+
+    in_header = [("trace", b"1"), ("__value_schema_id", b"\0\0\0\0\x09")]
+    assert said(b"\0\0\0\x01\x02body") == b"258"
+    assert said(b"\0\xff\xff\xff\xff") == b"-1"
+    assert said(b"\0\0\0\x01\x02body", in_header) == b"9"
+    assert said(None, in_header) == b"9"
+    assert [said(None), said(b""), said(b"\0\0\0\0"), said(b"{json}")] == [b""] * 4
+    assert said(b"\0\0\0\x01\x02body", [("__value_schema_id", b"\x01" + bytes(16))]) == b""
+
+
 def test_the_same_record_gets_the_same_id_and_another_place_another_one():
     assert ours(letter())["dlq.id"] == ours(letter(reason=Reason.INVALID))["dlq.id"]
     places = [

@@ -92,7 +92,7 @@ def test_ndjson_numbers_are_lines_and_bad_lines_are_named(tmp_path: Path, monkey
     assert a == [1, None, 3]
     assert b == [None, 2, None]
     assert [number for number, _ in bad] == [3, 4, 5, 7, 8, 9]
-    assert bad[0][1] == bad[3][1] == "not a JSON object"
+    assert bad[0][1] == bad[3][1] == "not a JSON object: one a line is expected"
     assert bad[2][1] == "the line is longer than 64 bytes"
 
 

@@ -196,3 +196,15 @@ def test_a_member_of_a_group_whose_source_is_gone_is_no_spare(intake: Intake) ->
     intake._on_assign(intake.consumer, [])
     intake._records([Message(topic="t", partition=0, error=KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))])
     assert not intake.is_spare(int(time.monotonic() * 1000) + SPARE_AFTER_MS)
+
+
+def test_with_the_consumer_protocol_who_hears_nothing_but_no_error_either_has_joined() -> None:
+    settings = Settings(streams_group_protocol="consumer")
+    intake = Intake(settings, source="t", group="g", member="m", ownership=_Nobody())
+    assert not intake.is_spare(int(time.monotonic() * 1000) + SPARE_AFTER_MS)
+    intake.subscribe()
+    later_ms = int(time.monotonic() * 1000) + SPARE_AFTER_MS
+    assert intake.is_spare(later_ms)
+    time.sleep(0.01)
+    intake._note(record(0, 0), KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
+    assert not intake.is_spare(later_ms)

@@ -13,7 +13,8 @@ from streams.engine.task import PartitionTask, TaskConfig
 from streams.limits import MISMATCH_LOG_INTERVAL_MS, SCHEMA_LABELS_MAX
 from streams.monitor.metrics import WorkerMetrics
 from streams.operators.columns import Records
-from streams.operators.decode import SCHEMA_ID_HEADER, Decoder
+from streams.operators.decode import Decoder
+from streams.operators.framing import SCHEMA_ID_HEADER
 from streams.operators.rejects import DeadLetter, Reason, Reject
 from streams.operators.resolve import build_plan
 from streams.pipelines.gps import GPS

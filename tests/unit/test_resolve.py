@@ -172,6 +172,22 @@ def test_a_record_of_another_name_is_incompatible_on_every_path():
         plan(writer(ID, TIME, name="Other"))
 
 
+def test_of_a_union_of_records_at_least_one_must_be_the_readers():
+    other, mine = writer(ID, name="Other"), writer(ID, TIME)
+    assert plan([other, mine]).others == {0: "Other"}
+    assert plan([mine]).others == {}
+    with pytest.raises(IncompatibleSchema, match="schema 7 is a union of Other, null; none of them is 'Thing'"):
+        plan([other, "null"])
+    with pytest.raises(IncompatibleSchema, match="lacks field 'time'"):
+        plan([other, writer(ID)])
+
+
+def test_a_branch_of_a_union_may_use_types_of_the_branches_before_it():
+    unit = {"type": "enum", "name": "Unit", "symbols": ["KM"]}
+    other = writer({"name": "unit", "type": unit}, name="Other")
+    assert plan([other, writer(ID, TIME, {"name": "in", "type": "Unit"})]).unexpected == ("in",)
+
+
 def test_the_namespace_does_not_matter_and_a_readers_alias_counts():
     assert plan({**writer(ID, TIME), "namespace": "elsewhere"}).columns is not None
     assert plan(writer(ID, TIME, name="Old"), {**READER, "aliases": ["Old"]}).columns is not None

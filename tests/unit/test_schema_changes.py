@@ -8,13 +8,14 @@ from typing import Any
 import fastavro
 import pytest
 
-from streams.operators.resolve import without_logical_types
+from streams.operators.resolve import IncompatibleSchema, build_plan, without_logical_types
+from streams.operators.values import decode_one
 from streams.registry import compatibility
 from streams.registry.catalog import Catalog
 from streams.registry.findings import Direction, Finding, Rule
 from streams.registry.gate import check_subject
 from streams.registry.modes import Mode
-from tests.schema_changes import CHANGES, Change
+from tests.schema_changes import CHANGES, DEFAULTS, Change, Default
 
 AVRO = {
     Rule.MISSING_DEFAULT,
@@ -75,6 +76,67 @@ def test_the_explanation_is_empty_exactly_where_the_library_accepts(change: Chan
     old, new = (compatibility.parsed(json.dumps(schema)) for schema in change.schemas)
     assert (not compatibility.misfits(new, old)) == compatibility.can_read(new, old)
     assert (not compatibility.misfits(old, new)) == compatibility.can_read(old, new)
+
+
+@each_change
+@pytest.mark.parametrize("direction", list(Direction))
+def test_the_decoder_reads_what_the_gate_accepts_and_nothing_that_means_something_else(
+    change: Change, direction: Direction
+) -> None:
+    old, new = change.schemas
+    writer, reader = (old, new) if direction is Direction.BACKWARD else (new, old)
+    plain = without_logical_types(writer)
+    read = [plan_and_decode(writer, reader, encoded(plain, value)) for value in samples(plain)]
+    if direction not in change.readable:
+        assert not all(read)
+    elif not change.gate:
+        assert all(read)
+    elif "meaning_changed" in change.gate:
+        assert not any(read)
+
+
+DEFAULT = pytest.mark.parametrize("default", DEFAULTS, ids=[default.name for default in DEFAULTS])
+
+
+@DEFAULT
+def test_a_default_that_is_no_value_of_its_type_is_refused_in_any_version(default: Default, tmp_path: Path) -> None:
+    old, new = default.schemas
+    for number, schemas in enumerate(([old, new], [new], [new, old])):
+        (tmp_path / str(number)).mkdir()
+        assert default.fits == (refusals(tmp_path / str(number), schemas) == set()), schemas
+
+
+@DEFAULT
+def test_the_decoder_takes_the_defaults_that_the_gate_accepts(default: Default) -> None:
+    old, new = default.schemas
+    if default.fits:
+        assert plan_and_decode(old, new, encoded(old, {"id": "a"}))
+
+
+def refusals(root: Path, schemas: list[Any]) -> set[str]:
+    """Rules that the versions break, those of files that are no schema included."""
+    folder = root / "events.v1-value"
+    folder.mkdir()
+    for number, schema in enumerate(schemas, 1):
+        (folder / f"{number}.avsc").write_text(json.dumps(schema), encoding="utf-8")
+    catalog, broken = Catalog.read(root)
+    found = [f for subject in catalog.subjects() for f in check_subject(catalog, subject, {}, ()).findings]
+    return {finding.rule.value for finding in [*broken, *found]}
+
+
+def encoded(writer: Any, value: Any) -> bytes:
+    stream = io.BytesIO()
+    fastavro.schemaless_writer(stream, fastavro.parse_schema(writer), value)
+    return stream.getvalue()
+
+
+def plan_and_decode(writer: Any, reader: Any, body: bytes) -> bool:
+    """Whether the decoder reads a value."""
+    try:
+        plan = build_plan(1, json.dumps(writer), json.dumps(reader))
+    except IncompatibleSchema:
+        return False
+    return isinstance(decode_one(plan, body), dict)
 
 
 def can_decode(writer: Any, reader: Any, value: Any) -> bool:
