@@ -13,8 +13,9 @@ from streams.registry import compatibility
 from streams.registry.catalog import Catalog, SchemaVersion
 from streams.registry.client import RegisteredVersion, Registry, UnknownSchema, UnusableSchema, same_schema
 from streams.registry.compatibility import InvalidSchema
-from streams.registry.explain import explained, merged
+from streams.registry.explain import merged
 from streams.registry.findings import Direction, Finding, Rule, versions_in_words
+from streams.registry.gate import broken_by
 from streams.registry.modes import Mode
 from streams.registry.verdict import ParsedSchemas, RegistryState, Verdict
 
@@ -135,10 +136,10 @@ def _incompatible_with(
     """What a new version breaks of those that only the registry knows."""
     wanted = {each.version for each in foreign}
     found = [
-        replace(explained(version, number, misfit, direction), breaks=f"the registry's version {number}, in no file")
+        replace(finding, breaks=f"the registry's version {number}, in no file")
         for number, direction, reader, writer in _pairs(parsed, state, version)
         if number in wanted
-        for misfit in compatibility.misfits(reader, writer)
+        for finding in broken_by(version, number, reader, writer, direction)
     ]
     return merged(found)
 

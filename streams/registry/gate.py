@@ -11,7 +11,7 @@ from streams.operators.matching import named_types
 from streams.operators.resolve import unbounded, without_logical_types
 from streams.registry import compatibility
 from streams.registry.catalog import Catalog, SchemaVersion
-from streams.registry.compatibility import InvalidSchema, Misfit
+from streams.registry.compatibility import InvalidSchema, Misfit, Schema
 from streams.registry.defaults import unfit_defaults
 from streams.registry.explain import explained, merged
 from streams.registry.findings import Direction, Finding, Rule
@@ -80,16 +80,17 @@ def _incompatible(
     for number, schema in old:
         for direction in mode.directions:
             reader, writer = (new, schema) if direction is Direction.BACKWARD else (schema, new)
-            found += [explained(version, number, each, direction) for each in compatibility.misfits(reader, writer)]
-            found += [
-                _text_of_bytes(version, number, each, direction)
-                for each in compatibility.texts_of_bytes(reader, writer)
-            ]
-            found += [
-                _changed_meaning(version, number, each, direction)
-                for each in compatibility.changed_meanings(reader, writer)
-            ]
+            found += broken_by(version, number, reader, writer, direction)
     return merged(found)
+
+
+def broken_by(version: SchemaVersion, old: int, reader: Schema, writer: Schema, direction: Direction) -> list[Finding]:
+    """What a new version breaks of an old one in one direction, by Avro's rules and by what they do not say."""
+    return [
+        *(explained(version, old, each, direction) for each in compatibility.misfits(reader, writer)),
+        *(_text_of_bytes(version, old, each, direction) for each in compatibility.texts_of_bytes(reader, writer)),
+        *(_changed_meaning(version, old, each, direction) for each in compatibility.changed_meanings(reader, writer)),
+    ]
 
 
 def _changed_meaning(version: SchemaVersion, old: int, misfit: Misfit, direction: Direction) -> Finding:

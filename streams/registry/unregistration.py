@@ -87,10 +87,13 @@ def why_not(draft: Draft, use: Use, *, forced: bool) -> str | None:
     """Why a draft is not taken back; None when it is. `forced`: also where its use could not be told for sure."""
     if use.found:
         where = ", ".join(f"{topic} ({count:,})" for topic, count in sorted(use.found.items()))
-        return (
-            f"{draft.in_words} is in use: records carry its id in {where}; without it they could not be read; "
+        instead = (
             "lock it (`streams schemas lock`) and put the change into the next version"
+            if draft.files
+            else "commit it as a file, so that the gate judges what comes after it"
         )
+        what = f"{draft.in_words} is in use: records in {where} carry its id"
+        return f"{what}, and could not be read without it; {instead}"
     unsure = [*use.gaps]
     if not draft.files:
         unsure.append("it is in no file here: somebody else may have registered it")

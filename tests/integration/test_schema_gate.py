@@ -13,6 +13,7 @@ from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegis
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from streams.cli import main
+from streams.kafka.schema_use import schema_use
 from streams.local.stack import Stack
 from streams.registry.agreement import registry_state, with_registry
 from streams.registry.catalog import SCHEMAS_DIR_DEFAULT, Catalog
@@ -279,7 +280,7 @@ def test_a_draft_that_was_registered_can_be_taken_back(
     produce(stack, topic, [(b"key", frame + b"...")])
     for arguments in ((), ("--yes",)):
         used = gate("unregister", subject, *arguments)
-        assert (used.returncode, f"in {topic} (1)" in used.stderr) == (1, True), used
+        assert (used.returncode, f"records in {topic} (1) carry its id" in used.stderr) == (1, True), used
     assert registry.versions(subject) == [1, 2, 3]
 
     delete_topics(admin_of(stack), {topic})
@@ -297,6 +298,25 @@ def test_a_draft_that_was_registered_can_be_taken_back(
     assert gate("check", subject).returncode == 0
     assert gate("register", subject).returncode == 0
     assert gate("list").returncode == 0
+
+
+def test_the_newest_records_are_looked_at_and_older_ones_are_said_to_be_there(stack: Stack) -> None:
+    topic = "tests.gate.use.v1"
+    recreate_topic(stack, topic, 1)
+    frame = b"\0" + (77).to_bytes(4, "big")
+    produce(stack, topic, [(b"old", frame), (b"a", b"\0\0"), (b"b", frame + b"."), (b"c", b"")])
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers})
+    producer.produce(topic, value=b"bare", headers=[("__value_schema_id", frame)])
+    producer.produce(topic, value=b"bare", headers=[("__value_schema_id", b"\x01" + bytes(16))])
+    assert producer.flush(30) == 0
+    whole = schema_use(settings_of(stack), {topic: 1}, 77)
+    assert (whole.records, whole.found) == (6, {topic: 3})
+    assert whole.gaps == (f"records of {topic} name their schema by GUID",)
+    newest = schema_use(settings_of(stack), {topic: 1}, 77, records_max=5)
+    assert (newest.records, newest.found) == (5, {topic: 2})
+    assert f"{topic} has about 1 older records" in newest.gaps
+    assert schema_use(settings_of(stack), {topic: 1}, 78).found == {}
+    delete_topics(admin_of(stack), {topic})
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------

@@ -202,6 +202,19 @@ def test_a_registry_of_another_opinion_is_an_error(tmp_path: Path, field_default
     assert raised.value.exit_status == 1
 
 
+def test_what_only_the_registry_has_is_judged_by_its_meaning_too(tmp_path: Path) -> None:
+    def at(unit: str) -> dict[str, Any]:
+        return schema({"name": "at", "type": ["null", {"type": "long", "logicalType": unit}], "default": None})
+
+    catalog = write(tmp_path, schema(), at("timestamp-millis"))
+    twin = RegistryTwin(json.dumps(at("timestamp-micros")), [])
+    verdict = with_registry(catalog, twin, check_subject(catalog, SUBJECT, {}, ()))
+    (finding,) = [f for f in verdict.findings if f.version == 2]
+    assert (finding.field, finding.rule) == ("at", Rule.MEANING_CHANGED)
+    assert finding.message.startswith("timestamp-micros became timestamp-millis")
+    assert finding.breaks == "the registry's version 1, in no file"
+
+
 # --- how it is printed ------------------------------------------------------------------------------------------------
 
 
