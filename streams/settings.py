@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     streams_quarantine_cooldown_ms: int = Field(60_000, ge=1_000)
     streams_group_protocol: Literal["classic", "consumer"] = "classic"
     streams_group_static: bool = True
+    streams_group_leave: bool = False
     streams_downstream_ms: int = Field(0, ge=0, le=10_000)
     streams_downstream_records: int = Field(250, ge=1)
     streams_stall_s: int = Field(300, ge=0)

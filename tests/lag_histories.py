@@ -29,8 +29,9 @@ class History:
     """Two minutes (or more) of a partition. Times in seconds; the verdict is asked for at `until_s`.
 
     `end`: last stable offset by time. `commits`: (time, offset). `high`: end of the log with open transactions, where
-    it differs. `owned`: whether a member has the partition, by time. `records_end`: behind the last record that is no
-    marker, where it differs from `end`. `low`: first offset still there. `marks`: whether commits carry new metadata.
+    it differs. `owned`: whether a member has the partition, by time. `elsewhere`: whether another member has one of
+    another topic. `records_end`: behind the last record that is no marker, where it differs from `end`. `low`: first
+    offset still there. `marks`: whether commits carry new metadata.
     """
 
     name: str
@@ -45,6 +46,7 @@ class History:
     records_end: OfTime | None = None
     low: OfTime = lambda _: 0
     marks: bool = False
+    elsewhere: bool = False
 
     def of_burrow(self) -> Status:
         """What Burrow's rules make of it."""
@@ -86,17 +88,21 @@ class History:
         known = [offset for time, offset in self.commits if time <= at]
         owned = self.owned(at)
         members = None if owned is None else ((Member("m", "worker-1", "host", (0,)),) if owned else ())
-        one = lambda value: np.array([value], dtype=np.int64)  # noqa: E731
+        topics: tuple[tuple[str, int], ...] = (("t", 1),)
+        if self.elsewhere:
+            topics, members = (("t", 1), ("u", 1)), (*(members or ()), Member("n", "worker-2", "host", (1,)))
+        one = lambda value: np.array([value, 0][: len(topics)], dtype=np.int64)  # noqa: E731
+        committed = lambda value: np.array([value] if known else [], dtype=np.int64)  # noqa: E731
         none = np.empty(0, dtype=np.int64)
         end = self.end(at)
         high = end if self.high is None else self.high(at)
         return Round(
-            cluster="c", time_ms=round((at + _EPOCH_S) * 1000), topics=(("t", 1),),
+            cluster="c", time_ms=round((at + _EPOCH_S) * 1000), topics=topics,
             groups=(Group("g", "STABLE", members),), failed=(),
             end=one(end), low=one(self.low(at)), high=one(max(high, end)), newest_offset=none, newest_ms=none,
-            commit_group=one(0) if known else none, commit_partition=one(0) if known else none,
-            commit_offset=one(known[-1]) if known else none,
-            commit_mark=one(len(known) if self.marks else 0) if known else none,
+            commit_group=committed(0), commit_partition=committed(0),
+            commit_offset=committed(known[-1] if known else 0),
+            commit_mark=committed(len(known) if self.marks else 0),
         )  # fmt: skip
 
 
@@ -210,7 +216,21 @@ HISTORIES: Final = (
             Status.STALL, "zeros of before hide nothing"),
     History("one record unread for minutes", lambda t: 50_000 if t < -100 else 50_001, [(-60.0, 50_000)], Status.STOP,
             Status.STALL, "one record is lag if it waits for minutes"),
-    History("never committed, nothing to read", lambda _: 0, [], Status.NOTFOUND, Status.NOTFOUND, "nothing to judge"),
+    History("has left the topic for another one, and lives", _100,
+            behind(_100, lambda _: 500, from_s=-2_000, until_s=-1_000), Status.STOP, Status.OK,
+            "its old offsets are no outage: no member is subscribed to the topic",
+            owned=lambda _: False, elsewhere=True),
+    History("has left the topic, and retention has deleted what it would have read", _IDLE,
+            [(t, 40_000) for t in range(-1_000, -900, 5)], Status.STOP, Status.OK, "nobody is to read it",
+            owned=lambda _: False, elsewhere=True, low=lambda _: 50_000),
+    History("the member that has the topic dies, others of the group read another one", _100,
+            behind(_100, lambda _: 4_000, until_s=60), Status.STOP, Status.STOP,
+            "a member had it within the window: it is missed", owned=lambda t: t < 70, elsewhere=True),
+    History("only aborted records away, more of them than markers can be", lambda _: 51_002,
+            [(t, 50_000) for t in range(-100, 121, 5)], Status.STALL, Status.OK,
+            "a position that does not move is looked up in the log", records_end=lambda _: 50_000),
+    History("never committed, nothing to read", lambda _: 0, [], Status.NOTFOUND, Status.OK,
+            "nothing is left to do: a flow that nothing was sent to yet"),
     History("never committed, and there is something", _100, [], Status.NOTFOUND, Status.STALL,
             "a member has it and has never got anywhere; Burrow knows only who commits"),
 )  # fmt: skip

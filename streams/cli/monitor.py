@@ -40,7 +40,7 @@ def monitor(
         dead_letters_app(settings, steward=steward),
         metrics=lambda: generate_latest(metrics),
     )
-    process = MonitorProcess(settings, pipelines, port=web_port, panels=[review])
+    process = MonitorProcess(settings, pipelines, port=web_port, panels=[review], count_letters=steward.figures)
     configure_logging(settings.streams_log_format)
     warn_of_unknown_variables()
     try:

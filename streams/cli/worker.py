@@ -19,6 +19,15 @@ def worker(
             "--web-port", min=0, max=65535, help="Port of /metrics, /healthz, /readyz. Default: 6066 or next."
         ),
     ] = None,
+    *,
+    leave: Annotated[
+        bool,
+        typer.Option(
+            "--leave",
+            help="Leave the group when stopped: others take its partitions over at once. For scaling down; without it "
+            "the partitions wait a session (10 s) for this worker to come back. Default: STREAMS_GROUP_LEAVE.",
+        ),
+    ] = False,
 ) -> None:
     """Run a stream worker until SIGTERM or Ctrl-C; start more of them to share the work.
 
@@ -29,7 +38,7 @@ def worker(
     from streams.pipelines import select_pipelines  # noqa: PLC0415
     from streams.settings import load_settings, warn_of_unknown_variables  # noqa: PLC0415
 
-    settings = load_settings(streams_data_dir=data_dir)
+    settings = load_settings(streams_data_dir=data_dir, streams_group_leave=leave or None)
     pipelines = select_pipelines(pipeline, prefix=settings.streams_topic_prefix)
     process = WorkerProcess(settings, pipelines, web_port=web_port)  # what is wrong from the start is one line, no log
     configure_logging(settings.streams_log_format)

@@ -22,7 +22,7 @@ from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.headers import read_headers
 from streams.kafka.high_watermarks import HighWatermarks
 from streams.kafka.idle import IdleClock, Unreadable
-from streams.kafka.membership import REFUSALS, cause_of, group_config
+from streams.kafka.membership import REFUSALS, cause_of, group_config, is_static
 from streams.kafka.out_of_range import OUT_OF_RANGE, is_truncation
 from streams.kafka.stranding import BrokerWatch
 from streams.limits import (
@@ -46,6 +46,7 @@ _FENCES_MAX: Final = 10
 _REFUSED: Final = Backoff(first_s=1.0, pause_s_max=5.0)
 _UNANSWERED: Final = Backoff(first_s=0.1, pause_s_max=2.0)
 _BOUNDS_TIMEOUT_S: Final = 5.0
+_LEAVE_TIMEOUT_S: Final = 5.0
 _TIMESTAMP_MS: Final = operator.itemgetter(1)
 
 
@@ -132,6 +133,7 @@ class Intake:
         self._is_suspect = False
         """Whether the source may have been deleted, or deleted and created again."""
         self._beyond_end: frozenset[int] = frozenset()
+        self._must_give_up_place = settings.streams_group_leave and is_static(settings)
         self._config: dict[str, Any] = {
             **settings.kafka_client_config(),
             "client.id": member,
@@ -290,9 +292,30 @@ class Intake:
             self._pending.append(command)
 
     def close(self) -> None:
-        """Leave the assignment (a static member's place is kept for the length of its session); calls `revoked`."""
+        """Leave the assignment; calls `revoked`.
+
+        A static member's place is kept for the length of its session, unless the settings say that it leaves: then the
+        others of the group take its partitions over at once.
+        """
+        if self._must_give_up_place:  # any other member leaves when it is closed
+            self._leave()
         self.consumer.close()
         self._high.close()
+
+    def _leave(self) -> None:
+        """Give up a static place in the group: it is kept when the consumer is closed, not when it unsubscribes.
+
+        The member id is gone once the request is under way, and closing waits for its answer.
+        """
+        deadline_s = time.monotonic() + _LEAVE_TIMEOUT_S
+        try:
+            self.consumer.unsubscribe()
+            while self.consumer.memberid() and time.monotonic() < deadline_s:
+                self.consumer.poll(BATCH_WAIT_MS / 1000)  # serves the revocation; nothing is consumed any more
+        except (KafkaException, RuntimeError) as error:
+            log.warning("the group could not be left: it keeps this worker's place for a session", error=str(error))
+            return
+        log.info("left the group", topic=self._source)
 
     def _be_refused(self, error: KafkaError) -> None:
         """The group does not take us as we are: this consumer is void, a new one will ask again.

@@ -11,7 +11,7 @@ from streams.settings import Settings
 def group_config(settings: Settings, *, group: str, member: str) -> dict[str, Any]:
     """Part of a consumer's configuration that concerns its group (docs/adr/0004, 0008)."""
     config: dict[str, Any] = {"group.id": group, "group.protocol": settings.streams_group_protocol}
-    if settings.streams_group_static:
+    if is_static(settings):
         # A worker that comes back soon gets its partitions, and so its local state, back without a rebalance.
         config["group.instance.id"] = member
     if settings.streams_group_protocol == "classic":
@@ -20,6 +20,16 @@ def group_config(settings: Settings, *, group: str, member: str) -> dict[str, An
         config["heartbeat.interval.ms"] = HEARTBEAT_INTERVAL_MS
     # With the consumer protocol all three are the broker's, and the client refuses to be told.
     return config
+
+
+def is_static(settings: Settings) -> bool:
+    """Whether the group keeps a stopped worker's place.
+
+    With the consumer protocol the client has no way to give up a static place: who is to leave has none. Nothing is
+    lost by it, since there a killed worker waits for its former session in either case.
+    """
+    must_leave = settings.streams_group_leave and settings.streams_group_protocol == "consumer"
+    return settings.streams_group_static and not must_leave
 
 
 _FATAL: Final = KafkaError._FATAL  # noqa: SLF001 - a public constant of librdkafka

@@ -166,10 +166,7 @@ def _compared(pipeline: Pipeline, topic: Topic, existing: dict[str, _Existing], 
     elif expected is not None and found.partitions != expected:
         drift.append(f"has {counted(found.partitions, 'partition')}, {pipeline.source} has {expected}")
         if found.partitions < expected and topic.name in pipeline.changelogs:
-            drift.append(
-                "do not add any here: keys would come to partitions without their state; what to do about those that "
-                "the source has in addition is in the runbook partitions-not-consumed"
-            )
+            drift.append("do not add any here, its state is in these (runbook partitions-not-consumed)")
     for name, value in topic.config().items():
         actual = found.config.get(name)
         if actual != value:

@@ -36,6 +36,7 @@ MARKERS_MAX: Final = 16
 """A lag of up to so many offsets may be transaction markers and no record: it is looked up."""
 SPREAD_SHARE: Final = 0.1
 """A time that is known better than this share of the age is not looked up."""
+_NEVER_MS: Final = -(1 << 60)
 UNSEEN_ROUNDS_MAX: Final = 3
 """A group whose offsets cannot be had for so many rounds is forgotten."""
 
@@ -96,14 +97,24 @@ class GroupLag:
         return self.window.offset[:, -1]
 
     @property
+    def _counted(self) -> Bool:
+        """The partitions that the group is to read: not those of topics that it has left."""
+        return np.asarray(self.verdicts.reason != Reason.LEFT_TOPIC, dtype=np.bool_)
+
+    @property
     def lag_sum(self) -> int:
-        """Records that the group is behind."""
-        return int(self.lag.sum())
+        """Records that the group is behind, without those of topics that it has left."""
+        return int(self.lag.sum(where=self._counted))
+
+    @property
+    def lag_max(self) -> int:
+        """Records that its worst partition is behind, without those of topics that it has left."""
+        return int(self.lag.max(initial=0, where=self._counted))
 
     @property
     def lag_s_max(self) -> float:
-        """Seconds that its worst partition is behind."""
-        return float(self.window.lag_s.max(initial=0.0))
+        """Seconds that its worst partition is behind, without those of topics that it has left."""
+        return float(self.window.lag_s.max(initial=0.0, where=self._counted))
 
     @property
     def status(self) -> Status:
@@ -181,11 +192,14 @@ class _GroupBook:
         self.mark = np.empty(0, dtype=np.int64)
         self.status = np.empty(0, dtype=np.int8)
         self.since_ms = np.empty(0, dtype=np.int64)
+        self.owned_ms = np.empty(0, dtype=np.int64)
+        """When a member was last seen to have each partition; `_NEVER_MS`: never."""
         self.group = Group("", "", None)
         self.unseen = 0
         # Of the newest sample:
         self.end = self.position = self.deleted = self.beyond = self.mark
         self.owned: Int8 = np.empty(0, dtype=np.int8)
+        self.left: Bool = np.empty(0, dtype=np.bool_)
         self.owners: dict[int, str] = {}
 
     def move_to(self, rows: list[Partition]) -> None:
@@ -200,7 +214,12 @@ class _GroupBook:
         self.mark = _taken(self.mark, taken, -1)
         self.status = _taken(self.status, taken, -1)
         self.since_ms = _taken(self.since_ms, taken, 0)
+        self.owned_ms = _taken(self.owned_ms, taken, _NEVER_MS)
         self.rows = rows
+
+    def is_still(self, row: int) -> bool:
+        """Whether the position is what it was a sample ago, or nobody knows."""
+        return self.offset.shape[1] < 2 or self.offset[row, -1] == self.offset[row, -2]
 
     def add(self, time_ms: int, offset: Int64, lag: Int64, mark: Int64) -> None:
         """Append a sample, drop the oldest if there are too many."""
@@ -287,7 +306,7 @@ class LagBook:
         last = book.lag[:, -1] if book.lag.shape[1] else np.zeros(len(numbers), dtype=np.int64)
         position = np.maximum(offset, low)
         timelines = [self._timeline(key) for key in book.rows]
-        for row in np.flatnonzero((position < end) & (end - position <= MARKERS_MAX)).tolist():
+        for row in np.flatnonzero(position < end).tolist():
             position[row] = timelines[row].position(int(position[row]))
         # A partition without a leader has no end to compare with: its lag is what it was.
         lag = np.where(known, np.maximum(end - position, 0), last)
@@ -301,6 +320,12 @@ class LagBook:
                 row = int(row_of[number])
                 book.owned[row] = Owned.SOMEBODY
                 book.owners[row] = member.client_id or member.member_id
+                book.owned_ms[row] = found.time_ms
+        # Who had it within the window and is gone is missed: that may be an outage.
+        is_read = {found.partitions[number][0] for number in assigned}
+        is_missed = found.time_ms - book.owned_ms <= self._samples * self._interval_ms
+        is_elsewhere = np.array([bool(is_read) and topic not in is_read for topic, _ in book.rows], dtype=np.bool_)
+        book.left = is_elsewhere & ~is_missed
         if len(book.time_ms) and book.time_ms[-1] >= found.time_ms:
             return  # the clock was set back: this sample would be older than the last
         book.add(found.time_ms, offset, lag, mark)
@@ -331,7 +356,7 @@ class LagBook:
                 continue
             timeline.see(int(found.end[number]), found.time_ms)
             if len(found.newest_ms) and found.newest_ms[number] >= 0:
-                timeline.tell(int(found.newest_offset[number]), int(found.newest_ms[number]))
+                timeline.hint(int(found.newest_offset[number]), int(found.newest_ms[number]))
 
     def _timeline(self, key: Partition) -> Timeline:
         found = self._timelines.get(key)
@@ -344,23 +369,28 @@ class LagBook:
     def questions(self, count_max: int) -> list[Question]:
         """What to look up in the log, the most telling first, one per partition.
 
-        First lag that may be markers only; then the oldest position of each partition that nothing reaches; then times
-        that are known too coarsely.
+        First lag that may be markers only; then the oldest position of each partition that nothing reaches; then
+        positions that are late and do not move, at which there may be no record (a large aborted transaction, or a
+        compacted part of the log); then times that are known too coarsely.
         """
         ranked: list[tuple[tuple[int, float], Question]] = []
         for key, behind in self._behind.items():
             timeline = self._timelines[key]
-            asked = {(int(book.position[row]), int(book.end[row])) for book, row in behind if book.end[row] >= 0}
+            asked: dict[tuple[int, int], bool] = {}
+            for book, row in behind:
+                if book.end[row] >= 0:
+                    place = (int(book.position[row]), int(book.end[row]))
+                    asked[place] = asked.get(place, False) or book.is_still(row)
             found = [
                 (rank, Question(*key, position, end))
-                for position, end in asked
-                if (rank := self._rank(timeline, position, end)) is not None
+                for (position, end), is_still in asked.items()
+                if (rank := self._rank(timeline, position, end, is_still=is_still)) is not None
             ]
             if found:
                 ranked.append(min(found, key=_rank_of))
         return [question for _, question in sorted(ranked, key=_rank_of)[:count_max]]
 
-    def _rank(self, timeline: Timeline, position: int, end: int) -> tuple[int, float] | None:
+    def _rank(self, timeline: Timeline, position: int, end: int, *, is_still: bool) -> tuple[int, float] | None:
         if timeline.knows(position):
             return None
         if end - position <= MARKERS_MAX:
@@ -369,9 +399,11 @@ class LagBook:
             return (1, float(position))
         _, before, after = timeline.times_ms(np.array([position], dtype=np.int64))
         spread_ms, age_ms = float(after[0] - before[0]), float(self._time_ms - before[0])
+        if is_still and age_ms >= self._policy.tiny_s * 1000.0:
+            return (2, -age_ms)
         if spread_ms <= max(2 * self._interval_ms, SPREAD_SHARE * age_ms):
             return None
-        return (2, -spread_ms)
+        return (3, -spread_ms)
 
     def learn(self, answers: Iterable[Answer]) -> None:
         """Take answers in."""
@@ -431,6 +463,7 @@ class LagBook:
             beyond=book.beyond,
             unreadable=unreadable,
             open_s=open_s,
+            left=book.left,
         )
         verdicts = evaluate(window, self._policy)
         book.since_ms = np.where(verdicts.status == book.status, book.since_ms, book.time_ms[-1])

@@ -181,7 +181,7 @@ SNAPSHOT_METRICS: Final[tuple[MonitorMetric[Snapshot], ...]] = (
         "kafka_consumergroup_group_max_lag",
         "gauge",
         "Largest lag of a partition of the group, in records.",
-        _of_groups(lambda s, g: float(s.groups[g].lag.max(initial=0))),
+        _of_groups(lambda s, g: float(s.groups[g].lag_max)),
     ),
     MonitorMetric(
         "kafka_consumergroup_group_max_lag_seconds",
@@ -251,8 +251,14 @@ SNAPSHOT_METRICS: Final[tuple[MonitorMetric[Snapshot], ...]] = (
     MonitorMetric(
         "streams_slo_good_ratio",
         "gauge",
-        "Share of events visible within 60 s, since the monitor was started; the objective is 0.99.",
+        "Share of events visible within 60 s of their arrival, since the monitor was started; the objective is 0.99.",
         _one(lambda s: s.slo.good_share),
+    ),
+    MonitorMetric(
+        "streams_slo_event_time_ratio",
+        "gauge",
+        "Share of events visible within 60 s of their own time, since the monitor was started; no objective.",
+        _one(lambda s: s.slo.young_share),
     ),
     MonitorMetric(
         "streams_slo_budget_left_ratio",
@@ -263,7 +269,7 @@ SNAPSHOT_METRICS: Final[tuple[MonitorMetric[Snapshot], ...]] = (
     MonitorMetric(
         "streams_slo_burn_rate",
         "gauge",
-        "How many times faster than allowed the error budget is used, by window.",
+        "How many times faster than allowed the error budget is used, by window; missing below 100 events.",
         _burn_rates,
     ),
     MonitorMetric(

@@ -50,6 +50,12 @@ class WorkerMetrics:
             "streams_event_age_seconds", "From event time to commit of a clean event.", _AGE_SECONDS
         )
         registry.register(self.event_age_seconds)
+        self.arrival_age_seconds = VectorHistogram(
+            "streams_arrival_age_seconds",
+            "From arrival (the record's timestamp) to commit of a clean event; without those that have no timestamp.",
+            _AGE_SECONDS,
+        )
+        registry.register(self.arrival_age_seconds)
         self.watermark_age_seconds = Gauge(
             "streams_watermark_age_seconds", "Now minus the watermark.", ("topic", "partition"), registry=registry
         )

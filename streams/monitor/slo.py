@@ -1,8 +1,10 @@
-"""The service level objective: 99% of events are visible within 60 s of their event time. Pure.
+"""The service level objective: 99% of events are visible within 60 s of their arrival. Pure.
 
-Measured from the workers' `streams_event_age_seconds`. *Burn rate*: how many times faster than allowed the error budget
-goes (1: it is used up exactly at the end of the period). Prometheus keeps the long windows (deploy/prometheus); the
-monitor tells what it has seen itself.
+Measured from the workers' `streams_arrival_age_seconds`: from the record's timestamp to the commit. What happened
+before the arrival (a tracker without a network, a file of last week's events) is not our doing and does not count; the
+events' own age is told beside it. *Burn rate*: how many times faster than allowed the error budget goes (1: it is used
+up exactly at the end of the period). Prometheus keeps the long windows (deploy/prometheus); the monitor tells what it
+has seen itself.
 """
 
 from collections import deque
@@ -13,6 +15,8 @@ from typing import Final
 OBJECTIVE: Final = 0.99
 VISIBLE_S: Final = 60.0
 """A bucket of the workers' histogram ends here."""
+EVENTS_MIN: Final = 100
+"""Fewer events than these are not judged: one of them would be more than the objective allows."""
 WINDOWS_S: Final[Mapping[str, float]] = {"5m": 300.0, "1h": 3_600.0, "6h": 21_600.0}
 POINTS_MAX: Final = 5_000
 
@@ -23,11 +27,14 @@ class Counts:
 
     total: float
     good: float
+    """Within `VISIBLE_S` of their arrival."""
+    young: float = 0.0
+    """Within `VISIBLE_S` of their own time."""
 
 
 @dataclass(frozen=True, slots=True)
 class SloWindow:
-    """What became of the events of a window. `burn_rate` None: there were none."""
+    """What became of the events of a window. `burn_rate` None: there were fewer than `EVENTS_MIN`."""
 
     seconds: float
     events: float
@@ -37,9 +44,15 @@ class SloWindow:
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """The objective as far as it was watched. `good_share` None: no event yet; `budget_left` below 0: missed."""
+    """The objective as far as it was watched. Shares None: no event yet; `budget_left` below 0: missed.
+
+    With fewer than `EVENTS_MIN` events the whole budget is left.
+    """
 
     good_share: float | None
+    """Of the events, those visible within `VISIBLE_S` of their arrival."""
+    young_share: float | None
+    """Of the events, those visible within `VISIBLE_S` of their own time: what arrives late is not among them."""
     budget_left: float
     watched_s: float
     events: float
@@ -54,7 +67,7 @@ class SloBook:
         self._last: dict[str, Counts] = {}
         self._points: deque[tuple[float, float, float]] = deque(maxlen=POINTS_MAX)
         """(time in s, events, bad ones) since watching began."""
-        self._events = self._bad = 0.0
+        self._events = self._bad = self._young = 0.0
 
     def observe(self, now_s: float, workers: Mapping[str, Counts]) -> None:
         """Take in the counters of the workers that answered; what one counted before it was seen is not ours."""
@@ -67,18 +80,20 @@ class SloBook:
                 good = min(max(counts.good - before.good, 0.0), events)
                 self._events += events
                 self._bad += events - good
+                self._young += min(max(counts.young - before.young, 0.0), events)
             self._last[worker] = counts
         self._points.append((now_s, self._events, self._bad))
 
     def judge(self) -> Slo:
         """How the objective stands."""
         if not self._points:
-            return Slo(None, 1.0, 0.0, 0.0, 0.0, {})
+            return Slo(None, None, 1.0, 0.0, 0.0, 0.0, {})
         now_s, events, bad = self._points[-1]
         allowed = events * (1.0 - OBJECTIVE)
         return Slo(
             good_share=1.0 - bad / events if events else None,
-            budget_left=1.0 - bad / allowed if allowed else 1.0,
+            young_share=self._young / events if events else None,
+            budget_left=1.0 - bad / allowed if events >= EVENTS_MIN else 1.0,
             watched_s=now_s - self._points[0][0],
             events=events,
             bad=bad,
@@ -89,5 +104,5 @@ class SloBook:
         now_s, events, bad = self._points[-1]
         first = next(point for point in self._points if point[0] >= now_s - seconds)
         count, missed = events - first[1], bad - first[2]
-        burn = None if count <= 0 else missed / count / (1.0 - OBJECTIVE)
+        burn = None if count < EVENTS_MIN else missed / count / (1.0 - OBJECTIVE)
         return SloWindow(min(seconds, now_s - first[0]), count, missed, burn)

@@ -12,13 +12,14 @@ from streams.monitor.workers import WorkerState
 
 @dataclass(frozen=True, slots=True)
 class DeadLetters:
-    """A dead-letter topic. Offsets taken by transaction markers are counted with the records: about so many."""
+    """A dead-letter topic, counted by letters: however often one was tried, it is one."""
 
     topic: str
-    offsets: int
-    """From the first that is still there to the end."""
+    letters: int
+    open: int
+    """Those that nothing was done about yet."""
     grown: int
-    """By so many since the oldest sample."""
+    """More letters since the oldest count."""
     grown_s: float
 
 

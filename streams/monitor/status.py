@@ -8,7 +8,7 @@ class Status(IntEnum):
     """Verdict on a partition or on a whole group. A group is OK, WARN, ERR or NOTFOUND."""
 
     NOTFOUND = 0
-    """No such group, or it has committed nothing."""
+    """No such group, or it has neither committed anything nor a member with a partition."""
     OK = 1
     WARN = 2
     """Behind, and not catching up."""

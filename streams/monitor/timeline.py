@@ -6,6 +6,8 @@ Two kinds of knowledge about one partition:
 - *Told*: the broker's timestamp of the record at offset o. It is believed as far as what was seen allows: a tracker's
   clock, or a file of yesterday's events, does not make lag out of a record that came a second ago.
 
+The timestamp of a transaction marker is as good for times. It says nothing about records: see `hint`.
+
 Between two such points the time is interpolated. Before the first one it is not known: whoever asks gets the first
 point's time, which is then a lower bound of the age.
 """
@@ -19,26 +21,31 @@ from streams.monitor.verdict import Float64, Int64
 
 POINTS_MAX: Final = 256
 """Points kept per partition and kind; the oldest half is thinned when there are more."""
+EMPTY_RANGES_MAX: Final = 16
+"""Ranges of offsets without a record that are remembered per partition; the first of them is forgotten for another."""
 _NOWHERE: Final = 1 << 62
 
 
 class Timeline:
     """Times of the records of one partition."""
 
-    __slots__ = ("_seen", "_told", "empty_from", "empty_to")
+    __slots__ = ("_empty", "_hint", "_seen", "_told")
 
     def __init__(self) -> None:
         self._seen: list[tuple[int, int, int]] = []
         """(End of the log, when it was first and when it was last seen to be there)."""
         self._told: list[tuple[int, int]] = []
-        self.empty_from = self.empty_to = 0
-        """There is no record at these offsets (the latter excluded): transaction markers, or compacted away."""
+        self._hint: tuple[int, int] | None = None
+        """Offset and timestamp of the newest entry of the log, which may be a transaction marker."""
+        self._empty: list[tuple[int, int]] = []
+        """There is no record at these offsets (the latter excluded): transaction markers, aborted, compacted away. In
+        order, none of them touching another."""
 
     def see(self, end: int, time_ms: int) -> None:
         """At `time_ms` the log ended at `end`. An end before an earlier one means another log: all is forgotten."""
         seen = self._seen
         if seen and end < seen[-1][0]:
-            self._seen, self._told, self.empty_from, self.empty_to = [(end, time_ms, time_ms)], [], 0, 0
+            self._seen, self._told, self._hint, self._empty = [(end, time_ms, time_ms)], [], None, []
             return
         if seen and seen[-1][0] == end:
             seen[-1] = (end, seen[-1][1], max(seen[-1][2], time_ms))
@@ -55,18 +62,23 @@ class Timeline:
         if len(self._told) > POINTS_MAX:
             self._told = self._told[1::2]
 
+    def hint(self, offset: int, timestamp_ms: int) -> None:
+        """Timestamp of what is at `offset`, a record or a transaction marker: good for times, no proof of a record."""
+        self._hint = (offset, timestamp_ms)
+
     def skip(self, first: int, until: int) -> None:
         """There is no record from offset `first` to (excluding) `until`."""
         if until <= first:
             return
-        if self.empty_from <= first <= self.empty_to:
-            self.empty_to = max(self.empty_to, until)
-        else:
-            self.empty_from, self.empty_to = first, until
+        touching = [one for one in self._empty if one[0] <= until and first <= one[1]]
+        merged = (min([first, *(one[0] for one in touching)]), max([until, *(one[1] for one in touching)]))
+        self._empty = sorted([*(one for one in self._empty if one not in touching), merged])
+        if len(self._empty) > EMPTY_RANGES_MAX:
+            self._empty.remove(self._empty[0] if self._empty[0] != merged else self._empty[1])
 
     def position(self, offset: int) -> int:
-        """The offset of the next record that may be there at or behind `offset`."""
-        return self.empty_to if self.empty_from <= offset < self.empty_to else offset
+        """The offset of the next record that may be there at or after `offset`."""
+        return next((until for first, until in self._empty if first <= offset < until), offset)
 
     def knows(self, offset: int) -> bool:
         """Whether the record at `offset` itself was read for its timestamp."""
@@ -76,14 +88,15 @@ class Timeline:
     @property
     def first(self) -> int:
         """The first offset whose time is known; what is before it is at least as old."""
-        return min([points[0][0] for points in (self._seen, self._told) if points], default=_NOWHERE)
+        hint = [self._hint] if self._hint is not None else []
+        return min([points[0][0] for points in (self._seen, self._told, hint) if points], default=_NOWHERE)
 
     def times_ms(self, offsets: Int64) -> tuple[Float64, Int64, Int64]:
         """Times of the records at `offsets`, and of the points between which each lies.
 
         The width between the points is how far the time may be off. NaN and zeros when nothing is known.
         """
-        points = self._points() if self._seen or self._told else []
+        points = self._points() if self._seen or self._told or self._hint else []
         if not points:
             zeros = np.zeros(len(offsets), dtype=np.int64)
             return np.full(len(offsets), np.nan), zeros, zeros
@@ -97,6 +110,8 @@ class Timeline:
     def _points(self) -> list[tuple[int, int]]:
         """Both kinds by offset, times never falling, told ones kept within what was seen."""
         told = self._told
+        if self._hint is not None and not self.knows(self._hint[0]):
+            told = sorted([*told, self._hint])
         merged: list[tuple[int, int]] = []
         stamps = [stamp for _, stamp in told[:1]]
         floor, i = min([*stamps, *(time for _, time, _ in self._seen[:1])]), 0

@@ -11,6 +11,8 @@ where ours are meant to differ (docs/lag-verdicts.md shows each with a history):
 - A position that went back and has been regained is no rewind.
 - Records that were deleted unread, and positions behind the end of the log, are errors. Burrow sees no lag in them.
 - Records that nobody can read, since a transaction is open before them, are no lag, and no "all is read" either.
+- A topic that a living group has left for others is no outage, whatever becomes of the records behind its old offsets.
+- Nothing committed is no fault where there is nothing to read.
 """
 
 from dataclasses import dataclass
@@ -59,6 +61,7 @@ class Reason(IntEnum):
     BEHIND_END = 12
     NOTHING_COMMITTED = 13
     OPEN_TRANSACTION = 14
+    LEFT_TOPIC = 15
 
 
 STATUS_OF: Final[dict[Reason, Status]] = {
@@ -75,8 +78,9 @@ STATUS_OF: Final[dict[Reason, Status]] = {
     Reason.WENT_BACK: Status.REWIND,
     Reason.DELETED_UNREAD: Status.ERR,
     Reason.BEHIND_END: Status.ERR,
-    Reason.NOTHING_COMMITTED: Status.NOTFOUND,
+    Reason.NOTHING_COMMITTED: Status.OK,
     Reason.OPEN_TRANSACTION: Status.WARN,
+    Reason.LEFT_TOPIC: Status.OK,
 }
 _STATUS_CODES: Final = np.array([STATUS_OF[reason] for reason in Reason], dtype=np.int8)
 
@@ -113,7 +117,8 @@ class Window:
     there were commits since the sample before, also such as did not move. `lag_s`: age of the oldest record not
     committed (0: there is none). `deleted` and `beyond`: records deleted before they were read; records by which the
     position is past the end of the log. `unreadable`: records after an open transaction, which nobody can read yet;
-    `open_s`: how long that transaction has been seen to be open.
+    `open_s`: how long that transaction has been seen to be open. `left`: members of the group have partitions of other
+    topics, and none has had one of this topic for longer than the window.
     """
 
     time_ms: Int64
@@ -126,9 +131,10 @@ class Window:
     beyond: Int64
     unreadable: Int64
     open_s: Float64
+    left: Bool
 
     def __post_init__(self) -> None:
-        columns = (self.lag_s, self.owned, self.deleted, self.beyond, self.unreadable, self.open_s)
+        columns = (self.lag_s, self.owned, self.deleted, self.beyond, self.unreadable, self.open_s, self.left)
         rows = {len(column) for column in columns}
         tables = {self.offset.shape, self.lag.shape, self.active.shape}
         if len(rows) > 1 or tables != {(len(self.lag_s), len(self.time_ms))}:
@@ -158,6 +164,9 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
     growth = _growth(window, policy)
     lag = window.lag[:, -1] if window.lag.shape[1] else np.zeros(n, dtype=np.int64)
     last = window.offset[:, -1] if window.offset.shape[1] else np.full(n, ABSENT, dtype=np.int64)
+    # Who assigns partitions by hand is no member, and has not left as long as its position moves.
+    left = window.left & (last != ABSENT) & ~motion.moved
+    trouble = (lag > 0) | (window.beyond > 0) | (window.deleted > 0) | (window.unreadable > 0)
     back_by = np.where(motion.went_back & (lag > 0), motion.offset_max - last, 0)
     still = motion.unmoved_s >= np.maximum(policy.still_s, policy.rhythm_factor * motion.rhythm_s)
     deserted = (
@@ -169,6 +178,7 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
     )
     reason = np.select(
         [
+            left & trouble,
             window.beyond > 0,
             window.deleted > 0,
             (lag == 0) & (window.unreadable > 0) & (window.open_s >= policy.open_s),
@@ -185,6 +195,7 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
             growth.growing,
         ],
         [
+            Reason.LEFT_TOPIC,
             Reason.BEHIND_END,
             Reason.DELETED_UNREAD,
             Reason.OPEN_TRANSACTION,
@@ -202,7 +213,7 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
         ],
         Reason.NOT_FALLING,
     ).astype(np.int8)
-    on_time = (lag == 0) | (reason == Reason.ON_TIME)
+    on_time = (lag == 0) | (reason == Reason.ON_TIME) | (reason == Reason.LEFT_TOPIC)
     catch_up = np.where(on_time, 0.0, np.where(growth.falling, lag / np.maximum(growth.fall_rate, 1e-9), NEVER))
     return Verdicts(
         status=_STATUS_CODES[reason],
@@ -224,6 +235,8 @@ class _Motion:
     """There were commits since it last moved."""
     went_back: Bool
     offset_max: Int64
+    moved: Bool
+    """At any time within the window."""
 
 
 def _motion(window: Window) -> _Motion:
@@ -232,7 +245,7 @@ def _motion(window: Window) -> _Motion:
     if s == 0:
         zeros = np.zeros(n)
         nothing = np.zeros(n, dtype=np.bool_)
-        return _Motion(zeros, zeros, nothing, nothing, np.full(n, ABSENT, dtype=np.int64))
+        return _Motion(zeros, zeros, nothing, nothing, np.full(n, ABSENT, dtype=np.int64), nothing)
     known = offset != ABSENT
     moved = np.zeros((n, s), dtype=np.bool_)
     moved[:, 1:] = (offset[:, 1:] != offset[:, :-1]) & known[:, :-1]
@@ -257,6 +270,7 @@ def _motion(window: Window) -> _Motion:
         idle_commits=(window.active & since).any(axis=1),
         went_back=(offset[:, -1] < offset_max) & known[:, -1],
         offset_max=offset_max,
+        moved=np.asarray(changed.any(axis=1), dtype=np.bool_),
     )
 
 

@@ -11,14 +11,16 @@ from typing import Final
 
 import structlog
 
+from streams.deadletters.index import Figures
 from streams.errors import StreamsError
 from streams.kafka.offsets_process import RoundFailed
 from streams.kafka.round import Round
 from streams.monitor.book import GroupLag
+from streams.monitor.dead_letters import DeadLetterWatch
 from streams.monitor.health import Health
 from streams.monitor.lookout import Lookout
 from streams.monitor.slo import SloBook
-from streams.monitor.snapshot import DeadLetters, Point, Snapshot
+from streams.monitor.snapshot import Point, Snapshot
 from streams.monitor.sources import SourceWatch
 from streams.monitor.workers import Targets, WorkerState, WorkerWatch
 from streams.operators.declaration import Pipeline
@@ -38,8 +40,16 @@ Listener = Callable[[Snapshot], None]
 class Watcher:
     """Looks until stopped, in a thread of its own. A broker, registry or worker that is away is waited for, aloud."""
 
-    def __init__(self, settings: Settings, pipelines: Sequence[Pipeline]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        pipelines: Sequence[Pipeline],
+        *,
+        count_letters: Callable[[], Sequence[Figures]] = tuple,
+    ) -> None:
         """Raise what is wrong with the settings at once.
+
+        `count_letters` counts dead letters by topic, in a thread of its own: it may take long.
 
         Raises:
             UsageError: STREAMS_MONITOR_WORKERS is not usable.
@@ -47,7 +57,9 @@ class Watcher:
         """
         self._settings = settings
         self._interval_s = settings.streams_monitor_interval_s
-        self._pipelines = pipelines
+        self._dead_letters = DeadLetterWatch(
+            count_letters, interval_s=self._interval_s, window_s=settings.streams_monitor_window_s
+        )
         self._workers = WorkerWatch(Targets.parse(settings.streams_monitor_workers))
         self._lookout = Lookout(
             settings, window_s=settings.streams_monitor_window_s, interval_s=settings.streams_monitor_interval_s
@@ -57,7 +69,6 @@ class Watcher:
         self._history: dict[str, deque[Point]] = {}
         self._totals: dict[object, dict[str, float]] = {}
         self._totals_at_s = 0.0
-        self._dead: dict[str, deque[tuple[int, int]]] = {}
         self._rounds = self._failures = 0
         self._round_s = 0.0
         self._offsets_at_s: float | None = None
@@ -83,11 +94,13 @@ class Watcher:
     def start(self) -> None:
         """Begin."""
         self._quiet_since_s = time.monotonic()
+        self._dead_letters.start()
         self._thread.start()
 
     def stop(self) -> None:
         """End. A round that does not end within `STOP_S` is left to end with the process, and what it holds with it."""
         self._stop.set()
+        self._dead_letters.stop()
         if self._thread.is_alive():
             self._thread.join(STOP_S)
         if self._thread.is_alive():
@@ -180,7 +193,7 @@ class Watcher:
         self._doing = "snapshot"
         self._slo.observe(time.monotonic(), {str(one.address): one.visible for one in workers if one.outcomes})
         if failure is None:
-            self._note(found, groups)
+            self._note(groups)
         return Snapshot(
             time_ms=now_ms,
             cluster=self._settings.streams_cluster_name,
@@ -192,38 +205,16 @@ class Watcher:
             slo=self._slo.judge(),
             workers=tuple(workers),
             rates=self._rates(workers),
-            dead_letters=self._dead_letters(),
+            dead_letters=self._dead_letters.rows,
             failure=failure,
         )
 
-    def _note(self, found: Round, groups: dict[str, GroupLag]) -> None:
+    def _note(self, groups: dict[str, GroupLag]) -> None:
         for name in set(self._history) - groups.keys():
             del self._history[name]
         for name, group in groups.items():
             points = self._history.setdefault(name, deque(maxlen=HISTORY_POINTS))
             points.append(Point(group.time_ms, group.lag_sum, group.lag_s_max))
-        counts = dict(found.topics)
-        samples = max(2, round(self._settings.streams_monitor_window_s / self._interval_s))
-        for topic in (pipeline.dlq for pipeline in self._pipelines if pipeline.dlq in counts):
-            first = found.base[topic]
-            numbers = slice(first, first + counts[topic])
-            ends = found.end[numbers]
-            if (ends >= 0).all():
-                total = int(ends.sum())
-                known = self._dead.setdefault(topic, deque(maxlen=samples))
-                known.append((found.time_ms, total))
-
-    def _dead_letters(self) -> tuple[DeadLetters, ...]:
-        found = self.latest.round if self.latest is not None else None
-        rows = []
-        for topic, known in self._dead.items():
-            gone = 0
-            if found is not None and topic in found.base:
-                first = found.base[topic]
-                gone = int(found.low[first : first + dict(found.topics)[topic]].clip(0).sum())
-            (began_ms, began), (ended_ms, ended) = known[0], known[-1]
-            rows.append(DeadLetters(topic, max(0, ended - gone), max(0, ended - began), (ended_ms - began_ms) / 1000.0))
-        return tuple(rows)
 
     def _rates(self, workers: Sequence[WorkerState]) -> dict[str, float]:
         """Events a second since the last look, over all workers; one that was started anew counts from zero."""

@@ -116,6 +116,10 @@ _SENTENCES: Final[dict[Reason, Callable[[Facts], str]]] = {
         f"{_records(f.unreadable)} after an open transaction cannot be read yet; "
         f"it has been open since {f.open_since} ({duration(f.open_s)})"
     ),
+    Reason.LEFT_TOPIC: lambda f: (
+        "the group reads other topics, and no member is subscribed to this one any more: "
+        f"what is after its last commit ({_records(f.lag)}) does not count"
+    ),
 }
 
 _ADVICE: Final[dict[Reason, str]] = {
@@ -130,6 +134,10 @@ _ADVICE: Final[dict[Reason, str]] = {
     Reason.DELETED_UNREAD: "these records are gone: raise the retention, then replay from the source",
     Reason.OPEN_TRANSACTION: (
         "find its producer (kafka-transactions.sh describe-producers) and have it commit or abort"
+    ),
+    Reason.LEFT_TOPIC: (
+        "nothing if that is meant: kafka-consumer-groups.sh --delete-offsets makes the group forget the topic; "
+        "else start a member that subscribes to it"
     ),
     Reason.BEHIND_END: "the topic was truncated or created again: reset the group's offsets",
 }

@@ -71,7 +71,7 @@ class WorkerState:
     state: str
     """`ready`, with remarks about the source, or why not."""
     visible: Counts = field(default_factory=lambda: Counts(0.0, 0.0))
-    """Clean events, and those visible in time."""
+    """Clean events that have a time of arrival, and those visible in time."""
     outcomes: Mapping[str, float] = field(default_factory=dict)
     rejects: Mapping[str, float] = field(default_factory=dict)
     watermark_age_s: Mapping[tuple[str, int], float] = field(default_factory=dict)
@@ -292,7 +292,7 @@ def read_metrics(address: Address, text: str, *, ready: bool, state: str) -> Wor
     outcomes: dict[str, float] = {}
     rejects: dict[str, float] = {}
     watermarks: dict[tuple[str, int], float] = {}
-    total = good = quarantined = 0.0
+    total = good = young = quarantined = 0.0
     try:
         for family in text_string_to_metric_families(text):
             for name, labels, value, *_ in family.samples:
@@ -303,17 +303,19 @@ def read_metrics(address: Address, text: str, *, ready: bool, state: str) -> Wor
                         _add(rejects, _one_of(_REASONS, labels["reason"]), _counted(value))
                     case "streams_watermark_age_seconds" if math.isfinite(value):
                         watermarks[labels["topic"], int(labels["partition"])] = value
-                    case "streams_event_age_seconds_count":
+                    case "streams_arrival_age_seconds_count":
                         total = _counted(value)
-                    case "streams_event_age_seconds_bucket" if float(labels["le"]) == VISIBLE_S:
+                    case "streams_arrival_age_seconds_bucket" if float(labels["le"]) == VISIBLE_S:
                         good = _counted(value)
+                    case "streams_event_age_seconds_bucket" if float(labels["le"]) == VISIBLE_S:
+                        young = _counted(value)
                     case "streams_quarantined_devices":
                         quarantined += _counted(value)
                     case _:
                         pass
     except (KeyError, IndexError, TypeError, AttributeError) as error:  # as the parser fails at what it does not expect
         raise ValueError(f"not what a worker writes ({error!r})") from None
-    return WorkerState(address, ready, state, Counts(total, good), outcomes, rejects, watermarks, quarantined)
+    return WorkerState(address, ready, state, Counts(total, good, young), outcomes, rejects, watermarks, quarantined)
 
 
 def _counted(value: float) -> float:

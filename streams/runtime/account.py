@@ -7,6 +7,7 @@ import numpy as np
 
 from streams.engine.effects import CycleEnd, Effects
 from streams.monitor.metrics import WorkerMetrics
+from streams.operators.clock import Clock
 from streams.operators.columns import TIME_MIN, Int64
 from streams.operators.declaration import Pipeline
 from streams.runtime.mismatches import SchemaNews
@@ -29,6 +30,7 @@ class CycleAccount:
     _rejects: dict[str, int] = field(default_factory=dict)
     _contradictions: int = 0
     _clean_times: list[Int64] = field(default_factory=list)
+    _clean_arrivals: list[Int64] = field(default_factory=list)
 
     def note(self, effects: Effects) -> None:
         """Add what a micro-batch has brought about."""
@@ -45,13 +47,14 @@ class CycleAccount:
             if part.clean is not None:
                 counts["clean"] += len(part.clean)
                 self._clean_times.append(part.clean.event_time)
+                self._clean_arrivals.append(part.clean.timestamp_ms)
             counts["late"] += sum(len(late.events) for late in part.late)
             counts["duplicate"] += part.duplicates
             self._contradictions += part.contradictions
         for outcome, count in counts.items():
             self._outcomes[outcome] = self._outcomes.get(outcome, 0) + count
 
-    def publish(self, metrics: WorkerMetrics, pipeline: Pipeline, end: CycleEnd) -> None:
+    def publish(self, metrics: WorkerMetrics, pipeline: Pipeline, end: CycleEnd, *, skew_ms_max: int) -> None:
         """Count all of it: the cycle is committed."""
         for outcome, count in self._outcomes.items():
             metrics.events.labels(pipeline.name, outcome).inc(count)
@@ -62,6 +65,9 @@ class CycleAccount:
         now_ms = time.time() * 1000
         if self._clean_times:
             metrics.event_age_seconds.observe((now_ms - np.concatenate(self._clean_times)) / 1000.0)
+            arrivals = np.concatenate(self._clean_arrivals)
+            arrivals = arrivals[Clock(int(now_ms), skew_ms_max).is_time(arrivals)]
+            metrics.arrival_age_seconds.observe(np.maximum(now_ms - arrivals, 0.0) / 1000.0)
         for commit in end.commits:
             for closed in commit.windows:
                 metrics.window_rows.labels(closed.window.topic).inc(len(closed.keys))

@@ -427,7 +427,7 @@ class PipelineRunner:
             with self._trace.committing(cycle.records):
                 self._write_through(commit)
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
-        cycle.publish(self._metrics, self.pipeline, end)
+        cycle.publish(self._metrics, self.pipeline, end, skew_ms_max=self._settings.streams_skew_ms_max)
         self._schema_watch.tell(cycle.schemas, int(time.time() * 1000))
         self._misrouted_watch.tell(cycle.misrouted, monotonic_ms())
         self._aborts_in_a_row = 0

@@ -28,16 +28,18 @@ class SourceWatch:
         self._asked: Future[str | None] | None = None
         self._asked_of: frozenset[str] = frozenset()
         self._due_s = 0.0
+        self._is_closed = False
 
     def look(self, now_s: float, *, is_suspect: bool) -> str | None:
         """What has become of the source, in words, where its offsets are void; None while all is well.
 
-        Asks the broker in the background every few seconds, and at once when the source `is_suspect`.
+        Asks the broker in the background every few seconds, and at once when the source `is_suspect`; no more once it
+        is closed, since the last cycle of a worker that stops may still come by.
         """
         if is_suspect:
             self._due_s = now_s
         if self._asked is None:
-            if now_s >= self._due_s and (known := self._known()):
+            if not self._is_closed and now_s >= self._due_s and (known := self._known()):
                 self._due_s = now_s + _INTERVAL_S
                 self._asked_of = known
                 self._asked = self._thread.submit(self._places.id_of, self._source)
@@ -58,4 +60,5 @@ class SourceWatch:
 
     def close(self) -> None:
         """Ask no more."""
+        self._is_closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)

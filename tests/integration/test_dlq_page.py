@@ -28,7 +28,7 @@ from tests.integration.test_rejects import Encoder
 from tests.integration.workers import Worker, position_schema, wait_until
 from tests.left_out import chromium
 
-pytestmark = [pytest.mark.kafka, pytest.mark.chromium, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.chromium, pytest.mark.timeout(240, func_only=True)]
 SCREENSHOTS = os.environ.get("DLQ_SCREENSHOTS")
 EVIL = "<script>document.title='owned'</script>"
 PRIVATE = "secret-event"

@@ -1,5 +1,6 @@
 """Workers in one group, by both of Kafka's protocols and both kinds of membership: they join, leave and take over."""
 
+import json
 import os
 from pathlib import Path
 
@@ -107,6 +108,32 @@ def test_a_dynamic_member_that_stops_hands_its_partitions_over_at_once(
         # Within less than any session: a static member's place would be kept for 10 s, or for 45.
         wait_until(lambda: len(first.said('"assigned"')) > before, "the other has it all", timeout_s=9)
         wait_for_progress(probe)
+
+
+@pytest.mark.parametrize("protocol", ["classic", pytest.param("consumer", marks=pytest.mark.slow)])
+def test_a_static_member_that_is_told_to_leave_hands_its_partitions_over_at_once(
+    stack: Stack, tmp_path: Path, protocol: str
+) -> None:
+    probe = fresh_world(stack)
+    environment = kind(protocol, "true")
+    with (
+        workers(stack, tmp_path, "a", "b") as (first, second),
+        Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=RECORDS_PER_S),
+    ):
+        first.start(environment).wait_ready()
+        second.start(environment, options=["--leave"]).wait_ready()
+        wait_for_progress(probe)
+        kept, before = first.partitions(), len(first.said('"assigned"'))
+        revoked = len(first.said('"revoked"'))
+        assert second.terminate() == 0, second.printed()[-4000:]
+        # Without it the place is kept for a session of 10 s, which begins with the last heartbeat.
+        wait_until(lambda: len(first.said('"assigned"')) > before, "the other has it all", timeout_s=7)
+        assert ("classic" == protocol) == bool(second.said("left the group"))
+        wait_for_progress(probe)
+        taken = json.loads(first.said('"assigned"')[-1])["partitions"]
+        assert kept
+        assert kept.isdisjoint(taken), "what it kept is not restored again"
+        assert revoked == len(first.said('"revoked"'))
 
 
 @pytest.mark.slow

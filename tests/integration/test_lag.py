@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from streams.kafka.offsets_process import OffsetProbe, RoundFailed
@@ -23,6 +23,7 @@ from tests.integration.workers import wait_until
 
 pytestmark = pytest.mark.kafka
 
+_NOT_YET = {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE}
 HASTY = Policy(tiny_s=0.2, nobody_s=0.4, still_s=1.0, growth_s=1.0)
 
 
@@ -39,7 +40,9 @@ class Topic:
         client = admin_of(self.stack)  # kept: what is asked of a client that is collected comes to nothing
         client.create_topics([NewTopic(self.name, self.partitions, 1)])[self.name].result(30)
 
-    def produce(self, count: int, *, partition: int = 0, age_s: float = 0.0, transactional: bool = False) -> None:
+    def produce(
+        self, count: int, *, partition: int = 0, age_s: float = 0.0, transactional: bool = False, abort: bool = False
+    ) -> None:
         config = {"bootstrap.servers": self.stack.bootstrap_servers}
         producer = Producer({**config, **({"transactional.id": self.name} if transactional else {})})
         if transactional:
@@ -49,7 +52,10 @@ class Topic:
             producer.produce(
                 self.name, b"%d" % number, partition=partition, timestamp=int((time.time() - age_s) * 1000)
             )
-        if transactional:
+        if abort:
+            producer.flush(30)
+            producer.abort_transaction(30)
+        elif transactional:
             producer.commit_transaction(30)
         producer.flush(30)
 
@@ -61,7 +67,17 @@ class Topic:
 
     def commit(self, offset: int, partition: int = 0) -> None:
         consumer = self.consumer()
-        consumer.commit(offsets=[TopicPartition(self.name, partition, offset)], asynchronous=False)
+
+        def committed() -> bool:
+            try:
+                consumer.commit(offsets=[TopicPartition(self.name, partition, offset)], asynchronous=False)
+            except KafkaException as error:
+                if error.args[0].code() in _NOT_YET:
+                    return False
+                raise
+            return True
+
+        wait_until(committed, "the coordinator of a broker that has just been started is there")
         consumer.close()
 
 
@@ -293,8 +309,64 @@ def test_the_command_is_content_with_a_group_that_has_read_all(stack: Stack, top
     assert 0 == done.returncode, done.stderr
     (group,) = json.loads(done.stdout)["groups"]
     assert (topic.group, "OK", 0) == (group["group"], group["status"], group["lag"])
-    # Partition 1 is empty and was never committed: there is nothing to judge.
-    assert ["OK", "NOTFOUND"] == [row["status"] for row in group["partitions"]]
+    # Partition 1 is empty and was never committed: there is nothing to do, and that is all right.
+    assert [("OK", "drained"), ("OK", "nothing_committed")] == [
+        (row["status"], row["reason"]) for row in group["partitions"]
+    ]
+
+
+@pytest.mark.parametrize("aborted", [0, 50])
+def test_a_drained_group_on_a_transactional_topic_has_no_lag_at_the_first_look(
+    stack: Stack, topic: Topic, aborted: int
+) -> None:
+    """The broker names the offset of the last marker when it is asked for the newest timestamp of a log."""
+    topic.produce(5, transactional=True)
+    if aborted:
+        topic.produce(aborted, transactional=True, abort=True)
+    topic.commit(5)
+
+    done = run(stack, "lag", "--group", topic.group, "--for", "0", "--format", "json")
+
+    (group,) = json.loads(done.stdout)["groups"]
+    row = group["partitions"][0]
+    assert 0 == done.returncode, row
+    assert (0, 0, "OK", "drained") == (group["lag"], row["lag"], row["status"], row["reason"])
+    assert row["end"] > row["offset"], "markers are behind it"
+
+
+def test_what_is_aborted_while_the_group_is_watched_is_no_lag(lookout: Lookout, topic: Topic) -> None:
+    topic.produce(5, transactional=True)
+    topic.commit(5)
+    assert 0 == seen(lookout, topic, Status.OK).lag_sum
+
+    topic.produce(100, transactional=True, abort=True)
+    time.sleep(HASTY.still_s)
+
+    group = seen(lookout, topic, Status.OK)
+    assert (0, Reason.DRAINED) == (group.lag_sum, group.verdicts.reason[0])
+
+
+def test_a_topic_that_a_living_group_has_left_is_no_outage(stack: Stack, topic: Topic) -> None:
+    topic.produce(10, age_s=100)
+    topic.commit(4)
+    other = Topic(stack, partitions=1)
+    other.group = topic.group
+    consumer = other.consumer()
+    consumer.subscribe([other.name])
+    try:
+        wait_until(lambda: consumer.poll(0.1) is not None or consumer.assignment(), "the other topic is assigned")
+        done = run(stack, "lag", "--group", topic.group, "--for", "0", "--format", "json")
+    finally:
+        consumer.close()
+
+    assert 0 == done.returncode, done.stdout
+    (group,) = json.loads(done.stdout)["groups"]
+    rows = {(row["topic"], row["partition"]): row for row in group["partitions"]}
+    left = rows[topic.name, 0]
+    assert ("OK", "left_topic", 6) == (left["status"], left["reason"], left["lag"])
+    assert "no member is subscribed to this one any more" in left["why"]
+    assert "--delete-offsets" in left["advice"]
+    assert (0, 0.0) == (group["lag"], group["lag_seconds"]), "it counts for nothing in the sums"
 
 
 def test_a_group_that_is_not_there_is_not_found(stack: Stack) -> None:

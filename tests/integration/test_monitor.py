@@ -35,7 +35,7 @@ from streams.pipelines import select_pipelines
 from streams.pipelines.gps import GPS
 from streams.pipelines.orders import ORDERS
 from tests.integration.gateway import Gateway
-from tests.integration.kafka_helpers import admin_of, delete_topics
+from tests.integration.kafka_helpers import admin_of, committed_records, delete_topics, log_end
 from tests.integration.monitors import Monitor, asked, monitor_over, prometheus_over
 from tests.integration.workers import Traffic, fresh_world, rough_shape, wait_until, workers
 from tests.left_out import chromium
@@ -133,6 +133,34 @@ def test_burrows_api_tells_our_verdicts(monitor: Monitor) -> None:
 )
 def test_what_is_not_there_is_not_found(monitor: Monitor, path: str) -> None:
     assert 404 == monitor.get(path)[0]
+
+
+@pytest.mark.parametrize("name", ["a/b", 'q"uote\\', "new\nline", "Größe-🚚", "per%20cent", "ends/lag"])
+def test_a_group_may_have_any_name(stack: Stack, monitor: Monitor, name: str) -> None:
+    consumer = Consumer({"bootstrap.servers": stack.bootstrap_servers, "group.id": name, "enable.auto.commit": False})
+    consumer.commit(offsets=[TopicPartition("gps.positions.v1", 0, 1)], asynchronous=False)
+    consumer.close()
+    quoted = urllib.parse.quote(name, safe="")
+    wait_until(lambda: status_of(monitor, quoted), f"{name!r} is found")
+
+    assert name == monitor.json(f"/v3/kafka/local/consumer/{quoted}/lag")["status"]["group"]
+    assert name == monitor.json(f"/api/groups/{quoted}")["group"]
+    families = text_string_to_metric_families(monitor.get("/metrics")[1])
+    assert name in {sample.labels.get("group") for family in families for sample in family.samples}
+    client = admin_of(stack)
+    client.delete_consumer_groups([name])[name].result(20)
+
+
+def test_dead_letters_are_counted_by_letters_and_not_by_offsets(stack: Stack, monitor: Monitor) -> None:
+    def told() -> dict[str, Any]:
+        overview = monitor.json("/api/overview")
+        return next((one for one in overview["dead_letters"] if one["topic"] == "gps.positions.v1.dlq"), {})
+
+    # Traffic goes on, and with it the count: it lies between what is there before and after.
+    before = len(committed_records(stack, "gps.positions.v1.dlq"))
+    wait_until(lambda: told().get("letters", 0) >= max(before, 1), "letters are counted")
+    counted = told()["letters"]
+    assert counted <= len(committed_records(stack, "gps.positions.v1.dlq")) < log_end(stack, "gps.positions.v1.dlq")
 
 
 def test_a_group_that_is_not_there_has_the_status_notfound(monitor: Monitor) -> None:

@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -87,13 +87,14 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
-    def start(self, environment: Mapping[str, str] | None = None) -> "Worker":
-        """Start it with further environment; it is not ready yet on return."""
+    def start(self, environment: Mapping[str, str] | None = None, *, options: Sequence[str] = ()) -> "Worker":
+        """Start it with further environment and options; it is not ready yet on return."""
         assert self._process is None or self._process.poll() is not None, "it runs already"
         if not self.data_dir.exists():
             self.data_dir.mkdir(parents=True)
             (self.data_dir / "worker.id").write_text(self._member)
         command = ["worker", "--pipeline", "gps", "--data-dir", str(self.data_dir), "--web-port", str(self.port)]
+        command += options
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.monitor.timeline import POINTS_MAX, Timeline
+from streams.monitor.timeline import EMPTY_RANGES_MAX, POINTS_MAX, Timeline
 
 QUICK = settings(deadline=None, max_examples=100)
 Log = list[tuple[int, int]]
@@ -92,11 +92,36 @@ def test_markers_at_the_end_are_passed_over_and_records_behind_them_are_not() ->
     assert [9, 13, 13, 13, 13] == [timeline.position(offset) for offset in (9, 10, 11, 12, 13)]
 
 
+def test_two_places_without_records_are_both_remembered_and_such_as_touch_become_one() -> None:
+    timeline = Timeline()
+    for first, until in ((10, 12), (50, 60), (5, 8), (8, 10)):
+        timeline.skip(first, until)
+
+    assert [12, 60, 12, 12] == [timeline.position(offset) for offset in (5, 55, 9, 11)]
+    assert [4, 12, 60] == [timeline.position(offset) for offset in (4, 12, 60)]
+
+
+def test_the_newest_timestamp_of_a_log_gives_a_time_and_proves_no_record() -> None:
+    timeline = Timeline()
+    timeline.hint(100, 5_000)
+    timeline.see(101, 65_000)
+
+    assert not timeline.knows(100)
+    assert 100 == timeline.first
+    assert [5_000.0] == timeline.times_ms(np.array([100], dtype=np.int64))[0].tolist()
+    timeline.tell(100, 4_000)
+    assert timeline.knows(100)
+    assert [4_000.0] == timeline.times_ms(np.array([100], dtype=np.int64))[0].tolist()
+
+
 def test_memory_is_bounded() -> None:
     timeline = Timeline()
     for step in range(10 * POINTS_MAX):
         timeline.see(step, step)
         timeline.tell(step, step)
+        timeline.skip(3 * step, 3 * step + 1)
+
+    assert len(timeline._empty) <= EMPTY_RANGES_MAX
 
     assert len(timeline._seen) <= POINTS_MAX
     assert len(timeline._told) <= POINTS_MAX

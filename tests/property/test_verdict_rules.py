@@ -35,11 +35,12 @@ def windows(draw: Any, rows_max: int = 5) -> Window:
         beyond=column(st.sampled_from([0, 0, 0, 5])).astype(np.int64),
         unreadable=column(st.sampled_from([0, 0, 0, 5])).astype(np.int64),
         open_s=column(st.sampled_from([0.0, POLICY.open_s - 0.001, POLICY.open_s, 5_000.0])),
+        left=column(st.sampled_from([False, False, False, True])).astype(np.bool_),
     )
 
 
 def rows_of(window: Window, rows: list[int]) -> Window:
-    names = ("offset", "lag", "active", "lag_s", "owned", "deleted", "beyond", "unreadable", "open_s")
+    names = ("offset", "lag", "active", "lag_s", "owned", "deleted", "beyond", "unreadable", "open_s", "left")
     changed = {name: getattr(window, name)[rows] for name in names}
     return replace(window, **changed)
 
@@ -79,7 +80,7 @@ def test_without_lag_nothing_is_wrong_unless_records_are_lost_or_cannot_be_read(
 
     held_up = (window.unreadable > 0) & (window.open_s >= POLICY.open_s)
     fine = (window.lag[:, -1] == 0) & (window.deleted == 0) & (window.beyond == 0) & ~held_up
-    assert set(found.status[fine].tolist()) <= {Status.OK, Status.NOTFOUND}
+    assert set(found.status[fine].tolist()) <= {Status.OK}
     assert not found.catch_up_s[window.lag[:, -1] == 0].any()
 
 
@@ -102,6 +103,7 @@ def test_every_verdict_has_a_reason_that_fits_it(window: Window) -> None:
         assert (reason == Reason.OPEN_TRANSACTION) <= bool(window.unreadable[row] and not window.lag[row, -1])
         assert (reason == Reason.WENT_BACK) == (found.status[row] == Status.REWIND)
         assert (reason == Reason.WENT_BACK) <= (found.back_by[row] > 0)
+        assert (reason == Reason.LEFT_TOPIC) <= bool(window.left[row])
         assert (reason == Reason.NOBODY_READS) <= (window.owned[row] == Owned.NOBODY)
         assert (reason == Reason.NO_PROGRESS) <= (window.owned[row] == Owned.SOMEBODY)
         assert (reason == Reason.CATCHING_UP) <= bool(np.isfinite(found.catch_up_s[row]))
@@ -127,6 +129,7 @@ def test_one_dip_does_not_hide_a_growing_lag(samples: int, per_sample: int, data
             beyond=np.zeros(1, dtype=np.int64),
             unreadable=np.zeros(1, dtype=np.int64),
             open_s=np.zeros(1),
+            left=np.zeros(1, dtype=np.bool_),
         )
         # A growth of less than 5% over the window counts as none, which is a warning as well.
         assert Status.WARN == evaluate(window, POLICY).status[0]

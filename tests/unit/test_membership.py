@@ -17,6 +17,21 @@ def test_the_client_takes_every_kind(protocol: str, *, static: bool):
     Consumer({**config, "bootstrap.servers": "127.0.0.1:1"}).close()
 
 
+@pytest.mark.parametrize(
+    ("protocol", "static", "leave", "kept"),
+    [
+        ("classic", True, False, True),
+        ("classic", True, True, True),  # given up by unsubscribing, when it is stopped
+        ("classic", False, True, False),
+        ("consumer", True, False, True),
+        ("consumer", True, True, False),  # the client could not give it up
+    ],
+)
+def test_a_worker_that_is_to_leave_has_a_place_that_it_can_give_up(protocol, *, static, leave, kept):
+    settings = Settings(streams_group_protocol=protocol, streams_group_static=static, streams_group_leave=leave)
+    assert kept == ("group.instance.id" in group_config(settings, group="g", member="m"))
+
+
 @pytest.mark.parametrize("code", REFUSALS)
 def test_the_cause_of_a_fatal_error_is_in_its_words(code: int):
     fatal = KafkaError(KafkaError._FATAL, f"Fatal error: {KafkaError(code).str()}: ConsumerGroupHeartbeat fatal error")

@@ -43,12 +43,13 @@ def test_a_workers_metrics_are_read_as_it_writes_them() -> None:
     metrics.events.labels("orders", "clean").inc(5)
     metrics.rejects.labels("gps", "malformed").inc(3)
     metrics.watermark_age_seconds.labels("gps.positions.v1", "2").set(5.5)
-    metrics.event_age_seconds.observe(np.array([0.2, 59.0, 61.0]))
+    metrics.event_age_seconds.observe(np.array([0.2, 86_400.0, 86_400.0]))
+    metrics.arrival_age_seconds.observe(np.array([0.2, 59.0, 61.0]))
     metrics.quarantined_devices.labels("gps.positions.v1").set(4)
 
     state = read_metrics(Address("127.0.0.1", 1), generate_latest(metrics.registry).decode(), ready=True, state="ready")
 
-    assert (3.0, 2.0) == (state.visible.total, state.visible.good)
+    assert (3.0, 2.0, 1.0) == (state.visible.total, state.visible.good, state.visible.young)
     assert {"clean": 95.0} == state.outcomes
     assert {"malformed": 3.0} == state.rejects
     assert {("gps.positions.v1", 2): 5.5} == state.watermark_age_s

@@ -1,9 +1,12 @@
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import streams.cli
 from streams.cli.output import echo_json, echo_line, printable, printable_lines
 
 
@@ -41,3 +44,16 @@ def test_a_printed_line_and_a_json_document_carry_no_control_character(capsys):
     out, err = capsys.readouterr()
     assert all(line.isprintable() for line in (out + err).split("\n"))
     assert evil == json.loads(out[out.index("{") :])[evil]
+
+
+def test_no_command_prints_past_the_functions_that_make_texts_safe():
+    commands = Path(streams.cli.__file__).parent.glob("*.py")
+    printing = re.compile(r"typer\.echo\b|\bprint\(")
+    assert ["output.py"] == [path.name for path in sorted(commands) if printing.search(path.read_text())]
+
+
+def test_a_child_process_searches_no_module_in_the_working_directory():
+    sources = Path(streams.__file__).parent.rglob("*.py")
+    started = [line for path in sources for line in path.read_text().splitlines() if "[sys.executable," in line]
+    assert started != []
+    assert [line for line in started if '"-P"' not in line] == []

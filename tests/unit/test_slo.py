@@ -1,6 +1,6 @@
 import pytest
 
-from streams.monitor.slo import Counts, SloBook
+from streams.monitor.slo import EVENTS_MIN, Counts, SloBook
 
 
 def test_what_was_counted_before_watching_began_does_not_count() -> None:
@@ -51,3 +51,26 @@ def test_a_worker_that_does_not_answer_for_a_while_is_not_counted_twice() -> Non
     book.observe(10.0, {"a": Counts(100.0, 100.0)})
 
     assert 100.0 == book.judge().events
+
+
+def test_a_handful_of_late_events_is_told_and_burns_nothing() -> None:
+    book = SloBook()
+    book.observe(0.0, {"a": Counts(0.0, 0.0)})
+    book.observe(60.0, {"a": Counts(EVENTS_MIN - 1.0, 0.0)})
+
+    slo = book.judge()
+
+    assert (0.0, 1.0, None) == (slo.good_share, slo.budget_left, slo.windows["5m"].burn_rate)
+    book.observe(65.0, {"a": Counts(float(EVENTS_MIN), 0.0)})
+    assert pytest.approx(100.0) == book.judge().windows["5m"].burn_rate
+
+
+def test_events_that_arrive_old_are_told_and_burn_nothing() -> None:
+    book = SloBook()
+    book.observe(0.0, {"a": Counts(0.0, 0.0, 0.0)})
+    book.observe(60.0, {"a": Counts(1_000.0, 1_000.0, 100.0)})
+
+    slo = book.judge()
+
+    assert (1.0, 0.1) == (slo.good_share, slo.young_share)
+    assert (1.0, 0.0) == (slo.budget_left, slo.windows["5m"].burn_rate)

@@ -1,6 +1,7 @@
 """What a worker says of its source: refused partitions, lost records, open transactions, misrouted keys."""
 
 import asyncio
+import time
 import urllib.request
 
 import pytest
@@ -18,7 +19,7 @@ from streams.limits import (
     RECORDS_LOST_SAID_MS,
 )
 from streams.monitor.metrics import WorkerMetrics
-from streams.monitor.workers import Address, _ask
+from streams.monitor.workers import Targets, WorkerState, WorkerWatch
 from streams.pipelines.gps import GPS
 from streams.pipelines.orders import ORDERS
 from streams.runtime.misrouted import MisroutedNews, MisroutedWatch, shown
@@ -83,6 +84,16 @@ def test_an_open_transaction_is_named_while_it_is_open_and_logged_once(metrics: 
     assert 2 == len(logged)
 
 
+def seen(port: int) -> WorkerState:
+    """What a monitor makes of the worker at the port; to be asked in a thread, it has an event loop of its own."""
+    watch = WorkerWatch(Targets.parse(f"http://127.0.0.1:{port}"))
+    try:
+        (state,) = watch.look(time.monotonic())
+        return state
+    finally:
+        watch.close()
+
+
 def test_remarks_follow_the_readiness_and_the_monitor_shows_them() -> None:
     reasons: list[str] = []
     metrics = WorkerMetrics()
@@ -93,10 +104,10 @@ def test_remarks_follow_the_readiness_and_the_monitor_shows_them() -> None:
         port = web._socket.getsockname()[1]
         ask = lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).read()  # noqa: E731
         assert b"ok\na\nb\n" == await asyncio.to_thread(ask)
-        state = await asyncio.to_thread(_ask, Address("127.0.0.1", port))
+        state = await asyncio.to_thread(seen, port)
         assert (True, "ready; a; b") == (state.ready, state.state)
         reasons.append("restoring")
-        state = await asyncio.to_thread(_ask, Address("127.0.0.1", port))
+        state = await asyncio.to_thread(seen, port)
         assert (False, "restoring\na\nb") == (state.ready, state.state)
         await web.stop()
 

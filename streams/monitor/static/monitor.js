@@ -166,9 +166,9 @@
       else if (one.recovered) alarms.push({ kind: "ok", head: one.source, text: one.why, advice: "", runbook: null });
     }
     for (const one of told.workers) {
-      if (!one.ready && one.owns === null) alarms.push({ kind: "warn", head: `NOT READY ${one.worker}`, text: one.state, advice: "", runbook: "worker-not-ready" });
+      if (!one.ready && one.owns === null) alarms.push({ kind: "warn", head: `NOT READY ${one.worker}`, text: one.state, advice: "", runbook: one.state.includes(" are not consumed: ") ? "partitions-not-consumed" : "worker-not-ready" });
     }
-    if (told.slo.budget_left < 0) alarms.push({ kind: "warn", head: "SLO", text: "fewer than 99% of events were visible within 60 s since watching began", advice: "", runbook: "slo-burn" });
+    if (told.slo.budget_left < 0) alarms.push({ kind: "warn", head: "SLO", text: "fewer than 99% of events were visible within 60 s of their arrival since watching began", advice: "", runbook: "slo-burn" });
     for (const one of told.dead_letters) {
       if (one.grown >= DEAD_LETTERS_MANY) alarms.push({ kind: "warn", head: `DEAD LETTERS ${one.topic}`, text: `${count(one.grown)} more within ${duration(one.grown_s)}`, advice: "", runbook: "reject-share" });
     }
@@ -214,13 +214,13 @@
     put(byId("slo-good"), slo.good === null ? "no events yet" : (100 * slo.good).toFixed(slo.good === 1 ? 0 : 2) + " %");
     byId("slo-good").className = "big" + (slo.good !== null && slo.good < 0.99 ? " bad" : "");
     const burn = Object.entries(slo.burn).filter(([, value]) => value !== null).map(([name, value]) => `${name} ${value}×`).join(", ");
-    put(byId("slo-more"), `budget left ${(100 * slo.budget_left).toFixed(0)} %${burn ? `; burn rate ${burn}` : ""}; watched for ${duration(slo.watched)}`);
+    put(byId("slo-more"), `budget left ${(100 * slo.budget_left).toFixed(0)} %${burn ? `; burn rate ${burn}` : ""}${slo.young === null ? "" : `; within 60 s of the event's own time: ${(100 * slo.young).toFixed(0)} %`}; watched for ${duration(slo.watched)}`);
     const all = Object.values(told.rates).reduce((a, b) => a + b, 0);
     put(byId("throughput"), told.workers.some((one) => one.owns === null) ? rate(all) : "no worker seen");
     put(byId("outcomes"), Object.entries(told.rates).map(([name, value]) => `${name} ${rate(value)}`).join(", "));
     const grown = told.dead_letters.reduce((a, one) => a + one.grown, 0);
-    put(byId("dead"), grown ? `+${count(grown)}` : "none new");
-    put(byId("dead-more"), told.dead_letters.map((one) => `${one.topic}: about ${count(one.about)}, +${count(one.grown)} in ${duration(one.grown_s)}`).join("; "));
+    put(byId("dead"), grown ? `+${count(grown)}` : told.dead_letters.length ? "none new" : "being counted");
+    put(byId("dead-more"), told.dead_letters.map((one) => `${one.topic}: ${count(one.letters)} (${count(one.open)} open), +${count(one.grown)} in ${duration(one.grown_s)}`).join("; "));
     const worst = Math.max(0, ...told.groups.map((one) => one.lag_s));
     put(byId("lag-all"), duration(worst));
     put(byId("lag-more"), `${count(told.groups.reduce((a, one) => a + one.lag, 0))} records in ${told.groups.length} groups`);

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -42,6 +43,23 @@ _HEADERS: Final = {
 _UNNAMED_PATHS: Final = frozenset({"/healthz", "/readyz"})
 """Answered by whatever name: load balancers ask by many, and what they say is of use to nobody else."""
 
+
+class _AnyName(Convertor[str]):
+    """A name of any characters, slashes and newlines too: what a group may be called."""
+
+    regex = "(?s:.+)"
+
+    def convert(self, value: str) -> str:
+        """The name."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The name."""
+        return value
+
+
+register_url_convertor("any", _AnyName())
+
 Told = tuple[int, dict[str, Any]]
 """HTTP status and what is said."""
 
@@ -72,16 +90,13 @@ class MonitorWeb:
         self._rendering = asyncio.Lock()
         self.live = Live()
         watcher.listen(self.live.publish)
-        compressed = Middleware(GZipMiddleware, compresslevel=COMPRESS_LEVEL, exclude_content_types=("image/png",))
+        paths = tuple(panel.path for panel in panels)
         self.app = Starlette(
-            # Not the panels: lengths tell of secrets where a page has some and repeats what it is told (BREACH).
-            routes=[
-                *(Mount(panel.path, app=panel.app) for panel in self._panels),
-                Mount("", routes=self._routes(), middleware=[compressed]),
-            ],
+            routes=[*self._routes(), *(Mount(panel.path, app=panel.app) for panel in self._panels)],
             middleware=[
                 Middleware(_Headers),
-                Middleware(_Names, hosts=hosts, guarded=tuple(panel.path for panel in self._panels)),
+                Middleware(_Names, hosts=hosts, guarded=paths),
+                Middleware(_Compressed, spared=paths),
             ],
             lifespan=self._lifespan,
         )
@@ -105,16 +120,16 @@ class MonitorWeb:
             Route("/runbooks/{name}", _runbook),
             Route("/api/overview", self._with(self._overview)),
             Route("/api/panels", self._list_panels),
-            Route("/api/groups/{group}", self._with(self._group)),
+            Route("/api/groups/{group:any}", self._with(self._group)),
             Route("/api/live", self._live),
             Route("/v3/kafka", self._with(lambda s, r: _told((200, burrow.clusters(s)), r))),
             Route("/v3/kafka/{cluster}", self._of_cluster(self._cluster)),
             Route("/v3/kafka/{cluster}/topic", self._of_cluster(lambda s, _: (200, burrow.topics(s)))),
             Route("/v3/kafka/{cluster}/topic/{topic}", self._of_cluster(_topic)),
             Route("/v3/kafka/{cluster}/consumer", self._of_cluster(lambda s, _: (200, burrow.consumers(s)))),
-            Route("/v3/kafka/{cluster}/consumer/{group}", self._of_cluster(_consumer)),
-            Route("/v3/kafka/{cluster}/consumer/{group}/status", self._of_cluster(_status)),
-            Route("/v3/kafka/{cluster}/consumer/{group}/lag", self._of_cluster(_lag)),
+            Route("/v3/kafka/{cluster}/consumer/{group:any}/status", self._of_cluster(_status)),
+            Route("/v3/kafka/{cluster}/consumer/{group:any}/lag", self._of_cluster(_lag)),
+            Route("/v3/kafka/{cluster}/consumer/{group:any}", self._of_cluster(_consumer)),
         ]
 
     # --- health -----------------------------------------------------------------------------------------------------
@@ -253,6 +268,24 @@ class _LiveResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._live.leave()
+
+
+class _Compressed:
+    """Compresses what is answered, the stream of events too. `spared`: paths of pages that others bring.
+
+    Those are left as they are: lengths tell of secrets where a page has some and repeats what it is told (BREACH).
+    """
+
+    def __init__(self, app: ASGIApp, spared: tuple[str, ...]) -> None:
+        self._app = app
+        self._spared = spared
+        self._compressing = GZipMiddleware(app, compresslevel=COMPRESS_LEVEL, exclude_content_types=("image/png",))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, compressed or not."""
+        path = scope.get("path", "")
+        is_spared = any(path == each or path.startswith(f"{each}/") for each in self._spared)
+        await (self._app if is_spared else self._compressing)(scope, receive, send)
 
 
 class _Headers:

@@ -3,13 +3,14 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final
 
 import structlog
 import uvicorn
 
+from streams.deadletters.index import Figures
 from streams.hosts import Hosts
 from streams.listening import listening, url_of
 from streams.monitor.watcher import Watcher
@@ -26,9 +27,15 @@ class MonitorProcess:
     """Everything of the monitor; `run` blocks until it is stopped."""
 
     def __init__(
-        self, settings: Settings, pipelines: Sequence[Pipeline], *, port: int, panels: Sequence[Panel] = ()
+        self,
+        settings: Settings,
+        pipelines: Sequence[Pipeline],
+        *,
+        port: int,
+        panels: Sequence[Panel] = (),
+        count_letters: Callable[[], Sequence[Figures]] = tuple,
     ) -> None:
-        """Take the port. The broker need not be there yet.
+        """Take the port. The broker need not be there yet. `count_letters`: see `Watcher`.
 
         Raises:
             StreamsError: the port is taken.
@@ -36,7 +43,7 @@ class MonitorProcess:
 
         """
         self._socket = listening(settings.streams_web_host, [port])
-        self._watcher = Watcher(settings, pipelines)
+        self._watcher = Watcher(settings, pipelines, count_letters=count_letters)
         names = {name.strip().lower() for name in settings.streams_web_names.split(",")} - {""}
         self._web = MonitorWeb(
             self._watcher,

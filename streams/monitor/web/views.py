@@ -44,7 +44,13 @@ def overview(snapshot: Snapshot) -> dict[str, Any]:
         "workers": _workers(snapshot),
         "rates": {outcome: round(value, 1) for outcome, value in snapshot.rates.items()},
         "dead_letters": [
-            {"topic": one.topic, "about": one.offsets, "grown": one.grown, "grown_s": round(one.grown_s)}
+            {
+                "topic": one.topic,
+                "letters": one.letters,
+                "open": one.open,
+                "grown": one.grown,
+                "grown_s": round(one.grown_s),
+            }
             for one in snapshot.dead_letters
         ],
         "slo": _slo(snapshot),
@@ -126,6 +132,7 @@ def _slo(snapshot: Snapshot) -> dict[str, Any]:
     slo = snapshot.slo
     return {
         "good": slo.good_share,
+        "young": slo.young_share,
         "budget_left": round(slo.budget_left, 4),
         "watched": round(slo.watched_s),
         "events": round(slo.events),
