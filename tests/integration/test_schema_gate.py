@@ -228,8 +228,8 @@ def test_a_version_with_a_diamond_of_references_is_judged_with_what_it_refers_to
 @pytest.mark.parametrize(
     ("kind", "text", "words"),
     [
-        ("PROTOBUF", 'syntax = "proto3"; message Position { string id = 1; }', "a Protobuf schema, not an Avro one"),
-        ("JSON", '{"type": "object", "properties": {}}', "a JSON Schema schema, not an Avro one"),
+        ("PROTOBUF", 'syntax = "proto3"; message Position { string id = 1; }', "Protobuf, not Avro"),
+        ("JSON", '{"type": "object", "properties": {}}', "JSON Schema, not Avro"),
     ],
 )
 def test_a_subject_of_another_kind_is_named_as_such_by_every_command(
