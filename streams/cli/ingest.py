@@ -130,7 +130,7 @@ def file_command(
             settings,
             paths,
             topic,
-            standard_input=sys.stdin.buffer,
+            standard_input=sys.stdin.buffer if sys.stdin else None,  # none: closed
             input_format=InputFormat(input_format.value) if input_format else None,
             mapping=_parsed(mapping or []),
             reading=reading,

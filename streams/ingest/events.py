@@ -236,7 +236,11 @@ def _plain(value: object) -> object:
     try:
         return value.as_py()
     except (ValueError, OverflowError):
+        pass
+    try:
         return value.cast(pa.string()).as_py()
+    except pa.ArrowException:  # a zone, and no data of time zones on this machine
+        return str(value.value)
 
 
 class Encoder:

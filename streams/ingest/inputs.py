@@ -54,7 +54,7 @@ def inputs_of(arguments: Sequence[str | Path], standard_input: BinaryIO | None =
         for argument in map(str, arguments):
             if argument == STANDARD_INPUT:
                 if standard_input is None or any(one.name == STANDARD_INPUT for one in found):
-                    raise UsageError("-: standard input can be read once")
+                    raise UsageError("-: standard input can be read once, and must be open")
                 found.append(Input(_copied(standard_input, Path(scratch) / "input"), STANDARD_INPUT))
             elif Path(argument).exists() or not _PATTERN_CHARACTERS & set(argument):
                 found.append(Input(Path(argument), argument))
