@@ -89,7 +89,8 @@ def inspect(letter: Letter, schemas: Schemas, pipeline: Pipeline | None, *, reve
     writer, reader = _parsed(schemas.writer), _parsed(schemas.reader)
     personal = schemas.personal | personal_fields(reader) | personal_fields(writer)
     body_at = _body_at(letter)
-    walked = walk(writer, value, personal, body_at) if writer is not None and body_at <= len(value) else None
+    is_framed = body_at <= len(value) and (not body_at or value.startswith(b"\0"))
+    walked = walk(writer, value, personal, body_at) if writer is not None and is_framed else None
     failure = _failure(letter, walked, pipeline, body_at)
     # Of no declared stream, or without any schema, nobody can tell what is personal: everything is taken to be.
     is_unknown = pipeline is None or (writer is None and reader is None)

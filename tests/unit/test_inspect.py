@@ -202,6 +202,14 @@ def test_a_schema_id_in_a_header_counts():
     assert (8, None) == (len(found.leaves), found.failure)
 
 
+def test_a_value_without_a_frame_is_not_read_by_a_schema_id_of_its_envelope():
+    """Its first bytes are no frame: they would be shown unmasked."""
+    schema = {**SCHEMA, "fields": [{**SCHEMA["fields"][0], "pii": True}, *SCHEMA["fields"][1:]]}
+    found = view(b'{"driver": "a name"}', "not_framed", text=json.dumps(schema))
+    assert [] == found.leaves
+    assert {"··"} == {digits for row in found.hex_rows for digits in row.digits}
+
+
 def test_a_repair_is_bytes_or_a_repair_and_nothing_else():
     one = letter(b"v")
     assert Repair(b"w", b"car") == repaired(one, lambda _: b"w")
