@@ -8,8 +8,8 @@ from typing import Final
 
 from streams.deadletters.audit import Actor
 from streams.deadletters.index import Figures, Filter
-from streams.review.choice import Survey, check_reasons, survey
 from streams.errors import StreamsError
+from streams.review.choice import Survey, check_reasons, survey
 from streams.review.discard import DiscardResult, discard
 from streams.review.inbox import Inbox
 from streams.review.look import Details, Listing, details, listing, reveal
