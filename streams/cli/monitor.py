@@ -1,10 +1,12 @@
 """`streams monitor`."""
 
-from typing import Annotated
+import threading
+from typing import Annotated, Final
 
 import typer
 
 DEFAULT_PORT = 8080
+CLOSE_S: Final = 3.0
 
 
 def monitor(
@@ -46,4 +48,7 @@ def monitor(
     try:
         process.run()
     finally:
-        steward.close()
+        # A count may still wait for a broker that is away: it ends with the process.
+        closing = threading.Thread(target=steward.close, daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)

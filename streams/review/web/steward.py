@@ -8,6 +8,7 @@ from typing import Final
 
 from streams.deadletters.audit import Actor
 from streams.deadletters.index import Figures, Filter
+from streams.errors import StreamsError
 from streams.review.choice import Survey, check_reasons, survey
 from streams.review.discard import DiscardResult, discard
 from streams.review.inbox import Inbox
@@ -32,7 +33,6 @@ class Steward:
         self._lock = threading.Lock()
         self._inbox: Inbox | None = None
         self._read_at_s = 0.0
-        self._figures: list[Figures] = []
 
     def listing(self, wanted: Filter, *, group_by: str, limit: int, skip: int) -> tuple[Listing, list[str]]:
         """A page of letters, and the topics that there are.
@@ -83,17 +83,21 @@ class Steward:
             return discard(inbox, wanted, actor, limit=ACT_LETTERS_MAX)
 
     def figures(self) -> list[Figures]:
-        """Counts for a dashboard; while a long replay is under way, those before it.
+        """Counts for a dashboard.
 
         The first call reads the topics from their beginnings, at some 10 µs a letter.
+
+        Raises:
+            StreamsError: the broker does not answer, or a long replay or another count is under way: nothing is known
+                that was not before.
+
         """
         if not self._lock.acquire(timeout=FIGURES_WAIT_S):
-            return self._figures
+            raise StreamsError("dead letters are being replayed or counted already")
         try:
-            self._figures = [box.figures() for box in self._fresh().boxes]
+            return [box.figures() for box in self._fresh().boxes]
         finally:
             self._lock.release()
-        return self._figures
 
     def close(self) -> None:
         """Disconnect."""
