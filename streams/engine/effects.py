@@ -85,6 +85,8 @@ class TaskCommit:
     """Changed device breakers, likewise; no bytes where one is gone."""
     ids_known_from: int = 0
     """Event time from which on all ids are known."""
+    leader_epoch: int = -1
+    """Of the newest record before `offset_next`; -1: not known."""
 
 
 @dataclass(frozen=True, slots=True)

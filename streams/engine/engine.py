@@ -148,13 +148,16 @@ class Engine:
         effects = Effects(batch.now_ms, len(records), [], letters, unexpected)
         events = decoded.events
         partitions = np.unique(records.partition).tolist()
+        epochs = records.leader_epochs
         for partition in partitions:
             if len(partitions) == 1:
                 mine, offset_last = events, int(records.offset[-1])
             else:
                 mine = events.take(records.partition[events.row] == partition)
                 offset_last = int(records.offset[records.partition == partition][-1])
-            effects.partitions.append(self.tasks[partition].on_batch(mine, offset_last + 1, clock))
+            effects.partitions.append(
+                self.tasks[partition].on_batch(mine, offset_last + 1, clock, epochs.get(partition, -1))
+            )
             effects.dead_letters.extend(_refused(effects.partitions[-1], records))
         return effects
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from streams.operators.columns import Events, Int64, Objects, header_memory
+from streams.operators.columns import TIME_MIN, Events, Int64, Objects, header_memory
 from streams.operators.reorder import release_order
 from streams.state import journal
 from streams.state.journal import DueRows, Fields, Ids, JournalEntry
@@ -36,6 +36,11 @@ class _Chunk:
         return _Chunk(cycle, events, int(events.event_time.min()), sizes)
 
 
+def memory_of(events: Events) -> int:
+    """Approximate memory of events that are held."""
+    return int(_sizes(events).sum())
+
+
 def _sizes(events: Events) -> Int64:
     """Approximate memory of each event. Its id, key and texts are parts of its value, each an object of its own."""
     sizes = 2 * np.fromiter(map(len, events.value), np.int64, len(events)) + _EVENT_OVERHEAD_BYTES
@@ -56,6 +61,10 @@ class Held:
         self._loaded: list[bytes] = []
         """Keys of pages whose events are in memory again; deleted once all of them are released."""
         self._page_next = 0
+        self._released = TIME_MIN
+        """Watermark at the restore: events of pages up to there were released before it."""
+        self._repeats = False
+        """Whether an event of a page may also be in another page or in memory: there are pages of before a restore."""
 
     def __len__(self) -> int:
         return sum(len(chunk.events) for chunk in self._chunks)
@@ -128,12 +137,26 @@ class Held:
         return bool(self._pages) and self._pages[0][0] <= watermark
 
     def load_due_pages(self, store: Store, watermark: int) -> list[Events]:
-        """Remove and return the events of all pages that may hold due ones (slots unset)."""
+        """Remove and return the events of all pages that may hold due ones (slots unset), each once.
+
+        Copies of an event have the same event time, so that they come into memory together, before one is released.
+        """
         count = sum(1 for event_time_min, _ in self._pages if event_time_min <= watermark)
         ripe, self._pages = self._pages[:count], self._pages[count:]
         self._loaded += [key for _, key in ripe]
         pages = store.get_many([key for _, key in ripe])
-        return [journal.unpack(page, self._fields).held for page in pages if page is not None]
+        found = [self._waiting(page) for page in pages if page is not None]
+        return [self._not_in_memory(found)] if self._repeats else found
+
+    def _waiting(self, page: bytes) -> Events:
+        events = journal.unpack(page, self._fields).held
+        return events.take(events.event_time > self._released)
+
+    def _not_in_memory(self, parts: list[Events]) -> Events:
+        known = [chunk.events for chunk in self._chunks]
+        events = Events.concat([*known, *parts]) if known or parts else self._none
+        first = _first_copies(events)
+        return events.take(first[first >= len(self)])
 
     def spill(self, batch: WriteBatch, *, keep_events: int) -> None:
         """Move all but the `keep_events` oldest events into pages of the store; only between cycles."""
@@ -142,15 +165,20 @@ class Held:
         events = Events.concat(self.all())
         events = events.take(release_order(events))
         kept, moved = events.take(slice(0, keep_events)), events.take(slice(keep_events, None))
-        for start in range(0, len(moved), _PAGE_EVENTS):
-            page = moved.take(slice(start, start + _PAGE_EVENTS))
+        self._pages = sorted([*self._pages, *self._written(moved, batch)])
+        self._chunks = [_Chunk.of(_SETTLED, kept, _sizes(kept))] if len(kept) else []
+
+    def _written(self, events: Events, batch: WriteBatch) -> list[tuple[int, bytes]]:
+        """Pages of `events`, which are in order of release."""
+        pages: list[tuple[int, bytes]] = []
+        for start in range(0, len(events), _PAGE_EVENTS):
+            page = events.take(slice(start, start + _PAGE_EVENTS))
             event_time_min, event_time_max = int(page.event_time[0]), int(page.event_time[-1])
             key = HELD + _PAGE_KEY.pack(event_time_min, event_time_max, self._page_next)
             self._page_next += 1
             batch.puts.append((key, _pack_page(page, self._fields)))
-            self._pages.append((event_time_min, key))
-        self._pages.sort()
-        self._chunks = [_Chunk.of(_SETTLED, kept, _sizes(kept))] if len(kept) else []
+            pages.append((event_time_min, key))
+        return pages
 
     def forget_released_pages(self, watermark: int, batch: WriteBatch) -> None:
         """Delete pages that were loaded and of which every event is at or below `watermark`, so released."""
@@ -158,15 +186,40 @@ class Held:
         self._loaded = [key for key in self._loaded if key not in released]
         batch.delete_ranges += [(key, key + b"\0") for key in released]
 
-    def restore_pages(self, store: Store, watermark: int) -> list[Events]:
-        """Read all pages of the store at start: the events still held (above `watermark`), slots unset."""
-        found: list[Events] = []
+    # --- restore ----------------------------------------------------------------------------------------------------
+
+    def begin_restore(self, store: Store) -> None:
+        """Before events are put into pages: number them behind those of the store."""
+        numbers = (_PAGE_KEY.unpack(key[1:])[2] for key, _ in store.scan(HELD))
+        self._page_next = max(numbers, default=-1) + 1
+
+    def put_into_pages(self, parts: list[Events], batch: WriteBatch) -> None:
+        """Write events that the journal holds, of which some may be in pages already."""
+        events = without_repeats(parts)
+        if events is not None:
+            self._written(events.take(release_order(events)), batch)
+
+    def restore_pages(self, store: Store, watermark: int) -> None:
+        """Look through all pages of the store, one at a time: what is above `watermark` is still held.
+
+        Raises:
+            JournalCorrupted: a page is not one.
+
+        """
+        self._released, self._repeats = watermark, True
         for key, page in store.scan(HELD):
-            self._page_next = max(self._page_next, _PAGE_KEY.unpack(key[1:])[2] + 1)
-            self._loaded.append(key)
-            events = journal.unpack(page, self._fields).held
-            found.append(events.take(events.event_time > watermark))
-        return found
+            events = self._waiting(page)
+            if len(events):
+                self._pages.append((int(events.event_time.min()), key))
+            else:
+                self._loaded.append(key)
+        self._pages.sort()
+
+
+def held_in_store(store: Store, fields: Fields, watermark: int) -> Events | None:
+    """All events above `watermark` in the pages of a store, each once, slots unset; None when there are none."""
+    pages = (journal.unpack(page, fields).held for _, page in store.scan(HELD))
+    return without_repeats([events.take(events.event_time > watermark) for events in pages])
 
 
 def without_repeats(parts: list[Events]) -> Events | None:
@@ -175,10 +228,15 @@ def without_repeats(parts: list[Events]) -> Events | None:
     if not parts:
         return None
     events = Events.concat(parts)
+    return events.take(_first_copies(events))
+
+
+def _first_copies(events: Events) -> Int64:
+    """Rows of the first event of each identity, in order."""
     order = np.lexsort((events.id_lo, events.id_hi, events.id_word))
     words = np.stack([events.id_word[order], events.id_hi[order], events.id_lo[order]])
     first = np.concatenate([[True], (words[:, 1:] != words[:, :-1]).any(axis=0)])
-    return events.take(np.sort(order[first]))
+    return np.sort(order[first])
 
 
 def _pack_page(events: Events, fields: Fields) -> bytes:

@@ -170,7 +170,8 @@ class KeyIndex:
 
     def windows_close_at(self) -> int:
         """Watermark that closes the next window; the largest number when none is open."""
-        return min([*self._waits_at, *(int(rows["close_at"].min(initial=NEVER)) for rows in self._windows)])
+        mins = (int(rows["close_at"].min(initial=NEVER)) for rows in self._windows)
+        return min([*self._waits_at, *mins], default=NEVER)
 
     def has_overdue_windows(self, watermark: int) -> bool:
         """Whether `close_windows` has left some for the next cycle."""

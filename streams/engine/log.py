@@ -151,5 +151,11 @@ class Changelog(Protocol):
         `stable`: the last stable offset in place of the latter; `read` gets there without waiting for anybody.
         """
 
+    def has_diverged(self, topic: str, partition: int, offset: int, leader_epoch: int) -> bool:
+        """Whether records before `offset`, the newest of them of `leader_epoch`, were truncated, and perhaps replaced.
+
+        Kafka's check of KIP-320: the log of that epoch must reach up to `offset`.
+        """
+
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[LogRow]]:
         """Committed records from `start` until position `end` is reached, waiting for open transactions before it."""

@@ -14,13 +14,13 @@ from typing import Final
 import structlog
 
 from streams.engine.changelog_rows import FOLD_HEADER, WINDOWS_HEADER, RowReader, RowUnknown
-from streams.engine.held import without_repeats
+from streams.engine.held_in_journal import HeldInJournal
 from streams.engine.journal_chain import JournalChain, RestoreFailed
 from streams.engine.keys import due_puts
 from streams.engine.log import Changelog, Committed, LogRow
 from streams.engine.task import PartitionTask, TaskConfig, note_breakers, read_journal_groups
 from streams.errors import StreamsError
-from streams.operators.columns import TIME_MIN, Events
+from streams.operators.columns import TIME_MIN
 from streams.operators.declaration import Pipeline
 from streams.state import journal
 from streams.state.identity import Identity, IdentityUnreadable, Judgement, Places, judge, rebuild_command
@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 _PUTS_MAX: Final = 50_000
 _LAST_RECORDS: Final = 100
 """Offsets before the end of another partition's journal in which its identity is looked for."""
+HELD_BYTES_MAX: Final = 64 << 20
 OnRows = Callable[[int, int], None]
 
 
@@ -43,15 +44,17 @@ def restore_partition(
     changelog: Changelog,
     *,
     ids_in_memory_max: int,
+    held_bytes_max: int = HELD_BYTES_MAX,
     places: Places | None = None,
     accepted: frozenset[str] = frozenset(),
     on_rows: OnRows = lambda _records, _rows: None,
 ) -> PartitionTask:
     """Task for `partition`, its state equal to what the group has committed.
 
-    `places` says where the flow's topics are now. For a rebuild, which writes their rows, state goes on although topics
-    in `accepted` were created again. `on_rows` is told how many changelog records were read, and how many rows of state
-    they held (ids, held events, rows of keys and windows).
+    Up to `ids_in_memory_max` ids, and about `held_bytes_max` bytes of held events, are kept in memory meanwhile; the
+    rest is moved to the store. `places` says where the flow's topics are now. For a rebuild, which writes their rows,
+    state goes on although topics in `accepted` were created again. `on_rows` is told how many changelog records were
+    read, and how many rows of state they held (ids, held events, rows of keys and windows).
 
     Raises:
         RestoreFailed: the state and what is there now cannot be reconciled; the message says why and what to do.
@@ -60,7 +63,9 @@ def restore_partition(
 
     """
     where = places or Places()
-    return _Restore(config, partition, store, changelog, where, accepted, ids_in_memory_max, on_rows).run()
+    return _Restore(
+        config, partition, store, changelog, where, accepted, ids_in_memory_max, held_bytes_max, on_rows
+    ).run()
 
 
 @dataclass(slots=True)
@@ -72,6 +77,7 @@ class _Restore:
     places: Places
     accepted: frozenset[str]
     ids_in_memory_max: int
+    held_bytes_max: int
     on_rows: OnRows
 
     def run(self) -> PartitionTask:
@@ -94,7 +100,9 @@ class _Restore:
             self._require_no_rows()
             self._require_same_division(declared)
         tables_next = self._replay_tables(task, reached)
-        reached = replace(reached, offset_next=offset_next, tables_next=tables_next)
+        if offset_next != reached.offset_next:
+            reached = replace(reached, offset_next=offset_next, leader_epoch=-1)
+        reached = replace(reached, tables_next=tables_next)
         task.restored(reached)
         if reached.cycle:
             self.store.write(WriteBatch(puts=[(CHECKPOINT, task.checkpoint.pack())]))
@@ -186,7 +194,7 @@ class _Restore:
                 "what is known of earlier ones stays, so that copies of them are dropped",
                 partition=self._where,
             )
-            reached = replace(reached, offset_next=-1)
+            reached = replace(reached, offset_next=-1, leader_epoch=-1)
         return replace(reached, identity=identity, ids_known_from=known_from)
 
     def _require_no_rows(self) -> None:
@@ -243,7 +251,7 @@ class _Restore:
         if checkpoint is None or checkpoint.journal_next < start:
             # Between store and journal breakers may have been forgotten: the journal has all that live.
             batch.delete_ranges.append((BREAKER, prefix_end(BREAKER)))
-        held: list[Events] = []
+        held = HeldInJournal(task, self.held_bytes_max)
         breakers: dict[bytes, bytes] = {}
         chain = JournalChain.of(f"{topic}-{self.partition}", checkpoint, start)
         identities = _Identities(self.config.pipeline, self.partition, self.places)
@@ -254,7 +262,7 @@ class _Restore:
                 if not chain.goes_on(row.offset, entry):
                     continue
                 task.remember(entry.ids)
-                held.append(entry.held)
+                held.add(entry.held, reached.watermark)
                 state_rows += len(entry.ids) + len(entry.held) + len(entry.due)
                 task.note_journal(row.offset, 1, entry.event_time_max, batch)
                 if entry.cycle > known_cycle:
@@ -262,7 +270,6 @@ class _Restore:
                     breakers |= dict(entry.breakers)
                     reached = self._advanced(reached, entry, identities.of(entry, row.offset))
             self.on_rows(len(rows), state_rows)
-            held = [events.take(events.event_time > reached.watermark) for events in held if len(events)]
             task.watermark = reached.watermark
             if len(batch.puts) + len(breakers) > _PUTS_MAX:
                 note_breakers(list(breakers.items()), batch)
@@ -273,30 +280,28 @@ class _Restore:
         chain.ends()
         note_breakers(list(breakers.items()), batch)
         task.store.write(batch)
-        self._hold(task, held, reached)
+        self._restore_breakers(task)
+        held.hold(reached.watermark)
         return replace(reached, journal_next=end)
 
     def _advanced(self, reached: Checkpoint, entry: JournalEntry, identity: Identity | None) -> Checkpoint:
         position = entry.positions.get(self.config.pipeline.source)
         if position is not None:
-            reached = replace(reached, offset_next=position.offset_next, watermark=position.watermark)
+            reached = replace(
+                reached,
+                offset_next=position.offset_next,
+                watermark=position.watermark,
+                leader_epoch=position.leader_epoch,
+            )
         if identity is not None:
             reached = replace(reached, identity=identity)
         return replace(reached, cycle=entry.cycle, ids_known_from=entry.ids_known_from)
 
-    def _hold(self, task: PartitionTask, held: list[Events], reached: Checkpoint) -> None:
-        """Hold what the watermark has not passed, and take the device breakers from the store."""
+    def _restore_breakers(self, task: PartitionTask) -> None:
         try:
             task.breakers.restore((key[len(BREAKER) :], row) for key, row in task.store.scan(BREAKER))
         except ValueError as error:
             raise StoreCorrupted(str(error)) from None
-        try:
-            pages = task.held.restore_pages(task.store, reached.watermark)
-        except journal.JournalCorrupted as error:
-            raise StoreCorrupted(f"a page of held events: {error}") from None
-        waiting = without_repeats([*pages, *held])
-        if waiting is not None:
-            task.hold_restored(waiting)
 
     def _entry(self, row: LogRow) -> JournalEntry:
         topic = self.config.pipeline.journal
@@ -349,7 +354,8 @@ class _Restore:
         if reached.offset_next < 0:
             return -1
         low, end = self.changelog.bounds(pipeline.source, self.partition)
-        if reached.offset_next > end:
+        truncated = self._truncated(reached, low, end)
+        if truncated:
             if committed is not None and committed.cycle is None and low <= committed.offset_next <= end:
                 log.warning(
                     "the source was truncated; going on at the offset that the group was set to",
@@ -358,7 +364,7 @@ class _Restore:
                 return committed.offset_next
             command = reset_offset_command(pipeline.group, pipeline.source, self.partition, low)
             raise RestoreFailed(
-                f"{where}: the state's offset is {reached.offset_next}, the topic ends at {end}: it was truncated. "
+                f"{where}: the state's offset is {reached.offset_next}, {truncated}. "
                 f"Stop the workers and set the group's offset of this partition to where it should go on, {low} to "
                 f"process all that is there: {command}"
             )
@@ -379,6 +385,23 @@ class _Restore:
                 f"the workers and set the group back: {command}"
             )
         return reached.offset_next
+
+    def _truncated(self, reached: Checkpoint, low: int, end: int) -> str:
+        """What says that records which this state has seen are gone from the end of the source; empty: nothing does."""
+        if reached.offset_next > end:
+            return f"the topic ends at {end}: it was truncated"
+        if (
+            reached.leader_epoch < 0
+            or reached.offset_next <= low
+            or not self.changelog.has_diverged(
+                self.config.pipeline.source, self.partition, reached.offset_next, reached.leader_epoch
+            )
+        ):
+            return ""
+        return (
+            f"the records of leader epoch {reached.leader_epoch} do not reach up to there any more: the topic was "
+            f"truncated and written again"
+        )
 
     def _first_offset(self, committed: Committed | None) -> int:
         if committed is None:

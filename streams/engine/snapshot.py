@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from streams.engine.effects import TableRows
-from streams.engine.held import Held, without_repeats
+from streams.engine.held import held_in_store
 from streams.engine.keys import due_rows, windows_of
 from streams.engine.task import TaskConfig
 from streams.operators.aggregate import Rows
@@ -18,7 +18,7 @@ from streams.operators.declaration import Table
 from streams.operators.identity import event_time_of
 from streams.operators.rows import unpack_rows
 from streams.state.identity import Identity
-from streams.state.journal import JournalEntry, Position, empty_events
+from streams.state.journal import JournalEntry, empty_events
 from streams.state.layout import BREAKER, LAST_DUE, Checkpoint, table_prefix, window_prefix
 from streams.state.spilled import SpilledIds
 from streams.state.store import Store
@@ -29,7 +29,7 @@ _ROWS_EACH: Final = 5_000
 def journal_entry(config: TaskConfig, store: Store, checkpoint: Checkpoint, identity: Identity) -> JournalEntry:
     """The first cycle of a new journal: what a restore from nothing needs to stand where the store stands."""
     ids = SpilledIds(store).all()
-    held = without_repeats(Held(config.fields).restore_pages(store, checkpoint.watermark))
+    held = held_in_store(store, config.fields, checkpoint.watermark)
     due = due_rows([(key[len(LAST_DUE) :], row) for key, row in store.scan(LAST_DUE)])
     newest = max(
         int(event_time_of(ids.word).max()) if len(ids) else TIME_MIN,
@@ -42,7 +42,7 @@ def journal_entry(config: TaskConfig, store: Store, checkpoint: Checkpoint, iden
         held=held if held is not None else empty_events(len(config.fields.payload), len(config.fields.texts)),
         due=due,
         breakers=[(key[len(BREAKER) :], row) for key, row in store.scan(BREAKER)],
-        positions={config.pipeline.source: Position(checkpoint.offset_next, checkpoint.watermark)},
+        positions={config.pipeline.source: checkpoint.position},
         identity=identity.packed,
         ids_known_from=checkpoint.ids_known_from,
     )

@@ -110,6 +110,7 @@ class PartitionTask:
         self.identity = config.identity(Places())
         self.watermark = self.checkpoint.watermark
         self.offset_next = self.checkpoint.offset_next
+        self._leader_epoch = self.checkpoint.leader_epoch
         self._spilled_below = self.spilled.newest_bucket_end
         self._expired_below = TIME_MIN
         self._ids_added: list[Ids] = []
@@ -127,14 +128,17 @@ class PartitionTask:
 
     # --- processing -------------------------------------------------------------------------------------------------
 
-    def on_batch(self, events: Events, offset_next: int, clock: Clock | None = None) -> PartitionEffects:
+    def on_batch(
+        self, events: Events, offset_next: int, clock: Clock | None = None, leader_epoch: int = -1
+    ) -> PartitionEffects:
         """Process this partition's decoded events of a micro-batch, in log order.
 
         `clock` says which record timestamps are a time, and what stands in for the others; None takes all as they are.
 
-        `offset_next` is the offset behind the micro-batch's last record of this partition, rejected or not.
+        `offset_next` is the offset behind the micro-batch's last record of this partition, rejected or not, and
+        `leader_epoch` the one of that record.
         """
-        self.offset_next = offset_next
+        self.offset_next, self._leader_epoch = offset_next, leader_epoch
         if not len(events):
             return PartitionEffects(self.partition, None, [], 0, 0)
         config, stopwatch = self._config, self._config.stopwatch
@@ -305,7 +309,8 @@ class PartitionTask:
         """Bring events back from the store that may be due at `watermark`."""
         if self.held.pages_due(watermark):
             for events in self.held.load_due_pages(self.store, watermark):
-                self.hold_restored(events)
+                if len(events):
+                    self.hold_restored(events)
 
     def hold_restored(self, events: Events) -> None:
         """Hold events that came in an earlier cycle."""
@@ -340,7 +345,7 @@ class PartitionTask:
             held=self.held.came_in(cycle),
             due=changed.due,
             breakers=breakers,
-            positions={pipeline.source: Position(self.offset_next, self.watermark)},
+            positions={pipeline.source: Position(self.offset_next, self.watermark, self._leader_epoch)},
             identity=self.identity.packed,
             ids_known_from=self._ids_known_from,
         )
@@ -362,6 +367,7 @@ class PartitionTask:
             deletes=self.keys.take_forgotten(),
             breakers=breakers,
             ids_known_from=self._ids_known_from,
+            leader_epoch=self._leader_epoch,
         )
         self._cycle_closed, self._offset_closed = cycle, self.offset_next
         self._ids_added, self._moved = [], False
@@ -385,6 +391,7 @@ class PartitionTask:
             replay_from=self._replay_from(written.journal_next),
             tables_next={**self.checkpoint.tables_next, **written.tables_next},
             ids_known_from=commit.ids_known_from,
+            leader_epoch=commit.leader_epoch,
             identity=self.identity,
         )
         batch.puts.append((CHECKPOINT, self.checkpoint.pack()))
@@ -407,6 +414,7 @@ class PartitionTask:
         self.checkpoint = replace(checkpoint, replay_from=self._replay_from(checkpoint.journal_next))
         self.identity = checkpoint.identity
         self.watermark, self.offset_next = checkpoint.watermark, checkpoint.offset_next
+        self._leader_epoch = checkpoint.leader_epoch
         self._ids_known_from = checkpoint.ids_known_from
         self._cycle_closed, self._offset_closed = checkpoint.cycle, checkpoint.offset_next
 

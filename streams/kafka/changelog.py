@@ -15,6 +15,7 @@ from streams.engine.log import Committed, LogRow
 from streams.errors import StreamsError
 from streams.kafka.admin import admin_client, described, librdkafka_log
 from streams.kafka.headers import read_headers
+from streams.kafka.out_of_range import OUT_OF_RANGE, is_truncation
 from streams.kafka.positions import position_of
 from streams.limits import RESTORE_PATIENCE_MS, RESTORE_WAIT_MS_MAX
 from streams.retry import Backoff, Retrier
@@ -63,7 +64,7 @@ class KafkaChangelog:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
-            "auto.offset.reset": "earliest",
+            "auto.offset.reset": "error",
             "fetch.wait.max.ms": 10,
             "queued.min.messages": 200_000,
         }
@@ -188,10 +189,39 @@ class KafkaChangelog:
         """
         if start >= end:
             return
+        with self._assigned(TopicPartition(topic, partition, start)) as consumer:
+            yield from self._read_assigned(consumer, f"{topic}-{partition}", end)
+
+    def has_diverged(self, topic: str, partition: int, offset: int, leader_epoch: int) -> bool:
+        """Whether records before `offset`, the newest of them of `leader_epoch`, were truncated, and perhaps replaced.
+
+        The client asks the broker where that epoch ends before it fetches (OffsetForLeaderEpoch, KIP-320).
+
+        Raises:
+            StreamsError: no answer.
+
+        """
+        since = time.monotonic()
+        with self._assigned(TopicPartition(topic, partition, offset, leader_epoch=leader_epoch)) as consumer:
+            while time.monotonic() - since < _ANSWER_TIMEOUT_S:
+                self._require_wanted()
+                for message in consumer.consume(1, _READ_WAIT_S):
+                    error = message.error()
+                    if error is None or error.code() == _EOF:
+                        return False
+                    if is_truncation(error):
+                        return True
+                    if error.code() in OUT_OF_RANGE:
+                        raise StreamsError(f"{topic}-{partition}: {error.str()}")
+        raise StreamsError(f"reading {topic}-{partition}: no answer within {_ANSWER_TIMEOUT_S:g} s")
+
+    @contextmanager
+    def _assigned(self, where: TopicPartition) -> Iterator[Consumer]:
+        """A consumer that reads one partition, kept for the next read where this one came to its end."""
         consumer, self._reader = self._reader or self._new_consumer(), None
         try:
-            consumer.assign([TopicPartition(topic, partition, start)])
-            yield from self._read_assigned(consumer, f"{topic}-{partition}", end)
+            consumer.assign([where])
+            yield consumer
             consumer.unassign()
         except BaseException:
             consumer.close()
@@ -232,7 +262,7 @@ class KafkaChangelog:
                 elif error.code() == _EOF:
                     position = max(position, int(message.offset() or 0))
                     is_at_end = True
-                elif not error.retriable() and error.fatal():
+                elif error.code() in OUT_OF_RANGE or (not error.retriable() and error.fatal()):
                     raise StreamsError(f"reading {where}: {error.str()}")
             if messages:
                 yield _rows(messages)

@@ -23,6 +23,7 @@ from streams.kafka.headers import read_headers
 from streams.kafka.high_watermarks import HighWatermarks
 from streams.kafka.idle import IdleClock, Unreadable
 from streams.kafka.membership import REFUSALS, cause_of, group_config
+from streams.kafka.out_of_range import OUT_OF_RANGE, is_truncation
 from streams.kafka.stranding import BrokerWatch
 from streams.limits import (
     BATCH_RECORDS_MAX,
@@ -43,8 +44,6 @@ _FENCES_MAX: Final = 10
 """Within two minutes: each restart of a broker may bring one, by a join of our own that it carries out late."""
 _REFUSED: Final = Backoff(first_s=1.0, pause_s_max=5.0)
 _UNANSWERED: Final = Backoff(first_s=0.1, pause_s_max=2.0)
-_OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION})  # noqa: SLF001 - as above
-"""The log no longer has the offset that should be read next: the client has stopped fetching the partition."""
 _BOUNDS_TIMEOUT_S: Final = 5.0
 _TIMESTAMP_MS: Final = operator.itemgetter(1)
 
@@ -366,6 +365,7 @@ class Intake:
             headers if any(headers) else None,
             headers_lost,
             _broker_ms(stamps, timestamp_ms),
+            _leader_epochs(messages, partition),
         )
 
     def _still_ours(self, partition: Any, offset: Any) -> Any:
@@ -391,7 +391,10 @@ class Intake:
             self._end_offset[partition] = end
             if partition in self._started and end >= self._started[partition]:
                 self._idle.reached(partition, end, monotonic_ms())
-        elif error.code() in _OUT_OF_RANGE:
+        elif is_truncation(error):
+            self._is_suspect = True
+            self._beyond_end |= {int(message.partition() or 0)}
+        elif error.code() in OUT_OF_RANGE:
             partition = int(message.partition() or 0)
             self._put("start", [partition], lambda: self._start_after_gap(partition))
         elif cause_of(error) in REFUSALS:
@@ -528,6 +531,13 @@ class Intake:
             self._end_offset.pop(partition, None)
         self._paused -= frozenset(partitions)
         self._idle.pause(self._paused, monotonic_ms())
+
+
+def _leader_epochs(messages: list[Message], partition: Any) -> dict[int, int]:
+    """By partition, the leader epoch of its last record."""
+    last = {number: int(np.flatnonzero(partition == number)[-1]) for number in np.unique(partition).tolist()}
+    found = {number: messages[row].leader_epoch() for number, row in last.items()}
+    return {number: epoch for number, epoch in found.items() if epoch is not None}
 
 
 def _broker_ms(stamps: list[tuple[int, int]], timestamp_ms: Any) -> int:

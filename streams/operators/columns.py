@@ -4,7 +4,7 @@ Both are columnar: one array per attribute, all of one length, in log order unle
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,8 @@ class Records:
     there are no such rows."""
     broker_ms: int = 0
     """Newest timestamp that the broker itself has given to one of the records (LogAppendTime); 0 when it gave none."""
+    leader_epochs: Mapping[int, int] = field(default_factory=dict)
+    """By partition, the leader epoch under which the newest record of its batch was appended, where it is known."""
 
     def __len__(self) -> int:
         return len(self.value)
@@ -80,6 +82,7 @@ class Records:
             None if self.headers is None else [self.headers[i] for i in index],
             _lost_at(self.headers_lost, index),
             self.broker_ms,
+            self.leader_epochs,
         )
 
     @staticmethod
@@ -101,6 +104,7 @@ class Records:
             headers,
             _lost_of(parts),
             max(part.broker_ms for part in parts),
+            {number: epoch for part in parts for number, epoch in part.leader_epochs.items()},
         )
 
 

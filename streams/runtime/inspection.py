@@ -50,7 +50,16 @@ class StoreReport:
         """For JSON."""
         checkpoint = None
         if self.checkpoint is not None:
-            names = ("cycle", "offset_next", "watermark", "journal_next", "replay_from", "ids_known_from", "format")
+            names = (
+                "cycle",
+                "offset_next",
+                "leader_epoch",
+                "watermark",
+                "journal_next",
+                "replay_from",
+                "ids_known_from",
+                "format",
+            )
             checkpoint = {name: getattr(self.checkpoint, name) for name in names}
             checkpoint["tables_next"] = dict(self.checkpoint.tables_next)
             checkpoint["identity"] = self.checkpoint.identity.as_dict()

@@ -192,7 +192,7 @@ class LocalRebuild:
             ids=journal.Ids.concat([]),
             held=empty,
             due=journal.no_due_rows(),
-            positions={self._pipeline.source: journal.Position(reached.offset_next, reached.watermark)},
+            positions={self._pipeline.source: reached.position},
             identity=identity.packed,
             ids_known_from=reached.ids_known_from,
         )

@@ -35,6 +35,8 @@ _BACKOFF: Final = Backoff(first_s=0.5, pause_s_max=30.0)
 _BYTES_PER_ID: Final = 120
 _IDS_SHARE: Final = 0.2
 """Of the memory setting, for ids while they are restored, by all restores at once."""
+_HELD_SHARE: Final = 0.1
+"""Likewise for held events."""
 
 
 class Restored(NamedTuple):
@@ -73,7 +75,9 @@ class Restorer:
         self._memory = memory
         self._metrics = metrics
         self._readers = readers
-        self._ids_max = int(settings.streams_memory_mb_max * (1 << 20) * _IDS_SHARE / _BYTES_PER_ID / RESTORES_MAX)
+        bytes_each = (settings.streams_memory_mb_max << 20) / RESTORES_MAX
+        self._ids_max = int(bytes_each * _IDS_SHARE / _BYTES_PER_ID)
+        self._held_bytes_max = int(bytes_each * _HELD_SHARE)
         self._stores: dict[int, RocksStore] = {}
         self._locks: dict[int, threading.Lock] = {}
         self._places = ThreadPoolExecutor(RESTORES_MAX, f"{config.pipeline.name}-restore")
@@ -215,6 +219,7 @@ class Restorer:
                     changelog,
                     places=self._find_places(),
                     ids_in_memory_max=self._ids_max,
+                    held_bytes_max=self._held_bytes_max,
                     on_rows=on_rows,
                 )
             finally:

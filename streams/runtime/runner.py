@@ -632,7 +632,7 @@ class PipelineRunner:
             raise CycleAborted("source_recreated", gone)
         if beyond := self._intake.take_beyond_end():
             raise CycleAborted(
-                "source_truncated", f"{self.pipeline.source} ends before the next offset of {sorted(beyond)}"
+                "source_truncated", f"{self.pipeline.source} was truncated before the next offset of {sorted(beyond)}"
             )
         for key in self._lookup.expired():
             self.engine.forget_schema(key)

@@ -77,6 +77,8 @@ class Position:
 
     offset_next: int
     watermark: int
+    leader_epoch: int = -1
+    """Of the newest record before the offset (never an earlier epoch than that one's); -1: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +203,7 @@ def _cuts(sizes: Int64, bytes_max: int) -> Iterator[slice]:
 def _pack_one(entry: JournalEntry, fields: Fields) -> bytes:
     sections: dict[str, list[bytes]] = {}
     if entry.positions:
-        places = {name: [one.offset_next, one.watermark] for name, one in entry.positions.items()}
+        places = {name: [one.offset_next, one.watermark, one.leader_epoch] for name, one in entry.positions.items()}
         sections[POSITIONS] = [json.dumps(places).encode()]
     if entry.identity:
         sections[IDENTITY] = [entry.identity]
@@ -296,7 +298,7 @@ def _unpack(data: memoryview, fields: Fields) -> JournalEntry:
     positions: dict[str, Position] = {}
     if POSITIONS in sections:
         found = json.loads(bytes(sections[POSITIONS]))
-        positions = {name: Position(int(offset_next), int(mark)) for name, (offset_next, mark) in found.items()}
+        positions = {name: Position(*map(int, numbers)) for name, numbers in found.items()}
     ids, known_from = Ids.concat([]), 0
     if DEDUP in sections:
         columns = _Columns(sections[DEDUP])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Final
 
 from streams.state.identity import Identity, IdentityUnreadable
+from streams.state.journal import Position
 
 CHECKPOINT: Final = b"m"
 LAST_DUE: Final = b"k"
@@ -67,8 +68,15 @@ class Checkpoint:
     """Position in each table's topic from which rows may be missing here."""
     ids_known_from: int = 0
     """Event time from which on all ids are known: below it, a copy cannot be told from a first event."""
+    leader_epoch: int = -1
+    """Leader epoch of the newest record before `offset_next`; -1: not known (KIP-320)."""
     identity: Identity = field(default_factory=Identity)
     format: int = FORMAT
+
+    @property
+    def position(self) -> Position:
+        """Where the cycle ended in the source."""
+        return Position(self.offset_next, self.watermark, self.leader_epoch)
 
     def pack(self) -> bytes:
         """Bytes for the store."""

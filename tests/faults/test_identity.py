@@ -118,25 +118,52 @@ def test_a_source_that_was_created_again_is_read_from_its_first_record(scene: Sc
     events.wait_out()
 
 
+def said_to_be_truncated(worker: Worker) -> str:
+    return wait_until(
+        lambda: text if "was truncated" in (text := worker.readiness()[1]) else "", "it is refused in words"
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.fault(row=23, what="source truncated while the worker is down")
-def test_a_source_that_was_truncated_is_refused_until_the_offset_is_set(scene: Scene) -> None:
+@pytest.mark.parametrize("written_again", [False, True], ids=["empty", "written again"])
+def test_a_source_that_was_truncated_is_refused_until_the_offset_is_set(scene: Scene, *, written_again: bool) -> None:
     events = Events(scene)
     scene.worker.start().wait_ready(READY_S_MAX)
     events.send()
     events.wait_out()
     assert 0 == scene.worker.terminate()
     truncate(scene.stack, GPS.source)
+    if written_again:  # up to the offset where the worker goes on, and beyond
+        events.send()
+        events.send()
     scene.struck()
     scene.worker.start()
-    said = wait_until(
-        lambda: text if "it was truncated" in (text := scene.worker.readiness()[1]) else "", "it is refused in words"
-    )
-    assert "--reset-offsets --to-offset 0" in said
+    assert "--reset-offsets --to-offset 0" in said_to_be_truncated(scene.worker)
     assert 0 == scene.worker.terminate()
     set_offsets(scene.stack, dict.fromkeys(range(PARTITIONS), 0))
     scene.worker.start().wait_ready(READY_S_MAX)
     events.send()
+    events.wait_out()
+
+
+@pytest.mark.slow
+@pytest.mark.fault(row=23, what="source truncated and written again under a running worker")
+def test_a_running_worker_notices_that_its_source_was_truncated_and_written_again(scene: Scene) -> None:
+    events = Events(scene)
+    scene.worker.start().wait_ready(READY_S_MAX)
+    events.send()
+    events.wait_out()
+    os.kill(scene.worker.pid, signal.SIGSTOP)  # it sees the log only when it is long enough again
+    truncate(scene.stack, GPS.source)
+    scene.struck()
+    events.send()
+    events.send()
+    os.kill(scene.worker.pid, signal.SIGCONT)
+    assert "--reset-offsets --to-offset 0" in said_to_be_truncated(scene.worker)
+    assert 0 == scene.worker.terminate()
+    set_offsets(scene.stack, dict.fromkeys(range(PARTITIONS), 0))
+    scene.worker.start().wait_ready(READY_S_MAX)
     events.wait_out()
 
 

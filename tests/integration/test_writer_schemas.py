@@ -19,7 +19,7 @@ from streams.pipelines.gps import GPS
 from streams.registry.catalog import Catalog
 from streams.registry.client import Registry, UnknownSchema, UnusableSchema
 from tests.integration.kafka_helpers import committed_records, decoded, settings_of
-from tests.integration.workers import fresh_world, wait_drained, workers
+from tests.integration.workers import fresh_world, read, wait_drained, workers
 
 pytestmark = pytest.mark.kafka
 
@@ -146,7 +146,7 @@ def test_schemas_of_every_kind_are_read_or_refused_in_words(stack: Stack, tmp_pa
         for row in decoded(committed_records(stack, "vehicles.state.v1"), "vehicles.state.v1-value")
     }
     assert {device: row["last_event_time"] for device, row in rows.items()} == dict.fromkeys(good, NOW)
-    letters = {(record.key or b"").decode(): dict(record.headers or ()) for record in committed_records(stack, GPS.dlq)}
+    letters = {(letter.key() or b"").decode(): dict(letter.headers() or ()) for letter in read(stack, GPS.dlq)}
     assert letters.keys() == {*bad, "guid"}
     for key, (_, reason, message, schema_id) in bad.items():
         headers = letters[key]

@@ -24,6 +24,7 @@ import structlog
 from streams.engine.commit import Committer
 from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.engine import Engine, Idle, MicroBatch
+from streams.engine.held import held_in_store, without_repeats
 from streams.engine.log import CycleAborted, LogRow
 from streams.engine.restore import restore_partition
 from streams.engine.task import PartitionTask, TaskConfig
@@ -35,7 +36,6 @@ from streams.operators.resolve import build_plan
 from streams.operators.vehicle_state import VehicleState
 from streams.pipelines.gps import GPS
 from streams.registry.catalog import Catalog
-from streams.state import journal
 from streams.state.journal import empty_events
 from streams.state.layout import LAST_DUE, table_prefix, window_prefix
 from streams.state.memory import MemoryStore
@@ -231,7 +231,9 @@ class Machine:
         for _ in range(2):
             store = MemoryStore(self.disk)
             try:
-                task = restore_partition(self.config, 0, store, self.changelog, ids_in_memory_max=few)
+                task = restore_partition(
+                    self.config, 0, store, self.changelog, ids_in_memory_max=few, held_bytes_max=400 * few
+                )
                 break
             except StoreCorrupted:
                 self.disk.clear()
@@ -379,10 +381,9 @@ def remembered(machine: Machine) -> dict[str, Any]:
     rows["last due"] = {
         key: row for key, row in rows["last due"].items() if int.from_bytes(row[:8], "little", signed=True) >= oldest
     }
-    held = [event for part in task.held.all() for event in zip(part.key, part.value, strict=True)]
-    for page in task.store.get_many([key for _, key in task.held._pages]):
-        events = journal.unpack(page or b"", machine.config.fields).held
-        held += list(zip(events.key, events.value, strict=True))
+    in_store = held_in_store(task.store, machine.config.fields, task.watermark)
+    waiting = without_repeats([*task.held.all(), *([] if in_store is None else [in_store])])
+    held = [] if waiting is None else list(zip(waiting.key, waiting.value, strict=True))
     breakers = [(key, one.opened_at, one.rejects) for key, one in task.breakers._breakers.items()]
     return {
         **rows,

@@ -25,6 +25,7 @@ class Entry:
     headers: Headers | None
     transaction: Transaction | None
     is_marker: bool = False
+    leader_epoch: int = 0
 
 
 class MemoryKafka:
@@ -39,6 +40,8 @@ class MemoryKafka:
         """Of the group: a member that has not heard of the newest one commits nothing."""
         self.open: dict[str, Transaction] = {}
         self.begin_offset: dict[tuple[str, int], int] = {}
+        self.leader_epoch = 0
+        """Of all partitions: what is appended now belongs to it."""
 
     def give(self, partition: int, owner: str) -> None:
         """Rebalance: the group gives a partition to a member. It does not look at who else may still have it."""
@@ -63,16 +66,23 @@ class MemoryKafka:
         transaction: Transaction | None = None,
     ) -> int:
         log = self.log(topic, partition)
-        log.append(Entry(len(log), key, value, timestamp_ms, headers, transaction))
+        log.append(Entry(len(log), key, value, timestamp_ms, headers, transaction, leader_epoch=self.leader_epoch))
         if transaction is not None:
             transaction.touched.add((topic, partition))
         return len(log) - 1
+
+    def truncate(self, topic: str, partition: int, end: int) -> None:
+        """Lose what is at `end` and behind it, as when a replica that is behind becomes the leader."""
+        del self.log(topic, partition)[end:]
+        self.leader_epoch += 1
 
     def end(self, transaction: Transaction, state: str) -> None:
         transaction.state = state
         for topic, partition in sorted(transaction.touched):
             log = self.log(topic, partition)
-            log.append(Entry(len(log), None, None, 0, None, transaction, is_marker=True))
+            log.append(
+                Entry(len(log), None, None, 0, None, transaction, is_marker=True, leader_epoch=self.leader_epoch)
+            )
         if state == "committed":
             self.group.update(transaction.offsets)
         self.open.pop(transaction.producer, None)
@@ -107,6 +117,10 @@ class MemoryChangelog:
     def bounds(self, topic: str, partition: int, *, stable: bool = False) -> tuple[int, int]:
         """Memory is read without waiting: where a transaction is open makes no difference."""
         return self._kafka.begin_offset.get((topic, partition), 0), len(self._kafka.log(topic, partition))
+
+    def has_diverged(self, topic: str, partition: int, offset: int, leader_epoch: int) -> bool:
+        log = self._kafka.log(topic, partition)
+        return next((entry.offset for entry in log if entry.leader_epoch > leader_epoch), len(log)) < offset
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[LogRow]]:
         rows = [

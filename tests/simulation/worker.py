@@ -138,8 +138,9 @@ class SimulatedWorker:
         for _ in range(2):
             store = MemoryStore(self.disk.setdefault(partition, {}))
             try:
+                few = self.rng.choice((5, 50, 10**6))
                 task = restore_partition(
-                    self._config, partition, store, self.changelog, ids_in_memory_max=self.rng.choice((5, 50, 10**6))
+                    self._config, partition, store, self.changelog, ids_in_memory_max=few, held_bytes_max=400 * few
                 )
                 break
             except StoreCorrupted:

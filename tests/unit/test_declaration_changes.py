@@ -122,7 +122,7 @@ class World:
             texts=object_rows([], len(rows)), slot=np.full(len(rows), -1),
         )  # fmt: skip
         self.offset = len(self.kafka.log(self.config.pipeline.source, 0))
-        effects = self.task.on_batch(events, self.offset)
+        effects = self.task.on_batch(events, self.offset, leader_epoch=self.kafka.leader_epoch)
         self.committer.write(Effects(0, len(rows), [effects]))
         self.committer.commit(
             CycleEnd([self.task.close_cycle()]), {0: self.task}, 0, lambda: self.kafka.membership_of("worker")
@@ -326,6 +326,27 @@ def test_a_source_that_ends_before_the_offset_is_refused_until_somebody_says_whe
         placed.restore(rooms())
     placed.kafka.group[0] = replace(placed.kafka.group[0], offset_next=0, cycle=None)
     assert placed.restore(rooms()).task.offset_next == 0
+
+
+def test_a_source_that_was_truncated_and_written_again_is_refused_as_well(placed, keep):
+    """It reaches up to the offset again, and beyond: the offset alone said nothing, and new records were skipped."""
+    placed.stop(keep=keep)
+    placed.kafka.truncate("rooms.events.v1", 0, 1)
+    for _ in range(4):
+        placed.kafka.append("rooms.events.v1", 0, b"a", b"another", 9)
+    with pytest.raises(RestoreFailed, match=r"offset is 3, .* truncated and written again.*--to-offset 0"):
+        placed.restore(rooms())
+    placed.kafka.group[0] = replace(placed.kafka.group[0], offset_next=1, cycle=None)
+    assert placed.restore(rooms()).task.offset_next == 1
+    assert placed.task.checkpoint.leader_epoch == -1
+
+
+def test_a_new_leader_alone_refuses_nothing(placed, keep):
+    placed.stop(keep=keep)
+    placed.kafka.truncate("rooms.events.v1", 0, 3)
+    placed.kafka.append("rooms.events.v1", 0, b"a", b"another", 9)
+    assert placed.restore(rooms()).task.offset_next == 3
+    assert placed.task.checkpoint.leader_epoch == 0
 
 
 @pytest.mark.parametrize("topic", ["rooms.v1", "rooms.events.v1.clean", "rooms.events.v1.late", "minutes.v1"])

@@ -160,7 +160,10 @@ def test_a_restart_finds_what_is_still_held_and_what_is_not(held, store):
     held.add(events(10, 20, 30), 1)
     spill(held, store, keep=0)
     again = Held(Fields(("a", "b", "c", "d")))
-    assert times(again.restore_pages(store, 15)) == [20, 30]
+    again.begin_restore(store)
+    again.restore_pages(store, 15)
+    assert again.event_time_min() == 20
+    assert times(again.load_due_pages(store, 20)) == [20, 30]
     again.add(events(40, first_id=9), 1)
     spill(again, store, keep=0)
     assert len(list(store.scan(HELD))) == 2, "a new page does not overwrite an old one"
@@ -168,6 +171,27 @@ def test_a_restart_finds_what_is_still_held_and_what_is_not(held, store):
     again.forget_released_pages(30, batch)
     store.write(batch)
     assert len(list(store.scan(HELD))) == 1
+
+
+def test_an_event_that_two_pages_and_the_journal_have_comes_into_memory_once(held, store):
+    """Pages stay in the store until all of them is released, and the journal is read again from before them."""
+    held.add(events(10, 20, 30, 40), 1)
+    spill(held, store, keep=0)
+    held.add(Events.concat(held.load_due_pages(store, 10)), 1)
+    spill(held, store, keep=0)
+    again = Held(Fields(("a", "b", "c", "d")))
+    again.begin_restore(store)
+    batch = WriteBatch()
+    again.put_into_pages([events(10, 20, 30, 40).take(slice(1, 3)), events(25, first_id=7)], batch)
+    store.write(batch)
+    again.add(events(10, 20, 30, 40).take(slice(3, 4)), 0)
+    again.restore_pages(store, 15)
+    assert not again.pages_due(19)
+    found = again.load_due_pages(store, 20)
+    again.add(Events.concat(found), 0)
+    found += again.load_due_pages(store, 100)
+    assert sorted(times(found)) == [20, 25, 30]
+    assert times(again.take_due(100)) == [20, 25, 30, 40]
 
 
 def test_events_in_a_page_and_in_the_journal_and_in_another_page_are_held_once():

@@ -1,4 +1,5 @@
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ class ClosingStore(MemoryStore):
 def task_over(store, **options):
     limits = {"lateness_ms": LATENESS_MS, "horizon_ms": HORIZON_MS, **options}
     config = TaskConfig(
-        GPS,
+        replace(GPS, windows=limits.get("windows", GPS.windows)),
         limits["lateness_ms"],
         limits["horizon_ms"],
         lambda _: nullcontext(),
@@ -110,6 +111,15 @@ def test_a_new_task_has_done_nothing(task):
     assert task.close_cycle() is None
     assert task.truncate_journal_before() is None
     assert (task.watermark, task.offset_next) == (TIME_MIN, -1)
+
+
+def test_a_flow_without_windows_waits_for_its_held_events_alone(store):
+    """The orders pipeline has none: a worker of it ended with its first idle partition."""
+    task = task_over(store, windows=())
+    assert task.next_timer() > 10**15
+    task.on_batch(events((1, 100)), 1)
+    assert task.next_timer() == 100
+    assert values(task.on_idle(100).clean) == [b"v1"]
 
 
 def test_an_event_is_held_until_the_watermark_has_passed_it(task):

@@ -1,0 +1,17 @@
+"""Errors of a consumer whose next offset is not in the log: the client has stopped fetching the partition."""
+
+from typing import Final
+
+from confluent_kafka import KafkaError
+
+OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION})  # noqa: SLF001 - public constants of librdkafka
+"""With `auto.offset.reset=error`; the offset may be before the first record, or behind the last one."""
+_TRUNCATED: Final = KafkaError(KafkaError._LOG_TRUNCATION).str()  # noqa: SLF001 - as above
+
+
+def is_truncation(error: KafkaError) -> bool:
+    """Whether records were read that the log no longer has, or has others in place of (KIP-320).
+
+    The client reports that as a reset of the offset, with this cause in its words only.
+    """
+    return error.code() in OUT_OF_RANGE and _TRUNCATED in error.str()
