@@ -182,6 +182,8 @@ def test_a_refused_schema_is_reported_with_the_reason_and_later_versions_are_not
     shutil.copytree(SCHEMAS_DIR_DEFAULT, schemas)
     subject = "tests.refused.v1-value"
     (schemas / GPS.subject).rename(schemas / subject)
+    said = schemas / "subjects.toml"
+    said.write_text(said.read_text(encoding="utf-8").replace(GPS.subject, subject), encoding="utf-8")
     schema = json.loads((schemas / subject / "2.avsc").read_text(encoding="utf-8"))
     schema["fields"].append({"name": "fuel_l", "type": "double"})
     (schemas / subject / "3.avsc").write_text(json.dumps(schema), encoding="utf-8")
