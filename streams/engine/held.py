@@ -30,10 +30,12 @@ class _Chunk:
     event_time_min: int
     sizes: Int64
     """Approximate memory of each event."""
+    bytes_used: int
+    """The sum of them."""
 
     @staticmethod
     def of(cycle: int, events: Events, sizes: Int64) -> "_Chunk":
-        return _Chunk(cycle, events, int(events.event_time.min()), sizes)
+        return _Chunk(cycle, events, int(events.event_time.min()), sizes, int(sizes.sum()))
 
 
 def memory_of(events: Events) -> int:
@@ -72,7 +74,7 @@ class Held:
     @property
     def bytes_used(self) -> int:
         """Approximate memory."""
-        return sum(int(chunk.sizes.sum()) for chunk in self._chunks)
+        return sum(chunk.bytes_used for chunk in self._chunks)
 
     def events_of(self, bytes_max: int) -> int:
         """How many held events take `bytes_max`, if they are all of the same size."""
@@ -80,7 +82,7 @@ class Held:
 
     def bytes_since(self, cycle: int) -> int:
         """Approximate memory of those that came in commit cycle `cycle`."""
-        return sum(int(chunk.sizes.sum()) for chunk in self._chunks if chunk.cycle >= cycle)
+        return sum(chunk.bytes_used for chunk in self._chunks if chunk.cycle >= cycle)
 
     def event_time_min(self) -> int:
         """Oldest event time among all held events; the largest number when there are none."""
