@@ -5,14 +5,14 @@ pipeline of its own, which runs beside the old one while producers move over. Bo
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from streams.errors import StreamsError, UsageError
 from streams.operators.declaration import Pipeline
-from streams.registry.catalog import Catalog
+from streams.registry.catalog import Catalog, SubjectSettings
 from streams.registry.findings import shown
 from streams.registry.row_schemas import outputs
 
@@ -75,6 +75,7 @@ def plan_new_version(
     files = [(catalog.root / f"{new}-value" / "1.avsc", _first_version(catalog, old)) for old, new in moved.items()]
     steps = [
         f"change {shown(files[0][0])}: it is a copy of the newest schema of {topic}",
+        *_settings_steps(catalog, moved),
         "`streams schemas check`, then `streams schemas lock`, and commit",
     ]
     name = None
@@ -110,6 +111,16 @@ def write_scaffold(scaffold: Scaffold) -> None:
                 file.write(text)
         except OSError as error:
             raise StreamsError(f"{path}: cannot be written: {error}; is this a checkout of the project?") from None
+
+
+def _settings_steps(catalog: Catalog, moved: Mapping[str, str]) -> list[str]:
+    """What `subjects.toml` says of the old subjects does not hold for the new ones until it says so of them too."""
+    found = [f"{old}-value" for old in moved if catalog.settings(f"{old}-value") != SubjectSettings()]
+    if not found:
+        return []
+    personal = any(catalog.settings(subject).personal for subject in found)
+    why = ": personal fields are shown unmasked until then" if personal else ""
+    return [f"repeat in subjects.toml for the new subjects what it says of {', '.join(found)}{why}"]
 
 
 def _first_version(catalog: Catalog, topic: str) -> str:

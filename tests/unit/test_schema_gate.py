@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -308,8 +309,13 @@ def test_the_scaffold_of_a_new_topic_version_declares_a_pipeline_like_the_old_on
         (root / subject).mkdir()
         for version in Catalog.load().versions(subject):
             (root / subject / f"{version.version}.avsc").write_text(version.text, encoding="utf-8")
+    shutil.copy(Catalog.load().root / "subjects.toml", root)
     catalog, pipelines = Catalog.load(root), list(PIPELINES.values())
     made = plan_new_version(catalog, "gps.positions.v1", pipelines, tmp_path, constants)
+    said = (
+        "repeat in subjects.toml for the new subjects what it says of gps.positions.v1-value, vehicles.state.v1-value"
+    )
+    assert any(step.startswith(said) and "unmasked" in step for step in made.next_steps)
     write_scaffold(made)
     assert (made.topic, made.pipeline) == ("gps.positions.v2", "gps_v2")
     declared: dict[str, Any] = {}
