@@ -1,7 +1,6 @@
 """`streams local`: a real Kafka and schema registry on this machine."""
 
 import logging
-import signal
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import typer
 
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import FoundSomething
+from streams.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -46,9 +46,12 @@ def up_command(
     from streams.logs import configure_logging  # noqa: PLC0415 - as above
 
     configure_logging("console", level=logging.ERROR)  # a download that is tried again is no news
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped either way, it cleans up what it started
-    with _progress() as progress:
+    with Interrupts() as interrupts, _progress() as progress:
         stack, started = local.up(directory, kafka_port, registry_port, progress)
+        if started and interrupts.requested:  # and swallowed: else it would have stopped what it started by itself
+            interrupts.ignore()
+            stack.stop()
+            raise KeyboardInterrupt
     echo_line("Kafka and the schema registry are up." if started else "Kafka and the schema registry already run.")
     echo_line(f"  Kafka            {stack.bootstrap_servers}")
     echo_line(f"  Schema registry  {stack.registry_url}")

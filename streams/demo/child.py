@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from streams.demo.interrupts import Interrupts
 from streams.errors import StreamsError
+from streams.interrupts import Interrupts
 
 STOP_S_MAX: Final = 20.0
 """How long it may take to stop by itself before it is killed."""

@@ -10,10 +10,10 @@ from typing import Final
 
 import streams
 from streams.demo.child import Child
-from streams.demo.interrupts import Interrupts
 from streams.demo.topic_probes import SIMULATED
 from streams.errors import StreamsError
 from streams.ingest import IngestProgress, IngestResult, ingest_file
+from streams.interrupts import Interrupts
 from streams.operators.declaration import Pipeline
 from streams.settings import Settings
 from streams.text import counted

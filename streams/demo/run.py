@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.live import Live
 
 from streams.demo import view
-from streams.demo.interrupts import Interrupts
 from streams.demo.start import Demo, DemoOptions, start
 from streams.demo.steps import Steps
 from streams.demo.worker_probe import READY
+from streams.interrupts import Interrupts
 
 REFRESH_S: Final = 0.5
 LINE_INTERVAL_S: Final = 2.0

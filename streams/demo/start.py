@@ -15,11 +15,11 @@ from confluent_kafka.admin import AdminClient
 
 from streams.demo.child import Child
 from streams.demo.feed import Feeder
-from streams.demo.interrupts import Interrupts
 from streams.demo.steps import Steps
 from streams.demo.topic_probes import LagProbe, VehicleWatch
 from streams.demo.worker_probe import READY, WorkerProbe
 from streams.errors import StreamsError
+from streams.interrupts import Interrupts
 from streams.kafka.admin import partition_counts, wait_for_broker
 from streams.kafka.topics import TopicStatus, apply_topics
 from streams.local import ports

@@ -218,7 +218,9 @@ def test_an_unknown_schema_is_told_from_a_registry_that_does_not_answer(stack: S
         f"http://{stack.bootstrap_servers}",
     ):
         broken = Registry(load_settings(schema_registry_url=url), timeout_s=1)
-        with pytest.raises(RegistryUnavailable, match="no answer from the schema registry at http://127") as raised:
+        with pytest.raises(
+            RegistryUnavailable, match=r"no (usable )?answer from the schema registry at http://127"
+        ) as raised:
             broken.schema_by_id(2**31 - 1)
         assert "secret" not in str(raised.value)
 

@@ -412,7 +412,7 @@ def test_state_that_is_divided_otherwise_is_refused(placed, keep):
     placed.feed(event(5, 1_800))
     placed.stop(keep=keep)
     placed.places = Places("here", ids(), 2)
-    with pytest.raises(RestoreFailed, match=r"divided into 1 partitions.*has 2: keys.*--from source"):
+    with pytest.raises(RestoreFailed, match=r"divided into 1 partition.*has 2: keys.*--from source"):
         placed.restore(rooms())
 
 
@@ -422,7 +422,7 @@ def test_a_partition_without_state_does_not_begin_beside_state_that_is_divided_o
     placed.stop(keep=False)
     placed.restore(rooms()).feed(event(4, 1_600))
     added = MemoryStore()
-    with pytest.raises(RestoreFailed, match=r"rooms.events.v1-1: the state is divided into 1 partitions"):
+    with pytest.raises(RestoreFailed, match=r"rooms.events.v1-1: the state is divided into 1 partition"):
         restore_partition(
             placed.config, 1, added, MemoryChangelog(placed.kafka), ids_in_memory_max=9, places=Places("here", ids(), 2)
         )

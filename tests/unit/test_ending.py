@@ -1,5 +1,6 @@
 """How commands end: the real command line, in a process of its own, with real pipes, disks and signals."""
 
+import contextlib
 import os
 import re
 import signal
@@ -87,6 +88,18 @@ def test_ctrl_c_ends_a_waiting_command_without_a_word():
     status, said = ended(process)
     assert INTERRUPTED == status
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("afterwards", [None, SystemError("returned a result with an exception set")])
+def test_ctrl_c_that_a_callback_of_c_code_swallows_still_ends_the_command_as_interrupted(afterwards):
+    def command_that_swallows():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        if afterwards is not None:
+            raise afterwards
+
+    assert INTERRUPTED == run(command_that_swallows, [])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_no_message_reaches_a_terminal_raw():
