@@ -22,6 +22,7 @@ from streams.local.stack import Stack
 from streams.operators.rejects import DeadLetter, Reason, Reject
 from streams.pipelines.gps import GPS
 from streams.registry.client import Registry
+from streams.review.web.steward import FRESH_S
 from tests.integration.kafka_helpers import fresh_topics, settings_of
 from tests.integration.monitors import monitor_over
 from tests.integration.test_rejects import Encoder
@@ -61,6 +62,7 @@ class Letters:
             headers: Any = envelope_headers(letter, source=source, group=GPS.group, now_ms=letter.timestamp_ms)
             producer.produce(GPS.dlq, value, key.encode(), headers=headers, timestamp=letter.timestamp_ms)
         assert 0 == producer.flush(30)
+        time.sleep(FRESH_S)  # a page that was read before may be shown for so long
 
     def put_mixture(self) -> None:
         """63 letters of four reasons."""
