@@ -25,7 +25,7 @@ run: setup ## Start everything, feed real and simulated positions, watch it live
 	$(BIN)/streams demo
 
 test: setup ## Run all tests that fit into a coffee break (unit, property, simulation, real Kafka)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-long: setup ## Run every test, the long ones too
 	$(BIN)/python -m pytest $(ARGS)
