@@ -190,16 +190,20 @@ class Held:
 
     # --- restore ----------------------------------------------------------------------------------------------------
 
-    def begin_restore(self, store: Store) -> None:
-        """Before events are put into pages: number them behind those of the store."""
-        numbers = (_PAGE_KEY.unpack(key[1:])[2] for key, _ in store.scan(HELD))
-        self._page_next = max(numbers, default=-1) + 1
-
-    def put_into_pages(self, parts: list[Events], batch: WriteBatch) -> None:
-        """Write events that the journal holds, of which some may be in pages already."""
+    def put_into_pages(self, parts: list[Events], store: Store) -> None:
+        """Write events that the journal holds, of which some may be in pages of the store already."""
         events = without_repeats(parts)
-        if events is not None:
-            self._written(events.take(release_order(events)), batch)
+        if events is None:
+            return
+        if not self._page_next:  # the first ones: their numbers follow those of the pages that are there
+            for key, _ in store.scan(HELD):
+                self._number_after(key)
+        batch = WriteBatch()
+        self._written(events.take(release_order(events)), batch)
+        store.write(batch)
+
+    def _number_after(self, key: bytes) -> None:
+        self._page_next = max(self._page_next, _PAGE_KEY.unpack(key[1:])[2] + 1)
 
     def restore_pages(self, store: Store, watermark: int) -> None:
         """Look through all pages of the store, one at a time: what is above `watermark` is still held.
@@ -208,14 +212,16 @@ class Held:
             JournalCorrupted: a page is not one.
 
         """
-        self._released, self._repeats = watermark, True
+        self._released = watermark
         for key, page in store.scan(HELD):
+            self._number_after(key)
             events = self._waiting(page)
             if len(events):
                 self._pages.append((int(events.event_time.min()), key))
             else:
                 self._loaded.append(key)
         self._pages.sort()
+        self._repeats = bool(self._pages)
 
 
 def held_in_store(store: Store, fields: Fields, watermark: int) -> Events | None:

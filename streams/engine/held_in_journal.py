@@ -4,7 +4,7 @@ from streams.engine.held import memory_of, without_repeats
 from streams.engine.task import PartitionTask
 from streams.operators.columns import Events
 from streams.state.journal import JournalCorrupted
-from streams.state.store import StoreCorrupted, WriteBatch
+from streams.state.store import StoreCorrupted
 
 
 class HeldInJournal:
@@ -15,7 +15,6 @@ class HeldInJournal:
         self._bytes_max = bytes_max
         self._parts: list[Events] = []
         self._bytes = 0
-        task.held.begin_restore(task.store)
 
     def add(self, events: Events, watermark: int) -> None:
         """Take events that were held at the end of a cycle; those up to `watermark` have been released since."""
@@ -24,9 +23,11 @@ class HeldInJournal:
         self._parts.append(events)
         self._bytes += memory_of(events)
         if self._bytes > self._bytes_max:
-            self._leave_out(watermark)
+            self._parts = self._waiting(watermark)
+            self._bytes = sum(map(memory_of, self._parts))
         if self._bytes > self._bytes_max // 2:
-            self._put_into_pages()
+            self._task.held.put_into_pages(self._parts, self._task.store)
+            self._parts, self._bytes = [], 0
 
     def hold(self, watermark: int) -> None:
         """Let the task hold what is above `watermark`, the one that the partition stands at.
@@ -35,8 +36,7 @@ class HeldInJournal:
             StoreCorrupted: a page of the store cannot be read.
 
         """
-        self._leave_out(watermark)
-        events = without_repeats(self._parts)
+        events = without_repeats(self._waiting(watermark))
         if events is not None:
             self._task.hold_restored(events)
         try:
@@ -44,13 +44,6 @@ class HeldInJournal:
         except JournalCorrupted as error:
             raise StoreCorrupted(f"a page of held events: {error}") from None
 
-    def _leave_out(self, watermark: int) -> None:
+    def _waiting(self, watermark: int) -> list[Events]:
         waiting = (events.take(events.event_time > watermark) for events in self._parts)
-        self._parts = [events for events in waiting if len(events)]
-        self._bytes = sum(map(memory_of, self._parts))
-
-    def _put_into_pages(self) -> None:
-        batch = WriteBatch()
-        self._task.held.put_into_pages(self._parts, batch)
-        self._task.store.write(batch)
-        self._parts, self._bytes = [], 0
+        return [events for events in waiting if len(events)]

@@ -160,7 +160,6 @@ def test_a_restart_finds_what_is_still_held_and_what_is_not(held, store):
     held.add(events(10, 20, 30), 1)
     spill(held, store, keep=0)
     again = Held(Fields(("a", "b", "c", "d")))
-    again.begin_restore(store)
     again.restore_pages(store, 15)
     assert again.event_time_min() == 20
     assert times(again.load_due_pages(store, 20)) == [20, 30]
@@ -180,10 +179,7 @@ def test_an_event_that_two_pages_and_the_journal_have_comes_into_memory_once(hel
     held.add(Events.concat(held.load_due_pages(store, 10)), 1)
     spill(held, store, keep=0)
     again = Held(Fields(("a", "b", "c", "d")))
-    again.begin_restore(store)
-    batch = WriteBatch()
-    again.put_into_pages([events(10, 20, 30, 40).take(slice(1, 3)), events(25, first_id=7)], batch)
-    store.write(batch)
+    again.put_into_pages([events(10, 20, 30, 40).take(slice(1, 3)), events(25, first_id=7)], store)
     again.add(events(10, 20, 30, 40).take(slice(3, 4)), 0)
     again.restore_pages(store, 15)
     assert not again.pages_due(19)
