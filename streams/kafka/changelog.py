@@ -105,7 +105,7 @@ class KafkaChangelog:
         return found
 
     def bounds(self, topic: str, partition: int, *, stable: bool = False) -> tuple[int, int]:
-        """First offset, and the one behind the last record, open transactions included; or the last stable offset."""
+        """First offset, and the one after the last record, open transactions included; or the last stable offset."""
         level = IsolationLevel.READ_COMMITTED if stable else IsolationLevel.READ_UNCOMMITTED
         where = TopicPartition(topic, partition)
         try:

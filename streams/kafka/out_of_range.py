@@ -5,7 +5,7 @@ from typing import Final
 from confluent_kafka import KafkaError
 
 OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION})  # noqa: SLF001 - public constants of librdkafka
-"""With `auto.offset.reset=error`; the offset may be before the first record, or behind the last one."""
+"""With `auto.offset.reset=error`; the offset may be before the first record, or after the last one."""
 _TRUNCATED: Final = KafkaError(KafkaError._LOG_TRUNCATION).str()  # noqa: SLF001 - as above
 
 

@@ -72,7 +72,7 @@ class MemoryKafka:
         return len(log) - 1
 
     def truncate(self, topic: str, partition: int, end: int) -> None:
-        """Lose what is at `end` and behind it, as when a replica that is behind becomes the leader."""
+        """Lose what is at `end` and after it, as when a replica that lacks the newest records becomes the leader."""
         del self.log(topic, partition)[end:]
         self.leader_epoch += 1
 

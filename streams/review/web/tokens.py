@@ -15,7 +15,7 @@ HOLD_S: Final = PAUSE_S + 0.1
 """The answer to a wrong token comes so late: who mistypes once finds the pause over."""
 PAUSE_S_MAX: Final = 60.0
 FORGOTTEN_S: Final = 600.0
-"""Its wrong tokens are counted anew when an address has shown none for so long after its pause."""
+"""Its wrong tokens are counted from zero again when an address has shown none for so long after its pause."""
 ADDRESSES_MAX: Final = 1_000
 """Addresses with wrong tokens that are remembered; the oldest is forgotten first."""
 _FREE_FAILURES: Final = 2
