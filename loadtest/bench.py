@@ -8,7 +8,6 @@ Exit status: 0 measured, 1 it could not be, 100 measured, but the oracle found t
 
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from loadtest.comparison import DEFAULT_PARTS, Bench, Folders, Options, Part
 from loadtest.oracle.check import print_report
 from loadtest.oracle.compare import Report
 from loadtest.program import run_to_the_end
-from loadtest.report import RESULTS, Results, print_results
+from loadtest.report import RESULTS, ResultName, Results, ResultsFolder, named, print_results
 from streams.errors import FoundSomething
 from streams.local.stack import running_stack
 from streams.settings import Settings, load_settings
@@ -62,7 +61,8 @@ def command(
     use_running: Annotated[
         bool, typer.Option("--use-running", help="The stack of KAFKA_BOOTSTRAP_SERVERS; its topics must be empty.")
     ] = False,
-    name: Annotated[str | None, typer.Option(help="Name of the folder under loadtest/results.")] = None,
+    name: ResultName = None,
+    root: ResultsFolder = RESULTS,
 ) -> None:
     """Measure one worker against a pass-through and idiomatic Faust; print the figures and store them."""
     share = 5 if quick else 1
@@ -77,14 +77,14 @@ def command(
         parts=frozenset(only or DEFAULT_PARTS) - frozenset(skip or ()),
     )
     console = Console()
-    results = Results(name or f"bench-{time.strftime('%Y%m%d-%H%M%S')}")
+    results = Results(named(name, "bench"))
     bars = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )
     wrong: dict[str, Report] = {}
     try:
         with tempfile.TemporaryDirectory(prefix="streams-bench-", ignore_cleanup_errors=True) as scratch:
-            folders = Folders(Path(scratch), RESULTS / results.name)
+            folders = Folders(Path(scratch), root / results.name)
             console.print("starting the stack")
             with _stack(folders.data / "stack", use_running=use_running) as settings, bars:
                 bench = Bench(settings, options, folders, bars)
@@ -94,7 +94,7 @@ def command(
     finally:
         # What was measured before something failed, or someone lost patience, is worth having.
         if results.runs:
-            stored = results.write()
+            stored = results.write(root)
             print_results(console, results)
             console.print(f"stored in {os.path.relpath(stored)}")
     if shortfall := passthrough_shortfall(results.ratios()):

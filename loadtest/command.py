@@ -3,7 +3,6 @@
 import os
 import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -16,7 +15,7 @@ from loadtest.findings import Findings, earlier_results, print_findings
 from loadtest.measure import Measurement
 from loadtest.oracle.check import print_report
 from loadtest.plan import PARTITIONS_DEFAULT, Drive, Plan, Work
-from loadtest.report import RESULTS
+from loadtest.report import RESULTS, ResultName, ResultsFolder, named
 from streams.errors import FoundSomething, StreamsError, UsageError
 
 DISK_BYTES_PER_EVENT: Final = 1_500
@@ -59,7 +58,8 @@ def command(
     defect: Annotated[
         str, typer.Option(help="drop:N: workers lose one event in N. The oracle must find it (a test of the test).")
     ] = "",
-    name: Annotated[str | None, typer.Option(help="Name of the folder under loadtest/results.")] = None,
+    name: ResultName = None,
+    root: ResultsFolder = RESULTS,
 ) -> None:
     """Measure throughput, lag and latency by number of partitions; find the bottleneck; check every output."""
     plan = Plan(
@@ -79,18 +79,18 @@ def command(
         defect=defect,
         mix=_mix(mix or []),
     )
-    earlier = earlier_results(compare) if compare else None
+    earlier = earlier_results(compare, root) if compare else None
     _require_disk(plan)
     console = Console()
-    findings = Findings(name or f"loadtest-{time.strftime('%Y%m%d-%H%M%S')}", plan, price_per_core_hour)
-    logs = RESULTS / findings.name / "logs"
+    findings = Findings(named(name, "loadtest"), plan, price_per_core_hour)
+    logs = root / findings.name / "logs"
     try:
         with tempfile.TemporaryDirectory(prefix="streams-loadtest-", ignore_cleanup_errors=True) as scratch:
             _measure(console, plan, findings, Path(scratch), logs, use_running=use_running, keep=keep)
     finally:
         # What was measured before something failed, or someone lost patience, is worth having.
         if findings.outcomes:
-            stored = findings.write(earlier=earlier)
+            stored = findings.write(root, earlier=earlier)
             print_findings(console, findings, earlier=earlier)
             console.print(f"stored in {os.path.relpath(stored)}: report.html, report.json", highlight=False)
     wrong = [outcome for outcome in findings.outcomes if outcome.oracle is not None and not outcome.oracle.ok]

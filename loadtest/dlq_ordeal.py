@@ -37,7 +37,7 @@ from loadtest.oracle.letters import LetterReport, check_letters
 from loadtest.prepare import prepare_pipeline
 from loadtest.program import run
 from loadtest.repairs import SCHEMA_ID_VARIABLE
-from loadtest.report import RESULTS
+from loadtest.report import RESULTS, ResultName, ResultsFolder, named
 from loadtest.subject import Subject, wait_until_quiet, wait_until_ready
 from loadtest.worker import free_port, worker
 from streams.errors import FoundSomething, StreamsError
@@ -329,9 +329,11 @@ def command(
     events: Annotated[int, typer.Option(min=5_000, help="Records of the source; a tenth are rejects.")] = 1_000_000,
     kills: Annotated[int, typer.Option(min=0, help="How often replays are killed.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of traffic and kills.")] = 1,
-    name: Annotated[str | None, typer.Option(help="Name of the folder under loadtest/results.")] = None,
+    name: ResultName = None,
+    root: ResultsFolder = RESULTS,
 ) -> None:
     """Run the ordeal on a stack of its own, which is removed afterwards; print and store what was found."""
+    folder = root / named(name, "dlq")
     console = Console()
     with tempfile.TemporaryDirectory(prefix="streams-dlq-", ignore_cleanup_errors=True) as scratch:
         console.print("starting the stack")
@@ -347,7 +349,6 @@ def command(
                 report, letters = run.go(events, kills)
             finally:
                 run.close()
-    folder = RESULTS / (name or f"dlq-{time.strftime('%Y%m%d-%H%M%S')}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(json.dumps(asdict(run.found), indent=2), encoding="utf-8")
     print_report(console, report)

@@ -13,7 +13,7 @@ from rich.table import Table
 from loadtest.charts import cpu_chart, distribution_chart, lag_chart, latency_chart, png, scaling_chart, svg
 from loadtest.measure import Outcome
 from loadtest.plan import Plan, Work
-from loadtest.report import RESULTS, STYLE, describe_machine, faults, point_to_latest
+from loadtest.report import STYLE, describe_machine, faults, point_to_latest
 from loadtest.scaling import Scaling, fit
 from streams.errors import UsageError
 
@@ -88,7 +88,7 @@ class Findings:
             },
         }
 
-    def write(self, root: Path = RESULTS, *, earlier: Mapping[str, Any] | None = None) -> Path:
+    def write(self, root: Path, *, earlier: Mapping[str, Any] | None = None) -> Path:
         """Write `report.json`, `report.html` and the chart below `root`, point `latest` there; return the folder."""
         folder = root / self.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -169,8 +169,8 @@ def print_findings(console: Console, findings: Findings, *, earlier: Mapping[str
         console.print(line, highlight=False)
 
 
-def earlier_results(name: str) -> dict[str, Any]:
-    """The JSON document of an earlier result, by its name or path.
+def earlier_results(name: str, root: Path) -> dict[str, Any]:
+    """The JSON document of an earlier result, by its path or its name below `root`.
 
     Raises:
         UsageError: there is none, or it cannot be read.
@@ -178,7 +178,7 @@ def earlier_results(name: str) -> dict[str, Any]:
     """
     path = Path(name)
     if not path.exists():
-        path = RESULTS / name
+        path = root / name
     if path.is_dir():
         path /= "report.json"
     try:

@@ -4,17 +4,26 @@ import html
 import json
 import os
 import platform
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import psutil
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from loadtest.oracle.compare import Report
+from streams.errors import UsageError
 
+LATEST: Final = "latest"
 RESULTS: Final = Path(__file__).parent / "results"
+"""Where results go unless `--results` names another folder; not under version control."""
+
+
+ResultName = Annotated[str | None, typer.Option(help="Name of the result's folder; default: kind and time.")]
+ResultsFolder = Annotated[Path, typer.Option("--results", help="Folder that results are stored in.")]
 
 
 def describe_machine() -> dict[str, Any]:
@@ -114,7 +123,7 @@ class Results:
             "machine": self.machine,
         }
 
-    def write(self, root: Path = RESULTS) -> Path:
+    def write(self, root: Path) -> Path:
         """Write `<name>/report.json` and `report.html` below `root`, point `latest` there; return the folder."""
         folder = root / self.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,11 +133,25 @@ class Results:
         return folder
 
 
+def named(name: str | None, kind: str) -> str:
+    """Name of a result's folder: the given one, or the kind and the time of day.
+
+    Raises:
+        UsageError: it is not the name of a single folder, or it is `latest`, which is a link.
+
+    """
+    if name is None:
+        return f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not name or name.startswith(".") or Path(name).name != name or name == LATEST:
+        raise UsageError(f"--name {name!r}: one folder's name is needed, without '/' and not 'latest'; see --results")
+    return name
+
+
 def point_to_latest(root: Path, name: str) -> None:
-    """Have `latest` point to a result."""
+    """Have `latest` point to a result that is stored directly below `root`."""
     fresh = root / f".latest-{os.getpid()}"
     fresh.symlink_to(name)
-    fresh.replace(root / "latest")
+    fresh.replace(root / LATEST)
 
 
 COLUMNS: Final = ("scenario", "events", "events/s", "events/CPU-s", "RSS MB", "oracle")

@@ -7,7 +7,6 @@ Exit status: 0 measured, 1 it could not be, 100 measured, but the oracle found t
 
 import os
 import tempfile
-import time
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from loadtest.baselines.run import Baselines, find_quix
 from loadtest.comparison import Folders, Options
 from loadtest.program import run_to_the_end
-from loadtest.report import RESULTS, Results, faults, print_results
+from loadtest.report import RESULTS, ResultName, Results, ResultsFolder, faults, named, print_results
 from streams.errors import FoundSomething
 from streams.local.stack import running_stack
 from streams.settings import load_settings
@@ -42,7 +41,8 @@ def command(
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of every topic.")] = 12,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the traffic.")] = 1,
     only: Annotated[list[Scenario] | None, typer.Option(help="Measure this alone; may be repeated.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the folder under loadtest/results.")] = None,
+    name: ResultName = None,
+    root: ResultsFolder = RESULTS,
 ) -> None:
     """Measure the worker, Faust and Quix Streams one after the other; print events/s and events per CPU-second."""
     scenarios = frozenset(only or Scenario)
@@ -59,7 +59,7 @@ def command(
         parts=frozenset(),
     )
     console = Console()
-    results = Results(name or f"baselines-{time.strftime('%Y%m%d-%H%M%S')}")
+    results = Results(named(name, "baselines"))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     try:
         with tempfile.TemporaryDirectory(prefix="streams-baselines-", ignore_cleanup_errors=True) as scratch:
@@ -68,14 +68,14 @@ def command(
                 settings = load_settings(
                     kafka_bootstrap_servers=stack.bootstrap_servers, schema_registry_url=stack.registry_url
                 )
-                folders = Folders(Path(scratch), RESULTS / results.name)
+                folders = Folders(Path(scratch), root / results.name)
                 bench = Baselines(settings, options, folders, bars, quix_events=quix_events, scenarios=scenarios)
                 with closing(bench):
                     for run in bench.runs():
                         results.runs.append(run)
     finally:
         if results.runs:
-            stored = results.write()
+            stored = results.write(root)
             print_results(console, results)
             console.print(f"stored in {os.path.relpath(stored)}")
     if any(run.oracle and faults(run.oracle) for run in results.runs):

@@ -1,5 +1,6 @@
 """The bench in small: each shipped pipeline drains a topic and comes to rest, and the oracle judges what came out."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,10 @@ def test_orders_are_drained_and_released_when_idle(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             sys.executable, "-m", "loadtest.bench", "--only", "orders", "--orders-events", "20000",
-            "--partitions", "3", "--name", str(tmp_path / "results"),
+            "--partitions", "3", "--results", str(tmp_path / "results"),
         ],
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "exact" in done.stdout
+    assert json.loads((tmp_path / "results" / "latest" / "report.json").read_text())["runs"]

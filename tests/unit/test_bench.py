@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -6,7 +7,8 @@ from loadtest.bench import passthrough_shortfall
 from loadtest.comparison import Part, open_ms, windows_run
 from loadtest.memory import Memory
 from loadtest.oracle.compare import Report
-from loadtest.report import Results, Run, cells, notes
+from loadtest.report import Results, Run, cells, named, notes
+from streams.errors import UsageError
 
 MINUTE = SimpleNamespace(topic="minutes", size_ms=60_000)
 
@@ -79,3 +81,19 @@ def test_the_bar_is_the_pass_through_and_no_ratio_to_faust():
     assert "" == passthrough_shortfall({"passthrough": 0.45, "faust": 1.5})
     assert "" == passthrough_shortfall({"faust": 0.5})
     assert "0.44 times the pass-through: at least 0.45 is asked for" == passthrough_shortfall({"passthrough": 0.44})
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "/tmp/elsewhere", "..", ".hidden", "latest"])
+def test_a_result_is_named_by_one_folder(name: str) -> None:
+    """`latest` links by that name: a path would have it point out of the folder of results."""
+    with pytest.raises(UsageError, match="one folder's name"):
+        named(name, "bench")
+
+
+def test_latest_points_into_a_new_folder_of_results(tmp_path: Path) -> None:
+    """A fresh checkout has no folder of results."""
+    root = tmp_path / "results"
+    Results(named("first", "bench"), machine={}).write(root)
+    Results(named("second", "bench"), machine={}).write(root)
+    assert (root / "latest").readlink() == Path("second")
+    assert (root / "latest" / "report.json").is_file()

@@ -205,7 +205,7 @@ def test_an_earlier_result_is_compared_by_scenario_partitions_and_workers(tmp_pa
     (line,) = compared(findings(outcome()), findings(outcome(lost=2)).as_dict())
     assert line.endswith("; the earlier output was wrong: lost 2")
     folder = findings(outcome()).write(tmp_path)
-    assert earlier_results(str(folder))["runs"][0]["partitions"] == 3
+    assert earlier_results(folder.name, tmp_path)["runs"][0]["partitions"] == 3
     for wrong in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(UsageError, match="--compare"):
-            earlier_results(str(wrong))
+            earlier_results(str(wrong), tmp_path)
