@@ -11,10 +11,10 @@ from confluent_kafka import KafkaException
 
 from loadtest.prepare import prepare_pipeline
 from streams.errors import StreamsError
+from streams.flow.declaration import Pipeline
+from streams.flow.discover import select_pipelines
 from streams.kafka.admin import admin_client, described, partition_counts, wait_for_broker
 from streams.local.stack import running_stack
-from streams.operators.declaration import Pipeline
-from streams.pipelines import select_pipelines
 from streams.settings import Settings, load_settings
 
 _DELETE_S_MAX: Final = 30.0

@@ -24,8 +24,8 @@ from loadtest.report import Run
 from loadtest.subject import Drain, Offsets, Subject, wait_until_quiet, wait_until_ready, watch_drain
 from loadtest.worker import free_port, operator_seconds, worker
 from streams.errors import UsageError
-from streams.operators.declaration import Pipeline
-from streams.pipelines import select_pipelines
+from streams.flow.declaration import Pipeline
+from streams.flow.discover import select_pipelines
 from streams.settings import Settings
 
 EVENTS_PER_TICK: Final = 2_000

@@ -12,13 +12,13 @@ from typing import Any, Final
 import fastavro
 import numpy as np
 
+from logistics.flows.gps import GPS
+from streams.avro.decode import Decoder
+from streams.avro.framing import SCHEMA_ID_HEADER
+from streams.avro.resolve import build_plan
+from streams.batch.records import Records
 from streams.limits import BATCH_RECORDS_MAX
-from streams.operators.columns import Records
-from streams.operators.decode import Decoder
-from streams.operators.framing import SCHEMA_ID_HEADER
-from streams.operators.resolve import build_plan
-from streams.pipelines.gps import GPS
-from streams.registry.catalog import Catalog
+from streams.schemas.catalog import Catalog
 
 ROUNDS: Final = 30
 TIME_MS: Final = 1_760_000_000_000

@@ -40,11 +40,11 @@ from loadtest.repairs import SCHEMA_ID_VARIABLE
 from loadtest.report import RESULTS, ResultName, ResultsFolder, named
 from loadtest.subject import Subject, wait_until_quiet, wait_until_ready
 from loadtest.worker import free_port, worker
+from logistics.flows.gps import GPS
 from streams.errors import FoundSomething, StreamsError
 from streams.kafka.admin import librdkafka_log
 from streams.local.stack import running_stack
-from streams.pipelines.gps import GPS
-from streams.registry.client import Registry
+from streams.schemas.client import Registry
 from streams.settings import Settings, load_settings
 
 PARTITIONS: Final = 3

@@ -20,7 +20,7 @@ from loadtest.progress import GroupProgress
 from loadtest.report import Run
 from loadtest.sampler import Role, Sample, Sampler, Series
 from loadtest.stage import Progress, Stage
-from streams.operators.declaration import Pipeline
+from streams.flow.declaration import Pipeline
 from streams.settings import Settings
 
 

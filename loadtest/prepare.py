@@ -3,12 +3,12 @@
 from typing import Final
 
 from streams.errors import StreamsError
+from streams.flow.discover import select_pipelines
 from streams.kafka.admin import wait_for_broker
 from streams.kafka.topics import TopicStatus, apply_topics
-from streams.pipelines import select_pipelines
-from streams.registry.catalog import Catalog
-from streams.registry.client import Registry, wait_for_registry
-from streams.registry.registration import register_schemas
+from streams.schemas.catalog import Catalog
+from streams.schemas.client import Registry, wait_for_registry
+from streams.schemas.registration import register_schemas
 from streams.settings import Settings
 
 REGISTRY_WAIT_S: Final = 30.0

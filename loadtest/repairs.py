@@ -4,9 +4,9 @@ import json
 import os
 from typing import Final
 
-from streams.deadletters.letter import Letter, Repair
-from streams.deadletters.walk import walk
-from streams.registry.catalog import Catalog
+from streams.deadletters.letter.letter import Letter, Repair
+from streams.deadletters.letter.walk import walk
+from streams.schemas.catalog import Catalog
 
 SCHEMA_ID_VARIABLE: Final = "ORDEAL_SCHEMA_ID"
 """Id of version 1 of the positions' schema."""

@@ -11,7 +11,7 @@ from loadtest.generators import Generators, Sent, generators
 from loadtest.plan import Plan, Point, Work
 from loadtest.sampler import INTERVAL_S, Sampler
 from streams.errors import StreamsError
-from streams.operators.declaration import Pipeline
+from streams.flow.declaration import Pipeline
 from streams.settings import Settings
 
 NEVER_IDLE_MS: Final = 86_400_000

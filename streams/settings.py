@@ -91,9 +91,9 @@ class Settings(BaseSettings):
     streams_cache_dir: Path | None = None
     """None: `streams` in the user's cache directory."""
     streams_failpoint: str = ""
-    """For tests: `streams.runtime.failpoint`."""
+    """For tests: `streams.worker.failpoint`."""
     streams_defect: str = ""
-    """For tests: `streams.runtime.simulated`."""
+    """For tests: `streams.worker.simulated`."""
 
     @field_validator("kafka_bootstrap_servers")
     @classmethod

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from streams.registry.findings import Direction
+from streams.schemas.gate.findings import Direction
 
 BACKWARD: Final = frozenset({Direction.BACKWARD})
 FORWARD: Final = frozenset({Direction.FORWARD})

@@ -9,10 +9,10 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from loadtest.fleet.traffic import TrafficBatch
-from streams.ahead import built_ahead
 from streams.errors import StreamsError
 from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.stranding import BrokerWatch
+from streams.resilience.prefetch import built_ahead
 
 PRODUCER_CONFIG: Final[Mapping[str, str | int | bool]] = {
     "enable.idempotence": True,

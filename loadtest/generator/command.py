@@ -22,8 +22,8 @@ from loadtest.generator.sender import Sender, Stop
 from loadtest.generator.tally import Tally
 from loadtest.generator.target import find_schemas, find_topic, own_topic, refuse_foreign_topic
 from streams.errors import StreamsError, UsageError
-from streams.pipelines import select_pipelines
-from streams.registry.catalog import Catalog
+from streams.flow.discover import select_pipelines
+from streams.schemas.catalog import Catalog
 from streams.settings import Settings, load_settings
 
 PROGRESS_S: Final = 0.5

@@ -10,7 +10,7 @@ from typing import Final
 from loadtest.fleet import TrafficBatch
 from loadtest.fleet.fill import PAUSE_S, Filler
 from loadtest.generator.tally import Tally
-from streams.ahead import built_ahead
+from streams.resilience.prefetch import built_ahead
 
 Stop = threading.Event
 """Set by whoever wants it to end."""

@@ -9,10 +9,10 @@ from confluent_kafka.admin import NewTopic
 
 from loadtest.fleet.mix import Schemas
 from streams.errors import StreamsError, UsageError
+from streams.flow.declaration import Pipeline
 from streams.kafka.admin import partition_counts, settled, wait_for_broker
-from streams.operators.declaration import Pipeline
-from streams.registry.catalog import Catalog
-from streams.registry.client import Registry
+from streams.schemas.catalog import Catalog
+from streams.schemas.client import Registry
 from streams.settings import Settings
 
 PREFIX: Final = "loadtest."

@@ -39,9 +39,9 @@ from loadtest.oracle.model import PartitionModel
 from loadtest.oracle.read import Share, TopicReader
 from loadtest.oracle.windows import Window
 from streams.errors import FoundSomething, StreamsError
+from streams.flow.discover import select_pipelines
 from streams.kafka.headers import headers_of, read_headers
 from streams.kafka.partitioner import partition_of
-from streams.pipelines import select_pipelines
 from streams.settings import Settings, load_settings
 
 REASON_HEADER: Final = "dlq.reason"

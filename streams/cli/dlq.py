@@ -25,10 +25,10 @@ from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import FoundSomething, StreamsError, UsageError
 
 if TYPE_CHECKING:
-    from streams.deadletters.audit import Actor
-    from streams.deadletters.index import Filter
-    from streams.review.inbox import Inbox
-    from streams.review.replay import ReplayProgress
+    from streams.deadletters.letter.audit import Actor
+    from streams.deadletters.letter.index import Filter
+    from streams.deadletters.review.inbox import Inbox
+    from streams.deadletters.review.replay import ReplayProgress
 
 dlq_app = typer.Typer(help="Dead letters: review, fix, replay, discard.", no_args_is_help=True)
 
@@ -104,8 +104,8 @@ def list_command(
     A letter that failed more than once counts once, as its latest attempt. With --since, older records are not even
     read, which makes it fast on a topic of any size.
     """
-    from streams.review.choice import check_reasons  # noqa: PLC0415 - start-up time of the command line
-    from streams.review.look import listing  # noqa: PLC0415 - as above
+    from streams.deadletters.review.choice import check_reasons  # noqa: PLC0415 - start-up time of the command line
+    from streams.deadletters.review.look import listing  # noqa: PLC0415 - as above
 
     wanted = _filter(None, reason, device, schema_id, since, until, is_open=True if only_open else None)
     with _inbox(topic) as inbox, _bar() as told:
@@ -140,8 +140,8 @@ def show_command(
 
     Personal fields are masked, and so is all of which it cannot be told what it is.
     """
-    from streams.review.look import details  # noqa: PLC0415 - start-up time of the command line
-    from streams.review.look import reveal as revealed  # noqa: PLC0415 - as above
+    from streams.deadletters.review.look import details  # noqa: PLC0415 - start-up time of the command line
+    from streams.deadletters.review.look import reveal as revealed  # noqa: PLC0415 - as above
 
     with _inbox(topic) as inbox, _bar() as told:
         inbox.refresh(lambda name, read: told(f"reading {name}", read, 0))
@@ -191,8 +191,8 @@ def replay_command(
 
     Exit status 100: some letters cannot be replayed, and the reasons are told; the others were.
     """
+    from streams.deadletters.review.replay import ReplayOptions, replay  # noqa: PLC0415 - as above
     from streams.limits import DLQ_ATTEMPTS_MAX  # noqa: PLC0415 - start-up time of the command line
-    from streams.review.replay import ReplayOptions, replay  # noqa: PLC0415 - as above
 
     wanted = _chosen(_filter(ids, reason, device, schema_id, since, until, pin=pin), everything=everything)
     options = ReplayOptions(
@@ -249,7 +249,7 @@ def discard_command(
 
     Exit status 100: some letters belong to no declared flow and were left; the others were discarded.
     """
-    from streams.review.discard import discard  # noqa: PLC0415 - start-up time of the command line
+    from streams.deadletters.review.discard import discard  # noqa: PLC0415 - start-up time of the command line
 
     was_why = _why_of_old(reason, why)
     reasons = [*(() if was_why else reason or ()), *(rejected_for or ())]
@@ -287,8 +287,8 @@ def _filter(
     is_open: bool | None = None,
     pin: str | None = None,
 ) -> "Filter":
-    from streams.deadletters.index import Filter  # noqa: PLC0415 - start-up time of the command line
-    from streams.deadletters.pin import pin_of  # noqa: PLC0415 - as above
+    from streams.deadletters.letter.index import Filter  # noqa: PLC0415 - start-up time of the command line
+    from streams.deadletters.letter.pin import pin_of  # noqa: PLC0415 - as above
 
     for letter_id in ids or ():
         if not re.fullmatch("[0-9a-f]{6,24}", letter_id):
@@ -326,7 +326,7 @@ def _why_of_old(reasons: list[str] | None, why: str) -> str:
 
 def _is_why_of_old(inbox: "Inbox", wanted: "Filter") -> bool:
     """As `_why_of_old`, of a single word of a dry run, which changes nothing: it is no reason of any letter."""
-    from streams.review.choice import known_reasons  # noqa: PLC0415 - start-up time of the command line
+    from streams.deadletters.review.choice import known_reasons  # noqa: PLC0415 - start-up time of the command line
 
     if len(wanted.reasons) != 1:
         return False
@@ -358,7 +358,7 @@ def _time_ms(option: str, text: str) -> int:
 def _actor(by: str | None, why: str) -> "Actor":
     import getpass  # noqa: PLC0415 - start-up time of the command line
 
-    from streams.deadletters.audit import Actor  # noqa: PLC0415 - as above
+    from streams.deadletters.letter.audit import Actor  # noqa: PLC0415 - as above
 
     try:
         name = by or getpass.getuser()
@@ -371,15 +371,15 @@ def _actor(by: str | None, why: str) -> "Actor":
 
 
 def _missing_ids(inbox: "Inbox", ids: list[str] | None) -> list[str]:
-    from streams.deadletters.index import Filter  # noqa: PLC0415 - start-up time of the command line
+    from streams.deadletters.letter.index import Filter  # noqa: PLC0415 - start-up time of the command line
 
     return [each for each in ids or () if not inbox.find(Filter(ids=frozenset({each})))]
 
 
 @contextmanager
 def _inbox(topics: list[str] | None) -> "Iterator[Inbox]":
+    from streams.deadletters.review.inbox import Inbox  # noqa: PLC0415 - as above
     from streams.logs import configure_logging  # noqa: PLC0415 - start-up time of the command line
-    from streams.review.inbox import Inbox  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
     settings = load_settings()

@@ -10,12 +10,12 @@ from streams.text import counted
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from streams.deadletters.foreign import Origin
-    from streams.deadletters.pin import Pin
-    from streams.review.choice import Refusal
-    from streams.review.discard import DiscardResult
-    from streams.review.look import Details, Entry, Listing
-    from streams.review.replay import ReplayResult
+    from streams.deadletters.letter.foreign import Origin
+    from streams.deadletters.letter.pin import Pin
+    from streams.deadletters.review.choice import Refusal
+    from streams.deadletters.review.discard import DiscardResult
+    from streams.deadletters.review.look import Details, Entry, Listing
+    from streams.deadletters.review.replay import ReplayResult
 
 GROUPS_SHOWN: Final = 50
 CHARACTERS_SHOWN: Final = 200
@@ -297,8 +297,8 @@ def _echo_pin(pin: "Pin | None") -> None:
 
 
 def _echo_outcomes(result: "ReplayResult") -> None:
-    from streams.deadletters.audit import Outcome  # noqa: PLC0415 - start-up time of the command line
-    from streams.review.replay import explained  # noqa: PLC0415 - as above
+    from streams.deadletters.letter.audit import Outcome  # noqa: PLC0415 - start-up time of the command line
+    from streams.deadletters.review.replay import explained  # noqa: PLC0415 - as above
 
     for name, count in result.outcomes.most_common():
         echo_line(f"  {count:,} {explained(Outcome(name))}")

@@ -12,7 +12,7 @@ from streams.errors import FoundSomething, StreamsError
 from streams.text import counted
 
 if TYPE_CHECKING:
-    from streams.registry.findings import Finding
+    from streams.schemas.gate.findings import Finding
 
 
 class FindingsFormat(StrEnum):
@@ -44,7 +44,7 @@ def echo_findings(findings: "Sequence[Finding]", output: FindingsFormat) -> None
 
 def annotation(finding: "Finding") -> str:
     """A finding as a workflow command, which GitHub shows at the line of the file."""
-    from streams.registry.findings import shown  # noqa: PLC0415 - start-up time of the command line
+    from streams.schemas.gate.findings import shown  # noqa: PLC0415 - start-up time of the command line
 
     parts = [_place(finding) + finding.message]
     parts += [f"Breaks: {finding.breaks}"] if finding.breaks else []
@@ -64,7 +64,7 @@ def fail_on_findings(findings: "Sequence[Finding]", what: str) -> None:
         FoundSomething: there is any other finding.
 
     """
-    from streams.registry.findings import Rule  # noqa: PLC0415 - start-up time of the command line
+    from streams.schemas.gate.findings import Rule  # noqa: PLC0415 - start-up time of the command line
 
     disputed = [f for f in findings if f.rule is Rule.DISAGREEMENT]
     if disputed:
@@ -76,7 +76,7 @@ def fail_on_findings(findings: "Sequence[Finding]", what: str) -> None:
 
 
 def _echo_text(finding: "Finding") -> None:
-    from streams.registry.findings import shown, versions_in_words  # noqa: PLC0415 - start-up time of the command line
+    from streams.schemas.gate.findings import shown, versions_in_words  # noqa: PLC0415 - start-up time of the command line
 
     place = shown(finding.file) or finding.subject
     against = f", against {versions_in_words(finding.against)}" if finding.against else ""

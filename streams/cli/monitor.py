@@ -22,13 +22,13 @@ def monitor(
     """
     from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415 - start-up time of the command line
 
+    from streams.deadletters.review.collector import DeadLetterCollector  # noqa: PLC0415 - as above
+    from streams.deadletters.web.app import dead_letters_app  # noqa: PLC0415 - as above
+    from streams.deadletters.web.steward import Steward  # noqa: PLC0415 - as above
+    from streams.flow.discover import select_pipelines  # noqa: PLC0415 - as above
     from streams.logs import configure_logging  # noqa: PLC0415 - as above
     from streams.monitor.web.app import Panel  # noqa: PLC0415 - as above
     from streams.monitor.web.server import MonitorProcess  # noqa: PLC0415 - as above
-    from streams.pipelines import select_pipelines  # noqa: PLC0415 - as above
-    from streams.review.collector import DeadLetterCollector  # noqa: PLC0415 - as above
-    from streams.review.web.app import dead_letters_app  # noqa: PLC0415 - as above
-    from streams.review.web.steward import Steward  # noqa: PLC0415 - as above
     from streams.settings import load_settings, warn_of_unknown_variables  # noqa: PLC0415 - as above
 
     settings = load_settings()

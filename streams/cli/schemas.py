@@ -11,12 +11,12 @@ from streams.errors import FoundSomething, StreamsError
 from streams.text import counted
 
 if TYPE_CHECKING:
-    from streams.registry.catalog import Catalog
-    from streams.registry.changes import Difference
-    from streams.registry.findings import Finding
-    from streams.registry.registration import Listing, Registration
-    from streams.registry.unregistration import Draft, Use
-    from streams.registry.verdict import Verdict
+    from streams.schemas.catalog import Catalog
+    from streams.schemas.gate.changes import Difference
+    from streams.schemas.gate.findings import Finding
+    from streams.schemas.gate.verdict import Verdict
+    from streams.schemas.registration import Listing, Registration
+    from streams.schemas.unregistration import Draft, Use
     from streams.settings import Settings
 
 schemas_app = typer.Typer(
@@ -32,9 +32,9 @@ def lint_command(subjects: SubjectsArgument = None, output: FindingsOption = Fin
 
     Exit status 100 when something is found. `schemas/subjects.toml` exempts a field from a rule.
     """
-    from streams.pipelines import select_pipelines  # noqa: PLC0415 - start-up time of the command line
-    from streams.registry.catalog import Catalog  # noqa: PLC0415 - as above
-    from streams.registry.lint import lint  # noqa: PLC0415 - as above
+    from streams.flow.discover import select_pipelines  # noqa: PLC0415 - start-up time of the command line
+    from streams.schemas.catalog import Catalog  # noqa: PLC0415 - as above
+    from streams.schemas.gate.lint import lint  # noqa: PLC0415 - as above
 
     catalog, broken = Catalog.read()
     chosen = _chosen(catalog, broken, subjects)
@@ -84,10 +84,10 @@ def check_command(
     Exit status 100 when something is found, 1 when gate and registry disagree, or when a registry that was to be asked
     (--registry, --locked) answers with an error.
     """
-    from streams.pipelines import select_pipelines  # noqa: PLC0415 - start-up time of the command line
-    from streams.registry.catalog import Catalog  # noqa: PLC0415 - as above
-    from streams.registry.gate import check_subject, not_locked  # noqa: PLC0415 - as above
-    from streams.registry.lock import read_lock, removed_subjects  # noqa: PLC0415 - as above
+    from streams.flow.discover import select_pipelines  # noqa: PLC0415 - start-up time of the command line
+    from streams.schemas.catalog import Catalog  # noqa: PLC0415 - as above
+    from streams.schemas.gate.check import check_subject, not_locked  # noqa: PLC0415 - as above
+    from streams.schemas.lock import read_lock, removed_subjects  # noqa: PLC0415 - as above
 
     catalog, broken = Catalog.read()
     chosen = _chosen(catalog, broken, subjects)
@@ -130,10 +130,10 @@ def register_command(
     What is registered already stays as it is. What `check` refuses is not registered, nor is any version behind it; the
     exit status is then 100.
     """
-    from streams.pipelines import select_pipelines  # noqa: PLC0415 - start-up time of the command line
-    from streams.registry.catalog import Catalog  # noqa: PLC0415 - as above
-    from streams.registry.client import Registry  # noqa: PLC0415 - as above
-    from streams.registry.registration import preview_schemas, register_schemas  # noqa: PLC0415 - as above
+    from streams.flow.discover import select_pipelines  # noqa: PLC0415 - start-up time of the command line
+    from streams.schemas.catalog import Catalog  # noqa: PLC0415 - as above
+    from streams.schemas.client import Registry  # noqa: PLC0415 - as above
+    from streams.schemas.registration import preview_schemas, register_schemas  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
     act = preview_schemas if dry_run else register_schemas
@@ -166,10 +166,10 @@ def unregister_command(
     broker does not answer, and for a version that is in no file, it takes --yes. A soft delete: the version leaves its
     subject, its number is not given again.
     """
-    from streams.registry.catalog import Catalog  # noqa: PLC0415 - start-up time of the command line
-    from streams.registry.client import Registry  # noqa: PLC0415 - as above
-    from streams.registry.lock import read_lock  # noqa: PLC0415 - as above
-    from streams.registry.unregistration import draft_of, take_back, why_not  # noqa: PLC0415 - as above
+    from streams.schemas.catalog import Catalog  # noqa: PLC0415 - start-up time of the command line
+    from streams.schemas.client import Registry  # noqa: PLC0415 - as above
+    from streams.schemas.lock import read_lock  # noqa: PLC0415 - as above
+    from streams.schemas.unregistration import draft_of, take_back, why_not  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
     settings, catalog = load_settings(), Catalog.load()
@@ -207,10 +207,10 @@ def list_command(output: FormatOption = Format.TEXT) -> None:
 
     Exit status 100 when the registry holds something else than the files say.
     """
-    from streams.pipelines import select_pipelines  # noqa: PLC0415 - start-up time of the command line
-    from streams.registry.catalog import Catalog  # noqa: PLC0415 - as above
-    from streams.registry.client import Registry  # noqa: PLC0415 - as above
-    from streams.registry.registration import list_schemas  # noqa: PLC0415 - as above
+    from streams.flow.discover import select_pipelines  # noqa: PLC0415 - start-up time of the command line
+    from streams.schemas.catalog import Catalog  # noqa: PLC0415 - as above
+    from streams.schemas.client import Registry  # noqa: PLC0415 - as above
+    from streams.schemas.registration import list_schemas  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
     listed = list_schemas(Catalog.load(), Registry(load_settings()), pipelines=select_pipelines(None))
@@ -239,8 +239,8 @@ def diff_command(
 
     Exit status 100 when the registry holds something else than the file of the same version says.
     """
-    from streams.registry.catalog import Catalog  # noqa: PLC0415 - start-up time of the command line
-    from streams.registry.changes import differences  # noqa: PLC0415 - as above
+    from streams.schemas.catalog import Catalog  # noqa: PLC0415 - start-up time of the command line
+    from streams.schemas.gate.changes import differences  # noqa: PLC0415 - as above
 
     versions = {each.version: each for each in Catalog.load().versions(subject)}
     new = versions.get(after or max(versions))
@@ -283,10 +283,10 @@ def lock_command(output: FormatOption = Format.TEXT) -> None:
 
     Lines that are there are never changed. Refuses what `check --offline` refuses.
     """
-    from streams.pipelines import select_pipelines  # noqa: PLC0415 - start-up time of the command line
-    from streams.registry.catalog import Catalog  # noqa: PLC0415 - as above
-    from streams.registry.gate import check_subject  # noqa: PLC0415 - as above
-    from streams.registry.lock import read_lock, write_lock  # noqa: PLC0415 - as above
+    from streams.flow.discover import select_pipelines  # noqa: PLC0415 - start-up time of the command line
+    from streams.schemas.catalog import Catalog  # noqa: PLC0415 - as above
+    from streams.schemas.gate.check import check_subject  # noqa: PLC0415 - as above
+    from streams.schemas.lock import read_lock, write_lock  # noqa: PLC0415 - as above
 
     catalog = Catalog.load()
     lock, pipelines = read_lock(catalog.root), select_pipelines(None)
@@ -319,10 +319,10 @@ def new_version_command(
     """
     from pathlib import Path  # noqa: PLC0415 - start-up time of the command line
 
-    from streams import pipelines  # noqa: PLC0415 - as above
-    from streams.registry.catalog import Catalog  # noqa: PLC0415 - as above
-    from streams.registry.findings import shown  # noqa: PLC0415 - as above
-    from streams.registry.scaffold import plan_new_version, write_scaffold  # noqa: PLC0415 - as above
+    from streams.flow import discover as pipelines  # noqa: PLC0415 - as above
+    from streams.schemas.catalog import Catalog  # noqa: PLC0415 - as above
+    from streams.schemas.gate.findings import shown  # noqa: PLC0415 - as above
+    from streams.schemas.scaffold import plan_new_version, write_scaffold  # noqa: PLC0415 - as above
 
     made = plan_new_version(
         Catalog.load(),
@@ -429,7 +429,7 @@ def _verdict_row(verdict: "Verdict") -> dict[str, Any]:
 
 
 def _echo_verdicts(verdicts: "Sequence[Verdict]", findings: "Sequence[Finding]", asked: str) -> None:
-    from streams.registry.findings import versions_in_words  # noqa: PLC0415 - start-up time of the command line
+    from streams.schemas.gate.findings import versions_in_words  # noqa: PLC0415 - start-up time of the command line
 
     if findings:
         echo_line()
@@ -489,7 +489,7 @@ def _healthy(catalog: "Catalog", chosen: Sequence[str]) -> list[str]:
 
 
 def _mode(name: str | None) -> Any:
-    from streams.registry.modes import Mode  # noqa: PLC0415 - start-up time of the command line
+    from streams.schemas.gate.modes import Mode  # noqa: PLC0415 - start-up time of the command line
 
     if name is None:
         return None
@@ -500,10 +500,10 @@ def _mode(name: str | None) -> Any:
 
 def _use_of(settings: "Settings", draft: "Draft") -> "Use":
     """What the topics' records say of a draft's id; a broker that does not answer is a gap."""
+    from streams.flow.discover import select_pipelines  # noqa: PLC0415 - as above
     from streams.kafka.admin import partition_counts_with_leaderless, wait_for_broker  # noqa: PLC0415 - start-up time
     from streams.kafka.schema_use import schema_use  # noqa: PLC0415 - as above
-    from streams.pipelines import select_pipelines  # noqa: PLC0415 - as above
-    from streams.registry.unregistration import Use, topics_of  # noqa: PLC0415 - as above
+    from streams.schemas.unregistration import Use, topics_of  # noqa: PLC0415 - as above
 
     declared = [topic.name for p in select_pipelines(None) for topic in p.topics() if topic.subject == draft.subject]
     try:
@@ -534,8 +534,8 @@ def _ask_registry(catalog: "Catalog", verdicts: "list[Verdict]", *, insist: bool
             401, and `heed_errors` says that this is not to be passed over.
 
     """
-    from streams.registry.agreement import with_registry  # noqa: PLC0415 - start-up time of the command line
-    from streams.registry.client import Registry, RegistryUnavailable  # noqa: PLC0415 - as above
+    from streams.schemas.client import Registry, RegistryUnavailable  # noqa: PLC0415 - as above
+    from streams.schemas.gate.agreement import with_registry  # noqa: PLC0415 - start-up time of the command line
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
     registry = Registry(load_settings())
@@ -555,10 +555,10 @@ def _registry_differences(
     subject: str, versions: dict[int, Any]
 ) -> "tuple[list[tuple[int, list[Difference]]], str | None]":
     """Differences between what the registry holds and the files of the same number; or why it was not asked."""
-    from streams.registry.agreement import registry_state  # noqa: PLC0415 - start-up time of the command line
-    from streams.registry.changes import Difference, differences  # noqa: PLC0415 - as above
-    from streams.registry.client import Registry, RegistryUnavailable  # noqa: PLC0415 - as above
-    from streams.registry.located import located  # noqa: PLC0415 - as above
+    from streams.schemas.client import Registry, RegistryUnavailable  # noqa: PLC0415 - as above
+    from streams.schemas.gate.agreement import registry_state  # noqa: PLC0415 - start-up time of the command line
+    from streams.schemas.gate.changes import Difference, differences  # noqa: PLC0415 - as above
+    from streams.schemas.located import located  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
     try:

@@ -12,7 +12,7 @@ from streams.errors import FoundSomething
 from streams.text import counted
 
 if TYPE_CHECKING:
-    from streams.runtime.inspection import StoreReport
+    from streams.worker.inspection import StoreReport
 
 state_app = typer.Typer(help="State of workers: look into it, bring it back.", no_args_is_help=True)
 
@@ -42,10 +42,10 @@ def inspect_command(
 
     A worker may be running: nothing is changed. Exit status: 100 when a state is refused or cannot be read.
     """
+    from streams.flow.discover import select_pipelines  # noqa: PLC0415 - as above
     from streams.logs import configure_logging  # noqa: PLC0415 - start-up time of the command line
-    from streams.pipelines import select_pipelines  # noqa: PLC0415 - as above
-    from streams.runtime.inspection import inspect_state  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
+    from streams.worker.inspection import inspect_state  # noqa: PLC0415 - as above
 
     settings = load_settings(streams_data_dir=data_dir)
     configure_logging(settings.streams_log_format, level=logging.ERROR)
@@ -107,11 +107,11 @@ def rebuild_command(
 
     With several workers, run `--from local` once for each data directory: each has its own partitions.
     """
+    from streams.flow.discover import select_pipelines  # noqa: PLC0415 - as above
     from streams.logs import configure_logging  # noqa: PLC0415 - start-up time of the command line
-    from streams.pipelines import select_pipelines  # noqa: PLC0415 - as above
-    from streams.runtime.owner import DataDirectory  # noqa: PLC0415 - as above
-    from streams.runtime.rebuild import LocalRebuild, begin_again, topics_to_empty  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
+    from streams.worker.owner import DataDirectory  # noqa: PLC0415 - as above
+    from streams.worker.rebuild import LocalRebuild, begin_again, topics_to_empty  # noqa: PLC0415 - as above
 
     settings = load_settings(streams_data_dir=data_dir)
     configure_logging(settings.streams_log_format, level=logging.ERROR)

@@ -50,13 +50,13 @@ def apply_command(
 
     What exists is never changed. Differences from the declaration are reported, and the exit status is then 100.
     """
+    from streams.flow.discover import select_pipelines  # noqa: PLC0415 - as above
     from streams.kafka.admin import wait_for_broker  # noqa: PLC0415 - start-up time of the command line
     from streams.kafka.topics import Wanted, apply_topics  # noqa: PLC0415 - as above
     from streams.logs import configure_logging  # noqa: PLC0415 - as above
-    from streams.pipelines import select_pipelines  # noqa: PLC0415 - as above
-    from streams.registry.catalog import Catalog  # noqa: PLC0415 - as above
-    from streams.registry.client import Registry, wait_for_registry  # noqa: PLC0415 - as above
-    from streams.registry.registration import register_schemas  # noqa: PLC0415 - as above
+    from streams.schemas.catalog import Catalog  # noqa: PLC0415 - as above
+    from streams.schemas.client import Registry, wait_for_registry  # noqa: PLC0415 - as above
+    from streams.schemas.registration import register_schemas  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
     wanted = Wanted(partitions, replication_factor, min_insync)
@@ -82,9 +82,9 @@ def apply_command(
 @topics_app.command("list")
 def list_command(output: FormatOption = Format.TEXT) -> None:
     """Show how the declared topics stand: there, missing, or different from their declaration (exit status 100)."""
+    from streams.flow.discover import select_pipelines  # noqa: PLC0415 - as above
     from streams.kafka.admin import wait_for_broker  # noqa: PLC0415 - start-up time of the command line
     from streams.kafka.topics import list_topics  # noqa: PLC0415 - as above
-    from streams.pipelines import select_pipelines  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
     settings = load_settings()

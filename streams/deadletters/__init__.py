@@ -1,1 +1,1 @@
-"""Dead letters, pure: their envelopes, audit records, columns over many of them, one taken apart."""
+"""Dead letters: what they are (`letter`), what is done about them (`review`), and the page for it (`web`)."""

@@ -12,9 +12,9 @@ import streams
 from streams.demo.child import Child
 from streams.demo.topic_probes import SIMULATED
 from streams.errors import StreamsError
+from streams.flow.declaration import Pipeline
 from streams.ingest import IngestProgress, IngestResult, ingest_file
 from streams.interrupts import Interrupts
-from streams.operators.declaration import Pipeline
 from streams.settings import Settings
 from streams.text import counted
 

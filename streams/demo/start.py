@@ -13,22 +13,22 @@ from typing import Final
 
 from confluent_kafka.admin import AdminClient
 
+from logistics.flows.gps import GPS
 from streams.demo.child import Child
 from streams.demo.feed import Feeder
 from streams.demo.steps import Steps
 from streams.demo.topic_probes import LagProbe, VehicleWatch
 from streams.demo.worker_probe import READY, WorkerProbe
 from streams.errors import StreamsError
+from streams.flow.discover import select_pipelines
 from streams.interrupts import Interrupts
 from streams.kafka.admin import partition_counts, wait_for_broker
 from streams.kafka.topics import TopicStatus, apply_topics
 from streams.local import ports
 from streams.local.stack import Stack
-from streams.pipelines import select_pipelines
-from streams.pipelines.gps import GPS
-from streams.registry.catalog import Catalog
-from streams.registry.client import Registry, wait_for_registry
-from streams.registry.registration import register_schemas
+from streams.schemas.catalog import Catalog
+from streams.schemas.client import Registry, wait_for_registry
+from streams.schemas.registration import register_schemas
 from streams.settings import Settings, load_settings
 
 POLL_S: Final = 0.25

@@ -8,10 +8,9 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from streams.batch.rows import RowLayout, Rows, empty_rows, pack_rows
 from streams.engine.keys import windows_of
-from streams.operators.aggregate import Rows
-from streams.operators.declaration import Pipeline, Window
-from streams.operators.rows import RowLayout, empty_rows, pack_rows
+from streams.flow.declaration import Pipeline, Window
 from streams.state.identity import DIGEST_BYTES, Identity, window_digest
 
 FOLD_HEADER: Final = "state.fold"

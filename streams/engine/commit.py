@@ -19,16 +19,17 @@ from typing import Final
 import numpy as np
 import structlog
 
-from streams.deadletters.audit import Outcome, Settled, settle
-from streams.deadletters.envelope import envelope_headers, is_replayed
+from streams.batch.columns import Headers
+from streams.batch.events import Events
+from streams.deadletters.letter.audit import Outcome, Settled, settle
+from streams.deadletters.letter.envelope import envelope_headers, is_replayed
 from streams.engine.effects import CycleEnd, Effects, LateEvents, TableRows, TaskCommit
 from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.keys import ClosedWindows
 from streams.engine.log import Changelog, Committed, CycleAborted, OutcomeUnknown, Transactions
 from streams.engine.task import PartitionTask, Written
+from streams.flow.declaration import Pipeline
 from streams.limits import OUTPUT_AGE_MS_MAX
-from streams.operators.columns import Events, Headers
-from streams.operators.declaration import Pipeline
 
 log = structlog.get_logger(__name__)
 

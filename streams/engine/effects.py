@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from streams.batch.columns import Headers, Int64, Objects
+from streams.batch.events import Events
+from streams.batch.rejects import DeadLetter
+from streams.batch.rows import Rows
 from streams.engine.keys import ClosedWindows
 from streams.engine.refusals import RefusedEvents
-from streams.operators.aggregate import Rows
-from streams.operators.columns import Events, Headers, Int64, Objects
-from streams.operators.declaration import Table, Window
-from streams.operators.rejects import DeadLetter
+from streams.flow.declaration import Table, Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyruhvro
 
+from streams.batch.columns import Headers
+from streams.batch.rows import pack_rows
 from streams.engine.changelog_rows import FOLD_HEADER, WINDOWS_HEADER, windows_headers
 from streams.engine.effects import TableRows
 from streams.engine.keys import ClosedWindows
-from streams.operators.aggregate import Aggregate
-from streams.operators.columns import Headers
-from streams.operators.declaration import Window
-from streams.operators.rows import pack_rows
+from streams.flow.declaration import Window
+from streams.operators.fold.aggregate import Aggregate
 from streams.state.identity import table_digest
 
 

@@ -10,17 +10,19 @@ from typing import Final
 
 import numpy as np
 
+from streams.avro.decode import Decoded, Decoder, Known
+from streams.avro.framing import SchemaKey
+from streams.avro.known import KnownSchemas
+from streams.batch.clock import Clock
+from streams.batch.columns import TIME_MIN, header_memory
+from streams.batch.events import Events
+from streams.batch.records import Records
+from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
 from streams.engine.quarantine import quarantine, quarantined_at_start
 from streams.engine.refusals import Refusals
-from streams.engine.schemas import KnownSchemas
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.limits import BATCH_RECORDS_MAX, SCHEMA_LOOKUPS_MAX
-from streams.operators.clock import Clock
-from streams.operators.columns import TIME_MIN, Events, Records, header_memory
-from streams.operators.decode import Decoded, Decoder, Known
-from streams.operators.framing import SchemaKey
-from streams.operators.rejects import DeadLetter, Reason, Reject
 
 _KEEP_HELD_EVENTS: Final = 20_000
 _HELD_SHARE: Final = 4

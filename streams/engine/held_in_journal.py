@@ -1,8 +1,8 @@
 """Held events that a restore reads from the journal: as many as there is room for in memory, the rest in the store."""
 
-from streams.engine.held import memory_of, without_repeats
+from streams.batch.events import Events
 from streams.engine.task import PartitionTask
-from streams.operators.columns import Events
+from streams.operators.reorder.held import memory_of, without_repeats
 from streams.state.journal import JournalCorrupted
 from streams.state.store import StoreCorrupted
 

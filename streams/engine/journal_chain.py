@@ -1,8 +1,8 @@
 """Whether a journal, as a restore reads it, has every part of every cycle."""
 
 from streams.errors import StreamsError
+from streams.state.checkpoint import Checkpoint
 from streams.state.journal import JournalEntry
-from streams.state.layout import Checkpoint
 
 
 class RestoreFailed(StreamsError):

@@ -13,15 +13,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.batch.columns import TIME_MIN, Bools, Int64, Objects, objects
+from streams.batch.rows import Rows, empty_rows, pack_rows, text_bytes, unpack_rows
+from streams.flow.declaration import Pipeline, Window
 from streams.limits import ID_BYTES_MAX
-from streams.operators.aggregate import KeySegments, Rows
-from streams.operators.columns import TIME_MIN, Bools, Int64, Objects, objects
-from streams.operators.declaration import Pipeline, Window
-from streams.operators.reorder import LastDue
-from streams.operators.rows import empty_rows, pack_rows, text_bytes, unpack_rows
-from streams.operators.windows import NEVER, Closed, Windows
+from streams.operators.fold.aggregate import KeySegments
+from streams.operators.reorder.judge import LastDue
+from streams.operators.window.windows import NEVER, Closed, Windows
+from streams.state.checkpoint import LAST_DUE, open_window_prefix, table_prefix, window_prefix
 from streams.state.journal import DueRows
-from streams.state.layout import LAST_DUE, open_window_prefix, table_prefix, window_prefix
 from streams.state.store import Store, WriteBatch, prefix_end
 
 _CONTRADICTIONS: Final = "contradictions"

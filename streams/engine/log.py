@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from streams.operators.columns import Headers
+from streams.batch.columns import Headers
 
 
 class CycleAborted(Exception):

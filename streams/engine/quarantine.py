@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from streams.deadletters.envelope import is_replayed
+from streams.avro.decode import Decoded
+from streams.batch.clock import Clock
+from streams.batch.records import Records
+from streams.batch.rejects import Reason, Reject
+from streams.deadletters.letter.envelope import is_replayed
 from streams.engine.task import PartitionTask
-from streams.operators.clock import Clock
-from streams.operators.columns import Records
-from streams.operators.decode import Decoded
-from streams.operators.rejects import Reason, Reject
 
 _MESSAGE = "too many records of this key were rejected in a short time: it is quarantined until one is clean again"
 

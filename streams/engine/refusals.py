@@ -12,10 +12,10 @@ from typing import Final, TypeVar
 
 import structlog
 
+from streams.batch.events import Events
 from streams.engine.log import Refused
+from streams.flow.declaration import Pipeline
 from streams.limits import REFUSALS_KEPT_MAX
-from streams.operators.columns import Events
-from streams.operators.declaration import Pipeline
 
 log = structlog.get_logger(__name__)
 

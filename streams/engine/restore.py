@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from streams.batch.columns import TIME_MIN
 from streams.engine.changelog_rows import FOLD_HEADER, WINDOWS_HEADER, RowReader, RowUnknown
 from streams.engine.held_in_journal import HeldInJournal
 from streams.engine.journal_chain import JournalChain, RestoreFailed
@@ -20,12 +21,11 @@ from streams.engine.keys import due_puts
 from streams.engine.log import Changelog, Committed, LogRow
 from streams.engine.task import PartitionTask, TaskConfig, note_breakers, read_journal_groups
 from streams.errors import StreamsError
-from streams.operators.columns import TIME_MIN
-from streams.operators.declaration import Pipeline
+from streams.flow.declaration import Pipeline
 from streams.state import journal
+from streams.state.checkpoint import BREAKER, CHECKPOINT, JOURNAL_INDEX, Checkpoint, table_prefix, window_prefix
 from streams.state.identity import Identity, IdentityUnreadable, Judgement, Places, judge, rebuild_command
 from streams.state.journal import JournalEntry
-from streams.state.layout import BREAKER, CHECKPOINT, JOURNAL_INDEX, Checkpoint, table_prefix, window_prefix
 from streams.state.store import Store, StoreCorrupted, StoreOutdated, WriteBatch, prefix_end
 
 log = structlog.get_logger(__name__)

@@ -8,19 +8,18 @@ from typing import Any, Final
 
 import numpy as np
 
+from streams.batch.columns import TIME_MIN, objects
+from streams.batch.event_ids import event_time_of
+from streams.batch.rows import Rows, unpack_rows
 from streams.engine.effects import TableRows
-from streams.engine.held import held_in_store
 from streams.engine.keys import due_rows, windows_of
 from streams.engine.task import TaskConfig
-from streams.operators.aggregate import Rows
-from streams.operators.columns import TIME_MIN, objects
-from streams.operators.declaration import Table
-from streams.operators.identity import event_time_of
-from streams.operators.rows import unpack_rows
+from streams.flow.declaration import Table
+from streams.operators.dedup.pages import SpilledIds
+from streams.operators.reorder.held import held_in_store
+from streams.state.checkpoint import BREAKER, LAST_DUE, Checkpoint, table_prefix, window_prefix
 from streams.state.identity import Identity
 from streams.state.journal import JournalEntry, empty_events
-from streams.state.layout import BREAKER, LAST_DUE, Checkpoint, table_prefix, window_prefix
-from streams.state.spilled import SpilledIds
 from streams.state.store import Store
 
 _ROWS_EACH: Final = 5_000

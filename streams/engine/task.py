@@ -12,25 +12,26 @@ from typing import Final
 
 import numpy as np
 
-from streams.deadletters.envelope import is_replayed
+from streams.batch.clock import Clock
+from streams.batch.columns import TIME_MIN, Bools, Headers, Int64
+from streams.batch.event_ids import event_time_of
+from streams.batch.events import Events
+from streams.deadletters.letter.envelope import is_replayed
 from streams.engine.effects import LateEvents, PartitionEffects, TableRows, TaskCommit
-from streams.engine.held import Held
 from streams.engine.keys import KeyIndex
 from streams.engine.refusals import Refusals, RefusedEvents
+from streams.flow.declaration import Pipeline
 from streams.limits import JOURNAL_INDEX_RECORDS, JOURNAL_RECORD_BYTES_MAX, MISROUTED_KEYS_LOGGED
-from streams.operators.aggregate import KeySegments
-from streams.operators.clock import Clock
-from streams.operators.columns import TIME_MIN, Bools, Events, Headers, Int64
-from streams.operators.declaration import Pipeline
-from streams.operators.dedup import IdSet
-from streams.operators.identity import event_time_of
-from streams.operators.quarantine import DeviceBreakers
-from streams.operators.reorder import Course, judge_behind, release_order, watermarks
+from streams.operators.dedup.id_set import IdSet
+from streams.operators.dedup.pages import SpilledIds
+from streams.operators.fold.aggregate import KeySegments
+from streams.operators.quarantine.breakers import DeviceBreakers
+from streams.operators.reorder.held import Held
+from streams.operators.reorder.judge import Course, judge_behind, release_order, watermarks
 from streams.state import journal
+from streams.state.checkpoint import BREAKER, CHECKPOINT, JOURNAL_INDEX, Checkpoint
 from streams.state.identity import Identity, Places
 from streams.state.journal import Fields, Ids, JournalEntry, Position
-from streams.state.layout import BREAKER, CHECKPOINT, JOURNAL_INDEX, Checkpoint
-from streams.state.spilled import SpilledIds
 from streams.state.store import Store, WriteBatch
 
 Stopwatch = Callable[[str], AbstractContextManager[None]]

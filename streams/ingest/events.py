@@ -18,14 +18,14 @@ import pyarrow.compute as pc
 import pyruhvro
 from numpy.typing import NDArray
 
+from streams.batch.event_ids import EVENT_TIME_MAX
+from streams.flow.declaration import Pipeline
 from streams.ingest.fields import ARROW, Field, Kind, convert, fields_of
 from streams.ingest.filling import Filling
 from streams.ingest.judge import Judge
 from streams.ingest.readers import BadRow, Chunk
 from streams.ingest.reading import Reading
-from streams.operators.declaration import Pipeline
-from streams.operators.identity import EVENT_TIME_MAX
-from streams.registry.catalog import SchemaVersion
+from streams.schemas.catalog import SchemaVersion
 
 NAMESPACE: Final = uuid.UUID("6ba3a9c0-5d3c-5d0e-9f0a-0c5a1d9f3b7e")
 """Name space of derived event ids: never change it, or the same file makes other events."""

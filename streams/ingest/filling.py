@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from streams.errors import UsageError
+from streams.flow.declaration import Pipeline
 from streams.ingest.fields import Field, fields_of
 from streams.ingest.readers import Source
-from streams.operators.declaration import Pipeline
-from streams.registry.catalog import SchemaVersion
+from streams.schemas.catalog import SchemaVersion
 
 COLUMNS_SHOWN: Final = 30
 _PREFIX_CHARACTERS_MIN: Final = 3

@@ -21,6 +21,8 @@ import pyarrow.compute as pc
 from confluent_kafka.admin import AdminClient
 
 from streams.errors import StreamsError, UsageError
+from streams.flow.declaration import Pipeline
+from streams.flow.discover import select_pipelines
 from streams.ingest.bad_rows import Bad, BadRowFile
 from streams.ingest.events import Batch, Converter, Encoder
 from streams.ingest.filling import Filling, LeftOut, filling_of
@@ -30,10 +32,8 @@ from streams.ingest.readers import BadRow, Chunk, InputFormat, Source, first_row
 from streams.ingest.reading import DEFAULT_READING, Reading
 from streams.kafka.admin import partition_counts, topic_id, wait_for_broker
 from streams.kafka.checkpointed import Checkpoint, CheckpointedProducer
-from streams.operators.declaration import Pipeline
-from streams.pipelines import select_pipelines
-from streams.registry.catalog import Catalog, SchemaVersion
-from streams.registry.client import Registry
+from streams.schemas.catalog import Catalog, SchemaVersion
+from streams.schemas.client import Registry
 from streams.settings import Settings
 
 NAME_PREFIX: Final = "streams.ingest."

@@ -6,13 +6,13 @@ from typing import Final
 
 import numpy as np
 
-from streams.operators.columns import Records
-from streams.operators.declaration import Pipeline
-from streams.operators.decode import Decoder
-from streams.operators.identity import EVENT_TIME_MAX
-from streams.operators.rejects import Reason, Reject
-from streams.operators.resolve import Plan, build_plan
-from streams.registry.catalog import SchemaVersion
+from streams.avro.decode import Decoder
+from streams.avro.resolve import Plan, build_plan
+from streams.batch.event_ids import EVENT_TIME_MAX
+from streams.batch.records import Records
+from streams.batch.rejects import Reason, Reject
+from streams.flow.declaration import Pipeline
+from streams.schemas.catalog import SchemaVersion
 
 END_OF_TIME_MS: Final = EVENT_TIME_MAX
 """As `now_ms`: no event is in the future."""

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, PartitionMetadata  # type: ignore[attr-defined]
 
 from streams.errors import StreamsError
-from streams.retry import Backoff, Retrier, quietly
+from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.settings import Settings
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from streams.kafka.headers import read_headers
 from streams.kafka.out_of_range import OUT_OF_RANGE, is_truncation
 from streams.kafka.positions import position_of
 from streams.limits import RESTORE_PATIENCE_MS, RESTORE_WAIT_MS_MAX
-from streams.retry import Backoff, Retrier
+from streams.resilience.retry import Backoff, Retrier
 from streams.settings import Settings
 from streams.text import counted
 
@@ -41,7 +41,7 @@ class Unsettled(StreamsError):
     """A transaction that concerns a partition is still open: worth another look soon."""
 
     retry_in_s: float | None = _WAIT_S
-    """Read by `streams.retry`; None: pauses grow."""
+    """Read by `streams.resilience.retry`; None: pauses grow."""
 
 
 class KafkaChangelog:

@@ -21,7 +21,7 @@ from streams.kafka.admin import described, librdkafka_log, no_broker
 from streams.kafka.fencing import FENCED, cause_of_fatal
 from streams.kafka.partitioner import PARTITIONER
 from streams.limits import TRANSACTION_TIMEOUT_MS
-from streams.retry import Backoff, Retrier, quietly
+from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.settings import Settings
 
 REQUEST_TIMEOUT_S: Final = 30.0

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from confluent_kafka import Message
 
-from streams.operators.columns import Headers
+from streams.batch.columns import Headers
 
 _NOT_TEXT: Final = (SystemError, UnicodeDecodeError)
 """What the client raises for a name that is not UTF-8: as a rule the first one, caused by the second."""

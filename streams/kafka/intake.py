@@ -15,6 +15,7 @@ import numpy as np
 import structlog
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from streams.batch.records import Records
 from streams.clock import monotonic_ms
 from streams.engine.engine import Idle
 from streams.errors import FencedError, StreamsError
@@ -33,8 +34,7 @@ from streams.limits import (
     SPARE_AFTER_MS,
     UNRELEASED_WAIT_MS_MAX,
 )
-from streams.operators.columns import Records
-from streams.retry import Backoff
+from streams.resilience.retry import Backoff
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)

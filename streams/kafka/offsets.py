@@ -17,10 +17,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
     OffsetSpec,
 )
 
+from streams.batch.columns import Int64
 from streams.errors import StreamsError
 from streams.kafka.admin import described, settled
 from streams.kafka.round import Group, Member, Round
-from streams.operators.columns import Int64
 
 ROUND_TIMEOUT_S: Final = 10.0
 """Of all requests of a round together; longer than a broker needs that is merely busy."""

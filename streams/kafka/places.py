@@ -5,8 +5,8 @@ import threading
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 
 from streams.errors import StreamsError
+from streams.flow.declaration import Pipeline
 from streams.kafka.admin import REQUEST_TIMEOUT_S, admin_client, described, settled
-from streams.operators.declaration import Pipeline
 from streams.settings import Settings
 from streams.state.identity import Places
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from streams.operators.columns import Int64
+from streams.batch.columns import Int64
 
 _HEADER: Final = struct.Struct(">I")
 _ARRAYS: Final = (

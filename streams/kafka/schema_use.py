@@ -6,11 +6,11 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from streams.avro.framing import key_in_headers, schema_id_of
 from streams.errors import StreamsError
 from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.headers import headers_of
-from streams.operators.framing import key_in_headers, schema_id_of
-from streams.registry.unregistration import Use
+from streams.schemas.unregistration import Use
 from streams.settings import Settings
 
 RECORDS_MAX: Final = 200_000

@@ -20,9 +20,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 )
 
 from streams.errors import StreamsError, UsageError
+from streams.flow.declaration import PARTITIONS_DEFAULT, Pipeline, Topic
 from streams.kafka.admin import REQUEST_TIMEOUT_S, partition_counts, replica_counts, settled
-from streams.operators.declaration import PARTITIONS_DEFAULT, Pipeline, Topic
-from streams.retry import Backoff, Retrier, quietly
+from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.text import counted
 
 REPLICATION_OF_BROKER: Final = -1

@@ -14,17 +14,17 @@ from typing import Any, Final
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from streams.batch.columns import Headers
 from streams.engine.log import Committed, CycleAborted, OutcomeUnknown, OutputRefused
 from streams.errors import FencedError
+from streams.flow.declaration import OUTPUT_BYTES_MAX
 from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.bounded import BoundedCalls, ClientHangs
 from streams.kafka.fencing import FENCED, cause_of_fatal
 from streams.kafka.positions import metadata_of
 from streams.kafka.refusal import REFUSALS, RefusalSearch
 from streams.limits import PRODUCER_QUEUE_KBYTES_MAX, PRODUCER_QUEUE_MESSAGES_MAX, TRANSACTION_TIMEOUT_MS
-from streams.operators.columns import Headers
-from streams.operators.declaration import OUTPUT_BYTES_MAX
-from streams.retry import Backoff, Retrier
+from streams.resilience.retry import Backoff, Retrier
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from streams.errors import StreamsError
 from streams.local.progress import Progress
-from streams.retry import Backoff, Retrier, quietly
+from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.settings import variable
 
 DOWNLOAD_ATTEMPTS_MAX = 3

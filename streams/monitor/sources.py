@@ -12,20 +12,20 @@ import numpy as np
 import structlog
 from confluent_kafka import Message
 
+from streams.avro.decode import Decoder, Known
+from streams.avro.framing import SchemaKey
+from streams.avro.resolve import Plan
+from streams.batch.clock import Clock
+from streams.batch.records import Records
+from streams.batch.rejects import Reject
 from streams.errors import StreamsError
+from streams.flow.declaration import Pipeline
 from streams.kafka.peek import Peeker, Read, Span
 from streams.kafka.round import Round
 from streams.monitor.freshness import FreshnessBook, Source
-from streams.operators.clock import Clock
-from streams.operators.columns import Records
-from streams.operators.declaration import Pipeline
-from streams.operators.decode import Decoder, Known
-from streams.operators.framing import SchemaKey
-from streams.operators.rejects import Reject
-from streams.operators.resolve import Plan
-from streams.registry.catalog import Catalog
-from streams.registry.client import Registry, RegistryUnavailable
-from streams.registry.plans import plan_or_reject
+from streams.schemas.catalog import Catalog
+from streams.schemas.client import Registry, RegistryUnavailable
+from streams.schemas.plans import plan_or_reject
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)

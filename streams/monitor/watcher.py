@@ -11,8 +11,9 @@ from typing import Final
 
 import structlog
 
-from streams.deadletters.index import Figures
+from streams.deadletters.letter.index import Figures
 from streams.errors import StreamsError
+from streams.flow.declaration import Pipeline
 from streams.kafka.offsets_process import RoundFailed
 from streams.kafka.round import Round
 from streams.monitor.book import GroupLag
@@ -23,7 +24,6 @@ from streams.monitor.slo import SloBook
 from streams.monitor.snapshot import Point, Snapshot
 from streams.monitor.sources import SourceWatch
 from streams.monitor.workers import Targets, WorkerState, WorkerWatch
-from streams.operators.declaration import Pipeline
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from streams.batch.rejects import Reason
 from streams.errors import UsageError
 from streams.masking import masked
 from streams.monitor.slo import VISIBLE_S, Counts
-from streams.operators.rejects import Reason
 
 TIMEOUT_S: Final = 2.0
 """Of one request, from the connection to the last byte."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
-from streams.operators.aggregate import Aggregate, WindowAggregate
-from streams.operators.declaration import Pipeline, Table, Window
-from streams.operators.rows import RowLayout
-from streams.operators.windows import Windows
+from streams.batch.rows import RowLayout
+from streams.flow.declaration import Pipeline, Table, Window
+from streams.operators.fold.aggregate import Aggregate, WindowAggregate
+from streams.operators.window.windows import Windows
 from streams.text import counted
 
 EPOCH: Final = 1

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from streams.operators.columns import Events, Headers, Int64, Objects, UInt64, object_rows, objects
+from streams.batch.columns import Headers, Int64, Objects, UInt64, object_rows, objects
+from streams.batch.events import Events
 
 _MAGIC: Final = b"SJ3\0"
 _EARLIER_MAGICS: Final = (b"SJ1\0", b"SJ2\0")

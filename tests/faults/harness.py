@@ -20,9 +20,9 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.oracle.compare import Report
+from logistics.flows.gps import GPS
 from streams.kafka.admin import librdkafka_log
 from streams.local.stack import Stack
-from streams.pipelines.gps import GPS
 from tests.integration.workers import (
     LIMITS,
     NEVER_IDLE,

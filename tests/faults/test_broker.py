@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from logistics.flows.gps import GPS
 from streams.local.stack import Stack
-from streams.pipelines.gps import GPS
 from tests.faults.disk import SmallDisk
 from tests.faults.harness import READY_S_MAX, Result, Scene, cpu_s, for_seconds, frozen, lines, metric, rss_mb, scene_of
 from tests.faults.proxy import Faults, Proxy

@@ -14,10 +14,10 @@ import pytest
 from confluent_kafka import KafkaError, Message, Producer
 
 from loadtest.fleet import Kind
+from logistics.flows.gps import GPS
 from streams.kafka.partitioner import partition_of
 from streams.limits import UNKNOWN_SCHEMA_TTL_MS
-from streams.pipelines.gps import GPS
-from streams.registry.client import Registry
+from streams.schemas.client import Registry
 from tests.faults.harness import READY_S_MAX, SEED, Scene, end_of_run_in, metric, read, rss_mb
 from tests.faults.proxy import Faults, Proxy
 from tests.integration.kafka_helpers import admin_of, delete_topics, run, settings_of

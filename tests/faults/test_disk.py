@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from confluent_kafka import TopicPartition
 
+from logistics.flows.gps import GPS
 from streams.limits import CHECKPOINT_INTERVAL_MS
-from streams.pipelines.gps import GPS
 from tests.faults.disk import SmallDisk
 from tests.faults.harness import READY_S_MAX, Scene, for_seconds, lines, metric
 from tests.integration.kafka_helpers import admin_of

@@ -11,10 +11,10 @@ import psutil
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
+from logistics.flows.gps import GPS
+from streams.flow.discover import select_pipelines
 from streams.kafka.topics import apply_topics
 from streams.local.stack import Stack
-from streams.pipelines import select_pipelines
-from streams.pipelines.gps import GPS
 from tests.faults.harness import READY_S_MAX, Scene, lines, read
 from tests.faults.test_data import DEVICES, Sender
 from tests.integration.kafka_helpers import admin_of, delete_topics, run
@@ -273,8 +273,8 @@ def test_state_of_an_earlier_life_is_moved_aside(scene: Scene) -> None:
 
 DECLARATIONS = """
 from dataclasses import replace
-import streams.pipelines as pipelines
-from streams.pipelines.gps import GPS
+import streams.flow.discover as pipelines
+from logistics.flows.gps import GPS
 pipelines.PIPELINES["gps"] = replace(GPS, {change})
 from streams.cli import main
 main()

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer, TopicPartition
 
+from logistics.flows.gps import GPS
 from streams.local import kafka as local_kafka
 from streams.local.stack import Stack, running_stack
-from streams.pipelines.gps import GPS
 from tests.faults.harness import READY_S_MAX, Result, Scene, scene_of
 from tests.integration.kafka_helpers import admin_of
 from tests.integration.workers import wait_until

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Message, Producer
 
-from streams.pipelines.gps import GPS
+from logistics.flows.gps import GPS
 from tests.faults.harness import READY_S_MAX, SEED, Scene, metric
 from tests.faults.test_data import DEVICES
 from tests.integration.kafka_helpers import alter_topic, decoded_value, recreate_topic, run

@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from loadtest.fleet import Kind
-from streams.pipelines.gps import GPS
+from logistics.flows.gps import GPS
 from tests.faults.harness import READY_S_MAX, Scene, for_seconds, frozen, lines, metric, read
 from tests.faults.test_data import DEVICES, Sender, now_ms
 from tests.integration.kafka_helpers import admin_of, run

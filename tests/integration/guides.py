@@ -14,8 +14,8 @@ from typing import Any
 
 import fastavro
 
+from streams.avro.resolve import without_logical_types
 from streams.local.stack import Stack
-from streams.operators.resolve import without_logical_types
 from tests.integration.kafka_helpers import Record
 
 ROOT = Path(__file__).parents[2]

@@ -21,13 +21,13 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from streams.flow.discover import select_pipelines
 from streams.kafka.admin import partition_counts, settled
 from streams.kafka.topics import apply_topics
 from streams.local.stack import Stack
-from streams.pipelines import select_pipelines
-from streams.registry.catalog import Catalog
-from streams.registry.client import Registry
-from streams.registry.registration import register_schemas
+from streams.schemas.catalog import Catalog
+from streams.schemas.client import Registry
+from streams.schemas.registration import register_schemas
 from streams.settings import Settings, load_settings
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from loadtest.fleet import Fleet
 from loadtest.fleet.fill import Filler
+from logistics.flows.gps import GPS
 from streams.local.stack import Stack
-from streams.pipelines.gps import GPS
 from tests.integration.workers import (
     NEVER_IDLE,
     Worker,

@@ -12,17 +12,17 @@ import pytest
 from confluent_kafka import Message, Producer
 
 from loadtest.oracle.read import TopicReader
-from streams.deadletters.audit import Actor
-from streams.deadletters.index import Filter
+from logistics.flows.gps import GPS
+from streams.deadletters.letter.audit import Actor
+from streams.deadletters.letter.index import Filter
+from streams.deadletters.review.desk import Desk, Undone
+from streams.deadletters.review.discard import discard
+from streams.deadletters.review.inbox import Inbox
+from streams.deadletters.review.look import Entry, details, entries_of, reveal
+from streams.deadletters.review.replay import ReplayOptions, ReplayResult, replay
 from streams.errors import FencedError, StreamsError, UsageError
 from streams.local.stack import Stack
-from streams.pipelines.gps import GPS
-from streams.registry.client import Registry
-from streams.review.desk import Desk, Undone
-from streams.review.discard import discard
-from streams.review.inbox import Inbox
-from streams.review.look import Entry, details, entries_of, reveal
-from streams.review.replay import ReplayOptions, ReplayResult, replay
+from streams.schemas.client import Registry
 from tests.integration.kafka_helpers import delete_topics, fresh_topics, run, settings_of
 from tests.integration.test_rejects import Encoder, Sent, frame, produce
 from tests.integration.workers import Worker, fresh_world, position_schema, wait_until, workers

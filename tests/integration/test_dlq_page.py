@@ -17,12 +17,12 @@ from confluent_kafka import Producer
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from loadtest.oracle.read import TopicReader
-from streams.deadletters.envelope import envelope_headers
+from logistics.flows.gps import GPS
+from streams.batch.rejects import DeadLetter, Reason, Reject
+from streams.deadletters.letter.envelope import envelope_headers
+from streams.deadletters.web.steward import FRESH_S
 from streams.local.stack import Stack
-from streams.operators.rejects import DeadLetter, Reason, Reject
-from streams.pipelines.gps import GPS
-from streams.registry.client import Registry
-from streams.review.web.steward import FRESH_S
+from streams.schemas.client import Registry
 from tests.integration.kafka_helpers import fresh_topics, settings_of
 from tests.integration.monitors import monitor_over
 from tests.integration.test_rejects import Encoder

@@ -12,26 +12,26 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
+from logistics.flows.gps import GPS
+from logistics.flows.orders import ORDERS
+from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.cli.dlq_results import details_row
-from streams.deadletters.audit import Actor
-from streams.deadletters.envelope import envelope_headers
-from streams.deadletters.index import Filter
-from streams.deadletters.inspect import MASK
-from streams.deadletters.pin import Pin
+from streams.deadletters.letter.audit import Actor
+from streams.deadletters.letter.envelope import envelope_headers
+from streams.deadletters.letter.index import Filter
+from streams.deadletters.letter.inspect import MASK
+from streams.deadletters.letter.pin import Pin
+from streams.deadletters.review.choice import survey
+from streams.deadletters.review.discard import discard
+from streams.deadletters.review.inbox import Inbox
+from streams.deadletters.review.look import details, listing
+from streams.deadletters.review.replay import ReplayOptions, replay
 from streams.errors import UsageError
+from streams.flow.declaration import Pipeline
+from streams.flow.discover import select_pipelines
 from streams.kafka.admin import settled
 from streams.kafka.topics import apply_topics
 from streams.local.stack import Stack
-from streams.operators.declaration import Pipeline
-from streams.operators.rejects import DeadLetter, Reason, Reject
-from streams.pipelines import select_pipelines
-from streams.pipelines.gps import GPS
-from streams.pipelines.orders import ORDERS
-from streams.review.choice import survey
-from streams.review.discard import discard
-from streams.review.inbox import Inbox
-from streams.review.look import details, listing
-from streams.review.replay import ReplayOptions, replay
 from streams.settings import Settings
 from tests.integration.kafka_helpers import delete_topics, fresh_topics, log_end, recreate_topic, run, settings_of
 from tests.integration.test_rejects import Encoder

@@ -12,7 +12,7 @@ from streams.engine.log import LogRow
 from streams.kafka.changelog import KafkaChangelog
 from streams.kafka.headers import headers_of, read_headers
 from streams.local.stack import Stack
-from streams.retry import Retrier
+from streams.resilience.retry import Retrier
 from tests.integration.kafka_helpers import admin_of, delete_topics, settings_of
 from tests.integration.raw_producer import RawHeaders, RawProducer
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from logistics.flows.gps import GPS
 from streams.errors import StreamsError, UsageError
 from streams.ingest import IngestProgress, Reading, ingest_file
 from streams.kafka.partitioner import partition_of
 from streams.local.stack import Stack
-from streams.pipelines.gps import GPS
 from tests.integration.kafka_helpers import (
     committed_records,
     decoded,

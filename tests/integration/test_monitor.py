@@ -27,13 +27,13 @@ from confluent_kafka.admin import NewTopic
 from playwright.sync_api import Browser, Page, sync_playwright
 from prometheus_client.parser import text_string_to_metric_families
 
+from logistics.flows.gps import GPS
+from logistics.flows.orders import ORDERS
+from streams.flow.discover import select_pipelines
 from streams.kafka.topics import apply_topics
 from streams.local.stack import Stack
 from streams.monitor.exposition import MONITOR_METRICS
 from streams.monitor.web.live import READERS_MAX
-from streams.pipelines import select_pipelines
-from streams.pipelines.gps import GPS
-from streams.pipelines.orders import ORDERS
 from tests.integration.gateway import Gateway
 from tests.integration.kafka_helpers import admin_of, committed_records, delete_topics, log_end
 from tests.integration.monitors import Monitor, asked, monitor_over, prometheus_over

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from streams.breaker import State
+from logistics.flows.gps import GPS
 from streams.kafka.partitioner import partition_of
 from streams.local import ports
 from streams.local.stack import Stack
-from streams.pipelines.gps import GPS
+from streams.resilience.breaker import State
 from tests.integration.kafka_helpers import admin_of, delete_topics, run
 from tests.integration.test_rejects import Encoder
 from tests.integration.workers import (

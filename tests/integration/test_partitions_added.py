@@ -7,9 +7,9 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import NewPartitions
 
+from logistics.flows.gps import GPS
 from streams.kafka.partitioner import partition_of
 from streams.local.stack import Stack
-from streams.pipelines.gps import GPS
 from tests.integration.kafka_helpers import admin_of, committed_records
 from tests.integration.test_rejects import Encoder
 from tests.integration.workers import PARTITIONS, Worker, fresh_world, wait_until, workers

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer
 
+from logistics.flows.gps import GPS
 from streams.engine.log import Committed, CycleAborted, OutputRefused, Refused
 from streams.kafka.transactions import KafkaTransactions
 from streams.local.stack import Stack
-from streams.pipelines.gps import GPS
-from streams.retry import Retrier
+from streams.resilience.retry import Retrier
 from tests.integration.kafka_helpers import alter_topic, fresh_topics, settings_of
 from tests.integration.workers import PARTITIONS, read
 

@@ -14,10 +14,10 @@ from confluent_kafka import Message, Producer
 from loadtest.fleet.traffic import UNKNOWN_SCHEMA_ID
 from loadtest.oracle.decode import plain_schema
 from loadtest.oracle.read import TopicReader
+from logistics.flows.gps import GPS
 from streams import __version__
 from streams.kafka.partitioner import partition_of
 from streams.local.stack import Stack
-from streams.pipelines.gps import GPS
 from tests.integration.workers import (
     PARTITIONS,
     RECORD_BYTES_MAX,

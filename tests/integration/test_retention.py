@@ -8,10 +8,10 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import NewTopic, OffsetSpec
 
+from logistics.flows.gps import GPS
 from streams.kafka.admin import settled
 from streams.local import kafka
 from streams.local.stack import Stack, running_stack
-from streams.pipelines.gps import GPS
 from tests.integration.kafka_helpers import admin_of, alter_topic
 from tests.integration.test_rejects import Encoder
 from tests.integration.workers import fresh_world, read, wait_drained, wait_until, workers

@@ -15,14 +15,14 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from streams.cli import main
 from streams.kafka.schema_use import schema_use
 from streams.local.stack import Stack
-from streams.registry.agreement import registry_state, with_registry
-from streams.registry.catalog import SCHEMAS_DIR_DEFAULT, Catalog
-from streams.registry.client import Registry
-from streams.registry.findings import Direction, Rule
-from streams.registry.gate import check_subject
-from streams.registry.modes import Mode
-from streams.registry.registration import Outcome, list_schemas, register_schemas
-from streams.registry.verdict import Verdict
+from streams.schemas.catalog import SCHEMAS_DIR_DEFAULT, Catalog
+from streams.schemas.client import Registry
+from streams.schemas.gate.agreement import registry_state, with_registry
+from streams.schemas.gate.check import check_subject
+from streams.schemas.gate.findings import Direction, Rule
+from streams.schemas.gate.modes import Mode
+from streams.schemas.gate.verdict import Verdict
+from streams.schemas.registration import Outcome, list_schemas, register_schemas
 from tests.integration.kafka_helpers import admin_of, delete_topics, recreate_topic, settings_of
 from tests.schema_changes import BOTH, CHANGES, DEFAULTS, Change, field
 

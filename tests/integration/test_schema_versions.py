@@ -11,10 +11,10 @@ import pytest
 from confluent_kafka import Producer
 
 from loadtest.fleet.traffic import UNKNOWN_SCHEMA_ID
+from logistics.flows.gps import GPS
+from streams.avro.resolve import without_logical_types
 from streams.local.stack import Stack
-from streams.operators.resolve import without_logical_types
-from streams.pipelines.gps import GPS
-from streams.registry.client import Registry
+from streams.schemas.client import Registry
 from tests.integration.kafka_helpers import committed_records, settings_of
 from tests.integration.workers import fresh_world, position_schema, wait_drained, wait_until, workers
 

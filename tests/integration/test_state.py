@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from logistics.flows.gps import GPS
 from streams.local.stack import Stack
-from streams.pipelines.gps import GPS
 from tests.faults.test_identity import set_offsets
 from tests.integration.kafka_helpers import run
 from tests.integration.workers import (

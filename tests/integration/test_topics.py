@@ -16,14 +16,14 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from logistics.flows.gps import GPS
+from streams.flow.discover import select_pipelines
 from streams.kafka.admin import partition_counts, settled
 from streams.kafka.partitioner import PARTITIONER, partition_of
 from streams.kafka.topics import TopicStatus, apply_topics, list_topics
 from streams.local.stack import Stack
-from streams.pipelines import select_pipelines
-from streams.pipelines.gps import GPS
-from streams.registry.catalog import SCHEMAS_DIR_DEFAULT
-from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema, wait_for_registry
+from streams.schemas.catalog import SCHEMAS_DIR_DEFAULT
+from streams.schemas.client import Registry, RegistryUnavailable, UnknownSchema, wait_for_registry
 from streams.settings import load_settings
 from tests.integration.kafka_helpers import alter_topic, delete_topics, fresh_topics, run, settings_of
 from tests.integration.workers import wait_until

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer
 
+from logistics.flows.gps import GPS
 from streams.engine.log import Committed, CycleAborted
 from streams.kafka import transactions as module
 from streams.kafka.transactions import KafkaTransactions
 from streams.local.stack import Stack
-from streams.pipelines.gps import GPS
-from streams.retry import Retrier
+from streams.resilience.retry import Retrier
 from tests.integration.kafka_helpers import fresh_topics, settings_of
 from tests.integration.workers import PARTITIONS, read
 

@@ -13,11 +13,11 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
 
+from logistics.flows.gps import GPS
+from streams.avro.resolve import without_logical_types
 from streams.local.stack import Stack
-from streams.operators.resolve import without_logical_types
-from streams.pipelines.gps import GPS
-from streams.registry.catalog import Catalog
-from streams.registry.client import Registry, UnknownSchema, UnusableSchema
+from streams.schemas.catalog import Catalog
+from streams.schemas.client import Registry, UnknownSchema, UnusableSchema
 from tests.integration.kafka_helpers import committed_records, decoded, settings_of
 from tests.integration.workers import fresh_world, read, wait_drained, workers
 

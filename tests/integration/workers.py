@@ -28,12 +28,12 @@ from loadtest.oracle.check import Limits, Topics, check
 from loadtest.oracle.compare import Report
 from loadtest.oracle.decode import registry_schemas
 from loadtest.oracle.read import TopicReader
+from logistics.flows.gps import GPS
 from streams.kafka.admin import librdkafka_log
 from streams.local import ports
 from streams.local.stack import Stack
-from streams.pipelines.gps import GPS
-from streams.registry.catalog import Catalog
-from streams.registry.client import Registry
+from streams.schemas.catalog import Catalog
+from streams.schemas.client import Registry
 from tests.integration.kafka_helpers import fresh_topics, settings_of
 
 T = TypeVar("T")

@@ -21,9 +21,9 @@ from confluent_kafka import Producer
 from playwright.sync_api import Page, sync_playwright
 
 from loadtest.fleet import Fleet
+from logistics.flows.gps import GPS
 from streams.local.stack import Stack, running_stack
 from streams.monitor.status import Status
-from streams.pipelines.gps import GPS
 from tests.integration.monitors import Monitor, asked, monitor_over, prometheus_over
 from tests.integration.workers import Traffic, Worker, fresh_world, rough_shape, workers
 from tests.left_out import chromium, prometheus

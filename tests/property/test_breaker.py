@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from streams.breaker import Breaker, BreakerOpen, Guard, Limits, State
+from streams.resilience.breaker import Breaker, BreakerOpen, Guard, Limits, State
 
 LIMITS = Limits(failures_max=3, rest_s=5.0, rest_s_max=20.0, probe_s_max=60.0)
 

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from loadtest.oracle.model import Event, classify
-from streams.operators.columns import Records
-from streams.operators.decode import Decoder
-from streams.operators.resolve import IncompatibleSchema, build_plan
-from streams.pipelines.gps import GPS
-from streams.registry.catalog import Catalog
+from logistics.flows.gps import GPS
+from streams.avro.decode import Decoder
+from streams.avro.resolve import IncompatibleSchema, build_plan
+from streams.batch.records import Records
+from streams.schemas.catalog import Catalog
 
 SCHEMA_ID = 77
 FRAME = b"\0" + SCHEMA_ID.to_bytes(4, "big")

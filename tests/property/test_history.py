@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.operators.aggregate import Segments
-from streams.operators.columns import TIME_MIN, Events, object_rows, objects
-from streams.operators.reorder import LastDue, judge_behind, watermarks
-from streams.operators.vehicle_minute import VehicleMinute
-from streams.operators.windows import NEVER, Windows
+from logistics.folds.vehicle_minute import VehicleMinute
+from streams.batch.columns import TIME_MIN, object_rows, objects
+from streams.batch.events import Events
+from streams.operators.fold.aggregate import Segments
+from streams.operators.reorder.judge import LastDue, judge_behind, watermarks
+from streams.operators.window.windows import NEVER, Windows
 
 QUICK = settings(deadline=None, max_examples=150)
 SLOTS = 4

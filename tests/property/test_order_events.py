@@ -9,14 +9,15 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.operators.aggregate import KeySegments
-from streams.operators.columns import Records, objects
-from streams.operators.decode import Decoder
-from streams.operators.order_state import KINDS, OrderState
-from streams.operators.resolve import build_plan, without_logical_types
-from streams.operators.rows import empty_rows, pack_rows, unpack_rows
-from streams.pipelines.orders import ORDERS
-from streams.registry.catalog import Catalog
+from logistics.flows.orders import ORDERS
+from logistics.folds.order_state import KINDS, OrderState
+from streams.avro.decode import Decoder
+from streams.avro.resolve import build_plan, without_logical_types
+from streams.batch.columns import objects
+from streams.batch.records import Records
+from streams.batch.rows import empty_rows, pack_rows, unpack_rows
+from streams.operators.fold.aggregate import KeySegments
+from streams.schemas.catalog import Catalog
 
 TEXT = Catalog.load().latest(ORDERS.subject).text
 SCHEMA = fastavro.parse_schema(without_logical_types(json.loads(TEXT)))

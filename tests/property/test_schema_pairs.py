@@ -15,11 +15,11 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, event, given, reject, settings
 from hypothesis import strategies as st
 
-from streams.operators.columns import Records
-from streams.operators.declaration import Pipeline
-from streams.operators.decode import Decoder
-from streams.operators.resolve import IncompatibleSchema, build_plan, column_kind, unbounded, without_logical_types
-from streams.registry.compatibility import InvalidSchema, changed_meanings, misfits, parsed, texts_of_bytes
+from streams.avro.decode import Decoder
+from streams.avro.resolve import IncompatibleSchema, build_plan, column_kind, unbounded, without_logical_types
+from streams.batch.records import Records
+from streams.flow.declaration import Pipeline
+from streams.schemas.gate.compatibility import InvalidSchema, changed_meanings, misfits, parsed, texts_of_bytes
 
 SCHEMA_ID = 9
 FRAME = b"\0" + SCHEMA_ID.to_bytes(4, "big")

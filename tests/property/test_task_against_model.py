@@ -10,14 +10,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from loadtest.oracle.model import Event, PartitionModel, compare_rows
+from logistics.flows.gps import GPS
+from logistics.folds.vehicle_minute import VehicleMinute
+from logistics.folds.vehicle_state import VehicleState
+from streams.batch.clock import Clock
+from streams.batch.columns import object_rows, objects
+from streams.batch.event_ids import id_words, time_word
+from streams.batch.events import Events
 from streams.engine.task import PartitionTask, TaskConfig, Written
-from streams.operators.clock import Clock
-from streams.operators.columns import Events, object_rows, objects
-from streams.operators.identity import id_words, time_word
-from streams.operators.vehicle_minute import VehicleMinute
-from streams.operators.vehicle_state import VehicleState
-from streams.pipelines.gps import GPS
-from streams.state.layout import CHECKPOINT, LAST_DUE, table_prefix
+from streams.state.checkpoint import CHECKPOINT, LAST_DUE, table_prefix
 from streams.state.memory import MemoryStore
 from tests.window_model import WindowModel
 

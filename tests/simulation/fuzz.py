@@ -21,23 +21,24 @@ from unittest import mock
 import numpy as np
 import structlog
 
+from logistics.flows.gps import GPS
+from logistics.folds.vehicle_state import VehicleState
+from streams.avro.decode import Decoded, Decoder, Known
+from streams.avro.resolve import build_plan
+from streams.batch.clock import Clock
+from streams.batch.events import Events
+from streams.batch.records import Records
+from streams.batch.rejects import Reason, Reject
 from streams.engine.commit import Committer
 from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.engine import Engine, Idle, MicroBatch
-from streams.engine.held import held_in_store, without_repeats
 from streams.engine.log import CycleAborted, LogRow
 from streams.engine.restore import restore_partition
 from streams.engine.task import PartitionTask, TaskConfig
-from streams.operators.clock import Clock
-from streams.operators.columns import Events, Records
-from streams.operators.decode import Decoded, Decoder, Known
-from streams.operators.rejects import Reason, Reject
-from streams.operators.resolve import build_plan
-from streams.operators.vehicle_state import VehicleState
-from streams.pipelines.gps import GPS
-from streams.registry.catalog import Catalog
+from streams.operators.reorder.held import held_in_store, without_repeats
+from streams.schemas.catalog import Catalog
+from streams.state.checkpoint import LAST_DUE, table_prefix, window_prefix
 from streams.state.journal import empty_events
-from streams.state.layout import LAST_DUE, table_prefix, window_prefix
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
 from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
@@ -426,7 +427,7 @@ def outputs(kafka: MemoryKafka) -> dict[str, Any]:
 def _bounds_of(shape: Shape) -> Iterator[None]:
     """Bounds so small that short logs reach them."""
     with (
-        mock.patch("streams.operators.quarantine.KEYS_MAX", shape.keys_max),
+        mock.patch("streams.operators.quarantine.breakers.KEYS_MAX", shape.keys_max),
         mock.patch("streams.engine.task.JOURNAL_INDEX_RECORDS", shape.index_records),
         mock.patch("streams.engine.restore._PUTS_MAX", 3),
         mock.patch("streams.engine.keys._SCAN_ROWS", 2),

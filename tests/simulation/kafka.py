@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from streams.batch.columns import Headers
 from streams.engine.log import Committed, CycleAborted, LogRow, OutcomeUnknown, OutputRefused, Refused
 from streams.kafka.partitioner import partition_of
-from streams.operators.columns import Headers
 
 
 @dataclass(slots=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import fastavro
 
 from loadtest.oracle.model import Event, PartitionModel, Reject, compare_rows
+from logistics.flows.gps import GPS
 from streams.engine.engine import Idle
-from streams.pipelines.gps import GPS
-from streams.registry.catalog import Catalog
+from streams.schemas.catalog import Catalog
 from tests.simulation.kafka import MemoryKafka, Refuses, refuses_nothing
 from tests.simulation.traffic import NOW_MS, fill
 from tests.simulation.worker import COOLDOWN_MS, PIPELINE, REJECTS_MAX, SimulatedWorker

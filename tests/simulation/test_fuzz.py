@@ -2,8 +2,8 @@
 
 import pytest
 
-from streams.operators.quarantine import DeviceBreakers
-from streams.state.spilled import SpilledIds
+from streams.operators.dedup.pages import SpilledIds
+from streams.operators.quarantine.breakers import DeviceBreakers
 from tests.simulation.fuzz import Done, fuzz
 
 LOGS_EACH = 25

@@ -10,7 +10,7 @@ import fastavro
 
 from loadtest.oracle.model import Event, Reject
 from streams.kafka.partitioner import partition_of
-from streams.registry.catalog import Catalog
+from streams.schemas.catalog import Catalog
 from tests.simulation.kafka import MemoryKafka
 
 SCHEMA_ID = 7

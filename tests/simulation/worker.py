@@ -8,6 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from logistics.flows.gps import GPS
+from logistics.folds.vehicle_state import VehicleState
+from streams.avro.decode import Decoder
+from streams.avro.resolve import build_plan
+from streams.batch.columns import Headers
+from streams.batch.records import Records
+from streams.batch.rejects import Reason, Reject
 from streams.engine.commit import Committer
 from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.engine import Engine, Idle, MicroBatch
@@ -15,16 +22,10 @@ from streams.engine.log import CycleAborted, OutputRefused
 from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
 from streams.kafka.partitioner import partition_of
-from streams.operators.columns import Headers, Records
-from streams.operators.decode import Decoder
-from streams.operators.rejects import Reason, Reject
-from streams.operators.resolve import build_plan
-from streams.operators.vehicle_state import VehicleState
-from streams.pipelines.gps import GPS
-from streams.registry.catalog import Catalog
-from streams.runtime.ownership import Ownership, Term
+from streams.schemas.catalog import Catalog
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
+from streams.worker.ownership import Ownership, Term
 from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions, Refuses, refuses_nothing
 from tests.simulation.traffic import NOW_MS, SCHEMA_ID, UNREADABLE, gps_schema
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 from prometheus_client import generate_latest
 
+from logistics.flows.gps import GPS
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
-from streams.monitor.metrics import WorkerMetrics
 from streams.monitor.workers import Address, read_metrics
-from streams.pipelines.gps import GPS
-from streams.runtime.account import CycleAccount
+from streams.worker.account import CycleAccount
+from streams.worker.metrics import WorkerMetrics
 from tests.unit.test_task import events
 
 SKEW_MS_MAX = 60_000

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from streams.ahead import built_ahead
+from streams.resilience.prefetch import built_ahead
 
 
 def test_items_built_ahead_come_in_order_and_an_error_comes_in_its_place():

@@ -2,10 +2,19 @@ import json
 
 import pytest
 
-from streams.deadletters.audit import Act, Actor, Outcome, RecordWriter, outcome_record, parsed, reveal_record, settle
-from streams.deadletters.envelope import envelope_headers, is_replayed
-from streams.deadletters.letter import HistoryWriter, history_of, parts_of, replay_headers
-from streams.operators.rejects import DeadLetter, Reason, Reject
+from streams.batch.rejects import DeadLetter, Reason, Reject
+from streams.deadletters.letter.audit import (
+    Act,
+    Actor,
+    Outcome,
+    RecordWriter,
+    outcome_record,
+    parsed,
+    reveal_record,
+    settle,
+)
+from streams.deadletters.letter.envelope import envelope_headers, is_replayed
+from streams.deadletters.letter.letter import HistoryWriter, history_of, parts_of, replay_headers
 
 ID = "0123456789abcdef01234567"
 NOW_MS = 1_700

@@ -1,4 +1,4 @@
-from streams.runtime.budget import MemoryBudget
+from streams.worker.budget import MemoryBudget
 
 
 def test_a_pipeline_alone_may_use_all_of_it():

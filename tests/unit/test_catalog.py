@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from streams.errors import StreamsError, UsageError
-from streams.pipelines import PIPELINES
-from streams.registry.catalog import SCHEMAS_DIR_VARIABLE, Catalog
+from streams.flow.discover import PIPELINES
+from streams.schemas.catalog import SCHEMAS_DIR_VARIABLE, Catalog
 
 SCHEMA = json.dumps({"type": "record", "name": "R", "fields": [{"name": "a", "type": "long"}]})
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from streams.app import check_topics
+from logistics.flows.gps import GPS
 from streams.errors import StreamsError
-from streams.pipelines.gps import GPS
+from streams.worker.process import check_topics
 
 
 def counts(**changed):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from streams.batch.clock import Clock
 from streams.clock import SteadyClock
 from streams.limits import RECORD_TIMESTAMP_MS_MIN
-from streams.operators.clock import Clock
 
 NOW = 1_750_000_000_000
 CLOCK = Clock(NOW, 60_000)

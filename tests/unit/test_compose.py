@@ -17,8 +17,8 @@ from ruamel.yaml import YAML
 
 from streams.listening import url_of
 from streams.local.artifacts import load_lock
-from streams.runtime.web import Web
 from streams.settings import load_settings, unknown_variables
+from streams.worker.web import Web
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = YAML(typ="safe").load((ROOT / "docker-compose.yml").read_text())

@@ -1,7 +1,7 @@
 import pytest
 
-from streams.operators.declaration import Pipeline
-from streams.pipelines import PIPELINES, select_pipelines
+from streams.flow.declaration import Pipeline
+from streams.flow.discover import PIPELINES, select_pipelines
 
 
 @pytest.mark.parametrize("name", sorted(PIPELINES))

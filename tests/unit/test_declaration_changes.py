@@ -11,6 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from streams.batch.columns import object_rows, objects
+from streams.batch.event_ids import time_word
+from streams.batch.events import Events
+from streams.batch.rows import unpack_rows
 from streams.engine.commit import Committer
 from streams.engine.effects import CycleEnd, Effects
 from streams.engine.encode import TableEncoder, WindowEncoder
@@ -18,13 +22,10 @@ from streams.engine.journal_chain import RestoreFailed
 from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
 from streams.errors import StreamsError
-from streams.operators.columns import Events, object_rows, objects
-from streams.operators.declaration import Pipeline, Table, Window
-from streams.operators.fold import Count, Fold, Greatest, LastTime, Latest, WindowFold
-from streams.operators.identity import time_word
-from streams.operators.rows import unpack_rows
+from streams.flow.declaration import Pipeline, Table, Window
+from streams.operators.fold.builder import Count, Fold, Greatest, LastTime, Latest, WindowFold
+from streams.state.checkpoint import table_prefix, window_prefix
 from streams.state.identity import Places
-from streams.state.layout import table_prefix, window_prefix
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted, StoreOutdated
 from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions

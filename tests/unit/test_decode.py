@@ -10,15 +10,15 @@ import fastavro
 import numpy as np
 import pytest
 
+from logistics.flows.gps import GPS
+from streams.avro.decode import Decoder
+from streams.avro.framing import SCHEMA_ID_HEADER
+from streams.avro.resolve import build_plan
+from streams.batch.clock import Clock
+from streams.batch.records import Records
+from streams.batch.rejects import Reason, Reject
 from streams.limits import ID_BYTES_MAX, KEY_BYTES_MAX
-from streams.operators.clock import Clock
-from streams.operators.columns import Records
-from streams.operators.decode import Decoder
-from streams.operators.framing import SCHEMA_ID_HEADER
-from streams.operators.rejects import Reason, Reject
-from streams.operators.resolve import build_plan
-from streams.pipelines.gps import GPS
-from streams.registry.catalog import Catalog
+from streams.schemas.catalog import Catalog
 
 NOW = 1_700_000_000_000
 TEXT = Catalog.load().latest("gps.positions.v1-value").text
@@ -446,7 +446,7 @@ def test_a_panic_of_native_code_costs_nobody_anything(monkeypatch):
     def panics(values, schema):
         raise NativePanicError
 
-    monkeypatch.setattr("streams.operators.values.pyruhvro.deserialize_array", panics)
+    monkeypatch.setattr("streams.avro.values.pyruhvro.deserialize_array", panics)
     result = decode([framed(), framed()[:-1], framed()])
     assert [reject.reason for reject in result.rejects] == [Reason.MALFORMED]
     assert result.events.row.tolist() == [0, 2]

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from streams.operators.dedup import BYTES_PER_SLOT, IdSet
-from streams.operators.identity import mix
+from streams.batch.event_ids import mix
+from streams.operators.dedup.id_set import BYTES_PER_SLOT, IdSet
 
 
 def columns(rows):

@@ -1,9 +1,9 @@
 import pytest
 
 from streams import __version__
-from streams.deadletters.envelope import envelope_headers
+from streams.batch.rejects import Reason, Reject
+from streams.deadletters.letter.envelope import envelope_headers
 from streams.engine.effects import DeadLetter
-from streams.operators.rejects import Reason, Reject
 
 NOW_MS = 1_800_000_000_456
 

@@ -2,7 +2,7 @@ import pytest
 
 from streams.engine.commit import STEPS
 from streams.errors import UsageError
-from streams.runtime.failpoint import parse_failpoint
+from streams.worker.failpoint import parse_failpoint
 
 
 @pytest.mark.parametrize("step", STEPS)

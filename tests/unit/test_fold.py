@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyruhvro
 import pytest
 
-from streams.operators.aggregate import Segments
-from streams.operators.columns import object_rows, objects
-from streams.operators.fold import (
+from streams.batch.columns import object_rows, objects
+from streams.batch.rows import empty_rows, pack_rows, unpack_rows
+from streams.operators.fold.aggregate import Segments
+from streams.operators.fold.builder import (
     Count,
     FirstTime,
     Fold,
@@ -22,7 +23,6 @@ from streams.operators.fold import (
     Total,
     WindowFold,
 )
-from streams.operators.rows import empty_rows, pack_rows, unpack_rows
 
 FIELDS = ("open", "temperature_c")
 COLUMNS = {

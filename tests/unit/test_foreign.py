@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.deadletters.envelope import envelope_headers, id_of_place
-from streams.deadletters.foreign import (
+from streams.batch.rejects import DeadLetter, Reason, Reject
+from streams.deadletters.letter.envelope import envelope_headers, id_of_place
+from streams.deadletters.letter.foreign import (
     Kind,
     message_of,
     origin_of,
@@ -16,8 +17,7 @@ from streams.deadletters.foreign import (
     read_envelopes,
     shown_header,
 )
-from streams.deadletters.letter import parts_of
-from streams.operators.rejects import DeadLetter, Reason, Reject
+from streams.deadletters.letter.letter import parts_of
 
 SOURCE = b"gps.positions.v1"
 OWN = [("trace", b"1"), ("x-request-id", None)]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from loadtest.oracle.model import haversine_km
-from streams.operators.geo import EARTH_RADIUS_KM, haversine_mm
+from logistics.folds.geo import EARTH_RADIUS_KM, haversine_mm
 
 MUNICH, BERLIN = (48.137154, 11.576124), (52.520008, 13.404954)
 

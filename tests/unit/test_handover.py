@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 
-from streams.breaker import Guard
+from logistics.flows.gps import GPS
 from streams.engine.log import CycleAborted
 from streams.kafka.changelog import ChangelogReaders
-from streams.monitor.metrics import WorkerMetrics
-from streams.pipelines.gps import GPS
-from streams.retry import Retrier
-from streams.runtime import runner as module
-from streams.runtime.budget import MemoryBudget
-from streams.runtime.failpoint import no_failpoint
-from streams.runtime.owner import DataDirectory
-from streams.runtime.restorer import Restorer
-from streams.runtime.runner import PipelineRunner
+from streams.resilience.breaker import Guard
+from streams.resilience.retry import Retrier
 from streams.settings import Settings
 from streams.state.identity import Identity, Places
 from streams.state.rocks import RocksMemory, RocksStore
 from streams.state.store import StoreUnavailable, WriteBatch
+from streams.worker import pipeline as module
+from streams.worker.budget import MemoryBudget
+from streams.worker.failpoint import no_failpoint
+from streams.worker.metrics import WorkerMetrics
+from streams.worker.owner import DataDirectory
+from streams.worker.pipeline import PipelineRunner
+from streams.worker.restorer import Restorer
 
 
 class _Runner(PipelineRunner):

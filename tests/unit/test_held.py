@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from streams.engine.held import Held, without_repeats
-from streams.operators.columns import Events, object_rows, objects
+from streams.batch.columns import object_rows, objects
+from streams.batch.events import Events
+from streams.operators.reorder.held import Held, without_repeats
+from streams.state.checkpoint import HELD
 from streams.state.journal import Fields
-from streams.state.layout import HELD
 from streams.state.memory import MemoryStore
 from streams.state.store import WriteBatch
 

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from streams.operators.declaration import Pipeline, Table, Window
-from streams.operators.fold import Count, Fold, Greatest, LastTime, Latest, Least, WindowFold
-from streams.operators.rows import RowLayout, empty_rows, pack_rows, unpack_rows
-from streams.pipelines.gps import GPS
-from streams.pipelines.orders import ORDERS
+from logistics.flows.gps import GPS
+from logistics.flows.orders import ORDERS
+from streams.batch.rows import RowLayout, empty_rows, pack_rows, unpack_rows
+from streams.flow.declaration import Pipeline, Table, Window
+from streams.operators.fold.builder import Count, Fold, Greatest, LastTime, Latest, Least, WindowFold
 from streams.state.identity import Identity, IdentityUnreadable, Places, judge
 
 FIELDS = ("temperature_c", "battery")

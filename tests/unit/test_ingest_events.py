@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from logistics.flows.gps import GPS
+from logistics.flows.orders import ORDERS
+from streams.avro.decode import Decoder
+from streams.avro.resolve import build_plan
+from streams.batch.event_ids import EVENT_TIME_MAX
+from streams.batch.records import Records
 from streams.errors import UsageError
 from streams.ingest.events import NAMESPACE, Batch, Converter, Encoder
 from streams.ingest.filling import filling_of
 from streams.ingest.judge import Judge
 from streams.ingest.readers import BadRow, Chunk, Source
 from streams.ingest.reading import Reading, TimeUnit
-from streams.operators.columns import Records
-from streams.operators.decode import Decoder
-from streams.operators.identity import EVENT_TIME_MAX
-from streams.operators.resolve import build_plan
-from streams.pipelines.gps import GPS
-from streams.pipelines.orders import ORDERS
-from streams.registry.catalog import Catalog
+from streams.schemas.catalog import Catalog
 
 SCHEMA = Catalog.load().latest(GPS.subject)
 PARSED = fastavro.parse_schema(json.loads(SCHEMA.text))

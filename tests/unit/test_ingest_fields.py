@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streams.errors import UsageError
 from streams.ingest.fields import Field, Kind, convert, fields_of
-from streams.registry.catalog import Catalog
+from streams.schemas.catalog import Catalog
 
 NOON = 1_533_124_800_123
 NOON_TEXT = "2018-08-01T12:00:00.123"

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from logistics.flows.gps import GPS
 from streams.errors import StreamsError, UsageError
 from streams.ingest import IngestResult, InputFormat, ingest_file, ingest_files
 from streams.ingest import readers as readers_module
-from streams.pipelines.gps import GPS
 from streams.settings import Settings
 
 HEADER = "event_id,device_id,sequence,event_time,latitude,longitude\n"

@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from logistics.flows.gps import GPS
 from streams.errors import StreamsError
 from streams.ingest import InputFormat, Reading, TimeUnit, ingest_file
 from streams.ingest.events import Converter, Encoder
 from streams.ingest.filling import filling_of
 from streams.ingest.judge import END_OF_TIME_MS, Judge
 from streams.ingest.readers import format_of, open_source
-from streams.pipelines.gps import GPS
-from streams.registry.catalog import Catalog
+from streams.schemas.catalog import Catalog
 from streams.settings import Settings
 
 SCHEMA = Catalog.load().latest(GPS.subject)

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.deadletters.inspect import IN_WORDS, MASK, Schemas, inspect, masks_keys, schema_id_of
-from streams.deadletters.letter import Letter, NotARepair, Repair, repaired
-from streams.deadletters.walk import personal_fields, walk
-from streams.operators.rejects import Reason
-from streams.pipelines.gps import GPS
-from streams.pipelines.orders import ORDERS
-from streams.registry.catalog import Catalog
+from logistics.flows.gps import GPS
+from logistics.flows.orders import ORDERS
+from streams.batch.rejects import Reason
+from streams.deadletters.letter.inspect import IN_WORDS, MASK, Schemas, inspect, masks_keys, schema_id_of
+from streams.deadletters.letter.letter import Letter, NotARepair, Repair, repaired
+from streams.deadletters.letter.walk import personal_fields, walk
+from streams.schemas.catalog import Catalog
 
 TEXT = Catalog.load().versions(GPS.subject)[0].text
 SCHEMA = json.loads(TEXT)

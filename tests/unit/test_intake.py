@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from confluent_kafka import KafkaError, Message, TopicPartition
 
+from streams.batch.records import Records
 from streams.kafka.intake import Intake, _records_of_next
 from streams.limits import BATCH_RECORDS_MAX, SPARE_AFTER_MS
-from streams.operators.columns import Records
 from streams.settings import Settings
 
 EOF = KafkaError(KafkaError._PARTITION_EOF)

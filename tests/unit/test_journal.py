@@ -4,7 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from streams.operators.columns import Events, object_rows, objects
+from streams.batch.columns import object_rows, objects
+from streams.batch.events import Events
 from streams.state import journal
 from streams.state.journal import (
     DueRows,

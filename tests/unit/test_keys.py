@@ -2,14 +2,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from logistics.flows.gps import GPS
+from logistics.folds.vehicle_state import VehicleState
+from streams.batch.columns import TIME_MIN, object_rows, objects
+from streams.batch.events import Events
+from streams.batch.rows import pack_rows
 from streams.engine.keys import KeyIndex, due_puts, windows_of
-from streams.operators.aggregate import KeySegments
-from streams.operators.columns import TIME_MIN, Events, object_rows, objects
-from streams.operators.rows import pack_rows
-from streams.operators.vehicle_state import VehicleState
-from streams.operators.windows import NEVER
-from streams.pipelines.gps import GPS
-from streams.state.layout import LAST_DUE, open_window_prefix, table_prefix, window_prefix
+from streams.operators.fold.aggregate import KeySegments
+from streams.operators.window.windows import NEVER
+from streams.state.checkpoint import LAST_DUE, open_window_prefix, table_prefix, window_prefix
 from streams.state.memory import MemoryStore
 from streams.state.store import WriteBatch
 

@@ -7,21 +7,21 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from streams.breaker import Guard
+from logistics.flows.gps import GPS
+from streams.avro.decode import Decoder
+from streams.avro.known import KnownSchemas
+from streams.avro.resolve import build_plan
+from streams.batch.records import Records
+from streams.batch.rejects import Reason, Reject
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.schemas import KnownSchemas
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.limits import SCHEMA_LOOKUPS_AT_ONCE, SCHEMA_LOOKUPS_MAX
-from streams.operators.columns import Records
-from streams.operators.decode import Decoder
-from streams.operators.rejects import Reason, Reject
-from streams.operators.resolve import build_plan
-from streams.pipelines.gps import GPS
-from streams.registry.client import UnknownSchema
-from streams.retry import Retrier
-from streams.runtime import schemas
-from streams.runtime.schemas import SchemaLookup
+from streams.resilience.breaker import Guard
+from streams.resilience.retry import Retrier
+from streams.schemas.client import UnknownSchema
 from streams.state.memory import MemoryStore
+from streams.worker import schemas
+from streams.worker.schemas import SchemaLookup
 from tests.unit.test_decode import TEXT, framed
 
 NOW = 1_750_000_000_000

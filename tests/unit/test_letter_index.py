@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.deadletters.audit import Act, Actor, Outcome, RecordWriter
-from streams.deadletters.envelope import envelope_headers, id_of_place
-from streams.deadletters.foreign import NO_SCHEMA_ID, Envelopes, Kind, read_envelope, read_envelopes
-from streams.deadletters.index import Filter, Letters, Resolutions, figures
-from streams.deadletters.letter import parts_of, plain_parts
-from streams.deadletters.pin import Pin
-from streams.operators.rejects import DeadLetter, Reason, Reject
+from streams.batch.rejects import DeadLetter, Reason, Reject
+from streams.deadletters.letter.audit import Act, Actor, Outcome, RecordWriter
+from streams.deadletters.letter.envelope import envelope_headers, id_of_place
+from streams.deadletters.letter.foreign import NO_SCHEMA_ID, Envelopes, Kind, read_envelope, read_envelopes
+from streams.deadletters.letter.index import Filter, Letters, Resolutions, figures
+from streams.deadletters.letter.letter import parts_of, plain_parts
+from streams.deadletters.letter.pin import Pin
 
 TOPIC = "t.dlq"
 IDS = [id_of_place(str(number)).encode() for number in range(6)]

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from streams.operators.declaration import Pipeline, Table
-from streams.pipelines import PIPELINES
-from streams.registry.catalog import Catalog, SubjectSettings
-from streams.registry.findings import Rule
-from streams.registry.lint import lint
-from streams.registry.logical import misuse
+from streams.flow.declaration import Pipeline, Table
+from streams.flow.discover import PIPELINES
+from streams.schemas.catalog import Catalog, SubjectSettings
+from streams.schemas.gate.findings import Rule
+from streams.schemas.gate.lint import lint
+from streams.schemas.gate.logical import misuse
 
 SUBJECT = "things.v1-value"
 TIME = {"type": "long", "logicalType": "timestamp-millis"}

@@ -5,8 +5,8 @@ import json
 import fastavro
 import pytest
 
-from streams.operators.logical import difference, differences, unit
-from streams.operators.resolve import IncompatibleSchema, build_plan, parsed_with_units
+from streams.avro.logical import difference, differences, unit
+from streams.avro.resolve import IncompatibleSchema, build_plan, parsed_with_units
 
 
 def logical(base, name, **more):

@@ -3,7 +3,7 @@ import ctypes
 import psutil
 import pytest
 
-from streams.runtime.memory import give_back
+from streams.worker.memory import give_back
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="glibc only")

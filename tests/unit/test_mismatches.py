@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import structlog
 
+from logistics.flows.gps import GPS
+from streams.avro.decode import Decoder
+from streams.avro.framing import SCHEMA_ID_HEADER
+from streams.avro.resolve import build_plan
+from streams.batch.records import Records
+from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.effects import Effects
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.limits import MISMATCH_LOG_INTERVAL_MS, SCHEMA_LABELS_MAX
-from streams.monitor.metrics import WorkerMetrics
-from streams.operators.columns import Records
-from streams.operators.decode import Decoder
-from streams.operators.framing import SCHEMA_ID_HEADER
-from streams.operators.rejects import DeadLetter, Reason, Reject
-from streams.operators.resolve import build_plan
-from streams.pipelines.gps import GPS
-from streams.runtime.mismatches import OTHER, SchemaNews, SchemaWatch
 from streams.state.memory import MemoryStore
+from streams.worker.metrics import WorkerMetrics
+from streams.worker.mismatches import OTHER, SchemaNews, SchemaWatch
 from tests.unit.test_decode import NOW, TEXT, V2, frame, framed
 
 NEWER = {**V2, "fields": [*V2["fields"], {"name": "fuel_l", "type": ["null", "double"]}]}

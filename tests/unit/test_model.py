@@ -8,7 +8,7 @@ import pytest
 from loadtest.oracle.events import OrderEvent
 from loadtest.oracle.folds import DOMAINS
 from loadtest.oracle.model import Event, Late, PartitionModel, Reject, classify, compare_rows, haversine_km
-from streams.operators.geo import haversine_mm
+from logistics.folds.geo import haversine_mm
 
 HOUR_MS = 3_600_000
 

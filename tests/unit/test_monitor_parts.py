@@ -5,13 +5,13 @@ import pytest
 from prometheus_client import generate_latest
 
 from streams.errors import UsageError
+from streams.flow.declaration import DeviceClass, Pipeline
 from streams.kafka.round import Group, Member, Round
 from streams.monitor.exposition import label
-from streams.monitor.metrics import WorkerMetrics
 from streams.monitor.words import duration, rate
 from streams.monitor.workers import Address, Targets, read_metrics
-from streams.operators.declaration import DeviceClass, Pipeline
 from streams.settings import load_settings
+from streams.worker.metrics import WorkerMetrics
 
 
 @pytest.mark.parametrize(

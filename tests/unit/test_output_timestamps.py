@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from logistics.flows.gps import GPS
+from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.commit import Committer
 from streams.engine.effects import Effects, LateEvents, PartitionEffects
 from streams.kafka.outputs import timestamp_age_ms
-from streams.operators.rejects import DeadLetter, Reason, Reject
-from streams.pipelines.gps import GPS
 from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
 from tests.unit.test_task import events
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.deadletters.pin import TEXT_CHARACTERS_MAX, Pin, pin_of
+from streams.deadletters.letter.pin import TEXT_CHARACTERS_MAX, Pin, pin_of
 
 TOPICS = st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True)
 ENDS = st.lists(st.integers(0, 10**18 - 1), min_size=1, max_size=5).map(tuple)

@@ -5,7 +5,7 @@ import json
 import fastavro
 import pytest
 
-from streams.registry.references import inlined
+from streams.schemas.references import inlined
 
 COUNTRY = {"type": "enum", "name": "Country", "namespace": "logistics", "symbols": ["AT", "DE"]}
 SIM = {"type": "record", "name": "logistics.Sim", "fields": [{"name": "home", "type": "Country"}]}

@@ -5,14 +5,14 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
+from logistics.flows.gps import GPS
+from streams.avro.decode import Decoder
+from streams.batch.rejects import Reason
 from streams.engine.effects import PartitionEffects
 from streams.engine.engine import Engine, Idle, MicroBatch
 from streams.engine.log import Refused
 from streams.engine.refusals import Refusals
 from streams.engine.task import PartitionTask, TaskConfig
-from streams.operators.decode import Decoder
-from streams.operators.rejects import Reason
-from streams.pipelines.gps import GPS
 from streams.state.memory import MemoryStore
 from tests.unit.test_decode import KNOWN, NOW, framed, records
 

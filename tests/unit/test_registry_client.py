@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import pytest
 
+from streams.avro.resolve import Plan
+from streams.batch.rejects import Reason, Reject
 from streams.limits import SCHEMA_REFERENCES_MAX
-from streams.operators.rejects import Reason, Reject
-from streams.operators.resolve import Plan
-from streams.registry.client import Registry, RegistryUnavailable, UnknownSchema, UnusableSchema
-from streams.registry.plans import plan_or_reject
+from streams.schemas.client import Registry, RegistryUnavailable, UnknownSchema, UnusableSchema
+from streams.schemas.plans import plan_or_reject
 from streams.settings import load_settings
 
 GUID = "00010203-0405-0607-0809-0a0b0c0d0e0f"

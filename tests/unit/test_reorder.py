@@ -4,8 +4,9 @@ import uuid
 import numpy as np
 import pytest
 
-from streams.operators.columns import TIME_MIN, Events, object_rows, objects
-from streams.operators.reorder import LastDue, judge_behind, release_order, watermarks
+from streams.batch.columns import TIME_MIN, object_rows, objects
+from streams.batch.events import Events
+from streams.operators.reorder.judge import LastDue, judge_behind, release_order, watermarks
 
 
 def events(rows):

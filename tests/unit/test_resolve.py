@@ -3,7 +3,7 @@ import json
 import fastavro
 import pytest
 
-from streams.operators.resolve import IncompatibleSchema, build_plan, without_logical_types
+from streams.avro.resolve import IncompatibleSchema, build_plan, without_logical_types
 
 READER = {
     "type": "record",

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from logistics.flows.gps import GPS
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.log import Committed, LogRow
 from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
-from streams.pipelines.gps import GPS
+from streams.state.checkpoint import CHECKPOINT, HELD, Checkpoint
 from streams.state.identity import Places
 from streams.state.journal import Position, pack
-from streams.state.layout import CHECKPOINT, HELD, Checkpoint
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
 from tests.simulation.kafka import MemoryChangelog, MemoryKafka

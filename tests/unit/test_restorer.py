@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
+from logistics.flows.gps import GPS
 from streams.engine.keys import windows_of
 from streams.engine.restore import RestoreFailed
 from streams.errors import StreamsError
 from streams.kafka.changelog import Unsettled
 from streams.limits import RESTORES_MAX, SCAN_SIGN_ROWS
-from streams.monitor.metrics import WorkerMetrics
-from streams.pipelines.gps import GPS
-from streams.retry import Retrier
-from streams.runtime.owner import DataDirectory
-from streams.runtime.restorer import Restored, Restorer
+from streams.resilience.retry import Retrier
 from streams.settings import Settings
+from streams.state.checkpoint import window_prefix
 from streams.state.identity import Places
-from streams.state.layout import window_prefix
 from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine
 from streams.state.store import WriteBatch
+from streams.worker.metrics import WorkerMetrics
+from streams.worker.owner import DataDirectory
+from streams.worker.restorer import Restored, Restorer
 from tests.simulation.kafka import MemoryChangelog, MemoryKafka
 from tests.unit.test_restore import CONFIG
 

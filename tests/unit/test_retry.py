@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.retry import Backoff, Pause, Retrier
+from streams.resilience.retry import Backoff, Pause, Retrier
 
 FAST = Backoff(first_s=0.001, pause_s_max=0.004)
 

@@ -1,7 +1,7 @@
 import pytest
 
-from streams.pipelines.gps import GPS
-from streams.review.flows import Flows
+from logistics.flows.gps import GPS
+from streams.deadletters.review.flows import Flows
 from streams.settings import load_settings
 
 

@@ -1,13 +1,13 @@
 import pytest
 from starlette.requests import Request
 
-from streams.deadletters.index import Figures
+from streams.deadletters.letter.index import Figures
+from streams.deadletters.review.collector import DeadLetterCollector, families
+from streams.deadletters.web.guard import SESSION_COOKIE, Guard
+from streams.deadletters.web.pages import asked_of, pinned_of, question_of
+from streams.deadletters.web.refused import Refused
+from streams.deadletters.web.tokens import EVERY_RIGHT, Right, Tokens
 from streams.errors import StreamsError, UsageError
-from streams.review.collector import DeadLetterCollector, families
-from streams.review.web.guard import SESSION_COOKIE, Guard
-from streams.review.web.pages import asked_of, pinned_of, question_of
-from streams.review.web.refused import Refused
-from streams.review.web.tokens import EVERY_RIGHT, Right, Tokens
 
 ADMIN, READ = b"s3cret-token-of-16", b"a-token-for-readers"
 TOKENS = Tokens(((ADMIN, EVERY_RIGHT), (READ, frozenset({Right.READ}))))

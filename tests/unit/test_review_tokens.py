@@ -1,6 +1,6 @@
 import pytest
 
-from streams.review.web.tokens import ADDRESSES_MAX, EVERY_RIGHT, FORGOTTEN_S, Failures, Right, Tokens
+from streams.deadletters.web.tokens import ADDRESSES_MAX, EVERY_RIGHT, FORGOTTEN_S, Failures, Right, Tokens
 from streams.settings import load_settings
 
 

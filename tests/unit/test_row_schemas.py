@@ -12,9 +12,12 @@ import pyarrow as pa
 import pyruhvro
 import pytest
 
+from streams.avro.resolve import without_logical_types
+from streams.batch.rows import empty_rows
 from streams.errors import StreamsError
-from streams.operators.declaration import Pipeline, Table, Window
-from streams.operators.fold import (
+from streams.flow.declaration import Pipeline, Table, Window
+from streams.flow.discover import PIPELINES
+from streams.operators.fold.builder import (
     Column,
     Count,
     FirstTime,
@@ -28,14 +31,11 @@ from streams.operators.fold import (
     Total,
     WindowFold,
 )
-from streams.operators.resolve import without_logical_types
-from streams.operators.rows import empty_rows
-from streams.pipelines import PIPELINES
-from streams.registry.catalog import Catalog
-from streams.registry.findings import Finding, Rule
-from streams.registry.gate import check_subject
-from streams.registry.row_schemas import unfit_rows
-from streams.runtime.schemas import require_row_schemas
+from streams.schemas.catalog import Catalog
+from streams.schemas.gate.check import check_subject
+from streams.schemas.gate.findings import Finding, Rule
+from streams.schemas.gate.row_schemas import unfit_rows
+from streams.worker.schemas import require_row_schemas
 
 GUIDE = Path(__file__).parents[2] / "docs" / "add-a-stream.md"
 TIME = {"type": "long", "logicalType": "timestamp-millis"}

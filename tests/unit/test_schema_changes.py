@@ -8,13 +8,13 @@ from typing import Any
 import fastavro
 import pytest
 
-from streams.operators.resolve import IncompatibleSchema, build_plan, without_logical_types
-from streams.operators.values import decode_one
-from streams.registry import compatibility
-from streams.registry.catalog import Catalog
-from streams.registry.findings import Direction, Finding, Rule
-from streams.registry.gate import check_subject
-from streams.registry.modes import Mode
+from streams.avro.resolve import IncompatibleSchema, build_plan, without_logical_types
+from streams.avro.values import decode_one
+from streams.schemas.catalog import Catalog
+from streams.schemas.gate import compatibility
+from streams.schemas.gate.check import check_subject
+from streams.schemas.gate.findings import Direction, Finding, Rule
+from streams.schemas.gate.modes import Mode
 from tests.schema_changes import CHANGES, DEFAULTS, Change, Default
 
 AVRO = {

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from streams.cli import main
-from streams.registry.catalog import SCHEMAS_DIR_DEFAULT
-from streams.registry.lock import LOCK_FILE
+from streams.schemas.catalog import SCHEMAS_DIR_DEFAULT
+from streams.schemas.lock import LOCK_FILE
 
 
 class Done(NamedTuple):

@@ -7,18 +7,18 @@ import pytest
 
 from streams.cli.findings import FindingsFormat, annotation, echo_findings, fail_on_findings
 from streams.errors import FoundSomething, StreamsError, UsageError
-from streams.operators.declaration import Pipeline
-from streams.pipelines import PIPELINES
-from streams.registry.agreement import with_registry
-from streams.registry.catalog import SCHEMAS_DIR_DEFAULT, Catalog
-from streams.registry.changes import differences
-from streams.registry.client import RegisteredVersion, Registry
-from streams.registry.findings import Finding, Rule, versions_in_words
-from streams.registry.gate import check_subject, not_locked
-from streams.registry.located import line_of, located
-from streams.registry.lock import LOCK_FILE, digest, read_lock, removed_subjects, write_lock
-from streams.registry.modes import Mode
-from streams.registry.scaffold import next_topic, plan_new_version, write_scaffold
+from streams.flow.declaration import Pipeline
+from streams.flow.discover import PIPELINES
+from streams.schemas.catalog import SCHEMAS_DIR_DEFAULT, Catalog
+from streams.schemas.client import RegisteredVersion, Registry
+from streams.schemas.gate.agreement import with_registry
+from streams.schemas.gate.changes import differences
+from streams.schemas.gate.check import check_subject, not_locked
+from streams.schemas.gate.findings import Finding, Rule, versions_in_words
+from streams.schemas.gate.modes import Mode
+from streams.schemas.located import line_of, located
+from streams.schemas.lock import LOCK_FILE, digest, read_lock, removed_subjects, write_lock
+from streams.schemas.scaffold import next_topic, plan_new_version, write_scaffold
 from streams.settings import load_settings
 
 SUBJECT = "things.v1-value"
@@ -302,7 +302,7 @@ def test_differences_are_said_field_by_field() -> None:
 
 
 def test_the_scaffold_of_a_new_topic_version_declares_a_pipeline_like_the_old_one(tmp_path: Path) -> None:
-    constants = {"gps": ("streams.pipelines.gps", "GPS"), "orders": ("streams.pipelines.orders", "ORDERS")}
+    constants = {"gps": ("logistics.flows.gps", "GPS"), "orders": ("logistics.flows.orders", "ORDERS")}
     root = tmp_path / "schemas"
     root.mkdir()
     for subject in Catalog.load().subjects():

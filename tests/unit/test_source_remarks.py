@@ -8,6 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from logistics.flows.gps import GPS
+from logistics.flows.orders import ORDERS
 from streams.clock import monotonic_ms
 from streams.engine.effects import Effects, PartitionEffects
 from streams.kafka.idle import Unreadable
@@ -18,13 +20,11 @@ from streams.limits import (
     MISROUTED_SAID_MS,
     RECORDS_LOST_SAID_MS,
 )
-from streams.monitor.metrics import WorkerMetrics
 from streams.monitor.workers import Targets, WorkerState, WorkerWatch
-from streams.pipelines.gps import GPS
-from streams.pipelines.orders import ORDERS
-from streams.runtime.misrouted import MisroutedNews, MisroutedWatch, shown
-from streams.runtime.remarks import SourceRemarks
-from streams.runtime.web import Web
+from streams.worker.metrics import WorkerMetrics
+from streams.worker.misrouted import MisroutedNews, MisroutedWatch, shown
+from streams.worker.remarks import SourceRemarks
+from streams.worker.web import Web
 
 
 @pytest.fixture

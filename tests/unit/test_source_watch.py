@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from streams.runtime.source_watch import SourceWatch
+from streams.worker.source_watch import SourceWatch
 
 
 class _Places:

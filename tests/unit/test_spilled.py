@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from streams.limits import DEDUP_BUCKET_MS, DEDUP_PAGE_IDS
+from streams.operators.dedup.pages import SpilledIds
+from streams.state.checkpoint import SPILLED_IDS
 from streams.state.journal import Ids
-from streams.state.layout import SPILLED_IDS
 from streams.state.memory import MemoryStore
-from streams.state.spilled import SpilledIds
 from streams.state.store import WriteBatch
 
 
@@ -129,8 +129,8 @@ class AskedInPieces(MemoryStore):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_ids_of_many_pages_are_looked_up_a_bounded_number_of_pages_at_a_time(monkeypatch, seed):
-    monkeypatch.setattr("streams.state.spilled._PAGES_MAX", 3)
-    monkeypatch.setattr("streams.state.spilled._COMPARED_MAX", 50)
+    monkeypatch.setattr("streams.operators.dedup.pages._PAGES_MAX", 3)
+    monkeypatch.setattr("streams.operators.dedup.pages._COMPARED_MAX", 50)
     rng, store = np.random.default_rng(seed), AskedInPieces()
     spilled = SpilledIds(store)
     known = [random_rows(rng, 700) for _ in range(3)]

@@ -4,14 +4,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from logistics.flows.gps import GPS
+from streams.batch.columns import TIME_MIN, object_rows, objects
+from streams.batch.events import Events
 from streams.engine.task import PartitionTask, TaskConfig, Written, read_journal_groups
 from streams.limits import JOURNAL_INDEX_RECORDS
-from streams.operators.columns import TIME_MIN, Events, object_rows, objects
-from streams.operators.quarantine import DeviceBreakers
-from streams.pipelines.gps import GPS
+from streams.operators.quarantine.breakers import DeviceBreakers
 from streams.state import journal
+from streams.state.checkpoint import CHECKPOINT, HELD, LAST_DUE, SPILLED_IDS, Checkpoint
 from streams.state.journal import Fields, Position
-from streams.state.layout import CHECKPOINT, HELD, LAST_DUE, SPILLED_IDS, Checkpoint
 from streams.state.memory import MemoryStore
 
 LATENESS_MS, HORIZON_MS = 10, 1_000

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-from streams.operators.columns import Headers, Records
-from streams.pipelines.gps import GPS
-from streams.runtime.tracing import CLOSE_TIMEOUT_S, LINKS_MAX, PipelineTrace, Tracing, producers_of, tracing_of
+from logistics.flows.gps import GPS
+from streams.batch.columns import Headers
+from streams.batch.records import Records
 from streams.settings import load_settings
+from streams.worker.tracing import CLOSE_TIMEOUT_S, LINKS_MAX, PipelineTrace, Tracing, producers_of, tracing_of
 from tests.otlp_collector import Collector
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -134,6 +135,6 @@ def test_links_are_bounded_and_each_is_there_once() -> None:
 
 def test_it_is_off_unless_asked_for_and_then_nothing_of_it_is_loaded() -> None:
     assert tracing_of(load_settings()) is None
-    code = "import streams.app, sys; sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
+    code = "import streams.worker.process, sys; sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
 
     assert 0 == subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode

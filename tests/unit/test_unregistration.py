@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from streams.errors import StreamsError
-from streams.registry.catalog import Catalog
-from streams.registry.client import RegisteredVersion, Registry
-from streams.registry.lock import digest
-from streams.registry.unregistration import Draft, Use, draft_of, topics_of, why_not
+from streams.schemas.catalog import Catalog
+from streams.schemas.client import RegisteredVersion, Registry
+from streams.schemas.lock import digest
+from streams.schemas.unregistration import Draft, Use, draft_of, topics_of, why_not
 from streams.settings import load_settings
 
 SUBJECT = "things.v1-value"

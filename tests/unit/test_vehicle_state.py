@@ -5,10 +5,11 @@ import pyarrow as pa
 import pytest
 
 from loadtest.oracle.model import Event, VehicleFold, compare_rows
-from streams.operators.aggregate import KeySegments
-from streams.operators.columns import Events, object_rows, objects
-from streams.operators.vehicle_state import VehicleState
-from streams.registry.catalog import Catalog
+from logistics.folds.vehicle_state import VehicleState
+from streams.batch.columns import object_rows, objects
+from streams.batch.events import Events
+from streams.operators.fold.aggregate import KeySegments
+from streams.schemas.catalog import Catalog
 
 FOLD = VehicleState()
 UNKNOWN = float("nan")

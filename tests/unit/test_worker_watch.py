@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from streams.monitor.metrics import WorkerMetrics
 from streams.monitor.workers import (
     FORGET_S,
     FORGET_UNLISTED_S,
@@ -25,6 +24,7 @@ from streams.monitor.workers import (
     WorkerState,
     WorkerWatch,
 )
+from streams.worker.metrics import WorkerMetrics
 
 Serve = Callable[[socket.socket, str], None]
 """Answers a request for a path on a connection."""

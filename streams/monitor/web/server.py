@@ -10,12 +10,12 @@ from typing import Final
 import structlog
 import uvicorn
 
-from streams.deadletters.index import Figures
+from streams.deadletters.letter.index import Figures
+from streams.flow.declaration import Pipeline
 from streams.hosts import Hosts
 from streams.listening import listening, url_of
 from streams.monitor.watcher import Watcher
 from streams.monitor.web.app import MonitorWeb, Panel
-from streams.operators.declaration import Pipeline
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -1,0 +1,1 @@
+"""The shipped application: flows of GPS positions and orders."""

@@ -1,0 +1,1 @@
+"""The flows. Every module here declares one or more."""

@@ -1,0 +1,383 @@
+"""Decode: framed Avro records to columns of valid events; what is not one becomes a reject with its reason.
+
+The columnar path decodes a whole micro-batch at once. When it refuses (one short record is enough), the batch is halved
+until the records concerned stand alone, and those are judged one by one by fastavro: one bad record costs one record.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from streams.avro.framing import FRAME_BYTES, SCHEMA_ID_HEADER, SchemaKey, key_in_header
+from streams.avro.resolve import Plan
+from streams.avro.values import (
+    Fields,
+    concat_fields,
+    decode_columns,
+    decode_one,
+    from_rows,
+    text_bytes,
+    text_data,
+)
+from streams.avro.wire import text_offsets
+from streams.batch.clock import Clock
+from streams.batch.columns import Bools, Headers, Int64, header_bytes, object_rows, objects
+from streams.batch.event_ids import EVENT_TIME_MAX, id_words, time_word
+from streams.batch.events import Events
+from streams.batch.records import Records
+from streams.batch.rejects import Reason, Reject
+from streams.flow.declaration import Pipeline
+from streams.limits import ID_BYTES_MAX, KEY_BYTES_MAX, WHOLE_NUMBER_MAX
+
+_EXACT_RECORDS_MAX: Final = 16
+"""Below this a refused batch is no longer halved but judged record by record."""
+_SAMPLES: Final = 8
+"""Records whose frame is looked at before a whole batch is taken for one of the usual schema."""
+_UNREAD: Final = frozenset({Reason.MALFORMED, Reason.INCOMPATIBLE_SCHEMA})
+_NOT_FRAMED: Final = "no schema id: the value does not begin with the frame's magic byte"
+_LOST: Final = (
+    "headers whose names are not UTF-8, which could not be kept: {}; key, value and all other headers are as they "
+    "came. Have the producer name its headers in UTF-8; a replay sends the record without these headers"
+)
+_OR_TOO_LARGE: Final = f", or a whole number beyond {WHOLE_NUMBER_MAX} (2^53), which would not be kept exactly"
+
+Known = Mapping[SchemaKey, Plan | Reject]
+"""What is known of schemas by id or GUID: a plan, or a reject (its row is ignored) for every record that names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Result for a micro-batch. Events and rejects are in batch order; `unresolved` rows wait for the registry."""
+
+    events: Events
+    rejects: list[Reject]
+    unresolved: Mapping[SchemaKey, list[int]]
+    """Schema id or GUID to the rows that carry it; neither in `events` nor in `rejects`."""
+    unexpected: Sequence[tuple[Plan, Int64]] = ()
+    """Plans whose writer has fields that the reader does not know, and the rows that are written with it."""
+    schemas: Collection[SchemaKey] = ()
+    """Schema ids and GUIDs that records of the batch carry, known or not."""
+
+
+class Decoder:
+    """Decoder of one pipeline. Pure: the same records and known schemas give the same result."""
+
+    def __init__(self, pipeline: Pipeline, *, record_bytes_max: int, skew_ms_max: int) -> None:
+        self._pipeline = pipeline
+        self._record_bytes_max = record_bytes_max
+        self.skew_ms_max = skew_ms_max
+        """How far an event's time may be ahead of what it is judged by."""
+        self._usual: Plan | None = None
+
+    def decode(
+        self, records: Records, known: Known, skip: frozenset[int] = frozenset(), clock: Clock | None = None
+    ) -> Decoded:
+        """Decode a micro-batch with the schemas in `known`; rows in `skip` are not looked at.
+
+        `clock` says which record timestamps are a time, and what stands in for the others; None takes all as they are.
+        """
+        rejects: list[Reject] = []
+        unexpected: list[tuple[Plan, Int64]] = []
+        fields = None if skip else self._decode_usual(records, known)
+        unresolved: dict[SchemaKey, list[int]] = {}
+        by_guid: Mapping[int, int] = {}
+        schemas: Collection[SchemaKey] = () if self._usual is None else (self._usual.schema_id,)
+        if fields is None:
+            parts: list[Fields] = []
+            groups = self._by_schema(records, skip, rejects)
+            for reference, rows in groups.items():
+                self._decode_group(records, reference, rows, known, parts, rejects, unresolved)
+                _note_unexpected(known.get(reference[0]), rows, unexpected)
+            self._set_usual(groups, known)
+            schemas = {schema_id for schema_id, _ in groups}
+            fields = concat_fields(parts, self._pipeline)
+            by_guid = _ids_by_guid(groups, known)
+        elif self._usual is not None:
+            _note_unexpected(self._usual, fields.rows, unexpected)
+        events = self._validated(records, fields, rejects, clock)
+        if by_guid:
+            rejects = [reject.of_schema(by_guid.get(reject.row)) for reject in rejects]
+        rejects.sort(key=lambda reject: reject.row)
+        return Decoded(events, rejects, unresolved, _without(rejects, unexpected), schemas)
+
+    # --- framing ----------------------------------------------------------------------------------------------------
+
+    def _decode_usual(self, records: Records, known: Known) -> Fields | None:
+        """The whole batch in one go, if all of it is written with the schema that most batches are written with."""
+        plan, values = self._usual, records.value
+        if plan is None or plan.framed_json is None or plan.schema_id not in known:
+            return None
+        if records.headers is not None or records.headers_lost is not None:
+            return None
+        try:
+            sizes = _sizes(values)
+        except TypeError:  # a record without a value
+            return None
+        if len(sizes) == 0 or sizes.max() > self._record_bytes_max or sizes.min() < FRAME_BYTES:
+            return None
+        frame = _frame(plan.schema_id)
+        if any(value is None or value[:FRAME_BYTES] != frame for value in values[:: max(1, len(values) // _SAMPLES)]):
+            return None
+        return decode_columns(plan, values, sizes, np.arange(len(records)), self._pipeline, framed=True)
+
+    def _set_usual(self, groups: Mapping[tuple[SchemaKey, bool], list[int]], known: Known) -> None:
+        """Take the schema of most of the framed records for the usual one."""
+        framed = {key: len(rows) for (key, framed), rows in groups.items() if framed and isinstance(key, int)}
+        plans = [plan for schema_id in framed if isinstance(plan := known.get(schema_id), Plan)]
+        if plans:
+            self._usual = max(plans, key=lambda plan: framed[plan.schema_id])
+
+    def _by_schema(
+        self, records: Records, skip: frozenset[int], rejects: list[Reject]
+    ) -> dict[tuple[SchemaKey, bool], list[int]]:
+        """Rows by (schema id or GUID, framed); the rest is rejected as too large or not framed."""
+        in_headers = _keys_in_headers(records.headers)
+        apart = self._refused_by_headers(records, skip)
+        rejects += apart.values()
+        by_frame: dict[bytes, list[int]] = defaultdict(list)
+        groups: dict[tuple[SchemaKey, bool], list[int]] = defaultdict(list)
+        for row, value in enumerate(records.value):
+            if row in skip or row in apart:
+                continue
+            if value is None:
+                rejects.append(Reject(row, Reason.NOT_FRAMED, "the record has no value"))
+            elif len(value) > self._record_bytes_max:
+                rejects.append(
+                    Reject(row, Reason.TOO_LARGE, f"{len(value)} bytes; at most {self._record_bytes_max} are accepted")
+                )
+            elif row in in_headers:
+                groups[in_headers[row], False].append(row)
+            else:
+                by_frame[value[:FRAME_BYTES]].append(row)
+        for frame, rows in by_frame.items():
+            if len(frame) == FRAME_BYTES and frame[0] == 0:
+                groups[int.from_bytes(frame[1:], "big", signed=True), True] += rows
+            else:
+                rejects += [Reject(row, Reason.NOT_FRAMED, _NOT_FRAMED) for row in rows]
+        return groups
+
+    def _refused_by_headers(self, records: Records, skip: frozenset[int]) -> dict[int, Reject]:
+        """Rejects of records whose headers cannot be read, or are too large, by row."""
+        found: dict[int, Reject] = {}
+        for row, lost in (records.headers_lost or {}).items():
+            value = records.value[row]
+            if row not in skip and (value is None or len(value) <= self._record_bytes_max):
+                found[row] = Reject(row, Reason.BAD_HEADER, _LOST.format(lost))
+        for row, headers in enumerate(records.headers or ()):
+            if headers and row not in skip and (size := header_bytes(headers)) > self._record_bytes_max:
+                message = f"{size} bytes of headers; at most {self._record_bytes_max} are accepted"
+                found[row] = Reject(row, Reason.TOO_LARGE, message)
+        return found
+
+    # --- decoding ---------------------------------------------------------------------------------------------------
+
+    def _decode_group(
+        self,
+        records: Records,
+        reference: tuple[SchemaKey, bool],
+        rows: list[int],
+        known: Known,
+        parts: list[Fields],
+        rejects: list[Reject],
+        unresolved: dict[SchemaKey, list[int]],
+    ) -> None:
+        schema_id, framed = reference
+        plan = known.get(schema_id)
+        if plan is None:
+            unresolved.setdefault(schema_id, []).extend(rows)
+            return
+        if isinstance(plan, Reject):
+            rejects += [Reject(row, plan.reason, plan.message, plan.schema_id) for row in rows]
+            return
+        values = [records.value[row] for row in rows]
+        sizes = _sizes(values)
+        self._halve(plan, values, sizes, np.array(rows, dtype=np.int64), parts, rejects, framed=framed)
+
+    def _halve(
+        self,
+        plan: Plan,
+        values: list[Any],
+        sizes: Int64,
+        rows: Int64,
+        parts: list[Fields],
+        rejects: list[Reject],
+        *,
+        framed: bool,
+    ) -> None:
+        decoded = decode_columns(plan, values, sizes, rows, self._pipeline, framed=framed)
+        if decoded is not None:
+            parts.append(decoded)
+        elif len(values) <= _EXACT_RECORDS_MAX or plan.framed_json is None:
+            self._decode_exactly(plan, values, rows, parts, rejects, framed=framed)
+        else:
+            middle = len(values) // 2
+            for half in (slice(None, middle), slice(middle, None)):
+                self._halve(plan, values[half], sizes[half], rows[half], parts, rejects, framed=framed)
+
+    def _decode_exactly(
+        self, plan: Plan, values: list[Any], rows: Int64, parts: list[Fields], rejects: list[Reject], *, framed: bool
+    ) -> None:
+        """One by one, by fastavro: the judge of what a record is."""
+        decoded: list[dict[str, Any]] = []
+        good: list[int] = []
+        for row, value in zip(rows.tolist(), values, strict=True):
+            result = decode_one(plan, value[FRAME_BYTES:] if framed else value)
+            if isinstance(result, dict):
+                decoded.append(result)
+                good.append(row)
+            else:
+                rejects.append(Reject(row, result[0], result[1], plan.schema_id))
+        if decoded:
+            parts.append(from_rows(plan, decoded, np.array(good, dtype=np.int64), self._pipeline))
+
+    # --- validation -------------------------------------------------------------------------------------------------
+
+    def _validated(self, records: Records, fields: Fields, rejects: list[Reject], clock: Clock | None) -> Events:
+        rows = fields.rows
+        timestamp = records.timestamp_ms[rows]
+        ids = text_bytes(fields.event_id)
+        offsets = text_offsets(fields.event_id)
+        complaints = self._invalid(fields, np.diff(offsets))
+        keys = (
+            objects([records.key[row] for row in rows.tolist()]) if len(rows) != len(records) else objects(records.key)
+        )
+        named = pc.equal(pa.array(keys, pa.binary()), fields.key_field.cast(pa.binary()))
+        mismatched = ~np.asarray(named.fill_null(pa.scalar(value=False)), dtype=np.bool_)
+        judged_by = timestamp if clock is None else clock.judged_by(timestamp)
+        future = fields.event_time > np.minimum(judged_by, EVENT_TIME_MAX - self.skew_ms_max) + self.skew_ms_max
+        bad = mismatched | future
+        for complaint in complaints:
+            bad[complaint[0]] = True
+        hi, lo, digest = id_words(text_data(fields.event_id), offsets, ids)
+        values = (
+            objects(records.value)
+            if len(rows) == len(records)
+            else objects([records.value[row] for row in rows.tolist()])
+        )
+        headers = None if records.headers is None else objects([records.headers[row] for row in rows.tolist()])
+        events = Events(
+            row=rows,
+            timestamp_ms=timestamp,
+            event_time=fields.event_time,
+            sequence=fields.sequence,
+            event_id=ids,
+            id_hi=hi,
+            id_lo=lo,
+            id_word=time_word(fields.event_time, digest),
+            key=keys,
+            value=values,
+            headers=headers,
+            payload=fields.payload,
+            texts=object_rows([text_bytes(column) for column in fields.texts], len(rows)),
+            slot=np.full(len(rows), -1, dtype=np.int64),
+        )
+        if not bad.any():
+            return events
+        self._explain(records, fields, complaints, mismatched, future, rejects, clock)
+        return events.take(~bad)
+
+    def _invalid(self, fields: Fields, id_bytes: Int64) -> list[tuple[int, str]]:
+        """(position, message) of every invalid event; one message for each."""
+        key_bytes = np.diff(text_offsets(fields.key_field))
+        found: list[tuple[Bools, str]] = [
+            (id_bytes == 0, "the event id is empty"),
+            (id_bytes > ID_BYTES_MAX, f"the event id is longer than {ID_BYTES_MAX} bytes"),
+            (key_bytes == 0, f"{self._pipeline.key_field} is empty"),
+            (key_bytes > KEY_BYTES_MAX, f"{self._pipeline.key_field} is longer than {KEY_BYTES_MAX} bytes"),
+            (fields.event_time < 0, f"{self._pipeline.time_field} is negative"),
+        ]
+        for position, name in enumerate(self._pipeline.payload_fields):
+            column = fields.payload[position]
+            found.append((~np.isfinite(column) & ~fields.nulls[position], f"{name} is not a number{_OR_TOO_LARGE}"))
+            if name in self._pipeline.field_ranges:
+                low, high = self._pipeline.field_ranges[name]
+                found.append(((column < low) | (column > high), f"{name} is outside [{low:g}, {high:g}]"))
+        for name, texts in zip(self._pipeline.text_fields, fields.texts, strict=True):
+            found.append((np.diff(text_offsets(texts)) > ID_BYTES_MAX, f"{name} is longer than {ID_BYTES_MAX} bytes"))
+        complaints: dict[int, str] = {}
+        for mask, message in found:
+            if mask.any():
+                for position in np.flatnonzero(mask).tolist():
+                    complaints.setdefault(position, message)
+        return list(complaints.items())
+
+    def _explain(
+        self,
+        records: Records,
+        fields: Fields,
+        complaints: list[tuple[int, str]],
+        mismatched: Bools,
+        future: Bools,
+        rejects: list[Reject],
+        clock: Clock | None,
+    ) -> None:
+        """Append the reject of every event that is not valid, the first reason that applies."""
+        said = dict(complaints)
+        for position in sorted(said.keys() | set(np.flatnonzero(mismatched | future).tolist())):
+            row = int(fields.rows[position])
+            if position in said:
+                reason, message = Reason.INVALID, said[position]
+            elif mismatched[position]:
+                reason = Reason.KEY_MISMATCH
+                message = f"the record's key is not the event's {self._pipeline.key_field}"
+            else:
+                reason = Reason.FUTURE_TIMESTAMP
+                message = self._how_far_ahead(
+                    int(fields.event_time[position]), records.timestamp_ms[row : row + 1], clock
+                )
+            rejects.append(Reject(row, reason, message))
+
+    def _how_far_ahead(self, event_time: int, timestamp_ms: Int64, clock: Clock | None) -> str:
+        stamp_ms = int(timestamp_ms[0])
+        if clock is None or clock.is_time(timestamp_ms)[0]:
+            return f"{self._pipeline.time_field} is {event_time - stamp_ms} ms ahead of the record's timestamp"
+        ahead = f"{self._pipeline.time_field} is {event_time - clock.now_ms} ms ahead of the worker's clock"
+        return f"{ahead}; {clock.complaint(stamp_ms)}"
+
+
+def _frame(schema_id: int) -> bytes:
+    return b"\0" + schema_id.to_bytes(4, "big", signed=True)
+
+
+def _keys_in_headers(headers: Sequence[Headers | None] | None) -> dict[int, SchemaKey]:
+    """Schema ids and GUIDs of the rows whose headers name one; of several usable headers the first one counts."""
+    found: dict[int, SchemaKey] = {}
+    known: dict[bytes | None, SchemaKey | None] = {}
+    for row, header in enumerate(headers or ()):
+        for name, value in header or ():
+            if name == SCHEMA_ID_HEADER:
+                if value not in known:
+                    known[value] = key_in_header(value)
+                key = known[value]
+                if key is not None:
+                    found[row] = key
+                    break
+    return found
+
+
+def _ids_by_guid(groups: Mapping[tuple[SchemaKey, bool], list[int]], known: Known) -> dict[int, int]:
+    """Schema ids of the rows that name their schema by GUID."""
+    plans = [(known.get(key), rows) for (key, _), rows in groups.items() if isinstance(key, str)]
+    return {row: plan.schema_id for plan, rows in plans if isinstance(plan, Plan) for row in rows}
+
+
+def _note_unexpected(plan: Plan | Reject | None, rows: Sequence[int] | Int64, found: list[tuple[Plan, Int64]]) -> None:
+    if isinstance(plan, Plan) and plan.unexpected:
+        found.append((plan, np.asarray(rows, dtype=np.int64)))
+
+
+def _without(rejects: Sequence[Reject], found: list[tuple[Plan, Int64]]) -> list[tuple[Plan, Int64]]:
+    """The rows but for those that are no value of their schema: nobody knows what is in them."""
+    if not found or not rejects:
+        return found
+    unread = np.array([reject.row for reject in rejects if reject.reason in _UNREAD], dtype=np.int64)
+    return [(plan, rows[~np.isin(rows, unread)]) for plan, rows in found]
+
+
+def _sizes(values: Sequence[Any]) -> Int64:
+    return np.fromiter(map(len, values), dtype=np.int64, count=len(values))

@@ -1,0 +1,1 @@
+"""The shapes that travel through the operators: records as they are read, decoded events, rejects, rows of state."""

@@ -1,0 +1,49 @@
+"""Why a record cannot be processed: bad data is a value."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from streams.batch.columns import Headers
+
+
+class Reason(StrEnum):
+    """Reject reasons, in the order in which they are looked for."""
+
+    DEVICE_QUARANTINED = "device_quarantined"
+    TOO_LARGE = "too_large"
+    BAD_HEADER = "bad_header"
+    NOT_FRAMED = "not_framed"
+    UNKNOWN_SCHEMA = "unknown_schema"
+    INCOMPATIBLE_SCHEMA = "incompatible_schema"
+    MALFORMED = "malformed"
+    INVALID = "invalid"
+    KEY_MISMATCH = "key_mismatch"
+    FUTURE_TIMESTAMP = "future_timestamp"
+    REFUSED_BY_OUTPUT = "refused_by_output"
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that goes to the dead-letter topic: its row in the micro-batch, why, and in words."""
+
+    row: int
+    reason: Reason
+    message: str
+    schema_id: int | None = None
+
+    def of_schema(self, schema_id: int | None) -> "Reject":
+        """The same with this schema id, unless it has one."""
+        return self if self.schema_id is not None or schema_id is None else replace(self, schema_id=schema_id)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A rejected record as it came, and why."""
+
+    reject: Reject
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers | None

@@ -1,0 +1,1 @@
+"""Read dead letters from their topics; list, replay and discard them."""

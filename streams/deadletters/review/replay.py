@@ -1,0 +1,358 @@
+"""Replay: open letters back into their source, each once, whenever it is killed and however often it is run.
+
+1. Take the source's desk, which settles what a dead predecessor left open.
+2. Read the audit topic to its end: a letter without a resolution of its latest attempt is open.
+3. In one transaction each: some letters as records of the source, and a resolution of each in the audit topic.
+
+Killed before a commit, nothing of it is visible and its letters are open; behind it they are resolved. If a commit's
+outcome is not known, the audit topic is read again and tells.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from streams.deadletters.letter.audit import Actor, Outcome
+from streams.deadletters.letter.index import Filter, Rows
+from streams.deadletters.letter.letter import Letter
+from streams.deadletters.letter.pin import Pin
+from streams.deadletters.review.choice import (
+    Job,
+    Refusal,
+    Refusals,
+    check_pin,
+    check_reasons,
+    require_audits,
+    require_sources,
+    to_replay,
+)
+from streams.deadletters.review.desk import Desk, Undone
+from streams.deadletters.review.inbox import Inbox
+from streams.deadletters.review.letters import letter_of
+from streams.deadletters.review.records import Maker, Senseless, Slice
+from streams.errors import StreamsError
+from streams.flow.declaration import Pipeline
+from streams.kafka.topics import message_bytes_max
+from streams.limits import DLQ_ATTEMPTS_MAX
+from streams.resilience.prefetch import built_ahead
+from streams.settings import Settings
+
+if TYPE_CHECKING:
+    from streams.deadletters.review.transform import Transform
+
+SLICE_LETTERS_MAX: Final = 5_000
+"""Letters made into records at a time, in a thread of their own while those before are sent and committed."""
+BATCH_LETTERS_MAX: Final = 50_000
+BATCH_BYTES_MAX: Final = 48 * 1024 * 1024
+BATCH_MS_MAX: Final = 2_000
+BATCH_PACED_MS_MAX: Final = 500
+"""Letters of one transaction, their bytes, and how long it may take to gather them; with a rate, less long."""
+TRIES_MAX: Final = 5
+"""Transactions that may fail in a row."""
+_SLICES_A_SECOND: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayProgress:
+    """How far a replay is."""
+
+    phase: str
+    done: int
+    total: int
+
+
+Progress = Callable[[ReplayProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """What to replay, and how."""
+
+    wanted: Filter
+    actor: Actor
+    limit: int | None = None
+    """The oldest ones only, so many."""
+    rate: int | None = None
+    """Records a second at most."""
+    attempts_max: int = DLQ_ATTEMPTS_MAX
+    """Letters that have been tried so often are left alone."""
+    transform: str | None = None
+    wait_s: float = 0.0
+    """How long to wait for the worker, to tell what has become of them."""
+    dry_run: bool = False
+
+
+@dataclass(slots=True)
+class ReplayResult:
+    """What a run did. selected = replayed + capped + left_out + refused, unless it was a dry run."""
+
+    selected: int = 0
+    """Open letters that the filter means."""
+    replayed: int = 0
+    capped: int = 0
+    """Left alone, for they were tried too often."""
+    left_out: int = 0
+    """The transform returned None."""
+    refusing: Refusals = field(default_factory=Refusals)
+    into: Counter[str] = field(default_factory=Counter)
+    """Replayed letters by the topic into which they went; of a dry run, those that would go."""
+    pin: Pin | None = None
+    """Where the topics ended when the letters were chosen."""
+    would_be_rejected: Counter[str] = field(default_factory=Counter)
+    """Dry run: letters that decoding and validation would reject again as things stand now, by reason."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """What became of the replayed ones, as far as the worker has said within the time waited."""
+    seconds: float = 0.0
+    """From the first letter read to the last commit."""
+    cpu_seconds: float = 0.0
+    """Of this process, all its threads, in that time."""
+
+    @property
+    def records_per_second(self) -> float:
+        """Letters replayed a second."""
+        return self.replayed / self.seconds if self.seconds else 0.0
+
+    @property
+    def records_per_cpu_second(self) -> float:
+        """Letters replayed in a second of CPU time: what a busy machine cannot blur."""
+        return self.replayed / self.cpu_seconds if self.cpu_seconds else 0.0
+
+    @property
+    def refused(self) -> int:
+        """Letters that cannot be replayed: they are open as before."""
+        return self.refusing.count
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """The first of them."""
+        return self.refusing.shown
+
+
+def replay(inbox: Inbox, options: ReplayOptions, progress: Progress = lambda _: None) -> ReplayResult:
+    """Send the open letters that are meant back to the topics from which they came.
+
+    Key, bytes and headers are the original ones; `dlq.attempt` is one more. The timestamp is that of the replay.
+
+    Raises:
+        UsageError: the transform cannot be loaded, or a reason or pin that is asked for does not exist.
+        StreamsError: a source or audit topic is missing, the transform fails, or the broker does: what was committed
+            is done and recorded, nothing else has happened.
+        FencedError: another replay or discard of the same source has started.
+
+    """
+    repairing = None if options.transform is None else _repair(options.transform)
+    inbox.refresh(lambda topic, read: progress(ReplayProgress(f"reading {topic}", read, 0)))
+    check_reasons(inbox, options.wanted)
+    check_pin(inbox, options.wanted)
+    choice = to_replay(inbox, options.wanted, limit=options.limit, attempts_max=options.attempts_max)
+    result = ReplayResult(
+        choice.selected, capped=choice.capped, refusing=choice.refusals, pin=options.wanted.pin or inbox.pin()
+    )
+    require_sources(inbox, choice, "nothing was sent")
+    require_audits(inbox, choice, "nothing was sent")
+    transforms: dict[str, Transform] = {}
+    if repairing is not None:
+        transforms = {job.flow.source: repairing(inbox.settings, job.flow) for job in choice.jobs}
+        for job in choice.jobs:  # every letter is repaired and judged before the first one is sent
+            for letters in _letters(job):
+                transforms[job.flow.source].apply(letters)
+    if options.dry_run:
+        result.into.update(choice.by_source)
+        for job in choice.jobs:
+            _foretell(inbox, job, transforms.get(job.flow.source), result)
+        return result
+    for job in choice.jobs:
+        before = result.replayed
+        try:
+            _Run(inbox, job, options, transforms.get(job.flow.source), result, progress).go()
+        finally:
+            result.into[job.flow.source] += result.replayed - before
+    if options.wait_s > 0:
+        await_outcomes(inbox, choice.jobs, options, result, progress)
+    return result
+
+
+def _repair(name: str) -> "Callable[[Settings, Pipeline], Transform]":
+    """What makes the transform of a flow."""
+    # Judging takes longer to import than a few letters take to replay.
+    from streams.deadletters.review.transform import Judge, Transform, load_repair  # noqa: PLC0415
+
+    repairing = load_repair(name)
+    return lambda settings, flow: Transform(name, repairing, Judge(settings, flow))
+
+
+def _letters(job: Job) -> Iterator[list[Letter]]:
+    for messages in job.box.tail.fetch(job.rows.places()):
+        yield [letter_of(job.box.topic, message) for message in messages]
+
+
+def _foretell(inbox: Inbox, job: Job, transform: "Transform | None", result: ReplayResult) -> None:
+    """Count what would be rejected again: only what decoding and validation see."""
+    from streams.deadletters.review.transform import Judge  # noqa: PLC0415 - as above
+
+    judge = Judge(inbox.settings, job.flow)
+    for letters in _letters(job):
+        keys, values = [letter.key for letter in letters], [letter.value for letter in letters]
+        if transform is not None:
+            repairs = transform.apply(letters)
+            result.left_out += repairs.count(None)
+            continue  # what it returns was judged
+        rejects = judge.rejects(keys, values, [letter.headers or None for letter in letters])
+        result.would_be_rejected.update(reject.reason.value for reject in rejects.values())
+
+
+class _Run:
+    """The replay of some letters of one topic into one source."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        job: Job,
+        options: ReplayOptions,
+        transform: "Transform | None",
+        result: ReplayResult,
+        progress: Progress,
+    ) -> None:
+        self._inbox, self._job, self._options = inbox, job, options
+        self._result, self._progress = result, progress
+        self._source, self._audit = job.flow.source, job.flow.audit
+        self._desk = Desk(inbox.settings, self._source)
+        self._maker = Maker(
+            job.box.topic, self._source, message_bytes_max(inbox.client, self._source),
+            inbox.counts()[self._source], options.actor, transform,
+        )  # fmt: skip
+        self._refused: set[bytes] = set()
+        self._total = self._in_hand = 0
+        self._started = 0.0
+
+    def go(self) -> None:
+        """Replay them; what fails is tried again, with what the audit topic says by then."""
+        rows = self._job.rows
+        before = self._result.replayed
+        failures = 0
+        started, cpu_before = time.monotonic(), time.process_time()
+        try:
+            self._desk.sit_down()
+            chosen = left = self._still_open(rows)
+            started = self._started = time.monotonic()
+            cpu_before = time.process_time()
+            self._result.selected -= len(rows) - len(chosen)  # somebody else has resolved them meanwhile
+            self._total = before + len(chosen)
+            while True:
+                done = self._result.replayed
+                try:
+                    self._send(left)
+                    break
+                except Undone as error:
+                    failures = 1 if self._result.replayed > done else failures + 1
+                    if failures >= TRIES_MAX:
+                        raise StreamsError(
+                            f"replaying into {self._source} fails: {error}; what was committed is done and recorded: "
+                            "run the same command again for the rest"
+                        ) from None
+                    time.sleep(min(2.0**failures / 10, 2.0))
+                except Senseless as error:
+                    raise StreamsError(
+                        f"{error}; it had made sense of the same letters before: what was committed until then is done "
+                        f"and recorded ({self._result.replayed} letters), nothing else was sent"
+                    ) from None
+                self._desk.sit_down()
+                left = self._still_open(chosen)
+                # The audit topic knows, also of a transaction whose outcome was not told.
+                self._result.replayed = before + len(chosen) - len(left) - len(self._refused)
+        finally:
+            self._result.seconds += time.monotonic() - started
+            self._result.cpu_seconds += time.process_time() - cpu_before
+            self._desk.close()
+
+    def _still_open(self, rows: Rows) -> Rows:
+        """Those that nothing was done about; their audit is read to its end."""
+        audit = self._job.box.audit(self._job.flow)
+        audit.refresh(self._inbox.counts())
+        left = rows.where(audit.resolutions.of(rows).is_open)
+        return left if not self._refused else left.where(~np.isin(left.ids, np.array(sorted(self._refused))))
+
+    def _send(self, rows: Rows) -> None:
+        is_paced = self._options.rate is not None
+        batch_ms_max = BATCH_PACED_MS_MAX if is_paced else BATCH_MS_MAX
+        begun, open_bytes, self._in_hand = time.monotonic(), 0, 0
+        made = self._made(rows)
+        # What is paced is made when it is due: it carries the time at which it is sent.
+        with closing(made if is_paced else built_ahead(made)) as slices:
+            for each in slices:
+                if not self._in_hand:
+                    begun = time.monotonic()
+                self._send_slice(each)
+                self._in_hand, open_bytes = self._in_hand + len(each.ids), open_bytes + each.bytes_used
+                is_due = (time.monotonic() - begun) * 1000 >= batch_ms_max
+                if self._in_hand >= BATCH_LETTERS_MAX or open_bytes >= BATCH_BYTES_MAX or is_due:
+                    self._commit()
+                    open_bytes = 0
+        self._commit()
+
+    def _made(self, rows: Rows) -> Generator[Slice]:
+        """The letters as records, slice by slice, in log order."""
+        rate = self._options.rate
+        size = SLICE_LETTERS_MAX if rate is None else max(1, rate // _SLICES_A_SECOND)
+        for messages in self._job.box.tail.fetch(rows.places()):
+            for first in range(0, len(messages), size):
+                self._pace()
+                yield self._maker.make(rows, messages[first : first + size])
+
+    def _send_slice(self, each: Slice) -> None:
+        self._refused.update(each.left_out, (letter_id for letter_id, _ in each.refused))
+        self._result.left_out += len(each.left_out)
+        for letter_id, why in each.refused:
+            self._result.refusing.add([letter_id], why)
+        if each.ids:
+            desk, at_ms = self._desk, each.at_ms
+            desk.send(self._source, each.keys, each.values, each.headers, at_ms=at_ms, partitions=each.partitions)
+            desk.send(self._audit, each.ids, each.marks, None, at_ms=at_ms)
+
+    def _commit(self) -> None:
+        self._desk.commit()
+        self._result.replayed += self._in_hand
+        self._in_hand = 0
+        self._progress(ReplayProgress("replaying", self._result.replayed, self._total))
+
+    def _pace(self) -> None:
+        rate = self._options.rate
+        if rate is not None:
+            ahead = self._started + (self._result.replayed + self._in_hand) / rate - time.monotonic()
+            if ahead > 0:
+                time.sleep(min(ahead, 5.0))
+
+
+def await_outcomes(
+    inbox: Inbox, jobs: Sequence[Job], options: ReplayOptions, result: ReplayResult, progress: Progress
+) -> None:
+    """Count what became of the letters, as soon as the worker has said so of all, or `wait_s` is over."""
+    deadline = time.monotonic() + options.wait_s
+    while True:
+        counts = inbox.counts()
+        outcomes: Counter[str] = Counter()
+        for job in jobs:
+            audit = job.box.audit(job.flow)
+            audit.refresh(counts)
+            states = audit.resolutions.of(job.rows)
+            outcomes.update(outcome.value for _, outcome in states.named() if outcome is not None)
+        result.outcomes = outcomes
+        progress(ReplayProgress("waiting for the worker", outcomes.total(), result.replayed))
+        if outcomes.total() >= result.replayed or time.monotonic() > deadline:
+            return
+        time.sleep(0.25)
+
+
+def explained(outcome: Outcome) -> str:
+    """An outcome in words."""
+    return {
+        Outcome.CLEAN: "went through, in order",
+        Outcome.LATE: "went through, behind its device's last released event: in the late topic",
+        Outcome.DUPLICATE: "dropped: the same event had gone through meanwhile",
+        Outcome.REJECTED: "rejected once more: open again, as its next attempt",
+    }[outcome]

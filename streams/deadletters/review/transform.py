@@ -1,0 +1,137 @@
+"""`--transform module:function`: a user's repair of letters on their way, and the proof that it is one.
+
+What it returns must be what the pipeline takes: decoded with the schemas of the registry and held against every rule,
+by the same code that judges the source's records. Before anything is sent, all letters are repaired and judged once.
+"""
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from streams.avro.decode import Decoder
+from streams.avro.framing import SchemaKey
+from streams.avro.resolve import Plan
+from streams.batch.columns import Headers
+from streams.batch.records import Records
+from streams.batch.rejects import Reject
+from streams.deadletters.letter.letter import Letter, NotARepair, Repair, Repairing, repaired
+from streams.errors import StreamsError, UsageError
+from streams.flow.declaration import Pipeline
+from streams.schemas.catalog import Catalog
+from streams.schemas.client import Registry
+from streams.schemas.plans import plan_or_reject
+from streams.settings import Settings
+
+COMPLAINTS_SHOWN: Final = 5
+
+
+def load_repair(name: str) -> Repairing:
+    """The function that `module:function` names; modules of the current directory are found, too.
+
+    Raises:
+        UsageError: there is no such module or function, or importing it fails.
+
+    """
+    module_name, colon, function_name = name.partition(":")
+    if not (module_name and colon and function_name.isidentifier()):
+        raise UsageError(f"--transform {name}: must be MODULE:FUNCTION")
+    here = os.getcwd()  # noqa: PTH109 - an entry of sys.path is a string
+    if here not in sys.path:
+        sys.path.append(here)  # last: a file of its is not taken for a module of Python or of this package
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # noqa: BLE001 - a user's module may raise anything while it is imported
+        raise UsageError(f"--transform {name}: importing {module_name}: {type(error).__name__}: {error}") from None
+    found = getattr(module, function_name, None)
+    if not callable(found):
+        raise UsageError(f"--transform {name}: {module_name} has no function {function_name}")
+    repair: Repairing = found
+    return repair
+
+
+class Judge:
+    """Says what the pipeline would say of records now, as far as decoding and validation go."""
+
+    def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
+        self._decoder = Decoder(
+            pipeline, record_bytes_max=settings.streams_record_bytes_max, skew_ms_max=settings.streams_skew_ms_max
+        )
+        self._reader = Catalog.load().latest(pipeline.subject).text
+        self._registry = Registry(settings)
+        self._known: dict[SchemaKey, Plan | Reject] = {}
+
+    def rejects(
+        self,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[Headers | None],
+    ) -> dict[int, Reject]:
+        """Rejects by row, of records that came in now.
+
+        Raises:
+            RegistryUnavailable: the registry does not answer, so nothing can be said.
+
+        """
+        count = len(values)
+        records = Records(
+            partition=np.zeros(count, dtype=np.int64),
+            offset=np.arange(count),
+            timestamp_ms=np.full(count, time.time_ns() // 1_000_000),
+            key=list(keys),
+            value=list(values),
+            headers=list(headers) if any(headers) else None,
+        )
+        decoded = self._decoder.decode(records, self._known)
+        while decoded.unresolved:
+            for key in decoded.unresolved:
+                self._known[key] = plan_or_reject(self._registry, key, self._reader)
+            decoded = self._decoder.decode(records, self._known)
+        return {reject.row: reject for reject in decoded.rejects}
+
+
+class Transform:
+    """A user's repair, held against the pipeline's rules."""
+
+    def __init__(self, name: str, repairing: Repairing, judge: Judge) -> None:
+        self.name = name
+        self._repairing = repairing
+        self._judge = judge
+
+    def apply(self, letters: Sequence[Letter]) -> list[Repair | None]:
+        """The repair of each letter; None where the user leaves it out.
+
+        Raises:
+            StreamsError: it raised, returned rubbish, or a repaired letter would be rejected again; the message
+                names the first such letters.
+
+        """
+        repairs: list[Repair | None] = []
+        complaints: list[str] = []
+        for letter in letters:
+            try:
+                repairs.append(repaired(letter, self._repairing))
+            except NotARepair as error:
+                complaints.append(f"{letter.id}: {error}")
+                repairs.append(None)
+        rows = [row for row, repair in enumerate(repairs) if repair is not None]
+        made = [repair for repair in repairs if repair is not None]
+        rejects = self._judge.rejects(
+            [repair.key for repair in made],
+            [repair.value for repair in made],
+            [letters[row].headers or None for row in rows],
+        )
+        complaints += [
+            f"{letters[rows[place]].id}: it would be rejected again ({reject.reason.value}): {reject.message}"
+            for place, reject in rejects.items()
+        ]
+        if complaints:
+            more = f" (and {len(complaints) - COMPLAINTS_SHOWN} more)" if len(complaints) > COMPLAINTS_SHOWN else ""
+            raise StreamsError(
+                f"--transform {self.name} cannot be used: {'; '.join(complaints[:COMPLAINTS_SHOWN])}{more}"
+            )
+        return repairs

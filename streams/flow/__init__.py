@@ -1,0 +1,1 @@
+"""Flows: how one is declared, and where the declared ones are found."""

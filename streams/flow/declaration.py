@@ -1,0 +1,212 @@
+"""What a pipeline declares. Everything else (topics, groups, decoding, state, metrics) follows from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from streams.operators.fold.aggregate import Aggregate, WindowAggregate
+
+PARTITIONS_DEFAULT: Final = 3
+DAY_MS: Final = 86_400_000
+OUTPUT_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Largest message of an output topic: a record of the source's largest size still fits with a dead letter's headers, or
+packed into the journal."""
+
+
+class Cleanup(StrEnum):
+    """What Kafka may remove from a topic by itself."""
+
+    DELETE = "delete"
+    COMPACT = "compact"
+    DELETE_RECORDS_ONLY = "delete_records_only"
+    """Nothing by itself: `cleanup.policy=delete` with unlimited retention, truncated by `delete_records` alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic that a pipeline needs, and the schema subject of its values (None: not Avro of ours)."""
+
+    name: str
+    cleanup: Cleanup = Cleanup.DELETE
+    subject: str | None = None
+    retention_ms: int = 7 * DAY_MS
+    message_bytes_max: int | None = None
+    """None: the broker's default."""
+
+    def config(self) -> dict[str, str]:
+        """Topic configuration that `streams topics apply` sets at creation and compares afterwards."""
+        config: dict[str, str] = {}
+        match self.cleanup:
+            case Cleanup.COMPACT:
+                config = {"cleanup.policy": "compact"}
+            case Cleanup.DELETE_RECORDS_ONLY:
+                config = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+            case Cleanup.DELETE:
+                config = {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
+        if self.message_bytes_max is not None:
+            config["max.message.bytes"] = str(self.message_bytes_max)
+        return config
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A keyed table folded from clean events: its fold, and the compacted topic that carries it."""
+
+    topic: str
+    aggregate: Aggregate
+    subject: str = ""
+    """Subject of the table's rows; by default the topic's."""
+
+    def __post_init__(self) -> None:
+        _set_default(self, "subject", f"{self.topic}-value")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Tumbling event-time windows per key: each closed window is a row of `topic`.
+
+    A window closes when an event of its key in a later window is released, or when the watermark has passed its end by
+    `grace_ms`. Events that are released for a closed window open it again; its rows, numbered by revision, add up.
+    """
+
+    topic: str
+    aggregate: WindowAggregate
+    size_ms: int
+    grace_ms: int
+    subject: str = ""
+    """Subject of the window's rows; by default the topic's."""
+
+    def __post_init__(self) -> None:
+        if self.size_ms <= 0 or self.grace_ms < 0:
+            raise ValueError(f"{self.topic}: a window has a size above 0 and a grace of 0 or more")
+        _set_default(self, "subject", f"{self.topic}-value")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceClass:
+    """Devices whose silence is noticed by itself: those whose record key begins with `key_prefix`."""
+
+    name: str
+    key_prefix: str
+    silent_after_s: float
+
+    def __post_init__(self) -> None:
+        if not self.name or self.silent_after_s <= 0:
+            raise ValueError("a device class has a name, and a time above 0 after which it is silent")
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A stream: where its events come from, which fields identify, order and key them, and what is folded from them.
+
+    Field names refer to the reader schema, the newest committed version of `subject`.
+    """
+
+    name: str
+    source: str
+    id_field: str = "event_id"
+    key_field: str = "device_id"
+    time_field: str = "event_time"
+    sequence_field: str = "sequence"
+    payload_fields: tuple[str, ...] = ()
+    """Numeric fields that folds read, as doubles, beyond id, key, time and sequence; null is NaN. NaN or an infinity as
+    a value is `invalid`. An enum is the position of its symbol in the reader schema."""
+    text_fields: tuple[str, ...] = ()
+    """String fields that folds read: ids and the like, null or at most 128 bytes; a longer one is `invalid`."""
+    field_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Closed range of a numeric field; a value outside is `invalid`."""
+    tables: tuple[Table, ...] = ()
+    windows: tuple[Window, ...] = ()
+    subject: str = ""
+    """Subject of the source topic's values; by default the topic's."""
+    prefix: str = ""
+    """What all topics and the group begin with; see `with_prefix`."""
+    silent_after_s: float = 300.0
+    """A source to which nothing has come for so long is silent: the monitor raises a flag."""
+    device_classes: tuple[DeviceClass, ...] = ()
+    """Parts of the source that are to raise a flag of their own."""
+
+    def __post_init__(self) -> None:
+        _set_default(self, "subject", f"{self.source}-value")
+        if self.silent_after_s <= 0:
+            raise ValueError(f"{self.name}: silent_after_s is above 0")
+        if len({one.name for one in self.device_classes}) < len(self.device_classes):
+            raise ValueError(f"{self.name}: two device classes have the same name")
+        if self.windows and not self.tables:
+            raise ValueError(f"{self.name}: open windows travel with the rows of a table, so there must be one")
+        unknown = self.field_ranges.keys() - set(self.payload_fields)
+        if unknown:
+            raise ValueError(f"{self.name}: field_ranges names {sorted(unknown)}, which payload_fields does not")
+
+    @property
+    def fields_read(self) -> tuple[str, ...]:
+        """Every field of the source's schema that the pipeline reads."""
+        named = (self.id_field, self.key_field, self.time_field, self.sequence_field)
+        return (*named, *self.payload_fields, *self.text_fields)
+
+    def with_prefix(self, prefix: str) -> "Pipeline":
+        """The same pipeline beside itself: every topic and the group begin with `prefix`, the subjects stay."""
+        if not prefix:
+            return self
+        return replace(
+            self,
+            source=prefix + self.source,
+            tables=tuple(replace(table, topic=prefix + table.topic) for table in self.tables),
+            windows=tuple(replace(window, topic=prefix + window.topic) for window in self.windows),
+            prefix=prefix + self.prefix,
+        )
+
+    @property
+    def group(self) -> str:
+        """Consumer group of the pipeline's workers."""
+        return f"{self.prefix}streams.{self.name}"
+
+    @property
+    def clean(self) -> str:
+        """Topic of unique events, ordered per key."""
+        return f"{self.source}.clean"
+
+    @property
+    def late(self) -> str:
+        """Topic of events that came behind their device's last released one, or beyond the horizon."""
+        return f"{self.source}.late"
+
+    @property
+    def dlq(self) -> str:
+        """Dead-letter topic."""
+        return f"{self.source}.dlq"
+
+    @property
+    def audit(self) -> str:
+        """What was done about each dead letter, by whom, when, why, and what became of it."""
+        return f"{self.dlq}.audit"
+
+    @property
+    def journal(self) -> str:
+        """Changelog of dedup and reorder state."""
+        return f"{self.source}.journal"
+
+    @property
+    def changelogs(self) -> tuple[str, ...]:
+        """The topics that state is restored from: the journal and the tables."""
+        return (self.journal, *(table.topic for table in self.tables))
+
+    def topics(self) -> tuple[Topic, ...]:
+        """Every topic of the pipeline, in the order in which data passes them."""
+        return (
+            Topic(self.source, subject=self.subject),
+            Topic(self.clean, message_bytes_max=OUTPUT_BYTES_MAX),
+            Topic(self.late, message_bytes_max=OUTPUT_BYTES_MAX),
+            Topic(self.dlq, retention_ms=30 * DAY_MS, message_bytes_max=OUTPUT_BYTES_MAX),
+            Topic(self.audit, cleanup=Cleanup.COMPACT),
+            Topic(self.journal, cleanup=Cleanup.DELETE_RECORDS_ONLY, message_bytes_max=OUTPUT_BYTES_MAX),
+            *(Topic(table.topic, cleanup=Cleanup.COMPACT, subject=table.subject) for table in self.tables),
+            *(Topic(window.topic, subject=window.subject) for window in self.windows),
+        )
+
+
+def _set_default(declared: Any, name: str, value: str) -> None:
+    """Give a field of a frozen declaration its value where it has none."""
+    if not getattr(declared, name):
+        object.__setattr__(declared, name, value)

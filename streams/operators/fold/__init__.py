@@ -1,0 +1,1 @@
+"""Fold the events of a key into one row."""

@@ -1,0 +1,1 @@
+"""Keep out devices of which too many records are rejected."""

@@ -1,0 +1,1 @@
+"""Hold events until the watermark passes them, release them in order, tell late ones apart."""

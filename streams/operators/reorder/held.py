@@ -1,0 +1,254 @@
+"""Events that wait for the watermark, in memory; when they are too many, the newest wait in the store."""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from streams.batch.columns import TIME_MIN, Int64, Objects, header_memory
+from streams.batch.events import Events
+from streams.operators.reorder.judge import release_order
+from streams.state import journal
+from streams.state.checkpoint import HELD
+from streams.state.journal import DueRows, Fields, Ids, JournalEntry
+from streams.state.store import Store, WriteBatch
+
+_EVENT_OVERHEAD_BYTES: Final = 330
+"""Rough memory of a held event beyond its value: objects, words, payload."""
+_CHUNKS_MAX: Final = 16
+_PAGE_EVENTS: Final = 1024
+_PAGE_KEY: Final = struct.Struct(">qqI")  # oldest event time, newest event time, number
+_SETTLED: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    cycle: int
+    """Commit cycle in which the events came; `_SETTLED` for any earlier one."""
+    events: Events
+    event_time_min: int
+    sizes: Int64
+    """Approximate memory of each event."""
+    bytes_used: int
+    """The sum of them."""
+
+    @staticmethod
+    def of(cycle: int, events: Events, sizes: Int64) -> "_Chunk":
+        return _Chunk(cycle, events, int(events.event_time.min()), sizes, int(sizes.sum()))
+
+
+def memory_of(events: Events) -> int:
+    """Approximate memory of events that are held."""
+    return int(_sizes(events).sum())
+
+
+def _sizes(events: Events) -> Int64:
+    """Approximate memory of each event. Its id, key and texts are parts of its value, each an object of its own."""
+    sizes = 2 * np.fromiter(map(len, events.value), np.int64, len(events)) + _EVENT_OVERHEAD_BYTES
+    if events.headers is not None:
+        sizes += np.array([header_memory(headers) for headers in events.headers], dtype=np.int64)
+    return sizes
+
+
+class Held:
+    """Held events of one partition."""
+
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
+        self._none = journal.empty_events(len(fields.payload), len(fields.texts))
+        self._chunks: list[_Chunk] = []
+        self._pages: list[tuple[int, bytes]] = []
+        """(oldest event time, store key) of pages whose events are in the store only, oldest first."""
+        self._loaded: list[bytes] = []
+        """Keys of pages whose events are in memory again; deleted once all of them are released."""
+        self._page_next = 0
+        self._released = TIME_MIN
+        """Watermark at the restore: events of pages up to there were released before it."""
+        self._repeats = False
+        """Whether an event of a page may also be in another page or in memory: there are pages of before a restore."""
+
+    def __len__(self) -> int:
+        return sum(len(chunk.events) for chunk in self._chunks)
+
+    @property
+    def bytes_used(self) -> int:
+        """Approximate memory."""
+        return sum(chunk.bytes_used for chunk in self._chunks)
+
+    def events_of(self, bytes_max: int) -> int:
+        """How many held events take `bytes_max`, if they are all of the same size."""
+        return bytes_max * len(self) // max(1, self.bytes_used)
+
+    def bytes_since(self, cycle: int) -> int:
+        """Approximate memory of those that came in commit cycle `cycle`."""
+        return sum(chunk.bytes_used for chunk in self._chunks if chunk.cycle >= cycle)
+
+    def event_time_min(self) -> int:
+        """Oldest event time among all held events; the largest number when there are none."""
+        oldest = [chunk.event_time_min for chunk in self._chunks] + [page[0] for page in self._pages]
+        return min(oldest, default=np.iinfo(np.int64).max)
+
+    def add(self, events: Events, cycle: int) -> None:
+        """Hold `events`, which came in commit cycle `cycle`."""
+        if not len(events):
+            return
+        self._chunks.append(_Chunk.of(cycle, events, _sizes(events)))
+        settled = [chunk for chunk in self._chunks if chunk.cycle < cycle]
+        if len(settled) > _CHUNKS_MAX:
+            merged = Events.concat([chunk.events for chunk in settled])
+            fresh = [chunk for chunk in self._chunks if chunk.cycle >= cycle]
+            sizes = np.concatenate([chunk.sizes for chunk in settled])
+            self._chunks = [_Chunk.of(_SETTLED, merged, sizes), *fresh]
+
+    def all(self) -> list[Events]:
+        """All events in memory."""
+        return [chunk.events for chunk in self._chunks]
+
+    def came_in(self, cycle: int) -> Events:
+        """Events that came in `cycle` and are still held."""
+        found = [chunk.events for chunk in self._chunks if chunk.cycle == cycle]
+        return Events.concat(found) if found else self._none
+
+    def take_due(self, watermark: int) -> list[Events]:
+        """Remove and return the events at or below `watermark`."""
+        due: list[Events] = []
+        kept: list[_Chunk] = []
+        for chunk in self._chunks:
+            if chunk.event_time_min > watermark:
+                kept.append(chunk)
+                continue
+            ripe = chunk.events.event_time <= watermark
+            due.append(chunk.events.take(ripe))
+            if not ripe.all():
+                rest = chunk.events.take(~ripe)
+                kept.append(_Chunk.of(chunk.cycle, rest, chunk.sizes[~ripe]))
+        self._chunks = kept
+        return due
+
+    def relink(self, slots_of: Callable[[Objects], Int64]) -> None:
+        """Look the slots of all events up anew, since the key index was emptied."""
+        self._chunks = [
+            replace(chunk, events=chunk.events.with_slots(slots_of(chunk.events.key))) for chunk in self._chunks
+        ]
+
+    # --- the part in the store --------------------------------------------------------------------------------------
+
+    def pages_due(self, watermark: int) -> bool:
+        """Whether events in the store may be due."""
+        return bool(self._pages) and self._pages[0][0] <= watermark
+
+    def load_due_pages(self, store: Store, watermark: int) -> list[Events]:
+        """Remove and return the events of all pages that may hold due ones (slots unset), each once.
+
+        Copies of an event have the same event time, so that they come into memory together, before one is released.
+        """
+        count = sum(1 for event_time_min, _ in self._pages if event_time_min <= watermark)
+        ripe, self._pages = self._pages[:count], self._pages[count:]
+        self._loaded += [key for _, key in ripe]
+        pages = store.get_many([key for _, key in ripe])
+        found = [self._waiting(page) for page in pages if page is not None]
+        return [self._not_in_memory(found)] if self._repeats else found
+
+    def _waiting(self, page: bytes) -> Events:
+        events = journal.unpack(page, self._fields).held
+        return events.take(events.event_time > self._released)
+
+    def _not_in_memory(self, parts: list[Events]) -> Events:
+        known = [chunk.events for chunk in self._chunks]
+        events = Events.concat([*known, *parts]) if known or parts else self._none
+        first = _first_copies(events)
+        return events.take(first[first >= len(self)])
+
+    def spill(self, batch: WriteBatch, *, keep_events: int) -> None:
+        """Move all but the `keep_events` oldest events into pages of the store; only between cycles."""
+        if len(self) <= keep_events:
+            return
+        events = Events.concat(self.all())
+        events = events.take(release_order(events))
+        kept, moved = events.take(slice(0, keep_events)), events.take(slice(keep_events, None))
+        self._pages = sorted([*self._pages, *self._written(moved, batch)])
+        self._chunks = [_Chunk.of(_SETTLED, kept, _sizes(kept))] if len(kept) else []
+
+    def _written(self, events: Events, batch: WriteBatch) -> list[tuple[int, bytes]]:
+        """Pages of `events`, which are in order of release."""
+        pages: list[tuple[int, bytes]] = []
+        for start in range(0, len(events), _PAGE_EVENTS):
+            page = events.take(slice(start, start + _PAGE_EVENTS))
+            event_time_min, event_time_max = int(page.event_time[0]), int(page.event_time[-1])
+            key = HELD + _PAGE_KEY.pack(event_time_min, event_time_max, self._page_next)
+            self._page_next += 1
+            batch.puts.append((key, _pack_page(page, self._fields)))
+            pages.append((event_time_min, key))
+        return pages
+
+    def forget_released_pages(self, watermark: int, batch: WriteBatch) -> None:
+        """Delete pages that were loaded and of which every event is at or below `watermark`, so released."""
+        released = [key for key in self._loaded if _PAGE_KEY.unpack(key[1:])[1] <= watermark]
+        self._loaded = [key for key in self._loaded if key not in released]
+        batch.delete_ranges += [(key, key + b"\0") for key in released]
+
+    # --- restore ----------------------------------------------------------------------------------------------------
+
+    def put_into_pages(self, parts: list[Events], store: Store) -> None:
+        """Write events that the journal holds, of which some may be in pages of the store already."""
+        events = without_repeats(parts)
+        if events is None:
+            return
+        if not self._page_next:  # the first ones: their numbers follow those of the pages that are there
+            for key, _ in store.scan(HELD):
+                self._number_after(key)
+        batch = WriteBatch()
+        self._written(events.take(release_order(events)), batch)
+        store.write(batch)
+
+    def _number_after(self, key: bytes) -> None:
+        self._page_next = max(self._page_next, _PAGE_KEY.unpack(key[1:])[2] + 1)
+
+    def restore_pages(self, store: Store, watermark: int) -> None:
+        """Look through all pages of the store, one at a time: what is above `watermark` is still held.
+
+        Raises:
+            JournalCorrupted: a page is not one.
+
+        """
+        self._released = watermark
+        for key, page in store.scan(HELD):
+            self._number_after(key)
+            events = self._waiting(page)
+            if len(events):
+                self._pages.append((int(events.event_time.min()), key))
+            else:
+                self._loaded.append(key)
+        self._pages.sort()
+        self._repeats = bool(self._pages)
+
+
+def held_in_store(store: Store, fields: Fields, watermark: int) -> Events | None:
+    """All events above `watermark` in the pages of a store, each once, slots unset; None when there are none."""
+    pages = (journal.unpack(page, fields).held for _, page in store.scan(HELD))
+    return without_repeats([events.take(events.event_time > watermark) for events in pages])
+
+
+def without_repeats(parts: list[Events]) -> Events | None:
+    """The events of `parts`, each identity once."""
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        return None
+    events = Events.concat(parts)
+    return events.take(_first_copies(events))
+
+
+def _first_copies(events: Events) -> Int64:
+    """Rows of the first event of each identity, in order."""
+    order = np.lexsort((events.id_lo, events.id_hi, events.id_word))
+    words = np.stack([events.id_word[order], events.id_hi[order], events.id_lo[order]])
+    first = np.concatenate([[True], (words[:, 1:] != words[:, :-1]).any(axis=0)])
+    return np.sort(order[first])
+
+
+def _pack_page(events: Events, fields: Fields) -> bytes:
+    none = DueRows(events.key[:0], events.event_time[:0], events.sequence[:0], events.event_id[:0])
+    entry = JournalEntry(0, 0, Ids.concat([]), events, none)
+    return journal.pack(entry, fields, record_bytes_max=1 << 62)[0]

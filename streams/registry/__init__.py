@@ -1,1 +1,0 @@
-"""Schemas: the committed catalogue and the registry client."""

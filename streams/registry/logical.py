@@ -1,5 +1,0 @@
-"""Logical types as the gate asks about them. The judgement is the decoder's (`streams.operators.logical`)."""
-
-from streams.operators.logical import Difference, difference, differences, misuse, unit
-
-__all__ = ["Difference", "difference", "differences", "misuse", "unit"]

@@ -1,0 +1,1 @@
+"""What calls of other systems have in common: retries with backoff, circuit breakers, prefetching."""

@@ -1,0 +1,43 @@
+"""Configuration of the tasks of a flow, for its workers and for commands that work on its state outside of one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from streams.engine.task import Stopwatch, TaskConfig
+from streams.flow.declaration import Pipeline
+from streams.kafka.partitioner import partition_of
+from streams.schemas.catalog import Catalog
+from streams.settings import Settings
+from streams.worker.schemas import enum_symbols, reader_schema
+
+
+@contextmanager
+def _untimed(_: str) -> Iterator[None]:
+    yield
+
+
+def config_of(
+    pipeline: Pipeline,
+    settings: Settings,
+    partitions: int,
+    *,
+    catalog: Catalog,
+    stopwatch: Stopwatch = _untimed,
+    seed: int = 0,
+) -> TaskConfig:
+    """Configuration of the tasks of a flow whose state is divided into `partitions`.
+
+    By that number keys belong to partitions. A source that was given more since then is another layout: its new
+    partitions are refused, and in the others a key is at home only where its state is.
+    """
+    return TaskConfig(
+        pipeline=pipeline,
+        lateness_ms=settings.streams_lateness_ms,
+        horizon_ms=settings.streams_dedup_horizon_ms,
+        stopwatch=stopwatch,
+        partition_of=lambda key: partition_of(key, partitions),
+        quarantine_rejects_max=settings.streams_quarantine_rejects,
+        quarantine_cooldown_ms=settings.streams_quarantine_cooldown_ms,
+        seed=seed,
+        symbols=enum_symbols(reader_schema(catalog, pipeline), pipeline.payload_fields),
+    )

@@ -1,0 +1,293 @@
+"""The Faust app of a worker: for each pipeline a channel, an agent with the committer as its sink, and an intake.
+
+Faust gives the programming model, supervision, signals and the order of starting and stopping. Its Kafka client, tables
+and assignor are off: `BootStrategy` is its documented way to say so.
+"""
+
+import asyncio
+import gc
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import faust
+import structlog
+from faust.app.base import BootStrategy
+from mode import Service
+
+from streams.engine.commit import Failpoint
+from streams.engine.effects import Effects
+from streams.engine.engine import MicroBatch
+from streams.errors import StreamsError
+from streams.flow.declaration import Pipeline
+from streams.kafka.admin import partition_counts_with_leaderless, wait_for_broker
+from streams.kafka.outputs import timestamp_ages_ms
+from streams.limits import CHANNEL_BATCHES_MAX, RUNTIME_MB
+from streams.resilience.breaker import Guard
+from streams.settings import Settings
+from streams.state.rocks import RocksMemory
+from streams.text import counted
+from streams.worker.budget import MemoryBudget
+from streams.worker.failpoint import no_failpoint, parse_failpoint
+from streams.worker.memory import few_arenas
+from streams.worker.metrics import WorkerMetrics
+from streams.worker.owner import DataDirectory
+from streams.worker.pipeline import PipelineRunner
+from streams.worker.simulated import parse_defect
+from streams.worker.tracing import tracing_of
+from streams.worker.watchdog import Watchdog
+from streams.worker.web import Web
+
+log = structlog.get_logger(__name__)
+
+_SWITCH_INTERVAL_S: Final = 0.0005
+"""Native code gives the interpreter lock back and wants it again many times per micro-batch; at Python's default of
+5 ms each time costs that much waiting for the thread that turns records into columns."""
+_GC_ALLOCATIONS: Final = 100_000
+_CACHE_SHARE: Final = 1 / 16
+_STATE_SHARE: Final = 0.25
+"""Of the memory for data, for ids, held events and keys of all pipelines together; the rest is batches, client queues,
+caches and the runtime."""
+
+
+class _WithoutFaustsKafka(BootStrategy):  # type: ignore[misc]
+    enable_kafka = False
+    enable_web = False
+
+
+class StreamsApp(faust.App):  # type: ignore[misc]
+    """A Faust app without Faust's Kafka client."""
+
+    BootStrategy = _WithoutFaustsKafka
+
+
+class WorkerProcess:
+    """Everything of one worker process; `run` blocks until it is stopped."""
+
+    def __init__(self, settings: Settings, pipelines: list[Pipeline], *, web_port: int | None) -> None:
+        """Check what a worker needs before it starts.
+
+        Raises:
+            UsageError: the failpoint or the defect is none.
+            StreamsError: no broker, topics missing or not co-partitioned, data directory taken, port taken.
+
+        """
+        few_arenas()
+        self._failpoint_spec = settings.streams_failpoint
+        self._defect_spec = settings.streams_defect
+        self._failpoint()  # a wrong one is refused before anything else is looked at
+        parse_defect(self._defect_spec)
+        self._settings = settings
+        self._failure: BaseException | None = None
+        self.metrics = WorkerMetrics()
+        client = wait_for_broker(settings)
+        counts = partition_counts_with_leaderless(client)
+        for pipeline in pipelines:
+            check_topics(pipeline, counts)
+        events = [topic for pipeline in pipelines for topic in (pipeline.clean, pipeline.late)]
+        self._timestamp_ages_ms = timestamp_ages_ms(client, events)
+        self._directory = DataDirectory(settings.streams_data_dir)
+        memory_bytes = (settings.streams_memory_mb_max - RUNTIME_MB) << 20
+        self._memory = RocksMemory(
+            cache_bytes=int(memory_bytes * _CACHE_SHARE), memtable_bytes=int(memory_bytes * _CACHE_SHARE)
+        )
+        self._budget = MemoryBudget(int(memory_bytes * _STATE_SHARE), pipelines=len(pipelines))
+        self.app = StreamsApp(
+            "streams",
+            broker=f"kafka://{settings.kafka_bootstrap_servers}",
+            web_enabled=False,
+            datadir=str(settings.streams_data_dir / "faust"),
+            logging_config=None,
+        )
+        self._counts = counts
+        self._pipelines = pipelines
+        self._tracing = tracing_of(settings)
+        self._web = Web(
+            self.metrics.registry, self._unready, self._source_remarks, host=settings.streams_web_host, port=web_port
+        )
+        self.runners: list[PipelineRunner] = []
+        self._watchdog: Watchdog | None = None
+        self._registry_guard = Guard(
+            "schema_registry", on_state=self.metrics.breaker_state.labels("schema_registry").set
+        )
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT; everything committed or aborted, state saved, on return.
+
+        Raises:
+            StreamsError: it had to stop by itself.
+
+        """
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        # Every record is a few tracked objects that die with their batch: at Python's threshold of 700 the collector
+        # would run some 100 times for each batch, over everything that lives longer.
+        gc.freeze()
+        gc.set_threshold(_GC_ALLOCATIONS, 20, 50)
+        self.app.flow_control.resume()
+        self.app.service(_service("Lifecycle", self._start, self._stop))
+        for pipeline in self._pipelines:
+            self._declare(pipeline)
+        worker = faust.Worker(
+            self.app, loglevel="WARN", quiet=True, redirect_stdouts=False, logging_config=None, console_port=0
+        )
+        worker.override_logging = False
+        worker.spinner = None  # it writes control characters to standard output
+        try:
+            worker.execute_from_commandline()
+        except SystemExit as ended:
+            if ended.code and self._failure is None:
+                raise StreamsError(f"the Faust worker ended with status {ended.code}") from None
+        finally:
+            self._directory.release()
+        if self._failure is not None:
+            if isinstance(self._failure, StreamsError):
+                raise self._failure
+            raise StreamsError(f"stopped after an unexpected error: {self._failure!r}") from self._failure
+
+    def _declare(self, pipeline: Pipeline) -> None:
+        """Channel, agent and sink of one pipeline: the way of its data."""
+        channel = self.app.channel(maxsize=CHANNEL_BATCHES_MAX)
+        runner = PipelineRunner(
+            pipeline,
+            self._settings,
+            self._directory,
+            self._memory,
+            self.metrics,
+            partitions=state_partitions(pipeline, self._counts),
+            budget=self._budget,
+            pipelines=len(self._pipelines),
+            registry_guard=self._registry_guard,
+            failpoint=self._failpoint(),
+            timestamp_ages_ms=self._timestamp_ages_ms,
+            defect=parse_defect(self._defect_spec),
+            on_failure=self._fail,
+            tracing=self._tracing,
+        )
+        self.runners.append(runner)
+
+        async def work(stream: Any) -> AsyncIterator[Effects]:
+            async for batch in stream:
+                yield await runner.process(batch)
+
+        self.app.agent(channel, name=f"streams.{pipeline.name}", sink=[runner.commit])(work)
+
+        def send(batch: MicroBatch) -> "asyncio.Future[object]":
+            sent: asyncio.Future[object] = asyncio.ensure_future(channel.send(value=batch))
+            return sent
+
+        self.app.service(_intake_service(pipeline.name, runner, send))
+
+    async def _start(self) -> None:
+        await self._web.start()
+        self._watchdog = Watchdog(self._settings.streams_stall_s, self.runners, asyncio.get_running_loop())
+        self._watchdog.start()
+
+    async def _stop(self) -> None:
+        if self._watchdog is not None:
+            await asyncio.to_thread(self._watchdog.stop)
+        await self._web.stop()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
+
+    def _unready(self) -> str | None:
+        reasons = [reason for runner in self.runners if (reason := runner.unready()) is not None]
+        return "; ".join(reasons) or None
+
+    def _source_remarks(self) -> list[str]:
+        return [remark for runner in self.runners for remark in runner.remarks()]
+
+    def _failpoint(self) -> Failpoint:
+        return parse_failpoint(self._failpoint_spec) if self._failpoint_spec else no_failpoint
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is not None:
+            return
+        self._failure = error
+        if isinstance(error, StreamsError):
+            log.error("stopping", error=str(error))
+        else:
+            log.error("stopping after an unexpected error", exc_info=error)
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _service(name: str, start: Callable[[], Any], stop: Callable[[], Any]) -> type[Service]:
+    """A mode service from two coroutine functions."""
+
+    async def on_start(_: Service) -> None:
+        await start()
+
+    async def on_stop(_: Service) -> None:
+        await stop()
+
+    return type(name, (Service,), {"on_start": on_start, "on_stop": on_stop})
+
+
+def _intake_service(
+    name: str, runner: PipelineRunner, send: Callable[[MicroBatch], "asyncio.Future[object]"]
+) -> type[Service]:
+    """The service that feeds a pipeline's channel; stops the pipeline cleanly before Faust stops its agent."""
+
+    class Intake(Service):  # type: ignore[misc]
+        async def on_start(self) -> None:
+            self._ended = asyncio.Event()
+
+        @Service.task  # type: ignore[untyped-decorator]
+        async def _run(self) -> None:
+            try:
+                await runner.start()
+                await runner.intake_loop(send)
+            except Exception as error:
+                runner.fail(error)
+                raise
+            finally:
+                self._ended.set()
+
+        async def on_stop(self) -> None:
+            runner.stopping()
+            await self._ended.wait()
+            await runner.stop()
+
+    Intake.__name__ = f"Intake_{name}"
+    return Intake
+
+
+def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
+    """Refuse topics that the pipeline can't work with.
+
+    All of them must exist. The source has every partition that a topic with state has; outputs have every partition
+    that the state has: a dead letter without a key goes to the partition of the same number. A source with more
+    partitions than the state is no error: those are refused in words, the others are consumed.
+
+    Raises:
+        StreamsError: they are not.
+
+    """
+    missing = [topic.name for topic in pipeline.topics() if topic.name not in counts]
+    if missing:
+        raise StreamsError(f"topics are missing ({', '.join(missing)}): create them with `streams topics apply`")
+    for topic in pipeline.changelogs:
+        if counts[topic] > counts[pipeline.source]:
+            raise StreamsError(
+                f"{topic} has {counted(counts[topic], 'partition')}, {pipeline.source} has {counts[pipeline.source]}: "
+                "state lives beside its source, the source cannot have fewer"
+            )
+        if counts[topic] < counts[pipeline.source]:
+            log.warning(
+                "a topic with state has fewer partitions than the source: the source's further partitions are not "
+                "consumed",
+                topic=topic, partitions=counts[topic], source=pipeline.source,
+                source_partitions=counts[pipeline.source],
+            )  # fmt: skip
+    consumed = state_partitions(pipeline, counts)
+    for topic in (pipeline.clean, pipeline.late, pipeline.dlq):
+        if counts[topic] < consumed:
+            raise StreamsError(
+                f"{topic} has {counted(counts[topic], 'partition')}, {pipeline.journal} has {consumed}: "
+                f"give {topic} {counted(consumed, 'partition')} (kafka-topics.sh --alter --partitions)"
+            )
+
+
+def state_partitions(pipeline: Pipeline, counts: dict[str, int]) -> int:
+    """By how many partitions the flow's state is divided: those that every topic with state has."""
+    return min(counts[topic] for topic in pipeline.changelogs)

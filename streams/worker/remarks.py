@@ -1,0 +1,116 @@
+"""What is wrong with the source of a pipeline, in words: for the log, the metrics and `/readyz`.
+
+Three things that a worker cannot mend: partitions that the flow's state has no place for, records that retention
+deleted before they were read, and a transaction that its producer leaves open.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from streams.clock import monotonic_ms
+from streams.flow.declaration import Pipeline
+from streams.kafka.idle import Unreadable
+from streams.limits import RECORDS_LOST_SAID_MS
+from streams.text import counted
+from streams.worker.metrics import WorkerMetrics
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    records: int
+    at_ms: int
+    """Monotonic."""
+    since: str
+
+
+class SourceRemarks:
+    """Of one pipeline. `unreadable` and `remarks` from the event loop, the rest from the intake thread."""
+
+    def __init__(self, pipeline: Pipeline, metrics: WorkerMetrics, *, partitions: int) -> None:
+        """`partitions`: by how many the flow's state is divided."""
+        self._source = pipeline.source
+        self._journal = pipeline.journal
+        self._partitions = partitions
+        self._lost_metric = metrics.records_lost.labels(pipeline.source)
+        self._paused_metric = metrics.paused_partitions.labels("not_in_layout")
+        self._lost: dict[int, _Lost] = {}
+        self._unreadable: dict[int, tuple[Unreadable, str]] = {}
+        """With the sentence about it."""
+        self.refused: frozenset[int] = frozenset()
+        """Partitions assigned to this worker that are not consumed, since no state topic has them."""
+
+    # --- partitions that were added ---------------------------------------------------------------------------------
+
+    def assigned(self, partitions: list[int]) -> list[int]:
+        """Those of newly assigned `partitions` that have a place in the state; the others are refused."""
+        refused = frozenset(partition for partition in partitions if partition >= self._partitions)
+        if refused:
+            self._refuse(self.refused | refused)
+            log.error("partitions are not consumed", topic=self._source, partitions=sorted(refused), why=self.refusal())
+        return [partition for partition in partitions if partition not in refused]
+
+    def gone(self, partitions: list[int]) -> None:
+        """These are no longer assigned."""
+        self._refuse(self.refused - frozenset(partitions))
+
+    def _refuse(self, refused: frozenset[int]) -> None:
+        self._paused_metric.inc(len(refused) - len(self.refused))  # several pipelines share it
+        self.refused = refused
+
+    def refusal(self) -> str | None:
+        """Why partitions are not consumed, and what to do; None when all are."""
+        if not self.refused:
+            return None
+        return (
+            f"{self._source} partitions {sorted(self.refused)} are not consumed: {self._journal} and the tables have "
+            f"{counted(self._partitions, 'partition')}, and growing a flow in place is not built yet. Have producers "
+            f"write to partitions 0 to {self._partitions - 1} (murmur2 of the key modulo {self._partitions}); records "
+            "in the others stay unread for as long as the topic keeps them"
+        )
+
+    # --- records that are gone, records that cannot be read ---------------------------------------------------------
+
+    def records_lost(self, partition: int, first: int, end: int) -> None:
+        """Records of `partition` from offset `first` up to `end` were deleted before they were read."""
+        self._lost_metric.inc(end - first)
+        known = self._lost.get(partition)
+        records = end - first + (0 if known is None else known.records)
+        self._lost = {**self._lost, partition: _Lost(records, monotonic_ms(), _instant(time.time()))}
+        log.error(
+            "records were deleted unread: retention has overtaken this worker, or it was down for longer than it; "
+            "raise retention.ms of the source, then send them again (runbook records-lost)",
+            topic=self._source, partition=partition, first=first, end=end, records=end - first,
+        )  # fmt: skip
+
+    def unreadable(self, found: Mapping[int, Unreadable], now_ms: int) -> None:
+        """Take in which partitions stand before an open transaction; `now_ms`: monotonic."""
+        before, self._unreadable = self._unreadable, {}
+        for partition, one in sorted(found.items()):
+            since = _instant(time.time() - (now_ms - one.since_ms) / 1000)
+            sentence = (
+                f"{self._source}-{partition}: {counted(one.records, 'record')} after an open transaction cannot be "
+                f"read yet; it begins at offset {one.offset} and has been seen open since {since} (how to find its "
+                "producer: runbook open-transaction)"
+            )
+            self._unreadable[partition] = (one, sentence)
+            if partition not in before or before[partition][0].offset != one.offset:
+                log.warning("an open transaction on the source holds its partition up", why=sentence)
+
+    def remarks(self, now_ms: int) -> list[str]:
+        """Sentences; `now_ms`: monotonic. Losses are named for an hour, an open transaction while it is open."""
+        lost = [
+            f"{self._source}-{partition}: {counted(one.records, 'record')} deleted unread, last noticed at {one.since}"
+            for partition, one in sorted(self._lost.items())
+            if now_ms - one.at_ms < RECORDS_LOST_SAID_MS
+        ]
+        return [*lost, *(sentence for _, sentence in self._unreadable.values())]
+
+
+def _instant(time_s: float) -> str:
+    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

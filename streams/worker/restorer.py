@@ -1,0 +1,258 @@
+"""Stores of owned partitions, and the restore of their tasks: waits out what passes, says aloud what does not."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+import structlog
+from confluent_kafka import KafkaException
+
+from streams.engine.journal_chain import RestoreFailed
+from streams.engine.restore import restore_partition
+from streams.engine.task import PartitionTask, TaskConfig
+from streams.errors import StreamsError
+from streams.kafka.changelog import ChangelogReaders, Unsettled
+from streams.limits import RESTORE_WAIT_MS_MAX, RESTORES_MAX
+from streams.resilience.retry import Backoff, Retrier
+from streams.settings import Settings
+from streams.state.identity import Places
+from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine, quarantine, set_aside
+from streams.state.store import StoreCorrupted, StoreOutdated, StoreUnavailable
+from streams.worker.metrics import WorkerMetrics
+from streams.worker.owner import DataDirectory
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+Wanted = Callable[[], bool]
+
+_BACKOFF: Final = Backoff(first_s=0.5, pause_s_max=30.0)
+_BYTES_PER_ID: Final = 120
+_IDS_SHARE: Final = 0.2
+"""Of the memory setting, for ids while they are restored, by all restores at once."""
+_HELD_SHARE: Final = 0.1
+"""Likewise for held events."""
+
+
+class Restored(NamedTuple):
+    """A partition that can be processed."""
+
+    task: PartitionTask
+    source_bounds: tuple[int, int]
+    """First offset of its source partition, and the offset after the last record."""
+
+
+class Restorer:
+    """Opens, restores, flushes and releases the partitions of one pipeline.
+
+    Up to `RESTORES_MAX` are restored side by side. One that has to wait, or fails, pauses without a place among them.
+    """
+
+    def __init__(
+        self,
+        config: TaskConfig,
+        directory: DataDirectory,
+        memory: RocksMemory,
+        settings: Settings,
+        metrics: WorkerMetrics,
+        *,
+        places: Callable[[], Places],
+        retrier: Retrier,
+        readers: ChangelogReaders,
+        on_progress: Callable[[], object],
+    ) -> None:
+        """`places` says where the pipeline's topics are now; it may ask the broker, and raise StreamsError."""
+        self._config = config
+        self._find_places = places
+        self._retrier = retrier
+        self._on_progress = on_progress
+        self._directory = directory
+        self._memory = memory
+        self._metrics = metrics
+        self._readers = readers
+        bytes_each = (settings.streams_memory_mb_max << 20) / RESTORES_MAX
+        self._ids_max = int(bytes_each * _IDS_SHARE / _BYTES_PER_ID)
+        self._held_bytes_max = int(bytes_each * _HELD_SHARE)
+        self._stores: dict[int, RocksStore] = {}
+        self._locks: dict[int, threading.Lock] = {}
+        self._places = ThreadPoolExecutor(RESTORES_MAX, f"{config.pipeline.name}-restore")
+        # Of its own: a release, for which the group waits, must not wait for other partitions to be restored.
+        self._release_thread = ThreadPoolExecutor(1, f"{config.pipeline.name}-release")
+        self._under_way = 0
+        self.stuck: dict[int, str] = {}
+        """Why partitions cannot be restored, by partition."""
+
+    async def restore(self, partition: int, wanted: Wanted) -> Restored | None:
+        """Task that stands at the committed offset; None when it is no longer wanted. Tries until it can be had.
+
+        That includes a leader of the source partition: without one nothing could be consumed.
+        """
+        where = f"{self._config.pipeline.source}-{partition}"
+        since = time.monotonic()
+        task: PartitionTask | None = None
+
+        async def attempt() -> Restored | None:
+            nonlocal task
+            task = task or await self._attempt(partition, wanted)
+            if task is None:
+                return None
+            return Restored(task, await self._in_place(self._source_bounds, partition, wanted))
+
+        def passing(error: BaseException) -> bool:
+            if not wanted() or not isinstance(error, (StreamsError, StoreUnavailable, KafkaException)):
+                return False
+            self.stuck[partition] = f"{where} is not restored: {error}"
+            is_stuck = isinstance(error, RestoreFailed)
+            if isinstance(error, Unsettled) and (time.monotonic() - since) * 1000 > RESTORE_WAIT_MS_MAX:
+                error.retry_in_s = None
+                is_stuck = True
+            if is_stuck:
+                log.error("state cannot be restored", partition=partition, error=str(error))
+            return True
+
+        self._under_way += 1
+        try:
+            return await self._retrier.call_async(
+                f"partition not restored: {where}", attempt, passing=passing, backoff=_BACKOFF
+            )
+        except (StreamsError, StoreUnavailable, KafkaException) as error:
+            log.debug("restore is no longer wanted", partition=partition, error=str(error))
+            return None
+        finally:
+            self.stuck.pop(partition, None)
+            self._under_way -= 1
+            if not self._under_way:
+                self._release_thread.submit(self._readers.close_idle)
+
+    async def _attempt(self, partition: int, wanted: Wanted) -> PartitionTask | None:
+        while wanted():
+            try:
+                return await self._in_place(self._restore, partition, wanted)
+            except StoreCorrupted as error:
+                await asyncio.to_thread(self._quarantine, partition, error)
+        return None
+
+    async def _in_place(self, work: Callable[[int, Wanted], T], partition: int, wanted: Wanted) -> T:
+        """Do a restore's work in one of the places; waits until there is one."""
+        return await asyncio.get_running_loop().run_in_executor(self._places, work, partition, wanted)
+
+    async def release(self, partition: int, task: PartitionTask | None) -> None:
+        """Close the partition's store; with its task, everything in memory is moved there first."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._release_thread, self._release, partition, task)
+
+    def _release(self, partition: int, task: PartitionTask | None) -> None:
+        with self._lock_of(partition):  # a restore that is no longer wanted ends soon
+            self.stuck.pop(partition, None)
+            store = self._stores.pop(partition, None)
+            if store is None:
+                return
+            try:
+                if task is not None:
+                    task.park()
+                else:
+                    store.close()
+            except StoreUnavailable as error:
+                log.warning("state not saved; the journal has it", partition=partition, error=str(error))
+                # Else it would keep its lock, and the partition could not be opened here again. A close that failed in
+                # its flush has closed it already, and that is all that a second one can complain about.
+                with contextlib.suppress(Exception):
+                    store.abandon()
+
+    def flush(self, metrics: WorkerMetrics) -> None:
+        """Checkpoint: bound what a crash would have to replay. Stores that are being restored are left out."""
+        bytes_used = 0
+        for partition in list(self._stores):
+            lock = self._lock_of(partition)
+            if lock.acquire(blocking=False):
+                try:
+                    store = self._stores.get(partition)
+                    if store is not None:
+                        store.flush()
+                        bytes_used += store.bytes_used()
+                finally:
+                    lock.release()
+        metrics.state_bytes.labels("rocksdb").set(bytes_used)
+
+    def _lock_of(self, partition: int) -> threading.Lock:
+        """Held by who opens, restores or closes the store of a partition."""
+        return self._locks.setdefault(partition, threading.Lock())
+
+    async def close(self) -> None:
+        """Release whatever is still open."""
+        for partition in list(self._stores):
+            await self.release(partition, None)
+        self._release_thread.submit(self._readers.close_idle)
+        self._places.shutdown(wait=False, cancel_futures=True)
+        self._release_thread.shutdown(wait=False)
+
+    def _restore(self, partition: int, wanted: Wanted) -> PartitionTask:
+        def go_on() -> None:
+            self._on_progress()
+            if not wanted():
+                raise StreamsError("the partition is no longer ours")
+
+        def on_rows(records: int, rows: int) -> None:
+            self._metrics.restore_records.inc(records)
+            self._metrics.restore_rows.inc(rows)
+            go_on()
+
+        with self._lock_of(partition), self._readers.reader(wanted) as changelog:
+            go_on()
+            changelog.require_settled(list(self._config.pipeline.changelogs), partition)
+            store = self._stores.get(partition)
+            if store is None:
+                store = open_or_quarantine(self._store_path(partition), self._memory, go_on)
+                self._stores[partition] = store
+            started = time.perf_counter()
+            store.on_scanned = go_on
+            try:
+                task = restore_partition(
+                    self._config,
+                    partition,
+                    store,
+                    changelog,
+                    places=self._find_places(),
+                    ids_in_memory_max=self._ids_max,
+                    held_bytes_max=self._held_bytes_max,
+                    on_rows=on_rows,
+                )
+            finally:
+                store.on_scanned = _nothing
+                self._metrics.restore_seconds.inc(time.perf_counter() - started)
+        log.info(
+            "restored", topic=self._config.pipeline.source, partition=partition, offset=task.offset_next,
+            cycle=task.checkpoint.cycle, ids=task.ids_in_memory, held=len(task.held),
+        )  # fmt: skip
+        return task
+
+    def _source_bounds(self, partition: int, wanted: Wanted) -> tuple[int, int]:
+        """Where the source partition begins and ends.
+
+        Raises:
+            StreamsError: no answer; it may have no leader.
+
+        """
+        with self._readers.reader(wanted) as reader:
+            return reader.bounds(self._config.pipeline.source, partition)
+
+    def _store_path(self, partition: int) -> Path:
+        pipeline = self._config.pipeline
+        return self._directory.store_path(pipeline.prefix + pipeline.name, partition)
+
+    def _quarantine(self, partition: int, error: StoreCorrupted) -> None:
+        with self._lock_of(partition):
+            store = self._stores.pop(partition, None)
+            if store is not None:
+                store.close()
+            move = set_aside if isinstance(error, StoreOutdated) else quarantine
+            move(self._store_path(partition), str(error))
+
+
+def _nothing() -> None:
+    """Do nothing: nobody waits for the scans of a store that is in use."""
