@@ -68,7 +68,7 @@ $(QUIX)/.installed: requirements/baseline-quix.lock
 loadtest-baselines: setup $(QUIX)/.installed ## Measure the worker next to idiomatic Faust and Quix Streams
 	$(BIN)/python -m loadtest.baselines $(ARGS)
 
-faults: setup ## Inject every fault of the README's table into a real stack, print what was lost or doubled (~20 min)
+faults: setup ## Inject every fault of the table in docs/faults.md into a real stack, print what was lost or doubled (~20 min)
 	$(BIN)/python -m tests.faults $(ARGS)
 
 dlq-ordeal: setup ## Replay 100,000 rejects among 1,000,000 events while the replay is being killed; two oracles judge (~20 min)
