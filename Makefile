@@ -28,7 +28,7 @@ test: setup ## Run the tests (unit, property, simulation, real Kafka), without t
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-fast: setup ## Run the tests that need no broker, in less than a minute: for the inner loop
-	$(BIN)/python -m pytest -q -n 2 --hypothesis-profile=fast -m "not kafka and not slow and not thorough" $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --hypothesis-profile=fast -m "not kafka and not slow and not thorough" tests/unit tests/property tests/contract tests/simulation $(ARGS)
 
 test-long: setup ## Run every test, the long ones too
 	$(BIN)/python -m pytest $(ARGS)
