@@ -31,10 +31,10 @@ from streams.ingest.judge import END_OF_TIME_MS, Judge
 from streams.ingest.readers import BadRow, Chunk, InputFormat, Source, first_rows, format_of, open_source
 from streams.ingest.reading import DEFAULT_READING, Reading
 from streams.kafka.admin import partition_counts, topic_id, wait_for_broker
-from streams.kafka.checkpointed import Checkpoint, CheckpointedProducer
 from streams.schemas.catalog import Catalog, SchemaVersion
 from streams.schemas.client import Registry
 from streams.settings import Settings
+from streams.sinks.kafka.checkpointed import Checkpoint, CheckpointedProducer
 
 NAME_PREFIX: Final = "streams.ingest."
 """Transactional ids and checkpoint groups of this command begin so. Nobody consumes with these groups: no lag."""

@@ -31,12 +31,14 @@ from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.engine.commit import Committer
 from streams.engine.encode import TableEncoder, WindowEncoder
-from streams.engine.engine import Engine, Idle, MicroBatch
-from streams.engine.log import CycleAborted, LogRow
+from streams.engine.engine import Engine, MicroBatch
+from streams.engine.log import LogRow
 from streams.engine.restore import restore_partition
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.operators.reorder.held import held_in_store, without_repeats
 from streams.schemas.catalog import Catalog
+from streams.sinks.base import CycleAborted
+from streams.sources.base import Idle
 from streams.state.checkpoint import LAST_DUE, table_prefix, window_prefix
 from streams.state.journal import empty_events
 from streams.state.memory import MemoryStore

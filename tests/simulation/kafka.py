@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from streams.batch.columns import Headers
-from streams.engine.log import Committed, CycleAborted, LogRow, OutcomeUnknown, OutputRefused, Refused
+from streams.engine.log import LogRow
 from streams.kafka.partitioner import partition_of
+from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, OutputRefused, Refused
 
 
 @dataclass(slots=True)

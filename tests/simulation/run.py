@@ -11,8 +11,8 @@ import fastavro
 
 from loadtest.oracle.model import Event, PartitionModel, Reject, compare_rows
 from logistics.flows.gps import GPS
-from streams.engine.engine import Idle
 from streams.schemas.catalog import Catalog
+from streams.sources.base import Idle
 from tests.simulation.kafka import MemoryKafka, Refuses, refuses_nothing
 from tests.simulation.traffic import NOW_MS, fill
 from tests.simulation.worker import COOLDOWN_MS, PIPELINE, REJECTS_MAX, SimulatedWorker

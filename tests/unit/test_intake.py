@@ -8,9 +8,9 @@ import pytest
 from confluent_kafka import KafkaError, Message, TopicPartition
 
 from streams.batch.records import Records
-from streams.kafka.intake import Intake, _records_of_next
 from streams.limits import BATCH_RECORDS_MAX, SPARE_AFTER_MS
 from streams.settings import Settings
+from streams.sources.kafka.intake import Intake, _records_of_next
 
 EOF = KafkaError(KafkaError._PARTITION_EOF)
 OUT_OF_RANGE = KafkaError(KafkaError._AUTO_OFFSET_RESET)

@@ -7,7 +7,7 @@ from logistics.flows.gps import GPS
 from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.commit import Committer
 from streams.engine.effects import Effects, LateEvents, PartitionEffects
-from streams.kafka.outputs import timestamp_age_ms
+from streams.sinks.kafka.outputs import timestamp_age_ms
 from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
 from tests.unit.test_task import events
 

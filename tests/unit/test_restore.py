@@ -9,9 +9,10 @@ import pytest
 
 from logistics.flows.gps import GPS
 from streams.engine.journal_chain import RestoreFailed
-from streams.engine.log import Committed, LogRow
+from streams.engine.log import LogRow
 from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
+from streams.sinks.base import Committed
 from streams.state.checkpoint import CHECKPOINT, HELD, Checkpoint
 from streams.state.identity import Places
 from streams.state.journal import Position, pack

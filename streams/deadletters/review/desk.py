@@ -13,11 +13,11 @@ from typing import Final
 import structlog
 
 from streams.batch.columns import Headers
-from streams.engine.log import CycleAborted, OutcomeUnknown
 from streams.errors import FencedError
-from streams.kafka.transactions import KafkaTransactions
 from streams.resilience.retry import Pause, Retrier
 from streams.settings import Settings
+from streams.sinks.base import CycleAborted, OutcomeUnknown
+from streams.sinks.kafka.transactions import KafkaTransactions
 
 log = structlog.get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""`engine.log.Transactions` over librdkafka: one transactional, idempotent producer.
+"""`sinks.base.Transactions` over librdkafka: one transactional, idempotent producer.
 
 What librdkafka's errors mean here (KIP-98, KIP-447): `txn_requires_abort` - the cycle is aborted and runs again;
 `retriable` - the same call is made again; fatal - the producer is of no more use. A fatal error of a transaction that
@@ -15,17 +15,17 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streams.batch.columns import Headers
-from streams.engine.log import Committed, CycleAborted, OutcomeUnknown, OutputRefused
 from streams.errors import FencedError
 from streams.flow.declaration import OUTPUT_BYTES_MAX
 from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.bounded import BoundedCalls, ClientHangs
-from streams.kafka.fencing import FENCED, cause_of_fatal
 from streams.kafka.positions import metadata_of
-from streams.kafka.refusal import REFUSALS, RefusalSearch
 from streams.limits import PRODUCER_QUEUE_KBYTES_MAX, PRODUCER_QUEUE_MESSAGES_MAX, TRANSACTION_TIMEOUT_MS
 from streams.resilience.retry import Backoff, Retrier
 from streams.settings import Settings
+from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, OutputRefused
+from streams.sinks.kafka.fencing import FENCED, cause_of_fatal
+from streams.sinks.kafka.refusal import REFUSALS, RefusalSearch
 
 log = structlog.get_logger(__name__)
 
@@ -437,7 +437,7 @@ class KafkaTransactions:
             return refused
         cause = self._failed or error
         if error.code() in _UNANSWERED or cause.code() in _UNANSWERED:
-            # It may never get an answer again (`stranding`), and abort all the same, as nothing has reached the broker.
+            # It may never get an answer again (`kafka.broker_watch`); nothing has reached the broker, so it can abort.
             log.warning("the broker has not answered this producer; making it anew", error=described(raised))
             self.reopen()
         return CycleAborted(str(cause.name()).strip("_").lower(), f"{described(raised)}; cause: {cause.str()}")

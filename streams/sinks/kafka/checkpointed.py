@@ -18,11 +18,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from streams.errors import FencedError, StreamsError
 from streams.kafka.admin import described, librdkafka_log, no_broker
-from streams.kafka.fencing import FENCED, cause_of_fatal
 from streams.kafka.partitioner import PARTITIONER
 from streams.limits import TRANSACTION_TIMEOUT_MS
 from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.settings import Settings
+from streams.sinks.kafka.fencing import FENCED, cause_of_fatal
 
 REQUEST_TIMEOUT_S: Final = 30.0
 """Bound of each step towards the broker; a step that takes longer fails the run, which can be repeated."""
