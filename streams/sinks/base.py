@@ -65,8 +65,100 @@ class Committed:
     """Id of the source topic that it is an offset in; None: not known."""
 
 
+class WriteInterrupted(Exception):
+    """The open transaction did not happen, or it is not known whether it did: `Sink.open` again, which tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far a writer got: a count of its own, and a text of its own (at most 4096 bytes)."""
+
+    position: int
+    metadata: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """Records for one topic: columns of equal length."""
+
+    topic: str
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    timestamp_ms: int
+    """Of each of them, since 1970."""
+    headers: Sequence[Headers | None] | None = None
+    partitions: Sequence[int | None] | None = None
+    """Where records without a key go; None: anywhere. A record with a key goes where murmur2 of the key says."""
+
+
+class Sink(Protocol):
+    """Records, and how far their source was read, written together or not at all. One thread.
+
+    `open`, then any number of `write`s and `commit`s, then `close`. After WriteInterrupted `open` again.
+    """
+
+    def open(self) -> Checkpoint | None:
+        """Take over from any other writer of the same name, and return the last checkpoint (None: there is none).
+
+        What an earlier writer left open is settled, and a running one can write no more: the answer is final.
+
+        Raises:
+            WriteInterrupted: the target cannot be had now.
+            FencedError: another writer of the same name has opened meanwhile.
+
+        """
+
+    def write(self, outgoing: Sequence[Outgoing]) -> None:
+        """Add records to the open transaction, each topic's in this order; nothing of it is visible yet.
+
+        Raises:
+            WriteInterrupted: the transaction is void.
+            FencedError: another writer of the same name has opened; the transaction is void.
+
+        """
+
+    def commit(self, checkpoint: Checkpoint | None = None) -> None:
+        """Make what was written since the last commit visible, together with the checkpoint; returns when it is.
+
+        Raises:
+            WriteInterrupted: nothing of it is visible, or it is not known.
+            FencedError: another writer of the same name has opened; nothing of it is visible.
+
+        """
+
+    def close(self) -> None:
+        """Drop the open transaction, if any, and disconnect, within some seconds; never raises."""
+
+
+class Checkpoints(Protocol):
+    """Where a writer's checkpoint is kept, in the transaction of the records that it covers."""
+
+    def last(self) -> Checkpoint | None:
+        """The last one, final once the writer has taken over its name; None when there is none.
+
+        Raises:
+            CycleAborted: it cannot be read now.
+
+        """
+
+    def add(self, checkpoint: Checkpoint) -> None:
+        """Add it to the open transaction.
+
+        Raises:
+            CycleAborted: the transaction is void.
+
+        """
+
+    def close(self) -> None:
+        """Disconnect; never raises."""
+
+
 class Transactions(Protocol):
-    """A transactional producer. One thread at a time."""
+    """A transactional producer. One thread at a time.
+
+    Each step may raise CycleAborted as `commit` does, and FencedError when another producer of the same name was
+    opened: then nothing of the transaction is visible.
+    """
 
     def begin(self) -> None:
         """Open a transaction."""
@@ -129,3 +221,6 @@ class Transactions(Protocol):
 
     def reopen(self) -> None:
         """Close and create the producer anew: whatever it left open is settled by the broker."""
+
+    def close(self) -> None:
+        """Drop the producer; what is open is aborted. Never raises."""
