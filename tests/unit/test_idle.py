@@ -4,7 +4,7 @@ import pytest
 
 from streams.limits import IDLE_GAP_MS_MAX
 from streams.sources.base import Idle, Unreadable
-from streams.sources.kafka.idle import IdleClock
+from streams.sources.idle import IdleClock
 
 T = 1_000_000
 

@@ -33,9 +33,10 @@ from streams.limits import (
 from streams.resilience.retry import Backoff
 from streams.settings import Settings
 from streams.sources.base import Idle, Polled, RebalanceListener, Unreadable
+from streams.sources.idle import IdleClock
 from streams.sources.kafka.high_watermarks import HighWatermarks
-from streams.sources.kafka.idle import IdleClock
 from streams.sources.kafka.membership import REFUSALS, cause_of, group_config, is_static
+from streams.sources.lost import LostRecords
 
 log = structlog.get_logger(__name__)
 
@@ -83,9 +84,7 @@ class Intake:
         """`on_lost_records` is told of records that were deleted unread: partition, first offset, and the one after."""
         self._source = source
         self._ownership = ownership
-        self._on_lost_records = on_lost_records
-        self._lost_up_to: dict[int, int] = {}
-        """By partition, the offset up to which lost records have been told: a second start tells none again."""
+        self._lost = LostRecords(on_lost_records)
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
         self._pending: list[_Command] = []
         """Not carried out yet: the client refused, and is asked again."""
@@ -449,7 +448,7 @@ class Intake:
                 "records are gone: the group's offset is before the first one; going on from there",
                 partition=f"{self._source}-{partition}", offset=offset, first=low, last=high,
             )  # fmt: skip
-            self._tell_lost(partition, offset, low)
+            self._lost.note(partition, offset, low)
             offset = low
         self._consume_from(partition, offset)
 
@@ -483,13 +482,6 @@ class Intake:
             # It has stopped fetching this partition, since an offset was out of range: only assigning it begins again.
             self.consumer.incremental_unassign([here])
             self.consumer.incremental_assign([here])
-
-    def _tell_lost(self, partition: int, offset: int, low: int) -> None:
-        told = self._lost_up_to.get(partition, 0)
-        first = offset if told > low else max(offset, told)  # a log that begins earlier than before is another one
-        if first < low:
-            self._lost_up_to[partition] = low
-            self._on_lost_records(partition, first, low)
 
     def _stop(self, partitions: list[int], generation: int) -> None:
         self._generation = generation
