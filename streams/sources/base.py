@@ -70,8 +70,9 @@ class Source(Protocol):
     log order by partition, committed ones only, and each offset once until the partition is started again.
     """
 
-    unreadable: Mapping[int, Unreadable]
-    """Partitions that have stood before an open transaction for long. Replaced as a whole: any thread may read it."""
+    @property
+    def unreadable(self) -> Mapping[int, Unreadable]:
+        """Partitions that have stood before an open transaction for long. Replaced as a whole with each poll."""
 
     def subscribe(self) -> None:
         """Join the group."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from streams.batch.columns import Headers
 from streams.errors import FencedError
@@ -112,10 +112,12 @@ class KafkaSubject:
                 error = message.error()
                 if error is not None:
                     assert error.code() == KafkaError._PARTITION_EOF, error
-                    ended.add(message.partition())
+                    ended.add(message.partition() or 0)
                     continue
-                headers = list(message.headers() or [])
-                found.append((message.partition(), message.key(), message.value(), message.timestamp()[1], headers))
+                headers: Any = list(message.headers() or [])
+                found.append(
+                    (message.partition() or 0, message.key(), message.value(), message.timestamp()[1], headers)
+                )
         reader.close()
         return sorted(found, key=lambda row: row[0])
 
