@@ -1,5 +1,6 @@
 """One contract over what is written to: transactions and the sink above them, of Kafka and of its twin in memory."""
 
+import random
 import time
 import uuid
 from collections.abc import Iterator
@@ -34,8 +35,8 @@ from streams.sinks.memory import MemoryCheckpoints, MemoryTransactions
 from streams.sinks.transactional import TransactionalSink
 
 PARTITIONS = 3
-HUGE = bytes(20_000)
-"""More than a record of the small topic may have."""
+HUGE = random.Random(1).randbytes(20_000)
+"""More than a record of the small topic may have, also compressed."""
 
 Row = tuple[int, bytes | None, bytes | None, int, list[tuple[str, bytes | None]]]
 """Partition, key, value, timestamp, headers."""
