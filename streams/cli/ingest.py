@@ -112,7 +112,7 @@ def file_command(
     Times: timestamps, ISO 8601 (without a zone: --timezone) or numbers since 1970. Files may be compressed by gzip or
     zstd.
     """
-    from streams.ingest import InputFormat, Reading, TimeUnit, ingest_files  # noqa: PLC0415 - start-up time of the CLI
+    from streams.ingest import IngestOptions, InputFormat, Reading, TimeUnit, ingest_files  # noqa: PLC0415 - start-up time
     from streams.logs import configure_logging  # noqa: PLC0415 - as above
     from streams.settings import load_settings  # noqa: PLC0415 - as above
 
@@ -126,11 +126,7 @@ def file_command(
     settings = load_settings()
     configure_logging(settings.streams_log_format, level=logging.CRITICAL + 1)  # errors are raised
     with _progress_bar() as progress:
-        results = ingest_files(
-            settings,
-            paths,
-            topic,
-            standard_input=sys.stdin.buffer if sys.stdin else None,  # none: closed
+        options = IngestOptions(
             input_format=InputFormat(input_format.value) if input_format else None,
             mapping=_parsed(mapping or []),
             reading=reading,
@@ -140,8 +136,9 @@ def file_command(
             again=again,
             dry_run=dry_run,
             bad_rows=bad_rows,
-            progress=progress,
         )
+        standard_input = sys.stdin.buffer if sys.stdin else None  # none: closed
+        results = ingest_files(settings, paths, topic, options, standard_input=standard_input, progress=progress)
     _report(results, output, dry_run=dry_run)
     bad, rows = sum(one.bad for one in results), sum(one.rows for one in results)
     if bad:
