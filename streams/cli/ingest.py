@@ -15,7 +15,16 @@ from rich.progress import Progress as Bar
 
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import FoundSomething, UsageError
-from streams.ingest import IngestResult, InputFormat, Progress, Reading, TimeUnit, bad_row_json, ingest_files
+from streams.ingest import (
+    IngestOptions,
+    IngestResult,
+    InputFormat,
+    Progress,
+    Reading,
+    TimeUnit,
+    bad_row_json,
+    ingest_files,
+)
 from streams.logs import configure_logging
 from streams.settings import load_settings
 from streams.text import counted
@@ -96,11 +105,7 @@ def file_command(
     settings = load_settings()
     configure_logging(settings.streams_log_format, level=logging.CRITICAL + 1)  # errors are raised
     with _progress_bar() as progress:
-        results = ingest_files(
-            settings,
-            paths,
-            topic,
-            standard_input=sys.stdin.buffer if sys.stdin else None,  # none: closed
+        options = IngestOptions(
             input_format=input_format,
             mapping=_parsed(mapping or []),
             reading=reading,
@@ -110,8 +115,9 @@ def file_command(
             again=again,
             dry_run=dry_run,
             bad_rows=bad_rows,
-            progress=progress,
         )
+        standard_input = sys.stdin.buffer if sys.stdin else None  # none: closed
+        results = ingest_files(settings, paths, topic, options, standard_input=standard_input, progress=progress)
     _report(results, output, dry_run=dry_run)
     bad, rows = sum(one.bad for one in results), sum(one.rows for one in results)
     if bad:

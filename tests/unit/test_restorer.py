@@ -14,6 +14,7 @@ from streams.engine.keys import windows_of
 from streams.engine.restore import RestoreFailed
 from streams.errors import StreamsError
 from streams.kafka.changelog import Unsettled
+from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.limits import RESTORES_MAX, SCAN_SIGN_ROWS
 from streams.resilience.retry import Retrier
 from streams.settings import Settings
@@ -24,7 +25,6 @@ from streams.state.store import WriteBatch
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
 from streams.worker.restorer import Restored, Restorer
-from tests.simulation.kafka import MemoryChangelog, MemoryKafka
 from tests.unit.test_restore import CONFIG
 
 
