@@ -10,9 +10,11 @@ from typing import Annotated
 import typer
 
 from streams import __version__
+from streams.cli.app import AppOption, use_app
 from streams.cli.demo import demo
 from streams.cli.dlq import dlq_app
 from streams.cli.ending import CommandGroup, run
+from streams.cli.flows import flows_app
 from streams.cli.help import Group
 from streams.cli.ingest import ingest_app
 from streams.cli.lag import lag
@@ -28,13 +30,15 @@ app = typer.Typer(
     name="streams",
     cls=CommandGroup,
     rich_markup_mode=None,  # of all groups: plain pages, whose paragraphs are wrapped for the terminal
-    help="Exactly-once stream processing for logistics events: Kafka in, Kafka out.",
+    help="Exactly-once stream processing: Kafka in, Kafka out. It runs the flows of an app, by default those for "
+    "logistics.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 
 app.add_typer(local_app, name="local", cls=Group)
+app.add_typer(flows_app, name="flows", cls=Group)
 app.add_typer(topics_app, name="topics", cls=Group)
 app.add_typer(schemas_app, name="schemas", cls=Group)
 app.add_typer(ingest_app, name="ingest", cls=Group)
@@ -50,8 +54,10 @@ app.command("demo")(demo)
 @app.callback(invoke_without_command=True)
 def _root(
     *,
+    app: AppOption = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
+    use_app(app)
     if version:
         echo_line(__version__)
         raise typer.Exit

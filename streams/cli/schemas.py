@@ -317,20 +317,12 @@ def new_version_command(
 
     For a change that no new version of the schema can carry. docs/evolve-a-schema.md walks through it.
     """
-    from pathlib import Path  # noqa: PLC0415 - start-up time of the command line
-
-    from streams.flow import discover as pipelines  # noqa: PLC0415 - as above
+    from streams.flow.discover import declared_flows  # noqa: PLC0415 - start-up time of the command line
     from streams.schemas.catalog import Catalog  # noqa: PLC0415 - as above
     from streams.schemas.gate.findings import shown  # noqa: PLC0415 - as above
     from streams.schemas.scaffold import plan_new_version, write_scaffold  # noqa: PLC0415 - as above
 
-    made = plan_new_version(
-        Catalog.load(),
-        topic,
-        pipelines.select_pipelines(None),
-        Path(pipelines.__file__).parent,
-        pipelines.declarations(),
-    )
+    made = plan_new_version(Catalog.load(), topic, declared_flows())
     if not dry_run:
         write_scaffold(made)
     if output is Format.JSON:
