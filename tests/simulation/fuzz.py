@@ -41,7 +41,7 @@ from streams.state.checkpoint import LAST_DUE, table_prefix, window_prefix
 from streams.state.journal import empty_events
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
-from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
+from streams.testing.broker import MemoryChangelog, MemoryKafka, MemoryTransactions
 from tests.simulation.traffic import NOW_MS, SCHEMA_ID, START_MS, encode, gps_schema
 
 UNKNOWN_SCHEMA_ID = 0x63

@@ -13,7 +13,7 @@ from loadtest.oracle.model import Event, PartitionModel, Reject, compare_rows
 from logistics.flows.gps import GPS
 from streams.engine.engine import Idle
 from streams.schemas.catalog import Catalog
-from tests.simulation.kafka import MemoryKafka, Refuses, refuses_nothing
+from streams.testing.broker import MemoryKafka, Refuses, refuses_nothing
 from tests.simulation.traffic import NOW_MS, fill
 from tests.simulation.worker import COOLDOWN_MS, PIPELINE, REJECTS_MAX, SimulatedWorker
 from tests.window_model import WindowModel

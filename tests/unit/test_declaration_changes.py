@@ -28,7 +28,7 @@ from streams.state.checkpoint import table_prefix, window_prefix
 from streams.state.identity import Places
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted, StoreOutdated
-from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
+from streams.testing.broker import MemoryChangelog, MemoryKafka, MemoryTransactions
 
 LATENESS_MS = 100
 COLUMNS = {"events": Count(), "warmest": Greatest("warmth"), "charge": Latest("battery")}

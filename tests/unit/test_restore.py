@@ -17,7 +17,7 @@ from streams.state.identity import Places
 from streams.state.journal import Position, pack
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
-from tests.simulation.kafka import MemoryChangelog, MemoryKafka
+from streams.testing.broker import MemoryChangelog, MemoryKafka
 from tests.unit.test_journal import entry
 
 CONFIG = TaskConfig(GPS, 1_000, 60_000, lambda _: nullcontext(), lambda _: 0)

@@ -24,7 +24,7 @@ from streams.state.store import WriteBatch
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
 from streams.worker.restorer import Restored, Restorer
-from tests.simulation.kafka import MemoryChangelog, MemoryKafka
+from streams.testing.broker import MemoryChangelog, MemoryKafka
 from tests.unit.test_restore import CONFIG
 
 

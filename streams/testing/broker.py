@@ -10,6 +10,8 @@ from streams.kafka.partitioner import partition_of
 
 @dataclass(slots=True)
 class Transaction:
+    """A producer's transaction: what it has touched, and how it ended."""
+
     producer: str
     state: str = "open"
     touched: set[tuple[str, int]] = field(default_factory=set)
@@ -18,6 +20,8 @@ class Transaction:
 
 @dataclass(slots=True)
 class Entry:
+    """A record of a log, or the marker that ends a transaction there."""
+
     offset: int
     key: bytes | None
     value: bytes | None
@@ -53,6 +57,7 @@ class MemoryKafka:
         return member, self.generation
 
     def log(self, topic: str, partition: int) -> list[Entry]:
+        """Everything that was appended to a partition, markers and aborted records too."""
         return self.logs.setdefault((topic, partition), [])
 
     def append(
@@ -65,6 +70,7 @@ class MemoryKafka:
         headers: Headers | None = None,
         transaction: Transaction | None = None,
     ) -> int:
+        """Append a record; returns its offset."""
         log = self.log(topic, partition)
         log.append(Entry(len(log), key, value, timestamp_ms, headers, transaction, leader_epoch=self.leader_epoch))
         if transaction is not None:
@@ -77,6 +83,7 @@ class MemoryKafka:
         self.leader_epoch += 1
 
     def end(self, transaction: Transaction, state: str) -> None:
+        """Commit or abort: a marker in each partition that was touched, and the offsets if it is committed."""
         transaction.state = state
         for topic, partition in sorted(transaction.touched):
             log = self.log(topic, partition)
@@ -94,6 +101,7 @@ class MemoryKafka:
                 self.end(transaction, "aborted")
 
     def committed_rows(self, topic: str, partition: int) -> list[Entry]:
+        """What a reader of committed records sees of a partition."""
         return [
             entry
             for entry in self.log(topic, partition)
@@ -101,6 +109,7 @@ class MemoryKafka:
         ]
 
     def topic_rows(self, topic: str) -> list[Entry]:
+        """What a reader of committed records sees of a topic, partition after partition."""
         return [entry for p in range(self.partitions) for entry in self.committed_rows(topic, p)]
 
 
@@ -111,18 +120,22 @@ class MemoryChangelog:
         self._kafka = kafka
 
     def committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:
+        """The group's positions; a transaction that is pending on them is aborted."""
         self._kafka.time_out_transactions(partitions)
         return {partition: self._kafka.group.get(partition) for partition in partitions}
 
     def bounds(self, topic: str, partition: int, *, stable: bool = False) -> tuple[int, int]:
         """Memory is read without waiting: where a transaction is open makes no difference."""
+        del stable
         return self._kafka.begin_offset.get((topic, partition), 0), len(self._kafka.log(topic, partition))
 
     def has_diverged(self, topic: str, partition: int, offset: int, leader_epoch: int) -> bool:
+        """Whether records before `offset` were truncated since."""
         log = self._kafka.log(topic, partition)
         return next((entry.offset for entry in log if entry.leader_epoch > leader_epoch), len(log)) < offset
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[LogRow]]:
+        """Committed records of [start, end), three at a time."""
         rows = [
             LogRow(entry.offset, entry.key, entry.value, entry.headers)
             for entry in self._kafka.committed_rows(topic, partition)
@@ -169,12 +182,15 @@ class MemoryTransactions:
         self.reopen()
 
     def reopen(self) -> None:
+        """Abort what this producer's last session left open."""
         left = self._kafka.open.get(self._producer)
         if left is not None:
             self._kafka.end(left, "aborted")
 
     def begin(self) -> None:
-        assert self._producer not in self._kafka.open
+        """Open a transaction."""
+        if self._producer in self._kafka.open:
+            raise AssertionError(f"{self._producer} has an open transaction already")
         self._refused = []
         self._transaction = self._kafka.open[self._producer] = Transaction(self._producer)
 
@@ -190,6 +206,7 @@ class MemoryTransactions:
         origin: int | None = None,
         on_last_delivered: Callable[[int], None] | None = None,
     ) -> None:
+        """Append records."""
         last = len(keys) - 1
         for i, (key, value, timestamp) in enumerate(zip(keys, values, timestamps, strict=True)):
             self.produce(
@@ -215,6 +232,7 @@ class MemoryTransactions:
         origin: int | None = None,
         on_delivered: Callable[[int], None] | None = None,
     ) -> None:
+        """Append one record."""
         transaction = self._current()
         if self._refuses(topic, key, value):
             self._refused.append(Refused(topic, key, value, origin, "refused"))
@@ -232,6 +250,7 @@ class MemoryTransactions:
         transaction.offsets.update(positions)
 
     def commit(self) -> None:
+        """End the transaction as `verdict` says."""
         self._meanwhile("in flight")
         transaction = self._current()
         if self._refused:
@@ -253,6 +272,7 @@ class MemoryTransactions:
                 self._meanwhile("in flight")
 
     def abort(self) -> None:
+        """Abort the open transaction, if there is one."""
         if self._transaction is not None and self._transaction.state == "open":
             self._kafka.end(self._transaction, "aborted")
 
