@@ -20,6 +20,7 @@ from streams.cli.ingest import ingest_app
 from streams.cli.lag import lag
 from streams.cli.local import local_app
 from streams.cli.monitor import monitor
+from streams.cli.new import new
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.cli.schemas import schemas_app
 from streams.cli.state import state_app
@@ -45,6 +46,7 @@ app.add_typer(ingest_app, name="ingest", cls=Group)
 app.add_typer(dlq_app, name="dlq", cls=Group)
 app.add_typer(state_app, name="state", cls=Group)
 
+app.command("new")(new)
 app.command("worker")(worker)
 app.command("lag")(lag)
 app.command("monitor")(monitor)
