@@ -75,13 +75,15 @@ def _package_of(name: str) -> str:
             f"letter, at most {_NAME_CHARACTERS_MAX}, such as warehouse"
         )
     package = name.replace("-", "_")
-    if (
-        keyword.iskeyword(package)
-        or package in sys.stdlib_module_names
-        or importlib.util.find_spec(package) is not None
-    ):
+    if keyword.iskeyword(package) or package in sys.stdlib_module_names or _is_installed(package):
         raise UsageError(f"{name!r}: Python has a module {package!r} already, which would hide the project's package")
     return package
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a module of this name is found; a folder without `__init__.py`, such as the project's own, is none."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def _templates() -> Iterator[Path]:
