@@ -43,6 +43,12 @@ def as_text(flow: Flow, pipeline: Pipeline, bounds: Mapping[str, int]) -> Iterat
     width = max(map(len, names.values()))
     for name, value in bounds.items():
         yield f"  {names[name]:<{width}}  {value}"
+    yield ""
+    yield "flagged as silent after"
+    silent = silent_after_ms(pipeline)
+    width = max(map(len, silent))
+    for name, after_ms in silent.items():
+        yield f"  {name:<{width}}  {written(after_ms)}"
 
 
 def as_json(flow: Flow, pipeline: Pipeline, bounds: Mapping[str, int]) -> dict[str, Any]:
@@ -65,6 +71,15 @@ def as_json(flow: Flow, pipeline: Pipeline, bounds: Mapping[str, int]) -> dict[s
             for topic in pipeline.topics()
         ],
         "bounds": dict(bounds),
+        "silent_after_ms": silent_after_ms(pipeline),
+    }
+
+
+def silent_after_ms(pipeline: Pipeline) -> dict[str, int]:
+    """After how long the monitor flags the source, and each class of its devices, as silent; as the monitor names them."""
+    classes = {f"{pipeline.source}/{one.name}": one.silent_after_s for one in pipeline.device_classes}
+    return {
+        name: round(after_s * 1_000) for name, after_s in {pipeline.source: pipeline.silent_after_s, **classes}.items()
     }
 
 

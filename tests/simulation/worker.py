@@ -25,8 +25,8 @@ from streams.kafka.partitioner import partition_of
 from streams.schemas.catalog import Catalog
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
-from streams.worker.ownership import Ownership, Term
 from streams.testing.broker import MemoryChangelog, MemoryKafka, MemoryTransactions, Refuses, refuses_nothing
+from streams.worker.ownership import Ownership, Term
 from tests.simulation.traffic import NOW_MS, SCHEMA_ID, UNREADABLE, gps_schema
 
 UNKNOWN_SCHEMA_ID = 0x63

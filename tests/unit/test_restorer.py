@@ -21,10 +21,10 @@ from streams.state.checkpoint import window_prefix
 from streams.state.identity import Places
 from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine
 from streams.state.store import WriteBatch
+from streams.testing.broker import MemoryChangelog, MemoryKafka
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
 from streams.worker.restorer import Restored, Restorer
-from streams.testing.broker import MemoryChangelog, MemoryKafka
 from tests.unit.test_restore import CONFIG
 
 
