@@ -6,8 +6,11 @@ from typing import Annotated
 import typer
 
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
-
-flows_app = typer.Typer(help="Declared flows: list them, show one as a topology.", no_args_is_help=True)
+from streams.flow.discover import select_flow
+from streams.flow.drawing import drawn
+from streams.flow.topology import as_json, as_text, listed
+from streams.schemas.declared import flows_that_fit
+from streams.settings import load_settings
 
 
 class ShowFormat(StrEnum):
@@ -18,12 +21,8 @@ class ShowFormat(StrEnum):
     SVG = "svg"
 
 
-@flows_app.command("list")
 def list_command(output: FormatOption = Format.TEXT) -> None:
     """List the flows of the app: name, source, outputs, and the module that declares each."""
-    from streams.flow.topology import listed  # noqa: PLC0415 - start-up time of the command line
-    from streams.schemas.declared import flows_that_fit  # noqa: PLC0415 - as above
-
     rows = listed(flows_that_fit())
     if output is Format.JSON:
         echo_json(rows)
@@ -32,7 +31,6 @@ def list_command(output: FormatOption = Format.TEXT) -> None:
         echo_line(f"{row['name']}: {row['source']} -> {', '.join(row['outputs'])}  ({row['declared_in']})")
 
 
-@flows_app.command("show")
 def show_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the flow.")],
     output: Annotated[
@@ -40,12 +38,6 @@ def show_command(
     ] = ShowFormat.TEXT,
 ) -> None:
     """Show a flow as a topology: its steps in the order in which events pass them, its topics, the bounds in force."""
-    from streams.flow.discover import select_flow  # noqa: PLC0415 - start-up time of the command line
-    from streams.flow.drawing import drawn  # noqa: PLC0415 - as above
-    from streams.flow.topology import as_json, as_text  # noqa: PLC0415 - as above
-    from streams.schemas.declared import flows_that_fit  # noqa: PLC0415 - as above
-    from streams.settings import load_settings  # noqa: PLC0415 - as above
-
     flow = select_flow(name)
     flows_that_fit()
     settings = load_settings()

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
+from streams.project.create import create_project
 
 
 def new(
@@ -19,8 +20,6 @@ def new(
     It passes its own tests as it stands: `make test` in the folder. A name that Python has a module for is refused, and
     so is a folder that is not empty.
     """
-    from streams.project.create import create_project  # noqa: PLC0415 - start-up time of the command line
-
     made = create_project(project)
     if output is Format.JSON:
         files = [str(path) for path in made.files]

@@ -76,11 +76,10 @@ def as_json(flow: Flow, pipeline: Pipeline, bounds: Mapping[str, int]) -> dict[s
 
 
 def silent_after_ms(pipeline: Pipeline) -> dict[str, int]:
-    """After how long the monitor flags the source, and each class of its devices, as silent; as the monitor names them."""
-    classes = {f"{pipeline.source}/{one.name}": one.silent_after_s for one in pipeline.device_classes}
-    return {
-        name: round(after_s * 1_000) for name, after_s in {pipeline.source: pipeline.silent_after_s, **classes}.items()
-    }
+    """After how long the monitor flags the source and each class of its devices as silent, by the monitor's names."""
+    after_s = {pipeline.source: pipeline.silent_after_s}
+    after_s |= {f"{pipeline.source}/{one.name}": one.silent_after_s for one in pipeline.device_classes}
+    return {name: round(seconds * 1_000) for name, seconds in after_s.items()}
 
 
 def beside(pipeline: Pipeline) -> tuple[tuple[str, str], ...]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from fastavro.schema import SchemaParseException, UnknownType, parse_schema
+
 from streams.errors import StreamsError, UsageError
 from streams.flow.discover import app_schemas_dir
 from streams.schemas.gate.findings import Finding, Rule
@@ -224,8 +226,6 @@ def _wrong_aliases(schema: Any) -> Located | None:
 
 def _why_invalid(schema: Any) -> str | None:
     """What fastavro has against a schema; None if it accepts it."""
-    from fastavro.schema import SchemaParseException, UnknownType, parse_schema  # noqa: PLC0415 - start-up time
-
     try:
         parse_schema(schema)
     except UnknownType as error:

@@ -21,17 +21,19 @@ from streams.batch.rejects import Reason, Reject
 from streams.deadletters.letter.envelope import REASON
 from streams.engine.commit import Committer
 from streams.engine.encode import TableEncoder, WindowEncoder
-from streams.engine.engine import Engine, Idle, MicroBatch
+from streams.engine.engine import Engine, MicroBatch
 from streams.engine.restore import restore_partition
 from streams.flow.builder import Flow
 from streams.flow.declaration import Pipeline
 from streams.flow.durations import Duration, milliseconds
+from streams.kafka.memory import Entry, MemoryChangelog, MemoryKafka
 from streams.kafka.partitioner import partition_of
 from streams.limits import BATCH_RECORDS_MAX
 from streams.schemas.catalog import Catalog
 from streams.settings import Settings
+from streams.sinks.memory import MemoryTransactions
+from streams.sources.base import Idle
 from streams.state.memory import MemoryStore
-from streams.testing.broker import Entry, MemoryChangelog, MemoryKafka, MemoryTransactions
 from streams.worker.configuration import config_of
 from streams.worker.schemas import reader_schema, require_row_schemas
 
@@ -238,7 +240,7 @@ class FlowDriver:
         changelog = MemoryChangelog(self._kafka)
         self._committer = Committer(
             self._pipeline,
-            MemoryTransactions(self._kafka, _WORKER, lambda: "committed"),
+            MemoryTransactions(self._kafka, _WORKER),
             changelog,
             [TableEncoder(t.topic, t.aggregate, *self._registered.newest(t.subject)) for t in self._pipeline.tables],
             [WindowEncoder(window, *self._registered.newest(window.subject)) for window in self._pipeline.windows],

@@ -25,15 +25,12 @@ from streams.engine.commit import Committer, Failpoint
 from streams.engine.effects import CycleEnd, Effects
 from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.log import CycleAborted, OutputRefused
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.errors import FencedError, StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka.changelog import ChangelogReaders, KafkaChangelog
-from streams.kafka.intake import Intake
 from streams.kafka.lag import LagProbe
 from streams.kafka.places import KafkaPlaces
-from streams.kafka.transactions import KafkaTransactions
 from streams.limits import (
     CHECKPOINT_INTERVAL_MS,
     CYCLE_RECORDS_MAX,
@@ -46,6 +43,9 @@ from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry
 from streams.settings import Settings
+from streams.sinks.base import CycleAborted, OutputRefused
+from streams.sinks.kafka.transactions import KafkaTransactions
+from streams.sources.kafka.intake import Intake
 from streams.state.rocks import RocksMemory
 from streams.state.store import StoreUnavailable
 from streams.worker.account import CycleAccount

@@ -15,7 +15,7 @@ from confluent_kafka import Producer
 from logistics.flows.gps import GPS
 from logistics.flows.orders import ORDERS
 from streams.batch.rejects import DeadLetter, Reason, Reject
-from streams.cli.dlq_results import details_row
+from streams.cli.dlq.results import details_row
 from streams.deadletters.letter.audit import Actor
 from streams.deadletters.letter.envelope import envelope_headers
 from streams.deadletters.letter.index import Filter

@@ -172,7 +172,7 @@ def test_a_port_taken_by_another_program_is_named_with_its_flag(tmp_path: Path, 
     assert processes_of(tmp_path) == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_up_leaves_nothing_behind(tmp_path: Path, how: signal.Signals) -> None:
     command = [sys.executable, "-m", "streams", "local", "up", "--dir", str(tmp_path)]
     with subprocess.Popen([*command, "--kafka-port", "0", "--registry-port", "0"], stderr=subprocess.PIPE) as running:

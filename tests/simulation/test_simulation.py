@@ -9,11 +9,11 @@ from logistics.flows.gps import GPS
 from streams.batch.columns import Bools
 from streams.batch.events import Events
 from streams.engine.commit import Committer
-from streams.engine.log import CycleAborted
 from streams.engine.restore import RestoreFailed
 from streams.engine.task import PartitionTask
 from streams.kafka.partitioner import partition_of
 from streams.operators.reorder.held import Held
+from streams.sinks.base import CycleAborted
 from streams.worker.ownership import Ownership
 from tests.simulation.run import Outcome, simulate
 

@@ -17,7 +17,7 @@ import pytest
 
 from logistics.flows.gps import GPS
 from streams.errors import StreamsError
-from streams.ingest import InputFormat, Reading, TimeUnit, ingest_file
+from streams.ingest import IngestOptions, InputFormat, Reading, TimeUnit, ingest_file
 from streams.ingest.events import Converter, Encoder
 from streams.ingest.filling import filling_of
 from streams.ingest.judge import END_OF_TIME_MS, Judge
@@ -300,7 +300,7 @@ def test_a_file_damaged_at_any_byte_is_one_clear_error_or_bad_rows(kind: InputFo
             path.write_bytes(damaged)
             said = ""
             try:
-                result = ingest_file(settings, path, GPS.source, dry_run=True)
+                result = ingest_file(settings, path, GPS.source, IngestOptions(dry_run=True))
             except StreamsError as error:
                 said = str(error)
             else:

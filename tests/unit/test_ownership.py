@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from streams.engine.log import CycleAborted
+from streams.sinks.base import CycleAborted
 from streams.worker.ownership import Ownership, Term
 
 PARTITIONS = st.sets(st.integers(0, 3), min_size=1)

@@ -14,6 +14,7 @@ from streams.engine.keys import windows_of
 from streams.engine.restore import RestoreFailed
 from streams.errors import StreamsError
 from streams.kafka.changelog import Unsettled
+from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.limits import RESTORES_MAX, SCAN_SIGN_ROWS
 from streams.resilience.retry import Retrier
 from streams.settings import Settings
@@ -21,7 +22,6 @@ from streams.state.checkpoint import window_prefix
 from streams.state.identity import Places
 from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine
 from streams.state.store import WriteBatch
-from streams.testing.broker import MemoryChangelog, MemoryKafka
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
 from streams.worker.restorer import Restored, Restorer

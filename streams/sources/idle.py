@@ -9,18 +9,8 @@ that does not answer, a paused partition and a process that was stopped and woke
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from streams.engine.engine import Idle
 from streams.limits import IDLE_ASK_INTERVAL_MS, IDLE_ASK_INTERVAL_MS_MIN, IDLE_GAP_MS_MAX
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """Records of a partition that lie after an open transaction, and since when it has been seen there."""
-
-    records: int
-    offset: int
-    """Where the transaction begins: the last stable offset."""
-    since_ms: int
+from streams.sources.base import Idle, Unreadable
 
 
 @dataclass(slots=True)

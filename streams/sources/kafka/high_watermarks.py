@@ -12,7 +12,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 )
 
 from streams.kafka.admin import RECONNECT_MS_MAX, librdkafka_log
-from streams.kafka.stranding import BrokerWatch
+from streams.kafka.broker_watch import BrokerWatch
 from streams.limits import IDLE_GAP_MS_MAX
 from streams.settings import Settings
 

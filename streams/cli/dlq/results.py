@@ -2,20 +2,18 @@
 
 import datetime as dt
 import textwrap
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from streams.cli.output import Format, echo_json, echo_line, echo_lines, printable
+from streams.deadletters.letter.audit import Outcome
+from streams.deadletters.letter.foreign import Origin
+from streams.deadletters.letter.pin import Pin
+from streams.deadletters.review.choice import Refusal
+from streams.deadletters.review.discard import DiscardResult
+from streams.deadletters.review.look import Details, Entry, Listing
+from streams.deadletters.review.replay import ReplayResult, explained
 from streams.text import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from streams.deadletters.letter.foreign import Origin
-    from streams.deadletters.letter.pin import Pin
-    from streams.deadletters.review.choice import Refusal
-    from streams.deadletters.review.discard import DiscardResult
-    from streams.deadletters.review.look import Details, Entry, Listing
-    from streams.deadletters.review.replay import ReplayResult
 
 GROUPS_SHOWN: Final = 50
 CHARACTERS_SHOWN: Final = 200
@@ -32,7 +30,7 @@ def _iso(time_ms: int | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def entry_row(entry: "Entry") -> dict[str, Any]:
+def entry_row(entry: Entry) -> dict[str, Any]:
     """A letter for JSON output."""
     letter = entry.letter
     return {
@@ -54,7 +52,7 @@ def entry_row(entry: "Entry") -> dict[str, Any]:
     }
 
 
-def echo_listing(found: "Listing") -> None:
+def echo_listing(found: Listing) -> None:
     """Print counts, then letters."""
     echo_line(f"{counted(found.total, 'dead letter')}, {found.open:,} open")
     shown = [(_line(name), count, still) for name, count, still in found.groups[:GROUPS_SHOWN]]
@@ -68,7 +66,7 @@ def echo_listing(found: "Listing") -> None:
         echo_entries(found.entries)
 
 
-def echo_entries(entries: "list[Entry]") -> None:
+def echo_entries(entries: list[Entry]) -> None:
     """Print letters, one a line."""
     widths = [max(len(each) for each in column) for column in zip(*map(_cells, entries), strict=True)]
     for entry in entries:
@@ -76,7 +74,7 @@ def echo_entries(entries: "list[Entry]") -> None:
         echo_line(f"{'  '.join(cells)}  {_line(entry.letter.message)}".rstrip())
 
 
-def _cells(entry: "Entry") -> list[str]:
+def _cells(entry: Entry) -> list[str]:
     letter = entry.letter
     status = entry.status if entry.outcome is None else f"{entry.status}, {entry.outcome.value}"
     number = "" if letter.attempt == 1 else f"attempt {letter.attempt}"
@@ -88,7 +86,7 @@ def _line(text: str) -> str:
     return printable(text[:CHARACTERS_SHOWN])[:CHARACTERS_SHOWN]
 
 
-def details_row(shown: "Details") -> dict[str, Any]:
+def details_row(shown: Details) -> dict[str, Any]:
     """Everything about a letter for JSON output."""
     view, failure = shown.view, shown.view.failure
     row = entry_row(shown.entry)
@@ -132,7 +130,7 @@ def details_row(shown: "Details") -> dict[str, Any]:
     return row
 
 
-def echo_details(shown: "Details") -> None:
+def echo_details(shown: Details) -> None:
     """Print everything about a letter."""
     entry, view, letter = shown.entry, shown.view, shown.entry.letter
     origin = shown.origin
@@ -168,7 +166,7 @@ def echo_details(shown: "Details") -> None:
         echo_line("Personal data is masked (•••, ··); --reveal shows it, and is audited.")
 
 
-def _place(origin: "Origin") -> str:
+def _place(origin: Origin) -> str:
     """Where the record was read, as far as the envelope says."""
     if origin.topic is None:
         return "nothing says where"
@@ -177,7 +175,7 @@ def _place(origin: "Origin") -> str:
     return f"{_line(origin.topic)}-{partition}@{offset}{by}"
 
 
-def _echo_bytes(shown: "Details") -> None:
+def _echo_bytes(shown: Details) -> None:
     view, failure = shown.view, shown.view.failure
     echo_line()
     echo_line(f"value, {counted(view.size_bytes, 'byte')}")
@@ -193,7 +191,7 @@ def _echo_bytes(shown: "Details") -> None:
         echo_line(f"  fails at byte {failure.start}{field}: {_line(failure.message)}")
 
 
-def _echo_schema(shown: "Details") -> None:
+def _echo_schema(shown: Details) -> None:
     view, failure = shown.view, shown.view.failure
     echo_line()
     echo_line(f"writer schema {shown.schema_id if shown.schema_id is not None else '-'}")
@@ -211,7 +209,7 @@ def _echo_schema(shown: "Details") -> None:
         echo_line(f"  {failure.start:>6}        {failure.path or '(end)'}  <-- {_line(failure.message)}")
 
 
-def echo_replay(result: "ReplayResult", dry_run: bool, attempts_max: int, output: Format) -> None:  # noqa: FBT001
+def echo_replay(result: ReplayResult, dry_run: bool, attempts_max: int, output: Format) -> None:  # noqa: FBT001
     """Print what a replay did."""
     if output is Format.JSON:
         echo_json(
@@ -255,7 +253,7 @@ def echo_replay(result: "ReplayResult", dry_run: bool, attempts_max: int, output
         _echo_pin(result.pin)
 
 
-def echo_discard(result: "DiscardResult", dry_run: bool, output: Format) -> None:  # noqa: FBT001
+def echo_discard(result: DiscardResult, dry_run: bool, output: Format) -> None:  # noqa: FBT001
     """Print what a discard did."""
     if output is Format.JSON:
         echo_json(
@@ -278,27 +276,25 @@ def echo_discard(result: "DiscardResult", dry_run: bool, output: Format) -> None
         _echo_pin(result.pin)
 
 
-def _echo_topics(how: str, topics: "Mapping[str, int]") -> None:
+def _echo_topics(how: str, topics: Mapping[str, int]) -> None:
     for topic, count in sorted(topics.items()):
         if count:
             echo_line(f"  {count:,} {how} {topic}")
 
 
-def _echo_refusals(shown: "Sequence[Refusal]", count: int) -> None:
+def _echo_refusals(shown: Sequence[Refusal], count: int) -> None:
     for each in shown:
         echo_line(f"  {each.id}: {each.why}", err=True)
     if count > len(shown):
         echo_line(f"  ... and {count - len(shown):,} more", err=True)
 
 
-def _echo_pin(pin: "Pin | None") -> None:
+def _echo_pin(pin: Pin | None) -> None:
     if pin is not None:
         echo_line(f"  to do it to these and to none that come later, add --pin {pin}")
 
 
-def _echo_outcomes(result: "ReplayResult") -> None:
-    from streams.deadletters.letter.audit import Outcome  # noqa: PLC0415 - start-up time of the command line
-    from streams.deadletters.review.replay import explained  # noqa: PLC0415 - as above
+def _echo_outcomes(result: ReplayResult) -> None:
 
     for name, count in result.outcomes.most_common():
         echo_line(f"  {count:,} {explained(Outcome(name))}")

@@ -1,4 +1,4 @@
-"""`engine.log.Transactions` over librdkafka: one transactional, idempotent producer.
+"""`sinks.base.Transactions` over librdkafka: one transactional, idempotent producer.
 
 What librdkafka's errors mean here (KIP-98, KIP-447): `txn_requires_abort` - the cycle is aborted and runs again;
 `retriable` - the same call is made again; fatal - the producer is of no more use. A fatal error of a transaction that
@@ -8,6 +8,7 @@ made anew. Otherwise another process has taken our transactional id: we are fenc
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -15,17 +16,18 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streams.batch.columns import Headers
-from streams.engine.log import Committed, CycleAborted, OutcomeUnknown, OutputRefused
 from streams.errors import FencedError
 from streams.flow.declaration import OUTPUT_BYTES_MAX
 from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.bounded import BoundedCalls, ClientHangs
-from streams.kafka.fencing import FENCED, cause_of_fatal
+from streams.kafka.partitioner import PARTITIONER
 from streams.kafka.positions import metadata_of
-from streams.kafka.refusal import REFUSALS, RefusalSearch
 from streams.limits import PRODUCER_QUEUE_KBYTES_MAX, PRODUCER_QUEUE_MESSAGES_MAX, TRANSACTION_TIMEOUT_MS
 from streams.resilience.retry import Backoff, Retrier
 from streams.settings import Settings
+from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, OutputRefused
+from streams.sinks.kafka.fencing import FENCED, cause_of_fatal
+from streams.sinks.kafka.refusal import REFUSALS, RefusalSearch
 
 log = structlog.get_logger(__name__)
 
@@ -74,10 +76,13 @@ class KafkaTransactions:
         source: str,
         retrier: Retrier,
         timeout_ms: int = TRANSACTION_TIMEOUT_MS,
+        reopen_s_max: float | None = None,
     ) -> None:
         """Configure; `reopen` connects. Stopping `retrier` ends every wait early.
 
-        `timeout_ms`: how long a transaction may be open before the broker aborts it.
+        `timeout_ms`: how long a transaction may be open before the broker aborts it. `reopen_s_max`: how long `reopen`
+        goes on trying (None: as long as it takes).
+
         """
         self._timeout_ms = timeout_ms
         self._config: dict[str, Any] = {
@@ -86,7 +91,7 @@ class KafkaTransactions:
             "transactional.id": transactional_id,
             "transaction.timeout.ms": timeout_ms,
             "message.timeout.ms": timeout_ms,
-            "partitioner": "murmur2_random",
+            "partitioner": PARTITIONER,
             "compression.type": "lz4",
             "linger.ms": 10,
             "batch.size": 1_000_000,
@@ -101,6 +106,8 @@ class KafkaTransactions:
         }
         self._source = source
         self._retrier = retrier
+        self._reopen = replace(_REOPEN, give_up_s=reopen_s_max)
+        self._settle_s = _SETTLE_TIMEOUT_S if reopen_s_max is None else min(_SETTLE_TIMEOUT_S, reopen_s_max)
         self._producer: Producer | None = None
         self._calls: BoundedCalls | None = None
         self._failed: KafkaError | None = None
@@ -113,29 +120,35 @@ class KafkaTransactions:
         """Topics produced to in the open transaction."""
 
     def reopen(self) -> None:
-        """Make the producer anew; waits for the broker, aloud, as long as it takes.
+        """Make the producer anew; waits for the broker, aloud, as long as it takes or was said.
 
         Raises:
-            CycleAborted: the worker stops while waiting.
+            CycleAborted: the worker stops while waiting, or the broker did not give a producer in time.
             FencedError: the broker refuses the transactional id.
 
         """
         self._drop()
         try:
             self._retrier.call(
-                "the broker does not give a producer yet", self._new_producer, passing=_not_fenced, backoff=_REOPEN
+                "the broker does not give a producer yet",
+                self._new_producer,
+                passing=_not_fenced,
+                backoff=self._reopen,
             )
         except (KafkaException, ClientHangs) as error:
             if isinstance(error, KafkaException) and error.args[0].code() in FENCED:
                 raise self._fenced(error) from None
-            raise CycleAborted("stopping", "the worker stops") from None
+            if self._retrier.stopped:
+                raise CycleAborted("stopping", "the worker stops") from None
+            why = described(error) if isinstance(error, KafkaException) else str(error)
+            raise CycleAborted("no_producer", f"the broker does not give a producer: {why}") from None
 
     def _new_producer(self) -> None:
         config = {**self._config, "batch.size": self._search.batch_bytes}
         producer = Producer(config, logger=librdkafka_log)
         calls = BoundedCalls(f"{self._config['transactional.id']}-calls")
         try:
-            calls.call(lambda: producer.init_transactions(_SETTLE_TIMEOUT_S), _SETTLE_TIMEOUT_S + _HANGS_S)
+            calls.call(lambda: producer.init_transactions(self._settle_s), self._settle_s + _HANGS_S)
         except (KafkaException, ClientHangs):
             calls.close()
             raise
@@ -275,6 +288,10 @@ class KafkaTransactions:
             TopicPartition(self._source, partition, position.offset_next, metadata_of(position))
             for partition, position in positions.items()
         ]
+        self.send_group_offsets(offsets, membership)
+
+    def send_group_offsets(self, offsets: list[TopicPartition], membership: object) -> None:
+        """Add offsets with metadata of any text to the transaction, in the name of `membership`."""
         self._do(lambda producer, timeout_s: producer.send_offsets_to_transaction(offsets, membership, timeout_s))
 
     def commit(self) -> None:
@@ -437,7 +454,7 @@ class KafkaTransactions:
             return refused
         cause = self._failed or error
         if error.code() in _UNANSWERED or cause.code() in _UNANSWERED:
-            # It may never get an answer again (`stranding`), and abort all the same, as nothing has reached the broker.
+            # It may never get an answer again (`kafka.broker_watch`); nothing has reached the broker, so it can abort.
             log.warning("the broker has not answered this producer; making it anew", error=described(raised))
             self.reopen()
         return CycleAborted(str(cause.name()).strip("_").lower(), f"{described(raised)}; cause: {cause.str()}")

@@ -13,8 +13,8 @@ from typing import Final
 import structlog
 from confluent_kafka import KafkaError
 
-from streams.engine.log import OutputRefused, Refused
 from streams.limits import REFUSAL_SEARCH_MS, TRANSACTION_TIMEOUT_MS
+from streams.sinks.base import OutputRefused, Refused
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ import queue
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import numpy as np
 import structlog
@@ -17,15 +17,11 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, Kaf
 
 from streams.batch.records import Records
 from streams.clock import monotonic_ms
-from streams.engine.engine import Idle
 from streams.errors import FencedError, StreamsError
 from streams.kafka.admin import described, librdkafka_log
+from streams.kafka.broker_watch import BrokerWatch
 from streams.kafka.headers import read_headers
-from streams.kafka.high_watermarks import HighWatermarks
-from streams.kafka.idle import IdleClock, Unreadable
-from streams.kafka.membership import REFUSALS, cause_of, group_config, is_static
 from streams.kafka.out_of_range import OUT_OF_RANGE, is_truncation
-from streams.kafka.stranding import BrokerWatch
 from streams.limits import (
     BATCH_RECORDS_MAX,
     BATCH_SHARE,
@@ -36,6 +32,11 @@ from streams.limits import (
 )
 from streams.resilience.retry import Backoff
 from streams.settings import Settings
+from streams.sources.base import Idle, Polled, RebalanceListener, Unreadable
+from streams.sources.idle import IdleClock
+from streams.sources.kafka.high_watermarks import HighWatermarks
+from streams.sources.kafka.membership import REFUSALS, cause_of, group_config, is_static
+from streams.sources.lost import LostRecords
 
 log = structlog.get_logger(__name__)
 
@@ -48,26 +49,6 @@ _UNANSWERED: Final = Backoff(first_s=0.1, pause_s_max=2.0)
 _BOUNDS_TIMEOUT_S: Final = 5.0
 _LEAVE_TIMEOUT_S: Final = 5.0
 _TIMESTAMP_MS: Final = operator.itemgetter(1)
-
-
-class Ownership(Protocol):
-    """Told of rebalances, in the intake thread, from within `poll`."""
-
-    def assigned(self, partitions: list[int]) -> None:
-        """These partitions are ours now; restore them, then call `start`."""
-
-    def revoked(self, partitions: list[int]) -> None:
-        """Finish or abort, and release these partitions before returning, within a bounded time."""
-
-    def lost(self, partitions: list[int]) -> None:
-        """These partitions are already somebody else's; nothing can be committed."""
-
-    def noted(self, membership: object | None) -> None:
-        """Our place in the group as of now, None without one: who commits for the group has to show it.
-
-        It comes from the intake thread only: the client makes other threads wait while a rebalance is served, which
-        waits for their commit.
-        """
 
 
 @dataclass(slots=True)
@@ -88,7 +69,7 @@ class _Command:
 
 
 class Intake:
-    """Consumer of one source topic. `poll` and `close` from one thread; the rest from any."""
+    """`sources.base.Source` over one consumer."""
 
     def __init__(
         self,
@@ -97,15 +78,13 @@ class Intake:
         source: str,
         group: str,
         member: str,
-        ownership: Ownership,
+        ownership: RebalanceListener,
         on_lost_records: Callable[[int, int, int], None] = lambda _partition, _first, _end: None,
     ) -> None:
         """`on_lost_records` is told of records that were deleted unread: partition, first offset, and the one after."""
         self._source = source
         self._ownership = ownership
-        self._on_lost_records = on_lost_records
-        self._lost_up_to: dict[int, int] = {}
-        """By partition, the offset up to which lost records have been told: a second start tells none again."""
+        self._lost = LostRecords(on_lost_records)
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
         self._pending: list[_Command] = []
         """Not carried out yet: the client refused, and is asked again."""
@@ -176,7 +155,7 @@ class Intake:
         return {p: max(taken, self._end_offset.get(p, 0)) for p, taken in dict(self._started).items()}
 
     def taken(self) -> dict[int, int]:
-        """By partition that is consumed: the offset behind the last record that was handed over."""
+        """By partition that is consumed: the offset after the last record that was handed over."""
         return dict(self._started)
 
     def take_suspicion(self) -> bool:
@@ -222,10 +201,8 @@ class Intake:
 
     # --- the intake thread ------------------------------------------------------------------------------------------
 
-    def poll(self) -> tuple[Records | None, dict[int, Idle], int]:
-        """Next records (None when there are none), which partitions are idle, and the generation.
-
-        Serves rebalances. Returns within about `BATCH_WAIT_MS` when nothing comes.
+    def poll(self) -> Polled:
+        """Next records; serves rebalances. Returns within about `BATCH_WAIT_MS` when nothing comes.
 
         Raises:
             FencedError: another consumer has our group instance id.
@@ -233,7 +210,7 @@ class Intake:
 
         """
         if self._refused and not self._joined_again():
-            return None, {}, self._generation
+            return Polled(None, {}, self._generation)
         if self._brokers.is_stranded:
             log.error("the Kafka client has lost every broker and does not look for them again; making it anew")
             self._renew()
@@ -246,7 +223,7 @@ class Intake:
         records = self._records(messages) if messages else None
         if records is not None:
             self._batch_records = _records_of_next(records, self._batch_bytes_max)
-        return records, self._idle_now(monotonic_ms()), self._generation
+        return Polled(records, self._idle_now(monotonic_ms()), self._generation)
 
     def _idle_now(self, now_ms: int) -> dict[int, Idle]:
         """Idle partitions, by what the broker has answered so far; asks it again when it is time."""
@@ -320,10 +297,11 @@ class Intake:
     def _be_refused(self, error: KafkaError) -> None:
         """The group does not take us as we are: this consumer is void, a new one will ask again.
 
-        Mostly it is our former self: one that was killed and is still counted on (UNRELEASED_INSTANCE_ID), or our own
-        join of before a broker stood still, which it carries out behind a newer one (FENCED_INSTANCE_ID). A living
-        double takes our transactional id as well, and comes again and again. GROUP_ID_NOT_FOUND: the group was deleted,
-        or members of the other protocol are still in it, such as workers that were stopped to change over.
+        Usually a stale session of this instance: one that was killed and has not expired yet (UNRELEASED_INSTANCE_ID),
+        or an earlier join of ours that a broker which stood still carries out after a newer one (FENCED_INSTANCE_ID). A
+        second running instance takes our transactional id as well, and is refused again and again. GROUP_ID_NOT_FOUND:
+        the group was deleted, or members of the other protocol are still in it, such as workers that were stopped to
+        change over.
         """
         now = time.monotonic()
         if cause_of(error) == KafkaError.FENCED_INSTANCE_ID:
@@ -470,7 +448,7 @@ class Intake:
                 "records are gone: the group's offset is before the first one; going on from there",
                 partition=f"{self._source}-{partition}", offset=offset, first=low, last=high,
             )  # fmt: skip
-            self._tell_lost(partition, offset, low)
+            self._lost.note(partition, offset, low)
             offset = low
         self._consume_from(partition, offset)
 
@@ -504,13 +482,6 @@ class Intake:
             # It has stopped fetching this partition, since an offset was out of range: only assigning it begins again.
             self.consumer.incremental_unassign([here])
             self.consumer.incremental_assign([here])
-
-    def _tell_lost(self, partition: int, offset: int, low: int) -> None:
-        told = self._lost_up_to.get(partition, 0)
-        first = offset if told > low else max(offset, told)  # a log that begins earlier than before is another one
-        if first < low:
-            self._lost_up_to[partition] = low
-            self._on_lost_records(partition, first, low)
 
     def _stop(self, partitions: list[int], generation: int) -> None:
         self._generation = generation

@@ -2,7 +2,7 @@
 
 import json
 
-from streams.kafka.stranding import BrokerWatch
+from streams.kafka.broker_watch import BrokerWatch
 
 INTERNAL = {"name": ":0/internal", "source": "internal", "nodeid": -1, "state": "UP"}
 COORDINATOR = {"name": "GroupCoordinator", "source": "logical", "nodeid": -1, "state": "DOWN"}
