@@ -176,7 +176,7 @@ def source(
     return Stream(verb, None, bounds)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Flow:
     """A declared flow: its plan, checked. `streams worker` runs it, `streams flows show` shows it.
 

@@ -95,8 +95,10 @@ def select_pipelines(names: list[str] | None, *, prefix: str = "") -> list[Pipel
     return [found[name].with_prefix(prefix) for name in dict.fromkeys(names)]
 
 
-def app_directory(app: str | None = None) -> Path:
-    """Folder of the app's top-level package, or the one that holds its module. Nothing is imported for it.
+def app_schemas_dir(app: str | None = None) -> Path:
+    """Folder of the app's schemas: `schemas` in its package (as installed), else beside it (a project).
+
+    Nothing is imported for it, and it need not exist.
 
     Raises:
         UsageError: there is no such module.
@@ -107,19 +109,11 @@ def app_directory(app: str | None = None) -> Path:
     spec = importlib.util.find_spec(top)
     if spec is None:
         raise UsageError(_no_module(top))
-    if spec.submodule_search_locations:
-        return Path(next(iter(spec.submodule_search_locations))).absolute()
-    return Path(spec.origin or ".").absolute().parent
-
-
-def app_schemas_dir(app: str | None = None) -> Path:
-    """Folder of the app's schemas: `schemas` in its package (as installed), else beside it (a project).
-
-    It need not exist. Raises as `app_directory`.
-    """
-    directory = app_directory(app)
-    inside = directory / SCHEMAS
-    return inside if inside.is_dir() else directory.parent / SCHEMAS if _is_package(directory) else inside
+    if not spec.submodule_search_locations:
+        return Path(spec.origin or ".").absolute().parent / SCHEMAS
+    package = Path(next(iter(spec.submodule_search_locations))).absolute()
+    inside = package / SCHEMAS
+    return inside if inside.is_dir() else package.parent / SCHEMAS
 
 
 def with_working_directory() -> None:
@@ -214,7 +208,3 @@ def _named(module: ModuleType, name: str) -> list[Declared]:
     if not found:
         raise UsageError(f"{module.__name__}:{name} is no flow, but a {type(value).__name__}")
     return found
-
-
-def _is_package(directory: Path) -> bool:
-    return (directory / "__init__.py").is_file()

@@ -147,3 +147,9 @@ def test_two_flows_of_one_name_are_refused(project, streams):
 
 def test_an_unknown_flow_is_named_with_those_that_there_are(project, streams):
     assert "no flow 'door': there is doors; did you mean 'doors'?" in streams("flows", "show", "door", status=2)
+
+
+def test_the_picture_in_the_documents_is_that_of_the_flow(streams, monkeypatch):
+    monkeypatch.delenv("STREAMS_APP", raising=False)
+    shown = (Path(__file__).parents[2] / "docs" / "images" / "flow-gps.svg").read_text(encoding="utf-8")
+    assert streams("flows", "show", "gps", "--format", "svg") == shown

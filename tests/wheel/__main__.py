@@ -97,7 +97,7 @@ def tried(python: Path, wheel: Path, directory: Path) -> Path | None:
     home = directory / python.name
     done([python, "-m", "venv", home], directory)
     bin_ = home / "bin"
-    install = [bin_ / "pip", "install", "--quiet", "--only-binary=:all:", wheel, "pytest"]
+    install = [bin_ / "pip", "install", "--quiet", "--no-compile", "--only-binary=:all:", wheel, "pytest"]
     installed = subprocess.run(install, cwd=directory, env=plain(), capture_output=True, text=True, check=False)
     if installed.returncode:
         lacking = re.search(r"No matching distribution found for (\S+)", installed.stderr)
