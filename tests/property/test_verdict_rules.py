@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from streams.monitor.status import Status
 from streams.monitor.verdict import ABSENT, Owned, Policy, Reason, Verdicts, Window, evaluate
+from tests.examples import examples
 
 POLICY = Policy()
-QUICK = settings(deadline=None, max_examples=60)
+QUICK = settings(deadline=None, max_examples=examples(60))
 
 
 @st.composite
