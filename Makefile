@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 QUIX := .local/baselines/quix
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest bench bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz lock clean
+.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest wheels bench bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ up: setup ## Start the local Kafka and registry, create topics, register schemas
 
 down: setup ## Stop the local Kafka and registry
 	$(BIN)/streams local down
+
+wheels: setup ## Build the wheel, try it in fresh environments with the oldest and the newest Python here
+	$(BIN)/python -m tests.wheel
 
 bench: setup ## Measure one worker against a pass-through and idiomatic Faust
 	$(BIN)/python -m loadtest.bench $(ARGS)

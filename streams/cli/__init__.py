@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from streams import __version__
+from streams.cli.app import AppOption, use_app
 from streams.cli.commands import COMMANDS
 from streams.cli.ending import CommandGroup, run
 from streams.cli.lazy import LazyGroup
@@ -27,7 +28,8 @@ app = typer.Typer(
     name="streams",
     cls=_Root,
     rich_markup_mode=None,  # of all groups: plain pages, whose paragraphs are wrapped for the terminal
-    help="Exactly-once stream processing for logistics events: Kafka in, Kafka out.",
+    help="Exactly-once stream processing: Kafka in, Kafka out. It runs the flows of an app, by default those for "
+    "logistics.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -37,8 +39,10 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _root(
     *,
+    app: AppOption = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
+    use_app(app)
     if version:
         echo_line(__version__)
         raise typer.Exit

@@ -9,6 +9,25 @@ from typing import Final
 from streams.cli.lazy import LazyCommand, LazyCommands, Table
 
 COMMANDS: Final[Table] = {
+    "new": LazyCommand(
+        "new:new",
+        "Create a repository for flows of your own: a flow, schemas, a test without a broker, what builds and ships "
+        "them.",
+    ),
+    "flows": LazyCommands(
+        "Declared flows: list them, show one as a topology.",
+        {
+            "list": LazyCommand(
+                "flows:list_command",
+                "List the flows of the app: name, source, outputs, and the module that declares each.",
+            ),
+            "show": LazyCommand(
+                "flows:show_command",
+                "Show a flow as a topology: its steps in the order in which events pass them, its topics, the bounds "
+                "in force.",
+            ),
+        },
+    ),
     "worker": LazyCommand(
         "worker:worker",
         "Run a stream worker until SIGTERM or Ctrl-C; start more of them to share the work.",
@@ -96,7 +115,7 @@ COMMANDS: Final[Table] = {
             ),
             "new-version": LazyCommand(
                 "schemas.versions:new_version_command",
-                "Scaffold the next version of a topic: schemas, and a pipeline that runs beside the old one while "
+                "Scaffold the next version of a topic: schemas, and a flow that runs beside the old one while "
                 "producers move.",
             ),
         },

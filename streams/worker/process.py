@@ -150,7 +150,7 @@ class WorkerProcess:
         channel = self.app.channel(maxsize=CHANNEL_BATCHES_MAX)
         runner = PipelineRunner(
             pipeline,
-            self._settings,
+            self._settings.for_flow(pipeline.bounds.by_setting()),
             self._directory,
             self._memory,
             self.metrics,

@@ -1,13 +1,12 @@
 """`streams schemas diff` and `new-version`: versions of a subject compared, and a topic's next one."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import FoundSomething
-from streams.flow import discover as pipelines
+from streams.flow.discover import declared_flows
 from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry
 from streams.schemas.comparison import Comparison, UnknownVersion, compared_versions
@@ -67,17 +66,11 @@ def new_version_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written; write nothing.")] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Scaffold the next version of a topic: schemas, and a pipeline that runs beside the old one while producers move.
+    """Scaffold the next version of a topic: schemas, and a flow that runs beside the old one while producers move.
 
     For a change that no new version of the schema can carry. docs/evolve-a-schema.md walks through it.
     """
-    made = plan_new_version(
-        Catalog.load(),
-        topic,
-        pipelines.select_pipelines(None),
-        Path(pipelines.__file__).parent,
-        pipelines.declarations(),
-    )
+    made = plan_new_version(Catalog.load(), topic, declared_flows())
     if not dry_run:
         write_scaffold(made)
     if output is Format.JSON:
