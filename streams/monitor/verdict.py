@@ -10,7 +10,8 @@ where ours are meant to differ (docs/lag-verdicts.md shows each with a history):
 - Whoever has stopped is known by time and by the members of the group, not by the number of commits in the window.
 - A position that went back and has been regained is no rewind.
 - Records that were deleted unread, and positions behind the end of the log, are errors. Burrow sees no lag in them.
-- Records that nobody can read, since a transaction is open before them, are no lag, and no "all is read" either.
+- Records that nobody can read, since a transaction is open before them, are no lag, and no "all is read" either. Only
+  a transaction that outlives the timeout that producers have by default is a trouble.
 - A topic that a living group has left for others is no outage, whatever becomes of the records behind its old offsets.
 - Nothing committed is no fault where there is nothing to read.
 """
@@ -99,8 +100,9 @@ class Policy:
     """Whoever commits every n seconds has stopped after this many n."""
     growth_s: float = 20.0
     """Growth is not judged from a shorter window."""
-    open_s: float = 10.0
-    """A transaction that is open for less than this is usual, and what it holds up is on time."""
+    open_s: float = 60.0
+    """A transaction that is open for less than this is no trouble: `transaction.timeout.ms` of a client that sets none.
+    The alert OpenTransaction begins here, too."""
     falling_share: float = 0.05
     """Lag that fell by less than this share from the first third of the window to the last has not fallen."""
 

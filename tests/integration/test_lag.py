@@ -144,6 +144,31 @@ def test_what_an_open_transaction_holds_is_no_lag(lookout: Lookout, topic: Topic
     assert 50 <= seen(lookout, topic, Status.STOP).lag_sum <= 51
 
 
+def test_a_transaction_within_the_timeout_of_producers_is_mentioned_and_no_trouble(
+    lookout: Lookout, topic: Topic
+) -> None:
+    topic.produce(5)
+    topic.commit(5)
+    producer = Producer({"bootstrap.servers": topic.stack.bootstrap_servers, "transactional.id": topic.name})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topic.name, b"open", partition=0, timestamp=int((time.time() - 12) * 1000))
+    producer.flush(30)
+    said: list[GroupLag] = []
+
+    def is_mentioned() -> bool:
+        _, groups = lookout.look([topic.group])
+        said.append(groups[topic.group])
+        return "cannot be read yet" in said[-1].why(0)
+
+    wait_until(is_mentioned, "the transaction is mentioned", timeout_s=30)
+
+    assert {Status.OK} == {one.status for one in said}
+    assert said[-1].why(0).startswith("all is read that can be: 1 record after an open transaction cannot be read yet")
+    assert 12 <= said[-1].window.open_s[0] < 60
+    producer.abort_transaction(30)
+
+
 def test_an_open_transaction_that_lasts_is_a_reason_of_its_own(lookout: Lookout, topic: Topic) -> None:
     """Its first record tells since when, so that one look of a few seconds is enough."""
     topic.produce(5)
