@@ -14,6 +14,7 @@ where ours are meant to differ (docs/lag-verdicts.md shows each with a history):
   a transaction that outlives the timeout that producers have by default is a trouble.
 - A topic that a living group has left for others is no outage, whatever becomes of the records behind its old offsets.
 - Nothing committed is no fault where there is nothing to read.
+- A partition that was added to the source of a flow, and that its workers refuse, is never read: no time has to pass.
 """
 
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Reason(IntEnum):
     NOTHING_COMMITTED = 13
     OPEN_TRANSACTION = 14
     LEFT_TOPIC = 15
+    NOT_IN_LAYOUT = 16
 
 
 STATUS_OF: Final[dict[Reason, Status]] = {
@@ -82,6 +84,7 @@ STATUS_OF: Final[dict[Reason, Status]] = {
     Reason.NOTHING_COMMITTED: Status.OK,
     Reason.OPEN_TRANSACTION: Status.WARN,
     Reason.LEFT_TOPIC: Status.OK,
+    Reason.NOT_IN_LAYOUT: Status.STALL,
 }
 _STATUS_CODES: Final = np.array([STATUS_OF[reason] for reason in Reason], dtype=np.int8)
 
@@ -120,7 +123,8 @@ class Window:
     committed (0: there is none). `deleted` and `beyond`: records deleted before they were read; records by which the
     position is past the end of the log. `unreadable`: records after an open transaction, which nobody can read yet;
     `open_s`: how long that transaction has been seen to be open. `left`: members of the group have partitions of other
-    topics, and none has had one of this topic for longer than the window.
+    topics, and none has had one of this topic for longer than the window. `unplaced`: the group is that of a flow, and
+    the flow's state has no place for this partition of its source: its workers refuse it.
     """
 
     time_ms: Int64
@@ -134,9 +138,12 @@ class Window:
     unreadable: Int64
     open_s: Float64
     left: Bool
+    unplaced: Bool
 
     def __post_init__(self) -> None:
-        columns = (self.lag_s, self.owned, self.deleted, self.beyond, self.unreadable, self.open_s, self.left)
+        columns = (
+            self.lag_s, self.owned, self.deleted, self.beyond, self.unreadable, self.open_s, self.left, self.unplaced,
+        )  # fmt: skip
         rows = {len(column) for column in columns}
         tables = {self.offset.shape, self.lag.shape, self.active.shape}
         if len(rows) > 1 or tables != {(len(self.lag_s), len(self.time_ms))}:
@@ -181,6 +188,7 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
     reason = np.select(
         [
             left & trouble,
+            window.unplaced & (lag > 0),
             window.beyond > 0,
             window.deleted > 0,
             (lag == 0) & (window.unreadable > 0) & (window.open_s >= policy.open_s),
@@ -198,6 +206,7 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
         ],
         [
             Reason.LEFT_TOPIC,
+            Reason.NOT_IN_LAYOUT,
             Reason.BEHIND_END,
             Reason.DELETED_UNREAD,
             Reason.OPEN_TRANSACTION,

@@ -132,6 +132,10 @@ _SENTENCES: Final[dict[Reason, Callable[[Facts], str]]] = {
         "the group reads other topics, and no member is subscribed to this one any more: "
         f"what is after its last commit ({_records(f.lag)}) does not count"
     ),
+    Reason.NOT_IN_LAYOUT: lambda f: (
+        f"{_behind(f)}: the partition was added to the topic, journal and tables have none of its number, "
+        "and workers do not consume it"
+    ),
 }
 
 _ADVICE: Final[dict[Reason, str]] = {
@@ -150,6 +154,10 @@ _ADVICE: Final[dict[Reason, str]] = {
     Reason.LEFT_TOPIC: (
         "nothing if that is meant: kafka-consumer-groups.sh --delete-offsets makes the group forget the topic; "
         "else start a member that subscribes to it"
+    ),
+    Reason.NOT_IN_LAYOUT: (
+        "have producers write to the partitions that there were before, and send these records again to those "
+        "(runbook partitions-not-consumed)"
     ),
     Reason.BEHIND_END: "the topic was truncated or created again: reset the group's offsets",
 }

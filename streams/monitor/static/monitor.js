@@ -8,6 +8,7 @@
   const DEAD_LETTERS_MANY = 100;
   const KINDS = ["", "warn", "ok"];
   const RUNBOOKS = { WARN: "lag-growing", ERR: "records-lost", STOP: "no-progress", STALL: "no-progress", REWIND: "lag-rewind" };
+  const RUNBOOKS_BY_REASON = { open_transaction: "open-transaction", not_in_layout: "partitions-not-consumed" };
   const QUIET_MIN_S = 20;
   const QUIET_FIRST_S = 60;
   const AGAIN_MS = [1000, 2000, 5000, 10000];
@@ -158,8 +159,11 @@
         group: group.group,
         text: `${group.worst}${group.since ? `, since ${clock(group.since)}` : ""}`,
         advice: group.advice,
-        runbook: group.reason === "open_transaction" ? "open-transaction" : RUNBOOKS[worst],
+        runbook: RUNBOOKS_BY_REASON[group.reason] || RUNBOOKS[worst],
       });
+    }
+    for (const one of told.missing_topics) {
+      alarms.push({ kind: "", head: `MISSING ${one.topic}`, text: one.why, advice: one.advice, runbook: "worker-not-ready" });
     }
     for (const one of told.sources) {
       if (one.silent) alarms.push({ kind: "", head: `SILENT ${one.source}`, text: one.why, advice: "ask who sends: is it the gateway, the network, or the night?", runbook: "source-silent" });
