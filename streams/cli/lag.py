@@ -110,9 +110,9 @@ class _Looker:
 def _summary(bad: list[str], look: _Look) -> str:
     parts = []
     if bad:
-        parts.append(f"not OK: {', '.join(bad)}")
+        parts.append(f"not OK: {', '.join(map(printable, bad))}")
     if look.unknown:
-        parts.append(f"no such consumer group, or it has committed nothing: {', '.join(look.unknown)}")
+        parts.append(f"no such consumer group, or it has committed nothing: {', '.join(map(printable, look.unknown))}")
     if look.missing:
         parts.append(f"missing: {', '.join(one.topic for one in look.missing)}")
     return "; ".join(parts)

@@ -150,6 +150,9 @@
   }
   function showAlarms(told) {
     const alarms = [];
+    for (const one of told.missing_topics) {
+      alarms.push({ kind: "", head: `MISSING ${one.topic}`, text: one.why, advice: one.advice, runbook: "worker-not-ready" });
+    }
     for (const group of told.groups) {
       if (group.status === "OK" || group.status === "NOTFOUND") continue;
       const worst = Object.keys(group.verdicts).filter((word) => word !== "OK" && word !== "NOTFOUND").sort((a, b) => RANK[b] - RANK[a])[0];
@@ -161,9 +164,6 @@
         advice: group.advice,
         runbook: RUNBOOKS_BY_REASON[group.reason] || RUNBOOKS[worst],
       });
-    }
-    for (const one of told.missing_topics) {
-      alarms.push({ kind: "", head: `MISSING ${one.topic}`, text: one.why, advice: one.advice, runbook: "worker-not-ready" });
     }
     for (const one of told.sources) {
       if (one.silent) alarms.push({ kind: "", head: `SILENT ${one.source}`, text: one.why, advice: "ask who sends: is it the gateway, the network, or the night?", runbook: "source-silent" });
