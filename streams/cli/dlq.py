@@ -251,7 +251,9 @@ def discard_command(
     """
     from streams.review.discard import discard  # noqa: PLC0415 - start-up time of the command line
 
-    was_why = _why_of_old(reason, why)
+    # Where something else says which letters are meant: a filter that is misspelt must not mean more than it says.
+    may_be_why = bool(ids or everything or rejected_for)
+    was_why = _why_of_old(reason, why) if may_be_why else ""
     reasons = [*(() if was_why else reason or ()), *(rejected_for or ())]
     wanted = _filter(ids, reasons, device, schema_id, since, until, pin=pin)
     why = was_why or why
@@ -259,7 +261,7 @@ def discard_command(
         raise UsageError('a discard needs a reason: --why "why nothing more is to be done"')
     wanted = _chosen(wanted, everything=everything)
     with _inbox(topic) as inbox:
-        if dry_run and not why and _is_why_of_old(inbox, wanted):
+        if dry_run and not why and may_be_why and _is_why_of_old(inbox, wanted):
             wanted = _chosen(replace(wanted, reasons=frozenset()), everything=everything)
         result = discard(inbox, wanted, _actor(by, why), limit=limit, dry_run=dry_run)
         missing = _missing_ids(inbox, ids)
