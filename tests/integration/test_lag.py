@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions, NewTopic
-from streams.pipelines.gps import GPS
 
+from logistics.flows.gps import GPS
 from streams.kafka.offsets_process import OffsetProbe, RoundFailed
 from streams.kafka.topics import apply_topics
 from streams.local.stack import Stack

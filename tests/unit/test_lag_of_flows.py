@@ -4,9 +4,9 @@ from typing import Final
 
 import numpy as np
 import pytest
-from streams.pipelines.gps import GPS
-from streams.pipelines.orders import ORDERS
 
+from logistics.flows.gps import GPS
+from logistics.flows.orders import ORDERS
 from streams.kafka.round import Group, Member, Round
 from streams.monitor.book import GroupLag, LagBook
 from streams.monitor.missing import missing_topics
