@@ -24,11 +24,11 @@ setup: $(STAMP) ## Make .venv with everything in it, from the hashed lock
 run: setup ## Start everything, feed real and simulated positions, watch it live; Ctrl-C stops it all
 	$(BIN)/streams demo
 
-test: setup ## Run all tests that fit into a coffee break (unit, property, simulation, real Kafka)
+test: setup ## Run the tests (unit, property, simulation, real Kafka), without the long forms
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-fast: setup ## Run the tests that need no broker, in less than a minute: for the inner loop
-	$(BIN)/python -m pytest -q -n 2 -m "not kafka and not slow and not minutes" $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --hypothesis-profile=fast -m "not kafka and not slow and not thorough" tests/unit tests/property tests/contract tests/simulation $(ARGS)
 
 test-long: setup ## Run every test, the long ones too
 	$(BIN)/python -m pytest $(ARGS)

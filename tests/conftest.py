@@ -12,9 +12,11 @@ from streams.local import ports
 from streams.local.kafka import Detour
 from streams.local.stack import Stack, running_stack
 from tests import left_out
+from tests.examples import DEFAULT, FAST
 from tests.faults.proxy import Proxy
 
-settings.register_profile("untimed", deadline=None)
+settings.register_profile("untimed", deadline=None, max_examples=DEFAULT)
+settings.register_profile("fast", deadline=None, max_examples=FAST)
 settings.load_profile("untimed")
 
 

@@ -3,6 +3,7 @@ import json
 import random
 import time
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from streams.errors import StreamsError, UsageError
 from streams.ingest import IngestOptions, IngestProgress, Reading, ingest_file
 from streams.kafka.partitioner import partition_of
 from streams.local.stack import Stack
+from streams.settings import load_settings
+from tests.faults.proxy import Faults, Proxy
 from tests.integration.kafka_helpers import (
     committed_records,
     decoded,
@@ -272,6 +275,36 @@ def test_how_a_file_is_read_makes_it_other_work_and_a_dry_run_does_none(stack: S
     assert ingest_file(settings, path, TOPIC, IngestOptions(reading=Reading(timezone="Europe/Berlin"))).skipped == 1
     moments = [event["event_time"] for event in sent_events(stack)]
     assert moments == [1_719_835_200_000, 1_719_828_000_000]
+
+
+@pytest.fixture
+def network_again(proxy: Proxy) -> Iterator[None]:
+    yield
+    proxy.faults = Faults()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("network_again")
+@pytest.mark.parametrize("faults", [Faults(silent=True), Faults(lose_commit_answers=True)], ids=["silence", "commits"])
+def test_a_run_that_loses_the_broker_ends_in_words_and_the_next_one_goes_on(
+    stack: Stack, proxy: Proxy, faults: Faults
+) -> None:
+    fresh_topics(stack)
+    settings = load_settings(kafka_bootstrap_servers=proxy.address, schema_registry_url=stack.registry_url)
+
+    def break_the_network(progress: IngestProgress) -> None:
+        if progress.sent > 20_000:
+            proxy.faults = faults
+
+    begun = time.monotonic()
+    with pytest.raises(StreamsError, match=r"sending to gps\.positions\.v1 at .* run the same command again"):
+        ingest_file(settings, REAL, TOPIC, IngestOptions(rate=20_000), progress=break_the_network)
+    assert time.monotonic() - begun < 240
+    proxy.faults = Faults()
+    rest = ingest_file(settings, REAL, TOPIC)
+    assert rest.skipped > 0
+    assert_real_rows_once(sent_events(stack))
 
 
 def test_several_files_and_standard_input_are_sent_each_once(stack: Stack, tmp_path: Path) -> None:

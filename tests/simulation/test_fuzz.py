@@ -6,6 +6,8 @@ from streams.operators.dedup.pages import SpilledIds
 from streams.operators.quarantine.breakers import DeviceBreakers
 from tests.simulation.fuzz import Done, fuzz
 
+pytestmark = pytest.mark.thorough
+
 LOGS_EACH = 25
 SAYS = r"make fuzz SEED=\d+"
 

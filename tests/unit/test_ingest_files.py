@@ -21,6 +21,8 @@ from streams.ingest import IngestOptions, IngestResult, InputFormat, ingest_file
 from streams.ingest import readers as readers_module
 from streams.settings import Settings
 
+pytestmark = pytest.mark.thorough
+
 HEADER = "event_id,device_id,sequence,event_time,latitude,longitude\n"
 FINE = "e{0},d,0,2024-01-31T10:00:00Z,48.1,11.5\n"
 BASE = {"device_id": "d", "sequence": 0, "event_time": "2024-01-31T10:00:00Z", "latitude": 48.1, "longitude": 11.5}

@@ -25,6 +25,8 @@ from streams.ingest.readers import format_of, open_source
 from streams.schemas.catalog import Catalog
 from streams.settings import Settings
 
+pytestmark = pytest.mark.thorough
+
 SCHEMA = Catalog.load().latest(GPS.subject)
 BEGINNING = datetime(2024, 1, 31, 12, 0, 0, 123_000, tzinfo=UTC)
 COUNT = 50

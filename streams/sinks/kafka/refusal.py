@@ -131,7 +131,8 @@ class RefusalSearch:
             self._suspects -= {(each.topic, each.key, each.value) for each in alone}
             return OutputRefused(f"{alone[0].topic} refuses a record: {alone[0].why}", alone)
         self._narrow()
-        return OutputRefused(f"an output refuses records ({words}); looking for them, {len(self._suspects)} may be it")
+        which = f": at least one of {len(self._suspects)}" if self._suspects else ""
+        return OutputRefused(f"an output refuses records ({words}){which}")
 
     def _standing_alone(self) -> list[Refused]:
         """Records of this run that failed by themselves, with nothing else in their partition of the output."""
