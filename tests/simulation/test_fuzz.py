@@ -17,7 +17,10 @@ def fuzz_some(seed, done=None, logs=LOGS_EACH):
         fuzz(one, done)
 
 
-@pytest.mark.parametrize("seed", range(0, 200, LOGS_EACH))
+@pytest.mark.parametrize(
+    "seed",
+    [*range(0, 100, LOGS_EACH), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(100, 200, LOGS_EACH))],
+)
 def test_cuts_crashes_spills_and_truncation_do_not_matter(seed):
     fuzz_some(seed)
 

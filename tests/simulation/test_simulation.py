@@ -20,11 +20,17 @@ from tests.simulation.run import Outcome, simulate
 thorough = pytest.mark.thorough
 
 
+def marked(seeds, *marks):
+    return [pytest.param(seed, marks=marks) for seed in seeds]
+
+
 def result(outcome: Outcome):
     return outcome.clean, outcome.late, outcome.dead, outcome.table
 
 
-@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=thorough) for seed in range(3, 41))])
+@pytest.mark.parametrize(
+    "seed", [1, 2, *marked(range(3, 21), thorough), *marked(range(21, 41), thorough, pytest.mark.slow)]
+)
 def test_crashes_rebalances_and_lost_answers_change_nothing(seed):
     simulate(seed, events=800, batch_records_max=(3, 10, 30, 100)[seed % 4])
 
@@ -69,7 +75,7 @@ def refuses_some(topic, key, value):
 
 
 @thorough
-@pytest.mark.parametrize("seed", range(400, 412))
+@pytest.mark.parametrize("seed", [*range(400, 406), *marked(range(406, 412), pytest.mark.slow)])
 def test_what_an_output_refuses_is_a_dead_letter_and_changes_nothing_else(seed):
     outcome = simulate(seed, batch_records_max=(3, 10, 100)[seed % 3], refuses=refuses_some)
     assert "refused_by_output" in {reason for reason, _, _ in outcome.dead}
