@@ -55,7 +55,7 @@ down: setup ## Stop the local Kafka and registry
 	$(BIN)/streams local down
 
 wheels: setup ## Build the wheel, try it in fresh environments with the oldest and the newest Python here
-	$(BIN)/python -m tests.wheel
+	$(BIN)/python -m tests.wheel $(ARGS)
 
 bench: setup ## Measure one worker against a pass-through and idiomatic Faust
 	$(BIN)/python -m loadtest.bench $(ARGS)

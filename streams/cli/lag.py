@@ -16,6 +16,7 @@ from streams.errors import FoundSomething, UsageError
 from streams.kafka.admin import wait_for_broker
 from streams.logs import configure_logging
 from streams.monitor.book import GroupLag
+from streams.monitor.missing import ADVICE
 from streams.monitor.observe import LagReport, observed_lag, watched_lag
 from streams.monitor.report import catch_up_words, instant, partition_row, worst_first
 from streams.monitor.words import duration
@@ -41,7 +42,10 @@ def lag(
 ) -> None:
     """Verdict on every consumer group and partition: how far behind, since when, why, and what to do.
 
-    Exit status: 0 all is OK; 100 a verdict is worse than OK, or a group that was asked for is not there.
+    Topics that are missing of a flow in use, deleted for example, are named, too.
+
+    Exit status: 0 all is OK; 100 a verdict is worse than OK, a group that was asked for is not there, or a topic is
+    missing.
     """
     if any(not name for name in group or ()):
         raise UsageError("--group is empty")
@@ -55,16 +59,19 @@ def lag(
     with _waiting(observe):
         report = observed_lag(settings, wanted, observe_s=observe, interval_s=interval)
     _show(report, output)
-    if report.not_ok or report.missing:
+    if report.not_ok or report.unknown or report.missing:
         raise FoundSomething(_summary(report))
 
 
 def _summary(report: LagReport) -> str:
     parts = []
     if report.not_ok:
-        parts.append(f"not OK: {', '.join(report.not_ok)}")
+        parts.append(f"not OK: {', '.join(map(printable, report.not_ok))}")
+    if report.unknown:
+        names = ", ".join(map(printable, report.unknown))
+        parts.append(f"no such consumer group, or it has committed nothing: {names}")
     if report.missing:
-        parts.append(f"no such consumer group, or it has committed nothing: {', '.join(report.missing)}")
+        parts.append(f"missing: {', '.join(one.topic for one in report.missing)}")
     return "; ".join(parts)
 
 
@@ -113,13 +120,14 @@ def _lines(report: LagReport) -> list[str]:
     lines = [f"{instant(report.time_ms)}  {counted(len(report.groups), 'consumer group')}"]
     for group in report.worst_first:
         lines += ["", *_group_lines(group)]
+    if report.unknown:
+        lines += ["", *(f"{name}  NOTFOUND  no such group, or it has committed nothing" for name in report.unknown)]
     if report.missing:
-        lines += ["", *(f"{name}  NOTFOUND  no such group, or it has committed nothing" for name in report.missing)]
+        lines += ["", *(f"{one.topic}  MISSING  ({one.group}) {one.why}" for one in report.missing), f"  -> {ADVICE}"]
     return lines
 
 
 def _group_lines(group: GroupLag) -> list[str]:
-
     members = "" if group.group.members is None else f", {counted(len(group.group.members), 'member')}"
     head = f"{group.name}  {group.status.name}  {counted(group.lag_sum, 'record')}, {duration(group.lag_s_max)} behind"
     after = catch_up_words(group)

@@ -58,6 +58,17 @@ class ManagedProcess:
         except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             return None  # no or no whole record, or a process that is gone, a zombie or somebody else's
 
+    def listens_on(self, port: int) -> bool:
+        """Whether it is this process that takes connections on the port, and not another one."""
+        process = self.find()
+        if process is None:
+            return False
+        try:
+            connections = process.net_connections(kind="tcp")
+        except psutil.Error:
+            return False  # it has just ended
+        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)
+
     @property
     def has_crashed(self) -> bool:
         """Whether it was started, was not stopped, and yet does not run."""

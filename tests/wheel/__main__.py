@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -32,12 +32,13 @@ class Failed(Exception):
     """A step did not go as it should; the message says which, and what was printed."""
 
 
-def main() -> None:
+def main(chosen: Collection[str]) -> None:
+    """Try it with the oldest and the newest, or with those that are chosen: `3.12`."""
     with tempfile.TemporaryDirectory(prefix="wheel-") as directory:
         wheel = built(Path(directory))
         looked_through(wheel)
         say(f"built {wheel.name}, {wheel.stat().st_size:,} bytes")
-        found = interpreters()
+        found = [python for python in interpreters() if not chosen or python.name.removeprefix("python") in chosen]
         oldest = next(filter(None, (tried(python, wheel, Path(directory)) for python in found)), None)
         if oldest is None:
             raise Failed("no Python here has wheels of all dependencies")
@@ -146,6 +147,6 @@ def say(text: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        main(sys.argv[1:])
     except Failed as failed:
         sys.exit(str(failed))

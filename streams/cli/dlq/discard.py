@@ -59,7 +59,9 @@ def discard_command(
 
     Exit status 100: some letters belong to no declared flow and were left; the others were discarded.
     """
-    was_why = _why_of_old(reason, why)
+    # Where something else says which letters are meant: a filter that is misspelt must not mean more than it says.
+    may_be_why = bool(ids or everything or rejected_for)
+    was_why = _why_of_old(reason, why) if may_be_why else ""
     reasons = [*(() if was_why else reason or ()), *(rejected_for or ())]
     wanted = filter_of(ids, reasons, device, schema_id, since, until, pin=pin)
     why = was_why or why
@@ -67,7 +69,7 @@ def discard_command(
         raise UsageError('a discard needs a reason: --why "why nothing more is to be done"')
     wanted = insist_on_choice(wanted, everything=everything)
     with open_inbox(topic) as inbox:
-        if dry_run and not why and _is_why_of_old(inbox, wanted):
+        if dry_run and not why and may_be_why and _is_why_of_old(inbox, wanted):
             wanted = insist_on_choice(replace(wanted, reasons=frozenset()), everything=everything)
         result = discard(inbox, wanted, actor_of(by, why), limit=limit, dry_run=dry_run)
         missing = missing_ids(inbox, ids)
