@@ -15,7 +15,6 @@ RUN pip install --require-hashes --only-binary=:all: -r requirements/runtime.loc
 COPY pyproject.toml README.md ./
 COPY streams streams
 COPY logistics logistics
-COPY loadtest loadtest
 COPY schemas schemas
 COPY docs/runbooks docs/runbooks
 RUN pip install --no-deps .
