@@ -59,7 +59,7 @@ class Web:
         )
         self._server = _Server(
             uvicorn.Config(
-                app, log_config=None, access_log=False, server_header=False, lifespan="off",
+                app, log_config=None, log_level="warning", access_log=False, server_header=False, lifespan="off",
                 timeout_graceful_shutdown=_GRACE_S,
             )
         )  # fmt: skip

@@ -207,7 +207,7 @@ class MemoryStores:
                 attempt = self._begun.pop(self._rng.randrange(len(self._begun)))
                 if attempt.is_wanted():
                     self._ready.append((attempt, self._restored(attempt.partition)))
-            if not to_the_end and self._rng.random() < 0.2:
+            if not to_the_end and self._rng.random() < 0.4:
                 return
 
     def release(self, partition: int, task: PartitionTask | None) -> None:

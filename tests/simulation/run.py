@@ -133,7 +133,10 @@ def _rebalance(rng: random.Random, team: list[SimulatedWorker], kafka: MemoryKaf
         owner.revoke(partition)
         if kafka.owners[partition] == owner.name:  # it may have gone elsewhere while the last commit was in flight
             other.assign(partition)
-        for _ in range(rng.randint(0, 6)):  # the release may still be under way; the owner polls on
+        if rng.random() < 0.5:  # who takes over is faster than the release, should that be still under way
+            other.note()
+            other.work_and_commit()
+        for _ in range(rng.randint(0, 6)):  # the release may be under way; the owner polls on
             worker = rng.choice((owner, owner, other))
             worker.note()
             worker.step()

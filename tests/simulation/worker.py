@@ -242,12 +242,12 @@ class SimulatedWorker:
         """Some of what a worker does: what waits goes on or not, then one random thing."""
         if self.rng.random() < 0.8:
             self._guarded(self.between_steps.run)
-        if self.rng.random() < 0.8:
+        if self.rng.random() < 0.6:
             self._guarded(self.stores.go_on)
         action = self.rng.random()
         if action < 0.7:
             self.poll()
-            if len(self.channel) > 1 or self.rng.random() < 0.8:
+            if len(self.channel) > 2 or self.rng.random() < 0.6:
                 self.process()
         elif action < 0.85:
             self.commit()
