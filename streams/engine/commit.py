@@ -26,10 +26,11 @@ from streams.deadletters.letter.envelope import envelope_headers, is_replayed
 from streams.engine.effects import CycleEnd, Effects, LateEvents, TableRows, TaskCommit
 from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.keys import ClosedWindows
-from streams.engine.log import Changelog, Committed, CycleAborted, OutcomeUnknown, Transactions
+from streams.engine.log import Changelog
 from streams.engine.task import PartitionTask, Written
 from streams.flow.declaration import Pipeline
 from streams.limits import OUTPUT_AGE_MS_MAX
+from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, Transactions
 
 log = structlog.get_logger(__name__)
 

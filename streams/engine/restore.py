@@ -18,10 +18,11 @@ from streams.engine.changelog_rows import FOLD_HEADER, WINDOWS_HEADER, RowReader
 from streams.engine.held_in_journal import HeldInJournal
 from streams.engine.journal_chain import JournalChain, RestoreFailed
 from streams.engine.keys import due_puts
-from streams.engine.log import Changelog, Committed, LogRow
+from streams.engine.log import Changelog, LogRow
 from streams.engine.task import PartitionTask, TaskConfig, note_breakers, read_journal_groups
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
+from streams.sinks.base import Committed
 from streams.state import journal
 from streams.state.checkpoint import BREAKER, CHECKPOINT, JOURNAL_INDEX, Checkpoint, table_prefix, window_prefix
 from streams.state.identity import Identity, IdentityUnreadable, Judgement, Places, judge, rebuild_command

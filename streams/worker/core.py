@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from streams.engine.commit import Committer
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.log import CycleAborted
 from streams.flow.declaration import Pipeline
+from streams.sinks.base import CycleAborted
 from streams.worker.account import CycleReport
 from streams.worker.budget import MemoryBudget
 from streams.worker.cycle import CommitCycle, CycleLimits, CycleTrace, EffectsHook, as_they_are

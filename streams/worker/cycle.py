@@ -15,11 +15,11 @@ import structlog
 from streams.engine.commit import Committer
 from streams.engine.effects import CycleEnd, Effects
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.log import CycleAborted, OutputRefused
 from streams.engine.task import PartitionTask
 from streams.errors import FencedError, StreamsError
 from streams.limits import CYCLE_RECORDS_MAX
 from streams.resilience.retry import Backoff
+from streams.sinks.base import CycleAborted, OutputRefused
 from streams.state.store import StoreUnavailable
 from streams.worker.account import CycleAccount, CycleReport
 from streams.worker.metrics import WorkerMetrics

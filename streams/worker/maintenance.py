@@ -3,9 +3,9 @@
 from typing import Final
 
 from streams.engine.engine import Engine
-from streams.engine.log import CycleAborted
 from streams.flow.declaration import Pipeline
 from streams.limits import CHECKPOINT_INTERVAL_MS
+from streams.sinks.base import CycleAborted
 from streams.state.store import StoreUnavailable
 from streams.worker.budget import MemoryBudget
 from streams.worker.cycle import CommitCycle

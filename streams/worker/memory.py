@@ -4,7 +4,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Final
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pyarrow as pa
 
 from streams.state.rocks import RocksMemory

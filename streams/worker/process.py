@@ -9,6 +9,7 @@ import gc
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import faust
@@ -20,10 +21,10 @@ from streams.engine.commit import Failpoint
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka.admin import partition_counts_with_leaderless, wait_for_broker
-from streams.kafka.outputs import timestamp_ages_ms
 from streams.limits import CHANNEL_BATCHES_MAX, RUNTIME_MB
 from streams.resilience.breaker import Guard
 from streams.settings import Settings
+from streams.sinks.kafka.outputs import timestamp_ages_ms
 from streams.state.rocks import RocksMemory
 from streams.text import counted
 from streams.worker.budget import MemoryBudget
@@ -161,7 +162,7 @@ class WorkerProcess:
         channel = self.app.channel(maxsize=CHANNEL_BATCHES_MAX)
         runner = PipelineRunner(
             pipeline,
-            self._shared,
+            replace(self._shared, settings=self._settings.for_flow(pipeline.bounds.by_setting())),
             partitions=state_partitions(pipeline, self._counts),
             failpoint=self._failpoint(),
             on_failure=self._fail,

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from streams.engine.log import CycleAborted
 from streams.errors import FencedError
+from streams.sinks.base import CycleAborted
 from streams.worker.cycle import CommitCycle
 from streams.worker.ownership import Ownership
 from streams.worker.ports import BetweenSteps

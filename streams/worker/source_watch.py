@@ -10,9 +10,9 @@ from typing import Final, Protocol
 
 import structlog
 
-from streams.engine.log import CycleAborted
 from streams.errors import StreamsError
 from streams.kafka.places import KafkaPlaces
+from streams.sinks.base import CycleAborted
 
 log = structlog.get_logger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from streams.clock import monotonic_ms
-from streams.kafka.intake import Intake
+from streams.sources.kafka.intake import Intake
 from streams.worker.account import CycleReport
 from streams.worker.core import PipelineCore
 from streams.worker.remarks import SourceRemarks

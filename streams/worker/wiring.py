@@ -14,16 +14,16 @@ from streams.engine.task import TaskConfig
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka.changelog import ChangelogReaders, KafkaChangelog
-from streams.kafka.intake import Intake
 from streams.kafka.lag import LagProbe
 from streams.kafka.places import KafkaPlaces
-from streams.kafka.transactions import KafkaTransactions
 from streams.limits import RUNTIME_MB
 from streams.resilience.breaker import Guard
 from streams.resilience.retry import Retrier
 from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry
 from streams.settings import Settings
+from streams.sinks.kafka.transactions import KafkaTransactions
+from streams.sources.kafka.intake import Intake
 from streams.state.rocks import RocksMemory
 from streams.worker.budget import MemoryBudget
 from streams.worker.configuration import config_of

@@ -9,14 +9,14 @@ import numpy as np
 from streams.avro.framing import SchemaKey
 from streams.batch.columns import Headers
 from streams.batch.records import Records
-from streams.engine.log import CycleAborted
 from streams.engine.restore import restore_partition
 from streams.engine.task import PartitionTask, TaskConfig
+from streams.kafka.memory import MemoryChangelog, MemoryKafka
+from streams.sinks.base import CycleAborted
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
 from streams.worker.ownership import Polled
 from streams.worker.ports import Attempt, Restored
-from tests.simulation.kafka import MemoryChangelog, MemoryKafka
 from tests.simulation.traffic import NOW_MS, SCHEMA_ID, UNREADABLE
 
 

@@ -14,10 +14,13 @@ from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.engine.commit import Committer
 from streams.engine.encode import TableEncoder, WindowEncoder
-from streams.engine.engine import Engine, Idle, MicroBatch
+from streams.engine.engine import Engine, MicroBatch
 from streams.engine.task import TaskConfig
+from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.kafka.partitioner import partition_of
 from streams.schemas.catalog import Catalog
+from streams.sinks.memory import MemoryTransactions, Refuses, refuses_nothing
+from streams.sources.base import Idle
 from streams.worker.account import CycleReport
 from streams.worker.budget import MemoryBudget
 from streams.worker.core import PipelineCore, Ports
@@ -26,7 +29,6 @@ from streams.worker.metrics import WorkerMetrics
 from streams.worker.ownership import Polled
 from streams.worker.remarks import SourceRemarks
 from streams.worker.vitals import Vitals
-from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions, Refuses, refuses_nothing
 from tests.simulation.ports import (
     Channel,
     CommitsInFlight,

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from logistics.flows.gps import GPS
-from streams.engine.engine import Idle
 from streams.engine.task import TaskConfig
 from streams.kafka.changelog import ChangelogReaders
+from streams.kafka.memory import MemoryKafka
 from streams.resilience.retry import Retrier
 from streams.settings import Settings
+from streams.sources.base import Idle
 from streams.state.identity import Places
 from streams.state.rocks import RocksMemory, RocksStore
 from streams.state.store import StoreUnavailable, WriteBatch
@@ -26,7 +27,6 @@ from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
 from streams.worker.ports import Attempt
 from streams.worker.restorer import Restorer
-from tests.simulation.kafka import MemoryKafka
 from tests.simulation.traffic import fill
 from tests.simulation.worker import SimulatedWorker
 

@@ -14,6 +14,7 @@ from streams.engine.keys import windows_of
 from streams.engine.restore import RestoreFailed
 from streams.errors import StreamsError
 from streams.kafka.changelog import Unsettled
+from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.limits import RESTORES_MAX, SCAN_SIGN_ROWS
 from streams.resilience.retry import Retrier
 from streams.settings import Settings
@@ -25,7 +26,6 @@ from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
 from streams.worker.ports import Restored
 from streams.worker.restorer import Restorer
-from tests.simulation.kafka import MemoryChangelog, MemoryKafka
 from tests.unit.test_restore import CONFIG
 
 
