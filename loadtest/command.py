@@ -17,6 +17,7 @@ from loadtest.measure import Measurement
 from loadtest.oracle.check import print_report
 from loadtest.plan import PARTITIONS_DEFAULT, Drive, Plan, Work
 from loadtest.report import RESULTS, ResultName, ResultsFolder, named
+from loadtest.worker_process import parse_defect
 from streams.errors import FoundSomething, StreamsError, UsageError
 
 DISK_BYTES_PER_EVENT: Final = 1_500
@@ -63,6 +64,7 @@ def command(
     root: ResultsFolder = RESULTS,
 ) -> None:
     """Measure throughput, lag and latency by number of partitions; find the bottleneck; check every output."""
+    parse_defect(defect)
     plan = Plan(
         pipeline=pipeline,
         drive=drive,

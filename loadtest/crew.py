@@ -2,7 +2,7 @@
 
 import threading
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,6 @@ from loadtest.worker import free_port, operator_seconds, worker
 from streams.errors import StreamsError
 from streams.settings import Settings
 
-DOWNSTREAM: Final = "downstream"
 HELD_S_MAX: Final = 20.0
 """Well within the 45 s after which a group does without a member that says nothing."""
 
@@ -99,18 +98,19 @@ def crew(
     pipeline: str,
     count: int,
     environment: Mapping[str, str],
+    additions: Sequence[str] = (),
     *,
     data: Path,
     logs: Path,
     sampler: Sampler,
 ) -> Iterator[Crew]:
-    """Start `count` workers; all are stopped when the block is left."""
+    """Start `count` workers; all are stopped when the block is left. `additions`: see `loadtest.worker.worker`."""
     with ExitStack() as cleanup:
         found = Crew()
         for number in range(1, count + 1):
             name, port = f"worker {number}", free_port()
             variables = {"STREAMS_TOPIC_PREFIX": settings.streams_topic_prefix, **environment}
-            subject = worker(settings, pipeline, data / name, port, logs / f"{name}.log", variables)
+            subject = worker(settings, pipeline, data / name, port, logs / f"{name}.log", variables, additions)
             cleanup.enter_context(subject)
             sampler.watch(name, Role.WORKER, subject.pid)
             found.add(name, subject, port)

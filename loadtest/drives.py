@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from loadtest.bottleneck import BEHIND_MS
-from loadtest.crew import DOWNSTREAM, Crew
+from loadtest.crew import Crew
 from loadtest.generators import Sent
 from loadtest.plan import Drive, Work
 from loadtest.sampler import Role, Series
 from loadtest.stage import Stage
 from loadtest.visible import VisibleLatency
+from loadtest.worker_process import DOWNSTREAM
 
 WARM_UP_S: Final = 4.0
 """Of an open-loop phase: clients connect, keys are new; sent and checked, not timed."""

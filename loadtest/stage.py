@@ -56,16 +56,17 @@ class Stage:
             "STREAMS_LATENESS_MS": str(plan.lateness_ms),
             "STREAMS_IDLE_MS": str(NEVER_IDLE_MS),
             "STREAMS_GROUP_STATIC": "false",  # a static member outlives its worker by a session, and the group with it
-            "STREAMS_DEFECT": plan.defect,
         }
+        additions = ["--defect", plan.defect] if plan.defect else []
         if self.point.work is Work.DOWNSTREAM:
-            environment["STREAMS_DOWNSTREAM_MS"] = str(plan.downstream_ms)
-            environment["STREAMS_DOWNSTREAM_RECORDS"] = str(plan.downstream_records)
+            additions += ["--downstream-ms", str(plan.downstream_ms)]
+            additions += ["--downstream-records", str(plan.downstream_records)]
         with crew(
             self.settings,
             self.pipeline.name,
             self.point.workers,
             environment,
+            additions,
             data=self._scratch,
             logs=self._logs,
             sampler=self.sampler,

@@ -21,6 +21,8 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ign
 from streams.errors import StreamsError
 from streams.kafka.admin import librdkafka_log, partition_counts, settled
 
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
+"""This package is not installed: it is found in the checkout."""
 SAMPLE_S: Final = 0.1
 STOP_S_MAX: Final = 20.0
 LEADER_S_MAX: Final = 15.0
@@ -42,10 +44,13 @@ class Subject:
         ready_url: str | None = None,
         python: Path | None = None,
     ) -> None:
-        """Describe it; it starts with the block. `python` None: the interpreter that runs this."""
+        """Describe it; it starts with the block. `python` None: the interpreter that runs this, with this package."""
         self.name = name
         self._arguments = [sys.executable, "-P", *arguments] if python is None else [str(python), *arguments]
         self._environment = {**os.environ, **(environment or {})}
+        if python is None:
+            places = [str(CHECKOUT), self._environment.get("PYTHONPATH", "")]
+            self._environment["PYTHONPATH"] = os.pathsep.join(filter(None, places))
         self._log = log
         self._ready_line = ready_line
         self._ready_url = ready_url

@@ -3,7 +3,7 @@
 import socket
 import urllib.request
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,12 +23,23 @@ def free_port() -> int:
 
 
 def worker(
-    settings: Settings, pipeline: str, data_dir: Path, web_port: int, log: Path, environment: Mapping[str, str]
+    settings: Settings,
+    pipeline: str,
+    data_dir: Path,
+    web_port: int,
+    log: Path,
+    environment: Mapping[str, str],
+    additions: Sequence[str] = (),
 ) -> Subject:
-    """A `streams worker` of one pipeline, with further `environment`; what it prints goes to `log`."""
+    """A worker of one pipeline, with further `environment`; what it prints goes to `log`.
+
+    It is `streams worker`, or with `additions`, options of `loadtest.worker_process`, that program.
+    """
+    program = ["-m", "loadtest.worker_process"] if additions else ["-m", "streams", "worker"]
+    common = ["--pipeline", pipeline, "--data-dir", str(data_dir), "--web-port", str(web_port)]
     return Subject(
         "streams worker",
-        ["-m", "streams", "worker", "--pipeline", pipeline, "--data-dir", str(data_dir), "--web-port", str(web_port)],
+        [*program, *common, *additions],
         log,
         environment={
             "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,

@@ -29,3 +29,15 @@ class SteadyClock:
     def now_ms(self) -> int:
         """The time now."""
         return max(self._wall_ns(), self._steady_ns() + self._ahead_ns) // _NS_PER_MS
+
+
+class SystemTime:
+    """The time of this machine."""
+
+    def wall_ms(self) -> int:
+        """Milliseconds since the epoch; may step."""
+        return time.time_ns() // _NS_PER_MS
+
+    def monotonic_s(self) -> float:
+        """Seconds of a clock that never steps and counts from anywhere."""
+        return time.monotonic()

@@ -67,8 +67,6 @@ class Settings(BaseSettings):
     streams_group_protocol: Literal["classic", "consumer"] = "classic"
     streams_group_static: bool = True
     streams_group_leave: bool = False
-    streams_downstream_ms: int = Field(0, ge=0, le=10_000)
-    streams_downstream_records: int = Field(250, ge=1)
     streams_stall_s: int = Field(300, ge=0)
     streams_admin_token: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
     streams_review_token_read: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
@@ -94,8 +92,6 @@ class Settings(BaseSettings):
     """None: `streams` in the user's cache directory."""
     streams_failpoint: str = ""
     """For tests: `streams.worker.failpoint`."""
-    streams_defect: str = ""
-    """For tests: `streams.worker.simulated`."""
 
     @field_validator("kafka_bootstrap_servers")
     @classmethod

@@ -74,7 +74,7 @@ class Feeder:
             "the simulated traffic",
             ["-m", "loadtest.generator", "--any-topic", *arguments],
             log=log,
-            environment=environment,
+            environment={**environment, "PYTHONPATH": str(CHECKOUT)},  # the generator is not installed
             interrupts=interrupts,
         )
         self._stop = threading.Event()

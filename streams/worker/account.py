@@ -1,6 +1,5 @@
 """What a commit cycle has done: told to the metrics once it is committed, so that an aborted one tells nothing."""
 
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,16 +9,17 @@ from streams.batch.columns import TIME_MIN, Int64
 from streams.engine.effects import CycleEnd, Effects
 from streams.flow.declaration import Pipeline
 from streams.worker.metrics import WorkerMetrics
-from streams.worker.mismatches import SchemaNews
-from streams.worker.misrouted import MisroutedNews
-from streams.worker.ownership import Term
+from streams.worker.mismatches import SchemaNews, SchemaWatch
+from streams.worker.misrouted import MisroutedNews, MisroutedWatch
+from streams.worker.ports import TimeSource
+from streams.worker.terms import Term
 
 
 @dataclass(slots=True)
 class CycleAccount:
     """Of one cycle."""
 
-    opened_at: float | None = None
+    opened_at_s: float | None = None
     """Monotonic seconds; None before its first record."""
     records: int = 0
     schemas: SchemaNews = field(default_factory=SchemaNews)
@@ -32,10 +32,10 @@ class CycleAccount:
     _clean_times: list[Int64] = field(default_factory=list)
     _clean_arrivals: list[Int64] = field(default_factory=list)
 
-    def note(self, effects: Effects) -> None:
-        """Add what a micro-batch has brought about."""
-        if self.opened_at is None:
-            self.opened_at = time.monotonic()
+    def note(self, effects: Effects, now_s: float) -> None:
+        """Add what a micro-batch has brought about; `now_s`: monotonic."""
+        if self.opened_at_s is None:
+            self.opened_at_s = now_s
         self.records += effects.records
         self.schemas.add(effects)
         self.misrouted.add(effects)
@@ -54,19 +54,20 @@ class CycleAccount:
         for outcome, count in counts.items():
             self._outcomes[outcome] = self._outcomes.get(outcome, 0) + count
 
-    def publish(self, metrics: WorkerMetrics, pipeline: Pipeline, end: CycleEnd, *, skew_ms_max: int) -> None:
-        """Count all of it: the cycle is committed."""
+    def publish(
+        self, metrics: WorkerMetrics, pipeline: Pipeline, end: CycleEnd, *, now_ms: int, skew_ms_max: int
+    ) -> None:
+        """Count all of it: the cycle is committed. `now_ms`: of the wall clock."""
         for outcome, count in self._outcomes.items():
             metrics.events.labels(pipeline.name, outcome).inc(count)
         for reason, count in self._rejects.items():
             metrics.rejects.labels(pipeline.name, reason).inc(count)
         if self._contradictions:
             metrics.contradictions.labels(pipeline.name).inc(self._contradictions)
-        now_ms = time.time() * 1000
         if self._clean_times:
             metrics.event_age_seconds.observe((now_ms - np.concatenate(self._clean_times)) / 1000.0)
             arrivals = np.concatenate(self._clean_arrivals)
-            arrivals = arrivals[Clock(int(now_ms), skew_ms_max).is_time(arrivals)]
+            arrivals = arrivals[Clock(now_ms, skew_ms_max).is_time(arrivals)]
             metrics.arrival_age_seconds.observe(np.maximum(now_ms - arrivals, 0.0) / 1000.0)
         for commit in end.commits:
             for closed in commit.windows:
@@ -74,3 +75,29 @@ class CycleAccount:
             if commit.watermark > TIME_MIN:
                 age_s = (now_ms - commit.watermark) / 1000.0
                 metrics.watermark_age_seconds.labels(pipeline.source, str(commit.partition)).set(age_s)
+
+
+class CycleReport:
+    """Tells the metrics, and the log where it is news, what committed cycles have done. One thread."""
+
+    def __init__(
+        self, pipeline: Pipeline, metrics: WorkerMetrics, clock: TimeSource, *, partitions: int, skew_ms_max: int
+    ) -> None:
+        """`partitions`: by how many the flow's state is divided."""
+        self._pipeline = pipeline
+        self._metrics = metrics
+        self._clock = clock
+        self._skew_ms_max = skew_ms_max
+        self._schemas = SchemaWatch(pipeline.name, metrics)
+        self._misrouted = MisroutedWatch(pipeline.source, partitions, metrics)
+
+    def committed(self, account: CycleAccount, end: CycleEnd) -> None:
+        """Tell of a cycle that was committed."""
+        now_ms = self._clock.wall_ms()
+        account.publish(self._metrics, self._pipeline, end, now_ms=now_ms, skew_ms_max=self._skew_ms_max)
+        self._schemas.tell(account.schemas, now_ms)
+        self._misrouted.tell(account.misrouted, int(self._clock.monotonic_s() * 1000))
+
+    def remark(self) -> str | None:
+        """What is wrong with where keys are, in words; None when nothing is. Any thread."""
+        return self._misrouted.remark(int(self._clock.monotonic_s() * 1000))

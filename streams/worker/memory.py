@@ -7,6 +7,8 @@ from typing import Final
 import psutil
 import pyarrow as pa
 
+from streams.state.rocks import RocksMemory
+
 _TRIM: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
 """glibc's; other C libraries have none, and most do not need it."""
 _ARENA_MAX: Final = -8
@@ -34,3 +36,22 @@ def few_arenas() -> None:
 def resident_bytes() -> int:
     """Resident memory of this process."""
     return int(psutil.Process().memory_info().rss)
+
+
+class ProcessMemory:
+    """`streams.worker.ports.HostMemory` of this process."""
+
+    def __init__(self, rocks: RocksMemory) -> None:
+        self._rocks = rocks
+
+    def resident_bytes(self) -> int:
+        """Resident memory."""
+        return resident_bytes()
+
+    def cache_bytes(self) -> int:
+        """Of all stores together."""
+        return self._rocks.bytes_used()
+
+    def give_back(self) -> None:
+        """Return free memory to the system."""
+        give_back()

@@ -1,76 +1,135 @@
-"""Which partitions this worker may commit for, and in whose name (docs/adr/0015).
+"""The partitions that the group has given to this worker, their tasks, and the restores in flight.
 
-Each assignment of a partition begins a *term*, with a number that was never used before. What is computed from a
-partition's records belongs to the term in which its state was restored, and stays with it. A commit claims the terms
-that it contains: it gets a group membership only while all of them still run.
-
-Why that is enough: the group gives a partition to another worker only after this one's callback has returned, and the
-callback ends the term first. So a membership that was noted while the term ran was valid before the partition could
-move, and the broker refuses it afterwards (KIP-447). A membership that was noted later never reaches that commit.
+A partition is *owned* from when its assignment was carried out until it is released. It has a task from when its state
+was restored until it is dropped. What the task computes belongs to the term (`streams.worker.terms`) under which the
+state was restored, also if the partition was given away and came back meanwhile.
 """
 
-import threading
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from streams.sinks.base import CycleAborted
+import numpy as np
+
+from streams.engine.engine import Engine, MicroBatch
+from streams.engine.task import PartitionTask
+from streams.worker.ports import Attempt, IntakeCommands, Restored, Stores
+from streams.worker.terms import Term, Terms
 
 
-class Term(NamedTuple):
-    """One assignment of a partition to this worker."""
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """A micro-batch, and the terms that ran when it was polled."""
 
-    partition: int
-    number: int
-    """Unique within the process: a partition that comes back has another one."""
+    batch: MicroBatch
+    terms: Mapping[int, Term]
 
 
 class Ownership:
-    """The running terms of one consumer and its membership in the group. Any thread."""
+    """Used by one thread at a time, between steps. What is read only, and `Attempt.is_wanted`: any thread."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running: dict[int, Term] = {}
-        self._number = 0
-        self._membership: object | None = None
+    def __init__(
+        self, engine: Engine, terms: Terms, intake: IntakeCommands, stores: Stores, *, is_stopping: Callable[[], bool]
+    ) -> None:
+        """`is_stopping`: whether no restore is wanted any more."""
+        self._engine = engine
+        self._terms = terms
+        self._intake = intake
+        self._stores = stores
+        self._is_stopping = is_stopping
+        self._owned: Mapping[int, Term] = {}
+        """Replaced as a whole: others read it."""
+        self._restored_in: dict[int, Term] = {}
+        """Of each partition that has a task: the term under which its state was restored."""
+        self._newest: dict[int, Attempt] = {}
+        """The newest attempt to restore each partition; whatever an older one brings is void."""
+        self.generation = 0
+        """Grows with each reload: micro-batches that were polled under an earlier one are void."""
 
-    def begin(self, partitions: Iterable[int]) -> dict[int, Term]:
-        """Begin a term for each of `partitions`, which were assigned just now; one that still ran ends."""
-        with self._lock:
-            begun: dict[int, Term] = {}
-            for partition in partitions:
-                self._number += 1
-                begun[partition] = self._running[partition] = Term(partition, self._number)
-            return begun
+    @property
+    def owned(self) -> frozenset[int]:
+        """Partitions whose assignment was carried out, and whose release was not."""
+        return frozenset(self._owned)
 
-    def end(self, partitions: Iterable[int]) -> None:
-        """End the terms of `partitions`. Call it before the group is told, or can find out, that they are free."""
-        with self._lock:
-            for partition in partitions:
-                self._running.pop(partition, None)
+    @property
+    def missing(self) -> frozenset[int]:
+        """Owned partitions without a task that are not stopped for good: they are being restored."""
+        return self.owned - frozenset(self._engine.tasks) - self.stopped.keys()
 
-    def note(self, membership: object | None) -> None:
-        """Take the consumer's membership as of now; None: it is no member. Call it from the thread that polls."""
-        with self._lock:
-            self._membership = membership
+    @property
+    def stopped(self) -> Mapping[int, str]:
+        """Owned partitions of which an output refuses what must be written, and why."""
+        owned = self._owned
+        return {partition: why for partition, why in dict(self._engine.refusals.stopped).items() if partition in owned}
 
-    def runs(self, term: Term) -> bool:
-        """Whether `term` has not ended."""
-        with self._lock:
-            return self._running.get(term.partition) == term
+    def terms_of(self, partitions: Iterable[int]) -> frozenset[Term]:
+        """Terms under which the state of these partitions, all of which have a task, was restored."""
+        return frozenset(self._restored_in[partition] for partition in partitions)
 
-    def claim(self, terms: Iterable[Term]) -> object:
-        """The membership in whose name a cycle with these terms may be committed; send it, and never ask for another.
+    def current(self, polled: Polled) -> MicroBatch | None:
+        """What of a micro-batch goes on from the tasks' state; None: it was polled before the state was last reloaded.
 
-        Raises:
-            CycleAborted: a term has ended, or the consumer is no member. Nothing of the cycle may be committed.
-
+        Records of a partition that was given away and came back since are left out: some that were polled before them
+        may have been dropped while it was away, and all of them are consumed again.
         """
-        with self._lock:
-            ended = sorted({term.partition for term in terms if self._running.get(term.partition) != term})
-            if ended:
-                raise CycleAborted(
-                    "partitions_lost", f"the cycle contains partitions that were given away since: {ended}"
-                )
-            if self._membership is None:
-                raise CycleAborted("left_group", "not a member of the group")
-            return self._membership
+        batch = polled.batch
+        if batch.generation != self.generation:
+            return None
+        stale = [p for p, term in self._restored_in.items() if polled.terms.get(p) != term]
+        if not stale:
+            return batch
+        records = batch.records
+        if records is not None:
+            records = records.take(np.flatnonzero(~np.isin(records.partition, stale)))
+        idle = {partition: idle for partition, idle in batch.idle.items() if partition not in stale}
+        return replace(batch, records=records, idle=idle)
+
+    def take(self, terms: Mapping[int, Term]) -> None:
+        """Own partitions that were assigned: restore them, and consume each once it is restored."""
+        self._owned = {**self._owned, **terms}
+        self._engine.refusals.start_again(list(terms))
+        self._restore(terms, after_s=0.0)
+
+    def reload(self, *, after_s: float) -> None:
+        """Drop the state of all partitions, which was never committed, and restore it `after_s` seconds from now.
+
+        Their records are consumed again from the committed offsets.
+        """
+        self.generation += 1
+        self._newest.clear()
+        for partition in sorted(self._engine.tasks):
+            self._drop(partition)
+        self._intake.stop(self.owned, self.generation)
+        self._restore(sorted(self._owned), after_s=after_s)
+
+    def release(self, partitions: Iterable[int]) -> None:
+        """Own partitions no longer. What their tasks have that is committed goes to the stores, which are closed."""
+        for partition in partitions:
+            self._owned = {other: term for other, term in self._owned.items() if other != partition}
+            self._newest.pop(partition, None)
+            self._stores.release(partition, self._drop(partition))
+
+    def _restore(self, partitions: Iterable[int], *, after_s: float) -> None:
+        """Restore partitions side by side, each by itself: one that waits, or cannot be restored, stops no other."""
+        stopped = self._engine.refusals.stopped
+        for partition in partitions:
+            if partition not in stopped:
+                self._newest[partition] = attempt = self._attempt(self._owned[partition])
+                self._stores.restore(attempt, after_s=after_s)
+
+    def _attempt(self, term: Term) -> Attempt:
+        def is_wanted() -> bool:
+            is_newest = self._newest.get(term.partition) is attempt
+            return is_newest and self._terms.runs(term) and not self._is_stopping()
+
+        def install(restored: Restored) -> None:
+            if is_wanted():
+                self._engine.install(restored.task)
+                self._restored_in[term.partition] = term
+                self._intake.start(term.partition, restored.task.offset_next, restored.source_bounds)
+
+        attempt = Attempt(term.partition, is_wanted, install)
+        return attempt
+
+    def _drop(self, partition: int) -> PartitionTask | None:
+        self._restored_in.pop(partition, None)
+        return self._engine.drop(partition)

@@ -1,4 +1,4 @@
-"""The Faust app of a worker: for each pipeline a channel, an agent with the committer as its sink, and an intake.
+"""The Faust app of a worker: for each pipeline a channel, an agent that steps through it, and an intake.
 
 Faust gives the programming model, supervision, signals and the order of starting and stopping. Its Kafka client, tables
 and assignor are off: `BootStrategy` is its documented way to say so.
@@ -8,7 +8,8 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import faust
@@ -17,8 +18,6 @@ from faust.app.base import BootStrategy
 from mode import Service
 
 from streams.engine.commit import Failpoint
-from streams.engine.effects import Effects
-from streams.engine.engine import MicroBatch
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka.admin import partition_counts_with_leaderless, wait_for_broker
@@ -29,15 +28,17 @@ from streams.sinks.kafka.outputs import timestamp_ages_ms
 from streams.state.rocks import RocksMemory
 from streams.text import counted
 from streams.worker.budget import MemoryBudget
+from streams.worker.cycle import EffectsHook, as_they_are
 from streams.worker.failpoint import no_failpoint, parse_failpoint
 from streams.worker.memory import few_arenas
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
+from streams.worker.ownership import Polled
 from streams.worker.pipeline import PipelineRunner
-from streams.worker.simulated import parse_defect
 from streams.worker.tracing import tracing_of
 from streams.worker.watchdog import Watchdog
 from streams.worker.web import Web
+from streams.worker.wiring import Shared
 
 log = structlog.get_logger(__name__)
 
@@ -65,19 +66,28 @@ class StreamsApp(faust.App):  # type: ignore[misc]
 class WorkerProcess:
     """Everything of one worker process; `run` blocks until it is stopped."""
 
-    def __init__(self, settings: Settings, pipelines: list[Pipeline], *, web_port: int | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        pipelines: list[Pipeline],
+        *,
+        web_port: int | None,
+        hook_of: Callable[[WorkerMetrics], EffectsHook] | None = None,
+    ) -> None:
         """Check what a worker needs before it starts.
 
+        `hook_of` is called once for each pipeline; the hook that it returns gets what each micro-batch has brought
+        about, in the thread that processes, before it is written.
+
         Raises:
-            UsageError: the failpoint or the defect is none.
+            UsageError: the failpoint is none.
             StreamsError: no broker, topics missing or not co-partitioned, data directory taken, port taken.
 
         """
         few_arenas()
         self._failpoint_spec = settings.streams_failpoint
-        self._defect_spec = settings.streams_defect
         self._failpoint()  # a wrong one is refused before anything else is looked at
-        parse_defect(self._defect_spec)
+        self._hook_of = hook_of
         self._settings = settings
         self._failure: BaseException | None = None
         self.metrics = WorkerMetrics()
@@ -86,13 +96,18 @@ class WorkerProcess:
         for pipeline in pipelines:
             check_topics(pipeline, counts)
         events = [topic for pipeline in pipelines for topic in (pipeline.clean, pipeline.late)]
-        self._timestamp_ages_ms = timestamp_ages_ms(client, events)
         self._directory = DataDirectory(settings.streams_data_dir)
         memory_bytes = (settings.streams_memory_mb_max - RUNTIME_MB) << 20
-        self._memory = RocksMemory(
-            cache_bytes=int(memory_bytes * _CACHE_SHARE), memtable_bytes=int(memory_bytes * _CACHE_SHARE)
+        self._shared = Shared(
+            settings,
+            self._directory,
+            RocksMemory(cache_bytes=int(memory_bytes * _CACHE_SHARE), memtable_bytes=int(memory_bytes * _CACHE_SHARE)),
+            self.metrics,
+            MemoryBudget(int(memory_bytes * _STATE_SHARE), pipelines=len(pipelines)),
+            Guard("schema_registry", on_state=self.metrics.breaker_state.labels("schema_registry").set),
+            pipelines=len(pipelines),
+            timestamp_ages_ms=timestamp_ages_ms(client, events),
         )
-        self._budget = MemoryBudget(int(memory_bytes * _STATE_SHARE), pipelines=len(pipelines))
         self.app = StreamsApp(
             "streams",
             broker=f"kafka://{settings.kafka_bootstrap_servers}",
@@ -108,9 +123,6 @@ class WorkerProcess:
         )
         self.runners: list[PipelineRunner] = []
         self._watchdog: Watchdog | None = None
-        self._registry_guard = Guard(
-            "schema_registry", on_state=self.metrics.breaker_state.labels("schema_registry").set
-        )
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT; everything committed or aborted, state saved, on return.
@@ -146,33 +158,26 @@ class WorkerProcess:
             raise StreamsError(f"stopped after an unexpected error: {self._failure!r}") from self._failure
 
     def _declare(self, pipeline: Pipeline) -> None:
-        """Channel, agent and sink of one pipeline: the way of its data."""
+        """Channel, agent and intake of one pipeline: the way of its data."""
         channel = self.app.channel(maxsize=CHANNEL_BATCHES_MAX)
         runner = PipelineRunner(
             pipeline,
-            self._settings.for_flow(pipeline.bounds.by_setting()),
-            self._directory,
-            self._memory,
-            self.metrics,
+            replace(self._shared, settings=self._settings.for_flow(pipeline.bounds.by_setting())),
             partitions=state_partitions(pipeline, self._counts),
-            budget=self._budget,
-            pipelines=len(self._pipelines),
-            registry_guard=self._registry_guard,
             failpoint=self._failpoint(),
-            timestamp_ages_ms=self._timestamp_ages_ms,
-            defect=parse_defect(self._defect_spec),
             on_failure=self._fail,
+            hook=as_they_are if self._hook_of is None else self._hook_of(self.metrics),
             tracing=self._tracing,
         )
         self.runners.append(runner)
 
-        async def work(stream: Any) -> AsyncIterator[Effects]:
+        async def work(stream: Any) -> None:
             async for batch in stream:
-                yield await runner.process(batch)
+                await runner.step(batch)
 
-        self.app.agent(channel, name=f"streams.{pipeline.name}", sink=[runner.commit])(work)
+        self.app.agent(channel, name=f"streams.{pipeline.name}")(work)
 
-        def send(batch: MicroBatch) -> "asyncio.Future[object]":
+        def send(batch: Polled) -> "asyncio.Future[object]":
             sent: asyncio.Future[object] = asyncio.ensure_future(channel.send(value=batch))
             return sent
 
@@ -224,7 +229,7 @@ def _service(name: str, start: Callable[[], Any], stop: Callable[[], Any]) -> ty
 
 
 def _intake_service(
-    name: str, runner: PipelineRunner, send: Callable[[MicroBatch], "asyncio.Future[object]"]
+    name: str, runner: PipelineRunner, send: Callable[[Polled], "asyncio.Future[object]"]
 ) -> type[Service]:
     """The service that feeds a pipeline's channel; stops the pipeline cleanly before Faust stops its agent."""
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 import structlog
 from confluent_kafka import KafkaException
@@ -25,6 +25,7 @@ from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine, qua
 from streams.state.store import StoreCorrupted, StoreOutdated, StoreUnavailable
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
+from streams.worker.ports import Restored
 
 log = structlog.get_logger(__name__)
 
@@ -37,14 +38,6 @@ _IDS_SHARE: Final = 0.2
 """Of the memory setting, for ids while they are restored, by all restores at once."""
 _HELD_SHARE: Final = 0.1
 """Likewise for held events."""
-
-
-class Restored(NamedTuple):
-    """A partition that can be processed."""
-
-    task: PartitionTask
-    source_bounds: tuple[int, int]
-    """First offset of its source partition, and the offset after the last record."""
 
 
 class Restorer:
@@ -81,8 +74,7 @@ class Restorer:
         self._stores: dict[int, RocksStore] = {}
         self._locks: dict[int, threading.Lock] = {}
         self._places = ThreadPoolExecutor(RESTORES_MAX, f"{config.pipeline.name}-restore")
-        # Of its own: a release, for which the group waits, must not wait for other partitions to be restored.
-        self._release_thread = ThreadPoolExecutor(1, f"{config.pipeline.name}-release")
+        self._closing_thread = ThreadPoolExecutor(1, f"{config.pipeline.name}-closing")
         self._under_way = 0
         self.stuck: dict[int, str] = {}
         """Why partitions cannot be restored, by partition."""
@@ -127,7 +119,7 @@ class Restorer:
             self.stuck.pop(partition, None)
             self._under_way -= 1
             if not self._under_way:
-                self._release_thread.submit(self._readers.close_idle)
+                self._closing_thread.submit(self._readers.close_idle)
 
     async def _attempt(self, partition: int, wanted: Wanted) -> PartitionTask | None:
         while wanted():
@@ -141,12 +133,11 @@ class Restorer:
         """Do a restore's work in one of the places; waits until there is one."""
         return await asyncio.get_running_loop().run_in_executor(self._places, work, partition, wanted)
 
-    async def release(self, partition: int, task: PartitionTask | None) -> None:
-        """Close the partition's store; with its task, everything in memory is moved there first."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._release_thread, self._release, partition, task)
+    def release(self, partition: int, task: PartitionTask | None) -> None:
+        """Close the partition's store; with its task, everything in memory is moved there first.
 
-    def _release(self, partition: int, task: PartitionTask | None) -> None:
+        Waits for a restore of this partition to end, which should be no longer wanted; for no other one.
+        """
         with self._lock_of(partition):  # a restore that is no longer wanted ends soon
             self.stuck.pop(partition, None)
             store = self._stores.pop(partition, None)
@@ -164,7 +155,7 @@ class Restorer:
                 with contextlib.suppress(Exception):
                     store.abandon()
 
-    def flush(self, metrics: WorkerMetrics) -> None:
+    def flush(self) -> None:
         """Checkpoint: bound what a crash would have to replay. Stores that are being restored are left out."""
         bytes_used = 0
         for partition in list(self._stores):
@@ -177,19 +168,19 @@ class Restorer:
                         bytes_used += store.bytes_used()
                 finally:
                     lock.release()
-        metrics.state_bytes.labels("rocksdb").set(bytes_used)
+        self._metrics.state_bytes.labels("rocksdb").set(bytes_used)
 
     def _lock_of(self, partition: int) -> threading.Lock:
         """Held by who opens, restores or closes the store of a partition."""
         return self._locks.setdefault(partition, threading.Lock())
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Release whatever is still open."""
         for partition in list(self._stores):
-            await self.release(partition, None)
-        self._release_thread.submit(self._readers.close_idle)
+            self.release(partition, None)
+        self._closing_thread.submit(self._readers.close_idle)
         self._places.shutdown(wait=False, cancel_futures=True)
-        self._release_thread.shutdown(wait=False)
+        self._closing_thread.shutdown(wait=False)
 
     def _restore(self, partition: int, wanted: Wanted) -> PartitionTask:
         def go_on() -> None:

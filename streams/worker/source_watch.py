@@ -6,12 +6,13 @@ not tell: it may even go on reading where the new log happens to be long enough.
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
 from streams.errors import StreamsError
 from streams.kafka.places import KafkaPlaces
+from streams.sinks.base import CycleAborted
 
 log = structlog.get_logger(__name__)
 
@@ -62,3 +63,36 @@ class SourceWatch:
         """Ask no more."""
         self._is_closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+class SuspectSource(Protocol):
+    """What the consumer has noticed of the source; see `streams.kafka.intake.Intake`."""
+
+    def take_suspicion(self) -> bool:
+        """Whether the source may have been recreated; told once."""
+
+    def take_beyond_end(self) -> frozenset[int]:
+        """Partitions that were found to end before the next offset; told once."""
+
+
+class WatchedSource:
+    """`streams.worker.ports.SourceCheck` over what the broker says of the topic and what the consumer notices."""
+
+    def __init__(self, source: str, watch: SourceWatch, consumer: SuspectSource) -> None:
+        self._source = source
+        self._watch = watch
+        self._consumer = consumer
+
+    def require_unchanged(self, now_s: float) -> None:
+        """Return if nothing is known against the source.
+
+        Raises:
+            CycleAborted: it was recreated or truncated.
+
+        """
+        if (gone := self._watch.look(now_s, is_suspect=self._consumer.take_suspicion())) is not None:
+            raise CycleAborted("source_recreated", gone)
+        if beyond := self._consumer.take_beyond_end():
+            raise CycleAborted(
+                "source_truncated", f"{self._source} was truncated before the next offset of {sorted(beyond)}"
+            )

@@ -95,7 +95,7 @@ class Tracing:
 
 
 class PipelineTrace:
-    """The way of each micro-batch. `received` and `processed` on the event loop, `committing` in the commit thread."""
+    """The way of each micro-batch: `received` on the event loop, `processing` and `committing` in their threads."""
 
     def __init__(self, tracer: Any, *, topic: str, group: str) -> None:
         from opentelemetry import trace  # noqa: PLC0415 - only when it is on
@@ -121,13 +121,18 @@ class PipelineTrace:
         span = self._start("receive", "poll", None, started_ns, links)
         span.set_attribute("messaging.batch.message_count", len(records))
         span.end()
-        self._received[id(batch)] = (span.get_span_context(), len(records))
-        while len(self._received) > BATCHES_MAX:
-            self._received.popitem(last=False)
+        with self._lock:
+            self._received[id(batch)] = (span.get_span_context(), len(records))
+            while len(self._received) > BATCHES_MAX:
+                self._received.popitem(last=False)
 
-    def processed(self, batch: object, started_ns: int) -> None:
-        """`batch` has been processed since `started_ns`."""
-        context, count = self._received.pop(id(batch), (None, 0))
+    @contextmanager
+    def processing(self, batch: object) -> Generator[None]:
+        """Take the guarded block for the processing of `batch`; nothing is told when it fails."""
+        started_ns = time.time_ns()
+        yield
+        with self._lock:
+            context, count = self._received.pop(id(batch), (None, 0))
         if context is None:
             return
         span = self._start("process", "process", context, started_ns, [])

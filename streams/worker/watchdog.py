@@ -28,6 +28,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from streams.errors import StreamsError
+from streams.worker.vitals import Vitals
 
 log = structlog.get_logger(__name__)
 
@@ -37,22 +38,6 @@ _TICK_S_MAX: Final = 5.0
 _STACK_FRAMES_MAX: Final = 40
 _FRAMES: Final = ("cr_frame", "gi_frame", "ag_frame")
 _AWAITS: Final = ("cr_await", "gi_yieldfrom", "ag_await")
-
-
-class Vitals:
-    """When a pipeline last showed that it lives. Any thread."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._at_s = clock()
-
-    def sign(self, until_in_s: float = 0.0) -> None:
-        """A sign of life now, good for a further `until_in_s` seconds: a pause that was announced."""
-        self._at_s = max(self._at_s, self._clock() + until_in_s)
-
-    def silence_s(self) -> float:
-        """For how long there has been none."""
-        return max(0.0, self._clock() - self._at_s)
 
 
 class Watched(Protocol):

@@ -1,12 +1,19 @@
 """The worker's web server: metrics, liveness, readiness. Loopback unless told otherwise."""
 
-from collections.abc import Callable
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import structlog
-from aiohttp import web
+import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from streams.listening import listening, url_of
 
@@ -14,6 +21,7 @@ log = structlog.get_logger(__name__)
 
 DEFAULT_PORT: Final = 6066
 _TRIES: Final = 50
+_GRACE_S: Final = 1
 
 
 class Web:
@@ -42,31 +50,65 @@ class Web:
         self._remarks = remarks
         ports = range(DEFAULT_PORT, DEFAULT_PORT + _TRIES) if port is None else [port]
         self._socket = listening(host, ports)
-        app = web.Application()
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/readyz", self._readyz)
-        self._runner = web.AppRunner(app, access_log=None)
+        app = Starlette(
+            routes=[
+                Route("/metrics", self._metrics),
+                Route("/healthz", self._healthz),
+                Route("/readyz", self._readyz),
+            ]
+        )
+        self._server = _Server(
+            uvicorn.Config(
+                app, log_config=None, log_level="warning", access_log=False, server_header=False, lifespan="off",
+                timeout_graceful_shutdown=_GRACE_S,
+            )
+        )  # fmt: skip
+        self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Answer."""
-        await self._runner.setup()
-        await web.SockSite(self._runner, self._socket).start()
+        self._serving = asyncio.create_task(self._server.serve([self._socket]))
+        is_up = asyncio.create_task(self._server.is_up.wait())
+        done, _ = await asyncio.wait({self._serving, is_up}, return_when=asyncio.FIRST_COMPLETED)
+        if is_up not in done:
+            is_up.cancel()
+            await self._serving
         url = url_of(self._socket)
         log.info("web server", metrics=f"{url}/metrics", readiness=f"{url}/readyz")
 
     async def stop(self) -> None:
         """Close."""
-        await self._runner.cleanup()
+        self._server.should_exit = True
+        if self._serving is not None:
+            await self._serving
+        self._socket.close()
 
-    async def _metrics(self, request: web.Request) -> web.Response:
+    async def _metrics(self, request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encoder(self._registry), headers={"Content-Type": content_type})
+        return Response(encoder(self._registry), headers={"Content-Type": content_type})
 
-    async def _healthz(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+    async def _healthz(self, _: Request) -> Response:
+        return PlainTextResponse("ok\n")
 
-    async def _readyz(self, _: web.Request) -> web.Response:
+    async def _readyz(self, _: Request) -> Response:
         reason = self._unready()
         lines = [reason or "ok", *self._remarks()]
-        return web.Response(text="".join(f"{line}\n" for line in lines), status=503 if reason else 200)
+        return PlainTextResponse("".join(f"{line}\n" for line in lines), 503 if reason else 200)
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it answers, and leaves the signals of the process to the worker."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer."""
+        await super().startup(sockets)
+        self.is_up.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield

@@ -130,23 +130,17 @@ def _rebalance(rng: random.Random, team: list[SimulatedWorker], kafka: MemoryKaf
     partition = rng.randrange(partitions)
     owner = next(worker for worker in team if worker.name == kafka.owners[partition])
     other = rng.choice(team)
-    how = rng.random()
-    if how < 0.4 and partition in owner.position:
+    if rng.random() < 0.7:
         owner.revoke(partition)
         if kafka.owners[partition] == owner.name:  # it may have gone elsewhere while the last commit was in flight
             other.assign(partition)
-    elif how < 0.7 and other is not owner and partition in owner.position:
-        # A release that the group does not wait for: the owner polls on, and knows the new generation.
-        if rng.random() < 0.5:
-            owner.commit()
-        finish = owner.revoke_too_slowly(partition)
-        if kafka.owners[partition] == owner.name:
-            other.assign(partition)
-        for _ in range(rng.randint(0, 6)):
+        if rng.random() < 0.5:  # who takes over is faster than the release, should that be still under way
+            other.note()
+            other.work_and_commit()
+        for _ in range(rng.randint(0, 6)):  # the release may be under way; the owner polls on
             worker = rng.choice((owner, owner, other))
             worker.note()
             worker.step()
-        finish()
     elif other is not owner:
         # A zombie: it does not know yet, and goes on until its commit is fenced.
         other.assign(partition)
@@ -154,32 +148,32 @@ def _rebalance(rng: random.Random, team: list[SimulatedWorker], kafka: MemoryKaf
         for _ in range(rng.randint(0, 3)):
             owner.step()
         owner.is_zombie = False
-        if partition in owner.owned:
-            owner.lose(partition)
+        owner.lose(partition)
 
 
 def _rebalance_in_flight(rng: random.Random, team: list[SimulatedWorker], owner: SimulatedWorker) -> None:
-    partition = rng.choice(sorted(owner.owned))
+    mine = sorted(p for p, name in owner.kafka.owners.items() if name == owner.name)
     others = [worker for worker in team if worker is not owner]
-    if not others or owner.kafka.owners[partition] != owner.name:
+    if not others or not mine:
         return
-    other = rng.choice(others)
+    partition, other = rng.choice(mine), rng.choice(others)
     other.assign(partition)
     for _ in range(rng.randint(1, 3)):
         other.note()
-        other.process(other.poll())
-        other.commit()
-    comes_back = rng.random() < 0.5 and partition in other.owned
+        other.work_and_commit()
+    comes_back = rng.random() < 0.5
     if comes_back:
         other.lose(partition)
-    owner.lose_in_flight(partition, comes_back=comes_back)
+    owner.lose(partition)
+    if comes_back:
+        owner.assign(partition)
     owner.note()
 
 
 def _drained(team: list[SimulatedWorker], kafka: MemoryKafka, partitions: Collection[int]) -> bool:
     return all(
         any(
-            worker.position.get(p, -1) >= len(kafka.log(GPS.source, p)) and kafka.owners[p] == worker.name
+            kafka.owners[p] == worker.name and worker.position.get(p, -1) >= len(kafka.log(GPS.source, p))
             for worker in team
         )
         for p in partitions
@@ -193,16 +187,14 @@ def _finish(team: list[SimulatedWorker], kafka: MemoryKafka) -> None:
     for worker in team:
         worker.note()
         worker.catch_up()
-        resets = -1
-        while resets != worker.resets:  # an output may refuse what is released last, too
-            resets = worker.resets
-            while any(at < len(kafka.log(GPS.source, partition)) for partition, at in worker.position.items()):
-                worker.process(worker.poll())
+        reloads = -1
+        while reloads != worker.reloads:  # an output may refuse what is released last, too
+            reloads = worker.reloads
             for until_ms in (0, 10**14):
-                idle = dict.fromkeys(worker.position, Idle(0, until_ms))
-                worker.process(worker.poll(), idle)
-                worker.process(None, idle)
-            worker.commit()
+                for _ in range(2):
+                    worker.poll(dict.fromkeys(worker.position, Idle(0, until_ms)))
+                    worker.process()
+            worker.catch_up()
         for partition in list(worker.position):
             worker.revoke(partition)
 

@@ -14,7 +14,7 @@ from streams.engine.task import PartitionTask
 from streams.kafka.partitioner import partition_of
 from streams.operators.reorder.held import Held
 from streams.sinks.base import CycleAborted
-from streams.worker.ownership import Ownership
+from streams.worker.terms import Terms
 from tests.simulation.run import Outcome, simulate
 
 thorough = pytest.mark.thorough
@@ -162,7 +162,7 @@ def test_a_release_order_that_is_none_is_found(monkeypatch):
 @thorough
 def test_a_commit_in_the_name_of_the_newest_membership_is_found(monkeypatch):
     """As it was: whatever a cycle contains, it is committed by the place in the group at its end."""
-    monkeypatch.setattr(Ownership, "claim", lambda self, _: self._membership)
+    monkeypatch.setattr(Terms, "claim", lambda self, _: self._membership)
     with pytest.raises((AssertionError, RestoreFailed)):
         simulate_some(seeds=40)
 

@@ -1,4 +1,4 @@
-"""A simulated worker: the production engine, committer and restore, with time, scheduling and death as arguments."""
+"""A simulated worker: the production core and restore, with time, scheduling and death as arguments."""
 
 import copy
 import random
@@ -6,36 +6,53 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
-import numpy as np
-
 from logistics.flows.gps import GPS
 from logistics.folds.vehicle_state import VehicleState
 from streams.avro.decode import Decoder
 from streams.avro.resolve import build_plan
-from streams.batch.columns import Headers
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.engine.commit import Committer
 from streams.engine.encode import TableEncoder, WindowEncoder
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.kafka.partitioner import partition_of
 from streams.schemas.catalog import Catalog
-from streams.sinks.base import CycleAborted, OutputRefused
 from streams.sinks.memory import MemoryTransactions, Refuses, refuses_nothing
 from streams.sources.base import Idle
-from streams.state.memory import MemoryStore
-from streams.state.store import StoreCorrupted
-from streams.worker.ownership import Ownership, Term
-from tests.simulation.traffic import NOW_MS, SCHEMA_ID, UNREADABLE, gps_schema
+from streams.worker.account import CycleReport
+from streams.worker.budget import MemoryBudget
+from streams.worker.core import PipelineCore, Ports
+from streams.worker.cycle import CycleLimits
+from streams.worker.metrics import WorkerMetrics
+from streams.worker.ownership import Polled
+from streams.worker.remarks import SourceRemarks
+from streams.worker.vitals import Vitals
+from tests.simulation.ports import (
+    Channel,
+    CommitsInFlight,
+    ForgetfulSchemas,
+    MemoryIntake,
+    MemoryJournal,
+    MemoryStores,
+    NoMemory,
+    SimulatedTime,
+    SuspectSource,
+    WorkBetweenSteps,
+)
+from tests.simulation.traffic import NOW_MS, SCHEMA_ID, gps_schema
 
+_CATALOG = Catalog.load()
 UNKNOWN_SCHEMA_ID = 0x63
+_PLAN = build_plan(SCHEMA_ID, gps_schema(), gps_schema())
 REJECTS_MAX, COOLDOWN_MS = 4, 300
 """So few that devices are quarantined and let go several times in a simulation."""
 PIPELINE = replace(GPS, windows=(replace(GPS.windows[0], size_ms=500, grace_ms=200),))
 """Small windows: a simulation lasts for seconds."""
+INTERVAL_MS = 200
+MAINTENANCE_S = (2.5, 31.0, 61.0)
+"""Pauses after which it looks, flushes, truncates."""
 
 
 class Crash(BaseException):
@@ -44,6 +61,23 @@ class Crash(BaseException):
 
 def _no_stopwatch(_: str) -> AbstractContextManager[None]:
     return nullcontext()
+
+
+class SpillingEngine(Engine):
+    """Moves state to the stores by chance, whatever the memory allows."""
+
+    rng: random.Random
+
+    def relieve(self, bytes_max: int) -> bool:
+        if self.rng.random() < 0.3:
+            return super().relieve(bytes_max)
+        for task in self.tasks.values():
+            task.spill(
+                ids_below=task.watermark - self.rng.choice((-(10**9), 0, 500, 5_000)),
+                held_events_keep=self.rng.choice((0, 1, 5, 10**6)),
+                keep_keys=self.rng.random() < 0.5,
+            )
+        return self.rng.random() < 0.5
 
 
 class SimulatedWorker:
@@ -84,137 +118,106 @@ class SimulatedWorker:
             quarantine_rejects_max=REJECTS_MAX,
             quarantine_cooldown_ms=COOLDOWN_MS,
         )
-        self.crashes = self.resets = 0
-        self.now_ms = 0
+        self._metrics = WorkerMetrics()
+        self.clock = SimulatedTime()
+        self.crashes = 0
         self.start()
 
     def start(self) -> None:
+        self._starts += 1
+        self._is_busy = False
+        self.failures: list[BaseException] = []
         decoder = Decoder(GPS, record_bytes_max=1 << 20, skew_ms_max=60_000)
-        self.engine = Engine(self._config, decoder, idle_ms=1_000)
-        self.changelog = MemoryChangelog(self.kafka)
-        self.transactions = MemoryTransactions(
+        self.engine = SpillingEngine(self._config, decoder, idle_ms=1_000)
+        self.engine.rng = self.rng
+        changelog = MemoryChangelog(self.kafka)
+        self.intake = MemoryIntake(self.kafka, GPS.source, self.rng, batch_records_max=self.batch_records_max)
+        self.channel = Channel()
+        self.commits = CommitsInFlight(self.rng)
+        self.between_steps = WorkBetweenSteps(self._has_time, self._busily)
+        self.stores = MemoryStores(self.kafka, self._config, changelog, self.disk, self.rng)
+        ports = Ports(
+            self.clock,
+            self.commits,
+            self.between_steps,
+            self.intake,
+            self.stores,
+            MemoryJournal(self.kafka),
+            ForgetfulSchemas(lambda: self._happens(0.1)),
+            SuspectSource(lambda: self._happens(0.02)),
+            NoMemory(),
+        )
+        self.core = PipelineCore(
+            PIPELINE,
+            self.engine,
+            self._committer(changelog),
+            ports,
+            CycleLimits(INTERVAL_MS, bytes_max=self.rng.choice((20_000, 1 << 30))),
+            self._metrics,
+            Vitals(self.clock.monotonic_s),
+            SourceRemarks(PIPELINE, self._metrics, partitions=self.kafka.partitions),
+            CycleReport(PIPELINE, self._metrics, self.clock, partitions=self.kafka.partitions, skew_ms_max=60_000),
+            MemoryBudget(self.rng.choice((0, 50_000, 1 << 30)), pipelines=1),
+            memory_bytes_max=1 << 30,
+            is_stopping=lambda: False,
+            on_failure=self.failures.append,
+        )
+
+    def _committer(self, changelog: MemoryChangelog) -> Committer:
+        transactions = MemoryTransactions(
             self.kafka, self.name, self._verdict, lambda moment: self._meanwhile(self, moment), self.refuses
         )
-        table = Catalog.load().latest("vehicles.state.v1-value")
-        minute = Catalog.load().latest("vehicles.minutes.v1-value")
-        tables = [TableEncoder("vehicles.state.v1", VehicleState(), table.text, 3)]
-        windows = [WindowEncoder(PIPELINE.windows[0], minute.text, 4)]
-        self._starts += 1
-        self.committer = Committer(
+        table = _CATALOG.latest("vehicles.state.v1-value")
+        minute = _CATALOG.latest("vehicles.minutes.v1-value")
+        return Committer(
             PIPELINE,
-            self.transactions,
-            self.changelog,
-            tables,
-            windows,
+            transactions,
+            changelog,
+            [TableEncoder("vehicles.state.v1", VehicleState(), table.text, 3)],
+            [WindowEncoder(PIPELINE.windows[0], minute.text, 4)],
             self._failpoint,
             author=self.name,
             session=str(self._starts),
         )
-        self.ownership = Ownership()
-        self.owned: dict[int, Term] = {}
-        """As the group has said, and as far as this worker has got round to it."""
-        self.position: dict[int, int] = {}
-        """Of partitions that are restored."""
-        self._terms: dict[int, Term] = {}
-        """Under which the state of each partition was restored."""
-        self._cycle_terms: set[Term] = set()
-        self._untold: list[Callable[[], None]] = []
-        """What came while a commit was in flight."""
 
-    # --- ownership --------------------------------------------------------------------------------------------------
+    @property
+    def position(self) -> dict[int, int]:
+        """Next offset of each partition that is consumed."""
+        self.intake.obey()
+        return self.intake.position
+
+    @property
+    def reloads(self) -> int:
+        return self.core.ownership.generation
+
+    # --- the group --------------------------------------------------------------------------------------------------
 
     def note(self) -> None:
         """Hear of the group's generation, as each poll does."""
-        self.ownership.note(self.kafka.membership_of(self.name))
+        self.core.listener.noted(self.kafka.membership_of(self.name))
 
     def assign(self, partition: int) -> None:
         """The group gives a partition to this worker."""
         self.kafka.give(partition, self.name)
         self.note()
-        self.take(partition, self.ownership.begin([partition])[partition])
-
-    def take(self, partition: int, term: Term) -> None:
-        self.owned[partition] = term
-        self.restore(partition)
-
-    def restore(self, partition: int) -> None:
-        for _ in range(2):
-            store = MemoryStore(self.disk.setdefault(partition, {}))
-            try:
-                few = self.rng.choice((5, 50, 10**6))
-                task = restore_partition(
-                    self._config, partition, store, self.changelog, ids_in_memory_max=few, held_bytes_max=400 * few
-                )
-                break
-            except StoreCorrupted:
-                self.disk[partition] = {}
-        self.engine.install(task)
-        self.position[partition] = max(task.offset_next, 0)
-        self._terms[partition] = self.owned[partition]
+        self.core.listener.assigned([partition])
 
     def revoke(self, partition: int) -> None:
-        """Gracefully: finish the cycle, move everything to the store; sometimes the commit cannot be had in time."""
-        unfinished = self.faults and self.rng.random() < 0.3
-        if not unfinished:
-            self.commit()
-        self.drop(partition)
-        if unfinished:
-            self.reset()
-        self.ownership.end([partition])
-
-    def revoke_too_slowly(self, partition: int) -> Callable[[], None]:
-        """The release does not end in time: the group goes on. Call what is returned when it has ended."""
-        self.ownership.end([partition])
-
-        def finish() -> None:
-            self.commit()
-            self.drop(partition)
-
-        return finish
-
-    def drop(self, partition: int) -> None:
-        """Close the store of a partition; what is settled of its task goes there first."""
-        self.owned.pop(partition, None)
-        self.position.pop(partition, None)
-        task = self.engine.drop(partition)
-        if task is not None:
-            task.park()
+        """The group takes a partition back, and waits; after that it is free, also when the release takes longer."""
+        crashes = -1
+        while crashes != self.crashes:  # a process that dies of it, and is there again, is asked again
+            crashes = self.crashes
+            self._or_crash(lambda: self.core.listener.revoked([partition]))
+        self.intake.forget(partition)
 
     def lose(self, partition: int) -> None:
         """The group has given the partition to somebody else meanwhile; whatever is open is fenced."""
-        self.ownership.end([partition])
-        self.owned.pop(partition, None)
-        self.reset()
+        self._or_crash(lambda: self.core.listener.lost([partition]))
+        self.intake.forget(partition)
 
-    def lose_in_flight(self, partition: int, *, comes_back: bool) -> None:
-        """As `lose`, while a commit is in flight: told to the group's listener at once, carried out afterwards."""
-        self.ownership.end([partition])
-        self._untold.append(lambda: self.lose(partition))
-        if comes_back:
-            self.kafka.give(partition, self.name)
-            self.note()
-            term = self.ownership.begin([partition])[partition]
-            self._untold[-1] = lambda: self._lose_and_take(partition, term)
-
-    def _lose_and_take(self, partition: int, term: Term) -> None:
-        self.owned.pop(partition, None)
-        self.reset()
-        self.take(partition, term)
-
-    def reset(self) -> None:
-        """Abort, drop all state, reload from the stores and run again from the committed offsets."""
-        self.resets += 1
-        self.committer.abort()
-        self._cycle_terms.clear()
-        for partition in list(self.position):
-            task = self.engine.drop(partition)
-            assert task is not None
-            task.store.flush()
-        stopped = self.engine.refusals.stopped
-        self.position.clear()
-        for partition, term in self.owned.items():
-            if self.ownership.runs(term) and partition not in stopped:
-                self.restore(partition)
+    def _has_time(self) -> bool:
+        """Whether a release that begins now ends in time: not while the worker is busy with a step or a commit."""
+        return not self._is_busy and not self._happens(0.3)
 
     def crash(self) -> None:
         """Kill and start again: memory is gone, the disk is as of the last flush."""
@@ -230,7 +233,7 @@ class SimulatedWorker:
             elif fate < 0.2 and partition in self.old_disk:
                 self.disk[partition] = copy.copy(self.old_disk[partition])
             elif fate < 0.4:
-                self.old_disk[partition] = copy.copy(self.disk[partition])
+                self.old_disk[partition] = copy.copy(self.disk.get(partition, {}))
         self.start()
         for partition in owned:
             self.assign(partition)
@@ -238,112 +241,100 @@ class SimulatedWorker:
     # --- work -------------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """One random thing that a worker does."""
+        """Some of what a worker does: what waits goes on or not, then one random thing."""
+        if self.rng.random() < 0.8:
+            self._guarded(self.between_steps.run)
+        if self.rng.random() < 0.6:
+            self._guarded(self.stores.go_on)
         action = self.rng.random()
         if action < 0.7:
-            self.process(self.poll())
-        elif action < 0.9:
+            self.poll()
+            if len(self.channel) > 2 or self.rng.random() < 0.6:
+                self.process()
+        elif action < 0.85:
             self.commit()
+        elif action < 0.9:
+            self._guarded(self.commits.run)
         elif action < 0.96:
-            self.maintain()
+            self.clock.passed_s += self.rng.choice(MAINTENANCE_S)
+            self.process()
         else:
-            for task in self.engine.tasks.values():
-                task.store.flush()
+            self.stores.flush()
 
-    def poll(self) -> Records | None:
-        rows: list[tuple[int, int, int, bytes | None, bytes | None, Headers | None]] = []
-        for partition in self.rng.sample(sorted(self.position), k=len(self.position)):
-            log = self.kafka.log(GPS.source, partition)
-            count = self.rng.randint(0, self.batch_records_max)
-            for entry in log[self.position[partition] : self.position[partition] + count]:
-                rows.append((partition, entry.offset, entry.timestamp_ms, entry.key, entry.value, entry.headers))
-                self.position[partition] = entry.offset + 1
-        if not rows:
-            return None
-        columns = list(zip(*rows, strict=True))
-        numbers = [np.array(column, dtype=np.int64) for column in columns[:3]]
-        headers = [[pair for pair in pairs or () if pair[0] != UNREADABLE] or None for pairs in columns[5]]
-        lost = {row: 1 for row, pairs in enumerate(columns[5]) if any(name == UNREADABLE for name, _ in pairs or ())}
-        return Records(
-            numbers[0],
-            numbers[1],
-            numbers[2],
-            list(columns[3]),
-            list(columns[4]),
-            headers if any(headers) else None,
-            lost or None,
-        )
+    def poll(self, idle: dict[int, Idle] | None = None) -> None:
+        """Fetch a micro-batch. When exactly a record is read decides nothing."""
+        records = self.intake.poll()
+        self.channel.put(self._batch(records, idle or {}))
 
-    def process(self, records: Records | None, idle: dict[int, Idle] | None = None) -> None:
-        self._guarded(lambda: self._process(records, idle or {}))
+    def _batch(self, records: Records | None, idle: dict[int, Idle]) -> Polled:
+        clock_ms = NOW_MS + self.rng.randint(0, 60_000)
+        return self.core.polled(MicroBatch(records, 0, idle, self.intake.generation, clock_ms=clock_ms))
 
-    def _process(self, records: Records | None, idle: dict[int, Idle]) -> None:
-        self._write(self._batch(records, idle))
-        if self.engine.missing_schemas and (idle or self.rng.random() < 0.5):
+    def process(self) -> None:
+        """Process the next micro-batch, or an empty one."""
+        batch = self.channel.get() if len(self.channel) else self._batch(None, {})
+        self._guarded(lambda: self.core.step(batch))
+        if self.engine.missing_schemas and (batch.batch.idle or not self._happens(0.5)):
             self._learn()
-            self._write(self._batch(None, {}))
-
-    def _batch(self, records: Records | None, idle: dict[int, Idle]) -> MicroBatch:
-        """When exactly a record is read decides nothing."""
-        return MicroBatch(records, self.now_ms, idle, clock_ms=NOW_MS + self.rng.randint(0, 60_000))
-
-    def _write(self, batch: MicroBatch) -> None:
-        effects = self.engine.process(batch)
-        self._cycle_terms |= {self._terms[part.partition] for part in effects.partitions}
-        self.committer.write(effects)
+            self._guarded(lambda: self.core.step(self._batch(None, {})))
 
     def _learn(self) -> None:
         for schema_id in self.engine.missing_schemas:
             if schema_id == SCHEMA_ID:
-                self.engine.learn({schema_id: build_plan(schema_id, gps_schema(), gps_schema())})
+                self.engine.learn({schema_id: _PLAN})
             else:
                 self.engine.learn({schema_id: Reject(-1, Reason.UNKNOWN_SCHEMA, "no such schema", schema_id)})
 
     def commit(self) -> None:
-        self._guarded(self._commit)
+        """Process the next micro-batch when it is time for the cycle to end."""
+        self.process()
+        self.clock.passed_s += 2 * INTERVAL_MS / 1000
+        self.process()
 
-    def _commit(self) -> None:
-        end = self.engine.close_cycle()
-        if end is not None:
-            terms = self._cycle_terms | {self._terms[commit.partition] for commit in end.commits}
-            self._cycle_terms = set()
-            self.committer.commit(end, self.engine.tasks, self.now_ms, lambda: self.ownership.claim(terms))
+    def work_and_commit(self) -> None:
+        """Carry out all that waits; process and commit a batch."""
+        self._guarded(self.between_steps.run)
+        self._guarded(lambda: self.stores.go_on(to_the_end=True))
+        self.poll()
+        self.commit()
+        self._guarded(self.commits.run)
 
     def catch_up(self) -> None:
-        """Process and commit what is there: a cycle that was open may turn out to be aborted, and run again."""
-        self.commit()
-        while (records := self.poll()) is not None:
-            self.process(records)
-            self.commit()
+        """Process and commit all that is there."""
+        for _ in range(10_000):
+            self.work_and_commit()
+            if self.is_caught_up:
+                return
+        raise AssertionError("a worker does not come to an end")
 
-    def maintain(self) -> None:
-        """Expire, spill at random, truncate the journal: only between cycles."""
-        self.commit()
-        self.engine.expire()
-        for task in self.engine.tasks.values():
-            task.spill(
-                ids_below=task.watermark - self.rng.choice((-(10**9), 0, 500, 5_000)),
-                held_events_keep=self.rng.choice((0, 1, 5, 10**6)),
-                keep_keys=self.rng.random() < 0.5,
-            )
-            cut = task.truncate_journal_before()
-            if cut is not None:
-                self.kafka.begin_offset[GPS.journal, task.partition] = cut
+    @property
+    def is_caught_up(self) -> bool:
+        waits = len(self.channel) or len(self.between_steps) or self.stores.is_restoring
+        ends = all(at >= len(self.kafka.log(GPS.source, partition)) for partition, at in self.position.items())
+        return ends and not waits and not self.engine.waiting_partitions
 
-    def _guarded(self, work: object) -> None:
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do work of the core's thread, or of the commit thread."""
+        self._or_crash(lambda: self._busily(work))
+
+    def _or_crash(self, work: Callable[[], None]) -> None:
+        """Do something of which this worker may die."""
         try:
-            work()  # type: ignore[operator]
-        except CycleAborted as error:
-            if isinstance(error, OutputRefused):
-                self.engine.refusals.note(error.refused)
-            self.reset()
+            work()
         except Crash:
             self.crash()
-        while self._untold:
-            self._untold.pop(0)()
+        assert not self.failures, self.failures
+
+    def _busily(self, work: Callable[[], None]) -> None:
+        was_busy, self._is_busy = self._is_busy, True
+        work()
+        self._is_busy = was_busy
+
+    def _happens(self, chance: float) -> bool:
+        return self.faults and self.rng.random() < chance
 
     def _failpoint(self, _: str) -> None:
-        if self.faults and self.rng.random() < 0.01:
+        if self._happens(0.01):
             raise Crash
 
     def _verdict(self) -> str:

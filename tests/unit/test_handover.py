@@ -1,7 +1,9 @@
 """Partitions that go and come back while the worker is busy; stores that cannot be saved. Without Kafka."""
 
 import asyncio
-from collections.abc import Iterable
+import random
+import threading
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,172 +11,225 @@ from typing import Any
 import pytest
 
 from logistics.flows.gps import GPS
+from streams.engine.task import TaskConfig
 from streams.kafka.changelog import ChangelogReaders
-from streams.resilience.breaker import Guard
+from streams.kafka.memory import MemoryKafka
 from streams.resilience.retry import Retrier
 from streams.settings import Settings
-from streams.sinks.base import CycleAborted
-from streams.state.identity import Identity, Places
+from streams.sources.base import Idle
+from streams.state.identity import Places
 from streams.state.rocks import RocksMemory, RocksStore
 from streams.state.store import StoreUnavailable, WriteBatch
-from streams.worker import pipeline as module
-from streams.worker.budget import MemoryBudget
-from streams.worker.failpoint import no_failpoint
+from streams.worker import core_thread as module
+from streams.worker.background import BackgroundRestores, SchemaLookups
+from streams.worker.core_thread import CoreThread
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
-from streams.worker.pipeline import PipelineRunner
+from streams.worker.ports import Attempt
 from streams.worker.restorer import Restorer
+from tests.simulation.traffic import fill
+from tests.simulation.worker import SimulatedWorker
 
 
-class _Runner(PipelineRunner):
-    """A runner whose restores are only noted: there is no Kafka here."""
-
-    def __init__(self, directory: Path) -> None:
-        self.restores: list[int] = []
-        self.failures: list[BaseException] = []
-        super().__init__(
-            GPS,
-            Settings(kafka_bootstrap_servers="127.0.0.1:1"),
-            DataDirectory(directory),
-            RocksMemory(cache_bytes=1 << 20, memtable_bytes=1 << 20),
-            WorkerMetrics(),
-            partitions=3,
-            budget=MemoryBudget(1 << 20, pipelines=1),
-            pipelines=1,
-            registry_guard=Guard("schema_registry"),
-            failpoint=no_failpoint,
-            on_failure=self.failures.append,
-        )
-
-    def _restore(self, partitions: Iterable[int]) -> None:
-        self.restores += partitions
-
-
-def test_a_partition_that_comes_back_while_its_release_still_waits_stays_ours(tmp_path: Path) -> None:
-    async def story() -> None:
-        runner = _Runner(tmp_path)
-        runner._loop = asyncio.get_running_loop()
-        await runner._take(runner._ownership.begin([0, 1]))
-        async with runner._turn:  # a batch is being processed, and takes longer than a revocation may
-            leaving = asyncio.create_task(runner._give([0]))
-            await asyncio.sleep(0)
-            coming = asyncio.create_task(runner._take(runner._ownership.begin([0])))
-            await asyncio.sleep(0)
-            assert not leaving.done()
-            assert not coming.done(), "what it is to restore is still in use"
-        await asyncio.gather(leaving, coming)
-        assert {0, 1} == runner._owned.keys()
-        assert all(map(runner._ownership.runs, runner._owned.values()))
-        assert [0, 1, 0] == runner.restores
-
-    asyncio.run(story())
-
-
-def restorer_of(config: Any, directory: DataDirectory, memory: RocksMemory) -> Restorer:
-    settings, retrier = Settings(kafka_bootstrap_servers="127.0.0.1:1"), Retrier()
-    readers = ChangelogReaders(settings, group=GPS.group, source=GPS.source, retrier=retrier)
-    return Restorer(
-        config,
-        directory,
-        memory,
-        settings,
-        WorkerMetrics(),
-        places=Places,
-        retrier=retrier,
-        readers=readers,
-        on_progress=lambda: None,
+def worker_of(kafka: MemoryKafka, *, batch_records_max: int = 10) -> SimulatedWorker:
+    """The core of a worker over twins of what surrounds it; nothing goes wrong by chance."""
+    return SimulatedWorker(
+        "w",
+        kafka,
+        random.Random(5),
+        lateness_ms=0,
+        horizon_ms=20_000,
+        batch_records_max=batch_records_max,
+        faults=False,
     )
 
 
-def test_what_a_partition_contributed_is_claimed_by_the_term_it_was_restored_in(tmp_path: Path) -> None:
-    """The release times out, the partition comes back at once, and the effects of before are still to be committed."""
-
-    async def story() -> None:
-        runner = _Runner(tmp_path)
-        runner._loop = asyncio.get_running_loop()
-        runner._ownership.note("generation 1")
-        await runner._take(runner._ownership.begin([0]))
-        runner._terms[0] = runner._owned[0]
-        runner._cycle.terms.add(runner._terms[0])
-        async with runner._turn:
-            await asyncio.to_thread(_in_time, runner, [0])
-            runner.noted("generation 2")
-            runner.assigned([0])
-            await asyncio.sleep(0)
-            with pytest.raises(CycleAborted, match="given away"):
-                runner._ownership.claim(runner._cycle.terms)
-
-    asyncio.run(story())
+def kafka_with(events: int) -> MemoryKafka:
+    kafka = MemoryKafka(1)
+    fill(kafka, GPS.source, random.Random(1), events=events, devices=3, lateness_ms=0)
+    return kafka
 
 
-def _in_time(runner: _Runner, partitions: list[int]) -> None:
-    """A revocation that ends because its time is up."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "REVOKE_TIMEOUT_MS", 100)
-        runner.revoked(partitions)
+def aborts(worker: SimulatedWorker, reason: str) -> float:
+    return worker._metrics.registry.get_sample_value("streams_aborts_total", {"reason": reason}) or 0.0
 
 
-def test_a_lost_partition_cannot_be_claimed_although_its_release_has_to_wait(tmp_path: Path) -> None:
-    async def story() -> None:
-        runner = _Runner(tmp_path)
-        runner._loop = asyncio.get_running_loop()
-        runner._ownership.note("generation 1")
-        await runner._take(runner._ownership.begin([0]))
-        terms = set(runner._owned.values())
-        async with runner._turn:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(module, "REVOKE_TIMEOUT_MS", 100)
-                await asyncio.to_thread(runner.lost, [0])
-            with pytest.raises(CycleAborted, match="given away"):
-                runner._ownership.claim(terms)
-
-    asyncio.run(story())
+def carry_out(worker: SimulatedWorker) -> None:
+    worker.between_steps.run()
+    worker.stores.go_on(to_the_end=True)
 
 
-class _FullDisk:
-    """A task whose store takes nothing: what `_maintain` asks of it."""
+def test_a_partition_that_comes_back_while_its_release_still_waits_stays_ours() -> None:
+    worker = worker_of(kafka_with(20))
+    worker.assign(0)
+    worker._is_busy = True  # a step is under way, and takes longer than a revocation may
+    worker.core.listener.revoked([0])
+    worker.core.listener.assigned([0])
+    assert frozenset() == worker.core.ownership.owned, "what it is to restore is still in use"
+    worker._is_busy = False
+    carry_out(worker)
+    assert {0} == worker.core.ownership.owned
+    assert {0} == worker.engine.tasks.keys()
 
-    partition = 0
-    breakers = SimpleNamespace(open_keys=())
-    identity = Identity()
 
-    def bytes_used(self) -> int:
-        return 0
+@pytest.mark.parametrize("how", ["revoked", "lost"])
+def test_what_a_partition_contributed_is_not_committed_after_its_term(how: str) -> None:
+    """The release has no time, the partition comes back at once, and a cycle with effects of before is open."""
+    kafka = kafka_with(20)
+    worker = worker_of(kafka)
+    worker.assign(0)
+    carry_out(worker)
+    worker.poll()
+    worker.process()
+    worker._is_busy = True
+    getattr(worker.core.listener, how)([0])
+    kafka.generation += 1
+    worker.note()
+    worker.core.listener.assigned([0])
+    worker._is_busy = False
+    worker.clock.passed_s += 1
+    worker.core.step(worker._batch(None, {}))  # it was about to begin
+    worker.commits.run()
+    carry_out(worker)
+    assert {} == kafka.group
+    assert 1 <= aborts(worker, "partitions_lost")
+    worker.catch_up()
+    assert len(kafka.log(GPS.source, 0)) == kafka.group[0].offset_next
 
-    def close_cycle(self) -> None:
-        return None
 
-    def truncate_journal_before(self) -> int:
+def test_batches_that_were_polled_before_a_partition_went_are_void_when_it_comes_back() -> None:
+    """The first of them is dropped while the partition is away: those after it must not be processed either."""
+    kafka = kafka_with(30)
+    worker = worker_of(kafka)
+    worker.assign(0)
+    carry_out(worker)
+    for _ in range(3):
+        worker.intake._batch_records_max = 5
+        worker.poll(dict.fromkeys(worker.position, Idle(0, 10**12)))
+    before = [worker.channel.get() for _ in range(3)]
+    assert all(polled.batch.records is not None for polled in before)
+    worker.revoke(0)
+    worker.assign(0)
+    worker.core.step(before[0])
+    carry_out(worker)
+    for polled in before[1:]:
+        worker.core.step(polled)
+    assert -1 == worker.engine.tasks[0].offset_next
+    worker.catch_up()
+    assert len(kafka.log(GPS.source, 0)) == kafka.group[0].offset_next
+
+
+def test_a_disk_that_refuses_the_truncation_aborts_the_cycle_and_not_the_worker(monkeypatch: Any) -> None:
+    worker = worker_of(kafka_with(20))
+    worker.assign(0)
+    worker.catch_up()
+
+    def refuse() -> int:
         raise StoreUnavailable("No space left on device")
 
+    monkeypatch.setattr(worker.engine.tasks[0], "truncate_journal_before", refuse, raising=False)
+    worker.clock.passed_s += 3600
+    worker.process()
+    assert 1 == aborts(worker, "state_disk")
+    worker.catch_up()
+    assert {0} == worker.engine.tasks.keys()
 
-def test_a_disk_that_refuses_the_truncation_aborts_the_cycle_and_not_the_worker(tmp_path: Path) -> None:
+
+def test_a_restore_that_was_voided_is_not_installed() -> None:
+    worker = worker_of(kafka_with(20))
+    worker.assign(0)
+    worker.between_steps.run()
+    [attempt] = worker.stores._begun
+    restored = worker.stores._restored(0)
+    worker.core.ownership.reload(after_s=0.0)
+    assert not attempt.is_wanted()
+    attempt.install(restored)
+    assert {} == worker.engine.tasks
+    worker.stores.go_on(to_the_end=True)
+    assert {0} == worker.engine.tasks.keys()
+
+
+def test_calls_of_a_core_are_made_one_at_a_time_in_the_order_in_which_they_came(monkeypatch: Any) -> None:
+    """From the event loop and from another thread; one that is bounded is waited for no longer than that."""
+    monkeypatch.setattr(module, "REVOKE_TIMEOUT_MS", 100)
+    made: list[str] = []
+    go_on = threading.Event()
+
     async def story() -> None:
-        runner = _Runner(tmp_path)
-        runner._loop = asyncio.get_running_loop()
-        task: Any = _FullDisk()
-        runner.engine.install(task)
-        runner._truncated_at -= 3600
-        with pytest.raises(CycleAborted, match="No space left") as aborted:
-            await runner._maintain()
-        assert "state_disk" == aborted.value.reason
+        failures: list[BaseException] = []
+        thread = CoreThread("test", on_failure=failures.append)
+
+        def step() -> None:
+            go_on.wait(10)
+            made.append("step")
+
+        def fails() -> None:
+            raise IndexError("a bug")
+
+        stepping = asyncio.create_task(thread.run(step))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(thread.bounded, lambda: made.append("release"), "release")
+        assert thread.step_lock.locked()
+        await asyncio.to_thread(thread.later, lambda: made.append("take"))
+        await asyncio.sleep(0)
+        following = asyncio.create_task(thread.run(lambda: made.append("next step")))
+        await asyncio.sleep(0)
+        assert [] == made
+        go_on.set()
+        await asyncio.gather(stepping, following)
+        assert ["step", "release", "take", "next step"] == made
+        thread.later(fails)
+        await thread.run(lambda: None)
+        await asyncio.sleep(0.05)
+        assert [IndexError] == [type(error) for error in failures]
+        thread.close()
 
     asyncio.run(story())
 
 
-def test_an_unexpected_error_of_a_schema_look_up_ends_the_worker(tmp_path: Path) -> None:
-    async def story() -> None:
-        runner = _Runner(tmp_path)
-        runner._loop = asyncio.get_running_loop()
+def test_a_step_whose_agent_was_cancelled_is_over_before_the_next_call_begins() -> None:
+    made: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
 
-        async def resolve(*_: object) -> None:
+    def step() -> None:
+        begun.set()
+        go_on.wait(10)
+        made.append("step")
+
+    async def story() -> None:
+        thread = CoreThread("test", on_failure=lambda _: None)
+        stepping = asyncio.create_task(thread.run(step))
+        await asyncio.to_thread(begun.wait)
+        stepping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stepping
+        release = asyncio.create_task(thread.run(lambda: made.append("release")))
+        await asyncio.sleep(0.05)
+        assert [] == made
+        go_on.set()
+        await release
+        assert ["step", "release"] == made
+        thread.close()
+
+    asyncio.run(story())
+
+
+def test_an_unexpected_error_of_a_schema_look_up_or_a_restore_ends_the_worker() -> None:
+    async def story() -> None:
+        failures: list[BaseException] = []
+
+        async def fails(*_: object) -> None:
             raise ZeroDivisionError("a bug")
 
-        lookup: Any = runner._lookup
-        lookup.resolve = resolve
+        thread = CoreThread("test", on_failure=failures.append)
+        stub: Any = SimpleNamespace(resolve=fails, restore=fails, missing_schemas=frozenset({1}))
         with pytest.raises(ZeroDivisionError):
-            await runner._look_up(frozenset({1}))
-        assert [ZeroDivisionError] == [type(error) for error in runner.failures]
+            await SchemaLookups(stub, stub, thread, on_failure=failures.append).look_up(frozenset({1}))
+        restores = BackgroundRestores(stub, thread, on_failure=failures.append)
+        with pytest.raises(ZeroDivisionError):
+            await restores._restore(Attempt(0, lambda: True, lambda _: None), 0.0)
+        assert [ZeroDivisionError] * 2 == [type(error) for error in failures]
+        thread.close()
 
     asyncio.run(story())
 
@@ -189,13 +244,25 @@ class _Unsaved:
 def test_a_store_that_cannot_be_saved_is_closed_all_the_same(tmp_path: Path) -> None:
     memory = RocksMemory(cache_bytes=1 << 20, memtable_bytes=1 << 20)
     directory = DataDirectory(tmp_path)
-    config: Any = _Runner(tmp_path / "other").engine._config
-    restorer = restorer_of(config, directory, memory)
+    config = TaskConfig(GPS, 0, 1_000, lambda _: nullcontext(), lambda _: 0)
+    settings, retrier = Settings(kafka_bootstrap_servers="127.0.0.1:1"), Retrier()
+    readers = ChangelogReaders(settings, group=GPS.group, source=GPS.source, retrier=retrier)
+    restorer = Restorer(
+        config,
+        directory,
+        memory,
+        settings,
+        WorkerMetrics(),
+        places=Places,
+        retrier=retrier,
+        readers=readers,
+        on_progress=lambda: None,
+    )
     path = directory.store_path(GPS.name, 0)
     path.parent.mkdir(parents=True)
     restorer._stores[0] = RocksStore(path, memory)
     task: Any = _Unsaved()
-    restorer._release(0, task)
+    restorer.release(0, task)
     again = RocksStore(path, memory)  # its lock is free
     again.write(WriteBatch())
     again.close()

@@ -15,7 +15,11 @@ from loadtest.oracle.compare import Report
 from loadtest.plan import Drive, Plan, Point, Work
 from loadtest.report import Run
 from loadtest.sampler import Role, Sample, Series
+from loadtest.worker_process import DOWNSTREAM, Downstream, hook_of, parse_defect
+from streams.engine.effects import Effects, PartitionEffects
 from streams.errors import UsageError
+from streams.worker.metrics import WorkerMetrics
+from tests.unit.test_task import events
 
 PLAN = Plan(
     pipeline="gps", drive=Drive.DRAIN, partitions=(3, 6, 12), works=(Work.CPU, Work.DOWNSTREAM), workers_max=None,
@@ -209,3 +213,26 @@ def test_an_earlier_result_is_compared_by_scenario_partitions_and_workers(tmp_pa
     for wrong in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(UsageError, match="--compare"):
             earlier_results(str(wrong), tmp_path)
+
+
+# --- the worker of the load test --------------------------------------------------------------------------------------
+
+
+def test_the_load_tests_worker_waits_for_the_partition_with_the_most_calls_and_loses_what_it_is_told_to():
+    waited: list[float] = []
+    metrics = WorkerMetrics()
+    effects = Effects(0, 5, [part_of(5, partition=0), part_of(2, partition=1)])
+    assert effects == Downstream(100, 2, metrics.stopwatch, sleep=waited.append).take(effects)
+    assert waited == [pytest.approx(0.3)]
+    assert metrics.registry.get_sample_value("streams_processing_seconds_count", {"operator": DOWNSTREAM}) == 1
+
+    hook = hook_of(metrics, downstream_ms=0, downstream_records=250, defect="drop:3")
+    kept = [len(part.clean or ()) for _ in range(2) for part in hook(effects).partitions]
+    assert kept == [4, 1, 3, 2]
+    with pytest.raises(UsageError, match="--defect must be drop:N"):
+        parse_defect("drop:0")
+
+
+def part_of(events_count: int, *, partition: int) -> PartitionEffects:
+    clean = events(*((number, number) for number in range(events_count)))
+    return PartitionEffects(partition, clean, [], 0, 0)

@@ -24,7 +24,8 @@ from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine
 from streams.state.store import WriteBatch
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
-from streams.worker.restorer import Restored, Restorer
+from streams.worker.ports import Restored
+from streams.worker.restorer import Restorer
 from tests.unit.test_restore import CONFIG
 
 
@@ -159,7 +160,7 @@ def test_a_release_does_not_wait_for_the_restores_of_others(world: World) -> Non
         world.readers.hangs = dict.fromkeys(range(1, RESTORES_MAX + 1), ends)
         hanging = [world.begin(partition) for partition in range(1, RESTORES_MAX + 1)]
         await until(lambda: world.readers.lent == RESTORES_MAX)
-        await world.restorer.release(0, restored.task)
+        await asyncio.to_thread(world.restorer.release, 0, restored.task)
         ends.set()
         await asyncio.gather(*hanging)
 

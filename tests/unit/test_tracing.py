@@ -43,7 +43,8 @@ def one_cycle(trace: PipelineTrace, *batches: Records) -> None:
         box = object()
         kept.append(box)
         trace.received(box, batch, time.time_ns())
-        trace.processed(box, time.time_ns())
+        with trace.processing(box):
+            pass
     with trace.committing(sum(map(len, batches))):
         pass
 
@@ -80,7 +81,8 @@ def test_a_commit_that_fails_says_so(collector: Collector) -> None:
     trace = tracing.of_pipeline(GPS)
     box = object()
     trace.received(box, records(None), time.time_ns())
-    trace.processed(box, time.time_ns())
+    with trace.processing(box):
+        pass
     with pytest.raises(RuntimeError), trace.committing(1):
         raise RuntimeError
     tracing.close()

@@ -7,7 +7,8 @@ import pytest
 
 from streams.errors import StreamsError
 from streams.kafka.lag import lag_of
-from streams.worker.watchdog import Verdict, Vitals, all_stacks, judge
+from streams.worker.vitals import Vitals
+from streams.worker.watchdog import Verdict, all_stacks, judge
 
 STALL_S = 300.0
 

@@ -1,0 +1,124 @@
+"""The core of one pipeline in a worker: ownership, commit cycle and maintenance, put together.
+
+It is synchronous, and knows no Kafka client, no thread and no clock but through `streams.worker.ports`. The worker runs
+it in one thread, the simulation (`tests/simulation`) runs the same objects with everything that can go wrong.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streams.engine.commit import Committer
+from streams.engine.engine import Engine, MicroBatch
+from streams.flow.declaration import Pipeline
+from streams.sinks.base import CycleAborted
+from streams.worker.account import CycleReport
+from streams.worker.budget import MemoryBudget
+from streams.worker.cycle import CommitCycle, CycleLimits, CycleTrace, EffectsHook, as_they_are
+from streams.worker.maintenance import Maintenance
+from streams.worker.metrics import WorkerMetrics
+from streams.worker.ownership import Ownership, Polled
+from streams.worker.ports import (
+    BetweenSteps,
+    CommitThread,
+    HostMemory,
+    IntakeCommands,
+    SchemaExpiry,
+    SourceCheck,
+    Stores,
+    TimeSource,
+    Truncation,
+)
+from streams.worker.rebalance import RebalanceListener
+from streams.worker.remarks import SourceRemarks
+from streams.worker.terms import Terms
+from streams.worker.vitals import Vitals
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the core is connected to."""
+
+    clock: TimeSource
+    commits: CommitThread
+    between_steps: BetweenSteps
+    intake: IntakeCommands
+    stores: Stores
+    journal: Truncation
+    schemas: SchemaExpiry
+    source: SourceCheck
+    memory: HostMemory
+
+
+class PipelineCore:
+    """`step`, `stop` and what `listener` hands to `BetweenSteps`: one at a time. `listener` itself: in a poll."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        engine: Engine,
+        committer: Committer,
+        ports: Ports,
+        limits: CycleLimits,
+        metrics: WorkerMetrics,
+        vitals: Vitals,
+        remarks: SourceRemarks,
+        report: CycleReport,
+        budget: MemoryBudget,
+        *,
+        memory_bytes_max: int,
+        is_stopping: Callable[[], bool],
+        on_failure: Callable[[BaseException], None],
+        hook: EffectsHook = as_they_are,
+        trace: CycleTrace | None = None,
+    ) -> None:
+        """`memory_bytes_max`: of the whole process. `on_failure`: see `CommitCycle`; `is_stopping`: see `Ownership`."""
+        self.engine = engine
+        self.vitals = vitals
+        self._intake = ports.intake
+        self._paused = metrics.paused_partitions
+        self._terms = terms = Terms()
+        self.ownership = Ownership(engine, terms, ports.intake, ports.stores, is_stopping=is_stopping)
+        self.cycle = CommitCycle(
+            engine, committer, self.ownership, terms, ports.commits, ports.clock, limits, metrics, vitals, report,
+            on_failure=on_failure, hook=hook, trace=trace,
+        )  # fmt: skip
+        self.listener = RebalanceListener(
+            terms, self.ownership, self.cycle, remarks, ports.between_steps, on_failure=on_failure
+        )
+        self._maintenance = Maintenance(
+            pipeline, engine, self.cycle, ports.stores, ports.journal, ports.schemas, ports.source, ports.memory,
+            budget, ports.clock, metrics, memory_bytes_max=memory_bytes_max,
+        )  # fmt: skip
+
+    def polled(self, batch: MicroBatch) -> Polled:
+        """What to step through, of a micro-batch that was polled just now: to be called before the next poll."""
+        return Polled(batch, self._terms.running())
+
+    def step(self, polled: Polled) -> None:
+        """Process a micro-batch, write what comes of it, commit and maintain when it is time.
+
+        A cycle that cannot be committed is rolled back, and its records are consumed again.
+
+        Raises:
+            StreamsError: the worker cannot go on.
+
+        """
+        try:
+            self.cycle.step(polled)
+            self._maintenance.run_if_due()
+        except CycleAborted as error:
+            self.cycle.roll_back(error)
+        self._pause()
+
+    def stop(self) -> None:
+        """Commit what was processed, and release all partitions."""
+        self.listener.release(sorted(self.ownership.owned))
+        self.cycle.settle()
+
+    def _pause(self) -> None:
+        """Consume no more of partitions that wait for a schema."""
+        waiting = self.engine.waiting_partitions
+        self._intake.pause_only(waiting)
+        self._paused.labels("schema_registry").set(len(waiting))
+        self._paused.labels("refused_by_output").set(len(self.ownership.stopped))
+        self._paused.labels("restoring").set(len(self.ownership.missing))

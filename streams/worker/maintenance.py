@@ -1,0 +1,107 @@
+"""Maintenance between cycles: bound memory, flush stores, truncate the journal, forget what was unknown."""
+
+from typing import Final
+
+from streams.engine.engine import Engine
+from streams.flow.declaration import Pipeline
+from streams.limits import CHECKPOINT_INTERVAL_MS
+from streams.sinks.base import CycleAborted
+from streams.state.store import StoreUnavailable
+from streams.worker.budget import MemoryBudget
+from streams.worker.cycle import CommitCycle
+from streams.worker.metrics import WorkerMetrics
+from streams.worker.ports import HostMemory, SchemaExpiry, SourceCheck, Stores, TimeSource, Truncation
+from streams.worker.quarantined import QuarantineNews
+
+_INTERVAL_S: Final = 2.0
+_INTERVAL_OVER_BUDGET_S: Final = 0.2
+_TRUNCATE_INTERVAL_S: Final = 60.0
+_TRIM_SHARE: Final = 0.6
+"""Of the memory setting, resident memory beyond which what is free is given back to the system."""
+
+
+class Maintenance:
+    """Used by one thread at a time, between steps."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        engine: Engine,
+        cycle: CommitCycle,
+        stores: Stores,
+        journal: Truncation,
+        schemas: SchemaExpiry,
+        source: SourceCheck,
+        memory: HostMemory,
+        budget: MemoryBudget,
+        clock: TimeSource,
+        metrics: WorkerMetrics,
+        *,
+        memory_bytes_max: int,
+    ) -> None:
+        """`memory_bytes_max`: of the whole process; `budget`: for the state of the tasks."""
+        self._pipeline = pipeline
+        self._engine = engine
+        self._cycle = cycle
+        self._stores = stores
+        self._journal = journal
+        self._schemas = schemas
+        self._source = source
+        self._memory = memory
+        self._budget = budget
+        self._clock = clock
+        self._metrics = metrics
+        self._resident_bytes_max = int(memory_bytes_max * _TRIM_SHARE)
+        self._quarantined = QuarantineNews(pipeline.source, metrics)
+        self._done_at_s = self._flushed_at_s = self._truncated_at_s = clock.monotonic_s()
+
+    def run_if_due(self) -> None:
+        """Do what is due: a look every two seconds, ten times as often while more memory is used than may be.
+
+        Raises:
+            CycleAborted: the disk refuses, the source is another one, or a commit did not happen.
+
+        """
+        used = self._engine.bytes_used()
+        is_over = used > self._budget.allowed(self._pipeline.name, used)
+        now_s = self._clock.monotonic_s()
+        if now_s - self._done_at_s > (_INTERVAL_OVER_BUDGET_S if is_over else _INTERVAL_S):
+            self._done_at_s = now_s
+            self._run(now_s)
+
+    def _run(self, now_s: float) -> None:
+        self._source.require_unchanged(now_s)
+        for key in self._schemas.expired():
+            self._engine.forget_schema(key)
+        used = self._engine.bytes_used()
+        budget = self._budget.allowed(self._pipeline.name, used)
+        self._metrics.state_bytes.labels("memory").set(used)
+        self._metrics.state_bytes.labels("rocksdb_cache").set(self._memory.cache_bytes())
+        self._quarantined.tell(key for task in self._engine.tasks.values() for key in task.breakers.open_keys)
+        if self._memory.resident_bytes() > self._resident_bytes_max:
+            self._memory.give_back()
+        flush_is_due = (now_s - self._flushed_at_s) * 1000 > CHECKPOINT_INTERVAL_MS
+        truncation_is_due = now_s - self._truncated_at_s > _TRUNCATE_INTERVAL_S
+        if used <= budget and not flush_is_due and not truncation_is_due:
+            return
+        self._cycle.end()
+        self._cycle.wait_for_commit()
+        cuts: dict[int, int] = {}
+        try:
+            if self._engine.relieve(budget) or flush_is_due:
+                self._flushed_at_s = now_s
+                self._engine.expire()
+                self._memory.give_back()
+                self._stores.flush()
+            if truncation_is_due:
+                self._truncated_at_s = now_s
+                cuts = self._journal_cuts()
+        except StoreUnavailable as error:
+            raise CycleAborted("state_disk", f"the state directory cannot be written: {error}") from error
+        if cuts:
+            self._journal.truncate(self._pipeline.journal, cuts)
+
+    def _journal_cuts(self) -> dict[int, int]:
+        """By partition the journal offset before which nothing is needed any more, where there is something to cut."""
+        found = {p: task.truncate_journal_before() for p, task in self._engine.tasks.items()}
+        return {partition: cut for partition, cut in found.items() if cut is not None}

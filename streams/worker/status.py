@@ -1,0 +1,86 @@
+"""What a pipeline of a worker is at, in words and numbers: for `/readyz` and the watchdog. Any thread may ask."""
+
+from collections.abc import Callable, Mapping
+
+from streams.clock import monotonic_ms
+from streams.sources.kafka.intake import Intake
+from streams.worker.account import CycleReport
+from streams.worker.core import PipelineCore
+from streams.worker.remarks import SourceRemarks
+from streams.worker.restorer import Restorer
+
+
+class PipelineStatus:
+    """Of one pipeline that is started."""
+
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        core: PipelineCore,
+        intake: Intake,
+        restorer: Restorer,
+        remarks: SourceRemarks,
+        report: CycleReport,
+        *,
+        is_stepping: Callable[[], bool],
+    ) -> None:
+        """`name` of the pipeline, its `source` topic; `is_stepping`: whether the core is at work."""
+        self._name = name
+        self._source = source
+        self._core = core
+        self._intake = intake
+        self._restorer = restorer
+        self._remarks = remarks
+        self._report = report
+        self._is_stepping = is_stepping
+
+    def remarks(self) -> list[str]:
+        """What is wrong with the source although this pipeline processes all that it can."""
+        misrouted = self._report.remark()
+        spare = f"no partition of {self._source} is left for this worker: it is a spare, and takes over"
+        return [
+            *self._remarks.remarks(monotonic_ms()),
+            *([] if misrouted is None else [misrouted]),
+            *([spare] if self._is_spare() else []),
+        ]
+
+    def unready(self) -> str | None:
+        """Why this pipeline does not process all partitions that it was given; None when it does."""
+        reasons = [reason for reason in (self._not_processing(), self._remarks.refusal()) if reason is not None]
+        return "; ".join(reasons) or None
+
+    def at_work(self) -> Mapping[int, tuple[int, int]]:
+        """By partition that should be processed now: offset up to which all is taken, and the last one taken + 1."""
+        ownership = self._core.ownership
+        excused = self._restorer.stuck.keys() | self._core.engine.waiting_partitions | ownership.stopped.keys()
+        known, taken = self._intake.positions(), self._intake.taken()
+        return {p: (known.get(p, 0), taken.get(p, 0)) for p in sorted(ownership.owned - excused)}
+
+    def waits_for(self) -> str:
+        """What it is busy with, as far as it knows."""
+        missing = self._core.ownership.missing
+        doing = [
+            *(["the commit thread"] if self._core.cycle.is_committing else []),
+            *(["the engine thread"] if self._is_stepping() else []),
+            *([f"the restore of partitions {sorted(missing)}"] if missing else []),
+        ]
+        return f"{self._name}: {' and '.join(doing) or 'records from the broker'}"
+
+    def _not_processing(self) -> str | None:
+        ownership = self._core.ownership
+        if stuck := dict(self._restorer.stuck):
+            return "; ".join(stuck.values())
+        if stopped := ownership.stopped:
+            return "; ".join(stopped.values())
+        if missing := ownership.missing:
+            return f"restoring {self._source} partitions {sorted(missing)}"
+        if waiting := self._core.engine.waiting_partitions:
+            return f"waiting for the schema registry: {self._source} {sorted(waiting)}"
+        if not ownership.owned and not self._remarks.refused and not self._is_spare():
+            return f"no partition of {self._source} is assigned"
+        return None
+
+    def _is_spare(self) -> bool:
+        """Whether it works as it should, and others have all partitions."""
+        return not self._core.ownership.owned and self._intake.is_spare(monotonic_ms())

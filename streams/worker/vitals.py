@@ -1,0 +1,20 @@
+"""When a pipeline last made progress, or said that it waits: what the watchdog judges by."""
+
+import time
+from collections.abc import Callable
+
+
+class Vitals:
+    """When a pipeline last showed that it lives. Any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at_s = clock()
+
+    def sign(self, until_in_s: float = 0.0) -> None:
+        """A sign of life now, good for a further `until_in_s` seconds: a pause that was announced."""
+        self._at_s = max(self._at_s, self._clock() + until_in_s)
+
+    def silence_s(self) -> float:
+        """For how long there has been none."""
+        return max(0.0, self._clock() - self._at_s)

@@ -1,0 +1,190 @@
+"""Makes the parts of one pipeline over Kafka, the registry and RocksDB. None of them connects before it is used."""
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from streams.avro.decode import Decoder
+from streams.engine.commit import Committer, Failpoint
+from streams.engine.encode import TableEncoder, WindowEncoder
+from streams.engine.engine import Engine
+from streams.engine.task import TaskConfig
+from streams.errors import StreamsError
+from streams.flow.declaration import Pipeline
+from streams.kafka.changelog import ChangelogReaders, KafkaChangelog
+from streams.kafka.lag import LagProbe
+from streams.kafka.places import KafkaPlaces
+from streams.limits import RUNTIME_MB
+from streams.resilience.breaker import Guard
+from streams.resilience.retry import Retrier
+from streams.schemas.catalog import Catalog
+from streams.schemas.client import Registry
+from streams.settings import Settings
+from streams.sinks.kafka.transactions import KafkaTransactions
+from streams.sources.kafka.intake import Intake
+from streams.state.rocks import RocksMemory
+from streams.worker.budget import MemoryBudget
+from streams.worker.configuration import config_of
+from streams.worker.cycle import CycleLimits
+from streams.worker.metrics import WorkerMetrics
+from streams.worker.owner import DataDirectory
+from streams.worker.rebalance import RebalanceListener
+from streams.worker.remarks import SourceRemarks
+from streams.worker.restorer import Restorer
+from streams.worker.schemas import SchemaLookup, reader_schema, require_row_schemas, table_schema_id
+from streams.worker.source_watch import SourceWatch, WatchedSource
+
+_CYCLE_SHARE: Final = 1 / 24
+"""Of the memory setting, for what committing a cycle takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the pipelines of a worker process share."""
+
+    settings: Settings
+    directory: DataDirectory
+    memory: RocksMemory
+    metrics: WorkerMetrics
+    budget: MemoryBudget
+    registry_guard: Guard
+    pipelines: int
+    """How many there are."""
+    timestamp_ages_ms: Mapping[str, int] = field(default_factory=dict)
+    """By output topic: how old the timestamp of a record may be."""
+
+    def settings_of_one(self) -> Settings:
+        """With a pipeline's part of the memory for data: what a client has when it is made can't be lent later."""
+        data_mb = self.settings.streams_memory_mb_max - RUNTIME_MB
+        return self.settings.model_copy(update={"streams_memory_mb_max": data_mb // self.pipelines})
+
+
+class LateListener:
+    """The core's listener, for a consumer that is made before the core is: it is called only after `subscribe`."""
+
+    def __init__(self) -> None:
+        self.target: RebalanceListener | None = None
+
+    def _required(self) -> RebalanceListener:
+        if self.target is None:
+            raise StreamsError("the pipeline is not started")
+        return self.target
+
+    def assigned(self, partitions: list[int]) -> None:
+        """See `RebalanceListener`."""
+        self._required().assigned(partitions)
+
+    def revoked(self, partitions: list[int]) -> None:
+        """See `RebalanceListener`."""
+        self._required().revoked(partitions)
+
+    def lost(self, partitions: list[int]) -> None:
+        """See `RebalanceListener`."""
+        self._required().lost(partitions)
+
+    def noted(self, membership: object | None) -> None:
+        """See `RebalanceListener`."""
+        self._required().noted(membership)
+
+
+class Wiring:
+    """The parts of one pipeline."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        shared: Shared,
+        remarks: SourceRemarks,
+        retrier: Retrier,
+        *,
+        partitions: int,
+        quiet: Retrier,
+        on_progress: Callable[[], object],
+    ) -> None:
+        """`partitions`: by how many the flow's state is divided. `quiet`: a retrier that says nothing of its pauses."""
+        settings, own = shared.settings, shared.settings_of_one()
+        self._pipeline = pipeline
+        self._shared = shared
+        self._retrier = retrier
+        self._catalog = Catalog.load()
+        self._guard = shared.registry_guard
+        self.member = f"{pipeline.prefix}streams-{pipeline.name}-{shared.directory.worker_id}"
+        self.limits = CycleLimits(
+            settings.streams_commit_interval_ms, bytes_max=int((own.streams_memory_mb_max << 20) * _CYCLE_SHARE)
+        )
+        config = config_of(
+            pipeline, settings, partitions, catalog=self._catalog, stopwatch=shared.metrics.stopwatch,
+            seed=time.time_ns() & ((1 << 63) - 1),
+        )  # fmt: skip
+        self.engine = self._engine(config)
+        self.registry = Registry(own)
+        reader = reader_schema(self._catalog, pipeline)
+        self.lookup = SchemaLookup(self.registry, reader, guard=self._guard, retrier=retrier)
+        self.listener = LateListener()
+        group, source = pipeline.group, pipeline.source
+        self.intake = Intake(
+            own, source=source, group=group, member=self.member, ownership=self.listener,
+            on_lost_records=remarks.records_lost,
+        )  # fmt: skip
+        self.transactions = KafkaTransactions(own, transactional_id=self.member, source=source, retrier=retrier)
+        self.changelog = KafkaChangelog(settings, group=group, source=source, retrier=retrier)
+        self.lag_probe = LagProbe(settings, group=group, source=source)
+        places = KafkaPlaces(settings, pipeline)
+        self._source_watch = SourceWatch(places, source, self._source_ids)
+        self.source = WatchedSource(source, self._source_watch, self.intake)
+        self.restorer = Restorer(
+            config, shared.directory, shared.memory, own, shared.metrics,
+            places=places.find, retrier=retrier,
+            readers=ChangelogReaders(settings, group=group, source=source, retrier=quiet), on_progress=on_progress,
+        )  # fmt: skip
+
+    def committer(self, failpoint: Failpoint) -> Committer:
+        """The committer of the pipeline; asks the registry for the ids of the rows' schemas.
+
+        Raises:
+            StreamsError: something that only a person can mend; the message says what.
+
+        """
+        require_row_schemas(self._catalog, self._pipeline)
+        return Committer(
+            self._pipeline,
+            self.transactions,
+            self.changelog,
+            [TableEncoder(t.topic, t.aggregate, *self._schema_of(t.subject)) for t in self._pipeline.tables],
+            [WindowEncoder(window, *self._schema_of(window.subject)) for window in self._pipeline.windows],
+            failpoint,
+            author=self.member,
+            session=uuid.uuid4().hex,
+            timestamp_ages_ms=self._shared.timestamp_ages_ms,
+        )
+
+    def close(self) -> None:
+        """Close what is not bound to a thread: all but the intake and the transactions."""
+        self.restorer.close()
+        self.changelog.close()
+
+    def watch_source_no_more(self) -> None:
+        """Ask no more what has become of the source."""
+        self._source_watch.close()
+
+    def _engine(self, config: TaskConfig) -> Engine:
+        settings = self._shared.settings
+        decoder = Decoder(
+            self._pipeline,
+            record_bytes_max=settings.streams_record_bytes_max,
+            skew_ms_max=settings.streams_skew_ms_max,
+        )
+        return Engine(config, decoder, idle_ms=settings.streams_idle_ms)
+
+    def _schema_of(self, subject: str) -> tuple[str, int]:
+        """Newest committed schema of a subject and its id."""
+        schema = self._catalog.latest(subject).text
+        return schema, table_schema_id(self.registry, subject, schema, guard=self._guard, retrier=self._retrier)
+
+    def _source_ids(self) -> frozenset[str]:
+        """Ids of the source topic that the tasks' offsets are offsets in."""
+        source = self._pipeline.source
+        tasks = list(self.engine.tasks.values())
+        return frozenset(found for task in tasks if (found := task.identity.topics.get(source)))
