@@ -10,6 +10,7 @@ import numpy as np
 
 from streams.batch.columns import TIME_MIN, objects
 from streams.batch.event_ids import event_time_of
+from streams.batch.events import Events
 from streams.batch.rows import Rows, unpack_rows
 from streams.engine.effects import TableRows
 from streams.engine.keys import due_rows, windows_of
@@ -19,7 +20,7 @@ from streams.operators.dedup.pages import SpilledIds
 from streams.operators.reorder.held import held_in_store
 from streams.state.checkpoint import BREAKER, LAST_DUE, Checkpoint, table_prefix, window_prefix
 from streams.state.identity import Identity
-from streams.state.journal import JournalEntry, empty_events
+from streams.state.journal import JournalEntry
 from streams.state.store import Store
 
 _ROWS_EACH: Final = 5_000
@@ -38,7 +39,7 @@ def journal_entry(config: TaskConfig, store: Store, checkpoint: Checkpoint, iden
         cycle=1,
         event_time_max=newest,
         ids=ids,
-        held=held if held is not None else empty_events(len(config.fields.payload), len(config.fields.texts)),
+        held=held if held is not None else Events.none(config.fields),
         due=due,
         breakers=[(key[len(BREAKER) :], row) for key, row in store.scan(BREAKER)],
         positions={config.pipeline.source: checkpoint.position},

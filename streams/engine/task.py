@@ -15,7 +15,7 @@ import numpy as np
 from streams.batch.clock import Clock
 from streams.batch.columns import TIME_MIN, Bools, Headers, Int64
 from streams.batch.event_ids import event_time_of
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 from streams.deadletters.letter.envelope import is_replayed
 from streams.engine.effects import LateEvents, PartitionEffects, TableRows, TaskCommit
 from streams.engine.keys import KeyIndex
@@ -31,7 +31,7 @@ from streams.operators.reorder.judge import Course, judge_behind, release_order,
 from streams.state import journal
 from streams.state.checkpoint import BREAKER, CHECKPOINT, JOURNAL_INDEX, Checkpoint
 from streams.state.identity import Identity, Places
-from streams.state.journal import Fields, Ids, JournalEntry, Position
+from streams.state.journal import Ids, JournalEntry, Position
 from streams.state.store import Store, WriteBatch
 
 Stopwatch = Callable[[str], AbstractContextManager[None]]

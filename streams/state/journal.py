@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from streams.batch.columns import Headers, Int64, Objects, UInt64, object_rows, objects
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 
 _MAGIC: Final = b"SJ3\0"
 _EARLIER_MAGICS: Final = (b"SJ1\0", b"SJ2\0")
@@ -80,14 +80,6 @@ class Position:
     watermark: int
     leader_epoch: int = -1
     """Of the newest record before the offset (never an earlier epoch than that one's); -1: not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """Names of the payload and text fields that held events have, in the order of their columns."""
-
-    payload: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +297,7 @@ def _unpack(data: memoryview, fields: Fields) -> JournalEntry:
         columns = _Columns(sections[DEDUP])
         count, known_from = _DEDUP.unpack(columns.blob(_DEDUP.size))
         ids = Ids(columns.numbers("<u8", count), columns.numbers("<u8", count), columns.numbers("<u8", count))
-    held = empty_events(len(fields.payload), len(fields.texts))
+    held = Events.none(fields)
     if HELD_EVENTS in sections:
         held = _unpack_held(_Columns(sections[HELD_EVENTS]), fields)
     due = no_due_rows()
@@ -344,22 +336,27 @@ def _unpack_held(columns: _Columns, fields: Fields) -> Events:
     unset = np.full(count, -1, dtype=np.int64)
     headers = objects([unpack_headers(one) for one in packed]) if any(packed) else None
     return Events(
-        unset, timestamp, event_time, sequence, event_id, hi, lo, word, key, value, headers, payload, texts, unset
+        row=unset,
+        timestamp_ms=timestamp,
+        event_time=event_time,
+        sequence=sequence,
+        event_id=event_id,
+        id_hi=hi,
+        id_lo=lo,
+        id_word=word,
+        key=key,
+        value=value,
+        headers=headers,
+        payload=payload,
+        texts=texts,
+        slot=unset,
+        fields=fields,
     )
 
 
 def no_due_rows() -> DueRows:
     """Columns of no rows."""
     return DueRows(objects([]), np.empty(0, np.int64), np.empty(0, np.int64), objects([]))
-
-
-def empty_events(payload_fields: int, text_fields: int) -> Events:
-    """Columns of no events."""
-    number, word, nothing = np.empty(0, np.int64), np.empty(0, np.uint64), objects([])
-    payload, texts = np.empty((payload_fields, 0)), object_rows([nothing] * text_fields, 0)
-    return Events(
-        number, number, number, number, nothing, word, word, word, nothing, nothing, None, payload, texts, number
-    )
 
 
 def pack_headers(headers: Headers | None) -> bytes:

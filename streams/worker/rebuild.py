@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError
 from confluent_kafka.admin import AdminClient
 
 from streams.batch.columns import TIME_MIN
+from streams.batch.events import Events
 from streams.engine.effects import TableRows
 from streams.engine.encode import TableEncoder
 from streams.engine.log import Committed, CycleAborted
@@ -188,13 +189,12 @@ class LocalRebuild:
             accepted=frozenset(lost),
         )
         identity = self._identity(found, lost)
-        empty = journal.empty_events(len(self._config.fields.payload), len(self._config.fields.texts))
         reached = task.checkpoint
         return JournalEntry(
             cycle=reached.cycle + 1,
             event_time_max=TIME_MIN,
             ids=journal.Ids.concat([]),
-            held=empty,
+            held=Events.none(self._config.fields),
             due=journal.no_due_rows(),
             positions={self._pipeline.source: reached.position},
             identity=identity.packed,

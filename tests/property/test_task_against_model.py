@@ -16,7 +16,7 @@ from logistics.folds.vehicle_state import VehicleState
 from streams.batch.clock import Clock
 from streams.batch.columns import object_rows, objects
 from streams.batch.event_ids import id_words, time_word
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 from streams.engine.task import PartitionTask, TaskConfig, Written
 from streams.state.checkpoint import CHECKPOINT, LAST_DUE, table_prefix
 from streams.state.memory import MemoryStore
@@ -108,6 +108,7 @@ def columns(log, first=0):
         ),
         texts=object_rows([], len(log)),
         slot=np.full(len(log), -1, dtype=np.int64),
+        fields=Fields(GPS.payload_fields, GPS.text_fields),
     )
 
 

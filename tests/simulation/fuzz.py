@@ -26,7 +26,7 @@ from logistics.folds.vehicle_state import VehicleState
 from streams.avro.decode import Decoded, Decoder, Known
 from streams.avro.resolve import build_plan
 from streams.batch.clock import Clock
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.engine.commit import Committer
@@ -38,7 +38,6 @@ from streams.engine.task import PartitionTask, TaskConfig
 from streams.operators.reorder.held import held_in_store, without_repeats
 from streams.schemas.catalog import Catalog
 from streams.state.checkpoint import LAST_DUE, table_prefix, window_prefix
-from streams.state.journal import empty_events
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
 from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
@@ -105,7 +104,7 @@ class OnceDecoder:
         self.skew_ms_max = self._decoder.skew_ms_max
 
     def decode(self, records: Records, known: Known, skip: frozenset[int], clock: Clock) -> Decoded:
-        events: list[Events] = [empty_events(len(GPS.payload_fields), len(GPS.text_fields))]
+        events: list[Events] = [Events.none(Fields(GPS.payload_fields, GPS.text_fields))]
         rejects: list[Reject] = []
         for row, offset in enumerate(records.offset.tolist()):
             if row in skip:

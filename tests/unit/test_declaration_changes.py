@@ -120,7 +120,7 @@ class World:
             id_word=time_word(time, np.zeros(len(rows), dtype=np.bool_)), key=objects([row[1] for row in rows]),
             value=objects([b"v%d" % row[0] for row in rows]), headers=None,
             payload=np.array([[row[3].get(name, np.nan) for row in rows] for name in names]),
-            texts=object_rows([], len(rows)), slot=np.full(len(rows), -1),
+            texts=object_rows([], len(rows)), slot=np.full(len(rows), -1), fields=self.config.fields,
         )  # fmt: skip
         self.offset = len(self.kafka.log(self.config.pipeline.source, 0))
         effects = self.task.on_batch(events, self.offset, leader_epoch=self.kafka.leader_epoch)

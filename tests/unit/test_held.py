@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 
 from streams.batch.columns import object_rows, objects
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 from streams.operators.reorder.held import Held, without_repeats
 from streams.state.checkpoint import HELD
-from streams.state.journal import Fields
 from streams.state.memory import MemoryStore
 from streams.state.store import WriteBatch
 

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 
 from streams.batch.columns import object_rows, objects
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 from streams.state import journal
 from streams.state.journal import (
     DueRows,
-    Fields,
     Ids,
     JournalCorrupted,
     JournalEntry,

@@ -5,7 +5,7 @@ import numpy as np
 from logistics.flows.gps import GPS
 from logistics.folds.vehicle_state import VehicleState
 from streams.batch.columns import TIME_MIN, object_rows, objects
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 from streams.batch.rows import pack_rows
 from streams.engine.keys import KeyIndex, due_puts, windows_of
 from streams.operators.fold.aggregate import KeySegments
@@ -57,6 +57,7 @@ def released(subject, *rows):
         payload=np.ones((4, count)),
         texts=object_rows([], count),
         slot=subject.slots(objects(list(keys))),
+        fields=Fields(GPS.payload_fields),
     )
     subject.fold(KeySegments.of(found, numbers))
 

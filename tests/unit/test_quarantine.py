@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.limits import KEY_BYTES_MAX
-from streams.operators.quarantine.breakers import DeviceBreakers
 from streams.operators.quarantine import breakers as quarantine
+from streams.operators.quarantine.breakers import DeviceBreakers
 
 LIMIT, COOLDOWN_MS = 3, 10_000
 

@@ -6,13 +6,13 @@ import pytest
 
 from logistics.flows.gps import GPS
 from streams.batch.columns import TIME_MIN, object_rows, objects
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 from streams.engine.task import PartitionTask, TaskConfig, Written, read_journal_groups
 from streams.limits import JOURNAL_INDEX_RECORDS
 from streams.operators.quarantine.breakers import DeviceBreakers
 from streams.state import journal
 from streams.state.checkpoint import CHECKPOINT, HELD, LAST_DUE, SPILLED_IDS, Checkpoint
-from streams.state.journal import Fields, Position
+from streams.state.journal import Position
 from streams.state.memory import MemoryStore
 
 LATENESS_MS, HORIZON_MS = 10, 1_000
@@ -70,6 +70,7 @@ def events(*rows, key=b"d"):
         payload=np.ones((4, count)),
         texts=object_rows([], count),
         slot=np.full(count, -1),
+        fields=FIELDS,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from streams.batch.columns import Float64, Int64, Objects
-from streams.batch.events import Events
+from streams.batch.events import NO_FIELDS, Events, Fields
 from streams.batch.rows import Rows
 
 
@@ -30,9 +30,29 @@ class Segments:
     """First row of each segment."""
     end: Int64
     """Last row of each segment, inclusive."""
+    fields: Fields = NO_FIELDS
+    """Names of the rows of `payload` and `texts`."""
 
     def __len__(self) -> int:
         return len(self.start)
+
+    def number(self, name: str) -> Float64:
+        """The numeric field `name` of each event; null is NaN.
+
+        Raises:
+            KeyError: there is no such field.
+
+        """
+        return self.fields.number(self.payload, name)
+
+    def text(self, name: str) -> Objects:
+        """The text field `name` of each event, UTF-8 bytes or None.
+
+        Raises:
+            KeyError: there is no such field.
+
+        """
+        return self.fields.text(self.texts, name)
 
     def pick(self, start: Int64, end: Int64) -> "Segments":
         """Other segments of the same events: rows `start` to `end` inclusive of each."""
@@ -49,6 +69,7 @@ class Segments:
             prior=self.prior[rows],
             start=first,
             end=first + lengths - 1,
+            fields=self.fields,
         )
 
 
@@ -81,6 +102,7 @@ class KeySegments:
             prior=prior.take(order) if len(prior) else prior,
             start=start,
             end=end,
+            fields=events.fields,
         )
         return KeySegments(segments, sorted_slots[start], events.event_id[order[end]])
 

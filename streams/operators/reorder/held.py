@@ -8,11 +8,11 @@ from typing import Final
 import numpy as np
 
 from streams.batch.columns import TIME_MIN, Int64, Objects, header_memory
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 from streams.operators.reorder.judge import release_order
 from streams.state import journal
 from streams.state.checkpoint import HELD
-from streams.state.journal import DueRows, Fields, Ids, JournalEntry
+from streams.state.journal import DueRows, Ids, JournalEntry
 from streams.state.store import Store, WriteBatch
 
 _EVENT_OVERHEAD_BYTES: Final = 330
@@ -57,7 +57,7 @@ class Held:
 
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
-        self._none = journal.empty_events(len(fields.payload), len(fields.texts))
+        self._none = Events.none(fields)
         self._chunks: list[_Chunk] = []
         self._pages: list[tuple[int, bytes]] = []
         """(oldest event time, store key) of pages whose events are in the store only, oldest first."""
