@@ -23,7 +23,7 @@ from streams.avro.framing import SchemaKey
 from streams.clock import SteadyClock, monotonic_ms
 from streams.engine.commit import Committer, Failpoint
 from streams.engine.effects import CycleEnd, Effects
-from streams.engine.encode import TableEncoder, WindowEncoder
+from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.log import CycleAborted, OutputRefused
 from streams.engine.task import PartitionTask, TaskConfig
@@ -41,6 +41,7 @@ from streams.limits import (
     REVOKE_TIMEOUT_MS,
     RUNTIME_MB,
 )
+from streams.operators.quarantine.operator import QuarantineOperator
 from streams.resilience.breaker import Guard
 from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.schemas.catalog import Catalog
@@ -206,13 +207,12 @@ class PipelineRunner:
 
         """
         self._loop = asyncio.get_running_loop()
-        tables, windows = await asyncio.to_thread(self._encoders)
+        encoders = await asyncio.to_thread(self._encoders)
         self._committer = Committer(
             self.pipeline,
             self._transactions,
             self._changelog,
-            tables,
-            windows,
+            encoders,
             self._failpoint,
             author=self._member,
             session=uuid.uuid4().hex,
@@ -602,7 +602,8 @@ class PipelineRunner:
 
     def _note_quarantine(self) -> None:
         """Say aloud which devices are kept out since the last time, and which are no longer."""
-        found = frozenset(key for task in self.engine.tasks.values() for key in task.breakers.open_keys)
+        tasks = self.engine.tasks.values()
+        found = frozenset(key for task in tasks for key in task.operator(QuarantineOperator).breakers.open_keys)
         self._metrics.quarantined_devices.labels(self.pipeline.source).set(len(found))
         if found != self._quarantined:
             begun, ended = sorted(found - self._quarantined), sorted(self._quarantined - found)
@@ -660,7 +661,7 @@ class PipelineRunner:
         await self._outcome()
         cuts: dict[int, int] = {}
         try:
-            if await self._in_engine_thread(self.engine.relieve, budget) or checkpoint:
+            if await self._in_engine_thread(self.engine.spill, budget) or checkpoint:
                 self._checkpointed_at = now
                 await self._in_engine_thread(self.engine.expire)
                 await self._in_engine_thread(give_back)
@@ -685,11 +686,10 @@ class PipelineRunner:
         source = self.pipeline.source
         return frozenset(found for task in self.engine.tasks.values() if (found := task.identity.topics.get(source)))
 
-    def _encoders(self) -> tuple[list[TableEncoder], list[WindowEncoder]]:
+    def _encoders(self) -> list[RowEncoder]:
         require_row_schemas(self._catalog, self.pipeline)
-        tables = [TableEncoder(t.topic, t.aggregate, *self._schema_of(t.subject)) for t in self.pipeline.tables]
-        windows = [WindowEncoder(window, *self._schema_of(window.subject)) for window in self.pipeline.windows]
-        return tables, windows
+        declared = (*self.pipeline.tables, *self.pipeline.windows)
+        return [RowEncoder(rows.topic, *self._schema_of(rows.subject)) for rows in declared]
 
     def _schema_of(self, subject: str) -> tuple[str, int]:
         """Newest committed schema of a subject and its id."""

@@ -9,14 +9,13 @@ from dataclasses import replace
 import numpy as np
 
 from logistics.flows.gps import GPS
-from logistics.folds.vehicle_state import VehicleState
 from streams.avro.decode import Decoder
 from streams.avro.resolve import build_plan
 from streams.batch.columns import Headers
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.engine.commit import Committer
-from streams.engine.encode import TableEncoder, WindowEncoder
+from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine, Idle, MicroBatch
 from streams.engine.log import CycleAborted, OutputRefused
 from streams.engine.restore import restore_partition
@@ -95,15 +94,16 @@ class SimulatedWorker:
         )
         table = Catalog.load().latest("vehicles.state.v1-value")
         minute = Catalog.load().latest("vehicles.minutes.v1-value")
-        tables = [TableEncoder("vehicles.state.v1", VehicleState(), table.text, 3)]
-        windows = [WindowEncoder(PIPELINE.windows[0], minute.text, 4)]
+        encoders = [
+            RowEncoder("vehicles.state.v1", table.text, 3),
+            RowEncoder(PIPELINE.windows[0].topic, minute.text, 4),
+        ]
         self._starts += 1
         self.committer = Committer(
             PIPELINE,
             self.transactions,
             self.changelog,
-            tables,
-            windows,
+            encoders,
             self._failpoint,
             author=self.name,
             session=str(self._starts),
@@ -320,8 +320,8 @@ class SimulatedWorker:
         self.engine.expire()
         for task in self.engine.tasks.values():
             task.spill(
-                ids_below=task.watermark - self.rng.choice((-(10**9), 0, 500, 5_000)),
-                held_events_keep=self.rng.choice((0, 1, 5, 10**6)),
+                below=task.watermark - self.rng.choice((-(10**9), 0, 500, 5_000)),
+                rows_keep=self.rng.choice((0, 1, 5, 10**6)),
                 keep_keys=self.rng.random() < 0.5,
             )
             cut = task.truncate_journal_before()

@@ -17,16 +17,18 @@ from streams.batch.events import Events
 from streams.batch.rows import unpack_rows
 from streams.engine.commit import Committer
 from streams.engine.effects import CycleEnd, Effects
-from streams.engine.encode import TableEncoder, WindowEncoder
+from streams.engine.encode import RowEncoder
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline, Table, Window
 from streams.operators.fold.builder import Count, Fold, Greatest, LastTime, Latest, WindowFold
-from streams.state.checkpoint import table_prefix, window_prefix
+from streams.operators.fold.operator import fold_name
+from streams.operators.window.operator import window_name
 from streams.state.identity import Places
 from streams.state.memory import MemoryStore
+from streams.state.names import operator_prefix
 from streams.state.store import StoreCorrupted, StoreOutdated
 from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
 
@@ -78,14 +80,12 @@ class World:
         )
         nothing = np.empty(0, np.int64)
         tables = [
-            TableEncoder(
-                t.topic, t.aggregate, schema_of(t.aggregate.table(objects([]), np.empty(0, t.aggregate.dtype))), 1
-            )
+            RowEncoder(t.topic, schema_of(t.aggregate.table(objects([]), np.empty(0, t.aggregate.dtype))), 1)
             for t in flow.tables
         ]
         windows = [
-            WindowEncoder(
-                w,
+            RowEncoder(
+                w.topic,
                 schema_of(w.aggregate.table(objects([]), nothing, nothing, nothing, np.empty(0, w.aggregate.dtype))),
                 2,
             )
@@ -93,7 +93,7 @@ class World:
         ]
         transactions = MemoryTransactions(self.kafka, "worker", lambda: "committed")
         self.committer = Committer(
-            flow, transactions, MemoryChangelog(self.kafka), tables, windows, author="worker", session="s"
+            flow, transactions, MemoryChangelog(self.kafka), [*tables, *windows], author="worker", session="s"
         )
         self.kafka.owners[0] = "worker"
         return self
@@ -137,11 +137,11 @@ class World:
 
     def row(self, topic="rooms.v1", key=b"a"):
         table = next(one for one in self.config.pipeline.tables if one.topic == topic)
-        [packed] = self.task.store.get_many([table_prefix(topic) + key])
+        [packed] = self.task.store.get_many([operator_prefix(fold_name(topic)) + key])
         return unpack_rows(table.aggregate.dtype, [packed])[0]
 
     def open_window(self, topic="minutes.v1", key=b"a"):
-        [packed] = self.task.store.get_many([window_prefix(topic) + key])
+        [packed] = self.task.store.get_many([operator_prefix(window_name(topic)) + key])
         return packed
 
 
@@ -159,7 +159,7 @@ def a_world(flow=None):
     world = World().restore(flow or rooms())
     world.feed(event(1, 1_000, warmth=20.0, battery=0.5), event(2, 1_200, warmth=25.0, battery=0.4))
     world.feed(event(3, 1_400, warmth=30.0, battery=0.3))
-    assert len(world.task.held) == 1
+    assert world.task.in_memory()["held"] == 1
     return world
 
 
