@@ -3,8 +3,8 @@
 A cycle, as numbered in every test and failpoint:
 
 1. begin the transaction (with the first effects of the cycle);
-2. produce events and dead letters as they come; at the cycle's end rows of operators, of tables the last one of each key,
-   and the journal;
+2. produce events and dead letters as they come; at the cycle's end rows of operators (of tables the last one of each
+   key) and the journal;
 3. send the source offsets, each with its cycle number;
 4. commit;
 5. only then write rows and checkpoint to the stores.
@@ -60,8 +60,9 @@ class Committer:
     ) -> None:
         """Configure.
 
-        `encoders` are those of all topics that rows go to; `author` is this worker, `session` this process of it: an unknown outcome is settled by them.
-        `timestamp_ages_ms` bounds, by topic, how old the timestamp of a clean or late event may be.
+        `encoders` are those of all topics that rows go to. `author` is this worker, `session` this process of it: an
+        unknown outcome is settled by them. `timestamp_ages_ms` bounds, by topic, how old the timestamp of an event's
+        record may be.
         """
         self._pipeline = pipeline
         self._transactions = transactions

@@ -51,10 +51,10 @@ def restore_partition(
 ) -> PartitionTask:
     """Task for `partition`, its state equal to what the group has committed.
 
-    Each operator keeps up to `ids_in_memory_max` rows and about `held_bytes_max` bytes of the journal in memory meanwhile;
-    the rest is moved to the store. `places` says where the flow's topics are now. For a rebuild, which writes their rows,
-    state goes on although topics in `accepted` were created again. `on_rows` is told how many changelog records were
-    read, and how many rows of state they held (ids, held events, rows of keys and windows).
+    Each operator keeps up to `ids_in_memory_max` rows and about `held_bytes_max` bytes of the journal in memory
+    meanwhile; the rest is moved to the store. `places` says where the flow's topics are now. For a rebuild, which
+    writes their rows, state goes on although topics in `accepted` were created again. `on_rows` is told how many
+    changelog records were read, and how many rows of state they held.
 
     Raises:
         RestoreFailed: the state and what is there now cannot be reconciled; the message says why and what to do.

@@ -33,8 +33,7 @@ from streams.operators.base import (
     Spill,
 )
 from streams.operators.keyed import KeySpace
-from streams.operators.reorder.judge import watermarks
-from streams.operators.trace import NEVER, WatermarkTrace
+from streams.operators.trace import NEVER, WatermarkTrace, watermarks
 from streams.state import journal
 from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Identity, Places

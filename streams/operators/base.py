@@ -3,11 +3,11 @@
 A flow's partition is a chain of operators. Each gets the decoded events of a micro-batch that the one before it passed
 on, and says what comes of them: events for the next one, records for topics, counts. What an operator remembers is its
 own: its rows in the store, its section of the journal, its part of memory. The engine commits all of it with the
-offsets, brings it back after a restart and never looks into it. To add an operator, subclass `Operator` and `OperatorSpec`
-and declare it in a flow; no module of the engine changes.
+offsets, brings it back after a restart and never looks into it. To add an operator, subclass `Operator` and
+`OperatorSpec`, and declare it in a flow; no module of the engine changes.
 
-Operators are columnar and synchronous. They have no clock, no Kafka and no random numbers, and reach no more of the store
-than their own part: what they do is a function of the events, however these were cut into micro-batches.
+Operators are columnar and synchronous. They have no clock, no Kafka and no random numbers, and reach no more of the
+store than their own part: what they do is a function of the events, however these were cut into micro-batches.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -133,8 +133,8 @@ class Changes:
     """What an operator adds to a cycle that ends."""
 
     sections: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
-    """For the journal, by name: one piece, or several of at most `JOURNAL_RECORD_BYTES_MAX` bytes each (a single row may
-    be larger). All pieces of a section are replayed in their order."""
+    """For the journal, by name: one piece, or several of at most `JOURNAL_RECORD_BYTES_MAX` bytes each (a single row
+    may be larger). All pieces of a section are replayed in their order."""
     event_time_max: int = TIME_MIN
     """Up to which event time the sections matter: once that is behind the dedup horizon they may be cut off."""
     stays_for_horizon: bool = False
@@ -199,8 +199,8 @@ class Operator:
     """One operator of one partition. What a subclass does not keep, it need not override.
 
     Order of calls: `replay` of each journal record, `journal_restored`, `rows_restored`; then `process` any number of
-    times, `changes` at the end of a cycle, `applied` once that is committed. `spill` and `expire` come between cycles, when
-    nothing is open or in flight. After an aborted cycle the operator is thrown away, and restored anew.
+    times, `changes` at the end of a cycle, `applied` once that is committed. `spill` and `expire` come between cycles,
+    when nothing is open or in flight. After an aborted cycle the operator is thrown away, and restored anew.
     """
 
     stage: str = ""
@@ -218,7 +218,7 @@ class Operator:
         return NEVER
 
     def is_overdue(self, watermark: int) -> bool:
-        """Whether something was due up to `watermark` and was left for the next cycle. Asked often: it must be cheap."""
+        """Whether something was due up to `watermark` and was left for the next cycle. Asked often; must be cheap."""
         del watermark
         return False
 
@@ -289,7 +289,7 @@ class Operator:
         return {}
 
     def begin_again(self, batch: WriteBatch) -> None:
-        """Records between store and journal were cut off: what the journal has again in full shall not be kept twice."""
+        """Records between store and journal were cut off: forget what the journal has in full from here on."""
 
     def snapshot(self, watermark: int, marks: Mapping[str, int]) -> Changes:
         """The whole state in the store as the sections of one cycle, to write a journal that was lost again."""
@@ -341,7 +341,7 @@ class KeyedState:
     """One row: that of a key without events."""
     layout: RowLayout
     table: ToColumns | None = None
-    """Their public rows, if the topic of this name is their changelog; other rows travel with those of the flow's tables."""
+    """Their public rows, if the topic of this name is their changelog; others travel with rows of the flow's tables."""
 
     @property
     def is_table(self) -> bool:
@@ -375,7 +375,10 @@ class RecordGate(Protocol):
 class OperatorSpec:
     """An operator as a flow declares it: a frozen value, from which each partition makes its own operator."""
 
-    gate: RecordGate | None = None
+    @property
+    def gate(self) -> RecordGate | None:
+        """What keeps records out before they are decoded, by what its operators remember; None: nothing."""
+        return None
 
     @property
     def name(self) -> str:

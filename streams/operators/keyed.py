@@ -1,8 +1,8 @@
 """Keys of a partition and the rows that operators keep of each: a write-back cache over the store.
 
 A key has one slot, looked up once for a micro-batch, and all rows of all operators have that slot. Rows are loaded when
-their key first occurs, changed in memory, and written when the cycle that changed them is committed; between cycles, when
-nothing is in flight, keys can be dropped from memory.
+their key first occurs, changed in memory, and written when the cycle that changed them is committed; between cycles,
+when nothing is in flight, keys can be dropped from memory.
 """
 
 from collections.abc import Callable
@@ -215,7 +215,7 @@ class KeySpace:
         return found
 
     def take_misrouted(self) -> tuple[int, list[bytes]]:
-        """Events located since the last call whose key belongs into another partition: how many, and some of the keys."""
+        """How many events were located since the last call whose key belongs elsewhere, and some of these keys."""
         found = (self._misrouted_found, self._misrouted_keys)
         self._misrouted_found, self._misrouted_keys = 0, []
         return found

@@ -11,6 +11,16 @@ NEVER: Final = int(np.iinfo(np.int64).max)
 """Event time of what does not happen."""
 
 
+def watermarks(event_time: Int64, timestamp_ms: Int64, *, start: int, lateness_ms: int) -> Int64:
+    """Watermark at each record's place in the log, the record itself included.
+
+    The running maximum of min(event time, record timestamp) - lateness: a device whose clock runs ahead of the broker's
+    cannot drag it.
+    """
+    running = np.maximum.accumulate(np.minimum(event_time, timestamp_ms) - lateness_ms)
+    return np.maximum(running, start)
+
+
 @dataclass(frozen=True, slots=True)
 class WatermarkTrace:
     """The watermark over all records of a partition's micro-batch, and where each passed event stands among them.

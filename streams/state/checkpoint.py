@@ -10,8 +10,8 @@ from streams.state.journal import Position
 from streams.state.store import StoreOutdated
 
 FORMAT: Final = 3
-"""Of the store. 1 had rows by position and no identity, 2 had operators' rows under letters and not under their names: such
-a store is moved aside and rebuilt from the journal."""
+"""Of the store. 1 had rows by position and no identity, 2 had operators' rows under letters and not under their names:
+such a store is moved aside and rebuilt from the journal."""
 
 
 @dataclass(frozen=True, slots=True)

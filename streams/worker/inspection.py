@@ -11,6 +11,7 @@ from streams.flow.declaration import Pipeline
 from streams.kafka.admin import wait_for_broker
 from streams.kafka.changelog import KafkaChangelog
 from streams.kafka.places import KafkaPlaces
+from streams.operators.dedup.operator import KNOWN_FROM
 from streams.resilience.retry import Retrier
 from streams.schemas.catalog import Catalog
 from streams.settings import Settings
@@ -39,6 +40,11 @@ class StoreReport:
     problems: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
 
+    @property
+    def ids_known_from(self) -> int:
+        """Event time from which on all ids are known."""
+        return 0 if self.checkpoint is None else self.checkpoint.marks.get(KNOWN_FROM, 0)
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         checkpoint = None
@@ -50,10 +56,10 @@ class StoreReport:
                 "watermark",
                 "journal_next",
                 "replay_from",
-                "ids_known_from",
                 "format",
             )
             checkpoint = {name: getattr(self.checkpoint, name) for name in names}
+            checkpoint["ids_known_from"] = self.ids_known_from
             checkpoint["tables_next"] = dict(self.checkpoint.tables_next)
             checkpoint["identity"] = self.checkpoint.identity.as_dict()
         return {

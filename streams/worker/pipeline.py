@@ -688,8 +688,9 @@ class PipelineRunner:
 
     def _encoders(self) -> list[RowEncoder]:
         require_row_schemas(self._catalog, self.pipeline)
-        declared = (*self.pipeline.tables, *self.pipeline.windows)
-        return [RowEncoder(rows.topic, *self._schema_of(rows.subject)) for rows in declared]
+        topics = [*((table.topic, table.subject) for table in self.pipeline.tables)]
+        topics += [(window.topic, window.subject) for window in self.pipeline.windows]
+        return [RowEncoder(topic, *self._schema_of(subject)) for topic, subject in topics]
 
     def _schema_of(self, subject: str) -> tuple[str, int]:
         """Newest committed schema of a subject and its id."""

@@ -11,7 +11,8 @@ from logistics.folds.vehicle_minute import VehicleMinute
 from streams.batch.columns import TIME_MIN, object_rows, objects
 from streams.batch.events import Events, Fields
 from streams.operators.fold.aggregate import Segments
-from streams.operators.reorder.judge import LastDue, judge_behind, watermarks
+from streams.operators.reorder.judge import LastDue, judge_behind
+from streams.operators.trace import watermarks
 from streams.operators.window.windows import NEVER, Windows
 
 QUICK = settings(deadline=None, max_examples=150)

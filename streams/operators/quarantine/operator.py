@@ -1,7 +1,7 @@
 """Quarantine as an operator: it judges records before and after they are decoded, and passes all events on.
 
-All breakers are in memory, in the store, and in the journal: where the journal is cut, those that are still remembered are
-written again with the next cycle.
+All breakers are in memory, in the store, and in the journal: where the journal is cut, those that are still remembered
+are written again with the next cycle.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""The section of the journal that holds changed device breakers: keys, and packed breakers; no bytes where one is gone."""
+"""The section of the journal that holds changed device breakers: keys, and breakers; no bytes where one is gone."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -28,16 +28,6 @@ class LastDue:
         return int(self.event_time[slot]), int(self.sequence[slot]), self.event_id[slot]
 
 
-def watermarks(event_time: Int64, timestamp_ms: Int64, *, start: int, lateness_ms: int) -> Int64:
-    """Watermark at each record's place in the log, the record itself included.
-
-    The running maximum of min(event time, record timestamp) - lateness: a device whose clock runs ahead of the broker's
-    cannot drag it.
-    """
-    running = np.maximum.accumulate(np.minimum(event_time, timestamp_ms) - lateness_ms)
-    return np.maximum(running, start)
-
-
 def judge_behind(
     events: Events, watermark: Int64, behind: Bools, last_due: LastDue, held: list[Events]
 ) -> tuple[Bools, Int64]:

@@ -1,8 +1,8 @@
 """Filter and map by functions over Arrow: the declared fields of a batch of events as columns of a record batch.
 
 Columns are `event_id`, `key` (strings), `event_time` and `sequence` (integers), and the declared fields by their names:
-numbers as doubles, null where there is none, texts as strings. A function gets all events of a call at once, of which there
-may be any number: it must decide about each row by that row alone, so that results do not depend on how the log was cut.
+numbers as doubles, null where there is none, texts as strings. A function gets all events of a call at once, of which
+there may be any number. It must decide about each row by that row alone: results may not depend on how the log was cut.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Tumbling windows as an operator: the newest window of each key is a keyed row; closed ones go to a topic.
 
-A window closes when an event of its key falls into a later one, or by the watermark. Open windows of keys that are not in
-memory are remembered in the store by the watermark that closes them, so that they close without an event.
+A window closes when an event of its key falls into a later one, or by the watermark. Open windows of keys that are not
+in memory are remembered in the store by the watermark that closes them, so that they close without an event.
 """
 
 import itertools
