@@ -12,10 +12,9 @@ WORKDIR /app
 COPY requirements/runtime.lock requirements/runtime.lock
 RUN pip install --require-hashes --only-binary=:all: -r requirements/runtime.lock
 
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY streams streams
 COPY logistics logistics
-COPY loadtest loadtest
 COPY schemas schemas
 COPY docs/runbooks docs/runbooks
 RUN pip install --no-deps .

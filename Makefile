@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 QUIX := .local/baselines/quix
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long check schemas fix up down loadtest bench bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz lock clean
+.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest wheels bench bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +24,11 @@ setup: $(STAMP) ## Make .venv with everything in it, from the hashed lock
 run: setup ## Start everything, feed real and simulated positions, watch it live; Ctrl-C stops it all
 	$(BIN)/streams demo
 
-test: setup ## Run all tests that fit into a coffee break (unit, property, simulation, real Kafka)
+test: setup ## Run the tests (unit, property, simulation, real Kafka), without the long forms
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+
+test-fast: setup ## Run the tests that need no broker, in less than a minute: for the inner loop
+	$(BIN)/python -m pytest -q -n 2 --hypothesis-profile=fast -m "not kafka and not slow and not thorough" tests/unit tests/property tests/contract tests/simulation $(ARGS)
 
 test-long: setup ## Run every test, the long ones too
 	$(BIN)/python -m pytest $(ARGS)
@@ -51,6 +54,9 @@ up: setup ## Start the local Kafka and registry, create topics, register schemas
 down: setup ## Stop the local Kafka and registry
 	$(BIN)/streams local down
 
+wheels: setup ## Build the wheel, try it in fresh environments with the oldest and the newest Python here
+	$(BIN)/python -m tests.wheel $(ARGS)
+
 bench: setup ## Measure one worker against a pass-through and idiomatic Faust
 	$(BIN)/python -m loadtest.bench $(ARGS)
 
@@ -68,7 +74,7 @@ $(QUIX)/.installed: requirements/baseline-quix.lock
 loadtest-baselines: setup $(QUIX)/.installed ## Measure the worker next to idiomatic Faust and Quix Streams
 	$(BIN)/python -m loadtest.baselines $(ARGS)
 
-faults: setup ## Inject every fault of the README's table into a real stack, print what was lost or doubled (~20 min)
+faults: setup ## Inject every fault of the table in docs/faults.md into a real stack, print what was lost or doubled (~20 min)
 	$(BIN)/python -m tests.faults $(ARGS)
 
 dlq-ordeal: setup ## Replay 100,000 rejects among 1,000,000 events while the replay is being killed; two oracles judge (~20 min)

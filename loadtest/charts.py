@@ -22,7 +22,7 @@ _TITLES: Final = {Work.CPU: "CPU-bound (the pipeline alone)", Work.DOWNSTREAM: "
 
 def scaling_chart(outcomes: Sequence[Outcome], laws: Mapping[Work, Scaling]) -> alt.LayerChart | None:
     """Throughput by partitions: what was measured, and where the fitted law says it goes."""
-    measured = [
+    measured: list[dict[str, Any]] = [
         {"partitions": each.point.partitions, "rate": each.run.consume_rate, "work": _TITLES[each.point.work]}
         for each in outcomes
         if each.run.consume_rate

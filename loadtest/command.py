@@ -3,12 +3,13 @@
 import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from loadtest.cluster import cluster
 from loadtest.findings import Findings, earlier_results, print_findings
@@ -118,15 +119,17 @@ def _measure(
             measurement = Measurement(where, plan, point, findings.name, scratch, logs, keep=keep)
             if bars.disable:
                 console.print(title, highlight=False)
-            outcome = measurement.run(
-                lambda doing, share, task=task: bars.update(task, doing=doing, completed=min(share, 0.99))
-            )
+            outcome = measurement.run(partial(_show, bars, task))
             findings.outcomes.append(outcome)
             rate = f"{outcome.run.consume_rate:,.0f} events/s" if outcome.run.consume_rate else "done"
             result = f"{rate}, bottleneck: {outcome.bottleneck.wall.value}"
             bars.update(task, doing=result, completed=1.0)
             if bars.disable:
                 console.print(f"    {result}", highlight=False)
+
+
+def _show(bars: Progress, task: TaskID, doing: str, share: float) -> None:
+    bars.update(task, doing=doing, completed=min(share, 0.99))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

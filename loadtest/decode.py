@@ -15,8 +15,9 @@ import numpy as np
 from logistics.flows.gps import GPS
 from streams.avro.decode import Decoder
 from streams.avro.framing import SCHEMA_ID_HEADER
-from streams.avro.resolve import build_plan
+from streams.avro.resolve import Plan, build_plan
 from streams.batch.records import Records
+from streams.batch.rejects import Reject
 from streams.limits import BATCH_RECORDS_MAX
 from streams.schemas.catalog import Catalog
 
@@ -69,7 +70,9 @@ def records(bodies: list[bytes], ids: Callable[[int], int], *, in_header: Callab
     """A micro-batch; each record with its schema id in the prefix or in a header."""
     count = len(bodies)
     frames = [b"\0" + ids(row).to_bytes(4, "big") for row in range(count)]
-    headers = [[(SCHEMA_ID_HEADER, frame)] if in_header(row) else None for row, frame in enumerate(frames)]
+    headers: list[list[tuple[str, bytes | None]] | None] = [
+        [(SCHEMA_ID_HEADER, frame)] if in_header(row) else None for row, frame in enumerate(frames)
+    ]
     return Records(
         np.zeros(count, np.int64),
         np.arange(count),
@@ -88,7 +91,9 @@ def main() -> None:
     moved = {**second.parsed, "fields": list(reversed(second.parsed["fields"]))}
     writers = {1: first.parsed, 2: second.parsed, 3: moved, 4: nested}
     bodies = {number: encoded(schema, BATCH_RECORDS_MAX) for number, schema in writers.items()}
-    known = {number: build_plan(number, json.dumps(schema), second.text) for number, schema in writers.items()}
+    known: dict[int | str, Plan | Reject] = {
+        number: build_plan(number, json.dumps(schema), second.text) for number, schema in writers.items()
+    }
     mixed = [bodies[1 + row % 2][row] for row in range(BATCH_RECORDS_MAX)]
     batches = {
         "the reader's own schema": records(bodies[2], lambda _: 2, in_header=lambda _: False),

@@ -27,7 +27,7 @@ RECORDS = 5
 
 def fill(stack: Stack, partitions: int, groups: int) -> None:
     """Make the topic, put a few records into each partition, have each group commit each partition."""
-    address = {"bootstrap.servers": stack.bootstrap_servers}
+    address: dict[str, str | int | float | bool] = {"bootstrap.servers": stack.bootstrap_servers}
     client = AdminClient(address)
     client.create_topics([NewTopic(TOPIC, partitions, 1)])[TOPIC].result(60)
     producer = Producer(address)

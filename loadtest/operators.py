@@ -78,8 +78,8 @@ def micro_batches(seed: int = 1) -> list[Records]:
                 del recent[:-5_000]
             rows.append((partition, offsets[partition], now, key, value))
             offsets[partition] += 1
-        columns = [np.array(column, dtype=np.int64) for column in list(zip(*rows, strict=True))[:3]]
-        batches.append(Records(*columns, [row[3] for row in rows], [row[4] for row in rows]))
+        partitions, places, times = (np.array(column, dtype=np.int64) for column in list(zip(*rows, strict=True))[:3])
+        batches.append(Records(partitions, places, times, [row[3] for row in rows], [row[4] for row in rows]))
     return batches
 
 

@@ -1,3 +1,86 @@
-"""Exactly-once stream processing for logistics events in Python, on Kafka."""
+"""Exactly-once stream processing in Python, on Kafka: declare a flow, run it with `streams worker --app MODULE`.
+
+What is here is the public API; `streams.testing` has the driver for tests. Everything else may change between versions.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from streams.batch.rows import Rows
+    from streams.errors import StreamsError, UsageError
+    from streams.flow.builder import Flow, Quarantine, Stream, source
+    from streams.flow.declaration import DeviceClass
+    from streams.operators.fold.aggregate import Aggregate, Segments, WindowAggregate
+    from streams.operators.fold.builder import (
+        Column,
+        Count,
+        FirstTime,
+        Fold,
+        Greatest,
+        LastTime,
+        Latest,
+        LatestSymbol,
+        LatestText,
+        Least,
+        Total,
+        WindowFold,
+    )
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Aggregate",
+    "Column",
+    "Count",
+    "DeviceClass",
+    "FirstTime",
+    "Flow",
+    "Fold",
+    "Greatest",
+    "LastTime",
+    "Latest",
+    "LatestSymbol",
+    "LatestText",
+    "Least",
+    "Quarantine",
+    "Rows",
+    "Segments",
+    "Stream",
+    "StreamsError",
+    "Total",
+    "UsageError",
+    "WindowAggregate",
+    "WindowFold",
+    "__version__",
+    "source",
+]
+
+_FLOW: Final = ("Flow", "Quarantine", "Stream", "source")
+_CONTRACTS: Final = ("Aggregate", "Segments", "WindowAggregate")
+_FOLDS: Final = (
+    "Column", "Count", "FirstTime", "Fold", "Greatest", "LastTime", "Latest", "LatestSymbol", "LatestText", "Least",
+    "Total", "WindowFold",
+)  # fmt: skip
+_HOMES: Final[dict[str, str]] = {
+    **dict.fromkeys(_FLOW, "streams.flow.builder"),
+    **dict.fromkeys(_CONTRACTS, "streams.operators.fold.aggregate"),
+    **dict.fromkeys(_FOLDS, "streams.operators.fold.builder"),
+    "DeviceClass": "streams.flow.declaration",
+    "Rows": "streams.batch.rows",
+    "StreamsError": "streams.errors",
+    "UsageError": "streams.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `streams --help` needs none of numpy and Arrow."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'streams' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,36 +1,45 @@
-"""Ctrl-C, SIGTERM and a closed terminal, all as one `KeyboardInterrupt`, at moments when it does no harm."""
+"""Ctrl-C, SIGTERM and a closed terminal, all as `KeyboardInterrupt`, at moments when it does no harm."""
 
+import math
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ALWAYS: Final = math.inf
 
 
 class Interrupts:
-    """Turns the first signal into one `KeyboardInterrupt` in the main thread; further ones are ignored.
+    """Turns signals into a `KeyboardInterrupt` in the main thread: `raised_max` times, further ones are ignored.
 
-    Stopping therefore always runs to its end; every wait in it is bounded. Signals that arrive inside `held` count when
-    it ends, so that no process is born without being known to those who stop it.
+    Once is for what starts other processes: stopping them runs to its end, every wait in it is bounded. `ALWAYS` is for
+    what may be left at any point. Signals that arrive inside `held` count when it ends, so that no process is born
+    without being known to those who stop it. A signal that the process was told to ignore (`nohup`, a job in the
+    background) stays ignored.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Sequence[signal.Signals] = SIGNALS, *, raised_max: float = 1) -> None:
+        self._signals = signals
+        self._raised_max = raised_max
         self._before: dict[signal.Signals, Any] = {}
         self._held = 0
-        self._raised = False
+        self._raised = 0
         self.requested = False
+        """Whether a signal has come; a callback of C code may have swallowed the exception."""
 
     def __enter__(self) -> Self:
-        self._before = {how: signal.signal(how, self._handle) for how in SIGNALS}
+        taken = [how for how in self._signals if signal.getsignal(how) is not signal.SIG_IGN]
+        self._before = {how: signal.signal(how, self._handle) for how in taken}
         return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         for how, handler in self._before.items():
-            signal.signal(how, signal.SIG_DFL if handler is None else handler)
+            if signal.getsignal(how) == self._handle:
+                signal.signal(how, signal.SIG_DFL if handler is None else handler)
 
     def check(self) -> None:
         """Stop here if a signal has come, even if the exception it raised was swallowed (as callbacks of C code do).
@@ -40,12 +49,12 @@ class Interrupts:
 
         """
         if self.requested:
-            self._raised = True
+            self._raised += 1
             raise KeyboardInterrupt
 
     def ignore(self) -> None:
         """From now on nothing interrupts: what was started is being stopped."""
-        self._raised = True
+        self._raised_max = 0
 
     @contextmanager
     def held(self) -> Generator[None]:
@@ -63,6 +72,6 @@ class Interrupts:
             signal.raise_signal(signal.SIGTERM)
             return
         self.requested = True
-        if not self._held and not self._raised:
-            self._raised = True
+        if not self._held and self._raised < self._raised_max:
+            self._raised += 1
             raise KeyboardInterrupt

@@ -127,6 +127,11 @@ by then, and its other ids are never asked for."""
 SCHEMA_LOOKUPS_AT_ONCE: Final = 8
 """Look-ups under way at the same time."""
 
+# --- files and dead letters into topics (`streams.sinks.paced`) -------------------------------------------------------
+WRITER_RECORDS_MAX: Final = 50_000
+WRITER_BYTES_MAX: Final = 48 * 1024 * 1024
+"""Records of one transaction, and their bytes, about: a portion is not divided."""
+
 # --- dead letters ---------------------------------------------------------------------------------------------------
 DLQ_ATTEMPTS_MAX: Final = 5
 """A dead letter that has failed so often is not replayed any more, unless somebody insists."""

@@ -84,10 +84,12 @@ class Settings(BaseSettings):
     streams_log_format: Literal["console", "json"] = "console"
     streams_web_host: str = "127.0.0.1"
     streams_web_names: str = Field("", pattern=r"^[A-Za-z0-9., _-]{0,1000}$")
+    streams_app: str = Field("logistics", pattern=r"^[A-Za-z_][A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_]*)?$")
+    """Module that declares the flows, and perhaps the name of one: `streams.flow.discover`."""
     streams_schemas_dir: Path | None = None
-    """None: the committed ones."""
+    """None: the app's own ones."""
     streams_runbooks_dir: Path | None = None
-    """None: `docs/runbooks` beside the package."""
+    """None: those that come with the package."""
     streams_cache_dir: Path | None = None
     """None: `streams` in the user's cache directory."""
     streams_failpoint: str = ""
@@ -148,6 +150,23 @@ class Settings(BaseSettings):
         }
         config.update({key: str(value) for key, value in optional.items() if value is not None})
         return config
+
+    def for_flow(self, bounds: Mapping[str, int]) -> "Settings":
+        """These settings with the bounds that a flow declares, by the name of the setting, where none is set here.
+
+        Raises:
+            UsageError: what is set and what the flow declares contradict each other.
+
+        """
+        found = self.model_copy(
+            update={name: value for name, value in bounds.items() if name not in self.model_fields_set}
+        )
+        if found.streams_dedup_horizon_ms < found.streams_lateness_ms:
+            raise UsageError(
+                f"STREAMS_DEDUP_HORIZON_MS ({found.streams_dedup_horizon_ms}) must not be shorter than "
+                f"STREAMS_LATENESS_MS ({found.streams_lateness_ms}); what is not set is as the flow declares it"
+            )
+        return found
 
     def masked(self) -> dict[str, str | int | float | None]:
         """The values by variable name, secrets masked: fit for printing."""

@@ -12,9 +12,11 @@ from streams.local import ports
 from streams.local.kafka import Detour
 from streams.local.stack import Stack, running_stack
 from tests import left_out
+from tests.examples import DEFAULT, FAST
 from tests.faults.proxy import Proxy
 
-settings.register_profile("untimed", deadline=None)
+settings.register_profile("untimed", deadline=None, max_examples=DEFAULT)
+settings.register_profile("fast", deadline=None, max_examples=FAST)
 settings.load_profile("untimed")
 
 
@@ -38,8 +40,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory, proxy: Proxy) -> Iterator[St
         shutil.rmtree(directory / "kafka", ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what cannot run on this machine; the files that take long first, so that all processes end together."""
+    """Mark what uses the stack; leave out what cannot run on this machine; the files that take long go first.
+
+    With several processes, long files at the beginning make all processes end at about the same time.
+    """
+    for item in items:
+        if "stack" in getattr(item, "fixturenames", ()):
+            item.add_marker("kafka")
     left_out.mark(items)
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: not {"integration", "faults"} & set(item.path.parts))

@@ -26,13 +26,14 @@ CONSUMER_CONFIG: Final = {
     "max.partition.fetch.bytes": 4_194_304,
     "fetch.wait.max.ms": 50,
 }
+QUEUE_RECORDS_MAX: Final = 1_000_000
 PRODUCER_CONFIG: Final = {
     "compression.type": "lz4",
     "partitioner": "murmur2_random",
     "linger.ms": 20,
     "batch.num.messages": 50_000,
     "batch.size": 1_000_000,
-    "queue.buffering.max.messages": 1_000_000,
+    "queue.buffering.max.messages": QUEUE_RECORDS_MAX,
     "queue.buffering.max.kbytes": 262_144,
 }
 
@@ -75,7 +76,7 @@ class PassThrough:
             try:
                 produce(target, message.value(), message.key(), timestamp=message.timestamp()[1])
             except BufferError:
-                while len(self._producer) > PRODUCER_CONFIG["queue.buffering.max.messages"] // 2:
+                while len(self._producer) > QUEUE_RECORDS_MAX // 2:
                     self._producer.poll(0.01)
                 produce(target, message.value(), message.key(), timestamp=message.timestamp()[1])
         self._producer.poll(0)

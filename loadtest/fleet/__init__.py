@@ -8,7 +8,7 @@ from loadtest.fleet.orders import Orders
 from loadtest.fleet.positions import Positions
 from loadtest.fleet.traffic import FleetShape, Kind, TrafficBatch
 
-SOURCES: Final = {"gps": Positions, "orders": Orders}
+SOURCES: Final[dict[str, type[Positions] | type[Orders]]] = {"gps": Positions, "orders": Orders}
 """What a fleet sends, by pipeline."""
 
 __all__ = [

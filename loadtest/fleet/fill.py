@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from loadtest.fleet.traffic import TrafficBatch
 from streams.errors import StreamsError
 from streams.kafka.admin import described, librdkafka_log
-from streams.kafka.stranding import BrokerWatch
+from streams.kafka.broker_watch import BrokerWatch
 from streams.resilience.prefetch import built_ahead
 
 PRODUCER_CONFIG: Final[Mapping[str, str | int | bool]] = {
@@ -61,7 +61,7 @@ class Filler:
 
     @property
     def is_stranded(self) -> bool:
-        """Its client will deliver nothing any more (`streams.kafka.stranding`)."""
+        """Its client will deliver nothing any more (`streams.kafka.broker_watch`)."""
         return self._brokers.is_stranded
 
     @property

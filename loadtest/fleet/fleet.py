@@ -207,14 +207,15 @@ class _BlockMaker:
         spoilt = np.flatnonzero(rows.kinds >= _REJECT)
         if not spoilt.size:
             return rows
-        values = [self._spoil(row, rows) for row in spoilt]
+        values = [self._spoil(row, rows) for row in spoilt.tolist()]
         rows.value[spoilt] = len(rows.pool) + np.arange(spoilt.size)
         pool = pa.concat_arrays([rows.pool, pa.array(values, pa.binary())])
         return Rows(rows.arrival_ms, rows.keys, rows.kinds, rows.value, pool)
 
     def _spoil(self, row: int, rows: Rows) -> bytes:
         """The value of a record that is to be rejected; may change its key."""
-        shape, key = self._shape, rows.keys[row]
+        shape = self._shape
+        key: bytes = rows.keys[row]
         value: bytes = rows.pool[rows.value[row]].as_py()
         match KINDS[rows.kinds[row]]:
             case Kind.NOT_FRAMED:

@@ -1,7 +1,7 @@
 """What befalls traffic, share by share: a mix as field engineers know it, and how it becomes a fleet's shape."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Final
+from typing import Any, Final
 
 from loadtest.fleet.traffic import REJECTS, FleetShape, Kind, PathsOf
 
@@ -60,7 +60,8 @@ class Mix:
 
 
 REALISTIC: Final = Mix()
-NOTHING: Final = Mix(**{each.name: 0.0 for each in fields(Mix) if each.name != "paths"})
+_NO_SHARES: Final[dict[str, Any]] = {each.name: 0.0 for each in fields(Mix) if each.name != "paths"}
+NOTHING: Final = Mix(**_NO_SHARES)
 """Nothing befalls anything."""
 
 

@@ -108,7 +108,8 @@ class Tracks:
         """Hills: a wave as slow as the slower turns."""
         seconds = np.arange(tick_first, tick_first + ticks)[:, None] * self._tick_s
         waves = np.sin(2 * np.pi * seconds / self._turn_s.max(axis=0))
-        return np.round(self._base_m + 40.0 * waves, 1)
+        altitudes: Floats = np.round(self._base_m + 40.0 * waves, 1)
+        return altitudes
 
 
 def _within_turn(degrees: Floats) -> None:

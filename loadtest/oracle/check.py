@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import fastavro
 import typer
@@ -208,7 +208,10 @@ def _foretell(
             now_ms,
         )
         for batch in reader.batches(topics.source, [partition]):
-            rows = [Record(each.offset(), each.timestamp()[1], each.key(), each.value() or b"") for each in batch]
+            rows = [
+                Record(cast("int", each.offset()), each.timestamp()[1], each.key(), each.value() or b"")
+                for each in batch
+            ]
             all_headers, lost = read_headers(batch)
             for number, (row, result) in enumerate(zip(rows, decoder.decode(rows), strict=True)):
                 headers = all_headers[number] or []
@@ -283,7 +286,9 @@ def _read_windows(
     for message in reader.records(window.topic, share):
         key = message.key() or b""
         row = read_row(message.value() or b"")
-        output.windows.add(window, key, row, partition=message.partition(), partition_due=partition_due(key))
+        output.windows.add(
+            window, key, row, partition=cast("int", message.partition()), partition_due=partition_due(key)
+        )
 
 
 def _headers(message: Any) -> dict[str, str]:
@@ -308,7 +313,8 @@ def _row_reader(schema_by_id: SchemaById) -> Callable[[bytes], dict[str, Any]]:
             if text is None:
                 raise StreamsError(f"the registry has no schema {schema_id}, with which a table row is written")
             schemas[schema_id] = plain_schema(text)
-        return fastavro.schemaless_reader(io.BytesIO(value[5:]), schemas[schema_id], None)
+        row: dict[str, Any] = fastavro.schemaless_reader(io.BytesIO(value[5:]), schemas[schema_id], None)
+        return row
 
     return read_row
 

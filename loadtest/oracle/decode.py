@@ -237,7 +237,7 @@ def _is_framed(value: bytes) -> bool:
 
 def _events(event: type[AnyEvent], records: list[Record], batch: pa.RecordBatch) -> Iterator[AnyEvent]:
     offsets, timestamps, keys, raws = zip(*records, strict=True)
-    values = {"offset": offsets, "timestamp_ms": timestamps, "key": keys, "raw": raws}
+    values: dict[str, Sequence[Any]] = {"offset": offsets, "timestamp_ms": timestamps, "key": keys, "raw": raws}
     for name, field in _fields(event).items():
         values[name] = _values(batch.column(field))
     return map(event, *(values[name] for name in event._fields))
@@ -247,7 +247,8 @@ def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
     # NaN and null are different things here, and NumPy knows only one of them.
-    return column.to_pylist() if column.null_count else column.to_numpy(zero_copy_only=False).tolist()
+    values: list[Any] = column.to_pylist() if column.null_count else column.to_numpy(zero_copy_only=False).tolist()
+    return values
 
 
 def _reject(record: Record, reason: str) -> Reject:

@@ -37,8 +37,8 @@ class Event(NamedTuple):
     raw: bytes
     heading_deg: float | None = None
 
-    identity = property(_identity)
-    order_key = property(_order_key)
+    identity = property(_identity)  # type: ignore[misc]  # a property as any other, shared by two classes
+    order_key = property(_order_key)  # type: ignore[misc]  # as above
 
     @property
     def entity(self) -> str:
@@ -79,8 +79,8 @@ class OrderEvent(NamedTuple):
     promised_time: int | None
     raw: bytes
 
-    identity = property(_identity)
-    order_key = property(_order_key)
+    identity = property(_identity)  # type: ignore[misc]  # a property as any other, shared by two classes
+    order_key = property(_order_key)  # type: ignore[misc]  # as above
 
     @property
     def entity(self) -> str:

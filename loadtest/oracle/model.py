@@ -170,7 +170,7 @@ class PartitionModel:
         if fold is None:
             fold = self._folds[entity] = self.fold(entity)
         fold.add(event)
-        if isinstance(fold, VehicleFold):
+        if isinstance(fold, VehicleFold) and isinstance(event, Event):
             for topic, size_ms in self.windows_ms.items():
                 key = WindowKey(topic, entity, event.event_time_ms // size_ms * size_ms)
                 self.windows[key].add_event(event.speed_kmh, fold.leg_km)

@@ -5,14 +5,25 @@
 
 from logistics.folds.vehicle_minute import VehicleMinute
 from logistics.folds.vehicle_state import VehicleState
-from streams.flow.declaration import Pipeline, Table, Window
+from streams import Flow, source
 
-GPS = Pipeline(
-    name="gps",
-    source="gps.positions.v1",
-    key_field="device_id",
-    payload_fields=("latitude", "longitude", "speed_kmh", "heading_deg"),
-    field_ranges={"latitude": (-90.0, 90.0), "longitude": (-180.0, 180.0)},
-    tables=(Table("vehicles.state.v1", VehicleState()),),
-    windows=(Window("vehicles.minutes.v1", VehicleMinute(), size_ms=60_000, grace_ms=30_000),),
+positions = (
+    source(
+        "gps.positions.v1",
+        key="device_id",
+        fields=("latitude", "longitude", "speed_kmh", "heading_deg"),
+        ranges={"latitude": (-90.0, 90.0), "longitude": (-180.0, 180.0)},
+        out_of_orderness="5s",
+    )
+    .deduplicate("24h")
+    .reorder()
 )
+
+flow = Flow(
+    "gps",
+    positions.to("gps.positions.v1.clean")
+    .fold(VehicleState(), to="vehicles.state.v1")
+    .window(VehicleMinute(), size="1m", grace="30s", to="vehicles.minutes.v1"),
+)
+
+GPS = flow.pipeline

@@ -9,6 +9,17 @@ import numpy as np
 from streams.batch.columns import Bools, Float64, Int64, Objects, UInt64, object_rows, objects
 
 
+class FieldUnknown(KeyError):
+    """Events do not carry the field that was asked for: its name is the first argument."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(name)
+        self._name, self._known = name, tuple(known)
+
+    def __str__(self) -> str:
+        return f"no field {self._name!r}: there is {', '.join(self._known) or 'none'}"
+
+
 @dataclass(frozen=True, slots=True)
 class Fields:
     """Names of the fields that events carry beyond id, key, time and sequence, in the order of their columns."""
@@ -21,7 +32,7 @@ class Fields:
         """The column of the numeric field `name` in `columns`, of shape (fields, events).
 
         Raises:
-            KeyError: there is no such field.
+            FieldUnknown: there is no such field.
 
         """
         column: Float64 = columns[_position(self.payload, name)]
@@ -31,7 +42,7 @@ class Fields:
         """The column of the text field `name` in `columns`, of shape (fields, events).
 
         Raises:
-            KeyError: there is no such field.
+            FieldUnknown: there is no such field.
 
         """
         column: Objects = columns[_position(self.texts, name)]
@@ -45,7 +56,7 @@ def _position(names: tuple[str, ...], name: str) -> int:
     try:
         return names.index(name)
     except ValueError:
-        raise KeyError(f"no field {name!r}: there is {', '.join(names) or 'none'}") from None
+        raise FieldUnknown(name, names) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +116,7 @@ class Events:
         """The numeric field `name` of each event; null is NaN.
 
         Raises:
-            KeyError: there is no such field.
+            FieldUnknown: there is no such field.
 
         """
         return self.fields.number(self.payload, name)
@@ -114,7 +125,7 @@ class Events:
         """The text field `name` of each event, UTF-8 bytes or None.
 
         Raises:
-            KeyError: there is no such field.
+            FieldUnknown: there is no such field.
 
         """
         return self.fields.text(self.texts, name)

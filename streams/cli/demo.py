@@ -5,8 +5,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from streams.cli.app import use_app
 from streams.cli.local import DEFAULT_DIRECTORY, KAFKA_PORT, REGISTRY_PORT, DirectoryOption
+from streams.demo import DemoOptions, run_demo
+from streams.flow.discover import APP_DEFAULT
+from streams.logs import configure_logging
 
 KILL_INTERVAL_S = 10.0
 
@@ -34,11 +39,7 @@ def demo(
 
     At the end everything that it started is stopped. A stack that already runs in --dir is used and left running.
     """
-    from rich.console import Console  # noqa: PLC0415 - start-up time of the command line
-
-    from streams.demo import DemoOptions, run_demo  # noqa: PLC0415 - as above
-    from streams.logs import configure_logging  # noqa: PLC0415 - as above
-
+    use_app(APP_DEFAULT)
     configure_logging("console", level=logging.CRITICAL + 1)  # a log line would break the view; errors are raised
     options = DemoOptions(
         directory=Path(directory),

@@ -9,14 +9,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import FrameType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import typer
 
 from streams.cli.help import Group
 from streams.cli.output import echo_lines
 from streams.errors import StreamsError, UsageError
+from streams.interrupts import ALWAYS, Interrupts
 from streams.text import printable
 
 INTERRUPTED: Final = 130
@@ -54,42 +54,18 @@ def run(app: Callable[[], object], arguments: Iterable[str]) -> int:
     not UTF-8 are one line on standard error. Any other exception is a fault of this program, and is raised.
     """
     _print_anything()
-    with _CtrlC() as ctrl_c:
-        status = _end_of(app, arguments, ctrl_c)
+    with Interrupts((signal.SIGINT,), raised_max=ALWAYS) as interrupts:
+        status = _end_of(app, arguments, interrupts)
     _give_up_on_what_cannot_be_written()
-    return INTERRUPTED if ctrl_c.pressed else status
+    return INTERRUPTED if interrupts.requested else status
 
 
-class _CtrlC:
-    """Ctrl-C as a `KeyboardInterrupt`, and whether it came.
-
-    A callback of C code may swallow the exception, or make another one of it.
-    """
-
-    def __init__(self) -> None:
-        self.pressed = False
-        self._before = signal.getsignal(signal.SIGINT)
-
-    def __enter__(self) -> Self:
-        if self._before is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if signal.getsignal(signal.SIGINT) == self._handle:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        self.pressed = True
-        raise KeyboardInterrupt
-
-
-def _end_of(app: Callable[[], object], arguments: Iterable[str], ctrl_c: _CtrlC) -> int:
+def _end_of(app: Callable[[], object], arguments: Iterable[str], interrupts: Interrupts) -> int:
     try:
         status = _status_of(app, arguments)
         sys.stdout.flush()
     except SystemError:
-        if not ctrl_c.pressed:
+        if not interrupts.requested:
             raise
         status = INTERRUPTED
     except StreamsError as error:

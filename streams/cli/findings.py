@@ -3,16 +3,14 @@
 import os
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from streams.cli.output import echo_line
 from streams.errors import FoundSomething, StreamsError
+from streams.schemas.gate.findings import Finding, Rule, shown, versions_in_words
 from streams.text import counted
-
-if TYPE_CHECKING:
-    from streams.schemas.gate.findings import Finding
 
 
 class FindingsFormat(StrEnum):
@@ -32,7 +30,7 @@ FindingsOption = Annotated[
 ]
 
 
-def echo_findings(findings: "Sequence[Finding]", output: FindingsFormat) -> None:
+def echo_findings(findings: Sequence[Finding], output: FindingsFormat) -> None:
     """Print findings as text or as annotations."""
     if output is FindingsFormat.TEXT:
         for finding in findings:
@@ -42,10 +40,8 @@ def echo_findings(findings: "Sequence[Finding]", output: FindingsFormat) -> None
             echo_line(annotation(finding))
 
 
-def annotation(finding: "Finding") -> str:
+def annotation(finding: Finding) -> str:
     """A finding as a workflow command, which GitHub shows at the line of the file."""
-    from streams.schemas.gate.findings import shown  # noqa: PLC0415 - start-up time of the command line
-
     parts = [_place(finding) + finding.message]
     parts += [f"Breaks: {finding.breaks}"] if finding.breaks else []
     parts += [f"Instead: {finding.fix}"] if finding.fix else []
@@ -56,7 +52,7 @@ def annotation(finding: "Finding") -> str:
     return f"::error {given}::{message}"
 
 
-def fail_on_findings(findings: "Sequence[Finding]", what: str) -> None:
+def fail_on_findings(findings: Sequence[Finding], what: str) -> None:
     """End as the findings ask for.
 
     Raises:
@@ -64,8 +60,6 @@ def fail_on_findings(findings: "Sequence[Finding]", what: str) -> None:
         FoundSomething: there is any other finding.
 
     """
-    from streams.schemas.gate.findings import Rule  # noqa: PLC0415 - start-up time of the command line
-
     disputed = [f for f in findings if f.rule is Rule.DISAGREEMENT]
     if disputed:
         names = ", ".join(dict.fromkeys(f"{f.subject} version {f.version}" for f in disputed))
@@ -75,8 +69,7 @@ def fail_on_findings(findings: "Sequence[Finding]", what: str) -> None:
         raise FoundSomething(f"{what}: {counted(len(findings), 'finding')} in {names}")
 
 
-def _echo_text(finding: "Finding") -> None:
-    from streams.schemas.gate.findings import shown, versions_in_words  # noqa: PLC0415 - start-up time of the command line
+def _echo_text(finding: Finding) -> None:
 
     place = shown(finding.file) or finding.subject
     against = f", against {versions_in_words(finding.against)}" if finding.against else ""
@@ -88,7 +81,7 @@ def _echo_text(finding: "Finding") -> None:
         echo_line(f"    instead  {finding.fix}")
 
 
-def _place(finding: "Finding") -> str:
+def _place(finding: Finding) -> str:
     return f"{finding.field}: " if finding.field else ""
 
 

@@ -5,51 +5,34 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import FoundSomething, UsageError
+from streams.ingest import (
+    IngestOptions,
+    IngestResult,
+    InputFormat,
+    Progress,
+    Reading,
+    TimeUnit,
+    bad_row_json,
+    ingest_files,
+)
+from streams.logs import configure_logging
+from streams.settings import load_settings
 from streams.text import counted
-
-if TYPE_CHECKING:
-    from streams.ingest import IngestResult, Progress
-
-ingest_app = typer.Typer(help="Files into topics.", no_args_is_help=True)
-
 
 BAD_ROWS_SHOWN: Final = 20
 COLUMNS_SHOWN: Final = 10
 
 
-class FileFormat(StrEnum):
-    """Format of the file (the values of `streams.ingest.InputFormat`, repeated so that --help needs no imports)."""
-
-    PARQUET = "parquet"
-    CSV = "csv"
-    NDJSON = "ndjson"
-    AVRO = "avro"
-
-
-class NumberUnit(StrEnum):
-    """Unit of times that are numbers (the values of `streams.ingest.TimeUnit`, repeated as above)."""
-
-    AUTO = "auto"
-    S = "s"
-    MS = "ms"
-    US = "us"
-    NS = "ns"
-
-
-@ingest_app.callback()
-def _root() -> None:
-    """Files into topics."""
-
-
-@ingest_app.command("file")
 def file_command(
     paths: Annotated[
         list[str],
@@ -61,16 +44,16 @@ def file_command(
     *,
     topic: Annotated[str, typer.Option(help="Source topic of a pipeline.")],
     input_format: Annotated[
-        FileFormat | None, typer.Option(help="Format of the files, where their extensions do not say it.")
+        InputFormat | None, typer.Option(help="Format of the files, where their extensions do not say it.")
     ] = None,
     mapping: Annotated[
         list[str] | None,
         typer.Option("--map", metavar="FIELD=COLUMN", help="Fill a field from a column of another name; repeatable."),
     ] = None,
     time_unit: Annotated[
-        NumberUnit,
+        TimeUnit,
         typer.Option(help="What numbers in a time column count since 1970; auto: by size, and dates like 20240131."),
-    ] = NumberUnit.AUTO,
+    ] = TimeUnit.AUTO,
     timezone: Annotated[
         str, typer.Option(metavar="ZONE", help="Zone of times that name none, for example Europe/Berlin.")
     ] = "UTC",
@@ -112,26 +95,18 @@ def file_command(
     Times: timestamps, ISO 8601 (without a zone: --timezone) or numbers since 1970. Files may be compressed by gzip or
     zstd.
     """
-    from streams.ingest import InputFormat, Reading, TimeUnit, ingest_files  # noqa: PLC0415 - start-up time of the CLI
-    from streams.logs import configure_logging  # noqa: PLC0415 - as above
-    from streams.settings import load_settings  # noqa: PLC0415 - as above
-
     reading = Reading(
         encoding=encoding,
         delimiter=delimiter,
         decimal_comma=decimal_comma,
         timezone=timezone,
-        time_unit=TimeUnit(time_unit.value),
+        time_unit=time_unit,
     )
     settings = load_settings()
     configure_logging(settings.streams_log_format, level=logging.CRITICAL + 1)  # errors are raised
     with _progress_bar() as progress:
-        results = ingest_files(
-            settings,
-            paths,
-            topic,
-            standard_input=sys.stdin.buffer if sys.stdin else None,  # none: closed
-            input_format=InputFormat(input_format.value) if input_format else None,
+        options = IngestOptions(
+            input_format=input_format,
             mapping=_parsed(mapping or []),
             reading=reading,
             rebase_time=rebase_time,
@@ -140,8 +115,9 @@ def file_command(
             again=again,
             dry_run=dry_run,
             bad_rows=bad_rows,
-            progress=progress,
         )
+        standard_input = sys.stdin.buffer if sys.stdin else None  # none: closed
+        results = ingest_files(settings, paths, topic, options, standard_input=standard_input, progress=progress)
     _report(results, output, dry_run=dry_run)
     bad, rows = sum(one.bad for one in results), sum(one.rows for one in results)
     if bad:
@@ -163,8 +139,7 @@ def _parsed(mapping: list[str]) -> dict[str, str]:
     return found
 
 
-def _report(results: "list[IngestResult]", output: Format, *, dry_run: bool) -> None:
-    from streams.ingest import bad_row_json  # noqa: PLC0415 - start-up time of the command line
+def _report(results: list[IngestResult], output: Format, *, dry_run: bool) -> None:
 
     for result in results:
         _warn(result, several=len(results) > 1)
@@ -197,7 +172,7 @@ def _report(results: "list[IngestResult]", output: Format, *, dry_run: bool) -> 
         echo_line(f"{counted(len(results), 'file')}: {_line(results, dry_run=dry_run)}")
 
 
-def _warn(result: "IngestResult", *, several: bool) -> None:
+def _warn(result: IngestResult, *, several: bool) -> None:
     """Name the columns that fill no field."""
     name = f"{result.name}: " if several else ""
     for one in result.left_out[:COLUMNS_SHOWN]:
@@ -208,7 +183,7 @@ def _warn(result: "IngestResult", *, several: bool) -> None:
         echo_line(f"{name}... and {more}", err=True)
 
 
-def _figures(results: "list[IngestResult]") -> dict[str, Any]:
+def _figures(results: list[IngestResult]) -> dict[str, Any]:
     seconds = sum(one.seconds for one in results)
     sent = sum(one.sent for one in results)
     return {
@@ -223,7 +198,7 @@ def _figures(results: "list[IngestResult]") -> dict[str, Any]:
     }
 
 
-def _line(results: "list[IngestResult]", *, dry_run: bool) -> str:
+def _line(results: list[IngestResult], *, dry_run: bool) -> str:
     found = _figures(results)
     rows = counted(found["rows"], "row")
     if dry_run:
@@ -235,17 +210,14 @@ def _line(results: "list[IngestResult]", *, dry_run: bool) -> str:
 
 
 @contextmanager
-def _progress_bar() -> "Iterator[Progress | None]":
+def _progress_bar() -> Iterator[Progress | None]:
     """A bar on standard error, if that is a terminal."""
-    from rich.console import Console  # noqa: PLC0415 - start-up time of the command line
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
-
     console = Console(stderr=True)
     if not console.is_terminal:
         yield None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     note = TextColumn("{task.fields[rows]:,} rows, {task.fields[sent]:,} sent")
-    with Progress(*columns, note, console=console, transient=True) as bar:
+    with Bar(*columns, note, console=console, transient=True) as bar:
         task = bar.add_task("opening", total=1.0, rows=0, sent=0)
         yield lambda now: bar.update(task, description=now.phase, completed=now.part_done, rows=now.rows, sent=now.sent)

@@ -6,20 +6,18 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.status import Status
 
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import FoundSomething
 from streams.interrupts import Interrupts
-
-if TYPE_CHECKING:
-    from rich.status import Status
-
-    from streams.local.progress import Progress
-
-local_app = typer.Typer(help="A real Kafka and schema registry on this machine, without Docker.", no_args_is_help=True)
+from streams.local import stack as local
+from streams.local.progress import Progress
+from streams.logs import configure_logging
 
 DirectoryOption = Annotated[Path, typer.Option("--dir", help="Where its data, logs and process files live.")]
 DEFAULT_DIRECTORY = Path(".local")
@@ -27,7 +25,6 @@ KAFKA_PORT = 9092
 REGISTRY_PORT = 8081
 
 
-@local_app.command("up")
 def up_command(
     directory: DirectoryOption = DEFAULT_DIRECTORY,
     kafka_port: Annotated[
@@ -42,9 +39,6 @@ def up_command(
     Safe to repeat. Data survives restarts. The first time it downloads both (about 200 MB, verified, kept for all
     stacks). A second stack needs another --dir and other ports.
     """
-    from streams.local import stack as local  # noqa: PLC0415 - start-up time of the command line
-    from streams.logs import configure_logging  # noqa: PLC0415 - as above
-
     configure_logging("console", level=logging.ERROR)  # a download that is tried again is no news
     with Interrupts() as interrupts, _progress() as progress:
         stack, started = local.up(directory, kafka_port, registry_port, progress)
@@ -62,11 +56,8 @@ def up_command(
             echo_line(f"  export {name}={value}")
 
 
-@local_app.command("down")
 def down_command(directory: DirectoryOption = DEFAULT_DIRECTORY) -> None:
     """Stop Kafka and the schema registry. Their data stays: remove the directory to start afresh."""
-    from streams.local import stack as local  # noqa: PLC0415 - start-up time of the command line
-
     stopped = local.down(directory)
     if stopped:
         echo_line(f"Stopped: {', '.join(stopped)}. The data stays in {directory}.")
@@ -74,11 +65,8 @@ def down_command(directory: DirectoryOption = DEFAULT_DIRECTORY) -> None:
         echo_line(f"Nothing runs in {directory}.")
 
 
-@local_app.command("status")
 def status_command(directory: DirectoryOption = DEFAULT_DIRECTORY, output: FormatOption = Format.TEXT) -> None:
     """Tell whether Kafka and the registry run and answer; exit status 100 unless both do."""
-    from streams.local import stack as local  # noqa: PLC0415 - start-up time of the command line
-
     found = local.status(directory)
     if output is Format.JSON:
         echo_json({one.name: {key: value for key, value in asdict(one).items() if key != "name"} for one in found})
@@ -106,7 +94,7 @@ class _Lines:
 class _Spinner:
     """Progress for a terminal: one line that changes."""
 
-    def __init__(self, status: "Status") -> None:
+    def __init__(self, status: Status) -> None:
         self._status = status
 
     def step(self, text: str) -> None:
@@ -123,7 +111,6 @@ def _progress() -> Generator["Progress"]:
     if not sys.stderr.isatty():
         yield _Lines()
         return
-    from rich.console import Console  # noqa: PLC0415 - start-up time of the command line
 
     with Console(stderr=True).status("looking for the local stack") as status:
         yield _Spinner(status)

@@ -1,12 +1,15 @@
 """`streams monitor`."""
 
-import threading
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
+from streams.flow.discover import select_pipelines
+from streams.logs import configure_logging
+from streams.monitor.web.run import Monitor
+from streams.settings import load_settings, warn_of_unknown_variables
+
 DEFAULT_PORT = 8080
-CLOSE_S: Final = 3.0
 
 
 def monitor(
@@ -20,35 +23,9 @@ def monitor(
     It changes nothing in the cluster, but for what is done on the page of dead letters. One is enough for a cluster;
     two do not disturb each other.
     """
-    from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415 - start-up time of the command line
-
-    from streams.deadletters.review.collector import DeadLetterCollector  # noqa: PLC0415 - as above
-    from streams.deadletters.web.app import dead_letters_app  # noqa: PLC0415 - as above
-    from streams.deadletters.web.steward import Steward  # noqa: PLC0415 - as above
-    from streams.flow.discover import select_pipelines  # noqa: PLC0415 - as above
-    from streams.logs import configure_logging  # noqa: PLC0415 - as above
-    from streams.monitor.web.app import Panel  # noqa: PLC0415 - as above
-    from streams.monitor.web.server import MonitorProcess  # noqa: PLC0415 - as above
-    from streams.settings import load_settings, warn_of_unknown_variables  # noqa: PLC0415 - as above
-
     settings = load_settings()
     pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
-    steward = Steward(settings)
-    metrics = CollectorRegistry()
-    metrics.register(DeadLetterCollector(steward.figures))
-    review = Panel(
-        "/dead-letters",
-        "Dead letters",
-        dead_letters_app(settings, steward=steward),
-        metrics=lambda: generate_latest(metrics),
-    )
-    process = MonitorProcess(settings, pipelines, port=web_port, panels=[review], count_letters=steward.figures)
+    process = Monitor(settings, pipelines, port=web_port)  # what is wrong from the start is one line, no log
     configure_logging(settings.streams_log_format)
     warn_of_unknown_variables()
-    try:
-        process.run()
-    finally:
-        # A count may still wait for a broker that is away: it ends with the process.
-        closing = threading.Thread(target=steward.close, daemon=True)
-        closing.start()
-        closing.join(CLOSE_S)
+    process.run()

@@ -3,18 +3,19 @@
 import logging
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import FoundSomething
+from streams.flow.discover import select_pipelines
+from streams.logs import configure_logging
+from streams.settings import load_settings
 from streams.text import counted
-
-if TYPE_CHECKING:
-    from streams.worker.inspection import StoreReport
-
-state_app = typer.Typer(help="State of workers: look into it, bring it back.", no_args_is_help=True)
+from streams.worker.inspection import StoreReport, inspect_state
+from streams.worker.owner import DataDirectory
+from streams.worker.rebuild import LocalRebuild, begin_again, topics_to_empty
 
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", help="Where a worker keeps its state. Default: STREAMS_DATA_DIR.")
@@ -28,7 +29,6 @@ class Source(StrEnum):
     SOURCE = "source"
 
 
-@state_app.command("inspect")
 def inspect_command(
     pipeline: Annotated[
         list[str] | None, typer.Option("--pipeline", help="Pipeline to look at; repeatable. Default: all.")
@@ -42,11 +42,6 @@ def inspect_command(
 
     A worker may be running: nothing is changed. Exit status: 100 when a state is refused or cannot be read.
     """
-    from streams.flow.discover import select_pipelines  # noqa: PLC0415 - as above
-    from streams.logs import configure_logging  # noqa: PLC0415 - start-up time of the command line
-    from streams.settings import load_settings  # noqa: PLC0415 - as above
-    from streams.worker.inspection import inspect_state  # noqa: PLC0415 - as above
-
     settings = load_settings(streams_data_dir=data_dir)
     configure_logging(settings.streams_log_format, level=logging.ERROR)
     pipelines = select_pipelines(pipeline, prefix=settings.streams_topic_prefix)
@@ -62,7 +57,7 @@ def inspect_command(
         raise FoundSomething
 
 
-def _echo_report(report: "StoreReport") -> None:
+def _echo_report(report: StoreReport) -> None:
     echo_line(f"{report.pipeline} partition {report.partition}: {report.verdict}")
     for problem in report.problems:
         echo_line(f"  problem   {problem}")
@@ -81,7 +76,6 @@ def _echo_report(report: "StoreReport") -> None:
     echo_line(f"  {report.bytes:>9,}  bytes in {report.path}")
 
 
-@state_app.command("rebuild")
 def rebuild_command(
     pipeline: Annotated[str, typer.Option("--pipeline", help="The pipeline whose state is rebuilt.")],
     source: Annotated[
@@ -107,12 +101,6 @@ def rebuild_command(
 
     With several workers, run `--from local` once for each data directory: each has its own partitions.
     """
-    from streams.flow.discover import select_pipelines  # noqa: PLC0415 - as above
-    from streams.logs import configure_logging  # noqa: PLC0415 - start-up time of the command line
-    from streams.settings import load_settings  # noqa: PLC0415 - as above
-    from streams.worker.owner import DataDirectory  # noqa: PLC0415 - as above
-    from streams.worker.rebuild import LocalRebuild, begin_again, topics_to_empty  # noqa: PLC0415 - as above
-
     settings = load_settings(streams_data_dir=data_dir)
     configure_logging(settings.streams_log_format, level=logging.ERROR)
     (chosen,) = select_pipelines([pipeline], prefix=settings.streams_topic_prefix)

@@ -2,21 +2,23 @@
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
-from streams.cli.schemas import echo_schemas, fail_on_refused, schema_rows
+from streams.cli.schemas.results import echo_schemas, fail_on_refused, schema_rows
 from streams.errors import FoundSomething
+from streams.flow.discover import select_pipelines
+from streams.kafka.admin import wait_for_broker
+from streams.kafka.topics import TopicState, TopicStatus, Wanted, apply_topics, list_topics
+from streams.logs import configure_logging
+from streams.schemas.catalog import Catalog
+from streams.schemas.client import Registry, wait_for_registry
+from streams.schemas.registration import register_schemas
+from streams.settings import load_settings
 
-if TYPE_CHECKING:
-    from streams.kafka.topics import TopicState
 
-topics_app = typer.Typer(help="Declared topics: create and compare.", no_args_is_help=True)
-
-
-@topics_app.command("apply")
 def apply_command(
     partitions: Annotated[
         int | None,
@@ -50,15 +52,6 @@ def apply_command(
 
     What exists is never changed. Differences from the declaration are reported, and the exit status is then 100.
     """
-    from streams.flow.discover import select_pipelines  # noqa: PLC0415 - as above
-    from streams.kafka.admin import wait_for_broker  # noqa: PLC0415 - start-up time of the command line
-    from streams.kafka.topics import Wanted, apply_topics  # noqa: PLC0415 - as above
-    from streams.logs import configure_logging  # noqa: PLC0415 - as above
-    from streams.schemas.catalog import Catalog  # noqa: PLC0415 - as above
-    from streams.schemas.client import Registry, wait_for_registry  # noqa: PLC0415 - as above
-    from streams.schemas.registration import register_schemas  # noqa: PLC0415 - as above
-    from streams.settings import load_settings  # noqa: PLC0415 - as above
-
     wanted = Wanted(partitions, replication_factor, min_insync)
     settings = load_settings()
     configure_logging(settings.streams_log_format, level=logging.ERROR)
@@ -79,14 +72,8 @@ def apply_command(
     fail_on_refused(schemas)
 
 
-@topics_app.command("list")
 def list_command(output: FormatOption = Format.TEXT) -> None:
     """Show how the declared topics stand: there, missing, or different from their declaration (exit status 100)."""
-    from streams.flow.discover import select_pipelines  # noqa: PLC0415 - as above
-    from streams.kafka.admin import wait_for_broker  # noqa: PLC0415 - start-up time of the command line
-    from streams.kafka.topics import list_topics  # noqa: PLC0415 - as above
-    from streams.settings import load_settings  # noqa: PLC0415 - as above
-
     settings = load_settings()
     pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
     topics = list_topics(wait_for_broker(settings), pipelines)
@@ -97,7 +84,7 @@ def list_command(output: FormatOption = Format.TEXT) -> None:
     _fail_on_drift(topics)
 
 
-def _topic_row(state: "TopicState") -> dict[str, Any]:
+def _topic_row(state: TopicState) -> dict[str, Any]:
     return {
         "pipeline": state.pipeline,
         "topic": state.name,
@@ -112,7 +99,7 @@ def _topic_row(state: "TopicState") -> dict[str, Any]:
     }
 
 
-def _echo_topics(topics: "Sequence[TopicState]") -> None:
+def _echo_topics(topics: Sequence[TopicState]) -> None:
     rows = [("topic", "partitions", "replicas", "in sync", "kept", "state", "")]
     for state in topics:
         there = (str(state.partitions), str(state.replicas), f">={state.min_insync}", _kept(state))
@@ -125,7 +112,7 @@ def _echo_topics(topics: "Sequence[TopicState]") -> None:
         echo_line("  ".join(cells).rstrip())
 
 
-def _kept(state: "TopicState") -> str:
+def _kept(state: TopicState) -> str:
     """For how long records are kept: the last of each key, by age, by size, or for good."""
     rules = ["last per key"] if state.is_compacted else []
     if state.retention_ms is not None:
@@ -142,8 +129,7 @@ def _age(time_ms: int) -> str:
     return f"{time_ms:,} ms"
 
 
-def _fail_on_drift(topics: "Sequence[TopicState]") -> None:
-    from streams.kafka.topics import TopicStatus  # noqa: PLC0415 - start-up time of the command line
+def _fail_on_drift(topics: Sequence[TopicState]) -> None:
 
     found = [state for state in topics if state.status in {TopicStatus.DRIFT, TopicStatus.MISSING}]
     if found:

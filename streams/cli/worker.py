@@ -5,6 +5,12 @@ from typing import Annotated
 
 import typer
 
+from streams.cli.app import AppOption, use_app
+from streams.flow.discover import select_pipelines
+from streams.logs import configure_logging
+from streams.settings import load_settings, warn_of_unknown_variables
+from streams.worker.process import WorkerProcess
+
 
 def worker(
     pipeline: Annotated[
@@ -19,6 +25,7 @@ def worker(
             "--web-port", min=0, max=65535, help="Port of /metrics, /healthz, /readyz. Default: 6066 or next."
         ),
     ] = None,
+    app: AppOption = None,
     *,
     leave: Annotated[
         bool,
@@ -33,11 +40,7 @@ def worker(
 
     Exit status: 0 stopped cleanly; 1 failed; 2 wrong usage; 3 fenced, another process has taken this worker's place.
     """
-    from streams.flow.discover import select_pipelines  # noqa: PLC0415
-    from streams.logs import configure_logging  # noqa: PLC0415
-    from streams.settings import load_settings, warn_of_unknown_variables  # noqa: PLC0415
-    from streams.worker.process import WorkerProcess  # noqa: PLC0415 - start-up time of the command line
-
+    use_app(app)
     settings = load_settings(streams_data_dir=data_dir, streams_group_leave=leave or None)
     pipelines = select_pipelines(pipeline, prefix=settings.streams_topic_prefix)
     process = WorkerProcess(settings, pipelines, web_port=web_port)  # what is wrong from the start is one line, no log

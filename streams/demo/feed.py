@@ -13,7 +13,7 @@ from streams.demo.child import Child
 from streams.demo.topic_probes import SIMULATED
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
-from streams.ingest import IngestProgress, IngestResult, ingest_file
+from streams.ingest import IngestOptions, IngestProgress, IngestResult, ingest_file
 from streams.interrupts import Interrupts
 from streams.settings import Settings
 from streams.text import counted
@@ -91,8 +91,7 @@ class Feeder:
             self._settings,
             self._sample,
             self._pipeline.source,
-            rebase_time=True,
-            rate=REAL_RATE,
+            IngestOptions(rebase_time=True, rate=REAL_RATE),
             progress=self._note,
         )
 

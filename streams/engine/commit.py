@@ -26,11 +26,12 @@ from streams.deadletters.letter.audit import Outcome, Settled, settle
 from streams.deadletters.letter.envelope import envelope_headers
 from streams.engine.effects import CycleEnd, Effects, TaskCommit
 from streams.engine.encode import ChangelogPart, RowEncoder
-from streams.engine.log import Changelog, Committed, CycleAborted, OutcomeUnknown, Transactions
+from streams.engine.log import Changelog
 from streams.engine.task import PartitionTask, Written
 from streams.flow.declaration import Pipeline
 from streams.limits import OUTPUT_AGE_MS_MAX
 from streams.operators.base import EventRecords, RowRecords
+from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, Transactions
 
 log = structlog.get_logger(__name__)
 

@@ -23,23 +23,13 @@ from streams.engine.refusals import Refusals
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.limits import BATCH_RECORDS_MAX, SCHEMA_LOOKUPS_MAX
 from streams.operators.base import Operator, RecordGate
+from streams.sources.base import Idle
 
 _KEEP_ROWS: Final = 20_000
 _KEPT_SHARE: Final = 4
 """That part of the memory may be taken by what stays in it."""
 _RECORD_BYTES: Final = 100
 """Rough memory of each part of a record that waits, beyond its bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """Time for which a partition is known to have had no record to read: monotonic milliseconds, no time of day.
-
-    `since_ms` tells one idle time from the next; `until_ms` grows while the partition stays idle.
-    """
-
-    since_ms: int
-    until_ms: int
 
 
 @dataclass(frozen=True, slots=True)

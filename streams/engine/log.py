@@ -1,66 +1,14 @@
-"""Kafka as the engine sees it: a transactional producer and a reader of changelogs.
+"""Kafka as the engine reads it: committed positions and changelogs. What it writes to is in `streams.sinks.base`.
 
-Twins: `streams.kafka` over librdkafka, and one in memory for the simulation.
+Twins: `streams.kafka.changelog` over librdkafka, and `streams.kafka.memory`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from streams.batch.columns import Headers
-
-
-class CycleAborted(Exception):
-    """The transaction did not happen; nothing of it is visible. State must be reloaded, the records run again."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        """Short name for the metric."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A record that an output topic never takes: too large, a timestamp out of bounds, against a policy."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    partition: int | None
-    """Partition of the source on whose account it was produced; None when the call that produced it did not say."""
-    why: str
-    """The broker's words."""
-
-
-class OutputRefused(CycleAborted):
-    """The transaction did not happen since an output refuses records of it.
-
-    `refused` names those that were found. It is empty as long as they are searched for: the cycle must run again, and
-    is produced in ever smaller pieces until a refused record stands alone.
-    """
-
-    def __init__(self, message: str, refused: "Sequence[Refused]" = ()) -> None:
-        super().__init__("refused_by_output", message)
-        self.refused = tuple(refused)
-
-
-class OutcomeUnknown(Exception):
-    """Whether the transaction happened is not known: the producer must be re-created, then the group's offsets tell."""
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """A group's committed position in a partition of the source."""
-
-    offset_next: int
-    cycle: int | None
-    """Commit cycle that wrote it; None when something else did."""
-    author: str | None = None
-    """Worker that wrote it (its transactional id); None when an earlier version, or something else, did."""
-    session: str | None = None
-    """Process of that worker: a random name, new with each start."""
-    topic_id: str | None = None
-    """Id of the source topic that it is an offset in; None: not known."""
+from streams.sinks.base import Committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,72 +19,6 @@ class LogRow:
     key: bytes | None
     value: bytes | None
     headers: Headers | None
-
-
-class Transactions(Protocol):
-    """A transactional producer. One thread at a time."""
-
-    def begin(self) -> None:
-        """Open a transaction."""
-
-    def produce_many(
-        self,
-        topic: str,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        timestamps: Sequence[int],
-        headers: Sequence[Headers | None] | None,
-        *,
-        partition: int | None = None,
-        origin: int | None = None,
-        on_last_delivered: Callable[[int], None] | None = None,
-    ) -> None:
-        """Produce records to `partition`; None means by murmur2 of the key.
-
-        `origin` is the partition of the source that they come from: what `Refused` names. `on_last_delivered` gets the
-        offset of the last one.
-
-        Raises:
-            OutputRefused: the output does not take one of them (`commit` and the other steps may say so as well).
-
-        """
-
-    def produce(
-        self,
-        topic: str,
-        *,
-        key: bytes | None,
-        value: bytes | None,
-        partition: int | None,
-        timestamp_ms: int,
-        headers: Headers | None,
-        origin: int | None = None,
-        on_delivered: Callable[[int], None] | None = None,
-    ) -> None:
-        """Produce one record, as `produce_many` does. `on_delivered` gets its offset."""
-
-    def send_offsets(self, positions: dict[int, Committed], membership: object) -> None:
-        """Add the group's positions in the source to the transaction (step 3), in the name of a group membership.
-
-        Raises:
-            CycleAborted: among others when the group has gone on since: the broker refuses a former membership.
-
-        """
-
-    def commit(self) -> None:
-        """Commit (step 4); on return everything is visible and every `on_delivered` was called.
-
-        Raises:
-            CycleAborted: the transaction was aborted, nothing of it is visible.
-            OutcomeUnknown: it may or may not have happened.
-
-        """
-
-    def abort(self) -> None:
-        """Abort the open transaction, if any."""
-
-    def reopen(self) -> None:
-        """Close and create the producer anew: whatever it left open is settled by the broker."""
 
 
 class Changelog(Protocol):

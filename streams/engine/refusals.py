@@ -12,9 +12,9 @@ from typing import Final, TypeVar
 import structlog
 
 from streams.batch.events import Events
-from streams.engine.log import Refused
 from streams.flow.declaration import Pipeline
 from streams.limits import REFUSALS_KEPT_MAX
+from streams.sinks.base import Refused
 
 log = structlog.get_logger(__name__)
 

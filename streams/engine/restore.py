@@ -15,11 +15,12 @@ import structlog
 
 from streams.engine.changelog_rows import CARRIED_HEADER, OWN_HEADER, RowReader, RowUnknown
 from streams.engine.journal_chain import JournalChain, RestoreFailed
-from streams.engine.log import Changelog, Committed, LogRow
+from streams.engine.log import Changelog, LogRow
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.operators.base import RestoreBudget
+from streams.sinks.base import Committed
 from streams.state import journal
 from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Identity, IdentityUnreadable, Judgement, Places, judge, rebuild_command

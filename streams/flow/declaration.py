@@ -1,14 +1,22 @@
-"""What a pipeline declares. Everything else (topics, groups, decoding, state, metrics) follows from it."""
+"""A flow as the engine runs it; `streams.flow.builder` declares one.
+
+Everything else (topics, groups, decoding, state, metrics) follows from it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from streams.flow.bounds import BOUNDS_DEFAULT, Bounds
 from streams.operators.base import OperatorSpec
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 
 PARTITIONS_DEFAULT: Final = 3
+CLEAN_SUFFIX: Final = ".clean"
+LATE_SUFFIX: Final = ".late"
+DEAD_LETTERS_SUFFIX: Final = ".dlq"
+JOURNAL_SUFFIX: Final = ".journal"
 DAY_MS: Final = 86_400_000
 OUTPUT_BYTES_MAX: Final = 16 * 1024 * 1024
 """Largest message of an output topic: a record of the source's largest size still fits with a dead letter's headers, or
@@ -129,6 +137,10 @@ class Pipeline:
     """A source to which nothing has come for so long is silent: the monitor raises a flag."""
     device_classes: tuple[DeviceClass, ...] = ()
     """Parts of the source that are to raise a flag of their own."""
+    clean_topic: str = ""
+    """Topic of unique events in order; empty: the source's name and `.clean`."""
+    bounds: Bounds = BOUNDS_DEFAULT
+    """What decides results, where the environment does not override it."""
 
     def __post_init__(self) -> None:
         _set_default(self, "subject", f"{self.source}-value")
@@ -157,6 +169,7 @@ class Pipeline:
             source=prefix + self.source,
             tables=tuple(replace(table, topic=prefix + table.topic) for table in self.tables),
             windows=tuple(replace(window, topic=prefix + window.topic) for window in self.windows),
+            clean_topic=prefix + self.clean_topic if self.clean_topic else "",
             prefix=prefix + self.prefix,
         )
 
@@ -168,17 +181,17 @@ class Pipeline:
     @property
     def clean(self) -> str:
         """Topic of unique events, ordered per key."""
-        return f"{self.source}.clean"
+        return self.clean_topic or f"{self.source}{CLEAN_SUFFIX}"
 
     @property
     def late(self) -> str:
         """Topic of events that came behind their device's last released one, or beyond the horizon."""
-        return f"{self.source}.late"
+        return f"{self.source}{LATE_SUFFIX}"
 
     @property
     def dlq(self) -> str:
         """Dead-letter topic."""
-        return f"{self.source}.dlq"
+        return f"{self.source}{DEAD_LETTERS_SUFFIX}"
 
     @property
     def audit(self) -> str:
@@ -188,7 +201,7 @@ class Pipeline:
     @property
     def journal(self) -> str:
         """Changelog of dedup and reorder state."""
-        return f"{self.source}.journal"
+        return f"{self.source}{JOURNAL_SUFFIX}"
 
     @property
     def changelogs(self) -> tuple[str, ...]:

@@ -1,67 +1,210 @@
-"""The declared pipelines: those of every module in the package of flows."""
+"""The app that runs: which flows it declares, and where its schemas are.
+
+An app is a module or package of a user's project, named by `--app` or `STREAMS_APP`; by default the logistics flows
+that are shipped. It is imported from the working directory or from what is installed.
+"""
 
 import importlib
+import importlib.util
 import pkgutil
-from typing import Final
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
 
 from streams.errors import UsageError
+from streams.flow.builder import Flow
+from streams.flow.checks import did_you_mean
 from streams.flow.declaration import Pipeline
+from streams.settings import variable
 
-FLOWS: Final = "logistics.flows"
+APP_VARIABLE: Final = "STREAMS_APP"
+APP_DEFAULT: Final = "logistics"
+FLOWS: Final = "flows"
+"""Of a package that has a module or package of this name, only that one is looked at."""
+SCHEMAS: Final = "schemas"
 
 
-def _declared() -> dict[str, Pipeline]:
-    """Pipelines of all modules here, by name.
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A flow, and the module and name that declare it."""
+
+    flow: Flow
+    module: str
+    constant: str
+
+
+def app_in_force() -> str:
+    """`MODULE[:NAME]` of the app: `STREAMS_APP`, else the logistics flows."""
+    return variable(APP_VARIABLE) or APP_DEFAULT
+
+
+def declared_flows(app: str | None = None) -> tuple[Declared, ...]:
+    """Flows of an app, by default of the one in force, in the order of their modules.
+
+    `MODULE` declares the flows that are values in it. A package declares those of its module or package `flows`, or, if
+    it has none, those of all its modules. `MODULE:NAME` is one flow, or several in a tuple or list.
 
     Raises:
-        TypeError: a module declares none.
-        ValueError: two have the same name, or a topic in common.
+        UsageError: there is no such module or name, it cannot be imported, it declares no flow, or two of its flows
+            have the same name or a topic in common.
 
     """
-    found: dict[str, Pipeline] = {}
-    topics: dict[str, str] = {}
-    for name in sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(FLOWS).__path__)):
-        module = importlib.import_module(f"{FLOWS}.{name}")
-        declared = [value for value in vars(module).values() if isinstance(value, Pipeline)]
-        if not declared:
-            raise TypeError(f"{module.__name__} declares no Pipeline")
-        for pipeline in declared:
-            if found.get(pipeline.name) is pipeline:
-                continue  # imported from where it is declared, to declare another one like it
-            if pipeline.name in found:
-                raise ValueError(f"two pipelines are called {pipeline.name!r}")
-            for topic in pipeline.topics():
-                if topic.name in topics:
-                    raise ValueError(f"{topics[topic.name]} and {pipeline.name} both declare the topic {topic.name}")
-                topics[topic.name] = pipeline.name
-            found[pipeline.name] = pipeline
-    return found
+    return _declared(app or app_in_force())
 
 
-PIPELINES: dict[str, Pipeline] = _declared()
+def flows(app: str | None = None) -> dict[str, Flow]:
+    """Flows by name; raises as `declared_flows`."""
+    return {each.flow.name: each.flow for each in declared_flows(app)}
 
 
-def declarations() -> dict[str, tuple[str, str]]:
-    """Module and constant that declare each pipeline, by its name."""
-    found: dict[str, tuple[str, str]] = {}
-    for name in sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(FLOWS).__path__)):
-        module = importlib.import_module(f"{FLOWS}.{name}")
-        for constant, value in vars(module).items():
-            if isinstance(value, Pipeline):
-                found.setdefault(value.name, (module.__name__, constant))
-    return found
+def pipelines(app: str | None = None) -> dict[str, Pipeline]:
+    """What the engine runs of each flow, by its name; raises as `declared_flows`."""
+    return {name: flow.pipeline for name, flow in flows(app).items()}
+
+
+def select_flow(name: str) -> Flow:
+    """The flow of this name.
+
+    Raises:
+        UsageError: there is none; the message names those that there are.
+
+    """
+    found = flows()
+    if name not in found:
+        raise UsageError(f"no flow {name!r}: there is {', '.join(found)}{did_you_mean(name, found)}")
+    return found[name]
 
 
 def select_pipelines(names: list[str] | None, *, prefix: str = "") -> list[Pipeline]:
     """Pipelines by name; all of them when no name is given. `prefix`: what their topics and groups begin with.
 
     Raises:
-        UsageError: there is no such pipeline.
+        UsageError: there is no such pipeline, or as `declared_flows`.
 
     """
+    found = pipelines()
     if not names:
-        names = list(PIPELINES)
-    unknown = [name for name in names if name not in PIPELINES]
+        names = list(found)
+    unknown = [name for name in names if name not in found]
     if unknown:
-        raise UsageError(f"no pipeline {unknown[0]!r}: there is {', '.join(PIPELINES)}")
-    return [PIPELINES[name].with_prefix(prefix) for name in dict.fromkeys(names)]
+        raise UsageError(f"no pipeline {unknown[0]!r}: there is {', '.join(found)}")
+    return [found[name].with_prefix(prefix) for name in dict.fromkeys(names)]
+
+
+def app_schemas_dir(app: str | None = None) -> Path:
+    """Folder of the app's schemas: `schemas` in its package (as installed), else beside it (a project).
+
+    Nothing is imported for it, and it need not exist.
+
+    Raises:
+        UsageError: there is no such module.
+
+    """
+    top = _module_name(app or app_in_force()).partition(".")[0]
+    with_working_directory()
+    spec = importlib.util.find_spec(top)
+    if spec is None:
+        raise UsageError(_no_module(top))
+    if not spec.submodule_search_locations:
+        return Path(spec.origin or ".").absolute().parent / SCHEMAS
+    package = Path(next(iter(spec.submodule_search_locations))).absolute()
+    inside = package / SCHEMAS
+    return inside if inside.is_dir() else package.parent / SCHEMAS
+
+
+def with_working_directory() -> None:
+    """Have modules of the working directory found, after everything that is installed: none of them is hidden."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+
+
+@lru_cache(maxsize=8)
+def _declared(app: str) -> tuple[Declared, ...]:
+    with_working_directory()
+    name, _, constant = app.partition(":")
+    root = _imported(_module_name(app))
+    found = [_named(root, constant)] if constant else [_of_module(module) for module in _modules(root)]
+    by_name: dict[str, Declared] = {}
+    topics: dict[str, str] = {}
+    for each in (one for part in found for one in part):
+        if (known := by_name.get(each.flow.name)) is not None:
+            if known.flow is each.flow:
+                continue  # imported from where it is declared, to declare another one like it
+            raise UsageError(f"two flows are called {each.flow.name!r}: {known.module} and {each.module} declare them")
+        for topic in each.flow.pipeline.topics():
+            if topic.name in topics:
+                raise UsageError(f"{topics[topic.name]} and {each.flow.name} both declare the topic {topic.name}")
+            topics[topic.name] = each.flow.name
+        by_name[each.flow.name] = each
+    if not by_name:
+        raise UsageError(f"{name} declares no flow: a module of it holds flow = Flow(...)")
+    return tuple(by_name.values())
+
+
+def _module_name(app: str) -> str:
+    name = app.partition(":")[0]
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UsageError(f"{app!r} is no app: MODULE or MODULE:NAME, such as mycompany.flows")
+    return name
+
+
+def _no_module(name: str) -> str:
+    return f"no app: no module {name!r} here ({Path.cwd()}) or installed; name yours by --app or {APP_VARIABLE}"
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise UsageError(_no_module(error.name)) from None
+        raise UsageError(f"the app {name} cannot be imported: {error}") from error
+    except (ImportError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, NameError) as error:
+        raise UsageError(f"the app {name} cannot be imported: {_where(error)}{error}") from error
+
+
+def _where(error: BaseException) -> str:
+    """File and line of the app at which an import failed."""
+    at = error.__traceback__
+    place = ""
+    while at is not None:
+        file = at.tb_frame.f_code.co_filename
+        if not file.startswith("<") and Path(__file__).parents[1] not in Path(file).parents:
+            place = f"{file}:{at.tb_lineno}: "
+        at = at.tb_next
+    return place
+
+
+def _modules(root: ModuleType) -> Iterator[ModuleType]:
+    """Modules of an app that may declare flows."""
+    if not hasattr(root, "__path__"):
+        yield root
+        return
+    names = sorted(module.name for module in pkgutil.iter_modules(root.__path__))
+    if FLOWS in names:
+        yield from _modules(_imported(f"{root.__name__}.{FLOWS}"))
+        return
+    yield root
+    for name in names:
+        if name != "__main__":
+            yield _imported(f"{root.__name__}.{name}")
+
+
+def _of_module(module: ModuleType) -> list[Declared]:
+    return [Declared(value, module.__name__, name) for name, value in vars(module).items() if isinstance(value, Flow)]
+
+
+def _named(module: ModuleType, name: str) -> list[Declared]:
+    value: Any = getattr(module, name, None)
+    if value is None:
+        raise UsageError(f"{module.__name__} has no {name!r}{did_you_mean(name, vars(module))}")
+    values: Iterable[Any] = value if isinstance(value, tuple | list) else (value,)
+    found = [Declared(each, module.__name__, name) for each in values if isinstance(each, Flow)]
+    if not found:
+        raise UsageError(f"{module.__name__}:{name} is no flow, but a {type(value).__name__}")
+    return found

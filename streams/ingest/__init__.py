@@ -1,16 +1,17 @@
 """Files into topics: validated, idempotent, resumable.
 
-result = ingest_file(settings, Path("positions.parquet"), "gps.positions.v1", rebase_time=True)
+result = ingest_file(settings, Path("positions.parquet"), "gps.positions.v1", IngestOptions(rebase_time=True))
 """
 
 from streams.ingest.bad_rows import bad_row_json
 from streams.ingest.filling import LeftOut
-from streams.ingest.job import IngestProgress, IngestResult, Progress, ingest_file, ingest_files
+from streams.ingest.job import IngestOptions, IngestProgress, IngestResult, Progress, ingest_file, ingest_files
 from streams.ingest.readers import BadRow, InputFormat
 from streams.ingest.reading import Reading, TimeUnit
 
 __all__ = [
     "BadRow",
+    "IngestOptions",
     "IngestProgress",
     "IngestResult",
     "InputFormat",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import BinaryIO, Final
 
 import pyarrow.compute as pc
 from confluent_kafka.admin import AdminClient
@@ -31,20 +31,25 @@ from streams.ingest.judge import END_OF_TIME_MS, Judge
 from streams.ingest.readers import BadRow, Chunk, InputFormat, Source, first_rows, format_of, open_source
 from streams.ingest.reading import DEFAULT_READING, Reading
 from streams.kafka.admin import partition_counts, topic_id, wait_for_broker
-from streams.kafka.checkpointed import Checkpoint, CheckpointedProducer
+from streams.resilience.retry import Retrier, quietly
 from streams.schemas.catalog import Catalog, SchemaVersion
 from streams.schemas.client import Registry
 from streams.settings import Settings
+from streams.sinks.base import Checkpoint, Outgoing, WriteInterrupted
+from streams.sinks.kafka.checkpoints import KafkaCheckpoints
+from streams.sinks.kafka.transactions import KafkaTransactions
+from streams.sinks.paced import PacedWriter
+from streams.sinks.transactional import TransactionalSink
 
 NAME_PREFIX: Final = "streams.ingest."
 """Transactional ids and checkpoint groups of this command begin so. Nobody consumes with these groups: no lag."""
-TRANSACTION_EVENTS_MAX: Final = 50_000
-TRANSACTION_MS_MAX: Final = 500
-"""Events become visible at most this long after they were sent (and at most so much is sent again)."""
+PORTION_EVENTS_MAX: Final = 10_000
+OPEN_MS_MAX: Final = 500
+"""Events become visible at most this long after they were sent, and about so much is sent again after a kill."""
+CONNECT_S_MAX: Final = 30.0
+"""How long a broker may take to give a producer; a run that fails so can be repeated."""
 DRY_RUN_SCHEMA_ID: Final = 0
 """Schema id of records that are made and not sent, so that a dry run needs no registry."""
-_SLICES_A_SECOND: Final = 20
-"""With a rate limit, events go out in this many portions a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,34 @@ Progress = Callable[[IngestProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
+class IngestOptions:
+    """How files are read, and which of their rows are sent how."""
+
+    input_format: InputFormat | None = None
+    """None: by the extension."""
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    """Column by field, where the names differ."""
+    reading: Reading = DEFAULT_READING
+    """How text, numbers and times are understood."""
+    rebase_time: bool = False
+    """Add to all times what makes the newest event of the (first `limit`) rows happen now; a run that goes on uses the
+    sum of the run that began."""
+    rate: int | None = None
+    """Events a second at most."""
+    limit: int | None = None
+    """Only the first rows of each file, bad ones counted."""
+    again: bool = False
+    """Send what was sent already, too."""
+    dry_run: bool = False
+    """Read and judge all rows, send none, ask neither broker nor registry."""
+    bad_rows: Path | None = None
+    """A file that gets every bad row as one JSON object a line."""
+
+
+NO_OPTIONS: Final = IngestOptions()
+
+
+@dataclass(frozen=True, slots=True)
 class _Work:
     """One file, one topic: everything decided before the first row is sent."""
 
@@ -102,9 +135,8 @@ class _Work:
     pipeline: Pipeline
     schema: SchemaVersion
     filling: Filling
-    reading: Reading
+    options: IngestOptions
     settings: Settings
-    limit: int | None
 
     def converter(self, encoder: Encoder, *, now_ms: int, shift_ms: int) -> Converter:
         judge = Judge(
@@ -112,13 +144,13 @@ class _Work:
             self.schema,
             encoder.schema_id,
             record_bytes_max=self.settings.streams_record_bytes_max,
-            skew_ms_max=self.settings.streams_skew_ms_max,
+            skew_ms_max=self.settings.for_flow(self.pipeline.bounds.by_setting()).streams_skew_ms_max,
             now_ms=now_ms,
         )
-        return Converter(self.pipeline, self.filling, encoder, judge, self.reading, shift_ms)
+        return Converter(self.pipeline, self.filling, encoder, judge, self.options.reading, shift_ms)
 
     def chunks(self, converter: Converter) -> Iterator[Chunk]:
-        return first_rows(self.source.chunks(converter.columns), self.limit)
+        return first_rows(self.source.chunks(converter.columns), self.options.limit)
 
     def left_out(self, converter: Converter) -> tuple[LeftOut, ...]:
         columns = self.source.seen() if self.source.seen else self.source.columns
@@ -129,36 +161,13 @@ def ingest_file(
     settings: Settings,
     path: Path,
     topic: str,
+    options: IngestOptions = NO_OPTIONS,
     *,
-    input_format: InputFormat | None = None,
-    mapping: Mapping[str, str] | None = None,
-    reading: Reading = DEFAULT_READING,
-    rebase_time: bool = False,
-    rate: int | None = None,
-    limit: int | None = None,
-    again: bool = False,
-    dry_run: bool = False,
-    bad_rows: Path | None = None,
     progress: Progress | None = None,
     catalog: Catalog | None = None,
 ) -> IngestResult:
     """Send the rows of a file to the source topic of a pipeline: `ingest_files` of one."""
-    (result,) = ingest_files(
-        settings,
-        [path],
-        topic,
-        input_format=input_format,
-        mapping=mapping,
-        reading=reading,
-        rebase_time=rebase_time,
-        rate=rate,
-        limit=limit,
-        again=again,
-        dry_run=dry_run,
-        bad_rows=bad_rows,
-        progress=progress,
-        catalog=catalog,
-    )
+    (result,) = ingest_files(settings, [path], topic, options, progress=progress, catalog=catalog)
     return result
 
 
@@ -166,28 +175,15 @@ def ingest_files(
     settings: Settings,
     paths: Sequence[str | Path],
     topic: str,
+    options: IngestOptions = NO_OPTIONS,
     *,
     standard_input: BinaryIO | None = None,
-    input_format: InputFormat | None = None,
-    mapping: Mapping[str, str] | None = None,
-    reading: Reading = DEFAULT_READING,
-    rebase_time: bool = False,
-    rate: int | None = None,
-    limit: int | None = None,
-    again: bool = False,
-    dry_run: bool = False,
-    bad_rows: Path | None = None,
     progress: Progress | None = None,
     catalog: Catalog | None = None,
 ) -> list[IngestResult]:
     """Send the rows of files to the source topic of a pipeline, one file after the other.
 
-    `paths`: files, patterns, or `-` for `standard_input`. All files are opened before anything is sent. `mapping`:
-    column by field, where the names differ. `reading`: how text, numbers and times are understood. `rebase_time`: add
-    to all times what makes the newest event of the (first `limit`) rows happen now; a run that goes on uses the sum of
-    the run that began. `rate`: events a second at most. `limit`: only the first rows of each file, bad ones counted.
-    `again`: send what was sent already, too. `dry_run`: read and judge all rows, send none, ask neither broker nor
-    registry. `bad_rows`: a file that gets every bad row as one JSON object a line.
+    `paths`: files, patterns, or `-` for `standard_input`. All files are opened before anything is sent.
 
     A row is bad if it does not convert to the newest schema of the source, or if the pipeline's decoder would reject
     its event, coming in now.
@@ -202,12 +198,12 @@ def ingest_files(
     schema = (catalog or Catalog.load()).latest(pipeline.subject)
     with ExitStack() as stack:
         files = stack.enter_context(inputs_of(paths, standard_input))
-        if rebase_time and len(files) > 1:
+        if options.rebase_time and len(files) > 1:
             raise UsageError("--rebase-time: moves the times of one file; name one at a time")
-        log = BadRowFile(bad_rows, files)
-        works = [_opened(one, pipeline, schema, input_format, mapping or {}, reading, settings, limit) for one in files]
-        client = None if dry_run else _connected(settings, topic)
-        schema_id = DRY_RUN_SCHEMA_ID if dry_run else Registry(settings).lookup(schema.subject, schema.text)
+        log = BadRowFile(options.bad_rows, files)
+        works = [_opened(one, pipeline, schema, options, settings) for one in files]
+        client = None if options.dry_run else _connected(settings, topic)
+        schema_id = DRY_RUN_SCHEMA_ID if client is None else Registry(settings).lookup(schema.subject, schema.text)
         encoder = Encoder(pipeline, schema, schema_id)
         stack.enter_context(log)
         results = []
@@ -215,34 +211,26 @@ def ingest_files(
             run = _Run(work, encoder, log, progress)
             started = time.monotonic()
             if client is None:
-                run.judge(rebase_time=rebase_time)
+                run.judge()
             else:
-                identity = _identity(work, topic_id(client, topic), rebase_time=rebase_time)
-                run.send(identity, topic, rate, rebase_time=rebase_time, again=again)
+                run.send(_identity(work, topic_id(client, topic)))
             run.result.seconds = time.monotonic() - started
             results.append(run.result)
     return results
 
 
 def _opened(
-    file: Input,
-    pipeline: Pipeline,
-    schema: SchemaVersion,
-    input_format: InputFormat | None,
-    mapping: Mapping[str, str],
-    reading: Reading,
-    settings: Settings,
-    limit: int | None,
+    file: Input, pipeline: Pipeline, schema: SchemaVersion, options: IngestOptions, settings: Settings
 ) -> _Work:
-    if file.name == STANDARD_INPUT and input_format is None:
+    if file.name == STANDARD_INPUT and options.input_format is None:
         raise UsageError("-: standard input has no extension: say --input-format")
-    found = format_of(file.path, input_format, file.name)
-    source = open_source(file.path, found, reading, file.name)
+    found = format_of(file.path, options.input_format, file.name)
+    source = open_source(file.path, found, options.reading, file.name)
     try:
-        filling = filling_of(pipeline, schema, source, mapping)
+        filling = filling_of(pipeline, schema, source, options.mapping)
     except UsageError as error:
         raise UsageError(f"{file.name}: {error}") from None
-    return _Work(file, found, source, pipeline, schema, filling, reading, settings, limit)
+    return _Work(file, found, source, pipeline, schema, filling, options, settings)
 
 
 def _connected(settings: Settings, topic: str) -> AdminClient:
@@ -259,27 +247,48 @@ class _Run:
         self._work, self._encoder, self._log, self._progress = work, encoder, log, progress
         self.result = IngestResult(name=work.file.name, row_word=work.input_format.row_word)
 
-    def judge(self, *, rebase_time: bool) -> None:
+    def judge(self) -> None:
         """Read and judge all rows, and send none."""
-        self.result.shift_ms = self._shift_ms() if rebase_time else 0
+        self.result.shift_ms = self._shift_ms()
         for _ in self._batches(_now_ms(), "checking"):
             pass
 
-    def send(self, identity: str, topic: str, rate: int | None, *, rebase_time: bool, again: bool) -> None:
+    def send(self, identity: str) -> None:
         """Send all valid rows that an earlier run has not."""
-        with _Sink(self._work.settings, identity, topic, rate) as sink:
-            before = sink.resume()
-            if again:
-                before = None
-            sink.shift_ms = before.shift_ms if before else (self._shift_ms() if rebase_time else 0)
-            sink.now_ms = before.now_ms if before and before.now_ms is not None else _now_ms()
-            self.result.shift_ms = sink.shift_ms
-            for batch in self._batches(sink.now_ms, "sending"):
+        options, topic = self._work.options, self._work.pipeline.source
+        writer = _writer(self._work.settings, NAME_PREFIX + identity, topic, options.rate)
+        try:
+            checkpoint = writer.open()
+            before = None if options.again else _before(checkpoint)
+            self.result.shift_ms = shift_ms = before.shift_ms if before else self._shift_ms()
+            now_ms = before.now_ms if before and before.now_ms is not None else _now_ms()
+            noted = json.dumps({"shift_ms": shift_ms, "now_ms": now_ms})
+            for batch in self._batches(now_ms, "sending"):
                 fresh = batch.after(before.done) if before else batch
                 self.result.skipped += len(batch.keys) - len(fresh.keys)
-                sink.send(fresh)
-                self.result.sent = sink.sent
-            sink.commit()
+                self._write(writer, topic, fresh, noted)
+            writer.commit()
+        except WriteInterrupted as error:
+            raise StreamsError(
+                f"sending to {topic} at {self._work.settings.kafka_bootstrap_servers} failed: {error}; "
+                "what was not committed is not visible: run the same command again, it goes on from there"
+            ) from None
+        finally:
+            writer.close()
+
+    def _write(self, writer: PacedWriter, topic: str, batch: Batch, noted: str) -> None:
+        size = writer.portion(PORTION_EVENTS_MAX)
+        for first in range(0, len(batch.keys), size):
+            part = slice(first, first + size)
+            keys, values = batch.keys[part], batch.values[part]
+            writer.wait()
+            writer.write(
+                [Outgoing(topic, keys, values, _now_ms())],
+                records=len(keys),
+                bytes_used=sum(map(len, values)),
+                checkpoint=Checkpoint(int(batch.numbers[first + len(keys) - 1]), noted),
+            )
+            self.result.sent += len(keys)
 
     def _batches(self, now_ms: int, phase: str) -> Iterator[Batch]:
         result = self.result
@@ -303,7 +312,9 @@ class _Run:
             raise UsageError(f"{self.result.name}: {error}") from None
 
     def _shift_ms(self) -> int:
-        """What makes the newest valid event happen now: a first pass over the file, which sends nothing."""
+        """What makes the newest valid event happen now, by a first pass over the file; 0 if times are not moved."""
+        if not self._work.options.rebase_time:
+            return 0
         converter = self._work.converter(self._encoder, now_ms=END_OF_TIME_MS, shift_ms=0)
         newest, rows, bad = None, 0, 0
         for chunk in self._work.chunks(converter):
@@ -331,12 +342,12 @@ def _pipeline_of(topic: str, prefix: str) -> Pipeline:
     raise UsageError(f"no pipeline reads {topic!r}: --topic is one of {sources}")
 
 
-def _identity(work: _Work, topic_uuid: str, *, rebase_time: bool) -> str:
+def _identity(work: _Work, topic_uuid: str) -> str:
     with work.file.path.open("rb") as raw:
         content = hashlib.file_digest(raw, "sha256").hexdigest()
     columns = sorted(work.filling.column_of.items())
-    parts = [content, topic_uuid, work.input_format.value, columns, rebase_time]
-    choices = work.reading.choices()
+    parts = [content, topic_uuid, work.input_format.value, columns, work.options.rebase_time]
+    choices = work.options.reading.choices()
     if choices:
         parts.append(sorted(choices.items()))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
@@ -352,67 +363,25 @@ class _Before:
     """None: not noted (by version 0.1.0)."""
 
 
-class _Sink:
-    """Events to the topic, paced, in bounded transactions that each carry the checkpoint."""
+def _before(checkpoint: Checkpoint | None) -> _Before | None:
+    if checkpoint is None:
+        return None
+    try:
+        noted = json.loads(checkpoint.metadata)
+        now_ms = noted.get("now_ms")
+        return _Before(checkpoint.position, int(noted["shift_ms"]), None if now_ms is None else int(now_ms))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise StreamsError(
+            f"the checkpoint of this file is not readable ({checkpoint.metadata[:100]!r}): use --again to send all"
+        ) from None
 
-    def __init__(self, settings: Settings, identity: str, topic: str, rate: int | None) -> None:
-        self._producer = CheckpointedProducer(settings, name=NAME_PREFIX + identity, topic=topic)
-        self._rate = rate
-        self._slice = 1_000_000_000 if rate is None else max(1, rate // _SLICES_A_SECOND)
-        self._started: float | None = None
-        self._begun = time.monotonic()
-        self._open = self._done = 0
-        self.sent = self.shift_ms = self.now_ms = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._producer.close()
-
-    def resume(self) -> _Before | None:
-        """Take the work over from any other process; returns what was done before."""
-        checkpoint = self._producer.resume()
-        if checkpoint is None:
-            return None
-        try:
-            noted = json.loads(checkpoint.metadata)
-            now_ms = noted.get("now_ms")
-            return _Before(checkpoint.position, int(noted["shift_ms"]), None if now_ms is None else int(now_ms))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise StreamsError(
-                f"the checkpoint of this file is not readable ({checkpoint.metadata[:100]!r}): use --again to send all"
-            ) from None
-
-    def send(self, batch: Batch) -> None:
-        keys, values = batch.keys, batch.values
-        for first in range(0, len(keys), self._slice):
-            if not self._open:
-                self._begun = time.monotonic()
-            part = slice(first, first + self._slice)
-            self._pace()
-            self._producer.send(keys[part], values[part])
-            count = len(keys[part])
-            self._open += count
-            self.sent += count
-            self._done = int(batch.numbers[first + count - 1])
-            if self._open >= TRANSACTION_EVENTS_MAX or time.monotonic() - self._begun >= TRANSACTION_MS_MAX / 1000:
-                self.commit()
-
-    def commit(self) -> None:
-        """Make everything sent so far visible; nothing to do when all of it is."""
-        if self._open:
-            noted = {"shift_ms": self.shift_ms, "now_ms": self.now_ms}
-            self._producer.commit(Checkpoint(self._done, json.dumps(noted)))
-            self._open = 0
-
-    def _pace(self) -> None:
-        now = time.monotonic()
-        if self._started is None:
-            self._started = now
-        if self._rate is not None:
-            ahead = self._started + self.sent / self._rate - now
-            if ahead > TRANSACTION_MS_MAX / 1000:
-                self.commit()
-            if ahead > 0:
-                time.sleep(ahead)
+def _writer(settings: Settings, name: str, topic: str, rate: int | None) -> PacedWriter:
+    """A writer into the topic that goes on where the last one of the same name stopped."""
+    transactions = KafkaTransactions(
+        settings, transactional_id=name, source=topic, retrier=Retrier(say=quietly), reopen_s_max=CONNECT_S_MAX
+    )
+    checkpoints = KafkaCheckpoints(settings, transactions, name=name, topic=topic)
+    fenced = f"another process has started the same work on {topic}: this one stops"
+    sink = TransactionalSink(transactions, checkpoints, fenced=fenced)
+    return PacedWriter(sink, open_ms_max=OPEN_MS_MAX, rate=rate)

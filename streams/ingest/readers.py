@@ -29,6 +29,7 @@ from streams.ingest.avro_file import AvroFile
 from streams.ingest.fields import Values
 from streams.ingest.inputs import COMPRESSED_SUFFIXES, is_compressed, opened
 from streams.ingest.reading import DEFAULT_READING, Reading
+from streams.text import counted
 
 CHUNK_ROWS_MAX: Final = 20_000
 """Rows of one chunk."""
@@ -45,6 +46,8 @@ NAMES_MAX: Final = 1_000
 SHOWN_CHARACTERS_MAX: Final = 1_000
 DELIMITERS: Final = ",;\t|"
 """What may stand between the cells of a CSV file, where nobody says so; the first one wins a draw."""
+_BLANKS: Final = " \t"
+"""Around a cell of a CSV file these do not count: ` van-1 ` is the device `van-1`."""
 _BYTE_ORDER_MARKS: Final = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -357,7 +360,7 @@ def _open_csv(path: Path, reading: Reading) -> Source:
                 by_column = list(zip(*cells, strict=True)) or [()] * len(columns)
                 yield Chunk(
                     np.array(numbers, dtype=np.int64),
-                    {name: [cell or None for cell in by_column[index]] for name, index in wanted},
+                    {name: [cell.strip(_BLANKS) or None for cell in by_column[index]] for name, index in wanted},
                     bad,
                     position(),
                 )
@@ -366,7 +369,7 @@ def _open_csv(path: Path, reading: Reading) -> Source:
 
 
 def _csv_reader(lines: _Lines, delimiter: str) -> Any:
-    return csv.reader(lines, strict=True, delimiter=delimiter)
+    return csv.reader(lines, strict=True, delimiter=delimiter, skipinitialspace=True)
 
 
 def _csv_rows(reader: Any, lines: _Lines, width: int) -> tuple[list[int], list[list[str]], list[BadRow]]:
@@ -388,8 +391,8 @@ def _csv_rows(reader: Any, lines: _Lines, width: int) -> tuple[list[int], list[l
         if len(row) == width:
             numbers.append(number)
             cells.append(row)
-        elif row:
-            bad.append(BadRow(number, f"has {len(row)} cells, the header has {width}", row))
+        elif len(row) > 1 or "".join(row).strip():
+            bad.append(BadRow(number, f"has {counted(len(row), 'cell')}, the header has {width}", row))
     return numbers, cells, bad
 
 

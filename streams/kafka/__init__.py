@@ -1,1 +1,1 @@
-"""Kafka: intake, transactions, topics, partitioner. The only place that imports confluent_kafka clients."""
+"""Kafka clients: administration, readers of topics and offsets, what errors mean, the partitioner."""

@@ -2,7 +2,7 @@
 
 Some calls of librdkafka outlive the timeout that they are given: sending offsets to a transaction waits for its
 coordinator until the state of some connection changes (librdkafka#5456, #5511), and a client that has lost every broker
-(`streams.kafka.stranding`) has no connection whose state could change. Such a client is given up, with its thread.
+(`streams.kafka.broker_watch`) has no connection whose state could change. Such a client is given up, with its thread.
 """
 
 import queue

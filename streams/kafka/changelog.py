@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from streams.engine.journal_chain import RestoreFailed
-from streams.engine.log import Committed, LogRow
+from streams.engine.log import LogRow
 from streams.errors import StreamsError
 from streams.kafka.admin import admin_client, described, librdkafka_log
 from streams.kafka.headers import read_headers
@@ -20,6 +20,7 @@ from streams.kafka.positions import position_of
 from streams.limits import RESTORE_PATIENCE_MS, RESTORE_WAIT_MS_MAX
 from streams.resilience.retry import Backoff, Retrier
 from streams.settings import Settings
+from streams.sinks.base import Committed
 from streams.text import counted
 
 log = structlog.get_logger(__name__)
@@ -48,7 +49,7 @@ class KafkaChangelog:
     """Reader of one pipeline's changelogs. It never joins the group whose positions it reads.
 
     `committed` is for any thread; the rest is for one at a time. A client that got no answer is not asked again: it may
-    never get one (`stranding`).
+    never get one (`kafka.broker_watch`).
     """
 
     def __init__(self, settings: Settings, *, group: str, source: str, retrier: Retrier) -> None:

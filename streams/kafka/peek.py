@@ -91,7 +91,7 @@ class Peeker:
             self._consumer.unassign()
         except KafkaException as error:
             raise StreamsError(f"reading records: {described(error)}") from None
-        if not is_answered:  # not even an end was told: such a client may never get any answer again (`stranding`)
+        if not is_answered:  # not even an end was told: such a client may never get any answer again (`broker_watch`)
             self._consumer.close()
             self._consumer = Consumer(self._config, logger=librdkafka_log)
         return {span: Read(found[span], span in complete) for span in spans}

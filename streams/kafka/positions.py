@@ -3,7 +3,7 @@
     streams-cycle:42;author=streams-gps-4f1c;session=9a0b
 
 The number of the commit cycle, then named fields in any order. Readers ignore the names that they do not know, so a
-field may be added at any time: as an attribute of `engine.log.Committed`, and by name in `_FIELDS`. Earlier versions
+field may be added at any time: as an attribute of `sinks.base.Committed`, and by name in `_FIELDS`. Earlier versions
 wrote the cycle alone; then every field is None. What is not in this format was committed by something else.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, unquote
 
-from streams.engine.log import Committed
+from streams.sinks.base import Committed
 
 _CYCLE: Final = "streams-cycle:"
 _FIELDS: Final = ("author", "session", "topic_id")

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from streams.errors import StreamsError
 
@@ -57,6 +57,17 @@ class ManagedProcess:
             return process if any(record["token"] in argument for argument in process.cmdline()) else None
         except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             return None  # no or no whole record, or a process that is gone, a zombie or somebody else's
+
+    def listens_on(self, port: int) -> bool:
+        """Whether it is this process that takes connections on the port, and not another one."""
+        process = self.find()
+        if process is None:
+            return False
+        try:
+            connections = process.net_connections(kind="tcp")
+        except psutil.Error:
+            return False  # it has just ended
+        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)
 
     @property
     def has_crashed(self) -> bool:

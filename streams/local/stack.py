@@ -186,11 +186,8 @@ class Stack:
         while waiting:
             for service in waiting:
                 if service.process.find() is None:
-                    raise StreamsError(
-                        f"{service.title} stopped while starting: {service.process.last_words()} "
-                        f"(log: {service.process.log})"
-                    )
-            waiting = [service for service in waiting if not service.answers()]
+                    raise StreamsError(_ended(service))
+            waiting = [service for service in waiting if not _serves(service)]
             if waiting and time.monotonic() > deadline:
                 raise StreamsError(
                     f"{waiting[0].title} on port {waiting[0].port} did not answer within {START_TIMEOUT_S:.0f} s; "
@@ -199,6 +196,19 @@ class Stack:
             if waiting:
                 self._progress.detail(f"waiting for {' and '.join(service.title for service in waiting)}")
                 time.sleep(POLL_S)
+
+
+def _serves(service: Service) -> bool:
+    """Whether the service answers, and not another program on its port (a stack that was started at the same time)."""
+    return service.process.listens_on(service.port) and service.answers()
+
+
+def _ended(service: Service) -> str:
+    """Why a service that was just started does not run any more."""
+    if ports.is_open(service.port):
+        flag = FLAGS[service.process.name]
+        return f"port {service.port} on {ports.HOST} was taken by another program meanwhile: give another {flag}"
+    return f"{service.title} stopped while starting: {service.process.last_words()} (log: {service.process.log})"
 
 
 def recorded_ports(directory: Path) -> dict[str, int]:
@@ -264,7 +274,7 @@ def _status(name: str, service: Service) -> ServiceStatus:
         state, detail = State.CRASHED, f"it ended unasked; its last words: {service.process.last_words()}"
     elif process is None:
         state, detail = State.STOPPED, ""
-    elif service.answers():
+    elif _serves(service):
         state, detail = State.RUNNING, ""
     else:
         state, detail = State.UNHEALTHY, "its process lives, but does not answer"

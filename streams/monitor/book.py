@@ -4,7 +4,7 @@ One round goes `note` -> `questions` (what a reader should look up) -> `learn` (
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from streams.flow.declaration import Pipeline
 from streams.kafka.round import Group, Round
 from streams.monitor.status import Status, group_status
 from streams.monitor.timeline import Timeline
@@ -200,6 +201,7 @@ class _GroupBook:
         self.end = self.position = self.deleted = self.beyond = self.mark
         self.owned: Int8 = np.empty(0, dtype=np.int8)
         self.left: Bool = np.empty(0, dtype=np.bool_)
+        self.unplaced: Bool = np.empty(0, dtype=np.bool_)
         self.owners: dict[int, str] = {}
 
     def move_to(self, rows: list[Partition]) -> None:
@@ -236,11 +238,14 @@ class _GroupBook:
 class LagBook:
     """Everything that is remembered. One thread."""
 
-    def __init__(self, policy: Policy, *, window_s: float, interval_s: float) -> None:
-        """Windows reach back `window_s`, at one round per `interval_s`."""
+    def __init__(
+        self, policy: Policy, *, window_s: float, interval_s: float, pipelines: Sequence[Pipeline] = ()
+    ) -> None:
+        """Windows reach back `window_s`, at one round per `interval_s`. `pipelines`: the flows that are declared."""
         if not 0 < interval_s <= window_s:
             raise ValueError("a window is at least as long as the interval between its samples")
         self._policy = policy
+        self._flows = {pipeline.group: pipeline for pipeline in pipelines}
         self._samples = max(2, math.ceil(window_s / interval_s) + 1)
         self._interval_ms = interval_s * 1000.0
         self._groups: dict[str, _GroupBook] = {}
@@ -326,9 +331,18 @@ class LagBook:
         is_missed = found.time_ms - book.owned_ms <= self._samples * self._interval_ms
         is_elsewhere = np.array([bool(is_read) and topic not in is_read for topic, _ in book.rows], dtype=np.bool_)
         book.left = is_elsewhere & ~is_missed
+        book.unplaced = self._unplaced(book, counts)
         if len(book.time_ms) and book.time_ms[-1] >= found.time_ms:
             return  # the clock was set back: this sample would be older than the last
         book.add(found.time_ms, offset, lag, mark)
+
+    def _unplaced(self, book: _GroupBook, counts: dict[str, int]) -> Bool:
+        """Partitions of a flow's source for which its journal, and with it its state, has none of the same number."""
+        flow = self._flows.get(book.group.name)
+        places = 0 if flow is None else counts.get(flow.journal, 0)
+        if flow is None or not places:
+            return np.zeros(len(book.rows), dtype=np.bool_)
+        return np.array([topic == flow.source and number >= places for topic, number in book.rows], dtype=np.bool_)
 
     def _see_open(self, found: Round) -> None:
         """Transactions that are open: where the log goes on beyond its last stable offset."""
@@ -464,6 +478,7 @@ class LagBook:
             unreadable=unreadable,
             open_s=open_s,
             left=book.left,
+            unplaced=book.unplaced,
         )
         verdicts = evaluate(window, self._policy)
         book.since_ms = np.where(verdicts.status == book.status, book.since_ms, book.time_ms[-1])

@@ -1,11 +1,12 @@
 """Offsets to verdicts: one round of the probe, the look-ups that it asks for, and what the book makes of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Self
 
 import structlog
 
 from streams.errors import StreamsError
+from streams.flow.declaration import Pipeline
 from streams.kafka.offsets_process import OffsetProbe
 from streams.kafka.peek import Peeker, Span
 from streams.kafka.round import Round
@@ -23,13 +24,22 @@ CLIENT: Final = "streams-monitor"
 class Lookout:
     """Verdicts, a round at a time. One thread; `close` when done."""
 
-    def __init__(self, settings: Settings, *, window_s: float, interval_s: float, policy: Policy | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        window_s: float,
+        interval_s: float,
+        policy: Policy | None = None,
+        pipelines: Sequence[Pipeline] = (),
+    ) -> None:
+        """`pipelines`: the flows that are declared; of their groups more is known than offsets say."""
         self.probe = OffsetProbe(settings)
         self.peeker = Peeker(settings, client=CLIENT)
         self._settings = settings
         self._uncommitted: Peeker | None = None
         """Reads the first records of open transactions; made when there is one to read."""
-        self._book = LagBook(policy or Policy(), window_s=window_s, interval_s=interval_s)
+        self._book = LagBook(policy or Policy(), window_s=window_s, interval_s=interval_s, pipelines=pipelines)
 
     def __enter__(self) -> Self:
         return self

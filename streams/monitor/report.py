@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from streams.monitor.book import GroupLag
+from streams.monitor.missing import ADVICE, MissingTopic
 from streams.monitor.status import Status
 from streams.monitor.verdict import ABSENT, Reason
 from streams.monitor.words import advice, duration
@@ -61,6 +62,11 @@ def partition_row(group: GroupLag, row: int) -> dict[str, Any]:
         "open_transaction_seconds": number(float(group.window.open_s[row])),
         "status_since": instant(int(group.since_ms[row])),
     }
+
+
+def missing_row(missing: MissingTopic) -> dict[str, Any]:
+    """A topic that a flow cannot do without, why that is a trouble and what to do."""
+    return {"topic": missing.topic, "group": missing.group, "why": missing.why, "advice": ADVICE}
 
 
 def worst_first(group: GroupLag) -> list[int]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from streams.kafka.round import Round
 from streams.monitor.book import GroupLag
 from streams.monitor.freshness import Freshness
+from streams.monitor.missing import MissingTopic
 from streams.monitor.slo import Slo
 from streams.monitor.workers import WorkerState
 
@@ -50,6 +51,8 @@ class Snapshot:
     dead_letters: tuple[DeadLetters, ...]
     failure: str | None
     """Why there is no newer round; None: there is none missing."""
+    missing: tuple[MissingTopic, ...] = ()
+    """Topics that flows cannot do without and the cluster does not have."""
 
     @property
     def age_s(self) -> float:

@@ -129,7 +129,7 @@ class _EventTimes:
         self._decoder = Decoder(
             pipeline,
             record_bytes_max=settings.streams_record_bytes_max,
-            skew_ms_max=settings.streams_skew_ms_max,
+            skew_ms_max=settings.for_flow(pipeline.bounds.by_setting()).streams_skew_ms_max,
         )
         self._reader = Catalog.load().latest(pipeline.subject).text
         self._registry = Registry(settings)

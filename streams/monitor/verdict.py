@@ -10,9 +10,11 @@ where ours are meant to differ (docs/lag-verdicts.md shows each with a history):
 - Whoever has stopped is known by time and by the members of the group, not by the number of commits in the window.
 - A position that went back and has been regained is no rewind.
 - Records that were deleted unread, and positions behind the end of the log, are errors. Burrow sees no lag in them.
-- Records that nobody can read, since a transaction is open before them, are no lag, and no "all is read" either.
+- Records that nobody can read, since a transaction is open before them, are no lag, and no "all is read" either. Only
+  a transaction that outlives the timeout that producers have by default is a trouble.
 - A topic that a living group has left for others is no outage, whatever becomes of the records behind its old offsets.
 - Nothing committed is no fault where there is nothing to read.
+- A partition that was added to the source of a flow, and that its workers refuse, is never read: no time has to pass.
 """
 
 from dataclasses import dataclass
@@ -62,6 +64,7 @@ class Reason(IntEnum):
     NOTHING_COMMITTED = 13
     OPEN_TRANSACTION = 14
     LEFT_TOPIC = 15
+    NOT_IN_LAYOUT = 16
 
 
 STATUS_OF: Final[dict[Reason, Status]] = {
@@ -81,6 +84,7 @@ STATUS_OF: Final[dict[Reason, Status]] = {
     Reason.NOTHING_COMMITTED: Status.OK,
     Reason.OPEN_TRANSACTION: Status.WARN,
     Reason.LEFT_TOPIC: Status.OK,
+    Reason.NOT_IN_LAYOUT: Status.STALL,
 }
 _STATUS_CODES: Final = np.array([STATUS_OF[reason] for reason in Reason], dtype=np.int8)
 
@@ -99,8 +103,9 @@ class Policy:
     """Whoever commits every n seconds has stopped after this many n."""
     growth_s: float = 20.0
     """Growth is not judged from a shorter window."""
-    open_s: float = 10.0
-    """A transaction that is open for less than this is usual, and what it holds up is on time."""
+    open_s: float = 60.0
+    """A transaction that is open for less than this is no trouble: `transaction.timeout.ms` of a client that sets none.
+    The alert OpenTransaction begins here, too."""
     falling_share: float = 0.05
     """Lag that fell by less than this share from the first third of the window to the last has not fallen."""
 
@@ -118,7 +123,8 @@ class Window:
     committed (0: there is none). `deleted` and `beyond`: records deleted before they were read; records by which the
     position is past the end of the log. `unreadable`: records after an open transaction, which nobody can read yet;
     `open_s`: how long that transaction has been seen to be open. `left`: members of the group have partitions of other
-    topics, and none has had one of this topic for longer than the window.
+    topics, and none has had one of this topic for longer than the window. `unplaced`: the group is that of a flow, and
+    the flow's state has no place for this partition of its source: its workers refuse it.
     """
 
     time_ms: Int64
@@ -132,9 +138,12 @@ class Window:
     unreadable: Int64
     open_s: Float64
     left: Bool
+    unplaced: Bool
 
     def __post_init__(self) -> None:
-        columns = (self.lag_s, self.owned, self.deleted, self.beyond, self.unreadable, self.open_s, self.left)
+        columns = (
+            self.lag_s, self.owned, self.deleted, self.beyond, self.unreadable, self.open_s, self.left, self.unplaced,
+        )  # fmt: skip
         rows = {len(column) for column in columns}
         tables = {self.offset.shape, self.lag.shape, self.active.shape}
         if len(rows) > 1 or tables != {(len(self.lag_s), len(self.time_ms))}:
@@ -179,6 +188,7 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
     reason = np.select(
         [
             left & trouble,
+            window.unplaced & (lag > 0),
             window.beyond > 0,
             window.deleted > 0,
             (lag == 0) & (window.unreadable > 0) & (window.open_s >= policy.open_s),
@@ -196,6 +206,7 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
         ],
         [
             Reason.LEFT_TOPIC,
+            Reason.NOT_IN_LAYOUT,
             Reason.BEHIND_END,
             Reason.DELETED_UNREAD,
             Reason.OPEN_TRANSACTION,

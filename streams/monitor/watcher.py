@@ -20,6 +20,7 @@ from streams.monitor.book import GroupLag
 from streams.monitor.dead_letters import DeadLetterWatch
 from streams.monitor.health import Health
 from streams.monitor.lookout import Lookout
+from streams.monitor.missing import missing_topics
 from streams.monitor.slo import SloBook
 from streams.monitor.snapshot import Point, Snapshot
 from streams.monitor.sources import SourceWatch
@@ -62,8 +63,12 @@ class Watcher:
         )
         self._workers = WorkerWatch(Targets.parse(settings.streams_monitor_workers))
         self._lookout = Lookout(
-            settings, window_s=settings.streams_monitor_window_s, interval_s=settings.streams_monitor_interval_s
+            settings,
+            window_s=settings.streams_monitor_window_s,
+            interval_s=settings.streams_monitor_interval_s,
+            pipelines=pipelines,
         )
+        self._pipelines = pipelines
         self._sources = SourceWatch(settings, pipelines, self._lookout.peeker)
         self._slo = SloBook()
         self._history: dict[str, deque[Point]] = {}
@@ -207,6 +212,7 @@ class Watcher:
             rates=self._rates(workers),
             dead_letters=self._dead_letters.rows,
             failure=failure,
+            missing=missing_topics(found.base.keys(), self._pipelines),
         )
 
     def _note(self, groups: dict[str, GroupLag]) -> None:

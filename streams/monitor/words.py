@@ -8,6 +8,8 @@ from typing import Final
 from streams.monitor.verdict import Owned, Reason
 from streams.text import counted
 
+OPEN_SAID_S: Final = 10.0
+"""Records that wait for the end of a transaction are mentioned once it has been open for so long."""
 _MINUTE_S: Final = 60.0
 _HOUR_S: Final = 3_600.0
 _DAY_S: Final = 86_400.0
@@ -97,8 +99,21 @@ def _owner(facts: Facts) -> str:
     return "nobody" if facts.owned is Owned.NOBODY else "nobody known"
 
 
+def _unreadable(facts: Facts) -> str:
+    return (
+        f"{_records(facts.unreadable)} after an open transaction cannot be read yet; "
+        f"it has been open since {facts.open_since} ({duration(facts.open_s)})"
+    )
+
+
+def _drained(facts: Facts) -> str:
+    if facts.unreadable and facts.open_s >= OPEN_SAID_S:
+        return f"all is read that can be: {_unreadable(facts)}"
+    return "all is read"
+
+
 _SENTENCES: Final[dict[Reason, Callable[[Facts], str]]] = {
-    Reason.DRAINED: lambda _: "all is read",
+    Reason.DRAINED: _drained,
     Reason.ON_TIME: lambda f: f"{_behind(f)}: on time",
     Reason.CATCHING_UP: lambda f: f"{_behind(f)} and catching up{_rates(f)}, done in about {duration(f.catch_up_s)}",
     Reason.GROWING: lambda f: f"{_behind(f)} and falling further behind{_rates(f)}",
@@ -112,13 +127,14 @@ _SENTENCES: Final[dict[Reason, Callable[[Facts], str]]] = {
     Reason.DELETED_UNREAD: lambda f: f"{_records(f.deleted)} deleted unread",
     Reason.BEHIND_END: lambda f: f"its position is {_records(f.beyond)} past the end of the log",
     Reason.NOTHING_COMMITTED: lambda _: "nothing committed, and nothing to read",
-    Reason.OPEN_TRANSACTION: lambda f: (
-        f"{_records(f.unreadable)} after an open transaction cannot be read yet; "
-        f"it has been open since {f.open_since} ({duration(f.open_s)})"
-    ),
+    Reason.OPEN_TRANSACTION: _unreadable,
     Reason.LEFT_TOPIC: lambda f: (
         "the group reads other topics, and no member is subscribed to this one any more: "
         f"what is after its last commit ({_records(f.lag)}) does not count"
+    ),
+    Reason.NOT_IN_LAYOUT: lambda f: (
+        f"{_behind(f)}: the partition was added to the topic, journal and tables have none of its number, "
+        "and workers do not consume it"
     ),
 }
 
@@ -138,6 +154,10 @@ _ADVICE: Final[dict[Reason, str]] = {
     Reason.LEFT_TOPIC: (
         "nothing if that is meant: kafka-consumer-groups.sh --delete-offsets makes the group forget the topic; "
         "else start a member that subscribes to it"
+    ),
+    Reason.NOT_IN_LAYOUT: (
+        "have producers write to the partitions that there were before, and send these records again to those "
+        "(runbook partitions-not-consumed)"
     ),
     Reason.BEHIND_END: "the topic was truncated or created again: reset the group's offsets",
 }

@@ -53,7 +53,7 @@ class Segments:
         """The numeric field `name` of each event; null is NaN.
 
         Raises:
-            KeyError: there is no such field.
+            FieldUnknown: there is no such field.
 
         """
         return self.fields.number(self.payload, name)
@@ -62,7 +62,7 @@ class Segments:
         """The text field `name` of each event, UTF-8 bytes or None.
 
         Raises:
-            KeyError: there is no such field.
+            FieldUnknown: there is no such field.
 
         """
         return self.fields.text(self.texts, name)

@@ -3,8 +3,8 @@
 `schemas/subjects.toml`, if it is there, says what is not as usual: a subject's compatibility mode, fields that a rule
 of lint is not to be held against, and which fields are personal data.
 
-In a checkout `streams/schemas` is a symbolic link to the top-level folder; a wheel carries a copy of the files at the
-same place (package data), so that both are found by the same path. `STREAMS_SCHEMAS_DIR` names another folder.
+They belong to an app (`streams.flow.discover`): they are in the folder `schemas` of its package, as package data of
+what is installed, or beside it, in a project. `STREAMS_SCHEMAS_DIR` names another folder.
 """
 
 import json
@@ -14,14 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from fastavro.schema import SchemaParseException, UnknownType, parse_schema
+
 from streams.errors import StreamsError, UsageError
+from streams.flow.discover import app_schemas_dir
 from streams.schemas.gate.findings import Finding, Rule
 from streams.schemas.gate.modes import MODE_DEFAULT, Mode
 from streams.schemas.located import Located, located
 from streams.settings import variable
 
 SCHEMAS_DIR_VARIABLE: Final = "STREAMS_SCHEMAS_DIR"
-SCHEMAS_DIR_DEFAULT: Final = Path(__file__).parents[2] / "logistics" / "schemas"
 SUBJECTS_FILE: Final = "subjects.toml"
 _BYTE_ORDER_MARK: Final = "\ufeff"
 
@@ -67,7 +69,7 @@ class Catalog:
 
     @classmethod
     def load(cls, directory: Path | None = None) -> "Catalog":
-        """Read every schema below `directory` (default: `STREAMS_SCHEMAS_DIR`, else the committed ones).
+        """Read every schema below `directory` (default: `STREAMS_SCHEMAS_DIR`, else those of the app).
 
         Raises:
             UsageError: there is no such folder, or no schema in it.
@@ -133,13 +135,13 @@ class Catalog:
 
 
 def schemas_dir(directory: Path | None = None) -> Path:
-    """The folder of the schemas: `directory`, else `STREAMS_SCHEMAS_DIR`, else the committed one.
+    """The folder of the schemas: `directory`, else `STREAMS_SCHEMAS_DIR`, else the one of the app.
 
     Raises:
         UsageError: there is no such folder.
 
     """
-    root = directory or Path(variable(SCHEMAS_DIR_VARIABLE) or SCHEMAS_DIR_DEFAULT)
+    root = directory or Path(variable(SCHEMAS_DIR_VARIABLE) or app_schemas_dir())
     if not root.is_dir():
         raise UsageError(f"no schemas: {root} is not a folder (set {SCHEMAS_DIR_VARIABLE})")
     return root.resolve()
@@ -224,8 +226,6 @@ def _wrong_aliases(schema: Any) -> Located | None:
 
 def _why_invalid(schema: Any) -> str | None:
     """What fastavro has against a schema; None if it accepts it."""
-    from fastavro.schema import SchemaParseException, UnknownType, parse_schema  # noqa: PLC0415 - start-up time
-
     try:
         parse_schema(schema)
     except UnknownType as error:

@@ -1,10 +1,11 @@
 """A new version of a topic, for a change that no new version of its schema can carry.
 
-Two topics have no common order, and the state of a pipeline belongs to the partitions of one: so the new topic gets a
-pipeline of its own, which runs beside the old one while producers move over. Both are read; each is exact by itself.
+Two topics have no common order, and the state of a flow belongs to the partitions of one: so the new topic gets a flow
+of its own, which runs beside the old one while producers move over. Both are read; each is exact by itself.
 """
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Final
 
 from streams.errors import StreamsError, UsageError
 from streams.flow.declaration import Pipeline
+from streams.flow.discover import FLOWS, Declared
 from streams.schemas.catalog import Catalog, SubjectSettings
 from streams.schemas.gate.findings import shown
 from streams.schemas.gate.row_schemas import outputs
@@ -26,7 +28,7 @@ class Scaffold:
     topic: str
     files: tuple[tuple[Path, str], ...]
     pipeline: str | None
-    """Name of the new pipeline; None when the topic is the source of none."""
+    """Name of the new flow; None when the topic is the source of none."""
     next_steps: tuple[str, ...]
 
 
@@ -43,35 +45,30 @@ def next_topic(topic: str) -> str:
     return f"{match['stem']}.v{int(match['number']) + 1}"
 
 
-def plan_new_version(
-    catalog: Catalog,
-    topic: str,
-    pipelines: Sequence[Pipeline],
-    pipelines_dir: Path,
-    constants: dict[str, tuple[str, str]],
-) -> Scaffold:
-    """What a new version of `topic` takes: copies of the newest schemas, and a pipeline declared from the old one.
+def plan_new_version(catalog: Catalog, topic: str, declared: Sequence[Declared]) -> Scaffold:
+    """What a new version of `topic` takes: copies of the newest schemas, and a flow declared from the old one.
 
-    `constants` maps pipelines to (module, name) of their declarations.
+    The flow is written beside the module that declares the old one.
 
     Raises:
-        UsageError: the topic has no schema, is written by a pipeline, or its next version is there already.
+        UsageError: the topic has no schema, is written by a flow, or its next version is there already.
 
     """
     subject, successor = f"{topic}-value", next_topic(topic)
     if subject not in catalog.subjects():
         topics = ", ".join(each.removesuffix("-value") for each in catalog.subjects())
         raise UsageError(f"no schema for topic {topic!r}: there is {topics}")
-    writer = next((p for p in pipelines if topic in {t.topic for t in outputs(p)}), None)
-    if writer is not None:
-        raise UsageError(
-            f"{topic} is written by pipeline {writer.name}: its rows change with their source; "
-            f"`streams schemas new-version {writer.source}` gives them a new version too"
-        )
-    reader = next((p for p in pipelines if p.source == topic), None)
+    for each in declared:
+        pipeline = each.flow.pipeline
+        if topic in {written.topic for written in outputs(pipeline)}:
+            raise UsageError(
+                f"{topic} is written by pipeline {pipeline.name}: its rows change with their source; "
+                f"`streams schemas new-version {pipeline.source}` gives them a new version too"
+            )
+    reader = next((each for each in declared if each.flow.pipeline.source == topic), None)
     moved = {topic: successor}
     if reader is not None:
-        moved |= {t.topic: next_topic(t.topic) for t in outputs(reader)}
+        moved |= {written.topic: next_topic(written.topic) for written in outputs(reader.flow.pipeline)}
     files = [(catalog.root / f"{new}-value" / "1.avsc", _first_version(catalog, old)) for old, new in moved.items()]
     steps = [
         f"change {shown(files[0][0])}: it is a copy of the newest schema of {topic}",
@@ -80,16 +77,17 @@ def plan_new_version(
     ]
     name = None
     if reader is not None:
-        name = _next_name(reader.name, successor)
-        module, constant = constants[reader.name]
-        path = pipelines_dir / f"{name}.py"
-        files.append((path, _declaration(reader, name, module, constant, moved)))
+        old = reader.flow
+        name = _next_name(old.name, successor)
+        path = _directory_of(reader.module) / f"{name}.py"
+        files.append((path, _declaration(reader, name, _with_clean(old.pipeline, moved))))
         steps += [
             f"fit {shown(path)} to the change (which fields it reads)",
+            *_module_steps(reader, name),
             "`streams topics apply` creates the topics and registers the schemas",
-            f"`streams worker` reads both topics, {reader.name} the old one, {name} the new one; move the producers",
-            f"move the consumers of {reader.clean} to {successor}.clean",
-            f"when nothing comes to {topic} any more, delete the declaration of {reader.name}",
+            f"`streams worker` reads both topics, {old.name} the old one, {name} the new one; move the producers",
+            f"move the consumers of {old.pipeline.clean} to {_with_clean(old.pipeline, moved)[old.pipeline.clean]}",
+            f"when nothing comes to {topic} any more, delete the declaration of {old.name}",
         ]
     for path, _ in files:
         if path.exists() or (path.suffix == ".avsc" and path.parent.exists()):
@@ -110,7 +108,7 @@ def write_scaffold(scaffold: Scaffold) -> None:
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
-            raise StreamsError(f"{path}: cannot be written: {error}; is this a checkout of the project?") from None
+            raise StreamsError(f"{path}: cannot be written: {error}; run it in a checkout of the project") from None
 
 
 def _settings_steps(catalog: Catalog, moved: Mapping[str, str]) -> list[str]:
@@ -133,33 +131,49 @@ def _next_name(name: str, topic: str) -> str:
     return f"{re.sub(r'_v[0-9]+$', '', name)}_v{number}"
 
 
-def _declaration(pipeline: Pipeline, name: str, module: str, constant: str, moved: dict[str, str]) -> str:
-    """Source of the module that declares the new pipeline."""
-    alias = module.rpartition(".")[2]
-    old = f"{alias}.{constant}"
-    lines = [
-        f'"""{name}: {pipeline.name} for {moved[pipeline.source]}, beside it while producers move over.',
-        "",
-        f"All of `{pipeline.name}` but the topics. What the change of the schema asks for goes here, such as other",
-        "`payload_fields`; what is not named stays as it is there.",
-        '"""',
-        "",
-        "from dataclasses import replace",
-        "",
-        f"from {module.rpartition('.')[0]} import {alias}",
-        "",
-        f"{name.upper()} = replace(",
-        f"    {old},",
-        f'    name="{name}",',
-        f'    source="{moved[pipeline.source]}",',
-    ]
-    written = {"tables": [t.topic for t in pipeline.tables], "windows": [w.topic for w in pipeline.windows]}
-    for attribute, topics in written.items():
-        made = [
-            f'replace({old}.{attribute}[{position}], topic="{moved[topic]}")' for position, topic in enumerate(topics)
+def _with_clean(pipeline: Pipeline, moved: Mapping[str, str]) -> dict[str, str]:
+    """The topics that move, that of clean events too."""
+    source, clean = pipeline.source, pipeline.clean
+    if clean.startswith(f"{source}."):
+        return {**moved, clean: moved[source] + clean.removeprefix(source)}
+    return {**moved, clean: next_topic(clean)}
+
+
+def _directory_of(module: str) -> Path:
+    return Path(sys.modules[module].__file__ or ".").parent
+
+
+def _module_steps(reader: Declared, name: str) -> list[str]:
+    """Where the app is a single module, the new one is not found by itself."""
+    package = reader.module.rpartition(".")[0]
+    if package and package.rpartition(".")[2] == FLOWS:
+        return []
+    line = f"from {package} import {name}" if package else f"import {name}"
+    return [f"import its flow in {reader.module}, the only module that is looked at: {line}, then {name}.flow"]
+
+
+def _declaration(reader: Declared, name: str, moved: Mapping[str, str]) -> str:
+    """Source of the module that declares the new flow."""
+    package, _, alias = reader.module.rpartition(".")
+    old = f"{alias}.{reader.constant}"
+    before = reader.flow.pipeline
+    topics = [f'        "{topic}": "{successor}",' for topic, successor in moved.items()]
+    return "\n".join(
+        [
+            f'"""{name}: {before.name} for {moved[before.source]}, beside it while producers move over.',
+            "",
+            f"All of `{before.name}` but the topics. Where the change of the schema asks for more, such as other",
+            "fields, declare the flow anew from `source(...)` here.",
+            '"""',
+            "",
+            f"from {package} import {alias}" if package else f"import {alias}",
+            "",
+            f"flow = {old}.with_topics(",
+            f'    "{name}",',
+            "    {",
+            *topics,
+            "    },",
+            ")",
+            "",
         ]
-        if len(made) == 1:
-            lines.append(f"    {attribute}=({made[0]},),")
-        elif made:
-            lines += [f"    {attribute}=(", *(f"        {each}," for each in made), "    ),"]
-    return "\n".join([*lines, ")", ""])
+    )

@@ -28,8 +28,10 @@ def config_of(
     """Configuration of the tasks of a flow whose state is divided into `partitions`.
 
     By that number keys belong to partitions. A source that was given more since then is another layout: its new
-    partitions are refused, and in the others a key is at home only where its state is.
+    partitions are refused, and in the others a key is at home only where its state is. Bounds are the flow's, where the
+    environment does not override them.
     """
+    settings = settings.for_flow(pipeline.bounds.by_setting())
     return TaskConfig(
         pipeline=pipeline,
         lateness_ms=settings.streams_lateness_ms,

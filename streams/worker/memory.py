@@ -4,7 +4,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Final
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pyarrow as pa
 
 _TRIM: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from streams.engine.log import CycleAborted
+from streams.sinks.base import CycleAborted
 
 
 class Term(NamedTuple):

@@ -25,15 +25,12 @@ from streams.engine.commit import Committer, Failpoint
 from streams.engine.effects import CycleEnd, Effects
 from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.log import CycleAborted, OutputRefused
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.errors import FencedError, StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka.changelog import ChangelogReaders, KafkaChangelog
-from streams.kafka.intake import Intake
 from streams.kafka.lag import LagProbe
 from streams.kafka.places import KafkaPlaces
-from streams.kafka.transactions import KafkaTransactions
 from streams.limits import (
     CHECKPOINT_INTERVAL_MS,
     CYCLE_RECORDS_MAX,
@@ -47,6 +44,9 @@ from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry
 from streams.settings import Settings
+from streams.sinks.base import CycleAborted, OutputRefused
+from streams.sinks.kafka.transactions import KafkaTransactions
+from streams.sources.kafka.intake import Intake
 from streams.state.rocks import RocksMemory
 from streams.state.store import StoreUnavailable
 from streams.worker.account import CycleAccount
@@ -688,7 +688,7 @@ class PipelineRunner:
 
     def _encoders(self) -> list[RowEncoder]:
         require_row_schemas(self._catalog, self.pipeline)
-        topics = [*((table.topic, table.subject) for table in self.pipeline.tables)]
+        topics = [(table.topic, table.subject) for table in self.pipeline.tables]
         topics += [(window.topic, window.subject) for window in self.pipeline.windows]
         return [RowEncoder(topic, *self._schema_of(subject)) for topic, subject in topics]
 

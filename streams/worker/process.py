@@ -22,10 +22,10 @@ from streams.engine.engine import MicroBatch
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka.admin import partition_counts_with_leaderless, wait_for_broker
-from streams.kafka.outputs import timestamp_ages_ms
 from streams.limits import CHANNEL_BATCHES_MAX, RUNTIME_MB
 from streams.resilience.breaker import Guard
 from streams.settings import Settings
+from streams.sinks.kafka.outputs import timestamp_ages_ms
 from streams.state.rocks import RocksMemory
 from streams.text import counted
 from streams.worker.budget import MemoryBudget
@@ -150,7 +150,7 @@ class WorkerProcess:
         channel = self.app.channel(maxsize=CHANNEL_BATCHES_MAX)
         runner = PipelineRunner(
             pipeline,
-            self._settings,
+            self._settings.for_flow(pipeline.bounds.by_setting()),
             self._directory,
             self._memory,
             self.metrics,

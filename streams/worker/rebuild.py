@@ -15,7 +15,6 @@ from confluent_kafka.admin import AdminClient
 
 from streams.batch.columns import TIME_MIN
 from streams.engine.encode import ChangelogPart, RowEncoder
-from streams.engine.log import Committed, CycleAborted
 from streams.engine.restore import read_checkpoint, restore_partition
 from streams.engine.snapshot import changelog_parts, journal_records
 from streams.errors import StreamsError
@@ -24,13 +23,14 @@ from streams.kafka.admin import REQUEST_TIMEOUT_S, librdkafka_log, partition_cou
 from streams.kafka.changelog import KafkaChangelog
 from streams.kafka.places import KafkaPlaces
 from streams.kafka.topics import apply_topics
-from streams.kafka.transactions import KafkaTransactions
 from streams.limits import JOURNAL_RECORD_BYTES_MAX, REBUILD_TRANSACTION_MS
 from streams.resilience.breaker import Guard
 from streams.resilience.retry import Retrier
 from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry
 from streams.settings import Settings
+from streams.sinks.base import Committed, CycleAborted
+from streams.sinks.kafka.transactions import KafkaTransactions
 from streams.state import journal
 from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Identity, rebuild_command

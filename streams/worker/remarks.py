@@ -13,8 +13,8 @@ import structlog
 
 from streams.clock import monotonic_ms
 from streams.flow.declaration import Pipeline
-from streams.kafka.idle import Unreadable
 from streams.limits import RECORDS_LOST_SAID_MS
+from streams.sources.base import Unreadable
 from streams.text import counted
 from streams.worker.metrics import WorkerMetrics
 

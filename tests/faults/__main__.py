@@ -13,7 +13,7 @@ def main() -> int:
     parser.add_argument(
         "--row", type=int, action="append", default=[], help="only this row (repeatable); the table keeps the others"
     )
-    parser.add_argument("--readme", action="store_true", help="put the table into the README")
+    parser.add_argument("--page", action="store_true", help="put the table into docs/faults.md")
     options, further = parser.parse_known_args()
     summary = Summary()
     chosen = ["-m", " or ".join(f"fault(row={row})" for row in options.row)] if options.row else ["-m", "fault"]
@@ -22,8 +22,8 @@ def main() -> int:
         summary.add_earlier()
     folder = summary.write()
     sys.stdout.write(f"\n{summary.text()}\n\nthe largest of several times to recover is shown; all of it in {folder}\n")
-    if options.readme:
-        summary.write_readme()
+    if options.page:
+        summary.write_page()
     return int(status)
 
 

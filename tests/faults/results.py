@@ -13,8 +13,8 @@ from loadtest.report import describe_machine
 
 PROPERTY: Final = "fault"
 RESULTS: Final = Path(__file__).parent / "results"
-README: Final = Path(__file__).parents[2] / "README.md"
-BEGIN: Final = "<!-- faults: begin (written by `python -m tests.faults --readme`) -->"
+PAGE: Final = Path(__file__).parents[2] / "docs" / "faults.md"
+BEGIN: Final = "<!-- faults: begin (written by `python -m tests.faults --page`) -->"
 END: Final = "<!-- faults: end -->"
 COLUMNS: Final = (
     "row", "fault", "times", "events", "lost", "duplicated", "out of order", "table mismatches", "recovers in, s",
@@ -79,14 +79,14 @@ class Summary:
         (folder / "faults.md").write_text(self.markdown(), encoding="utf-8")
         return folder
 
-    def write_readme(self, readme: Path = README) -> None:
+    def write_page(self, page: Path = PAGE) -> None:
         """Replace the table between the markers."""
-        text = readme.read_text(encoding="utf-8")
+        text = page.read_text(encoding="utf-8")
         before, begin, rest = text.partition(BEGIN)
         _, end, after = rest.partition(END)
         if not begin or not end:
-            raise ValueError(f"{readme} lacks the markers {BEGIN} and {END}")
-        readme.write_text(f"{before}{BEGIN}\n{self.markdown()}{END}{after}", encoding="utf-8")
+            raise ValueError(f"{page} lacks the markers {BEGIN} and {END}")
+        page.write_text(f"{before}{BEGIN}\n{self.markdown()}{END}{after}", encoding="utf-8")
 
 
 def _reason(report: pytest.TestReport) -> str:

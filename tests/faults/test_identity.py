@@ -273,9 +273,10 @@ def test_state_of_an_earlier_life_is_moved_aside(scene: Scene) -> None:
 
 DECLARATIONS = """
 from dataclasses import replace
-import streams.flow.discover as pipelines
 from logistics.flows.gps import GPS
-pipelines.PIPELINES["gps"] = replace(GPS, {change})
+from streams.flow import discover
+declared = {{**discover.pipelines(), "gps": replace(GPS, {change})}}
+discover.pipelines = lambda app=None: declared
 from streams.cli import main
 main()
 """

@@ -72,10 +72,20 @@ def processed(scene: Scene, crowd: Crowd) -> list[float]:
     return most
 
 
-@pytest.mark.fault(row=32, what="10,000 keys of 1,000 bytes, 300 schema ids, 2,000 devices in quarantine")
-def test_a_crowd_of_long_keys_is_processed_and_restored_within_the_memory_setting(make_scene: MakeScene) -> None:
+@pytest.mark.fault(row=32, what="keys of 1,000 bytes, schema ids, devices in quarantine")
+@pytest.mark.parametrize(
+    "crowd",
+    [
+        pytest.param(Crowd(keys=2_000, schema_ids=60, quarantined=400), id="2,000, 60, 400"),
+        pytest.param(
+            Crowd(keys=10_000, schema_ids=300, quarantined=2_000), id="10,000, 300, 2,000", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_crowd_of_long_keys_is_processed_and_restored_within_the_memory_setting(
+    make_scene: MakeScene, crowd: Crowd
+) -> None:
     scene = make_scene("a", environment=ENVIRONMENT, limits=replace(LIMITS, quarantine_rejects=1))
-    crowd = Crowd(keys=10_000, schema_ids=300, quarantined=2_000)
     most = processed(scene, crowd)
     report = scene.exactly_once()
     assert crowd.schema_ids + 3 * crowd.quarantined == report.rejected

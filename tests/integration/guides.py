@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 def copied(to: Path) -> Path:
     """The project as it is when a guide begins."""
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("streams", "schemas"):
+    for name in ("streams", "logistics", "schemas"):
         shutil.copytree(ROOT / name, to / name, symlinks=True, ignore=ignored)
     return to
 

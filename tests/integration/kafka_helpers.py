@@ -29,6 +29,7 @@ from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry
 from streams.schemas.registration import register_schemas
 from streams.settings import Settings, load_settings
+from tests.integration.forked import run_forked
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +157,9 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "streams", *map(str, arguments)]
 
 
-def run(stack: Stack, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(stack: Stack, *arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run the command against the stack; its exit status is the caller's to check."""
-    return subprocess.run(
-        command(*arguments),
-        env={**os.environ, **stack.environment(), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return run_forked([*map(str, arguments)], {**os.environ, **stack.environment(), **environment})
 
 
 def start(stack: Stack, *arguments: object) -> subprocess.Popen[str]:

@@ -83,7 +83,7 @@ def test_it_shows_rates_and_vehicles_ends_by_itself_and_leaves_nothing(demo: Dem
 @pytest.mark.parametrize(
     ("moment", "how", "status"),
     [
-        pytest.param("creating topics", signal.SIGINT, 130, id="Ctrl-C during the start"),
+        pytest.param("creating topics", signal.SIGINT, 130, id="Ctrl-C during the start", marks=pytest.mark.slow),
         pytest.param("starting the worker", signal.SIGTERM, 130, id="SIGTERM during the start"),
         pytest.param(" clean ", signal.SIGINT, 0, id="Ctrl-C in the middle"),
     ],

@@ -15,14 +15,16 @@ from loadtest.oracle.read import TopicReader
 from logistics.flows.gps import GPS
 from streams.deadletters.letter.audit import Actor
 from streams.deadletters.letter.index import Filter
-from streams.deadletters.review.desk import Desk, Undone
 from streams.deadletters.review.discard import discard
 from streams.deadletters.review.inbox import Inbox
 from streams.deadletters.review.look import Entry, details, entries_of, reveal
 from streams.deadletters.review.replay import ReplayOptions, ReplayResult, replay
+from streams.deadletters.review.session import ReplaySession
 from streams.errors import FencedError, StreamsError, UsageError
 from streams.local.stack import Stack
 from streams.schemas.client import Registry
+from streams.sinks.base import Checkpoint, Outgoing, WriteInterrupted
+from streams.sinks.transactional import TransactionalSink
 from tests.integration.kafka_helpers import delete_topics, fresh_topics, run, settings_of
 from tests.integration.test_rejects import Encoder, Sent, frame, produce
 from tests.integration.workers import Worker, fresh_world, position_schema, wait_until, workers
@@ -331,13 +333,14 @@ def audit_of(scene: Scene, prefix: str) -> list[Message]:
         reader.close()
 
 
-def test_whoever_sits_down_later_stops_who_sat_there_before_and_what_was_open_is_void(scene: Scene) -> None:
+def test_a_session_that_is_opened_later_fences_the_one_before_and_what_that_had_open_is_void(scene: Scene) -> None:
     settings = settings_of(scene.stack)
-    first, second = Desk(settings, GPS.source), Desk(settings, GPS.source)
+    first, second = (ReplaySession(settings, GPS.source, lambda rows: rows) for _ in range(2))
+    none = scene.inbox.boxes[0].find(Filter(keys=frozenset({b"nobody"}))).rows
     try:
-        first.sit_down()
-        first.send(GPS.audit, [b"void"], [b"{}"], None, at_ms=0)
-        second.sit_down()
+        first.open(none)
+        first.write([Outgoing(GPS.audit, [b"void"], [b"{}"], 0)], letters=1, bytes_used=6)
+        second.open(none)
         with pytest.raises(FencedError, match="another replay or discard"):
             first.commit()
     finally:
@@ -352,18 +355,18 @@ def test_a_commit_of_which_nobody_knows_whether_it_happened_is_settled_by_the_au
 ) -> None:
     device = f"unknown-{happened}"
     scene.reject(invalid(scene, device), device)
-    commit, lost = Desk.commit, []
+    commit, lost = TransactionalSink.commit, []
 
-    def commit_and_lose_the_answer(desk: Desk) -> None:
+    def commit_and_lose_the_answer(sink: TransactionalSink, checkpoint: Checkpoint | None = None) -> None:
         if lost:
-            commit(desk)
+            commit(sink, checkpoint)
             return
         lost.append(True)
         if happened:
-            commit(desk)
-        raise Undone("the answer was lost")
+            commit(sink, checkpoint)
+        raise WriteInterrupted("the answer was lost")
 
-    monkeypatch.setattr(Desk, "commit", commit_and_lose_the_answer)
+    monkeypatch.setattr(TransactionalSink, "commit", commit_and_lose_the_answer)
 
     result = scene.replay(device)
 

@@ -15,7 +15,7 @@ from confluent_kafka import Producer
 from logistics.flows.gps import GPS
 from logistics.flows.orders import ORDERS
 from streams.batch.rejects import DeadLetter, Reason, Reject
-from streams.cli.dlq_results import details_row
+from streams.cli.dlq.results import details_row
 from streams.deadletters.letter.audit import Actor
 from streams.deadletters.letter.envelope import envelope_headers
 from streams.deadletters.letter.index import Filter
@@ -247,6 +247,26 @@ def test_discard_takes_a_text_given_as_reason_for_why_as_it_did_and_a_reason_for
     assert (2, True) == (done.returncode, "needs a reason: --why" in done.stderr)
     old = sets.run("discard", "--rejected-for", "invalid", "--reason", "a test truck", "--format", "json")
     assert 1 == json.loads(old.stdout)["discarded"]
+
+
+@pytest.mark.parametrize("reason", ["not framed", "malfromed"])
+@pytest.mark.parametrize("more", [["--dry-run"], ["--why", "x"], ["--why", "x", "--dry-run"]], ids=" ".join)
+def test_a_misspelt_reason_beside_another_filter_is_refused(sets: Sets, reason: str, more: list[str]) -> None:
+    """It would mean all of the device's letters."""
+    sets.put(GPS, "one")
+    done = sets.run("discard", "--device", "one", "--reason", reason, *more)
+
+    assert (2, "") == (done.returncode, done.stdout)
+    assert f"there is no reason {reason!r}" in done.stderr
+    assert {"one"} == sets.devices()
+
+
+def test_a_text_as_reason_beside_another_filter_is_no_why(sets: Sets) -> None:
+    sets.put(GPS, "one")
+    done = sets.run("discard", "--device", "one", "--reason", "not framed")
+
+    assert (2, True) == (done.returncode, "needs a reason: --why" in done.stderr)
+    assert {"one"} == sets.devices()
 
 
 def test_reasons_of_others_can_be_asked_for_as_long_as_there_are_such_letters(sets: Sets) -> None:

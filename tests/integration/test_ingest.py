@@ -3,6 +3,7 @@ import json
 import random
 import time
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 
 from logistics.flows.gps import GPS
 from streams.errors import StreamsError, UsageError
-from streams.ingest import IngestProgress, Reading, ingest_file
+from streams.ingest import IngestOptions, IngestProgress, Reading, ingest_file
 from streams.kafka.partitioner import partition_of
 from streams.local.stack import Stack
+from streams.settings import load_settings
+from tests.faults.proxy import Faults, Proxy
 from tests.integration.kafka_helpers import (
     committed_records,
     decoded,
@@ -148,15 +151,15 @@ def test_the_same_content_is_the_same_work_and_other_choices_are_other_work(stac
     client = fresh_topics(stack)
     settings = settings_of(stack)
     path = write(real_rows(100), tmp_path / "a.csv")
-    assert ingest_file(settings, path, TOPIC, limit=30).sent == 30
+    assert ingest_file(settings, path, TOPIC, IngestOptions(limit=30)).sent == 30
     renamed = path.rename(tmp_path / "b.csv")
     rest = ingest_file(settings, renamed, TOPIC)
     assert (rest.sent, rest.skipped) == (70, 30)
     assert ingest_file(settings, renamed, TOPIC).sent == 0
-    assert ingest_file(settings, renamed, TOPIC, limit=10).sent == 0
-    assert ingest_file(settings, renamed, TOPIC, mapping={"speed_kmh": "altitude_m"}).sent == 100
-    assert ingest_file(settings, renamed, TOPIC, rebase_time=True).sent == 100
-    assert ingest_file(settings, renamed, TOPIC, again=True).sent == 100
+    assert ingest_file(settings, renamed, TOPIC, IngestOptions(limit=10)).sent == 0
+    assert ingest_file(settings, renamed, TOPIC, IngestOptions(mapping={"speed_kmh": "altitude_m"})).sent == 100
+    assert ingest_file(settings, renamed, TOPIC, IngestOptions(rebase_time=True)).sent == 100
+    assert ingest_file(settings, renamed, TOPIC, IngestOptions(again=True)).sent == 100
     assert ingest_file(settings, renamed, TOPIC).sent == 0
     assert len(committed_records(stack, TOPIC)) == 400
     delete_topics(client, {TOPIC})
@@ -211,7 +214,7 @@ def test_a_rate_is_kept_and_progress_is_reported(stack: Stack, tmp_path: Path) -
     fresh_topics(stack)
     path = write(real_rows(2000), tmp_path / "rows.parquet")
     seen: list[IngestProgress] = []
-    result = ingest_file(settings_of(stack), path, TOPIC, rate=1000, progress=seen.append)
+    result = ingest_file(settings_of(stack), path, TOPIC, IngestOptions(rate=1000), progress=seen.append)
     assert 1.8 < result.seconds < 30
     assert seen[-1].sent == 2000
     assert seen[-1].part_done == 1.0
@@ -226,7 +229,7 @@ def test_what_cannot_be_ingested_is_one_clear_error(stack: Stack, tmp_path: Path
     path.write_text("device,event_time,latitude,longitude\n", encoding="utf-8")
     with pytest.raises(UsageError, match="no column for the field 'device_id': the file has device, event_time"):
         ingest_file(settings, path, TOPIC)
-    assert ingest_file(settings, path, TOPIC, mapping={"device_id": "device"}).rows == 0
+    assert ingest_file(settings, path, TOPIC, IngestOptions(mapping={"device_id": "device"})).rows == 0
     delete_topics(client, {TOPIC})
     with pytest.raises(StreamsError, match=r"there is no topic gps\.positions\.v1: run `streams topics apply`"):
         ingest_file(settings, REAL, TOPIC)
@@ -250,13 +253,13 @@ def test_what_the_worker_would_reject_is_a_bad_row_and_stays_one_when_a_run_goes
     rows = [f"d,{now - 1000},1,2", f"d,{now + 65_000},1,2", f"d,{now - 500},1,2"]
     path.write_text("device_id,event_time,latitude,longitude\n" + "\n".join(rows) + "\n", encoding="utf-8")
     settings = settings_of(stack)
-    first = ingest_file(settings, path, TOPIC, limit=2)
+    first = ingest_file(settings, path, TOPIC, IngestOptions(limit=2))
     assert (first.sent, first.bad) == (1, 1)
     wait_until(lambda: time.time_ns() // 1_000_000 > now + 6_000, "the time to be within the skew")
     rest = ingest_file(settings, path, TOPIC)
     assert (rest.sent, rest.skipped, rest.bad) == (1, 1, 1)
     assert [row.number for row in rest.bad_rows.first] == [3]
-    again = ingest_file(settings, path, TOPIC, again=True)
+    again = ingest_file(settings, path, TOPIC, IngestOptions(again=True))
     assert (again.sent, again.bad) == (3, 0)
 
 
@@ -265,13 +268,43 @@ def test_how_a_file_is_read_makes_it_other_work_and_a_dry_run_does_none(stack: S
     settings = settings_of(stack)
     path = tmp_path / "rows.csv"
     path.write_text("device_id,event_time,latitude,longitude\nd,2024-07-01T12:00:00,1,2\n", encoding="utf-8")
-    assert ingest_file(settings, path, TOPIC, dry_run=True).valid == 1
+    assert ingest_file(settings, path, TOPIC, IngestOptions(dry_run=True)).valid == 1
     assert ingest_file(settings, path, TOPIC).sent == 1
-    assert ingest_file(settings, path, TOPIC, reading=Reading()).skipped == 1
-    assert ingest_file(settings, path, TOPIC, reading=Reading(timezone="Europe/Berlin")).sent == 1
-    assert ingest_file(settings, path, TOPIC, reading=Reading(timezone="Europe/Berlin")).skipped == 1
+    assert ingest_file(settings, path, TOPIC, IngestOptions(reading=Reading())).skipped == 1
+    assert ingest_file(settings, path, TOPIC, IngestOptions(reading=Reading(timezone="Europe/Berlin"))).sent == 1
+    assert ingest_file(settings, path, TOPIC, IngestOptions(reading=Reading(timezone="Europe/Berlin"))).skipped == 1
     moments = [event["event_time"] for event in sent_events(stack)]
     assert moments == [1_719_835_200_000, 1_719_828_000_000]
+
+
+@pytest.fixture
+def network_again(proxy: Proxy) -> Iterator[None]:
+    yield
+    proxy.faults = Faults()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("network_again")
+@pytest.mark.parametrize("faults", [Faults(silent=True), Faults(lose_commit_answers=True)], ids=["silence", "commits"])
+def test_a_run_that_loses_the_broker_ends_in_words_and_the_next_one_goes_on(
+    stack: Stack, proxy: Proxy, faults: Faults
+) -> None:
+    fresh_topics(stack)
+    settings = load_settings(kafka_bootstrap_servers=proxy.address, schema_registry_url=stack.registry_url)
+
+    def break_the_network(progress: IngestProgress) -> None:
+        if progress.sent > 20_000:
+            proxy.faults = faults
+
+    begun = time.monotonic()
+    with pytest.raises(StreamsError, match=r"sending to gps\.positions\.v1 at .* run the same command again"):
+        ingest_file(settings, REAL, TOPIC, IngestOptions(rate=20_000), progress=break_the_network)
+    assert time.monotonic() - begun < 240
+    proxy.faults = Faults()
+    rest = ingest_file(settings, REAL, TOPIC)
+    assert rest.skipped > 0
+    assert_real_rows_once(sent_events(stack))
 
 
 def test_several_files_and_standard_input_are_sent_each_once(stack: Stack, tmp_path: Path) -> None:

@@ -7,18 +7,21 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import NewTopic
+from confluent_kafka.admin import NewPartitions, NewTopic
 
+from logistics.flows.gps import GPS
 from streams.kafka.offsets_process import OffsetProbe, RoundFailed
+from streams.kafka.topics import apply_topics
 from streams.local.stack import Stack
 from streams.monitor.book import GroupLag
 from streams.monitor.lookout import Lookout
 from streams.monitor.status import Status
 from streams.monitor.verdict import Policy, Reason
-from tests.integration.kafka_helpers import admin_of, run, settings_of
+from tests.integration.kafka_helpers import admin_of, delete_topics, run, settings_of
 from tests.integration.workers import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -67,18 +70,21 @@ class Topic:
 
     def commit(self, offset: int, partition: int = 0) -> None:
         consumer = self.consumer()
-
-        def committed() -> bool:
-            try:
-                consumer.commit(offsets=[TopicPartition(self.name, partition, offset)], asynchronous=False)
-            except KafkaException as error:
-                if error.args[0].code() in _NOT_YET:
-                    return False
-                raise
-            return True
-
-        wait_until(committed, "the coordinator of a broker that has just been started is there")
+        commit(consumer, TopicPartition(self.name, partition, offset))
         consumer.close()
+
+
+def commit(consumer: Consumer, position: TopicPartition) -> None:
+    def committed() -> bool:
+        try:
+            consumer.commit(offsets=[position], asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() in _NOT_YET:
+                return False
+            raise
+        return True
+
+    wait_until(committed, "the coordinator of a broker that has just been started is there")
 
 
 @pytest.fixture
@@ -142,6 +148,31 @@ def test_what_an_open_transaction_holds_is_no_lag(lookout: Lookout, topic: Topic
     assert 0 == group.lag_sum
     producer.commit_transaction(30)
     assert 50 <= seen(lookout, topic, Status.STOP).lag_sum <= 51
+
+
+def test_a_transaction_within_the_timeout_of_producers_is_mentioned_and_no_trouble(
+    lookout: Lookout, topic: Topic
+) -> None:
+    topic.produce(5)
+    topic.commit(5)
+    producer = Producer({"bootstrap.servers": topic.stack.bootstrap_servers, "transactional.id": topic.name})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topic.name, b"open", partition=0, timestamp=int((time.time() - 12) * 1000))
+    producer.flush(30)
+    said: list[GroupLag] = []
+
+    def is_mentioned() -> bool:
+        _, groups = lookout.look([topic.group])
+        said.append(groups[topic.group])
+        return "cannot be read yet" in said[-1].why(0)
+
+    wait_until(is_mentioned, "the transaction is mentioned", timeout_s=30)
+
+    assert {Status.OK} == {one.status for one in said}
+    assert said[-1].why(0).startswith("all is read that can be: 1 record after an open transaction cannot be read yet")
+    assert 12 <= said[-1].window.open_s[0] < 60
+    producer.abort_transaction(30)
 
 
 def test_an_open_transaction_that_lasts_is_a_reason_of_its_own(lookout: Lookout, topic: Topic) -> None:
@@ -375,6 +406,38 @@ def test_a_group_that_is_not_there_is_not_found(stack: Stack) -> None:
     assert 100 == done.returncode
     assert [{"group": "no-such-group", "status": "NOTFOUND", "partitions": []}] == json.loads(done.stdout)["groups"]
     assert "no such consumer group" in done.stderr
+
+
+def test_a_partition_without_a_place_and_a_topic_that_is_gone_are_named_of_a_declared_flow(stack: Stack) -> None:
+    prefix = f"lag{uuid.uuid4().hex[:8]}."
+    flow = GPS.with_prefix(prefix)
+    client = admin_of(stack)
+    apply_topics(client, [flow], partitions=2)
+    consumer = Consumer({"bootstrap.servers": stack.bootstrap_servers, "group.id": flow.group})
+    commit(consumer, TopicPartition(flow.source, 0, 0))
+    consumer.close()
+    client.create_partitions([NewPartitions(flow.source, 3)])[flow.source].result(30)
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers})
+    wait_until(lambda: len(producer.list_topics(flow.source).topics[flow.source].partitions) == 3, "it has 3")
+    producer.produce(flow.source, b"x", partition=2)
+    assert producer.flush(30) == 0
+
+    def asked() -> tuple[int, Any, str]:
+        done = run(stack, "lag", "--group", flow.group, "--for", "0", "--format", "json", STREAMS_TOPIC_PREFIX=prefix)
+        return done.returncode, json.loads(done.stdout), done.stderr
+
+    code, told, _ = asked()
+    assert (100, []) == (code, told["missing_topics"])
+    last = told["groups"][0]["partitions"][2]
+    assert ("STALL", "not_in_layout") == (last["status"], last["reason"])
+
+    delete_topics(client, {flow.source})
+    code, told, said = asked()
+    assert [(flow.source, flow.group)] == [(one["topic"], one["group"]) for one in told["missing_topics"]]
+    assert (100, True) == (code, f"missing: {flow.source}" in said)
+    text = run(stack, "lag", "--group", flow.group, "--for", "0", STREAMS_TOPIC_PREFIX=prefix).stdout
+    assert f"{flow.source}  MISSING  ({flow.group}) the topic does not exist" in text
+    assert "-> `streams topics apply` creates it" in text
 
 
 @pytest.mark.slow  # it waits for ten seconds, as any command does

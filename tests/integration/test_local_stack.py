@@ -172,7 +172,22 @@ def test_a_port_taken_by_another_program_is_named_with_its_flag(tmp_path: Path, 
     assert processes_of(tmp_path) == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ports_that_another_stack_took_after_they_were_looked_at_are_no_success(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of two stacks that are started at one time: the other's servers answer on the ports that ours cannot have."""
+    second = Stack(tmp_path, stack.kafka.port, stack.registry.port)
+    monkeypatch.setattr(ports, "is_free", lambda _: True)
+
+    with pytest.raises(StreamsError, match=r"port \d+ on 127\.0\.0\.1 was taken by another program meanwhile: give an"):
+        second.start()
+
+    assert processes_of(tmp_path) == []
+    assert [one.state for one in recorded_stack(tmp_path).status()] == ["stopped", "stopped"]
+    assert ["running", "running"] == [one.state for one in stack.status()]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_up_leaves_nothing_behind(tmp_path: Path, how: signal.Signals) -> None:
     command = [sys.executable, "-m", "streams", "local", "up", "--dir", str(tmp_path)]
     with subprocess.Popen([*command, "--kafka-port", "0", "--registry-port", "0"], stderr=subprocess.PIPE) as running:

@@ -409,6 +409,21 @@ def test_the_page_shows_groups_partitions_sources_and_workers_and_goes_on_by_its
 
 
 @pytest.mark.chromium
+def test_a_topic_that_is_gone_is_what_the_page_says_first(browser: Browser, monitor: Monitor, stack: Stack) -> None:
+    client = admin_of(stack)
+    delete_topics(client, {ORDERS.late})
+    try:
+        with page_of(browser, monitor) as page:
+            first = page.locator("#alarm-list li").first
+            page.wait_for_selector("#alarm-list li:first-child strong:has-text('MISSING')")
+            assert f"MISSING {ORDERS.late}the topic does not exist" in first.inner_text()
+            assert "/runbooks/worker-not-ready" == first.locator("a").get_attribute("href")
+    finally:
+        apply_topics(client, [ORDERS])
+    wait_until(lambda: not monitor.json("/api/overview")["missing_topics"], "the topic is there again")
+
+
+@pytest.mark.chromium
 def test_a_thousand_partitions_are_shown_and_filtered(browser: Browser, monitor: Monitor) -> None:
     with page_of(browser, monitor, f"/#{WIDE}", viewport={"width": 1400, "height": 1000}) as page:
         page.wait_for_function(f"document.querySelectorAll('#partitions tbody tr').length === {PARTITIONS_WIDE}")

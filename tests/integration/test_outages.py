@@ -97,7 +97,7 @@ def test_while_the_registry_is_away_known_schemas_flow_and_unknown_ones_wait(sta
     assert worker.terminate() == 0
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_worker_goes_on_by_itself_when_kafka_restarts_under_load(
     stack: Stack, worker: Worker, how: signal.Signals
 ) -> None:

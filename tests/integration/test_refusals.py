@@ -9,10 +9,10 @@ import pytest
 from confluent_kafka import Consumer
 
 from logistics.flows.gps import GPS
-from streams.engine.log import Committed, CycleAborted, OutputRefused, Refused
-from streams.kafka.transactions import KafkaTransactions
 from streams.local.stack import Stack
 from streams.resilience.retry import Retrier
+from streams.sinks.base import Committed, CycleAborted, OutputRefused, Refused
+from streams.sinks.kafka.transactions import KafkaTransactions
 from tests.integration.kafka_helpers import alter_topic, fresh_topics, settings_of
 from tests.integration.workers import PARTITIONS, read
 

@@ -15,7 +15,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from streams.cli import main
 from streams.kafka.schema_use import schema_use
 from streams.local.stack import Stack
-from streams.schemas.catalog import SCHEMAS_DIR_DEFAULT, Catalog
+from streams.schemas.catalog import Catalog, schemas_dir
 from streams.schemas.client import Registry
 from streams.schemas.gate.agreement import registry_state, with_registry
 from streams.schemas.gate.check import check_subject
@@ -326,7 +326,7 @@ def test_the_newest_records_are_looked_at_and_older_ones_are_said_to_be_there(st
 def schemas(tmp_path: Path) -> Path:
     """The committed schemas under a name of the test's own."""
     root = tmp_path / "schemas"
-    shutil.copytree(SCHEMAS_DIR_DEFAULT / "gps.positions.v1-value", root / "tests.gate.positions.v1-value")
+    shutil.copytree(schemas_dir() / "gps.positions.v1-value", root / "tests.gate.positions.v1-value")
     return root
 
 

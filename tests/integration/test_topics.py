@@ -22,7 +22,7 @@ from streams.kafka.admin import partition_counts, settled
 from streams.kafka.partitioner import PARTITIONER, partition_of
 from streams.kafka.topics import TopicStatus, apply_topics, list_topics
 from streams.local.stack import Stack
-from streams.schemas.catalog import SCHEMAS_DIR_DEFAULT
+from streams.schemas.catalog import schemas_dir
 from streams.schemas.client import Registry, RegistryUnavailable, UnknownSchema, wait_for_registry
 from streams.settings import load_settings
 from tests.integration.kafka_helpers import alter_topic, delete_topics, fresh_topics, run, settings_of
@@ -179,7 +179,7 @@ def test_a_refused_schema_is_reported_with_the_reason_and_later_versions_are_not
     stack: Stack, tmp_path: Path
 ) -> None:
     schemas = tmp_path / "schemas"
-    shutil.copytree(SCHEMAS_DIR_DEFAULT, schemas)
+    shutil.copytree(schemas_dir(), schemas)
     subject = "tests.refused.v1-value"
     (schemas / GPS.subject).rename(schemas / subject)
     said = schemas / "subjects.toml"

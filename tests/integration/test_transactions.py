@@ -8,11 +8,11 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from logistics.flows.gps import GPS
-from streams.engine.log import Committed, CycleAborted
-from streams.kafka import transactions as module
-from streams.kafka.transactions import KafkaTransactions
 from streams.local.stack import Stack
 from streams.resilience.retry import Retrier
+from streams.sinks.base import Committed, CycleAborted
+from streams.sinks.kafka import transactions as module
+from streams.sinks.kafka.transactions import KafkaTransactions
 from tests.integration.kafka_helpers import fresh_topics, settings_of
 from tests.integration.workers import PARTITIONS, read
 

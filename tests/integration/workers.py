@@ -253,7 +253,7 @@ class Probe:
             return self._unanswered()
 
     def _unanswered(self) -> None:
-        """Ask with another client from now on: this one may have lost its broker for good (`stranding`)."""
+        """Ask with another client from now on: this one may have lost its broker for good (`kafka.broker_watch`)."""
         self._group = Consumer(self._config, logger=librdkafka_log)
 
     def all_is_committed(self) -> bool:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from streams.resilience.breaker import Breaker, BreakerOpen, Guard, Limits, State
+from tests.examples import examples
 
 LIMITS = Limits(failures_max=3, rest_s=5.0, rest_s_max=20.0, probe_s_max=60.0)
 
@@ -90,7 +91,7 @@ class AnyHistory(RuleBasedStateMachine):
 
 
 TestAnyHistory = AnyHistory.TestCase
-TestAnyHistory.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestAnyHistory.settings = settings(max_examples=examples(200), stateful_step_count=40, deadline=None)
 
 
 def test_the_rest_doubles_with_each_failed_probe_up_to_its_bound():

@@ -16,6 +16,7 @@ from streams.avro.decode import Decoder
 from streams.avro.resolve import IncompatibleSchema, build_plan
 from streams.batch.records import Records
 from streams.schemas.catalog import Catalog
+from tests.examples import examples
 
 SCHEMA_ID = 77
 FRAME = b"\0" + SCHEMA_ID.to_bytes(4, "big")
@@ -208,7 +209,7 @@ TIMESTAMP = 2**31
 QUICK = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-    max_examples=150,
+    max_examples=examples(150),
     phases=[Phase.explicit, Phase.generate],
 )
 

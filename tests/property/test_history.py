@@ -14,8 +14,9 @@ from streams.operators.fold.aggregate import Segments
 from streams.operators.reorder.judge import LastDue, judge_behind
 from streams.operators.trace import watermarks
 from streams.operators.window.windows import NEVER, Windows
+from tests.examples import examples
 
-QUICK = settings(deadline=None, max_examples=150)
+QUICK = settings(deadline=None, max_examples=examples(150))
 SLOTS = 4
 IDS = (b"", b"a", b"b", b"\xc3\xa9", b"zz")
 

@@ -18,6 +18,7 @@ from streams.batch.records import Records
 from streams.batch.rows import empty_rows, pack_rows, unpack_rows
 from streams.operators.fold.aggregate import KeySegments
 from streams.schemas.catalog import Catalog
+from tests.examples import examples
 
 TEXT = Catalog.load().latest(ORDERS.subject).text
 SCHEMA = fastavro.parse_schema(without_logical_types(json.loads(TEXT)))
@@ -43,7 +44,7 @@ EVENTS = st.lists(
     min_size=1,
     max_size=30,
 )
-QUICK = settings(deadline=None, max_examples=150)
+QUICK = settings(deadline=None, max_examples=examples(150))
 
 
 def encode(event):

@@ -20,6 +20,7 @@ from streams.avro.resolve import IncompatibleSchema, build_plan, column_kind, un
 from streams.batch.records import Records
 from streams.flow.declaration import Pipeline
 from streams.schemas.gate.compatibility import InvalidSchema, changed_meanings, misfits, parsed, texts_of_bytes
+from tests.examples import examples
 
 SCHEMA_ID = 9
 FRAME = b"\0" + SCHEMA_ID.to_bytes(4, "big")
@@ -36,7 +37,7 @@ WIDER = {"int": ("long", "float", "double"), "long": ("float", "double"), "float
 QUICK = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-    max_examples=250,
+    max_examples=examples(250),
     phases=[Phase.explicit, Phase.generate],
 )
 

@@ -21,6 +21,7 @@ from streams.engine.task import PartitionTask, TaskConfig, Written
 from streams.operators.fold.operator import fold_name
 from streams.state.memory import MemoryStore
 from streams.state.names import CHECKPOINT, operator_prefix
+from tests.examples import examples
 from tests.window_model import WindowModel
 
 AGGREGATE = VehicleState()
@@ -226,7 +227,7 @@ def simple(event_id, time, timestamp, device="a"):
     return Event(0, timestamp, device.encode(), event_id, device, 0, time, 1, 2, 3.0, b"")
 
 
-QUICK = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow])
 RETRANSMITTED = numbered(simple("x", 50, 10), simple("x", 50, 50), simple("y", 40, 40))
 """A clock ahead of the broker's: the copy of an event moves the watermark more than the event itself did."""
 

@@ -3,8 +3,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.monitor.timeline import EMPTY_RANGES_MAX, POINTS_MAX, Timeline
+from tests.examples import examples
 
-QUICK = settings(deadline=None, max_examples=100)
+QUICK = settings(deadline=None, max_examples=examples(100))
 Log = list[tuple[int, int]]
 """(Time at which a record came, its timestamp), by offset."""
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from streams.monitor.status import Status
 from streams.monitor.verdict import ABSENT, Owned, Policy, Reason, Verdicts, Window, evaluate
+from tests.examples import examples
 
 POLICY = Policy()
-QUICK = settings(deadline=None, max_examples=60)
+QUICK = settings(deadline=None, max_examples=examples(60))
 
 
 @st.composite
@@ -36,11 +37,14 @@ def windows(draw: Any, rows_max: int = 5) -> Window:
         unreadable=column(st.sampled_from([0, 0, 0, 5])).astype(np.int64),
         open_s=column(st.sampled_from([0.0, POLICY.open_s - 0.001, POLICY.open_s, 5_000.0])),
         left=column(st.sampled_from([False, False, False, True])).astype(np.bool_),
+        unplaced=column(st.sampled_from([False, False, False, True])).astype(np.bool_),
     )
 
 
 def rows_of(window: Window, rows: list[int]) -> Window:
-    names = ("offset", "lag", "active", "lag_s", "owned", "deleted", "beyond", "unreadable", "open_s", "left")
+    names = (
+        "offset", "lag", "active", "lag_s", "owned", "deleted", "beyond", "unreadable", "open_s", "left", "unplaced",
+    )  # fmt: skip
     changed = {name: getattr(window, name)[rows] for name in names}
     return replace(window, **changed)
 
@@ -88,7 +92,8 @@ def test_without_lag_nothing_is_wrong_unless_records_are_lost_or_cannot_be_read(
 @given(windows())
 def test_what_is_on_time_neither_warns_nor_stops(window: Window) -> None:
     quick = np.minimum(window.open_s, POLICY.open_s - 0.001)
-    found = evaluate(replace(window, lag_s=np.minimum(window.lag_s, POLICY.tiny_s - 0.001), open_s=quick), POLICY)
+    soon = np.minimum(window.lag_s, POLICY.tiny_s - 0.001)
+    found = evaluate(replace(window, lag_s=soon, open_s=quick, unplaced=np.zeros_like(window.unplaced)), POLICY)
 
     assert not set(found.status.tolist()) & {Status.WARN, Status.STOP, Status.STALL}
 
@@ -104,6 +109,7 @@ def test_every_verdict_has_a_reason_that_fits_it(window: Window) -> None:
         assert (reason == Reason.WENT_BACK) == (found.status[row] == Status.REWIND)
         assert (reason == Reason.WENT_BACK) <= (found.back_by[row] > 0)
         assert (reason == Reason.LEFT_TOPIC) <= bool(window.left[row])
+        assert (reason == Reason.NOT_IN_LAYOUT) <= bool(window.unplaced[row] and window.lag[row, -1])
         assert (reason == Reason.NOBODY_READS) <= (window.owned[row] == Owned.NOBODY)
         assert (reason == Reason.NO_PROGRESS) <= (window.owned[row] == Owned.SOMEBODY)
         assert (reason == Reason.CATCHING_UP) <= bool(np.isfinite(found.catch_up_s[row]))
@@ -130,6 +136,7 @@ def test_one_dip_does_not_hide_a_growing_lag(samples: int, per_sample: int, data
             unreadable=np.zeros(1, dtype=np.int64),
             open_s=np.zeros(1),
             left=np.zeros(1, dtype=np.bool_),
+            unplaced=np.zeros(1, dtype=np.bool_),
         )
         # A growth of less than 5% over the window counts as none, which is a warning as well.
         assert Status.WARN == evaluate(window, POLICY).status[0]

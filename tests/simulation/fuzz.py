@@ -30,21 +30,24 @@ from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.engine.commit import Committer
 from streams.engine.encode import RowEncoder
-from streams.engine.engine import Engine, Idle, MicroBatch
-from streams.engine.log import CycleAborted, LogRow
+from streams.engine.engine import Engine, MicroBatch
+from streams.engine.log import LogRow
 from streams.engine.restore import restore_partition
 from streams.engine.task import PartitionTask, TaskConfig
+from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.operators.fold.operator import fold_name
 from streams.operators.quarantine.operator import QuarantineOperator
 from streams.operators.reorder.held import held_in_store, without_repeats
 from streams.operators.reorder.operator import ReorderOperator
 from streams.operators.window.operator import window_name
 from streams.schemas.catalog import Catalog
+from streams.sinks.base import CycleAborted
+from streams.sinks.memory import MemoryTransactions
+from streams.sources.base import Idle
 from streams.state.memory import MemoryStore
 from streams.state.names import operator_prefix
 from streams.state.space import StoreSpace
 from streams.state.store import StoreCorrupted
-from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
 from tests.simulation.traffic import NOW_MS, SCHEMA_ID, START_MS, encode, gps_schema
 
 UNKNOWN_SCHEMA_ID = 0x63

@@ -11,9 +11,10 @@ import fastavro
 
 from loadtest.oracle.model import Event, PartitionModel, Reject, compare_rows
 from logistics.flows.gps import GPS
-from streams.engine.engine import Idle
+from streams.kafka.memory import MemoryKafka
 from streams.schemas.catalog import Catalog
-from tests.simulation.kafka import MemoryKafka, Refuses, refuses_nothing
+from streams.sinks.memory import Refuses, refuses_nothing
+from streams.sources.base import Idle
 from tests.simulation.traffic import NOW_MS, fill
 from tests.simulation.worker import COOLDOWN_MS, PIPELINE, REJECTS_MAX, SimulatedWorker
 from tests.window_model import WindowModel

@@ -6,6 +6,8 @@ from streams.operators.dedup.pages import SpilledIds
 from streams.operators.quarantine.breakers import DeviceBreakers
 from tests.simulation.fuzz import Done, fuzz
 
+pytestmark = pytest.mark.thorough
+
 LOGS_EACH = 25
 SAYS = r"make fuzz SEED=\d+"
 
@@ -15,7 +17,10 @@ def fuzz_some(seed, done=None, logs=LOGS_EACH):
         fuzz(one, done)
 
 
-@pytest.mark.parametrize("seed", range(0, 200, LOGS_EACH))
+@pytest.mark.parametrize(
+    "seed",
+    [*range(0, 100, LOGS_EACH), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(100, 200, LOGS_EACH))],
+)
 def test_cuts_crashes_spills_and_truncation_do_not_matter(seed):
     fuzz_some(seed)
 

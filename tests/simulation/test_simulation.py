@@ -9,38 +9,50 @@ from logistics.flows.gps import GPS
 from streams.batch.columns import Bools
 from streams.batch.events import Events
 from streams.engine.commit import Committer
-from streams.engine.log import CycleAborted
 from streams.engine.restore import RestoreFailed
 from streams.kafka.partitioner import partition_of
 from streams.operators.dedup.operator import DedupOperator
 from streams.operators.reorder.held import Held
+from streams.sinks.base import CycleAborted
 from streams.worker.ownership import Ownership
 from tests.simulation.run import Outcome, simulate
+
+thorough = pytest.mark.thorough
+
+
+def marked(seeds, *marks):
+    return [pytest.param(seed, marks=marks) for seed in seeds]
 
 
 def result(outcome: Outcome):
     return outcome.clean, outcome.late, outcome.dead, outcome.table
 
 
-@pytest.mark.parametrize("seed", range(1, 41))
+@pytest.mark.parametrize(
+    "seed", [1, 2, *marked(range(3, 21), thorough), *marked(range(21, 41), thorough, pytest.mark.slow)]
+)
 def test_crashes_rebalances_and_lost_answers_change_nothing(seed):
     simulate(seed, events=800, batch_records_max=(3, 10, 30, 100)[seed % 4])
 
 
+@thorough
 @pytest.mark.parametrize("lateness_ms", [0, 1, 5_000])
 def test_any_lateness_is_as_the_model_says(lateness_ms):
     simulate(100 + lateness_ms, lateness_ms=lateness_ms)
 
 
+@thorough
 def test_a_short_horizon_sends_old_events_beyond_it():
     outcome = simulate(200, horizon_ms=500)
     assert {b"late", b"beyond_horizon"} == {reason for _, _, reason, _ in outcome.late}
 
 
+@thorough
 def test_more_workers_and_partitions_are_as_the_model_says():
     simulate(300, partitions=5, workers=3, batch_records_max=5)
 
 
+@thorough
 @pytest.mark.parametrize("traffic_seed", [11, 12])
 def test_batch_sizes_faults_and_workers_do_not_change_the_outcome(traffic_seed):
     def run(seed, **options):
@@ -53,6 +65,7 @@ def test_batch_sizes_faults_and_workers_do_not_change_the_outcome(traffic_seed):
     assert run(20, batch_records_max=7, workers=4) == expected
 
 
+@thorough
 def test_faults_do_happen():
     assert sum(simulate(seed, batch_records_max=3).crashes for seed in range(5)) > 20
 
@@ -61,12 +74,14 @@ def refuses_some(topic, key, value):
     return topic in {GPS.clean, GPS.late} and zlib.crc32(value) % 25 == 0
 
 
-@pytest.mark.parametrize("seed", range(400, 412))
+@thorough
+@pytest.mark.parametrize("seed", [*range(400, 406), *marked(range(406, 412), pytest.mark.slow)])
 def test_what_an_output_refuses_is_a_dead_letter_and_changes_nothing_else(seed):
     outcome = simulate(seed, batch_records_max=(3, 10, 100)[seed % 3], refuses=refuses_some)
     assert "refused_by_output" in {reason for reason, _, _ in outcome.dead}
 
 
+@thorough
 def test_batch_sizes_and_faults_do_not_change_what_is_refused():
     def run(seed, **options):
         return result(simulate(seed, traffic_seed=13, events=300, refuses=refuses_some, **options))
@@ -76,6 +91,7 @@ def test_batch_sizes_and_faults_do_not_change_what_is_refused():
         assert expected == run(seed, batch_records_max=batch_records_max, faults=True)
 
 
+@thorough
 def test_events_of_a_key_whose_rows_are_refused_are_dead_letters_and_other_keys_are_as_before():
     def of_one_device(topic, key, value):
         return topic == GPS.tables[0].topic and key == b"device-1"
@@ -89,6 +105,7 @@ def test_events_of_a_key_whose_rows_are_refused_are_dead_letters_and_other_keys_
     assert {b"device-1"} == {key for reason, key, _ in outcome.dead if reason == "refused_by_output"}
 
 
+@thorough
 def test_a_dead_letter_that_is_refused_stops_its_partition_only():
     def refuses(topic, key, value):
         return topic == GPS.dlq and partition_of(key, 2) == 1
@@ -108,18 +125,21 @@ def simulate_some(*, faults=True, first=0, seeds=8):
         simulate(seed, events=250, batch_records_max=8, faults=faults)
 
 
+@thorough
 def test_a_journal_without_held_events_is_found(monkeypatch):
     monkeypatch.setattr(Held, "came_in", lambda self, _: self._none)
     with pytest.raises(AssertionError, match=SAYS):
         simulate_some()
 
 
+@thorough
 def test_a_restore_that_forgets_ids_is_found(monkeypatch):
     monkeypatch.setattr(DedupOperator, "replay", lambda *_: 0)
     with pytest.raises(AssertionError, match=SAYS):
         simulate_some()
 
 
+@thorough
 def test_a_dedup_that_forgets_is_found(monkeypatch):
     def all_new(self: DedupOperator, events: Events) -> Bools:
         new = first_copies(self, events)
@@ -132,12 +152,14 @@ def test_a_dedup_that_forgets_is_found(monkeypatch):
         simulate_some(faults=False)
 
 
+@thorough
 def test_a_release_order_that_is_none_is_found(monkeypatch):
     monkeypatch.setattr("streams.operators.reorder.operator.release_order", lambda events: np.arange(len(events)))
     with pytest.raises(AssertionError, match=SAYS):
         simulate_some(faults=False)
 
 
+@thorough
 def test_a_commit_in_the_name_of_the_newest_membership_is_found(monkeypatch):
     """As it was: whatever a cycle contains, it is committed by the place in the group at its end."""
     monkeypatch.setattr(Ownership, "claim", lambda self, _: self._membership)
@@ -145,6 +167,7 @@ def test_a_commit_in_the_name_of_the_newest_membership_is_found(monkeypatch):
         simulate_some(seeds=40)
 
 
+@thorough
 def test_an_outcome_that_is_settled_by_the_number_of_the_cycle_is_found(monkeypatch):
     """As it was: another worker's cycle of the same number is taken for one's own."""
 

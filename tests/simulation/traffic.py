@@ -9,9 +9,9 @@ from typing import Any
 import fastavro
 
 from loadtest.oracle.model import Event, Reject
+from streams.kafka.memory import MemoryKafka
 from streams.kafka.partitioner import partition_of
 from streams.schemas.catalog import Catalog
-from tests.simulation.kafka import MemoryKafka
 
 SCHEMA_ID = 7
 START_MS = 1_700_000_000_000

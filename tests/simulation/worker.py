@@ -16,16 +16,18 @@ from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.engine.commit import Committer
 from streams.engine.encode import RowEncoder
-from streams.engine.engine import Engine, Idle, MicroBatch
-from streams.engine.log import CycleAborted, OutputRefused
+from streams.engine.engine import Engine, MicroBatch
 from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
+from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.kafka.partitioner import partition_of
 from streams.schemas.catalog import Catalog
+from streams.sinks.base import CycleAborted, OutputRefused
+from streams.sinks.memory import MemoryTransactions, Refuses, refuses_nothing
+from streams.sources.base import Idle
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted
 from streams.worker.ownership import Ownership, Term
-from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions, Refuses, refuses_nothing
 from tests.simulation.traffic import NOW_MS, SCHEMA_ID, UNREADABLE, gps_schema
 
 UNKNOWN_SCHEMA_ID = 0x63

@@ -9,6 +9,8 @@ from ruamel.yaml import YAML
 
 from streams.monitor.web import runbooks
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).parents[2]
 GUIDES = {"dead-letters"}
 """What is worth reading without an alert."""

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from streams.errors import StreamsError, UsageError
-from streams.flow.discover import PIPELINES
+from streams.flow.discover import pipelines
 from streams.schemas.catalog import SCHEMAS_DIR_VARIABLE, Catalog
 
 SCHEMA = json.dumps({"type": "record", "name": "R", "fields": [{"name": "a", "type": "long"}]})
@@ -65,7 +65,7 @@ def test_every_field_is_documented_and_every_optional_field_defaults_to_null() -
 
 
 def test_every_subject_that_a_pipeline_declares_is_committed() -> None:
-    declared = {topic.subject for pipeline in PIPELINES.values() for topic in pipeline.topics() if topic.subject}
+    declared = {topic.subject for pipeline in pipelines().values() for topic in pipeline.topics() if topic.subject}
     assert declared <= set(Catalog.load().subjects())
 
 

@@ -21,6 +21,8 @@ from loadtest.oracle.read import Share
 from streams.errors import UsageError
 from streams.kafka.partitioner import partition_of
 
+pytestmark = pytest.mark.thorough
+
 PARTITIONS = 3
 LIMITS = Limits(lateness_ms=5_000, horizon_ms=86_400_000, skew_ms_max=60_000, record_bytes_max=2_000)
 MINUTES = SimpleNamespace(topic="vehicles.minutes.v1", subject="vehicles.minutes.v1-value", size_ms=60_000)

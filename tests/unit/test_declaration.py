@@ -1,12 +1,12 @@
 import pytest
 
 from streams.flow.declaration import Pipeline
-from streams.flow.discover import PIPELINES, select_pipelines
+from streams.flow.discover import pipelines, select_pipelines
 
 
-@pytest.mark.parametrize("name", sorted(PIPELINES))
+@pytest.mark.parametrize("name", sorted(pipelines()))
 def test_with_a_prefix_everything_is_beside_the_original_and_schemas_stay(name: str):
-    plain, (beside,) = PIPELINES[name], select_pipelines([name], prefix="loadtest.")
+    plain, (beside,) = pipelines()[name], select_pipelines([name], prefix="loadtest.")
     assert [topic.name for topic in beside.topics()] == [f"loadtest.{topic.name}" for topic in plain.topics()]
     assert [topic.subject for topic in beside.topics()] == [topic.subject for topic in plain.topics()]
     assert beside.group == f"loadtest.streams.{name}"
@@ -14,7 +14,7 @@ def test_with_a_prefix_everything_is_beside_the_original_and_schemas_stay(name: 
 
 
 def test_without_a_prefix_a_pipeline_is_itself():
-    assert select_pipelines(None) == list(PIPELINES.values())
+    assert select_pipelines(None) == list(pipelines().values())
 
 
 def test_prefixes_add_up():

@@ -23,14 +23,15 @@ from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline, Table, Window
+from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.operators.fold.builder import Count, Fold, Greatest, LastTime, Latest, WindowFold
 from streams.operators.fold.operator import fold_name
 from streams.operators.window.operator import window_name
+from streams.sinks.memory import MemoryTransactions
 from streams.state.identity import Places
 from streams.state.memory import MemoryStore
 from streams.state.names import operator_prefix
 from streams.state.store import StoreCorrupted, StoreOutdated
-from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
 
 LATENESS_MS = 100
 COLUMNS = {"events": Count(), "warmest": Greatest("warmth"), "charge": Latest("battery")}

@@ -13,6 +13,8 @@ import pytest
 from streams.cli.ending import INTERRUPTED, READER_GONE, run
 from streams.errors import FencedError, FoundSomething, StreamsError
 
+pytestmark = pytest.mark.thorough
+
 NO_BROKER = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
 FULL = "/dev/full"
 

@@ -35,6 +35,8 @@ SHAPE = FleetShape(
     incompatible_schema_id=9,
     record_bytes_max=2_000,
 )
+
+pytestmark = pytest.mark.thorough
 DECODER = Decoder({7: SCHEMA, 9: STATE_SCHEMA}.get, newest_schema("gps.positions.v1-value"), Event)
 
 

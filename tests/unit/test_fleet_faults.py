@@ -22,7 +22,10 @@ from loadtest.fleet.real_tracks import SAMPLE
 from loadtest.fleet.traffic import CODES, KINDS, PathsOf
 from loadtest.oracle.decode import Decoder, newest_schema
 from loadtest.oracle.events import Event
+from tests.examples import examples
 from tests.unit.test_fleet import GPS, ORDERS, SCHEMA, SCHEMAS, START_MS, STATE_SCHEMA, World, counted, flat
+
+pytestmark = pytest.mark.thorough
 
 SCHEMA_2 = (SCHEMAS / "gps.positions.v1-value" / "2.avsc").read_text()
 IDS = {7: SCHEMA, 8: SCHEMA_2, 9: STATE_SCHEMA}
@@ -171,7 +174,7 @@ SHARES = st.sampled_from([0.0, 0.01, 0.08])
         future_timestamp=SHARES, too_large=st.just(0.0), paths=st.sampled_from(PathsOf),
     ),
 )  # fmt: skip
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_whatever_the_mix_the_model_finds_what_the_fleet_meant(world, seed, devices, tick_ms, mix):
     schemas = Schemas(world.shape.schema, 7, SCHEMA_2, 8, foreign_id=9)
     size = Size(devices, START_MS, tick_ms=tick_ms, delay_ms_max=50)
@@ -201,7 +204,7 @@ def test_zipf_is_refused_for_orders():
 
 
 @given(st.integers(0, (1 << 31) - 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_the_frame_of_a_value_is_the_schema_id_whatever_its_bits_mean_as_a_float(schema_id):
     fields = {"event_id": ["e"], "device_id": ["d"], "sequence": [1], "event_time": times(np.array([5]))}
     numbers = {name: [0.5] for name in ("latitude", "longitude", "speed_kmh", "heading_deg")}

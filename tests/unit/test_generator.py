@@ -22,6 +22,8 @@ from streams.errors import UsageError
 from tests.unit.test_fleet import ORDERS, ORDERS_SCHEMA, SCHEMA, START_MS
 from tests.unit.test_fleet_faults import SCHEMA_2, TWO
 
+pytestmark = pytest.mark.thorough
+
 NOW_MS = START_MS
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from logistics.flows.gps import GPS
-from streams.engine.log import CycleAborted
 from streams.kafka.changelog import ChangelogReaders
 from streams.resilience.breaker import Guard
 from streams.resilience.retry import Retrier
 from streams.settings import Settings
+from streams.sinks.base import CycleAborted
 from streams.state.identity import Identity, Places
 from streams.state.rocks import RocksMemory, RocksStore
 from streams.state.store import StoreUnavailable, WriteBatch

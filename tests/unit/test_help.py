@@ -1,22 +1,28 @@
 """Every help page at 80 columns."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
-import typer
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from streams.cli import app
+from streams.cli.commands import COMMANDS
+from streams.cli.help import first_paragraph
+from streams.cli.lazy import LazyCommand, LazyCommands
+
+HEAVY = ("numpy", "pyarrow", "confluent_kafka", "fastavro", "faust", "rich")
 
 
-def commands(of: typer.Typer, *above: str) -> list[tuple[str, ...]]:
-    """Every command and group, as its words."""
-    found = [above]
-    found += [(*above, one.name or str(getattr(one.callback, "__name__", ""))) for one in of.registered_commands]
-    for group in of.registered_groups:
-        assert group.typer_instance is not None
-        assert group.name is not None
-        found += commands(group.typer_instance, *above, group.name)
+def commands(table=COMMANDS, *above: str) -> dict[tuple[str, ...], LazyCommand | LazyCommands]:
+    """Every command and group below the top, by its words."""
+    found = {}
+    for name, entry in table.items():
+        found[(*above, name)] = entry
+        if isinstance(entry, LazyCommands):
+            found |= commands(entry.commands, *above, name)
     return found
 
 
@@ -25,7 +31,7 @@ def pages() -> dict[tuple[str, ...], list[str]]:
     """The lines of each page, without the usage."""
     runner = CliRunner(env={"COLUMNS": "80", "NO_COLOR": "1"})
     found = {}
-    for words in commands(app):
+    for words in [(), *commands()]:
         shown = runner.invoke(app, [*words, "--help"])
         assert 0 == shown.exit_code
         lines = shown.stdout.splitlines()
@@ -61,3 +67,24 @@ def test_every_command_is_described_in_whole_sentences(pages):
 
 def test_a_flag_wants_no_value(pages):
     assert [] == [line for lines in pages.values() for line in lines if "<bool>" in line]
+
+
+@pytest.mark.parametrize(("words", "entry"), commands().items())
+def test_a_list_describes_a_command_as_its_own_page_does(words, entry):
+    command = get_command(app)
+    for word in words:
+        command = command.commands[word]
+    assert words[-1] == command.name
+    assert first_paragraph(command.help) == entry.summary
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["dlq", "--help"], ["no-such-command"]])
+def test_what_runs_no_command_imports_none(words):
+    code = (
+        "import sys, streams.cli\n"
+        f"sys.argv = ['streams', *{words}]\n"
+        "try: streams.cli.main()\n"
+        f"finally: print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert "[]" == done.stderr.splitlines()[-1], done.stderr

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from streams.kafka.high_watermarks import Futures, HighWatermarks
 from streams.settings import Settings
+from streams.sources.kafka.high_watermarks import Futures, HighWatermarks
 
 
 class Broker:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from streams.engine.engine import Idle
-from streams.kafka.idle import IdleClock, Unreadable
 from streams.limits import IDLE_GAP_MS_MAX
+from streams.sources.base import Idle, Unreadable
+from streams.sources.idle import IdleClock
 
 T = 1_000_000
 

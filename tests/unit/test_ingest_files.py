@@ -17,9 +17,11 @@ import pytest
 
 from logistics.flows.gps import GPS
 from streams.errors import StreamsError, UsageError
-from streams.ingest import IngestResult, InputFormat, ingest_file, ingest_files
+from streams.ingest import IngestOptions, IngestResult, InputFormat, ingest_file, ingest_files
 from streams.ingest import readers as readers_module
 from streams.settings import Settings
+
+pytestmark = pytest.mark.thorough
 
 HEADER = "event_id,device_id,sequence,event_time,latitude,longitude\n"
 FINE = "e{0},d,0,2024-01-31T10:00:00Z,48.1,11.5\n"
@@ -27,7 +29,7 @@ BASE = {"device_id": "d", "sequence": 0, "event_time": "2024-01-31T10:00:00Z", "
 
 
 def judged(path: Path | str, **options: Any) -> IngestResult:
-    return ingest_file(Settings(), Path(path), GPS.source, dry_run=True, **options)
+    return ingest_file(Settings(), Path(path), GPS.source, IngestOptions(dry_run=True, **options))
 
 
 def said(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -129,16 +131,23 @@ def test_patterns_and_several_files_are_each_read_and_all_are_opened_before_one_
     csv_file(tmp_path / "b.csv", 2, 3)
     csv_file(tmp_path / "a.csv", 1, more="x,d,0,2024-01-31T10:00:00Z,99,11.5\n")
     (tmp_path / "c.csv.gz").write_bytes(gzip.compress((HEADER + FINE.format(9)).encode()))
-    results = ingest_files(Settings(), [str(tmp_path / "*.csv*"), tmp_path / "b.csv"], GPS.source, dry_run=True)
+    results = ingest_files(
+        Settings(), [str(tmp_path / "*.csv*"), tmp_path / "b.csv"], GPS.source, IngestOptions(dry_run=True)
+    )
     assert [Path(one.name).name for one in results] == ["a.csv", "b.csv", "c.csv.gz", "b.csv"]
     assert [(one.valid, one.bad) for one in results] == [(1, 1), (2, 0), (1, 0), (2, 0)]
     with pytest.raises(UsageError, match=r"no-.*\.csv: no file matches"):
-        ingest_files(Settings(), [str(tmp_path / "no-*.csv")], GPS.source, dry_run=True)
+        ingest_files(Settings(), [str(tmp_path / "no-*.csv")], GPS.source, IngestOptions(dry_run=True))
     (tmp_path / "d.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(UsageError, match=r"d\.csv: no column for the field 'device_id'"):
-        ingest_files(Settings(), [tmp_path / "a.csv", tmp_path / "d.csv"], GPS.source, dry_run=True)
+        ingest_files(Settings(), [tmp_path / "a.csv", tmp_path / "d.csv"], GPS.source, IngestOptions(dry_run=True))
     with pytest.raises(UsageError, match="--rebase-time: moves the times of one file"):
-        ingest_files(Settings(), [tmp_path / "a.csv", tmp_path / "b.csv"], GPS.source, dry_run=True, rebase_time=True)
+        ingest_files(
+            Settings(),
+            [tmp_path / "a.csv", tmp_path / "b.csv"],
+            GPS.source,
+            IngestOptions(dry_run=True, rebase_time=True),
+        )
     odd = csv_file(tmp_path / "odd[1].csv", 1)
     assert judged(odd).valid == 1
 
@@ -146,15 +155,15 @@ def test_patterns_and_several_files_are_each_read_and_all_are_opened_before_one_
 def test_standard_input_is_read_once_and_needs_a_format() -> None:
     content = io.BytesIO((HEADER + FINE.format(1)).encode())
     with pytest.raises(UsageError, match="-: standard input has no extension: say --input-format"):
-        ingest_files(Settings(), ["-"], GPS.source, dry_run=True, standard_input=content)
+        ingest_files(Settings(), ["-"], GPS.source, IngestOptions(dry_run=True), standard_input=content)
     content.seek(0)
     (result,) = ingest_files(
-        Settings(), ["-"], GPS.source, dry_run=True, standard_input=content, input_format=InputFormat.CSV
+        Settings(), ["-"], GPS.source, IngestOptions(InputFormat.CSV, dry_run=True), standard_input=content
     )
     assert (result.name, result.valid) == ("-", 1)
     with pytest.raises(UsageError, match="standard input can be read once"):
         ingest_files(
-            Settings(), ["-", "-"], GPS.source, dry_run=True, standard_input=content, input_format=InputFormat.CSV
+            Settings(), ["-", "-"], GPS.source, IngestOptions(InputFormat.CSV, dry_run=True), standard_input=content
         )
 
 

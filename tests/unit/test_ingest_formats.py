@@ -17,13 +17,15 @@ import pytest
 
 from logistics.flows.gps import GPS
 from streams.errors import StreamsError
-from streams.ingest import InputFormat, Reading, TimeUnit, ingest_file
+from streams.ingest import IngestOptions, InputFormat, Reading, TimeUnit, ingest_file
 from streams.ingest.events import Converter, Encoder
 from streams.ingest.filling import filling_of
 from streams.ingest.judge import END_OF_TIME_MS, Judge
 from streams.ingest.readers import format_of, open_source
 from streams.schemas.catalog import Catalog
 from streams.settings import Settings
+
+pytestmark = pytest.mark.thorough
 
 SCHEMA = Catalog.load().latest(GPS.subject)
 BEGINNING = datetime(2024, 1, 31, 12, 0, 0, 123_000, tzinfo=UTC)
@@ -300,7 +302,7 @@ def test_a_file_damaged_at_any_byte_is_one_clear_error_or_bad_rows(kind: InputFo
             path.write_bytes(damaged)
             said = ""
             try:
-                result = ingest_file(settings, path, GPS.source, dry_run=True)
+                result = ingest_file(settings, path, GPS.source, IngestOptions(dry_run=True))
             except StreamsError as error:
                 said = str(error)
             else:

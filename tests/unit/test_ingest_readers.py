@@ -70,7 +70,16 @@ def test_csv_numbers_are_lines_and_bad_lines_do_not_take_others_with_them(tmp_pa
     assert a == ["1", "two\nlines", None, "\udcff"]
     assert b == ["2", "3", "9", "10"]
     assert [number for number, _ in bad] == [6, 7, 8]
-    assert [reason[:14] for _, reason in bad] == ["has 1 cells, t", "has 3 cells, t", "not CSV: ',' e"]
+    assert [reason[:14] for _, reason in bad] == ["has 1 cell, th", "has 3 cells, t", "not CSV: ',' e"]
+
+
+def test_blanks_around_a_cell_of_csv_do_not_count_and_blanks_within_it_do(tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    path.write_text('a , b\nvan-1 ,\tx\nvan 2, "y, z"\n   ,w\n   \n" q ",v\n', encoding="utf-8")
+    numbers, (a, b), bad = read(path, "a", "b")
+    assert ["van-1", "van 2", None, "q"] == a
+    assert ["x", "y, z", "w", "v"] == b
+    assert ([2, 3, 4, 6], []) == (numbers, bad)
 
 
 def test_an_unclosed_quote_is_one_bad_row_and_memory_stays_bounded(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import pytest
 from confluent_kafka import KafkaError, Message, TopicPartition
 
 from streams.batch.records import Records
-from streams.kafka.intake import Intake, _records_of_next
 from streams.limits import BATCH_RECORDS_MAX, SPARE_AFTER_MS
 from streams.settings import Settings
+from streams.sources.kafka.intake import Intake, _records_of_next
+from streams.sources.lost import LostRecords
 
 EOF = KafkaError(KafkaError._PARTITION_EOF)
 OUT_OF_RANGE = KafkaError(KafkaError._AUTO_OFFSET_RESET)
@@ -85,11 +86,9 @@ def test_an_offset_that_is_not_in_the_log_any_more_is_no_reason_to_jump_in_silen
 )
 def test_each_lost_record_is_told_once(starts: list[tuple[int, int]], lost: list[tuple[int, int, int]]) -> None:
     told: list[tuple[int, int, int]] = []
-    one = Intake(
-        Settings(), source="t", group="g", member="m", ownership=_Nobody(), on_lost_records=lambda *t: told.append(t)
-    )
+    records = LostRecords(lambda *each: told.append(each))
     for offset, low in starts:
-        one._tell_lost(0, offset, low)
+        records.note(0, offset, low)
     assert lost == told
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from streams.flow.declaration import Pipeline, Table
-from streams.flow.discover import PIPELINES
+from streams.flow.discover import pipelines
 from streams.schemas.catalog import Catalog, SubjectSettings
 from streams.schemas.gate.findings import Rule
 from streams.schemas.gate.lint import lint
@@ -51,7 +51,7 @@ def test_a_good_schema_has_nothing_against_it(tmp_path: Path) -> None:
 def test_the_committed_schemas_have_nothing_against_them() -> None:
     catalog = Catalog.load()
     for version in (version for subject in catalog.subjects() for version in catalog.versions(subject)):
-        assert lint(version, list(PIPELINES.values()), catalog.settings(version.subject)) == []
+        assert lint(version, list(pipelines().values()), catalog.settings(version.subject)) == []
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_the_names_are_those_of_the_pipeline_and_rows_are_no_events(tmp_path: Pa
     assert found(tmp_path, pipelines=[reads]) == []
     other_key = Pipeline(name="things", source="things.v1", key_field="owner_id")
     assert found(tmp_path, pipelines=[other_key]) == [("owner_id", "event_field")]
-    table = PIPELINES["gps"].tables[0].aggregate
+    table = pipelines()["gps"].tables[0].aggregate
     writes = Pipeline(name="x", source="x.v1", tables=(Table("things.v1", table),))
     assert found(tmp_path, fields=GOOD[2:], pipelines=[writes]) == []
 

@@ -3,8 +3,8 @@
 import pytest
 from confluent_kafka import Consumer, KafkaError
 
-from streams.kafka.membership import REFUSALS, cause_of, group_config
 from streams.settings import Settings
+from streams.sources.kafka.membership import REFUSALS, cause_of, group_config
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])

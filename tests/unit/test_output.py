@@ -47,7 +47,7 @@ def test_a_printed_line_and_a_json_document_carry_no_control_character(capsys):
 
 
 def test_no_command_prints_past_the_functions_that_make_texts_safe():
-    commands = Path(streams.cli.__file__).parent.glob("*.py")
+    commands = Path(streams.cli.__file__).parent.rglob("*.py")
     printing = re.compile(r"typer\.echo\b|\bprint\(")
     assert ["output.py"] == [path.name for path in sorted(commands) if printing.search(path.read_text())]
 

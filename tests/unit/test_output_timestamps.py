@@ -7,10 +7,11 @@ from logistics.flows.gps import GPS
 from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.commit import Committer
 from streams.engine.effects import Effects, PartitionEffects
-from streams.kafka.outputs import timestamp_age_ms
+from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.operators.base import EventRecords
 from streams.operators.late import LateEvents
-from tests.simulation.kafka import MemoryChangelog, MemoryKafka, MemoryTransactions
+from streams.sinks.kafka.outputs import timestamp_age_ms
+from streams.sinks.memory import MemoryTransactions
 from tests.unit.test_task import events
 
 NOW_MS = 1_800_000_000_000

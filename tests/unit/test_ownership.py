@@ -7,8 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from streams.engine.log import CycleAborted
+from streams.sinks.base import CycleAborted
 from streams.worker.ownership import Ownership, Term
+from tests.examples import examples
 
 PARTITIONS = st.sets(st.integers(0, 3), min_size=1)
 
@@ -75,7 +76,7 @@ class Orders(RuleBasedStateMachine):
             assert (self.running.get(term.partition) == term) == self.ownership.runs(term)
 
 
-Orders.TestCase.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
+Orders.TestCase.settings = settings(max_examples=examples(300), stateful_step_count=30, deadline=None)
 TestOrders = Orders.TestCase
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine.log import Committed
 from streams.kafka.positions import metadata_of, position_of
+from streams.sinks.base import Committed
 
 NAMES = st.none() | st.text()
 

@@ -9,10 +9,11 @@ from logistics.flows.gps import GPS
 from streams.avro.decode import Decoder
 from streams.batch.rejects import Reason
 from streams.engine.effects import PartitionEffects
-from streams.engine.engine import Engine, Idle, MicroBatch
-from streams.engine.log import Refused
+from streams.engine.engine import Engine, MicroBatch
 from streams.engine.refusals import Refusals
 from streams.engine.task import PartitionTask, TaskConfig
+from streams.sinks.base import Refused
+from streams.sources.base import Idle
 from streams.state.memory import MemoryStore
 from tests.unit.test_decode import KNOWN, NOW, framed, records
 

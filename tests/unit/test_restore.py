@@ -9,16 +9,17 @@ import pytest
 
 from logistics.flows.gps import GPS
 from streams.engine.journal_chain import RestoreFailed
-from streams.engine.log import Committed, LogRow
+from streams.engine.log import LogRow
 from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
+from streams.kafka.memory import MemoryChangelog, MemoryKafka
+from streams.sinks.base import Committed
 from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Places
 from streams.state.journal import JournalEntry, Position
 from streams.state.memory import MemoryStore
 from streams.state.names import CHECKPOINT, operator_prefix
 from streams.state.store import StoreCorrupted
-from tests.simulation.kafka import MemoryChangelog, MemoryKafka
 from tests.unit.test_journal import entry
 
 CONFIG = TaskConfig(GPS, 1_000, 60_000, lambda _: nullcontext(), lambda _: 0)

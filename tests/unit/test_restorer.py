@@ -13,6 +13,7 @@ from logistics.flows.gps import GPS
 from streams.engine.restore import RestoreFailed
 from streams.errors import StreamsError
 from streams.kafka.changelog import Unsettled
+from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.limits import RESTORES_MAX, SCAN_SIGN_ROWS
 from streams.operators.window.operator import window_name
 from streams.operators.window.windows import Windows
@@ -25,7 +26,6 @@ from streams.state.store import WriteBatch
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
 from streams.worker.restorer import Restored, Restorer
-from tests.simulation.kafka import MemoryChangelog, MemoryKafka
 from tests.unit.test_restore import CONFIG
 
 

@@ -16,7 +16,7 @@ from streams.avro.resolve import without_logical_types
 from streams.batch.rows import empty_rows
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline, Table, Window
-from streams.flow.discover import PIPELINES
+from streams.flow.discover import pipelines
 from streams.operators.fold.builder import (
     Column,
     Count,
@@ -90,11 +90,11 @@ def found(root: Path, pipeline: Pipeline, *fields: Any) -> list[Finding]:
 
 
 def test_the_rows_of_every_pipeline_fit_their_schemas() -> None:
-    committed, pipelines = Catalog.load(), list(PIPELINES.values())
-    written = {each.subject for pipeline in pipelines for each in (*pipeline.tables, *pipeline.windows)}
+    committed, running = Catalog.load(), list(pipelines().values())
+    written = {each.subject for pipeline in running for each in (*pipeline.tables, *pipeline.windows)}
     assert len(written) >= 3
     for subject in written:
-        assert [] == unfit_rows(committed.latest(subject), pipelines)
+        assert [] == unfit_rows(committed.latest(subject), running)
 
 
 @EACH_COLUMN

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from streams.cli import main
-from streams.schemas.catalog import SCHEMAS_DIR_DEFAULT
+from streams.schemas.catalog import schemas_dir
 from streams.schemas.lock import LOCK_FILE
 
 
@@ -29,8 +29,8 @@ UNREACHABLE = "http://127.0.0.1:1/apis"
 
 @pytest.fixture
 def check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    def check(*arguments: str, root: Path = SCHEMAS_DIR_DEFAULT, url: str = UNREACHABLE) -> Done:
-        monkeypatch.setenv("STREAMS_SCHEMAS_DIR", str(root))
+    def check(*arguments: str, root: Path | None = None, url: str = UNREACHABLE) -> Done:
+        monkeypatch.setenv("STREAMS_SCHEMAS_DIR", str(root or schemas_dir()))
         monkeypatch.setenv("SCHEMA_REGISTRY_URL", url)
         monkeypatch.setattr(sys, "argv", ["streams", "schemas", "check", *arguments])
         with pytest.raises(SystemExit) as ended:
@@ -97,7 +97,7 @@ def test_a_registry_that_cannot_be_reached_fails_only_who_insists(check: Run) ->
 
 def test_a_lock_that_is_not_utf8_is_said_in_a_line(check: Run, tmp_path: Path) -> None:
     root = tmp_path / "schemas"
-    shutil.copytree(SCHEMAS_DIR_DEFAULT.resolve(), root)
+    shutil.copytree(schemas_dir(), root)
     (root / LOCK_FILE).write_bytes("# Größe\n".encode("latin-1"))
     done = check("--locked", "--offline", root=root)
     assert (done.status, done.err.count("\n")) == (1, 1)
@@ -106,7 +106,7 @@ def test_a_lock_that_is_not_utf8_is_said_in_a_line(check: Run, tmp_path: Path) -
 
 def test_a_locked_file_that_is_not_utf8_is_a_finding(check: Run, tmp_path: Path) -> None:
     root = tmp_path / "schemas"
-    shutil.copytree(SCHEMAS_DIR_DEFAULT.resolve(), root)
+    shutil.copytree(schemas_dir(), root)
     file = root / "gps.positions.v1-value" / "1.avsc"
     file.write_bytes(file.read_text(encoding="utf-8").encode("utf-16"))
     done = check("--locked", "--offline", root=root)
@@ -116,7 +116,7 @@ def test_a_locked_file_that_is_not_utf8_is_a_finding(check: Run, tmp_path: Path)
 
 def test_a_row_schema_that_does_not_fit_its_fold_is_found(check: Run, tmp_path: Path) -> None:
     root = tmp_path / "schemas"
-    shutil.copytree(SCHEMAS_DIR_DEFAULT.resolve(), root)
+    shutil.copytree(schemas_dir(), root)
     (root / LOCK_FILE).unlink()
     file = root / "vehicles.minutes.v1-value" / "1.avsc"
     text = file.read_text(encoding="utf-8").replace('"distance_km", "type": "double"', '"distance_km", "type": "long"')

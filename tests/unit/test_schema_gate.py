@@ -1,15 +1,20 @@
+import importlib
 import json
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import logistics.flows
 from streams.cli.findings import FindingsFormat, annotation, echo_findings, fail_on_findings
 from streams.errors import FoundSomething, StreamsError, UsageError
+from streams.flow import discover
 from streams.flow.declaration import Pipeline
-from streams.flow.discover import PIPELINES
-from streams.schemas.catalog import SCHEMAS_DIR_DEFAULT, Catalog
+from streams.flow.discover import pipelines
+from streams.schemas.catalog import Catalog, schemas_dir
 from streams.schemas.client import RegisteredVersion, Registry
 from streams.schemas.gate.agreement import with_registry
 from streams.schemas.gate.changes import differences
@@ -165,9 +170,9 @@ def test_a_damaged_lock_is_refused(tmp_path: Path, line: str) -> None:
 
 
 def test_every_committed_version_is_locked_and_clean() -> None:
-    catalog, lock = Catalog.load(), read_lock(SCHEMAS_DIR_DEFAULT.resolve())
+    catalog, lock = Catalog.load(), read_lock(schemas_dir())
     for subject in catalog.subjects():
-        verdict = check_subject(catalog, subject, lock, list(PIPELINES.values()))
+        verdict = check_subject(catalog, subject, lock, list(pipelines().values()))
         assert (verdict.findings, verdict.unlocked) == ((), ())
 
 
@@ -301,43 +306,51 @@ def test_differences_are_said_field_by_field() -> None:
 # --- a new version of a topic ----------------------------------------------------------------------------------------
 
 
-def test_the_scaffold_of_a_new_topic_version_declares_a_pipeline_like_the_old_one(tmp_path: Path) -> None:
-    constants = {"gps": ("logistics.flows.gps", "GPS"), "orders": ("logistics.flows.orders", "ORDERS")}
-    root = tmp_path / "schemas"
-    root.mkdir()
-    for subject in Catalog.load().subjects():
-        (root / subject).mkdir()
-        for version in Catalog.load().versions(subject):
-            (root / subject / f"{version.version}.avsc").write_text(version.text, encoding="utf-8")
-    shutil.copy(Catalog.load().root / "subjects.toml", root)
-    catalog, pipelines = Catalog.load(root), list(PIPELINES.values())
-    made = plan_new_version(catalog, "gps.positions.v1", pipelines, tmp_path, constants)
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's project whose app `yard` declares what the shipped one does."""
+    shutil.copytree(Path(logistics.flows.__path__[0]), tmp_path / "yard" / "flows")
+    (tmp_path / "yard" / "__init__.py").write_text("", encoding="utf-8")
+    shutil.copytree(schemas_dir(), tmp_path / "schemas")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setenv("STREAMS_APP", "yard")
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "yard"]:
+        del sys.modules[name]
+    discover._declared.cache_clear()
+
+
+def test_the_scaffold_of_a_new_topic_version_declares_a_flow_like_the_old_one(project: Path) -> None:
+    catalog, declared = Catalog.load(), discover.declared_flows()
+    assert catalog.root == project / "schemas"
+    made = plan_new_version(catalog, "gps.positions.v1", declared)
     said = (
         "repeat in subjects.toml for the new subjects what it says of gps.positions.v1-value, vehicles.state.v1-value"
     )
     assert any(step.startswith(said) and "unmasked" in step for step in made.next_steps)
     write_scaffold(made)
     assert (made.topic, made.pipeline) == ("gps.positions.v2", "gps_v2")
-    declared: dict[str, Any] = {}
-    exec(compile((tmp_path / "gps_v2.py").read_text(encoding="utf-8"), "gps_v2.py", "exec"), declared)  # noqa: S102
-    old, new = PIPELINES["gps"], declared["GPS_V2"]
+    assert (project / "yard" / "flows" / "gps_v2.py").is_file()
+    discover._declared.cache_clear()
+    importlib.invalidate_caches()
+    old, new = pipelines()["gps"], pipelines()["gps_v2"]
     assert (new.name, new.source, new.group) == ("gps_v2", "gps.positions.v2", "streams.gps_v2")
-    assert (new.fields_read, new.field_ranges) == (old.fields_read, old.field_ranges)
+    assert (new.fields_read, new.field_ranges, new.bounds) == (old.fields_read, old.field_ranges, old.bounds)
+    assert new.clean == "gps.positions.v2.clean"
     assert not {topic.name for topic in new.topics()} & {topic.name for topic in old.topics()}
-    again = Catalog.load(root)
+    again = Catalog.load()
     assert {topic.subject for topic in new.topics() if topic.subject} <= set(again.subjects())
     assert again.latest("gps.positions.v2-value").text == catalog.latest("gps.positions.v1-value").text
     with pytest.raises(UsageError, match="is there already: nothing was written"):
-        plan_new_version(again, "gps.positions.v1", pipelines, tmp_path, constants)
-    third = plan_new_version(
-        again, "gps.positions.v2", [*pipelines, new], tmp_path, {**constants, "gps_v2": ("a.b", "C")}
-    )
+        plan_new_version(again, "gps.positions.v1", discover.declared_flows())
+    third = plan_new_version(again, "gps.positions.v2", discover.declared_flows())
     assert (third.topic, third.pipeline) == ("gps.positions.v3", "gps_v3")
 
 
-def test_what_cannot_get_a_new_version_is_refused_with_the_way_to_it(tmp_path: Path) -> None:
+def test_what_cannot_get_a_new_version_is_refused_with_the_way_to_it() -> None:
     def plan(topic: str) -> None:
-        plan_new_version(Catalog.load(), topic, list(PIPELINES.values()), tmp_path, {})
+        plan_new_version(Catalog.load(), topic, discover.declared_flows())
 
     with pytest.raises(UsageError, match=r"no schema for topic 'nobody.v1'"):
         plan("nobody.v1")

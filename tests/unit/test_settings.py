@@ -12,6 +12,7 @@ from streams.settings import TOKENS, Settings, load_settings, unknown_variables,
 ROOT = Path(__file__).parents[2]
 SECRET = "s3cret!"  # noqa: S105 - a test's
 READERS = {
+    "cli/app.py",
     "settings.py",
     "cli/findings.py",  # GITHUB_ACTIONS
     "local/artifacts.py",  # XDG_CACHE_HOME
@@ -40,6 +41,7 @@ NUMBERS = {
     "STREAMS_MONITOR_WINDOW_S": 120.0,
 }
 TEXTS = {
+    "STREAMS_APP": "logistics",
     "STREAMS_TOPIC_PREFIX": "",
     "STREAMS_WEB_NAMES": "",
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9092",
@@ -332,3 +334,16 @@ def test_a_client_is_configured_with_what_is_set_and_nothing_else(monkeypatch):
 
 def test_every_setting_is_in_the_contract():
     assert {name.upper() for name in Settings.model_fields} == {*NUMBERS, *TEXTS, *ABSENT}
+
+
+def test_a_variable_overrides_what_a_flow_declares_and_nothing_else_does(monkeypatch):
+    declared = {"streams_lateness_ms": 7, "streams_idle_ms": 8}
+    monkeypatch.setenv("STREAMS_IDLE_MS", "9")
+    found = load_settings().for_flow(declared)
+    assert (found.streams_lateness_ms, found.streams_idle_ms) == (7, 9)
+
+
+def test_a_variable_that_contradicts_what_a_flow_declares_is_refused(monkeypatch):
+    monkeypatch.setenv("STREAMS_DEDUP_HORIZON_MS", "6000")
+    with pytest.raises(UsageError, match=r"STREAMS_DEDUP_HORIZON_MS \(6000\) must not be shorter .* \(7000\)"):
+        load_settings().for_flow({"streams_lateness_ms": 7_000})

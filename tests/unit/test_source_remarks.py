@@ -12,7 +12,6 @@ from logistics.flows.gps import GPS
 from logistics.flows.orders import ORDERS
 from streams.clock import monotonic_ms
 from streams.engine.effects import Effects, PartitionEffects
-from streams.kafka.idle import Unreadable
 from streams.limits import (
     KEY_BYTES_LOGGED,
     MISROUTED_KEYS_LOGGED,
@@ -21,6 +20,7 @@ from streams.limits import (
     RECORDS_LOST_SAID_MS,
 )
 from streams.monitor.workers import Targets, WorkerState, WorkerWatch
+from streams.sources.base import Unreadable
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.misrouted import MisroutedNews, MisroutedWatch, shown
 from streams.worker.remarks import SourceRemarks

@@ -18,6 +18,8 @@ from streams.settings import load_settings
 from streams.worker.tracing import CLOSE_TIMEOUT_S, LINKS_MAX, PipelineTrace, Tracing, producers_of, tracing_of
 from tests.otlp_collector import Collector
 
+pytestmark = pytest.mark.thorough
+
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 

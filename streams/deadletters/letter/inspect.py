@@ -28,7 +28,7 @@ IN_WORDS: Final = {
     Reason.UNKNOWN_SCHEMA: "the schema registry did not know its schema id",
     Reason.INCOMPATIBLE_SCHEMA: "what is written with its schema cannot be read as an event of this stream",
     Reason.MALFORMED: "the bytes are not a value of the schema that they name",
-    Reason.INVALID: "a field has a value that cannot be",
+    Reason.INVALID: "a field has a value that is not allowed",
     Reason.KEY_MISMATCH: "the record's key is not the event's key field: order and dedup would not hold",
     Reason.FUTURE_TIMESTAMP: "the event time lies too far ahead of the time at which the record was sent or read",
     Reason.REFUSED_BY_OUTPUT: "the event is valid, but an output topic does not take what becomes of it",

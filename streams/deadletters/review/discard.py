@@ -10,12 +10,12 @@ from streams.deadletters.letter.audit import Act, Actor, RecordWriter
 from streams.deadletters.letter.index import Filter, Rows
 from streams.deadletters.letter.pin import Pin
 from streams.deadletters.review.choice import Job, Refusals, check_pin, check_reasons, require_audits, to_discard
-from streams.deadletters.review.desk import Desk, Undone
 from streams.deadletters.review.inbox import Inbox
+from streams.deadletters.review.session import ReplaySession, Unfinished, still_open_of
 from streams.errors import StreamsError
+from streams.sinks.base import Outgoing
 
-BATCH_LETTERS: Final = 20_000
-TRIES_MAX: Final = 5
+PORTION_LETTERS_MAX: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,39 +60,36 @@ def discard(
 
 
 def _discard(inbox: Inbox, job: Job, actor: Actor) -> int:
-    desk = Desk(inbox.settings, job.flow.source)
+    session = ReplaySession(inbox.settings, job.flow.source, still_open_of(inbox, job))
     try:
-        chosen: Rows | None = None
-        for _ in range(TRIES_MAX):
-            desk.sit_down()
-            audit = job.box.audit(job.flow)
-            audit.refresh(inbox.counts())
-            left = job.rows.where(audit.resolutions.of(job.rows).is_open)
-            chosen = left if chosen is None else chosen
-            try:
-                _write(desk, audit.topic, job.box.topic, left, actor)
-            except Undone:
-                continue
-            return len(chosen)
+        chosen = session.open(job.rows)
+        session.work_off(chosen, lambda left: _write(session, job.flow.audit, job.box.topic, left, actor))
+        return len(chosen)
+    except Unfinished as error:
+        raise StreamsError(
+            f"discarding dead letters of {job.flow.source} fails: {error}; what was committed is done and recorded: "
+            "run the same command again for the rest"
+        ) from None
     finally:
-        desk.close()
-    raise StreamsError(f"discarding dead letters of {job.flow.source} fails: run the same command again for the rest")
+        session.close()
 
 
-def _write(desk: Desk, audit: str, topic: str, rows: Rows, actor: Actor) -> None:
+def _write(session: ReplaySession, audit: str, topic: str, rows: Rows, actor: Actor) -> None:
     now_ms = time.time_ns() // 1_000_000
     writer = RecordWriter(Act.DISCARDED, actor, topic=topic, at_ms=now_ms)
     columns = zip(rows.ids.tolist(), rows.attempt.tolist(), rows.reasons(), rows.places(), strict=True)
     keys: list[bytes | None] = []
     values: list[bytes | None] = []
+    bytes_used = 0
     for letter_id, attempt, reason, place in columns:
-        keys.append(letter_id)
-        values.append(
-            writer.record(
-                letter_id.decode(), attempt=attempt, reason=reason, partition=place.partition, offset=place.offset
-            )
+        value = writer.record(
+            letter_id.decode(), attempt=attempt, reason=reason, partition=place.partition, offset=place.offset
         )
-    for first in range(0, len(keys), BATCH_LETTERS):
-        part = slice(first, first + BATCH_LETTERS)
-        desk.send(audit, keys[part], values[part], None, at_ms=now_ms)
-        desk.commit()
+        keys.append(letter_id)
+        values.append(value)
+        bytes_used += len(value)
+    size = session.portion(PORTION_LETTERS_MAX)
+    for first in range(0, len(keys), size):
+        part = slice(first, first + size)
+        marks = Outgoing(audit, keys[part], values[part], now_ms)
+        session.write([marks], letters=len(marks.keys), bytes_used=bytes_used * len(marks.keys) // len(keys))

@@ -1,10 +1,10 @@
 """Replay: open letters back into their source, each once, whenever it is killed and however often it is run.
 
-1. Take the source's desk, which settles what a dead predecessor left open.
+1. Open the source's session, which aborts the unfinished transaction of a crashed one.
 2. Read the audit topic to its end: a letter without a resolution of its latest attempt is open.
 3. In one transaction each: some letters as records of the source, and a resolution of each in the audit topic.
 
-Killed before a commit, nothing of it is visible and its letters are open; behind it they are resolved. If a commit's
+Killed before a commit, nothing of it is visible and its letters are open; after it they are resolved. If a commit's
 outcome is not known, the audit topic is read again and tells.
 """
 
@@ -31,30 +31,23 @@ from streams.deadletters.review.choice import (
     require_sources,
     to_replay,
 )
-from streams.deadletters.review.desk import Desk, Undone
 from streams.deadletters.review.inbox import Inbox
 from streams.deadletters.review.letters import letter_of
 from streams.deadletters.review.records import Maker, Senseless, Slice
+from streams.deadletters.review.session import ReplaySession, Unfinished, still_open_of
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka.topics import message_bytes_max
 from streams.limits import DLQ_ATTEMPTS_MAX
 from streams.resilience.prefetch import built_ahead
 from streams.settings import Settings
+from streams.sinks.base import Outgoing
 
 if TYPE_CHECKING:
     from streams.deadletters.review.transform import Transform
 
 SLICE_LETTERS_MAX: Final = 5_000
 """Letters made into records at a time, in a thread of their own while those before are sent and committed."""
-BATCH_LETTERS_MAX: Final = 50_000
-BATCH_BYTES_MAX: Final = 48 * 1024 * 1024
-BATCH_MS_MAX: Final = 2_000
-BATCH_PACED_MS_MAX: Final = 500
-"""Letters of one transaction, their bytes, and how long it may take to gather them; with a rate, less long."""
-TRIES_MAX: Final = 5
-"""Transactions that may fail in a row."""
-_SLICES_A_SECOND: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,87 +214,66 @@ class _Run:
         self._inbox, self._job, self._options = inbox, job, options
         self._result, self._progress = result, progress
         self._source, self._audit = job.flow.source, job.flow.audit
-        self._desk = Desk(inbox.settings, self._source)
+        self._open_by_audit = still_open_of(inbox, job)
+        self._session = ReplaySession(
+            inbox.settings, self._source, self._still_open, rate=options.rate, on_commit=self._committed
+        )
         self._maker = Maker(
             job.box.topic, self._source, message_bytes_max(inbox.client, self._source),
             inbox.counts()[self._source], options.actor, transform,
         )  # fmt: skip
         self._refused: set[bytes] = set()
-        self._total = self._in_hand = 0
-        self._started = 0.0
+        self._total = 0
 
     def go(self) -> None:
         """Replay them; what fails is tried again, with what the audit topic says by then."""
         rows = self._job.rows
         before = self._result.replayed
-        failures = 0
         started, cpu_before = time.monotonic(), time.process_time()
         try:
-            self._desk.sit_down()
-            chosen = left = self._still_open(rows)
-            started = self._started = time.monotonic()
-            cpu_before = time.process_time()
+            chosen = self._session.open(rows)
+            started, cpu_before = time.monotonic(), time.process_time()
             self._result.selected -= len(rows) - len(chosen)  # somebody else has resolved them meanwhile
             self._total = before + len(chosen)
-            while True:
-                done = self._result.replayed
-                try:
-                    self._send(left)
-                    break
-                except Undone as error:
-                    failures = 1 if self._result.replayed > done else failures + 1
-                    if failures >= TRIES_MAX:
-                        raise StreamsError(
-                            f"replaying into {self._source} fails: {error}; what was committed is done and recorded: "
-                            "run the same command again for the rest"
-                        ) from None
-                    time.sleep(min(2.0**failures / 10, 2.0))
-                except Senseless as error:
-                    raise StreamsError(
-                        f"{error}; it had made sense of the same letters before: what was committed until then is done "
-                        f"and recorded ({self._result.replayed} letters), nothing else was sent"
-                    ) from None
-                self._desk.sit_down()
-                left = self._still_open(chosen)
+
+            def count(left: Rows) -> None:
                 # The audit topic knows, also of a transaction whose outcome was not told.
                 self._result.replayed = before + len(chosen) - len(left) - len(self._refused)
+
+            self._session.work_off(chosen, self._send, count)
+        except Unfinished as error:
+            raise StreamsError(
+                f"replaying into {self._source} fails: {error}; what was committed is done and recorded: "
+                "run the same command again for the rest"
+            ) from None
+        except Senseless as error:
+            raise StreamsError(
+                f"{error}; it had made sense of the same letters before: what was committed until then is done "
+                f"and recorded ({self._result.replayed} letters), nothing else was sent"
+            ) from None
         finally:
             self._result.seconds += time.monotonic() - started
             self._result.cpu_seconds += time.process_time() - cpu_before
-            self._desk.close()
+            self._session.close()
 
     def _still_open(self, rows: Rows) -> Rows:
-        """Those that nothing was done about; their audit is read to its end."""
-        audit = self._job.box.audit(self._job.flow)
-        audit.refresh(self._inbox.counts())
-        left = rows.where(audit.resolutions.of(rows).is_open)
+        """Those that nothing was done about, and that were not refused before."""
+        left = self._open_by_audit(rows)
         return left if not self._refused else left.where(~np.isin(left.ids, np.array(sorted(self._refused))))
 
     def _send(self, rows: Rows) -> None:
-        is_paced = self._options.rate is not None
-        batch_ms_max = BATCH_PACED_MS_MAX if is_paced else BATCH_MS_MAX
-        begun, open_bytes, self._in_hand = time.monotonic(), 0, 0
         made = self._made(rows)
         # What is paced is made when it is due: it carries the time at which it is sent.
-        with closing(made if is_paced else built_ahead(made)) as slices:
+        with closing(made if self._options.rate is not None else built_ahead(made)) as slices:
             for each in slices:
-                if not self._in_hand:
-                    begun = time.monotonic()
                 self._send_slice(each)
-                self._in_hand, open_bytes = self._in_hand + len(each.ids), open_bytes + each.bytes_used
-                is_due = (time.monotonic() - begun) * 1000 >= batch_ms_max
-                if self._in_hand >= BATCH_LETTERS_MAX or open_bytes >= BATCH_BYTES_MAX or is_due:
-                    self._commit()
-                    open_bytes = 0
-        self._commit()
 
     def _made(self, rows: Rows) -> Generator[Slice]:
         """The letters as records, slice by slice, in log order."""
-        rate = self._options.rate
-        size = SLICE_LETTERS_MAX if rate is None else max(1, rate // _SLICES_A_SECOND)
+        size = self._session.portion(SLICE_LETTERS_MAX)
         for messages in self._job.box.tail.fetch(rows.places()):
             for first in range(0, len(messages), size):
-                self._pace()
+                self._session.wait()
                 yield self._maker.make(rows, messages[first : first + size])
 
     def _send_slice(self, each: Slice) -> None:
@@ -310,22 +282,13 @@ class _Run:
         for letter_id, why in each.refused:
             self._result.refusing.add([letter_id], why)
         if each.ids:
-            desk, at_ms = self._desk, each.at_ms
-            desk.send(self._source, each.keys, each.values, each.headers, at_ms=at_ms, partitions=each.partitions)
-            desk.send(self._audit, each.ids, each.marks, None, at_ms=at_ms)
+            letters = Outgoing(self._source, each.keys, each.values, each.at_ms, each.headers, each.partitions)
+            marks = Outgoing(self._audit, each.ids, each.marks, each.at_ms)
+            self._session.write([letters, marks], letters=len(each.ids), bytes_used=each.bytes_used)
 
-    def _commit(self) -> None:
-        self._desk.commit()
-        self._result.replayed += self._in_hand
-        self._in_hand = 0
+    def _committed(self, letters: int) -> None:
+        self._result.replayed += letters
         self._progress(ReplayProgress("replaying", self._result.replayed, self._total))
-
-    def _pace(self) -> None:
-        rate = self._options.rate
-        if rate is not None:
-            ahead = self._started + (self._result.replayed + self._in_hand) / rate - time.monotonic()
-            if ahead > 0:
-                time.sleep(min(ahead, 5.0))
 
 
 def await_outcomes(

@@ -126,7 +126,7 @@ class TopicTail:
                 now_s = time.monotonic()
                 heard_s = now_s if messages else heard_s
                 if now_s - heard_s > SILENCE_S_MAX:
-                    self.close()  # a client that gets no answers may never get any again (`stranding`)
+                    self.close()  # a client that gets no answers may never get any again (`kafka.broker_watch`)
                     raise StreamsError(f"reading {self.topic}: no answer for {SILENCE_S_MAX:.0f} s")
                 records = [message for message in messages if message.error() is None]
                 for record in _last_of_each(records):

@@ -8,6 +8,7 @@
   const DEAD_LETTERS_MANY = 100;
   const KINDS = ["", "warn", "ok"];
   const RUNBOOKS = { WARN: "lag-growing", ERR: "records-lost", STOP: "no-progress", STALL: "no-progress", REWIND: "lag-rewind" };
+  const RUNBOOKS_BY_REASON = { open_transaction: "open-transaction", not_in_layout: "partitions-not-consumed" };
   const QUIET_MIN_S = 20;
   const QUIET_FIRST_S = 60;
   const AGAIN_MS = [1000, 2000, 5000, 10000];
@@ -149,6 +150,9 @@
   }
   function showAlarms(told) {
     const alarms = [];
+    for (const one of told.missing_topics) {
+      alarms.push({ kind: "", head: `MISSING ${one.topic}`, text: one.why, advice: one.advice, runbook: "worker-not-ready" });
+    }
     for (const group of told.groups) {
       if (group.status === "OK" || group.status === "NOTFOUND") continue;
       const worst = Object.keys(group.verdicts).filter((word) => word !== "OK" && word !== "NOTFOUND").sort((a, b) => RANK[b] - RANK[a])[0];
@@ -158,7 +162,7 @@
         group: group.group,
         text: `${group.worst}${group.since ? `, since ${clock(group.since)}` : ""}`,
         advice: group.advice,
-        runbook: group.reason === "open_transaction" ? "open-transaction" : RUNBOOKS[worst],
+        runbook: RUNBOOKS_BY_REASON[group.reason] || RUNBOOKS[worst],
       });
     }
     for (const one of told.sources) {

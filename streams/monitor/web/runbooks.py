@@ -15,9 +15,9 @@ _RENDER: Final = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 def runbooks_directory() -> Path:
-    """Where the runbooks are: STREAMS_RUNBOOKS_DIR, or docs/runbooks beside the package."""
+    """Where the runbooks are: STREAMS_RUNBOOKS_DIR, or what comes with the package (a link to docs/runbooks)."""
     configured = variable(DIRECTORY_VARIABLE)
-    return Path(configured) if configured else Path(__file__).parents[3] / "docs" / "runbooks"
+    return Path(configured) if configured else Path(__file__).parents[1] / "runbooks"
 
 
 def runbook_names() -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any, Final
 import numpy as np
 
 from streams.monitor.book import GroupLag
-from streams.monitor.report import number, worst_first
+from streams.monitor.report import missing_row, number, worst_first
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.status import Status
 from streams.monitor.verdict import Reason
@@ -29,6 +29,7 @@ def overview(snapshot: Snapshot) -> dict[str, Any]:
         "failure": snapshot.failure,
         "groups": [_group(snapshot, group) for group in groups[:GROUPS_MAX]],
         "groups_total": len(groups),
+        "missing_topics": [missing_row(one) for one in snapshot.missing],
         "sources": [
             {
                 "source": one.source.name,

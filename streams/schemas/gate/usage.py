@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from streams.avro.resolve import column_kind, misfit_default, without_logical_types
+from streams.flow.checks import did_you_mean
 from streams.flow.declaration import Pipeline
 from streams.schemas.catalog import SchemaVersion
 from streams.schemas.gate.findings import Finding, Rule
@@ -62,7 +63,8 @@ def _unmet(version: SchemaVersion, pipeline: Pipeline) -> Iterable[Finding]:
         field = fields.get(name)
         message = None
         if field is None:
-            message = f"missing: pipeline {pipeline.name} reads it as {role}"
+            hint = did_you_mean(name, fields)
+            message = f"missing: pipeline {pipeline.name} reads it as {role}{hint}"
         elif not fits(field["type"], kinds, nullable=nullable):
             wanted = "number, boolean or enum" if kinds == _NUMBERS else " or ".join(sorted(kinds))
             message = (

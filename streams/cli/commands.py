@@ -1,0 +1,167 @@
+"""The commands of `streams`: name, where each is, and its description in lists.
+
+A description is the first paragraph of the command's docstring, written twice so that lists need no import; a test
+compares the two.
+"""
+
+from typing import Final
+
+from streams.cli.lazy import LazyCommand, LazyCommands, Table
+
+COMMANDS: Final[Table] = {
+    "new": LazyCommand(
+        "new:new",
+        "Create a repository for flows of your own: a flow, schemas, a test without a broker, what builds and ships "
+        "them.",
+    ),
+    "flows": LazyCommands(
+        "Declared flows: list them, show one as a topology.",
+        {
+            "list": LazyCommand(
+                "flows:list_command",
+                "List the flows of the app: name, source, outputs, and the module that declares each.",
+            ),
+            "show": LazyCommand(
+                "flows:show_command",
+                "Show a flow as a topology: its steps in the order in which events pass them, its topics, the bounds "
+                "in force.",
+            ),
+        },
+    ),
+    "worker": LazyCommand(
+        "worker:worker",
+        "Run a stream worker until SIGTERM or Ctrl-C; start more of them to share the work.",
+    ),
+    "lag": LazyCommand(
+        "lag:lag",
+        "Verdict on every consumer group and partition: how far behind, since when, why, and what to do.",
+    ),
+    "monitor": LazyCommand(
+        "monitor:monitor",
+        "Watch lag, freshness and workers; a live page, Prometheus metrics, and Burrow's API. Until SIGTERM or Ctrl-C.",
+    ),
+    "demo": LazyCommand(
+        "demo:demo",
+        "Start Kafka, the registry and a worker, feed them real and simulated positions, and watch, until Ctrl-C.",
+    ),
+    "settings": LazyCommand(
+        "settings:settings_command",
+        "Print every setting in force (environment and defaults), secrets masked; name variables that are no settings.",
+    ),
+    "local": LazyCommands(
+        "A real Kafka and schema registry on this machine, without Docker.",
+        {
+            "up": LazyCommand(
+                "local:up_command",
+                "Start Kafka and the schema registry; return when both answer.",
+            ),
+            "down": LazyCommand(
+                "local:down_command",
+                "Stop Kafka and the schema registry. Their data stays: remove the directory to start afresh.",
+            ),
+            "status": LazyCommand(
+                "local:status_command",
+                "Tell whether Kafka and the registry run and answer; exit status 100 unless both do.",
+            ),
+        },
+    ),
+    "topics": LazyCommands(
+        "Declared topics: create and compare.",
+        {
+            "apply": LazyCommand(
+                "topics:apply_command",
+                "Create the declared topics that are missing and register the committed schemas.",
+            ),
+            "list": LazyCommand(
+                "topics:list_command",
+                "Show how the declared topics stand: there, missing, or different from their declaration (exit status "
+                "100).",
+            ),
+        },
+    ),
+    "schemas": LazyCommands(
+        "The schema gate: committed schemas, what a change breaks, and the registry.",
+        {
+            "lint": LazyCommand(
+                "schemas.gate:lint_command",
+                "Lint schemas: naming, units, docs, defaults, logical types, missing fields.",
+            ),
+            "check": LazyCommand(
+                "schemas.gate:check_command",
+                "Say whether the committed schemas break a consumer or a stored event, and how to change them "
+                "compatibly.",
+            ),
+            "register": LazyCommand(
+                "schemas.registry:register_command",
+                "Check, register all versions in order under the subject's mode, read them back, and print their ids.",
+            ),
+            "unregister": LazyCommand(
+                "schemas.registry:unregister_command",
+                "Take a draft back: delete a registered version that is not locked and that no record is written with.",
+            ),
+            "list": LazyCommand(
+                "schemas.registry:list_command",
+                "Show every subject: versions, ids, compatibility mode, who uses it, and drift between files and "
+                "registry.",
+            ),
+            "diff": LazyCommand(
+                "schemas.versions:diff_command",
+                "Show what differs between two versions of a subject, field by field, and between its files and the "
+                "registry.",
+            ),
+            "lock": LazyCommand(
+                "schemas.gate:lock_command",
+                "Add new versions to schemas/versions.lock: from then on, an edit of their files is refused.",
+            ),
+            "new-version": LazyCommand(
+                "schemas.versions:new_version_command",
+                "Scaffold the next version of a topic: schemas, and a flow that runs beside the old one while "
+                "producers move.",
+            ),
+        },
+    ),
+    "ingest": LazyCommands(
+        "Files into topics.",
+        {
+            "file": LazyCommand(
+                "ingest:file_command",
+                "Send the rows of files to a topic: each valid row exactly once.",
+            ),
+        },
+    ),
+    "dlq": LazyCommands(
+        "Dead letters: review, fix, replay, discard.",
+        {
+            "list": LazyCommand(
+                "dlq.list:list_command",
+                "Count dead letters, then show the newest of them.",
+            ),
+            "show": LazyCommand(
+                "dlq.show:show_command",
+                "Show everything about one dead letter: why, its bytes, its fields, its schema, its earlier attempts.",
+            ),
+            "replay": LazyCommand(
+                "dlq.replay:replay_command",
+                "Send open dead letters back to the topics that they came from, each exactly once.",
+            ),
+            "discard": LazyCommand(
+                "dlq.discard:discard_command",
+                "Say of open dead letters that nothing more is to be done about them, and why.",
+            ),
+        },
+    ),
+    "state": LazyCommands(
+        "State of workers: look into it, bring it back.",
+        {
+            "inspect": LazyCommand(
+                "state:inspect_command",
+                "Show what each partition's local state holds, what it belongs to, and whether it fits what Kafka has.",
+            ),
+            "rebuild": LazyCommand(
+                "state:rebuild_command",
+                "Bring the state of a pipeline back when a worker refuses to start with it. Stop all its workers "
+                "first.",
+            ),
+        },
+    ),
+}

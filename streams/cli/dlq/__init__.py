@@ -1,0 +1,1 @@
+"""`streams dlq`: dead letters listed, shown, replayed, discarded."""

@@ -1,0 +1,131 @@
+"""Which dead letters a command is about, and who runs it: options and what they stand for."""
+
+import datetime as dt
+import getpass
+import re
+import uuid
+from typing import Annotated, Final
+
+import typer
+
+from streams.deadletters.letter.audit import Actor
+from streams.deadletters.letter.index import Filter
+from streams.deadletters.letter.pin import pin_of
+from streams.errors import UsageError
+
+UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+TopicOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--topic", metavar="TOPIC", help="Dead-letter topic, or the source it belongs to; repeatable. Default: all."
+    ),
+]
+ReasonOption = Annotated[
+    list[str] | None, typer.Option("--reason", help="Rejected for this reason; repeatable.", metavar="REASON")
+]
+DeviceOption = Annotated[
+    list[str] | None, typer.Option("--device", help="Key of the record: device or order; repeatable.", metavar="KEY")
+]
+SchemaOption = Annotated[
+    list[int] | None, typer.Option("--schema-id", help="Schema id that the envelope names; repeatable.", metavar="ID")
+]
+SinceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--since", metavar="TIME", help="From this time on: ISO 8601, or an age such as 90s, 15m, 2h, 7d, 1w."
+    ),
+]
+UntilOption = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before this time: as --since.")]
+PinOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pin",
+        metavar="PIN",
+        help="Only what was there at the dry run that printed this; what has come since is left.",
+    ),
+]
+AllOption = Annotated[bool, typer.Option("--all", help="All open letters, without ids or filters.")]
+ByOption = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="Who does it, for the audit. Default: the user's name.")
+]
+IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of letters, or beginnings of them.")]
+
+
+def filter_of(
+    ids: list[str] | None,
+    reasons: list[str] | None,
+    devices: list[str] | None,
+    schema_ids: list[int] | None,
+    since: str | None,
+    until: str | None,
+    *,
+    is_open: bool | None = None,
+    pin: str | None = None,
+) -> Filter:
+    """The letters that the options ask for.
+
+    Raises:
+        UsageError: an id, a time or a pin is none.
+
+    """
+    for letter_id in ids or ():
+        if not re.fullmatch("[0-9a-f]{6,24}", letter_id):
+            raise UsageError(f"{letter_id!r} is not an id: 24 hexadecimal digits, or at least the first 6 of them")
+    try:
+        pinned = None if pin is None else pin_of(pin)
+    except ValueError as error:
+        raise UsageError(f"--pin: {error}") from None
+    return Filter(
+        ids=frozenset(ids or ()),
+        reasons=frozenset(reasons or ()),
+        keys=frozenset(device.encode() for device in devices or ()),
+        schema_ids=frozenset(schema_ids or ()),
+        since_ms=None if since is None else _time_ms("--since", since),
+        until_ms=None if until is None else _time_ms("--until", until),
+        is_open=is_open,
+        pin=pinned,
+    )
+
+
+def insist_on_choice(wanted: Filter, *, everything: bool) -> Filter:
+    """The filter, if it narrows anything down or all letters are meant.
+
+    Raises:
+        UsageError: neither is so.
+
+    """
+    if not (wanted.narrows or everything):
+        raise UsageError("say which dead letters: by id, by a filter, or --all")
+    return wanted
+
+
+def _time_ms(option: str, text: str) -> int:
+    now = dt.datetime.now(dt.UTC)
+    age = re.fullmatch(r"(\d{1,9})([smhdw])", text)
+    try:
+        if age:
+            moment = now - dt.timedelta(seconds=int(age[1]) * UNITS_S[age[2]])
+        else:
+            moment = dt.datetime.fromisoformat(text)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+        return max(0, int(moment.timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise UsageError(f"{option} {text}: must be ISO 8601 (2026-05-01T08:00, UTC) or an age such as 2h") from None
+
+
+def actor_of(by: str | None, why: str) -> Actor:
+    """Who does it, for the audit; `by` None: the user who runs the command.
+
+    Raises:
+        UsageError: the user has no name, or it cannot be written down.
+
+    """
+    try:
+        name = by or getpass.getuser()
+    except (KeyError, OSError):
+        raise UsageError("who are you? This machine does not know: say it with --by") from None
+    try:
+        return Actor(name, why.strip(), uuid.uuid4().hex[:12])
+    except ValueError as error:
+        raise UsageError(str(error)) from None

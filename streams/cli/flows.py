@@ -1,0 +1,55 @@
+"""`streams flows`: what the app declares."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from streams.cli.output import Format, FormatOption, echo_json, echo_line
+from streams.flow.discover import select_flow
+from streams.flow.drawing import drawn
+from streams.flow.topology import as_json, as_text, listed
+from streams.schemas.declared import flows_that_fit
+from streams.settings import load_settings
+
+
+class ShowFormat(StrEnum):
+    """How a topology is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    SVG = "svg"
+
+
+def list_command(output: FormatOption = Format.TEXT) -> None:
+    """List the flows of the app: name, source, outputs, and the module that declares each."""
+    rows = listed(flows_that_fit())
+    if output is Format.JSON:
+        echo_json(rows)
+        return
+    for row in rows:
+        echo_line(f"{row['name']}: {row['source']} -> {', '.join(row['outputs'])}  ({row['declared_in']})")
+
+
+def show_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the flow.")],
+    output: Annotated[
+        ShowFormat, typer.Option("--format", help="How to print it; svg: a picture for a document.")
+    ] = ShowFormat.TEXT,
+) -> None:
+    """Show a flow as a topology: its steps in the order in which events pass them, its topics, the bounds in force."""
+    flow = select_flow(name)
+    flows_that_fit()
+    settings = load_settings()
+    pipeline = flow.pipeline.with_prefix(settings.streams_topic_prefix)
+    in_force = settings.for_flow(pipeline.bounds.by_setting())
+    bounds = {setting: int(getattr(in_force, setting)) for setting in pipeline.bounds.by_setting()}
+    match output:
+        case ShowFormat.JSON:
+            echo_json(as_json(flow, pipeline, bounds))
+        case ShowFormat.SVG:
+            for line in drawn(flow, pipeline).splitlines():
+                echo_line(line)
+        case ShowFormat.TEXT:
+            for line in as_text(flow, pipeline, bounds):
+                echo_line(line)

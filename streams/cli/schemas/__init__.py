@@ -1,0 +1,1 @@
+"""`streams schemas`: the committed schemas and the registry, and the gate between them."""

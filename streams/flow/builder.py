@@ -1,0 +1,249 @@
+"""How a flow is declared: a source, verbs that follow each other, and the topics that come out.
+
+    positions = source("gps.positions.v1", key="device_id").deduplicate("24h").reorder()
+    flow = Flow("gps", positions.to("gps.positions.v1.clean").fold(VehicleState(), to="vehicles.state.v1"))
+
+Every value is frozen: a verb returns a new `Stream`, so that several branches may follow one of them. What is wrong in
+a declaration is a `ValueError` where it stands.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from streams.flow.bounds import (
+    BOUNDS_DEFAULT,
+    QUARANTINE_COOLDOWN_MS_DEFAULT,
+    QUARANTINE_REJECTS_DEFAULT,
+    Bounds,
+)
+from streams.flow.checks import checked
+from streams.flow.declaration import DeviceClass, Pipeline
+from streams.flow.durations import Duration, milliseconds
+from streams.flow.lowering import lowered
+from streams.flow.plan import (
+    BatchFunction,
+    Deduplicate,
+    Filter,
+    FoldTo,
+    MapBatches,
+    Plan,
+    Reorder,
+    Source,
+    Step,
+    To,
+    Verb,
+    WindowTo,
+    step_id,
+)
+from streams.operators.fold.aggregate import Aggregate, WindowAggregate
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """A key of which more than `rejects` records are rejected within a minute is quarantined for `cooldown`.
+
+    Its records become dead letters undecoded meanwhile. `rejects=0`: no key ever is.
+    """
+
+    rejects: int = QUARANTINE_REJECTS_DEFAULT
+    cooldown: Duration = f"{QUARANTINE_COOLDOWN_MS_DEFAULT}ms"
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Events at one place of a flow. `source` begins one; each verb returns the stream that follows it.
+
+    Verbs that change what passes: `deduplicate`, `reorder`, `filter`, `map_batches`. Verbs that write a topic and pass
+    all events on: `to`, `fold`, `window`.
+    """
+
+    verb: Verb
+    upstream: "Stream | None" = None
+    bounds: Bounds = BOUNDS_DEFAULT
+
+    def deduplicate(self, horizon: Duration = "24h") -> "Stream":
+        """Pass the first copy of each event; count the others as duplicates.
+
+        Two records are copies when their ids and event times are equal. An event that is older than `horizon`, counted
+        back from the watermark, goes to the late topic with the reason `beyond_horizon`.
+        `STREAMS_DEDUP_HORIZON_MS` overrides the horizon.
+
+        Raises:
+            ValueError: the horizon is no duration from 1 s to a year.
+
+        """
+        horizon_ms = milliseconds(horizon, what="the horizon of deduplicate", least_ms=1_000)
+        return Stream(Deduplicate(horizon_ms), self, replace(self.bounds, horizon_ms=horizon_ms))
+
+    def reorder(self) -> "Stream":
+        """Pass the events of each key in the order of event time, order field and id.
+
+        An event is held until the watermark, the newest event time less the source's `out_of_orderness`, has passed it.
+        One that comes after a later event of its key was passed goes to the late topic with the reason `late`.
+        """
+        return Stream(Reorder(), self, self.bounds)
+
+    def to(self, topic: str) -> "Stream":
+        """Write every event to `topic`: its key, bytes and headers as they came."""
+        return Stream(To(topic), self, self.bounds)
+
+    def fold(self, aggregate: Aggregate, *, to: str, subject: str = "") -> "Stream":
+        """Fold the events of each key into a row, and write each changed row to the compacted topic `to`.
+
+        `subject` names the schema of the rows; by default `<to>-value`.
+        """
+        return Stream(FoldTo(to, aggregate, subject), self, self.bounds)
+
+    def window(
+        self, aggregate: WindowAggregate, *, size: Duration, to: str, grace: Duration = "0s", subject: str = ""
+    ) -> "Stream":
+        """Fold the events of each key and tumbling event-time window; write a row to `to` when the window closes.
+
+        It closes when an event of its key in a later window passes, or when the watermark is `grace` after its end. An
+        event for a closed window opens it again: its next row has the next `revision`, and the rows add up.
+
+        Raises:
+            ValueError: size or grace is no duration; the size is 0.
+
+        """
+        size_ms = milliseconds(size, what=f"the size of the windows of {to}", least_ms=1)
+        grace_ms = milliseconds(grace, what=f"the grace of the windows of {to}")
+        return Stream(WindowTo(to, aggregate, size_ms, grace_ms, subject), self, self.bounds)
+
+    def filter(self, function: BatchFunction, *, name: str = "") -> "Stream":
+        """Pass the events for which `function` is true; count the others as `filtered`.
+
+        `function` gets a `pyarrow.RecordBatch` of id, key, time, order and the source's `fields` and `texts`, and
+        returns a boolean array of its length. `name` names the step; by default the function's.
+        """
+        return Stream(Filter(function, name or _name_of(function)), self, self.bounds)
+
+    def map_batches(self, function: BatchFunction, *, name: str = "") -> "Stream":
+        """Pass what `function` makes of each batch: a `pyarrow.RecordBatch` as for `filter`, with the same rows.
+
+        It may change the declared fields, not the id, key, time or order of an event. `name` as for `filter`.
+        """
+        return Stream(MapBatches(function, name or _name_of(function)), self, self.bounds)
+
+
+def source(
+    topic: str,
+    *,
+    key: str,
+    id: str = "event_id",  # noqa: A002 - the field's role, as it is called everywhere
+    time: str = "event_time",
+    order: str = "sequence",
+    fields: Sequence[str] = (),
+    texts: Sequence[str] = (),
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    out_of_orderness: Duration = f"{BOUNDS_DEFAULT.lateness_ms}ms",
+    skew: Duration = f"{BOUNDS_DEFAULT.skew_ms_max}ms",
+    idle: Duration = f"{BOUNDS_DEFAULT.idle_ms}ms",
+    quarantine: Quarantine | None = None,
+    silent_after: Duration = "5m",
+    device_classes: Sequence[DeviceClass] = (),
+) -> Stream:
+    """Events of a topic, read by the newest committed schema of the subject `<topic>-value`.
+
+    `id`, `key` and `order` name fields of the schema: text, text and a whole number; `time` one of milliseconds since
+    1970. The record's key must equal the key field. `fields` are the numbers (also booleans and enums) that folds and
+    functions read, `texts` the strings. `ranges` gives the closed range of a number; an event outside of it is a dead
+    letter.
+
+    `out_of_orderness` is how far the watermark is below the newest event time (`STREAMS_LATENESS_MS`), `skew` how far
+    an event time may be ahead of the record's timestamp (`STREAMS_SKEW_MS_MAX`), `idle` the time without records after
+    which a partition moves on by the clock (`STREAMS_IDLE_MS`). The monitor raises a flag when the source, or one of
+    its `device_classes`, is silent for longer than declared.
+
+    Raises:
+        ValueError: a duration is none, a name is given twice, or a range names a field that is not in `fields`.
+
+    """
+    brake = quarantine or Quarantine()
+    bounds = Bounds(
+        lateness_ms=milliseconds(out_of_orderness, what=f"out_of_orderness of {topic}"),
+        horizon_ms=BOUNDS_DEFAULT.horizon_ms,
+        skew_ms_max=milliseconds(skew, what=f"skew of {topic}"),
+        idle_ms=milliseconds(idle, what=f"idle of {topic}", least_ms=1),
+        quarantine_rejects=brake.rejects,
+        quarantine_cooldown_ms=milliseconds(brake.cooldown, what=f"the quarantine of {topic}", least_ms=1_000),
+    )
+    silent_after_s = milliseconds(silent_after, what=f"silent_after of {topic}", least_ms=1) / 1_000
+    verb = Source(
+        topic, id, key, time, order, tuple(fields), tuple(texts), dict(ranges or {}), silent_after_s,
+        tuple(device_classes),
+    )  # fmt: skip
+    return Stream(verb, None, bounds)
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """A declared flow: its plan, checked. `streams worker` runs it, `streams flows show` shows it.
+
+    Every module of an app (`streams worker --app`) that holds one declares it.
+    """
+
+    plan: Plan
+
+    def __init__(self, name: str, *streams: Stream) -> None:
+        """Declare flow `name`, whose branches end with `streams`. They must come from one source.
+
+        Raises:
+            ValueError: the declaration contradicts itself; the message says where, and what to do.
+
+        """
+        object.__setattr__(self, "plan", checked(_plan(name, streams)))
+        object.__setattr__(self, "_pipeline", lowered(self.plan))
+
+    @property
+    def name(self) -> str:
+        """Name of the flow; its consumer group is `streams.<name>`."""
+        return self.plan.name
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """What the engine runs of it: topics, group, fields, folds and windows."""
+        found: Pipeline = vars(self)["_pipeline"]
+        return found
+
+    def with_topics(self, name: str, topics: Mapping[str, str]) -> "Flow":
+        """The same flow beside it: flow `name`, in which each topic in `topics` is replaced by another one.
+
+        Raises:
+            ValueError: the flow has no such topic.
+
+        """
+        known = {self.plan.source.topic, *(output.topic for output in self.plan.outputs)}
+        if unknown := sorted(topics.keys() - known):
+            raise ValueError(f"flow {self.name} has no topic {unknown[0]}: there is {', '.join(sorted(known))}")
+        made = object.__new__(Flow)
+        object.__setattr__(made, "plan", checked(self.plan.with_topics(name, topics)))
+        object.__setattr__(made, "_pipeline", lowered(made.plan))
+        return made
+
+
+def _plan(name: str, streams: Iterable[Stream]) -> Plan:
+    """Steps of the branches, those that they share once."""
+    steps: list[Step] = []
+    places: dict[int, Step] = {}
+    bounds: list[Bounds] = []
+    for stream in streams:
+        way = [stream]
+        while (above := way[-1].upstream) is not None:
+            way.append(above)
+        before: Step | None = None
+        for place in reversed(way):
+            if id(place) not in places:
+                places[id(place)] = Step(step_id(place.verb), place.verb, None if before is None else before.id)
+                steps.append(places[id(place)])
+            before = places[id(place)]
+        bounds.append(stream.bounds)
+    if not steps:
+        raise ValueError(f"flow {name!r} has no stream: Flow({name!r}, source(...).deduplicate().reorder().to(...))")
+    if len(set(bounds)) > 1:
+        raise ValueError(f"flow {name!r}: its branches have different bounds: deduplicate once, before they part")
+    return Plan(name, tuple(steps), bounds[0])
+
+
+def _name_of(function: BatchFunction) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))

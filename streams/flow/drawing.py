@@ -1,0 +1,122 @@
+"""A flow as a picture (SVG): steps from left to right, the topics that they write to the right of them.
+
+Plain SVG on a white ground; no fonts or scripts are loaded.
+"""
+
+from html import escape
+from typing import Final
+
+from streams.flow.builder import Flow
+from streams.flow.declaration import Pipeline
+from streams.flow.plan import FoldTo, Source, Step, To, WindowTo
+from streams.flow.topology import beside, said, topic_of
+
+_CHARACTER_PX: Final = 7.3
+"""Width of a character of the 12-pixel monospaced font."""
+_BOX_HEIGHT_PX: Final = 44
+_ROW_PX: Final = 60
+_GAP_PX: Final = 44
+_PADDING_PX: Final = 12
+_MARGIN_PX: Final = 16
+_STYLE: Final = (
+    "text{font:12px ui-monospace,Menlo,Consolas,monospace;fill:#1b2733}"
+    ".small{font-size:10px;fill:#5a6b7b}.step{fill:#e8f1fb;stroke:#2f6db3}.topic{fill:#f3f0e6;stroke:#8a7434}"
+    ".line{stroke:#5a6b7b;stroke-width:1.4;fill:none;marker-end:url(#arrow)}"
+)
+_ARROW: Final = (
+    '<marker id="arrow" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto">'
+    '<path d="M0,0 L10,5 L0,10 z" fill="#5a6b7b"/></marker>'
+)
+
+
+def drawn(flow: Flow, pipeline: Pipeline) -> str:
+    """The picture as an SVG document."""
+    return _Drawing(flow, pipeline).document()
+
+
+class _Drawing:
+    def __init__(self, flow: Flow, pipeline: Pipeline) -> None:
+        self._flow, self._pipeline = flow, pipeline
+        self._parts: list[str] = []
+        self._width = self._height = 0.0
+
+    def document(self) -> str:
+        plan, pipeline = self._flow.plan, self._pipeline
+        chain = [step for step in plan.steps if not isinstance(step.verb, To | FoldTo | WindowTo)]
+        outputs = [step for step in plan.steps if isinstance(step.verb, To | FoldTo | WindowTo)]
+        middle = _MARGIN_PX + max(len(outputs) - 1, 0) * _ROW_PX / 2
+        x: float = _MARGIN_PX
+        for position, step in enumerate(chain):
+            what, details = self._words(step)
+            end = self._box(x, middle, what, details, "topic" if isinstance(step.verb, Source) else "step")
+            if position < len(chain) - 1:
+                self._arrow(end, middle, end + _GAP_PX, middle)
+            x = end + _GAP_PX
+        start = x - _GAP_PX
+        for row, step in enumerate(outputs):
+            y = _MARGIN_PX + row * _ROW_PX
+            what, details = self._words(step)
+            self._arrow(start, middle, x, y)
+            end = self._box(x, y, what, details, "step")
+            self._arrow(end, y, end + _GAP_PX, y)
+            self._box(end + _GAP_PX, y, topic_of(step, pipeline) or "", "", "topic")
+        y = _MARGIN_PX + max(len(outputs), 1) * _ROW_PX + 8
+        for name, what in beside(pipeline):
+            self._text(_MARGIN_PX, y, f"{name}: {what}", "small")
+            y += 15
+        self._height = max(self._height, y)
+        return self._framed()
+
+    def _words(self, step: Step) -> tuple[str, str]:
+        what, details = said(step, self._pipeline)
+        match step.verb:
+            case Source():
+                return topic_of(step, self._pipeline) or "", f"key {step.verb.key}"
+            case To():
+                return "to", details
+            case FoldTo() | WindowTo():
+                name, _, rest = details.partition(", ")
+                return f"{step.verb.kind} {name}", rest
+            case _:
+                return what, details
+
+    def _box(self, x: float, y: float, first: str, second: str, kind: str) -> float:
+        """Draw a box; returns its right end."""
+        width = max(len(first) * _CHARACTER_PX, len(second) * _CHARACTER_PX * 10 / 12) + 2 * _PADDING_PX
+        self._parts.append(
+            f'<rect class="{kind}" x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" height="{_BOX_HEIGHT_PX}" rx="6"/>'
+        )
+        self._text(x + _PADDING_PX, y + (19 if second else 27), first)
+        if second:
+            self._text(x + _PADDING_PX, y + 34, second, "small")
+        self._width = max(self._width, x + width)
+        self._height = max(self._height, y + _BOX_HEIGHT_PX)
+        return x + width
+
+    def _text(self, x: float, y: float, text: str, kind: str = "") -> None:
+        self._width = max(self._width, x + len(text) * _CHARACTER_PX * (10 / 12 if kind else 1))
+        named = f' class="{kind}"' if kind else ""
+        self._parts.append(f'<text{named} x="{x:.0f}" y="{y:.0f}">{escape(text)}</text>')
+
+    def _arrow(self, x_1: float, y_1: float, x_2: float, y_2: float) -> None:
+        half, bend = _BOX_HEIGHT_PX / 2, (x_1 + x_2) / 2
+        start, end = f"{x_1:.0f},{y_1 + half:.0f}", f"{x_2 - 2:.0f},{y_2 + half:.0f}"
+        bends = f"{bend:.0f},{y_1 + half:.0f} {bend:.0f},{y_2 + half:.0f}"
+        self._parts.append(f'<path class="line" d="M{start} C{bends} {end}"/>')
+
+    def _framed(self) -> str:
+        width, height = self._width + _MARGIN_PX, self._height + _MARGIN_PX
+        title = f"Flow {escape(self._flow.name)}"
+        size = f'width="{width:.0f}" height="{height:.0f}"'
+        return "\n".join(
+            [
+                f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width:.0f} {height:.0f}" role="img">',
+                f"<title>{title}</title>",
+                f"<style>{_STYLE}</style>",
+                f"<defs>{_ARROW}</defs>",
+                f'<rect {size} rx="8" fill="#ffffff"/>',
+                *self._parts,
+                "</svg>",
+                "",
+            ]
+        )

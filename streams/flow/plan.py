@@ -1,0 +1,174 @@
+"""The plan of a flow: its steps as frozen values, in the order in which events pass them.
+
+`streams.flow.builder` makes it, `streams.flow.topology` shows it, `streams.flow.lowering` turns it into what the engine
+runs.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from streams.flow.bounds import Bounds
+from streams.flow.declaration import DeviceClass
+from streams.operators.fold.aggregate import Aggregate, WindowAggregate
+
+BatchFunction = Callable[[Any], Any]
+"""A function of a `pyarrow.RecordBatch` of the declared fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A topic of events: which fields identify, key, time and order them, and which ones are read besides."""
+
+    topic: str
+    id: str
+    key: str
+    time: str
+    order: str
+    fields: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    silent_after_s: float = 300.0
+    device_classes: tuple[DeviceClass, ...] = ()
+
+    kind = "source"
+
+
+@dataclass(frozen=True, slots=True)
+class Deduplicate:
+    """Passes the first copy of each event."""
+
+    horizon_ms: int
+
+    kind = "deduplicate"
+
+
+@dataclass(frozen=True, slots=True)
+class Reorder:
+    """Passes events of each key in the order of (event time, order, id)."""
+
+    kind = "reorder"
+
+
+@dataclass(frozen=True, slots=True)
+class MapBatches:
+    """Passes what a function makes of the declared fields of each batch."""
+
+    function: BatchFunction
+    name: str
+
+    kind = "map_batches"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Passes the events for which a function is true; the others are counted as `filtered`."""
+
+    function: BatchFunction
+    name: str
+
+    kind = "filter"
+
+
+@dataclass(frozen=True, slots=True)
+class To:
+    """Writes each event, its bytes as they came, to a topic."""
+
+    topic: str
+
+    kind = "to"
+
+
+@dataclass(frozen=True, slots=True)
+class FoldTo:
+    """Writes the changed row of each key to a compacted topic."""
+
+    topic: str
+    aggregate: Aggregate
+    subject: str = ""
+
+    kind = "fold"
+
+
+@dataclass(frozen=True, slots=True)
+class WindowTo:
+    """Writes a row for each closed window of each key to a topic."""
+
+    topic: str
+    aggregate: WindowAggregate
+    size_ms: int
+    grace_ms: int
+    subject: str = ""
+
+    kind = "window"
+
+
+Verb = Source | Deduplicate | Reorder | MapBatches | Filter | To | FoldTo | WindowTo
+Output = To | FoldTo | WindowTo
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a plan."""
+
+    id: str
+    """Stable and unique within the flow: the verb, with the topic that it writes or the name of its function."""
+    verb: Verb
+    after: str | None
+    """Step whose events it gets; None of the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All steps of a flow, each after the one whose events it gets."""
+
+    name: str
+    steps: tuple[Step, ...]
+    bounds: Bounds
+
+    @property
+    def source(self) -> Source:
+        """Where the events come from."""
+        found = self.steps[0].verb
+        assert isinstance(found, Source)  # noqa: S101 - the builder begins with it
+        return found
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Steps that write a topic."""
+        return tuple(step.verb for step in self.steps if isinstance(step.verb, To | FoldTo | WindowTo))
+
+    def following(self, step: Step) -> tuple[Step, ...]:
+        """Steps that get the events of `step`."""
+        return tuple(each for each in self.steps if each.after == step.id)
+
+    def with_topics(self, name: str, topics: Mapping[str, str]) -> "Plan":
+        """The same plan as flow `name`, each topic in `topics` replaced by another one."""
+        new_ids = {step.id: _id_with(step, topics) for step in self.steps}
+        steps = tuple(
+            Step(new_ids[step.id], _verb_with(step.verb, topics), None if step.after is None else new_ids[step.after])
+            for step in self.steps
+        )
+        return replace(self, name=name, steps=steps)
+
+
+def step_id(verb: Verb) -> str:
+    """Id of a verb's step: `fold:vehicles.state.v1`, `filter:is_moving`, `reorder`."""
+    match verb:
+        case Source(topic=of) | To(topic=of) | FoldTo(topic=of) | WindowTo(topic=of):
+            return f"{verb.kind}:{of}"
+        case MapBatches(name=of) | Filter(name=of):
+            return f"{verb.kind}:{of}"
+        case _:
+            return verb.kind
+
+
+def _verb_with(verb: Verb, topics: Mapping[str, str]) -> Verb:
+    if isinstance(verb, Source | To | FoldTo | WindowTo):
+        return replace(verb, topic=topics.get(verb.topic, verb.topic))
+    return verb
+
+
+def _id_with(step: Step, topics: Mapping[str, str]) -> str:
+    changed = _verb_with(step.verb, topics)
+    return step.id if changed is step.verb else step_id(changed)

@@ -1,0 +1,136 @@
+"""A flow as a topology: for a terminal and for programs. `streams.flow.drawing` makes a picture of it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from streams.flow.builder import Flow
+from streams.flow.declaration import Pipeline
+from streams.flow.discover import Declared
+from streams.flow.durations import written
+from streams.flow.plan import Deduplicate, FoldTo, Plan, Reorder, Source, Step, To, WindowTo
+
+
+def listed(flows: Iterable[Declared]) -> list[dict[str, Any]]:
+    """A row for each flow: name, source, outputs, and where it is declared."""
+    return [
+        {
+            "name": each.flow.name,
+            "source": each.flow.plan.source.topic,
+            "outputs": [output.topic for output in each.flow.plan.outputs],
+            "group": each.flow.pipeline.group,
+            "declared_in": f"{each.module}:{each.constant}",
+        }
+        for each in flows
+    ]
+
+
+def as_text(flow: Flow, pipeline: Pipeline, bounds: Mapping[str, int]) -> Iterator[str]:
+    """Lines that show the steps, one below the other, then the topics beside them and the bounds in force.
+
+    `pipeline` is the flow's, perhaps with a prefix; `bounds` are milliseconds and counts by the name of the setting.
+    """
+    yield f"flow {flow.name}, consumer group {pipeline.group}"
+    yield ""
+    yield from _branch(flow.plan, flow.plan.steps[0], pipeline, "", "")
+    yield ""
+    yield "also written"
+    width = max(len(name) for name, _ in beside(pipeline))
+    for name, what in beside(pipeline):
+        yield f"  {name:<{width}}  {what}"
+    yield ""
+    yield "bounds in force"
+    names = {name: name.upper() for name in bounds}
+    width = max(map(len, names.values()))
+    for name, value in bounds.items():
+        yield f"  {names[name]:<{width}}  {value}"
+    yield ""
+    yield "flagged as silent after"
+    silent = silent_after_ms(pipeline)
+    width = max(map(len, silent))
+    for name, after_ms in silent.items():
+        yield f"  {name:<{width}}  {written(after_ms)}"
+
+
+def as_json(flow: Flow, pipeline: Pipeline, bounds: Mapping[str, int]) -> dict[str, Any]:
+    """The same as a document."""
+    return {
+        "name": flow.name,
+        "group": pipeline.group,
+        "steps": [
+            {
+                "id": step.id,
+                "kind": step.verb.kind,
+                "after": step.after,
+                "topic": topic_of(step, pipeline),
+                "does": " ".join(part for part in (said(step, pipeline)) if part),
+            }
+            for step in flow.plan.steps
+        ],
+        "topics": [
+            {"name": topic.name, "cleanup": topic.cleanup.value, "subject": topic.subject}
+            for topic in pipeline.topics()
+        ],
+        "bounds": dict(bounds),
+        "silent_after_ms": silent_after_ms(pipeline),
+    }
+
+
+def silent_after_ms(pipeline: Pipeline) -> dict[str, int]:
+    """After how long the monitor flags the source and each class of its devices as silent, by the monitor's names."""
+    after_s = {pipeline.source: pipeline.silent_after_s}
+    after_s |= {f"{pipeline.source}/{one.name}": one.silent_after_s for one in pipeline.device_classes}
+    return {name: round(seconds * 1_000) for name, seconds in after_s.items()}
+
+
+def beside(pipeline: Pipeline) -> tuple[tuple[str, str], ...]:
+    """Topics that every flow has beside its outputs, and what is in them."""
+    return (
+        (pipeline.late, "events that came too late for their place, or beyond the horizon"),
+        (pipeline.dlq, "records that are no event, with the reason"),
+        (pipeline.audit, "what was done about each dead letter"),
+        (pipeline.journal, "changelog of the state"),
+    )
+
+
+def topic_of(step: Step, pipeline: Pipeline) -> str | None:
+    """Topic that a step reads or writes, with the pipeline's prefix."""
+    verb = step.verb
+    return f"{pipeline.prefix}{verb.topic}" if isinstance(verb, Source | To | FoldTo | WindowTo) else None
+
+
+def said(step: Step, pipeline: Pipeline) -> tuple[str, str]:
+    """What a step does, and the details of it."""
+    topic = topic_of(step, pipeline) or ""
+    match step.verb:
+        case Source() as verb:
+            words = f"source {topic}", f"id {verb.id}, key {verb.key}, time {verb.time}, order {verb.order}"
+        case Deduplicate(horizon_ms=horizon_ms):
+            words = "deduplicate", f"horizon {written(horizon_ms)}"
+        case Reorder():
+            words = "reorder", f"out of orderness {written(pipeline.bounds.lateness_ms)}"
+        case To():
+            words = f"to {topic}", "original bytes"
+        case FoldTo(aggregate=aggregate):
+            words = f"fold to {topic}", f"{_name(aggregate)}, the last row of each key"
+        case WindowTo(aggregate=aggregate, size_ms=size_ms, grace_ms=grace_ms):
+            words = f"window to {topic}", f"{_name(aggregate)}, size {written(size_ms)}, grace {written(grace_ms)}"
+        case verb:
+            words = f"{verb.kind} {verb.name}", ""
+    return words
+
+
+def _branch(plan: Plan, step: Step, pipeline: Pipeline, lead: str, below: str) -> Iterator[str]:
+    what, details = said(step, pipeline)
+    yield f"{lead}{what}{f'  ({details})' if details else ''}"
+    following = plan.following(step)
+    for place, after in enumerate(following):
+        if len(following) == 1:
+            yield from _branch(plan, after, pipeline, below, below)
+        elif place < len(following) - 1:
+            yield from _branch(plan, after, pipeline, f"{below}├─ ", f"{below}│  ")
+        else:
+            yield from _branch(plan, after, pipeline, f"{below}└─ ", f"{below}   ")
+
+
+def _name(aggregate: object) -> str:
+    return type(aggregate).__name__

@@ -1,0 +1,107 @@
+"""Lag watched for a while and judged, for `streams lag`."""
+
+import math
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from streams.flow.discover import select_pipelines
+from streams.kafka.offsets_process import RoundFailed
+from streams.monitor.book import GroupLag
+from streams.monitor.lookout import Lookout
+from streams.monitor.missing import MissingTopic, missing_topics
+from streams.monitor.report import group_row, instant, missing_row
+from streams.monitor.status import Status
+from streams.settings import Settings
+
+WATCH_WINDOW_S: Final = 120.0
+WATCH_PAUSE_S_MIN: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class LagReport:
+    """Verdicts on consumer groups at one time."""
+
+    cluster: str
+    time_ms: int
+    groups: Mapping[str, GroupLag]
+    wanted: tuple[str, ...]
+    """Groups that were asked for; none: all."""
+    missing: tuple[MissingTopic, ...]
+    """Topics that are missing of the flows that were asked for."""
+
+    @property
+    def unknown(self) -> list[str]:
+        """Groups that were asked for and are not there, or have committed nothing."""
+        return [name for name in self.wanted if name not in self.groups]
+
+    @property
+    def not_ok(self) -> list[str]:
+        """Groups whose verdict is worse than OK."""
+        return [group.name for group in self.groups.values() if group.status is not Status.OK]
+
+    @property
+    def worst_first(self) -> list[GroupLag]:
+        """The groups, the worst verdict first, then by name."""
+        return sorted(self.groups.values(), key=lambda group: (-group.status, group.name))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as one JSON document; a group that is not there is NOTFOUND."""
+        rows = [group_row(group) for group in self.groups.values()]
+        rows += [{"group": name, "status": Status.NOTFOUND.name, "partitions": []} for name in self.unknown]
+        missing = [missing_row(one) for one in self.missing]
+        return {"cluster": self.cluster, "time": instant(self.time_ms), "groups": rows, "missing_topics": missing}
+
+
+class _Looker:
+    """Looks at the groups that were asked for, of all flows that are declared."""
+
+    def __init__(self, settings: Settings, wanted: Sequence[str], *, window_s: float, interval_s: float) -> None:
+        declared = select_pipelines(None, prefix=settings.streams_topic_prefix)
+        self._wanted = tuple(wanted)
+        self._pipelines = [one for one in declared if not wanted or one.group in wanted]
+        self._lookout = Lookout(settings, window_s=window_s, interval_s=interval_s, pipelines=self._pipelines)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lookout.close()
+
+    def look(self) -> LagReport:
+        """Take a round and judge."""
+        found, groups = self._lookout.look(self._wanted or None)
+        missing = missing_topics(found.base.keys(), self._pipelines)
+        return LagReport(found.cluster, found.time_ms, groups, self._wanted, missing)
+
+
+def observed_lag(settings: Settings, wanted: Sequence[str], *, observe_s: float, interval_s: float) -> LagReport:
+    """Look every `interval_s` until `observe_s` after the first look, then judge; `wanted` empty: all groups.
+
+    Raises:
+        RoundFailed: the broker does not answer.
+
+    """
+    window_s = max(observe_s, interval_s) + interval_s
+    with _Looker(settings, wanted, window_s=window_s, interval_s=interval_s) as looker:
+        ends_s = math.inf
+        while True:
+            at_s = time.monotonic()
+            report = looker.look()
+            ends_s = min(ends_s, time.monotonic() + observe_s)  # the first look takes longer, and shows nothing move
+            if time.monotonic() >= ends_s:
+                return report
+            time.sleep(max(0.0, at_s + interval_s - time.monotonic()))
+
+
+def watched_lag(settings: Settings, wanted: Sequence[str], *, interval_s: float) -> Generator[LagReport | RoundFailed]:
+    """A report every `interval_s`, without end; a round that failed, and is tried again, is its error."""
+    with _Looker(settings, wanted, window_s=WATCH_WINDOW_S, interval_s=interval_s) as looker:
+        while True:
+            at_s = time.monotonic()
+            try:
+                yield looker.look()
+            except RoundFailed as error:
+                yield error
+            time.sleep(max(WATCH_PAUSE_S_MIN, at_s + interval_s - time.monotonic()))

@@ -1,0 +1,1 @@
+"""`streams new`: the repository that a user's flows live in."""

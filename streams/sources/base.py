@@ -1,0 +1,121 @@
+"""What the worker asks of a source: micro-batches of records, and who has which partition.
+
+Twins: `streams.sources.kafka.intake` over librdkafka, and `streams.sources.memory`; `tests/contract/test_source.py`
+holds both to one contract. A new source that can be split into partitions with offsets is a class of this shape.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from streams.batch.records import Records
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Time for which a partition is known to have had no record to read: monotonic milliseconds, no time of day.
+
+    `since_ms` tells one idle time from the next; `until_ms` grows while the partition stays idle.
+    """
+
+    since_ms: int
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Records of a partition that lie after an open transaction, and since when it has been seen there."""
+
+    records: int
+    offset: int
+    """Where the transaction begins: the last stable offset."""
+    since_ms: int
+
+
+class Polled(NamedTuple):
+    """What one `poll` brings."""
+
+    records: Records | None
+    """None when there are none."""
+    idle: dict[int, Idle]
+    """Partitions that are known to be at the true end of their logs."""
+    generation: int
+    """As told by the last `stop`; what was polled under an earlier one is void."""
+
+
+class RebalanceListener(Protocol):
+    """Told of rebalances, in the thread that calls `poll`, from within `poll` or `close`."""
+
+    def assigned(self, partitions: list[int]) -> None:
+        """These partitions are ours now; restore them, then call `start`."""
+
+    def revoked(self, partitions: list[int]) -> None:
+        """Finish or abort, and release these partitions before returning, within a bounded time."""
+
+    def lost(self, partitions: list[int]) -> None:
+        """These partitions are already somebody else's; nothing can be committed."""
+
+    def noted(self, membership: object | None) -> None:
+        """Our place in the group as of now, None without one: who commits for the group has to show it.
+
+        It comes from the polling thread only: the client makes other threads wait while a rebalance is served, which
+        waits for their commit.
+        """
+
+
+class Source(Protocol):
+    """One topic, read by one member of a group. `subscribe`, `poll` and `close` from one thread; the rest from any.
+
+    An assigned partition is read only after `start`, from the offset that its state was restored at. Records come in
+    log order by partition, committed ones only, and each offset once until the partition is started again.
+    """
+
+    @property
+    def unreadable(self) -> Mapping[int, Unreadable]:
+        """Partitions that have stood before an open transaction for long. Replaced as a whole with each poll."""
+
+    def subscribe(self) -> None:
+        """Join the group."""
+
+    def poll(self) -> Polled:
+        """Next records; serves rebalances. Returns within about `BATCH_WAIT_MS` when nothing comes.
+
+        Raises:
+            FencedError: another member has our place in the group.
+            StreamsError: the source is of no more use.
+
+        """
+
+    def close(self) -> None:
+        """Leave the group; calls `revoked`."""
+
+    def start(self, partition: int, offset_next: int, bounds: tuple[int, int]) -> None:
+        """Read `partition` from `offset_next` on (-1: from its beginning).
+
+        `bounds`: its first offset, and the offset after its last record. Void once the partition is stopped, started
+        otherwise, or revoked.
+        """
+
+    def start_again(self, partition: int, offset_next: int, generation: int) -> None:
+        """Read `partition`, which is read, from another offset; void once `stop` began another generation."""
+
+    def stop(self, partitions: Iterable[int], generation: int) -> None:
+        """Stop reading `partitions`, which remain assigned, and begin another generation of records."""
+
+    def pause_only(self, partitions: frozenset[int]) -> None:
+        """Pause exactly these of the started partitions."""
+
+    def positions(self) -> dict[int, int]:
+        """By partition that is read: the offset up to which nothing is left to take, as far as is known."""
+
+    def taken(self) -> dict[int, int]:
+        """By partition that is read: the offset after the last record that was handed over."""
+
+    def is_spare(self, now_ms: int) -> bool:
+        """Whether no partition was left for this member for longer than a rebalance takes; `now_ms` is monotonic."""
+
+    def take_suspicion(self) -> bool:
+        """Whether something has come since the last call that a source gives which was truncated or created again."""
+
+    def take_beyond_end(self) -> frozenset[int]:
+        """Partitions that were found, since the last call, to end before the offset that is next."""

@@ -1,0 +1,103 @@
+"""Asks for the high watermarks of one topic without waiting: the intake thread must go on polling meanwhile."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but the stubs do not re-export them
+    AdminClient,
+    OffsetSpec,
+)
+
+from streams.kafka.admin import RECONNECT_MS_MAX, librdkafka_log
+from streams.kafka.broker_watch import BrokerWatch
+from streams.limits import IDLE_GAP_MS_MAX
+from streams.settings import Settings
+
+REQUEST_TIMEOUT_S: Final = 2.0
+"""Shorter than the gap after which idle time starts over: a leader that is away must not reset other partitions."""
+_LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+assert REQUEST_TIMEOUT_S * 1000 < IDLE_GAP_MS_MAX  # noqa: S101
+
+Futures = Mapping[TopicPartition, "Future[Any]"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    asked_ms: int
+    answers: Futures
+
+    @property
+    def is_answered(self) -> bool:
+        return all(future.done() for future in self.answers.values())
+
+
+class HighWatermarks:
+    """Questions and answers. One thread; the client connects with the first question.
+
+    The client answers a question when the last leader has answered, or not in time. So a partition whose leader did not
+    answer is asked for by itself from then on, until it does: it delays no other.
+    """
+
+    def __init__(self, settings: Settings, *, source: str, client_id: str) -> None:
+        self._source = source
+        self._config: dict[str, Any] = {
+            **settings.kafka_client_config(),
+            "client.id": client_id,
+            "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
+            "topic.metadata.refresh.interval.ms": 30_000,
+        }
+        self._client: AdminClient | None = None
+        self._brokers = BrokerWatch()
+        self._open: list[_Question] = []
+        self._alone: set[int] = set()
+        self._list: Callable[[list[int]], Futures] = self._listed
+
+    def ask(self, partitions: list[int], now_ms: int) -> None:
+        """Ask for the ends of `partitions`, open transactions included; not for those of an unanswered question."""
+        pending = {at.partition for question in self._open for at in question.answers}
+        wanted = [partition for partition in partitions if partition not in pending]
+        together = [partition for partition in wanted if partition not in self._alone]
+        alone = [[partition] for partition in wanted if partition in self._alone]
+        for group in [together, *alone] if together else alone:
+            self._open.append(_Question(now_ms, self._list(group)))
+
+    def answers(self) -> list[tuple[dict[int, int], int]]:
+        """New high watermarks by partition, and when they were asked for; without partitions that nobody answered."""
+        if self._client is not None:
+            self._client.poll(0)
+        done = [question for question in self._open if question.is_answered]
+        if not done:
+            return []
+        self._open = [question for question in self._open if not question.is_answered]
+        return [(self._taken(question), question.asked_ms) for question in done]
+
+    def _taken(self, question: _Question) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for at, future in question.answers.items():
+            try:
+                found[at.partition] = future.result().offset
+            except KafkaException:
+                continue
+        self._alone -= found.keys()
+        if found:  # where nobody answers, asking one by one would change nothing
+            self._alone |= {at.partition for at in question.answers} - found.keys()
+        return found
+
+    def _listed(self, partitions: list[int]) -> Futures:
+        if self._client is None or self._brokers.is_stranded:
+            self._brokers = BrokerWatch()
+            self._client = AdminClient({**self._config, **self._brokers.config()}, logger=librdkafka_log)
+        asked: Futures = self._client.list_offsets(
+            {TopicPartition(self._source, partition): _LATEST for partition in partitions},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=REQUEST_TIMEOUT_S,
+        )
+        return asked
+
+    def close(self) -> None:
+        """Let go of the client."""
+        self._client, self._open = None, []

@@ -1,0 +1,426 @@
+"""Runs a flow in memory, on the engine, committer and restore that workers run."""
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import fastavro
+import numpy as np
+
+from streams.avro.decode import Decoder
+from streams.avro.framing import FRAME_BYTES, SchemaKey, schema_id_of
+from streams.avro.resolve import IncompatibleSchema, Plan, build_plan
+from streams.batch.columns import Headers
+from streams.batch.records import Records
+from streams.batch.rejects import Reason, Reject
+from streams.deadletters.letter.envelope import REASON
+from streams.engine.commit import Committer
+from streams.engine.encode import RowEncoder
+from streams.engine.engine import Engine, MicroBatch
+from streams.engine.restore import restore_partition
+from streams.flow.builder import Flow
+from streams.flow.declaration import Pipeline
+from streams.flow.durations import Duration, milliseconds
+from streams.kafka.memory import Entry, MemoryChangelog, MemoryKafka
+from streams.kafka.partitioner import partition_of
+from streams.limits import BATCH_RECORDS_MAX
+from streams.schemas.catalog import Catalog
+from streams.settings import Settings
+from streams.sinks.memory import MemoryTransactions
+from streams.sources.base import Idle
+from streams.state.memory import MemoryStore
+from streams.worker.configuration import config_of
+from streams.worker.schemas import reader_schema, require_row_schemas
+
+START: Final = datetime(2024, 1, 1, tzinfo=UTC)
+_WORKER: Final = "driver"
+_IDS_IN_MEMORY_MAX: Final = 1_000_000
+_MESSAGE: Final = "__streams.errors.message"
+
+
+class Crash(StrEnum):
+    """Places in a commit cycle at which a worker can be killed, in their order."""
+
+    BEGUN = "begun"
+    PRODUCED = "produced"
+    JOURNALLED = "journalled"
+    OFFSETS_SENT = "offsets_sent"
+    COMMITTED = "committed"
+    APPLIED = "applied"
+
+
+class _Killed(BaseException):
+    """The worker dies here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A committed record of a topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, bytes | None]
+    timestamp_ms: int
+    fields: Mapping[str, Any]
+    """The value decoded by the schema that it names; empty where it names none of the flow's."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that was rejected: why, in a word and in words, and the record as it came."""
+
+    reason: str
+    message: str
+    record: Record
+
+
+class FlowDriver:
+    """A flow, its source topic and its state, all in memory; what is fed is processed and committed at once.
+
+    Time stands still until `advance`; it is never before the newest record. The environment is not asked: the bounds
+    are those that the flow declares.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        *,
+        partitions: int = 1,
+        schemas: Path | None = None,
+        start: datetime = START,
+    ) -> None:
+        """Start an empty source topic of `partitions`, read by one worker; `schemas`: default those of the app.
+
+        Raises:
+            UsageError: there is no schema for the source or an output.
+            StreamsError: the flow does not fit its schemas; the message names the field.
+
+        """
+        self.flow = flow
+        self._pipeline: Pipeline = flow.pipeline
+        self._catalog = Catalog.load(schemas)
+        self._settings = Settings.model_validate(
+            {"kafka_bootstrap_servers": "none:0", **self._pipeline.bounds.by_setting()}
+        )
+        self._reader = reader_schema(self._catalog, self._pipeline)
+        require_row_schemas(self._catalog, self._pipeline)
+        self._registered = _Registered(self._catalog, self._pipeline)
+        self._kafka = MemoryKafka(partitions)
+        self._disk: dict[int, dict[bytes, bytes]] = {partition: {} for partition in range(partitions)}
+        self._now_ms = _ms(start)
+        self._idle_since_ms = self._now_ms
+        self._armed: Crash | None = None
+        self._sessions = 0
+        for partition in range(partitions):
+            self._kafka.give(partition, _WORKER)
+        self._start()
+
+    # --- what comes in ----------------------------------------------------------------------------------------------
+
+    def feed(
+        self,
+        *events: Mapping[str, Any],
+        version: int | None = None,
+        timestamp_ms: int | None = None,
+        headers: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Append events to the source topic, in this order, and process them.
+
+        Each is encoded with version `version` of the source's schema (default: the newest); times may be datetimes. The
+        key is the flow's key field, the partition that of the key, the timestamp the event time.
+
+        Raises:
+            ValueError: an event is none by the schema.
+
+        """
+        schema = self._registered.source(version)
+        for event in events:
+            key = str(event.get(self._pipeline.key_field, "")).encode()
+            time_ms = _ms(event.get(self._pipeline.time_field, self._now_ms)) if timestamp_ms is None else timestamp_ms
+            self._append(key, schema.encode(event), time_ms, None, headers)
+        self._run()
+
+    def feed_raw(
+        self,
+        value: bytes | None,
+        *,
+        key: bytes | None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        headers: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Append a record as it is, such as one that is no Avro, and process it."""
+        self._append(key, value, self._now_ms if timestamp_ms is None else timestamp_ms, partition, headers)
+        self._run()
+
+    def advance(self, by: Duration) -> None:
+        """Let time pass without records.
+
+        A partition that has been idle for the flow's `idle` moves on by the time beyond that: held events come out,
+        windows close.
+        """
+        self._now_ms += milliseconds(by, what="the time to advance by")
+        self._run()
+
+    # --- what comes out ---------------------------------------------------------------------------------------------
+
+    def read(self, topic: str) -> list[Record]:
+        """Committed records of a topic, partition after partition, each in log order."""
+        return list(self._read(topic))
+
+    def clean(self) -> list[Record]:
+        """Unique events in order."""
+        return self.read(self._pipeline.clean)
+
+    def late(self) -> list[Record]:
+        """Events that came too late; the headers `late.reason` and `late.by_ms` say why and by how much."""
+        return self.read(self._pipeline.late)
+
+    def table(self, topic: str) -> dict[str, Mapping[str, Any]]:
+        """Newest row of each key of a table's topic.
+
+        Raises:
+            KeyError: no fold of the flow writes this topic.
+
+        """
+        if topic not in {table.topic for table in self._pipeline.tables}:
+            raise KeyError(f"flow {self.flow.name} has no fold to {topic}")
+        return {(record.key or b"").decode(): record.fields for record in self._read(topic)}
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Rejected records, with the reason."""
+        return [
+            DeadLetter(
+                reason=(record.headers.get(REASON) or b"").decode(),
+                message=(record.headers.get(_MESSAGE) or b"").decode(),
+                record=record,
+            )
+            for record in self._read(self._pipeline.dlq)
+        ]
+
+    # --- faults -----------------------------------------------------------------------------------------------------
+
+    def crash(self, at: Crash | None = None) -> None:
+        """Kill the worker and start another one on what Kafka and the disk have.
+
+        At once, or in the next commit cycle after step `at`: the next `feed` or `advance` then runs through the crash.
+        """
+        if at is not None:
+            self._armed = at
+            return
+        self._kafka.time_out_transactions(range(self._kafka.partitions))
+        self._start()
+        self._run()
+
+    def lose_disk(self) -> None:
+        """Kill the worker and start another one on an empty disk: all state comes back from Kafka."""
+        for rows in self._disk.values():
+            rows.clear()
+        self.crash()
+
+    # --- how it runs ------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._sessions += 1
+        config = config_of(self._pipeline, self._settings, self._kafka.partitions, catalog=self._catalog)
+        decoder = Decoder(
+            self._pipeline,
+            record_bytes_max=self._settings.streams_record_bytes_max,
+            skew_ms_max=self._pipeline.bounds.skew_ms_max,
+        )
+        self._engine = Engine(config, decoder, idle_ms=self._pipeline.bounds.idle_ms)
+        changelog = MemoryChangelog(self._kafka)
+        self._committer = Committer(
+            self._pipeline,
+            MemoryTransactions(self._kafka, _WORKER),
+            changelog,
+            [
+                *(RowEncoder(one.topic, *self._registered.newest(one.subject)) for one in self._pipeline.tables),
+                *(RowEncoder(one.topic, *self._registered.newest(one.subject)) for one in self._pipeline.windows),
+            ],
+            self._failpoint,
+            author=_WORKER,
+            session=str(self._sessions),
+        )
+        self._position: dict[int, int] = {}
+        for partition, rows in self._disk.items():
+            task = restore_partition(
+                config, partition, MemoryStore(rows), changelog, ids_in_memory_max=_IDS_IN_MEMORY_MAX
+            )
+            self._engine.install(task)
+            self._position[partition] = max(0, task.offset_next)
+
+    def _run(self) -> None:
+        """Process and commit until nothing is left to read."""
+        done = False
+        while not done:
+            records = self._next_records()
+            try:
+                if records is not None:
+                    self._step(records)
+                self._step(None)
+            except _Killed:
+                self._kafka.time_out_transactions(range(self._kafka.partitions))
+                self._start()
+            else:
+                done = records is None
+
+    def _step(self, records: Records | None) -> None:
+        """One micro-batch and its commit cycle: records, or time that has passed without any."""
+        now = self._now_ms
+        idle = {p: Idle(self._idle_since_ms, now) for p in self._disk if now > self._idle_since_ms}
+        self._process(MicroBatch(records, now, {} if records is not None else idle, clock_ms=now))
+        while self._engine.missing_schemas:
+            self._engine.learn({key: self._plan_of(key) for key in self._engine.missing_schemas})
+            self._process(MicroBatch(None, now, {}, clock_ms=now))
+        end = self._engine.close_cycle()
+        if end is not None:
+            self._committer.commit(end, self._engine.tasks, now, lambda: self._kafka.membership_of(_WORKER))
+
+    def _process(self, batch: MicroBatch) -> None:
+        self._committer.write(self._engine.process(batch))
+
+    def _next_records(self) -> Records | None:
+        """The next records of each partition, up to a micro-batch, and move on."""
+        found: list[tuple[int, Entry]] = []
+        for partition, position in self._position.items():
+            log = self._kafka.log(self._pipeline.source, partition)
+            taken = log[position : position + BATCH_RECORDS_MAX - len(found)]
+            found += [(partition, entry) for entry in taken]
+        if not found:
+            return None
+        for partition, entry in found:
+            self._position[partition] = entry.offset + 1
+        headers = [entry.headers for _, entry in found]
+        return Records(
+            partition=np.array([partition for partition, _ in found], dtype=np.int64),
+            offset=np.array([entry.offset for _, entry in found], dtype=np.int64),
+            timestamp_ms=np.array([entry.timestamp_ms for _, entry in found], dtype=np.int64),
+            key=[entry.key for _, entry in found],
+            value=[entry.value for _, entry in found],
+            headers=headers if any(headers) else None,
+        )
+
+    def _failpoint(self, step: str) -> None:
+        if step == self._armed:
+            self._armed = None
+            raise _Killed
+
+    def _append(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int,
+        partition: int | None,
+        headers: Mapping[str, bytes] | None,
+    ) -> None:
+        at = partition_of(key or b"", self._kafka.partitions) if partition is None else partition
+        kept: Headers | None = list(headers.items()) if headers else None
+        self._kafka.append(self._pipeline.source, at, key, value, timestamp_ms, kept)
+        self._now_ms = max(self._now_ms, timestamp_ms)
+        self._idle_since_ms = self._now_ms
+
+    def _read(self, topic: str) -> Iterator[Record]:
+        for partition in range(self._kafka.partitions):
+            for entry in self._kafka.committed_rows(topic, partition):
+                yield Record(
+                    topic=topic,
+                    partition=partition,
+                    offset=entry.offset,
+                    key=entry.key,
+                    value=entry.value,
+                    headers=dict(entry.headers or ()),
+                    timestamp_ms=entry.timestamp_ms,
+                    fields=self._registered.decoded(entry.value, entry.headers),
+                )
+
+    def _plan_of(self, key: SchemaKey) -> Plan | Reject:
+        text = self._registered.text_of(key)
+        if text is None or not isinstance(key, int):
+            return Reject(-1, Reason.UNKNOWN_SCHEMA, f"no schema has id {key}", key if isinstance(key, int) else None)
+        try:
+            return build_plan(key, text, self._reader)
+        except IncompatibleSchema as error:
+            return Reject(-1, Reason.INCOMPATIBLE_SCHEMA, str(error), key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Schema:
+    id: int
+    text: str
+    parsed: Any
+
+    def encode(self, event: Mapping[str, Any]) -> bytes:
+        """The framed value.
+
+        Raises:
+            ValueError: the event does not fit the schema.
+
+        """
+        stream = io.BytesIO(b"\0" + self.id.to_bytes(FRAME_BYTES - 1, "big"))
+        stream.seek(FRAME_BYTES)
+        try:
+            fastavro.schemaless_writer(stream, self.parsed, dict(event), strict_allow_default=True)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{dict(event)!r} does not fit the schema of the source: {error}") from None
+        return stream.getvalue()
+
+
+class _Registered:
+    """Every version of the flow's schemas under an id of its own, as a registry would have them."""
+
+    def __init__(self, catalog: Catalog, pipeline: Pipeline) -> None:
+        subjects = dict.fromkeys(topic.subject for topic in pipeline.topics() if topic.subject)
+        self._by_subject: dict[str, list[_Schema]] = {}
+        self._by_id: dict[int, _Schema] = {}
+        for subject in subjects:
+            for version in catalog.versions(subject):
+                parsed = fastavro.parse_schema(json.loads(version.text))
+                schema = _Schema(len(self._by_id) + 1, version.text, parsed)
+                self._by_id[schema.id] = schema
+                self._by_subject.setdefault(subject, []).append(schema)
+        self._source = self._by_subject[pipeline.subject]
+
+    def source(self, version: int | None) -> _Schema:
+        """A version of the source's schema; None: the newest.
+
+        Raises:
+            ValueError: there is no such version.
+
+        """
+        if version is not None and not 1 <= version <= len(self._source):
+            raise ValueError(f"no version {version}: the source's schema has {len(self._source)}")
+        return self._source[-1 if version is None else version - 1]
+
+    def newest(self, subject: str) -> tuple[str, int]:
+        """Text and id of a subject's newest schema."""
+        schema = self._by_subject[subject][-1]
+        return schema.text, schema.id
+
+    def text_of(self, key: SchemaKey) -> str | None:
+        """Text of the schema with this id."""
+        return self._by_id[key].text if isinstance(key, int) and key in self._by_id else None
+
+    def decoded(self, value: bytes | None, headers: Sequence[tuple[str, bytes | None]] | None) -> Mapping[str, Any]:
+        """Fields of a framed value; none where it is no value of the schema that it names."""
+        schema = self._by_id.get(schema_id_of(value, headers) or 0)
+        if schema is None or value is None or value[:1] != b"\0":
+            return {}
+        try:
+            found = fastavro.schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), schema.parsed, None)
+        except (ValueError, EOFError, IndexError, TypeError, KeyError, OverflowError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def _ms(time: Any) -> int:
+    """Milliseconds since 1970 of a datetime or a number."""
+    return round(time.timestamp() * 1_000) if isinstance(time, datetime) else int(time)

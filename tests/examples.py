@@ -1,0 +1,14 @@
+"""How many examples a property is tried with: `make test-fast` tries a tenth of them (`--hypothesis-profile=fast`)."""
+
+from typing import Final
+
+from hypothesis import settings
+
+DEFAULT: Final = 100
+"""Examples of a property that names no number, by the profile that runs where none is asked for."""
+FAST: Final = 10
+
+
+def examples(number: int) -> int:
+    """The number, as far as the profile goes."""
+    return max(1, number * settings.default.max_examples // DEFAULT)

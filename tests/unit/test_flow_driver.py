@@ -1,0 +1,130 @@
+"""The driver for users' tests: the production engine, without a broker."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from logistics.flows.gps import flow as gps
+from logistics.flows.orders import flow as orders
+from streams.testing import Crash, FlowDriver
+
+T0 = datetime(2024, 3, 1, 12, tzinfo=UTC)
+
+
+def position(number: int, *, at_s: float = 0, device: str = "truck-1", **more: Any) -> dict[str, Any]:
+    event = {
+        "event_id": f"{device}-{number}",
+        "device_id": device,
+        "sequence": number,
+        "event_time": T0 + timedelta(seconds=at_s),
+        "latitude": 48.1,
+        "longitude": 11.5,
+        "speed_kmh": 50.0,
+        "heading_deg": None,
+    }
+    return {**event, **more}
+
+
+def outputs(driver: FlowDriver) -> tuple[Any, ...]:
+    read = [driver.read(topic.name) for topic in driver.flow.pipeline.topics()[1:4]]
+    read += [driver.read("vehicles.minutes.v1")]
+    rows = [[(r.partition, r.key, r.value, dict(r.headers)) for r in records] for records in read]
+    return (*rows, driver.table("vehicles.state.v1"))
+
+
+def test_events_come_out_once_and_in_order_and_are_folded():
+    driver = FlowDriver(gps, partitions=3)
+    driver.feed(position(2, at_s=2), position(1, at_s=1), position(2, at_s=2), position(3, at_s=3, device="truck-2"))
+    assert driver.clean() == []
+    driver.advance("1m")
+    assert [r.fields["event_id"] for r in driver.clean() if r.key == b"truck-1"] == ["truck-1-1", "truck-1-2"]
+    table = driver.table("vehicles.state.v1")
+    assert (table["truck-1"]["events"], table["truck-2"]["events"]) == (2, 1)
+    assert table["truck-1"]["last_event_time"] == T0 + timedelta(seconds=2)
+    driver.advance("3m")
+    (first, second) = driver.read("vehicles.minutes.v1")
+    assert {(r.fields["device_id"], r.fields["events"], r.fields["revision"]) for r in (first, second)} == {
+        ("truck-1", 2, 0), ("truck-2", 1, 0),
+    }  # fmt: skip
+
+
+def test_a_late_event_says_why():
+    driver = FlowDriver(gps)
+    driver.feed(position(5, at_s=60), position(6, at_s=120), position(1, at_s=1))
+    (late,) = driver.late()
+    assert (late.fields["event_id"], late.headers["late.reason"]) == ("truck-1-1", b"late")
+
+
+def test_what_is_no_event_is_a_dead_letter_with_its_reason_and_bytes():
+    driver = FlowDriver(gps)
+    driver.feed(position(1, latitude=91.0), position(2, device="x", event_time=T0))
+    driver.feed_raw(b"\0\0\0\0\x63junk", key=b"truck-9")
+    driver.feed_raw(None, key=b"truck-9")
+    driver.feed(position(3, at_s=3_600), timestamp_ms=int(T0.timestamp() * 1000))
+    found = [(letter.reason, letter.record.key) for letter in driver.dead_letters()]
+    assert found[:2] == [("invalid", b"truck-1"), ("unknown_schema", b"truck-9")]
+    assert [reason for reason, _ in found[2:]] == ["not_framed", "future_timestamp"]
+    assert "latitude" in driver.dead_letters()[0].message
+    assert driver.dead_letters()[1].record.value == b"\0\0\0\0\x63junk"
+
+
+def test_events_of_an_older_schema_are_read():
+    driver = FlowDriver(gps)
+    driver.feed(position(1), version=1)
+    driver.feed(position(2, at_s=1, altitude_m=500.0), version=2)
+    driver.advance("1m")
+    assert driver.table("vehicles.state.v1")["truck-1"]["events"] == 2
+    with pytest.raises(ValueError, match=r"no version 3: the source's schema has 2"):
+        driver.feed(position(3), version=3)
+    with pytest.raises(ValueError, match="does not fit the schema of the source"):
+        driver.feed({"event_id": "x"})
+
+
+@pytest.mark.parametrize("at", [*Crash, None])
+@pytest.mark.parametrize("disk", ["kept", "lost"])
+def test_a_crash_anywhere_changes_nothing_that_comes_out(at: Crash | None, disk: str):
+    def run(*, faulty: bool) -> tuple[Any, ...]:
+        driver = FlowDriver(gps, partitions=3)
+        for number in range(12):
+            if faulty and number % 4 == 1:
+                driver.crash(at)
+            if faulty and disk == "lost" and number % 4 == 2:
+                driver.lose_disk()
+            events = [position(number, at_s=number * 9 - 12 * (number % 3), device=f"truck-{k}") for k in range(4)]
+            driver.feed(*events, events[0])
+        if faulty:
+            driver.crash(at)
+        driver.advance("2m")
+        driver.advance("2m")
+        return outputs(driver)
+
+    assert run(faulty=True) == run(faulty=False)
+
+
+def test_the_environment_does_not_change_a_test(monkeypatch):
+    monkeypatch.setenv("STREAMS_LATENESS_MS", "3600000")
+    monkeypatch.setenv("STREAMS_IDLE_MS", "3600000")
+    driver = FlowDriver(gps)
+    driver.feed(position(1), position(2, at_s=10))
+    assert len(driver.clean()) == 1
+    driver.advance("1m")
+    assert len(driver.clean()) == 2
+
+
+def test_flows_without_windows_are_driven_too():
+    driver = FlowDriver(orders)
+    driver.feed(
+        *(
+            {
+                "event_id": f"e{number}", "order_id": "o1", "sequence": number, "event_time": T0, "kind": kind,
+                "vehicle_id": "truck-1", "depot_id": None, "destination_latitude": None, "destination_longitude": None,
+                "promised_time": None,
+            }
+            for number, kind in enumerate(("CREATED", "ASSIGNED"))
+        )
+    )  # fmt: skip
+    driver.advance("1m")
+    assert driver.table("orders.state.v1")["o1"]["status"] == "ASSIGNED"
+    with pytest.raises(KeyError, match=r"has no fold to nobody\.v1"):
+        driver.table("nobody.v1")

@@ -1,0 +1,155 @@
+"""`streams flows`: the app's flows as text, JSON and a picture."""
+
+import json
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from streams.cli import main
+from streams.flow import discover
+
+SVG = "{http://www.w3.org/2000/svg}"
+FLOW = """
+from streams import Count, Flow, Fold, source
+trunk = source("doors.v1", key="sensor_id", out_of_orderness="3s").deduplicate("1h").reorder()
+count = Fold("sensor_id", (), {"events": Count()})
+flow = Flow("doors", trunk.to("doors.v1.clean"), trunk.fold(count, to="doors.state.v1"))
+"""
+EVENT = ("event_id:string", "sensor_id:string", "event_time:long", "sequence:long")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A directory that holds `yard.py` and its schemas, and is the working directory."""
+    for topic, fields in (("doors.v1", EVENT), ("doors.state.v1", ("sensor_id:string", "events:long"))):
+        write_schema(tmp_path, topic, *fields)
+    (tmp_path / "yard.py").write_text(FLOW, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STREAMS_APP", "yard")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    path = list(sys.path)
+    yield tmp_path
+    sys.path[:] = path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "yard"]:
+        del sys.modules[name]
+    discover._declared.cache_clear()
+
+
+def write_schema(root: Path, topic: str, *fields: str) -> None:
+    folder = root / "schemas" / f"{topic}-value"
+    folder.mkdir(parents=True, exist_ok=True)
+    named = [{"name": name, "type": kind} for name, _, kind in (field.partition(":") for field in fields)]
+    schema = {"type": "record", "name": "Row", "namespace": "yard", "fields": named}
+    (folder / "1.avsc").write_text(json.dumps(schema), encoding="utf-8")
+
+
+@pytest.fixture
+def streams(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    def run(*arguments: str, status: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["streams", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        assert int(ended.value.code or 0) == status, printed
+        return printed.out if status == 0 else printed.err
+
+    return run
+
+
+def test_the_flows_of_a_users_app_are_listed(project, streams):
+    assert streams("flows", "list") == "doors: doors.v1 -> doors.v1.clean, doors.state.v1  (yard:flow)\n"
+    (row,) = json.loads(streams("flows", "list", "--format", "json"))
+    assert (row["group"], row["declared_in"]) == ("streams.doors", "yard:flow")
+
+
+def test_the_option_wins_over_the_variable_and_the_default_is_logistics(project, streams, monkeypatch):
+    monkeypatch.setenv("STREAMS_APP", "yard")  # restored afterwards, whatever the option sets
+    assert "gps" in streams("--app", "logistics", "flows", "list")
+    assert "doors" in streams("--app", "yard:flow", "flows", "list")
+    monkeypatch.delenv("STREAMS_APP")
+    assert "gps" in streams("flows", "list")
+
+
+def test_a_topology_shows_branches_topics_and_the_bounds_in_force(project, streams, monkeypatch):
+    monkeypatch.setenv("STREAMS_IDLE_MS", "77")
+    monkeypatch.setenv("STREAMS_TOPIC_PREFIX", "staging.")
+    lines = streams("flows", "show", "doors").splitlines()
+    assert lines[2:7] == [
+        "source staging.doors.v1  (id event_id, key sensor_id, time event_time, order sequence)",
+        "deduplicate  (horizon 1h)",
+        "reorder  (out of orderness 3s)",
+        "├─ to staging.doors.v1.clean  (original bytes)",
+        "└─ fold to staging.doors.state.v1  (Fold, the last row of each key)",
+    ]
+    bounds = dict(line.split() for line in lines if line.startswith("  STREAMS_"))
+    assert (bounds["STREAMS_LATENESS_MS"], bounds["STREAMS_DEDUP_HORIZON_MS"]) == ("3000", "3600000")
+    assert bounds["STREAMS_IDLE_MS"] == "77"
+    shown = json.loads(streams("flows", "show", "doors", "--format", "json"))
+    assert [(step["id"], step["after"]) for step in shown["steps"]][-1] == ("fold:doors.state.v1", "reorder")
+    assert {topic["name"] for topic in shown["topics"]} >= {"staging.doors.v1.journal", "staging.doors.v1.late"}
+
+
+def test_the_picture_is_svg_with_a_box_for_each_step_and_topic(project, streams):
+    root = ET.fromstring(streams("flows", "show", "doors", "--format", "svg"))  # noqa: S314 - our own
+    texts = [each.text for each in root.iter(f"{SVG}text")]
+    assert {"doors.v1", "deduplicate", "reorder", "doors.v1.clean", "doors.state.v1"} <= set(texts)
+    boxes = [each for each in root.iter(f"{SVG}rect") if each.get("class")]
+    assert len(boxes) == 7
+    width = float(root.get("width") or 0)
+    assert all(float(box.get("x") or 0) + float(box.get("width") or 0) <= width for box in boxes)
+
+
+def test_a_field_that_the_schema_lacks_is_named_with_the_nearest_one(project, streams):
+    wrong = FLOW.replace('key="sensor_id"', 'key="sensor_id", order="sequense"')
+    (project / "yard.py").write_text(wrong, encoding="utf-8")
+    said = streams("flows", "list", status=1)
+    assert "sequense: missing" in said
+    assert "did you mean 'sequence'?" in said
+
+
+def test_a_row_that_its_schema_does_not_take_is_refused(project, streams):
+    write_schema(project, "doors.state.v1", "sensor_id:string", "events:double")
+    assert "events: the fold gives long, the schema says double" in streams("flows", "show", "doors", status=1)
+
+
+@pytest.mark.parametrize(
+    ("app", "says"),
+    [
+        ("nobody.flows", "no module 'nobody' here"),
+        ("yard.flows", "no module 'yard.flows' here"),
+        ("yard:flaw", "yard has no 'flaw'; did you mean 'flow'?"),
+        ("yard:trunk", "yard:trunk is no flow, but a Stream"),
+        ("json", "json declares no flow"),
+        ("a b", "'a b' is no app: MODULE or MODULE:NAME"),
+    ],
+)
+def test_an_app_that_is_none_is_refused_in_a_line(project, streams, app: str, says: str):
+    said = streams("--app", app, "flows", "list", status=2)
+    assert says in said
+    assert len(said.splitlines()) == 1
+
+
+def test_an_app_that_contradicts_itself_is_refused_where_it_is_declared(project, streams):
+    wrong = FLOW.replace('to="doors.state.v1"', 'to="doors.v1.clean"')
+    (project / "yard.py").write_text(wrong, encoding="utf-8")
+    said = streams("flows", "list", status=2)
+    assert "yard.py:5: flow 'doors': doors.v1.clean is written twice" in said
+
+
+def test_two_flows_of_one_name_are_refused(project, streams):
+    (project / "yard.py").write_text(
+        f"{FLOW}\nother = flow.with_topics('doors', {{'doors.v1': 'x.v1'}})", encoding="utf-8"
+    )
+    assert "two flows are called 'doors'" in streams("flows", "list", status=2)
+
+
+def test_an_unknown_flow_is_named_with_those_that_there_are(project, streams):
+    assert "no flow 'door': there is doors; did you mean 'doors'?" in streams("flows", "show", "door", status=2)
+
+
+def test_the_picture_in_the_documents_is_that_of_the_flow(streams, monkeypatch):
+    monkeypatch.delenv("STREAMS_APP", raising=False)
+    shown = (Path(__file__).parents[2] / "docs" / "images" / "flow-gps.svg").read_text(encoding="utf-8")
+    assert streams("flows", "show", "gps", "--format", "svg") == shown
