@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from streams.batch.columns import object_rows
+from streams.batch.events import Fields
 from streams.batch.rows import empty_rows
 from streams.flow.declaration import DEAD_LETTERS_SUFFIX, JOURNAL_SUFFIX, LATE_SUFFIX
 from streams.flow.plan import Deduplicate, FoldTo, Plan, Reorder, Source, Step, WindowTo
@@ -158,6 +159,7 @@ def _try_on_one_event(aggregate: Any, source: Source) -> None:
         prior=zero,
         start=zero,
         end=zero,
+        fields=Fields(source.fields, source.texts),
     )
     with np.errstate(all="ignore"):
         aggregate.fold(empty_rows(aggregate.dtype, 1), segments)

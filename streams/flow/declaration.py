@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from streams.flow.bounds import BOUNDS_DEFAULT, Bounds
+from streams.operators.base import OperatorSpec
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 
 PARTITIONS_DEFAULT: Final = 3
@@ -126,6 +127,8 @@ class Pipeline:
     """Closed range of a numeric field; a value outside is `invalid`."""
     tables: tuple[Table, ...] = ()
     windows: tuple[Window, ...] = ()
+    operators: tuple[OperatorSpec, ...] = ()
+    """Operators of your own, which get the clean events after all tables and windows."""
     subject: str = ""
     """Subject of the source topic's values; by default the topic's."""
     prefix: str = ""
