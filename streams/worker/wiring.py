@@ -148,12 +148,13 @@ class Wiring:
 
         """
         require_row_schemas(self._catalog, self._pipeline)
-        row_topics = (*self._pipeline.tables, *self._pipeline.windows)
+        subjects = {table.topic: table.subject for table in self._pipeline.tables}
+        subjects |= {window.topic: window.subject for window in self._pipeline.windows}
         return Committer(
             self._pipeline,
             self.transactions,
             self.changelog,
-            [RowEncoder(each.topic, *self._schema_of(each.subject)) for each in row_topics],
+            [RowEncoder(topic, *self._schema_of(subject)) for topic, subject in subjects.items()],
             failpoint,
             author=self.member,
             session=uuid.uuid4().hex,
