@@ -136,7 +136,7 @@ def _check_folds(plan: Plan) -> None:
         try:
             _try_on_one_event(step.verb.aggregate, source)
         except LookupError as error:
-            named = re.search(r"'([^']+)'", str(error.args[0])) if error.args else None
+            named = re.search(r"'([^']+)'", str(error))
             if named is not None:
                 raise ValueError(_undeclared(step, named[1], known)) from None
             raise ValueError(

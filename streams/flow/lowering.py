@@ -34,6 +34,7 @@ def lowered(plan: Plan) -> Pipeline:
     if "reorder" not in _before(plan, step):
         raise ValueError(f"flow {plan.name!r}: {step.id} comes after reorder(): {_CHAIN}")
     source = plan.source
+    custom = tuple(spec for step in plan.steps if (spec := _spec_of(step)) is not None)
     return Pipeline(
         name=plan.name,
         source=source.topic,
@@ -56,8 +57,8 @@ def lowered(plan: Plan) -> Pipeline:
         device_classes=source.device_classes,
         clean_topic="" if clean_topic == f"{source.topic}{CLEAN_SUFFIX}" else clean_topic,
         bounds=plan.bounds,
-        operators=tuple(spec for step in plan.steps if (spec := _spec_of(step)) is not None),
-        order=tuple(_place_of(step) for step in plan.steps if not isinstance(step.verb, Source)),
+        operators=custom,
+        order=tuple(_place_of(step) for step in plan.steps if not isinstance(step.verb, Source)) if custom else (),
     )
 
 
