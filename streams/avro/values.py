@@ -21,6 +21,7 @@ from streams.batch.rejects import Reason
 from streams.limits import WHOLE_NUMBER_MAX
 from streams.text import counted
 
+_UNREADABLE: Final = "not readable with the pipeline's schema"
 _PANIC: Final = "PanicException"
 """What a panic of native code is raised as; a BaseException of no module, so that it is known by its name only."""
 _GARBAGE_ERRORS: Final = (EOFError, IndexError, KeyError, OverflowError, TypeError, ValueError, MemoryError)
@@ -209,8 +210,8 @@ def decode_one(plan: Plan, body: bytes) -> dict[str, Any] | tuple[Reason, str]:
             return _why_not_whole(plan, body) or (Reason.INCOMPATIBLE_SCHEMA, message)
         record = fastavro.schemaless_reader(stream, plan.writer, plan.reader)
     except fastavro.read.SchemaResolutionError as error:
-        message = f"not readable with the pipeline's schema: {error}"
-        return _why_not_whole(plan, body) or (Reason.INCOMPATIBLE_SCHEMA, message)
+        malformed = _why_not_whole(plan, body)
+        return malformed or (Reason.INCOMPATIBLE_SCHEMA, _nulls(plan, body) or f"{_UNREADABLE}: {error}")
     except _GARBAGE_ERRORS as error:
         return _garbage(plan, error)
     return _behind(stream, body) or dict(record)
@@ -224,6 +225,21 @@ def _why_not_whole(plan: Plan, body: bytes) -> tuple[Reason, str] | None:
     except _GARBAGE_ERRORS as error:
         return _garbage(plan, error)
     return _behind(stream, body)
+
+
+def _nulls(plan: Plan, body: bytes) -> str:
+    """Names the fields of a whole value that are null where the reader takes no null; empty if there is none."""
+    value: Any = fastavro.schemaless_reader(io.BytesIO(body), plan.writer, None, handle_unicode_errors="ignore")
+    reader: Any = plan.reader
+    if not isinstance(value, dict):
+        return ""
+    never_null = [field["name"] for field in reader["fields"] if not _takes_null(field["type"])]
+    nulls = ", ".join(repr(name) for name in never_null if name in value and value[name] is None)
+    return f"{_UNREADABLE}: null in {nulls}, which cannot be null there" if nulls else ""
+
+
+def _takes_null(kind: Any) -> bool:
+    return isinstance(kind, list) or kind == "null"
 
 
 def _branch(body: bytes) -> int:

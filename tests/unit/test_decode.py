@@ -502,6 +502,29 @@ def test_an_enum_that_nobody_reads_is_judged_alike_on_both_paths():
         assert found[1] is Reason.INCOMPATIBLE_SCHEMA
 
 
+def test_a_null_where_the_reader_takes_none_is_named_by_its_field():
+    """As of sources that make every field optional; before, the types were named and not the field."""
+    fields = [
+        {**field, "type": field["type"] if isinstance(field["type"], list) else ["null", field["type"]]}
+        for field in V2["fields"]
+    ]
+    optional = {**V2, "fields": fields}
+    known = {7: plan(optional, 7)}
+    values = [
+        framed(optional, 7),
+        framed(optional, 7, latitude=None),
+        framed(optional, 7, device_id=None, sequence=None, speed_kmh=None),
+    ]
+
+    result = decode(values, known)
+
+    assert 1 == len(result.events)
+    assert [
+        (1, Reason.INCOMPATIBLE_SCHEMA, "'latitude'"),
+        (2, Reason.INCOMPATIBLE_SCHEMA, "'device_id', 'sequence'"),
+    ] == [(each.row, each.reason, each.message.split("null in ")[1].split(", which")[0]) for each in result.rejects]
+
+
 def test_of_several_header_ids_the_first_one_counts():
     for good, others in ((V1, [1, 2]), (V2, [2, 1])):
         headers = [[(SCHEMA_ID_HEADER, b"?"), *((SCHEMA_ID_HEADER, frame(each)) for each in others)]]
