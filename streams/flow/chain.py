@@ -19,15 +19,22 @@ def operators_of(
         ValueError: two operators have the same name, or rows by key have no table to travel with.
 
     """
-    specs: tuple[OperatorSpec, ...] = (
-        Quarantine(quarantine_rejects_max, quarantine_cooldown_ms),
-        Dedup(horizon_ms, pipeline.late),
-        Reorder(pipeline.late),
-        Publish(pipeline.clean),
-        *(FoldTable(table.topic, table.aggregate) for table in pipeline.tables),
-        *(TumblingWindow(one.topic, one.aggregate, one.size_ms, one.grace_ms) for one in pipeline.windows),
-        *pipeline.operators,
-    )
+    own = len(pipeline.prefix)
+    declared: dict[str, OperatorSpec] = {
+        "deduplicate": Dedup(horizon_ms, pipeline.late),
+        "reorder": Reorder(pipeline.late),
+        "to": Publish(pipeline.clean),
+        **{f"fold:{table.topic[own:]}": FoldTable(table.topic, table.aggregate) for table in pipeline.tables},
+        **{
+            f"window:{one.topic[own:]}": TumblingWindow(one.topic, one.aggregate, one.size_ms, one.grace_ms)
+            for one in pipeline.windows
+        },
+    }
+    chain = [*declared.values(), *pipeline.operators]
+    if pipeline.order:
+        custom = {spec.name: spec for spec in pipeline.operators}
+        chain = [custom[name] if name in custom else declared[name] for name in pipeline.order]
+    specs = (Quarantine(quarantine_rejects_max, quarantine_cooldown_ms), *chain)
     names = [spec.name for spec in specs]
     if len(set(names)) < len(names):
         raise ValueError(f"{pipeline.name}: two operators are called {next(n for n in names if names.count(n) > 1)!r}")

@@ -136,9 +136,9 @@ def _check_folds(plan: Plan) -> None:
         try:
             _try_on_one_event(step.verb.aggregate, source)
         except LookupError as error:
-            name = error.args[0] if error.args and isinstance(error.args[0], str) else ""
-            if isinstance(error, KeyError) and name:
-                raise ValueError(_undeclared(step, name, known)) from None
+            named = re.search(r"'([^']+)'", str(error))
+            if named is not None:
+                raise ValueError(_undeclared(step, named[1], known)) from None
             raise ValueError(
                 f"{step.id} reads more than source({source.topic!r}) declares: fields={list(source.fields)}, "
                 f"texts={list(source.texts)} ({error})"

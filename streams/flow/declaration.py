@@ -128,7 +128,10 @@ class Pipeline:
     tables: tuple[Table, ...] = ()
     windows: tuple[Window, ...] = ()
     operators: tuple[OperatorSpec, ...] = ()
-    """Operators of your own, which get the clean events after all tables and windows."""
+    """Operators of your own: where `order` names them, else after all tables and windows."""
+    order: tuple[str, ...] = ()
+    """Order in which events pass the operators: `deduplicate`, `reorder`, `to`, `fold:<topic>`, `window:<topic>` (the
+    topics without the prefix), and names of `operators`. Empty: in this order."""
     subject: str = ""
     """Subject of the source topic's values; by default the topic's."""
     prefix: str = ""
