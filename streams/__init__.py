@@ -7,10 +7,24 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from streams.batch.rows import Rows
+    from streams.batch.events import Events
+    from streams.batch.rows import RowLayout, Rows
     from streams.errors import StreamsError, UsageError
     from streams.flow.builder import Flow, Quarantine, Stream, source
     from streams.flow.declaration import DeviceClass
+    from streams.operators.base import (
+        CarriedRows,
+        ChangelogRows,
+        Changes,
+        EventRecords,
+        KeyedState,
+        Operator,
+        OperatorContext,
+        OperatorSpec,
+        Output,
+        OutputTopic,
+        RowRecords,
+    )
     from streams.operators.fold.aggregate import Aggregate, Segments, WindowAggregate
     from streams.operators.fold.builder import (
         Column,
@@ -26,30 +40,48 @@ if TYPE_CHECKING:
         Total,
         WindowFold,
     )
+    from streams.operators.keyed import ChangedKeys, StoredRows
+    from streams.operators.trace import WatermarkTrace
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Aggregate",
+    "CarriedRows",
+    "ChangedKeys",
+    "ChangelogRows",
+    "Changes",
     "Column",
     "Count",
     "DeviceClass",
+    "EventRecords",
+    "Events",
     "FirstTime",
     "Flow",
     "Fold",
     "Greatest",
+    "KeyedState",
     "LastTime",
     "Latest",
     "LatestSymbol",
     "LatestText",
     "Least",
+    "Operator",
+    "OperatorContext",
+    "OperatorSpec",
+    "Output",
+    "OutputTopic",
     "Quarantine",
+    "RowLayout",
+    "RowRecords",
     "Rows",
     "Segments",
+    "StoredRows",
     "Stream",
     "StreamsError",
     "Total",
     "UsageError",
+    "WatermarkTrace",
     "WindowAggregate",
     "WindowFold",
     "__version__",
@@ -57,6 +89,10 @@ __all__ = [
 ]
 
 _FLOW: Final = ("Flow", "Quarantine", "Stream", "source")
+_OPERATORS: Final = (
+    "CarriedRows", "ChangelogRows", "Changes", "EventRecords", "KeyedState", "Operator", "OperatorContext",
+    "OperatorSpec", "Output", "OutputTopic", "RowRecords",
+)  # fmt: skip
 _CONTRACTS: Final = ("Aggregate", "Segments", "WindowAggregate")
 _FOLDS: Final = (
     "Column", "Count", "FirstTime", "Fold", "Greatest", "LastTime", "Latest", "LatestSymbol", "LatestText", "Least",
@@ -66,8 +102,14 @@ _HOMES: Final[dict[str, str]] = {
     **dict.fromkeys(_FLOW, "streams.flow.builder"),
     **dict.fromkeys(_CONTRACTS, "streams.operators.fold.aggregate"),
     **dict.fromkeys(_FOLDS, "streams.operators.fold.builder"),
+    **dict.fromkeys(_OPERATORS, "streams.operators.base"),
+    "ChangedKeys": "streams.operators.keyed",
     "DeviceClass": "streams.flow.declaration",
+    "Events": "streams.batch.events",
+    "RowLayout": "streams.batch.rows",
     "Rows": "streams.batch.rows",
+    "StoredRows": "streams.operators.keyed",
+    "WatermarkTrace": "streams.operators.trace",
     "StreamsError": "streams.errors",
     "UsageError": "streams.errors",
 }

@@ -20,7 +20,6 @@ import numpy as np
 import structlog
 
 from streams.batch.columns import Headers
-from streams.batch.events import Events
 from streams.batch.replayed import is_replayed
 from streams.deadletters.letter.audit import Outcome, Settled, settle
 from streams.deadletters.letter.envelope import envelope_headers
@@ -85,7 +84,7 @@ class Committer:
         for part in effects.partitions:
             origin = part.partition
             for records in part.records:
-                originals = self._settled(records.events, Outcome(records.outcome), effects.now_ms, origin)
+                originals = self._settled(records, effects.now_ms, origin)
                 self._produce_events(records, records.headers(originals), effects.now_ms, origin)
             for outcome, replayed in part.dropped_replayed.items():
                 self._produce_outcomes(settle(replayed, Outcome(outcome), effects.now_ms), effects.now_ms, origin)
@@ -199,12 +198,13 @@ class Committer:
             topic, events.key.tolist(), events.value.tolist(), times, headers, origin=origin
         )
 
-    def _settled(self, events: Events, outcome: Outcome, now_ms: int, origin: int) -> list[Headers | None] | None:
-        """Headers with which `events` go on; of those that were replayed, the audit topic learns the outcome."""
-        if events.headers is None:
+    def _settled(self, records: EventRecords, now_ms: int, origin: int) -> list[Headers | None] | None:
+        """Headers with which events go on; of those that were replayed, the audit topic learns the outcome."""
+        if records.events.headers is None:
             return None
-        settled = settle(events.headers.tolist(), outcome, now_ms)
-        self._produce_outcomes(settled, now_ms, origin)
+        settled = settle(records.events.headers.tolist(), Outcome(records.outcome or Outcome.CLEAN), now_ms)
+        if records.outcome:
+            self._produce_outcomes(settled, now_ms, origin)
         return settled.headers
 
     def _produce_outcomes(self, settled: Settled, now_ms: int, origin: int) -> None:

@@ -34,7 +34,7 @@ class PartitionEffects:
     def outcomes(self) -> dict[str, int]:
         """Events by what became of them."""
         counts = dict(self.dropped)
-        for part in self.records:
+        for part in (each for each in self.records if each.outcome):
             counts[part.outcome] = counts.get(part.outcome, 0) + len(part.events)
         return counts
 

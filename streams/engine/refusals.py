@@ -32,7 +32,7 @@ class Refusals:
         self._events: OrderedDict[tuple[bytes, bytes], str] = OrderedDict()
         """Message by key and digest of the value: one event."""
         self._keys: OrderedDict[bytes, str] = OrderedDict()
-        """Message by key of which a table or window row is refused: its events have no effect that could be written."""
+        """Message by key of which a row is refused: its events have no effect that could be written."""
         self._event_keys: set[bytes] = set()
         self.stopped: dict[int, str] = {}
         """Why a partition of the source stands still, by partition: a record is refused for which nothing stands in."""
@@ -43,10 +43,10 @@ class Refusals:
     def note(self, refused: Sequence[Refused]) -> None:
         """Take note of records that an output has refused; the next run of the cycle goes by it."""
         pipeline = self._pipeline
-        rows = {topic.name for topic in pipeline.topics() if topic.subject is not None} - {pipeline.source}
+        rows = {output.topic for output in pipeline.row_outputs}
         for each in refused:
             message = f"{each.topic} refuses it: {each.why}"
-            if each.topic in {pipeline.clean, pipeline.late} and each.key is not None:
+            if each.topic in pipeline.event_outputs and each.key is not None:
                 self._remember(self._events, (each.key, _digest(each.value)), message)
                 self._event_keys = {key for key, _ in self._events}
             elif each.topic in rows and each.key is not None and each.key not in self._keys:

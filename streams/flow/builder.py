@@ -27,6 +27,7 @@ from streams.flow.plan import (
     FoldTo,
     MapBatches,
     Plan,
+    Process,
     Reorder,
     Source,
     Step,
@@ -35,6 +36,7 @@ from streams.flow.plan import (
     WindowTo,
     step_id,
 )
+from streams.operators.base import OperatorSpec
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 
 
@@ -53,8 +55,8 @@ class Quarantine:
 class Stream:
     """Events at one place of a flow. `source` begins one; each verb returns the stream that follows it.
 
-    Verbs that change what passes: `deduplicate`, `reorder`, `filter`, `map_batches`. Verbs that write a topic and pass
-    all events on: `to`, `fold`, `window`.
+    Verbs that change what passes: `deduplicate`, `reorder`, `filter`, `map_batches`, `process`. Verbs that write a
+    topic and pass all events on: `to`, `fold`, `window`.
     """
 
     verb: Verb
@@ -125,6 +127,21 @@ class Stream:
         It may change the declared fields, not the id, key, time or order of an event. `name` as for `filter`.
         """
         return Stream(MapBatches(function, name or _name_of(function)), self, self.bounds)
+
+    def process(self, operator: OperatorSpec) -> "Stream":
+        """Pass what an operator of your own makes of the events; it may keep state, and write topics of its own.
+
+        The topics in `operator.outputs` are created, checked against their schemas and written with the flow's other
+        outputs. Call it after `deduplicate` and `reorder` where the operator needs each event once and in order; one
+        that keeps rows by key does.
+
+        Raises:
+            TypeError: it is no `OperatorSpec`.
+
+        """
+        if not isinstance(operator, OperatorSpec):
+            raise TypeError(f"process takes an OperatorSpec, such as a dataclass derived from it, not {operator!r}")
+        return Stream(Process(operator), self, self.bounds)
 
 
 def source(
@@ -214,7 +231,7 @@ class Flow:
             ValueError: the flow has no such topic.
 
         """
-        known = {self.plan.source.topic, *(output.topic for output in self.plan.outputs)}
+        known = {self.plan.source.topic, *self.plan.topics}
         if unknown := sorted(topics.keys() - known):
             raise ValueError(f"flow {self.name} has no topic {unknown[0]}: there is {', '.join(sorted(known))}")
         made = object.__new__(Flow)

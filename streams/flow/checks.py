@@ -11,11 +11,13 @@ import numpy as np
 from streams.batch.columns import object_rows
 from streams.batch.events import Fields
 from streams.batch.rows import empty_rows
-from streams.flow.declaration import DEAD_LETTERS_SUFFIX, JOURNAL_SUFFIX, LATE_SUFFIX
-from streams.flow.plan import Deduplicate, FoldTo, Plan, Reorder, Source, Step, WindowTo
+from streams.flow.declaration import DEAD_LETTERS_SUFFIX, JOURNAL_SUFFIX, LATE_SUFFIX, with_topics
+from streams.flow.plan import Deduplicate, FoldTo, Plan, Process, Reorder, Source, Step, WindowTo
+from streams.operators.base import OperatorSpec
 from streams.operators.fold.aggregate import Segments
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_OPERATOR: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _SIMILAR: Final = 0.6
 _CUSTOM: Final = "lambda"
@@ -34,6 +36,7 @@ def checked(plan: Plan) -> Plan:
         _check_order(plan)
         _check_topics(plan)
         _check_folds(plan)
+        _check_operators(plan)
     except ValueError as error:
         raise ValueError(f"flow {plan.name!r}: {error}") from None
     return plan
@@ -63,6 +66,8 @@ def _refuse_twice(step: str) -> None:
     verb, _, of = step.partition(":")
     if verb in {"filter", "map_batches"}:
         raise ValueError(f"two steps are called {step}: give them different names (name=...)")
+    if verb == "process":
+        raise ValueError(f"two steps are called {step}: let the name of the operator depend on what tells them apart")
     if of:
         return  # a topic that is written twice: `_check_topics` says so
     raise ValueError(f"{verb} is there twice: let all branches begin after one {verb}()")
@@ -97,6 +102,8 @@ def _check_order(plan: Plan) -> None:
                 raise ValueError(f"{step.id} needs events in order: call .reorder() before it")
             case FoldTo() | WindowTo() if "deduplicate" not in before:
                 raise ValueError(f"{step.id} would fold copies twice: call .deduplicate() before it")
+            case Process(spec=spec) if spec.keyed and not {"deduplicate", "reorder"} <= before:
+                raise ValueError(f"{step.id} keeps rows by key: call .deduplicate() and .reorder() before it")
             case _:
                 pass
         seen[step.id] = before | {step.verb.kind}
@@ -104,20 +111,19 @@ def _check_order(plan: Plan) -> None:
 
 def _check_topics(plan: Plan) -> None:
     source = plan.source.topic
-    if not plan.outputs:
+    if not plan.topics:
         raise ValueError(
             "nothing comes out of it: end it with .to(topic), .fold(..., to=topic) or .window(..., to=topic)"
         )
     own = {source: "its source", **{f"{source}{suffix}": f"written for {source} already" for suffix in _SUFFIXES}}
-    for topic in (source, *(output.topic for output in plan.outputs)):
+    for topic in (source, *plan.topics):
         if not _TOPIC.fullmatch(topic):
             raise ValueError(f"{topic!r} is no name of a topic: 1 to 200 of A-Z, a-z, 0-9, '.', '_' and '-'")
-    written = Counter(output.topic for output in plan.outputs)
-    for output in plan.outputs:
-        if written[output.topic] > 1:
-            raise ValueError(f"{output.topic} is written twice: each output has a topic of its own")
-        if output.topic in own:
-            raise ValueError(f"{output.topic} cannot be an output of it: {own[output.topic]}")
+    for topic, count in Counter(plan.topics).items():
+        if count > 1:
+            raise ValueError(f"{topic} is written twice: each output has a topic of its own")
+        if topic in own:
+            raise ValueError(f"{topic} cannot be an output of it: {own[topic]}")
 
 
 _SUFFIXES: Final = (LATE_SUFFIX, DEAD_LETTERS_SUFFIX, f"{DEAD_LETTERS_SUFFIX}.audit", JOURNAL_SUFFIX)
@@ -163,3 +169,23 @@ def _try_on_one_event(aggregate: Any, source: Source) -> None:
     )
     with np.errstate(all="ignore"):
         aggregate.fold(empty_rows(aggregate.dtype, 1), segments)
+
+
+def _check_operators(plan: Plan) -> None:
+    for step in plan.steps:
+        if isinstance(step.verb, Process):
+            _check_operator(step, step.verb.spec)
+
+
+def _check_operator(step: Step, spec: OperatorSpec) -> None:
+    """Its state and its topics can be told apart from those of others, and its topics can be moved."""
+    if not _OPERATOR.fullmatch(spec.name):
+        raise ValueError(f"the name of {step.id} is 1 to 100 of A-Z, a-z, 0-9, '.', '_' and '-': its state goes by it")
+    with_topics(spec, {output.topic: f"moved.{output.topic}" for output in spec.outputs})
+    for state in spec.keyed:
+        output = next((one for one in spec.outputs if one.topic == state.name), None)
+        if state.is_table and (output is None or output.columns is None or not output.is_compacted):
+            raise ValueError(
+                f"{step.id} keeps the table {state.name}, which its state is restored from: outputs has that topic "
+                f"with columns, empty and is_compacted=True"
+            )

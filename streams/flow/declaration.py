@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from streams.flow.bounds import BOUNDS_DEFAULT, Bounds
-from streams.operators.base import OperatorSpec
+from streams.operators.base import OperatorSpec, OutputTopic
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 
 PARTITIONS_DEFAULT: Final = 3
@@ -167,8 +167,13 @@ class Pipeline:
         """The same pipeline beside itself: every topic and the group begin with `prefix`, the subjects stay."""
         if not prefix:
             return self
+        topics = {one.topic: prefix + one.topic for one in self._own_outputs}
+        operators = tuple(with_topics(spec, topics) for spec in self.operators)
+        names = {before.name: after.name for before, after in zip(self.operators, operators, strict=True)}
         return replace(
             self,
+            operators=operators,
+            order=tuple(names.get(name, name) for name in self.order),
             source=prefix + self.source,
             tables=tuple(replace(table, topic=prefix + table.topic) for table in self.tables),
             windows=tuple(replace(window, topic=prefix + window.topic) for window in self.windows),
@@ -207,9 +212,34 @@ class Pipeline:
         return f"{self.source}{JOURNAL_SUFFIX}"
 
     @property
+    def table_topics(self) -> tuple[str, ...]:
+        """Topics of tables: those of folds, and of operators of your own that keep one."""
+        own = (state.name for spec in self.operators for state in spec.keyed if state.is_table)
+        return (*(table.topic for table in self.tables), *own)
+
+    @property
     def changelogs(self) -> tuple[str, ...]:
         """The topics that state is restored from: the journal and the tables."""
-        return (self.journal, *(table.topic for table in self.tables))
+        return (self.journal, *self.table_topics)
+
+    @property
+    def row_outputs(self) -> tuple[Table | Window | OutputTopic, ...]:
+        """What rows are written into: each has a topic and the subject of its schema."""
+        return (*self.tables, *self.windows, *(one for one in self._own_outputs if one.columns is not None))
+
+    @property
+    def event_outputs(self) -> tuple[str, ...]:
+        """Topics of events as they came, without that of dead letters."""
+        return (self.clean, self.late, *(one.topic for one in self._own_outputs if one.columns is None))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """All topics of what comes out, without dead letters."""
+        return (*self.event_outputs, *(one.topic for one in self.row_outputs))
+
+    @property
+    def _own_outputs(self) -> tuple[OutputTopic, ...]:
+        return tuple(one for spec in self.operators for one in spec.outputs)
 
     def topics(self) -> tuple[Topic, ...]:
         """Every topic of the pipeline, in the order in which data passes them."""
@@ -222,7 +252,32 @@ class Pipeline:
             Topic(self.journal, cleanup=Cleanup.DELETE_RECORDS_ONLY, message_bytes_max=OUTPUT_BYTES_MAX),
             *(Topic(table.topic, cleanup=Cleanup.COMPACT, subject=table.subject) for table in self.tables),
             *(Topic(window.topic, subject=window.subject) for window in self.windows),
+            *(_topic_of(output) for output in self._own_outputs),
         )
+
+
+def with_topics(spec: OperatorSpec, topics: Mapping[str, str]) -> OperatorSpec:
+    """The operator with each output in `topics` replaced by another one.
+
+    Raises:
+        ValueError: it still writes the old ones.
+
+    """
+    found = spec.with_topics(topics)
+    wanted = [topics.get(one.topic, one.topic) for one in spec.outputs]
+    if [one.topic for one in found.outputs] != wanted:
+        raise ValueError(
+            f"{spec.name}: its outputs cannot be moved to {', '.join(wanted)}: override with_topics of "
+            f"{type(spec).__name__}, or hold the name of each topic in a field of a dataclass"
+        )
+    return found
+
+
+def _topic_of(output: OutputTopic) -> Topic:
+    cleanup = Cleanup.COMPACT if output.is_compacted else Cleanup.DELETE
+    if output.columns is None:
+        return Topic(output.topic, cleanup, message_bytes_max=OUTPUT_BYTES_MAX)
+    return Topic(output.topic, cleanup, subject=output.subject)
 
 
 def _set_default(declared: Any, name: str, value: str) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from streams.flow.builder import Flow
 from streams.flow.declaration import Pipeline
-from streams.flow.plan import FoldTo, Source, Step, To, WindowTo
+from streams.flow.plan import FoldTo, Process, Source, Step, To, WindowTo, written_by
 from streams.flow.topology import beside, said, topic_of
 
 _CHARACTER_PX: Final = 7.3
@@ -49,6 +49,8 @@ class _Drawing:
         for position, step in enumerate(chain):
             what, details = self._words(step)
             end = self._box(x, middle, what, details, "topic" if isinstance(step.verb, Source) else "step")
+            for row, topic in enumerate(written_by(step.verb)):
+                self._text(x, middle + _BOX_HEIGHT_PX + 14 * (row + 1), f"→ {pipeline.prefix}{topic}", "small")
             if position < len(chain) - 1:
                 self._arrow(end, middle, end + _GAP_PX, middle)
             x = end + _GAP_PX
@@ -74,6 +76,8 @@ class _Drawing:
                 return topic_of(step, self._pipeline) or "", f"key {step.verb.key}"
             case To():
                 return "to", details
+            case Process():
+                return what, details.partition(", ")[0]
             case FoldTo() | WindowTo():
                 name, _, rest = details.partition(", ")
                 return f"{step.verb.kind} {name}", rest

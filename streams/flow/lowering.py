@@ -6,8 +6,9 @@ The engine runs one chain, in the order in which the steps were declared. Branch
 from collections.abc import Iterator
 from typing import Final
 
+from streams.flow.chain import operators_of
 from streams.flow.declaration import CLEAN_SUFFIX, Pipeline, Table, Window
-from streams.flow.plan import Filter, FoldTo, MapBatches, Plan, Source, Step, To, WindowTo
+from streams.flow.plan import Filter, FoldTo, MapBatches, Plan, Process, Source, Step, To, WindowTo
 from streams.operators.base import OperatorSpec
 from streams.operators.stateless.arrow import Filter as FilterSpec
 from streams.operators.stateless.arrow import MapBatches as MapSpec
@@ -35,7 +36,7 @@ def lowered(plan: Plan) -> Pipeline:
         raise ValueError(f"flow {plan.name!r}: {step.id} comes after reorder(): {_CHAIN}")
     source = plan.source
     custom = tuple(spec for step in plan.steps if (spec := _spec_of(step)) is not None)
-    return Pipeline(
+    pipeline = Pipeline(
         name=plan.name,
         source=source.topic,
         id_field=source.id,
@@ -60,6 +61,8 @@ def lowered(plan: Plan) -> Pipeline:
         operators=custom,
         order=tuple(_place_of(step) for step in plan.steps if not isinstance(step.verb, Source)) if custom else (),
     )
+    operators_of(pipeline, horizon_ms=plan.bounds.horizon_ms)
+    return pipeline
 
 
 def _before(plan: Plan, step: Step) -> set[str]:
@@ -101,6 +104,8 @@ def _spec_of(step: Step) -> OperatorSpec | None:
             return FilterSpec(name, function)
         case MapBatches(function=function, name=name):
             return MapSpec(name, function)
+        case Process(spec=spec):
+            return spec
         case _:
             return None
 

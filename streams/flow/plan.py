@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from streams.flow.bounds import Bounds
-from streams.flow.declaration import DeviceClass
+from streams.flow.declaration import DeviceClass, with_topics
+from streams.operators.base import OperatorSpec
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 
 BatchFunction = Callable[[Any], Any]
@@ -71,6 +72,25 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class Process:
+    """Passes on what an operator of your own makes of the events; the operator writes topics of its own."""
+
+    spec: OperatorSpec
+
+    kind = "process"
+
+    @property
+    def name(self) -> str:
+        """The operator's."""
+        return self.spec.name
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Topics that the operator writes."""
+        return tuple(one.topic for one in self.spec.outputs)
+
+
+@dataclass(frozen=True, slots=True)
 class To:
     """Writes each event, its bytes as they came, to a topic."""
 
@@ -103,7 +123,7 @@ class WindowTo:
     kind = "window"
 
 
-Verb = Source | Deduplicate | Reorder | MapBatches | Filter | To | FoldTo | WindowTo
+Verb = Source | Deduplicate | Reorder | MapBatches | Filter | Process | To | FoldTo | WindowTo
 Output = To | FoldTo | WindowTo
 
 
@@ -135,8 +155,13 @@ class Plan:
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """Steps that write a topic."""
+        """Steps that write a topic and change nothing about the events."""
         return tuple(step.verb for step in self.steps if isinstance(step.verb, To | FoldTo | WindowTo))
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Topics that the steps name and write, in the order of the steps."""
+        return tuple(topic for step in self.steps for topic in written_by(step.verb))
 
     def following(self, step: Step) -> tuple[Step, ...]:
         """Steps that get the events of `step`."""
@@ -152,12 +177,23 @@ class Plan:
         return replace(self, name=name, steps=steps)
 
 
+def written_by(verb: Verb) -> tuple[str, ...]:
+    """Topics that a verb names and writes."""
+    match verb:
+        case To(topic=topic) | FoldTo(topic=topic) | WindowTo(topic=topic):
+            return (topic,)
+        case Process(topics=topics):
+            return topics
+        case _:
+            return ()
+
+
 def step_id(verb: Verb) -> str:
     """Id of a verb's step: `fold:vehicles.state.v1`, `filter:is_moving`, `reorder`."""
     match verb:
         case Source(topic=of) | To(topic=of) | FoldTo(topic=of) | WindowTo(topic=of):
             return f"{verb.kind}:{of}"
-        case MapBatches(name=of) | Filter(name=of):
+        case MapBatches(name=of) | Filter(name=of) | Process(name=of):
             return f"{verb.kind}:{of}"
         case _:
             return verb.kind
@@ -166,6 +202,8 @@ def step_id(verb: Verb) -> str:
 def _verb_with(verb: Verb, topics: Mapping[str, str]) -> Verb:
     if isinstance(verb, Source | To | FoldTo | WindowTo):
         return replace(verb, topic=topics.get(verb.topic, verb.topic))
+    if isinstance(verb, Process):
+        return Process(with_topics(verb.spec, topics))
     return verb
 
 

@@ -7,7 +7,7 @@ from streams.flow.builder import Flow
 from streams.flow.declaration import Pipeline
 from streams.flow.discover import Declared
 from streams.flow.durations import written
-from streams.flow.plan import Deduplicate, FoldTo, Plan, Reorder, Source, Step, To, WindowTo
+from streams.flow.plan import Deduplicate, FoldTo, Plan, Process, Reorder, Source, Step, To, WindowTo, written_by
 
 
 def listed(flows: Iterable[Declared]) -> list[dict[str, Any]]:
@@ -16,7 +16,7 @@ def listed(flows: Iterable[Declared]) -> list[dict[str, Any]]:
         {
             "name": each.flow.name,
             "source": each.flow.plan.source.topic,
-            "outputs": [output.topic for output in each.flow.plan.outputs],
+            "outputs": list(each.flow.plan.topics),
             "group": each.flow.pipeline.group,
             "declared_in": f"{each.module}:{each.constant}",
         }
@@ -62,6 +62,7 @@ def as_json(flow: Flow, pipeline: Pipeline, bounds: Mapping[str, int]) -> dict[s
                 "kind": step.verb.kind,
                 "after": step.after,
                 "topic": topic_of(step, pipeline),
+                "writes": [f"{pipeline.prefix}{topic}" for topic in written_by(step.verb)],
                 "does": " ".join(part for part in (said(step, pipeline)) if part),
             }
             for step in flow.plan.steps
@@ -114,6 +115,9 @@ def said(step: Step, pipeline: Pipeline) -> tuple[str, str]:
             words = f"fold to {topic}", f"{_name(aggregate)}, the last row of each key"
         case WindowTo(aggregate=aggregate, size_ms=size_ms, grace_ms=grace_ms):
             words = f"window to {topic}", f"{_name(aggregate)}, size {written(size_ms)}, grace {written(grace_ms)}"
+        case Process(spec=spec, topics=topics):
+            to = [f"writes {pipeline.prefix}{topic}" for topic in topics]
+            words = f"process {spec.name}", ", ".join([_name(spec), *to])
         case verb:
             words = f"{verb.kind} {verb.name}", ""
     return words

@@ -4,15 +4,15 @@ A flow's partition is a chain of operators. Each gets the decoded events of a mi
 on, and says what comes of them: events for the next one, records for topics, counts. What an operator remembers is its
 own: its rows in the store, its section of the journal, its part of memory. The engine commits all of it with the
 offsets, brings it back after a restart and never looks into it. To add an operator, subclass `Operator` and
-`OperatorSpec`, and declare it in a flow; no module of the engine changes.
+`OperatorSpec`, and declare it in a flow with `.process(spec)`; no module of the engine changes.
 
 Operators are columnar and synchronous. They have no clock, no Kafka and no random numbers, and reach no more of the
 store than their own part: what they do is a function of the events, however these were cut into micro-batches.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +43,8 @@ class EventRecords:
     topic: str
     events: Events
     outcome: str
-    """What the events are counted as, and what is told of those that were replayed: `clean`, `late`."""
+    """What the events are counted as, and what is told of those that were replayed: `clean`, `late`. Empty: they go on
+    to other operators as well, which decide that."""
 
     def take(self, rows: Bools) -> "EventRecords":
         """Only those at `rows`."""
@@ -330,6 +331,33 @@ class Operator:
 
 
 @dataclass(frozen=True)
+class OutputTopic:
+    """A topic that an operator of your own writes: `RowRecords` and `ChangelogRows`, or `EventRecords`.
+
+    `streams topics apply` creates it, the schema gate compares `columns` with the schema of `subject`.
+    """
+
+    topic: str
+    columns: ToColumns | None = None
+    """Gives the public rows, as that of the `RowRecords`; None: events go there as they came."""
+    empty: Rows | None = None
+    """One row of those that `columns` gets: that of a key without events. Every column whose value may be missing is
+    null in what `columns` makes of it."""
+    subject: str = ""
+    """Subject of the rows' schema; by default `<topic>-value`."""
+    is_compacted: bool = False
+    """Whether Kafka keeps the last row of each key, instead of all rows of a week."""
+    symbols: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Strings that a column may have, by its name, where the schema has an enum for it."""
+
+    def __post_init__(self) -> None:
+        if (self.columns is None) is not (self.empty is None):
+            raise ValueError(f"{self.topic}: an output of rows has both columns and empty, one of events neither")
+        if self.columns is not None and not self.subject:
+            object.__setattr__(self, "subject", f"{self.topic}-value")
+
+
+@dataclass(frozen=True)
 class KeyedState:
     """Rows of state by key: where they are, how they are laid out, and which topic brings them back."""
 
@@ -393,6 +421,27 @@ class OperatorSpec:
     def keyed(self) -> Sequence[KeyedState]:
         """Rows by key that it keeps."""
         return ()
+
+    @property
+    def outputs(self) -> Sequence[OutputTopic]:
+        """Topics that it writes, beside those that the flow's verbs name."""
+        return ()
+
+    def with_topics(self, topics: Mapping[str, str]) -> Self:
+        """The same operator, each output in `topics` replaced by another one.
+
+        Where it is a dataclass, each field that is the name of an output is replaced. Override this when a topic is
+        held in another way.
+        """
+        moved = {one.topic: topics[one.topic] for one in self.outputs if one.topic in topics}
+        declared: Any = self
+        has_fields = is_dataclass(declared)
+        if not moved or not has_fields:
+            return self
+        held = {one.name: getattr(declared, one.name) for one in fields(declared) if one.init}
+        changed = {name: moved[it] for name, it in held.items() if isinstance(it, str) and it in moved}
+        found: Self = replace(declared, **changed)
+        return found
 
     @property
     def settings(self) -> Mapping[str, Mapping[str, int]]:

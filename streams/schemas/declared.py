@@ -4,7 +4,7 @@ from streams.errors import StreamsError
 from streams.flow.discover import Declared, declared_flows
 from streams.schemas.catalog import Catalog
 from streams.schemas.gate.findings import Finding
-from streams.schemas.gate.row_schemas import outputs, unfit_rows
+from streams.schemas.gate.row_schemas import unfit_rows
 from streams.schemas.gate.usage import unmet_needs
 
 
@@ -35,6 +35,6 @@ def misfits(catalog: Catalog, declared: Declared) -> list[Finding]:
     """
     pipeline = declared.flow.pipeline
     found = unmet_needs(catalog.latest(pipeline.subject), [pipeline])
-    for subject in dict.fromkeys(written.subject for written in outputs(pipeline)):
+    for subject in dict.fromkeys(written.subject for written in pipeline.row_outputs):
         found += unfit_rows(catalog.latest(subject), [pipeline])
     return found

@@ -16,7 +16,6 @@ from streams.flow.declaration import Pipeline
 from streams.flow.discover import FLOWS, Declared
 from streams.schemas.catalog import Catalog, SubjectSettings
 from streams.schemas.gate.findings import shown
-from streams.schemas.gate.row_schemas import outputs
 
 _VERSIONED: Final = re.compile(r"(?P<stem>.+)\.v(?P<number>[1-9][0-9]*)")
 
@@ -60,7 +59,7 @@ def plan_new_version(catalog: Catalog, topic: str, declared: Sequence[Declared])
         raise UsageError(f"no schema for topic {topic!r}: there is {topics}")
     for each in declared:
         pipeline = each.flow.pipeline
-        if topic in {written.topic for written in outputs(pipeline)}:
+        if topic in {written.topic for written in pipeline.row_outputs}:
             raise UsageError(
                 f"{topic} is written by pipeline {pipeline.name}: its rows change with their source; "
                 f"`streams schemas new-version {pipeline.source}` gives them a new version too"
@@ -68,7 +67,7 @@ def plan_new_version(catalog: Catalog, topic: str, declared: Sequence[Declared])
     reader = next((each for each in declared if each.flow.pipeline.source == topic), None)
     moved = {topic: successor}
     if reader is not None:
-        moved |= {written.topic: next_topic(written.topic) for written in outputs(reader.flow.pipeline)}
+        moved |= {written.topic: next_topic(written.topic) for written in reader.flow.pipeline.row_outputs}
     files = [(catalog.root / f"{new}-value" / "1.avsc", _first_version(catalog, old)) for old, new in moved.items()]
     steps = [
         f"change {shown(files[0][0])}: it is a copy of the newest schema of {topic}",
@@ -80,13 +79,13 @@ def plan_new_version(catalog: Catalog, topic: str, declared: Sequence[Declared])
         old = reader.flow
         name = _next_name(old.name, successor)
         path = _directory_of(reader.module) / f"{name}.py"
-        files.append((path, _declaration(reader, name, _with_clean(old.pipeline, moved))))
+        files.append((path, _declaration(reader, name, _with_events(old.pipeline, moved))))
         steps += [
             f"fit {shown(path)} to the change (which fields it reads)",
             *_module_steps(reader, name),
             "`streams topics apply` creates the topics and registers the schemas",
             f"`streams worker` reads both topics, {old.name} the old one, {name} the new one; move the producers",
-            f"move the consumers of {old.pipeline.clean} to {_with_clean(old.pipeline, moved)[old.pipeline.clean]}",
+            f"move the consumers of {old.pipeline.clean} to {_with_events(old.pipeline, moved)[old.pipeline.clean]}",
             f"when nothing comes to {topic} any more, delete the declaration of {old.name}",
         ]
     for path, _ in files:
@@ -131,12 +130,16 @@ def _next_name(name: str, topic: str) -> str:
     return f"{re.sub(r'_v[0-9]+$', '', name)}_v{number}"
 
 
-def _with_clean(pipeline: Pipeline, moved: Mapping[str, str]) -> dict[str, str]:
-    """The topics that move, that of clean events too."""
-    source, clean = pipeline.source, pipeline.clean
-    if clean.startswith(f"{source}."):
-        return {**moved, clean: moved[source] + clean.removeprefix(source)}
-    return {**moved, clean: next_topic(clean)}
+def _with_events(pipeline: Pipeline, moved: Mapping[str, str]) -> dict[str, str]:
+    """The topics that move, those of events as they came too; that of late ones follows from the source's."""
+    source, found = pipeline.source, dict(moved)
+    for topic in pipeline.event_outputs:
+        if topic.startswith(f"{source}."):
+            found[topic] = moved[source] + topic.removeprefix(source)
+        else:
+            found[topic] = next_topic(topic)
+    del found[pipeline.late]
+    return found
 
 
 def _directory_of(module: str) -> Path:

@@ -20,6 +20,8 @@ EPOCH: Final = 1
 """Number of the partition layout; growing a topic in place begins another one."""
 DIGEST_BYTES: Final = 4
 _BYTES_MAX: Final = 1 << 20
+_OF_WINDOWS: Final = frozenset({"size_ms", "grace_ms"})
+"""Settings of windows: another size is refused in words of its own, another grace changes no row that is kept."""
 
 
 class FlowTopics(Protocol):
@@ -42,12 +44,8 @@ class FlowTopics(Protocol):
         """All topics that state is restored from."""
 
     @property
-    def clean(self) -> str:
-        """Topic that all state is made of."""
-
-    @property
-    def late(self) -> str:
-        """Topic of late events."""
+    def outputs(self) -> tuple[str, ...]:
+        """Topics of what comes out, tables too, without dead letters."""
 
     @property
     def dlq(self) -> str:
@@ -255,7 +253,7 @@ def judge(found: Identity, declared: Identity, pipeline: FlowTopics) -> Judgemen
         for name in pipeline.changelogs
         if name in new
     ]
-    outputs = (pipeline.clean, pipeline.late, *(name for name in declared.rows if name not in declared.tables))
+    outputs = [name for name in pipeline.outputs if name not in pipeline.changelogs]
     refused += [
         f"{name} was deleted and created again: it lacks what the state is made of. To go on with the new topic, run "
         f"{local}; to fill it from the source's history, {again}"
@@ -307,7 +305,8 @@ def _judge_rows(
     for topic, layout in found.rows.items():
         now = declared.rows.get(topic)
         if now is None:
-            what = "table" if topic in found.tables else "window, its open rows included,"
+            what = "window, its open rows included," if topic in found.windows else "operator"
+            what = "table" if topic in found.tables else what
             migrated.append(f"the {what} {topic} is no longer declared: its state is dropped")
             continue
         if changed := layout.changed(now):
@@ -322,15 +321,24 @@ def _judge_rows(
         if not changed and not gone and layout != now and not layout.added(now):
             migrated.append(f"columns of {topic} stand in another order")
     for topic, window in found.windows.items():
-        size_ms = declared.windows.get(topic, window).get("size_ms")
+        now_set = declared.windows.get(topic, window)
+        refused += [
+            f"{setting} of {topic} was {before} and is {now_set.get(setting)} now: its state cannot be continued. Give "
+            f"the operator another name and other topics, or begin again with {again}"
+            for setting, before in window.items()
+            if setting not in _OF_WINDOWS and now_set.get(setting) != before
+        ]
+        size_ms = now_set.get("size_ms")
         if size_ms != window.get("size_ms"):
             refused.append(
                 f"windows of {topic} were {window.get('size_ms')} ms long and are {size_ms} ms now: open ones cannot "
                 f"be continued. Declare them under a new topic, or begin again with {again}"
             )
     migrated += [f"{topic} is new: it counts from now on" for topic in declared.rows if topic not in found.rows]
-    if found.windows.keys() & declared.windows.keys() and not found.tables.keys() & declared.tables.keys():
+    carried = [name for name in found.rows if name not in found.tables and name in declared.rows]
+    if carried and not found.tables.keys() & declared.tables.keys():
+        what = "open windows" if found.windows.keys() & set(carried) else f"rows of {', '.join(carried)}"
         refused.append(
-            f"open windows are kept with the rows of {', '.join(found.tables)}, and none of these tables is declared "
+            f"{what} are kept with the rows of {', '.join(found.tables)}, and none of these tables is declared "
             "any more: keep one of them"
         )

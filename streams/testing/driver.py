@@ -188,11 +188,11 @@ class FlowDriver:
         """Newest row of each key of a table's topic.
 
         Raises:
-            KeyError: no fold of the flow writes this topic.
+            KeyError: this topic is no table of the flow.
 
         """
-        if topic not in {table.topic for table in self._pipeline.tables}:
-            raise KeyError(f"flow {self.flow.name} has no fold to {topic}")
+        if topic not in self._pipeline.table_topics:
+            raise KeyError(f"flow {self.flow.name} has no table {topic}")
         return {(record.key or b"").decode(): record.fields for record in self._read(topic)}
 
     def dead_letters(self) -> list[DeadLetter]:
@@ -242,10 +242,7 @@ class FlowDriver:
             self._pipeline,
             MemoryTransactions(self._kafka, _WORKER),
             changelog,
-            [
-                *(RowEncoder(one.topic, *self._registered.newest(one.subject)) for one in self._pipeline.tables),
-                *(RowEncoder(one.topic, *self._registered.newest(one.subject)) for one in self._pipeline.windows),
-            ],
+            [RowEncoder(one.topic, *self._registered.newest(one.subject)) for one in self._pipeline.row_outputs],
             self._failpoint,
             author=_WORKER,
             session=str(self._sessions),

@@ -68,9 +68,11 @@ class CycleAccount:
             arrivals = np.concatenate(self._clean_arrivals)
             arrivals = arrivals[Clock(now_ms, skew_ms_max).is_time(arrivals)]
             metrics.arrival_age_seconds.observe(np.maximum(now_ms - arrivals, 0.0) / 1000.0)
+        windows = {window.topic for window in pipeline.windows}
         for commit in end.commits:
             for rows in commit.rows:
-                metrics.window_rows.labels(rows.topic).inc(len(rows))
+                counter = metrics.window_rows if rows.topic in windows else metrics.operator_rows
+                counter.labels(rows.topic).inc(len(rows))
             if commit.watermark > TIME_MIN:
                 age_s = (now_ms - commit.watermark) / 1000.0
                 metrics.watermark_age_seconds.labels(pipeline.source, str(commit.partition)).set(age_s)

@@ -93,6 +93,9 @@ class WorkerMetrics:
         self.window_rows = Counter(
             "streams_window_rows", "Rows of closed windows, all revisions.", ("topic",), registry=registry
         )
+        self.operator_rows = Counter(
+            "streams_operator_rows", "Rows that operators of your own wrote.", ("topic",), registry=registry
+        )
         self.schema_mismatches = Counter(
             "streams_schema_mismatches",
             "Dead letters since a record does not match its schema: unknown_schema, incompatible_schema, malformed.",

@@ -217,9 +217,9 @@ class LocalRebuild:
         return self._config.identity(self._places).taking_over(found, added_from=dict.fromkeys(lost, 0))
 
     def _rows(self, store: Store, partition: int, lost: set[str]) -> Iterator[ChangelogPart]:
-        for table in self._pipeline.tables:
-            if table.topic in lost:
-                yield from changelog_parts(self._config, store, partition, table.topic)
+        for topic in self._pipeline.table_topics:
+            if topic in lost:
+                yield from changelog_parts(self._config, store, partition, topic)
 
     def _write(self, partition: int, cycle: _Cycle, parts: Iterator[ChangelogPart]) -> Rebuilt:
         pipeline = self._pipeline
@@ -280,7 +280,8 @@ class LocalRebuild:
         require_row_schemas(self._catalog, self._pipeline)
         registry, guard = Registry(self._settings), Guard("schema_registry")
         encoders = {}
-        for table in self._pipeline.tables:
+        tables = self._pipeline.table_topics
+        for table in (one for one in self._pipeline.row_outputs if one.topic in tables):
             schema = self._catalog.latest(table.subject).text
             schema_id = table_schema_id(registry, table.subject, schema, guard=guard, retrier=self._retrier)
             encoders[table.topic] = RowEncoder(table.topic, schema, schema_id)

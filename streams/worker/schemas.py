@@ -19,7 +19,7 @@ from streams.resilience.breaker import BreakerOpen, Guard
 from streams.resilience.retry import Backoff, Retrier
 from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry, RegistryUnavailable, UnknownSchema
-from streams.schemas.gate.row_schemas import outputs, unfit_rows
+from streams.schemas.gate.row_schemas import unfit_rows
 from streams.schemas.gate.usage import unmet_needs
 from streams.schemas.plans import plan_or_reject
 
@@ -114,7 +114,7 @@ def require_row_schemas(catalog: Catalog, pipeline: Pipeline) -> None:
         StreamsError: they do not; the message names the field, what the fold gives and what the schema says.
 
     """
-    for subject in dict.fromkeys(written.subject for written in outputs(pipeline)):
+    for subject in dict.fromkeys(written.subject for written in pipeline.row_outputs):
         for finding in unfit_rows(catalog.latest(subject), [pipeline]):
             place = f"{finding.file}: {finding.field}" if finding.field else f"{finding.file}"
             raise StreamsError(f"{place}: {finding.message}; {finding.fix}")

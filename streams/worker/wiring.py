@@ -148,13 +148,11 @@ class Wiring:
 
         """
         require_row_schemas(self._catalog, self._pipeline)
-        subjects = {table.topic: table.subject for table in self._pipeline.tables}
-        subjects |= {window.topic: window.subject for window in self._pipeline.windows}
         return Committer(
             self._pipeline,
             self.transactions,
             self.changelog,
-            [RowEncoder(topic, *self._schema_of(subject)) for topic, subject in subjects.items()],
+            [RowEncoder(one.topic, *self._schema_of(one.subject)) for one in self._pipeline.row_outputs],
             failpoint,
             author=self.member,
             session=uuid.uuid4().hex,

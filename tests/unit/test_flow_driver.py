@@ -130,7 +130,7 @@ def test_flows_without_windows_are_driven_too():
     )  # fmt: skip
     driver.advance("1m")
     assert driver.table("orders.state.v1")["o1"]["status"] == "ASSIGNED"
-    with pytest.raises(KeyError, match=r"has no fold to nobody\.v1"):
+    with pytest.raises(KeyError, match=r"has no table nobody\.v1"):
         driver.table("nobody.v1")
 
 

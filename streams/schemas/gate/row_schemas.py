@@ -1,9 +1,9 @@
-"""Whether the rows of a table or a window are what the Avro schema of their topic says.
+"""Whether the rows that a flow writes are what the Avro schema of their topic says.
 
-A fold gives columns of Arrow types; the encoder turns them into Avro by name and type. A type that does not fit stops
-the worker with the first event; a null where the schema has none is written as 0; a column that the schema lacks is
-left out. So all of it is compared before: by `streams schemas check`, by what registers schemas, and by a worker's
-start.
+A fold or an operator gives columns of Arrow types; the encoder turns them into Avro by name and type. A type that does
+not fit stops the worker with the first event; a null where the schema has none is written as 0; a column that the
+schema lacks is left out. So all of it is compared before: by `streams schemas check`, by what registers schemas, and by
+a worker's start.
 """
 
 import json
@@ -17,6 +17,7 @@ import pyruhvro
 from streams.avro.matching import named_types
 from streams.batch.rows import empty_rows
 from streams.flow.declaration import Pipeline, Table, Window
+from streams.operators.base import OutputTopic
 from streams.schemas.catalog import SchemaVersion
 from streams.schemas.gate.findings import Finding, Rule
 
@@ -38,11 +39,6 @@ _KEY: Final = b"key"
 _GUIDE: Final = "docs/add-a-stream.md lists the Avro type of each column"
 
 
-def outputs(pipeline: Pipeline) -> tuple[Table | Window, ...]:
-    """What a pipeline writes rows into."""
-    return (*pipeline.tables, *pipeline.windows)
-
-
 def unfit_rows(version: SchemaVersion, pipelines: Iterable[Pipeline]) -> list[Finding]:
     """Columns that the pipelines publish under a version's subject, where the version says something else."""
     return [
@@ -52,16 +48,16 @@ def unfit_rows(version: SchemaVersion, pipelines: Iterable[Pipeline]) -> list[Fi
             fix=f"{fix}; {_GUIDE}", line=_line(version, name),
         )
         for pipeline in pipelines
-        for written in outputs(pipeline)
+        for written in pipeline.row_outputs
         if written.subject == version.subject
         for name, message, fix in (
-            *_misfits(version.parsed, _sample(written)),
-            *_missing_symbols(version.parsed, getattr(written.aggregate, "symbols", {})),
+            *_misfits(version.parsed, _sample(written), _giver(written)),
+            *_missing_symbols(version.parsed, _symbols(written), _giver(written)),
         )
     ]  # fmt: skip
 
 
-def _misfits(schema: Mapping[str, Any], rows: pa.RecordBatch) -> list[tuple[str, str, str]]:
+def _misfits(schema: Mapping[str, Any], rows: pa.RecordBatch, giver: str) -> list[tuple[str, str, str]]:
     """Name of each field that does not fit, what is wrong with it, and what to do."""
     fields = {str(field["name"]): field["type"] for field in schema["fields"]}
     named = {str(each["name"]).rpartition(".")[2]: each for each in named_types(schema)}
@@ -69,36 +65,38 @@ def _misfits(schema: Mapping[str, Any], rows: pa.RecordBatch) -> list[tuple[str,
     found = []
     for name, column in columns.items():
         if name not in fields:
-            found.append((name, f"missing: the fold gives a column {name!r} ({_words(column)})", f"add {name}"))
-        elif (said := _misfit(fields[name], column, named)) is not None:
+            found.append((name, f"missing: {giver} gives a column {name!r} ({_words(column)})", f"add {name}"))
+        elif (said := _misfit(fields[name], column, named, giver)) is not None:
             found.append((name, *said))
     for name in fields:
         if name not in columns:
-            fix = f"add a column {name!r} to the fold, or take the field away"
-            found.append((name, "the fold gives no such column", fix))
-    return found or _refused(schema, rows)
+            fix = f"add a column {name!r} to {giver}, or take the field away"
+            found.append((name, f"{giver} gives no such column", fix))
+    return found or _refused(schema, rows, giver)
 
 
-def _misfit(schema: Any, column: pa.Array, named: Mapping[str, Any]) -> tuple[str, str] | None:
+def _misfit(schema: Any, column: pa.Array, named: Mapping[str, Any], giver: str) -> tuple[str, str] | None:
     kinds = [_kind(branch, named) for branch in (schema if isinstance(schema, list) else [schema])]
     plain = [kind for kind in kinds if kind != "null"]
     said = " or ".join(kinds)
     if column.null_count and "null" not in kinds:
-        return f"the fold gives null where no value is known, the schema says {said}", f"make it null or {said}"
+        return f"{giver} gives null where no value is known, the schema says {said}", f"make it null or {said}"
     if pa.types.is_nested(column.type):
         return None  # the encoder is asked
     if column.type not in _AVRO:
         allowed = ", ".join(str(each) for each in _AVRO)
-        return f"the fold gives {column.type}, which is no type of a published column", f"make it one of {allowed}"
+        return f"{giver} gives {column.type}, which is no type of a published column", f"make it one of {allowed}"
     wanted, fitting = _AVRO[column.type]
     if len(plain) != 1 or len(kinds) > 2 or plain[0] not in fitting:
         null = "null or " if "null" in kinds else ""
-        return f"the fold gives {wanted}, the schema says {said}", f"make it {null}{wanted}"
+        return f"{giver} gives {wanted}, the schema says {said}", f"make it {null}{wanted}"
     return None
 
 
-def _missing_symbols(schema: Mapping[str, Any], published: Mapping[str, Sequence[str]]) -> list[tuple[str, str, str]]:
-    """Enums that lack a symbol which the fold publishes."""
+def _missing_symbols(
+    schema: Mapping[str, Any], published: Mapping[str, Sequence[str]], giver: str
+) -> list[tuple[str, str, str]]:
+    """Enums that lack a symbol which is published."""
     named = {str(each["name"]).rpartition(".")[2]: each for each in named_types(schema)}
     found = []
     for field in schema["fields"]:
@@ -108,11 +106,11 @@ def _missing_symbols(schema: Mapping[str, Any], published: Mapping[str, Sequence
             missing = [one for one in published.get(field["name"], ()) if one not in enum.get("symbols", (one,))]
             if missing:
                 said = ", ".join(missing)
-                found.append((str(field["name"]), f"the fold gives symbols that the enum lacks: {said}", f"add {said}"))
+                found.append((str(field["name"]), f"{giver} gives symbols that the enum lacks: {said}", f"add {said}"))
     return found
 
 
-def _refused(schema: Mapping[str, Any], rows: pa.RecordBatch) -> list[tuple[str, str, str]]:
+def _refused(schema: Mapping[str, Any], rows: pa.RecordBatch, giver: str) -> list[tuple[str, str, str]]:
     """What the encoder has against lists, maps and structs: it looks at types, whatever the values."""
     nested = {each.name: each.type for each in rows.schema if pa.types.is_nested(each.type)}
     if not nested:
@@ -121,7 +119,7 @@ def _refused(schema: Mapping[str, Any], rows: pa.RecordBatch) -> list[tuple[str,
         pyruhvro.serialize_record_batch(rows, json.dumps(schema), 1)
     except ValueError as error:
         given = ", ".join(f"{name} as {kind}" for name, kind in nested.items())
-        return [(next(iter(nested)), f"the fold gives {given}, which does not fit: {error}", "make it what is given")]
+        return [(next(iter(nested)), f"{giver} gives {given}, which does not fit: {error}", "make it what is given")]
     return []
 
 
@@ -142,7 +140,18 @@ def _words(column: pa.Array) -> str:
     return f"null or {wanted}" if column.null_count else wanted
 
 
-def _sample(written: Table | Window) -> pa.RecordBatch:
+def _giver(written: Table | Window | OutputTopic) -> str:
+    return "the operator" if isinstance(written, OutputTopic) else "the fold"
+
+
+def _symbols(written: Table | Window | OutputTopic) -> Mapping[str, Sequence[str]]:
+    if isinstance(written, OutputTopic):
+        return written.symbols
+    found: Mapping[str, Sequence[str]] = getattr(written.aggregate, "symbols", {})
+    return found
+
+
+def _sample(written: Table | Window | OutputTopic) -> pa.RecordBatch:
     """What is published of one key that has no events; of none, if the fold cannot say that of one."""
     try:
         return _published(written, 1)
@@ -150,8 +159,12 @@ def _sample(written: Table | Window) -> pa.RecordBatch:
         return _published(written, 0)
 
 
-def _published(written: Table | Window, count: int) -> pa.RecordBatch:
+def _published(written: Table | Window | OutputTopic, count: int) -> pa.RecordBatch:
     keys = np.array([_KEY] * count, dtype=object)
+    if isinstance(written, OutputTopic):
+        assert written.columns is not None  # noqa: S101 - `row_outputs` are those that have both
+        assert written.empty is not None  # noqa: S101
+        return written.columns(keys, np.repeat(written.empty, count))
     state = empty_rows(written.aggregate.dtype, count)
     if isinstance(written, Table):
         return written.aggregate.table(keys, state)
