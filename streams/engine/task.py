@@ -5,7 +5,7 @@ batches or cycles (I8). Not thread-safe; `applied` alone may be called while the
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -46,6 +46,7 @@ Stopwatch = Callable[[str], AbstractContextManager[None]]
 """Measures the block it guards under an operator's name."""
 
 Kind = TypeVar("Kind", bound=Operator)
+Value = TypeVar("Value")
 
 _UNTIMED: Final = nullcontext()
 
@@ -229,7 +230,7 @@ class PartitionTask:
             positions={self._config.pipeline.source: Position(self.offset_next, self.watermark, self._leader_epoch)},
             identity=self.identity.packed,
         )
-        sections = {name: pieces for one in changes for name, pieces in one.sections.items()}
+        sections = _merged([one.sections for one in changes])
         batch = WriteBatch()
         for one in changes:
             batch.delete_ranges += one.store.delete_ranges
@@ -252,7 +253,7 @@ class PartitionTask:
         return commit
 
     def _marks(self) -> dict[str, int]:
-        return {name: mark for one in self.operators.values() for name, mark in one.marks.items()}
+        return _merged([one.marks for one in self.operators.values()])
 
     def applied(self, commit: TaskCommit, written: Written) -> None:
         """Step 5: the cycle is committed in Kafka; write its rows and the checkpoint, atomically."""
@@ -428,3 +429,18 @@ class PartitionTask:
 def _takes_events(operator: Operator) -> bool:
     """Whether it overrides `process`: others are passed by."""
     return type(operator).process is not Operator.process
+
+
+def _merged(parts: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
+    """What operators write under names of their own.
+
+    Raises:
+        ValueError: two of them have the same one; what is written could not be told apart.
+
+    """
+    found: dict[str, Value] = {}
+    for part in parts:
+        if clash := found.keys() & part.keys():
+            raise ValueError(f"two operators write {min(clash)!r} to the journal: call it by the operator's name")
+        found |= part
+    return found

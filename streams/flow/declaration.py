@@ -239,7 +239,11 @@ class Pipeline:
 
     @property
     def _own_outputs(self) -> tuple[OutputTopic, ...]:
-        return tuple(one for spec in self.operators for one in spec.outputs)
+        outputs = (one for spec in self.operators for one in spec.outputs)
+        return tuple(one if one.columns is None else self._with_subject(one) for one in outputs)
+
+    def _with_subject(self, output: OutputTopic) -> OutputTopic:
+        return replace(output, subject=output.subject or f"{output.topic.removeprefix(self.prefix)}-value")
 
     def topics(self) -> tuple[Topic, ...]:
         """Every topic of the pipeline, in the order in which data passes them."""

@@ -134,8 +134,9 @@ class Changes:
     """What an operator adds to a cycle that ends."""
 
     sections: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
-    """For the journal, by name: one piece, or several of at most `JOURNAL_RECORD_BYTES_MAX` bytes each (a single row
-    may be larger). All pieces of a section are replayed in their order."""
+    """For the journal, by name (the operator's, or one that no other has): one piece, or several of at most
+    `JOURNAL_RECORD_BYTES_MAX` bytes each (a single row may be larger). All pieces of a section are replayed in their
+    order."""
     event_time_max: int = TIME_MIN
     """Up to which event time the sections matter: once that is behind the dedup horizon they may be cut off."""
     stays_for_horizon: bool = False
@@ -344,7 +345,7 @@ class OutputTopic:
     """One row of those that `columns` gets: that of a key without events. Every column whose value may be missing is
     null in what `columns` makes of it."""
     subject: str = ""
-    """Subject of the rows' schema; by default `<topic>-value`."""
+    """Subject of the rows' schema; empty: `<topic>-value`, of the topic without a prefix."""
     is_compacted: bool = False
     """Whether Kafka keeps the last row of each key, instead of all rows of a week."""
     symbols: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -353,8 +354,6 @@ class OutputTopic:
     def __post_init__(self) -> None:
         if (self.columns is None) is not (self.empty is None):
             raise ValueError(f"{self.topic}: an output of rows has both columns and empty, one of events neither")
-        if self.columns is not None and not self.subject:
-            object.__setattr__(self, "subject", f"{self.topic}-value")
 
 
 @dataclass(frozen=True)

@@ -305,7 +305,7 @@ def _judge_rows(
     for topic, layout in found.rows.items():
         now = declared.rows.get(topic)
         if now is None:
-            what = "window, its open rows included," if topic in found.windows else "operator"
+            what = "window, its open rows included," if "size_ms" in found.windows.get(topic, {}) else "operator"
             what = "table" if topic in found.tables else what
             migrated.append(f"the {what} {topic} is no longer declared: its state is dropped")
             continue
@@ -337,7 +337,8 @@ def _judge_rows(
     migrated += [f"{topic} is new: it counts from now on" for topic in declared.rows if topic not in found.rows]
     carried = [name for name in found.rows if name not in found.tables and name in declared.rows]
     if carried and not found.tables.keys() & declared.tables.keys():
-        what = "open windows" if found.windows.keys() & set(carried) else f"rows of {', '.join(carried)}"
+        is_window = any("size_ms" in found.windows.get(name, {}) for name in carried)
+        what = "open windows" if is_window else f"rows of {', '.join(carried)}"
         refused.append(
             f"{what} are kept with the rows of {', '.join(found.tables)}, and none of these tables is declared "
             "any more: keep one of them"
