@@ -73,7 +73,8 @@ class DropDefect:
         if first >= count:
             return part
         kept = (np.arange(count) - first) % self.every != 0
-        return replace(part, clean=part.clean.take(kept))
+        spoiled = [records.take(kept) if records.events is part.clean else records for records in part.records]
+        return replace(part, records=spoiled)
 
 
 def parse_defect(spec: str) -> DropDefect | None:

@@ -36,7 +36,7 @@ _DTYPE: Final = np.dtype(
 class OrderState:
     """Fold of an order's events: of every value the newest that is known.
 
-    Payload fields: kind, destination_latitude, destination_longitude, promised_time; text fields: vehicle_id, depot_id.
+    Reads the numeric fields kind and promised_time, and the text fields vehicle_id and depot_id.
     Nothing is dropped because it contradicts what came before; it is folded like the rest, and counted: a step behind
     a farther one, anything but a repetition after a cancellation, a cancellation after delivery, another vehicle
     without a new assignment.
@@ -50,8 +50,8 @@ class OrderState:
     def fold(self, state: Rows, segments: Segments) -> Rows:
         """Rows after the events of each segment."""
         event_time, start, end = segments.event_time, segments.start, segments.end
-        kind = segments.payload[0].astype(np.int64)
-        promised = segments.payload[3]
+        kind = segments.number("kind").astype(np.int64)
+        promised = segments.number("promised_time")
         rows = state.copy()
         rows["events"] += end - start + 1
         rows["status"] = kind[end]
@@ -66,8 +66,8 @@ class OrderState:
         rows["promised_known"] |= seen
         known_time = np.nan_to_num(promised[newest]).astype(np.int64)
         rows["promised_time"] = np.where(seen, known_time, state["promised_time"])
-        for position, name in enumerate(("vehicle_id", "depot_id")):
-            text = segments.texts[position]
+        for name in ("vehicle_id", "depot_id"):
+            text = segments.text(name)
             newest = _last_row(text != None, start)  # noqa: E711 - elementwise
             rows[name] = np.where(newest >= 0, text[newest], state[name])
         backwards, farthest = _backwards(state["farthest"], kind, segments)
@@ -121,7 +121,7 @@ def _backwards(before: Int64, kind: Int64, segments: Segments) -> tuple[Bools, I
 
 def _other_vehicle(before: Objects, kind: Int64, segments: Segments) -> Bools:
     """Which events name another vehicle than the one known before them, and are no assignment."""
-    vehicle = segments.texts[0]
+    vehicle = segments.text("vehicle_id")
     named: Bools = vehicle != None  # noqa: E711 - elementwise
     row = np.arange(len(vehicle))
     last_named = np.maximum.accumulate(np.where(named, row, -1))

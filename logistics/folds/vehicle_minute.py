@@ -24,7 +24,7 @@ _DTYPE: Final = np.dtype(
 
 
 class VehicleMinute:
-    """Fold of a vehicle's positions in a window. Payload fields: latitude, longitude, speed_kmh first, in this order.
+    """Fold of a vehicle's positions in a window. Reads the numeric fields latitude, longitude and speed_kmh.
 
     The way from the position before counts where it ends, so that the distances of all windows add up to the odometer.
     A negative speed is an unknown one.
@@ -37,8 +37,8 @@ class VehicleMinute:
 
     def fold(self, state: Rows, segments: Segments) -> Rows:
         """Rows after the events of each segment."""
-        latitude, longitude = segments.payload[0], segments.payload[1]
-        speed = known_speeds(segments.payload[2])
+        latitude, longitude = segments.number("latitude"), segments.number("longitude")
+        speed = known_speeds(segments.number("speed_kmh"))
         start, end = segments.start, segments.end
         rows = state.copy()
         rows["events"] += end - start + 1

@@ -33,7 +33,7 @@ _DTYPE: Final = np.dtype(
 
 
 class VehicleState:
-    """Fold of a vehicle's positions. Payload fields: latitude, longitude, speed_kmh first, in this order.
+    """Fold of a vehicle's positions. Reads the numeric fields latitude, longitude and speed_kmh.
 
     A negative speed is an unknown one, as null is: trackers and phones send -1 for it.
     """
@@ -46,8 +46,8 @@ class VehicleState:
     def fold(self, state: Rows, segments: Segments) -> Rows:
         """Rows after the events of each segment."""
         event_time, start, end = segments.event_time, segments.start, segments.end
-        latitude, longitude = segments.payload[0], segments.payload[1]
-        speed = known_speeds(segments.payload[2])
+        latitude, longitude = segments.number("latitude"), segments.number("longitude")
+        speed = known_speeds(segments.number("speed_kmh"))
         known_before = state["events"] > 0
         rows = state.copy()
         rows["events"] += end - start + 1

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streams.avro.framing import FRAME_BYTES, SCHEMA_ID_HEADER, SchemaKey, key_in_header
+from streams.avro.reads import ReaderFields
 from streams.avro.resolve import Plan
 from streams.avro.values import (
-    Fields,
+    Columns,
     concat_fields,
     decode_columns,
     decode_one,
@@ -28,10 +29,9 @@ from streams.avro.wire import text_offsets
 from streams.batch.clock import Clock
 from streams.batch.columns import Bools, Headers, Int64, header_bytes, object_rows, objects
 from streams.batch.event_ids import EVENT_TIME_MAX, id_words, time_word
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
-from streams.flow.declaration import Pipeline
 from streams.limits import ID_BYTES_MAX, KEY_BYTES_MAX, WHOLE_NUMBER_MAX
 
 _EXACT_RECORDS_MAX: Final = 16
@@ -65,10 +65,11 @@ class Decoded:
 
 
 class Decoder:
-    """Decoder of one pipeline. Pure: the same records and known schemas give the same result."""
+    """Decoder of one source. Pure: the same records and known schemas give the same result."""
 
-    def __init__(self, pipeline: Pipeline, *, record_bytes_max: int, skew_ms_max: int) -> None:
-        self._pipeline = pipeline
+    def __init__(self, reads: ReaderFields, *, record_bytes_max: int, skew_ms_max: int) -> None:
+        self._reads = reads
+        self._fields = Fields(reads.payload_fields, reads.text_fields)
         self._record_bytes_max = record_bytes_max
         self.skew_ms_max = skew_ms_max
         """How far an event's time may be ahead of what it is judged by."""
@@ -88,14 +89,14 @@ class Decoder:
         by_guid: Mapping[int, int] = {}
         schemas: Collection[SchemaKey] = () if self._usual is None else (self._usual.schema_id,)
         if fields is None:
-            parts: list[Fields] = []
+            parts: list[Columns] = []
             groups = self._by_schema(records, skip, rejects)
             for reference, rows in groups.items():
                 self._decode_group(records, reference, rows, known, parts, rejects, unresolved)
                 _note_unexpected(known.get(reference[0]), rows, unexpected)
             self._set_usual(groups, known)
             schemas = {schema_id for schema_id, _ in groups}
-            fields = concat_fields(parts, self._pipeline)
+            fields = concat_fields(parts, self._reads)
             by_guid = _ids_by_guid(groups, known)
         elif self._usual is not None:
             _note_unexpected(self._usual, fields.rows, unexpected)
@@ -107,7 +108,7 @@ class Decoder:
 
     # --- framing ----------------------------------------------------------------------------------------------------
 
-    def _decode_usual(self, records: Records, known: Known) -> Fields | None:
+    def _decode_usual(self, records: Records, known: Known) -> Columns | None:
         """The whole batch in one go, if all of it is written with the schema that most batches are written with."""
         plan, values = self._usual, records.value
         if plan is None or plan.framed_json is None or plan.schema_id not in known:
@@ -123,7 +124,7 @@ class Decoder:
         frame = _frame(plan.schema_id)
         if any(value is None or value[:FRAME_BYTES] != frame for value in values[:: max(1, len(values) // _SAMPLES)]):
             return None
-        return decode_columns(plan, values, sizes, np.arange(len(records)), self._pipeline, framed=True)
+        return decode_columns(plan, values, sizes, np.arange(len(records)), self._reads, framed=True)
 
     def _set_usual(self, groups: Mapping[tuple[SchemaKey, bool], list[int]], known: Known) -> None:
         """Take the schema of most of the framed records for the usual one."""
@@ -182,7 +183,7 @@ class Decoder:
         reference: tuple[SchemaKey, bool],
         rows: list[int],
         known: Known,
-        parts: list[Fields],
+        parts: list[Columns],
         rejects: list[Reject],
         unresolved: dict[SchemaKey, list[int]],
     ) -> None:
@@ -204,12 +205,12 @@ class Decoder:
         values: list[Any],
         sizes: Int64,
         rows: Int64,
-        parts: list[Fields],
+        parts: list[Columns],
         rejects: list[Reject],
         *,
         framed: bool,
     ) -> None:
-        decoded = decode_columns(plan, values, sizes, rows, self._pipeline, framed=framed)
+        decoded = decode_columns(plan, values, sizes, rows, self._reads, framed=framed)
         if decoded is not None:
             parts.append(decoded)
         elif len(values) <= _EXACT_RECORDS_MAX or plan.framed_json is None:
@@ -220,7 +221,7 @@ class Decoder:
                 self._halve(plan, values[half], sizes[half], rows[half], parts, rejects, framed=framed)
 
     def _decode_exactly(
-        self, plan: Plan, values: list[Any], rows: Int64, parts: list[Fields], rejects: list[Reject], *, framed: bool
+        self, plan: Plan, values: list[Any], rows: Int64, parts: list[Columns], rejects: list[Reject], *, framed: bool
     ) -> None:
         """One by one, by fastavro: the judge of what a record is."""
         decoded: list[dict[str, Any]] = []
@@ -233,11 +234,11 @@ class Decoder:
             else:
                 rejects.append(Reject(row, result[0], result[1], plan.schema_id))
         if decoded:
-            parts.append(from_rows(plan, decoded, np.array(good, dtype=np.int64), self._pipeline))
+            parts.append(from_rows(plan, decoded, np.array(good, dtype=np.int64), self._reads))
 
     # --- validation -------------------------------------------------------------------------------------------------
 
-    def _validated(self, records: Records, fields: Fields, rejects: list[Reject], clock: Clock | None) -> Events:
+    def _validated(self, records: Records, fields: Columns, rejects: list[Reject], clock: Clock | None) -> Events:
         rows = fields.rows
         timestamp = records.timestamp_ms[rows]
         ids = text_bytes(fields.event_id)
@@ -275,29 +276,30 @@ class Decoder:
             payload=fields.payload,
             texts=object_rows([text_bytes(column) for column in fields.texts], len(rows)),
             slot=np.full(len(rows), -1, dtype=np.int64),
+            fields=self._fields,
         )
         if not bad.any():
             return events
         self._explain(records, fields, complaints, mismatched, future, rejects, clock)
         return events.take(~bad)
 
-    def _invalid(self, fields: Fields, id_bytes: Int64) -> list[tuple[int, str]]:
+    def _invalid(self, fields: Columns, id_bytes: Int64) -> list[tuple[int, str]]:
         """(position, message) of every invalid event; one message for each."""
         key_bytes = np.diff(text_offsets(fields.key_field))
         found: list[tuple[Bools, str]] = [
             (id_bytes == 0, "the event id is empty"),
             (id_bytes > ID_BYTES_MAX, f"the event id is longer than {ID_BYTES_MAX} bytes"),
-            (key_bytes == 0, f"{self._pipeline.key_field} is empty"),
-            (key_bytes > KEY_BYTES_MAX, f"{self._pipeline.key_field} is longer than {KEY_BYTES_MAX} bytes"),
-            (fields.event_time < 0, f"{self._pipeline.time_field} is negative"),
+            (key_bytes == 0, f"{self._reads.key_field} is empty"),
+            (key_bytes > KEY_BYTES_MAX, f"{self._reads.key_field} is longer than {KEY_BYTES_MAX} bytes"),
+            (fields.event_time < 0, f"{self._reads.time_field} is negative"),
         ]
-        for position, name in enumerate(self._pipeline.payload_fields):
+        for position, name in enumerate(self._reads.payload_fields):
             column = fields.payload[position]
             found.append((~np.isfinite(column) & ~fields.nulls[position], f"{name} is not a number{_OR_TOO_LARGE}"))
-            if name in self._pipeline.field_ranges:
-                low, high = self._pipeline.field_ranges[name]
+            if name in self._reads.field_ranges:
+                low, high = self._reads.field_ranges[name]
                 found.append(((column < low) | (column > high), f"{name} is outside [{low:g}, {high:g}]"))
-        for name, texts in zip(self._pipeline.text_fields, fields.texts, strict=True):
+        for name, texts in zip(self._reads.text_fields, fields.texts, strict=True):
             found.append((np.diff(text_offsets(texts)) > ID_BYTES_MAX, f"{name} is longer than {ID_BYTES_MAX} bytes"))
         complaints: dict[int, str] = {}
         for mask, message in found:
@@ -309,7 +311,7 @@ class Decoder:
     def _explain(
         self,
         records: Records,
-        fields: Fields,
+        fields: Columns,
         complaints: list[tuple[int, str]],
         mismatched: Bools,
         future: Bools,
@@ -324,7 +326,7 @@ class Decoder:
                 reason, message = Reason.INVALID, said[position]
             elif mismatched[position]:
                 reason = Reason.KEY_MISMATCH
-                message = f"the record's key is not the event's {self._pipeline.key_field}"
+                message = f"the record's key is not the event's {self._reads.key_field}"
             else:
                 reason = Reason.FUTURE_TIMESTAMP
                 message = self._how_far_ahead(
@@ -335,8 +337,8 @@ class Decoder:
     def _how_far_ahead(self, event_time: int, timestamp_ms: Int64, clock: Clock | None) -> str:
         stamp_ms = int(timestamp_ms[0])
         if clock is None or clock.is_time(timestamp_ms)[0]:
-            return f"{self._pipeline.time_field} is {event_time - stamp_ms} ms ahead of the record's timestamp"
-        ahead = f"{self._pipeline.time_field} is {event_time - clock.now_ms} ms ahead of the worker's clock"
+            return f"{self._reads.time_field} is {event_time - stamp_ms} ms ahead of the record's timestamp"
+        ahead = f"{self._reads.time_field} is {event_time - clock.now_ms} ms ahead of the worker's clock"
         return f"{ahead}; {clock.complaint(stamp_ms)}"
 
 

@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 import pyruhvro
 
 from streams.avro.framing import FRAME_BYTES
+from streams.avro.reads import ReaderFields
 from streams.avro.resolve import Plan
 from streams.avro.wire import are_symbols, are_texts, encoded_sizes
 from streams.batch.columns import Bools, Float64, Int64, Objects
 from streams.batch.rejects import Reason
-from streams.flow.declaration import Pipeline
 from streams.limits import WHOLE_NUMBER_MAX
 from streams.text import counted
 
@@ -29,7 +29,7 @@ _GARBAGE_ERRORS: Final = (EOFError, IndexError, KeyError, OverflowError, TypeErr
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
+class Columns:
     """The reader's columns of some rows, before validation."""
 
     rows: Int64
@@ -46,8 +46,8 @@ class Fields:
 
 
 def decode_columns(
-    plan: Plan, values: list[Any], sizes: Int64, rows: Int64, pipeline: Pipeline, *, framed: bool
-) -> Fields | None:
+    plan: Plan, values: list[Any], sizes: Int64, rows: Int64, reads: ReaderFields, *, framed: bool
+) -> Columns | None:
     """All values at once; None when any of them is not exactly one record of the plan's writer schema."""
     schema = plan.framed_json if framed else plan.bare_json
     if schema is None:
@@ -69,8 +69,8 @@ def decode_columns(
         written, sizes = written[2:], sizes - FRAME_BYTES
     if not np.array_equal(encoded_sizes(written, plan.shapes), sizes):
         return None  # trailing bytes, or numbers in more bytes than they need
-    columns = _read_columns(plan, written, pipeline.fields_read)
-    return None if columns is None else _from_columns(plan, columns, rows, pipeline)
+    columns = _read_columns(plan, written, reads.fields_read)
+    return None if columns is None else _from_columns(plan, columns, rows, reads)
 
 
 def _read_columns(plan: Plan, written: Sequence[pa.Array], names: Sequence[str]) -> dict[str, pa.Array] | None:
@@ -119,42 +119,42 @@ def _constant(value: Any, count: int) -> pa.Array:
     return pa.nulls(count, pa.float64()) if value is None else pa.array([value] * count)
 
 
-def _from_columns(plan: Plan, columns: Mapping[str, pa.Array], rows: Int64, pipeline: Pipeline) -> Fields:
-    payload = np.empty((len(pipeline.payload_fields), len(rows)), dtype=np.float64)
+def _from_columns(plan: Plan, columns: Mapping[str, pa.Array], rows: Int64, reads: ReaderFields) -> Columns:
+    payload = np.empty((len(reads.payload_fields), len(rows)), dtype=np.float64)
     nulls = np.zeros(payload.shape, dtype=np.bool_)
-    for position, name in enumerate(pipeline.payload_fields):
+    for position, name in enumerate(reads.payload_fields):
         column = columns[name]
         payload[position] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         if name in plan.longs and pa.types.is_integer(column.type):
             payload[position][_is_inexact(column)] = np.inf
         if column.null_count:
             nulls[position] = column.is_null().to_numpy(zero_copy_only=False)
-    return Fields(
+    return Columns(
         rows=rows,
-        event_id=columns[pipeline.id_field],
-        key_field=columns[pipeline.key_field],
-        event_time=columns[pipeline.time_field].cast(pa.int64()).to_numpy(zero_copy_only=False),
-        sequence=columns[pipeline.sequence_field].cast(pa.int64()).to_numpy(zero_copy_only=False),
+        event_id=columns[reads.id_field],
+        key_field=columns[reads.key_field],
+        event_time=columns[reads.time_field].cast(pa.int64()).to_numpy(zero_copy_only=False),
+        sequence=columns[reads.sequence_field].cast(pa.int64()).to_numpy(zero_copy_only=False),
         payload=payload,
         nulls=nulls,
-        texts=[columns[name].cast(pa.string()) for name in pipeline.text_fields],
+        texts=[columns[name].cast(pa.string()) for name in reads.text_fields],
     )
 
 
-def from_rows(plan: Plan, decoded: list[dict[str, Any]], rows: Int64, pipeline: Pipeline) -> Fields:
+def from_rows(plan: Plan, decoded: list[dict[str, Any]], rows: Int64, reads: ReaderFields) -> Columns:
     """Columns of records that were decoded one by one, at `rows` of the batch."""
     columns = {
-        pipeline.id_field: pa.array([row[pipeline.id_field] for row in decoded], pa.string()),
-        pipeline.key_field: pa.array([row[pipeline.key_field] for row in decoded], pa.string()),
-        pipeline.time_field: pa.array([row[pipeline.time_field] for row in decoded], pa.int64()),
-        pipeline.sequence_field: pa.array([row[pipeline.sequence_field] for row in decoded], pa.int64()),
+        reads.id_field: pa.array([row[reads.id_field] for row in decoded], pa.string()),
+        reads.key_field: pa.array([row[reads.key_field] for row in decoded], pa.string()),
+        reads.time_field: pa.array([row[reads.time_field] for row in decoded], pa.int64()),
+        reads.sequence_field: pa.array([row[reads.sequence_field] for row in decoded], pa.int64()),
         **{
             name: pa.array([_number(plan, name, row[name]) for row in decoded], pa.float64())
-            for name in pipeline.payload_fields
+            for name in reads.payload_fields
         },
-        **{name: pa.array([row[name] for row in decoded], pa.string()) for name in pipeline.text_fields},
+        **{name: pa.array([row[name] for row in decoded], pa.string()) for name in reads.text_fields},
     }
-    return _from_columns(plan, columns, rows, pipeline)
+    return _from_columns(plan, columns, rows, reads)
 
 
 def _number(plan: Plan, name: str, value: Any) -> float | None:
@@ -172,18 +172,18 @@ def _is_inexact(column: pa.Array) -> Bools:
     return found
 
 
-def concat_fields(parts: list[Fields], pipeline: Pipeline) -> Fields:
+def concat_fields(parts: list[Columns], reads: ReaderFields) -> Columns:
     """All parts, in batch order."""
     if not parts:
         empty = np.empty(0, dtype=np.int64)
         text = pa.array([], pa.string())
-        nothing = np.empty((len(pipeline.payload_fields), 0))
-        texts = [text for _ in pipeline.text_fields]
-        return Fields(empty, text, text, empty, empty, nothing, nothing.astype(np.bool_), texts)
+        nothing = np.empty((len(reads.payload_fields), 0))
+        texts = [text for _ in reads.text_fields]
+        return Columns(empty, text, text, empty, empty, nothing, nothing.astype(np.bool_), texts)
     rows = np.concatenate([part.rows for part in parts])
     order = np.argsort(rows, kind="stable")
     taken = pa.array(order)
-    return Fields(
+    return Columns(
         rows=rows[order],
         event_id=pa.concat_arrays([part.event_id for part in parts]).take(taken),
         key_field=pa.concat_arrays([part.key_field for part in parts]).take(taken),

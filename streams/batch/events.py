@@ -1,12 +1,62 @@
 """Decoded events, columnar: one array per attribute, all of one length, in log order unless said otherwise."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from streams.batch.columns import Bools, Float64, Int64, Objects, UInt64, objects
+from streams.batch.columns import Bools, Float64, Int64, Objects, UInt64, object_rows, objects
+
+
+class FieldUnknown(KeyError):
+    """Events do not carry the field that was asked for: its name is the first argument."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(name)
+        self._name, self._known = name, tuple(known)
+
+    def __str__(self) -> str:
+        return f"no field {self._name!r}: there is {', '.join(self._known) or 'none'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Names of the fields that events carry beyond id, key, time and sequence, in the order of their columns."""
+
+    payload: tuple[str, ...] = ()
+    """Numeric fields."""
+    texts: tuple[str, ...] = ()
+
+    def number(self, columns: Float64, name: str) -> Float64:
+        """The column of the numeric field `name` in `columns`, of shape (fields, events).
+
+        Raises:
+            FieldUnknown: there is no such field.
+
+        """
+        column: Float64 = columns[_position(self.payload, name)]
+        return column
+
+    def text(self, columns: Objects, name: str) -> Objects:
+        """The column of the text field `name` in `columns`, of shape (fields, events).
+
+        Raises:
+            FieldUnknown: there is no such field.
+
+        """
+        column: Objects = columns[_position(self.texts, name)]
+        return column
+
+
+NO_FIELDS: Final = Fields()
+
+
+def _position(names: tuple[str, ...], name: str) -> int:
+    try:
+        return names.index(name)
+    except ValueError:
+        raise FieldUnknown(name, names) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +80,63 @@ class Events:
     """Original bytes."""
     headers: Objects | None
     payload: Float64
-    """Shape (fields, events): the pipeline's payload fields; null is NaN."""
+    """Shape (fields, events): the numeric fields that `fields` names; null is NaN. Read one by `number`."""
     texts: Objects
-    """Shape (fields, events): the pipeline's text fields, UTF-8 bytes or None."""
+    """Shape (fields, events): the text fields that `fields` names, UTF-8 bytes or None. Read one by `text`."""
     slot: Int64
-    """Position of the key in its partition's key index; -1 before it is looked up."""
+    """Position of the key in its partition's key space; -1 before it is looked up."""
+    fields: Fields = NO_FIELDS
 
     def __len__(self) -> int:
         return len(self.event_time)
 
+    @staticmethod
+    def none(fields: Fields) -> "Events":
+        """No events, with the columns of `fields`."""
+        number, word, nothing = np.empty(0, np.int64), np.empty(0, np.uint64), objects([])
+        return Events(
+            row=number,
+            timestamp_ms=number,
+            event_time=number,
+            sequence=number,
+            event_id=nothing,
+            id_hi=word,
+            id_lo=word,
+            id_word=word,
+            key=nothing,
+            value=nothing,
+            headers=None,
+            payload=np.empty((len(fields.payload), 0)),
+            texts=object_rows([nothing] * len(fields.texts), 0),
+            slot=number,
+            fields=fields,
+        )
+
+    def number(self, name: str) -> Float64:
+        """The numeric field `name` of each event; null is NaN.
+
+        Raises:
+            FieldUnknown: there is no such field.
+
+        """
+        return self.fields.number(self.payload, name)
+
+    def text(self, name: str) -> Objects:
+        """The text field `name` of each event, UTF-8 bytes or None.
+
+        Raises:
+            FieldUnknown: there is no such field.
+
+        """
+        return self.fields.text(self.texts, name)
+
     def take(self, rows: Int64 | Bools | slice) -> "Events":
         """Events at `rows` (indices, mask or slice), in that order."""
         if isinstance(rows, slice):
-            return Events(*(_each(self, lambda column: column[..., rows])))
+            return self._each(lambda column: column[..., rows])
         # One look at a mask for all columns; `take` is twice as fast as indexing.
         index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        return Events(*(_each(self, lambda column: column.take(index, axis=-1))))
+        return self._each(lambda column: column.take(index, axis=-1))
 
     def with_slots(self, slots: Int64) -> "Events":
         """The same events with other slots."""
@@ -57,7 +148,7 @@ class Events:
 
     @staticmethod
     def concat(parts: Sequence["Events"]) -> "Events":
-        """The events of `parts`, one after the other (at least one part)."""
+        """The events of `parts`, one after the other (at least one part; all of the same fields)."""
         if len(parts) == 1:
             return parts[0]
         headers: Objects | None = None
@@ -65,20 +156,19 @@ class Events:
             headers = np.concatenate(
                 [part.headers if part.headers is not None else objects([None] * len(part)) for part in parts]
             )
-        columns: dict[str, Any] = {"headers": headers}
-        for column in fields(Events):
-            if column.name == "headers":
-                continue
-            axis = 1 if column.name in {"payload", "texts"} else 0
-            columns[column.name] = np.concatenate([getattr(part, column.name) for part in parts], axis=axis)
+        columns: dict[str, Any] = {"headers": headers, "fields": parts[0].fields}
+        for name in _COLUMNS:
+            if name != "headers":
+                columns[name] = np.concatenate([getattr(part, name) for part in parts], axis=-1)
         return Events(**columns)
 
+    def _each(self, pick: Callable[[Any], Any]) -> "Events":
+        """Every column through `pick`."""
+        columns: dict[str, Any] = {}
+        for name in _COLUMNS:
+            column = getattr(self, name)
+            columns[name] = None if column is None else pick(column)
+        return Events(fields=self.fields, **columns)
 
-def _each(events: Events, pick: Callable[[Any], Any]) -> Iterator[Any]:
-    """Every column through `pick`, in the order of the fields."""
-    for name in _COLUMNS:
-        column = getattr(events, name)
-        yield None if column is None else pick(column)
 
-
-_COLUMNS = tuple(column.name for column in fields(Events))
+_COLUMNS: Final = tuple(column.name for column in fields(Events) if column.name != "fields")

@@ -3,8 +3,8 @@
 A cycle, as numbered in every test and failpoint:
 
 1. begin the transaction (with the first effects of the cycle);
-2. produce clean and late events and dead letters as they come; at the cycle's end table rows, the last one of each key,
-   and the journal;
+2. produce events and dead letters as they come; at the cycle's end rows of operators (of tables the last one of each
+   key) and the journal;
 3. send the source offsets, each with its cycle number;
 4. commit;
 5. only then write rows and checkpoint to the stores.
@@ -21,15 +21,16 @@ import structlog
 
 from streams.batch.columns import Headers
 from streams.batch.events import Events
+from streams.batch.replayed import is_replayed
 from streams.deadletters.letter.audit import Outcome, Settled, settle
-from streams.deadletters.letter.envelope import envelope_headers, is_replayed
-from streams.engine.effects import CycleEnd, Effects, LateEvents, TableRows, TaskCommit
-from streams.engine.encode import TableEncoder, WindowEncoder
-from streams.engine.keys import ClosedWindows
+from streams.deadletters.letter.envelope import envelope_headers
+from streams.engine.effects import CycleEnd, Effects, TaskCommit
+from streams.engine.encode import ChangelogPart, RowEncoder
 from streams.engine.log import Changelog
 from streams.engine.task import PartitionTask, Written
 from streams.flow.declaration import Pipeline
 from streams.limits import OUTPUT_AGE_MS_MAX
+from streams.operators.base import EventRecords, RowRecords
 from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, Transactions
 
 log = structlog.get_logger(__name__)
@@ -51,8 +52,7 @@ class Committer:
         pipeline: Pipeline,
         transactions: Transactions,
         changelog: Changelog,
-        tables: Sequence[TableEncoder],
-        windows: Sequence[WindowEncoder],
+        encoders: Sequence[RowEncoder],
         failpoint: Failpoint = lambda _: None,
         *,
         author: str,
@@ -61,14 +61,14 @@ class Committer:
     ) -> None:
         """Configure.
 
-        `author` is this worker, `session` this process of it: an unknown outcome is settled by them.
-        `timestamp_ages_ms` bounds, by topic, how old the timestamp of a clean or late event may be.
+        `encoders` are those of all topics that rows go to. `author` is this worker, `session` this process of it: an
+        unknown outcome is settled by them. `timestamp_ages_ms` bounds, by topic, how old the timestamp of an event's
+        record may be.
         """
         self._pipeline = pipeline
         self._transactions = transactions
         self._changelog = changelog
-        self._tables = {encoder.topic: encoder for encoder in tables}
-        self._windows = {encoder.window.topic: encoder for encoder in windows}
+        self._encoders = {encoder.topic: encoder for encoder in encoders}
         self._failpoint = failpoint
         self._author, self._session = author, session
         self._timestamp_ages_ms = timestamp_ages_ms or {}
@@ -84,21 +84,17 @@ class Committer:
         self._begin()
         for part in effects.partitions:
             origin = part.partition
-            if part.clean is not None:
-                headers = self._settled(part.clean, Outcome.CLEAN, effects.now_ms, origin)
-                self._produce_events(self._pipeline.clean, part.clean, headers, effects.now_ms, origin)
-            for late in part.late:
-                originals = self._settled(late.events, Outcome.LATE, effects.now_ms, origin)
-                late_headers = _late_headers(late, originals)
-                self._produce_events(self._pipeline.late, late.events, late_headers, effects.now_ms, origin)
-            duplicates = settle(part.replayed_duplicates, Outcome.DUPLICATE, effects.now_ms)
-            self._produce_outcomes(duplicates, effects.now_ms, origin)
+            for records in part.records:
+                originals = self._settled(records.events, Outcome(records.outcome), effects.now_ms, origin)
+                self._produce_events(records, records.headers(originals), effects.now_ms, origin)
+            for outcome, replayed in part.dropped_replayed.items():
+                self._produce_outcomes(settle(replayed, Outcome(outcome), effects.now_ms), effects.now_ms, origin)
         rejected: dict[int, list[Headers | None]] = {}
         for letter in effects.dead_letters:
             if is_replayed(letter.headers):
                 rejected.setdefault(letter.partition, []).append(letter.headers)
-        for origin, replayed in rejected.items():
-            self._produce_outcomes(settle(replayed, Outcome.REJECTED, effects.now_ms), effects.now_ms, origin)
+        for origin, headers in rejected.items():
+            self._produce_outcomes(settle(headers, Outcome.REJECTED, effects.now_ms), effects.now_ms, origin)
         for letter in effects.dead_letters:
             self._transactions.produce(
                 self._pipeline.dlq,
@@ -123,8 +119,8 @@ class Committer:
         self._begin()
         journal_at: dict[int, list[int]] = {commit.partition: [] for commit in end.commits}
         tables_at: dict[int, dict[str, int]] = {commit.partition: {} for commit in end.commits}
-        self._produce_tables(end.commits, tables_at, now_ms)
-        self._produce_windows(end.commits, now_ms)
+        self._produce_changelogs(end.commits, tables_at, now_ms)
+        self._produce_rows(end.commits, now_ms)
         for commit in end.commits:
             for record in commit.journal:
                 self._transactions.produce(
@@ -194,8 +190,9 @@ class Committer:
         log.info("the commit had happened")
 
     def _produce_events(
-        self, topic: str, events: Events, headers: Sequence[Headers | None] | None, now_ms: int, origin: int
+        self, records: EventRecords, headers: Sequence[Headers | None] | None, now_ms: int, origin: int
     ) -> None:
+        topic, events = records.topic, records.events
         oldest_ms = max(0, now_ms - self._timestamp_ages_ms.get(topic, OUTPUT_AGE_MS_MAX))
         times = np.clip(events.timestamp_ms, oldest_ms, max(now_ms, oldest_ms)).tolist()
         self._transactions.produce_many(
@@ -217,13 +214,15 @@ class Committer:
                 self._pipeline.audit, settled.keys, settled.values, times, None, origin=origin
             )
 
-    def _produce_tables(self, commits: Sequence[TaskCommit], tables_at: dict[int, dict[str, int]], now_ms: int) -> None:
-        by_topic: dict[str, list[TableRows]] = {}
+    def _produce_changelogs(
+        self, commits: Sequence[TaskCommit], tables_at: dict[int, dict[str, int]], now_ms: int
+    ) -> None:
+        by_topic: dict[str, list[ChangelogPart]] = {}
         for commit in commits:
-            for part in commit.tables:
-                by_topic.setdefault(part.table.topic, []).append(part)
+            for rows in commit.changelogs:
+                by_topic.setdefault(rows.topic, []).append(ChangelogPart(commit.partition, rows, commit.carried))
         for topic, parts in by_topic.items():
-            for partition, keys, values, headers in self._tables[topic].encode(parts):
+            for partition, keys, values, headers in self._encoders[topic].encode_changelog(parts):
                 self._transactions.produce_many(
                     topic,
                     keys,
@@ -235,13 +234,13 @@ class Committer:
                     on_last_delivered=_noting_next(tables_at[partition], topic),
                 )
 
-    def _produce_windows(self, commits: Sequence[TaskCommit], now_ms: int) -> None:
-        by_topic: dict[str, list[ClosedWindows]] = {}
+    def _produce_rows(self, commits: Sequence[TaskCommit], now_ms: int) -> None:
+        by_topic: dict[str, list[RowRecords]] = {}
         for commit in commits:
-            for part in commit.windows:
-                by_topic.setdefault(part.window.topic, []).append(part)
+            for rows in commit.rows:
+                by_topic.setdefault(rows.topic, []).append(rows)
         for topic, parts in by_topic.items():
-            keys, values = self._windows[topic].encode(parts)
+            keys, values = self._encoders[topic].encode(parts)
             self._transactions.produce_many(topic, keys, values, [now_ms] * len(keys), None)
 
 
@@ -250,11 +249,3 @@ def _noting_next(positions: dict[str, int], topic: str) -> Callable[[int], None]
         positions[topic] = offset + 1
 
     return note
-
-
-def _late_headers(late: LateEvents, originals: list[Headers | None] | None) -> list[Headers | None]:
-    reason = b"beyond_horizon" if late.beyond_horizon else b"late"
-    return [
-        [*(original or ()), ("late.reason", reason), ("late.by_ms", str(by_ms).encode())]
-        for original, by_ms in zip(originals or [None] * len(late.events), late.by_ms.tolist(), strict=True)
-    ]

@@ -3,22 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from streams.batch.columns import Headers, Int64, Objects
+from streams.batch.columns import Headers
 from streams.batch.events import Events
 from streams.batch.rejects import DeadLetter
-from streams.batch.rows import Rows
-from streams.engine.keys import ClosedWindows
-from streams.engine.refusals import RefusedEvents
-from streams.flow.declaration import Table, Window
-
-
-@dataclass(frozen=True, slots=True)
-class LateEvents:
-    """Events for the late topic, with why and by how much."""
-
-    events: Events
-    beyond_horizon: bool
-    by_ms: Int64
+from streams.deadletters.letter.audit import Outcome
+from streams.operators.base import CarriedRows, ChangelogRows, EventRecords, RefusedEvents, RowRecords
+from streams.state.store import WriteBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +16,51 @@ class PartitionEffects:
     """What one partition's share of a micro-batch brings about."""
 
     partition: int
-    clean: Events | None
-    """In release order."""
-    late: list[LateEvents]
-    duplicates: int
-    misrouted: int
-    """Accepted events whose key belongs into another partition."""
-    contradictions: int = 0
-    """Released events that contradict their key's state."""
-    replayed_duplicates: list[Headers] = field(default_factory=list)
-    """Headers of those duplicates that were replayed from dead letters: somebody waits to hear of them."""
-    refused: list[RefusedEvents] = field(default_factory=list)
+    records: Sequence[EventRecords] = field(default_factory=list)
+    """Events for topics, in order."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Events that go nowhere, by outcome."""
+    dropped_replayed: Mapping[str, Sequence[Headers]] = field(default_factory=dict)
+    """Headers of those of them that were replayed from dead letters, by outcome."""
+    found: Mapping[str, int] = field(default_factory=dict)
+    """What operators have noticed, by name."""
+    refused: Sequence[RefusedEvents] = field(default_factory=list)
     """Events that become dead letters since an output has refused them."""
+    misrouted: int = 0
+    """Accepted events whose key belongs into another partition."""
     misrouted_keys: Sequence[bytes] = ()
-    """Some of the keys of the misrouted events."""
+    """Some of their keys."""
+
+    def outcomes(self) -> dict[str, int]:
+        """Events by what became of them."""
+        counts = dict(self.dropped)
+        for part in self.records:
+            counts[part.outcome] = counts.get(part.outcome, 0) + len(part.events)
+        return counts
+
+    def of(self, outcome: Outcome) -> list[EventRecords]:
+        """Records of an outcome."""
+        return [part for part in self.records if part.outcome == outcome]
+
+    @property
+    def clean(self) -> Events | None:
+        """Unique events in release order; None when there are none."""
+        return next((part.events for part in self.of(Outcome.CLEAN)), None)
+
+    @property
+    def late(self) -> list[EventRecords]:
+        """Late events."""
+        return self.of(Outcome.LATE)
+
+    @property
+    def duplicates(self) -> int:
+        """Dropped copies."""
+        return self.dropped.get(Outcome.DUPLICATE, 0)
+
+    @property
+    def contradictions(self) -> int:
+        """Released events that contradict their key's state."""
+        return self.found.get("contradictions", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +76,6 @@ class Effects:
 
 
 @dataclass(frozen=True, slots=True)
-class TableRows:
-    """Rows of changed keys for a table's topic."""
-
-    table: Table
-    partition: int
-    keys: Objects
-    rows: Rows
-    windows: list[tuple[Window, Rows]]
-    """The keys' newest window of each declaration: every table carries them, so that any of them can restore them."""
-
-
-@dataclass(frozen=True, slots=True)
 class TaskCommit:
     """What one partition contributes to the end of a commit cycle."""
 
@@ -76,16 +85,13 @@ class TaskCommit:
     watermark: int
     event_time_max: int
     journal: list[bytes]
-    tables: list[TableRows]
-    windows: list[ClosedWindows]
-    puts: list[tuple[bytes, bytes]]
-    """Rows for the store, to be written with the checkpoint once the cycle is committed."""
-    deletes: list[tuple[bytes, bytes]]
-    """Ranges of the store that are to go with them."""
-    breakers: list[tuple[bytes, bytes]]
-    """Changed device breakers, likewise; no bytes where one is gone."""
-    ids_known_from: int = 0
-    """Event time from which on all ids are known."""
+    changelogs: list[ChangelogRows]
+    carried: list[CarriedRows]
+    """What each of their records carries of other operators: of the same keys, in the same order."""
+    rows: list[RowRecords]
+    store: WriteBatch
+    """To be written with the checkpoint once the cycle is committed."""
+    marks: Mapping[str, int]
     leader_epoch: int = -1
     """Of the newest record before `offset_next`; -1: not known."""
 

@@ -19,15 +19,15 @@ from streams.batch.events import Events
 from streams.batch.records import Records
 from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
-from streams.engine.quarantine import quarantine, quarantined_at_start
 from streams.engine.refusals import Refusals
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.limits import BATCH_RECORDS_MAX, SCHEMA_LOOKUPS_MAX
+from streams.operators.base import Operator, RecordGate
 from streams.sources.base import Idle
 
-_KEEP_HELD_EVENTS: Final = 20_000
-_HELD_SHARE: Final = 4
-"""That part of the memory may be taken by the held events that stay in it."""
+_KEEP_ROWS: Final = 20_000
+_KEPT_SHARE: Final = 4
+"""That part of the memory may be taken by what stays in it."""
 _RECORD_BYTES: Final = 100
 """Rough memory of each part of a record that waits, beyond its bytes."""
 
@@ -125,14 +125,15 @@ class Engine:
     def _process_records(self, records: Records, batch: MicroBatch) -> Effects:
         read_ms = batch.now_ms if batch.clock_ms is None else batch.clock_ms
         clock = Clock(max(read_ms, records.broker_ms), self._decoder.skew_ms_max)
-        skip = quarantined_at_start(records, self.tasks, clock)
+        skip = frozenset().union(*(gate.at_start(records, states, clock) for gate, states in self._gates()))
         with self._config.stopwatch("decode"):
             decoded = self._decoder.decode(records, self._known, skip, clock)
         self._known.used(decoded.schemas)
         self._known.trim()
         if decoded.unresolved:
             records, decoded, skip = self._hold_unresolved(records, decoded, skip)
-        decoded = quarantine(records, decoded, skip, self.tasks, clock)
+        for gate, states in self._gates():
+            decoded = gate.judge(records, decoded, skip, states, clock)
         letters = [_dead_letter(records, reject) for reject in decoded.rejects]
         unexpected: Counter[tuple[int, str]] = Counter()
         for plan, rows in decoded.unexpected:  # the same schema twice, by prefix and by header
@@ -152,6 +153,12 @@ class Engine:
             )
             effects.dead_letters.extend(_refused(effects.partitions[-1], records))
         return effects
+
+    def _gates(self) -> Iterable[tuple[RecordGate, Mapping[int, Operator]]]:
+        """What keeps records out, each with its operators by partition."""
+        for spec in self._config.operators:
+            if spec.gate is not None:
+                yield spec.gate, {number: task.operators[spec.name] for number, task in self.tasks.items()}
 
     def _hold_unresolved(
         self, records: Records, decoded: Decoded, skip: frozenset[int]
@@ -235,21 +242,21 @@ class Engine:
         return sum(task.cycle_bytes() for task in self.tasks.values())
 
     def expire(self) -> None:
-        """Forget ids behind the horizon; only between cycles."""
+        """Forget what is too old to matter; only between cycles."""
         for task in self.tasks.values():
             task.expire()
 
-    def relieve(self, bytes_max: int) -> bool:
+    def spill(self, bytes_max: int) -> bool:
         """Move state to the stores until about half of `bytes_max` is used; only between cycles.
 
         Returns whether anything had to be moved.
         """
         if self.bytes_used() <= bytes_max or not self.tasks:
             return False
-        share = bytes_max // _HELD_SHARE // len(self.tasks)
+        share = bytes_max // _KEPT_SHARE // len(self.tasks)
         for task in sorted(self.tasks.values(), key=PartitionTask.bytes_used, reverse=True):
-            keep = min(_KEEP_HELD_EVENTS // len(self.tasks), task.held.events_of(share))
-            task.spill(ids_below=task.watermark, held_events_keep=keep, keep_keys=False)
+            rows = _KEEP_ROWS // len(self.tasks)
+            task.spill(below=task.watermark, rows_keep=rows, bytes_keep=share, keep_keys=False)
             if self.bytes_used() <= bytes_max // 2:
                 break
         return True

@@ -7,7 +7,6 @@ visible, and the record is found once more.
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import structlog
@@ -22,15 +21,6 @@ log = structlog.get_logger(__name__)
 K = TypeVar("K")
 
 _DIGEST_BYTES: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedEvents:
-    """Events that become dead letters, and why, in words."""
-
-    events: Events
-    """`row` is the one in the micro-batch that they came in; -1: they were held from an earlier one."""
-    messages: list[str]
 
 
 class Refusals:
@@ -53,7 +43,7 @@ class Refusals:
     def note(self, refused: Sequence[Refused]) -> None:
         """Take note of records that an output has refused; the next run of the cycle goes by it."""
         pipeline = self._pipeline
-        rows = {table.topic for table in pipeline.tables} | {window.topic for window in pipeline.windows}
+        rows = {topic.name for topic in pipeline.topics() if topic.subject is not None} - {pipeline.source}
         for each in refused:
             message = f"{each.topic} refuses it: {each.why}"
             if each.topic in {pipeline.clean, pipeline.late} and each.key is not None:

@@ -13,21 +13,21 @@ from typing import Final
 
 import structlog
 
-from streams.batch.columns import TIME_MIN
-from streams.engine.changelog_rows import FOLD_HEADER, WINDOWS_HEADER, RowReader, RowUnknown
-from streams.engine.held_in_journal import HeldInJournal
+from streams.engine.changelog_rows import CARRIED_HEADER, OWN_HEADER, RowReader, RowUnknown
 from streams.engine.journal_chain import JournalChain, RestoreFailed
-from streams.engine.keys import due_puts
 from streams.engine.log import Changelog, LogRow
-from streams.engine.task import PartitionTask, TaskConfig, note_breakers, read_journal_groups
+from streams.engine.task import PartitionTask, TaskConfig
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
+from streams.operators.base import RestoreBudget
 from streams.sinks.base import Committed
 from streams.state import journal
-from streams.state.checkpoint import BREAKER, CHECKPOINT, JOURNAL_INDEX, Checkpoint, table_prefix, window_prefix
+from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Identity, IdentityUnreadable, Judgement, Places, judge, rebuild_command
-from streams.state.journal import JournalEntry
-from streams.state.store import Store, StoreCorrupted, StoreOutdated, WriteBatch, prefix_end
+from streams.state.journal import JournalCorrupted, JournalEntry
+from streams.state.names import CHECKPOINT
+from streams.state.space import StoreSpace
+from streams.state.store import Store, StoreCorrupted, StoreOutdated, WriteBatch
 
 log = structlog.get_logger(__name__)
 
@@ -52,10 +52,10 @@ def restore_partition(
 ) -> PartitionTask:
     """Task for `partition`, its state equal to what the group has committed.
 
-    Up to `ids_in_memory_max` ids, and about `held_bytes_max` bytes of held events, are kept in memory meanwhile; the
-    rest is moved to the store. `places` says where the flow's topics are now. For a rebuild, which writes their rows,
-    state goes on although topics in `accepted` were created again. `on_rows` is told how many changelog records were
-    read, and how many rows of state they held (ids, held events, rows of keys and windows).
+    Each operator keeps up to `ids_in_memory_max` rows and about `held_bytes_max` bytes of the journal in memory
+    meanwhile; the rest is moved to the store. `places` says where the flow's topics are now. For a rebuild, which
+    writes their rows, state goes on although topics in `accepted` were created again. `on_rows` is told how many
+    changelog records were read, and how many rows of state they held.
 
     Raises:
         RestoreFailed: the state and what is there now cannot be reconciled; the message says why and what to do.
@@ -64,9 +64,8 @@ def restore_partition(
 
     """
     where = places or Places()
-    return _Restore(
-        config, partition, store, changelog, where, accepted, ids_in_memory_max, held_bytes_max, on_rows
-    ).run()
+    budget = RestoreBudget(ids_in_memory_max, held_bytes_max)
+    return _Restore(config, partition, store, changelog, where, accepted, budget, on_rows).run()
 
 
 @dataclass(slots=True)
@@ -77,8 +76,7 @@ class _Restore:
     changelog: Changelog
     places: Places
     accepted: frozenset[str]
-    ids_in_memory_max: int
-    held_bytes_max: int
+    budget: RestoreBudget
     on_rows: OnRows
 
     def run(self) -> PartitionTask:
@@ -93,7 +91,7 @@ class _Restore:
         start = max(low, checkpoint.replay_from if checkpoint else low)
         reached = self._replay_journal(task, checkpoint, start, high)
         if reached.cycle:
-            reached = self._under_declared(reached, declared)
+            reached = self._under_declared(task, reached, declared)
             offset_next = self._start_offset(committed, reached)
         else:
             reached = replace(reached, identity=declared)
@@ -108,6 +106,11 @@ class _Restore:
         if reached.cycle:
             self.store.write(WriteBatch(puts=[(CHECKPOINT, task.checkpoint.pack())]))
         return task
+
+    @property
+    def _tables(self) -> list[str]:
+        """Topics that bring rows by key back."""
+        return [state.name for state in self.config.keyed if state.is_table]
 
     def _rebuild(self, source: str) -> str:
         return rebuild_command(self.config.pipeline, source)
@@ -169,7 +172,7 @@ class _Restore:
             raise RestoreFailed(f"{self._where}: {'; '.join(judgement.refused)}")
         return judgement
 
-    def _under_declared(self, reached: Checkpoint, declared: Identity) -> Checkpoint:
+    def _under_declared(self, task: PartitionTask, reached: Checkpoint, declared: Identity) -> Checkpoint:
         """The checkpoint under the declared identity, with what follows from the change.
 
         Raises:
@@ -179,14 +182,11 @@ class _Restore:
         judgement = self._judged(reached.identity, declared)
         for text in judgement.migrated:
             log.warning("the declaration has changed; state is brought over", partition=self._where, change=text)
-        before_ms = reached.identity.bounds.get("horizon_ms", self.config.horizon_ms)
-        known_from = reached.ids_known_from
-        if self.config.horizon_ms > before_ms and reached.watermark > TIME_MIN:
-            known_from = max(known_from, reached.watermark - before_ms)
+        task.bounds_changed(reached.identity.bounds, reached.watermark)
         added = {
-            table.topic: self.changelog.bounds(table.topic, self.partition)[1]
-            for table in self.config.pipeline.tables
-            if table.topic not in reached.identity.tables
+            topic: self.changelog.bounds(topic, self.partition)[1]
+            for topic in self._tables
+            if topic not in reached.identity.tables
         }
         identity = declared.taking_over(reached.identity, added_from=added)
         if judgement.source_is_new:
@@ -196,17 +196,17 @@ class _Restore:
                 partition=self._where,
             )
             reached = replace(reached, offset_next=-1, leader_epoch=-1)
-        return replace(reached, identity=identity, ids_known_from=known_from)
+        return replace(reached, identity=identity)
 
     def _require_no_rows(self) -> None:
         """A partition without any state must not take over rows of a table of an earlier life."""
-        for table in self.config.pipeline.tables:
-            low, high = self.changelog.bounds(table.topic, self.partition)
-            for rows in self.changelog.read(table.topic, self.partition, low, high):
+        for topic in self._tables:
+            low, high = self.changelog.bounds(topic, self.partition)
+            for rows in self.changelog.read(topic, self.partition, low, high):
                 if any(row.value is not None for row in rows):
                     raise RestoreFailed(
-                        f"{self._where}: {table.topic} has rows, and {self.config.pipeline.journal} knows of no state: "
-                        f"they are of an earlier life. Delete {table.topic} and run `streams topics apply`, or empty "
+                        f"{self._where}: {topic} has rows, and {self.config.pipeline.journal} knows of no state: "
+                        f"they are of an earlier life. Delete {topic} and run `streams topics apply`, or empty "
                         f"all outputs with {self._rebuild('source')}"
                     )
 
@@ -235,7 +235,7 @@ class _Restore:
 
     def _identity_in(self, row: LogRow) -> Identity | None:
         try:
-            packed = journal.unpack(row.value or b"", self.config.fields).identity
+            packed = journal.unpack(row.value or b"").identity
             return Identity.unpack(packed) if packed else None
         except (journal.JournalCorrupted, IdentityUnreadable):
             return None
@@ -243,17 +243,16 @@ class _Restore:
     # --- the journal ------------------------------------------------------------------------------------------------
 
     def _replay_journal(self, task: PartitionTask, checkpoint: Checkpoint | None, start: int, end: int) -> Checkpoint:
-        """Bring ids, held events and last released events forward; returns the checkpoint of the last cycle."""
+        """Bring the operators forward; returns the checkpoint of the last cycle."""
         topic = self.config.pipeline.journal
         reached = checkpoint or task.checkpoint
         known_cycle = reached.cycle
-        task.restore_journal_groups([group for group in read_journal_groups(task.store) if group[0] < start])
-        batch = WriteBatch(delete_ranges=[(JOURNAL_INDEX + start.to_bytes(8, "big"), prefix_end(JOURNAL_INDEX))])
+        batch = WriteBatch()
+        task.journal_index.restore(task.store, start, batch)
         if checkpoint is None or checkpoint.journal_next < start:
-            # Between store and journal breakers may have been forgotten: the journal has all that live.
-            batch.delete_ranges.append((BREAKER, prefix_end(BREAKER)))
-        held = HeldInJournal(task, self.held_bytes_max)
-        breakers: dict[bytes, bytes] = {}
+            task.begin_again(batch)
+        task.store.write(batch)
+        batch = WriteBatch()
         chain = JournalChain.of(f"{topic}-{self.partition}", checkpoint, start)
         identities = _Identities(self.config.pipeline, self.partition, self.places)
         for rows in self.changelog.read(topic, self.partition, start, end):
@@ -262,27 +261,25 @@ class _Restore:
                 entry = self._entry(row)
                 if not chain.goes_on(row.offset, entry):
                     continue
-                task.remember(entry.ids)
-                held.add(entry.held, reached.watermark)
-                state_rows += len(entry.ids) + len(entry.held) + len(entry.due)
-                task.note_journal(row.offset, 1, entry.event_time_max, batch)
-                if entry.cycle > known_cycle:
-                    batch.puts += due_puts(entry.due)
-                    breakers |= dict(entry.breakers)
+                is_new = entry.cycle > known_cycle
+                try:
+                    state_rows += task.replay(entry, reached.watermark, self.budget, is_new=is_new)
+                except JournalCorrupted as error:
+                    raise self._unreadable(row, error) from None
+                task.journal_index.note(row.offset, 1, entry.event_time_max, batch)
+                if is_new:
                     reached = self._advanced(reached, entry, identities.of(entry, row.offset))
             self.on_rows(len(rows), state_rows)
-            task.watermark = reached.watermark
-            if len(batch.puts) + len(breakers) > _PUTS_MAX:
-                note_breakers(list(breakers.items()), batch)
+            if len(batch.puts) > _PUTS_MAX:
                 task.store.write(batch)
-                batch, breakers = WriteBatch(), {}
-            if task.ids_in_memory > self.ids_in_memory_max:
-                task.spill_ids_while_restoring()
+                batch = WriteBatch()
+            task.bound_replay(reached.watermark, self.budget)
         chain.ends()
-        note_breakers(list(breakers.items()), batch)
         task.store.write(batch)
-        self._restore_breakers(task)
-        held.hold(reached.watermark)
+        try:
+            task.journal_restored(reached.watermark)
+        except JournalCorrupted as error:
+            raise StoreCorrupted(f"the local state cannot be read: {error}") from None
         return replace(reached, journal_next=end)
 
     def _advanced(self, reached: Checkpoint, entry: JournalEntry, identity: Identity | None) -> Checkpoint:
@@ -296,50 +293,44 @@ class _Restore:
             )
         if identity is not None:
             reached = replace(reached, identity=identity)
-        return replace(reached, cycle=entry.cycle, ids_known_from=entry.ids_known_from)
-
-    def _restore_breakers(self, task: PartitionTask) -> None:
-        try:
-            task.breakers.restore((key[len(BREAKER) :], row) for key, row in task.store.scan(BREAKER))
-        except ValueError as error:
-            raise StoreCorrupted(str(error)) from None
+        return replace(reached, cycle=entry.cycle)
 
     def _entry(self, row: LogRow) -> JournalEntry:
-        topic = self.config.pipeline.journal
         try:
-            return journal.unpack(row.value or b"", self.config.fields)
-        except journal.JournalCorrupted as error:
-            raise RestoreFailed(
-                f"the record at offset {row.offset} of {topic}-{self.partition} is {error}: written by another "
-                f"version, or by something else. Run the version that has written it, or begin again with "
-                f"{self._rebuild('source')}"
-            ) from None
+            return journal.unpack(row.value or b"")
+        except JournalCorrupted as error:
+            raise self._unreadable(row, error) from None
+
+    def _unreadable(self, row: LogRow, error: JournalCorrupted) -> RestoreFailed:
+        return RestoreFailed(
+            f"the record at offset {row.offset} of {self.config.pipeline.journal}-{self.partition} is {error}: written "
+            f"by another version, or by something else. Run the version that has written it, or begin again with "
+            f"{self._rebuild('source')}"
+        )
 
     # --- the tables -------------------------------------------------------------------------------------------------
 
     def _replay_tables(self, task: PartitionTask, reached: Checkpoint) -> dict[str, int]:
-        """Bring the rows of tables and windows forward; returns the position after the last row of each topic."""
+        """Bring rows by key forward; returns the position after the last row of each topic."""
         positions: dict[str, int] = {}
-        reader = RowReader(self.config.pipeline, reached.identity)
+        rows_of = _ChangelogRows(self.config, task.store, reached.identity)
         since = reached.identity.tables
         carrier = min(since, key=lambda topic: since[topic], default=None)
-        for table in self.config.pipeline.tables:
-            low, high = self.changelog.bounds(table.topic, task.partition)
-            start = max(low, since.get(table.topic, 0), reached.tables_next.get(table.topic, low))
-            for rows in self.changelog.read(table.topic, task.partition, start, high):
+        for topic in self._tables:
+            low, high = self.changelog.bounds(topic, task.partition)
+            start = max(low, since.get(topic, 0), reached.tables_next.get(topic, low))
+            for rows in self.changelog.read(topic, task.partition, start, high):
                 try:
-                    puts = _row_puts(reader, table.topic, rows, with_windows=table.topic == carrier)
+                    batch = rows_of.batch(topic, rows, with_carried=topic == carrier)
                 except RowUnknown as error:
                     raise RestoreFailed(
-                        f"{table.topic}-{task.partition}, offsets {rows[0].offset} to {rows[-1].offset}: {error}: "
+                        f"{topic}-{task.partition}, offsets {rows[0].offset} to {rows[-1].offset}: {error}: "
                         f"written by another version, or by something else. Begin again with {self._rebuild('source')}"
                     ) from None
-                task.store.write(WriteBatch(puts=puts))
-                self.on_rows(len(rows), len(puts))
-            positions[table.topic] = high
-        # Rows may have been loaded for held events before they were brought forward.
-        task.forget_keys()
-        task.keys.load_open_windows()
+                task.store.write(batch)
+                self.on_rows(len(rows), len(batch.puts))
+            positions[topic] = high
+        task.rows_restored()
         return positions
 
     # --- where to go on ---------------------------------------------------------------------------------------------
@@ -479,26 +470,37 @@ class _Identities:
         )
 
 
-def _row_puts(reader: RowReader, topic: str, rows: list[LogRow], *, with_windows: bool) -> list[tuple[bytes, bytes]]:
-    """Rows for the store from records of a table's topic, the last one of each key last."""
-    keys: list[bytes] = []
-    folds: list[bytes] = []
-    window_keys: list[bytes] = []
-    windows: list[bytes] = []
-    for row in rows:
-        headers = dict(row.headers or ())
-        fold = headers.get(FOLD_HEADER)
-        if row.key is None or fold is None:
-            continue
-        keys.append(row.key)
-        folds.append(fold)
-        packed = headers.get(WINDOWS_HEADER)
-        if with_windows and packed is not None:
-            window_keys.append(row.key)
-            windows.append(packed)
-    prefix = table_prefix(topic)
-    puts = [(prefix + key, row) for key, row in zip(keys, reader.folds(topic, folds), strict=True)]
-    for name, owners, found in reader.windows(window_keys, windows):
-        prefix = window_prefix(name)
-        puts += [(prefix + key, row) for key, row in zip(owners, found, strict=True)]
-    return puts
+class _ChangelogRows:
+    """Records of table topics as rows for the store."""
+
+    def __init__(self, config: TaskConfig, store: Store, identity: Identity) -> None:
+        self._reader = RowReader(config.keyed, identity)
+        self._spaces = {state.name: StoreSpace(store, state.part) for state in config.keyed}
+
+    def batch(self, topic: str, rows: list[LogRow], *, with_carried: bool) -> WriteBatch:
+        """Rows in their order, so that the last one of each key counts; `with_carried`, those of other operators too.
+
+        Raises:
+            RowUnknown: a record is none of ours.
+
+        """
+        keys: list[bytes] = []
+        own: list[bytes] = []
+        owners: list[bytes] = []
+        carried: list[bytes] = []
+        for row in rows:
+            headers = dict(row.headers or ())
+            value = headers.get(OWN_HEADER)
+            if row.key is None or value is None:
+                continue
+            keys.append(row.key)
+            own.append(value)
+            packed = headers.get(CARRIED_HEADER)
+            if with_carried and packed is not None:
+                owners.append(row.key)
+                carried.append(packed)
+        batch = WriteBatch()
+        self._spaces[topic].put(batch, zip(keys, self._reader.own(topic, own), strict=True))
+        for name, mine, found in self._reader.carried(owners, carried):
+            self._spaces[name].put(batch, zip(mine, found, strict=True))
+        return batch

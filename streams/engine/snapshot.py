@@ -9,58 +9,53 @@ from typing import Any, Final
 import numpy as np
 
 from streams.batch.columns import TIME_MIN, objects
-from streams.batch.event_ids import event_time_of
 from streams.batch.rows import Rows, unpack_rows
-from streams.engine.effects import TableRows
-from streams.engine.keys import due_rows, windows_of
-from streams.engine.task import TaskConfig
-from streams.flow.declaration import Table
-from streams.operators.dedup.pages import SpilledIds
-from streams.operators.reorder.held import held_in_store
-from streams.state.checkpoint import BREAKER, LAST_DUE, Checkpoint, table_prefix, window_prefix
+from streams.engine.encode import ChangelogPart
+from streams.engine.task import PartitionTask, TaskConfig
+from streams.operators.base import CarriedRows, ChangelogRows, KeyedState
+from streams.state import journal
+from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Identity
-from streams.state.journal import JournalEntry, empty_events
+from streams.state.journal import JournalEntry
+from streams.state.space import StoreSpace
 from streams.state.store import Store
 
 _ROWS_EACH: Final = 5_000
 
 
-def journal_entry(config: TaskConfig, store: Store, checkpoint: Checkpoint, identity: Identity) -> JournalEntry:
+def journal_records(
+    config: TaskConfig, partition: int, store: Store, checkpoint: Checkpoint, identity: Identity, *, bytes_max: int
+) -> list[bytes]:
     """The first cycle of a new journal: what a restore from nothing needs to stand where the store stands."""
-    ids = SpilledIds(store).all()
-    held = held_in_store(store, config.fields, checkpoint.watermark)
-    due = due_rows([(key[len(LAST_DUE) :], row) for key, row in store.scan(LAST_DUE)])
-    newest = max(
-        int(event_time_of(ids.word).max()) if len(ids) else TIME_MIN,
-        int(due.event_time.max()) if len(due) else TIME_MIN,
-    )
-    return JournalEntry(
+    task = PartitionTask(config, partition, store, checkpoint)
+    changes = [one.snapshot(checkpoint.watermark, checkpoint.marks) for one in task.operators.values()]
+    entry = JournalEntry(
         cycle=1,
-        event_time_max=newest,
-        ids=ids,
-        held=held if held is not None else empty_events(len(config.fields.payload), len(config.fields.texts)),
-        due=due,
-        breakers=[(key[len(BREAKER) :], row) for key, row in store.scan(BREAKER)],
+        event_time_max=max((one.event_time_max for one in changes), default=TIME_MIN),
         positions={config.pipeline.source: checkpoint.position},
         identity=identity.packed,
-        ids_known_from=checkpoint.ids_known_from,
     )
+    sections = {name: pieces for one in changes for name, pieces in one.sections.items()}
+    return journal.pack(entry, sections, record_bytes_max=bytes_max)
 
 
-def table_rows(config: TaskConfig, store: Store, partition: int, table: Table) -> Iterator[TableRows]:
-    """The rows of one table with the newest windows of their keys, some thousands at a time."""
-    prefix = table_prefix(table.topic)
-    for pairs in _in_pieces(store.scan(prefix)):
-        keys = [key[len(prefix) :] for key, _ in pairs]
-        rows = unpack_rows(table.aggregate.dtype, [row for _, row in pairs])
-        windows = []
-        for window, operator in zip(config.pipeline.windows, windows_of(config.pipeline), strict=True):
-            found = store.get_many([window_prefix(window.topic) + key for key in keys])
-            windows.append((window, _window_rows(operator.empty(len(keys)), found)))
-        yield TableRows(table, partition, objects(keys), rows, windows)
+def changelog_parts(config: TaskConfig, store: Store, partition: int, topic: str) -> Iterator[ChangelogPart]:
+    """The rows of one table with what they carry of other operators, some thousands at a time."""
+    own = next(state for state in config.keyed if state.name == topic)
+    if own.table is None:
+        raise ValueError(f"{topic} is no table")
+    others = [state for state in config.keyed if not state.is_table]
+    for pairs in _in_pieces(StoreSpace(store, own.part).scan()):
+        keys = [key for key, _ in pairs]
+        rows = unpack_rows(own.dtype, [row for _, row in pairs])
+        carried = [CarriedRows(state.digest, _rows_of(state, store, keys)) for state in others]
+        found = ChangelogRows(topic, objects(keys), rows, own.table, own.digest)
+        yield ChangelogPart(partition, found, carried)
 
 
-def _window_rows(rows: Rows, found: Sequence[bytes | None]) -> Rows:
+def _rows_of(state: KeyedState, store: Store, keys: Sequence[bytes]) -> Rows:
+    rows = np.repeat(state.empty, len(keys))
+    found = StoreSpace(store, state.part).get_many(keys)
     places = [place for place, row in enumerate(found) if row is not None]
     known: list[Any] = [found[place] for place in places]
     if places:

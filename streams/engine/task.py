@@ -1,48 +1,56 @@
-"""A partition task: the state of one source partition and what its records do to it.
+"""A partition task: the state of one source partition, as a chain of operators, and what its records do to it.
 
 Deterministic and free of I/O but for reads of its store: the effects of a log do not depend on how it was cut into
 batches or cycles (I8). Not thread-safe; `applied` alone may be called while the next batch is processed.
 """
 
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Final
-
-import numpy as np
+from functools import cached_property
+from typing import Final, TypeVar
 
 from streams.batch.clock import Clock
-from streams.batch.columns import TIME_MIN, Bools, Headers, Int64
-from streams.batch.event_ids import event_time_of
-from streams.batch.events import Events
-from streams.deadletters.letter.envelope import is_replayed
-from streams.engine.effects import LateEvents, PartitionEffects, TableRows, TaskCommit
-from streams.engine.keys import KeyIndex
-from streams.engine.refusals import Refusals, RefusedEvents
+from streams.batch.columns import TIME_MIN, Headers
+from streams.batch.events import Events, Fields
+from streams.engine.effects import PartitionEffects, TaskCommit
+from streams.engine.journal_index import JournalIndex
+from streams.engine.refusals import Refusals
+from streams.flow.chain import operators_of
 from streams.flow.declaration import Pipeline
-from streams.limits import JOURNAL_INDEX_RECORDS, JOURNAL_RECORD_BYTES_MAX, MISROUTED_KEYS_LOGGED
-from streams.operators.dedup.id_set import IdSet
-from streams.operators.dedup.pages import SpilledIds
-from streams.operators.fold.aggregate import KeySegments
-from streams.operators.quarantine.breakers import DeviceBreakers
-from streams.operators.reorder.held import Held
-from streams.operators.reorder.judge import Course, judge_behind, release_order, watermarks
+from streams.flow.identity import identity_under
+from streams.limits import JOURNAL_RECORD_BYTES_MAX
+from streams.operators.base import (
+    ALL,
+    KeyedState,
+    Operator,
+    OperatorContext,
+    OperatorSpec,
+    Output,
+    Replayed,
+    RestoreBudget,
+    Spill,
+)
+from streams.operators.keyed import KeySpace
+from streams.operators.trace import NEVER, WatermarkTrace, watermarks
 from streams.state import journal
-from streams.state.checkpoint import BREAKER, CHECKPOINT, JOURNAL_INDEX, Checkpoint
+from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Identity, Places
-from streams.state.journal import Fields, Ids, JournalEntry, Position
+from streams.state.journal import JournalEntry, Position
+from streams.state.names import CHECKPOINT
+from streams.state.space import StoreSpace
 from streams.state.store import Store, WriteBatch
 
 Stopwatch = Callable[[str], AbstractContextManager[None]]
 """Measures the block it guards under an operator's name."""
 
-_OFFSET_BYTES: Final = 8
-_EXPIRIES: Final = 8
-"""Times in a horizon that expired ids are looked for."""
+Kind = TypeVar("Kind", bound=Operator)
+
+_UNTIMED: Final = nullcontext()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TaskConfig:
     """What all tasks of a pipeline share."""
 
@@ -60,22 +68,41 @@ class TaskConfig:
     symbols: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Symbols of the payload fields that are enums, in the order of the reader schema."""
 
-    @property
+    @cached_property
     def fields(self) -> Fields:
-        """Fields that held events have."""
+        """Fields that events have."""
         return Fields(self.pipeline.payload_fields, self.pipeline.text_fields)
+
+    @cached_property
+    def operators(self) -> tuple[OperatorSpec, ...]:
+        """The chain that each partition runs."""
+        return operators_of(
+            self.pipeline,
+            horizon_ms=self.horizon_ms,
+            quarantine_rejects_max=self.quarantine_rejects_max,
+            quarantine_cooldown_ms=self.quarantine_cooldown_ms,
+        )
+
+    @property
+    def keyed(self) -> tuple[KeyedState, ...]:
+        """Rows by key that the operators keep."""
+        return tuple(state for spec in self.operators for state in spec.keyed)
 
     def identity(self, places: Places) -> Identity:
         """Identity of state that is computed by this configuration, of the topics that are at `places`."""
-        return Identity.of(self.pipeline, horizon_ms=self.horizon_ms, places=places, symbols=self.symbols)
+        return identity_under(self.pipeline, self.operators, places, self.symbols)
 
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """Events that are due, in order, and for each the watermark just before it became due."""
-
-    events: Events
-    prior: Int64
+    def context(self, partition: int, store: Store, refusals: Callable[[], Refusals] | None = None) -> OperatorContext:
+        """What the operators of a partition over `store` are made with."""
+        none = Refusals(self.pipeline, self.partition_of)
+        return OperatorContext(
+            partition=partition,
+            fields=self.fields,
+            space=lambda name: StoreSpace(store, name),
+            keys=KeySpace(lambda key: self.partition_of(key) == partition),
+            refusals=refusals or (lambda: none),
+            seed=self.seed,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +122,12 @@ class PartitionTask:
         self.partition = partition
         self.store = store
         self._config = config
-        self._ids = IdSet(config.seed)
-        self.spilled = SpilledIds(store)
-        self.held = Held(config.fields)
-        self.keys = KeyIndex(store, config.pipeline, lambda key: config.partition_of(key) == partition)
-        self.breakers = DeviceBreakers(
-            rejects_max=config.quarantine_rejects_max, cooldown_ms=config.quarantine_cooldown_ms
-        )
         self.refusals = Refusals(config.pipeline, config.partition_of)
         """What outputs have refused; the engine's own ones once the task is installed."""
-        self._refused: list[RefusedEvents] = []
+        context = config.context(partition, store, lambda: self.refusals)
+        self._keys = context.keys
+        self.operators: dict[str, Operator] = {spec.name: spec.build(context) for spec in config.operators}
+        self._chain = [(operator, operator.stage) for operator in self.operators.values() if _takes_events(operator)]
         self.checkpoint = checkpoint or Checkpoint(
             cycle=0, offset_next=-1, watermark=TIME_MIN, journal_next=0, replay_from=0
         )
@@ -112,20 +135,22 @@ class PartitionTask:
         self.watermark = self.checkpoint.watermark
         self.offset_next = self.checkpoint.offset_next
         self._leader_epoch = self.checkpoint.leader_epoch
-        self._spilled_below = self.spilled.newest_bucket_end
-        self._expired_below = TIME_MIN
-        self._ids_added: list[Ids] = []
         self._moved = False
-        self._misrouted = 0
-        self._misrouted_keys: list[bytes] = []
-        self._ids_known_from = self.checkpoint.ids_known_from
         self._cycle_closed = self.checkpoint.cycle
         self._offset_closed = self.checkpoint.offset_next
-        # Groups of journal records: [first offset, newest event time in the group, records in it].
-        self._journal_groups: deque[list[int]] = deque()
-        self._replay_group = 0
-        self._breakers_at: dict[bytes, int] = {}
-        """Journal offset of the newest row of each device breaker; where it is not known (since a restart), none."""
+        self.journal_index = JournalIndex()
+
+    def operator(self, kind: type[Kind]) -> Kind:
+        """The first operator of a kind.
+
+        Raises:
+            LookupError: there is none.
+
+        """
+        for operator in self.operators.values():
+            if isinstance(operator, kind):
+                return operator
+        raise LookupError(f"no {kind.__name__} in this flow")
 
     # --- processing -------------------------------------------------------------------------------------------------
 
@@ -141,329 +166,175 @@ class PartitionTask:
         """
         self.offset_next, self._leader_epoch = offset_next, leader_epoch
         if not len(events):
-            return PartitionEffects(self.partition, None, [], 0, 0)
-        config, stopwatch = self._config, self._config.stopwatch
-        with stopwatch("dedup"):
-            judged_by = events.timestamp_ms if clock is None else clock.judged_by(events.timestamp_ms)
-            watermark = watermarks(events.event_time, judged_by, start=self.watermark, lateness_ms=config.lateness_ms)
-            course = Course(self.watermark, watermark)  # of all records: a copy, too, says how late it is
-            prior = course.prior()
-            late: list[LateEvents] = []
-            oldest = np.maximum(watermark - config.horizon_ms, self._ids_known_from)
-            beyond = events.event_time < oldest
-            if beyond.any():
-                by_ms = (oldest - events.event_time)[beyond]
-                late.append(LateEvents(events.take(beyond), beyond_horizon=True, by_ms=by_ms))
-                events, watermark, prior = events.take(~beyond), watermark[~beyond], prior[~beyond]
-            checked = len(events)
-            new = self._first_copies(events)
-            duplicates = checked - int(np.count_nonzero(new))
-            replayed: list[Headers] = []
-            if duplicates:
-                replayed = _replayed(events, ~new)
-                events, watermark, prior = events.take(new), watermark[new], prior[new]
-            if self.refusals:
-                accepted = self._accepted(events)
-                events, watermark, prior = events.take(accepted), watermark[accepted], prior[accepted]
-                late = [
-                    LateEvents(part.events.take(kept), part.beyond_horizon, part.by_ms[kept])
-                    for part in late
-                    if (kept := self._accepted(part.events)).any()
-                ]
-        with stopwatch("reorder"):
-            released = self._reorder(events, watermark, prior, course, late)
-        return self._folded(released, late, duplicates, replayed)
+            return PartitionEffects(self.partition)
+        judged_by = events.timestamp_ms if clock is None else clock.judged_by(events.timestamp_ms)
+        course = watermarks(events.event_time, judged_by, start=self.watermark, lateness_ms=self._config.lateness_ms)
+        return self._run(events, WatermarkTrace.of(self.watermark, course))
 
     def on_idle(self, watermark: int) -> PartitionEffects:
         """Move the watermark on although nothing came, and release what is due."""
-        watermark = max(self.watermark, watermark)
-        self._misrouted, self._misrouted_keys = 0, []
-        self._load_pages(watermark)
-        course = Course(self.watermark, np.array([watermark]))
-        self.watermark = watermark
-        due = self._held_due(watermark)
-        released = self._in_order(due, [course.prior_of(events.event_time) for events in due])
-        return self._folded(released, [], 0, [])
+        trace = WatermarkTrace.idle(self.watermark, max(self.watermark, watermark))
+        return self._run(Events.none(self._config.fields), trace)
+
+    def _run(self, events: Events, trace: WatermarkTrace) -> PartitionEffects:
+        self.watermark = trace.end
+        outputs: list[Output] = []
+        for operator, stage in self._chain:
+            with self._config.stopwatch(stage) if stage else _UNTIMED:
+                output = operator.process(events, trace)
+            outputs.append(output)
+            events, trace = output.events, output.trace
+        return self._collected(outputs)
+
+    def _collected(self, outputs: list[Output]) -> PartitionEffects:
+        dropped: Counter[str] = Counter()
+        found: Counter[str] = Counter()
+        replayed: dict[str, list[Headers]] = {}
+        for output in outputs:
+            dropped.update(output.dropped)
+            found.update(output.found)
+            for outcome, headers in output.dropped_replayed.items():
+                replayed.setdefault(outcome, []).extend(headers)
+        records = [records for output in outputs for records in output.records]
+        refused = [refused for output in outputs for refused in output.refused]
+        self._moved |= bool(records or refused)
+        misrouted, keys = self._keys.take_misrouted()
+        return PartitionEffects(self.partition, records, dropped, replayed, found, refused, misrouted, keys)
 
     def next_timer(self) -> int:
-        """Watermark that releases the oldest held event or closes a window; the end of time when none does."""
-        return min(self.held.event_time_min(), self.keys.windows_close_at())
+        """Watermark at which something happens without an event; the end of time when nothing does."""
+        return min((operator.next_timer() for operator in self.operators.values()), default=NEVER)
 
     @property
     def is_overdue(self) -> bool:
-        """Whether windows that the watermark has passed are left: there were too many for one cycle."""
-        return self.keys.has_overdue_windows(self.watermark)
-
-    def _folded(
-        self, released: Released | None, late: list[LateEvents], duplicates: int, replayed: list[Headers]
-    ) -> PartitionEffects:
-        """Fold what was released; close the windows that the watermark has passed then."""
-        keys, stopwatch = self.keys, self._config.stopwatch
-        contradictions = keys.contradictions
-        if released is not None:
-            with stopwatch("aggregate"):
-                segments = KeySegments.of(released.events, released.prior)
-                keys.fold(segments)
-        if self._config.pipeline.windows:
-            with stopwatch("windows"):
-                if released is not None:
-                    keys.fold_windows(segments)
-                self._moved |= keys.close_windows(self.watermark)
-        clean = None if released is None else released.events
-        return PartitionEffects(
-            self.partition, clean, late, duplicates, self._misrouted, keys.contradictions - contradictions, replayed,
-            self._take_refused(),
-            self._misrouted_keys,
-        )  # fmt: skip
-
-    # --- what outputs have refused ----------------------------------------------------------------------------------
-
-    def _accepted(self, events: Events, *, were_held: bool = False) -> Bools:
-        """Which of `events` no output has refused; the others become dead letters with this micro-batch."""
-        accepted = np.ones(len(events), dtype=np.bool_)
-        messages = self.refusals.messages(events)
-        if messages:
-            accepted[list(messages)] = False
-            refused = events.take(np.array(list(messages), dtype=np.int64))
-            if were_held:
-                refused = refused.with_rows(np.full(len(refused), -1, dtype=np.int64))
-            self._refused.append(RefusedEvents(refused, list(messages.values())))
-            self._moved = True
-        return accepted
-
-    def _held_due(self, watermark: int) -> list[Events]:
-        """Take the held events that are due; those that an output has refused become dead letters."""
-        due = self.held.take_due(watermark)
-        if not self.refusals:
-            return due
-        return [events.take(self._accepted(events, were_held=True)) for events in due]
-
-    def _held_rivals(self) -> list[Events]:
-        """Held events that may make later ones late: what an output has refused will not be released before them."""
-        if not self.refusals:
-            return self.held.all()
-        found: list[Events] = []
-        for events in self.held.all():
-            rival = np.ones(len(events), dtype=np.bool_)
-            rival[list(self.refusals.messages(events))] = False
-            found.append(events.take(rival))
-        return found
-
-    def _take_refused(self) -> list[RefusedEvents]:
-        refused, self._refused = self._refused, []
-        return refused
-
-    def _first_copies(self, events: Events) -> Bools:
-        """Remember the identities of `events`; says which were not known."""
-        new = self._ids.add(events.id_hi, events.id_lo, events.id_word)
-        doubtful = np.flatnonzero(new & (events.event_time < self._spilled_below))
-        if len(doubtful):
-            asked = Ids(events.id_hi[doubtful], events.id_lo[doubtful], events.id_word[doubtful])
-            new[doubtful[self.spilled.contains(asked)]] = False
-        if new.all():
-            self._ids_added.append(Ids(events.id_hi, events.id_lo, events.id_word))
-        elif new.any():
-            self._ids_added.append(Ids(events.id_hi[new], events.id_lo[new], events.id_word[new]))
-        return new
-
-    def _reorder(
-        self, events: Events, watermark: Int64, prior: Int64, course: Course, late: list[LateEvents]
-    ) -> Released | None:
-        """Hold, release or call late the accepted `events`; returns what is released, in order.
-
-        `watermark` and `prior` are those at the place of each event, `course` is that of the whole micro-batch.
-        """
-        end = course.end
-        self._load_pages(end)
-        self.watermark = end
-        slots = self.keys.slots(events.key)
-        events = events.with_slots(slots)
-        self._misrouted = self.keys.misrouted(slots)
-        self._misrouted_keys = self.keys.misrouted_keys(slots, MISROUTED_KEYS_LOGGED) if self._misrouted else []
-        ahead = events.event_time > watermark
-        due: list[Events] = []
-        priors: list[Int64] = []
-        if not ahead.all():
-            behind = ~ahead
-            is_late, by_ms = judge_behind(events, watermark, behind, self.keys.last_due(), self._held_rivals())
-            if is_late.any():
-                late.append(LateEvents(events.take(is_late), beyond_horizon=False, by_ms=by_ms[is_late]))
-            due.append(events.take(behind & ~is_late))
-            priors.append(prior[behind & ~is_late])
-        ripe = ahead & (events.event_time <= end)
-        in_time = [*self._held_due(end), events.take(ripe)]
-        self.held.add(events.take(ahead & ~ripe), self.cycle_open)
-        priors += [course.prior_of(part.event_time) for part in in_time]
-        return self._in_order([*due, *in_time], priors)
-
-    def _in_order(self, due: list[Events], priors: list[Int64]) -> Released | None:
-        priors = [prior for events, prior in zip(due, priors, strict=True) if len(events)]
-        due = [events for events in due if len(events)]
-        if not due:
-            return None
-        self._moved = True
-        events = Events.concat(due)
-        order = release_order(events)
-        return Released(events.take(order), np.concatenate(priors)[order])
-
-    def _load_pages(self, watermark: int) -> None:
-        """Bring events back from the store that may be due at `watermark`."""
-        if self.held.pages_due(watermark):
-            for events in self.held.load_due_pages(self.store, watermark):
-                if len(events):
-                    self.hold_restored(events)
-
-    def hold_restored(self, events: Events) -> None:
-        """Hold events that came in an earlier cycle."""
-        slots = self.keys.slots(events.key)
-        self.held.add(events.with_slots(slots), 0)
+        """Whether something that the watermark has passed is left: it was too much for one cycle."""
+        return any(operator.is_overdue(self.watermark) for operator in self.operators.values())
 
     # --- the commit cycle -------------------------------------------------------------------------------------------
 
-    @property
-    def cycle_open(self) -> int:
-        """Number of the cycle that is open."""
-        return self._cycle_closed + 1
-
     def close_cycle(self) -> TaskCommit | None:
         """End the open cycle: everything since the last one, or None when nothing happened."""
-        if self.offset_next == self._offset_closed and not self._moved:
+        operators = self.operators.values()
+        has_changed = self._moved or self._keys.has_changed or not all(one.is_settled for one in operators)
+        if self.offset_next == self._offset_closed and not has_changed:
             return None
-        cycle = self.cycle_open
-        ids = Ids.concat(self._ids_added)
-        changed = self.keys.take_changed()
-        breakers = self.breakers.take_changed()
+        cycle, changed = self._cycle_closed + 1, self._keys.take_changed()
+        changes = [operator.changes(changed) for operator in operators]
         newest = max(
-            int(event_time_of(ids.word).max()) if len(ids) else TIME_MIN,
-            int(changed.due.event_time.max()) if len(changed.due) else TIME_MIN,
-            self.watermark if breakers else TIME_MIN,  # so that breakers, too, stay for the length of a horizon
+            (self.watermark if one.stays_for_horizon else one.event_time_max for one in changes), default=TIME_MIN
         )
-        pipeline = self._config.pipeline
         entry = JournalEntry(
             cycle=cycle,
             event_time_max=newest,
-            ids=ids,
-            held=self.held.came_in(cycle),
-            due=changed.due,
-            breakers=breakers,
-            positions={pipeline.source: Position(self.offset_next, self.watermark, self._leader_epoch)},
+            positions={self._config.pipeline.source: Position(self.offset_next, self.watermark, self._leader_epoch)},
             identity=self.identity.packed,
-            ids_known_from=self._ids_known_from,
         )
-        windows = list(zip(pipeline.windows, changed.windows, strict=True))
+        sections = {name: pieces for one in changes for name, pieces in one.sections.items()}
+        batch = WriteBatch()
+        for one in changes:
+            batch.delete_ranges += one.store.delete_ranges
+            batch.puts += one.store.puts
         commit = TaskCommit(
             partition=self.partition,
             cycle=cycle,
             offset_next=self.offset_next,
             watermark=self.watermark,
             event_time_max=newest,
-            journal=journal.pack(entry, self._config.fields, record_bytes_max=JOURNAL_RECORD_BYTES_MAX),
-            tables=[
-                TableRows(table, self.partition, changed.due.key, rows, windows)
-                for table, rows in zip(pipeline.tables, changed.rows, strict=True)
-                if len(rows)
-            ],
-            windows=self.keys.take_closed(),
-            puts=changed.puts(),
-            deletes=self.keys.take_forgotten(),
-            breakers=breakers,
-            ids_known_from=self._ids_known_from,
+            journal=journal.pack(entry, sections, record_bytes_max=JOURNAL_RECORD_BYTES_MAX),
+            changelogs=[rows for one in changes for rows in one.changelogs],
+            carried=[one.carried for one in changes if one.carried is not None],
+            rows=[rows for one in changes for rows in one.rows],
+            store=batch,
+            marks=self._marks(),
             leader_epoch=self._leader_epoch,
         )
-        self._cycle_closed, self._offset_closed = cycle, self.offset_next
-        self._ids_added, self._moved = [], False
+        self._cycle_closed, self._offset_closed, self._moved = cycle, self.offset_next, False
         return commit
+
+    def _marks(self) -> dict[str, int]:
+        return {name: mark for one in self.operators.values() for name, mark in one.marks.items()}
 
     def applied(self, commit: TaskCommit, written: Written) -> None:
         """Step 5: the cycle is committed in Kafka; write its rows and the checkpoint, atomically."""
-        batch = WriteBatch(delete_ranges=list(commit.deletes), puts=list(commit.puts))
-        note_breakers(commit.breakers, batch)
-        for key, row in commit.breakers:
-            if row:
-                self._breakers_at[key] = written.journal_first
-            else:
-                self._breakers_at.pop(key, None)
-        self.note_journal(written.journal_first, len(commit.journal), commit.event_time_max, batch)
+        batch = WriteBatch(list(commit.store.delete_ranges), list(commit.store.puts))
+        for operator in self.operators.values():
+            operator.applied(written.journal_first)
+        self.journal_index.note(written.journal_first, len(commit.journal), commit.event_time_max, batch)
         self.checkpoint = Checkpoint(
             cycle=commit.cycle,
             offset_next=commit.offset_next,
             watermark=commit.watermark,
             journal_next=written.journal_next,
-            replay_from=self._replay_from(written.journal_next),
+            replay_from=self.journal_index.replay_from(written.journal_next),
             tables_next={**self.checkpoint.tables_next, **written.tables_next},
-            ids_known_from=commit.ids_known_from,
+            marks=commit.marks,
             leader_epoch=commit.leader_epoch,
             identity=self.identity,
         )
         batch.puts.append((CHECKPOINT, self.checkpoint.pack()))
         self.store.write(batch)
 
-    def note_journal(self, offset: int, records: int, event_time_max: int, batch: WriteBatch) -> None:
-        """Remember which event times the journal's records hold: for truncation, and for what a restart must replay."""
-        groups = self._journal_groups
-        if not groups or groups[-1][2] >= JOURNAL_INDEX_RECORDS or len(groups) == self._replay_group:
-            groups.append([offset, event_time_max, records])
-        else:
-            groups[-1][1] = max(groups[-1][1], event_time_max)
-            groups[-1][2] += records
-        first, newest, count = groups[-1]
-        key = JOURNAL_INDEX + first.to_bytes(_OFFSET_BYTES, "big")
-        batch.puts.append((key, newest.to_bytes(_OFFSET_BYTES, "big", signed=True) + count.to_bytes(4, "big")))
+    # --- restore ----------------------------------------------------------------------------------------------------
+
+    def replay(self, entry: JournalEntry, watermark: int, budget: RestoreBudget, *, is_new: bool) -> int:
+        """Take a journal record, as `Operator.replay` does; returns the number of its rows."""
+        record = Replayed(entry.sections, is_new, watermark)
+        return sum(operator.replay(record, budget) for operator in self.operators.values())
+
+    def bound_replay(self, watermark: int, budget: RestoreBudget) -> None:
+        """Keep to the budget while the journal is read."""
+        self.journal_index.skip(min(one.bound_replay(watermark, budget) for one in self.operators.values()))
+
+    def begin_again(self, batch: WriteBatch) -> None:
+        """Records between store and journal were cut off."""
+        for operator in self.operators.values():
+            operator.begin_again(batch)
+
+    def journal_restored(self, watermark: int) -> None:
+        """The journal has been read to its end."""
+        for operator in self.operators.values():
+            operator.journal_restored(watermark, self.checkpoint.marks)
+
+    def marked_sections(self) -> dict[str, list[bytes]]:
+        """Sections that say again what the checkpoint keeps, for a journal record that holds nothing else."""
+        return {name: list(pieces) for one in self.operators.values() for name, pieces in one.marked_sections().items()}
+
+    def bounds_changed(self, found: Mapping[str, int], watermark: int) -> None:
+        """The state goes on that was written under the bounds `found`."""
+        for operator in self.operators.values():
+            operator.bounds_changed(found, watermark)
+
+    def rows_restored(self) -> None:
+        """Rows by key are in the store. Those of held events may have been loaded before: they are loaded again."""
+        self._forget_keys()
+        for operator in self.operators.values():
+            operator.rows_restored()
 
     def restored(self, checkpoint: Checkpoint) -> None:
         """Start from `checkpoint`: what it names has been read."""
-        self.checkpoint = replace(checkpoint, replay_from=self._replay_from(checkpoint.journal_next))
+        replay_from = self.journal_index.replay_from(checkpoint.journal_next)
+        self.checkpoint = replace(checkpoint, replay_from=replay_from, marks=self._marks())
         self.identity = checkpoint.identity
         self.watermark, self.offset_next = checkpoint.watermark, checkpoint.offset_next
         self._leader_epoch = checkpoint.leader_epoch
-        self._ids_known_from = checkpoint.ids_known_from
         self._cycle_closed, self._offset_closed = checkpoint.cycle, checkpoint.offset_next
-
-    def restore_journal_groups(self, groups: list[list[int]]) -> None:
-        """Set the index of the journal as read from the store."""
-        self._journal_groups = deque(groups)
-        self._replay_group = len(groups)
-
-    def _replay_from(self, journal_next: int) -> int:
-        if self._replay_group < len(self._journal_groups):
-            return self._journal_groups[self._replay_group][0]
-        return journal_next
 
     # --- between cycles, when nothing is in flight ------------------------------------------------------------------
 
-    def remember(self, ids: Ids) -> None:
-        """Insert ids read from the journal."""
-        self._ids.add(ids.hi, ids.lo, ids.word)
-
-    def spill_ids_while_restoring(self) -> None:
-        """Move remembered ids behind the watermark to the store: they are committed, and nothing held is among them."""
-        batch = WriteBatch()
-        self._move_ids(self.watermark, batch)
-        self.store.write(batch)
-        self._advance_replay(self.watermark)
-
-    def forget_keys(self) -> None:
-        """Drop all rows from memory, as far as they are in the store, and load those of held events again."""
-        batch = WriteBatch()
-        self.keys.drop_all(batch)
-        self.store.write(batch)
-        self.held.relink(self.keys.slots)
-
-    @property
-    def ids_in_memory(self) -> int:
-        """Ids in the memory tier."""
-        return len(self._ids)
+    def in_memory(self) -> dict[str, int]:
+        """What is in memory, by name."""
+        return {name: count for one in self.operators.values() for name, count in one.in_memory().items()}
 
     def bytes_used(self) -> int:
         """Approximate memory of this task."""
-        return self._ids.bytes_used + self.held.bytes_used + self.keys.bytes_used + self.breakers.bytes_used
+        return self._keys.bytes_used + sum(operator.bytes_used for operator in self.operators.values())
 
     def cycle_bytes(self) -> int:
         """Approximate memory that committing the open cycle takes."""
-        return self.keys.changed_bytes + self.held.bytes_since(self.cycle_open)
+        return self._keys.changed_bytes + sum(operator.cycle_bytes for operator in self.operators.values())
 
-    def spill(self, *, ids_below: int, held_events_keep: int, keep_keys: bool) -> None:
-        """Move ids below an event time, and held events beyond a number, to the store; expire old ids.
+    def spill(self, *, below: int, rows_keep: int = ALL, bytes_keep: int = ALL, keep_keys: bool) -> None:
+        """Move state to the store, as `operators.base.Spill` says; without `keep_keys` all keys are dropped.
 
         Raises:
             RuntimeError: a cycle is open or in flight; what would be moved is not committed.
@@ -471,95 +342,63 @@ class PartitionTask:
         """
         self._require_settled()
         batch = WriteBatch()
-        self.held.spill(batch, keep_events=held_events_keep)
-        self.held.forget_released_pages(self.checkpoint.watermark, batch)
-        if len(self.held):  # the journal must still be replayed for what is held in memory only
-            ids_below = min(ids_below, self.watermark)
-        self._move_ids(ids_below, batch)
+        durable = ALL
+        for operator in reversed(self.operators.values()):
+            # Below what a later operator still needs the journal for, an earlier one would gain nothing by moving more.
+            goal = Spill(min(below, durable), rows_keep, bytes_keep)
+            durable = min(durable, operator.spill(goal, self.watermark, batch))
         if not keep_keys:
-            self.forget_keys()
-        self._write_moved(batch, ids_below)
+            self._forget_keys()
+        self._write_moved(batch, durable)
 
     def expire(self) -> None:
-        """Forget ids behind the horizon, in memory and in the store, and with them their part of the journal.
-
-        Done when the watermark has gone on by an eighth of the horizon: it rebuilds the set. It changes no outcome, for
-        what is behind the horizon is late before it is looked up.
+        """Forget what is too old to matter, in memory and in the store, and with it its part of the journal.
 
         Raises:
             RuntimeError: a cycle is open or in flight.
 
         """
         self._require_settled()
-        horizon = self.watermark - self._config.horizon_ms
-        if self.watermark == TIME_MIN or horizon < self._expired_below + self._config.horizon_ms // _EXPIRIES:
-            return
-        self._expired_below = horizon
         batch = WriteBatch()
-        self._move_ids(TIME_MIN, batch)
-        self._write_moved(batch, horizon)
+        durable = min(one.expire(self.watermark, batch) for one in self.operators.values())
+        if durable > TIME_MIN:
+            self._write_moved(batch, durable)
+
+    def _forget_keys(self) -> None:
+        batch = WriteBatch()
+        self._keys.forget(batch)
+        self.store.write(batch)
+        for operator in self.operators.values():
+            operator.keys_forgotten()
 
     def _require_settled(self) -> None:
         if not self.is_settled:
             raise RuntimeError(f"partition {self.partition}: state can be moved between cycles only")
 
-    def _write_moved(self, batch: WriteBatch, ids_below: int) -> None:
-        """Write what was moved with a checkpoint that asks for no journal of ids below an event time any more."""
-        self._advance_replay(ids_below)
-        self.checkpoint = replace(self.checkpoint, replay_from=self._replay_from(self.checkpoint.journal_next))
+    def _write_moved(self, batch: WriteBatch, durable_below: int) -> None:
+        """Write what was moved with a checkpoint that asks for no journal below an event time any more."""
+        self.journal_index.skip(durable_below)
+        replay_from = self.journal_index.replay_from(self.checkpoint.journal_next)
+        self.checkpoint = replace(self.checkpoint, replay_from=replay_from)
         if self.checkpoint.cycle:
             batch.puts.append((CHECKPOINT, self.checkpoint.pack()))
         self.store.write(batch)
 
-    def _move_ids(self, ids_below: int, batch: WriteBatch) -> None:
-        """Put ids below an event time into pages, and forget those behind the horizon."""
-        horizon = self.watermark - self._config.horizon_ms if self.watermark > TIME_MIN else TIME_MIN
-        hi, lo, word = self._ids.rows()
-        times = event_time_of(word)
-        moved = (times < ids_below) & (times >= horizon)
-        self.spilled.add(Ids(hi[moved], lo[moved], word[moved]), batch)
-        if horizon > 0:
-            self.spilled.expire(horizon, batch)
-        if moved.any():
-            self._spilled_below = max(self._spilled_below, int(times[moved].max()) + 1)
-        self._ids.retain((times >= ids_below) & (times >= horizon))
-
-    def _advance_replay(self, ids_below: int) -> None:
-        """Skip journal groups of which every id, and so every held event, is in the store or gone."""
-        groups = self._journal_groups
-        while self._replay_group < len(groups) and groups[self._replay_group][1] < ids_below:
-            self._replay_group += 1
-
     def truncate_journal_before(self) -> int | None:
         """Journal offset before which nothing is needed any more; None when there is nothing to cut.
 
-        What is older than the horizon is not needed, but for device breakers that are still remembered: those whose
-        newest row would be cut are journalled again with the next cycle; their part stays until that is committed.
+        What is older than the horizon is not needed, but for what operators still want: they write it again with the
+        next cycle; its part stays until that is committed.
         """
         if self.watermark == TIME_MIN:
             return None
-        groups, horizon = self._journal_groups, self.watermark - self._config.horizon_ms
-        old = 0
-        while old < min(len(groups) - 1, self._replay_group) and groups[old][1] < horizon:
-            old += 1
-        if not old:
+        keep_from = self.journal_index.oldest_needed(self.watermark - self._config.horizon_ms)
+        if keep_from is None:
             return None
-        keep_from = groups[old][0]
-        needed = {key: at for key in self.breakers.keys if (at := self._breakers_at.get(key, -1)) < keep_from}
-        if needed:
-            self.breakers.journal_again(needed)
-            self._moved = True
-            keep_from = min(needed.values())
-        cut = None
+        needed = [at for one in self.operators.values() if (at := one.journal_needed(keep_from)) is not None]
         batch = WriteBatch()
-        while old and groups[1][0] <= keep_from:
-            first = groups.popleft()[0]
-            self._replay_group -= 1
-            old -= 1
-            key = JOURNAL_INDEX + first.to_bytes(_OFFSET_BYTES, "big")
-            batch.delete_ranges.append((key, key + b"\0"))
-            cut = groups[0][0]
-        if batch.delete_ranges:
+        cut = self.journal_index.cut(min([keep_from, *needed]), batch)
+        if cut is not None:
             self.store.write(batch)
         return cut
 
@@ -570,8 +409,8 @@ class PartitionTask:
             self._cycle_closed == self.checkpoint.cycle
             and self.offset_next == self._offset_closed
             and not self._moved
-            and not self._ids_added
-            and self.breakers.is_settled
+            and not self._keys.has_changed
+            and all(operator.is_settled for operator in self.operators.values())
         )
 
     def park(self) -> None:
@@ -582,33 +421,10 @@ class PartitionTask:
         if not self.is_settled:
             self.store.close()
             return
-        self.spill(ids_below=np.iinfo(np.int64).max, held_events_keep=0, keep_keys=True)
+        self.spill(below=ALL, rows_keep=0, keep_keys=True)
         self.store.close()
 
 
-def _replayed(events: Events, rows: Bools) -> list[Headers]:
-    """Headers of those of `rows` that were replayed from dead letters."""
-    if events.headers is None:
-        return []
-    return [headers for headers in events.headers[rows] if is_replayed(headers)]
-
-
-def note_breakers(changed: Sequence[tuple[bytes, bytes]], batch: WriteBatch) -> None:
-    """Rows of changed device breakers for the store: a row put, or deleted where there are no bytes."""
-    for key, row in changed:
-        if row:
-            batch.puts.append((BREAKER + key, row))
-        else:
-            batch.delete_ranges.append((BREAKER + key, BREAKER + key + b"\0"))
-
-
-def read_journal_groups(store: Store) -> list[list[int]]:
-    """The journal index as the store has it."""
-    return [
-        [
-            int.from_bytes(key[1:], "big"),
-            int.from_bytes(value[:_OFFSET_BYTES], "big", signed=True),
-            int.from_bytes(value[_OFFSET_BYTES:], "big"),
-        ]
-        for key, value in store.scan(JOURNAL_INDEX)
-    ]
+def _takes_events(operator: Operator) -> bool:
+    """Whether it overrides `process`: others are passed by."""
+    return type(operator).process is not Operator.process

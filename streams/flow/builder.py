@@ -113,8 +113,9 @@ class Stream:
     def filter(self, function: BatchFunction, *, name: str = "") -> "Stream":
         """Pass the events for which `function` is true; count the others as `filtered`.
 
-        `function` gets a `pyarrow.RecordBatch` of id, key, time, order and the source's `fields` and `texts`, and
-        returns a boolean array of its length. `name` names the step; by default the function's.
+        `function` gets a `pyarrow.RecordBatch` with the columns `event_id`, `key`, `event_time`, `sequence` and the
+        source's `fields` and `texts`, and returns a boolean array of its length (null: false). It must decide about
+        each row by that row alone. `name` names the step; by default the function's.
         """
         return Stream(Filter(function, name or _name_of(function)), self, self.bounds)
 

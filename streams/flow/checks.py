@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from streams.batch.columns import object_rows
+from streams.batch.events import Fields
 from streams.batch.rows import empty_rows
 from streams.flow.declaration import DEAD_LETTERS_SUFFIX, JOURNAL_SUFFIX, LATE_SUFFIX
 from streams.flow.plan import Deduplicate, FoldTo, Plan, Reorder, Source, Step, WindowTo
@@ -135,9 +136,9 @@ def _check_folds(plan: Plan) -> None:
         try:
             _try_on_one_event(step.verb.aggregate, source)
         except LookupError as error:
-            name = error.args[0] if error.args and isinstance(error.args[0], str) else ""
-            if isinstance(error, KeyError) and name:
-                raise ValueError(_undeclared(step, name, known)) from None
+            named = re.search(r"'([^']+)'", str(error))
+            if named is not None:
+                raise ValueError(_undeclared(step, named[1], known)) from None
             raise ValueError(
                 f"{step.id} reads more than source({source.topic!r}) declares: fields={list(source.fields)}, "
                 f"texts={list(source.texts)} ({error})"
@@ -158,6 +159,7 @@ def _try_on_one_event(aggregate: Any, source: Source) -> None:
         prior=zero,
         start=zero,
         end=zero,
+        fields=Fields(source.fields, source.texts),
     )
     with np.errstate(all="ignore"):
         aggregate.fold(empty_rows(aggregate.dtype, 1), segments)

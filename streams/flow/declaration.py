@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from streams.flow.bounds import BOUNDS_DEFAULT, Bounds
+from streams.operators.base import OperatorSpec
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 
 PARTITIONS_DEFAULT: Final = 3
@@ -126,6 +127,11 @@ class Pipeline:
     """Closed range of a numeric field; a value outside is `invalid`."""
     tables: tuple[Table, ...] = ()
     windows: tuple[Window, ...] = ()
+    operators: tuple[OperatorSpec, ...] = ()
+    """Operators of your own: where `order` names them, else after all tables and windows."""
+    order: tuple[str, ...] = ()
+    """Order in which events pass the operators: `deduplicate`, `reorder`, `to`, `fold:<topic>`, `window:<topic>` (the
+    topics without the prefix), and names of `operators`. Empty: in this order."""
     subject: str = ""
     """Subject of the source topic's values; by default the topic's."""
     prefix: str = ""

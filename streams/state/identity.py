@@ -10,13 +10,10 @@ import json
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
-from typing import Any, Final
+from functools import cached_property
+from typing import Any, Final, Protocol
 
 from streams.batch.rows import RowLayout
-from streams.flow.declaration import Pipeline, Table, Window
-from streams.operators.fold.aggregate import Aggregate, WindowAggregate
-from streams.operators.window.windows import Windows
 from streams.text import counted
 
 EPOCH: Final = 1
@@ -25,7 +22,43 @@ DIGEST_BYTES: Final = 4
 _BYTES_MAX: Final = 1 << 20
 
 
-def rebuild_command(pipeline: Pipeline, source: str) -> str:
+class FlowTopics(Protocol):
+    """The name of a flow and of its topics."""
+
+    @property
+    def name(self) -> str:
+        """Of the flow."""
+
+    @property
+    def source(self) -> str:
+        """Topic that it consumes."""
+
+    @property
+    def journal(self) -> str:
+        """Topic that state is restored from."""
+
+    @property
+    def changelogs(self) -> tuple[str, ...]:
+        """All topics that state is restored from."""
+
+    @property
+    def clean(self) -> str:
+        """Topic that all state is made of."""
+
+    @property
+    def late(self) -> str:
+        """Topic of late events."""
+
+    @property
+    def dlq(self) -> str:
+        """Topic of dead letters."""
+
+    @property
+    def audit(self) -> str:
+        """Topic of what was done about dead letters."""
+
+
+def rebuild_command(pipeline: FlowTopics, source: str) -> str:
     """The command that rebuilds a flow's state from `local` state or from the `source`, as it stands in messages."""
     return f"`streams state rebuild --pipeline {pipeline.name} --from {source}`"
 
@@ -66,38 +99,11 @@ class Identity:
     tables: Mapping[str, int] = field(default_factory=dict)
     """Declared tables by topic, each with the offset of this partition from which its rows count."""
     windows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Declared windows by topic: `size_ms`, `grace_ms`."""
+    """Settings of operators that their rows depend on, by topic: `size_ms`, `grace_ms` of windows."""
     rows: Mapping[str, RowLayout] = field(default_factory=dict)
-    """Layout of the rows of each table and window, by topic."""
+    """Layout of the rows that operators keep by key, by topic."""
     earlier: Mapping[str, tuple[str, RowLayout]] = field(default_factory=dict)
     """Topic and layout of rows that were written before a change, by digest."""
-
-    @staticmethod
-    def of(
-        pipeline: Pipeline, *, horizon_ms: int, places: Places, symbols: Mapping[str, tuple[str, ...]] | None = None
-    ) -> "Identity":
-        """Identity of what is declared and there now; `symbols` of the payload fields that are enums."""
-        enums = symbols or {}
-        return Identity(
-            cluster=places.cluster,
-            partitions=places.partitions,
-            topics={name: places.topics[name] for name in _topic_names(pipeline) if name in places.topics},
-            fields={
-                "id": pipeline.id_field,
-                "key": pipeline.key_field,
-                "time": pipeline.time_field,
-                "sequence": pipeline.sequence_field,
-            },
-            payload={name: ",".join(enums.get(name, ())) for name in pipeline.payload_fields},
-            texts=pipeline.text_fields,
-            bounds={"horizon_ms": horizon_ms},
-            tables={table.topic: 0 for table in pipeline.tables},
-            windows={one.topic: {"size_ms": one.size_ms, "grace_ms": one.grace_ms} for one in pipeline.windows},
-            rows={
-                **{table.topic: _table_layout(table.aggregate) for table in pipeline.tables},
-                **{one.topic: _window_layout(one.aggregate) for one in pipeline.windows},
-            },
-        )
 
     def recreated(self, topics: Mapping[str, str]) -> set[str]:
         """Names of topics that have another id in `topics` than here: they were deleted and created again."""
@@ -198,43 +204,10 @@ class Identity:
         return replace(self, tables=since, earlier={key: known[key] for key in sorted(known) if key not in today})
 
 
-def _topic_names(pipeline: Pipeline) -> list[str]:
-    return [topic.name for topic in pipeline.topics()]
-
-
 def row_digest(topic: str, layout: RowLayout) -> bytes:
     """`DIGEST_BYTES` that stand for the topic and the layout of a stored row."""
     text = json.dumps([topic, layout.as_json()])
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
-
-
-@lru_cache(maxsize=256)
-def table_digest(table: Table) -> bytes:
-    """Digest of a table's stored rows."""
-    return row_digest(table.topic, _table_layout(table.aggregate))
-
-
-@lru_cache(maxsize=256)
-def window_digest(window: Window) -> bytes:
-    """Digest of a window's stored rows."""
-    return row_digest(window.topic, _window_layout(window.aggregate))
-
-
-def _table_layout(aggregate: Aggregate) -> RowLayout:
-    return RowLayout.of(aggregate.dtype, getattr(aggregate, "meanings", None))
-
-
-def _window_layout(aggregate: WindowAggregate) -> RowLayout:
-    meanings = getattr(aggregate, "meanings", None)
-    operator = Windows(aggregate, size_ms=1, grace_ms=0)
-    layout = RowLayout.of(operator.dtype)
-    if not meanings:
-        return layout
-    return RowLayout(tuple(replace(one, meaning=meanings.get(_window_column(one.path), "")) for one in layout.columns))
-
-
-def _window_column(path: str) -> str:
-    return path.removeprefix("state.").partition(".")[0] if path.startswith("state.") else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +227,7 @@ class Judgement:
         return not (self.refused or self.migrated or self.source_is_new)
 
 
-def judge(found: Identity, declared: Identity, pipeline: Pipeline) -> Judgement:
+def judge(found: Identity, declared: Identity, pipeline: FlowTopics) -> Judgement:
     """Compare the identity of state with what is declared and there now."""
     local, again = rebuild_command(pipeline, "local"), rebuild_command(pipeline, "source")
     refused: list[str] = []
@@ -282,7 +255,7 @@ def judge(found: Identity, declared: Identity, pipeline: Pipeline) -> Judgement:
         for name in pipeline.changelogs
         if name in new
     ]
-    outputs = (pipeline.clean, pipeline.late, *(window.topic for window in pipeline.windows))
+    outputs = (pipeline.clean, pipeline.late, *(name for name in declared.rows if name not in declared.tables))
     refused += [
         f"{name} was deleted and created again: it lacks what the state is made of. To go on with the new topic, run "
         f"{local}; to fill it from the source's history, {again}"
@@ -296,7 +269,7 @@ def judge(found: Identity, declared: Identity, pipeline: Pipeline) -> Judgement:
 
 
 def _judge_fields(
-    found: Identity, declared: Identity, pipeline: Pipeline, refused: list[str], migrated: list[str]
+    found: Identity, declared: Identity, pipeline: FlowTopics, refused: list[str], migrated: list[str]
 ) -> None:
     again = rebuild_command(pipeline, "source")
     for role, name in found.fields.items():
@@ -328,7 +301,7 @@ def _judge_fields(
 
 
 def _judge_rows(
-    found: Identity, declared: Identity, pipeline: Pipeline, refused: list[str], migrated: list[str]
+    found: Identity, declared: Identity, pipeline: FlowTopics, refused: list[str], migrated: list[str]
 ) -> None:
     again = rebuild_command(pipeline, "source")
     for topic, layout in found.rows.items():

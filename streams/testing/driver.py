@@ -20,7 +20,7 @@ from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.deadletters.letter.envelope import REASON
 from streams.engine.commit import Committer
-from streams.engine.encode import TableEncoder, WindowEncoder
+from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.restore import restore_partition
 from streams.flow.builder import Flow
@@ -242,8 +242,10 @@ class FlowDriver:
             self._pipeline,
             MemoryTransactions(self._kafka, _WORKER),
             changelog,
-            [TableEncoder(t.topic, t.aggregate, *self._registered.newest(t.subject)) for t in self._pipeline.tables],
-            [WindowEncoder(window, *self._registered.newest(window.subject)) for window in self._pipeline.windows],
+            [
+                *(RowEncoder(one.topic, *self._registered.newest(one.subject)) for one in self._pipeline.tables),
+                *(RowEncoder(one.topic, *self._registered.newest(one.subject)) for one in self._pipeline.windows),
+            ],
             self._failpoint,
             author=_WORKER,
             session=str(self._sessions),

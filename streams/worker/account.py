@@ -1,5 +1,6 @@
 """What a commit cycle has done: told to the metrics once it is committed, so that an aborted one tells nothing."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,14 +43,12 @@ class CycleAccount:
         for letter in effects.dead_letters:
             reason = letter.reject.reason.value
             self._rejects[reason] = self._rejects.get(reason, 0) + 1
-        counts = {"clean": 0, "late": 0, "duplicate": 0, "rejected": len(effects.dead_letters)}
+        counts = Counter({"clean": 0, "late": 0, "duplicate": 0, "rejected": len(effects.dead_letters)})
         for part in effects.partitions:
+            counts.update(part.outcomes())
             if part.clean is not None:
-                counts["clean"] += len(part.clean)
                 self._clean_times.append(part.clean.event_time)
                 self._clean_arrivals.append(part.clean.timestamp_ms)
-            counts["late"] += sum(len(late.events) for late in part.late)
-            counts["duplicate"] += part.duplicates
             self._contradictions += part.contradictions
         for outcome, count in counts.items():
             self._outcomes[outcome] = self._outcomes.get(outcome, 0) + count
@@ -70,8 +69,8 @@ class CycleAccount:
             arrivals = arrivals[Clock(now_ms, skew_ms_max).is_time(arrivals)]
             metrics.arrival_age_seconds.observe(np.maximum(now_ms - arrivals, 0.0) / 1000.0)
         for commit in end.commits:
-            for closed in commit.windows:
-                metrics.window_rows.labels(closed.window.topic).inc(len(closed.keys))
+            for rows in commit.rows:
+                metrics.window_rows.labels(rows.topic).inc(len(rows))
             if commit.watermark > TIME_MIN:
                 age_s = (now_ms - commit.watermark) / 1000.0
                 metrics.watermark_age_seconds.labels(pipeline.source, str(commit.partition)).set(age_s)

@@ -6,24 +6,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from streams.engine.restore import read_checkpoint
+from streams.flow.chain import operators_of
 from streams.flow.declaration import Pipeline
 from streams.kafka.admin import wait_for_broker
 from streams.kafka.changelog import KafkaChangelog
 from streams.kafka.places import KafkaPlaces
+from streams.operators.dedup.operator import KNOWN_FROM
 from streams.resilience.retry import Retrier
 from streams.schemas.catalog import Catalog
 from streams.settings import Settings
-from streams.state.checkpoint import (
-    BREAKER,
-    HELD,
-    JOURNAL_INDEX,
-    LAST_DUE,
-    SPILLED_IDS,
-    Checkpoint,
-    table_prefix,
-    window_prefix,
-)
+from streams.state.checkpoint import Checkpoint
 from streams.state.identity import judge
+from streams.state.names import JOURNAL_INDEX, operator_prefix
 from streams.state.rocks import RocksMemory, RocksStore
 from streams.state.store import StoreCorrupted, StoreUnavailable
 from streams.worker.configuration import config_of
@@ -46,6 +40,11 @@ class StoreReport:
     problems: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
 
+    @property
+    def ids_known_from(self) -> int:
+        """Event time from which on all ids are known."""
+        return 0 if self.checkpoint is None else self.checkpoint.marks.get(KNOWN_FROM, 0)
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         checkpoint = None
@@ -57,10 +56,10 @@ class StoreReport:
                 "watermark",
                 "journal_next",
                 "replay_from",
-                "ids_known_from",
                 "format",
             )
             checkpoint = {name: getattr(self.checkpoint, name) for name in names}
+            checkpoint["ids_known_from"] = self.ids_known_from
             checkpoint["tables_next"] = dict(self.checkpoint.tables_next)
             checkpoint["identity"] = self.checkpoint.identity.as_dict()
         return {
@@ -108,15 +107,12 @@ def _look_into(pipeline: Pipeline, partition: int, path: Path) -> StoreReport:
     except (StoreCorrupted, StoreUnavailable) as error:
         report.verdict, report.problems = "cannot be read", [str(error)]
         return report
-    kinds = {
-        "last released events": LAST_DUE,
-        "pages of ids": SPILLED_IDS,
-        "pages of held events": HELD,
-        "device breakers": BREAKER,
-        "groups of journal records": JOURNAL_INDEX,
-        **{f"rows of {table.topic}": table_prefix(table.topic) for table in pipeline.tables},
-        **{f"windows of {window.topic}": window_prefix(window.topic) for window in pipeline.windows},
-    }
+    kinds = {"groups of journal records": JOURNAL_INDEX}
+    for spec in operators_of(pipeline, horizon_ms=0):
+        kinds |= {label: operator_prefix(name) for name, label in spec.parts.items()}
+        for state in spec.keyed:
+            label = f"rows of {state.name}" if state.is_table else f"windows of {state.name}"
+            kinds[label] = operator_prefix(state.part)
     try:
         report.checkpoint = read_checkpoint(store)
         for name, prefix in kinds.items():

@@ -5,6 +5,7 @@ from typing import Final
 from streams.engine.engine import Engine
 from streams.flow.declaration import Pipeline
 from streams.limits import CHECKPOINT_INTERVAL_MS
+from streams.operators.quarantine.operator import QuarantineOperator
 from streams.sinks.base import CycleAborted
 from streams.state.store import StoreUnavailable
 from streams.worker.budget import MemoryBudget
@@ -77,7 +78,8 @@ class Maintenance:
         budget = self._budget.allowed(self._pipeline.name, used)
         self._metrics.state_bytes.labels("memory").set(used)
         self._metrics.state_bytes.labels("rocksdb_cache").set(self._memory.cache_bytes())
-        self._quarantined.tell(key for task in self._engine.tasks.values() for key in task.breakers.open_keys)
+        tasks = self._engine.tasks.values()
+        self._quarantined.tell(key for task in tasks for key in task.operator(QuarantineOperator).breakers.open_keys)
         if self._memory.resident_bytes() > self._resident_bytes_max:
             self._memory.give_back()
         flush_is_due = (now_s - self._flushed_at_s) * 1000 > CHECKPOINT_INTERVAL_MS
@@ -88,7 +90,7 @@ class Maintenance:
         self._cycle.wait_for_commit()
         cuts: dict[int, int] = {}
         try:
-            if self._engine.relieve(budget) or flush_is_due:
+            if self._engine.spill(budget) or flush_is_due:
                 self._flushed_at_s = now_s
                 self._engine.expire()
                 self._memory.give_back()

@@ -14,10 +14,9 @@ from confluent_kafka import Consumer, KafkaError
 from confluent_kafka.admin import AdminClient
 
 from streams.batch.columns import TIME_MIN
-from streams.engine.effects import TableRows
-from streams.engine.encode import TableEncoder
+from streams.engine.encode import ChangelogPart, RowEncoder
 from streams.engine.restore import read_checkpoint, restore_partition
-from streams.engine.snapshot import journal_entry, table_rows
+from streams.engine.snapshot import changelog_parts, journal_records
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka.admin import REQUEST_TIMEOUT_S, librdkafka_log, partition_counts, settled, wait_for_broker
@@ -33,9 +32,7 @@ from streams.settings import Settings
 from streams.sinks.base import Committed, CycleAborted
 from streams.sinks.kafka.transactions import KafkaTransactions
 from streams.state import journal
-from streams.state.checkpoint import (
-    Checkpoint,
-)
+from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Identity, rebuild_command
 from streams.state.journal import JournalEntry
 from streams.state.memory import MemoryStore
@@ -60,6 +57,16 @@ class Rebuilt:
     partition: int
     journal_records: int
     table_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Cycle:
+    """A cycle that is to be written."""
+
+    number: int
+    offset_next: int
+    records: list[bytes]
+    """For the journal."""
 
 
 def require_stopped(client: AdminClient, pipeline: Pipeline, say: Say, *, wait_s: float = _EMPTY_GROUP_WAIT_S) -> None:
@@ -130,10 +137,10 @@ class LocalRebuild:
             if not lost.isdisjoint(self._pipeline.changelogs):
                 self._require_complete(partition, checkpoint)
             if in_journal is None and checkpoint is not None:
-                entry = self._from_store(partition, store, checkpoint, lost)
+                cycle = self._from_store(partition, store, checkpoint, lost)
             else:
-                entry = self._from_journal(partition, store, found, lost)
-            written = self._write(partition, entry, self._rows(store, partition, lost))
+                cycle = self._from_journal(partition, store, found, lost)
+            written = self._write(partition, cycle, self._rows(store, partition, lost))
         finally:
             store.close()
         set_aside(path, "written to Kafka again; the next worker restores it from there")
@@ -147,7 +154,7 @@ class LocalRebuild:
         """Identity of the newest journal record that has one; None when the journal has no record."""
         found = b""
         for value in self._values(self._pipeline.journal, partition):
-            found = journal.unpack(value, self._config.fields).identity or found
+            found = journal.unpack(value).identity or found
         return Identity.unpack(found) if found else None
 
     def _require_complete(self, partition: int, checkpoint: Checkpoint | None) -> None:
@@ -167,16 +174,20 @@ class LocalRebuild:
                 f"partition last, run this there; else begin again with {rebuild_command(self._pipeline, 'source')}"
             )
 
-    def _from_store(self, partition: int, store: Store, checkpoint: Checkpoint, lost: set[str]) -> JournalEntry:
+    def _from_store(self, partition: int, store: Store, checkpoint: Checkpoint, lost: set[str]) -> _Cycle:
         """The whole state as the first cycle of the new journal; the store must be complete."""
         if checkpoint.replay_from != checkpoint.journal_next:
             raise StreamsError(
                 f"{self._pipeline.source}-{partition}: the worker was not stopped cleanly, so that its newest ids and "
                 f"held events were in the journal only. Begin again with {rebuild_command(self._pipeline, 'source')}"
             )
-        return journal_entry(self._config, store, checkpoint, self._identity(checkpoint.identity, lost))
+        identity = self._identity(checkpoint.identity, lost)
+        records = journal_records(
+            self._config, partition, store, checkpoint, identity, bytes_max=JOURNAL_RECORD_BYTES_MAX
+        )
+        return _Cycle(1, checkpoint.offset_next, records)
 
-    def _from_journal(self, partition: int, store: Store, found: Identity, lost: set[str]) -> JournalEntry:
+    def _from_journal(self, partition: int, store: Store, found: Identity, lost: set[str]) -> _Cycle:
         """A further cycle of the journal, which says that the state goes on with other topics."""
         task = restore_partition(
             self._config,
@@ -188,28 +199,29 @@ class LocalRebuild:
             accepted=frozenset(lost),
         )
         identity = self._identity(found, lost)
-        empty = journal.empty_events(len(self._config.fields.payload), len(self._config.fields.texts))
         reached = task.checkpoint
-        return JournalEntry(
+        entry = JournalEntry(
             cycle=reached.cycle + 1,
             event_time_max=TIME_MIN,
-            ids=journal.Ids.concat([]),
-            held=empty,
-            due=journal.no_due_rows(),
             positions={self._pipeline.source: reached.position},
             identity=identity.packed,
-            ids_known_from=reached.ids_known_from,
+        )
+        sections = task.marked_sections()
+        return _Cycle(
+            entry.cycle,
+            reached.offset_next,
+            journal.pack(entry, sections, record_bytes_max=JOURNAL_RECORD_BYTES_MAX),
         )
 
     def _identity(self, found: Identity, lost: set[str]) -> Identity:
         return self._config.identity(self._places).taking_over(found, added_from=dict.fromkeys(lost, 0))
 
-    def _rows(self, store: Store, partition: int, lost: set[str]) -> Iterator[TableRows]:
+    def _rows(self, store: Store, partition: int, lost: set[str]) -> Iterator[ChangelogPart]:
         for table in self._pipeline.tables:
             if table.topic in lost:
-                yield from table_rows(self._config, store, partition, table)
+                yield from changelog_parts(self._config, store, partition, table.topic)
 
-    def _write(self, partition: int, entry: JournalEntry, parts: Iterator[TableRows]) -> Rebuilt:
+    def _write(self, partition: int, cycle: _Cycle, parts: Iterator[ChangelogPart]) -> Rebuilt:
         pipeline = self._pipeline
         transactions_id = f"{pipeline.prefix}streams-{pipeline.name}-rebuild"
         transactions = KafkaTransactions(
@@ -220,23 +232,23 @@ class LocalRebuild:
             timeout_ms=REBUILD_TRANSACTION_MS,
         )
         now_ms = int(time.time() * 1000)
-        records = journal.pack(entry, self._config.fields, record_bytes_max=JOURNAL_RECORD_BYTES_MAX)
         written = 0
         try:
             transactions.reopen()
             transactions.begin()
             for part in parts:
-                for _, keys, values, headers in self._encoders[part.table.topic].encode([part]):
+                topic = part.rows.topic
+                for _, keys, values, headers in self._encoders[topic].encode_changelog([part]):
                     times = [now_ms] * len(keys)
-                    transactions.produce_many(part.table.topic, keys, values, times, headers, partition=partition)
+                    transactions.produce_many(topic, keys, values, times, headers, partition=partition)
                     written += len(keys)
-            for record in records:
+            for record in cycle.records:
                 transactions.produce(
                     pipeline.journal, key=None, value=record, partition=partition, timestamp_ms=now_ms, headers=None
                 )
             position = Committed(
-                entry.positions[pipeline.source].offset_next,
-                entry.cycle,
+                cycle.offset_next,
+                cycle.number,
                 author=transactions_id,
                 topic_id=self._places.topics.get(pipeline.source),
             )
@@ -248,7 +260,7 @@ class LocalRebuild:
             ) from None
         finally:
             transactions.close()
-        return Rebuilt(partition, len(records), written)
+        return Rebuilt(partition, len(cycle.records), written)
 
     def _no_member(self) -> object:
         """What commits for a group that has no members."""
@@ -264,14 +276,14 @@ class LocalRebuild:
         low, high = self._changelog.bounds(topic, partition)
         return (row.value or b"" for rows in self._changelog.read(topic, partition, low, high) for row in rows)
 
-    def _table_encoders(self) -> dict[str, TableEncoder]:
+    def _table_encoders(self) -> dict[str, RowEncoder]:
         require_row_schemas(self._catalog, self._pipeline)
         registry, guard = Registry(self._settings), Guard("schema_registry")
         encoders = {}
         for table in self._pipeline.tables:
             schema = self._catalog.latest(table.subject).text
             schema_id = table_schema_id(registry, table.subject, schema, guard=guard, retrier=self._retrier)
-            encoders[table.topic] = TableEncoder(table.topic, table.aggregate, schema, schema_id)
+            encoders[table.topic] = RowEncoder(table.topic, schema, schema_id)
         return encoders
 
 

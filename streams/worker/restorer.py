@@ -218,7 +218,7 @@ class Restorer:
                 self._metrics.restore_seconds.inc(time.perf_counter() - started)
         log.info(
             "restored", topic=self._config.pipeline.source, partition=partition, offset=task.offset_next,
-            cycle=task.checkpoint.cycle, ids=task.ids_in_memory, held=len(task.held),
+            cycle=task.checkpoint.cycle, **task.in_memory(),
         )  # fmt: skip
         return task
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from streams.avro.decode import Decoder
 from streams.engine.commit import Committer, Failpoint
-from streams.engine.encode import TableEncoder, WindowEncoder
+from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine
 from streams.engine.task import TaskConfig
 from streams.errors import StreamsError
@@ -148,12 +148,13 @@ class Wiring:
 
         """
         require_row_schemas(self._catalog, self._pipeline)
+        subjects = {table.topic: table.subject for table in self._pipeline.tables}
+        subjects |= {window.topic: window.subject for window in self._pipeline.windows}
         return Committer(
             self._pipeline,
             self.transactions,
             self.changelog,
-            [TableEncoder(t.topic, t.aggregate, *self._schema_of(t.subject)) for t in self._pipeline.tables],
-            [WindowEncoder(window, *self._schema_of(window.subject)) for window in self._pipeline.windows],
+            [RowEncoder(topic, *self._schema_of(subject)) for topic, subject in subjects.items()],
             failpoint,
             author=self.member,
             session=uuid.uuid4().hex,

@@ -26,7 +26,7 @@ from tests.integration.workers import (
     workers,
 )
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 SEED = int(os.environ.get("SEED", "1"))
 """Of the traffic and of when the blows fall: `SEED=7 pytest tests/integration/test_exactly_once.py`."""

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from logistics.folds.vehicle_minute import VehicleMinute
 from streams.batch.columns import TIME_MIN, object_rows, objects
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 from streams.operators.fold.aggregate import Segments
-from streams.operators.reorder.judge import LastDue, judge_behind, watermarks
+from streams.operators.reorder.judge import LastDue, judge_behind
+from streams.operators.trace import watermarks
 from streams.operators.window.windows import NEVER, Windows
 from tests.examples import examples
 
@@ -138,7 +139,8 @@ def segments_of(keys):
     payload = np.stack([chance.uniform(-90, 90, len(time)), chance.uniform(-180, 180, len(time)), time % 7.0])
     payload[2, time % 5 == 0] = np.nan
     end = np.cumsum(lengths) - 1
-    return Segments(time, time, payload, object_rows([], len(time)), prior, end - lengths + 1, end)
+    fields = Fields(("latitude", "longitude", "speed_kmh"))
+    return Segments(time, time, payload, object_rows([], len(time)), prior, end - lengths + 1, end, fields)
 
 
 @st.composite

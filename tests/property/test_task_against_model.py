@@ -16,14 +16,16 @@ from logistics.folds.vehicle_state import VehicleState
 from streams.batch.clock import Clock
 from streams.batch.columns import object_rows, objects
 from streams.batch.event_ids import id_words, time_word
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 from streams.engine.task import PartitionTask, TaskConfig, Written
-from streams.state.checkpoint import CHECKPOINT, LAST_DUE, table_prefix
+from streams.operators.fold.operator import fold_name
 from streams.state.memory import MemoryStore
+from streams.state.names import CHECKPOINT, operator_prefix
 from tests.examples import examples
 from tests.window_model import WindowModel
 
 AGGREGATE = VehicleState()
+LAST_DUE = operator_prefix("reorder.last")
 WINDOW = VehicleMinute()
 WINDOW_MS, GRACE_MS = 10, 4
 PIPELINE = replace(GPS, windows=(replace(GPS.windows[0], size_ms=WINDOW_MS, grace_ms=GRACE_MS),))
@@ -109,6 +111,7 @@ def columns(log, first=0):
         ),
         texts=object_rows([], len(log)),
         slot=np.full(len(log), -1, dtype=np.int64),
+        fields=Fields(GPS.payload_fields, GPS.text_fields),
     )
 
 
@@ -141,7 +144,7 @@ class Run:
         commit = self.task.close_cycle()
         if commit is None:
             return
-        for closed in commit.windows:
+        for closed in commit.rows:
             self.note(closed)
         first, self.journal_next = self.journal_next, self.journal_next + len(commit.journal)
         self.task.applied(commit, Written(first, self.journal_next, {}))
@@ -163,7 +166,7 @@ class Run:
 
     @property
     def rows(self):
-        prefix = table_prefix("vehicles.state.v1")
+        prefix = operator_prefix(fold_name("vehicles.state.v1"))
         return {key[len(prefix) :]: value for key, value in self.store.scan(prefix)}
 
     @property
@@ -257,8 +260,8 @@ def test_batches_cycles_and_spills_anywhere_change_nothing(limits, log, data):
             run.cycle()
             if data.draw(st.booleans(), label="spill"):
                 run.task.spill(
-                    ids_below=data.draw(st.sampled_from((0, 10, 40, 10**9)), label="ids below"),
-                    held_events_keep=data.draw(st.sampled_from((0, 1, 3, 10**6)), label="keep"),
+                    below=data.draw(st.sampled_from((0, 10, 40, 10**9)), label="ids below"),
+                    rows_keep=data.draw(st.sampled_from((0, 1, 3, 10**6)), label="keep"),
                     keep_keys=data.draw(st.booleans(), label="keep keys"),
                 )
     run.end()
@@ -274,7 +277,7 @@ def test_the_checkpoint_and_the_last_due_rows_are_those_of_the_log(limits, log):
         assert run.store.get_many([CHECKPOINT]) == [None]
         return
     assert run.task.checkpoint.offset_next == len(log)
-    assert {key[1:] for key, _ in run.store.scan(LAST_DUE)} == run.clean.keys()
+    assert {key[len(LAST_DUE) :] for key, _ in run.store.scan(LAST_DUE)} == run.clean.keys()
     assert run.task.is_settled
 
 

@@ -22,28 +22,31 @@ import numpy as np
 import structlog
 
 from logistics.flows.gps import GPS
-from logistics.folds.vehicle_state import VehicleState
 from streams.avro.decode import Decoded, Decoder, Known
 from streams.avro.resolve import build_plan
 from streams.batch.clock import Clock
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.engine.commit import Committer
-from streams.engine.encode import TableEncoder, WindowEncoder
+from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.log import LogRow
 from streams.engine.restore import restore_partition
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
+from streams.operators.fold.operator import fold_name
+from streams.operators.quarantine.operator import QuarantineOperator
 from streams.operators.reorder.held import held_in_store, without_repeats
+from streams.operators.reorder.operator import ReorderOperator
+from streams.operators.window.operator import window_name
 from streams.schemas.catalog import Catalog
 from streams.sinks.base import CycleAborted
 from streams.sinks.memory import MemoryTransactions
 from streams.sources.base import Idle
-from streams.state.checkpoint import LAST_DUE, table_prefix, window_prefix
-from streams.state.journal import empty_events
 from streams.state.memory import MemoryStore
+from streams.state.names import operator_prefix
+from streams.state.space import StoreSpace
 from streams.state.store import StoreCorrupted
 from tests.simulation.traffic import NOW_MS, SCHEMA_ID, START_MS, encode, gps_schema
 
@@ -108,7 +111,7 @@ class OnceDecoder:
         self.skew_ms_max = self._decoder.skew_ms_max
 
     def decode(self, records: Records, known: Known, skip: frozenset[int], clock: Clock) -> Decoded:
-        events: list[Events] = [empty_events(len(GPS.payload_fields), len(GPS.text_fields))]
+        events: list[Events] = [Events.none(Fields(GPS.payload_fields, GPS.text_fields))]
         rejects: list[Reject] = []
         for row, offset in enumerate(records.offset.tolist()):
             if row in skip:
@@ -222,8 +225,7 @@ class Machine:
             self.pipeline,
             self.transactions,
             self.changelog,
-            [TableEncoder(TABLE, VehicleState(), _TABLE_SCHEMA, 3)],
-            [WindowEncoder(self.pipeline.windows[0], _WINDOW_SCHEMA, 4)],
+            [RowEncoder(TABLE, _TABLE_SCHEMA, 3), RowEncoder(self.pipeline.windows[0].topic, _WINDOW_SCHEMA, 4)],
             self._failpoint,
             author="w",
             session="s",
@@ -318,8 +320,8 @@ class Machine:
             self.done.note("expiries")
         if rng.random() < 0.5:
             self.task.spill(
-                ids_below=self.task.watermark - rng.choice((-(10**9), 0, 500, 50_000)),
-                held_events_keep=rng.choice((0, 1, 5, 10**6)),
+                below=self.task.watermark - rng.choice((-(10**9), 0, 500, 50_000)),
+                rows_keep=rng.choice((0, 1, 5, 10**6)),
                 keep_keys=rng.random() < 0.5,
             )
             self.done.note("spills")
@@ -375,9 +377,9 @@ def remembered(machine: Machine) -> dict[str, Any]:
     oldest = task.watermark - shape.horizon_ms
     rows: dict[str, dict[bytes, bytes]] = {}
     prefixes = {
-        "last due": LAST_DUE,
-        "folds": table_prefix(TABLE),
-        "newest windows": window_prefix(GPS.windows[0].topic),
+        "last due": operator_prefix("reorder.last"),
+        "folds": operator_prefix(fold_name(TABLE)),
+        "newest windows": operator_prefix(window_name(GPS.windows[0].topic)),
     }
     for name, prefix in prefixes.items():
         rows[name] = {key[len(prefix) :]: row for key, row in task.store.scan(prefix)}
@@ -385,17 +387,18 @@ def remembered(machine: Machine) -> dict[str, Any]:
     rows["last due"] = {
         key: row for key, row in rows["last due"].items() if int.from_bytes(row[:8], "little", signed=True) >= oldest
     }
-    in_store = held_in_store(task.store, machine.config.fields, task.watermark)
-    waiting = without_repeats([*task.held.all(), *([] if in_store is None else [in_store])])
+    in_store = held_in_store(StoreSpace(task.store, "reorder.held"), machine.config.fields, task.watermark)
+    waiting = without_repeats([*task.operator(ReorderOperator).held.all(), *([] if in_store is None else [in_store])])
     held = [] if waiting is None else list(zip(waiting.key, waiting.value, strict=True))
-    breakers = [(key, one.opened_at, one.rejects) for key, one in task.breakers._breakers.items()]
+    known = task.operator(QuarantineOperator).breakers
+    breakers = [(key, one.opened_at, one.rejects) for key, one in known._breakers.items()]
     return {
         **rows,
         "watermark": task.watermark,
         "offset": task.offset_next,
         "held": sorted(held),
         "breakers, the least recently changed first": breakers,
-        "kept out": sorted(task.breakers.open_keys),
+        "kept out": sorted(known.open_keys),
     }
 
 
@@ -431,10 +434,12 @@ def _bounds_of(shape: Shape) -> Iterator[None]:
     """Bounds so small that short logs reach them."""
     with (
         mock.patch("streams.operators.quarantine.breakers.KEYS_MAX", shape.keys_max),
-        mock.patch("streams.engine.task.JOURNAL_INDEX_RECORDS", shape.index_records),
+        mock.patch("streams.engine.journal_index.JOURNAL_INDEX_RECORDS", shape.index_records),
         mock.patch("streams.engine.restore._PUTS_MAX", 3),
-        mock.patch("streams.engine.keys._SCAN_ROWS", 2),
-        mock.patch("streams.engine.keys._LOADED_MAX", 2),
+        mock.patch("streams.operators.reorder.operator._PUTS_MAX", 3),
+        mock.patch("streams.operators.quarantine.operator._REPLAYED_MAX", 3),
+        mock.patch("streams.operators.window.operator._SCAN_ROWS", 2),
+        mock.patch("streams.operators.window.operator._LOADED_MAX", 2),
     ):
         yield
 

@@ -10,8 +10,8 @@ from streams.batch.columns import Bools
 from streams.batch.events import Events
 from streams.engine.commit import Committer
 from streams.engine.restore import RestoreFailed
-from streams.engine.task import PartitionTask
 from streams.kafka.partitioner import partition_of
+from streams.operators.dedup.operator import DedupOperator
 from streams.operators.reorder.held import Held
 from streams.sinks.base import CycleAborted
 from streams.worker.terms import Terms
@@ -134,27 +134,27 @@ def test_a_journal_without_held_events_is_found(monkeypatch):
 
 @thorough
 def test_a_restore_that_forgets_ids_is_found(monkeypatch):
-    monkeypatch.setattr(PartitionTask, "remember", lambda *_: None)
+    monkeypatch.setattr(DedupOperator, "replay", lambda *_: 0)
     with pytest.raises(AssertionError, match=SAYS):
         simulate_some()
 
 
 @thorough
 def test_a_dedup_that_forgets_is_found(monkeypatch):
-    def all_new(self: PartitionTask, events: Events) -> Bools:
+    def all_new(self: DedupOperator, events: Events) -> Bools:
         new = first_copies(self, events)
         new[:] = True
         return new
 
-    first_copies = PartitionTask._first_copies
-    monkeypatch.setattr(PartitionTask, "_first_copies", all_new)
+    first_copies = DedupOperator._first_copies
+    monkeypatch.setattr(DedupOperator, "_first_copies", all_new)
     with pytest.raises(AssertionError, match=SAYS):
         simulate_some(faults=False)
 
 
 @thorough
 def test_a_release_order_that_is_none_is_found(monkeypatch):
-    monkeypatch.setattr("streams.engine.task.release_order", lambda events: np.arange(len(events)))
+    monkeypatch.setattr("streams.operators.reorder.operator.release_order", lambda events: np.arange(len(events)))
     with pytest.raises(AssertionError, match=SAYS):
         simulate_some(faults=False)
 

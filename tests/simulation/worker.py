@@ -7,13 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from logistics.flows.gps import GPS
-from logistics.folds.vehicle_state import VehicleState
 from streams.avro.decode import Decoder
 from streams.avro.resolve import build_plan
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.engine.commit import Committer
-from streams.engine.encode import TableEncoder, WindowEncoder
+from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.task import TaskConfig
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
@@ -68,13 +67,13 @@ class SpillingEngine(Engine):
 
     rng: random.Random
 
-    def relieve(self, bytes_max: int) -> bool:
+    def spill(self, bytes_max: int) -> bool:
         if self.rng.random() < 0.3:
-            return super().relieve(bytes_max)
+            return super().spill(bytes_max)
         for task in self.tasks.values():
             task.spill(
-                ids_below=task.watermark - self.rng.choice((-(10**9), 0, 500, 5_000)),
-                held_events_keep=self.rng.choice((0, 1, 5, 10**6)),
+                below=task.watermark - self.rng.choice((-(10**9), 0, 500, 5_000)),
+                rows_keep=self.rng.choice((0, 1, 5, 10**6)),
                 keep_keys=self.rng.random() < 0.5,
             )
         return self.rng.random() < 0.5
@@ -173,8 +172,7 @@ class SimulatedWorker:
             PIPELINE,
             transactions,
             changelog,
-            [TableEncoder("vehicles.state.v1", VehicleState(), table.text, 3)],
-            [WindowEncoder(PIPELINE.windows[0], minute.text, 4)],
+            [RowEncoder("vehicles.state.v1", table.text, 3), RowEncoder(PIPELINE.windows[0].topic, minute.text, 4)],
             self._failpoint,
             author=self.name,
             session=str(self._starts),

@@ -9,6 +9,7 @@ from prometheus_client import generate_latest
 from logistics.flows.gps import GPS
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
 from streams.monitor.workers import Address, read_metrics
+from streams.operators.base import EventRecords
 from streams.worker.account import CycleAccount
 from streams.worker.metrics import WorkerMetrics
 from tests.unit.test_task import events
@@ -23,7 +24,7 @@ def visible(*event_age_ms: int, arrival_age_ms: int) -> tuple[float, float, floa
     made = events(*((number, now_ms - age) for number, age in enumerate(event_age_ms)))
     made = replace(made, timestamp_ms=np.full(len(made), now_ms - arrival_age_ms))
     account, metrics = CycleAccount(), WorkerMetrics()
-    account.note(Effects(now_ms, len(made), [PartitionEffects(0, made, [], 0, 0)]), 0.0)
+    account.note(Effects(now_ms, len(made), [PartitionEffects(0, [EventRecords(GPS.clean, made, "clean")])]), 0.0)
     account.publish(metrics, GPS, CycleEnd([]), now_ms=now_ms, skew_ms_max=SKEW_MS_MAX)
     told = read_metrics(Address("h", 1), generate_latest(metrics.registry).decode(), ready=True, state="ready").visible
     return told.total, told.good, told.young

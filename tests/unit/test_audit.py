@@ -3,6 +3,7 @@ import json
 import pytest
 
 from streams.batch.rejects import DeadLetter, Reason, Reject
+from streams.batch.replayed import is_replayed
 from streams.deadletters.letter.audit import (
     Act,
     Actor,
@@ -13,7 +14,7 @@ from streams.deadletters.letter.audit import (
     reveal_record,
     settle,
 )
-from streams.deadletters.letter.envelope import envelope_headers, is_replayed
+from streams.deadletters.letter.envelope import envelope_headers
 from streams.deadletters.letter.letter import HistoryWriter, history_of, parts_of, replay_headers
 
 ID = "0123456789abcdef01234567"

@@ -17,7 +17,7 @@ from streams.batch.events import Events
 from streams.batch.rows import unpack_rows
 from streams.engine.commit import Committer
 from streams.engine.effects import CycleEnd, Effects
-from streams.engine.encode import TableEncoder, WindowEncoder
+from streams.engine.encode import RowEncoder
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
@@ -25,10 +25,12 @@ from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline, Table, Window
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.operators.fold.builder import Count, Fold, Greatest, LastTime, Latest, WindowFold
+from streams.operators.fold.operator import fold_name
+from streams.operators.window.operator import window_name
 from streams.sinks.memory import MemoryTransactions
-from streams.state.checkpoint import table_prefix, window_prefix
 from streams.state.identity import Places
 from streams.state.memory import MemoryStore
+from streams.state.names import operator_prefix
 from streams.state.store import StoreCorrupted, StoreOutdated
 
 LATENESS_MS = 100
@@ -79,14 +81,12 @@ class World:
         )
         nothing = np.empty(0, np.int64)
         tables = [
-            TableEncoder(
-                t.topic, t.aggregate, schema_of(t.aggregate.table(objects([]), np.empty(0, t.aggregate.dtype))), 1
-            )
+            RowEncoder(t.topic, schema_of(t.aggregate.table(objects([]), np.empty(0, t.aggregate.dtype))), 1)
             for t in flow.tables
         ]
         windows = [
-            WindowEncoder(
-                w,
+            RowEncoder(
+                w.topic,
                 schema_of(w.aggregate.table(objects([]), nothing, nothing, nothing, np.empty(0, w.aggregate.dtype))),
                 2,
             )
@@ -94,7 +94,7 @@ class World:
         ]
         transactions = MemoryTransactions(self.kafka, "worker", lambda: "committed")
         self.committer = Committer(
-            flow, transactions, MemoryChangelog(self.kafka), tables, windows, author="worker", session="s"
+            flow, transactions, MemoryChangelog(self.kafka), [*tables, *windows], author="worker", session="s"
         )
         self.kafka.owners[0] = "worker"
         return self
@@ -121,7 +121,7 @@ class World:
             id_word=time_word(time, np.zeros(len(rows), dtype=np.bool_)), key=objects([row[1] for row in rows]),
             value=objects([b"v%d" % row[0] for row in rows]), headers=None,
             payload=np.array([[row[3].get(name, np.nan) for row in rows] for name in names]),
-            texts=object_rows([], len(rows)), slot=np.full(len(rows), -1),
+            texts=object_rows([], len(rows)), slot=np.full(len(rows), -1), fields=self.config.fields,
         )  # fmt: skip
         self.offset = len(self.kafka.log(self.config.pipeline.source, 0))
         effects = self.task.on_batch(events, self.offset, leader_epoch=self.kafka.leader_epoch)
@@ -138,11 +138,11 @@ class World:
 
     def row(self, topic="rooms.v1", key=b"a"):
         table = next(one for one in self.config.pipeline.tables if one.topic == topic)
-        [packed] = self.task.store.get_many([table_prefix(topic) + key])
+        [packed] = self.task.store.get_many([operator_prefix(fold_name(topic)) + key])
         return unpack_rows(table.aggregate.dtype, [packed])[0]
 
     def open_window(self, topic="minutes.v1", key=b"a"):
-        [packed] = self.task.store.get_many([window_prefix(topic) + key])
+        [packed] = self.task.store.get_many([operator_prefix(window_name(topic)) + key])
         return packed
 
 
@@ -160,7 +160,7 @@ def a_world(flow=None):
     world = World().restore(flow or rooms())
     world.feed(event(1, 1_000, warmth=20.0, battery=0.5), event(2, 1_200, warmth=25.0, battery=0.4))
     world.feed(event(3, 1_400, warmth=30.0, battery=0.3))
-    assert len(world.task.held) == 1
+    assert world.task.in_memory()["held"] == 1
     return world
 
 

@@ -94,8 +94,13 @@ class ByPosition:
         raise NotImplementedError
 
 
-class ByName(ByPosition):
+class Reads(ByPosition):
     reads = ("temprature_c",)
+
+
+class ByName(ByPosition):
+    def fold(self, state: Any, segments: Any) -> Any:
+        return state + segments.number("temprature_c")
 
 
 @pytest.mark.parametrize(
@@ -126,6 +131,10 @@ class ByName(ByPosition):
         (
             lambda: Flow("x", doors().to("c").fold(ByPosition(), to="s")),
             r"fold:s reads more than source\('doors.v1'\) declares: fields=\['is_open', 'temperature_c'\]",
+        ),
+        (
+            lambda: Flow("x", doors().to("c").fold(Reads(), to="s")),
+            "fold:s reads 'temprature_c', which is in neither fields nor texts",
         ),
         (
             lambda: Flow("x", doors().to("c").fold(ByName(), to="s")),

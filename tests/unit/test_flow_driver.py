@@ -3,10 +3,14 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from logistics.flows.gps import flow as gps
 from logistics.flows.orders import flow as orders
+from logistics.folds.vehicle_state import VehicleState
+from streams import Flow, source
 from streams.testing import Crash, FlowDriver
 
 T0 = datetime(2024, 3, 1, 12, tzinfo=UTC)
@@ -128,3 +132,30 @@ def test_flows_without_windows_are_driven_too():
     assert driver.table("orders.state.v1")["o1"]["status"] == "ASSIGNED"
     with pytest.raises(KeyError, match=r"has no fold to nobody\.v1"):
         driver.table("nobody.v1")
+
+
+def is_moving(batch: pa.RecordBatch) -> pa.Array:
+    return pc.greater(batch.column("speed_kmh"), 3.0)
+
+
+def halved(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return pa.record_batch({"speed_kmh": pc.multiply(batch.column("speed_kmh"), 0.5)})
+
+
+def test_functions_drop_and_change_events_where_they_stand():
+    fields = ("latitude", "longitude", "speed_kmh", "heading_deg")
+    trunk = source("gps.positions.v1", key="device_id", fields=fields).deduplicate().reorder()
+    chosen = trunk.to("gps.positions.v1.clean").filter(is_moving).map_batches(halved)
+    driver = FlowDriver(Flow("slow", chosen.fold(VehicleState(), to="vehicles.state.v1")))
+    driver.feed(position(1, speed_kmh=1.0), position(2, at_s=1, speed_kmh=80.0), position(3, at_s=2, speed_kmh=None))
+    driver.crash(Crash.JOURNALLED)
+    driver.advance("1m")
+    assert [record.fields["event_id"] for record in driver.clean()] == ["truck-1-1", "truck-1-2", "truck-1-3"]
+    row = driver.table("vehicles.state.v1")["truck-1"]
+    assert (row["events"], row["speed_max_kmh"]) == (1, 40.0)
+
+
+def test_a_function_on_one_of_several_branches_is_refused():
+    trunk = source("a", key="k").deduplicate().reorder()
+    with pytest.raises(ValueError, match="filter:is_moving is on one of several branches after reorder"):
+        Flow("x", trunk.to("c"), trunk.filter(is_moving))

@@ -8,6 +8,7 @@ import pyruhvro
 import pytest
 
 from streams.batch.columns import object_rows, objects
+from streams.batch.events import Fields
 from streams.batch.rows import empty_rows, pack_rows, unpack_rows
 from streams.operators.fold.aggregate import Segments
 from streams.operators.fold.builder import (
@@ -50,6 +51,7 @@ def segments(*events):
         prior=np.empty(0, np.int64),
         start=np.array([0]),
         end=np.array([count - 1]),
+        fields=Fields(FIELDS),
     )
 
 
@@ -176,6 +178,7 @@ def named(*events):
         prior=np.empty(0, np.int64),
         start=start,
         end=np.append(start[1:], count) - 1,
+        fields=Fields(("kind", "temperature_c"), ("badge", "guard")),
     )
 
 

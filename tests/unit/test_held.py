@@ -2,14 +2,16 @@ import numpy as np
 import pytest
 
 from streams.batch.columns import object_rows, objects
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 from streams.operators.reorder.held import Held, without_repeats
-from streams.state.checkpoint import HELD
-from streams.state.journal import Fields
 from streams.state.memory import MemoryStore
+from streams.state.names import operator_prefix
+from streams.state.space import StoreSpace
 from streams.state.store import WriteBatch
 
 FOREVER = np.iinfo(np.int64).max
+HELD = operator_prefix("reorder.held")
+FIELDS = Fields(("a", "b", "c", "d"))
 
 
 def events(*times, first_id=0, headers=None):
@@ -32,6 +34,7 @@ def events(*times, first_id=0, headers=None):
         payload=np.full((4, count), 1.5),
         texts=object_rows([], count),
         slot=number % 3,
+        fields=FIELDS,
     )
 
 
@@ -41,13 +44,17 @@ def times(parts):
 
 
 @pytest.fixture
-def held():
-    return Held(Fields(("a", "b", "c", "d")))
+def store():
+    return MemoryStore()
 
 
 @pytest.fixture
-def store():
-    return MemoryStore()
+def held(store):
+    return held_over(store)
+
+
+def held_over(store):
+    return Held(FIELDS, StoreSpace(store, "reorder.held"))
 
 
 def spill(held, store, *, keep):
@@ -119,7 +126,7 @@ def test_spilled_events_come_back_as_they_were(held, store):
     held.add(original, 1)
     spill(held, store, keep=0)
     assert (len(held), held.event_time_min()) == (0, 10)
-    [back] = held.load_due_pages(store, 10)
+    [back] = held.load_due_pages(10)
     for name in ("event_time", "sequence", "timestamp_ms", "id_hi", "id_lo", "id_word"):
         assert np.array_equal(getattr(back, name), getattr(original, name))
     for name in ("event_id", "key", "value", "headers"):
@@ -131,7 +138,7 @@ def test_spilled_events_come_back_as_they_were(held, store):
 def test_only_pages_that_may_hold_due_events_are_loaded(held, store):
     held.add(events(*range(5_000)), 1)
     spill(held, store, keep=100)
-    loaded = held.load_due_pages(store, 1_500)
+    loaded = held.load_due_pages(1_500)
     assert times(loaded) == list(range(100, 100 + 2 * 1024))
     assert held.event_time_min() == 0
     assert held.pages_due(100 + 2 * 1024)
@@ -141,7 +148,7 @@ def test_only_pages_that_may_hold_due_events_are_loaded(held, store):
 def test_a_page_is_deleted_once_all_of_it_is_released(held, store):
     held.add(events(10, 20), 1)
     spill(held, store, keep=0)
-    held.load_due_pages(store, 10)
+    held.load_due_pages(10)
     for watermark, pages in ((19, 1), (20, 0)):
         batch = WriteBatch()
         held.forget_released_pages(watermark, batch)
@@ -160,10 +167,10 @@ def test_pages_that_nobody_has_loaded_are_not_deleted(held, store):
 def test_a_restart_finds_what_is_still_held_and_what_is_not(held, store):
     held.add(events(10, 20, 30), 1)
     spill(held, store, keep=0)
-    again = Held(Fields(("a", "b", "c", "d")))
-    again.restore_pages(store, 15)
+    again = held_over(store)
+    again.restore_pages(15)
     assert again.event_time_min() == 20
-    assert times(again.load_due_pages(store, 20)) == [20, 30]
+    assert times(again.load_due_pages(20)) == [20, 30]
     again.add(events(40, first_id=9), 1)
     spill(again, store, keep=0)
     assert len(list(store.scan(HELD))) == 2, "a new page does not overwrite an old one"
@@ -177,16 +184,16 @@ def test_an_event_that_two_pages_and_the_journal_have_comes_into_memory_once(hel
     """Pages stay in the store until all of them is released, and the journal is read again from before them."""
     held.add(events(10, 20, 30, 40), 1)
     spill(held, store, keep=0)
-    held.add(Events.concat(held.load_due_pages(store, 10)), 1)
+    held.add(Events.concat(held.load_due_pages(10)), 1)
     spill(held, store, keep=0)
-    again = Held(Fields(("a", "b", "c", "d")))
-    again.put_into_pages([events(10, 20, 30, 40).take(slice(1, 3)), events(25, first_id=7)], store)
+    again = held_over(store)
+    again.put_into_pages([events(10, 20, 30, 40).take(slice(1, 3)), events(25, first_id=7)])
     again.add(events(10, 20, 30, 40).take(slice(3, 4)), 0)
-    again.restore_pages(store, 15)
+    again.restore_pages(15)
     assert not again.pages_due(19)
-    found = again.load_due_pages(store, 20)
+    found = again.load_due_pages(20)
     again.add(Events.concat(found), 0)
-    found += again.load_due_pages(store, 100)
+    found += again.load_due_pages(100)
     assert sorted(times(found)) == [20, 25, 30]
     assert times(again.take_due(100)) == [20, 25, 30, 40]
 

@@ -10,6 +10,7 @@ from logistics.flows.gps import GPS
 from logistics.flows.orders import ORDERS
 from streams.batch.rows import RowLayout, empty_rows, pack_rows, unpack_rows
 from streams.flow.declaration import Pipeline, Table, Window
+from streams.flow.identity import identity_of as declared_identity
 from streams.operators.fold.builder import Count, Fold, Greatest, LastTime, Latest, Least, WindowFold
 from streams.state.identity import Identity, IdentityUnreadable, Places, judge
 
@@ -33,7 +34,7 @@ def a_flow(columns=None, *, size_ms=60_000, tables=("rooms.state.v1",), fields=F
 
 def identity_of(flow, *, horizon_ms=1_000, symbols=None, cluster="c", **ids):
     names = {topic.name: f"id of {topic.name}" for topic in flow.topics()}
-    return Identity.of(
+    return declared_identity(
         flow, horizon_ms=horizon_ms, places=Places(cluster, {**names, **ids.pop("topics", {})}), symbols=symbols
     )
 
@@ -58,7 +59,7 @@ def test_bytes_that_are_no_identity_are_refused(data):
 def test_what_is_not_known_is_not_compared():
     flow = a_flow()
     somewhere = identity_of(flow)
-    nowhere = Identity.of(flow, horizon_ms=1_000, places=Places())
+    nowhere = declared_identity(flow, horizon_ms=1_000, places=Places())
     assert judge(somewhere, nowhere, flow).is_same
     assert judge(nowhere, somewhere, flow).is_same
 

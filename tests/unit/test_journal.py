@@ -1,22 +1,17 @@
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from streams.batch.columns import object_rows, objects
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
+from streams.operators.dedup.section import Ids
+from streams.operators.reorder.section import DueRows
 from streams.state import journal
-from streams.state.journal import (
-    DueRows,
-    Fields,
-    Ids,
-    JournalCorrupted,
-    JournalEntry,
-    Position,
-    pack_headers,
-    unpack_headers,
-)
+from streams.state.codec import pack_headers, unpack_headers
+from streams.state.journal import JournalCorrupted, JournalEntry, Position
+from tests.journalled import packed, unpacked
 
 UNLIMITED = 1 << 40
 FIELDS = Fields(("latitude", "longitude", "speed_kmh", "heading_deg"))
@@ -51,6 +46,7 @@ def held(count, *, headers=None, value_bytes=50, seed=1):
         payload=payload,
         texts=object_rows([], count),
         slot=np.full(count, -1),
+        fields=FIELDS,
     )
 
 
@@ -61,11 +57,33 @@ def due(count):
     )
 
 
+HEAD = JournalEntry(7, 2**40, positions=POSITIONS, identity=b"who")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A cycle as three operators write it."""
+
+    ids: Ids
+    held: Events
+    due: DueRows
+    known_from: int = 0
+    head: JournalEntry = HEAD
+
+    def packed(self, record_bytes_max=UNLIMITED):
+        return packed(
+            self.head,
+            self.ids,
+            self.held,
+            self.due,
+            ids_known_from=self.known_from,
+            record_bytes_max=record_bytes_max,
+        )
+
+
 def entry(*, ids_count=0, held_events=None, due_count=0):
     events = held(0) if held_events is None else held_events
-    return JournalEntry(
-        7, 2**40, ids(ids_count), events, due(due_count), positions=POSITIONS, identity=b"who", ids_known_from=-5
-    )
+    return Written(ids(ids_count), events, due(due_count), -5)
 
 
 def assert_equal_events(found, expected):
@@ -98,10 +116,12 @@ def assert_equal_ids(found, expected):
     ids=["nothing", "ids", "held", "due", "all"],
 )
 def test_what_is_packed_is_unpacked(written):
-    [data] = journal.pack(written, FIELDS, record_bytes_max=UNLIMITED)
-    found = journal.unpack(data, FIELDS)
-    assert (found.cycle, found.positions, found.identity, found.ids_known_from) == (7, POSITIONS, b"who", -5)
-    assert (found.event_time_max, found.part, found.parts) == (2**40, 0, 1)
+    [data] = written.packed()
+    found = unpacked(data, FIELDS)
+    head = found.entry
+    assert (head.cycle, head.positions, head.identity) == (7, POSITIONS, b"who")
+    assert found.ids_known_from == -5
+    assert (head.event_time_max, head.part, head.parts) == (2**40, 0, 1)
     assert_equal_ids(found.ids, written.ids)
     assert_equal_events(found.held, written.held)
     assert_equal_due(found.due, written.due)
@@ -109,13 +129,13 @@ def test_what_is_packed_is_unpacked(written):
 
 def test_headers_survive_with_none_and_empty_values_repeats_and_unicode_names():
     headers = [None, [], [("a", None), ("a", b""), ("ключ", b"\x00\xff"), ("", b"x")]]
-    [data] = journal.pack(entry(held_events=held(3, headers=headers)), FIELDS, record_bytes_max=UNLIMITED)
-    assert journal.unpack(data, FIELDS).held.headers.tolist() == [None, None, headers[2]]
+    [data] = entry(held_events=held(3, headers=headers)).packed()
+    assert unpacked(data, FIELDS).held.headers.tolist() == [None, None, headers[2]]
 
 
 def test_events_without_headers_need_no_column_of_them():
-    [data] = journal.pack(entry(held_events=held(3, headers=[None, None, None])), FIELDS, record_bytes_max=UNLIMITED)
-    assert journal.unpack(data, FIELDS).held.headers is None
+    [data] = entry(held_events=held(3, headers=[None, None, None])).packed()
+    assert unpacked(data, FIELDS).held.headers is None
 
 
 @pytest.mark.parametrize("name_bytes", [65_535, 65_536, 200_000])
@@ -135,12 +155,13 @@ def test_a_large_cycle_is_split_and_its_parts_make_the_whole(bytes_max):
     written = entry(
         ids_count=400, held_events=held(90, headers=[[("h", b"x" * (i * 10))] for i in range(90)]), due_count=60
     )
-    records = journal.pack(written, FIELDS, record_bytes_max=bytes_max)
-    found = [journal.unpack(record, FIELDS) for record in records]
-    assert [(part.part, part.parts) for part in found] == [(i, len(records)) for i in range(len(records))]
-    assert {(part.cycle, part.event_time_max) for part in found} == {(7, 2**40)}
-    assert (found[0].positions, found[0].identity) == (POSITIONS, b"who")
-    assert not any(part.positions or part.identity for part in found[1:])
+    records = written.packed(bytes_max)
+    found = [unpacked(record, FIELDS) for record in records]
+    heads = [part.entry for part in found]
+    assert [(head.part, head.parts) for head in heads] == [(i, len(records)) for i in range(len(records))]
+    assert {(head.cycle, head.event_time_max) for head in heads} == {(7, 2**40)}
+    assert (heads[0].positions, heads[0].identity) == (POSITIONS, b"who")
+    assert not any(head.positions or head.identity for head in heads[1:])
     assert_equal_ids(Ids.concat([part.ids for part in found]), written.ids)
     whole = Events.concat([part.held for part in found if len(part.held)])
     assert_equal_events(whole, written.held)
@@ -162,9 +183,7 @@ def test_a_large_cycle_is_split_and_its_parts_make_the_whole(bytes_max):
         entry(held_events=held(2_000, value_bytes=200)),
         entry(held_events=held(500, headers=[[("h", b"x" * 2_000)]] * 500)),
         entry(due_count=9_000),
-        JournalEntry(
-            1,
-            1,
+        Written(
             ids(0),
             held(0),
             DueRows(objects([b"k" * 9_000] * 100), np.arange(100), np.arange(100), objects([b"i"] * 100)),
@@ -173,75 +192,67 @@ def test_a_large_cycle_is_split_and_its_parts_make_the_whole(bytes_max):
     ids=["ids", "held", "headers", "due", "long keys"],
 )
 def test_no_record_is_much_larger_than_the_limit(large):
-    records = journal.pack(large, FIELDS, record_bytes_max=50_000)
+    records = large.packed(50_000)
     assert len(records) > 1
     assert max(map(len, records)) <= 50_000 + 10_000
 
 
 def test_a_single_event_larger_than_the_limit_has_a_record_of_its_own():
-    records = journal.pack(entry(held_events=held(3, value_bytes=5_000)), FIELDS, record_bytes_max=1_000)
-    assert [len(journal.unpack(record, FIELDS).held) for record in records] == [1, 1, 1]
+    records = entry(held_events=held(3, value_bytes=5_000)).packed(1_000)
+    assert [len(unpacked(record, FIELDS).held) for record in records] == [1, 1, 1]
 
 
 def test_every_truncation_is_refused():
-    [data] = journal.pack(
-        entry(ids_count=3, held_events=held(2, headers=[None, [("a", b"b")]]), due_count=2),
-        FIELDS,
-        record_bytes_max=UNLIMITED,
-    )
+    [data] = entry(ids_count=3, held_events=held(2, headers=[None, [("a", b"b")]]), due_count=2).packed()
     for size in range(len(data)):
         with pytest.raises(JournalCorrupted):
-            journal.unpack(data[:size], FIELDS)
+            unpacked(data[:size], FIELDS)
 
 
 def test_another_format_is_refused():
-    [data] = journal.pack(entry(), FIELDS, record_bytes_max=UNLIMITED)
+    [data] = entry().packed()
     with pytest.raises(JournalCorrupted, match="another format"):
-        journal.unpack(b"SJ9\0" + data[4:], FIELDS)
+        unpacked(b"SJ9\0" + data[4:], FIELDS)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_garbage_raises_journal_corrupted_or_nothing_else(seed):
     rng = random.Random(seed)
-    [data] = journal.pack(
-        entry(ids_count=3, held_events=held(3, headers=[None, [("ä", None)], [("a", b"b")]]), due_count=2),
-        FIELDS,
-        record_bytes_max=UNLIMITED,
-    )
+    [data] = entry(ids_count=3, held_events=held(3, headers=[None, [("ä", None)], [("a", b"b")]]), due_count=2).packed()
     for _ in range(200):
         damaged = bytearray(data)
         for _ in range(rng.randint(1, 4)):
             # Counts are in the header: that is where garbage would do harm.
             damaged[rng.randrange(150 if rng.random() < 0.5 else len(data))] = rng.randrange(256)
         try:
-            journal.unpack(bytes(damaged), FIELDS)
+            unpacked(bytes(damaged), FIELDS)
         except JournalCorrupted:
             continue
     for size in range(0, 200, 7):
         with pytest.raises(JournalCorrupted):
-            journal.unpack(rng.randbytes(size), FIELDS)
+            unpacked(rng.randbytes(size), FIELDS)
 
 
 def test_held_events_are_read_by_the_names_of_their_fields():
     """A field more, a field less and another order: every value stays with its name, and what is new is null."""
     written = held(3)
-    written = replace(written, texts=object_rows([objects([b"t", None, b""])], 3))
     before = Fields(FIELDS.payload, ("depot_id",))
-    [data] = journal.pack(entry(held_events=written), before, record_bytes_max=UNLIMITED)
-    found = journal.unpack(data, Fields(("heading_deg", "altitude_m", "latitude"), ("vehicle_id", "depot_id"))).held
+    written = replace(written, texts=object_rows([objects([b"t", None, b""])], 3), fields=before)
+    [data] = entry(held_events=written).packed()
+    found = unpacked(data, Fields(("heading_deg", "altitude_m", "latitude"), ("vehicle_id", "depot_id"))).held
     assert found.payload[0].tobytes() == written.payload[3].tobytes()
     assert np.isnan(found.payload[1]).all()
     assert found.payload[2].tobytes() == written.payload[0].tobytes()
     assert found.texts.tolist() == [[None, None, None], [b"t", None, b""]]
-    assert_equal_events(journal.unpack(data, before).held, written)
+    assert_equal_events(unpacked(data, before).held, written)
 
 
 def test_a_record_names_its_sections():
-    [data] = journal.pack(entry(ids_count=2, held_events=held(1), due_count=1), FIELDS, record_bytes_max=UNLIMITED)
+    [data] = entry(ids_count=2, held_events=held(1), due_count=1).packed()
     assert [*journal.sections_of(data)] == ["positions", "identity", "dedup", "reorder.held", "reorder.last"]
 
 
 @pytest.mark.parametrize("magic", [b"SJ1\0", b"SJ2\0"])
 def test_a_record_of_an_earlier_version_is_named_as_such(magic):
     with pytest.raises(JournalCorrupted, match="written by an earlier version"):
-        journal.unpack(magic + bytes(100), FIELDS)
+        unpacked(magic + bytes(100), FIELDS)

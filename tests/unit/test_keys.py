@@ -1,3 +1,5 @@
+"""Rows by key: the key space with the operators that keep rows of each key."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -5,17 +7,24 @@ import numpy as np
 from logistics.flows.gps import GPS
 from logistics.folds.vehicle_state import VehicleState
 from streams.batch.columns import TIME_MIN, object_rows, objects
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 from streams.batch.rows import pack_rows
-from streams.engine.keys import KeyIndex, due_puts, windows_of
-from streams.operators.fold.aggregate import KeySegments
-from streams.operators.window.windows import NEVER
-from streams.state.checkpoint import LAST_DUE, open_window_prefix, table_prefix, window_prefix
+from streams.operators.base import OperatorContext
+from streams.operators.fold.operator import FoldTable, fold_name
+from streams.operators.keyed import KeySegments, KeySpace
+from streams.operators.reorder.last import LastReleased, due_pairs
+from streams.operators.trace import WatermarkTrace
+from streams.operators.window.operator import TumblingWindow, open_window_name, window_name
+from streams.operators.window.windows import NEVER, Windows
 from streams.state.memory import MemoryStore
+from streams.state.names import operator_prefix
+from streams.state.space import StoreSpace
 from streams.state.store import WriteBatch
 
 AGGREGATE = VehicleState()
 PIPELINE = replace(GPS, windows=())
+TABLE, MINUTES = GPS.tables[0].topic, GPS.windows[0]
+LAST = "reorder.last"
 
 
 class CountingStore(MemoryStore):
@@ -28,8 +37,72 @@ class CountingStore(MemoryStore):
         return super().get_many(keys)
 
 
+class Changed:
+    """What a cycle has changed: of each key its last released event, and its row of the table."""
+
+    def __init__(self, due, rows, puts):
+        self.due, self.rows, self.puts = due, rows, puts
+
+
+class Index:
+    """A key space with last released events and a table, or with windows."""
+
+    def __init__(self, store, belongs=lambda _: True, *, windows=False):
+        self.store = store
+        self.keys = KeySpace(belongs)
+        self.last = LastReleased(StoreSpace(store, LAST))
+        context = OperatorContext(
+            0, Fields(GPS.payload_fields), lambda name: StoreSpace(store, name), self.keys, lambda: ()
+        )
+        self.keys.attach(self.last)
+        self.fold = FoldTable(TABLE, AGGREGATE).build(context)
+        self.windows = None
+        if windows:
+            spec = TumblingWindow(MINUTES.topic, MINUTES.aggregate, MINUTES.size_ms, MINUTES.grace_ms)
+            self.windows = spec.build(context)
+        self.closed = []
+
+    def __len__(self):
+        return len(self.keys)
+
+    @property
+    def bytes_used(self):
+        return self.keys.bytes_used
+
+    def slots(self, keys):
+        return self.keys.slots(keys)
+
+    def due_of(self, slot):
+        return self.last.due().of(int(slot))
+
+    def take_changed(self):
+        changed = self.keys.take_changed()
+        folded = self.fold.changes(changed)
+        due = self.last.rows(changed)
+        batch = WriteBatch(puts=list(folded.store.puts))
+        StoreSpace(self.store, LAST).put(batch, due_pairs(due))
+        return Changed(due, [rows.rows for rows in folded.changelogs], batch)
+
+    def drop_all(self):
+        batch = WriteBatch()
+        self.keys.forget(batch)
+        self.store.write(batch)
+
+    # --- windows ---
+
+    def close_windows(self, watermark):
+        self.windows.close(watermark)
+        return not self.windows.is_settled
+
+    def end_cycle(self):
+        """Keys of the windows that have closed, in their order; what changed is written."""
+        found = self.windows.changes(self.keys.take_changed())
+        self.store.write(found.store)
+        return [key for rows in found.rows for key in rows.keys.tolist()]
+
+
 def index(store=None, belongs=lambda _: True):
-    return KeyIndex(store or MemoryStore(), PIPELINE, belongs)
+    return Index(store or MemoryStore(), belongs)
 
 
 def names(*keys):
@@ -57,13 +130,16 @@ def released(subject, *rows):
         payload=np.ones((4, count)),
         texts=object_rows([], count),
         slot=subject.slots(objects(list(keys))),
+        fields=Fields(GPS.payload_fields),
     )
-    subject.fold(KeySegments.of(found, numbers))
+    trace = WatermarkTrace.of(0, np.zeros(count, np.int64))
+    subject.last.note(subject.keys.segments(found, trace))
+    subject.fold.process(found, trace)
 
 
 def commit(subject, store):
     changed = subject.take_changed()
-    store.write(WriteBatch(puts=changed.puts()))
+    store.write(changed.puts)
     return changed
 
 
@@ -77,7 +153,7 @@ def test_a_key_keeps_its_slot_and_keys_are_told_apart():
 def test_a_new_key_has_nothing_due():
     subject = index()
     [slot] = subject.slots(names(b"a"))
-    assert subject.last_due().of(slot) == (TIME_MIN, TIME_MIN, b"")
+    assert subject.due_of(slot) == (TIME_MIN, TIME_MIN, b"")
 
 
 def test_rows_are_loaded_once_for_all_new_keys_of_a_batch():
@@ -94,7 +170,28 @@ def test_more_keys_than_reserved_keep_their_rows():
     released(subject, (b"first", 7, 1, b"x"))
     subject.slots(names(*(b"k%d" % i for i in range(5_000))))
     [slot] = subject.slots(names(b"first"))
-    assert subject.last_due().of(slot) == (7, 1, b"x")
+    assert subject.due_of(slot) == (7, 1, b"x")
+
+
+def test_segments_are_made_once_for_all_operators_and_anew_for_other_events():
+    subject = index()
+    fields = Fields(GPS.payload_fields)
+    trace = WatermarkTrace.idle(0, 0)
+    some = Events.none(fields)
+    made = []
+
+    def of(events, prior):
+        made.append(events)
+        return KeySegments(None, prior, None)
+
+    original, KeySegments.of = KeySegments.of, staticmethod(of)
+    try:
+        first = subject.keys.segments(some, trace)
+        assert subject.keys.segments(some, trace) is first
+        assert subject.keys.segments(Events.none(fields), trace) is not first
+    finally:
+        KeySegments.of = original
+    assert len(made) == 2
 
 
 def test_only_changed_keys_are_taken_and_only_once():
@@ -122,11 +219,10 @@ def test_dropped_keys_come_back_from_the_store_as_they_were():
     subject = index(store)
     released(subject, (b"a", 10, -3, "é".encode()), (b"b\xff", 20, 2**62, b""))
     expected = commit(subject, store)
-    subject.drop_all(WriteBatch())
+    subject.drop_all()
     assert len(subject) == 0
     slots = subject.slots(names(b"b\xff", b"a", b"new"))
-    due = subject.last_due()
-    assert [due.of(int(slot)) for slot in slots] == [
+    assert [subject.due_of(slot) for slot in slots] == [
         (20, 2**62, b""),
         (10, -3, "é".encode()),
         (TIME_MIN, TIME_MIN, b""),
@@ -137,13 +233,14 @@ def test_dropped_keys_come_back_from_the_store_as_they_were():
     assert row["first_event_time"] == expected.rows[0]["first_event_time"][0] == 10
 
 
-def test_rows_lie_under_their_prefix_with_the_key_behind_it():
+def test_rows_lie_under_the_name_of_their_operator_with_the_key_behind_it():
     store = MemoryStore()
     subject = index(store)
     released(subject, (b"a", 1, 0, b"x"))
     changed = commit(subject, store)
-    assert [key for key, _ in store.scan(b"")] == [table_prefix("vehicles.state.v1") + b"a", LAST_DUE + b"a"]
-    assert due_puts(changed.due) == [(LAST_DUE + b"a", b"\1" + bytes(15) + b"x")]
+    expected = {operator_prefix(fold_name(TABLE)) + b"a", operator_prefix(LAST) + b"a"}
+    assert {key for key, _ in store.scan(b"")} == expected
+    assert due_pairs(changed.due) == [(b"a", b"\1" + bytes(15) + b"x")]
 
 
 def test_packed_rows_are_the_rows_bytes():
@@ -157,18 +254,30 @@ def test_packed_rows_are_the_rows_bytes():
 
 def test_events_of_keys_that_belong_elsewhere_are_counted():
     subject = index(belongs=lambda key: key.startswith(b"a"))
-    assert subject.misrouted(subject.slots(names(b"a1", b"a2"))) == 0
-    assert subject.misrouted(subject.slots(names(b"a1", b"b", b"b", b"c"))) == 3
-    assert subject.misrouted(subject.slots(names(b"a1"))) == 0
-    subject.drop_all(WriteBatch())
-    assert subject.misrouted(subject.slots(names(b"b", b"a1"))) == 1
+
+    def misrouted(*keys):
+        count = len(keys)
+        subject.keys.located(replace(none_located(count), key=names(*keys)))
+        return subject.keys.take_misrouted()
+
+    assert misrouted(b"a1", b"a2") == (0, [])
+    assert misrouted(b"a1", b"b", b"b", b"c") == (3, [b"b", b"c"])
+    assert misrouted(b"a1") == (0, [])
+    subject.drop_all()
+    assert misrouted(b"b", b"a1") == (1, [b"b"])
+
+
+def none_located(count):
+    """Events without anything but a place for their keys."""
+    column = np.full(count, -1, np.int64)
+    return replace(Events.none(Fields()), event_time=column, slot=column)
 
 
 def test_memory_grows_with_keys_and_goes_with_them():
     subject = index()
     subject.slots(names(*(b"k%d" % i for i in range(100))))
     assert subject.bytes_used > 10_000
-    subject.drop_all(WriteBatch())
+    subject.drop_all()
     assert subject.bytes_used == 0
 
 
@@ -182,49 +291,50 @@ def test_long_keys_count_with_their_length():
 def test_changed_keys_count_until_they_are_taken():
     subject = index()
     released(subject, (b"a" * 1_000, 1, 0, b"x"))
-    once = subject.changed_bytes
+    once = subject.keys.changed_bytes
     released(subject, (b"a" * 1_000, 2, 0, b"y"))
-    assert once == subject.changed_bytes > 5_000
+    assert once == subject.keys.changed_bytes > 5_000
     subject.take_changed()
-    assert 0 == subject.changed_bytes
+    assert 0 == subject.keys.changed_bytes
 
 
 def with_windows(store, devices, monkeypatch):
     """An index over `devices` keys of which every second has an open window, all of them in the store only."""
-    monkeypatch.setattr("streams.engine.keys._SCAN_ROWS", 7)
-    operator = windows_of(GPS)[0]
+    monkeypatch.setattr("streams.operators.window.operator._SCAN_ROWS", 7)
+    operator = Windows(MINUTES.aggregate, size_ms=MINUTES.size_ms, grace_ms=MINUTES.grace_ms)
     rows = operator.empty(devices)
     rows["start"], rows["close_at"] = 0, 100 + np.arange(devices)
     rows["close_at"][1::2] = NEVER
-    puts = [(window_prefix("vehicles.minutes.v1") + b"k%03d" % i, row) for i, row in enumerate(pack_rows(rows))]
-    store.write(WriteBatch(puts=puts))
-    subject = KeyIndex(store, GPS, lambda _: True)
-    subject.load_open_windows()
+    prefix = operator_prefix(window_name(MINUTES.topic))
+    store.write(WriteBatch(puts=[(prefix + b"k%03d" % i, row) for i, row in enumerate(pack_rows(rows))]))
+    subject = Index(store, windows=True)
+    subject.windows.rows_restored()
     return subject
 
 
 def test_open_windows_of_the_store_are_not_loaded_before_the_watermark_has_passed_them(monkeypatch):
     store = CountingStore()
     subject = with_windows(store, 40, monkeypatch)
-    assert (0, 100) == (len(subject), subject.windows_close_at())
+    assert (0, 100) == (len(subject), subject.windows.next_timer())
     assert not subject.close_windows(99)
     assert subject.close_windows(104)
-    assert ([b"k000", b"k002", b"k004"], 106) == (subject.take_closed()[0].keys.tolist(), subject.windows_close_at())
+    assert [b"k000", b"k002", b"k004"] == subject.end_cycle()
+    assert 106 == subject.windows.next_timer()
 
 
 def test_of_many_windows_that_end_at_once_a_bounded_number_is_loaded_in_a_cycle(monkeypatch):
-    monkeypatch.setattr("streams.engine.keys._LOADED_MAX", 6)
+    monkeypatch.setattr("streams.operators.window.operator._LOADED_MAX", 6)
     store = MemoryStore()
     subject = with_windows(store, 40, monkeypatch)
     closed = []
     for _ in range(4):
+        assert subject.windows.is_overdue(10_000)
         subject.close_windows(10_000)
         subject.close_windows(10_000)  # no more in this cycle
-        closed.append([key for part in subject.take_closed() for key in part.keys.tolist()])
-        store.write(WriteBatch(delete_ranges=subject.take_forgotten(), puts=subject.take_changed().puts()))
+        closed.append(subject.end_cycle())
     assert [6, 6, 6, 2] == list(map(len, closed))
-    assert NEVER == subject.windows_close_at()
-    assert [] == list(store.scan(open_window_prefix("vehicles.minutes.v1")))
+    assert NEVER == subject.windows.next_timer()
+    assert [] == list(store.scan(operator_prefix(open_window_name(MINUTES.topic))))
 
 
 def test_a_window_that_is_dropped_after_later_ones_were_loaded_is_found_again(monkeypatch):
@@ -233,23 +343,19 @@ def test_a_window_that_is_dropped_after_later_ones_were_loaded_is_found_again(mo
     subject = with_windows(store, 40, monkeypatch)
     subject.slots(names(b"k000"))
     subject.close_windows(99)
-    store.write(WriteBatch(delete_ranges=subject.take_forgotten()))
-    subject._waited = [open_window_prefix("vehicles.minutes.v1") + b"\xff" * 16]  # as after a load of later ones
-    batch = WriteBatch()
-    subject.drop_all(batch)
-    store.write(batch)
-    assert 100 == subject.windows_close_at()
+    subject.end_cycle()
+    subject.windows._rows._upto = b"\xff" * 16  # as after a load of later ones
+    subject.drop_all()
+    assert 100 == subject.windows.next_timer()
     subject.close_windows(100)
-    assert [b"k000"] == subject.take_closed()[0].keys.tolist()
+    assert [b"k000"] == subject.end_cycle()
 
 
 def test_keys_with_open_windows_are_dropped_as_well_and_close_all_the_same(monkeypatch):
     store = MemoryStore()
     subject = with_windows(store, 40, monkeypatch)
     subject.slots(names(b"k038"))
-    batch = WriteBatch()
-    subject.drop_all(batch)
-    store.write(batch)
+    subject.drop_all()
     assert 0 == len(subject)
     subject.close_windows(10_000)
-    assert [b"k%03d" % i for i in range(0, 40, 2)] == subject.take_closed()[0].keys.tolist()
+    assert [b"k%03d" % i for i in range(0, 40, 2)] == subject.end_cycle()

@@ -6,8 +6,10 @@ import pytest
 from logistics.flows.gps import GPS
 from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.commit import Committer
-from streams.engine.effects import Effects, LateEvents, PartitionEffects
+from streams.engine.effects import Effects, PartitionEffects
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
+from streams.operators.base import EventRecords
+from streams.operators.late import LateEvents
 from streams.sinks.kafka.outputs import timestamp_age_ms
 from streams.sinks.memory import MemoryTransactions
 from tests.unit.test_task import events
@@ -21,15 +23,18 @@ def written(topic, *timestamps, ages_ms=None, **part):
     kafka = MemoryKafka(1)
     transactions = MemoryTransactions(kafka, "w", lambda: "committed")
     made = events(*((number, at) for number, at in enumerate(timestamps)))
-    late = [LateEvents(made, beyond_horizon=False, by_ms=np.zeros(len(made), np.int64))]
+    records = [
+        EventRecords(GPS.clean, made, "clean"),
+        LateEvents(GPS.late, made, "late", beyond_horizon=False, by_ms=np.zeros(len(made), np.int64)),
+    ]
     letters = [
         DeadLetter(Reject(0, Reason.INVALID, "m"), 0, number, at, b"d", b"v", None)
         for number, at in enumerate(timestamps)
     ]
     committer = Committer(
-        GPS, transactions, MemoryChangelog(kafka), [], [], author="w", session="s", timestamp_ages_ms=ages_ms
+        GPS, transactions, MemoryChangelog(kafka), [], author="w", session="s", timestamp_ages_ms=ages_ms
     )
-    committer.write(Effects(NOW_MS, len(made), [PartitionEffects(0, made, late, 0, 0)], letters))
+    committer.write(Effects(NOW_MS, len(made), [PartitionEffects(0, records)], letters))
     transactions.commit()
     return [entry.timestamp_ms for entry in kafka.topic_rows(topic)]
 

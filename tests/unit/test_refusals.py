@@ -145,6 +145,6 @@ def test_refusals_that_are_remembered_are_bounded(monkeypatch):
 
 
 def test_effects_without_refusals_name_none():
-    assert [] == PartitionEffects(0, None, [], 0, 0).refused
+    assert [] == PartitionEffects(0).refused
     assert not Refusals(GPS, lambda _: 0)
-    assert np.array_equal([], PartitionEffects(0, None, [], 0, 0).refused)
+    assert np.array_equal([], PartitionEffects(0).refused)

@@ -6,7 +6,8 @@ import pytest
 
 from streams.batch.columns import TIME_MIN, object_rows, objects
 from streams.batch.events import Events
-from streams.operators.reorder.judge import LastDue, judge_behind, release_order, watermarks
+from streams.operators.reorder.judge import LastDue, judge_behind, release_order
+from streams.operators.trace import watermarks
 
 
 def events(rows):

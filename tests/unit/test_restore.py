@@ -14,10 +14,11 @@ from streams.engine.restore import restore_partition
 from streams.engine.task import TaskConfig
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.sinks.base import Committed
-from streams.state.checkpoint import CHECKPOINT, HELD, Checkpoint
+from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Places
-from streams.state.journal import Position, pack
+from streams.state.journal import JournalEntry, Position
 from streams.state.memory import MemoryStore
+from streams.state.names import CHECKPOINT, operator_prefix
 from streams.state.store import StoreCorrupted
 from tests.unit.test_journal import entry
 
@@ -83,7 +84,7 @@ def test_a_group_whose_offsets_expired_goes_on_where_its_state_ends() -> None:
         {CHECKPOINT: b"{}"},
         {CHECKPOINT: b"\xff"},
         {CHECKPOINT: checkpoint(journal_next=9).pack()},
-        {HELD + bytes(20): b"garbage"},
+        {operator_prefix("reorder.held") + bytes(20): b"garbage"},
     ],
     ids=["no marker", "not text", "ahead of the journal", "bad page"],
 )
@@ -108,8 +109,8 @@ def a_journal(kafka: MemoryKafka) -> None:
     """Cycles 1 to 4, the second one in two parts: records 0 to 4."""
     for cycle in (1, 2, 3, 4):
         at = {GPS.source: Position(10 * cycle, cycle)}
-        whole = replace(entry(ids_count=4), cycle=cycle, positions=at, identity=OURS.packed)
-        for record in pack(whole, CONFIG.fields, record_bytes_max=48 if cycle == 2 else 1_000):
+        head = JournalEntry(cycle, 2**40, positions=at, identity=OURS.packed)
+        for record in replace(entry(ids_count=4), head=head).packed(60 if cycle == 2 else 1_000):
             kafka.append(GPS.journal, 0, None, record, 0)
 
 

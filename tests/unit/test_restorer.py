@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 
 from logistics.flows.gps import GPS
-from streams.engine.keys import windows_of
 from streams.engine.restore import RestoreFailed
 from streams.errors import StreamsError
 from streams.kafka.changelog import Unsettled
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.limits import RESTORES_MAX, SCAN_SIGN_ROWS
+from streams.operators.window.operator import window_name
+from streams.operators.window.windows import Windows
 from streams.resilience.retry import Retrier
 from streams.settings import Settings
-from streams.state.checkpoint import window_prefix
 from streams.state.identity import Places
+from streams.state.names import operator_prefix
 from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine
 from streams.state.store import WriteBatch
 from streams.worker.metrics import WorkerMetrics
@@ -173,10 +174,8 @@ def test_a_restore_that_reads_a_large_store_gives_signs_of_life_all_the_way(worl
     path = world.directory.store_path(GPS.name, 0)
     path.parent.mkdir(parents=True)
     store = RocksStore(path, world.memory)
-    closed = bytes(window_row_bytes())
-    store.write(
-        WriteBatch(puts=[(window_prefix(GPS.windows[0].topic) + b"%08d" % number, closed) for number in range(rows)])
-    )
+    closed, prefix = bytes(window_row_bytes()), operator_prefix(window_name(GPS.windows[0].topic))
+    store.write(WriteBatch(puts=[(prefix + b"%08d" % number, closed) for number in range(rows)]))
     store.close()
 
     async def story() -> None:
@@ -191,7 +190,8 @@ def test_a_restore_that_reads_a_large_store_gives_signs_of_life_all_the_way(worl
 
 
 def window_row_bytes() -> int:
-    return int(windows_of(GPS)[0].dtype.itemsize)
+    window = GPS.windows[0]
+    return int(Windows(window.aggregate, size_ms=1, grace_ms=0).dtype.itemsize)
 
 
 def test_a_scan_that_is_no_longer_wanted_ends_and_leaves_the_store_unlocked(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_without_remarks_the_readiness_is_what_it_was() -> None:
 
 def news(events: int, *keys: bytes, partition: int = 0) -> MisroutedNews:
     found = MisroutedNews()
-    part = PartitionEffects(partition, None, [], 0, events, misrouted_keys=keys)
+    part = PartitionEffects(partition, misrouted=events, misrouted_keys=keys)
     found.add(Effects(0, events, [part]))
     return found
 

@@ -6,16 +6,20 @@ import pytest
 
 from logistics.flows.gps import GPS
 from streams.batch.columns import TIME_MIN, object_rows, objects
-from streams.batch.events import Events
-from streams.engine.task import PartitionTask, TaskConfig, Written, read_journal_groups
+from streams.batch.events import Events, Fields
+from streams.engine.journal_index import read_journal_index
+from streams.engine.task import PartitionTask, TaskConfig, Written
 from streams.limits import JOURNAL_INDEX_RECORDS
 from streams.operators.quarantine.breakers import DeviceBreakers
-from streams.state import journal
-from streams.state.checkpoint import CHECKPOINT, HELD, LAST_DUE, SPILLED_IDS, Checkpoint
-from streams.state.journal import Fields, Position
+from streams.operators.quarantine.operator import QuarantineOperator
+from streams.state.checkpoint import Checkpoint
+from streams.state.journal import Position
 from streams.state.memory import MemoryStore
+from streams.state.names import CHECKPOINT, operator_prefix
+from tests.journalled import unpacked
 
 LATENESS_MS, HORIZON_MS = 10, 1_000
+HELD, LAST_DUE, SPILLED_IDS = map(operator_prefix, ("reorder.held", "reorder.last", "dedup"))
 FIELDS = Fields(GPS.payload_fields, GPS.text_fields)
 
 
@@ -70,6 +74,7 @@ def events(*rows, key=b"d"):
         payload=np.ones((4, count)),
         texts=object_rows([], count),
         slot=np.full(count, -1),
+        fields=FIELDS,
     )
 
 
@@ -94,7 +99,7 @@ class Cycles:
 
     def apply(self, commit):
         first, self.next = self.next, self.next + len(commit.journal)
-        self.entries += [journal.unpack(record, FIELDS) for record in commit.journal]
+        self.entries += [unpacked(record, FIELDS) for record in commit.journal]
         self.task.applied(commit, Written(first, self.next, {"vehicles.state.v1": self.next * 10}))
 
 
@@ -141,7 +146,7 @@ def test_the_second_copy_is_counted_and_goes_nowhere(task):
     found = task.on_batch(events((1, 100), (1, 100)), 2)
     assert (found.duplicates, found.late) == (1, [])
     assert task.on_batch(events((1, 100)), 3).duplicates == 1
-    assert len(task.held) == 1
+    assert task.in_memory()["held"] == 1
 
 
 def test_an_event_beyond_the_horizon_is_late_and_not_remembered(task):
@@ -172,13 +177,18 @@ def test_a_cycle_holds_what_happened_since_the_last_one(task, cycle):
     task.on_batch(events((1, 100), (2, 200)), 2)
     commit = cycle()
     [entry] = cycle.entries
-    assert (entry.cycle, entry.positions, entry.event_time_max) == (1, {GPS.source: Position(2, 190)}, 200)
+    found = entry.entry
+    assert (found.cycle, found.positions, found.event_time_max) == (1, {GPS.source: Position(2, 190)}, 200)
     assert (len(entry.ids), entry.held.value.tolist(), entry.due.event_id.tolist()) == (2, [b"v2"], [b"e1"])
-    assert [table.keys.tolist() for table in commit.tables] == [[b"d"]]
+    assert [table.keys.tolist() for table in commit.changelogs] == [[b"d"]]
     assert cycle() is None
     task.on_batch(events((3, 205)), 3)
     cycle()
-    assert (cycle.entries[1].cycle, len(cycle.entries[1].ids), cycle.entries[1].held.value.tolist()) == (2, 1, [b"v3"])
+    assert (cycle.entries[1].entry.cycle, len(cycle.entries[1].ids), cycle.entries[1].held.value.tolist()) == (
+        2,
+        1,
+        [b"v3"],
+    )
 
 
 def test_an_idle_release_alone_makes_a_cycle_at_the_same_offset(task, cycle):
@@ -217,7 +227,7 @@ def test_the_next_batch_may_be_processed_while_a_commit_is_in_flight(task, cycle
 
 
 def spill(task, **options):
-    task.spill(**{"ids_below": 10**12, "held_events_keep": 0, "keep_keys": False, **options})
+    task.spill(**{"below": 10**12, "rows_keep": 0, "keep_keys": False, **options})
 
 
 def test_state_cannot_be_moved_while_a_cycle_is_open_or_in_flight(task, store, cycle):
@@ -247,7 +257,7 @@ def test_moved_ids_are_still_known_and_moved_events_still_come(task, cycle):
     task.on_batch(events((1, 100), (2, 105), (3, 140)), 3)
     cycle()
     spill(task)
-    assert (task.ids_in_memory, len(task.held)) == (0, 0)
+    assert (task.in_memory()["ids"], task.in_memory()["held"]) == (0, 0)
     assert task.on_batch(events((1, 100), (2, 105), (3, 140)), 6).duplicates == 3
     assert task.next_timer() == 140
     assert values(task.on_idle(140).clean) == [b"v3"]
@@ -258,11 +268,11 @@ def test_ids_behind_the_horizon_are_forgotten_without_any_pressure(task, cycle):
     task.on_batch(events((1, 100), (2, 200)), 2)
     cycle()
     task.expire()
-    assert task.ids_in_memory == 2
+    assert task.in_memory()["ids"] == 2
     task.on_batch(events((3, 200 + HORIZON_MS), (4, 215 + HORIZON_MS)), 4)
     cycle()
     task.expire()
-    assert task.ids_in_memory == 2
+    assert task.in_memory()["ids"] == 2
     found = task.on_batch(events((1, 100), (3, 200 + HORIZON_MS)), 6)
     assert [late.beyond_horizon for late in found.late] == [True]
     assert found.duplicates == 1
@@ -274,11 +284,11 @@ def test_ids_are_forgotten_in_steps_and_between_cycles_only(task, cycle):
         task.expire()
     cycle()
     task.expire()
-    assert task.ids_in_memory == 1
+    assert task.in_memory()["ids"] == 1
     task.on_batch(events((3, 112 + HORIZON_MS), (4, 200 + HORIZON_MS)), 4)
     cycle()
     task.expire()
-    assert task.ids_in_memory == 3, "nothing was expected: less than an eighth of the horizon has passed"
+    assert task.in_memory()["ids"] == 3, "nothing was expected: less than an eighth of the horizon has passed"
 
 
 def test_a_journal_of_expired_ids_is_neither_replayed_nor_kept(task, cycle):
@@ -305,9 +315,9 @@ def test_what_is_moved_completely_needs_no_replay(task, cycle):
 def test_what_is_held_in_memory_keeps_its_journal(task, cycle):
     task.on_batch(events((1, 100), (2, 200)), 2)
     cycle()
-    spill(task, held_events_keep=10)
+    spill(task, rows_keep=10)
     assert task.checkpoint.replay_from == 0
-    assert len(task.held) == 1
+    assert task.in_memory()["held"] == 1
 
 
 def test_a_parked_task_has_everything_in_its_store(task, store, cycle):
@@ -346,9 +356,13 @@ def test_ids_behind_the_horizon_are_forgotten(task, cycle):
     spill(task)
     task.on_batch(events((2, 500_000)), 2)
     cycle()
-    spill(task, held_events_keep=10)
-    assert task.ids_in_memory == 1
+    spill(task, rows_keep=10)
+    assert task.in_memory()["ids"] == 1
     assert list(task.store.scan(SPILLED_IDS)) == []
+
+
+def groups_in(store):
+    return [[group.first_offset, group.event_time_max, group.records] for group in read_journal_index(store)]
 
 
 # --- the journal's index ------------------------------------------------------------------------------------------
@@ -365,15 +379,16 @@ def test_the_journal_is_cut_where_everything_before_is_behind_the_horizon_and_in
     spill(task)
     assert task.truncate_journal_before() == JOURNAL_INDEX_RECORDS
     assert task.truncate_journal_before() is None
-    assert read_journal_groups(task.store) == [[JOURNAL_INDEX_RECORDS, 10_000, 6]]
+    assert groups_in(task.store) == [[JOURNAL_INDEX_RECORDS, 10_000, 6]]
 
 
 def test_a_breaker_that_is_still_remembered_is_journalled_again_before_its_part_of_the_journal_is_cut(task, cycle):
-    task.breakers = DeviceBreakers(rejects_max=1, cooldown_ms=10**9)
+    quarantine = task.operator(QuarantineOperator)
+    quarantine.breakers = DeviceBreakers(rejects_max=1, cooldown_ms=10**9)
     for i in range(JOURNAL_INDEX_RECORDS + 5):
         task.on_batch(events((i, 100 + i)), i + 1)
         if i == 2:
-            task.breakers.rejected(b"a", 1)
+            quarantine.breakers.rejected(b"a", 1)
         cycle()
     task.on_batch(events((10**6, 10_000)), 10**6)
     cycle()
@@ -381,7 +396,7 @@ def test_a_breaker_that_is_still_remembered_is_journalled_again_before_its_part_
     assert task.truncate_journal_before() is None, "the newest row of the breaker is there"
     assert not task.is_settled
     (again,) = cycle().journal
-    assert [b"a"] == [key for key, _ in journal.unpack(again, FIELDS).breakers]
+    assert [b"a"] == [key for key, _ in unpacked(again, FIELDS).breakers]
     assert JOURNAL_INDEX_RECORDS == task.truncate_journal_before()
     assert task.is_settled
 
@@ -391,7 +406,7 @@ def test_the_journals_index_is_read_back_as_it_was(task, cycle):
         task.on_batch(events((i, 100 + i)), i + 1)
         cycle()
         spill(task)
-    groups = read_journal_groups(task.store)
+    groups = groups_in(task.store)
     assert groups == [[0, 100, 1], [1, 101, 1], [2, 102, 1]]
 
 

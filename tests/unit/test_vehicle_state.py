@@ -7,7 +7,7 @@ import pytest
 from loadtest.oracle.model import Event, VehicleFold, compare_rows
 from logistics.folds.vehicle_state import VehicleState
 from streams.batch.columns import object_rows, objects
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 from streams.operators.fold.aggregate import KeySegments
 from streams.schemas.catalog import Catalog
 
@@ -42,6 +42,7 @@ def columns(rows):
         payload=np.array([latitude, longitude, speed, [UNKNOWN] * count], dtype=float),
         texts=object_rows([], count),
         slot=np.array(slot),
+        fields=Fields(("latitude", "longitude", "speed_kmh", "heading_deg")),
     )
 
 

@@ -13,7 +13,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 from streams.batch.columns import Headers
-from streams.deadletters.letter.envelope import DLQ_ID, HISTORY, REPLAYED, is_replayed
+from streams.batch.replayed import REPLAYED, is_replayed
+from streams.deadletters.letter.envelope import DLQ_ID, HISTORY
 
 MARK_BYTES_MAX: Final = 4_096
 TEXT_CHARACTERS_MAX: Final = 500
@@ -35,6 +36,8 @@ class Outcome(StrEnum):
     LATE = "late"
     DUPLICATE = "duplicate"
     """It had gone through meanwhile: dropped."""
+    FILTERED = "filtered"
+    """The flow leaves it out: dropped."""
     REJECTED = "rejected"
     """It failed again: the dead letter's next attempt."""
 

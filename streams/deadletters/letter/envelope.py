@@ -25,7 +25,6 @@ SCHEMA_ID: Final = "dlq.schema_id"
 FIRST_FAILED_AT: Final = "dlq.first_failed_at"
 APP_VERSION: Final = "dlq.app_version"
 HISTORY: Final = "dlq.history"
-REPLAYED: Final = "dlq.replayed"
 OURS: Final = ("__streams.errors.", "dlq.")
 """Names that begin so are ours; a record's own headers are all others."""
 HISTORY_BYTES_MAX: Final = 16_384
@@ -82,11 +81,6 @@ def _place(letter: DeadLetter, source: str) -> str:
 def own_headers(headers: Sequence[tuple[str, bytes | None]] | None) -> Headers:
     """The record's own headers, without ours."""
     return [(name, value) for name, value in headers or () if not name.startswith(OURS)]
-
-
-def is_replayed(headers: Sequence[tuple[str, bytes | None]] | None) -> bool:
-    """Whether a record of the source comes from a dead letter: a replay's mark is its last header."""
-    return bool(headers) and headers[-1][0] == REPLAYED  # type: ignore[index]  # not None where it is true
 
 
 def _split(headers: Sequence[tuple[str, bytes | None]]) -> tuple[Headers, dict[str, bytes]]:

@@ -8,13 +8,13 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from streams.batch.columns import Headers
+from streams.batch.replayed import REPLAYED
 from streams.deadletters.letter.envelope import (
     ATTEMPT,
     DLQ_ID,
     FIRST_FAILED_AT,
     HISTORY,
     HISTORY_BYTES_MAX,
-    REPLAYED,
 )
 from streams.deadletters.letter.foreign import message_of, origin_of, own_headers_of
 

@@ -13,9 +13,9 @@ import numpy as np
 from streams.batch.columns import Bools, Int64, UInt64
 from streams.batch.event_ids import event_time_of, mix
 from streams.limits import DEDUP_BUCKET_MS, DEDUP_PAGE_IDS
-from streams.state.checkpoint import SPILLED_IDS
-from streams.state.journal import Ids
-from streams.state.store import Store, WriteBatch
+from streams.operators.dedup.section import Ids
+from streams.state.space import StoreSpace
+from streams.state.store import WriteBatch
 
 _KEY: Final = struct.Struct(">qIBI")  # bucket, run, page bits, page
 _ID_BYTES: Final = 24
@@ -26,16 +26,16 @@ _COMPARED_MAX: Final = 1 << 18
 
 
 class SpilledIds:
-    """Ids of one partition that live in its store."""
+    """Ids of one partition that live in dedup's part of its store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, space: StoreSpace) -> None:
         """Read the index of pages (keys only matter: bucket, run and number of pages)."""
-        self._store = store
+        self._space = space
         self._runs: dict[int, list[tuple[int, int]]] = {}
         """Bucket to its runs: (run, page bits)."""
         self._run_next = 0
-        for key, _ in store.scan(SPILLED_IDS):
-            bucket, run, bits, _page = _KEY.unpack(key[1:])
+        for key, _ in space.scan():
+            bucket, run, bits, _page = _KEY.unpack(key)
             runs = self._runs.setdefault(bucket, [])
             if (run, bits) not in runs:
                 runs.append((run, bits))
@@ -48,7 +48,7 @@ class SpilledIds:
 
     def all(self) -> Ids:
         """Every id that is here."""
-        pages = [np.frombuffer(page, dtype="<u8").reshape(-1, 3) for _, page in self._store.scan(SPILLED_IDS)]
+        pages = [np.frombuffer(page, dtype="<u8").reshape(-1, 3) for _, page in self._space.scan()]
         if not pages:
             return Ids.concat([])
         words = np.concatenate(pages)
@@ -63,10 +63,10 @@ class SpilledIds:
         for row, (bucket, hashed) in enumerate(zip(buckets, hashes, strict=True)):
             for run, bits in self._runs.get(bucket, ()):
                 page = hashed >> (64 - bits) if bits else 0
-                wanted.setdefault(SPILLED_IDS + _KEY.pack(bucket, run, bits, page), []).append(row)
+                wanted.setdefault(_KEY.pack(bucket, run, bits, page), []).append(row)
         keys, rows = list(wanted), list(wanted.values())
         for start in range(0, len(keys), _PAGES_MAX):
-            pages = self._store.get_many(keys[start : start + _PAGES_MAX])
+            pages = self._space.get_many(keys[start : start + _PAGES_MAX])
             _look_into(pages, rows[start : start + _PAGES_MAX], ids, found)
         return found
 
@@ -100,13 +100,13 @@ class SpilledIds:
             return
         for bucket in gone:
             del self._runs[bucket]
-        batch.delete_ranges.append((SPILLED_IDS, SPILLED_IDS + _KEY.pack(bucket_min, 0, 0, 0)))
+        self._space.delete_range(batch, b"", _KEY.pack(bucket_min, 0, 0, 0))
 
     def _put_pages(self, batch: WriteBatch, bucket: int, bits: int, pages: Int64, words: UInt64) -> None:
         edges = np.flatnonzero(np.concatenate([[True], pages[1:] != pages[:-1]])).tolist()
         for first, last in zip(edges, [*edges[1:], len(pages)], strict=True):
-            key = SPILLED_IDS + _KEY.pack(bucket, self._run_next, bits, int(pages[first]))
-            batch.puts.append((key, words[first:last].tobytes()))
+            key = _KEY.pack(bucket, self._run_next, bits, int(pages[first]))
+            self._space.put(batch, [(key, words[first:last].tobytes())])
 
 
 def _look_into(pages: list[bytes | None], rows: list[list[int]], ids: Ids, found: Bools) -> None:

@@ -5,84 +5,16 @@ packed for the store by copying its bytes. Folds are exact (integers; the maximu
 not depend on how the events were cut into batches.
 """
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from streams.batch.columns import Float64, Int64, Objects
-from streams.batch.events import Events
+from streams.batch.columns import Int64, Objects
 from streams.batch.rows import Rows
+from streams.operators.keyed import KeySegments, Segments
 
-
-@dataclass(frozen=True, slots=True)
-class Segments:
-    """Events sorted by key, then in order, cut into segments of one key each."""
-
-    event_time: Int64
-    sequence: Int64
-    payload: Float64
-    texts: Objects
-    prior: Int64
-    """Watermark just before each event became due: what windows are closed by. Empty where there are no windows."""
-    start: Int64
-    """First row of each segment."""
-    end: Int64
-    """Last row of each segment, inclusive."""
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    def pick(self, start: Int64, end: Int64) -> "Segments":
-        """Other segments of the same events: rows `start` to `end` inclusive of each."""
-        if np.array_equal(start, self.start) and np.array_equal(end, self.end):
-            return self
-        lengths = end - start + 1
-        first = np.cumsum(lengths) - lengths
-        rows = np.arange(int(lengths.sum())) - np.repeat(first, lengths) + np.repeat(start, lengths)
-        return Segments(
-            event_time=self.event_time[rows],
-            sequence=self.sequence[rows],
-            payload=self.payload[:, rows],
-            texts=self.texts[:, rows],
-            prior=self.prior[rows],
-            start=first,
-            end=first + lengths - 1,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class KeySegments:
-    """All released events of a batch, one segment for each key. Only the columns that folds read are sorted."""
-
-    segments: Segments
-    slot: Int64
-    """Slot of each segment's key; each occurs once."""
-    last_id: Objects
-    """Id of each segment's last event."""
-
-    @staticmethod
-    def of(events: Events, prior: Int64) -> "KeySegments":
-        """Segments of events that are in order (at least one)."""
-        slots = events.slot
-        # numpy sorts 16-bit integers by radix: an order of magnitude faster than a comparison sort.
-        sortable = slots.astype(np.uint16) if int(slots.max()) < 1 << 16 else slots
-        order = np.argsort(sortable, kind="stable")
-        sorted_slots = slots.take(order)
-        change = np.flatnonzero(sorted_slots[1:] != sorted_slots[:-1])
-        start = np.concatenate([[0], change + 1])
-        end = np.concatenate([change, [len(order) - 1]])
-        segments = Segments(
-            event_time=events.event_time.take(order),
-            sequence=events.sequence.take(order),
-            payload=events.payload.take(order, axis=1),
-            texts=events.texts.take(order, axis=1),
-            prior=prior.take(order) if len(prior) else prior,
-            start=start,
-            end=end,
-        )
-        return KeySegments(segments, sorted_slots[start], events.event_id[order[end]])
+__all__ = ["Aggregate", "KeySegments", "Segments", "WindowAggregate"]
 
 
 class Aggregate(Protocol):

@@ -31,11 +31,8 @@ class Column(Protocol):
     def dtype(self) -> np.dtype[Any]:
         """Layout of its state; zeros are the state before the first event."""
 
-    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
-        """State after the events of each segment.
-
-        `fields` are positions of payload fields; for a column whose state is text, of text fields.
-        """
+    def fold(self, state: Rows, segments: Segments) -> Rows:
+        """State after the events of each segment."""
 
     def arrow(self, state: Rows) -> pa.Array:
         """Public values."""
@@ -50,9 +47,8 @@ class Count:
         """A number."""
         return np.dtype([("count", "<i8")])
 
-    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+    def fold(self, state: Rows, segments: Segments) -> Rows:
         """Count on."""
-        del fields
         after = state.copy()
         after["count"] += segments.end - segments.start + 1
         return after
@@ -71,9 +67,8 @@ class FirstTime:
         """A time and whether there is one."""
         return np.dtype([("known", "?"), ("time", "<i8")])
 
-    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+    def fold(self, state: Rows, segments: Segments) -> Rows:
         """Keep what is known."""
-        del fields
         after = state.copy()
         after["time"] = np.where(state["known"], state["time"], segments.event_time[segments.start])
         after["known"] = True
@@ -93,9 +88,8 @@ class LastTime:
         """A time."""
         return np.dtype([("time", "<i8")])
 
-    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+    def fold(self, state: Rows, segments: Segments) -> Rows:
         """Take each segment's last."""
-        del fields
         after = state.copy()
         after["time"] = segments.event_time[segments.end]
         return after
@@ -141,9 +135,9 @@ class Latest:
         """A value and whether there is one."""
         return _KNOWN_VALUE
 
-    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+    def fold(self, state: Rows, segments: Segments) -> Rows:
         """Take each segment's last known one."""
-        values = segments.payload[fields[self.field]]
+        values = segments.number(self.field)
         rows = np.where(self._fits(values), np.arange(len(values)), -1)
         newest = np.maximum.reduceat(rows, segments.start)
         return _known(state, newest >= 0, values[newest])
@@ -177,9 +171,9 @@ class LatestText:
         """Bytes or None."""
         return _TEXT
 
-    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+    def fold(self, state: Rows, segments: Segments) -> Rows:
         """Take each segment's last known one."""
-        texts = segments.texts[fields[self.field]]
+        texts = segments.text(self.field)
         known = texts != None  # noqa: E711 - elementwise
         newest = np.maximum.reduceat(np.where(known, np.arange(len(texts)), -1), segments.start)
         after: Rows = np.where(newest >= 0, texts[newest], state)
@@ -215,9 +209,9 @@ class LatestSymbol:
         """A position and whether there is one."""
         return _KNOWN_VALUE
 
-    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+    def fold(self, state: Rows, segments: Segments) -> Rows:
         """Take each segment's last known one."""
-        values = segments.payload[fields[self.field]]
+        values = segments.number(self.field)
         fits = (values >= 0) & (values < len(self.symbols)) & (values == np.rint(values))
         newest = np.maximum.reduceat(np.where(fits, np.arange(len(values)), -1), segments.start)
         return _known(state, newest >= 0, values[newest])
@@ -239,9 +233,9 @@ class Greatest:
         """A value and whether there is one."""
         return _KNOWN_VALUE
 
-    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+    def fold(self, state: Rows, segments: Segments) -> Rows:
         """Compare."""
-        return _extreme(state, segments.payload[fields[self.field]], segments.start, sign=1.0)
+        return _extreme(state, segments.number(self.field), segments.start, sign=1.0)
 
     def arrow(self, state: Rows) -> pa.Array:
         """Values, null where none is known."""
@@ -259,9 +253,9 @@ class Least:
         """A value and whether there is one."""
         return _KNOWN_VALUE
 
-    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+    def fold(self, state: Rows, segments: Segments) -> Rows:
         """Compare."""
-        return _extreme(state, segments.payload[fields[self.field]], segments.start, sign=-1.0)
+        return _extreme(state, segments.number(self.field), segments.start, sign=-1.0)
 
     def arrow(self, state: Rows) -> pa.Array:
         """Values, null where none is known."""
@@ -283,9 +277,9 @@ class Total:
         """A sum of integers."""
         return np.dtype([("sum", "<i8")])
 
-    def fold(self, state: Rows, segments: Segments, fields: Mapping[str, int]) -> Rows:
+    def fold(self, state: Rows, segments: Segments) -> Rows:
         """Add."""
-        values = segments.payload[fields[self.field]] * self.per_unit
+        values = segments.number(self.field) * self.per_unit
         units = np.rint(np.where(np.abs(values) <= _TOTAL_MAX, values, 0.0)).astype(np.int64)  # a null is none either
         after = state.copy()
         after["sum"] += np.add.reduceat(units, segments.start)
@@ -310,12 +304,8 @@ class Fold:
         """
         self._key = key
         self._columns = dict(columns)
-        numbers = {name: position for position, name in enumerate(fields)}
-        strings = {name: position for position, name in enumerate(texts)}
-        self._fields = {name: strings if one.dtype.hasobject else numbers for name, one in self._columns.items()}
-        """Positions of the fields that each column may read."""
         for name, column in self._columns.items():
-            read, known = getattr(column, "field", None), self._fields[name]
+            read, known = getattr(column, "field", None), texts if column.dtype.hasobject else fields
             if read is not None and read not in known:
                 kind = "texts" if column.dtype.hasobject else "fields"
                 raise ValueError(f"column {name!r} reads {read!r}, which is not one of the {kind} {list(known)}")
@@ -339,7 +329,7 @@ class Fold:
         """Rows after the events of each segment."""
         rows = state.copy()
         for name, column in self._columns.items():
-            rows[name] = column.fold(state[name], segments, self._fields[name])
+            rows[name] = column.fold(state[name], segments)
         return rows
 
     def table(self, keys: Objects, state: Rows) -> pa.RecordBatch:

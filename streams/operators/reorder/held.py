@@ -8,18 +8,18 @@ from typing import Final
 import numpy as np
 
 from streams.batch.columns import TIME_MIN, Int64, Objects, header_memory
-from streams.batch.events import Events
+from streams.batch.events import Events, Fields
 from streams.operators.reorder.judge import release_order
-from streams.state import journal
-from streams.state.checkpoint import HELD
-from streams.state.journal import DueRows, Fields, Ids, JournalEntry
-from streams.state.store import Store, WriteBatch
+from streams.operators.reorder.section import pack_held, unpack_held
+from streams.state.space import StoreSpace
+from streams.state.store import WriteBatch
 
 _EVENT_OVERHEAD_BYTES: Final = 330
 """Rough memory of a held event beyond its value: objects, words, payload."""
 _CHUNKS_MAX: Final = 16
 _PAGE_EVENTS: Final = 1024
 _PAGE_KEY: Final = struct.Struct(">qqI")  # oldest event time, newest event time, number
+_PAGE_BYTES_MAX: Final = 1 << 62
 _SETTLED: Final = -1
 
 
@@ -55,9 +55,11 @@ def _sizes(events: Events) -> Int64:
 class Held:
     """Held events of one partition."""
 
-    def __init__(self, fields: Fields) -> None:
+    def __init__(self, fields: Fields, space: StoreSpace) -> None:
+        """`space`: the part of the store that pages of events are in."""
         self._fields = fields
-        self._none = journal.empty_events(len(fields.payload), len(fields.texts))
+        self._space = space
+        self._none = Events.none(fields)
         self._chunks: list[_Chunk] = []
         self._pages: list[tuple[int, bytes]] = []
         """(oldest event time, store key) of pages whose events are in the store only, oldest first."""
@@ -139,7 +141,7 @@ class Held:
         """Whether events in the store may be due."""
         return bool(self._pages) and self._pages[0][0] <= watermark
 
-    def load_due_pages(self, store: Store, watermark: int) -> list[Events]:
+    def load_due_pages(self, watermark: int) -> list[Events]:
         """Remove and return the events of all pages that may hold due ones (slots unset), each once.
 
         Copies of an event have the same event time, so that they come into memory together, before one is released.
@@ -147,12 +149,12 @@ class Held:
         count = sum(1 for event_time_min, _ in self._pages if event_time_min <= watermark)
         ripe, self._pages = self._pages[:count], self._pages[count:]
         self._loaded += [key for _, key in ripe]
-        pages = store.get_many([key for _, key in ripe])
+        pages = self._space.get_many([key for _, key in ripe])
         found = [self._waiting(page) for page in pages if page is not None]
         return [self._not_in_memory(found)] if self._repeats else found
 
     def _waiting(self, page: bytes) -> Events:
-        events = journal.unpack(page, self._fields).held
+        events = unpack_held(memoryview(page), self._fields)
         return events.take(events.event_time > self._released)
 
     def _not_in_memory(self, parts: list[Events]) -> Events:
@@ -177,36 +179,36 @@ class Held:
         for start in range(0, len(events), _PAGE_EVENTS):
             page = events.take(slice(start, start + _PAGE_EVENTS))
             event_time_min, event_time_max = int(page.event_time[0]), int(page.event_time[-1])
-            key = HELD + _PAGE_KEY.pack(event_time_min, event_time_max, self._page_next)
+            key = _PAGE_KEY.pack(event_time_min, event_time_max, self._page_next)
             self._page_next += 1
-            batch.puts.append((key, _pack_page(page, self._fields)))
+            self._space.put(batch, [(key, _pack_page(page))])
             pages.append((event_time_min, key))
         return pages
 
     def forget_released_pages(self, watermark: int, batch: WriteBatch) -> None:
         """Delete pages that were loaded and of which every event is at or below `watermark`, so released."""
-        released = [key for key in self._loaded if _PAGE_KEY.unpack(key[1:])[1] <= watermark]
+        released = [key for key in self._loaded if _PAGE_KEY.unpack(key)[1] <= watermark]
         self._loaded = [key for key in self._loaded if key not in released]
-        batch.delete_ranges += [(key, key + b"\0") for key in released]
+        self._space.delete(batch, released)
 
     # --- restore ----------------------------------------------------------------------------------------------------
 
-    def put_into_pages(self, parts: list[Events], store: Store) -> None:
+    def put_into_pages(self, parts: list[Events]) -> None:
         """Write events that the journal holds, of which some may be in pages of the store already."""
         events = without_repeats(parts)
         if events is None:
             return
         if not self._page_next:  # the first ones: their numbers follow those of the pages that are there
-            for key, _ in store.scan(HELD):
+            for key, _ in self._space.scan():
                 self._number_after(key)
         batch = WriteBatch()
         self._written(events.take(release_order(events)), batch)
-        store.write(batch)
+        self._space.write(batch)
 
     def _number_after(self, key: bytes) -> None:
-        self._page_next = max(self._page_next, _PAGE_KEY.unpack(key[1:])[2] + 1)
+        self._page_next = max(self._page_next, _PAGE_KEY.unpack(key)[2] + 1)
 
-    def restore_pages(self, store: Store, watermark: int) -> None:
+    def restore_pages(self, watermark: int) -> None:
         """Look through all pages of the store, one at a time: what is above `watermark` is still held.
 
         Raises:
@@ -214,7 +216,7 @@ class Held:
 
         """
         self._released = watermark
-        for key, page in store.scan(HELD):
+        for key, page in self._space.scan():
             self._number_after(key)
             events = self._waiting(page)
             if len(events):
@@ -225,9 +227,9 @@ class Held:
         self._repeats = bool(self._pages)
 
 
-def held_in_store(store: Store, fields: Fields, watermark: int) -> Events | None:
+def held_in_store(space: StoreSpace, fields: Fields, watermark: int) -> Events | None:
     """All events above `watermark` in the pages of a store, each once, slots unset; None when there are none."""
-    pages = (journal.unpack(page, fields).held for _, page in store.scan(HELD))
+    pages = (unpack_held(memoryview(page), fields) for _, page in space.scan())
     return without_repeats([events.take(events.event_time > watermark) for events in pages])
 
 
@@ -248,7 +250,6 @@ def _first_copies(events: Events) -> Int64:
     return np.sort(order[first])
 
 
-def _pack_page(events: Events, fields: Fields) -> bytes:
-    none = DueRows(events.key[:0], events.event_time[:0], events.sequence[:0], events.event_id[:0])
-    entry = JournalEntry(0, 0, Ids.concat([]), events, none)
-    return journal.pack(entry, fields, record_bytes_max=1 << 62)[0]
+def _pack_page(events: Events) -> bytes:
+    [page] = pack_held(events, bytes_max=_PAGE_BYTES_MAX)
+    return page

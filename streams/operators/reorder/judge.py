@@ -28,40 +28,6 @@ class LastDue:
         return int(self.event_time[slot]), int(self.sequence[slot]), self.event_id[slot]
 
 
-def watermarks(event_time: Int64, timestamp_ms: Int64, *, start: int, lateness_ms: int) -> Int64:
-    """Watermark at each record's place in the log, the record itself included.
-
-    The running maximum of min(event time, record timestamp) - lateness: a device whose clock runs ahead of the broker's
-    cannot drag it.
-    """
-    running = np.maximum.accumulate(np.minimum(event_time, timestamp_ms) - lateness_ms)
-    return np.maximum(running, start)
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """The watermark's course over some records of a partition: before the first of them, and behind each."""
-
-    start: int
-    watermark: Int64
-
-    @property
-    def end(self) -> int:
-        """Behind the last record."""
-        return int(self.watermark[-1])
-
-    def prior(self) -> Int64:
-        """The watermark just before each record."""
-        before = np.empty_like(self.watermark)
-        before[0], before[1:] = self.start, self.watermark[:-1]
-        return before
-
-    def prior_of(self, event_time: Int64) -> Int64:
-        """For events that the watermark passes in its course: where it stood just before it passed each."""
-        passed = np.searchsorted(self.watermark, event_time, side="left")
-        return np.where(passed > 0, self.watermark[passed - 1], self.start)
-
-
 def judge_behind(
     events: Events, watermark: Int64, behind: Bools, last_due: LastDue, held: list[Events]
 ) -> tuple[Bools, Int64]:

@@ -13,18 +13,18 @@ from streams.avro.decode import Decoded
 from streams.batch.clock import Clock
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
-from streams.deadletters.letter.envelope import is_replayed
-from streams.engine.task import PartitionTask
+from streams.batch.replayed import is_replayed
+from streams.operators.quarantine.breakers import DeviceBreakers
 
 _MESSAGE = "too many records of this key were rejected in a short time: it is quarantined until one is clean again"
 
 
-def quarantined_at_start(records: Records, tasks: Mapping[int, PartitionTask], clock: Clock) -> frozenset[int]:
-    """Rows that are kept out by what came before the batch: they need not be decoded."""
-    open_keys = {(number, key) for number, task in tasks.items() for key in task.breakers.open_keys}
+def quarantined_at_start(records: Records, breakers: Mapping[int, DeviceBreakers], clock: Clock) -> frozenset[int]:
+    """Rows that are kept out by what came before the batch: they need not be decoded. `breakers` are by partition."""
+    open_keys = {(number, key) for number, one in breakers.items() for key in one.open_keys}
     if not open_keys:
         return frozenset()
-    open_keys -= _may_be_forgotten(records, tasks)
+    open_keys -= _may_be_forgotten(records, breakers)
     found: set[int] = set()
     probed: set[tuple[int, bytes | None]] = set()
     partitions, timestamps = records.partition.tolist(), records.timestamp_ms.tolist()
@@ -32,14 +32,14 @@ def quarantined_at_start(records: Records, tasks: Mapping[int, PartitionTask], c
     for row, (partition, key) in enumerate(zip(partitions, records.key, strict=True)):
         if key is None or (partition, key) not in open_keys or (partition, key) in probed:
             continue
-        if timed[row] and tasks[partition].breakers.keeps_out(key, timestamps[row]):
+        if timed[row] and breakers[partition].keeps_out(key, timestamps[row]):
             found.add(row)
         else:
             probed.add((partition, key))  # what becomes of it decides about those behind it
     return frozenset(found)
 
 
-def _may_be_forgotten(records: Records, tasks: Mapping[int, PartitionTask]) -> set[tuple[int, bytes]]:
+def _may_be_forgotten(records: Records, breakers: Mapping[int, DeviceBreakers]) -> set[tuple[int, bytes]]:
     """Keys that rejects of the batch may push out: their records are decoded, it decides record by record."""
     keys: dict[int, set[bytes]] = {}
     for partition, key in zip(records.partition.tolist(), records.key, strict=True):
@@ -48,12 +48,12 @@ def _may_be_forgotten(records: Records, tasks: Mapping[int, PartitionTask]) -> s
     return {
         (number, key)
         for number, named in keys.items()
-        for key in tasks[number].breakers.may_be_forgotten(named, len(records))
+        for key in breakers[number].may_be_forgotten(named, len(records))
     }
 
 
 def quarantine(
-    records: Records, decoded: Decoded, skip: frozenset[int], tasks: Mapping[int, PartitionTask], clock: Clock
+    records: Records, decoded: Decoded, skip: frozenset[int], breakers: Mapping[int, DeviceBreakers], clock: Clock
 ) -> Decoded:
     """What was decoded without the records that are kept out, which become rejects; moves the breakers on."""
     own = {reject.row: reject for reject in decoded.rejects}
@@ -61,9 +61,9 @@ def quarantine(
     concerned = {
         (partitions[row], key)
         for row in (*own, *skip)
-        if (key := records.key[row]) is not None and tasks[partitions[row]].breakers.is_on
+        if (key := records.key[row]) is not None and breakers[partitions[row]].is_on
     }
-    concerned |= {(number, key) for number, task in tasks.items() for key in task.breakers.open_keys}
+    concerned |= {(number, key) for number, one in breakers.items() for key in one.open_keys}
     if not concerned:
         return decoded
     timestamps, timed = records.timestamp_ms.tolist(), clock.is_time(records.timestamp_ms).tolist()
@@ -71,14 +71,14 @@ def quarantine(
     for row, (partition, key) in enumerate(zip(partitions, records.key, strict=True)):
         if key is None or (partition, key) not in concerned:
             continue
-        breakers = tasks[partition].breakers
-        if row in skip or (timed[row] and breakers.keeps_out(key, timestamps[row])):
+        its = breakers[partition]
+        if row in skip or (timed[row] and its.keeps_out(key, timestamps[row])):
             kept_out.append(row)
         elif row in own:
             if timed[row] and (records.headers is None or not is_replayed(records.headers[row])):
-                breakers.rejected(key, timestamps[row])
+                its.rejected(key, timestamps[row])
         else:
-            breakers.accepted(key)
+            its.accepted(key)
     if not kept_out:
         return decoded
     for row in kept_out:

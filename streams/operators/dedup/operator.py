@@ -1,0 +1,240 @@
+"""Dedup as an operator: the first copy of an event in the log goes on, within the horizon.
+
+What is older than the horizon cannot be told from a copy: it goes to the late topic. Identities of a cycle are in the
+journal; they are moved to pages in the store by `spill`, and forgotten by `expire`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from streams.batch.columns import TIME_MIN, Bools
+from streams.batch.event_ids import event_time_of
+from streams.batch.events import Events
+from streams.batch.replayed import is_replayed
+from streams.limits import JOURNAL_RECORD_BYTES_MAX
+from streams.operators.base import (
+    Changes,
+    EventRecords,
+    Operator,
+    OperatorContext,
+    OperatorSpec,
+    Output,
+    RefusedEvents,
+    Replayed,
+    RestoreBudget,
+    Spill,
+)
+from streams.operators.dedup.id_set import IdSet
+from streams.operators.dedup.pages import SpilledIds
+from streams.operators.dedup.section import SECTION, Ids, pack_ids, unpack_ids
+from streams.operators.keyed import ChangedKeys
+from streams.operators.late import LATE, LateEvents
+from streams.operators.refused import accepted
+from streams.operators.trace import WatermarkTrace
+from streams.state.store import WriteBatch
+
+NAME: Final = "dedup"
+DUPLICATE: Final = "duplicate"
+KNOWN_FROM: Final = "dedup.known_from"
+"""Event time from which on all ids are known: below it, a copy cannot be told from a first event."""
+HORIZON_MS: Final = "horizon_ms"
+_EXPIRIES: Final = 8
+"""Times in a horizon that expired ids are looked for."""
+
+
+@dataclass(frozen=True)
+class Dedup(OperatorSpec):
+    """Declaration: copies within `horizon_ms` of event time behind the watermark are dropped."""
+
+    horizon_ms: int
+    late_topic: str
+
+    @property
+    def name(self) -> str:
+        """`dedup`."""
+        return NAME
+
+    def build(self, context: OperatorContext) -> "DedupOperator":
+        """An operator that knows no ids."""
+        return DedupOperator(self, context)
+
+    @property
+    def bounds(self) -> Mapping[str, int]:
+        """The horizon."""
+        return {HORIZON_MS: self.horizon_ms}
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """Pages of ids."""
+        return {NAME: "pages of ids"}
+
+
+class DedupOperator(Operator):
+    """Drops copies."""
+
+    stage = "dedup"
+
+    def __init__(self, spec: Dedup, context: OperatorContext) -> None:
+        self._spec, self._context = spec, context
+        self._space = context.space(NAME)
+        self._ids = IdSet(context.seed)
+        self.spilled = SpilledIds(self._space)
+        self._spilled_below = self.spilled.newest_bucket_end
+        self._expired_below = TIME_MIN
+        self._added: list[Ids] = []
+        self._known_from = 0
+
+    def process(self, events: Events, trace: WatermarkTrace) -> Output:
+        """Pass first copies on."""
+        if not len(events):
+            return Output(events, trace)
+        records: list[EventRecords] = []
+        refused: list[RefusedEvents] = []
+        oldest = np.maximum(trace.at - self._spec.horizon_ms, self._known_from)
+        beyond = events.event_time < oldest
+        if beyond.any():
+            by_ms = (oldest - events.event_time)[beyond]
+            records.append(
+                LateEvents(self._spec.late_topic, events.take(beyond), LATE, beyond_horizon=True, by_ms=by_ms)
+            )
+            events, trace = events.take(~beyond), trace.take(~beyond)
+        new = self._first_copies(events)
+        duplicates = len(events) - int(np.count_nonzero(new))
+        output = {}
+        if duplicates:
+            if events.headers is not None:
+                output = {DUPLICATE: [headers for headers in events.headers[~new] if is_replayed(headers)]}
+            events, trace = events.take(new), trace.take(new)
+        refusals = self._context.refusals()
+        if refusals:
+            good = accepted(events, refusals, refused)
+            events, trace = events.take(good), trace.take(good)
+            records = [part.take(kept) for part in records if (kept := accepted(part.events, refusals, refused)).any()]
+        return Output(events, trace, records, {DUPLICATE: duplicates}, output, refused=refused)
+
+    def _first_copies(self, events: Events) -> Bools:
+        """Remember the identities of `events`; says which were not known."""
+        new = self._ids.add(events.id_hi, events.id_lo, events.id_word)
+        doubtful = np.flatnonzero(new & (events.event_time < self._spilled_below))
+        if len(doubtful):
+            asked = Ids(events.id_hi[doubtful], events.id_lo[doubtful], events.id_word[doubtful])
+            new[doubtful[self.spilled.contains(asked)]] = False
+        if new.all():
+            self._added.append(Ids(events.id_hi, events.id_lo, events.id_word))
+        elif new.any():
+            self._added.append(Ids(events.id_hi[new], events.id_lo[new], events.id_word[new]))
+        return new
+
+    # --- the commit cycle -------------------------------------------------------------------------------------------
+
+    def changes(self, changed: ChangedKeys) -> Changes:
+        """The ids that are new, and from when on all are known."""
+        del changed
+        ids = Ids.concat(self._added)
+        self._added = []
+        pieces = pack_ids(ids, self._known_from, bytes_max=JOURNAL_RECORD_BYTES_MAX)
+        return Changes(sections={SECTION: pieces}, event_time_max=_newest(ids))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all ids are in the journal."""
+        return not self._added
+
+    # --- restore ----------------------------------------------------------------------------------------------------
+
+    def replay(self, record: Replayed, budget: RestoreBudget) -> int:
+        """Remember the ids of a cycle."""
+        del budget
+        section = record.sections.get(SECTION)
+        if section is None:
+            return 0
+        ids, known_from = unpack_ids(section)
+        self._ids.add(ids.hi, ids.lo, ids.word)
+        if record.is_new:
+            self._known_from = known_from
+        return len(ids)
+
+    def bound_replay(self, watermark: int, budget: RestoreBudget) -> int:
+        """Move ids behind the watermark to the store: they are committed, and nothing held is among them."""
+        if len(self._ids) <= budget.rows_max:
+            return TIME_MIN
+        batch = WriteBatch()
+        self._move(watermark, watermark, batch)
+        self._space.write(batch)
+        return watermark
+
+    def journal_restored(self, watermark: int, marks: Mapping[str, int]) -> None:
+        """Where the journal says nothing newer, the checkpoint says from when on all ids are known."""
+        del watermark
+        self._known_from = max(self._known_from, marks.get(KNOWN_FROM, 0))
+
+    def bounds_changed(self, found: Mapping[str, int], watermark: int) -> None:
+        """Under a longer horizon than before, what the shorter one has forgotten is not known."""
+        before_ms = found.get(HORIZON_MS, self._spec.horizon_ms)
+        if self._spec.horizon_ms > before_ms and watermark > TIME_MIN:
+            self._known_from = max(self._known_from, watermark - before_ms)
+
+    @property
+    def marks(self) -> Mapping[str, int]:
+        """From when on all ids are known."""
+        return {KNOWN_FROM: self._known_from}
+
+    def marked_sections(self) -> Mapping[str, Sequence[bytes]]:
+        """From when on all ids are known."""
+        return {SECTION: pack_ids(Ids.concat([]), self._known_from, bytes_max=JOURNAL_RECORD_BYTES_MAX)}
+
+    def snapshot(self, watermark: int, marks: Mapping[str, int]) -> Changes:
+        """All ids of the store."""
+        del watermark
+        ids = self.spilled.all()
+        pieces = pack_ids(ids, marks.get(KNOWN_FROM, 0), bytes_max=JOURNAL_RECORD_BYTES_MAX)
+        return Changes(sections={SECTION: pieces}, event_time_max=_newest(ids))
+
+    # --- between cycles ---------------------------------------------------------------------------------------------
+
+    def spill(self, goal: Spill, watermark: int, batch: WriteBatch) -> int:
+        """Move ids below an event time into pages."""
+        self._move(goal.below, watermark, batch)
+        return goal.below
+
+    def expire(self, watermark: int, batch: WriteBatch) -> int:
+        """Forget ids behind the horizon, in memory and in the store.
+
+        Done when the watermark has gone on by an eighth of the horizon: it rebuilds the set. It changes no outcome, for
+        what is behind the horizon is late before it is looked up.
+        """
+        horizon = watermark - self._spec.horizon_ms
+        if watermark == TIME_MIN or horizon < self._expired_below + self._spec.horizon_ms // _EXPIRIES:
+            return TIME_MIN
+        self._expired_below = horizon
+        self._move(TIME_MIN, watermark, batch)
+        return horizon
+
+    def _move(self, below: int, watermark: int, batch: WriteBatch) -> None:
+        """Put ids below an event time into pages, and forget those behind the horizon."""
+        horizon = watermark - self._spec.horizon_ms if watermark > TIME_MIN else TIME_MIN
+        hi, lo, word = self._ids.rows()
+        times = event_time_of(word)
+        moved = (times < below) & (times >= horizon)
+        self.spilled.add(Ids(hi[moved], lo[moved], word[moved]), batch)
+        if horizon > 0:
+            self.spilled.expire(horizon, batch)
+        if moved.any():
+            self._spilled_below = max(self._spilled_below, int(times[moved].max()) + 1)
+        self._ids.retain((times >= below) & (times >= horizon))
+
+    @property
+    def bytes_used(self) -> int:
+        """Memory of the ids."""
+        return self._ids.bytes_used
+
+    def in_memory(self) -> Mapping[str, int]:
+        """Number of ids."""
+        return {"ids": len(self._ids)}
+
+
+def _newest(ids: Ids) -> int:
+    return int(event_time_of(ids.word).max()) if len(ids) else TIME_MIN

@@ -1,0 +1,89 @@
+"""Fold as an operator: one row for each key, published at the end of every cycle in which it changed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from streams.batch.events import Events
+from streams.batch.rows import RowLayout, empty_rows
+from streams.operators.base import (
+    ChangelogRows,
+    Changes,
+    KeyedState,
+    Operator,
+    OperatorContext,
+    OperatorSpec,
+    Output,
+)
+from streams.operators.fold.aggregate import Aggregate
+from streams.operators.keyed import ChangedKeys, StoredRows
+from streams.operators.trace import WatermarkTrace
+
+CONTRADICTIONS: Final = "contradictions"
+
+
+def fold_name(topic: str) -> str:
+    """Name of the fold that the table `topic` carries."""
+    return f"fold.{topic}"
+
+
+@dataclass(frozen=True)
+class FoldTable(OperatorSpec):
+    """Declaration: events are folded by key into the rows of the table `topic`."""
+
+    topic: str
+    aggregate: Aggregate
+
+    @property
+    def name(self) -> str:
+        """By the topic."""
+        return fold_name(self.topic)
+
+    def build(self, context: OperatorContext) -> "FoldOperator":
+        """An operator without rows."""
+        return FoldOperator(self, context)
+
+    @cached_property
+    def keyed(self) -> Sequence[KeyedState]:
+        """The table's rows."""
+        layout = RowLayout.of(self.aggregate.dtype, getattr(self.aggregate, "meanings", None))
+        return (KeyedState(self.topic, self.name, empty_rows(self.aggregate.dtype, 1), layout, self.aggregate.table),)
+
+
+class FoldOperator(Operator):
+    """Folds."""
+
+    stage = "aggregate"
+
+    def __init__(self, spec: FoldTable, context: OperatorContext) -> None:
+        self._spec, self._keys = spec, context.keys
+        self._rows = StoredRows(spec.keyed[0].empty, context.space(spec.name))
+        context.keys.attach(self._rows)
+        self._digest = spec.keyed[0].digest
+        self._counts_contradictions = CONTRADICTIONS in (spec.aggregate.dtype.names or ())
+
+    def process(self, events: Events, trace: WatermarkTrace) -> Output:
+        """Fold the events, and pass them on."""
+        if not len(events):
+            return Output(events, trace)
+        events = self._keys.located(events)
+        released = self._keys.segments(events, trace)
+        before = self._rows.of(released.slot)
+        after = self._spec.aggregate.fold(before, released.segments)
+        self._rows.put(released.slot, after, before)
+        self._keys.touch(released.slot)
+        if not self._counts_contradictions:
+            return Output(events, trace)
+        found = int(after[CONTRADICTIONS].sum() - before[CONTRADICTIONS].sum())
+        return Output(events, trace, found={CONTRADICTIONS: found})
+
+    def changes(self, changed: ChangedKeys) -> Changes:
+        """The rows of changed keys, for the store and the table's topic."""
+        found = Changes()
+        if len(changed):
+            rows = self._rows.of(changed.slots)
+            spec = self._spec
+            self._rows.write(changed, rows, found.store)
+            found.changelogs = [ChangelogRows(spec.topic, changed.keys, rows, spec.aggregate.table, self._digest)]
+        return found

@@ -1,0 +1,343 @@
+"""Keys of a partition and the rows that operators keep of each: a write-back cache over the store.
+
+A key has one slot, looked up once for a micro-batch, and all rows of all operators have that slot. Rows are loaded when
+their key first occurs, changed in memory, and written when the cycle that changed them is committed; between cycles,
+when nothing is in flight, keys can be dropped from memory.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.batch.columns import Bools, Float64, Int64, Objects, objects
+from streams.batch.events import NO_FIELDS, Events, Fields
+from streams.batch.rows import Rows, pack_rows, text_bytes, unpack_rows
+from streams.limits import ID_BYTES_MAX, MISROUTED_KEYS_LOGGED
+from streams.operators.trace import WatermarkTrace
+from streams.state.space import StoreSpace
+from streams.state.store import WriteBatch
+
+_CAPACITY_MIN: Final = 256
+_BYTES_PER_KEY: Final = 180 + ID_BYTES_MAX
+"""Rough memory of a key beyond its bytes and its places in arrays: dictionary entry, two objects, event id."""
+_CHANGED_COPIES: Final = 10
+"""How often a changed key is in memory while its cycle is committed: rows for the store, the journal, tables."""
+_BYTES_PER_CHANGED_KEY: Final = 2_000
+"""Rough memory of a changed key until its cycle is committed, beyond the copies of the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """Events sorted by key, then in order, cut into segments of one key each."""
+
+    event_time: Int64
+    sequence: Int64
+    payload: Float64
+    texts: Objects
+    prior: Int64
+    """Watermark just before each event became due: what windows are closed by. Empty where nobody asks for it."""
+    start: Int64
+    """First row of each segment."""
+    end: Int64
+    """Last row of each segment, inclusive."""
+    fields: Fields = NO_FIELDS
+    """Names of the rows of `payload` and `texts`."""
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def number(self, name: str) -> Float64:
+        """The numeric field `name` of each event; null is NaN.
+
+        Raises:
+            FieldUnknown: there is no such field.
+
+        """
+        return self.fields.number(self.payload, name)
+
+    def text(self, name: str) -> Objects:
+        """The text field `name` of each event, UTF-8 bytes or None.
+
+        Raises:
+            FieldUnknown: there is no such field.
+
+        """
+        return self.fields.text(self.texts, name)
+
+    def pick(self, start: Int64, end: Int64) -> "Segments":
+        """Other segments of the same events: rows `start` to `end` inclusive of each."""
+        if np.array_equal(start, self.start) and np.array_equal(end, self.end):
+            return self
+        lengths = end - start + 1
+        first = np.cumsum(lengths) - lengths
+        rows = np.arange(int(lengths.sum())) - np.repeat(first, lengths) + np.repeat(start, lengths)
+        return Segments(
+            event_time=self.event_time[rows],
+            sequence=self.sequence[rows],
+            payload=self.payload[:, rows],
+            texts=self.texts[:, rows],
+            prior=self.prior[rows],
+            start=first,
+            end=first + lengths - 1,
+            fields=self.fields,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KeySegments:
+    """All events of a batch, one segment for each key. Only the columns that folds read are sorted."""
+
+    segments: Segments
+    slot: Int64
+    """Slot of each segment's key; each occurs once."""
+    last_id: Objects
+    """Id of each segment's last event."""
+
+    @staticmethod
+    def of(events: Events, prior: Int64) -> "KeySegments":
+        """Segments of events that are in order (at least one)."""
+        slots = events.slot
+        # numpy sorts 16-bit integers by radix: an order of magnitude faster than a comparison sort.
+        sortable = slots.astype(np.uint16) if int(slots.max()) < 1 << 16 else slots
+        order = np.argsort(sortable, kind="stable")
+        sorted_slots = slots.take(order)
+        change = np.flatnonzero(sorted_slots[1:] != sorted_slots[:-1])
+        start = np.concatenate([[0], change + 1])
+        end = np.concatenate([change, [len(order) - 1]])
+        segments = Segments(
+            event_time=events.event_time.take(order),
+            sequence=events.sequence.take(order),
+            payload=events.payload.take(order, axis=1),
+            texts=events.texts.take(order, axis=1),
+            prior=prior.take(order) if len(prior) else prior,
+            start=start,
+            end=end,
+            fields=events.fields,
+        )
+        return KeySegments(segments, sorted_slots[start], events.event_id[order[end]])
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedKeys:
+    """Keys that were touched in a cycle, by slot, each once."""
+
+    slots: Int64
+    keys: Objects
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+class KeyedRows(Protocol):
+    """Rows of one kind, one for each slot of a key space."""
+
+    def reserve(self, more: int) -> None:
+        """Make room for so many more slots, with the rows of keys without events."""
+
+    def load(self, first: int, keys: list[bytes]) -> None:
+        """Take the rows of `keys`, which stand from slot `first` on, from the store."""
+
+    def forget(self, keys: Objects, batch: WriteBatch) -> None:
+        """Drop all rows: those of `keys`, by slot, are in the store. `batch` may note what must be found again."""
+
+    @property
+    def bytes_used(self) -> int:
+        """Approximate memory."""
+
+
+class KeySpace:
+    """Slots of keys; rows of operators are indexed by slot."""
+
+    def __init__(self, belongs_here: Callable[[bytes], bool]) -> None:
+        """`belongs_here` says whether a key belongs into this partition."""
+        self._belongs_here = belongs_here
+        self._rows: list[KeyedRows] = []
+        self._slots: dict[bytes, int] = {}
+        self._segments: tuple[Events, KeySegments] | None = None
+        self._changed_bytes = 0
+        self._misrouted_found = 0
+        self._misrouted_keys: list[bytes] = []
+        self._reset()
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def attach(self, rows: KeyedRows) -> None:
+        """Have rows of an operator loaded and dropped with their keys; before the first key."""
+        self._rows.append(rows)
+
+    @property
+    def bytes_used(self) -> int:
+        """Approximate memory, attached rows included."""
+        arrays = self._keys.nbytes + self._key_bytes.nbytes + sum(rows.bytes_used for rows in self._rows)
+        return arrays + len(self._slots) * _BYTES_PER_KEY + self._text_bytes
+
+    @property
+    def changed_bytes(self) -> int:
+        """Approximate memory that committing the touched keys takes."""
+        return self._changed_bytes
+
+    # --- slots ------------------------------------------------------------------------------------------------------
+
+    def slots(self, keys: Objects) -> Int64:
+        """Slot of each key, its rows loaded."""
+        names: list[bytes] = keys.tolist()
+        found = list(map(self._slots.get, names))
+        if None not in found:
+            return np.array(found, dtype=np.int64)
+        new = list(dict.fromkeys(name for name, slot in zip(names, found, strict=True) if slot is None))
+        self._load(new)
+        return np.fromiter(map(self._slots.__getitem__, names), dtype=np.int64, count=len(names))
+
+    def located(self, events: Events) -> Events:
+        """The events with the slots of their keys: looked up where they have none yet."""
+        if not len(events) or events.slot[0] >= 0:
+            return events
+        slots = self.slots(events.key)
+        if self._any_misrouted:
+            self._misrouted_found += int(np.count_nonzero(self._misrouted[slots]))
+            self._misrouted_keys += self._some_misrouted(slots)
+        return events.with_slots(slots)
+
+    def segments(self, events: Events, trace: WatermarkTrace) -> KeySegments:
+        """Segments of located events (at least one), made once for all operators that get the same events."""
+        known = self._segments
+        if known is None or known[0] is not events:
+            known = self._segments = (events, KeySegments.of(events, trace.prior))
+        return known[1]
+
+    def keys_at(self, slots: Int64) -> Objects:
+        """Keys of slots."""
+        found: Objects = self._keys[slots]
+        return found
+
+    def take_misrouted(self) -> tuple[int, list[bytes]]:
+        """How many events were located since the last call whose key belongs elsewhere, and some of these keys."""
+        found = (self._misrouted_found, self._misrouted_keys)
+        self._misrouted_found, self._misrouted_keys = 0, []
+        return found
+
+    def _some_misrouted(self, slots: Int64) -> list[bytes]:
+        found: list[bytes] = self._keys[np.unique(slots[self._misrouted[slots]])[:MISROUTED_KEYS_LOGGED]].tolist()
+        return found
+
+    # --- cycles -----------------------------------------------------------------------------------------------------
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether a key was touched since the last cycle."""
+        return self._changed_bytes > 0
+
+    def touch(self, slots: Int64) -> None:
+        """Note that rows of these slots change in this cycle: every operator gives their rows at its end."""
+        new = slots[~self._touched[slots]]
+        self._changed_bytes += len(new) * _BYTES_PER_CHANGED_KEY + _CHANGED_COPIES * int(self._key_bytes[new].sum())
+        self._touched[slots] = True
+
+    def take_changed(self) -> ChangedKeys:
+        """All keys that were touched since the last call."""
+        slots = np.flatnonzero(self._touched)
+        self._touched[slots] = False
+        self._changed_bytes = 0
+        self._segments = None
+        return ChangedKeys(slots, self._keys[slots])
+
+    def forget(self, batch: WriteBatch) -> None:
+        """Drop all keys; only between cycles, when every row is in the store.
+
+        `batch` notes what must be found again; it must be written before any other method is called.
+        """
+        known = self._keys[: len(self._slots)]
+        for rows in self._rows:
+            rows.forget(known, batch)
+        self._slots.clear()
+        self._segments = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._keys: Objects = objects([])
+        self._touched: Bools = np.empty(0, dtype=np.bool_)
+        self._misrouted: Bools = np.empty(0, dtype=np.bool_)
+        self._key_bytes: NDArray[np.int32] = np.empty(0, dtype=np.int32)
+        self._any_misrouted = False
+        self._text_bytes = 0
+
+    def _load(self, keys: list[bytes]) -> None:
+        first = len(self._slots)
+        self._reserve(first + len(keys))
+        slots = range(first, first + len(keys))
+        self._slots.update(zip(keys, slots, strict=True))
+        self._keys[first : first + len(keys)] = objects(keys)
+        sizes = np.fromiter(map(len, keys), np.int32, len(keys))
+        self._key_bytes[first : first + len(keys)] = sizes
+        self._text_bytes += int(sizes.sum())
+        for slot, key in zip(slots, keys, strict=True):
+            if not self._belongs_here(key):
+                self._misrouted[slot] = self._any_misrouted = True
+        for rows in self._rows:
+            rows.load(first, keys)
+
+    def _reserve(self, count: int) -> None:
+        old = len(self._keys)
+        if count <= old:
+            return
+        more = max(_CAPACITY_MIN, count, old * 2) - old
+        self._keys = np.concatenate([self._keys, objects([b""] * more)])
+        self._touched = np.concatenate([self._touched, np.zeros(more, dtype=np.bool_)])
+        self._key_bytes = np.concatenate([self._key_bytes, np.zeros(more, dtype=np.int32)])
+        self._misrouted = np.concatenate([self._misrouted, np.zeros(more, dtype=np.bool_)])
+        for rows in self._rows:
+            rows.reserve(more)
+
+
+class StoredRows:
+    """Rows of a structured dtype, one for each slot, as an operator's part of the store has them."""
+
+    def __init__(self, empty: Rows, space: StoreSpace) -> None:
+        """`empty`: one row, that of a key without events."""
+        self._empty = empty
+        self._space = space
+        self.rows: Rows = empty[:0]
+        self._text_bytes = 0
+
+    @property
+    def bytes_used(self) -> int:
+        """Approximate memory."""
+        return self.rows.nbytes + self._text_bytes
+
+    def of(self, slots: Int64) -> Rows:
+        """Copies of rows."""
+        found: Rows = self.rows[slots]
+        return found
+
+    def put(self, slots: Int64, after: Rows, before: Rows) -> None:
+        """Set rows; `before` is what `of` gave."""
+        self.rows[slots] = after
+        if after.dtype.hasobject:
+            self._text_bytes += text_bytes(after) - text_bytes(before)
+
+    def write(self, changed: ChangedKeys, rows: Rows, batch: WriteBatch) -> None:
+        """Have `batch` put the rows of changed keys."""
+        self._space.put(batch, zip(changed.keys.tolist(), pack_rows(rows), strict=True))
+
+    def reserve(self, more: int) -> None:
+        """Make room for so many more slots."""
+        self.rows = np.concatenate([self.rows, np.repeat(self._empty, more)])
+
+    def load(self, first: int, keys: list[bytes]) -> None:
+        """Take rows from the store."""
+        packed = self._space.get_many(keys)
+        found = [position for position, row in enumerate(packed) if row is not None]
+        if found:
+            known: list[Any] = [packed[position] for position in found]
+            self.rows[first + np.array(found)] = unpack_rows(self.rows.dtype, known)
+        self._text_bytes += text_bytes(self.rows[first : first + len(keys)])
+
+    def forget(self, keys: Objects, batch: WriteBatch) -> None:
+        """Drop all rows."""
+        del keys, batch
+        self.rows = self._empty[:0]
+        self._text_bytes = 0

@@ -1,0 +1,293 @@
+"""Reorder as an operator: events go on in order per key once the watermark has passed them; late ones go elsewhere.
+
+Held events are in the journal of the cycle in which they came, as long as they are held at its end; `spill` moves those
+that are not due soon to pages in the store. The last released event of each key is a keyed row.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from streams.batch.columns import TIME_MIN, Int64
+from streams.batch.events import Events
+from streams.limits import JOURNAL_RECORD_BYTES_MAX
+from streams.operators.base import (
+    ALL,
+    Changes,
+    EventRecords,
+    Operator,
+    OperatorContext,
+    OperatorSpec,
+    Output,
+    RefusedEvents,
+    Replayed,
+    RestoreBudget,
+    Spill,
+)
+from streams.operators.keyed import ChangedKeys
+from streams.operators.late import LATE, LateEvents
+from streams.operators.refused import accepted
+from streams.operators.reorder.held import Held, held_in_store, memory_of, without_repeats
+from streams.operators.reorder.judge import judge_behind, release_order
+from streams.operators.reorder.last import LastReleased, due_pairs, due_rows
+from streams.operators.reorder.section import HELD, LAST_RELEASED, pack_due, pack_held, unpack_due, unpack_held
+from streams.operators.trace import WatermarkTrace
+from streams.state.store import WriteBatch
+
+NAME: Final = "reorder"
+_PUTS_MAX: Final = 50_000
+
+
+@dataclass(frozen=True)
+class Reorder(OperatorSpec):
+    """Declaration: events are released in (event time, sequence, id) per key."""
+
+    late_topic: str
+
+    @property
+    def name(self) -> str:
+        """`reorder`."""
+        return NAME
+
+    def build(self, context: OperatorContext) -> "ReorderOperator":
+        """An operator that holds nothing."""
+        return ReorderOperator(self, context)
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """Last released events, and pages of held ones."""
+        return {LAST_RELEASED: "last released events", HELD: "pages of held events"}
+
+
+class ReorderOperator(Operator):
+    """Holds events and releases them in order."""
+
+    stage = "reorder"
+
+    def __init__(self, spec: Reorder, context: OperatorContext) -> None:
+        self._spec, self._context, self._keys = spec, context, context.keys
+        self._last_space = context.space(LAST_RELEASED)
+        self._held_space = context.space(HELD)
+        self.held = Held(context.fields, self._held_space)
+        self._last = LastReleased(self._last_space)
+        context.keys.attach(self._last)
+        self._none = Events.none(context.fields)
+        self._cycle = 1
+        """Of those since the restore: by it held events that came in the open cycle are told from others."""
+        self._journalled = _HeldInJournal(self.held)
+        self._replayed = WriteBatch()
+
+    def process(self, events: Events, trace: WatermarkTrace) -> Output:
+        """Hold, release or call late; what is released goes on in order."""
+        end = trace.end
+        self._load_pages(end)
+        events = self._keys.located(events)
+        records: list[EventRecords] = []
+        refused: list[RefusedEvents] = []
+        at = trace.at
+        ahead = events.event_time > at
+        due: list[Events] = []
+        places: list[Int64] = []
+        if not ahead.all():
+            behind = ~ahead
+            is_late, by_ms = judge_behind(events, at, behind, self._last.due(), self._rivals())
+            if is_late.any():
+                late = events.take(is_late)
+                records.append(
+                    LateEvents(self._spec.late_topic, late, LATE, beyond_horizon=False, by_ms=by_ms[is_late])
+                )
+            due.append(events.take(behind & ~is_late))
+            places.append(trace.place[behind & ~is_late])
+        ripe = ahead & (events.event_time <= end)
+        in_time = [*self._held_due(end, refused), events.take(ripe)]
+        self.held.add(events.take(ahead & ~ripe), self._cycle)
+        places += [trace.passing(part.event_time) for part in in_time]
+        released, trace = self._in_order([*due, *in_time], places, trace)
+        if len(released):
+            segments = self._keys.segments(released, trace)
+            self._last.note(segments)
+            self._keys.touch(segments.slot)
+        return Output(released, trace, records, refused=refused)
+
+    def _in_order(self, due: list[Events], places: list[Int64], trace: WatermarkTrace) -> tuple[Events, WatermarkTrace]:
+        places = [place for events, place in zip(due, places, strict=True) if len(events)]
+        due = [events for events in due if len(events)]
+        if not due:
+            return self._none, trace.moved(np.empty(0, dtype=np.int64))
+        events = Events.concat(due)
+        order = release_order(events)
+        return events.take(order), trace.moved(np.concatenate(places)[order])
+
+    def _held_due(self, watermark: int, refused: list[RefusedEvents]) -> list[Events]:
+        """Take the held events that are due; those that an output has refused become dead letters."""
+        due = self.held.take_due(watermark)
+        refusals = self._context.refusals()
+        if not refusals:
+            return due
+        return [events.take(accepted(events, refusals, refused, were_held=True)) for events in due]
+
+    def _rivals(self) -> list[Events]:
+        """Held events that may make later ones late: what an output has refused will not be released before them."""
+        refusals = self._context.refusals()
+        if not refusals:
+            return self.held.all()
+        found: list[Events] = []
+        for events in self.held.all():
+            rival = np.ones(len(events), dtype=np.bool_)
+            rival[list(refusals.messages(events))] = False
+            found.append(events.take(rival))
+        return found
+
+    def _load_pages(self, watermark: int) -> None:
+        """Bring events back from the store that may be due at `watermark`."""
+        if self.held.pages_due(watermark):
+            for events in self.held.load_due_pages(watermark):
+                if len(events):
+                    self._hold_restored(events)
+
+    def _hold_restored(self, events: Events) -> None:
+        """Hold events that came in an earlier cycle."""
+        self.held.add(events.with_slots(self._keys.slots(events.key)), 0)
+
+    def next_timer(self) -> int:
+        """Event time of the oldest held event."""
+        return self.held.event_time_min()
+
+    # --- the commit cycle -------------------------------------------------------------------------------------------
+
+    def changes(self, changed: ChangedKeys) -> Changes:
+        """Events that came in this cycle and are still held, and each changed key's last released event."""
+        due = self._last.rows(changed)
+        cycle, self._cycle = self._cycle, self._cycle + 1
+        found = Changes(
+            sections={
+                HELD: pack_held(self.held.came_in(cycle), bytes_max=JOURNAL_RECORD_BYTES_MAX),
+                LAST_RELEASED: pack_due(due, bytes_max=JOURNAL_RECORD_BYTES_MAX),
+            },
+            event_time_max=int(due.event_time.max()) if len(due) else TIME_MIN,
+        )
+        self._last_space.put(found.store, due_pairs(due))
+        return found
+
+    # --- restore ----------------------------------------------------------------------------------------------------
+
+    def replay(self, record: Replayed, budget: RestoreBudget) -> int:
+        """Hold what a cycle has held, as far as it is not due; take the last released events that the store lacks."""
+        rows = 0
+        if (section := record.sections.get(HELD)) is not None:
+            held = unpack_held(section, self._context.fields)
+            self._journalled.add(held, record.watermark, budget.bytes_max)
+            rows += len(held)
+        if (section := record.sections.get(LAST_RELEASED)) is not None:
+            due = unpack_due(section)
+            rows += len(due)
+            if record.is_new:
+                self._last_space.put(self._replayed, due_pairs(due))
+                if len(self._replayed.puts) > _PUTS_MAX:
+                    self._write_replayed()
+        return rows
+
+    def bound_replay(self, watermark: int, budget: RestoreBudget) -> int:
+        """Held events are bounded as they come."""
+        del budget
+        return watermark
+
+    def journal_restored(self, watermark: int, marks: Mapping[str, int]) -> None:
+        """Hold what is above the watermark.
+
+        Raises:
+            JournalCorrupted: a page of the store cannot be read.
+
+        """
+        del marks
+        self._write_replayed()
+        events = self._journalled.rest(watermark)
+        if events is not None:
+            self._hold_restored(events)
+        self.held.restore_pages(watermark)
+
+    def _write_replayed(self) -> None:
+        self._last_space.write(self._replayed)
+        self._replayed = WriteBatch()
+
+    def snapshot(self, watermark: int, marks: Mapping[str, int]) -> Changes:
+        """Held events and last released ones of the store."""
+        del marks
+        held = held_in_store(self._held_space, self._context.fields, watermark)
+        due = due_rows(list(self._last_space.scan()))
+        return Changes(
+            sections={
+                HELD: [] if held is None else pack_held(held, bytes_max=JOURNAL_RECORD_BYTES_MAX),
+                LAST_RELEASED: pack_due(due, bytes_max=JOURNAL_RECORD_BYTES_MAX),
+            },
+            event_time_max=int(due.event_time.max()) if len(due) else TIME_MIN,
+        )
+
+    # --- between cycles ---------------------------------------------------------------------------------------------
+
+    def spill(self, goal: Spill, watermark: int, batch: WriteBatch) -> int:
+        """Move all but the oldest held events into pages; the journal is needed for those that stay in memory."""
+        keep = goal.rows_keep if goal.bytes_keep == ALL else min(goal.rows_keep, self.held.events_of(goal.bytes_keep))
+        self.held.spill(batch, keep_events=keep)
+        self.held.forget_released_pages(watermark, batch)
+        return self._durable_below(watermark)
+
+    def expire(self, watermark: int, batch: WriteBatch) -> int:
+        """Nothing is too old."""
+        del batch
+        return self._durable_below(watermark)
+
+    def _durable_below(self, watermark: int) -> int:
+        return watermark if len(self.held) else ALL
+
+    def keys_forgotten(self) -> None:
+        """Look the slots of held events up anew."""
+        self.held.relink(self._keys.slots)
+
+    @property
+    def bytes_used(self) -> int:
+        """Memory of held events."""
+        return self.held.bytes_used
+
+    @property
+    def cycle_bytes(self) -> int:
+        """Events that are to be journalled."""
+        return self.held.bytes_since(self._cycle)
+
+    def in_memory(self) -> Mapping[str, int]:
+        """Number of held events."""
+        return {"held": len(self.held)}
+
+
+class _HeldInJournal:
+    """Held events that a restore reads from the journal: as many as there is room for, the rest goes into pages."""
+
+    def __init__(self, held: Held) -> None:
+        self._held = held
+        self._parts: list[Events] = []
+        self._bytes = 0
+
+    def add(self, events: Events, watermark: int, bytes_max: int) -> None:
+        """Take events that were held at the end of a cycle; those up to `watermark` have been released since."""
+        if not len(events):
+            return
+        self._parts.append(events)
+        self._bytes += memory_of(events)
+        if self._bytes > bytes_max:
+            self._parts = self._waiting(watermark)
+            self._bytes = sum(map(memory_of, self._parts))
+        if self._bytes > bytes_max // 2:
+            self._held.put_into_pages(self._parts)
+            self._parts, self._bytes = [], 0
+
+    def rest(self, watermark: int) -> Events | None:
+        """Take those in memory that are above `watermark`, each once."""
+        parts = self._waiting(watermark)
+        self._parts, self._bytes = [], 0
+        return without_repeats(parts)
+
+    def _waiting(self, watermark: int) -> list[Events]:
+        waiting = (events.take(events.event_time > watermark) for events in self._parts)
+        return [events for events in waiting if len(events)]

@@ -1,0 +1,148 @@
+"""Sections of the journal that reorder writes: events that are still held, and the last released event of each key.
+
+Held events name their fields, so that they are read by name whatever a later version declares.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from streams.batch.columns import Int64, Objects, object_rows, objects
+from streams.batch.events import Events, Fields
+from streams.state.codec import SIZE, ColumnReader, cuts, pack_headers, pack_texts, text_sizes, unpack_headers
+from streams.state.journal import reading
+
+HELD: Final = "reorder.held"
+LAST_RELEASED: Final = "reorder.last"
+
+
+@dataclass(frozen=True, slots=True)
+class DueRows:
+    """Last released event of keys: one row a key."""
+
+    key: Objects
+    event_time: Int64
+    sequence: Int64
+    event_id: Objects
+
+    def __len__(self) -> int:
+        return len(self.event_time)
+
+
+def no_due_rows() -> DueRows:
+    """Columns of no rows."""
+    return DueRows(objects([]), np.empty(0, np.int64), np.empty(0, np.int64), objects([]))
+
+
+def pack_held(held: Events, *, bytes_max: int) -> list[bytes]:
+    """Held events in pieces of at most about `bytes_max`; a single event may be larger."""
+    return [_pack_held(held.take(cut)) for cut in cuts(_sizes(held), bytes_max)]
+
+
+def _sizes(held: Events) -> Int64:
+    sizes = text_sizes(held.key, held.value, held.event_id)
+    sizes += 8 * (6 + held.payload.shape[0]) + 16
+    sizes += text_sizes(*(_with_null_marks(row) for row in held.texts)) + 4 * len(held.texts)
+    if held.headers is not None:
+        sizes += np.array([len(pack_headers(one)) for one in held.headers], dtype=np.int64)
+    return sizes
+
+
+def _pack_held(held: Events) -> bytes:
+    fields = held.fields
+    names = json.dumps({"events": len(held), "payload": fields.payload, "texts": fields.texts}).encode()
+    columns = (held.timestamp_ms, held.event_time, held.sequence, held.id_hi, held.id_lo, held.id_word, held.payload)
+    parts = [SIZE.pack(len(names)), names, *(column.tobytes() for column in columns)]
+    headers = [b""] * len(held) if held.headers is None else [pack_headers(one) for one in held.headers]
+    marked = [_with_null_marks(row).tolist() for row in held.texts]
+    for texts in (held.event_id.tolist(), held.key.tolist(), held.value.tolist(), headers, *marked):
+        parts += pack_texts(texts)
+    return b"".join(parts)
+
+
+def unpack_held(data: memoryview, fields: Fields) -> Events:
+    """Held events with the columns of `fields`, whatever fields they were written with: null where they lack one.
+
+    Raises:
+        JournalCorrupted: the bytes are not such a section.
+
+    """
+    with reading():
+        return _unpack_held(ColumnReader(data), fields)
+
+
+def _unpack_held(columns: ColumnReader, fields: Fields) -> Events:
+    names = json.loads(columns.blob(columns.size()))
+    count, payload_names, text_names = int(names["events"]), list(names["payload"]), list(names["texts"])
+    timestamp, event_time, sequence = (columns.numbers("<i8", count) for _ in range(3))
+    hi, lo, word = (columns.numbers("<u8", count) for _ in range(3))
+    written = columns.numbers("<f8", count * len(payload_names)).reshape(len(payload_names), count)
+    event_id, key, value, packed = (columns.texts(count) for _ in range(4))
+    marked = {name: _without_null_marks(columns.texts(count)) for name in text_names}
+    if payload_names == list(fields.payload):
+        payload = written
+    else:
+        payload = np.full((len(fields.payload), count), np.nan)
+        for row, name in enumerate(fields.payload):
+            if name in payload_names:
+                payload[row] = written[payload_names.index(name)]
+    nothing = objects([None] * count)
+    unset = np.full(count, -1, dtype=np.int64)
+    return Events(
+        row=unset,
+        timestamp_ms=timestamp,
+        event_time=event_time,
+        sequence=sequence,
+        event_id=event_id,
+        id_hi=hi,
+        id_lo=lo,
+        id_word=word,
+        key=key,
+        value=value,
+        headers=objects([unpack_headers(one) for one in packed]) if any(packed) else None,
+        payload=payload,
+        texts=object_rows([marked.get(name, nothing) for name in fields.texts], count),
+        slot=unset,
+        fields=fields,
+    )
+
+
+def pack_due(due: DueRows, *, bytes_max: int) -> list[bytes]:
+    """Last released events in pieces of at most about `bytes_max`."""
+    sizes = text_sizes(due.key, due.event_id) + 24
+    return [b"".join(_pack_due(due, cut)) for cut in cuts(sizes, bytes_max)]
+
+
+def _pack_due(due: DueRows, cut: slice) -> Iterator[bytes]:
+    keys = due.key[cut].tolist()
+    yield SIZE.pack(len(keys))
+    yield due.event_time[cut].tobytes()
+    yield due.sequence[cut].tobytes()
+    yield from pack_texts(keys)
+    yield from pack_texts(due.event_id[cut].tolist())
+
+
+def unpack_due(data: memoryview) -> DueRows:
+    """Inverse of `pack_due` for one piece.
+
+    Raises:
+        JournalCorrupted: the bytes are not such a section.
+
+    """
+    with reading():
+        columns = ColumnReader(data)
+        count = columns.size()
+        event_time, sequence = columns.numbers("<i8", count), columns.numbers("<i8", count)
+        return DueRows(columns.texts(count), event_time, sequence, columns.texts(count))
+
+
+def _with_null_marks(texts: Objects) -> Objects:
+    """A byte in front of each text; null is none at all."""
+    return objects([b"" if text is None else b"\1" + text for text in texts.tolist()])
+
+
+def _without_null_marks(marked: Objects) -> Objects:
+    return objects([text[1:] if text else None for text in marked.tolist()])

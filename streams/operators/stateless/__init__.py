@@ -1,0 +1,1 @@
+"""Operators without state: publish, filter, map."""

@@ -1,0 +1,41 @@
+"""Publish: every event goes to a topic as it came, and on to the next operator."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from streams.batch.events import Events
+from streams.operators.base import EventRecords, Operator, OperatorContext, OperatorSpec, Output
+from streams.operators.trace import WatermarkTrace
+
+CLEAN: Final = "clean"
+
+
+@dataclass(frozen=True)
+class Publish(OperatorSpec):
+    """Declaration: events go to `topic`, and are counted as `outcome`."""
+
+    topic: str
+    outcome: str = CLEAN
+
+    @property
+    def name(self) -> str:
+        """By the topic."""
+        return f"publish.{self.topic}"
+
+    def build(self, context: OperatorContext) -> "PublishOperator":
+        """The operator."""
+        del context
+        return PublishOperator(self)
+
+
+class PublishOperator(Operator):
+    """Publishes."""
+
+    def __init__(self, spec: Publish) -> None:
+        self._spec = spec
+
+    def process(self, events: Events, trace: WatermarkTrace) -> Output:
+        """Publish the events and pass them on."""
+        if not len(events):
+            return Output(events, trace)
+        return Output(events, trace, [EventRecords(self._spec.topic, events, self._spec.outcome)])
