@@ -193,7 +193,9 @@ def test_a_store_of_an_earlier_format_is_set_aside_and_the_partition_restored_fr
     path = world.directory.store_path(GPS.name, 0)
     path.parent.mkdir(parents=True)
     store = RocksStore(path, world.memory)
-    store.write(WriteBatch(puts=[(CHECKPOINT, b'{"format": 2, "cycle": 7, "offset_next": 70}'), (b"k" + b"d1", b"row")]))
+    store.write(
+        WriteBatch(puts=[(CHECKPOINT, b'{"format": 2, "cycle": 7, "offset_next": 70}'), (b"k" + b"d1", b"row")])
+    )
     store.close()
 
     async def story() -> None:
