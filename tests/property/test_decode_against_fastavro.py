@@ -72,6 +72,10 @@ def writers(draw, *, unusual=True):
     extra = st.sampled_from([*SIMPLE, *(["null", kind] for kind in SIMPLE), *(UNUSUAL if unusual else ())])
     kinds = draw(st.lists(extra, max_size=2, unique_by=str))
     fields += [{"name": f"extra_{i}", "type": kind} for i, kind in enumerate(kinds)]
+    for field in fields:  # a name is defined once in a schema
+        kind = field["type"]
+        if isinstance(kind, dict) and "name" in kind:
+            field["type"] = {**kind, "name": f"{kind['name']}_{field['name']}"}
     name = draw(st.sampled_from(("GpsPosition",) * 9 + ("Other",))) if unusual else "GpsPosition"
     return {"type": "record", "name": name, "namespace": "logistics", "fields": draw(st.permutations(fields))}
 

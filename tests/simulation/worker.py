@@ -298,10 +298,12 @@ class SimulatedWorker:
         self._guarded(self.commits.run)
 
     def catch_up(self) -> None:
-        """Process and commit all that is there."""
+        """Process and commit all that is there, and hear what became of the last commit."""
         for _ in range(10_000):
             self.work_and_commit()
-            if self.is_caught_up:
+            newest = self.commits.newest
+            self.commit()
+            if self.is_caught_up and self.commits.newest is newest:
                 return
         raise AssertionError("a worker does not come to an end")
 

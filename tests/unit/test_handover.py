@@ -97,6 +97,23 @@ def test_what_a_partition_contributed_is_not_committed_after_its_term(how: str) 
     assert len(kafka.log(GPS.source, 0)) == kafka.group[0].offset_next
 
 
+def test_a_release_that_is_too_slow_commits_nothing_of_what_others_have_by_then() -> None:
+    kafka = kafka_with(20)
+    worker = worker_of(kafka)
+    worker.assign(0)
+    carry_out(worker)
+    worker.poll()
+    worker.process()
+    worker._is_busy = True
+    worker.core.listener.revoked([0])  # its time is up
+    worker._is_busy = False
+    kafka.give(0, "other")
+    worker.note()
+    worker.between_steps.run()
+    assert {} == kafka.group
+    assert 1 == aborts(worker, "partitions_lost")
+
+
 def test_batches_that_were_polled_before_a_partition_went_are_void_when_it_comes_back() -> None:
     """The first of them is dropped while the partition is away: those after it must not be processed either."""
     kafka = kafka_with(30)

@@ -18,6 +18,7 @@ from loadtest.sampler import Role, Sample, Series
 from loadtest.worker_process import DOWNSTREAM, Downstream, hook_of, parse_defect
 from streams.engine.effects import Effects, PartitionEffects
 from streams.errors import UsageError
+from streams.operators.base import EventRecords
 from streams.worker.metrics import WorkerMetrics
 from tests.unit.test_task import events
 
@@ -235,4 +236,4 @@ def test_the_load_tests_worker_waits_for_the_partition_with_the_most_calls_and_l
 
 def part_of(events_count: int, *, partition: int) -> PartitionEffects:
     clean = events(*((number, number) for number in range(events_count)))
-    return PartitionEffects(partition, clean, [], 0, 0)
+    return PartitionEffects(partition, [EventRecords("clean", clean, "clean")])

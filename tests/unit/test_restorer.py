@@ -20,7 +20,7 @@ from streams.operators.window.windows import Windows
 from streams.resilience.retry import Retrier
 from streams.settings import Settings
 from streams.state.identity import Places
-from streams.state.names import operator_prefix
+from streams.state.names import CHECKPOINT, operator_prefix
 from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine
 from streams.state.store import WriteBatch
 from streams.worker.metrics import WorkerMetrics
@@ -187,6 +187,26 @@ def test_a_restore_that_reads_a_large_store_gives_signs_of_life_all_the_way(worl
         assert before == world.signs, "a store that is in use tells nobody"
 
     asyncio.run(story())
+
+
+def test_a_store_of_an_earlier_format_is_set_aside_and_the_partition_restored_from_its_journal(world: World) -> None:
+    path = world.directory.store_path(GPS.name, 0)
+    path.parent.mkdir(parents=True)
+    store = RocksStore(path, world.memory)
+    store.write(
+        WriteBatch(puts=[(CHECKPOINT, b'{"format": 2, "cycle": 7, "offset_next": 70}'), (b"k" + b"d1", b"row")])
+    )
+    store.close()
+
+    async def story() -> None:
+        restored = await world.begin(0)
+        assert restored is not None
+        assert (0, -1) == (restored.task.checkpoint.cycle, restored.task.offset_next)
+        assert [None] == restored.task.store.get_many([b"kd1"])
+
+    asyncio.run(story())
+    aside = [one for one in path.parent.iterdir() if one != path]
+    assert 1 == len(aside), "what may hold the only copy is kept"
 
 
 def window_row_bytes() -> int:
