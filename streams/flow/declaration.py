@@ -151,7 +151,7 @@ class Pipeline:
             raise ValueError(f"{self.name}: silent_after_s is above 0")
         if len({one.name for one in self.device_classes}) < len(self.device_classes):
             raise ValueError(f"{self.name}: two device classes have the same name")
-        if self.windows and not self.tables:
+        if self.windows and not self.table_topics:
             raise ValueError(f"{self.name}: open windows travel with the rows of a table, so there must be one")
         unknown = self.field_ranges.keys() - set(self.payload_fields)
         if unknown:

@@ -44,13 +44,15 @@ class _Drawing:
         plan, pipeline = self._flow.plan, self._pipeline
         chain = [step for step in plan.steps if not isinstance(step.verb, To | FoldTo | WindowTo)]
         outputs = [step for step in plan.steps if isinstance(step.verb, To | FoldTo | WindowTo)]
-        middle = _MARGIN_PX + max(len(outputs) - 1, 0) * _ROW_PX / 2
+        own = [(step, topic) for step in chain for topic in written_by(step.verb)]
+        rows = max(len(outputs) + len(own), 1)
+        middle = _MARGIN_PX + (rows - 1) * _ROW_PX / 2
+        ends: dict[str, float] = {}
         x: float = _MARGIN_PX
         for position, step in enumerate(chain):
             what, details = self._words(step)
             end = self._box(x, middle, what, details, "topic" if isinstance(step.verb, Source) else "step")
-            for row, topic in enumerate(written_by(step.verb)):
-                self._text(x, middle + _BOX_HEIGHT_PX + 14 * (row + 1), f"→ {pipeline.prefix}{topic}", "small")
+            ends[step.id] = end
             if position < len(chain) - 1:
                 self._arrow(end, middle, end + _GAP_PX, middle)
             x = end + _GAP_PX
@@ -62,7 +64,11 @@ class _Drawing:
             end = self._box(x, y, what, details, "step")
             self._arrow(end, y, end + _GAP_PX, y)
             self._box(end + _GAP_PX, y, topic_of(step, pipeline) or "", "", "topic")
-        y = _MARGIN_PX + max(len(outputs), 1) * _ROW_PX + 8
+        for row, (step, topic) in enumerate(own, start=len(outputs)):
+            y = _MARGIN_PX + row * _ROW_PX
+            self._arrow(ends[step.id], middle, x, y)
+            self._box(x, y, f"{pipeline.prefix}{topic}", "", "topic")
+        y = _MARGIN_PX + rows * _ROW_PX + 8
         for name, what in beside(pipeline):
             self._text(_MARGIN_PX, y, f"{name}: {what}", "small")
             y += 15

@@ -114,6 +114,8 @@ class RowRecords:
 class ChangelogRows(RowRecords):
     """The newest row of each changed key, for a compacted topic that the state is restored from.
 
+    Of all `ChangedKeys`, in their order: what other operators carry goes with these rows.
+
     A record goes to the partition that the state belongs to, and has the row itself in a header.
     """
 

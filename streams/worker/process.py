@@ -95,7 +95,7 @@ class WorkerProcess:
         counts = partition_counts_with_leaderless(client)
         for pipeline in pipelines:
             check_topics(pipeline, counts)
-        events = [topic for pipeline in pipelines for topic in (pipeline.clean, pipeline.late)]
+        events = [topic for pipeline in pipelines for topic in pipeline.event_outputs]
         self._directory = DataDirectory(settings.streams_data_dir)
         memory_bytes = (settings.streams_memory_mb_max - RUNTIME_MB) << 20
         self._shared = Shared(
@@ -285,7 +285,7 @@ def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
                 source_partitions=counts[pipeline.source],
             )  # fmt: skip
     consumed = state_partitions(pipeline, counts)
-    for topic in (pipeline.clean, pipeline.late, pipeline.dlq):
+    for topic in (*pipeline.event_outputs, pipeline.dlq):
         if counts[topic] < consumed:
             raise StreamsError(
                 f"{topic} has {counted(counts[topic], 'partition')}, {pipeline.journal} has {consumed}: "

@@ -34,6 +34,7 @@ from streams import (
     StoredRows,
     Stream,
     WatermarkTrace,
+    WindowFold,
     source,
 )
 from streams.batch.replayed import REPLAYED
@@ -42,6 +43,7 @@ from streams.engine.refusals import Refusals
 from streams.errors import StreamsError
 from streams.flow.chain import operators_of
 from streams.flow.declaration import Cleanup, Pipeline
+from streams.flow.drawing import drawn
 from streams.flow.identity import identity_of
 from streams.flow.topology import as_json, as_text
 from streams.schemas.catalog import Catalog
@@ -228,6 +230,21 @@ def test_state_comes_back_from_the_topics(schemas: Path, flow: Flow) -> None:
     assert sorted(switched(driver)) == [("dock-1", 1), ("dock-2", 0), ("dock-2", 1)]
 
 
+def test_windows_may_travel_with_a_table_of_its_own(schemas: Path) -> None:
+    row = {"sensor_id": "string", "window_start": TIME, "window_end": TIME, "revision": "int", "events": LONG}
+    write_schema(schemas, "doors.minutes.v1", row)
+    per_minute = WindowFold("sensor_id", ("is_open",), {"events": Count()})
+    stream = trunk().process(Switches(table="doors.open.v1")).window(per_minute, size="1m", to="doors.minutes.v1")
+    driver = FlowDriver(Flow("doors", stream), schemas=schemas)
+    driver.feed(event(1), event(2))
+    driver.advance("12s")
+    driver.lose_disk()
+    driver.feed(event(3, is_open=False))
+    driver.advance("5m")
+    assert switched(driver) == [("dock-1", 1), ("dock-1", 0)]
+    assert [record.fields["events"] for record in driver.read("doors.minutes.v1")] == [3]
+
+
 def test_a_table_of_its_own_is_read_as_one(schemas: Path) -> None:
     driver = FlowDriver(with_own_table(), schemas=schemas)
     driver.feed(event(1), event(2, is_open=False), event(3, sensor="dock-2"))
@@ -351,6 +368,9 @@ def test_it_is_shown_with_its_topics() -> None:
     flow = with_fold(Switches(events="doors.switched.v1"))
     lines = list(as_text(flow, flow.pipeline.with_prefix("copy."), {"a": 1}))
     assert "process switches  (Switches, writes copy.doors.switches.v1, writes copy.doors.switched.v1)" in lines
+    picture = drawn(flow, flow.pipeline)
+    assert picture.count(">doors.switches.v1</text>") == picture.count(">doors.switched.v1</text>") == 1
+    assert picture.count('<path class="line"') == 3 + 2 * 2 + 2
     step = as_json(flow, flow.pipeline, {})["steps"][-1]
     assert (step["id"], step["writes"]) == ("process:switches", ["doors.switches.v1", "doors.switched.v1"])
 
