@@ -178,7 +178,7 @@ class Transactions(Protocol):
         """Produce records to `partition`; None means by murmur2 of the key.
 
         `origin` is the partition of the source that they come from: what `Refused` names. `on_last_delivered` gets the
-        offset of the last one.
+        offset of the last one; of none it is not called.
 
         Raises:
             OutputRefused: the output does not take one of them (`commit` and the other steps may say so as well).

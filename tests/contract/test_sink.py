@@ -219,6 +219,18 @@ def test_what_is_produced_is_visible_after_the_commit_and_not_before(subject: Su
     assert len(delivered) == 2
 
 
+def test_no_records_are_produced_and_none_is_reported(subject: Subject) -> None:
+    transactions = subject.transactions()
+    delivered: list[int] = []
+    transactions.begin()
+    transactions.produce_many(subject.out, [], [], [], [], partition=0, on_last_delivered=delivered.append)
+    transactions.produce_many(subject.out, [], [], [], None)
+    produce(transactions, subject.out, b"there")
+    transactions.commit()
+    assert [row[2] for row in subject.rows(subject.out)] == [b"there"]
+    assert delivered == []
+
+
 def test_what_is_aborted_is_never_visible_and_the_next_transaction_is_another(subject: Subject) -> None:
     transactions = subject.transactions()
     transactions.begin()

@@ -160,7 +160,7 @@ class Crossings(Operator):
             crossed[row] = before not in {0, side[row]}
             self.rows.rows["side"][slot] = side[row]
         self.keys.touch(events.slot)
-        return Output(events, trace, [EventRecords(self.spec.topic, events.take(crossed), "clean")])
+        return Output(events, trace, [EventRecords(self.spec.topic, events.take(crossed), "")])
 
     def changes(self, changed):
         found = Changes()
@@ -191,7 +191,7 @@ def test_an_operator_of_a_users_own_keeps_rows_by_key_and_carries_them_with_the_
     assert store.get_many([operator_prefix("north_south") + b"d"]) == [b"\1"]
     task.spill(below=10**12, rows_keep=0, keep_keys=False)
     effects = task.on_batch(at_latitude(events((4, 300)), 48.0), 4)
-    assert task.on_idle(300).of("clean")[-1].events.value.tolist() == [b"v4"]
+    assert task.on_idle(300).of("")[-1].events.value.tolist() == [b"v4"]
 
 
 def test_no_events_pass_every_operator_of_a_chain():

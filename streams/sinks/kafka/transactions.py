@@ -230,7 +230,7 @@ class KafkaTransactions:
             self.produce_many(
                 topic, keys[:last], values[:last], timestamps[:last], head, partition=partition, origin=origin
             )
-        for i in range(0 if self._search.is_on else last, len(keys)):
+        for i in range(0 if self._search.is_on else max(0, last), len(keys)):
             self.produce(
                 topic,
                 key=keys[i],
