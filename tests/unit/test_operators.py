@@ -198,3 +198,31 @@ def test_no_events_pass_every_operator_of_a_chain():
     task = task_with(Filter("any", lambda rows: pa.array([True] * rows.num_rows)), NorthSouth("t", 1.0))
     assert task.on_idle(10**6).records == []
     assert task.on_batch(none(), 1).records == []
+
+
+@dataclass(frozen=True)
+class Noting(OperatorSpec):
+    """Writes a section of the journal under a name that it shares with another one."""
+
+    called: str
+
+    @property
+    def name(self):
+        return self.called
+
+    def build(self, context):
+        del context
+        return Notes()
+
+
+class Notes(Operator):
+    def changes(self, changed):
+        del changed
+        return Changes(sections={"notes": [b"1"]})
+
+
+def test_two_operators_that_write_the_same_section_are_stopped_before_they_mix_it_up():
+    task = task_with(Noting("a"), Noting("b"))
+    task.on_batch(events((1, 100)), 1)
+    with pytest.raises(ValueError, match="two operators write 'notes' to the journal: call it by the operator's name"):
+        task.close_cycle()
