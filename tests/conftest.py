@@ -15,6 +15,10 @@ from tests import left_out
 from tests.examples import DEFAULT, FAST
 from tests.faults.proxy import Proxy
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A run in the background of a shell: processes that tests start would be told to ignore Ctrl-C, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 settings.register_profile("untimed", deadline=None, max_examples=DEFAULT)
 settings.register_profile("fast", deadline=None, max_examples=FAST)
 settings.load_profile("untimed")
