@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import select
 import socket
 import threading
@@ -53,7 +54,7 @@ def test_the_name_of_a_group_does_not_act_on_a_terminal(stack: Stack, evil_group
         assert all(line.isprintable() for line in text.split("\n"))
     assert "edges \\x1b]0;owned\\x07\\x1b[2J\\x9b31m\\u202eslau" in shown.stdout
     assert "1 record" in shown.stdout
-    assert "1 records" not in shown.stdout
+    assert not re.search(r"(?<![\d,])1 records", shown.stdout)  # other groups of the stack may have 21 records
     named = json.loads(run(stack, "lag", "--for", "0.2", "--group", evil_group, "--format", "json").stdout)
     assert [evil_group] == [one["group"] for one in named["groups"]]
 
