@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 from confluent_kafka import Message
 
-from streams.avro.decode import Decoder, Known
+from streams.avro.decode import Known
 from streams.avro.framing import SchemaKey
 from streams.avro.resolve import Plan
 from streams.batch.clock import Clock
@@ -20,6 +20,7 @@ from streams.batch.records import Records
 from streams.batch.rejects import Reject
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
+from streams.flow.decoding import decoder_of
 from streams.kafka.peek import Peeker, Read, Span
 from streams.kafka.round import Round
 from streams.monitor.freshness import FreshnessBook, Source
@@ -126,11 +127,7 @@ class _EventTimes:
     """Event times inside of records, by the same decoder that workers use: what is invalid does not count."""
 
     def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
-        self._decoder = Decoder(
-            pipeline,
-            record_bytes_max=settings.streams_record_bytes_max,
-            skew_ms_max=settings.for_flow(pipeline.bounds.by_setting()).streams_skew_ms_max,
-        )
+        self._decoder = decoder_of(pipeline, settings)
         self._reader = Catalog.load().latest(pipeline.subject).text
         self._registry = Registry(settings)
         self._known: dict[SchemaKey, Plan | Reject] = {}

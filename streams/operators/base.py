@@ -140,7 +140,7 @@ class Changes:
     `JOURNAL_RECORD_BYTES_MAX` bytes each (a single row may be larger). All pieces of a section are replayed in their
     order."""
     event_time_max: int = TIME_MIN
-    """Up to which event time the sections matter: once that is behind the dedup horizon they may be cut off."""
+    """Up to which event time the sections matter: once that is older than the dedup horizon they may be cut off."""
     stays_for_horizon: bool = False
     """Whether they matter up to the watermark at the cycle's end, whatever event times they hold."""
     store: WriteBatch = field(default_factory=WriteBatch)
@@ -204,7 +204,7 @@ class Operator:
 
     Order of calls: `replay` of each journal record, `journal_restored`, `rows_restored`; then `process` any number of
     times, `changes` at the end of a cycle, `applied` once that is committed. `spill` and `expire` come between cycles,
-    when nothing is open or in flight. After an aborted cycle the operator is thrown away, and restored anew.
+    when nothing is open or in flight. After an aborted cycle the operator is dropped, and a new one is restored.
     """
 
     stage: str = ""
@@ -313,7 +313,7 @@ class Operator:
         return ALL
 
     def keys_forgotten(self) -> None:
-        """The key space was emptied: slots that are kept must be looked up anew."""
+        """The key space was emptied: slots that are kept must be looked up again."""
 
     @property
     def bytes_used(self) -> int:

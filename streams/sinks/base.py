@@ -1,4 +1,4 @@
-"""What whoever writes asks of an output: transactions, and how far a source was read committed with them.
+"""What a writer asks of an output: transactions, and how far a source was read committed with them.
 
 `Transactions` is what the engine's commit cycle works with, step by step. `Sink` is the plain form for everything else
 that moves records: open, write, commit, close. Each has a twin in memory (`streams.sinks.memory`), and
@@ -220,7 +220,7 @@ class Transactions(Protocol):
         """Abort the open transaction, if any."""
 
     def reopen(self) -> None:
-        """Close and create the producer anew: whatever it left open is settled by the broker."""
+        """Close the producer and create a new one: the broker settles what the old one left open."""
 
     def close(self) -> None:
         """Drop the producer; what is open is aborted. Never raises."""

@@ -1,7 +1,7 @@
 """Records into a sink at most at a given rate, in transactions of bounded size, each with a checkpoint.
 
-For whoever has many records and no hurry to have each visible at once: files (`streams.ingest`), dead letters that are
-replayed or discarded. A worker's commit cycle has an order of its own (`streams.engine.commit`).
+For writers that have many records and no hurry to have each visible at once: files (`streams.ingest`), dead letters
+that are replayed or discarded. A worker's commit cycle has an order of its own (`streams.engine.commit`).
 """
 
 import time

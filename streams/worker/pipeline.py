@@ -74,7 +74,7 @@ class PipelineRunner:
         self._trace = None if tracing is None else tracing.of_pipeline(pipeline)
         self._stop = threading.Event()
         self.vitals = Vitals()
-        """Signs of life, for the watchdog: progress, and waits that are said aloud."""
+        """Signs of life, for the watchdog: progress, and waits that are reported."""
         self._clock = SteadyClock()
         self._remarks = SourceRemarks(pipeline, shared.metrics, partitions=partitions)
         self._intake_thread, self._commit_thread = (

@@ -13,7 +13,6 @@ from typing import Final
 
 import numpy as np
 
-from streams.avro.decode import Decoder
 from streams.avro.framing import SchemaKey
 from streams.avro.resolve import Plan
 from streams.batch.columns import Headers
@@ -22,6 +21,7 @@ from streams.batch.rejects import Reject
 from streams.deadletters.letter.letter import Letter, NotARepair, Repair, Repairing, repaired
 from streams.errors import StreamsError, UsageError
 from streams.flow.declaration import Pipeline
+from streams.flow.decoding import decoder_of
 from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry
 from streams.schemas.plans import plan_or_reject
@@ -58,11 +58,7 @@ class Judge:
     """Says what the pipeline would say of records now, as far as decoding and validation go."""
 
     def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
-        self._decoder = Decoder(
-            pipeline,
-            record_bytes_max=settings.streams_record_bytes_max,
-            skew_ms_max=settings.for_flow(pipeline.bounds.by_setting()).streams_skew_ms_max,
-        )
+        self._decoder = decoder_of(pipeline, settings)
         self._reader = Catalog.load().latest(pipeline.subject).text
         self._registry = Registry(settings)
         self._known: dict[SchemaKey, Plan | Reject] = {}

@@ -47,7 +47,7 @@ _EXPIRIES: Final = 8
 
 @dataclass(frozen=True)
 class Dedup(OperatorSpec):
-    """Declaration: copies within `horizon_ms` of event time behind the watermark are dropped."""
+    """Declaration: copies within `horizon_ms` of event time before the watermark are dropped."""
 
     horizon_ms: int
     late_topic: str
@@ -158,7 +158,7 @@ class DedupOperator(Operator):
         return len(ids)
 
     def bound_replay(self, watermark: int, budget: RestoreBudget) -> int:
-        """Move ids behind the watermark to the store: they are committed, and nothing held is among them."""
+        """Move ids older than the watermark to the store: they are committed, and nothing held is among them."""
         if len(self._ids) <= budget.rows_max:
             return TIME_MIN
         batch = WriteBatch()
@@ -201,10 +201,10 @@ class DedupOperator(Operator):
         return goal.below
 
     def expire(self, watermark: int, batch: WriteBatch) -> int:
-        """Forget ids behind the horizon, in memory and in the store.
+        """Forget ids older than the horizon, in memory and in the store.
 
         Done when the watermark has gone on by an eighth of the horizon: it rebuilds the set. It changes no outcome, for
-        what is behind the horizon is late before it is looked up.
+        what is older than the horizon is late before it is looked up.
         """
         horizon = watermark - self._spec.horizon_ms
         if watermark == TIME_MIN or horizon < self._expired_below + self._spec.horizon_ms // _EXPIRIES:
@@ -214,7 +214,7 @@ class DedupOperator(Operator):
         return horizon
 
     def _move(self, below: int, watermark: int, batch: WriteBatch) -> None:
-        """Put ids below an event time into pages, and forget those behind the horizon."""
+        """Put ids below an event time into pages, and forget those older than the horizon."""
         horizon = watermark - self._spec.horizon_ms if watermark > TIME_MIN else TIME_MIN
         hi, lo, word = self._ids.rows()
         times = event_time_of(word)

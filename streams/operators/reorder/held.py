@@ -130,7 +130,7 @@ class Held:
         return due
 
     def relink(self, slots_of: Callable[[Objects], Int64]) -> None:
-        """Look the slots of all events up anew, since the key index was emptied."""
+        """Look up the slots of all events again, since the key space was emptied."""
         self._chunks = [
             replace(chunk, events=chunk.events.with_slots(slots_of(chunk.events.key))) for chunk in self._chunks
         ]

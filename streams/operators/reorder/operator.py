@@ -243,7 +243,7 @@ class ReorderOperator(Operator):
         return watermark if len(self.held) else ALL
 
     def keys_forgotten(self) -> None:
-        """Look the slots of held events up anew."""
+        """Look up the slots of held events again: the key space was emptied."""
         self.held.relink(self._keys.slots)
 
     @property

@@ -1,0 +1,19 @@
+"""The decoder of a flow outside of a worker: what judges or reads records as a worker would."""
+
+from streams.avro.decode import Decoder
+from streams.flow.declaration import Pipeline
+from streams.settings import Settings
+
+
+def decoder_of(pipeline: Pipeline, settings: Settings) -> Decoder:
+    """A decoder with the limits that a worker with these settings has: the flow's own, where no setting overrides them.
+
+    Raises:
+        UsageError: what is set and what the flow declares contradict each other.
+
+    """
+    return Decoder(
+        pipeline,
+        record_bytes_max=settings.streams_record_bytes_max,
+        skew_ms_max=settings.for_flow(pipeline.bounds.by_setting()).streams_skew_ms_max,
+    )
