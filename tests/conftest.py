@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from confluent_kafka.schema_registry import SchemaRegistryClient
 from hypothesis import settings
 
 from streams.local import ports
@@ -14,6 +15,7 @@ from streams.local.stack import Stack, running_stack
 from tests import left_out
 from tests.examples import DEFAULT, FAST
 from tests.faults.proxy import Proxy
+from tests.integration.kafka_helpers import delete_subjects
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A run in the background of a shell: processes that tests start would be told to ignore Ctrl-C, too.
@@ -42,6 +44,19 @@ def stack(tmp_path_factory: pytest.TempPathFactory, proxy: Proxy) -> Iterator[St
     finally:
         signal.signal(signal.SIGTERM, before)
         shutil.rmtree(directory / "kafka", ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _subjects_end_with_their_file(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Files of tests share one registry, and the names of subjects recur with other schemas: each file starts anew."""
+    own = [item for item in request.session.items if item.path == request.path]
+    if not any("stack" in getattr(item, "fixturenames", ()) for item in own):
+        yield
+        return
+    client = SchemaRegistryClient({"url": request.getfixturevalue("stack").registry_url})
+    before = set(client.get_subjects())
+    yield
+    delete_subjects(client, set(client.get_subjects()) - before)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,6 +21,8 @@ from confluent_kafka.admin import (
     NewTopic,
     ResourceType,
 )
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from streams.flow.discover import select_pipelines
 from streams.kafka.admin import partition_counts, settled
@@ -55,6 +58,24 @@ def delete_topics(client: AdminClient, names: set[str]) -> None:
     while names & client.list_topics(timeout=10).topics.keys():
         assert time.monotonic() < deadline, "topics are not deleted"
         time.sleep(0.05)
+
+
+def delete_subjects(client: SchemaRegistryClient, names: Iterable[str]) -> None:
+    """Take subjects back for good, those that refer to others before these."""
+    left = set(names)
+    while left:
+        gone = {name for name in left if _is_deleted(client, name)}
+        assert gone, f"not deleted: {left}"
+        left -= gone
+
+
+def _is_deleted(client: SchemaRegistryClient, name: str) -> bool:
+    try:
+        client.delete_subject(name)
+        client.delete_subject(name, permanent=True)  # else what it refers to counts as in use
+    except SchemaRegistryError:
+        return False
+    return True
 
 
 def fresh_topics(stack: Stack, partitions: int = 3) -> AdminClient:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
-from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from streams.cli import main
 from streams.kafka.schema_use import schema_use
@@ -23,7 +22,7 @@ from streams.schemas.gate.findings import Direction, Rule
 from streams.schemas.gate.modes import Mode
 from streams.schemas.gate.verdict import Verdict
 from streams.schemas.registration import Outcome, list_schemas, register_schemas
-from tests.integration.kafka_helpers import admin_of, delete_topics, recreate_topic, settings_of
+from tests.integration.kafka_helpers import admin_of, delete_subjects, delete_topics, recreate_topic, settings_of
 from tests.schema_changes import BOTH, CHANGES, DEFAULTS, Change, field
 
 pytestmark = pytest.mark.kafka
@@ -50,21 +49,7 @@ def own_subjects(stack: Stack) -> Iterator[None]:
     """Subjects whose names begin with `tests.gate` are deleted at the end."""
     yield
     client = SchemaRegistryClient({"url": stack.registry_url})
-    left = {subject for subject in client.get_subjects() if subject.startswith("tests.gate")}
-    while left:
-        gone = {subject for subject in left if is_deleted(client, subject)}
-        assert gone, f"not deleted: {left}"
-        left -= gone
-
-
-def is_deleted(client: SchemaRegistryClient, subject: str) -> bool:
-    """Whether a subject could be deleted: not before those that refer to it."""
-    try:
-        client.delete_subject(subject)
-        client.delete_subject(subject, permanent=True)  # else what it refers to counts as in use
-    except SchemaRegistryError:
-        return False
-    return True
+    delete_subjects(client, {subject for subject in client.get_subjects() if subject.startswith("tests.gate")})
 
 
 def write(root: Path, subject: str, *schemas: dict[str, Any]) -> Path:
