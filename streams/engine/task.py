@@ -1,10 +1,9 @@
-"""A partition task: the state of one source partition, as a chain of operators, and what its records do to it.
+"""A partition task: the state of one source partition, as a tree of operators, and what its records do to it.
 
 Deterministic and free of I/O but for reads of its store: the effects of a log do not depend on how it was cut into
 batches or cycles (I8). Not thread-safe; `applied` alone may be called while the next batch is processed.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -12,12 +11,13 @@ from functools import cached_property
 from typing import Final, TypeVar
 
 from streams.batch.clock import Clock
-from streams.batch.columns import TIME_MIN, Headers
+from streams.batch.columns import TIME_MIN
 from streams.batch.events import Events, Fields
 from streams.engine.effects import PartitionEffects, TaskCommit
 from streams.engine.journal_index import JournalIndex
 from streams.engine.refusals import Refusals
-from streams.flow.chain import operators_of
+from streams.engine.steps import collected, steps_of
+from streams.flow.chain import Placed, tree_of
 from streams.flow.declaration import Pipeline
 from streams.flow.identity import identity_under
 from streams.limits import JOURNAL_RECORD_BYTES_MAX
@@ -75,14 +75,19 @@ class TaskConfig:
         return Fields(self.pipeline.payload_fields, self.pipeline.text_fields)
 
     @cached_property
-    def operators(self) -> tuple[OperatorSpec, ...]:
-        """The chain that each partition runs."""
-        return operators_of(
+    def tree(self) -> tuple[Placed, ...]:
+        """The operators that each partition runs, each with whose events it gets."""
+        return tree_of(
             self.pipeline,
             horizon_ms=self.horizon_ms,
             quarantine_rejects_max=self.quarantine_rejects_max,
             quarantine_cooldown_ms=self.quarantine_cooldown_ms,
         )
+
+    @cached_property
+    def operators(self) -> tuple[OperatorSpec, ...]:
+        """The operators of `tree`, in the order in which they run."""
+        return tuple(placed.spec for placed in self.tree)
 
     @property
     def keyed(self) -> tuple[KeyedState, ...]:
@@ -128,7 +133,7 @@ class PartitionTask:
         context = config.context(partition, store, lambda: self.refusals)
         self._keys = context.keys
         self.operators: dict[str, Operator] = {spec.name: spec.build(context) for spec in config.operators}
-        self._chain = [(operator, operator.stage) for operator in self.operators.values() if _takes_events(operator)]
+        self._steps = steps_of(config.tree, self.operators)
         self.checkpoint = checkpoint or Checkpoint(
             cycle=0, offset_next=-1, watermark=TIME_MIN, journal_next=0, replay_from=0
         )
@@ -179,28 +184,18 @@ class PartitionTask:
 
     def _run(self, events: Events, trace: WatermarkTrace) -> PartitionEffects:
         self.watermark = trace.end
-        outputs: list[Output] = []
-        for operator, stage in self._chain:
-            with self._config.stopwatch(stage) if stage else _UNTIMED:
-                output = operator.process(events, trace)
-            outputs.append(output)
-            events, trace = output.events, output.trace
-        return self._collected(outputs)
+        outputs = [Output(events, trace)]
+        for step in self._steps:
+            given = outputs[step.after]
+            with self._config.stopwatch(step.operator.stage) if step.operator.stage else _UNTIMED:
+                outputs.append(step.operator.process(given.events, given.trace))
+        return self._collected(outputs[1:])
 
     def _collected(self, outputs: list[Output]) -> PartitionEffects:
-        dropped: Counter[str] = Counter()
-        found: Counter[str] = Counter()
-        replayed: dict[str, list[Headers]] = {}
-        for output in outputs:
-            dropped.update(output.dropped)
-            found.update(output.found)
-            for outcome, headers in output.dropped_replayed.items():
-                replayed.setdefault(outcome, []).extend(headers)
-        records = [records for output in outputs for records in output.records]
-        refused = [refused for output in outputs for refused in output.refused]
-        self._moved |= bool(records or refused)
         misrouted, keys = self._keys.take_misrouted()
-        return PartitionEffects(self.partition, records, dropped, replayed, found, refused, misrouted, keys)
+        effects = collected(self.partition, self._steps, outputs, misrouted, keys)
+        self._moved |= bool(effects.records or effects.refused)
+        return effects
 
     def next_timer(self) -> int:
         """Watermark at which something happens without an event; the end of time when nothing does."""
@@ -424,11 +419,6 @@ class PartitionTask:
             return
         self.spill(below=ALL, rows_keep=0, keep_keys=True)
         self.store.close()
-
-
-def _takes_events(operator: Operator) -> bool:
-    """Whether it overrides `process`: others are passed by."""
-    return type(operator).process is not Operator.process
 
 
 def _merged(parts: Sequence[Mapping[str, Value]]) -> dict[str, Value]:

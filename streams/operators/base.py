@@ -1,6 +1,6 @@
 """The contract between an operator and the engine.
 
-A flow's partition is a chain of operators. Each gets the decoded events of a micro-batch that the one before it passed
+A flow's partition is a tree of operators. Each gets the decoded events of a micro-batch that the one before it passed
 on, and says what comes of them: events for the next one, records for topics, counts. What an operator remembers is its
 own: its rows in the store, its section of the journal, its part of memory. The engine commits all of it with the
 offsets, brings it back after a restart and never looks into it. To add an operator, subclass `Operator` and
@@ -44,7 +44,7 @@ class EventRecords:
     events: Events
     outcome: str
     """What the events are counted as, and what is told of those that were replayed: `clean`, `late`. Empty: they go on
-    to other operators as well, which decide that."""
+    to other operators as well, which decide that. It counts on the way to the flow's clean topic only."""
 
     def take(self, rows: Bools) -> "EventRecords":
         """Only those at `rows`."""
@@ -74,7 +74,8 @@ class Output:
     """Of these events."""
     records: Sequence[EventRecords] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
-    """Events that go nowhere, by outcome: `duplicate`, `filtered`."""
+    """Events that are not passed on, by outcome: `duplicate`, `filtered`. Beside the way to the flow's clean topic they
+    are counted for the operator: they have their outcome elsewhere."""
     dropped_replayed: Mapping[str, Sequence[Headers]] = field(default_factory=dict)
     """Headers of those of them that were replayed from dead letters, by outcome: somebody waits to hear of them."""
     found: Mapping[str, int] = field(default_factory=dict)
@@ -121,6 +122,9 @@ class ChangelogRows(RowRecords):
 
     digest: bytes = b""
     """Stands for topic and layout of the rows (`state.identity.row_digest`)."""
+    of_changed: Bools | None = None
+    """Which of the changed keys have a row here; None: all. A key that has got a row once has one in every cycle in
+    which it changes, and one table of the flow has a row of every key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ class CycleAccount:
     misrouted: MisroutedNews = field(default_factory=MisroutedNews)
     _outcomes: dict[str, int] = field(default_factory=dict)
     _rejects: dict[str, int] = field(default_factory=dict)
+    _beside: Counter[tuple[str, str]] = field(default_factory=Counter)
     _contradictions: int = 0
     _clean_times: list[Int64] = field(default_factory=list)
     _clean_arrivals: list[Int64] = field(default_factory=list)
@@ -46,6 +47,7 @@ class CycleAccount:
         counts = Counter({"clean": 0, "late": 0, "duplicate": 0, "rejected": len(effects.dead_letters)})
         for part in effects.partitions:
             counts.update(part.outcomes())
+            self._beside.update(part.beside)
             if part.clean is not None:
                 self._clean_times.append(part.clean.event_time)
                 self._clean_arrivals.append(part.clean.timestamp_ms)
@@ -59,6 +61,8 @@ class CycleAccount:
         """Count all of it: the cycle is committed. `now_ms`: of the wall clock."""
         for outcome, count in self._outcomes.items():
             metrics.events.labels(pipeline.name, outcome).inc(count)
+        for (operator, outcome), count in self._beside.items():
+            metrics.branch_events.labels(pipeline.name, operator, outcome).inc(count)
         for reason, count in self._rejects.items():
             metrics.rejects.labels(pipeline.name, reason).inc(count)
         if self._contradictions:
