@@ -151,7 +151,7 @@
   function showAlarms(told) {
     const alarms = [];
     for (const one of told.missing_topics) {
-      alarms.push({ kind: "", head: `MISSING ${one.topic}`, text: one.why, advice: one.advice, runbook: "worker-not-ready" });
+      alarms.push({ kind: "", head: `MISSING ${one.topic}`, text: one.why, advice: one.advice, runbook: "topic-missing" });
     }
     for (const group of told.groups) {
       if (group.status === "OK" || group.status === "NOTFOUND") continue;
