@@ -35,7 +35,7 @@ def a_round() -> Round:
     none = column()
     return Round(
         "c", time.time_ns() // 1_000_000, (("a", 1),), (), (), column(5), column(0), column(5), none, none,
-        none, none, none, none,
+        none, none, none, none, none,
     )  # fmt: skip
 
 
