@@ -35,6 +35,7 @@ def identity_under(
         texts=pipeline.text_fields,
         bounds={name: bound for spec in operators for name, bound in spec.bounds.items()},
         tables={state.name: 0 for state in keyed if state.is_table},
+        partial=tuple(state.name for state in keyed if state.is_table and not state.has_all_keys),
         windows={name: settings for spec in operators for name, settings in spec.settings.items()},
         rows={state.name: state.layout for state in keyed},
     )

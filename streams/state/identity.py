@@ -96,6 +96,8 @@ class Identity:
     """What decides results beside the fields: `horizon_ms`."""
     tables: Mapping[str, int] = field(default_factory=dict)
     """Declared tables by topic, each with the offset of this partition from which its rows count."""
+    partial: tuple[str, ...] = ()
+    """Those of them that have rows of some keys only: what travels with the others' rows is not all there."""
     windows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Settings of operators that their rows depend on, by topic: `size_ms`, `grace_ms` of windows."""
     rows: Mapping[str, RowLayout] = field(default_factory=dict)
@@ -110,8 +112,10 @@ class Identity:
     @cached_property
     def text(self) -> str:
         """As JSON."""
+        partial = {"partial": list(self.partial)} if self.partial else {}  # else as before there was such a thing
         return json.dumps(
             {
+                **partial,
                 "cluster": self.cluster,
                 "epoch": self.epoch,
                 "partitions": self.partitions,
@@ -164,6 +168,7 @@ class Identity:
                 **{
                     **found,
                     "texts": tuple(found["texts"]),
+                    "partial": tuple(found.get("partial", ())),
                     "rows": {name: RowLayout.from_json(layout) for name, layout in found["rows"].items()},
                     "earlier": {
                         digest: (name, RowLayout.from_json(layout))
@@ -336,10 +341,11 @@ def _judge_rows(
             )
     migrated += [f"{topic} is new: it counts from now on" for topic in declared.rows if topic not in found.rows]
     carried = [name for name in found.rows if name not in found.tables and name in declared.rows]
-    if carried and not found.tables.keys() & declared.tables.keys():
+    complete = [name for name in found.tables if name not in found.partial]
+    if carried and not (set(complete or found.tables) & declared.tables.keys()):
         is_window = any("size_ms" in found.windows.get(name, {}) for name in carried)
         what = "open windows" if is_window else f"rows of {', '.join(carried)}"
         refused.append(
-            f"{what} are kept with the rows of {', '.join(found.tables)}, and none of these tables is declared "
-            "any more: keep one of them"
+            f"{what} are kept with the rows of {', '.join(complete or found.tables)}, and none of these tables is "
+            "declared any more: keep one of them"
         )

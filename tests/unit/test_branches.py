@@ -32,6 +32,8 @@ from streams.batch.replayed import REPLAYED
 from streams.engine.effects import CycleEnd, Effects
 from streams.engine.task import PartitionTask, TaskConfig
 from streams.flow.chain import tree_of
+from streams.flow.identity import identity_of
+from streams.state.identity import Identity, Judgement, Places, judge
 from streams.state.memory import MemoryStore
 from streams.testing import Crash, FlowDriver
 from streams.worker.account import CycleAccount
@@ -369,3 +371,39 @@ def test_a_crash_and_other_cuts_change_nothing_that_comes_out(
 def _sorted(part: Any) -> Any:
     """Rows of windows come in the order in which the cycles close them: by key they are the same."""
     return part if isinstance(part, dict) else sorted(part)
+
+
+# --- declared anew ----------------------------------------------------------------------------------------------------
+
+
+def with_tables(*tables: str) -> Flow:
+    """A flow with windows, with a table of all keys, one of a branch, or both."""
+    before = ordered()
+    branches = {
+        "all": lambda: before.fold(COUNT, to="doors.state.v1"),
+        "some": lambda: before.filter(is_shut).fold(COUNT, to="shut.state.v1"),
+    }
+    clean = before.to(CLEAN).window(HOURS, size="1h", to="doors.hours.v1")
+    return Flow("doors", clean, *(branches[name]() for name in tables))
+
+
+def judged(before: Flow, after: Flow) -> Judgement:
+    first, then = (identity_of(flow.pipeline, horizon_ms=1, places=Places()) for flow in (before, after))
+    return judge(Identity.unpack(first.packed), then, after.pipeline)
+
+
+def test_the_table_that_windows_travel_with_cannot_go_while_a_table_of_a_branch_stays() -> None:
+    both = with_tables("all", "some")
+
+    (refused,) = judged(both, with_tables("some")).refused
+
+    assert refused.startswith("open windows are kept with the rows of doors.state.v1, and none of these tables is")
+    assert not judged(both, with_tables("all")).refused
+    assert not judged(with_tables("all"), both).refused
+    assert not judged(with_tables("some"), both).refused
+
+
+def test_the_identity_of_a_flow_without_such_a_table_is_written_as_before() -> None:
+    written = identity_of(with_tables("all").pipeline, horizon_ms=1, places=Places())
+    assert "partial" not in written.as_dict()
+    assert identity_of(with_tables("all", "some").pipeline, horizon_ms=1, places=Places()).partial == ("shut.state.v1",)
