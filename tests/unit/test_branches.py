@@ -92,6 +92,13 @@ def flow_of_branches() -> Flow:
     )
 
 
+def with_own_table() -> Flow:
+    """An operator that keeps a table on one branch, and a topic of some of the events on another one."""
+    before = ordered()
+    shut = before.filter(is_shut).to(SHUT)
+    return Flow("doors", before.to(CLEAN).process(Switches(table="doors.open.v1")), shut)
+
+
 # --- declared ---------------------------------------------------------------------------------------------------------
 
 
