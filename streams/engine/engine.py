@@ -54,12 +54,12 @@ class MicroBatch:
 class Engine:
     """All partition tasks of one pipeline in one worker."""
 
-    def __init__(self, config: TaskConfig, decoder: Decoder, *, idle_ms: int) -> None:
+    def __init__(self, config: TaskConfig, decoder: Decoder) -> None:
         self.tasks: dict[int, PartitionTask] = {}
         self.refusals = Refusals(config.pipeline, config.partition_of)
         self._config = config
         self._decoder = decoder
-        self._idle_ms = idle_ms
+        self._idle_ms = config.pipeline.bounds.idle_ms
         self._known = KnownSchemas()
         self._waiting: dict[int, list[Records]] = {}
         """Records of partitions that wait for a schema, by partition, in log order."""

@@ -23,7 +23,7 @@ from streams.operators.base import RestoreBudget
 from streams.sinks.base import Committed
 from streams.state import journal
 from streams.state.checkpoint import Checkpoint
-from streams.state.identity import Identity, IdentityUnreadable, Judgement, Places, judge, rebuild_command
+from streams.state.identity import Identity, IdentityUnreadable, Judgement, Places, rebuild_command
 from streams.state.journal import JournalCorrupted, JournalEntry
 from streams.state.names import CHECKPOINT
 from streams.state.space import StoreSpace
@@ -167,7 +167,7 @@ class _Restore:
         return any(rows for rows in self.changelog.read(topic, self.partition, low, high))
 
     def _judged(self, found: Identity, declared: Identity) -> Judgement:
-        judgement = judge(found.without(self.accepted), declared, self.config.pipeline)
+        judgement = self.config.judged(found.without(self.accepted), declared)
         if judgement.refused:
             raise RestoreFailed(f"{self._where}: {'; '.join(judgement.refused)}")
         return judgement
@@ -181,7 +181,7 @@ class _Restore:
         """
         judgement = self._judged(reached.identity, declared)
         for text in judgement.migrated:
-            log.warning("the declaration has changed; state is brought over", partition=self._where, change=text)
+            log.warning("what is declared or set has changed; the state goes on", partition=self._where, change=text)
         task.bounds_changed(reached.identity.bounds, reached.watermark)
         added = {
             topic: self.changelog.bounds(topic, self.partition)[1]

@@ -19,7 +19,7 @@ from streams.engine.journal_index import JournalIndex
 from streams.engine.refusals import Refusals
 from streams.flow.chain import operators_of
 from streams.flow.declaration import Pipeline
-from streams.flow.identity import identity_under
+from streams.flow.identity import identity_of, judged
 from streams.limits import JOURNAL_RECORD_BYTES_MAX
 from streams.operators.base import (
     ALL,
@@ -36,7 +36,7 @@ from streams.operators.keyed import KeySpace
 from streams.operators.trace import NEVER, WatermarkTrace, watermarks
 from streams.state import journal
 from streams.state.checkpoint import Checkpoint
-from streams.state.identity import Identity, Places
+from streams.state.identity import Identity, Judgement, Places
 from streams.state.journal import JournalEntry, Position
 from streams.state.names import CHECKPOINT
 from streams.state.space import StoreSpace
@@ -56,14 +56,10 @@ class TaskConfig:
     """What all tasks of a pipeline share."""
 
     pipeline: Pipeline
-    lateness_ms: int
-    horizon_ms: int
+    """With the bounds in force."""
     stopwatch: Stopwatch
     partition_of: Callable[[bytes], int]
     """The partition of the source that a key belongs into."""
-    quarantine_rejects_max: int = 0
-    """Rejects of a key within a minute beyond which it is quarantined; 0: none ever is."""
-    quarantine_cooldown_ms: int = 60_000
     seed: int = 0
     """Of the id set's hash: unpredictable in production, fixed in a simulation."""
     symbols: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -77,12 +73,7 @@ class TaskConfig:
     @cached_property
     def operators(self) -> tuple[OperatorSpec, ...]:
         """The chain that each partition runs."""
-        return operators_of(
-            self.pipeline,
-            horizon_ms=self.horizon_ms,
-            quarantine_rejects_max=self.quarantine_rejects_max,
-            quarantine_cooldown_ms=self.quarantine_cooldown_ms,
-        )
+        return operators_of(self.pipeline)
 
     @property
     def keyed(self) -> tuple[KeyedState, ...]:
@@ -91,7 +82,16 @@ class TaskConfig:
 
     def identity(self, places: Places) -> Identity:
         """Identity of state that is computed by this configuration, of the topics that are at `places`."""
-        return identity_under(self.pipeline, self.operators, places, self.symbols)
+        return identity_of(self.pipeline, self.operators, places, self.symbols)
+
+    def judged(self, found: Identity, declared: Identity) -> Judgement:
+        """What it means for state under the `declared` identity that it was written under `found`."""
+        return judged(found, declared, self.pipeline, self.operators)
+
+    @cached_property
+    def journal_ms(self) -> int:
+        """For how long, in event time, records of the journal matter."""
+        return max((spec.journal_ms for spec in self.operators), default=0)
 
     def context(self, partition: int, store: Store, refusals: Callable[[], Refusals] | None = None) -> OperatorContext:
         """What the operators of a partition over `store` are made with."""
@@ -169,7 +169,8 @@ class PartitionTask:
         if not len(events):
             return PartitionEffects(self.partition)
         judged_by = events.timestamp_ms if clock is None else clock.judged_by(events.timestamp_ms)
-        course = watermarks(events.event_time, judged_by, start=self.watermark, lateness_ms=self._config.lateness_ms)
+        lateness_ms = self._config.pipeline.bounds.lateness_ms
+        course = watermarks(events.event_time, judged_by, start=self.watermark, lateness_ms=lateness_ms)
         return self._run(events, WatermarkTrace.of(self.watermark, course))
 
     def on_idle(self, watermark: int) -> PartitionEffects:
@@ -222,7 +223,7 @@ class PartitionTask:
         cycle, changed = self._cycle_closed + 1, self._keys.take_changed()
         changes = [operator.changes(changed) for operator in operators]
         newest = max(
-            (self.watermark if one.stays_for_horizon else one.event_time_max for one in changes), default=TIME_MIN
+            (self.watermark if one.is_of_cycle_end else one.event_time_max for one in changes), default=TIME_MIN
         )
         entry = JournalEntry(
             cycle=cycle,
@@ -388,12 +389,12 @@ class PartitionTask:
     def truncate_journal_before(self) -> int | None:
         """Journal offset before which nothing is needed any more; None when there is nothing to cut.
 
-        What is older than the horizon is not needed, but for what operators still want: they write it again with the
-        next cycle; its part stays until that is committed.
+        What is older than `TaskConfig.journal_ms` is not needed, but for what operators still want: they write it again
+        with the next cycle; its part stays until that is committed.
         """
         if self.watermark == TIME_MIN:
             return None
-        keep_from = self.journal_index.oldest_needed(self.watermark - self._config.horizon_ms)
+        keep_from = self.journal_index.oldest_needed(self.watermark - self._config.journal_ms)
         if keep_from is None:
             return None
         needed = [at for one in self.operators.values() if (at := one.journal_needed(keep_from)) is not None]

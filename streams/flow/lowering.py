@@ -61,7 +61,7 @@ def lowered(plan: Plan) -> Pipeline:
         operators=custom,
         order=tuple(_place_of(step) for step in plan.steps if not isinstance(step.verb, Source)) if custom else (),
     )
-    operators_of(pipeline, horizon_ms=plan.bounds.horizon_ms)
+    operators_of(pipeline)  # refuses operators that contradict each other
     return pipeline
 
 

@@ -25,7 +25,7 @@ from streams.batch.records import Records
 from streams.batch.rows import RowLayout, Rows
 from streams.operators.keyed import ChangedKeys, KeySpace
 from streams.operators.trace import NEVER, WatermarkTrace
-from streams.state.identity import row_digest
+from streams.state.identity import Consequences, SettingsByName, row_digest
 from streams.state.space import StoreSpace
 from streams.state.store import WriteBatch
 
@@ -140,8 +140,8 @@ class Changes:
     `JOURNAL_RECORD_BYTES_MAX` bytes each (a single row may be larger). All pieces of a section are replayed in their
     order."""
     event_time_max: int = TIME_MIN
-    """Up to which event time the sections matter: once that is older than the dedup horizon they may be cut off."""
-    stays_for_horizon: bool = False
+    """Up to which event time the sections matter: see `OperatorSpec.journal_ms`."""
+    is_of_cycle_end: bool = False
     """Whether they matter up to the watermark at the cycle's end, whatever event times they hold."""
     store: WriteBatch = field(default_factory=WriteBatch)
     """Written with the checkpoint, once the cycle is committed."""
@@ -451,8 +451,39 @@ class OperatorSpec:
 
     @property
     def bounds(self) -> Mapping[str, int]:
-        """Numbers that decide results and may change: part of the state's identity."""
+        """Numbers that decide results and may change: part of the state's identity.
+
+        Nothing else in the flow has numbers of these names.
+        """
         return {}
+
+    @property
+    def journal_ms(self) -> int:
+        """For how long, in event time, its sections of the journal matter.
+
+        What is older than the watermark by the longest of a flow's operators may be cut off.
+        """
+        return 0
+
+    def judge_change(self, bounds: Mapping[str, int], settings: SettingsByName) -> Consequences:
+        """What follows for its state when that was written under these `bounds` and `settings`.
+
+        They are those of the whole flow; what is missing is not known. Another bound counts from now on, another
+        setting is refused.
+        """
+        migrated = [
+            f"{name} of {self.name} is {now} now (was {bounds[name]}): it counts from now on"
+            for name, now in self.bounds.items()
+            if bounds.get(name, now) != now
+        ]
+        refused = [
+            f"{name} of {owner} was {before} and is {now.get(name)} now: its state cannot be continued. Give the "
+            "operator another name and other topics"
+            for owner, now in self.settings.items()
+            for name, before in settings.get(owner, now).items()
+            if now.get(name) != before
+        ]
+        return Consequences(tuple(refused), tuple(migrated))
 
     @property
     def parts(self) -> Mapping[str, str]:

@@ -18,9 +18,11 @@ from streams.batch.columns import object_rows, objects
 from streams.batch.event_ids import id_words, time_word
 from streams.batch.events import Events, Fields
 from streams.engine.task import PartitionTask, TaskConfig, Written
+from streams.flow.bounds import Bounds
 from streams.operators.fold.operator import fold_name
 from streams.state.memory import MemoryStore
 from streams.state.names import CHECKPOINT, operator_prefix
+from tests.effects import clean, duplicates, late
 from tests.examples import examples
 from tests.window_model import WindowModel
 
@@ -121,7 +123,11 @@ class Run:
     def __init__(self, limits, clock=None):
         self.clock = clock
         lateness_ms, horizon_ms = limits
-        config = TaskConfig(PIPELINE, lateness_ms, horizon_ms, lambda _: nullcontext(), lambda _: 0)
+        config = TaskConfig(
+            replace(PIPELINE, bounds=Bounds(lateness_ms, horizon_ms, quarantine_rejects=0)),
+            lambda _: nullcontext(),
+            lambda _: 0,
+        )
         self.store = MemoryStore()
         self.task = PartitionTask(config, 0, self.store, None)
         self.clean, self.late, self.duplicates = {}, [], 0
@@ -129,13 +135,14 @@ class Run:
         self.windows = {}
 
     def take(self, effects):
-        if effects.clean is not None:
-            for key, value in zip(effects.clean.key, effects.clean.value, strict=True):
+        released = clean(effects)
+        if released is not None:
+            for key, value in zip(released.key, released.value, strict=True):
                 self.clean.setdefault(key, []).append(value)
-        for late in effects.late:
-            reason = "beyond_horizon" if late.beyond_horizon else "late"
-            self.late += [(int(v), reason, by) for v, by in zip(late.events.value, late.by_ms.tolist(), strict=True)]
-        self.duplicates += effects.duplicates
+        for part in late(effects):
+            reason = "beyond_horizon" if part.beyond_horizon else "late"
+            self.late += [(int(v), reason, by) for v, by in zip(part.events.value, part.by_ms.tolist(), strict=True)]
+        self.duplicates += duplicates(effects)
 
     def feed(self, events):
         self.take(self.task.on_batch(columns(events), events[-1].offset + 1, self.clock))

@@ -34,6 +34,7 @@ from streams.engine.engine import Engine, MicroBatch
 from streams.engine.log import LogRow
 from streams.engine.restore import restore_partition
 from streams.engine.task import PartitionTask, TaskConfig
+from streams.flow.bounds import Bounds
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.operators.fold.operator import fold_name
 from streams.operators.quarantine.operator import QuarantineOperator
@@ -202,13 +203,18 @@ class Machine:
         window = replace(GPS.windows[0], size_ms=shape.window_ms, grace_ms=shape.grace_ms)
         self.pipeline = replace(GPS, windows=(window,))
         self.config = TaskConfig(
-            self.pipeline,
-            shape.lateness_ms,
-            shape.horizon_ms,
+            replace(
+                self.pipeline,
+                bounds=Bounds(
+                    shape.lateness_ms,
+                    shape.horizon_ms,
+                    idle_ms=1_000,
+                    quarantine_rejects=shape.rejects_max,
+                    quarantine_cooldown_ms=shape.cooldown_ms,
+                ),
+            ),
             lambda _: nullcontext(),
             lambda _: 0,
-            quarantine_rejects_max=shape.rejects_max,
-            quarantine_cooldown_ms=shape.cooldown_ms,
         )
         self.disk: dict[bytes, bytes] = {}
         self.old_disks: list[dict[bytes, bytes]] = []
@@ -216,7 +222,7 @@ class Machine:
         self.start()
 
     def start(self) -> None:
-        self.engine = Engine(self.config, self.decoder, idle_ms=1_000)  # type: ignore[arg-type]
+        self.engine = Engine(self.config, self.decoder)  # type: ignore[arg-type]
         self.engine.learn(_KNOWN)
         compacted = self.rng is not None and self.rng.random() < 0.5
         self.changelog = CompactedChangelog(self.kafka) if compacted else MemoryChangelog(self.kafka)

@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from logistics.flows.gps import GPS
 from streams.engine.task import TaskConfig
+from streams.flow.bounds import Bounds
 from streams.kafka.changelog import ChangelogReaders
 from streams.kafka.memory import MemoryKafka
 from streams.resilience.retry import Retrier
@@ -261,7 +263,9 @@ class _Unsaved:
 def test_a_store_that_cannot_be_saved_is_closed_all_the_same(tmp_path: Path) -> None:
     memory = RocksMemory(cache_bytes=1 << 20, memtable_bytes=1 << 20)
     directory = DataDirectory(tmp_path)
-    config = TaskConfig(GPS, 0, 1_000, lambda _: nullcontext(), lambda _: 0)
+    config = TaskConfig(
+        replace(GPS, bounds=Bounds(0, 1_000, quarantine_rejects=0)), lambda _: nullcontext(), lambda _: 0
+    )
     settings, retrier = Settings(kafka_bootstrap_servers="127.0.0.1:1"), Retrier()
     readers = ChangelogReaders(settings, group=GPS.group, source=GPS.source, retrier=retrier)
     restorer = Restorer(

@@ -11,6 +11,7 @@ import pytest
 from logistics.flows.gps import GPS
 from streams.batch.rows import RowLayout
 from streams.engine.task import PartitionTask, TaskConfig, Written
+from streams.flow.bounds import Bounds
 from streams.flow.chain import operators_of
 from streams.operators.base import CarriedRows, Changes, EventRecords, KeyedState, Operator, OperatorSpec, Output
 from streams.operators.keyed import StoredRows
@@ -23,7 +24,9 @@ from tests.unit.test_task import events, none
 
 def task_with(*operators, pipeline=GPS, store=None):
     flow = replace(pipeline, operators=operators)
-    config = TaskConfig(flow, 10, 1_000, lambda _: nullcontext(), lambda _: 0)
+    config = TaskConfig(
+        replace(flow, bounds=Bounds(10, 1_000, quarantine_rejects=0)), lambda _: nullcontext(), lambda _: 0
+    )
     return PartitionTask(config, 0, store or MemoryStore(), None)
 
 
@@ -123,7 +126,7 @@ def test_what_a_flow_filters_is_counted_in_its_effects():
 def test_two_operators_of_one_name_are_refused():
     same = Filter("a", lambda rows: rows), Filter("a", lambda rows: rows)
     with pytest.raises(ValueError, match=r"two operators are called 'filter\.a'"):
-        operators_of(replace(GPS, operators=same), horizon_ms=1)
+        operators_of(replace(GPS, operators=same))
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ class Crossings(Operator):
 
 def test_rows_by_key_without_a_table_to_travel_with_are_refused():
     with pytest.raises(ValueError, match="the rows of north_south travel with the rows of a table"):
-        operators_of(replace(GPS, tables=(), windows=(), operators=(NorthSouth("t", 0.0),)), horizon_ms=1)
+        operators_of(replace(GPS, tables=(), windows=(), operators=(NorthSouth("t", 0.0),)))
 
 
 def at_latitude(batch, *latitudes):

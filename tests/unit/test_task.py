@@ -9,6 +9,7 @@ from streams.batch.columns import TIME_MIN, object_rows, objects
 from streams.batch.events import Events, Fields
 from streams.engine.journal_index import read_journal_index
 from streams.engine.task import PartitionTask, TaskConfig, Written
+from streams.flow.bounds import Bounds
 from streams.limits import JOURNAL_INDEX_RECORDS
 from streams.operators.quarantine.breakers import DeviceBreakers
 from streams.operators.quarantine.operator import QuarantineOperator
@@ -16,6 +17,7 @@ from streams.state.checkpoint import Checkpoint
 from streams.state.journal import Position
 from streams.state.memory import MemoryStore
 from streams.state.names import CHECKPOINT, operator_prefix
+from tests.effects import clean, duplicates, late
 from tests.journalled import unpacked
 
 LATENESS_MS, HORIZON_MS = 10, 1_000
@@ -36,9 +38,11 @@ class ClosingStore(MemoryStore):
 def task_over(store, **options):
     limits = {"lateness_ms": LATENESS_MS, "horizon_ms": HORIZON_MS, **options}
     config = TaskConfig(
-        replace(GPS, windows=limits.get("windows", GPS.windows)),
-        limits["lateness_ms"],
-        limits["horizon_ms"],
+        replace(
+            GPS,
+            windows=limits.get("windows", GPS.windows),
+            bounds=Bounds(limits["lateness_ms"], limits["horizon_ms"], quarantine_rejects=0),
+        ),
         lambda _: nullcontext(),
         lambda key: int(key.startswith(b"other")),
     )
@@ -125,18 +129,18 @@ def test_a_flow_without_windows_waits_for_its_held_events_alone(store):
     assert task.next_timer() > 10**15
     task.on_batch(events((1, 100)), 1)
     assert task.next_timer() == 100
-    assert values(task.on_idle(100).clean) == [b"v1"]
+    assert values(clean(task.on_idle(100))) == [b"v1"]
 
 
 def test_an_event_is_held_until_the_watermark_has_passed_it(task):
-    assert values(task.on_batch(events((1, 100)), 1).clean) == []
+    assert values(clean(task.on_batch(events((1, 100)), 1))) == []
     assert task.next_timer() == 100
-    assert values(task.on_batch(events((2, 110)), 2).clean) == [b"v1"]
-    assert values(task.on_idle(110).clean) == [b"v2"]
+    assert values(clean(task.on_batch(events((2, 110)), 2))) == [b"v1"]
+    assert values(clean(task.on_idle(110))) == [b"v2"]
 
 
 def test_a_batch_of_rejects_only_moves_the_offset_and_makes_a_cycle(task, cycle):
-    assert values(task.on_batch(none(), 7).clean) == []
+    assert values(clean(task.on_batch(none(), 7))) == []
     commit = cycle()
     assert (commit.offset_next, commit.cycle, commit.watermark) == (7, 1, TIME_MIN)
     assert Checkpoint.unpack(task.store.get_many([CHECKPOINT])[0]).offset_next == 7
@@ -144,8 +148,8 @@ def test_a_batch_of_rejects_only_moves_the_offset_and_makes_a_cycle(task, cycle)
 
 def test_the_second_copy_is_counted_and_goes_nowhere(task):
     found = task.on_batch(events((1, 100), (1, 100)), 2)
-    assert (found.duplicates, found.late) == (1, [])
-    assert task.on_batch(events((1, 100)), 3).duplicates == 1
+    assert (duplicates(found), late(found)) == (1, [])
+    assert duplicates(task.on_batch(events((1, 100)), 3)) == 1
     assert task.in_memory()["held"] == 1
 
 
@@ -153,9 +157,9 @@ def test_an_event_beyond_the_horizon_is_late_and_not_remembered(task):
     task.on_batch(events((1, 5_000)), 1)
     horizon = 5_000 - LATENESS_MS - HORIZON_MS
     for _ in range(2):
-        [late] = task.on_batch(events((2, horizon - 1)), 2).late
-        assert (late.beyond_horizon, late.by_ms.tolist()) == (True, [1])
-    assert task.on_batch(events((2, horizon)), 3).late == []
+        [part] = late(task.on_batch(events((2, horizon - 1)), 2))
+        assert (part.beyond_horizon, part.by_ms.tolist()) == (True, [1])
+    assert late(task.on_batch(events((2, horizon)), 3)) == []
 
 
 def test_events_of_another_partitions_keys_are_processed_and_counted(task):
@@ -214,7 +218,7 @@ def test_the_next_batch_may_be_processed_while_a_commit_is_in_flight(task, cycle
     task.on_batch(events((1, 100), (2, 200)), 2)
     commit = task.close_cycle()
     found = task.on_batch(events((2, 200), (3, 300)), 4)
-    assert (values(found.clean), found.duplicates) == ([b"v2"], 1)
+    assert (values(clean(found)), duplicates(found)) == ([b"v2"], 1)
     assert not task.is_settled
     cycle.apply(commit)
     assert not task.is_settled
@@ -258,9 +262,9 @@ def test_moved_ids_are_still_known_and_moved_events_still_come(task, cycle):
     cycle()
     spill(task)
     assert (task.in_memory()["ids"], task.in_memory()["held"]) == (0, 0)
-    assert task.on_batch(events((1, 100), (2, 105), (3, 140)), 6).duplicates == 3
+    assert duplicates(task.on_batch(events((1, 100), (2, 105), (3, 140)), 6)) == 3
     assert task.next_timer() == 140
-    assert values(task.on_idle(140).clean) == [b"v3"]
+    assert values(clean(task.on_idle(140))) == [b"v3"]
 
 
 def test_ids_behind_the_horizon_are_forgotten_without_any_pressure(task, cycle):
@@ -274,8 +278,8 @@ def test_ids_behind_the_horizon_are_forgotten_without_any_pressure(task, cycle):
     task.expire()
     assert task.in_memory()["ids"] == 2
     found = task.on_batch(events((1, 100), (3, 200 + HORIZON_MS)), 6)
-    assert [late.beyond_horizon for late in found.late] == [True]
-    assert found.duplicates == 1
+    assert [one.beyond_horizon for one in late(found)] == [True]
+    assert duplicates(found) == 1
 
 
 def test_ids_are_forgotten_in_steps_and_between_cycles_only(task, cycle):
