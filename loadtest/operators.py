@@ -23,8 +23,10 @@ from streams.avro.decode import Decoder
 from streams.avro.resolve import build_plan
 from streams.batch.records import Records
 from streams.deadletters.letter.audit import Outcome
+from streams.engine.config import TaskConfig
+from streams.engine.cycle import Written
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.task import PartitionTask, TaskConfig, Written
+from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
 from streams.schemas.catalog import Catalog
 from streams.state.memory import MemoryStore
@@ -126,7 +128,7 @@ def run(batches: list[Records]) -> tuple[float, float, int]:
         for commit in end.commits if end is not None else ():
             first = journal_next[commit.partition]
             journal_next[commit.partition] = first + len(commit.journal)
-            engine.tasks[commit.partition].applied(commit, Written(first, journal_next[commit.partition], {}))
+            engine.tasks[commit.partition].cycle.applied(commit, Written(first, journal_next[commit.partition], {}))
     spent = time.thread_time() - start
     events = sum(map(len, batches))
     return (spent - clock.decode) / events * 1e6, clock.decode / events * 1e6, clean

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from streams.batch.columns import Headers
 from streams.batch.rejects import DeadLetter
-from streams.operators.base import CarriedRows, ChangelogRows, EventRecords, RefusedEvents, RowRecords
+from streams.operators.changes import CarriedRows, ChangelogRows, RowRecords
+from streams.operators.output import EventRecords, RefusedEvents
 from streams.state.store import WriteBatch
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from streams.flow.declaration import Pipeline
-from streams.operators.base import OperatorSpec
 from streams.operators.dedup.operator import Dedup
 from streams.operators.fold.operator import FoldTable
 from streams.operators.quarantine.operator import Quarantine
 from streams.operators.reorder.operator import Reorder
+from streams.operators.spec import OperatorSpec
 from streams.operators.stateless.publish import Publish
 from streams.operators.window.operator import TumblingWindow
 

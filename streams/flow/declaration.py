@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 from streams.flow.bounds import BOUNDS_DEFAULT, Bounds
-from streams.operators.base import OperatorSpec, OutputTopic
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
+from streams.operators.spec import OperatorSpec, OutputTopic
 from streams.settings import Settings
 
 PARTITIONS_DEFAULT: Final = 3

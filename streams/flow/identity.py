@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from streams.flow.declaration import Pipeline
-from streams.operators.base import OperatorSpec
+from streams.operators.spec import OperatorSpec
 from streams.state.identity import Identity, Judgement, Places, judge
 
 

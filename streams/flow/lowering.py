@@ -9,7 +9,7 @@ from typing import Final
 from streams.flow.chain import operators_of
 from streams.flow.declaration import CLEAN_SUFFIX, Pipeline, Table, Window
 from streams.flow.plan import Filter, FoldTo, MapBatches, Plan, Process, Source, Step, To, WindowTo
-from streams.operators.base import OperatorSpec
+from streams.operators.spec import OperatorSpec
 from streams.operators.stateless.arrow import Filter as FilterSpec
 from streams.operators.stateless.arrow import MapBatches as MapSpec
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from streams.engine.task import Stopwatch, TaskConfig
+from streams.engine.config import Stopwatch, TaskConfig
 from streams.flow.declaration import Pipeline
 from streams.kafka.partitioner import partition_of
 from streams.schemas.catalog import Catalog

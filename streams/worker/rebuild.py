@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from streams.batch.columns import TIME_MIN
 from streams.engine.encode import ChangelogPart, RowEncoder
 from streams.engine.restore import read_checkpoint, restore_partition
-from streams.engine.snapshot import changelog_parts, journal_records
+from streams.engine.snapshot import changelog_parts, journal_records, marked_sections
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka.admin import REQUEST_TIMEOUT_S, librdkafka_log, partition_counts, settled, wait_for_broker
@@ -206,7 +206,7 @@ class LocalRebuild:
             positions={self._pipeline.source: reached.position},
             identity=identity.packed,
         )
-        sections = task.marked_sections()
+        sections = marked_sections(task)
         return _Cycle(
             entry.cycle,
             reached.offset_next,

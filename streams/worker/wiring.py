@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from streams.engine.commit import Committer, Failpoint
+from streams.engine.config import TaskConfig
 from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine
-from streams.engine.task import TaskConfig
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.flow.decoding import decoder_of

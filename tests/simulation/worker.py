@@ -12,9 +12,9 @@ from streams.avro.resolve import build_plan
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.engine.commit import Committer
+from streams.engine.config import TaskConfig
 from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.task import TaskConfig
 from streams.flow.bounds import Bounds
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.kafka.partitioner import partition_of
@@ -72,7 +72,7 @@ class SpillingEngine(Engine):
         if self.rng.random() < 0.3:
             return super().spill(bytes_max)
         for task in self.tasks.values():
-            task.spill(
+            task.maintenance.spill(
                 below=task.watermark - self.rng.choice((-(10**9), 0, 500, 5_000)),
                 rows_keep=self.rng.choice((0, 1, 5, 10**6)),
                 keep_keys=self.rng.random() < 0.5,

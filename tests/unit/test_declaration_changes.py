@@ -17,11 +17,11 @@ from streams.batch.event_ids import time_word
 from streams.batch.events import Events
 from streams.batch.rows import unpack_rows
 from streams.engine.commit import Committer
+from streams.engine.config import TaskConfig
 from streams.engine.effects import CycleEnd, Effects
 from streams.engine.encode import RowEncoder
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.restore import restore_partition
-from streams.engine.task import TaskConfig
 from streams.errors import StreamsError
 from streams.flow.bounds import Bounds
 from streams.flow.declaration import Pipeline, Table, Window
@@ -131,12 +131,12 @@ class World:
         effects = self.task.on_batch(events, self.offset, leader_epoch=self.kafka.leader_epoch)
         self.committer.write(Effects(0, len(rows), [effects]))
         self.committer.commit(
-            CycleEnd([self.task.close_cycle()]), {0: self.task}, 0, lambda: self.kafka.membership_of("worker")
+            CycleEnd([self.task.cycle.close()]), {0: self.task}, 0, lambda: self.kafka.membership_of("worker")
         )
         return effects
 
     def stop(self, *, keep):
-        self.task.park()
+        self.task.maintenance.park()
         if not keep:
             self.disk.clear()
 
@@ -256,7 +256,7 @@ def test_a_longer_horizon_takes_no_copy_for_a_first_event(keep):
     world = World().restore(rooms(), horizon_ms=1_000)
     world.feed(event(1, 1_000), event(2, 5_000))
     world.feed(event(3, 9_000))
-    world.task.expire()
+    world.task.maintenance.expire()
     world.stop(keep=keep)
     world.restore(rooms(), horizon_ms=8_000)
     effects = world.feed(event(1, 1_000), event(2, 5_000), event(3, 9_000), event(4, 8_500))

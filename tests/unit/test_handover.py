@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from logistics.flows.gps import GPS
-from streams.engine.task import TaskConfig
+from streams.engine.config import TaskConfig
 from streams.flow.bounds import Bounds
 from streams.kafka.changelog import ChangelogReaders
 from streams.kafka.memory import MemoryKafka
@@ -146,7 +146,7 @@ def test_a_disk_that_refuses_the_truncation_aborts_the_cycle_and_not_the_worker(
     def refuse() -> int:
         raise StoreUnavailable("No space left on device")
 
-    monkeypatch.setattr(worker.engine.tasks[0], "truncate_journal_before", refuse, raising=False)
+    monkeypatch.setattr(worker.engine.tasks[0].maintenance, "truncate_journal_before", refuse, raising=False)
     worker.clock.passed_s += 3600
     worker.process()
     assert 1 == aborts(worker, "state_disk")
@@ -255,6 +255,10 @@ def test_an_unexpected_error_of_a_schema_look_up_or_a_restore_ends_the_worker() 
 
 class _Unsaved:
     """A task whose disk is full."""
+
+    @property
+    def maintenance(self) -> "_Unsaved":
+        return self
 
     def park(self) -> None:
         raise StoreUnavailable("No space left on device")

@@ -14,8 +14,9 @@ from streams.avro.known import KnownSchemas
 from streams.avro.resolve import build_plan
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
+from streams.engine.config import TaskConfig
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.task import PartitionTask, TaskConfig
+from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
 from streams.limits import SCHEMA_LOOKUPS_AT_ONCE, SCHEMA_LOOKUPS_MAX
 from streams.resilience.breaker import Guard

@@ -18,7 +18,7 @@ from loadtest.sampler import Role, Sample, Series
 from loadtest.worker_process import DOWNSTREAM, Downstream, hook_of, parse_defect
 from streams.engine.effects import Effects, PartitionEffects
 from streams.errors import UsageError
-from streams.operators.base import EventRecords
+from streams.operators.output import EventRecords
 from streams.worker.metrics import WorkerMetrics
 from tests.effects import clean
 from tests.unit.test_task import events

@@ -13,9 +13,10 @@ from streams.avro.framing import SCHEMA_ID_HEADER
 from streams.avro.resolve import build_plan
 from streams.batch.records import Records
 from streams.batch.rejects import DeadLetter, Reason, Reject
+from streams.engine.config import TaskConfig
 from streams.engine.effects import Effects
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.task import PartitionTask, TaskConfig
+from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
 from streams.limits import MISMATCH_LOG_INTERVAL_MS, SCHEMA_LABELS_MAX
 from streams.state.memory import MemoryStore

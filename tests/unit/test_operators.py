@@ -10,11 +10,16 @@ import pytest
 
 from logistics.flows.gps import GPS
 from streams.batch.rows import RowLayout
-from streams.engine.task import PartitionTask, TaskConfig, Written
+from streams.engine.config import TaskConfig
+from streams.engine.cycle import Written
+from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
 from streams.flow.chain import operators_of
-from streams.operators.base import CarriedRows, Changes, EventRecords, KeyedState, Operator, OperatorSpec, Output
+from streams.operators.base import Operator
+from streams.operators.changes import CarriedRows, Changes
 from streams.operators.keyed import StoredRows
+from streams.operators.output import EventRecords, Output
+from streams.operators.spec import KeyedState, OperatorSpec
 from streams.operators.stateless.arrow import Filter, MapBatches
 from streams.operators.trace import WatermarkTrace
 from streams.state.memory import MemoryStore
@@ -187,12 +192,12 @@ def test_an_operator_of_a_users_own_keeps_rows_by_key_and_carries_them_with_the_
     task = task_with(NorthSouth("crossings", 50.0), store=store)
     effects = task.on_batch(at_latitude(events((1, 100), (2, 101), (3, 200)), 49.0, 51.0, 52.0), 3)
     assert [records.events.value.tolist() for records in effects.records if records.topic == "crossings"] == [[b"v2"]]
-    commit = task.close_cycle()
+    commit = task.cycle.close()
     [digest] = [rows.digest for rows in commit.carried if rows.digest == NorthSouth("crossings", 50.0).keyed[0].digest]
     assert digest in [rows.digest for rows in commit.carried]
-    task.applied(commit, Written(0, 1, {}))
+    task.cycle.applied(commit, Written(0, 1, {}))
     assert store.get_many([operator_prefix("north_south") + b"d"]) == [b"\1"]
-    task.spill(below=10**12, rows_keep=0, keep_keys=False)
+    task.maintenance.spill(below=10**12, rows_keep=0, keep_keys=False)
     effects = task.on_batch(at_latitude(events((4, 300)), 48.0), 4)
     assert task.on_idle(300).of("")[-1].events.value.tolist() == [b"v4"]
 
@@ -228,4 +233,4 @@ def test_two_operators_that_write_the_same_section_are_stopped_before_they_mix_i
     task = task_with(Noting("a"), Noting("b"))
     task.on_batch(events((1, 100)), 1)
     with pytest.raises(ValueError, match="two operators write 'notes' to the journal: call it by the operator's name"):
-        task.close_cycle()
+        task.cycle.close()

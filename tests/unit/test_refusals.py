@@ -10,10 +10,11 @@ from logistics.flows.gps import GPS
 from streams.avro.decode import Decoder
 from streams.batch.rejects import Reason
 from streams.deadletters.letter.audit import Outcome
+from streams.engine.config import TaskConfig
 from streams.engine.effects import PartitionEffects
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.refusals import Refusals
-from streams.engine.task import PartitionTask, TaskConfig
+from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
 from streams.sinks.base import Refused
 from streams.sources.base import Idle

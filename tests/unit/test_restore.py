@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from logistics.flows.gps import GPS
+from streams.engine.config import TaskConfig
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.log import LogRow
 from streams.engine.restore import restore_partition
-from streams.engine.task import TaskConfig
 from streams.flow.bounds import Bounds
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.sinks.base import Committed

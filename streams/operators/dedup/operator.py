@@ -15,24 +15,16 @@ from streams.batch.event_ids import event_time_of
 from streams.batch.events import Events
 from streams.batch.replayed import is_replayed
 from streams.limits import JOURNAL_RECORD_BYTES_MAX
-from streams.operators.base import (
-    Changes,
-    EventRecords,
-    Operator,
-    OperatorContext,
-    OperatorSpec,
-    Output,
-    RefusedEvents,
-    Replayed,
-    RestoreBudget,
-    Spill,
-)
+from streams.operators.base import Operator, OperatorContext, Replayed, RestoreBudget, Spill
+from streams.operators.changes import Changes
 from streams.operators.dedup.id_set import IdSet
 from streams.operators.dedup.pages import SpilledIds
 from streams.operators.dedup.section import SECTION, Ids, pack_ids, unpack_ids
 from streams.operators.keyed import ChangedKeys
 from streams.operators.late import LATE, LateEvents
+from streams.operators.output import EventRecords, Output, RefusedEvents
 from streams.operators.refused import accepted
+from streams.operators.spec import OperatorSpec
 from streams.operators.trace import WatermarkTrace
 from streams.state.identity import Consequences, SettingsByName
 from streams.state.store import WriteBatch

@@ -12,19 +12,13 @@ from streams.avro.decode import Decoded
 from streams.batch.clock import Clock
 from streams.batch.records import Records
 from streams.limits import JOURNAL_RECORD_BYTES_MAX
-from streams.operators.base import (
-    Changes,
-    Operator,
-    OperatorContext,
-    OperatorSpec,
-    RecordGate,
-    Replayed,
-    RestoreBudget,
-)
+from streams.operators.base import Operator, OperatorContext, Replayed, RestoreBudget
+from streams.operators.changes import Changes
 from streams.operators.keyed import ChangedKeys
 from streams.operators.quarantine.breakers import DeviceBreakers
 from streams.operators.quarantine.gate import quarantine, quarantined_at_start
 from streams.operators.quarantine.section import SECTION, pack_breakers, unpack_breakers
+from streams.operators.spec import OperatorSpec, RecordGate
 from streams.state.identity import Consequences, SettingsByName
 from streams.state.journal import reading
 from streams.state.space import StoreSpace

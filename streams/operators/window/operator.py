@@ -17,18 +17,12 @@ import pyarrow as pa
 from streams.batch.columns import Int64, Objects, objects
 from streams.batch.events import Events
 from streams.batch.rows import RowLayout, Rows, unpack_rows
-from streams.operators.base import (
-    CarriedRows,
-    Changes,
-    KeyedState,
-    Operator,
-    OperatorContext,
-    OperatorSpec,
-    Output,
-    RowRecords,
-)
+from streams.operators.base import Operator, OperatorContext
+from streams.operators.changes import CarriedRows, Changes, RowRecords
 from streams.operators.fold.aggregate import WindowAggregate
 from streams.operators.keyed import ChangedKeys, StoredRows
+from streams.operators.output import Output
+from streams.operators.spec import KeyedState, OperatorSpec
 from streams.operators.trace import WatermarkTrace
 from streams.operators.window.windows import NEVER, Closed, Windows
 from streams.state.identity import Consequences, SettingsByName
