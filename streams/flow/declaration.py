@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import Any, Final
 
 from streams.flow.bounds import BOUNDS_DEFAULT, Bounds
-from streams.operators.base import OperatorSpec, OutputTopic
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
+from streams.operators.spec import OperatorSpec, OutputTopic
+from streams.settings import Settings
 
 PARTITIONS_DEFAULT: Final = 3
 CLEAN_SUFFIX: Final = ".clean"
@@ -143,7 +144,7 @@ class Pipeline:
     clean_topic: str = ""
     """Topic of unique events in order; empty: the source's name and `.clean`."""
     bounds: Bounds = BOUNDS_DEFAULT
-    """What decides results, where the environment does not override it."""
+    """What decides results: as declared, where no setting overrides it; see `under`."""
 
     def __post_init__(self) -> None:
         _set_default(self, "subject", f"{self.source}-value")
@@ -180,6 +181,15 @@ class Pipeline:
             clean_topic=prefix + self.clean_topic if self.clean_topic else "",
             prefix=prefix + self.prefix,
         )
+
+    def under(self, settings: Settings) -> "Pipeline":
+        """The same pipeline with the bounds that are in force under `settings`.
+
+        Raises:
+            UsageError: what is set and what the flow declares contradict each other.
+
+        """
+        return replace(self, bounds=self.bounds.under(settings))
 
     @property
     def group(self) -> str:

@@ -1,4 +1,4 @@
-"""The decoder of a flow outside of a worker: what judges or reads records as a worker would."""
+"""The decoder of a flow, for its workers and for what judges or reads records as they would."""
 
 from streams.avro.decode import Decoder
 from streams.flow.declaration import Pipeline
@@ -15,5 +15,5 @@ def decoder_of(pipeline: Pipeline, settings: Settings) -> Decoder:
     return Decoder(
         pipeline,
         record_bytes_max=settings.streams_record_bytes_max,
-        skew_ms_max=settings.for_flow(pipeline.bounds.by_setting()).streams_skew_ms_max,
+        skew_ms_max=pipeline.under(settings).bounds.skew_ms_max,
     )

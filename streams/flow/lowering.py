@@ -9,7 +9,7 @@ from typing import Final
 from streams.flow.chain import operators_of
 from streams.flow.declaration import CLEAN_SUFFIX, Pipeline, Table, Window
 from streams.flow.plan import Filter, FoldTo, MapBatches, Plan, Process, Source, Step, To, WindowTo
-from streams.operators.base import OperatorSpec
+from streams.operators.spec import OperatorSpec
 from streams.operators.stateless.arrow import Filter as FilterSpec
 from streams.operators.stateless.arrow import MapBatches as MapSpec
 
@@ -61,7 +61,7 @@ def lowered(plan: Plan) -> Pipeline:
         operators=custom,
         order=tuple(_place_of(step) for step in plan.steps if not isinstance(step.verb, Source)) if custom else (),
     )
-    operators_of(pipeline, horizon_ms=plan.bounds.horizon_ms)
+    operators_of(pipeline)  # refuses operators that contradict each other
     return pipeline
 
 

@@ -8,7 +8,7 @@ merged with state of another life, and not read by position.
 import hashlib
 import json
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, Protocol
@@ -20,8 +20,9 @@ EPOCH: Final = 1
 """Number of the partition layout; growing a topic in place begins another one."""
 DIGEST_BYTES: Final = 4
 _BYTES_MAX: Final = 1 << 20
-_OF_WINDOWS: Final = frozenset({"size_ms", "grace_ms"})
-"""Settings of windows: another size is refused in words of its own, another grace changes no row that is kept."""
+
+SettingsByName = Mapping[str, Mapping[str, int]]
+"""Numbers by name, of each topic or operator whose rows depend on them."""
 
 
 class FlowTopics(Protocol):
@@ -93,11 +94,11 @@ class Identity:
     """Payload fields of held events, in their order, and the symbols of those that are enums."""
     texts: tuple[str, ...] = ()
     bounds: Mapping[str, int] = field(default_factory=dict)
-    """What decides results beside the fields: `horizon_ms`."""
+    """What decides results beside the fields, by name: bounds in force, of the flow and of its operators."""
     tables: Mapping[str, int] = field(default_factory=dict)
     """Declared tables by topic, each with the offset of this partition from which its rows count."""
-    windows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Settings of operators that their rows depend on, by topic: `size_ms`, `grace_ms` of windows."""
+    settings: SettingsByName = field(default_factory=dict)
+    """Settings of operators that their rows depend on, by topic. In JSON they are called `windows`."""
     rows: Mapping[str, RowLayout] = field(default_factory=dict)
     """Layout of the rows that operators keep by key, by topic."""
     earlier: Mapping[str, tuple[str, RowLayout]] = field(default_factory=dict)
@@ -121,7 +122,7 @@ class Identity:
                 "texts": list(self.texts),
                 "bounds": dict(self.bounds),
                 "tables": dict(self.tables),
-                "windows": {name: dict(window) for name, window in self.windows.items()},
+                "windows": {name: dict(settings) for name, settings in self.settings.items()},
                 "rows": {name: layout.as_json() for name, layout in self.rows.items()},
                 "earlier": {digest: [name, layout.as_json()] for digest, (name, layout) in self.earlier.items()},
             }
@@ -162,7 +163,8 @@ class Identity:
         try:
             return Identity(
                 **{
-                    **found,
+                    **{name: value for name, value in found.items() if name != "windows"},
+                    "settings": found["windows"],
                     "texts": tuple(found["texts"]),
                     "rows": {name: RowLayout.from_json(layout) for name, layout in found["rows"].items()},
                     "earlier": {
@@ -225,8 +227,28 @@ class Judgement:
         return not (self.refused or self.migrated or self.source_is_new)
 
 
-def judge(found: Identity, declared: Identity, pipeline: FlowTopics) -> Judgement:
-    """Compare the identity of state with what is declared and there now."""
+@dataclass(frozen=True, slots=True)
+class Consequences:
+    """What follows for state from numbers that have changed since it was written, in words."""
+
+    refused: tuple[str, ...] = ()
+    """Why the state cannot be used; each says what to declare instead."""
+    migrated: tuple[str, ...] = ()
+    """From when on the new numbers count, and for what."""
+
+
+class Recorded(Protocol):
+    """What records numbers with the state: a flow's bounds, an operator."""
+
+    def judge_change(self, bounds: Mapping[str, int], settings: SettingsByName) -> Consequences:
+        """What follows for state that was written under these numbers; one that is missing is not known."""
+
+
+def judge(found: Identity, declared: Identity, pipeline: FlowTopics, recorded: Iterable[Recorded] = ()) -> Judgement:
+    """Compare the identity of state with what is declared and there now.
+
+    What numbers mean that have changed is known to those that record them.
+    """
     local, again = rebuild_command(pipeline, "local"), rebuild_command(pipeline, "source")
     refused: list[str] = []
     migrated: list[str] = []
@@ -263,6 +285,10 @@ def judge(found: Identity, declared: Identity, pipeline: FlowTopics) -> Judgemen
     migrated += [f"{name} was deleted and created again" for name in (pipeline.dlq, pipeline.audit) if name in new]
     _judge_fields(found, declared, pipeline, refused, migrated)
     _judge_rows(found, declared, pipeline, refused, migrated)
+    for one in recorded:
+        consequences = one.judge_change(found.bounds, found.settings)
+        refused += [f"{text}, or begin again with {again}" for text in consequences.refused]
+        migrated += consequences.migrated
     return Judgement(tuple(refused), tuple(migrated), pipeline.source in new)
 
 
@@ -291,11 +317,6 @@ def _judge_fields(
         migrated.append(f"fields {', '.join(added)} are read from now on; events that are held already have null there")
     if gone := [name for name in (*found.payload, *found.texts) if name not in (*declared.payload, *declared.texts)]:
         migrated.append(f"fields {', '.join(gone)} are no longer read")
-    if (before_ms := found.bounds.get("horizon_ms")) and declared.bounds.get("horizon_ms", before_ms) > before_ms:
-        migrated.append(
-            f"the dedup horizon is longer than before ({declared.bounds['horizon_ms']} ms, was {before_ms} ms): "
-            "it grows as ids are remembered for longer"
-        )
 
 
 def _judge_rows(
@@ -305,9 +326,8 @@ def _judge_rows(
     for topic, layout in found.rows.items():
         now = declared.rows.get(topic)
         if now is None:
-            what = "window, its open rows included," if "size_ms" in found.windows.get(topic, {}) else "operator"
-            what = "table" if topic in found.tables else what
-            migrated.append(f"the {what} {topic} is no longer declared: its state is dropped")
+            what = "its rows are" if topic in found.tables else "its state, with what it has not written yet, is"
+            migrated.append(f"{topic} is no longer declared: {what} dropped")
             continue
         if changed := layout.changed(now):
             refused.append(
@@ -320,26 +340,10 @@ def _judge_rows(
             migrated.append(f"columns {', '.join(gone)} of {topic} are no longer declared: their values are dropped")
         if not changed and not gone and layout != now and not layout.added(now):
             migrated.append(f"columns of {topic} stand in another order")
-    for topic, window in found.windows.items():
-        now_set = declared.windows.get(topic, window)
-        refused += [
-            f"{setting} of {topic} was {before} and is {now_set.get(setting)} now: its state cannot be continued. Give "
-            f"the operator another name and other topics, or begin again with {again}"
-            for setting, before in window.items()
-            if setting not in _OF_WINDOWS and now_set.get(setting) != before
-        ]
-        size_ms = now_set.get("size_ms")
-        if size_ms != window.get("size_ms"):
-            refused.append(
-                f"windows of {topic} were {window.get('size_ms')} ms long and are {size_ms} ms now: open ones cannot "
-                f"be continued. Declare them under a new topic, or begin again with {again}"
-            )
     migrated += [f"{topic} is new: it counts from now on" for topic in declared.rows if topic not in found.rows]
     carried = [name for name in found.rows if name not in found.tables and name in declared.rows]
     if carried and not found.tables.keys() & declared.tables.keys():
-        is_window = any("size_ms" in found.windows.get(name, {}) for name in carried)
-        what = "open windows" if is_window else f"rows of {', '.join(carried)}"
         refused.append(
-            f"{what} are kept with the rows of {', '.join(found.tables)}, and none of these tables is declared "
-            "any more: keep one of them"
+            f"rows of {', '.join(carried)} are kept with the rows of {', '.join(found.tables)}, and none of these "
+            "tables is declared any more: keep one of them"
         )

@@ -9,7 +9,7 @@ from logistics.flows.gps import GPS
 from streams.batch.columns import Bools
 from streams.batch.events import Events
 from streams.engine.commit import Committer
-from streams.engine.restore import RestoreFailed
+from streams.engine.journal_chain import RestoreFailed
 from streams.kafka.partitioner import partition_of
 from streams.operators.dedup.operator import DedupOperator
 from streams.operators.reorder.held import Held

@@ -18,8 +18,9 @@ from loadtest.sampler import Role, Sample, Series
 from loadtest.worker_process import DOWNSTREAM, Downstream, hook_of, parse_defect
 from streams.engine.effects import Effects, PartitionEffects
 from streams.errors import UsageError
-from streams.operators.base import EventRecords
+from streams.operators.output import EventRecords
 from streams.worker.metrics import WorkerMetrics
+from tests.effects import clean
 from tests.unit.test_task import events
 
 PLAN = Plan(
@@ -228,7 +229,7 @@ def test_the_load_tests_worker_waits_for_the_partition_with_the_most_calls_and_l
     assert metrics.registry.get_sample_value("streams_processing_seconds_count", {"operator": DOWNSTREAM}) == 1
 
     hook = hook_of(metrics, downstream_ms=0, downstream_records=250, defect="drop:3")
-    kept = [len(part.clean or ()) for _ in range(2) for part in hook(effects).partitions]
+    kept = [len(clean(part) or ()) for _ in range(2) for part in hook(effects).partitions]
     assert kept == [4, 1, 3, 2]
     with pytest.raises(UsageError, match="--defect must be drop:N"):
         parse_defect("drop:0")

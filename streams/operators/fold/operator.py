@@ -7,17 +7,12 @@ from typing import Final
 
 from streams.batch.events import Events
 from streams.batch.rows import RowLayout, empty_rows
-from streams.operators.base import (
-    ChangelogRows,
-    Changes,
-    KeyedState,
-    Operator,
-    OperatorContext,
-    OperatorSpec,
-    Output,
-)
+from streams.operators.base import Operator, OperatorContext
+from streams.operators.changes import ChangelogRows, Changes
 from streams.operators.fold.aggregate import Aggregate
 from streams.operators.keyed import ChangedKeys, StoredRows
+from streams.operators.output import Output
+from streams.operators.spec import KeyedState, OperatorSpec
 from streams.operators.trace import WatermarkTrace
 
 CONTRADICTIONS: Final = "contradictions"
