@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 QUIX := .local/baselines/quix
 
+# Where the environment forbids bytecode files (many container images do), every process that a test starts would compile
+# the product again, and each run of the tests would rewrite all their assertions.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-fast test-long check schemas fix up down loadtest wheels bench bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz lock clean
 

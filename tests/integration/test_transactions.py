@@ -49,7 +49,7 @@ def group(stack: Stack) -> Iterator[object]:
 def test_a_producer_that_hangs_is_left_behind_and_what_it_had_open_is_aborted(
     stack: Stack, group: object, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    fresh_topics(stack, PARTITIONS)
+    fresh_topics(stack, PARTITIONS, flows=[GPS.name])
     monkeypatch.setattr(module, "_HANGS_S", -13.0)  # two seconds after the call, instead of five after its timeout
     transactions = KafkaTransactions(
         settings_of(stack), transactional_id=f"tests.{call}", source=GPS.source, retrier=Retrier()
