@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from streams.avro.decode import Decoder
+from streams.avro.native import choose
 from streams.engine.commit import Committer, Failpoint
 from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine
@@ -174,6 +175,7 @@ class Wiring:
             self._pipeline,
             record_bytes_max=settings.streams_record_bytes_max,
             skew_ms_max=settings.streams_skew_ms_max,
+            native=choose(settings.streams_native).native,
         )
         return Engine(config, decoder, idle_ms=settings.streams_idle_ms)
 
