@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from streams.operators.output import EventRecords, Output
     from streams.operators.spec import KeyedState, OperatorSpec, OutputTopic
     from streams.operators.trace import WatermarkTrace
+    from streams.state.identity import Consequences
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,7 @@ __all__ = [
     "ChangelogRows",
     "Changes",
     "Column",
+    "Consequences",
     "Count",
     "DeviceClass",
     "EventRecords",
@@ -96,6 +98,7 @@ _HOMES: Final[dict[str, str]] = {
     **dict.fromkeys(_CHANGES, "streams.operators.changes"),
     **dict.fromkeys(("EventRecords", "Output"), "streams.operators.output"),
     "ChangedKeys": "streams.operators.keyed",
+    "Consequences": "streams.state.identity",
     "DeviceClass": "streams.flow.declaration",
     "Events": "streams.batch.events",
     "RowLayout": "streams.batch.rows",

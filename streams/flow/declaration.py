@@ -1,4 +1,4 @@
-"""A flow as the engine runs it; `streams.flow.builder` declares one.
+"""A flow as a worker runs it: a pipeline. `streams.flow.builder` declares a flow, `streams.flow.lowering` makes this.
 
 Everything else (topics, groups, decoding, state, metrics) follows from it.
 """
@@ -108,7 +108,7 @@ class DeviceClass:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A stream: where its events come from, which fields identify, order and key them, and what is folded from them.
+    """A flow as it is run: where its events come from, which fields identify, order and key them, what comes of them.
 
     Field names refer to the reader schema, the newest committed version of `subject`.
     """

@@ -57,9 +57,9 @@ class FlowTopics(Protocol):
         """Topic of what was done about dead letters."""
 
 
-def rebuild_command(pipeline: FlowTopics, source: str) -> str:
+def rebuild_command(flow: FlowTopics, source: str) -> str:
     """The command that rebuilds a flow's state from `local` state or from the `source`, as it stands in messages."""
-    return f"`streams state rebuild --pipeline {pipeline.name} --from {source}`"
+    return f"`streams state rebuild --pipeline {flow.name} --from {source}`"
 
 
 class IdentityUnreadable(ValueError):
@@ -244,12 +244,12 @@ class Recorded(Protocol):
         """What follows for state that was written under these numbers; one that is missing is not known."""
 
 
-def judge(found: Identity, declared: Identity, pipeline: FlowTopics, recorded: Iterable[Recorded] = ()) -> Judgement:
+def judge(found: Identity, declared: Identity, flow: FlowTopics, recorded: Iterable[Recorded] = ()) -> Judgement:
     """Compare the identity of state with what is declared and there now.
 
     What numbers mean that have changed is known to those that record them.
     """
-    local, again = rebuild_command(pipeline, "local"), rebuild_command(pipeline, "source")
+    local, again = rebuild_command(flow, "local"), rebuild_command(flow, "source")
     refused: list[str] = []
     migrated: list[str] = []
     if found.cluster and declared.cluster and found.cluster != declared.cluster:
@@ -264,7 +264,7 @@ def judge(found: Identity, declared: Identity, pipeline: FlowTopics, recorded: I
         )
     if not found.is_divided_as(declared):
         refused.append(
-            f"the state is divided into {counted(found.partitions, 'partition')}, {pipeline.journal} has "
+            f"the state is divided into {counted(found.partitions, 'partition')}, {flow.journal} has "
             f"{declared.partitions}: keys belong elsewhere than their state. Partitions cannot be added to a flow in "
             f"place yet; to process the source again with the new number, run {again}"
         )
@@ -272,30 +272,30 @@ def judge(found: Identity, declared: Identity, pipeline: FlowTopics, recorded: I
     refused += [
         f"{name} was deleted and created again, and its rows are gone: where the workers' local state is still there, "
         f"{local} writes them again; else {again}"
-        for name in pipeline.changelogs
+        for name in flow.changelogs
         if name in new
     ]
-    outputs = [name for name in pipeline.outputs if name not in pipeline.changelogs]
+    outputs = [name for name in flow.outputs if name not in flow.changelogs]
     refused += [
         f"{name} was deleted and created again: it lacks what the state is made of. To go on with the new topic, run "
         f"{local}; to fill it from the source's history, {again}"
         for name in outputs
         if name in new
     ]
-    migrated += [f"{name} was deleted and created again" for name in (pipeline.dlq, pipeline.audit) if name in new]
-    _judge_fields(found, declared, pipeline, refused, migrated)
-    _judge_rows(found, declared, pipeline, refused, migrated)
+    migrated += [f"{name} was deleted and created again" for name in (flow.dlq, flow.audit) if name in new]
+    _judge_fields(found, declared, flow, refused, migrated)
+    _judge_rows(found, declared, flow, refused, migrated)
     for one in recorded:
         consequences = one.judge_change(found.bounds, found.settings)
         refused += [f"{text}, or begin again with {again}" for text in consequences.refused]
         migrated += consequences.migrated
-    return Judgement(tuple(refused), tuple(migrated), pipeline.source in new)
+    return Judgement(tuple(refused), tuple(migrated), flow.source in new)
 
 
 def _judge_fields(
-    found: Identity, declared: Identity, pipeline: FlowTopics, refused: list[str], migrated: list[str]
+    found: Identity, declared: Identity, flow: FlowTopics, refused: list[str], migrated: list[str]
 ) -> None:
-    again = rebuild_command(pipeline, "source")
+    again = rebuild_command(flow, "source")
     for role, name in found.fields.items():
         now = declared.fields.get(role, name)
         if now != name:
@@ -319,10 +319,8 @@ def _judge_fields(
         migrated.append(f"fields {', '.join(gone)} are no longer read")
 
 
-def _judge_rows(
-    found: Identity, declared: Identity, pipeline: FlowTopics, refused: list[str], migrated: list[str]
-) -> None:
-    again = rebuild_command(pipeline, "source")
+def _judge_rows(found: Identity, declared: Identity, flow: FlowTopics, refused: list[str], migrated: list[str]) -> None:
+    again = rebuild_command(flow, "source")
     for topic, layout in found.rows.items():
         now = declared.rows.get(topic)
         if now is None:

@@ -130,8 +130,7 @@ class Switches(OperatorSpec):
 class SwitchesOperator(Operator):
     def __init__(self, spec: Switches, context: OperatorContext) -> None:
         self.spec, self.keys, self.state = spec, context.keys, spec.keyed[0]
-        self.known = StoredRows(self.state.empty, context.space(spec.name))
-        context.keys.attach(self.known)
+        self.known = context.keys.attach(StoredRows(self.state.empty, context.space(spec.name)))
         self.found: list[RowRecords] = []
 
     def process(self, events: Events, trace: WatermarkTrace) -> Output:

@@ -53,9 +53,9 @@ class FoldOperator(Operator):
 
     def __init__(self, spec: FoldTable, context: OperatorContext) -> None:
         self._spec, self._keys = spec, context.keys
-        self._rows = StoredRows(spec.keyed[0].empty, context.space(spec.name))
-        context.keys.attach(self._rows)
-        self._digest = spec.keyed[0].digest
+        (state,) = spec.keyed
+        self._rows = context.keys.attach(StoredRows(state.empty, context.space(state.part)))
+        self._digest = state.digest
         self._counts_contradictions = CONTRADICTIONS in (spec.aggregate.dtype.names or ())
 
     def process(self, events: Events, trace: WatermarkTrace) -> Output:

@@ -62,8 +62,7 @@ class ReorderOperator(Operator):
         self._last_space = context.space(LAST_RELEASED)
         self._held_space = context.space(HELD)
         self.held = Held(context.fields, self._held_space)
-        self._last = LastReleased(self._last_space)
-        context.keys.attach(self._last)
+        self._last = context.keys.attach(LastReleased(self._last_space))
         self._none = Events.none(context.fields)
         self._cycle = 1
         """Of those since the restore: by it held events that came in the open cycle are told from others."""

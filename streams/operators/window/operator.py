@@ -124,10 +124,10 @@ class WindowOperator(Operator):
 
     def __init__(self, spec: TumblingWindow, context: OperatorContext) -> None:
         self._spec, self._keys = spec, context.keys
-        self._space = context.space(spec.name)
-        self._rows = _WindowRows(spec, self._space, context.space(open_window_name(spec.topic)))
-        context.keys.attach(self._rows)
-        self._digest = spec.keyed[0].digest
+        (state,) = spec.keyed
+        waiting = context.space(open_window_name(spec.topic))
+        self._rows = context.keys.attach(_WindowRows(state.empty, context.space(state.part), waiting))
+        self._digest = state.digest
         self._closed: list[tuple[Objects, Rows]] = []
 
     def process(self, events: Events, trace: WatermarkTrace) -> Output:
@@ -201,8 +201,8 @@ class WindowOperator(Operator):
 class _WindowRows(StoredRows):
     """The newest window of each key, and which of them are open in the store only."""
 
-    def __init__(self, spec: TumblingWindow, space: StoreSpace, waiting: StoreSpace) -> None:
-        super().__init__(spec.windows.empty(1), space)
+    def __init__(self, empty: Rows, space: StoreSpace, waiting: StoreSpace) -> None:
+        super().__init__(empty, space)
         self._waiting = waiting
         self.close_at_min = NEVER
         """No window in memory closes below this watermark."""
