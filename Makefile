@@ -4,7 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NATIVE := $(VENV)/.native-$(if $(shell command -v cargo),built,absent)
 QUIX := .local/baselines/quix
+
+# Where the environment forbids bytecode files (many container images do), every process that a test starts would compile
+# the product again, and each run of the tests would rewrite all their assertions.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-fast test-long check schemas fix up down loadtest wheels bench bench-paired bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz lock clean
@@ -19,7 +24,18 @@ $(STAMP): requirements/dev.lock pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-setup: $(STAMP) ## Make .venv with everything in it, from the hashed lock
+# Optional: where it cannot be built, records are decoded in Python, and the line that is printed says so.
+$(VENV)/.native-built: $(STAMP) native/Cargo.toml native/Cargo.lock native/pyproject.toml $(wildcard native/src/*.rs)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install --quiet --no-deps --no-build-isolation --force-reinstall ./native > $(VENV)/native.log 2>&1 \
+	    && echo "native decoder: built and installed" \
+	    || echo "native decoder: not built, records are decoded in Python; $(VENV)/native.log says why"
+	@touch $@
+
+$(VENV)/.native-absent: $(STAMP)
+	@echo "native decoder: not built, there is no cargo here; records are decoded in Python, at more CPU time (https://rustup.rs)"
+	@touch $@
+
+setup: $(STAMP) $(NATIVE) ## Make .venv with everything in it, from the hashed lock; with cargo, the native decoder too
 
 run: setup ## Start everything, feed real and simulated positions, watch it live; Ctrl-C stops it all
 	$(BIN)/streams demo

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]  # public, but not in the stubs' list
 
 from loadtest.prepare import prepare_pipeline
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.flow.discover import select_pipelines
-from streams.kafka.admin import admin_client, described, partition_counts, wait_for_broker
+from streams.kafka.admin import admin_client, described, partition_counts, settled, wait_for_broker
 from streams.local.stack import running_stack
 from streams.settings import Settings, load_settings
 
@@ -40,6 +41,24 @@ def cluster(directory: Path, *, use_running: bool) -> Iterator[Cluster]:
             kafka_bootstrap_servers=stack.bootstrap_servers, schema_registry_url=stack.registry_url
         )
         yield Cluster(settings, stack.kafka_pid)
+
+
+def broker_configuration(settings: Settings) -> dict[str, str]:
+    """What a broker says of its configuration where it is not the default; what is secret is left out.
+
+    Raises:
+        StreamsError: the cluster does not answer.
+
+    """
+    client = wait_for_broker(settings)
+    broker = min(client.list_topics(timeout=_DELETE_S_MAX).brokers)
+    resource = ConfigResource(ConfigResource.Type.BROKER, str(broker))
+    entries = settled("asking for the broker's configuration", client.describe_configs([resource])[resource])
+    return {
+        name: str(entry.value)
+        for name, entry in sorted(entries.items())
+        if not entry.is_default and not entry.is_sensitive and entry.value
+    }
 
 
 @contextmanager

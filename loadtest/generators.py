@@ -2,14 +2,15 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from loadtest.sampler import Role, Sampler
 from loadtest.subject import Subject
+from loadtest.visible import Skewed
 from streams.errors import StreamsError
 
 _POLL_S: Final = 0.1
@@ -28,6 +29,14 @@ class Sent:
     last_ms: int
     rejects_exact: bool
     """Unless a device was quarantined, and good records of it rejected as well."""
+    due: int = 0
+    """Records of the measured stretch that must become visible."""
+    publish_delays: tuple[str, ...] = ()
+    """Histograms of the measured stretch, one of each process, as text (`loadtest.histograms`)."""
+
+    def with_due_of(self, other: "Sent") -> "Sent":
+        """This, with what another one's measured records must become: they are counted together."""
+        return replace(self, due=self.due + other.due, publish_delays=self.publish_delays + other.publish_delays)
 
     @staticmethod
     def of(results: Sequence[Mapping[str, Any]]) -> "Sent":
@@ -41,6 +50,8 @@ class Sent:
             first_ms=min((int(each["first_timestamp_ms"]) for each in results if each["records"]), default=0),
             last_ms=max((int(each["last_timestamp_ms"]) for each in results if each["records"]), default=0),
             rejects_exact=all(each["rejects_exact"] for each in results),
+            due=sum(int(each.get("due", 0)) for each in results),
+            publish_delays=tuple(str(each["publish_delays"]) for each in results if "publish_delays" in each),
         )
 
 
@@ -54,6 +65,39 @@ class Generators:
     def sent(self) -> int:
         """Records sent so far, as far as they have said."""
         return sum(int(_last_line(subject).get("sent", 0)) for subject in self._subjects)
+
+    @property
+    def due(self) -> int:
+        """Records of the measured stretch sent so far that must become visible, as far as they have said."""
+        return sum(int(_last_line(subject).get("due", 0)) for subject in self._subjects)
+
+    @property
+    def is_due_final(self) -> bool:
+        """Whether everything of the measured stretch was sent, so that `due` does not change any more."""
+        return all(bool(_last_line(subject).get("due_final")) for subject in self._subjects)
+
+    def skewed(self, prefix: str) -> Skewed | None:
+        """Devices with wrong clocks, whose keys begin with `prefix`; None until every process has said which."""
+        said = [_line_with("skewed_devices", subject) for subject in self._subjects]
+        if not all(said):
+            return None
+        numbers = frozenset(number for each in said for number in each["skewed_devices"])
+        return Skewed(prefix.encode(), int(said[0]["devices"]), numbers)
+
+    def are_ready(self) -> bool:
+        """Whether every process waits to be told when to begin."""
+        return all("ready" in _first_line(subject) for subject in self._subjects)
+
+    def begin(self, *, start_ms: int, count_from_ms: int, count_until_ms: int) -> None:
+        """Tell all when their first record is due, and which records are measured."""
+        told = {"start_ms": start_ms, "count_from_ms": count_from_ms, "count_until_ms": count_until_ms}
+        for subject in self._subjects:
+            subject.tell(json.dumps(told))
+
+    def stop(self) -> None:
+        """Tell all to end; each then says what it has sent."""
+        for subject in self._subjects:
+            subject.tell_to_end()
 
     def running(self) -> bool:
         """Whether any of them still sends.
@@ -120,7 +164,22 @@ def generators(
 
 def _last_line(subject: Subject) -> dict[str, Any]:
     """The newest complete line of JSON that a process has printed; empty when there is none."""
-    for line in reversed(subject.output().splitlines()):
+    return _first_document(reversed(subject.output().splitlines()))
+
+
+def _first_line(subject: Subject) -> dict[str, Any]:
+    """The first complete line of JSON that a process has printed; empty when there is none."""
+    return _first_document(subject.output().splitlines())
+
+
+def _line_with(name: str, subject: Subject) -> dict[str, Any]:
+    """The first line of JSON that has a field of that name; empty when there is none."""
+    lines = [line for line in subject.output().splitlines() if f'"{name}"' in line]
+    return _first_document(lines)
+
+
+def _first_document(lines: Iterable[str]) -> dict[str, Any]:
+    for line in lines:
         if line.startswith("{"):
             try:
                 found = json.loads(line)

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 import fastavro
@@ -21,8 +22,12 @@ from logistics.flows.gps import GPS
 from streams.avro.decode import Decoder
 from streams.avro.resolve import build_plan
 from streams.batch.records import Records
+from streams.deadletters.letter.audit import Outcome
+from streams.engine.config import TaskConfig
+from streams.engine.cycle import Written
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.task import PartitionTask, TaskConfig, Written
+from streams.engine.task import PartitionTask
+from streams.flow.bounds import Bounds
 from streams.schemas.catalog import Catalog
 from streams.state.memory import MemoryStore
 
@@ -101,8 +106,12 @@ class Clock:
 def run(batches: list[Records]) -> tuple[float, float, int]:
     """CPU time of operators and cycles, that of the decoder, in microseconds an event; and clean events."""
     clock = Clock()
-    config = TaskConfig(GPS, LATENESS_MS, 86_400_000, clock.stopwatch, lambda key: int(key[-6:]) % PARTITIONS)
-    engine = Engine(config, Decoder(GPS, record_bytes_max=1 << 20, skew_ms_max=60_000), idle_ms=1_000)
+    config = TaskConfig(
+        replace(GPS, bounds=Bounds(LATENESS_MS, quarantine_rejects=0)),
+        clock.stopwatch,
+        lambda key: int(key[-6:]) % PARTITIONS,
+    )
+    engine = Engine(config, Decoder(GPS, record_bytes_max=1 << 20, skew_ms_max=60_000))
     text = Catalog.load().latest(GPS.subject).text
     engine.learn({SCHEMA_ID: build_plan(SCHEMA_ID, text, text)})
     for partition in range(PARTITIONS):
@@ -112,14 +121,14 @@ def run(batches: list[Records]) -> tuple[float, float, int]:
     start = time.thread_time()
     for number, records in enumerate(batches, 1):
         effects = engine.process(MicroBatch(records, _READ_MS))
-        clean += sum(len(part.clean) for part in effects.partitions if part.clean is not None)
+        clean += sum(part.outcomes().get(Outcome.CLEAN, 0) for part in effects.partitions)
         if number % _BATCHES_EACH_CYCLE:
             continue
         end = engine.close_cycle()
         for commit in end.commits if end is not None else ():
             first = journal_next[commit.partition]
             journal_next[commit.partition] = first + len(commit.journal)
-            engine.tasks[commit.partition].applied(commit, Written(first, journal_next[commit.partition], {}))
+            engine.tasks[commit.partition].cycle.applied(commit, Written(first, journal_next[commit.partition], {}))
     spent = time.thread_time() - start
     events = sum(map(len, batches))
     return (spent - clock.decode) / events * 1e6, clock.decode / events * 1e6, clean

@@ -1,13 +1,14 @@
 """What a load test will do: its options, and the points that follow from them."""
 
 import os
+import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from streams.errors import UsageError
 
-PARTITIONS_DEFAULT: Final = (3, 6, 12, 24)
 DOWNSTREAM_WORKERS_MAX: Final = 12
 """Workers that wait most of the time may be many more than there are cores."""
 
@@ -16,7 +17,7 @@ class Work(StrEnum):
     """What bounds a worker; the two scale differently."""
 
     CPU = "cpu"
-    """The pipeline itself: the wall is the machine's cores."""
+    """The pipeline itself: the wall is the machine's cores. What is varied is the number of workers."""
     DOWNSTREAM = "downstream"
     """Each partition's events wait for calls to another system, one after the other: partitions are what helps."""
 
@@ -37,17 +38,57 @@ class Drive(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Length:
+    """How long everything is measured: what `--full` changes."""
+
+    name: str
+    warm_up_s: float
+    """From the first due time, or from the first commit of a drain; sent and checked, not measured."""
+    seconds: float
+    """Of a steady state."""
+    step_s: float
+    """Of a step of the search for the sustainable rate."""
+    repetitions: int
+    partitions: tuple[int, ...]
+    latency_shares: tuple[float, ...]
+    """Of the rate that can be sustained: at which latency is measured."""
+    is_searching: bool
+    """Whether the sustainable rate of each point is searched for, by lag that does not grow."""
+    clock_skew_ms_max: int
+    """How wrong clocks are at most; a run waits for their events for that long."""
+    minutes_max: float | None
+    """No point is begun that would not end within this time."""
+
+
+QUICK: Final = Length("quick", 4.0, 10.0, 8.0, 2, (3, 6, 12), (0.5,), False, 5_000, 10.0)  # noqa: FBT003 - a table
+FULL: Final = Length(
+    "full", 30.0, 60.0, 30.0, 3, (1, 2, 3, 6, 12, 24), (0.5, 0.8, 0.9), True, 30_000, None  # noqa: FBT003 - a table
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """One measurement: fresh topics, fresh workers."""
 
     work: Work
     partitions: int
     workers: int
+    repetition: int = 1
 
     @property
     def label(self) -> str:
         """Fit for the names of topics and folders."""
+        return f"{self.setting}-r{self.repetition}"
+
+    @property
+    def setting(self) -> str:
+        """What its repetitions have in common."""
         return f"{self.work}-p{self.partitions}-w{self.workers}"
+
+    @property
+    def n(self) -> int:
+        """What is varied: workers where CPU is the wall, partitions where a downstream is."""
+        return self.workers if self.work is Work.CPU else self.partitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,38 +98,78 @@ class Plan:
     pipeline: str
     drive: Drive
     partitions: tuple[int, ...]
+    """Of points that are bound by a downstream; those that are bound by CPU have the most of these."""
     works: tuple[Work, ...]
+    workers: tuple[int, ...]
+    """Of points that are bound by CPU. Empty: 1, 2, 4 ... and the number of cores."""
     workers_max: int | None
     generators: int
     events: int
+    """Records of a drain; 0: as many as the steady state needs."""
     rate: int
-    seconds: int
     downstream_ms: int
     downstream_records: int
     lateness_ms: int
     seed: int
+    length: Length = QUICK
     defect: str = ""
     mix: tuple[str, ...] = ()
     """Options of the generator that say what the traffic is like."""
+    oracle_memory_mb: int = 2_000
 
     def __post_init__(self) -> None:
         if not self.partitions or any(number < 1 for number in self.partitions):
             raise UsageError("--partitions must be numbers above 0, as in 3,6,12")
-        if len(set(self.partitions)) != len(self.partitions):
-            raise UsageError("--partitions names a number twice")
+        if any(number < 1 for number in self.workers):
+            raise UsageError("--workers must be numbers above 0, as in 1,2,4")
         if not self.works:
             raise UsageError("--work must name cpu, downstream or both")
+        if self.length.repetitions < 1:
+            raise UsageError("--repetitions must be at least 1")
+
+    @property
+    def is_piloted(self) -> bool:
+        """Whether a first point, which is discarded, says how much a drain needs."""
+        return self.drive is Drive.DRAIN and Work.CPU in self.works and not self.events
 
     def points(self) -> list[Point]:
-        """One for each kind of work and number of partitions, with a worker for each partition up to the limit."""
-        cores = os.cpu_count() or 1
-        default = {Work.CPU: cores, Work.DOWNSTREAM: DOWNSTREAM_WORKERS_MAX}
-        return [
-            Point(work, partitions, min(partitions, self.workers_max or default[work]))
-            for work in self.works
-            for partitions in self.partitions
-        ]
+        """Every setting so many times as it repeats: one round after the other, each in an order of its own.
+
+        A number that is named twice counts as a further repetition in each round.
+        """
+        order = random.Random(self.seed)
+        seen: dict[tuple[Work, int, int], int] = {}
+        found = []
+        for _ in range(self.length.repetitions):
+            for setting in _shuffled(order, self._settings()):
+                seen[setting] = seen.get(setting, 0) + 1
+                found.append(Point(*setting, repetition=seen[setting]))
+        return found
+
+    def _settings(self) -> list[tuple[Work, int, int]]:
+        found: list[tuple[Work, int, int]] = []
+        for work in self.works:
+            if work is Work.CPU:
+                most = max(self.partitions)
+                found += [(work, most, min(most, number)) for number in self.workers or self._workers_default()]
+            else:
+                most = self.workers_max or DOWNSTREAM_WORKERS_MAX
+                found += [(work, number, min(number, most)) for number in self.partitions]
+        return found
+
+    def _workers_default(self) -> Iterator[int]:
+        """1, 2, 4 ... and the cores, or as many as are allowed."""
+        most = min(max(self.partitions), self.workers_max or os.cpu_count() or 1)
+        number = 1
+        while number < most:
+            yield number
+            number *= 2
+        yield most
 
     def downstream_rate(self, partitions: int) -> float:
         """What the simulated downstream lets through: one call at a time for each partition."""
         return partitions * self.downstream_records * 1000 / self.downstream_ms
+
+
+def _shuffled(order: random.Random, settings: list[tuple[Work, int, int]]) -> list[tuple[Work, int, int]]:
+    return order.sample(settings, len(settings))

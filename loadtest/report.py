@@ -4,6 +4,8 @@ import html
 import json
 import os
 import platform
+import shutil
+import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,9 +45,24 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def describe_commit() -> str:
+    """The commit that was measured, and whether files differ from it; `unknown` outside of a checkout."""
+    git = shutil.which("git")
+    if git is None:
+        return "unknown"
+    asked = subprocess.run(
+        [git, "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return asked.stdout.strip() or "unknown"
+
+
 _OPTIONAL: Final = (
     "operators_us_per_event", "window_rows", "ready_s", "restored_rows", "restored_rows_per_s",
-    "latency_rate", "rss_mb_by_minute", "rss_spread",
+    "latency_rate", "rss_mb_by_minute", "rss_spread", "repetition", "sustainable_rate", "steady_s",
+    "latency_skewed_ms", "publish_delay_ms", "latency_counted", "latency_due", "broker_cpu_seconds_per_million",
 )  # fmt: skip
 
 
@@ -78,6 +95,20 @@ class Run:
     restored_rows_per_s: float | None = None
     latency_rate: float | None = None
     """Events per second at which latency was measured, where that is not the publish rate."""
+    repetition: int | None = None
+    """Which of those of its setting it is, from 1."""
+    sustainable_rate: float | None = None
+    """The highest measured rate, events per second, at which lag did not grow by more than 1% of it."""
+    steady_s: float | None = None
+    """Seconds that `consume_rate` was measured over."""
+    latency_skewed_ms: dict[str, float] | None = None
+    """Of devices with wrong clocks, whose events wait for their time."""
+    publish_delay_ms: dict[str, float] | None = None
+    """From when a record was to be sent to when it was given to the producer; part of the latency."""
+    latency_counted: int | None = None
+    latency_due: int | None = None
+    """Records whose latency was measured, and those for which it had to be."""
+    broker_cpu_seconds_per_million: float | None = None
     rss_mb_by_minute: list[float] | None = None
     rss_spread: float | None = None
     """Largest over smallest minute after the warm-up, minus 1."""

@@ -60,7 +60,12 @@ class Subject:
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C reaches the benchmark alone, which then stops everything in order.
             self._popen = subprocess.Popen(
-                self._arguments, env=self._environment, stdout=log, stderr=log, start_new_session=True
+                self._arguments,
+                env=self._environment,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self._process = psutil.Process(self._popen.pid)
         return self
@@ -72,6 +77,9 @@ class Subject:
 
     def stop(self) -> int:
         """End the process; returns its exit status."""
+        if self._popen.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._popen.stdin.close()  # or it would go on waiting for what nobody says
         if self._popen.poll() is None:
             self._popen.send_signal(signal.SIGTERM)
             try:
@@ -79,6 +87,18 @@ class Subject:
             except subprocess.TimeoutExpired:
                 self._popen.kill()
         return self._popen.wait()
+
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input; one that has ended is not told."""
+        if self._popen.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._popen.stdin.write(f"{line}\n".encode())
+                self._popen.stdin.flush()
+
+    def tell_to_end(self) -> None:
+        """Send SIGTERM, if it lives, and do not wait."""
+        if self._popen.poll() is None:
+            self._popen.send_signal(signal.SIGTERM)
 
     def suspend(self) -> None:
         """Let it stand still, if it lives."""

@@ -16,6 +16,8 @@ import numpy as np
 import typer
 
 from loadtest.program import run
+from streams.batch.events import Events
+from streams.deadletters.letter.audit import Outcome
 from streams.engine.effects import Effects, PartitionEffects
 from streams.errors import UsageError
 from streams.flow.discover import select_pipelines
@@ -45,7 +47,7 @@ class Downstream:
 
     def take(self, effects: Effects) -> Effects:
         """Wait as long as the partition with the most calls makes it last; the effects are as they were."""
-        events = max((len(part.clean) for part in effects.partitions if part.clean is not None), default=0)
+        events = max((len(clean) for part in effects.partitions if (clean := _clean_of(part)) is not None), default=0)
         calls = -(-events // self.records_max)
         if calls:
             with self.stopwatch(DOWNSTREAM):
@@ -65,16 +67,21 @@ class DropDefect:
         return replace(effects, partitions=[self._spoiled(part) for part in effects.partitions])
 
     def _spoiled(self, part: PartitionEffects) -> PartitionEffects:
-        if part.clean is None:
+        clean = _clean_of(part)
+        if clean is None:
             return part
         first = self.every - 1 - self._seen % self.every
-        count = len(part.clean)
+        count = len(clean)
         self._seen += count
         if first >= count:
             return part
         kept = (np.arange(count) - first) % self.every != 0
-        spoiled = [records.take(kept) if records.events is part.clean else records for records in part.records]
+        spoiled = [records.take(kept) if records.events is clean else records for records in part.records]
         return replace(part, records=spoiled)
+
+
+def _clean_of(part: PartitionEffects) -> Events | None:
+    return next((records.events for records in part.of(Outcome.CLEAN)), None)
 
 
 def parse_defect(spec: str) -> DropDefect | None:

@@ -12,19 +12,8 @@ if TYPE_CHECKING:
     from streams.errors import StreamsError, UsageError
     from streams.flow.builder import Flow, Quarantine, Stream, source
     from streams.flow.declaration import DeviceClass
-    from streams.operators.base import (
-        CarriedRows,
-        ChangelogRows,
-        Changes,
-        EventRecords,
-        KeyedState,
-        Operator,
-        OperatorContext,
-        OperatorSpec,
-        Output,
-        OutputTopic,
-        RowRecords,
-    )
+    from streams.operators.base import Operator, OperatorContext
+    from streams.operators.changes import CarriedRows, ChangelogRows, Changes, RowRecords
     from streams.operators.fold.aggregate import Aggregate, Segments, WindowAggregate
     from streams.operators.fold.builder import (
         Column,
@@ -41,7 +30,10 @@ if TYPE_CHECKING:
         WindowFold,
     )
     from streams.operators.keyed import ChangedKeys, StoredRows
+    from streams.operators.output import EventRecords, Output
+    from streams.operators.spec import KeyedState, OperatorSpec, OutputTopic
     from streams.operators.trace import WatermarkTrace
+    from streams.state.identity import Consequences
 
 __version__ = "0.1.0"
 
@@ -52,6 +44,7 @@ __all__ = [
     "ChangelogRows",
     "Changes",
     "Column",
+    "Consequences",
     "Count",
     "DeviceClass",
     "EventRecords",
@@ -89,10 +82,8 @@ __all__ = [
 ]
 
 _FLOW: Final = ("Flow", "Quarantine", "Stream", "source")
-_OPERATORS: Final = (
-    "CarriedRows", "ChangelogRows", "Changes", "EventRecords", "KeyedState", "Operator", "OperatorContext",
-    "OperatorSpec", "Output", "OutputTopic", "RowRecords",
-)  # fmt: skip
+_DECLARATIONS: Final = ("KeyedState", "OperatorSpec", "OutputTopic")
+_CHANGES: Final = ("CarriedRows", "ChangelogRows", "Changes", "RowRecords")
 _CONTRACTS: Final = ("Aggregate", "Segments", "WindowAggregate")
 _FOLDS: Final = (
     "Column", "Count", "FirstTime", "Fold", "Greatest", "LastTime", "Latest", "LatestSymbol", "LatestText", "Least",
@@ -102,8 +93,12 @@ _HOMES: Final[dict[str, str]] = {
     **dict.fromkeys(_FLOW, "streams.flow.builder"),
     **dict.fromkeys(_CONTRACTS, "streams.operators.fold.aggregate"),
     **dict.fromkeys(_FOLDS, "streams.operators.fold.builder"),
-    **dict.fromkeys(_OPERATORS, "streams.operators.base"),
+    **dict.fromkeys(("Operator", "OperatorContext"), "streams.operators.base"),
+    **dict.fromkeys(_DECLARATIONS, "streams.operators.spec"),
+    **dict.fromkeys(_CHANGES, "streams.operators.changes"),
+    **dict.fromkeys(("EventRecords", "Output"), "streams.operators.output"),
     "ChangedKeys": "streams.operators.keyed",
+    "Consequences": "streams.state.identity",
     "DeviceClass": "streams.flow.declaration",
     "Events": "streams.batch.events",
     "RowLayout": "streams.batch.rows",

@@ -111,6 +111,8 @@ SCHEMA_NODES_MAX: Final = 2_000
 """Types of a schema, references spelt out, up to which it is decoded in columns; a larger one record by record."""
 FIXED_BYTES_MAX: Final = 4_096
 """Largest fixed type that is decoded in columns."""
+NATIVE_DEPTH_MAX: Final = 32
+"""Types within types up to which records are decoded natively: the library walks down to them on its stack."""
 SCHEMA_LABELS_MAX: Final = 500
 """Label sets of a schema metric; ids beyond are counted together, so that nobody can fill the memory with ids."""
 MISMATCH_LOG_INTERVAL_MS: Final = 60_000

@@ -6,6 +6,8 @@ from typing import Final
 
 import pytest
 
+from streams.avro.native import choose
+
 REQUIRE_VARIABLE: Final = "STREAMS_TESTS_LEAVE_NOTHING_OUT"
 """Set where a left-out test is a failure (.ci/run)."""
 CHROMIUMS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -21,10 +23,23 @@ def prometheus() -> str | None:
     return shutil.which("prometheus") if shutil.which("promtool") else None
 
 
+def native_decoder() -> object | None:
+    """The native library, if it can be used."""
+    return choose("auto").native
+
+
+def cargo() -> str | None:
+    """What `make setup` builds the native library with, if it is there."""
+    return shutil.which("cargo")
+
+
 NEEDS: Final = {
     "chromium": (chromium, "no Chromium (Debian: apt-get install chromium)"),
     "promtool": (prometheus, "no prometheus and promtool (Debian: apt-get install prometheus)"),
+    "native": (native_decoder, "no native decoder (make setup builds it where cargo is)"),
 }
+MAY_LACK: Final = {"native": cargo}
+"""Where this finds nothing, what needs the tool is left out even where nothing else may be."""
 
 
 def mark(items: list[pytest.Item]) -> None:
@@ -35,7 +50,7 @@ def mark(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker(name) is None:
                 continue
-            if os.environ.get(REQUIRE_VARIABLE):
+            if os.environ.get(REQUIRE_VARIABLE) and (name not in MAY_LACK or MAY_LACK[name]() is not None):
                 raise pytest.UsageError(f"{item.nodeid} must not be left out ({REQUIRE_VARIABLE}), but there is {why}")
             item.add_marker(pytest.mark.skip(reason=f"{LEFT_OUT}: {why}"))
 

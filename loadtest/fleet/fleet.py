@@ -53,6 +53,12 @@ class Fleet:
         self._phase_ms = np.random.default_rng([seed, 0]).integers(0, shape.tick_ms, shape.devices)
         self._skew_ms = _skews(np.random.default_rng([seed, 8]), shape)
 
+    def skewed_devices(self) -> list[int]:
+        """Numbers of the devices (or places of orders) whose clocks are wrong."""
+        if self._skew_ms is None:
+            return []
+        return [self.shape.device_first + int(place) for place in np.flatnonzero(self._skew_ms)]
+
     def batches(self, records: int) -> Iterator[TrafficBatch]:
         """The first `records` records of the log, in order, in batches of some ten thousand."""
         shape = self.shape

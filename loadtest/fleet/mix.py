@@ -29,6 +29,8 @@ class Mix:
     """Stored by a device that was offline, and sent in one go, in order, when it is back."""
     skewed: float = 0.01
     """Of the devices: those whose clock is wrong."""
+    clock_skew_ms_max: int = CLOCK_SKEW_MS_MAX
+    """Not a share: how wrong such a clock is at most, in either direction."""
     zipf: float = 0.5
     """Not a share: the exponent of how unevenly vehicles report; 0: all alike."""
     version_2: float = 0.3
@@ -60,7 +62,9 @@ class Mix:
 
 
 REALISTIC: Final = Mix()
-_NO_SHARES: Final[dict[str, Any]] = {each.name: 0.0 for each in fields(Mix) if each.name != "paths"}
+_NO_SHARES: Final[dict[str, Any]] = {
+    each.name: 0.0 for each in fields(Mix) if each.name not in {"paths", "clock_skew_ms_max"}
+}
 NOTHING: Final = Mix(**_NO_SHARES)
 """Nothing befalls anything."""
 
@@ -130,7 +134,7 @@ def shape_of(mix: Mix, size: Size, schemas: Schemas, bounds: Bounds) -> FleetSha
         late=mix.late,
         buffered=mix.buffered,
         skewed=mix.skewed,
-        clock_skew_ms_max=min(CLOCK_SKEW_MS_MAX, bounds.skew_ms_max),
+        clock_skew_ms_max=min(mix.clock_skew_ms_max, bounds.skew_ms_max),
         zipf=mix.zipf,
         version_2=mix.version_2,
         schema_2=schemas.text_2,

@@ -14,13 +14,14 @@ from confluent_kafka import KafkaError
 
 from loadtest.fleet import SOURCES, Fleet
 from loadtest.fleet.fill import FLUSH_S_MAX, Filler
-from loadtest.fleet.mix import REALISTIC, Bounds, Mix, Schemas, mix_of
+from loadtest.fleet.mix import CLOCK_SKEW_MS_MAX, REALISTIC, Bounds, Mix, Schemas, mix_of
 from loadtest.fleet.traffic import FleetShape, PathsOf, Source
 from loadtest.generator.measure import measure
 from loadtest.generator.plan import Plan, Share, Traffic, plan_history, plan_open_loop
 from loadtest.generator.sender import Sender, Stop
-from loadtest.generator.tally import Tally
+from loadtest.generator.tally import Tally, Window
 from loadtest.generator.target import find_schemas, find_topic, own_topic, refuse_foreign_topic
+from loadtest.histograms import encoded
 from streams.errors import StreamsError, UsageError
 from streams.flow.discover import select_pipelines
 from streams.schemas.catalog import Catalog
@@ -68,6 +69,17 @@ def generate(
     start_ms: Annotated[
         int | None, typer.Option(min=0, help="Timestamp of the beginning, milliseconds since 1970.")
     ] = None,
+    await_start: Annotated[
+        bool,
+        typer.Option(
+            "--await-start",
+            help='Say {"ready": true}, then wait for {"start_ms": ...} on standard input, with --count-* if wanted.',
+        ),
+    ] = False,
+    count_from_ms: Annotated[
+        int | None, typer.Option(min=0, help="Records are measured from this timestamp on, with --count-until-ms.")
+    ] = None,
+    count_until_ms: Annotated[int | None, typer.Option(min=0, help="Up to this timestamp, excluded.")] = None,
     devices: Annotated[
         int | None, typer.Option(min=1, max=DEVICES_MAX, help="Vehicles, or orders under way at a time.")
     ] = None,
@@ -89,6 +101,9 @@ def generate(
     late: Annotated[float, _share("Overtaken, behind lateness.")] = REALISTIC.late,
     buffered: Annotated[float, _share("Stored while offline, then sent in one go.")] = REALISTIC.buffered,
     skewed: Annotated[float, _share("Of the devices: those with a wrong clock.")] = REALISTIC.skewed,
+    clock_skew_ms_max: Annotated[
+        int, typer.Option(min=1, help="No share: how wrong a clock is at most.", rich_help_panel=_PANEL)
+    ] = CLOCK_SKEW_MS_MAX,
     zipf: Annotated[
         float | None,
         typer.Option(
@@ -121,10 +136,7 @@ def generate(
     """
     if context.invoked_subcommand is not None:
         return
-    if (events is None) == (rate is None):
-        raise UsageError("either --events (history, as fast as possible) or --rate (open loop) is needed")
-    if seconds is not None and rate is None:
-        raise UsageError("--seconds goes with --rate")
+    _refuse_what_does_not_fit(events, rate, seconds, count_from_ms, count_until_ms)
     settings = load_settings(kafka_bootstrap_servers=bootstrap, schema_registry_url=registry_url)
     (declared,) = select_pipelines([pipeline])
     topic = topic or declared.source
@@ -141,6 +153,7 @@ def generate(
         late=late,
         buffered=buffered,
         skewed=skewed,
+        clock_skew_ms_max=clock_skew_ms_max,
         zipf=defaults.zipf if zipf is None else zipf,
         version_2=defaults.version_2 if version_2 is None else version_2,
         paths=tracks,
@@ -184,7 +197,12 @@ def generate(
         traffic,
         schemas=find_schemas(settings, declared, newer=mix.version_2 > 0, foreign=mix.incompatible_schema > 0),
     )
-    _run(settings, topic, planned(traffic), SOURCES[declared.name], of, context.obj)
+    if await_start:
+        told = _awaited()
+        start_ms = told["start_ms"]
+        count_from_ms, count_until_ms = told.get("count_from_ms"), told.get("count_until_ms")
+    window = None if count_from_ms is None or count_until_ms is None else Window(count_from_ms, count_until_ms)
+    _run(settings, topic, planned(traffic), SOURCES[declared.name], of, context.obj, window)
 
 
 @app.command("measure")
@@ -216,7 +234,13 @@ def measure_command(
 
 
 def _run(
-    settings: Settings, topic: str, plan: Plan, source: Callable[[int, FleetShape], Source], of: int, stop: Stop
+    settings: Settings,
+    topic: str,
+    plan: Plan,
+    source: Callable[[int, FleetShape], Source],
+    of: int,
+    stop: Stop,
+    window: Window | None,
 ) -> None:
     tally = Tally(settings.streams_quarantine_rejects)
     config = {
@@ -225,10 +249,14 @@ def _run(
         "error_cb": _say_outage,
     }
     filler = Filler(settings.kafka_bootstrap_servers, config, stop=stop)
-    sender = Sender(filler, topic, tally, stop)
-    batches = Fleet(plan.seed, plan.shape, source).batches(plan.records)
+    sender = Sender(filler, topic, tally, stop, window)
+    fleet = Fleet(plan.seed, plan.shape, source)
+    batches = fleet.batches(plan.records)
+    if window is not None:
+        devices_all = plan.shape.devices_all or plan.shape.device_first + plan.shape.devices
+        _print({"skewed_devices": fleet.skewed_devices(), "devices": devices_all})
     cpu_began_s = time.process_time()
-    with _progress(sender, tally, stop):
+    with _progress(sender, tally, stop, window):
         if plan.open_loop:
             sender.send_open_loop(batches, plan.ends_ms)
         else:
@@ -244,8 +272,42 @@ def _run(
             "records_per_s": round(tally.records / seconds, 1) if seconds else 0.0,
             "behind_ms_max": round(sender.behind_ms_max, 1),
             "cpu_seconds": round(time.process_time() - cpu_began_s, 3),
+            **({} if window is None else _due(window)),
         }
     )
+
+
+def _refuse_what_does_not_fit(
+    events: int | None, rate: int | None, seconds: float | None, count_from_ms: int | None, count_until_ms: int | None
+) -> None:
+    if (events is None) == (rate is None):
+        raise UsageError("either --events (history, as fast as possible) or --rate (open loop) is needed")
+    if seconds is not None and rate is None:
+        raise UsageError("--seconds goes with --rate")
+    if (count_from_ms is None) != (count_until_ms is None) or (count_from_ms is not None and rate is None):
+        raise UsageError("--count-from-ms and --count-until-ms go together, and with --rate")
+
+
+def _awaited() -> dict[str, int]:
+    """Say that all is ready, and wait to be told when to begin; whoever has gone away wants nothing to be sent.
+
+    Raises:
+        UsageError: what was said is no time to begin.
+
+    """
+    _print({"ready": True})
+    line = sys.stdin.readline()
+    try:
+        told = json.loads(line)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict) or "start_ms" not in told or not all(type(value) is int for value in told.values()):
+        raise UsageError(f'--await-start wants a line like {{"start_ms": 1795997590013}}; got {line!r}')
+    return told
+
+
+def _due(window: Window) -> dict[str, Any]:
+    return {"due": window.due, "due_final": True, "publish_delays": encoded(window.delays)}
 
 
 def _say_outage(error: KafkaError) -> None:
@@ -254,14 +316,15 @@ def _say_outage(error: KafkaError) -> None:
 
 
 @contextmanager
-def _progress(sender: Sender, tally: Tally, stop: Stop) -> Iterator[None]:
+def _progress(sender: Sender, tally: Tally, stop: Stop, window: Window | None) -> Iterator[None]:
     """Say twice a second how far it is; when nobody listens any more, stop."""
     ended = threading.Event()
 
     def report() -> None:
         while not ended.wait(PROGRESS_S):
             try:
-                _print({"sent": tally.records, "behind_ms": round(sender.behind_ms, 1)})
+                due = {} if window is None else {"due": window.due, "due_final": window.is_over}
+                _print({"sent": tally.records, "behind_ms": round(sender.behind_ms, 1), **due})
             except BrokenPipeError:
                 stop.set()
                 return

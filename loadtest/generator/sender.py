@@ -9,7 +9,7 @@ from typing import Final
 
 from loadtest.fleet import TrafficBatch
 from loadtest.fleet.fill import PAUSE_S, Filler
-from loadtest.generator.tally import Tally
+from loadtest.generator.tally import Tally, Window
 from streams.resilience.prefetch import built_ahead
 
 Stop = threading.Event
@@ -21,11 +21,12 @@ CHUNK_RECORDS: Final = 10_000
 class Sender:
     """Sends batches until they end or `stop` is set; other threads may read how far it is."""
 
-    def __init__(self, filler: Filler, topic: str, tally: Tally, stop: Stop) -> None:
+    def __init__(self, filler: Filler, topic: str, tally: Tally, stop: Stop, window: Window | None = None) -> None:
         self._filler = filler
         self._topic = topic
         self._tally = tally
         self._stop = stop
+        self._window = window
         self.began_s: float | None = None
         """When the first record was sent, by the monotonic clock."""
         self._due_ms: int | None = None
@@ -77,7 +78,10 @@ class Sender:
         if self.began_s is None:
             self.began_s = time.monotonic()
         sent = self._filler.send(self._topic, batch)
-        self._tally.add(batch if sent == len(batch) else batch.slice(0, sent))
+        given = batch if sent == len(batch) else batch.slice(0, sent)
+        self._tally.add(given)
+        if self._window is not None:
+            self._window.add(given, sent_ms=time.time() * 1000)
 
     def _is_over(self) -> bool:
         # What the broker refused will not come true: no use in going on. `flush` tells why.

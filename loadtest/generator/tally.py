@@ -1,15 +1,43 @@
 """What must become of the records that were sent, counted while they are. Pure."""
 
+from bisect import bisect_left
 from collections import defaultdict, deque
 from typing import Any, Final
 
 import numpy as np
+from hdrh.histogram import HdrHistogram
 
 from loadtest.fleet.traffic import CODES, KINDS, REJECTS, Kind, TrafficBatch
+from loadtest.histograms import new_histogram, record
 
 _MINUTE_MS: Final = 60_000
 _REJECT: Final = CODES[REJECTS[0]]
 _NOT_UNIQUE: Final = frozenset({Kind.DUPLICATE, Kind.LATE, *REJECTS})
+_VISIBLE: Final = np.array([kind is not Kind.DUPLICATE and kind not in REJECTS for kind in KINDS])
+"""By code: whether a record must come out, in clean or in late."""
+
+
+class Window:
+    """Records that are measured, by their timestamps: what must come out of them, and how late they were sent."""
+
+    def __init__(self, from_ms: int, until_ms: int) -> None:
+        self.due = 0
+        """Records that must become visible, in clean or in late."""
+        self.delays: HdrHistogram = new_histogram()
+        """Milliseconds from when each record was to be sent to when it was given to the producer."""
+        self.is_over = False
+        """Whether a record of a later time was sent: `due` is final."""
+        self._from_ms = from_ms
+        self._until_ms = until_ms
+
+    def add(self, batch: TrafficBatch, *, sent_ms: float) -> None:
+        """Count a batch that was just sent."""
+        self.is_over |= bool(len(batch)) and batch.timestamps_ms[-1] >= self._until_ms
+        first = bisect_left(batch.timestamps_ms, self._from_ms)
+        end = bisect_left(batch.timestamps_ms, self._until_ms)
+        if first < end:
+            self.due += int(_VISIBLE[batch.kinds[first:end]].sum())
+            record(self.delays, sent_ms - np.array(batch.timestamps_ms[first:end], dtype=np.float64))
 
 
 class Tally:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest.oracle.compare import UNREADABLE as UNREADABLE_ORDER
-from loadtest.oracle.compare import DeadLetter, LateRow, Output, Report, compare
+from loadtest.oracle.compare import Coordinates, DeadLetter, KeptTimes, LateRow, Output, Report, compare
 from loadtest.oracle.decode import (
     Decoder,
     Record,
@@ -45,6 +45,7 @@ from streams.kafka.partitioner import partition_of
 from streams.settings import Settings, load_settings
 
 REASON_HEADER: Final = "dlq.reason"
+TOPIC_HEADER: Final = "__streams.errors.topic"
 PARTITION_HEADER: Final = "__streams.errors.partition"
 OFFSET_HEADER: Final = "__streams.errors.offset"
 REPLAYED_HEADER: Final = "dlq.replayed"
@@ -105,6 +106,9 @@ class Limits:
     time, and of those only for the ones that will soon be one."""
     is_idle_in_the_end: bool = True
     """Whether idle partitions have let go of what they held; otherwise it is not expected anywhere."""
+    timestamp_age_ms: int | None = None
+    """Clean records keep the timestamps of the source's, of the last so many milliseconds before they are written;
+    None: their timestamps are not compared."""
 
     @classmethod
     def of_settings(cls, settings: Settings) -> "Limits":
@@ -177,7 +181,9 @@ def judge(
     with _without_cyclic_collection():
         expected, records, duplicates = _foretell(reader, decoder, topics, limits, progress, share, unknown_until or {})
         observed = _read_output(reader, topics, schema_by_id, progress, share)
-        report = compare(expected, observed, _identifier(decoder), all_closed=all_closed)
+        age_ms = limits.timestamp_age_ms
+        kept = None if age_ms is None else KeptTimes(age_ms, time.time_ns() // 1_000_000)
+        report = compare(expected, observed, _identifier(decoder), all_closed=all_closed, kept=kept)
     report.events, report.duplicates = records, duplicates
     return report
 
@@ -222,12 +228,14 @@ def _foretell(
                     judged = bad_header(row)
                 if sum(len(name) + len(value or b"") for name, value in headers) > limits.record_bytes_max:
                     judged = too_large(row)
-                model.feed(judged, is_replayed=is_replayed)
-            records += len(rows)
+                is_wanted = share is None or share.wants(row.key)
+                model.feed(judged, is_replayed=is_replayed, is_wanted=is_wanted)
+                records += is_wanted
             progress(topics.source, records)
+        watermark = model.watermark  # what closes windows; letting go of held events does not
         if limits.is_idle_in_the_end:
             model.idle(math.inf)
-        expected.add_model(partition, model)
+        expected.add_model(partition, model, watermark=watermark, windows=topics.windows)
         if share is not None and not all(map(share.has, (*expected.clean, *expected.late))):
             raise Misrouted(f"partition {partition} of {topics.source} has keys of other partitions")
         duplicates += len(model.duplicates)
@@ -249,9 +257,12 @@ def _read_output(
     share: Share | None,
 ) -> Output:
     output = Output()
+    partitions = reader.partitions(topics.source)
     read = 0
     for read, message in enumerate(reader.records(topics.clean, share), 1):
-        output.clean[message.key() or b""].append(message.value() or b"")
+        key = message.key() or b""
+        output.clean[key].append(message.value() or b"")
+        output.clean_times[key].append(message.timestamp()[1])
         if read % 50_000 == 0:
             progress(topics.clean, read)
     progress(topics.clean, read)
@@ -261,8 +272,9 @@ def _read_output(
         output.late[message.key() or b""].append(row)
     for message in reader.records(topics.dlq):
         headers = _headers(message)
-        coordinates = _integer(headers.get(PARTITION_HEADER)), _integer(headers.get(OFFSET_HEADER))
-        if share is not None and coordinates[0] != share.partition:
+        coordinates = _coordinates(headers, topics.source, partitions)
+        # What names no partition of the source has to be judged as well: with the first one.
+        if share is not None and not (max(0, coordinates[0]) == share.partition and share.wants(message.key())):
             continue
         letter = DeadLetter(message.key(), message.value() or b"", headers.get(REASON_HEADER, ""))
         output.dead[coordinates].append(letter)
@@ -293,6 +305,13 @@ def _read_windows(
 
 def _headers(message: Any) -> dict[str, str]:
     return {name: (value or b"").decode(errors="replace") for name, value in headers_of(message)}
+
+
+def _coordinates(headers: Mapping[str, str], source: str, partitions: int) -> Coordinates:
+    """Where in the source a dead letter says that it comes from; (-1, -1) when that is nowhere."""
+    partition, offset = _integer(headers.get(PARTITION_HEADER)), _integer(headers.get(OFFSET_HEADER))
+    is_ours = headers.get(TOPIC_HEADER) == source and 0 <= partition < partitions and offset >= 0
+    return (partition, offset) if is_ours else (-1, -1)
 
 
 def _integer(text: str | None) -> int:

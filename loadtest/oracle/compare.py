@@ -4,6 +4,8 @@ A key (device or order) whose clean topic equals the model byte for byte in the 
 other is taken apart by identity (event id and event time).
 """
 
+import math
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -12,7 +14,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 from loadtest.oracle.events import OrderKey
 from loadtest.oracle.folds import compare_rows, whole_mm
 from loadtest.oracle.model import PartitionModel
-from loadtest.oracle.windows import WindowKey, WindowLog, WindowSum
+from loadtest.oracle.windows import NewestWindow, Window, WindowKey, WindowLog, WindowSum
 
 DETAILS_MAX: Final = 20
 UNREADABLE: Final[OrderKey] = (-1, -1, "")
@@ -45,21 +47,37 @@ class Output:
 
     clean: dict[bytes, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     """Values per key, in the order of the log."""
+    clean_times: dict[bytes, "array[int]"] = field(default_factory=lambda: defaultdict(lambda: array("q")))
+    """Timestamps of the records of `clean`."""
     late: dict[bytes, list[LateRow]] = field(default_factory=lambda: defaultdict(list))
     dead: dict[Coordinates, list[DeadLetter]] = field(default_factory=lambda: defaultdict(list))
     table: dict[str, dict[str, Any]] = field(default_factory=dict)
     windows: WindowLog = field(default_factory=WindowLog)
 
-    def add_model(self, partition: int, model: PartitionModel) -> None:
-        """Add what the model of one source partition foretells."""
+    def add_model(
+        self, partition: int, model: PartitionModel, *, watermark: float = -math.inf, windows: Iterable[Window] = ()
+    ) -> None:
+        """Add what the model of one source partition foretells.
+
+        `watermark`: how far it has come by the records themselves; it has closed some of the `windows`.
+        """
         for event in model.clean:
-            self.clean[event.entity.encode()].append(event.raw)
+            key = event.entity.encode()
+            self.clean[key].append(event.raw)
+            self.clean_times[key].append(event.timestamp_ms)
         for late in model.late:
             self.late[late.event.entity.encode()].append(LateRow(late.event.raw, late.reason, late.by_ms))
         for reject in model.rejected:
             self.dead[partition, reject.offset].append(DeadLetter(reject.key, reject.raw, reject.reason))
         self.table.update(model.table)
         self.windows.sums.update(model.windows)
+        self.windows.newest.update(model.newest)
+        by_topic = {window.topic: window for window in windows}
+        for name, total in model.windows.items():
+            window = by_topic.get(name.topic)
+            if window is not None:
+                end_ms = name.start_ms + window.size_ms
+                total.is_over = total.is_closed_by(watermark, end_ms=end_ms, grace_ms=window.grace_ms)
 
 
 @dataclass(slots=True)
@@ -78,6 +96,8 @@ class Report:
     """In clean or late without being in the source as a valid event."""
     altered: int = 0
     """In clean with bytes that differ from the first copy's."""
+    timestamps_wrong: int = 0
+    """In clean with another timestamp than its record in the source, though that was recent enough to be kept."""
     missing_late: int = 0
     late_headers_wrong: int = 0
     table_mismatches: int = 0
@@ -102,7 +122,8 @@ class Report:
     windows: int = 0
     """Windows that there had to be."""
     windows_open: int = 0
-    """Of these the newest of a vehicle, with rows still to come: nothing has closed them yet."""
+    """Of these the newest of a vehicle, with rows still to come: nothing has closed them yet. What is there of them
+    is checked all the same."""
     window_rows: int = 0
     details: list[str] = field(default_factory=list)
 
@@ -113,6 +134,7 @@ class Report:
         "misplaced",
         "unexpected",
         "altered",
+        "timestamps_wrong",
         "missing_late",
         "late_headers_wrong",
         "table_mismatches",
@@ -128,9 +150,14 @@ class Report:
         """Whether the output is exactly what the input demands."""
         return not any(getattr(self, name) for name in self.FAULTS)
 
+    @property
+    def windows_checked_share(self) -> float | None:
+        """Share of the windows that had to be complete; None when there were none."""
+        return (self.windows - self.windows_open) / self.windows if self.windows else None
+
     def as_dict(self) -> dict[str, Any]:
         """For a report: counts by name, and the details."""
-        return asdict(self)
+        return {**asdict(self), "windows_checked_share": self.windows_checked_share}
 
     def add(self, other: "Report") -> None:
         """Add the verdict over other keys."""
@@ -146,12 +173,34 @@ class Report:
             self.details.append(text)
 
 
+class KeptTimes(NamedTuple):
+    """Which timestamps an output keeps: those of the last `age_ms` before it is written."""
+
+    age_ms: int
+    now_ms: int
+    """When the outputs were read: after everything was written."""
+
+    def allows(self, due_ms: int, seen_ms: int) -> bool:
+        """Whether a record of the source with the one may come out with the other."""
+        if due_ms > self.now_ms:  # it was the future when it was written
+            return seen_ms <= self.now_ms
+        if due_ms < self.now_ms - self.age_ms:  # it may have been too old by then, and was raised
+            return due_ms <= seen_ms <= self.now_ms
+        return seen_ms == due_ms
+
+
 def compare(
-    expected: Output, observed: Output, identify: Callable[[bytes], OrderKey], *, all_closed: bool = True
+    expected: Output,
+    observed: Output,
+    identify: Callable[[bytes], OrderKey],
+    *,
+    all_closed: bool = True,
+    kept: KeptTimes | None = None,
 ) -> Report:
     """Verdict over both outputs; `identify` gives (event_time, sequence, event_id) of a value, or `UNREADABLE`.
 
-    Without `all_closed` the newest window of each vehicle may still be open: rows of it may be missing.
+    Without `all_closed` the newest window of each vehicle may still be open, unless the watermark has closed it: rows
+    of it may be missing. `kept`: which timestamps of clean records must be those of the source; None: not compared.
     """
     report = Report(
         clean=sum(map(len, observed.clean.values())),
@@ -162,8 +211,13 @@ def compare(
     for key in sorted({*expected.clean, *expected.late, *observed.clean, *observed.late}):
         clean, late = expected.clean.get(key, []), expected.late.get(key, [])
         traces = _Traces(clean, observed.clean.get(key, []), late, observed.late.get(key, []))
+        name = key.decode(errors="replace")
         if not traces.agrees():
-            _compare_traces(report, key.decode(errors="replace"), traces, identify)
+            _compare_traces(report, name, traces, identify)
+        if kept is not None:
+            times = zip(clean, expected.clean_times.get(key, ()), strict=True)
+            times_seen = zip(traces.clean_seen, observed.clean_times.get(key, ()), strict=True)
+            _compare_times(report, name, kept, dict(times), times_seen)
     _compare_dead(report, expected.dead, observed.dead)
     for entity in sorted({*expected.table, *observed.table}):
         row, seen = expected.table.get(entity), observed.table.get(entity)
@@ -174,6 +228,16 @@ def compare(
             report.note(f"table {entity}: {', '.join(differing)}: expected {wrong}, observed {seen}")
     _compare_windows(report, expected.windows, observed, all_closed=all_closed)
     return report
+
+
+def _compare_times(
+    report: Report, name: str, kept: KeptTimes, due: Mapping[bytes, int], seen: Iterable[tuple[bytes, int]]
+) -> None:
+    for raw, seen_ms in seen:
+        due_ms = due.get(raw)  # what should not be there at all is another fault
+        if due_ms is not None and not kept.allows(due_ms, seen_ms):
+            report.timestamps_wrong += 1
+            report.note(f"timestamp: {name}: {seen_ms} in clean, {due_ms} in the source")
 
 
 class _Traces(NamedTuple):
@@ -246,7 +310,7 @@ def _compare_windows(report: Report, expected: WindowLog, observed: Output, *, a
     report.windows, report.window_rows, report.window_duplicates = len(expected.sums), log.rows, log.duplicates
     if log.duplicates:
         report.note(f"windows: {log.duplicates:,} rows have a revision that was there already")
-    newest = {} if all_closed else _newest(expected.sums)
+    newest = {} if all_closed else expected.newest
     empty = {key.topic for key in expected.sums} - {key.topic for key in log.sums}
     for topic in sorted(empty):
         report.note(f"{topic} is empty: the worker emits no windows, or has not been idle for as long as one lasts")
@@ -255,7 +319,7 @@ def _compare_windows(report: Report, expected: WindowLog, observed: Output, *, a
         complaint = _window_complaint(key, expected.sums.get(key), log)
         if complaint is None:
             continue
-        if newest.get((key.topic, key.entity)) == key.start_ms and _lacks_rows_only(key, expected, log):
+        if key in expected.sums and _lacks_rows_only(key, expected.sums[key], newest, log):
             report.windows_open += 1
             mismatched.add(key.entity)
             continue
@@ -267,19 +331,15 @@ def _compare_windows(report: Report, expected: WindowLog, observed: Output, *, a
     report.table_mismatches += report.window_mismatches + report.window_duplicates
 
 
-def _newest(sums: Iterable[WindowKey]) -> dict[tuple[str, str], int]:
-    """Start of the newest window of each vehicle, by topic and vehicle."""
-    newest: dict[tuple[str, str], int] = {}
-    for key in sums:
-        name = (key.topic, key.entity)
-        newest[name] = max(newest.get(name, key.start_ms), key.start_ms)
-    return newest
-
-
-def _lacks_rows_only(key: WindowKey, expected: WindowLog, log: WindowLog) -> bool:
-    """Whether what is there of a window is right by itself, and less than what there must be."""
-    seen, due = log.sums.get(key), expected.sums[key]
-    return key not in log.wrong and (seen is None or seen.events < due.events)
+def _lacks_rows_only(
+    key: WindowKey, due: WindowSum, newest: Mapping[tuple[str, str], NewestWindow], log: WindowLog
+) -> bool:
+    """Whether nothing has closed the window yet, and what is there of it is right, and less than what there must be."""
+    open_window = newest.get((key.topic, key.entity))
+    if due.is_over or open_window is None or open_window.start_ms != key.start_ms or key in log.wrong:
+        return False
+    seen = log.sums.get(key)
+    return seen is None or open_window.has(seen)
 
 
 def _window_complaint(key: WindowKey, due: WindowSum | None, log: WindowLog) -> str | None:

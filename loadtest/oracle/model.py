@@ -24,7 +24,7 @@ from loadtest.oracle.events import (
     judged_by,
 )
 from loadtest.oracle.folds import Fold, VehicleFold, compare_rows, haversine_km
-from loadtest.oracle.windows import WindowKey, WindowSum
+from loadtest.oracle.windows import NewestWindow, WindowKey, WindowSum
 
 __all__ = [
     "Event",
@@ -72,6 +72,8 @@ class PartitionModel:
     rejected: list[Reject] = field(default_factory=list)
     windows: defaultdict[WindowKey, WindowSum] = field(default_factory=lambda: defaultdict(WindowSum))
     """What the rows of each window must add up to."""
+    newest: dict[tuple[str, str], NewestWindow] = field(default_factory=dict)
+    """By topic and vehicle: what the rows of its newest window add up to after each of its events."""
     _seen: set[tuple[str, int]] = field(default_factory=set)
     _held: list[tuple[OrderKey, AnyEvent]] = field(default_factory=list)
     _last_due: dict[str, OrderKey] = field(default_factory=dict)
@@ -79,22 +81,25 @@ class PartitionModel:
     _rejects_at: dict[bytes, list[int]] = field(default_factory=dict)
     _quarantined_at: dict[bytes, int] = field(default_factory=dict)
 
-    def feed(self, record: AnyEvent | Reject, *, is_replayed: bool = False) -> None:
+    def feed(self, record: AnyEvent | Reject, *, is_replayed: bool = False, is_wanted: bool = True) -> None:
         """Judge the next record of the log; a `Reject` is one that did not decode.
 
-        A replayed dead letter that is rejected once more does not count against its key.
+        A replayed dead letter that is rejected once more does not count against its key. One that is not wanted moves
+        the watermark, and counts against its key, as any other; what becomes of it is not kept.
         """
         key, timestamp_ms, known = record.key, record.timestamp_ms, len(self.rejected)
         timed = is_time(timestamp_ms, now_ms=self.now_ms, skew_ms_max=self.skew_ms_max)
         if key is None or not self.quarantine_rejects:
-            self._feed(record)
+            self._feed(record, is_wanted=is_wanted)
         elif timed and self._keeps_out(key, timestamp_ms):
             self.rejected.append(Reject(record.offset, key, record.raw, QUARANTINED))
         else:
-            self._feed(record)
+            self._feed(record, is_wanted=is_wanted)
             was_rejected = len(self.rejected) > known
             if not (was_rejected and (is_replayed or not timed)):
                 self._learn(key, timestamp_ms, was_rejected=was_rejected)
+        if not is_wanted:
+            del self.rejected[known:]
 
     def _keeps_out(self, key: bytes, timestamp_ms: int) -> bool:
         since = self._quarantined_at.get(key)
@@ -111,7 +116,7 @@ class PartitionModel:
             self._quarantined_at[key] = timestamp_ms
             self._rejects_at[key] = []
 
-    def _feed(self, record: AnyEvent | Reject) -> None:
+    def _feed(self, record: AnyEvent | Reject, *, is_wanted: bool) -> None:
         if isinstance(record, Reject):
             reason = classify_undecodable(record.raw, record.reason, record_bytes_max=self.record_bytes_max)
             self.rejected.append(record._replace(reason=reason))
@@ -124,15 +129,16 @@ class PartitionModel:
             return
         stamp_ms = judged_by(record.timestamp_ms, now_ms=self.now_ms, skew_ms_max=self.skew_ms_max)
         self.idle(min(record.event_time_ms, stamp_ms) - self.lateness_ms)
-        self._judge(record)
+        if is_wanted:
+            self._judge(record)
 
     def idle(self, watermark: float) -> None:
         """Move the watermark to `watermark` unless it is there already, and release what is due by it."""
         if watermark <= self.watermark:
             return
-        self.watermark = watermark
+        before, self.watermark = self.watermark, watermark
         while self._held and self._held[0][0][0] <= watermark:
-            self._release(heapq.heappop(self._held)[1])
+            self._release(heapq.heappop(self._held)[1], before)
 
     @property
     def held(self) -> list[AnyEvent]:
@@ -158,11 +164,11 @@ class PartitionModel:
             return
         last_due = self._last_due.get(event.entity)
         if last_due is None or event.order_key >= last_due:
-            self._release(event)
+            self._release(event, self.watermark)
         else:
             self.late.append(Late(event, LATE, last_due[0] - event.event_time_ms))
 
-    def _release(self, event: AnyEvent) -> None:
+    def _release(self, event: AnyEvent, watermark_before: float) -> None:
         entity = event.entity
         self.clean.append(event)
         self._last_due[entity] = event.order_key
@@ -173,4 +179,11 @@ class PartitionModel:
         if isinstance(fold, VehicleFold) and isinstance(event, Event):
             for topic, size_ms in self.windows_ms.items():
                 key = WindowKey(topic, entity, event.event_time_ms // size_ms * size_ms)
-                self.windows[key].add_event(event.speed_kmh, fold.leg_km)
+                window = self.windows[key]
+                window.add_event(event.speed_kmh, fold.leg_km)
+                window.watermark_before = max(window.watermark_before, watermark_before)
+                newest = self.newest.get((topic, entity))
+                if newest is None or key.start_ms > newest.start_ms:
+                    newest = self.newest[topic, entity] = NewestWindow(key.start_ms)
+                if key.start_ms == newest.start_ms:
+                    newest.add(window)

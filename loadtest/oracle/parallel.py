@@ -1,12 +1,14 @@
 """The oracle over many events: partition by partition, in one process more than there are cores, since one may wait.
 
-Keys never leave their partition, so each partition is judged alone and forgotten before the next: memory is bounded by
-the largest one (some 800 bytes an event) times the number of processes.
+Keys never leave their partition, so each partition is judged alone and forgotten before the next. One that is too large
+for the memory is judged in slices of its keys: its records are decoded once for each slice, since every one of them
+moves the watermark, but only those of the slice are kept. (An id that two devices share would be judged wrongly then,
+and be reported: ids are unique.)
 """
 
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from typing import Final
@@ -16,6 +18,11 @@ from loadtest.oracle.compare import Report
 from loadtest.oracle.decode import registry_schemas
 from loadtest.oracle.read import Share, TopicReader
 
+MEMORY_MB: Final = 2_000
+EVENT_BYTES: Final = 1_100
+"""Of a record of the source that is kept: as it must come out, and as it did."""
+PROCESS_MB: Final = 220
+"""Of a process that judges nothing yet: interpreter, libraries, and what the client has fetched ahead."""
 _METHOD: Final = "spawn"  # the clients of a forked process would share the threads and sockets of this one
 
 
@@ -27,9 +34,12 @@ def check_by_partition(
     *,
     all_closed: bool = False,
     processes: int | None = None,
+    memory_mb: int = MEMORY_MB,
     on_progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Report:
-    """As `loadtest.oracle.check.check`. `on_progress` gets how many partitions are judged, of how many.
+    """As `loadtest.oracle.check.check`. `on_progress` gets how many shares are judged, of how many.
+
+    `memory_mb`: of all processes together, however many records there are; less makes it slower.
 
     Where keys are in partitions that are not theirs, all is judged at once instead.
 
@@ -40,19 +50,18 @@ def check_by_partition(
     reader = TopicReader(bootstrap)
     try:
         partitions = reader.partitions(topics.source)
+        records = [reader.records_of(topics.source, number) for number in range(partitions)]
     finally:
         reader.close()
     total = Report()
-    workers = min(partitions, processes or (os.cpu_count() or 1) + 1)
+    workers = processes_within(memory_mb, min(partitions, processes or (os.cpu_count() or 1) + 1))
+    shares = shares_within(memory_mb / workers, records)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(_METHOD)) as pool:
-        judged = [
-            pool.submit(_judge, bootstrap, registry_url, topics, limits, Share(number, partitions), all_closed)
-            for number in range(partitions)
-        ]
+        judged = [pool.submit(_judge, bootstrap, registry_url, topics, limits, share, all_closed) for share in shares]
         try:
             for done, future in enumerate(as_completed(judged), 1):
                 total.add(future.result())
-                on_progress(done, partitions)
+                on_progress(done, len(shares))
         except Misrouted:
             pool.shutdown(cancel_futures=True)
             return check(bootstrap, registry_schemas(registry_url), topics, limits, all_closed=all_closed)
@@ -60,6 +69,22 @@ def check_by_partition(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return total
+
+
+def processes_within(memory_mb: float, wanted: int) -> int:
+    """So many processes as have room to judge something; at least one."""
+    return max(1, min(wanted, int(memory_mb // (2 * PROCESS_MB))))
+
+
+def shares_within(memory_mb: float, records: Sequence[int]) -> list[Share]:
+    """Partitions with so many records each, cut into slices that a process of that much memory can judge."""
+    room = max(1, int((memory_mb - PROCESS_MB) * 1e6 / EVENT_BYTES))
+    return [
+        Share(number, len(records), each, slices)
+        for number, count in enumerate(records)
+        for slices in [max(1, -(-count // room))]
+        for each in range(slices)
+    ]
 
 
 # One connection for all shares that a process judges; it ends with the process.

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,14 +20,20 @@ SILENCE_S_MAX: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The keys of one partition of a source that has `of` partitions."""
+    """The keys of one partition of a source that has `of` partitions, or a slice of them."""
 
     partition: int
     of: int
+    slice: int = 0
+    slices: int = 1
 
     def has(self, key: bytes | None) -> bool:
-        """Whether the key's events belong into that partition."""
-        return key is not None and partition_of(key, self.of) == self.partition
+        """Whether the key's events belong into that partition, and its slice."""
+        return key is not None and partition_of(key, self.of) == self.partition and self.wants(key)
+
+    def wants(self, key: bytes | None) -> bool:
+        """Whether a record with that key, wherever it is, is judged with this slice. Exactly one slice wants it."""
+        return self.slices == 1 or zlib.crc32(key or b"") % self.slices == self.slice
 
 
 class TopicReader:
@@ -57,6 +64,11 @@ class TopicReader:
         if found.error is not None or not found.partitions:
             raise StreamsError(f"no topic {topic}: create it with `streams topics apply`")
         return len(found.partitions)
+
+    def records_of(self, topic: str, partition: int) -> int:
+        """Offsets between the beginning and the end of a partition: at least as many as it has records."""
+        first, end = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
+        return max(0, int(end) - int(first))
 
     def batches(self, topic: str, partitions: Sequence[int]) -> Iterator[list[Message]]:
         """The records of some partitions, each in order, up to its last stable offset at the time that it is reached.
@@ -96,7 +108,7 @@ class TopicReader:
         partitions = self.partitions(topic)
         if share is None or share.of == partitions:
             for batch in self.batches(topic, range(partitions) if share is None else [share.partition]):
-                yield from batch
+                yield from batch if share is None else (each for each in batch if share.wants(each.key()))
             return
         for batch in self.batches(topic, range(partitions)):
             yield from (message for message in batch if share.has(message.key()))

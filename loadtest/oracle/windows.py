@@ -3,6 +3,7 @@
 A window may have several rows, and which events went into which row is the engine's own affair; their sum is not.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,10 @@ class Window(Protocol):
     def size_ms(self) -> int:
         """Its length in event time, milliseconds."""
 
+    @property
+    def grace_ms(self) -> int:
+        """How far beyond its end the watermark is when it closes, milliseconds."""
+
 
 class WindowKey(NamedTuple):
     """A window of one vehicle; its start is in milliseconds since the epoch."""
@@ -47,6 +52,14 @@ class WindowSum:
     slack_mm: int = 0
     """Legs so close to half a millimetre that another maths library may round them the other way."""
     rows: int = 0
+    watermark_before: float = -math.inf
+    """The highest watermark just before one of its events became due."""
+    is_over: bool = False
+    """The watermark has closed it: all of its rows are there."""
+
+    def is_closed_by(self, watermark: float, *, end_ms: int, grace_ms: int) -> bool:
+        """Whether the watermark has closed it for certain. A window of the past has its grace from its events on."""
+        return max(end_ms, self.watermark_before) + grace_ms <= watermark
 
     def add_event(self, speed_kmh: float | None, leg_km: float) -> None:
         """Add a clean event and the way to it from the event before. A negative speed is an unknown one."""
@@ -76,6 +89,36 @@ class WindowSum:
         return [name for name, differs in found.items() if differs]
 
 
+class Part(NamedTuple):
+    """What some rows of a window add up to: its events up to one of them."""
+
+    distance_mm: int
+    slack_mm: int
+    speed_max_kmh: float | None
+
+
+@dataclass(slots=True)
+class NewestWindow:
+    """The newest window of a vehicle, event by event: rows of it may be still to come, but none may be wrong."""
+
+    start_ms: int
+    parts: list[Part] = field(default_factory=list)
+
+    def add(self, so_far: WindowSum) -> None:
+        """Note what its events so far add up to."""
+        self.parts.append(Part(so_far.distance_mm, so_far.slack_mm, so_far.speed_max_kmh))
+
+    def has(self, observed: WindowSum) -> bool:
+        """Whether rows add up to the first events of it: to as many as they say, and fewer than there are."""
+        if not 0 < observed.events < len(self.parts):
+            return False
+        part = self.parts[observed.events - 1]
+        return (
+            abs(observed.distance_mm - part.distance_mm) <= part.slack_mm
+            and observed.speed_max_kmh == part.speed_max_kmh
+        )
+
+
 @dataclass(slots=True)
 class WindowLog:
     """The rows of all windows, as they were read."""
@@ -84,6 +127,8 @@ class WindowLog:
     duplicates: int = 0
     """Rows whose revision was there already; they are not added."""
     sums: dict[WindowKey, WindowSum] = field(default_factory=dict)
+    newest: dict[tuple[str, str], NewestWindow] = field(default_factory=dict)
+    """Of the model: by topic and vehicle."""
     wrong: dict[WindowKey, str] = field(default_factory=dict)
     """Windows with a row that cannot be right by itself, and why."""
 

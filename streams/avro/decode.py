@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streams.avro.framing import FRAME_BYTES, SCHEMA_ID_HEADER, SchemaKey, key_in_header
+from streams.avro.native import Native, Programs, decode_natively
 from streams.avro.reads import ReaderFields
 from streams.avro.resolve import Plan
 from streams.avro.values import (
@@ -23,12 +24,11 @@ from streams.avro.values import (
     decode_one,
     from_rows,
     text_bytes,
-    text_data,
 )
 from streams.avro.wire import text_offsets
 from streams.batch.clock import Clock
 from streams.batch.columns import Bools, Headers, Int64, header_bytes, object_rows, objects
-from streams.batch.event_ids import EVENT_TIME_MAX, id_words, time_word
+from streams.batch.event_ids import EVENT_TIME_MAX, time_word
 from streams.batch.events import Events, Fields
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
@@ -67,8 +67,12 @@ class Decoded:
 class Decoder:
     """Decoder of one source. Pure: the same records and known schemas give the same result."""
 
-    def __init__(self, reads: ReaderFields, *, record_bytes_max: int, skew_ms_max: int) -> None:
+    def __init__(
+        self, reads: ReaderFields, *, record_bytes_max: int, skew_ms_max: int, native: Native | None = None
+    ) -> None:
+        """`native` (`streams.avro.native.choose`) decodes what it can, to the same result; None: all in Python."""
         self._reads = reads
+        self._programs = None if native is None else Programs(native, reads)
         self._fields = Fields(reads.payload_fields, reads.text_fields)
         self._record_bytes_max = record_bytes_max
         self.skew_ms_max = skew_ms_max
@@ -84,7 +88,7 @@ class Decoder:
         """
         rejects: list[Reject] = []
         unexpected: list[tuple[Plan, Int64]] = []
-        fields = None if skip else self._decode_usual(records, known)
+        fields = None if skip else self._decode_usual(records, known, rejects)
         unresolved: dict[SchemaKey, list[int]] = {}
         by_guid: Mapping[int, int] = {}
         schemas: Collection[SchemaKey] = () if self._usual is None else (self._usual.schema_id,)
@@ -108,23 +112,25 @@ class Decoder:
 
     # --- framing ----------------------------------------------------------------------------------------------------
 
-    def _decode_usual(self, records: Records, known: Known) -> Columns | None:
+    def _decode_usual(self, records: Records, known: Known, rejects: list[Reject]) -> Columns | None:
         """The whole batch in one go, if all of it is written with the schema that most batches are written with."""
         plan, values = self._usual, records.value
         if plan is None or plan.framed_json is None or plan.schema_id not in known:
             return None
-        if records.headers is not None or records.headers_lost is not None:
+        if not values or records.headers is not None or records.headers_lost is not None:
             return None
+        frame, rows = _frame(plan.schema_id), np.arange(len(records))
+        if any(value is None or value[:FRAME_BYTES] != frame for value in values[:: max(1, len(values) // _SAMPLES)]):
+            return None
+        parts: list[Columns] = []
+        if self._decode_natively(plan, values, rows, parts, rejects, framed=True):
+            return concat_fields(parts, self._reads)
         try:
             sizes = _sizes(values)
         except TypeError:  # a record without a value
             return None
-        if len(sizes) == 0 or sizes.max() > self._record_bytes_max or sizes.min() < FRAME_BYTES:
-            return None
-        frame = _frame(plan.schema_id)
-        if any(value is None or value[:FRAME_BYTES] != frame for value in values[:: max(1, len(values) // _SAMPLES)]):
-            return None
-        return decode_columns(plan, values, sizes, np.arange(len(records)), self._reads, framed=True)
+        is_usual = sizes.max() <= self._record_bytes_max and sizes.min() >= FRAME_BYTES
+        return decode_columns(plan, values, sizes, rows, self._reads, framed=True) if is_usual else None
 
     def _set_usual(self, groups: Mapping[tuple[SchemaKey, bool], list[int]], known: Known) -> None:
         """Take the schema of most of the framed records for the usual one."""
@@ -195,9 +201,32 @@ class Decoder:
         if isinstance(plan, Reject):
             rejects += [Reject(row, plan.reason, plan.message, plan.schema_id) for row in rows]
             return
-        values = [records.value[row] for row in rows]
-        sizes = _sizes(values)
-        self._halve(plan, values, sizes, np.array(rows, dtype=np.int64), parts, rejects, framed=framed)
+        values, places = [records.value[row] for row in rows], np.array(rows, dtype=np.int64)
+        if not self._decode_natively(plan, values, places, parts, rejects, framed=framed):
+            self._halve(plan, values, _sizes(values), places, parts, rejects, framed=framed)
+
+    def _decode_natively(
+        self,
+        plan: Plan,
+        values: list[Any],
+        rows: Int64,
+        parts: list[Columns],
+        rejects: list[Reject],
+        *,
+        framed: bool,
+    ) -> bool:
+        """Decode by the native library, what it doubts by the judge; False, and nothing done, where it cannot."""
+        program = None if self._programs is None else self._programs.of(plan)
+        if program is None or not values:
+            return False
+        part = decode_natively(program, values, rows, framed=framed, bytes_max=self._record_bytes_max)
+        if part is None:
+            return False
+        parts.append(part.columns)
+        if len(part.doubted):
+            doubted = [values[position] for position in part.doubted.tolist()]
+            self._decode_exactly(plan, doubted, rows[part.doubted], parts, rejects, framed=framed)
+        return True
 
     def _halve(
         self,
@@ -254,7 +283,7 @@ class Decoder:
         bad = mismatched | future
         for complaint in complaints:
             bad[complaint[0]] = True
-        hi, lo, digest = id_words(text_data(fields.event_id), offsets, ids)
+        hi, lo, digest = fields.id_words()
         values = (
             objects(records.value)
             if len(rows) == len(records)

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,17 +16,22 @@ import pyruhvro
 from streams.avro.framing import FRAME_BYTES
 from streams.avro.reads import ReaderFields
 from streams.avro.resolve import Plan
-from streams.avro.wire import are_symbols, are_texts, encoded_sizes
-from streams.batch.columns import Bools, Float64, Int64, Objects
+from streams.avro.wire import are_symbols, are_texts, encoded_sizes, text_offsets
+from streams.batch.columns import Bools, Float64, Int64, Objects, UInt64
+from streams.batch.event_ids import id_words
 from streams.batch.rejects import Reason
 from streams.limits import WHOLE_NUMBER_MAX
 from streams.text import counted
 
 _UNREADABLE: Final = "not readable with the pipeline's schema"
-_PANIC: Final = "PanicException"
+PANIC: Final = "PanicException"
 """What a panic of native code is raised as; a BaseException of no module, so that it is known by its name only."""
+_ADDRESS: Final = re.compile(r"<[\w.]+ object at 0x[0-9a-f]+>")
+"""How fastavro names what it reads from: by its place in memory, which is another one each time."""
 _GARBAGE_ERRORS: Final = (EOFError, IndexError, KeyError, OverflowError, TypeError, ValueError, MemoryError)
 """What fastavro raises on bytes that are not what the schema says."""
+
+IdWords = tuple[UInt64, UInt64, Bools]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,12 @@ class Columns:
     """Shape of payload: where it is null (a NaN that is not null is `invalid`)."""
     texts: list[pa.Array]
     """The text fields."""
+    words: IdWords | None = None
+    """Words of the event ids, as `event_ids.id_words` gives them, where they are known already."""
+
+    def id_words(self) -> IdWords:
+        """Words of the event ids."""
+        return self.words or id_words(text_data(self.event_id), text_offsets(self.event_id), text_bytes(self.event_id))
 
 
 def decode_columns(
@@ -57,7 +69,7 @@ def decode_columns(
     except ValueError:
         return None
     except BaseException as error:
-        if type(error).__name__ != _PANIC:
+        if type(error).__name__ != PANIC:
             raise
         return None  # the judge shall say what it is: whatever a record holds, it is that record's matter
     written = batch.columns
@@ -141,6 +153,11 @@ def _from_columns(plan: Plan, columns: Mapping[str, pa.Array], rows: Int64, read
     )
 
 
+def constant_number(plan: Plan, name: str) -> float | None:
+    """The default of a numeric field that the writer does not have, as its column holds it; None for null."""
+    return _number(plan, name, (plan.columns or {})[name].default)
+
+
 def from_rows(plan: Plan, decoded: list[dict[str, Any]], rows: Int64, reads: ReaderFields) -> Columns:
     """Columns of records that were decoded one by one, at `rows` of the batch."""
     columns = {
@@ -174,6 +191,8 @@ def _is_inexact(column: pa.Array) -> Bools:
 
 def concat_fields(parts: list[Columns], reads: ReaderFields) -> Columns:
     """All parts, in batch order."""
+    if len(parts) == 1 and (np.diff(parts[0].rows) > 0).all():
+        return parts[0]
     if not parts:
         empty = np.empty(0, dtype=np.int64)
         text = pa.array([], pa.string())
@@ -192,7 +211,16 @@ def concat_fields(parts: list[Columns], reads: ReaderFields) -> Columns:
         payload=np.concatenate([part.payload for part in parts], axis=1)[:, order],
         nulls=np.concatenate([part.nulls for part in parts], axis=1)[:, order],
         texts=[pa.concat_arrays(columns).take(taken) for columns in zip(*(part.texts for part in parts), strict=True)],
+        words=_concat_words(parts, order),
     )
+
+
+def _concat_words(parts: Sequence[Columns], order: Int64) -> IdWords | None:
+    """Words of all ids in `order`, if those of some part are known already."""
+    if all(part.words is None for part in parts):
+        return None
+    hi, lo, digest = zip(*(part.id_words() for part in parts), strict=True)
+    return np.concatenate(hi)[order], np.concatenate(lo)[order], np.concatenate(digest)[order]
 
 
 def decode_one(plan: Plan, body: bytes) -> dict[str, Any] | tuple[Reason, str]:
@@ -248,7 +276,8 @@ def _branch(body: bytes) -> int:
 
 
 def _garbage(plan: Plan, error: Exception) -> tuple[Reason, str]:
-    return Reason.MALFORMED, f"not a value of schema {plan.schema_id}: {type(error).__name__}: {error}"
+    words = _ADDRESS.sub("the value", str(error))
+    return Reason.MALFORMED, f"not a value of schema {plan.schema_id}: {type(error).__name__}: {words}"
 
 
 def _behind(stream: io.BytesIO, body: bytes) -> tuple[Reason, str] | None:

@@ -39,6 +39,8 @@ class Shape:
     nullable: bool = False
     size: int = 0
     """Bytes of a fixed, symbols of an enum."""
+    null_at: int = 0
+    """Of a nullable type: the number of the branch that is null."""
 
 
 class _NotColumnar(Exception):
@@ -124,7 +126,8 @@ class _WireMaker:
     def _union(self, branches: list[Schema]) -> tuple[Shape, Schema]:
         if len(branches) == 2 and "null" in branches:
             shape, wire = self.make(next(branch for branch in branches if branch != "null"))
-            return dataclasses.replace(shape, nullable=True), [wire if each != "null" else "null" for each in branches]
+            made_nullable = dataclasses.replace(shape, nullable=True, null_at=branches.index("null"))
+            return made_nullable, [wire if each != "null" else "null" for each in branches]
         if not 2 <= len(branches) <= _UNION_BRANCHES_MAX:
             raise _NotColumnar
         made = [self.make(branch) for branch in branches]

@@ -28,28 +28,41 @@ class Fields:
     """Numeric fields."""
     texts: tuple[str, ...] = ()
 
-    def number(self, columns: Float64, name: str) -> Float64:
-        """The column of the numeric field `name` in `columns`, of shape (fields, events).
-
-        Raises:
-            FieldUnknown: there is no such field.
-
-        """
-        column: Float64 = columns[_position(self.payload, name)]
-        return column
-
-    def text(self, columns: Objects, name: str) -> Objects:
-        """The column of the text field `name` in `columns`, of shape (fields, events).
-
-        Raises:
-            FieldUnknown: there is no such field.
-
-        """
-        column: Objects = columns[_position(self.texts, name)]
-        return column
-
 
 NO_FIELDS: Final = Fields()
+
+
+class FieldColumns:
+    """What has the columns of fields that are read by name: a base of frozen dataclasses that declare these three."""
+
+    __slots__ = ()
+
+    payload: Float64
+    """Shape (fields, events): the numeric fields; null is NaN."""
+    texts: Objects
+    """Shape (fields, events): the text fields, UTF-8 bytes or None."""
+    fields: Fields
+    """Names of the rows of `payload` and `texts`."""
+
+    def number(self, name: str) -> Float64:
+        """The numeric field `name` of each event; null is NaN.
+
+        Raises:
+            FieldUnknown: there is no such field.
+
+        """
+        column: Float64 = self.payload[_position(self.fields.payload, name)]
+        return column
+
+    def text(self, name: str) -> Objects:
+        """The text field `name` of each event, UTF-8 bytes or None.
+
+        Raises:
+            FieldUnknown: there is no such field.
+
+        """
+        column: Objects = self.texts[_position(self.fields.texts, name)]
+        return column
 
 
 def _position(names: tuple[str, ...], name: str) -> int:
@@ -60,7 +73,7 @@ def _position(names: tuple[str, ...], name: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Events:
+class Events(FieldColumns):
     """Decoded events, with the record each came in: what dedup, reorder and aggregate work on."""
 
     row: Int64
@@ -111,24 +124,6 @@ class Events:
             slot=number,
             fields=fields,
         )
-
-    def number(self, name: str) -> Float64:
-        """The numeric field `name` of each event; null is NaN.
-
-        Raises:
-            FieldUnknown: there is no such field.
-
-        """
-        return self.fields.number(self.payload, name)
-
-    def text(self, name: str) -> Objects:
-        """The text field `name` of each event, UTF-8 bytes or None.
-
-        Raises:
-            FieldUnknown: there is no such field.
-
-        """
-        return self.fields.text(self.texts, name)
 
     def take(self, rows: Int64 | Bools | slice) -> "Events":
         """Events at `rows` (indices, mask or slice), in that order."""

@@ -42,8 +42,7 @@ def show_command(
     flows_that_fit()
     settings = load_settings()
     pipeline = flow.pipeline.with_prefix(settings.streams_topic_prefix)
-    in_force = settings.for_flow(pipeline.bounds.by_setting())
-    bounds = {setting: int(getattr(in_force, setting)) for setting in pipeline.bounds.by_setting()}
+    bounds = pipeline.under(settings).bounds.by_setting()
     match output:
         case ShowFormat.JSON:
             echo_json(as_json(flow, pipeline, bounds))

@@ -70,7 +70,9 @@ def _echo_report(report: StoreReport) -> None:
         for topic, topic_id in at.identity.topics.items():
             echo_line(f"    {topic_id:<22}  {topic}")
         echo_line(f"  fields    {', '.join((*at.identity.payload, *at.identity.texts))}")
-        echo_line(f"  horizon   {at.identity.bounds.get('horizon_ms')} ms, ids known from {report.ids_known_from}")
+        bounds = ", ".join(f"{name} {value}" for name, value in at.identity.bounds.items())
+        echo_line(f"  bounds    {bounds}")
+        echo_line(f"  ids known from {report.ids_known_from}")
     for kind, count in report.rows.items():
         echo_line(f"  {count:>9,}  {kind}")
     echo_line(f"  {report.bytes:>9,}  bytes in {report.path}")

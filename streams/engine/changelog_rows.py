@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from streams.batch.rows import RowLayout, Rows, pack_rows
-from streams.operators.base import CarriedRows, KeyedState
+from streams.operators.changes import CarriedRows
+from streams.operators.spec import KeyedState
 from streams.state.identity import DIGEST_BYTES, Identity
 
 OWN_HEADER: Final = "state.fold"

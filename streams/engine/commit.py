@@ -23,13 +23,15 @@ from streams.batch.columns import Headers
 from streams.batch.replayed import is_replayed
 from streams.deadletters.letter.audit import Outcome, Settled, settle
 from streams.deadletters.letter.envelope import envelope_headers
+from streams.engine.cycle import Written
 from streams.engine.effects import CycleEnd, Effects, TaskCommit
 from streams.engine.encode import ChangelogPart, RowEncoder
 from streams.engine.log import Changelog
-from streams.engine.task import PartitionTask, Written
+from streams.engine.task import PartitionTask
 from streams.flow.declaration import Pipeline
 from streams.limits import OUTPUT_AGE_MS_MAX
-from streams.operators.base import EventRecords, RowRecords
+from streams.operators.changes import RowRecords
+from streams.operators.output import EventRecords
 from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, Transactions
 
 log = structlog.get_logger(__name__)
@@ -150,7 +152,7 @@ class Committer:
         for commit in end.commits:
             offsets = journal_at[commit.partition]
             written = Written(min(offsets), max(offsets) + 1, tables_at[commit.partition])
-            tasks[commit.partition].applied(commit, written)
+            tasks[commit.partition].cycle.applied(commit, written)
         self._failpoint("applied")
 
     def _topic_id(self, task: PartitionTask) -> str | None:

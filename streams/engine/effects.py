@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from streams.batch.columns import Headers
-from streams.batch.events import Events
 from streams.batch.rejects import DeadLetter
-from streams.deadletters.letter.audit import Outcome
-from streams.operators.base import CarriedRows, ChangelogRows, EventRecords, RefusedEvents, RowRecords
+from streams.operators.changes import CarriedRows, ChangelogRows, RowRecords
+from streams.operators.output import EventRecords, RefusedEvents
 from streams.state.store import WriteBatch
 
 
@@ -41,29 +40,9 @@ class PartitionEffects:
             counts[part.outcome] = counts.get(part.outcome, 0) + len(part.events)
         return counts
 
-    def of(self, outcome: Outcome) -> list[EventRecords]:
+    def of(self, outcome: str) -> list[EventRecords]:
         """Records of an outcome."""
         return [part for part in self.records if part.outcome == outcome]
-
-    @property
-    def clean(self) -> Events | None:
-        """Unique events in release order; None when there are none."""
-        return next((part.events for part in self.of(Outcome.CLEAN)), None)
-
-    @property
-    def late(self) -> list[EventRecords]:
-        """Late events."""
-        return self.of(Outcome.LATE)
-
-    @property
-    def duplicates(self) -> int:
-        """Dropped copies."""
-        return self.dropped.get(Outcome.DUPLICATE, 0)
-
-    @property
-    def contradictions(self) -> int:
-        """Released events that contradict their key's state."""
-        return self.found.get("contradictions", 0)
 
 
 @dataclass(frozen=True, slots=True)

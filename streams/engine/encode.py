@@ -10,7 +10,7 @@ import pyruhvro
 from streams.batch.columns import Headers
 from streams.batch.rows import pack_rows
 from streams.engine.changelog_rows import CARRIED_HEADER, OWN_HEADER, carried_headers
-from streams.operators.base import CarriedRows, ChangelogRows, RowRecords
+from streams.operators.changes import CarriedRows, ChangelogRows, RowRecords
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,13 @@ from streams.batch.columns import TIME_MIN, header_memory
 from streams.batch.events import Events
 from streams.batch.records import Records
 from streams.batch.rejects import DeadLetter, Reason, Reject
+from streams.engine.config import TaskConfig
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
 from streams.engine.refusals import Refusals
-from streams.engine.task import PartitionTask, TaskConfig
+from streams.engine.task import PartitionTask
 from streams.limits import BATCH_RECORDS_MAX, SCHEMA_LOOKUPS_MAX
-from streams.operators.base import Operator, RecordGate
+from streams.operators.base import Operator
+from streams.operators.spec import RecordGate
 from streams.sources.base import Idle
 
 _KEEP_ROWS: Final = 20_000
@@ -54,12 +56,12 @@ class MicroBatch:
 class Engine:
     """All partition tasks of one pipeline in one worker."""
 
-    def __init__(self, config: TaskConfig, decoder: Decoder, *, idle_ms: int) -> None:
+    def __init__(self, config: TaskConfig, decoder: Decoder) -> None:
         self.tasks: dict[int, PartitionTask] = {}
         self.refusals = Refusals(config.pipeline, config.partition_of)
         self._config = config
         self._decoder = decoder
-        self._idle_ms = idle_ms
+        self._idle_ms = config.pipeline.bounds.idle_ms
         self._known = KnownSchemas()
         self._waiting: dict[int, list[Records]] = {}
         """Records of partitions that wait for a schema, by partition, in log order."""
@@ -216,7 +218,7 @@ class Engine:
 
     def close_cycle(self) -> CycleEnd | None:
         """End the open cycle; None when nothing happened in it."""
-        commits = [commit for task in self.tasks.values() if (commit := task.close_cycle()) is not None]
+        commits = [commit for task in self.tasks.values() if (commit := task.cycle.close()) is not None]
         return CycleEnd(commits) if commits else None
 
     def install(self, task: PartitionTask) -> None:
@@ -244,7 +246,7 @@ class Engine:
     def expire(self) -> None:
         """Forget what is too old to matter; only between cycles."""
         for task in self.tasks.values():
-            task.expire()
+            task.maintenance.expire()
 
     def spill(self, bytes_max: int) -> bool:
         """Move state to the stores until about half of `bytes_max` is used; only between cycles.
@@ -256,7 +258,7 @@ class Engine:
         share = bytes_max // _KEPT_SHARE // len(self.tasks)
         for task in sorted(self.tasks.values(), key=PartitionTask.bytes_used, reverse=True):
             rows = _KEEP_ROWS // len(self.tasks)
-            task.spill(below=task.watermark, rows_keep=rows, bytes_keep=share, keep_keys=False)
+            task.maintenance.spill(below=task.watermark, rows_keep=rows, bytes_keep=share, keep_keys=False)
             if self.bytes_used() <= bytes_max // 2:
                 break
         return True

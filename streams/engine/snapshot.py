@@ -10,9 +10,11 @@ import numpy as np
 
 from streams.batch.columns import TIME_MIN, objects
 from streams.batch.rows import Rows, unpack_rows
+from streams.engine.config import TaskConfig
 from streams.engine.encode import ChangelogPart
-from streams.engine.task import PartitionTask, TaskConfig
-from streams.operators.base import CarriedRows, ChangelogRows, KeyedState
+from streams.engine.partition import PartitionState
+from streams.operators.changes import CarriedRows, ChangelogRows
+from streams.operators.spec import KeyedState
 from streams.state import journal
 from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Identity
@@ -27,8 +29,8 @@ def journal_records(
     config: TaskConfig, partition: int, store: Store, checkpoint: Checkpoint, identity: Identity, *, bytes_max: int
 ) -> list[bytes]:
     """The first cycle of a new journal: what a restore from nothing needs to stand where the store stands."""
-    task = PartitionTask(config, partition, store, checkpoint)
-    changes = [one.snapshot(checkpoint.watermark, checkpoint.marks) for one in task.operators.values()]
+    state = PartitionState(config, partition, store, checkpoint)
+    changes = [one.snapshot(checkpoint.watermark, checkpoint.marks) for one in state.operators.values()]
     entry = JournalEntry(
         cycle=1,
         event_time_max=max((one.event_time_max for one in changes), default=TIME_MIN),
@@ -37,6 +39,11 @@ def journal_records(
     )
     sections = {name: pieces for one in changes for name, pieces in one.sections.items()}
     return journal.pack(entry, sections, record_bytes_max=bytes_max)
+
+
+def marked_sections(state: PartitionState) -> dict[str, list[bytes]]:
+    """Sections that say again what the checkpoint keeps, for a journal record that holds nothing else."""
+    return {name: list(pieces) for one in state.operators.values() for name, pieces in one.marked_sections().items()}
 
 
 def changelog_parts(config: TaskConfig, store: Store, partition: int, topic: str) -> Iterator[ChangelogPart]:

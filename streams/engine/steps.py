@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from streams.batch.columns import Headers
 from streams.engine.effects import PartitionEffects
 from streams.flow.chain import SOURCE, Placed
-from streams.operators.base import EventRecords, Operator, Output
+from streams.operators.base import Operator
+from streams.operators.output import EventRecords, Output
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,15 @@
 """The bounds of a flow that decide its results, with their defaults.
 
-They belong to the declaration. A variable of the environment that is set overrides one of them for a deployment.
+They belong to the declaration. A variable of the environment that is set overrides one of them for a deployment. Those
+in force are recorded with the state (`state.identity`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
+
+from streams.settings import Settings
+from streams.state.identity import Consequences, SettingsByName
 
 LATENESS_MS_DEFAULT: Final = 5_000
 HORIZON_MS_DEFAULT: Final = 86_400_000
@@ -40,14 +45,53 @@ class Bounds:
 
     def by_setting(self) -> dict[str, int]:
         """The values by the name of the setting that overrides each."""
-        return {
-            "streams_lateness_ms": self.lateness_ms,
-            "streams_dedup_horizon_ms": self.horizon_ms,
-            "streams_skew_ms_max": self.skew_ms_max,
-            "streams_idle_ms": self.idle_ms,
-            "streams_quarantine_rejects": self.quarantine_rejects,
-            "streams_quarantine_cooldown_ms": self.quarantine_cooldown_ms,
+        return {setting: getattr(self, name) for name, setting in _SETTINGS.items()}
+
+    def under(self, settings: Settings) -> "Bounds":
+        """The bounds in force: these, where no setting overrides them.
+
+        Raises:
+            UsageError: what is set and what the flow declares contradict each other.
+
+        """
+        found = settings.for_flow(self.by_setting())
+        return Bounds(**{name: getattr(found, setting) for name, setting in _SETTINGS.items()})
+
+    @property
+    def recorded(self) -> dict[str, int]:
+        """Those that are part of the state's identity and that no operator records (`OperatorSpec.bounds`), by name."""
+        return {"lateness_ms": self.lateness_ms, "skew_ms_max": self.skew_ms_max, "idle_ms": self.idle_ms}
+
+    def judge_change(self, bounds: Mapping[str, int], settings: SettingsByName) -> Consequences:
+        """What follows for state that was written under other `bounds`: none of these changes what is kept."""
+        del settings
+        what = {
+            "lateness_ms": _lateness_changed(bounds.get("lateness_ms", self.lateness_ms), self.lateness_ms),
+            "skew_ms_max": "from now on an event time may be so far ahead of its record's timestamp",
+            "idle_ms": "from now on a partition without records for so long moves on by the clock",
         }
+        return Consequences(
+            migrated=tuple(
+                f"{name} is {now} now (was {bounds[name]}): {what[name]}"
+                for name, now in self.recorded.items()
+                if bounds.get(name, now) != now
+            )
+        )
 
 
 BOUNDS_DEFAULT: Final = Bounds()
+_SETTINGS: Final = {
+    "lateness_ms": "streams_lateness_ms",
+    "horizon_ms": "streams_dedup_horizon_ms",
+    "skew_ms_max": "streams_skew_ms_max",
+    "idle_ms": "streams_idle_ms",
+    "quarantine_rejects": "streams_quarantine_rejects",
+    "quarantine_cooldown_ms": "streams_quarantine_cooldown_ms",
+}
+"""Setting that overrides each bound."""
+
+
+def _lateness_changed(before_ms: int, now_ms: int) -> str:
+    if now_ms > before_ms:
+        return "the watermark stands still until events are so far ahead of it"
+    return "the watermark goes ahead with the next event, and releases what was held for longer"

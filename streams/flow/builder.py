@@ -36,8 +36,8 @@ from streams.flow.plan import (
     WindowTo,
     step_id,
 )
-from streams.operators.base import OperatorSpec
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
+from streams.operators.spec import OperatorSpec
 
 
 @dataclass(frozen=True, slots=True)

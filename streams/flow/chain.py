@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from streams.flow.declaration import Pipeline
-from streams.operators.base import OperatorSpec
 from streams.operators.dedup.operator import Dedup
 from streams.operators.fold.operator import FoldTable
 from streams.operators.quarantine.operator import Quarantine
 from streams.operators.reorder.operator import Reorder
+from streams.operators.spec import OperatorSpec
 from streams.operators.stateless.arrow import MapBatches
 from streams.operators.stateless.publish import Publish
 from streams.operators.window.operator import TumblingWindow
@@ -33,53 +33,48 @@ class Placed:
     """Whether it is on the way from the source to the clean topic: only there an event gets its outcome, once."""
 
 
-def operators_of(
-    pipeline: Pipeline, *, horizon_ms: int, quarantine_rejects_max: int = 0, quarantine_cooldown_ms: int = 60_000
-) -> tuple[OperatorSpec, ...]:
-    """The operators that `pipeline` declares, under the bounds of a deployment, in the order in which they run.
+def operators_of(pipeline: Pipeline) -> tuple[OperatorSpec, ...]:
+    """The operators that `pipeline` declares, in the order in which they run.
 
     Raises:
-        ValueError: two operators have the same name, or rows by key have no table to travel with.
+        ValueError: two operators have the same name or record a bound under the same one, or rows by key have no table
+            to travel with.
 
     """
-    found = tree_of(
-        pipeline,
-        horizon_ms=horizon_ms,
-        quarantine_rejects_max=quarantine_rejects_max,
-        quarantine_cooldown_ms=quarantine_cooldown_ms,
-    )
-    return tuple(placed.spec for placed in found)
+    return tuple(placed.spec for placed in tree_of(pipeline))
 
 
-def tree_of(
-    pipeline: Pipeline, *, horizon_ms: int, quarantine_rejects_max: int = 0, quarantine_cooldown_ms: int = 60_000
-) -> tuple[Placed, ...]:
+def tree_of(pipeline: Pipeline) -> tuple[Placed, ...]:
     """As `operators_of`, with whose events each operator gets. An operator comes after that one.
 
     Raises:
         ValueError: as `operators_of`.
 
     """
-    gate = Quarantine(quarantine_rejects_max, quarantine_cooldown_ms)
-    chain = _in_order(pipeline, horizon_ms)
-    names = [spec.name for spec in (gate, *chain.values())]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{pipeline.name}: two operators are called {next(n for n in names if names.count(n) > 1)!r}")
-    before = [gate.name, *(spec.name for spec in chain.values())]
+    bounds = pipeline.bounds
+    gate = Quarantine(bounds.quarantine_rejects, bounds.quarantine_cooldown_ms)
+    chain = _in_order(pipeline)
+    specs = (gate, *chain.values())
+    names = [spec.name for spec in specs]
+    if twice := _first_repeated(names):
+        raise ValueError(f"{pipeline.name}: two operators are called {twice!r}")
+    if twice := _first_repeated([*bounds.recorded, *(name for spec in specs for name in spec.bounds)]):
+        raise ValueError(
+            f"{pipeline.name}: the bound {twice!r} is recorded twice: let its name begin with that of the operator"
+        )
     after: dict[str, str] = {gate.name: SOURCE}
-    for (place, spec), previous in zip(chain.items(), before, strict=False):
+    for (place, spec), previous in zip(chain.items(), names, strict=False):
         above = pipeline.branches.get(place)
         after[spec.name] = previous if above is None else chain[above].name if above else SOURCE
     way = _way(after, chain[CLEAN].name)
-    specs = _with_carrier(pipeline, [gate, *chain.values()], after)
-    return tuple(Placed(spec, after[spec.name], spec.name in way) for spec in specs)
+    return tuple(Placed(spec, after[spec.name], spec.name in way) for spec in _with_carrier(pipeline, specs, after))
 
 
-def _in_order(pipeline: Pipeline, horizon_ms: int) -> dict[str, OperatorSpec]:
+def _in_order(pipeline: Pipeline) -> dict[str, OperatorSpec]:
     """Operators by their place in the order of the pipeline."""
     own = len(pipeline.prefix)
     declared: dict[str, OperatorSpec] = {
-        "deduplicate": Dedup(horizon_ms, pipeline.late),
+        "deduplicate": Dedup(pipeline.bounds.horizon_ms, pipeline.late),
         "reorder": Reorder(pipeline.late),
         CLEAN: Publish(pipeline.clean),
         **{f"to:{topic[own:]}": Publish(topic, outcome="") for topic in pipeline.event_topics},
@@ -92,8 +87,7 @@ def _in_order(pipeline: Pipeline, horizon_ms: int) -> dict[str, OperatorSpec]:
     custom = {spec.name: spec for spec in pipeline.operators}
     clash = declared.keys() & custom.keys()
     if clash or len(custom) < len(pipeline.operators):
-        names = [spec.name for spec in pipeline.operators]
-        twice = min(clash) if clash else next(name for name in names if names.count(name) > 1)
+        twice = min(clash) if clash else _first_repeated([spec.name for spec in pipeline.operators])
         raise ValueError(f"{pipeline.name}: two operators are called {twice!r}")
     found = declared | custom
     return {place: found[place] for place in pipeline.order} if pipeline.order else found
@@ -139,3 +133,7 @@ def _gets_all(name: str, specs: Mapping[str, OperatorSpec], after: Mapping[str, 
     while isinstance(above, _KEEP_ALL):
         above = specs.get(after[above.name])
     return isinstance(above, Reorder)
+
+
+def _first_repeated(names: Sequence[str]) -> str | None:
+    return next((name for name in names if names.count(name) > 1), None)

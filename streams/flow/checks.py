@@ -13,8 +13,8 @@ from streams.batch.events import Fields
 from streams.batch.rows import empty_rows
 from streams.flow.declaration import DEAD_LETTERS_SUFFIX, JOURNAL_SUFFIX, LATE_SUFFIX, with_topics
 from streams.flow.plan import Deduplicate, Filter, FoldTo, MapBatches, Plan, Process, Reorder, Source, Step, WindowTo
-from streams.operators.base import OperatorSpec
 from streams.operators.fold.aggregate import Segments
+from streams.operators.spec import OperatorSpec
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _OPERATOR: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")

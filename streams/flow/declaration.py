@@ -1,4 +1,4 @@
-"""A flow as the engine runs it; `streams.flow.builder` declares one.
+"""A flow as a worker runs it: a pipeline. `streams.flow.builder` declares a flow, `streams.flow.lowering` makes this.
 
 Everything else (topics, groups, decoding, state, metrics) follows from it.
 """
@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import Any, Final
 
 from streams.flow.bounds import BOUNDS_DEFAULT, Bounds
-from streams.operators.base import OperatorSpec, OutputTopic
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
+from streams.operators.spec import OperatorSpec, OutputTopic
+from streams.settings import Settings
 
 PARTITIONS_DEFAULT: Final = 3
 CLEAN_SUFFIX: Final = ".clean"
@@ -107,7 +108,7 @@ class DeviceClass:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A stream: where its events come from, which fields identify, order and key them, and what is folded from them.
+    """A flow as it is run: where its events come from, which fields identify, order and key them, what comes of them.
 
     Field names refer to the reader schema, the newest committed version of `subject`.
     """
@@ -149,7 +150,7 @@ class Pipeline:
     event_topics: tuple[str, ...] = ()
     """Further topics of events, where `order` names them."""
     bounds: Bounds = BOUNDS_DEFAULT
-    """What decides results, where the environment does not override it."""
+    """What decides results: as declared, where no setting overrides it; see `under`."""
 
     def __post_init__(self) -> None:
         _set_default(self, "subject", f"{self.source}-value")
@@ -188,6 +189,15 @@ class Pipeline:
             event_topics=tuple(prefix + topic for topic in self.event_topics),
             prefix=prefix + self.prefix,
         )
+
+    def under(self, settings: Settings) -> "Pipeline":
+        """The same pipeline with the bounds that are in force under `settings`.
+
+        Raises:
+            UsageError: what is set and what the flow declares contradict each other.
+
+        """
+        return replace(self, bounds=self.bounds.under(settings))
 
     @property
     def group(self) -> str:

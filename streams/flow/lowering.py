@@ -10,7 +10,7 @@ from typing import Final
 from streams.flow.chain import CLEAN, SOURCE, operators_of
 from streams.flow.declaration import CLEAN_SUFFIX, Pipeline, Table, Window
 from streams.flow.plan import Filter, FoldTo, MapBatches, Output, Plan, Process, Source, Step, To, WindowTo, written_by
-from streams.operators.base import OperatorSpec
+from streams.operators.spec import OperatorSpec
 from streams.operators.stateless.arrow import Filter as FilterSpec
 from streams.operators.stateless.arrow import MapBatches as MapSpec
 
@@ -66,7 +66,7 @@ def lowered(plan: Plan) -> Pipeline:
         branches=_branches(plan, clean),
         event_topics=tuple(event_topics),
     )
-    operators_of(pipeline, horizon_ms=plan.bounds.horizon_ms)
+    operators_of(pipeline)  # refuses operators that contradict each other
     return pipeline
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from streams.flow.bounds import Bounds
 from streams.flow.declaration import DeviceClass, with_topics
-from streams.operators.base import OperatorSpec
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
+from streams.operators.spec import OperatorSpec
 
 BatchFunction = Callable[[Any], Any]
 """A function of a `pyarrow.RecordBatch` of the declared fields."""

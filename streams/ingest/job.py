@@ -144,7 +144,7 @@ class _Work:
             self.schema,
             encoder.schema_id,
             record_bytes_max=self.settings.streams_record_bytes_max,
-            skew_ms_max=self.settings.for_flow(self.pipeline.bounds.by_setting()).streams_skew_ms_max,
+            skew_ms_max=self.pipeline.under(self.settings).bounds.skew_ms_max,
             now_ms=now_ms,
         )
         return Converter(self.pipeline, self.filling, encoder, judge, self.options.reading, shift_ms)

@@ -4,157 +4,28 @@ A flow's partition is a tree of operators. Each gets the decoded events of a mic
 on, and says what comes of them: events for the next one, records for topics, counts. What an operator remembers is its
 own: its rows in the store, its section of the journal, its part of memory. The engine commits all of it with the
 offsets, brings it back after a restart and never looks into it. To add an operator, subclass `Operator` and
-`OperatorSpec`, and declare it in a flow with `.process(spec)`; no module of the engine changes.
+`OperatorSpec` (`spec.py`), and declare it in a flow with `.process(spec)`; no module of the engine changes.
 
 Operators are columnar and synchronous. They have no clock, no Kafka and no random numbers, and reach no more of the
 store than their own part: what they do is a function of the events, however these were cut into micro-batches.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Final, Protocol, Self
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
-import pyarrow as pa
 
-from streams.avro.decode import Decoded
-from streams.batch.clock import Clock
-from streams.batch.columns import TIME_MIN, Bools, Headers, Objects
 from streams.batch.events import Events, Fields
-from streams.batch.records import Records
-from streams.batch.rows import RowLayout, Rows
+from streams.operators.changes import Changes
 from streams.operators.keyed import ChangedKeys, KeySpace
+from streams.operators.output import Output, RefusedOutputs
 from streams.operators.trace import NEVER, WatermarkTrace
-from streams.state.identity import row_digest
 from streams.state.space import StoreSpace
 from streams.state.store import WriteBatch
 
 ALL: Final = int(np.iinfo(np.int64).max)
 """An event time, a number of rows or of bytes that nothing exceeds."""
-
-
-# --- what comes of a micro-batch --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class EventRecords:
-    """Events that go to a topic as they came: key, value, headers; in this order."""
-
-    topic: str
-    events: Events
-    outcome: str
-    """What the events are counted as, and what is told of those that were replayed: `clean`, `late`. Empty: they go on
-    to other operators as well, which decide that. It counts on the way to the flow's clean topic only."""
-
-    def take(self, rows: Bools) -> "EventRecords":
-        """Only those at `rows`."""
-        return replace(self, events=self.events.take(rows))
-
-    def headers(self, originals: Sequence[Headers | None] | None) -> Sequence[Headers | None] | None:
-        """Headers of each record, given those that its event came with."""
-        return originals
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedEvents:
-    """Events that become dead letters since an output has refused them, and why, in words."""
-
-    events: Events
-    """`row` is the one in the micro-batch that they came in; -1: they were held from an earlier one."""
-    messages: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """What an operator makes of a micro-batch."""
-
-    events: Events
-    """For the next operator, in the order in which it shall see them."""
-    trace: WatermarkTrace
-    """Of these events."""
-    records: Sequence[EventRecords] = ()
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    """Events that are not passed on, by outcome: `duplicate`, `filtered`. Beside the way to the flow's clean topic they
-    are counted for the operator: they have their outcome elsewhere."""
-    dropped_replayed: Mapping[str, Sequence[Headers]] = field(default_factory=dict)
-    """Headers of those of them that were replayed from dead letters, by outcome: somebody waits to hear of them."""
-    found: Mapping[str, int] = field(default_factory=dict)
-    """What was noticed and changes nothing, by name: `contradictions`."""
-    refused: Sequence[RefusedEvents] = ()
-
-
-class RefusedOutputs(Protocol):
-    """What outputs have refused. False when there is nothing."""
-
-    def __bool__(self) -> bool: ...
-
-    def messages(self, events: Events) -> dict[int, str]:
-        """Those of `events` that become dead letters: position and why."""
-
-
-# --- what is committed at the end of a cycle --------------------------------------------------------------------------
-
-ToColumns = Callable[[Objects, Rows], pa.RecordBatch]
-"""Keys and rows of state to public rows, in the field order of the topic's schema."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowRecords:
-    """Rows for a topic, one record each; the partition goes by the key."""
-
-    topic: str
-    keys: Objects
-    rows: Rows
-    columns: ToColumns
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
-@dataclass(frozen=True, slots=True)
-class ChangelogRows(RowRecords):
-    """The newest row of each changed key, for a compacted topic that the state is restored from.
-
-    Of all `ChangedKeys`, in their order: what other operators carry goes with these rows.
-
-    A record goes to the partition that the state belongs to, and has the row itself in a header.
-    """
-
-    digest: bytes = b""
-    """Stands for topic and layout of the rows (`state.identity.row_digest`)."""
-    of_changed: Bools | None = None
-    """Which of the changed keys have a row here; None: all. A key that has got a row once has one in every cycle in
-    which it changes, and one table of the flow has a row of every key."""
-
-
-@dataclass(frozen=True, slots=True)
-class CarriedRows:
-    """Rows of changed keys, in the order of `ChangedKeys`, that travel with the rows of the flow's tables."""
-
-    digest: bytes
-    rows: Rows
-
-
-@dataclass(slots=True)
-class Changes:
-    """What an operator adds to a cycle that ends."""
-
-    sections: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
-    """For the journal, by name (the operator's, or one that no other has): one piece, or several of at most
-    `JOURNAL_RECORD_BYTES_MAX` bytes each (a single row may be larger). All pieces of a section are replayed in their
-    order."""
-    event_time_max: int = TIME_MIN
-    """Up to which event time the sections matter: once that is older than the dedup horizon they may be cut off."""
-    stays_for_horizon: bool = False
-    """Whether they matter up to the watermark at the cycle's end, whatever event times they hold."""
-    store: WriteBatch = field(default_factory=WriteBatch)
-    """Written with the checkpoint, once the cycle is committed."""
-    changelogs: Sequence[ChangelogRows] = ()
-    carried: CarriedRows | None = None
-    rows: Sequence[RowRecords] = ()
-
-
-# --- restore and relief -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,136 +202,4 @@ class Operator:
 
     def in_memory(self) -> Mapping[str, int]:
         """What is in memory, by name, for a log line."""
-        return {}
-
-
-# --- the declaration --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class OutputTopic:
-    """A topic that an operator of your own writes: `RowRecords` and `ChangelogRows`, or `EventRecords`.
-
-    `streams topics apply` creates it, the schema gate compares `columns` with the schema of `subject`.
-    """
-
-    topic: str
-    columns: ToColumns | None = None
-    """Gives the public rows, as that of the `RowRecords`; None: events go there as they came."""
-    empty: Rows | None = None
-    """One row of those that `columns` gets: that of a key without events. Every column whose value may be missing is
-    null in what `columns` makes of it."""
-    subject: str = ""
-    """Subject of the rows' schema; empty: `<topic>-value`, of the topic without a prefix."""
-    is_compacted: bool = False
-    """Whether Kafka keeps the last row of each key, instead of all rows of a week."""
-    symbols: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Strings that a column may have, by its name, where the schema has an enum for it."""
-
-    def __post_init__(self) -> None:
-        if (self.columns is None) is not (self.empty is None):
-            raise ValueError(f"{self.topic}: an output of rows has both columns and empty, one of events neither")
-
-
-@dataclass(frozen=True)
-class KeyedState:
-    """Rows of state by key: where they are, how they are laid out, and which topic brings them back."""
-
-    name: str
-    """Of the topic that the rows belong to; for rows that belong to none, of the operator."""
-    part: str
-    """Name of the part of the store that they are in."""
-    empty: Rows
-    """One row: that of a key without events."""
-    layout: RowLayout
-    table: ToColumns | None = None
-    """Their public rows, if the topic of this name is their changelog; others travel with rows of the flow's tables."""
-    has_all_keys: bool = True
-    """Of a table: whether it has a row of each key that the flow knows, also of one whose events do not get here."""
-
-    @property
-    def is_table(self) -> bool:
-        """Whether a topic of their own is their changelog."""
-        return self.table is not None
-
-    @property
-    def digest(self) -> bytes:
-        """Stands for name and layout where rows are written."""
-        return row_digest(self.name, self.layout)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Layout of a row in memory."""
-        found: np.dtype[Any] = self.empty.dtype
-        return found
-
-
-class RecordGate(Protocol):
-    """Keeps records out before they are decoded; its operators, one for each partition, remember which."""
-
-    def at_start(self, records: Records, states: Mapping[int, Any], clock: Clock) -> frozenset[int]:
-        """Rows that are kept out by what came before the batch: they need not be decoded."""
-
-    def judge(
-        self, records: Records, decoded: Decoded, skip: frozenset[int], states: Mapping[int, Any], clock: Clock
-    ) -> Decoded:
-        """What was decoded without the records that are kept out, which become rejects; remembers the others."""
-
-
-class OperatorSpec:
-    """An operator as a flow declares it: a frozen value, from which each partition makes its own operator."""
-
-    @property
-    def gate(self) -> RecordGate | None:
-        """What keeps records out before they are decoded, by what its operators remember; None: nothing."""
-        return None
-
-    @property
-    def name(self) -> str:
-        """Stable and unique within the flow: it names the operator's part of store and journal."""
-        raise NotImplementedError
-
-    def build(self, context: OperatorContext) -> Operator:
-        """The operator of one partition, without any state."""
-        raise NotImplementedError
-
-    @property
-    def keyed(self) -> Sequence[KeyedState]:
-        """Rows by key that it keeps."""
-        return ()
-
-    @property
-    def outputs(self) -> Sequence[OutputTopic]:
-        """Topics that it writes, beside those that the flow's verbs name."""
-        return ()
-
-    def with_topics(self, topics: Mapping[str, str]) -> Self:
-        """The same operator, each output in `topics` replaced by another one.
-
-        Where it is a dataclass, each field that is the name of an output is replaced. Override this when a topic is
-        held in another way.
-        """
-        moved = {one.topic: topics[one.topic] for one in self.outputs if one.topic in topics}
-        declared: Any = self
-        has_fields = is_dataclass(declared)
-        if not moved or not has_fields:
-            return self
-        held = {one.name: getattr(declared, one.name) for one in fields(declared) if one.init}
-        changed = {name: moved[it] for name, it in held.items() if isinstance(it, str) and it in moved}
-        found: Self = replace(declared, **changed)
-        return found
-
-    @property
-    def settings(self) -> Mapping[str, Mapping[str, int]]:
-        """Numbers that its stored state depends on, by name: part of the state's identity."""
-        return {}
-
-    @property
-    def bounds(self) -> Mapping[str, int]:
-        """Numbers that decide results and may change: part of the state's identity."""
-        return {}
-
-    @property
-    def parts(self) -> Mapping[str, str]:
-        """Names of its parts of the store, by what they hold in words."""
         return {}

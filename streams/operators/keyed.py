@@ -7,13 +7,13 @@ when nothing is in flight, keys can be dropped from memory.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.batch.columns import Bools, Float64, Int64, Objects, objects
-from streams.batch.events import NO_FIELDS, Events, Fields
+from streams.batch.events import NO_FIELDS, Events, FieldColumns, Fields
 from streams.batch.rows import Rows, pack_rows, text_bytes, unpack_rows
 from streams.limits import ID_BYTES_MAX, MISROUTED_KEYS_LOGGED
 from streams.operators.trace import WatermarkTrace
@@ -30,7 +30,7 @@ _BYTES_PER_CHANGED_KEY: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Segments:
+class Segments(FieldColumns):
     """Events sorted by key, then in order, cut into segments of one key each."""
 
     event_time: Int64
@@ -48,24 +48,6 @@ class Segments:
 
     def __len__(self) -> int:
         return len(self.start)
-
-    def number(self, name: str) -> Float64:
-        """The numeric field `name` of each event; null is NaN.
-
-        Raises:
-            FieldUnknown: there is no such field.
-
-        """
-        return self.fields.number(self.payload, name)
-
-    def text(self, name: str) -> Objects:
-        """The text field `name` of each event, UTF-8 bytes or None.
-
-        Raises:
-            FieldUnknown: there is no such field.
-
-        """
-        return self.fields.text(self.texts, name)
 
     def pick(self, start: Int64, end: Int64) -> "Segments":
         """Other segments of the same events: rows `start` to `end` inclusive of each."""
@@ -152,6 +134,9 @@ class KeyedRows(Protocol):
         """Approximate memory."""
 
 
+Attached = TypeVar("Attached", bound=KeyedRows)
+
+
 class KeySpace:
     """Slots of keys; rows of operators are indexed by slot."""
 
@@ -169,9 +154,10 @@ class KeySpace:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def attach(self, rows: KeyedRows) -> None:
-        """Have rows of an operator loaded and dropped with their keys; before the first key."""
+    def attach(self, rows: Attached) -> Attached:
+        """Have rows of an operator loaded and dropped with their keys; before the first key. Returns the rows."""
         self._rows.append(rows)
+        return rows
 
     @property
     def bytes_used(self) -> int:

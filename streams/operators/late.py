@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from streams.batch.columns import Bools, Headers, Int64
-from streams.operators.base import EventRecords
+from streams.operators.output import EventRecords
 
 LATE: Final = "late"
 

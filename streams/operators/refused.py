@@ -4,7 +4,7 @@ import numpy as np
 
 from streams.batch.columns import Bools
 from streams.batch.events import Events
-from streams.operators.base import RefusedEvents, RefusedOutputs
+from streams.operators.output import RefusedEvents, RefusedOutputs
 
 _UNKNOWN_ROW = -1
 

@@ -8,7 +8,7 @@ merged with state of another life, and not read by position.
 import hashlib
 import json
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, Protocol
@@ -20,8 +20,9 @@ EPOCH: Final = 1
 """Number of the partition layout; growing a topic in place begins another one."""
 DIGEST_BYTES: Final = 4
 _BYTES_MAX: Final = 1 << 20
-_OF_WINDOWS: Final = frozenset({"size_ms", "grace_ms"})
-"""Settings of windows: another size is refused in words of its own, another grace changes no row that is kept."""
+
+SettingsByName = Mapping[str, Mapping[str, int]]
+"""Numbers by name, of each topic or operator whose rows depend on them."""
 
 
 class FlowTopics(Protocol):
@@ -56,9 +57,9 @@ class FlowTopics(Protocol):
         """Topic of what was done about dead letters."""
 
 
-def rebuild_command(pipeline: FlowTopics, source: str) -> str:
+def rebuild_command(flow: FlowTopics, source: str) -> str:
     """The command that rebuilds a flow's state from `local` state or from the `source`, as it stands in messages."""
-    return f"`streams state rebuild --pipeline {pipeline.name} --from {source}`"
+    return f"`streams state rebuild --pipeline {flow.name} --from {source}`"
 
 
 class IdentityUnreadable(ValueError):
@@ -93,13 +94,13 @@ class Identity:
     """Payload fields of held events, in their order, and the symbols of those that are enums."""
     texts: tuple[str, ...] = ()
     bounds: Mapping[str, int] = field(default_factory=dict)
-    """What decides results beside the fields: `horizon_ms`."""
+    """What decides results beside the fields, by name: bounds in force, of the flow and of its operators."""
     tables: Mapping[str, int] = field(default_factory=dict)
     """Declared tables by topic, each with the offset of this partition from which its rows count."""
     partial: tuple[str, ...] = ()
     """Those of them that have rows of some keys only: what travels with the others' rows is not all there."""
-    windows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Settings of operators that their rows depend on, by topic: `size_ms`, `grace_ms` of windows."""
+    settings: SettingsByName = field(default_factory=dict)
+    """Settings of operators that their rows depend on, by topic. In JSON they are called `windows`."""
     rows: Mapping[str, RowLayout] = field(default_factory=dict)
     """Layout of the rows that operators keep by key, by topic."""
     earlier: Mapping[str, tuple[str, RowLayout]] = field(default_factory=dict)
@@ -125,7 +126,7 @@ class Identity:
                 "texts": list(self.texts),
                 "bounds": dict(self.bounds),
                 "tables": dict(self.tables),
-                "windows": {name: dict(window) for name, window in self.windows.items()},
+                "windows": {name: dict(settings) for name, settings in self.settings.items()},
                 "rows": {name: layout.as_json() for name, layout in self.rows.items()},
                 "earlier": {digest: [name, layout.as_json()] for digest, (name, layout) in self.earlier.items()},
             }
@@ -166,7 +167,8 @@ class Identity:
         try:
             return Identity(
                 **{
-                    **found,
+                    **{name: value for name, value in found.items() if name != "windows"},
+                    "settings": found["windows"],
                     "texts": tuple(found["texts"]),
                     "partial": tuple(found.get("partial", ())),
                     "rows": {name: RowLayout.from_json(layout) for name, layout in found["rows"].items()},
@@ -230,9 +232,29 @@ class Judgement:
         return not (self.refused or self.migrated or self.source_is_new)
 
 
-def judge(found: Identity, declared: Identity, pipeline: FlowTopics) -> Judgement:
-    """Compare the identity of state with what is declared and there now."""
-    local, again = rebuild_command(pipeline, "local"), rebuild_command(pipeline, "source")
+@dataclass(frozen=True, slots=True)
+class Consequences:
+    """What follows for state from numbers that have changed since it was written, in words."""
+
+    refused: tuple[str, ...] = ()
+    """Why the state cannot be used; each says what to declare instead."""
+    migrated: tuple[str, ...] = ()
+    """From when on the new numbers count, and for what."""
+
+
+class Recorded(Protocol):
+    """What records numbers with the state: a flow's bounds, an operator."""
+
+    def judge_change(self, bounds: Mapping[str, int], settings: SettingsByName) -> Consequences:
+        """What follows for state that was written under these numbers; one that is missing is not known."""
+
+
+def judge(found: Identity, declared: Identity, flow: FlowTopics, recorded: Iterable[Recorded] = ()) -> Judgement:
+    """Compare the identity of state with what is declared and there now.
+
+    What numbers mean that have changed is known to those that record them.
+    """
+    local, again = rebuild_command(flow, "local"), rebuild_command(flow, "source")
     refused: list[str] = []
     migrated: list[str] = []
     if found.cluster and declared.cluster and found.cluster != declared.cluster:
@@ -247,7 +269,7 @@ def judge(found: Identity, declared: Identity, pipeline: FlowTopics) -> Judgemen
         )
     if not found.is_divided_as(declared):
         refused.append(
-            f"the state is divided into {counted(found.partitions, 'partition')}, {pipeline.journal} has "
+            f"the state is divided into {counted(found.partitions, 'partition')}, {flow.journal} has "
             f"{declared.partitions}: keys belong elsewhere than their state. Partitions cannot be added to a flow in "
             f"place yet; to process the source again with the new number, run {again}"
         )
@@ -255,26 +277,30 @@ def judge(found: Identity, declared: Identity, pipeline: FlowTopics) -> Judgemen
     refused += [
         f"{name} was deleted and created again, and its rows are gone: where the workers' local state is still there, "
         f"{local} writes them again; else {again}"
-        for name in pipeline.changelogs
+        for name in flow.changelogs
         if name in new
     ]
-    outputs = [name for name in pipeline.outputs if name not in pipeline.changelogs]
+    outputs = [name for name in flow.outputs if name not in flow.changelogs]
     refused += [
         f"{name} was deleted and created again: it lacks what the state is made of. To go on with the new topic, run "
         f"{local}; to fill it from the source's history, {again}"
         for name in outputs
         if name in new
     ]
-    migrated += [f"{name} was deleted and created again" for name in (pipeline.dlq, pipeline.audit) if name in new]
-    _judge_fields(found, declared, pipeline, refused, migrated)
-    _judge_rows(found, declared, pipeline, refused, migrated)
-    return Judgement(tuple(refused), tuple(migrated), pipeline.source in new)
+    migrated += [f"{name} was deleted and created again" for name in (flow.dlq, flow.audit) if name in new]
+    _judge_fields(found, declared, flow, refused, migrated)
+    _judge_rows(found, declared, flow, refused, migrated)
+    for one in recorded:
+        consequences = one.judge_change(found.bounds, found.settings)
+        refused += [f"{text}, or begin again with {again}" for text in consequences.refused]
+        migrated += consequences.migrated
+    return Judgement(tuple(refused), tuple(migrated), flow.source in new)
 
 
 def _judge_fields(
-    found: Identity, declared: Identity, pipeline: FlowTopics, refused: list[str], migrated: list[str]
+    found: Identity, declared: Identity, flow: FlowTopics, refused: list[str], migrated: list[str]
 ) -> None:
-    again = rebuild_command(pipeline, "source")
+    again = rebuild_command(flow, "source")
     for role, name in found.fields.items():
         now = declared.fields.get(role, name)
         if now != name:
@@ -296,23 +322,15 @@ def _judge_fields(
         migrated.append(f"fields {', '.join(added)} are read from now on; events that are held already have null there")
     if gone := [name for name in (*found.payload, *found.texts) if name not in (*declared.payload, *declared.texts)]:
         migrated.append(f"fields {', '.join(gone)} are no longer read")
-    if (before_ms := found.bounds.get("horizon_ms")) and declared.bounds.get("horizon_ms", before_ms) > before_ms:
-        migrated.append(
-            f"the dedup horizon is longer than before ({declared.bounds['horizon_ms']} ms, was {before_ms} ms): "
-            "it grows as ids are remembered for longer"
-        )
 
 
-def _judge_rows(
-    found: Identity, declared: Identity, pipeline: FlowTopics, refused: list[str], migrated: list[str]
-) -> None:
-    again = rebuild_command(pipeline, "source")
+def _judge_rows(found: Identity, declared: Identity, flow: FlowTopics, refused: list[str], migrated: list[str]) -> None:
+    again = rebuild_command(flow, "source")
     for topic, layout in found.rows.items():
         now = declared.rows.get(topic)
         if now is None:
-            what = "window, its open rows included," if "size_ms" in found.windows.get(topic, {}) else "operator"
-            what = "table" if topic in found.tables else what
-            migrated.append(f"the {what} {topic} is no longer declared: its state is dropped")
+            what = "its rows are" if topic in found.tables else "its state, with what it has not written yet, is"
+            migrated.append(f"{topic} is no longer declared: {what} dropped")
             continue
         if changed := layout.changed(now):
             refused.append(
@@ -325,27 +343,11 @@ def _judge_rows(
             migrated.append(f"columns {', '.join(gone)} of {topic} are no longer declared: their values are dropped")
         if not changed and not gone and layout != now and not layout.added(now):
             migrated.append(f"columns of {topic} stand in another order")
-    for topic, window in found.windows.items():
-        now_set = declared.windows.get(topic, window)
-        refused += [
-            f"{setting} of {topic} was {before} and is {now_set.get(setting)} now: its state cannot be continued. Give "
-            f"the operator another name and other topics, or begin again with {again}"
-            for setting, before in window.items()
-            if setting not in _OF_WINDOWS and now_set.get(setting) != before
-        ]
-        size_ms = now_set.get("size_ms")
-        if size_ms != window.get("size_ms"):
-            refused.append(
-                f"windows of {topic} were {window.get('size_ms')} ms long and are {size_ms} ms now: open ones cannot "
-                f"be continued. Declare them under a new topic, or begin again with {again}"
-            )
     migrated += [f"{topic} is new: it counts from now on" for topic in declared.rows if topic not in found.rows]
     carried = [name for name in found.rows if name not in found.tables and name in declared.rows]
-    complete = [name for name in found.tables if name not in found.partial]
-    if carried and not (set(complete or found.tables) & declared.tables.keys()):
-        is_window = any("size_ms" in found.windows.get(name, {}) for name in carried)
-        what = "open windows" if is_window else f"rows of {', '.join(carried)}"
+    complete = [name for name in found.tables if name not in found.partial] or list(found.tables)
+    if carried and declared.tables.keys().isdisjoint(complete):
         refused.append(
-            f"{what} are kept with the rows of {', '.join(complete or found.tables)}, and none of these tables is "
-            "declared any more: keep one of them"
+            f"rows of {', '.join(carried)} are kept with the rows of {', '.join(complete)}, and none of these "
+            "tables is declared any more: keep one of them"
         )

@@ -1,4 +1,4 @@
-"""The store protocol: an ordered key-value store with atomic write batches, one per partition of a pipeline."""
+"""The store protocol: an ordered key-value store with atomic write batches, one per partition of a flow."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -12,7 +12,6 @@ from typing import Any, Final
 import fastavro
 import numpy as np
 
-from streams.avro.decode import Decoder
 from streams.avro.framing import FRAME_BYTES, SchemaKey, schema_id_of
 from streams.avro.resolve import IncompatibleSchema, Plan, build_plan
 from streams.batch.columns import Headers
@@ -25,6 +24,7 @@ from streams.engine.engine import Engine, MicroBatch
 from streams.engine.restore import restore_partition
 from streams.flow.builder import Flow
 from streams.flow.declaration import Pipeline
+from streams.flow.decoding import decoder_of
 from streams.flow.durations import Duration, milliseconds
 from streams.kafka.memory import Entry, MemoryChangelog, MemoryKafka
 from streams.kafka.partitioner import partition_of
@@ -231,12 +231,7 @@ class FlowDriver:
     def _start(self) -> None:
         self._sessions += 1
         config = config_of(self._pipeline, self._settings, self._kafka.partitions, catalog=self._catalog)
-        decoder = Decoder(
-            self._pipeline,
-            record_bytes_max=self._settings.streams_record_bytes_max,
-            skew_ms_max=self._pipeline.bounds.skew_ms_max,
-        )
-        self._engine = Engine(config, decoder, idle_ms=self._pipeline.bounds.idle_ms)
+        self._engine = Engine(config, decoder_of(self._pipeline, self._settings))
         changelog = MemoryChangelog(self._kafka)
         self._committer = Committer(
             self._pipeline,

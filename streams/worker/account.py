@@ -7,8 +7,10 @@ import numpy as np
 
 from streams.batch.clock import Clock
 from streams.batch.columns import TIME_MIN, Int64
+from streams.deadletters.letter.audit import Outcome
 from streams.engine.effects import CycleEnd, Effects
 from streams.flow.declaration import Pipeline
+from streams.operators.fold.operator import CONTRADICTIONS
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.mismatches import SchemaNews, SchemaWatch
 from streams.worker.misrouted import MisroutedNews, MisroutedWatch
@@ -44,14 +46,16 @@ class CycleAccount:
         for letter in effects.dead_letters:
             reason = letter.reject.reason.value
             self._rejects[reason] = self._rejects.get(reason, 0) + 1
-        counts = Counter({"clean": 0, "late": 0, "duplicate": 0, "rejected": len(effects.dead_letters)})
+        counts: Counter[str] = Counter()
+        counts.update(dict.fromkeys((Outcome.CLEAN, Outcome.LATE, Outcome.DUPLICATE), 0))
+        counts[Outcome.REJECTED] = len(effects.dead_letters)
         for part in effects.partitions:
             counts.update(part.outcomes())
             self._beside.update(part.beside)
-            if part.clean is not None:
-                self._clean_times.append(part.clean.event_time)
-                self._clean_arrivals.append(part.clean.timestamp_ms)
-            self._contradictions += part.contradictions
+            for records in part.of(Outcome.CLEAN):
+                self._clean_times.append(records.events.event_time)
+                self._clean_arrivals.append(records.events.timestamp_ms)
+            self._contradictions += part.found.get(CONTRADICTIONS, 0)
         for outcome, count in counts.items():
             self._outcomes[outcome] = self._outcomes.get(outcome, 0) + count
 

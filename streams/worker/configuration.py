@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from streams.engine.task import Stopwatch, TaskConfig
+from streams.engine.config import Stopwatch, TaskConfig
 from streams.flow.declaration import Pipeline
 from streams.kafka.partitioner import partition_of
 from streams.schemas.catalog import Catalog
@@ -31,15 +31,10 @@ def config_of(
     partitions are refused, and in the others a key is at home only where its state is. Bounds are the flow's, where the
     environment does not override them.
     """
-    settings = settings.for_flow(pipeline.bounds.by_setting())
     return TaskConfig(
-        pipeline=pipeline,
-        lateness_ms=settings.streams_lateness_ms,
-        horizon_ms=settings.streams_dedup_horizon_ms,
+        pipeline=pipeline.under(settings),
         stopwatch=stopwatch,
         partition_of=lambda key: partition_of(key, partitions),
-        quarantine_rejects_max=settings.streams_quarantine_rejects,
-        quarantine_cooldown_ms=settings.streams_quarantine_cooldown_ms,
         seed=seed,
         symbols=enum_symbols(reader_schema(catalog, pipeline), pipeline.payload_fields),
     )

@@ -16,7 +16,6 @@ from streams.resilience.retry import Retrier
 from streams.schemas.catalog import Catalog
 from streams.settings import Settings
 from streams.state.checkpoint import Checkpoint
-from streams.state.identity import judge
 from streams.state.names import JOURNAL_INDEX, operator_prefix
 from streams.state.rocks import RocksMemory, RocksStore
 from streams.state.store import StoreCorrupted, StoreUnavailable
@@ -108,7 +107,7 @@ def _look_into(pipeline: Pipeline, partition: int, path: Path) -> StoreReport:
         report.verdict, report.problems = "cannot be read", [str(error)]
         return report
     kinds = {"groups of journal records": JOURNAL_INDEX}
-    for spec in operators_of(pipeline, horizon_ms=0):
+    for spec in operators_of(pipeline):
         kinds |= {label: operator_prefix(name) for name, label in spec.parts.items()}
         for state in spec.keyed:
             label = f"rows of {state.name}" if state.is_table else f"windows of {state.name}"
@@ -142,7 +141,7 @@ class _Looks:
         if checkpoint is None:
             return
         declared = self._config.identity(self._places)
-        judgement = judge(checkpoint.identity, declared, self._pipeline)
+        judgement = self._config.judged(checkpoint.identity, declared)
         report.problems += judgement.refused
         report.changes += judgement.migrated
         committed = self._changelog.committed([report.partition])[report.partition]

@@ -105,5 +105,5 @@ class Maintenance:
 
     def _journal_cuts(self) -> dict[int, int]:
         """By partition the journal offset before which nothing is needed any more, where there is something to cut."""
-        found = {p: task.truncate_journal_before() for p, task in self._engine.tasks.items()}
+        found = {p: task.maintenance.truncate_journal_before() for p, task in self._engine.tasks.items()}
         return {partition: cut for partition, cut in found.items() if cut is not None}

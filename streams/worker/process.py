@@ -17,6 +17,7 @@ import structlog
 from faust.app.base import BootStrategy
 from mode import Service
 
+from streams.avro.native import choose
 from streams.engine.commit import Failpoint
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
@@ -80,11 +81,12 @@ class WorkerProcess:
         about, in the thread that processes, before it is written.
 
         Raises:
-            UsageError: the failpoint is none.
+            UsageError: the failpoint is none; or the native decoder is demanded and cannot be used.
             StreamsError: no broker, topics missing or not co-partitioned, data directory taken, port taken.
 
         """
         few_arenas()
+        log.info("records are decoded", how=choose(settings.streams_native).reason)
         self._failpoint_spec = settings.streams_failpoint
         self._failpoint()  # a wrong one is refused before anything else is looked at
         self._hook_of = hook_of

@@ -7,7 +7,7 @@ again: it empties the flow's outputs and forgets its offsets, so that the next w
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError
@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from streams.batch.columns import TIME_MIN
 from streams.engine.encode import ChangelogPart, RowEncoder
 from streams.engine.restore import read_checkpoint, restore_partition
-from streams.engine.snapshot import changelog_parts, journal_records
+from streams.engine.snapshot import changelog_parts, journal_records, marked_sections
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka.admin import REQUEST_TIMEOUT_S, librdkafka_log, partition_counts, settled, wait_for_broker
@@ -206,7 +206,7 @@ class LocalRebuild:
             positions={self._pipeline.source: reached.position},
             identity=identity.packed,
         )
-        sections = task.marked_sections()
+        sections = marked_sections(task)
         return _Cycle(
             entry.cycle,
             reached.offset_next,
@@ -214,7 +214,9 @@ class LocalRebuild:
         )
 
     def _identity(self, found: Identity, lost: set[str]) -> Identity:
-        return self._config.identity(self._places).taking_over(found, added_from=dict.fromkeys(lost, 0))
+        """The declared one, under the bounds of before: the restore that meets others does what follows from them."""
+        declared = self._config.identity(self._places).taking_over(found, added_from=dict.fromkeys(lost, 0))
+        return replace(declared, bounds=found.bounds)
 
     def _rows(self, store: Store, partition: int, lost: set[str]) -> Iterator[ChangelogPart]:
         for topic in self._pipeline.table_topics:

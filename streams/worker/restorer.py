@@ -12,9 +12,10 @@ from typing import Final, TypeVar
 import structlog
 from confluent_kafka import KafkaException
 
+from streams.engine.config import TaskConfig
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.restore import restore_partition
-from streams.engine.task import PartitionTask, TaskConfig
+from streams.engine.task import PartitionTask
 from streams.errors import StreamsError
 from streams.kafka.changelog import ChangelogReaders, Unsettled
 from streams.limits import RESTORE_WAIT_MS_MAX, RESTORES_MAX
@@ -145,7 +146,7 @@ class Restorer:
                 return
             try:
                 if task is not None:
-                    task.park()
+                    task.maintenance.park()
                 else:
                     store.close()
             except StoreUnavailable as error:

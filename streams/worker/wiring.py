@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from streams.avro.decode import Decoder
 from streams.engine.commit import Committer, Failpoint
+from streams.engine.config import TaskConfig
 from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine
-from streams.engine.task import TaskConfig
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
+from streams.flow.decoding import decoder_of
 from streams.kafka.changelog import ChangelogReaders, KafkaChangelog
 from streams.kafka.lag import LagProbe
 from streams.kafka.places import KafkaPlaces
@@ -169,13 +169,7 @@ class Wiring:
         self._source_watch.close()
 
     def _engine(self, config: TaskConfig) -> Engine:
-        settings = self._shared.settings
-        decoder = Decoder(
-            self._pipeline,
-            record_bytes_max=settings.streams_record_bytes_max,
-            skew_ms_max=settings.streams_skew_ms_max,
-        )
-        return Engine(config, decoder, idle_ms=settings.streams_idle_ms)
+        return Engine(config, decoder_of(self._pipeline, self._shared.settings))
 
     def _schema_of(self, subject: str) -> tuple[str, int]:
         """Newest committed schema of a subject and its id."""

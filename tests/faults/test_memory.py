@@ -11,7 +11,7 @@ from streams.kafka.partitioner import partition_of
 from tests.faults.harness import LIMITS, READY_S_MAX, Scene, rss_mb
 from tests.faults.test_data import Peak, Sender, now_ms
 from tests.integration.test_rejects import Encoder, frame
-from tests.integration.workers import PARTITIONS
+from tests.integration.workers import FROM_NOTHING, PARTITIONS
 
 pytestmark = [pytest.mark.kafka]
 
@@ -59,6 +59,7 @@ def watched(scene: Scene, what: str, most: list[float]) -> Iterator[None]:
 
 def processed(scene: Scene, crowd: Crowd) -> list[float]:
     """Resident memory at the most: while the crowd is processed, and while a worker restores it."""
+    scene.worker.program = FROM_NOTHING
     scene.start().wait_ready(READY_S_MAX)
     most: list[float] = []
     scene.struck()

@@ -284,7 +284,8 @@ def test_nothing_of_a_partition_is_committed_once_it_was_given_away(make_scene: 
         wait_until(lambda: lines(slow, ABORTED), "the cycle with partitions of others is given up")
         scene.lifted()
         scene.recovers()
-        assert "partitions_lost" == lines(slow, ABORTED)[0]["reason"]
+        # Who notices first, the worker or the broker, is a matter of timing.
+        assert lines(slow, ABORTED)[0]["reason"] in {"partitions_lost", "illegal_generation"}
         assert not [line for worker in (slow, heir) for line in lines(worker, "state cannot be restored")]
         kept, taken = slow.partitions(), heir.partitions()
         assert kept

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -78,11 +78,18 @@ def _is_deleted(client: SchemaRegistryClient, name: str) -> bool:
     return True
 
 
-def fresh_topics(stack: Stack, partitions: int = 3) -> AdminClient:
-    """Declared topics, empty, and registered schemas."""
+def fresh_topics(stack: Stack, partitions: int = 3, *, flows: Collection[str] | None = None) -> AdminClient:
+    """Declared topics with as many partitions, and registered schemas; the topics of `flows` (None: all) are empty."""
     client = admin_of(stack)
     pipelines = select_pipelines(None)
-    delete_topics(client, {topic.name for pipeline in pipelines for topic in pipeline.topics()})
+    counts = partition_counts(client)
+    stale = {
+        topic.name
+        for pipeline in pipelines
+        for topic in pipeline.topics()
+        if flows is None or pipeline.name in flows or counts.get(topic.name) != partitions
+    }
+    delete_topics(client, stale)
     apply_topics(client, pipelines, partitions=partitions)
     register_schemas(Catalog.load(), Registry(settings_of(stack)))
     return client

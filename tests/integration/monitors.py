@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,6 +17,7 @@ from typing import Any
 
 from streams.local import ports
 from streams.local.stack import Stack
+from tests.integration.forked import ForkedProcess
 from tests.integration.workers import Worker, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 class Monitor:
     """`streams monitor` as a process of its own."""
 
-    process: subprocess.Popen[bytes]
+    process: ForkedProcess
     port: int
     worker: Worker
     log: Path
@@ -63,12 +63,8 @@ def monitor_over(
         "STREAMS_LOG_FORMAT": "json",
         **(settings or {}),
     }
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "streams", "monitor", "--web-port", str(port)],
-            env={**os.environ, **stack.environment(), **environment},
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-        )  # fmt: skip
+    values = {**os.environ, **stack.environment(), **environment}
+    process = ForkedProcess(["monitor", "--web-port", str(port)], values, stdout=log)
     monitor = Monitor(process, port, worker, log)
     try:
         wait_until(lambda: monitor.get("/readyz")[0] == 200, "the monitor is ready", timeout_s=60)

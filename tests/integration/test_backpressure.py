@@ -15,6 +15,7 @@ from loadtest.fleet.fill import Filler
 from logistics.flows.gps import GPS
 from streams.local.stack import Stack
 from tests.integration.workers import (
+    FROM_NOTHING,
     NEVER_IDLE,
     Worker,
     assert_exactly_once,
@@ -89,6 +90,7 @@ def drain(stack: Stack, directory: Path, records: int, failpoint: str, *, slow_b
     probe = fresh_world(stack)
     fill(stack, records)
     with workers(stack, directory, "a") as (worker,):
+        worker.program = FROM_NOTHING
         worker.start({**TIGHT, "STREAMS_FAILPOINT": failpoint} if failpoint else TIGHT)
         with Memory(worker.pid) as memory:
             worker.wait_ready(timeout_s=120)

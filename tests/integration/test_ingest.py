@@ -85,7 +85,7 @@ def test_all_formats_give_the_same_events_keyed_and_partitioned_like_java_does(s
     rows = real_rows(3000)
     found = []
     for suffix in ("parquet", "csv", "ndjson", "avro"):
-        fresh_topics(stack)
+        fresh_topics(stack, flows=[GPS.name])
         path = write(rows, tmp_path / f"rows.{suffix}")
         result = ingest_file(settings_of(stack), path, TOPIC)
         assert (result.rows, result.sent, result.skipped, result.bad) == (3000, 3000, 0, 0), suffix
@@ -107,7 +107,7 @@ def naive_as_utc(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_killed_at_any_moment_and_run_again_every_row_is_there_exactly_once(stack: Stack) -> None:
-    fresh_topics(stack)
+    fresh_topics(stack, flows=[GPS.name])
     seeded = random.Random(8123)
     for kill in range(5):
         end = log_end(stack, TOPIC)
@@ -130,7 +130,7 @@ def test_killed_at_any_moment_and_run_again_every_row_is_there_exactly_once(stac
 
 
 def test_the_shift_of_a_run_that_was_killed_is_that_of_the_run_that_goes_on(stack: Stack) -> None:
-    fresh_topics(stack)
+    fresh_topics(stack, flows=[GPS.name])
     arguments = ("ingest", "file", REAL, "--topic", TOPIC, "--rebase-time", "--format", "json")
     process = start(stack, *arguments, "--rate", "20000")
     deadline = time.monotonic() + 30
@@ -148,7 +148,7 @@ def test_the_shift_of_a_run_that_was_killed_is_that_of_the_run_that_goes_on(stac
 
 
 def test_the_same_content_is_the_same_work_and_other_choices_are_other_work(stack: Stack, tmp_path: Path) -> None:
-    client = fresh_topics(stack)
+    client = fresh_topics(stack, flows=[GPS.name])
     settings = settings_of(stack)
     path = write(real_rows(100), tmp_path / "a.csv")
     assert ingest_file(settings, path, TOPIC, IngestOptions(limit=30)).sent == 30
@@ -163,12 +163,12 @@ def test_the_same_content_is_the_same_work_and_other_choices_are_other_work(stac
     assert ingest_file(settings, renamed, TOPIC).sent == 0
     assert len(committed_records(stack, TOPIC)) == 400
     delete_topics(client, {TOPIC})
-    fresh_topics(stack)
+    fresh_topics(stack, flows=[GPS.name])
     assert ingest_file(settings, renamed, TOPIC).sent == 100
 
 
 def test_a_second_process_takes_the_work_over_and_the_first_stops(stack: Stack) -> None:
-    fresh_topics(stack)
+    fresh_topics(stack, flows=[GPS.name])
     first = start(stack, "ingest", "file", REAL, "--topic", TOPIC, "--rate", "5000")
     deadline = time.monotonic() + 30
     while not committed_records(stack, TOPIC):
@@ -184,7 +184,7 @@ def test_a_second_process_takes_the_work_over_and_the_first_stops(stack: Stack) 
 
 
 def test_bad_rows_are_named_counted_written_and_not_sent(stack: Stack, tmp_path: Path) -> None:
-    fresh_topics(stack)
+    fresh_topics(stack, flows=[GPS.name])
     path, bad = write(real_rows(100), tmp_path / "rows.csv"), tmp_path / "bad.ndjson"
     lines = path.read_text(encoding="utf-8").splitlines()
     lines[10] = lines[10].replace(",2018-08-01", ",soon", 1)
@@ -211,7 +211,7 @@ def test_bad_rows_are_named_counted_written_and_not_sent(stack: Stack, tmp_path:
 
 
 def test_a_rate_is_kept_and_progress_is_reported(stack: Stack, tmp_path: Path) -> None:
-    fresh_topics(stack)
+    fresh_topics(stack, flows=[GPS.name])
     path = write(real_rows(2000), tmp_path / "rows.parquet")
     seen: list[IngestProgress] = []
     result = ingest_file(settings_of(stack), path, TOPIC, IngestOptions(rate=1000), progress=seen.append)
@@ -221,7 +221,7 @@ def test_a_rate_is_kept_and_progress_is_reported(stack: Stack, tmp_path: Path) -
 
 
 def test_what_cannot_be_ingested_is_one_clear_error(stack: Stack, tmp_path: Path) -> None:
-    client = fresh_topics(stack)
+    client = fresh_topics(stack, flows=[GPS.name])
     settings = settings_of(stack)
     with pytest.raises(UsageError, match=r"no pipeline reads 'other': --topic is one of gps\.positions\.v1"):
         ingest_file(settings, REAL, "other")
@@ -233,7 +233,7 @@ def test_what_cannot_be_ingested_is_one_clear_error(stack: Stack, tmp_path: Path
     delete_topics(client, {TOPIC})
     with pytest.raises(StreamsError, match=r"there is no topic gps\.positions\.v1: run `streams topics apply`"):
         ingest_file(settings, REAL, TOPIC)
-    fresh_topics(stack)
+    fresh_topics(stack, flows=[GPS.name])
     for environment, expected in (
         ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "no Kafka broker answers at 127.0.0.1:1"),
         ({"SCHEMA_REGISTRY_URL": "http://127.0.0.1:1"}, "no answer from the schema registry at http://127.0.0.1:1"),
@@ -247,7 +247,7 @@ def test_what_cannot_be_ingested_is_one_clear_error(stack: Stack, tmp_path: Path
 def test_what_the_worker_would_reject_is_a_bad_row_and_stays_one_when_a_run_goes_on(
     stack: Stack, tmp_path: Path
 ) -> None:
-    fresh_topics(stack)
+    fresh_topics(stack, flows=[GPS.name])
     now = time.time_ns() // 1_000_000
     path = tmp_path / "rows.csv"
     rows = [f"d,{now - 1000},1,2", f"d,{now + 65_000},1,2", f"d,{now - 500},1,2"]
@@ -264,7 +264,7 @@ def test_what_the_worker_would_reject_is_a_bad_row_and_stays_one_when_a_run_goes
 
 
 def test_how_a_file_is_read_makes_it_other_work_and_a_dry_run_does_none(stack: Stack, tmp_path: Path) -> None:
-    fresh_topics(stack)
+    fresh_topics(stack, flows=[GPS.name])
     settings = settings_of(stack)
     path = tmp_path / "rows.csv"
     path.write_text("device_id,event_time,latitude,longitude\nd,2024-07-01T12:00:00,1,2\n", encoding="utf-8")
@@ -290,7 +290,7 @@ def network_again(proxy: Proxy) -> Iterator[None]:
 def test_a_run_that_loses_the_broker_ends_in_words_and_the_next_one_goes_on(
     stack: Stack, proxy: Proxy, faults: Faults
 ) -> None:
-    fresh_topics(stack)
+    fresh_topics(stack, flows=[GPS.name])
     settings = load_settings(kafka_bootstrap_servers=proxy.address, schema_registry_url=stack.registry_url)
 
     def break_the_network(progress: IngestProgress) -> None:
@@ -308,7 +308,7 @@ def test_a_run_that_loses_the_broker_ends_in_words_and_the_next_one_goes_on(
 
 
 def test_several_files_and_standard_input_are_sent_each_once(stack: Stack, tmp_path: Path) -> None:
-    fresh_topics(stack)
+    fresh_topics(stack, flows=[GPS.name])
     for name, first in (("a.csv", 0), ("b.ndjson", 100)):
         write(real_rows(200)[first : first + 100], tmp_path / name)
     arguments = ("ingest", "file", tmp_path / "*.*", "--topic", TOPIC, "--format", "json")

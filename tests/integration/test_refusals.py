@@ -38,7 +38,7 @@ class Member(KafkaTransactions):
 
 @pytest.fixture
 def transactions(stack: Stack) -> Iterator[Member]:
-    fresh_topics(stack, PARTITIONS)
+    fresh_topics(stack, PARTITIONS, flows=[GPS.name])
     consumer = Consumer({"bootstrap.servers": stack.bootstrap_servers, "group.id": GROUP})
     made = Member(settings_of(stack), transactional_id="tests.refusals", source=GPS.source, retrier=Retrier())
     made.membership = consumer.consumer_group_metadata()

@@ -1,15 +1,22 @@
-"""The transactional producer on the real broker, when a call of its client does not return."""
+"""The transactional producer on the real broker, when a call of its client does not return or is answered late."""
 
+import gc
+import os
+import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer
 
 from logistics.flows.gps import GPS
+from streams.errors import FencedError
+from streams.local import ports
 from streams.local.stack import Stack
 from streams.resilience.retry import Retrier
+from streams.settings import load_settings
 from streams.sinks.base import Committed, CycleAborted
 from streams.sinks.kafka import transactions as module
 from streams.sinks.kafka.transactions import KafkaTransactions
@@ -42,7 +49,7 @@ def group(stack: Stack) -> Iterator[object]:
 def test_a_producer_that_hangs_is_left_behind_and_what_it_had_open_is_aborted(
     stack: Stack, group: object, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    fresh_topics(stack, PARTITIONS)
+    fresh_topics(stack, PARTITIONS, flows=[GPS.name])
     monkeypatch.setattr(module, "_HANGS_S", -13.0)  # two seconds after the call, instead of five after its timeout
     transactions = KafkaTransactions(
         settings_of(stack), transactional_id=f"tests.{call}", source=GPS.source, retrier=Retrier()
@@ -70,6 +77,69 @@ def test_a_producer_that_hangs_is_left_behind_and_what_it_had_open_is_aborted(
         transactions.close()
 
     assert [message.value() for message in read(stack, GPS.late)] == [b"made anew"]
+
+
+def test_a_client_that_gets_no_producer_id_is_closed_before_the_next_one_is_made() -> None:
+    settings = load_settings(kafka_bootstrap_servers=f"127.0.0.1:{ports.free_port()}")
+    transactions = KafkaTransactions(
+        settings, transactional_id="tests.closed", source=GPS.source, retrier=Retrier(), reopen_s_max=1.0
+    )
+    before = client_threads()
+    gc.disable()  # nothing else may be what ends it: in a worker the collector comes late
+    try:
+        with pytest.raises(CycleAborted, match="does not give a producer"):
+            transactions.reopen()
+        assert client_threads() == before
+    finally:
+        gc.enable()
+
+
+def test_an_attempt_of_its_own_that_takes_effect_later_does_not_end_it(
+    stack: Stack, group: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh_topics(stack, PARTITIONS)
+    monkeypatch.setattr(module, "_SETTLE_TIMEOUT_S", 1.0)
+    transactional_id = "tests.own"
+    transactions = KafkaTransactions(
+        settings_of(stack), transactional_id=transactional_id, source=GPS.source, retrier=Retrier()
+    )
+    broker = stack.kafka_pid
+    assert broker is not None
+    os.kill(broker, signal.SIGSTOP)
+    wakes = threading.Timer(1.5, os.kill, (broker, signal.SIGCONT))
+    wakes.start()
+    try:
+        transactions.reopen()  # the first attempt goes unanswered
+        send(transactions, b"taken back")
+        taken_over(stack, transactional_id)
+        with pytest.raises(CycleAborted):
+            transactions.send_offsets({0: Committed(7, 1)}, group)
+        send(transactions, b"goes on")
+        transactions.send_offsets({0: Committed(8, 2)}, group)
+        transactions.commit()
+
+        send(transactions, b"taken by another process")
+        taken_over(stack, transactional_id)
+        with pytest.raises(FencedError):
+            transactions.send_offsets({0: Committed(9, 3)}, group)
+    finally:
+        wakes.join()
+        transactions.close()
+
+    assert [message.value() for message in read(stack, GPS.late)] == [b"goes on"]
+
+
+def taken_over(stack: Stack, transactional_id: str) -> None:
+    """What an attempt comes to that the broker carries out late: the id has another producer."""
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "transactional.id": transactional_id})
+    producer.init_transactions(30)
+    producer.close()
+
+
+def client_threads() -> int:
+    """Threads of librdkafka in this process."""
+    names = (path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+    return sum(name.startswith("rdk:") for name in names)
 
 
 def send(transactions: KafkaTransactions, value: bytes) -> None:

@@ -34,6 +34,7 @@ from streams.local import ports
 from streams.local.stack import Stack
 from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry
+from tests.integration.forked import ForkedProcess
 from tests.integration.kafka_helpers import fresh_topics, settings_of
 
 T = TypeVar("T")
@@ -42,6 +43,8 @@ PARTITIONS: Final = 3
 LATENESS_MS: Final = 1_000
 RECORD_BYTES_MAX: Final = 4_096
 IDLE_MS: Final = 500
+FROM_NOTHING: Final = [sys.executable, "-m", "streams"]
+"""As `Worker.program`: where the memory of the process is measured."""
 SETTINGS: Final = {
     "STREAMS_LATENESS_MS": str(LATENESS_MS),
     "STREAMS_RECORD_BYTES_MAX": str(RECORD_BYTES_MAX),
@@ -81,10 +84,10 @@ class Worker:
         self.log = directory / f"worker-{member}.log"
         self.port = ports.free_port()
         self.program: list[str] | None = None
-        """What is run instead of the installed command, with the same arguments."""
+        """What is started from nothing, with the same arguments; None: `streams`, forked off a process that has it."""
         self._stack = stack
         self._member = f"tests-{member}"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
         self._log_start = 0
 
     def start(self, environment: Mapping[str, str] | None = None, *, options: Sequence[str] = ()) -> "Worker":
@@ -95,15 +98,15 @@ class Worker:
             (self.data_dir / "worker.id").write_text(self._member)
         command = ["worker", "--pipeline", "gps", "--data-dir", str(self.data_dir), "--web-port", str(self.port)]
         command += options
+        values = {**os.environ, **self._stack.environment(), **SETTINGS, **(environment or {})}
         with self.log.open("ab") as log:
             self._log_start = log.tell()
-            self._process = subprocess.Popen(
-                [*(self.program or (sys.executable, "-m", "streams")), *command],
-                env={**os.environ, **self._stack.environment(), **SETTINGS, **(environment or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+            if self.program is None:
+                self._process = ForkedProcess(command, values, stdout=self.log)
+            else:
+                self._process = subprocess.Popen(
+                    [*self.program, *command], env=values, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                )
         return self
 
     @property
@@ -264,7 +267,7 @@ class Probe:
 
 def fresh_world(stack: Stack) -> Probe:
     """Empty topics, registered schemas, and no committed offset left of the topics that were there before."""
-    fresh_topics(stack, PARTITIONS)
+    fresh_topics(stack, PARTITIONS, flows=[GPS.name])
     probe = Probe(stack)
     wait_until(lambda: probe.committed() == {}, "the offsets of the deleted topics are gone")
     return probe

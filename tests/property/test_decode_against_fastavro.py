@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from loadtest.oracle.model import Event, classify
 from logistics.flows.gps import GPS
-from streams.avro.decode import Decoder
 from streams.avro.resolve import IncompatibleSchema, build_plan
 from streams.batch.records import Records
 from streams.schemas.catalog import Catalog
 from tests.examples import examples
+from tests.twin import TwinDecoder
 
 SCHEMA_ID = 77
 FRAME = b"\0" + SCHEMA_ID.to_bytes(4, "big")
@@ -206,7 +206,7 @@ def decoded(decoder, plan, bodies, key, timestamp, *, framed=True):
 
 
 def decoder():
-    return Decoder(GPS, record_bytes_max=RECORD_BYTES_MAX, skew_ms_max=SKEW_MS_MAX)
+    return TwinDecoder(GPS, record_bytes_max=RECORD_BYTES_MAX, skew_ms_max=SKEW_MS_MAX)
 
 
 TIMESTAMP = 2**31

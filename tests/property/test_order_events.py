@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from logistics.flows.orders import ORDERS
 from logistics.folds.order_state import KINDS, OrderState
-from streams.avro.decode import Decoder
 from streams.avro.resolve import build_plan, without_logical_types
 from streams.batch.columns import objects
 from streams.batch.records import Records
@@ -19,6 +18,7 @@ from streams.batch.rows import empty_rows, pack_rows, unpack_rows
 from streams.operators.fold.aggregate import KeySegments
 from streams.schemas.catalog import Catalog
 from tests.examples import examples
+from tests.twin import TwinDecoder
 
 TEXT = Catalog.load().latest(ORDERS.subject).text
 SCHEMA = fastavro.parse_schema(without_logical_types(json.loads(TEXT)))
@@ -57,7 +57,7 @@ def encode(event):
 def decode(values, keys, writer=TEXT):
     count = len(values)
     records = Records(np.zeros(count, np.int64), np.arange(count), np.full(count, 10**13), list(keys), list(values))
-    decoder = Decoder(ORDERS, record_bytes_max=1 << 20, skew_ms_max=0)
+    decoder = TwinDecoder(ORDERS, record_bytes_max=1 << 20, skew_ms_max=0)
     return decoder.decode(records, {SCHEMA_ID: build_plan(SCHEMA_ID, writer, TEXT)})
 
 

@@ -15,12 +15,12 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, event, given, reject, settings
 from hypothesis import strategies as st
 
-from streams.avro.decode import Decoder
 from streams.avro.resolve import IncompatibleSchema, build_plan, column_kind, unbounded, without_logical_types
 from streams.batch.records import Records
 from streams.flow.declaration import Pipeline
 from streams.schemas.gate.compatibility import InvalidSchema, changed_meanings, misfits, parsed, texts_of_bytes
 from tests.examples import examples
+from tests.twin import TwinDecoder
 
 SCHEMA_ID = 9
 FRAME = b"\0" + SCHEMA_ID.to_bytes(4, "big")
@@ -318,7 +318,7 @@ def decoded(plan, bodies, *, in_header):
         headers if any(in_header) else None,
     )
     found = {}
-    decoder = Decoder(THINGS, record_bytes_max=1 << 20, skew_ms_max=0)
+    decoder = TwinDecoder(THINGS, record_bytes_max=1 << 20, skew_ms_max=0)
     for _ in range(2):  # the second time as the usual schema
         result = decoder.decode(records, {SCHEMA_ID: plan})
         found = {reject.row: reject.reason.value for reject in result.rejects}

@@ -17,10 +17,14 @@ from streams.batch.clock import Clock
 from streams.batch.columns import object_rows, objects
 from streams.batch.event_ids import id_words, time_word
 from streams.batch.events import Events, Fields
-from streams.engine.task import PartitionTask, TaskConfig, Written
+from streams.engine.config import TaskConfig
+from streams.engine.cycle import Written
+from streams.engine.task import PartitionTask
+from streams.flow.bounds import Bounds
 from streams.operators.fold.operator import fold_name
 from streams.state.memory import MemoryStore
 from streams.state.names import CHECKPOINT, operator_prefix
+from tests.effects import clean, duplicates, late
 from tests.examples import examples
 from tests.window_model import WindowModel
 
@@ -77,7 +81,9 @@ def numbered(*events):
 
 
 LOGS = _logs()
-LIMITS = st.tuples(st.sampled_from((0, 1, 5, 20)), st.sampled_from((0, 3, 25, 10**6)))
+LIMITS = st.tuples(st.sampled_from((0, 1, 5, 20)), st.sampled_from((0, 3, 25, 10**6))).filter(
+    lambda limits: limits[0] <= limits[1]
+)
 
 
 def columns(log, first=0):
@@ -121,7 +127,11 @@ class Run:
     def __init__(self, limits, clock=None):
         self.clock = clock
         lateness_ms, horizon_ms = limits
-        config = TaskConfig(PIPELINE, lateness_ms, horizon_ms, lambda _: nullcontext(), lambda _: 0)
+        config = TaskConfig(
+            replace(PIPELINE, bounds=Bounds(lateness_ms, horizon_ms, quarantine_rejects=0)),
+            lambda _: nullcontext(),
+            lambda _: 0,
+        )
         self.store = MemoryStore()
         self.task = PartitionTask(config, 0, self.store, None)
         self.clean, self.late, self.duplicates = {}, [], 0
@@ -129,25 +139,26 @@ class Run:
         self.windows = {}
 
     def take(self, effects):
-        if effects.clean is not None:
-            for key, value in zip(effects.clean.key, effects.clean.value, strict=True):
+        released = clean(effects)
+        if released is not None:
+            for key, value in zip(released.key, released.value, strict=True):
                 self.clean.setdefault(key, []).append(value)
-        for late in effects.late:
-            reason = "beyond_horizon" if late.beyond_horizon else "late"
-            self.late += [(int(v), reason, by) for v, by in zip(late.events.value, late.by_ms.tolist(), strict=True)]
-        self.duplicates += effects.duplicates
+        for part in late(effects):
+            reason = "beyond_horizon" if part.beyond_horizon else "late"
+            self.late += [(int(v), reason, by) for v, by in zip(part.events.value, part.by_ms.tolist(), strict=True)]
+        self.duplicates += duplicates(effects)
 
     def feed(self, events):
         self.take(self.task.on_batch(columns(events), events[-1].offset + 1, self.clock))
 
     def cycle(self):
-        commit = self.task.close_cycle()
+        commit = self.task.cycle.close()
         if commit is None:
             return
         for closed in commit.rows:
             self.note(closed)
         first, self.journal_next = self.journal_next, self.journal_next + len(commit.journal)
-        self.task.applied(commit, Written(first, self.journal_next, {}))
+        self.task.cycle.applied(commit, Written(first, self.journal_next, {}))
 
     def note(self, closed):
         start = np.ascontiguousarray(closed.rows["start"])
@@ -259,7 +270,7 @@ def test_batches_cycles_and_spills_anywhere_change_nothing(limits, log, data):
         if data.draw(st.booleans(), label="commit"):
             run.cycle()
             if data.draw(st.booleans(), label="spill"):
-                run.task.spill(
+                run.task.maintenance.spill(
                     below=data.draw(st.sampled_from((0, 10, 40, 10**9)), label="ids below"),
                     rows_keep=data.draw(st.sampled_from((0, 1, 3, 10**6)), label="keep"),
                     keep_keys=data.draw(st.booleans(), label="keep keys"),

@@ -29,11 +29,13 @@ from streams.batch.events import Events, Fields
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.engine.commit import Committer
+from streams.engine.config import TaskConfig
 from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.log import LogRow
 from streams.engine.restore import restore_partition
-from streams.engine.task import PartitionTask, TaskConfig
+from streams.engine.task import PartitionTask
+from streams.flow.bounds import Bounds
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.operators.fold.operator import fold_name
 from streams.operators.quarantine.operator import QuarantineOperator
@@ -202,13 +204,18 @@ class Machine:
         window = replace(GPS.windows[0], size_ms=shape.window_ms, grace_ms=shape.grace_ms)
         self.pipeline = replace(GPS, windows=(window,))
         self.config = TaskConfig(
-            self.pipeline,
-            shape.lateness_ms,
-            shape.horizon_ms,
+            replace(
+                self.pipeline,
+                bounds=Bounds(
+                    shape.lateness_ms,
+                    shape.horizon_ms,
+                    idle_ms=1_000,
+                    quarantine_rejects=shape.rejects_max,
+                    quarantine_cooldown_ms=shape.cooldown_ms,
+                ),
+            ),
             lambda _: nullcontext(),
             lambda _: 0,
-            quarantine_rejects_max=shape.rejects_max,
-            quarantine_cooldown_ms=shape.cooldown_ms,
         )
         self.disk: dict[bytes, bytes] = {}
         self.old_disks: list[dict[bytes, bytes]] = []
@@ -216,7 +223,7 @@ class Machine:
         self.start()
 
     def start(self) -> None:
-        self.engine = Engine(self.config, self.decoder, idle_ms=1_000)  # type: ignore[arg-type]
+        self.engine = Engine(self.config, self.decoder)  # type: ignore[arg-type]
         self.engine.learn(_KNOWN)
         compacted = self.rng is not None and self.rng.random() < 0.5
         self.changelog = CompactedChangelog(self.kafka) if compacted else MemoryChangelog(self.kafka)
@@ -319,14 +326,14 @@ class Machine:
             self.engine.expire()
             self.done.note("expiries")
         if rng.random() < 0.5:
-            self.task.spill(
+            self.task.maintenance.spill(
                 below=self.task.watermark - rng.choice((-(10**9), 0, 500, 50_000)),
                 rows_keep=rng.choice((0, 1, 5, 10**6)),
                 keep_keys=rng.random() < 0.5,
             )
             self.done.note("spills")
         if self.truncate:
-            cut = self.task.truncate_journal_before()
+            cut = self.task.maintenance.truncate_journal_before()
             if cut is not None:
                 self.kafka.begin_offset[GPS.journal, 0] = cut
                 self.done.note("truncations")
@@ -337,7 +344,7 @@ class Machine:
         self.commit()
         task = self.engine.drop(0)
         assert task is not None
-        task.park()
+        task.maintenance.park()
         self.start()
 
     def abort(self) -> None:
@@ -435,7 +442,7 @@ def _bounds_of(shape: Shape) -> Iterator[None]:
     with (
         mock.patch("streams.operators.quarantine.breakers.KEYS_MAX", shape.keys_max),
         mock.patch("streams.engine.journal_index.JOURNAL_INDEX_RECORDS", shape.index_records),
-        mock.patch("streams.engine.restore._PUTS_MAX", 3),
+        mock.patch("streams.engine.restore_journal._PUTS_MAX", 3),
         mock.patch("streams.operators.reorder.operator._PUTS_MAX", 3),
         mock.patch("streams.operators.quarantine.operator._REPLAYED_MAX", 3),
         mock.patch("streams.operators.window.operator._SCAN_ROWS", 2),

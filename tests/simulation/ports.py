@@ -9,8 +9,9 @@ import numpy as np
 from streams.avro.framing import SchemaKey
 from streams.batch.columns import Headers
 from streams.batch.records import Records
+from streams.engine.config import TaskConfig
 from streams.engine.restore import restore_partition
-from streams.engine.task import PartitionTask, TaskConfig
+from streams.engine.task import PartitionTask
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.sinks.base import CycleAborted
 from streams.state.memory import MemoryStore
@@ -213,7 +214,7 @@ class MemoryStores:
     def release(self, partition: int, task: PartitionTask | None) -> None:
         store = self._open.pop(partition, None)
         if task is not None:
-            task.park()
+            task.maintenance.park()
         elif store is not None:
             store.close()
 

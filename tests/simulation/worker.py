@@ -12,9 +12,10 @@ from streams.avro.resolve import build_plan
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.engine.commit import Committer
+from streams.engine.config import TaskConfig
 from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.task import TaskConfig
+from streams.flow.bounds import Bounds
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.kafka.partitioner import partition_of
 from streams.schemas.catalog import Catalog
@@ -71,7 +72,7 @@ class SpillingEngine(Engine):
         if self.rng.random() < 0.3:
             return super().spill(bytes_max)
         for task in self.tasks.values():
-            task.spill(
+            task.maintenance.spill(
                 below=task.watermark - self.rng.choice((-(10**9), 0, 500, 5_000)),
                 rows_keep=self.rng.choice((0, 1, 5, 10**6)),
                 keep_keys=self.rng.random() < 0.5,
@@ -109,13 +110,18 @@ class SimulatedWorker:
         self.disk: dict[int, dict[bytes, bytes]] = {}
         self.old_disk: dict[int, dict[bytes, bytes]] = {}
         self._config = TaskConfig(
-            PIPELINE,
-            lateness_ms,
-            horizon_ms,
+            replace(
+                PIPELINE,
+                bounds=Bounds(
+                    lateness_ms,
+                    horizon_ms,
+                    idle_ms=1_000,
+                    quarantine_rejects=REJECTS_MAX,
+                    quarantine_cooldown_ms=COOLDOWN_MS,
+                ),
+            ),
             _no_stopwatch,
             lambda key: partition_of(key, kafka.partitions),
-            quarantine_rejects_max=REJECTS_MAX,
-            quarantine_cooldown_ms=COOLDOWN_MS,
         )
         self._metrics = WorkerMetrics()
         self.clock = SimulatedTime()
@@ -127,7 +133,7 @@ class SimulatedWorker:
         self._is_busy = False
         self.failures: list[BaseException] = []
         decoder = Decoder(GPS, record_bytes_max=1 << 20, skew_ms_max=60_000)
-        self.engine = SpillingEngine(self._config, decoder, idle_ms=1_000)
+        self.engine = SpillingEngine(self._config, decoder)
         self.engine.rng = self.rng
         changelog = MemoryChangelog(self.kafka)
         self.intake = MemoryIntake(self.kafka, GPS.source, self.rng, batch_records_max=self.batch_records_max)

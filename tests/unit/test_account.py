@@ -9,7 +9,7 @@ from prometheus_client import generate_latest
 from logistics.flows.gps import GPS
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
 from streams.monitor.workers import Address, read_metrics
-from streams.operators.base import EventRecords
+from streams.operators.output import EventRecords
 from streams.worker.account import CycleAccount
 from streams.worker.metrics import WorkerMetrics
 from tests.unit.test_task import events

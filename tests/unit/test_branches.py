@@ -29,11 +29,13 @@ from streams import (
     source,
 )
 from streams.batch.replayed import REPLAYED
+from streams.engine.config import TaskConfig
 from streams.engine.effects import CycleEnd, Effects
-from streams.engine.task import PartitionTask, TaskConfig
-from streams.flow.chain import tree_of
+from streams.engine.task import PartitionTask
+from streams.flow.chain import operators_of, tree_of
 from streams.flow.identity import identity_of
-from streams.state.identity import Identity, Judgement, Places, judge
+from streams.flow.identity import judged as judged_under
+from streams.state.identity import Identity, Judgement, Places
 from streams.state.memory import MemoryStore
 from streams.testing import Crash, FlowDriver
 from streams.worker.account import CycleAccount
@@ -103,7 +105,7 @@ def with_own_table() -> Flow:
 
 
 def test_each_operator_gets_the_events_of_its_branch() -> None:
-    tree = {placed.spec.name: placed for placed in tree_of(flow_of_branches().pipeline, horizon_ms=1)}
+    tree = {placed.spec.name: placed for placed in tree_of(flow_of_branches().pipeline)}
     after = {name: placed.after for name, placed in tree.items()}
     assert list(tree)[3:] == [
         "publish.doors.v1.clean", "window.doors.hours.v1",
@@ -122,8 +124,8 @@ def test_each_operator_gets_the_events_of_its_branch() -> None:
 def test_the_branches_of_a_flow_with_a_prefix_are_the_same() -> None:
     pipeline = flow_of_branches().pipeline
     moved = pipeline.with_prefix("copy.")
-    found = {placed.spec.name: placed.after for placed in tree_of(moved, horizon_ms=1)}
-    assert found == {_moved(placed.spec.name): _moved(placed.after) for placed in tree_of(pipeline, horizon_ms=1)}
+    found = {placed.spec.name: placed.after for placed in tree_of(moved)}
+    assert found == {_moved(placed.spec.name): _moved(placed.after) for placed in tree_of(pipeline)}
     assert moved.event_outputs == ("copy.doors.v1.clean", "copy.doors.v1.late", f"copy.{OPENED}", f"copy.{SHUT}")
     assert {topic.name for topic in moved.topics()} == {f"copy.{topic.name}" for topic in pipeline.topics()}
 
@@ -144,7 +146,7 @@ def test_a_branch_may_begin_at_the_source() -> None:
     flow = Flow("doors", began.deduplicate("2h").reorder().to(CLEAN), began.process(Marked("raw.v1")))
     assert flow.pipeline.branches == {"marked": ""}
     assert flow.pipeline.bounds.horizon_ms == 7_200_000
-    assert tree_of(flow.pipeline, horizon_ms=1)[-1].after == ""
+    assert tree_of(flow.pipeline)[-1].after == ""
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ class _Marks(Operator):
 
 
 def task_of(flow: Flow) -> PartitionTask:
-    config = TaskConfig(flow.pipeline, 0, 10**6, lambda _: nullcontext(), lambda _: 0)
+    config = TaskConfig(flow.pipeline, lambda _: nullcontext(), lambda _: 0)
     return PartitionTask(config, 0, MemoryStore(), None)
 
 
@@ -229,7 +231,7 @@ def even(batch: pa.RecordBatch) -> pa.Array:
 
 
 def gps(*, fields: tuple[str, ...] = ("latitude", "longitude", "speed_kmh", "heading_deg")) -> Stream:
-    return source("gps.v1", key="device_id", fields=fields).deduplicate().reorder()
+    return source("gps.v1", key="device_id", fields=fields, out_of_orderness="0s").deduplicate().reorder()
 
 
 FIVE = ((1, 100), (2, 200), (3, 300), (4, 400), (5, 500))
@@ -395,8 +397,12 @@ def with_tables(*tables: str) -> Flow:
 
 
 def judged(before: Flow, after: Flow) -> Judgement:
-    first, then = (identity_of(flow.pipeline, horizon_ms=1, places=Places()) for flow in (before, after))
-    return judge(Identity.unpack(first.packed), then, after.pipeline)
+    pipeline, operators = after.pipeline, operators_of(after.pipeline)
+    return judged_under(Identity.unpack(identity(before).packed), identity(after), pipeline, operators)
+
+
+def identity(flow: Flow) -> Identity:
+    return identity_of(flow.pipeline, operators_of(flow.pipeline), Places())
 
 
 def test_the_table_that_windows_travel_with_cannot_go_while_a_table_of_a_branch_stays() -> None:
@@ -404,13 +410,15 @@ def test_the_table_that_windows_travel_with_cannot_go_while_a_table_of_a_branch_
 
     (refused,) = judged(both, with_tables("some")).refused
 
-    assert refused.startswith("open windows are kept with the rows of doors.state.v1, and none of these tables is")
+    assert refused.startswith(
+        "rows of doors.hours.v1 are kept with the rows of doors.state.v1, and none of these tables"
+    )
     assert not judged(both, with_tables("all")).refused
     assert not judged(with_tables("all"), both).refused
     assert not judged(with_tables("some"), both).refused
 
 
 def test_the_identity_of_a_flow_without_such_a_table_is_written_as_before() -> None:
-    written = identity_of(with_tables("all").pipeline, horizon_ms=1, places=Places())
+    written = identity(with_tables("all"))
     assert "partial" not in written.as_dict()
-    assert identity_of(with_tables("all", "some").pipeline, horizon_ms=1, places=Places()).partial == ("shut.state.v1",)
+    assert identity(with_tables("all", "some")).partial == ("shut.state.v1",)

@@ -25,7 +25,9 @@ pytestmark = pytest.mark.thorough
 
 PARTITIONS = 3
 LIMITS = Limits(lateness_ms=5_000, horizon_ms=86_400_000, skew_ms_max=60_000, record_bytes_max=2_000)
-MINUTES = SimpleNamespace(topic="vehicles.minutes.v1", subject="vehicles.minutes.v1-value", size_ms=60_000)
+MINUTES = SimpleNamespace(
+    topic="vehicles.minutes.v1", subject="vehicles.minutes.v1-value", size_ms=60_000, grace_ms=30_000
+)
 SUBJECTS = {
     7: "gps.positions.v1-value",
     8: "vehicles.state.v1-value",
@@ -77,7 +79,7 @@ class MemoryTopics:
 
     def records(self, topic, share=None):
         for batch in self.batches(topic, range(PARTITIONS) if share is None else [share.partition]):
-            yield from batch
+            yield from (each for each in batch if share is None or share.wants(each.key()))
 
 
 def framed(schema_id, row):
@@ -86,8 +88,8 @@ def framed(schema_id, row):
     return b"\0" + schema_id.to_bytes(4, "big") + buffer.getvalue()
 
 
-def filled(world):
-    """Topics with the traffic of two minutes in the source."""
+def filled(world, records=4_000):
+    """Topics with some traffic in the source: two minutes of it, by default."""
     shape = FleetShape(
         devices=30,
         start_ms=1_750_000_000_000,
@@ -102,7 +104,7 @@ def filled(world):
         record_bytes_max=LIMITS.record_bytes_max,
     )
     topics = MemoryTopics()
-    for batch in Fleet(1, shape, SOURCES[world.topics.pipeline]).batches(4_000):
+    for batch in Fleet(1, shape, SOURCES[world.topics.pipeline]).batches(records):
         for key, value, timestamp_ms in zip(batch.keys, batch.values, batch.timestamps_ms, strict=True):
             topics.append(world.topics.source, key, value, timestamp_ms=timestamp_ms)
     return topics
@@ -115,7 +117,7 @@ def write_output(world, topics, *, is_idle=True):
     decoder = Decoder(SCHEMA_BY_ID.get, newest_schema(f"{names.source}-value"), domain.event)
     for partition, log in enumerate(topics.logs[names.source]):
         limits = dataclasses.asdict(LIMITS)
-        del limits["is_idle_in_the_end"]
+        del limits["is_idle_in_the_end"], limits["timestamp_age_ms"]
         model = PartitionModel(**limits, fold=domain.fold)
         records = [Record(each.offset(), each.timestamp()[1], each.key(), each.value()) for each in log]
         for result in decoder.decode(records):
@@ -123,13 +125,14 @@ def write_output(world, topics, *, is_idle=True):
         if is_idle:
             model.idle(math.inf)
         for event in model.clean:
-            topics.append(names.clean, event.key, event.raw)
+            topics.append(names.clean, event.key, event.raw, timestamp_ms=event.timestamp_ms)
         for late in model.late:
             headers = [("late.reason", late.reason.encode()), ("late.by_ms", b"%d" % late.by_ms)]
             topics.append(names.late, late.event.key, late.event.raw, headers=headers)
         for reject in model.rejected:
             headers = [("dlq.reason", reject.reason.encode()), ("__streams.errors.partition", b"%d" % partition)]
             headers.append(("__streams.errors.offset", b"%d" % reject.offset))
+            headers.append(("__streams.errors.topic", names.source.encode()))
             topics.append(names.dlq, reject.key, reject.raw, headers=headers)
         for key, row in model.table.items():
             topics.append(names.table, key.encode(), framed(world.table_id, row))

@@ -10,18 +10,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 import pytest
+from structlog.testing import capture_logs
 
 from streams.batch.columns import object_rows, objects
 from streams.batch.event_ids import time_word
 from streams.batch.events import Events
 from streams.batch.rows import unpack_rows
 from streams.engine.commit import Committer
+from streams.engine.config import TaskConfig
 from streams.engine.effects import CycleEnd, Effects
 from streams.engine.encode import RowEncoder
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.restore import restore_partition
-from streams.engine.task import TaskConfig
 from streams.errors import StreamsError
+from streams.flow.bounds import Bounds
 from streams.flow.declaration import Pipeline, Table, Window
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.operators.fold.builder import Count, Fold, Greatest, LastTime, Latest, WindowFold
@@ -32,6 +34,7 @@ from streams.state.identity import Places
 from streams.state.memory import MemoryStore
 from streams.state.names import operator_prefix
 from streams.state.store import StoreCorrupted, StoreOutdated
+from tests.effects import clean, duplicates, late
 
 LATENESS_MS = 100
 COLUMNS = {"events": Count(), "warmest": Greatest("warmth"), "charge": Latest("battery")}
@@ -73,8 +76,9 @@ class World:
     places: Places = field(default_factory=Places)
     offset: int = 0
 
-    def restore(self, flow, *, horizon_ms=10_000):
-        self.config = TaskConfig(flow, LATENESS_MS, horizon_ms, lambda _: nullcontext(), lambda _: 0)
+    def restore(self, flow, *, horizon_ms=10_000, lateness_ms=LATENESS_MS):
+        flow = replace(flow, bounds=Bounds(lateness_ms, horizon_ms, quarantine_rejects=0))
+        self.config = TaskConfig(flow, lambda _: nullcontext(), lambda _: 0)
         store = MemoryStore(self.disk)
         self.task = restore_partition(
             self.config, 0, store, MemoryChangelog(self.kafka), ids_in_memory_max=10**6, places=self.places
@@ -127,12 +131,12 @@ class World:
         effects = self.task.on_batch(events, self.offset, leader_epoch=self.kafka.leader_epoch)
         self.committer.write(Effects(0, len(rows), [effects]))
         self.committer.commit(
-            CycleEnd([self.task.close_cycle()]), {0: self.task}, 0, lambda: self.kafka.membership_of("worker")
+            CycleEnd([self.task.cycle.close()]), {0: self.task}, 0, lambda: self.kafka.membership_of("worker")
         )
         return effects
 
     def stop(self, *, keep):
-        self.task.park()
+        self.task.maintenance.park()
         if not keep:
             self.disk.clear()
 
@@ -252,18 +256,59 @@ def test_a_longer_horizon_takes_no_copy_for_a_first_event(keep):
     world = World().restore(rooms(), horizon_ms=1_000)
     world.feed(event(1, 1_000), event(2, 5_000))
     world.feed(event(3, 9_000))
-    world.task.expire()
+    world.task.maintenance.expire()
     world.stop(keep=keep)
     world.restore(rooms(), horizon_ms=8_000)
     effects = world.feed(event(1, 1_000), event(2, 5_000), event(3, 9_000), event(4, 8_500))
-    assert effects.clean is None or b"v1" not in effects.clean.value
-    assert [late.events.value.tolist() for late in effects.late if late.beyond_horizon] == [[b"v1", b"v2"]]
-    assert effects.duplicates == 1
+    released = clean(effects)
+    assert released is None or b"v1" not in released.value
+    assert [part.events.value.tolist() for part in late(effects) if part.beyond_horizon] == [[b"v1", b"v2"]]
+    assert duplicates(effects) == 1
     world.stop(keep=keep)
     world.restore(rooms(), horizon_ms=8_000)  # what is known stays known
     world.feed(event(5, 20_000))
-    late = world.feed(event(6, 11_000), event(7, 12_500)).late
-    assert [(one.beyond_horizon, one.events.value.tolist()) for one in late] == [(True, [b"v6"])]
+    parts = late(world.feed(event(6, 11_000), event(7, 12_500)))
+    assert [(one.beyond_horizon, one.events.value.tolist()) for one in parts] == [(True, [b"v6"])]
+
+
+def test_another_out_of_orderness_goes_on_from_the_same_watermark_and_is_recorded(keep):
+    """What bounds a cycle was computed under could not be told afterwards: only the horizon was recorded."""
+    world = a_world()
+    watermark = world.task.watermark
+    assert world.task.checkpoint.identity.bounds["lateness_ms"] == LATENESS_MS
+    world.stop(keep=keep)
+    with capture_logs() as logs:
+        world.restore(rooms(), lateness_ms=500)
+    said = [entry["change"] for entry in logs if entry["event"].startswith("what is declared or set has changed")]
+    assert said == ["lateness_ms is 500 now (was 100): the watermark stands still until events are so far ahead of it"]
+    effects = world.feed(event(4, watermark + 500))
+    assert world.task.watermark == watermark
+    assert clean(effects) is None
+    released = clean(world.feed(event(5, watermark + 601)))
+    assert released is not None
+    assert released.value.tolist() == [b"v3"]
+    world.stop(keep=keep)
+    with capture_logs() as logs:
+        world.restore(rooms(), lateness_ms=500)
+    assert world.task.identity.bounds["lateness_ms"] == 500
+    assert not [entry for entry in logs if "change" in entry]
+
+
+def test_another_grace_counts_for_windows_that_open_from_then_on(keep):
+    world = a_world()
+    flow = rooms()
+    world.stop(keep=keep)
+    later = replace(flow, windows=(replace(flow.windows[0], grace_ms=300),))
+    world.restore(later)
+
+    def rows(*fed):
+        world.feed(*fed)
+        return len(world.kafka.log("minutes.v1", 0))
+
+    assert rows(event(4, 2_101, key=b"b")) > 0, "open since before: it closes at its end"
+    before = rows(event(5, 2_500, key=b"b"))
+    assert rows(event(6, 3_101, key=b"c")) == before, "the window of b is over, and not yet by its grace"
+    assert rows(event(7, 3_401, key=b"c")) > before
 
 
 def test_a_hole_in_the_journal_after_a_clean_stop_is_noticed():
@@ -306,7 +351,7 @@ def test_a_source_that_was_created_again_is_read_from_its_beginning_and_copies_a
     placed.restore(rooms())
     assert placed.task.offset_next == -1
     effects = placed.feed(event(2, 1_200), event(4, 1_500))
-    assert effects.duplicates == 1
+    assert duplicates(effects) == 1
     assert placed.task.checkpoint.offset_next == 2
     placed.stop(keep=keep)
     assert placed.restore(rooms()).task.offset_next == 2
@@ -379,7 +424,7 @@ def test_a_store_of_an_earlier_life_is_moved_aside_and_never_merged(placed):
     again.restore_anew(rooms())
     assert again.outdated
     effects = again.feed(event(1, 1_000), event(2, 1_200))
-    assert effects.duplicates == 0
+    assert duplicates(effects) == 0
     assert again.row()["events"]["count"] == 1
 
 

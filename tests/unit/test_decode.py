@@ -5,6 +5,7 @@ import json
 import re
 import resource
 import struct
+import sys
 
 import fastavro
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from logistics.flows.gps import GPS
 from streams.avro.decode import Decoder
 from streams.avro.framing import SCHEMA_ID_HEADER
+from streams.avro.native import choose
 from streams.avro.resolve import build_plan
 from streams.batch.clock import Clock
 from streams.batch.records import Records
@@ -71,8 +73,17 @@ def records(values, *, keys=None, headers=None, headers_lost=None, timestamp=NOW
     )
 
 
+@pytest.fixture(autouse=True, params=["off", pytest.param("on", marks=pytest.mark.native)])
+def native(request, monkeypatch):
+    """Every test runs with the Python decoder and with the native one."""
+    monkeypatch.setattr(sys.modules[__name__], "NATIVE", choose(request.param).native)
+
+
+NATIVE = None
+
+
 def decoder(**options):
-    return Decoder(GPS, **{"record_bytes_max": 10_000, "skew_ms_max": 60_000, **options})
+    return Decoder(GPS, **{"record_bytes_max": 10_000, "skew_ms_max": 60_000, "native": NATIVE, **options})
 
 
 def decode(values, known=KNOWN, **options):
@@ -93,6 +104,11 @@ def test_an_event_becomes_a_row_of_columns():
     assert (events.event_id[0], events.key[0], events.value[0]) == (b"e-1", b"d", framed())
     assert (events.sequence[0], events.event_time[0], events.timestamp_ms[0]) == (5, NOW, NOW)
     assert np.array_equal(events.payload[:, 0], [48.5, -11.25, np.nan, 7.5], equal_nan=True)
+
+
+def test_what_is_said_of_a_record_that_is_cut_off_names_no_place_in_memory():
+    message = only_reject(framed()[:-9]).message
+    assert message == "not a value of schema 2: EOFError: cannot read double from the value"
 
 
 def test_an_empty_batch_gives_nothing():

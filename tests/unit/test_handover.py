@@ -5,6 +5,7 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from logistics.flows.gps import GPS
-from streams.engine.task import TaskConfig
+from streams.engine.config import TaskConfig
+from streams.flow.bounds import Bounds
 from streams.kafka.changelog import ChangelogReaders
 from streams.kafka.memory import MemoryKafka
 from streams.resilience.retry import Retrier
@@ -159,7 +161,7 @@ def test_a_disk_that_refuses_the_truncation_aborts_the_cycle_and_not_the_worker(
     def refuse() -> int:
         raise StoreUnavailable("No space left on device")
 
-    monkeypatch.setattr(worker.engine.tasks[0], "truncate_journal_before", refuse, raising=False)
+    monkeypatch.setattr(worker.engine.tasks[0].maintenance, "truncate_journal_before", refuse, raising=False)
     worker.clock.passed_s += 3600
     worker.process()
     assert 1 == aborts(worker, "state_disk")
@@ -269,6 +271,10 @@ def test_an_unexpected_error_of_a_schema_look_up_or_a_restore_ends_the_worker() 
 class _Unsaved:
     """A task whose disk is full."""
 
+    @property
+    def maintenance(self) -> "_Unsaved":
+        return self
+
     def park(self) -> None:
         raise StoreUnavailable("No space left on device")
 
@@ -276,7 +282,9 @@ class _Unsaved:
 def test_a_store_that_cannot_be_saved_is_closed_all_the_same(tmp_path: Path) -> None:
     memory = RocksMemory(cache_bytes=1 << 20, memtable_bytes=1 << 20)
     directory = DataDirectory(tmp_path)
-    config = TaskConfig(GPS, 0, 1_000, lambda _: nullcontext(), lambda _: 0)
+    config = TaskConfig(
+        replace(GPS, bounds=Bounds(0, 1_000, quarantine_rejects=0)), lambda _: nullcontext(), lambda _: 0
+    )
     settings, retrier = Settings(kafka_bootstrap_servers="127.0.0.1:1"), Retrier()
     readers = ChangelogReaders(settings, group=GPS.group, source=GPS.source, retrier=retrier)
     restorer = Restorer(

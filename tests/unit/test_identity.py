@@ -1,5 +1,6 @@
 """What state belongs to, and what becomes of it when the declaration or the topics change."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,13 @@ import pytest
 from logistics.flows.gps import GPS
 from logistics.flows.orders import ORDERS
 from streams.batch.rows import RowLayout, empty_rows, pack_rows, unpack_rows
+from streams.flow.bounds import Bounds
+from streams.flow.chain import operators_of
 from streams.flow.declaration import Pipeline, Table, Window
 from streams.flow.identity import identity_of as declared_identity
+from streams.flow.identity import judged as judge_under
 from streams.operators.fold.builder import Count, Fold, Greatest, LastTime, Latest, Least, WindowFold
-from streams.state.identity import Identity, IdentityUnreadable, Places, judge
+from streams.state.identity import Identity, IdentityUnreadable, Places
 
 FIELDS = ("temperature_c", "battery")
 
@@ -32,11 +36,14 @@ def a_flow(columns=None, *, size_ms=60_000, tables=("rooms.state.v1",), fields=F
     )
 
 
-def identity_of(flow, *, horizon_ms=1_000, symbols=None, cluster="c", **ids):
+def identity_of(flow, *, symbols=None, cluster="c", **ids):
     names = {topic.name: f"id of {topic.name}" for topic in flow.topics()}
-    return declared_identity(
-        flow, horizon_ms=horizon_ms, places=Places(cluster, {**names, **ids.pop("topics", {})}), symbols=symbols
-    )
+    places = Places(cluster, {**names, **ids.pop("topics", {})})
+    return declared_identity(flow, operators_of(flow), places, symbols)
+
+
+def judge(found, declared, flow):
+    return judge_under(found, declared, flow, operators_of(flow))
 
 
 def judged(before, after, **changed):
@@ -59,7 +66,7 @@ def test_bytes_that_are_no_identity_are_refused(data):
 def test_what_is_not_known_is_not_compared():
     flow = a_flow()
     somewhere = identity_of(flow)
-    nowhere = declared_identity(flow, horizon_ms=1_000, places=Places())
+    nowhere = declared_identity(flow, operators_of(flow), Places())
     assert judge(somewhere, nowhere, flow).is_same
     assert judge(nowhere, somewhere, flow).is_same
 
@@ -83,7 +90,7 @@ def test_a_topic_that_was_created_again_is_refused_with_a_command(name, says):
     judgement = judged(a_flow(), a_flow(), topics={name: "another"})
     [refusal] = judgement.refused
     assert refusal.startswith(f"{name} was deleted and created again")
-    assert __import__("re").search(says, refusal)
+    assert re.search(says, refusal)
 
 
 def test_a_source_that_was_created_again_begins_again_with_the_state_there_is():
@@ -109,7 +116,7 @@ def test_state_of_another_cluster_is_refused():
         (a_flow({"events": Count(), "warmest_c": Least("temperature_c")}), "columns warmest_c"),
         (a_flow({"events": Latest("battery"), "warmest_c": Greatest("temperature_c")}), "columns events.known"),
         (a_flow(id_field="uuid"), "id was the field event_id and is uuid now"),
-        (a_flow(tables=("others.v1",)), "open windows are kept with the rows of rooms.state.v1"),
+        (a_flow(tables=("others.v1",)), "rows of rooms.minutes.v1 are kept with the rows of rooms.state.v1"),
     ],
     ids=["window size", "meaning", "type", "id field", "carrier"],
 )
@@ -136,11 +143,53 @@ def test_added_and_removed_fields_and_columns_are_brought_over_both_ways():
         assert any(says in text for text in judgement.migrated)
 
 
-def test_a_longer_horizon_is_said_and_a_shorter_one_is_not():
-    flow = a_flow()
-    longer = judge(identity_of(flow), identity_of(flow, horizon_ms=2_000), flow)
-    assert "it grows as ids are remembered" in longer.migrated[0]
-    assert judge(identity_of(flow), identity_of(flow, horizon_ms=500), flow).is_same
+BEFORE = Bounds(1_000, 20_000, 3_000, 4_000, 5, 6_000)
+
+
+def test_all_bounds_in_force_are_part_of_the_identity():
+    """Only the horizon was: the others decided results and left no trace."""
+    assert identity_of(a_flow(bounds=BEFORE)).bounds == {
+        "lateness_ms": 1_000,
+        "horizon_ms": 20_000,
+        "skew_ms_max": 3_000,
+        "idle_ms": 4_000,
+        "quarantine_rejects": 5,
+        "quarantine_cooldown_ms": 6_000,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"horizon_ms": 30_000}, "the dedup horizon is longer than before .* it grows as ids are remembered"),
+        ({"horizon_ms": 10_000}, "the dedup horizon is shorter than before .* older than it are late from now on"),
+        ({"lateness_ms": 2_000}, r"lateness_ms is 2000 now \(was 1000\): the watermark stands still"),
+        ({"lateness_ms": 500}, r"lateness_ms is 500 now \(was 1000\): the watermark goes ahead"),
+        ({"skew_ms_max": 1}, r"skew_ms_max is 1 now \(was 3000\): from now on"),
+        ({"idle_ms": 1}, r"idle_ms is 1 now \(was 4000\): from now on"),
+        ({"quarantine_rejects": 1}, r"quarantine_rejects is 1 now \(was 5\): it counts with the next reject"),
+        ({"quarantine_cooldown_ms": 1_000}, r"quarantine_cooldown_ms is 1000 now \(was 6000\): it counts from now on"),
+    ],
+    ids=str,
+)
+def test_another_bound_is_said_and_the_state_goes_on(changed, says):
+    judgement = judged(a_flow(bounds=BEFORE), a_flow(bounds=replace(BEFORE, **changed)))
+    assert not judgement.refused
+    (text,) = judgement.migrated
+    assert re.match(says, text), text
+
+
+def test_another_grace_of_windows_is_said():
+    before = a_flow()
+    after = replace(before, windows=(replace(before.windows[0], grace_ms=500),))
+    (text,) = judged(before, after).migrated
+    assert text.startswith("the grace of windows of rooms.minutes.v1 is 500 ms now (was 0 ms)")
+
+
+def test_an_identity_of_before_all_bounds_were_recorded_says_nothing_of_them():
+    flow = a_flow(bounds=BEFORE)
+    earlier = replace(identity_of(flow), bounds={"horizon_ms": 20_000})
+    assert judge(earlier, identity_of(flow), flow).is_same
 
 
 def test_rows_are_brought_over_by_the_names_of_their_columns():

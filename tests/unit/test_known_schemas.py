@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from streams.avro.known import KnownSchemas
 from streams.avro.resolve import build_plan
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
+from streams.engine.config import TaskConfig
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.task import PartitionTask, TaskConfig
+from streams.engine.task import PartitionTask
+from streams.flow.bounds import Bounds
 from streams.limits import SCHEMA_LOOKUPS_AT_ONCE, SCHEMA_LOOKUPS_MAX
 from streams.resilience.breaker import Guard
 from streams.resilience.retry import Retrier
@@ -57,8 +60,12 @@ def test_an_id_that_was_unknown_and_has_a_plan_now_is_known_once():
 
 
 def engine(rejects_max=100):
-    config = TaskConfig(GPS, 0, 86_400_000, lambda _: nullcontext(), lambda _: 0, quarantine_rejects_max=rejects_max)
-    made = Engine(config, Decoder(GPS, record_bytes_max=10_000, skew_ms_max=60_000), idle_ms=1_000)
+    config = TaskConfig(
+        replace(GPS, bounds=Bounds(0, idle_ms=1_000, quarantine_rejects=rejects_max)),
+        lambda _: nullcontext(),
+        lambda _: 0,
+    )
+    made = Engine(config, Decoder(GPS, record_bytes_max=10_000, skew_ms_max=60_000))
     for partition in (0, 1):
         made.install(PartitionTask(config, partition, MemoryStore(), None))
     return made

@@ -13,9 +13,11 @@ from streams.avro.framing import SCHEMA_ID_HEADER
 from streams.avro.resolve import build_plan
 from streams.batch.records import Records
 from streams.batch.rejects import DeadLetter, Reason, Reject
+from streams.engine.config import TaskConfig
 from streams.engine.effects import Effects
 from streams.engine.engine import Engine, MicroBatch
-from streams.engine.task import PartitionTask, TaskConfig
+from streams.engine.task import PartitionTask
+from streams.flow.bounds import Bounds
 from streams.limits import MISMATCH_LOG_INTERVAL_MS, SCHEMA_LABELS_MAX
 from streams.state.memory import MemoryStore
 from streams.worker.metrics import WorkerMetrics
@@ -94,8 +96,10 @@ def test_ids_made_up_by_the_thousand_share_a_label_and_fill_no_memory(metrics: W
 
 
 def engine_of_two_partitions() -> Engine:
-    config = TaskConfig(GPS, 0, 10**9, lambda _: nullcontext(), lambda _: 0)
-    engine = Engine(config, Decoder(GPS, record_bytes_max=10_000, skew_ms_max=60_000), idle_ms=1_000)
+    config = TaskConfig(
+        replace(GPS, bounds=Bounds(0, 10**9, quarantine_rejects=0)), lambda _: nullcontext(), lambda _: 0
+    )
+    engine = Engine(config, Decoder(GPS, record_bytes_max=10_000, skew_ms_max=60_000))
     for partition in (0, 1):
         engine.install(PartitionTask(config, partition, MemoryStore(), None))
     return engine

@@ -10,10 +10,16 @@ import pytest
 
 from logistics.flows.gps import GPS
 from streams.batch.rows import RowLayout
-from streams.engine.task import PartitionTask, TaskConfig, Written
+from streams.engine.config import TaskConfig
+from streams.engine.cycle import Written
+from streams.engine.task import PartitionTask
+from streams.flow.bounds import Bounds
 from streams.flow.chain import operators_of
-from streams.operators.base import CarriedRows, Changes, EventRecords, KeyedState, Operator, OperatorSpec, Output
+from streams.operators.base import Operator
+from streams.operators.changes import CarriedRows, Changes
 from streams.operators.keyed import StoredRows
+from streams.operators.output import EventRecords, Output
+from streams.operators.spec import KeyedState, OperatorSpec
 from streams.operators.stateless.arrow import Filter, MapBatches
 from streams.operators.trace import WatermarkTrace
 from streams.state.memory import MemoryStore
@@ -23,7 +29,9 @@ from tests.unit.test_task import events, none
 
 def task_with(*operators, pipeline=GPS, store=None):
     flow = replace(pipeline, operators=operators)
-    config = TaskConfig(flow, 10, 1_000, lambda _: nullcontext(), lambda _: 0)
+    config = TaskConfig(
+        replace(flow, bounds=Bounds(10, 1_000, quarantine_rejects=0)), lambda _: nullcontext(), lambda _: 0
+    )
     return PartitionTask(config, 0, store or MemoryStore(), None)
 
 
@@ -123,7 +131,7 @@ def test_what_a_flow_filters_is_counted_in_its_effects():
 def test_two_operators_of_one_name_are_refused():
     same = Filter("a", lambda rows: rows), Filter("a", lambda rows: rows)
     with pytest.raises(ValueError, match=r"two operators are called 'filter\.a'"):
-        operators_of(replace(GPS, operators=same), horizon_ms=1)
+        operators_of(replace(GPS, operators=same))
 
 
 @dataclass(frozen=True)
@@ -172,7 +180,7 @@ class Crossings(Operator):
 
 def test_rows_by_key_without_a_table_to_travel_with_are_refused():
     with pytest.raises(ValueError, match="the rows of north_south travel with the rows of a table"):
-        operators_of(replace(GPS, tables=(), windows=(), operators=(NorthSouth("t", 0.0),)), horizon_ms=1)
+        operators_of(replace(GPS, tables=(), windows=(), operators=(NorthSouth("t", 0.0),)))
 
 
 def at_latitude(batch, *latitudes):
@@ -184,12 +192,12 @@ def test_an_operator_of_a_users_own_keeps_rows_by_key_and_carries_them_with_the_
     task = task_with(NorthSouth("crossings", 50.0), store=store)
     effects = task.on_batch(at_latitude(events((1, 100), (2, 101), (3, 200)), 49.0, 51.0, 52.0), 3)
     assert [records.events.value.tolist() for records in effects.records if records.topic == "crossings"] == [[b"v2"]]
-    commit = task.close_cycle()
+    commit = task.cycle.close()
     [digest] = [rows.digest for rows in commit.carried if rows.digest == NorthSouth("crossings", 50.0).keyed[0].digest]
     assert digest in [rows.digest for rows in commit.carried]
-    task.applied(commit, Written(0, 1, {}))
+    task.cycle.applied(commit, Written(0, 1, {}))
     assert store.get_many([operator_prefix("north_south") + b"d"]) == [b"\1"]
-    task.spill(below=10**12, rows_keep=0, keep_keys=False)
+    task.maintenance.spill(below=10**12, rows_keep=0, keep_keys=False)
     effects = task.on_batch(at_latitude(events((4, 300)), 48.0), 4)
     assert task.on_idle(300).of("")[-1].events.value.tolist() == [b"v4"]
 
@@ -225,4 +233,4 @@ def test_two_operators_that_write_the_same_section_are_stopped_before_they_mix_i
     task = task_with(Noting("a"), Noting("b"))
     task.on_batch(events((1, 100)), 1)
     with pytest.raises(ValueError, match="two operators write 'notes' to the journal: call it by the operator's name"):
-        task.close_cycle()
+        task.cycle.close()

@@ -163,7 +163,7 @@ def test_a_dead_letter_with_other_reason_bytes_or_key_is_seen(observed, letter):
     assert faults(observed) == {"rejects_wrong": 1}
 
 
-WINDOW = SimpleNamespace(topic="minutes", size_ms=60)
+WINDOW = SimpleNamespace(topic="minutes", size_ms=60, grace_ms=0)
 
 
 def driven():

@@ -8,8 +8,8 @@ from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.commit import Committer
 from streams.engine.effects import Effects, PartitionEffects
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
-from streams.operators.base import EventRecords
 from streams.operators.late import LateEvents
+from streams.operators.output import EventRecords
 from streams.sinks.kafka.outputs import timestamp_age_ms
 from streams.sinks.memory import MemoryTransactions
 from tests.unit.test_task import events

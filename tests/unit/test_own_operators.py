@@ -45,11 +45,12 @@ from streams.flow.chain import operators_of
 from streams.flow.declaration import Cleanup, Pipeline
 from streams.flow.drawing import drawn
 from streams.flow.identity import identity_of
+from streams.flow.identity import judged as judge_under
 from streams.flow.topology import as_json, as_text
 from streams.schemas.catalog import Catalog
 from streams.schemas.gate.row_schemas import unfit_rows
 from streams.sinks.base import Refused
-from streams.state.identity import Identity, Judgement, Places, judge
+from streams.state.identity import Identity, Judgement, Places
 from streams.state.store import WriteBatch
 from streams.testing import Crash, FlowDriver
 from streams.worker.account import CycleAccount
@@ -95,6 +96,7 @@ class Switches(OperatorSpec):
     called: str = "switches"
     kind: str = "<i1"
     window: int = 1
+    bound: tuple[str, int] = ("switches.pause_ms", 5)
 
     @property
     def name(self) -> str:
@@ -120,12 +122,15 @@ class Switches(OperatorSpec):
     def settings(self) -> dict[str, dict[str, int]]:
         return {self.name: {"window": self.window}}
 
+    @property
+    def bounds(self) -> dict[str, int]:
+        return dict([self.bound])
+
 
 class SwitchesOperator(Operator):
     def __init__(self, spec: Switches, context: OperatorContext) -> None:
         self.spec, self.keys, self.state = spec, context.keys, spec.keyed[0]
-        self.known = StoredRows(self.state.empty, context.space(spec.name))
-        context.keys.attach(self.known)
+        self.known = context.keys.attach(StoredRows(self.state.empty, context.space(spec.name)))
         self.found: list[RowRecords] = []
 
     def process(self, events: Events, trace: WatermarkTrace) -> Output:
@@ -342,13 +347,13 @@ def test_a_prefix_moves_its_topics_and_not_its_subjects() -> None:
     moved = pipeline_of_all().with_prefix("copy.")
     assert all(topic.name.startswith("copy.") for topic in moved.topics())
     assert [one.subject for one in moved.row_outputs] == [one.subject for one in pipeline_of_all().row_outputs]
-    names = [spec.name for spec in operators_of(moved, horizon_ms=1)]
+    names = [spec.name for spec in operators_of(moved)]
     assert names[-2:] == ["fold.copy.doors.state.v1", "own"]
 
 
 def test_an_operator_that_is_called_by_its_topic_can_be_moved() -> None:
     moved = with_fold(Switches(called="doors.switches.v1")).pipeline.with_prefix("copy.")
-    assert operators_of(moved, horizon_ms=1)[-1].name == "copy.doors.switches.v1"
+    assert operators_of(moved)[-1].name == "copy.doors.switches.v1"
 
 
 def test_the_same_flow_beside_it_writes_other_topics() -> None:
@@ -396,19 +401,23 @@ def test_its_rows_may_go_by_another_subject(schemas: Path) -> None:
 
 
 def identity(flow: Flow, topics: Mapping[str, str] = MappingProxyType({})) -> Identity:
-    return identity_of(flow.pipeline, horizon_ms=1, places=Places("c", topics, 1))
+    return identity_of(flow.pipeline, operators_of(flow.pipeline), Places("c", topics, 1))
 
 
 def judged(before: Flow, after: Flow) -> Judgement:
-    return judge(identity(before), identity(after), after.pipeline)
+    return judge_under(identity(before), identity(after), after.pipeline, operators_of(after.pipeline))
 
 
 def test_what_changes_its_state_is_brought_over_or_refused_in_words() -> None:
     plain = with_fold(Switches())
     assert judged(plain, plain).is_same
-    assert judged(plain, with_fold()).migrated == ("the operator switches is no longer declared: its state is dropped",)
+    assert judged(plain, with_fold()).migrated == (
+        "switches is no longer declared: its state, with what it has not written yet, is dropped",
+    )
     (refused,) = judged(plain, with_fold(Switches(window=2))).refused
     assert refused.startswith("window of switches was 1 and is 2 now: its state cannot be continued")
+    (said,) = judged(plain, with_fold(Switches(bound=("switches.pause_ms", 6)))).migrated
+    assert said == "switches.pause_ms of switches is 6 now (was 5): it counts from now on"
     (refused,) = judged(plain, with_fold(Switches(kind="<f8"))).refused
     assert refused.startswith("columns state of switches had another type or meaning before")
 
@@ -428,7 +437,9 @@ def test_its_rows_are_not_parted_from_the_table_that_they_travel_with() -> None:
 )
 def test_a_topic_of_its_own_that_was_created_again_is_noticed(topic: str, says: str) -> None:
     flow = with_own_table()
-    found = judge(identity(flow, {topic: "old"}), identity(flow, {topic: "new"}), flow.pipeline)
+    found = judge_under(
+        identity(flow, {topic: "old"}), identity(flow, {topic: "new"}), flow.pipeline, operators_of(flow.pipeline)
+    )
     assert [refused.startswith(says) for refused in found.refused] == [True]
 
 
@@ -459,3 +470,10 @@ def test_its_rows_are_counted_and_not_as_those_of_windows() -> None:
     told = generate_latest(metrics.registry).decode()
     assert 'streams_operator_rows_total{topic="doors.switches.v1"} 2.0' in told
     assert "streams_window_rows_total{" not in told
+
+
+@pytest.mark.parametrize("name", ["horizon_ms", "lateness_ms", "quarantine_rejects"])
+def test_a_bound_of_the_name_of_another_is_refused_where_it_is_declared(name: str) -> None:
+    """The one that was declared last was recorded for both, and dedup went by it after a restart."""
+    with pytest.raises(ValueError, match=f"the bound '{name}' is recorded twice"):
+        with_fold(Switches(bound=(name, 1)))

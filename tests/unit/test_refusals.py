@@ -1,6 +1,7 @@
 """What becomes of an event that an output has refused: of this micro-batch, held from an earlier one, or late."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +9,17 @@ import pytest
 from logistics.flows.gps import GPS
 from streams.avro.decode import Decoder
 from streams.batch.rejects import Reason
+from streams.deadletters.letter.audit import Outcome
+from streams.engine.config import TaskConfig
 from streams.engine.effects import PartitionEffects
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.refusals import Refusals
-from streams.engine.task import PartitionTask, TaskConfig
+from streams.engine.task import PartitionTask
+from streams.flow.bounds import Bounds
 from streams.sinks.base import Refused
 from streams.sources.base import Idle
 from streams.state.memory import MemoryStore
+from tests.effects import duplicates, late
 from tests.unit.test_decode import KNOWN, NOW, framed, records
 
 TABLE, WINDOW = GPS.tables[0].topic, GPS.windows[0].topic
@@ -22,8 +27,10 @@ TABLE, WINDOW = GPS.tables[0].topic, GPS.windows[0].topic
 
 @pytest.fixture
 def engine():
-    config = TaskConfig(GPS, 1_000, 86_400_000, lambda _: nullcontext(), lambda _: 0)
-    made = Engine(config, Decoder(GPS, record_bytes_max=10_000, skew_ms_max=60_000), idle_ms=1_000)
+    config = TaskConfig(
+        replace(GPS, bounds=Bounds(1_000, idle_ms=1_000, quarantine_rejects=0)), lambda _: nullcontext(), lambda _: 0
+    )
+    made = Engine(config, Decoder(GPS, record_bytes_max=10_000, skew_ms_max=60_000))
     made.learn(KNOWN)
     made.install(PartitionTask(config, 0, MemoryStore(), None))
     return made
@@ -38,7 +45,12 @@ def refuse(engine, value, topic=GPS.clean, key=b"d", partition=0):
 
 
 def clean(effects):
-    return [value for part in effects.partitions if part.clean is not None for value in part.clean.value.tolist()]
+    return [
+        value
+        for part in effects.partitions
+        for records in part.of(Outcome.CLEAN)
+        for value in records.events.value.tolist()
+    ]
 
 
 def letters(effects):
@@ -82,7 +94,7 @@ def test_a_copy_of_a_refused_event_is_a_duplicate(engine):
     assert 1 == len(process(engine, event(1)).dead_letters)
     effects = process(engine, event(1), start=1)
     assert [] == letters(effects)
-    assert 1 == effects.partitions[0].duplicates
+    assert 1 == duplicates(effects.partitions[0])
 
 
 def test_no_event_is_late_because_of_one_that_was_refused(engine):
@@ -90,17 +102,17 @@ def test_no_event_is_late_because_of_one_that_was_refused(engine):
     refuse(engine, event(5))
     process(engine, event(9, at_ms=10_000), start=1)
     effects = process(engine, event(3, at_ms=-10), start=2)
-    assert [] == effects.partitions[0].late
+    assert [] == late(effects.partitions[0])
     assert [event(3, at_ms=-10)] == clean(effects)
 
 
 def test_an_event_that_the_late_topic_refuses_becomes_a_dead_letter(engine):
     process(engine, event(5), event(9, at_ms=10_000))
-    late = event(3, at_ms=-10)
-    refuse(engine, late, topic=GPS.late)
-    effects = process(engine, late, start=2)
-    assert [] == effects.partitions[0].late
-    assert [(Reason.REFUSED_BY_OUTPUT, late, 2)] == letters(effects)
+    behind = event(3, at_ms=-10)
+    refuse(engine, behind, topic=GPS.late)
+    effects = process(engine, behind, start=2)
+    assert [] == late(effects.partitions[0])
+    assert [(Reason.REFUSED_BY_OUTPUT, behind, 2)] == letters(effects)
 
 
 def test_an_event_beyond_the_horizon_that_the_late_topic_refuses_becomes_a_dead_letter(engine):
@@ -108,7 +120,7 @@ def test_an_event_beyond_the_horizon_that_the_late_topic_refuses_becomes_a_dead_
     old = event(3, at_ms=-90_000_000)
     refuse(engine, old, topic=GPS.late)
     effects = process(engine, old, start=2)
-    assert [] == effects.partitions[0].late
+    assert [] == late(effects.partitions[0])
     assert [(Reason.REFUSED_BY_OUTPUT, old, 2)] == letters(effects)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from logistics.flows.gps import GPS
+from streams.engine.config import TaskConfig
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.log import LogRow
 from streams.engine.restore import restore_partition
-from streams.engine.task import TaskConfig
+from streams.flow.bounds import Bounds
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.sinks.base import Committed
 from streams.state.checkpoint import Checkpoint
@@ -22,7 +23,9 @@ from streams.state.names import CHECKPOINT, operator_prefix
 from streams.state.store import StoreCorrupted
 from tests.unit.test_journal import entry
 
-CONFIG = TaskConfig(GPS, 1_000, 60_000, lambda _: nullcontext(), lambda _: 0)
+CONFIG = TaskConfig(
+    replace(GPS, bounds=Bounds(1_000, 60_000, quarantine_rejects=0)), lambda _: nullcontext(), lambda _: 0
+)
 OURS = CONFIG.identity(Places())
 
 

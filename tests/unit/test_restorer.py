@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from logistics.flows.gps import GPS
-from streams.engine.restore import RestoreFailed
+from streams.engine.journal_chain import RestoreFailed
 from streams.errors import StreamsError
 from streams.kafka.changelog import Unsettled
 from streams.kafka.memory import MemoryChangelog, MemoryKafka

@@ -45,15 +45,15 @@ def test_the_table_is_as_long_as_it_should_be() -> None:
 
 
 @each_change
-@pytest.mark.parametrize("mode", list(Mode))
-def test_the_gate_refuses_what_the_table_says_under_every_mode(change: Change, mode: Mode, tmp_path: Path) -> None:
-    found = [f for f in findings(tmp_path, list(change.schemas), mode) if f.rule in AVRO]
-    assert {f.direction for f in found} == set(mode.directions) - change.readable
-    for finding in found:
-        assert (finding.against, finding.version) == ((1,), 2)
-        assert finding.message
-        assert "version" in finding.breaks
-        assert "streams schemas new-version" in finding.fix
+def test_the_gate_refuses_what_the_table_says_under_every_mode(change: Change, tmp_path: Path) -> None:
+    for mode in Mode:
+        found = [f for f in findings(tmp_path, list(change.schemas), mode) if f.rule in AVRO]
+        assert {f.direction for f in found} == set(mode.directions) - change.readable, mode
+        for finding in found:
+            assert (finding.against, finding.version) == ((1,), 2)
+            assert finding.message
+            assert "version" in finding.breaks
+            assert "streams schemas new-version" in finding.fix
 
 
 @each_change

@@ -47,6 +47,7 @@ TEXTS = {
     "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
     "STREAMS_DATA_DIR": ".data",
     "STREAMS_GROUP_PROTOCOL": "classic",
+    "STREAMS_NATIVE": "auto",
     "STREAMS_TRACING": "off",
     "STREAMS_CLUSTER_NAME": "local",
     "STREAMS_MONITOR_WORKERS": "http://127.0.0.1:6066-6073",

@@ -7,8 +7,11 @@ import pytest
 from logistics.flows.gps import GPS
 from streams.batch.columns import TIME_MIN, object_rows, objects
 from streams.batch.events import Events, Fields
+from streams.engine.config import TaskConfig
+from streams.engine.cycle import Written
 from streams.engine.journal_index import read_journal_index
-from streams.engine.task import PartitionTask, TaskConfig, Written
+from streams.engine.task import PartitionTask
+from streams.flow.bounds import Bounds
 from streams.limits import JOURNAL_INDEX_RECORDS
 from streams.operators.quarantine.breakers import DeviceBreakers
 from streams.operators.quarantine.operator import QuarantineOperator
@@ -16,6 +19,7 @@ from streams.state.checkpoint import Checkpoint
 from streams.state.journal import Position
 from streams.state.memory import MemoryStore
 from streams.state.names import CHECKPOINT, operator_prefix
+from tests.effects import clean, duplicates, late
 from tests.journalled import unpacked
 
 LATENESS_MS, HORIZON_MS = 10, 1_000
@@ -36,9 +40,11 @@ class ClosingStore(MemoryStore):
 def task_over(store, **options):
     limits = {"lateness_ms": LATENESS_MS, "horizon_ms": HORIZON_MS, **options}
     config = TaskConfig(
-        replace(GPS, windows=limits.get("windows", GPS.windows)),
-        limits["lateness_ms"],
-        limits["horizon_ms"],
+        replace(
+            GPS,
+            windows=limits.get("windows", GPS.windows),
+            bounds=Bounds(limits["lateness_ms"], limits["horizon_ms"], quarantine_rejects=0),
+        ),
         lambda _: nullcontext(),
         lambda key: int(key.startswith(b"other")),
     )
@@ -91,7 +97,7 @@ class Cycles:
         self.entries = []
 
     def __call__(self):
-        commit = self.task.close_cycle()
+        commit = self.task.cycle.close()
         if commit is None:
             return None
         self.apply(commit)
@@ -100,7 +106,7 @@ class Cycles:
     def apply(self, commit):
         first, self.next = self.next, self.next + len(commit.journal)
         self.entries += [unpacked(record, FIELDS) for record in commit.journal]
-        self.task.applied(commit, Written(first, self.next, {"vehicles.state.v1": self.next * 10}))
+        self.task.cycle.applied(commit, Written(first, self.next, {"vehicles.state.v1": self.next * 10}))
 
 
 @pytest.fixture
@@ -114,8 +120,8 @@ def values(released):
 
 def test_a_new_task_has_done_nothing(task):
     assert task.is_settled
-    assert task.close_cycle() is None
-    assert task.truncate_journal_before() is None
+    assert task.cycle.close() is None
+    assert task.maintenance.truncate_journal_before() is None
     assert (task.watermark, task.offset_next) == (TIME_MIN, -1)
 
 
@@ -125,18 +131,18 @@ def test_a_flow_without_windows_waits_for_its_held_events_alone(store):
     assert task.next_timer() > 10**15
     task.on_batch(events((1, 100)), 1)
     assert task.next_timer() == 100
-    assert values(task.on_idle(100).clean) == [b"v1"]
+    assert values(clean(task.on_idle(100))) == [b"v1"]
 
 
 def test_an_event_is_held_until_the_watermark_has_passed_it(task):
-    assert values(task.on_batch(events((1, 100)), 1).clean) == []
+    assert values(clean(task.on_batch(events((1, 100)), 1))) == []
     assert task.next_timer() == 100
-    assert values(task.on_batch(events((2, 110)), 2).clean) == [b"v1"]
-    assert values(task.on_idle(110).clean) == [b"v2"]
+    assert values(clean(task.on_batch(events((2, 110)), 2))) == [b"v1"]
+    assert values(clean(task.on_idle(110))) == [b"v2"]
 
 
 def test_a_batch_of_rejects_only_moves_the_offset_and_makes_a_cycle(task, cycle):
-    assert values(task.on_batch(none(), 7).clean) == []
+    assert values(clean(task.on_batch(none(), 7))) == []
     commit = cycle()
     assert (commit.offset_next, commit.cycle, commit.watermark) == (7, 1, TIME_MIN)
     assert Checkpoint.unpack(task.store.get_many([CHECKPOINT])[0]).offset_next == 7
@@ -144,8 +150,8 @@ def test_a_batch_of_rejects_only_moves_the_offset_and_makes_a_cycle(task, cycle)
 
 def test_the_second_copy_is_counted_and_goes_nowhere(task):
     found = task.on_batch(events((1, 100), (1, 100)), 2)
-    assert (found.duplicates, found.late) == (1, [])
-    assert task.on_batch(events((1, 100)), 3).duplicates == 1
+    assert (duplicates(found), late(found)) == (1, [])
+    assert duplicates(task.on_batch(events((1, 100)), 3)) == 1
     assert task.in_memory()["held"] == 1
 
 
@@ -153,9 +159,9 @@ def test_an_event_beyond_the_horizon_is_late_and_not_remembered(task):
     task.on_batch(events((1, 5_000)), 1)
     horizon = 5_000 - LATENESS_MS - HORIZON_MS
     for _ in range(2):
-        [late] = task.on_batch(events((2, horizon - 1)), 2).late
-        assert (late.beyond_horizon, late.by_ms.tolist()) == (True, [1])
-    assert task.on_batch(events((2, horizon)), 3).late == []
+        [part] = late(task.on_batch(events((2, horizon - 1)), 2))
+        assert (part.beyond_horizon, part.by_ms.tolist()) == (True, [1])
+    assert late(task.on_batch(events((2, horizon)), 3)) == []
 
 
 def test_events_of_another_partitions_keys_are_processed_and_counted(task):
@@ -201,7 +207,7 @@ def test_an_idle_release_alone_makes_a_cycle_at_the_same_offset(task, cycle):
 
 def test_nothing_of_an_open_cycle_is_in_the_store(task, store, cycle):
     task.on_batch(events((1, 100), (2, 200)), 2)
-    commit = task.close_cycle()
+    commit = task.cycle.close()
     assert list(store.scan(b"")) == []
     cycle.apply(commit)
     marker = Checkpoint.unpack(store.get_many([CHECKPOINT])[0])
@@ -212,9 +218,9 @@ def test_nothing_of_an_open_cycle_is_in_the_store(task, store, cycle):
 
 def test_the_next_batch_may_be_processed_while_a_commit_is_in_flight(task, cycle):
     task.on_batch(events((1, 100), (2, 200)), 2)
-    commit = task.close_cycle()
+    commit = task.cycle.close()
     found = task.on_batch(events((2, 200), (3, 300)), 4)
-    assert (values(found.clean), found.duplicates) == ([b"v2"], 1)
+    assert (values(clean(found)), duplicates(found)) == ([b"v2"], 1)
     assert not task.is_settled
     cycle.apply(commit)
     assert not task.is_settled
@@ -227,14 +233,14 @@ def test_the_next_batch_may_be_processed_while_a_commit_is_in_flight(task, cycle
 
 
 def spill(task, **options):
-    task.spill(**{"below": 10**12, "rows_keep": 0, "keep_keys": False, **options})
+    task.maintenance.spill(**{"below": 10**12, "rows_keep": 0, "keep_keys": False, **options})
 
 
 def test_state_cannot_be_moved_while_a_cycle_is_open_or_in_flight(task, store, cycle):
     task.on_batch(events((1, 100), (2, 200)), 2)
     with pytest.raises(RuntimeError, match="partition 0: state can be moved between cycles only"):
         spill(task)
-    commit = task.close_cycle()
+    commit = task.cycle.close()
     with pytest.raises(RuntimeError, match="between cycles only"):
         spill(task)
     assert list(store.scan(b"")) == []
@@ -258,36 +264,36 @@ def test_moved_ids_are_still_known_and_moved_events_still_come(task, cycle):
     cycle()
     spill(task)
     assert (task.in_memory()["ids"], task.in_memory()["held"]) == (0, 0)
-    assert task.on_batch(events((1, 100), (2, 105), (3, 140)), 6).duplicates == 3
+    assert duplicates(task.on_batch(events((1, 100), (2, 105), (3, 140)), 6)) == 3
     assert task.next_timer() == 140
-    assert values(task.on_idle(140).clean) == [b"v3"]
+    assert values(clean(task.on_idle(140))) == [b"v3"]
 
 
 def test_ids_behind_the_horizon_are_forgotten_without_any_pressure(task, cycle):
     """They had stayed until memory was short: ten minutes of a short horizon grew by 40%."""
     task.on_batch(events((1, 100), (2, 200)), 2)
     cycle()
-    task.expire()
+    task.maintenance.expire()
     assert task.in_memory()["ids"] == 2
     task.on_batch(events((3, 200 + HORIZON_MS), (4, 215 + HORIZON_MS)), 4)
     cycle()
-    task.expire()
+    task.maintenance.expire()
     assert task.in_memory()["ids"] == 2
     found = task.on_batch(events((1, 100), (3, 200 + HORIZON_MS)), 6)
-    assert [late.beyond_horizon for late in found.late] == [True]
-    assert found.duplicates == 1
+    assert [one.beyond_horizon for one in late(found)] == [True]
+    assert duplicates(found) == 1
 
 
 def test_ids_are_forgotten_in_steps_and_between_cycles_only(task, cycle):
     task.on_batch(events((1, 100), (2, 111 + HORIZON_MS)), 2)
     with pytest.raises(RuntimeError, match="between cycles only"):
-        task.expire()
+        task.maintenance.expire()
     cycle()
-    task.expire()
+    task.maintenance.expire()
     assert task.in_memory()["ids"] == 1
     task.on_batch(events((3, 112 + HORIZON_MS), (4, 200 + HORIZON_MS)), 4)
     cycle()
-    task.expire()
+    task.maintenance.expire()
     assert task.in_memory()["ids"] == 3, "nothing was expected: less than an eighth of the horizon has passed"
 
 
@@ -295,12 +301,12 @@ def test_a_journal_of_expired_ids_is_neither_replayed_nor_kept(task, cycle):
     for number in range(2 * JOURNAL_INDEX_RECORDS):
         task.on_batch(events((number, 100 + number)), number + 1)
         cycle()
-    assert task.truncate_journal_before() is None
+    assert task.maintenance.truncate_journal_before() is None
     task.on_batch(events((9_999, 10 * HORIZON_MS)), 9_999)
     cycle()
-    task.expire()
+    task.maintenance.expire()
     assert task.checkpoint.replay_from >= JOURNAL_INDEX_RECORDS
-    assert task.truncate_journal_before() is not None
+    assert task.maintenance.truncate_journal_before() is not None
 
 
 def test_what_is_moved_completely_needs_no_replay(task, cycle):
@@ -323,7 +329,7 @@ def test_what_is_held_in_memory_keeps_its_journal(task, cycle):
 def test_a_parked_task_has_everything_in_its_store(task, store, cycle):
     task.on_batch(events((1, 100), (2, 200)), 2)
     cycle()
-    task.park()
+    task.maintenance.park()
     assert store.is_closed
     marker = Checkpoint.unpack(store.get_many([CHECKPOINT])[0])
     assert marker.replay_from == marker.journal_next == 1
@@ -338,14 +344,14 @@ def test_parking_an_unsettled_task_saves_nothing_that_is_not_committed(task, sto
     before = list(store.scan(b""))
     task.on_batch(events((3, 300), (4, 400)), 4)
     if closed:
-        task.close_cycle()
-    task.park()
+        task.cycle.close()
+    task.maintenance.park()
     assert store.is_closed
     assert list(store.scan(b"")) == before
 
 
 def test_parking_a_task_that_has_done_nothing_leaves_an_empty_store(task, store):
-    task.park()
+    task.maintenance.park()
     assert store.is_closed
     assert list(store.scan(b"")) == []
 
@@ -372,13 +378,13 @@ def test_the_journal_is_cut_where_everything_before_is_behind_the_horizon_and_in
     for i in range(JOURNAL_INDEX_RECORDS + 5):
         task.on_batch(events((i, 100 + i)), i + 1)
         cycle()
-    assert task.truncate_journal_before() is None, "within the horizon"
+    assert task.maintenance.truncate_journal_before() is None, "within the horizon"
     task.on_batch(events((10**6, 10_000)), 10**6)
     cycle()
-    assert task.truncate_journal_before() is None, "a restart would replay it"
+    assert task.maintenance.truncate_journal_before() is None, "a restart would replay it"
     spill(task)
-    assert task.truncate_journal_before() == JOURNAL_INDEX_RECORDS
-    assert task.truncate_journal_before() is None
+    assert task.maintenance.truncate_journal_before() == JOURNAL_INDEX_RECORDS
+    assert task.maintenance.truncate_journal_before() is None
     assert groups_in(task.store) == [[JOURNAL_INDEX_RECORDS, 10_000, 6]]
 
 
@@ -393,11 +399,11 @@ def test_a_breaker_that_is_still_remembered_is_journalled_again_before_its_part_
     task.on_batch(events((10**6, 10_000)), 10**6)
     cycle()
     spill(task)
-    assert task.truncate_journal_before() is None, "the newest row of the breaker is there"
+    assert task.maintenance.truncate_journal_before() is None, "the newest row of the breaker is there"
     assert not task.is_settled
     (again,) = cycle().journal
     assert [b"a"] == [key for key, _ in unpacked(again, FIELDS).breakers]
-    assert JOURNAL_INDEX_RECORDS == task.truncate_journal_before()
+    assert JOURNAL_INDEX_RECORDS == task.maintenance.truncate_journal_before()
     assert task.is_settled
 
 

@@ -104,16 +104,19 @@ def silent(connection: socket.socket, _: str) -> None:
 
 
 SAMPLE = b'streams_events_total{pipeline="gps",outcome="clean"} '
-ANSWERS: dict[str, Serve] = {
-    "bytes that are no HTTP": sends(b"\x00\xff" * 500, b"\x00\xff" * 500),
-    "bytes that are no HTTP after a good /readyz": sends(b"\x16\x03\x01\x02" * 99),
-    "a page for people": sends(http(b"<!doctype html><html><body>streams_events_total</body></html>")),
-    "nothing at all": sends(b"", b""),
+NEVER_END: dict[str, Serve] = {
     "silence": silent,
     "a line of headers that never ends": drips(b"HTTP/1.1 200 OK\r\nX: ", b"x"),
     "headers that never end": drips(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
     "a body that never ends": drips(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"x"),
     "interim answers for ever": drips(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+"""Each of these takes as long as a worker is waited for: they are asked at once, as a look does with many workers."""
+ANSWERS: dict[str, Serve] = {
+    "bytes that are no HTTP": sends(b"\x00\xff" * 500, b"\x00\xff" * 500),
+    "bytes that are no HTTP after a good /readyz": sends(b"\x16\x03\x01\x02" * 99),
+    "a page for people": sends(http(b"<!doctype html><html><body>streams_events_total</body></html>")),
+    "nothing at all": sends(b"", b""),
     "a length that is no number": sends(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"),
     "a body that is cut off": sends(http(WELL, length=2 * len(WELL))),
     "chunks that are none": sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nxx\r\n"),
@@ -137,6 +140,8 @@ ANSWERS: dict[str, Serve] = {
     "labels that do not end": sends(http(WELL + b'streams_events_total{outcome="clean" 5\n')),
     "braces": sends(http(WELL + b"streams_{{{{}}}} 1\n")),
 }
+EACH = {name: {name: answer} for name, answer in ANSWERS.items()} | {"all that never ends": NEVER_END}
+each_answer = pytest.mark.parametrize("answers", EACH.values(), ids=EACH)
 
 
 @contextmanager
@@ -154,12 +159,13 @@ def by_port(states: list[WorkerState]) -> dict[int, WorkerState]:
     return {state.address.port: state for state in states}
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-def test_whatever_one_worker_answers_the_others_are_seen_and_it_is_not_ready(name: str) -> None:
-    odd, other = Server(well), Server(well)
-    with watching(odd, other) as watch:
-        assert [True, True] == [state.ready for state in watch.look(0.0)]
-        odd.serve = ANSWERS[name]
+@each_answer
+def test_whatever_workers_answer_the_others_are_seen_and_these_are_not_ready(answers: dict[str, Serve]) -> None:
+    odd, other = {name: Server(well) for name in answers}, Server(well)
+    with watching(*odd.values(), other) as watch:
+        assert all(state.ready for state in watch.look(0.0))
+        for name, server in odd.items():
+            server.serve = answers[name]
         began = time.monotonic()
         found = by_port(watch.look(5.0))
 
@@ -167,15 +173,19 @@ def test_whatever_one_worker_answers_the_others_are_seen_and_it_is_not_ready(nam
         assert (True, "ready", {"clean": 7.0}) == (
             found[other.port].ready, found[other.port].state, found[other.port].outcomes,
         )  # fmt: skip
-        assert not found[odd.port].ready
-        assert 0 < len(found[odd.port].state) <= 500
-        odd.serve = well
-        assert by_port(watch.look(10.0))[odd.port].ready, "it is asked again"
+        states = {name: found[server.port] for name, server in odd.items()}
+        assert [] == [name for name, state in states.items() if state.ready]
+        assert {} == {name: state.state for name, state in states.items() if not 0 < len(state.state) <= 500}
+        for server in odd.values():
+            server.serve = well
+        assert all(state.ready for state in watch.look(10.0)), "they are asked again"
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-def test_what_has_never_answered_as_a_worker_does_is_none_or_says_why_it_cannot_be_read(name: str) -> None:
-    with watching(Server(ANSWERS[name])) as watch:
+@each_answer
+def test_what_has_never_answered_as_a_worker_does_is_none_or_says_why_it_cannot_be_read(
+    answers: dict[str, Serve],
+) -> None:
+    with watching(*map(Server, answers.values())) as watch:
         assert all("cannot be read" in state.state and not state.ready for state in watch.look(0.0))
 
 

@@ -15,25 +15,18 @@ from streams.batch.event_ids import event_time_of
 from streams.batch.events import Events
 from streams.batch.replayed import is_replayed
 from streams.limits import JOURNAL_RECORD_BYTES_MAX
-from streams.operators.base import (
-    Changes,
-    EventRecords,
-    Operator,
-    OperatorContext,
-    OperatorSpec,
-    Output,
-    RefusedEvents,
-    Replayed,
-    RestoreBudget,
-    Spill,
-)
+from streams.operators.base import Operator, OperatorContext, Replayed, RestoreBudget, Spill
+from streams.operators.changes import Changes
 from streams.operators.dedup.id_set import IdSet
 from streams.operators.dedup.pages import SpilledIds
 from streams.operators.dedup.section import SECTION, Ids, pack_ids, unpack_ids
 from streams.operators.keyed import ChangedKeys
 from streams.operators.late import LATE, LateEvents
+from streams.operators.output import EventRecords, Output, RefusedEvents
 from streams.operators.refused import accepted
+from streams.operators.spec import OperatorSpec
 from streams.operators.trace import WatermarkTrace
+from streams.state.identity import Consequences, SettingsByName
 from streams.state.store import WriteBatch
 
 NAME: Final = "dedup"
@@ -65,6 +58,23 @@ class Dedup(OperatorSpec):
     def bounds(self) -> Mapping[str, int]:
         """The horizon."""
         return {HORIZON_MS: self.horizon_ms}
+
+    @property
+    def journal_ms(self) -> int:
+        """The horizon: older ids are forgotten."""
+        return self.horizon_ms
+
+    def judge_change(self, bounds: Mapping[str, int], settings: SettingsByName) -> Consequences:
+        """A longer horizon than before grows, a shorter one is in force at once."""
+        del settings
+        before_ms = bounds.get(HORIZON_MS, self.horizon_ms)
+        if before_ms == self.horizon_ms:
+            return Consequences()
+        how, then = "shorter", "older ids are forgotten, and events older than it are late from now on"
+        if self.horizon_ms > before_ms:
+            how, then = "longer", "it grows as ids are remembered for longer"
+        text = f"the dedup horizon is {how} than before ({self.horizon_ms} ms, was {before_ms} ms): {then}"
+        return Consequences(migrated=(text,))
 
     @property
     def parts(self) -> Mapping[str, str]:

@@ -296,10 +296,10 @@ class Fold:
     def __init__(
         self, key: str, fields: Sequence[str], columns: Mapping[str, Column], *, texts: Sequence[str] = ()
     ) -> None:
-        """`key` names the key in the table's schema, `fields` and `texts` are the pipeline's payload and text fields.
+        """`key` names the key in the table's schema, `fields` and `texts` those of the flow's source.
 
         Raises:
-            ValueError: a column reads a field that the pipeline does not list.
+            ValueError: a column reads a field that is not among them.
 
         """
         self._key = key
@@ -349,7 +349,7 @@ class WindowFold:
         """As `Fold`, but without text.
 
         Raises:
-            ValueError: a column reads a field that the pipeline does not list, or its state is text.
+            ValueError: a column reads a field that is not among `fields`, or its state is text.
 
         """
         if texts := [name for name, column in columns.items() if column.dtype.hasobject]:

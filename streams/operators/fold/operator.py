@@ -7,17 +7,12 @@ from typing import Final
 
 from streams.batch.events import Events
 from streams.batch.rows import RowLayout, empty_rows
-from streams.operators.base import (
-    ChangelogRows,
-    Changes,
-    KeyedState,
-    Operator,
-    OperatorContext,
-    OperatorSpec,
-    Output,
-)
+from streams.operators.base import Operator, OperatorContext
+from streams.operators.changes import ChangelogRows, Changes
 from streams.operators.fold.aggregate import Aggregate
 from streams.operators.keyed import ChangedKeys, KnownRows, StoredRows
+from streams.operators.output import Output
+from streams.operators.spec import KeyedState, OperatorSpec
 from streams.operators.trace import WatermarkTrace
 
 CONTRADICTIONS: Final = "contradictions"
@@ -61,10 +56,10 @@ class FoldOperator(Operator):
 
     def __init__(self, spec: FoldTable, context: OperatorContext) -> None:
         self._spec, self._keys = spec, context.keys
+        (state,) = spec.keyed
         rows = StoredRows if spec.has_all_keys else KnownRows
-        self._rows = rows(spec.keyed[0].empty, context.space(spec.name))
-        context.keys.attach(self._rows)
-        self._digest = spec.keyed[0].digest
+        self._rows = context.keys.attach(rows(state.empty, context.space(state.part)))
+        self._digest = state.digest
         self._counts_contradictions = CONTRADICTIONS in (spec.aggregate.dtype.names or ())
 
     def process(self, events: Events, trace: WatermarkTrace) -> Output:

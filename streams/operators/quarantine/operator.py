@@ -12,24 +12,21 @@ from streams.avro.decode import Decoded
 from streams.batch.clock import Clock
 from streams.batch.records import Records
 from streams.limits import JOURNAL_RECORD_BYTES_MAX
-from streams.operators.base import (
-    Changes,
-    Operator,
-    OperatorContext,
-    OperatorSpec,
-    RecordGate,
-    Replayed,
-    RestoreBudget,
-)
+from streams.operators.base import Operator, OperatorContext, Replayed, RestoreBudget
+from streams.operators.changes import Changes
 from streams.operators.keyed import ChangedKeys
 from streams.operators.quarantine.breakers import DeviceBreakers
 from streams.operators.quarantine.gate import quarantine, quarantined_at_start
 from streams.operators.quarantine.section import SECTION, pack_breakers, unpack_breakers
+from streams.operators.spec import OperatorSpec, RecordGate
+from streams.state.identity import Consequences, SettingsByName
 from streams.state.journal import reading
 from streams.state.space import StoreSpace
 from streams.state.store import WriteBatch
 
 NAME: Final = "quarantine"
+REJECTS: Final = "quarantine_rejects"
+COOLDOWN_MS: Final = "quarantine_cooldown_ms"
 _REPLAYED_MAX: Final = 50_000
 
 
@@ -74,6 +71,26 @@ class Quarantine(OperatorSpec):
         return QuarantineOperator(self, context)
 
     @property
+    def bounds(self) -> Mapping[str, int]:
+        """How many rejects, and for how long."""
+        return {REJECTS: self.rejects_max, COOLDOWN_MS: self.cooldown_ms}
+
+    def judge_change(self, bounds: Mapping[str, int], settings: SettingsByName) -> Consequences:
+        """Keys that are kept out stay so: the new cool-down counts for them too."""
+        del settings
+        what = {
+            REJECTS: "counts with the next reject of a key; keys that are kept out stay so until a record is clean",
+            COOLDOWN_MS: "counts from now on, also for keys that are kept out",
+        }
+        return Consequences(
+            migrated=tuple(
+                f"{name} is {now} now (was {bounds[name]}): it {what[name]}"
+                for name, now in self.bounds.items()
+                if bounds.get(name, now) != now
+            )
+        )
+
+    @property
     def parts(self) -> Mapping[str, str]:
         """Breakers."""
         return {NAME: "device breakers"}
@@ -98,7 +115,7 @@ class QuarantineOperator(Operator):
         del changed
         self._written = self.breakers.take_changed()
         pieces = pack_breakers(self._written, bytes_max=JOURNAL_RECORD_BYTES_MAX)
-        found = Changes(sections={SECTION: pieces}, stays_for_horizon=bool(pieces))
+        found = Changes(sections={SECTION: pieces}, is_of_cycle_end=bool(pieces))
         _note(self._space, self._written, found.store)
         return found
 

@@ -13,26 +13,17 @@ import numpy as np
 from streams.batch.columns import TIME_MIN, Int64
 from streams.batch.events import Events
 from streams.limits import JOURNAL_RECORD_BYTES_MAX
-from streams.operators.base import (
-    ALL,
-    Changes,
-    EventRecords,
-    Operator,
-    OperatorContext,
-    OperatorSpec,
-    Output,
-    RefusedEvents,
-    Replayed,
-    RestoreBudget,
-    Spill,
-)
+from streams.operators.base import ALL, Operator, OperatorContext, Replayed, RestoreBudget, Spill
+from streams.operators.changes import Changes
 from streams.operators.keyed import ChangedKeys
 from streams.operators.late import LATE, LateEvents
+from streams.operators.output import EventRecords, Output, RefusedEvents
 from streams.operators.refused import accepted
 from streams.operators.reorder.held import Held, held_in_store, memory_of, without_repeats
 from streams.operators.reorder.judge import judge_behind, release_order
 from streams.operators.reorder.last import LastReleased, due_pairs, due_rows
 from streams.operators.reorder.section import HELD, LAST_RELEASED, pack_due, pack_held, unpack_due, unpack_held
+from streams.operators.spec import OperatorSpec
 from streams.operators.trace import WatermarkTrace
 from streams.state.store import WriteBatch
 
@@ -71,8 +62,7 @@ class ReorderOperator(Operator):
         self._last_space = context.space(LAST_RELEASED)
         self._held_space = context.space(HELD)
         self.held = Held(context.fields, self._held_space)
-        self._last = LastReleased(self._last_space)
-        context.keys.attach(self._last)
+        self._last = context.keys.attach(LastReleased(self._last_space))
         self._none = Events.none(context.fields)
         self._cycle = 1
         """Of those since the restore: by it held events that came in the open cycle are told from others."""

@@ -15,7 +15,9 @@ import pyarrow as pa
 from streams.batch.columns import Float64, objects
 from streams.batch.events import Events
 from streams.batch.replayed import is_replayed
-from streams.operators.base import Operator, OperatorContext, OperatorSpec, Output
+from streams.operators.base import Operator, OperatorContext
+from streams.operators.output import Output
+from streams.operators.spec import OperatorSpec
 from streams.operators.trace import WatermarkTrace
 
 FILTERED: Final = "filtered"

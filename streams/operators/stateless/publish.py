@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from streams.batch.events import Events
-from streams.operators.base import EventRecords, Operator, OperatorContext, OperatorSpec, Output
+from streams.operators.base import Operator, OperatorContext
+from streams.operators.output import EventRecords, Output
+from streams.operators.spec import OperatorSpec
 from streams.operators.trace import WatermarkTrace
 
 CLEAN: Final = "clean"

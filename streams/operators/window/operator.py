@@ -17,20 +17,15 @@ import pyarrow as pa
 from streams.batch.columns import Int64, Objects, objects
 from streams.batch.events import Events
 from streams.batch.rows import RowLayout, Rows, unpack_rows
-from streams.operators.base import (
-    CarriedRows,
-    Changes,
-    KeyedState,
-    Operator,
-    OperatorContext,
-    OperatorSpec,
-    Output,
-    RowRecords,
-)
+from streams.operators.base import Operator, OperatorContext
+from streams.operators.changes import CarriedRows, Changes, RowRecords
 from streams.operators.fold.aggregate import WindowAggregate
 from streams.operators.keyed import ChangedKeys, StoredRows
+from streams.operators.output import Output
+from streams.operators.spec import KeyedState, OperatorSpec
 from streams.operators.trace import WatermarkTrace
 from streams.operators.window.windows import NEVER, Closed, Windows
+from streams.state.identity import Consequences, SettingsByName
 from streams.state.space import StoreSpace
 from streams.state.store import WriteBatch
 
@@ -39,6 +34,8 @@ _SCAN_ROWS: Final = 4_096
 _LOADED_MAX: Final = 10_000
 """Keys that are loaded from the store at once because the watermark has passed the ends of their windows."""
 _CLOSE_AT: Final = struct.Struct(">q")
+SIZE_MS: Final = "size_ms"
+GRACE_MS: Final = "grace_ms"
 
 
 def window_name(topic: str) -> str:
@@ -85,7 +82,28 @@ class TumblingWindow(OperatorSpec):
     @property
     def settings(self) -> Mapping[str, Mapping[str, int]]:
         """Length and grace."""
-        return {self.topic: {"size_ms": self.size_ms, "grace_ms": self.grace_ms}}
+        return {self.topic: {SIZE_MS: self.size_ms, GRACE_MS: self.grace_ms}}
+
+    def judge_change(self, bounds: Mapping[str, int], settings: SettingsByName) -> Consequences:
+        """Another length is refused; another grace counts for windows that open from now on."""
+        del bounds
+        found = settings.get(self.topic)
+        if found is None:
+            return Consequences()
+        if found.get(SIZE_MS) != self.size_ms:
+            text = (
+                f"windows of {self.topic} were {found.get(SIZE_MS)} ms long and are {self.size_ms} ms now: open ones "
+                "cannot be continued. Declare them under a new topic"
+            )
+            return Consequences(refused=(text,))
+        before_ms = found.get(GRACE_MS, self.grace_ms)
+        if before_ms == self.grace_ms:
+            return Consequences()
+        text = (
+            f"the grace of windows of {self.topic} is {self.grace_ms} ms now (was {before_ms} ms): it counts for "
+            "windows that open from now on, open ones close as before"
+        )
+        return Consequences(migrated=(text,))
 
     def table(self, keys: Objects, rows: Rows) -> pa.RecordBatch:
         """Public rows of closed windows."""
@@ -106,10 +124,10 @@ class WindowOperator(Operator):
 
     def __init__(self, spec: TumblingWindow, context: OperatorContext) -> None:
         self._spec, self._keys = spec, context.keys
-        self._space = context.space(spec.name)
-        self._rows = _WindowRows(spec, self._space, context.space(open_window_name(spec.topic)))
-        context.keys.attach(self._rows)
-        self._digest = spec.keyed[0].digest
+        (state,) = spec.keyed
+        waiting = context.space(open_window_name(spec.topic))
+        self._rows = context.keys.attach(_WindowRows(state.empty, context.space(state.part), waiting))
+        self._digest = state.digest
         self._closed: list[tuple[Objects, Rows]] = []
 
     def process(self, events: Events, trace: WatermarkTrace) -> Output:
@@ -183,8 +201,8 @@ class WindowOperator(Operator):
 class _WindowRows(StoredRows):
     """The newest window of each key, and which of them are open in the store only."""
 
-    def __init__(self, spec: TumblingWindow, space: StoreSpace, waiting: StoreSpace) -> None:
-        super().__init__(spec.windows.empty(1), space)
+    def __init__(self, empty: Rows, space: StoreSpace, waiting: StoreSpace) -> None:
+        super().__init__(empty, space)
         self._waiting = waiting
         self.close_at_min = NEVER
         """No window in memory closes below this watermark."""

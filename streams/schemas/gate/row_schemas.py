@@ -17,7 +17,7 @@ import pyruhvro
 from streams.avro.matching import named_types
 from streams.batch.rows import empty_rows
 from streams.flow.declaration import Pipeline, Table, Window
-from streams.operators.base import OutputTopic
+from streams.operators.spec import OutputTopic
 from streams.schemas.catalog import SchemaVersion
 from streams.schemas.gate.findings import Finding, Rule
 

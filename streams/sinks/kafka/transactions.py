@@ -3,7 +3,9 @@
 What librdkafka's errors mean here (KIP-98, KIP-447): `txn_requires_abort` - the cycle is aborted and runs again;
 `retriable` - the same call is made again; fatal - the producer is of no more use. A fatal error of a transaction that
 was open longer than the broker allows is our own slowness (the broker aborted it and bumped the epoch): the producer is
-made anew. Otherwise another process has taken our transactional id: we are fenced and must stop.
+made anew. So it is when an attempt of our own to open a producer went unanswered: the broker may carry it out later,
+and it fences the producer that was opened after it. Otherwise another process has taken our transactional id: we are
+fenced and must stop.
 """
 
 import time
@@ -65,6 +67,21 @@ def _commit_may_be_asked_again(error: BaseException) -> bool:
     return inner.retriable() and not inner.txn_requires_abort() and not inner.fatal()
 
 
+def _opened(config: dict[str, Any], timeout_s: float) -> Producer:
+    """A producer that has its id.
+
+    One that does not get it is closed here, not whenever the error that refers to it is collected: as long as it lives
+    it goes on asking, and would fence the producer that is made after it.
+    """
+    producer = Producer(config, logger=librdkafka_log)
+    try:
+        producer.init_transactions(timeout_s)
+    except KafkaException:
+        del producer
+        raise
+    return producer
+
+
 class KafkaTransactions:
     """A transactional producer that commits a consumer group's positions with what it produces."""
 
@@ -111,6 +128,8 @@ class KafkaTransactions:
         self._producer: Producer | None = None
         self._calls: BoundedCalls | None = None
         self._failed: KafkaError | None = None
+        self._was_unanswered = False
+        """Whether a producer of ours that was given up may still take the transactional id from the present one."""
         self._search = RefusalSearch(batch_bytes=int(self._config["batch.size"]))
         self._run = object()
         """The open transaction: a delivery report of an earlier one is void."""
@@ -145,11 +164,11 @@ class KafkaTransactions:
 
     def _new_producer(self) -> None:
         config = {**self._config, "batch.size": self._search.batch_bytes}
-        producer = Producer(config, logger=librdkafka_log)
         calls = BoundedCalls(f"{self._config['transactional.id']}-calls")
         try:
-            calls.call(lambda: producer.init_transactions(self._settle_s), self._settle_s + _HANGS_S)
+            producer = calls.call(partial(_opened, config, self._settle_s), self._settle_s + _HANGS_S)
         except (KafkaException, ClientHangs):
+            self._was_unanswered = True
             calls.close()
             raise
         self._producer, self._calls, self._failed = producer, calls, None
@@ -308,7 +327,7 @@ class KafkaTransactions:
             error: KafkaError = raised.args[0]
             if error.txn_requires_abort():
                 raise self._aborted(raised) from None
-            if error.fatal() and error.code() in FENCED and not self._outlived():
+            if error.fatal() and self._is_fenced(error):
                 raise self._fenced(raised) from None
             raise OutcomeUnknown(described(raised)) from None
         except ClientHangs as hangs:
@@ -331,7 +350,7 @@ class KafkaTransactions:
             log.warning("abort hangs; making the producer anew settles it", error=str(hangs))
             self.reopen()
         except KafkaException as error:
-            if error.args[0].code() in FENCED and not self._outlived():
+            if self._is_fenced(error.args[0]):
                 raise self._fenced(error) from None
             log.warning("abort failed; making the producer anew settles it", error=described(error))
             self.reopen()
@@ -440,7 +459,7 @@ class KafkaTransactions:
         """What an error before the commit comes to; nothing of the transaction is visible."""
         raised = cause_of_fatal(self._require(), raised, _CALL_TIMEOUT_S)
         error: KafkaError = raised.args[0]
-        if error.code() in FENCED and not self._outlived():
+        if self._is_fenced(error):
             return self._fenced(raised)
         if error.fatal() or error.code() in FENCED:
             log.warning("the broker has given this producer up; making it anew", error=described(raised))
@@ -466,6 +485,17 @@ class KafkaTransactions:
         except KafkaException:
             return ""
         return ", ".join(sorted(self._topics - there.keys()))
+
+    def _is_fenced(self, error: KafkaError) -> bool:
+        """Whether another process has taken the transactional id.
+
+        After an attempt that went unanswered it may as well be that attempt: this is believed once. A process that has
+        taken the id is then fenced in its turn, and this one finally, if the other one comes again.
+        """
+        if error.code() not in FENCED or self._outlived():
+            return False
+        own, self._was_unanswered = self._was_unanswered, False
+        return not own
 
     def _outlived(self) -> bool:
         """Whether the transaction has been open for longer than the broker allows (with a margin)."""

@@ -1,0 +1,80 @@
+"""What all tasks of a flow share: the declaration under the bounds in force, and what a worker gives them."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from streams.batch.events import Fields
+from streams.engine.refusals import Refusals
+from streams.flow.chain import Placed, tree_of
+from streams.flow.declaration import Pipeline
+from streams.flow.identity import identity_of, judged
+from streams.operators.base import OperatorContext
+from streams.operators.keyed import KeySpace
+from streams.operators.spec import KeyedState, OperatorSpec
+from streams.state.identity import Identity, Judgement, Places
+from streams.state.space import StoreSpace
+from streams.state.store import Store
+
+Stopwatch = Callable[[str], AbstractContextManager[None]]
+"""Measures the block it guards under an operator's name."""
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What all tasks of a flow share."""
+
+    pipeline: Pipeline
+    """With the bounds in force."""
+    stopwatch: Stopwatch
+    partition_of: Callable[[bytes], int]
+    """The partition of the source that a key belongs into."""
+    seed: int = 0
+    """Of the id set's hash: unpredictable in production, fixed in a simulation."""
+    symbols: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Symbols of the payload fields that are enums, in the order of the reader schema."""
+
+    @cached_property
+    def fields(self) -> Fields:
+        """Fields that events have."""
+        return Fields(self.pipeline.payload_fields, self.pipeline.text_fields)
+
+    @cached_property
+    def tree(self) -> tuple[Placed, ...]:
+        """The operators that each partition runs, each with whose events it gets."""
+        return tree_of(self.pipeline)
+
+    @cached_property
+    def operators(self) -> tuple[OperatorSpec, ...]:
+        """The operators of `tree`, in the order in which they run."""
+        return tuple(placed.spec for placed in self.tree)
+
+    @property
+    def keyed(self) -> tuple[KeyedState, ...]:
+        """Rows by key that the operators keep."""
+        return tuple(state for spec in self.operators for state in spec.keyed)
+
+    @cached_property
+    def journal_ms(self) -> int:
+        """For how long, in event time, records of the journal matter."""
+        return max((spec.journal_ms for spec in self.operators), default=0)
+
+    def identity(self, places: Places) -> Identity:
+        """Identity of state that is computed by this configuration, of the topics that are at `places`."""
+        return identity_of(self.pipeline, self.operators, places, self.symbols)
+
+    def judged(self, found: Identity, declared: Identity) -> Judgement:
+        """What it means for state under the `declared` identity that it was written under `found`."""
+        return judged(found, declared, self.pipeline, self.operators)
+
+    def context(self, partition: int, store: Store, refusals: Callable[[], Refusals]) -> OperatorContext:
+        """What the operators of a partition over `store` are made with."""
+        return OperatorContext(
+            partition=partition,
+            fields=self.fields,
+            space=lambda name: StoreSpace(store, name),
+            keys=KeySpace(lambda key: self.partition_of(key) == partition),
+            refusals=refusals,
+            seed=self.seed,
+        )

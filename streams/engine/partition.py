@@ -1,0 +1,121 @@
+"""The state of one source partition: its operators over its store, and how far they have got."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from streams.batch.columns import TIME_MIN
+from streams.engine.config import TaskConfig
+from streams.engine.journal_index import JournalIndex
+from streams.engine.refusals import Refusals
+from streams.operators.base import Operator
+from streams.state.checkpoint import Checkpoint
+from streams.state.identity import Places
+from streams.state.store import Store, WriteBatch
+
+Kind = TypeVar("Kind", bound=Operator)
+Value = TypeVar("Value")
+
+
+class PartitionState:
+    """What is remembered of one partition. Between calls of the engine it is consistent; one thread at a time."""
+
+    def __init__(self, config: TaskConfig, partition: int, store: Store, checkpoint: Checkpoint | None) -> None:
+        """Operators without what is in memory only: a restore brings that back."""
+        self.config = config
+        self.partition = partition
+        self.store = store
+        self.refusals = Refusals(config.pipeline, config.partition_of)
+        """What outputs have refused; the engine's own ones once the task is installed."""
+        context = config.context(partition, store, lambda: self.refusals)
+        self.keys = context.keys
+        self.operators: dict[str, Operator] = {spec.name: spec.build(context) for spec in config.operators}
+        self.checkpoint = checkpoint or Checkpoint(
+            cycle=0, offset_next=-1, watermark=TIME_MIN, journal_next=0, replay_from=0
+        )
+        self.identity = config.identity(Places())
+        self.journal_index = JournalIndex()
+        self.watermark = self.checkpoint.watermark
+        self.offset_next = self.checkpoint.offset_next
+        self.leader_epoch = self.checkpoint.leader_epoch
+        self.has_output = False
+        """Whether the open cycle has records for topics."""
+        self.cycle_closed = self.checkpoint.cycle
+        self.offset_closed = self.checkpoint.offset_next
+
+    def stand_at(self, checkpoint: Checkpoint) -> None:
+        """Start from `checkpoint`: what it names has been read."""
+        replay_from = self.journal_index.replay_from(checkpoint.journal_next)
+        self.checkpoint = replace(checkpoint, replay_from=replay_from, marks=self.marks())
+        self.identity = checkpoint.identity
+        self.watermark, self.offset_next = checkpoint.watermark, checkpoint.offset_next
+        self.leader_epoch = checkpoint.leader_epoch
+        self.cycle_closed, self.offset_closed = checkpoint.cycle, checkpoint.offset_next
+
+    def operator(self, kind: type[Kind]) -> Kind:
+        """The first operator of a kind.
+
+        Raises:
+            LookupError: there is none.
+
+        """
+        for operator in self.operators.values():
+            if isinstance(operator, kind):
+                return operator
+        raise LookupError(f"no {kind.__name__} in this flow")
+
+    def marks(self) -> dict[str, int]:
+        """Numbers that the checkpoint keeps for the operators, by name."""
+        return merged([one.marks for one in self.operators.values()])
+
+    def forget_keys(self) -> None:
+        """Drop all keys and their rows from memory; only between cycles, when every row is in the store."""
+        batch = WriteBatch()
+        self.keys.forget(batch)
+        self.store.write(batch)
+        for operator in self.operators.values():
+            operator.keys_forgotten()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything this partition has done is committed and applied: nothing is open or in flight."""
+        return (
+            self.cycle_closed == self.checkpoint.cycle
+            and self.offset_next == self.offset_closed
+            and not self.has_changed
+        )
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether something has come of the open cycle, beside offsets."""
+        operators = self.operators.values()
+        return self.has_output or self.keys.has_changed or not all(one.is_settled for one in operators)
+
+    # --- what it takes ----------------------------------------------------------------------------------------------
+
+    def in_memory(self) -> dict[str, int]:
+        """What is in memory, by name."""
+        return {name: count for one in self.operators.values() for name, count in one.in_memory().items()}
+
+    def bytes_used(self) -> int:
+        """Approximate memory of this partition."""
+        return self.keys.bytes_used + sum(operator.bytes_used for operator in self.operators.values())
+
+    def cycle_bytes(self) -> int:
+        """Approximate memory that committing the open cycle takes."""
+        return self.keys.changed_bytes + sum(operator.cycle_bytes for operator in self.operators.values())
+
+
+def merged(parts: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
+    """What operators write under names of their own.
+
+    Raises:
+        ValueError: two of them have the same one; what is written could not be told apart.
+
+    """
+    found: dict[str, Value] = {}
+    for part in parts:
+        if clash := found.keys() & part.keys():
+            raise ValueError(f"two operators write {min(clash)!r} to the journal: call it by the operator's name")
+        found |= part
+    return found

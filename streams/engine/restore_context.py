@@ -1,0 +1,43 @@
+"""What a restore works on: one partition of a flow, and where its state is in Kafka."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streams.engine.config import TaskConfig
+from streams.engine.log import Changelog
+from streams.flow.declaration import Pipeline
+from streams.state.identity import Places, rebuild_command
+
+OnRows = Callable[[int, int], None]
+"""Told how many changelog records were read, and how many rows of state they held."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreContext:
+    """Of one partition."""
+
+    config: TaskConfig
+    partition: int
+    changelog: Changelog
+    places: Places
+    """Where the flow's topics are now."""
+    on_rows: OnRows
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """What is declared."""
+        return self.config.pipeline
+
+    @property
+    def where(self) -> str:
+        """The partition, for messages."""
+        return f"{self.pipeline.source}-{self.partition}"
+
+    @property
+    def tables(self) -> list[str]:
+        """Topics that bring rows by key back."""
+        return [state.name for state in self.config.keyed if state.is_table]
+
+    def rebuild(self, source: str) -> str:
+        """The command that rebuilds the flow's state from `local` state or from the `source`, for messages."""
+        return rebuild_command(self.pipeline, source)

@@ -1,0 +1,101 @@
+"""The journal, read to its end: each record brings the operators one cycle forward."""
+
+from dataclasses import replace
+from typing import Final
+
+from streams.engine.journal_chain import JournalChain, RestoreFailed
+from streams.engine.log import LogRow
+from streams.engine.partition import PartitionState
+from streams.engine.restore_context import RestoreContext
+from streams.engine.restore_identity import JournalIdentities
+from streams.operators.base import Replayed, RestoreBudget
+from streams.state import journal
+from streams.state.checkpoint import Checkpoint
+from streams.state.identity import Identity
+from streams.state.journal import JournalCorrupted, JournalEntry
+from streams.state.store import StoreCorrupted, WriteBatch
+
+_PUTS_MAX: Final = 50_000
+
+
+class JournalReplay:
+    """Of one partition."""
+
+    def __init__(self, context: RestoreContext, state: PartitionState, budget: RestoreBudget) -> None:
+        self._context, self._state, self._budget = context, state, budget
+
+    def run(self, checkpoint: Checkpoint | None, start: int, end: int) -> Checkpoint:
+        """Bring the operators forward; returns the checkpoint of the last cycle."""
+        topic, state = self._context.pipeline.journal, self._state
+        reached = checkpoint or state.checkpoint
+        known_cycle = reached.cycle
+        batch = WriteBatch()
+        state.journal_index.restore(state.store, start, batch)
+        if checkpoint is None or checkpoint.journal_next < start:
+            for operator in state.operators.values():
+                operator.begin_again(batch)
+        state.store.write(batch)
+        batch = WriteBatch()
+        chain = JournalChain.of(f"{topic}-{self._context.partition}", checkpoint, start)
+        identities = JournalIdentities(self._context)
+        for rows in self._context.changelog.read(topic, self._context.partition, start, end):
+            state_rows = 0
+            for row in rows:
+                entry = self._entry(row)
+                if not chain.goes_on(row.offset, entry):
+                    continue
+                is_new = entry.cycle > known_cycle
+                try:
+                    state_rows += self._replay(Replayed(entry.sections, is_new, reached.watermark))
+                except JournalCorrupted as error:
+                    raise self._unreadable(row, error) from None
+                state.journal_index.note(row.offset, 1, entry.event_time_max, batch)
+                if is_new:
+                    reached = self._advanced(reached, entry, identities.of(entry, row.offset))
+            self._context.on_rows(len(rows), state_rows)
+            if len(batch.puts) > _PUTS_MAX:
+                state.store.write(batch)
+                batch = WriteBatch()
+            self._keep_to_budget(reached.watermark)
+        chain.ends()
+        state.store.write(batch)
+        try:
+            for operator in state.operators.values():
+                operator.journal_restored(reached.watermark, state.checkpoint.marks)
+        except JournalCorrupted as error:
+            raise StoreCorrupted(f"the local state cannot be read: {error}") from None
+        return replace(reached, journal_next=end)
+
+    def _replay(self, record: Replayed) -> int:
+        return sum(operator.replay(record, self._budget) for operator in self._state.operators.values())
+
+    def _keep_to_budget(self, watermark: int) -> None:
+        operators = self._state.operators.values()
+        self._state.journal_index.skip(min(one.bound_replay(watermark, self._budget) for one in operators))
+
+    def _advanced(self, reached: Checkpoint, entry: JournalEntry, identity: Identity | None) -> Checkpoint:
+        position = entry.positions.get(self._context.pipeline.source)
+        if position is not None:
+            reached = replace(
+                reached,
+                offset_next=position.offset_next,
+                watermark=position.watermark,
+                leader_epoch=position.leader_epoch,
+            )
+        if identity is not None:
+            reached = replace(reached, identity=identity)
+        return replace(reached, cycle=entry.cycle)
+
+    def _entry(self, row: LogRow) -> JournalEntry:
+        try:
+            return journal.unpack(row.value or b"")
+        except JournalCorrupted as error:
+            raise self._unreadable(row, error) from None
+
+    def _unreadable(self, row: LogRow, error: JournalCorrupted) -> RestoreFailed:
+        journal_partition = f"{self._context.pipeline.journal}-{self._context.partition}"
+        return RestoreFailed(
+            f"the record at offset {row.offset} of {journal_partition} is {error}: written by another version, or by "
+            "something else. Run the version that has written it, or begin again with "
+            f"{self._context.rebuild('source')}"
+        )

@@ -1,0 +1,115 @@
+"""Where to go on in the source: state, the group's committed offset and the source must agree."""
+
+import structlog
+
+from streams.engine.journal_chain import RestoreFailed
+from streams.engine.restore_context import RestoreContext
+from streams.sinks.base import Committed
+from streams.state.checkpoint import Checkpoint
+
+log = structlog.get_logger(__name__)
+
+
+class StartOffset:
+    """Of one partition."""
+
+    def __init__(self, context: RestoreContext) -> None:
+        self._context = context
+
+    def committed(self) -> Committed | None:
+        """The group's position in the source topic that is there now."""
+        found = self._context.changelog.committed([self._context.partition])[self._context.partition]
+        now = self._context.places.topics.get(self._context.pipeline.source, "")
+        if found is not None and found.topic_id and now and found.topic_id != now:
+            return None  # an offset in a topic that was deleted
+        return found
+
+    def after(self, committed: Committed | None, reached: Checkpoint) -> int:
+        """The offset to consume from, once state, group and source agree.
+
+        Raises:
+            RestoreFailed: they do not.
+
+        """
+        pipeline, where = self._context.pipeline, self._context.where
+        if reached.offset_next < 0:
+            return -1
+        low, end = self._context.changelog.bounds(pipeline.source, self._context.partition)
+        truncated = self._truncated(reached, low, end)
+        if truncated:
+            if committed is not None and committed.cycle is None and low <= committed.offset_next <= end:
+                log.warning(
+                    "the source was truncated; going on at the offset that the group was set to",
+                    partition=where, offset=committed.offset_next, state_offset=reached.offset_next,
+                )  # fmt: skip
+                return committed.offset_next
+            command = reset_offset_command(pipeline.group, pipeline.source, self._context.partition, low)
+            raise RestoreFailed(
+                f"{where}: the state's offset is {reached.offset_next}, {truncated}. "
+                f"Stop the workers and set the group's offset of this partition to where it should go on, {low} to "
+                f"process all that is there: {command}"
+            )
+        if committed is None:
+            log.warning(
+                "the group's offset is gone (expired?): going on where the journal ends",
+                partition=where, offset=reached.offset_next,
+            )  # fmt: skip
+            return reached.offset_next
+        if committed.cycle is None and committed.offset_next == reached.offset_next:
+            log.info("the group's offset was written by something else; it is ours", partition=where)
+        elif (committed.offset_next, committed.cycle) != (reached.offset_next, reached.cycle):
+            written_by = "something else" if committed.cycle is None else f"cycle {committed.cycle}"
+            command = reset_offset_command(
+                pipeline.group, pipeline.source, self._context.partition, reached.offset_next
+            )
+            raise RestoreFailed(
+                f"{where}: state stands at offset {reached.offset_next} (cycle {reached.cycle}), the group at offset "
+                f"{committed.offset_next} (written by {written_by}). Offsets cannot be moved without the state: stop "
+                f"the workers and set the group back: {command}"
+            )
+        return reached.offset_next
+
+    def _truncated(self, reached: Checkpoint, low: int, end: int) -> str:
+        """What says that records which this state has seen are gone from the end of the source; empty: nothing does."""
+        if reached.offset_next > end:
+            return f"the topic ends at {end}: it was truncated"
+        if (
+            reached.leader_epoch < 0
+            or reached.offset_next <= low
+            or not self._context.changelog.has_diverged(
+                self._context.pipeline.source, self._context.partition, reached.offset_next, reached.leader_epoch
+            )
+        ):
+            return ""
+        return (
+            f"the records of leader epoch {reached.leader_epoch} do not reach up to there any more: the topic was "
+            f"truncated and written again"
+        )
+
+    def first(self, committed: Committed | None) -> int:
+        """The offset to consume from where there is no state; -1: the first one.
+
+        Raises:
+            RestoreFailed: the group has an offset that state belongs to.
+
+        """
+        where = self._context.where
+        if committed is None:
+            return -1
+        if committed.cycle is None:
+            log.info("no state yet: starting at the group's offset", partition=where, offset=committed.offset_next)
+            return committed.offset_next
+        raise RestoreFailed(
+            f"{where}: the group has committed offset {committed.offset_next} (cycle {committed.cycle}), but "
+            f"{self._context.pipeline.journal} holds no state for it: it was emptied, or deleted and created again. "
+            f"Where a worker's local state is still there, {self._context.rebuild('local')} writes it again; else "
+            f"begin again with {self._context.rebuild('source')}"
+        )
+
+
+def reset_offset_command(group: str, topic: str, partition: int, offset: int) -> str:
+    """The command of Kafka's own tools that sets a group's offset in one partition."""
+    return (
+        f"kafka-consumer-groups.sh --bootstrap-server SERVER --group {group} --topic {topic}:{partition} "
+        f"--reset-offsets --to-offset {offset} --execute"
+    )

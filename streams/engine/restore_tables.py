@@ -1,0 +1,75 @@
+"""The topics of tables, read to their ends: rows by key as the store has them, those of other operators with them."""
+
+from streams.engine.changelog_rows import CARRIED_HEADER, OWN_HEADER, RowReader, RowUnknown
+from streams.engine.config import TaskConfig
+from streams.engine.journal_chain import RestoreFailed
+from streams.engine.log import LogRow
+from streams.engine.partition import PartitionState
+from streams.engine.restore_context import RestoreContext
+from streams.state.checkpoint import Checkpoint
+from streams.state.identity import Identity
+from streams.state.space import StoreSpace
+from streams.state.store import Store, WriteBatch
+
+
+def replay_tables(context: RestoreContext, state: PartitionState, reached: Checkpoint) -> dict[str, int]:
+    """Bring rows by key forward; returns the position after the last row of each topic."""
+    positions: dict[str, int] = {}
+    rows_of = _ChangelogRows(context.config, state.store, reached.identity)
+    since = reached.identity.tables
+    for topic in context.tables:
+        low, high = context.changelog.bounds(topic, context.partition)
+        start = max(low, since.get(topic, 0), reached.tables_next.get(topic, low))
+        for rows in context.changelog.read(topic, context.partition, start, high):
+            try:
+                batch = rows_of.batch(topic, rows)
+            except RowUnknown as error:
+                raise RestoreFailed(
+                    f"{topic}-{context.partition}, offsets {rows[0].offset} to {rows[-1].offset}: {error}: "
+                    f"written by another version, or by something else. Begin again with {context.rebuild('source')}"
+                ) from None
+            state.store.write(batch)
+            context.on_rows(len(rows), len(batch.puts))
+        positions[topic] = high
+    state.forget_keys()  # those of held events were loaded before the rows came
+    for operator in state.operators.values():
+        operator.rows_restored()
+    return positions
+
+
+class _ChangelogRows:
+    """Records of table topics as rows for the store."""
+
+    def __init__(self, config: TaskConfig, store: Store, identity: Identity) -> None:
+        self._reader = RowReader(config.keyed, identity)
+        self._spaces = {state.name: StoreSpace(store, state.part) for state in config.keyed}
+
+    def batch(self, topic: str, rows: list[LogRow]) -> WriteBatch:
+        """Rows in their order, so that the last one of each key counts, with those of other operators that they carry.
+
+        A table in which a key has a row carries what is newest of it, and one of the tables has a row of every key.
+
+        Raises:
+            RowUnknown: a record is none of ours.
+
+        """
+        keys: list[bytes] = []
+        own: list[bytes] = []
+        owners: list[bytes] = []
+        carried: list[bytes] = []
+        for row in rows:
+            headers = dict(row.headers or ())
+            value = headers.get(OWN_HEADER)
+            if row.key is None or value is None:
+                continue
+            keys.append(row.key)
+            own.append(value)
+            packed = headers.get(CARRIED_HEADER)
+            if packed is not None:
+                owners.append(row.key)
+                carried.append(packed)
+        batch = WriteBatch()
+        self._spaces[topic].put(batch, zip(keys, self._reader.own(topic, own), strict=True))
+        for name, mine, found in self._reader.carried(owners, carried):
+            self._spaces[name].put(batch, zip(mine, found, strict=True))
+        return batch

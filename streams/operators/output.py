@@ -1,0 +1,65 @@
+"""What an operator makes of a micro-batch: events for the next one, records for topics, counts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from streams.batch.columns import Bools, Headers
+from streams.batch.events import Events
+from streams.operators.trace import WatermarkTrace
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecords:
+    """Events that go to a topic as they came: key, value, headers; in this order."""
+
+    topic: str
+    events: Events
+    outcome: str
+    """What the events are counted as, and what is told of those that were replayed: `clean`, `late`. Empty: they go on
+    to other operators as well, which decide that. It counts on the way to the flow's clean topic only."""
+
+    def take(self, rows: Bools) -> "EventRecords":
+        """Only those at `rows`."""
+        return replace(self, events=self.events.take(rows))
+
+    def headers(self, originals: Sequence[Headers | None] | None) -> Sequence[Headers | None] | None:
+        """Headers of each record, given those that its event came with."""
+        return originals
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedEvents:
+    """Events that become dead letters since an output has refused them, and why, in words."""
+
+    events: Events
+    """`row` is the one in the micro-batch that they came in; -1: they were held from an earlier one."""
+    messages: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What an operator makes of a micro-batch."""
+
+    events: Events
+    """For the next operator, in the order in which it shall see them."""
+    trace: WatermarkTrace
+    """Of these events."""
+    records: Sequence[EventRecords] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Events that are not passed on, by outcome: `duplicate`, `filtered`. Beside the way to the flow's clean topic they
+    are counted for the operator: they have their outcome elsewhere."""
+    dropped_replayed: Mapping[str, Sequence[Headers]] = field(default_factory=dict)
+    """Headers of those of them that were replayed from dead letters, by outcome: somebody waits to hear of them."""
+    found: Mapping[str, int] = field(default_factory=dict)
+    """What was noticed and changes nothing, by name: `contradictions`."""
+    refused: Sequence[RefusedEvents] = ()
+
+
+class RefusedOutputs(Protocol):
+    """What outputs have refused. False when there is nothing."""
+
+    def __bool__(self) -> bool: ...
+
+    def messages(self, events: Events) -> dict[int, str]:
+        """Those of `events` that become dead letters: position and why."""
