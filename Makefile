@@ -12,7 +12,7 @@ QUIX := .local/baselines/quix
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest wheels bench bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz lock clean
+.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest wheels bench bench-paired bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ wheels: setup ## Build the wheel, try it in fresh environments with the oldest a
 
 bench: setup ## Measure one worker against a pass-through and idiomatic Faust
 	$(BIN)/python -m loadtest.bench $(ARGS)
+
+bench-paired: setup ## Measure ingest and replay of BEFORE=REVISION and of these files in turn (~10 min)
+	$(BIN)/python -m loadtest.paired --before $(BEFORE) $(ARGS)
 
 loadtest: setup ## Find the bottleneck: throughput, latency and lag with 3, 6, 12 and 24 partitions (~10 min)
 	$(BIN)/python -m loadtest $(ARGS)

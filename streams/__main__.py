@@ -10,7 +10,7 @@ def main() -> None:
     if sys.argv[1:2] == ["worker"]:
         exit_on_sigterm()
     try:
-        from streams.cli import main as run  # noqa: PLC0415 - takes longer than an impatient orchestrator waits
+        from streams.cli import main as run
     except KeyboardInterrupt:
         sys.exit(130)
     run()

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from streams.kafka.round import Group, Member, Round
+from streams.kafka.round import FOREIGN, Group, Member, Round
 from streams.monitor.book import Answer, GroupLag, LagBook
 from streams.monitor.status import Status
 from streams.monitor.verdict import Policy
@@ -102,7 +102,7 @@ class History:
             end=one(end), low=one(self.low(at)), high=one(max(high, end)), newest_offset=none, newest_ms=none,
             commit_group=committed(0), commit_partition=committed(0),
             commit_offset=committed(known[-1] if known else 0),
-            commit_mark=committed(len(known) if self.marks else 0),
+            commit_mark=committed(len(known) if self.marks else 0), commit_cycle=committed(FOREIGN),
         )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ def main() -> None:
     """Run the command."""
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
-    from loadtest.generator.command import main as run  # noqa: PLC0415 - takes longer than an impatient caller waits
+    from loadtest.generator.command import main as run
 
     run(STOP)
 

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from streams.batch.events import Fields
 from streams.engine.refusals import Refusals
-from streams.flow.chain import operators_of
+from streams.flow.chain import Placed, tree_of
 from streams.flow.declaration import Pipeline
 from streams.flow.identity import identity_of, judged
 from streams.operators.base import OperatorContext
@@ -41,9 +41,14 @@ class TaskConfig:
         return Fields(self.pipeline.payload_fields, self.pipeline.text_fields)
 
     @cached_property
+    def tree(self) -> tuple[Placed, ...]:
+        """The operators that each partition runs, each with whose events it gets."""
+        return tree_of(self.pipeline)
+
+    @cached_property
     def operators(self) -> tuple[OperatorSpec, ...]:
-        """The chain that each partition runs."""
-        return operators_of(self.pipeline)
+        """The operators of `tree`, in the order in which they run."""
+        return tuple(placed.spec for placed in self.tree)
 
     @property
     def keyed(self) -> tuple[KeyedState, ...]:

@@ -29,6 +29,9 @@ class PartitionEffects:
     """Accepted events whose key belongs into another partition."""
     misrouted_keys: Sequence[bytes] = ()
     """Some of their keys."""
+    beside: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Events that were dropped beside the way to the clean topic, by name of the operator and outcome: they are counted
+    in `records` or `dropped` as well."""
 
     def outcomes(self) -> dict[str, int]:
         """Events by what became of them."""

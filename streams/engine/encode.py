@@ -1,7 +1,7 @@
 """Encode: rows of operators to framed Avro, and their private state for the headers that restore reads."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -53,9 +53,11 @@ def _headers(part: ChangelogPart) -> list[Headers | None]:
     digest, own = part.rows.digest, pack_rows(part.rows.rows)
     if not part.carried:
         return [[(OWN_HEADER, digest + row)] for row in own]
+    here = part.rows.of_changed
+    carried = part.carried if here is None else [replace(one, rows=one.rows[here]) for one in part.carried]
     return [
-        [(OWN_HEADER, digest + row), (CARRIED_HEADER, carried)]
-        for row, carried in zip(own, carried_headers(part.carried), strict=True)
+        [(OWN_HEADER, digest + row), (CARRIED_HEADER, packed)]
+        for row, packed in zip(own, carried_headers(carried), strict=True)
     ]
 
 

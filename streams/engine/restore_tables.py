@@ -17,13 +17,12 @@ def replay_tables(context: RestoreContext, state: PartitionState, reached: Check
     positions: dict[str, int] = {}
     rows_of = _ChangelogRows(context.config, state.store, reached.identity)
     since = reached.identity.tables
-    carrier = min(since, key=lambda topic: since[topic], default=None)
     for topic in context.tables:
         low, high = context.changelog.bounds(topic, context.partition)
         start = max(low, since.get(topic, 0), reached.tables_next.get(topic, low))
         for rows in context.changelog.read(topic, context.partition, start, high):
             try:
-                batch = rows_of.batch(topic, rows, with_carried=topic == carrier)
+                batch = rows_of.batch(topic, rows)
             except RowUnknown as error:
                 raise RestoreFailed(
                     f"{topic}-{context.partition}, offsets {rows[0].offset} to {rows[-1].offset}: {error}: "
@@ -45,8 +44,10 @@ class _ChangelogRows:
         self._reader = RowReader(config.keyed, identity)
         self._spaces = {state.name: StoreSpace(store, state.part) for state in config.keyed}
 
-    def batch(self, topic: str, rows: list[LogRow], *, with_carried: bool) -> WriteBatch:
-        """Rows in their order, so that the last one of each key counts; `with_carried`, those of other operators too.
+    def batch(self, topic: str, rows: list[LogRow]) -> WriteBatch:
+        """Rows in their order, so that the last one of each key counts, with those of other operators that they carry.
+
+        A table in which a key has a row carries what is newest of it, and one of the tables has a row of every key.
 
         Raises:
             RowUnknown: a record is none of ours.
@@ -64,7 +65,7 @@ class _ChangelogRows:
             keys.append(row.key)
             own.append(value)
             packed = headers.get(CARRIED_HEADER)
-            if with_carried and packed is not None:
+            if packed is not None:
                 owners.append(row.key)
                 carried.append(packed)
         batch = WriteBatch()

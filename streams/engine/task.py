@@ -1,22 +1,20 @@
-"""A partition task: the chain of operators that the records of one source partition pass.
+"""A partition task: the tree of operators that the records of one source partition pass.
 
 Deterministic and free of I/O but for reads of its store: the effects of a log do not depend on how it was cut into
 batches or cycles (I8). Not thread-safe; `cycle.applied` alone may be called while the next batch is processed.
 """
 
-from collections import Counter
 from contextlib import nullcontext
 from typing import Final
 
 from streams.batch.clock import Clock
-from streams.batch.columns import Headers
 from streams.batch.events import Events
 from streams.engine.config import TaskConfig
 from streams.engine.cycle import TaskCycle
 from streams.engine.effects import PartitionEffects
 from streams.engine.maintenance import TaskMaintenance
 from streams.engine.partition import PartitionState
-from streams.operators.base import Operator
+from streams.engine.steps import collected, steps_of
 from streams.operators.output import Output
 from streams.operators.trace import NEVER, WatermarkTrace, watermarks
 from streams.state.checkpoint import Checkpoint
@@ -26,7 +24,7 @@ _UNTIMED: Final = nullcontext()
 
 
 class PartitionTask(PartitionState):
-    """The chain of one partition, over its state.
+    """The operators of one partition, over its state.
 
     Create it with `restore_partition`; the constructor does not recover what is not in the store.
     """
@@ -35,7 +33,7 @@ class PartitionTask(PartitionState):
         super().__init__(config, partition, store, checkpoint)
         self.cycle = TaskCycle(self)
         self.maintenance = TaskMaintenance(self)
-        self._chain = [(operator, operator.stage) for operator in self.operators.values() if _takes_events(operator)]
+        self._steps = steps_of(config.tree, self.operators)
 
     def on_batch(
         self, events: Events, offset_next: int, clock: Clock | None = None, leader_epoch: int = -1
@@ -71,30 +69,12 @@ class PartitionTask(PartitionState):
 
     def _run(self, events: Events, trace: WatermarkTrace) -> PartitionEffects:
         self.watermark = trace.end
-        outputs: list[Output] = []
-        for operator, stage in self._chain:
+        outputs = [Output(events, trace)]
+        for step in self._steps:
+            given, stage = outputs[step.after], step.operator.stage
             with self.config.stopwatch(stage) if stage else _UNTIMED:
-                output = operator.process(events, trace)
-            outputs.append(output)
-            events, trace = output.events, output.trace
-        return self._collected(outputs)
-
-    def _collected(self, outputs: list[Output]) -> PartitionEffects:
-        dropped: Counter[str] = Counter()
-        found: Counter[str] = Counter()
-        replayed: dict[str, list[Headers]] = {}
-        for output in outputs:
-            dropped.update(output.dropped)
-            found.update(output.found)
-            for outcome, headers in output.dropped_replayed.items():
-                replayed.setdefault(outcome, []).extend(headers)
-        records = [records for output in outputs for records in output.records]
-        refused = [refused for output in outputs for refused in output.refused]
-        self.has_output |= bool(records or refused)
+                outputs.append(step.operator.process(given.events, given.trace))
         misrouted, keys = self.keys.take_misrouted()
-        return PartitionEffects(self.partition, records, dropped, replayed, found, refused, misrouted, keys)
-
-
-def _takes_events(operator: Operator) -> bool:
-    """Whether it overrides `process`: others are passed by."""
-    return type(operator).process is not Operator.process
+        effects = collected(self.partition, self._steps, outputs[1:], misrouted, keys)
+        self.has_output |= bool(effects.records or effects.refused)
+        return effects

@@ -3,8 +3,8 @@
     positions = source("gps.positions.v1", key="device_id").deduplicate("24h").reorder()
     flow = Flow("gps", positions.to("gps.positions.v1.clean").fold(VehicleState(), to="vehicles.state.v1"))
 
-Every value is frozen: a verb returns a new `Stream`, so that several branches may follow one of them. What is wrong in
-a declaration is a `ValueError` where it stands.
+Every value is frozen: a verb returns a new `Stream`, so that several branches may follow one of them, each with
+functions, operators and topics of its own. What is wrong in a declaration is a `ValueError` where it stands.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -86,7 +86,10 @@ class Stream:
         return Stream(Reorder(), self, self.bounds)
 
     def to(self, topic: str) -> "Stream":
-        """Write every event to `topic`: its key, bytes and headers as they came."""
+        """Write every event to `topic`: its key, bytes and headers as they came.
+
+        The topic of a flow's first `to` is its clean topic: what gets there is counted as `clean`.
+        """
         return Stream(To(topic), self, self.bounds)
 
     def fold(self, aggregate: Aggregate, *, to: str, subject: str = "") -> "Stream":
@@ -114,6 +117,9 @@ class Stream:
 
     def filter(self, function: BatchFunction, *, name: str = "") -> "Stream":
         """Pass the events for which `function` is true; count the others as `filtered`.
+
+        Before the flow's clean topic this is an event's outcome (`streams_events_total`); on a branch beside it the
+        event has its outcome there, and is counted for the branch (`streams_branch_events_total`).
 
         `function` gets a `pyarrow.RecordBatch` with the columns `event_id`, `key`, `event_time`, `sequence` and the
         source's `fields` and `texts`, and returns a boolean array of its length (null: false). It must decide about
@@ -206,6 +212,9 @@ class Flow:
     def __init__(self, name: str, *streams: Stream) -> None:
         """Declare flow `name`, whose branches end with `streams`. They must come from one source.
 
+        Each event goes through all branches, one after the other in this order. The topic of the first `to` is the
+        flow's clean topic: each event is counted once, by what became of it on the way there.
+
         Raises:
             ValueError: the declaration contradicts itself; the message says where, and what to do.
 
@@ -244,7 +253,7 @@ def _plan(name: str, streams: Iterable[Stream]) -> Plan:
     """Steps of the branches, those that they share once."""
     steps: list[Step] = []
     places: dict[int, Step] = {}
-    bounds: list[Bounds] = []
+    bounds: dict[bool, list[Bounds]] = {True: [], False: []}
     for stream in streams:
         way = [stream]
         while (above := way[-1].upstream) is not None:
@@ -255,12 +264,13 @@ def _plan(name: str, streams: Iterable[Stream]) -> Plan:
                 places[id(place)] = Step(step_id(place.verb), place.verb, None if before is None else before.id)
                 steps.append(places[id(place)])
             before = places[id(place)]
-        bounds.append(stream.bounds)
+        bounds[any(isinstance(place.verb, Deduplicate) for place in way)].append(stream.bounds)
     if not steps:
         raise ValueError(f"flow {name!r} has no stream: Flow({name!r}, source(...).deduplicate().reorder().to(...))")
-    if len(set(bounds)) > 1:
+    found = bounds[True] or bounds[False]  # the horizon is that of `deduplicate`: other branches do not know it
+    if len(set(found)) > 1:
         raise ValueError(f"flow {name!r}: its branches have different bounds: deduplicate once, before they part")
-    return Plan(name, tuple(steps), bounds[0])
+    return Plan(name, tuple(steps), found[0])
 
 
 def _name_of(function: BatchFunction) -> str:

@@ -1,6 +1,8 @@
-"""The operators of a flow, in the order in which events pass them."""
+"""The operators of a flow: in which order they run, and whose events each of them gets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
 from streams.flow.declaration import Pipeline
 from streams.operators.dedup.operator import Dedup
@@ -8,47 +10,130 @@ from streams.operators.fold.operator import FoldTable
 from streams.operators.quarantine.operator import Quarantine
 from streams.operators.reorder.operator import Reorder
 from streams.operators.spec import OperatorSpec
+from streams.operators.stateless.arrow import MapBatches
 from streams.operators.stateless.publish import Publish
 from streams.operators.window.operator import TumblingWindow
 
+SOURCE: Final = ""
+"""Stands for the source where an operator is named whose events another one gets."""
+CLEAN: Final = "to"
+"""Place of the step that writes the clean topic."""
+_KEEP_ALL: Final = (Publish, FoldTable, TumblingWindow, MapBatches)
+"""Operators that pass on as many events as they get."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An operator at its place in the tree."""
+
+    spec: OperatorSpec
+    after: str
+    """Name of the operator whose events it gets; `SOURCE`: those of the source."""
+    decides: bool
+    """Whether it is on the way from the source to the clean topic: only there an event gets its outcome, once."""
+
 
 def operators_of(pipeline: Pipeline) -> tuple[OperatorSpec, ...]:
-    """The chain that `pipeline` declares.
+    """The operators that `pipeline` declares, in the order in which they run.
 
     Raises:
         ValueError: two operators have the same name or record a bound under the same one, or rows by key have no table
             to travel with.
 
     """
-    own, bounds = len(pipeline.prefix), pipeline.bounds
-    declared: dict[str, OperatorSpec] = {
-        "deduplicate": Dedup(bounds.horizon_ms, pipeline.late),
-        "reorder": Reorder(pipeline.late),
-        "to": Publish(pipeline.clean),
-        **{f"fold:{table.topic[own:]}": FoldTable(table.topic, table.aggregate) for table in pipeline.tables},
-        **{
-            f"window:{one.topic[own:]}": TumblingWindow(one.topic, one.aggregate, one.size_ms, one.grace_ms)
-            for one in pipeline.windows
-        },
-    }
-    chain = [*declared.values(), *pipeline.operators]
-    if pipeline.order:
-        custom = {spec.name: spec for spec in pipeline.operators}
-        chain = [custom[name] if name in custom else declared[name] for name in pipeline.order]
-    specs = (Quarantine(bounds.quarantine_rejects, bounds.quarantine_cooldown_ms), *chain)
+    return tuple(placed.spec for placed in tree_of(pipeline))
+
+
+def tree_of(pipeline: Pipeline) -> tuple[Placed, ...]:
+    """As `operators_of`, with whose events each operator gets. An operator comes after that one.
+
+    Raises:
+        ValueError: as `operators_of`.
+
+    """
+    bounds = pipeline.bounds
+    gate = Quarantine(bounds.quarantine_rejects, bounds.quarantine_cooldown_ms)
+    chain = _in_order(pipeline)
+    specs = (gate, *chain.values())
     if twice := _first_repeated([spec.name for spec in specs]):
         raise ValueError(f"{pipeline.name}: two operators are called {twice!r}")
     if twice := _first_repeated([*bounds.recorded, *(name for spec in specs for name in spec.bounds)]):
         raise ValueError(
             f"{pipeline.name}: the bound {twice!r} is recorded twice: let its name begin with that of the operator"
         )
-    keyed = [state for spec in specs for state in spec.keyed]
-    if not any(state.is_table for state in keyed) and keyed:
-        raise ValueError(
-            f"{pipeline.name}: the rows of {keyed[0].name} travel with the rows of a table, so there must be one"
-        )
-    return specs
+    before = [spec.name for spec in specs]
+    after: dict[str, str] = {gate.name: SOURCE}
+    for (place, spec), previous in zip(chain.items(), before, strict=False):
+        above = pipeline.branches.get(place)
+        after[spec.name] = previous if above is None else chain[above].name if above else SOURCE
+    way = _way(after, chain[CLEAN].name)
+    return tuple(Placed(spec, after[spec.name], spec.name in way) for spec in _with_carrier(pipeline, specs, after))
+
+
+def _in_order(pipeline: Pipeline) -> dict[str, OperatorSpec]:
+    """Operators by their place in the order of the pipeline."""
+    own, bounds = len(pipeline.prefix), pipeline.bounds
+    declared: dict[str, OperatorSpec] = {
+        "deduplicate": Dedup(bounds.horizon_ms, pipeline.late),
+        "reorder": Reorder(pipeline.late),
+        CLEAN: Publish(pipeline.clean),
+        **{f"to:{topic[own:]}": Publish(topic, outcome="") for topic in pipeline.event_topics},
+        **{f"fold:{table.topic[own:]}": FoldTable(table.topic, table.aggregate) for table in pipeline.tables},
+        **{
+            f"window:{one.topic[own:]}": TumblingWindow(one.topic, one.aggregate, one.size_ms, one.grace_ms)
+            for one in pipeline.windows
+        },
+    }
+    custom = {spec.name: spec for spec in pipeline.operators}
+    clash = declared.keys() & custom.keys()
+    if clash or len(custom) < len(pipeline.operators):
+        twice = min(clash) if clash else _first_repeated([spec.name for spec in pipeline.operators])
+        raise ValueError(f"{pipeline.name}: two operators are called {twice!r}")
+    found = declared | custom
+    return {place: found[place] for place in pipeline.order} if pipeline.order else found
 
 
 def _first_repeated(names: Sequence[str]) -> str | None:
     return next((name for name in names if names.count(name) > 1), None)
+
+
+def _way(after: Mapping[str, str], name: str) -> set[str]:
+    """Names of an operator and of those that its events have passed."""
+    found = set()
+    while name != SOURCE:
+        found.add(name)
+        name = after[name]
+    return found
+
+
+def _with_carrier(
+    pipeline: Pipeline, specs: Sequence[OperatorSpec], after: Mapping[str, str]
+) -> tuple[OperatorSpec, ...]:
+    """The operators, each fold with which keys its table has; one table has all, if others' rows travel with it.
+
+    Raises:
+        ValueError: rows travel with those of a table, and there is none.
+
+    """
+    carried = [state.name for spec in specs for state in spec.keyed if not state.is_table]
+    tables = [spec.name for spec in specs if any(state.is_table for state in spec.keyed)]
+    if carried and not tables:
+        raise ValueError(
+            f"{pipeline.name}: the rows of {carried[0]} travel with the rows of a table, so there must be one"
+        )
+    by_name = {spec.name: spec for spec in specs}
+    some = {spec.name for spec in specs if isinstance(spec, FoldTable) and not _gets_all(spec.name, by_name, after)}
+    if carried and some.issuperset(tables):
+        some.remove(tables[0])
+    return tuple(
+        replace(spec, has_all_keys=False) if isinstance(spec, FoldTable) and spec.name in some else spec
+        for spec in specs
+    )
+
+
+def _gets_all(name: str, specs: Mapping[str, OperatorSpec], after: Mapping[str, str]) -> bool:
+    """Whether an operator gets every event that `reorder` passes on."""
+    above = specs.get(after[name])
+    while isinstance(above, _KEEP_ALL):
+        above = specs.get(after[above.name])
+    return isinstance(above, Reorder)

@@ -12,7 +12,7 @@ from streams.batch.columns import object_rows
 from streams.batch.events import Fields
 from streams.batch.rows import empty_rows
 from streams.flow.declaration import DEAD_LETTERS_SUFFIX, JOURNAL_SUFFIX, LATE_SUFFIX, with_topics
-from streams.flow.plan import Deduplicate, FoldTo, Plan, Process, Reorder, Source, Step, WindowTo
+from streams.flow.plan import Deduplicate, Filter, FoldTo, MapBatches, Plan, Process, Reorder, Source, Step, WindowTo
 from streams.operators.fold.aggregate import Segments
 from streams.operators.spec import OperatorSpec
 
@@ -53,8 +53,10 @@ def _check_names(plan: Plan) -> None:
         raise ValueError("the name of a flow is 1 to 100 of A-Z, a-z, 0-9, _ and -: its consumer group is called by it")
     sources = [step for step in plan.steps if isinstance(step.verb, Source)]
     if len(sources) > 1:
-        topics = " and ".join(step.verb.topic for step in sources if isinstance(step.verb, Source))
-        raise ValueError(f"it has several sources, {topics}: declare a flow for each of them")
+        topics = [step.verb.topic for step in sources if isinstance(step.verb, Source)]
+        if len(set(topics)) == 1:
+            raise ValueError(f"source({topics[0]!r}) is there twice: let all branches begin with one of them")
+        raise ValueError(f"it has several sources, {' and '.join(topics)}: declare a flow for each of them")
     if any(_CUSTOM in step.id for step in plan.steps):
         raise ValueError("a lambda has no name that stays the same: give its step a name (name=...)")
     twice = [name for name, count in Counter(step.id for step in plan.steps).items() if count > 1]
@@ -115,6 +117,9 @@ def _check_topics(plan: Plan) -> None:
         raise ValueError(
             "nothing comes out of it: end it with .to(topic), .fold(..., to=topic) or .window(..., to=topic)"
         )
+    for step in plan.steps:
+        if isinstance(step.verb, Filter | MapBatches) and not plan.following(step):
+            raise ValueError(f"nothing comes out after {step.id}: end the branch with a step that writes a topic")
     own = {source: "its source", **{f"{source}{suffix}": f"written for {source} already" for suffix in _SUFFIXES}}
     for topic in (source, *plan.topics):
         if not _TOPIC.fullmatch(topic):

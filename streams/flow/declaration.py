@@ -131,8 +131,11 @@ class Pipeline:
     operators: tuple[OperatorSpec, ...] = ()
     """Operators of your own: where `order` names them, else after all tables and windows."""
     order: tuple[str, ...] = ()
-    """Order in which events pass the operators: `deduplicate`, `reorder`, `to`, `fold:<topic>`, `window:<topic>` (the
-    topics without the prefix), and names of `operators`. Empty: in this order."""
+    """Order in which the operators run: `deduplicate`, `reorder`, `to`, `to:<topic>`, `fold:<topic>`, `window:<topic>`
+    (the topics without the prefix), and names of `operators`. Empty: in this order."""
+    branches: Mapping[str, str] = field(default_factory=dict)
+    """Which names in `order` do not get the events of the one before them: each with the one whose events it gets, or
+    with nothing where these are the source's."""
     subject: str = ""
     """Subject of the source topic's values; by default the topic's."""
     prefix: str = ""
@@ -142,7 +145,10 @@ class Pipeline:
     device_classes: tuple[DeviceClass, ...] = ()
     """Parts of the source that are to raise a flag of their own."""
     clean_topic: str = ""
-    """Topic of unique events in order; empty: the source's name and `.clean`."""
+    """Topic of unique events in order; empty: the source's name and `.clean`. What does not go there has another
+    outcome: it decides how an event is counted."""
+    event_topics: tuple[str, ...] = ()
+    """Further topics of events, where `order` names them."""
     bounds: Bounds = BOUNDS_DEFAULT
     """What decides results: as declared, where no setting overrides it; see `under`."""
 
@@ -175,10 +181,12 @@ class Pipeline:
             self,
             operators=operators,
             order=tuple(names.get(name, name) for name in self.order),
+            branches={names.get(one, one): names.get(after, after) for one, after in self.branches.items()},
             source=prefix + self.source,
             tables=tuple(replace(table, topic=prefix + table.topic) for table in self.tables),
             windows=tuple(replace(window, topic=prefix + window.topic) for window in self.windows),
             clean_topic=prefix + self.clean_topic if self.clean_topic else "",
+            event_topics=tuple(prefix + topic for topic in self.event_topics),
             prefix=prefix + self.prefix,
         )
 
@@ -240,7 +248,8 @@ class Pipeline:
     @property
     def event_outputs(self) -> tuple[str, ...]:
         """Topics of events as they came, without that of dead letters."""
-        return (self.clean, self.late, *(one.topic for one in self._own_outputs if one.columns is None))
+        own = (one.topic for one in self._own_outputs if one.columns is None)
+        return (self.clean, self.late, *self.event_topics, *own)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -260,6 +269,7 @@ class Pipeline:
         return (
             Topic(self.source, subject=self.subject),
             Topic(self.clean, message_bytes_max=OUTPUT_BYTES_MAX),
+            *(Topic(topic, message_bytes_max=OUTPUT_BYTES_MAX) for topic in self.event_topics),
             Topic(self.late, message_bytes_max=OUTPUT_BYTES_MAX),
             Topic(self.dlq, retention_ms=30 * DAY_MS, message_bytes_max=OUTPUT_BYTES_MAX),
             Topic(self.audit, cleanup=Cleanup.COMPACT),

@@ -8,7 +8,7 @@ from typing import Final
 
 from streams.flow.builder import Flow
 from streams.flow.declaration import Pipeline
-from streams.flow.plan import FoldTo, Process, Source, Step, To, WindowTo, written_by
+from streams.flow.plan import FoldTo, Output, Process, Source, Step, To, WindowTo, written_by
 from streams.flow.topology import beside, said, topic_of
 
 _CHARACTER_PX: Final = 7.3
@@ -41,39 +41,42 @@ class _Drawing:
         self._width = self._height = 0.0
 
     def document(self) -> str:
-        plan, pipeline = self._flow.plan, self._pipeline
-        chain = [step for step in plan.steps if not isinstance(step.verb, To | FoldTo | WindowTo)]
-        outputs = [step for step in plan.steps if isinstance(step.verb, To | FoldTo | WindowTo)]
-        own = [(step, topic) for step in chain for topic in written_by(step.verb)]
-        rows = max(len(outputs) + len(own), 1)
-        middle = _MARGIN_PX + (rows - 1) * _ROW_PX / 2
-        ends: dict[str, float] = {}
-        x: float = _MARGIN_PX
-        for position, step in enumerate(chain):
-            what, details = self._words(step)
-            end = self._box(x, middle, what, details, "topic" if isinstance(step.verb, Source) else "step")
-            ends[step.id] = end
-            if position < len(chain) - 1:
-                self._arrow(end, middle, end + _GAP_PX, middle)
-            x = end + _GAP_PX
-        start = x - _GAP_PX
-        for row, step in enumerate(outputs):
-            y = _MARGIN_PX + row * _ROW_PX
-            what, details = self._words(step)
-            self._arrow(start, middle, x, y)
-            end = self._box(x, y, what, details, "step")
-            self._arrow(end, y, end + _GAP_PX, y)
-            self._box(end + _GAP_PX, y, topic_of(step, pipeline) or "", "", "topic")
-        for row, (step, topic) in enumerate(own, start=len(outputs)):
-            y = _MARGIN_PX + row * _ROW_PX
-            self._arrow(ends[step.id], middle, x, y)
-            self._box(x, y, f"{pipeline.prefix}{topic}", "", "topic")
-        y = _MARGIN_PX + rows * _ROW_PX + 8
-        for name, what in beside(pipeline):
+        source = self._flow.plan.steps[0]
+        self._draw(source, _MARGIN_PX, _MARGIN_PX)
+        y = _MARGIN_PX + self._rows(source) * _ROW_PX + 8
+        for name, what in beside(self._pipeline):
             self._text(_MARGIN_PX, y, f"{name}: {what}", "small")
             y += 15
         self._height = max(self._height, y)
         return self._framed()
+
+    def _draw(self, step: Step, x: float, top: float) -> float:
+        """Draw a step and all that gets its events, from `top` down; returns where its box begins from above."""
+        middle = top + (self._rows(step) - 1) * _ROW_PX / 2
+        kind = "topic" if isinstance(step.verb, Source) else "step"
+        end = self._box(x, middle, *self._words(step), kind)
+        for after in self._after(step):
+            self._arrow(end, middle, end + _GAP_PX, self._draw(after, end + _GAP_PX, top))
+            top += self._rows(after) * _ROW_PX
+        for topic in self._topics(step):
+            self._arrow(end, middle, end + _GAP_PX, top)
+            self._box(end + _GAP_PX, top, topic, "", "topic")
+            top += _ROW_PX
+        return middle
+
+    def _rows(self, step: Step) -> int:
+        """Over how many rows of the picture a step and what gets its events extend."""
+        return max(1, sum(map(self._rows, self._after(step))) + len(self._topics(step)))
+
+    def _after(self, step: Step) -> list[Step]:
+        """Steps that get the events of `step`; those that only write them on have none."""
+        plan = self._flow.plan
+        if isinstance(step.verb, Output):
+            return []
+        return [one for one in plan.steps if one.after is not None and plan.giver(one) is step]
+
+    def _topics(self, step: Step) -> list[str]:
+        return [f"{self._pipeline.prefix}{topic}" for topic in written_by(step.verb)]
 
     def _words(self, step: Step) -> tuple[str, str]:
         what, details = said(step, self._pipeline)

@@ -1,14 +1,15 @@
 """From a plan to what the engine runs.
 
-The engine runs one chain, in the order in which the steps were declared. Branches that only write topics are one too.
+The engine runs a tree of operators, in the order in which the steps were declared. Branches that only write topics are
+a chain.
 """
 
-from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
-from streams.flow.chain import operators_of
+from streams.flow.chain import CLEAN, SOURCE, operators_of
 from streams.flow.declaration import CLEAN_SUFFIX, Pipeline, Table, Window
-from streams.flow.plan import Filter, FoldTo, MapBatches, Plan, Process, Source, Step, To, WindowTo
+from streams.flow.plan import Filter, FoldTo, MapBatches, Output, Plan, Process, Source, Step, To, WindowTo, written_by
 from streams.operators.spec import OperatorSpec
 from streams.operators.stateless.arrow import Filter as FilterSpec
 from streams.operators.stateless.arrow import MapBatches as MapSpec
@@ -17,25 +18,27 @@ _CHAIN: Final = "source(...).deduplicate(...).reorder().to(...)"
 
 
 def lowered(plan: Plan) -> Pipeline:
-    """The pipeline of a plan that was checked.
+    """The pipeline of a plan that was checked. The topic of the first `to` is the clean one.
 
     Raises:
         ValueError: the engine of this version cannot run it; the message says what it can.
 
     """
-    _require_chain(plan)
     kinds = {step.verb.kind for step in plan.steps}
-    clean = [(step, step.verb.topic) for step in plan.steps if isinstance(step.verb, To)]
-    if not {"deduplicate", "reorder"} <= kinds or len(clean) != 1:
+    events = [step for step in plan.steps if isinstance(step.verb, To)]
+    if not {"deduplicate", "reorder"} <= kinds or not events:
         raise ValueError(
-            f"flow {plan.name!r}: the engine of this version runs {_CHAIN} with one topic of clean events, and "
-            f"folds and windows after reorder()"
+            f"flow {plan.name!r}: the engine of this version runs {_CHAIN} with a topic of clean events, and "
+            f"folds, windows and further topics after reorder()"
         )
-    ((step, clean_topic),) = clean
-    if "reorder" not in _before(plan, step):
-        raise ValueError(f"flow {plan.name!r}: {step.id} comes after reorder(): {_CHAIN}")
+    for step in events:
+        if "reorder" not in {above.verb.kind for above in plan.above(step)}:
+            raise ValueError(f"flow {plan.name!r}: {step.id} comes after reorder(): {_CHAIN}")
+    clean, *further = events
+    clean_topic, *event_topics = (topic for step in (clean, *further) for topic in written_by(step.verb))
     source = plan.source
     custom = tuple(spec for step in plan.steps if (spec := _spec_of(step)) is not None)
+    order = tuple(_place_of(step, clean) for step in plan.steps if not isinstance(step.verb, Source))
     pipeline = Pipeline(
         name=plan.name,
         source=source.topic,
@@ -59,43 +62,26 @@ def lowered(plan: Plan) -> Pipeline:
         clean_topic="" if clean_topic == f"{source.topic}{CLEAN_SUFFIX}" else clean_topic,
         bounds=plan.bounds,
         operators=custom,
-        order=tuple(_place_of(step) for step in plan.steps if not isinstance(step.verb, Source)) if custom else (),
+        order=order if custom or further else (),
+        branches=_branches(plan, clean),
+        event_topics=tuple(event_topics),
     )
     operators_of(pipeline)  # refuses operators that contradict each other
     return pipeline
 
 
-def _before(plan: Plan, step: Step) -> set[str]:
-    """Kinds of the steps that events have passed before `step`."""
-    steps = {each.id: each for each in plan.steps}
-    found = set()
-    while step.after is not None:
-        step = steps[step.after]
-        found.add(step.verb.kind)
-    return found
+def _branches(plan: Plan, clean: Step) -> dict[str, str]:
+    """Places of the steps that do not get the events of the step before them, with those whose events they get.
 
-
-def _require_chain(plan: Plan) -> None:
-    """What changes or drops events comes before the branches part: the engine runs one chain.
-
-    Raises:
-        ValueError: a branch has a function, a deduplication or a reordering of its own.
-
+    Steps that only write a topic pass all events on as they are: those after them are said to get the events of the
+    step before.
     """
-    for fork in (step for step in plan.steps if len(plan.following(step)) > 1):
-        apart = [step for step in _below(plan, fork) if not isinstance(step.verb, To | FoldTo | WindowTo)]
-        if apart:
-            raise ValueError(
-                f"flow {plan.name!r}: {apart[0].id} is on one of several branches after {fork.id}: the engine of this "
-                f"version runs one chain. Put it before the branches part, or into one flow for each branch"
-            )
-
-
-def _below(plan: Plan, step: Step) -> Iterator[Step]:
-    """All steps after a step."""
-    for after in plan.following(step):
-        yield after
-        yield from _below(plan, after)
+    found = {}
+    for previous, step in pairwise(plan.steps):
+        given = plan.giver(step)
+        if given is not (plan.giver(previous) if isinstance(previous.verb, Output) else previous):
+            found[_place_of(step, clean)] = _place_of(given, clean)
+    return found
 
 
 def _spec_of(step: Step) -> OperatorSpec | None:
@@ -110,9 +96,11 @@ def _spec_of(step: Step) -> OperatorSpec | None:
             return None
 
 
-def _place_of(step: Step) -> str:
+def _place_of(step: Step, clean: Step) -> str:
     """Name of a step in the order of a pipeline."""
     spec = _spec_of(step)
     if spec is not None:
         return spec.name
-    return step.verb.kind if isinstance(step.verb, To) else step.id
+    if isinstance(step.verb, Source):
+        return SOURCE
+    return CLEAN if step is clean else step.id

@@ -4,7 +4,7 @@
 runs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -166,6 +166,17 @@ class Plan:
     def following(self, step: Step) -> tuple[Step, ...]:
         """Steps that get the events of `step`."""
         return tuple(each for each in self.steps if each.after == step.id)
+
+    def above(self, step: Step) -> Iterator[Step]:
+        """All steps that events have passed before `step`, the nearest first; the source is the last one."""
+        steps = {each.id: each for each in self.steps}
+        while step.after is not None:
+            step = steps[step.after]
+            yield step
+
+    def giver(self, step: Step) -> Step:
+        """The step whose events `step` gets: the nearest before it that does more than write events on as they are."""
+        return next(above for above in self.above(step) if not isinstance(above.verb, Output))
 
     def with_topics(self, name: str, topics: Mapping[str, str]) -> "Plan":
         """The same plan as flow `name`, each topic in `topics` replaced by another one."""

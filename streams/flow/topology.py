@@ -110,7 +110,8 @@ def said(step: Step, pipeline: Pipeline) -> tuple[str, str]:
         case Reorder():
             words = "reorder", f"out of orderness {written(pipeline.bounds.lateness_ms)}"
         case To():
-            words = f"to {topic}", "original bytes"
+            is_clean = pipeline.event_topics and topic == pipeline.clean
+            words = f"to {topic}", "original bytes, counted as clean" if is_clean else "original bytes"
         case FoldTo(aggregate=aggregate):
             words = f"fold to {topic}", f"{_name(aggregate)}, the last row of each key"
         case WindowTo(aggregate=aggregate, size_ms=size_ms, grace_ms=grace_ms):

@@ -20,7 +20,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 from streams.batch.columns import Int64
 from streams.errors import StreamsError
 from streams.kafka.admin import described, settled
-from streams.kafka.round import Group, Member, Round
+from streams.kafka.positions import position_of
+from streams.kafka.round import FOREIGN, Group, Member, Round
 
 ROUND_TIMEOUT_S: Final = 10.0
 """Of all requests of a round together; longer than a broker needs that is merely busy."""
@@ -127,7 +128,7 @@ class OffsetRounds:
 
     def _commits(
         self, names: list[str], base: Mapping[str, tuple[int, int]]
-    ) -> tuple[tuple[Int64, Int64, Int64, Int64], tuple[str, ...]]:
+    ) -> tuple[tuple[Int64, Int64, Int64, Int64, Int64], tuple[str, ...]]:
         asked: list[tuple[int, Future[Any]]] = [
             (number, self._client.list_consumer_group_offsets(
                 [ConsumerGroupTopicPartitions(name)], request_timeout=ROUND_TIMEOUT_S
@@ -138,6 +139,7 @@ class OffsetRounds:
         partition: list[int] = []
         offset: list[int] = []
         mark: list[int] = []
+        cycle: list[int] = []
         failed: dict[str, StreamsError] = {}
         for number, future in asked:
             try:
@@ -153,10 +155,12 @@ class OffsetRounds:
                     partition.append(first + row.partition)
                     offset.append(row.offset)
                     mark.append(zlib.crc32((row.metadata or "").encode()))
+                    named = position_of(row.offset, row.metadata).cycle
+                    cycle.append(FOREIGN if named is None else named)
         if failed and len(failed) == len(names):
             raise next(iter(failed.values()))
-        columns = [np.array(column, dtype=np.int64) for column in (group, partition, offset, mark)]
-        return (columns[0], columns[1], columns[2], columns[3]), tuple(failed)
+        columns = [np.array(column, dtype=np.int64) for column in (group, partition, offset, mark, cycle)]
+        return (columns[0], columns[1], columns[2], columns[3], columns[4]), tuple(failed)
 
     def _stamps(self, base: Mapping[str, tuple[int, int]], count: int) -> tuple[Int64, Int64]:
         offset, time_ms = np.full(count, _UNKNOWN, dtype=np.int64), np.full(count, _UNKNOWN, dtype=np.int64)

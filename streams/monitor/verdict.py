@@ -15,6 +15,7 @@ where ours are meant to differ (docs/lag-verdicts.md shows each with a history):
 - A topic that a living group has left for others is no outage, whatever becomes of the records behind its old offsets.
 - Nothing committed is no fault where there is nothing to read.
 - A partition that was added to the source of a flow, and that its workers refuse, is never read: no time has to pass.
+- Nor is one whose offset was set by something else, and is not that of the flow's state; there need not be any lag.
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from streams.monitor.flow_states import AS_COMMITTED
 from streams.monitor.status import Status
 
 Int64 = npt.NDArray[np.int64]
@@ -65,6 +67,7 @@ class Reason(IntEnum):
     OPEN_TRANSACTION = 14
     LEFT_TOPIC = 15
     NOT_IN_LAYOUT = 16
+    OFFSET_NOT_OF_STATE = 17
 
 
 STATUS_OF: Final[dict[Reason, Status]] = {
@@ -85,6 +88,7 @@ STATUS_OF: Final[dict[Reason, Status]] = {
     Reason.OPEN_TRANSACTION: Status.WARN,
     Reason.LEFT_TOPIC: Status.OK,
     Reason.NOT_IN_LAYOUT: Status.STALL,
+    Reason.OFFSET_NOT_OF_STATE: Status.STALL,
 }
 _STATUS_CODES: Final = np.array([STATUS_OF[reason] for reason in Reason], dtype=np.int8)
 
@@ -124,7 +128,8 @@ class Window:
     position is past the end of the log. `unreadable`: records after an open transaction, which nobody can read yet;
     `open_s`: how long that transaction has been seen to be open. `left`: members of the group have partitions of other
     topics, and none has had one of this topic for longer than the window. `unplaced`: the group is that of a flow, and
-    the flow's state has no place for this partition of its source: its workers refuse it.
+    the flow's state has no place for this partition of its source: its workers refuse it. `state_at`: they refuse it,
+    since the flow's state stands at this offset and not at the committed one, or at none; AS_COMMITTED: they do not.
     """
 
     time_ms: Int64
@@ -139,10 +144,12 @@ class Window:
     open_s: Float64
     left: Bool
     unplaced: Bool
+    state_at: Int64
 
     def __post_init__(self) -> None:
         columns = (
             self.lag_s, self.owned, self.deleted, self.beyond, self.unreadable, self.open_s, self.left, self.unplaced,
+            self.state_at,
         )  # fmt: skip
         rows = {len(column) for column in columns}
         tables = {self.offset.shape, self.lag.shape, self.active.shape}
@@ -190,6 +197,7 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
             left & trouble,
             window.unplaced & (lag > 0),
             window.beyond > 0,
+            window.state_at != AS_COMMITTED,
             window.deleted > 0,
             (lag == 0) & (window.unreadable > 0) & (window.open_s >= policy.open_s),
             (last == ABSENT) & (lag == 0),
@@ -208,6 +216,7 @@ def evaluate(window: Window, policy: Policy) -> Verdicts:
             Reason.LEFT_TOPIC,
             Reason.NOT_IN_LAYOUT,
             Reason.BEHIND_END,
+            Reason.OFFSET_NOT_OF_STATE,
             Reason.DELETED_UNREAD,
             Reason.OPEN_TRANSACTION,
             Reason.NOTHING_COMMITTED,

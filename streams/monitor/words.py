@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from streams.monitor.flow_states import AS_COMMITTED, NOWHERE
 from streams.monitor.verdict import Owned, Reason
 from streams.text import counted
 
@@ -38,6 +39,10 @@ class Facts:
     open_s: float = 0.0
     open_since: str = ""
     """When the transaction was begun, as far as it is known."""
+    offset: int = -1
+    """What the group has committed."""
+    state_at: int = AS_COMMITTED
+    """Where the flow's state stands, if that is why its workers refuse the partition."""
 
 
 def duration(seconds: float) -> str:
@@ -106,6 +111,18 @@ def _unreadable(facts: Facts) -> str:
     )
 
 
+def _not_of_state(facts: Facts) -> str:
+    if facts.state_at == NOWHERE:
+        return (
+            f"a cycle of the flow has committed offset {facts.offset:,}, and its journal is empty: deleted and created "
+            "again. Workers do not consume the partition"
+        )
+    return (
+        f"the group's offset {facts.offset:,} was set by something else, and the flow's state stands at "
+        f"{facts.state_at:,}: workers do not consume the partition"
+    )
+
+
 def _drained(facts: Facts) -> str:
     if facts.unreadable and facts.open_s >= OPEN_SAID_S:
         return f"all is read that can be: {_unreadable(facts)}"
@@ -136,6 +153,7 @@ _SENTENCES: Final[dict[Reason, Callable[[Facts], str]]] = {
         f"{_behind(f)}: the partition was added to the topic, journal and tables have none of its number, "
         "and workers do not consume it"
     ),
+    Reason.OFFSET_NOT_OF_STATE: _not_of_state,
 }
 
 _ADVICE: Final[dict[Reason, str]] = {
@@ -158,6 +176,10 @@ _ADVICE: Final[dict[Reason, str]] = {
     Reason.NOT_IN_LAYOUT: (
         "have producers write to the partitions that there were before, and send these records again to those "
         "(runbook partitions-not-consumed)"
+    ),
+    Reason.OFFSET_NOT_OF_STATE: (
+        "the worker's /readyz has the command: set the offset back to that of the state, or rebuild the state "
+        "(runbook worker-not-ready)"
     ),
     Reason.BEHIND_END: "the topic was truncated or created again: reset the group's offsets",
 }

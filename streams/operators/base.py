@@ -1,6 +1,6 @@
 """The contract between an operator and the engine.
 
-A flow's partition is a chain of operators. Each gets the decoded events of a micro-batch that the one before it passed
+A flow's partition is a tree of operators. Each gets the decoded events of a micro-batch that the one before it passed
 on, and says what comes of them: events for the next one, records for topics, counts. What an operator remembers is its
 own: its rows in the store, its section of the journal, its part of memory. The engine commits all of it with the
 offsets, brings it back after a restart and never looks into it. To add an operator, subclass `Operator` and

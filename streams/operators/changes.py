@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from streams.batch.columns import TIME_MIN, Objects
+from streams.batch.columns import TIME_MIN, Bools, Objects
 from streams.batch.rows import Rows
 from streams.state.store import WriteBatch
 
@@ -37,6 +37,9 @@ class ChangelogRows(RowRecords):
 
     digest: bytes = b""
     """Stands for topic and layout of the rows (`state.identity.row_digest`)."""
+    of_changed: Bools | None = None
+    """Which of the changed keys have a row here; None: all. A key that has got a row once has one in every cycle in
+    which it changes, and one table of the flow has a row of every key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,10 @@ class ChangedKeys:
     def __len__(self) -> int:
         return len(self.slots)
 
+    def take(self, some: Bools) -> "ChangedKeys":
+        """Only those at `some`."""
+        return ChangedKeys(self.slots[some], self.keys[some])
+
 
 class KeyedRows(Protocol):
     """Rows of one kind, one for each slot of a key space."""
@@ -319,7 +323,7 @@ class StoredRows:
         found = [position for position, row in enumerate(packed) if row is not None]
         if found:
             known: list[Any] = [packed[position] for position in found]
-            self.rows[first + np.array(found)] = unpack_rows(self.rows.dtype, known)
+            self._loaded(first + np.array(found), unpack_rows(self.rows.dtype, known))
         self._text_bytes += text_bytes(self.rows[first : first + len(keys)])
 
     def forget(self, keys: Objects, batch: WriteBatch) -> None:
@@ -327,3 +331,43 @@ class StoredRows:
         del keys, batch
         self.rows = self._empty[:0]
         self._text_bytes = 0
+
+    def _loaded(self, slots: Int64, rows: Rows) -> None:
+        self.rows[slots] = rows
+
+
+class KnownRows(StoredRows):
+    """Rows of an operator that does not get the events of every key: a key has none before the first one is put."""
+
+    def __init__(self, empty: Rows, space: StoreSpace) -> None:
+        super().__init__(empty, space)
+        self._known: Bools = np.empty(0, dtype=np.bool_)
+
+    def known(self, slots: Int64) -> Bools:
+        """Which of these keys have a row."""
+        found: Bools = self._known[slots]
+        return found
+
+    @property
+    def bytes_used(self) -> int:
+        """Approximate memory."""
+        return super().bytes_used + self._known.nbytes
+
+    def put(self, slots: Int64, after: Rows, before: Rows) -> None:
+        """Set rows; from now on these keys have one."""
+        super().put(slots, after, before)
+        self._known[slots] = True
+
+    def reserve(self, more: int) -> None:
+        """Make room for so many more slots."""
+        super().reserve(more)
+        self._known = np.concatenate([self._known, np.zeros(more, dtype=np.bool_)])
+
+    def forget(self, keys: Objects, batch: WriteBatch) -> None:
+        """Drop all rows."""
+        super().forget(keys, batch)
+        self._known = self._known[:0]
+
+    def _loaded(self, slots: Int64, rows: Rows) -> None:
+        super()._loaded(slots, rows)
+        self._known[slots] = True

@@ -17,7 +17,7 @@ class EventRecords:
     events: Events
     outcome: str
     """What the events are counted as, and what is told of those that were replayed: `clean`, `late`. Empty: they go on
-    to other operators as well, which decide that."""
+    to other operators as well, which decide that. It counts on the way to the flow's clean topic only."""
 
     def take(self, rows: Bools) -> "EventRecords":
         """Only those at `rows`."""
@@ -47,7 +47,8 @@ class Output:
     """Of these events."""
     records: Sequence[EventRecords] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
-    """Events that go nowhere, by outcome: `duplicate`, `filtered`."""
+    """Events that are not passed on, by outcome: `duplicate`, `filtered`. Beside the way to the flow's clean topic they
+    are counted for the operator: they have their outcome elsewhere."""
     dropped_replayed: Mapping[str, Sequence[Headers]] = field(default_factory=dict)
     """Headers of those of them that were replayed from dead letters, by outcome: somebody waits to hear of them."""
     found: Mapping[str, int] = field(default_factory=dict)

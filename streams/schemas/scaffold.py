@@ -47,16 +47,14 @@ def next_topic(topic: str) -> str:
 def plan_new_version(catalog: Catalog, topic: str, declared: Sequence[Declared]) -> Scaffold:
     """What a new version of `topic` takes: copies of the newest schemas, and a flow declared from the old one.
 
-    The flow is written beside the module that declares the old one.
+    The flow is written beside the module that declares the old one. An output that was declared with a subject of
+    another name than its topic's keeps it: both flows write rows by the same schema.
 
     Raises:
         UsageError: the topic has no schema, is written by a flow, or its next version is there already.
 
     """
-    subject, successor = f"{topic}-value", next_topic(topic)
-    if subject not in catalog.subjects():
-        topics = ", ".join(each.removesuffix("-value") for each in catalog.subjects())
-        raise UsageError(f"no schema for topic {topic!r}: there is {topics}")
+    successor = next_topic(topic)
     for each in declared:
         pipeline = each.flow.pipeline
         if topic in {written.topic for written in pipeline.row_outputs}:
@@ -64,14 +62,24 @@ def plan_new_version(catalog: Catalog, topic: str, declared: Sequence[Declared])
                 f"{topic} is written by pipeline {pipeline.name}: its rows change with their source; "
                 f"`streams schemas new-version {pipeline.source}` gives them a new version too"
             )
+    if _subject_of(topic) not in catalog.subjects():
+        topics = ", ".join(each.removesuffix("-value") for each in catalog.subjects())
+        raise UsageError(f"no schema for topic {topic!r}: there is {topics}")
     reader = next((each for each in declared if each.flow.pipeline.source == topic), None)
-    moved = {topic: successor}
-    if reader is not None:
-        moved |= {written.topic: next_topic(written.topic) for written in reader.flow.pipeline.row_outputs}
-    files = [(catalog.root / f"{new}-value" / "1.avsc", _first_version(catalog, old)) for old, new in moved.items()]
+    rows = () if reader is None else reader.flow.pipeline.row_outputs
+    moved = {topic: successor} | {written.topic: next_topic(written.topic) for written in rows}
+    shared = {written.topic: written.subject for written in rows if written.subject != _subject_of(written.topic)}
+    anew = {old: new for old, new in moved.items() if old not in shared}
+    files = [
+        (catalog.root / _subject_of(new) / "1.avsc", catalog.latest(_subject_of(old)).text) for old, new in anew.items()
+    ]
     steps = [
         f"change {shown(files[0][0])}: it is a copy of the newest schema of {topic}",
-        *_settings_steps(catalog, moved),
+        *(
+            f"rows of {moved[old]} keep the subject {subject}, as those of {old}: where they change, so does its schema"
+            for old, subject in shared.items()
+        ),
+        *_settings_steps(catalog, anew),
         "`streams schemas check`, then `streams schemas lock`, and commit",
     ]
     name = None
@@ -112,7 +120,7 @@ def write_scaffold(scaffold: Scaffold) -> None:
 
 def _settings_steps(catalog: Catalog, moved: Mapping[str, str]) -> list[str]:
     """What `subjects.toml` says of the old subjects does not hold for the new ones until it says so of them too."""
-    found = [f"{old}-value" for old in moved if catalog.settings(f"{old}-value") != SubjectSettings()]
+    found = [_subject_of(old) for old in moved if catalog.settings(_subject_of(old)) != SubjectSettings()]
     if not found:
         return []
     personal = any(catalog.settings(subject).personal for subject in found)
@@ -120,8 +128,8 @@ def _settings_steps(catalog: Catalog, moved: Mapping[str, str]) -> list[str]:
     return [f"repeat in subjects.toml for the new subjects what it says of {', '.join(found)}{why}"]
 
 
-def _first_version(catalog: Catalog, topic: str) -> str:
-    return catalog.latest(f"{topic}-value").text
+def _subject_of(topic: str) -> str:
+    return f"{topic}-value"
 
 
 def _next_name(name: str, topic: str) -> str:

@@ -31,6 +31,7 @@ class CycleAccount:
     misrouted: MisroutedNews = field(default_factory=MisroutedNews)
     _outcomes: dict[str, int] = field(default_factory=dict)
     _rejects: dict[str, int] = field(default_factory=dict)
+    _beside: Counter[tuple[str, str]] = field(default_factory=Counter)
     _contradictions: int = 0
     _clean_times: list[Int64] = field(default_factory=list)
     _clean_arrivals: list[Int64] = field(default_factory=list)
@@ -50,6 +51,7 @@ class CycleAccount:
         counts[Outcome.REJECTED] = len(effects.dead_letters)
         for part in effects.partitions:
             counts.update(part.outcomes())
+            self._beside.update(part.beside)
             for records in part.of(Outcome.CLEAN):
                 self._clean_times.append(records.events.event_time)
                 self._clean_arrivals.append(records.events.timestamp_ms)
@@ -63,6 +65,8 @@ class CycleAccount:
         """Count all of it: the cycle is committed. `now_ms`: of the wall clock."""
         for outcome, count in self._outcomes.items():
             metrics.events.labels(pipeline.name, outcome).inc(count)
+        for (operator, outcome), count in self._beside.items():
+            metrics.branch_events.labels(pipeline.name, operator, outcome).inc(count)
         for reason, count in self._rejects.items():
             metrics.rejects.labels(pipeline.name, reason).inc(count)
         if self._contradictions:

@@ -27,6 +27,12 @@ class WorkerMetrics:
         self.events = Counter(
             "streams_events", "Events by what became of them, at commit.", ("pipeline", "outcome"), registry=registry
         )
+        self.branch_events = Counter(
+            "streams_branch_events",
+            "Events that an operator dropped beside the way to the clean topic; streams_events has them as well.",
+            ("pipeline", "operator", "outcome"),
+            registry=registry,
+        )
         self.rejects = Counter(
             "streams_rejects", "Dead letters by reason, at commit.", ("pipeline", "reason"), registry=registry
         )

@@ -45,7 +45,7 @@ def tracing_of(settings: Settings) -> "Tracing | None":
         return None
     if importlib.util.find_spec("opentelemetry.exporter") is None:
         raise StreamsError("STREAMS_TRACING=otlp needs OpenTelemetry: pip install 'streams[tracing]', or set it to off")
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - when it is on
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     for name in ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal"):
         logging.getLogger(name).addFilter(OncePerMinute())
@@ -71,10 +71,10 @@ class Tracing:
     """Spans of one process, sampled by trace: `share` of the micro-batches."""
 
     def __init__(self, exporter: Any, *, share: float) -> None:
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - only when it is on
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
-        from opentelemetry.sdk.trace.sampling import TraceIdRatioBased  # noqa: PLC0415
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
         resource = Resource.create({"service.name": "streams-worker", "service.version": __version__})
         self._provider = TracerProvider(sampler=TraceIdRatioBased(share), resource=resource, shutdown_on_exit=False)
@@ -98,7 +98,7 @@ class PipelineTrace:
     """The way of each micro-batch: `received` on the event loop, `processing` and `committing` in their threads."""
 
     def __init__(self, tracer: Any, *, topic: str, group: str) -> None:
-        from opentelemetry import trace  # noqa: PLC0415 - only when it is on
+        from opentelemetry import trace
 
         self._api = trace
         self._tracer = tracer

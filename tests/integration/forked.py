@@ -88,6 +88,6 @@ def _command(arguments: list[str], environment: dict[str, str], directory: str, 
     os.environ.update(environment)
     os.chdir(directory)
     sys.argv = arguments
-    from streams.__main__ import main  # noqa: PLC0415 - of the process that was forked
+    from streams.__main__ import main
 
     main()

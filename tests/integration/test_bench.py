@@ -22,3 +22,20 @@ def test_orders_are_drained_and_released_when_idle(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "exact" in done.stdout
     assert json.loads((tmp_path / "results" / "latest" / "report.json").read_text())["runs"]
+
+
+@pytest.mark.slow
+def test_ingest_and_replay_of_two_revisions_are_measured_in_turn(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "loadtest.paired", "--before", "HEAD", "--pairs", "1", "--events", "1000",
+            "--letters", "100", "--name", "short", "--results", str(tmp_path),
+        ],
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = json.loads((tmp_path / "short" / "paired.json").read_text())
+    assert set(found["ratios"]) == {"ingest", "replay"}
+    assert {(one["work"], one["side"], one["records"]) for one in found["trials"]} == {
+        ("ingest", "before", 1_000), ("ingest", "after", 1_000), ("replay", "before", 100), ("replay", "after", 100),
+    }  # fmt: skip

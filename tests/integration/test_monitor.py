@@ -188,7 +188,9 @@ def test_metrics_have_the_names_and_labels_that_alerts_rely_on(monitor: Monitor)
         assert {"group"} == labels[f"kafka_consumergroup_group_{name}"]
     assert {"topic", "partition"} == labels["kafka_partition_latest_offset"]
     assert {"source"} == labels["streams_source_freshness_seconds"] == labels["streams_source_silent"]
-    only_where_one_is = {"streams_open_transaction_seconds", "streams_open_transaction_records"}
+    only_where_one_is = {
+        "streams_open_transaction_seconds", "streams_open_transaction_records", "streams_topic_missing",
+    }  # fmt: skip
     assert {metric.name for metric in MONITOR_METRICS} - only_where_one_is <= labels.keys()
     ages = [sample.value for sample in samples if sample.name == "streams_source_freshness_seconds"]
     # The traffic is that of two hours ago, played now.

@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.monitor.flow_states import AS_COMMITTED, NOWHERE
 from streams.monitor.status import Status
 from streams.monitor.verdict import ABSENT, Owned, Policy, Reason, Verdicts, Window, evaluate
 from tests.examples import examples
@@ -38,12 +39,14 @@ def windows(draw: Any, rows_max: int = 5) -> Window:
         open_s=column(st.sampled_from([0.0, POLICY.open_s - 0.001, POLICY.open_s, 5_000.0])),
         left=column(st.sampled_from([False, False, False, True])).astype(np.bool_),
         unplaced=column(st.sampled_from([False, False, False, True])).astype(np.bool_),
+        state_at=column(st.sampled_from([AS_COMMITTED] * 6 + [NOWHERE, 5])).astype(np.int64),
     )
 
 
 def rows_of(window: Window, rows: list[int]) -> Window:
     names = (
         "offset", "lag", "active", "lag_s", "owned", "deleted", "beyond", "unreadable", "open_s", "left", "unplaced",
+        "state_at",
     )  # fmt: skip
     changed = {name: getattr(window, name)[rows] for name in names}
     return replace(window, **changed)
@@ -83,7 +86,8 @@ def test_without_lag_nothing_is_wrong_unless_records_are_lost_or_cannot_be_read(
     found = evaluate(window, POLICY)
 
     held_up = (window.unreadable > 0) & (window.open_s >= POLICY.open_s)
-    fine = (window.lag[:, -1] == 0) & (window.deleted == 0) & (window.beyond == 0) & ~held_up
+    accepted = window.state_at == AS_COMMITTED
+    fine = (window.lag[:, -1] == 0) & (window.deleted == 0) & (window.beyond == 0) & ~held_up & accepted
     assert set(found.status[fine].tolist()) <= {Status.OK}
     assert not found.catch_up_s[window.lag[:, -1] == 0].any()
 
@@ -93,7 +97,9 @@ def test_without_lag_nothing_is_wrong_unless_records_are_lost_or_cannot_be_read(
 def test_what_is_on_time_neither_warns_nor_stops(window: Window) -> None:
     quick = np.minimum(window.open_s, POLICY.open_s - 0.001)
     soon = np.minimum(window.lag_s, POLICY.tiny_s - 0.001)
-    found = evaluate(replace(window, lag_s=soon, open_s=quick, unplaced=np.zeros_like(window.unplaced)), POLICY)
+    accepted = np.full_like(window.state_at, AS_COMMITTED)
+    placed = np.zeros_like(window.unplaced)
+    found = evaluate(replace(window, lag_s=soon, open_s=quick, unplaced=placed, state_at=accepted), POLICY)
 
     assert not set(found.status.tolist()) & {Status.WARN, Status.STOP, Status.STALL}
 
@@ -110,6 +116,7 @@ def test_every_verdict_has_a_reason_that_fits_it(window: Window) -> None:
         assert (reason == Reason.WENT_BACK) <= (found.back_by[row] > 0)
         assert (reason == Reason.LEFT_TOPIC) <= bool(window.left[row])
         assert (reason == Reason.NOT_IN_LAYOUT) <= bool(window.unplaced[row] and window.lag[row, -1])
+        assert (reason == Reason.OFFSET_NOT_OF_STATE) <= (window.state_at[row] != AS_COMMITTED)
         assert (reason == Reason.NOBODY_READS) <= (window.owned[row] == Owned.NOBODY)
         assert (reason == Reason.NO_PROGRESS) <= (window.owned[row] == Owned.SOMEBODY)
         assert (reason == Reason.CATCHING_UP) <= bool(np.isfinite(found.catch_up_s[row]))
@@ -137,6 +144,7 @@ def test_one_dip_does_not_hide_a_growing_lag(samples: int, per_sample: int, data
             open_s=np.zeros(1),
             left=np.zeros(1, dtype=np.bool_),
             unplaced=np.zeros(1, dtype=np.bool_),
+            state_at=np.full(1, AS_COMMITTED, dtype=np.int64),
         )
         # A growth of less than 5% over the window counts as none, which is a warning as well.
         assert Status.WARN == evaluate(window, POLICY).status[0]

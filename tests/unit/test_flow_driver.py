@@ -160,9 +160,3 @@ def test_functions_drop_and_change_events_where_they_stand():
     assert [record.fields["event_id"] for record in driver.clean()] == ["truck-1-1", "truck-1-2", "truck-1-3"]
     row = driver.table("vehicles.state.v1")["truck-1"]
     assert (row["events"], row["speed_max_kmh"]) == (1, 40.0)
-
-
-def test_a_function_on_one_of_several_branches_is_refused():
-    trunk = source("a", key="k").deduplicate().reorder()
-    with pytest.raises(ValueError, match="filter:is_moving is on one of several branches after reorder"):
-        Flow("x", trunk.to("c"), trunk.filter(is_moving))

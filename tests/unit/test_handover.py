@@ -3,7 +3,8 @@
 import asyncio
 import random
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,14 +62,42 @@ def carry_out(worker: SimulatedWorker) -> None:
     worker.stores.go_on(to_the_end=True)
 
 
+def worker_with(kafka: MemoryKafka) -> SimulatedWorker:
+    """A worker that consumes partition 0."""
+    worker = worker_of(kafka)
+    worker.assign(0)
+    carry_out(worker)
+    return worker
+
+
+def worker_in_a_cycle(kafka: MemoryKafka) -> SimulatedWorker:
+    """A worker with an open cycle that has effects of partition 0."""
+    worker = worker_with(kafka)
+    worker.poll()
+    worker.process()
+    return worker
+
+
+@contextmanager
+def during_a_step(worker: SimulatedWorker) -> Iterator[None]:
+    """What happens meanwhile happens while a step is under way that takes longer than a revocation may."""
+    worker._is_busy = True
+    yield
+    worker._is_busy = False
+
+
+def assert_caught_up(worker: SimulatedWorker, kafka: MemoryKafka) -> None:
+    worker.catch_up()
+    assert len(kafka.log(GPS.source, 0)) == kafka.group[0].offset_next
+
+
 def test_a_partition_that_comes_back_while_its_release_still_waits_stays_ours() -> None:
     worker = worker_of(kafka_with(20))
     worker.assign(0)
-    worker._is_busy = True  # a step is under way, and takes longer than a revocation may
-    worker.core.listener.revoked([0])
-    worker.core.listener.assigned([0])
-    assert frozenset() == worker.core.ownership.owned, "what it is to restore is still in use"
-    worker._is_busy = False
+    with during_a_step(worker):
+        worker.core.listener.revoked([0])
+        worker.core.listener.assigned([0])
+        assert frozenset() == worker.core.ownership.owned, "what it is to restore is still in use"
     carry_out(worker)
     assert {0} == worker.core.ownership.owned
     assert {0} == worker.engine.tasks.keys()
@@ -78,37 +107,26 @@ def test_a_partition_that_comes_back_while_its_release_still_waits_stays_ours() 
 def test_what_a_partition_contributed_is_not_committed_after_its_term(how: str) -> None:
     """The release has no time, the partition comes back at once, and a cycle with effects of before is open."""
     kafka = kafka_with(20)
-    worker = worker_of(kafka)
-    worker.assign(0)
-    carry_out(worker)
-    worker.poll()
-    worker.process()
-    worker._is_busy = True
-    getattr(worker.core.listener, how)([0])
-    kafka.generation += 1
-    worker.note()
-    worker.core.listener.assigned([0])
-    worker._is_busy = False
+    worker = worker_in_a_cycle(kafka)
+    with during_a_step(worker):
+        getattr(worker.core.listener, how)([0])
+        kafka.generation += 1
+        worker.note()
+        worker.core.listener.assigned([0])
     worker.clock.passed_s += 1
     worker.core.step(worker._batch(None, {}))  # it was about to begin
     worker.commits.run()
     carry_out(worker)
     assert {} == kafka.group
     assert 1 <= aborts(worker, "partitions_lost")
-    worker.catch_up()
-    assert len(kafka.log(GPS.source, 0)) == kafka.group[0].offset_next
+    assert_caught_up(worker, kafka)
 
 
 def test_a_release_that_is_too_slow_commits_nothing_of_what_others_have_by_then() -> None:
     kafka = kafka_with(20)
-    worker = worker_of(kafka)
-    worker.assign(0)
-    carry_out(worker)
-    worker.poll()
-    worker.process()
-    worker._is_busy = True
-    worker.core.listener.revoked([0])  # its time is up
-    worker._is_busy = False
+    worker = worker_in_a_cycle(kafka)
+    with during_a_step(worker):
+        worker.core.listener.revoked([0])  # its time is up
     kafka.give(0, "other")
     worker.note()
     worker.between_steps.run()
@@ -119,9 +137,7 @@ def test_a_release_that_is_too_slow_commits_nothing_of_what_others_have_by_then(
 def test_batches_that_were_polled_before_a_partition_went_are_void_when_it_comes_back() -> None:
     """The first of them is dropped while the partition is away: those after it must not be processed either."""
     kafka = kafka_with(30)
-    worker = worker_of(kafka)
-    worker.assign(0)
-    carry_out(worker)
+    worker = worker_with(kafka)
     for _ in range(3):
         worker.intake._batch_records_max = 5
         worker.poll(dict.fromkeys(worker.position, Idle(0, 10**12)))
@@ -134,8 +150,7 @@ def test_batches_that_were_polled_before_a_partition_went_are_void_when_it_comes
     for polled in before[1:]:
         worker.core.step(polled)
     assert -1 == worker.engine.tasks[0].offset_next
-    worker.catch_up()
-    assert len(kafka.log(GPS.source, 0)) == kafka.group[0].offset_next
+    assert_caught_up(worker, kafka)
 
 
 def test_a_disk_that_refuses_the_truncation_aborts_the_cycle_and_not_the_worker(monkeypatch: Any) -> None:

@@ -18,6 +18,7 @@ import pytest
 from logistics.flows.gps import GPS
 from streams.errors import StreamsError, UsageError
 from streams.ingest import IngestOptions, IngestResult, InputFormat, ingest_file, ingest_files
+from streams.ingest import events as events_module
 from streams.ingest import readers as readers_module
 from streams.settings import Settings
 
@@ -53,16 +54,14 @@ def ndjson(path: Path, first: int, count: int = 1200, **late: Any) -> Path:
 
 def sent_of(path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[dict[str, Any]]:
     """The events that would be sent."""
-    from streams.ingest import events  # noqa: PLC0415
-
     found: list[dict[str, Any]] = []
-    encode = events.Encoder.encode
+    encode = events_module.Encoder.encode
 
     def noting(self: Any, batch: Any, shift_ms: int = 0) -> Any:
         found.extend(pa.table(batch.columns).to_pylist())
         return encode(self, batch, shift_ms)
 
-    monkeypatch.setattr(events.Encoder, "encode", noting)
+    monkeypatch.setattr(events_module.Encoder, "encode", noting)
     assert judged(path, **options).bad == 0
     return found
 

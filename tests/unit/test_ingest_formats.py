@@ -1,9 +1,12 @@
 """The same rows in every format, dialect and compression are the same events."""
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
+import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -154,10 +157,6 @@ def varint(number: int) -> bytes:
 
 
 def packed(data: bytes, codec: str) -> bytes:
-    import bz2  # noqa: PLC0415
-    import lzma  # noqa: PLC0415
-    import zlib  # noqa: PLC0415
-
     match codec:
         case "deflate":
             machine = zlib.compressobj(wbits=-15)

@@ -1,17 +1,19 @@
 """What is said of groups of declared flows beyond their offsets: partitions without a place, topics that are gone."""
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pytest
 
 from logistics.flows.gps import GPS
 from logistics.flows.orders import ORDERS
-from streams.kafka.round import Group, Member, Round
+from streams.kafka.round import FOREIGN, Group, Member, Round
 from streams.monitor.book import GroupLag, LagBook
+from streams.monitor.flow_states import Tail
 from streams.monitor.missing import missing_topics
 from streams.monitor.report import missing_row, partition_row
 from streams.monitor.verdict import Policy
+from streams.state.journal import JournalEntry, Position, pack
 
 ADDED: Final = 3
 """The first partition of the source that the journal has none for."""
@@ -26,7 +28,7 @@ def judged(end: int, *, journal: int = ADDED, group: str = GPS.group) -> GroupLa
         groups=(Group(group, "STABLE", (Member("m", "worker-1", "host", tuple(range(ADDED + 1))),)),),
         failed=(), end=ends, low=np.zeros_like(ends), high=ends, newest_offset=none, newest_ms=none,
         commit_group=np.zeros_like(here), commit_partition=here, commit_offset=np.full_like(here, 10),
-        commit_mark=np.zeros_like(here),
+        commit_mark=np.zeros_like(here), commit_cycle=np.full_like(here, FOREIGN),
     )  # fmt: skip
     book = LagBook(Policy(), window_s=5, interval_s=1, pipelines=[GPS, ORDERS])
     book.note(found)
@@ -51,6 +53,88 @@ def test_records_in_a_partition_that_was_added_are_a_stall_at_the_first_look_and
 )
 def test_any_other_partition_is_judged_by_its_offsets(end: int, journal: int, group: str) -> None:
     assert "not_in_layout" != partition_row(judged(end, journal=journal, group=group), ADDED)["reason"]
+
+
+# --- offsets that are not those of the state --------------------------------------------------------------------------
+
+STANDS: Final = 40
+"""Where the state of the partition stands, by its journal."""
+
+
+def committed(
+    offset: int, *, cycle: int = FOREIGN, journal: int = 9, end: int = 50, group: str = GPS.group
+) -> tuple[LagBook, Tail | None]:
+    """A look at one partition of the source, of which the group has committed `offset`, and what is asked then."""
+    none, one = np.empty(0, dtype=np.int64), lambda value: np.array([value], dtype=np.int64)
+    ends = np.array([end, journal], dtype=np.int64)
+    found = Round(
+        cluster="c", time_ms=1_800_000_000_000, topics=((GPS.source, 1), (GPS.journal, 1)),
+        groups=(Group(group, "STABLE", (Member("m", "worker-1", "host", (0,)),)),), failed=(),
+        end=ends, low=np.zeros_like(ends), high=ends, newest_offset=none, newest_ms=none,
+        commit_group=one(0), commit_partition=one(0), commit_offset=one(offset), commit_mark=one(1),
+        commit_cycle=one(cycle),
+    )  # fmt: skip
+    book = LagBook(Policy(), window_s=5, interval_s=1, pipelines=[GPS, ORDERS])
+    book.note(found)
+    return book, next(iter(book.states.questions(10)), None)
+
+
+def journal_of(offset_next: int) -> list[bytes]:
+    """The newest records of a journal: a cycle of two parts, and something that is no journal record."""
+    entry = JournalEntry(cycle=7, event_time_max=0, positions={GPS.source: Position(offset_next, 0)})
+    return [*pack(entry, {"a": [b"1" * 50], "b": [b"2" * 50]}, record_bytes_max=60), b"something else"]
+
+
+def test_an_offset_that_was_set_by_something_else_is_a_stall_although_nothing_is_left_to_read() -> None:
+    book, tail = committed(50)
+    assert tail == Tail(GPS.journal, 0, 0, 9)
+    book.states.learn(tail, journal_of(STANDS))
+
+    row = partition_row(book.judge()[GPS.group], 0)
+
+    assert ("STALL", "offset_not_of_state", 0) == (row["status"], row["reason"], row["lag"])
+    assert "the group's offset 50 was set by something else, and the flow's state stands at 40" in row["why"]
+    assert "set the offset back" in row["advice"]
+    assert [] == book.states.questions(10), "the same end of the journal is read once"
+
+
+def test_a_commit_without_anything_in_the_journal_is_of_state_that_is_gone() -> None:
+    book, tail = committed(50, cycle=7, journal=0)
+
+    row = partition_row(book.judge()[GPS.group], 0)
+
+    assert (None, "STALL", "offset_not_of_state") == (tail, row["status"], row["reason"])
+    assert "its journal is empty: deleted and created again" in row["why"]
+
+
+@pytest.mark.parametrize(
+    ("offset", "state_at", "more"),
+    [
+        (STANDS, STANDS, {}),
+        (50, STANDS, {"cycle": 7}),
+        (50, None, {"journal": 0}),
+        (50, STANDS, {"group": "somebody-else"}),
+        (30, STANDS, {"end": 35}),
+    ],
+    ids=["the state's own offset", "a cycle's", "before the first start", "a group of no flow", "a truncated source"],
+)
+def test_an_offset_that_a_worker_goes_on_from_is_judged_by_lag(
+    offset: int, state_at: int | None, more: dict[str, Any]
+) -> None:
+    book, tail = committed(offset, **more)
+    if tail is not None and state_at is not None:
+        book.states.learn(tail, journal_of(state_at))
+
+    (row,) = (partition_row(group, 0) for group in book.judge().values())
+    assert "offset_not_of_state" != row["reason"]
+
+
+def test_a_journal_that_says_nothing_of_the_source_is_no_reason_to_refuse() -> None:
+    book, tail = committed(50)
+    assert tail is not None
+    book.states.learn(tail, [b"something else"])
+
+    assert "OK" == partition_row(book.judge()[GPS.group], 0)["status"]
 
 
 def test_a_topic_that_is_gone_is_named_of_flows_in_use_only() -> None:

@@ -13,6 +13,7 @@ from streams.kafka.offsets_process import RoundFailed
 from streams.kafka.round import Round
 from streams.monitor import exposition
 from streams.monitor.health import STUCK_S, Health
+from streams.monitor.missing import MissingTopic
 from streams.monitor.slo import SloBook
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.watcher import Watcher
@@ -34,7 +35,7 @@ def a_round() -> Round:
     none = column()
     return Round(
         "c", time.time_ns() // 1_000_000, (("a", 1),), (), (), column(5), column(0), column(5), none, none,
-        none, none, none, none,
+        none, none, none, none, none,
     )  # fmt: skip
 
 
@@ -203,6 +204,14 @@ def test_what_panels_count_is_told_with_its_age_and_a_scrape_never_waits() -> No
     wait_until(lambda: b"slow 1\n" in panels.content(), "the slow one has answered", timeout_s=10)
     assert b'panel="/broken"' not in panels.content()
     panels.stop()
+
+
+def test_a_topic_that_is_missing_has_a_row_and_one_that_is_there_has_none() -> None:
+    snapshot = Snapshot(0, "c", 5.0, a_round(), {}, {}, (), SloBook().judge(), (), {}, (), None)
+    gone = replace(snapshot, missing=(MissingTopic('gps."x"', "streams.gps"),))
+
+    assert b'streams_topic_missing{topic="gps.\\"x\\"",group="streams.gps"} 1.0' in exposition.render(gone)
+    assert b"streams_topic_missing{" not in exposition.render(snapshot)
 
 
 def test_partitions_of_too_many_groups_are_left_out_the_best_first(monkeypatch: pytest.MonkeyPatch) -> None:

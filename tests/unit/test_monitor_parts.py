@@ -62,7 +62,7 @@ def test_a_round_survives_being_sent_from_one_process_to_another() -> None:
     members = (Member("m-1", "client ü", "/10.0.0.1", (0, 2)),)
     sent = Round(
         "c", 123, (("a", 2), ("b", 1)), (Group("g", "STABLE", members), Group("h", "UNKNOWN", None)), ("h",),
-        column, column + 1, column + 2, none, none, none, none, none, none,
+        column, column + 1, column + 2, none, none, none, none, none, none, none,
     )  # fmt: skip
 
     got = Round.from_bytes(sent.to_bytes())

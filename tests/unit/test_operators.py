@@ -124,8 +124,8 @@ def test_a_field_that_is_not_there_is_named():
 def test_what_a_flow_filters_is_counted_in_its_effects():
     task = task_with(Filter("odd", lambda rows: pc.equal(pc.bit_wise_and(rows.column("sequence"), 1), 1)))
     effects = task.on_batch(events((1, 100), (2, 101), (3, 120)), 3)
-    assert effects.outcomes()["clean"] == 2
-    assert effects.dropped["filtered"] == 1
+    assert effects.outcomes() == {"duplicate": 0, "clean": 2}
+    assert effects.beside == {("filter.odd", "filtered"): 1}
 
 
 def test_two_operators_of_one_name_are_refused():

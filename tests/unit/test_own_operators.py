@@ -317,12 +317,6 @@ def test_a_contradiction_is_refused_where_it_is_declared(declared: Any, says: st
         declared()
 
 
-def test_an_operator_on_one_of_several_branches_is_refused() -> None:
-    before = source("doors.v1", key="sensor_id", fields=("is_open",)).deduplicate("1h").reorder()
-    with pytest.raises(ValueError, match="process:switches is on one of several branches after reorder"):
-        Flow("doors", before.to("doors.v1.clean"), before.process(Switches()))
-
-
 def test_what_is_no_declaration_of_an_operator_is_refused() -> None:
     with pytest.raises(TypeError, match="process takes an OperatorSpec"):
         trunk().process(SwitchesOperator)  # type: ignore[arg-type]

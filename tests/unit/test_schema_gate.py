@@ -348,6 +348,33 @@ def test_the_scaffold_of_a_new_topic_version_declares_a_flow_like_the_old_one(pr
     assert (third.topic, third.pipeline) == ("gps.positions.v3", "gps_v3")
 
 
+def test_an_output_with_a_subject_of_its_own_keeps_it_in_the_next_version(project: Path) -> None:
+    declaration = project / "yard" / "flows" / "gps.py"
+    text = declaration.read_text(encoding="utf-8")
+    named = text.replace('to="vehicles.state.v1"', 'to="vehicles.state.v1", subject="vehicle-states"')
+    assert named != text
+    declaration.write_text(named, encoding="utf-8")
+    (project / "schemas" / "vehicles.state.v1-value").rename(project / "schemas" / "vehicle-states")
+    settings = project / "schemas" / "subjects.toml"
+    settings.write_text(settings.read_text().replace("vehicles.state.v1-value", "vehicle-states"), encoding="utf-8")
+    catalog, declared = Catalog.load(), discover.declared_flows()
+
+    with pytest.raises(UsageError, match=r"vehicles\.state\.v1 is written by pipeline gps"):
+        plan_new_version(catalog, "vehicles.state.v1", declared)
+    made = plan_new_version(catalog, "gps.positions.v1", declared)
+    write_scaffold(made)
+
+    folders = [path.parent.name for path, _ in made.files if path.suffix == ".avsc"]
+    assert folders == ["gps.positions.v2-value", "vehicles.minutes.v2-value"]
+    said = "rows of vehicles.state.v2 keep the subject vehicle-states, as those of vehicles.state.v1"
+    assert any(step.startswith(said) for step in made.next_steps)
+    discover._declared.cache_clear()
+    importlib.invalidate_caches()
+    new = pipelines()["gps_v2"]
+    assert [(table.topic, table.subject) for table in new.tables] == [("vehicles.state.v2", "vehicle-states")]
+    assert {topic.subject for topic in new.topics() if topic.subject} <= set(Catalog.load().subjects())
+
+
 def test_what_cannot_get_a_new_version_is_refused_with_the_way_to_it() -> None:
     def plan(topic: str) -> None:
         plan_new_version(Catalog.load(), topic, discover.declared_flows())

@@ -101,6 +101,49 @@ def test_the_picture_is_svg_with_a_box_for_each_step_and_topic(project, streams)
     assert all(float(box.get("x") or 0) + float(box.get("width") or 0) <= width for box in boxes)
 
 
+BRANCHES = """
+def opened(rows):
+    return rows.column("sequence")
+
+def marked(rows):
+    return rows
+
+chosen = trunk.filter(opened)
+flow = Flow(
+    "doors",
+    trunk.to("doors.v1.clean"),
+    chosen.to("doors.open.v1").fold(count, to="doors.state.v1"),
+    chosen.map_batches(marked).to("doors.marked.v1"),
+)
+"""
+
+
+def test_branches_have_functions_and_topics_of_their_own(project, streams):
+    (project / "yard.py").write_text(FLOW.rpartition("flow =")[0] + BRANCHES, encoding="utf-8")
+    assert streams("flows", "show", "doors").splitlines()[4:12] == [
+        "reorder  (out of orderness 3s)",
+        "├─ to doors.v1.clean  (original bytes, counted as clean)",
+        "└─ filter opened",
+        "   ├─ to doors.open.v1  (original bytes)",
+        "   │  fold to doors.state.v1  (Fold, the last row of each key)",
+        "   └─ map_batches marked",
+        "      to doors.marked.v1  (original bytes)",
+        "",
+    ]
+    root = ET.fromstring(streams("flows", "show", "doors", "--format", "svg"))  # noqa: S314 - our own
+    boxes = [each for each in root.iter(f"{SVG}rect") if each.get("class")]
+    corners = {text.text: (float(text.get("x") or 0), float(text.get("y") or 0)) for text in root.iter(f"{SVG}text")}
+    assert len(boxes) == len({(box.get("x"), box.get("y")) for box in boxes}) == 13
+    assert len(list(root.iter(f"{SVG}path"))) == 1 + 12, "the head of an arrow, and one arrow to each box but the first"
+    right_of = [
+        ("reorder", "filter opened"),
+        ("filter opened", "doors.open.v1"),
+        ("map_batches marked", "doors.marked.v1"),
+    ]
+    assert all(corners[left][0] < corners[right][0] for left, right in right_of)
+    assert corners["doors.v1.clean"][1] < corners["doors.open.v1"][1] < corners["doors.marked.v1"][1]
+
+
 def test_a_field_that_the_schema_lacks_is_named_with_the_nearest_one(project, streams):
     wrong = FLOW.replace('key="sensor_id"', 'key="sensor_id", order="sequense"')
     (project / "yard.py").write_text(wrong, encoding="utf-8")

@@ -6,24 +6,11 @@ from typing import Annotated
 
 import typer
 
-from streams.cli.dlq.options import (
-    AllOption,
-    ByOption,
-    DeviceOption,
-    IdsArgument,
-    PinOption,
-    ReasonOption,
-    SchemaOption,
-    SinceOption,
-    TopicOption,
-    UntilOption,
-    actor_of,
-    filter_of,
-    insist_on_choice,
-)
+from streams.cli.dlq.options import Choice, actor_of, choice
 from streams.cli.dlq.results import echo_discard
 from streams.cli.dlq.session import missing_ids, open_inbox
 from streams.cli.output import Format, FormatOption, echo_line
+from streams.cli.shared_options import given_by
 from streams.deadletters.letter.index import Filter
 from streams.deadletters.review.choice import known_reasons
 from streams.deadletters.review.discard import discard
@@ -31,25 +18,16 @@ from streams.deadletters.review.inbox import Inbox
 from streams.errors import FoundSomething, StreamsError, UsageError
 
 
+@given_by(choice)
 def discard_command(
-    ids: IdsArgument = None,
+    chosen: Choice,
     why: Annotated[
         str,
         typer.Option("--why", metavar="TEXT", help="Why nothing more is to be done about them; mandatory."),
     ] = "",
-    topic: TopicOption = None,
-    reason: ReasonOption = None,
     rejected_for: Annotated[list[str] | None, typer.Option("--rejected-for", hidden=True)] = None,
-    device: DeviceOption = None,
-    schema_id: SchemaOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many, the oldest first.")] = None,
-    by: ByOption = None,
-    pin: PinOption = None,
     output: FormatOption = Format.TEXT,
     *,
-    everything: AllOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say how many are meant.")] = False,
 ) -> None:
     """Say of open dead letters that nothing more is to be done about them, and why.
@@ -60,19 +38,19 @@ def discard_command(
     Exit status 100: some letters belong to no declared flow and were left; the others were discarded.
     """
     # Where something else says which letters are meant: a filter that is misspelt must not mean more than it says.
-    may_be_why = bool(ids or everything or rejected_for)
-    was_why = _why_of_old(reason, why) if may_be_why else ""
-    reasons = [*(() if was_why else reason or ()), *(rejected_for or ())]
-    wanted = filter_of(ids, reasons, device, schema_id, since, until, pin=pin)
+    may_be_why = bool(chosen.ids or chosen.everything or rejected_for)
+    reasons = chosen.filters.reasons or []
+    was_why = _why_of_old(reasons, why) if may_be_why else ""
+    wanted = replace(chosen.filter(), reasons=frozenset([*(() if was_why else reasons), *(rejected_for or ())]))
     why = was_why or why
     if not (why.strip() or dry_run):
         raise UsageError('a discard needs a reason: --why "why nothing more is to be done"')
-    wanted = insist_on_choice(wanted, everything=everything)
-    with open_inbox(topic) as inbox:
+    wanted = chosen.insisted(wanted)
+    with open_inbox(chosen.filters.topics) as inbox:
         if dry_run and not why and may_be_why and _is_why_of_old(inbox, wanted):
-            wanted = insist_on_choice(replace(wanted, reasons=frozenset()), everything=everything)
-        result = discard(inbox, wanted, actor_of(by, why), limit=limit, dry_run=dry_run)
-        missing = missing_ids(inbox, ids)
+            wanted = chosen.insisted(replace(wanted, reasons=frozenset()))
+        result = discard(inbox, wanted, actor_of(chosen.by, why), limit=chosen.limit, dry_run=dry_run)
+        missing = missing_ids(inbox, chosen.ids)
     echo_discard(result, dry_run, output)
     if missing:
         raise StreamsError(f"no dead letter {missing[0]}: `streams dlq list` shows those that there are")
@@ -83,10 +61,10 @@ def discard_command(
         raise (FoundSomething if result.discarded or dry_run else StreamsError)(problem)
 
 
-def _why_of_old(reasons: list[str] | None, why: str) -> str:
+def _why_of_old(reasons: list[str], why: str) -> str:
     """The text that `discard --reason` took before it was a filter, as far as it can be nothing else: it has blanks."""
     text = (reasons or [""])[0].strip()
-    if why.strip() or len(reasons or ()) != 1 or not any(map(str.isspace, text)):
+    if why.strip() or len(reasons) != 1 or not any(map(str.isspace, text)):
         return ""
     _say_of_old(text)
     return text

@@ -5,18 +5,11 @@ from typing import Annotated
 
 import typer
 
-from streams.cli.dlq.options import (
-    DeviceOption,
-    ReasonOption,
-    SchemaOption,
-    SinceOption,
-    TopicOption,
-    UntilOption,
-    filter_of,
-)
+from streams.cli.dlq.options import Filters, filters
 from streams.cli.dlq.results import echo_listing, entry_row
 from streams.cli.dlq.session import open_inbox, progress_line
 from streams.cli.output import Format, FormatOption, echo_json
+from streams.cli.shared_options import given_by
 from streams.deadletters.review.choice import check_reasons
 from streams.deadletters.review.look import listing
 from streams.errors import FoundSomething
@@ -32,13 +25,9 @@ class GroupBy(StrEnum):
     ATTEMPT = "attempt"
 
 
+@given_by(filters)
 def list_command(
-    topic: TopicOption = None,
-    reason: ReasonOption = None,
-    device: DeviceOption = None,
-    schema_id: SchemaOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
+    narrowed: Filters,
     limit: Annotated[int, typer.Option(min=0, help="Letters shown, the newest first.")] = 20,
     group_by: Annotated[GroupBy, typer.Option("--group-by", help="What the counts are by.")] = GroupBy.REASON,
     output: FormatOption = Format.TEXT,
@@ -53,8 +42,8 @@ def list_command(
     A letter that failed more than once counts once, as its latest attempt. With --since, older records are not even
     read, which makes it fast on a topic of any size.
     """
-    wanted = filter_of(None, reason, device, schema_id, since, until, is_open=True if only_open else None)
-    with open_inbox(topic) as inbox, progress_line() as told:
+    wanted = narrowed.filter(is_open=True if only_open else None)
+    with open_inbox(narrowed.topics) as inbox, progress_line() as told:
         inbox.refresh(lambda name, read: told(f"reading {name}", read, 0), since_ms=wanted.since_ms)
         check_reasons(inbox, wanted)
         found = listing(inbox, wanted, group_by=group_by.value, limit=limit)

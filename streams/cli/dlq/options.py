@@ -4,10 +4,12 @@ import datetime as dt
 import getpass
 import re
 import uuid
+from dataclasses import dataclass, replace
 from typing import Annotated, Final
 
 import typer
 
+from streams.cli.shared_options import given_by
 from streams.deadletters.letter.audit import Actor
 from streams.deadletters.letter.index import Filter
 from streams.deadletters.letter.pin import pin_of
@@ -52,52 +54,97 @@ ByOption = Annotated[
 IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of letters, or beginnings of them.")]
 
 
-def filter_of(
-    ids: list[str] | None,
-    reasons: list[str] | None,
-    devices: list[str] | None,
-    schema_ids: list[int] | None,
-    since: str | None,
-    until: str | None,
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What the options say that narrow letters down."""
+
+    topics: list[str] | None
+    reasons: list[str] | None
+    devices: list[str] | None
+    schema_ids: list[int] | None
+    since: str | None
+    until: str | None
+
+    def filter(self, *, is_open: bool | None = None) -> Filter:
+        """The letters that are meant.
+
+        Raises:
+            UsageError: a time is none.
+
+        """
+        return Filter(
+            reasons=frozenset(self.reasons or ()),
+            keys=frozenset(device.encode() for device in self.devices or ()),
+            schema_ids=frozenset(self.schema_ids or ()),
+            since_ms=None if self.since is None else _time_ms("--since", self.since),
+            until_ms=None if self.until is None else _time_ms("--until", self.until),
+            is_open=is_open,
+        )
+
+
+def filters(
+    topic: TopicOption = None,
+    reason: ReasonOption = None,
+    device: DeviceOption = None,
+    schema_id: SchemaOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+) -> Filters:
+    """Options that narrow letters down."""
+    return Filters(topic, reason, device, schema_id, since, until)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which letters something is to be done about, as the options say, and by whom."""
+
+    filters: Filters
+    ids: list[str] | None
+    limit: int | None
+    by: str | None
+    pin: str | None
+    everything: bool
+
+    def filter(self) -> Filter:
+        """The letters that are meant.
+
+        Raises:
+            UsageError: an id, a time or a pin is none.
+
+        """
+        for letter_id in self.ids or ():
+            if not re.fullmatch("[0-9a-f]{6,24}", letter_id):
+                raise UsageError(f"{letter_id!r} is not an id: 24 hexadecimal digits, or at least the first 6 of them")
+        try:
+            pinned = None if self.pin is None else pin_of(self.pin)
+        except ValueError as error:
+            raise UsageError(f"--pin: {error}") from None
+        return replace(self.filters.filter(), ids=frozenset(self.ids or ()), pin=pinned)
+
+    def insisted(self, wanted: Filter) -> Filter:
+        """The filter, if it narrows anything down or all letters are meant.
+
+        Raises:
+            UsageError: neither is so.
+
+        """
+        if not (wanted.narrows or self.everything):
+            raise UsageError("say which dead letters: by id, by a filter, or --all")
+        return wanted
+
+
+@given_by(filters)
+def choice(
+    narrowed: Filters,
+    ids: IdsArgument = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many, the oldest first.")] = None,
+    by: ByOption = None,
+    pin: PinOption = None,
     *,
-    is_open: bool | None = None,
-    pin: str | None = None,
-) -> Filter:
-    """The letters that the options ask for.
-
-    Raises:
-        UsageError: an id, a time or a pin is none.
-
-    """
-    for letter_id in ids or ():
-        if not re.fullmatch("[0-9a-f]{6,24}", letter_id):
-            raise UsageError(f"{letter_id!r} is not an id: 24 hexadecimal digits, or at least the first 6 of them")
-    try:
-        pinned = None if pin is None else pin_of(pin)
-    except ValueError as error:
-        raise UsageError(f"--pin: {error}") from None
-    return Filter(
-        ids=frozenset(ids or ()),
-        reasons=frozenset(reasons or ()),
-        keys=frozenset(device.encode() for device in devices or ()),
-        schema_ids=frozenset(schema_ids or ()),
-        since_ms=None if since is None else _time_ms("--since", since),
-        until_ms=None if until is None else _time_ms("--until", until),
-        is_open=is_open,
-        pin=pinned,
-    )
-
-
-def insist_on_choice(wanted: Filter, *, everything: bool) -> Filter:
-    """The filter, if it narrows anything down or all letters are meant.
-
-    Raises:
-        UsageError: neither is so.
-
-    """
-    if not (wanted.narrows or everything):
-        raise UsageError("say which dead letters: by id, by a filter, or --all")
-    return wanted
+    everything: AllOption = False,
+) -> Choice:
+    """Options of a command that does something about letters."""
+    return Choice(narrowed, ids, limit, by, pin, everything)
 
 
 def _time_ms(option: str, text: str) -> int:

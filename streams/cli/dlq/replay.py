@@ -4,38 +4,19 @@ from typing import Annotated
 
 import typer
 
-from streams.cli.dlq.options import (
-    AllOption,
-    ByOption,
-    DeviceOption,
-    IdsArgument,
-    PinOption,
-    ReasonOption,
-    SchemaOption,
-    SinceOption,
-    TopicOption,
-    UntilOption,
-    actor_of,
-    filter_of,
-    insist_on_choice,
-)
+from streams.cli.dlq.options import Choice, actor_of, choice
 from streams.cli.dlq.results import echo_replay
 from streams.cli.dlq.session import missing_ids, open_inbox, progress_line
 from streams.cli.output import Format, FormatOption
+from streams.cli.shared_options import given_by
 from streams.deadletters.review.replay import ReplayOptions, ReplayProgress, replay
 from streams.errors import FoundSomething, StreamsError
 from streams.limits import DLQ_ATTEMPTS_MAX
 
 
+@given_by(choice)
 def replay_command(
-    ids: IdsArgument = None,
-    topic: TopicOption = None,
-    reason: ReasonOption = None,
-    device: DeviceOption = None,
-    schema_id: SchemaOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many, the oldest first.")] = None,
+    chosen: Choice,
     rate: Annotated[int | None, typer.Option(min=1, help="Records a second at most.")] = None,
     attempts_max: Annotated[
         int | None, typer.Option("--attempts-max", min=1, help="Leave alone what has failed so often. Default: 5.")
@@ -48,11 +29,8 @@ def replay_command(
         float, typer.Option("--wait", min=0, help="Seconds to wait for the worker, to tell what became of them.")
     ] = 5.0,
     why: Annotated[str, typer.Option("--why", metavar="TEXT", help="Why, for the audit: what was repaired.")] = "",
-    by: ByOption = None,
-    pin: PinOption = None,
     output: FormatOption = Format.TEXT,
     *,
-    everything: AllOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Send nothing; say what would be sent where, and rejected again.")
     ] = False,
@@ -64,24 +42,23 @@ def replay_command(
 
     Exit status 100: some letters cannot be replayed, and the reasons are told; the others were.
     """
-    wanted = insist_on_choice(filter_of(ids, reason, device, schema_id, since, until, pin=pin), everything=everything)
     options = ReplayOptions(
-        wanted=wanted,
-        actor=actor_of(by, why),
-        limit=limit,
+        wanted=chosen.insisted(chosen.filter()),
+        actor=actor_of(chosen.by, why),
+        limit=chosen.limit,
         rate=rate,
         attempts_max=attempts_max or DLQ_ATTEMPTS_MAX,
         transform=transform,
         wait_s=wait,
         dry_run=dry_run,
     )
-    with open_inbox(topic) as inbox, progress_line() as told:
+    with open_inbox(chosen.filters.topics) as inbox, progress_line() as told:
 
         def progress(now: ReplayProgress) -> None:
             told(now.phase, now.done, now.total)
 
         result = replay(inbox, options, progress)
-        missing = missing_ids(inbox, ids)
+        missing = missing_ids(inbox, chosen.ids)
     echo_replay(result, options.dry_run, options.attempts_max, output)
     if missing:
         raise StreamsError(f"no dead letter {missing[0]}: `streams dlq list` shows those that there are")

@@ -211,8 +211,7 @@ def _schema(inbox: Inbox, schema_id: int | None) -> tuple[str | None, str | None
     """Text of a schema, or why there is none."""
     if schema_id is None:
         return None, "the record carries no schema id"
-    # A client of the registry takes longer to import than a list of letters takes to print.
-    from streams.schemas.client import (  # noqa: PLC0415
+    from streams.schemas.client import (
         Registry,
         RegistryUnavailable,
         UnknownSchema,

@@ -172,8 +172,7 @@ def replay(inbox: Inbox, options: ReplayOptions, progress: Progress = lambda _: 
 
 def _repair(name: str) -> "Callable[[Settings, Pipeline], Transform]":
     """What makes the transform of a flow."""
-    # Judging takes longer to import than a few letters take to replay.
-    from streams.deadletters.review.transform import Judge, Transform, load_repair  # noqa: PLC0415
+    from streams.deadletters.review.transform import Judge, Transform, load_repair
 
     repairing = load_repair(name)
     return lambda settings, flow: Transform(name, repairing, Judge(settings, flow))
@@ -186,7 +185,7 @@ def _letters(job: Job) -> Iterator[list[Letter]]:
 
 def _foretell(inbox: Inbox, job: Job, transform: "Transform | None", result: ReplayResult) -> None:
     """Count what would be rejected again: only what decoding and validation see."""
-    from streams.deadletters.review.transform import Judge  # noqa: PLC0415 - as above
+    from streams.deadletters.review.transform import Judge
 
     judge = Judge(inbox.settings, job.flow)
     for letters in _letters(job):

@@ -10,7 +10,7 @@ from streams.batch.rows import RowLayout, empty_rows
 from streams.operators.base import Operator, OperatorContext
 from streams.operators.changes import ChangelogRows, Changes
 from streams.operators.fold.aggregate import Aggregate
-from streams.operators.keyed import ChangedKeys, StoredRows
+from streams.operators.keyed import ChangedKeys, KnownRows, StoredRows
 from streams.operators.output import Output
 from streams.operators.spec import KeyedState, OperatorSpec
 from streams.operators.trace import WatermarkTrace
@@ -29,6 +29,8 @@ class FoldTable(OperatorSpec):
 
     topic: str
     aggregate: Aggregate
+    has_all_keys: bool = True
+    """Whether the table has a row of each key that the flow knows, also of one whose events do not get here."""
 
     @property
     def name(self) -> str:
@@ -54,7 +56,8 @@ class FoldOperator(Operator):
     def __init__(self, spec: FoldTable, context: OperatorContext) -> None:
         self._spec, self._keys = spec, context.keys
         (state,) = spec.keyed
-        self._rows = context.keys.attach(StoredRows(state.empty, context.space(state.part)))
+        rows = StoredRows if spec.has_all_keys else KnownRows
+        self._rows = context.keys.attach(rows(state.empty, context.space(state.part)))
         self._digest = state.digest
         self._counts_contradictions = CONTRADICTIONS in (spec.aggregate.dtype.names or ())
 
@@ -75,10 +78,11 @@ class FoldOperator(Operator):
 
     def changes(self, changed: ChangedKeys) -> Changes:
         """The rows of changed keys, for the store and the table's topic."""
-        found = Changes()
-        if len(changed):
-            rows = self._rows.of(changed.slots)
-            spec = self._spec
-            self._rows.write(changed, rows, found.store)
-            found.changelogs = [ChangelogRows(spec.topic, changed.keys, rows, spec.aggregate.table, self._digest)]
+        found, spec = Changes(), self._spec
+        here = self._rows.known(changed.slots) if isinstance(self._rows, KnownRows) else None
+        mine = changed if here is None else changed.take(here)
+        if len(mine):
+            rows = self._rows.of(mine.slots)
+            self._rows.write(mine, rows, found.store)
+            found.changelogs = [ChangelogRows(spec.topic, mine.keys, rows, spec.aggregate.table, self._digest, here)]
         return found

@@ -360,7 +360,8 @@ class Intake:
             messages = [message for message, error in zip(messages, errors, strict=True) if error is None]
         partition = np.fromiter(map(Message.partition, messages), np.int64, len(messages))
         offset = np.fromiter(map(Message.offset, messages), np.int64, len(messages))
-        keep = self._still_ours(partition, offset)
+        keep, last = self._still_ours(partition, offset)
+        epochs = {number: epoch for number, row in last.items() if (epoch := messages[row].leader_epoch()) is not None}
         # Behind the records: a partition's end often comes in one call with its last records.
         for message, error in notices:
             self._note(message, error)
@@ -381,12 +382,13 @@ class Intake:
             headers if any(headers) else None,
             headers_lost,
             _broker_ms(stamps, timestamp_ms),
-            _leader_epochs(messages, partition),
+            epochs,
         )
 
-    def _still_ours(self, partition: Any, offset: Any) -> Any:
-        """Records fetched before a seek or a stop are void."""
+    def _still_ours(self, partition: Any, offset: Any) -> tuple[Any, dict[int, int]]:
+        """Which records are not void, as those fetched before a seek or a stop are, and each partition's last row."""
         keep = np.zeros(len(partition), dtype=np.bool_)
+        last: dict[int, int] = {}
         for number in np.unique(partition).tolist():
             least = self._started.get(number)
             if least is None:
@@ -397,9 +399,10 @@ class Intake:
             mine &= offset >= least
             keep |= mine
             if mine.any():
-                self._started[number] = int(offset[mine][-1]) + 1
+                last[number] = int(np.flatnonzero(mine)[-1])
+                self._started[number] = int(offset[last[number]]) + 1
                 self._idle.moved(number)
-        return keep
+        return keep, last
 
     def _note(self, message: Message, error: KafkaError) -> None:
         if error.code() == _EOF:
@@ -553,13 +556,6 @@ class Intake:
             self._end_offset.pop(partition, None)
         self._paused -= frozenset(partitions)
         self._idle.pause(self._paused, monotonic_ms())
-
-
-def _leader_epochs(messages: list[Message], partition: Any) -> dict[int, int]:
-    """By partition, the leader epoch of its last record."""
-    last = {number: int(np.flatnonzero(partition == number)[-1]) for number in np.unique(partition).tolist()}
-    found = {number: messages[row].leader_epoch() for number, row in last.items()}
-    return {number: epoch for number, epoch in found.items() if epoch is not None}
 
 
 def _broker_ms(stamps: list[tuple[int, int]], timestamp_ms: Any) -> int:
