@@ -93,6 +93,10 @@ def _in_order(pipeline: Pipeline) -> dict[str, OperatorSpec]:
     return {place: found[place] for place in pipeline.order} if pipeline.order else found
 
 
+def _first_repeated(names: Sequence[str]) -> str | None:
+    return next((name for name in names if names.count(name) > 1), None)
+
+
 def _way(after: Mapping[str, str], name: str) -> set[str]:
     """Names of an operator and of those that its events have passed."""
     found = set()
