@@ -55,15 +55,15 @@ def tree_of(pipeline: Pipeline) -> tuple[Placed, ...]:
     gate = Quarantine(bounds.quarantine_rejects, bounds.quarantine_cooldown_ms)
     chain = _in_order(pipeline)
     specs = (gate, *chain.values())
-    names = [spec.name for spec in specs]
-    if twice := _first_repeated(names):
+    if twice := _first_repeated([spec.name for spec in specs]):
         raise ValueError(f"{pipeline.name}: two operators are called {twice!r}")
     if twice := _first_repeated([*bounds.recorded, *(name for spec in specs for name in spec.bounds)]):
         raise ValueError(
             f"{pipeline.name}: the bound {twice!r} is recorded twice: let its name begin with that of the operator"
         )
+    before = [spec.name for spec in specs]
     after: dict[str, str] = {gate.name: SOURCE}
-    for (place, spec), previous in zip(chain.items(), names, strict=False):
+    for (place, spec), previous in zip(chain.items(), before, strict=False):
         above = pipeline.branches.get(place)
         after[spec.name] = previous if above is None else chain[above].name if above else SOURCE
     way = _way(after, chain[CLEAN].name)
@@ -72,9 +72,9 @@ def tree_of(pipeline: Pipeline) -> tuple[Placed, ...]:
 
 def _in_order(pipeline: Pipeline) -> dict[str, OperatorSpec]:
     """Operators by their place in the order of the pipeline."""
-    own = len(pipeline.prefix)
+    own, bounds = len(pipeline.prefix), pipeline.bounds
     declared: dict[str, OperatorSpec] = {
-        "deduplicate": Dedup(pipeline.bounds.horizon_ms, pipeline.late),
+        "deduplicate": Dedup(bounds.horizon_ms, pipeline.late),
         "reorder": Reorder(pipeline.late),
         CLEAN: Publish(pipeline.clean),
         **{f"to:{topic[own:]}": Publish(topic, outcome="") for topic in pipeline.event_topics},
@@ -137,7 +137,3 @@ def _gets_all(name: str, specs: Mapping[str, OperatorSpec], after: Mapping[str, 
     while isinstance(above, _KEEP_ALL):
         above = specs.get(after[above.name])
     return isinstance(above, Reorder)
-
-
-def _first_repeated(names: Sequence[str]) -> str | None:
-    return next((name for name in names if names.count(name) > 1), None)
