@@ -31,6 +31,7 @@ def identity_of(
         texts=pipeline.text_fields,
         bounds={**pipeline.bounds.recorded, **{name: it for spec in operators for name, it in spec.bounds.items()}},
         tables={state.name: 0 for state in keyed if state.is_table},
+        partial=tuple(state.name for state in keyed if state.is_table and not state.has_all_keys),
         settings={name: settings for spec in operators for name, settings in spec.settings.items()},
         rows={state.name: state.layout for state in keyed},
     )

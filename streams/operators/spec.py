@@ -53,6 +53,8 @@ class KeyedState:
     layout: RowLayout
     table: ToColumns | None = None
     """Their public rows, if the topic of this name is their changelog; others travel with rows of the flow's tables."""
+    has_all_keys: bool = True
+    """Of a table: whether it has a row of each key that the flow knows, also of one whose events do not get here."""
 
     @property
     def is_table(self) -> bool:

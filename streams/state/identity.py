@@ -97,6 +97,8 @@ class Identity:
     """What decides results beside the fields, by name: bounds in force, of the flow and of its operators."""
     tables: Mapping[str, int] = field(default_factory=dict)
     """Declared tables by topic, each with the offset of this partition from which its rows count."""
+    partial: tuple[str, ...] = ()
+    """Those of them that have rows of some keys only: what travels with the others' rows is not all there."""
     settings: SettingsByName = field(default_factory=dict)
     """Settings of operators that their rows depend on, by topic. In JSON they are called `windows`."""
     rows: Mapping[str, RowLayout] = field(default_factory=dict)
@@ -111,8 +113,10 @@ class Identity:
     @cached_property
     def text(self) -> str:
         """As JSON."""
+        partial = {"partial": list(self.partial)} if self.partial else {}  # else as before there was such a thing
         return json.dumps(
             {
+                **partial,
                 "cluster": self.cluster,
                 "epoch": self.epoch,
                 "partitions": self.partitions,
@@ -166,6 +170,7 @@ class Identity:
                     **{name: value for name, value in found.items() if name != "windows"},
                     "settings": found["windows"],
                     "texts": tuple(found["texts"]),
+                    "partial": tuple(found.get("partial", ())),
                     "rows": {name: RowLayout.from_json(layout) for name, layout in found["rows"].items()},
                     "earlier": {
                         digest: (name, RowLayout.from_json(layout))
@@ -340,8 +345,9 @@ def _judge_rows(found: Identity, declared: Identity, flow: FlowTopics, refused: 
             migrated.append(f"columns of {topic} stand in another order")
     migrated += [f"{topic} is new: it counts from now on" for topic in declared.rows if topic not in found.rows]
     carried = [name for name in found.rows if name not in found.tables and name in declared.rows]
-    if carried and not found.tables.keys() & declared.tables.keys():
+    complete = [name for name in found.tables if name not in found.partial] or list(found.tables)
+    if carried and declared.tables.keys().isdisjoint(complete):
         refused.append(
-            f"rows of {', '.join(carried)} are kept with the rows of {', '.join(found.tables)}, and none of these "
+            f"rows of {', '.join(carried)} are kept with the rows of {', '.join(complete)}, and none of these "
             "tables is declared any more: keep one of them"
         )

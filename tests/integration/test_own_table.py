@@ -1,4 +1,7 @@
-"""A table that a user's own operator keeps, under a prefix: rebuilt from local state, restored elsewhere."""
+"""A table that a user's own operator keeps, under a prefix: rebuilt from local state, restored elsewhere.
+
+The operator is on one branch of the flow, another one writes some of the events to a topic of its own.
+"""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -11,12 +14,13 @@ from streams.local.stack import Stack
 from tests.integration.guides import ROOT, decoded, environment_of, run, working
 from tests.integration.kafka_helpers import committed_records, delete_topics
 from tests.integration.workers import wait_until
+from tests.unit.test_branches import SHUT
 from tests.unit.test_own_operators import SCHEMAS, write_schema
 
 pytestmark = pytest.mark.kafka
 
 PREFIX = "copy."
-TABLE, SWITCHES = f"{PREFIX}doors.open.v1", f"{PREFIX}doors.switches.v1"
+TABLE, SWITCHES, CLOSED = f"{PREFIX}doors.open.v1", f"{PREFIX}doors.switches.v1", f"{PREFIX}{SHUT}"
 WORKER = "streams worker --pipeline doors"
 HEADER = "event_id,sensor_id,sequence,event_time,is_open"
 
@@ -26,7 +30,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "schemas").mkdir()
     for topic, fields in SCHEMAS.items():
         write_schema(tmp_path / "schemas", topic, fields)
-    module = "from tests.unit.test_own_operators import with_own_table\n\nflow = with_own_table()\n"
+    module = "from tests.unit.test_branches import with_own_table\n\nflow = with_own_table()\n"
     (tmp_path / "yard.py").write_text(module, encoding="utf-8")
     return tmp_path
 
@@ -73,3 +77,5 @@ def test_a_table_of_its_own_is_rebuilt_and_restored(
         ingest("a3,dock-1,2,1700000060000,true", "a4,dock-2,2,1700000060001,false")
         wait_until(lambda: rows(SWITCHES, 3), "one door is closed", timeout_s=90)
     assert rows(SWITCHES, 3) == [("dock-1", True), ("dock-2", False), ("dock-2", True)]
+    assert [b"dock-2"] == [record.key for record in committed_records(stack, CLOSED)]
+    assert 4 == len(committed_records(stack, f"{PREFIX}doors.v1.clean"))

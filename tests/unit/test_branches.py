@@ -29,9 +29,13 @@ from streams import (
     source,
 )
 from streams.batch.replayed import REPLAYED
+from streams.engine.config import TaskConfig
 from streams.engine.effects import CycleEnd, Effects
-from streams.engine.task import PartitionTask, TaskConfig
-from streams.flow.chain import tree_of
+from streams.engine.task import PartitionTask
+from streams.flow.chain import operators_of, tree_of
+from streams.flow.identity import identity_of
+from streams.flow.identity import judged as judged_under
+from streams.state.identity import Identity, Judgement, Places
 from streams.state.memory import MemoryStore
 from streams.testing import Crash, FlowDriver
 from streams.worker.account import CycleAccount
@@ -88,6 +92,13 @@ def flow_of_branches() -> Flow:
         .filter(is_open, name="was_shut")
         .fold(COUNT, to="turned.state.v1"),
     )
+
+
+def with_own_table() -> Flow:
+    """An operator that keeps a table on one branch, and a topic of some of the events on another one."""
+    before = ordered()
+    shut = before.filter(is_shut).to(SHUT)
+    return Flow("doors", before.to(CLEAN).process(Switches(table="doors.open.v1")), shut)
 
 
 # --- declared ---------------------------------------------------------------------------------------------------------
@@ -207,8 +218,7 @@ class _Marks(Operator):
 
 
 def task_of(flow: Flow) -> PartitionTask:
-    pipeline = replace(flow.pipeline, bounds=replace(flow.pipeline.bounds, lateness_ms=0, horizon_ms=10**6))
-    config = TaskConfig(pipeline, lambda _: nullcontext(), lambda _: 0)
+    config = TaskConfig(flow.pipeline, lambda _: nullcontext(), lambda _: 0)
     return PartitionTask(config, 0, MemoryStore(), None)
 
 
@@ -221,7 +231,7 @@ def even(batch: pa.RecordBatch) -> pa.Array:
 
 
 def gps(*, fields: tuple[str, ...] = ("latitude", "longitude", "speed_kmh", "heading_deg")) -> Stream:
-    return source("gps.v1", key="device_id", fields=fields).deduplicate().reorder()
+    return source("gps.v1", key="device_id", fields=fields, out_of_orderness="0s").deduplicate().reorder()
 
 
 FIVE = ((1, 100), (2, 200), (3, 300), (4, 400), (5, 500))
@@ -370,3 +380,45 @@ def test_a_crash_and_other_cuts_change_nothing_that_comes_out(
 def _sorted(part: Any) -> Any:
     """Rows of windows come in the order in which the cycles close them: by key they are the same."""
     return part if isinstance(part, dict) else sorted(part)
+
+
+# --- declared anew ----------------------------------------------------------------------------------------------------
+
+
+def with_tables(*tables: str) -> Flow:
+    """A flow with windows, with a table of all keys, one of a branch, or both."""
+    before = ordered()
+    branches = {
+        "all": lambda: before.fold(COUNT, to="doors.state.v1"),
+        "some": lambda: before.filter(is_shut).fold(COUNT, to="shut.state.v1"),
+    }
+    clean = before.to(CLEAN).window(HOURS, size="1h", to="doors.hours.v1")
+    return Flow("doors", clean, *(branches[name]() for name in tables))
+
+
+def judged(before: Flow, after: Flow) -> Judgement:
+    pipeline, operators = after.pipeline, operators_of(after.pipeline)
+    return judged_under(Identity.unpack(identity(before).packed), identity(after), pipeline, operators)
+
+
+def identity(flow: Flow) -> Identity:
+    return identity_of(flow.pipeline, operators_of(flow.pipeline), Places())
+
+
+def test_the_table_that_windows_travel_with_cannot_go_while_a_table_of_a_branch_stays() -> None:
+    both = with_tables("all", "some")
+
+    (refused,) = judged(both, with_tables("some")).refused
+
+    assert refused.startswith(
+        "rows of doors.hours.v1 are kept with the rows of doors.state.v1, and none of these tables"
+    )
+    assert not judged(both, with_tables("all")).refused
+    assert not judged(with_tables("all"), both).refused
+    assert not judged(with_tables("some"), both).refused
+
+
+def test_the_identity_of_a_flow_without_such_a_table_is_written_as_before() -> None:
+    written = identity(with_tables("all"))
+    assert "partial" not in written.as_dict()
+    assert identity(with_tables("all", "some")).partial == ("shut.state.v1",)

@@ -45,7 +45,8 @@ class FoldTable(OperatorSpec):
     def keyed(self) -> Sequence[KeyedState]:
         """The table's rows."""
         layout = RowLayout.of(self.aggregate.dtype, getattr(self.aggregate, "meanings", None))
-        return (KeyedState(self.topic, self.name, empty_rows(self.aggregate.dtype, 1), layout, self.aggregate.table),)
+        empty = empty_rows(self.aggregate.dtype, 1)
+        return (KeyedState(self.topic, self.name, empty, layout, self.aggregate.table, self.has_all_keys),)
 
 
 class FoldOperator(Operator):
