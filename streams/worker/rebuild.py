@@ -29,7 +29,7 @@ from streams.resilience.retry import Retrier
 from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry
 from streams.settings import Settings
-from streams.sinks.base import Committed, CycleAborted
+from streams.sinks.base import Committed, CycleAborted, TopicRecords, one_record
 from streams.sinks.kafka.transactions import KafkaTransactions
 from streams.state import journal
 from streams.state.checkpoint import Checkpoint
@@ -242,12 +242,10 @@ class LocalRebuild:
                 topic = part.rows.topic
                 for _, keys, values, headers in self._encoders[topic].encode_changelog([part]):
                     times = [now_ms] * len(keys)
-                    transactions.produce_many(topic, keys, values, times, headers, partition=partition)
+                    transactions.produce(TopicRecords(topic, keys, values, times, headers, partition=partition))
                     written += len(keys)
             for record in cycle.records:
-                transactions.produce(
-                    pipeline.journal, key=None, value=record, partition=partition, timestamp_ms=now_ms, headers=None
-                )
+                transactions.produce(one_record(pipeline.journal, None, record, now_ms, partition=partition))
             position = Committed(
                 cycle.offset_next,
                 cycle.number,

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, Producer
 from logistics.flows.gps import GPS
 from streams.local.stack import Stack
 from streams.resilience.retry import Retrier
-from streams.sinks.base import Committed, CycleAborted
+from streams.sinks.base import Committed, CycleAborted, one_record
 from streams.sinks.kafka import transactions as module
 from streams.sinks.kafka.transactions import KafkaTransactions
 from tests.integration.kafka_helpers import fresh_topics, settings_of
@@ -74,4 +74,4 @@ def test_a_producer_that_hangs_is_left_behind_and_what_it_had_open_is_aborted(
 
 def send(transactions: KafkaTransactions, value: bytes) -> None:
     transactions.begin()
-    transactions.produce(GPS.late, key=b"k", value=value, partition=0, timestamp_ms=1, headers=None)
+    transactions.produce(one_record(GPS.late, b"k", value, 1, partition=0))
