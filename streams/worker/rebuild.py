@@ -7,7 +7,7 @@ again: it empties the flow's outputs and forgets its offsets, so that the next w
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError
@@ -214,9 +214,7 @@ class LocalRebuild:
         )
 
     def _identity(self, found: Identity, lost: set[str]) -> Identity:
-        """The declared one, under the bounds of before: the restore that meets others does what follows from them."""
-        declared = self._config.identity(self._places).taking_over(found, added_from=dict.fromkeys(lost, 0))
-        return replace(declared, bounds=found.bounds)
+        return self._config.identity(self._places).written_again(found, lost)
 
     def _rows(self, store: Store, partition: int, lost: set[str]) -> Iterator[ChangelogPart]:
         for topic in self._pipeline.table_topics:
