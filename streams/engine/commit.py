@@ -32,7 +32,7 @@ from streams.flow.declaration import Pipeline
 from streams.limits import OUTPUT_AGE_MS_MAX
 from streams.operators.changes import RowRecords
 from streams.operators.output import EventRecords
-from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, Transactions
+from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, TopicRecords, Transactions, one_record
 
 log = structlog.get_logger(__name__)
 
@@ -97,16 +97,19 @@ class Committer:
         for origin, headers in rejected.items():
             self._produce_outcomes(settle(headers, Outcome.REJECTED, effects.now_ms), effects.now_ms, origin)
         for letter in effects.dead_letters:
+            headers_of_letter = envelope_headers(
+                letter, source=self._pipeline.source, group=self._pipeline.group, now_ms=effects.now_ms
+            )
             self._transactions.produce(
-                self._pipeline.dlq,
-                key=letter.key,
-                value=letter.value,
-                partition=None if letter.key is not None else letter.partition,
-                timestamp_ms=effects.now_ms,  # its retention counts from its failure
-                headers=envelope_headers(
-                    letter, source=self._pipeline.source, group=self._pipeline.group, now_ms=effects.now_ms
-                ),
-                origin=letter.partition,
+                one_record(
+                    self._pipeline.dlq,
+                    letter.key,
+                    letter.value,
+                    effects.now_ms,  # its retention counts from its failure
+                    headers_of_letter,
+                    partition=None if letter.key is not None else letter.partition,
+                    origin=letter.partition,
+                )
             )
         self._failpoint("produced")
 
@@ -125,14 +128,15 @@ class Committer:
         for commit in end.commits:
             for record in commit.journal:
                 self._transactions.produce(
-                    self._pipeline.journal,
-                    key=None,
-                    value=record,
-                    partition=commit.partition,
-                    timestamp_ms=now_ms,
-                    headers=None,
-                    origin=commit.partition,
-                    on_delivered=journal_at[commit.partition].append,
+                    one_record(
+                        self._pipeline.journal,
+                        None,
+                        record,
+                        now_ms,
+                        partition=commit.partition,
+                        origin=commit.partition,
+                        on_delivered=journal_at[commit.partition].append,
+                    )
                 )
         self._failpoint("journalled")
         positions = {
@@ -196,8 +200,8 @@ class Committer:
         topic, events = records.topic, records.events
         oldest_ms = max(0, now_ms - self._timestamp_ages_ms.get(topic, OUTPUT_AGE_MS_MAX))
         times = np.clip(events.timestamp_ms, oldest_ms, max(now_ms, oldest_ms)).tolist()
-        self._transactions.produce_many(
-            topic, events.key.tolist(), events.value.tolist(), times, headers, origin=origin
+        self._transactions.produce(
+            TopicRecords(topic, events.key.tolist(), events.value.tolist(), times, headers, origin=origin)
         )
 
     def _settled(self, records: EventRecords, now_ms: int, origin: int) -> list[Headers | None] | None:
@@ -212,8 +216,8 @@ class Committer:
     def _produce_outcomes(self, settled: Settled, now_ms: int, origin: int) -> None:
         if settled.keys:
             times = [now_ms] * len(settled.keys)
-            self._transactions.produce_many(
-                self._pipeline.audit, settled.keys, settled.values, times, None, origin=origin
+            self._transactions.produce(
+                TopicRecords(self._pipeline.audit, settled.keys, settled.values, times, origin=origin)
             )
 
     def _produce_changelogs(
@@ -225,15 +229,17 @@ class Committer:
                 by_topic.setdefault(rows.topic, []).append(ChangelogPart(commit.partition, rows, commit.carried))
         for topic, parts in by_topic.items():
             for partition, keys, values, headers in self._encoders[topic].encode_changelog(parts):
-                self._transactions.produce_many(
-                    topic,
-                    keys,
-                    values,
-                    [now_ms] * len(keys),
-                    headers,
-                    partition=partition,
-                    origin=partition,
-                    on_last_delivered=_noting_next(tables_at[partition], topic),
+                self._transactions.produce(
+                    TopicRecords(
+                        topic,
+                        keys,
+                        values,
+                        [now_ms] * len(keys),
+                        headers,
+                        partition=partition,
+                        origin=partition,
+                        on_last_delivered=_noting_next(tables_at[partition], topic),
+                    )
                 )
 
     def _produce_rows(self, commits: Sequence[TaskCommit], now_ms: int) -> None:
@@ -243,7 +249,7 @@ class Committer:
                 by_topic.setdefault(rows.topic, []).append(rows)
         for topic, parts in by_topic.items():
             keys, values = self._encoders[topic].encode(parts)
-            self._transactions.produce_many(topic, keys, values, [now_ms] * len(keys), None)
+            self._transactions.produce(TopicRecords(topic, keys, values, [now_ms] * len(keys)))
 
 
 def _noting_next(positions: dict[str, int], topic: str) -> Callable[[int], None]:

@@ -196,7 +196,7 @@ class Engine:
         return records.take(kept), Decoded(events.with_rows(place[events.row]), rejects, {}, unexpected), skip
 
     def _close_overdue(self) -> Iterable[PartitionEffects]:
-        """Go on with windows that were too many for one cycle; nobody has to send anything for it."""
+        """Go on with what was too much for one cycle; nobody has to send anything for it."""
         for partition, task in self.tasks.items():
             if task.is_overdue and partition not in self._waiting:
                 yield task.on_idle(task.watermark)

@@ -33,7 +33,7 @@ class JournalChain:
         - A journal that was never truncated begins with cycle 1, wherever aborted cycles have moved it to.
         - Where the checkpoint names a record from which to replay, that record comes first.
         - Where the store has everything, the next cycle comes first.
-        - A journal that was truncated beyond what the store has begins anywhere: the rest is older than the horizon.
+        - A journal that was truncated beyond what the store has begins anywhere: the rest is not needed any more.
         """
         if checkpoint is None:
             return JournalChain(where, first_offset=None, expected=(1, 0) if start == 0 else None, cycle_least=0)

@@ -68,14 +68,14 @@ class JournalIndex:
             return self._groups[self._replay_group].first_offset
         return journal_next
 
-    def oldest_needed(self, horizon: int) -> int | None:
+    def oldest_needed(self, since: int) -> int | None:
         """Offset of the first group that is still needed; None when that is the very first one.
 
-        A group is needed when it must be replayed, or holds an event time from `horizon` on, or is the last.
+        A group is needed when it must be replayed, or holds an event time from `since` on, or is the last.
         """
         groups = self._groups
         old = 0
-        while old < min(len(groups) - 1, self._replay_group) and groups[old].event_time_max < horizon:
+        while old < min(len(groups) - 1, self._replay_group) and groups[old].event_time_max < since:
             old += 1
         return groups[old].first_offset if old else None
 

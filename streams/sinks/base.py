@@ -6,7 +6,7 @@ that moves records: open, write, commit, close. Each has a twin in memory (`stre
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from streams.batch.columns import Headers
@@ -153,6 +153,53 @@ class Checkpoints(Protocol):
         """Disconnect; never raises."""
 
 
+@dataclass(frozen=True, slots=True)
+class TopicRecords:
+    """Records for one topic as a transaction takes them: columns of equal length."""
+
+    topic: str
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    timestamps_ms: Sequence[int]
+    headers: Sequence[Headers | None] | None = None
+    partition: int | None = None
+    """Where they go; None: by murmur2 of the key."""
+    origin: int | None = None
+    """The partition of the source that they come from: what `Refused` names."""
+    on_last_delivered: Callable[[int], None] | None = None
+    """Gets the offset of the last one; of none it is not called."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def rows(self, start: int, end: int) -> "TopicRecords":
+        """Those from `start` to before `end`, whose delivery nobody waits for."""
+        return replace(
+            self,
+            keys=self.keys[start:end],
+            values=self.values[start:end],
+            timestamps_ms=self.timestamps_ms[start:end],
+            headers=None if self.headers is None else self.headers[start:end],
+            on_last_delivered=None,
+        )
+
+
+def one_record(
+    topic: str,
+    key: bytes | None,
+    value: bytes | None,
+    timestamp_ms: int,
+    headers: Headers | None = None,
+    *,
+    partition: int | None = None,
+    origin: int | None = None,
+    on_delivered: Callable[[int], None] | None = None,
+) -> TopicRecords:
+    """A single record, as `TopicRecords` says."""
+    headers_each = None if headers is None else [headers]
+    return TopicRecords(topic, [key], [value], [timestamp_ms], headers_each, partition, origin, on_delivered)
+
+
 class Transactions(Protocol):
     """A transactional producer. One thread at a time.
 
@@ -163,41 +210,13 @@ class Transactions(Protocol):
     def begin(self) -> None:
         """Open a transaction."""
 
-    def produce_many(
-        self,
-        topic: str,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        timestamps: Sequence[int],
-        headers: Sequence[Headers | None] | None,
-        *,
-        partition: int | None = None,
-        origin: int | None = None,
-        on_last_delivered: Callable[[int], None] | None = None,
-    ) -> None:
-        """Produce records to `partition`; None means by murmur2 of the key.
-
-        `origin` is the partition of the source that they come from: what `Refused` names. `on_last_delivered` gets the
-        offset of the last one; of none it is not called.
+    def produce(self, records: TopicRecords) -> None:
+        """Produce records, in this order.
 
         Raises:
             OutputRefused: the output does not take one of them (`commit` and the other steps may say so as well).
 
         """
-
-    def produce(
-        self,
-        topic: str,
-        *,
-        key: bytes | None,
-        value: bytes | None,
-        partition: int | None,
-        timestamp_ms: int,
-        headers: Headers | None,
-        origin: int | None = None,
-        on_delivered: Callable[[int], None] | None = None,
-    ) -> None:
-        """Produce one record, as `produce_many` does. `on_delivered` gets its offset."""
 
     def send_offsets(self, positions: dict[int, Committed], membership: object) -> None:
         """Add the group's positions in the source to the transaction (step 3), in the name of a group membership.
@@ -208,7 +227,7 @@ class Transactions(Protocol):
         """
 
     def commit(self) -> None:
-        """Commit (step 4); on return everything is visible and every `on_delivered` was called.
+        """Commit (step 4); on return everything is visible and every `on_last_delivered` was called.
 
         Raises:
             CycleAborted: the transaction was aborted, nothing of it is visible.

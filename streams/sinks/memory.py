@@ -1,12 +1,19 @@
 """Twins of the Kafka sinks, over `streams.kafka.memory.MemoryKafka`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from streams.batch.columns import Headers
 from streams.errors import FencedError
 from streams.kafka.memory import MemoryKafka, Transaction
 from streams.kafka.partitioner import partition_of
-from streams.sinks.base import Checkpoint, Committed, CycleAborted, OutcomeUnknown, OutputRefused, Refused
+from streams.sinks.base import (
+    Checkpoint,
+    Committed,
+    CycleAborted,
+    OutcomeUnknown,
+    OutputRefused,
+    Refused,
+    TopicRecords,
+)
 
 Refuses = Callable[[str, bytes | None, bytes | None], bool]
 """Whether a topic refuses a record of this key and value, for ever."""
@@ -57,53 +64,22 @@ class MemoryTransactions:
         self._refused = []
         self._transaction = self._kafka.open[self._producer] = Transaction(self._producer)
 
-    def produce_many(
-        self,
-        topic: str,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        timestamps: Sequence[int],
-        headers: Sequence[Headers | None] | None,
-        *,
-        partition: int | None = None,
-        origin: int | None = None,
-        on_last_delivered: Callable[[int], None] | None = None,
-    ) -> None:
+    def produce(self, records: TopicRecords) -> None:
         """Append records to their logs, where nobody sees them yet."""
-        last = len(keys) - 1
-        for i, (key, value, timestamp) in enumerate(zip(keys, values, timestamps, strict=True)):
-            self.produce(
-                topic,
-                key=key,
-                value=value,
-                partition=partition,
-                timestamp_ms=timestamp,
-                headers=headers[i] if headers is not None else None,
-                origin=origin,
-                on_delivered=on_last_delivered if i == last else None,
-            )
-
-    def produce(
-        self,
-        topic: str,
-        *,
-        key: bytes | None,
-        value: bytes | None,
-        partition: int | None,
-        timestamp_ms: int,
-        headers: Headers | None,
-        origin: int | None = None,
-        on_delivered: Callable[[int], None] | None = None,
-    ) -> None:
-        """Append one record."""
-        transaction = self._current()
-        if self._refuses(topic, key, value):
-            self._refused.append(Refused(topic, key, value, origin, "refused"))
-            return
-        at = partition if partition is not None else partition_of(key or b"", self._kafka.partitions)
-        offset = self._kafka.append(topic, at, key, value, timestamp_ms, headers, transaction)
-        if on_delivered is not None:
-            on_delivered(offset)
+        transaction, offset = self._current(), -1
+        headers = records.headers if records.headers is not None else [None] * len(records)
+        rows = zip(records.keys, records.values, records.timestamps_ms, headers, strict=True)
+        for key, value, timestamp_ms, of_record in rows:
+            if self._refuses(records.topic, key, value):
+                self._refused.append(Refused(records.topic, key, value, records.origin, "refused"))
+                offset = -1
+                continue
+            at = records.partition
+            if at is None:
+                at = partition_of(key or b"", self._kafka.partitions)
+            offset = self._kafka.append(records.topic, at, key, value, timestamp_ms, of_record, transaction)
+        if offset >= 0 and records.on_last_delivered is not None:
+            records.on_last_delivered(offset)
 
     def send_offsets(self, positions: dict[int, Committed], membership: object) -> None:
         """As the broker does it: it knows the members and their generation, not what the partitions were before."""

@@ -10,8 +10,10 @@ from streams.sinks.base import (
     CycleAborted,
     OutcomeUnknown,
     Outgoing,
+    TopicRecords,
     Transactions,
     WriteInterrupted,
+    one_record,
 )
 
 
@@ -64,16 +66,13 @@ class TransactionalSink:
     def _produce(self, each: Outgoing) -> None:
         if each.partitions is None or None not in each.keys:
             timestamps = [each.timestamp_ms] * len(each.keys)
-            self._transactions.produce_many(each.topic, each.keys, each.values, timestamps, each.headers)
+            self._transactions.produce(TopicRecords(each.topic, each.keys, each.values, timestamps, each.headers))
             return
         for row, (key, value) in enumerate(zip(each.keys, each.values, strict=True)):
+            headers = None if each.headers is None else each.headers[row]
+            partition = each.partitions[row] if key is None else None
             self._transactions.produce(
-                each.topic,
-                key=key,
-                value=value,
-                partition=each.partitions[row] if key is None else None,
-                timestamp_ms=each.timestamp_ms,
-                headers=None if each.headers is None else each.headers[row],
+                one_record(each.topic, key, value, each.timestamp_ms, headers, partition=partition)
             )
 
     @contextmanager

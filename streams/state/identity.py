@@ -208,6 +208,13 @@ class Identity:
         since = {name: added_from.get(name, found.tables.get(name, 0)) for name in self.tables}
         return replace(self, tables=since, earlier={key: known[key] for key in sorted(known) if key not in today})
 
+    def written_again(self, found: "Identity", lost: Collection[str]) -> "Identity":
+        """This identity for state of `found` that a rebuild writes to Kafka again, rows of topics in `lost` from 0 on.
+
+        Its bounds stay those of `found`: the restore that meets others does what follows from them.
+        """
+        return replace(self.taking_over(found, added_from=dict.fromkeys(lost, 0)), bounds=found.bounds)
+
 
 def row_digest(topic: str, layout: RowLayout) -> bytes:
     """`DIGEST_BYTES` that stand for the topic and the layout of a stored row."""

@@ -48,7 +48,7 @@ class JournalEntry:
 
     cycle: int
     event_time_max: int
-    """Newest event time of what operators have written: once it is older than the horizon, it is no longer needed."""
+    """Newest event time of what operators have written: once it is old enough, the record is no longer needed."""
     sections: Mapping[str, memoryview] = field(default_factory=dict)
     """What operators have written, by name."""
     positions: Mapping[str, Position] = field(default_factory=dict)

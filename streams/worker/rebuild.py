@@ -7,7 +7,7 @@ again: it empties the flow's outputs and forgets its offsets, so that the next w
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError
@@ -29,7 +29,7 @@ from streams.resilience.retry import Retrier
 from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry
 from streams.settings import Settings
-from streams.sinks.base import Committed, CycleAborted
+from streams.sinks.base import Committed, CycleAborted, TopicRecords, one_record
 from streams.sinks.kafka.transactions import KafkaTransactions
 from streams.state import journal
 from streams.state.checkpoint import Checkpoint
@@ -214,9 +214,7 @@ class LocalRebuild:
         )
 
     def _identity(self, found: Identity, lost: set[str]) -> Identity:
-        """The declared one, under the bounds of before: the restore that meets others does what follows from them."""
-        declared = self._config.identity(self._places).taking_over(found, added_from=dict.fromkeys(lost, 0))
-        return replace(declared, bounds=found.bounds)
+        return self._config.identity(self._places).written_again(found, lost)
 
     def _rows(self, store: Store, partition: int, lost: set[str]) -> Iterator[ChangelogPart]:
         for topic in self._pipeline.table_topics:
@@ -242,12 +240,10 @@ class LocalRebuild:
                 topic = part.rows.topic
                 for _, keys, values, headers in self._encoders[topic].encode_changelog([part]):
                     times = [now_ms] * len(keys)
-                    transactions.produce_many(topic, keys, values, times, headers, partition=partition)
+                    transactions.produce(TopicRecords(topic, keys, values, times, headers, partition=partition))
                     written += len(keys)
             for record in cycle.records:
-                transactions.produce(
-                    pipeline.journal, key=None, value=record, partition=partition, timestamp_ms=now_ms, headers=None
-                )
+                transactions.produce(one_record(pipeline.journal, None, record, now_ms, partition=partition))
             position = Committed(
                 cycle.offset_next,
                 cycle.number,

@@ -26,8 +26,10 @@ from streams.sinks.base import (
     Outgoing,
     OutputRefused,
     Refused,
+    TopicRecords,
     Transactions,
     WriteInterrupted,
+    one_record,
 )
 from streams.sinks.kafka.checkpoints import KafkaCheckpoints
 from streams.sinks.kafka.transactions import KafkaTransactions
@@ -187,7 +189,7 @@ def produce(
     **more: Any,
 ) -> None:
     headers: Headers | None = more.pop("headers", None)
-    transactions.produce(topic, key=key, value=value, partition=partition, timestamp_ms=1_000, headers=headers, **more)
+    transactions.produce(one_record(topic, key, value, 1_000, headers, partition=partition, **more))
 
 
 # --- transactions -----------------------------------------------------------------------------------------------------
@@ -199,8 +201,8 @@ def test_what_is_produced_is_visible_after_the_commit_and_not_before(subject: Su
     headers: list[Headers | None] = [None, [("name", b"\xff"), ("none", None)], None]
     delivered: list[int] = []
     transactions.begin()
-    transactions.produce_many(
-        subject.out, keys, values, [1_000, 2_000, 3_000], headers, on_last_delivered=delivered.append
+    transactions.produce(
+        TopicRecords(subject.out, keys, values, [1_000, 2_000, 3_000], headers, on_last_delivered=delivered.append)
     )
     produce(transactions, subject.out, b"3", key=None, partition=2, on_delivered=delivered.append)
     assert subject.rows(subject.out) == []
@@ -223,8 +225,8 @@ def test_no_records_are_produced_and_none_is_reported(subject: Subject) -> None:
     transactions = subject.transactions()
     delivered: list[int] = []
     transactions.begin()
-    transactions.produce_many(subject.out, [], [], [], [], partition=0, on_last_delivered=delivered.append)
-    transactions.produce_many(subject.out, [], [], [], None)
+    transactions.produce(TopicRecords(subject.out, [], [], [], [], partition=0, on_last_delivered=delivered.append))
+    transactions.produce(TopicRecords(subject.out, [], [], []))
     produce(transactions, subject.out, b"there")
     transactions.commit()
     assert [row[2] for row in subject.rows(subject.out)] == [b"there"]

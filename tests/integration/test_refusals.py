@@ -11,7 +11,7 @@ from confluent_kafka import Consumer
 from logistics.flows.gps import GPS
 from streams.local.stack import Stack
 from streams.resilience.retry import Retrier
-from streams.sinks.base import Committed, CycleAborted, OutputRefused, Refused
+from streams.sinks.base import Committed, CycleAborted, OutputRefused, Refused, one_record
 from streams.sinks.kafka.transactions import KafkaTransactions
 from tests.integration.kafka_helpers import alter_topic, fresh_topics, settings_of
 from tests.integration.workers import PARTITIONS, read
@@ -62,7 +62,7 @@ def run_until_found(
         try:
             transactions.begin()
             for topic, key, value, timestamp, partition in sent:
-                transactions.produce_many(topic, [key], [value], [timestamp], None, partition=partition, origin=2)
+                transactions.produce(one_record(topic, key, value, timestamp, partition=partition, origin=2))
             transactions.send_offsets({0: Committed(number, number)}, transactions.membership)
             transactions.commit()
         except OutputRefused as error:

@@ -17,7 +17,7 @@ from streams.local import ports
 from streams.local.stack import Stack
 from streams.resilience.retry import Retrier
 from streams.settings import load_settings
-from streams.sinks.base import Committed, CycleAborted
+from streams.sinks.base import Committed, CycleAborted, one_record
 from streams.sinks.kafka import transactions as module
 from streams.sinks.kafka.transactions import KafkaTransactions
 from tests.integration.kafka_helpers import fresh_topics, settings_of
@@ -144,4 +144,4 @@ def client_threads() -> int:
 
 def send(transactions: KafkaTransactions, value: bytes) -> None:
     transactions.begin()
-    transactions.produce(GPS.late, key=b"k", value=value, partition=0, timestamp_ms=1, headers=None)
+    transactions.produce(one_record(GPS.late, b"k", value, 1, partition=0))

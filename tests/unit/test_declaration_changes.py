@@ -21,7 +21,8 @@ from streams.engine.config import TaskConfig
 from streams.engine.effects import CycleEnd, Effects
 from streams.engine.encode import RowEncoder
 from streams.engine.journal_chain import RestoreFailed
-from streams.engine.restore import restore_partition
+from streams.engine.restore import read_checkpoint, restore_partition
+from streams.engine.snapshot import journal_records
 from streams.errors import StreamsError
 from streams.flow.bounds import Bounds
 from streams.flow.declaration import Pipeline, Table, Window
@@ -269,6 +270,30 @@ def test_a_longer_horizon_takes_no_copy_for_a_first_event(keep):
     world.feed(event(5, 20_000))
     parts = late(world.feed(event(6, 11_000), event(7, 12_500)))
     assert [(one.beyond_horizon, one.events.value.tolist()) for one in parts] == [(True, [b"v6"])]
+
+
+def test_state_that_is_written_again_under_a_longer_horizon_takes_no_copy_for_a_first_event():
+    """A rebuild wrote the new horizon as if ids had been remembered for so long: the next start forgot that they were
+    not."""
+    world = World().restore(rooms(), horizon_ms=1_000)
+    world.feed(event(1, 1_000), event(2, 5_000))
+    world.feed(event(3, 9_000))
+    world.task.maintenance.expire()
+    world.stop(keep=True)
+    store = MemoryStore(world.disk)
+    checkpoint = read_checkpoint(store)
+    longer = replace(world.config, pipeline=replace(rooms(), bounds=Bounds(LATENESS_MS, 8_000, quarantine_rejects=0)))
+    identity = longer.identity(Places()).written_again(checkpoint.identity, ())
+    records = journal_records(longer, 0, store, checkpoint, identity, bytes_max=1 << 20)
+    world.kafka.logs.pop(("rooms.events.v1.journal", 0))
+    for record in records:
+        world.kafka.append("rooms.events.v1.journal", 0, None, record, 0)
+    world.kafka.group[0] = replace(world.kafka.group[0], cycle=1)
+    world.disk.clear()
+    world.restore(rooms(), horizon_ms=8_000)
+    effects = world.feed(event(1, 1_000), event(2, 5_000), event(3, 9_000), event(4, 8_500))
+    assert [part.events.value.tolist() for part in late(effects) if part.beyond_horizon] == [[b"v1", b"v2"]]
+    assert duplicates(effects) == 1
 
 
 def test_another_out_of_orderness_goes_on_from_the_same_watermark_and_is_recorded(keep):

@@ -9,7 +9,7 @@ fenced and must stop.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -17,7 +17,6 @@ from typing import Any, Final
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from streams.batch.columns import Headers
 from streams.errors import FencedError
 from streams.flow.declaration import OUTPUT_BYTES_MAX
 from streams.kafka.admin import described, librdkafka_log
@@ -27,7 +26,7 @@ from streams.kafka.positions import metadata_of
 from streams.limits import PRODUCER_QUEUE_KBYTES_MAX, PRODUCER_QUEUE_MESSAGES_MAX, TRANSACTION_TIMEOUT_MS
 from streams.resilience.retry import Backoff, Retrier
 from streams.settings import Settings
-from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, OutputRefused
+from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, OutputRefused, TopicRecords
 from streams.sinks.kafka.fencing import FENCED, cause_of_fatal
 from streams.sinks.kafka.refusal import REFUSALS, RefusalSearch
 
@@ -190,95 +189,52 @@ class KafkaTransactions:
         self._do(lambda producer, _: producer.begin_transaction())
         self._is_open = True
 
-    def produce_many(
-        self,
-        topic: str,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        timestamps: Sequence[int],
-        headers: Sequence[Headers | None] | None,
-        *,
-        partition: int | None = None,
-        origin: int | None = None,
-        on_last_delivered: Callable[[int], None] | None = None,
-    ) -> None:
-        """Produce records to `partition`; None means by murmur2 of the key. The loop that runs for every event."""
-        if on_last_delivered is not None or self._search.is_on:
-            self._produce_each(topic, keys, values, timestamps, headers, partition, origin, on_last_delivered)
+    def produce(self, records: TopicRecords) -> None:
+        """Produce records, in this order. The loop that runs for every event."""
+        if records.on_last_delivered is not None or self._search.is_on:
+            self._produce_each(records)
             return
         produce: Any = self._require().produce
+        topic, keys, values, headers = records.topic, records.keys, records.values, records.headers
         self._topics.add(topic)
-        to = -1 if partition is None else partition
+        to = -1 if records.partition is None else records.partition
         done = 0
         try:
             if headers is None:
-                for key, value, timestamp in zip(keys, values, timestamps, strict=True):
+                for key, value, timestamp in zip(keys, values, records.timestamps_ms, strict=True):
                     produce(topic, value, key, to, None, None, timestamp)
                     done += 1
             else:
-                for key, value, timestamp, header in zip(keys, values, timestamps, headers, strict=True):
+                for key, value, timestamp, header in zip(keys, values, records.timestamps_ms, headers, strict=True):
                     produce(topic, value, key, to, None, None, timestamp, header)
                     done += 1
         except BufferError:
             self._drain()
-            rest = None if headers is None else headers[done:]
-            self.produce_many(
-                topic, keys[done:], values[done:], timestamps[done:], rest, partition=partition, origin=origin
-            )
+            self.produce(records.rows(done, len(records)))
         except KafkaException as error:
             if error.args[0].code() in REFUSALS:
-                raise self._search.refused_at_once(topic, keys[done], values[done], origin, error.args[0]) from None
+                raise self._search.refused_at_once(
+                    topic, keys[done], values[done], records.origin, error.args[0]
+                ) from None
             raise self._aborted(error) from None
         self._require().poll(0)
 
-    def _produce_each(
-        self,
-        topic: str,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        timestamps: Sequence[int],
-        headers: Sequence[Headers | None] | None,
-        partition: int | None,
-        origin: int | None,
-        on_last_delivered: Callable[[int], None] | None,
-    ) -> None:
-        """As `produce_many`, with a delivery report for the last one; for each one while a refusal is searched for."""
-        last = len(keys) - 1
+    def _produce_each(self, records: TopicRecords) -> None:
+        """As `produce`, with a delivery report for the last one; for each one while a refusal is searched for."""
+        last = len(records) - 1
         if not self._search.is_on and last > 0:
-            head = None if headers is None else headers[:last]
-            self.produce_many(
-                topic, keys[:last], values[:last], timestamps[:last], head, partition=partition, origin=origin
-            )
-        for i in range(0 if self._search.is_on else max(0, last), len(keys)):
-            self.produce(
-                topic,
-                key=keys[i],
-                value=values[i],
-                partition=partition,
-                timestamp_ms=timestamps[i],
-                headers=None if headers is None else headers[i],
-                origin=origin,
-                on_delivered=on_last_delivered if i == last else None,
-            )
+            self.produce(records.rows(0, last))
+        for row in range(0 if self._search.is_on else max(0, last), len(records)):
+            self._produce_reported(records, row, records.on_last_delivered if row == last else None)
         self._require().poll(0)
 
-    def produce(
-        self,
-        topic: str,
-        *,
-        key: bytes | None,
-        value: bytes | None,
-        partition: int | None,
-        timestamp_ms: int,
-        headers: Headers | None,
-        origin: int | None = None,
-        on_delivered: Callable[[int], None] | None = None,
-    ) -> None:
-        """Produce one record; `partition` None means by murmur2 of the key."""
+    def _produce_reported(self, records: TopicRecords, row: int, on_delivered: Callable[[int], None] | None) -> None:
+        topic, key, value = records.topic, records.keys[row], records.values[row]
+        headers = None if records.headers is None else records.headers[row]
         report = None
         if self._search.is_on:
             self._search.make_room(topic, key, value, self._require().flush)
-            report = self._searching(topic, key, value, origin, on_delivered)
+            report = self._searching(topic, key, value, records.origin, on_delivered)
         elif on_delivered is not None:
             report = self._reporting(on_delivered)
         self._topics.add(topic)
@@ -288,8 +244,8 @@ class KafkaTransactions:
                     topic,
                     value,
                     key,
-                    -1 if partition is None else partition,
-                    timestamp=max(timestamp_ms, 0),
+                    -1 if records.partition is None else records.partition,
+                    timestamp=max(records.timestamps_ms[row], 0),
                     headers=list[tuple[str, str | bytes | None]](headers) if headers else None,
                     on_delivery=report,
                 )
@@ -298,7 +254,7 @@ class KafkaTransactions:
                 self._drain()
             except KafkaException as error:
                 if error.args[0].code() in REFUSALS:
-                    raise self._search.refused_at_once(topic, key, value, origin, error.args[0]) from None
+                    raise self._search.refused_at_once(topic, key, value, records.origin, error.args[0]) from None
                 raise self._aborted(error) from None
 
     def send_offsets(self, positions: dict[int, Committed], membership: object) -> None:
