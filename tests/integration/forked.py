@@ -23,13 +23,19 @@ class ForkedProcess:
     """`streams` with arguments, whose output is added to files; with the methods of `subprocess.Popen`."""
 
     def __init__(
-        self, arguments: Sequence[str], environment: Mapping[str, str], *, stdout: Path, stderr: Path | None = None
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        stdout: Path,
+        stderr: Path | None = None,
+        directory: Path | None = None,
     ) -> None:
-        """Start it; `stderr`: None is where `stdout` goes."""
+        """Start it in a directory, None: this process's; `stderr`: None is where `stdout` goes."""
         self.args = ["streams", *arguments]
         self._process = _CONTEXT.Process(
             target=_command,
-            args=(self.args, dict(environment), str(Path.cwd()), str(stdout), str(stderr or stdout)),
+            args=(self.args, dict(environment), str(directory or Path.cwd()), str(stdout), str(stderr or stdout)),
             daemon=True,  # it is ended when the tests end
         )
         self._process.start()
@@ -65,12 +71,16 @@ class ForkedProcess:
 
 
 def run_forked(
-    arguments: Sequence[str], environment: Mapping[str, str], *, timeout_s: float = 120.0
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    timeout_s: float = 120.0,
+    directory: Path | None = None,
 ) -> "subprocess.CompletedProcess[str]":
     """Run `streams` with arguments; what it printed is read from files, so that it never waits for a reader."""
-    with tempfile.TemporaryDirectory() as directory:
-        printed = [Path(directory, name) for name in ("stdout", "stderr")]
-        process = ForkedProcess(arguments, environment, stdout=printed[0], stderr=printed[1])
+    with tempfile.TemporaryDirectory() as folder:
+        printed = [Path(folder, name) for name in ("stdout", "stderr")]
+        process = ForkedProcess(arguments, environment, stdout=printed[0], stderr=printed[1], directory=directory)
         try:
             status = process.wait(timeout_s)
         finally:
@@ -86,6 +96,7 @@ def _command(arguments: list[str], environment: dict[str, str], directory: str, 
         os.close(file)
     os.environ.clear()
     os.environ.update(environment)
+    sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))
     os.chdir(directory)
     sys.argv = arguments
     from streams.__main__ import main

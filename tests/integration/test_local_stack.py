@@ -20,17 +20,16 @@ from streams.errors import StreamsError
 from streams.local import ports
 from streams.local.kafka import Kafka
 from streams.local.stack import Stack, recorded_stack, running_stack
+from tests.integration.forked import run_forked
 
 pytestmark = pytest.mark.kafka
 
 
-def streams(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "streams", *arguments], capture_output=True, text=True, check=False, timeout=150
-    )
+def streams(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return run_forked(arguments, os.environ, timeout_s=150)
 
 
-def up(stack: Stack) -> subprocess.CompletedProcess[str]:
+def up(stack: Stack) -> "subprocess.CompletedProcess[str]":
     ports_given = ["--kafka-port", str(stack.kafka.port), "--registry-port", str(stack.registry.port)]
     return streams("local", "up", "--dir", str(stack.directory), *ports_given)
 

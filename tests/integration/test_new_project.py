@@ -5,24 +5,34 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.integration.forked import run_forked
+
 ROOT = Path(__file__).parents[2]
 
 
-def run(words: Sequence[str], at: Path, *, status: int = 0, **environment: str) -> str:
-    values = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environment}
+def environment_of(changed: Mapping[str, str]) -> dict[str, str]:
+    values = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **changed}
     values.pop("PYTEST_ADDOPTS", None)
-    done = subprocess.run(words, cwd=at, env=values, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == status, done.stdout + done.stderr
+    return values
+
+
+def run(words: Sequence[str], at: Path) -> str:
+    done = subprocess.run(
+        words, cwd=at, env=environment_of({}), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 def streams(at: Path, *arguments: str, status: int = 0, **environment: str) -> str:
-    return run([sys.executable, "-m", "streams", *arguments], at, status=status, **environment)
+    done = run_forked(arguments, environment_of(environment), directory=at)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")

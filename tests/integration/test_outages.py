@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from streams.kafka.partitioner import partition_of
 from streams.local import ports
 from streams.local.stack import Stack
 from streams.resilience.breaker import State
+from tests.integration.forked import run_forked
 from tests.integration.kafka_helpers import admin_of, delete_topics, run
 from tests.integration.test_rejects import Encoder
 from tests.integration.workers import (
@@ -231,14 +231,8 @@ def start_wrongly(
     """Run a worker that cannot start, to its end."""
     given = ["--pipeline", "gps"] if "--pipeline" not in arguments else []
     own = ["--data-dir", str(directory / "own")] if "--data-dir" not in arguments else []
-    return subprocess.run(
-        [sys.executable, "-m", "streams", "worker", *given, *own, *arguments],
-        env={**os.environ, **stack.environment(), **SETTINGS, **(environment or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    values = {**os.environ, **stack.environment(), **SETTINGS, **(environment or {})}
+    return run_forked(["worker", *given, *own, *arguments], values, timeout_s=60)
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
