@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 QUIX := .local/baselines/quix
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest wheels bench bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz lock clean
+.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,8 +60,11 @@ wheels: setup ## Build the wheel, try it in fresh environments with the oldest a
 bench: setup ## Measure one worker against a pass-through and idiomatic Faust
 	$(BIN)/python -m loadtest.bench $(ARGS)
 
-loadtest: setup ## Find the bottleneck: throughput, latency and lag with 3, 6, 12 and 24 partitions (~10 min)
+loadtest: setup ## Find the bottleneck, quickly: throughput, latency and lag by partitions and workers (10 min at most)
 	$(BIN)/python -m loadtest $(ARGS)
+
+loadtest-full: setup ## The same as a result: steady minutes, three repetitions, sustainable rates (hours; a quiet machine)
+	$(BIN)/python -m loadtest --full $(ARGS)
 
 bench-memory: setup ## Watch a worker's memory for ten minutes of duplicates and expiring ids
 	$(BIN)/python -m loadtest.bench --only memory $(ARGS)

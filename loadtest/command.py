@@ -18,7 +18,7 @@ from loadtest.demand import Budget, Demand, require_room
 from loadtest.findings import Findings, earlier_results, print_findings
 from loadtest.measure import Measurement, Outcome
 from loadtest.oracle.check import print_report
-from loadtest.plan import FULL, QUICK, Drive, Length, Plan, Point, Work
+from loadtest.plan import DEVICES_DEFAULT, FULL, QUICK, Drive, Length, Plan, Point, Work
 from loadtest.report import RESULTS, ResultName, ResultsFolder, named
 from loadtest.worker_process import parse_defect
 from streams.errors import FoundSomething, UsageError
@@ -51,6 +51,9 @@ def command(
     events: Annotated[
         int, typer.Option(min=0, help="Records that a drain empties; 0: what the time asked for takes.")
     ] = 0,
+    devices: Annotated[
+        int, typer.Option(min=1, max=200_000, help="Vehicles or orders of a drain; fewer where it is short.")
+    ] = DEVICES_DEFAULT,
     rate: Annotated[int, typer.Option(min=0, help="Events/s of open loops and latency; 0: by what was found.")] = 0,
     seconds: Annotated[
         float | None, typer.Option(min=5, help="Length of a steady state. Default: 10; full: 60.")
@@ -119,6 +122,7 @@ def command(
         defect=defect,
         mix=_mix(mix or []),
         oracle_memory_mb=oracle_memory_mb,
+        devices=devices,
     )
     earlier = earlier_results(compare, root) if compare else None
     require_room(plan, events=plan.events)

@@ -57,7 +57,7 @@ def _drain(stage: Stage, found: Found) -> list[str]:
         return _saturate(stage, found)
     events = stage.events
     # Before any worker is there: nobody takes from the topic while it is being filled, however long that takes.
-    with stage.traffic("--events", str(events)) as traffic:
+    with stage.traffic(*stage.plan.drain_arguments(events)) as traffic:
         sent = traffic.wait(on_progress=lambda done: stage.progress("filling the topic", done / events))
     _note_sent(found, sent)
     started_s = stage.sampler.now_s()

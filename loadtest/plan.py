@@ -13,6 +13,16 @@ DOWNSTREAM_WORKERS_MAX: Final = 12
 """Workers that wait most of the time may be many more than there are cores."""
 
 
+DEVICES_DEFAULT: Final = 200_000
+EVENTS_OF_DEVICE_MIN: Final = 5
+"""Of a drain; with fewer, hardly any device would have a second event to be put in order."""
+REPORT_MS: Final = 10_000
+"""From one report of a vehicle on the move to its next one."""
+FLEET_MIX: Final = ("--zone-devices", "50", "--newest-first", "0.1")
+"""What the generator leaves out unless it is asked for, since it makes the number of late events uncertain."""
+VEHICLES_MIX: Final = ("--parked", "0.5")
+
+
 class Work(StrEnum):
     """What bounds a worker; the two scale differently."""
 
@@ -116,6 +126,8 @@ class Plan:
     mix: tuple[str, ...] = ()
     """Options of the generator that say what the traffic is like."""
     oracle_memory_mb: int = 2_000
+    devices: int = DEVICES_DEFAULT
+    """Of a drain; fewer where it is too short for so many."""
 
     def __post_init__(self) -> None:
         if not self.partitions or any(number < 1 for number in self.partitions):
@@ -131,6 +143,15 @@ class Plan:
     def is_piloted(self) -> bool:
         """Whether a first point, which is discarded, says how much a drain needs."""
         return self.drive is Drive.DRAIN and Work.CPU in self.works and not self.events
+
+    def drain_arguments(self, events: int) -> list[str]:
+        """Of the generator, for a drain of so many records: the devices of a fleet, as often as they report."""
+        devices = max(1, self.generators, min(self.devices, events // EVENTS_OF_DEVICE_MIN))
+        return ["--events", str(events), "--devices", str(devices), "--report-ms", str(REPORT_MS)]
+
+    def fleet_mix(self) -> tuple[str, ...]:
+        """Options of the generator: what the traffic is like unless `mix` says otherwise."""
+        return FLEET_MIX + (VEHICLES_MIX if self.pipeline == "gps" else ())
 
     def points(self) -> list[Point]:
         """Every setting so many times as it repeats: one round after the other, each in an order of its own.

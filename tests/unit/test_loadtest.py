@@ -172,6 +172,15 @@ def test_a_full_run_has_a_minute_of_steady_state_three_repetitions_and_enough_po
     assert QUICK.minutes_max == 10
 
 
+def test_a_drain_is_the_traffic_of_a_fleet_and_short_ones_of_a_smaller_one():
+    arguments = PLAN.drain_arguments(9_000_000)
+    assert arguments[arguments.index("--devices") + 1] == "200000"
+    assert arguments[arguments.index("--report-ms") + 1] == "10000"
+    assert PLAN.drain_arguments(50_000)[3] == "10000"
+    assert "--parked" in PLAN.fleet_mix()
+    assert "--parked" not in replace(PLAN, pipeline="orders").fleet_mix()
+
+
 # --- what it takes --------------------------------------------------------------------------------------------------
 
 
