@@ -84,8 +84,9 @@ def command(
     price_per_core_hour: Annotated[float, typer.Option(min=0, help="For the cost per million events.")] = 0.04,
     currency: Annotated[str, typer.Option(help="Of that price.")] = "USD",
     oracle_memory_mb: Annotated[
-        int, typer.Option(min=100, help="Memory of all the oracle's processes together; less makes it slower.")
-    ] = 2_000,
+        int | None,
+        typer.Option(min=100, help="Of all the oracle's processes; less makes it slower. Default: 2000; full: 8000."),
+    ] = None,
     use_running: Annotated[
         bool, typer.Option("--use-running", help="The cluster of KAFKA_BOOTSTRAP_SERVERS, not a stack of its own.")
     ] = False,
@@ -118,14 +119,14 @@ def command(
             warm_up_s=warm_up_s,
             repetitions=repetitions,
             minutes_max=minutes_max,
+            oracle_memory_mb=oracle_memory_mb,
         ),
         defect=defect,
         mix=_mix(mix or []),
-        oracle_memory_mb=oracle_memory_mb,
         devices=devices,
     )
     earlier = earlier_results(compare, root) if compare else None
-    require_room(plan, events=plan.events)
+    require_room(plan, events=plan.events, rate=plan.rate)
     console = Console()
     findings = Findings(named(name, "loadtest"), plan, Prices(price_per_core_hour, currency))
     logs = root / findings.name / "logs"
@@ -167,7 +168,7 @@ def _measure(
         demand = Demand(plan)
 
         def measured(title: str, point: Point, plan: Plan, name: str) -> Outcome:
-            require_room(plan, events=demand.events(point))
+            require_room(plan, events=demand.events(point), rate=demand.rate(point))
             task = bars.add_task(title, total=1.0, doing="")
             if bars.disable:
                 console.print(title, highlight=False)

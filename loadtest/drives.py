@@ -178,7 +178,7 @@ def _search(stage: Stage, found: Found, workers: Crew, rate: float) -> None:
     for _ in range(RAMP_STEPS_MAX):
         if searches >= RAMP_SEARCHES or rate < RATE_MIN:
             break
-        spans = in_turn([rate], warm_up_s=length.warm_up_s, seconds=length.step_s)
+        spans = in_turn([rate], warm_up_s=length.step_warm_up_s, seconds=length.step_s)
         (loop,) = stage.open_loops(workers, spans, is_timed=False)
         trial = _note_trial(found, loop)
         stage.wait_drained(workers, "draining")

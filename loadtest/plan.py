@@ -13,6 +13,8 @@ DOWNSTREAM_WORKERS_MAX: Final = 12
 """Workers that wait most of the time may be many more than there are cores."""
 
 
+RAMP_STEPS_USUAL: Final = 6
+"""Of a search for the sustainable rate: as many as it takes from a rate that was drained."""
 DEVICES_DEFAULT: Final = 200_000
 EVENTS_OF_DEVICE_MIN: Final = 5
 """Of a drain; with fewer, hardly any device would have a second event to be put in order."""
@@ -58,6 +60,8 @@ class Length:
     """Of a steady state."""
     step_s: float
     """Of a step of the search for the sustainable rate."""
+    step_warm_up_s: float
+    """Before each step: the workers are warm by then, and only get used to another rate."""
     repetitions: int
     partitions: tuple[int, ...]
     latency_shares: tuple[float, ...]
@@ -68,11 +72,18 @@ class Length:
     """How wrong clocks are at most; a run waits for their events for that long."""
     minutes_max: float | None
     """No point is begun that would not end within this time."""
+    oracle_memory_mb: int
+    """Of all the oracle's processes together."""
 
 
-QUICK: Final = Length("quick", 4.0, 10.0, 8.0, 2, (3, 6, 12), (0.5,), False, 5_000, 10.0)  # noqa: FBT003 - a table
+QUICK: Final = Length(
+    name="quick", warm_up_s=4.0, seconds=10.0, step_s=8.0, step_warm_up_s=4.0, repetitions=2, partitions=(3, 6, 12),
+    latency_shares=(0.5,), is_searching=False, clock_skew_ms_max=5_000, minutes_max=10.0, oracle_memory_mb=2_000,
+)  # fmt: skip
 FULL: Final = Length(
-    "full", 30.0, 60.0, 30.0, 3, (1, 2, 3, 6, 12, 24), (0.5, 0.8, 0.9), True, 30_000, None  # noqa: FBT003 - a table
+    name="full", warm_up_s=30.0, seconds=60.0, step_s=30.0, step_warm_up_s=10.0, repetitions=3,
+    partitions=(1, 2, 3, 6, 12, 24), latency_shares=(0.5, 0.8, 0.9), is_searching=True, clock_skew_ms_max=30_000,
+    minutes_max=None, oracle_memory_mb=8_000,
 )  # fmt: skip
 
 
@@ -125,7 +136,6 @@ class Plan:
     defect: str = ""
     mix: tuple[str, ...] = ()
     """Options of the generator that say what the traffic is like."""
-    oracle_memory_mb: int = 2_000
     devices: int = DEVICES_DEFAULT
     """Of a drain; fewer where it is too short for so many."""
 

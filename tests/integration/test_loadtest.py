@@ -13,7 +13,7 @@ from streams.kafka.admin import partition_counts
 from streams.local.stack import Stack
 from tests.integration.kafka_helpers import admin_of, fresh_topics
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 OPTIONS = (
     "--use-running", "--drive", "open", "--work", "downstream", "--partitions", "3", "--workers-max", "1",

@@ -193,6 +193,8 @@ def test_a_drain_is_as_long_as_its_steady_state_takes_once_something_was_drained
     demand.learn(Point(Work.CPU, 12, 2), 60_000.0)
     assert demand.events(point) >= 80_000 * (FULL.warm_up_s + FULL.seconds)
     assert Demand(PLAN).events(point) == PLAN.events
+    assert demand.rate(point) == 80_000
+    assert demand.rate(Point(Work.DOWNSTREAM, 12, 12)) == 30_000
     assert demand.pilot().length.latency_shares == ()
 
 
@@ -206,11 +208,13 @@ def test_no_point_is_begun_that_would_not_end_in_time():
 
 
 def test_what_does_not_fit_on_the_disk_or_into_memory_is_refused():
-    require_room(PLAN, events=1_000)
+    require_room(PLAN, events=1_000, rate=100.0)
     with pytest.raises(StreamsError, match=r"GB in .* which has"):
-        require_room(PLAN, events=10**12)
+        require_room(PLAN, events=10**12, rate=100.0)
+    with pytest.raises(StreamsError, match="fewer events, or set TMPDIR"):
+        require_room(replace(PLAN, length=FULL), events=1_000, rate=1e9)
     with pytest.raises(StreamsError, match="--oracle-memory-mb"):
-        require_room(replace(PLAN, oracle_memory_mb=10**9), events=1_000)
+        require_room(replace(PLAN, length=replace(QUICK, oracle_memory_mb=10**9)), events=1_000, rate=100.0)
 
 
 # --- series ---------------------------------------------------------------------------------------------------------
