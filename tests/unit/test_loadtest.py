@@ -41,6 +41,15 @@ PLAN = Plan(
     seed=1, length=replace(QUICK, repetitions=1),
 )  # fmt: skip
 CALM = Load(cores=4, machine=1.0, workers=(0.3, 0.2), broker=0.4, generators=0.1)
+
+
+def histogram_of(*values_ms: float) -> str:
+    made = new_histogram()
+    record(made, np.array(values_ms))
+    return encoded(made)
+
+
+HISTOGRAM = histogram_of(5.0, 10.0, 10.0, 20.0, 30.0)
 SLOPE = Slope(0.5, -3.0, 4.0)
 
 
@@ -64,11 +73,10 @@ def series() -> Series:
 
 
 def trial(rate: float = 100.0, share: float | None = 0.5, **changes: object) -> Trial:
-    curve = [(0.0, 5.0), (50.0, 10.0), (99.0, 20.0), (100.0, 30.0)]
     latency_ms = {"p50": 10.0, "p95": 15.0, "p99": 20.0}
     made = Trial(
         rate_asked=rate, publish_rate=rate, consume_rate=rate, lag_slope=SLOPE, lag_max=70, share=share, counted=1_000,
-        due=1_000, latency_ms=latency_ms, publish_delay_ms={"p50": 1.0}, curve=curve, histograms={"latency_usual": "H"},
+        due=1_000, latency_ms=latency_ms, publish_delay_ms={"p50": 1.0}, histograms={"latency_usual": HISTOGRAM},
     )  # fmt: skip
     return replace(made, **changes)  # type: ignore[arg-type]  # fields of it
 
@@ -414,7 +422,7 @@ def test_the_document_has_what_the_contract_names():
         "cpu_seconds_per_million", "rss_mb_max", "oracle",
     }  # fmt: skip
     assert run["bottleneck"]["wall"] == "none"
-    assert run["rates"][0]["histograms"] == {"latency_usual": "H"}
+    assert run["rates"][0]["histograms"] == {"latency_usual": HISTOGRAM}
     assert run["rates"][0]["counted"] == run["rates"][0]["due"] == 1_000
     (three, _) = [each for each in document["settings"] if each["setting"].startswith("downstream")]
     assert three["consume_rate"] == {"median": 30.0, "min": 27.0, "max": 33.0, "repetitions": 2}
