@@ -12,7 +12,7 @@ QUIX := .local/baselines/quix
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest wheels bench bench-paired bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz lock clean
+.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-paired bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,8 +79,11 @@ bench: setup ## Measure one worker against a pass-through and idiomatic Faust
 bench-paired: setup ## Measure ingest and replay of BEFORE=REVISION and of these files in turn (~10 min)
 	$(BIN)/python -m loadtest.paired --before $(BEFORE) $(ARGS)
 
-loadtest: setup ## Find the bottleneck: throughput, latency and lag with 3, 6, 12 and 24 partitions (~10 min)
+loadtest: setup ## Find the bottleneck, quickly: throughput, latency and lag by partitions and workers (10 min at most)
 	$(BIN)/python -m loadtest $(ARGS)
+
+loadtest-full: setup ## The same as a result: steady minutes, three repetitions, sustainable rates (hours; a quiet machine)
+	$(BIN)/python -m loadtest --full $(ARGS)
 
 bench-memory: setup ## Watch a worker's memory for ten minutes of duplicates and expiring ids
 	$(BIN)/python -m loadtest.bench --only memory $(ARGS)

@@ -10,11 +10,13 @@ from typing import Any, Final
 import altair as alt
 import vl_convert
 
+from loadtest.histograms import added, curve
 from loadtest.measure import Outcome
 from loadtest.plan import Work
 from loadtest.sampler import Role, Series, Usage
 from loadtest.scaling import NoLaw, Scaling
 from loadtest.statistics import Spread
+from loadtest.trial import USUAL
 
 WIDTH: Final = 640
 HEIGHT: Final = 260
@@ -58,7 +60,7 @@ def scaling_chart(work: Work, rates: Mapping[int, Sequence[float]], law: Scaling
             for n in (*_steps(fewest, most), *_steps(most, law.n_max))
         ]
     x = alt.X("n:Q", title=unit, scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=sorted(rates), format="d"))
-    y = alt.Y("rate:Q", title="events/s", axis=alt.Axis(format="~s"))
+    y = alt.Y("rate:Q", title="events/s", scale=alt.Scale(type="log"), axis=alt.Axis(format="~s"))
     names = ["measured", "ideal", "law", "law, beyond what was measured"]
     color = alt.Color(
         "line:N", title=None, legend=alt.Legend(orient="top"),
@@ -103,16 +105,17 @@ def latency_chart(outcomes: Sequence[Outcome], lateness_ms: int) -> alt.LayerCha
 
 
 def distribution_chart(outcomes: Sequence[Outcome], lateness_ms: int) -> alt.LayerChart | None:
-    """Latency over percentiles, the tail spread out; the wait for order is a line."""
+    """Latency over percentiles, the tail spread out, all repetitions together; the wait for order is a line."""
+    stored: dict[str, list[str]] = {}
+    for each in outcomes:
+        for trial in each.trials:
+            if USUAL in trial.histograms:
+                share = f" at {trial.share:.0%}" if trial.share else ""
+                stored.setdefault(f"{each.point.setting}{share}", []).append(trial.histograms[USUAL])
     rows = [
-        {
-            "nines": 1 / max(1e-4, 1 - share / 100),
-            "ms": value,
-            "run": f"{each.point.label} at {trial.publish_rate:,.0f}/s",
-        }
-        for each in outcomes
-        for trial in each.trials
-        for share, value in trial.curve
+        {"nines": 1 / max(1e-4, 1 - percentile / 100), "ms": value, "run": name}
+        for name, texts in stored.items()
+        for percentile, value in curve(added(texts))
     ]
     if not rows:
         return None
@@ -225,7 +228,15 @@ def _roomy(chart: alt.TopLevelMixin, ink: str, background: str = "transparent") 
         .configure_view(stroke=ink, strokeOpacity=0.2)
         .configure_title(color=ink)
         .configure_axis(labelColor=ink, titleColor=ink, domainColor=ink, tickColor=ink, gridColor=ink, gridOpacity=0.12)
-        .configure_legend(labelColor=ink, titleColor=ink, labelLimit=0, titleLimit=0, columnPadding=40)
+        .configure_legend(
+            labelColor=ink,
+            titleColor=ink,
+            labelLimit=0,
+            titleLimit=0,
+            columnPadding=40,
+            symbolBaseFillColor=ink,
+            symbolBaseStrokeColor=ink,
+        )
     )
 
 

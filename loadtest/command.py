@@ -18,7 +18,7 @@ from loadtest.demand import Budget, Demand, require_room
 from loadtest.findings import Findings, earlier_results, print_findings
 from loadtest.measure import Measurement, Outcome
 from loadtest.oracle.check import print_report
-from loadtest.plan import FULL, QUICK, Drive, Length, Plan, Point, Work
+from loadtest.plan import DEVICES_DEFAULT, FULL, QUICK, Drive, Length, Plan, Point, Work
 from loadtest.report import RESULTS, ResultName, ResultsFolder, named
 from loadtest.worker_process import parse_defect
 from streams.errors import FoundSomething, UsageError
@@ -51,6 +51,9 @@ def command(
     events: Annotated[
         int, typer.Option(min=0, help="Records that a drain empties; 0: what the time asked for takes.")
     ] = 0,
+    devices: Annotated[
+        int, typer.Option(min=1, max=200_000, help="Vehicles or orders of a drain; fewer where it is short.")
+    ] = DEVICES_DEFAULT,
     rate: Annotated[int, typer.Option(min=0, help="Events/s of open loops and latency; 0: by what was found.")] = 0,
     seconds: Annotated[
         float | None, typer.Option(min=5, help="Length of a steady state. Default: 10; full: 60.")
@@ -81,8 +84,9 @@ def command(
     price_per_core_hour: Annotated[float, typer.Option(min=0, help="For the cost per million events.")] = 0.04,
     currency: Annotated[str, typer.Option(help="Of that price.")] = "USD",
     oracle_memory_mb: Annotated[
-        int, typer.Option(min=100, help="Memory of all the oracle's processes together; less makes it slower.")
-    ] = 2_000,
+        int | None,
+        typer.Option(min=100, help="Of all the oracle's processes; less makes it slower. Default: 2000; full: 8000."),
+    ] = None,
     use_running: Annotated[
         bool, typer.Option("--use-running", help="The cluster of KAFKA_BOOTSTRAP_SERVERS, not a stack of its own.")
     ] = False,
@@ -115,13 +119,14 @@ def command(
             warm_up_s=warm_up_s,
             repetitions=repetitions,
             minutes_max=minutes_max,
+            oracle_memory_mb=oracle_memory_mb,
         ),
         defect=defect,
         mix=_mix(mix or []),
-        oracle_memory_mb=oracle_memory_mb,
+        devices=devices,
     )
     earlier = earlier_results(compare, root) if compare else None
-    require_room(plan, events=plan.events)
+    require_room(plan, events=plan.events, rate=plan.rate)
     console = Console()
     findings = Findings(named(name, "loadtest"), plan, Prices(price_per_core_hour, currency))
     logs = root / findings.name / "logs"
@@ -163,7 +168,7 @@ def _measure(
         demand = Demand(plan)
 
         def measured(title: str, point: Point, plan: Plan, name: str) -> Outcome:
-            require_room(plan, events=demand.events(point))
+            require_room(plan, events=demand.events(point), rate=demand.rate(point))
             task = bars.add_task(title, total=1.0, doing="")
             if bars.disable:
                 console.print(title, highlight=False)

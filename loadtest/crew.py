@@ -1,20 +1,15 @@
 """The workers of one point: started together, watched, stopped; one that dies is noted, the others go on."""
 
-import threading
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
 
 from loadtest.sampler import Role, Sampler
 from loadtest.subject import Subject
 from loadtest.worker import free_port, operator_seconds, worker
 from streams.errors import StreamsError
 from streams.settings import Settings
-
-HELD_S_MAX: Final = 20.0
-"""Well within the 45 s after which a group does without a member that says nothing."""
 
 
 class Crew:
@@ -64,29 +59,6 @@ class Crew:
             for name, seconds in found.items():
                 total[name] = total.get(name, 0.0) + seconds
         return total
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """The workers stand still while the block lasts, all in the group and with their partitions.
-
-        After `HELD_S_MAX` they go on all the same, or the group would do without them.
-        """
-        subjects = [subject for subject, _ in self._workers.values()]
-
-        def release() -> None:
-            for subject in subjects:
-                subject.resume()
-
-        timer = threading.Timer(HELD_S_MAX, release)
-        timer.daemon = True
-        try:
-            for subject in subjects:
-                subject.suspend()
-            timer.start()
-            yield
-        finally:
-            timer.cancel()
-            release()
 
     def __len__(self) -> int:
         return len(self._workers)

@@ -10,7 +10,7 @@ from typing import Final
 
 import psutil
 
-from loadtest.plan import Plan, Point, Work
+from loadtest.plan import RAMP_STEPS_USUAL, Plan, Point, Work
 from streams.errors import StreamsError
 
 DISK_BYTES_PER_EVENT: Final = 1_500
@@ -43,6 +43,14 @@ class Demand:
         if point.work is Work.CPU and rate:
             self._of_worker = max(self._of_worker, rate / point.workers)
 
+    def rate(self, point: Point) -> float:
+        """Events per second that the point may be sent, as far as one can tell by now."""
+        if self._plan.rate:
+            return float(self._plan.rate)
+        if point.work is Work.DOWNSTREAM:
+            return self._plan.downstream_rate(point.partitions)
+        return self._of_worker * point.workers
+
     def events(self, point: Point) -> int:
         """Records for a drain of the point."""
         if self._plan.events or not self._of_worker:
@@ -72,17 +80,19 @@ class Budget:
         return self._ends_s is None or time.monotonic() + self._longest_s <= self._ends_s
 
 
-def require_room(plan: Plan, *, events: int) -> None:
-    """Refuse what cannot fit on the disk or into memory, before anything is started; `events`: of a drain.
+def require_room(plan: Plan, *, events: int, rate: float) -> None:
+    """Refuse what cannot fit on the disk or into memory, before anything is started.
+
+    `events`: of a drain. `rate`: of open loops, events per second.
 
     Raises:
         StreamsError: the disk is too small for one point, or memory is.
 
     """
     length = plan.length
-    downstream = max((plan.downstream_rate(number) for number in plan.partitions), default=0.0)
+    steps_s = RAMP_STEPS_USUAL * (length.step_warm_up_s + length.step_s) if length.is_searching else 0.0
     spans_s = (length.warm_up_s + length.seconds) * (1 + len(length.latency_shares))
-    most = events + round(max(plan.rate, downstream if Work.DOWNSTREAM in plan.works else 0.0) * spans_s)
+    most = events + round(rate * (spans_s + steps_s))
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if most * DISK_BYTES_PER_EVENT > free:
         raise StreamsError(
@@ -90,7 +100,7 @@ def require_room(plan: Plan, *, events: int) -> None:
             f"which has {free / 1e9:.0f} GB: fewer events, or set TMPDIR"
         )
     workers = max((point.workers for point in plan.points()), default=1)
-    wanted_mb = BESIDE_MB + workers * WORKER_MB + plan.oracle_memory_mb
+    wanted_mb = BESIDE_MB + workers * WORKER_MB + length.oracle_memory_mb
     available_mb = psutil.virtual_memory().available / 1e6
     if wanted_mb > available_mb:
         raise StreamsError(

@@ -57,7 +57,7 @@ def _drain(stage: Stage, found: Found) -> list[str]:
         return _saturate(stage, found)
     events = stage.events
     # Before any worker is there: nobody takes from the topic while it is being filled, however long that takes.
-    with stage.traffic("--events", str(events)) as traffic:
+    with stage.traffic(*stage.plan.drain_arguments(events)) as traffic:
         sent = traffic.wait(on_progress=lambda done: stage.progress("filling the topic", done / events))
     _note_sent(found, sent)
     started_s = stage.sampler.now_s()
@@ -178,7 +178,7 @@ def _search(stage: Stage, found: Found, workers: Crew, rate: float) -> None:
     for _ in range(RAMP_STEPS_MAX):
         if searches >= RAMP_SEARCHES or rate < RATE_MIN:
             break
-        spans = in_turn([rate], warm_up_s=length.warm_up_s, seconds=length.step_s)
+        spans = in_turn([rate], warm_up_s=length.step_warm_up_s, seconds=length.step_s)
         (loop,) = stage.open_loops(workers, spans, is_timed=False)
         trial = _note_trial(found, loop)
         stage.wait_drained(workers, "draining")

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import altair as alt
 from rich.console import Console
 from rich.table import Table
 
@@ -192,17 +193,16 @@ class Findings:
             *(scaling_chart(work, self.rates(work), law) for work, law in self.laws().items()),
             latency_chart(self.outcomes, lateness_ms),
             distribution_chart(self.outcomes, lateness_ms),
-            *(chart(outcome) for outcome in self.outcomes for chart in (lag_chart, cpu_chart)),
         ]
-        figures = "".join(f"<figure>{svg(chart)}</figure>" for chart in charts if chart is not None)
         head = "".join(f"<th>{html.escape(column)}</th>" for column in COLUMNS)
         rows = "".join(
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>" for cells in self.rows()
         )
-        texts = "".join(
-            f"<h2>{title}</h2><ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
-            for title, lines in self.sections(earlier).items()
-            if lines
+        first, *others = self.sections(earlier).items()
+        of_points = "".join(
+            f"<details><summary>{html.escape(each.point.label)}: lag and CPU over time</summary>"
+            f"{_figures_of([lag_chart(each), cpu_chart(each)])}</details>"
+            for each in self.outcomes
         )
         return (
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -210,7 +210,8 @@ class Findings:
             '<meta name="color-scheme" content="light dark">'
             f"<title>{html.escape(self.name)}</title><style>{STYLE}{_STYLE}</style></head><body>"
             f'<h1>{html.escape(self.title())}</h1><div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
-            f"{texts}{figures}</body></html>\n"
+            f"{_section(*first)}{_figures_of(charts)}{''.join(_section(*each) for each in others)}{of_points}"
+            "</body></html>\n"
         )
 
     def _circumstances(self) -> list[str]:
@@ -261,6 +262,20 @@ def trial_words(trial: Trial, lateness_ms: int) -> list[str]:
     return lines
 
 
+def _section(title: str, lines: Sequence[str]) -> str:
+    """A list under a title; one that is long can be opened. Nothing where there is nothing to say."""
+    if not lines:
+        return ""
+    items = f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
+    if len(lines) > _LINES_SHOWN:
+        return f"<details><summary>{html.escape(title)} ({len(lines)})</summary>{items}</details>"
+    return f"<h2>{html.escape(title)}</h2>{items}"
+
+
+def _figures_of(charts: Sequence[alt.TopLevelMixin | None]) -> str:
+    return "".join(f"<figure>{svg(chart)}</figure>" for chart in charts if chart is not None)
+
+
 def _run_dict(outcome: Outcome) -> dict[str, Any]:
     return {
         **outcome.run.as_dict(),
@@ -284,6 +299,8 @@ def _law_words(law: Scaling | NoLaw, unit: str) -> str:
     text += f", fit within {law.error:.1%}"
     if law.ceiling is not None:
         return f"{text}; {law.ceiling:,.0f} events/s at most, with {law.peak_n:.0f} {unit}s"
+    if law.peak_n is not None:
+        return f"{text}; most with about {law.peak_n:.0f} {unit}s, where more was measured than the law gives"
     return f"{text}; no ceiling within {law.n_max:.0f} {unit}s, and nothing is said beyond"
 
 
@@ -359,6 +376,7 @@ def _median(runs: Sequence[Mapping[str, Any]], name: str) -> float | None:
     return statistics.median(values) if values else None
 
 
+_LINES_SHOWN: Final = 12
 _FOR_THE_PAGE: Final = ("options: ", "Kafka: ")
 _WIDTH: Final = 200
 _COMPARED: Final = {
@@ -366,7 +384,7 @@ _COMPARED: Final = {
 }  # fmt: skip
 _STYLE: Final = (
     "figure{margin:1.5rem 0}.wide{overflow-x:auto}td,th{white-space:nowrap}td:last-child{width:auto}"
-    "svg{max-width:100%;height:auto}li{overflow-wrap:anywhere}"
+    "svg{max-width:100%;height:auto}li{overflow-wrap:anywhere}summary{cursor:pointer;font-weight:600;margin:1rem 0}"
 )
 """Charts take the page's colour of text, so that they can be read on a dark page, and shrink to a phone's width."""
 

@@ -122,7 +122,7 @@ class Measurement:
             settings.schema_registry_url,
             Topics.of_pipeline(pipeline.name, pipeline.prefix),
             replace(Limits.of_settings(settings), is_idle_in_the_end=False, timestamp_age_ms=TIMESTAMP_AGE_MS),
-            memory_mb=self._plan.oracle_memory_mb,
+            memory_mb=self._plan.length.oracle_memory_mb,
             on_progress=lambda done, of: progress("the oracle judges", done / of),
         )
 

@@ -13,6 +13,18 @@ DOWNSTREAM_WORKERS_MAX: Final = 12
 """Workers that wait most of the time may be many more than there are cores."""
 
 
+RAMP_STEPS_USUAL: Final = 6
+"""Of a search for the sustainable rate: as many as it takes from a rate that was drained."""
+DEVICES_DEFAULT: Final = 200_000
+EVENTS_OF_DEVICE_MIN: Final = 5
+"""Of a drain; with fewer, hardly any device would have a second event to be put in order."""
+REPORT_MS: Final = 10_000
+"""From one report of a vehicle on the move to its next one."""
+FLEET_MIX: Final = ("--zone-devices", "50", "--newest-first", "0.1")
+"""What the generator leaves out unless it is asked for, since it makes the number of late events uncertain."""
+VEHICLES_MIX: Final = ("--parked", "0.5")
+
+
 class Work(StrEnum):
     """What bounds a worker; the two scale differently."""
 
@@ -48,6 +60,8 @@ class Length:
     """Of a steady state."""
     step_s: float
     """Of a step of the search for the sustainable rate."""
+    step_warm_up_s: float
+    """Before each step: the workers are warm by then, and only get used to another rate."""
     repetitions: int
     partitions: tuple[int, ...]
     latency_shares: tuple[float, ...]
@@ -58,11 +72,18 @@ class Length:
     """How wrong clocks are at most; a run waits for their events for that long."""
     minutes_max: float | None
     """No point is begun that would not end within this time."""
+    oracle_memory_mb: int
+    """Of all the oracle's processes together."""
 
 
-QUICK: Final = Length("quick", 4.0, 10.0, 8.0, 2, (3, 6, 12), (0.5,), False, 5_000, 10.0)  # noqa: FBT003 - a table
+QUICK: Final = Length(
+    name="quick", warm_up_s=4.0, seconds=10.0, step_s=8.0, step_warm_up_s=4.0, repetitions=2, partitions=(3, 6, 12),
+    latency_shares=(0.5,), is_searching=False, clock_skew_ms_max=5_000, minutes_max=10.0, oracle_memory_mb=2_000,
+)  # fmt: skip
 FULL: Final = Length(
-    "full", 30.0, 60.0, 30.0, 3, (1, 2, 3, 6, 12, 24), (0.5, 0.8, 0.9), True, 30_000, None  # noqa: FBT003 - a table
+    name="full", warm_up_s=30.0, seconds=60.0, step_s=30.0, step_warm_up_s=10.0, repetitions=3,
+    partitions=(1, 2, 3, 6, 12, 24), latency_shares=(0.5, 0.8, 0.9), is_searching=True, clock_skew_ms_max=30_000,
+    minutes_max=None, oracle_memory_mb=8_000,
 )  # fmt: skip
 
 
@@ -115,7 +136,8 @@ class Plan:
     defect: str = ""
     mix: tuple[str, ...] = ()
     """Options of the generator that say what the traffic is like."""
-    oracle_memory_mb: int = 2_000
+    devices: int = DEVICES_DEFAULT
+    """Of a drain; fewer where it is too short for so many."""
 
     def __post_init__(self) -> None:
         if not self.partitions or any(number < 1 for number in self.partitions):
@@ -131,6 +153,15 @@ class Plan:
     def is_piloted(self) -> bool:
         """Whether a first point, which is discarded, says how much a drain needs."""
         return self.drive is Drive.DRAIN and Work.CPU in self.works and not self.events
+
+    def drain_arguments(self, events: int) -> list[str]:
+        """Of the generator, for a drain of so many records: the devices of a fleet, as often as they report."""
+        devices = max(1, self.generators, min(self.devices, events // EVENTS_OF_DEVICE_MIN))
+        return ["--events", str(events), "--devices", str(devices), "--report-ms", str(REPORT_MS)]
+
+    def fleet_mix(self) -> tuple[str, ...]:
+        """Options of the generator: what the traffic is like unless `mix` says otherwise."""
+        return FLEET_MIX + (VEHICLES_MIX if self.pipeline == "gps" else ())
 
     def points(self) -> list[Point]:
         """Every setting so many times as it repeats: one round after the other, each in an order of its own.

@@ -26,7 +26,8 @@ VISIBLE_S_MAX: Final = 15.0
 """Beyond lateness and the fastest clock; for a machine that is busy."""
 CLOSING_DEVICES: Final = 60
 """For each partition: none is left without an event."""
-CLOSING_TICK_MS: Final = 1_000
+CLOSING_TICK_MS: Final = 1
+"""All at the same time: none of them is due because of another one."""
 CLOSING_MARGIN_MS: Final = 5_000
 NEVER_IDLE_MS: Final = 86_400_000
 """A partition whose sender is held up is not idle, or its records would be late for that: results must not depend on
@@ -193,7 +194,7 @@ class Stage:
             "STREAMS_SKEW_MS_MAX": str(settings.streams_skew_ms_max),
         }
         with generators(
-            plan.generators, [*common, *arguments, *plan.mix], environment, self._logs, self.sampler
+            plan.generators, [*common, *plan.fleet_mix(), *arguments, *plan.mix], environment, self._logs, self.sampler
         ) as found:
             yield found
 

@@ -115,11 +115,13 @@ class Ratio:
     high: float
     is_interval: bool
     """Whether low and high are a confidence interval; otherwise the lowest over the highest and the reverse."""
+    repetitions: int
+    """Of the one that was repeated less."""
 
     def words(self) -> str:
         """`3.7 times (3.6 to 3.8)`; more digits where one is not enough to tell the ends apart."""
         digits = next((n for n in (1, 2, 3) if f"{self.low:.{n}f}" != f"{self.high:.{n}f}"), 1)
-        if self.low == self.high and not self.is_interval:
+        if self.low == self.high and self.repetitions == 1:
             return f"{self.value:.1f} times (measured once)"
         return f"{self.value:.{digits}f} times ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
@@ -137,15 +139,17 @@ def ratio(many: Sequence[float], few: Sequence[float]) -> Ratio:
     With three repetitions of each or more: the ratio of geometric means with Welch's interval of their logarithms.
     With fewer: the ratio of medians, and what the lowest over the highest and the highest over the lowest give.
     """
-    if min(len(many), len(few)) < REPETITIONS_MIN:
+    repetitions = min(len(many), len(few))
+    if repetitions < REPETITIONS_MIN:
         value = float(np.median(many) / np.median(few))
-        return Ratio(value, min(many) / max(few), max(many) / min(few), is_interval=False)
+        return Ratio(value, min(many) / max(few), max(many) / min(few), is_interval=False, repetitions=repetitions)
     a, b = np.log(many), np.log(few)
     difference = float(a.mean() - b.mean())
     parts = float(a.var(ddof=1)) / a.size, float(b.var(ddof=1)) / b.size
     variance = sum(parts)
-    if variance <= 0:
-        return Ratio(math.exp(difference), math.exp(difference), math.exp(difference), is_interval=True)
-    freedom = variance**2 / (parts[0] ** 2 / (a.size - 1) + parts[1] ** 2 / (b.size - 1))
-    margin = math.sqrt(variance) * float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
-    return Ratio(math.exp(difference), math.exp(difference - margin), math.exp(difference + margin), is_interval=True)
+    margin = 0.0
+    if variance > 0:
+        freedom = variance**2 / (parts[0] ** 2 / (a.size - 1) + parts[1] ** 2 / (b.size - 1))
+        margin = math.sqrt(variance) * float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    ends = math.exp(difference - margin), math.exp(difference + margin)
+    return Ratio(math.exp(difference), *ends, is_interval=True, repetitions=repetitions)

@@ -90,7 +90,7 @@ class Subject:
 
     def tell(self, line: str) -> None:
         """Write a line to its standard input; one that has ended is not told."""
-        if self._popen.stdin is not None:
+        if self._popen.stdin is not None and not self._popen.stdin.closed:
             with suppress(BrokenPipeError):
                 self._popen.stdin.write(f"{line}\n".encode())
                 self._popen.stdin.flush()
@@ -99,16 +99,6 @@ class Subject:
         """Send SIGTERM, if it lives, and do not wait."""
         if self._popen.poll() is None:
             self._popen.send_signal(signal.SIGTERM)
-
-    def suspend(self) -> None:
-        """Let it stand still, if it lives."""
-        with suppress(psutil.NoSuchProcess):
-            self._process.suspend()
-
-    def resume(self) -> None:
-        """Let it go on."""
-        with suppress(psutil.NoSuchProcess):
-            self._process.resume()
 
     def is_ready(self) -> bool:
         """Whether it says that it processes."""

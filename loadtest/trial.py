@@ -4,12 +4,20 @@ Nothing in it is what was asked for, except the field that says so.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from loadtest.histograms import added, curve, encoded, percentiles_ms
+from loadtest.histograms import added, encoded, percentiles_ms
 from loadtest.stage import OpenLoop
 from loadtest.statistics import Slope, is_clear, is_sustained
 from loadtest.visible import Group
+
+
+def stored_name(group: Group) -> str:
+    """Name of a histogram of latencies in the report."""
+    return f"latency_{group}"
+
+
+USUAL: Final = stored_name(Group.USUAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,6 @@ class Trial:
     """Of the late topic."""
     publish_delay_ms: dict[str, float] = field(default_factory=dict)
     """From the time at which a record was to be sent until it was given to the producer."""
-    curve: list[tuple[float, float]] = field(default_factory=list)
     histograms: dict[str, str] = field(default_factory=dict)
     """HdrHistogram V2 in base64, milliseconds, by name."""
 
@@ -47,7 +54,7 @@ class Trial:
         publish = added(loop.sent.publish_delays if loop.sent else ())
         visible = loop.measured.histograms if loop.measured is not None else {}
         latencies = {group: percentiles_ms(histogram) for group, histogram in visible.items()}
-        stored = {f"latency_{group}": encoded(each) for group, each in visible.items() if each.get_total_count()}
+        stored = {stored_name(group): encoded(each) for group, each in visible.items() if each.get_total_count()}
         if publish.get_total_count():
             stored["publish_delay"] = encoded(publish)
         return Trial(
@@ -63,7 +70,6 @@ class Trial:
             latency_skewed_ms=latencies.get(Group.SKEWED, {}),
             latency_late_ms=latencies.get(Group.LATE, {}),
             publish_delay_ms=percentiles_ms(publish),
-            curve=curve(visible[Group.USUAL]) if visible else [],
             histograms=stored,
         )
 

@@ -25,6 +25,9 @@ LATE_BY_MS: Final = (4_000, 30_000)
 """How much later than lateness and a tick a late event arrives: its successors have left by then."""
 _REJECT: Final = CODES[Kind.NOT_FRAMED]
 _PLAIN, _DISORDERED, _LATE = CODES[Kind.PLAIN], CODES[Kind.DISORDERED], CODES[Kind.LATE]
+_NEWEST_FIRST: Final = CODES[Kind.NEWEST_FIRST]
+_NEWEST_FIRST_MS: Final = 1
+"""From one stored record to the one before it, where they are sent in reverse."""
 _BUFFERED, _SKEWED, _DUPLICATE = CODES[Kind.BUFFERED], CODES[Kind.SKEWED], CODES[Kind.DUPLICATE]
 
 Integers = NDArray[np.int64]
@@ -98,6 +101,7 @@ class _BlockMaker:
         self._delay_ms_max = self.layout.delay_ms_max(shape.delay_ms_max, shape.tick_ms)
         self._skew_ms = None if skew_ms is None else skew_ms[self.layout.device]
         self._outages = outages
+        self._reverses = _reversing(np.random.default_rng([seed, 10]), shape)
 
     def block(self, block: int, ticks: int) -> Rows:
         """Every record whose event belongs to the ticks of this block, copies included."""
@@ -127,9 +131,12 @@ class _BlockMaker:
         back: Integers | None = None
         if self._outages is not None:
             back = self._outages.back(tick_first, ticks)
-            if not self._is_even:
-                back = back.take(self.layout.device, axis=1)
-            kinds[(back >= 0) & (kinds < _REJECT)] = _BUFFERED
+            if not self._is_even or shape_zones(self._shape) != self._shape.devices:
+                back = back.take(self.layout.device // self._shape.zone_devices, axis=1)
+            stored = (back >= 0) & (kinds < _REJECT)
+            kinds[stored] = _BUFFERED
+            if self._reverses is not None:
+                kinds[stored & self._reverses[self.layout.device]] = _NEWEST_FIRST
         # A late event needs successors that leave in time: without two plain ones in this block it is plain itself.
         plain = kinds == _PLAIN
         followed = np.zeros_like(plain)
@@ -177,7 +184,11 @@ class _BlockMaker:
         if cells.back is not None:
             stored = np.flatnonzero(cells.back >= 0)
             device = self.layout.device[cells.column[stored]]
-            arrival[stored] = shape.start_ms + cells.back[stored] * shape.tick_ms + self._first_phase_ms[device]
+            back_ms = shape.start_ms + cells.back[stored] * shape.tick_ms + self._first_phase_ms[device]
+            arrival[stored] = back_ms
+            reverse = kinds[stored] == _NEWEST_FIRST
+            ago = (back_ms - sent[stored])[reverse] // shape.tick_ms
+            arrival[stored[reverse]] += np.maximum(ago, 0) * _NEWEST_FIRST_MS
         return arrival
 
     def _spoil_columns(
@@ -263,7 +274,20 @@ def _outages(seed: int, shape: FleetShape) -> Outages | None:
     if not shape.buffered:
         return None
     shortest, longest = (max(1, round(length_ms / shape.tick_ms)) for length_ms in shape.outage_ms)
-    return Outages(seed, shape.devices, shape.buffered, shortest, longest)
+    return Outages(seed, shape_zones(shape), shape.buffered, shortest, longest)
+
+
+def shape_zones(shape: FleetShape) -> int:
+    """Dead zones: of so many devices each, the last one of what is left."""
+    return -(-shape.devices // shape.zone_devices)
+
+
+def _reversing(rng: np.random.Generator, shape: FleetShape) -> NDArray[np.bool_] | None:
+    """Which devices send in reverse what they have stored; None where none does."""
+    if not shape.newest_first or not shape.buffered:
+        return None
+    found: NDArray[np.bool_] = rng.random(shape.devices) < shape.newest_first
+    return found
 
 
 def _skews(rng: np.random.Generator, shape: FleetShape) -> Integers | None:

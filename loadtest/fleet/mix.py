@@ -27,6 +27,12 @@ class Mix:
     """Overtaken, and behind lateness: their device's past is over."""
     buffered: float = 0.02
     """Stored by a device that was offline, and sent in one go, in order, when it is back."""
+    zone_devices: int = 1
+    """Not a share: devices that are offline at the same time, since they share their dead zones."""
+    newest_first: float = 0.0
+    """Of the devices: those that send what they have stored in reverse."""
+    parked: float = 0.0
+    """Of the time of a vehicle: parked, when it reports at every 30th tick only."""
     skewed: float = 0.01
     """Of the devices: those whose clock is wrong."""
     clock_skew_ms_max: int = CLOCK_SKEW_MS_MAX
@@ -63,7 +69,7 @@ class Mix:
 
 REALISTIC: Final = Mix()
 _NO_SHARES: Final[dict[str, Any]] = {
-    each.name: 0.0 for each in fields(Mix) if each.name not in {"paths", "clock_skew_ms_max"}
+    each.name: 0.0 for each in fields(Mix) if each.name not in {"paths", "clock_skew_ms_max", "zone_devices"}
 }
 NOTHING: Final = Mix(**_NO_SHARES)
 """Nothing befalls anything."""
@@ -76,7 +82,7 @@ def mix_of(pipeline: str, mix: Mix = REALISTIC) -> Mix:
     """
     if pipeline == "gps":
         return mix
-    return replace(mix, zipf=0.0, version_2=0.0, speed_unknown=0.0, paths=PathsOf.SIMULATED)
+    return replace(mix, zipf=0.0, version_2=0.0, speed_unknown=0.0, parked=0.0, paths=PathsOf.SIMULATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,9 @@ def shape_of(mix: Mix, size: Size, schemas: Schemas, bounds: Bounds) -> FleetSha
         disordered=mix.disordered,
         late=mix.late,
         buffered=mix.buffered,
+        zone_devices=mix.zone_devices,
+        newest_first=mix.newest_first,
+        parked=mix.parked,
         skewed=mix.skewed,
         clock_skew_ms_max=min(mix.clock_skew_ms_max, bounds.skew_ms_max),
         zipf=mix.zipf,

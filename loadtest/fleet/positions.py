@@ -9,12 +9,17 @@ from numpy.typing import NDArray
 
 from loadtest.fleet.encode import times, uuid_texts
 from loadtest.fleet.layout import Layout, zipf
+from loadtest.fleet.outages import Outages
 from loadtest.fleet.real_tracks import RealTracks
 from loadtest.fleet.tracks import Floats, Paths, TrackBlock, Tracks
-from loadtest.fleet.traffic import FleetShape, PathsOf
+from loadtest.fleet.traffic import PARKED_TICKS, FleetShape, PathsOf
 
 PREFIX: Final = "truck-"
 ENDLESS: Final = np.iinfo(np.int8).max
+FOLLOWED_TICKS: Final = 2
+"""What a late event needs after it."""
+PARKED_MS: Final = (300_000, 1_200_000)
+"""How long a vehicle is parked."""
 HALF_TURN: Final = 180.0
 
 
@@ -68,15 +73,31 @@ class Positions:
         self._keys = np.array([name.encode() for name in names], dtype=object)
         self.layout: Layout = zipf(np.random.default_rng([seed, 9]), shape.devices, shape.zipf)
         self._is_even = self.layout.is_even
+        self._parking = _parking(seed, shape)
         paths = RealTracks if shape.paths is PathsOf.REAL else Tracks
         self._paths: Paths = paths(np.random.default_rng([seed, 1]), shape.devices, shape.tick_ms)
         self._last: TrackBlock | None = None
 
     def to_follow(self, tick_first: int, ticks: int) -> NDArray[np.int8]:
         """A vehicle never ends: there is always an event after one."""
+        if self._parking is not None:
+            return self._to_follow_with_stops(self._parking, tick_first, ticks)
         if self._is_even:
             return np.full((ticks, self.layout.columns), ENDLESS, dtype=np.int8)
         return np.where(self.layout.active(tick_first, ticks), np.int8(ENDLESS), np.int8(-1))
+
+    def _to_follow_with_stops(self, parking: Outages, tick_first: int, ticks: int) -> NDArray[np.int8]:
+        """Of a parked vehicle one report in `PARKED_TICKS`; nothing follows one that is not followed at once."""
+        asked = ticks + FOLLOWED_TICKS
+        device = self.layout.device
+        parked = parking.back(tick_first, asked).take(device, axis=1) >= 0
+        tick = np.arange(tick_first, tick_first + asked)[:, None]
+        active = self.layout.active(tick_first, asked) & (~parked | ((tick + device) % PARKED_TICKS == 0))
+        is_followed = active[1 : ticks + 1] & active[2 : ticks + 2]
+        found: NDArray[np.int8] = np.where(
+            active[:ticks], np.where(is_followed, np.int8(ENDLESS), np.int8(0)), np.int8(-1)
+        ).astype(np.int8)
+        return found
 
     def columns(
         self, rng: np.random.Generator, tick_first: int, ticks: int, cells: NDArray[np.intp], time_ms: NDArray[np.int64]
@@ -91,7 +112,7 @@ class Positions:
             values.ravel() for values in (track.latitude, track.longitude, track.speed_kmh, track.heading_deg)
         )
         altitude = self._paths.altitude_m(tick_first, ticks).ravel() if self._shape.version_2 else None
-        if not self._is_even:
+        if not self._is_even or self._parking is not None:
             at = tick * devices + device
             latitude, longitude = self._on_the_way(track, column, at)
             speed, heading = speed.take(at), heading.take(at)
@@ -126,3 +147,11 @@ class Positions:
             position[early] = np.round(position.take(early) - leg * left, 6)
             found.append(position)
         return found[0], found[1]
+
+
+def _parking(seed: int, shape: FleetShape) -> Outages | None:
+    """When vehicles are parked: as outages are, of another seed; None where none ever is."""
+    if not shape.parked:
+        return None
+    shortest, longest = (max(2, round(length_ms / shape.tick_ms)) for length_ms in PARKED_MS)
+    return Outages(seed + 1, shape.devices, shape.parked, shortest, longest)

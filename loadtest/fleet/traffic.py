@@ -22,6 +22,8 @@ class Kind(StrEnum):
     LATE = "late"
     BUFFERED = "buffered"
     SKEWED = "skewed"
+    NEWEST_FIRST = "newest_first"
+    """Stored, as buffered ones, and sent in reverse: clean or late, depending on where the watermark is."""
     NOT_FRAMED = "not_framed"
     UNKNOWN_SCHEMA = "unknown_schema"
     MALFORMED = "malformed"
@@ -43,6 +45,8 @@ KINDS: Final = tuple(Kind)
 CODES: Final = {kind: code for code, kind in enumerate(KINDS)}
 REJECTS: Final = KINDS[CODES[Kind.NOT_FRAMED] :]
 
+PARKED_TICKS: Final = 30
+"""From one report of a parked vehicle to the next: five minutes, where one on the move reports every ten seconds."""
 UNKNOWN_SCHEMA_ID: Final = 2_000_000_000
 """An id that no registry gets to within anyone's lifetime."""
 
@@ -68,6 +72,12 @@ class FleetShape:
     """Share of the time in which a device is offline; what it stored meanwhile arrives in one go, in its order."""
     outage_ms: tuple[int, int] = (5_000, 120_000)
     """The shortest and the longest time that a device is offline."""
+    zone_devices: int = 1
+    """So many devices, side by side in their numbers, are offline at the same time: they share their dead zones."""
+    newest_first: float = 0.0
+    """Share of the devices that send what they have stored in reverse."""
+    parked: float = 0.0
+    """Share of the time in which a vehicle is parked, and reports at every `PARKED_TICKS`-th tick only."""
     skewed: float = 0.0
     """Share of the devices whose clock is wrong, by a constant."""
     clock_skew_ms_max: int = 30_000
@@ -103,6 +113,8 @@ class FleetShape:
     def __post_init__(self) -> None:
         if not self.device_first + self.devices <= (self.devices_all or self.device_first + self.devices):
             raise ValueError("devices_all must count the devices of every fleet")
+        if self.zone_devices < 1:
+            raise ValueError("zone_devices must be at least 1: a device by itself")
         if not 0 <= self.delay_ms_max < self.tick_ms:
             raise ValueError("delay_ms_max must be shorter than a tick, or plain records would overtake each other")
         if self.skewed and not 0 < self.clock_skew_ms_max <= self.skew_ms_max:

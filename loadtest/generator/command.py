@@ -17,7 +17,7 @@ from loadtest.fleet.fill import FLUSH_S_MAX, Filler
 from loadtest.fleet.mix import CLOCK_SKEW_MS_MAX, REALISTIC, Bounds, Mix, Schemas, mix_of
 from loadtest.fleet.traffic import FleetShape, PathsOf, Source
 from loadtest.generator.measure import measure
-from loadtest.generator.plan import Plan, Share, Traffic, plan_history, plan_open_loop
+from loadtest.generator.plan import HISTORY_TICK_MS, Plan, Share, Traffic, plan_history, plan_open_loop
 from loadtest.generator.sender import Sender, Stop
 from loadtest.generator.tally import Tally, Window
 from loadtest.generator.target import find_schemas, find_topic, own_topic, refuse_foreign_topic
@@ -80,6 +80,9 @@ def generate(
         int | None, typer.Option(min=0, help="Records are measured from this timestamp on, with --count-until-ms.")
     ] = None,
     count_until_ms: Annotated[int | None, typer.Option(min=0, help="Up to this timestamp, excluded.")] = None,
+    report_ms: Annotated[
+        int, typer.Option(min=100, help="History: from one report of a vehicle to its next one.")
+    ] = HISTORY_TICK_MS,
     devices: Annotated[
         int | None, typer.Option(min=1, max=DEVICES_MAX, help="Vehicles, or orders under way at a time.")
     ] = None,
@@ -100,6 +103,15 @@ def generate(
     ] = None,
     late: Annotated[float, _share("Overtaken, behind lateness.")] = REALISTIC.late,
     buffered: Annotated[float, _share("Stored while offline, then sent in one go.")] = REALISTIC.buffered,
+    zone_devices: Annotated[
+        int, typer.Option(min=1, help="No share: devices that share their dead zones.", rich_help_panel=_PANEL)
+    ] = REALISTIC.zone_devices,
+    newest_first: Annotated[
+        float, _share("Of the devices: those that send what they stored in reverse.")
+    ] = REALISTIC.newest_first,
+    parked: Annotated[
+        float | None, _share("Of the time of a vehicle: parked, one report in 30. (default 0)", share_max=0.55)
+    ] = None,
     skewed: Annotated[float, _share("Of the devices: those with a wrong clock.")] = REALISTIC.skewed,
     clock_skew_ms_max: Annotated[
         int, typer.Option(min=1, help="No share: how wrong a clock is at most.", rich_help_panel=_PANEL)
@@ -143,8 +155,8 @@ def generate(
     if not any_topic:
         refuse_foreign_topic(topic)
     defaults = mix_of(declared.name)
-    for name, value in (("--zipf", zipf), ("--version-2", version_2)):
-        if value and not getattr(defaults, name[2:].replace("-", "_")):
+    for name, value in (("--zipf", zipf), ("--version-2", version_2), ("--parked", parked)):
+        if value and declared.name != "gps":
             raise UsageError(f"{name} is not for {declared.name}")
     mix = Mix(
         duplicate_immediate=duplicate_immediate,
@@ -152,6 +164,9 @@ def generate(
         disordered=REALISTIC.disordered if disordered is None else disordered,
         late=late,
         buffered=buffered,
+        zone_devices=zone_devices,
+        newest_first=newest_first,
+        parked=defaults.parked if parked is None else parked,
         skewed=skewed,
         clock_skew_ms_max=clock_skew_ms_max,
         zipf=defaults.zipf if zipf is None else zipf,
@@ -182,7 +197,9 @@ def generate(
     def planned(traffic: Traffic) -> Plan:
         now_ms = time.time_ns() // 1_000_000
         if events is not None:
-            return plan_history(traffic, share, events=events, now_ms=now_ms, start_ms=start_ms, devices=devices)
+            return plan_history(
+                traffic, share, events=events, now_ms=now_ms, start_ms=start_ms, devices=devices, tick_ms=report_ms
+            )
         begins_ms = now_ms + LEAD_MS if start_ms is None else start_ms
         return plan_open_loop(traffic, share, rate=rate or 1, seconds=seconds, start_ms=begins_ms, devices=devices)
 
@@ -264,10 +281,11 @@ def _run(
         filler.flush(STOP_FLUSH_S_MAX if stop.is_set() else FLUSH_S_MAX)
     seconds = 0.0 if sender.began_s is None else time.monotonic() - sender.began_s
     apart = sender.behind_ms_max > BEHIND_SHARE_MAX * settings.streams_lateness_ms or not plan.open_loop
+    is_late_exact = (of == 1 or not apart) and not plan.shape.newest_first
     _print(
         {
             "done": True,
-            **tally.expected(late_exact=of == 1 or not apart),
+            **tally.expected(late_exact=is_late_exact),
             "seconds": round(seconds, 3),
             "records_per_s": round(tally.records / seconds, 1) if seconds else 0.0,
             "behind_ms_max": round(sender.behind_ms_max, 1),

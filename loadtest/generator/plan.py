@@ -7,7 +7,7 @@ import numpy as np
 
 from loadtest.fleet.layout import reports_per_tick
 from loadtest.fleet.mix import Bounds, Mix, Schemas, Size, shape_of
-from loadtest.fleet.traffic import FleetShape
+from loadtest.fleet.traffic import PARKED_TICKS, FleetShape
 from streams.errors import UsageError
 
 HISTORY_TICK_MS: Final = 1_000
@@ -70,11 +70,19 @@ class Traffic:
 
     def events_of(self, devices: int, share: Share) -> float:
         """Events a tick of one of so many devices, on average."""
-        return self.events_per_tick * reports_per_tick(max(1, devices // share.of), self.mix.zipf)
+        moving = 1.0 - self.mix.parked * (1.0 - 1.0 / PARKED_TICKS)
+        return self.events_per_tick * moving * reports_per_tick(max(1, devices // share.of), self.mix.zipf)
 
 
 def plan_history(
-    traffic: Traffic, share: Share, *, events: int, now_ms: int, start_ms: int | None, devices: int | None
+    traffic: Traffic,
+    share: Share,
+    *,
+    events: int,
+    now_ms: int,
+    start_ms: int | None,
+    devices: int | None,
+    tick_ms: int = HISTORY_TICK_MS,
 ) -> Plan:
     """So many records of all processes together, as fast as possible, with timestamps that end about now.
 
@@ -84,8 +92,8 @@ def plan_history(
     """
     total = devices or max(HISTORY_DEVICES, share.of)
     ticks = events * traffic.mix.unique_share / (total * traffic.events_of(total, share))
-    begins_ms = now_ms - HISTORY_ENDS_BEFORE_MS - round(ticks * HISTORY_TICK_MS)
-    size = Size(devices=total, start_ms=begins_ms if start_ms is None else start_ms, tick_ms=HISTORY_TICK_MS)
+    begins_ms = now_ms - HISTORY_ENDS_BEFORE_MS - round(ticks * tick_ms)
+    size = Size(devices=total, start_ms=begins_ms if start_ms is None else start_ms, tick_ms=tick_ms)
     return Plan(
         seed=share.seed(traffic.seed),
         shape=_shape(traffic, share, size),

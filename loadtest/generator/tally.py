@@ -79,14 +79,14 @@ class Tally:
     def expected(self, *, late_exact: bool) -> dict[str, Any]:
         """What must become of the records: numbers that add up to `records`.
 
-        `unique` ones belong into the clean topic, and `disordered`, `buffered` and `skewed` are among them; `late`
-        and `unique` may trade places unless `late_exact`.
+        `unique` ones belong into the clean topic, and `disordered`, `buffered`, `newest_first` and `skewed` are among
+        them; `late` and `unique` may trade places unless `late_exact`, which `newest_first` ones do.
         """
         count = {kind: int(number) for kind, number in zip(KINDS, self._counts, strict=True)}
         return {
             "records": self.records,
             "unique": sum(number for kind, number in count.items() if kind not in _NOT_UNIQUE),
-            **{kind.value: count[kind] for kind in (Kind.DISORDERED, Kind.BUFFERED, Kind.SKEWED)},
+            **{kind.value: count[kind] for kind in (Kind.DISORDERED, Kind.BUFFERED, Kind.NEWEST_FIRST, Kind.SKEWED)},
             "duplicates": count[Kind.DUPLICATE],
             "late": count[Kind.LATE],
             "late_exact": late_exact,

@@ -19,8 +19,8 @@ from loadtest.oracle.decode import registry_schemas
 from loadtest.oracle.read import Share, TopicReader
 
 MEMORY_MB: Final = 2_000
-EVENT_BYTES: Final = 1_100
-"""Of a record of the source that is kept: as it must come out, and as it did."""
+EVENT_BYTES: Final = 1_600
+"""Of a record of the source that is kept: as it must come out, and as it did, and a window for itself."""
 PROCESS_MB: Final = 220
 """Of a process that judges nothing yet: interpreter, libraries, and what the client has fetched ahead."""
 _METHOD: Final = "spawn"  # the clients of a forked process would share the threads and sockets of this one

@@ -1,47 +1,25 @@
-"""Workers of a load test, here any process at all: held and let go."""
+"""Programs of a load test, here any process at all: told, ended, and said to have ended."""
 
 import re
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
-import psutil
 import pytest
 
-from loadtest.crew import Crew
 from loadtest.subject import Subject
 from streams.errors import StreamsError
 from tests.integration.workers import wait_until
 
 
-@pytest.fixture
-def sleeper(tmp_path: Path) -> Iterator[tuple[Crew, psutil.Process]]:
-    with Subject("sleeper", ["-c", "import time; time.sleep(60)"], tmp_path / "log") as subject:
-        workers = Crew()
-        workers.add("worker 1", subject, 0)
-        yield workers, psutil.Process(subject.pid)
-
-
-def test_workers_stand_still_while_they_are_held(sleeper: tuple[Crew, psutil.Process]):
-    workers, process = sleeper
-    with workers.held():
-        wait_until(lambda: psutil.STATUS_STOPPED == process.status(), "the worker stands still", timeout_s=5.0)
-    wait_until(lambda: psutil.STATUS_STOPPED != process.status(), "the worker goes on", timeout_s=5.0)
-
-
-def test_held_workers_go_on_when_something_fails(sleeper: tuple[Crew, psutil.Process]):
-    workers, process = sleeper
-    with pytest.raises(StreamsError, match="no broker"), workers.held():
-        raise StreamsError("no broker")
-    wait_until(lambda: psutil.STATUS_STOPPED != process.status(), "the worker goes on", timeout_s=5.0)
-
-
-def test_workers_are_not_held_until_their_group_does_without_them(
-    sleeper: tuple[Crew, psutil.Process], monkeypatch: pytest.MonkeyPatch
-):
-    workers, process = sleeper
-    monkeypatch.setattr("loadtest.crew.HELD_S_MAX", 0.1)
-    with workers.held():
-        wait_until(lambda: psutil.STATUS_STOPPED != process.status(), "the worker goes on", timeout_s=5.0)
+def test_a_program_is_told_on_its_standard_input_and_one_that_waits_there_is_ended_at_once(tmp_path: Path):
+    code = "import signal; signal.signal(signal.SIGTERM, lambda *_: None); print(input(), flush=True); input()"
+    with Subject("listener", ["-c", code], tmp_path / "log") as subject:
+        subject.tell("begin")
+        wait_until(lambda: subject.output() == "begin\n", "the program has heard it")
+        began_s = time.monotonic()
+        subject.stop()
+        assert time.monotonic() - began_s < 15.0, "it was killed after the time that it has to end by itself"
+        subject.tell("too late")
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,15 @@ PLAN = Plan(
     seed=1, length=replace(QUICK, repetitions=1),
 )  # fmt: skip
 CALM = Load(cores=4, machine=1.0, workers=(0.3, 0.2), broker=0.4, generators=0.1)
+
+
+def histogram_of(*values_ms: float) -> str:
+    made = new_histogram()
+    record(made, np.array(values_ms))
+    return encoded(made)
+
+
+HISTOGRAM = histogram_of(5.0, 10.0, 10.0, 20.0, 30.0)
 SLOPE = Slope(0.5, -3.0, 4.0)
 
 
@@ -65,11 +74,10 @@ def series() -> Series:
 
 
 def trial(rate: float = 100.0, share: float | None = 0.5, **changes: object) -> Trial:
-    curve = [(0.0, 5.0), (50.0, 10.0), (99.0, 20.0), (100.0, 30.0)]
     latency_ms = {"p50": 10.0, "p95": 15.0, "p99": 20.0}
     made = Trial(
         rate_asked=rate, publish_rate=rate, consume_rate=rate, lag_slope=SLOPE, lag_max=70, share=share, counted=1_000,
-        due=1_000, latency_ms=latency_ms, publish_delay_ms={"p50": 1.0}, curve=curve, histograms={"latency_usual": "H"},
+        due=1_000, latency_ms=latency_ms, publish_delay_ms={"p50": 1.0}, histograms={"latency_usual": HISTOGRAM},
     )  # fmt: skip
     return replace(made, **changes)  # type: ignore[arg-type]  # fields of it
 
@@ -173,6 +181,15 @@ def test_a_full_run_has_a_minute_of_steady_state_three_repetitions_and_enough_po
     assert QUICK.minutes_max == 10
 
 
+def test_a_drain_is_the_traffic_of_a_fleet_and_short_ones_of_a_smaller_one():
+    arguments = PLAN.drain_arguments(9_000_000)
+    assert arguments[arguments.index("--devices") + 1] == "200000"
+    assert arguments[arguments.index("--report-ms") + 1] == "10000"
+    assert PLAN.drain_arguments(50_000)[3] == "10000"
+    assert "--parked" in PLAN.fleet_mix()
+    assert "--parked" not in replace(PLAN, pipeline="orders").fleet_mix()
+
+
 # --- what it takes --------------------------------------------------------------------------------------------------
 
 
@@ -185,6 +202,8 @@ def test_a_drain_is_as_long_as_its_steady_state_takes_once_something_was_drained
     demand.learn(Point(Work.CPU, 12, 2), 60_000.0)
     assert demand.events(point) >= 80_000 * (FULL.warm_up_s + FULL.seconds)
     assert Demand(PLAN).events(point) == PLAN.events
+    assert demand.rate(point) == 80_000
+    assert demand.rate(Point(Work.DOWNSTREAM, 12, 12)) == 30_000
     assert demand.pilot().length.latency_shares == ()
 
 
@@ -198,11 +217,13 @@ def test_no_point_is_begun_that_would_not_end_in_time():
 
 
 def test_what_does_not_fit_on_the_disk_or_into_memory_is_refused():
-    require_room(PLAN, events=1_000)
+    require_room(PLAN, events=1_000, rate=100.0)
     with pytest.raises(StreamsError, match=r"GB in .* which has"):
-        require_room(PLAN, events=10**12)
+        require_room(PLAN, events=10**12, rate=100.0)
+    with pytest.raises(StreamsError, match="fewer events, or set TMPDIR"):
+        require_room(replace(PLAN, length=FULL), events=1_000, rate=1e9)
     with pytest.raises(StreamsError, match="--oracle-memory-mb"):
-        require_room(replace(PLAN, oracle_memory_mb=10**9), events=1_000)
+        require_room(replace(PLAN, length=replace(QUICK, oracle_memory_mb=10**9)), events=1_000, rate=100.0)
 
 
 # --- series ---------------------------------------------------------------------------------------------------------
@@ -402,7 +423,7 @@ def test_the_document_has_what_the_contract_names():
         "cpu_seconds_per_million", "rss_mb_max", "oracle",
     }  # fmt: skip
     assert run["bottleneck"]["wall"] == "none"
-    assert run["rates"][0]["histograms"] == {"latency_usual": "H"}
+    assert run["rates"][0]["histograms"] == {"latency_usual": HISTOGRAM}
     assert run["rates"][0]["counted"] == run["rates"][0]["due"] == 1_000
     (three, _) = [each for each in document["settings"] if each["setting"].startswith("downstream")]
     assert three["consume_rate"] == {"median": 30.0, "min": 27.0, "max": 33.0, "repetitions": 2}

@@ -190,7 +190,7 @@ def test_every_kind_occurs_in_the_realistic_mix():
     schemas = Schemas(SCHEMA, 7, SCHEMA_2, 8, foreign_id=9)
     mix = dataclasses.replace(REALISTIC, too_large=0.0002)
     counts, _ = agrees(TWO, shape_of(mix, Size(500, START_MS), schemas, Bounds(record_bytes_max=2_000)), 80_000)
-    assert {kind for kind in KINDS if counts[kind]} == set(KINDS)
+    assert {kind for kind in KINDS if counts[kind]} == set(KINDS) - {Kind.NEWEST_FIRST}
 
 
 def test_too_much_time_offline_is_refused():
@@ -258,3 +258,65 @@ def test_without_an_exponent_every_device_reports_once_a_tick():
     for name in ("device", "turn", "turns", "every", "offset"):
         assert getattr(found, name).tolist() == getattr(expected, name).tolist()
     assert expected.is_even
+
+
+def test_devices_that_share_a_dead_zone_are_offline_at_the_same_time():
+    offline = shape(GPS, devices=95, buffered=0.2, outage_ms=OUTAGE_MS, zone_devices=10)
+    stored = defaultdict(set)
+    for key, value, timestamp_ms, kind in flat(GPS.fleet(1, offline), 30_000):
+        if KINDS[kind] is Kind.BUFFERED:
+            (event,) = GPS.events([(key, value, timestamp_ms, kind)])
+            stored[int(key[-6:])].add((event.event_time_ms - START_MS) // 1_000)
+    assert stored[0]
+    for zone in range(0, 90, 10):
+        assert len({frozenset(stored[device]) for device in range(zone, zone + 10)}) == 1
+    assert stored[0] != stored[10]
+    agrees(TWO, dataclasses.replace(offline, disordered=0.03), 30_000)
+
+
+def test_what_some_devices_store_arrives_newest_first_and_is_clean_or_late():
+    reversing = shape(GPS, buffered=0.2, outage_ms=OUTAGE_MS, newest_first=0.3)
+    fleet = GPS.fleet(1, reversing)
+    rows = flat(fleet, 40_000)
+    counts, model = counted(fleet, 40_000), GPS.judged(rows, reversing)
+    assert counts[Kind.NEWEST_FIRST] == pytest.approx(
+        0.3 * (counts[Kind.BUFFERED] + counts[Kind.NEWEST_FIRST]), rel=0.2
+    )
+    assert len(model.clean) + len(model.late) == 40_000
+    assert 0.5 * counts[Kind.NEWEST_FIRST] < len(model.late) < counts[Kind.NEWEST_FIRST]
+    sent = [row for row in rows if KINDS[row[3]] is Kind.NEWEST_FIRST]
+    by_device = defaultdict(list)
+    for event in GPS.events(sent):
+        by_device[event.device_id].append(event)
+    back_to_back = [
+        (earlier, later) for events in by_device.values() for earlier, later in itertools.pairwise(events)
+        if later.timestamp_ms - earlier.timestamp_ms <= 1
+    ]  # fmt: skip
+    assert len(back_to_back) > 1_000
+    assert all(earlier.event_time_ms > later.event_time_ms for earlier, later in back_to_back)
+
+
+def test_parked_vehicles_report_rarely_and_the_model_finds_what_the_fleet_meant():
+    stopping = shape(GPS, devices=400, tick_ms=10_000, parked=0.5, late=0.01, lateness_ms=30_000, disordered=0.02)
+    agrees(TWO, stopping, 30_000)
+    rows = flat(GPS.fleet(1, stopping), 30_000)
+    times = defaultdict(list)
+    for event in GPS.events(rows):
+        times[event.device_id].append(event.event_time_ms)
+    gaps = Counter(
+        round((later - earlier) / 10_000)
+        for each in times.values()
+        for earlier, later in itertools.pairwise(sorted(each))
+    )
+    assert gaps[1] > 0.8 * sum(gaps.values())
+    assert gaps[30] > 100
+    ticks = (max(map(max, times.values())) - START_MS) / 10_000
+    assert len(rows) / (400 * ticks) == pytest.approx(0.5 + 0.5 / 30, rel=0.1)
+
+
+def test_the_mix_says_who_parks_and_who_shares_a_dead_zone():
+    mix = dataclasses.replace(REALISTIC, parked=0.5, newest_first=0.1, zone_devices=20)
+    fleet_shape = shape_of(mix, Size(300, START_MS), Schemas(SCHEMA, 7, SCHEMA_2, 8, foreign_id=9), Bounds())
+    assert fleet_shape.parked == 0.5
+    assert (fleet_shape.newest_first, fleet_shape.zone_devices) == (0.1, 20)
+    assert mix_of("orders", mix).parked == 0.0

@@ -1,3 +1,4 @@
+import io
 import itertools
 import subprocess
 import sys
@@ -13,10 +14,10 @@ from typer.testing import CliRunner
 from loadtest.fleet import SOURCES, Fleet, TrafficBatch
 from loadtest.fleet.mix import NOTHING, REALISTIC, Bounds, Schemas, mix_of
 from loadtest.fleet.traffic import CODES, REJECTS, Kind
-from loadtest.generator.command import app
+from loadtest.generator.command import _awaited, app
 from loadtest.generator.plan import Share, Traffic, plan_history, plan_open_loop
 from loadtest.generator.sender import Sender
-from loadtest.generator.tally import Tally
+from loadtest.generator.tally import Tally, Window
 from loadtest.generator.target import refuse_foreign_topic
 from streams.errors import UsageError
 from tests.unit.test_fleet import ORDERS, ORDERS_SCHEMA, SCHEMA, START_MS
@@ -162,6 +163,21 @@ def test_rejects_are_no_longer_exact_once_a_device_is_quarantined():
     assert not tally.rejects_exact
 
 
+def test_what_must_become_visible_of_a_stretch_is_counted_and_so_is_how_late_it_was_sent():
+    window = Window(1_000, 2_000)
+    kinds = [Kind.PLAIN, Kind.LATE, Kind.DUPLICATE, Kind.MALFORMED, Kind.SKEWED, Kind.NEWEST_FIRST, Kind.PLAIN]
+    times = [999, 1_000, 1_100, 1_200, 1_300, 1_999, 2_000]
+    codes = np.array([CODES[kind] for kind in kinds], dtype=np.int8)
+    batch = TrafficBatch([b"a"] * 7, [b""] * 7, times, codes)
+    window.add(batch.slice(0, 6), sent_ms=2_500.0)
+    assert not window.is_over
+    window.add(batch.slice(6, 7), sent_ms=2_500.0)
+    assert window.is_over
+    assert window.due == 3
+    assert window.delays.get_total_count() == 5
+    assert window.delays.get_max_value() == pytest.approx(1_500, rel=0.001)
+
+
 # --- sending ----------------------------------------------------------------------------------------------------------
 
 
@@ -227,6 +243,8 @@ def test_a_sender_that_is_told_to_stop_has_counted_exactly_what_it_sent():
         ([], "either --events"),
         (["--events", "1", "--rate", "1"], "either --events"),
         (["--events", "1", "--seconds", "1"], "--seconds goes with --rate"),
+        (["--rate", "1", "--count-from-ms", "1"], "--count-from-ms and --count-until-ms go together"),
+        (["--events", "1", "--count-from-ms", "1", "--count-until-ms", "2"], "and with --rate"),
         (["--events", "1"], "--any-topic"),
         (["--events", "1", "--topic", "loadtest.x", "--late", "1"], "more than everything"),
         (["--events", "1", "--topic", "loadtest.x", "--pipeline", "orders", "--zipf", "1"], "not for orders"),
@@ -238,6 +256,19 @@ def test_wrong_usage_is_refused_before_anything_is_asked_for(arguments, says):
     result = CliRunner().invoke(app, arguments, obj=threading.Event())
     assert isinstance(result.exception, UsageError)
     assert says in str(result.exception)
+
+
+@pytest.mark.parametrize("line", ["", "now", "[]", '{"start": 1}', '{"start_ms": "soon"}', '{"start_ms": null}'])
+def test_a_start_that_is_no_time_is_refused(monkeypatch, line):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(line))
+    with pytest.raises(UsageError, match="--await-start wants a line like"):
+        _awaited()
+
+
+def test_a_start_is_awaited_once_all_is_ready(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"start_ms": 17, "count_from_ms": 18, "count_until_ms": 19}\n'))
+    assert _awaited() == {"start_ms": 17, "count_from_ms": 18, "count_until_ms": 19}
+    assert capsys.readouterr().out == '{"ready": true}\n'
 
 
 def test_a_broker_that_does_not_answer_is_said_in_one_line():

@@ -82,7 +82,7 @@ def test_repetitions_have_a_median_and_their_ends():
 def test_the_question_is_answered_with_an_interval():
     found = ratio([3_700.0, 3_720.0, 3_690.0], [1_000.0, 1_004.0, 998.0])
     assert found.is_interval
-    assert found.words() == "3.7 times (3.68 to 3.72)" or found.words().startswith("3.7")
+    assert found.words().startswith("3.7")
     assert found.low < 3.7 < found.high
 
 
@@ -97,7 +97,8 @@ def test_the_interval_of_a_ratio_contains_the_true_one_about_as_often_as_it_says
 
 def test_few_repetitions_have_no_interval_but_the_ends_that_they_give():
     found = ratio([300.0, 330.0], [100.0])
-    assert found == Ratio(3.15, 3.0, 3.3, is_interval=False)
-    assert found.words() == "3.1 times (3.0 to 3.3)" or found.words() == "3.2 times (3.0 to 3.3)"
+    assert found == Ratio(3.15, 3.0, 3.3, is_interval=False, repetitions=1)
+    assert found.words().endswith(" times (3.0 to 3.3)")
     assert ratio([300.0], [100.0]).words() == "3.0 times (measured once)"
+    assert ratio([300.0] * 2, [100.0] * 2).words() == "3.0 times (3.0 to 3.0)"
     assert ratio([100.0] * 3, [100.0] * 3).words() == "1.0 times (1.0 to 1.0)"
