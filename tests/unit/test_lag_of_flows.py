@@ -10,8 +10,8 @@ from logistics.flows.orders import ORDERS
 from streams.kafka.round import Group, Member, Round
 from streams.monitor.book import GroupLag, LagBook
 from streams.monitor.missing import missing_topics
+from streams.monitor.policies import GroupPolicies
 from streams.monitor.report import missing_row, partition_row
-from streams.monitor.verdict import Policy
 
 ADDED: Final = 3
 """The first partition of the source that the journal has none for."""
@@ -28,7 +28,7 @@ def judged(end: int, *, journal: int = ADDED, group: str = GPS.group) -> GroupLa
         commit_group=np.zeros_like(here), commit_partition=here, commit_offset=np.full_like(here, 10),
         commit_mark=np.zeros_like(here),
     )  # fmt: skip
-    book = LagBook(Policy(), window_s=5, interval_s=1, pipelines=[GPS, ORDERS])
+    book = LagBook(GroupPolicies(), window_s=5, interval_s=1, pipelines=[GPS, ORDERS])
     book.note(found)
     return book.judge()[group]
 
