@@ -346,7 +346,7 @@ def test_every_query_of_the_dashboards_finds_something(monitor: Monitor, tmp_pat
     }
     assert len(queries) > 25
     with prometheus_over(monitor, tmp_path) as prometheus:
-        wait_until(lambda: asked(prometheus, "streams:slo_budget_left:ratio30d"), "rules are evaluated", timeout_s=60)
+        wait_until(lambda: asked(prometheus, "streams:slo_budget_left:month"), "rules are evaluated", timeout_s=60)
         empty = dict(queries)
 
         def found_by_all() -> bool:
