@@ -97,7 +97,7 @@ def prometheus_over(monitor: Monitor, directory: Path, *, evaluation_s: int = 1)
     port = ports.free_port()
     process = subprocess.Popen(
         ["prometheus", f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data",
-         f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"],
+         f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn", "--enable-feature=expand-external-labels"],
         stdout=subprocess.DEVNULL, stderr=(directory / "prometheus.log").open("wb"),
     )  # fmt: skip
     try:
