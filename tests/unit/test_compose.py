@@ -160,6 +160,37 @@ def test_grafana_is_given_its_datasource_and_dashboards() -> None:
             assert {target["datasource"]["uid"] for target in panel["targets"]} == {source["uid"]}
 
 
+DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_panels_have_a_unit_and_say_what_they_show_and_their_queries_use_variables_that_there_are(path: Path) -> None:
+    dashboard = json.loads(path.read_text())
+    names = {one["name"] for one in dashboard["templating"]["list"]}
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+
+    assert all(panel["description"] and panel["fieldConfig"]["defaults"]["unit"] for panel in dashboard["panels"])
+    assert names | {"__rate_interval"} == {name for query in queries for name in re.findall(r"\$(\w+)", query)}
+    assert not [query for query in queries if re.search(r"rate\([^)]*\[\d", query)], "$__rate_interval fits any range"
+    assert len({panel["title"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_alerts_are_annotations_and_panels_do_not_overlap(path: Path) -> None:
+    dashboard = json.loads(path.read_text())
+
+    severities = [re.findall(r'severity="(\w+)"', one["expr"]) for one in dashboard["annotations"]["list"]]
+    assert [["page"], ["ticket"]] == severities
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in dashboard["panels"])
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+
+
 OURS = [name for name, service in SERVICES.items() if service["image"] == "streams:local"]
 
 
