@@ -3,7 +3,7 @@
 `python -m tests.lag_histories` writes the table into docs/lag-verdicts.md; a test holds it to what the code says.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,15 +58,24 @@ class History:
 
     def of_burrow(self) -> Status:
         """What Burrow's rules make of it."""
+        return self.burrow_at(self.until_s)
+
+    def burrow_at(self, now_s: float) -> Status:
+        """What they make of it at a time."""
         high = self.high or self.end
-        seen = [Commit(at, offset, max(0, high(at) - offset)) for at, offset in self.commits if at <= self.until_s]
-        lag = max(0, high(self.until_s) - seen[-1].offset) if seen else 0
-        return burrow(seen, lag_now=lag, now_s=self.until_s)
+        seen = [Commit(at, offset, max(0, high(at) - offset)) for at, offset in self.commits if at <= now_s]
+        lag = max(0, high(now_s) - seen[-1].offset) if seen else 0
+        return burrow(seen, lag_now=lag, now_s=now_s)
 
     @cached_property
     def of_ours(self) -> GroupLag:
         """What our rules make of it, through all that comes before them in the monitor."""
         interval_s = INTERVAL_S if self.watched_s <= LONG_S else LONG_INTERVAL_S
+        *_, (_, told) = self.watched(interval_s)
+        return told if told is not None else nothing_found()
+
+    def watched(self, interval_s: float) -> Iterator[tuple[float, GroupLag | None]]:
+        """Each look of the monitor, and what it says then."""
         book = LagBook(GroupPolicies(default=self.policy), window_s=WINDOW_S, interval_s=interval_s)
         at = self.until_s - self.watched_s
         while at <= self.until_s:
@@ -81,9 +90,8 @@ class History:
                 Answer(question, question.offset, round((self.until_s - 3_600 + _EPOCH_S) * 1000))
                 for question in book.open_questions(100)
             )
-            found = book.judge()
+            yield at, book.judge().get("g")
             at += interval_s
-        return found["g"] if "g" in found else nothing_found()
 
     def _came_ms(self, offset: int) -> int:
         """When the record at `offset` came: the first moment at which the log was longer."""
