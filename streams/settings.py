@@ -79,6 +79,10 @@ class Settings(BaseSettings):
     streams_cluster_name: str = Field("local", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     streams_monitor_interval_s: float = Field(5.0, ge=0.5, le=300)
     streams_monitor_window_s: float = Field(120.0, ge=10, le=3_600)
+    streams_monitor_groups_allow: str = "*"
+    streams_monitor_groups_deny: str = "console-consumer-*"
+    streams_monitor_group_policies: str = ""
+    """`streams.monitor.policies`."""
     streams_monitor_workers: str = "http://127.0.0.1:6066-6073"
     streams_silent_s: float | None = Field(None, gt=0)
     streams_log_format: Literal["console", "json"] = "console"

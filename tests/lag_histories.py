@@ -3,7 +3,7 @@
 `python -m tests.lag_histories` writes the table into docs/lag-verdicts.md; a test holds it to what the code says.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +13,15 @@ import numpy as np
 
 from streams.kafka.round import FOREIGN, Group, Member, Round
 from streams.monitor.book import Answer, GroupLag, LagBook
+from streams.monitor.policies import ALWAYS, GroupPolicies
 from streams.monitor.status import Status
 from streams.monitor.verdict import Policy
 from tests.burrow_rules import Commit, burrow
 
 INTERVAL_S: Final = 5.0
+LONG_S: Final = 900.0
+LONG_INTERVAL_S: Final = 20.0
+"""Between two looks where they go on for longer than `LONG_S`."""
 WINDOW_S: Final = 120.0
 DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "lag-verdicts.md"
 
@@ -29,7 +33,8 @@ class History:
     """Two minutes (or more) of a partition. Times in seconds; the verdict is asked for at `until_s`.
 
     `end`: last stable offset by time. `commits`: (time, offset). `high`: end of the log with open transactions, where
-    it differs. `owned`: whether a member has the partition, by time. `elsewhere`: whether another member has one of
+    it differs. `owned`: whether a member has the partition, by time. `member`: its id, by time. `watched_s`: how long
+    the monitor has looked by then. `policy`: that of the group. `elsewhere`: whether another member has one of
     another topic. `records_end`: behind the last record that is no marker, where it differs from `end`. `low`: first
     offset still there. `marks`: whether commits carry new metadata.
     """
@@ -47,19 +52,32 @@ class History:
     low: OfTime = lambda _: 0
     marks: bool = False
     elsewhere: bool = False
+    member: Callable[[float], str] = lambda _: "m"
+    watched_s: float = 2 * WINDOW_S
+    policy: Policy = ALWAYS
 
     def of_burrow(self) -> Status:
         """What Burrow's rules make of it."""
+        return self.burrow_at(self.until_s)
+
+    def burrow_at(self, now_s: float) -> Status:
+        """What they make of it at a time."""
         high = self.high or self.end
-        seen = [Commit(at, offset, max(0, high(at) - offset)) for at, offset in self.commits if at <= self.until_s]
-        lag = max(0, high(self.until_s) - seen[-1].offset) if seen else 0
-        return burrow(seen, lag_now=lag, now_s=self.until_s)
+        seen = [Commit(at, offset, max(0, high(at) - offset)) for at, offset in self.commits if at <= now_s]
+        lag = max(0, high(now_s) - seen[-1].offset) if seen else 0
+        return burrow(seen, lag_now=lag, now_s=now_s)
 
     @cached_property
     def of_ours(self) -> GroupLag:
         """What our rules make of it, through all that comes before them in the monitor."""
-        book = LagBook(Policy(), window_s=WINDOW_S, interval_s=INTERVAL_S)
-        at = max(0.0, self.until_s - 2 * WINDOW_S)
+        interval_s = INTERVAL_S if self.watched_s <= LONG_S else LONG_INTERVAL_S
+        *_, (_, told) = self.watched(interval_s)
+        return told if told is not None else nothing_found()
+
+    def watched(self, interval_s: float) -> Iterator[tuple[float, GroupLag | None]]:
+        """Each look of the monitor, and what it says then."""
+        book = LagBook(GroupPolicies(default=self.policy), window_s=WINDOW_S, interval_s=interval_s)
+        at = self.until_s - self.watched_s
         while at <= self.until_s:
             book.note(self._round(at))
             book.learn(
@@ -72,9 +90,8 @@ class History:
                 Answer(question, question.offset, round((self.until_s - 3_600 + _EPOCH_S) * 1000))
                 for question in book.open_questions(100)
             )
-            found = book.judge()
-            at += INTERVAL_S
-        return found["g"] if "g" in found else nothing_found()
+            yield at, book.judge().get("g")
+            at += interval_s
 
     def _came_ms(self, offset: int) -> int:
         """When the record at `offset` came: the first moment at which the log was longer."""
@@ -87,7 +104,7 @@ class History:
     def _round(self, at: float) -> Round:
         known = [offset for time, offset in self.commits if time <= at]
         owned = self.owned(at)
-        members = None if owned is None else ((Member("m", "worker-1", "host", (0,)),) if owned else ())
+        members = None if owned is None else ((Member(self.member(at), "worker-1", "host", (0,)),) if owned else ())
         topics: tuple[tuple[str, int], ...] = (("t", 1),)
         if self.elsewhere:
             topics, members = (("t", 1), ("u", 1)), (*(members or ()), Member("n", "worker-2", "host", (1,)))
@@ -128,6 +145,11 @@ def behind(end: OfTime, lag: Callable[[float], float], *, every_s: float = 5.0, 
 
 _100 = grows(100.0)
 _IDLE = lambda _: 50_000  # noqa: E731
+_TALK = lambda t: 50_000 + int(max(-7_200, min(t, 50))) + (0 if t < 60 else 6_000)  # noqa: E731
+_LEAVES = [
+    *[(float(t), _100(t) - 3_000) for t in range(-120, 31, 30)],
+    (60.0, _100(60) - 741), (70.0, _100(70) - 741),
+]  # fmt: skip
 _BURST = lambda t: 50_000 if t < 60 else 56_000  # noqa: E731
 
 
@@ -173,8 +195,8 @@ HISTORIES: Final = (
             "one commit is no end: it is watched for longer"),
     History("a lone commit a moment ago, on time", _100, [(118.0, _100(118) - 50)], Status.STOP, Status.OK,
             "two seconds behind"),
-    History("commits once a minute", _100, [(t, _100(t - 1)) for t in (-60.0, 0.0, 60.0)], Status.WARN, Status.WARN,
-            "its rhythm is known, so it has not stopped; but what is not committed is a minute old"),
+    History("commits once a minute", _100, [(t, _100(t - 1)) for t in (-120.0, -60.0, 0.0, 60.0)], Status.WARN,
+            Status.OK, "its rhythm is known, and at its last commit it had read everything"),
     History("hangs, still a member", _100, behind(_100, lambda _: 2_000, until_s=30), Status.STOP, Status.STALL,
             "it has the partition and does not get on: STALL, not STOP"),
     History("repeats one record for ever", _100, [(t, 720_000) for t in range(-100, 121, 5)], Status.STALL,
@@ -215,10 +237,55 @@ HISTORIES: Final = (
             Status.ERR, "the topic was created again: Burrow takes a negative lag for none"),
     History("a burst that is worked off", _BURST, [*behind(_BURST, lambda _: 0, until_s=55),
             *[(float(t), 50_000 + 75 * (t - 60)) for t in range(60, 121, 5)]], Status.OK, Status.OK, "falling"),
-    History("a burst of which nothing is read", _BURST, behind(_BURST, lambda _: 0, until_s=55), Status.OK,
+    History("a burst of which nothing is read", _TALK, behind(_TALK, lambda _: 0, until_s=55), Status.OK,
             Status.STALL, "zeros of before hide nothing"),
+    History("a burst of which nothing is read, by somebody who was not seen to commit anything yet", _BURST,
+            behind(_BURST, lambda _: 0, until_s=55), Status.OK, Status.WARN,
+            "it may commit every few minutes: STALL after 17 min, or sooner where it is declared how often it commits"),
     History("one record unread for minutes", lambda t: 50_000 if t < -100 else 50_001, [(-60.0, 50_000)], Status.STOP,
-            Status.STALL, "one record is lag if it waits for minutes"),
+            Status.STALL, "one record is lag if it waits for minutes", policy=Policy(commits_s=5.0)),
+    History("a record after an idle night", lambda t: 50_000 if t < 100 else 50_001,
+            [*behind(lambda t: 40_000 + int(t), lambda _: 0, from_s=-7_200, until_s=-3_600), (-3_600.0, 50_000)],
+            Status.OK, Status.WARN, "a quiet night is no stall: it has waited for 20 s, not for an hour",
+            watched_s=7_200.0),
+    History("commits every five minutes", _100, [(t, _100(t) - 50) for t in range(-3_000, 121, 300)], Status.WARN,
+            Status.OK, "its rhythm is known, and at its last commit it had read everything", until_s=280.0,
+            watched_s=2_000.0),
+    History("works off a batch in 15 minutes, commits, takes the next one", _100,
+            [(t, _100(t - 900)) for t in range(-7_200, 121, 900)], Status.WARN, Status.OK,
+            "behind by one batch, as always", until_s=850.0, watched_s=6_000.0),
+    History("commits every five minutes, and each time less of what has come", _100,
+            [(t, _100(t) - 60_000 - 10 * (t + 3_000)) for t in range(-3_000, 121, 300)], Status.WARN, Status.WARN,
+            "commits are compared with commits", until_s=280.0, watched_s=3_000.0),
+    History("commits every five minutes, and catches up", _100,
+            [(t, _100(t) - 120_000 + 20 * (t + 3_000)) for t in range(-3_000, 121, 300)], Status.OK, Status.OK,
+            "commits are compared with commits", until_s=280.0, watched_s=3_000.0),
+    History("commits every five minutes, and hangs", _100, [(t, _100(t)) for t in range(-3_000, -899, 300)], Status.OK,
+            Status.STALL, "no move for three of its intervals", watched_s=3_000.0),
+    History("commits every 30 s, and its members leave while lag falls", _100, _LEAVES, Status.OK, Status.STOP,
+            "741 records at its last commit are 5,741 now: nobody catches up, and a rhythm needs somebody who has it",
+            owned=lambda t: t < 75),
+    History("a consumer that assigns partitions itself, and commits every minute", _100,
+            [(t, _100(t)) for t in range(-1_000, 121, 60)], Status.OK, Status.OK,
+            "no member, but commits show that it lives", until_s=110.0, owned=lambda _: False, watched_s=1_000.0),
+    History("a consumer that assigns partitions itself, and has ended", _100,
+            [(t, _100(t)) for t in range(-1_000, -100, 60)], Status.OK, Status.STOP, "no commit for three intervals",
+            until_s=110.0, owned=lambda _: False, watched_s=1_000.0),
+    History("starts, works, and dies again and again", _100,
+            [(float(t), _100(t) - 500) for t in range(-600, 121, 5) if t % 120 < 60], Status.STOP, Status.STOP,
+            "each time nobody is there", until_s=110.0, owned=lambda t: t % 120 < 65, member=lambda t: f"m{t // 120}",
+            watched_s=600.0),
+    History("starts, works, and dies again and again: as it works", _100,
+            [(float(t), _100(t) - 3_000 + int(t % 120) * 20) for t in range(-600, 181, 5) if t % 120 < 60], Status.OK,
+            Status.WARN, "it does not stay up: what it works off is not caught up", until_s=165.0,
+            owned=lambda t: t % 120 < 65, member=lambda t: f"m{t // 120}", watched_s=600.0),
+    History("runs once an hour, and is declared to", _100, behind(_100, lambda _: 0, from_s=-3_600, until_s=-3_000),
+            Status.OK, Status.OK, "lag is what a batch is made of", owned=lambda t: t < -3_000,
+            watched_s=3_600.0, policy=Policy(batch_s=5_400.0)),
+    History("runs once an hour, is declared to, and did not", _100,
+            behind(_100, lambda _: 0, from_s=-7_200, until_s=-6_600), Status.OK, Status.WARN,
+            "for the morning, not for the night", owned=lambda t: t < -6_600, watched_s=7_200.0,
+            policy=Policy(batch_s=5_400.0)),
     History("has left the topic for another one, and lives", _100,
             behind(_100, lambda _: 500, from_s=-2_000, until_s=-1_000), Status.STOP, Status.OK,
             "its old offsets are no outage: no member is subscribed to the topic",

@@ -4,8 +4,9 @@ One round goes `note` -> `questions` (what a reader should look up) -> `learn` (
 """
 
 import math
+from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ import numpy.typing as npt
 from streams.flow.declaration import Pipeline
 from streams.kafka.round import Group, Round
 from streams.monitor.flow_states import FlowStates
+from streams.monitor.moves import MoveBook
+from streams.monitor.policies import GroupPolicies
 from streams.monitor.status import Status, group_status
 from streams.monitor.timeline import Timeline
 from streams.monitor.verdict import (
@@ -39,6 +42,10 @@ MARKERS_MAX: Final = 16
 SPREAD_SHARE: Final = 0.1
 """A time that is known better than this share of the age is not looked up."""
 _NEVER_MS: Final = -(1 << 60)
+FLAPS_KEPT: Final = 32
+"""Newest losses of a member that are remembered of each partition."""
+FLOW_COMMITS_S: Final = 1.0
+"""The workers of a declared flow commit at least so often while there is anything to commit."""
 UNSEEN_ROUNDS_MAX: Final = 3
 """A group whose offsets cannot be had for so many rounds is forgotten."""
 
@@ -82,6 +89,10 @@ class GroupLag:
     """Share of the window that has samples."""
     open_since: dict[int, str]
     """Row -> since when a transaction has been open, as ISO 8601."""
+    policy: Policy
+    """By which it was judged."""
+    is_flow: bool
+    """It is the group of a declared flow's workers."""
 
     @property
     def name(self) -> str:
@@ -128,6 +139,17 @@ class GroupLag:
         """Seconds until its slowest partition has caught up; infinite if one does not."""
         return float(self.verdicts.catch_up_s.max(initial=0.0))
 
+    def waiting(self, for_s: float) -> float:
+        """Records not committed although they came `for_s` ago, if all have come evenly since the oldest of them."""
+        lag_s = self.window.lag_s
+        share = np.clip((lag_s - for_s) / np.maximum(lag_s, 1e-9), 0.0, 1.0)
+        return float((self.lag * share).sum(where=self._counted))
+
+    @property
+    def flaps_max(self) -> int:
+        """How often the partition that lost its member most often has lost it lately (`Policy.flaps_s`)."""
+        return int(self.window.flaps.max(initial=0, where=self._counted))
+
     def facts(self, row: int) -> Facts:
         """What the sentence about a partition is made of."""
         verdicts, window = self.verdicts, self.window
@@ -137,7 +159,11 @@ class GroupLag:
             lag_s=float(window.lag_s[row]),
             lag_s_is_bound=bool(self.lag_s_is_bound[row]),
             unmoved_s=float(verdicts.unmoved_s[row]),
-            window_s=float(window.time_ms[-1] - window.time_ms[0]) / 1000.0,
+            unmoved_is_bound=int(window.moves.count[row]) == 0,
+            rhythm_s=float(verdicts.rhythm_s[row]),
+            flaps=int(window.flaps[row]),
+            flaps_s=self.policy.flaps_s,
+            batch_s=self.policy.batch_s or 0.0,
             back_by=int(verdicts.back_by[row]),
             deleted=int(window.deleted[row]),
             beyond=int(window.beyond[row]),
@@ -198,6 +224,11 @@ class _GroupBook:
         self.since_ms = np.empty(0, dtype=np.int64)
         self.owned_ms = np.empty(0, dtype=np.int64)
         """When a member was last seen to have each partition; `_NEVER_MS`: never."""
+        self.moves = MoveBook()
+        self.holders: dict[Partition, str] = {}
+        """Id of the member that was last seen to have each partition."""
+        self.losses: dict[Partition, deque[int]] = {}
+        """When each partition lost its member: it was in the group no more."""
         self.group = Group("", "", None)
         self.unseen = 0
         # Of the newest sample:
@@ -207,8 +238,8 @@ class _GroupBook:
         self.unplaced: Bool = np.empty(0, dtype=np.bool_)
         self.owners: dict[int, str] = {}
 
-    def move_to(self, rows: list[Partition]) -> None:
-        """Have these rows from now on; a row that was there keeps what it has."""
+    def move_to(self, rows: list[Partition], time_ms: int) -> None:
+        """Have these rows from now on; a row that was there keeps what it has, a new one begins at `time_ms`."""
         if rows == self.rows:
             return
         place = {key: row for row, key in enumerate(self.rows)}
@@ -220,6 +251,9 @@ class _GroupBook:
         self.status = _taken(self.status, taken, -1)
         self.since_ms = _taken(self.since_ms, taken, 0)
         self.owned_ms = _taken(self.owned_ms, taken, _NEVER_MS)
+        self.moves.move_to(taken, time_ms)
+        self.holders = {key: self.holders[key] for key in rows if key in self.holders}
+        self.losses = {key: self.losses[key] for key in rows if key in self.losses}
         self.rows = rows
 
     def is_still(self, row: int) -> bool:
@@ -232,22 +266,70 @@ class _GroupBook:
         last = self.offset[:, -1] if self.offset.shape[1] else np.full(len(offset), ABSENT)
         active = (self.mark != mark) & (offset == last) & (offset != ABSENT) & (self.mark != -1)
         self.mark = mark
+        if self.offset.shape[1]:
+            before_ms = self.time_ms[-1]
+            unowned = (self.owned == Owned.NOBODY) & (self.owned_ms < before_ms)
+            self.moves.add(time_ms, offset != last, offset, lag, unowned)
+            self.moves.owned(self.owned == Owned.SOMEBODY)
+        else:
+            self.moves.add(time_ms, np.zeros(len(offset), dtype=np.bool_), offset, lag, self.owned == Owned.NOBODY)
         self.time_ms = np.append(self.time_ms[keep], time_ms)
         self.offset = np.column_stack([self.offset[:, keep], offset])
         self.lag = np.column_stack([self.lag[:, keep], lag])
         self.active = np.column_stack([self.active[:, keep], active])
+
+    def lose(self, group: Group, time_ms: int) -> None:
+        """Note which partitions have lost the member that had them since the sample before.
+
+        One that another member took over from a member that is still there has lost nobody.
+        """
+        if group.members is None:
+            return  # nobody knows
+        there = {member.member_id for member in group.members}
+        for key in [key for key, holder in self.holders.items() if holder not in there]:
+            del self.holders[key]
+            self.losses.setdefault(key, deque(maxlen=FLAPS_KEPT)).append(time_ms)
+
+    def flaps(self, time_ms: int, within_s: float) -> Int64:
+        """How often each row has lost its member in the last `within_s`."""
+        counts = np.zeros(len(self.rows), dtype=np.int64)
+        if not self.losses:
+            return counts
+        oldest_ms = time_ms - within_s * 1000.0
+        for row, key in enumerate(self.rows):
+            times = self.losses.get(key)
+            if times is None:
+                continue
+            while times and times[0] < oldest_ms:
+                times.popleft()
+            counts[row] = len(times)
+            if not times:
+                del self.losses[key]
+        return counts
+
+    @property
+    def unowned_s(self) -> Float64:
+        """How long no member has had each row; NaN: one has it now, or none was seen to."""
+        since_s = (self.time_ms[-1] - self.owned_ms) / 1000.0
+        is_missed = (self.owned == Owned.NOBODY) & (self.owned_ms != _NEVER_MS)
+        return np.where(is_missed, since_s, np.nan)
 
 
 class LagBook:
     """Everything that is remembered. One thread."""
 
     def __init__(
-        self, policy: Policy, *, window_s: float, interval_s: float, pipelines: Sequence[Pipeline] = ()
+        self,
+        policies: GroupPolicies,
+        *,
+        window_s: float,
+        interval_s: float,
+        pipelines: Sequence[Pipeline] = (),
     ) -> None:
         """Windows reach back `window_s`, at one round per `interval_s`. `pipelines`: the flows that are declared."""
         if not 0 < interval_s <= window_s:
             raise ValueError("a window is at least as long as the interval between its samples")
-        self._policy = policy
+        self._policies = policies
         self._flows = {pipeline.group: pipeline for pipeline in pipelines}
         self.states = FlowStates(pipelines)
         """Of the flows; asks questions of its own."""
@@ -278,6 +360,8 @@ class LagBook:
         for name in set(self._groups) - {group.name for group in found.groups}:
             del self._groups[name]
         for number, group in enumerate(found.groups):
+            if not self._policies.watches(group.name):
+                continue
             if group.name in found.failed:
                 book = self._groups.get(group.name)
                 if book is not None:
@@ -306,7 +390,7 @@ class LagBook:
             return
         book = self._groups.setdefault(group.name, _GroupBook(self._samples))
         book.unseen, book.group = 0, group
-        book.move_to([found.partitions[number] for number in numbers.tolist()])
+        book.move_to([found.partitions[number] for number in numbers.tolist()], found.time_ms)
         row_of = np.full(len(found.end), -1, dtype=np.int64)
         row_of[numbers] = np.arange(len(numbers))
         offset, mark = np.full(len(numbers), ABSENT, dtype=np.int64), np.full(len(numbers), -1, dtype=np.int64)
@@ -326,12 +410,14 @@ class LagBook:
         book.beyond = np.where(known, np.maximum(offset - np.maximum(high, end), 0), 0)
         book.owned = np.full(len(numbers), Owned.UNKNOWN if group.members is None else Owned.NOBODY, dtype=np.int8)
         book.owners = {}
+        book.lose(group, found.time_ms)
         for member in group.members or ():
             for number in member.partitions:
                 row = int(row_of[number])
                 book.owned[row] = Owned.SOMEBODY
                 book.owners[row] = member.client_id or member.member_id
                 book.owned_ms[row] = found.time_ms
+                book.holders[book.rows[row]] = member.member_id
         # Who had it within the window and is gone is missed: that may be an outage.
         is_read = {found.partitions[number][0] for number in assigned}
         is_missed = found.time_ms - book.owned_ms <= self._samples * self._interval_ms
@@ -419,7 +505,7 @@ class LagBook:
             return (1, float(position))
         _, before, after = timeline.times_ms(np.array([position], dtype=np.int64))
         spread_ms, age_ms = float(after[0] - before[0]), float(self._time_ms - before[0])
-        if is_still and age_ms >= self._policy.tiny_s * 1000.0:
+        if is_still and age_ms >= self._policies.default.tiny_s * 1000.0:
             return (2, -age_ms)
         if spread_ms <= max(2 * self._interval_ms, SPREAD_SHARE * age_ms):
             return None
@@ -456,6 +542,13 @@ class LagBook:
             if one is not None and one.offset == answer.question.offset:
                 one.told_ms = answer.timestamp_ms if answer.timestamp_ms is not None else one.first_ms
 
+    def _policy(self, group: str) -> Policy:
+        """That of a group; workers of a flow commit every moment, so they need not be watched to learn how often."""
+        policy = self._policies.policy(group)
+        if group in self._flows and policy.commits_s is None:
+            return replace(policy, commits_s=FLOW_COMMITS_S)
+        return policy
+
     # --- verdicts ---------------------------------------------------------------------------------------------------
 
     def judge(self) -> dict[str, GroupLag]:
@@ -464,6 +557,7 @@ class LagBook:
         return {name: self._judge(book, *ages[name]) for name, book in self._groups.items() if len(book.time_ms)}
 
     def _judge(self, book: _GroupBook, lag_s: Float64, is_bound: Bool) -> GroupLag:
+        policy = self._policy(book.group.name)
         opened = (
             {row: one for row, key in enumerate(book.rows) if (one := self._open.get(key)) is not None}
             if self._open
@@ -486,8 +580,12 @@ class LagBook:
             left=book.left,
             unplaced=book.unplaced,
             state_at=self.states.column(book.group.name, book.rows),
+            moves=book.moves.moves,
+            unowned_s=book.unowned_s,
+            flaps=book.flaps(int(book.time_ms[-1]), policy.flaps_s),
+            peers_s=book.moves.peers_s,
         )
-        verdicts = evaluate(window, self._policy)
+        verdicts = evaluate(window, policy)
         book.since_ms = np.where(verdicts.status == book.status, book.since_ms, book.time_ms[-1])
         book.status = verdicts.status
         return GroupLag(
@@ -501,6 +599,8 @@ class LagBook:
             since_ms=book.since_ms,
             owners=book.owners,
             complete=len(book.time_ms) / self._samples,
+            policy=policy,
+            is_flow=book.group.name in self._flows,
             open_since={row: _instant(one.since_ms) for row, one in opened.items()},
         )
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 
 from streams.monitor.health import Health
+from streams.monitor.slo import VISIBLE_S
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.status import Status
 from streams.monitor.verdict import Float64, Int64
@@ -217,6 +218,18 @@ SNAPSHOT_METRICS: Final[tuple[MonitorMetric[Snapshot], ...]] = (
             if group.group.members is not None
         ],
     ),
+    MonitorMetric(
+        "streams_lag_group_flaps",
+        "gauge",
+        "How often a partition of the group has lost its member within 15 minutes; that of the worst partition.",
+        _of_groups(lambda s, g: float(s.groups[g].flaps_max)),
+    ),
+    MonitorMetric(
+        "streams_lag_group_batch",
+        "gauge",
+        "1: the group is declared to run in batches (STREAMS_MONITOR_GROUP_POLICIES); alerts do not page for it.",
+        _of_groups(lambda s, g: float(s.groups[g].policy.batch_s is not None)),
+    ),
     MonitorMetric("kafka_partition_latest_offset", "gauge", "Last stable offset of the partition.", _ends),
     MonitorMetric(
         "streams_open_transaction_seconds",
@@ -255,9 +268,20 @@ SNAPSHOT_METRICS: Final[tuple[MonitorMetric[Snapshot], ...]] = (
         _of_sources(lambda s, i: float(s.freshness[i].silent)),
     ),
     MonitorMetric(
+        "streams_slo_waiting_events",
+        "gauge",
+        "Events that a flow's workers have not committed within 60 s of their arrival, and not yet since.",
+        lambda s: [
+            (f'{{group="{label(name)}"}}', round(group.waiting(VISIBLE_S), 1))
+            for name, group in s.groups.items()
+            if group.is_flow
+        ],
+    ),
+    MonitorMetric(
         "streams_slo_good_ratio",
         "gauge",
-        "Share of events visible within 60 s of their arrival, since the monitor was started; the objective is 0.99.",
+        "Share of events visible within 60 s of their arrival, since the monitor was started; the objective is 0.99. "
+        "Dead letters, and what has waited for longer, are not visible.",
         _one(lambda s: s.slo.good_share),
     ),
     MonitorMetric(

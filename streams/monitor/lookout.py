@@ -12,7 +12,7 @@ from streams.kafka.peek import Peeker, Span
 from streams.kafka.round import Round
 from streams.monitor.book import Answer, GroupLag, LagBook, Question
 from streams.monitor.flow_states import TAIL_OFFSETS
-from streams.monitor.verdict import Policy
+from streams.monitor.policies import GroupPolicies
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -31,16 +31,24 @@ class Lookout:
         *,
         window_s: float,
         interval_s: float,
-        policy: Policy | None = None,
+        policies: GroupPolicies | None = None,
         pipelines: Sequence[Pipeline] = (),
     ) -> None:
-        """`pipelines`: the flows that are declared; of their groups more is known than offsets say."""
+        """`policies`: None: those of the settings. `pipelines`: the flows that are declared; more is known of them.
+
+        Raises:
+            UsageError: the settings say no usable policies.
+
+        """
+        book = LagBook(
+            policies or GroupPolicies.of(settings), window_s=window_s, interval_s=interval_s, pipelines=pipelines
+        )
         self.probe = OffsetProbe(settings)
         self.peeker = Peeker(settings, client=CLIENT)
         self._settings = settings
         self._uncommitted: Peeker | None = None
         """Reads the first records of open transactions; made when there is one to read."""
-        self._book = LagBook(policy or Policy(), window_s=window_s, interval_s=interval_s, pipelines=pipelines)
+        self._book = book
 
     def __enter__(self) -> Self:
         return self

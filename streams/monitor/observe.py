@@ -11,6 +11,7 @@ from streams.kafka.offsets_process import RoundFailed
 from streams.monitor.book import GroupLag
 from streams.monitor.lookout import Lookout
 from streams.monitor.missing import MissingTopic, missing_topics
+from streams.monitor.policies import GroupPolicies
 from streams.monitor.report import group_row, instant, missing_row
 from streams.monitor.status import Status
 from streams.settings import Settings
@@ -61,7 +62,14 @@ class _Looker:
         declared = select_pipelines(None, prefix=settings.streams_topic_prefix)
         self._wanted = tuple(wanted)
         self._pipelines = [one for one in declared if not wanted or one.group in wanted]
-        self._lookout = Lookout(settings, window_s=window_s, interval_s=interval_s, pipelines=self._pipelines)
+        policies = GroupPolicies.of(settings)
+        self._lookout = Lookout(
+            settings,
+            window_s=window_s,
+            interval_s=interval_s,
+            policies=policies.everything() if wanted else policies,  # who is asked for by name is looked at
+            pipelines=self._pipelines,
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -1,10 +1,11 @@
 """The service level objective: 99% of events are visible within 60 s of their arrival. Pure.
 
-Measured from the workers' `streams_arrival_age_seconds`: from the record's timestamp to the commit. What happened
-before the arrival (a tracker without a network, a file of last week's events) is not our doing and does not count; the
-events' own age is told beside it. *Burn rate*: how many times faster than allowed the error budget goes (1: it is used
-up exactly at the end of the period). Prometheus keeps the long windows (deploy/prometheus); the monitor tells what it
-has seen itself.
+Measured from the workers' `streams_arrival_age_seconds`: from the record's timestamp to the commit. Dead letters are
+not visible at all; what has waited for longer than 60 s counts while it waits, or a dead flow would keep its objective.
+What happened before the arrival (a tracker without a network, a file of last week's events) is not our doing and does
+not count; the events' own age is told beside it. *Burn rate*: how many times faster than allowed the error budget goes
+(1: it is used up exactly at the end of the period). Prometheus keeps the long windows (deploy/prometheus); the monitor
+tells what it has seen itself.
 """
 
 from collections import deque
@@ -23,7 +24,7 @@ POINTS_MAX: Final = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Events so far, and those of them that were visible in time. Cumulative, of one process."""
+    """Events so far, dead letters among them, and those that were visible in time. Cumulative, of one process."""
 
     total: float
     good: float
@@ -68,9 +69,17 @@ class SloBook:
         self._points: deque[tuple[float, float, float]] = deque(maxlen=POINTS_MAX)
         """(time in s, events, bad ones) since watching began."""
         self._events = self._bad = self._young = 0.0
+        self._waiting: float | None = None
+        """Events that were waiting for too long when watching began: not ours."""
 
-    def observe(self, now_s: float, workers: Mapping[str, Counts]) -> None:
-        """Take in the counters of the workers that answered; what one counted before it was seen is not ours."""
+    def observe(self, now_s: float, workers: Mapping[str, Counts], waiting: float = 0.0) -> None:
+        """Take in the counters of the workers that answered; what one counted before it was seen is not ours.
+
+        `waiting`: events that have waited for more than `VISIBLE_S` and are not committed. Each is bad already; once it
+        is committed, late, it is counted there and waits no more.
+        """
+        if self._waiting is None:
+            self._waiting = waiting
         for worker, counts in workers.items():
             before = self._last.get(worker)
             if before is not None:
@@ -82,7 +91,8 @@ class SloBook:
                 self._bad += events - good
                 self._young += min(max(counts.young - before.young, 0.0), events)
             self._last[worker] = counts
-        self._points.append((now_s, self._events, self._bad))
+        overdue = waiting - self._waiting
+        self._points.append((now_s, max(self._events + overdue, 0.0), max(self._bad + overdue, 0.0)))
 
     def judge(self) -> Slo:
         """How the objective stands."""
@@ -103,6 +113,6 @@ class SloBook:
     def _window(self, seconds: float) -> SloWindow:
         now_s, events, bad = self._points[-1]
         first = next(point for point in self._points if point[0] >= now_s - seconds)
-        count, missed = events - first[1], bad - first[2]
+        count, missed = events - first[1], max(bad - first[2], 0.0)
         burn = None if count < EVENTS_MIN else missed / count / (1.0 - OBJECTIVE)
         return SloWindow(min(seconds, now_s - first[0]), count, missed, burn)

@@ -21,7 +21,7 @@ from streams.monitor.dead_letters import DeadLetterWatch
 from streams.monitor.health import Health
 from streams.monitor.lookout import Lookout
 from streams.monitor.missing import missing_topics
-from streams.monitor.slo import SloBook
+from streams.monitor.slo import VISIBLE_S, SloBook
 from streams.monitor.snapshot import Point, Snapshot
 from streams.monitor.sources import SourceWatch
 from streams.monitor.workers import Targets, WorkerState, WorkerWatch
@@ -196,7 +196,11 @@ class Watcher:
         now_ms = time.time_ns() // 1_000_000
         workers = self._look_at_workers()
         self._doing = "snapshot"
-        self._slo.observe(time.monotonic(), {str(one.address): one.visible for one in workers if one.outcomes})
+        self._slo.observe(
+            time.monotonic(),
+            {str(one.address): one.visible for one in workers if one.outcomes},
+            sum(group.waiting(VISIBLE_S) for group in groups.values() if group.is_flow),
+        )
         if failure is None:
             self._note(groups)
         return Snapshot(

@@ -26,7 +26,15 @@ class Facts:
     lag_s_is_bound: bool
     """It is at least so old: nothing reaches further back."""
     unmoved_s: float
-    window_s: float
+    unmoved_is_bound: bool
+    """It has not been seen to move: before watching began it may have stood still for longer."""
+    rhythm_s: float
+    """How often it usually moves; NaN: not known."""
+    flaps: int
+    """How often the partition has lost its member within `flaps_s`."""
+    flaps_s: float
+    batch_s: float
+    """So much lag is expected of the group, which runs in batches; 0: it does not."""
     back_by: int
     deleted: int
     beyond: int
@@ -93,9 +101,8 @@ def _rates(facts: Facts) -> str:
 
 
 def _unmoved(facts: Facts) -> str:
-    # As far back as the window goes, nothing moved: how long before that is not known from it, but the lag's age is.
-    beyond_window = facts.unmoved_s >= facts.window_s
-    return f"{'at least ' if beyond_window else ''}{duration(facts.unmoved_s)}"
+    # Since watching began nothing moved: how long before that is not known, but the lag's age is.
+    return f"{'at least ' if facts.unmoved_is_bound else ''}{duration(facts.unmoved_s)}"
 
 
 def _owner(facts: Facts) -> str:
@@ -129,6 +136,11 @@ def _drained(facts: Facts) -> str:
     return "all is read"
 
 
+def _between_commits(facts: Facts) -> str:
+    often = f"every {duration(facts.rhythm_s)}" if math.isfinite(facts.rhythm_s) else "seldom"
+    return f"{_behind(facts)}: on time for who commits {often}, last {duration(facts.unmoved_s)} ago"
+
+
 _SENTENCES: Final[dict[Reason, Callable[[Facts], str]]] = {
     Reason.DRAINED: _drained,
     Reason.ON_TIME: lambda f: f"{_behind(f)}: on time",
@@ -154,6 +166,14 @@ _SENTENCES: Final[dict[Reason, Callable[[Facts], str]]] = {
         "and workers do not consume it"
     ),
     Reason.OFFSET_NOT_OF_STATE: _not_of_state,
+    Reason.BETWEEN_COMMITS: _between_commits,
+    Reason.BETWEEN_RUNS: lambda f: f"{_behind(f)}: {duration(f.batch_s)} are expected of a group that runs in batches",
+    Reason.OVERDUE: lambda f: (
+        f"{_behind(f)}; it runs in batches, and has not moved for {_unmoved(f)}, with {duration(f.batch_s)} expected"
+    ),
+    Reason.FLAPPING: lambda f: (
+        f"{_behind(f)}; its member has gone {f.flaps} times within {duration(f.flaps_s)}: it does not stay up"
+    ),
 }
 
 _ADVICE: Final[dict[Reason, str]] = {
@@ -181,5 +201,7 @@ _ADVICE: Final[dict[Reason, str]] = {
         "the worker's /readyz has the command: set the offset back to that of the state, or rebuild the state "
         "(runbook worker-not-ready)"
     ),
+    Reason.OVERDUE: "see why its last run did not take place, or did not end; start it",
+    Reason.FLAPPING: "read in its log why it ends again and again (a record that it cannot pass, memory, a deploy)",
     Reason.BEHIND_END: "the topic was truncated or created again: reset the group's offsets",
 }

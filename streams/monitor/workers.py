@@ -71,7 +71,7 @@ class WorkerState:
     state: str
     """`ready`, with remarks about the source, or why not."""
     visible: Counts = field(default_factory=lambda: Counts(0.0, 0.0))
-    """Clean events that have a time of arrival, and those visible in time."""
+    """Clean events that have a time of arrival and dead letters, and those visible in time."""
     outcomes: Mapping[str, float] = field(default_factory=dict)
     rejects: Mapping[str, float] = field(default_factory=dict)
     watermark_age_s: Mapping[tuple[str, int], float] = field(default_factory=dict)
@@ -315,6 +315,7 @@ def read_metrics(address: Address, text: str, *, ready: bool, state: str) -> Wor
                         pass
     except (KeyError, IndexError, TypeError, AttributeError) as error:  # as the parser fails at what it does not expect
         raise ValueError(f"not what a worker writes ({error!r})") from None
+    total += outcomes.get("rejected", 0.0)  # visible nowhere
     return WorkerState(address, ready, state, Counts(total, good, young), outcomes, rejects, watermarks, quarantined)
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -11,7 +11,10 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from streams.batch.columns import Float64, Int64
+from streams.batch.rejects import Reason
 
+OUTCOMES: Final = ("clean", "late", "duplicate", "rejected")
+"""What becomes of an event."""
 _AGE_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0, 86_400.0)
 _COMMIT_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
 _BATCH_RECORDS = (1, 10, 100, 500, 1_000, 2_500, 5_000, 10_000, 20_000)
@@ -130,6 +133,13 @@ class WorkerMetrics:
         self.paused_partitions = Gauge(
             "streams_paused_partitions", "Partitions not consumed, by why.", ("reason",), registry=registry
         )
+
+    def begin(self, pipeline: str) -> None:
+        """Have the counts of a flow's records at 0: a rate sees the first of anything if there was a 0 before it."""
+        for outcome in OUTCOMES:
+            self.events.labels(pipeline, outcome)
+        for reason in Reason:
+            self.rejects.labels(pipeline, reason.value)
 
     @contextmanager
     def stopwatch(self, operator: str) -> Generator[None]:

@@ -97,6 +97,7 @@ class WorkerProcess:
         counts = partition_counts_with_leaderless(client)
         for pipeline in pipelines:
             check_topics(pipeline, counts)
+            self.metrics.begin(pipeline.name)
         events = [topic for pipeline in pipelines for topic in pipeline.event_outputs]
         self._directory = DataDirectory(settings.streams_data_dir)
         memory_bytes = (settings.streams_memory_mb_max - RUNTIME_MB) << 20

@@ -19,6 +19,7 @@ from streams.kafka.topics import apply_topics
 from streams.local.stack import Stack
 from streams.monitor.book import GroupLag
 from streams.monitor.lookout import Lookout
+from streams.monitor.policies import GroupPolicies
 from streams.monitor.status import Status
 from streams.monitor.verdict import Policy, Reason
 from tests.integration.kafka_helpers import admin_of, delete_topics, run, settings_of
@@ -27,7 +28,7 @@ from tests.integration.workers import wait_until
 pytestmark = pytest.mark.kafka
 
 _NOT_YET = {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE}
-HASTY = Policy(tiny_s=0.2, nobody_s=0.4, still_s=1.0, growth_s=1.0)
+HASTY = Policy(tiny_s=0.2, nobody_s=0.4, still_s=1.0, growth_s=1.0, seldom_s=1.0)
 
 
 @dataclass
@@ -94,7 +95,7 @@ def topic(stack: Stack) -> Topic:
 
 @pytest.fixture
 def lookout(stack: Stack) -> Iterator[Lookout]:
-    with Lookout(settings_of(stack), window_s=10, interval_s=0.2, policy=HASTY) as made:
+    with Lookout(settings_of(stack), window_s=10, interval_s=0.2, policies=GroupPolicies(default=HASTY)) as made:
         wait_until(lambda: _look(made, []) is not None, "the first round")
         yield made
 

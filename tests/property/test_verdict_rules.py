@@ -8,12 +8,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.monitor.flow_states import AS_COMMITTED, NOWHERE
+from streams.monitor.moves import MOVES_KEPT, Moves
 from streams.monitor.status import Status
 from streams.monitor.verdict import ABSENT, Owned, Policy, Reason, Verdicts, Window, evaluate
 from tests.examples import examples
 
 POLICY = Policy()
 QUICK = settings(deadline=None, max_examples=examples(60))
+
+
+def moves_of(seed: int, n: int, now_ms: int) -> Moves:
+    """Moves that n positions may have made before `now_ms`: drawn as one number, since they are many."""
+    chance = np.random.default_rng(seed)
+    table = (n, MOVES_KEPT)
+    times = np.sort(now_ms - chance.integers(0, 10 ** chance.integers(3, 7, n)[:, None], table), axis=1)
+    count = chance.integers(0, 12, n)
+    return Moves(
+        time_ms=times, offset=np.sort(chance.integers(0, 40, table), axis=1), lag=chance.integers(0, 2_000, table),
+        wait_s=10.0 ** chance.uniform(0, 3.3, table), count=count, by_hand=chance.integers(0, 4, n),
+        since_ms=np.where(count > 0, times[:, -1], now_ms - chance.integers(0, 5_000_000, n)),
+    )  # fmt: skip
+
+
+def unmoved(n: int) -> Moves:
+    """Positions that have moved a moment ago, for the first time."""
+    table = (n, MOVES_KEPT)
+    zeros = np.zeros(table, dtype=np.int64)
+    none = np.zeros(n, dtype=np.int64)
+    return Moves(zeros, zeros, zeros, np.zeros(table), none, np.full(n, 1 << 40, dtype=np.int64), none)
 
 
 @st.composite
@@ -26,13 +48,19 @@ def windows(draw: Any, rows_max: int = 5) -> Window:
     )
     column = lambda of: np.array(draw(st.lists(of, min_size=n, max_size=n)))  # noqa: E731
     lag = table(st.integers(0, 2_000))
+    time_ms = np.cumsum(steps).astype(np.int64)
+    owned = column(st.sampled_from([int(one) for one in Owned])).astype(np.int8)
     return Window(
-        time_ms=np.cumsum(steps).astype(np.int64),
+        time_ms=time_ms,
+        moves=moves_of(draw(st.integers(0, 10_000)), n, int(time_ms[-1])),
+        unowned_s=np.where(owned == Owned.NOBODY, column(st.sampled_from([np.nan, 1.0, 20.0, 5_000.0])), np.nan),
+        peers_s=column(st.sampled_from([np.nan, 5.0, 300.0])),
+        flaps=column(st.sampled_from([0, 0, POLICY.flaps_max])).astype(np.int64),
         offset=table(offsets),
         lag=lag,
         active=table(st.integers(0, 1)).astype(np.bool_),
         lag_s=np.where(lag[:, -1] > 0, column(st.floats(0, 5_000)), 0.0),
-        owned=column(st.sampled_from([int(one) for one in Owned])).astype(np.int8),
+        owned=owned,
         deleted=column(st.sampled_from([0, 0, 0, 5])).astype(np.int64),
         beyond=column(st.sampled_from([0, 0, 0, 5])).astype(np.int64),
         unreadable=column(st.sampled_from([0, 0, 0, 5])).astype(np.int64),
@@ -47,13 +75,14 @@ def rows_of(window: Window, rows: list[int]) -> Window:
     names = (
         "offset", "lag", "active", "lag_s", "owned", "deleted", "beyond", "unreadable", "open_s", "left", "unplaced",
         "state_at",
+        "unowned_s", "flaps", "peers_s",
     )  # fmt: skip
     changed = {name: getattr(window, name)[rows] for name in names}
-    return replace(window, **changed)
+    return replace(window, **changed, moves=window.moves.rows(rows))
 
 
 def same(one: Verdicts, other: Verdicts) -> bool:
-    names = ("status", "reason", "unmoved_s", "back_by", "consume_rate", "arrive_rate", "catch_up_s")
+    names = ("status", "reason", "unmoved_s", "rhythm_s", "back_by", "consume_rate", "arrive_rate", "catch_up_s")
     return all(np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True) for name in names)
 
 
@@ -74,6 +103,12 @@ def test_neither_the_time_of_day_nor_the_length_of_the_log_matters(window: Windo
     moved = replace(
         window,
         time_ms=window.time_ms + later,
+        moves=replace(
+            window.moves,
+            time_ms=window.moves.time_ms + later,
+            since_ms=window.moves.since_ms + later,
+            offset=window.moves.offset + further,
+        ),
         offset=np.where(window.offset == ABSENT, ABSENT, window.offset + further),
     )
 
@@ -120,6 +155,42 @@ def test_every_verdict_has_a_reason_that_fits_it(window: Window) -> None:
         assert (reason == Reason.NOBODY_READS) <= (window.owned[row] == Owned.NOBODY)
         assert (reason == Reason.NO_PROGRESS) <= (window.owned[row] == Owned.SOMEBODY)
         assert (reason == Reason.CATCHING_UP) <= bool(np.isfinite(found.catch_up_s[row]))
+        assert (reason == Reason.FLAPPING) <= bool(window.flaps[row] >= POLICY.flaps_max)
+        assert (reason == Reason.BETWEEN_COMMITS) <= bool(window.moves.count[row] >= 2)
+
+
+@QUICK
+@given(windows())
+def test_a_group_without_members_never_catches_up(window: Window) -> None:
+    nobody = np.full(len(window.lag_s), Owned.NOBODY, dtype=np.int8)
+    by_nobody = replace(window.moves, by_hand=np.zeros(len(window.lag_s), dtype=np.int64))
+    found = evaluate(replace(window, owned=nobody, moves=by_nobody), POLICY)
+
+    assert Reason.CATCHING_UP not in found.reason.tolist()
+    assert not np.isfinite(found.catch_up_s[(found.status > Status.OK) & (window.lag[:, -1] > 0)]).any()
+
+
+@QUICK
+@given(windows())
+def test_whoever_catches_up_reads_more_than_arrives(window: Window) -> None:
+    found = evaluate(window, POLICY)
+
+    for row in np.flatnonzero(found.reason == Reason.CATCHING_UP).tolist():
+        rates = found.consume_rate[row], found.arrive_rate[row]
+        assert np.isnan(rates).all() or rates[1] < rates[0]
+
+
+@QUICK
+@given(windows(), st.floats(60.0, 86_400.0))
+def test_no_lag_of_a_group_that_runs_in_batches_stops_or_stalls_it(window: Window, batch_s: float) -> None:
+    placed = replace(window, unplaced=np.zeros_like(window.unplaced))
+    found = evaluate(placed, replace(POLICY, batch_s=batch_s))
+
+    assert not set(found.status.tolist()) & {Status.STOP, Status.STALL}
+    assert found.status[found.reason == Reason.OVERDUE].tolist() == [Status.WARN] * int(
+        (found.reason == Reason.OVERDUE).sum()
+    )
+    assert (window.lag_s[found.reason == Reason.OVERDUE] >= batch_s).all()
 
 
 @QUICK
@@ -145,6 +216,10 @@ def test_one_dip_does_not_hide_a_growing_lag(samples: int, per_sample: int, data
             left=np.zeros(1, dtype=np.bool_),
             unplaced=np.zeros(1, dtype=np.bool_),
             state_at=np.full(1, AS_COMMITTED, dtype=np.int64),
+            moves=unmoved(1),
+            unowned_s=np.full(1, np.nan),
+            peers_s=np.full(1, np.nan),
+            flaps=np.zeros(1, dtype=np.int64),
         )
         # A growth of less than 5% over the window counts as none, which is a warning as well.
         assert Status.WARN == evaluate(window, POLICY).status[0]

@@ -57,8 +57,9 @@ def test_images_are_pinned_or_built_here(name: str) -> None:
 def test_dependencies_and_volumes_exist() -> None:
     for service in SERVICES.values():
         assert set(service.get("depends_on", [])) <= set(SERVICES)
-        named = {volume.split(":")[0] for volume in service.get("volumes", []) if not volume.startswith(("/", "."))}
-        mounted = {ROOT / volume.split(":")[0] for volume in service.get("volumes", []) if volume.startswith(".")}
+        volumes = interpolated({str(place): one for place, one in enumerate(service.get("volumes", []))}, {}).values()
+        named = {volume.split(":")[0] for volume in volumes if not volume.startswith(("/", "."))}
+        mounted = {ROOT / volume.split(":")[0] for volume in volumes if volume.startswith(".")}
         assert named <= set(COMPOSE["volumes"])
         assert all(path.exists() for path in mounted)
 
@@ -103,6 +104,51 @@ def test_prometheus_scrapes_the_ports_of_the_worker_and_the_monitor() -> None:
     assert ["monitor", "--web-port", "8080"] == SERVICES["monitor"]["command"]
 
 
+ALERTMANAGER = YAML(typ="safe").load((ROOT / "deploy/alertmanager/alertmanager.yml").read_text())
+RULES = YAML(typ="safe").load((ROOT / "deploy/prometheus/rules/streams.yml").read_text())
+ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule]
+
+
+def matches(matchers: list[str], labels: dict[str, str]) -> bool:
+    """Whether an alert with these labels is meant, as Alertmanager reads `name="value"` and `name=~"pattern"`."""
+    for matcher in matchers:
+        name, operator, value = re.fullmatch(r'(\w+)(=~?)"(.*)"', matcher).groups()  # type: ignore[union-attr]
+        found = labels.get(name, "")
+        if not (re.fullmatch(value, found) if operator == "=~" else found == value):
+            return False
+    return True
+
+
+def test_prometheus_sends_alerts_to_the_alertmanager_of_the_stack() -> None:
+    prometheus = YAML(typ="safe").load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+
+    (alertmanager,) = prometheus["alerting"]["alertmanagers"]
+    assert [{"targets": ["alertmanager:9093"]}] == alertmanager["static_configs"]
+    assert "127.0.0.1:9093:9093" in SERVICES["alertmanager"]["ports"]
+    assert "${RUNBOOKS_URL}" == prometheus["global"]["external_labels"]["runbooks"]
+    assert "RUNBOOKS_URL" in SERVICES["prometheus"]["environment"]
+
+
+def test_every_alert_goes_to_the_receiver_of_its_severity_and_the_watchdog_to_its_own() -> None:
+    receivers = {one["name"] for one in ALERTMANAGER["receivers"]}
+    for rule in ALERTS:
+        labels = {"alertname": rule["alert"], **rule["labels"]}
+        routes = ALERTMANAGER["route"]["routes"]
+        taken = next(route["receiver"] for route in routes if matches(route["matchers"], labels))
+        assert taken in receivers
+        assert ("watchdog" if rule["alert"] == "Watchdog" else rule["labels"]["severity"]) == taken
+
+
+def test_what_inhibits_names_alerts_that_there_are_and_none_that_inhibits_itself() -> None:
+    alerts = [{"alertname": rule["alert"], **rule["labels"]} for rule in ALERTS]
+    for rule in ALERTMANAGER["inhibit_rules"]:
+        sources = [one for one in alerts if matches(rule["source_matchers"], one)]
+        targets = [one for one in alerts if matches(rule["target_matchers"], one)]
+        assert sources, rule
+        assert targets, rule
+        assert not [one for one in sources if one in targets], rule
+
+
 def test_grafana_is_given_its_datasource_and_dashboards() -> None:
     mounts = dict(volume.split(":")[:2] for volume in SERVICES["grafana"]["volumes"])
     provider = YAML(typ="safe").load((ROOT / "deploy/grafana/dashboards.yml").read_text())["providers"][0]
@@ -112,6 +158,37 @@ def test_grafana_is_given_its_datasource_and_dashboards() -> None:
     for path in (ROOT / "deploy/grafana/dashboards").glob("*.json"):
         for panel in json.loads(path.read_text())["panels"]:
             assert {target["datasource"]["uid"] for target in panel["targets"]} == {source["uid"]}
+
+
+DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_panels_have_a_unit_and_say_what_they_show_and_their_queries_use_variables_that_there_are(path: Path) -> None:
+    dashboard = json.loads(path.read_text())
+    names = {one["name"] for one in dashboard["templating"]["list"]}
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+
+    assert all(panel["description"] and panel["fieldConfig"]["defaults"]["unit"] for panel in dashboard["panels"])
+    assert names | {"__rate_interval"} == {name for query in queries for name in re.findall(r"\$(\w+)", query)}
+    assert not [query for query in queries if re.search(r"rate\([^)]*\[\d", query)], "$__rate_interval fits any range"
+    assert len({panel["title"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_alerts_are_annotations_and_panels_do_not_overlap(path: Path) -> None:
+    dashboard = json.loads(path.read_text())
+
+    severities = [re.findall(r'severity="(\w+)"', one["expr"]) for one in dashboard["annotations"]["list"]]
+    assert [["page"], ["ticket"]] == severities
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in dashboard["panels"])
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
 
 
 OURS = [name for name, service in SERVICES.items() if service["image"] == "streams:local"]

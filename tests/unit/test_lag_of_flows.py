@@ -11,8 +11,8 @@ from streams.kafka.round import FOREIGN, Group, Member, Round
 from streams.monitor.book import GroupLag, LagBook
 from streams.monitor.flow_states import Tail
 from streams.monitor.missing import missing_topics
+from streams.monitor.policies import GroupPolicies
 from streams.monitor.report import missing_row, partition_row
-from streams.monitor.verdict import Policy
 from streams.state.journal import JournalEntry, Position, pack
 
 ADDED: Final = 3
@@ -30,7 +30,7 @@ def judged(end: int, *, journal: int = ADDED, group: str = GPS.group) -> GroupLa
         commit_group=np.zeros_like(here), commit_partition=here, commit_offset=np.full_like(here, 10),
         commit_mark=np.zeros_like(here), commit_cycle=np.full_like(here, FOREIGN),
     )  # fmt: skip
-    book = LagBook(Policy(), window_s=5, interval_s=1, pipelines=[GPS, ORDERS])
+    book = LagBook(GroupPolicies(), window_s=5, interval_s=1, pipelines=[GPS, ORDERS])
     book.note(found)
     return book.judge()[group]
 
@@ -74,7 +74,7 @@ def committed(
         commit_group=one(0), commit_partition=one(0), commit_offset=one(offset), commit_mark=one(1),
         commit_cycle=one(cycle),
     )  # fmt: skip
-    book = LagBook(Policy(), window_s=5, interval_s=1, pipelines=[GPS, ORDERS])
+    book = LagBook(GroupPolicies(), window_s=5, interval_s=1, pipelines=[GPS, ORDERS])
     book.note(found)
     return book, next(iter(book.states.questions(10)), None)
 

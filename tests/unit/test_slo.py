@@ -74,3 +74,16 @@ def test_events_that_arrive_old_are_told_and_burn_nothing() -> None:
 
     assert (1.0, 0.1) == (slo.good_share, slo.young_share)
     assert (1.0, 0.0) == (slo.budget_left, slo.windows["5m"].burn_rate)
+
+
+def test_what_waits_burns_while_a_flow_is_dead_and_is_counted_once_when_it_is_committed_late() -> None:
+    book = SloBook()
+    book.observe(0.0, {"a": Counts(10_000.0, 10_000.0)}, waiting=50.0)
+    book.observe(100.0, {"a": Counts(10_000.0, 10_000.0)}, waiting=1_050.0)
+
+    dead = book.judge()
+
+    assert (1_000.0, 1_000.0, 0.0) == (dead.events, dead.bad, dead.good_share)
+    assert pytest.approx(100.0) == dead.windows["5m"].burn_rate
+    book.observe(200.0, {"a": Counts(11_050.0, 10_000.0)}, waiting=0.0)
+    assert (1_000.0, 1_000.0) == (book.judge().events, book.judge().bad)
