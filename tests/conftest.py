@@ -4,6 +4,8 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -20,6 +22,8 @@ from tests.integration.kafka_helpers import delete_subjects
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A run in the background of a shell: processes that tests start would be told to ignore Ctrl-C, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_ON_THE_STACK: Final = pytest.StashKey[set[Path]]()
 
 settings.register_profile("untimed", deadline=None, max_examples=DEFAULT)
 settings.register_profile("fast", deadline=None, max_examples=FAST)
@@ -49,8 +53,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, proxy: Proxy) -> Iterator[St
 @pytest.fixture(scope="module", autouse=True)
 def _subjects_end_with_their_file(request: pytest.FixtureRequest) -> Iterator[None]:
     """Files of tests share one registry, and the names of subjects recur with other schemas: each file starts anew."""
-    own = [item for item in request.session.items if item.path == request.path]
-    if not any("stack" in getattr(item, "fixturenames", ()) for item in own):
+    if request.path not in request.session.stash[_ON_THE_STACK]:
         yield
         return
     client = SchemaRegistryClient({"url": request.getfixturevalue("stack").registry_url})
@@ -71,6 +74,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     left_out.mark(items)
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: not {"integration", "faults"} & set(item.path.parts))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note the files of which a test that is run uses the stack."""
+    session.stash[_ON_THE_STACK] = {item.path for item in session.items if "stack" in getattr(item, "fixturenames", ())}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -82,7 +82,14 @@ class MemoryTransactions:
             records.on_last_delivered(offset)
 
     def send_offsets(self, positions: dict[int, Committed], membership: object) -> None:
-        """As the broker does it: it knows the members and their generation, not what the partitions were before."""
+        """As the broker does it: it knows the members and their generation, not what the partitions were before.
+
+        Raises:
+            TypeError: nobody's membership, as of Kafka's client.
+
+        """
+        if membership is None:
+            raise TypeError("offsets of a group are sent in the name of a member")
         transaction = self._current()
         if membership != self._kafka.membership_of(self._producer):
             raise CycleAborted("illegal_generation", "the group has moved on")

@@ -1,8 +1,10 @@
 """Twins of what surrounds a worker's core, in memory: what takes time in a worker waits here until it is its turn."""
 
 import random
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from streams.engine.task import PartitionTask
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.sinks.base import CycleAborted
 from streams.state.memory import MemoryStore
-from streams.state.store import StoreCorrupted
+from streams.state.store import StoreCorrupted, WriteBatch
 from streams.worker.ownership import Polled
 from streams.worker.ports import Attempt, Restored
 from tests.simulation.traffic import NOW_MS, SCHEMA_ID, UNREADABLE
@@ -34,33 +36,75 @@ class SimulatedTime:
         return self.passed_s
 
 
+class Killed(BaseException):
+    """Unwinds the commit thread of a process that is dead."""
+
+
 class Commit:
-    """A commit that runs when the scheduler says so, or at last when somebody waits for it."""
+    """A commit in a thread of its own; the scheduler and this thread take turns, so that one seed is one order.
+
+    It begins when the scheduler says so, or at last when somebody waits for it. Where it pauses, others go on.
+    """
 
     def __init__(self, run: Callable[[], None]) -> None:
         self._run = run
+        self._thread = threading.Thread(target=self._run_to_the_end, daemon=True)
+        self._its_turn, self._our_turn = threading.Semaphore(0), threading.Semaphore(0)
+        self._is_killed = False
         self._is_done = False
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     def done(self) -> bool:
         return self._is_done
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it pauses."""
+        return self._thread.ident is not None and not self._is_done
+
     def run(self) -> None:
-        if not self._is_done:
-            self._is_done = True
-            try:
-                self._run()
-            except Exception as error:  # noqa: BLE001 - as a future does
-                self._error = error
+        """Let it go on until it pauses or ends; a crash in it is one of the process."""
+        if self._is_done:
+            return
+        if self._thread.ident is None:
+            self._thread.start()
+        else:
+            self._its_turn.release()
+        self._our_turn.acquire()
+        if self._is_done and self._error is not None and not isinstance(self._error, Exception):
+            raise self._error
+
+    def pause(self) -> None:
+        """In the commit: let others go on."""
+        self._our_turn.release()
+        self._its_turn.acquire()
+        if self._is_killed:
+            raise Killed
+
+    def kill(self) -> None:
+        """Its process is dead: nothing more of it happens."""
+        self._is_killed = True
+        if self.is_under_way:
+            with suppress(Killed):
+                self.run()
 
     def result(self) -> None:
-        self.run()
+        while not self._is_done:
+            self.run()
         if self._error is not None:
             raise self._error
 
+    def _run_to_the_end(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:  # noqa: BLE001 - as a future does; the scheduler raises what is no `Exception`
+            self._error = error
+        self._is_done = True
+        self._our_turn.release()
+
 
 class CommitsInFlight:
-    """`CommitThread`: some commits are over at once, others are in flight while the next batch is processed."""
+    """`CommitThread`: some commits are over at once; others are in flight, at any point, while work goes on."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -73,9 +117,22 @@ class CommitsInFlight:
             self.newest.run()
         return self.newest
 
+    @property
+    def is_under_way(self) -> bool:
+        return self.newest is not None and self.newest.is_under_way
+
     def run(self) -> None:
         if self.newest is not None:
             self.newest.run()
+
+    def pause(self) -> None:
+        """In the newest commit: let others go on."""
+        assert self.newest is not None
+        self.newest.pause()
+
+    def kill(self) -> None:
+        if self.newest is not None:
+            self.newest.kill()
 
 
 class WorkBetweenSteps:
@@ -171,6 +228,35 @@ def _records(rows: list[tuple[int, int, int, bytes | None, bytes | None, Headers
     )
 
 
+class StrictStore(MemoryStore):
+    """A store that must not be used once it is closed: its directory may have another one by then."""
+
+    is_closed = False
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        self._require_open()
+        return super().get_many(keys)
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        self._require_open()
+        return super().scan(prefix)
+
+    def write(self, batch: WriteBatch) -> None:
+        self._require_open()
+        super().write(batch)
+
+    def flush(self) -> None:
+        self._require_open()
+        super().flush()
+
+    def close(self) -> None:
+        super().close()
+        self.is_closed = True
+
+    def _require_open(self) -> None:
+        assert not self.is_closed, "a store is used after it was closed"
+
+
 class MemoryStores:
     """`Stores`: of one process, over disks that outlive it. Restores wait until `go_on` gets round to them."""
 
@@ -225,7 +311,7 @@ class MemoryStores:
     def _restored(self, partition: int) -> Restored:
         for _ in range(2):
             if partition not in self._open:
-                self._open[partition] = MemoryStore(self._disks.setdefault(partition, {}))
+                self._open[partition] = StrictStore(self._disks.setdefault(partition, {}))
             few = self._rng.choice((5, 50, 10**6))
             try:
                 task = restore_partition(

@@ -6,6 +6,8 @@ import random
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import wraps
+from typing import Concatenate, ParamSpec
 
 import fastavro
 
@@ -36,6 +38,24 @@ class Outcome:
     crashes: int
 
 
+P = ParamSpec("P")
+
+
+def _says_its_seed(run: Callable[Concatenate[int, P], Outcome]) -> Callable[Concatenate[int, P], Outcome]:
+    """Whatever it fails of, it says how to run it again."""
+
+    @wraps(run)
+    def running(seed: int, /, *rest: P.args, **options: P.kwargs) -> Outcome:
+        try:
+            return run(seed, *rest, **options)
+        except Exception as error:
+            error.add_note(f"failed: make simulate SEED={seed}")
+            raise
+
+    return running
+
+
+@_says_its_seed
 def simulate(
     seed: int,
     *,
@@ -71,6 +91,7 @@ def simulate(
     def meanwhile(worker: SimulatedWorker, moment: str) -> None:
         """While a commit of `worker` is in flight, another one may take a partition over and commit its own cycles."""
         chance = 0.7 if moment == "answer lost" else 0.03
+        # One at a time: a worker hears of a new generation by a poll, which also tells it what it has lost before that.
         if worker.faults and not in_flight and not worker.is_zombie and rng.random() < chance:
             in_flight.append(worker)
             _rebalance_in_flight(rng, team, worker)
@@ -98,6 +119,8 @@ def simulate(
         worker.step()
         if faults and rng.random() < 0.03:
             _rebalance(rng, team, kafka, partitions)
+        if worker.commits.is_under_way and rng.random() < 0.5:
+            meanwhile(worker, "answer lost")
         if _drained(team, kafka, range(partitions) if drained is None else drained):
             break
     else:

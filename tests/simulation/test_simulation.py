@@ -14,6 +14,10 @@ from streams.kafka.partitioner import partition_of
 from streams.operators.dedup.operator import DedupOperator
 from streams.operators.reorder.held import Held
 from streams.sinks.base import CycleAborted
+from streams.worker.cycle import CommitCycle
+from streams.worker.ownership import Ownership
+from streams.worker.ports import Attempt
+from streams.worker.rebalance import RebalanceListener
 from streams.worker.terms import Terms
 from tests.simulation.run import Outcome, simulate
 
@@ -29,7 +33,7 @@ def result(outcome: Outcome):
 
 
 @pytest.mark.parametrize(
-    "seed", [2, *marked([1, *range(3, 21)], thorough), *marked(range(21, 41), thorough, pytest.mark.slow)]
+    "seed", [2, *marked([1, *range(3, 13)], thorough), *marked(range(13, 41), thorough, pytest.mark.slow)]
 )
 def test_crashes_rebalances_and_lost_answers_change_nothing(seed):
     simulate(seed, events=800, batch_records_max=(3, 10, 30, 100)[seed % 4])
@@ -165,6 +169,39 @@ def test_a_commit_in_the_name_of_the_newest_membership_is_found(monkeypatch):
     monkeypatch.setattr(Terms, "claim", lambda self, _: self._membership)
     with pytest.raises((AssertionError, RestoreFailed)):
         simulate_some(seeds=40)
+
+
+@thorough
+def test_a_commit_in_nobodys_name_is_found(monkeypatch):
+    def commit(self, end, tasks, _):
+        self._committer.commit(end, tasks, self._clock.wall_ms(), lambda: None)
+
+    monkeypatch.setattr(CommitCycle, "_commit", commit)
+    with pytest.raises(TypeError, match=SAYS):
+        simulate_some(seeds=1)
+
+
+@thorough
+def test_a_loss_that_does_not_wait_for_the_commit_in_flight_is_found(monkeypatch):
+    """A commit that is under way writes to the store of a partition that was lost meanwhile, once it is closed."""
+    monkeypatch.setattr(RebalanceListener, "_abandon", lambda self, partitions: self._ownership.release(partitions))
+    with pytest.raises(AssertionError, match=SAYS):
+        simulate_some(seeds=40)
+
+
+@thorough
+def test_a_restore_that_is_not_wanted_any_more_and_installed_is_found(monkeypatch):
+    def attempt(self, term):
+        def install(restored):
+            self._engine.install(restored.task)
+            self._restored_in[term.partition] = term
+            self._intake.start(term.partition, restored.task.offset_next, restored.source_bounds)
+
+        return Attempt(term.partition, lambda: True, install)
+
+    monkeypatch.setattr(Ownership, "_attempt", attempt)
+    with pytest.raises((AssertionError, RestoreFailed), match=SAYS):
+        simulate_some()
 
 
 @thorough

@@ -98,6 +98,7 @@ class SimulatedWorker:
     ) -> None:
         """`meanwhile` is called while a commit of this worker is in flight, and told how far it got."""
         self.name = name
+        self.commits = CommitsInFlight(rng)
         self._meanwhile = meanwhile
         self.is_zombie = False
         """The group has gone on, and this worker does not poll: it hears of nothing."""
@@ -138,6 +139,7 @@ class SimulatedWorker:
         changelog = MemoryChangelog(self.kafka)
         self.intake = MemoryIntake(self.kafka, GPS.source, self.rng, batch_records_max=self.batch_records_max)
         self.channel = Channel()
+        self.commits.kill()
         self.commits = CommitsInFlight(self.rng)
         self.between_steps = WorkBetweenSteps(self._has_time, self._busily)
         self.stores = MemoryStores(self.kafka, self._config, changelog, self.disk, self.rng)
@@ -169,9 +171,7 @@ class SimulatedWorker:
         )
 
     def _committer(self, changelog: MemoryChangelog) -> Committer:
-        transactions = MemoryTransactions(
-            self.kafka, self.name, self._verdict, lambda moment: self._meanwhile(self, moment), self.refuses
-        )
+        transactions = MemoryTransactions(self.kafka, self.name, self._verdict, self._in_flight, self.refuses)
         table = _CATALOG.latest("vehicles.state.v1-value")
         minute = _CATALOG.latest("vehicles.minutes.v1-value")
         return Committer(
@@ -335,6 +335,12 @@ class SimulatedWorker:
         was_busy, self._is_busy = self._is_busy, True
         work()
         self._is_busy = was_busy
+
+    def _in_flight(self, moment: str) -> None:
+        """A commit is on its way to the broker, or its answer on the way here: it takes a while, or others go on."""
+        if self._happens(0.3):
+            self.commits.pause()
+        self._meanwhile(self, moment)
 
     def _happens(self, chance: float) -> bool:
         return self.faults and self.rng.random() < chance

@@ -107,6 +107,7 @@ def test_junk_ids_of_a_device_that_is_not_quarantined_are_looked_up_once_each_in
     assert sorted(asked) == list(range(1_000, 2_000))
 
 
+@pytest.mark.thorough
 def test_good_records_of_more_schemas_than_are_kept_all_come_through():
     subject = engine()
     subject._known = KnownSchemas(plans_max=SCHEMA_LOOKUPS_MAX)

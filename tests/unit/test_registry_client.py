@@ -179,6 +179,7 @@ def test_schemas_of_another_kind_are_named_as_such(registry: Registry, answers: 
         assert (reject.reason, reject.schema_id) == (Reason.INCOMPATIBLE_SCHEMA, schema_id)
 
 
+@pytest.mark.thorough
 def test_a_chain_of_references_without_an_end_is_refused(registry: Registry, answers: dict[str, Any]) -> None:
     answers["/schemas/ids/5"] = by_id(TOP, ("x.Left", "s0"))
     for number in range(SCHEMA_REFERENCES_MAX + 2):

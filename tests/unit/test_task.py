@@ -297,6 +297,7 @@ def test_ids_are_forgotten_in_steps_and_between_cycles_only(task, cycle):
     assert task.in_memory()["ids"] == 3, "nothing was expected: less than an eighth of the horizon has passed"
 
 
+@pytest.mark.thorough
 def test_a_journal_of_expired_ids_is_neither_replayed_nor_kept(task, cycle):
     for number in range(2 * JOURNAL_INDEX_RECORDS):
         task.on_batch(events((number, 100 + number)), number + 1)
