@@ -183,7 +183,8 @@ def test_whoever_catches_up_reads_more_than_arrives(window: Window) -> None:
 @QUICK
 @given(windows(), st.floats(60.0, 86_400.0))
 def test_no_lag_of_a_group_that_runs_in_batches_stops_or_stalls_it(window: Window, batch_s: float) -> None:
-    placed = replace(window, unplaced=np.zeros_like(window.unplaced))
+    accepted = np.full_like(window.state_at, AS_COMMITTED)
+    placed = replace(window, unplaced=np.zeros_like(window.unplaced), state_at=accepted)
     found = evaluate(placed, replace(POLICY, batch_s=batch_s))
 
     assert not set(found.status.tolist()) & {Status.STOP, Status.STALL}

@@ -8,7 +8,9 @@
   const DEAD_LETTERS_MANY = 100;
   const KINDS = ["", "warn", "ok"];
   const RUNBOOKS = { WARN: "lag-growing", ERR: "records-lost", STOP: "no-progress", STALL: "no-progress", REWIND: "lag-rewind" };
-  const RUNBOOKS_BY_REASON = { open_transaction: "open-transaction", not_in_layout: "partitions-not-consumed", offset_not_of_state: "worker-not-ready" };
+  const RUNBOOKS_BY_REASON = {
+    open_transaction: "open-transaction", not_in_layout: "partitions-not-consumed", offset_not_of_state: "worker-not-ready", flapping: "group-flapping",
+  };
   const QUIET_MIN_S = 20;
   const QUIET_FIRST_S = 60;
   const AGAIN_MS = [1000, 2000, 5000, 10000];
