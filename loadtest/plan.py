@@ -20,9 +20,10 @@ EVENTS_OF_DEVICE_MIN: Final = 5
 """Of a drain; with fewer, hardly any device would have a second event to be put in order."""
 REPORT_MS: Final = 10_000
 """From one report of a vehicle on the move to its next one."""
-FLEET_MIX: Final = ("--zone-devices", "50", "--newest-first", "0.1")
-"""What the generator leaves out unless it is asked for, since it makes the number of late events uncertain."""
-VEHICLES_MIX: Final = ("--parked", "0.5")
+ZONE_DEVICES: Final = 50
+ZONES_MIN: Final = 100
+NEWEST_FIRST: Final = 0.1
+PARKED: Final = 0.5
 
 
 class Work(StrEnum):
@@ -156,12 +157,21 @@ class Plan:
 
     def drain_arguments(self, events: int) -> list[str]:
         """Of the generator, for a drain of so many records: the devices of a fleet, as often as they report."""
-        devices = max(1, self.generators, min(self.devices, events // EVENTS_OF_DEVICE_MIN))
-        return ["--events", str(events), "--devices", str(devices), "--report-ms", str(REPORT_MS)]
+        devices = str(self.drain_devices(events))
+        return ["--events", str(events), "--devices", devices, "--report-ms", str(REPORT_MS)]
 
-    def fleet_mix(self) -> tuple[str, ...]:
-        """Options of the generator: what the traffic is like unless `mix` says otherwise."""
-        return FLEET_MIX + (VEHICLES_MIX if self.pipeline == "gps" else ())
+    def drain_devices(self, events: int) -> int:
+        """Devices of a drain of so many records."""
+        return max(1, self.generators, min(self.devices, events // EVENTS_OF_DEVICE_MIN))
+
+    def fleet_mix(self, devices: int) -> list[str]:
+        """Options of the generator: what the traffic of so many devices is like unless `mix` says otherwise.
+
+        A dead zone is a hundredth of the devices at most: or the rate would be another one whenever a zone goes silent.
+        """
+        zone = max(1, min(ZONE_DEVICES, devices // ZONES_MIN))
+        vehicles = ["--parked", str(PARKED)] if self.pipeline == "gps" else []
+        return ["--zone-devices", str(zone), "--newest-first", str(NEWEST_FIRST), *vehicles]
 
     def points(self) -> list[Point]:
         """Every setting so many times as it repeats: one round after the other, each in an order of its own.

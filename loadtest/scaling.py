@@ -113,7 +113,7 @@ def fit(points: Sequence[tuple[int, float]]) -> Scaling | NoLaw:
     if any(rate <= 0 or n < 1 for n, rate in points):
         return NoLaw("a throughput of 0 was measured")
     if len(numbers) < POINTS_MIN:
-        return NoLaw(f"{len(numbers)} different numbers were measured, a law needs {POINTS_MIN}")
+        return NoLaw(f"different numbers measured: {len(numbers)}; a law needs {POINTS_MIN}")
     n, rate = np.array([float(each) for each, _ in points]), np.array([value for _, value in points])
     full = _fitted(n, rate, lambda c: c[0] * n / (1 + c[1] * (n - 1) + c[2] * n * (n - 1)), 3)
     if full is not None and full[0][1].low > 0 and full[0][2].low > 0 and full[0][1].value < 1:

@@ -10,6 +10,7 @@ from typing import Final
 from loadtest.crew import Crew, crew
 from loadtest.fleet import SOURCES, Fleet, fill_topic
 from loadtest.fleet.mix import NOTHING, Bounds, Size, shape_of
+from loadtest.generator.plan import DEVICES_MAX as OPEN_LOOP_DEVICES_MAX
 from loadtest.generator.target import find_schemas
 from loadtest.generators import Generators, Sent, generators
 from loadtest.oracle.windows import Window
@@ -178,8 +179,8 @@ class Stage:
             yield found
 
     @contextmanager
-    def traffic(self, *arguments: str) -> Iterator[Generators]:
-        """Generators with the plan's mix, each call with devices of its own."""
+    def traffic(self, *arguments: str, devices: int) -> Iterator[Generators]:
+        """Generators with the plan's mix, each call with devices of its own, about so many."""
         plan, settings = self.plan, self.settings
         self._phase += 1
         common = [
@@ -194,7 +195,11 @@ class Stage:
             "STREAMS_SKEW_MS_MAX": str(settings.streams_skew_ms_max),
         }
         with generators(
-            plan.generators, [*common, *plan.fleet_mix(), *arguments, *plan.mix], environment, self._logs, self.sampler
+            plan.generators,
+            [*common, *plan.fleet_mix(devices), *arguments, *plan.mix],
+            environment,
+            self._logs,
+            self.sampler,
         ) as found:
             yield found
 
@@ -268,7 +273,8 @@ class Stage:
         """Generators that only wait to be told when to begin: whatever it took to start them is over by then."""
         arguments = ["--await-start", "--rate", str(max(1, round(span.rate)))]
         arguments += [] if endless else ["--seconds", str(span.warm_up_s + span.seconds)]
-        return OpenLoop(span, cleanup.enter_context(self.traffic(*arguments)), self._prefix)
+        devices = min(OPEN_LOOP_DEVICES_MAX, round(span.rate))
+        return OpenLoop(span, cleanup.enter_context(self.traffic(*arguments, devices=devices)), self._prefix)
 
     def _wait_prepared(self, workers: Crew, loops: Sequence[OpenLoop]) -> None:
         deadline = time.monotonic() + READY_S_MAX

@@ -87,12 +87,13 @@ class Trial:
         """`2,065 events/s (2,500 asked for): not sustained, lag grows by 431/s (402 to 460)`."""
         asked = f" ({self.rate_asked:,.0f} asked for)" if abs(self.publish_rate / self.rate_asked - 1) > 0.01 else ""
         verdict = "sustained" if self.is_sustained else "not sustained"
+        if self.lag_slope is not None and not is_clear(self.lag_slope, self.publish_rate):
+            verdict = f"undecided, rather {verdict}"
         if self.lag_slope is None:
             trend = "too few samples to tell how lag goes"
         else:
             at = self.lag_slope
             trend = f"lag changes by {at.per_s:+,.0f}/s ({at.low:+,.0f} to {at.high:+,.0f})"
-            trend += "" if is_clear(at, self.publish_rate) else ", which is too uncertain to be sure"
         consumed = "" if self.is_sustained else f", {self.consume_rate:,.0f} events/s were consumed"
         return f"{self.publish_rate:,.0f} events/s{asked}: {verdict}, {trend}{consumed}"
 
@@ -109,6 +110,7 @@ class Trial:
             "consume_rate": round(self.consume_rate, 1),
             "lag_slope": None if self.lag_slope is None else self.lag_slope.as_dict(),
             "sustained": self.is_sustained,
+            "sustained_is_clear": is_clear(self.lag_slope, self.publish_rate),
             "lag_max": self.lag_max,
             "counted": self.counted,
             "due": self.due if self.counted is not None else None,

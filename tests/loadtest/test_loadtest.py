@@ -186,8 +186,10 @@ def test_a_drain_is_the_traffic_of_a_fleet_and_short_ones_of_a_smaller_one():
     assert arguments[arguments.index("--devices") + 1] == "200000"
     assert arguments[arguments.index("--report-ms") + 1] == "10000"
     assert PLAN.drain_arguments(50_000)[3] == "10000"
-    assert "--parked" in PLAN.fleet_mix()
-    assert "--parked" not in replace(PLAN, pipeline="orders").fleet_mix()
+    assert PLAN.fleet_mix(200_000) == ["--zone-devices", "50", "--newest-first", "0.1", "--parked", "0.5"]
+    assert PLAN.fleet_mix(400)[:2] == ["--zone-devices", "4"]
+    assert PLAN.fleet_mix(4)[:2] == ["--zone-devices", "1"]
+    assert "--parked" not in replace(PLAN, pipeline="orders").fleet_mix(1_000)
 
 
 # --- what it takes --------------------------------------------------------------------------------------------------
@@ -353,9 +355,7 @@ def test_a_rate_is_said_as_it_was_measured():
         "2,100 events/s (2,531 asked for): not sustained, lag changes by +431/s (+402 to +460), "
         "2,065 events/s were consumed"
     )
-    assert (
-        trial().words() == "100 events/s: sustained, lag changes by +0/s (-3 to +4), which is too uncertain to be sure"
-    )
+    assert trial().words() == "100 events/s: undecided, rather sustained, lag changes by +0/s (-3 to +4)"
     assert trial(counted=990).counted_words() == "counted 990 of 1,000 due"
     assert not trial(counted=990).is_complete
     assert trial(counted=None).is_complete
@@ -427,7 +427,7 @@ def test_the_document_has_what_the_contract_names():
     assert run["rates"][0]["counted"] == run["rates"][0]["due"] == 1_000
     (three, _) = [each for each in document["settings"] if each["setting"].startswith("downstream")]
     assert three["consume_rate"] == {"median": 30.0, "min": 27.0, "max": 33.0, "repetitions": 2}
-    assert document["scaling"]["downstream"]["none"] == "2 different numbers were measured, a law needs 6"
+    assert document["scaling"]["downstream"]["none"] == "different numbers measured: 2; a law needs 6"
     assert document["scaling"]["downstream"]["times_the_smallest"]["6"]["value"] == pytest.approx(2.0)
     costs = document["cost"]["per_million_events"]["cpu-p12-w3-r1"]
     assert costs["workers"] == pytest.approx(9 / 3600 * 0.04)
@@ -458,7 +458,7 @@ def test_everything_is_written_and_the_page_needs_nothing_else(tmp_path):
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.count("<svg") >= 4
     assert "12 partitions bring 3.5 times (measured once) what 3 partitions bring (ideal: 4.0)" in page
-    assert "no law: 3 different numbers were measured, a law needs 6" in page
+    assert "no law: different numbers measured: 3; a law needs 6" in page
     assert "quick run: a look, not a result" in page
     assert "wait for order: 2,500 ms" in page
     assert "counted 1,000 of 1,000 due" in page
