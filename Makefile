@@ -12,7 +12,7 @@ QUIX := .local/baselines/quix
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-paired bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz lock clean
+.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-paired bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz fuzz-native lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ simulate: setup ## Deterministic simulation of crashes and rebalances: make simu
 
 fuzz: setup ## Random logs, cut, crashed, spilled and truncated in any way, against batches of one: make fuzz SEED=17 ARGS='--logs 1'
 	$(BIN)/python -m tests.simulation.fuzz --seed $(or $(SEED),0) $(ARGS)
+
+fuzz-native: setup ## Mutated records through the native decoder and fastavro: make fuzz-native SEED=17 ARGS='--records 200000'
+	$(BIN)/python -m tests.native_fuzz --seed $(or $(SEED),0) $(ARGS)
 
 lock: setup ## Resolve the locks anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra local --extra loadtest --extra tracing --extra dev requirements/build.in pyproject.toml -o requirements/dev.lock

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     streams_group_leave: bool = False
     streams_stall_s: int = Field(300, ge=0)
     streams_native: Literal["auto", "off", "on"] = "auto"
-    """Whether records are decoded by the native library: `streams.avro.native`."""
+    """Whether the native library is used: `streams.avro.native`, `streams.kafka.native_client`."""
     streams_admin_token: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
     streams_review_token_read: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
     streams_review_token_replay: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)

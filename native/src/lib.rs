@@ -1,11 +1,13 @@
 //! Avro records to columns, for `streams.avro.native`: the Python decoder remains the judge of every record in doubt.
 //!
-//! All work is done without the interpreter lock. Nothing here is `unsafe`; a panic becomes a Python exception.
+//! Decoding is done without the interpreter lock and without `unsafe`; a panic becomes a Python exception. `records` takes
+//! records from the Kafka client, for `streams.kafka.native_client`.
 
 mod columns;
 mod cursor;
 mod decode;
 mod program;
+mod records;
 mod words;
 
 use columns::Columns;
@@ -142,5 +144,9 @@ fn streams_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("INTERFACE", INTERFACE)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<PyProgram>()?;
-    module.add_class::<Decoded>()
+    module.add_class::<Decoded>()?;
+    module.add_class::<records::Reader>()?;
+    module.add_class::<records::Records>()?;
+    module.add_function(wrap_pyfunction!(records::load_client, module)?)?;
+    module.add_function(wrap_pyfunction!(records::take_client, module)?)
 }

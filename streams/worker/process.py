@@ -22,6 +22,7 @@ from streams.engine.commit import Failpoint
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka.admin import partition_counts_with_leaderless, wait_for_broker
+from streams.kafka.native_client import native_clients
 from streams.limits import CHANNEL_BATCHES_MAX, RUNTIME_MB
 from streams.resilience.breaker import Guard
 from streams.settings import Settings
@@ -86,7 +87,10 @@ class WorkerProcess:
 
         """
         few_arenas()
-        log.info("records are decoded", how=choose(settings.streams_native).reason)
+        log.info(
+            "records are decoded", how=choose(settings.streams_native).reason,
+            taken="natively" if native_clients(settings.streams_native) is not None else "in Python",
+        )  # fmt: skip
         self._failpoint_spec = settings.streams_failpoint
         self._failpoint()  # a wrong one is refused before anything else is looked at
         self._hook_of = hook_of

@@ -15,6 +15,7 @@ from streams.flow.declaration import Pipeline
 from streams.flow.decoding import decoder_of
 from streams.kafka.changelog import ChangelogReaders, KafkaChangelog
 from streams.kafka.lag import LagProbe
+from streams.kafka.native_client import native_clients
 from streams.kafka.places import KafkaPlaces
 from streams.limits import RUNTIME_MB
 from streams.resilience.breaker import Guard
@@ -126,7 +127,7 @@ class Wiring:
         group, source = pipeline.group, pipeline.source
         self.intake = Intake(
             own, source=source, group=group, member=self.member, ownership=self.listener,
-            on_lost_records=remarks.records_lost,
+            on_lost_records=remarks.records_lost, native=native_clients(settings.streams_native),
         )  # fmt: skip
         self.transactions = KafkaTransactions(own, transactional_id=self.member, source=source, retrier=retrier)
         self.changelog = KafkaChangelog(settings, group=group, source=source, retrier=retrier)

@@ -10,9 +10,11 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from streams.avro.native import choose
 from streams.batch.records import Records
 from streams.kafka.admin import settled
 from streams.kafka.memory import MemoryKafka, Transaction
+from streams.kafka.native_client import NativeClients
 from streams.local.stack import Stack
 from streams.settings import load_settings
 from streams.sources.base import Idle, Source
@@ -70,7 +72,8 @@ class Member:
 class KafkaSubject:
     """A topic and a group of its own on the real broker."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, native: NativeClients | None = None) -> None:
+        self._native = native
         self._settings = load_settings(kafka_bootstrap_servers=stack.bootstrap_servers, streams_idle_ms=IDLE_MS)
         self._name = f"contract-{uuid.uuid4().hex[:8]}"
         self._admin = AdminClient({"bootstrap.servers": stack.bootstrap_servers})
@@ -84,7 +87,7 @@ class KafkaSubject:
         one = Member()
         one.source = Intake(
             self._settings, source=self._name, group=self._name, member=f"{self._name}-{name}", ownership=one,
-            on_lost_records=lambda *lost: one.lost_records.append(lost),
+            on_lost_records=lambda *lost: one.lost_records.append(lost), native=self._native,
         )  # fmt: skip
         self._open.append(one)
         return one
@@ -165,9 +168,22 @@ class MemorySubject:
 Subject = KafkaSubject | MemorySubject
 
 
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+def _subject(name: str, request: pytest.FixtureRequest) -> Subject:
+    if name == "memory":
+        return MemorySubject()
+    native = choose("on").native if name == "native" else None
+    return KafkaSubject(request.getfixturevalue("stack"), NativeClients(native) if native is not None else None)
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("kafka", marks=pytest.mark.kafka),
+        pytest.param("native", marks=(pytest.mark.kafka, pytest.mark.native)),
+    ]
+)
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
-    made = MemorySubject() if request.param == "memory" else KafkaSubject(request.getfixturevalue("stack"))
+    made = _subject(request.param, request)
     yield made
     made.finish()
 

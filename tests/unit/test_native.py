@@ -2,9 +2,11 @@
 
 import io
 import json
+import logging
 import sys
 import types
 
+import confluent_kafka
 import fastavro
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from streams.avro.resolve import build_plan
 from streams.batch.records import Records
 from streams.batch.rejects import Reason
 from streams.errors import UsageError
+from streams.kafka import native_client as native_client_module
+from streams.kafka.native_client import native_clients
 from streams.limits import NATIVE_DEPTH_MAX
 from streams.schemas.catalog import Catalog
 from tests.twin import TwinDecoder, assert_same
@@ -242,3 +246,49 @@ def test_a_reader_that_wants_one_field_twice_gets_it_twice(native):
     assert [3.0, 48.5] == result.events.payload[:, 0].tolist()
     assert [b"d"] == result.events.texts[0].tolist()
     assert [Reason.INVALID] == [reject.reason for reject in result.rejects]
+
+
+# --- records out of the client ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh_clients():
+    native_clients.cache_clear()
+    yield
+    native_clients.cache_clear()
+
+
+@pytest.mark.parametrize("mode", ["auto", "off"])
+def test_records_are_taken_natively_only_when_that_is_demanded(fresh_clients, mode):
+    assert native_clients(mode) is None
+
+
+@pytest.mark.native
+def test_an_older_librdkafka_is_refused_by_its_version(fresh_clients, monkeypatch):
+    monkeypatch.setattr(confluent_kafka, "libversion", lambda: ("2.9.0", 0x020900FF))
+    with pytest.raises(UsageError, match=r"STREAMS_NATIVE=on, but .* librdkafka 2\.9\.0 is not from 2\.10"):
+        native_clients("on")
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("within", [0, 4096])
+def test_without_a_certain_handle_python_takes_the_records(fresh_clients, monkeypatch, within):
+    clients = native_clients("on")
+    monkeypatch.setattr(native_client_module, "_handle_within", lambda _: within)
+    consumer, reader = clients.consumer({"bootstrap.servers": "127.0.0.1:1", "group.id": "g"}, logging.getLogger("t"))
+    assert reader is None
+    consumer.close()
+
+
+@pytest.mark.native
+def test_a_reader_that_is_closed_reads_nothing_and_may_be_closed_again(fresh_clients):
+    config = {"bootstrap.servers": "127.0.0.1:1", "group.id": "g"}
+    consumer, reader = native_clients("on").consumer(config, logging.getLogger("t"))
+    reader.attach("t", 0)
+    assert reader.poll(10, 1) is None
+    reader.close()
+    reader.close()
+    for call in (lambda: reader.poll(10, 1), lambda: reader.attach("t", 1)):
+        with pytest.raises(RuntimeError, match="the reader is closed"):
+            call()
+    consumer.close()

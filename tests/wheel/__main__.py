@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -38,11 +38,14 @@ def main(chosen: Collection[str]) -> None:
         wheel = built(Path(directory))
         looked_through(wheel)
         say(f"built {wheel.name}, {wheel.stat().st_size:,} bytes")
+        native = built_native(Path(directory))
         found = [python for python in interpreters() if not chosen or python.name.removeprefix("python") in chosen]
-        oldest = next(filter(None, (tried(python, wheel, Path(directory)) for python in found)), None)
+        oldest = next(filter(None, (tried(python, wheel, native, Path(directory)) for python in found)), None)
         if oldest is None:
             raise Failed("no Python here has wheels of all dependencies")
-        newest = next(filter(None, (tried(python, wheel, Path(directory)) for python in until(oldest, found))), oldest)
+        newest = next(
+            filter(None, (tried(python, wheel, native, Path(directory)) for python in until(oldest, found))), oldest
+        )
         say(f"works with {oldest.name} and {newest.name}" if newest is not oldest else f"works with {oldest.name}")
 
 
@@ -66,7 +69,28 @@ def built(directory: Path) -> Path:
     return wheel
 
 
+def built_native(directory: Path) -> Path | None:
+    """The wheel of the native decoder; None, and said so, where there is no cargo."""
+    if shutil.which("cargo") is None:
+        say("no cargo: the native decoder is not built")
+        return None
+    at = directory / "native"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # maturin is beside this Python
+    done(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", at, "./native"],
+        ROOT,
+        {"PATH": path},
+    )
+    (wheel,) = at.glob("*.whl")
+    if "-abi3-" not in wheel.name:
+        raise Failed(f"{wheel.name} is not for every Python from 3.11 on")
+    say(f"built {wheel.name}, {wheel.stat().st_size:,} bytes")
+    return wheel
+
+
 def looked_through(wheel: Path) -> None:
+    if not wheel.name.endswith("-py3-none-any.whl"):
+        raise Failed(f"{wheel.name} is not for every machine")
     names = zipfile.ZipFile(wheel).namelist()
     if wrong := [name for name in names if name.startswith(NOT_SHIPPED)]:
         raise Failed(f"the wheel has {wrong[0]}, which is not to be shipped")
@@ -93,7 +117,7 @@ def version_of(python: Path) -> str:
     return ended.stdout.strip()
 
 
-def tried(python: Path, wheel: Path, directory: Path) -> Path | None:
+def tried(python: Path, wheel: Path, native: Path | None, directory: Path) -> Path | None:
     """The Python, if the wheel works with it; None, and said so, if a dependency has no wheel for it."""
     home = directory / python.name
     done([python, "-m", "venv", home], directory)
@@ -120,14 +144,25 @@ def tried(python: Path, wheel: Path, directory: Path) -> Path | None:
         "from streams.monitor.web.runbooks import runbook_page; assert 'no-progress' in runbook_page('no-progress')"
     )
     done([bin_ / "python", "-c", runbooks], home)
+    decodes = "from streams.avro.native import choose; print(choose('auto').reason)"
+    if (
+        said := done([bin_ / "python", "-c", decodes], home)
+    ) != "in Python: logistics-streams-native is not installed\n":
+        raise Failed(f"{python.name}: without the native decoder, records are decoded {said}")
+    if native is not None:
+        done([bin_ / "pip", "install", "--quiet", "--no-index", "--no-deps", native], home)
+        done([bin_ / "python", "-c", decodes.replace("auto", "on")], home)
+        say(f"{python.name}: the native decoder passes its check")
     say(f"{python.name}: installed, the app and its schemas found, a new project passes its tests")
     return python
 
 
-def done(words: Iterable[object], at: Path) -> str:
+def done(words: Iterable[object], at: Path, more: Mapping[str, str] | None = None) -> str:
     """What a command prints; it must succeed."""
     said = [str(word) for word in words]
-    ended = subprocess.run(said, cwd=at, env=plain(), capture_output=True, text=True, timeout=600, check=False)
+    ended = subprocess.run(
+        said, cwd=at, env={**plain(), **(more or {})}, capture_output=True, text=True, timeout=600, check=False
+    )
     if ended.returncode:
         raise Failed(f"{' '.join(said)}: status {ended.returncode}\n{ended.stdout}{ended.stderr}")
     return ended.stdout

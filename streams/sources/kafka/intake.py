@@ -15,12 +15,14 @@ import numpy as np
 import structlog
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from streams.batch.columns import Headers, Int64
 from streams.batch.records import Records
 from streams.clock import monotonic_ms
 from streams.errors import FencedError, StreamsError
 from streams.kafka.admin import described, librdkafka_log
 from streams.kafka.broker_watch import BrokerWatch
 from streams.kafka.headers import read_headers
+from streams.kafka.native_client import NativeClients, NativeReader, NativeRecords
 from streams.kafka.out_of_range import OUT_OF_RANGE, is_truncation
 from streams.limits import (
     BATCH_RECORDS_MAX,
@@ -80,8 +82,13 @@ class Intake:
         member: str,
         ownership: RebalanceListener,
         on_lost_records: Callable[[int, int, int], None] = lambda _partition, _first, _end: None,
+        native: NativeClients | None = None,
     ) -> None:
-        """`on_lost_records` is told of records that were deleted unread: partition, first offset, and the one after."""
+        """`on_lost_records` is told of records that were deleted unread: partition, first offset, and the one after.
+
+        With `native`, records are taken without a message object for each; they are the same.
+        """
+        self._native = native
         self._source = source
         self._ownership = ownership
         self._lost = LostRecords(on_lost_records)
@@ -215,12 +222,21 @@ class Intake:
             log.error("the Kafka client has lost every broker and does not look for them again; making it anew")
             self._renew()
         self._obey()
+        reader = self._reader
         try:
-            messages = self.consumer.consume(self._batch_records, BATCH_WAIT_MS / 1000)
+            if reader is None:
+                messages, taken = self.consumer.consume(self._batch_records, BATCH_WAIT_MS / 1000), None
+            else:
+                # Rebalances and what concerns the consumer as a whole come here, records in the reader's queue.
+                message = self.consumer.poll(0)
+                messages = [] if message is None else [message]
+                taken = reader.poll(self._batch_records, BATCH_WAIT_MS) if self._reader is reader else None
         except KafkaException as error:
             raise self._broken(error.args[0]) from None
         self._note_membership()
-        records = self._records(messages) if messages else None
+        parts = [self._records(messages) if messages else None, self._natively(taken) if taken is not None else None]
+        found = [part for part in parts if part is not None]
+        records = Records.concat(found) if found else None
         if records is not None:
             self._batch_records = _records_of_next(records, self._batch_bytes_max)
         return Polled(records, self._idle_now(monotonic_ms()), self._generation)
@@ -276,7 +292,7 @@ class Intake:
         """
         if self._must_give_up_place:  # any other member leaves when it is closed
             self._leave()
-        self.consumer.close()
+        self._close_consumer()
         self._high.close()
 
     def _leave(self) -> None:
@@ -336,11 +352,23 @@ class Intake:
 
     def _new_consumer(self) -> Consumer:
         self._brokers = BrokerWatch()
-        return Consumer({**self._config, **self._brokers.config()}, logger=librdkafka_log)
+        config = {**self._config, **self._brokers.config()}
+        self._reader: NativeReader | None = None
+        if self._native is None:
+            return Consumer(config, logger=librdkafka_log)
+        consumer, self._reader = self._native.consumer(config, librdkafka_log)
+        return consumer
+
+    def _close_consumer(self) -> None:
+        """Close the consumer; its reader first, for which it would wait."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+        self.consumer.close()
 
     def _renew(self) -> None:
         """Go on with a new consumer; partitions of the old one are revoked or lost."""
-        self.consumer.close()
+        self._close_consumer()
         if self._assigned:  # the old one has not said so: what follows is said of the new one's membership
             self._lose(sorted(self._assigned))
         self.consumer = self._new_consumer()
@@ -364,7 +392,7 @@ class Intake:
         epochs = {number: epoch for number, row in last.items() if (epoch := messages[row].leader_epoch()) is not None}
         # Behind the records: a partition's end often comes in one call with its last records.
         for message, error in notices:
-            self._note(message, error)
+            self._note(int(message.partition() or 0), int(message.offset() or 0), error)
         if not keep.all():
             messages = [message for message, kept in zip(messages, keep.tolist(), strict=True) if kept]
             partition, offset = partition[keep], offset[keep]
@@ -385,6 +413,37 @@ class Intake:
             epochs,
         )
 
+    def _natively(self, taken: NativeRecords) -> Records | None:
+        """As `_records`, of what the reader has taken."""
+        partition, offset = taken.partition, taken.offset
+        keep, last = self._still_ours(partition, offset)
+        for number, at, code, words in taken.notices:
+            self._note(number, at, KafkaError(code, words))
+        count = len(offset)
+        if not keep.any():
+            return None
+        headers: list[Headers | None] | None = None
+        lost: dict[int, int] = {}
+        if taken.headers:
+            headers = [None] * count
+            for row, pairs, missing in taken.headers:
+                headers[row] = list(pairs)
+                if missing:
+                    lost[row] = missing
+        epochs = {number: int(taken.leader_epoch[row]) for number, row in last.items() if taken.leader_epoch[row] >= 0}
+        records = Records(
+            partition,
+            offset,
+            taken.timestamp_ms,
+            taken.key,
+            taken.value,
+            headers,
+            lost or None,
+            _newest_of_broker(taken.timestamp_ms, taken.timestamp_kind),
+            epochs,
+        )
+        return records if keep.all() else records.take(np.flatnonzero(keep))
+
     def _still_ours(self, partition: Any, offset: Any) -> tuple[Any, dict[int, int]]:
         """Which records are not void, as those fetched before a seek or a stop are, and each partition's last row."""
         keep = np.zeros(len(partition), dtype=np.bool_)
@@ -404,17 +463,15 @@ class Intake:
                 self._idle.moved(number)
         return keep, last
 
-    def _note(self, message: Message, error: KafkaError) -> None:
+    def _note(self, partition: int, end: int, error: KafkaError) -> None:
         if error.code() == _EOF:
-            partition, end = int(message.partition() or 0), int(message.offset() or 0)
             self._end_offset[partition] = end
             if partition in self._started and end >= self._started[partition]:
                 self._idle.reached(partition, end, monotonic_ms())
         elif is_truncation(error):
             self._is_suspect = True
-            self._beyond_end |= {int(message.partition() or 0)}
+            self._beyond_end |= {partition}
         elif error.code() in OUT_OF_RANGE:
-            partition = int(message.partition() or 0)
             self._put("start", [partition], lambda: self._start_after_gap(partition))
         elif cause_of(error) in REFUSALS:
             self._be_refused(error)
@@ -510,6 +567,9 @@ class Intake:
             self._note_whether_spare()
             return
         numbers = [one.partition for one in partitions]
+        if self._reader is not None:
+            for number in numbers:
+                self._reader.attach(self._source, number)
         # Offset 0 is a placeholder: paused at once, sought to the restored position before it is resumed.
         consumer.incremental_assign([TopicPartition(self._source, number, 0) for number in numbers])
         consumer.pause([TopicPartition(self._source, number) for number in numbers])
@@ -563,6 +623,13 @@ def _broker_ms(stamps: list[tuple[int, int]], timestamp_ms: Any) -> int:
     if timestamp_ms.max() <= time.time() * 1000:
         return 0
     return max((at for kind, at in stamps if kind == TIMESTAMP_LOG_APPEND_TIME), default=0)
+
+
+def _newest_of_broker(timestamp_ms: Int64, kind: Any) -> int:
+    """As `_broker_ms`, of columns."""
+    if timestamp_ms.max() <= time.time() * 1000:
+        return 0
+    return int(timestamp_ms.max(initial=0, where=kind == TIMESTAMP_LOG_APPEND_TIME))
 
 
 def _records_of_next(records: Records, bytes_max: int) -> int:

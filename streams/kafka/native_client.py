@@ -1,0 +1,112 @@
+"""Records from a consumer without a message object for each: by the native library, out of the same librdkafka.
+
+confluent-kafka keeps configuration, rebalances, seeks and commits. The library gets the consumer's handle by the
+documented plugin interceptor; it must be the one that the consumer object holds, or Python takes the records as before.
+"""
+
+import ctypes
+import functools
+import platform
+from collections.abc import Sequence
+from typing import Any, Final, Protocol, cast
+
+import confluent_kafka
+import structlog
+from confluent_kafka import Consumer
+from numpy.typing import NDArray
+
+from streams.avro.native import Mode, Native, choose
+from streams.batch.columns import Headers, Int64
+from streams.errors import UsageError
+
+log = structlog.get_logger(__name__)
+
+_VERSION_MIN: Final = (2, 10)
+"""Of librdkafka: with cooperative rebalances over forwarded queues."""
+_PLUGIN: Final = "plugin.library.paths"
+
+
+class NativeRecords(Protocol):
+    """Records as they came, one row each, and what is no record."""
+
+    partition: Int64
+    offset: Int64
+    timestamp_ms: Int64
+    timestamp_kind: NDArray[Any]
+    """As confluent-kafka numbers them."""
+    leader_epoch: NDArray[Any]
+    """-1: not known."""
+    key: list[bytes | None]
+    value: list[bytes | None]
+    headers: Sequence[tuple[int, Headers, int]]
+    """By row: the headers that can be read, and how many cannot; only rows that have headers."""
+    notices: Sequence[tuple[int, int, int, str]]
+    """Partition, offset, error code and words."""
+
+
+class NativeReader(Protocol):
+    """A queue of our own; to be closed before its consumer, whose `close` would wait for it."""
+
+    def attach(self, topic: str, partition: int) -> None:
+        """Have the records of a partition come here."""
+
+    def poll(self, max: int, timeout_ms: int) -> NativeRecords | None:  # noqa: A002 - the library's name
+        """Up to `max` records that come within `timeout_ms`, in order of arrival."""
+
+    def close(self) -> None:
+        """Let the queue go."""
+
+
+class NativeClients:
+    """Makes consumers with a native reader."""
+
+    def __init__(self, native: Native) -> None:
+        """Find librdkafka.
+
+        Raises:
+            RuntimeError: records cannot be taken natively; the message says why.
+
+        """
+        library: Any = native.library
+        self._library = library
+        name, number = confluent_kafka.libversion()
+        if not _VERSION_MIN <= (number >> 24, number >> 16 & 0xFF) < (3, 0):
+            raise RuntimeError(f"librdkafka {name} is not from {'.'.join(map(str, _VERSION_MIN))} up to 3")
+        if platform.python_implementation() != "CPython":
+            raise RuntimeError("only with CPython the handle of a client can be checked")
+        self._path = str(getattr(library, "streams_native", library).__file__)
+        if ";" in self._path:
+            raise RuntimeError(f"{self._path} has a semicolon, by which librdkafka divides paths")
+        library.load_client(confluent_kafka.cimpl.__file__)
+
+    def consumer(self, config: dict[str, Any], logger: Any) -> tuple[Consumer, NativeReader | None]:
+        """A consumer and its reader; None, and said so, where the two ways to its handle do not agree."""
+        self._library.take_client()
+        made = Consumer({**config, _PLUGIN: self._path}, logger=logger)
+        handle = self._library.take_client()
+        if handle == 0 or handle != _handle_within(made):
+            log.warning("the client's handle is not certain: records are taken in Python")
+            return made, None
+        return made, cast("NativeReader", self._library.Reader(handle))
+
+
+@functools.cache
+def native_clients(mode: Mode) -> NativeClients | None:
+    """What makes consumers with a native reader, with the mode `on`; with the others Python takes the records.
+
+    Raises:
+        UsageError: the mode is `on`, and it is not possible.
+
+    """
+    native = choose(mode).native if mode == "on" else None
+    if native is None:
+        return None
+    try:
+        return NativeClients(native)
+    except RuntimeError as error:
+        raise UsageError(f"STREAMS_NATIVE=on, but records cannot be taken natively: {error}") from None
+
+
+def _handle_within(consumer: Consumer) -> int:
+    """The handle in the object itself: confluent-kafka has it right after what every Python object begins with."""
+    return ctypes.c_void_p.from_address(id(consumer) + object.__basicsize__).value or 0

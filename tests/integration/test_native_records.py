@@ -1,0 +1,147 @@
+"""Records out of the client with and without message objects: the same, and a reader never holds a consumer up."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import NewTopic
+
+from streams.avro.native import choose
+from streams.batch.records import Records
+from streams.kafka.native_client import NativeClients
+from streams.local.stack import Stack
+from streams.settings import load_settings
+from streams.sources.kafka.intake import Intake
+from tests.integration.kafka_helpers import admin_of, delete_topics
+from tests.integration.raw_producer import RawHeaders, RawProducer
+
+pytestmark = [pytest.mark.kafka, pytest.mark.native]
+
+TOPIC = "tests.native-records"
+STAMPED = "tests.native-records.stamped"
+CLOSES_S = 20.0
+ODD: list[tuple[bytes | None, bytes | None, int, RawHeaders]] = [
+    (b"k", b"v", 1_700_000_000_000, [(b"a", b"1"), (b"a", None), (b"", b""), ("ü".encode(), b"\xff")]),
+    (None, b"v", 0, [(b"before", b"1"), (b"tr\xfccker", b"2"), (b"after", None)]),
+    (b"", None, -1, [(b"\xff", None)]),
+    (b"k", b"", 2**62, []),
+    (b"\0k", bytes(300_000), 1, [(b"h%d" % number, b"v") for number in range(500)]),
+]
+PLAIN = 3_000
+
+
+class Reading:
+    """A consumer and all that it has handed over."""
+
+    def __init__(self, stack: Stack, topic: str, native: NativeClients | None) -> None:
+        self.parts: list[Records] = []
+        settings = load_settings(kafka_bootstrap_servers=stack.bootstrap_servers)
+        name = f"{topic}-{native is not None}-{time.monotonic_ns()}"
+        self.intake = Intake(settings, source=topic, group=name, member=name, ownership=self, native=native)
+        self.intake.subscribe()
+
+    def assigned(self, partitions: list[int]) -> None:
+        for partition in partitions:
+            self.intake.start(partition, 0, (0, 1 << 40))
+
+    def revoked(self, partitions: list[int]) -> None:
+        pass
+
+    lost = revoked
+
+    def noted(self, membership: object | None) -> None:
+        pass
+
+    def until(self, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not done():
+            assert time.monotonic() < deadline, f"{self.count} records"
+            if (records := self.intake.poll().records) is not None:
+                self.parts.append(records)
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.parts))
+
+    def by_partition(self) -> list[dict[str, Any]]:
+        found = Records.concat(self.parts)
+        return [_columns(found.take(np.flatnonzero(found.partition == number))) for number in range(2)]
+
+
+def _columns(records: Records) -> dict[str, Any]:
+    headers = records.headers or [None] * len(records)
+    return {
+        "offset": records.offset.tolist(),
+        "timestamp": records.timestamp_ms.tolist(),
+        "key": records.key,
+        "value": records.value,
+        "headers": headers,
+        "lost": dict(records.headers_lost or {}),
+        "types": {column.dtype.str for column in (records.partition, records.offset, records.timestamp_ms)},
+        "epochs": dict(records.leader_epochs),
+        "broker": records.broker_ms,
+    }
+
+
+@pytest.fixture
+def native() -> NativeClients:
+    found = choose("on").native
+    assert found is not None
+    return NativeClients(found)
+
+
+@pytest.fixture(scope="module")
+def topics(stack: Stack) -> int:
+    """Fill both topics; returns how many records each has."""
+    client = admin_of(stack)
+    delete_topics(client, {TOPIC, STAMPED})
+    client.create_topics([NewTopic(TOPIC, 2, 1)])[TOPIC].result(30)
+    stamped = NewTopic(STAMPED, 2, 1, config={"message.timestamp.type": "LogAppendTime"})
+    client.create_topics([stamped])[STAMPED].result(30)
+    raw = RawProducer(stack.bootstrap_servers)
+    for topic in (TOPIC, STAMPED):
+        for key, value, timestamp_ms, headers in ODD:
+            if topic == TOPIC or timestamp_ms > 0:
+                raw.send(topic, 0, key, value, min(timestamp_ms, 1_700_000_000_000), headers)
+    raw.close()
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers})
+    for topic in (TOPIC, STAMPED):
+        for number in range(PLAIN):
+            producer.produce(topic, b"value %d" % number, b"key %d" % (number % 7), number % 2)
+    assert producer.flush(60) == 0
+    return PLAIN + len(ODD)
+
+
+@pytest.mark.parametrize("topic", [TOPIC, STAMPED])
+def test_records_are_the_same_with_and_without_message_objects(
+    stack: Stack, topics: int, native: NativeClients, topic: str
+) -> None:
+    wanted = topics if topic == TOPIC else topics - 2
+    found = []
+    for each in (None, native):
+        reading = Reading(stack, topic, each)
+        reading.until(lambda reading=reading: reading.count >= wanted)
+        reading.intake.close()
+        found.append(reading.by_partition())
+    assert found[0] == found[1]
+
+
+def test_a_consumer_with_unread_records_closes_and_is_made_anew(
+    stack: Stack, topics: int, native: NativeClients
+) -> None:
+    reading = Reading(stack, TOPIC, native)
+    reading.until(lambda: reading.count > 0)
+    reading.parts.clear()
+    started_s = time.monotonic()
+    reading.intake._renew()
+    assert time.monotonic() - started_s < CLOSES_S
+    reading.until(lambda: reading.count >= topics)
+    assert [[*range(len(one["offset"]))] for one in reading.by_partition()] == [
+        one["offset"] for one in reading.by_partition()
+    ]
+    started_s = time.monotonic()
+    reading.intake.close()
+    assert time.monotonic() - started_s < CLOSES_S

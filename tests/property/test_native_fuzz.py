@@ -1,0 +1,40 @@
+"""The native decoder against fastavro on mutated records; the long form is `make fuzz-native`."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from streams.avro.native import choose
+from tests.examples import examples
+from tests.native_fuzz import Differs, Tally, check, run, subjects
+
+pytestmark = pytest.mark.native
+
+
+def test_what_the_native_decoder_accepts_of_mutated_records_is_what_fastavro_reads():
+    native = choose("on").native
+    *_, tally = run(native, seed=1, records=examples(200_000))
+    assert tally.records == examples(200_000)
+    assert tally.accepted > tally.records // 8
+    assert tally.doubted > tally.records // 4
+
+
+class _OneOff:
+    """Reads one number of a batch wrong."""
+
+    def __init__(self, program):
+        self._program = program
+
+    def decode(self, *arguments):
+        found = self._program.decode(*arguments)
+        found.longs[1][-1:] += 1
+        return found
+
+
+def test_a_decoder_that_reads_one_number_wrong_is_found_out():
+    subject = subjects(choose("on").native, random.Random(1))[0]
+    check(subject, subject.whole, Tally())
+    wrong = replace(subject, program=replace(subject.program, program=_OneOff(subject.program.program)))
+    with pytest.raises(Differs, match="sequence differs"):
+        check(wrong, subject.whole, Tally())
