@@ -194,7 +194,7 @@ def produce(
 
 
 def visible(subject: Subject, topic: str, count: int) -> list[Any]:
-    """All rows of a topic. The broker tells of a commit before it has written the markers that make its rows visible."""
+    """All rows of a topic, once there are `count`: the broker tells of a commit before its rows are visible."""
     rows = wait_until(
         lambda: found if len(found := subject.rows(topic)) >= count else None, f"{count} rows are visible"
     )
