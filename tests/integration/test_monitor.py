@@ -419,7 +419,7 @@ def test_a_topic_that_is_gone_is_what_the_page_says_first(browser: Browser, moni
             first = page.locator("#alarm-list li").first
             page.wait_for_selector("#alarm-list li:first-child strong:has-text('MISSING')")
             assert f"MISSING {ORDERS.late}the topic does not exist" in first.inner_text()
-            assert "/runbooks/worker-not-ready" == first.locator("a").get_attribute("href")
+            assert "/runbooks/topic-missing" == first.locator("a").get_attribute("href")
     finally:
         apply_topics(client, [ORDERS])
     wait_until(lambda: not monitor.json("/api/overview")["missing_topics"], "the topic is there again")

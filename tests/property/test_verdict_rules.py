@@ -156,7 +156,8 @@ def test_every_verdict_has_a_reason_that_fits_it(window: Window) -> None:
         assert (reason == Reason.NO_PROGRESS) <= (window.owned[row] == Owned.SOMEBODY)
         assert (reason == Reason.CATCHING_UP) <= bool(np.isfinite(found.catch_up_s[row]))
         assert (reason == Reason.FLAPPING) <= bool(window.flaps[row] >= POLICY.flaps_max)
-        assert (reason == Reason.BETWEEN_COMMITS) <= bool(window.moves.count[row] >= 2)
+        is_known = window.moves.count[row] >= 2 or np.isfinite(window.peers_s[row])
+        assert (reason == Reason.BETWEEN_COMMITS) <= bool(is_known)
 
 
 @QUICK

@@ -124,9 +124,9 @@ def test_a_dead_letter_that_is_refused_stops_its_partition_only():
 SAYS = r"make simulate SEED="
 
 
-def simulate_some(*, faults=True, first=0, seeds=8):
+def simulate_some(*, faults=True, first=0, seeds=8, events=250, batch_records_max=8):
     for seed in range(first, first + seeds):
-        simulate(seed, events=250, batch_records_max=8, faults=faults)
+        simulate(seed, events=events, batch_records_max=batch_records_max, faults=faults)
 
 
 @thorough
@@ -168,7 +168,7 @@ def test_a_commit_in_the_name_of_the_newest_membership_is_found(monkeypatch):
     """As it was: whatever a cycle contains, it is committed by the place in the group at its end."""
     monkeypatch.setattr(Terms, "claim", lambda self, _: self._membership)
     with pytest.raises((AssertionError, RestoreFailed)):
-        simulate_some(seeds=40)
+        simulate_some(seeds=12, events=800, batch_records_max=30)
 
 
 @thorough

@@ -205,5 +205,5 @@ def test_with_the_consumer_protocol_who_hears_nothing_but_no_error_either_has_jo
     later_ms = int(time.monotonic() * 1000) + SPARE_AFTER_MS
     assert intake.is_spare(later_ms)
     time.sleep(0.01)
-    intake._note(record(0, 0), KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
+    intake._note(0, 0, KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
     assert not intake.is_spare(later_ms)

@@ -415,9 +415,11 @@ class KafkaTransactions:
         """What an error before the commit comes to; nothing of the transaction is visible."""
         raised = cause_of_fatal(self._require(), raised, _CALL_TIMEOUT_S)
         error: KafkaError = raised.args[0]
-        if self._is_fenced(error):
+        # Where a commit was under way, the client has no word for it but in the reports of its records.
+        has_lost_id = error if self._failed is None or error.code() in FENCED else self._failed
+        if self._is_fenced(has_lost_id):
             return self._fenced(raised)
-        if error.fatal() or error.code() in FENCED:
+        if error.fatal() or has_lost_id.code() in FENCED:
             log.warning("the broker has given this producer up; making it anew", error=described(raised))
             self.reopen()
             return CycleAborted("transaction_timeout", described(raised))
