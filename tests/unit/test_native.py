@@ -22,23 +22,10 @@ from streams.errors import UsageError
 from streams.kafka import native_client as native_client_module
 from streams.kafka.native_client import native_clients
 from streams.limits import NATIVE_DEPTH_MAX
-from streams.schemas.catalog import Catalog
 from tests.twin import TwinDecoder, assert_same
+from tests.unit.test_decode import EVENT, NOW, TEXT
 
-NOW = 1_700_000_000_000
-TEXT = Catalog.load().latest("gps.positions.v1-value").text
 SCHEMA = json.loads(TEXT)
-EVENT = {
-    "event_id": "e-1",
-    "device_id": "d",
-    "sequence": 5,
-    "event_time": NOW,
-    "latitude": 48.5,
-    "longitude": -11.25,
-    "speed_kmh": None,
-    "heading_deg": 7.5,
-    "altitude_m": None,
-}
 FRAME = b"\0\0\0\0\x07"
 
 
