@@ -10,7 +10,6 @@ from streams.operators.fold.operator import FoldTable
 from streams.operators.quarantine.operator import Quarantine
 from streams.operators.reorder.operator import Reorder
 from streams.operators.spec import OperatorSpec
-from streams.operators.stateless.arrow import MapBatches
 from streams.operators.stateless.publish import Publish
 from streams.operators.window.operator import TumblingWindow
 
@@ -18,8 +17,6 @@ SOURCE: Final = ""
 """Stands for the source where an operator is named whose events another one gets."""
 CLEAN: Final = "to"
 """Place of the step that writes the clean topic."""
-_KEEP_ALL: Final = (Publish, FoldTable, TumblingWindow, MapBatches)
-"""Operators that pass on as many events as they get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +131,6 @@ def _with_carrier(
 def _gets_all(name: str, specs: Mapping[str, OperatorSpec], after: Mapping[str, str]) -> bool:
     """Whether an operator gets every event that `reorder` passes on."""
     above = specs.get(after[name])
-    while isinstance(above, _KEEP_ALL):
+    while above is not None and above.passes_all:
         above = specs.get(after[above.name])
     return isinstance(above, Reorder)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -87,6 +87,9 @@ class RecordGate(Protocol):
 
 class OperatorSpec:
     """An operator as a flow declares it: a frozen value, from which each partition makes its own operator."""
+
+    passes_all: ClassVar[bool] = False
+    """Whether it passes on every event that it gets: what comes after it lacks none."""
 
     @property
     def gate(self) -> RecordGate | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import ClassVar, Final
 
 from streams.batch.events import Events
 from streams.batch.rows import RowLayout, empty_rows
@@ -27,6 +27,7 @@ def fold_name(topic: str) -> str:
 class FoldTable(OperatorSpec):
     """Declaration: events are folded by key into the rows of the table `topic`."""
 
+    passes_all: ClassVar[bool] = True
     topic: str
     aggregate: Aggregate
     has_all_keys: bool = True

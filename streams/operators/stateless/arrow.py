@@ -7,7 +7,7 @@ there may be any number. It must decide about each row by that row alone: result
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 import pyarrow as pa
@@ -99,6 +99,7 @@ class MapBatches(OperatorSpec):
     stay as they are; of the others only declared fields are read.
     """
 
+    passes_all: ClassVar[bool] = True
     label: str
     function: BatchMapping
 

@@ -1,7 +1,7 @@
 """Publish: every event goes to a topic as it came, and on to the next operator."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from streams.batch.events import Events
 from streams.operators.base import Operator, OperatorContext
@@ -16,6 +16,7 @@ CLEAN: Final = "clean"
 class Publish(OperatorSpec):
     """Declaration: events go to `topic`, and are counted as `outcome`."""
 
+    passes_all: ClassVar[bool] = True
     topic: str
     outcome: str = CLEAN
 

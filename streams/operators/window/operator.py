@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +52,7 @@ def open_window_name(topic: str) -> str:
 class TumblingWindow(OperatorSpec):
     """Declaration: events are folded by key and window of `size_ms` into rows of `topic`."""
 
+    passes_all: ClassVar[bool] = True
     topic: str
     aggregate: WindowAggregate
     size_ms: int
