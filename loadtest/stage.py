@@ -288,7 +288,7 @@ class Stage:
             time.sleep(0.1)
 
     def _wait_until(self, wall_ms: float, workers: Crew, loops: Sequence[OpenLoop]) -> None:
-        """Wait for a time of day; whoever sends is watched meanwhile."""
+        """Wait for a time of day; the generators are watched meanwhile."""
         while (left_s := wall_ms / 1000 - time.time()) > 0:
             workers.look()
             for loop in loops:

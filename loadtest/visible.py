@@ -3,7 +3,7 @@
 Outputs keep the timestamp of a record of the last hour, and an open-loop sender gives each record the time at which it
 is to be sent. A stall of anyone on the way, the sender included, therefore shows as latency of every record it delays:
 nothing is left out because someone was waiting (coordinated omission: G. Tene, How NOT to Measure Latency, 2013), and
-nothing because the run was over: whoever sends goes on until every measured record is out, or says how many are not.
+nothing because the run was over: the generator goes on until every measured record is out, or says how many are not.
 """
 
 import threading

@@ -52,7 +52,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, proxy: Proxy) -> Iterator[St
 
 @pytest.fixture(scope="module", autouse=True)
 def _subjects_end_with_their_file(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Files of tests share one registry, and the names of subjects recur with other schemas: each file starts anew."""
+    """Files of tests share one registry, and names of subjects recur with other schemas: each file starts without."""
     if request.path not in request.session.stash[_ON_THE_STACK]:
         yield
         return

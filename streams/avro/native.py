@@ -44,7 +44,7 @@ class _Decoded(Protocol):
 
     @property
     def rows(self) -> int:
-        """How many."""
+        """How many records were decoded: the length of each column."""
 
     @property
     def doubted(self) -> Int64:

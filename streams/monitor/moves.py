@@ -31,7 +31,7 @@ class Moves:
     time_ms: Int64
     """When each was seen."""
     offset: Int64
-    """Where to."""
+    """Where it moved to."""
     lag: Int64
     """Records left after it."""
     wait_s: Float64
@@ -108,7 +108,7 @@ class MoveBook:
         self._behind_ms = np.where(lag > 0, np.where(still_behind, self._behind_ms, time_ms), -1)
 
     def owned(self, rows: Bool) -> None:
-        """Members have these: whoever commits there is a member."""
+        """Members have these, so what commits there is a member."""
         if (self.moves.by_hand[rows] > 0).any():
             columns = {name: getattr(self.moves, name) for name in _COLUMNS}
             self.moves = Moves(**{**columns, "by_hand": np.where(rows, 0, self.moves.by_hand)})

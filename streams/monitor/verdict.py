@@ -8,7 +8,7 @@ where ours are meant to differ (docs/lag-verdicts.md shows each with a history):
 - Lag is judged in seconds. What is behind by less than `tiny_s` is on time, however many records that are.
 - Growth is judged by medians over thirds of the window: neither one dip nor one commit that reached the end hides it.
 - Whoever has stopped is known by time and by the members of the group, not by the number of commits in the window.
-- Whoever commits seldom is known by the moves before the window, and is judged by them: by the lag that each has left.
+- A consumer that commits seldom is judged by its moves before the window too: by the lag that each has left.
 - A group that keeps losing its members is not catching up between two losses.
 - Of a group that is declared to run in batches, lag is expected for as long as is declared.
 - A position that went back and has been regained is no rewind.
@@ -117,12 +117,12 @@ class Policy:
     still_s: float = 45.0
     """A position that has not moved for so long, with lag, has stopped; longer for who commits more seldom."""
     rhythm_factor: float = 3.0
-    """Whoever commits every n seconds has stopped after this many n, or after n and `seldom_s` if that is less."""
+    """A consumer that commits every n seconds has stopped after this many n, or after n and `seldom_s` if less."""
     seldom_s: float = 1_000.0
     """A member that has not been seen to move often enough for its rhythm to be known is given so long: one that
     commits every 15 minutes is healthy."""
     late_factor: float = 1.5
-    """Whoever commits every n seconds is late after this many n."""
+    """A consumer that commits every n seconds is late after this many n."""
     commits_s: float | None = None
     """How often the group commits, where it is declared; None: that is learned."""
     batch_s: float | None = None
@@ -305,7 +305,7 @@ def _pace(window: Window, policy: Policy) -> _Pace:
     by_hand = moves.by_hand >= HAND_MOVES
     seldom = rhythm_s > policy.tiny_s
     due_s = policy.late_factor * rhythm_s + policy.tiny_s
-    # Whoever works a batch off commits what was there at its begin: at its commit it is behind by one interval.
+    # A consumer that works off batches commits the end that it saw at its begin: then it is behind by one interval.
     after_commit_s = window.lag_s - unmoved_s
     # A lag older than anybody's rhythm needs no rhythm to be judged by.
     unknown_s = np.where(window.lag_s >= policy.seldom_s, policy.still_s, policy.seldom_s)

@@ -3,7 +3,7 @@
 What librdkafka's errors mean here (KIP-98, KIP-447): `txn_requires_abort` - the cycle is aborted and runs again;
 `retriable` - the same call is made again; fatal - the producer is of no more use. A fatal error of a transaction that
 was open longer than the broker allows is our own slowness (the broker aborted it and bumped the epoch): the producer is
-made anew. So it is when an attempt of our own to open a producer went unanswered: the broker may carry it out later,
+replaced. So it is when an attempt of our own to open a producer went unanswered: the broker may carry it out later,
 and it fences the producer that was opened after it. Otherwise another process has taken our transactional id: we are
 fenced and must stop.
 """
