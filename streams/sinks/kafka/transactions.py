@@ -27,7 +27,6 @@ from streams.limits import PRODUCER_QUEUE_KBYTES_MAX, PRODUCER_QUEUE_MESSAGES_MA
 from streams.resilience.retry import Backoff, Retrier
 from streams.settings import Settings
 from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, OutputRefused, TopicRecords
-from streams.sinks.kafka.fencing import FENCED, cause_of_fatal
 from streams.sinks.kafka.refusal import REFUSALS, RefusalSearch
 
 log = structlog.get_logger(__name__)
@@ -43,6 +42,8 @@ _IDLE_MS_MAX: Final = 10_000
 _REOPEN: Final = Backoff(first_s=1.0, pause_s_max=15.0)
 _STEP: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_CALL_TIMEOUT_S)
 _ASK_AGAIN: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_SETTLE_TIMEOUT_S)
+_FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001 - public constants of librdkafka
+"""Another producer has the transactional id, unless the broker gave this one up for being slow (docs/adr/0005)."""
 _UNANSWERED: Final = frozenset(
     {
         KafkaError._TIMED_OUT,  # noqa: SLF001 - public constants of librdkafka
@@ -56,7 +57,7 @@ _UNANSWERED: Final = frozenset(
 def _not_fenced(error: BaseException) -> bool:
     if isinstance(error, ClientHangs):
         return True
-    return isinstance(error, KafkaException) and error.args[0].code() not in FENCED
+    return isinstance(error, KafkaException) and error.args[0].code() not in _FENCED
 
 
 def _commit_may_be_asked_again(error: BaseException) -> bool:
@@ -127,6 +128,11 @@ class KafkaTransactions:
         self._producer: Producer | None = None
         self._calls: BoundedCalls | None = None
         self._failed: KafkaError | None = None
+        """Error of a record of the open transaction, by its delivery report."""
+        self._fatal: KafkaException | None = None
+        """Error with which the present producer has ended for good. Its client says it once, in a poll."""
+        self._fencing: FencedError | None = None
+        """Set once another process has the transactional id: nothing may take it back from there."""
         self._was_unanswered = False
         """Whether a producer of ours that was given up may still take the transactional id from the present one."""
         self._search = RefusalSearch(batch_bytes=int(self._config["batch.size"]))
@@ -142,10 +148,12 @@ class KafkaTransactions:
 
         Raises:
             CycleAborted: the worker stops while waiting, or the broker did not give a producer in time.
-            FencedError: the broker refuses the transactional id.
+            FencedError: the broker refuses the transactional id, or another process was seen to have it.
 
         """
         self._drop()
+        if self._fencing is not None:
+            raise self._fencing
         try:
             self._retrier.call(
                 "the broker does not give a producer yet",
@@ -154,7 +162,7 @@ class KafkaTransactions:
                 backoff=self._reopen,
             )
         except (KafkaException, ClientHangs) as error:
-            if isinstance(error, KafkaException) and error.args[0].code() in FENCED:
+            if isinstance(error, KafkaException) and error.args[0].code() in _FENCED:
                 raise self._fenced(error) from None
             if self._retrier.stopped:
                 raise CycleAborted("stopping", "the worker stops") from None
@@ -170,7 +178,7 @@ class KafkaTransactions:
             self._was_unanswered = True
             calls.close()
             raise
-        self._producer, self._calls, self._failed = producer, calls, None
+        self._producer, self._calls, self._failed, self._fatal = producer, calls, None, None
 
     def _drop(self) -> None:
         """Let go of the producer; one that hangs stays behind with its thread."""
@@ -217,7 +225,7 @@ class KafkaTransactions:
                     topic, keys[done], values[done], records.origin, error.args[0]
                 ) from None
             raise self._aborted(error) from None
-        self._require().poll(0)
+        self._serve()
 
     def _produce_each(self, records: TopicRecords) -> None:
         """As `produce`, with a delivery report for the last one; for each one while a refusal is searched for."""
@@ -226,14 +234,14 @@ class KafkaTransactions:
             self.produce(records.rows(0, last))
         for row in range(0 if self._search.is_on else max(0, last), len(records)):
             self._produce_reported(records, row, records.on_last_delivered if row == last else None)
-        self._require().poll(0)
+        self._serve()
 
     def _produce_reported(self, records: TopicRecords, row: int, on_delivered: Callable[[int], None] | None) -> None:
         topic, key, value = records.topic, records.keys[row], records.values[row]
         headers = None if records.headers is None else records.headers[row]
         report = None
         if self._search.is_on:
-            self._search.make_room(topic, key, value, self._require().flush)
+            self._search.make_room(topic, key, value, self._flush)
             report = self._searching(topic, key, value, records.origin, on_delivered)
         elif on_delivered is not None:
             report = self._reporting(on_delivered)
@@ -283,8 +291,9 @@ class KafkaTransactions:
             error: KafkaError = raised.args[0]
             if error.txn_requires_abort():
                 raise self._aborted(raised) from None
-            if error.fatal() and self._is_fenced(error):
-                raise self._fenced(raised) from None
+            cause = self._cause(raised)
+            if self._is_fenced(cause.args[0]):
+                raise self._fenced(cause) from None
             raise OutcomeUnknown(described(raised)) from None
         except ClientHangs as hangs:
             raise OutcomeUnknown(str(hangs)) from None
@@ -306,8 +315,9 @@ class KafkaTransactions:
             log.warning("abort hangs; making the producer anew settles it", error=str(hangs))
             self.reopen()
         except KafkaException as error:
-            if self._is_fenced(error.args[0]):
-                raise self._fenced(error) from None
+            cause = self._cause(error)
+            if self._is_fenced(cause.args[0]):
+                raise self._fenced(cause) from None
             log.warning("abort failed; making the producer anew settles it", error=described(error))
             self.reopen()
 
@@ -363,9 +373,34 @@ class KafkaTransactions:
             CycleAborted: it takes nothing for as long as a transaction may live.
 
         """
-        self._require().poll(0.05)
+        self._serve(0.05)
         if self._outlived():
             raise CycleAborted("backpressure", "the broker takes no records")
+
+    def _serve(self, timeout_s: float = 0.0) -> None:
+        """Serve delivery reports.
+
+        Raises:
+            CycleAborted, FencedError, OutputRefused: the producer has ended for good.
+
+        """
+        self._poll(self._require(), timeout_s)
+        if self._fatal is not None:
+            raise self._aborted(self._fatal) from None
+
+    def _flush(self, timeout_s: float) -> None:
+        """Wait for all records to be answered; raises as `_serve`."""
+        try:
+            self._require().flush(timeout_s)
+        except KafkaException as error:
+            self._fatal = error
+            raise self._aborted(error) from None
+
+    def _poll(self, producer: Producer, timeout_s: float) -> None:
+        try:
+            producer.poll(timeout_s)
+        except KafkaException as error:  # a poll raises nothing but the fatal error
+            self._fatal = error
 
     def _reporting(self, on_delivered: Callable[[int], None]) -> Callable[[KafkaError | None, Message], None]:
         def report(error: KafkaError | None, message: Message) -> None:
@@ -401,8 +436,6 @@ class KafkaTransactions:
 
     def _refusal(self, error: KafkaError) -> OutputRefused | None:
         """The end of a cycle of which an output refuses a record; None when it ends for another reason."""
-        if self._producer is not None:
-            self._producer.poll(_REPORTS_S)
         begun = self._search.is_on
         found = self._search.found(error, self._failed)
         if found is not None or self._search.is_on > begun:
@@ -413,13 +446,11 @@ class KafkaTransactions:
 
     def _aborted(self, raised: KafkaException) -> CycleAborted | FencedError:
         """What an error before the commit comes to; nothing of the transaction is visible."""
-        raised = cause_of_fatal(self._require(), raised, _CALL_TIMEOUT_S)
+        raised = self._cause(raised)
         error: KafkaError = raised.args[0]
-        # Where a commit was under way, the client has no word for it but in the reports of its records.
-        has_lost_id = error if self._failed is None or error.code() in FENCED else self._failed
-        if self._is_fenced(has_lost_id):
+        if self._is_fenced(error):
             return self._fenced(raised)
-        if error.fatal() or has_lost_id.code() in FENCED:
+        if error.fatal() or error.code() in _FENCED:
             log.warning("the broker has given this producer up; making it anew", error=described(raised))
             self.reopen()
             return CycleAborted("transaction_timeout", described(raised))
@@ -436,6 +467,22 @@ class KafkaTransactions:
             self.reopen()
         return CycleAborted(str(cause.name()).strip("_").lower(), f"{described(raised)}; cause: {cause.str()}")
 
+    def _cause(self, raised: KafkaException) -> KafkaException:
+        """What put the producer into the state in which a call failed with `raised`; `raised` itself if nothing else.
+
+        A client that has ended for good answers most calls with the word "fatal" alone, and with "conflict" where a
+        commit was under way. The true reason is in what a poll raises, or in the report of a record.
+        """
+        if self._producer is not None:
+            self._poll(self._producer, _REPORTS_S)
+        if raised.args[0].code() in _FENCED:
+            return raised
+        if self._fatal is not None:
+            return self._fatal
+        if self._failed is not None and self._failed.code() in _FENCED:
+            return KafkaException(self._failed)
+        return raised
+
     def _missing_topics(self) -> str:
         """Names of topics that were produced to and that the broker does not have; empty when it does not answer."""
         try:
@@ -450,7 +497,9 @@ class KafkaTransactions:
         After an attempt that went unanswered it may as well be that attempt: this is believed once. A process that has
         taken the id is then fenced in its turn, and this one finally, if the other one comes again.
         """
-        if error.code() not in FENCED or self._outlived():
+        if self._fencing is not None:
+            return True
+        if error.code() not in _FENCED or self._outlived():
             return False
         own, self._was_unanswered = self._was_unanswered, False
         return not own
@@ -460,7 +509,8 @@ class KafkaTransactions:
         return time.monotonic() - self._begun_at > 0.8 * self._timeout_ms / 1000
 
     def _fenced(self, error: KafkaException) -> FencedError:
-        return FencedError(
+        self._fencing = FencedError(
             f"another process has taken over the transactional id {self._config['transactional.id']} "
             f"({described(error)}): is a second worker running on a copy of this data directory?"
         )
+        return self._fencing
