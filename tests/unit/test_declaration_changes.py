@@ -238,6 +238,39 @@ def test_a_table_that_is_added_counts_from_then_on_whatever_its_topic_holds(keep
     assert windows == world.open_window()
 
 
+def test_the_only_table_with_rows_of_all_keys_is_not_given_up_for_one_that_was_added_later(keep: bool) -> None:
+    """Windows of keys without events since the other table was added were lost: only the old table's rows have them."""
+    world = a_world()
+    world.stop(keep=keep)
+    world.restore_anew(rooms(tables=("rooms.v1", "others.v1")))
+    world.feed(event(4, 1_600, key=b"b"))
+    world.feed(event(5, 1_800, key=b"b"))
+    windows = world.open_window()
+    world.stop(keep=keep)
+    with pytest.raises(
+        RestoreFailed, match=r"minutes.v1 are kept with the rows of rooms.v1, .*only some keys .*others.v1"
+    ):
+        world.restore_anew(rooms(tables=("others.v1",)))
+    world.restore_anew(rooms(tables=("rooms.v1", "others.v1")))
+    world.stop(keep=False)
+    world.restore_anew(rooms(tables=("rooms.v1",)))
+    assert windows == world.open_window()
+
+
+def test_a_table_that_was_there_before_the_windows_may_take_the_place_of_another(keep: bool) -> None:
+    world = a_world(rooms(windows=()))
+    world.stop(keep=keep)
+    world.restore_anew(rooms(tables=("rooms.v1", "others.v1"), windows=()))
+    world.stop(keep=keep)
+    world.restore_anew(rooms(tables=("rooms.v1", "others.v1")))
+    world.feed(event(4, 1_600))
+    world.feed(event(5, 1_800))
+    windows = world.open_window()
+    world.stop(keep=keep)
+    world.restore_anew(rooms(tables=("others.v1",)))
+    assert windows == world.open_window()
+
+
 @pytest.mark.parametrize(
     ("after", "says"),
     [
