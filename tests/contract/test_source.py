@@ -77,7 +77,7 @@ class KafkaSubject:
         self._settings = load_settings(kafka_bootstrap_servers=stack.bootstrap_servers, streams_idle_ms=IDLE_MS)
         self._name = f"contract-{uuid.uuid4().hex[:8]}"
         self._admin = AdminClient({"bootstrap.servers": stack.bootstrap_servers})
-        self._plain = Producer({"bootstrap.servers": stack.bootstrap_servers})
+        self._plain = Producer({"bootstrap.servers": stack.bootstrap_servers, "enable.idempotence": True})
         self._bootstrap = stack.bootstrap_servers
         for future in self._admin.create_topics([NewTopic(self._name, PARTITIONS, 1)]).values():
             settled("creating a topic", future)

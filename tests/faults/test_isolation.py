@@ -38,7 +38,7 @@ def said_at_readyz(scene: Scene, text: str) -> str:
 
 @pytest.mark.fault(row=28, what="one partition that cannot be restored: a damaged journal")
 def test_a_partition_that_cannot_be_restored_stands_alone(stack: Stack, scene: Scene) -> None:
-    producer = Producer({"bootstrap.servers": stack.bootstrap_servers})
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "enable.idempotence": True})
     producer.produce(GPS.journal, b"not a journal record", partition=BAD)
     assert producer.flush(30) == 0
     with scene.load():

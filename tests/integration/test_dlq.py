@@ -262,7 +262,7 @@ def test_a_transform_repairs_on_the_way_and_what_it_changed_is_recorded(
 
 
 def test_foreign_letters_are_read_and_replayed_and_broken_ones_are_refused(scene: Scene) -> None:
-    producer = Producer({"bootstrap.servers": scene.stack.bootstrap_servers})
+    producer = Producer({"bootstrap.servers": scene.stack.bootstrap_servers, "enable.idempotence": True})
     values = {name: scene.encoder.framed(device_id=name) for name in ("connect", "spring", "broken", "stray")}
     connect = {"topic": b"gps.positions.v1", "partition": b"1", "offset": b"7", "exception.message": b"sink is down"}
     spring = {
@@ -391,7 +391,7 @@ def test_a_replayed_reject_does_not_count_against_its_device(scene: Scene) -> No
 def test_without_an_audit_topic_nothing_is_sent(stack: Stack) -> None:
     client = fresh_topics(stack)
     settings = settings_of(stack)
-    producer = Producer({"bootstrap.servers": stack.bootstrap_servers})
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "enable.idempotence": True})
     producer.produce(GPS.dlq, b"x", b"k", headers=[("kafka_dlt-original-topic", b"gps.positions.v1")])
     producer.flush(30)
     delete_topics(client, {GPS.audit})

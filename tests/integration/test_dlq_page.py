@@ -51,7 +51,9 @@ class Letters:
 
     def put(self, *letters: tuple[Reason, str, str, bytes], source: str = GPS.source) -> None:
         """Letters of a reason, with key, message and value each; `source`: the topic that their envelopes name."""
-        producer = Producer({"bootstrap.servers": self._servers, "partitioner": "murmur2_random"})
+        producer = Producer(
+            {"bootstrap.servers": self._servers, "partitioner": "murmur2_random", "enable.idempotence": True}
+        )
         now_ms = int(time.time() * 1000)
         for reason, key, message, value in letters:
             offset, self._offset = self._offset, self._offset + 1

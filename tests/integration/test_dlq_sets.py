@@ -102,7 +102,9 @@ def sets(stack: Stack) -> Sets:
     return Sets(
         stack,
         Encoder(stack),
-        Producer({"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random"}),
+        Producer(
+            {"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random", "enable.idempotence": True}
+        ),
     )
 
 

@@ -28,7 +28,7 @@ def evil_group(stack: Stack) -> str:
     topic, group = f"edges-{uuid.uuid4().hex[:8]}", f"edges {EVIL} {uuid.uuid4().hex[:8]}"
     client = admin_of(stack)  # kept: what is asked of a client that is collected comes to nothing
     client.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
-    producer = Producer({"bootstrap.servers": stack.bootstrap_servers})
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "enable.idempotence": True})
     for _ in range(2):
         producer.produce(topic, b"x")
     producer.flush(30)

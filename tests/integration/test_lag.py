@@ -421,7 +421,7 @@ def test_a_partition_without_a_place_and_a_topic_that_is_gone_are_named_of_a_dec
     commit(consumer, TopicPartition(flow.source, 0, 0))
     consumer.close()
     client.create_partitions([NewPartitions(flow.source, 3)])[flow.source].result(30)
-    producer = Producer({"bootstrap.servers": stack.bootstrap_servers})
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "enable.idempotence": True})
     wait_until(lambda: len(producer.list_topics(flow.source).topics[flow.source].partitions) == 3, "it has 3")
     producer.produce(flow.source, b"x", partition=2)
     assert producer.flush(30) == 0
@@ -481,7 +481,7 @@ def foreign(stack: Stack) -> Pipeline:
     for _ in range(40):
         cycle(1, b"small", abort=True)
     cycle(2, *[b"small"] * 100)
-    source = Producer({"bootstrap.servers": stack.bootstrap_servers})
+    source = Producer({"bootstrap.servers": stack.bootstrap_servers, "enable.idempotence": True})
     for number in range(120):
         source.produce(flow.source, b"event", partition=number % 3)
     source.flush(30)

@@ -107,7 +107,7 @@ def topics(stack: Stack) -> int:
             if topic == TOPIC or timestamp_ms > 0:
                 raw.send(topic, 0, key, value, min(timestamp_ms, 1_700_000_000_000), headers)
     raw.close()
-    producer = Producer({"bootstrap.servers": stack.bootstrap_servers})
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "enable.idempotence": True})
     for topic in (TOPIC, STAMPED):
         for number in range(PLAIN):
             producer.produce(topic, b"value %d" % number, b"key %d" % (number % 7), number % 2)

@@ -250,6 +250,8 @@ def assert_one_line(done: subprocess.CompletedProcess[str], status: int, *words:
 
 
 def produce(stack: Stack, key: bytes, value: bytes) -> None:
-    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random"})
+    producer = Producer(
+        {"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random", "enable.idempotence": True}
+    )
     producer.produce(GPS.source, value, key)
     assert producer.flush(30) == 0

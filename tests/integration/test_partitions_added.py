@@ -84,7 +84,10 @@ def misrouted(worker: Worker) -> float:
 def test_a_key_in_two_partitions_is_counted_and_named_in_the_log(stack: Stack, tmp_path: Path) -> None:
     """Two producers that hash differently, as Java's and librdkafka's do by default."""
     fresh_world(stack)
-    encoder, producer = Encoder(stack), Producer({"bootstrap.servers": stack.bootstrap_servers})
+    encoder, producer = (
+        Encoder(stack),
+        Producer({"bootstrap.servers": stack.bootstrap_servers, "enable.idempotence": True}),
+    )
     device = DEVICES[0]
     home = partition_of(device.encode(), PARTITIONS)
     for number in range(10):

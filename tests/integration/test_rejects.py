@@ -190,7 +190,9 @@ def outcome(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 
 def produce(stack: Stack, records: list[Sent]) -> None:
-    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random"})
+    producer = Producer(
+        {"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random", "enable.idempotence": True}
+    )
 
     def placed(one: Sent) -> Any:
         def report(error: object, message: Message) -> None:

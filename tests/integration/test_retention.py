@@ -39,7 +39,9 @@ def test_a_backfill_of_records_of_40_days_ago_survives_its_retention(impatient: 
     probe = fresh_world(impatient)
     alter_topic(impatient, GPS.source, retention_ms="-1")
     begin_ms = int(time.time() * 1000) - 40 * DAY_MS
-    producer = Producer({"bootstrap.servers": impatient.bootstrap_servers, "partitioner": "murmur2_random"})
+    producer = Producer(
+        {"bootstrap.servers": impatient.bootstrap_servers, "partitioner": "murmur2_random", "enable.idempotence": True}
+    )
     encoder = Encoder(impatient)
     for number in range(EVENTS):
         at_ms = begin_ms + number * 1_000
@@ -63,7 +65,7 @@ def an_expired_record_is_deleted(stack: Stack) -> None:
     client = admin_of(stack)
     for future in client.create_topics([NewTopic(CANARY, 1, 1, config={"retention.ms": str(7 * DAY_MS)})]).values():
         settled(f"creating {CANARY}", future)
-    producer = Producer({"bootstrap.servers": stack.bootstrap_servers})
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "enable.idempotence": True})
     for _ in range(2):
         producer.produce(CANARY, b"x", timestamp=int(time.time() * 1000) - 40 * DAY_MS)
         assert 0 == producer.flush(60)

@@ -230,7 +230,7 @@ def test_a_subject_of_another_kind_is_named_as_such_by_every_command(
 
 
 def produce(stack: Stack, topic: str, records: list[tuple[bytes, bytes]]) -> None:
-    producer = Producer({"bootstrap.servers": stack.bootstrap_servers})
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "enable.idempotence": True})
     for key, value in records:
         producer.produce(topic, key=key, value=value)
     assert producer.flush(30) == 0
@@ -290,7 +290,7 @@ def test_the_newest_records_are_looked_at_and_older_ones_are_said_to_be_there(st
     recreate_topic(stack, topic, 1)
     frame = b"\0" + (77).to_bytes(4, "big")
     produce(stack, topic, [(b"old", frame), (b"a", b"\0\0"), (b"b", frame + b"."), (b"c", b"")])
-    producer = Producer({"bootstrap.servers": stack.bootstrap_servers})
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "enable.idempotence": True})
     producer.produce(topic, value=b"bare", headers=[("__value_schema_id", frame)])
     producer.produce(topic, value=b"bare", headers=[("__value_schema_id", b"\x01" + bytes(16))])
     assert producer.flush(30) == 0

@@ -68,7 +68,9 @@ def test_every_version_flows_and_what_is_odd_is_counted_by_schema_id(stack: Stac
     (first, first_id), (second, second_id) = (position_schema(stack, version) for version in (1, 2))
     third = newer(second)
     third_id = Registry(settings_of(stack)).register(NEWER_SUBJECT, third)
-    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random"})
+    producer = Producer(
+        {"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random", "enable.idempotence": True}
+    )
     sent = []
     for number in range(ROUNDS * 6):
         text, schema_id = ((first, first_id), (second, second_id), (third, third_id))[number % 3]

@@ -232,7 +232,9 @@ def test_our_partitioner_agrees_with_librdkafka(stack: Stack) -> None:
     settled("creating", client.create_topics([NewTopic(topic, 12, 1)])[topic])
     seeded = random.Random(8123)
     landed: dict[bytes, int] = {}
-    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "partitioner": PARTITIONER})
+    producer = Producer(
+        {"bootstrap.servers": stack.bootstrap_servers, "partitioner": PARTITIONER, "enable.idempotence": True}
+    )
     for _ in range(3000):
         key = seeded.randbytes(seeded.randint(1, 40))
         producer.produce(topic, b"", key, on_delivery=lambda _, sent: landed.__setitem__(sent.key(), sent.partition()))

@@ -130,7 +130,9 @@ def test_schemas_of_every_kind_are_read_or_refused_in_words(stack: Stack, tmp_pa
         "bare": (encoded(POSITION, device="bare"), "not_framed", "", None),
     }  # fmt: skip
     guid = [("__value_schema_id", b"\x01" + uuid.uuid4().bytes)]
-    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random"})
+    producer = Producer(
+        {"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random", "enable.idempotence": True}
+    )
     for key, value in [*good.items(), *((key, sent[0]) for key, sent in bad.items())]:
         producer.produce(GPS.source, value, key)
     producer.produce(GPS.source, encoded(POSITION, device="guid"), "guid", headers=guid)

@@ -179,7 +179,9 @@ class Tap:
 
 def send_poison(stack: Stack) -> None:
     """A burst of records that are no Avro, of many devices."""
-    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random"})
+    producer = Producer(
+        {"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random", "enable.idempotence": True}
+    )
     for number in range(POISON):
         producer.produce(GPS.source, b"poison %d" % number, key=b"device-%d" % number)
     producer.flush(60)
