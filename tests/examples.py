@@ -11,4 +11,5 @@ FAST: Final = 10
 
 def examples(number: int) -> int:
     """The number, as far as the profile goes."""
+    assert settings.default is not None, "a profile is loaded by `conftest.py`"
     return max(1, number * settings.default.max_examples // DEFAULT)

@@ -1,9 +1,10 @@
 """Windows one event at a time, over the oracle's model of a partition: written for being read, not for speed."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from loadtest.oracle.model import Event, PartitionModel, haversine_km
+from loadtest.oracle.model import Event, OrderEvent, PartitionModel, Reject, haversine_km
 
 
 @dataclass
@@ -38,14 +39,14 @@ class WindowModel:
         self._newest: dict[str, tuple[int, int]] = {}
         self._last: dict[str, tuple[float, float]] = {}
 
-    def feed(self, record: object) -> None:
+    def feed(self, record: Event | OrderEvent | Reject) -> None:
         self._step(lambda: self.model.feed(record))
 
     def idle(self, watermark: float) -> None:
         """As the engine: time goes on from timer to timer, which is all that can be seen of it."""
         self._step(lambda: self.model.idle(watermark))
 
-    def _step(self, act) -> None:
+    def _step(self, act: Callable[[], object]) -> None:
         prior, known = self.model.watermark, len(self.model.clean)
         act()
         for event in self.model.clean[known:]:

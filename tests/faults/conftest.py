@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items[place] = item
 
 
-def _marker(item: Any) -> pytest.Mark:
+def _marker(item: pytest.Item) -> pytest.Mark:
     marker = item.get_closest_marker("fault")
     assert marker is not None, f"{item} needs @pytest.mark.fault(row=, what=)"
     return marker

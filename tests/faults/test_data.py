@@ -18,12 +18,12 @@ from logistics.flows.gps import GPS
 from streams.kafka.partitioner import partition_of
 from streams.limits import UNKNOWN_SCHEMA_TTL_MS
 from streams.schemas.client import Registry
-from tests.faults.harness import READY_S_MAX, SEED, Scene, end_of_run_in, metric, read, rss_mb
+from tests.faults.harness import READY_S_MAX, SEED, Scene, end_of_run_in, metric, rss_mb
 from tests.faults.proxy import Faults, Proxy
 from tests.integration.kafka_helpers import admin_of, delete_topics, run, settings_of
 from tests.integration.raw_producer import RawProducer, accept_any_timestamp
 from tests.integration.test_rejects import Encoder, frame
-from tests.integration.workers import LIMITS, PARTITIONS, position_schema, wait_until
+from tests.integration.workers import LIMITS, PARTITIONS, position_schema, read, wait_until
 
 pytestmark = [pytest.mark.kafka]
 

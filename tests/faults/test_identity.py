@@ -15,11 +15,11 @@ from logistics.flows.gps import GPS
 from streams.flow.discover import select_pipelines
 from streams.kafka.topics import apply_topics
 from streams.local.stack import Stack
-from tests.faults.harness import READY_S_MAX, Scene, lines, read
+from tests.faults.harness import READY_S_MAX, Scene, lines
 from tests.faults.test_data import DEVICES, Sender
 from tests.integration.kafka_helpers import admin_of, delete_topics, run
 from tests.integration.test_rejects import Encoder
-from tests.integration.workers import PARTITIONS, Worker, wait_until
+from tests.integration.workers import PARTITIONS, Worker, read, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 

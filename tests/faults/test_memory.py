@@ -102,6 +102,7 @@ def test_a_million_long_keys_stay_within_the_memory_setting(make_scene: MakeScen
     crowd = Crowd(keys=1_000_000, schema_ids=10_000, quarantined=20_000)
     most = processed(scene, crowd, drained_s_max=3_000.0)
     ends = scene.probe.log_ends("gps.positions.v1")
+    assert ends is not None
     assert crowd.records == sum(ends.values())
     assert {partition_of(b"sick-%d" % number, PARTITIONS) for number in range(20)} == set(ends)
     assert max(most) < MEMORY_MB

@@ -12,11 +12,11 @@ from confluent_kafka import Producer, TopicPartition
 from loadtest.fleet import Kind
 from logistics.flows.gps import GPS
 from streams.monitor.verdict import Policy
-from tests.faults.harness import READY_S_MAX, Scene, for_seconds, frozen, lines, metric, read
+from tests.faults.harness import READY_S_MAX, Scene, for_seconds, frozen, lines, metric
 from tests.faults.test_data import DEVICES, Sender, now_ms
 from tests.integration.kafka_helpers import admin_of, run
 from tests.integration.test_rejects import Encoder
-from tests.integration.workers import PARTITIONS, wait_until
+from tests.integration.workers import PARTITIONS, read, wait_until
 
 pytestmark = [pytest.mark.kafka]
 

@@ -258,7 +258,7 @@ def test_a_transform_repairs_on_the_way_and_what_it_changed_is_recorded(
     headers = dict(clean.headers() or ())
     assert good == clean.value()
     assert (b"fixes:cut", b"value") == (headers["dlq.transform"], headers["dlq.changed"])
-    assert 64 == len(headers["dlq.original_sha256"])
+    assert 64 == len(headers["dlq.original_sha256"] or b"")
 
 
 def test_foreign_letters_are_read_and_replayed_and_broken_ones_are_refused(scene: Scene) -> None:
@@ -355,7 +355,8 @@ def test_a_commit_of_which_nobody_knows_whether_it_happened_is_settled_by_the_au
 ) -> None:
     device = f"unknown-{happened}"
     scene.reject(invalid(scene, device), device)
-    commit, lost = TransactionalSink.commit, []
+    lost: list[int] = []
+    commit = TransactionalSink.commit
 
     def commit_and_lose_the_answer(sink: TransactionalSink, checkpoint: Checkpoint | None = None) -> None:
         if lost:

@@ -30,7 +30,7 @@ SENT: list[RawHeaders] = [
     [(b"big", bytes(1_000_000))],
     [],
 ]
-READ = [
+READ: list[list[tuple[str, bytes | None]] | None] = [
     None,
     [("a", b"1"), ("a", None), ("", b"empty name"), ("ü", b"\xff")],
     [("before", b"1"), ("after", None)],

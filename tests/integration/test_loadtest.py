@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def _schemas(stack: Stack) -> None:
     fresh_topics(stack)
 
 
-def measured(stack: Stack, results: Path, *options: str) -> tuple[int, dict, str]:
+def measured(stack: Stack, results: Path, *options: str) -> tuple[int, dict[str, Any], str]:
     """Exit status of a load test, its report, and what it printed."""
     environment = {
         **os.environ,

@@ -207,7 +207,8 @@ def test_live_data_comes_without_asking_again(monitor: Monitor) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", monitor.port, timeout=20)
     connection.request("GET", f"/api/live?group={WIDE}")
     answer = connection.getresponse()
-    times, partitions = [], []
+    times: list[int] = []
+    partitions: list[int] = []
     while len(times) < 3:
         line = answer.readline().decode()
         if line.startswith("event: "):

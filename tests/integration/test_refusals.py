@@ -117,7 +117,9 @@ def test_a_record_too_large_for_its_topic_is_found_and_small_ones_share_no_blame
 
 def test_a_topic_with_a_small_limit_gets_small_batches_and_loses_nothing(stack: Stack, transactions: Member) -> None:
     alter_topic(stack, GPS.late, max_message_bytes="5000")
-    rows = [(GPS.late, b"key", os.urandom(100), now_ms(), None) for _ in range(3_000)]
+    rows: list[tuple[str, bytes | None, bytes, int, int | None]] = [
+        (GPS.late, b"key", os.urandom(100), now_ms(), None) for _ in range(3_000)
+    ]
 
     refused, _ = run_until_found(transactions, rows)
 

@@ -81,6 +81,7 @@ def test_every_version_flows_and_what_is_odd_is_counted_by_schema_id(stack: Stac
         frame = b"\0" + schema_id.to_bytes(4, "big")
         by_header = number % 6 >= 3
         value = stream.getvalue() if by_header else frame + stream.getvalue()
+        headers: list[tuple[str, str | bytes | None]] | None
         headers = [("__value_schema_id", frame)] if by_header else [("trace", b"1")] if number % 2 else None
         key = f"car-{number % DEVICES}".encode()
         producer.produce(GPS.source, value, key, headers=headers)

@@ -62,7 +62,7 @@ _QUIET_S: Final = (LATENESS_MS + IDLE_MS) / 1000 + 2.0
 """Outputs that have not grown for this long, with all input committed, have nothing left to let go of."""
 
 
-def wait_until(condition: Callable[[], T], what: str, *, timeout_s: float = 60.0) -> T:
+def wait_until(condition: Callable[[], T | None], what: str, *, timeout_s: float = 60.0) -> T:
     """Value of the condition as soon as it is true."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -242,7 +242,8 @@ class Probe:
         try:
             found = self._group.committed([TopicPartition(GPS.source, one) for one in range(PARTITIONS)], 10)
         except KafkaException:
-            return self._unanswered()
+            self._unanswered()
+            return None
         return {one.partition: one.offset for one in found if one.offset >= 0}
 
     def log_ends(self, topic: str) -> dict[int, int] | None:
@@ -253,7 +254,8 @@ class Probe:
                 for partition in range(PARTITIONS)
             }
         except KafkaException:
-            return self._unanswered()
+            self._unanswered()
+            return None
 
     def _unanswered(self) -> None:
         """Ask with another client from now on: this one may have lost its broker for good (`kafka.broker_watch`)."""

@@ -134,9 +134,10 @@ def test_a_guard_lets_a_failing_downstream_alone_and_probes_it_with_one_call() -
 
 def test_an_answer_that_is_an_error_counts_as_an_answer() -> None:
     guard = Guard("registry", limits=LIMITS)
+    nothing: dict[str, int] = {}
     for _ in range(10):
         with pytest.raises(KeyError):
-            guard.call(lambda: {}["no such schema"], failure=Away)
+            guard.call(lambda: nothing["no such schema"], failure=Away)
     assert State.CLOSED is guard.state
 
 

@@ -89,7 +89,8 @@ def test_columns_hold_what_was_written(events: list[dict[str, Any]]) -> None:
 
 
 def folded_one_by_one(events: list[dict[str, Any]]) -> tuple[dict[str, dict[str, int | str]], int]:
-    rows, contradictions = {}, 0
+    rows: dict[str, dict[str, Any]] = {}
+    contradictions = 0
     for event in events:
         row = rows.setdefault(event["order_id"], {"order_id": event["order_id"], "events": 0, "farthest": -1})
         step = KINDS.index(event["kind"])

@@ -23,7 +23,7 @@ import structlog
 
 from logistics.flows.gps import GPS
 from streams.avro.decode import Decoded, Decoder, Known
-from streams.avro.resolve import build_plan
+from streams.avro.resolve import Plan, build_plan
 from streams.batch.clock import Clock
 from streams.batch.events import Events, Fields
 from streams.batch.records import Records
@@ -59,7 +59,7 @@ _TABLE_SCHEMA = _CATALOG.latest("vehicles.state.v1-value").text
 _WINDOW_SCHEMA = _CATALOG.latest("vehicles.minutes.v1-value").text
 _PLAN = build_plan(SCHEMA_ID, gps_schema(), gps_schema())
 _UNKNOWN = Reject(-1, Reason.UNKNOWN_SCHEMA, "no such schema", UNKNOWN_SCHEMA_ID)
-_KNOWN = {SCHEMA_ID: _PLAN, UNKNOWN_SCHEMA_ID: _UNKNOWN}
+_KNOWN: dict[int | str, Plan | Reject] = {SCHEMA_ID: _PLAN, UNKNOWN_SCHEMA_ID: _UNKNOWN}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ LOGS_EACH = 25
 SAYS = r"make fuzz SEED=\d+"
 
 
-def fuzz_some(seed, done: None = None, logs=LOGS_EACH) -> None:
+def fuzz_some(seed: int, done: Done | None = None, logs: int = LOGS_EACH) -> None:
     for one in range(seed, seed + logs):
         fuzz(one, done)
 
@@ -21,7 +21,7 @@ def fuzz_some(seed, done: None = None, logs=LOGS_EACH) -> None:
     "seed",
     [*range(0, 100, LOGS_EACH), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(100, 200, LOGS_EACH))],
 )
-def test_cuts_crashes_spills_and_truncation_do_not_matter(seed) -> None:
+def test_cuts_crashes_spills_and_truncation_do_not_matter(seed: int) -> None:
     fuzz_some(seed)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,7 +10,7 @@ from streams.resilience.prefetch import built_ahead
 
 
 def test_items_built_ahead_come_in_order_and_an_error_comes_in_its_place() -> None:
-    def items():
+    def items() -> Iterator[int]:
         yield from range(10)
         raise ValueError("eleven")
 
@@ -30,7 +31,7 @@ def test_closing_what_is_built_ahead_ends_its_thread() -> None:
 def test_a_generator_is_closed_in_the_thread_that_ran_it() -> None:
     threads = []
 
-    def items():
+    def items() -> Iterator[int]:
         try:
             yield from itertools.count()
         finally:

@@ -58,7 +58,8 @@ def test_promtool_would_notice_a_rule_that_does_not_fire(tmp_path: Path) -> None
 
 
 def test_each_alert_has_a_firing_and_a_silent_case() -> None:
-    firing, silent = set(), set()
+    firing: set[str] = set()
+    silent: set[str] = set()
     tests = [test for path in TESTS for test in YAML(typ="safe").load(path.read_text())["tests"]]
     for test in tests:
         for case in test.get("alert_rule_test", ()):

@@ -1,5 +1,6 @@
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from streams.errors import UsageError
 MINUTE = SimpleNamespace(topic="minutes", size_ms=60_000)
 
 
-def gps_run(**oracle: int) -> Run:
+def gps_run(**oracle: Any) -> Run:
     run = Run("bench-gps", 12, 1, 1_000, consume_rate=10.0, events_per_cpu_second=20.0, rss_mb_max=30.0)
     run.oracle = Report(**oracle).as_dict()
     run.operators_us_per_event = {"decode": 3.5, "windows": 0.25, "rest": 2.0}

@@ -45,9 +45,15 @@ from tests.unit.test_task import events
 
 COUNT = Fold("sensor_id", ("is_open",), {"events": Count()})
 HOURS = WindowFold("sensor_id", ("is_open",), {"events": Count()})
-ROW = {"sensor_id": "string", "events": "long"}
+ROW: dict[str, Any] = {"sensor_id": "string", "events": "long"}
 TIME = {"type": "long", "logicalType": "timestamp-millis"}
-HOUR = {"sensor_id": "string", "window_start": TIME, "window_end": TIME, "revision": "int", "events": "long"}
+HOUR: dict[str, Any] = {
+    "sensor_id": "string",
+    "window_start": TIME,
+    "window_end": TIME,
+    "revision": "int",
+    "events": "long",
+}
 CLEAN, OPENED, SHUT = "doors.v1.clean", "doors.opened.v1", "doors.shut.v1"
 
 

@@ -19,7 +19,7 @@ def first_copies(rows: list[tuple[int, int, int]], seen: set[tuple[int, int, int
     return new
 
 
-def random_rows(rng, count: int, *, values: int) -> list[tuple[int, int, int]]:
+def random_rows(rng: np.random.Generator, count: int, *, values: int) -> list[tuple[int, int, int]]:
     return [tuple(row) for row in rng.integers(1, values + 1, (count, 3)).tolist()]
 
 
@@ -44,7 +44,8 @@ def test_nothing_added_is_nothing_new() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_batches_of_any_size_agree_with_a_python_set(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    ids, seen = IdSet(seed), set()
+    seen: set[tuple[int, int, int]] = set()
+    ids = IdSet(seed)
     for size in rng.choice([0, 1, 5, 12, 13, 100, 3000], 30):
         rows = random_rows(rng, int(size), values=int(rng.choice([2, 9, 40])))
         assert ids.add(*columns(rows)).tolist() == first_copies(rows, seen)

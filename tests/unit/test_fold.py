@@ -41,7 +41,7 @@ FOLD = Fold("sensor_id", FIELDS, COLUMNS)
 NAN = float("nan")
 
 
-def segments(*events) -> Segments:
+def segments(*events: tuple[Any, ...]) -> Segments:
     """One segment of (time, open, temperature)."""
     time, is_open, temperature = zip(*events, strict=True)
     count = len(events)
@@ -65,7 +65,7 @@ def row(state: NDArray[Any]) -> dict[str, Any]:
     }
 
 
-def folded(*batches) -> NDArray[Any]:
+def folded(*batches: Segments) -> NDArray[Any]:
     state = np.zeros(1, FOLD.dtype)
     for batch in batches:
         state = FOLD.fold(state, segments(*batch))
@@ -167,7 +167,7 @@ NAMED = Fold(
 )
 
 
-def named(*events) -> Segments:
+def named(*events: tuple[Any, ...]) -> Segments:
     """Segments of (door, kind, badge, guard), doors ascending."""
     door, kind, badge, guard = zip(*events, strict=True)
     count = len(events)

@@ -10,6 +10,7 @@ from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.deadletters.letter.envelope import envelope_headers, id_of_place
 from streams.deadletters.letter.foreign import (
     Envelope,
+    Headers,
     Kind,
     message_of,
     origin_of,
@@ -65,7 +66,7 @@ SMALLRYE = [
 
 
 def read(
-    headers: list[tuple[str, None] | tuple[str, bytes]] | list[tuple[str, None]] | list[tuple[str, bytes]],
+    headers: Headers,
 ) -> Envelope:
     return read_envelope(headers, topic="t.dlq", partition=2, offset=3, timestamp_ms=4)
 
@@ -161,7 +162,7 @@ def test_numbers_are_shown_in_digits_and_what_is_no_number_as_it_is() -> None:
 @given(st.lists(st.tuples(st.sampled_from([name for name, _ in (*SPRING, *CLOUD, *SMALLRYE, *CONNECT)]),
                           st.none() | st.binary(max_size=9))))  # fmt: skip
 def test_any_values_are_read_without_an_error(
-    headers: list[tuple[str, None] | tuple[str, bytes]] | list[tuple[str, None]] | list[tuple[str, bytes]],
+    headers: Headers,
 ) -> None:
     assert read(headers).reason
     origin_of(headers)

@@ -3,7 +3,6 @@
 import itertools
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -12,12 +11,12 @@ from typer.testing import CliRunner
 from streams.cli import app
 from streams.cli.commands import COMMANDS
 from streams.cli.help import first_paragraph
-from streams.cli.lazy import LazyCommand, LazyCommands
+from streams.cli.lazy import LazyCommand, LazyCommands, Table
 
 HEAVY = ("numpy", "pyarrow", "confluent_kafka", "fastavro", "faust", "rich")
 
 
-def commands(table: dict[str, Any] = COMMANDS, *above: str) -> dict[tuple[str, ...], LazyCommand | LazyCommands]:
+def commands(table: Table = COMMANDS, *above: str) -> dict[tuple[str, ...], LazyCommand | LazyCommands]:
     """Every command and group below the top, by its words."""
     found = {}
     for name, entry in table.items():

@@ -58,7 +58,8 @@ def converted(rows: list[dict[str, Any]], **options: Any) -> tuple[Batch, list[B
 
 
 def rows_of(batch: Batch) -> list[dict[str, Any]]:
-    return pa.table(batch.events.columns).to_pylist()
+    rows: list[dict[str, Any]] = pa.table(batch.events.columns).to_pylist()
+    return rows
 
 
 def fast(row: dict[str, Any]) -> bytes:

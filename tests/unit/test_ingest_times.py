@@ -158,7 +158,7 @@ def test_bytes_of_another_encoding_are_named_as_such() -> None:
         ({"delimiter": ""}, "--delimiter '': must be one character"),
     ],
 )
-def test_options_that_are_none_are_wrong_usage(options: dict[str, str], message: str) -> None:
+def test_options_that_are_none_are_wrong_usage(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Reading(**options)
 

@@ -8,6 +8,7 @@ import pytest
 
 from logistics.flows.gps import GPS
 from logistics.flows.orders import ORDERS
+from streams.batch.columns import Int64
 from streams.kafka.round import FOREIGN, Group, Member, Round
 from streams.monitor.book import GroupLag, LagBook
 from streams.monitor.flow_states import ASKED_OFFSETS_MAX, BACK_OFFSETS_MAX, FURTHER_OFFSETS_MAX, TAIL_OFFSETS, Tail
@@ -66,7 +67,11 @@ def committed(
     offset: int, *, cycle: int = FOREIGN, journal: int = 9, end: int = 50, group: str = GPS.group
 ) -> tuple[LagBook, Tail | None]:
     """A look at one partition of the source, of which the group has committed `offset`, and what is asked then."""
-    none, one = np.empty(0, dtype=np.int64), lambda value: np.array([value], dtype=np.int64)
+
+    def one(value: int) -> Int64:
+        return np.array([value], dtype=np.int64)
+
+    none = np.empty(0, dtype=np.int64)
     ends = np.array([end, journal], dtype=np.int64)
     found = Round(
         cluster="c", time_ms=1_800_000_000_000, topics=((GPS.source, 1), (GPS.journal, 1)),

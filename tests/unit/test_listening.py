@@ -73,4 +73,4 @@ def test_a_worker_answers_on_ipv6() -> None:
 
 def text_of(url: str) -> str:
     with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - http
-        return answer.read().decode()
+        return str(answer.read(), "utf-8")

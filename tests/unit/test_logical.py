@@ -1,6 +1,7 @@
 """Whether writer and reader mean the same by a stored number: by logical type, scale, and Debezium's names."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import fastavro
@@ -20,11 +21,11 @@ MILLS = logical("bytes", "decimal", precision=9, scale=3)
 UUID = logical("string", "uuid")
 
 
-def record(*fields, name: str = "Thing", **more: object) -> dict[str, Any]:
+def record(*fields: dict[str, Any], name: str = "Thing", **more: object) -> dict[str, Any]:
     return {"type": "record", "name": name, "namespace": "logistics", "fields": list(fields), **more}
 
 
-def field(kind, name: str = "when", **more: object) -> dict[str, Any]:
+def field(kind: object, name: str = "when", **more: object) -> dict[str, Any]:
     return {"name": name, "type": kind, **more}
 
 
@@ -112,7 +113,7 @@ def test_types_that_no_value_passes_between_are_no_question_of_units() -> None:
 
 
 @pytest.mark.parametrize("wrap", [lambda kind: kind, lambda kind: ["null", kind]])
-def test_no_plan_reads_a_time_in_another_unit(wrap) -> None:
+def test_no_plan_reads_a_time_in_another_unit(wrap: Callable[[object], object]) -> None:
     written = record(field("string", "id"), field(wrap(MICROS)))
     read = record(field("string", "id"), field(wrap(MILLIS)))
     words = "schema 7: field 'when' is written as timestamp-micros, read as timestamp-millis"

@@ -95,7 +95,7 @@ def test_a_log_that_is_truncated_or_deleted_from_while_it_is_read_is_noticed(sce
     scene.append(1, 5)
     scene.kafka.begin_offset["t", 1] = 8
     assert scene.read(1) == [8, 9]
-    assert (scene.source.take_beyond_end(), scene.source.take_suspicion()) == ({0}, True)
+    assert (scene.source.take_beyond_end(), scene.source.take_suspicion()) == (frozenset({0}), True)
     assert scene.lost_records == [(1, 5, 8)]
 
 

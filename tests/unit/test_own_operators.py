@@ -60,7 +60,7 @@ from tests.unit.test_task import events
 SWITCH = np.dtype([("is_open", "?"), ("event_time", "<i8")])
 LONG, TIME = "long", {"type": "long", "logicalType": "timestamp-millis"}
 EVENT = {"event_id": "string", "sensor_id": "string", "sequence": LONG, "event_time": TIME, "is_open": "boolean"}
-SCHEMAS = {
+SCHEMAS: dict[str, dict[str, Any]] = {
     "doors.v1": EVENT,
     "doors.state.v1": {"sensor_id": "string", "events": LONG},
     "doors.switches.v1": {"sensor_id": "string", "is_open": "boolean", "event_time": TIME},

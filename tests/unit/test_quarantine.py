@@ -139,7 +139,8 @@ STEPS = st.lists(
 def test_restored_anywhere_it_goes_on_as_if_nothing_had_happened(
     steps: list[tuple[bytes, bool, int]], data: st.DataObject
 ) -> None:
-    straight, broken, rows = breakers(1), breakers(1), {}
+    straight, broken = breakers(1), breakers(1)
+    rows: dict[bytes, bytes] = {}
     for key, bad, timestamp in steps:
         for subject in (straight, broken):
             if subject.keeps_out(key, timestamp):

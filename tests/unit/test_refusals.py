@@ -53,7 +53,7 @@ def clean(effects: Effects) -> list[bytes]:
     ]
 
 
-def letters(effects: Effects) -> list[tuple[Reason, bytes, int]]:
+def letters(effects: Effects) -> list[tuple[Reason, bytes | None, int]]:
     return [(each.reject.reason, each.value, each.offset) for each in effects.dead_letters]
 
 

@@ -155,7 +155,7 @@ def samples(schema: Any, depth: int = 3) -> list[Any]:
     if isinstance(schema, list):
         return [value for branch in schema for value in samples(branch, depth)]
     if isinstance(schema, str):
-        plain = {
+        plain: dict[str, list[Any]] = {
             "null": [None], "boolean": [True], "int": [1], "long": [2**40], "float": [0.5], "double": [0.1],
             "string": ["é"], "bytes": [b"\x01"],
         }  # fmt: skip

@@ -12,7 +12,7 @@ from streams.state.store import Store, WriteBatch
 SPILLED_IDS = operator_prefix("dedup")
 
 
-def spilled_in(store: "AskedInPieces | Store") -> SpilledIds:
+def spilled_in(store: Store) -> SpilledIds:
     return SpilledIds(StoreSpace(store, "dedup"))
 
 
@@ -25,7 +25,7 @@ def word(event_time: int, digest: int = 0) -> int:
     return 2 * event_time + 1 + digest
 
 
-def random_rows(rng, count: int, *, minutes: int = 5) -> list[tuple[int, int, int]]:
+def random_rows(rng: np.random.Generator, count: int, *, minutes: int = 5) -> list[tuple[int, int, int]]:
     times = rng.integers(0, minutes * DEDUP_BUCKET_MS, count)
     return [(int(rng.integers(0, 2**63)), int(rng.integers(0, 50)), word(int(t), int(rng.integers(2)))) for t in times]
 
@@ -129,7 +129,7 @@ def test_runs_written_after_a_reopen_do_not_overwrite_older_ones(store: MemorySt
 class AskedInPieces(MemoryStore):
     most = 0
 
-    def get_many(self, keys: list[bytes]) -> list[bytes]:
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
         self.most = max(self.most, len(keys))
         return super().get_many(keys)
 

@@ -131,7 +131,9 @@ def test_a_header_that_is_no_trace_context_links_to_nothing(value: bytes | None)
 
 
 def test_links_are_bounded_and_each_is_there_once() -> None:
-    many = [[("traceparent", f"00-{number:032x}-{number:016x}-01".encode())] for number in range(1, 1_000)]
+    many: list[Headers] = [
+        [("traceparent", f"00-{number:032x}-{number:016x}-01".encode())] for number in range(1, 1_000)
+    ]
 
     assert LINKS_MAX == len(producers_of(many))
     assert 1 == len(producers_of([many[0], many[0]]))

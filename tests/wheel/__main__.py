@@ -122,7 +122,15 @@ def tried(python: Path, wheel: Path, native: Path | None, directory: Path) -> Pa
     home = directory / python.name
     done([python, "-m", "venv", home], directory)
     bin_ = home / "bin"
-    install = [bin_ / "pip", "install", "--quiet", "--no-compile", "--only-binary=:all:", wheel, "pytest"]
+    install: list[str | Path] = [
+        bin_ / "pip",
+        "install",
+        "--quiet",
+        "--no-compile",
+        "--only-binary=:all:",
+        wheel,
+        "pytest",
+    ]
     installed = subprocess.run(install, cwd=directory, env=plain(), capture_output=True, text=True, check=False)
     if installed.returncode:
         lacking = re.search(r"No matching distribution found for (\S+)", installed.stderr)
