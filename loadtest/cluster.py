@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]  # public, but not in the stubs' list
+from confluent_kafka.admin import ConfigResource
 
 from loadtest.prepare import prepare_pipeline
 from streams.errors import StreamsError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but the stubs do not re-export them
+from confluent_kafka.admin import (
     AdminClient,
     NewTopic,
 )

@@ -3,7 +3,7 @@
 from typing import Final
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public, but not in the stubs' list
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.errors import StreamsError
 from streams.kafka.admin import admin_client, librdkafka_log
@@ -30,7 +30,7 @@ class GroupProgress:
             StreamsError: the broker does not answer.
 
         """
-        asked = {where: OffsetSpec.latest() for where in self._where}  # type: ignore[no-untyped-call]
+        asked = {where: OffsetSpec.latest() for where in self._where}
         try:
             found = self._admin.list_offsets(
                 asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_TIMEOUT_S

@@ -16,7 +16,7 @@ from typing import Final, Self
 
 import psutil
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # public, but not in the stubs' list
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from streams.errors import StreamsError
 from streams.kafka.admin import librdkafka_log, partition_counts, settled
@@ -200,7 +200,7 @@ class Offsets:
         """Sum of the last stable offsets of all partitions of some topics."""
         counts = partition_counts(self._client)
         asked = {
-            TopicPartition(topic, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            TopicPartition(topic, partition): OffsetSpec.latest()
             for topic in topics
             for partition in range(counts.get(topic, 0))
         }

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # public, but not in the stubs' list
+from confluent_kafka.admin import NewTopic
 
 from loadtest.fleet.mix import Schemas
 from streams.errors import StreamsError, UsageError

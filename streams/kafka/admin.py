@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from typing import Any, Final, TypeVar, overload
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, PartitionMetadata  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, PartitionMetadata
 
 from streams.errors import StreamsError
 from streams.resilience.retry import Backoff, Retrier, quietly

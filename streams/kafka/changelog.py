@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.log import LogRow
@@ -110,7 +110,7 @@ class KafkaChangelog:
         level = IsolationLevel.READ_COMMITTED if stable else IsolationLevel.READ_UNCOMMITTED
         where = TopicPartition(topic, partition)
         try:
-            earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()
             first, last = (
                 self._admin.list_offsets(
                     {where: spec},
@@ -169,7 +169,7 @@ class KafkaChangelog:
 
     def _ends(self, wanted: list[TopicPartition], level: IsolationLevel) -> dict[str, int]:
         """Where one partition of several topics ends, by topic."""
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        latest = OffsetSpec.latest()
         found = self._admin.list_offsets(
             dict.fromkeys(wanted, latest), isolation_level=level, request_timeout=_ANSWER_TIMEOUT_S
         )

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but the stubs do not re-export them
+from confluent_kafka.admin import (
     AdminClient,
     OffsetSpec,
 )
@@ -30,9 +30,9 @@ LIST_TIMEOUT_S: Final = 5.0
 INGEST_GROUPS: Final = "streams.ingest."
 """Groups that hold the progress of `streams ingest`: nobody consumes with them."""
 _UNKNOWN: Final = -1
-_LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-_EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
-_NEWEST: Final = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
+_LATEST: Final = OffsetSpec.latest()
+_EARLIEST: Final = OffsetSpec.earliest()
+_NEWEST: Final = OffsetSpec.max_timestamp()
 
 
 class OffsetRounds:

@@ -48,6 +48,7 @@ class Peeker:
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
             "queued.min.messages": 1,
+            "fetch.queue.backoff.ms": 10,  # the default of a second is waited after each batch of a partition
             "queued.max.messages.kbytes": 8_192,
             "fetch.message.max.bytes": 65_536,
             "fetch.wait.max.ms": 20,
@@ -119,7 +120,9 @@ class Peeker:
                 complete.add(span)
             elif offset >= span.first:
                 found[span].append(message)
-                if len(found[span]) < span.records_max:
+                if offset == span.end - 1:
+                    complete.add(span)
+                elif len(found[span]) < span.records_max:
                     continue
             else:
                 continue

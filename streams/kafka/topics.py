@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from confluent_kafka import KafkaError
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but the stubs do not re-export them
+from confluent_kafka.admin import (
     AdminClient,
     ConfigResource,
     NewTopic,

@@ -4,9 +4,10 @@ A worker refuses a partition whose group offset was set by something else while 
 alone does not show that: at the end of the log there is none. What an offset says of itself is in its metadata; where
 the state stands is in the newest records of the journal, which are read for the partitions that matter only.
 
-One round goes `note` -> `questions` -> `learn` -> `column`.
+One round goes `note` -> (`questions` -> `learn`, until nothing is asked or the time is up) -> `column`.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,8 +19,15 @@ from streams.flow.declaration import Pipeline
 from streams.kafka.round import FOREIGN, Round
 from streams.state.journal import JournalCorrupted, unpack
 
-TAIL_OFFSETS: Final = 64
-"""So many offsets at the end of a journal are read: the last cycle is among them, its markers and parts too."""
+TAIL_OFFSETS: Final = 16
+"""So many offsets at the end of a journal are read first: mostly the newest cycle and the markers behind it."""
+FURTHER_OFFSETS_MAX: Final = 256
+"""Where they do not tell (a cycle in many parts, transactions that were aborted), four times as many before them are
+read, and so on, at most so many at a time."""
+BACK_OFFSETS_MAX: Final = 2_048
+"""So far from the end of a journal it is read. A journal that says nothing there is no reason to refuse."""
+ASKED_OFFSETS_MAX: Final = 512
+"""Of all journals that are read at once: their records are in memory then."""
 AS_COMMITTED: Final = -1
 """The state stands where the group has committed, or nobody knows better."""
 NOWHERE: Final = -2
@@ -39,11 +47,29 @@ class Tail:
 
 
 @dataclass(frozen=True, slots=True)
+class _Journal:
+    """A journal partition as far as it goes now."""
+
+    topic: str
+    partition: int
+    low: int
+    end: int
+
+    def tail_before(self, offset: int) -> Tail | None:
+        """What is to be read when all from `offset` on says nothing; None: it is given up."""
+        back = self.end - offset
+        if offset <= self.low or back >= BACK_OFFSETS_MAX:
+            return None
+        count = TAIL_OFFSETS if back == 0 else min(4 * back, FURTHER_OFFSETS_MAX)
+        return Tail(self.topic, self.partition, max(self.low, offset - count), offset)
+
+
+@dataclass(frozen=True, slots=True)
 class _Suspect:
     """A partition of a source whose offset was set by something else, while there is state."""
 
     source: Partition
-    tail: Tail
+    journal: _Journal
     committed: int
     low: int
     high: int
@@ -56,8 +82,12 @@ class FlowStates:
         self._flows = {pipeline.group: pipeline for pipeline in pipelines}
         self._suspects: dict[tuple[str, Partition], _Suspect] = {}
         self._gone: set[tuple[str, Partition]] = set()
-        self._known: dict[Tail, int] = {}
-        """Offset at which the state stands, by the end of the journal that says so; `AS_COMMITTED`: it does not."""
+        self._known: dict[_Journal, int] = {}
+        """Offset at which the state stands, by the journal that says so; `AS_COMMITTED`: it does not."""
+        self._open: dict[_Journal, Tail] = {}
+        """What is to be read of the others."""
+        self._asked: Counter[_Journal] = Counter()
+        """How often each was asked for: one that is not answered in time lets the others go first."""
 
     def note(self, found: Round) -> None:
         """Take a round in."""
@@ -66,8 +96,12 @@ class FlowStates:
             flow = self._flows.get(group.name)
             if flow is not None and flow.source in found.base and flow.journal in found.base:
                 self._note(found, number, flow)
-        tails = {suspect.tail for suspect in self._suspects.values()}
-        self._known = {tail: offset for tail, offset in self._known.items() if tail in tails}
+        journals = {suspect.journal for suspect in self._suspects.values()}
+        self._known = {journal: offset for journal, offset in self._known.items() if journal in journals}
+        self._asked = Counter({journal: count for journal, count in self._asked.items() if journal in journals})
+        before, self._open = self._open, {}
+        for journal in journals - self._known.keys():
+            self._read_before(journal, before[journal].end if journal in before else journal.end)
 
     def _note(self, found: Round, group: int, flow: Pipeline) -> None:
         counts = dict(found.topics)
@@ -82,32 +116,50 @@ class FlowStates:
                     self._gone.add((flow.group, source))
             elif end > 0:
                 low = max(int(found.low[journal + number]), 0)
-                tail = Tail(flow.journal, number, max(low, end - TAIL_OFFSETS), end)
                 self._suspects[flow.group, source] = _Suspect(
                     source,
-                    tail,
+                    _Journal(flow.journal, number, low, end),
                     committed=int(found.commit_offset[row]),
                     low=int(found.low[base + number]),
                     high=int(max(found.high[base + number], found.end[base + number])),
                 )
 
-    def questions(self, count_max: int) -> list[Tail]:
-        """Ends of journals that are to be read, one per partition."""
-        wanted = dict.fromkeys(one.tail for one in self._suspects.values() if one.tail not in self._known)
-        return list(wanted)[:count_max]
+    def _read_before(self, journal: _Journal, offset: int) -> None:
+        tail = journal.tail_before(offset)
+        if tail is None:
+            self._known[journal] = AS_COMMITTED
+        else:
+            self._open[journal] = tail
+
+    def questions(self) -> list[Tail]:
+        """Pieces of journals that are to be read, one per partition, at least one if there are any.
+
+        Those first that were asked for least often; what is too much for one time is asked for the next time.
+        """
+        wanted: list[Tail] = []
+        room = ASKED_OFFSETS_MAX
+        for journal in sorted(self._open, key=lambda one: (self._asked[one], one.topic, one.partition)):
+            tail = self._open[journal]
+            room -= tail.end - tail.first
+            if wanted and room < 0:
+                break
+            wanted.append(tail)
+            self._asked[journal] += 1
+        return wanted
 
     def learn(self, tail: Tail, values: Sequence[bytes]) -> None:
-        """Take in the records that were read there, in their order."""
-        source = next(one.source[0] for one in self._suspects.values() if one.tail == tail)
-        self._known[tail] = AS_COMMITTED
+        """Take in all records that were read there, in their order."""
+        suspect = next(one for one in self._suspects.values() if self._open.get(one.journal) == tail)
+        del self._open[suspect.journal]
         for value in reversed(values):
             try:
-                position = unpack(value).positions.get(source)
+                position = unpack(value).positions.get(suspect.source[0])
             except JournalCorrupted:
                 continue
             if position is not None:
-                self._known[tail] = position.offset_next
+                self._known[suspect.journal] = position.offset_next
                 return
+        self._read_before(suspect.journal, tail.first)
 
     def column(self, group: str, partitions: Sequence[Partition]) -> Int64:
         """`stands_at` of each partition."""
@@ -120,7 +172,7 @@ class FlowStates:
         if (group, partition) in self._gone:
             return NOWHERE
         suspect = self._suspects.get((group, partition))
-        at = AS_COMMITTED if suspect is None else self._known.get(suspect.tail, AS_COMMITTED)
+        at = AS_COMMITTED if suspect is None else self._known.get(suspect.journal, AS_COMMITTED)
         if suspect is None or at in {AS_COMMITTED, suspect.committed}:
             return AS_COMMITTED
         # A source that ends before the state was truncated: there a worker goes on where the group was set to.

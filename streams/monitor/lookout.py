@@ -1,5 +1,6 @@
 """Offsets to verdicts: one round of the probe, the look-ups that it asks for, and what the book makes of them."""
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Final, Self
 
@@ -8,10 +9,9 @@ import structlog
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka.offsets_process import OffsetProbe
-from streams.kafka.peek import Peeker, Span
+from streams.kafka.peek import READ_TIMEOUT_S, Peeker, Span
 from streams.kafka.round import Round
 from streams.monitor.book import Answer, GroupLag, LagBook, Question
-from streams.monitor.flow_states import TAIL_OFFSETS
 from streams.monitor.policies import GroupPolicies
 from streams.settings import Settings
 
@@ -84,14 +84,13 @@ class Lookout:
         return found, self._book.judge()
 
     def _read_journals(self) -> None:
-        """Where states stand whose offset was set by something else."""
-        tails = {
-            Span(one.topic, one.partition, one.first, one.end, TAIL_OFFSETS): one
-            for one in self._book.states.questions(QUESTIONS_MAX)
-        }
-        for span, read in self.peeker.read(list(tails)).items() if tails else ():
-            if read.complete:
-                self._book.states.learn(tails[span], [record.value() or b"" for record in read.records])
+        """Where states stand whose offset was set by something else. What there is no time for is read next time."""
+        deadline_s = time.monotonic() + READ_TIMEOUT_S
+        while (left_s := deadline_s - time.monotonic()) > 0 and (asked := self._book.states.questions()):
+            tails = {Span(one.topic, one.partition, one.first, one.end, one.end - one.first): one for one in asked}
+            for span, read in self.peeker.read(list(tails), timeout_s=left_s).items():
+                if read.complete:
+                    self._book.states.learn(tails[span], [record.value() or b"" for record in read.records])
 
     @staticmethod
     def _answers(questions: list[Question], peeker: Peeker) -> list[Answer]:

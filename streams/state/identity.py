@@ -98,7 +98,8 @@ class Identity:
     tables: Mapping[str, int] = field(default_factory=dict)
     """Declared tables by topic, each with the offset of this partition from which its rows count."""
     partial: tuple[str, ...] = ()
-    """Those of them that have rows of some keys only: what travels with the others' rows is not all there."""
+    """Those of them that have rows of some keys only, by their declaration or since they were added to state that was
+    there: what travels with the others' rows is not all there."""
     settings: SettingsByName = field(default_factory=dict)
     """Settings of operators that their rows depend on, by topic. In JSON they are called `windows`."""
     rows: Mapping[str, RowLayout] = field(default_factory=dict)
@@ -202,11 +203,19 @@ class Identity:
         """This identity for state that was written under `found`: knows the layouts of its rows.
 
         `added_from` is the end of the topic of each table that `found` did not have: older rows of it do not count.
+        Where something travels with the rows of tables, such a table lacks that of keys without events since.
         """
         known = {digest.hex(): named for digest, named in found.layouts().items()}
         today = {row_digest(topic, layout).hex() for topic, layout in self.rows.items()}
         since = {name: added_from.get(name, found.tables.get(name, 0)) for name in self.tables}
-        return replace(self, tables=since, earlier={key: known[key] for key in sorted(known) if key not in today})
+        is_carried = any(name not in found.tables for name in found.rows)
+        lacking = {*found.partial, *(self.tables.keys() - found.tables.keys())} if is_carried else set()
+        return replace(
+            self,
+            tables=since,
+            partial=tuple(name for name in self.tables if name in {*self.partial, *lacking}),
+            earlier={key: known[key] for key in sorted(known) if key not in today},
+        )
 
     def written_again(self, found: "Identity", lost: Collection[str]) -> "Identity":
         """This identity for state of `found` that a rebuild writes to Kafka again, rows of topics in `lost` from 0 on.
@@ -354,7 +363,9 @@ def _judge_rows(found: Identity, declared: Identity, flow: FlowTopics, refused: 
     carried = [name for name in found.rows if name not in found.tables and name in declared.rows]
     complete = [name for name in found.tables if name not in found.partial] or list(found.tables)
     if carried and declared.tables.keys().isdisjoint(complete):
+        others = [name for name in found.tables if name in found.partial and name in declared.tables]
+        lacking = f" (only some keys have rows in {', '.join(others)})" if others else ""
         refused.append(
             f"rows of {', '.join(carried)} are kept with the rows of {', '.join(complete)}, and none of these "
-            "tables is declared any more: keep one of them"
+            f"tables is declared any more{lacking}: keep one of them, or begin again with {again}"
         )

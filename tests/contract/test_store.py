@@ -14,41 +14,41 @@ import structlog
 
 from streams.state.memory import MemoryStore
 from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine
-from streams.state.store import StoreCorrupted, WriteBatch, prefix_end
+from streams.state.store import Store, StoreCorrupted, WriteBatch, prefix_end
 
 MARKER = b"m"
 
 
-def rocks_memory():
+def rocks_memory() -> RocksMemory:
     return RocksMemory(cache_bytes=4 << 20, memtable_bytes=4 << 20)
 
 
 class RocksSubject:
     """RocksDB; a crash is a copy of the directory while it is open: what a killed process leaves."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._crashes = 0
         self._open = []
 
-    def open(self):
+    def open(self) -> RocksStore:
         store = RocksStore(self._path, rocks_memory())
         self._open.append(store)
         return store
 
-    def crash(self, _store):
+    def crash(self, _store: RocksStore) -> RocksStore:
         self._crashes += 1
         aside = self._path.with_name(f"crashed-{self._crashes}")
         shutil.copytree(self._path, aside)
         self._path = aside
         return self.open()
 
-    def reopen(self, store):
+    def reopen(self, store: RocksStore) -> RocksStore:
         store.close()
         self._open.remove(store)
         return self.open()
 
-    def finish(self):
+    def finish(self) -> None:
         for store in self._open:
             store.close()
 
@@ -56,68 +56,68 @@ class RocksSubject:
 class MemorySubject:
     """The twin: what is durable is the dictionary as of the last flush."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._disk = {}
 
-    def open(self):
+    def open(self) -> MemoryStore:
         return MemoryStore(self._disk)
 
-    def crash(self, _store):
+    def crash(self, _store: MemoryStore) -> MemoryStore:
         return MemoryStore(self._disk)
 
-    def reopen(self, store):
+    def reopen(self, store: MemoryStore) -> MemoryStore:
         store.close()
         return MemoryStore(self._disk)
 
-    def finish(self):
+    def finish(self) -> None:
         pass
 
 
 @pytest.fixture(params=["rocks", "memory"])
-def subject(request, tmp_path):
+def subject(request: pytest.FixtureRequest, tmp_path: Path):
     made = RocksSubject(tmp_path / "state" / "0") if request.param == "rocks" else MemorySubject()
     yield made
     made.finish()
 
 
 @pytest.fixture
-def store(subject):
+def store(subject: MemorySubject | RocksSubject) -> Store:
     return subject.open()
 
 
-def rows(store, prefix=b""):
+def rows(store: Store, prefix: bytes = b"") -> list[tuple[bytes, bytes]] | None:
     return list(store.scan(prefix))
 
 
-def put(store, *pairs):
+def put(store: Store, *pairs) -> None:
     store.write(WriteBatch(puts=list(pairs)))
 
 
-def test_a_new_store_is_empty(store):
+def test_a_new_store_is_empty(store: Store) -> None:
     assert rows(store) == []
     assert store.get_many([]) == []
     assert store.get_many([b"a", b""]) == [None, None]
 
 
-def test_get_many_answers_in_the_order_asked_with_none_for_absent_keys_and_repeats(store):
+def test_get_many_answers_in_the_order_asked_with_none_for_absent_keys_and_repeats(store: Store) -> None:
     put(store, (b"a", b"1"), (b"b", b"2"))
     assert store.get_many([b"b", b"x", b"a", b"b"]) == [b"2", None, b"1", b"2"]
 
 
-def test_an_empty_value_is_a_value(store):
+def test_an_empty_value_is_a_value(store: Store) -> None:
     put(store, (b"a", b""))
     assert store.get_many([b"a"]) == [b""]
     assert rows(store, b"a") == [(b"a", b"")]
 
 
-def test_scan_gives_the_prefix_only_in_key_order(store):
+def test_scan_gives_the_prefix_only_in_key_order(store: Store) -> None:
     put(store, (b"b2", b"4"), (b"a", b"1"), (b"b", b"2"), (b"b1", b"3"), (b"c", b"5"))
     assert rows(store, b"b") == [(b"b", b"2"), (b"b1", b"3"), (b"b2", b"4")]
     assert [key for key, _ in store.scan(b"")] == [b"a", b"b", b"b1", b"b2", b"c"]
     assert rows(store, b"bb") == []
 
 
-def test_keys_with_255_bytes_are_keys_like_others(store):
+def test_keys_with_255_bytes_are_keys_like_others(store: Store) -> None:
     keys = [b"a\xfe\xff", b"a\xff", b"a\xff\x00", b"a\xff\xff", b"a\xff\xff\xff", b"b", b"\xff", b"\xff\xff\x01"]
     put(store, *((key, key[::-1]) for key in keys))
     assert [key[::-1] for key in keys] == store.get_many(keys)
@@ -127,21 +127,23 @@ def test_keys_with_255_bytes_are_keys_like_others(store):
     assert sorted(keys) == [key for key, _ in store.scan(b"")]
 
 
-def test_the_last_put_of_a_key_wins_within_and_across_batches(store):
+def test_the_last_put_of_a_key_wins_within_and_across_batches(store: Store) -> None:
     put(store, (b"a", b"1"), (b"a", b"2"))
     assert store.get_many([b"a"]) == [b"2"]
     put(store, (b"a", b"3"))
     assert store.get_many([b"a"]) == [b"3"]
 
 
-def test_delete_ranges_are_half_open_and_come_before_the_puts_of_their_batch(store):
+def test_delete_ranges_are_half_open_and_come_before_the_puts_of_their_batch(store: Store) -> None:
     put(store, *((b"k%d" % i, b"old") for i in range(6)))
     store.write(WriteBatch(delete_ranges=[(b"k1", b"k3"), (b"k4", b"k4\0")], puts=[(b"k2", b"new"), (b"k9", b"new")]))
     assert rows(store) == [(b"k0", b"old"), (b"k2", b"new"), (b"k3", b"old"), (b"k5", b"old"), (b"k9", b"new")]
     assert store.get_many([b"k1", b"k2", b"k4"]) == [None, b"new", None]
 
 
-def test_a_deleted_range_stays_deleted_after_a_flush_and_a_reopen(subject, store):
+def test_a_deleted_range_stays_deleted_after_a_flush_and_a_reopen(
+    subject: MemorySubject | RocksSubject, store: Store
+) -> None:
     put(store, (b"a1", b"1"), (b"a2", b"2"), (b"b", b"3"))
     store.flush()
     store.write(WriteBatch(delete_ranges=[(b"a", prefix_end(b"a"))]))
@@ -149,13 +151,13 @@ def test_a_deleted_range_stays_deleted_after_a_flush_and_a_reopen(subject, store
     assert rows(store) == [(b"b", b"3")]
 
 
-def test_an_empty_batch_changes_nothing(store):
+def test_an_empty_batch_changes_nothing(store: Store) -> None:
     put(store, (b"a", b"1"))
     store.write(WriteBatch())
     assert rows(store) == [(b"a", b"1")]
 
 
-def test_a_scan_is_not_disturbed_by_writes_behind_it(store):
+def test_a_scan_is_not_disturbed_by_writes_behind_it(store: Store) -> None:
     put(store, *((b"k%d" % i, b"old") for i in range(4)))
     scan = store.scan(b"k")
     first = next(scan)
@@ -164,7 +166,7 @@ def test_a_scan_is_not_disturbed_by_writes_behind_it(store):
     assert [key for key, _ in seen if key != b"k9"] == [b"k0", b"k1", b"k2", b"k3"]
 
 
-def test_closing_keeps_everything(subject, store):
+def test_closing_keeps_everything(subject: MemorySubject | RocksSubject, store: Store) -> None:
     put(store, (b"a", b"1"), (b"b", b""))
     store = subject.reopen(store)
     assert rows(store) == [(b"a", b"1"), (b"b", b"")]
@@ -173,14 +175,16 @@ def test_closing_keeps_everything(subject, store):
     assert store.get_many([b"a", b"b", b"c"]) == [b"1", b"", b"3"]
 
 
-def test_a_crash_keeps_what_was_flushed(subject, store):
+def test_a_crash_keeps_what_was_flushed(subject: MemorySubject | RocksSubject, store: Store) -> None:
     put(store, (b"a", b"1"))
     store.flush()
     store = subject.crash(store)
     assert rows(store) == [(b"a", b"1")]
 
 
-def test_a_crash_loses_whole_batches_only_and_never_one_before_a_kept_one(subject, store):
+def test_a_crash_loses_whole_batches_only_and_never_one_before_a_kept_one(
+    subject: MemorySubject | RocksSubject, store: Store
+) -> None:
     for number in range(30):
         mine, before, value = b"r%03d" % number, b"r%03d" % (number - 1), b"%03d" % number
         rows_of_all = [(key, value) for key in (*(b"x%02d" % i for i in range(10)), MARKER)]
@@ -195,14 +199,14 @@ def test_a_crash_loses_whole_batches_only_and_never_one_before_a_kept_one(subjec
     assert [(b"r" + marker, b"")] == rows(store, b"r")
 
 
-def test_bytes_used_grows_with_what_is_stored(store):
+def test_bytes_used_grows_with_what_is_stored(store: Store) -> None:
     before = store.bytes_used()
     put(store, *((b"k%d" % i, os.urandom(1000)) for i in range(500)))
     store.flush()
     assert store.bytes_used() >= before + 250_000
 
 
-def test_the_end_of_a_prefix_is_behind_all_its_keys():
+def test_the_end_of_a_prefix_is_behind_all_its_keys() -> None:
     assert prefix_end(b"a") == b"b"
     assert prefix_end(b"a\xff\xff") == b"b"
     assert prefix_end(b"\xff\xff") > b"\xff" * 20
@@ -211,7 +215,7 @@ def test_the_end_of_a_prefix_is_behind_all_its_keys():
 # --- a disk that lies -------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_process_leaves_a_consistent_store(tmp_path):
+def test_a_killed_process_leaves_a_consistent_store(tmp_path: Path) -> None:
     script = textwrap.dedent(
         """
         import sys
@@ -242,13 +246,13 @@ def test_a_killed_process_leaves_a_consistent_store(tmp_path):
 VERSIONS = 3
 
 
-def version(number):
+def version(number: int) -> list[tuple[bytes, bytes]]:
     """Rows as of the flush `number`: the marker says which, and the rows must agree with it."""
     return [(MARKER, b"%d" % number), *((b"x%05d" % i, b"%d-%d" % (i, number) * 8) for i in range(600))]
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory):
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sound") / "0"
     store = RocksStore(path, rocks_memory())
     for number in range(VERSIONS):
@@ -259,23 +263,23 @@ def sound(tmp_path_factory):
 
 
 @pytest.fixture
-def damaged(sound, tmp_path):
+def damaged(sound: Path, tmp_path: Path) -> Path:
     path = tmp_path / "gps" / "0"
     shutil.copytree(sound, path)
     return path
 
 
-def newest(path, pattern):
+def newest(path: Path, pattern: str) -> Path:
     return max(path.glob(pattern))
 
 
-def flip(file: Path, at: int):
+def flip(file: Path, at: int) -> None:
     data = bytearray(file.read_bytes())
     data[at] ^= 0xFF
     file.write_bytes(data)
 
 
-def assert_replaced_by_an_empty_store(path):
+def assert_replaced_by_an_empty_store(path: Path) -> None:
     tables = {file.name for file in path.glob("*.sst")}
     with structlog.testing.capture_logs() as lines:
         store = open_or_quarantine(path, rocks_memory())
@@ -291,7 +295,7 @@ def assert_replaced_by_an_empty_store(path):
     store.close()
 
 
-def test_a_sound_store_is_served_as_it_is(damaged):
+def test_a_sound_store_is_served_as_it_is(damaged: Path) -> None:
     store = open_or_quarantine(damaged, rocks_memory())
     assert version(VERSIONS - 1) == rows(store)
     assert not damaged.with_name("0.corrupt-1").exists()
@@ -299,12 +303,12 @@ def test_a_sound_store_is_served_as_it_is(damaged):
 
 
 @pytest.mark.parametrize("at", [0, 100, 3000, 6000])
-def test_flipped_bytes_in_a_data_block_are_never_served(damaged, at):
+def test_flipped_bytes_in_a_data_block_are_never_served(damaged: Path, at: int) -> None:
     flip(newest(damaged, "*.sst"), at)
     assert_replaced_by_an_empty_store(damaged)
 
 
-def test_a_scan_over_a_corrupt_block_says_so_instead_of_ending_early(damaged):
+def test_a_scan_over_a_corrupt_block_says_so_instead_of_ending_early(damaged: Path) -> None:
     flip(newest(damaged, "*.sst"), 3000)
     store = RocksStore(damaged, rocks_memory())
     with pytest.raises(StoreCorrupted, match="checksum"):
@@ -312,7 +316,7 @@ def test_a_scan_over_a_corrupt_block_says_so_instead_of_ending_early(damaged):
     store.abandon()
 
 
-def test_wherever_a_byte_of_a_table_is_flipped_only_what_was_written_is_served(sound, tmp_path):
+def test_wherever_a_byte_of_a_table_is_flipped_only_what_was_written_is_served(sound: Path, tmp_path: Path) -> None:
     size = newest(sound, "*.sst").stat().st_size
     quarantined = 0
     for number, at in enumerate(range(5, size, size // 40)):
@@ -331,40 +335,40 @@ def test_wherever_a_byte_of_a_table_is_flipped_only_what_was_written_is_served(s
     assert quarantined > 20
 
 
-def test_a_table_file_that_is_cut_off_is_never_served(damaged):
+def test_a_table_file_that_is_cut_off_is_never_served(damaged: Path) -> None:
     os.truncate(newest(damaged, "*.sst"), 1000)
     assert_replaced_by_an_empty_store(damaged)
 
 
-def test_a_table_file_that_is_gone_is_noticed(damaged):
+def test_a_table_file_that_is_gone_is_noticed(damaged: Path) -> None:
     newest(damaged, "*.sst").unlink()
     assert_replaced_by_an_empty_store(damaged)
 
 
-def test_a_store_without_current_is_never_served(damaged):
+def test_a_store_without_current_is_never_served(damaged: Path) -> None:
     (damaged / "CURRENT").unlink()
     assert_replaced_by_an_empty_store(damaged)
 
 
 @pytest.mark.parametrize("content", [b"", b"MANIFEST-999999\n", b"garbage\n"])
-def test_a_store_whose_current_is_garbage_is_never_served(damaged, content):
+def test_a_store_whose_current_is_garbage_is_never_served(damaged: Path, content: bytes) -> None:
     (damaged / "CURRENT").write_bytes(content)
     assert_replaced_by_an_empty_store(damaged)
 
 
-def test_a_store_without_manifest_is_never_served(damaged):
+def test_a_store_without_manifest_is_never_served(damaged: Path) -> None:
     newest(damaged, "MANIFEST-*").unlink()
     assert_replaced_by_an_empty_store(damaged)
 
 
 @pytest.mark.parametrize("at", [8, 60, 150])
-def test_a_store_with_flipped_bytes_in_its_manifest_is_never_served(damaged, at):
+def test_a_store_with_flipped_bytes_in_its_manifest_is_never_served(damaged: Path, at: int) -> None:
     flip(newest(damaged, "MANIFEST-*"), at)
     assert_replaced_by_an_empty_store(damaged)
 
 
 @pytest.mark.parametrize("part", [0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
-def test_a_truncated_manifest_serves_an_earlier_flush_as_a_whole_or_nothing(damaged, part):
+def test_a_truncated_manifest_serves_an_earlier_flush_as_a_whole_or_nothing(damaged: Path, part: float) -> None:
     """A cut-off end is what a crash leaves: RocksDB goes back to the last whole edit, a state that once was."""
     manifest = newest(damaged, "MANIFEST-*")
     os.truncate(manifest, int(manifest.stat().st_size * part))
@@ -374,7 +378,7 @@ def test_a_truncated_manifest_serves_an_earlier_flush_as_a_whole_or_nothing(dama
     store.close()
 
 
-def test_stores_moved_aside_do_not_overwrite_each_other(damaged, sound):
+def test_stores_moved_aside_do_not_overwrite_each_other(damaged: Path, sound: Path) -> None:
     (damaged / "CURRENT").unlink()
     with structlog.testing.capture_logs():
         open_or_quarantine(damaged, rocks_memory()).close()
@@ -383,7 +387,7 @@ def test_stores_moved_aside_do_not_overwrite_each_other(damaged, sound):
     assert sorted(file.name for file in damaged.parent.iterdir()) == ["0", "0.corrupt-1", "0.corrupt-2"]
 
 
-def test_a_store_that_is_open_cannot_be_opened_twice_and_is_not_moved_aside(damaged):
+def test_a_store_that_is_open_cannot_be_opened_twice_and_is_not_moved_aside(damaged: Path) -> None:
     store = RocksStore(damaged, rocks_memory())
     with pytest.raises(Exception, match=r"[Ll]ock"):
         open_or_quarantine(damaged, rocks_memory())

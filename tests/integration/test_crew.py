@@ -11,7 +11,7 @@ from streams.errors import StreamsError
 from tests.integration.workers import wait_until
 
 
-def test_a_program_is_told_on_its_standard_input_and_one_that_waits_there_is_ended_at_once(tmp_path: Path):
+def test_a_program_is_told_on_its_standard_input_and_one_that_waits_there_is_ended_at_once(tmp_path: Path) -> None:
     code = "import signal; signal.signal(signal.SIGTERM, lambda *_: None); print(input(), flush=True); input()"
     with Subject("listener", ["-c", code], tmp_path / "log") as subject:
         subject.tell("begin")
@@ -30,7 +30,7 @@ def test_a_program_is_told_on_its_standard_input_and_one_that_waits_there_is_end
         ("raise SystemExit(3)", "ended with status 3: it printed nothing (log"),
     ],
 )
-def test_a_program_that_ends_is_said_to_have_ended(tmp_path: Path, code: str, words: str):
+def test_a_program_that_ends_is_said_to_have_ended(tmp_path: Path, code: str, words: str) -> None:
     with Subject("sleeper", ["-c", code], tmp_path / "log", environment={"PYTHONIOENCODING": "utf-8"}) as subject:
         wait_until(lambda: subject.status is not None, "the program ends")
         with pytest.raises(StreamsError, match="sleeper " + re.escape(words)):

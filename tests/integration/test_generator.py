@@ -27,7 +27,7 @@ TOPIC = "loadtest.generator"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _schemas(stack: Stack):
+def _schemas(stack: Stack) -> None:
     fresh_topics(stack)
 
 

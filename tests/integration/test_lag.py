@@ -6,6 +6,7 @@ import signal
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import NewPartitions, NewTopic
 
 from logistics.flows.gps import GPS
+from streams.flow.declaration import Pipeline
 from streams.kafka.offsets_process import OffsetProbe, RoundFailed
 from streams.kafka.topics import apply_topics
 from streams.local.stack import Stack
@@ -22,6 +24,7 @@ from streams.monitor.lookout import Lookout
 from streams.monitor.policies import GroupPolicies
 from streams.monitor.status import Status
 from streams.monitor.verdict import Policy, Reason
+from streams.state.journal import JournalEntry, Position, pack
 from tests.integration.kafka_helpers import admin_of, delete_topics, run, settings_of
 from tests.integration.workers import wait_until
 
@@ -448,3 +451,54 @@ def test_without_a_broker_the_command_says_so_in_one_line(stack: Stack) -> None:
     assert 1 == done.returncode
     assert done.stderr.startswith("streams: no Kafka broker answers at 127.0.0.1:1")
     assert 1 == len(done.stderr.splitlines())
+
+
+@pytest.fixture
+def foreign(stack: Stack) -> Pipeline:
+    """A flow of three partitions whose state stands at 40, while the group's offsets were set to 0 by something else.
+
+    Journals as they are under load, after cycles that failed again and again, and with a cycle in many parts.
+    """
+    flow = GPS.with_prefix(f"lag{uuid.uuid4().hex[:8]}.")
+    apply_topics(admin_of(stack), [flow], partitions=3)
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "transactional.id": flow.journal})
+    producer.init_transactions(30)
+
+    def cycle(partition: int, *pieces: bytes, abort: bool = False) -> None:
+        entry = JournalEntry(cycle=1, event_time_max=0, positions={flow.source: Position(40, 0)})
+        producer.begin_transaction()
+        for record in pack(entry, {"ids": pieces}, record_bytes_max=1):
+            producer.produce(flow.journal, record, partition=partition)
+        if abort:
+            producer.flush(30)  # aborted records that never left the client would leave nothing in the log
+            producer.abort_transaction(30)
+        else:
+            producer.commit_transaction(30)
+
+    for _ in range(32):
+        cycle(0, os.urandom(300_000))
+    cycle(1, b"small")
+    for _ in range(40):
+        cycle(1, b"small", abort=True)
+    cycle(2, *[b"small"] * 100)
+    source = Producer({"bootstrap.servers": stack.bootstrap_servers, "enable.idempotence": True})
+    for number in range(120):
+        source.produce(flow.source, b"event", partition=number % 3)
+    source.flush(30)
+    with closing(Consumer({"bootstrap.servers": stack.bootstrap_servers, "group.id": flow.group})) as consumer:
+        for partition in range(3):
+            commit(consumer, TopicPartition(flow.source, partition, 0))
+    return flow
+
+
+def test_every_partition_whose_offset_something_else_has_set_is_named_by_one_look(
+    stack: Stack, foreign: Pipeline
+) -> None:
+    with Lookout(
+        settings_of(stack), window_s=10, interval_s=0.2, policies=GroupPolicies(default=HASTY), pipelines=[foreign]
+    ) as made:
+        groups = wait_until(lambda: _look(made, [foreign.group]), "a round")
+
+    group = groups[foreign.group]
+    assert [Reason.OFFSET_NOT_OF_STATE] * 3 == list(group.verdicts.reason)
+    assert all("the flow's state stands at 40" in group.why(row) for row in range(3))

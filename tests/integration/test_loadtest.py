@@ -23,7 +23,7 @@ OPTIONS = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _schemas(stack: Stack):
+def _schemas(stack: Stack) -> None:
     fresh_topics(stack)
 
 

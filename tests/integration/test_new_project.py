@@ -43,26 +43,26 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return at / "east-warehouse"
 
 
-def test_a_new_project_passes_its_own_tests(project: Path):
+def test_a_new_project_passes_its_own_tests(project: Path) -> None:
     said = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], project)
     assert "4 passed" in said
 
 
-def test_a_new_project_passes_lint_and_the_schema_gate(project: Path):
+def test_a_new_project_passes_lint_and_the_schema_gate(project: Path) -> None:
     run([sys.executable, "-m", "ruff", "check", "--no-cache", "."], project)
     run([sys.executable, "-m", "ruff", "format", "--no-cache", "--check", "."], project)
     assert "nothing found" in streams(project, "--app", "east_warehouse", "schemas", "lint")
     streams(project, "schemas", "check", "--offline", "--locked", STREAMS_APP="east_warehouse")
 
 
-def test_the_app_of_a_new_project_is_found_from_its_folder(project: Path):
+def test_the_app_of_a_new_project_is_found_from_its_folder(project: Path) -> None:
     (row,) = json.loads(streams(project, "--app", "east_warehouse", "flows", "list", "--format", "json"))
     assert (row["name"], row["declared_in"]) == ("parcels", "east_warehouse.flows.parcels:flow")
     said = streams(project.parent, "--app", "east_warehouse", "flows", "list", status=2)
     assert "no module 'east_warehouse' here" in said
 
 
-def test_a_new_version_of_a_topic_is_written_into_the_users_project(project: Path):
+def test_a_new_version_of_a_topic_is_written_into_the_users_project(project: Path) -> None:
     said = streams(project, "schemas", "new-version", "parcels.scans.v1", STREAMS_APP="east_warehouse")
     made = ["schemas/parcels.scans.v2-value/1.avsc", "schemas/parcels.state.v2-value/1.avsc"]
     made += ["east_warehouse/flows/parcels_v2.py"]
@@ -73,7 +73,7 @@ def test_a_new_version_of_a_topic_is_written_into_the_users_project(project: Pat
     assert "parcels_v2: parcels.scans.v2 -> parcels.scans.v2.clean, parcels.state.v2" in listed
 
 
-def test_nothing_is_left_unfilled_and_the_files_say_what_they_should(project: Path):
+def test_nothing_is_left_unfilled_and_the_files_say_what_they_should(project: Path) -> None:
     files = {path.relative_to(project).as_posix(): path for path in project.rglob("*") if path.is_file()}
     assert {".gitignore", ".github/workflows/ci.yml", "Dockerfile", "Makefile", "schemas/versions.lock"} <= files.keys()
     for mark in ("__project__", "__distribution__", "__version__", ".template"):
@@ -94,12 +94,12 @@ def test_nothing_is_left_unfilled_and_the_files_say_what_they_should(project: Pa
         ("class", "Python has a module 'class' already"),
     ],
 )
-def test_a_name_that_does_not_work_is_refused(tmp_path: Path, name: str, says: str):
+def test_a_name_that_does_not_work_is_refused(tmp_path: Path, name: str, says: str) -> None:
     assert says in streams(tmp_path, "new", name, status=2)
     assert [] == list(tmp_path.iterdir())
 
 
-def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path):
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "yard").mkdir()
     (tmp_path / "yard" / "mine").write_text("x", encoding="utf-8")
     assert "is there already: nothing was written" in streams(tmp_path, "new", "yard", status=2)

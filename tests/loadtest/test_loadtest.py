@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -102,7 +103,7 @@ def findings(*outcomes: Outcome) -> Findings:
 # --- plan -----------------------------------------------------------------------------------------------------------
 
 
-def test_cpu_varies_workers_at_fixed_partitions_and_downstream_varies_partitions():
+def test_cpu_varies_workers_at_fixed_partitions_and_downstream_varies_partitions() -> None:
     points = replace(PLAN, workers=(1, 2, 20), workers_max=4).points()
     assert sorted((each.work, each.partitions, each.workers, each.n) for each in points) == [
         (Work.CPU, 12, 1, 1), (Work.CPU, 12, 2, 2), (Work.CPU, 12, 12, 12),
@@ -111,17 +112,17 @@ def test_cpu_varies_workers_at_fixed_partitions_and_downstream_varies_partitions
     assert len({each.label for each in points}) == len(points)
 
 
-def test_workers_that_wait_may_be_more_than_cores():
+def test_workers_that_wait_may_be_more_than_cores() -> None:
     workers = {each.work: each.workers for each in replace(PLAN, workers=()).points() if each.partitions == 12}
     assert workers[Work.DOWNSTREAM] == 12
 
 
-def test_without_numbers_of_workers_they_double_up_to_the_limit():
+def test_without_numbers_of_workers_they_double_up_to_the_limit() -> None:
     plan = replace(PLAN, workers=(), workers_max=6, works=(Work.CPU,))
     assert sorted(each.workers for each in plan.points()) == [1, 2, 4, 6]
 
 
-def test_repetitions_are_rounds_each_in_an_order_of_its_own_that_the_seed_gives_again():
+def test_repetitions_are_rounds_each_in_an_order_of_its_own_that_the_seed_gives_again() -> None:
     plan = replace(PLAN, length=replace(FULL, repetitions=3), partitions=(1, 2, 3, 6, 12, 24))
     points = plan.points()
     rounds = [points[first : first + 8] for first in (0, 8, 16)]
@@ -132,7 +133,7 @@ def test_repetitions_are_rounds_each_in_an_order_of_its_own_that_the_seed_gives_
     assert points == plan.points() != replace(plan, seed=2).points()
 
 
-def test_a_plan_may_name_a_point_twice():
+def test_a_plan_may_name_a_point_twice() -> None:
     points = replace(PLAN, partitions=(3, 12, 3), works=(Work.DOWNSTREAM,)).points()
     assert sorted(each.label for each in points) == [
         "downstream-p12-w12-r1",
@@ -141,17 +142,17 @@ def test_a_plan_may_name_a_point_twice():
     ]
 
 
-def test_a_downstream_lets_through_one_call_a_partition_at_a_time():
+def test_a_downstream_lets_through_one_call_a_partition_at_a_time() -> None:
     assert PLAN.downstream_rate(3) == 7_500
 
 
 @pytest.mark.parametrize("changes", [{"partitions": ()}, {"partitions": (3, 0)}, {"workers": (0,)}, {"works": ()}])
-def test_a_plan_that_cannot_be(changes: dict[str, tuple[int, ...]]):
+def test_a_plan_that_cannot_be(changes: dict[str, tuple[int, ...]]) -> None:
     with pytest.raises(UsageError, match="--"):
         replace(PLAN, **changes)
 
 
-def test_options_of_the_command_line():
+def test_options_of_the_command_line() -> None:
     assert _numbers("3,12", "--partitions") == (3, 12)
     assert _numbers("", "--workers") == ()
     assert _works("downstream, cpu") == (Work.DOWNSTREAM, Work.CPU)
@@ -167,13 +168,13 @@ def test_options_of_the_command_line():
             each()
 
 
-def test_what_is_asked_for_takes_the_place_of_a_lengths_own():
+def test_what_is_asked_for_takes_the_place_of_a_lengths_own() -> None:
     found = _length(QUICK, seconds=5.0, warm_up_s=None, repetitions=4, minutes_max=0.0)
     assert (found.seconds, found.step_s, found.repetitions, found.minutes_max) == (5.0, 5.0, 4, None)
     assert found.warm_up_s == QUICK.warm_up_s
 
 
-def test_a_full_run_has_a_minute_of_steady_state_three_repetitions_and_enough_points_for_a_law():
+def test_a_full_run_has_a_minute_of_steady_state_three_repetitions_and_enough_points_for_a_law() -> None:
     assert FULL.seconds >= 60
     assert FULL.repetitions >= 3
     assert len(FULL.partitions) >= 6
@@ -181,7 +182,7 @@ def test_a_full_run_has_a_minute_of_steady_state_three_repetitions_and_enough_po
     assert QUICK.minutes_max == 10
 
 
-def test_a_drain_is_the_traffic_of_a_fleet_and_short_ones_of_a_smaller_one():
+def test_a_drain_is_the_traffic_of_a_fleet_and_short_ones_of_a_smaller_one() -> None:
     arguments = PLAN.drain_arguments(9_000_000)
     assert arguments[arguments.index("--devices") + 1] == "200000"
     assert arguments[arguments.index("--report-ms") + 1] == "10000"
@@ -195,7 +196,7 @@ def test_a_drain_is_the_traffic_of_a_fleet_and_short_ones_of_a_smaller_one():
 # --- what it takes --------------------------------------------------------------------------------------------------
 
 
-def test_a_drain_is_as_long_as_its_steady_state_takes_once_something_was_drained():
+def test_a_drain_is_as_long_as_its_steady_state_takes_once_something_was_drained() -> None:
     demand = Demand(replace(PLAN, events=0, length=FULL))
     point = Point(Work.CPU, 12, 2)
     assert demand.events(point) == PILOT_EVENTS
@@ -209,7 +210,7 @@ def test_a_drain_is_as_long_as_its_steady_state_takes_once_something_was_drained
     assert demand.pilot().length.latency_shares == ()
 
 
-def test_no_point_is_begun_that_would_not_end_in_time():
+def test_no_point_is_begun_that_would_not_end_in_time() -> None:
     now_s = time.monotonic()
     assert Budget(now_s - 3_000, None).allows_another
     budget = Budget(now_s - 540, 10.0)
@@ -218,7 +219,7 @@ def test_no_point_is_begun_that_would_not_end_in_time():
     assert not budget.allows_another
 
 
-def test_what_does_not_fit_on_the_disk_or_into_memory_is_refused():
+def test_what_does_not_fit_on_the_disk_or_into_memory_is_refused() -> None:
     require_room(PLAN, events=1_000, rate=100.0)
     with pytest.raises(StreamsError, match=r"GB in .* which has"):
         require_room(PLAN, events=10**12, rate=100.0)
@@ -231,7 +232,7 @@ def test_what_does_not_fit_on_the_disk_or_into_memory_is_refused():
 # --- series ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_series_tells_rate_lag_cpu_and_memory():
+def test_a_series_tells_rate_lag_cpu_and_memory() -> None:
     found = series()
     assert found.rate() == 20.0
     assert found.arrival_rate() == 0.0
@@ -247,7 +248,7 @@ def test_a_series_tells_rate_lag_cpu_and_memory():
     assert Series().rate() == Series().machine_cores() == 0.0
 
 
-def test_a_mean_is_over_time_however_unevenly_it_was_sampled():
+def test_a_mean_is_over_time_however_unevenly_it_was_sampled() -> None:
     # One core for a second, sampled four times, then none for nine seconds, sampled once: 0.1 of a core.
     usage = [Usage(at_s, {"broker": min(at_s, 1.0)}, {}, min(at_s, 1.0)) for at_s in (0.0, 0.25, 0.5, 0.75, 1.0, 10.0)]
     found = Series({"broker": Role.BROKER}, [], usage)
@@ -255,7 +256,7 @@ def test_a_mean_is_over_time_however_unevenly_it_was_sampled():
     assert found.machine_cores() == pytest.approx(0.1)
 
 
-def test_a_drain_is_steady_after_its_warm_up_and_before_partitions_run_empty():
+def test_a_drain_is_steady_after_its_warm_up_and_before_partitions_run_empty() -> None:
     # Nothing is committed for three seconds; then 100 a second up to 1,000, the last 60 of them slowly.
     done = [0, 0, 0, *range(0, 941, 100), 940, 960, 980, 1_000]
     found = Series({}, [sample(float(at), [each], [1_000 - each]) for at, each in enumerate(done)])
@@ -269,13 +270,13 @@ def test_a_drain_is_steady_after_its_warm_up_and_before_partitions_run_empty():
     assert steady(Series(), ready_s=0.0, warm_up_s=1.0, seconds=1.0, events=10).samples == []
 
 
-def test_a_partition_with_more_than_the_others_shows():
+def test_a_partition_with_more_than_the_others_shows() -> None:
     assert _partition_share_max(series()) == pytest.approx(40 / 17.5)
     assert _tail_share(series()) == 0.5
     assert _tail_share(Series()) == 0.0
 
 
-def test_all_workers_are_one_band_and_what_nobody_has_used_is_another():
+def test_all_workers_are_one_band_and_what_nobody_has_used_is_another() -> None:
     rows = cores_by_role(series())
     first = {row["role"]: row["cores"] for row in rows if row["s"] == 0.5}
     assert first.keys() == ROLE_COLOURS.keys()
@@ -283,7 +284,7 @@ def test_all_workers_are_one_band_and_what_nobody_has_used_is_another():
     assert first["unexplained"] == pytest.approx(1.8 - 1.0 - 0.4)
 
 
-def test_what_generators_have_sent_adds_up():
+def test_what_generators_have_sent_adds_up() -> None:
     delays = new_histogram()
     record(delays, np.array([1.0, 3.0]))
     one = {
@@ -316,7 +317,7 @@ def message(topic: str, key: bytes, timestamp_ms: int) -> Message:
     return Message(topic=topic, key=key, value=b"", timestamp=(1, timestamp_ms), offset=0, partition=0)
 
 
-def test_records_of_wrong_clocks_and_late_ones_are_apart():
+def test_records_of_wrong_clocks_and_late_ones_are_apart() -> None:
     skewed = [Skewed(b"1-", 10, frozenset({3})), Skewed(b"2-", 10, frozenset())]
     messages = [
         message("clean", b"1-000003", 1), message("clean", b"1-000004", 2), message("clean", b"2-000003", 3),
@@ -327,7 +328,7 @@ def test_records_of_wrong_clocks_and_late_ones_are_apart():
     assert found == {Group.USUAL: [2, 3, 6], Group.SKEWED: [1, 5], Group.LATE: [4]}
 
 
-def test_only_records_of_the_measured_stretch_are_counted_in_whichever_group():
+def test_only_records_of_the_measured_stretch_are_counted_in_whichever_group() -> None:
     found = Measured(1_000, 2_000)
     found.note(Group.USUAL, np.array([999.0, 1_000.0, 1_999.0, 2_000.0]), 2_500.0)
     found.note(Group.SKEWED, np.array([1_500.0]), 24_700.0)
@@ -336,19 +337,19 @@ def test_only_records_of_the_measured_stretch_are_counted_in_whichever_group():
     assert percentiles_ms(found.histograms[Group.SKEWED])["p50"] == pytest.approx(23_200, rel=0.001)
 
 
-def test_rates_follow_each_other_without_a_pause():
+def test_rates_follow_each_other_without_a_pause() -> None:
     spans = in_turn([10.0, 20.0], warm_up_s=2.0, seconds=5.0)
     assert [(each.after_s, each.ends_s) for each in spans] == [(0.0, 7.0), (7.0, 14.0)]
 
 
-def test_windows_are_closed_by_an_event_after_all_that_the_fastest_clock_can_have_sent():
+def test_windows_are_closed_by_an_event_after_all_that_the_fastest_clock_can_have_sent() -> None:
     plan = replace(PLAN, length=FULL)
     window = SimpleNamespace(topic="minutes", size_ms=60_000, grace_ms=30_000)
     assert closing_ms(plan, [window]) > 90_000 + 30_000 + 2_500
     assert closing_ms(plan, []) < closing_ms(plan, [window])
 
 
-def test_a_rate_is_said_as_it_was_measured():
+def test_a_rate_is_said_as_it_was_measured() -> None:
     asked = trial(2_531.0, publish_rate=2_100.0, consume_rate=2_065.0, lag_slope=Slope(431.0, 402.0, 460.0))
     assert not asked.is_sustained
     assert asked.words() == (
@@ -361,7 +362,7 @@ def test_a_rate_is_said_as_it_was_measured():
     assert trial(counted=None).is_complete
 
 
-def test_a_point_is_summed_up_by_its_latency_at_four_fifths_of_what_can_be_sustained():
+def test_a_point_is_summed_up_by_its_latency_at_four_fifths_of_what_can_be_sustained() -> None:
     found = [trial(share=0.5), trial(share=0.9), trial(share=0.8), trial(share=None, latency_ms={})]
     assert _timed(found) is found[2]
     assert _timed([]) is None
@@ -401,7 +402,7 @@ def test_a_point_is_summed_up_by_its_latency_at_four_fifths_of_what_can_be_susta
         (replace(CALM, broker=None, machine=3.9), Wall.OTHERS, "3.3 of them by a broker on this machine, or"),
     ],
 )
-def test_what_is_in_the_way_is_said(load: Load, wall: Wall, words: str):
+def test_what_is_in_the_way_is_said(load: Load, wall: Wall, words: str) -> None:
     found = judge(load)
     assert found.wall is wall
     assert words in found.words
@@ -410,7 +411,7 @@ def test_what_is_in_the_way_is_said(load: Load, wall: Wall, words: str):
 # --- report ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_document_has_what_the_contract_names():
+def test_the_document_has_what_the_contract_names() -> None:
     repetitions = [
         outcome(Work.DOWNSTREAM, n, rate * n, repetition=r) for n in (3, 6) for r, rate in ((1, 9.0), (2, 11.0))
     ]
@@ -446,11 +447,11 @@ def test_the_document_has_what_the_contract_names():
         (0.0, "0.00 EUR"),
     ],
 )
-def test_a_cost_has_its_currency_and_enough_digits(cost: float, shown: str):
+def test_a_cost_has_its_currency_and_enough_digits(cost: float, shown: str) -> None:
     assert Prices(0.04, "EUR").shown(cost) == shown
 
 
-def test_everything_is_written_and_the_page_needs_nothing_else(tmp_path):
+def test_everything_is_written_and_the_page_needs_nothing_else(tmp_path: Path) -> None:
     rates = [(3, 1_000.0), (6, 1_900.0), (12, 3_500.0)]
     found = findings(*(outcome(Work.DOWNSTREAM, n, rate) for n, rate in rates))
     found.kafka = {"num.io.threads": "8"}
@@ -471,7 +472,7 @@ def test_everything_is_written_and_the_page_needs_nothing_else(tmp_path):
     assert (tmp_path / "latest" / "report.json").exists()
 
 
-def test_a_law_is_drawn_and_said_where_six_numbers_carry_it():
+def test_a_law_is_drawn_and_said_where_six_numbers_carry_it() -> None:
     numbers = (1, 2, 3, 6, 12, 24)
     found = findings(
         *(
@@ -487,7 +488,7 @@ def test_a_law_is_drawn_and_said_where_six_numbers_carry_it():
     assert "24 partitions bring 4." in ratios[-1]
 
 
-def test_a_wrong_run_is_wrong_whatever_its_speed():
+def test_a_wrong_run_is_wrong_whatever_its_speed() -> None:
     console = Console(record=True, width=200)
     print_findings(console, findings(outcome(lost=1), outcome(repetition=2)), earlier=None)
     text = console.export_text()
@@ -497,7 +498,7 @@ def test_a_wrong_run_is_wrong_whatever_its_speed():
     assert findings(outcome(), outcome(repetition=2)).rows()[0][COLUMNS.index("oracle")] == "exact"
 
 
-def test_an_earlier_result_is_compared_by_the_medians_of_scenario_partitions_and_workers(tmp_path):
+def test_an_earlier_result_is_compared_by_the_medians_of_scenario_partitions_and_workers(tmp_path: Path) -> None:
     earlier = findings(*(outcome(rate=rate, repetition=r) for r, rate in enumerate((500.0, 510.0, 100.0)))).as_dict()
     lines = compared(findings(outcome(), outcome(n=6)), earlier)
     assert lines[0].startswith("cpu-p12-w3: events/s 500 to 1,000 (+100%)")
@@ -514,7 +515,7 @@ def test_an_earlier_result_is_compared_by_the_medians_of_scenario_partitions_and
 # --- the worker of the load test --------------------------------------------------------------------------------------
 
 
-def test_the_load_tests_worker_waits_for_the_partition_with_the_most_calls_and_loses_what_it_is_told_to():
+def test_the_load_tests_worker_waits_for_the_partition_with_the_most_calls_and_loses_what_it_is_told_to() -> None:
     waited: list[float] = []
     metrics = WorkerMetrics()
     effects = Effects(0, 5, [part_of(5, partition=0), part_of(2, partition=1)])

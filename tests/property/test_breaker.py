@@ -94,7 +94,7 @@ TestAnyHistory = AnyHistory.TestCase
 TestAnyHistory.settings = settings(max_examples=examples(200), stateful_step_count=40, deadline=None)
 
 
-def test_the_rest_doubles_with_each_failed_probe_up_to_its_bound():
+def test_the_rest_doubles_with_each_failed_probe_up_to_its_bound() -> None:
     breaker = Breaker(LIMITS)
     for _ in range(LIMITS.failures_max):
         breaker.failed(0.0)
@@ -117,7 +117,7 @@ def away() -> None:
     raise Away
 
 
-def test_a_guard_lets_a_failing_downstream_alone_and_probes_it_with_one_call():
+def test_a_guard_lets_a_failing_downstream_alone_and_probes_it_with_one_call() -> None:
     now_s = [0.0]
     states: list[State] = []
     guard = Guard("registry", limits=LIMITS, on_state=states.append, clock=lambda: now_s[0])
@@ -132,7 +132,7 @@ def test_a_guard_lets_a_failing_downstream_alone_and_probes_it_with_one_call():
     assert [State.CLOSED, State.OPEN, State.HALF_OPEN, State.CLOSED] == states
 
 
-def test_an_answer_that_is_an_error_counts_as_an_answer():
+def test_an_answer_that_is_an_error_counts_as_an_answer() -> None:
     guard = Guard("registry", limits=LIMITS)
     for _ in range(10):
         with pytest.raises(KeyError):
@@ -140,7 +140,7 @@ def test_an_answer_that_is_an_error_counts_as_an_answer():
     assert State.CLOSED is guard.state
 
 
-def test_while_one_thread_probes_no_other_calls():
+def test_while_one_thread_probes_no_other_calls() -> None:
     now_s = [0.0]
     guard = Guard("registry", limits=LIMITS, clock=lambda: now_s[0])
     for _ in range(3):

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import struct
+from typing import Any
 
 import fastavro
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from loadtest.oracle.model import Event, classify
 from logistics.flows.gps import GPS
-from streams.avro.resolve import IncompatibleSchema, build_plan
+from streams.avro.resolve import IncompatibleSchema, Plan, build_plan
 from streams.batch.records import Records
 from streams.schemas.catalog import Catalog
 from tests.examples import examples
@@ -52,7 +53,7 @@ NULLABLE = (["null", "double"], ["double", "null"], ["null", "float"], ["null", 
 
 
 @st.composite
-def writers(draw, *, unusual=True):
+def writers(draw: st.DrawFn, *, unusual: bool = True) -> dict[str, Any]:
     """Schemas near the reader's: fields promoted, made nullable, moved, left out, added; some are impossible."""
     fields = []
     for field in READER["fields"]:
@@ -100,7 +101,7 @@ LIKELY = {
 }
 
 
-def values(kind):
+def values(kind: list[str] | str) -> st.SearchStrategy[Any]:
     if isinstance(kind, str):
         return PRIMITIVE[kind]
     if isinstance(kind, list):
@@ -116,7 +117,7 @@ def values(kind):
     return values(kind["type"]) if made is None else made()
 
 
-def value_of(field):
+def value_of(field: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Values that may become an event, or any value of the type."""
     kind = field["type"]["type"] if isinstance(field["type"], dict) else field["type"]
     likely = LIKELY.get(field["name"])
@@ -127,13 +128,13 @@ def value_of(field):
     return st.integers(0, 9).flatmap(lambda chance: likely if chance else values(kind))
 
 
-def encode(writer, datum):
+def encode(writer: dict[str, Any], datum: dict[str, Any]) -> bytes:
     stream = io.BytesIO()
     fastavro.schemaless_writer(stream, fastavro.parse_schema(writer), datum)
     return stream.getvalue()
 
 
-def resolved(writer, body):
+def resolved(writer: dict[str, Any], body: bytes) -> dict[str, Any] | str:
     """The record as fastavro resolves it, or the reason why there is none; as a whole it is one of the writer's."""
     stream = io.BytesIO(body)
     try:
@@ -149,7 +150,7 @@ def resolved(writer, body):
     return record if stream.tell() == len(body) else "malformed"
 
 
-def plain(writer):
+def plain(writer: dict[str, Any]) -> dict[str, Any]:
     kinds = ((field, field["type"]) for field in writer["fields"])
     fields = [
         {**field, "type": kind["type"] if isinstance(kind, dict) and "logicalType" in kind else kind}
@@ -158,7 +159,7 @@ def plain(writer):
     return {**writer, "fields": fields}
 
 
-def expected(writer, bodies, key, timestamp):
+def expected(writer: dict[str, Any], bodies: list[bytes], key: bytes, timestamp: int) -> dict[int, Any]:
     """Row to the event's fields or the reject's reason, by fastavro and the oracle's rules."""
     result = {}
     for row, body in enumerate(bodies):
@@ -178,14 +179,16 @@ def expected(writer, bodies, key, timestamp):
     return result
 
 
-def bits(number):
+def bits(number: float | None) -> bytes | None:
     """A double by its bits; null is None, as is the NaN that stands for it."""
     if number is None or math.isnan(number):
         return None
     return struct.pack("<d", number)
 
 
-def decoded(decoder, plan, bodies, key, timestamp, *, framed=True):
+def decoded(
+    decoder: TwinDecoder, plan: Plan, bodies: list[bytes], key: bytes, timestamp: int, *, framed: bool = True
+) -> dict[int, Any]:
     """Row to what the decoder makes of it."""
     values = [FRAME + body for body in bodies] if framed else list(bodies)
     count = len(bodies)
@@ -205,7 +208,7 @@ def decoded(decoder, plan, bodies, key, timestamp, *, framed=True):
     return found
 
 
-def decoder():
+def decoder() -> TwinDecoder:
     return TwinDecoder(GPS, record_bytes_max=RECORD_BYTES_MAX, skew_ms_max=SKEW_MS_MAX)
 
 
@@ -218,14 +221,14 @@ QUICK = settings(
 )
 
 
-def a_batch(data, writer, *, size_max=30):
+def a_batch(data: st.DataObject, writer: dict[str, Any], *, size_max: int = 30) -> list[bytes] | None:
     datum = st.fixed_dictionaries({field["name"]: value_of(field) for field in writer["fields"]})
     return [encode(writer, one) for one in data.draw(st.lists(datum, min_size=1, max_size=size_max))]
 
 
 @QUICK
 @given(writers(), st.data())
-def test_any_writer_schema_gives_what_fastavro_resolves(writer, data):
+def test_any_writer_schema_gives_what_fastavro_resolves(writer: dict[str, Any], data: st.DataObject) -> None:
     bodies = a_batch(data, writer)
     reference = expected(writer, bodies, b"d1", TIMESTAMP)
     try:
@@ -239,7 +242,7 @@ def test_any_writer_schema_gives_what_fastavro_resolves(writer, data):
         assert decoded(subject, plan, bodies, b"d1", TIMESTAMP, framed=framed) == reference
 
 
-def mutated(data, body):
+def mutated(data: st.DataObject, body: bytes) -> bytes:
     match data.draw(st.integers(0, 4)):
         case 0:
             at = data.draw(st.integers(0, len(body) - 1))
@@ -257,7 +260,9 @@ def mutated(data, body):
 
 @QUICK
 @given(writers(unusual=False), st.data())
-def test_mutated_records_are_accepted_only_if_fastavro_accepts_them_and_cost_nobody_else(writer, data):
+def test_mutated_records_are_accepted_only_if_fastavro_accepts_them_and_cost_nobody_else(
+    writer: dict[str, Any], data: st.DataObject
+) -> None:
     plan = build_plan(SCHEMA_ID, json.dumps(writer), READER_TEXT)
     bodies = a_batch(data, writer, size_max=25)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -271,7 +276,7 @@ def test_mutated_records_are_accepted_only_if_fastavro_accepts_them_and_cost_nob
 
 @QUICK
 @given(writers(), st.data())
-def test_mutated_records_of_unusual_schemas_never_crash(writer, data):
+def test_mutated_records_of_unusual_schemas_never_crash(writer: dict[str, Any], data: st.DataObject) -> None:
     try:
         plan = build_plan(SCHEMA_ID, json.dumps(writer), READER_TEXT)
     except IncompatibleSchema:
@@ -284,7 +289,7 @@ def test_mutated_records_of_unusual_schemas_never_crash(writer, data):
 @QUICK
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=20))
 @example([b"\x00\x00\x00\x00\x4d" + b"\xff" * 9 + b"\x01"])
-def test_arbitrary_bytes_never_crash(values):
+def test_arbitrary_bytes_never_crash(values: list[bytes]) -> None:
     plan = build_plan(SCHEMA_ID, READER_TEXT, READER_TEXT)
     count = len(values)
     times = np.zeros(count, dtype=np.int64)
@@ -297,7 +302,7 @@ def test_arbitrary_bytes_never_crash(values):
 
 @QUICK
 @given(st.data(), st.binary(min_size=1, max_size=3), st.integers(0, 40))
-def test_trailing_bytes_are_always_malformed(data, trailing, good):
+def test_trailing_bytes_are_always_malformed(data: st.DataObject, trailing: bytes, good: int) -> None:
     writer = json.loads(READER_TEXT)
     plan = build_plan(SCHEMA_ID, READER_TEXT, READER_TEXT)
     bodies = a_batch(data, writer, size_max=3)

@@ -1,11 +1,13 @@
 """History that comes late, judged and folded at once, against the same one event and one window after the other."""
 
 import heapq
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from logistics.folds.vehicle_minute import VehicleMinute
 from streams.batch.columns import TIME_MIN, object_rows, objects
@@ -24,7 +26,9 @@ IDS = (b"", b"a", b"b", b"\xc3\xa9", b"zz")
 # --- which events behind the watermark are late -----------------------------------------------------------------------
 
 
-def judged_one_by_one(events, watermark, behind, last_due, held):
+def judged_one_by_one(
+    events: Events, watermark: NDArray[np.int64], behind: NDArray[np.bool_], last_due: LastDue, held: list[Events]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """A heap of what waits for each key, and its last due event: the rule as it is written down."""
     late, late_by_ms = np.zeros(len(events), dtype=np.bool_), np.zeros(len(events), dtype=np.int64)
     pending = {}
@@ -46,11 +50,11 @@ def judged_one_by_one(events, watermark, behind, last_due, held):
     return late, late_by_ms
 
 
-def sort_key(events, row):
+def sort_key(events: Events, row: int) -> tuple[int, int, bytes]:
     return int(events.event_time[row]), int(events.sequence[row]), events.event_id[row]
 
 
-def events_of(rows):
+def events_of(rows: list[tuple[int, int, int, bytes]]) -> Events:
     """Events of (slot, event time, sequence, id)."""
     slot, time, sequence, ids = zip(*rows, strict=True) if rows else ((), (), (), ())
     count = len(rows)
@@ -70,7 +74,12 @@ LAST = st.tuples(st.sampled_from((TIME_MIN, 0, 10, 20)), st.integers(-1, 1), st.
 
 @QUICK
 @given(ROWS, st.lists(ROWS, max_size=3), st.lists(LAST, min_size=SLOTS, max_size=SLOTS), st.integers(0, 20))
-def test_a_whole_batch_is_judged_as_event_by_event(rows, held, last, lateness_ms):
+def test_a_whole_batch_is_judged_as_event_by_event(
+    rows: list[tuple[int, int, int, bytes]],
+    held: list[list[tuple[int, int, int, bytes]]],
+    last: list[tuple[int, int, bytes]],
+    lateness_ms: int,
+) -> None:
     events, chunks = events_of(rows), [events_of(chunk) for chunk in held]
     if not rows:
         return
@@ -91,10 +100,10 @@ def test_a_whole_batch_is_judged_as_event_by_event(rows, held, last, lateness_ms
 class Positions(VehicleMinute):
     """The window of vehicles, with its calls counted."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.folds = 0
 
-    def fold(self, state, segments):
+    def fold(self, state: NDArray[Any], segments: Segments) -> NDArray[Any]:
         self.folds += 1
         return super().fold(state, segments)
 
@@ -104,22 +113,24 @@ class Numbered:
 
     dtype = np.dtype([("before", "<i8"), ("events", "<i8")])
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.folds = 0
 
-    def fold(self, state, segments):
+    def fold(self, state: NDArray[Any], segments: Segments) -> NDArray[Any]:
         self.folds += 1
         rows = state.copy()
         rows["events"] += segments.end - segments.start + 1
         return rows
 
-    def carry(self, state):
+    def carry(self, state: NDArray[Any]) -> NDArray[Any]:
         rows = np.zeros_like(state)
         rows["before"] = state["before"] + state["events"]
         return rows
 
 
-def one_event_at_a_time(operator, state, segments):
+def one_event_at_a_time(
+    operator: Windows, state: NDArray[Any], segments: Segments
+) -> tuple[NDArray[Any], dict[int, list[tuple[int, int, int, tuple]]]]:
     """The operator itself, but never more than one event of a key at once."""
     rows, closed = state.copy(), {}
     for position in range(len(segments)):
@@ -130,7 +141,7 @@ def one_event_at_a_time(operator, state, segments):
     return rows, {owner: some for owner, some in closed.items() if some}
 
 
-def segments_of(keys):
+def segments_of(keys: list[list[tuple[int, int]]]) -> Segments:
     """Segments of keys, each a list of (event time, watermark before it), in order."""
     lengths = np.array([len(rows) for rows in keys])
     time = np.array([time for rows in keys for time, _ in rows], np.int64)
@@ -144,7 +155,7 @@ def segments_of(keys):
 
 
 @st.composite
-def _keys(draw):
+def _keys(draw: st.DrawFn) -> list[list[tuple[int, int]]] | None:
     """Of each key events in order; the watermark before each goes on within a key, too."""
     keys = []
     for _ in range(draw(st.integers(1, 4))):
@@ -158,7 +169,9 @@ def _keys(draw):
 @pytest.mark.parametrize("grace_ms", [0, 4, 1_000])
 @QUICK
 @given(_keys(), st.data())
-def test_many_windows_of_a_key_are_folded_at_once_as_one_after_the_other(aggregate, grace_ms, keys, data):
+def test_many_windows_of_a_key_are_folded_at_once_as_one_after_the_other(
+    aggregate: type[Numbered] | type[Positions], grace_ms: int, keys: list[list[tuple[int, int]]], data: st.DataObject
+) -> None:
     operator = Windows(aggregate(), size_ms=10, grace_ms=grace_ms)
     state = operator.empty(len(keys))
     for position, rows in enumerate(keys):  # some have a newest window: before, of the same start, open or closed
@@ -177,7 +190,7 @@ def test_many_windows_of_a_key_are_folded_at_once_as_one_after_the_other(aggrega
     assert repr(sorted(expected_closed.items())) == repr(sorted(found.items()))
 
 
-def test_history_of_thousands_of_windows_takes_a_handful_of_folds():
+def test_history_of_thousands_of_windows_takes_a_handful_of_folds() -> None:
     aggregate = Positions()
     operator = Windows(aggregate, size_ms=10, grace_ms=4)
     segments = segments_of([[(10 * number, 10**6) for number in range(4_000)]])
@@ -186,7 +199,7 @@ def test_history_of_thousands_of_windows_takes_a_handful_of_folds():
     assert aggregate.folds <= 5
 
 
-def test_what_passes_over_all_windows_is_right_for_any_number_of_them():
+def test_what_passes_over_all_windows_is_right_for_any_number_of_them() -> None:
     operator = Windows(Numbered(), size_ms=10, grace_ms=4)
     segments = segments_of([[(10 * number, 10**6) for number in range(200)]])
     after, closed = operator.fold(operator.empty(1), segments)

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from streams.avro.native import choose
+from streams.avro.native import _Decoded, _Program, choose
 from tests.examples import examples
 from tests.native_fuzz import Differs, Tally, check, run, subjects
 
 pytestmark = pytest.mark.native
 
 
-def test_what_the_native_decoder_accepts_of_mutated_records_is_what_fastavro_reads():
+def test_what_the_native_decoder_accepts_of_mutated_records_is_what_fastavro_reads() -> None:
     native = choose("on").native
     *_, tally = run(native, seed=1, records=examples(200_000))
     assert tally.records == examples(200_000)
@@ -23,16 +23,16 @@ def test_what_the_native_decoder_accepts_of_mutated_records_is_what_fastavro_rea
 class _OneOff:
     """Reads one number of a batch wrong."""
 
-    def __init__(self, program):
+    def __init__(self, program: _Program) -> None:
         self._program = program
 
-    def decode(self, *arguments):
+    def decode(self, *arguments) -> _Decoded:
         found = self._program.decode(*arguments)
         found.longs[1][-1:] += 1
         return found
 
 
-def test_a_decoder_that_reads_one_number_wrong_is_found_out():
+def test_a_decoder_that_reads_one_number_wrong_is_found_out() -> None:
     subject = subjects(choose("on").native, random.Random(1))[0]
     check(subject, subject.whole, Tally())
     wrong = replace(subject, program=replace(subject.program, program=_OneOff(subject.program.program)))

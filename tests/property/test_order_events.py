@@ -2,17 +2,21 @@
 
 import io
 import json
+from typing import Any
 
 import fastavro
 import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from logistics.flows.orders import ORDERS
 from logistics.folds.order_state import KINDS, OrderState
+from streams.avro.decode import Decoded
 from streams.avro.resolve import build_plan, without_logical_types
 from streams.batch.columns import objects
+from streams.batch.events import Events
 from streams.batch.records import Records
 from streams.batch.rows import empty_rows, pack_rows, unpack_rows
 from streams.operators.fold.aggregate import KeySegments
@@ -47,33 +51,33 @@ EVENTS = st.lists(
 QUICK = settings(deadline=None, max_examples=examples(150))
 
 
-def encode(event):
+def encode(event: dict[str, Any]) -> bytes:
     stream = io.BytesIO(b"\0" + SCHEMA_ID.to_bytes(4, "big"))
     stream.seek(5)
     fastavro.schemaless_writer(stream, SCHEMA, event)
     return stream.getvalue()
 
 
-def decode(values, keys, writer=TEXT):
+def decode(values: list[bytes], keys: list[bytes], writer: str = TEXT) -> Decoded:
     count = len(values)
     records = Records(np.zeros(count, np.int64), np.arange(count), np.full(count, 10**13), list(keys), list(values))
     decoder = TwinDecoder(ORDERS, record_bytes_max=1 << 20, skew_ms_max=0)
     return decoder.decode(records, {SCHEMA_ID: build_plan(SCHEMA_ID, writer, TEXT)})
 
 
-def decoded_events(events):
+def decoded_events(events: list[dict[str, Any]]) -> Events:
     result = decode([encode(event) for event in events], [event["order_id"].encode() for event in events])
     assert result.rejects == []
     return result.events
 
 
-def number(value):
+def number(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
 @QUICK
 @given(EVENTS)
-def test_columns_hold_what_was_written(events):
+def test_columns_hold_what_was_written(events: list[dict[str, Any]]) -> None:
     found = decoded_events(events)
     for i, event in enumerate(events):
         kind, latitude, longitude, promised = map(number, found.payload[:, i].tolist())
@@ -84,7 +88,7 @@ def test_columns_hold_what_was_written(events):
         assert texts == [event["vehicle_id"], event["depot_id"]]
 
 
-def folded_one_by_one(events):
+def folded_one_by_one(events: list[dict[str, Any]]) -> tuple[dict[str, dict[str, int | str]], int]:
     rows, contradictions = {}, 0
     for event in events:
         row = rows.setdefault(event["order_id"], {"order_id": event["order_id"], "events": 0, "farthest": -1})
@@ -108,7 +112,7 @@ def folded_one_by_one(events):
     return rows, contradictions
 
 
-def fold(state, events):
+def fold(state: NDArray[Any], events: Events) -> NDArray[Any]:
     segments = KeySegments.of(events, NO_PRIOR)
     state[segments.slot] = FOLD.fold(state[segments.slot], segments.segments)
     # As the store and the table topic keep it.
@@ -117,7 +121,9 @@ def fold(state, events):
 
 @QUICK
 @given(EVENTS, st.data())
-def test_the_fold_is_that_of_one_event_at_a_time_however_the_events_are_cut(events, data):
+def test_the_fold_is_that_of_one_event_at_a_time_however_the_events_are_cut(
+    events: list[dict[str, Any]], data: st.DataObject
+) -> None:
     names = sorted({event["order_id"] for event in events})
     found = decoded_events(events)
     found = found.with_slots(np.array([names.index(event["order_id"]) for event in events]))
@@ -134,13 +140,13 @@ def test_the_fold_is_that_of_one_event_at_a_time_however_the_events_are_cut(even
     assert int(state["contradictions"].sum()) == contradictions
 
 
-def order(**fields):
+def order(**fields: object) -> dict[str, Any]:
     event = dict.fromkeys(("vehicle_id", "depot_id", "promised_time"))
     event |= {"destination_latitude": None, "destination_longitude": None}
     return {"event_id": "e", "order_id": "o", "sequence": 1, "event_time": 1, "kind": "CREATED", **event, **fields}
 
 
-def test_a_symbol_that_does_not_exist_and_texts_that_are_too_long_are_rejects_one_record_each():
+def test_a_symbol_that_does_not_exist_and_texts_that_are_too_long_are_rejects_one_record_each() -> None:
     good = encode(order())
     kind_at = len(encode(order())) - 6
     bad = bytearray(good)
@@ -157,7 +163,7 @@ def test_a_symbol_that_does_not_exist_and_texts_that_are_too_long_are_rejects_on
     assert result.events.row.tolist() == [0, 4]
 
 
-def test_symbols_written_in_another_order_are_told_apart_and_unknown_ones_are_incompatible():
+def test_symbols_written_in_another_order_are_told_apart_and_unknown_ones_are_incompatible() -> None:
     schema = json.loads(TEXT)
     for field in schema["fields"]:
         if field["name"] == "kind":

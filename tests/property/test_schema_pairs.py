@@ -9,13 +9,14 @@ import io
 import json
 import math
 import struct
+from typing import Any
 
 import fastavro
 import numpy as np
 from hypothesis import HealthCheck, Phase, event, given, reject, settings
 from hypothesis import strategies as st
 
-from streams.avro.resolve import IncompatibleSchema, build_plan, column_kind, unbounded, without_logical_types
+from streams.avro.resolve import IncompatibleSchema, Plan, build_plan, column_kind, unbounded, without_logical_types
 from streams.batch.records import Records
 from streams.flow.declaration import Pipeline
 from streams.schemas.gate.compatibility import InvalidSchema, changed_meanings, misfits, parsed, texts_of_bytes
@@ -46,7 +47,7 @@ QUICK = settings(
 
 
 @st.composite
-def types(draw, names, depth=2):
+def types(draw: st.DrawFn, names: list[str], depth: int = 2) -> dict[str, Any] | list[str] | str:
     """Any type; `names` counts the named ones."""
     kinds = ["primitive"] * 4 + ["logical", "enum", "fixed"] + (["record", "array", "map", "union"] if depth else [])
     match draw(st.sampled_from(kinds)):
@@ -68,27 +69,27 @@ def types(draw, names, depth=2):
             return draw(unions(names, depth - 1))
 
 
-def named(names):
+def named(names: list[str]) -> str:
     names.append(f"T{len(names)}")
     return names[-1]
 
 
 @st.composite
-def records(draw, names, depth):
+def records(draw: st.DrawFn, names: list[str], depth: int) -> dict[str, Any]:
     name = named(names)
     inner = draw(st.lists(types(names, depth), min_size=1, max_size=3))
     return {"type": "record", "name": name, "fields": [{"name": f"f{i}", "type": kind} for i, kind in enumerate(inner)]}
 
 
 @st.composite
-def unions(draw, names, depth):
+def unions(draw: st.DrawFn, names, depth: int) -> list[str]:
     found = draw(st.lists(types(names, depth), min_size=1, max_size=3))
     branches = {key(kind): kind for kind in found if not isinstance(kind, list)}
     branches = draw(st.permutations([*branches.values(), *(() if "null" in branches else ["null"])]))
     return branches if len(branches) > 1 else ["null", "string"]
 
 
-def key(kind):
+def key(kind: dict[str, Any] | str) -> str:
     """What may be in a union only once."""
     if isinstance(kind, dict):
         return kind.get("name") or kind["type"]
@@ -96,7 +97,7 @@ def key(kind):
 
 
 @st.composite
-def writers(draw):
+def writers(draw: st.DrawFn) -> dict[str, Any]:
     """Events with everything that the pipeline reads, and more."""
     names = []
     number = st.sampled_from(("int", "long", "float", "double"))
@@ -122,7 +123,7 @@ def writers(draw):
 
 
 @st.composite
-def changed(draw, schema, *, top=True):
+def changed(draw: st.DrawFn, schema, *, top: bool = True):
     """The type after some changes, most of them compatible."""
     chance = draw(st.integers(0, 29))
     if isinstance(schema, list):
@@ -155,7 +156,7 @@ def changed(draw, schema, *, top=True):
 
 
 @st.composite
-def changed_enum(draw, schema):
+def changed_enum(draw: st.DrawFn, schema: dict[str, Any]) -> dict[str, Any]:
     symbols = list(schema["symbols"])
     match draw(st.integers(0, 12)):
         case 0:
@@ -175,7 +176,7 @@ READ = {"event_id", "device_id", "sequence", "event_time", *PAYLOAD, "label"}
 
 
 @st.composite
-def changed_record(draw, schema, *, top):
+def changed_record(draw: st.DrawFn, schema: dict[str, Any], *, top: bool) -> dict[str, Any]:
     fields = []
     for field in schema["fields"]:
         name, chance = field["name"], draw(st.integers(0, 19))
@@ -213,7 +214,7 @@ VALUES = {
 }
 
 
-def values(kind, known):
+def values(kind, known: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Values of a type, a branch of a union chosen by fastavro's tuple notation where it is named."""
     if isinstance(kind, list):
         return st.sampled_from(kind).flatmap(lambda branch: values(branch, known))
@@ -242,7 +243,7 @@ USUAL = {
 }
 
 
-def events(writer):
+def events(writer: dict[str, Any]) -> st.SearchStrategy[Any]:
     known = {}
     collect(writer, known)
     fields = {
@@ -252,7 +253,7 @@ def events(writer):
     return st.lists(st.fixed_dictionaries(fields), min_size=1, max_size=5)
 
 
-def collect(kind, known):
+def collect(kind: object, known: dict[str, Any]) -> None:
     if isinstance(kind, list):
         for branch in kind:
             collect(branch, known)
@@ -266,13 +267,13 @@ def collect(kind, known):
 # --- the judge --------------------------------------------------------------------------------------------------------
 
 
-def encoded(writer, datum):
+def encoded(writer: dict[str, Any], datum: dict[str, Any]) -> bytes:
     stream = io.BytesIO()
     fastavro.schemaless_writer(stream, fastavro.parse_schema(without_logical_types(writer)), datum)
     return stream.getvalue()
 
 
-def resolved(writer, reader, body):
+def resolved(writer: dict[str, Any], reader: dict[str, Any], body: bytes) -> dict[str, Any] | None:
     """The record as fastavro resolves it; None if it does not."""
     plain = (fastavro.parse_schema(without_logical_types(schema)) for schema in (writer, reader))
     try:
@@ -281,7 +282,9 @@ def resolved(writer, reader, body):
         return None
 
 
-def columns_of(record, reader):
+def columns_of(
+    record: dict[str, Any], reader: dict[str, Any]
+) -> tuple[bytes | int | None, ...] | tuple[bytes | int, ...]:
     """What the pipeline takes from a resolved record, or the reason why it does not: a long that no double holds."""
     kinds = {field["name"]: column_kind(without_logical_types(field["type"])) for field in reader["fields"]}
     longs = [record[name] for name in PAYLOAD if kinds[name].startswith("long") and record[name] is not None]
@@ -297,15 +300,21 @@ def columns_of(record, reader):
     return (record["event_id"].encode(), record["sequence"], record["event_time"], *map(bits, numbers), *texts)
 
 
-def symbols_of(kind):
+def symbols_of(kind: dict[str, Any] | list[dict[str, list[str] | str] | str]) -> list[str]:
     return next(each["symbols"] for each in (kind if isinstance(kind, list) else [kind]) if isinstance(each, dict))
 
 
-def bits(number):
+def bits(number: float | None) -> bytes | None:
     return None if number is None or math.isnan(number) else struct.pack("<d", number)
 
 
-def decoded(plan, bodies, *, in_header):
+def decoded(
+    plan: Plan, bodies: list[bytes], *, in_header: list[bool]
+) -> (
+    list[tuple[bytes | int | None, ...] | tuple[bytes | int, ...]]
+    | list[tuple[bytes | int | None, ...]]
+    | list[tuple[bytes | int, ...]]
+):
     """Row to what the decoder makes of it: the pipeline's columns, or the reason of the reject."""
     count = len(bodies)
     headers = [[("__value_schema_id", FRAME)] if flag else None for flag in in_header]
@@ -334,7 +343,7 @@ def decoded(plan, bodies, *, in_header):
 
 @QUICK
 @given(st.data())
-def test_what_the_gate_accepts_the_engine_decodes_to_what_fastavro_resolves(data):
+def test_what_the_gate_accepts_the_engine_decodes_to_what_fastavro_resolves(data: st.DataObject) -> None:
     writer = data.draw(writers())
     reader = data.draw(changed(writer))
     try:
@@ -363,7 +372,7 @@ def test_what_the_gate_accepts_the_engine_decodes_to_what_fastavro_resolves(data
             assert got == columns_of(record, reader)
 
 
-def fits_the_pipeline(reader):
+def fits_the_pipeline(reader: dict[str, Any]) -> bool:
     """Whether the pipeline could run with it: what lint and check ask for."""
     kinds = {field["name"]: without_logical_types(field["type"]) for field in reader["fields"]}
     numbers = ("int", "long", "float", "double")

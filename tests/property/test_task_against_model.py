@@ -3,6 +3,7 @@
 import uuid
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +20,10 @@ from streams.batch.event_ids import id_words, time_word
 from streams.batch.events import Events, Fields
 from streams.engine.config import TaskConfig
 from streams.engine.cycle import Written
+from streams.engine.effects import PartitionEffects
 from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
+from streams.operators.changes import RowRecords
 from streams.operators.fold.operator import fold_name
 from streams.state.memory import MemoryStore
 from streams.state.names import CHECKPOINT, operator_prefix
@@ -38,7 +41,7 @@ UUIDS = tuple(str(uuid.UUID(int=number << 100 | number)) for number in range(4))
 SPEEDS = (None, -0.0, 0.0, 2.99, 3.0, 55.123, 120.004, -1.0)
 
 
-def _event(times):
+def _event(times: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Few devices, ids and sequences, so that ties and duplicates are common; clocks behind and ahead of the broker."""
     return st.builds(
         lambda device, event_id, sequence, time, skew, place, speed: Event(
@@ -65,7 +68,7 @@ def _event(times):
 
 
 @st.composite
-def _logs(draw):
+def _logs(draw: st.DrawFn) -> list[Event] | None:
     """Events, a quarter of them sent again: the same event, at another time of the broker's."""
     log = []
     for event in draw(st.lists(_event(st.integers(0, 60)), max_size=30)):
@@ -76,7 +79,7 @@ def _logs(draw):
     return numbered(*log)
 
 
-def numbered(*events):
+def numbered(*events: Event) -> list[Event]:
     return [event._replace(offset=i, raw=b"%d" % i) for i, event in enumerate(events)]
 
 
@@ -86,7 +89,7 @@ LIMITS = st.tuples(st.sampled_from((0, 1, 5, 20)), st.sampled_from((0, 3, 25, 10
 )
 
 
-def columns(log, first=0):
+def columns(log: list[Event], first: int = 0) -> Events:
     """The events as decode gives them."""
     text = pa.array([event.event_id for event in log], pa.string())
     offsets = np.frombuffer(text.buffers()[1], dtype=np.int32)[: len(log) + 1].astype(np.int64)
@@ -124,7 +127,7 @@ def columns(log, first=0):
 class Run:
     """A task over a log, and what came of it."""
 
-    def __init__(self, limits, clock=None):
+    def __init__(self, limits: tuple[int, int], clock: None = None) -> None:
         self.clock = clock
         lateness_ms, horizon_ms = limits
         config = TaskConfig(
@@ -138,7 +141,7 @@ class Run:
         self.journal_next = 0
         self.windows = {}
 
-    def take(self, effects):
+    def take(self, effects: PartitionEffects) -> None:
         released = clean(effects)
         if released is not None:
             for key, value in zip(released.key, released.value, strict=True):
@@ -148,10 +151,10 @@ class Run:
             self.late += [(int(v), reason, by) for v, by in zip(part.events.value, part.by_ms.tolist(), strict=True)]
         self.duplicates += duplicates(effects)
 
-    def feed(self, events):
+    def feed(self, events: list[Event]) -> None:
         self.take(self.task.on_batch(columns(events), events[-1].offset + 1, self.clock))
 
-    def cycle(self):
+    def cycle(self) -> None:
         commit = self.task.cycle.close()
         if commit is None:
             return
@@ -160,7 +163,7 @@ class Run:
         first, self.journal_next = self.journal_next, self.journal_next + len(commit.journal)
         self.task.cycle.applied(commit, Written(first, self.journal_next, {}))
 
-    def note(self, closed):
+    def note(self, closed: RowRecords) -> None:
         start = np.ascontiguousarray(closed.rows["start"])
         state = closed.rows["state"]
         batch = WINDOW.table(closed.keys, start, start + WINDOW_MS, closed.rows["revision"], state)
@@ -170,18 +173,18 @@ class Run:
         for row in batch.to_pylist():
             self.windows.setdefault(row["device_id"], []).append(row)
 
-    def end(self):
+    def end(self) -> "Run":
         self.take(self.task.on_idle(10**9))
         self.cycle()
         return self
 
     @property
-    def rows(self):
+    def rows(self) -> dict[bytes, bytes]:
         prefix = operator_prefix(fold_name("vehicles.state.v1"))
         return {key[len(prefix) :]: value for key, value in self.store.scan(prefix)}
 
     @property
-    def table(self):
+    def table(self) -> dict[str, Any]:
         keys = sorted(self.rows)
         if not keys:
             return {}
@@ -192,18 +195,18 @@ class Run:
                 batch = batch.set_column(position, field.name, batch.column(position).cast(pa.int64()))
         return {row["device_id"]: row for row in batch.to_pylist()}
 
-    def results(self):
+    def results(self) -> object:
         return self.clean, sorted(self.late), self.duplicates, self.rows, self.windows
 
 
-def at_once(limits, log):
+def at_once(limits: tuple[int, int], log: list[Event]) -> Run:
     run = Run(limits)
     if log:
         run.feed(log)
     return run.end()
 
 
-def one_by_one(limits, log):
+def one_by_one(limits: tuple[int, int], log: list[Event]) -> Run:
     run = Run(limits)
     for event in log:
         run.feed([event])
@@ -211,7 +214,7 @@ def one_by_one(limits, log):
     return run.end()
 
 
-def modelled(limits, log):
+def modelled(limits: tuple[int, int], log: list[Event]) -> object:
     model = PartitionModel(*limits, 10**9, 1 << 20)
     windows = WindowModel(model, size_ms=WINDOW_MS, grace_ms=GRACE_MS)
     for event in log:
@@ -220,7 +223,7 @@ def modelled(limits, log):
     return model, windows.rows
 
 
-def assert_as_modelled(run, modelled):
+def assert_as_modelled(run: Run, modelled: object) -> None:
     model, windows = modelled
     expected = {}
     for event in model.clean:
@@ -234,7 +237,7 @@ def assert_as_modelled(run, modelled):
     assert run.windows == windows
 
 
-def simple(event_id, time, timestamp, device="a"):
+def simple(event_id: str, time: int, timestamp: int, device: str = "a") -> Event:
     return Event(0, timestamp, device.encode(), event_id, device, 0, time, 1, 2, 3.0, b"")
 
 
@@ -246,7 +249,7 @@ RETRANSMITTED = numbered(simple("x", 50, 10), simple("x", 50, 50), simple("y", 4
 @QUICK
 @given(LIMITS, LOGS)
 @example((0, 10**6), RETRANSMITTED)
-def test_a_whole_log_in_one_batch_does_what_the_model_says(limits, log):
+def test_a_whole_log_in_one_batch_does_what_the_model_says(limits: tuple[int, int], log: list[Event]) -> None:
     assert_as_modelled(at_once(limits, log), modelled(limits, log))
 
 
@@ -254,13 +257,15 @@ def test_a_whole_log_in_one_batch_does_what_the_model_says(limits, log):
 @given(LIMITS, LOGS)
 @example((0, 10**6), RETRANSMITTED)
 @example((5, 10**6), RETRANSMITTED)
-def test_batches_of_one_and_one_batch_of_all_agree_bit_for_bit(limits, log):
+def test_batches_of_one_and_one_batch_of_all_agree_bit_for_bit(limits: tuple[int, int], log: list[Event]) -> None:
     assert one_by_one(limits, log).results() == at_once(limits, log).results()
 
 
 @QUICK
 @given(LIMITS, LOGS, st.data())
-def test_batches_cycles_and_spills_anywhere_change_nothing(limits, log, data):
+def test_batches_cycles_and_spills_anywhere_change_nothing(
+    limits: tuple[int, int], log: list[Event], data: st.DataObject
+) -> None:
     run = Run(limits)
     at = 0
     while at < len(log):
@@ -282,7 +287,7 @@ def test_batches_cycles_and_spills_anywhere_change_nothing(limits, log, data):
 
 @QUICK
 @given(LIMITS, LOGS)
-def test_the_checkpoint_and_the_last_due_rows_are_those_of_the_log(limits, log):
+def test_the_checkpoint_and_the_last_due_rows_are_those_of_the_log(limits: tuple[int, int], log: list[Event]) -> None:
     run = at_once(limits, log)
     if not log:
         assert run.store.get_many([CHECKPOINT]) == [None]
@@ -294,7 +299,7 @@ def test_the_checkpoint_and_the_last_due_rows_are_those_of_the_log(limits, log):
 
 @QUICK
 @given(LIMITS, LOGS)
-def test_every_event_is_accounted_for_once(limits, log):
+def test_every_event_is_accounted_for_once(limits: tuple[int, int], log: list[Event]) -> None:
     run = one_by_one(limits, log)
     placed = [int(value) for values in run.clean.values() for value in values] + [offset for offset, *_ in run.late]
     assert len(placed) == len(set(placed))
@@ -309,8 +314,8 @@ NO_TIMES = (-1, 0, 86_400_000, START_MS // 1_000, START_MS + 10**9)
 @QUICK
 @given(LIMITS, LOGS, st.data())
 def test_timestamps_that_are_no_time_are_judged_by_the_clock_and_when_exactly_that_was_decides_nothing(
-    limits, log, data
-):
+    limits: tuple[int, int], log: list[Event], data: st.DataObject
+) -> None:
     log = [
         event._replace(
             event_time_ms=START_MS + event.event_time_ms,

@@ -12,5 +12,5 @@ def quiet():
     structlog.configure(**before)
 
 
-def _drop(*_):
+def _drop(*_) -> None:
     raise structlog.DropEvent

@@ -12,7 +12,7 @@ LOGS_EACH = 25
 SAYS = r"make fuzz SEED=\d+"
 
 
-def fuzz_some(seed, done=None, logs=LOGS_EACH):
+def fuzz_some(seed, done: None = None, logs=LOGS_EACH) -> None:
     for one in range(seed, seed + logs):
         fuzz(one, done)
 
@@ -21,11 +21,11 @@ def fuzz_some(seed, done=None, logs=LOGS_EACH):
     "seed",
     [*range(0, 100, LOGS_EACH), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(100, 200, LOGS_EACH))],
 )
-def test_cuts_crashes_spills_and_truncation_do_not_matter(seed):
+def test_cuts_crashes_spills_and_truncation_do_not_matter(seed) -> None:
     fuzz_some(seed)
 
 
-def test_everything_that_must_not_matter_does_happen():
+def test_everything_that_must_not_matter_does_happen() -> None:
     done = Done()
     fuzz_some(1_000, done)
     rare = {name: count for name, count in done.counts.items() if count < 5}
@@ -33,19 +33,21 @@ def test_everything_that_must_not_matter_does_happen():
     assert done.counts.keys() >= {"truncations", "expiries", "spills", "stops", "aborts", "crashes, store old"}
 
 
-def test_a_truncation_that_forgets_breakers_is_found(monkeypatch):
+def test_a_truncation_that_forgets_breakers_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DeviceBreakers, "keys", ())
     with pytest.raises(AssertionError, match=SAYS):
         fuzz_some(0, logs=100)
 
 
-def test_breakers_that_are_pushed_out_within_a_batch_and_still_keep_records_out_are_found(monkeypatch):
+def test_breakers_that_are_pushed_out_within_a_batch_and_still_keep_records_out_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(DeviceBreakers, "may_be_forgotten", lambda *_: frozenset())
     with pytest.raises(AssertionError, match=SAYS):
         fuzz_some(160, logs=20)
 
 
-def test_spilled_ids_that_are_not_looked_up_are_found(monkeypatch):
+def test_spilled_ids_that_are_not_looked_up_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SpilledIds, "newest_bucket_end", 0)
     monkeypatch.setattr(SpilledIds, "contains", lambda _, ids: [False] * len(ids))
     with pytest.raises(AssertionError, match=SAYS):

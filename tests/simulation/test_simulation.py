@@ -1,6 +1,7 @@
 """Seeds of the simulation, the same log processed in different ways, and the proof that the checker can fail."""
 
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from tests.simulation.run import Outcome, simulate
 thorough = pytest.mark.thorough
 
 
-def marked(seeds, *marks):
+def marked(seeds: list[int] | range, *marks: pytest.MarkDecorator) -> list[object]:
     return [pytest.param(seed, marks=marks) for seed in seeds]
 
 
@@ -35,31 +36,31 @@ def result(outcome: Outcome):
 @pytest.mark.parametrize(
     "seed", [2, *marked([1, *range(3, 13)], thorough), *marked(range(13, 41), thorough, pytest.mark.slow)]
 )
-def test_crashes_rebalances_and_lost_answers_change_nothing(seed):
+def test_crashes_rebalances_and_lost_answers_change_nothing(seed: int) -> None:
     simulate(seed, events=800, batch_records_max=(3, 10, 30, 100)[seed % 4])
 
 
 @thorough
 @pytest.mark.parametrize("lateness_ms", [0, 1, 5_000])
-def test_any_lateness_is_as_the_model_says(lateness_ms):
+def test_any_lateness_is_as_the_model_says(lateness_ms) -> None:
     simulate(100 + lateness_ms, lateness_ms=lateness_ms)
 
 
 @thorough
-def test_a_short_horizon_sends_old_events_beyond_it():
+def test_a_short_horizon_sends_old_events_beyond_it() -> None:
     outcome = simulate(200, horizon_ms=500)
     assert {b"late", b"beyond_horizon"} == {reason for _, _, reason, _ in outcome.late}
 
 
 @thorough
-def test_more_workers_and_partitions_are_as_the_model_says():
+def test_more_workers_and_partitions_are_as_the_model_says() -> None:
     simulate(300, partitions=5, workers=3, batch_records_max=5)
 
 
 @thorough
 @pytest.mark.parametrize("traffic_seed", [11, 12])
-def test_batch_sizes_faults_and_workers_do_not_change_the_outcome(traffic_seed):
-    def run(seed, **options):
+def test_batch_sizes_faults_and_workers_do_not_change_the_outcome(traffic_seed) -> None:
+    def run(seed, **options: Any):
         return result(simulate(seed, traffic_seed=traffic_seed, events=300, **options))
 
     expected = run(0, batch_records_max=500, faults=False, workers=1)
@@ -70,7 +71,7 @@ def test_batch_sizes_faults_and_workers_do_not_change_the_outcome(traffic_seed):
 
 
 @thorough
-def test_faults_do_happen():
+def test_faults_do_happen() -> None:
     assert sum(simulate(seed, batch_records_max=3).crashes for seed in range(5)) > 20
 
 
@@ -80,14 +81,14 @@ def refuses_some(topic, key, value):
 
 @thorough
 @pytest.mark.parametrize("seed", [*range(400, 406), *marked(range(406, 412), pytest.mark.slow)])
-def test_what_an_output_refuses_is_a_dead_letter_and_changes_nothing_else(seed):
+def test_what_an_output_refuses_is_a_dead_letter_and_changes_nothing_else(seed) -> None:
     outcome = simulate(seed, batch_records_max=(3, 10, 100)[seed % 3], refuses=refuses_some)
     assert "refused_by_output" in {reason for reason, _, _ in outcome.dead}
 
 
 @thorough
-def test_batch_sizes_and_faults_do_not_change_what_is_refused():
-    def run(seed, **options):
+def test_batch_sizes_and_faults_do_not_change_what_is_refused() -> None:
+    def run(seed, **options: Any):
         return result(simulate(seed, traffic_seed=13, events=300, refuses=refuses_some, **options))
 
     expected = run(0, batch_records_max=500, faults=False, workers=1)
@@ -96,7 +97,7 @@ def test_batch_sizes_and_faults_do_not_change_what_is_refused():
 
 
 @thorough
-def test_events_of_a_key_whose_rows_are_refused_are_dead_letters_and_other_keys_are_as_before():
+def test_events_of_a_key_whose_rows_are_refused_are_dead_letters_and_other_keys_are_as_before() -> None:
     def of_one_device(topic, key, value):
         return topic == GPS.tables[0].topic and key == b"device-1"
 
@@ -110,7 +111,7 @@ def test_events_of_a_key_whose_rows_are_refused_are_dead_letters_and_other_keys_
 
 
 @thorough
-def test_a_dead_letter_that_is_refused_stops_its_partition_only():
+def test_a_dead_letter_that_is_refused_stops_its_partition_only() -> None:
     def refuses(topic, key, value):
         return topic == GPS.dlq and partition_of(key, 2) == 1
 
@@ -124,27 +125,29 @@ def test_a_dead_letter_that_is_refused_stops_its_partition_only():
 SAYS = r"make simulate SEED="
 
 
-def simulate_some(*, faults=True, first=0, seeds=8, events=250, batch_records_max=8):
+def simulate_some(
+    *, faults: bool = True, first: int = 0, seeds: int = 8, events: int = 250, batch_records_max: int = 8
+) -> None:
     for seed in range(first, first + seeds):
         simulate(seed, events=events, batch_records_max=batch_records_max, faults=faults)
 
 
 @thorough
-def test_a_journal_without_held_events_is_found(monkeypatch):
+def test_a_journal_without_held_events_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Held, "came_in", lambda self, _: self._none)
     with pytest.raises(AssertionError, match=SAYS):
         simulate_some()
 
 
 @thorough
-def test_a_restore_that_forgets_ids_is_found(monkeypatch):
+def test_a_restore_that_forgets_ids_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DedupOperator, "replay", lambda *_: 0)
     with pytest.raises(AssertionError, match=SAYS):
         simulate_some()
 
 
 @thorough
-def test_a_dedup_that_forgets_is_found(monkeypatch):
+def test_a_dedup_that_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def all_new(self: DedupOperator, events: Events) -> Bools:
         new = first_copies(self, events)
         new[:] = True
@@ -157,14 +160,14 @@ def test_a_dedup_that_forgets_is_found(monkeypatch):
 
 
 @thorough
-def test_a_release_order_that_is_none_is_found(monkeypatch):
+def test_a_release_order_that_is_none_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.operators.reorder.operator.release_order", lambda events: np.arange(len(events)))
     with pytest.raises(AssertionError, match=SAYS):
         simulate_some(faults=False)
 
 
 @thorough
-def test_a_commit_in_the_name_of_the_newest_membership_is_found(monkeypatch):
+def test_a_commit_in_the_name_of_the_newest_membership_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it was: whatever a cycle contains, it is committed by the place in the group at its end."""
     monkeypatch.setattr(Terms, "claim", lambda self, _: self._membership)
     with pytest.raises((AssertionError, RestoreFailed)):
@@ -172,8 +175,8 @@ def test_a_commit_in_the_name_of_the_newest_membership_is_found(monkeypatch):
 
 
 @thorough
-def test_a_commit_in_nobodys_name_is_found(monkeypatch):
-    def commit(self, end, tasks, _):
+def test_a_commit_in_nobodys_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def commit(self, end, tasks, _) -> None:
         self._committer.commit(end, tasks, self._clock.wall_ms(), lambda: None)
 
     monkeypatch.setattr(CommitCycle, "_commit", commit)
@@ -182,7 +185,7 @@ def test_a_commit_in_nobodys_name_is_found(monkeypatch):
 
 
 @thorough
-def test_a_loss_that_does_not_wait_for_the_commit_in_flight_is_found(monkeypatch):
+def test_a_loss_that_does_not_wait_for_the_commit_in_flight_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit that is under way writes to the store of a partition that was lost meanwhile, once it is closed."""
     monkeypatch.setattr(RebalanceListener, "_abandon", lambda self, partitions: self._ownership.release(partitions))
     with pytest.raises(AssertionError, match=SAYS):
@@ -190,9 +193,9 @@ def test_a_loss_that_does_not_wait_for_the_commit_in_flight_is_found(monkeypatch
 
 
 @thorough
-def test_a_restore_that_is_not_wanted_any_more_and_installed_is_found(monkeypatch):
+def test_a_restore_that_is_not_wanted_any_more_and_installed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def attempt(self, term):
-        def install(restored):
+        def install(restored) -> None:
             self._engine.install(restored.task)
             self._restored_in[term.partition] = term
             self._intake.start(term.partition, restored.task.offset_next, restored.source_bounds)
@@ -205,10 +208,10 @@ def test_a_restore_that_is_not_wanted_any_more_and_installed_is_found(monkeypatc
 
 
 @thorough
-def test_an_outcome_that_is_settled_by_the_number_of_the_cycle_is_found(monkeypatch):
+def test_an_outcome_that_is_settled_by_the_number_of_the_cycle_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it was: another worker's cycle of the same number is taken for one's own."""
 
-    def settle(self, positions, error):
+    def settle(self, positions, error) -> None:
         self._open = False
         self._transactions.reopen()
         found = self._changelog.committed(list(positions))

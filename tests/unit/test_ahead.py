@@ -8,7 +8,7 @@ import pytest
 from streams.resilience.prefetch import built_ahead
 
 
-def test_items_built_ahead_come_in_order_and_an_error_comes_in_its_place():
+def test_items_built_ahead_come_in_order_and_an_error_comes_in_its_place() -> None:
     def items():
         yield from range(10)
         raise ValueError("eleven")
@@ -19,7 +19,7 @@ def test_items_built_ahead_come_in_order_and_an_error_comes_in_its_place():
         next(ahead)
 
 
-def test_closing_what_is_built_ahead_ends_its_thread():
+def test_closing_what_is_built_ahead_ends_its_thread() -> None:
     before = threading.active_count()
     ahead = built_ahead(itertools.count())
     assert next(ahead) == 0
@@ -27,7 +27,7 @@ def test_closing_what_is_built_ahead_ends_its_thread():
     assert threading.active_count() == before
 
 
-def test_a_generator_is_closed_in_the_thread_that_ran_it():
+def test_a_generator_is_closed_in_the_thread_that_ran_it() -> None:
     threads = []
 
     def items():

@@ -26,7 +26,7 @@ def mark(letter_id: str = ID) -> bytes:
     return WRITER.record(letter_id, attempt=2, reason='in"valid', partition=1, offset=9)
 
 
-def headers_of(value: bytes, letter_id: bytes = ID.encode()):
+def headers_of(value: bytes, letter_id: bytes = ID.encode()) -> list[tuple[str, bytes]]:
     return [
         ("own", b"x"),
         ("dlq.id", letter_id),
@@ -36,7 +36,7 @@ def headers_of(value: bytes, letter_id: bytes = ID.encode()):
     ]
 
 
-def test_a_record_is_json_with_everything_in_it():
+def test_a_record_is_json_with_everything_in_it() -> None:
     assert {
         "id": ID, "resolution": "replayed", "attempt": 2, "reason": 'in"valid', "letter_partition": 1,
         "letter_offset": 9, "by": 'st"ella', "at": 5, "why": "why\nnot", "run": "r1", "letter_topic": "t.dlq",
@@ -44,7 +44,7 @@ def test_a_record_is_json_with_everything_in_it():
     } == json.loads(mark())  # fmt: skip
 
 
-def test_the_worker_completes_the_record_and_takes_mark_and_history_off():
+def test_the_worker_completes_the_record_and_takes_mark_and_history_off() -> None:
     others = [None, [], [("a", b"b")]]
     settled = settle([*others, headers_of(mark())], Outcome.LATE, 77)
 
@@ -62,41 +62,44 @@ def test_the_worker_completes_the_record_and_takes_mark_and_history_off():
         mark().replace(b'"attempt":2', b'"attempt":-1'), mark()[:-1] + b"," + b"[" * 3_000,
     ],
 )  # fmt: skip
-def test_a_mark_that_no_replay_has_written_is_taken_off_and_forgotten(value):
+def test_a_mark_that_no_replay_has_written_is_taken_off_and_forgotten(value: bytes) -> None:
     settled = settle([headers_of(value)], Outcome.CLEAN, 1)
 
     assert ([], []) == (settled.keys, settled.values)
     assert "dlq.replayed" not in dict(settled.headers[0])
 
 
-def test_a_mark_without_a_value_or_an_id_is_none():
+def test_a_mark_without_a_value_or_an_id_is_none() -> None:
     assert outcome_record([("dlq.id", ID.encode()), ("dlq.replayed", None)], Outcome.CLEAN, 1) is None
     assert outcome_record([("dlq.replayed", mark())], Outcome.CLEAN, 1) is None
 
 
-def test_only_a_mark_at_the_end_makes_a_replay():
+def test_only_a_mark_at_the_end_makes_a_replay() -> None:
     assert is_replayed(headers_of(mark()))
     assert not is_replayed([("dlq.replayed", b""), ("own", b"")])
     assert not is_replayed(None)
     assert not is_replayed([])
 
 
-def test_each_reveal_has_a_key_of_its_own_and_resolves_nothing():
+def test_each_reveal_has_a_key_of_its_own_and_resolves_nothing() -> None:
     key, value = reveal_record(ID, Actor("a", "b", "c"), at_ms=1, reveal_id="n")
     assert f"{ID}:revealed:n".encode() == key
     assert parsed(value) is None
 
 
-def test_a_name_or_reason_is_bounded():
+def test_a_name_or_reason_is_bounded() -> None:
     with pytest.raises(ValueError, match="at most 500"):
         Actor("a" * 501, "", "r")
 
 
-def letter(headers=None, message="what is wrong"):
+def letter(
+    headers: list[tuple[str, None] | tuple[str, bytes]] | list[tuple[str, bytes]] | None = None,
+    message: str = "what is wrong",
+) -> DeadLetter:
     return DeadLetter(Reject(0, Reason.MALFORMED, message, 7), 1, 42, 1_700, b"k", b"v", headers)
 
 
-def test_history_grows_with_each_failure_and_the_envelope_keeps_it():
+def test_history_grows_with_each_failure_and_the_envelope_keeps_it() -> None:
     headers = [("own", None), ("own", b"2")]
     for attempt in range(1, 4):
         dead = envelope_headers(letter(headers), source="s", group="g", now_ms=NOW_MS)
@@ -116,7 +119,7 @@ def test_history_grows_with_each_failure_and_the_envelope_keeps_it():
     )
 
 
-def test_a_history_is_bounded_and_one_that_is_not_ours_counts_as_none():
+def test_a_history_is_bounded_and_one_that_is_not_ours_counts_as_none() -> None:
     dead = envelope_headers(letter(message="x" * 10_000), source="s", group="g", now_ms=NOW_MS)
     history = b"[]"
     for attempt in range(1, 100):
@@ -128,7 +131,7 @@ def test_a_history_is_bounded_and_one_that_is_not_ours_counts_as_none():
         assert [] == history_of(forged)
 
 
-def test_an_envelope_believes_no_history_that_is_not_well_formed():
+def test_an_envelope_believes_no_history_that_is_not_well_formed() -> None:
     forged = [
         ("dlq.id", b"<script>"),
         ("dlq.attempt", b"-1"),

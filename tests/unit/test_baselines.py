@@ -9,27 +9,27 @@ from loadtest.report import Results, Run
 from streams.errors import StreamsError
 
 
-def test_the_report_says_how_many_times_as_much_a_worker_does_as_each_baseline():
+def test_the_report_says_how_many_times_as_much_a_worker_does_as_each_baseline() -> None:
     rates = {"bench-gps": 100_000.0, "bench-faust": 1_000.0, "bench-quix": 5_000.0}
     runs = [Run(name, 12, 1, 10, events_per_cpu_second=rate) for name, rate in rates.items()]
     assert Results("x", runs, machine={}).ratios() == {"faust": 100.0, "quix": 20.0}
 
 
-def test_without_an_environment_for_quix_it_is_said_what_makes_one(monkeypatch):
+def test_without_an_environment_for_quix_it_is_said_what_makes_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "QUIX_PYTHON", Path("/nowhere/python"))
     with pytest.raises(StreamsError, match="make loadtest-baselines"):
         run.find_quix()
 
 
 class Moment:
-    def __init__(self, seconds):
+    def __init__(self, seconds: int) -> None:
         self._seconds = seconds
 
-    def timestamp(self):
+    def timestamp(self) -> int:
         return self._seconds
 
 
-def test_the_row_of_a_baseline_adds_up():
+def test_the_row_of_a_baseline_adds_up() -> None:
     row = None
     for second, latitude, speed in ((1, 50.0, 10.0), (2, 50.1, None), (3, 50.1, 1.0)):
         event = {"event_time": Moment(second), "sequence": second, "latitude": latitude, "longitude": 8.0}
@@ -39,7 +39,7 @@ def test_the_row_of_a_baseline_adds_up():
     assert (row["speed_sum"], row["speeds"], row["speed_max_kmh"]) == (11.0, 2, 10.0)
 
 
-def test_rates_are_compared_by_their_medians():
+def test_rates_are_compared_by_their_medians() -> None:
     found = Rates([100.0, 300.0, 200.0], [150.0, 160.0, 170.0], 2.0, 2.5).as_dict()
     assert (found["generated_per_s"], found["raw_produce_per_s"]) == (160, 200)
     assert (found["ratio"], found["cpu_ratio"]) == (0.8, 0.8)

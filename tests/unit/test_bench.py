@@ -13,14 +13,14 @@ from streams.errors import UsageError
 MINUTE = SimpleNamespace(topic="minutes", size_ms=60_000)
 
 
-def gps_run(**oracle):
+def gps_run(**oracle: int) -> Run:
     run = Run("bench-gps", 12, 1, 1_000, consume_rate=10.0, events_per_cpu_second=20.0, rss_mb_max=30.0)
     run.oracle = Report(**oracle).as_dict()
     run.operators_us_per_event = {"decode": 3.5, "windows": 0.25, "rest": 2.0}
     return run
 
 
-def test_windows_are_measured_in_the_drain_of_positions():
+def test_windows_are_measured_in_the_drain_of_positions() -> None:
     run = windows_run(gps_run(), Report(window_rows=77))
     assert run.scenario == "bench-windows"
     assert run.as_dict()["window_rows"] == 77
@@ -29,11 +29,11 @@ def test_windows_are_measured_in_the_drain_of_positions():
     assert notes(run) == ["time per operator, µs/event: windows 0.25", "rows of windows: 77"]
 
 
-def test_other_runs_say_nothing_of_windows():
+def test_other_runs_say_nothing_of_windows() -> None:
     assert "window_rows" not in gps_run().as_dict()
 
 
-def test_the_verdict_counts_windows_and_keeps_what_the_contract_names():
+def test_the_verdict_counts_windows_and_keeps_what_the_contract_names() -> None:
     contract = {"lost", "duplicated", "out_of_order", "table_mismatches", "late", "rejected", "rejected_expected"}
     assert contract <= gps_run().oracle.keys()
     assert cells(gps_run())[-1] == "exact"
@@ -42,17 +42,17 @@ def test_the_verdict_counts_windows_and_keeps_what_the_contract_names():
     assert notes(wrong)[0] == "the oracle found: table mismatches 2, window duplicates 2"
 
 
-def test_ratios_are_of_positions_alone():
+def test_ratios_are_of_positions_alone() -> None:
     passthrough = Run("bench-passthrough", 12, 1, 1_000, events_per_cpu_second=40.0)
     orders = Run("bench-orders", 12, 1, 1_000, events_per_cpu_second=5.0)
     assert Results("x", [passthrough, gps_run(), orders]).ratios() == {"passthrough": 0.5}
 
 
-def test_parts_are_named_after_their_scenarios():
+def test_parts_are_named_after_their_scenarios() -> None:
     assert [*Part] == ["passthrough", "gps", "windows", "recovery", "orders", "faust", "latency", "memory"]
 
 
-def test_a_recovery_tells_how_soon_and_how_fast():
+def test_a_recovery_tells_how_soon_and_how_fast() -> None:
     restore = Run("bench-restore", 12, 1, 1_000, ready_s=3.21, restored_rows=1_000_000, restored_rows_per_s=500_000.0)
     assert notes(restore) == ["at work again 3.2 s after its start, 1,000,000 rows of state from Kafka, 500,000/s"]
     restart = Run("bench-restart", 12, 1, 1_000, ready_s=2.0, restored_rows=0)
@@ -60,7 +60,7 @@ def test_a_recovery_tells_how_soon_and_how_fast():
     assert "restored_rows_per_s" not in restart.as_dict()
 
 
-def test_memory_is_judged_after_the_warm_up():
+def test_memory_is_judged_after_the_warm_up() -> None:
     memory = Memory([100.0] * 60 + [300.0] * 60 + [200.0] * 60 + [210.0] * 60 + [220.0] * 60 + [900.0] * 59)
     assert memory.by_minute() == [100.0, 300.0, 200.0, 210.0, 220.0]
     assert memory.spread() == pytest.approx(0.1)
@@ -71,13 +71,13 @@ def test_memory_is_judged_after_the_warm_up():
 @pytest.mark.parametrize(
     ("newest_ms", "due_ms"), [(120_000, 60_000), (120_001, 59_999), (179_999, 1)], ids=["first", "second", "last"]
 )
-def test_a_window_is_open_until_its_end_has_passed(newest_ms, due_ms):
+def test_a_window_is_open_until_its_end_has_passed(newest_ms: int, due_ms: int) -> None:
     assert open_ms([MINUTE], newest_ms) == due_ms
     hour = SimpleNamespace(topic="hours", size_ms=3_600_000, grace_ms=500)
     assert open_ms([MINUTE, hour], newest_ms) == 3_600_500 - newest_ms
 
 
-def test_the_bar_is_the_pass_through_and_no_ratio_to_faust():
+def test_the_bar_is_the_pass_through_and_no_ratio_to_faust() -> None:
     assert "" == passthrough_shortfall({"passthrough": 0.45, "faust": 1.5})
     assert "" == passthrough_shortfall({"faust": 0.5})
     assert "0.44 times the pass-through: at least 0.45 is asked for" == passthrough_shortfall({"passthrough": 0.44})

@@ -45,7 +45,7 @@ class World:
     table_id: int
 
 
-def topics_of(pipeline, source, table, windows=()):
+def topics_of(pipeline: str, source: str, table: str, windows: tuple[SimpleNamespace] = ()) -> Topics:
     return Topics(pipeline, source, f"{source}.clean", f"{source}.late", f"{source}.dlq", table, windows)
 
 
@@ -56,10 +56,10 @@ ORDERS = World(topics_of("orders", "orders.events.v1", "orders.state.v1"), 10, 1
 class MemoryTopics:
     """Topics that grow by `append`, read as `TopicReader` reads them."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.logs = {}
 
-    def append(self, topic, key, value, *, partition=None, timestamp_ms=0, headers=None):
+    def append(self, topic, key, value, *, partition: None = None, timestamp_ms: int = 0, headers: None = None) -> None:
         logs = self.logs.setdefault(topic, [[] for _ in range(PARTITIONS)])
         place = partition_of(key, PARTITIONS) if partition is None else partition
         logs[place].append(
@@ -77,7 +77,7 @@ class MemoryTopics:
             log = self.logs.get(topic, [[]] * PARTITIONS)[partition]
             yield from (log[:1_000], log[1_000:])
 
-    def records(self, topic, share=None):
+    def records(self, topic, share: None = None):
         for batch in self.batches(topic, range(PARTITIONS) if share is None else [share.partition]):
             yield from (each for each in batch if share is None or share.wants(each.key()))
 
@@ -88,7 +88,7 @@ def framed(schema_id, row):
     return b"\0" + schema_id.to_bytes(4, "big") + buffer.getvalue()
 
 
-def filled(world, records=4_000):
+def filled(world, records: int = 4_000):
     """Topics with some traffic in the source: two minutes of it, by default."""
     shape = FleetShape(
         devices=30,
@@ -110,7 +110,7 @@ def filled(world, records=4_000):
     return topics
 
 
-def write_output(world, topics, *, is_idle=True):
+def write_output(world, topics, *, is_idle: bool = True) -> None:
     """What an engine would have written that is right; windows in as many rows as they have stretches of 20 events."""
     names = world.topics
     domain = DOMAINS[names.pipeline]
@@ -140,7 +140,7 @@ def write_output(world, topics, *, is_idle=True):
             write_windows(topics, model.clean)
 
 
-def write_windows(topics, clean):
+def write_windows(topics, clean) -> None:
     fold, rows, revisions = {}, {}, {}
     for number, event in enumerate(clean):
         name = event.device_id, event.event_time_ms // 60_000 * 60_000
@@ -156,7 +156,7 @@ def write_windows(topics, clean):
                 write_row(topics, due, revisions, rows.pop(due))
 
 
-def write_row(topics, name, revisions, row):
+def write_row(topics, name, revisions, row) -> None:
     device, start_ms = name
     revision = revisions[name] = revisions.get(name, -1) + 1
     value = {"device_id": device, "window_start": start_ms, "window_end": start_ms + 60_000, "revision": revision}
@@ -172,12 +172,12 @@ def rows_of(world, topics):
             yield fastavro.schemaless_reader(io.BytesIO(message.value()[5:]), schema, None)
 
 
-def verdict(world, topics, names=None):
+def verdict(world, topics, names: None = None):
     return judge(topics, SCHEMA_BY_ID.get, names or world.topics, LIMITS, lambda _topic, _records: None)
 
 
 @pytest.fixture(params=[GPS, ORDERS], ids=["gps", "orders"])
-def world(request):
+def world(request: pytest.FixtureRequest):
     return request.param
 
 
@@ -188,7 +188,7 @@ def topics(world):
     return made
 
 
-def test_what_an_engine_has_done_right_has_no_faults(world, topics):
+def test_what_an_engine_has_done_right_has_no_faults(world, topics) -> None:
     report = verdict(world, topics)
     assert report.ok, report.details
     assert report.events == 4_000 == report.clean + report.late + report.rejected + report.duplicates
@@ -197,21 +197,21 @@ def test_what_an_engine_has_done_right_has_no_faults(world, topics):
     assert report.window_rows >= report.windows
 
 
-def test_nothing_written_is_everything_lost(world):
+def test_nothing_written_is_everything_lost(world) -> None:
     report = verdict(world, filled(world))
     assert report.lost > 3_000
     assert report.rejects_missing == report.rejected_expected > 50
     assert report.table_mismatches > 25
 
 
-def test_a_missing_row_of_the_table_is_seen(world, topics):
+def test_a_missing_row_of_the_table_is_seen(world, topics) -> None:
     for log in topics.logs[world.topics.table]:
         gone = log[-1].key()
         log[:] = [message for message in log if message.key() != gone]
     assert verdict(world, topics).table_mismatches == PARTITIONS
 
 
-def test_only_the_newest_row_of_a_key_counts(world, topics):
+def test_only_the_newest_row_of_a_key_counts(world, topics) -> None:
     log = topics.logs[world.topics.table][0]
     topics.append(world.topics.table, log[0].key(), log[1].value(), partition=0)
     report = verdict(world, topics)
@@ -220,7 +220,7 @@ def test_only_the_newest_row_of_a_key_counts(world, topics):
     assert verdict(world, topics).ok
 
 
-def test_an_older_worker_without_windows_is_told_unless_they_are_left_out():
+def test_an_older_worker_without_windows_is_told_unless_they_are_left_out() -> None:
     topics = filled(GPS)
     write_output(GPS, topics)
     del topics.logs[MINUTES.topic]
@@ -230,7 +230,7 @@ def test_an_older_worker_without_windows_is_told_unless_they_are_left_out():
     assert verdict(GPS, topics, GPS.topics.without_windows()).ok
 
 
-def test_a_row_of_a_window_in_another_partition_or_twice_is_seen():
+def test_a_row_of_a_window_in_another_partition_or_twice_is_seen() -> None:
     topics = filled(GPS)
     write_output(GPS, topics)
     logs = topics.logs[MINUTES.topic]
@@ -245,7 +245,7 @@ def test_a_row_of_a_window_in_another_partition_or_twice_is_seen():
     assert (report.window_duplicates, report.window_mismatches) == (0, 1)
 
 
-def test_topics_come_from_the_declaration_of_the_pipeline():
+def test_topics_come_from_the_declaration_of_the_pipeline() -> None:
     topics = Topics.of_pipeline("gps")
     assert topics.clean == "gps.positions.v1.clean"
     assert topics.table == "vehicles.state.v1"
@@ -253,7 +253,7 @@ def test_topics_come_from_the_declaration_of_the_pipeline():
         Topics.of_pipeline("other")
 
 
-def test_what_is_still_held_is_expected_nowhere_unless_all_has_been_idle(world):
+def test_what_is_still_held_is_expected_nowhere_unless_all_has_been_idle(world) -> None:
     topics = filled(world)
     write_output(world, topics, is_idle=False)
     assert verdict(world, topics).lost
@@ -272,7 +272,7 @@ def in_shares(world, topics):
     return total
 
 
-def test_judged_partition_by_partition_the_verdict_is_the_same(world, topics):
+def test_judged_partition_by_partition_the_verdict_is_the_same(world, topics) -> None:
     names = world.topics
     topics.logs[names.clean][1].pop(7)
     topics.logs[names.clean][2].append(topics.logs[names.clean][2][3])
@@ -284,7 +284,7 @@ def test_judged_partition_by_partition_the_verdict_is_the_same(world, topics):
     assert {**parts.as_dict(), "details": None} == {**whole.as_dict(), "details": None}
 
 
-def test_a_key_in_a_partition_of_others_cannot_be_judged_by_partitions(world, topics):
+def test_a_key_in_a_partition_of_others_cannot_be_judged_by_partitions(world, topics) -> None:
     names = world.topics
     first = topics.logs[names.source][0][0]
     topics.append(names.source, first.key(), first.value(), partition=1, timestamp_ms=first.timestamp()[1])

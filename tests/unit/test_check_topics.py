@@ -7,31 +7,31 @@ from streams.errors import StreamsError
 from streams.worker.process import check_topics
 
 
-def counts(**changed):
+def counts(**changed: int) -> dict[str, int]:
     return {topic.name: changed.get(topic.name, 12) for topic in GPS.topics()}
 
 
-def test_topics_with_equal_numbers_of_partitions_are_accepted():
+def test_topics_with_equal_numbers_of_partitions_are_accepted() -> None:
     check_topics(GPS, counts())
 
 
 @pytest.mark.parametrize("topic", [GPS.dlq, GPS.clean, GPS.late])
-def test_an_output_with_fewer_partitions_than_the_source_is_refused_in_words(topic):
+def test_an_output_with_fewer_partitions_than_the_source_is_refused_in_words(topic: str) -> None:
     with pytest.raises(StreamsError, match=rf"{topic} has 3 partitions, {GPS.journal} has 12: give {topic} 12"):
         check_topics(GPS, counts(**{topic: 3}))
 
 
-def test_an_output_with_more_partitions_than_the_source_is_accepted():
+def test_an_output_with_more_partitions_than_the_source_is_accepted() -> None:
     check_topics(GPS, counts(**{GPS.dlq: 24}))
 
 
 @pytest.mark.parametrize("topic", [GPS.journal, GPS.tables[0].topic])
-def test_a_topic_of_state_with_more_partitions_than_the_source_is_refused(topic):
+def test_a_topic_of_state_with_more_partitions_than_the_source_is_refused(topic: str) -> None:
     with pytest.raises(StreamsError, match="the source cannot have fewer"):
         check_topics(GPS, counts(**{topic: 24}))
 
 
-def test_missing_topics_are_named():
+def test_missing_topics_are_named() -> None:
     there = counts()
     del there[GPS.late]
     with pytest.raises(StreamsError, match=f"topics are missing .{GPS.late}.: create them with `streams topics apply`"):

@@ -5,7 +5,7 @@ from streams.flow.discover import pipelines, select_pipelines
 
 
 @pytest.mark.parametrize("name", sorted(pipelines()))
-def test_with_a_prefix_everything_is_beside_the_original_and_schemas_stay(name: str):
+def test_with_a_prefix_everything_is_beside_the_original_and_schemas_stay(name: str) -> None:
     plain, (beside,) = pipelines()[name], select_pipelines([name], prefix="loadtest.")
     assert [topic.name for topic in beside.topics()] == [f"loadtest.{topic.name}" for topic in plain.topics()]
     assert [topic.subject for topic in beside.topics()] == [topic.subject for topic in plain.topics()]
@@ -13,10 +13,10 @@ def test_with_a_prefix_everything_is_beside_the_original_and_schemas_stay(name: 
     assert (beside.name, beside.tables[0].aggregate) == (plain.name, plain.tables[0].aggregate)
 
 
-def test_without_a_prefix_a_pipeline_is_itself():
+def test_without_a_prefix_a_pipeline_is_itself() -> None:
     assert select_pipelines(None) == list(pipelines().values())
 
 
-def test_prefixes_add_up():
+def test_prefixes_add_up() -> None:
     assert Pipeline("x", source="x.v1").with_prefix("b.").with_prefix("a.").clean == "a.b.x.v1.clean"
     assert Pipeline("x", source="x.v1").with_prefix("b.").with_prefix("a.").group == "a.b.streams.x"

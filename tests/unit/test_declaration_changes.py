@@ -6,6 +6,7 @@ Production restore, task and committer over an in-memory Kafka; each change once
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from streams.batch.events import Events
 from streams.batch.rows import unpack_rows
 from streams.engine.commit import Committer
 from streams.engine.config import TaskConfig
-from streams.engine.effects import CycleEnd, Effects
+from streams.engine.effects import CycleEnd, Effects, PartitionEffects
 from streams.engine.encode import RowEncoder
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.restore import read_checkpoint, restore_partition
@@ -47,8 +48,13 @@ _AVRO = {
 
 
 def rooms(
-    columns=COLUMNS, *, fields=("warmth", "battery"), tables=("rooms.v1",), windows=(("minutes.v1", 1_000),), **changed
-):
+    columns: dict[str, Any] = COLUMNS,
+    *,
+    fields: tuple[str, ...] = ("warmth", "battery"),
+    tables: tuple[str, ...] = ("rooms.v1",),
+    windows: tuple[tuple[str, int], tuple[str, int]] | tuple[tuple[str, int]] = (("minutes.v1", 1_000),),
+    **changed: str,
+) -> Pipeline:
     fold, per_window = Fold("room", fields, columns), WindowFold("room", fields, {"events": Count()})
     return Pipeline(
         name="rooms",
@@ -60,7 +66,7 @@ def rooms(
     )
 
 
-def schema_of(batch):
+def schema_of(batch: pa.RecordBatch) -> str:
     fields = []
     for column in batch.schema:
         kind = "string" if pa.types.is_string(column.type) else "int" if pa.types.is_int32(column.type) else None
@@ -77,7 +83,7 @@ class World:
     places: Places = field(default_factory=Places)
     offset: int = 0
 
-    def restore(self, flow, *, horizon_ms=10_000, lateness_ms=LATENESS_MS):
+    def restore(self, flow: Pipeline, *, horizon_ms: int = 10_000, lateness_ms: int = LATENESS_MS) -> "World | None":
         flow = replace(flow, bounds=Bounds(lateness_ms, horizon_ms, quarantine_rejects=0))
         self.config = TaskConfig(flow, lambda _: nullcontext(), lambda _: 0)
         store = MemoryStore(self.disk)
@@ -104,7 +110,7 @@ class World:
         self.kafka.owners[0] = "worker"
         return self
 
-    def restore_anew(self, flow, **options):
+    def restore_anew(self, flow: Pipeline, **options: Any) -> "World":
         """As a worker does: a store that does not fit is moved aside, and restored from nothing."""
         try:
             return self.restore(flow, **options)
@@ -113,7 +119,7 @@ class World:
             self.outdated = isinstance(error, StoreOutdated)
             return self.restore(flow, **options)
 
-    def feed(self, *rows):
+    def feed(self, *rows) -> PartitionEffects:
         """Rows of (id, key, event time, {field: value}), each a record; committed as one cycle."""
         names = self.config.fields.payload
         for row in rows:
@@ -136,31 +142,31 @@ class World:
         )
         return effects
 
-    def stop(self, *, keep):
+    def stop(self, *, keep: bool) -> None:
         self.task.maintenance.park()
         if not keep:
             self.disk.clear()
 
-    def row(self, topic="rooms.v1", key=b"a"):
+    def row(self, topic: str = "rooms.v1", key: bytes = b"a") -> np.void:
         table = next(one for one in self.config.pipeline.tables if one.topic == topic)
         [packed] = self.task.store.get_many([operator_prefix(fold_name(topic)) + key])
         return unpack_rows(table.aggregate.dtype, [packed])[0]
 
-    def open_window(self, topic="minutes.v1", key=b"a"):
+    def open_window(self, topic: str = "minutes.v1", key: bytes = b"a") -> bytes:
         [packed] = self.task.store.get_many([operator_prefix(window_name(topic)) + key])
         return packed
 
 
-def event(number, time, key=b"a", **values):
+def event(number: int, time: int, key: bytes = b"a", **values: float) -> tuple[int, bytes, int, dict[str, float]]:
     return number, key, time, values
 
 
 @pytest.fixture(params=[True, False], ids=["store kept", "store lost"])
-def keep(request):
+def keep(request: pytest.FixtureRequest) -> bool:
     return request.param
 
 
-def a_world(flow=None):
+def a_world(flow: Pipeline | None = None) -> World:
     """Two released events of room a, and one that is held."""
     world = World().restore(flow or rooms())
     world.feed(event(1, 1_000, warmth=20.0, battery=0.5), event(2, 1_200, warmth=25.0, battery=0.4))
@@ -169,7 +175,7 @@ def a_world(flow=None):
     return world
 
 
-def test_fields_may_be_added_and_taken_away_while_events_are_held(keep):
+def test_fields_may_be_added_and_taken_away_while_events_are_held(keep: bool) -> None:
     world = a_world()
     world.stop(keep=keep)
     world.restore_anew(rooms({**COLUMNS, "dampest": Greatest("humidity")}, fields=("humidity", "warmth", "battery")))
@@ -184,7 +190,7 @@ def test_fields_may_be_added_and_taken_away_while_events_are_held(keep):
     assert (row["events"]["count"], row["warmest"]["value"], row["charge"]["value"]) == (5, 30.0, 0.3)
 
 
-def test_columns_of_a_fold_in_another_order_keep_their_values(keep):
+def test_columns_of_a_fold_in_another_order_keep_their_values(keep: bool) -> None:
     """Two columns of one type that changed places had their values swapped."""
     world = a_world(rooms({"coldest": Latest("warmth"), "charge": Latest("battery")}))
     world.stop(keep=keep)
@@ -193,7 +199,7 @@ def test_columns_of_a_fold_in_another_order_keep_their_values(keep):
     assert (row["coldest"]["value"], row["charge"]["value"]) == (25.0, 0.4)
 
 
-def test_a_column_that_is_added_starts_empty(keep):
+def test_a_column_that_is_added_starts_empty(keep: bool) -> None:
     world = a_world()
     world.stop(keep=keep)
     world.restore_anew(rooms({**COLUMNS, "seen": LastTime(), "again": Count()}))
@@ -203,7 +209,7 @@ def test_a_column_that_is_added_starts_empty(keep):
     assert (row["events"]["count"], row["again"]["count"], row["seen"]["time"]) == (3, 1, 1_400)
 
 
-def test_tables_and_windows_in_another_order_keep_their_rows(keep):
+def test_tables_and_windows_in_another_order_keep_their_rows(keep: bool) -> None:
     two = {"tables": ("rooms.v1", "others.v1"), "windows": (("minutes.v1", 1_000), ("hours.v1", 10_000))}
     turned = {"tables": ("others.v1", "rooms.v1"), "windows": (("hours.v1", 10_000), ("minutes.v1", 1_000))}
     world = a_world(rooms(**two))
@@ -215,7 +221,7 @@ def test_tables_and_windows_in_another_order_keep_their_rows(keep):
     assert windows == [world.open_window("minutes.v1"), world.open_window("hours.v1")]
 
 
-def test_a_table_that_is_added_counts_from_then_on_whatever_its_topic_holds(keep):
+def test_a_table_that_is_added_counts_from_then_on_whatever_its_topic_holds(keep: bool) -> None:
     world = a_world(rooms(tables=("rooms.v1", "others.v1")))
     world.stop(keep=keep)
     world.restore_anew(rooms())
@@ -232,6 +238,39 @@ def test_a_table_that_is_added_counts_from_then_on_whatever_its_topic_holds(keep
     assert windows == world.open_window()
 
 
+def test_the_only_table_with_rows_of_all_keys_is_not_given_up_for_one_that_was_added_later(keep: bool) -> None:
+    """Windows of keys without events since the other table was added were lost: only the old table's rows have them."""
+    world = a_world()
+    world.stop(keep=keep)
+    world.restore_anew(rooms(tables=("rooms.v1", "others.v1")))
+    world.feed(event(4, 1_600, key=b"b"))
+    world.feed(event(5, 1_800, key=b"b"))
+    windows = world.open_window()
+    world.stop(keep=keep)
+    with pytest.raises(
+        RestoreFailed, match=r"minutes.v1 are kept with the rows of rooms.v1, .*only some keys .*others.v1"
+    ):
+        world.restore_anew(rooms(tables=("others.v1",)))
+    world.restore_anew(rooms(tables=("rooms.v1", "others.v1")))
+    world.stop(keep=False)
+    world.restore_anew(rooms(tables=("rooms.v1",)))
+    assert windows == world.open_window()
+
+
+def test_a_table_that_was_there_before_the_windows_may_take_the_place_of_another(keep: bool) -> None:
+    world = a_world(rooms(windows=()))
+    world.stop(keep=keep)
+    world.restore_anew(rooms(tables=("rooms.v1", "others.v1"), windows=()))
+    world.stop(keep=keep)
+    world.restore_anew(rooms(tables=("rooms.v1", "others.v1")))
+    world.feed(event(4, 1_600))
+    world.feed(event(5, 1_800))
+    windows = world.open_window()
+    world.stop(keep=keep)
+    world.restore_anew(rooms(tables=("others.v1",)))
+    assert windows == world.open_window()
+
+
 @pytest.mark.parametrize(
     ("after", "says"),
     [
@@ -241,7 +280,7 @@ def test_a_table_that_is_added_counts_from_then_on_whatever_its_topic_holds(keep
     ],
     ids=["window size", "meaning", "time field"],
 )
-def test_what_cannot_be_carried_over_is_refused_and_going_back_goes_on(after, says, keep):
+def test_what_cannot_be_carried_over_is_refused_and_going_back_goes_on(after: Pipeline, says: str, keep: bool) -> None:
     world = a_world()
     world.stop(keep=keep)
     before = dict(world.disk)
@@ -252,7 +291,7 @@ def test_what_cannot_be_carried_over_is_refused_and_going_back_goes_on(after, sa
     assert world.row()["events"]["count"] == 2
 
 
-def test_a_longer_horizon_takes_no_copy_for_a_first_event(keep):
+def test_a_longer_horizon_takes_no_copy_for_a_first_event(keep: bool) -> None:
     """Ids of the span that was added had been forgotten: copies of it came out again as clean events."""
     world = World().restore(rooms(), horizon_ms=1_000)
     world.feed(event(1, 1_000), event(2, 5_000))
@@ -272,7 +311,7 @@ def test_a_longer_horizon_takes_no_copy_for_a_first_event(keep):
     assert [(one.beyond_horizon, one.events.value.tolist()) for one in parts] == [(True, [b"v6"])]
 
 
-def test_state_that_is_written_again_under_a_longer_horizon_takes_no_copy_for_a_first_event():
+def test_state_that_is_written_again_under_a_longer_horizon_takes_no_copy_for_a_first_event() -> None:
     """A rebuild wrote the new horizon as if ids had been remembered for so long: the next start forgot that they were
     not."""
     world = World().restore(rooms(), horizon_ms=1_000)
@@ -296,7 +335,7 @@ def test_state_that_is_written_again_under_a_longer_horizon_takes_no_copy_for_a_
     assert duplicates(effects) == 1
 
 
-def test_another_out_of_orderness_goes_on_from_the_same_watermark_and_is_recorded(keep):
+def test_another_out_of_orderness_goes_on_from_the_same_watermark_and_is_recorded(keep: bool) -> None:
     """What bounds a cycle was computed under could not be told afterwards: only the horizon was recorded."""
     world = a_world()
     watermark = world.task.watermark
@@ -319,14 +358,14 @@ def test_another_out_of_orderness_goes_on_from_the_same_watermark_and_is_recorde
     assert not [entry for entry in logs if "change" in entry]
 
 
-def test_another_grace_counts_for_windows_that_open_from_then_on(keep):
+def test_another_grace_counts_for_windows_that_open_from_then_on(keep: bool) -> None:
     world = a_world()
     flow = rooms()
     world.stop(keep=keep)
     later = replace(flow, windows=(replace(flow.windows[0], grace_ms=300),))
     world.restore(later)
 
-    def rows(*fed):
+    def rows(*fed) -> int:
         world.feed(*fed)
         return len(world.kafka.log("minutes.v1", 0))
 
@@ -336,7 +375,7 @@ def test_another_grace_counts_for_windows_that_open_from_then_on(keep):
     assert rows(event(7, 3_401, key=b"c")) > before
 
 
-def test_a_hole_in_the_journal_after_a_clean_stop_is_noticed():
+def test_a_hole_in_the_journal_after_a_clean_stop_is_noticed() -> None:
     """The store had everything up to a cycle; a later cycle whose record is gone went unnoticed."""
     world = a_world()
     world.stop(keep=True)
@@ -355,20 +394,22 @@ def test_a_hole_in_the_journal_after_a_clean_stop_is_noticed():
 # --- the world around the log -----------------------------------------------------------------------------------------
 
 
-def ids(**changed):
+def ids(**changed: str) -> dict[str, str]:
     names = {topic.name: f"id of {topic.name}" for topic in rooms().topics()}
     return {**names, **{name.replace("__", "."): value for name, value in changed.items()}}
 
 
 @pytest.fixture
-def placed():
+def placed() -> World:
     world = World(places=Places("here", ids())).restore(rooms())
     world.feed(event(1, 1_000), event(2, 1_200))
     world.feed(event(3, 1_400))
     return world
 
 
-def test_a_source_that_was_created_again_is_read_from_its_beginning_and_copies_are_dropped(placed, keep):
+def test_a_source_that_was_created_again_is_read_from_its_beginning_and_copies_are_dropped(
+    placed: World, keep: bool
+) -> None:
     placed.stop(keep=keep)
     placed.kafka.logs[("rooms.events.v1", 0)].clear()
     placed.kafka.group.clear()
@@ -382,7 +423,7 @@ def test_a_source_that_was_created_again_is_read_from_its_beginning_and_copies_a
     assert placed.restore(rooms()).task.offset_next == 2
 
 
-def test_an_offset_in_the_source_that_was_deleted_does_not_count(placed, keep):
+def test_an_offset_in_the_source_that_was_deleted_does_not_count(placed: World, keep: bool) -> None:
     """A worker may still have committed while the topic was created again."""
     placed.stop(keep=keep)
     placed.kafka.group[0] = replace(placed.kafka.group[0], topic_id="id of rooms.events.v1")
@@ -391,7 +432,9 @@ def test_an_offset_in_the_source_that_was_deleted_does_not_count(placed, keep):
     assert placed.restore(rooms()).task.offset_next == -1
 
 
-def test_a_source_that_ends_before_the_offset_is_refused_until_somebody_says_where_to_go_on(placed, keep):
+def test_a_source_that_ends_before_the_offset_is_refused_until_somebody_says_where_to_go_on(
+    placed: World, keep: bool
+) -> None:
     placed.stop(keep=keep)
     del placed.kafka.logs[("rooms.events.v1", 0)][1:]
     with pytest.raises(RestoreFailed, match=r"offset is 3, the topic ends at 1: it was truncated.*--to-offset 0"):
@@ -400,7 +443,7 @@ def test_a_source_that_ends_before_the_offset_is_refused_until_somebody_says_whe
     assert placed.restore(rooms()).task.offset_next == 0
 
 
-def test_a_source_that_was_truncated_and_written_again_is_refused_as_well(placed, keep):
+def test_a_source_that_was_truncated_and_written_again_is_refused_as_well(placed: World, keep: bool) -> None:
     """It reaches up to the offset again, and beyond: the offset alone said nothing, and new records were skipped."""
     placed.stop(keep=keep)
     placed.kafka.truncate("rooms.events.v1", 0, 1)
@@ -413,7 +456,7 @@ def test_a_source_that_was_truncated_and_written_again_is_refused_as_well(placed
     assert placed.task.checkpoint.leader_epoch == -1
 
 
-def test_a_new_leader_alone_refuses_nothing(placed, keep):
+def test_a_new_leader_alone_refuses_nothing(placed: World, keep: bool) -> None:
     placed.stop(keep=keep)
     placed.kafka.truncate("rooms.events.v1", 0, 3)
     placed.kafka.append("rooms.events.v1", 0, b"a", b"another", 9)
@@ -422,7 +465,7 @@ def test_a_new_leader_alone_refuses_nothing(placed, keep):
 
 
 @pytest.mark.parametrize("topic", ["rooms.v1", "rooms.events.v1.clean", "rooms.events.v1.late", "minutes.v1"])
-def test_an_output_that_was_created_again_is_refused(placed, keep, topic):
+def test_an_output_that_was_created_again_is_refused(placed: World, keep: bool, topic: str) -> None:
     placed.stop(keep=keep)
     placed.kafka.logs.pop((topic, 0), None)
     placed.places = Places("here", {**ids(), topic: "another"})
@@ -430,7 +473,7 @@ def test_an_output_that_was_created_again_is_refused(placed, keep, topic):
         placed.restore(rooms())
 
 
-def test_a_journal_that_was_created_again_is_refused_while_the_group_has_an_offset(placed, keep):
+def test_a_journal_that_was_created_again_is_refused_while_the_group_has_an_offset(placed: World, keep: bool) -> None:
     placed.stop(keep=keep)
     placed.kafka.logs.pop(("rooms.events.v1.journal", 0))
     placed.places = Places("here", ids(rooms__events__v1__journal="another"))
@@ -442,7 +485,7 @@ def test_a_journal_that_was_created_again_is_refused_while_the_group_has_an_offs
     assert placed.disk == before
 
 
-def test_a_store_of_an_earlier_life_is_moved_aside_and_never_merged(placed):
+def test_a_store_of_an_earlier_life_is_moved_aside_and_never_merged(placed: World) -> None:
     """Everything was deleted and created again: new events were dropped as copies of those of before."""
     placed.stop(keep=True)
     again = World(disk=placed.disk, places=Places("here", dict.fromkeys(ids(), "another")))
@@ -453,21 +496,21 @@ def test_a_store_of_an_earlier_life_is_moved_aside_and_never_merged(placed):
     assert again.row()["events"]["count"] == 1
 
 
-def test_a_store_of_another_cluster_is_moved_aside(placed):
+def test_a_store_of_another_cluster_is_moved_aside(placed: World) -> None:
     placed.stop(keep=True)
     again = World(disk=placed.disk, places=Places("there", ids()))
     with pytest.raises(StoreOutdated, match="of another cluster"):
         again.restore(rooms())
 
 
-def test_a_journal_that_was_copied_from_another_cluster_is_refused(placed):
+def test_a_journal_that_was_copied_from_another_cluster_is_refused(placed: World) -> None:
     placed.stop(keep=False)
     placed.places = Places("there", ids())
     with pytest.raises(RestoreFailed, match="is not of this journal"):
         placed.restore(rooms())
 
 
-def test_rows_of_a_table_of_an_earlier_life_are_refused(placed):
+def test_rows_of_a_table_of_an_earlier_life_are_refused(placed: World) -> None:
     placed.stop(keep=False)
     placed.kafka.logs.pop(("rooms.events.v1.journal", 0))
     placed.kafka.group.clear()
@@ -476,7 +519,7 @@ def test_rows_of_a_table_of_an_earlier_life_are_refused(placed):
         placed.restore(rooms())
 
 
-def test_state_that_is_divided_otherwise_is_refused(placed, keep):
+def test_state_that_is_divided_otherwise_is_refused(placed: World, keep: bool) -> None:
     placed.places = Places("here", ids(), 1)
     placed.feed(event(4, 1_600))
     placed.stop(keep=keep)
@@ -488,7 +531,7 @@ def test_state_that_is_divided_otherwise_is_refused(placed, keep):
         placed.restore(rooms())
 
 
-def test_a_partition_without_state_does_not_begin_beside_state_that_is_divided_otherwise(placed):
+def test_a_partition_without_state_does_not_begin_beside_state_that_is_divided_otherwise(placed: World) -> None:
     """Partitions were added to all topics at once: keys that moved began again at nothing."""
     placed.places = Places("here", ids(), 1)
     placed.stop(keep=False)
@@ -510,7 +553,9 @@ class OneWithoutLeader(MemoryChangelog):
 
 
 @pytest.mark.parametrize("reader", [MemoryChangelog, OneWithoutLeader], ids=["damaged", "without a leader"])
-def test_a_partition_without_state_does_not_fail_with_the_journal_of_another(placed, reader):
+def test_a_partition_without_state_does_not_fail_with_the_journal_of_another(
+    placed: World, reader: type[MemoryChangelog] | type[OneWithoutLeader]
+) -> None:
     """One damaged record kept every partition without state from being restored, and was said to be theirs."""
     placed.places = Places("here", ids(), 2)
     placed.kafka.append("rooms.events.v1.journal", 0, None, b"not a journal record", 0)
@@ -520,13 +565,15 @@ def test_a_partition_without_state_does_not_fail_with_the_journal_of_another(pla
     assert task.partition == 1
 
 
-def test_equal_offsets_that_something_else_has_committed_are_accepted(placed, keep):
+def test_equal_offsets_that_something_else_has_committed_are_accepted(placed: World, keep: bool) -> None:
     placed.stop(keep=keep)
     placed.kafka.group[0] = replace(placed.kafka.group[0], cycle=None)
     assert placed.restore(rooms()).task.offset_next == 3
 
 
-def test_other_offsets_that_something_else_has_committed_are_refused_with_the_command_that_sets_them_back(placed, keep):
+def test_other_offsets_that_something_else_has_committed_are_refused_with_the_command_that_sets_them_back(
+    placed: World, keep: bool
+) -> None:
     placed.stop(keep=keep)
     placed.kafka.group[0] = replace(placed.kafka.group[0], offset_next=1, cycle=None)
     with pytest.raises(RestoreFailed, match=r"kafka-consumer-groups.sh .*--topic rooms.events.v1:0 .*--to-offset 3"):

@@ -6,16 +6,17 @@ import re
 import resource
 import struct
 import sys
+from typing import Any
 
 import fastavro
 import numpy as np
 import pytest
 
 from logistics.flows.gps import GPS
-from streams.avro.decode import Decoder
+from streams.avro.decode import Decoded, Decoder
 from streams.avro.framing import SCHEMA_ID_HEADER
 from streams.avro.native import choose
-from streams.avro.resolve import build_plan
+from streams.avro.resolve import Plan, build_plan
 from streams.batch.clock import Clock
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
@@ -39,28 +40,35 @@ EVENT = {
 }
 
 
-def plan(schema, schema_id):
+def plan(schema: dict[str, Any] | list[dict[str, Any]], schema_id: int) -> Plan:
     return build_plan(schema_id, json.dumps(schema), TEXT)
 
 
 KNOWN = {1: plan(V1, 1), 2: plan(V2, 2), 3: Reject(-1, Reason.UNKNOWN_SCHEMA, "no such schema", 3)}
 
 
-def body(schema=V2, **changes):
+def body(schema: dict[str, Any] = V2, **changes: object) -> bytes:
     stream = io.BytesIO()
     fastavro.schemaless_writer(stream, fastavro.parse_schema(schema), {**EVENT, **changes})
     return stream.getvalue()
 
 
-def frame(schema_id=2):
+def frame(schema_id: int = 2) -> bytes:
     return b"\0" + struct.pack(">i", schema_id)
 
 
-def framed(schema=V2, schema_id=2, **changes):
+def framed(schema: dict[str, Any] = V2, schema_id: int = 2, **changes: Any) -> bytes:
     return frame(schema_id) + body(schema, **changes)
 
 
-def records(values, *, keys=None, headers=None, headers_lost=None, timestamp=NOW):
+def records(
+    values: list[bytes | None],
+    *,
+    keys: list[bytes | None] | None = None,
+    headers: list[list[tuple[str, bytes]] | None] | list[list[tuple[str, bytes]]] | None = None,
+    headers_lost: None = None,
+    timestamp: int = NOW,
+) -> Records:
     count = len(values)
     return Records(
         np.zeros(count, np.int64),
@@ -74,7 +82,7 @@ def records(values, *, keys=None, headers=None, headers_lost=None, timestamp=NOW
 
 
 @pytest.fixture(autouse=True, params=["off", pytest.param("on", marks=pytest.mark.native)])
-def native(request, monkeypatch):
+def native(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test runs with the Python decoder and with the native one."""
     monkeypatch.setattr(sys.modules[__name__], "NATIVE", choose(request.param).native)
 
@@ -82,71 +90,71 @@ def native(request, monkeypatch):
 NATIVE = None
 
 
-def decoder(**options):
+def decoder(**options: int) -> Decoder:
     return Decoder(GPS, **{"record_bytes_max": 10_000, "skew_ms_max": 60_000, "native": NATIVE, **options})
 
 
-def decode(values, known=KNOWN, **options):
+def decode(values: list[bytes | None], known: dict[int, Any] = KNOWN, **options: Any) -> Decoded:
     return decoder().decode(records(values, **options), known)
 
 
-def reasons(result):
+def reasons(result: Decoded) -> list[tuple[int, Reason]]:
     return [(reject.row, reject.reason) for reject in result.rejects]
 
 
-def only_reject(value, **options):
+def only_reject(value: bytes | None, **options: Any) -> Reject:
     [reject] = decode([value], **options).rejects
     return reject
 
 
-def test_an_event_becomes_a_row_of_columns():
+def test_an_event_becomes_a_row_of_columns() -> None:
     events = decode([framed()]).events
     assert (events.event_id[0], events.key[0], events.value[0]) == (b"e-1", b"d", framed())
     assert (events.sequence[0], events.event_time[0], events.timestamp_ms[0]) == (5, NOW, NOW)
     assert np.array_equal(events.payload[:, 0], [48.5, -11.25, np.nan, 7.5], equal_nan=True)
 
 
-def test_what_is_said_of_a_record_that_is_cut_off_names_no_place_in_memory():
+def test_what_is_said_of_a_record_that_is_cut_off_names_no_place_in_memory() -> None:
     message = only_reject(framed()[:-9]).message
     assert message == "not a value of schema 2: EOFError: cannot read double from the value"
 
 
-def test_an_empty_batch_gives_nothing():
+def test_an_empty_batch_gives_nothing() -> None:
     result = decode([])
     assert (len(result.events), result.rejects, dict(result.unresolved)) == (0, [], {})
 
 
 @pytest.mark.parametrize("value", [b"", b"\0", b"\0\0\0\0", b"\1\0\0\0\2abc", b'{"event_id": 1}'])
-def test_what_does_not_begin_with_a_frame_is_not_framed(value):
+def test_what_does_not_begin_with_a_frame_is_not_framed(value: bytes) -> None:
     assert only_reject(value).reason == Reason.NOT_FRAMED
 
 
-def test_a_record_without_value_is_not_framed():
+def test_a_record_without_value_is_not_framed() -> None:
     assert only_reject(None).reason == Reason.NOT_FRAMED
 
 
-def test_a_record_without_value_costs_nobody_else():
+def test_a_record_without_value_costs_nobody_else() -> None:
     result = decode([framed(), None, framed(event_id="e-2")])
     assert reasons(result) == [(1, Reason.NOT_FRAMED)]
     assert result.events.row.tolist() == [0, 2]
 
 
-def test_a_frame_without_a_value_is_malformed():
+def test_a_frame_without_a_value_is_malformed() -> None:
     assert only_reject(frame()).reason == Reason.MALFORMED
 
 
-def test_a_known_unknown_schema_is_rejected_with_its_id():
+def test_a_known_unknown_schema_is_rejected_with_its_id() -> None:
     reject = only_reject(framed(schema_id=3))
     assert (reject.reason, reject.schema_id, reject.message) == (Reason.UNKNOWN_SCHEMA, 3, "no such schema")
 
 
-def test_a_schema_that_nobody_has_asked_for_is_unresolved_and_no_reject():
+def test_a_schema_that_nobody_has_asked_for_is_unresolved_and_no_reject() -> None:
     result = decode([framed(), framed(schema_id=9), framed(schema_id=-1), framed(schema_id=9)])
     assert result.unresolved == {9: [1, 3], -1: [2]}
     assert (result.rejects, result.events.row.tolist()) == ([], [0])
 
 
-def test_schemas_mixed_in_one_batch_keep_the_order_of_the_log():
+def test_schemas_mixed_in_one_batch_keep_the_order_of_the_log() -> None:
     values = [framed(V1, 1, event_id=f"e{i}") if i % 3 else framed(V2, 2, event_id=f"e{i}") for i in range(40)]
     subject = decoder()
     for _ in range(2):
@@ -155,27 +163,27 @@ def test_schemas_mixed_in_one_batch_keep_the_order_of_the_log():
         assert events.row.tolist() == list(range(40))
 
 
-def test_the_schema_id_may_be_in_a_header():
+def test_the_schema_id_may_be_in_a_header() -> None:
     headers = [[("x", b"y"), (SCHEMA_ID_HEADER, frame(1))], None, [(SCHEMA_ID_HEADER, b"\0\0")]]
     result = decode([body(V1), framed(), framed()], headers=headers)
     assert result.events.row.tolist() == [0, 1, 2]
     assert result.events.headers.tolist() == headers
 
 
-def test_a_header_wins_over_what_looks_like_a_frame():
+def test_a_header_wins_over_what_looks_like_a_frame() -> None:
     assert only_reject(framed(), headers=[[(SCHEMA_ID_HEADER, frame(2))]]).reason in (Reason.MALFORMED, Reason.INVALID)
 
 
-def test_a_value_in_a_header_schema_may_be_shorter_than_a_frame():
+def test_a_value_in_a_header_schema_may_be_shorter_than_a_frame() -> None:
     assert only_reject(b"", headers=[[(SCHEMA_ID_HEADER, frame(2))]]).reason == Reason.MALFORMED
 
 
 @pytest.mark.parametrize("cut", [1, 10, 30])
-def test_a_record_that_is_cut_off_is_malformed(cut):
+def test_a_record_that_is_cut_off_is_malformed(cut: int) -> None:
     assert only_reject(framed()[:-cut]).reason == Reason.MALFORMED
 
 
-def test_bytes_behind_the_value_are_malformed():
+def test_bytes_behind_the_value_are_malformed() -> None:
     reject = only_reject(framed() + b"\0")
     assert (reject.reason, reject.schema_id) == (Reason.MALFORMED, 2)
     assert "1 byte behind the end" in reject.message
@@ -184,7 +192,7 @@ def test_bytes_behind_the_value_are_malformed():
 @pytest.mark.parametrize("garbage", [b"\xff", b"\xff\xfe", b"a\xc3", b"\xed\xa0\x80"])
 @pytest.mark.parametrize("others", [0, 40])
 @pytest.mark.parametrize("field", ["event_id", "device_id"])
-def test_text_that_is_not_utf_8_is_malformed_whatever_stands_beside_it(field, others, garbage):
+def test_text_that_is_not_utf_8_is_malformed_whatever_stands_beside_it(field: str, others: int, garbage: bytes) -> None:
     marker = "z" * len(garbage)
     value = framed(**{field: marker}).replace(marker.encode(), garbage)
     result = decode([*[framed()] * others, value], keys=[b"d"] * others + [garbage])
@@ -194,7 +202,7 @@ def test_text_that_is_not_utf_8_is_malformed_whatever_stands_beside_it(field, ot
 
 @pytest.mark.parametrize("bad", [framed()[:-1], framed() + b"x", b"junk", framed(schema_id=3), framed(latitude=91.0)])
 @pytest.mark.parametrize("at", [0, 1, 499, 999])
-def test_one_bad_record_costs_one_record(bad, at):
+def test_one_bad_record_costs_one_record(bad: bytes, at: int) -> None:
     values = [framed(event_id=f"e{i}") for i in range(1000)]
     values[at] = bad
     result = decode(values)
@@ -203,7 +211,7 @@ def test_one_bad_record_costs_one_record(bad, at):
     assert result.events.event_id.tolist() == [b"e%d" % row for row in range(1000) if row != at]
 
 
-def test_a_record_larger_than_the_bound_is_too_large_and_one_of_its_size_is_not():
+def test_a_record_larger_than_the_bound_is_too_large_and_one_of_its_size_is_not() -> None:
     value = framed(event_id="x" * 50)
     at_bound = decoder(record_bytes_max=len(value)).decode(records([value]), KNOWN)
     beyond = decoder(record_bytes_max=len(value) - 1).decode(records([value, framed()]), KNOWN)
@@ -228,7 +236,7 @@ def test_a_record_larger_than_the_bound_is_too_large_and_one_of_its_size_is_not(
         ({"heading_deg": float("-inf")}, "heading_deg is not a number"),
     ],
 )
-def test_values_that_cannot_be_are_invalid(changes, message):
+def test_values_that_cannot_be_are_invalid(changes: dict[str, Any], message: str) -> None:
     reject = only_reject(framed(**changes), keys=[changes.get("device_id", "d").encode()])
     assert reject.reason == Reason.INVALID
     assert re.search(message, reject.message)
@@ -247,33 +255,33 @@ def test_values_that_cannot_be_are_invalid(changes, message):
         {"altitude_m": float("nan")},
     ],
 )
-def test_values_at_their_bounds_are_valid(changes):
+def test_values_at_their_bounds_are_valid(changes: dict[str, Any]) -> None:
     assert decode([framed(**changes)]).rejects == []
 
 
-def test_a_key_at_its_bound_is_valid():
+def test_a_key_at_its_bound_is_valid() -> None:
     key = "k" * KEY_BYTES_MAX
     assert [] == decode([framed(device_id=key)], keys=[key.encode()]).rejects
 
 
 @pytest.mark.parametrize("key", [None, b"", b"D", b"d ", b"\xff"])
-def test_a_key_that_is_not_the_key_field_is_a_mismatch(key):
+def test_a_key_that_is_not_the_key_field_is_a_mismatch(key: bytes | None) -> None:
     assert only_reject(framed(), keys=[key]).reason == Reason.KEY_MISMATCH
 
 
-def test_an_event_time_beyond_the_skew_is_a_future_timestamp():
+def test_an_event_time_beyond_the_skew_is_a_future_timestamp() -> None:
     reject = only_reject(framed(event_time=NOW + 60_001))
     assert reject.reason == Reason.FUTURE_TIMESTAMP
     assert "60001 ms ahead" in reject.message
 
 
 @pytest.mark.parametrize("time", [2**63 - 1, 2**60 + 1, 10**17])
-def test_times_at_the_end_of_the_world_are_the_future_whatever_the_record_says(time):
+def test_times_at_the_end_of_the_world_are_the_future_whatever_the_record_says(time: int) -> None:
     assert only_reject(framed(event_time=time)).reason == Reason.FUTURE_TIMESTAMP
     assert only_reject(framed(event_time=2**63 - 1), timestamp=2**63 - 1).reason == Reason.FUTURE_TIMESTAMP
 
 
-def test_the_first_reason_that_applies_is_given():
+def test_the_first_reason_that_applies_is_given() -> None:
     assert only_reject(framed(latitude=91.0, event_time=NOW * 2), keys=[b"x"]).reason == Reason.INVALID
     assert only_reject(framed(event_time=NOW * 2), keys=[b"x"]).reason == Reason.KEY_MISMATCH
 
@@ -288,7 +296,7 @@ LONG_PLACES = {
 
 
 @pytest.mark.parametrize("extra", [{}, {"tail": b"x"}])
-def test_longs_beyond_the_exact_doubles_are_rounded_and_do_not_stop_the_worker(extra):
+def test_longs_beyond_the_exact_doubles_are_rounded_and_do_not_stop_the_worker(extra: dict[str, bytes]) -> None:
     known = {4: plan(LONG_PLACES, 4)}
     good = framed(LONG_PLACES, 4, latitude=48, speed_kmh=2**60 + 1)
     bad = framed(LONG_PLACES, 4, latitude=2**60 + 1, speed_kmh=1)
@@ -297,13 +305,13 @@ def test_longs_beyond_the_exact_doubles_are_rounded_and_do_not_stop_the_worker(e
     assert [reject.row for reject in result.rejects] == [1]
 
 
-def padded(number):
+def padded(number: int) -> bytes:
     """A varint in ten bytes, whatever it needs."""
     coded = (number << 1) ^ (number >> 63)
     return bytes([coded >> 7 * i & 0x7F | 0x80 for i in range(9)]) + bytes([coded >> 63 & 1])
 
 
-def test_a_number_in_more_bytes_than_it_needs_is_read_as_fastavro_reads_it():
+def test_a_number_in_more_bytes_than_it_needs_is_read_as_fastavro_reads_it() -> None:
     value = framed()
     plain = bytes([10])  # sequence 5, behind "e-1" and "d"
     at = value.index(b"\x02d") + 2
@@ -315,7 +323,7 @@ def test_a_number_in_more_bytes_than_it_needs_is_read_as_fastavro_reads_it():
 HUGE = b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f"
 
 
-def with_bomb(kind):
+def with_bomb(kind: dict[str, Any] | list[str] | str) -> dict[str, Any]:
     return {**V2, "fields": [{"name": "bomb", "type": kind}, *V2["fields"]]}
 
 
@@ -339,7 +347,9 @@ def with_bomb(kind):
     ],
     ids=str,
 )
-def test_counts_and_lengths_that_lie_cost_no_memory_and_nobody_else(kind, bomb):
+def test_counts_and_lengths_that_lie_cost_no_memory_and_nobody_else(
+    kind: dict[str, Any] | list[str] | str, bomb: bytes
+) -> None:
     schema = with_bomb(kind)
     known = {2: KNOWN[2], 5: plan(schema, 5)}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -349,7 +359,7 @@ def test_counts_and_lengths_that_lie_cost_no_memory_and_nobody_else(kind, bomb):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kilobytes"
 
 
-def test_decoding_is_a_function_of_records_and_schemas_alone():
+def test_decoding_is_a_function_of_records_and_schemas_alone() -> None:
     values = [framed(event_id=f"e{i}") if i % 7 else framed()[: i % 5 + 5] for i in range(60)]
     subject = decoder()
     at_once = subject.decode(records(values), KNOWN)
@@ -360,11 +370,11 @@ def test_decoding_is_a_function_of_records_and_schemas_alone():
     assert np.array_equal(ids, at_once.events.id_hi)
 
 
-def header_of(schema_id):
+def header_of(schema_id: int) -> list[tuple[str, bytes]]:
     return [("trace", b"1"), (SCHEMA_ID_HEADER, frame(schema_id))]
 
 
-def test_prefix_and_header_versions_and_plain_headers_are_mixed_in_any_order():
+def test_prefix_and_header_versions_and_plain_headers_are_mixed_in_any_order() -> None:
     kinds = [(V1, 1), (V2, 2)]
     values, headers, ids = [], [], []
     for number in range(60):
@@ -385,7 +395,7 @@ GUID = b"\x01" + bytes(range(16))
 GUID_TEXT = "00010203-0405-0607-0809-0a0b0c0d0e0f"
 
 
-def test_a_schema_named_by_guid_is_looked_up_and_read_like_one_named_by_id():
+def test_a_schema_named_by_guid_is_looked_up_and_read_like_one_named_by_id() -> None:
     by_guid = [(SCHEMA_ID_HEADER, GUID)]
     values = [body(event_id="a"), framed(event_id="b"), body(event_id="c", latitude=91.0), body(event_id="d"), body()]
     headers = [by_guid, None, by_guid, header_of(2), None]
@@ -401,7 +411,7 @@ def test_a_schema_named_by_guid_is_looked_up_and_read_like_one_named_by_id():
 
 
 @pytest.mark.parametrize("header", [b"", b"\x01", GUID[:-1], GUID + b"\0", b"\x02" + GUID[1:]])
-def test_a_header_that_holds_neither_id_nor_guid_does_not_count(header):
+def test_a_header_that_holds_neither_id_nor_guid_does_not_count(header: bytes) -> None:
     assert decode([framed()], headers=[[(SCHEMA_ID_HEADER, header)]]).events.row.tolist() == [0]
 
 
@@ -419,7 +429,9 @@ UNREAD = (
 
 @pytest.mark.parametrize(("kind", "value"), UNREAD)
 @pytest.mark.parametrize("others", [0, 40])
-def test_a_record_cut_off_anywhere_within_fields_that_the_reader_does_not_know_is_malformed(kind, value, others):
+def test_a_record_cut_off_anywhere_within_fields_that_the_reader_does_not_know_is_malformed(
+    kind: dict[str, Any] | list[str] | str, value: object, others: int
+) -> None:
     """Before, fastavro skipped what was not there, and the record was clean."""
     writer = {**V2, "fields": [*V2["fields"], {"name": "note", "type": kind}, {"name": "last", "type": "string"}]}
     known = {5: plan(writer, 5)}
@@ -436,7 +448,7 @@ ORDER = {"type": "record", "name": "OrderEvent", "namespace": "logistics", "fiel
 
 
 @pytest.mark.parametrize("count", [1, 30])
-def test_of_a_writers_union_of_records_the_readers_branch_is_read_and_others_are_named(count):
+def test_of_a_writers_union_of_records_the_readers_branch_is_read_and_others_are_named(count: int) -> None:
     known = {5: plan([ORDER, V2, "null"], 5)}
     mine = [frame(5) + b"\x02" + body(event_id=f"e-{number}") for number in range(count)]
     order, nothing, cut = frame(5) + b"\0" + b"\x02x", frame(5) + b"\x04", mine[0][:-1]
@@ -458,8 +470,8 @@ class NativePanicError(BaseException):
 NativePanicError.__name__ = "PanicException"
 
 
-def test_a_panic_of_native_code_costs_nobody_anything(monkeypatch):
-    def panics(values, schema):
+def test_a_panic_of_native_code_costs_nobody_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    def panics(values: list[bytes], schema: str) -> None:
         raise NativePanicError
 
     monkeypatch.setattr("streams.avro.values.pyruhvro.deserialize_array", panics)
@@ -490,7 +502,7 @@ NESTED_VALUES = {
 }
 
 
-def test_one_bad_record_among_nested_ones_costs_one_record():
+def test_one_bad_record_among_nested_ones_costs_one_record() -> None:
     known = {5: plan(NESTED, 5)}
     assert known[5].framed_json is not None
     values = [framed(NESTED, 5, event_id=f"e-{number}", **NESTED_VALUES) for number in range(100)]
@@ -506,7 +518,7 @@ def test_one_bad_record_among_nested_ones_costs_one_record():
         assert [(found.schema_id, len(rows)) for found, rows in result.unexpected] == [(5, 97)]
 
 
-def test_an_enum_that_nobody_reads_is_judged_alike_on_both_paths():
+def test_an_enum_that_nobody_reads_is_judged_alike_on_both_paths() -> None:
     """Before, a batch of its own passed in columns what one by one, beside a bad record, became a dead letter."""
     kind = {"type": "enum", "name": "K", "symbols": ["A", "B"]}
     reader = {**V2, "fields": [*V2["fields"], {"name": "kind", "type": kind, "default": "A"}]}
@@ -518,7 +530,7 @@ def test_an_enum_that_nobody_reads_is_judged_alike_on_both_paths():
         assert found[1] is Reason.INCOMPATIBLE_SCHEMA
 
 
-def test_a_null_where_the_reader_takes_none_is_named_by_its_field():
+def test_a_null_where_the_reader_takes_none_is_named_by_its_field() -> None:
     """As of sources that make every field optional; before, the types were named and not the field."""
     fields = [
         {**field, "type": field["type"] if isinstance(field["type"], list) else ["null", field["type"]]}
@@ -541,7 +553,7 @@ def test_a_null_where_the_reader_takes_none_is_named_by_its_field():
     ] == [(each.row, each.reason, each.message.split("null in ")[1].split(", which")[0]) for each in result.rejects]
 
 
-def test_of_several_header_ids_the_first_one_counts():
+def test_of_several_header_ids_the_first_one_counts() -> None:
     for good, others in ((V1, [1, 2]), (V2, [2, 1])):
         headers = [[(SCHEMA_ID_HEADER, b"?"), *((SCHEMA_ID_HEADER, frame(each)) for each in others)]]
         assert len(decode([body(good, altitude_m=None)], headers=headers).events) == 1
@@ -550,7 +562,7 @@ def test_of_several_header_ids_the_first_one_counts():
 # --- headers that cannot be read --------------------------------------------------------------------------------------
 
 
-def test_a_record_with_headers_that_cannot_be_read_is_a_bad_header_and_costs_its_neighbours_nothing():
+def test_a_record_with_headers_that_cannot_be_read_is_a_bad_header_and_costs_its_neighbours_nothing() -> None:
     subject = decoder()
     subject.decode(records([framed()] * 3), KNOWN)
     result = subject.decode(records([framed()] * 3, headers_lost={1: 2}), KNOWN)
@@ -559,19 +571,19 @@ def test_a_record_with_headers_that_cannot_be_read_is_a_bad_header_and_costs_its
     assert "not UTF-8, which could not be kept: 2;" in result.rejects[0].message
 
 
-def test_a_record_that_is_too_large_is_that_first():
+def test_a_record_that_is_too_large_is_that_first() -> None:
     result = decoder(record_bytes_max=100).decode(records([bytes(101)], headers_lost={0: 1}), KNOWN)
     assert [(0, Reason.TOO_LARGE)] == reasons(result)
 
 
-def test_headers_larger_than_a_record_may_be_are_too_large():
+def test_headers_larger_than_a_record_may_be_are_too_large() -> None:
     most = [("name", bytes(10_000 - 4))]
     result = decode([framed(), framed(event_id="e2")], headers=[most, [*most, ("a", None)]])
     assert [(1, Reason.TOO_LARGE)] == reasons(result)
     assert "10001 bytes of headers; at most 10000 are accepted" == result.rejects[0].message
 
 
-def test_rows_taken_and_joined_keep_what_is_known_of_their_headers():
+def test_rows_taken_and_joined_keep_what_is_known_of_their_headers() -> None:
     one = records([b"a", b"b", b"c"], headers_lost={0: 1, 2: 3})
     assert {0: 3} == one.take(np.array([2, 1])).headers_lost
     assert one.take(np.array([1])).headers_lost is None
@@ -585,7 +597,7 @@ YEAR_MS = 365 * 86_400_000
 
 
 @pytest.mark.parametrize("timestamp", [-1, 0, -5, 86_400_000, NOW // 1_000, NOW + YEAR_MS, 2**63 - 1])
-def test_an_event_whose_record_has_no_usable_timestamp_is_judged_by_the_clock(timestamp):
+def test_an_event_whose_record_has_no_usable_timestamp_is_judged_by_the_clock(timestamp: int) -> None:
     clock = Clock(NOW, 60_000)
     values = [framed(event_time=NOW + ahead) for ahead in (0, 60_000, 60_001, 10 * YEAR_MS)]
     result = decoder().decode(records(values, timestamp=timestamp), KNOWN, clock=clock)
@@ -594,7 +606,7 @@ def test_an_event_whose_record_has_no_usable_timestamp_is_judged_by_the_clock(ti
     assert [timestamp] * 2 == result.events.timestamp_ms.tolist()
 
 
-def test_a_timestamp_that_is_a_time_is_what_its_event_is_judged_by_whatever_the_clock_says():
+def test_a_timestamp_that_is_a_time_is_what_its_event_is_judged_by_whatever_the_clock_says() -> None:
     values = [framed(event_time=NOW + 60_001)]
     for clock_ms in (NOW, NOW + YEAR_MS):
         assert [(0, Reason.FUTURE_TIMESTAMP)] == reasons(
@@ -604,7 +616,7 @@ def test_a_timestamp_that_is_a_time_is_what_its_event_is_judged_by_whatever_the_
     assert 1 == len(late_reader.events)
 
 
-def test_whole_numbers_that_a_double_does_not_hold_are_invalid_on_either_path():
+def test_whole_numbers_that_a_double_does_not_hold_are_invalid_on_either_path() -> None:
     schema = copy.deepcopy(V2)
     for field in schema["fields"]:
         if field["name"] == "speed_kmh":

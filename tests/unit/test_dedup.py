@@ -1,16 +1,17 @@
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from streams.batch.event_ids import mix
 from streams.operators.dedup.id_set import BYTES_PER_SLOT, IdSet
 
 
-def columns(rows):
+def columns(rows: list[tuple[int, int, int]]) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
     array = np.array(rows, dtype=np.uint64).reshape(-1, 3)
     return array[:, 0].copy(), array[:, 1].copy(), array[:, 2].copy()
 
 
-def first_copies(rows, seen):
+def first_copies(rows: list[tuple[int, int, int]], seen: set[tuple[int, int, int]]) -> list[bool]:
     new = []
     for row in rows:
         new.append(row not in seen)
@@ -18,30 +19,30 @@ def first_copies(rows, seen):
     return new
 
 
-def random_rows(rng, count, *, values):
+def random_rows(rng, count: int, *, values: int) -> list[tuple[int, int, int]]:
     return [tuple(row) for row in rng.integers(1, values + 1, (count, 3)).tolist()]
 
 
-def test_the_first_of_equal_rows_is_new():
+def test_the_first_of_equal_rows_is_new() -> None:
     ids = IdSet()
     assert ids.add(*columns([(1, 1, 1), (1, 1, 1), (2, 1, 1), (1, 1, 1)])).tolist() == [True, False, True, False]
     assert ids.add(*columns([(2, 1, 1), (3, 1, 1)])).tolist() == [False, True]
     assert len(ids) == 3
 
 
-def test_rows_that_differ_in_one_word_are_different():
+def test_rows_that_differ_in_one_word_are_different() -> None:
     rows = [(1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (0, 0, 1), (0, 0, 2)]
     assert IdSet().add(*columns(rows)).all()
 
 
-def test_nothing_added_is_nothing_new():
+def test_nothing_added_is_nothing_new() -> None:
     ids = IdSet()
     assert ids.add(*columns([])).tolist() == []
     assert len(ids) == 0
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_batches_of_any_size_agree_with_a_python_set(seed):
+def test_batches_of_any_size_agree_with_a_python_set(seed: int) -> None:
     rng = np.random.default_rng(seed)
     ids, seen = IdSet(seed), set()
     for size in rng.choice([0, 1, 5, 12, 13, 100, 3000], 30):
@@ -51,7 +52,7 @@ def test_batches_of_any_size_agree_with_a_python_set(seed):
     assert set(zip(*(column.tolist() for column in ids.rows()), strict=True)) == seen
 
 
-def test_the_answer_does_not_depend_on_the_hashs_seed():
+def test_the_answer_does_not_depend_on_the_hashs_seed() -> None:
     rng = np.random.default_rng(0)
     batches = [columns(random_rows(rng, 700, values=8)) for _ in range(5)]
     answers = []
@@ -61,7 +62,7 @@ def test_the_answer_does_not_depend_on_the_hashs_seed():
     assert answers[0] == answers[1] == answers[2]
 
 
-def test_it_grows_and_forgets_nothing():
+def test_it_grows_and_forgets_nothing() -> None:
     ids = IdSet()
     count = 200_000
     number = np.arange(1, count + 1, dtype=np.uint64)
@@ -73,13 +74,13 @@ def test_it_grows_and_forgets_nothing():
     assert ids.bytes_used <= 8 * count * BYTES_PER_SLOT
 
 
-def test_a_batch_of_one_id_many_times_has_one_new_row():
+def test_a_batch_of_one_id_many_times_has_one_new_row() -> None:
     one = np.full(50_000, 7, dtype=np.uint64)
     new = IdSet().add(one, one, one)
     assert (new[0], new.sum()) == (True, 1)
 
 
-def test_retain_keeps_what_it_is_told_and_gives_memory_back():
+def test_retain_keeps_what_it_is_told_and_gives_memory_back() -> None:
     ids = IdSet()
     number = np.arange(1, 50_001, dtype=np.uint64)
     ids.add(number, number, number)
@@ -92,7 +93,7 @@ def test_retain_keeps_what_it_is_told_and_gives_memory_back():
     assert np.flatnonzero(~new).tolist() == list(range(100))
 
 
-def test_retain_nothing_and_retain_all():
+def test_retain_nothing_and_retain_all() -> None:
     ids = IdSet()
     ids.add(*columns([(1, 1, 1), (2, 2, 2)]))
     ids.retain(np.array([True, True]))
@@ -102,7 +103,7 @@ def test_retain_nothing_and_retain_all():
     assert ids.add(*columns([(1, 1, 1)])).tolist() == [True]
 
 
-def test_rows_that_all_want_the_same_place_are_told_apart():
+def test_rows_that_all_want_the_same_place_are_told_apart() -> None:
     """The worst case of a hash: equal top bits (found by search), so that all rows meet again and again."""
     number = np.arange(1, 400_000, dtype=np.uint64)
     top = mix(number, number, number) >> np.uint64(54)

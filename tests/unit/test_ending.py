@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,7 @@ NO_BROKER = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
 FULL = "/dev/full"
 
 
-def command(*arguments, cwd=None, stdout=subprocess.PIPE, **environment):
+def command(*arguments, cwd: None = None, stdout=subprocess.PIPE, **environment: object):
     """A started `streams` command."""
     return subprocess.Popen(
         [sys.executable, "-m", "streams", *arguments],
@@ -33,7 +34,7 @@ def ended(process):
     return process.returncode, said
 
 
-def test_a_reader_that_ends_early_ends_the_command_without_a_word():
+def test_a_reader_that_ends_early_ends_the_command_without_a_word() -> None:
     process = command("settings")
     assert process.stdout.readline()
     process.stdout.close()
@@ -52,14 +53,14 @@ def broken_pipe():
 
 @pytest.mark.skipif(not os.path.exists(FULL), reason="no /dev/full here")  # noqa: PTH110 - a device
 @pytest.mark.parametrize("arguments", [("settings",), ("--version",), ("schemas", "lint", "--format", "json")])
-def test_a_full_disk_is_one_line(arguments):
+def test_a_full_disk_is_one_line(arguments) -> None:
     with open(FULL, "wb") as full:  # noqa: PTH123 - a device
         status, said = ended(command(*arguments, stdout=full))
     assert (1, "streams: the output cannot be written: No space left on device\n") == (status, said)
 
 
 @pytest.mark.parametrize("closed", [1, 2])
-def test_a_closed_output_is_no_fault(closed):
+def test_a_closed_output_is_no_fault(closed) -> None:
     shell = f'exec "$0" -m streams settings {closed}>&-'
     found = subprocess.run(["sh", "-c", shell, sys.executable], capture_output=True, timeout=120, check=False)
     assert (0, b"") == (found.returncode, found.stdout if closed == 1 else found.stderr)
@@ -67,13 +68,13 @@ def test_a_closed_output_is_no_fault(closed):
 
 
 @pytest.mark.parametrize("arguments", [(b"lag", b"--group", b"caf\xe9"), (b"schemas", b"diff", b"\xff"), (b"\xe9",)])
-def test_an_argument_that_is_not_utf8_is_one_line(arguments):
+def test_an_argument_that_is_not_utf8_is_one_line(arguments) -> None:
     status, said = ended(command(*arguments, **NO_BROKER))
     assert 2 == status
     assert re.fullmatch(r"streams: an argument is not UTF-8: (caf)?\\udc[ef][9f]\n", said)
 
 
-def test_the_name_of_a_file_may_be_any_bytes(tmp_path):
+def test_the_name_of_a_file_may_be_any_bytes(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/caf\xe9.csv"
     with open(path, "wb") as file:  # noqa: PTH123 - bytes
         file.write(b"x\n")
@@ -83,7 +84,7 @@ def test_the_name_of_a_file_may_be_any_bytes(tmp_path):
     assert "not UTF-8" not in said
 
 
-def test_ctrl_c_ends_a_waiting_command_without_a_word():
+def test_ctrl_c_ends_a_waiting_command_without_a_word() -> None:
     process = command("lag", **NO_BROKER)
     time.sleep(3)
     process.send_signal(signal.SIGINT)
@@ -93,8 +94,8 @@ def test_ctrl_c_ends_a_waiting_command_without_a_word():
 
 
 @pytest.mark.parametrize("afterwards", [None, SystemError("returned a result with an exception set")])
-def test_ctrl_c_that_a_callback_of_c_code_swallows_still_ends_the_command_as_interrupted(afterwards):
-    def command_that_swallows():
+def test_ctrl_c_that_a_callback_of_c_code_swallows_still_ends_the_command_as_interrupted(afterwards) -> None:
+    def command_that_swallows() -> None:
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         if afterwards is not None:
@@ -104,14 +105,14 @@ def test_ctrl_c_that_a_callback_of_c_code_swallows_still_ends_the_command_as_int
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_no_message_reaches_a_terminal_raw():
+def test_no_message_reaches_a_terminal_raw() -> None:
     status, said = ended(command("schemas", "diff", "\x1b]0;owned\x07\x9b2J"))
     assert 2 == status
     assert "\\x1b]0;owned\\x07\\x9b2J" in said
     assert all(line.isprintable() for line in said.split("\n"))
 
 
-def test_unknown_variables_are_named_beside_the_settings():
+def test_unknown_variables_are_named_beside_the_settings() -> None:
     process = command("settings", "--format", "json", STREAMS_LATENES_MS="7")
     status, said = ended(process)
     assert 0 == status
@@ -133,16 +134,18 @@ def test_unknown_variables_are_named_beside_the_settings():
         (UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed"), 2, "streams: not UTF-8: a\\udcff\n"),
     ],
 )  # fmt: skip
-def test_what_a_user_can_cause_is_one_line_and_its_exit_status(capsys, error, status, said):
-    def failing():
+def test_what_a_user_can_cause_is_one_line_and_its_exit_status(
+    capsys: pytest.CaptureFixture[str], error, status, said
+) -> None:
+    def failing() -> None:
         raise error
 
     assert status == run(failing, [])
     assert said == capsys.readouterr().err
 
 
-def test_a_fault_of_the_program_is_not_hidden():
-    def faulty():
+def test_a_fault_of_the_program_is_not_hidden() -> None:
+    def faulty() -> None:
         raise KeyError("x")
 
     with pytest.raises(KeyError):
@@ -150,7 +153,7 @@ def test_a_fault_of_the_program_is_not_hidden():
 
 
 @pytest.mark.parametrize("name", ["json.py", "logging.py", "streams.py"])
-def test_a_file_in_the_working_directory_is_not_taken_for_a_module(tmp_path, name):
+def test_a_file_in_the_working_directory_is_not_taken_for_a_module(tmp_path: Path, name) -> None:
     (tmp_path / name).write_text("raise SystemExit(77)")
     child = "from streams.kafka.offsets_process import OffsetProbe\nfrom streams.settings import load_settings\n"
     child += "probe = OffsetProbe(load_settings())\nprocess = probe._running()\n"

@@ -8,15 +8,23 @@ from streams.engine.effects import DeadLetter
 NOW_MS = 1_800_000_000_456
 
 
-def letter(*, headers=None, reason=Reason.MALFORMED, offset=42, partition=1, schema_id=7, message="what is wrong"):
+def letter(
+    *,
+    headers: list[tuple[str, None] | tuple[str, bytes]] | list[tuple[str, bytes]] | None = None,
+    reason: Reason = Reason.MALFORMED,
+    offset: int = 42,
+    partition: int = 1,
+    schema_id: int | None = 7,
+    message: str = "what is wrong",
+) -> DeadLetter:
     return DeadLetter(Reject(0, reason, message, schema_id), partition, offset, 1_700_000_000_123, b"k", b"v", headers)
 
 
-def ours(subject, source="gps.positions.v1", group="streams.gps"):
+def ours(subject: DeadLetter, source: str = "gps.positions.v1", group: str = "streams.gps") -> dict[str, bytes]:
     return dict(envelope_headers(subject, source=source, group=group, now_ms=NOW_MS))
 
 
-def test_the_headers_are_those_of_the_contract():
+def test_the_headers_are_those_of_the_contract() -> None:
     found = ours(letter())
     assert found.pop("dlq.id")
     assert found == {
@@ -36,19 +44,19 @@ def test_the_headers_are_those_of_the_contract():
 
 
 @pytest.mark.parametrize("reason", list(Reason))
-def test_every_reason_has_a_name_for_an_exception(reason):
+def test_every_reason_has_a_name_for_an_exception(reason: Reason) -> None:
     found = ours(letter(reason=reason))
     assert found["dlq.reason"] == reason.value.encode()
     assert found["__streams.errors.exception"].decode().removeprefix("streams.").isalpha()
 
 
-def test_an_unknown_schema_id_is_empty():
+def test_an_unknown_schema_id_is_empty() -> None:
     assert ours(letter(schema_id=None))["dlq.schema_id"] == b""
 
 
 @pytest.mark.parametrize("reason", list(Reason))
-def test_the_schema_id_of_a_framed_record_is_said_whatever_it_was_rejected_for(reason):
-    def said(value, headers=None):
+def test_the_schema_id_of_a_framed_record_is_said_whatever_it_was_rejected_for(reason: Reason) -> None:
+    def said(value: bytes | None, headers: list[tuple[str, bytes]] | None = None) -> bytes:
         bad = DeadLetter(Reject(0, reason, "x"), 1, 42, 1_700_000_000_123, b"k", value, headers)
         return ours(bad)["dlq.schema_id"]
 
@@ -61,7 +69,7 @@ def test_the_schema_id_of_a_framed_record_is_said_whatever_it_was_rejected_for(r
     assert said(b"\0\0\0\x01\x02body", [("__value_schema_id", b"\x01" + bytes(16))]) == b""
 
 
-def test_the_same_record_gets_the_same_id_and_another_place_another_one():
+def test_the_same_record_gets_the_same_id_and_another_place_another_one() -> None:
     assert ours(letter())["dlq.id"] == ours(letter(reason=Reason.INVALID))["dlq.id"]
     places = [
         letter(),
@@ -73,19 +81,19 @@ def test_the_same_record_gets_the_same_id_and_another_place_another_one():
     assert len({ours(one)["dlq.id"] for one in places} | {ours(letter(), source="orders")["dlq.id"]}) == 6
 
 
-def test_an_event_whose_offset_is_not_known_has_an_id_by_its_bytes():
+def test_an_event_whose_offset_is_not_known_has_an_id_by_its_bytes() -> None:
     nowhere = [letter(offset=-1), letter(offset=-1, partition=2)]
     other = DeadLetter(Reject(0, Reason.REFUSED_BY_OUTPUT, "m"), 1, -1, 1, b"k", b"other", None)
     assert 3 == len({ours(each)["dlq.id"] for each in (*nowhere, other)})
     assert ours(letter(offset=-1))["dlq.id"] == ours(nowhere[0])["dlq.id"]
 
 
-def test_the_records_own_headers_come_first_unchanged_and_in_order():
+def test_the_records_own_headers_come_first_unchanged_and_in_order() -> None:
     headers = [("b", b"1"), ("a", None), ("b", b""), ("ключ", b"\xff")]
     assert envelope_headers(letter(headers=headers), source="s", group="g", now_ms=NOW_MS)[:4] == headers
 
 
-def test_a_replayed_record_keeps_its_id_attempt_and_first_failure_and_nothing_is_there_twice():
+def test_a_replayed_record_keeps_its_id_attempt_and_first_failure_and_nothing_is_there_twice() -> None:
     first = envelope_headers(letter(), source="s", group="g", now_ms=NOW_MS)
     history = [(name, b"3" if name == "dlq.attempt" else value) for name, value in first]
     replayed = letter(headers=[("own", b"x"), *history], offset=99, reason=Reason.INVALID)
@@ -98,7 +106,7 @@ def test_a_replayed_record_keeps_its_id_attempt_and_first_failure_and_nothing_is
     assert found["own"] == b"x"
 
 
-def test_empty_history_is_no_history():
+def test_empty_history_is_no_history() -> None:
     found = ours(letter(headers=[("dlq.id", b""), ("dlq.attempt", None)]))
     assert found["dlq.id"]
     assert found["dlq.attempt"] == b"1"

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections import Counter, defaultdict
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,11 +34,11 @@ TWO = World("gps", SCHEMA, Decoder(IDS.get, newest_schema("gps.positions.v1-valu
 OUTAGE_MS = (5_000, 40_000)
 
 
-def shape(world, devices=200, **changed):
+def shape(world, devices: int = 200, **changed: Any):
     return FleetShape(devices, START_MS, world.shape.schema, 7, **changed)
 
 
-def agrees(world, shape, records, seed=1):
+def agrees(world, shape, records, seed: int = 1):
     """Whether the model finds exactly what the fleet meant; returns the counts and the model."""
     fleet = world.fleet(seed, shape)
     counts = counted(fleet, records)
@@ -65,7 +66,7 @@ def agrees(world, shape, records, seed=1):
     ],
     ids=["gps", "orders"],
 )
-def test_the_bytes_of_a_seed_stay_what_they_were(world, digest):
+def test_the_bytes_of_a_seed_stay_what_they_were(world, digest) -> None:
     found = hashlib.sha256()
     for batch in world.fleet(11).batches(150_000):
         for key, value, timestamp_ms in zip(batch.keys, batch.values, batch.timestamps_ms, strict=True):
@@ -74,7 +75,7 @@ def test_the_bytes_of_a_seed_stay_what_they_were(world, digest):
 
 
 @pytest.mark.parametrize("world", [GPS, ORDERS], ids=["gps", "orders"])
-def test_what_a_device_stored_while_it_was_offline_arrives_in_one_go_in_its_order_and_is_not_late(world):
+def test_what_a_device_stored_while_it_was_offline_arrives_in_one_go_in_its_order_and_is_not_late(world) -> None:
     offline = shape(world, buffered=0.2, outage_ms=OUTAGE_MS, disordered=0.03, late=0.01)
     counts, _ = agrees(world, offline, 40_000)
     assert counts[Kind.BUFFERED] == pytest.approx(8_000, rel=0.1)
@@ -90,7 +91,7 @@ def test_what_a_device_stored_while_it_was_offline_arrives_in_one_go_in_its_orde
 
 
 @pytest.mark.parametrize("world", [GPS, ORDERS], ids=["gps", "orders"])
-def test_a_wrong_clock_is_wrong_by_a_constant_and_nothing_is_rejected_for_it(world):
+def test_a_wrong_clock_is_wrong_by_a_constant_and_nothing_is_rejected_for_it(world) -> None:
     counts, _ = agrees(world, shape(world, skewed=0.3, disordered=0.05, late=0.02, delay_ms_max=0), 60_000)
     assert counts[Kind.SKEWED] > 15_000
     skewed = shape(world, skewed=0.3, delay_ms_max=0)
@@ -106,7 +107,7 @@ def test_a_wrong_clock_is_wrong_by_a_constant_and_nothing_is_rejected_for_it(wor
         assert 10_000 < max(skews) <= 30_000
 
 
-def test_some_vehicles_report_far_more_often_than_others():
+def test_some_vehicles_report_far_more_often_than_others() -> None:
     hot = shape(GPS, devices=500, zipf=1.0, disordered=0.05, late=0.02, duplicate_immediate=0.02)
     counts, model = agrees(GPS, hot, 60_000)
     assert counts[Kind.DISORDERED] == pytest.approx(3_000, rel=0.1)
@@ -116,7 +117,7 @@ def test_some_vehicles_report_far_more_often_than_others():
     assert events[0] / events[9] == pytest.approx(10, rel=0.15)
 
 
-def test_reports_of_a_hot_vehicle_are_numbered_and_spread_over_the_tick_and_lie_on_its_way():
+def test_reports_of_a_hot_vehicle_are_numbered_and_spread_over_the_tick_and_lie_on_its_way() -> None:
     rows = flat(GPS.fleet(3, shape(GPS, devices=100, zipf=1.0, speed_unknown=0.0)), 30_000)
     of = defaultdict(list)
     for event in GPS.events(rows):
@@ -132,7 +133,7 @@ def test_reports_of_a_hot_vehicle_are_numbered_and_spread_over_the_tick_and_lie_
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_records_are_written_with_two_versions_of_the_schema(share):
+def test_records_are_written_with_two_versions_of_the_schema(share) -> None:
     mixed = shape(TWO, version_2=share, schema_2=SCHEMA_2, schema_2_id=8, disordered=0.05)
     agrees(TWO, mixed, 20_000)
     rows = flat(TWO.fleet(1, mixed), 20_000)
@@ -140,12 +141,12 @@ def test_records_are_written_with_two_versions_of_the_schema(share):
     assert len(newer) / len(rows) == pytest.approx(share, abs=0.02)
 
 
-def test_a_version_that_is_not_there_is_refused():
+def test_a_version_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match="version_2"):
         shape(GPS, version_2=0.1)
 
 
-def test_vehicles_can_move_along_real_paths():
+def test_vehicles_can_move_along_real_paths() -> None:
     points = pq.read_table(SAMPLE)
     real = shape(GPS, devices=50, paths=PathsOf.REAL, speed_unknown=0.0)
     agrees(GPS, real, 20_000)
@@ -175,37 +176,37 @@ SHARES = st.sampled_from([0.0, 0.01, 0.08])
     ),
 )  # fmt: skip
 @settings(max_examples=examples(12), deadline=None)
-def test_whatever_the_mix_the_model_finds_what_the_fleet_meant(world, seed, devices, tick_ms, mix):
+def test_whatever_the_mix_the_model_finds_what_the_fleet_meant(world, seed, devices, tick_ms, mix) -> None:
     schemas = Schemas(world.shape.schema, 7, SCHEMA_2, 8, foreign_id=9)
     size = Size(devices, START_MS, tick_ms=tick_ms, delay_ms_max=50)
     agrees(world, shape_of(mix_of(world.pipeline, mix), size, schemas, Bounds(record_bytes_max=2_000)), 6_000, seed)
 
 
-def test_nothing_befalls_anything_in_the_mix_of_that_name():
+def test_nothing_befalls_anything_in_the_mix_of_that_name() -> None:
     nothing = shape_of(NOTHING, Size(50, START_MS), Schemas(SCHEMA, 7), Bounds())
     assert counted(GPS.fleet(1, nothing), 5_000) == {Kind.PLAIN: 5_000}
 
 
-def test_every_kind_occurs_in_the_realistic_mix():
+def test_every_kind_occurs_in_the_realistic_mix() -> None:
     schemas = Schemas(SCHEMA, 7, SCHEMA_2, 8, foreign_id=9)
     mix = dataclasses.replace(REALISTIC, too_large=0.0002)
     counts, _ = agrees(TWO, shape_of(mix, Size(500, START_MS), schemas, Bounds(record_bytes_max=2_000)), 80_000)
     assert {kind for kind in KINDS if counts[kind]} == set(KINDS) - {Kind.NEWEST_FIRST}
 
 
-def test_too_much_time_offline_is_refused():
+def test_too_much_time_offline_is_refused() -> None:
     with pytest.raises(ValueError, match="offline"):
         GPS.fleet(1, shape(GPS, buffered=0.9))
 
 
-def test_zipf_is_refused_for_orders():
+def test_zipf_is_refused_for_orders() -> None:
     with pytest.raises(ValueError, match="vehicles"):
         flat(ORDERS.fleet(1, shape(ORDERS, zipf=1.0)), 1)
 
 
 @given(st.integers(0, (1 << 31) - 1))
 @settings(max_examples=examples(50), deadline=None)
-def test_the_frame_of_a_value_is_the_schema_id_whatever_its_bits_mean_as_a_float(schema_id):
+def test_the_frame_of_a_value_is_the_schema_id_whatever_its_bits_mean_as_a_float(schema_id) -> None:
     fields = {"event_id": ["e"], "device_id": ["d"], "sequence": [1], "event_time": times(np.array([5]))}
     numbers = {name: [0.5] for name in ("latitude", "longitude", "speed_kmh", "heading_deg")}
     (value,) = encode(pa.record_batch({**fields, **numbers}), SCHEMA, schema_id).to_pylist()
@@ -217,7 +218,7 @@ def test_the_frame_of_a_value_is_the_schema_id_whatever_its_bits_mean_as_a_float
 
 
 @given(st.integers(0, 1000), st.floats(0.01, 0.4), st.lists(st.integers(1, 40), min_size=1, max_size=6))
-def test_outages_do_not_depend_on_how_time_is_cut(seed, share, cuts):
+def test_outages_do_not_depend_on_how_time_is_cut(seed, share, cuts) -> None:
     outages = Outages(seed, 20, share, 3, 12)
     whole = outages.back(0, sum(cuts))
     begins = itertools.accumulate(cuts[:-1], initial=0)
@@ -225,7 +226,7 @@ def test_outages_do_not_depend_on_how_time_is_cut(seed, share, cuts):
     assert np.array_equal(whole, np.concatenate(pieces))
 
 
-def test_a_device_is_offline_for_as_long_and_as_often_as_asked_for():
+def test_a_device_is_offline_for_as_long_and_as_often_as_asked_for() -> None:
     back = Outages(1, 300, 0.1, 5, 20).back(0, 3_000)
     assert (back >= 0).mean() == pytest.approx(0.1, abs=0.005)
     ticks = np.arange(3_000)[:, None]
@@ -236,7 +237,7 @@ def test_a_device_is_offline_for_as_long_and_as_often_as_asked_for():
 
 
 @given(st.integers(1, 400), st.floats(0.0, 1.5), st.integers(1, 3_000))
-def test_reports_of_a_device_keep_their_order_in_time_and_number(devices, exponent, tick_ms):
+def test_reports_of_a_device_keep_their_order_in_time_and_number(devices, exponent, tick_ms) -> None:
     rng = np.random.default_rng(devices)
     layout = zipf(rng, devices, exponent)
     assert reports_per_tick(devices, exponent) * devices == pytest.approx(layout.events_per_tick)
@@ -253,14 +254,14 @@ def test_reports_of_a_device_keep_their_order_in_time_and_number(devices, expone
     assert (earliest_ms[1:][same] >= latest_ms[:-1][same]).all()
 
 
-def test_without_an_exponent_every_device_reports_once_a_tick():
+def test_without_an_exponent_every_device_reports_once_a_tick() -> None:
     found, expected = zipf(np.random.default_rng(0), 5, 0.0), even(5)
     for name in ("device", "turn", "turns", "every", "offset"):
         assert getattr(found, name).tolist() == getattr(expected, name).tolist()
     assert expected.is_even
 
 
-def test_devices_that_share_a_dead_zone_are_offline_at_the_same_time():
+def test_devices_that_share_a_dead_zone_are_offline_at_the_same_time() -> None:
     offline = shape(GPS, devices=95, buffered=0.2, outage_ms=OUTAGE_MS, zone_devices=10)
     stored = defaultdict(set)
     for key, value, timestamp_ms, kind in flat(GPS.fleet(1, offline), 30_000):
@@ -274,7 +275,7 @@ def test_devices_that_share_a_dead_zone_are_offline_at_the_same_time():
     agrees(TWO, dataclasses.replace(offline, disordered=0.03), 30_000)
 
 
-def test_what_some_devices_store_arrives_newest_first_and_is_clean_or_late():
+def test_what_some_devices_store_arrives_newest_first_and_is_clean_or_late() -> None:
     reversing = shape(GPS, buffered=0.2, outage_ms=OUTAGE_MS, newest_first=0.3)
     fleet = GPS.fleet(1, reversing)
     rows = flat(fleet, 40_000)
@@ -296,7 +297,7 @@ def test_what_some_devices_store_arrives_newest_first_and_is_clean_or_late():
     assert all(earlier.event_time_ms > later.event_time_ms for earlier, later in back_to_back)
 
 
-def test_parked_vehicles_report_rarely_and_the_model_finds_what_the_fleet_meant():
+def test_parked_vehicles_report_rarely_and_the_model_finds_what_the_fleet_meant() -> None:
     stopping = shape(GPS, devices=400, tick_ms=10_000, parked=0.5, late=0.01, lateness_ms=30_000, disordered=0.02)
     agrees(TWO, stopping, 30_000)
     rows = flat(GPS.fleet(1, stopping), 30_000)
@@ -314,7 +315,7 @@ def test_parked_vehicles_report_rarely_and_the_model_finds_what_the_fleet_meant(
     assert len(rows) / (400 * ticks) == pytest.approx(0.5 + 0.5 / 30, rel=0.1)
 
 
-def test_the_mix_says_who_parks_and_who_shares_a_dead_zone():
+def test_the_mix_says_who_parks_and_who_shares_a_dead_zone() -> None:
     mix = dataclasses.replace(REALISTIC, parked=0.5, newest_first=0.1, zone_devices=20)
     fleet_shape = shape_of(mix, Size(300, START_MS), Schemas(SCHEMA, 7, SCHEMA_2, 8, foreign_id=9), Bounds())
     assert fleet_shape.parked == 0.5

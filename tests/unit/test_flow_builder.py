@@ -20,7 +20,7 @@ def doors(**more: Any) -> Stream:
     return source("doors.v1", **{"key": "sensor_id", "fields": FIELDS, **more}).deduplicate().reorder()
 
 
-def test_a_flow_is_what_its_verbs_say():
+def test_a_flow_is_what_its_verbs_say() -> None:
     flow = Flow(
         "doors",
         doors(
@@ -56,7 +56,7 @@ def test_a_flow_is_what_its_verbs_say():
     ]  # fmt: skip
 
 
-def test_branches_share_what_comes_before_them():
+def test_branches_share_what_comes_before_them() -> None:
     trunk = doors()
     flow = Flow("doors", trunk.to("doors.clean"), trunk.fold(STATE, to="a.v1"), trunk.fold(STATE, to="b.v1"))
     assert [(step.id, step.after) for step in flow.plan.steps][2:] == [
@@ -67,7 +67,7 @@ def test_branches_share_what_comes_before_them():
     assert flow.pipeline.with_prefix("x.").clean == "x.doors.clean"
 
 
-def test_a_flow_with_other_topics_is_one_of_its_own():
+def test_a_flow_with_other_topics_is_one_of_its_own() -> None:
     flow = Flow("doors", doors().to("doors.v1.clean").fold(STATE, to="doors.state.v1"))
     topics = {"doors.v1": "doors.v2", "doors.v1.clean": "doors.v2.clean", "doors.state.v1": "doors.state.v2"}
     other = flow.with_topics("doors_v2", topics)
@@ -151,7 +151,7 @@ class ByName(ByPosition):
         ),
     ],
 )
-def test_what_contradicts_itself_is_refused_in_words(declare: Any, says: str):
+def test_what_contradicts_itself_is_refused_in_words(declare: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         declare()
 
@@ -160,18 +160,18 @@ def test_what_contradicts_itself_is_refused_in_words(declare: Any, says: str):
     ("text", "ms"),
     [("0s", 0), ("250ms", 250), ("5s", 5_000), ("90m", 5_400_000), ("24h", 86_400_000), ("7d", 604_800_000)],
 )
-def test_durations_are_a_number_and_a_unit(text: str, ms: int):
+def test_durations_are_a_number_and_a_unit(text: str, ms: int) -> None:
     assert milliseconds(text, what="x") == ms == milliseconds(timedelta(milliseconds=ms), what="x")
     assert milliseconds(written(ms), what="x") == ms
 
 
 @pytest.mark.parametrize("wrong", ["5", "", "5 s", "-5s", "1.5s", "5sec", f"{DURATION_MS_MAX + 1}ms"])
-def test_what_is_no_duration_is_refused(wrong: str):
+def test_what_is_no_duration_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="the horizon is"):
         milliseconds(wrong, what="the horizon")
 
 
-def test_a_bare_number_has_no_unit():
+def test_a_bare_number_has_no_unit() -> None:
     with pytest.raises(TypeError, match="which has no unit"):
         milliseconds(5, what="the horizon")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="whole milliseconds"):

@@ -37,7 +37,7 @@ def outputs(driver: FlowDriver) -> tuple[Any, ...]:
     return (*rows, driver.table("vehicles.state.v1"))
 
 
-def test_events_come_out_once_and_in_order_and_are_folded():
+def test_events_come_out_once_and_in_order_and_are_folded() -> None:
     driver = FlowDriver(gps, partitions=3)
     driver.feed(position(2, at_s=2), position(1, at_s=1), position(2, at_s=2), position(3, at_s=3, device="truck-2"))
     assert driver.clean() == []
@@ -53,14 +53,14 @@ def test_events_come_out_once_and_in_order_and_are_folded():
     }  # fmt: skip
 
 
-def test_a_late_event_says_why():
+def test_a_late_event_says_why() -> None:
     driver = FlowDriver(gps)
     driver.feed(position(5, at_s=60), position(6, at_s=120), position(1, at_s=1))
     (late,) = driver.late()
     assert (late.fields["event_id"], late.headers["late.reason"]) == ("truck-1-1", b"late")
 
 
-def test_what_is_no_event_is_a_dead_letter_with_its_reason_and_bytes():
+def test_what_is_no_event_is_a_dead_letter_with_its_reason_and_bytes() -> None:
     driver = FlowDriver(gps)
     driver.feed(position(1, latitude=91.0), position(2, device="x", event_time=T0))
     driver.feed_raw(b"\0\0\0\0\x63junk", key=b"truck-9")
@@ -73,7 +73,7 @@ def test_what_is_no_event_is_a_dead_letter_with_its_reason_and_bytes():
     assert driver.dead_letters()[1].record.value == b"\0\0\0\0\x63junk"
 
 
-def test_events_of_an_older_schema_are_read():
+def test_events_of_an_older_schema_are_read() -> None:
     driver = FlowDriver(gps)
     driver.feed(position(1), version=1)
     driver.feed(position(2, at_s=1, altitude_m=500.0), version=2)
@@ -109,11 +109,13 @@ def undisturbed() -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("at", [*Crash, None])
 @pytest.mark.parametrize("disk", ["kept", "lost"])
-def test_a_crash_anywhere_changes_nothing_that_comes_out(at: Crash | None, disk: str, undisturbed: tuple[Any, ...]):
+def test_a_crash_anywhere_changes_nothing_that_comes_out(
+    at: Crash | None, disk: str, undisturbed: tuple[Any, ...]
+) -> None:
     assert run_of_a_fleet(at, faulty=True, disk=disk) == undisturbed
 
 
-def test_the_environment_does_not_change_a_test(monkeypatch):
+def test_the_environment_does_not_change_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMS_LATENESS_MS", "3600000")
     monkeypatch.setenv("STREAMS_IDLE_MS", "3600000")
     driver = FlowDriver(gps)
@@ -123,7 +125,7 @@ def test_the_environment_does_not_change_a_test(monkeypatch):
     assert len(driver.clean()) == 2
 
 
-def test_flows_without_windows_are_driven_too():
+def test_flows_without_windows_are_driven_too() -> None:
     driver = FlowDriver(orders)
     driver.feed(
         *(
@@ -149,7 +151,7 @@ def halved(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.record_batch({"speed_kmh": pc.multiply(batch.column("speed_kmh"), 0.5)})
 
 
-def test_functions_drop_and_change_events_where_they_stand():
+def test_functions_drop_and_change_events_where_they_stand() -> None:
     fields = ("latitude", "longitude", "speed_kmh", "heading_deg")
     trunk = source("gps.positions.v1", key="device_id", fields=fields).deduplicate().reorder()
     chosen = trunk.to("gps.positions.v1.clean").filter(is_moving).map_batches(halved)

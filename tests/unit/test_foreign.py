@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.deadletters.letter.envelope import envelope_headers, id_of_place
 from streams.deadletters.letter.foreign import (
+    Envelope,
     Kind,
     message_of,
     origin_of,
@@ -23,11 +24,11 @@ SOURCE = b"gps.positions.v1"
 OWN = [("trace", b"1"), ("x-request-id", None)]
 
 
-def int4(number):
+def int4(number: int) -> bytes:
     return struct.pack(">i", number)
 
 
-def int8(number):
+def int8(number: int) -> bytes:
     return struct.pack(">q", number)
 
 
@@ -63,7 +64,9 @@ SMALLRYE = [
 ]  # fmt: skip
 
 
-def read(headers):
+def read(
+    headers: list[tuple[str, None] | tuple[str, bytes]] | list[tuple[str, None]] | list[tuple[str, bytes]],
+) -> Envelope:
     return read_envelope(headers, topic="t.dlq", partition=2, offset=3, timestamp_ms=4)
 
 
@@ -77,7 +80,13 @@ def read(headers):
         (SMALLRYE, Kind.SMALLRYE, "Fourth", "no", (0, 5, None)),
     ],
 )
-def test_every_dialect_says_where_the_record_belongs_and_why_it_failed(headers, kind, reason, message, origin):
+def test_every_dialect_says_where_the_record_belongs_and_why_it_failed(
+    headers: list[tuple[str, None] | tuple[str, bytes]] | list[tuple[str, bytes]],
+    kind: Kind,
+    reason: str,
+    message: str,
+    origin: tuple[int, int, str | None],
+) -> None:
     letter = [*OWN, *headers]
     found = read(letter)
     assert (kind, SOURCE.decode(), reason, 1) == (found.kind, found.source, found.reason, found.attempt)
@@ -95,7 +104,10 @@ def test_every_dialect_says_where_the_record_belongs_and_why_it_failed(headers, 
 
 @pytest.mark.parametrize("first", [CONNECT, SPRING, RETRYABLE, CLOUD, SMALLRYE])
 @pytest.mark.parametrize("second", [CONNECT, SPRING, RETRYABLE, CLOUD, SMALLRYE])
-def test_of_a_letter_that_went_through_two_dead_letter_topics_the_first_one_counts(first, second):
+def test_of_a_letter_that_went_through_two_dead_letter_topics_the_first_one_counts(
+    first: list[tuple[str, None] | tuple[str, bytes]] | list[tuple[str, bytes]],
+    second: list[tuple[str, None] | tuple[str, bytes]] | list[tuple[str, bytes]],
+) -> None:
     elsewhere = [(name, b"elsewhere" if value == SOURCE else value) for name, value in second]
     letter = [*OWN, *first, *elsewhere]
     assert read(first)._replace(id=b"") == read(letter)._replace(id=b"")
@@ -104,12 +116,12 @@ def test_of_a_letter_that_went_through_two_dead_letter_topics_the_first_one_coun
 
 
 @given(st.permutations([CONNECT[0], SPRING[0], RETRYABLE[0], CLOUD[0], SMALLRYE[0]]))
-def test_the_first_header_that_names_a_topic_decides(order):
+def test_the_first_header_that_names_a_topic_decides(order: list[tuple[str, bytes]]) -> None:
     named = [(name, f"topic-{number}".encode()) for number, (name, _) in enumerate(order)]
     assert "topic-0" == read(named).source == origin_of(named).topic
 
 
-def test_a_record_that_the_worker_rejected_is_ours_whatever_headers_it_came_with():
+def test_a_record_that_the_worker_rejected_is_ours_whatever_headers_it_came_with() -> None:
     came_with = [*CONNECT, ("kafka_dlt-original-topic", b"victim"), ("x-original-topic", b"victim")]
     reject = Reject(0, Reason.INVALID, "m", 7)
     letter = envelope_headers(
@@ -123,7 +135,7 @@ def test_a_record_that_the_worker_rejected_is_ours_whatever_headers_it_came_with
     assert ["s"] == list(together.sources)
 
 
-def test_headers_that_only_look_alike_stay_the_records_own():
+def test_headers_that_only_look_alike_stay_the_records_own() -> None:
     own = [("x-original-host", b"h"), ("dead-letter-box", b"b"), ("kafka_key-exception", b"k")]
     assert Kind.BROKEN == read(own).kind
     assert own == own_headers_of(own)
@@ -131,11 +143,13 @@ def test_headers_that_only_look_alike_stay_the_records_own():
 
 
 @pytest.mark.parametrize("headers", [CONNECT[1:], SPRING[1:], [("kafka_dlt-original-topic", None), *SPRING[1:]]])
-def test_an_envelope_without_its_topic_is_broken(headers):
+def test_an_envelope_without_its_topic_is_broken(
+    headers: list[tuple[str, None] | tuple[str, bytes]] | list[tuple[str, bytes]],
+) -> None:
     assert (Kind.BROKEN, "") == (read(headers).kind, read(headers).source)
 
 
-def test_numbers_are_shown_in_digits_and_what_is_no_number_as_it_is():
+def test_numbers_are_shown_in_digits_and_what_is_no_number_as_it_is() -> None:
     assert "7" == shown_header("kafka_dlt-original-offset", int8(7))
     assert "404269" == shown_header("__connect.errors.offset", b"404269")
     assert "3" == shown_header("retry_topic-attempts", int4(3))
@@ -146,7 +160,9 @@ def test_numbers_are_shown_in_digits_and_what_is_no_number_as_it_is():
 
 @given(st.lists(st.tuples(st.sampled_from([name for name, _ in (*SPRING, *CLOUD, *SMALLRYE, *CONNECT)]),
                           st.none() | st.binary(max_size=9))))  # fmt: skip
-def test_any_values_are_read_without_an_error(headers):
+def test_any_values_are_read_without_an_error(
+    headers: list[tuple[str, None] | tuple[str, bytes]] | list[tuple[str, None]] | list[tuple[str, bytes]],
+) -> None:
     assert read(headers).reason
     origin_of(headers)
     message_of(headers)

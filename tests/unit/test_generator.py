@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,16 +29,16 @@ pytestmark = pytest.mark.thorough
 NOW_MS = START_MS
 
 
-def traffic(pipeline="gps", mix=REALISTIC, **changed):
+def traffic(pipeline: str = "gps", mix=REALISTIC, **changed: Any):
     schemas = Schemas({"gps": SCHEMA, "orders": ORDERS_SCHEMA}[pipeline], 7, SCHEMA_2, 8, foreign_id=9)
     return Traffic(mix_of(pipeline, mix), schemas, Bounds(), SOURCES[pipeline].events_per_tick, **changed)
 
 
-def batches_of(plan, pipeline="gps", records=None):
+def batches_of(plan, pipeline: str = "gps", records: None = None):
     return Fleet(plan.seed, plan.shape, SOURCES[pipeline]).batches(plan.records if records is None else records)
 
 
-def rows_of(plan, pipeline="gps", records=None):
+def rows_of(plan, pipeline: str = "gps", records: None = None):
     return [
         row
         for batch in batches_of(plan, pipeline, records)
@@ -46,24 +47,24 @@ def rows_of(plan, pipeline="gps", records=None):
 
 
 @given(st.integers(0, 10_000), st.integers(1, 50))
-def test_the_parts_of_all_processes_are_disjoint_and_complete(total, of):
+def test_the_parts_of_all_processes_are_disjoint_and_complete(total, of) -> None:
     parts = [Share(index, of).part(total) for index in range(of)]
     assert [first for first, _ in parts] == list(itertools.accumulate((n for _, n in parts[:-1]), initial=0))
     assert sum(number for _, number in parts) == total
 
 
-def test_a_single_process_has_the_seed_it_was_given_and_several_have_seeds_of_their_own():
+def test_a_single_process_has_the_seed_it_was_given_and_several_have_seeds_of_their_own() -> None:
     assert Share().seed(5) == 5
     assert len({Share(index, 3).seed(5) for index in range(3)} | {5}) == 4
 
 
-def test_a_process_that_does_not_exist_is_refused():
+def test_a_process_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UsageError, match="--index 2"):
         Share(2, 2)
 
 
 @pytest.mark.parametrize("pipeline", ["gps", "orders"])
-def test_history_ends_about_now(pipeline):
+def test_history_ends_about_now(pipeline) -> None:
     plan = plan_history(traffic(pipeline), Share(), events=100_000, now_ms=NOW_MS, start_ms=None, devices=None)
     last_ms = max(batch.timestamps_ms[-1] for batch in batches_of(plan, pipeline))
     assert NOW_MS - 20_000 < last_ms <= NOW_MS
@@ -71,7 +72,7 @@ def test_history_ends_about_now(pipeline):
 
 @pytest.mark.parametrize(("rate", "devices"), [(200, None), (4_000, None), (4_000, 100)])
 @pytest.mark.parametrize("pipeline", ["gps", "orders"])
-def test_open_loop_sends_as_many_records_a_second_as_asked_for(pipeline, rate, devices):
+def test_open_loop_sends_as_many_records_a_second_as_asked_for(pipeline, rate, devices) -> None:
     plan = plan_open_loop(traffic(pipeline), Share(), rate=rate, seconds=None, start_ms=START_MS, devices=devices)
     timestamps = np.concatenate([batch.timestamps_ms for batch in batches_of(plan, pipeline, records=rate * 25)])
     # Copies that are sent seconds later, and late events, are missing in the beginning.
@@ -79,7 +80,7 @@ def test_open_loop_sends_as_many_records_a_second_as_asked_for(pipeline, rate, d
     assert steady.size / ((steady[-1] - START_MS - 15_000) / 1_000) == pytest.approx(rate, rel=0.05)
 
 
-def test_in_open_loop_the_event_time_of_a_plain_record_is_when_it_is_to_be_sent():
+def test_in_open_loop_the_event_time_of_a_plain_record_is_when_it_is_to_be_sent() -> None:
     plan = plan_open_loop(traffic(), Share(), rate=2_000, seconds=None, start_ms=START_MS, devices=None)
     rows = rows_of(plan, records=20_000)
     events = TWO.events(rows)
@@ -91,7 +92,7 @@ def test_in_open_loop_the_event_time_of_a_plain_record_is_when_it_is_to_be_sent(
 
 
 @pytest.mark.parametrize("world", [TWO, ORDERS], ids=["gps", "orders"])
-def test_processes_that_send_together_share_no_device(world):
+def test_processes_that_send_together_share_no_device(world) -> None:
     keys = []
     for index in range(3):
         plan = plan_history(
@@ -105,20 +106,20 @@ def test_processes_that_send_together_share_no_device(world):
         assert keys[0] | keys[1] | keys[2] == {f"truck-{number:06d}".encode() for number in range(100)}
 
 
-def test_too_few_devices_for_a_rate_or_for_the_processes_are_refused():
+def test_too_few_devices_for_a_rate_or_for_the_processes_are_refused() -> None:
     with pytest.raises(UsageError, match="at least 98"):
         plan_open_loop(traffic(), Share(), rate=100_000, seconds=1, start_ms=0, devices=10)
     with pytest.raises(UsageError, match="too few for 5"):
         plan_history(traffic(), Share(0, 5), events=10, now_ms=NOW_MS, start_ms=None, devices=4)
 
 
-def test_shares_that_do_not_fit_are_refused_as_wrong_usage():
+def test_shares_that_do_not_fit_are_refused_as_wrong_usage() -> None:
     mix = {"duplicate_immediate": 0.5, "late": 0.6}
     with pytest.raises(UsageError, match="more than everything"):
         plan_history(traffic(mix=type(REALISTIC)(**mix)), Share(), events=9, now_ms=9, start_ms=1, devices=4)
 
 
-def test_topics_of_others_are_refused():
+def test_topics_of_others_are_refused() -> None:
     refuse_foreign_topic("loadtest.gps")
     with pytest.raises(UsageError, match="--any-topic"):
         refuse_foreign_topic("gps.positions.v1")
@@ -128,7 +129,7 @@ def test_topics_of_others_are_refused():
 
 
 @pytest.mark.parametrize("world", [TWO, ORDERS], ids=["gps", "orders"])
-def test_the_tally_is_what_the_model_finds(world):
+def test_the_tally_is_what_the_model_finds(world) -> None:
     plan = plan_history(traffic(world.pipeline), Share(), events=20_000, now_ms=NOW_MS, start_ms=START_MS, devices=300)
     tally = Tally(quarantine_rejects=100)
     for batch in batches_of(plan, world.pipeline):
@@ -154,7 +155,7 @@ def reject_batch(key, *timestamps):
     return TrafficBatch([key] * len(timestamps), [b""] * len(timestamps), list(timestamps), kinds)
 
 
-def test_rejects_are_no_longer_exact_once_a_device_is_quarantined():
+def test_rejects_are_no_longer_exact_once_a_device_is_quarantined() -> None:
     tally = Tally(quarantine_rejects=2)
     tally.add(reject_batch(b"a", 0, 30_000, 60_000))
     tally.add(reject_batch(b"b", 60_000))
@@ -163,7 +164,7 @@ def test_rejects_are_no_longer_exact_once_a_device_is_quarantined():
     assert not tally.rejects_exact
 
 
-def test_what_must_become_visible_of_a_stretch_is_counted_and_so_is_how_late_it_was_sent():
+def test_what_must_become_visible_of_a_stretch_is_counted_and_so_is_how_late_it_was_sent() -> None:
     window = Window(1_000, 2_000)
     kinds = [Kind.PLAIN, Kind.LATE, Kind.DUPLICATE, Kind.MALFORMED, Kind.SKEWED, Kind.NEWEST_FIRST, Kind.PLAIN]
     times = [999, 1_000, 1_100, 1_200, 1_300, 1_999, 2_000]
@@ -184,7 +185,7 @@ def test_what_must_become_visible_of_a_stretch_is_counted_and_so_is_how_late_it_
 class Taker:
     """Stands in for the producer alone: what is tested is when the sender hands over what."""
 
-    def __init__(self, takes_s=0.0, stop_after=None, stop=None):
+    def __init__(self, takes_s: float = 0.0, stop_after: None = None, stop: None = None) -> None:
         self.refused = 0
         self.taken = []
         self._takes_s, self._stop_after, self._stop = takes_s, stop_after, stop
@@ -202,12 +203,12 @@ def plain_batch(timestamps):
     return TrafficBatch([b"k"] * count, [b"v"] * count, list(timestamps), np.zeros(count, np.int8))
 
 
-def sender_of(taker, stop=None):
+def sender_of(taker, stop: None = None):
     tally = Tally(0)
     return Sender(taker, "t", tally, stop or threading.Event()), tally
 
 
-def test_no_record_is_sent_before_its_time_and_the_end_is_left_out():
+def test_no_record_is_sent_before_its_time_and_the_end_is_left_out() -> None:
     taker = Taker()
     sender, tally = sender_of(taker)
     start_ms = int(time.time() * 1000) + 50
@@ -217,7 +218,7 @@ def test_no_record_is_sent_before_its_time_and_the_end_is_left_out():
     assert tally.records == 200
 
 
-def test_a_sender_that_is_held_up_says_how_far_it_is_behind():
+def test_a_sender_that_is_held_up_says_how_far_it_is_behind() -> None:
     taker = Taker(takes_s=0.15)
     sender, _ = sender_of(taker)
     start_ms = int(time.time() * 1000)
@@ -226,7 +227,7 @@ def test_a_sender_that_is_held_up_says_how_far_it_is_behind():
     assert sender.behind_ms == 0.0
 
 
-def test_a_sender_that_is_told_to_stop_has_counted_exactly_what_it_sent():
+def test_a_sender_that_is_told_to_stop_has_counted_exactly_what_it_sent() -> None:
     stop = threading.Event()
     taker = Taker(stop_after=15_000, stop=stop)
     sender, tally = sender_of(taker, stop)
@@ -252,26 +253,28 @@ def test_a_sender_that_is_told_to_stop_has_counted_exactly_what_it_sent():
         (["--events", "1", "--topic", "loadtest.x", "--duplicate-immediate", "1"], "cannot be everything"),
     ],
 )
-def test_wrong_usage_is_refused_before_anything_is_asked_for(arguments, says):
+def test_wrong_usage_is_refused_before_anything_is_asked_for(arguments, says) -> None:
     result = CliRunner().invoke(app, arguments, obj=threading.Event())
     assert isinstance(result.exception, UsageError)
     assert says in str(result.exception)
 
 
 @pytest.mark.parametrize("line", ["", "now", "[]", '{"start": 1}', '{"start_ms": "soon"}', '{"start_ms": null}'])
-def test_a_start_that_is_no_time_is_refused(monkeypatch, line):
+def test_a_start_that_is_no_time_is_refused(monkeypatch: pytest.MonkeyPatch, line) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(line))
     with pytest.raises(UsageError, match="--await-start wants a line like"):
         _awaited()
 
 
-def test_a_start_is_awaited_once_all_is_ready(monkeypatch, capsys):
+def test_a_start_is_awaited_once_all_is_ready(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO('{"start_ms": 17, "count_from_ms": 18, "count_until_ms": 19}\n'))
     assert _awaited() == {"start_ms": 17, "count_from_ms": 18, "count_until_ms": 19}
     assert capsys.readouterr().out == '{"ready": true}\n'
 
 
-def test_a_broker_that_does_not_answer_is_said_in_one_line():
+def test_a_broker_that_does_not_answer_is_said_in_one_line() -> None:
     arguments = ["--events", "1", "--topic", "loadtest.x", "--bootstrap", "127.0.0.1:1"]
     done = subprocess.run(
         [sys.executable, "-m", "loadtest.generator", *arguments], capture_output=True, text=True, check=False

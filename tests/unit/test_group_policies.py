@@ -56,7 +56,7 @@ def column(*values: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.array(values, dtype=np.int64)
 
 
-def flag(value: bool) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:  # noqa: FBT001
+def flag(value: bool) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     return np.array([value])
 
 

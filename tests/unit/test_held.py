@@ -14,7 +14,9 @@ HELD = operator_prefix("reorder.held")
 FIELDS = Fields(("a", "b", "c", "d"))
 
 
-def events(*times, first_id=0, headers=None):
+def events(
+    *times: int, first_id: int = 0, headers: list[list[tuple[str, None] | tuple[str, bytes]] | None] | None = None
+) -> Events:
     count = len(times)
     number = np.arange(first_id, first_id + count)
     time = np.array(times, dtype=np.int64)
@@ -38,40 +40,40 @@ def events(*times, first_id=0, headers=None):
     )
 
 
-def times(parts):
+def times(parts: Events | list[Events]) -> list[int]:
     parts = [parts] if isinstance(parts, Events) else parts
     return sorted(time for part in parts for time in part.event_time.tolist())
 
 
 @pytest.fixture
-def store():
+def store() -> MemoryStore:
     return MemoryStore()
 
 
 @pytest.fixture
-def held(store):
+def held(store: MemoryStore) -> Held:
     return held_over(store)
 
 
-def held_over(store):
+def held_over(store: MemoryStore) -> Held:
     return Held(FIELDS, StoreSpace(store, "reorder.held"))
 
 
-def spill(held, store, *, keep):
+def spill(held: Held, store: MemoryStore, *, keep: int) -> WriteBatch:
     batch = WriteBatch()
     held.spill(batch, keep_events=keep)
     store.write(batch)
     return batch
 
 
-def test_nothing_is_held_at_first(held):
+def test_nothing_is_held_at_first(held: Held) -> None:
     assert (len(held), held.event_time_min(), held.bytes_used) == (0, FOREVER, 0)
     assert held.take_due(FOREVER) == []
     held.add(events(), 1)
     assert held.all() == []
 
 
-def test_due_events_leave_and_the_rest_stays(held):
+def test_due_events_leave_and_the_rest_stays(held: Held) -> None:
     held.add(events(5, 9, 7), 1)
     held.add(events(6, 20), 2)
     assert times(held.take_due(7)) == [5, 6, 7]
@@ -81,7 +83,7 @@ def test_due_events_leave_and_the_rest_stays(held):
     assert len(held) == 0
 
 
-def test_a_cycle_knows_the_events_that_came_in_it_and_still_wait(held):
+def test_a_cycle_knows_the_events_that_came_in_it_and_still_wait(held: Held) -> None:
     held.add(events(5, 9), 1)
     held.add(events(6), 2)
     held.add(events(8, 11), 2)
@@ -92,7 +94,7 @@ def test_a_cycle_knows_the_events_that_came_in_it_and_still_wait(held):
     assert len(held.came_in(3)) == 0
 
 
-def test_many_small_chunks_become_few_and_lose_nothing(held):
+def test_many_small_chunks_become_few_and_lose_nothing(held: Held) -> None:
     for cycle in range(1, 200):
         held.add(events(1000 + cycle, first_id=cycle), cycle)
     assert len(held.all()) < 40
@@ -100,13 +102,13 @@ def test_many_small_chunks_become_few_and_lose_nothing(held):
     assert times(held.came_in(199)) == [1199]
 
 
-def test_restored_events_came_in_no_cycle_that_is_to_come(held):
+def test_restored_events_came_in_no_cycle_that_is_to_come(held: Held) -> None:
     held.add(events(5), 0)
     assert len(held.came_in(1)) == 0
     assert len(held) == 1
 
 
-def test_the_oldest_stay_in_memory_and_the_others_go_to_the_store(held, store):
+def test_the_oldest_stay_in_memory_and_the_others_go_to_the_store(held: Held, store: MemoryStore) -> None:
     held.add(events(50, 10, 40), 1)
     held.add(events(30, 20, first_id=3), 2)
     spill(held, store, keep=2)
@@ -116,12 +118,12 @@ def test_the_oldest_stay_in_memory_and_the_others_go_to_the_store(held, store):
     assert held.pages_due(30)
 
 
-def test_few_enough_events_are_not_spilled(held, store):
+def test_few_enough_events_are_not_spilled(held: Held, store: MemoryStore) -> None:
     held.add(events(1, 2), 1)
     assert spill(held, store, keep=2).puts == []
 
 
-def test_spilled_events_come_back_as_they_were(held, store):
+def test_spilled_events_come_back_as_they_were(held: Held, store: MemoryStore) -> None:
     original = events(10, 20, headers=[None, [("h", None), ("ü", b"x")]])
     held.add(original, 1)
     spill(held, store, keep=0)
@@ -135,7 +137,7 @@ def test_spilled_events_come_back_as_they_were(held, store):
     assert not held.pages_due(FOREVER)
 
 
-def test_only_pages_that_may_hold_due_events_are_loaded(held, store):
+def test_only_pages_that_may_hold_due_events_are_loaded(held: Held, store: MemoryStore) -> None:
     held.add(events(*range(5_000)), 1)
     spill(held, store, keep=100)
     loaded = held.load_due_pages(1_500)
@@ -145,7 +147,7 @@ def test_only_pages_that_may_hold_due_events_are_loaded(held, store):
     assert not held.pages_due(100 + 2 * 1024 - 1)
 
 
-def test_a_page_is_deleted_once_all_of_it_is_released(held, store):
+def test_a_page_is_deleted_once_all_of_it_is_released(held: Held, store: MemoryStore) -> None:
     held.add(events(10, 20), 1)
     spill(held, store, keep=0)
     held.load_due_pages(10)
@@ -156,7 +158,7 @@ def test_a_page_is_deleted_once_all_of_it_is_released(held, store):
         assert len(list(store.scan(HELD))) == pages
 
 
-def test_pages_that_nobody_has_loaded_are_not_deleted(held, store):
+def test_pages_that_nobody_has_loaded_are_not_deleted(held: Held, store: MemoryStore) -> None:
     held.add(events(10), 1)
     spill(held, store, keep=0)
     batch = WriteBatch()
@@ -164,7 +166,7 @@ def test_pages_that_nobody_has_loaded_are_not_deleted(held, store):
     assert batch.delete_ranges == []
 
 
-def test_a_restart_finds_what_is_still_held_and_what_is_not(held, store):
+def test_a_restart_finds_what_is_still_held_and_what_is_not(held: Held, store: MemoryStore) -> None:
     held.add(events(10, 20, 30), 1)
     spill(held, store, keep=0)
     again = held_over(store)
@@ -180,7 +182,7 @@ def test_a_restart_finds_what_is_still_held_and_what_is_not(held, store):
     assert len(list(store.scan(HELD))) == 1
 
 
-def test_an_event_that_two_pages_and_the_journal_have_comes_into_memory_once(held, store):
+def test_an_event_that_two_pages_and_the_journal_have_comes_into_memory_once(held: Held, store: MemoryStore) -> None:
     """Pages stay in the store until all of them is released, and the journal is read again from before them."""
     held.add(events(10, 20, 30, 40), 1)
     spill(held, store, keep=0)
@@ -198,23 +200,23 @@ def test_an_event_that_two_pages_and_the_journal_have_comes_into_memory_once(hel
     assert times(again.take_due(100)) == [20, 25, 30, 40]
 
 
-def test_events_in_a_page_and_in_the_journal_and_in_another_page_are_held_once():
+def test_events_in_a_page_and_in_the_journal_and_in_another_page_are_held_once() -> None:
     page, journalled = events(10, 20, 30), events(20, 30, 40, first_id=1)
     found = without_repeats([page, journalled, events(), page.take(slice(1, 2))])
     assert sorted(found.event_id.tolist()) == [b"e0", b"e1", b"e2", b"e3"]
     assert times(found) == [10, 20, 30, 40]
 
 
-def test_one_id_at_two_times_is_two_events():
+def test_one_id_at_two_times_is_two_events() -> None:
     assert len(without_repeats([events(10), events(11)])) == 2
 
 
-def test_no_events_have_no_repeats():
+def test_no_events_have_no_repeats() -> None:
     assert without_repeats([]) is None
     assert without_repeats([events()]) is None
 
 
-def test_slots_are_looked_up_anew(held):
+def test_slots_are_looked_up_anew(held: Held) -> None:
     held.add(events(10, 20, 30), 1)
     held.relink(lambda keys: np.array([100 + int(key[1:]) for key in keys]))
     [chunk] = held.all()
@@ -222,7 +224,7 @@ def test_slots_are_looked_up_anew(held):
     assert times(held.came_in(1)) == [10, 20, 30]
 
 
-def test_memory_counts_values_and_what_surrounds_them(held):
+def test_memory_counts_values_and_what_surrounds_them(held: Held) -> None:
     held.add(events(*range(100)), 1)
     small = held.bytes_used
     assert small > 100 * 200

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -16,7 +17,7 @@ from streams.cli.lazy import LazyCommand, LazyCommands
 HEAVY = ("numpy", "pyarrow", "confluent_kafka", "fastavro", "faust", "rich")
 
 
-def commands(table=COMMANDS, *above: str) -> dict[tuple[str, ...], LazyCommand | LazyCommands]:
+def commands(table: dict[str, Any] = COMMANDS, *above: str) -> dict[tuple[str, ...], LazyCommand | LazyCommands]:
     """Every command and group below the top, by its words."""
     found = {}
     for name, entry in table.items():
@@ -39,11 +40,13 @@ def pages() -> dict[tuple[str, ...], list[str]]:
     return found
 
 
-def test_no_line_is_wider_than_the_terminal(pages):
+def test_no_line_is_wider_than_the_terminal(pages: dict[tuple[()] | tuple[str, str] | tuple[str], list[str]]) -> None:
     assert {} == {words: lines for words, lines in pages.items() if any(len(line) > 80 for line in lines)}
 
 
-def test_no_line_of_a_paragraph_ends_before_the_next_word_would_fit(pages):
+def test_no_line_of_a_paragraph_ends_before_the_next_word_would_fit(
+    pages: dict[tuple[()] | tuple[str, str] | tuple[str], list[str]],
+) -> None:
     """A line that is short although the next word has room is a line end of the source."""
     ragged = []
     for words, lines in pages.items():
@@ -54,7 +57,9 @@ def test_no_line_of_a_paragraph_ends_before_the_next_word_would_fit(pages):
     assert [] == ragged
 
 
-def test_every_command_is_described_in_whole_sentences(pages):
+def test_every_command_is_described_in_whole_sentences(
+    pages: dict[tuple[()] | tuple[str, str] | tuple[str], list[str]],
+) -> None:
     """Click cuts what doesn't fit on one line."""
     assert {} == {
         words: cut for words, lines in pages.items() if (cut := [one for one in lines if one.endswith("...")])
@@ -65,12 +70,14 @@ def test_every_command_is_described_in_whole_sentences(pages):
             assert len(described.split()) > 2
 
 
-def test_a_flag_wants_no_value(pages):
+def test_a_flag_wants_no_value(pages: dict[tuple[()] | tuple[str, str] | tuple[str], list[str]]) -> None:
     assert [] == [line for lines in pages.values() for line in lines if "<bool>" in line]
 
 
 @pytest.mark.parametrize(("words", "entry"), commands().items())
-def test_a_list_describes_a_command_as_its_own_page_does(words, entry):
+def test_a_list_describes_a_command_as_its_own_page_does(
+    words: tuple[str, ...], entry: LazyCommand | LazyCommands
+) -> None:
     command = get_command(app)
     for word in words:
         command = command.commands[word]
@@ -79,7 +86,7 @@ def test_a_list_describes_a_command_as_its_own_page_does(words, entry):
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["dlq", "--help"], ["no-such-command"]])
-def test_what_runs_no_command_imports_none(words):
+def test_what_runs_no_command_imports_none(words: list[str]) -> None:
     code = (
         "import sys, streams.cli\n"
         f"sys.argv = ['streams', *{words}]\n"

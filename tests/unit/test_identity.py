@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +17,19 @@ from streams.flow.declaration import Pipeline, Table, Window
 from streams.flow.identity import identity_of as declared_identity
 from streams.flow.identity import judged as judge_under
 from streams.operators.fold.builder import Count, Fold, Greatest, LastTime, Latest, Least, WindowFold
-from streams.state.identity import Identity, IdentityUnreadable, Places
+from streams.state.identity import Identity, IdentityUnreadable, Judgement, Places
 
 FIELDS = ("temperature_c", "battery")
 
 
-def a_flow(columns=None, *, size_ms=60_000, tables=("rooms.state.v1",), fields=FIELDS, **changed):
+def a_flow(
+    columns: dict[str, Any] | None = None,
+    *,
+    size_ms: int = 60_000,
+    tables: tuple[str, ...] = ("rooms.state.v1",),
+    fields: tuple[str, ...] = FIELDS,
+    **changed: object,
+) -> Pipeline:
     fold = Fold("sensor_id", fields, columns or {"events": Count(), "warmest_c": Greatest("temperature_c")})
     window = WindowFold("sensor_id", fields, {"events": Count(), "warmest_c": Greatest("temperature_c")})
     return Pipeline(
@@ -36,34 +44,36 @@ def a_flow(columns=None, *, size_ms=60_000, tables=("rooms.state.v1",), fields=F
     )
 
 
-def identity_of(flow, *, symbols=None, cluster="c", **ids):
+def identity_of(
+    flow: Pipeline, *, symbols: dict[str, Any] | None = None, cluster: str = "c", **ids: object
+) -> Identity:
     names = {topic.name: f"id of {topic.name}" for topic in flow.topics()}
     places = Places(cluster, {**names, **ids.pop("topics", {})})
     return declared_identity(flow, operators_of(flow), places, symbols)
 
 
-def judge(found, declared, flow):
+def judge(found: Identity, declared: Identity, flow: Pipeline) -> Judgement:
     return judge_under(found, declared, flow, operators_of(flow))
 
 
-def judged(before, after, **changed):
+def judged(before: Pipeline, after: Pipeline, **changed: Any) -> Judgement:
     return judge(identity_of(before), identity_of(after, **changed), after)
 
 
 @pytest.mark.parametrize("flow", [GPS, ORDERS, a_flow()], ids=["gps", "orders", "rooms"])
-def test_an_identity_survives_packing(flow):
+def test_an_identity_survives_packing(flow: Pipeline) -> None:
     identity = identity_of(flow, symbols={"kind": ("A", "B")})
     assert Identity.unpack(identity.packed) == identity
     assert judge(identity, Identity.unpack(identity.packed), flow).is_same
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"\x78\x9c\x03\x00\x00\x00\x00\x01", GPS.source.encode()])
-def test_bytes_that_are_no_identity_are_refused(data):
+def test_bytes_that_are_no_identity_are_refused(data: bytes) -> None:
     with pytest.raises(IdentityUnreadable):
         Identity.unpack(data)
 
 
-def test_what_is_not_known_is_not_compared():
+def test_what_is_not_known_is_not_compared() -> None:
     flow = a_flow()
     somewhere = identity_of(flow)
     nowhere = declared_identity(flow, operators_of(flow), Places())
@@ -71,7 +81,7 @@ def test_what_is_not_known_is_not_compared():
     assert judge(nowhere, somewhere, flow).is_same
 
 
-def test_another_order_of_tables_or_windows_changes_nothing():
+def test_another_order_of_tables_or_windows_changes_nothing() -> None:
     one, two = a_flow(tables=("a.v1", "b.v1")), a_flow(tables=("b.v1", "a.v1"))
     assert judged(one, two).is_same
 
@@ -86,26 +96,26 @@ def test_another_order_of_tables_or_windows_changes_nothing():
         ("rooms.minutes.v1", "lacks what the state is made of"),
     ],
 )
-def test_a_topic_that_was_created_again_is_refused_with_a_command(name, says):
+def test_a_topic_that_was_created_again_is_refused_with_a_command(name: str, says: str) -> None:
     judgement = judged(a_flow(), a_flow(), topics={name: "another"})
     [refusal] = judgement.refused
     assert refusal.startswith(f"{name} was deleted and created again")
     assert re.search(says, refusal)
 
 
-def test_a_source_that_was_created_again_begins_again_with_the_state_there_is():
+def test_a_source_that_was_created_again_begins_again_with_the_state_there_is() -> None:
     judgement = judged(a_flow(), a_flow(), topics={"rooms.v1": "another"})
     assert judgement.source_is_new
     assert not judgement.refused
 
 
-def test_dead_letters_that_were_created_again_change_no_state():
+def test_dead_letters_that_were_created_again_change_no_state() -> None:
     judgement = judged(a_flow(), a_flow(), topics={"rooms.v1.dlq": "another"})
     assert not judgement.refused
     assert judgement.migrated == ("rooms.v1.dlq was deleted and created again",)
 
 
-def test_state_of_another_cluster_is_refused():
+def test_state_of_another_cluster_is_refused() -> None:
     assert "the cluster c, this one is d" in judged(a_flow(), a_flow(), cluster="d").refused[0]
 
 
@@ -120,11 +130,11 @@ def test_state_of_another_cluster_is_refused():
     ],
     ids=["window size", "meaning", "type", "id field", "carrier"],
 )
-def test_what_cannot_be_carried_over_is_refused_in_words(after, says):
+def test_what_cannot_be_carried_over_is_refused_in_words(after: Pipeline, says: str) -> None:
     assert any(says in refusal for refusal in judged(a_flow(), after).refused)
 
 
-def test_symbols_may_be_added_at_the_end_and_nowhere_else():
+def test_symbols_may_be_added_at_the_end_and_nowhere_else() -> None:
     flow = a_flow()
     before, added, moved = ({"battery": tuple(one)} for one in ("AB", "ABC", "BA"))
     assert not judge(identity_of(flow, symbols=before), identity_of(flow, symbols=added), flow).refused
@@ -132,7 +142,7 @@ def test_symbols_may_be_added_at_the_end_and_nowhere_else():
     assert judge(identity_of(flow, symbols=before), identity_of(flow, symbols=moved), flow).refused
 
 
-def test_added_and_removed_fields_and_columns_are_brought_over_both_ways():
+def test_added_and_removed_fields_and_columns_are_brought_over_both_ways() -> None:
     before = a_flow()
     after = a_flow(
         {"events": Count(), "seen": LastTime(), "warmest_c": Greatest("temperature_c")}, fields=("humidity", *FIELDS)
@@ -146,7 +156,7 @@ def test_added_and_removed_fields_and_columns_are_brought_over_both_ways():
 BEFORE = Bounds(1_000, 20_000, 3_000, 4_000, 5, 6_000)
 
 
-def test_all_bounds_in_force_are_part_of_the_identity():
+def test_all_bounds_in_force_are_part_of_the_identity() -> None:
     """Only the horizon was: the others decided results and left no trace."""
     assert identity_of(a_flow(bounds=BEFORE)).bounds == {
         "lateness_ms": 1_000,
@@ -172,27 +182,27 @@ def test_all_bounds_in_force_are_part_of_the_identity():
     ],
     ids=str,
 )
-def test_another_bound_is_said_and_the_state_goes_on(changed, says):
+def test_another_bound_is_said_and_the_state_goes_on(changed: dict[str, int], says: str) -> None:
     judgement = judged(a_flow(bounds=BEFORE), a_flow(bounds=replace(BEFORE, **changed)))
     assert not judgement.refused
     (text,) = judgement.migrated
     assert re.match(says, text), text
 
 
-def test_another_grace_of_windows_is_said():
+def test_another_grace_of_windows_is_said() -> None:
     before = a_flow()
     after = replace(before, windows=(replace(before.windows[0], grace_ms=500),))
     (text,) = judged(before, after).migrated
     assert text.startswith("the grace of windows of rooms.minutes.v1 is 500 ms now (was 0 ms)")
 
 
-def test_an_identity_of_before_all_bounds_were_recorded_says_nothing_of_them():
+def test_an_identity_of_before_all_bounds_were_recorded_says_nothing_of_them() -> None:
     flow = a_flow(bounds=BEFORE)
     earlier = replace(identity_of(flow), bounds={"horizon_ms": 20_000})
     assert judge(earlier, identity_of(flow), flow).is_same
 
 
-def test_rows_are_brought_over_by_the_names_of_their_columns():
+def test_rows_are_brought_over_by_the_names_of_their_columns() -> None:
     """The fault was that columns were read by position: two of them swapped swapped their values."""
     old = np.dtype([("a", "<i8"), ("b", "<i8"), ("gone", "?"), ("deep", [("x", "<f8"), ("known", "?")]), ("t", "O")])
     new = np.dtype(
@@ -210,14 +220,14 @@ def test_rows_are_brought_over_by_the_names_of_their_columns():
     assert found["t"].tolist() == [b"q", None]
 
 
-def test_a_layout_survives_json_and_names_types_and_meanings():
+def test_a_layout_survives_json_and_names_types_and_meanings() -> None:
     layout = RowLayout.of(ORDERS.tables[0].aggregate.dtype)
     assert RowLayout.from_json(layout.as_json()) == layout
     fold = Fold("id", FIELDS, {"last": Latest("battery", pa.bool_())})
     assert RowLayout.of(fold.dtype, fold.meanings) != RowLayout.of(fold.dtype)
 
 
-def test_rows_of_an_earlier_layout_are_known_for_as_long_as_they_may_be_met():
+def test_rows_of_an_earlier_layout_are_known_for_as_long_as_they_may_be_met() -> None:
     flow = a_flow()
     first = identity_of(flow)
     changed = a_flow({"events": Count(), "seen": LastTime()})

@@ -164,14 +164,14 @@ def test_a_start_that_was_asked_for_before_a_revocation_is_void_after_it(assigne
     assert not assigned._started
 
 
-def test_a_batch_of_large_records_has_fewer_of_them():
+def test_a_batch_of_large_records_has_fewer_of_them() -> None:
     small, large = records_of(1_000, value_bytes=86), records_of(1_000, value_bytes=3_000)
     assert BATCH_RECORDS_MAX == _records_of_next(small, 4 << 20)
     assert 1_300 < _records_of_next(large, 4 << 20) < 1_400
     assert 1 == _records_of_next(records_of(1, value_bytes=10_000_000), 4 << 20)
 
 
-def records_of(count, *, value_bytes):
+def records_of(count: int, *, value_bytes: int) -> Records:
     numbers = np.arange(count)
     return Records(numbers, numbers, numbers, [b"k" * 36] * count, [bytes(value_bytes)] * count)
 

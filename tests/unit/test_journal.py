@@ -20,12 +20,12 @@ COLUMNS = ("timestamp_ms", "event_time", "sequence", "id_hi", "id_lo", "id_word"
 TEXTS = ("event_id", "key", "value")
 
 
-def ids(count, seed=1):
+def ids(count: int, seed: int = 1) -> Ids:
     rng = np.random.default_rng(seed)
     return Ids(*(rng.integers(1, 2**63, count, dtype=np.uint64) for _ in range(3)))
 
 
-def held(count, *, headers=None, value_bytes=50, seed=1):
+def held(count: int, *, headers: object = None, value_bytes: int = 50, seed: int = 1) -> Events:
     rng = np.random.default_rng(seed)
     words = ids(count, seed)
     payload = rng.normal(size=(4, count))
@@ -50,7 +50,7 @@ def held(count, *, headers=None, value_bytes=50, seed=1):
     )
 
 
-def due(count):
+def due(count: int) -> DueRows:
     keys = objects([f"k\xff{i}".encode("latin-1") for i in range(count)])
     return DueRows(
         keys, np.arange(count) + 10, -np.arange(count), objects([b"" if i % 2 else b"id" for i in range(count)])
@@ -70,7 +70,7 @@ class Written:
     known_from: int = 0
     head: JournalEntry = HEAD
 
-    def packed(self, record_bytes_max=UNLIMITED):
+    def packed(self, record_bytes_max: int = UNLIMITED) -> list[bytes]:
         return packed(
             self.head,
             self.ids,
@@ -81,12 +81,12 @@ class Written:
         )
 
 
-def entry(*, ids_count=0, held_events=None, due_count=0):
+def entry(*, ids_count: int = 0, held_events: Events | None = None, due_count: int = 0) -> Written:
     events = held(0) if held_events is None else held_events
     return Written(ids(ids_count), events, due(due_count), -5)
 
 
-def assert_equal_events(found, expected):
+def assert_equal_events(found: Events, expected: Events) -> None:
     for name in COLUMNS:
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
     for name in TEXTS:
@@ -94,12 +94,12 @@ def assert_equal_events(found, expected):
     assert found.payload.tobytes() == expected.payload.tobytes()
 
 
-def assert_equal_due(found, expected):
+def assert_equal_due(found: DueRows, expected: DueRows) -> None:
     for name in ("key", "event_time", "sequence", "event_id"):
         assert getattr(found, name).tolist() == getattr(expected, name).tolist()
 
 
-def assert_equal_ids(found, expected):
+def assert_equal_ids(found: Ids, expected: Ids) -> None:
     for name in ("hi", "lo", "word"):
         assert np.array_equal(getattr(found, name), getattr(expected, name))
 
@@ -115,7 +115,7 @@ def assert_equal_ids(found, expected):
     ],
     ids=["nothing", "ids", "held", "due", "all"],
 )
-def test_what_is_packed_is_unpacked(written):
+def test_what_is_packed_is_unpacked(written: Written) -> None:
     [data] = written.packed()
     found = unpacked(data, FIELDS)
     head = found.entry
@@ -127,31 +127,31 @@ def test_what_is_packed_is_unpacked(written):
     assert_equal_due(found.due, written.due)
 
 
-def test_headers_survive_with_none_and_empty_values_repeats_and_unicode_names():
+def test_headers_survive_with_none_and_empty_values_repeats_and_unicode_names() -> None:
     headers = [None, [], [("a", None), ("a", b""), ("ключ", b"\x00\xff"), ("", b"x")]]
     [data] = entry(held_events=held(3, headers=headers)).packed()
     assert unpacked(data, FIELDS).held.headers.tolist() == [None, None, headers[2]]
 
 
-def test_events_without_headers_need_no_column_of_them():
+def test_events_without_headers_need_no_column_of_them() -> None:
     [data] = entry(held_events=held(3, headers=[None, None, None])).packed()
     assert unpacked(data, FIELDS).held.headers is None
 
 
 @pytest.mark.parametrize("name_bytes", [65_535, 65_536, 200_000])
-def test_header_names_of_any_length_survive(name_bytes):
+def test_header_names_of_any_length_survive(name_bytes: int) -> None:
     headers = [("n" * name_bytes, b"v")]
     assert unpack_headers(pack_headers(headers)) == headers
 
 
 @pytest.mark.parametrize("count", [65_535, 65_536, 100_000])
-def test_any_number_of_headers_survives(count):
+def test_any_number_of_headers_survives(count: int) -> None:
     headers = [("n", b"v")] * count
     assert unpack_headers(pack_headers(headers)) == headers
 
 
 @pytest.mark.parametrize("bytes_max", [1, 500, 3_000, 20_000])
-def test_a_large_cycle_is_split_and_its_parts_make_the_whole(bytes_max):
+def test_a_large_cycle_is_split_and_its_parts_make_the_whole(bytes_max: int) -> None:
     written = entry(
         ids_count=400, held_events=held(90, headers=[[("h", b"x" * (i * 10))] for i in range(90)]), due_count=60
     )
@@ -191,32 +191,32 @@ def test_a_large_cycle_is_split_and_its_parts_make_the_whole(bytes_max):
     ],
     ids=["ids", "held", "headers", "due", "long keys"],
 )
-def test_no_record_is_much_larger_than_the_limit(large):
+def test_no_record_is_much_larger_than_the_limit(large: Written) -> None:
     records = large.packed(50_000)
     assert len(records) > 1
     assert max(map(len, records)) <= 50_000 + 10_000
 
 
-def test_a_single_event_larger_than_the_limit_has_a_record_of_its_own():
+def test_a_single_event_larger_than_the_limit_has_a_record_of_its_own() -> None:
     records = entry(held_events=held(3, value_bytes=5_000)).packed(1_000)
     assert [len(unpacked(record, FIELDS).held) for record in records] == [1, 1, 1]
 
 
-def test_every_truncation_is_refused():
+def test_every_truncation_is_refused() -> None:
     [data] = entry(ids_count=3, held_events=held(2, headers=[None, [("a", b"b")]]), due_count=2).packed()
     for size in range(len(data)):
         with pytest.raises(JournalCorrupted):
             unpacked(data[:size], FIELDS)
 
 
-def test_another_format_is_refused():
+def test_another_format_is_refused() -> None:
     [data] = entry().packed()
     with pytest.raises(JournalCorrupted, match="another format"):
         unpacked(b"SJ9\0" + data[4:], FIELDS)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_garbage_raises_journal_corrupted_or_nothing_else(seed):
+def test_garbage_raises_journal_corrupted_or_nothing_else(seed: int) -> None:
     rng = random.Random(seed)
     [data] = entry(ids_count=3, held_events=held(3, headers=[None, [("ä", None)], [("a", b"b")]]), due_count=2).packed()
     for _ in range(200):
@@ -233,7 +233,7 @@ def test_garbage_raises_journal_corrupted_or_nothing_else(seed):
             unpacked(rng.randbytes(size), FIELDS)
 
 
-def test_held_events_are_read_by_the_names_of_their_fields():
+def test_held_events_are_read_by_the_names_of_their_fields() -> None:
     """A field more, a field less and another order: every value stays with its name, and what is new is null."""
     written = held(3)
     before = Fields(FIELDS.payload, ("depot_id",))
@@ -247,12 +247,12 @@ def test_held_events_are_read_by_the_names_of_their_fields():
     assert_equal_events(unpacked(data, before).held, written)
 
 
-def test_a_record_names_its_sections():
+def test_a_record_names_its_sections() -> None:
     [data] = entry(ids_count=2, held_events=held(1), due_count=1).packed()
     assert [*journal.sections_of(data)] == ["positions", "identity", "dedup", "reorder.held", "reorder.last"]
 
 
 @pytest.mark.parametrize("magic", [b"SJ1\0", b"SJ2\0"])
-def test_a_record_of_an_earlier_version_is_named_as_such(magic):
+def test_a_record_of_an_earlier_version_is_named_as_such(magic: bytes) -> None:
     with pytest.raises(JournalCorrupted, match="written by an earlier version"):
         unpacked(magic + bytes(100), FIELDS)

@@ -1,8 +1,11 @@
 """Rows by key: the key space with the operators that keep rows of each key."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
+from numpy.typing import NDArray
 
 from logistics.flows.gps import GPS
 from logistics.folds.vehicle_state import VehicleState
@@ -13,13 +16,14 @@ from streams.operators.base import OperatorContext
 from streams.operators.fold.operator import FoldTable, fold_name
 from streams.operators.keyed import KeySegments, KeySpace
 from streams.operators.reorder.last import LastReleased, due_pairs
+from streams.operators.reorder.section import DueRows
 from streams.operators.trace import WatermarkTrace
 from streams.operators.window.operator import TumblingWindow, open_window_name, window_name
 from streams.operators.window.windows import NEVER, Windows
 from streams.state.memory import MemoryStore
 from streams.state.names import operator_prefix
 from streams.state.space import StoreSpace
-from streams.state.store import WriteBatch
+from streams.state.store import Store, WriteBatch
 
 AGGREGATE = VehicleState()
 PIPELINE = replace(GPS, windows=())
@@ -28,11 +32,11 @@ LAST = "reorder.last"
 
 
 class CountingStore(MemoryStore):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.asked = []
 
-    def get_many(self, keys):
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
         self.asked.append(list(keys))
         return super().get_many(keys)
 
@@ -40,14 +44,14 @@ class CountingStore(MemoryStore):
 class Changed:
     """What a cycle has changed: of each key its last released event, and its row of the table."""
 
-    def __init__(self, due, rows, puts):
+    def __init__(self, due: DueRows, rows: list[NDArray[Any]], puts: WriteBatch) -> None:
         self.due, self.rows, self.puts = due, rows, puts
 
 
 class Index:
     """A key space with last released events and a table, or with windows."""
 
-    def __init__(self, store, belongs=lambda _: True, *, windows=False):
+    def __init__(self, store: CountingStore | Store, belongs=lambda _: True, *, windows: bool = False) -> None:
         self.store = store
         self.keys = KeySpace(belongs)
         self.last = LastReleased(StoreSpace(store, LAST))
@@ -62,20 +66,20 @@ class Index:
             self.windows = spec.build(context)
         self.closed = []
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.keys)
 
     @property
-    def bytes_used(self):
+    def bytes_used(self) -> int:
         return self.keys.bytes_used
 
-    def slots(self, keys):
+    def slots(self, keys: NDArray[np.object_]) -> NDArray[np.int64]:
         return self.keys.slots(keys)
 
-    def due_of(self, slot):
+    def due_of(self, slot: np.int64) -> tuple[int, int, bytes]:
         return self.last.due().of(int(slot))
 
-    def take_changed(self):
+    def take_changed(self) -> Changed:
         changed = self.keys.take_changed()
         folded = self.fold.changes(changed)
         due = self.last.rows(changed)
@@ -83,33 +87,33 @@ class Index:
         StoreSpace(self.store, LAST).put(batch, due_pairs(due))
         return Changed(due, [rows.rows for rows in folded.changelogs], batch)
 
-    def drop_all(self):
+    def drop_all(self) -> None:
         batch = WriteBatch()
         self.keys.forget(batch)
         self.store.write(batch)
 
     # --- windows ---
 
-    def close_windows(self, watermark):
+    def close_windows(self, watermark: int) -> bool:
         self.windows.close(watermark)
         return not self.windows.is_settled
 
-    def end_cycle(self):
+    def end_cycle(self) -> list[bytes]:
         """Keys of the windows that have closed, in their order; what changed is written."""
         found = self.windows.changes(self.keys.take_changed())
         self.store.write(found.store)
         return [key for rows in found.rows for key in rows.keys.tolist()]
 
 
-def index(store=None, belongs=lambda _: True):
+def index(store: CountingStore | Store | None = None, belongs=lambda _: True) -> Index:
     return Index(store or MemoryStore(), belongs)
 
 
-def names(*keys):
+def names(*keys: bytes) -> NDArray[np.object_]:
     return objects(list(keys))
 
 
-def released(subject, *rows):
+def released(subject: Index, *rows) -> None:
     """Events of (key, time, sequence, id), in order, with their slots."""
     keys, time, sequence, ids = zip(*rows, strict=True)
     count = len(rows)
@@ -137,26 +141,26 @@ def released(subject, *rows):
     subject.fold.process(found, trace)
 
 
-def commit(subject, store):
+def commit(subject: Index, store: MemoryStore) -> Changed:
     changed = subject.take_changed()
     store.write(changed.puts)
     return changed
 
 
-def test_a_key_keeps_its_slot_and_keys_are_told_apart():
+def test_a_key_keeps_its_slot_and_keys_are_told_apart() -> None:
     subject = index()
     assert subject.slots(names(b"a", b"b", b"a")).tolist() == [0, 1, 0]
     assert subject.slots(names(b"b", b"c", b"\xff", b"")).tolist() == [1, 2, 3, 4]
     assert len(subject) == 5
 
 
-def test_a_new_key_has_nothing_due():
+def test_a_new_key_has_nothing_due() -> None:
     subject = index()
     [slot] = subject.slots(names(b"a"))
     assert subject.due_of(slot) == (TIME_MIN, TIME_MIN, b"")
 
 
-def test_rows_are_loaded_once_for_all_new_keys_of_a_batch():
+def test_rows_are_loaded_once_for_all_new_keys_of_a_batch() -> None:
     store = CountingStore()
     subject = index(store)
     subject.slots(names(*(b"k%d" % (i % 300) for i in range(1000))))
@@ -165,7 +169,7 @@ def test_rows_are_loaded_once_for_all_new_keys_of_a_batch():
     assert len(store.asked) == 2
 
 
-def test_more_keys_than_reserved_keep_their_rows():
+def test_more_keys_than_reserved_keep_their_rows() -> None:
     subject = index()
     released(subject, (b"first", 7, 1, b"x"))
     subject.slots(names(*(b"k%d" % i for i in range(5_000))))
@@ -173,14 +177,14 @@ def test_more_keys_than_reserved_keep_their_rows():
     assert subject.due_of(slot) == (7, 1, b"x")
 
 
-def test_segments_are_made_once_for_all_operators_and_anew_for_other_events():
+def test_segments_are_made_once_for_all_operators_and_anew_for_other_events() -> None:
     subject = index()
     fields = Fields(GPS.payload_fields)
     trace = WatermarkTrace.idle(0, 0)
     some = Events.none(fields)
     made = []
 
-    def of(events, prior):
+    def of(events: Events, prior: NDArray[np.int64]) -> KeySegments:
         made.append(events)
         return KeySegments(None, prior, None)
 
@@ -194,7 +198,7 @@ def test_segments_are_made_once_for_all_operators_and_anew_for_other_events():
     assert len(made) == 2
 
 
-def test_only_changed_keys_are_taken_and_only_once():
+def test_only_changed_keys_are_taken_and_only_once() -> None:
     subject = index()
     subject.slots(names(b"quiet"))
     released(subject, (b"a", 1, 0, b"x"), (b"b", 2, 0, b"y"), (b"a", 3, 5, b"z"))
@@ -206,7 +210,7 @@ def test_only_changed_keys_are_taken_and_only_once():
     assert len(subject.take_changed().due) == 0
 
 
-def test_what_was_taken_does_not_change_with_later_folds():
+def test_what_was_taken_does_not_change_with_later_folds() -> None:
     subject = index()
     released(subject, (b"a", 1, 0, b"x"))
     changed = subject.take_changed()
@@ -214,7 +218,7 @@ def test_what_was_taken_does_not_change_with_later_folds():
     assert (changed.due.event_time.tolist(), changed.rows[0]["events"].tolist()) == ([1], [1])
 
 
-def test_dropped_keys_come_back_from_the_store_as_they_were():
+def test_dropped_keys_come_back_from_the_store_as_they_were() -> None:
     store = MemoryStore()
     subject = index(store)
     released(subject, (b"a", 10, -3, "é".encode()), (b"b\xff", 20, 2**62, b""))
@@ -233,7 +237,7 @@ def test_dropped_keys_come_back_from_the_store_as_they_were():
     assert row["first_event_time"] == expected.rows[0]["first_event_time"][0] == 10
 
 
-def test_rows_lie_under_the_name_of_their_operator_with_the_key_behind_it():
+def test_rows_lie_under_the_name_of_their_operator_with_the_key_behind_it() -> None:
     store = MemoryStore()
     subject = index(store)
     released(subject, (b"a", 1, 0, b"x"))
@@ -243,7 +247,7 @@ def test_rows_lie_under_the_name_of_their_operator_with_the_key_behind_it():
     assert due_pairs(changed.due) == [(b"a", b"\1" + bytes(15) + b"x")]
 
 
-def test_packed_rows_are_the_rows_bytes():
+def test_packed_rows_are_the_rows_bytes() -> None:
     rows = np.zeros(3, AGGREGATE.dtype)
     rows["events"] = [1, 2, 3]
     packed = pack_rows(rows)
@@ -252,10 +256,10 @@ def test_packed_rows_are_the_rows_bytes():
     assert pack_rows(rows[:0]) == []
 
 
-def test_events_of_keys_that_belong_elsewhere_are_counted():
+def test_events_of_keys_that_belong_elsewhere_are_counted() -> None:
     subject = index(belongs=lambda key: key.startswith(b"a"))
 
-    def misrouted(*keys):
+    def misrouted(*keys: bytes) -> tuple[int, list[bytes]]:
         count = len(keys)
         subject.keys.located(replace(none_located(count), key=names(*keys)))
         return subject.keys.take_misrouted()
@@ -267,13 +271,13 @@ def test_events_of_keys_that_belong_elsewhere_are_counted():
     assert misrouted(b"b", b"a1") == (1, [b"b"])
 
 
-def none_located(count):
+def none_located(count: int) -> Events:
     """Events without anything but a place for their keys."""
     column = np.full(count, -1, np.int64)
     return replace(Events.none(Fields()), event_time=column, slot=column)
 
 
-def test_memory_grows_with_keys_and_goes_with_them():
+def test_memory_grows_with_keys_and_goes_with_them() -> None:
     subject = index()
     subject.slots(names(*(b"k%d" % i for i in range(100))))
     assert subject.bytes_used > 10_000
@@ -281,14 +285,14 @@ def test_memory_grows_with_keys_and_goes_with_them():
     assert subject.bytes_used == 0
 
 
-def test_long_keys_count_with_their_length():
+def test_long_keys_count_with_their_length() -> None:
     short, long = index(), index()
     short.slots(names(*(b"%05d" % i for i in range(500))))
     long.slots(names(*(b"%01000d" % i for i in range(500))))
     assert long.bytes_used - short.bytes_used == 500 * 995
 
 
-def test_changed_keys_count_until_they_are_taken():
+def test_changed_keys_count_until_they_are_taken() -> None:
     subject = index()
     released(subject, (b"a" * 1_000, 1, 0, b"x"))
     once = subject.keys.changed_bytes
@@ -298,7 +302,7 @@ def test_changed_keys_count_until_they_are_taken():
     assert 0 == subject.keys.changed_bytes
 
 
-def with_windows(store, devices, monkeypatch):
+def with_windows(store: CountingStore | Store, devices: int, monkeypatch: pytest.MonkeyPatch) -> Index:
     """An index over `devices` keys of which every second has an open window, all of them in the store only."""
     monkeypatch.setattr("streams.operators.window.operator._SCAN_ROWS", 7)
     operator = Windows(MINUTES.aggregate, size_ms=MINUTES.size_ms, grace_ms=MINUTES.grace_ms)
@@ -312,7 +316,9 @@ def with_windows(store, devices, monkeypatch):
     return subject
 
 
-def test_open_windows_of_the_store_are_not_loaded_before_the_watermark_has_passed_them(monkeypatch):
+def test_open_windows_of_the_store_are_not_loaded_before_the_watermark_has_passed_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     store = CountingStore()
     subject = with_windows(store, 40, monkeypatch)
     assert (0, 100) == (len(subject), subject.windows.next_timer())
@@ -322,7 +328,9 @@ def test_open_windows_of_the_store_are_not_loaded_before_the_watermark_has_passe
     assert 106 == subject.windows.next_timer()
 
 
-def test_of_many_windows_that_end_at_once_a_bounded_number_is_loaded_in_a_cycle(monkeypatch):
+def test_of_many_windows_that_end_at_once_a_bounded_number_is_loaded_in_a_cycle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("streams.operators.window.operator._LOADED_MAX", 6)
     store = MemoryStore()
     subject = with_windows(store, 40, monkeypatch)
@@ -337,7 +345,7 @@ def test_of_many_windows_that_end_at_once_a_bounded_number_is_loaded_in_a_cycle(
     assert [] == list(store.scan(operator_prefix(open_window_name(MINUTES.topic))))
 
 
-def test_a_window_that_is_dropped_after_later_ones_were_loaded_is_found_again(monkeypatch):
+def test_a_window_that_is_dropped_after_later_ones_were_loaded_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was skipped as one that had been loaded: its row never came out."""
     store = MemoryStore()
     subject = with_windows(store, 40, monkeypatch)
@@ -351,7 +359,7 @@ def test_a_window_that_is_dropped_after_later_ones_were_loaded_is_found_again(mo
     assert [b"k000"] == subject.end_cycle()
 
 
-def test_keys_with_open_windows_are_dropped_as_well_and_close_all_the_same(monkeypatch):
+def test_keys_with_open_windows_are_dropped_as_well_and_close_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     store = MemoryStore()
     subject = with_windows(store, 40, monkeypatch)
     subject.slots(names(b"k038"))

@@ -11,9 +11,9 @@ import pytest
 from logistics.flows.gps import GPS
 from streams.avro.decode import Decoder
 from streams.avro.known import KnownSchemas
-from streams.avro.resolve import build_plan
+from streams.avro.resolve import Plan, build_plan
 from streams.batch.records import Records
-from streams.batch.rejects import Reason, Reject
+from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.config import TaskConfig
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.task import PartitionTask
@@ -30,15 +30,15 @@ from tests.unit.test_decode import TEXT, framed
 NOW = 1_750_000_000_000
 
 
-def unknown(schema_id):
+def unknown(schema_id: int) -> Reject:
     return Reject(-1, Reason.UNKNOWN_SCHEMA, "no such schema", schema_id)
 
 
-def plan(schema_id):
+def plan(schema_id: int) -> Plan:
     return build_plan(schema_id, TEXT, TEXT)
 
 
-def test_the_least_recently_used_are_forgotten_first_plans_and_rejects_apart():
+def test_the_least_recently_used_are_forgotten_first_plans_and_rejects_apart() -> None:
     known = KnownSchemas(plans_max=2, rejects_max=2)
     known.learn({number: plan(number) for number in (1, 2, 3)} | {number: unknown(number) for number in (11, 12, 13)})
     known.used([1, 11, 99])
@@ -49,7 +49,7 @@ def test_the_least_recently_used_are_forgotten_first_plans_and_rejects_apart():
     assert 1 in known
 
 
-def test_an_id_that_was_unknown_and_has_a_plan_now_is_known_once():
+def test_an_id_that_was_unknown_and_has_a_plan_now_is_known_once() -> None:
     known = KnownSchemas()
     known.learn({1: unknown(1)})
     known.learn({1: plan(1)})
@@ -59,7 +59,7 @@ def test_an_id_that_was_unknown_and_has_a_plan_now_is_known_once():
     assert [] == list(known)
 
 
-def engine(rejects_max=100):
+def engine(rejects_max: int = 100) -> Engine:
     config = TaskConfig(
         replace(GPS, bounds=Bounds(0, idle_ms=1_000, quarantine_rejects=rejects_max)),
         lambda _: nullcontext(),
@@ -71,14 +71,14 @@ def engine(rejects_max=100):
     return made
 
 
-def batch(ids, *, key=b"d", partition=0):
+def batch(ids: list[int] | range, *, key: bytes = b"d", partition: int = 0) -> MicroBatch:
     count = len(ids)
     values = [framed(schema_id=schema_id, event_id=f"e{number}") for number, schema_id in enumerate(ids)]
     where = np.full(count, partition)
     return MicroBatch(Records(where, np.arange(count), np.full(count, NOW), [key] * count, values), NOW)
 
 
-def drain(subject, known=unknown):
+def drain(subject: Engine, known=unknown) -> tuple[list[DeadLetter], int, list[int]]:
     """Answer every look-up until nothing waits; dead letters, events, and ids that were asked for."""
     letters, events, asked = [], 0, []
     while subject.missing_schemas:
@@ -91,7 +91,7 @@ def drain(subject, known=unknown):
     return letters, events, asked
 
 
-def test_a_device_that_sends_junk_ids_is_quarantined_before_all_of_them_are_looked_up():
+def test_a_device_that_sends_junk_ids_is_quarantined_before_all_of_them_are_looked_up() -> None:
     subject = engine()
     subject.process(batch(range(1_000, 6_000)))
     letters, _, asked = drain(subject)
@@ -99,7 +99,7 @@ def test_a_device_that_sends_junk_ids_is_quarantined_before_all_of_them_are_look
     assert len(asked) <= 2 * SCHEMA_LOOKUPS_MAX
 
 
-def test_junk_ids_of_a_device_that_is_not_quarantined_are_looked_up_once_each_in_rounds():
+def test_junk_ids_of_a_device_that_is_not_quarantined_are_looked_up_once_each_in_rounds() -> None:
     subject = engine(rejects_max=0)
     subject.process(batch(range(1_000, 2_000)))
     letters, _, asked = drain(subject)
@@ -108,7 +108,7 @@ def test_junk_ids_of_a_device_that_is_not_quarantined_are_looked_up_once_each_in
 
 
 @pytest.mark.thorough
-def test_good_records_of_more_schemas_than_are_kept_all_come_through():
+def test_good_records_of_more_schemas_than_are_kept_all_come_through() -> None:
     subject = engine()
     subject._known = KnownSchemas(plans_max=SCHEMA_LOOKUPS_MAX)
     subject.process(batch([*range(1, 301), *range(1, 301)]))
@@ -117,7 +117,7 @@ def test_good_records_of_more_schemas_than_are_kept_all_come_through():
     assert len(subject._known) <= SCHEMA_LOOKUPS_MAX
 
 
-def test_a_partition_with_junk_does_not_keep_the_ids_of_another_one_from_being_looked_up():
+def test_a_partition_with_junk_does_not_keep_the_ids_of_another_one_from_being_looked_up() -> None:
     subject = engine(rejects_max=0)
     mine, others = batch(range(1_000, 2_000)).records, batch([7], partition=1).records
     subject.process(MicroBatch(Records.concat([mine, others]), NOW))
@@ -127,11 +127,11 @@ def test_a_partition_with_junk_does_not_keep_the_ids_of_another_one_from_being_l
 class _Registry:
     """Knows nothing, and notes how many ask at once."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.asked, self.at_once, self.at_once_max = [], 0, 0
         self._lock = threading.Lock()
 
-    def schema_by_id(self, schema_id):
+    def schema_by_id(self, schema_id: int) -> None:
         with self._lock:
             self.at_once += 1
             self.at_once_max = max(self.at_once, self.at_once_max)
@@ -142,17 +142,19 @@ class _Registry:
 
 
 @pytest.fixture
-def registry():
+def registry() -> _Registry:
     return _Registry()
 
 
 @pytest.fixture
-def lookup(registry):
+def lookup(registry: _Registry) -> SchemaLookup:
     guard = Guard("registry")
     return SchemaLookup(registry, TEXT, guard=guard, retrier=Retrier(threading.Event()))
 
 
-def test_every_id_is_asked_for_once_and_not_too_many_at_the_same_time(lookup, registry):
+def test_every_id_is_asked_for_once_and_not_too_many_at_the_same_time(
+    lookup: SchemaLookup, registry: _Registry
+) -> None:
     learned = {}
     asyncio.run(lookup.resolve(frozenset(range(500)), learned.update))
     assert list(range(500)) == sorted(registry.asked)
@@ -160,7 +162,9 @@ def test_every_id_is_asked_for_once_and_not_too_many_at_the_same_time(lookup, re
     assert registry.at_once_max <= SCHEMA_LOOKUPS_AT_ONCE
 
 
-def test_unknown_ids_are_remembered_up_to_a_bound_and_those_dropped_are_asked_for_again(lookup, monkeypatch):
+def test_unknown_ids_are_remembered_up_to_a_bound_and_those_dropped_are_asked_for_again(
+    lookup: SchemaLookup, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(schemas, "UNKNOWN_SCHEMAS_MAX", 3)
     asyncio.run(lookup.resolve(frozenset(range(5)), lambda _: None))
     assert 2 == len(lookup.expired())

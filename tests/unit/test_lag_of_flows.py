@@ -1,5 +1,6 @@
 """What is said of groups of declared flows beyond their offsets: partitions without a place, topics that are gone."""
 
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -9,7 +10,7 @@ from logistics.flows.gps import GPS
 from logistics.flows.orders import ORDERS
 from streams.kafka.round import FOREIGN, Group, Member, Round
 from streams.monitor.book import GroupLag, LagBook
-from streams.monitor.flow_states import Tail
+from streams.monitor.flow_states import ASKED_OFFSETS_MAX, BACK_OFFSETS_MAX, FURTHER_OFFSETS_MAX, TAIL_OFFSETS, Tail
 from streams.monitor.missing import missing_topics
 from streams.monitor.policies import GroupPolicies
 from streams.monitor.report import missing_row, partition_row
@@ -76,7 +77,7 @@ def committed(
     )  # fmt: skip
     book = LagBook(GroupPolicies(), window_s=5, interval_s=1, pipelines=[GPS, ORDERS])
     book.note(found)
-    return book, next(iter(book.states.questions(10)), None)
+    return book, next(iter(book.states.questions()), None)
 
 
 def journal_of(offset_next: int) -> list[bytes]:
@@ -95,7 +96,7 @@ def test_an_offset_that_was_set_by_something_else_is_a_stall_although_nothing_is
     assert ("STALL", "offset_not_of_state", 0) == (row["status"], row["reason"], row["lag"])
     assert "the group's offset 50 was set by something else, and the flow's state stands at 40" in row["why"]
     assert "set the offset back" in row["advice"]
-    assert [] == book.states.questions(10), "the same end of the journal is read once"
+    assert [] == book.states.questions(), "the same end of the journal is read once"
 
 
 def test_a_commit_without_anything_in_the_journal_is_of_state_that_is_gone() -> None:
@@ -135,6 +136,42 @@ def test_a_journal_that_says_nothing_of_the_source_is_no_reason_to_refuse() -> N
     book.states.learn(tail, [b"something else"])
 
     assert "OK" == partition_row(book.judge()[GPS.group], 0)["status"]
+
+
+def test_a_journal_is_read_backwards_until_it_tells_and_no_further_than_a_bound() -> None:
+    book, tail = committed(50, journal=10_000)
+    read: list[tuple[int, int]] = []
+    while tail is not None:
+        read.append((tail.first, tail.end))
+        book.states.learn(tail, [])
+        tail = next(iter(book.states.questions()), None)
+
+    assert [(9_984, 10_000), (9_920, 9_984), (9_664, 9_920)] == read[:3]
+    assert all(after[1] == before[0] for before, after in pairwise(read)), "each piece ends where the last one began"
+    assert max(end - first for first, end in read) == FURTHER_OFFSETS_MAX
+    assert BACK_OFFSETS_MAX <= 10_000 - read[-1][0] < BACK_OFFSETS_MAX + FURTHER_OFFSETS_MAX
+    assert "OK" == partition_row(book.judge()[GPS.group], 0)["status"], "nothing is said there: no reason to refuse"
+
+
+def test_journals_that_are_not_answered_in_time_let_the_others_go_first() -> None:
+    count = 100
+    none, here = np.empty(0, dtype=np.int64), np.arange(count, dtype=np.int64)
+    ends = np.concatenate([np.full(count, 50), np.full(count, 1_000)])
+    book = LagBook(GroupPolicies(), window_s=5, interval_s=1, pipelines=[GPS])
+    book.note(
+        Round(
+            cluster="c", time_ms=1_800_000_000_000, topics=((GPS.source, count), (GPS.journal, count)),
+            groups=(Group(GPS.group, "STABLE", ()),), failed=(), end=ends, low=np.zeros_like(ends), high=ends,
+            newest_offset=none, newest_ms=none, commit_group=np.zeros_like(here), commit_partition=here,
+            commit_offset=np.full_like(here, 50), commit_mark=np.zeros_like(here),
+            commit_cycle=np.full_like(here, FOREIGN),
+        )
+    )  # fmt: skip
+
+    asked = [[tail.partition for tail in book.states.questions()] for _ in range(4)]
+
+    assert {ASKED_OFFSETS_MAX // TAIL_OFFSETS} == {len(partitions) for partitions in asked}
+    assert set(range(count)) == {partition for partitions in asked for partition in partitions}
 
 
 def test_a_topic_that_is_gone_is_named_of_flows_in_use_only() -> None:

@@ -18,7 +18,11 @@ TOPIC = "t.dlq"
 IDS = [id_of_place(str(number)).encode() for number in range(6)]
 
 
-def letters(rows):
+def letters(
+    rows: list[tuple[bytes, int, str, None] | tuple[bytes, int, str, bytes]]
+    | list[tuple[bytes, int, str, None]]
+    | list[tuple[bytes, int, str, bytes]],
+) -> Letters:
     """Letters of (id, attempt, reason, key) at offsets 0, 1, ... of partition 0."""
     made = Letters(TOPIC)
     if rows:
@@ -39,13 +43,15 @@ def letters(rows):
     return made
 
 
-def resolution(letter_id, attempt, *, act=Act.REPLAYED, offset=10**6, outcome=None):
+def resolution(
+    letter_id: bytes, attempt: int, *, act: Act = Act.REPLAYED, offset: int = 10**6, outcome: str | None = None
+) -> bytes:
     writer = RecordWriter(act, Actor("me", "x", "r"), topic=TOPIC, at_ms=1)
     value = writer.record(letter_id.decode(), attempt=attempt, reason="r", partition=0, offset=offset)
     return value if outcome is None else value[:-1] + f',"outcome":"{outcome}"}}'.encode()
 
 
-def audit(*records):
+def audit(*records: bytes) -> Resolutions:
     made = Resolutions()
     for record in records:
         made.add([json.loads(record)["id"].encode()], [record], [0], [0])
@@ -58,7 +64,12 @@ ROWS = st.lists(
 
 
 @given(ROWS, st.lists(st.tuples(st.sampled_from(IDS), st.integers(1, 4))))
-def test_what_is_said_of_a_letter_is_said_of_its_latest_attempt(rows, resolved):
+def test_what_is_said_of_a_letter_is_said_of_its_latest_attempt(
+    rows: list[tuple[bytes, int, str, None] | tuple[bytes, int, str, bytes]]
+    | list[tuple[bytes, int, str, None]]
+    | list[tuple[bytes, int, str, bytes]],
+    resolved: list[tuple[bytes, int]],
+) -> None:
     latest = {}
     for offset, row in enumerate(rows):
         if row[0] not in latest or (row[1], offset) > (latest[row[0]][1], latest[row[0]][4]):
@@ -81,7 +92,7 @@ def test_what_is_said_of_a_letter_is_said_of_its_latest_attempt(rows, resolved):
         assert {each for each, row in latest.items() if row[3] == key} == set(wanted.ids.tolist())
 
 
-def test_of_an_attempt_the_outcome_counts_and_of_several_attempts_the_last():
+def test_of_an_attempt_the_outcome_counts_and_of_several_attempts_the_last() -> None:
     rows = letters([(IDS[0], 2, "a", b"k")]).latest()
     of = audit(
         resolution(IDS[0], 2, outcome="clean"), resolution(IDS[0], 2), resolution(IDS[0], 1, act=Act.DISCARDED)
@@ -90,7 +101,7 @@ def test_of_an_attempt_the_outcome_counts_and_of_several_attempts_the_last():
     assert not of.is_open.any()
 
 
-def test_a_letter_behind_the_resolved_one_is_another_one_although_its_id_is_the_same():
+def test_a_letter_behind_the_resolved_one_is_another_one_although_its_id_is_the_same() -> None:
     rows = letters([(IDS[1], 1, "b", None), (IDS[0], 1, "a", b"k")]).latest()
     of = audit(resolution(IDS[0], 1, offset=0)).of(rows)
     assert of.is_open.all()
@@ -105,7 +116,7 @@ def test_a_letter_behind_the_resolved_one_is_another_one_although_its_id_is_the_
         resolution(IDS[1], 1).replace(b'"at":1', b'"at":{}'), b"\n", resolution(IDS[1], 1)[:-1] + b'\n,"x":1}',
     ],
 )  # fmt: skip
-def test_what_somebody_else_writes_into_the_audit_topic_spoils_nothing(junk):
+def test_what_somebody_else_writes_into_the_audit_topic_spoils_nothing(junk: bytes) -> None:
     made = Resolutions()
     good = resolution(IDS[0], 1)
     made.add([IDS[0], IDS[2], None, b"short"], [good, junk, good, good], [0] * 4, [5, 6, 7, 8])
@@ -116,7 +127,7 @@ def test_what_somebody_else_writes_into_the_audit_topic_spoils_nothing(junk):
     assert made.place_of(IDS[5]) is None
 
 
-def test_what_the_broker_has_deleted_is_forgotten_and_rows_found_before_stay():
+def test_what_the_broker_has_deleted_is_forgotten_and_rows_found_before_stay() -> None:
     made = letters([(each, 1, "a", b"k") for each in IDS])
     before = made.latest()
     made.forget_before({0: 4})
@@ -124,7 +135,7 @@ def test_what_the_broker_has_deleted_is_forgotten_and_rows_found_before_stay():
     assert set(IDS) == set(before.ids.tolist())
 
 
-def test_filters_take_the_beginning_of_an_id_and_times_without_their_end():
+def test_filters_take_the_beginning_of_an_id_and_times_without_their_end() -> None:
     rows = letters([(each, 1, "a", b"k") for each in IDS]).latest()
     assert [IDS[3]] == rows.matching(Filter(ids=frozenset({IDS[3][:8].decode()}))).ids.tolist()
     found = rows.matching(Filter(since_ms=2, until_ms=4)).in_log_order()
@@ -132,7 +143,7 @@ def test_filters_take_the_beginning_of_an_id_and_times_without_their_end():
     assert 0 == len(rows.matching(Filter(schema_ids=frozenset({8}))))
 
 
-def test_a_pinned_filter_means_nothing_that_came_after_the_question():
+def test_a_pinned_filter_means_nothing_that_came_after_the_question() -> None:
     rows = letters([(each, 1, "a", b"k") for each in IDS]).latest()
     everything = Filter()
     assert [0, 1, 2] == rows.matching(everything.pinned(Pin({TOPIC: (3,)}))).in_log_order().offset.tolist()
@@ -142,7 +153,7 @@ def test_a_pinned_filter_means_nothing_that_came_after_the_question():
     assert not everything.narrows
 
 
-def test_the_next_attempt_of_a_letter_is_no_part_of_a_set_that_was_pinned_before_it():
+def test_the_next_attempt_of_a_letter_is_no_part_of_a_set_that_was_pinned_before_it() -> None:
     rows = letters([(IDS[0], 1, "a", b"k"), (IDS[1], 1, "a", b"k"), (IDS[0], 2, "a", b"k")]).latest()
     assert [IDS[1]] == rows.matching(Filter(pin=Pin({TOPIC: (2,)}))).ids.tolist()
 
@@ -150,7 +161,12 @@ def test_the_next_attempt_of_a_letter_is_no_part_of_a_set_that_was_pinned_before
 # --- envelopes --------------------------------------------------------------------------------------------------------
 
 
-def written(reason=Reason.INVALID, schema_id=7, headers=None, offset=42):
+def written(
+    reason: Reason = Reason.INVALID,
+    schema_id: int | None = 7,
+    headers: list[tuple[str, None] | tuple[str, bytes]] | list[tuple[str, bytes]] | None = None,
+    offset: int = 42,
+) -> list[tuple[str, None] | tuple[str, bytes]] | list[tuple[str, bytes]]:
     letter = DeadLetter(Reject(0, reason, "m", schema_id), 1, offset, 1_700, b"k", b"v", headers)
     return envelope_headers(letter, source="s", group="g", now_ms=1_700)
 
@@ -170,7 +186,7 @@ OWN = st.lists(st.tuples(st.sampled_from(NAMES), st.none() | st.binary(max_size=
     ),
     st.integers(1, 30),
 )
-def test_envelopes_in_one_go_say_what_each_of_them_says(rows, times):
+def test_envelopes_in_one_go_say_what_each_of_them_says(rows: object, times: int) -> None:
     rows = sorted(rows * times, key=str)  # many alike together, as they come
     places = {"topic": TOPIC, "partition": 0}
     one_by_one = [read_envelope(row, **places, offset=at, timestamp_ms=at) for at, row in enumerate(rows)]
@@ -183,7 +199,7 @@ def test_envelopes_in_one_go_say_what_each_of_them_says(rows, times):
     assert [each.first_failed_at for each in one_by_one] == list(together.first_failed_at)
 
 
-def test_what_a_plain_letter_says_is_known_without_its_headers_and_any_other_is_looked_at():
+def test_what_a_plain_letter_says_is_known_without_its_headers_and_any_other_is_looked_at() -> None:
     rows = [written(offset=7), written(headers=[("own", b"x")], offset=8), written(headers=HISTORY, offset=9)]
     for some, known in ((rows[:1], [True]), (rows[:2], [True, False]), (rows, [True, False, False])):
         count = len(some)
@@ -197,7 +213,7 @@ def test_what_a_plain_letter_says_is_known_without_its_headers_and_any_other_is_
             assert each is None or plain_parts(*each) == parts_of(row)
 
 
-def test_a_replayed_letter_says_its_attempt_and_a_truncated_one_is_broken():
+def test_a_replayed_letter_says_its_attempt_and_a_truncated_one_is_broken() -> None:
     again = read_envelope(written(headers=HISTORY), topic=TOPIC, partition=0, offset=0, timestamp_ms=0)
     assert (Kind.STREAMS, IDS[0], 3, 12) == (again.kind, again.id, again.attempt, again.first_failed_at)
     for left_out in ("dlq.id", "dlq.reason", "dlq.attempt", "__streams.errors.topic"):
@@ -212,7 +228,7 @@ def test_a_replayed_letter_says_its_attempt_and_a_truncated_one_is_broken():
 
 @pytest.mark.parametrize("name", ["dlq.attempt", "dlq.schema_id", "dlq.first_failed_at"])
 @pytest.mark.parametrize("value", [b"9" * 30, b"-9" * 9, b"x", b"\xff"])
-def test_numbers_that_are_none_or_too_large_break_nothing(name, value):
+def test_numbers_that_are_none_or_too_large_break_nothing(name: str, value: bytes) -> None:
     changed = [(each, value if each == name else text) for each, text in written()]
     made = Letters(TOPIC)
     made.add([0], [0], [0], [b"k"], read_envelopes([changed], topic=TOPIC, partitions=[0], offsets=[0], timestamps=[0]))

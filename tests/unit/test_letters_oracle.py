@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from loadtest.oracle.check import Topics
-from loadtest.oracle.letters import _judge
+from loadtest.oracle.letters import LetterReport, _judge
 
 TOPICS = Topics("gps", "s", "s.clean", "s.late", "s.dlq", "table")
 ID = "0123456789abcdef01234567"
@@ -20,20 +20,20 @@ class Record:
     raw: bytes = b"v"
     name: bytes = b"k"
 
-    def headers(self):
+    def headers(self) -> list[tuple[str, bytes]]:
         return [(name, value.encode()) for name, value in self.values.items()]
 
-    def value(self):
+    def value(self) -> bytes:
         return self.raw
 
-    def key(self):
+    def key(self) -> bytes:
         return self.name
 
 
 class World:
     """One letter that failed twice and then went through."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.topics = {
             "s.dlq": [Record({"dlq.id": ID, "dlq.attempt": "1"}), Record({"dlq.id": ID, "dlq.attempt": "2"})],
             "s": [replay(2), replay(3), Record({})],
@@ -42,24 +42,24 @@ class World:
             "s.dlq.audit": [audit(attempt=1, outcome="rejected"), audit(attempt=2, outcome="clean")],
         }
 
-    def records(self, topic):
+    def records(self, topic: str):
         return iter(self.topics[topic])
 
 
-def replay(attempt, **changed):
+def replay(attempt: int, **changed: object) -> Record:
     return Record({"dlq.id": ID, "dlq.attempt": str(attempt), "dlq.replayed": "{}", **changed})
 
 
-def audit(**changed):
+def audit(**changed: object) -> Record:
     values = {"id": ID, "resolution": "replayed", "attempt": 2, "by": "b", "at": 1, "why": "w", **changed}
     return Record({}, json.dumps(values).encode(), ID.encode())
 
 
-def judged(world):
+def judged(world: World) -> LetterReport:
     return _judge(world, TOPICS, repaired=False)
 
 
-def test_a_letter_that_was_dealt_with_is_right():
+def test_a_letter_that_was_dealt_with_is_right() -> None:
     report = judged(World())
     assert report.ok, report
     assert (1, 2, 2, {"replayed, clean": 1}) == (report.letters, report.attempts, report.replays, report.resolved)
@@ -82,7 +82,7 @@ def test_a_letter_that_was_dealt_with_is_right():
         ("unnamed", "s.dlq.audit", [audit(outcome="clean", why="")]),
     ],
 )
-def test_what_is_wrong_is_found(fault, topic, records):
+def test_what_is_wrong_is_found(fault: str, topic: str, records: list[Record]) -> None:
     world = World()
     world.topics[topic] = records
     report = judged(world)
@@ -90,7 +90,7 @@ def test_what_is_wrong_is_found(fault, topic, records):
     assert not report.ok
 
 
-def test_bytes_that_changed_on_the_way_are_found_unless_repairs_were_made():
+def test_bytes_that_changed_on_the_way_are_found_unless_repairs_were_made() -> None:
     world = World()
     world.topics["s"][1].raw = b"other"
     assert 1 == judged(world).replays_unexplained

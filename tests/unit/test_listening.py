@@ -25,14 +25,14 @@ from streams.worker.web import Web
         ("::", "[::]", "127.0.0.1"),
     ],
 )
-def test_a_server_listens_on_addresses_of_both_kinds_and_on_names(host, shown, reached):
+def test_a_server_listens_on_addresses_of_both_kinds_and_on_names(host: str, shown: str, reached: str) -> None:
     with listening(host, [0]) as server:
         port = server.getsockname()[1]
         assert f"http://{shown}:{port}" == url_of(server)
         socket.create_connection((reached, port), timeout=5).close()
 
 
-def test_the_first_free_port_is_taken():
+def test_the_first_free_port_is_taken() -> None:
     with listening("::1", [0]) as taken:
         port = taken.getsockname()[1]
         with listening("::1", [port, 0]) as other:
@@ -42,24 +42,24 @@ def test_the_first_free_port_is_taken():
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "no.such.host.invalid", "a..b", "[", "300.1.1.1"])
-def test_a_host_that_is_not_of_this_machine_is_named_with_its_variable(host):
+def test_a_host_that_is_not_of_this_machine_is_named_with_its_variable(host: str) -> None:
     with pytest.raises(UsageError, match=r"^STREAMS_WEB_HOST: .* address"):
         listening(host, [0])
 
 
-def test_the_monitor_names_and_finds_workers_on_ipv6():
+def test_the_monitor_names_and_finds_workers_on_ipv6() -> None:
     assert (("::1", 6066), ("::1", 6067), ("a", 1)) == Targets.parse("http://[::1]:6066-6067,http://a:1").places
     assert "[::1]:6066" == str(Address("::1", 6066))
 
 
 @pytest.mark.parametrize("text", ["http://[::1:6066", "http://[zz]:6066", "http://::1:6066", "http://me:s3cret@a:1/x"])
-def test_a_place_that_is_none_is_refused_in_one_line_without_secrets(text):
+def test_a_place_that_is_none_is_refused_in_one_line_without_secrets(text: str) -> None:
     with pytest.raises(UsageError, match=r"^STREAMS_MONITOR_WORKERS: ") as caught:
         Targets.parse(text)
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_worker_answers_on_ipv6():
+def test_a_worker_answers_on_ipv6() -> None:
     async def run() -> str:
         web = Web(CollectorRegistry(), lambda: None, host="::1", port=0)
         await web.start()

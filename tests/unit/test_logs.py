@@ -30,7 +30,7 @@ def test_lines_that_differ_in_numbers_only_are_said_once_a_minute() -> None:
 
 
 @pytest.fixture
-def logged(monkeypatch):
+def logged(monkeypatch: pytest.MonkeyPatch):
     """What was logged to standard error, in the console format."""
     before = logging.getLogger().handlers[:], logging.getLogger().level, structlog.get_config()
     stream = io.StringIO()
@@ -42,7 +42,7 @@ def logged(monkeypatch):
     structlog.configure(**configuration)
 
 
-def test_nothing_that_is_logged_for_a_terminal_acts_on_it(logged):
+def test_nothing_that_is_logged_for_a_terminal_acts_on_it(logged) -> None:
     evil = "\x1b]0;owned\x07\x9b2J\u202e\nforged"
     structlog.get_logger("ours").warning(f"topic {evil}", key=evil, several=[evil])
     logging.getLogger("librdkafka").error("group %s", evil)
@@ -55,7 +55,7 @@ def test_nothing_that_is_logged_for_a_terminal_acts_on_it(logged):
     assert not any(line.startswith("forged") for line in lines[:2])
 
 
-def test_a_traceback_is_logged_once_however_many_log_the_error(logged):
+def test_a_traceback_is_logged_once_however_many_log_the_error(logged) -> None:
     try:
         fail(KeyError("field"))
     except KeyError as error:
@@ -68,7 +68,7 @@ def test_a_traceback_is_logged_once_however_many_log_the_error(logged):
     assert "error=\"'field'\"" in said
 
 
-def test_an_error_that_says_what_to_do_needs_no_traceback(logged):
+def test_an_error_that_says_what_to_do_needs_no_traceback(logged) -> None:
     try:
         fail(StreamsError("run `streams topics apply`"))
     except StreamsError:

@@ -7,7 +7,7 @@ from streams.worker.memory import give_back
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="glibc only")
-def test_what_small_objects_have_left_behind_is_given_back():
+def test_what_small_objects_have_left_behind_is_given_back() -> None:
     """100 KB are too small for malloc to map a block by itself; the last one keeps the heap from shrinking."""
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (

@@ -5,6 +5,8 @@ import json
 import logging
 import sys
 import types
+from types import SimpleNamespace
+from typing import Any
 
 import confluent_kafka
 import fastavro
@@ -14,8 +16,8 @@ import pytest
 from logistics.flows.gps import GPS
 from streams.avro import native as native_module
 from streams.avro.decode import Decoder
-from streams.avro.native import INTERFACE, MODULE, choose, decode_natively, program_of
-from streams.avro.resolve import build_plan
+from streams.avro.native import INTERFACE, MODULE, Native, _Decoded, choose, decode_natively, program_of
+from streams.avro.resolve import Plan, build_plan
 from streams.batch.records import Records
 from streams.batch.rejects import Reason
 from streams.errors import UsageError
@@ -29,21 +31,21 @@ SCHEMA = json.loads(TEXT)
 FRAME = b"\0\0\0\0\x07"
 
 
-def with_fields(*fields):
+def with_fields(*fields) -> dict[str, Any]:
     return {**SCHEMA, "fields": [*SCHEMA["fields"], *fields]}
 
 
-def encoded(schema, **changes):
+def encoded(schema: dict[str, Any], **changes: object) -> bytes:
     stream = io.BytesIO()
     fastavro.schemaless_writer(stream, fastavro.parse_schema(schema), {**EVENT, **changes})
     return stream.getvalue()
 
 
-def plan_of(schema):
+def plan_of(schema: dict[str, Any]) -> Plan:
     return build_plan(7, json.dumps(schema), TEXT)
 
 
-def records(values):
+def records(values: list[bytes]) -> Records:
     count = len(values)
     return Records(np.zeros(count, np.int64), np.arange(count), np.full(count, NOW), [b"d"] * count, values)
 
@@ -56,14 +58,14 @@ def fresh():
     choose.cache_clear()
 
 
-def library(**attributes):
+def library(**attributes: object) -> SimpleNamespace:
     return types.SimpleNamespace(**{"INTERFACE": INTERFACE, "__version__": "9", "Program": None, **attributes})
 
 
 # --- the choice -------------------------------------------------------------------------------------------------------
 
 
-def test_off_is_python(fresh):
+def test_off_is_python(fresh: None) -> None:
     assert choose("off").native is None
     assert "STREAMS_NATIVE=off" in choose("off").reason
 
@@ -81,7 +83,9 @@ def test_off_is_python(fresh):
         ),
     ],
 )
-def test_what_cannot_be_used_is_not_used_and_the_reason_is_said(fresh, monkeypatch, module, why):
+def test_what_cannot_be_used_is_not_used_and_the_reason_is_said(
+    fresh: None, monkeypatch: pytest.MonkeyPatch, module: SimpleNamespace | None, why: str
+) -> None:
     monkeypatch.setitem(sys.modules, MODULE, module)
     assert choose("auto").native is None
     assert why in choose("auto").reason
@@ -90,14 +94,14 @@ def test_what_cannot_be_used_is_not_used_and_the_reason_is_said(fresh, monkeypat
 
 
 @pytest.mark.native
-def test_a_library_that_reads_something_else_is_not_used(fresh, monkeypatch):
+def test_a_library_that_reads_something_else_is_not_used(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
     real = sys.modules[MODULE] if MODULE in sys.modules else __import__(MODULE)
 
     class Wrong:
-        def __init__(self, *arguments):
+        def __init__(self, *arguments) -> None:
             self._program = real.Program(*arguments)
 
-        def decode(self, *arguments):
+        def decode(self, *arguments) -> _Decoded | None:
             found = self._program.decode(*arguments)
             if found is not None:
                 found.numbers[0] += 1
@@ -108,7 +112,7 @@ def test_a_library_that_reads_something_else_is_not_used(fresh, monkeypatch):
 
 
 @pytest.mark.native
-def test_a_library_that_is_there_and_right_is_used(fresh):
+def test_a_library_that_is_there_and_right_is_used(fresh: None) -> None:
     assert choose("auto").native is not None
     assert "natively" in choose("auto").reason
 
@@ -117,13 +121,13 @@ def test_a_library_that_is_there_and_right_is_used(fresh):
 
 
 @pytest.fixture
-def native():
+def native() -> Native:
     return choose("on").native
 
 
 @pytest.mark.native
 @pytest.mark.parametrize("depth", [NATIVE_DEPTH_MAX // 2, NATIVE_DEPTH_MAX + 1])
-def test_a_schema_that_is_too_deep_is_decoded_in_python(native, depth):
+def test_a_schema_that_is_too_deep_is_decoded_in_python(native: Native, depth: int) -> None:
     kind, value = "long", 1
     for _ in range(depth):
         kind, value = {"type": "array", "items": kind}, [value]
@@ -137,7 +141,7 @@ def test_a_schema_that_is_too_deep_is_decoded_in_python(native, depth):
 
 
 @pytest.mark.native
-def test_a_plan_that_is_not_columnar_is_decoded_in_python(native):
+def test_a_plan_that_is_not_columnar_is_decoded_in_python(native: Native) -> None:
     schema = with_fields({"name": "three", "type": {"type": "fixed", "name": "Three", "size": 3}})
     assert program_of(native, plan_of(schema), GPS) is None
 
@@ -152,7 +156,7 @@ def test_a_plan_that_is_not_columnar_is_decoded_in_python(native):
         b"\x02\x80\x00\x00",  # a number in more bytes than it needs
     ],
 )
-def test_what_is_in_doubt_is_left_to_the_judge_and_costs_no_memory(native, value):
+def test_what_is_in_doubt_is_left_to_the_judge_and_costs_no_memory(native: Native, value: bytes) -> None:
     schema = with_fields({"name": "numbers", "type": {"type": "array", "items": "long"}})
     plan = plan_of(schema)
     good = encoded(schema, numbers=[1])
@@ -170,19 +174,19 @@ def test_what_is_in_doubt_is_left_to_the_judge_and_costs_no_memory(native, value
 
 @pytest.mark.native
 @pytest.mark.parametrize("value", [None, b"", b"\1\0\0\0\x07", FRAME + b"\0" * 10_000])
-def test_values_of_another_kind_send_the_whole_batch_to_python(native, value):
+def test_values_of_another_kind_send_the_whole_batch_to_python(native: Native, value: bytes | None) -> None:
     program = program_of(native, plan_of(SCHEMA), GPS)
     values = [FRAME + encoded(SCHEMA), value]
     assert decode_natively(program, values, np.arange(2), framed=True, bytes_max=10_000) is None
 
 
 @pytest.mark.native
-def test_a_panic_sends_the_batch_to_python(native, monkeypatch):
+def test_a_panic_sends_the_batch_to_python(native: Native, monkeypatch: pytest.MonkeyPatch) -> None:
     class PanicException(BaseException):
         pass
 
     class Program:
-        def decode(self, *_):
+        def decode(self, *_) -> None:
             raise PanicException
 
     monkeypatch.setattr(native_module, "program_of", lambda *_: native_module.NativeProgram(plan, Program(), (), (), 5))
@@ -198,7 +202,7 @@ def test_a_panic_sends_the_batch_to_python(native, monkeypatch):
     [[], [10] * 100, [9, 1 << 40], [7, -1], [12, 1, 8], [99], [2, 2], [8, 1 << 40]],
     ids=["nothing", "too deep", "fields", "size", "short", "unknown", "long", "symbols"],
 )
-def test_a_program_that_is_none_is_refused(native, words):
+def test_a_program_that_is_none_is_refused(native: Native, words: list[int]) -> None:
     with pytest.raises(ValueError, match=r"."):
         native.library.Program([(words, [])], 0, 2)
 
@@ -207,13 +211,13 @@ def test_a_program_that_is_none_is_refused(native, words):
 @pytest.mark.parametrize(
     "sinks", [[(0, 5000)], [(3, 0)], [(1, 1)], [(4, 0)], [(0, -1)]], ids=["far", "kind", "beyond", "none", "negative"]
 )
-def test_a_program_with_a_place_that_is_none_is_refused(native, sinks):
+def test_a_program_with_a_place_that_is_none_is_refused(native: Native, sinks: list[tuple[int, int]]) -> None:
     with pytest.raises(ValueError, match=r"."):
         native.library.Program([([2], sinks)], 1, 2)
 
 
 @pytest.mark.native
-def test_a_reader_that_wants_one_field_twice_gets_it_twice(native):
+def test_a_reader_that_wants_one_field_twice_gets_it_twice(native: Native) -> None:
     class Twice(types.SimpleNamespace):
         pass
 
@@ -246,12 +250,12 @@ def fresh_clients():
 
 
 @pytest.mark.parametrize("mode", ["auto", "off"])
-def test_records_are_taken_natively_only_when_that_is_demanded(fresh_clients, mode):
+def test_records_are_taken_natively_only_when_that_is_demanded(fresh_clients: None, mode: str) -> None:
     assert native_clients(mode) is None
 
 
 @pytest.mark.native
-def test_an_older_librdkafka_is_refused_by_its_version(fresh_clients, monkeypatch):
+def test_an_older_librdkafka_is_refused_by_its_version(fresh_clients: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confluent_kafka, "libversion", lambda: ("2.9.0", 0x020900FF))
     with pytest.raises(UsageError, match=r"STREAMS_NATIVE=on, but .* librdkafka 2\.9\.0 is not from 2\.10"):
         native_clients("on")
@@ -259,7 +263,9 @@ def test_an_older_librdkafka_is_refused_by_its_version(fresh_clients, monkeypatc
 
 @pytest.mark.native
 @pytest.mark.parametrize("within", [0, 4096])
-def test_without_a_certain_handle_python_takes_the_records(fresh_clients, monkeypatch, within):
+def test_without_a_certain_handle_python_takes_the_records(
+    fresh_clients: None, monkeypatch: pytest.MonkeyPatch, within: int
+) -> None:
     clients = native_clients("on")
     monkeypatch.setattr(native_client_module, "_handle_within", lambda _: within)
     consumer, reader = clients.consumer({"bootstrap.servers": "127.0.0.1:1", "group.id": "g"}, logging.getLogger("t"))
@@ -268,7 +274,7 @@ def test_without_a_certain_handle_python_takes_the_records(fresh_clients, monkey
 
 
 @pytest.mark.native
-def test_a_reader_that_is_closed_reads_nothing_and_may_be_closed_again(fresh_clients):
+def test_a_reader_that_is_closed_reads_nothing_and_may_be_closed_again(fresh_clients: None) -> None:
     config = {"bootstrap.servers": "127.0.0.1:1", "group.id": "g"}
     consumer, reader = native_clients("on").consumer(config, logging.getLogger("t"))
     reader.attach("t", 0)

@@ -9,25 +9,30 @@ import pyarrow.compute as pc
 import pytest
 
 from logistics.flows.gps import GPS
+from streams.batch.events import Events
 from streams.batch.rows import RowLayout
 from streams.engine.config import TaskConfig
 from streams.engine.cycle import Written
 from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
 from streams.flow.chain import operators_of
-from streams.operators.base import Operator
+from streams.flow.declaration import Pipeline
+from streams.operators.base import Operator, OperatorContext
 from streams.operators.changes import CarriedRows, Changes
-from streams.operators.keyed import StoredRows
+from streams.operators.keyed import ChangedKeys, StoredRows
 from streams.operators.output import EventRecords, Output
 from streams.operators.spec import KeyedState, OperatorSpec
-from streams.operators.stateless.arrow import Filter, MapBatches
+from streams.operators.stateless.arrow import Filter, FilterOperator, MapBatches, MapOperator
 from streams.operators.trace import WatermarkTrace
 from streams.state.memory import MemoryStore
 from streams.state.names import operator_prefix
+from streams.state.store import Store
 from tests.unit.test_task import events, none
 
 
-def task_with(*operators, pipeline=GPS, store=None):
+def task_with(
+    *operators: "Filter | NorthSouth | Noting", pipeline: Pipeline = GPS, store: Store | None = None
+) -> PartitionTask:
     flow = replace(pipeline, operators=operators)
     config = TaskConfig(
         replace(flow, bounds=Bounds(10, 1_000, quarantine_rejects=0)), lambda _: nullcontext(), lambda _: 0
@@ -35,18 +40,18 @@ def task_with(*operators, pipeline=GPS, store=None):
     return PartitionTask(config, 0, store or MemoryStore(), None)
 
 
-def build(spec):
+def build(spec: Filter | MapBatches) -> FilterOperator | MapOperator:
     return spec.build(None)
 
 
-def trace_of(batch):
+def trace_of(batch: Events) -> WatermarkTrace:
     return WatermarkTrace.of(0, np.arange(len(batch), dtype=np.int64))
 
 
 # --- where the watermark stands ---------------------------------------------------------------------------------------
 
 
-def test_a_trace_knows_where_the_watermark_stood_at_and_before_each_event():
+def test_a_trace_knows_where_the_watermark_stood_at_and_before_each_event() -> None:
     trace = WatermarkTrace.of(5, np.array([10, 10, 30]))
     assert (trace.end, trace.at.tolist(), trace.prior.tolist()) == (30, [10, 10, 30], [5, 10, 10])
     kept = trace.take(np.array([False, True, True]))
@@ -55,7 +60,7 @@ def test_a_trace_knows_where_the_watermark_stood_at_and_before_each_event():
     assert (held.at.tolist(), held.prior.tolist()) == ([10, 10, 30], [5, 5, 10])
 
 
-def test_an_idle_trace_has_no_events_and_moves_the_watermark():
+def test_an_idle_trace_has_no_events_and_moves_the_watermark() -> None:
     trace = WatermarkTrace.idle(5, 9)
     assert (trace.start, trace.end, len(trace.place)) == (5, 9, 0)
     assert trace.moved(trace.passing(np.array([6]))).prior.tolist() == [5]
@@ -64,7 +69,7 @@ def test_an_idle_trace_has_no_events_and_moves_the_watermark():
 # --- operators without state ------------------------------------------------------------------------------------------
 
 
-def test_filter_passes_on_what_is_true_and_counts_the_rest():
+def test_filter_passes_on_what_is_true_and_counts_the_rest() -> None:
     batch = events((1, 100), (2, 200), (3, 300))
     operator = build(Filter("even", lambda rows: pc.equal(pc.bit_wise_and(rows.column("sequence"), 1), 0)))
     found = operator.process(batch, trace_of(batch))
@@ -73,20 +78,20 @@ def test_filter_passes_on_what_is_true_and_counts_the_rest():
     assert found.dropped == {"filtered": 2}
 
 
-def test_filter_takes_null_for_no():
+def test_filter_takes_null_for_no() -> None:
     batch = events((1, 100))
     operator = build(Filter("none", lambda rows: pa.nulls(rows.num_rows, pa.bool_())))
     assert operator.process(batch, trace_of(batch)).dropped == {"filtered": 1}
 
 
 @pytest.mark.parametrize("answer", [pa.array([True]), pa.array([1, 0])], ids=["too few", "no booleans"])
-def test_a_predicate_that_gives_something_else_is_an_error(answer):
+def test_a_predicate_that_gives_something_else_is_an_error(answer: pa.BooleanArray | pa.Int64Array) -> None:
     batch = events((1, 100), (2, 200))
     with pytest.raises(TypeError, match=r"filter\.odd: 2 events gave"):
         build(Filter("odd", lambda _: answer)).process(batch, trace_of(batch))
 
 
-def test_replayed_events_that_are_filtered_are_named():
+def test_replayed_events_that_are_filtered_are_named() -> None:
     headers = np.empty(2, dtype=object)
     headers[:] = [[("dlq.replayed", b"who")], None]
     batch = replace(events((1, 100), (2, 200)), headers=headers)
@@ -94,10 +99,10 @@ def test_replayed_events_that_are_filtered_are_named():
     assert found.dropped_replayed == {"filtered": [headers[0]]}
 
 
-def test_map_sets_declared_fields_by_name_and_leaves_the_record_as_it_is():
+def test_map_sets_declared_fields_by_name_and_leaves_the_record_as_it_is() -> None:
     batch = events((1, 100), (2, 200))
 
-    def faster(rows):
+    def faster(rows: pa.RecordBatch) -> pa.RecordBatch:
         return pa.RecordBatch.from_pydict({"speed_kmh": pc.add(rows.column("speed_kmh"), 1.0), "other": [1, 2]})
 
     found = build(MapBatches("faster", faster)).process(batch, trace_of(batch)).events
@@ -107,13 +112,13 @@ def test_map_sets_declared_fields_by_name_and_leaves_the_record_as_it_is():
     assert found.value.tolist() == [b"v1", b"v2"]
 
 
-def test_a_map_that_loses_rows_is_an_error():
+def test_a_map_that_loses_rows_is_an_error() -> None:
     batch = events((1, 100), (2, 200))
     with pytest.raises(TypeError, match=r"map\.short: 2 events gave 1 rows"):
         build(MapBatches("short", lambda rows: rows.slice(0, 1))).process(batch, trace_of(batch))
 
 
-def test_a_field_that_is_not_there_is_named():
+def test_a_field_that_is_not_there_is_named() -> None:
     with pytest.raises(KeyError, match="no field 'latitud': there is latitude, longitude"):
         events((1, 100)).number("latitud")
 
@@ -121,14 +126,14 @@ def test_a_field_that_is_not_there_is_named():
 # --- in a chain -------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_flow_filters_is_counted_in_its_effects():
+def test_what_a_flow_filters_is_counted_in_its_effects() -> None:
     task = task_with(Filter("odd", lambda rows: pc.equal(pc.bit_wise_and(rows.column("sequence"), 1), 1)))
     effects = task.on_batch(events((1, 100), (2, 101), (3, 120)), 3)
     assert effects.outcomes() == {"duplicate": 0, "clean": 2}
     assert effects.beside == {("filter.odd", "filtered"): 1}
 
 
-def test_two_operators_of_one_name_are_refused():
+def test_two_operators_of_one_name_are_refused() -> None:
     same = Filter("a", lambda rows: rows), Filter("a", lambda rows: rows)
     with pytest.raises(ValueError, match=r"two operators are called 'filter\.a'"):
         operators_of(replace(GPS, operators=same))
@@ -142,22 +147,22 @@ class NorthSouth(OperatorSpec):
     latitude: float
     name = "north_south"
 
-    def build(self, context):
+    def build(self, context: OperatorContext) -> "Crossings":
         return Crossings(self, context)
 
     @property
-    def keyed(self):
+    def keyed(self) -> tuple[KeyedState]:
         dtype = np.dtype([("side", "<i1")])
         return (KeyedState(self.name, self.name, np.zeros(1, dtype), RowLayout.of(dtype)),)
 
 
 class Crossings(Operator):
-    def __init__(self, spec, context):
+    def __init__(self, spec: NorthSouth, context: OperatorContext) -> None:
         self.spec, self.keys = spec, context.keys
         self.rows = StoredRows(spec.keyed[0].empty, context.space(spec.name))
         context.keys.attach(self.rows)
 
-    def process(self, events, trace):
+    def process(self, events: Events, trace: WatermarkTrace) -> Output:
         if not len(events):
             return Output(events, trace)
         events = self.keys.located(events)
@@ -170,7 +175,7 @@ class Crossings(Operator):
         self.keys.touch(events.slot)
         return Output(events, trace, [EventRecords(self.spec.topic, events.take(crossed), "")])
 
-    def changes(self, changed):
+    def changes(self, changed: ChangedKeys) -> Changes:
         found = Changes()
         rows = self.rows.of(changed.slots)
         self.rows.write(changed, rows, found.store)
@@ -178,16 +183,16 @@ class Crossings(Operator):
         return found
 
 
-def test_rows_by_key_without_a_table_to_travel_with_are_refused():
+def test_rows_by_key_without_a_table_to_travel_with_are_refused() -> None:
     with pytest.raises(ValueError, match="the rows of north_south travel with the rows of a table"):
         operators_of(replace(GPS, tables=(), windows=(), operators=(NorthSouth("t", 0.0),)))
 
 
-def at_latitude(batch, *latitudes):
+def at_latitude(batch: Events, *latitudes: float) -> Events:
     return replace(batch, payload=np.array([latitudes, *batch.payload[1:]]))
 
 
-def test_an_operator_of_a_users_own_keeps_rows_by_key_and_carries_them_with_the_tables():
+def test_an_operator_of_a_users_own_keeps_rows_by_key_and_carries_them_with_the_tables() -> None:
     store = MemoryStore()
     task = task_with(NorthSouth("crossings", 50.0), store=store)
     effects = task.on_batch(at_latitude(events((1, 100), (2, 101), (3, 200)), 49.0, 51.0, 52.0), 3)
@@ -202,7 +207,7 @@ def test_an_operator_of_a_users_own_keeps_rows_by_key_and_carries_them_with_the_
     assert task.on_idle(300).of("")[-1].events.value.tolist() == [b"v4"]
 
 
-def test_no_events_pass_every_operator_of_a_chain():
+def test_no_events_pass_every_operator_of_a_chain() -> None:
     task = task_with(Filter("any", lambda rows: pa.array([True] * rows.num_rows)), NorthSouth("t", 1.0))
     assert task.on_idle(10**6).records == []
     assert task.on_batch(none(), 1).records == []
@@ -215,21 +220,21 @@ class Noting(OperatorSpec):
     called: str
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.called
 
-    def build(self, context):
+    def build(self, context: OperatorContext) -> "Notes":
         del context
         return Notes()
 
 
 class Notes(Operator):
-    def changes(self, changed):
+    def changes(self, changed: ChangedKeys) -> Changes:
         del changed
         return Changes(sections={"notes": [b"1"]})
 
 
-def test_two_operators_that_write_the_same_section_are_stopped_before_they_mix_it_up():
+def test_two_operators_that_write_the_same_section_are_stopped_before_they_mix_it_up() -> None:
     task = task_with(Noting("a"), Noting("b"))
     task.on_batch(events((1, 100)), 1)
     with pytest.raises(ValueError, match="two operators write 'notes' to the journal: call it by the operator's name"):

@@ -8,6 +8,7 @@ world is closed: events of a later time at the end of each partition have closed
 
 import dataclasses
 import random
+from typing import Any
 
 import pytest
 from confluent_kafka import Message
@@ -88,7 +89,7 @@ def found_in(topics):
     return {name for name in report.FAULTS if getattr(report, name)}
 
 
-def changed(message, **changes):
+def changed(message, **changes: object):
     """The message with another key, value, headers or timestamp."""
     values = {"key": message.key(), "value": message.value(), "headers": message.headers()}
     values |= {"timestamp": message.timestamp(), **changes}
@@ -104,7 +105,7 @@ def with_header(message, name, value):
 class Spoiler:
     """Spoils topics in one place, which the seed picks."""
 
-    def __init__(self, topics, seed=1):
+    def __init__(self, topics, seed: int = 1) -> None:
         self.topics = topics
         self.rng = random.Random(seed)
 
@@ -119,16 +120,16 @@ class Spoiler:
         log = self.log(topic)
         return log.pop(self.place(log))
 
-    def twice(self, topic):
+    def twice(self, topic) -> None:
         log = self.log(topic)
         log.append(log[self.place(log)])
 
-    def change(self, topic, change):
+    def change(self, topic, change) -> None:
         log = self.log(topic)
         place = self.place(log)
         log[place] = change(log[place])
 
-    def add_letter(self, **headers):
+    def add_letter(self, **headers: object) -> None:
         """A dead letter like another one, with other coordinates (None: without)."""
         log = self.log(DLQ)
         letter = log[self.place(log)]
@@ -136,13 +137,13 @@ class Spoiler:
             letter = with_header(letter, f"__streams.errors.{name}", value)
         log.append(letter)
 
-    def move_letter(self, **headers):
+    def move_letter(self, **headers: object) -> None:
         log = self.log(DLQ)
         place = self.place(log)
         for name, value in headers.items():
             log[place] = with_header(log[place], f"__streams.errors.{name}", value)
 
-    def change_row(self, topic, schema_id, change, *, pick=None):
+    def change_row(self, topic, schema_id, change, *, pick: None = None) -> None:
         """Another row in place of one; `pick` chooses among (log, place, row)."""
         rows = []
         for log in self.topics.logs[topic]:
@@ -177,35 +178,35 @@ def newest(rows):
     )  # fmt: skip
 
 
-def lose_device(spoiler):
+def lose_device(spoiler) -> None:
     key = spoiler.log(CLEAN)[0].key()
     for log in spoiler.topics.logs[CLEAN]:
         log[:] = [message for message in log if message.key() != key]
 
 
-def swap(spoiler):
+def swap(spoiler) -> None:
     log = spoiler.log(CLEAN)
     key = log[len(log) // 2].key()
     first, second = [place for place, message in enumerate(log) if message.key() == key][3:5]
     log[first], log[second] = log[second], log[first]
 
 
-def exchange_rows(spoiler):
+def exchange_rows(spoiler) -> None:
     log = spoiler.log(TABLE)
     log[0], log[1] = changed(log[0], value=log[1].value()), changed(log[1], value=log[0].value())
 
 
-def late_into_clean(spoiler):
+def late_into_clean(spoiler) -> None:
     letter = spoiler.drop(LATE)
     spoiler.topics.append(CLEAN, letter.key(), letter.value(), timestamp_ms=letter.timestamp()[1])
 
 
-def clean_into_late(spoiler):
+def clean_into_late(spoiler) -> None:
     event = spoiler.drop(CLEAN)
     spoiler.topics.append(LATE, event.key(), event.value(), headers=[("late.reason", b"late"), ("late.by_ms", b"7")])
 
 
-def misplace_window(spoiler):
+def misplace_window(spoiler) -> None:
     log = spoiler.log(MINUTES.topic)
     row = log.pop(0)
     spoiler.topics.append(
@@ -219,11 +220,11 @@ def flipped(message):
     return changed(message, value=bytes(value))
 
 
-def stranger(spoiler, topic, value, **more):
+def stranger(spoiler, topic, value, **more: Any) -> None:
     spoiler.topics.append(topic, b"nobody", value, **more)
 
 
-def window_row(**changes):
+def window_row(**changes: object):
     return lambda row: row | {name: change(row[name]) for name, change in changes.items()}
 
 
@@ -313,7 +314,7 @@ MUTATIONS = {
 }  # fmt: skip
 
 
-def test_what_is_right_has_no_faults_and_every_window_had_to_be_complete(closed_world):
+def test_what_is_right_has_no_faults_and_every_window_had_to_be_complete(closed_world) -> None:
     report = judged(closed_world)
     assert report.ok, report.details
     assert report.events == RECORDS + 30 == report.clean + report.late + report.rejected + report.duplicates + 30
@@ -322,7 +323,7 @@ def test_what_is_right_has_no_faults_and_every_window_had_to_be_complete(closed_
     assert min(report.late, report.rejected, report.duplicates) >= 5
 
 
-def test_slices_find_what_a_whole_partition_does(closed_world):
+def test_slices_find_what_a_whole_partition_does(closed_world) -> None:
     topics = copied(closed_world)
     Spoiler(topics).drop(CLEAN)
     whole = judge(topics, SCHEMA_BY_ID.get, GPS.topics, JUDGED, lambda *_: None, all_closed=False)
@@ -330,7 +331,7 @@ def test_slices_find_what_a_whole_partition_does(closed_world):
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_a_mutation_is_found(closed_world, name):
+def test_a_mutation_is_found(closed_world, name) -> None:
     spoil, fault = MUTATIONS[name]
     topics = copied(closed_world)
     spoil(Spoiler(topics))
@@ -340,7 +341,7 @@ def test_a_mutation_is_found(closed_world, name):
 # --- windows that nothing has closed yet ------------------------------------------------------------------------------
 
 
-def test_rows_of_an_open_window_may_be_missing(open_world):
+def test_rows_of_an_open_window_may_be_missing(open_world) -> None:
     topics = copied(open_world)
     rows = [(log, place, row_of(9, m)) for log in topics.logs[MINUTES.topic] for place, m in enumerate(log)]
     log, place, row = newest(rows)
@@ -365,7 +366,7 @@ def test_rows_of_an_open_window_may_be_missing(open_world):
     ],
     ids=["a millimetre", "the maximum", "events", "no distance at all"],
 )
-def test_what_is_there_of_an_open_window_must_be_right_all_the_same(open_world, change):
+def test_what_is_there_of_an_open_window_must_be_right_all_the_same(open_world, change) -> None:
     topics = copied(open_world)
     rows = [(log, place, row_of(9, m)) for log in topics.logs[MINUTES.topic] for place, m in enumerate(log)]
     log, place, row = newest(rows)
@@ -377,5 +378,5 @@ def test_what_is_there_of_an_open_window_must_be_right_all_the_same(open_world, 
     assert "window_mismatches" in found_in(topics)
 
 
-def test_there_are_at_least_thirty_mutations():
+def test_there_are_at_least_thirty_mutations() -> None:
     assert len(MUTATIONS) >= 30

@@ -18,7 +18,7 @@ NOW_MS = 1_800_000_000_000
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 
-def written(topic, *timestamps, ages_ms=None, **part):
+def written(topic: str, *timestamps: int, ages_ms: dict[str, int] | None = None, **part: object) -> list[int]:
     """Timestamps of the records of `topic` that come of events with these."""
     kafka = MemoryKafka(1)
     transactions = MemoryTransactions(kafka, "w", lambda: "committed")
@@ -40,28 +40,28 @@ def written(topic, *timestamps, ages_ms=None, **part):
 
 
 @pytest.mark.parametrize("topic", [GPS.clean, GPS.late])
-def test_a_timestamp_of_the_last_hour_is_kept(topic):
+def test_a_timestamp_of_the_last_hour_is_kept(topic: str) -> None:
     kept = [NOW_MS - HOUR_MS, NOW_MS - 1, NOW_MS]
     assert kept == written(topic, *kept)
 
 
 @pytest.mark.parametrize("topic", [GPS.clean, GPS.late])
 @pytest.mark.parametrize("timestamp", [NOW_MS - 40 * DAY_MS, 0, -1])
-def test_an_older_timestamp_or_none_becomes_the_beginning_of_the_hour(topic, timestamp):
+def test_an_older_timestamp_or_none_becomes_the_beginning_of_the_hour(topic: str, timestamp: int) -> None:
     assert [NOW_MS - HOUR_MS] == written(topic, timestamp)
 
 
 @pytest.mark.parametrize("topic", [GPS.clean, GPS.late])
-def test_a_later_timestamp_becomes_the_time_of_the_write(topic):
+def test_a_later_timestamp_becomes_the_time_of_the_write(topic: str) -> None:
     assert [NOW_MS] == written(topic, NOW_MS + 10 * 365 * DAY_MS)
 
 
-def test_a_topic_may_ask_for_younger_ones():
+def test_a_topic_may_ask_for_younger_ones() -> None:
     assert [NOW_MS - 5_000] == written(GPS.clean, NOW_MS - 60_000, ages_ms={GPS.clean: 5_000})
 
 
 @pytest.mark.parametrize("timestamp", [NOW_MS - 40 * DAY_MS, -1, NOW_MS + DAY_MS])
-def test_a_dead_letter_has_the_time_of_its_failure(timestamp):
+def test_a_dead_letter_has_the_time_of_its_failure(timestamp: int) -> None:
     assert [NOW_MS] == written(GPS.dlq, timestamp)
 
 
@@ -76,5 +76,5 @@ def test_a_dead_letter_has_the_time_of_its_failure(timestamp):
         ({"retention.ms": "0"}, 0),
     ],
 )
-def test_the_age_follows_retention_and_what_the_broker_accepts(config, age_ms):
+def test_the_age_follows_retention_and_what_the_broker_accepts(config: dict[str, str], age_ms: int) -> None:
     assert age_ms == timestamp_age_ms(config)

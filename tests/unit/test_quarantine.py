@@ -9,16 +9,16 @@ from streams.operators.quarantine.breakers import DeviceBreakers
 LIMIT, COOLDOWN_MS = 3, 10_000
 
 
-def breakers(rejects_max=LIMIT):
+def breakers(rejects_max: int = LIMIT) -> DeviceBreakers:
     return DeviceBreakers(rejects_max=rejects_max, cooldown_ms=COOLDOWN_MS)
 
 
-def reject(subject, *timestamps, key=b"d"):
+def reject(subject: DeviceBreakers, *timestamps: int, key: bytes = b"d") -> None:
     for timestamp in timestamps:
         subject.rejected(key, timestamp)
 
 
-def test_a_device_is_kept_out_once_more_than_the_limit_is_rejected_within_a_minute():
+def test_a_device_is_kept_out_once_more_than_the_limit_is_rejected_within_a_minute() -> None:
     subject = breakers()
     reject(subject, 0, 1, 2)
     assert not subject.keeps_out(b"d", 3)
@@ -28,7 +28,7 @@ def test_a_device_is_kept_out_once_more_than_the_limit_is_rejected_within_a_minu
     assert subject.open_keys == {b"d"}
 
 
-def test_rejects_a_minute_apart_do_not_add_up():
+def test_rejects_a_minute_apart_do_not_add_up() -> None:
     subject = breakers()
     reject(subject, 0, 1, 2, 60_001, 60_002)
     assert subject.open_keys == frozenset()
@@ -36,7 +36,7 @@ def test_rejects_a_minute_apart_do_not_add_up():
     assert subject.open_keys == {b"d"}
 
 
-def test_a_clean_probe_after_the_cooldown_lets_the_device_in_and_forgets_its_past():
+def test_a_clean_probe_after_the_cooldown_lets_the_device_in_and_forgets_its_past() -> None:
     subject = breakers()
     reject(subject, 0, 1, 2, 3)
     assert subject.keeps_out(b"d", 3 + COOLDOWN_MS - 1)
@@ -47,21 +47,21 @@ def test_a_clean_probe_after_the_cooldown_lets_the_device_in_and_forgets_its_pas
     assert subject.open_keys == frozenset()
 
 
-def test_a_rejected_probe_keeps_it_out_for_another_cooldown():
+def test_a_rejected_probe_keeps_it_out_for_another_cooldown() -> None:
     subject = breakers()
     reject(subject, 0, 1, 2, 3, 3 + COOLDOWN_MS)
     assert subject.keeps_out(b"d", 3 + 2 * COOLDOWN_MS - 1)
     assert not subject.keeps_out(b"d", 3 + 2 * COOLDOWN_MS)
 
 
-def test_a_clock_that_falls_back_does_not_lock_a_device_out_for_ever():
+def test_a_clock_that_falls_back_does_not_lock_a_device_out_for_ever() -> None:
     subject = breakers()
     reject(subject, *[10**13] * 4)
     assert subject.keeps_out(b"d", 10**13)
     assert not subject.keeps_out(b"d", 10**12)
 
 
-def test_clean_records_of_a_device_that_is_not_kept_out_change_nothing():
+def test_clean_records_of_a_device_that_is_not_kept_out_change_nothing() -> None:
     subject = breakers()
     reject(subject, 0, 1, 2)
     subject.take_changed()
@@ -71,7 +71,7 @@ def test_clean_records_of_a_device_that_is_not_kept_out_change_nothing():
     assert subject.open_keys == {b"d"}
 
 
-def test_the_number_of_keys_is_bounded_and_the_longest_unchanged_goes(monkeypatch):
+def test_the_number_of_keys_is_bounded_and_the_longest_unchanged_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine, "KEYS_MAX", 2)
     subject = breakers()
     for key in (b"a", b"b", b"a", b"c"):
@@ -79,7 +79,7 @@ def test_the_number_of_keys_is_bounded_and_the_longest_unchanged_goes(monkeypatc
     assert [(key, bool(row)) for key, row in subject.take_changed()] == [(b"a", True), (b"b", False), (b"c", True)]
 
 
-def test_the_number_of_timestamps_is_bounded_as_well(monkeypatch):
+def test_the_number_of_timestamps_is_bounded_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine, "TIMES_MAX", 4)
     subject = breakers()
     for key in (b"a", b"b"):
@@ -92,7 +92,7 @@ def test_the_number_of_timestamps_is_bounded_as_well(monkeypatch):
     assert list(again.keys) == [b"c"]
 
 
-def test_those_that_may_be_pushed_out_by_a_batch_are_named(monkeypatch):
+def test_those_that_may_be_pushed_out_by_a_batch_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine, "KEYS_MAX", 3)
     subject = breakers()
     for key in (b"a", b"b", b"c"):
@@ -102,19 +102,19 @@ def test_those_that_may_be_pushed_out_by_a_batch_are_named(monkeypatch):
     assert {b"a", b"b"} == subject.may_be_forgotten({b"x", b"a"}, 10)
 
 
-def test_a_key_that_is_too_long_for_any_record_opens_no_breaker():
+def test_a_key_that_is_too_long_for_any_record_opens_no_breaker() -> None:
     subject = breakers()
     reject(subject, *range(10), key=b"d" * (KEY_BYTES_MAX + 1))
     assert ([], 0) == (list(subject.keys), subject.bytes_used)
 
 
-def test_memory_grows_with_keys_their_length_and_their_rejects():
+def test_memory_grows_with_keys_their_length_and_their_rejects() -> None:
     subject = breakers(100)
     reject(subject, *range(100), key=b"d" * 1_000)
     assert 2_000 < subject.bytes_used < 3_000
 
 
-def test_breakers_that_are_journalled_again_are_as_they_were():
+def test_breakers_that_are_journalled_again_are_as_they_were() -> None:
     subject = breakers()
     reject(subject, 0, 1, key=b"a")
     reject(subject, 0, key=b"b")
@@ -125,7 +125,7 @@ def test_breakers_that_are_journalled_again_are_as_they_were():
     assert list(subject.keys) == [b"a", b"b"]
 
 
-def test_garbage_is_not_a_breaker():
+def test_garbage_is_not_a_breaker() -> None:
     with pytest.raises(ValueError, match="not a breaker"):
         breakers().restore([(b"d", b"x")])
 
@@ -136,7 +136,9 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.data())
-def test_restored_anywhere_it_goes_on_as_if_nothing_had_happened(steps, data):
+def test_restored_anywhere_it_goes_on_as_if_nothing_had_happened(
+    steps: list[tuple[bytes, bool, int]], data: st.DataObject
+) -> None:
     straight, broken, rows = breakers(1), breakers(1), {}
     for key, bad, timestamp in steps:
         for subject in (straight, broken):

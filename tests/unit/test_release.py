@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_release_takes_the_lines_of_the_fragments_and_its_tag_finds_them(root: Path):
+def test_a_release_takes_the_lines_of_the_fragments_and_its_tag_finds_them(root: Path) -> None:
     release.prepared(root, "0.2.0", "2026-02-02")
     assert (root / "CHANGELOG.md").read_text(encoding="utf-8") == (
         "# Changelog\n\n## 0.2.0 (2026-02-02)\n\n- one\n- and a half\n- two\n\n## 0.1.0 (2026-01-01)\n\n- the first\n"
@@ -37,7 +37,7 @@ def test_a_release_takes_the_lines_of_the_fragments_and_its_tag_finds_them(root:
     assert release.notes(root, "v0.2.0") == "- one\n- and a half\n- two"
 
 
-def test_lines_that_are_not_released_yet_go_into_the_release(root: Path):
+def test_lines_that_are_not_released_yet_go_into_the_release(root: Path) -> None:
     changelog = root / "CHANGELOG.md"
     changelog.write_text("# Changelog\n\n## 0.1.0 (unreleased)\n\n- the first\n", encoding="utf-8")
     release.prepared(root, "0.1.0", "2026-02-02")
@@ -45,12 +45,12 @@ def test_lines_that_are_not_released_yet_go_into_the_release(root: Path):
 
 
 @pytest.mark.parametrize("tag", ["0.1.0", "v0.2.0", "v0.1"])
-def test_a_tag_of_another_version_is_refused(root: Path, tag: str):
+def test_a_tag_of_another_version_is_refused(root: Path, tag: str) -> None:
     with pytest.raises(release.NotReady, match=r"the source says 0\.1\.0"):
         release.notes(root, tag)
 
 
-def test_a_version_without_a_dated_entry_is_refused(root: Path):
+def test_a_version_without_a_dated_entry_is_refused(root: Path) -> None:
     changelog = root / "CHANGELOG.md"
     changelog.write_text("# Changelog\n\n## 0.1.0 (unreleased)\n\n- the first\n", encoding="utf-8")
     with pytest.raises(release.NotReady, match=r"does not begin with a dated entry for 0\.1\.0"):
@@ -58,12 +58,12 @@ def test_a_version_without_a_dated_entry_is_refused(root: Path):
 
 
 @pytest.mark.parametrize(("version", "says"), [("0.1.0", "released already"), ("next", "is no version")])
-def test_what_cannot_be_released_is_refused(root: Path, version: str, says: str):
+def test_what_cannot_be_released_is_refused(root: Path, version: str, says: str) -> None:
     with pytest.raises(release.NotReady, match=says):
         release.prepared(root, version, "2026-02-02")
 
 
-def test_the_version_stands_in_one_place_and_the_changelog_begins_with_it():
+def test_the_version_stands_in_one_place_and_the_changelog_begins_with_it() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert "version" in declared["project"]["dynamic"]
     source = (ROOT / "streams" / "__init__.py").read_text(encoding="utf-8")
@@ -73,7 +73,7 @@ def test_the_version_stands_in_one_place_and_the_changelog_begins_with_it():
     assert entry[1] == streams.__version__
 
 
-def test_the_public_api_is_what_it_lists():
+def test_the_public_api_is_what_it_lists() -> None:
     found = {name: getattr(streams, name) for name in streams.__all__}
     assert all(value is not None for value in found.values())
     assert set(streams.__all__) <= set(dir(streams))

@@ -35,7 +35,7 @@ class Failing:
         return self()
 
 
-def test_a_call_is_repeated_until_it_succeeds_and_each_pause_is_told():
+def test_a_call_is_repeated_until_it_succeeds_and_each_pause_is_told() -> None:
     said: list[Pause] = []
     signs: list[Pause] = []
     retrier = Retrier(say=said.append, on_pause=signs.append)
@@ -46,26 +46,26 @@ def test_a_call_is_repeated_until_it_succeeds_and_each_pause_is_told():
     assert all(0 < pause.pause_s <= 0.004 for pause in said)
 
 
-def test_a_coroutine_is_repeated_too():
+def test_a_coroutine_is_repeated_too() -> None:
     call = Failing(2)
     assert 42 == asyncio.run(Retrier().call_async("waiting", call.in_loop, passing=(Passing,), backoff=FAST))
     assert 3 == call.calls
 
 
-def test_an_error_that_does_not_pass_is_raised_at_once():
+def test_an_error_that_does_not_pass_is_raised_at_once() -> None:
     call = Failing(9, ValueError)
     with pytest.raises(ValueError, match="failure 1"):
         Retrier().call("waiting", call, passing=Passing, backoff=FAST)
     assert 1 == call.calls
 
 
-def test_which_errors_pass_may_be_a_judgement():
+def test_which_errors_pass_may_be_a_judgement() -> None:
     call = Failing(9)
     with pytest.raises(Passing, match="failure 2"):
         Retrier().call("waiting", call, passing=lambda error: "1" in str(error), backoff=FAST)
 
 
-def test_attempts_and_time_are_bounded():
+def test_attempts_and_time_are_bounded() -> None:
     call = Failing(99)
     with pytest.raises(Passing):
         Retrier().call("waiting", call, passing=Passing, backoff=Backoff(0.001, 0.001, attempts_max=3))
@@ -75,7 +75,7 @@ def test_attempts_and_time_are_bounded():
     assert 4 == call.calls, "a pause that would end too late is not begun"
 
 
-def test_a_stop_ends_a_pause_at_once():
+def test_a_stop_ends_a_pause_at_once() -> None:
     stop = threading.Event()
     call = Failing(99)
     retrier = Retrier(stop, on_pause=lambda _: threading.Timer(0.01, stop.set).start())
@@ -87,7 +87,7 @@ def test_a_stop_ends_a_pause_at_once():
     assert call.calls <= 2
 
 
-def test_who_refuses_may_say_when_to_come_again():
+def test_who_refuses_may_say_when_to_come_again() -> None:
     class Refused(Passing):
         retry_in_s = 0.002
 
@@ -97,7 +97,7 @@ def test_who_refuses_may_say_when_to_come_again():
 
 
 @given(st.integers(1, 10_000), st.floats(0.001, 10), st.floats(0.001, 100))
-def test_pauses_grow_and_stay_bounded(failures: int, first_s: float, pause_s_max: float):
+def test_pauses_grow_and_stay_bounded(failures: int, first_s: float, pause_s_max: float) -> None:
     backoff = Backoff(first_s, pause_s_max)
     assert backoff.pause_s(failures) <= backoff.pause_s(failures + 1) <= pause_s_max
     assert 0 < backoff.jittered_s(failures) <= pause_s_max

@@ -78,17 +78,17 @@ FILES = ("KAFKA_SASL_PASSWORD_FILE", *(f"{name}_FILE" for name in TOKENS))
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.upper().startswith(("KAFKA_", "STREAMS_", "SCHEMA_REGISTRY_")):
             monkeypatch.delenv(name)
 
 
-def test_the_defaults_are_those_of_the_contract():
+def test_the_defaults_are_those_of_the_contract() -> None:
     assert load_settings().masked() == {**TEXTS, **NUMBERS, **dict.fromkeys((*ABSENT, *FILES))}
 
 
-def test_the_environment_is_read(monkeypatch):
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "a:1,b:2")
     monkeypatch.setenv("STREAMS_LATENESS_MS", "0")
     monkeypatch.setenv("STREAMS_DATA_DIR", "/var/lib/streams")
@@ -99,12 +99,12 @@ def test_the_environment_is_read(monkeypatch):
 
 
 @pytest.mark.parametrize("name", [*NUMBERS, *TEXTS, *ABSENT, *FILES])
-def test_an_empty_variable_is_no_variable(monkeypatch, name):
+def test_an_empty_variable_is_no_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "")
     assert {**TEXTS, **NUMBERS, **dict.fromkeys(ABSENT)}.get(name) == load_settings().masked()[name]
 
 
-def test_an_empty_secret_does_not_hide_its_file(monkeypatch, tmp_path):
+def test_an_empty_secret_does_not_hide_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text(SECRET)
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "")
@@ -113,14 +113,16 @@ def test_an_empty_secret_does_not_hide_its_file(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("spelling", ["STREAMS_SCHEMAS_DIR", "streams_schemas_dir"])
-def test_variables_that_are_read_without_settings_follow_the_same_rules(monkeypatch, spelling):
+def test_variables_that_are_read_without_settings_follow_the_same_rules(
+    monkeypatch: pytest.MonkeyPatch, spelling: str
+) -> None:
     monkeypatch.setenv(spelling, "")
     assert variable("STREAMS_SCHEMAS_DIR") is None
     monkeypatch.setenv(spelling, "/schemas")
     assert "/schemas" == variable("STREAMS_SCHEMAS_DIR") == load_settings().masked()["STREAMS_SCHEMAS_DIR"]
 
 
-def test_no_variable_is_read_that_settings_do_not_list():
+def test_no_variable_is_read_that_settings_do_not_list() -> None:
     texts = {
         path.relative_to(ROOT / "streams").as_posix(): path.read_text() for path in (ROOT / "streams").rglob("*.py")
     }
@@ -129,13 +131,13 @@ def test_no_variable_is_read_that_settings_do_not_list():
     assert {path for path, text in texts.items() if re.search(r"os\.(environ|getenv)", text)} <= READERS
 
 
-def test_arguments_go_before_the_environment_unless_they_are_none(monkeypatch):
+def test_arguments_go_before_the_environment_unless_they_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMS_IDLE_MS", "7")
     assert load_settings(streams_idle_ms=8).streams_idle_ms == 8
     assert load_settings(streams_idle_ms=None).streams_idle_ms == 7
 
 
-def test_settings_do_not_change():
+def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings().streams_idle_ms = 3
 
@@ -153,7 +155,9 @@ def test_settings_do_not_change():
         ("STREAMS_DEDUP_HORIZON_MS", "2000", "STREAMS_DEDUP_HORIZON_MS must not be shorter than STREAMS_LATENESS_MS"),
     ],
 )
-def test_a_wrong_value_is_one_line_that_names_the_variable(monkeypatch, name, value, message):
+def test_a_wrong_value_is_one_line_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(UsageError) as caught:
         load_settings()
@@ -164,14 +168,16 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(monkeypatch, name, va
 
 @pytest.mark.parametrize("name", TOKENS)
 @pytest.mark.parametrize("token", ["fifteen-letters", "a token with \xe9 in it", "a token with \n in it"])
-def test_a_token_that_is_short_or_cannot_be_sent_is_refused_and_not_shown(monkeypatch, name, token):
+def test_a_token_that_is_short_or_cannot_be_sent_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, token: str
+) -> None:
     monkeypatch.setenv(name, token)
     with pytest.raises(UsageError, match=f"{name}.*(16|printable)") as caught:
         load_settings()
     assert token not in str(caught.value)
 
 
-def test_tokens_with_different_rights_are_different(monkeypatch):
+def test_tokens_with_different_rights_are_different(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMS_ADMIN_TOKEN", "a-token-of-16-letters")
     monkeypatch.setenv("STREAMS_REVIEW_TOKEN_READ", "a-token-of-16-letters")
     with pytest.raises(UsageError, match="different tokens") as caught:
@@ -179,14 +185,14 @@ def test_tokens_with_different_rights_are_different(monkeypatch):
     assert "a-token-of" not in str(caught.value)
 
 
-def test_a_secret_is_masked_wherever_settings_are_shown(monkeypatch):
+def test_a_secret_is_masked_wherever_settings_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", SECRET)
     found = load_settings()
     assert SECRET not in f"{found!r} {found} {found.masked()} {found.model_dump()}"
     assert found.kafka_client_config()["sasl.password"] == SECRET
 
 
-def test_a_secret_may_come_from_a_file(monkeypatch, tmp_path):
+def test_a_secret_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text(f"{SECRET}\n")
     monkeypatch.setenv("KAFKA_SASL_PASSWORD_FILE", str(file))
@@ -194,7 +200,7 @@ def test_a_secret_may_come_from_a_file(monkeypatch, tmp_path):
     assert SECRET not in str(load_settings().masked())
 
 
-def test_the_variable_goes_before_its_file(monkeypatch, tmp_path):
+def test_the_variable_goes_before_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KAFKA_SASL_PASSWORD_FILE", str(tmp_path / "absent"))
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", SECRET)
     assert load_settings().kafka_sasl_password.get_secret_value() == SECRET
@@ -213,7 +219,7 @@ def test_the_variable_goes_before_its_file(monkeypatch, tmp_path):
         f"http://me:x@one,https://me:{SECRET}@registry/path",
     ],
 )
-def test_a_url_shows_its_address_and_no_secret(monkeypatch, url):
+def test_a_url_shows_its_address_and_no_secret(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     assert SECRET not in f"{masked(url)} {without_credentials(url)}"
     assert "registry/path" in masked(url)
     assert without_credentials(url).endswith("//registry/path")
@@ -230,7 +236,7 @@ def test_a_url_shows_its_address_and_no_secret(monkeypatch, url):
 @pytest.mark.parametrize(
     "url", ["http://[", "http://a b/", "http://a:x/", "http://:1/", "http://a:1,http://b:x", "http://u:p/w@h/"]
 )
-def test_a_registry_that_no_client_can_be_made_for_is_refused(monkeypatch, url):
+def test_a_registry_that_no_client_can_be_made_for_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("SCHEMA_REGISTRY_URL", url)
     with pytest.raises(UsageError, match=r"^SCHEMA_REGISTRY_URL: http\(s\)://host:port/path"):
         load_settings()
@@ -243,20 +249,24 @@ def test_a_registry_that_no_client_can_be_made_for_is_refused(monkeypatch, url):
         ("KAFKA_SASL_USERNAME", f'org.x.ScramLoginModule required username="me" password="{SECRET}";'),
     ],
 )
-def test_a_secret_in_a_setting_that_should_have_none_is_masked_too(monkeypatch, name, value):
+def test_a_secret_in_a_setting_that_should_have_none_is_masked_too(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.setenv(name, value)
     assert SECRET not in str(load_settings().masked())
 
 
 @pytest.mark.parametrize("servers", [f"SASL_SSL://me:{SECRET}@kafka:9093", f"a:1,me:{SECRET}@kafka:9093"])
-def test_a_broker_with_a_user_is_refused_without_showing_the_password(monkeypatch, servers):
+def test_a_broker_with_a_user_is_refused_without_showing_the_password(
+    monkeypatch: pytest.MonkeyPatch, servers: str
+) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
     with pytest.raises(UsageError, match="KAFKA_SASL_PASSWORD") as caught:
         load_settings()
     assert SECRET not in str(caught.value)
 
 
-def test_everything_that_is_a_secret_can_come_from_a_file_and_is_listed():
+def test_everything_that_is_a_secret_can_come_from_a_file_and_is_listed() -> None:
     secrets = {
         name.upper()
         for name, field in Settings.model_fields.items()
@@ -267,7 +277,7 @@ def test_everything_that_is_a_secret_can_come_from_a_file_and_is_listed():
 
 
 @pytest.mark.parametrize("servers", ["[::1]:9092", "[::1]", "a:1,[fe80::1]:9092", "SASL_SSL://[::1]:9093"])
-def test_an_ipv6_address_of_a_broker_is_in_brackets(monkeypatch, servers):
+def test_an_ipv6_address_of_a_broker_is_in_brackets(monkeypatch: pytest.MonkeyPatch, servers: str) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
     assert servers == load_settings().kafka_client_config()["bootstrap.servers"]
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers.replace("[", "").replace("]", "") + ":9:9")
@@ -275,13 +285,13 @@ def test_an_ipv6_address_of_a_broker_is_in_brackets(monkeypatch, servers):
         load_settings()
 
 
-def test_a_value_that_is_not_text_is_refused_in_one_line(monkeypatch):
+def test_a_value_that_is_not_text_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "STREAMS_DATA_DIR", "caf\udce9")
     with pytest.raises(UsageError, match=r"^STREAMS_DATA_DIR is not UTF-8: caf\\udce9$"):
         load_settings()
 
 
-def test_variables_that_are_no_settings_are_named_with_the_one_that_may_be_meant():
+def test_variables_that_are_no_settings_are_named_with_the_one_that_may_be_meant() -> None:
     environment = {
         "STREAMS_LATENES_MS": "1",
         "KAFKA_BOOTSTRAP_SERVER": "a:1",
@@ -302,7 +312,9 @@ def test_variables_that_are_no_settings_are_named_with_the_one_that_may_be_meant
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"", b" \n", b"x" * 100_000])
-def test_a_secrets_file_that_cannot_be_read_is_a_clear_error(monkeypatch, tmp_path, content):
+def test_a_secrets_file_that_cannot_be_read_is_a_clear_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
+) -> None:
     file = tmp_path / "password"
     if content is not None:
         file.write_bytes(content)
@@ -311,7 +323,7 @@ def test_a_secrets_file_that_cannot_be_read_is_a_clear_error(monkeypatch, tmp_pa
         load_settings()
 
 
-def test_a_client_is_configured_with_what_is_set_and_nothing_else(monkeypatch):
+def test_a_client_is_configured_with_what_is_set_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().kafka_client_config() == {
         "bootstrap.servers": "127.0.0.1:9092",
         "security.protocol": "PLAINTEXT",
@@ -333,18 +345,18 @@ def test_a_client_is_configured_with_what_is_set_and_nothing_else(monkeypatch):
     }
 
 
-def test_every_setting_is_in_the_contract():
+def test_every_setting_is_in_the_contract() -> None:
     assert {name.upper() for name in Settings.model_fields} == {*NUMBERS, *TEXTS, *ABSENT}
 
 
-def test_a_variable_overrides_what_a_flow_declares_and_nothing_else_does(monkeypatch):
+def test_a_variable_overrides_what_a_flow_declares_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
     declared = {"streams_lateness_ms": 7, "streams_idle_ms": 8}
     monkeypatch.setenv("STREAMS_IDLE_MS", "9")
     found = load_settings().for_flow(declared)
     assert (found.streams_lateness_ms, found.streams_idle_ms) == (7, 9)
 
 
-def test_a_variable_that_contradicts_what_a_flow_declares_is_refused(monkeypatch):
+def test_a_variable_that_contradicts_what_a_flow_declares_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMS_DEDUP_HORIZON_MS", "6000")
     with pytest.raises(UsageError, match=r"STREAMS_DEDUP_HORIZON_MS \(6000\) must not be shorter .* \(7000\)"):
         load_settings().for_flow({"streams_lateness_ms": 7_000})

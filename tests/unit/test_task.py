@@ -9,6 +9,7 @@ from streams.batch.columns import TIME_MIN, object_rows, objects
 from streams.batch.events import Events, Fields
 from streams.engine.config import TaskConfig
 from streams.engine.cycle import Written
+from streams.engine.effects import TaskCommit
 from streams.engine.journal_index import read_journal_index
 from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
@@ -28,16 +29,16 @@ FIELDS = Fields(GPS.payload_fields, GPS.text_fields)
 
 
 class ClosingStore(MemoryStore):
-    def __init__(self, durable=None):
+    def __init__(self, durable: None = None) -> None:
         super().__init__(durable)
         self.is_closed = False
 
-    def close(self):
+    def close(self) -> None:
         super().close()
         self.is_closed = True
 
 
-def task_over(store, **options):
+def task_over(store: ClosingStore, **options: object) -> PartitionTask:
     limits = {"lateness_ms": LATENESS_MS, "horizon_ms": HORIZON_MS, **options}
     config = TaskConfig(
         replace(
@@ -52,16 +53,16 @@ def task_over(store, **options):
 
 
 @pytest.fixture
-def store():
+def store() -> ClosingStore:
     return ClosingStore()
 
 
 @pytest.fixture
-def task(store):
+def task(store: ClosingStore) -> PartitionTask:
     return task_over(store)
 
 
-def events(*rows, key=b"d"):
+def events(*rows, key: bytes = b"d") -> Events:
     """Events of (id number, event time)."""
     number, times = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
     count = len(rows)
@@ -84,48 +85,48 @@ def events(*rows, key=b"d"):
     )
 
 
-def none():
+def none() -> Events:
     return events((0, 0)).take(slice(0, 0))
 
 
 class Cycles:
     """Commits cycles: a journal of one record each, from position 0 on."""
 
-    def __init__(self, task):
+    def __init__(self, task: PartitionTask) -> None:
         self.task = task
         self.next = 0
         self.entries = []
 
-    def __call__(self):
+    def __call__(self) -> TaskCommit | None:
         commit = self.task.cycle.close()
         if commit is None:
             return None
         self.apply(commit)
         return commit
 
-    def apply(self, commit):
+    def apply(self, commit: TaskCommit) -> None:
         first, self.next = self.next, self.next + len(commit.journal)
         self.entries += [unpacked(record, FIELDS) for record in commit.journal]
         self.task.cycle.applied(commit, Written(first, self.next, {"vehicles.state.v1": self.next * 10}))
 
 
 @pytest.fixture
-def cycle(task):
+def cycle(task: PartitionTask) -> Cycles:
     return Cycles(task)
 
 
-def values(released):
+def values(released: Events | None) -> list[bytes]:
     return [] if released is None else released.value.tolist()
 
 
-def test_a_new_task_has_done_nothing(task):
+def test_a_new_task_has_done_nothing(task: PartitionTask) -> None:
     assert task.is_settled
     assert task.cycle.close() is None
     assert task.maintenance.truncate_journal_before() is None
     assert (task.watermark, task.offset_next) == (TIME_MIN, -1)
 
 
-def test_a_flow_without_windows_waits_for_its_held_events_alone(store):
+def test_a_flow_without_windows_waits_for_its_held_events_alone(store: ClosingStore) -> None:
     """The orders pipeline has none: a worker of it ended with its first idle partition."""
     task = task_over(store, windows=())
     assert task.next_timer() > 10**15
@@ -134,28 +135,28 @@ def test_a_flow_without_windows_waits_for_its_held_events_alone(store):
     assert values(clean(task.on_idle(100))) == [b"v1"]
 
 
-def test_an_event_is_held_until_the_watermark_has_passed_it(task):
+def test_an_event_is_held_until_the_watermark_has_passed_it(task: PartitionTask) -> None:
     assert values(clean(task.on_batch(events((1, 100)), 1))) == []
     assert task.next_timer() == 100
     assert values(clean(task.on_batch(events((2, 110)), 2))) == [b"v1"]
     assert values(clean(task.on_idle(110))) == [b"v2"]
 
 
-def test_a_batch_of_rejects_only_moves_the_offset_and_makes_a_cycle(task, cycle):
+def test_a_batch_of_rejects_only_moves_the_offset_and_makes_a_cycle(task: PartitionTask, cycle: Cycles) -> None:
     assert values(clean(task.on_batch(none(), 7))) == []
     commit = cycle()
     assert (commit.offset_next, commit.cycle, commit.watermark) == (7, 1, TIME_MIN)
     assert Checkpoint.unpack(task.store.get_many([CHECKPOINT])[0]).offset_next == 7
 
 
-def test_the_second_copy_is_counted_and_goes_nowhere(task):
+def test_the_second_copy_is_counted_and_goes_nowhere(task: PartitionTask) -> None:
     found = task.on_batch(events((1, 100), (1, 100)), 2)
     assert (duplicates(found), late(found)) == (1, [])
     assert duplicates(task.on_batch(events((1, 100)), 3)) == 1
     assert task.in_memory()["held"] == 1
 
 
-def test_an_event_beyond_the_horizon_is_late_and_not_remembered(task):
+def test_an_event_beyond_the_horizon_is_late_and_not_remembered(task: PartitionTask) -> None:
     task.on_batch(events((1, 5_000)), 1)
     horizon = 5_000 - LATENESS_MS - HORIZON_MS
     for _ in range(2):
@@ -164,13 +165,13 @@ def test_an_event_beyond_the_horizon_is_late_and_not_remembered(task):
     assert late(task.on_batch(events((2, horizon)), 3)) == []
 
 
-def test_events_of_another_partitions_keys_are_processed_and_counted(task):
+def test_events_of_another_partitions_keys_are_processed_and_counted(task: PartitionTask) -> None:
     effects = task.on_batch(events((1, 5), key=b"other"), 1)
     assert effects.misrouted == 1
     assert effects.misrouted_keys == [b"other"]
 
 
-def test_a_watermark_that_idles_never_goes_back(task):
+def test_a_watermark_that_idles_never_goes_back(task: PartitionTask) -> None:
     task.on_batch(events((1, 100)), 1)
     task.on_idle(50)
     assert task.watermark == 90
@@ -179,7 +180,7 @@ def test_a_watermark_that_idles_never_goes_back(task):
 # --- cycles -------------------------------------------------------------------------------------------------------
 
 
-def test_a_cycle_holds_what_happened_since_the_last_one(task, cycle):
+def test_a_cycle_holds_what_happened_since_the_last_one(task: PartitionTask, cycle: Cycles) -> None:
     task.on_batch(events((1, 100), (2, 200)), 2)
     commit = cycle()
     [entry] = cycle.entries
@@ -197,7 +198,7 @@ def test_a_cycle_holds_what_happened_since_the_last_one(task, cycle):
     )
 
 
-def test_an_idle_release_alone_makes_a_cycle_at_the_same_offset(task, cycle):
+def test_an_idle_release_alone_makes_a_cycle_at_the_same_offset(task: PartitionTask, cycle: Cycles) -> None:
     task.on_batch(events((1, 100)), 1)
     cycle()
     task.on_idle(100)
@@ -205,7 +206,7 @@ def test_an_idle_release_alone_makes_a_cycle_at_the_same_offset(task, cycle):
     assert (commit.cycle, commit.offset_next, commit.watermark) == (2, 1, 100)
 
 
-def test_nothing_of_an_open_cycle_is_in_the_store(task, store, cycle):
+def test_nothing_of_an_open_cycle_is_in_the_store(task: PartitionTask, store: ClosingStore, cycle: Cycles) -> None:
     task.on_batch(events((1, 100), (2, 200)), 2)
     commit = task.cycle.close()
     assert list(store.scan(b"")) == []
@@ -216,7 +217,7 @@ def test_nothing_of_an_open_cycle_is_in_the_store(task, store, cycle):
     assert store.get_many([LAST_DUE + b"d"]) != [None]
 
 
-def test_the_next_batch_may_be_processed_while_a_commit_is_in_flight(task, cycle):
+def test_the_next_batch_may_be_processed_while_a_commit_is_in_flight(task: PartitionTask, cycle: Cycles) -> None:
     task.on_batch(events((1, 100), (2, 200)), 2)
     commit = task.cycle.close()
     found = task.on_batch(events((2, 200), (3, 300)), 4)
@@ -232,11 +233,13 @@ def test_the_next_batch_may_be_processed_while_a_commit_is_in_flight(task, cycle
 # --- moving state -------------------------------------------------------------------------------------------------
 
 
-def spill(task, **options):
+def spill(task: PartitionTask, **options: int) -> None:
     task.maintenance.spill(**{"below": 10**12, "rows_keep": 0, "keep_keys": False, **options})
 
 
-def test_state_cannot_be_moved_while_a_cycle_is_open_or_in_flight(task, store, cycle):
+def test_state_cannot_be_moved_while_a_cycle_is_open_or_in_flight(
+    task: PartitionTask, store: ClosingStore, cycle: Cycles
+) -> None:
     task.on_batch(events((1, 100), (2, 200)), 2)
     with pytest.raises(RuntimeError, match="partition 0: state can be moved between cycles only"):
         spill(task)
@@ -251,7 +254,7 @@ def test_state_cannot_be_moved_while_a_cycle_is_open_or_in_flight(task, store, c
         spill(task)
 
 
-def test_state_cannot_be_moved_when_only_duplicates_came(task, cycle):
+def test_state_cannot_be_moved_when_only_duplicates_came(task: PartitionTask, cycle: Cycles) -> None:
     task.on_batch(events((1, 100)), 1)
     cycle()
     task.on_batch(events((1, 100)), 2)
@@ -259,7 +262,7 @@ def test_state_cannot_be_moved_when_only_duplicates_came(task, cycle):
         spill(task)
 
 
-def test_moved_ids_are_still_known_and_moved_events_still_come(task, cycle):
+def test_moved_ids_are_still_known_and_moved_events_still_come(task: PartitionTask, cycle: Cycles) -> None:
     task.on_batch(events((1, 100), (2, 105), (3, 140)), 3)
     cycle()
     spill(task)
@@ -269,7 +272,7 @@ def test_moved_ids_are_still_known_and_moved_events_still_come(task, cycle):
     assert values(clean(task.on_idle(140))) == [b"v3"]
 
 
-def test_ids_behind_the_horizon_are_forgotten_without_any_pressure(task, cycle):
+def test_ids_behind_the_horizon_are_forgotten_without_any_pressure(task: PartitionTask, cycle: Cycles) -> None:
     """They had stayed until memory was short: ten minutes of a short horizon grew by 40%."""
     task.on_batch(events((1, 100), (2, 200)), 2)
     cycle()
@@ -284,7 +287,7 @@ def test_ids_behind_the_horizon_are_forgotten_without_any_pressure(task, cycle):
     assert duplicates(found) == 1
 
 
-def test_ids_are_forgotten_in_steps_and_between_cycles_only(task, cycle):
+def test_ids_are_forgotten_in_steps_and_between_cycles_only(task: PartitionTask, cycle: Cycles) -> None:
     task.on_batch(events((1, 100), (2, 111 + HORIZON_MS)), 2)
     with pytest.raises(RuntimeError, match="between cycles only"):
         task.maintenance.expire()
@@ -298,7 +301,7 @@ def test_ids_are_forgotten_in_steps_and_between_cycles_only(task, cycle):
 
 
 @pytest.mark.thorough
-def test_a_journal_of_expired_ids_is_neither_replayed_nor_kept(task, cycle):
+def test_a_journal_of_expired_ids_is_neither_replayed_nor_kept(task, cycle) -> None:
     for number in range(2 * JOURNAL_INDEX_RECORDS):
         task.on_batch(events((number, 100 + number)), number + 1)
         cycle()
@@ -310,7 +313,7 @@ def test_a_journal_of_expired_ids_is_neither_replayed_nor_kept(task, cycle):
     assert task.maintenance.truncate_journal_before() is not None
 
 
-def test_what_is_moved_completely_needs_no_replay(task, cycle):
+def test_what_is_moved_completely_needs_no_replay(task: PartitionTask, cycle: Cycles) -> None:
     task.on_batch(events((1, 100), (2, 200)), 2)
     cycle()
     assert task.checkpoint.replay_from == 0
@@ -319,7 +322,7 @@ def test_what_is_moved_completely_needs_no_replay(task, cycle):
     assert Checkpoint.unpack(task.store.get_many([CHECKPOINT])[0]) == task.checkpoint
 
 
-def test_what_is_held_in_memory_keeps_its_journal(task, cycle):
+def test_what_is_held_in_memory_keeps_its_journal(task: PartitionTask, cycle: Cycles) -> None:
     task.on_batch(events((1, 100), (2, 200)), 2)
     cycle()
     spill(task, rows_keep=10)
@@ -327,7 +330,7 @@ def test_what_is_held_in_memory_keeps_its_journal(task, cycle):
     assert task.in_memory()["held"] == 1
 
 
-def test_a_parked_task_has_everything_in_its_store(task, store, cycle):
+def test_a_parked_task_has_everything_in_its_store(task: PartitionTask, store: ClosingStore, cycle: Cycles) -> None:
     task.on_batch(events((1, 100), (2, 200)), 2)
     cycle()
     task.maintenance.park()
@@ -339,7 +342,9 @@ def test_a_parked_task_has_everything_in_its_store(task, store, cycle):
 
 
 @pytest.mark.parametrize("closed", [False, True])
-def test_parking_an_unsettled_task_saves_nothing_that_is_not_committed(task, store, cycle, closed):
+def test_parking_an_unsettled_task_saves_nothing_that_is_not_committed(
+    task: PartitionTask, store: ClosingStore, cycle: Cycles, closed: bool
+) -> None:
     task.on_batch(events((1, 100), (2, 200)), 2)
     cycle()
     before = list(store.scan(b""))
@@ -351,13 +356,13 @@ def test_parking_an_unsettled_task_saves_nothing_that_is_not_committed(task, sto
     assert list(store.scan(b"")) == before
 
 
-def test_parking_a_task_that_has_done_nothing_leaves_an_empty_store(task, store):
+def test_parking_a_task_that_has_done_nothing_leaves_an_empty_store(task: PartitionTask, store: ClosingStore) -> None:
     task.maintenance.park()
     assert store.is_closed
     assert list(store.scan(b"")) == []
 
 
-def test_ids_behind_the_horizon_are_forgotten(task, cycle):
+def test_ids_behind_the_horizon_are_forgotten(task: PartitionTask, cycle: Cycles) -> None:
     task.on_batch(events((1, 100)), 1)
     cycle()
     spill(task)
@@ -368,14 +373,16 @@ def test_ids_behind_the_horizon_are_forgotten(task, cycle):
     assert list(task.store.scan(SPILLED_IDS)) == []
 
 
-def groups_in(store):
+def groups_in(store: ClosingStore) -> list[list[int]]:
     return [[group.first_offset, group.event_time_max, group.records] for group in read_journal_index(store)]
 
 
 # --- the journal's index ------------------------------------------------------------------------------------------
 
 
-def test_the_journal_is_cut_where_everything_before_is_behind_the_horizon_and_in_the_store(task, cycle):
+def test_the_journal_is_cut_where_everything_before_is_behind_the_horizon_and_in_the_store(
+    task: PartitionTask, cycle: Cycles
+) -> None:
     for i in range(JOURNAL_INDEX_RECORDS + 5):
         task.on_batch(events((i, 100 + i)), i + 1)
         cycle()
@@ -389,7 +396,9 @@ def test_the_journal_is_cut_where_everything_before_is_behind_the_horizon_and_in
     assert groups_in(task.store) == [[JOURNAL_INDEX_RECORDS, 10_000, 6]]
 
 
-def test_a_breaker_that_is_still_remembered_is_journalled_again_before_its_part_of_the_journal_is_cut(task, cycle):
+def test_a_breaker_that_is_still_remembered_is_journalled_again_before_its_part_of_the_journal_is_cut(
+    task: PartitionTask, cycle: Cycles
+) -> None:
     quarantine = task.operator(QuarantineOperator)
     quarantine.breakers = DeviceBreakers(rejects_max=1, cooldown_ms=10**9)
     for i in range(JOURNAL_INDEX_RECORDS + 5):
@@ -408,7 +417,7 @@ def test_a_breaker_that_is_still_remembered_is_journalled_again_before_its_part_
     assert task.is_settled
 
 
-def test_the_journals_index_is_read_back_as_it_was(task, cycle):
+def test_the_journals_index_is_read_back_as_it_was(task: PartitionTask, cycle: Cycles) -> None:
     for i in range(3):
         task.on_batch(events((i, 100 + i)), i + 1)
         cycle()
@@ -417,7 +426,7 @@ def test_the_journals_index_is_read_back_as_it_was(task, cycle):
     assert groups == [[0, 100, 1], [1, 101, 1], [2, 102, 1]]
 
 
-def test_memory_is_counted(task):
+def test_memory_is_counted(task: PartitionTask) -> None:
     before = task.bytes_used()
     task.on_batch(events(*((i, 1000 + i % 5) for i in range(3_000))), 3_000)
     assert task.bytes_used() > before + 3_000 * 300

@@ -20,11 +20,11 @@ SOURCES = sorted((Path(__file__).parents[2] / "streams").rglob("*.py"))
         (2, "query", "queries", "2 queries"),
     ],
 )
-def test_a_count_has_the_number_of_its_noun(count, noun, plural, shown):
+def test_a_count_has_the_number_of_its_noun(count: int, noun: str, plural: str | None, shown: str) -> None:
     assert shown == counted(count, noun, plural)
 
 
-def test_no_text_counts_partitions_members_or_records_in_the_plural_only():
+def test_no_text_counts_partitions_members_or_records_in_the_plural_only() -> None:
     plural = re.compile(r"(?:has|have|have been|only) \{[^{}]*\} (?:partitions|members|records|rows|letters)\b")
     found = [(path.name, line) for path in SOURCES for line in path.read_text().splitlines() if plural.search(line)]
     assert [] == found

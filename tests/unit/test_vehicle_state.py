@@ -1,8 +1,10 @@
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
 from loadtest.oracle.model import Event, VehicleFold, compare_rows
 from logistics.folds.vehicle_state import VehicleState
@@ -16,14 +18,16 @@ UNKNOWN = float("nan")
 DAY_MS = 86_400_000
 
 
-def event(slot, time, speed=UNKNOWN, latitude=48.0, longitude=11.0, sequence=0):
+def event(
+    slot: int, time: int, speed: float = UNKNOWN, latitude: float = 48.0, longitude: float = 11.0, sequence: int = 0
+) -> tuple[float, ...]:
     return slot, time, sequence, latitude, longitude, speed
 
 
 NO_PRIOR = np.empty(0, np.int64)
 
 
-def columns(rows):
+def columns(rows: list[tuple[float, ...]]) -> Events:
     slot, time, sequence, latitude, longitude, speed = zip(*rows, strict=True)
     count = len(rows)
     words = np.arange(count, dtype=np.uint64)
@@ -46,24 +50,24 @@ def columns(rows):
     )
 
 
-def fold(rows, state=None, vehicles=3):
+def fold(rows: list[tuple[float, ...]], state: NDArray[Any] | None = None, vehicles: int = 3) -> NDArray[Any]:
     state = np.zeros(vehicles, FOLD.dtype) if state is None else state.copy()
     keys = KeySegments.of(columns(rows), NO_PRIOR)
     state[keys.slot] = FOLD.fold(state[keys.slot], keys.segments)
     return state
 
 
-def public(state):
+def public(state: NDArray[Any]) -> list[dict[str, Any]]:
     batch = FOLD.table(objects([b"v%d" % i for i in range(len(state))]), state)
     plain = [column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column for column in batch.columns]
     return pa.RecordBatch.from_arrays(plain, names=batch.schema.names).to_pylist()
 
 
-def row(*rows):
+def row(*rows) -> dict[str, Any]:
     return public(fold([event(0, *one) if isinstance(one, tuple) else one for one in rows], vehicles=1))[0]
 
 
-def test_segments_are_one_per_key_in_the_order_of_its_events():
+def test_segments_are_one_per_key_in_the_order_of_its_events() -> None:
     rows = [event(5, 1), event(2, 2), event(5, 3), event(2, 4), event(70_000, 5)]
     keys = KeySegments.of(columns(rows), NO_PRIOR)
     segments = keys.segments
@@ -73,7 +77,7 @@ def test_segments_are_one_per_key_in_the_order_of_its_events():
     assert (segments.start.tolist(), segments.end.tolist()) == ([0, 2, 4], [1, 3, 4])
 
 
-def test_the_first_event_makes_a_row_without_distance():
+def test_the_first_event_makes_a_row_without_distance() -> None:
     assert row((1000, 30.0)) == {
         "device_id": "v0",
         "events": 1,
@@ -89,19 +93,19 @@ def test_the_first_event_makes_a_row_without_distance():
     }
 
 
-def test_a_place_at_zero_degrees_and_time_zero_is_a_place_like_any_other():
+def test_a_place_at_zero_degrees_and_time_zero_is_a_place_like_any_other() -> None:
     rows = [event(0, 0, latitude=0.0, longitude=0.0), event(0, 5, latitude=1.0, longitude=0.0)]
     found = public(fold(rows, vehicles=1))[0]
     assert (found["first_event_time"], found["last_event_time"]) == (0, 5)
     assert found["odometer_km"] == pytest.approx(111.195, abs=0.001)
 
 
-def test_mean_and_maximum_are_over_known_speeds_only():
+def test_mean_and_maximum_are_over_known_speeds_only() -> None:
     assert row((1, 10.0), (2,), (3, 20.0))["speed_mean_kmh"] == 15.0
     assert row((1, 10.0), (2,), (3, 20.0))["speed_max_kmh"] == 20.0
 
 
-def test_a_negative_speed_is_an_unknown_one():
+def test_a_negative_speed_is_an_unknown_one() -> None:
     found = row((1, 80.0), (2, -1.0), (3, 90.0))
     assert (found["speed_mean_kmh"], found["speed_max_kmh"], found["stopped_since"]) == (85.0, 90.0, None)
     nothing = row((1, -1.0), (2, -0.5))
@@ -110,7 +114,7 @@ def test_a_negative_speed_is_an_unknown_one():
     assert row((1, -0.0))["speed_max_kmh"] == 0.0
 
 
-def test_without_a_known_speed_mean_and_maximum_are_null():
+def test_without_a_known_speed_mean_and_maximum_are_null() -> None:
     found = row((1,), (2,))
     assert (found["speed_mean_kmh"], found["speed_max_kmh"], found["stopped_since"]) == (None, None, None)
 
@@ -129,7 +133,9 @@ def test_without_a_known_speed_mean_and_maximum_are_null():
         ([0.0, -5.0, 1.0], 1),
     ],
 )
-def test_a_vehicle_stands_since_its_first_slow_event_behind_the_last_fast_one(speeds, since):
+def test_a_vehicle_stands_since_its_first_slow_event_behind_the_last_fast_one(
+    speeds: list[float], since: int | None
+) -> None:
     rows = [event(0, time, speed) for time, speed in enumerate(speeds, start=1)]
     assert public(fold(rows, vehicles=1))[0]["stopped_since"] == since
     one_by_one = np.zeros(1, FOLD.dtype)
@@ -138,7 +144,7 @@ def test_a_vehicle_stands_since_its_first_slow_event_behind_the_last_fast_one(sp
     assert public(one_by_one)[0]["stopped_since"] == since
 
 
-def test_vehicles_do_not_mix():
+def test_vehicles_do_not_mix() -> None:
     rows = [event(0, 1, 10.0, latitude=0.0), event(2, 2, 1.0, latitude=50.0), event(0, 3, 20.0, latitude=0.0)]
     first, second, third = public(fold(rows))
     assert (first["events"], first["odometer_km"], first["stopped_since"]) == (2, 0.0, None)
@@ -147,7 +153,7 @@ def test_vehicles_do_not_mix():
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_any_cut_gives_the_same_bytes_and_what_the_model_says(seed):
+def test_any_cut_gives_the_same_bytes_and_what_the_model_says(seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows = [
         event(
@@ -177,7 +183,7 @@ def test_any_cut_gives_the_same_bytes_and_what_the_model_says(seed):
         assert compare_rows(model.row(), found) == []
 
 
-def test_zero_and_minus_zero_make_one_maximum_however_they_are_cut():
+def test_zero_and_minus_zero_make_one_maximum_however_they_are_cut() -> None:
     rng = np.random.default_rng(0)
     for count in range(5, 100):
         rows = [event(0, time, speed) for time, speed in enumerate(rng.choice([0.0, -0.0, -1.0], count).tolist())]
@@ -185,13 +191,13 @@ def test_zero_and_minus_zero_make_one_maximum_however_they_are_cut():
         assert fold(rows[cut:], fold(rows[:cut])).tobytes() == fold(rows).tobytes()
 
 
-def test_absurd_speeds_do_not_overflow_the_sum():
+def test_absurd_speeds_do_not_overflow_the_sum() -> None:
     found = row((1, 1e300), (2, -1e300), (3, 1e300))
     assert found["speed_max_kmh"] == 1e300
     assert found["speed_mean_kmh"] == pytest.approx(1e9)  # the negative one is unknown
 
 
-def test_a_decade_of_positions_fits_into_the_sums():
+def test_a_decade_of_positions_fits_into_the_sums() -> None:
     state = np.zeros(1, FOLD.dtype)
     state["events"] = state["speeds"] = 10 * 365 * DAY_MS // 1000
     state["speed_sum"] = state["speeds"] * 30_000
@@ -199,12 +205,12 @@ def test_a_decade_of_positions_fits_into_the_sums():
     assert found["speed_mean_kmh"] == pytest.approx(300.0)
 
 
-def test_the_columns_are_the_fields_of_the_schema_in_its_order():
+def test_the_columns_are_the_fields_of_the_schema_in_its_order() -> None:
     schema = json.loads(Catalog.load().latest("vehicles.state.v1-value").text)
     batch = FOLD.table(objects([b"v"]), np.zeros(1, FOLD.dtype))
     assert batch.schema.names == [field["name"] for field in schema["fields"]]
 
 
-def test_no_bytes_of_padding_carry_chance_into_a_row():
+def test_no_bytes_of_padding_carry_chance_into_a_row() -> None:
     state = fold([event(0, 1, 5.0)])
     assert state.dtype.itemsize == sum(state.dtype[name].itemsize for name in state.dtype.names)

@@ -44,7 +44,7 @@ class Pipeline:
 )
 def test_silence_is_a_stall_only_with_work_and_a_broker(
     work: dict[int, tuple[int, int]], lags: dict[int, int] | None, verdict: Verdict
-):
+) -> None:
     one = Pipeline(work, lags)
     one.now_s += STALL_S - 1
     assert Verdict.ALIVE is judge(one, STALL_S).verdict
@@ -52,7 +52,7 @@ def test_silence_is_a_stall_only_with_work_and_a_broker(
     assert verdict is judge(one, STALL_S).verdict
 
 
-def test_an_announced_pause_is_not_silence():
+def test_an_announced_pause_is_not_silence() -> None:
     one = Pipeline({0: (5, 5)}, {0: 1})
     one.vitals.sign(30.0)
     one.vitals.sign()
@@ -72,11 +72,11 @@ def test_an_announced_pause_is_not_silence():
         (0, 30, 0, 0, 30),  # nothing is taken
     ],
 )
-def test_lag_is_what_nobody_is_known_to_have_passed(position: int, end: int, up_to: int, taken: int, lag: int):
+def test_lag_is_what_nobody_is_known_to_have_passed(position: int, end: int, up_to: int, taken: int, lag: int) -> None:
     assert lag == lag_of(position, end=end, up_to=up_to, taken=taken)
 
 
-def test_the_stacks_show_threads_and_what_tasks_await():
+def test_the_stacks_show_threads_and_what_tasks_await() -> None:
     async def inner() -> None:
         await asyncio.Event().wait()
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but the stubs do not re-export them
+from confluent_kafka.admin import (
     AdminClient,
     ConfigResource,
     ResourceType,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but the stubs do not re-export them
+from confluent_kafka.admin import (
     AdminClient,
     OffsetSpec,
 )
@@ -18,7 +18,7 @@ from streams.settings import Settings
 
 REQUEST_TIMEOUT_S: Final = 2.0
 """Shorter than the gap after which idle time starts over: a leader that is away must not reset other partitions."""
-_LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_LATEST: Final = OffsetSpec.latest()
 
 assert REQUEST_TIMEOUT_S * 1000 < IDLE_GAP_MS_MAX  # noqa: S101
 
