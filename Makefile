@@ -93,7 +93,7 @@ $(QUIX)/.installed: requirements/baseline-quix.lock
 	$(QUIX)/bin/pip install --quiet --require-hashes -r requirements/baseline-quix.lock
 	@touch $@
 
-loadtest-baselines: setup $(QUIX)/.installed ## Measure the worker next to idiomatic Faust and Quix Streams
+loadtest-baselines: setup $(QUIX)/.installed ## Measure the worker next to Kafka Streams, idiomatic Faust and Quix Streams
 	$(BIN)/python -m loadtest.baselines $(ARGS)
 
 faults: setup ## Inject every fault of the table in docs/faults.md into a real stack, print what was lost or doubled (~20 min)

@@ -25,6 +25,8 @@ from streams.text import printable
 log = structlog.get_logger(__name__)
 
 TOKEN_CHARACTERS_MIN: Final = 16
+MEMORY_MB_MIN: Final = 256
+"""Least that a worker may be given."""
 SECRET_BYTES_MAX: Final = 65_536
 """Of a file that holds a secret."""
 _PREFIXES: Final = ("STREAMS_", "KAFKA_", "SCHEMA_REGISTRY_")
@@ -60,7 +62,7 @@ class Settings(BaseSettings):
     streams_idle_ms: int = Field(10_000, ge=1)
     streams_dedup_horizon_ms: int = Field(86_400_000, ge=1_000)
     streams_skew_ms_max: int = Field(60_000, ge=0)
-    streams_memory_mb_max: int = Field(1024, ge=256)
+    streams_memory_mb_max: int = Field(1024, ge=MEMORY_MB_MIN)
     streams_record_bytes_max: int = Field(1_048_576, ge=64)
     streams_quarantine_rejects: int = Field(100, ge=0, le=10_000)
     streams_quarantine_cooldown_ms: int = Field(60_000, ge=1_000)
