@@ -1,6 +1,5 @@
 """Administration of a Kafka cluster: the client, waiting for the broker, and librdkafka's log lines in our log."""
 
-import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar, overload
@@ -9,6 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, PartitionMetadata
 
 from streams.errors import StreamsError
+from streams.kafka import clients
 from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.settings import Settings
 
@@ -21,10 +21,6 @@ RECONNECT_MS_MAX: Final = 2_000
 WAIT_TIMEOUT_S: Final = 10.0
 """How long a command waits for a broker before it says that there is none."""
 
-librdkafka_log: Final = logging.getLogger("librdkafka")
-"""Give it to every client as `logger`. With no logging configured, its lines go nowhere rather than to stderr."""
-librdkafka_log.addHandler(logging.NullHandler())
-
 
 class _NoAnswer(Exception):
     def __init__(self, cause: KafkaError) -> None:
@@ -36,20 +32,16 @@ def admin_client(settings: Settings, on_error: Callable[[KafkaError], None] | No
     """Administrative client of the cluster in `settings`. Connects when first used.
 
     Raises:
-        StreamsError: the connection settings contradict each other (such as SASL without a mechanism).
+        UsageError: the connection settings cannot be used.
 
     """
     config: dict[str, Any] = {
-        **settings.kafka_client_config(),
         "client.id": "streams-admin",
         "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
     }
     if on_error is not None:
         config["error_cb"] = on_error
-    try:
-        return AdminClient(config, logger=librdkafka_log)
-    except KafkaException as error:
-        raise StreamsError(f"the KAFKA_* settings cannot be used: {described(error)}") from None
+    return clients.admin(settings, config)
 
 
 def wait_for_broker(settings: Settings, *, timeout_s: float = WAIT_TIMEOUT_S) -> AdminClient:

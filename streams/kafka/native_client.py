@@ -12,12 +12,12 @@ from typing import Any, Final, Protocol, cast
 
 import confluent_kafka
 import structlog
-from confluent_kafka import Consumer
 from numpy.typing import NDArray
 
 from streams.avro.native import Mode, Native, choose
 from streams.batch.columns import Headers, Int64
 from streams.errors import UsageError
+from streams.kafka.clients import Consumer
 
 log = structlog.get_logger(__name__)
 

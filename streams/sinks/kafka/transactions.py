@@ -19,7 +19,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from streams.errors import FencedError
 from streams.flow.declaration import OUTPUT_BYTES_MAX
-from streams.kafka.admin import described, librdkafka_log
+from streams.kafka import clients
+from streams.kafka.admin import described
 from streams.kafka.bounded import BoundedCalls, ClientHangs
 from streams.kafka.partitioner import PARTITIONER
 from streams.kafka.positions import metadata_of
@@ -67,13 +68,13 @@ def _commit_may_be_asked_again(error: BaseException) -> bool:
     return inner.retriable() and not inner.txn_requires_abort() and not inner.fatal()
 
 
-def _opened(config: dict[str, Any], timeout_s: float) -> Producer:
+def _opened(settings: Settings, config: dict[str, Any], timeout_s: float) -> Producer:
     """A producer that has its id.
 
     One that does not get it is closed here, not whenever the error that refers to it is collected: as long as it lives
     it goes on asking, and would fence the producer that is made after it.
     """
-    producer = Producer(config, logger=librdkafka_log)
+    producer = clients.producer(settings, config)
     try:
         producer.init_transactions(timeout_s)
     except KafkaException:
@@ -101,9 +102,8 @@ class KafkaTransactions:
         goes on trying (None: as long as it takes).
 
         """
-        self._timeout_ms = timeout_ms
+        self._settings, self._timeout_ms = settings, timeout_ms
         self._config: dict[str, Any] = {
-            **settings.kafka_client_config(),
             "client.id": transactional_id,
             "transactional.id": transactional_id,
             "transaction.timeout.ms": timeout_ms,
@@ -173,7 +173,7 @@ class KafkaTransactions:
         config = {**self._config, "batch.size": self._search.batch_bytes}
         calls = BoundedCalls(f"{self._config['transactional.id']}-calls")
         try:
-            producer = calls.call(partial(_opened, config, self._settle_s), self._settle_s + _HANGS_S)
+            producer = calls.call(partial(_opened, self._settings, config, self._settle_s), self._settle_s + _HANGS_S)
         except (KafkaException, ClientHangs):
             self._was_unanswered = True
             calls.close()
