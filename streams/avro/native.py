@@ -28,7 +28,7 @@ from streams.limits import NATIVE_DEPTH_MAX, SCHEMAS_MAX
 
 Mode = Literal["auto", "off", "on"]
 MODULE: Final = "streams_native"
-INTERFACE: Final = 1
+INTERFACE: Final = 2
 """What is passed to the library and back; a library with another number is not used."""
 _LONG, _NUMBER, _EXACT_NUMBER, _TEXT = range(4)
 """Where a field's values go: a column of longs, of doubles, of doubles that must hold a long exactly, of texts."""
