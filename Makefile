@@ -12,7 +12,7 @@ QUIX := .local/baselines/quix
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-paired bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz fuzz-native lock clean
+.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-paired bench-memory loadtest-baselines faults dlq-ordeal oncall simulate simulate-grow fuzz fuzz-native lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,6 +106,9 @@ oncall: setup ## Four troubles on a real stack: when the monitor and the alerts 
 
 simulate: setup ## Deterministic simulation of crashes and rebalances: make simulate SEED=8123
 	$(BIN)/python -m tests.simulation --seed $(or $(SEED),0) $(ARGS)
+
+simulate-grow: setup ## The model of growing a topic, 10,000 seeds or one: make simulate-grow SEED=17 ARGS='--runs 1'
+	$(BIN)/python -m tests.simulation.growth --seed $(or $(SEED),0) $(or $(ARGS),--runs 10000)
 
 fuzz: setup ## Random logs, cut, crashed, spilled and truncated in any way, against batches of one: make fuzz SEED=17 ARGS='--logs 1'
 	$(BIN)/python -m tests.simulation.fuzz --seed $(or $(SEED),0) $(ARGS)
