@@ -1,12 +1,14 @@
 //! Avro records to columns, for `streams.avro.native`: the Python decoder remains the judge of every record in doubt.
 //!
 //! Decoding is done without the interpreter lock and without `unsafe`; a panic becomes a Python exception. `records` takes
-//! records from the Kafka client and `produce` gives it records, for `streams.kafka.native_client`.
+//! records from the Kafka client and `produce` gives it records, for `streams.kafka.native_client`; `ids` inserts into the
+//! id set of `streams.operators.dedup`.
 
 mod client;
 mod columns;
 mod cursor;
 mod decode;
+mod ids;
 mod produce;
 mod program;
 mod records;
@@ -150,6 +152,7 @@ fn streams_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<records::Reader>()?;
     module.add_class::<records::Records>()?;
     module.add_class::<produce::Producer>()?;
+    module.add_function(wrap_pyfunction!(ids::ids_add, module)?)?;
     module.add_function(wrap_pyfunction!(client::load_client, module)?)?;
     module.add_function(wrap_pyfunction!(client::take_client, module)?)
 }
