@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient, PartitionMetadata
 
 from streams.errors import StreamsError
 from streams.kafka import clients
+from streams.kafka.causes import cause_of, cause_of_silence
 from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.settings import Settings
 
@@ -69,8 +70,16 @@ def wait_for_broker(settings: Settings, *, timeout_s: float = WAIT_TIMEOUT_S) ->
             backoff=Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=timeout_s),
         )
     except _NoAnswer as error:
-        raise no_broker(settings, error.cause.str()) from None
+        raise _no_answer(settings, error.cause) from None
     return client
+
+
+def _no_answer(settings: Settings, error: KafkaError) -> StreamsError:
+    """What keeps brokers from answering: with its true cause, where there is more to say than that none does."""
+    cause = cause_of_silence(settings) or cause_of(error)
+    if cause is None:
+        return no_broker(settings, error.str())
+    return StreamsError(f"no connection to Kafka at {settings.kafka_bootstrap_servers}: {cause} ({error.str()})")
 
 
 def no_broker(settings: Settings, cause: str) -> StreamsError:
@@ -161,9 +170,12 @@ def settled(
 
 
 def described(error: KafkaException) -> str:
-    """Name and text of the Kafka error inside an exception."""
+    """Name and text of the Kafka error inside an exception, and its cause where the text does not say it."""
     inner = error.args[0]
-    return f"{inner.str()} ({inner.name()})" if isinstance(inner, KafkaError) else str(inner)
+    if not isinstance(inner, KafkaError):
+        return str(inner)
+    cause = cause_of(inner)
+    return f"{inner.str()} ({inner.name()}){'' if cause is None else f': {cause}'}"
 
 
 def _is_echo(error: KafkaError) -> bool:

@@ -100,7 +100,7 @@ def unusable(settings: Settings, error: KafkaException) -> str:
         if (path := getattr(settings, variable.lower())) is not None and (reason := _unreadable(path)):
             return f"{variable}: cannot read {path}: {reason}"
     if "ssl.key.location failed" in text and settings.kafka_ssl_key_location is not None:
-        return f"KAFKA_SSL_KEY_LOCATION: {_wrong_key(settings)} ({text})"
+        return f"KAFKA_SSL_KEY_LOCATION: {_wrong_key(settings, text)} ({text})"
     for option, variable in sorted(VARIABLES.items(), key=lambda pair: -len(pair[0])):
         if option in text:
             return f"{variable}: {text}"
@@ -111,7 +111,9 @@ def unusable(settings: Settings, error: KafkaException) -> str:
     return f"the KAFKA_* settings cannot be used: {text}"
 
 
-def _wrong_key(settings: Settings) -> str:
+def _wrong_key(settings: Settings, text: str) -> str:
+    if "key values mismatch" in text:
+        return "the key is not that of the certificate in KAFKA_SSL_CERTIFICATE_LOCATION"
     if settings.kafka_ssl_key_password is None:
         return "the key cannot be read; if it is encrypted, set KAFKA_SSL_KEY_PASSWORD"
     return "the key cannot be decrypted with KAFKA_SSL_KEY_PASSWORD"

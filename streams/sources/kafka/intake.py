@@ -489,7 +489,7 @@ class Intake:
         else:
             if self._without_since_ms is not None:  # as when the group may not be read: that is no spare
                 self._without_since_ms = monotonic_ms()
-            log.warning("consumer", error=error.str(), code=error.name())
+            log.warning("consumer", error=described(KafkaException(error)), code=error.name())
 
     def _broken(self, error: KafkaError) -> StreamsError:
         if cause_of(error) in {KafkaError.UNRELEASED_INSTANCE_ID, KafkaError.FENCED_INSTANCE_ID}:
@@ -497,7 +497,10 @@ class Intake:
                 f"another worker has joined as this one ({error.str()}): "
                 "is it running on a copy of this data directory?"
             )
-        return StreamsError(f"the consumer failed: {error.str()} ({error.name()})")
+        return StreamsError(
+            f"the consumer of {self._source} in the group {self._config['group.id']} failed: "
+            f"{described(KafkaException(error))}"
+        )
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
