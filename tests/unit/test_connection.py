@@ -285,10 +285,11 @@ def test_real_clients_can_be_watched_and_are_not_kept_alive(monkeypatch: pytest.
     values = without(SCRAM, "KAFKA_SASL_PASSWORD") | {"KAFKA_SASL_PASSWORD_FILE": str(file)}
     found = settings_with(monkeypatch, {**values, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"})
     watch = CredentialsWatch(found)
-    made = [clients.admin(found, {}), clients.producer(found, {}), clients.consumer(found, {"group.id": "x"})]
+    consumer = clients.consumer(found, {"group.id": "x"})
+    made = [clients.admin(found, {}), clients.producer(found, {}), consumer]
     for client in made:
         watch.add(client)
-    made[2].close()  # type: ignore[union-attr]
+    consumer.close()
     file.write_text("two")
     watch.look()
     del client, made

@@ -9,7 +9,6 @@ from streams.avro.native import choose
 from streams.batch.event_ids import mix
 from streams.operators.dedup.id_set import BYTES_PER_SLOT, IdSet
 
-
 NewSet = Callable[..., IdSet]
 
 

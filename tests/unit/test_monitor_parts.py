@@ -121,7 +121,7 @@ def test_counters_of_the_processes_of_one_worker_are_kept_apart() -> None:
         metrics.events.labels("gps", "clean").inc(10 + number)
         metrics.events.labels("gps", "rejected").inc(number)
         metrics.arrival_age_seconds.observe(np.array([0.2] * (10 + number)))
-        texts[number] = openmetrics.generate_latest(metrics.registry).decode()
+        texts[number] = openmetrics.generate_latest(metrics.registry).decode()  # type: ignore[no-untyped-call]  # the library's
     registry = CollectorRegistry()
     registry.register(Families(merged(texts)))
 

@@ -115,11 +115,12 @@ def test_metrics_of_all_have_the_process_as_a_label_and_are_valid_in_both_forms(
         metrics.begin("gps")
         metrics.events.labels("gps", "clean").inc(10 + number)
         metrics.commit_seconds.observe(0.02)
-        texts[number] = openmetrics.generate_latest(metrics.registry).decode()
+        texts[number] = openmetrics.generate_latest(metrics.registry).decode()  # type: ignore[no-untyped-call]  # the library's
     registry = CollectorRegistry()
     registry.register(Families(merged(texts)))
 
-    for text in (generate_latest(registry).decode(), openmetrics.generate_latest(registry).decode()):
+    of_openmetrics: str = openmetrics.generate_latest(registry).decode()  # type: ignore[no-untyped-call]  # the library's
+    for text in (generate_latest(registry).decode(), of_openmetrics):
         assert 'streams_events_total{outcome="clean",pipeline="gps",process="0"} 10.0' in text
         assert 'streams_events_total{outcome="clean",pipeline="gps",process="1"} 11.0' in text
         assert 'streams_commit_seconds_count{process="1"} 1.0' in text
