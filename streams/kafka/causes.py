@@ -43,7 +43,7 @@ CAUSES: Final = (
     Cause((), r"Unsupported SASL mechanism", "the broker does not take this KAFKA_SASL_MECHANISM"),
     Cause(
         (),
-        r"Failed to retrieve OIDC token|OIDC token|token endpoint",
+        r"Failed to retrieve OIDC token|Failed to acquire SASL OAUTHBEARER token",
         "no token was given: check KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL, _CLIENT_ID, _CLIENT_SECRET, and "
         "KAFKA_HTTPS_CA_LOCATION",
     ),

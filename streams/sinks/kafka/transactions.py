@@ -183,9 +183,8 @@ class KafkaTransactions:
             if self._retrier.stopped:
                 raise CycleAborted("stopping", "the worker stops") from None
             why = described(error) if isinstance(error, KafkaException) else str(error)
-            raise CycleAborted(
-                "no_producer", f"the broker gives no producer to {self._config['transactional.id']}: {why}"
-            ) from None
+            name = self._config["transactional.id"]
+            raise CycleAborted("no_producer", f"the broker does not give a producer for {name}: {why}") from None
 
     def _new_producer(self) -> None:
         config = {**self._config, "batch.size": self._search.batch_bytes}
