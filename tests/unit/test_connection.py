@@ -292,7 +292,7 @@ def test_real_clients_can_be_watched_and_are_not_kept_alive(monkeypatch: pytest.
     consumer.close()
     file.write_text("two")
     watch.look()
-    del client, made
+    del client, made, consumer
     assert not list(watch._clients)
 
 

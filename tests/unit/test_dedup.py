@@ -48,6 +48,15 @@ def test_rows_that_differ_in_one_word_are_different(new_set: NewSet) -> None:
     assert new_set().add(*columns(rows)).all()
 
 
+def test_columns_may_stand_anywhere_in_memory(new_set: NewSet) -> None:
+    packed = b"x" + np.arange(1, 7, dtype=np.uint64).tobytes()
+    hi, lo, word = (np.frombuffer(packed, np.uint64, 2, offset=1 + 16 * column) for column in range(3))
+    ids = new_set()
+    assert ids.add(hi, lo, word).tolist() == [True, True]
+    assert ids.add(*columns([(1, 3, 5), (2, 4, 6), (1, 1, 1)])).tolist() == [False, False, True]
+    assert ids.add(hi[::-1], lo[::-1], word[::-1]).tolist() == [False, False]
+
+
 def test_nothing_added_is_nothing_new(new_set: NewSet) -> None:
     ids = new_set()
     assert ids.add(*columns([])).tolist() == []

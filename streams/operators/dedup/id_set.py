@@ -51,7 +51,8 @@ class IdSet:
         return new
 
     def _natively(self, add_ids: AddIds, hi: UInt64, lo: UInt64, word: UInt64) -> Bools:
-        hi, lo, word = (np.ascontiguousarray(column) for column in (hi, lo, word))
+        # Columns that were unpacked from a record stand where they stood in it.
+        hi, lo, word = (np.require(column, requirements=["C", "A"]) for column in (hi, lo, word))
         return add_ids(self._hi, self._lo, self._word, self._seed, hi, lo, word)
 
     def _added(self, hi: UInt64, lo: UInt64, word: UInt64) -> Bools:
