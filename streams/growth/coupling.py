@@ -38,8 +38,8 @@ class ForwardedLog:
     time: Int64
     """As in `OwnLog`; of a progress record, the watermark of the parent."""
     is_of_parent: Bools
-    """Whether it is progress, or was read from the source in the parent's partition. Others come of a wrong partitioner,
-    perhaps by way of the parent: they say nothing of the time of this partition."""
+    """Whether it is progress, or was read from the source in the parent's partition. Others come of a wrong
+    partitioner, perhaps by way of the parent: they say nothing of the time of this partition."""
     reach: Int64
     """Of a progress record that says that the parent stood at its end: the end of the own log just before that."""
     idle: Bools
