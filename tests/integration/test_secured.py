@@ -242,7 +242,7 @@ def test_a_missing_right_is_named_with_what_it_is_missing_on(secured: Stack, top
     transactions = KafkaTransactions(ci, transactional_id="tests-ci", source=topic, retrier=Retrier(), reopen_s_max=1.0)
     with pytest.raises(CycleAborted, match=r"for tests-ci: .*lacks WRITE on the transactional id"):
         transactions.reopen()
-    failed: list[KafkaError] = []
+    failed: list[KafkaError | None] = []
     producer = clients.producer(ci, {})
     producer.produce(topic, b"x", on_delivery=lambda error, _: failed.append(error))
     producer.flush(20)
@@ -250,6 +250,7 @@ def test_a_missing_right_is_named_with_what_it_is_missing_on(secured: Stack, top
     consumer = clients.consumer(ci, {"group.id": "g"})
     consumer.subscribe([topic])
     message = wait_until(lambda: consumer.poll(1.0), "an error comes")
+    assert message is not None
     assert "lacks READ on the consumer group" in described(KafkaException(message.error()))
     consumer.close()
 
