@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(VENV)/.native-$(if $(shell command -v cargo),built,absent)
 QUIX := .local/baselines/quix
+AUDIT := .local/audit
 
 # Where the environment forbids bytecode files (many container images do), every process that a test starts would compile
 # the product again, and each run of the tests would rewrite all their assertions.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-paired bench-memory loadtest-baselines faults dlq-ordeal oncall simulate fuzz fuzz-native lock clean
+.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-paired bench-memory loadtest-baselines faults dlq-ordeal oncall simulate simulate-grow fuzz fuzz-native audit licences sbom lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,7 +94,7 @@ $(QUIX)/.installed: requirements/baseline-quix.lock
 	$(QUIX)/bin/pip install --quiet --require-hashes -r requirements/baseline-quix.lock
 	@touch $@
 
-loadtest-baselines: setup $(QUIX)/.installed ## Measure the worker next to idiomatic Faust and Quix Streams
+loadtest-baselines: setup $(QUIX)/.installed ## Measure the worker next to Kafka Streams, idiomatic Faust and Quix Streams
 	$(BIN)/python -m loadtest.baselines $(ARGS)
 
 faults: setup ## Inject every fault of the table in docs/faults.md into a real stack, print what was lost or doubled (~20 min)
@@ -107,16 +108,37 @@ oncall: setup ## Four troubles on a real stack: when the monitor and the alerts 
 simulate: setup ## Deterministic simulation of crashes and rebalances: make simulate SEED=8123
 	$(BIN)/python -m tests.simulation --seed $(or $(SEED),0) $(ARGS)
 
+simulate-grow: setup ## The model of growing a topic, 10,000 seeds or one: make simulate-grow SEED=17 ARGS='--runs 1'
+	$(BIN)/python -m tests.simulation.growth --seed $(or $(SEED),0) $(or $(ARGS),--runs 10000)
+
 fuzz: setup ## Random logs, cut, crashed, spilled and truncated in any way, against batches of one: make fuzz SEED=17 ARGS='--logs 1'
 	$(BIN)/python -m tests.simulation.fuzz --seed $(or $(SEED),0) $(ARGS)
 
 fuzz-native: setup ## Mutated records through the native decoder and fastavro: make fuzz-native SEED=17 ARGS='--records 200000'
 	$(BIN)/python -m tests.native_fuzz --seed $(or $(SEED),0) $(ARGS)
 
+$(AUDIT)/.installed: requirements/audit.lock
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --require-hashes -r requirements/audit.lock
+	@touch $@
+
+audit: $(AUDIT)/.installed ## Ask for known vulnerabilities of everything in the locks (pip-audit)
+	$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/runtime.lock
+	$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/dev.lock
+
+licences: setup $(AUDIT)/.installed ## Licences of everything that is installed, as a table (pip-licenses)
+	$(AUDIT)/bin/pip-licenses --python $(BIN)/python --from mixed --order license $(ARGS)
+
+sbom: $(AUDIT)/.installed ## What the product is made of, with hashes, as CycloneDX JSON: dist/sbom.cdx.json
+	@mkdir -p dist
+	$(AUDIT)/bin/cyclonedx-py requirements requirements/runtime.lock --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.cdx.json
+	@echo "dist/sbom.cdx.json"
+
 lock: setup ## Resolve the locks anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra local --extra loadtest --extra tracing --extra dev requirements/build.in pyproject.toml -o requirements/dev.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra tracing pyproject.toml -o requirements/runtime.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/baseline-quix.in -o requirements/baseline-quix.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/audit.in -o requirements/audit.lock
 
 clean: ## Stop the local stack and remove what was made (environment, data, caches)
 	-@test -x $(BIN)/streams && $(BIN)/streams local down

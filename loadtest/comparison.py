@@ -189,14 +189,22 @@ class Bench:
         yield lambda done: self.progress.update(task, completed=done)
         self.progress.update(task, completed=total or 1, total=total or 1)
 
-    def _drain(self, subject: Subject, group: str, topic: str, events: int) -> Drain:
+    def _drain(
+        self, subject: Subject, group: str, topic: str, events: int, *, on_progress: Callable[[int], None] | None = None
+    ) -> Drain:
         with self._task(f"{subject.name} drains it", events) as update:
+
+            def progress(done: int) -> None:
+                update(done)
+                if on_progress is not None:
+                    on_progress(done)
+
             return watch_drain(
                 subject,
                 lambda: self.offsets.committed(group, topic),
                 events,
                 stall_s_max=STALL_S_MAX,
-                on_progress=update,
+                on_progress=progress,
             )
 
     def _run(self, scenario: str, drain: Drain, publish_rate: float) -> Run:

@@ -42,7 +42,7 @@ from loadtest.subject import Subject, wait_until_quiet, wait_until_ready
 from loadtest.worker import free_port, worker
 from logistics.flows.gps import GPS
 from streams.errors import FoundSomething, StreamsError
-from streams.kafka.admin import librdkafka_log
+from streams.kafka.clients import librdkafka_log
 from streams.local.stack import running_stack
 from streams.schemas.client import Registry
 from streams.settings import Settings, load_settings

@@ -38,7 +38,7 @@ from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.deadletters.letter.envelope import envelope_headers
 from streams.errors import FoundSomething, StreamsError, UsageError
 from streams.flow.declaration import Pipeline
-from streams.kafka.admin import librdkafka_log
+from streams.kafka.clients import librdkafka_log
 from streams.settings import Settings
 
 ROOT: Final = Path(__file__).parents[1]

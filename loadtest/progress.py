@@ -6,7 +6,8 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicParti
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.errors import StreamsError
-from streams.kafka.admin import admin_client, librdkafka_log
+from streams.kafka.admin import admin_client
+from streams.kafka.clients import librdkafka_log
 from streams.settings import Settings
 
 _TIMEOUT_S: Final = 10.0

@@ -138,10 +138,14 @@ class Results:
         """Events per CPU-second of the worker over those of each reference."""
         gps = self.run("bench-gps")
         found = {}
-        for name in ("passthrough", "faust", "quix"):
-            reference = self.run(f"bench-{name}")
-            if gps and reference and gps.events_per_cpu_second and reference.events_per_cpu_second:
-                found[name] = round(gps.events_per_cpu_second / reference.events_per_cpu_second, 3)
+        pairs = [
+            (name, gps, self.run(f"bench-{name.replace('_', '-')}"))
+            for name in ("passthrough", "kafka_streams", "kafka_streams_warm", "faust", "quix")
+        ]
+        pairs.append(("steady_kafka_streams", self.run("bench-steady"), self.run("bench-steady-kafka-streams")))
+        for name, run, reference in pairs:
+            if run and reference and run.events_per_cpu_second and reference.events_per_cpu_second:
+                found[name] = round(run.events_per_cpu_second / reference.events_per_cpu_second, 3)
         return found
 
     def as_dict(self) -> dict[str, Any]:

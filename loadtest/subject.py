@@ -19,7 +19,8 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from streams.errors import StreamsError
-from streams.kafka.admin import librdkafka_log, partition_counts, settled
+from streams.kafka.admin import partition_counts, settled
+from streams.kafka.clients import librdkafka_log
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 """This package is not installed: it is found in the checkout."""

@@ -19,7 +19,7 @@ from hdrh.histogram import HdrHistogram
 
 from loadtest.histograms import new_histogram, record
 from streams.flow.declaration import Pipeline
-from streams.kafka.admin import librdkafka_log
+from streams.kafka.clients import librdkafka_log
 from streams.settings import Settings
 
 _BATCH_RECORDS: Final = 10_000

@@ -6,8 +6,8 @@ It is the product's worker; a hook of its own gets what each micro-batch has bro
 """
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
@@ -99,10 +99,24 @@ def parse_defect(spec: str) -> DropDefect | None:
     return DropDefect(int(number))
 
 
+def waiting(metrics: WorkerMetrics) -> Callable[[str], AbstractContextManager[None]]:
+    """A stopwatch for what waits: by the clock on the wall, where the worker's own goes by CPU time."""
+
+    @contextmanager
+    def stopwatch(operator: str) -> Generator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            metrics.processing_seconds.labels(operator).observe(time.perf_counter() - start)
+
+    return stopwatch
+
+
 def hook_of(metrics: WorkerMetrics, *, downstream_ms: int, downstream_records: int, defect: str) -> EffectsHook:
     """The hook of one pipeline: first the defect, then the calls for what is left."""
     drops = parse_defect(defect)
-    downstream = Downstream(downstream_ms, downstream_records, metrics.stopwatch) if downstream_ms else None
+    downstream = Downstream(downstream_ms, downstream_records, waiting(metrics)) if downstream_ms else None
 
     def hook(effects: Effects) -> Effects:
         if drops is not None:

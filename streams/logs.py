@@ -69,9 +69,25 @@ def harmless(_: Any, __: str, event: _Event) -> _Event:
     return event
 
 
-def configure_logging(log_format: str, *, level: int = logging.INFO) -> None:
-    """Send all log lines to standard error, human-readable (`console`) or one JSON object a line (`json`)."""
+class OfProcess:
+    """Says in each line which process of several it comes from."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __call__(self, _: Any, __: str, event: _Event) -> _Event:
+        """Add the number, unless the line is about another process."""
+        event.setdefault("process", self._number)
+        return event
+
+
+def configure_logging(log_format: str, *, level: int = logging.INFO, process: int | None = None) -> None:
+    """Send all log lines to standard error, human-readable (`console`) or one JSON object a line (`json`).
+
+    `process`: number of this process among those of one worker; None: it is the only one.
+    """
     shared: list[Any] = [
+        *([] if process is None else [OfProcess(process)]),
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

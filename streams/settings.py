@@ -3,6 +3,8 @@
 Every variable is optional; the defaults are the embedded local stack. A secret `X` may be given as `X_FILE`, the path
 of a file that holds it (as orchestrators mount secrets). An empty variable is as good as none.
 
+`KAFKA_CONFIG_<OPTION>` sets an option of librdkafka (`streams.kafka_options`).
+
 Every variable that the product reads is here, also those that are read before there are settings (`variable`).
 """
 
@@ -15,19 +17,24 @@ from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 import structlog
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from streams.connection import contradiction
 from streams.errors import UsageError
+from streams.kafka_options import PREFIX, Scope, is_secret, option_or_its_file, scoped
 from streams.masking import masked, separate
 from streams.text import printable
 
 log = structlog.get_logger(__name__)
 
 TOKEN_CHARACTERS_MIN: Final = 16
+MEMORY_MB_MIN: Final = 256
+"""Least that a worker may be given."""
 SECRET_BYTES_MAX: Final = 65_536
 """Of a file that holds a secret."""
 _PREFIXES: Final = ("STREAMS_", "KAFKA_", "SCHEMA_REGISTRY_")
+_CONNECTIONS: Final = ("KAFKA_", "SCHEMA_REGISTRY_")
 _SIMILAR: Final = 0.8
 """How alike two names are, from 0 to 1, when one is suggested for the other."""
 _KUBERNETES: Final = re.compile(r"_SERVICE_(HOST|PORT(_.+)?)$|_PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?$")
@@ -53,6 +60,24 @@ class Settings(BaseSettings):
     kafka_ssl_ca_location: Path | None = None
     kafka_ssl_certificate_location: Path | None = None
     kafka_ssl_key_location: Path | None = None
+    kafka_ssl_key_password: SecretStr | None = None
+    kafka_sasl_oauthbearer_method: Literal["oidc", "aws_msk_iam"] | None = None
+    """None with OAUTHBEARER: oidc."""
+    kafka_sasl_oauthbearer_client_id: str | None = None
+    kafka_sasl_oauthbearer_client_secret: SecretStr | None = None
+    kafka_sasl_oauthbearer_token_endpoint_url: str | None = Field(None, pattern=r"^https?://.+")
+    kafka_sasl_oauthbearer_scope: str | None = None
+    kafka_sasl_oauthbearer_extensions: str | None = None
+    kafka_sasl_oauthbearer_aws_region: str | None = Field(None, pattern=r"^[a-z0-9-]{1,40}$")
+    kafka_https_ca_location: Path | None = None
+    """CA of the token endpoint."""
+    schema_registry_username: str | None = Field(None, pattern="^[^:]+$")
+    schema_registry_password: SecretStr | None = None
+    schema_registry_token: SecretStr | None = None
+    schema_registry_ssl_ca_location: Path | None = None
+    schema_registry_ssl_certificate_location: Path | None = None
+    schema_registry_ssl_key_location: Path | None = None
+    schema_registry_ssl_key_password: SecretStr | None = None
     streams_data_dir: Path = Path(".data")
     streams_topic_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$")
     streams_commit_interval_ms: int = Field(200, ge=1, le=10_000)
@@ -60,7 +85,7 @@ class Settings(BaseSettings):
     streams_idle_ms: int = Field(10_000, ge=1)
     streams_dedup_horizon_ms: int = Field(86_400_000, ge=1_000)
     streams_skew_ms_max: int = Field(60_000, ge=0)
-    streams_memory_mb_max: int = Field(1024, ge=256)
+    streams_memory_mb_max: int = Field(1024, ge=MEMORY_MB_MIN)
     streams_record_bytes_max: int = Field(1_048_576, ge=64)
     streams_quarantine_rejects: int = Field(100, ge=0, le=10_000)
     streams_quarantine_cooldown_ms: int = Field(60_000, ge=1_000)
@@ -99,6 +124,13 @@ class Settings(BaseSettings):
     streams_failpoint: str = ""
     """For tests: `streams.worker.failpoint`."""
 
+    _secret_files: Mapping[str, Path] = PrivateAttr(default_factory=dict)
+    """By name of its variable: the file that a secret was read from."""
+    _secrets_read: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
+    """By name of its variable: a secret as its file was last read."""
+    _kafka_options: Mapping[str, SecretStr] = PrivateAttr(default_factory=dict)
+    """By name of librdkafka: what `KAFKA_CONFIG_<OPTION>` sets."""
+
     @field_validator("kafka_bootstrap_servers")
     @classmethod
     def _bracketed(cls, servers: str) -> str:
@@ -121,6 +153,8 @@ class Settings(BaseSettings):
             raise ValueError(f"{', '.join(TOKENS)} must be printable ASCII, without spaces at either end")
         if len(set(tokens)) < len(tokens):
             raise ValueError(f"{', '.join(TOKENS)} must be different tokens: each permits something else")
+        if (wrong := contradiction({name: getattr(self, name.lower()) for name in _fields()})) is not None:
+            raise ValueError(wrong)
         return self
 
     @field_validator("schema_registry_url")
@@ -137,7 +171,10 @@ class Settings(BaseSettings):
         return urls
 
     def kafka_client_config(self) -> dict[str, str]:
-        """Connection part of every librdkafka configuration (address, TLS, SASL)."""
+        """Connection part of every librdkafka configuration (address, TLS, SASL); `streams.kafka.clients` uses it.
+
+        Secrets that came from a file are read again, so that a client that is made later has the ones in force.
+        """
         config: dict[str, str] = {
             "bootstrap.servers": self.kafka_bootstrap_servers,
             "security.protocol": self.kafka_security_protocol,
@@ -145,13 +182,76 @@ class Settings(BaseSettings):
         optional: dict[str, Any] = {
             "sasl.mechanisms": self.kafka_sasl_mechanism,
             "sasl.username": self.kafka_sasl_username,
-            "sasl.password": self.kafka_sasl_password.get_secret_value() if self.kafka_sasl_password else None,
+            "sasl.password": self.secret("KAFKA_SASL_PASSWORD"),
             "ssl.ca.location": self.kafka_ssl_ca_location,
             "ssl.certificate.location": self.kafka_ssl_certificate_location,
             "ssl.key.location": self.kafka_ssl_key_location,
+            "ssl.key.password": self.secret("KAFKA_SSL_KEY_PASSWORD"),
         }
+        if self.kafka_sasl_mechanism == "OAUTHBEARER" and self.kafka_sasl_oauthbearer_method != "aws_msk_iam":
+            optional |= {
+                "sasl.oauthbearer.method": "oidc",
+                "sasl.oauthbearer.client.id": self.kafka_sasl_oauthbearer_client_id,
+                "sasl.oauthbearer.client.secret": self.secret("KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET"),
+                "sasl.oauthbearer.token.endpoint.url": self.kafka_sasl_oauthbearer_token_endpoint_url,
+                "sasl.oauthbearer.scope": self.kafka_sasl_oauthbearer_scope,
+                "sasl.oauthbearer.extensions": self.kafka_sasl_oauthbearer_extensions,
+                "https.ca.location": self.kafka_https_ca_location,
+            }
         config.update({key: str(value) for key, value in optional.items() if value is not None})
         return config
+
+    def kafka_options(self, scope: Scope) -> dict[str, str]:
+        """What `KAFKA_CONFIG_<OPTION>` sets for producers (`P`), consumers (`C`), or clients that are neither (`*`)."""
+        return scoped({name: value.get_secret_value() for name, value in self._kafka_options.items()}, scope)
+
+    def schema_registry_config(self) -> dict[str, str]:
+        """Connection part of the configuration of confluent-kafka's registry client, but for the token.
+
+        Secrets that came from a file are read again.
+        """
+        user, password = self.schema_registry_username, self.secret("SCHEMA_REGISTRY_PASSWORD")
+        optional: dict[str, Any] = {
+            "basic.auth.user.info": None if user is None else f"{user}:{password}",
+            "ssl.ca.location": self.schema_registry_ssl_ca_location,
+            "ssl.certificate.location": self.schema_registry_ssl_certificate_location,
+            "ssl.key.location": self.schema_registry_ssl_key_location,
+            "ssl.key.password": self.secret("SCHEMA_REGISTRY_SSL_KEY_PASSWORD"),
+        }
+        config = {key: str(value) for key, value in optional.items() if value is not None}
+        return {"url": self.schema_registry_url, **config}
+
+    def secret(self, name: str) -> str | None:
+        """A secret by the name of its variable, read again if it came from a file; None: not set.
+
+        While its file cannot be read, or is empty, it stays what it was when the file was last read.
+        """
+        path = self._secret_files.get(name)
+        if path is not None:
+            try:
+                self._secrets_read[name] = SecretStr(_secret(f"{name}_FILE", str(path)))
+            except UsageError as error:
+                log.warning("a secret cannot be read again; the one that was read last stays in use", error=str(error))
+        held: SecretStr | None = self._secrets_read.get(name, getattr(self, name.lower()))
+        return None if held is None else held.get_secret_value()
+
+    def secret_file(self, name: str) -> Path | None:
+        """The file that a secret was read from, by the name of its variable; None: it came from none."""
+        return self._secret_files.get(name)
+
+    def connection_environment(self) -> dict[str, str]:
+        """Variables that give a child process the same connections; a secret that came from a file goes as its path."""
+        found: dict[str, str] = {}
+        for name in _fields():
+            value = getattr(self, name.lower())
+            if not name.startswith(_CONNECTIONS) or value is None:
+                continue
+            if name in self._secret_files:
+                found[f"{name}_FILE"] = str(self._secret_files[name].absolute())
+            else:
+                found[name] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        options = {name: value.get_secret_value() for name, value in self._kafka_options.items()}
+        return found | {_variable_of(name): value for name, value in options.items()}
 
     def for_flow(self, bounds: Mapping[str, int]) -> "Settings":
         """These settings with the bounds that a flow declares, by the name of the setting, where none is set here.
@@ -177,6 +277,8 @@ class Settings(BaseSettings):
             values[name] = _shown(getattr(self, name.lower()))
             if name in SECRETS:
                 values[f"{name}_FILE"] = variable(f"{name}_FILE")
+        for option, given in self._kafka_options.items():
+            values[_variable_of(option)] = str(given) if is_secret(option) else masked(given.get_secret_value())
         return values
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
@@ -218,17 +320,22 @@ def load_settings(**overrides: Any) -> Settings:
     for name in _known():
         if (value := variable(name)) is not None and not _is_text(value):
             raise UsageError(f"{name} is not UTF-8: {printable(masked(value))}")
+    files: dict[str, Path] = {}
     for name in SECRETS:
         path = variable(f"{name}_FILE")
-        if path is not None and variable(name) is None:
-            overrides.setdefault(name.lower(), _secret(f"{name}_FILE", path))
+        if path is not None and variable(name) is None and name.lower() not in overrides:
+            overrides[name.lower()] = _secret(f"{name}_FILE", path)
+            files[name] = Path(path)
+    options = _options()
     try:
-        return Settings(**{key: value for key, value in overrides.items() if value is not None})
+        found = Settings(**{key: value for key, value in overrides.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         where = str(first["loc"][0]).upper() if first["loc"] else "settings"
         shown = "" if where in SECRETS or not first["loc"] else f" (got {masked(str(first['input']))!r})"
         raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}{shown}") from None
+    found._secret_files, found._kafka_options = files, options  # noqa: SLF001 - set once, here
+    return found
 
 
 def variable(name: str) -> str | None:
@@ -248,7 +355,13 @@ def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]
     found = []
     for name in sorted(os.environ if environment is None else environment):
         upper = name.upper()
-        if not upper.startswith(_PREFIXES) or upper in known or upper in _KAFKA_SCRIPTS or _KUBERNETES.search(upper):
+        if (
+            not upper.startswith(_PREFIXES)
+            or upper.startswith(PREFIX)
+            or upper in known
+            or upper in _KAFKA_SCRIPTS
+            or _KUBERNETES.search(upper)
+        ):
             continue
         similar = difflib.get_close_matches(upper, known, n=1, cutoff=_SIMILAR)
         meant = f"; did you mean {similar[0]}?" if similar else ""
@@ -264,6 +377,23 @@ def warn_of_unknown_variables() -> None:
 
 def _known() -> list[str]:
     return [*_fields(), *(f"{name}_FILE" for name in SECRETS)]
+
+
+def _options() -> dict[str, SecretStr]:
+    found: dict[str, SecretStr] = {}
+    for name in sorted(other for other in os.environ if other.upper().startswith(PREFIX)):
+        value = os.environ[name]
+        if not value:
+            continue
+        if not _is_text(value):
+            raise UsageError(f"{name} is not UTF-8: {printable(masked(value))}")
+        option, is_path = option_or_its_file(name)
+        found[option] = SecretStr(_secret(name, value) if is_path else value)
+    return found
+
+
+def _variable_of(option: str) -> str:
+    return PREFIX + option.upper().replace(".", "_")
 
 
 def _is_text(value: str) -> bool:

@@ -1,7 +1,8 @@
-"""`make loadtest-baselines`: the worker next to idiomatic Faust and Quix Streams, on the same traffic.
+"""`make loadtest-baselines`: the worker next to Kafka Streams, idiomatic Faust and Quix Streams, on the same traffic.
 
-Each drains a topic of its own filled by the same generator (sized so that each takes about as long), alone on the
-machine. The worker does more: exactly once, order, validation, dead letters, windows; the oracle judges its output.
+Each drains a topic of its own filled by the same generator (Faust and Quix Streams a shorter one, so that each takes
+about as long), alone on the machine. Kafka Streams is tuned and does the same but for windows. The worker does more
+than the other two: exactly once, order, validation, dead letters, windows. The oracle judges the worker's output.
 Exit status: 0 measured, 1 it could not be, 100 measured, but the oracle found the worker's output wrong.
 """
 
@@ -16,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtest.baselines.run import Baselines, find_quix
+from loadtest.baselines.run import Baselines, Sizes, find_quix
 from loadtest.comparison import Folders, Options
 from loadtest.program import run_to_the_end
 from loadtest.report import RESULTS, ResultName, Results, ResultsFolder, faults, named, print_results
@@ -29,22 +30,26 @@ class Scenario(StrEnum):
     """What can be measured by itself."""
 
     WORKER = "worker"
+    KAFKA_STREAMS = "kafka-streams"
     FAUST = "faust"
     QUIX = "quix"
 
 
 def command(
     *,
-    events: Annotated[int, typer.Option(min=1_000, help="Records for the worker.")] = 1_000_000,
+    events: Annotated[int, typer.Option(min=1_000, help="Records for the worker and Kafka Streams.")] = 1_000_000,
     faust_events: Annotated[int, typer.Option(min=100, help="Records for Faust.")] = 20_000,
     quix_events: Annotated[int, typer.Option(min=100, help="Records for Quix Streams.")] = 50_000,
+    steady_s: Annotated[
+        int, typer.Option(min=0, help="Seconds at 10,000 events/s for the worker and Kafka Streams; 0: none.")
+    ] = 30,
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of every topic.")] = 12,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the traffic.")] = 1,
     only: Annotated[list[Scenario] | None, typer.Option(help="Measure this alone; may be repeated.")] = None,
     name: ResultName = None,
     root: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure the worker, Faust and Quix Streams one after the other; print events/s and events per CPU-second."""
+    """Measure one after the other; print events/s, events per CPU-second, and the worker's ratio to each."""
     scenarios = frozenset(only or Scenario)
     if Scenario.QUIX in scenarios:
         find_quix()
@@ -69,7 +74,8 @@ def command(
                     kafka_bootstrap_servers=stack.bootstrap_servers, schema_registry_url=stack.registry_url
                 )
                 folders = Folders(Path(scratch), root / results.name)
-                bench = Baselines(settings, options, folders, bars, quix_events=quix_events, scenarios=scenarios)
+                sizes = Sizes(quix_events=quix_events, steady_s=steady_s)
+                bench = Baselines(settings, options, folders, bars, sizes=sizes, scenarios=scenarios)
                 with closing(bench):
                     for run in bench.runs():
                         results.runs.append(run)

@@ -1,18 +1,35 @@
-"""The worker and other Python stream processors, each draining the same traffic alone, one after the other."""
+"""The worker and other stream processors, each draining the same traffic alone, one after the other."""
 
+import os
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import loadtest
-from loadtest.comparison import Bench
+from loadtest.baselines.kafka_streams.build import MAIN, built
+from loadtest.baselines.steady import WARM_UP_S, measure_steady
+from loadtest.comparison import EVENTS_PER_TICK, READY_S_MAX, Bench
+from loadtest.fleet import Fleet, FleetShape
+from loadtest.latency import LIVE_PREFIX
 from loadtest.report import Run
-from loadtest.subject import Subject
+from loadtest.subject import Drain, Subject, wait_until_ready
+from loadtest.worker import free_port
 from streams.errors import StreamsError
+from streams.local.artifacts import java
+from streams.local.progress import Silent
 
 CHECKOUT: Final = Path(loadtest.__file__).resolve().parent.parent
 QUIX_PYTHON: Final = CHECKOUT / ".local" / "baselines" / "quix" / "bin" / "python"
 QUIX: Final = "bench.quix"
+KAFKA_STREAMS: Final = "bench.kafka-streams"
+STEADY_EVENTS_PER_S: Final = 10_000
+STEADY_LEAD_MS: Final = 3_000
+UNIQUE_SHARE_MIN: Final = 0.93
+"""Of the traffic; the rest are copies."""
+JVM_OPTIONS: Final = ("-Xms1g", "-Xmx1g", "-XX:+UseParallelGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error")
+"""The heap is fixed, and the collector is the one with the most throughput."""
 
 
 def find_quix() -> Path:
@@ -27,12 +44,35 @@ def find_quix() -> Path:
     return QUIX_PYTHON
 
 
-class Baselines(Bench):
-    """One invocation on one stack: the worker, Faust, Quix Streams, as far as they are asked for."""
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much the baselines are given; `steady_s` 0: no steady traffic."""
 
-    def __init__(self, *arguments: object, quix_events: int, scenarios: frozenset[str]) -> None:
+    quix_events: int
+    steady_s: int
+
+
+@dataclass(slots=True)
+class Half:
+    """Notes when a drain has passed its middle, and what it had taken by then."""
+
+    subject: Subject
+    middle: int
+    passed: tuple[int, float, float] | None = None
+    """Events, CPU seconds, and the time."""
+
+    def note(self, done: int) -> None:
+        """Look how far it is."""
+        if self.passed is None and done >= self.middle:
+            self.passed = done, self.subject.usage()[0], time.monotonic()
+
+
+class Baselines(Bench):
+    """One invocation on one stack: the worker, Kafka Streams, Faust, Quix Streams, as far as they are asked for."""
+
+    def __init__(self, *arguments: object, sizes: Sizes, scenarios: frozenset[str]) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]  # those of a bench
-        self._quix_events = quix_events
+        self._sizes = sizes
         self._scenarios = scenarios
 
     def runs(self) -> Iterator[Run]:
@@ -40,15 +80,103 @@ class Baselines(Bench):
         if "worker" in self._scenarios:
             filled = self._fill(self._gps, self._gps.pipeline.source, self.options.events, "filling the topic")
             yield self._pipeline(self._gps, filled)
+            if self._sizes.steady_s:
+                yield self._steady_worker()
+        if "kafka-streams" in self._scenarios:
+            yield from self._kafka_streams()
         if "faust" in self._scenarios:
             yield self._faust()
         if "quix" in self._scenarios:
             yield self._quix()
 
+    def _steady_worker(self) -> Run:
+        """The worker that has drained its topic, started again."""
+        pipeline = self._gps.pipeline
+        with self._worker(pipeline, "worker-steady.log", free_port()) as subject:
+            wait_until_ready(subject, READY_S_MAX)
+            return self._steady(subject, pipeline.group, pipeline.source, "bench-steady")
+
+    def _kafka_streams(self) -> Iterator[Run]:
+        """A drain from its start, its second half (compiled by then), and steady traffic for the same process."""
+        target = f"{KAFKA_STREAMS}.out"
+        for topic in (KAFKA_STREAMS, target, *(f"{target}.{part}" for part in ("late", "rejects", "state"))):
+            self.offsets.create(topic, self.options.partitions)
+        with self._task("making Kafka Streams ready", None):
+            class_path = built(Silent())
+        filled = self._fill(self._gps, KAFKA_STREAMS, self.options.events, "filling the topic for Kafka Streams")
+        environment = {
+            "BASELINE_BOOTSTRAP": self.bootstrap,
+            "BASELINE_ID": KAFKA_STREAMS,
+            "BASELINE_DATA_DIR": str(self.folders.data / "kafka-streams"),
+            "BASELINE_SOURCE": KAFKA_STREAMS,
+            "BASELINE_TARGET": target,
+            "BASELINE_SCHEMA_ID": str(self._gps.schema_id),
+            "BASELINE_LATENESS_MS": str(self.settings.streams_lateness_ms),
+            "BASELINE_COMMIT_INTERVAL_MS": str(self.settings.streams_commit_interval_ms),
+            "BASELINE_THREADS": "1",
+        }
+        arguments = [*JVM_OPTIONS, "-cp", os.pathsep.join(map(str, class_path)), MAIN]
+        with Subject(
+            "Kafka Streams",
+            arguments,
+            self.folders.logs / "kafka-streams.log",
+            environment=environment,
+            ready_line="ready",
+            python=java(),
+        ) as subject:
+            half = Half(subject, self.options.events // 2)
+            drain = self._drain(subject, KAFKA_STREAMS, KAFKA_STREAMS, self.options.events, on_progress=half.note)
+            ended = subject.usage()[0], time.monotonic()
+            self._check_written(target)
+            yield self._run("bench-kafka-streams", drain, filled.rate)
+            yield self._run("bench-kafka-streams-warm", second_half(drain, half, *ended), filled.rate)
+            if self._sizes.steady_s:
+                yield self._steady(subject, KAFKA_STREAMS, KAFKA_STREAMS, "bench-steady-kafka-streams")
+
+    def _check_written(self, target: str) -> None:
+        """A program that lost its events would be a cheap one."""
+        held_max = 2 * EVENTS_PER_TICK * self.settings.streams_lateness_ms // 1000
+        written = self.offsets.end(target, f"{target}.late", f"{target}.rejects")
+        if written < self.options.events * UNIQUE_SHARE_MIN - held_max:
+            raise StreamsError(f"Kafka Streams has written {written:,} of {self.options.events:,} events")
+
+    def _steady(self, subject: Subject, group: str, topic: str, scenario: str) -> Run:
+        shape = FleetShape(
+            devices=STEADY_EVENTS_PER_S,
+            start_ms=int(time.time() * 1000) + STEADY_LEAD_MS,
+            schema=self._gps.schema,
+            schema_id=self._gps.schema_id,
+            delay_ms_max=0,
+            device_prefix=LIVE_PREFIX,
+        )
+        events = STEADY_EVENTS_PER_S * (self._sizes.steady_s + WARM_UP_S)
+        batches = list(Fleet(self.options.seed, shape).batches(events))
+        with self._task(f"{subject.name} at {STEADY_EVENTS_PER_S:,} events/s", None):
+            found = measure_steady(
+                subject,
+                lambda: self.offsets.committed(group, topic),
+                self.bootstrap,
+                topic,
+                batches,
+                seconds=self._sizes.steady_s,
+            )
+        return Run(
+            scenario=scenario,
+            partitions=self.options.partitions,
+            workers=1,
+            events=found.events,
+            publish_rate=STEADY_EVENTS_PER_S,
+            consume_rate=found.events / self._sizes.steady_s,
+            cpu_seconds_per_million=found.cpu_s / max(found.events, 1) * 1e6,
+            rss_mb_max=found.rss_mb,
+            events_per_cpu_second=found.events / max(found.cpu_s, 0.01),
+            steady_s=self._sizes.steady_s,
+        )
+
     def _quix(self) -> Run:
         for topic in (QUIX, f"{QUIX}.out"):
             self.offsets.create(topic, self.options.partitions)
-        filled = self._fill(self._gps, QUIX, self._quix_events, "filling a share of it for Quix Streams")
+        filled = self._fill(self._gps, QUIX, self._sizes.quix_events, "filling a share of it for Quix Streams")
         environment = {
             "BASELINE_BOOTSTRAP": self.bootstrap,
             "BASELINE_ID": QUIX,
@@ -67,5 +195,17 @@ class Baselines(Bench):
             ready_line="now processing incoming messages",
             python=find_quix(),
         ) as subject:
-            drain = self._drain(subject, QUIX, QUIX, self._quix_events)
+            drain = self._drain(subject, QUIX, QUIX, self._sizes.quix_events)
         return self._run("bench-quix", drain, filled.rate)
+
+
+def second_half(drain: Drain, half: Half, cpu_s: float, at_s: float) -> Drain:
+    """The part of a drain after its middle: what a program does that has been running for a while."""
+    done, cpu_then_s, then_s = half.passed or (0, 0.0, 0.0)
+    events = drain.events - done
+    return replace(
+        drain,
+        events=events,
+        events_per_second=events / max(at_s - then_s, 0.01),
+        events_per_cpu_second=events / max(cpu_s - cpu_then_s, 0.01),
+    )

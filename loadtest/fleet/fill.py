@@ -10,8 +10,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from loadtest.fleet.traffic import TrafficBatch
 from streams.errors import StreamsError
-from streams.kafka.admin import described, librdkafka_log
+from streams.kafka.admin import described
 from streams.kafka.broker_watch import BrokerWatch
+from streams.kafka.clients import librdkafka_log
 from streams.resilience.prefetch import built_ahead
 
 PRODUCER_CONFIG: Final[Mapping[str, str | int | bool]] = {

@@ -1,11 +1,15 @@
 //! Avro records to columns, for `streams.avro.native`: the Python decoder remains the judge of every record in doubt.
 //!
 //! Decoding is done without the interpreter lock and without `unsafe`; a panic becomes a Python exception. `records` takes
-//! records from the Kafka client, for `streams.kafka.native_client`.
+//! records from the Kafka client and `produce` gives it records, for `streams.kafka.native_client`; `ids` inserts into the
+//! id set of `streams.operators.dedup`.
 
+mod client;
 mod columns;
 mod cursor;
 mod decode;
+mod ids;
+mod produce;
 mod program;
 mod records;
 mod words;
@@ -18,7 +22,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 /// What the Python side must find: raised with every change of what is passed in either direction.
-const INTERFACE: u32 = 1;
+const INTERFACE: u32 = 2;
 
 /// How the records of one writer's schema become a flow's columns.
 #[pyclass(frozen, name = "Program", module = "streams_native")]
@@ -147,6 +151,8 @@ fn streams_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Decoded>()?;
     module.add_class::<records::Reader>()?;
     module.add_class::<records::Records>()?;
-    module.add_function(wrap_pyfunction!(records::load_client, module)?)?;
-    module.add_function(wrap_pyfunction!(records::take_client, module)?)
+    module.add_class::<produce::Producer>()?;
+    module.add_function(wrap_pyfunction!(ids::ids_add, module)?)?;
+    module.add_function(wrap_pyfunction!(client::load_client, module)?)?;
+    module.add_function(wrap_pyfunction!(client::take_client, module)?)
 }

@@ -1,125 +1,17 @@
 //! Records out of the librdkafka that confluent-kafka has loaded: bytes objects and columns, without a message object each.
 //!
-//! This is the one module with `unsafe`. Rules that keep it sound:
-//! - functions of librdkafka are found once, by name, in the library that is loaded already;
-//! - a client's handle is what librdkafka itself gives the interceptor, in the thread that makes the client;
-//! - messages live in `Messages`, which destroys them; what is taken from them is copied before;
-//! - a `Reader` is closed before its client: an open one holds the client's queue, and the client's `close` would wait for it.
+//! The rules for `unsafe` are at the head of `client`.
 
-use std::cell::Cell;
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString};
 use std::ptr::null_mut;
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 
-use libloading::Library;
 use numpy::IntoPyArray;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-type Handle = *mut c_void;
-
-/// `rd_kafka_message_t` of librdkafka 2, unchanged since 0.9.
-#[repr(C)]
-struct Message {
-    err: c_int,
-    topic: Handle,
-    partition: i32,
-    payload: *const u8,
-    len: usize,
-    key: *const u8,
-    key_len: usize,
-    offset: i64,
-    _private: Handle,
-}
-
-type OnNew = unsafe extern "C" fn(Handle, Handle, Handle, *mut c_char, usize) -> c_int;
-
-struct Api {
-    queue_new: unsafe extern "C" fn(Handle) -> Handle,
-    queue_get_partition: unsafe extern "C" fn(Handle, *const c_char, i32) -> Handle,
-    queue_forward: unsafe extern "C" fn(Handle, Handle),
-    queue_destroy: unsafe extern "C" fn(Handle),
-    consume_batch_queue: unsafe extern "C" fn(Handle, c_int, *mut *mut Message, usize) -> isize,
-    message_destroy: unsafe extern "C" fn(*mut Message),
-    message_timestamp: unsafe extern "C" fn(*const Message, *mut c_int) -> i64,
-    message_headers: unsafe extern "C" fn(*const Message, *mut Handle) -> c_int,
-    message_leader_epoch: unsafe extern "C" fn(*const Message) -> i32,
-    message_errstr: unsafe extern "C" fn(*const Message) -> *const c_char,
-    header_get_all: unsafe extern "C" fn(Handle, usize, *mut *const c_char, *mut *const u8, *mut usize) -> c_int,
-    add_on_new: unsafe extern "C" fn(Handle, *const c_char, OnNew, Handle) -> c_int,
-    _library: Library,
-}
-
-static API: OnceLock<Api> = OnceLock::new();
-
-thread_local! {
-    /// The client that was made last in this thread.
-    static MADE: Cell<usize> = const { Cell::new(0) };
-}
-
-fn api() -> PyResult<&'static Api> {
-    API.get().ok_or_else(|| PyRuntimeError::new_err("load_client has not been called"))
-}
-
-/// Find librdkafka in the extension module of the Python client, which has loaded it.
-#[pyfunction]
-pub fn load_client(path: &str) -> PyResult<()> {
-    if API.get().is_some() {
-        return Ok(());
-    }
-    let failed = |error: libloading::Error| PyRuntimeError::new_err(error.to_string());
-    // SAFETY: the library is loaded already, so no code of it runs now; the types are those of rdkafka.h.
-    let found = unsafe {
-        let library = Library::new(path).map_err(failed)?;
-        macro_rules! symbol {
-            ($name:literal) => {
-                *library.get(concat!("rd_kafka_", $name, "\0").as_bytes()).map_err(failed)?
-            };
-        }
-        Api {
-            queue_new: symbol!("queue_new"),
-            queue_get_partition: symbol!("queue_get_partition"),
-            queue_forward: symbol!("queue_forward"),
-            queue_destroy: symbol!("queue_destroy"),
-            consume_batch_queue: symbol!("consume_batch_queue"),
-            message_destroy: symbol!("message_destroy"),
-            message_timestamp: symbol!("message_timestamp"),
-            message_headers: symbol!("message_headers"),
-            message_leader_epoch: symbol!("message_leader_epoch"),
-            message_errstr: symbol!("message_errstr"),
-            header_get_all: symbol!("header_get_all"),
-            add_on_new: symbol!("conf_interceptor_add_on_new"),
-            _library: library,
-        }
-    };
-    let _ = API.set(found);
-    Ok(())
-}
-
-unsafe extern "C" fn on_new(client: Handle, _: Handle, _: Handle, _: *mut c_char, _: usize) -> c_int {
-    MADE.set(client as usize);
-    0
-}
-
-/// What librdkafka calls for `plugin.library.paths`, in the thread that sets the configuration.
-///
-/// # Safety
-/// Only librdkafka calls it, with a configuration of its own.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn conf_init(conf: Handle, _: *mut Handle, _: *mut c_char, _: usize) -> c_int {
-    match API.get() {
-        // SAFETY: `conf` is librdkafka's; the name is copied by it.
-        Some(api) => unsafe { (api.add_on_new)(conf, c"streams_native".as_ptr(), on_new, null_mut()) },
-        None => -1,
-    }
-}
-
-/// The client that was made last in this thread, once; 0: none.
-#[pyfunction]
-pub fn take_client() -> usize {
-    MADE.take()
-}
+use crate::client::{Api, Handle, Message, api};
 
 /// Messages, destroyed when this is dropped.
 struct Messages(Vec<*mut Message>, &'static Api);

@@ -23,12 +23,13 @@ from streams.avro.resolve import Plan
 from streams.avro.values import PANIC, Columns, constant_number
 from streams.avro.wire import Shape
 from streams.batch.columns import Bools, Int64, UInt64
+from streams.batch.event_ids import AddIds
 from streams.errors import UsageError
 from streams.limits import NATIVE_DEPTH_MAX, SCHEMAS_MAX
 
 Mode = Literal["auto", "off", "on"]
 MODULE: Final = "streams_native"
-INTERFACE: Final = 1
+INTERFACE: Final = 2
 """What is passed to the library and back; a library with another number is not used."""
 _LONG, _NUMBER, _EXACT_NUMBER, _TEXT = range(4)
 """Where a field's values go: a column of longs, of doubles, of doubles that must hold a long exactly, of texts."""
@@ -87,6 +88,8 @@ class _Program(Protocol):
 class _Library(Protocol):
     INTERFACE: int
     __version__: str
+
+    ids_add: AddIds
 
     def Program(self, fields: list[Any], numbers: int, texts: int) -> _Program:  # noqa: N802 - a class of the library
         """Make a program.
@@ -156,7 +159,7 @@ def choose(mode: Mode) -> Choice:
             mode, f"the native library has interface {found}, this version needs {INTERFACE}: install them together"
         )
     native = Native(cast("_Library", library), str(library.__version__))
-    if (wrong := _wrong(native)) is not None:
+    if (wrong := _wrong(native) or _wrong_ids(native)) is not None:
         return _without(mode, f"the native library fails its check: {wrong}")
     return Choice(native, f"natively: streams_native {native.version}")
 
@@ -217,6 +220,17 @@ def _wrong(native: Native) -> str | None:
         hi.tobytes() + lo.tobytes(), [True],
     )  # fmt: skip
     return None if values == wanted else f"a known record is read as {values}"
+
+
+def _wrong_ids(native: Native) -> str | None:
+    """What it makes of known ids that it should not; None if all is well."""
+    hi, lo, word = (np.zeros(8, np.uint64) for _ in range(3))
+    column, zeros = np.array([1, 2, 1, 3], np.uint64), np.zeros(4, np.uint64)
+    try:
+        new = native.library.ids_add(hi, lo, word, 0, column, zeros, column).tolist()
+    except (ValueError, TypeError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None if new == [True, True, False, True] else f"of known ids these are new: {new}"
 
 
 # --- programs ---------------------------------------------------------------------------------------------------------

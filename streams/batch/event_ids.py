@@ -6,7 +6,7 @@ digest) + 1`, so that the two kinds never meet and zero never occurs (an empty s
 """
 
 import hashlib
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,27 @@ def time_word(event_time: Int64, digest: Bools) -> UInt64:
 def event_time_of(word: UInt64) -> Int64:
     """Event time inside a third word."""
     return ((word - np.uint64(1)) >> np.uint64(1)).astype(np.int64)
+
+
+class AddIds(Protocol):
+    """Inserts identities into an id set, as `streams.operators.dedup.id_set` describes it: natively."""
+
+    def __call__(
+        self,
+        table_hi: UInt64,
+        table_lo: UInt64,
+        table_word: UInt64,
+        seed: int,
+        hi: UInt64,
+        lo: UInt64,
+        word: UInt64,
+    ) -> Bools:
+        """Insert rows in order; says of each whether it was new. The tables have room for twice as many.
+
+        Raises:
+            ValueError: the tables differ in length, or are full; or the columns do.
+
+        """
 
 
 def mix(hi: UInt64, lo: UInt64, word: UInt64, seed: int = 0) -> UInt64:

@@ -1,6 +1,7 @@
 """`streams local`: a real Kafka and schema registry on this machine."""
 
 import logging
+import shlex
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from streams.errors import FoundSomething
 from streams.interrupts import Interrupts
 from streams.local import stack as local
 from streams.local.progress import Progress
+from streams.local.security import ADMIN, ROLES
 from streams.logs import configure_logging
 
 DirectoryOption = Annotated[Path, typer.Option("--dir", help="Where its data, logs and process files live.")]
@@ -33,15 +35,21 @@ def up_command(
     registry_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of the registry on 127.0.0.1; 0: any free one.")
     ] = REGISTRY_PORT,
+    secure: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--secure", help="TLS, a password per role, and rights per role.")
+    ] = False,
 ) -> None:
     """Start Kafka and the schema registry; return when both answer.
 
     Safe to repeat. Data survives restarts. The first time it downloads both (about 200 MB, verified, kept for all
     stacks). A second stack needs another --dir and other ports.
+
+    With --secure, Kafka takes SASL_SSL with SCRAM-SHA-512 only, the registry HTTPS only; certificates and one password
+    per role are made in security/ of --dir, and the variables that a client needs are printed.
     """
     configure_logging("console", level=logging.ERROR)  # a download that is tried again is no news
     with Interrupts() as interrupts, _progress() as progress:
-        stack, started = local.up(directory, kafka_port, registry_port, progress)
+        stack, started = local.up(directory, kafka_port, registry_port, progress, secure=secure)
         if started and interrupts.requested:  # and swallowed: else it would have stopped what it started by itself
             interrupts.ignore()
             stack.stop()
@@ -50,10 +58,13 @@ def up_command(
     echo_line(f"  Kafka            {stack.bootstrap_servers}")
     echo_line(f"  Schema registry  {stack.registry_url}")
     echo_line(f"  Data and logs    {stack.directory}")
-    if (stack.kafka.port, stack.registry.port) != (KAFKA_PORT, REGISTRY_PORT):
+    if stack.security is not None or (stack.kafka.port, stack.registry.port) != (KAFKA_PORT, REGISTRY_PORT):
         echo_line("To use it:")
         for name, value in stack.environment().items():
-            echo_line(f"  export {name}={value}")
+            echo_line(f"  export {name}={shlex.quote(value)}")
+    if stack.security is not None:
+        echo_line(f"Roles, each with KAFKA_SASL_USERNAME and a file in {stack.security.directory} like {ADMIN}:")
+        echo_line(f"  {', '.join(ROLES)}")
 
 
 def down_command(directory: DirectoryOption = DEFAULT_DIRECTORY) -> None:

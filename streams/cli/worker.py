@@ -1,4 +1,4 @@
-"""`streams worker`."""
+"""`streams worker`: one worker, or several that a supervisor keeps."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,10 +6,13 @@ from typing import Annotated
 import typer
 
 from streams.cli.app import AppOption, use_app
+from streams.flow.declaration import Pipeline
 from streams.flow.discover import select_pipelines
 from streams.logs import configure_logging
-from streams.settings import load_settings, warn_of_unknown_variables
+from streams.settings import Settings, load_settings, warn_of_unknown_variables
+from streams.worker.lifeline import Supervised
 from streams.worker.process import WorkerProcess
+from streams.worker.supervisor import Supervisor, memory_share_mb
 
 
 def worker(
@@ -26,6 +29,17 @@ def worker(
         ),
     ] = None,
     app: AppOption = None,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes",
+            min=1,
+            max=1000,
+            help="Processes that share the work, one for each core. Each has a directory below --data-dir and its part "
+            "of STREAMS_MEMORY_MB_MAX; one that ends is started again.",
+        ),
+    ] = 1,
+    supervised: Annotated[str | None, typer.Option("--supervised", hidden=True)] = None,
     *,
     leave: Annotated[
         bool,
@@ -43,7 +57,23 @@ def worker(
     use_app(app)
     settings = load_settings(streams_data_dir=data_dir, streams_group_leave=leave or None)
     pipelines = select_pipelines(pipeline, prefix=settings.streams_topic_prefix)
-    process = WorkerProcess(settings, pipelines, web_port=web_port)  # what is wrong from the start is one line, no log
+    if supervised is not None:
+        _run_supervised(Supervised.parse(supervised), settings, pipelines)
+        return
+    if processes > 1:
+        options = [part for name in pipeline or [] for part in ("--pipeline", name)] + ["--leave"] * leave
+        run = Supervisor(settings, options, processes=processes, web_port=web_port).run
+    else:
+        run = WorkerProcess(settings, pipelines, web_port=web_port).run
+    # What is wrong from the start is one line, no log.
     configure_logging(settings.streams_log_format)
     warn_of_unknown_variables()
-    process.run()
+    run()
+
+
+def _run_supervised(this: Supervised, settings: Settings, pipelines: list[Pipeline]) -> None:
+    """One of several processes."""
+    configure_logging(settings.streams_log_format, process=this.number)
+    this.end_with_the_supervisor()
+    share = settings.model_copy(update={"streams_memory_mb_max": memory_share_mb(settings, this.of)})
+    WorkerProcess(share, pipelines, web_port=None, web_listener=this.web_socket()).run()

@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import fastavro
-from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, KafkaException, TopicPartition
 
 from streams.errors import StreamsError
-from streams.kafka.admin import librdkafka_log
+from streams.kafka import clients
 from streams.settings import Settings
 
 REQUEST_TIMEOUT_S: Final = 3.0
@@ -36,13 +36,12 @@ class LagProbe:
     def __init__(self, settings: Settings, group: str, topic: str, partitions: int) -> None:
         self._where = [TopicPartition(topic, number) for number in range(partitions)]
         config: dict[str, Any] = {
-            **settings.kafka_client_config(),
             "client.id": "streams-demo-lag",
             "group.id": group,
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
         }
-        self._consumer = Consumer(config, logger=librdkafka_log)
+        self._consumer = clients.consumer(settings, config)
 
     def sample(self) -> dict[int, int] | None:
         """Lag by partition; None when Kafka does not answer in time."""
@@ -82,15 +81,14 @@ class VehicleWatch:
     def __init__(
         self, settings: Settings, topic: str, partitions: int, schema: Mapping[str, Any], simulated_prefix: str
     ) -> None:
-        self._consumer = Consumer(
+        self._consumer = clients.consumer(
+            settings,
             {
-                **settings.kafka_client_config(),
                 "client.id": "streams-demo",
                 "group.id": "streams-demo",  # required by the client; it neither joins nor commits
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
             },
-            logger=librdkafka_log,
         )
         self._schema = fastavro.parse_schema(dict(schema))
         self._prefix = simulated_prefix.encode()

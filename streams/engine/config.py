@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from streams.batch.event_ids import AddIds
 from streams.batch.events import Fields
 from streams.engine.refusals import Refusals
 from streams.flow.chain import Placed, tree_of
@@ -32,6 +33,8 @@ class TaskConfig:
     """The partition of the source that a key belongs into."""
     seed: int = 0
     """Of the id set's hash: unpredictable in production, fixed in a simulation."""
+    add_ids: AddIds | None = None
+    """Inserts into the id set natively; None: numpy does."""
     symbols: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Symbols of the payload fields that are enums, in the order of the reader schema."""
 
@@ -77,4 +80,5 @@ class TaskConfig:
             keys=KeySpace(lambda key: self.partition_of(key) == partition),
             refusals=refusals,
             seed=self.seed,
+            add_ids=self.add_ids,
         )

@@ -1,6 +1,5 @@
 """Administration of a Kafka cluster: the client, waiting for the broker, and librdkafka's log lines in our log."""
 
-import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar, overload
@@ -9,6 +8,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, PartitionMetadata
 
 from streams.errors import StreamsError
+from streams.kafka import clients
+from streams.kafka.causes import cause_of, cause_of_silence
 from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.settings import Settings
 
@@ -21,10 +22,6 @@ RECONNECT_MS_MAX: Final = 2_000
 WAIT_TIMEOUT_S: Final = 10.0
 """How long a command waits for a broker before it says that there is none."""
 
-librdkafka_log: Final = logging.getLogger("librdkafka")
-"""Give it to every client as `logger`. With no logging configured, its lines go nowhere rather than to stderr."""
-librdkafka_log.addHandler(logging.NullHandler())
-
 
 class _NoAnswer(Exception):
     def __init__(self, cause: KafkaError) -> None:
@@ -36,20 +33,16 @@ def admin_client(settings: Settings, on_error: Callable[[KafkaError], None] | No
     """Administrative client of the cluster in `settings`. Connects when first used.
 
     Raises:
-        StreamsError: the connection settings contradict each other (such as SASL without a mechanism).
+        UsageError: the connection settings cannot be used.
 
     """
     config: dict[str, Any] = {
-        **settings.kafka_client_config(),
         "client.id": "streams-admin",
         "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
     }
     if on_error is not None:
         config["error_cb"] = on_error
-    try:
-        return AdminClient(config, logger=librdkafka_log)
-    except KafkaException as error:
-        raise StreamsError(f"the KAFKA_* settings cannot be used: {described(error)}") from None
+    return clients.admin(settings, config)
 
 
 def wait_for_broker(settings: Settings, *, timeout_s: float = WAIT_TIMEOUT_S) -> AdminClient:
@@ -77,8 +70,16 @@ def wait_for_broker(settings: Settings, *, timeout_s: float = WAIT_TIMEOUT_S) ->
             backoff=Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=timeout_s),
         )
     except _NoAnswer as error:
-        raise no_broker(settings, error.cause.str()) from None
+        raise _no_answer(settings, error.cause) from None
     return client
+
+
+def _no_answer(settings: Settings, error: KafkaError) -> StreamsError:
+    """What keeps brokers from answering: with its true cause, where there is more to say than that none does."""
+    cause = cause_of_silence(settings) or cause_of(error)
+    if cause is None:
+        return no_broker(settings, error.str())
+    return StreamsError(f"no connection to Kafka at {settings.kafka_bootstrap_servers}: {cause} ({error.str()})")
 
 
 def no_broker(settings: Settings, cause: str) -> StreamsError:
@@ -169,9 +170,12 @@ def settled(
 
 
 def described(error: KafkaException) -> str:
-    """Name and text of the Kafka error inside an exception."""
+    """Name and text of the Kafka error inside an exception, and its cause where the text does not say it."""
     inner = error.args[0]
-    return f"{inner.str()} ({inner.name()})" if isinstance(inner, KafkaError) else str(inner)
+    if not isinstance(inner, KafkaError):
+        return str(inner)
+    cause = cause_of(inner)
+    return f"{inner.str()} ({inner.name()}){'' if cause is None else f': {cause}'}"
 
 
 def _is_echo(error: KafkaError) -> bool:

@@ -13,7 +13,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.log import LogRow
 from streams.errors import StreamsError
-from streams.kafka.admin import admin_client, described, librdkafka_log
+from streams.kafka import clients
+from streams.kafka.admin import admin_client, described
 from streams.kafka.headers import read_headers
 from streams.kafka.out_of_range import OUT_OF_RANGE, is_truncation
 from streams.kafka.positions import position_of
@@ -60,7 +61,6 @@ class KafkaChangelog:
         """Whether anybody still wants what is read; a read ends with an error soon after nobody does."""
         self._admin: AdminClient = admin_client(settings)
         self._config: dict[str, Any] = {
-            **settings.kafka_client_config(),
             "client.id": "streams-restore",
             "group.id": group,
             "enable.auto.commit": False,
@@ -248,7 +248,7 @@ class KafkaChangelog:
             self._reader.close()
 
     def _new_consumer(self) -> Consumer:
-        return Consumer(self._config, logger=librdkafka_log)
+        return clients.consumer(self._settings, self._config)
 
     def _read_assigned(self, consumer: Consumer, where: str, end: int) -> Iterator[list[LogRow]]:
         waiting_since = time.monotonic()

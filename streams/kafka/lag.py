@@ -6,7 +6,8 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from streams.errors import StreamsError
-from streams.kafka.admin import described, librdkafka_log
+from streams.kafka import clients
+from streams.kafka.admin import described
 from streams.settings import Settings
 
 _TIMEOUT_S: Final = 10.0
@@ -16,9 +17,8 @@ class LagProbe:
     """Committed positions of a group against the ends of its source. It never joins the group. One thread."""
 
     def __init__(self, settings: Settings, *, group: str, source: str) -> None:
-        self._source = source
+        self._settings, self._source = settings, source
         self._config: dict[str, Any] = {
-            **settings.kafka_client_config(),
             "client.id": "streams-watchdog",
             "group.id": group,
             "enable.auto.commit": False,
@@ -35,7 +35,7 @@ class LagProbe:
             StreamsError: the broker does not answer.
 
         """
-        consumer = Consumer(self._config, logger=librdkafka_log)
+        consumer = clients.consumer(self._settings, self._config)
         try:
             wanted = [TopicPartition(self._source, partition) for partition in known]
             found = consumer.committed(wanted, _TIMEOUT_S)

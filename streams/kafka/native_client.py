@@ -1,25 +1,28 @@
-"""Records from a consumer without a message object for each: by the native library, out of the same librdkafka.
+"""Records from a consumer and to a producer without a call for each: by the native library, with the same librdkafka.
 
-confluent-kafka keeps configuration, rebalances, seeks and commits. The library gets the consumer's handle by the
-documented plugin interceptor; it must be the one that the consumer object holds, or Python takes the records as before.
+confluent-kafka keeps configuration, rebalances, seeks, transactions and commits. The library gets a client's handle by
+the documented plugin interceptor; it must be the one that the client object holds, or Python takes or gives the records
+as before.
 """
 
 import ctypes
 import functools
 import platform
-from collections.abc import Sequence
-from typing import Any, Final, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import confluent_kafka
 import structlog
-from confluent_kafka import Consumer
 from numpy.typing import NDArray
 
 from streams.avro.native import Mode, Native, choose
 from streams.batch.columns import Headers, Int64
 from streams.errors import UsageError
+from streams.kafka.clients import Consumer, Producer
 
 log = structlog.get_logger(__name__)
+
+Client = TypeVar("Client", Consumer, Producer)
 
 _VERSION_MIN: Final = (2, 10)
 """Of librdkafka: with cooperative rebalances over forwarded queues."""
@@ -57,8 +60,31 @@ class NativeReader(Protocol):
         """Let the queue go."""
 
 
+class NativeProducer(Protocol):
+    """Gives records to a producer, which it keeps alive: let it go together with the producer."""
+
+    def produce(
+        self,
+        topic: str,
+        partition: int,
+        keys: list[bytes | None],
+        values: list[bytes | None],
+        timestamps_ms: Int64,
+        headers: list[Headers | None] | None,
+        start: int,
+    ) -> tuple[int, int]:
+        """Produce the records from row `start` on: how many were taken, and the error code of the next one (0: none).
+
+        `partition` -1: by the key. What was taken has no delivery report.
+
+        Raises:
+            ValueError: the columns differ in length, or hold something else.
+
+        """
+
+
 class NativeClients:
-    """Makes consumers with a native reader."""
+    """Makes consumers with a native reader, and what produces natively with a producer."""
 
     def __init__(self, native: Native) -> None:
         """Find librdkafka.
@@ -81,18 +107,28 @@ class NativeClients:
 
     def consumer(self, config: dict[str, Any], logger: Any) -> tuple[Consumer, NativeReader | None]:
         """A consumer and its reader; None, and said so, where the two ways to its handle do not agree."""
+        made, handle = self._made(Consumer, config, logger)
+        return made, None if handle is None else cast("NativeReader", self._library.Reader(handle))
+
+    def producer(self, config: dict[str, Any], logger: Any) -> tuple[Producer, NativeProducer | None]:
+        """A producer and what gives it records; None, and said so, as with `consumer`."""
+        made, handle = self._made(Producer, config, logger)
+        return made, None if handle is None else cast("NativeProducer", self._library.Producer(handle, made))
+
+    def _made(self, kind: Callable[..., Client], config: dict[str, Any], logger: Any) -> tuple[Client, int | None]:
+        """A client and its handle."""
         self._library.take_client()
-        made = Consumer({**config, _PLUGIN: self._path}, logger=logger)
-        handle = self._library.take_client()
+        made = kind({**config, _PLUGIN: self._path}, logger=logger)
+        handle: int = self._library.take_client()
         if handle == 0 or handle != _handle_within(made):
-            log.warning("the client's handle is not certain: records are taken in Python")
+            log.warning("the client's handle is not certain: its records are moved in Python")
             return made, None
-        return made, cast("NativeReader", self._library.Reader(handle))
+        return made, handle
 
 
 @functools.cache
 def native_clients(mode: Mode) -> NativeClients | None:
-    """What makes consumers with a native reader, with the mode `on`; with the others Python takes the records.
+    """What takes and gives records natively, with the mode `on`; with the others Python does.
 
     Raises:
         UsageError: the mode is `on`, and it is not possible.
@@ -104,9 +140,9 @@ def native_clients(mode: Mode) -> NativeClients | None:
     try:
         return NativeClients(native)
     except RuntimeError as error:
-        raise UsageError(f"STREAMS_NATIVE=on, but records cannot be taken natively: {error}") from None
+        raise UsageError(f"STREAMS_NATIVE=on, but records cannot be taken and given natively: {error}") from None
 
 
-def _handle_within(consumer: Consumer) -> int:
+def _handle_within(client: Consumer | Producer) -> int:
     """The handle in the object itself: confluent-kafka has it right after what every Python object begins with."""
-    return ctypes.c_void_p.from_address(id(consumer) + object.__basicsize__).value or 0
+    return ctypes.c_void_p.from_address(id(client) + object.__basicsize__).value or 0

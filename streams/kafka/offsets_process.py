@@ -32,7 +32,7 @@ class OffsetProbe:
     """Takes rounds. One thread; `close` when done."""
 
     def __init__(self, settings: Settings) -> None:
-        self._environment = {**os.environ, **_environment(settings)}
+        self._environment = {**os.environ, **settings.connection_environment()}
         self._process: subprocess.Popen[bytes] | None = None
         self.deaths = 0
         """Processes that ended by themselves."""
@@ -124,18 +124,3 @@ class OffsetProbe:
                     raise EOFError
                 found += part
         return bytes(found)
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """The connection part of `settings` as environment variables: the child reads what any command reads."""
-    values = {
-        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "KAFKA_SECURITY_PROTOCOL": settings.kafka_security_protocol,
-        "KAFKA_SASL_MECHANISM": settings.kafka_sasl_mechanism,
-        "KAFKA_SASL_USERNAME": settings.kafka_sasl_username,
-        "KAFKA_SASL_PASSWORD": settings.kafka_sasl_password and settings.kafka_sasl_password.get_secret_value(),
-        "KAFKA_SSL_CA_LOCATION": settings.kafka_ssl_ca_location,
-        "KAFKA_SSL_CERTIFICATE_LOCATION": settings.kafka_ssl_certificate_location,
-        "KAFKA_SSL_KEY_LOCATION": settings.kafka_ssl_key_location,
-    }
-    return {name: str(value) for name, value in values.items() if value is not None}

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from streams.errors import StreamsError
-from streams.kafka.admin import RECONNECT_MS_MAX, described, librdkafka_log
+from streams.kafka import clients
+from streams.kafka.admin import RECONNECT_MS_MAX, described
 from streams.settings import Settings
 
 READ_TIMEOUT_S: Final = 5.0
@@ -39,8 +40,8 @@ class Peeker:
     """Reads spans, read_committed unless told otherwise. One thread; `close` when done."""
 
     def __init__(self, settings: Settings, *, client: str, isolation: str = "read_committed") -> None:
+        self._settings = settings
         self._config: dict[str, Any] = {
-            **settings.kafka_client_config(),
             "client.id": client,
             "group.id": client,  # required by the client; it neither joins nor commits
             "enable.auto.commit": False,
@@ -54,7 +55,7 @@ class Peeker:
             "fetch.wait.max.ms": 20,
             "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
         }
-        self._consumer = Consumer(self._config, logger=librdkafka_log)
+        self._consumer = clients.consumer(settings, self._config)
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +95,7 @@ class Peeker:
             raise StreamsError(f"reading records: {described(error)}") from None
         if not is_answered:  # not even an end was told: such a client may never get any answer again (`broker_watch`)
             self._consumer.close()
-            self._consumer = Consumer(self._config, logger=librdkafka_log)
+            self._consumer = clients.consumer(self._settings, self._config)
         return {span: Read(found[span], span in complete) for span in spans}
 
     @staticmethod

@@ -8,7 +8,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams.avro.framing import key_in_headers, schema_id_of
 from streams.errors import StreamsError
-from streams.kafka.admin import described, librdkafka_log
+from streams.kafka import clients
+from streams.kafka.admin import described
 from streams.kafka.headers import headers_of
 from streams.schemas.unregistration import Use
 from streams.settings import Settings
@@ -39,7 +40,6 @@ def schema_use(
 
     """
     config = {
-        **settings.kafka_client_config(),
         "client.id": "streams-schemas",
         "group.id": "streams-schemas",  # never joined: the client wants one
         "enable.auto.commit": False,
@@ -49,7 +49,7 @@ def schema_use(
         "queued.max.messages.kbytes": 32_768,
         "fetch.wait.max.ms": 50,
     }
-    consumer = Consumer(config, logger=librdkafka_log)
+    consumer = clients.consumer(settings, config)
     look = _Look(consumer, schema_id, deadline_s=time.monotonic() + timeout_s)
     try:
         for topic, partitions in sorted(topics.items()):

@@ -111,7 +111,7 @@ def missing_extra(module: str) -> str:
 def kafka_class_path(progress: Progress) -> list[Path]:
     """Every jar of the broker, downloaded and verified as needed."""
     component = load_lock().kafka
-    return _fetch_all(f"Kafka {component.version}", component, progress)
+    return fetch_all(f"Kafka {component.version}", component, progress)
 
 
 def registry_home(progress: Progress) -> Path:
@@ -119,7 +119,7 @@ def registry_home(progress: Progress) -> Path:
     component = load_lock().registry
     target = cache_directory() / "unpacked" / component.artifacts[0].sha256
     if not target.is_dir():
-        (archive,) = _fetch_all(f"schema registry {component.version}", component, progress)
+        (archive,) = fetch_all(f"schema registry {component.version}", component, progress)
         _unpack(archive, target)
     return target
 
@@ -130,7 +130,13 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fetch_all(title: str, component: Component, progress: Progress) -> list[Path]:
+def fetch_all(title: str, component: Component, progress: Progress) -> list[Path]:
+    """Every file of a component, downloaded and verified as needed; `title`: what it is called meanwhile.
+
+    Raises:
+        StreamsError: a file cannot be had, or its content is not what is locked.
+
+    """
     paths = [_cached_path(artifact) for artifact in component.artifacts]
     missing = [(artifact, path) for artifact, path in zip(component.artifacts, paths, strict=True) if not path.exists()]
     if missing:

@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from streams.errors import StreamsError
 from streams.local import artifacts, ports
 from streams.local.processes import ManagedProcess
 from streams.local.progress import Progress
+from streams.local.security import BROKER_PROPERTIES, Security
 
 HEAP_MB = 1024
 FORMAT_TIMEOUT_S = 60.0
@@ -27,9 +29,10 @@ PROPERTIES = f"""\
 # Written at each start; changes are lost.
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://{ports.HOST}:%(port)d,CONTROLLER://{ports.HOST}:%(controller_port)d%(detour)s
-advertised.listeners=PLAINTEXT://{ports.HOST}:%(port)d%(advertised_detour)s
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DETOUR:PLAINTEXT
+listeners=CLIENTS://{ports.HOST}:%(port)d,CONTROLLER://{ports.HOST}:%(controller_port)d%(internal)s%(detour)s
+advertised.listeners=CLIENTS://{ports.HOST}:%(port)d%(internal)s%(advertised_detour)s
+listener.security.protocol.map=%(protocols)s
+inter.broker.listener.name=%(inter_broker)s
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@{ports.HOST}:%(controller_port)d
 log.dirs={DATA}
@@ -62,7 +65,17 @@ log.cleaner.dedupe.buffer.size=33554432
 # After a crash the controller lets the broker back in only when the session of its former life is over (default: 9 s).
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
-"""
+%(further)s"""
+_PLAIN = {
+    "protocols": "CLIENTS:PLAINTEXT,DETOUR:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "inter_broker": "CLIENTS",
+    "internal": "",
+}
+_SECURED = {
+    "protocols": "CLIENTS:SASL_SSL,DETOUR:SASL_SSL,INTERNAL:SSL,CONTROLLER:SSL",
+    "inter_broker": "INTERNAL",
+}
+_INTERNAL = re.compile(r"INTERNAL://([^,\s]+)")
 
 LOG4J = """\
 # Written at each start; changes are lost.
@@ -90,12 +103,23 @@ class Detour:
 
 
 @dataclass(frozen=True)
+class Extension:
+    """Further settings of the broker, and options of its Java, that a stack is started with."""
+
+    properties: tuple[str, ...] = ()
+    java: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Kafka:
     """The broker. Its data lies in `kafka/` of the directory and survives restarts, also on another port."""
 
     directory: Path
     port: int
     detour: Detour | None = None
+    security: Security | None = None
+    """None: plaintext, and everybody may do everything."""
+    extension: Extension = Extension()
 
     title = "Kafka"
 
@@ -121,10 +145,13 @@ class Kafka:
 
         """
         class_path = ":".join(map(str, artifacts.kafka_class_path(progress)))
-        values = {"port": self.port, "controller_port": ports.free_port(self.port), **self._detour_listeners()}
+        controller_port = ports.free_port(self.port)
+        values: dict[str, object] = {"port": self.port, "controller_port": controller_port, **self._detour_listeners()}
+        values |= self._listeners(self.port, controller_port)
         (self.directory / SETTINGS).write_text(PROPERTIES % values, encoding="ascii")
         (self.directory / "log4j2.properties").write_text(LOG4J, encoding="ascii")
         options = [
+            *self.extension.java,
             "-XX:-UsePerfData",
             "-Djava.io.tmpdir=tmp",
             "-Dlog4j2.configurationFile=log4j2.properties",
@@ -145,11 +172,40 @@ class Kafka:
             "advertised_detour": f",DETOUR://{ports.HOST}:{advertised}",
         }
 
+    def _listeners(self, *taken: int) -> dict[str, str]:
+        further = "".join(f"{line}\n" for line in self.extension.properties)
+        if self.security is None:
+            return {**_PLAIN, "further": further}
+        self.security.make()
+        internal = f",INTERNAL://{ports.HOST}:{ports.free_port(*taken)}"
+        return {**_SECURED, "internal": internal, "further": BROKER_PROPERTIES + further}
+
+    def _own_client(self) -> AdminClient:
+        """A client that may do everything."""
+        config: dict[str, str | int | float | bool] = {"bootstrap.servers": self.address}
+        if self.security is not None:
+            found = _INTERNAL.search((self.directory / SETTINGS).read_text(encoding="ascii"))
+            config |= self.security.as_server(found[1] if found else self.address)
+        return AdminClient(config, logger=_silent_logger())
+
+    def settle(self) -> None:
+        """Make the principals of a secured stack, and give them their rights.
+
+        Raises:
+            StreamsError: the broker refuses, or does not answer.
+
+        """
+        if self.security is not None:
+            self.security.grant(self._own_client())
+
     def answers(self) -> bool:
         """Tell whether the broker answers a metadata request now."""
         if not ports.is_open(self.port):
             return False
-        client = AdminClient({"bootstrap.servers": self.address}, logger=_silent_logger())
+        try:
+            client = self._own_client()
+        except (OSError, KafkaException):  # files of a secured stack are missing
+            return False
         try:
             return len(client.list_topics(timeout=METADATA_TIMEOUT_S).brokers) > 0
         except KafkaException:

@@ -1,12 +1,14 @@
 """The schema registry of the local stack: Apicurio, through its Confluent-compatible API, on loopback only."""
 
 import http.client
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 from streams.local import artifacts, ports
 from streams.local.processes import ManagedProcess
 from streams.local.progress import Progress
+from streams.local.security import NAME, Security
 
 HEAP_MB = 384
 API = "/apis/ccompat/v7"
@@ -19,6 +21,8 @@ class Registry:
 
     directory: Path
     port: int
+    security: Security | None = None
+    """None: plain HTTP. Its schemas are in a database of its own: it connects to no Kafka."""
 
     title = "schema registry"
 
@@ -30,7 +34,7 @@ class Registry:
     @property
     def address(self) -> str:
         """The value for SCHEMA_REGISTRY_URL."""
-        return f"http://{ports.HOST}:{self.port}{API}"
+        return f"http{'' if self.security is None else 's'}://{ports.HOST}:{self.port}{API}"
 
     def fetch(self, progress: Progress) -> None:
         """Make everything it needs present on this machine."""
@@ -51,15 +55,35 @@ class Registry:
             "apicurio.storage.sql.kind": "h2",
             "apicurio.datasource.url": "jdbc:h2:file:./registry/registry",
         }
+        if self.security is not None:
+            self.security.make()
+            properties |= {
+                "quarkus.http.insecure-requests": "disabled",
+                "quarkus.http.ssl-port": self.port,
+                "quarkus.http.ssl.certificate.files": f"{NAME}/server.crt",
+                "quarkus.http.ssl.certificate.key-files": f"{NAME}/server.key",
+            }
         options = [f"-D{name}={value}" for name, value in properties.items()]
         jar = artifacts.registry_home(progress) / "quarkus-run.jar"
         machine = [f"-Xmx{HEAP_MB}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
         self.process.rotate_log()
         self.process.start(java, [*machine, *options, "-jar", str(jar)])
 
+    def settle(self) -> None:
+        """Nothing is left to do."""
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.security is None:
+            return http.client.HTTPConnection(ports.HOST, self.port, timeout=REQUEST_TIMEOUT_S)
+        context = ssl.create_default_context(cafile=self.security.ca)
+        return http.client.HTTPSConnection(ports.HOST, self.port, timeout=REQUEST_TIMEOUT_S, context=context)
+
     def answers(self) -> bool:
         """Tell whether the registry lists its subjects now (its storage works, not just its port)."""
-        connection = http.client.HTTPConnection(ports.HOST, self.port, timeout=REQUEST_TIMEOUT_S)
+        try:
+            connection = self._connection()
+        except OSError:  # files of a secured stack are missing
+            return False
         try:
             connection.request("GET", f"{API}/subjects")
             return connection.getresponse().status == http.HTTPStatus.OK

@@ -30,12 +30,13 @@ def resolve(repo_cache: Path) -> Lock:
     registry = context.project("io.apicurio", "apicurio-registry-app").at_version(REGISTRY_VERSION)
     archive = registry.artifact(classifier="all", packaging="tar.gz")
     return Lock(
-        kafka=Component(version=KAFKA_VERSION, artifacts=tuple(sorted(map(_locked, kafka), key=lambda a: a.name))),
-        registry=Component(version=REGISTRY_VERSION, artifacts=(_locked(archive),)),
+        kafka=Component(version=KAFKA_VERSION, artifacts=tuple(sorted(map(locked, kafka), key=lambda a: a.name))),
+        registry=Component(version=REGISTRY_VERSION, artifacts=(locked(archive),)),
     )
 
 
-def _locked(file: Any) -> Artifact:
+def locked(file: Any) -> Artifact:
+    """Download a file and note its coordinates and hash."""
     path = Path(file.resolve())
     return Artifact(
         group=file.groupId,

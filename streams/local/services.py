@@ -32,5 +32,8 @@ class Service(Protocol):
     def launch(self, java: Path, progress: Progress) -> None:
         """Start its process, without waiting until it is ready."""
 
+    def settle(self) -> None:
+        """Do what it needs before its first use, once it answers."""
+
     def answers(self) -> bool:
         """Tell whether it serves a real request now."""

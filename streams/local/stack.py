@@ -2,7 +2,8 @@
 
 Guarantees: `start` returns when both servers answer real requests, or raises and leaves nothing running that it
 started; starting twice is the same as once; data survives `stop` and crashes; stacks of different directories and ports
-are independent of each other. A directory holds `kafka/` and `registry/` (data), `logs/`, `run/`, `stack.json` (ports).
+are independent of each other. A directory holds `kafka/` and `registry/` (data), `logs/`, `run/`, `stack.json` (ports),
+a secured one `security/` as well.
 """
 
 import fcntl
@@ -17,10 +18,11 @@ from pathlib import Path
 
 from streams.errors import StreamsError, UsageError
 from streams.local import artifacts, ports
-from streams.local.kafka import Detour, Kafka
+from streams.local.kafka import Detour, Extension, Kafka
 from streams.local.processes import stop_all
 from streams.local.progress import Progress, Silent
 from streams.local.registry import Registry
+from streams.local.security import ADMIN, Security
 from streams.local.services import Service
 
 START_TIMEOUT_S = 120.0
@@ -62,12 +64,19 @@ class Stack:
         registry_port: int = 0,
         progress: Progress | None = None,
         detour: Detour | None = None,
+        *,
+        secure: bool = False,
+        extension: Extension | None = None,
     ) -> None:
-        """Describe a stack; nothing is started. Port 0: any free one, known after `start`."""
+        """Describe a stack; nothing is started. Port 0: any free one, known after `start`.
+
+        `secure`: TLS, a password per role, rights per role (`streams.local.security`).
+        """
         self._progress = progress or Silent()
         self.directory = directory.absolute()
-        self.kafka = Kafka(self.directory, kafka_port, detour)
-        self.registry = Registry(self.directory, registry_port)
+        self.security = Security(self.directory) if secure else None
+        self.kafka = Kafka(self.directory, kafka_port, detour, self.security, extension or Extension())
+        self.registry = Registry(self.directory, registry_port, self.security)
 
     @property
     def services(self) -> tuple[Service, Service]:
@@ -96,9 +105,10 @@ class Stack:
         found = self.registry.process.find()
         return found.pid if found else None
 
-    def environment(self) -> dict[str, str]:
-        """The variables that point every command of this project to this stack."""
-        return {"KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers, "SCHEMA_REGISTRY_URL": self.registry_url}
+    def environment(self, role: str = ADMIN) -> dict[str, str]:
+        """The variables that point every command of this project to this stack; a secured one is used as a `role`."""
+        address = {"KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers, "SCHEMA_REGISTRY_URL": self.registry_url}
+        return address if self.security is None else {**address, **self.security.client(role)}
 
     def start(self) -> bool:
         """Start what does not run yet; return when both answer. False: both ran already.
@@ -153,6 +163,11 @@ class Stack:
                     f"the stack in {self.directory} already runs, with {FLAGS[name]} {recorded.get(name)}; "
                     f"stop it first (streams local down --dir {self.directory}) or give another --dir"
                 )
+        if running and is_recorded_secure(self.directory) != (self.security is not None):
+            raise StreamsError(
+                f"the stack in {self.directory} already runs, {'without' if self.security else 'with'} --secure; "
+                f"stop it first (streams local down --dir {self.directory}) or give another --dir"
+            )
         for name, port in wanted.items():
             wanted[name] = port or ports.free_port(*wanted.values())
         if wanted["kafka"] == wanted["registry"]:
@@ -163,8 +178,9 @@ class Stack:
                     f"port {port} on {ports.HOST} is taken by another program: give another {FLAGS[name]}"
                 )
         self.kafka = replace(self.kafka, port=wanted["kafka"])
-        self.registry = Registry(self.directory, wanted["registry"])
-        (self.directory / PORTS_FILE).write_text(json.dumps(wanted), encoding="utf-8")
+        self.registry = replace(self.registry, port=wanted["registry"])
+        record = {**wanted, "secure": self.security is not None}
+        (self.directory / PORTS_FILE).write_text(json.dumps(record), encoding="utf-8")
 
     def _start(self, missing: list[Service]) -> None:
         java = artifacts.java() if missing else Path()
@@ -178,6 +194,8 @@ class Stack:
                 undo.callback(stop_all, [service.process])
                 service.launch(java, self._progress)
             self._wait_until_answering(missing)
+            for service in missing:
+                service.settle()
             undo.pop_all()
 
     def _wait_until_answering(self, started: list[Service]) -> None:
@@ -220,15 +238,26 @@ def recorded_ports(directory: Path) -> dict[str, int]:
         return {}
 
 
+def is_recorded_secure(directory: Path) -> bool:
+    """Whether the stack that ran last in the directory was a secured one."""
+    try:
+        return json.loads((directory / PORTS_FILE).read_text(encoding="utf-8")).get("secure") is True
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def recorded_stack(directory: Path) -> Stack:
     """Describe the stack that runs, or ran last, in the directory."""
     recorded = recorded_ports(directory)
-    return Stack(directory, recorded.get("kafka", 0), recorded.get("registry", 0))
+    secure = is_recorded_secure(directory)
+    return Stack(directory, recorded.get("kafka", 0), recorded.get("registry", 0), secure=secure)
 
 
-def up(directory: Path, kafka_port: int, registry_port: int, progress: Progress | None = None) -> tuple[Stack, bool]:
+def up(
+    directory: Path, kafka_port: int, registry_port: int, progress: Progress | None = None, *, secure: bool = False
+) -> tuple[Stack, bool]:
     """Start the stack of the directory unless it runs; tell whether anything had to be started."""
-    stack = Stack(directory, kafka_port, registry_port, progress)
+    stack = Stack(directory, kafka_port, registry_port, progress, secure=secure)
     started = stack.start()
     return stack, started
 
@@ -250,6 +279,9 @@ def running_stack(
     registry_port: int = 0,
     progress: Progress | None = None,
     detour: Detour | None = None,
+    *,
+    secure: bool = False,
+    extension: Extension | None = None,
 ) -> Generator[Stack]:
     """Run a stack for the length of a block, on free ports unless told; it is stopped however the block ends.
 
@@ -259,7 +291,7 @@ def running_stack(
     """
     if any(one.pid is not None for one in status(directory)):
         raise StreamsError(f"a stack already runs in {directory}: give another directory, or stop it first")
-    stack = Stack(directory, kafka_port, registry_port, progress, detour)
+    stack = Stack(directory, kafka_port, registry_port, progress, detour, secure=secure, extension=extension)
     try:
         stack.start()
         yield stack

@@ -6,7 +6,7 @@ A round that fails, however it does, is a state of the monitor; the next one com
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -24,7 +24,7 @@ from streams.monitor.missing import missing_topics
 from streams.monitor.slo import VISIBLE_S, SloBook
 from streams.monitor.snapshot import Point, Snapshot
 from streams.monitor.sources import SourceWatch
-from streams.monitor.workers import Targets, WorkerState, WorkerWatch
+from streams.monitor.workers import Address, Targets, WorkerState, WorkerWatch
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -72,7 +72,8 @@ class Watcher:
         self._sources = SourceWatch(settings, pipelines, self._lookout.peeker)
         self._slo = SloBook()
         self._history: dict[str, deque[Point]] = {}
-        self._totals: dict[object, dict[str, float]] = {}
+        self._totals: dict[tuple[Address, str], Mapping[str, float]] = {}
+        """Of each process, when it last answered."""
         self._totals_at_s = 0.0
         self._rounds = self._failures = 0
         self._round_s = 0.0
@@ -198,7 +199,7 @@ class Watcher:
         self._doing = "snapshot"
         self._slo.observe(
             time.monotonic(),
-            {str(one.address): one.visible for one in workers if one.outcomes},
+            {f"{one.address}/{process}": counts for one in workers for process, counts in one.visible.items()},
             sum(group.waiting(VISIBLE_S) for group in groups.values() if group.is_flow),
         )
         if failure is None:
@@ -231,11 +232,15 @@ class Watcher:
         now_s, gained = time.monotonic(), dict[str, float]()
         totals, self._totals = self._totals, {}
         for worker in workers:
-            before = totals.get(worker.address, worker.outcomes)
-            for outcome, count in worker.outcomes.items():
-                was = before.get(outcome, 0.0)
-                gained[outcome] = gained.get(outcome, 0.0) + (count - was if count >= was else count)
-            if counted := worker.outcomes or totals.get(worker.address):
-                self._totals[worker.address] = dict(counted)
+            for process, outcomes in worker.outcomes.items():
+                before = totals.get((worker.address, process), outcomes)
+                for outcome, count in outcomes.items():
+                    was = before.get(outcome, 0.0)
+                    gained[outcome] = gained.get(outcome, 0.0) + (count - was if count >= was else count)
+                self._totals[worker.address, process] = outcomes
+        known = {worker.address for worker in workers}
+        for one, counts in totals.items():  # those of a process that did not answer this time
+            if one[0] in known:
+                self._totals.setdefault(one, counts)
         seconds, self._totals_at_s = now_s - self._totals_at_s, now_s
         return {outcome: count / seconds for outcome, count in gained.items()}

@@ -70,9 +70,10 @@ class WorkerState:
     ready: bool
     state: str
     """`ready`, with remarks about the source, or why not."""
-    visible: Counts = field(default_factory=lambda: Counts(0.0, 0.0))
-    """Clean events that have a time of arrival and dead letters, and those visible in time."""
-    outcomes: Mapping[str, float] = field(default_factory=dict)
+    visible: Mapping[str, Counts] = field(default_factory=dict)
+    """Clean events that have a time of arrival and dead letters, and those visible in time; by process."""
+    outcomes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By process: each has counters of its own, which begin at 0 when it is started again. A single one is ''."""
     rejects: Mapping[str, float] = field(default_factory=dict)
     watermark_age_s: Mapping[tuple[str, int], float] = field(default_factory=dict)
     quarantined: float = 0.0
@@ -289,34 +290,45 @@ def read_metrics(address: Address, text: str, *, ready: bool, state: str) -> Wor
         ValueError: it is not the text that Prometheus would read, or a count is none.
 
     """
-    outcomes: dict[str, float] = {}
+    outcomes: dict[str, dict[str, float]] = {}
     rejects: dict[str, float] = {}
     watermarks: dict[tuple[str, int], float] = {}
-    total = good = young = quarantined = 0.0
+    total: dict[str, float] = {}
+    good: dict[str, float] = {}
+    young: dict[str, float] = {}
+    quarantined = 0.0
     try:
         for family in text_string_to_metric_families(text):
             for name, labels, value, *_ in family.samples:
+                process = labels.get("process", "")
                 match name:
                     case "streams_events_total":
-                        _add(outcomes, _one_of(OUTCOMES, labels["outcome"]), _counted(value))
+                        _add(outcomes.setdefault(process, {}), _one_of(OUTCOMES, labels["outcome"]), _counted(value))
                     case "streams_rejects_total":
                         _add(rejects, _one_of(_REASONS, labels["reason"]), _counted(value))
                     case "streams_watermark_age_seconds" if math.isfinite(value):
                         watermarks[labels["topic"], int(labels["partition"])] = value
                     case "streams_arrival_age_seconds_count":
-                        total = _counted(value)
+                        total[process] = _counted(value)
                     case "streams_arrival_age_seconds_bucket" if float(labels["le"]) == VISIBLE_S:
-                        good = _counted(value)
+                        good[process] = _counted(value)
                     case "streams_event_age_seconds_bucket" if float(labels["le"]) == VISIBLE_S:
-                        young = _counted(value)
+                        young[process] = _counted(value)
                     case "streams_quarantined_devices":
                         quarantined += _counted(value)
                     case _:
                         pass
     except (KeyError, IndexError, TypeError, AttributeError) as error:  # as the parser fails at what it does not expect
         raise ValueError(f"not what a worker writes ({error!r})") from None
-    total += outcomes.get("rejected", 0.0)  # visible nowhere
-    return WorkerState(address, ready, state, Counts(total, good, young), outcomes, rejects, watermarks, quarantined)
+    visible = {
+        process: Counts(
+            total.get(process, 0.0) + counts.get("rejected", 0.0),  # which are visible nowhere
+            good.get(process, 0.0),
+            young.get(process, 0.0),
+        )
+        for process, counts in outcomes.items()
+    }
+    return WorkerState(address, ready, state, visible, outcomes, rejects, watermarks, quarantined)
 
 
 def _counted(value: float) -> float:

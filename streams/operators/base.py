@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from streams.batch.event_ids import AddIds
 from streams.batch.events import Events, Fields
 from streams.operators.changes import Changes
 from streams.operators.keyed import ChangedKeys, KeySpace
@@ -72,6 +73,8 @@ class OperatorContext:
     refusals: Callable[[], RefusedOutputs]
     seed: int = 0
     """Of hashes: unpredictable in production, fixed in a simulation."""
+    add_ids: AddIds | None = None
+    """Inserts into an id set natively; None: it is done in Python, to the same result."""
 
 
 class Operator:

@@ -20,10 +20,11 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.common._httpx_compat import httpx
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from streams.errors import StreamsError
+from streams.errors import StreamsError, UsageError
 from streams.limits import SCHEMA_REFERENCES_MAX
 from streams.masking import without_credentials
 from streams.resilience.retry import Backoff, Retrier, quietly
+from streams.schemas.access import Access, registry_access, unusable_registry
 from streams.schemas.references import Reference, inlined
 from streams.settings import Settings
 
@@ -93,10 +94,23 @@ class Registry:
 
     def __init__(self, settings: Settings, *, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         self.url_shown = without_credentials(settings.schema_registry_url)
+        self._settings, self._timeout_s = settings, timeout_s
+        self._made_with = registry_access(settings)
+        self._made = self._new_client(self._made_with)
+
+    @property
+    def _client(self) -> "_Client":
+        """The client; made anew when a secret or a certificate has changed in its file."""
+        access = registry_access(self._settings)
+        if access != self._made_with:
+            self._made, self._made_with = self._new_client(access), access
+        return self._made
+
+    def _new_client(self, access: Access) -> "_Client":
         try:
-            self._client = _Client({"url": settings.schema_registry_url, "timeout": timeout_s, "max.retries": 0})
-        except (ValueError, OSError):
-            raise StreamsError(f"SCHEMA_REGISTRY_URL: {self.url_shown} cannot be used; is it a http(s) URL?") from None
+            return _Client({**access.config, "timeout": self._timeout_s, "max.retries": 0}, token=access.token)
+        except (ValueError, OSError) as error:
+            raise UsageError(unusable_registry(self._settings, error)) from None
 
     def schema_by_id(self, schema_id: int) -> str:
         """Text of the Avro schema with this id, the types that it refers to written out.
@@ -395,6 +409,11 @@ def wait_for_registry(registry: Registry, *, timeout_s: float) -> None:
 
 class _Client(SchemaRegistryClient):
     """Confluent's client, plus the calls whose answers it shortens or remembers for too long."""
+
+    def __init__(self, config: dict[str, Any], *, token: str | None) -> None:
+        super().__init__(config)
+        if token is not None:  # its own way of bearer tokens wants a logical cluster, as Confluent Cloud has them
+            self._rest_client.session.headers["Authorization"] = f"Bearer {token}"
 
     def post_id(self, path: str, schema: str) -> int:
         """Post a schema and return the id of the answer.

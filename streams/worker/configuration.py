@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from streams.avro.native import choose
 from streams.engine.config import Stopwatch, TaskConfig
 from streams.flow.declaration import Pipeline
 from streams.kafka.partitioner import partition_of
@@ -31,10 +32,12 @@ def config_of(
     partitions are refused, and in the others a key is at home only where its state is. Bounds are the flow's, where the
     environment does not override them.
     """
+    native = choose(settings.streams_native).native
     return TaskConfig(
         pipeline=pipeline.under(settings),
         stopwatch=stopwatch,
         partition_of=lambda key: partition_of(key, partitions),
         seed=seed,
+        add_ids=None if native is None else native.library.ids_add,
         symbols=enum_symbols(reader_schema(catalog, pipeline), pipeline.payload_fields),
     )

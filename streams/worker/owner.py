@@ -4,13 +4,15 @@ import fcntl
 import os
 import uuid
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
-from streams.errors import StreamsError
+from streams.errors import StreamsError, UsageError
+
+_IDENTITY: Final = "worker.id"
 
 
-class DataDirectory:
-    """A locked data directory. The lock goes with the process, however it ends."""
+class DirectoryLock:
+    """A locked directory. The lock goes with the process, however it ends."""
 
     def __init__(self, path: Path) -> None:
         """Create the directory if need be, and take it.
@@ -19,24 +21,47 @@ class DataDirectory:
             StreamsError: another worker has it, or it cannot be written.
 
         """
-        self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock: IO[str] = (path / "worker.lock").open("a+", encoding="utf-8")
+            self._file: IO[str] = (path / "worker.lock").open("a+", encoding="utf-8")
         except OSError as error:
             raise StreamsError(f"cannot use the data directory {path}: {error.strerror}: set --data-dir") from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "unknown"
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
             raise StreamsError(
                 f"the data directory {path} is in use by another worker (process {holder}): "
                 "give each worker its own with --data-dir"
             ) from None
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def release(self) -> None:
+        """Give the directory back."""
+        self._file.close()
+
+
+class DataDirectory:
+    """A worker's locked data directory, and the worker's identity."""
+
+    def __init__(self, path: Path) -> None:
+        """Create the directory if need be, and take it.
+
+        Raises:
+            UsageError: it holds the state of several processes.
+            StreamsError: another worker has it, or it cannot be written.
+
+        """
+        self.path = path
+        if not (path / _IDENTITY).exists() and (path / "0" / _IDENTITY).exists():
+            raise UsageError(
+                f"{path} holds the state of several processes: start it with --processes, or go on with that of the "
+                f"first alone: --data-dir {path / '0'}"
+            )
+        self._lock = DirectoryLock(path)
         self.worker_id = self._identity()
 
     def store_path(self, pipeline: str, partition: int) -> Path:
@@ -45,10 +70,10 @@ class DataDirectory:
 
     def release(self) -> None:
         """Give the directory back."""
-        self._lock.close()
+        self._lock.release()
 
     def _identity(self) -> str:
-        file = self.path / "worker.id"
+        file = self.path / _IDENTITY
         if file.exists() and (known := file.read_text(encoding="utf-8").strip()):
             return known
         identity = uuid.uuid4().hex[:12]

@@ -7,6 +7,7 @@ and assignor are off: `BootStrategy` is its documented way to say so.
 import asyncio
 import gc
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -74,12 +75,14 @@ class WorkerProcess:
         pipelines: list[Pipeline],
         *,
         web_port: int | None,
+        web_listener: socket.socket | None = None,
         hook_of: Callable[[WorkerMetrics], EffectsHook] | None = None,
     ) -> None:
         """Check what a worker needs before it starts.
 
-        `hook_of` is called once for each pipeline; the hook that it returns gets what each micro-batch has brought
-        about, in the thread that processes, before it is written.
+        `web_listener`: where its web server answers, in place of a port. `hook_of` is called once for each pipeline;
+        the hook that it returns gets what each micro-batch has brought about, in the thread that processes, before it
+        is written.
 
         Raises:
             UsageError: the failpoint is none; or the native decoder is demanded and cannot be used.
@@ -126,8 +129,9 @@ class WorkerProcess:
         self._pipelines = pipelines
         self._tracing = tracing_of(settings)
         self._web = Web(
-            self.metrics.registry, self._unready, self._source_remarks, host=settings.streams_web_host, port=web_port
-        )
+            self.metrics.registry, self._unready, self._source_remarks, host=settings.streams_web_host, port=web_port,
+            listener=web_listener,
+        )  # fmt: skip
         self.runners: list[PipelineRunner] = []
         self._watchdog: Watchdog | None = None
 

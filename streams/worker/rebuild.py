@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError
+from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient
 
 from streams.batch.columns import TIME_MIN
@@ -19,7 +19,8 @@ from streams.engine.restore import read_checkpoint, restore_partition
 from streams.engine.snapshot import changelog_parts, journal_records, marked_sections
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
-from streams.kafka.admin import REQUEST_TIMEOUT_S, librdkafka_log, partition_counts, settled, wait_for_broker
+from streams.kafka import clients
+from streams.kafka.admin import REQUEST_TIMEOUT_S, partition_counts, settled, wait_for_broker
 from streams.kafka.changelog import KafkaChangelog
 from streams.kafka.places import KafkaPlaces
 from streams.kafka.topics import apply_topics
@@ -262,9 +263,7 @@ class LocalRebuild:
 
     def _no_member(self) -> object:
         """What commits for a group that has no members."""
-        consumer = Consumer(
-            {**self._settings.kafka_client_config(), "group.id": self._pipeline.group}, logger=librdkafka_log
-        )
+        consumer = clients.consumer(self._settings, {"group.id": self._pipeline.group})
         try:
             return consumer.consumer_group_metadata()
         finally:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -24,6 +24,50 @@ _TRIES: Final = 50
 _GRACE_S: Final = 1
 
 
+class HttpServer:
+    """An HTTP server on a socket that listens, in the event loop of the process."""
+
+    def __init__(self, routes: Sequence[Route], listener: socket.socket) -> None:
+        """Take the socket; `stop` closes it."""
+        self._listener = listener
+        self._server = _Server(
+            uvicorn.Config(
+                Starlette(routes=routes), log_config=None, log_level="warning", access_log=False, server_header=False,
+                lifespan="off", timeout_graceful_shutdown=_GRACE_S,
+            )
+        )  # fmt: skip
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Answer."""
+        self._serving = asyncio.create_task(self._server.serve([self._listener]))
+        is_up = asyncio.create_task(self._server.is_up.wait())
+        done, _ = await asyncio.wait({self._serving, is_up}, return_when=asyncio.FIRST_COMPLETED)
+        if is_up not in done:
+            is_up.cancel()
+            await self._serving
+        url = url_of(self._listener)
+        log.info("web server", metrics=f"{url}/metrics", readiness=f"{url}/readyz")
+
+    async def stop(self) -> None:
+        """Close."""
+        self._server.should_exit = True
+        if self._serving is not None:
+            await self._serving
+        self._listener.close()
+
+
+def take_port(host: str, port: int | None) -> socket.socket:
+    """A socket that listens at a port of `host` (`streams.listening`); None: the default one, or the next that is free.
+
+    Raises:
+        StreamsError: the port is taken.
+        UsageError: the host is no address of this machine.
+
+    """
+    return listening(host, range(DEFAULT_PORT, DEFAULT_PORT + _TRIES) if port is None else [port])
+
+
 class Web:
     """HTTP server of one worker."""
 
@@ -34,9 +78,10 @@ class Web:
         remarks: Callable[[], list[str]] = list,
         *,
         host: str = "127.0.0.1",
-        port: int | None,
+        port: int | None = None,
+        listener: socket.socket | None = None,
     ) -> None:
-        """Take the port of `host` (`streams.listening`). `port` None: the default one, or the next that is free.
+        """Take the port (`take_port`), unless there is a `listener` already: the socket that a supervisor has made.
 
         `/readyz` answers 503 with what `unready` returns, else 200; the lines after that are the `remarks`.
 
@@ -48,40 +93,23 @@ class Web:
         self._registry = registry
         self._unready = unready
         self._remarks = remarks
-        ports = range(DEFAULT_PORT, DEFAULT_PORT + _TRIES) if port is None else [port]
-        self._socket = listening(host, ports)
-        app = Starlette(
-            routes=[
+        self._socket = take_port(host, port) if listener is None else listener
+        self._server = HttpServer(
+            [
                 Route("/metrics", self._metrics),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
-            ]
+            ],
+            self._socket,
         )
-        self._server = _Server(
-            uvicorn.Config(
-                app, log_config=None, log_level="warning", access_log=False, server_header=False, lifespan="off",
-                timeout_graceful_shutdown=_GRACE_S,
-            )
-        )  # fmt: skip
-        self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Answer."""
-        self._serving = asyncio.create_task(self._server.serve([self._socket]))
-        is_up = asyncio.create_task(self._server.is_up.wait())
-        done, _ = await asyncio.wait({self._serving, is_up}, return_when=asyncio.FIRST_COMPLETED)
-        if is_up not in done:
-            is_up.cancel()
-            await self._serving
-        url = url_of(self._socket)
-        log.info("web server", metrics=f"{url}/metrics", readiness=f"{url}/readyz")
+        await self._server.start()
 
     async def stop(self) -> None:
         """Close."""
-        self._server.should_exit = True
-        if self._serving is not None:
-            await self._serving
-        self._socket.close()
+        await self._server.stop()
 
     async def _metrics(self, request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("Accept", ""))

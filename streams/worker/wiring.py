@@ -125,11 +125,14 @@ class Wiring:
         self.lookup = SchemaLookup(self.registry, reader, guard=self._guard, retrier=retrier)
         self.listener = LateListener()
         group, source = pipeline.group, pipeline.source
+        native = native_clients(settings.streams_native)
         self.intake = Intake(
             own, source=source, group=group, member=self.member, ownership=self.listener,
-            on_lost_records=remarks.records_lost, native=native_clients(settings.streams_native),
+            on_lost_records=remarks.records_lost, native=native,
         )  # fmt: skip
-        self.transactions = KafkaTransactions(own, transactional_id=self.member, source=source, retrier=retrier)
+        self.transactions = KafkaTransactions(
+            own, transactional_id=self.member, source=source, retrier=retrier, native=native
+        )
         self.changelog = KafkaChangelog(settings, group=group, source=source, retrier=retrier)
         self.lag_probe = LagProbe(settings, group=group, source=source)
         places = KafkaPlaces(settings, pipeline)

@@ -15,6 +15,7 @@ from streams.errors import FencedError
 from streams.kafka.admin import settled
 from streams.kafka.changelog import KafkaChangelog
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
+from streams.kafka.native_client import NativeClients, native_clients
 from streams.kafka.partitioner import partition_of
 from streams.local.stack import Stack
 from streams.resilience.retry import Retrier
@@ -48,31 +49,36 @@ Row = tuple[int, bytes | None, bytes | None, int, list[tuple[str, bytes | None]]
 class KafkaSubject:
     """Topics of its own on the real broker: `out`, and `small`, which refuses what is large."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, native: NativeClients | None = None) -> None:
         self._stack = stack
+        self._native = native
         self._settings = load_settings(kafka_bootstrap_servers=stack.bootstrap_servers)
         self.producer = f"contract-{uuid.uuid4().hex[:8]}"
         self.out, self.small = f"{self.producer}.out", f"{self.producer}.small"
         self._admin = AdminClient({"bootstrap.servers": stack.bootstrap_servers})
-        small = NewTopic(self.small, PARTITIONS, 1, config={"max.message.bytes": "10000"})
-        for future in self._admin.create_topics([NewTopic(self.out, PARTITIONS, 1), small]).values():
+        kept = {"retention.ms": "-1"}  # the records are of 1970
+        out = NewTopic(self.out, PARTITIONS, 1, config=kept)
+        small = NewTopic(self.small, PARTITIONS, 1, config={**kept, "max.message.bytes": "10000"})
+        for future in self._admin.create_topics([out, small]).values():
             settled("creating a topic", future)
         self._members: list[Consumer] = []
         self._changelog = KafkaChangelog(self._settings, group=self.producer, source=self.out, retrier=Retrier())
         self._made: list[Any] = []
 
+    def _new_transactions(self) -> KafkaTransactions:
+        return KafkaTransactions(
+            self._settings, transactional_id=self.producer, source=self.out, retrier=Retrier(), reopen_s_max=30,
+            native=self._native,
+        )  # fmt: skip
+
     def transactions(self) -> Transactions:
-        made = KafkaTransactions(
-            self._settings, transactional_id=self.producer, source=self.out, retrier=Retrier(), reopen_s_max=30
-        )
+        made = self._new_transactions()
         self._made.append(made)
         made.reopen()
         return made
 
     def sink(self) -> TransactionalSink:
-        made = KafkaTransactions(
-            self._settings, transactional_id=self.producer, source=self.out, retrier=Retrier(), reopen_s_max=30
-        )
+        made = self._new_transactions()
         checkpoints = KafkaCheckpoints(self._settings, made, name=self.producer, topic=self.out)
         sink = TransactionalSink(made, checkpoints, fenced="somebody else writes")
         self._made.append(sink)
@@ -174,9 +180,20 @@ class MemorySubject:
 Subject = KafkaSubject | MemorySubject
 
 
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("kafka", marks=pytest.mark.kafka),
+        pytest.param("native", marks=(pytest.mark.kafka, pytest.mark.native)),
+    ]
+)
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
-    made = MemorySubject() if request.param == "memory" else KafkaSubject(request.getfixturevalue("stack"))
+    made: Subject
+    if request.param == "memory":
+        made = MemorySubject()
+    else:
+        native = native_clients("on") if request.param == "native" else None
+        made = KafkaSubject(request.getfixturevalue("stack"), native)
     yield made
     made.finish()
 

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.oracle.compare import Report
 from logistics.flows.gps import GPS
-from streams.kafka.admin import librdkafka_log
+from streams.kafka.clients import librdkafka_log
 from streams.local.stack import Stack
 from tests.integration.workers import (
     LIMITS,

@@ -121,10 +121,13 @@ def test_a_zombie_is_fenced_or_rejoins_cleanly(make_scene: MakeScene) -> None:
 
 
 def takes_over(scene: Scene, heir: Worker) -> None:
-    """Wait until all is committed that was in the log when the other one froze: some of it only the heir can."""
+    """Wait until the heir has all partitions, and all is committed that was in the log when the other one froze."""
+
+    def has_all() -> bool:
+        return {one for line in lines(heir, "assigned") for one in line["partitions"]} == set(range(PARTITIONS))
+
+    wait_until(has_all, "the heir is given all partitions", timeout_s=READY_S_MAX)
     scene.recovers()
-    owned = {partition for line in lines(heir, "assigned") for partition in line["partitions"]}
-    assert owned == set(range(PARTITIONS))
 
 
 def assert_is_fenced_or_rejoins(scene: Scene, zombie: Worker, losses_before: int) -> None:

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.baselines.kafka_streams import build
+from streams.local.artifacts import fetch_all
+from streams.local.progress import Silent
+
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 
@@ -39,3 +43,30 @@ def test_ingest_and_replay_of_two_revisions_are_measured_in_turn(tmp_path: Path)
     assert {(one["work"], one["side"], one["records"]) for one in found["trials"]} == {
         ("ingest", "before", 1_000), ("ingest", "after", 1_000), ("replay", "before", 100), ("replay", "after", 100),
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_kafka_streams_does_the_work_as_a_baseline(tmp_path: Path) -> None:
+    """Compiled here, on a stack of its own; that it writes what it should is checked by the program."""
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "loadtest.baselines", "--only", "kafka-streams", "--events", "50000",
+            "--partitions", "3", "--steady-s", "2", "--name", "short", "--results", str(tmp_path),
+        ],
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    runs = json.loads((tmp_path / "short" / "report.json").read_text())["runs"]
+    assert ["bench-kafka-streams", "bench-kafka-streams-warm", "bench-steady-kafka-streams"] == [
+        one["scenario"] for one in runs
+    ]
+    assert all(one["events_per_cpu_second"] > 1_000 for one in runs)
+
+
+@pytest.mark.slow
+def test_the_kafka_streams_baseline_compiles_without_a_jdk(tmp_path: Path) -> None:
+    lock = build.load_lock()
+    libraries = fetch_all("Kafka Streams", lock.program, Silent())
+    sources = sorted(build.SOURCES.glob("*.java"))
+    build.compile_java(sources, libraries, tmp_path / "classes", build.eclipse_compiler(lock, Silent()))
+    assert (tmp_path / "classes" / "baseline" / "GpsBaseline.class").is_file()

@@ -1,5 +1,6 @@
-"""Records out of the client with and without message objects: the same, and a reader never holds a consumer up."""
+"""Records out of the client and into it with and without a call for each: the same, and no consumer is held up."""
 
+import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +11,13 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import NewTopic
 
 from streams.avro.native import choose
+from streams.batch.columns import Headers
 from streams.batch.records import Records
 from streams.kafka.native_client import NativeClients
 from streams.local.stack import Stack
 from streams.settings import load_settings
+from streams.sinks.base import TopicRecords
+from streams.sinks.kafka.produce import GivesBatch, GivesEach
 from streams.sources.kafka.intake import Intake
 from tests.integration.kafka_helpers import admin_of, delete_topics
 from tests.integration.raw_producer import RawHeaders, RawProducer
@@ -21,6 +25,7 @@ from tests.integration.raw_producer import RawHeaders, RawProducer
 pytestmark = [pytest.mark.kafka, pytest.mark.native]
 
 TOPIC = "tests.native-records"
+GIVEN = "tests.native-records.given"
 STAMPED = "tests.native-records.stamped"
 CLOSES_S = 20.0
 ODD: list[tuple[bytes | None, bytes | None, int, RawHeaders]] = [
@@ -127,6 +132,33 @@ def test_records_are_the_same_with_and_without_message_objects(
         reading.intake.close()
         found.append(reading.by_partition())
     assert found[0] == found[1]
+
+
+def test_records_are_given_the_same_one_by_one_and_as_a_batch(stack: Stack, native: NativeClients) -> None:
+    given: list[tuple[bytes | None, bytes | None, int, Headers | None]] = [
+        (b"k", b"v", 1_700_000_000_000, [("a", b"1"), ("a", None), ("", b""), ("ü", b"\xff")]),
+        (None, b"v", 1, None),
+        (b"", None, 2, []),
+        (b"k", b"", 3, [("cut\0off", b"1")]),
+        (b"\0k", random.Random(1).randbytes(300_000), 4, [(f"h{number}", b"v") for number in range(500)]),
+        *((b"key %d" % number, b"value %d" % number, number + 1, None) for number in range(5_000)),
+    ]
+    client = admin_of(stack)
+    delete_topics(client, {GIVEN})
+    client.create_topics([NewTopic(GIVEN, 2, 1, config={"retention.ms": "-1"})])[GIVEN].result(30)
+    keys, values, times, headers = map(list, zip(*given, strict=True))
+    made, gives = native.producer({"bootstrap.servers": stack.bootstrap_servers}, None)
+    assert gives is not None
+    for partition, give in ((0, GivesEach(made)), (1, GivesBatch(gives))):
+        assert give(TopicRecords(GIVEN, keys, values, times, headers, partition), 0) == (len(given), None)
+        assert made.flush(60) == 0
+    reading = Reading(stack, GIVEN, None)
+    reading.until(lambda: reading.count >= 2 * len(given))
+    reading.intake.close()
+    one_by_one, as_a_batch = reading.by_partition()
+    assert as_a_batch["value"] == values
+    assert as_a_batch["timestamp"] == times
+    assert as_a_batch == one_by_one
 
 
 def test_a_consumer_with_unread_records_closes_and_is_made_anew(

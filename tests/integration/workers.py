@@ -29,7 +29,7 @@ from loadtest.oracle.compare import Report
 from loadtest.oracle.decode import registry_schemas
 from loadtest.oracle.read import TopicReader
 from logistics.flows.gps import GPS
-from streams.kafka.admin import librdkafka_log
+from streams.kafka.clients import librdkafka_log
 from streams.local import ports
 from streams.local.stack import Stack
 from streams.schemas.catalog import Catalog

@@ -29,7 +29,7 @@ from loadtest.stage import closing_ms, in_turn
 from loadtest.statistics import Slope
 from loadtest.trial import Trial
 from loadtest.visible import Group, Measured, Skewed, grouped
-from loadtest.worker_process import DOWNSTREAM, Downstream, hook_of, parse_defect
+from loadtest.worker_process import DOWNSTREAM, Downstream, hook_of, parse_defect, waiting
 from streams.engine.effects import Effects, PartitionEffects
 from streams.errors import StreamsError, UsageError
 from streams.operators.output import EventRecords
@@ -519,9 +519,14 @@ def test_the_load_tests_worker_waits_for_the_partition_with_the_most_calls_and_l
     waited: list[float] = []
     metrics = WorkerMetrics()
     effects = Effects(0, 5, [part_of(5, partition=0), part_of(2, partition=1)])
-    assert effects == Downstream(100, 2, metrics.stopwatch, sleep=waited.append).take(effects)
+    assert effects == Downstream(100, 2, waiting(metrics), sleep=waited.append).take(effects)
     assert waited == [pytest.approx(0.3)]
     assert metrics.registry.get_sample_value("streams_processing_seconds_count", {"operator": DOWNSTREAM}) == 1
+    with waiting(metrics)(DOWNSTREAM):
+        time.sleep(0.02)
+    waited_s = metrics.registry.get_sample_value("streams_processing_seconds_sum", {"operator": DOWNSTREAM})
+    assert waited_s is not None
+    assert waited_s >= 0.02, "waiting for a call is what this one is for"
 
     hook = hook_of(metrics, downstream_ms=0, downstream_records=250, defect="drop:3")
     kept = [len(clean(part) or ()) for _ in range(2) for part in hook(effects).partitions]

@@ -26,7 +26,9 @@ def visible(*event_age_ms: int, arrival_age_ms: int) -> tuple[float, float, floa
     account, metrics = CycleAccount(), WorkerMetrics()
     account.note(Effects(now_ms, len(made), [PartitionEffects(0, [EventRecords(GPS.clean, made, "clean")])]), 0.0)
     account.publish(metrics, GPS, CycleEnd([]), now_ms=now_ms, skew_ms_max=SKEW_MS_MAX)
-    told = read_metrics(Address("h", 1), generate_latest(metrics.registry).decode(), ready=True, state="ready").visible
+    (told,) = read_metrics(
+        Address("h", 1), generate_latest(metrics.registry).decode(), ready=True, state="ready"
+    ).visible.values()
     return told.total, told.good, told.young
 
 

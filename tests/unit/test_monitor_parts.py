@@ -2,15 +2,18 @@
 
 import numpy as np
 import pytest
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from streams.errors import UsageError
 from streams.flow.declaration import DeviceClass, Pipeline
 from streams.kafka.round import Group, Member, Round
 from streams.monitor.exposition import label
+from streams.monitor.slo import Counts
 from streams.monitor.words import duration, rate
 from streams.monitor.workers import Address, Targets, read_metrics
 from streams.settings import load_settings
+from streams.worker.merged_metrics import Families, merged
 from streams.worker.metrics import WorkerMetrics
 
 
@@ -49,8 +52,8 @@ def test_a_workers_metrics_are_read_as_it_writes_them() -> None:
 
     state = read_metrics(Address("127.0.0.1", 1), generate_latest(metrics.registry).decode(), ready=True, state="ready")
 
-    assert (3.0, 2.0, 1.0) == (state.visible.total, state.visible.good, state.visible.young)
-    assert {"clean": 95.0} == state.outcomes
+    assert {"": Counts(3.0, 2.0, 1.0)} == state.visible
+    assert {"": {"clean": 95.0}} == state.outcomes
     assert {"malformed": 3.0} == state.rejects
     assert {("gps.positions.v1", 2): 5.5} == state.watermark_age_s
     assert 4.0 == state.quarantined
@@ -109,3 +112,20 @@ def test_device_classes_have_different_names_and_a_time() -> None:
         Pipeline("p", "t", device_classes=(trucks, trucks))
     with pytest.raises(ValueError, match="above 0"):
         DeviceClass("trucks", "truck-", 0.0)
+
+
+def test_counters_of_the_processes_of_one_worker_are_kept_apart() -> None:
+    texts: dict[int, str] = {}
+    for number in (0, 1):
+        metrics = WorkerMetrics()
+        metrics.events.labels("gps", "clean").inc(10 + number)
+        metrics.events.labels("gps", "rejected").inc(number)
+        metrics.arrival_age_seconds.observe(np.array([0.2] * (10 + number)))
+        texts[number] = openmetrics.generate_latest(metrics.registry).decode()  # type: ignore[no-untyped-call]  # the library's
+    registry = CollectorRegistry()
+    registry.register(Families(merged(texts)))
+
+    state = read_metrics(Address("127.0.0.1", 1), generate_latest(registry).decode(), ready=True, state="ready")
+
+    assert {"0": Counts(10.0, 10.0), "1": Counts(12.0, 11.0)} == state.visible
+    assert {"0": {"clean": 10.0, "rejected": 0.0}, "1": {"clean": 11.0, "rejected": 1.0}} == state.outcomes

@@ -59,6 +59,22 @@ TEXTS = {
     "STREAMS_FAILPOINT": "",
 }
 ABSENT = (
+    "KAFKA_SSL_KEY_PASSWORD",
+    "KAFKA_SASL_OAUTHBEARER_METHOD",
+    "KAFKA_SASL_OAUTHBEARER_CLIENT_ID",
+    "KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET",
+    "KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL",
+    "KAFKA_SASL_OAUTHBEARER_SCOPE",
+    "KAFKA_SASL_OAUTHBEARER_EXTENSIONS",
+    "KAFKA_SASL_OAUTHBEARER_AWS_REGION",
+    "KAFKA_HTTPS_CA_LOCATION",
+    "SCHEMA_REGISTRY_USERNAME",
+    "SCHEMA_REGISTRY_PASSWORD",
+    "SCHEMA_REGISTRY_TOKEN",
+    "SCHEMA_REGISTRY_SSL_CA_LOCATION",
+    "SCHEMA_REGISTRY_SSL_CERTIFICATE_LOCATION",
+    "SCHEMA_REGISTRY_SSL_KEY_LOCATION",
+    "SCHEMA_REGISTRY_SSL_KEY_PASSWORD",
     "KAFKA_SASL_MECHANISM",
     "KAFKA_SASL_USERNAME",
     "KAFKA_SASL_PASSWORD",
@@ -74,7 +90,15 @@ ABSENT = (
     "STREAMS_RUNBOOKS_DIR",
     "STREAMS_CACHE_DIR",
 )
-FILES = ("KAFKA_SASL_PASSWORD_FILE", *(f"{name}_FILE" for name in TOKENS))
+FILES = (
+    "KAFKA_SASL_PASSWORD_FILE",
+    "KAFKA_SSL_KEY_PASSWORD_FILE",
+    "KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET_FILE",
+    "SCHEMA_REGISTRY_PASSWORD_FILE",
+    "SCHEMA_REGISTRY_TOKEN_FILE",
+    "SCHEMA_REGISTRY_SSL_KEY_PASSWORD_FILE",
+    *(f"{name}_FILE" for name in TOKENS),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +128,15 @@ def test_an_empty_variable_is_no_variable(monkeypatch: pytest.MonkeyPatch, name:
     assert {**TEXTS, **NUMBERS, **dict.fromkeys(ABSENT)}.get(name) == load_settings().masked()[name]
 
 
+def with_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that goes with a password but the password."""
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("KAFKA_SASL_MECHANISM", "SCRAM-SHA-512")
+    monkeypatch.setenv("KAFKA_SASL_USERNAME", "me")
+
+
 def test_an_empty_secret_does_not_hide_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with_password(monkeypatch)
     file = tmp_path / "password"
     file.write_text(SECRET)
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "")
@@ -186,6 +218,7 @@ def test_tokens_with_different_rights_are_different(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_secret_is_masked_wherever_settings_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_password(monkeypatch)
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", SECRET)
     found = load_settings()
     assert SECRET not in f"{found!r} {found} {found.masked()} {found.model_dump()}"
@@ -193,6 +226,7 @@ def test_a_secret_is_masked_wherever_settings_are_shown(monkeypatch: pytest.Monk
 
 
 def test_a_secret_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with_password(monkeypatch)
     file = tmp_path / "password"
     file.write_text(f"{SECRET}\n")
     monkeypatch.setenv("KAFKA_SASL_PASSWORD_FILE", str(file))
@@ -201,6 +235,7 @@ def test_a_secret_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_the_variable_goes_before_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with_password(monkeypatch)
     monkeypatch.setenv("KAFKA_SASL_PASSWORD_FILE", str(tmp_path / "absent"))
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", SECRET)
     password = load_settings().kafka_sasl_password
@@ -254,6 +289,8 @@ def test_a_registry_that_no_client_can_be_made_for_is_refused(monkeypatch: pytes
 def test_a_secret_in_a_setting_that_should_have_none_is_masked_too(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
+    with_password(monkeypatch)
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "another")
     monkeypatch.setenv(name, value)
     assert SECRET not in str(load_settings().masked())
 
@@ -297,7 +334,7 @@ def test_variables_that_are_no_settings_are_named_with_the_one_that_may_be_meant
     environment = {
         "STREAMS_LATENES_MS": "1",
         "KAFKA_BOOTSTRAP_SERVER": "a:1",
-        "SCHEMA_REGISTRY_PASSWORD": SECRET,
+        "SCHEMA_REGISTRY_BASIC_AUTH": SECRET,
         "streams_idle_ms": "1",
         "STREAMS_ADMIN_TOKEN_FILE": "/run/secrets/token",
         "KAFKA_HEAP_OPTS": "-Xmx1g",
@@ -308,7 +345,7 @@ def test_variables_that_are_no_settings_are_named_with_the_one_that_may_be_meant
     }
     assert [
         "KAFKA_BOOTSTRAP_SERVER is no setting and is ignored; did you mean KAFKA_BOOTSTRAP_SERVERS?",
-        "SCHEMA_REGISTRY_PASSWORD is no setting and is ignored",
+        "SCHEMA_REGISTRY_BASIC_AUTH is no setting and is ignored",
         "STREAMS_LATENES_MS is no setting and is ignored; did you mean STREAMS_LATENESS_MS?",
     ] == unknown_variables(environment)
 
@@ -330,9 +367,8 @@ def test_a_client_is_configured_with_what_is_set_and_nothing_else(monkeypatch: p
         "bootstrap.servers": "127.0.0.1:9092",
         "security.protocol": "PLAINTEXT",
     }
-    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
-    monkeypatch.setenv("KAFKA_SASL_MECHANISM", "SCRAM-SHA-512")
-    monkeypatch.setenv("KAFKA_SASL_USERNAME", "me")
+    with_password(monkeypatch)
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", SECRET)
     monkeypatch.setenv("KAFKA_SSL_CA_LOCATION", "/ca.pem")
     monkeypatch.setenv("KAFKA_SSL_CERTIFICATE_LOCATION", "/cert.pem")
     monkeypatch.setenv("KAFKA_SSL_KEY_LOCATION", "/key.pem")
@@ -341,6 +377,7 @@ def test_a_client_is_configured_with_what_is_set_and_nothing_else(monkeypatch: p
         "security.protocol": "SASL_SSL",
         "sasl.mechanisms": "SCRAM-SHA-512",
         "sasl.username": "me",
+        "sasl.password": SECRET,
         "ssl.ca.location": "/ca.pem",
         "ssl.certificate.location": "/cert.pem",
         "ssl.key.location": "/key.pem",

@@ -170,7 +170,7 @@ def test_whatever_workers_answer_the_others_are_seen_and_these_are_not_ready(ans
         found = by_port(watch.look(5.0))
 
         assert time.monotonic() - began < LOOK_S
-        assert (True, "ready", {"clean": 7.0}) == (
+        assert (True, "ready", {"": {"clean": 7.0}}) == (
             found[other.port].ready, found[other.port].state, found[other.port].outcomes,
         )  # fmt: skip
         states = {name: found[server.port] for name, server in odd.items()}
@@ -210,7 +210,7 @@ def test_a_worker_that_is_not_ready_says_why_and_its_metrics_count_all_the_same(
     with watching(Server(sends(http(WELL), restoring))) as watch:
         (state,) = watch.look(0.0)
 
-        assert (False, "restoring a partitions [1]", {"clean": 7.0}) == (state.ready, state.state, state.outcomes)
+        assert (False, "restoring a partitions [1]", {"": {"clean": 7.0}}) == (state.ready, state.state, state.outcomes)
 
 
 def test_names_that_are_none_of_ours_are_added_up_as_one() -> None:
@@ -220,7 +220,7 @@ def test_names_that_are_none_of_ours_are_added_up_as_one() -> None:
     with watching(Server(sends(http("\n".join(lines).encode())))) as watch:
         (state,) = watch.look(0.0)
 
-        assert ({OTHER: 1_000.0}, {OTHER: 2_000.0, "malformed": 3.0}) == (state.outcomes, state.rejects)
+        assert ({"": {OTHER: 1_000.0}}, {OTHER: 2_000.0, "malformed": 3.0}) == (state.outcomes, state.rejects)
 
 
 def test_a_worker_that_is_gone_is_said_to_be_for_a_while_and_then_forgotten() -> None:

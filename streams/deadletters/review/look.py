@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
-from confluent_kafka import KafkaException, Message, Producer
+from confluent_kafka import KafkaException, Message
 
 from streams.deadletters.letter.audit import Act, Actor, Outcome, reveal_record
 from streams.deadletters.letter.envelope import HISTORY
@@ -20,7 +20,8 @@ from streams.deadletters.review.inbox import Box, Found, Inbox
 from streams.deadletters.review.letters import letter_of
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
-from streams.kafka.admin import described, librdkafka_log
+from streams.kafka import clients
+from streams.kafka.admin import described
 from streams.kafka.headers import headers_of
 from streams.schemas.catalog import Catalog
 
@@ -257,12 +258,11 @@ def reveal(inbox: Inbox, found: Found, actor: Actor) -> Details:
     key, value = reveal_record(letter_id.decode(), actor, at_ms=time.time_ns() // 1_000_000, reveal_id=uuid.uuid4().hex)
     failed: list[str] = []
     config: dict[str, Any] = {
-        **inbox.settings.kafka_client_config(),
         "enable.idempotence": True,
         "partitioner": "murmur2_random",
         "message.timeout.ms": int(REVEAL_TIMEOUT_S * 1000),
     }
-    producer = Producer(config, logger=librdkafka_log)
+    producer = clients.producer(inbox.settings, config)
     try:
         producer.produce(topic, value, key, on_delivery=lambda error, _: failed.append(str(error)) if error else None)
         left = producer.flush(REVEAL_TIMEOUT_S)

@@ -10,7 +10,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from streams.deadletters.letter.index import Place
 from streams.errors import StreamsError
-from streams.kafka.admin import described, librdkafka_log
+from streams.kafka import clients
+from streams.kafka.admin import described
 from streams.settings import Settings
 
 BATCH_RECORDS: Final = 20_000
@@ -32,9 +33,8 @@ class TopicTail:
     """A topic from its beginning to its end, and later on what has come since. read_committed; one thread."""
 
     def __init__(self, settings: Settings, topic: str) -> None:
-        self.topic = topic
+        self._settings, self.topic = settings, topic
         self._config: dict[str, Any] = {
-            **settings.kafka_client_config(),
             "client.id": "streams-dlq",
             "group.id": "streams-dlq-review",  # never joined: the client wants one
             "enable.auto.commit": False,
@@ -160,10 +160,7 @@ class TopicTail:
 
     def _open(self) -> Consumer:
         if self._consumer is None:
-            try:
-                consumer = Consumer(self._config, logger=librdkafka_log)
-            except KafkaException as error:
-                raise StreamsError(f"the KAFKA_* settings cannot be used: {described(error)}") from None
+            consumer = clients.consumer(self._settings, self._config)
             self._consumer = consumer
             try:
                 # Offsets that are asked for before the leaders are known are asked for again half a second later.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.batch.columns import Bools, Int64, UInt64
-from streams.batch.event_ids import mix
+from streams.batch.event_ids import AddIds, mix
 
 _CAPACITY_MIN: Final = 1 << 10
 _FAST_GROWTH_IDS: Final = 1 << 16
@@ -23,13 +23,15 @@ class IdSet:
     """Set of identities with first-wins insertion of whole batches.
 
     Deterministic: which rows are new depends on the set's content and the rows' order only, not on `seed`, which
-    merely keeps a sender from choosing ids that collide.
+    merely keeps a sender from choosing ids that collide; nor on whether they are inserted natively.
     """
 
-    __slots__ = ("_claim", "_count", "_hi", "_lo", "_seed", "_word")
+    __slots__ = ("_add_ids", "_claim", "_count", "_hi", "_lo", "_seed", "_word")
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, add_ids: AddIds | None = None) -> None:
+        """`add_ids` inserts natively; None: numpy does."""
         self._seed = seed
+        self._add_ids = add_ids
         self._count = 0
         self._allocate(_CAPACITY_MIN)
 
@@ -44,6 +46,16 @@ class IdSet:
     def add(self, hi: UInt64, lo: UInt64, word: UInt64) -> Bools:
         """Insert identities in row order; says of each row whether it was new (the first of equal rows is)."""
         self._reserve(self._count + len(word))
+        new = self._added(hi, lo, word) if self._add_ids is None else self._natively(self._add_ids, hi, lo, word)
+        self._count += int(np.count_nonzero(new))
+        return new
+
+    def _natively(self, add_ids: AddIds, hi: UInt64, lo: UInt64, word: UInt64) -> Bools:
+        # Columns that were unpacked from a record stand where they stood in it.
+        hi, lo, word = (np.require(column, requirements=["C", "A"]) for column in (hi, lo, word))
+        return add_ids(self._hi, self._lo, self._word, self._seed, hi, lo, word)
+
+    def _added(self, hi: UInt64, lo: UInt64, word: UInt64) -> Bools:
         new = np.zeros(len(word), dtype=np.bool_)
         mask = len(self._word) - 1
         hashed = mix(hi, lo, word, self._seed)
@@ -69,7 +81,6 @@ class IdSet:
             row = np.concatenate([claimants[~won], onward])
             at = np.concatenate([wanted[~won], (met[differs] + step[onward]) & mask])
         self._add_tail(row, at, step, hi, lo, word, new)
-        self._count += int(np.count_nonzero(new))
         return new
 
     def _add_tail(
@@ -112,4 +123,4 @@ class IdSet:
         self._hi: UInt64 = np.empty(capacity, dtype=np.uint64)
         self._lo: UInt64 = np.empty(capacity, dtype=np.uint64)
         self._word: UInt64 = np.zeros(capacity, dtype=np.uint64)
-        self._claim: NDArray[np.int32] = np.empty(capacity, dtype=np.int32)
+        self._claim: NDArray[np.int32] = np.empty(0 if self._add_ids else capacity, dtype=np.int32)

@@ -90,7 +90,7 @@ class DedupOperator(Operator):
     def __init__(self, spec: Dedup, context: OperatorContext) -> None:
         self._spec, self._context = spec, context
         self._space = context.space(NAME)
-        self._ids = IdSet(context.seed)
+        self._ids = IdSet(context.seed, context.add_ids)
         self.spilled = SpilledIds(self._space)
         self._spilled_below = self.spilled.newest_bucket_end
         self._expired_below = TIME_MIN

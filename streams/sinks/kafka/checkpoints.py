@@ -8,10 +8,10 @@ the checkpoint when the topic is deleted, or after `offsets.retention.minutes` w
 import contextlib
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from streams.errors import StreamsError
-from streams.kafka.admin import described, librdkafka_log
+from streams.kafka import clients
+from streams.kafka.admin import described
 from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.settings import Settings
 from streams.sinks.base import Checkpoint, CycleAborted
@@ -35,15 +35,11 @@ class KafkaCheckpoints:
     def __init__(self, settings: Settings, transactions: KafkaTransactions, *, name: str, topic: str) -> None:
         self._transactions, self._name, self._topic = transactions, name, topic
         config: dict[str, Any] = {
-            **settings.kafka_client_config(),
             "client.id": name,
             "group.id": name,
             "enable.auto.commit": False,
         }
-        try:
-            self._group = Consumer(config, logger=librdkafka_log)
-        except KafkaException as error:
-            raise StreamsError(f"the KAFKA_* settings cannot be used: {described(error)}") from None
+        self._group = clients.consumer(settings, config)
 
     def last(self) -> Checkpoint | None:
         """The last checkpoint; asked again for a while when the broker has only just started."""

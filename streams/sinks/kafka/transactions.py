@@ -19,14 +19,19 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from streams.errors import FencedError
 from streams.flow.declaration import OUTPUT_BYTES_MAX
-from streams.kafka.admin import described, librdkafka_log
+from streams.kafka import clients
+from streams.kafka.admin import described
 from streams.kafka.bounded import BoundedCalls, ClientHangs
+from streams.kafka.clients import librdkafka_log
+from streams.kafka.credentials import keep_in_force
+from streams.kafka.native_client import NativeClients, NativeProducer
 from streams.kafka.partitioner import PARTITIONER
 from streams.kafka.positions import metadata_of
 from streams.limits import PRODUCER_QUEUE_KBYTES_MAX, PRODUCER_QUEUE_MESSAGES_MAX, TRANSACTION_TIMEOUT_MS
 from streams.resilience.retry import Backoff, Retrier
 from streams.settings import Settings
 from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, OutputRefused, TopicRecords
+from streams.sinks.kafka.produce import QUEUE_FULL, GivesBatch, GivesEach
 from streams.sinks.kafka.refusal import REFUSALS, RefusalSearch
 
 log = structlog.get_logger(__name__)
@@ -67,19 +72,26 @@ def _commit_may_be_asked_again(error: BaseException) -> bool:
     return inner.retriable() and not inner.txn_requires_abort() and not inner.fatal()
 
 
-def _opened(config: dict[str, Any], timeout_s: float) -> Producer:
-    """A producer that has its id.
+def _opened(
+    settings: Settings, config: dict[str, Any], native: NativeClients | None, timeout_s: float
+) -> tuple[Producer, NativeProducer | None]:
+    """A producer that has its id, and what gives it records natively.
 
     One that does not get it is closed here, not whenever the error that refers to it is collected: as long as it lives
     it goes on asking, and would fence the producer that is made after it.
     """
-    producer = Producer(config, logger=librdkafka_log)
+    gives: NativeProducer | None = None
+    if native is None:
+        producer = clients.producer(settings, config)
+    else:
+        producer, gives = native.producer(clients.configured(settings, config, "P"), librdkafka_log)
+        keep_in_force(settings, producer)
     try:
         producer.init_transactions(timeout_s)
     except KafkaException:
-        del producer
+        del producer, gives
         raise
-    return producer
+    return producer, gives
 
 
 class KafkaTransactions:
@@ -94,16 +106,17 @@ class KafkaTransactions:
         retrier: Retrier,
         timeout_ms: int = TRANSACTION_TIMEOUT_MS,
         reopen_s_max: float | None = None,
+        native: NativeClients | None = None,
     ) -> None:
         """Configure; `reopen` connects. Stopping `retrier` ends every wait early.
 
         `timeout_ms`: how long a transaction may be open before the broker aborts it. `reopen_s_max`: how long `reopen`
-        goes on trying (None: as long as it takes).
+        goes on trying (None: as long as it takes). With `native`, records are given to the client a batch at a time;
+        what comes of it is the same.
 
         """
-        self._timeout_ms = timeout_ms
+        self._settings, self._timeout_ms = settings, timeout_ms
         self._config: dict[str, Any] = {
-            **settings.kafka_client_config(),
             "client.id": transactional_id,
             "transactional.id": transactional_id,
             "transaction.timeout.ms": timeout_ms,
@@ -125,7 +138,10 @@ class KafkaTransactions:
         self._retrier = retrier
         self._reopen = replace(_REOPEN, give_up_s=reopen_s_max)
         self._settle_s = _SETTLE_TIMEOUT_S if reopen_s_max is None else min(_SETTLE_TIMEOUT_S, reopen_s_max)
+        self._clients = native
         self._producer: Producer | None = None
+        self._native: NativeProducer | None = None
+        """Gives records to the present producer; None where Python does."""
         self._calls: BoundedCalls | None = None
         self._failed: KafkaError | None = None
         """Error of a record of the open transaction, by its delivery report."""
@@ -167,22 +183,24 @@ class KafkaTransactions:
             if self._retrier.stopped:
                 raise CycleAborted("stopping", "the worker stops") from None
             why = described(error) if isinstance(error, KafkaException) else str(error)
-            raise CycleAborted("no_producer", f"the broker does not give a producer: {why}") from None
+            name = self._config["transactional.id"]
+            raise CycleAborted("no_producer", f"the broker does not give a producer for {name}: {why}") from None
 
     def _new_producer(self) -> None:
         config = {**self._config, "batch.size": self._search.batch_bytes}
         calls = BoundedCalls(f"{self._config['transactional.id']}-calls")
         try:
-            producer = calls.call(partial(_opened, config, self._settle_s), self._settle_s + _HANGS_S)
+            opened = partial(_opened, self._settings, config, self._clients, self._settle_s)
+            producer, native = calls.call(opened, self._settle_s + _HANGS_S)
         except (KafkaException, ClientHangs):
             self._was_unanswered = True
             calls.close()
             raise
-        self._producer, self._calls, self._failed, self._fatal = producer, calls, None, None
+        self._producer, self._native, self._calls, self._failed, self._fatal = producer, native, calls, None, None
 
     def _drop(self) -> None:
         """Let go of the producer; one that hangs stays behind with its thread."""
-        self._producer, self._is_open = None, False
+        self._producer, self._native, self._is_open = None, None, False
         if self._calls is not None:
             self._calls.close()
             self._calls = None
@@ -198,34 +216,32 @@ class KafkaTransactions:
         self._is_open = True
 
     def produce(self, records: TopicRecords) -> None:
-        """Produce records, in this order. The loop that runs for every event."""
+        """Produce records, in this order."""
         if records.on_last_delivered is not None or self._search.is_on:
             self._produce_each(records)
             return
-        produce: Any = self._require().produce
-        topic, keys, values, headers = records.topic, records.keys, records.values, records.headers
-        self._topics.add(topic)
-        to = -1 if records.partition is None else records.partition
+        self._topics.add(records.topic)
         done = 0
-        try:
-            if headers is None:
-                for key, value, timestamp in zip(keys, values, records.timestamps_ms, strict=True):
-                    produce(topic, value, key, to, None, None, timestamp)
-                    done += 1
-            else:
-                for key, value, timestamp, header in zip(keys, values, records.timestamps_ms, headers, strict=True):
-                    produce(topic, value, key, to, None, None, timestamp, header)
-                    done += 1
-        except BufferError:
-            self._drain()
-            self.produce(records.rows(done, len(records)))
-        except KafkaException as error:
-            if error.args[0].code() in REFUSALS:
+        while True:
+            taken, error = self._given(records, done)
+            done += taken
+            if error is None:
+                break
+            if error.code() == QUEUE_FULL:
+                self._drain()
+            elif error.code() in REFUSALS:
                 raise self._search.refused_at_once(
-                    topic, keys[done], values[done], records.origin, error.args[0]
-                ) from None
-            raise self._aborted(error) from None
+                    records.topic, records.keys[done], records.values[done], records.origin, error
+                )
+            else:
+                raise self._aborted(KafkaException(error))
         self._serve()
+
+    def _given(self, records: TopicRecords, start: int) -> tuple[int, KafkaError | None]:
+        """Give the producer the records from row `start` on, as `Gives` says."""
+        producer = self._require()
+        give = GivesEach(producer) if self._native is None else GivesBatch(self._native)
+        return give(records, start)
 
     def _produce_each(self, records: TopicRecords) -> None:
         """As `produce`, with a delivery report for the last one; for each one while a refusal is searched for."""

@@ -11,7 +11,8 @@ from confluent_kafka.admin import (
     OffsetSpec,
 )
 
-from streams.kafka.admin import RECONNECT_MS_MAX, librdkafka_log
+from streams.kafka import clients
+from streams.kafka.admin import RECONNECT_MS_MAX
 from streams.kafka.broker_watch import BrokerWatch
 from streams.limits import IDLE_GAP_MS_MAX
 from streams.settings import Settings
@@ -43,9 +44,8 @@ class HighWatermarks:
     """
 
     def __init__(self, settings: Settings, *, source: str, client_id: str) -> None:
-        self._source = source
+        self._settings, self._source = settings, source
         self._config: dict[str, Any] = {
-            **settings.kafka_client_config(),
             "client.id": client_id,
             "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
             "topic.metadata.refresh.interval.ms": 30_000,
@@ -90,7 +90,7 @@ class HighWatermarks:
     def _listed(self, partitions: list[int]) -> Futures:
         if self._client is None or self._brokers.is_stranded:
             self._brokers = BrokerWatch()
-            self._client = AdminClient({**self._config, **self._brokers.config()}, logger=librdkafka_log)
+            self._client = clients.admin(self._settings, {**self._config, **self._brokers.config()})
         asked: Futures = self._client.list_offsets(
             {TopicPartition(self._source, partition): _LATEST for partition in partitions},
             isolation_level=IsolationLevel.READ_UNCOMMITTED,

@@ -19,8 +19,11 @@ from streams.batch.columns import Headers, Int64
 from streams.batch.records import Records
 from streams.clock import monotonic_ms
 from streams.errors import FencedError, StreamsError
-from streams.kafka.admin import described, librdkafka_log
+from streams.kafka import clients
+from streams.kafka.admin import described
 from streams.kafka.broker_watch import BrokerWatch
+from streams.kafka.clients import librdkafka_log
+from streams.kafka.credentials import keep_in_force
 from streams.kafka.headers import read_headers
 from streams.kafka.native_client import NativeClients, NativeReader, NativeRecords
 from streams.kafka.out_of_range import OUT_OF_RANGE, is_truncation
@@ -105,6 +108,7 @@ class Intake:
         self._paused: frozenset[int] = frozenset()
         self._generation = 0
         """As told by the last `stop`: what was polled under an earlier one is void."""
+        self._settings = settings
         self._idle = IdleClock(settings.streams_idle_ms)
         self._high = HighWatermarks(settings, source=source, client_id="streams-idle")
         self.unreadable: dict[int, Unreadable] = {}
@@ -121,7 +125,6 @@ class Intake:
         self._beyond_end: frozenset[int] = frozenset()
         self._must_give_up_place = settings.streams_group_leave and is_static(settings)
         self._config: dict[str, Any] = {
-            **settings.kafka_client_config(),
             "client.id": member,
             **group_config(settings, group=group, member=member),
             "enable.auto.commit": False,
@@ -355,8 +358,10 @@ class Intake:
         config = {**self._config, **self._brokers.config()}
         self._reader: NativeReader | None = None
         if self._native is None:
-            return Consumer(config, logger=librdkafka_log)
-        consumer, self._reader = self._native.consumer(config, librdkafka_log)
+            return clients.consumer(self._settings, config)
+        whole = clients.configured(self._settings, config, "C")
+        consumer, self._reader = self._native.consumer(whole, librdkafka_log)
+        keep_in_force(self._settings, consumer)
         return consumer
 
     def _close_consumer(self) -> None:
@@ -484,7 +489,7 @@ class Intake:
         else:
             if self._without_since_ms is not None:  # as when the group may not be read: that is no spare
                 self._without_since_ms = monotonic_ms()
-            log.warning("consumer", error=error.str(), code=error.name())
+            log.warning("consumer", error=described(KafkaException(error)), code=error.name())
 
     def _broken(self, error: KafkaError) -> StreamsError:
         if cause_of(error) in {KafkaError.UNRELEASED_INSTANCE_ID, KafkaError.FENCED_INSTANCE_ID}:
@@ -492,7 +497,10 @@ class Intake:
                 f"another worker has joined as this one ({error.str()}): "
                 "is it running on a copy of this data directory?"
             )
-        return StreamsError(f"the consumer failed: {error.str()} ({error.name()})")
+        return StreamsError(
+            f"the consumer of {self._source} in the group {self._config['group.id']} failed: "
+            f"{described(KafkaException(error))}"
+        )
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
