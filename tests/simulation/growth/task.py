@@ -16,7 +16,7 @@ from streams.growth.stages import Duty, Progress, Standing
 from tests.simulation.growth.broker import Broker, Entry, Forwarded, Order, Record, Row
 
 LATENESS: Final = 30
-QUIET: Final = 120
+QUIET: Final = 50
 """Steps without a straggler after which a parent ends the coupling; all producers but sleepers have changed by then."""
 PIECE: Final = 7
 """Ids, rows or held events of one transaction of an adoption."""

@@ -10,7 +10,8 @@ thorough = pytest.mark.thorough
 FOUND_FROM = {
     "no_wait_for_the_cut": 20,
     "forwarded_once_only": 11,
-    "strangers_move_the_watermark": 12,
+    "strangers_move_the_watermark": 64,
+    "settles_once_all_is_read": 55,
     "settled_records_move_the_watermark": 5,
     "source_grown_before_all_have_cut": 2,
     "truncates_before_adoption": 4,

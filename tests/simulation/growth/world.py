@@ -30,7 +30,10 @@ class Producer:
     is_foreign: bool = False
     """Has another partitioner."""
     sleeps_until: int = 0
-    changes_at: int | None = None
+    slept_for: int = 0
+    """The number of partitions that it has slept through the coming of."""
+    left: int = 0
+    """Records that it sends before it hears of them."""
 
 
 @dataclass
@@ -55,6 +58,8 @@ class World:
     """How old an event is when it is sent."""
     commits: float = 0.3
     """How often a task commits, of what it does."""
+    dies: float = 0.02
+    """How often the task of a partition dies, and how often it is replaced and does not know."""
     tidies: float = 1.0
     """How soon children clear their parents' tables."""
     deaf_until: dict[int, int] = field(default_factory=dict)
@@ -98,8 +103,11 @@ class World:
         if producer.partitions == count:
             return
         if producer.is_sleeper:
-            if producer.sleeps_until < self.now and self.rng.random() < 0.02:
-                producer.sleeps_until = self.now + 2 * QUIET
+            if producer.slept_for != count:  # it sleeps through the change, and sends a few as before
+                producer.slept_for, producer.sleeps_until, producer.left = count, self.now + 3 * QUIET, 5
+            elif producer.sleeps_until <= self.now:
+                producer.left -= 1
+                producer.partitions = producer.partitions if producer.left else count
             return
         late = self.now - self.grown_at >= CHANGE_MAX
         if late or self.rng.random() < self.hears:
@@ -179,13 +187,13 @@ class World:
         if self.away_until.get(partition, 0) > self.now:
             return
         chance = self.rng.random()
-        if chance < 0.02:
+        if chance < self.dies:
             self.tasks.pop(partition, None)
             self.kills += 1
             if self.rng.random() < 0.3:
                 self.away_until[partition] = self.now + self.rng.randint(1, 80)
             return
-        if chance < 0.04 and partition in self.tasks:  # a former owner, which does not know yet
+        if chance < 2 * self.dies and partition in self.tasks:  # a former owner, which does not know yet
             former = self.tasks.pop(partition)
             self.task(partition)
             self._act(former)
@@ -296,6 +304,7 @@ def new_world(rng: random.Random) -> World:
         hears=rng.choice((0.03, 0.5)),
         delays=rng.choice(DELAYS),
         commits=rng.choice((0.05, 0.3)),
+        dies=rng.choice((0.02, 0.002)),
         tidies=rng.choice((1.0, 0.01)),
         is_by_hand=rng.random() < 0.1,
     )
