@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from loadtest.oracle.model import Event, OrderEvent, PartitionModel, Reject, haversine_km
+from loadtest.oracle.events import Event, OrderEvent, Reject
+from loadtest.oracle.folds import haversine_km
+from loadtest.oracle.model import PartitionModel
 
 
 @dataclass

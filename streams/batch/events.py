@@ -1,6 +1,6 @@
 """Decoded events, columnar: one array per attribute, all of one length, in log order unless said otherwise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -126,12 +126,52 @@ class Events(FieldColumns):
         )
 
     def take(self, rows: Int64 | Bools | slice) -> "Events":
-        """Events at `rows` (indices, mask or slice), in that order."""
+        """Events at `rows` (indices, mask or slice), in that order.
+
+        Those of a slice, or of a mask that leaves none out, share memory with these.
+        """
+        # Column by column, spelt out: with few events in each of many partitions this is what a micro-batch costs.
         if isinstance(rows, slice):
-            return self._each(lambda column: column[..., rows])
-        # One look at a mask for all columns; `take` is twice as fast as indexing.
-        index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        return self._each(lambda column: column.take(index, axis=-1))
+            return Events(
+                self.row[rows],
+                self.timestamp_ms[rows],
+                self.event_time[rows],
+                self.sequence[rows],
+                self.event_id[rows],
+                self.id_hi[rows],
+                self.id_lo[rows],
+                self.id_word[rows],
+                self.key[rows],
+                self.value[rows],
+                None if self.headers is None else self.headers[rows],
+                self.payload[:, rows],
+                self.texts[:, rows],
+                self.slot[rows],
+                self.fields,
+            )
+        index = rows
+        if rows.dtype == np.bool_:  # one look at a mask for all columns
+            index = rows.nonzero()[0]
+            if len(index) == len(rows):
+                return self
+        # `take` is twice as fast as indexing.
+        return Events(
+            self.row.take(index),
+            self.timestamp_ms.take(index),
+            self.event_time.take(index),
+            self.sequence.take(index),
+            self.event_id.take(index),
+            self.id_hi.take(index),
+            self.id_lo.take(index),
+            self.id_word.take(index),
+            self.key.take(index),
+            self.value.take(index),
+            None if self.headers is None else self.headers.take(index),
+            self.payload.take(index, axis=1),
+            self.texts.take(index, axis=1),
+            self.slot.take(index),
+            self.fields,
+        )
 
     def with_slots(self, slots: Int64) -> "Events":
         """The same events with other slots."""
@@ -156,14 +196,6 @@ class Events(FieldColumns):
             if name != "headers":
                 columns[name] = np.concatenate([getattr(part, name) for part in parts], axis=-1)
         return Events(**columns)
-
-    def _each(self, pick: Callable[[Any], Any]) -> "Events":
-        """Every column through `pick`."""
-        columns: dict[str, Any] = {}
-        for name in _COLUMNS:
-            column = getattr(self, name)
-            columns[name] = None if column is None else pick(column)
-        return Events(fields=self.fields, **columns)
 
 
 _COLUMNS: Final = tuple(column.name for column in fields(Events) if column.name != "fields")

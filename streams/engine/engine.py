@@ -4,7 +4,7 @@ Synchronous and free of I/O but for its tasks' stores. One thread at a time.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,6 +27,7 @@ from streams.operators.base import Operator
 from streams.operators.spec import RecordGate
 from streams.sources.base import Idle
 
+_OFFSET_MAX: Final = np.iinfo(np.int64).max
 _KEEP_ROWS: Final = 20_000
 _KEPT_SHARE: Final = 4
 """That part of the memory may be taken by what stays in it."""
@@ -111,17 +112,16 @@ class Engine:
 
     def _current(self, records: Records) -> Records | None:
         """Only what is ours and new: other partitions' records may be left over from before a rebalance."""
-        good = np.ones(len(records), dtype=np.bool_)
+        if not len(records):
+            return records
+        wanted_from = np.full(int(records.partition.max()) + 1, _OFFSET_MAX)
+
         for partition in np.unique(records.partition).tolist():
-            task = self.tasks.get(partition)
-            mine = records.partition == partition
-            if task is None:
-                good[mine] = False
-            elif partition in self._waiting:
-                self._waiting[partition].append(records.take(np.flatnonzero(mine)))
-                good[mine] = False
-            elif task.offset_next > 0:
-                good &= ~mine | (records.offset >= task.offset_next)
+            if partition in self._waiting and partition in self.tasks:
+                self._waiting[partition].append(records.take(np.flatnonzero(records.partition == partition)))
+            elif partition in self.tasks:
+                wanted_from[partition] = self.tasks[partition].offset_next
+        good = records.offset >= wanted_from[records.partition]
         return records if good.all() else records.take(np.flatnonzero(good))
 
     def _process_records(self, records: Records, batch: MicroBatch) -> Effects:
@@ -141,15 +141,8 @@ class Engine:
         for plan, rows in decoded.unexpected:  # the same schema twice, by prefix and by header
             unexpected.update({(plan.schema_id, name): len(rows) for name in plan.unexpected if len(rows)})
         effects = Effects(batch.now_ms, len(records), [], letters, unexpected)
-        events = decoded.events
-        partitions = np.unique(records.partition).tolist()
         epochs = records.leader_epochs
-        for partition in partitions:
-            if len(partitions) == 1:
-                mine, offset_last = events, int(records.offset[-1])
-            else:
-                mine = events.take(records.partition[events.row] == partition)
-                offset_last = int(records.offset[records.partition == partition][-1])
+        for partition, mine, offset_last in _by_partition(records, decoded.events):
             effects.partitions.append(
                 self.tasks[partition].on_batch(mine, offset_last + 1, clock, epochs.get(partition, -1))
             )
@@ -262,6 +255,24 @@ class Engine:
             if self.bytes_used() <= bytes_max // 2:
                 break
         return True
+
+
+def _by_partition(records: Records, events: Events) -> Iterator[tuple[int, Events, int]]:
+    """Each partition of the records, its events in log order, and the offset of its last record."""
+    partitions, from_end = np.unique(records.partition[::-1], return_index=True)
+    last = records.offset[len(records) - 1 - from_end].tolist()
+    if len(partitions) <= 1:
+        yield from ((int(partition), events, last[0]) for partition in partitions)
+        return
+    of_event = records.partition[events.row]
+    if (of_event[1:] < of_event[:-1]).any():
+        order = np.argsort(of_event, kind="stable")
+        events, of_event = events.take(order), of_event[order]
+    starts = np.searchsorted(of_event, partitions, side="left").tolist()
+    for partition, start, end, offset in zip(
+        partitions.tolist(), starts, [*starts[1:], len(of_event)], last, strict=True
+    ):
+        yield partition, events.take(slice(start, end)), offset
 
 
 def _refused(part: PartitionEffects, records: Records | None) -> Iterable[DeadLetter]:

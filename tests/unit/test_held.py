@@ -232,3 +232,26 @@ def test_memory_counts_values_and_what_surrounds_them(held: Held) -> None:
     large.value[0] = b"x" * 100_000
     held.add(large, 1)
     assert held.bytes_used >= small + 100_000
+
+
+def test_events_that_are_held_keep_no_others_of_their_batch_in_memory(held: Held) -> None:
+    batch = events(*range(10_000))
+    held.add(batch, 0, np.array([5, 3]))
+
+    (kept,) = held.all()
+
+    assert [3, 5] == kept.event_time.tolist()
+    assert not np.shares_memory(kept.value, batch.value)
+
+
+def test_the_memory_of_released_events_is_counted_until_it_is_given_back(held: Held) -> None:
+    held.add(events(*range(1_000)), 0)
+    whole = held.bytes_used
+
+    held.take_due(399)
+    assert whole == held.bytes_used, "600 of 1,000 are left, and share memory with those released"
+    assert times(held.all()) == list(range(400, 1_000))
+
+    held.take_due(899)
+    assert held.bytes_used < whole / 5, "100 are left: a copy of their own"
+    assert times(held.take_due(FOREVER)) == list(range(900, 1_000))

@@ -28,15 +28,29 @@ class _Chunk:
     cycle: int
     """Commit cycle in which the events came; `_SETTLED` for any earlier one."""
     events: Events
+    """By event time, oldest first: those that are due are the first ones, and cost a look and no copy."""
     event_time_min: int
-    sizes: Int64
-    """Approximate memory of each event."""
     bytes_used: int
-    """The sum of them."""
+    """Approximate memory, that of released events included which these share it with."""
+    count: int
+    """Of the events that the memory is shared with, these included."""
 
     @staticmethod
-    def of(cycle: int, events: Events, sizes: Int64) -> "_Chunk":
-        return _Chunk(cycle, events, int(events.event_time.min()), sizes, int(sizes.sum()))
+    def of(cycle: int, events: Events, rows: Int64 | None = None) -> "_Chunk":
+        """Hold those at `rows`; None: all. A copy: `events` may share memory with a whole micro-batch."""
+        if rows is None:
+            order = np.argsort(events.event_time, kind="stable")
+        else:
+            order = rows[np.argsort(events.event_time[rows], kind="stable")]
+        events = events.take(order)
+        return _Chunk(cycle, events, int(events.event_time[0]), memory_of(events), len(events))
+
+    def after(self, released: int) -> "_Chunk":
+        """What is left when the first `released` events are gone; a copy of less than half of what shares memory."""
+        rest = self.events.take(slice(released, None))
+        if 2 * len(rest) < self.count:
+            return _Chunk.of(self.cycle, rest)
+        return replace(self, events=rest, event_time_min=int(rest.event_time[0]))
 
 
 def memory_of(events: Events) -> int:
@@ -92,17 +106,16 @@ class Held:
         oldest = [chunk.event_time_min for chunk in self._chunks] + [page[0] for page in self._pages]
         return min(oldest, default=np.iinfo(np.int64).max)
 
-    def add(self, events: Events, cycle: int) -> None:
-        """Hold `events`, which came in commit cycle `cycle`."""
-        if not len(events):
+    def add(self, events: Events, cycle: int, rows: Int64 | None = None) -> None:
+        """Hold `events`, those at `rows` (None: all), which came in commit cycle `cycle`."""
+        if not len(events if rows is None else rows):
             return
-        self._chunks.append(_Chunk.of(cycle, events, _sizes(events)))
+        self._chunks.append(_Chunk.of(cycle, events, rows))
         settled = [chunk for chunk in self._chunks if chunk.cycle < cycle]
         if len(settled) > _CHUNKS_MAX:
             merged = Events.concat([chunk.events for chunk in settled])
             fresh = [chunk for chunk in self._chunks if chunk.cycle >= cycle]
-            sizes = np.concatenate([chunk.sizes for chunk in settled])
-            self._chunks = [_Chunk.of(_SETTLED, merged, sizes), *fresh]
+            self._chunks = [_Chunk.of(_SETTLED, merged), *fresh]
 
     def all(self) -> list[Events]:
         """All events in memory."""
@@ -121,11 +134,10 @@ class Held:
             if chunk.event_time_min > watermark:
                 kept.append(chunk)
                 continue
-            ripe = chunk.events.event_time <= watermark
-            due.append(chunk.events.take(ripe))
-            if not ripe.all():
-                rest = chunk.events.take(~ripe)
-                kept.append(_Chunk.of(chunk.cycle, rest, chunk.sizes[~ripe]))
+            ripe = int(chunk.events.event_time.searchsorted(watermark, side="right"))
+            due.append(chunk.events.take(slice(0, ripe)))
+            if ripe < len(chunk.events):
+                kept.append(chunk.after(ripe))
         self._chunks = kept
         return due
 
@@ -171,7 +183,7 @@ class Held:
         events = events.take(release_order(events))
         kept, moved = events.take(slice(0, keep_events)), events.take(slice(keep_events, None))
         self._pages = sorted([*self._pages, *self._written(moved, batch)])
-        self._chunks = [_Chunk.of(_SETTLED, kept, _sizes(kept))] if len(kept) else []
+        self._chunks = [_Chunk.of(_SETTLED, kept)] if len(kept) else []
 
     def _written(self, events: Events, batch: WriteBatch) -> list[tuple[int, bytes]]:
         """Pages of `events`, which are in order of release."""

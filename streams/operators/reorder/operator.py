@@ -91,8 +91,10 @@ class ReorderOperator(Operator):
             due.append(events.take(behind & ~is_late))
             places.append(trace.place[behind & ~is_late])
         ripe = ahead & (events.event_time <= end)
-        in_time = [*self._held_due(end, refused), events.take(ripe)]
-        self.held.add(events.take(ahead & ~ripe), self._cycle)
+        in_time = self._held_due(end, refused)
+        if ripe.any():
+            in_time.append(events.take(ripe))
+        self.held.add(events, self._cycle, (ahead & ~ripe).nonzero()[0])
         places += [trace.passing(part.event_time) for part in in_time]
         released, trace = self._in_order([*due, *in_time], places, trace)
         if len(released):
