@@ -12,6 +12,7 @@ from typing import Any, Final
 from loadtest.operators import micro_batches
 from streams.errors import UsageError
 from streams.kafka.native_client import native_clients
+from streams.settings import Settings
 from streams.sinks.base import TopicRecords
 from streams.sinks.kafka.produce import Gives, GivesBatch, GivesEach
 
@@ -46,7 +47,7 @@ def main() -> None:
     clients = native_clients("on")
     if clients is None:
         raise UsageError("this compares both ways: it needs the native library")
-    producer, native = clients.producer(_CONFIG, None)
+    producer, native = clients.producer(Settings(), _CONFIG)
     if native is None:
         raise UsageError("the handle of the client is not certain")
     batch = micro_batches()[0]

@@ -6,9 +6,10 @@ It is the product's worker; a hook of its own gets what each micro-batch has bro
 """
 
 import time
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -101,16 +102,7 @@ def parse_defect(spec: str) -> DropDefect | None:
 
 def waiting(metrics: WorkerMetrics) -> Callable[[str], AbstractContextManager[None]]:
     """A stopwatch for what waits: by the clock on the wall, where the worker's own goes by CPU time."""
-
-    @contextmanager
-    def stopwatch(operator: str) -> Generator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            metrics.processing_seconds.labels(operator).observe(time.perf_counter() - start)
-
-    return stopwatch
+    return partial(metrics.stopwatch, clock_s=time.perf_counter)
 
 
 def hook_of(metrics: WorkerMetrics, *, downstream_ms: int, downstream_records: int, defect: str) -> EffectsHook:

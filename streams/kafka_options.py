@@ -136,6 +136,11 @@ def is_secret(option: str) -> bool:
     return _SECRET.search(option) is not None
 
 
+def variable_of(option: str) -> str:
+    """The variable that sets an option."""
+    return PREFIX + option.upper().replace(".", "_")
+
+
 def option_of(variable: str) -> str:
     """The option that a variable sets.
 
@@ -154,7 +159,7 @@ def option_of(variable: str) -> str:
     spelt = {name.replace("_", "."): name for name in known_options()}
     if option not in spelt:
         near = difflib.get_close_matches(option, spelt, n=1, cutoff=_SIMILAR)
-        meant = f"; did you mean {PREFIX}{near[0].upper().replace('.', '_')}?" if near else ""
+        meant = f"; did you mean {variable_of(near[0])}?" if near else ""
         raise UsageError(f"{variable}: the Kafka client has no option {option}{meant}")
     return spelt[option]
 

@@ -22,7 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streams.connection import contradiction
 from streams.errors import UsageError
-from streams.kafka_options import PREFIX, Scope, is_secret, option_or_its_file, scoped
+from streams.kafka_options import PREFIX, Scope, is_secret, option_or_its_file, scoped, variable_of
 from streams.masking import masked, separate
 from streams.text import printable
 
@@ -251,7 +251,7 @@ class Settings(BaseSettings):
             else:
                 found[name] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
         options = {name: value.get_secret_value() for name, value in self._kafka_options.items()}
-        return found | {_variable_of(name): value for name, value in options.items()}
+        return found | {variable_of(name): value for name, value in options.items()}
 
     def for_flow(self, bounds: Mapping[str, int]) -> "Settings":
         """These settings with the bounds that a flow declares, by the name of the setting, where none is set here.
@@ -278,7 +278,7 @@ class Settings(BaseSettings):
             if name in SECRETS:
                 values[f"{name}_FILE"] = variable(f"{name}_FILE")
         for option, given in self._kafka_options.items():
-            values[_variable_of(option)] = str(given) if is_secret(option) else masked(given.get_secret_value())
+            values[variable_of(option)] = str(given) if is_secret(option) else masked(given.get_secret_value())
         return values
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
@@ -390,10 +390,6 @@ def _options() -> dict[str, SecretStr]:
         option, is_path = option_or_its_file(name)
         found[option] = SecretStr(_secret(name, value) if is_path else value)
     return found
-
-
-def _variable_of(option: str) -> str:
-    return PREFIX + option.upper().replace(".", "_")
 
 
 def _is_text(value: str) -> bool:

@@ -64,7 +64,7 @@ class Merged:
     index: Int64
     """Of each, its place in its own input: the first ones of each, without a gap."""
     watermark: Int64
-    """After each."""
+    """The merged watermark after each record."""
     after: "Coupling"
 
     def __len__(self) -> int:

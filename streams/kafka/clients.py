@@ -15,8 +15,8 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streams.errors import UsageError
-from streams.kafka.credentials import keep_in_force
-from streams.kafka_options import PREFIX, VARIABLES, Scope, is_secret
+from streams.kafka.credentials import FILES, keep_in_force
+from streams.kafka_options import VARIABLES, Scope, is_secret, variable_of
 from streams.masking import masked
 from streams.settings import Settings
 
@@ -25,12 +25,6 @@ T = TypeVar("T")
 librdkafka_log: Final = logging.getLogger("librdkafka")
 """Log of every client. With no logging configured, its lines go nowhere rather than to stderr."""
 librdkafka_log.addHandler(logging.NullHandler())
-_FILES: Final = (
-    "KAFKA_SSL_CA_LOCATION",
-    "KAFKA_SSL_CERTIFICATE_LOCATION",
-    "KAFKA_SSL_KEY_LOCATION",
-    "KAFKA_HTTPS_CA_LOCATION",
-)
 _NO_KERBEROS: Final = (
     "KAFKA_SASL_MECHANISM=GSSAPI: this build of the Kafka client has no Kerberos (its wheel has no libsasl2); "
     "install librdkafka with libsasl2, and confluent-kafka from source: "
@@ -96,7 +90,7 @@ def unusable(settings: Settings, error: KafkaException) -> str:
     text = masked(inner.str() if isinstance(inner, KafkaError) else str(inner))
     if "No provider for SASL mechanism GSSAPI" in text:
         return _NO_KERBEROS
-    for variable in _FILES:
+    for variable in FILES:
         if (path := getattr(settings, variable.lower())) is not None and (reason := _unreadable(path)):
             return f"{variable}: cannot read {path}: {reason}"
     if "ssl.key.location failed" in text and settings.kafka_ssl_key_location is not None:
@@ -107,7 +101,7 @@ def unusable(settings: Settings, error: KafkaException) -> str:
     for option in settings.kafka_options("*") | settings.kafka_options("P") | settings.kafka_options("C"):
         if option in text:
             shown = "the Kafka client does not take its value" if is_secret(option) else text
-            return f"{PREFIX}{option.upper().replace('.', '_')}: {shown}"
+            return f"{variable_of(option)}: {shown}"
     return f"the KAFKA_* settings cannot be used: {text}"
 
 

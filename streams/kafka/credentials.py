@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 5.0
 """Between two looks at the files."""
-_FIXED: Final = (
+FILES: Final = (
     "KAFKA_SSL_CA_LOCATION",
     "KAFKA_SSL_CERTIFICATE_LOCATION",
     "KAFKA_SSL_KEY_LOCATION",
@@ -66,7 +66,7 @@ class CredentialsWatch:
                 )
 
     def _fixed_files(self) -> dict[str, Path]:
-        files = {name: getattr(self._settings, name.lower()) for name in _FIXED}
+        files = {name: getattr(self._settings, name.lower()) for name in FILES}
         files |= {f"{name}_FILE": self._settings.secret_file(name) for name in _FIXED_SECRETS}
         return {name: path for name, path in files.items() if path is not None}
 

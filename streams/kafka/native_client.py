@@ -8,7 +8,7 @@ as before.
 import ctypes
 import functools
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar, cast
 
 import confluent_kafka
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from streams.avro.native import Mode, Native, choose
 from streams.batch.columns import Headers, Int64
 from streams.errors import UsageError
+from streams.kafka import clients
 from streams.kafka.clients import Consumer, Producer
+from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -105,20 +107,22 @@ class NativeClients:
             raise RuntimeError(f"{self._path} has a semicolon, by which librdkafka divides paths")
         library.load_client(confluent_kafka.cimpl.__file__)
 
-    def consumer(self, config: dict[str, Any], logger: Any) -> tuple[Consumer, NativeReader | None]:
-        """A consumer and its reader; None, and said so, where the two ways to its handle do not agree."""
-        made, handle = self._made(Consumer, config, logger)
+    def consumer(self, settings: Settings, config: Mapping[str, Any]) -> tuple[Consumer, NativeReader | None]:
+        """As `clients.consumer`, and its reader; None, and said so, where the two ways to its handle do not agree."""
+        made, handle = self._made(clients.consumer, settings, config)
         return made, None if handle is None else cast("NativeReader", self._library.Reader(handle))
 
-    def producer(self, config: dict[str, Any], logger: Any) -> tuple[Producer, NativeProducer | None]:
-        """A producer and what gives it records; None, and said so, as with `consumer`."""
-        made, handle = self._made(Producer, config, logger)
+    def producer(self, settings: Settings, config: Mapping[str, Any]) -> tuple[Producer, NativeProducer | None]:
+        """As `clients.producer`, and what gives it records; None, and said so, as with `consumer`."""
+        made, handle = self._made(clients.producer, settings, config)
         return made, None if handle is None else cast("NativeProducer", self._library.Producer(handle, made))
 
-    def _made(self, kind: Callable[..., Client], config: dict[str, Any], logger: Any) -> tuple[Client, int | None]:
+    def _made(
+        self, make: Callable[[Settings, Mapping[str, Any]], Client], settings: Settings, config: Mapping[str, Any]
+    ) -> tuple[Client, int | None]:
         """A client and its handle."""
         self._library.take_client()
-        made = kind({**config, _PLUGIN: self._path}, logger=logger)
+        made = make(settings, {**config, _PLUGIN: self._path})
         handle: int = self._library.take_client()
         if handle == 0 or handle != _handle_within(made):
             log.warning("the client's handle is not certain: its records are moved in Python")

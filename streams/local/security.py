@@ -97,7 +97,7 @@ class Authority:
 
     @classmethod
     def new(cls, name: str = "streams local stack") -> "Authority":
-        """Make one."""
+        """A CA with a fresh key, valid for `VALID_DAYS`."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name} {secrets.token_hex(4)}")])
         usage = x509.KeyUsage(
@@ -123,7 +123,7 @@ class Authority:
         return Identity(builder.sign(self.key, hashes.SHA256()), key)
 
     def pem(self) -> bytes:
-        """The certificate."""
+        """The certificate in PEM, without the key."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
 
@@ -135,7 +135,7 @@ class Identity:
     key: ec.EllipticCurvePrivateKey
 
     def certificate_pem(self) -> bytes:
-        """The certificate."""
+        """The certificate in PEM, without the key."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def key_pem(self, password: str | None = None) -> bytes:

@@ -20,7 +20,7 @@ from streams.kafka.round import FOREIGN, Round
 from streams.state.journal import JournalCorrupted, unpack
 
 TAIL_OFFSETS: Final = 16
-"""So many offsets at the end of a journal are read first: mostly the newest cycle and the markers behind it."""
+"""So many offsets at the end of a journal are read first: mostly the newest cycle and the markers after it."""
 FURTHER_OFFSETS_MAX: Final = 256
 """Where they do not tell (a cycle in many parts, transactions that were aborted), four times as many before them are
 read, and so on, at most so many at a time."""

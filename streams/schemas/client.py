@@ -100,7 +100,7 @@ class Registry:
 
     @property
     def _client(self) -> "_Client":
-        """The client; made anew when a secret or a certificate has changed in its file."""
+        """The client; replaced when a secret or a certificate has changed in its file."""
         access = registry_access(self._settings)
         if access != self._made_with:
             self._made, self._made_with = self._new_client(access), access

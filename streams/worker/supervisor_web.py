@@ -49,7 +49,7 @@ class Asked:
         raise NotImplementedError
 
     async def readiness(self) -> Readiness:
-        """Ask `/readyz`."""
+        """What its `/readyz` answers within `ANSWER_S_MAX`; not ready when there is no answer."""
         if not self.is_running:
             return Readiness(is_ready=False, lines=("has ended and is started again",))
         answer = await self._get("/readyz")

@@ -19,7 +19,7 @@ from streams.settings import load_settings
 from streams.sinks.base import TopicRecords
 from streams.sinks.kafka.produce import GivesBatch, GivesEach
 from streams.sources.kafka.intake import Intake
-from tests.integration.kafka_helpers import admin_of, delete_topics
+from tests.integration.kafka_helpers import admin_of, delete_topics, settings_of
 from tests.integration.raw_producer import RawHeaders, RawProducer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.native]
@@ -147,7 +147,7 @@ def test_records_are_given_the_same_one_by_one_and_as_a_batch(stack: Stack, nati
     delete_topics(client, {GIVEN})
     client.create_topics([NewTopic(GIVEN, 2, 1, config={"retention.ms": "-1"})])[GIVEN].result(30)
     keys, values, times, headers = map(list, zip(*given, strict=True))
-    made, gives = native.producer({"bootstrap.servers": stack.bootstrap_servers}, None)
+    made, gives = native.producer(settings_of(stack), {})
     assert gives is not None
     for partition, give in ((0, GivesEach(made)), (1, GivesBatch(gives))):
         assert give(TopicRecords(GIVEN, keys, values, times, headers, partition), 0) == (len(given), None)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import logging
 import sys
 import types
 from types import SimpleNamespace
@@ -24,6 +23,7 @@ from streams.errors import UsageError
 from streams.kafka import native_client as native_client_module
 from streams.kafka.native_client import native_clients
 from streams.limits import NATIVE_DEPTH_MAX
+from streams.settings import load_settings
 from tests.twin import TwinDecoder, assert_same
 from tests.unit.test_decode import EVENT, NOW, TEXT
 
@@ -268,15 +268,15 @@ def test_without_a_certain_handle_python_takes_the_records(
 ) -> None:
     clients = native_clients("on")
     monkeypatch.setattr(native_client_module, "_handle_within", lambda _: within)
-    consumer, reader = clients.consumer({"bootstrap.servers": "127.0.0.1:1", "group.id": "g"}, logging.getLogger("t"))
+    consumer, reader = clients.consumer(load_settings(kafka_bootstrap_servers="127.0.0.1:1"), {"group.id": "g"})
     assert reader is None
     consumer.close()
 
 
 @pytest.mark.native
 def test_a_reader_that_is_closed_reads_nothing_and_may_be_closed_again(fresh_clients: None) -> None:
-    config = {"bootstrap.servers": "127.0.0.1:1", "group.id": "g"}
-    consumer, reader = native_clients("on").consumer(config, logging.getLogger("t"))
+    settings = load_settings(kafka_bootstrap_servers="127.0.0.1:1")
+    consumer, reader = native_clients("on").consumer(settings, {"group.id": "g"})
     reader.attach("t", 0)
     assert reader.poll(10, 1) is None
     reader.close()

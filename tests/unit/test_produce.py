@@ -8,6 +8,7 @@ from confluent_kafka import KafkaError, Producer
 
 from streams.batch.columns import Headers
 from streams.kafka.native_client import native_clients
+from streams.settings import Settings
 from streams.sinks.base import TopicRecords
 from streams.sinks.kafka.produce import QUEUE_FULL, Gives, GivesBatch, GivesEach
 
@@ -22,7 +23,7 @@ def opened_in_python(**config: Any) -> tuple[Producer, Gives]:
 def opened_natively(**config: Any) -> tuple[Producer, Gives]:
     clients = native_clients("on")
     assert clients is not None
-    producer, native = clients.producer(_config(config), None)
+    producer, native = clients.producer(Settings(), _config(config))
     assert native is not None
     return producer, GivesBatch(native)
 

@@ -1,4 +1,7 @@
-"""Write the lock file anew: `python -m loadtest.baselines.kafka_streams.relock`, after changing a version here."""
+"""Resolve the versions below and write the lock file: `python -m loadtest.baselines.kafka_streams.relock`.
+
+To be run after changing one of them.
+"""
 
 import sys
 from pathlib import Path

@@ -29,7 +29,6 @@ class _Chunk:
     """Commit cycle in which the events came; `_SETTLED` for any earlier one."""
     events: Events
     """By event time, oldest first: those that are due are the first ones, and cost a look and no copy."""
-    event_time_min: int
     bytes_used: int
     """Approximate memory, that of released events included which these share it with."""
     count: int
@@ -43,14 +42,19 @@ class _Chunk:
         else:
             order = rows[np.argsort(events.event_time[rows], kind="stable")]
         events = events.take(order)
-        return _Chunk(cycle, events, int(events.event_time[0]), memory_of(events), len(events))
+        return _Chunk(cycle, events, memory_of(events), len(events))
+
+    @property
+    def event_time_min(self) -> int:
+        """Of the oldest."""
+        return int(self.events.event_time[0])
 
     def after(self, released: int) -> "_Chunk":
         """What is left when the first `released` events are gone; a copy of less than half of what shares memory."""
         rest = self.events.take(slice(released, None))
         if 2 * len(rest) < self.count:
             return _Chunk.of(self.cycle, rest)
-        return replace(self, events=rest, event_time_min=int(rest.event_time[0]))
+        return replace(self, events=rest)
 
 
 def memory_of(events: Events) -> int:

@@ -22,8 +22,6 @@ from streams.flow.declaration import OUTPUT_BYTES_MAX
 from streams.kafka import clients
 from streams.kafka.admin import described
 from streams.kafka.bounded import BoundedCalls, ClientHangs
-from streams.kafka.clients import librdkafka_log
-from streams.kafka.credentials import keep_in_force
 from streams.kafka.native_client import NativeClients, NativeProducer
 from streams.kafka.partitioner import PARTITIONER
 from streams.kafka.positions import metadata_of
@@ -84,8 +82,7 @@ def _opened(
     if native is None:
         producer = clients.producer(settings, config)
     else:
-        producer, gives = native.producer(clients.configured(settings, config, "P"), librdkafka_log)
-        keep_in_force(settings, producer)
+        producer, gives = native.producer(settings, config)
     try:
         producer.init_transactions(timeout_s)
     except KafkaException:

@@ -22,8 +22,6 @@ from streams.errors import FencedError, StreamsError
 from streams.kafka import clients
 from streams.kafka.admin import described
 from streams.kafka.broker_watch import BrokerWatch
-from streams.kafka.clients import librdkafka_log
-from streams.kafka.credentials import keep_in_force
 from streams.kafka.headers import read_headers
 from streams.kafka.native_client import NativeClients, NativeReader, NativeRecords
 from streams.kafka.out_of_range import OUT_OF_RANGE, is_truncation
@@ -359,9 +357,7 @@ class Intake:
         self._reader: NativeReader | None = None
         if self._native is None:
             return clients.consumer(self._settings, config)
-        whole = clients.configured(self._settings, config, "C")
-        consumer, self._reader = self._native.consumer(whole, librdkafka_log)
-        keep_in_force(self._settings, consumer)
+        consumer, self._reader = self._native.consumer(self._settings, config)
         return consumer
 
     def _close_consumer(self) -> None:
