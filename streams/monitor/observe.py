@@ -8,8 +8,8 @@ from typing import Any, Final, Self
 
 from streams.flow.discover import select_pipelines
 from streams.kafka.offsets_process import RoundFailed
-from streams.monitor.book import GroupLag
-from streams.monitor.lookout import Lookout
+from streams.monitor.evaluator import LagEvaluator
+from streams.monitor.group_lag import GroupLag
 from streams.monitor.missing import MissingTopic, missing_topics
 from streams.monitor.policies import GroupPolicies
 from streams.monitor.report import group_row, instant, missing_row
@@ -63,7 +63,7 @@ class _Looker:
         self._wanted = tuple(wanted)
         self._pipelines = [one for one in declared if not wanted or one.group in wanted]
         policies = GroupPolicies.of(settings)
-        self._lookout = Lookout(
+        self._evaluator = LagEvaluator(
             settings,
             window_s=window_s,
             interval_s=interval_s,
@@ -75,11 +75,11 @@ class _Looker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lookout.close()
+        self._evaluator.close()
 
     def look(self) -> LagReport:
         """Take a round and judge."""
-        found, groups = self._lookout.look(self._wanted or None)
+        found, groups = self._evaluator.look(self._wanted or None)
         missing = missing_topics(found.base.keys(), self._pipelines)
         return LagReport(found.cluster, found.time_ms, groups, self._wanted, missing)
 

@@ -21,9 +21,9 @@ from streams.batch.rejects import Reject
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.flow.decoding import decoder_of
-from streams.kafka.peek import Peeker, Read, Span
+from streams.kafka.log_reader import LogReader, Read, Span
 from streams.kafka.round import Round
-from streams.monitor.freshness import FreshnessBook, Source
+from streams.monitor.freshness import FreshnessTracker, Source
 from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry, RegistryUnavailable
 from streams.schemas.plans import plan_or_reject
@@ -50,14 +50,14 @@ def sources_of(pipelines: Sequence[Pipeline], settings: Settings) -> list[Source
 
 
 class SourceWatch:
-    """Feeds a `FreshnessBook`. One thread."""
+    """Feeds a `FreshnessTracker`. One thread."""
 
-    def __init__(self, settings: Settings, pipelines: Sequence[Pipeline], peeker: Peeker) -> None:
+    def __init__(self, settings: Settings, pipelines: Sequence[Pipeline], log_reader: LogReader) -> None:
         now_ms = time.time_ns() // 1_000_000
-        self.book = FreshnessBook(sources_of(pipelines, settings), now_ms)
+        self.tracker = FreshnessTracker(sources_of(pipelines, settings), now_ms)
         self._pipelines = {pipeline.source: pipeline for pipeline in pipelines}
-        self._peeker = peeker
-        self._by_name = {source.name: source for source in self.book.sources}
+        self._log_reader = log_reader
+        self._by_name = {source.name: source for source in self.tracker.sources}
         self._read_to: dict[tuple[str, int], int] = {}
         self._looked_ms = 0
         self._times = {pipeline.source: _EventTimes(settings, pipeline) for pipeline in pipelines}
@@ -86,7 +86,7 @@ class SourceWatch:
                 if known > end:  # another topic of the same name
                     known = 0
                 spans.append(Span(topic, partition, max(low, known, end - per_partition), end, per_partition))
-        for span, read in self._peeker.read(spans).items() if spans else ():
+        for span, read in self._log_reader.read(spans).items() if spans else ():
             self._take(span, read, found.time_ms)
         self._looked_ms = found.time_ms
 
@@ -111,7 +111,7 @@ class SourceWatch:
     def _observe(self, source: Source, records: list[Message], since_ms: int | None, now_ms: int) -> None:
         event_times = self._times[source.topic].of(records, now_ms)
         stamp_ms = max(record.timestamp()[1] for record in records)
-        self.book.observe(
+        self.tracker.observe(
             source,
             arrival_ms=min(stamp_ms if since_ms is None else max(stamp_ms, since_ms), now_ms),
             event_time_ms=max(event_times, default=None),

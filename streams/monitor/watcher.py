@@ -16,12 +16,12 @@ from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka.offsets_process import RoundFailed
 from streams.kafka.round import Round
-from streams.monitor.book import GroupLag
 from streams.monitor.dead_letters import DeadLetterWatch
+from streams.monitor.evaluator import LagEvaluator
+from streams.monitor.group_lag import GroupLag
 from streams.monitor.health import Health
-from streams.monitor.lookout import Lookout
 from streams.monitor.missing import missing_topics
-from streams.monitor.slo import VISIBLE_S, SloBook
+from streams.monitor.slo import VISIBLE_S, SloTracker
 from streams.monitor.snapshot import Point, Snapshot
 from streams.monitor.sources import SourceWatch
 from streams.monitor.workers import Address, Targets, WorkerState, WorkerWatch
@@ -62,15 +62,15 @@ class Watcher:
             count_letters, interval_s=self._interval_s, window_s=settings.streams_monitor_window_s
         )
         self._workers = WorkerWatch(Targets.parse(settings.streams_monitor_workers))
-        self._lookout = Lookout(
+        self._evaluator = LagEvaluator(
             settings,
             window_s=settings.streams_monitor_window_s,
             interval_s=settings.streams_monitor_interval_s,
             pipelines=pipelines,
         )
         self._pipelines = pipelines
-        self._sources = SourceWatch(settings, pipelines, self._lookout.peeker)
-        self._slo = SloBook()
+        self._sources = SourceWatch(settings, pipelines, self._evaluator.log_reader)
+        self._slo = SloTracker()
         self._history: dict[str, deque[Point]] = {}
         self._totals: dict[tuple[Address, str], Mapping[str, float]] = {}
         """Of each process, when it last answered."""
@@ -112,7 +112,7 @@ class Watcher:
         if self._thread.is_alive():
             log.warning("a round is under way and is not waited for", doing=self._doing)
             return
-        self._lookout.close()
+        self._evaluator.close()
         self._workers.close()
 
     def health(self) -> Health:
@@ -122,7 +122,7 @@ class Watcher:
             interval_s=self._interval_s,
             rounds=self._rounds,
             failures=self._failures,
-            deaths=self._lookout.probe.deaths,
+            deaths=self._evaluator.probe.deaths,
             round_s=self._round_s,
             failure=self.failure,
             age_s=None if self._offsets_at_s is None else now_s - self._offsets_at_s,
@@ -150,7 +150,7 @@ class Watcher:
         failure, offsets_at_s = None, self._offsets_at_s
         try:
             self._doing = "offsets"
-            found, groups = self._lookout.look()
+            found, groups = self._evaluator.look()
             offsets_at_s = time.monotonic()
             self._rounds += 1
         except RoundFailed as error:
@@ -211,7 +211,7 @@ class Watcher:
             round=found,
             groups=groups,
             history={name: tuple(points) for name, points in self._history.items()},
-            freshness=tuple(self._sources.book.judge(now_ms)),
+            freshness=tuple(self._sources.tracker.judge(now_ms)),
             slo=self._slo.judge(),
             workers=tuple(workers),
             rates=self._rates(workers),

@@ -36,7 +36,7 @@ class Read:
     complete: bool
 
 
-class Peeker:
+class LogReader:
     """Reads spans, read_committed unless told otherwise. One thread; `close` when done."""
 
     def __init__(self, settings: Settings, *, client: str, isolation: str = "read_committed") -> None:
