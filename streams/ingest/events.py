@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from streams.batch.event_ids import EVENT_TIME_MAX
 from streams.flow.declaration import Pipeline
+from streams.ingest.chunks import BadRow, Chunk
 from streams.ingest.fields import ARROW, Field, Kind, convert, fields_of
 from streams.ingest.filling import Filling
 from streams.ingest.judge import Judge
-from streams.ingest.readers import BadRow, Chunk
 from streams.ingest.reading import Reading
 from streams.schemas.catalog import SchemaVersion
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from streams.errors import UsageError
 from streams.flow.declaration import Pipeline
+from streams.ingest.chunks import Source
 from streams.ingest.fields import Field, fields_of
-from streams.ingest.readers import Source
 from streams.schemas.catalog import SchemaVersion
 
 COLUMNS_SHOWN: Final = 30

@@ -24,11 +24,12 @@ from streams.errors import StreamsError, UsageError
 from streams.flow.declaration import Pipeline
 from streams.flow.discover import select_pipelines
 from streams.ingest.bad_rows import Bad, BadRowFile
+from streams.ingest.chunks import BadRow, Chunk, InputFormat, Source
 from streams.ingest.events import Batch, Converter, Encoder
 from streams.ingest.filling import Filling, LeftOut, filling_of
 from streams.ingest.inputs import STANDARD_INPUT, Input, inputs_of
 from streams.ingest.judge import END_OF_TIME_MS, Judge
-from streams.ingest.readers import BadRow, Chunk, InputFormat, Source, first_rows, format_of, open_source
+from streams.ingest.readers import first_rows, format_of, open_source
 from streams.ingest.reading import DEFAULT_READING, Reading
 from streams.kafka.admin import partition_counts, topic_id, wait_for_broker
 from streams.resilience.retry import Retrier, quietly
