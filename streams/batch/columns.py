@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Int8 = NDArray[np.int8]
+Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
 Float64 = NDArray[np.float64]

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from streams.deadletters.letter.index import Filter
+from streams.deadletters.letter.filter import Filter
 from streams.deadletters.review.inbox import Inbox
 from streams.logs import configure_logging
 from streams.settings import load_settings

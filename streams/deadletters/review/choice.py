@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 
 from streams.batch.rejects import Reason
-from streams.deadletters.letter.index import Filter, Rows, replayable
+from streams.deadletters.letter.filter import Filter
+from streams.deadletters.letter.index import Rows, replayable
 from streams.deadletters.letter.pin import Pin
 from streams.deadletters.review.inbox import Box, Inbox
 from streams.errors import StreamsError, UsageError

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from streams.deadletters.letter.audit import Actor, Outcome
-from streams.deadletters.letter.index import Filter, Rows
+from streams.deadletters.letter.filter import Filter
+from streams.deadletters.letter.index import Rows
 from streams.deadletters.letter.letter import Letter
 from streams.deadletters.letter.pin import Pin
 from streams.deadletters.review.choice import (

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 import uvicorn
 
-from streams.deadletters.letter.index import Figures
+from streams.deadletters.letter.figures import Figures
 from streams.flow.declaration import Pipeline
 from streams.hosts import Hosts
 from streams.listening import listening, url_of
