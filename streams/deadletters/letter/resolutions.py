@@ -32,7 +32,7 @@ _AUDIT_SCHEMA: Final = pa.schema(
 
 
 class Columns(NamedTuple):
-    """Columns over resolutions of letters. `topic` is a code (`Codes`), `act` and `outcome` are places in their enums."""
+    """Columns over resolutions. `topic` is a code (`Codes`), `act` and `outcome` are places in `_ACTS` and `_OUTCOMES`."""
 
     ids: NDArray[np.bytes_]
     arrival: Int64
@@ -109,16 +109,16 @@ class Resolutions:
             return States(acts, outcomes, at_ms)
         latest = self._latest()
         place = np.minimum(np.searchsorted(latest.ids, rows.ids), len(latest.ids) - 1)
-        found = Columns(*(column[place] for column in latest))
-        applies = found.ids == rows.ids
+        applies = latest.ids[place] == rows.ids
         # A place of the source comes again when the topic is created again: a resolution is of a record, not of an id.
-        applies &= found.attempt >= rows.attempt
+        attempts = latest.attempt[place]
+        applies &= attempts >= rows.attempt
         mine = self._topics.wanted(frozenset({rows.letters.topic}))
-        same = np.isin(found.topic, mine) & (found.attempt == rows.attempt) & (found.partition == rows.partition)
-        applies &= ~(same & (rows.offset > found.offset))
-        acts[applies] = found.act[applies]
-        outcomes[applies] = found.outcome[applies]
-        at_ms[applies] = found.at_ms[applies]
+        is_of_topic = np.isin(latest.topic[place], mine) & (latest.partition[place] == rows.partition)
+        applies &= ~(is_of_topic & (attempts == rows.attempt) & (rows.offset > latest.offset[place]))
+        acts[applies] = latest.act[place][applies]
+        outcomes[applies] = latest.outcome[place][applies]
+        at_ms[applies] = latest.at_ms[place][applies]
         return States(acts, outcomes, at_ms)
 
     def place_of(self, letter_id: bytes) -> Place | None:
