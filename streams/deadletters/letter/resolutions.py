@@ -32,7 +32,7 @@ _AUDIT_SCHEMA: Final = pa.schema(
 
 
 class Columns(NamedTuple):
-    """Columns over resolutions. `topic` is a code (`Codes`), `act` and `outcome` are places in `_ACTS` and `_OUTCOMES`."""
+    """Columns over resolutions. `topic` is a code (`Codes`); `act` and `outcome` index `_ACTS` and `_OUTCOMES`."""
 
     ids: NDArray[np.bytes_]
     arrival: Int64

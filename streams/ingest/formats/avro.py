@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from streams.ingest.avro_file import AvroFile
 from streams.ingest.chunks import CHUNK_ROWS_MAX, Chunk, InputFormat, Source, refuse_compressed
 from streams.ingest.fields import Values
-from streams.ingest.formats.avro_file import AvroFile
 
 
 def open_avro(path: Path) -> Source:

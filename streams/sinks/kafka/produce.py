@@ -60,7 +60,7 @@ def give_one(producer: Producer, records: TopicRecords, row: int, report: Report
             records.values[row],
             records.keys[row],
             -1 if records.partition is None else records.partition,
-            timestamp=max(records.timestamps_ms[row], 0),
+            timestamp=max(int(records.timestamps_ms[row]), 0),
             headers=list[tuple[str, str | bytes | None]](headers) if headers else None,
             on_delivery=report,
         )
