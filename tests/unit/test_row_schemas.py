@@ -17,11 +17,11 @@ from streams.batch.rows import empty_rows
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline, Table, Window
 from streams.flow.discover import pipelines
-from streams.operators.fold.builder import (
+from streams.operators.fold.builder import Fold, WindowFold
+from streams.operators.fold.columns import (
     Column,
     Count,
     FirstTime,
-    Fold,
     Greatest,
     LastTime,
     Latest,
@@ -29,7 +29,6 @@ from streams.operators.fold.builder import (
     LatestText,
     Least,
     Total,
-    WindowFold,
 )
 from streams.schemas.catalog import Catalog
 from streams.schemas.gate.check import check_subject
