@@ -26,7 +26,7 @@ def apply_command(
             min=1,
             max=10_000,
             help="Partitions of topics to be created, and asserted of those that exist. "
-            "Default: as many as the pipeline's source topic has, 3 if there is none yet.",
+            "Default: as many as the flow's source topic has, 3 if there is none yet.",
         ),
     ] = None,
     replication_factor: Annotated[

@@ -17,7 +17,7 @@ from streams.worker.supervisor import Supervisor, memory_share_mb
 
 def worker(
     pipeline: Annotated[
-        list[str] | None, typer.Option("--pipeline", help="Pipeline to run; repeatable. Default: all.")
+        list[str] | None, typer.Option("--pipeline", help="Flow to run; repeatable. Default: all.")
     ] = None,
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", help="Local state; one worker each. Default: STREAMS_DATA_DIR.")

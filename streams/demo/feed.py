@@ -46,7 +46,7 @@ class _Stopped(StreamsError):
 
 
 class Feeder:
-    """Feeds the source topic of a pipeline; the caller looks in with `check` from time to time.
+    """Feeds the source topic of a flow; the caller looks in with `check` from time to time.
 
     The real positions span 17 hours; their times are moved so that the newest is now. Simulated traffic starts when all
     are in, with event times from that moment on and devices of its own: the watermark only ever moves forward.

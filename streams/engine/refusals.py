@@ -24,7 +24,7 @@ _DIGEST_BYTES: Final = 16
 
 
 class Refusals:
-    """Of one pipeline in one worker. The engine's thread notes and asks."""
+    """Of one flow in one worker. The engine's thread notes and asks."""
 
     def __init__(self, pipeline: Pipeline, partition_of: Callable[[bytes], int]) -> None:
         self._pipeline = pipeline

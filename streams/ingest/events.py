@@ -1,9 +1,9 @@
-"""Rows to events: conversion, derived ids and sequences, Avro, and the pipeline's own verdict.
+"""Rows to events: conversion, derived ids and sequences, Avro, and the flow's own verdict.
 
 The id of an event whose file has none is a UUID (version 5) of what the row says: key, event time and every other
 value, with the names of their fields. The same row has the same id in any run, in any file of any format, in any order
 of columns, and whether a column without values is there or not; two rows with the same key and time but another content
-have different ids; two rows that agree in everything are one event sent twice, and the pipeline drops the second.
+have different ids; two rows that agree in everything are one event sent twice, and the flow drops the second.
 """
 
 import hashlib
@@ -108,7 +108,7 @@ class Converter:
     def convert(self, chunk: Chunk) -> tuple[Batch, list[BadRow]]:
         """The valid events, and the other rows with the first reason against each, both in file order.
 
-        Valid is what converts to the schema and what the pipeline's decoder accepts. Raises UsageError where a whole
+        Valid is what converts to the schema and what the flow's decoder accepts. Raises UsageError where a whole
         column is of a type that never converts.
         """
         rows, reasons = self._converted(chunk)

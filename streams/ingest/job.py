@@ -167,7 +167,7 @@ def ingest_file(
     progress: Progress | None = None,
     catalog: Catalog | None = None,
 ) -> IngestResult:
-    """Send the rows of a file to the source topic of a pipeline: `ingest_files` of one."""
+    """Send the rows of a file to the source topic of a flow: `ingest_files` of one."""
     (result,) = ingest_files(settings, [path], topic, options, progress=progress, catalog=catalog)
     return result
 
@@ -182,15 +182,15 @@ def ingest_files(
     progress: Progress | None = None,
     catalog: Catalog | None = None,
 ) -> list[IngestResult]:
-    """Send the rows of files to the source topic of a pipeline, one file after the other.
+    """Send the rows of files to the source topic of a flow, one file after the other.
 
     `paths`: files, patterns, or `-` for `standard_input`. All files are opened before anything is sent.
 
-    A row is bad if it does not convert to the newest schema of the source, or if the pipeline's decoder would reject
+    A row is bad if it does not convert to the newest schema of the source, or if the flow's decoder would reject
     its event, coming in now.
 
     Raises:
-        UsageError: no such file, column, field, format, or no pipeline that reads this topic.
+        UsageError: no such file, column, field, format, or no flow that reads this topic.
         StreamsError: a file, broker, registry or topic fails; what was committed is not sent again by the next run.
         FencedError: another process has started the same work.
 
@@ -340,7 +340,7 @@ def _pipeline_of(topic: str, prefix: str) -> Pipeline:
         if pipeline.source == topic:
             return pipeline
     sources = ", ".join(pipeline.source for pipeline in pipelines)
-    raise UsageError(f"no pipeline reads {topic!r}: --topic is one of {sources}")
+    raise UsageError(f"no flow reads {topic!r}: --topic is one of {sources}")
 
 
 def _identity(work: _Work, topic_uuid: str) -> str:

@@ -1,4 +1,4 @@
-"""Events to records, and what the pipeline would say of them: by its own decoder, so that there is one set of rules."""
+"""Events to records, and what the flow would say of them: by its own decoder, so that there is one set of rules."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

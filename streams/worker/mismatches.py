@@ -48,7 +48,7 @@ class SchemaNews:
 
 
 class SchemaWatch:
-    """Counts and logs the news of a pipeline's cycles. One thread at a time."""
+    """Counts and logs the news of a flow's cycles. One thread at a time."""
 
     def __init__(self, pipeline: str, metrics: WorkerMetrics) -> None:
         self._pipeline = pipeline

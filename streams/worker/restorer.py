@@ -42,7 +42,7 @@ _HELD_SHARE: Final = 0.1
 
 
 class Restorer:
-    """Opens, restores, flushes and releases the partitions of one pipeline.
+    """Opens, restores, flushes and releases the partitions of one flow.
 
     Up to `RESTORES_MAX` are restored side by side. One that has to wait, or fails, pauses without a place among them.
     """
@@ -60,7 +60,7 @@ class Restorer:
         readers: ChangelogReaders,
         on_progress: Callable[[], object],
     ) -> None:
-        """`places` says where the pipeline's topics are now; it may ask the broker, and raise StreamsError."""
+        """`places` says where the flow's topics are now; it may ask the broker, and raise StreamsError."""
         self._config = config
         self._find_places = places
         self._retrier = retrier

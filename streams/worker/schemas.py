@@ -95,10 +95,10 @@ def _sort_key(key: SchemaKey) -> tuple[bool, int, str]:
 
 
 def reader_schema(catalog: Catalog, pipeline: Pipeline) -> str:
-    """The schema that a pipeline reads with: the newest committed one.
+    """The schema that a flow reads with: the newest committed one.
 
     Raises:
-        StreamsError: it lacks a field that the pipeline reads, or has it of another type.
+        StreamsError: it lacks a field that the flow reads, or has it of another type.
 
     """
     newest = catalog.latest(pipeline.subject)

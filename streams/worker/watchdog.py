@@ -41,7 +41,7 @@ _AWAITS: Final = ("cr_await", "gi_yieldfrom", "ag_await")
 
 
 class Watched(Protocol):
-    """What the watchdog looks at: one pipeline of the worker."""
+    """What the watchdog looks at: one flow of the worker."""
 
     @property
     def vitals(self) -> Vitals:
@@ -80,7 +80,7 @@ class Finding:
 
 
 def judge(one: Watched, stall_s: float) -> Finding:
-    """Whether a pipeline has stalled; asks the broker only if it has been silent for too long."""
+    """Whether a flow has stalled; asks the broker only if it has been silent for too long."""
     silence_s = one.vitals.silence_s()
     if silence_s < stall_s:
         return Finding(Verdict.ALIVE)
@@ -99,7 +99,7 @@ def judge(one: Watched, stall_s: float) -> Finding:
 
 
 class Watchdog:
-    """A thread that looks after the pipelines of a worker."""
+    """A thread that looks after the flows of a worker."""
 
     def __init__(
         self,

@@ -121,7 +121,7 @@ def _echo_listing(listed: Sequence[Listing]) -> None:
         used = [f"{name} reads {topics}" for name in usage.readers] + [
             f"{name} writes {topics}" for name in usage.writers
         ]
-        echo_line(f"{subject:<{width}}  {each.mode:<20}  {', '.join(used) or 'no pipeline uses it'}")
+        echo_line(f"{subject:<{width}}  {each.mode:<20}  {', '.join(used) or 'no flow uses it'}")
         for one in each.versions:
             shown_id = "-" if one.schema_id is None else str(one.schema_id)
             echo_line(f"{'':<{width}}  version {one.version:>3}  id {shown_id:>4}  {one.outcome.value}")

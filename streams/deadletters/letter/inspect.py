@@ -22,7 +22,7 @@ _HARMLESS_HEADERS: Final = frozenset({SCHEMA_ID_HEADER, "traceparent", "tracesta
 
 IN_WORDS: Final = {
     Reason.DEVICE_QUARANTINED: "too many records of this key were rejected in a short time, so it was not looked at",
-    Reason.TOO_LARGE: "the record is larger than the pipeline accepts",
+    Reason.TOO_LARGE: "the record is larger than the flow accepts",
     Reason.BAD_HEADER: "a header of it has a name that is not UTF-8, and could not be kept",
     Reason.NOT_FRAMED: "it carries no schema id, neither in front of the value nor in a header",
     Reason.UNKNOWN_SCHEMA: "the schema registry did not know its schema id",

@@ -1,6 +1,6 @@
 """`--transform module:function`: a user's repair of letters on their way, and the proof that it is one.
 
-What it returns must be what the pipeline takes: decoded with the schemas of the registry and held against every rule,
+What it returns must be what the flow takes: decoded with the schemas of the registry and held against every rule,
 by the same code that judges the source's records. Before anything is sent, all letters are repaired and judged once.
 """
 
@@ -55,7 +55,7 @@ def load_repair(name: str) -> Repairing:
 
 
 class Judge:
-    """Says what the pipeline would say of records now, as far as decoding and validation go."""
+    """Says what the flow would say of records now, as far as decoding and validation go."""
 
     def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
         self._decoder = decoder_of(pipeline, settings)
@@ -93,7 +93,7 @@ class Judge:
 
 
 class Transform:
-    """A user's repair, held against the pipeline's rules."""
+    """A user's repair, held against the flow's rules."""
 
     def __init__(self, name: str, repairing: Repairing, judge: Judge) -> None:
         self.name = name

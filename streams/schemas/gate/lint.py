@@ -179,14 +179,14 @@ class _Lint:
             )  # fmt: skip
 
     def event_fields(self, pipelines: Sequence[Pipeline]) -> Iterator[Finding]:
-        """An event has an id, a time and a key; that of a pipeline's source under the names that it declares."""
+        """An event has an id, a time and a key; that of a flow's source under the names that it declares."""
         subject = self._version.subject
         if subject.endswith("-key") or any(
             topic.subject == subject and topic.name != pipeline.source
             for pipeline in pipelines
             for topic in pipeline.topics()
         ):
-            return  # what a pipeline writes are rows, not events
+            return  # what a flow writes are rows, not events
         reader = next((pipeline for pipeline in pipelines if pipeline.subject == subject), None)
         needed: dict[str, tuple[str, str]] = {
             reader.id_field if reader else _USUAL["id_field"]: ("string", "the id: copies of an event are told by it"),

@@ -40,11 +40,11 @@ _GUIDE: Final = "docs/add-a-stream.md lists the Avro type of each column"
 
 
 def unfit_rows(version: SchemaVersion, pipelines: Iterable[Pipeline]) -> list[Finding]:
-    """Columns that the pipelines publish under a version's subject, where the version says something else."""
+    """Columns that the flows publish under a version's subject, where the version says something else."""
     return [
         Finding(
             version.subject, version.version, Rule.ROW_SCHEMA, message, field=name, file=version.path,
-            breaks=f"pipeline {pipeline.name}: its worker would stop with the first row of {written.topic}",
+            breaks=f"flow {pipeline.name}: its worker would stop with the first row of {written.topic}",
             fix=f"{fix}; {_GUIDE}", line=_line(version, name),
         )
         for pipeline in pipelines

@@ -1,4 +1,4 @@
-"""Which pipelines read or write a subject, and what they need of its schema."""
+"""Which flows read or write a subject, and what they need of its schema."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ class Usage:
 
     topics: tuple[str, ...]
     readers: tuple[str, ...]
-    """Pipelines whose source it is."""
+    """Flows whose source it is."""
     writers: tuple[str, ...]
-    """Pipelines that write it."""
+    """Flows that write it."""
 
 
 def usage_of(subject: str, pipelines: Iterable[Pipeline]) -> Usage:
-    """Topics and pipelines that use a subject; nothing for one that nobody uses."""
+    """Topics and flows that use a subject; nothing for one that nobody uses."""
     topics: list[str] = []
     readers: list[str] = []
     writers: list[str] = []
@@ -40,7 +40,7 @@ def usage_of(subject: str, pipelines: Iterable[Pipeline]) -> Usage:
 
 
 def unmet_needs(version: SchemaVersion, pipelines: Iterable[Pipeline]) -> list[Finding]:
-    """Fields that a pipeline reads and that a version, the newest one, lacks or has of another type."""
+    """Fields that a flow reads and that a version, the newest one, lacks or has of another type."""
     return [
         finding
         for pipeline in pipelines
@@ -64,19 +64,17 @@ def _unmet(version: SchemaVersion, pipeline: Pipeline) -> Iterable[Finding]:
         message = None
         if field is None:
             hint = did_you_mean(name, fields)
-            message = f"missing: pipeline {pipeline.name} reads it as {role}{hint}"
+            message = f"missing: flow {pipeline.name} reads it as {role}{hint}"
         elif not fits(field["type"], kinds, nullable=nullable):
             wanted = "number, boolean or enum" if kinds == _NUMBERS else " or ".join(sorted(kinds))
-            message = (
-                f"no {wanted}{'' if nullable else ' that is never null'}: pipeline {pipeline.name} reads it as {role}"
-            )
+            message = f"no {wanted}{'' if nullable else ' that is never null'}: flow {pipeline.name} reads it as {role}"
         elif (why := misfit_default({**field, "type": without_logical_types(field["type"])})) is not None:
             message = f"{why}: a record that lacks it could not be read"
         if message is not None:
             yield Finding(
                 version.subject, version.version, Rule.PIPELINE_FIELD, message, field=name, file=version.path,
-                breaks=f"pipeline {pipeline.name}: its workers would not start",
-                fix="keep the field, or first take it out of the pipeline's declaration",
+                breaks=f"flow {pipeline.name}: its workers would not start",
+                fix="keep the field, or first take it out of the flow's declaration",
                 line=getattr(field, "line", 1),
             )  # fmt: skip
 
