@@ -80,7 +80,7 @@ class Plan:
     """Writer schema with the frame in front, for columnar decoding; None: record by record only."""
     bare_json: str | None
     kinds: tuple[str, ...] = ()
-    """Type of each writer field, `?` behind a nullable one; empty for those that are no simple column."""
+    """Type of each writer field, `?` after a nullable one; empty for those that are no simple column."""
     shapes: tuple[Shape, ...] = ()
     """What the values of each writer field are made of: their encoded size follows from it."""
     columns: Mapping[str, Column] | None = None
@@ -320,7 +320,7 @@ class _Unbounded(Exception):
 
 
 def column_kind(schema: Schema) -> str:
-    """Name of a type (logical type off) that is a simple column, `?` behind a nullable one, "" for any other.
+    """Name of a type (logical type off) that is a simple column, `?` after a nullable one, "" for any other.
 
     An enum's is `enum` and the number of its symbols.
     """

@@ -282,7 +282,7 @@ def _garbage(plan: Plan, error: Exception) -> tuple[Reason, str]:
 
 def _behind(stream: io.BytesIO, body: bytes) -> tuple[Reason, str] | None:
     rest = len(body) - stream.tell()
-    return (Reason.MALFORMED, f"{counted(rest, 'byte')} behind the end of the value") if rest else None
+    return (Reason.MALFORMED, f"{counted(rest, 'byte')} after the end of the value") if rest else None
 
 
 def text_bytes(column: pa.Array) -> Objects:

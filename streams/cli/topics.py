@@ -61,7 +61,7 @@ def apply_command(
     pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
     topics = apply_topics(client, pipelines, wanted=wanted)
     wait_for_registry(registry, timeout_s=15.0)
-    schemas = register_schemas(catalog, registry, pipelines=pipelines)
+    schemas = register_schemas(catalog, registry, flows=pipelines)
     if output is Format.JSON:
         echo_json({"topics": [_topic_row(state) for state in topics], "schemas": schema_rows(schemas)})
     else:

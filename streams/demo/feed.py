@@ -124,7 +124,7 @@ class Feeder:
         return f"{real}, then simulated ones, {self._rate:,} a second"
 
     def stop(self) -> None:
-        """Stop feeding; what was sent stays, and the next run goes on behind it."""
+        """Stop feeding; what was sent stays, and the next run goes on after it."""
         self._stop.set()
         self._traffic.stop()
         if self._ingest is not None:

@@ -211,7 +211,7 @@ class Pipeline:
 
     @property
     def late(self) -> str:
-        """Topic of events that came behind their device's last released one, or beyond the horizon."""
+        """Topic of events that came after a later one of their key was released, or beyond the horizon."""
         return f"{self.source}{LATE_SUFFIX}"
 
     @property

@@ -55,7 +55,7 @@ DRY_RUN_SCHEMA_ID: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class IngestProgress:
-    """How far a run is: rows of the file so far, and the part of the file behind them (0 to 1)."""
+    """How far a run is: rows of the file so far, and the part of the file that they take (0 to 1)."""
 
     phase: str
     part_done: float

@@ -34,16 +34,16 @@ class LagEvaluator:
         window_s: float,
         interval_s: float,
         policies: GroupPolicies | None = None,
-        pipelines: Sequence[Pipeline] = (),
+        flows: Sequence[Pipeline] = (),
     ) -> None:
-        """`policies`: None: those of the settings. `pipelines`: the flows that are declared; more is known of them.
+        """`policies`: None: those of the settings. `flows`: the flows that are declared; more is known of them.
 
         Raises:
             UsageError: the settings say no usable policies.
 
         """
         tracker = LagTracker(
-            policies or GroupPolicies.of(settings), window_s=window_s, interval_s=interval_s, pipelines=pipelines
+            policies or GroupPolicies.of(settings), window_s=window_s, interval_s=interval_s, flows=flows
         )
         self.probe = OffsetProbe(settings)
         self.log_reader = LogReader(settings, client=CLIENT)

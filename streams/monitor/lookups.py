@@ -7,7 +7,7 @@ Partition = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Asks which is the first record at or behind `offset`, and when it came."""
+    """Asks which is the first record at or after `offset`, and when it came."""
 
     topic: str
     partition: int
@@ -18,7 +18,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The first record at or behind the question's offset; `found` None: there is none before `end`."""
+    """The first record at or after the question's offset; `found` None: there is none before `end`."""
 
     question: Question
     found: int | None

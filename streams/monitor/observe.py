@@ -61,14 +61,14 @@ class _Looker:
     def __init__(self, settings: Settings, wanted: Sequence[str], *, window_s: float, interval_s: float) -> None:
         declared = select_pipelines(None, prefix=settings.streams_topic_prefix)
         self._wanted = tuple(wanted)
-        self._pipelines = [one for one in declared if not wanted or one.group in wanted]
+        self._flows = [one for one in declared if not wanted or one.group in wanted]
         policies = GroupPolicies.of(settings)
         self._evaluator = LagEvaluator(
             settings,
             window_s=window_s,
             interval_s=interval_s,
             policies=policies.everything() if wanted else policies,  # who is asked for by name is looked at
-            pipelines=self._pipelines,
+            flows=self._flows,
         )
 
     def __enter__(self) -> Self:
@@ -80,7 +80,7 @@ class _Looker:
     def look(self) -> LagReport:
         """Take a round and judge."""
         found, groups = self._evaluator.look(self._wanted or None)
-        missing = missing_topics(found.base.keys(), self._pipelines)
+        missing = missing_topics(found.base.keys(), self._flows)
         return LagReport(found.cluster, found.time_ms, groups, self._wanted, missing)
 
 

@@ -44,14 +44,14 @@ class LagTracker:
         *,
         window_s: float,
         interval_s: float,
-        pipelines: Sequence[Pipeline] = (),
+        flows: Sequence[Pipeline] = (),
     ) -> None:
-        """Windows reach back `window_s`, at one round per `interval_s`. `pipelines`: the flows that are declared."""
+        """Windows reach back `window_s`, at one round per `interval_s`. `flows`: the flows that are declared."""
         if not 0 < interval_s <= window_s:
             raise ValueError("a window is at least as long as the interval between its samples")
         self._policies = policies
-        self._flows = {pipeline.group: pipeline for pipeline in pipelines}
-        self.states = FlowStates(pipelines)
+        self._flows = {flow.group: flow for flow in flows}
+        self.states = FlowStates(flows)
         """Of the flows; asks questions of its own."""
         self._samples_kept = max(2, math.ceil(window_s / interval_s) + 1)
         self._interval_ms = interval_s * 1000.0

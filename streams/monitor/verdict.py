@@ -12,10 +12,10 @@ where ours are meant to differ (docs/lag-verdicts.md shows each with a history):
 - A group that keeps losing its members is not catching up between two losses.
 - Of a group that is declared to run in batches, lag is expected for as long as is declared.
 - A position that went back and has been regained is no rewind.
-- Records that were deleted unread, and positions behind the end of the log, are errors. Burrow sees no lag in them.
+- Records that were deleted unread, and positions past the end of the log, are errors. Burrow sees no lag in them.
 - Records that nobody can read, since a transaction is open before them, are no lag, and no "all is read" either. Only
   a transaction that outlives the timeout that producers have by default is a trouble.
-- A topic that a living group has left for others is no outage, whatever becomes of the records behind its old offsets.
+- A topic that a living group has left for others is no outage, whatever becomes of the records after its old offsets.
 - Nothing committed is no fault where there is nothing to read.
 - A partition that was added to the source of a flow, and that its workers refuse, is never read: no time has to pass.
 - Nor is one whose offset was set by something else, and is not that of the flow's state; there need not be any lag.

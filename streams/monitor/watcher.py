@@ -44,7 +44,7 @@ class Watcher:
     def __init__(
         self,
         settings: Settings,
-        pipelines: Sequence[Pipeline],
+        flows: Sequence[Pipeline],
         *,
         count_letters: Callable[[], Sequence[Figures]] = tuple,
     ) -> None:
@@ -66,10 +66,10 @@ class Watcher:
             settings,
             window_s=settings.streams_monitor_window_s,
             interval_s=settings.streams_monitor_interval_s,
-            pipelines=pipelines,
+            flows=flows,
         )
-        self._pipelines = pipelines
-        self._sources = SourceWatch(settings, pipelines, self._evaluator.log_reader)
+        self._flows = flows
+        self._sources = SourceWatch(settings, flows, self._evaluator.log_reader)
         self._slo = SloTracker()
         self._history: dict[str, deque[Point]] = {}
         self._totals: dict[tuple[Address, str], Mapping[str, float]] = {}
@@ -217,7 +217,7 @@ class Watcher:
             rates=self._rates(workers),
             dead_letters=self._dead_letters.rows,
             failure=failure,
-            missing=missing_topics(found.base.keys(), self._pipelines),
+            missing=missing_topics(found.base.keys(), self._flows),
         )
 
     def _note(self, groups: dict[str, GroupLag]) -> None:

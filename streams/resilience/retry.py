@@ -34,7 +34,7 @@ class Backoff:
     attempts_max: int | None = None
 
     def pause_s(self, failures: int) -> float:
-        """Pause behind the n-th failure in a row, without jitter."""
+        """Pause after the n-th failure in a row, without jitter."""
         return min(self.first_s * 2.0 ** min(failures - 1, _EXPONENT_MAX), self.pause_s_max)
 
     def jittered_s(self, failures: int) -> float:

@@ -90,7 +90,7 @@ class SchemaLookup:
 
 
 def _sort_key(key: SchemaKey) -> tuple[bool, int, str]:
-    """Ids in their order, GUIDs behind them."""
+    """Ids in their order, GUIDs after them."""
     return (False, key, "") if isinstance(key, int) else (True, 0, key)
 
 

@@ -206,5 +206,5 @@ def _task_stack(task: "asyncio.Task[Any]") -> str:
 
 
 def _generator_of(awaited: object) -> AsyncGeneratorType[Any, Any] | None:
-    """The asynchronous generator behind a step of it: the step itself does not tell, but the collector knows."""
+    """The asynchronous generator that a step of it belongs to: the step itself does not tell, but the collector knows."""
     return next((one for one in gc.get_referents(awaited) if isinstance(one, AsyncGeneratorType)), None)

@@ -509,7 +509,7 @@ def test_every_partition_whose_offset_something_else_has_set_is_named_by_one_loo
     stack: Stack, foreign: Pipeline
 ) -> None:
     with LagEvaluator(
-        settings_of(stack), window_s=10, interval_s=0.2, policies=GroupPolicies(default=HASTY), pipelines=[foreign]
+        settings_of(stack), window_s=10, interval_s=0.2, policies=GroupPolicies(default=HASTY), flows=[foreign]
     ) as made:
         groups = wait_until(lambda: _look(made, [foreign.group]), "a round")
 

@@ -26,12 +26,12 @@ def register_command(
 ) -> None:
     """Check, register all versions in order under the subject's mode, read them back, and print their ids.
 
-    What is registered already stays as it is. What `check` refuses is not registered, nor is any version behind it; the
+    What is registered already stays as it is. What `check` refuses is not registered, nor is any version after it; the
     exit status is then 100.
     """
     act = preview_schemas if dry_run else register_schemas
     chosen = tuple(dict.fromkeys(subjects or ()))
-    schemas = act(Catalog.load(), Registry(load_settings()), chosen, pipelines=select_pipelines(None))
+    schemas = act(Catalog.load(), Registry(load_settings()), chosen, flows=select_pipelines(None))
     if output is Format.JSON:
         echo_json(schema_rows(schemas))
     else:
@@ -92,7 +92,7 @@ def list_command(output: FormatOption = Format.TEXT) -> None:
 
     Exit status 100 when the registry holds something else than the files say.
     """
-    listed = list_schemas(Catalog.load(), Registry(load_settings()), pipelines=select_pipelines(None))
+    listed = list_schemas(Catalog.load(), Registry(load_settings()), flows=select_pipelines(None))
     if output is Format.JSON:
         echo_json([row for each in listed for row in _listing_rows(each)])
     else:

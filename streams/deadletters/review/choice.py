@@ -177,7 +177,7 @@ def check_pin(inbox: Inbox, wanted: Filter) -> None:
     """That the pin, if there is one, is of these topics as they are.
 
     Raises:
-        UsageError: it is of other topics, or one was created again since: its ends are behind what is there.
+        UsageError: it is of other topics, or one was created again since: its ends are past what is there.
 
     """
     if wanted.pin is None:

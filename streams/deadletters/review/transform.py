@@ -57,9 +57,9 @@ def load_repair(name: str) -> Repairing:
 class Judge:
     """Says what the flow would say of records now, as far as decoding and validation go."""
 
-    def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
-        self._decoder = decoder_of(pipeline, settings)
-        self._reader = Catalog.load().latest(pipeline.subject).text
+    def __init__(self, settings: Settings, flow: Pipeline) -> None:
+        self._decoder = decoder_of(flow, settings)
+        self._reader = Catalog.load().latest(flow.subject).text
         self._registry = Registry(settings)
         self._known: dict[SchemaKey, Plan | Reject] = {}
 

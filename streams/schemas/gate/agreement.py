@@ -82,7 +82,7 @@ _BY_FILE_ALONE: Final = frozenset({Rule.PARSE, Rule.DEFAULT_TYPE})
 
 
 def _unreadable(first: SchemaVersion, registered: RegisteredVersion, why: str) -> Finding:
-    """Said of the first committed version: behind what is not readable, nothing of the subject is registered."""
+    """Said of the first committed version: after one that is not readable, nothing of the subject is registered."""
     return Finding(
         first.subject, first.version, Rule.NOT_READABLE,
         f"the registry's version {registered.version} (id {registered.schema_id}) is not readable: {why}",

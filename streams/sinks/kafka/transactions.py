@@ -130,7 +130,7 @@ class KafkaTransactions:
         self._reports.failed = None
 
     def _drop(self) -> None:
-        """Let go of the producer; one that hangs stays behind with its thread."""
+        """Let go of the producer; one that hangs is left to its thread."""
         self._producer, self._native, self._is_open = None, None, False
         if self._calls is not None:
             self._calls.close()

@@ -391,7 +391,7 @@ class Intake:
         offset = np.fromiter(map(Message.offset, messages), np.int64, len(messages))
         keep, last = self._still_ours(partition, offset)
         epochs = {number: epoch for number, row in last.items() if (epoch := messages[row].leader_epoch()) is not None}
-        # Behind the records: a partition's end often comes in one call with its last records.
+        # After the records: a partition's end often comes in one call with its last records.
         for message, error in notices:
             self._note(int(message.partition() or 0), int(message.offset() or 0), error)
         if not keep.all():
