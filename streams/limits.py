@@ -40,8 +40,8 @@ SPARE_AFTER_MS: Final = 15_000
 """A member of the group that has had no partition for this long is a spare: a rebalance, in two rounds and with
 `REVOKE_TIMEOUT_MS` for those who let go, is over."""
 UNRELEASED_WAIT_MS_MAX: Final = 120_000
-"""How long a worker waits for the broker to forget its killed predecessor (consumer protocol; the broker's session
-timeout is 45 s by default) before it takes it for a living double; how long a fence of its consumer is remembered."""
+"""How long a worker waits for the broker to forget its own earlier session (consumer protocol; the broker's session
+timeout is 45 s by default) before it takes it for another worker; how long a fence of its consumer is remembered."""
 
 # --- keys in the wrong partition ------------------------------------------------------------------------------------
 MISROUTED_KEYS_LOGGED: Final = 5
@@ -66,7 +66,7 @@ REBUILD_TRANSACTION_MS: Final = 600_000
 REVOKE_TIMEOUT_MS: Final = 10_000
 """A revoked partition is released within this time, committed or not."""
 RESTORE_WAIT_MS_MAX: Final = 60_000
-"""How long a restore waits for another worker's transaction to be settled before it gives up aloud."""
+"""How long a restore waits for another worker's transaction to be settled before it gives up with an error."""
 
 RESTORES_MAX: Final = 4
 """Partitions restored at the same time, each with a changelog reader; one that pauses makes room for another."""

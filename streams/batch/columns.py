@@ -1,4 +1,4 @@
-"""Types of columns, and what is done with single ones."""
+"""Array types of columns, and helpers for single columns."""
 
 from collections.abc import Sequence
 from typing import Any

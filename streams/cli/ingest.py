@@ -1,4 +1,4 @@
-"""`streams ingest`: batch files feed the same stream as live producers."""
+"""`streams ingest`: sends files of records to the source topic of a flow."""
 
 import json
 import logging

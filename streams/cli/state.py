@@ -1,4 +1,4 @@
-"""`streams state`: what local state is, and how it is brought back."""
+"""`streams state`: inspects the local state of workers, and rebuilds it."""
 
 import logging
 from enum import StrEnum

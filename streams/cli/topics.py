@@ -1,4 +1,4 @@
-"""`streams topics`: what is declared, created; what has drifted, reported."""
+"""`streams topics`: creates the declared topics, and reports those that differ from their declaration."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What outputs have refused, as far as this process has met it: which events become dead letters, what stands still.
+"""Remembers what outputs have refused: which events become dead letters, and which partitions stand still.
 
 Kept in memory only. A process that does not know a refusal meets it again: the cycle is aborted, nothing of it is
 visible, and the record is found once more.

@@ -1,4 +1,4 @@
-"""Files into topics: validated, idempotent, resumable.
+"""Sends files to topics: rows are validated, none is sent twice, and a run that was killed goes on.
 
 result = ingest_file(settings, Path("positions.parquet"), "gps.positions.v1", IngestOptions(rebase_time=True))
 """

@@ -1,4 +1,4 @@
-"""Bad rows: counted, the first ones kept, all of them written."""
+"""Collects bad rows: counts them, keeps the first ones, writes all of them to a file."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Files into a topic: each valid row exactly once, whenever the process is killed and however often it is run.
+"""Sends files to a topic: each valid row once, also when the process is killed and run again.
 
 What makes two runs the same work (one checkpoint): the content of the file (not its name), the topic (created again, it
 is another one), the format, which column fills which field, how the file is read, and whether times are moved. `rate`

@@ -1,4 +1,4 @@
-"""Events to records, and what the flow would say of them: by its own decoder, so that there is one set of rules."""
+"""Judges encoded events by the flow's own decoder, so that ingest has no rules of its own."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What a group has still to do, asked of the broker by a client that has no other work: its answers are never late."""
+"""Asks the broker what a group has still to read, by a client of its own: other calls do not delay the answer."""
 
 from collections.abc import Mapping
 from typing import Any, Final

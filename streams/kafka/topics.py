@@ -1,4 +1,4 @@
-"""Declared topics: created when missing, compared when there, never changed.
+"""Creates declared topics that are missing, and compares the others with their declaration. It changes none.
 
 All topics of a flow have the same number of partitions, so that a key's rows live in the partition of the same
 number in each of them; where they do not, that is drift. So is a configuration entry that differs from its

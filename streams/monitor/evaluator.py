@@ -1,4 +1,4 @@
-"""Offsets to verdicts: one round of the probe, the look-ups that it asks for, and what the tracker makes of them."""
+"""Evaluates lag: takes a round of offsets, looks up the records that the tracker asks for, gives verdicts."""
 
 import time
 from collections.abc import Iterable, Sequence

@@ -7,7 +7,7 @@ Partition = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Asks which is the first record at or after `offset`, and when it came."""
+    """Asks for the first record at or after `offset`, and its time."""
 
     topic: str
     partition: int

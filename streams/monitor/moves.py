@@ -1,4 +1,4 @@
-"""How a group's positions have moved, also before the window: who commits once in 15 minutes is known by that. Pure.
+"""How a group's positions have moved, also before the window: so it is known who commits seldom. Pure.
 
 A *move* is a sample at which the committed offset differs from the sample before. A *wait* is how long readable records
 had waited for a move: from the move before it, or from the first record since then, whichever came later. A quiet night

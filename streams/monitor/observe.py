@@ -1,4 +1,4 @@
-"""Lag watched for a while and judged, for `streams lag`."""
+"""Watches lag for a while and judges it, for `streams lag`."""
 
 import math
 import time

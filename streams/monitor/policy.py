@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Where the verdict draws its lines, in seconds."""
+    """Limits of the verdict, in seconds."""
 
     tiny_s: float = 10.0
     """Lag below this is on time."""

@@ -1,4 +1,4 @@
-"""What is known of every group from round to round: windows of samples, timelines, verdicts. Pure.
+"""Tracks every group from round to round: windows of samples, timelines, verdicts. Pure.
 
 One round goes `note` -> `questions` (what a reader should look up) -> `learn` (its answers) -> `judge`.
 """

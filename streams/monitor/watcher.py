@@ -1,4 +1,4 @@
-"""The monitor's loop: every interval a look at offsets, sources and workers becomes a snapshot for whoever listens.
+"""The monitor's loop: reads offsets, sources and workers at every interval, and makes a snapshot of them.
 
 A round that fails, however it does, is a state of the monitor; the next one comes all the same.
 """
@@ -39,7 +39,7 @@ Listener = Callable[[Snapshot], None]
 
 
 class Watcher:
-    """Looks until stopped, in a thread of its own. A broker, registry or worker that is away is waited for, aloud."""
+    """Runs until stopped, in a thread of its own. It waits for a broker, registry or worker that is away."""
 
     def __init__(
         self,

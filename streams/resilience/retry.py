@@ -1,7 +1,7 @@
-"""The one retry policy: every remote call that is worth repeating is repeated by this, and by nothing else.
+"""The retry policy of remote calls: backoff with jitter and a limit. There is no other.
 
 Pauses grow exponentially, differ by chance (so that many workers do not come back at the same moment) and are bounded;
-each is said aloud; a stop ends them at once. What it cannot know is which errors pass: the caller says.
+each is logged; a stop ends them at once. What it cannot know is which errors pass: the caller says.
 """
 
 import random

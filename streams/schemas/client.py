@@ -1,10 +1,10 @@
-"""A schema registry with Confluent's API, with the answers told apart that callers must tell apart.
+"""Client of a schema registry with Confluent's API. It tells "no such schema" from "no usable answer".
 
 "No such schema" is an answer about the data and is raised only when the registry itself says so (HTTP 404 with its
 error code 40403). Everything else that is not an answer (refused, timed out, 5xx, 401, a proxy's 404, a page instead of
 JSON) says nothing about the data and is `RegistryUnavailable`: to be waited out, never to be turned into a reject.
 
-One call is one HTTP request: no hidden retries. Whoever wants to wait uses `wait_for_registry`, or retries itself.
+One call is one HTTP request: no hidden retries. To wait for the registry use `wait_for_registry`, or retry.
 Error texts name the registry without credentials.
 """
 

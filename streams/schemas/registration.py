@@ -1,4 +1,4 @@
-"""Registering the committed schemas: judged first, idempotent, and read back before it is called done."""
+"""Registers the committed schemas: judges them first, changes nothing twice, and reads back what it has done."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

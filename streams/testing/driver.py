@@ -53,7 +53,7 @@ class Crash(StrEnum):
 
 
 class _Killed(BaseException):
-    """The worker dies here."""
+    """The worker is killed here."""
 
 
 @dataclass(frozen=True, slots=True)

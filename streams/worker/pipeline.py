@@ -88,7 +88,7 @@ class PipelineRunner:
         """Connect: schema ids of the tables, the producer, the group.
 
         Raises:
-            StreamsError: something that only a person can mend; the message says what.
+            StreamsError: something that only a person can correct; the message says what.
 
         """
         self._loop = asyncio.get_running_loop()

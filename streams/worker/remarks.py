@@ -1,6 +1,6 @@
 """What is wrong with the source of a flow, in words: for the log, the metrics and `/readyz`.
 
-Three things that a worker cannot mend: partitions that the flow's state has no place for, records that retention
+Three things that a worker cannot correct: partitions that the flow's state has no place for, records that retention
 deleted before they were read, and a transaction that its producer leaves open.
 """
 

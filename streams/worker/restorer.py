@@ -1,4 +1,4 @@
-"""Stores of owned partitions, and the restore of their tasks: waits out what passes, says aloud what does not."""
+"""Opens stores of owned partitions and restores their tasks; it retries what passes and reports what does not."""
 
 import asyncio
 import contextlib
@@ -247,4 +247,4 @@ class Restorer:
 
 
 def _nothing() -> None:
-    """Do nothing: nobody waits for the scans of a store that is in use."""
+    """Do nothing: scans of a store in use report to no watchdog."""

@@ -1,4 +1,4 @@
-"""What a flow of a worker is at, in words and numbers: for `/readyz` and the watchdog. Any thread may ask."""
+"""Status of a flow in a worker, for `/readyz` and the watchdog. Any thread may ask."""
 
 from collections.abc import Callable, Mapping
 

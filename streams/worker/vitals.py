@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class Vitals:
-    """When a flow last showed that it lives. Any thread."""
+    """When a flow last showed progress. Any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

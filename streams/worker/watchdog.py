@@ -122,7 +122,7 @@ class Watchdog:
             self._thread.start()
 
     def stop(self) -> None:
-        """Watch no more: whoever stops a worker waits as long as he likes."""
+        """Stop watching: a worker that is being stopped is not judged."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -206,5 +206,5 @@ def _task_stack(task: "asyncio.Task[Any]") -> str:
 
 
 def _generator_of(awaited: object) -> AsyncGeneratorType[Any, Any] | None:
-    """The asynchronous generator that a step of it belongs to: the step itself does not tell, but the collector knows."""
+    """The asynchronous generator that a step belongs to: the step itself does not tell, but the collector knows."""
     return next((one for one in gc.get_referents(awaited) if isinstance(one, AsyncGeneratorType)), None)

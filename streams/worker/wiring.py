@@ -148,7 +148,7 @@ class Wiring:
         """The committer of the flow; asks the registry for the ids of the rows' schemas.
 
         Raises:
-            StreamsError: something that only a person can mend; the message says what.
+            StreamsError: something that only a person can correct; the message says what.
 
         """
         require_row_schemas(self._catalog, self._pipeline)

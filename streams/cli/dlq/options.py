@@ -1,4 +1,4 @@
-"""Which dead letters a command is about, and who runs it: options and what they stand for."""
+"""Options of `streams dlq`: which dead letters a command is about, and who runs it."""
 
 import datetime as dt
 import getpass

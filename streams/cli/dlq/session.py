@@ -1,4 +1,4 @@
-"""The dead letters while a command runs, and a line that shows how far it is."""
+"""Opens the dead-letter topics for a command, and shows how far it is."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Discard: a person says that a letter needs nothing more, and why. Nothing is deleted; the audit topic says it."""
+"""Discards letters: records in the audit topic that they need nothing more, and why. Nothing is deleted."""
 
 import time
 from collections import Counter

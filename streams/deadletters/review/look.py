@@ -1,4 +1,4 @@
-"""Looking at letters: a page of them, one taken apart, and showing what is masked, which is written down first."""
+"""Shows dead letters: a list, or one with its fields. Showing masked values is recorded in the audit topic first."""
 
 import time
 import uuid
@@ -27,7 +27,6 @@ from streams.kafka.headers import headers_of
 from streams.schemas.catalog import Catalog
 
 REVEAL_TIMEOUT_S: Final = 15.0
-_REPLAYED: Final = ("by", "replayed_at", "why", "run", "original_sha256")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Replay: open letters back into their source, each once, whenever it is killed and however often it is run.
+"""Replays open letters into their source: each once, also when the command is killed and run again.
 
 1. Open the source's session, which aborts the unfinished transaction of a crashed one.
 2. Read the audit topic to its end: a letter without a resolution of its latest attempt is open.

@@ -1,4 +1,4 @@
-"""`--transform module:function`: a user's repair of letters on their way, and the proof that it is one.
+"""`--transform module:function`: runs a user's repair of letters, and checks each result before it is sent.
 
 What it returns must be what the flow takes: decoded with the schemas of the registry and held against every rule,
 by the same code that judges the source's records. Before anything is sent, all letters are repaired and judged once.

@@ -1,4 +1,4 @@
-"""What the review page does with the inbox: one thing at a time, the inbox brought up to date before."""
+"""Runs the actions of the review page one at a time, each on an inbox that is up to date."""
 
 import threading
 import time

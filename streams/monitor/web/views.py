@@ -1,4 +1,4 @@
-"""What the page is told: the overview, and one group in columns. Pure."""
+"""Data of the monitor's page: the overview, and one group in columns. Pure."""
 
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""What a registry adds to the verdict by the files.
+"""Compares the committed schemas with the registry, and adds its verdict to that by the files.
 
 Does it hold what the files say (versions are append-only), is there something in it that no file says, and does it come
 to the same verdict as we do about what it would be given. It must: a disagreement means that one of the two is wrong

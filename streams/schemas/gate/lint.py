@@ -1,4 +1,4 @@
-"""Style and traps of a single schema: what is allowed, and is regretted later.
+"""Lints a single schema: naming, units, docs, defaults, logical types.
 
 Names, docs and units are what a consumer has to go by; a null branch without a default, or a logical type in the wrong
 place, is what makes the next version impossible or this one mean something else than it says. `schemas/subjects.toml`

@@ -12,7 +12,6 @@ from streams.schemas.gate.findings import Finding, Rule
 
 _INTEGERS: Final = frozenset({"int", "long"})
 _NUMBERS: Final = frozenset({"int", "long", "float", "double", "boolean", "enum"})
-EVENT_TIME: Final = "timestamp-millis"
 
 
 @dataclass(frozen=True, slots=True)

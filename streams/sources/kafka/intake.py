@@ -115,7 +115,7 @@ class Intake:
         self._end_offset: dict[int, int] = {}
         """Where the broker has last told the end of a partition."""
         self._refused = 0
-        """How often in a row the group has refused us because of our own former self."""
+        """How often in a row the group has refused this worker because of its own earlier session."""
         self._refused_since_s = self._join_after_s = 0.0
         self._fenced_at_s: list[float] = []
         self._is_suspect = False
