@@ -49,6 +49,10 @@ class Columns(NamedTuple):
     audit_partition: Int32
     audit_offset: Int64
 
+    def rows(self, index: Any) -> "Columns":
+        """These rows of all columns, by mask or index."""
+        return Columns(*(column[index] for column in self))
+
 
 class Resolutions:
     """What was done about the letters of one source, in columns that grow: of each id the latest resolution counts."""
@@ -140,7 +144,7 @@ class Resolutions:
             last = np.ones(len(order), dtype=np.bool_)
             last[:-1] = ordered[1:] != ordered[:-1]
             kept = order[last]
-            self._parts = [Columns(*(column[kept] for column in columns))]
+            self._parts = [columns.rows(kept)]
             self._is_sorted = True
         return self._parts[0]
 
