@@ -21,6 +21,7 @@ from streams.kafka.changelog import ChangelogReaders, Unsettled
 from streams.limits import RESTORE_WAIT_MS_MAX, RESTORES_MAX
 from streams.resilience.retry import Backoff, Retrier
 from streams.settings import Settings
+from streams.state.disk import require_room
 from streams.state.identity import Places
 from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine, quarantine, set_aside
 from streams.state.store import StoreCorrupted, StoreOutdated, StoreUnavailable
@@ -196,6 +197,7 @@ class Restorer:
 
         with self._lock_of(partition), self._readers.reader(wanted) as changelog:
             go_on()
+            require_room(self._store_path(partition).parent)
             changelog.require_settled(list(self._config.pipeline.changelogs), partition)
             store = self._stores.get(partition)
             if store is None:
