@@ -23,7 +23,8 @@ from streams.engine.effects import Effects, PartitionEffects
 from streams.errors import UsageError
 from streams.flow.discover import select_pipelines
 from streams.logs import configure_logging
-from streams.settings import load_settings, warn_of_unknown_variables
+from streams.settings import load_settings
+from streams.unknown_variables import warn_of_unknown_variables
 from streams.worker.cycle import EffectsHook
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.process import WorkerProcess

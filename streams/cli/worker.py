@@ -9,7 +9,8 @@ from streams.cli.app import AppOption, use_app
 from streams.flow.declaration import Pipeline
 from streams.flow.discover import select_pipelines
 from streams.logs import configure_logging
-from streams.settings import Settings, load_settings, warn_of_unknown_variables
+from streams.settings import Settings, load_settings
+from streams.unknown_variables import warn_of_unknown_variables
 from streams.worker.lifeline import Supervised
 from streams.worker.process import WorkerProcess
 from streams.worker.supervisor import Supervisor, memory_share_mb
