@@ -7,7 +7,8 @@ import pytest
 
 from streams.errors import UsageError
 from streams.masking import masked, without_credentials
-from streams.settings import TOKENS, Settings, load_settings, unknown_variables, variable
+from streams.settings import TOKENS, Settings, load_settings, variable
+from streams.unknown_variables import unknown_variables
 
 ROOT = Path(__file__).parents[2]
 SECRET = "s3cret!"  # noqa: S105 - a test's
