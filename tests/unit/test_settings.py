@@ -15,6 +15,7 @@ SECRET = "s3cret!"  # noqa: S105 - a test's
 READERS = {
     "cli/app.py",
     "settings.py",
+    "unknown_variables.py",
     "cli/findings.py",  # GITHUB_ACTIONS
     "local/artifacts.py",  # XDG_CACHE_HOME
     # The environment as a whole, for a child process:
