@@ -26,6 +26,7 @@ from streams.flow.plan import (
     Filter,
     FoldTo,
     MapBatches,
+    Merge,
     Plan,
     Process,
     Reorder,
@@ -62,6 +63,23 @@ class Stream:
     verb: Verb
     upstream: "Stream | None" = None
     bounds: Bounds = BOUNDS_DEFAULT
+    beside: "tuple[Stream, ...]" = ()
+    """Streams that are merged with `upstream`."""
+
+    @property
+    def way(self) -> "list[Stream]":
+        """The streams from the source to this one."""
+        found = [self]
+        while (above := found[-1].upstream) is not None:
+            found.append(above)
+        return found[::-1]
+
+    @property
+    def source(self) -> Source:
+        """Where it begins."""
+        found = self.way[0].verb
+        assert isinstance(found, Source)  # noqa: S101 - only `source` makes a stream without an upstream
+        return found
 
     def deduplicate(self, horizon: Duration = "24h") -> "Stream":
         """Pass the first copy of each event; count the others as duplicates.
@@ -254,14 +272,20 @@ def _plan(name: str, streams: Iterable[Stream]) -> Plan:
     steps: list[Step] = []
     places: dict[int, Step] = {}
     bounds: dict[bool, list[Bounds]] = {True: [], False: []}
+    further_bounds: tuple[Bounds, ...] = ()
     for stream in streams:
-        way = [stream]
-        while (above := way[-1].upstream) is not None:
-            way.append(above)
+        way = stream.way
         before: Step | None = None
-        for place in reversed(way):
+        for place in way:
             if id(place) not in places:
-                places[id(place)] = Step(step_id(place.verb), place.verb, None if before is None else before.id)
+                also: list[str] = []
+                for label, other in zip(_names_beside(place), place.beside, strict=True):
+                    chain = _chain(other, label)
+                    steps += chain
+                    also.append(chain[-1].id)
+                    further_bounds = (*further_bounds, other.bounds)
+                above = None if before is None else before.id
+                places[id(place)] = Step(step_id(place.verb), place.verb, above, tuple(also))
                 steps.append(places[id(place)])
             before = places[id(place)]
         bounds[any(isinstance(place.verb, Deduplicate) for place in way)].append(stream.bounds)
@@ -270,7 +294,21 @@ def _plan(name: str, streams: Iterable[Stream]) -> Plan:
     found = bounds[True] or bounds[False]  # the horizon is that of `deduplicate`: other branches do not know it
     if len(set(found)) > 1:
         raise ValueError(f"flow {name!r}: its branches have different bounds: deduplicate once, before they part")
-    return Plan(name, tuple(steps), found[0])
+    return Plan(name, tuple(steps), found[0], further_bounds)
+
+
+def _names_beside(stream: Stream) -> tuple[str, ...]:
+    """Names of the streams that are merged with its upstream."""
+    return stream.verb.names[1:] if isinstance(stream.verb, Merge) else ()
+
+
+def _chain(stream: Stream, name: str) -> list[Step]:
+    """Steps of a stream that is merged with another one."""
+    steps: list[Step] = []
+    for place in stream.way:
+        own = step_id(place.verb) if isinstance(place.verb, Source) else f"{step_id(place.verb)}:{name}"
+        steps.append(Step(own, place.verb, steps[-1].id if steps else None))
+    return steps
 
 
 def _name_of(function: BatchFunction) -> str:

@@ -9,14 +9,13 @@ from enum import StrEnum
 from typing import Any, Final
 
 from streams.flow.bounds import BOUNDS_DEFAULT, Bounds
+from streams.flow.inputs import AUDIT_SUFFIX, DEAD_LETTERS_SUFFIX, LATE_SUFFIX, Input
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 from streams.operators.spec import OperatorSpec, OutputTopic
 from streams.settings import Settings
 
 PARTITIONS_DEFAULT: Final = 3
 CLEAN_SUFFIX: Final = ".clean"
-LATE_SUFFIX: Final = ".late"
-DEAD_LETTERS_SUFFIX: Final = ".dlq"
 JOURNAL_SUFFIX: Final = ".journal"
 DAY_MS: Final = 86_400_000
 OUTPUT_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -151,6 +150,11 @@ class Pipeline:
     """Further topics of events, where `order` names them."""
     bounds: Bounds = BOUNDS_DEFAULT
     """What decides results: as declared, where no setting overrides it; see `under`."""
+    input_name: str = ""
+    """Name of the source among several inputs."""
+    further_inputs: tuple[Input, ...] = ()
+    """What is read beside the source, with as many partitions. Each is deduplicated and reordered by itself, then all
+    are merged: what comes of that is no topic, and there is no topic of clean events."""
 
     def __post_init__(self) -> None:
         _set_default(self, "subject", f"{self.source}-value")
@@ -163,6 +167,15 @@ class Pipeline:
         unknown = self.field_ranges.keys() - set(self.payload_fields)
         if unknown:
             raise ValueError(f"{self.name}: field_ranges names {sorted(unknown)}, which payload_fields does not")
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """Everything that is read: the source, then what is read beside it."""
+        first = Input(
+            self.source, self.input_name, self.id_field, self.key_field, self.time_field, self.sequence_field,
+            self.payload_fields, self.text_fields, self.field_ranges, self.subject, self.bounds,
+        )  # fmt: skip
+        return (first, *self.further_inputs)
 
     @property
     def fields_read(self) -> tuple[str, ...]:
@@ -187,6 +200,7 @@ class Pipeline:
             windows=tuple(replace(window, topic=prefix + window.topic) for window in self.windows),
             clean_topic=prefix + self.clean_topic if self.clean_topic else "",
             event_topics=tuple(prefix + topic for topic in self.event_topics),
+            further_inputs=tuple(replace(one, topic=prefix + one.topic) for one in self.further_inputs),
             prefix=prefix + self.prefix,
         )
 
@@ -197,7 +211,8 @@ class Pipeline:
             UsageError: what is set and what the flow declares contradict each other.
 
         """
-        return replace(self, bounds=self.bounds.under(settings))
+        further = tuple(replace(one, bounds=one.bounds.under(settings)) for one in self.further_inputs)
+        return replace(self, bounds=self.bounds.under(settings), further_inputs=further)
 
     @property
     def group(self) -> str:
@@ -222,7 +237,7 @@ class Pipeline:
     @property
     def audit(self) -> str:
         """What was done about each dead letter, by whom, when, why, and what became of it."""
-        return f"{self.dlq}.audit"
+        return f"{self.dlq}{AUDIT_SUFFIX}"
 
     @property
     def journal(self) -> str:
@@ -249,7 +264,13 @@ class Pipeline:
     def event_outputs(self) -> tuple[str, ...]:
         """Topics of events as they came, without that of dead letters."""
         own = (one.topic for one in self._own_outputs if one.columns is None)
-        return (self.clean, self.late, *self.event_topics, *own)
+        late = (one.late for one in self.inputs)
+        return (*self._clean_topics, *late, *self.event_topics, *own)
+
+    @property
+    def _clean_topics(self) -> tuple[str, ...]:
+        """The topic of clean events, where there is one."""
+        return () if self.further_inputs else (self.clean,)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -267,17 +288,23 @@ class Pipeline:
     def topics(self) -> tuple[Topic, ...]:
         """Every topic of the pipeline, in the order in which data passes them."""
         return (
-            Topic(self.source, subject=self.subject),
-            Topic(self.clean, message_bytes_max=OUTPUT_BYTES_MAX),
-            *(Topic(topic, message_bytes_max=OUTPUT_BYTES_MAX) for topic in self.event_topics),
-            Topic(self.late, message_bytes_max=OUTPUT_BYTES_MAX),
-            Topic(self.dlq, retention_ms=30 * DAY_MS, message_bytes_max=OUTPUT_BYTES_MAX),
-            Topic(self.audit, cleanup=Cleanup.COMPACT),
+            *(Topic(one.topic, subject=one.subject) for one in self.inputs),
+            *(Topic(topic, message_bytes_max=OUTPUT_BYTES_MAX) for topic in (*self._clean_topics, *self.event_topics)),
+            *(topic for one in self.inputs for topic in _beside(one)),
             Topic(self.journal, cleanup=Cleanup.DELETE_RECORDS_ONLY, message_bytes_max=OUTPUT_BYTES_MAX),
             *(Topic(table.topic, cleanup=Cleanup.COMPACT, subject=table.subject) for table in self.tables),
             *(Topic(window.topic, subject=window.subject) for window in self.windows),
             *(_topic_of(output) for output in self._own_outputs),
         )
+
+
+def _beside(one: Input) -> tuple[Topic, ...]:
+    """Topics of what does not go on of an input."""
+    return (
+        Topic(one.late, message_bytes_max=OUTPUT_BYTES_MAX),
+        Topic(one.dlq, retention_ms=30 * DAY_MS, message_bytes_max=OUTPUT_BYTES_MAX),
+        Topic(one.audit, cleanup=Cleanup.COMPACT),
+    )
 
 
 def with_topics(spec: OperatorSpec, topics: Mapping[str, str]) -> OperatorSpec:

@@ -7,7 +7,7 @@ from streams.flow.builder import Flow
 from streams.flow.declaration import Pipeline
 from streams.flow.discover import Declared
 from streams.flow.durations import written
-from streams.flow.plan import Deduplicate, FoldTo, Plan, Process, Reorder, Source, Step, To, WindowTo, written_by
+from streams.flow.plan import Deduplicate, FoldTo, Merge, Plan, Process, Reorder, Source, Step, To, WindowTo, written_by
 
 
 def listed(flows: Iterable[Declared]) -> list[dict[str, Any]]:
@@ -85,10 +85,17 @@ def silent_after_ms(pipeline: Pipeline) -> dict[str, int]:
 
 def beside(pipeline: Pipeline) -> tuple[tuple[str, str], ...]:
     """Topics that every flow has beside its outputs, and what is in them."""
+    of_inputs = (
+        pair
+        for one in pipeline.inputs
+        for pair in (
+            (one.late, "events that came too late for their place, or beyond the horizon"),
+            (one.dlq, "records that are no event, with the reason"),
+            (one.audit, "what was done about each dead letter"),
+        )
+    )
     return (
-        (pipeline.late, "events that came too late for their place, or beyond the horizon"),
-        (pipeline.dlq, "records that are no event, with the reason"),
-        (pipeline.audit, "what was done about each dead letter"),
+        *of_inputs,
         (pipeline.journal, "changelog of the state"),
     )
 
@@ -105,6 +112,9 @@ def said(step: Step, pipeline: Pipeline) -> tuple[str, str]:
     match step.verb:
         case Source() as verb:
             words = f"source {topic}", f"id {verb.id}, key {verb.key}, time {verb.time}, order {verb.order}"
+        case Merge(names=names):
+            topics = [f"{name} {one.topic}" for name, one in zip(names, pipeline.inputs, strict=True)]
+            words = "merge", ", ".join(topics)
         case Deduplicate(horizon_ms=horizon_ms):
             words = "deduplicate", f"horizon {written(horizon_ms)}"
         case Reorder():

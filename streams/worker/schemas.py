@@ -107,6 +107,19 @@ def reader_schema(catalog: Catalog, pipeline: Pipeline) -> str:
     return newest.text
 
 
+def reader_schemas(catalog: Catalog, pipeline: Pipeline) -> list[str]:
+    """The schema that each input of a pipeline is read with, in their order.
+
+    Raises:
+        StreamsError: as `reader_schema`.
+
+    """
+    for one in pipeline.inputs:
+        for finding in unmet_needs(catalog.latest(one.subject), [pipeline]):
+            raise StreamsError(f"{finding.file}: {finding.field}: {finding.message}; {finding.fix}")
+    return [catalog.latest(one.subject).text for one in pipeline.inputs]
+
+
 def require_row_schemas(catalog: Catalog, pipeline: Pipeline) -> None:
     """Return if the rows of all tables and windows fit the newest committed schemas of their topics.
 
