@@ -177,6 +177,30 @@ class Pipeline:
         )  # fmt: skip
         return (first, *self.further_inputs)
 
+    def reading(self, one: Input) -> "Pipeline":
+        """The pipeline as the reader of one of its inputs alone: what judges its records as the workers do."""
+        return replace(
+            self,
+            source=one.topic,
+            input_name=one.name,
+            id_field=one.id_field,
+            key_field=one.key_field,
+            time_field=one.time_field,
+            sequence_field=one.sequence_field,
+            payload_fields=one.payload_fields,
+            text_fields=one.text_fields,
+            field_ranges=one.field_ranges,
+            subject=one.subject,
+            bounds=one.bounds,
+            further_inputs=(),
+            tables=(),
+            windows=(),
+            operators=(),
+            order=(),
+            branches={},
+            event_topics=(),
+        )
+
     @property
     def fields_read(self) -> tuple[str, ...]:
         """Every field of the source's schema that the pipeline reads."""

@@ -89,6 +89,17 @@ class SchemaLookup:
         return self._guard.call(lambda: plan_or_reject(self._registry, key, self._reader), failure=RegistryUnavailable)
 
 
+class ExpiriesOfAll:
+    """`streams.worker.ports.SchemaExpiry` over the look-ups of several inputs."""
+
+    def __init__(self, lookups: Sequence[SchemaLookup]) -> None:
+        self._lookups = lookups
+
+    def expired(self) -> list[SchemaKey]:
+        """Schemas that are to be asked for again when they are next met."""
+        return [key for lookup in self._lookups for key in lookup.expired()]
+
+
 def _sort_key(key: SchemaKey) -> tuple[bool, int, str]:
     """Ids in their order, GUIDs behind them."""
     return (False, key, "") if isinstance(key, int) else (True, 0, key)
