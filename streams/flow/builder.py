@@ -30,6 +30,7 @@ from streams.flow.plan import (
     Plan,
     Process,
     Reorder,
+    SessionTo,
     Source,
     Step,
     To,
@@ -57,7 +58,7 @@ class Stream:
     """Events at one place of a flow. `source` begins one; each verb returns the stream that follows it.
 
     Verbs that change what passes: `deduplicate`, `reorder`, `filter`, `map_batches`, `process`. Verbs that write a
-    topic and pass all events on: `to`, `fold`, `window`.
+    topic and pass all events on: `to`, `fold`, `window`, `session`.
     """
 
     verb: Verb
@@ -118,20 +119,51 @@ class Stream:
         return Stream(FoldTo(to, aggregate, subject), self, self.bounds)
 
     def window(
-        self, aggregate: WindowAggregate, *, size: Duration, to: str, grace: Duration = "0s", subject: str = ""
+        self,
+        aggregate: WindowAggregate,
+        *,
+        size: Duration,
+        to: str,
+        grace: Duration = "0s",
+        advance: Duration = "0s",
+        subject: str = "",
     ) -> "Stream":
-        """Fold the events of each key and tumbling event-time window; write a row to `to` when the window closes.
+        """Fold the events of each key and event-time window; write a row to `to` when the window closes.
 
-        It closes when an event of its key in a later window passes, or when the watermark is `grace` after its end. An
-        event for a closed window opens it again: its next row has the next `revision`, and the rows add up.
+        Windows are tumbling: one begins where the one before it ends. With `advance` they are hopping: one begins every
+        `advance`, of which the size is a multiple, and an event belongs to `size / advance` of them (60 at most, each
+        of which costs as much as a window of its own).
+
+        A window closes when an event of its key in a later window passes, or when the watermark is `grace` after its
+        end. An event for a closed window opens it again: its next row has the next `revision`, and the rows add up.
 
         Raises:
-            ValueError: size or grace is no duration; the size is 0.
+            ValueError: size, grace or advance is no duration; the size is 0, or no multiple of `advance`.
 
         """
+        advance_ms = milliseconds(advance, what=f"the distance of the windows of {to}")
         size_ms = milliseconds(size, what=f"the size of the windows of {to}", least_ms=1)
         grace_ms = milliseconds(grace, what=f"the grace of the windows of {to}")
-        return Stream(WindowTo(to, aggregate, size_ms, grace_ms, subject), self, self.bounds)
+        return Stream(WindowTo(to, aggregate, size_ms, grace_ms, subject, advance_ms), self, self.bounds)
+
+    def session(
+        self, aggregate: WindowAggregate, *, gap: Duration, to: str, grace: Duration = "0s", subject: str = ""
+    ) -> "Stream":
+        """Fold the events of each session of each key; write a row to `to` when the session is over.
+
+        A session is a run of a key's events of which no two neighbours are more than `gap` apart in event time. It is
+        over when an event of its key after a longer gap passes, or when the watermark is `gap` and `grace` after its
+        last event. Its start is the time of its first event, its end that of its last one and the gap. An event within
+        the gap of a session that is over opens it again: the next row has the same start and the next `revision`, and
+        the rows add up. A session begins with the aggregate's empty state, not with what passes over.
+
+        Raises:
+            ValueError: gap or grace is no duration; the gap is 0.
+
+        """
+        gap_ms = milliseconds(gap, what=f"the gap of the sessions of {to}", least_ms=1)
+        grace_ms = milliseconds(grace, what=f"the grace of the sessions of {to}")
+        return Stream(SessionTo(to, aggregate, gap_ms, grace_ms, subject), self, self.bounds)
 
     def filter(self, function: BatchFunction, *, name: str = "") -> "Stream":
         """Pass the events for which `function` is true; count the others as `filtered`.

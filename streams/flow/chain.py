@@ -1,10 +1,10 @@
 """The operators of a flow: in which order they run, and whose events each of them gets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from streams.flow.declaration import Pipeline
+from streams.flow.declaration import Pipeline, Session, Window
 from streams.operators.dedup.operator import Dedup
 from streams.operators.fold.operator import FoldTable
 from streams.operators.merge.operator import Merge
@@ -12,7 +12,7 @@ from streams.operators.quarantine.operator import Quarantine
 from streams.operators.reorder.operator import Reorder
 from streams.operators.spec import OperatorSpec
 from streams.operators.stateless.publish import Publish
-from streams.operators.window.operator import TumblingWindow
+from streams.operators.window.spec import SessionWindow, TumblingWindow
 
 SOURCE: Final = ""
 """Stands for the source where an operator is named whose events another one gets."""
@@ -114,10 +114,7 @@ def _in_order(pipeline: Pipeline) -> dict[str, OperatorSpec]:
         else Publish(pipeline.clean),
         **{f"to:{topic[own:]}": Publish(topic, outcome="") for topic in pipeline.event_topics},
         **{f"fold:{table.topic[own:]}": FoldTable(table.topic, table.aggregate) for table in pipeline.tables},
-        **{
-            f"window:{one.topic[own:]}": TumblingWindow(one.topic, one.aggregate, one.size_ms, one.grace_ms)
-            for one in pipeline.windows
-        },
+        **{place: spec for one in pipeline.windows for place, spec in _windows(one, one.topic[own:])},
     }
     custom = {spec.name: spec for spec in pipeline.operators}
     clash = declared.keys() & custom.keys()
@@ -125,7 +122,20 @@ def _in_order(pipeline: Pipeline) -> dict[str, OperatorSpec]:
         twice = min(clash) if clash else _first_repeated([spec.name for spec in pipeline.operators])
         raise ValueError(f"{pipeline.name}: two operators are called {twice!r}")
     found = declared | custom
-    return {place: found[place] for place in pipeline.order} if pipeline.order else found
+    if not pipeline.order:
+        return found
+    phases = {place: [each for each in found if each.startswith(f"{place}@")] for place in pipeline.order}
+    return {each: found[each] for place in pipeline.order for each in (place, *phases[place])}
+
+
+def _windows(one: Window | Session, topic: str) -> Iterator[tuple[str, OperatorSpec]]:
+    """Operators of windows, each with its place; `topic` is theirs without the prefix."""
+    if isinstance(one, Session):
+        yield f"session:{topic}", SessionWindow(one.topic, one.aggregate, one.gap_ms, one.grace_ms)
+        return
+    for phase in range(one.phases):
+        place = f"window:{topic}@{phase}" if phase else f"window:{topic}"
+        yield place, TumblingWindow(one.topic, one.aggregate, one.size_ms, one.grace_ms, one.advance_ms, phase)
 
 
 def _first_repeated(names: Sequence[str]) -> str | None:

@@ -22,6 +22,7 @@ from streams.flow.plan import (
     Plan,
     Process,
     Reorder,
+    SessionTo,
     Source,
     Step,
     To,
@@ -140,9 +141,9 @@ def _check_order(plan: Plan) -> None:
                 raise ValueError("deduplicate comes before reorder: an event is held once, not each of its copies")
             case Reorder() if "reorder" in before:
                 raise ValueError("reorder is there twice: once is enough")
-            case FoldTo() | WindowTo() if "reorder" not in before:
+            case FoldTo() | WindowTo() | SessionTo() if "reorder" not in before:
                 raise ValueError(f"{step.id} needs events in order: call .reorder() before it")
-            case FoldTo() | WindowTo() if "deduplicate" not in before:
+            case FoldTo() | WindowTo() | SessionTo() if "deduplicate" not in before:
                 raise ValueError(f"{step.id} would fold copies twice: call .deduplicate() before it")
             case Process(spec=spec) if spec.keyed and not {"deduplicate", "reorder"} <= before:
                 raise ValueError(f"{step.id} keeps rows by key: call .deduplicate() and .reorder() before it")
@@ -178,7 +179,7 @@ _SUFFIXES: Final = (LATE_SUFFIX, DEAD_LETTERS_SUFFIX, f"{DEAD_LETTERS_SUFFIX}.au
 def _check_folds(plan: Plan) -> None:
     """A fold reads only what the source declares: it is tried on one event that has just that."""
     for step in plan.steps:
-        if not isinstance(step.verb, FoldTo | WindowTo):
+        if not isinstance(step.verb, FoldTo | WindowTo | SessionTo):
             continue
         fields = plan.fields_at(step)
         known = (*fields.payload, *fields.texts)

@@ -17,6 +17,8 @@ from streams.settings import Settings
 PARTITIONS_DEFAULT: Final = 3
 CLEAN_SUFFIX: Final = ".clean"
 JOURNAL_SUFFIX: Final = ".journal"
+PHASES_MAX: Final = 60
+"""Windows that an event may belong to: each costs as much as a window of its own."""
 DAY_MS: Final = 86_400_000
 OUTPUT_BYTES_MAX: Final = 16 * 1024 * 1024
 """Largest message of an output topic: a record of the source's largest size still fits with a dead letter's headers, or
@@ -85,10 +87,43 @@ class Window:
     grace_ms: int
     subject: str = ""
     """Subject of the window's rows; by default the topic's."""
+    advance_ms: int = 0
+    """Windows begin so far apart, and overlap; 0: one begins where the one before it ends."""
 
     def __post_init__(self) -> None:
         if self.size_ms <= 0 or self.grace_ms < 0:
             raise ValueError(f"{self.topic}: a window has a size above 0 and a grace of 0 or more")
+        if self.advance_ms and (self.size_ms % self.advance_ms or self.size_ms // self.advance_ms > PHASES_MAX):
+            raise ValueError(
+                f"{self.topic}: hopping windows have a size that is the distance between them, up to {PHASES_MAX} times"
+            )
+        _set_default(self, "subject", f"{self.topic}-value")
+
+    @property
+    def phases(self) -> int:
+        """How many windows an event belongs to."""
+        return self.size_ms // self.advance_ms if self.advance_ms else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Sessions per key: each that is over is a row of `topic`.
+
+    A session goes on as long as no two events of its key are more than `gap_ms` apart. It is over when an event of its
+    key comes after that, or when the watermark is the gap and `grace_ms` beyond its last event. An event that is
+    released within the gap of a session that is over opens it again; its rows, numbered by revision, add up.
+    """
+
+    topic: str
+    aggregate: WindowAggregate
+    gap_ms: int
+    grace_ms: int
+    subject: str = ""
+    """Subject of the session's rows; by default the topic's."""
+
+    def __post_init__(self) -> None:
+        if self.gap_ms <= 0 or self.grace_ms < 0:
+            raise ValueError(f"{self.topic}: a session has a gap above 0 and a grace of 0 or more")
         _set_default(self, "subject", f"{self.topic}-value")
 
 
@@ -126,12 +161,12 @@ class Pipeline:
     field_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Closed range of a numeric field; a value outside is `invalid`."""
     tables: tuple[Table, ...] = ()
-    windows: tuple[Window, ...] = ()
+    windows: tuple[Window | Session, ...] = ()
     operators: tuple[OperatorSpec, ...] = ()
     """Operators of your own: where `order` names them, else after all tables and windows."""
     order: tuple[str, ...] = ()
-    """Order in which the operators run: `deduplicate`, `reorder`, `to`, `to:<topic>`, `fold:<topic>`, `window:<topic>`
-    (the topics without the prefix), and names of `operators`. Empty: in this order."""
+    """Order in which the operators run: `deduplicate`, `reorder`, `to`, `to:<topic>`, `fold:<topic>`, `window:<topic>`,
+    `session:<topic>` (the topics without the prefix), and names of `operators`. Empty: in this order."""
     branches: Mapping[str, str] = field(default_factory=dict)
     """Which names in `order` do not get the events of the one before them: each with the one whose events it gets, or
     with nothing where these are the source's."""
@@ -280,7 +315,7 @@ class Pipeline:
         return (self.journal, *self.table_topics)
 
     @property
-    def row_outputs(self) -> tuple[Table | Window | OutputTopic, ...]:
+    def row_outputs(self) -> tuple[Table | Window | Session | OutputTopic, ...]:
         """What rows are written into: each has a topic and the subject of its schema."""
         return (*self.tables, *self.windows, *(one for one in self._own_outputs if one.columns is not None))
 

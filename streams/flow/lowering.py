@@ -9,9 +9,22 @@ from typing import Final
 
 from streams.flow.bounds import Bounds
 from streams.flow.chain import CLEAN, SOURCE, operators_of
-from streams.flow.declaration import CLEAN_SUFFIX, Pipeline, Table, Window
+from streams.flow.declaration import CLEAN_SUFFIX, Pipeline, Session, Table, Window
 from streams.flow.inputs import Input
-from streams.flow.plan import Filter, FoldTo, MapBatches, Output, Plan, Process, Source, Step, To, WindowTo, written_by
+from streams.flow.plan import (
+    Filter,
+    FoldTo,
+    MapBatches,
+    Output,
+    Plan,
+    Process,
+    SessionTo,
+    Source,
+    Step,
+    To,
+    WindowTo,
+    written_by,
+)
 from streams.operators.spec import OperatorSpec
 from streams.operators.stateless.arrow import Filter as FilterSpec
 from streams.operators.stateless.arrow import MapBatches as MapSpec
@@ -55,11 +68,7 @@ def lowered(plan: Plan) -> Pipeline:
         tables=tuple(
             Table(verb.topic, verb.aggregate, verb.subject) for verb in plan.outputs if isinstance(verb, FoldTo)
         ),
-        windows=tuple(
-            Window(verb.topic, verb.aggregate, verb.size_ms, verb.grace_ms, verb.subject)
-            for verb in plan.outputs
-            if isinstance(verb, WindowTo)
-        ),
+        windows=tuple(_window(verb) for verb in plan.outputs if isinstance(verb, WindowTo | SessionTo)),
         silent_after_s=source.silent_after_s,
         device_classes=source.device_classes,
         clean_topic="" if clean_topic == f"{source.topic}{CLEAN_SUFFIX}" else clean_topic,
@@ -73,6 +82,12 @@ def lowered(plan: Plan) -> Pipeline:
     )
     operators_of(pipeline)  # refuses operators that contradict each other
     return pipeline
+
+
+def _window(verb: WindowTo | SessionTo) -> Window | Session:
+    if isinstance(verb, SessionTo):
+        return Session(verb.topic, verb.aggregate, verb.gap_ms, verb.grace_ms, verb.subject)
+    return Window(verb.topic, verb.aggregate, verb.size_ms, verb.grace_ms, verb.subject, verb.advance_ms)
 
 
 def _main(plan: Plan) -> list[Step]:

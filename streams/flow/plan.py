@@ -131,12 +131,26 @@ class WindowTo:
     size_ms: int
     grace_ms: int
     subject: str = ""
+    advance_ms: int = 0
 
     kind = "window"
 
 
-Verb = Source | Deduplicate | Reorder | Merge | MapBatches | Filter | Process | To | FoldTo | WindowTo
-Output = To | FoldTo | WindowTo
+@dataclass(frozen=True, slots=True)
+class SessionTo:
+    """Writes a row for each session of each key that is over to a topic."""
+
+    topic: str
+    aggregate: WindowAggregate
+    gap_ms: int
+    grace_ms: int
+    subject: str = ""
+
+    kind = "session"
+
+
+Verb = Source | Deduplicate | Reorder | Merge | MapBatches | Filter | Process | To | FoldTo | WindowTo | SessionTo
+Output = To | FoldTo | WindowTo | SessionTo
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +208,7 @@ class Plan:
     @property
     def outputs(self) -> tuple[Output, ...]:
         """Steps that write a topic and change nothing about the events."""
-        return tuple(step.verb for step in self.steps if isinstance(step.verb, To | FoldTo | WindowTo))
+        return tuple(step.verb for step in self.steps if isinstance(step.verb, Output))
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -234,7 +248,7 @@ class Plan:
 def written_by(verb: Verb) -> tuple[str, ...]:
     """Topics that a verb names and writes."""
     match verb:
-        case To(topic=topic) | FoldTo(topic=topic) | WindowTo(topic=topic):
+        case To(topic=topic) | FoldTo(topic=topic) | WindowTo(topic=topic) | SessionTo(topic=topic):
             return (topic,)
         case Process(topics=topics):
             return topics
@@ -245,7 +259,7 @@ def written_by(verb: Verb) -> tuple[str, ...]:
 def step_id(verb: Verb) -> str:
     """Id of a verb's step: `fold:vehicles.state.v1`, `filter:is_moving`, `reorder`."""
     match verb:
-        case Source(topic=of) | To(topic=of) | FoldTo(topic=of) | WindowTo(topic=of):
+        case Source(topic=of) | To(topic=of) | FoldTo(topic=of) | WindowTo(topic=of) | SessionTo(topic=of):
             return f"{verb.kind}:{of}"
         case MapBatches(name=of) | Filter(name=of) | Process(name=of):
             return f"{verb.kind}:{of}"
@@ -254,7 +268,7 @@ def step_id(verb: Verb) -> str:
 
 
 def _verb_with(verb: Verb, topics: Mapping[str, str]) -> Verb:
-    if isinstance(verb, Source | To | FoldTo | WindowTo):
+    if isinstance(verb, Source | Output):
         return replace(verb, topic=topics.get(verb.topic, verb.topic))
     if isinstance(verb, Process):
         return Process(with_topics(verb.spec, topics))
