@@ -72,7 +72,7 @@ class KafkaTransactions:
         """
         self._settings, self._timeout_ms = settings, timeout_ms
         self._config = producer_config(settings, transactional_id, timeout_ms)
-        self._topics = (source, *further)
+        self._inputs = (source, *further)
         self._retrier = retrier
         self._reopen = replace(_REOPEN, give_up_s=reopen_s_max)
         self._settle_s = _SETTLE_TIMEOUT_S if reopen_s_max is None else min(_SETTLE_TIMEOUT_S, reopen_s_max)
@@ -204,7 +204,7 @@ class KafkaTransactions:
         """Step 3, in the name of `membership`: refused once the group has gone on to another generation."""
         offsets = [
             TopicPartition(
-                self._topics[input_of(lane)], partition_of_lane(lane), position.offset_next, metadata_of(position)
+                self._inputs[input_of(lane)], partition_of_lane(lane), position.offset_next, metadata_of(position)
             )
             for lane, position in positions.items()
         ]
