@@ -66,6 +66,7 @@ class JoinLatest(OperatorSpec):
     within_ms: int
     columns: ToColumns
     outer: bool = False
+    subject: str = ""
 
     @property
     def name(self) -> str:
@@ -95,7 +96,7 @@ class JoinLatest(OperatorSpec):
     @property
     def outputs(self) -> Sequence[OutputTopic]:
         """The topic of joined rows."""
-        return (OutputTopic(self.topic, self.columns, empty_rows(self.row_dtype, 1)),)
+        return (OutputTopic(self.topic, self.columns, empty_rows(self.row_dtype, 1), self.subject),)
 
     @property
     def bounds(self) -> Mapping[str, int]:
@@ -136,11 +137,11 @@ class JoinLatestOperator(Operator):
         is_right = events.number(INPUT) == _RIGHT
         order = np.argsort(events.slot, kind="stable")
         latest = _latest_before(events.slot, is_right, order)
-        dropped = self._join(events, is_right, latest)
+        dropped = self._join(events, latest)
         self._remember(events, is_right, order)
         return Output(events, trace, dropped={UNMATCHED: dropped} if dropped else {})
 
-    def _join(self, events: Events, is_right: Bools, latest: Int64) -> int:
+    def _join(self, events: Events, latest: Int64) -> int:
         """Note joined rows of the left events; `latest` is the row of the latest right event before each, or -1."""
         spec = self._spec
         left = np.flatnonzero(events.number(INPUT) == _LEFT)
