@@ -17,7 +17,7 @@ from loadtest.memory import watch_memory
 from loadtest.oracle.check import Limits, Topics
 from loadtest.oracle.compare import Report
 from loadtest.oracle.parallel import check_by_partition
-from loadtest.oracle.windows import Window
+from loadtest.oracle.windows import Window, windows_of
 from loadtest.prepare import prepare_pipeline
 from loadtest.recovery import Recovery, measure_restart, measure_restore
 from loadtest.report import Run
@@ -304,7 +304,7 @@ class Bench:
 
     def _await_windows(self, pipeline: Pipeline, newest_ms: int) -> None:
         """The last windows close when the watermark has come to their end, at the pace of the clock."""
-        windows = getattr(pipeline, "windows", ())
+        windows = windows_of(pipeline)
         if windows:
             behind_ms = self.settings.streams_lateness_ms + IDLE_MS + WATERMARK_MS_MAX
             with self._task("waiting for the last windows to close", None):

@@ -37,7 +37,8 @@ from loadtest.oracle.events import OrderKey, Reject
 from loadtest.oracle.folds import DOMAINS
 from loadtest.oracle.model import PartitionModel
 from loadtest.oracle.read import Share, TopicReader
-from loadtest.oracle.windows import Window
+from loadtest.oracle.trips import Session, TripModel
+from loadtest.oracle.windows import Window, windows_of
 from streams.errors import FoundSomething, StreamsError
 from streams.flow.discover import select_pipelines
 from streams.kafka.headers import headers_of, read_headers
@@ -70,6 +71,7 @@ class Topics:
     dlq: str
     table: str
     windows: tuple[Window, ...] = ()
+    sessions: tuple[Session, ...] = ()
     subject: str = ""
     """Of the source; by default by its name."""
 
@@ -82,13 +84,17 @@ class Topics:
 
         """
         (pipeline,) = select_pipelines([name], prefix=prefix)
-        windows = tuple(getattr(pipeline, "windows", ()))
+        windows = windows_of(pipeline)
+        sessions = tuple(one for one in getattr(pipeline, "windows", ()) if hasattr(one, "gap_ms"))
         table = pipeline.tables[0].topic
-        return cls(name, pipeline.source, pipeline.clean, pipeline.late, pipeline.dlq, table, windows, pipeline.subject)
+        return cls(
+            name, pipeline.source, pipeline.clean, pipeline.late, pipeline.dlq, table, windows, sessions,
+            pipeline.subject,
+        )  # fmt: skip
 
     def without_windows(self) -> "Topics":
         """The same, with no window to compare: for what a worker has written that emits none."""
-        return replace(self, windows=())
+        return replace(self, windows=(), sessions=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +219,7 @@ def _foretell(
             limits.quarantine_cooldown_ms,
             now_ms,
         )
+        model.trips = TripModel(topics.sessions)
         for batch in reader.batches(topics.source, [partition]):
             rows = [
                 Record(cast("int", each.offset()), each.timestamp()[1], each.key(), each.value() or b"")
@@ -235,6 +242,7 @@ def _foretell(
         watermark = model.watermark  # what closes windows; letting go of held events does not
         if limits.is_idle_in_the_end:
             model.idle(math.inf)
+        model.trips.end(watermark)
         expected.add_model(partition, model, watermark=watermark, windows=topics.windows)
         if share is not None and not all(map(share.has, (*expected.clean, *expected.late))):
             raise Misrouted(f"partition {partition} of {topics.source} has keys of other partitions")
@@ -283,7 +291,24 @@ def _read_output(
     output.table = {key.decode(): read_row(value) for key, value in newest.items() if value is not None}
     for window in topics.windows:
         _read_windows(reader, window, output, read_row, share)
+    for session in topics.sessions:
+        _read_trips(reader, session, output, read_row, share)
     return output
+
+
+def _read_trips(
+    reader: TopicReader,
+    session: Session,
+    output: Output,
+    read_row: Callable[[bytes], dict[str, Any]],
+    share: Share | None,
+) -> None:
+    partitions = reader.partitions(session.topic)
+    partition_due = cache(lambda key: partition_of(key, partitions))
+    for message in reader.records(session.topic, share):
+        key, partition = message.key() or b"", cast("int", message.partition())
+        row = read_row(message.value() or b"")
+        output.trips.add(session.topic, key, row, partition=partition, partition_due=partition_due(key))
 
 
 def _read_windows(

@@ -56,7 +56,7 @@ class VehicleState:
         rows["last_sequence"] = segments.sequence[end]
         rows["latitude"], rows["longitude"] = latitude[end], longitude[end]
         rows["odometer_mm"] += distances_mm(state, known_before, latitude, longitude, start)
-        _fold_speed(rows, state, speed, start)
+        fold_speeds(rows, state, speed, start)
         _fold_stops(rows, state, speed, event_time, start)
         return rows
 
@@ -98,7 +98,7 @@ def distances_mm(state: Rows, known_before: Bools, latitude: Float64, longitude:
     return sums
 
 
-def _fold_speed(rows: Rows, state: Rows, speed: Float64, start: Int64) -> None:
+def fold_speeds(rows: Rows, state: Rows, speed: Float64, start: Int64) -> None:
     """Sum, number and maximum of known speeds."""
     known = ~np.isnan(speed)
     hundredths = np.rint(np.minimum(np.where(known, speed, 0.0), _SPEED_KMH_MAX) * 100.0)

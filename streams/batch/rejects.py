@@ -47,3 +47,5 @@ class DeadLetter:
     key: bytes | None
     value: bytes | None
     headers: Headers | None
+    input_number: int = 0
+    """Input of the flow that it came from."""

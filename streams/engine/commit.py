@@ -20,6 +20,7 @@ import numpy as np
 import structlog
 
 from streams.batch.columns import Headers
+from streams.batch.lanes import lane_of
 from streams.batch.replayed import is_replayed
 from streams.deadletters.letter.audit import Outcome, Settled, settle
 from streams.deadletters.letter.envelope import envelope_headers
@@ -67,6 +68,7 @@ class Committer:
         record may be.
         """
         self._pipeline = pipeline
+        self._inputs = pipeline.inputs
         self._transactions = transactions
         self._changelog = changelog
         self._encoders = {encoder.topic: encoder for encoder in encoders}
@@ -86,23 +88,27 @@ class Committer:
         for part in effects.partitions:
             origin = part.partition
             for records in part.records:
-                originals = self._settled(records, effects.now_ms, origin)
+                originals = self._settled(records, effects.now_ms, origin, part.input_number)
                 self._produce_events(records, records.headers(originals), effects.now_ms, origin)
             for outcome, replayed in part.dropped_replayed.items():
-                self._produce_outcomes(settle(replayed, Outcome(outcome), effects.now_ms), effects.now_ms, origin)
-        rejected: dict[int, list[Headers | None]] = {}
+                settled = settle(replayed, Outcome(outcome), effects.now_ms)
+                self._produce_outcomes(settled, effects.now_ms, origin, part.input_number)
+        rejected: dict[tuple[int, int], list[Headers | None]] = {}
         for letter in effects.dead_letters:
             if is_replayed(letter.headers):
-                rejected.setdefault(letter.partition, []).append(letter.headers)
-        for origin, headers in rejected.items():
-            self._produce_outcomes(settle(headers, Outcome.REJECTED, effects.now_ms), effects.now_ms, origin)
+                rejected.setdefault((letter.partition, letter.input_number), []).append(letter.headers)
+        for (origin, number), headers in rejected.items():
+            self._produce_outcomes(settle(headers, Outcome.REJECTED, effects.now_ms), effects.now_ms, origin, number)
         for letter in effects.dead_letters:
             headers_of_letter = envelope_headers(
-                letter, source=self._pipeline.source, group=self._pipeline.group, now_ms=effects.now_ms
+                letter,
+                source=self._inputs[letter.input_number].topic,
+                group=self._pipeline.group,
+                now_ms=effects.now_ms,
             )
             self._transactions.produce(
                 one_record(
-                    self._pipeline.dlq,
+                    self._inputs[letter.input_number].dlq,
                     letter.key,
                     letter.value,
                     effects.now_ms,  # its retention counts from its failure
@@ -140,10 +146,16 @@ class Committer:
                 )
         self._failpoint("journalled")
         positions = {
-            commit.partition: Committed(
-                commit.offset_next, commit.cycle, self._author, self._session, self._topic_id(tasks[commit.partition])
+            lane_of(number, commit.partition): Committed(
+                position.offset_next,
+                commit.cycle,
+                self._author,
+                self._session,
+                self._topic_id(tasks[commit.partition], number),
             )
             for commit in end.commits
+            for number, position in enumerate(commit.positions)
+            if position.offset_next >= 0  # not of an input of which nothing was read yet
         }
         self._transactions.send_offsets(positions, claim())
         self._failpoint("offsets_sent")
@@ -159,9 +171,9 @@ class Committer:
             tasks[commit.partition].cycle.applied(commit, written)
         self._failpoint("applied")
 
-    def _topic_id(self, task: PartitionTask) -> str | None:
-        """Id of the source topic that the task's offsets are offsets in."""
-        return task.identity.topics.get(self._pipeline.source)
+    def _topic_id(self, task: PartitionTask, number: int) -> str | None:
+        """Id of the topic that the task's offsets in an input are offsets in."""
+        return task.identity.topics.get(self._inputs[number].topic)
 
     def abort(self) -> None:
         """Drop the open transaction, if there is one."""
@@ -188,7 +200,7 @@ class Committer:
         log.warning("the outcome of a commit is unknown; re-creating the producer to settle it", error=str(error))
         self._open = False
         self._transactions.reopen()
-        if self._changelog.committed(list(positions)) != positions:
+        if not positions or self._changelog.committed(list(positions)) != positions:
             raise CycleAborted(
                 "outcome_settled", "the commit had not happened, or others have committed since"
             ) from error
@@ -204,20 +216,20 @@ class Committer:
             TopicRecords(topic, events.key.tolist(), events.value.tolist(), times, headers, origin=origin)
         )
 
-    def _settled(self, records: EventRecords, now_ms: int, origin: int) -> list[Headers | None] | None:
+    def _settled(self, records: EventRecords, now_ms: int, origin: int, number: int) -> list[Headers | None] | None:
         """Headers with which events go on; of those that were replayed, the audit topic learns the outcome."""
         if records.events.headers is None:
             return None
         settled = settle(records.events.headers.tolist(), Outcome(records.outcome or Outcome.CLEAN), now_ms)
         if records.outcome:
-            self._produce_outcomes(settled, now_ms, origin)
+            self._produce_outcomes(settled, now_ms, origin, number)
         return settled.headers
 
-    def _produce_outcomes(self, settled: Settled, now_ms: int, origin: int) -> None:
+    def _produce_outcomes(self, settled: Settled, now_ms: int, origin: int, number: int) -> None:
         if settled.keys:
             times = [now_ms] * len(settled.keys)
             self._transactions.produce(
-                TopicRecords(self._pipeline.audit, settled.keys, settled.values, times, origin=origin)
+                TopicRecords(self._inputs[number].audit, settled.keys, settled.values, times, origin=origin)
             )
 
     def _produce_changelogs(

@@ -12,7 +12,7 @@ from streams.limits import JOURNAL_RECORD_BYTES_MAX
 from streams.operators.changes import Changes
 from streams.state import journal
 from streams.state.checkpoint import Checkpoint
-from streams.state.journal import JournalEntry, Position
+from streams.state.journal import JournalEntry
 from streams.state.names import CHECKPOINT
 from streams.state.store import WriteBatch
 
@@ -36,18 +36,18 @@ class TaskCycle:
     def close(self) -> TaskCommit | None:
         """End the open cycle: everything since the last one, or None when nothing happened."""
         state = self._state
-        if state.offset_next == state.offset_closed and not state.has_changed:
+        if state.offsets_next == state.offsets_closed and not state.has_changed:
             return None
         cycle, changed = state.cycle_closed + 1, state.keys.take_changed()
         changes = [operator.changes(changed) for operator in state.operators.values()]
-        newest = max(
-            (state.watermark if one.is_of_cycle_end else one.event_time_max for one in changes), default=TIME_MIN
-        )
+        end = max(position.watermark for position in state.positions)
+        newest = max((end if one.is_of_cycle_end else one.event_time_max for one in changes), default=TIME_MIN)
+        first, *others = state.positions
         commit = TaskCommit(
             partition=state.partition,
             cycle=cycle,
-            offset_next=state.offset_next,
-            watermark=state.watermark,
+            offset_next=first.offset_next,
+            watermark=first.watermark,
             event_time_max=newest,
             journal=self._journal(cycle, newest, changes),
             changelogs=[rows for one in changes for rows in one.changelogs],
@@ -58,18 +58,18 @@ class TaskCycle:
                 [each for one in changes for each in one.store.puts],
             ),
             marks=state.marks(),
-            leader_epoch=state.leader_epoch,
+            leader_epoch=first.leader_epoch,
+            further=tuple(others),
         )
-        state.cycle_closed, state.offset_closed, state.has_output = cycle, state.offset_next, False
+        state.cycle_closed, state.offsets_closed, state.has_output = cycle, state.offsets_next, False
         return commit
 
     def _journal(self, cycle: int, event_time_max: int, changes: list[Changes]) -> list[bytes]:
         state = self._state
-        position = Position(state.offset_next, state.watermark, state.leader_epoch)
         entry = JournalEntry(
             cycle=cycle,
             event_time_max=event_time_max,
-            positions={state.config.pipeline.source: position},
+            positions=dict(zip(state.config.position_names, state.positions, strict=True)),
             identity=state.identity.packed,
         )
         sections = merged([one.sections for one in changes])
@@ -90,8 +90,7 @@ class TaskCycle:
             replay_from=state.journal_index.replay_from(written.journal_next),
             tables_next={**state.checkpoint.tables_next, **written.tables_next},
             marks=commit.marks,
-            leader_epoch=commit.leader_epoch,
             identity=state.identity,
-        )
+        ).at(commit.positions, state.config.further_names)
         batch.puts.append((CHECKPOINT, state.checkpoint.pack()))
         state.store.write(batch)

@@ -7,6 +7,7 @@ from streams.batch.columns import Headers
 from streams.batch.rejects import DeadLetter
 from streams.operators.changes import CarriedRows, ChangelogRows, RowRecords
 from streams.operators.output import EventRecords, RefusedEvents
+from streams.state.journal import Position
 from streams.state.store import WriteBatch
 
 
@@ -29,6 +30,8 @@ class PartitionEffects:
     """Accepted events whose key belongs into another partition."""
     misrouted_keys: Sequence[bytes] = ()
     """Some of their keys."""
+    input_number: int = 0
+    """Input whose records, or idle time, it comes of."""
     beside: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Events that were dropped beside the way to the clean topic, by name of the operator and outcome: they are counted
     in `records` or `dropped` as well."""
@@ -76,6 +79,13 @@ class TaskCommit:
     marks: Mapping[str, int]
     leader_epoch: int = -1
     """Of the newest record before `offset_next`; -1: not known."""
+    further: tuple[Position, ...] = ()
+    """Where the cycle ends in each input beside the source; offset, watermark and epoch are the source's."""
+
+    @property
+    def positions(self) -> tuple[Position, ...]:
+        """Where the cycle ends in each input."""
+        return (Position(self.offset_next, self.watermark, self.leader_epoch), *self.further)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from streams.engine.task import PartitionTask
 from streams.operators.base import RestoreBudget
 from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Places
+from streams.state.journal import Position
 from streams.state.names import CHECKPOINT
 from streams.state.store import Store, StoreCorrupted, WriteBatch
 
@@ -53,32 +54,44 @@ def restore_partition(
 
     """
     context = RestoreContext(config, partition, changelog, places or Places(), on_rows)
-    identities, offsets = IdentityCheck(context, accepted), StartOffset(context)
-    committed = offsets.committed()
+    identities = IdentityCheck(context, accepted)
+    offsets = [StartOffset(context, number) for number in range(len(config.inputs))]
+    committed = [one.committed() for one in offsets]
     declared = config.identity(context.places)
     checkpoint = read_checkpoint(store)
     low, high = changelog.bounds(config.pipeline.journal, partition)
     if checkpoint is not None:
-        identities.require_same_life(checkpoint, declared, committed, high)
+        identities.require_same_life(checkpoint, declared, committed[0], high)
     task = PartitionTask(config, partition, store, checkpoint)
     start = max(low, checkpoint.replay_from if checkpoint else low)
     budget = RestoreBudget(ids_in_memory_max, held_bytes_max)
     reached = JournalReplay(context, task, budget).run(checkpoint, start, high)
     if reached.cycle:
         reached = identities.under_declared(task, reached, declared)
-        offset_next = offsets.after(committed, reached)
+        positions = reached.positions(config.further_names)
+        found = [
+            one.after(its, position, reached.cycle)
+            for one, its, position in zip(offsets, committed, positions, strict=True)
+        ]
     else:
         reached = replace(reached, identity=declared)
-        offset_next = offsets.first(committed)
+        positions = reached.positions(config.further_names)
+        found = [one.first(its) for one, its in zip(offsets, committed, strict=True)]
         identities.require_no_rows()
         identities.require_same_division(declared)
     tables_next = replay_tables(context, task, reached)
-    if offset_next != reached.offset_next:
-        reached = replace(reached, offset_next=offset_next, leader_epoch=-1)
+    starts = [_at(position, offset_next) for position, offset_next in zip(positions, found, strict=True)]
+    if starts != positions:
+        reached = reached.at(starts, config.further_names)
     task.stand_at(replace(reached, tables_next=tables_next))
     if reached.cycle:
         store.write(WriteBatch(puts=[(CHECKPOINT, task.checkpoint.pack())]))
     return task
+
+
+def _at(position: Position, offset_next: int) -> Position:
+    """The position at an offset; whose epoch is not known where that is another one than it had."""
+    return position if position.offset_next == offset_next else Position(offset_next, position.watermark)
 
 
 def read_checkpoint(store: Store) -> Checkpoint | None:

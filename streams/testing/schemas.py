@@ -10,6 +10,7 @@ import fastavro
 
 from streams.avro.framing import FRAME_BYTES, SchemaKey, schema_id_of
 from streams.flow.declaration import Pipeline
+from streams.flow.inputs import Input
 from streams.schemas.catalog import Catalog
 
 
@@ -50,18 +51,18 @@ class RegisteredSchemas:
                 schema = Schema(len(self._by_id) + 1, version.text, parsed)
                 self._by_id[schema.id] = schema
                 self._by_subject.setdefault(subject, []).append(schema)
-        self._source = self._by_subject[pipeline.subject]
 
-    def source(self, version: int | None) -> Schema:
-        """A version of the source's schema; None: the newest.
+    def source(self, of: Input, version: int | None) -> Schema:
+        """A version of the schema of an input; None: the newest.
 
         Raises:
             ValueError: there is no such version.
 
         """
-        if version is not None and not 1 <= version <= len(self._source):
-            raise ValueError(f"no version {version}: the source's schema has {len(self._source)}")
-        return self._source[-1 if version is None else version - 1]
+        known = self._by_subject[of.subject]
+        if version is not None and not 1 <= version <= len(known):
+            raise ValueError(f"no version {version}: the source's schema has {len(known)}")
+        return known[-1 if version is None else version - 1]
 
     def newest(self, subject: str) -> tuple[str, int]:
         """Text and id of a subject's newest schema."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from streams.batch.lanes import lane_of, partition_of_lane, partitions_of
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.task import PartitionTask
 from streams.worker.ports import Attempt, IntakeCommands, Restored, Stores
@@ -79,8 +80,8 @@ class Ownership:
             return batch
         records = batch.records
         if records is not None:
-            records = records.take(np.flatnonzero(~np.isin(records.partition, stale)))
-        idle = {partition: idle for partition, idle in batch.idle.items() if partition not in stale}
+            records = records.take(np.flatnonzero(~np.isin(partitions_of(records.partition), stale)))
+        idle = {lane: idle for lane, idle in batch.idle.items() if partition_of_lane(lane) not in stale}
         return replace(batch, records=records, idle=idle)
 
     def take(self, terms: Mapping[int, Term]) -> None:
@@ -125,7 +126,9 @@ class Ownership:
             if is_wanted():
                 self._engine.install(restored.task)
                 self._restored_in[term.partition] = term
-                self._intake.start(term.partition, restored.task.offset_next, restored.source_bounds)
+                bounds = (restored.source_bounds, *restored.further_bounds)
+                for number, offset_next in enumerate(restored.task.offsets_next):
+                    self._intake.start(lane_of(number, term.partition), offset_next, bounds[number])
 
         attempt = Attempt(term.partition, is_wanted, install)
         return attempt

@@ -365,7 +365,7 @@ def test_an_output_with_a_subject_of_its_own_keeps_it_in_the_next_version(projec
     write_scaffold(made)
 
     folders = [path.parent.name for path, _ in made.files if path.suffix == ".avsc"]
-    assert folders == ["gps.positions.v2-value", "vehicles.minutes.v2-value"]
+    assert folders == ["gps.positions.v2-value", "vehicles.minutes.v2-value", "vehicles.trips.v2-value"]
     said = "rows of vehicles.state.v2 keep the subject vehicle-states, as those of vehicles.state.v1"
     assert any(step.startswith(said) for step in made.next_steps)
     discover._declared.cache_clear()

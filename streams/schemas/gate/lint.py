@@ -182,7 +182,9 @@ class _Lint:
         """An event has an id, a time and a key; that of a flow's source under the names that it declares."""
         subject = self._version.subject
         if subject.endswith("-key") or any(
-            topic.subject == subject and topic.name != flow.source for flow in flows for topic in flow.topics()
+            topic.subject == subject and topic.name not in {one.topic for one in flow.inputs}
+            for flow in flows
+            for topic in flow.topics()
         ):
             return  # what a flow writes are rows, not events
         reader = next((flow for flow in flows if flow.subject == subject), None)

@@ -7,6 +7,7 @@ from typing import Any, Final
 from streams.avro.resolve import column_kind, misfit_default, without_logical_types
 from streams.flow.checks import did_you_mean
 from streams.flow.declaration import Pipeline
+from streams.flow.inputs import Input
 from streams.schemas.catalog import SchemaVersion
 from streams.schemas.gate.findings import Finding, Rule
 
@@ -34,24 +35,31 @@ def usage_of(subject: str, flows: Iterable[Pipeline]) -> Usage:
         for topic in flow.topics():
             if topic.subject == subject:
                 topics.append(topic.name)
-                (readers if topic.name == flow.source else writers).append(flow.name)
+                read = {one.topic for one in flow.inputs}
+                (readers if topic.name in read else writers).append(flow.name)
     return Usage(tuple(topics), tuple(readers), tuple(writers))
 
 
 def unmet_needs(version: SchemaVersion, flows: Iterable[Pipeline]) -> list[Finding]:
     """Fields that a flow reads and that a version, the newest one, lacks or has of another type."""
-    return [finding for flow in flows if flow.subject == version.subject for finding in _unmet(version, flow)]
+    return [
+        finding
+        for flow in flows
+        for one in flow.inputs
+        if one.subject == version.subject
+        for finding in _unmet(version, flow, one)
+    ]
 
 
-def _unmet(version: SchemaVersion, flow: Pipeline) -> Iterable[Finding]:
+def _unmet(version: SchemaVersion, flow: Pipeline, one: Input) -> Iterable[Finding]:
     fields = {field["name"]: field for field in version.parsed["fields"]}
     needs: dict[str, tuple[frozenset[str], bool, str]] = {
-        flow.id_field: (frozenset({"string"}), False, "its id"),
-        flow.key_field: (frozenset({"string"}), False, "its key"),
-        flow.time_field: (frozenset({"long"}), False, "its event time"),
-        flow.sequence_field: (_INTEGERS, False, "its sequence"),
-        **dict.fromkeys(flow.payload_fields, (_NUMBERS, True, "a number that it folds")),
-        **{name: (frozenset({"string"}), True, "a text that it folds") for name in flow.text_fields},
+        one.id_field: (frozenset({"string"}), False, "its id"),
+        one.key_field: (frozenset({"string"}), False, "its key"),
+        one.time_field: (frozenset({"long"}), False, "its event time"),
+        one.sequence_field: (_INTEGERS, False, "its sequence"),
+        **dict.fromkeys(one.payload_fields, (_NUMBERS, True, "a number that it folds")),
+        **{name: (frozenset({"string"}), True, "a text that it folds") for name in one.text_fields},
     }
     for name, (kinds, nullable, role) in needs.items():
         field = fields.get(name)
