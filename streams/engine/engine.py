@@ -16,6 +16,7 @@ from streams.avro.known import KnownSchemas
 from streams.batch.clock import Clock
 from streams.batch.columns import TIME_MIN, header_memory
 from streams.batch.events import Events
+from streams.batch.partitions import last_rows
 from streams.batch.records import Records
 from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.config import TaskConfig
@@ -114,11 +115,12 @@ class Engine:
         """Only what is ours and new: other partitions' records may be left over from before a rebalance."""
         if not len(records):
             return records
-        wanted_from = np.full(int(records.partition.max()) + 1, _OFFSET_MAX)
-
-        for partition in np.unique(records.partition).tolist():
+        numbers, _ = last_rows(records.partition)
+        wanted_from = np.full(int(numbers[-1]) + 1, _OFFSET_MAX)
+        for partition in numbers.tolist():
             if partition in self._waiting and partition in self.tasks:
-                self._waiting[partition].append(records.take(np.flatnonzero(records.partition == partition)))
+                waits = records.take(np.flatnonzero(records.partition == partition))
+                self._waiting[partition].append(waits.compact())
             elif partition in self.tasks:
                 wanted_from[partition] = self.tasks[partition].offset_next
         good = records.offset >= wanted_from[records.partition]
@@ -175,7 +177,7 @@ class Engine:
             mine = records.partition == partition
             mine[:row] = False
             waits |= mine
-            self._waiting.setdefault(partition, []).append(records.take(np.flatnonzero(mine)))
+            self._waiting.setdefault(partition, []).append(records.take(np.flatnonzero(mine)).compact())
         kept = np.flatnonzero(~waits)
         place = np.cumsum(~waits) - 1
         events: Events = decoded.events.take(~waits[decoded.events.row])
@@ -259,8 +261,8 @@ class Engine:
 
 def _by_partition(records: Records, events: Events) -> Iterator[tuple[int, Events, int]]:
     """Each partition of the records, its events in log order, and the offset of its last record."""
-    partitions, from_end = np.unique(records.partition[::-1], return_index=True)
-    last = records.offset[len(records) - 1 - from_end].tolist()
+    partitions, rows = last_rows(records.partition)
+    last = records.offset[rows].tolist()
     if len(partitions) <= 1:
         yield from ((int(partition), events, last[0]) for partition in partitions)
         return

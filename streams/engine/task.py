@@ -72,8 +72,9 @@ class PartitionTask(PartitionState):
         outputs = [Output(events, trace)]
         for step in self._steps:
             given, stage = outputs[step.after], step.operator.stage
+            events = given.events if step.operator.takes_references else given.events.with_objects()
             with self.config.stopwatch(stage) if stage else _UNTIMED:
-                outputs.append(step.operator.process(given.events, given.trace))
+                outputs.append(step.operator.process(events, given.trace))
         misrouted, keys = self.keys.take_misrouted()
         effects = collected(self.partition, self._steps, outputs[1:], misrouted, keys)
         self.has_output |= bool(effects.records or effects.refused)

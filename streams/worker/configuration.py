@@ -39,5 +39,6 @@ def config_of(
         partition_of=lambda key: partition_of(key, partitions),
         seed=seed,
         add_ids=None if native is None else native.library.ids_add,
+        key_map=None if native is None or settings.streams_native != "on" else native.library.KeyMap,
         symbols=enum_symbols(reader_schema(catalog, pipeline), pipeline.payload_fields),
     )

@@ -122,6 +122,7 @@ class WindowOperator(Operator):
     """Opens, folds and closes windows."""
 
     stage = "windows"
+    takes_references = True
 
     def __init__(self, spec: TumblingWindow, context: OperatorContext) -> None:
         self._spec, self._keys = spec, context.keys

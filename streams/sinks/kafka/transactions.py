@@ -266,7 +266,7 @@ class KafkaTransactions:
                     value,
                     key,
                     -1 if records.partition is None else records.partition,
-                    timestamp=max(records.timestamps_ms[row], 0),
+                    timestamp=max(int(records.timestamps_ms[row]), 0),
                     headers=list[tuple[str, str | bytes | None]](headers) if headers else None,
                     on_delivery=report,
                 )

@@ -1,12 +1,18 @@
 """The partitions of a consumer: which are assigned, which are read and from where, and where their logs end."""
 
+from typing import Final
+
 import numpy as np
 
 from streams.batch.columns import Bools, Int64
+from streams.batch.partitions import last_rows
 from streams.clock import monotonic_ms
 from streams.limits import OPEN_TRANSACTION_SAID_MS
 from streams.sources.base import Idle, Unreadable
 from streams.sources.idle import IdleClock
+
+_NEVER: Final = np.iinfo(np.int64).max
+"""Least new offset of a partition that is not read."""
 
 
 class Consumed:
@@ -66,21 +72,22 @@ class Consumed:
 
     def still_ours(self, partition: Int64, offset: Int64) -> tuple[Bools, dict[int, int]]:
         """Which records are not void, as those fetched before a seek or a stop are, and each partition's last row."""
-        keep = np.zeros(len(partition), dtype=np.bool_)
-        last: dict[int, int] = {}
-        for number in np.unique(partition).tolist():
-            least = self.started.get(number)
-            if least is None:
-                continue
-            mine = partition == number
-            if (offset[mine] < least).any():  # the client has begun again at the start of the log
+        numbers, _ = last_rows(partition)
+        least = np.full(int(numbers[-1]) + 1 if len(numbers) else 0, _NEVER)
+        for number in numbers.tolist():
+            least[number] = self.started.get(number, _NEVER)
+        wanted_from = least[partition]
+        keep = offset >= wanted_from
+        rows = np.arange(len(partition))
+        if not keep.all():
+            if (wanted_from[~keep] < _NEVER).any():  # the client has begun again at the start of the log
                 self._is_suspect = True
-            mine &= offset >= least
-            keep |= mine
-            if mine.any():
-                last[number] = int(np.flatnonzero(mine)[-1])
-                self.started[number] = int(offset[last[number]]) + 1
-                self.idle.moved(number)
+            rows = np.flatnonzero(keep)
+        mine, places = last_rows(partition[rows])
+        last = dict(zip(mine.tolist(), rows[places].tolist(), strict=True))
+        for number, row in last.items():
+            self.started[number] = int(offset[row]) + 1
+            self.idle.moved(number)
         return keep, last
 
     def reached_end(self, partition: int, end: int) -> None:

@@ -255,9 +255,7 @@ class Intake:
     def _renew(self) -> None:
         """Go on with a new consumer; partitions of the old one are revoked or lost."""
         self._close_consumer()
-        if assigned := sorted(
-            self._consumed.assigned
-        ):  # the old one has not said so
+        if assigned := sorted(self._consumed.assigned):  # the old one has not said so
             self._lose(assigned)
         self.consumer = self._new_consumer()
         self.subscribe()
