@@ -39,8 +39,10 @@ from streams.sinks.base import Committed, TopicRecords
 from streams.sinks.kafka.produce import Gives, GivesBatch, GivesEach
 from streams.state.memory import MemoryStore
 
-ROUNDS: Final = 5
+ROUNDS: Final = 3
 _BATCHES_EACH_CYCLE: Final = 2
+_MOCK_PARTITIONS: Final = 4
+"""Of the topics of a simulated broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class _Sink:
     def begin(self) -> None: ...
 
     def produce(self, records: TopicRecords) -> None:
+        if records.partition is not None:
+            records = replace(records, partition=records.partition % _MOCK_PARTITIONS)
         start_s = time.thread_time()
         taken, error = self._way.gives(records, 0)
         self._spend("produce", time.thread_time() - start_s)

@@ -189,7 +189,7 @@ class Decoder:
 
     def _decode_usual(self, records: Records, known: Known, rejects: list[Reject]) -> Columns | None:
         """The whole batch in one go, if all of it is written with the schema that most batches are written with."""
-        plan, values = self._usual, records.value
+        plan, values = self._usual, records.listed_values()
         if plan is None or plan.framed_json is None or plan.schema_id not in known:
             return None
         if not values or records.headers is not None or records.headers_lost is not None:
@@ -223,7 +223,7 @@ class Decoder:
         rejects += apart.values()
         by_frame: dict[bytes, list[int]] = defaultdict(list)
         groups: dict[tuple[SchemaKey, bool], list[int]] = defaultdict(list)
-        for row, value in enumerate(records.value):
+        for row, value in enumerate(records.listed_values()):
             if row in skip or row in apart:
                 continue
             if value is None:

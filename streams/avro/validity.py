@@ -43,8 +43,9 @@ class Validator:
         ids = text_bytes(fields.event_id)
         offsets = text_offsets(fields.event_id)
         complaints = self._invalid(fields, np.diff(offsets))
-        keys = (
-            objects([records.key[row] for row in rows.tolist()]) if len(rows) != len(records) else objects(records.key)
+        keys, values = (
+            objects(column if len(rows) == len(records) else [column[row] for row in rows.tolist()])
+            for column in (records.listed_keys(), records.listed_values())
         )
         named = pc.equal(pa.array(keys, pa.binary()), fields.key_field.cast(pa.binary()))
         mismatched = ~np.asarray(named.fill_null(pa.scalar(value=False)), dtype=np.bool_)
@@ -53,11 +54,6 @@ class Validator:
         for complaint in complaints:
             bad[complaint[0]] = True
         hi, lo, digest = fields.id_words()
-        values = (
-            objects(records.value)
-            if len(rows) == len(records)
-            else objects([records.value[row] for row in rows.tolist()])
-        )
         headers = None if records.headers is None else objects([records.headers[row] for row in rows.tolist()])
         events = Events(
             row=rows,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -46,11 +47,19 @@ class Records:
             self.leader_epochs,
         )
 
+    def listed_keys(self) -> list[Any]:
+        """Keys as bytes objects or None."""
+        return self.key if isinstance(self.key, list) else self.key.tolist()
+
+    def listed_values(self) -> list[Any]:
+        """Values as bytes objects or None."""
+        return self.value if isinstance(self.value, list) else self.value.tolist()
+
     def with_objects(self) -> "Records":
         """The same records with keys and values as bytes objects."""
         if isinstance(self.key, list) and isinstance(self.value, list):
             return self
-        return replace(self, key=list(self.key), value=list(self.value))
+        return replace(self, key=self.listed_keys(), value=self.listed_values())
 
     def compact(self) -> "Records":
         """The same records, which keep no bytes of others in memory: what waits for longer than its batch."""
