@@ -179,7 +179,7 @@ class Intake:
         """The records of a call that are not void; takes note of what else came."""
         keep, last = self._consumed.still_ours(arrived.partition, arrived.offset)
         epochs = {number: epoch for number, row in last.items() if (epoch := arrived.leader_epoch(row)) is not None}
-        # Behind the records: a partition's end often comes in one call with its last records.
+        # After the records: a partition's end often comes in one call with its last records.
         for notice in arrived.notices:
             self._note(notice)
         return arrived.records(keep, epochs) if keep.any() else None

@@ -27,7 +27,7 @@ class Joining:
         self._without_since_ms: int | None = None
         """Since when the group, having taken us in, gives us no partition; monotonic. None: it has not, or it does."""
         self._refused = 0
-        """How often in a row the group has refused us because of our own former self."""
+        """How often in a row the group has refused this worker because of its own earlier session."""
         self._refused_since_s = self._join_after_s = 0.0
         self._fenced_at_s: list[float] = []
 
