@@ -74,7 +74,7 @@ down: setup ## Stop the local Kafka and registry
 wheels: setup ## Build the wheel, try it in fresh environments with the oldest and the newest Python here
 	$(BIN)/python -m tests.wheel $(ARGS)
 
-bench: setup ## Measure one worker against a pass-through and idiomatic Faust
+bench: setup ## Measure one worker against a pass-through, Kafka Streams and idiomatic Faust
 	$(BIN)/python -m loadtest.bench $(ARGS)
 
 bench-paired: setup ## Measure ingest and replay of BEFORE=REVISION and of these files in turn (~10 min)

@@ -1,8 +1,9 @@
 """`make bench`: one worker, exactly once, next to a pass-through that does nothing and to Faust by the book.
 
 Fills a topic, lets each program drain it alone, checks the worker's output with the oracle, does the same with a topic
-of orders, and measures the time from event to visible output at a steady rate. Everything runs on a stack of its own,
-which is removed afterwards.
+of orders, and measures the time from event to visible output at a steady rate. Kafka Streams drains a topic of its own
+with the same traffic; CPU time at a steady rate is measured of the worker and of Kafka Streams. Everything runs on a
+stack of its own, which is removed afterwards.
 Exit status: 0 measured, 1 it could not be, 100 measured, but the oracle found the worker's output wrong.
 """
 
@@ -17,7 +18,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtest.comparison import DEFAULT_PARTS, Bench, Folders, Options, Part
+from loadtest.baselines.run import Compared
+from loadtest.comparison import DEFAULT_PARTS, Folders, Options, Part
 from loadtest.oracle.check import print_report
 from loadtest.oracle.compare import Report
 from loadtest.program import run_to_the_end
@@ -51,6 +53,7 @@ def command(
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of every topic.")] = 12,
     faust_events: Annotated[int, typer.Option(min=100, help="Records that Faust drains.")] = 20_000,
     latency_s: Annotated[int, typer.Option(min=1, help="Seconds at 10,000 events/s, after a warm-up.")] = 20,
+    steady_s: Annotated[int, typer.Option(min=1, help="Seconds of steady traffic of 10,000 events/s.")] = 30,
     memory_s: Annotated[int, typer.Option(min=60, help="Seconds that memory is watched, after a warm-up.")] = 600,
     seed: Annotated[int, typer.Option(help="Seed of the traffic.")] = 1,
     skip: Annotated[list[Part] | None, typer.Option(help="Leave this part out; may be repeated.")] = None,
@@ -64,7 +67,7 @@ def command(
     name: ResultName = None,
     root: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure one worker against a pass-through and idiomatic Faust; print the figures and store them."""
+    """Measure one worker next to a pass-through, Kafka Streams and idiomatic Faust; print and store the figures."""
     share = 5 if quick else 1
     options = Options(
         events=events // share,
@@ -74,6 +77,7 @@ def command(
         latency_s=max(4, latency_s // share),
         memory_s=max(60, memory_s // share),
         seed=seed,
+        steady_s=max(5, steady_s // share),
         parts=frozenset(only or DEFAULT_PARTS) - frozenset(skip or ()),
     )
     console = Console()
@@ -87,7 +91,7 @@ def command(
             folders = Folders(Path(scratch), root / results.name)
             console.print("starting the stack")
             with _stack(folders.data / "stack", use_running=use_running) as settings, bars:
-                bench = Bench(settings, options, folders, bars)
+                bench = Compared(settings, options, folders, bars)
                 with closing(bench):
                     results.runs.extend(bench.runs())
             wrong = {name: report for name, report in bench.oracles.items() if not report.ok}

@@ -53,6 +53,8 @@ class Part(StrEnum):
     ORDERS = "orders"
     FAUST = "faust"
     LATENCY = "latency"
+    STEADY = "steady"
+    KAFKA_STREAMS = "kafka-streams"
     MEMORY = "memory"
 
 
@@ -72,6 +74,8 @@ class Options:
     memory_s: int
     seed: int
     parts: frozenset[Part]
+    steady_s: int = 0
+    """0: no steady traffic."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ START_MS: Final = 1_760_000_000_000
 LATENESS_MS: Final = 5_000
 SCHEMA_ID: Final = 7
 _BATCHES_EACH_CYCLE: Final = 2
-_READ_MS: Final = START_MS + 3_600_000
+READ_MS: Final = START_MS + 3_600_000
 
 
 def micro_batches(seed: int = 1) -> list[Records]:
@@ -120,7 +120,7 @@ def run(batches: list[Records]) -> tuple[float, float, int]:
     journal_next = dict.fromkeys(range(PARTITIONS), 0)
     start = time.thread_time()
     for number, records in enumerate(batches, 1):
-        effects = engine.process(MicroBatch(records, _READ_MS))
+        effects = engine.process(MicroBatch(records, READ_MS))
         clean += sum(part.outcomes().get(Outcome.CLEAN, 0) for part in effects.partitions)
         if number % _BATCHES_EACH_CYCLE:
             continue

@@ -18,7 +18,7 @@ from streams.sinks.kafka.produce import Gives, GivesBatch, GivesEach
 
 ROUNDS: Final = 30
 _TOPIC: Final = "out"
-_CONFIG: Final[dict[str, Any]] = {
+MOCK_CONFIG: Final[dict[str, Any]] = {
     "test.mock.num.brokers": 1,
     "queue.buffering.max.messages": 1_000_000,
     "batch.num.messages": 20_000,
@@ -47,7 +47,7 @@ def main() -> None:
     clients = native_clients("on")
     if clients is None:
         raise UsageError("this compares both ways: it needs the native library")
-    producer, native = clients.producer(Settings(), _CONFIG)
+    producer, native = clients.producer(Settings(), MOCK_CONFIG)
     if native is None:
         raise UsageError("the handle of the client is not certain")
     batch = micro_batches()[0]

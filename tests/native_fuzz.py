@@ -22,10 +22,13 @@ import numpy as np
 
 from logistics.flows.gps import GPS
 from logistics.flows.orders import ORDERS
-from streams.avro.native import Native, NativeProgram, choose, decode_natively, program_of
+from streams.avro.native import Native, NativeProgram, choose, decode_by_reference, decode_natively, program_of
 from streams.avro.reads import ReaderFields
 from streams.avro.resolve import Plan, build_plan
+from streams.avro.validity import Validator
 from streams.avro.values import Columns, decode_one, from_rows
+from streams.batch.event_ids import EVENT_TIME_MAX
+from streams.batch.records import Records
 from streams.schemas.catalog import Catalog
 
 BATCH: Final = 4_000
@@ -64,6 +67,7 @@ class Subject:
     program: NativeProgram
     reads: ReaderFields
     whole: list[bytes]
+    native: Native
 
 
 @dataclass(slots=True)
@@ -73,6 +77,8 @@ class Tally:
     records: int = 0
     accepted: int = 0
     doubted: int = 0
+    valid: int = 0
+    """Of those accepted, by reference."""
 
 
 class Differs(AssertionError):
@@ -114,7 +120,7 @@ def _subject(
         stream = io.BytesIO()
         fastavro.schemaless_writer(stream, plan.writer, _value(rng, parsed, {}, ""))
         whole.append(stream.getvalue())
-    return Subject(name, plan, program, reads, whole)
+    return Subject(name, plan, program, reads, whole, native)
 
 
 def _value(rng: random.Random, kind: Any, named: dict[str, Any], name: str) -> Any:
@@ -202,9 +208,49 @@ def check(subject: Subject, bodies: list[bytes], tally: Tally) -> None:
         for column, one, other in zip(_COLUMNS, _plain(part.columns), _plain(wanted), strict=True):
             if one != other:
                 _name_it(subject, bodies, rows, column)
+    tally.valid += _check_by_reference(subject, bodies, part.columns)
     tally.records += len(bodies)
     tally.accepted += len(rows)
     tally.doubted += len(part.doubted)
+
+
+def _check_by_reference(subject: Subject, bodies: list[bytes], accepted: Columns) -> int:
+    """By reference, the same values must give what Python finds valid of those accepted; returns how many."""
+    made, frame = subject.native.library.ByteRefs, subject.program.frame()
+    keys: list[bytes | None] = [b"of nobody"] * len(bodies)
+    for row, key in zip(accepted.rows.tolist(), accepted.key_field.to_pylist(), strict=True):
+        keys[row] = key.encode()
+    values: list[bytes | None] = [frame + body for body in bodies]
+    numbers, times = np.arange(len(bodies)), np.full(len(bodies), EVENT_TIME_MAX)
+    validator = Validator(subject.reads, 60_000)
+    wanted = validator.events(Records(numbers, numbers, times, keys, values), accepted, [], None)
+    limits_ms = validator.limits_ms(times, None)
+    found = decode_by_reference(subject.program, made.of(values), made.of(keys), limits_ms, bytes_max=1 << 20)
+    if found is None:
+        raise Differs(f"{subject.name}: nothing is decoded by reference")
+    columns = (
+        ("rows", found.rows.tolist(), wanted.row.tolist()),
+        ("others", sorted([*found.rows.tolist(), *found.others.tolist()]), numbers.tolist()),
+        ("id", found.event_id.tolist(), wanted.event_id.tolist()),
+        ("time", found.event_time.tobytes(), wanted.event_time.tobytes()),
+        ("sequence", found.sequence.tobytes(), wanted.sequence.tobytes()),
+        ("payload", _without_nans(found.payload), _without_nans(wanted.payload)),
+        ("texts", [text.cast("binary").to_pylist() for text in found.texts], wanted.texts.tolist()),
+        ("words", [one.tobytes() for one in found.words], [
+            one.tobytes() for one in (wanted.id_hi, wanted.id_lo, wanted.id_word)
+        ]),
+    )  # fmt: skip
+    for name, one, other in columns:
+        if one != other:
+            if len(bodies) > 1:
+                for body in bodies:
+                    check(subject, [body], Tally())
+            raise Differs(f"{subject.name}: by reference {name} differs: {[body.hex() for body in bodies][:3]}")
+    return len(found.rows)
+
+
+def _without_nans(payload: Any) -> bytes:
+    return np.where(np.isnan(payload), np.nan, payload).tobytes()  # type: ignore[no-any-return]  # bytes
 
 
 _COLUMNS: Final = ("id", "key", "time", "sequence", "payload", "nulls", "texts", "words")
@@ -216,7 +262,7 @@ def _plain(columns: Columns) -> tuple[Any, ...]:
         columns.key_field.to_pylist(),
         columns.event_time.tobytes(),
         columns.sequence.tobytes(),
-        np.where(np.isnan(columns.payload), np.nan, columns.payload).tobytes(),
+        _without_nans(columns.payload),
         columns.nulls.tobytes(),
         [column.to_pylist() for column in columns.texts],
         [column.tobytes() for column in columns.id_words()],
@@ -264,7 +310,7 @@ def main() -> None:
             sys.stderr.write(f"{tally.records:,} records\n")
     sys.stdout.write(
         f"seed {chosen.seed}: {tally.records:,} records, {tally.accepted:,} accepted and as fastavro reads them, "
-        f"{tally.doubted:,} left to it\n"
+        f"{tally.doubted:,} left to it; by reference {tally.valid:,} valid, as in Python\n"
     )
 
 

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtest.baselines.run import Baselines, Sizes, find_quix
+from loadtest.baselines.run import Baselines, find_quix
 from loadtest.comparison import Folders, Options
 from loadtest.program import run_to_the_end
 from loadtest.report import RESULTS, ResultName, Results, ResultsFolder, faults, named, print_results
@@ -62,6 +62,7 @@ def command(
         memory_s=0,
         seed=seed,
         parts=frozenset(),
+        steady_s=steady_s,
     )
     console = Console()
     results = Results(named(name, "baselines"))
@@ -74,8 +75,7 @@ def command(
                     kafka_bootstrap_servers=stack.bootstrap_servers, schema_registry_url=stack.registry_url
                 )
                 folders = Folders(Path(scratch), root / results.name)
-                sizes = Sizes(quix_events=quix_events, steady_s=steady_s)
-                bench = Baselines(settings, options, folders, bars, sizes=sizes, scenarios=scenarios)
+                bench = Baselines(settings, options, folders, bars, quix_events=quix_events, scenarios=scenarios)
                 with closing(bench):
                     for run in bench.runs():
                         results.runs.append(run)

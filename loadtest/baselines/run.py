@@ -10,7 +10,7 @@ from typing import Final
 import loadtest
 from loadtest.baselines.kafka_streams.build import MAIN, built
 from loadtest.baselines.steady import WARM_UP_S, measure_steady
-from loadtest.comparison import EVENTS_PER_TICK, READY_S_MAX, Bench
+from loadtest.comparison import EVENTS_PER_TICK, READY_S_MAX, Bench, Part
 from loadtest.fleet import Fleet, FleetShape
 from loadtest.latency import LIVE_PREFIX
 from loadtest.report import Run
@@ -44,14 +44,6 @@ def find_quix() -> Path:
     return QUIX_PYTHON
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How much the baselines are given; `steady_s` 0: no steady traffic."""
-
-    quix_events: int
-    steady_s: int
-
-
 @dataclass(slots=True)
 class Half:
     """Notes when a drain has passed its middle, and what it had taken by then."""
@@ -67,27 +59,16 @@ class Half:
             self.passed = done, self.subject.usage()[0], time.monotonic()
 
 
-class Baselines(Bench):
-    """One invocation on one stack: the worker, Kafka Streams, Faust, Quix Streams, as far as they are asked for."""
-
-    def __init__(self, *arguments: object, sizes: Sizes, scenarios: frozenset[str]) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]  # those of a bench
-        self._sizes = sizes
-        self._scenarios = scenarios
+class Compared(Bench):
+    """A bench with steady traffic, and with Kafka Streams doing the same work."""
 
     def runs(self) -> Iterator[Run]:
-        """Measure one after the other; each result as soon as it is there."""
-        if "worker" in self._scenarios:
-            filled = self._fill(self._gps, self._gps.pipeline.source, self.options.events, "filling the topic")
-            yield self._pipeline(self._gps, filled)
-            if self._sizes.steady_s:
-                yield self._steady_worker()
-        if "kafka-streams" in self._scenarios:
+        """Measure part after part; each result as soon as it is there."""
+        yield from super().runs()
+        if Part.STEADY in self.options.parts:
+            yield self._steady_worker()
+        if Part.KAFKA_STREAMS in self.options.parts:
             yield from self._kafka_streams()
-        if "faust" in self._scenarios:
-            yield self._faust()
-        if "quix" in self._scenarios:
-            yield self._quix()
 
     def _steady_worker(self) -> Run:
         """The worker that has drained its topic, started again."""
@@ -130,7 +111,7 @@ class Baselines(Bench):
             self._check_written(target)
             yield self._run("bench-kafka-streams", drain, filled.rate)
             yield self._run("bench-kafka-streams-warm", second_half(drain, half, *ended), filled.rate)
-            if self._sizes.steady_s:
+            if self.options.steady_s:
                 yield self._steady(subject, KAFKA_STREAMS, KAFKA_STREAMS, "bench-steady-kafka-streams")
 
     def _check_written(self, target: str) -> None:
@@ -149,7 +130,7 @@ class Baselines(Bench):
             delay_ms_max=0,
             device_prefix=LIVE_PREFIX,
         )
-        events = STEADY_EVENTS_PER_S * (self._sizes.steady_s + WARM_UP_S)
+        events = STEADY_EVENTS_PER_S * (self.options.steady_s + WARM_UP_S)
         batches = list(Fleet(self.options.seed, shape).batches(events))
         with self._task(f"{subject.name} at {STEADY_EVENTS_PER_S:,} events/s", None):
             found = measure_steady(
@@ -158,7 +139,7 @@ class Baselines(Bench):
                 self.bootstrap,
                 topic,
                 batches,
-                seconds=self._sizes.steady_s,
+                seconds=self.options.steady_s,
             )
         return Run(
             scenario=scenario,
@@ -166,17 +147,40 @@ class Baselines(Bench):
             workers=1,
             events=found.events,
             publish_rate=STEADY_EVENTS_PER_S,
-            consume_rate=found.events / self._sizes.steady_s,
+            consume_rate=found.events / self.options.steady_s,
             cpu_seconds_per_million=found.cpu_s / max(found.events, 1) * 1e6,
             rss_mb_max=found.rss_mb,
             events_per_cpu_second=found.events / max(found.cpu_s, 0.01),
-            steady_s=self._sizes.steady_s,
+            steady_s=self.options.steady_s,
         )
+
+
+class Baselines(Compared):
+    """One invocation on one stack: the worker, Kafka Streams, Faust, Quix Streams, as far as they are asked for."""
+
+    def __init__(self, *arguments: object, quix_events: int, scenarios: frozenset[str]) -> None:
+        super().__init__(*arguments)  # type: ignore[arg-type]  # those of a bench
+        self._quix_events = quix_events
+        self._scenarios = scenarios
+
+    def runs(self) -> Iterator[Run]:
+        """Measure one after the other; each result as soon as it is there."""
+        if "worker" in self._scenarios:
+            filled = self._fill(self._gps, self._gps.pipeline.source, self.options.events, "filling the topic")
+            yield self._pipeline(self._gps, filled)
+            if self.options.steady_s:
+                yield self._steady_worker()
+        if "kafka-streams" in self._scenarios:
+            yield from self._kafka_streams()
+        if "faust" in self._scenarios:
+            yield self._faust()
+        if "quix" in self._scenarios:
+            yield self._quix()
 
     def _quix(self) -> Run:
         for topic in (QUIX, f"{QUIX}.out"):
             self.offsets.create(topic, self.options.partitions)
-        filled = self._fill(self._gps, QUIX, self._sizes.quix_events, "filling a share of it for Quix Streams")
+        filled = self._fill(self._gps, QUIX, self._quix_events, "filling a share of it for Quix Streams")
         environment = {
             "BASELINE_BOOTSTRAP": self.bootstrap,
             "BASELINE_ID": QUIX,
@@ -195,7 +199,7 @@ class Baselines(Bench):
             ready_line="now processing incoming messages",
             python=find_quix(),
         ) as subject:
-            drain = self._drain(subject, QUIX, QUIX, self._sizes.quix_events)
+            drain = self._drain(subject, QUIX, QUIX, self._quix_events)
         return self._run("bench-quix", drain, filled.rate)
 
 

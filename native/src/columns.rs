@@ -83,6 +83,17 @@ impl Columns {
         Some(())
     }
 
+    /// Whether a number of the next row is null, or finite and from `least` to `greatest`.
+    #[inline]
+    pub fn is_number(&self, column: usize, least: f64, greatest: f64) -> bool {
+        let at = column * self.capacity + self.rows;
+        match (self.nulls.get(at), self.numbers.get(at)) {
+            (Some(true), _) => true,
+            (_, Some(&value)) => value.is_finite() && (least..=greatest).contains(&value),
+            _ => false,
+        }
+    }
+
     /// Keep what the record has written.
     #[inline]
     pub fn accept(&mut self) {

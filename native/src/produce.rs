@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::client::{Api, Argument, ArgumentValue, Bytes, Handle, HeaderArgument, api};
+use crate::refs::ByteRefs;
 
 /// Kinds of arguments of `produceva` (`rd_kafka_vtype_t`).
 const TOPIC: c_int = 2;
@@ -44,7 +45,7 @@ pub struct Producer {
 /// Some bytes, or null. Whoever makes one holds the object until it is used no more.
 struct Place(*const u8, usize);
 
-// SAFETY: bytes objects do not change, and any thread may read them.
+// SAFETY: bytes objects and buffers of `ByteRefs` do not change, and any thread may read them.
 unsafe impl Send for Place {}
 // SAFETY: as above.
 unsafe impl Sync for Place {}
@@ -86,7 +87,7 @@ impl Producer {
 
     /// Give the client the records from `start` on; returns how many it took, and the error of the one it did not (0: none).
     ///
-    /// `keys` and `values` hold bytes objects or None. `partition` is -1 where the key decides. `headers` has a list of
+    /// `keys` and `values` are columns by reference, or lists of bytes objects and None. `partition` is -1 where the key decides. `headers` has a list of
     /// names and values, or None, for each record.
     #[pyo3(signature = (topic, partition, keys, values, timestamps_ms, headers, start))]
     #[allow(clippy::too_many_arguments)]
@@ -95,20 +96,20 @@ impl Producer {
         py: Python<'_>,
         topic: &str,
         partition: i32,
-        keys: &Bound<'_, PyList>,
-        values: &Bound<'_, PyList>,
+        keys: &Bound<'_, PyAny>,
+        values: &Bound<'_, PyAny>,
         timestamps_ms: PyReadonlyArray1<'_, i64>,
         headers: Option<&Bound<'_, PyList>>,
         start: usize,
     ) -> PyResult<(usize, i32)> {
-        let (api, topic, count) = (api()?, CString::new(topic)?, keys.len());
-        let is_short = values.len() != count || timestamps_ms.len() != count;
+        let (api, topic, count) = (api()?, CString::new(topic)?, keys.len()?);
+        let is_short = values.len()? != count || timestamps_ms.len() != count;
         if is_short || headers.is_some_and(|headers| headers.len() != count) || start > count {
             return Err(PyValueError::new_err("columns of different lengths"));
         }
-        let (keys, values) = (held(keys, start)?, held(values, start)?);
+        let (keys, values) = (Column::held(keys, start)?, Column::held(values, start)?);
         let headers = headers.map(|headers| headers_from(headers, start)).transpose()?;
-        let (keys_at, values_at) = (places(&keys), places(&values));
+        let (keys_at, values_at) = (keys.places(start), values.places(start));
         let headers_at: Option<Vec<Vec<Named>>> = headers.as_ref().map(|rows| {
             rows.iter().map(|row| row.iter().map(|(name, value)| Named(name.as_ptr().cast(), place(value))).collect()).collect()
         });
@@ -118,9 +119,27 @@ impl Producer {
     }
 }
 
-/// The bytes objects from `start` on, held.
-fn held<'py>(column: &Bound<'py, PyList>, start: usize) -> PyResult<Vec<Option<Bound<'py, PyBytes>>>> {
-    column.iter().skip(start).map(optional).collect()
+/// A column, held for the length of a call.
+enum Column<'py> {
+    Refs(Bound<'py, ByteRefs>),
+    /// The bytes objects from the first row on that is asked for.
+    Objects(Vec<Option<Bound<'py, PyBytes>>>),
+}
+
+impl<'py> Column<'py> {
+    fn held(column: &Bound<'py, PyAny>, start: usize) -> PyResult<Self> {
+        if let Ok(refs) = column.cast::<ByteRefs>() {
+            return Ok(Column::Refs(refs.clone()));
+        }
+        Ok(Column::Objects(column.cast::<PyList>()?.iter().skip(start).map(optional).collect::<PyResult<_>>()?))
+    }
+
+    fn places(&self, start: usize) -> Vec<Place> {
+        match self {
+            Column::Refs(refs) => (start..refs.get().len()).map(|row| Place::of(refs.get().get(row))).collect(),
+            Column::Objects(column) => column.iter().map(place).collect(),
+        }
+    }
 }
 
 fn optional(object: Bound<'_, PyAny>) -> PyResult<Option<Bound<'_, PyBytes>>> {
@@ -132,10 +151,6 @@ fn optional(object: Bound<'_, PyAny>) -> PyResult<Option<Bound<'_, PyBytes>>> {
 
 fn place(bytes: &Option<Bound<'_, PyBytes>>) -> Place {
     Place::of(bytes.as_ref().map(|bytes| bytes.as_bytes()))
-}
-
-fn places(column: &[Option<Bound<'_, PyBytes>>]) -> Vec<Place> {
-    column.iter().map(place).collect()
 }
 
 /// Headers of the records from `start` on. A name ends at its first zero byte, as librdkafka has it.

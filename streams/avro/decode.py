@@ -6,17 +6,16 @@ until the records concerned stand alone, and those are judged one by one by fast
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from streams.avro.framing import FRAME_BYTES, SCHEMA_ID_HEADER, SchemaKey, key_in_header
-from streams.avro.native import Native, Programs, decode_natively
+from streams.avro.native import Native, PartByReference, Programs, decode_by_reference, decode_natively
 from streams.avro.reads import ReaderFields
 from streams.avro.resolve import Plan
+from streams.avro.validity import Validator
 from streams.avro.values import (
     Columns,
     concat_fields,
@@ -25,14 +24,12 @@ from streams.avro.values import (
     from_rows,
     text_bytes,
 )
-from streams.avro.wire import text_offsets
 from streams.batch.clock import Clock
-from streams.batch.columns import Bools, Headers, Int64, header_bytes, object_rows, objects
-from streams.batch.event_ids import EVENT_TIME_MAX, time_word
-from streams.batch.events import Events, Fields
+from streams.batch.columns import Headers, Int64, header_bytes, object_rows, objects
+from streams.batch.events import Events
 from streams.batch.records import Records
+from streams.batch.refs import ByteRefs
 from streams.batch.rejects import Reason, Reject
-from streams.limits import ID_BYTES_MAX, KEY_BYTES_MAX, WHOLE_NUMBER_MAX
 
 _EXACT_RECORDS_MAX: Final = 16
 """Below this a refused batch is no longer halved but judged record by record."""
@@ -44,7 +41,6 @@ _LOST: Final = (
     "headers whose names are not UTF-8, which could not be kept: {}; key, value and all other headers are as they "
     "came. Have the producer name its headers in UTF-8; a replay sends the record without these headers"
 )
-_OR_TOO_LARGE: Final = f", or a whole number beyond {WHOLE_NUMBER_MAX} (2^53), which would not be kept exactly"
 
 Known = Mapping[SchemaKey, Plan | Reject]
 """What is known of schemas by id or GUID: a plan, or a reject (its row is ignored) for every record that names it."""
@@ -73,7 +69,7 @@ class Decoder:
         """`native` (`streams.avro.native.choose`) decodes what it can, to the same result; None: all in Python."""
         self._reads = reads
         self._programs = None if native is None else Programs(native, reads)
-        self._fields = Fields(reads.payload_fields, reads.text_fields)
+        self._validator = Validator(reads, skew_ms_max)
         self._record_bytes_max = record_bytes_max
         self.skew_ms_max = skew_ms_max
         """How far an event's time may be ahead of what it is judged by."""
@@ -86,6 +82,30 @@ class Decoder:
 
         `clock` says which record timestamps are a time, and what stands in for the others; None takes all as they are.
         """
+        if isinstance(records.value, list) or isinstance(records.key, list):
+            return self._decode(records.with_objects(), known, skip, clock)
+        part = self._valid_by_reference(records, records.value, records.key, known, skip, clock)
+        if part is None:
+            return self._decode(records.with_objects(), known, skip, clock)
+        usual, events = part
+        unexpected: list[tuple[Plan, Int64]] = []
+        _note_unexpected(usual, events.row, unexpected)
+        valid = Decoded(events, [], {}, unexpected, (usual.schema_id,))
+        if len(events) == len(records):
+            return valid
+        others = np.delete(np.arange(len(records)), events.row)
+        rest = self._decode(
+            records.take(others).with_objects(),
+            known,
+            frozenset(place for place, row in enumerate(others.tolist()) if row in skip),
+            clock,
+        )
+        if len(others) * 2 < len(records):
+            self._usual = usual  # the rest is not what most records are like
+        return _merged(valid, rest, others)
+
+    def _decode(self, records: Records, known: Known, skip: frozenset[int], clock: Clock | None) -> Decoded:
+        """Decode keys and values that are bytes objects."""
         rejects: list[Reject] = []
         unexpected: list[tuple[Plan, Int64]] = []
         fields = None if skip else self._decode_usual(records, known, rejects)
@@ -104,17 +124,72 @@ class Decoder:
             by_guid = _ids_by_guid(groups, known)
         elif self._usual is not None:
             _note_unexpected(self._usual, fields.rows, unexpected)
-        events = self._validated(records, fields, rejects, clock)
+        events = self._validator.events(records, fields, rejects, clock)
         if by_guid:
             rejects = [reject.of_schema(by_guid.get(reject.row)) for reject in rejects]
         rejects.sort(key=lambda reject: reject.row)
         return Decoded(events, rejects, unresolved, _without(rejects, unexpected), schemas)
 
+    # --- by reference -----------------------------------------------------------------------------------------------
+
+    def _valid_by_reference(
+        self,
+        records: Records,
+        values: ByteRefs,
+        keys: ByteRefs,
+        known: Known,
+        skip: frozenset[int],
+        clock: Clock | None,
+    ) -> tuple[Plan, Events] | None:
+        """The usual schema and its valid events; None where there is no native program for it.
+
+        Records with headers are left out: they may name another schema, or be too large.
+        """
+        plan = self._usual
+        if plan is None or plan.framed_json is None or plan.schema_id not in known or self._programs is None:
+            return None
+        program = self._programs.of(plan)
+        if program is None:
+            return None
+        limits_ms = self._validator.limits_ms(records.timestamp_ms, clock)
+        rows = np.arange(len(records))
+        if left_out := _left_out(records, skip):
+            rows = np.delete(rows, left_out)
+            values, keys, limits_ms = values.take(rows), keys.take(rows), limits_ms[rows]
+        found = decode_by_reference(program, values, keys, limits_ms, bytes_max=self._record_bytes_max)
+        if found is None:
+            return None
+        if len(found.others):
+            rows, values, keys = rows[found.rows], values.take(found.rows), keys.take(found.rows)
+        return plan, self._events_by_reference(records, rows, values, keys, found)
+
+    def _events_by_reference(
+        self, records: Records, rows: Int64, values: ByteRefs, keys: ByteRefs, found: PartByReference
+    ) -> Events:
+        hi, lo, word = found.words
+        return Events(
+            row=rows,
+            timestamp_ms=records.timestamp_ms[rows],
+            event_time=found.event_time,
+            sequence=found.sequence,
+            event_id=found.event_id,
+            id_hi=hi,
+            id_lo=lo,
+            id_word=word,
+            key=keys,
+            value=values,
+            headers=None if records.headers is None else objects([None] * len(rows)),
+            payload=found.payload,
+            texts=object_rows([text_bytes(column) for column in found.texts], len(rows)),
+            slot=np.full(len(rows), -1, dtype=np.int64),
+            fields=self._validator.fields,
+        )
+
     # --- framing ----------------------------------------------------------------------------------------------------
 
     def _decode_usual(self, records: Records, known: Known, rejects: list[Reject]) -> Columns | None:
         """The whole batch in one go, if all of it is written with the schema that most batches are written with."""
-        plan, values = self._usual, records.value
+        plan, values = self._usual, records.listed_values()
         if plan is None or plan.framed_json is None or plan.schema_id not in known:
             return None
         if not values or records.headers is not None or records.headers_lost is not None:
@@ -148,7 +223,7 @@ class Decoder:
         rejects += apart.values()
         by_frame: dict[bytes, list[int]] = defaultdict(list)
         groups: dict[tuple[SchemaKey, bool], list[int]] = defaultdict(list)
-        for row, value in enumerate(records.value):
+        for row, value in enumerate(records.listed_values()):
             if row in skip or row in apart:
                 continue
             if value is None:
@@ -265,110 +340,27 @@ class Decoder:
         if decoded:
             parts.append(from_rows(plan, decoded, np.array(good, dtype=np.int64), self._reads))
 
-    # --- validation -------------------------------------------------------------------------------------------------
 
-    def _validated(self, records: Records, fields: Columns, rejects: list[Reject], clock: Clock | None) -> Events:
-        rows = fields.rows
-        timestamp = records.timestamp_ms[rows]
-        ids = text_bytes(fields.event_id)
-        offsets = text_offsets(fields.event_id)
-        complaints = self._invalid(fields, np.diff(offsets))
-        keys = (
-            objects([records.key[row] for row in rows.tolist()]) if len(rows) != len(records) else objects(records.key)
-        )
-        named = pc.equal(pa.array(keys, pa.binary()), fields.key_field.cast(pa.binary()))
-        mismatched = ~np.asarray(named.fill_null(pa.scalar(value=False)), dtype=np.bool_)
-        judged_by = timestamp if clock is None else clock.judged_by(timestamp)
-        future = fields.event_time > np.minimum(judged_by, EVENT_TIME_MAX - self.skew_ms_max) + self.skew_ms_max
-        bad = mismatched | future
-        for complaint in complaints:
-            bad[complaint[0]] = True
-        hi, lo, digest = fields.id_words()
-        values = (
-            objects(records.value)
-            if len(rows) == len(records)
-            else objects([records.value[row] for row in rows.tolist()])
-        )
-        headers = None if records.headers is None else objects([records.headers[row] for row in rows.tolist()])
-        events = Events(
-            row=rows,
-            timestamp_ms=timestamp,
-            event_time=fields.event_time,
-            sequence=fields.sequence,
-            event_id=ids,
-            id_hi=hi,
-            id_lo=lo,
-            id_word=time_word(fields.event_time, digest),
-            key=keys,
-            value=values,
-            headers=headers,
-            payload=fields.payload,
-            texts=object_rows([text_bytes(column) for column in fields.texts], len(rows)),
-            slot=np.full(len(rows), -1, dtype=np.int64),
-            fields=self._fields,
-        )
-        if not bad.any():
-            return events
-        self._explain(records, fields, complaints, mismatched, future, rejects, clock)
-        return events.take(~bad)
+def _left_out(records: Records, skip: frozenset[int]) -> list[int]:
+    """Rows that are not looked at, and those that have headers."""
+    left_out = {*skip, *(records.headers_lost or ())}
+    left_out.update(row for row, headers in enumerate(records.headers or ()) if headers)
+    return sorted(left_out)
 
-    def _invalid(self, fields: Columns, id_bytes: Int64) -> list[tuple[int, str]]:
-        """(position, message) of every invalid event; one message for each."""
-        key_bytes = np.diff(text_offsets(fields.key_field))
-        found: list[tuple[Bools, str]] = [
-            (id_bytes == 0, "the event id is empty"),
-            (id_bytes > ID_BYTES_MAX, f"the event id is longer than {ID_BYTES_MAX} bytes"),
-            (key_bytes == 0, f"{self._reads.key_field} is empty"),
-            (key_bytes > KEY_BYTES_MAX, f"{self._reads.key_field} is longer than {KEY_BYTES_MAX} bytes"),
-            (fields.event_time < 0, f"{self._reads.time_field} is negative"),
-        ]
-        for position, name in enumerate(self._reads.payload_fields):
-            column = fields.payload[position]
-            found.append((~np.isfinite(column) & ~fields.nulls[position], f"{name} is not a number{_OR_TOO_LARGE}"))
-            if name in self._reads.field_ranges:
-                low, high = self._reads.field_ranges[name]
-                found.append(((column < low) | (column > high), f"{name} is outside [{low:g}, {high:g}]"))
-        for name, texts in zip(self._reads.text_fields, fields.texts, strict=True):
-            found.append((np.diff(text_offsets(texts)) > ID_BYTES_MAX, f"{name} is longer than {ID_BYTES_MAX} bytes"))
-        complaints: dict[int, str] = {}
-        for mask, message in found:
-            if mask.any():
-                for position in np.flatnonzero(mask).tolist():
-                    complaints.setdefault(position, message)
-        return list(complaints.items())
 
-    def _explain(
-        self,
-        records: Records,
-        fields: Columns,
-        complaints: list[tuple[int, str]],
-        mismatched: Bools,
-        future: Bools,
-        rejects: list[Reject],
-        clock: Clock | None,
-    ) -> None:
-        """Append the reject of every event that is not valid, the first reason that applies."""
-        said = dict(complaints)
-        for position in sorted(said.keys() | set(np.flatnonzero(mismatched | future).tolist())):
-            row = int(fields.rows[position])
-            if position in said:
-                reason, message = Reason.INVALID, said[position]
-            elif mismatched[position]:
-                reason = Reason.KEY_MISMATCH
-                message = f"the record's key is not the event's {self._reads.key_field}"
-            else:
-                reason = Reason.FUTURE_TIMESTAMP
-                message = self._how_far_ahead(
-                    int(fields.event_time[position]), records.timestamp_ms[row : row + 1], clock
-                )
-            rejects.append(Reject(row, reason, message))
-
-    def _how_far_ahead(self, event_time: int, timestamp_ms: Int64, clock: Clock | None) -> str:
-        stamp_ms = int(timestamp_ms[0])
-        if clock is None or clock.is_time(timestamp_ms)[0]:
-            return f"{self._reads.time_field} is {event_time - stamp_ms} ms ahead of the record's timestamp"
-        ahead = f"{self._reads.time_field} is {event_time - clock.now_ms} ms ahead of the worker's clock"
-        return f"{ahead}; {clock.complaint(stamp_ms)}"
+def _merged(valid: Decoded, rest: Decoded, rows: Int64) -> Decoded:
+    """Both in batch order; `rest` is of the records at `rows`."""
+    events, places = valid.events, rows.tolist()
+    if len(rest.events):
+        events = Events.concat([events, rest.events.with_rows(rows[rest.events.row])])
+        events = events.take(np.argsort(events.row, kind="stable"))
+    return Decoded(
+        events,
+        [replace(reject, row=places[reject.row]) for reject in rest.rejects],
+        {key: [places[row] for row in found] for key, found in rest.unresolved.items()},
+        [*valid.unexpected, *((plan, rows[found]) for plan, found in rest.unexpected)],
+        {*valid.schemas, *rest.schemas},
+    )
 
 
 def _frame(schema_id: int) -> bytes:

@@ -7,104 +7,60 @@ is decoded in Python as a whole. So results do not depend on whether the library
 """
 
 import functools
-import hashlib
 import importlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from streams.avro.framing import FRAME_BYTES
+from streams.avro.native_check import what_is_wrong
+from streams.avro.native_library import (
+    ARRAY,
+    ENUM,
+    EXACT_NUMBER,
+    FIXED,
+    ID,
+    KEY,
+    LONG,
+    MAP,
+    NODES,
+    NUMBER,
+    OPTIONAL,
+    RECORD,
+    SEQUENCE,
+    TEXT,
+    TIME,
+    UNION,
+    Decoded,
+    DecodingProgram,
+    Library,
+)  # fmt: skip
 from streams.avro.reads import ReaderFields
 from streams.avro.resolve import Plan
 from streams.avro.values import PANIC, Columns, constant_number
 from streams.avro.wire import Shape
 from streams.batch.columns import Bools, Int64, UInt64
-from streams.batch.event_ids import AddIds
+from streams.batch.refs import ByteRefs
 from streams.errors import UsageError
-from streams.limits import NATIVE_DEPTH_MAX, SCHEMAS_MAX
+from streams.limits import ID_BYTES_MAX, KEY_BYTES_MAX, NATIVE_DEPTH_MAX, SCHEMAS_MAX
 
 Mode = Literal["auto", "off", "on"]
 MODULE: Final = "streams_native"
-INTERFACE: Final = 2
+INTERFACE: Final = 3
 """What is passed to the library and back; a library with another number is not used."""
-_LONG, _NUMBER, _EXACT_NUMBER, _TEXT = range(4)
-"""Where a field's values go: a column of longs, of doubles, of doubles that must hold a long exactly, of texts."""
-_TIME, _SEQUENCE = range(2)
-_ID, _KEY = range(2)
-_NODES: Final = {"null": 0, "boolean": 1, "long": 2, "float": 3, "double": 4, "bytes": 5, "string": 6}
-_FIXED, _ENUM, _RECORD, _ARRAY, _MAP, _UNION, _OPTIONAL = range(7, 14)
 _NUMERIC: Final = frozenset({"boolean", "long", "float", "double", "enum"})
-
-
-class _Decoded(Protocol):
-    """What the library returns: one row for each record that it has decoded, in order."""
-
-    @property
-    def rows(self) -> int:
-        """How many records were decoded: the length of each column."""
-
-    @property
-    def doubted(self) -> Int64:
-        """Positions of the values that it leaves to Python."""
-
-    @property
-    def longs(self) -> Sequence[Int64]:
-        """Time and sequence."""
-
-    @property
-    def numbers(self) -> NDArray[np.float64]:
-        """The number columns one after the other."""
-
-    @property
-    def nulls(self) -> Bools:
-        """Which of them are null."""
-
-    @property
-    def texts(self) -> Sequence[tuple[NDArray[np.int32], NDArray[np.uint8], Bools]]:
-        """Offsets (rows + 1), data, and which are not null: id, key, and the text fields."""
-
-    @property
-    def id_hi(self) -> UInt64:
-        """Words of the ids, as `event_ids.id_words` gives them."""
-
-    @property
-    def id_lo(self) -> UInt64:
-        """The second word."""
-
-    @property
-    def id_is_digest(self) -> Bools:
-        """Whether the words are a digest."""
-
-
-class _Program(Protocol):
-    def decode(self, values: list[Any], frame: bytes, bytes_max: int) -> _Decoded | None:
-        """Columns of values that all begin with `frame`; None if one does not, is longer, or is no bytes object."""
-
-
-class _Library(Protocol):
-    INTERFACE: int
-    __version__: str
-
-    ids_add: AddIds
-
-    def Program(self, fields: list[Any], numbers: int, texts: int) -> _Program:  # noqa: N802 - a class of the library
-        """Make a program.
-
-        Raises:
-            ValueError: it is none.
-
-        """
 
 
 @dataclass(frozen=True, slots=True)
 class Native:
     """The library, and what it says of itself."""
 
-    library: _Library
+    library: Library
     version: str
 
 
@@ -122,11 +78,18 @@ class NativeProgram:
     """How values of one plan become the columns of one flow, by the library."""
 
     plan: Plan
-    program: _Program
+    program: DecodingProgram
     constants: tuple[tuple[int, float | None], ...]
     """Number columns that are the reader's default, None for null."""
     constant_texts: tuple[tuple[int, str | None], ...]
     numbers: int
+    ranges: tuple[tuple[int, float, float], ...] | None
+    """Of each number column that is decoded: the least and the greatest valid value. None: a constant is not valid, and
+    so is no record."""
+
+    def frame(self) -> bytes:
+        """What a framed value of the plan begins with."""
+        return b"\0" + self.plan.schema_id.to_bytes(FRAME_BYTES - 1, "big", signed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +121,8 @@ def choose(mode: Mode) -> Choice:
         return _without(
             mode, f"the native library has interface {found}, this version needs {INTERFACE}: install them together"
         )
-    native = Native(cast("_Library", library), str(library.__version__))
-    if (wrong := _wrong(native) or _wrong_ids(native)) is not None:
+    native = Native(cast("Library", library), str(library.__version__))
+    if (wrong := what_is_wrong(native.library)) is not None:
         return _without(mode, f"the native library fails its check: {wrong}")
     return Choice(native, f"natively: streams_native {native.version}")
 
@@ -168,69 +131,6 @@ def _without(mode: Mode, why: str) -> Choice:
     if mode == "on":
         raise UsageError(f"STREAMS_NATIVE=on, but {why}")
     return Choice(None, f"in Python: {why}")
-
-
-# --- check ------------------------------------------------------------------------------------------------------------
-
-_CHECKED: Final[tuple[tuple[list[int], list[tuple[int, int]]], ...]] = (
-    ([_NODES["string"]], [(_TEXT, _ID), (_TEXT, _KEY)]),
-    ([_NODES["long"]], [(_LONG, _TIME), (_LONG, _SEQUENCE)]),
-    ([_OPTIONAL, 0, _NODES["double"]], [(_NUMBER, 0)]),
-    ([_ENUM, 2, 1, 0], [(_NUMBER, 1)]),
-    ([_ARRAY, _RECORD, 1, _OPTIONAL, 1, _FIXED, 2], []),
-    ([_MAP, 1, _UNION, 2, _NODES["boolean"], _NODES["float"]], []),
-)
-"""Fields of a record with every kind of type, for the check."""
-_CHECK_FRAME: Final = b"\0\0\0\0\x07"
-_CHECK_VALUE: Final = (
-    _CHECK_FRAME
-    + b"\x06\xc3\xa9a"  # "éa"
-    + b"\x7f"  # -64
-    + b"\x02\0\0\0\0\0\0\xf8\x3f"  # 1.5
-    + b"\x02"  # symbol 1
-    + b"\x04\x00ab\x02\x00"  # a fixed, a null
-    + b"\x02\x02k\x00\x01\x00"  # {"k": true}
-)
-_CHECK_DIGEST: Final = hashlib.blake2b("éa".encode(), digest_size=16).digest()
-
-
-def _wrong(native: Native) -> str | None:
-    """What the library makes of a known record that it should not; None if all is well."""
-    short, foreign = _CHECK_VALUE[:-1], b"\1" + _CHECK_VALUE[1:]
-    try:
-        program = native.library.Program([([*words], sinks) for words, sinks in _CHECKED], 2, 2)
-        found = program.decode([_CHECK_VALUE, short], _CHECK_FRAME, len(_CHECK_VALUE))
-        refused = [
-            program.decode([foreign], _CHECK_FRAME, len(foreign)),
-            program.decode([_CHECK_VALUE], _CHECK_FRAME, len(short)),
-            program.decode([None], _CHECK_FRAME, len(short)),
-        ]
-    except (ValueError, TypeError, AttributeError) as error:
-        return f"{type(error).__name__}: {error}"
-    if found is None or refused != [None, None, None]:
-        return "it refuses what is right, or the reverse"
-    texts = [(offsets.tolist(), data.tobytes(), is_valid.tolist()) for offsets, data, is_valid in found.texts]
-    values = (
-        found.rows, found.doubted.tolist(), [column.tolist() for column in found.longs], found.numbers.tolist(),
-        found.nulls.tolist(), texts, found.id_hi.tobytes() + found.id_lo.tobytes(), found.id_is_digest.tolist(),
-    )  # fmt: skip
-    hi, lo = np.frombuffer(_CHECK_DIGEST, ">u8").astype(np.uint64)
-    wanted = (
-        1, [1], [[-64], [-64]], [1.5, 0.0], [False, False], [([0, 3], "éa".encode(), [True])] * 2,
-        hi.tobytes() + lo.tobytes(), [True],
-    )  # fmt: skip
-    return None if values == wanted else f"a known record is read as {values}"
-
-
-def _wrong_ids(native: Native) -> str | None:
-    """What it makes of known ids that it should not; None if all is well."""
-    hi, lo, word = (np.zeros(8, np.uint64) for _ in range(3))
-    column, zeros = np.array([1, 2, 1, 3], np.uint64), np.zeros(4, np.uint64)
-    try:
-        new = native.library.ids_add(hi, lo, word, 0, column, zeros, column).tolist()
-    except (ValueError, TypeError, AttributeError) as error:
-        return f"{type(error).__name__}: {error}"
-    return None if new == [True, True, False, True] else f"of known ids these are new: {new}"
 
 
 # --- programs ---------------------------------------------------------------------------------------------------------
@@ -259,35 +159,57 @@ def _program(native: Native, plan: Plan, reads: ReaderFields) -> NativeProgram:
     def add(name: str, kind: int, column: int) -> None:
         place = resolved[name].position
         if place is not None:
-            _require(plan.shapes[place], kind, is_nullable=kind in {_NUMBER, _EXACT_NUMBER} or column > _KEY)
+            _require(plan.shapes[place], kind, is_nullable=kind in {NUMBER, EXACT_NUMBER} or column > KEY)
             sinks.setdefault(place, []).append((kind, column))
-        elif kind in {_NUMBER, _EXACT_NUMBER}:
+        elif kind in {NUMBER, EXACT_NUMBER}:
             constants.append((column, constant_number(plan, name)))
-        elif kind == _TEXT and column > _KEY:
+        elif kind == TEXT and column > KEY:
             constant_texts.append((column, resolved[name].default))
         else:
             raise _NoProgram
 
-    add(reads.time_field, _LONG, _TIME)
-    add(reads.sequence_field, _LONG, _SEQUENCE)
-    add(reads.id_field, _TEXT, _ID)
-    add(reads.key_field, _TEXT, _KEY)
+    add(reads.time_field, LONG, TIME)
+    add(reads.sequence_field, LONG, SEQUENCE)
+    add(reads.id_field, TEXT, ID)
+    add(reads.key_field, TEXT, KEY)
     for column, name in enumerate(reads.payload_fields):
-        add(name, _EXACT_NUMBER if name in plan.longs else _NUMBER, column)
-    for column, name in enumerate(reads.text_fields, _KEY + 1):
-        add(name, _TEXT, column)
+        add(name, EXACT_NUMBER if name in plan.longs else NUMBER, column)
+    for column, name in enumerate(reads.text_fields, KEY + 1):
+        add(name, TEXT, column)
     read = {column.position for column in resolved.values()}
     codes = {column.position: column.codes for column in resolved.values() if column.codes is not None}
     fields = [
         (list(_words(shape, 0, codes.get(place), is_read=place in read)), sinks.get(place, []))
         for place, shape in enumerate(plan.shapes)
     ]
-    program = native.library.Program(fields, len(reads.payload_fields), _KEY + 1 + len(reads.text_fields))
-    return NativeProgram(plan, program, tuple(constants), tuple(constant_texts), len(reads.payload_fields))
+    program = native.library.Program(fields, len(reads.payload_fields), KEY + 1 + len(reads.text_fields))
+    return NativeProgram(
+        plan,
+        program,
+        tuple(constants),
+        tuple(constant_texts),
+        len(reads.payload_fields),
+        _ranges(reads, dict(constants), dict(constant_texts)),
+    )
+
+
+def _ranges(
+    reads: ReaderFields, constants: Mapping[int, float | None], constant_texts: Mapping[int, str | None]
+) -> tuple[tuple[int, float, float], ...] | None:
+    found: list[tuple[int, float, float]] = []
+    for column, name in enumerate(reads.payload_fields):
+        least, greatest = reads.field_ranges.get(name, (-math.inf, math.inf))
+        if column not in constants:
+            found.append((column, least, greatest))
+        elif (number := constants[column]) is not None and not (math.isfinite(number) and least <= number <= greatest):
+            return None
+    if any(len((text or "").encode()) > ID_BYTES_MAX for text in constant_texts.values()):
+        return None
+    return tuple(found)
 
 
 def _require(shape: Shape, kind: int, *, is_nullable: bool) -> None:
-    kinds = {_LONG: {"long"}, _TEXT: {"string"}}.get(kind, _NUMERIC)
+    kinds = {LONG: {"long"}, TEXT: {"string"}}.get(kind, _NUMERIC)
     if shape.kind not in kinds or (shape.nullable and not is_nullable):
         raise _NoProgram
 
@@ -297,25 +219,25 @@ def _words(shape: Shape, depth: int, codes: tuple[int, ...] | None, *, is_read: 
     if depth > NATIVE_DEPTH_MAX:
         raise _NoProgram
     if shape.nullable:
-        yield from (_OPTIONAL, shape.null_at)
+        yield from (OPTIONAL, shape.null_at)
         depth += 1
     match shape.kind:
         case "fixed":
-            yield from (_FIXED, shape.size)
+            yield from (FIXED, shape.size)
         case "enum":
-            yield from (_ENUM, shape.size, *(range(shape.size) if codes is None else codes))
+            yield from (ENUM, shape.size, *(range(shape.size) if codes is None else codes))
         case "array":
-            yield _ARRAY
+            yield ARRAY
         case "map":
-            yield from (_MAP, int(is_read))
+            yield from (MAP, int(is_read))
         case "record":
-            yield from (_RECORD, len(shape.parts))
+            yield from (RECORD, len(shape.parts))
         case "union":
-            yield from (_UNION, len(shape.parts))
+            yield from (UNION, len(shape.parts))
         case "string" if not is_read:
-            yield _NODES["bytes"]
+            yield NODES["bytes"]
         case kind:
-            yield _NODES[kind]
+            yield NODES[kind]
     for part in shape.parts:
         yield from _words(part, depth + 1, None, is_read=is_read)
 
@@ -350,7 +272,7 @@ def decode_natively(
     None when they are for the Python decoder as a whole: one is no bytes object, is longer than `bytes_max`, or
     (`framed`) does not begin with the frame of the plan's schema.
     """
-    frame = b"\0" + program.plan.schema_id.to_bytes(FRAME_BYTES - 1, "big", signed=True) if framed else b""
+    frame = program.frame() if framed else b""
     try:
         decoded = program.program.decode(values, frame, bytes_max)
     except BaseException as error:
@@ -360,7 +282,62 @@ def decode_natively(
     return None if decoded is None else Part(_columns(program, decoded, rows), decoded.doubted)
 
 
-def _columns(program: NativeProgram, decoded: _Decoded, rows: Int64) -> Columns:
+@dataclass(frozen=True, slots=True)
+class PartByReference:
+    """What the library has made of a column by reference: the valid events, and which values they are of."""
+
+    rows: Int64
+    """Positions of the values that are valid events."""
+    others: Int64
+    """Positions of all others."""
+    event_id: ByteRefs
+    event_time: Int64
+    sequence: Int64
+    words: tuple[UInt64, UInt64, UInt64]
+    """Of the identities, with the event time."""
+    payload: NDArray[np.float64]
+    texts: list[pa.Array]
+
+
+def decode_by_reference(
+    program: NativeProgram, values: ByteRefs, keys: ByteRefs, limits_ms: Int64, *, bytes_max: int
+) -> PartByReference | None:
+    """The events of framed values that are valid; the key of each is in `keys`, its time at most its `limits_ms`.
+
+    None when all are for the Python decoder. Whatever is not valid it has to decode again, to say why.
+    """
+    if program.ranges is None:
+        return None
+    try:
+        decoded = program.program.decode_refs(
+            values, keys, limits_ms, program.frame(), bytes_max, program.ranges, ID_BYTES_MAX, KEY_BYTES_MAX
+        )
+    except BaseException as error:
+        if type(error).__name__ != PANIC:
+            raise
+        return None
+    if decoded is None:
+        return None
+    count = len(decoded.rows)
+    payload = decoded.numbers.reshape(program.numbers, count)
+    for column, number in program.constants:
+        payload[column] = np.nan if number is None else number
+    texts = [_text(count, *found) for found in decoded.texts]
+    for column, text in program.constant_texts:
+        texts[column - KEY - 1] = pa.array([text] * count, pa.string())
+    return PartByReference(
+        rows=decoded.rows,
+        others=decoded.others,
+        event_id=decoded.event_id,
+        event_time=decoded.longs[TIME],
+        sequence=decoded.longs[SEQUENCE],
+        words=(decoded.id_hi, decoded.id_lo, decoded.id_word),
+        payload=payload,
+        texts=texts,
+    )
+
+
+def _columns(program: NativeProgram, decoded: Decoded, rows: Int64) -> Columns:
     count = decoded.rows
     payload = decoded.numbers.reshape(program.numbers, count)
     nulls = decoded.nulls.reshape(program.numbers, count)
@@ -372,13 +349,13 @@ def _columns(program: NativeProgram, decoded: _Decoded, rows: Int64) -> Columns:
         texts[column] = pa.array([text] * count, pa.string())
     return Columns(
         rows=np.delete(rows, decoded.doubted) if len(decoded.doubted) else rows,
-        event_id=texts[_ID],
-        key_field=texts[_KEY],
-        event_time=decoded.longs[_TIME],
-        sequence=decoded.longs[_SEQUENCE],
+        event_id=texts[ID],
+        key_field=texts[KEY],
+        event_time=decoded.longs[TIME],
+        sequence=decoded.longs[SEQUENCE],
         payload=payload,
         nulls=nulls,
-        texts=texts[_KEY + 1 :],
+        texts=texts[KEY + 1 :],
         words=(decoded.id_hi, decoded.id_lo, decoded.id_is_digest),
     )
 

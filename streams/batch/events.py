@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from streams.batch.columns import Bools, Float64, Int64, Objects, UInt64, object_rows, objects
+from streams.batch.refs import ByteColumn, byte_objects, compact, concat_bytes
 
 
 class FieldUnknown(KeyError):
@@ -82,14 +83,14 @@ class Events(FieldColumns):
     event_time: Int64
     """Milliseconds since the epoch."""
     sequence: Int64
-    event_id: Objects
+    event_id: ByteColumn
     """UTF-8 bytes."""
     id_hi: UInt64
     id_lo: UInt64
     id_word: UInt64
     """With `id_hi` and `id_lo` the identity of (event_id, event_time) in 24 bytes: see `operators.identity`."""
-    key: Objects
-    value: Objects
+    key: ByteColumn
+    value: ByteColumn
     """Original bytes."""
     headers: Objects | None
     payload: Float64
@@ -177,6 +178,20 @@ class Events(FieldColumns):
         """The same events with other slots."""
         return replace(self, slot=slots)
 
+    def with_objects(self) -> "Events":
+        """The same events with id, key and value as object arrays of bytes objects."""
+        if all(isinstance(column, np.ndarray) for column in (self.event_id, self.key, self.value)):
+            return self
+        event_id, key, value = map(byte_objects, (self.event_id, self.key, self.value))
+        return replace(self, event_id=event_id, key=key, value=value)
+
+    def compact(self) -> "Events":
+        """The same events, which keep no bytes of others in memory: what is held for longer than its batch."""
+        if all(isinstance(column, np.ndarray) for column in (self.event_id, self.key, self.value)):
+            return self
+        event_id, key, value = map(compact, (self.event_id, self.key, self.value))
+        return replace(self, event_id=event_id, key=key, value=value)
+
     def with_rows(self, rows: Int64) -> "Events":
         """The same events at other rows of the micro-batch."""
         return replace(self, row=rows)
@@ -193,9 +208,12 @@ class Events(FieldColumns):
             )
         columns: dict[str, Any] = {"headers": headers, "fields": parts[0].fields}
         for name in _COLUMNS:
-            if name != "headers":
+            if name in _BYTES:
+                columns[name] = concat_bytes([getattr(part, name) for part in parts])
+            elif name != "headers":
                 columns[name] = np.concatenate([getattr(part, name) for part in parts], axis=-1)
         return Events(**columns)
 
 
+_BYTES: Final = frozenset({"event_id", "key", "value"})
 _COLUMNS: Final = tuple(column.name for column in fields(Events) if column.name != "fields")

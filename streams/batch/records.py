@@ -1,11 +1,13 @@
 """Raw records as a source hands them over: columnar, each partition in log order."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from streams.batch.columns import Headers, Int64
+from streams.batch.refs import RecordBytes, concat_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +18,8 @@ class Records:
     """Of a flow with several inputs: the lane (`streams.batch.lanes`), which is the partition in its first input."""
     offset: Int64
     timestamp_ms: Int64
-    key: list[bytes | None]
-    value: list[bytes | None]
+    key: RecordBytes
+    value: RecordBytes
     headers: list[Headers | None] | None = None
     """None when no record of the batch has headers."""
     headers_lost: Mapping[int, int] | None = None
@@ -39,13 +41,33 @@ class Records:
             self.partition[rows],
             self.offset[rows],
             self.timestamp_ms[rows],
-            [self.key[i] for i in index],
-            [self.value[i] for i in index],
+            _taken(self.key, rows, index),
+            _taken(self.value, rows, index),
             None if self.headers is None else [self.headers[i] for i in index],
             _lost_at(self.headers_lost, index),
             self.broker_ms,
             self.leader_epochs,
         )
+
+    def listed_keys(self) -> list[Any]:
+        """Keys as bytes objects or None."""
+        return self.key if isinstance(self.key, list) else self.key.tolist()
+
+    def listed_values(self) -> list[Any]:
+        """Values as bytes objects or None."""
+        return self.value if isinstance(self.value, list) else self.value.tolist()
+
+    def with_objects(self) -> "Records":
+        """The same records with keys and values as bytes objects."""
+        if isinstance(self.key, list) and isinstance(self.value, list):
+            return self
+        return replace(self, key=self.listed_keys(), value=self.listed_values())
+
+    def compact(self) -> "Records":
+        """The same records, which keep no bytes of others in memory: what waits for longer than its batch."""
+        if isinstance(self.key, list) or isinstance(self.value, list):
+            return self
+        return replace(self, key=self.key.compact(), value=self.value.compact())
 
     @staticmethod
     def concat(parts: Sequence["Records"]) -> "Records":
@@ -61,13 +83,17 @@ class Records:
             np.concatenate([part.partition for part in parts]),
             np.concatenate([part.offset for part in parts]),
             np.concatenate([part.timestamp_ms for part in parts]),
-            [key for part in parts for key in part.key],
-            [value for part in parts for value in part.value],
+            concat_records([part.key for part in parts]),
+            concat_records([part.value for part in parts]),
             headers,
             _lost_of(parts),
             max(part.broker_ms for part in parts),
             {number: epoch for part in parts for number, epoch in part.leader_epochs.items()},
         )
+
+
+def _taken(column: RecordBytes, rows: Int64, index: list[int]) -> RecordBytes:
+    return [column[row] for row in index] if isinstance(column, list) else column.take(rows)
 
 
 def _lost_at(lost: Mapping[int, int] | None, index: Sequence[int]) -> Mapping[int, int] | None:

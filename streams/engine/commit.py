@@ -21,6 +21,7 @@ import structlog
 
 from streams.batch.columns import Headers
 from streams.batch.lanes import lane_of
+from streams.batch.refs import listed
 from streams.batch.replayed import is_replayed
 from streams.deadletters.letter.audit import Outcome, Settled, settle
 from streams.deadletters.letter.envelope import envelope_headers
@@ -211,9 +212,9 @@ class Committer:
     ) -> None:
         topic, events = records.topic, records.events
         oldest_ms = max(0, now_ms - self._timestamp_ages_ms.get(topic, OUTPUT_AGE_MS_MAX))
-        times = np.clip(events.timestamp_ms, oldest_ms, max(now_ms, oldest_ms)).tolist()
+        times = np.clip(events.timestamp_ms, oldest_ms, max(now_ms, oldest_ms))
         self._transactions.produce(
-            TopicRecords(topic, events.key.tolist(), events.value.tolist(), times, headers, origin=origin)
+            TopicRecords(topic, listed(events.key), listed(events.value), times, headers, origin=origin)
         )
 
     def _settled(self, records: EventRecords, now_ms: int, origin: int, number: int) -> list[Headers | None] | None:

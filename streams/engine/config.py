@@ -7,6 +7,7 @@ from functools import cached_property
 
 from streams.batch.event_ids import AddIds
 from streams.batch.events import Fields
+from streams.batch.refs import KeyMap
 from streams.engine.refusals import Refusals
 from streams.flow.chain import Placed, source_name, tree_of
 from streams.flow.declaration import Pipeline
@@ -38,6 +39,8 @@ class TaskConfig:
     """Of the id set's hash: unpredictable in production, fixed in a simulation."""
     add_ids: AddIds | None = None
     """Inserts into the id set natively; None: numpy does."""
+    key_map: Callable[[], KeyMap] | None = None
+    """Makes an empty map from keys to slots that is looked up natively; None: Python does."""
     symbols: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Symbols of the source's payload fields that are enums, in the order of the reader schema; those of further inputs
     by `Input.named`."""
@@ -121,7 +124,9 @@ class TaskConfig:
             partition=partition,
             fields=self.fields,  # `PartitionState` gives each operator those that it gets
             space=lambda name: StoreSpace(store, name),
-            keys=KeySpace(lambda key: self.partition_of(key) == partition),
+            keys=KeySpace(
+                lambda key: self.partition_of(key) == partition, None if self.key_map is None else self.key_map()
+            ),
             refusals=refusals,
             seed=self.seed,
             add_ids=self.add_ids,

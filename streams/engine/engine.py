@@ -16,6 +16,7 @@ from streams.batch.clock import Clock
 from streams.batch.columns import TIME_MIN, header_memory
 from streams.batch.events import Events
 from streams.batch.lanes import all_lanes, input_of, inputs_of, lane_of, partition_of_lane, partitions_of
+from streams.batch.partitions import last_rows, of_each_row
 from streams.batch.records import Records
 from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.config import TaskConfig
@@ -118,15 +119,15 @@ class Engine:
         """Only what is ours and new: other partitions' records may be left over from before a rebalance."""
         if not len(records):
             return records
-        lanes, place = np.unique(records.partition, return_inverse=True)
+        lanes, _ = last_rows(records.partition)
         wanted_from = np.full(len(lanes), _OFFSET_MAX)
         for number, lane in enumerate(lanes.tolist()):
             task = self.tasks.get(partition_of_lane(lane))
             if task is not None and lane in self._waiting:
-                self._waiting[lane].append(records.take(np.flatnonzero(records.partition == lane)))
+                self._waiting[lane].append(records.take(np.flatnonzero(records.partition == lane)).compact())
             elif task is not None:
                 wanted_from[number] = task.positions[input_of(lane)].offset_next
-        good = records.offset >= wanted_from[place]
+        good = records.offset >= of_each_row(records.partition, lanes, wanted_from)
         return records if good.all() else records.take(np.flatnonzero(good))
 
     def _process_inputs(self, records: Records, batch: MicroBatch) -> Effects:
@@ -197,7 +198,7 @@ class Engine:
             mine = records.partition == partition
             mine[:row] = False
             waits |= mine
-            waiting = _in_lane(records.take(np.flatnonzero(mine)), of.number)
+            waiting = _in_lane(records.take(np.flatnonzero(mine)).compact(), of.number)
             self._waiting.setdefault(lane_of(of.number, partition), []).append(waiting)
         kept = np.flatnonzero(~waits)
         place = np.cumsum(~waits) - 1
@@ -294,8 +295,8 @@ class Engine:
 
 def _by_partition(records: Records, events: Events) -> Iterator[tuple[int, Events, int]]:
     """Each partition of the records, its events in log order, and the offset of its last record."""
-    partitions, from_end = np.unique(records.partition[::-1], return_index=True)
-    last = records.offset[len(records) - 1 - from_end].tolist()
+    partitions, rows = last_rows(records.partition)
+    last = records.offset[rows].tolist()
     if len(partitions) <= 1:
         yield from ((int(partition), events, last[0]) for partition in partitions)
         return

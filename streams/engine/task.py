@@ -111,11 +111,19 @@ class PartitionTask(PartitionState):
         given = outputs[step.after[0]]
         if len(step.after) == 1:
             assert given is not None  # noqa: S101 - a step gets what its giver gets
-            return step.operator.process(given.events, given.trace)
-        return step.operator.merge([outputs[at] or self._resting(number) for number, at in enumerate(step.after)])
+            return step.operator.process(_as_taken(step.operator, given).events, given.trace)
+        return step.operator.merge(
+            [_as_taken(step.operator, outputs[at] or self._resting(number)) for number, at in enumerate(step.after)]
+        )
 
     def _resting(self, input_number: int) -> Output:
         """Of an input to which nothing has come."""
         watermark = self.positions[input_number].watermark
         fields = self.config.inputs[input_number].fields
         return Output(Events.none(fields), WatermarkTrace.idle(watermark, watermark))
+
+
+def _as_taken(operator: Operator, given: Output) -> Output:
+    """With bytes objects, unless the operator takes references to what the native library holds."""
+    events = given.events if operator.takes_references else given.events.with_objects()
+    return given if events is given.events else replace(given, events=events)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from streams.avro.native import Mode, Native, choose
 from streams.batch.columns import Headers, Int64
+from streams.batch.refs import ByteRefs, RecordBytes
 from streams.errors import UsageError
 from streams.kafka import clients
 from streams.kafka.clients import Consumer, Producer
@@ -41,8 +42,8 @@ class NativeRecords(Protocol):
     """As confluent-kafka numbers them."""
     leader_epoch: NDArray[Any]
     """-1: not known."""
-    key: list[bytes | None]
-    value: list[bytes | None]
+    key: ByteRefs
+    value: ByteRefs
     headers: Sequence[tuple[int, Headers, int]]
     """By row: the headers that can be read, and how many cannot; only rows that have headers."""
     notices: Sequence[tuple[int, int, int, str]]
@@ -69,8 +70,8 @@ class NativeProducer(Protocol):
         self,
         topic: str,
         partition: int,
-        keys: list[bytes | None],
-        values: list[bytes | None],
+        keys: RecordBytes,
+        values: RecordBytes,
         timestamps_ms: Int64,
         headers: list[Headers | None] | None,
         start: int,

@@ -12,7 +12,7 @@ store than their own part: what they do is a function of the events, however the
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
@@ -87,6 +87,9 @@ class Operator:
 
     stage: str = ""
     """Name under which its time is measured; empty: it is not."""
+    takes_references: ClassVar[bool] = False
+    """Whether `process` takes ids, keys and values by reference as well (`streams.batch.refs`). Otherwise it is given
+    object arrays of bytes objects, whatever the events were taken by."""
 
     def process(self, events: Events, trace: WatermarkTrace) -> Output:
         """Take the events that the operator before it has passed on.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from streams.batch.columns import Bools, Float64, Int64, Objects, objects
 from streams.batch.events import NO_FIELDS, Events, FieldColumns, Fields
+from streams.batch.refs import ByteColumn, KeyMap, byte_objects
 from streams.batch.rows import Rows, pack_rows, text_bytes, unpack_rows
 from streams.limits import ID_BYTES_MAX, MISROUTED_KEYS_LOGGED
 from streams.operators.trace import WatermarkTrace
@@ -99,7 +100,7 @@ class KeySegments:
             end=end,
             fields=events.fields,
         )
-        return KeySegments(segments, sorted_slots[start], events.event_id[order[end]])
+        return KeySegments(segments, sorted_slots[start], byte_objects(events.event_id.take(order[end])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +141,14 @@ Attached = TypeVar("Attached", bound=KeyedRows)
 class KeySpace:
     """Slots of keys; rows of operators are indexed by slot."""
 
-    def __init__(self, belongs_here: Callable[[bytes], bool]) -> None:
-        """`belongs_here` says whether a key belongs into this partition."""
+    def __init__(self, belongs_here: Callable[[bytes], bool], key_map: KeyMap | None = None) -> None:
+        """`belongs_here` says whether a key belongs into this partition; `key_map`, an empty one, finds slots."""
         self._belongs_here = belongs_here
+        self._map = key_map
+        self._count = 0
         self._rows: list[KeyedRows] = []
         self._slots: dict[bytes, int] = {}
+        """By key; empty where `key_map` has them."""
         self._segments: tuple[Events, KeySegments] | None = None
         self._changed_bytes = 0
         self._misrouted_found = 0
@@ -152,7 +156,7 @@ class KeySpace:
         self._reset()
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return self._count
 
     def attach(self, rows: Attached) -> Attached:
         """Have rows of an operator loaded and dropped with their keys; before the first key. Returns the rows."""
@@ -163,7 +167,7 @@ class KeySpace:
     def bytes_used(self) -> int:
         """Approximate memory, attached rows included."""
         arrays = self._keys.nbytes + self._key_bytes.nbytes + sum(rows.bytes_used for rows in self._rows)
-        return arrays + len(self._slots) * _BYTES_PER_KEY + self._text_bytes
+        return arrays + self._count * _BYTES_PER_KEY + self._text_bytes
 
     @property
     def changed_bytes(self) -> int:
@@ -172,13 +176,19 @@ class KeySpace:
 
     # --- slots ------------------------------------------------------------------------------------------------------
 
-    def slots(self, keys: Objects) -> Int64:
+    def slots(self, keys: ByteColumn) -> Int64:
         """Slot of each key, its rows loaded."""
-        names: list[bytes] = keys.tolist()
+        if self._map is not None:
+            found_natively, fresh = self._map.slots(keys.tolist() if isinstance(keys, np.ndarray) else keys)
+            if fresh:
+                self._load(fresh)
+            return found_natively
+        names: list[Any] = keys.tolist()
         found = list(map(self._slots.get, names))
         if None not in found:
             return np.array(found, dtype=np.int64)
         new = list(dict.fromkeys(name for name, slot in zip(names, found, strict=True) if slot is None))
+        self._slots.update(zip(new, range(self._count, self._count + len(new)), strict=True))
         self._load(new)
         return np.fromiter(map(self._slots.__getitem__, names), dtype=np.int64, count=len(names))
 
@@ -240,14 +250,17 @@ class KeySpace:
 
         `batch` notes what must be found again; it must be written before any other method is called.
         """
-        known = self._keys[: len(self._slots)]
+        known = self._keys[: self._count]
         for rows in self._rows:
             rows.forget(known, batch)
         self._slots.clear()
+        if self._map is not None:
+            self._map.clear()
         self._segments = None
         self._reset()
 
     def _reset(self) -> None:
+        self._count = 0
         self._keys: Objects = objects([])
         self._touched: Bools = np.empty(0, dtype=np.bool_)
         self._misrouted: Bools = np.empty(0, dtype=np.bool_)
@@ -256,10 +269,11 @@ class KeySpace:
         self._text_bytes = 0
 
     def _load(self, keys: list[bytes]) -> None:
-        first = len(self._slots)
+        """Take the rows of new keys from the store; their slots follow those that there are."""
+        first = self._count
         self._reserve(first + len(keys))
         slots = range(first, first + len(keys))
-        self._slots.update(zip(keys, slots, strict=True))
+        self._count += len(keys)
         self._keys[first : first + len(keys)] = objects(keys)
         sizes = np.fromiter(map(len, keys), np.int32, len(keys))
         self._key_bytes[first : first + len(keys)] = sizes

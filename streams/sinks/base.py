@@ -9,7 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from streams.batch.columns import Headers
+import numpy as np
+
+from streams.batch.columns import Headers, Int64
+from streams.batch.refs import ByteRefs
 
 
 class CycleAborted(Exception):
@@ -158,9 +161,9 @@ class TopicRecords:
     """Records for one topic as a transaction takes them: columns of equal length."""
 
     topic: str
-    keys: Sequence[bytes | None]
-    values: Sequence[bytes | None]
-    timestamps_ms: Sequence[int]
+    keys: Sequence[bytes | None] | ByteRefs
+    values: Sequence[bytes | None] | ByteRefs
+    timestamps_ms: Sequence[int] | Int64
     headers: Sequence[Headers | None] | None = None
     partition: int | None = None
     """Where they go; None: by murmur2 of the key."""
@@ -171,6 +174,11 @@ class TopicRecords:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def times(self) -> Sequence[int]:
+        """The timestamps as plain numbers."""
+        times = self.timestamps_ms
+        return times.tolist() if isinstance(times, np.ndarray) else times
 
     def rows(self, start: int, end: int) -> "TopicRecords":
         """Those from `start` to before `end`, whose delivery nobody waits for."""

@@ -68,7 +68,7 @@ class MemoryTransactions:
         """Append records to their logs, where nobody sees them yet."""
         transaction, offset = self._current(), -1
         headers = records.headers if records.headers is not None else [None] * len(records)
-        rows = zip(records.keys, records.values, records.timestamps_ms, headers, strict=True)
+        rows = zip(records.keys, records.values, records.times(), headers, strict=True)
         for key, value, timestamp_ms, of_record in rows:
             if self._refuses(records.topic, key, value):
                 self._refused.append(Refused(records.topic, key, value, records.origin, "refused"))

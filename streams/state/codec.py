@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from streams.batch.columns import Headers, Int64, Objects, objects
+from streams.batch.refs import ByteColumn
 
 SIZE: Final = struct.Struct("<I")
 
@@ -55,6 +56,11 @@ def pack_texts(texts: list[bytes]) -> list[bytes]:
     """A column of byte strings: their sizes, and then all of them."""
     sizes = np.fromiter(map(len, texts), dtype="<u4", count=len(texts))
     return [sizes.tobytes(), b"".join(texts)]
+
+
+def pack_column(column: ByteColumn) -> list[bytes]:
+    """As `pack_texts`, of a column."""
+    return pack_texts(column.tolist()) if isinstance(column, np.ndarray) else [column.pack()]
 
 
 def text_sizes(*columns: Objects) -> Int64:

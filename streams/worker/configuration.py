@@ -48,5 +48,6 @@ def config_of(
         partition_of=lambda key: partition_of(key, partitions),
         seed=seed,
         add_ids=None if native is None else native.library.ids_add,
+        key_map=None if native is None or settings.streams_native != "on" else native.library.KeyMap,
         symbols=_symbols(catalog, pipeline),
     )

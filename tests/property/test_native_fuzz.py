@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from streams.avro.native import _Decoded, _Program, choose
+from streams.avro.native import choose
+from streams.avro.native_library import Decoded, DecodingProgram
 from tests.examples import examples
 from tests.native_fuzz import Differs, Tally, check, run, subjects
 
@@ -23,10 +24,10 @@ def test_what_the_native_decoder_accepts_of_mutated_records_is_what_fastavro_rea
 class _OneOff:
     """Reads one number of a batch wrong."""
 
-    def __init__(self, program: _Program) -> None:
+    def __init__(self, program: DecodingProgram) -> None:
         self._program = program
 
-    def decode(self, *arguments) -> _Decoded:
+    def decode(self, *arguments) -> Decoded:
         found = self._program.decode(*arguments)
         found.longs[1][-1:] += 1
         return found

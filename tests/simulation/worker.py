@@ -43,6 +43,7 @@ from tests.simulation.ports import (
     WorkBetweenSteps,
 )
 from tests.simulation.traffic import NOW_MS, SCHEMA_ID, gps_schema
+from tests.twin import by_references
 
 _CATALOG = Catalog.load()
 UNKNOWN_SCHEMA_ID = 0x63
@@ -134,9 +135,14 @@ class SimulatedWorker:
         self._starts += 1
         self._is_busy = False
         self.failures: list[BaseException] = []
-        # Every other process decodes natively, where that is possible: which of them does must not matter.
-        native = choose("auto").native if self._starts % 2 else None
+        # Processes take turns in how they decode and remember, where that is possible: it must not matter.
+        native = choose("auto").native if self._starts % 3 else None
+        self._by_reference = native if self._starts % 3 == 1 else None
         decoder = Decoder(GPS, record_bytes_max=1 << 20, skew_ms_max=60_000, native=native)
+        if native is None:
+            self._config = replace(self._config, add_ids=None, key_map=None)
+        else:
+            self._config = replace(self._config, add_ids=native.library.ids_add, key_map=native.library.KeyMap)
         self.engine = SpillingEngine(self._config, decoder)
         self.engine.rng = self.rng
         changelog = MemoryChangelog(self.kafka)
@@ -271,6 +277,8 @@ class SimulatedWorker:
     def poll(self, idle: dict[int, Idle] | None = None) -> None:
         """Fetch a micro-batch. When exactly a record is read decides nothing."""
         records = self.intake.poll()
+        if records is not None and self._by_reference is not None:
+            records = by_references(records, self._by_reference)
         self.channel.put(self._batch(records, idle or {}))
 
     def _batch(self, records: Records | None, idle: dict[int, Idle]) -> Polled:

@@ -50,7 +50,18 @@ def test_ratios_are_of_positions_alone() -> None:
 
 
 def test_parts_are_named_after_their_scenarios() -> None:
-    assert [*Part] == ["passthrough", "gps", "windows", "recovery", "orders", "faust", "latency", "memory"]
+    assert [*Part] == [
+        "passthrough",
+        "gps",
+        "windows",
+        "recovery",
+        "orders",
+        "faust",
+        "latency",
+        "steady",
+        "kafka-streams",
+        "memory",
+    ]
 
 
 def test_a_recovery_tells_how_soon_and_how_fast() -> None:

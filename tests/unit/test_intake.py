@@ -10,7 +10,8 @@ from confluent_kafka import KafkaError, Message, TopicPartition
 from streams.batch.records import Records
 from streams.limits import BATCH_RECORDS_MAX, SPARE_AFTER_MS
 from streams.settings import Settings
-from streams.sources.kafka.intake import Intake, _records_of_next
+from streams.sources.kafka.arrivals import FromMessages, Notice, records_of_next
+from streams.sources.kafka.intake import Intake
 from streams.sources.lost import LostRecords
 
 EOF = KafkaError(KafkaError._PARTITION_EOF)
@@ -27,7 +28,7 @@ class _Nobody:
 @pytest.fixture
 def intake() -> Intake:
     one = Intake(Settings(), source="t", group="g", member="m", ownership=_Nobody())
-    one._started = {0: 0, 1: 10}
+    one._consumed.started = {0: 0, 1: 10}
     return one
 
 
@@ -39,38 +40,42 @@ def end(partition: int, offset: int) -> Message:
     return Message(topic="t", partition=partition, offset=offset, error=EOF)
 
 
+def received(intake: Intake, *messages: Message) -> Records | None:
+    return intake._received(FromMessages(list(messages), {"t": 0}))
+
+
 def asked(intake: Intake) -> list[int]:
     """Partitions whose true end would be asked for a while from now."""
-    return intake._idle.due(int(time.monotonic() * 1000) + 60_000)
+    return intake._consumed.idle.due(int(time.monotonic() * 1000) + 60_000)
 
 
 def test_a_partition_whose_end_comes_with_its_last_records_may_be_idle(intake: Intake) -> None:
-    intake._records([record(0, 0), record(0, 1), end(0, 2), record(1, 10)])
+    received(intake, record(0, 0), record(0, 1), end(0, 2), record(1, 10))
     assert [0] == asked(intake)
 
 
 def test_an_end_that_lies_after_transaction_markers_counts(intake: Intake) -> None:
-    intake._records([record(0, 0), end(0, 3)])
+    received(intake, record(0, 0), end(0, 3))
     assert [0] == asked(intake)
 
 
 def test_an_end_that_newer_records_have_passed_does_not_count(intake: Intake) -> None:
-    intake._records([end(1, 11), record(1, 10), record(1, 11), record(1, 12)])
+    received(intake, end(1, 11), record(1, 10), record(1, 11), record(1, 12))
     assert [] == asked(intake)
 
 
 def test_new_records_end_the_idleness(intake: Intake) -> None:
-    intake._records([end(0, 0)])
-    intake._records([record(0, 0)])
+    received(intake, end(0, 0))
+    received(intake, record(0, 0))
     assert [] == asked(intake)
 
 
 def test_an_offset_that_is_not_in_the_log_any_more_is_no_reason_to_jump_in_silence(intake: Intake) -> None:
     assert "error" == intake._config["auto.offset.reset"]
 
-    intake._records([Message(topic="t", partition=1, offset=10, error=OUT_OF_RANGE)])
+    received(intake, Message(topic="t", partition=1, offset=10, error=OUT_OF_RANGE))
 
-    assert not intake._commands.empty(), "where to go on is decided, and what is lost is counted"
+    assert intake._commands.waiting() == [{1}], "where to go on is decided, and what is lost is counted"
 
 
 @pytest.mark.parametrize(
@@ -93,10 +98,10 @@ def test_each_lost_record_is_told_once(starts: list[tuple[int, int]], lost: list
 
 
 def test_records_of_before_a_seek_or_of_partitions_not_started_are_void(intake: Intake) -> None:
-    records = intake._records([record(1, 8), record(1, 9), record(1, 10), record(2, 0)])
+    records = received(intake, record(1, 8), record(1, 9), record(1, 10), record(2, 0))
     assert records is not None
     assert [10] == records.offset.tolist()
-    assert intake._records([record(2, 1)]) is None
+    assert received(intake, record(2, 1)) is None
 
 
 # --- commands of other threads ----------------------------------------------------------------------------------------
@@ -105,8 +110,8 @@ def test_records_of_before_a_seek_or_of_partitions_not_started_are_void(intake: 
 @pytest.fixture
 def assigned(intake: Intake) -> Intake:
     """A real consumer of partition 1; it is thought to have 0 and 1, so it refuses to seek in 0."""
-    intake._started = {}
-    intake._assigned = {0, 1}
+    intake._consumed.started = {}
+    intake._consumed.assigned = {0, 1}
     intake.consumer.assign([TopicPartition("t", 1, 0)])
     return intake
 
@@ -115,26 +120,26 @@ def obey_until(intake: Intake, done: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not done():
         assert time.monotonic() < deadline
-        intake._obey()
+        intake._commands.obey()
         time.sleep(0.01)
 
 
 def test_a_partition_that_cannot_be_started_holds_up_no_other(assigned: Intake) -> None:
     assigned.start(0, 5, (0, 9))
     assigned.start(1, 7, (0, 9))
-    obey_until(assigned, lambda: 1 in assigned._started)
-    assert {1: 7} == assigned._started
-    assert [{0}] == [command.partitions for command in assigned._pending]
+    obey_until(assigned, lambda: 1 in assigned._consumed.started)
+    assert {1: 7} == assigned._consumed.started
+    assert [{0}] == assigned._commands.waiting()
 
 
 def test_a_start_that_failed_is_tried_again_by_itself(assigned: Intake) -> None:
     assigned.start(0, 5, (0, 9))
-    assigned._obey()
-    assert not assigned._started
+    assigned._commands.obey()
+    assert not assigned._consumed.started
     assigned.consumer.assign([TopicPartition("t", 0, 0), TopicPartition("t", 1, 0)])
-    obey_until(assigned, lambda: bool(assigned._started))
-    assert {0: 5} == assigned._started
-    assert not assigned._pending
+    obey_until(assigned, lambda: bool(assigned._consumed.started))
+    assert {0: 5} == assigned._consumed.started
+    assert not assigned._commands.waiting()
 
 
 @pytest.mark.parametrize("later", ["stop", "start", "revoked"])
@@ -142,33 +147,33 @@ def test_a_start_that_waits_is_void_once_its_partition_is_stopped_started_or_rev
     assigned: Intake, later: str
 ) -> None:
     assigned.start(0, 5, (0, 9))
-    assigned._obey()
-    assert assigned._pending
+    assigned._commands.obey()
+    assert assigned._commands.waiting()
     if later == "stop":
         assigned.stop([0, 1], 1)
     elif later == "start":
         assigned.start(0, 6, (0, 9))
     else:
         assigned._forget([0])
-    assigned._assigned.add(0)  # and assigned once more
+    assigned._consumed.assigned.add(0)  # and assigned once more
     assigned.consumer.assign([TopicPartition("t", 0, 0), TopicPartition("t", 1, 0)])
-    obey_until(assigned, lambda: not assigned._pending and assigned._commands.empty())
-    assert ({0: 6} if later == "start" else {}) == assigned._started
+    obey_until(assigned, lambda: not assigned._commands.waiting())
+    assert ({0: 6} if later == "start" else {}) == assigned._consumed.started
 
 
 def test_a_start_that_was_asked_for_before_a_revocation_is_void_after_it(assigned: Intake) -> None:
     assigned.start(1, 7, (0, 9))
     assigned._forget([1])
-    assigned._assigned.add(1)
-    assigned._obey()
-    assert not assigned._started
+    assigned._consumed.assigned.add(1)
+    assigned._commands.obey()
+    assert not assigned._consumed.started
 
 
 def test_a_batch_of_large_records_has_fewer_of_them() -> None:
     small, large = records_of(1_000, value_bytes=86), records_of(1_000, value_bytes=3_000)
-    assert BATCH_RECORDS_MAX == _records_of_next(small, 4 << 20)
-    assert 1_300 < _records_of_next(large, 4 << 20) < 1_400
-    assert 1 == _records_of_next(records_of(1, value_bytes=10_000_000), 4 << 20)
+    assert BATCH_RECORDS_MAX == records_of_next(small, 4 << 20)
+    assert 1_300 < records_of_next(large, 4 << 20) < 1_400
+    assert 1 == records_of_next(records_of(1, value_bytes=10_000_000), 4 << 20)
 
 
 def records_of(count: int, *, value_bytes: int) -> Records:
@@ -193,7 +198,7 @@ def test_a_member_without_a_partition_is_a_spare_once_a_rebalance_would_be_over(
 
 def test_a_member_of_a_group_whose_source_is_gone_is_no_spare(intake: Intake) -> None:
     intake._on_assign(intake.consumer, [])
-    intake._records([Message(topic="t", partition=0, error=KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))])
+    received(intake, Message(topic="t", partition=0, error=KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)))
     assert not intake.is_spare(int(time.monotonic() * 1000) + SPARE_AFTER_MS)
 
 
@@ -205,5 +210,5 @@ def test_with_the_consumer_protocol_who_hears_nothing_but_no_error_either_has_jo
     later_ms = int(time.monotonic() * 1000) + SPARE_AFTER_MS
     assert intake.is_spare(later_ms)
     time.sleep(0.01)
-    intake._note(0, 0, KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
+    intake._note(Notice(0, 0, KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)))
     assert not intake.is_spare(later_ms)

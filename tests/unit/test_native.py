@@ -15,7 +15,8 @@ import pytest
 from logistics.flows.gps import GPS
 from streams.avro import native as native_module
 from streams.avro.decode import Decoder
-from streams.avro.native import INTERFACE, MODULE, Native, _Decoded, choose, decode_natively, program_of
+from streams.avro.native import INTERFACE, MODULE, Native, choose, decode_natively, program_of
+from streams.avro.native_library import Decoded
 from streams.avro.resolve import Plan, build_plan
 from streams.batch.records import Records
 from streams.batch.rejects import Reason
@@ -24,7 +25,7 @@ from streams.kafka import native_client as native_client_module
 from streams.kafka.native_client import native_clients
 from streams.limits import NATIVE_DEPTH_MAX
 from streams.settings import load_settings
-from tests.twin import TwinDecoder, assert_same
+from tests.twin import TwinDecoder, assert_same, by_references
 from tests.unit.test_decode import EVENT, NOW, TEXT
 
 SCHEMA = json.loads(TEXT)
@@ -101,7 +102,7 @@ def test_a_library_that_reads_something_else_is_not_used(fresh: None, monkeypatc
         def __init__(self, *arguments) -> None:
             self._program = real.Program(*arguments)
 
-        def decode(self, *arguments) -> _Decoded | None:
+        def decode(self, *arguments) -> Decoded | None:
             found = self._program.decode(*arguments)
             if found is not None:
                 found.numbers[0] += 1
@@ -189,11 +190,16 @@ def test_a_panic_sends_the_batch_to_python(native: Native, monkeypatch: pytest.M
         def decode(self, *_) -> None:
             raise PanicException
 
-    monkeypatch.setattr(native_module, "program_of", lambda *_: native_module.NativeProgram(plan, Program(), (), (), 5))
+        decode_refs = decode
+
     plan = plan_of(SCHEMA)
+    made = native_module.NativeProgram(plan, Program(), (), (), 5, ())
+    monkeypatch.setattr(native_module, "program_of", lambda *_: made)
     batch = records([FRAME + encoded(SCHEMA)])
-    both = (Decoder(GPS, record_bytes_max=10_000, skew_ms_max=60_000, native=each) for each in (native, None))
-    assert_same(*(decoder.decode(batch, {7: plan}) for decoder in both))
+    decoder, other = (Decoder(GPS, record_bytes_max=10_000, skew_ms_max=60_000, native=each) for each in (native, None))
+    found = other.decode(batch, {7: plan})
+    for given in (batch, batch, by_references(batch, native), by_references(batch, native)):
+        assert_same(found, decoder.decode(given, {7: plan}))
 
 
 @pytest.mark.native

@@ -92,6 +92,7 @@ class DedupOperator(Operator):
     """Drops copies."""
 
     stage = "dedup"
+    takes_references = True
 
     def __init__(self, spec: Dedup, context: OperatorContext) -> None:
         self._spec, self._context = spec, context

@@ -54,6 +54,7 @@ class FoldOperator(Operator):
     """Folds."""
 
     stage = "aggregate"
+    takes_references = True
 
     def __init__(self, spec: FoldTable, context: OperatorContext) -> None:
         self._spec, self._keys = spec, context.keys

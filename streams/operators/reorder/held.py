@@ -7,8 +7,9 @@ from typing import Final
 
 import numpy as np
 
-from streams.batch.columns import TIME_MIN, Int64, Objects, header_memory
+from streams.batch.columns import TIME_MIN, Int64, header_memory
 from streams.batch.events import Events, Fields
+from streams.batch.refs import ByteColumn, byte_sizes
 from streams.operators.reorder.judge import release_order
 from streams.operators.reorder.section import pack_held, unpack_held
 from streams.state.space import StoreSpace
@@ -41,7 +42,7 @@ class _Chunk:
             order = np.argsort(events.event_time, kind="stable")
         else:
             order = rows[np.argsort(events.event_time[rows], kind="stable")]
-        events = events.take(order)
+        events = events.take(order).compact()
         return _Chunk(cycle, events, memory_of(events), len(events))
 
     @property
@@ -64,7 +65,7 @@ def memory_of(events: Events) -> int:
 
 def _sizes(events: Events) -> Int64:
     """Approximate memory of each event. Its id, key and texts are parts of its value, each an object of its own."""
-    sizes = 2 * np.fromiter(map(len, events.value), np.int64, len(events)) + _EVENT_OVERHEAD_BYTES
+    sizes = 2 * byte_sizes(events.value) + _EVENT_OVERHEAD_BYTES
     if events.headers is not None:
         sizes += np.array([header_memory(headers) for headers in events.headers], dtype=np.int64)
     return sizes
@@ -145,7 +146,7 @@ class Held:
         self._chunks = kept
         return due
 
-    def relink(self, slots_of: Callable[[Objects], Int64]) -> None:
+    def relink(self, slots_of: Callable[[ByteColumn], Int64]) -> None:
         """Look up the slots of all events again, since the key space was emptied."""
         self._chunks = [
             replace(chunk, events=chunk.events.with_slots(slots_of(chunk.events.key))) for chunk in self._chunks

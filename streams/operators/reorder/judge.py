@@ -4,12 +4,14 @@ Everything is decided per record, by the watermark at its own place in the log, 
 log was cut into batches.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from streams.batch.columns import Bools, Int64, Objects
 from streams.batch.events import Events
+from streams.batch.refs import ByteColumn, byte_objects, concat_bytes
 
 SortKey = tuple[int, int, bytes]
 """(event_time, sequence, event_id): the order of events."""
@@ -51,8 +53,12 @@ def judge_behind(
     sequence = np.concatenate(
         [last_due.sequence[slots], *(chunk.sequence[picked] for chunk, picked in waited), events.sequence[rows]]
     )
-    ids = np.concatenate(
-        [last_due.event_id[slots], *(chunk.event_id[picked] for chunk, picked in waited), events.event_id[rows]]
+    ids = _Ids(
+        [
+            last_due.event_id[slots],
+            *(chunk.event_id.take(picked) for chunk, picked in waited),
+            events.event_id.take(rows),
+        ]
     )
     # Where each becomes due: what was due before comes first; what waits, just before the row whose watermark passes
     # it; what is behind, at its own row.
@@ -75,19 +81,31 @@ def judge_behind(
     return is_late, late_by_ms
 
 
+@dataclass(frozen=True, slots=True)
+class _Ids:
+    """Ids that are put together only if some are looked at."""
+
+    parts: Sequence[ByteColumn]
+
+    def objects(self) -> Objects:
+        """All of them."""
+        return byte_objects(concat_bytes(self.parts))
+
+
 def _due_of(chunk: Events, is_concerned: Bools, watermark: int) -> Int64:
     """Rows of held events that are due at `watermark` and whose slot is concerned."""
     ripe = np.flatnonzero(chunk.event_time <= watermark)
     return ripe[is_concerned[chunk.slot[ripe]]]
 
 
-def _ranks(slot: Int64, time: Int64, sequence: Int64, ids: Objects) -> Int64:
+def _ranks(slot: Int64, time: Int64, sequence: Int64, ids_given: _Ids) -> Int64:
     """Place of each row in the order of (slot, event time, sequence, id); equal rows share one."""
     order = np.lexsort((sequence, time, slot))
     tied = np.ones(len(order) - 1, dtype=np.bool_)
     for column in (slot, time, sequence):
         tied &= column[order[1:]] == column[order[:-1]]
     if tied.any():
+        ids = ids_given.objects()
         # Rows that only their ids tell apart stand together: sorting just those, they fill the same places.
         places = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
         group = np.cumsum(np.insert(~tied, 0, True))[places].tolist()
@@ -122,4 +140,4 @@ def release_order(events: Events) -> Int64:
 
 
 def _sort_key(events: Events, row: int) -> SortKey:
-    return int(events.event_time[row]), int(events.sequence[row]), events.event_id[row]
+    return int(events.event_time[row]), int(events.sequence[row]), events.event_id[row] or b""

@@ -72,6 +72,7 @@ class ReorderOperator(Operator):
     """Holds events and releases them in order."""
 
     stage = "reorder"
+    takes_references = True
 
     def __init__(self, spec: Reorder, context: OperatorContext) -> None:
         self._spec, self._context, self._keys = spec, context, context.keys

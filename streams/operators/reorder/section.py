@@ -12,7 +12,17 @@ import numpy as np
 
 from streams.batch.columns import Int64, Objects, object_rows, objects
 from streams.batch.events import Events, Fields
-from streams.state.codec import SIZE, ColumnReader, cuts, pack_headers, pack_texts, text_sizes, unpack_headers
+from streams.batch.refs import byte_sizes
+from streams.state.codec import (
+    SIZE,
+    ColumnReader,
+    cuts,
+    pack_column,
+    pack_headers,
+    pack_texts,
+    text_sizes,
+    unpack_headers,
+)
 from streams.state.journal import reading
 
 HELD: Final = "reorder.held"
@@ -38,7 +48,7 @@ def pack_held(held: Events, *, bytes_max: int) -> list[bytes]:
 
 
 def _sizes(held: Events) -> Int64:
-    sizes = text_sizes(held.key, held.value, held.event_id)
+    sizes = byte_sizes(held.key) + byte_sizes(held.value) + byte_sizes(held.event_id)
     sizes += 8 * (6 + held.payload.shape[0]) + 16
     sizes += text_sizes(*(_with_null_marks(row) for row in held.texts)) + 4 * len(held.texts)
     if held.headers is not None:
@@ -53,7 +63,9 @@ def _pack_held(held: Events) -> bytes:
     parts = [SIZE.pack(len(names)), names, *(column.tobytes() for column in columns)]
     headers = [b""] * len(held) if held.headers is None else [pack_headers(one) for one in held.headers]
     marked = [_with_null_marks(row).tolist() for row in held.texts]
-    for texts in (held.event_id.tolist(), held.key.tolist(), held.value.tolist(), headers, *marked):
+    for column in (held.event_id, held.key, held.value):
+        parts += pack_column(column)
+    for texts in (headers, *marked):
         parts += pack_texts(texts)
     return b"".join(parts)
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from streams.batch.columns import Float64, objects
 from streams.batch.events import Events
+from streams.batch.refs import byte_objects
 from streams.batch.replayed import is_replayed
 from streams.operators.base import Operator, OperatorContext
 from streams.operators.output import Output
@@ -30,8 +31,8 @@ BatchMapping = Callable[[pa.RecordBatch], pa.RecordBatch]
 def as_record_batch(events: Events) -> pa.RecordBatch:
     """Events as columns."""
     columns: dict[str, pa.Array] = {
-        "event_id": pa.array(events.event_id, pa.binary()).cast(pa.string()),
-        "key": pa.array(events.key, pa.binary()).cast(pa.string()),
+        "event_id": pa.array(byte_objects(events.event_id), pa.binary()).cast(pa.string()),
+        "key": pa.array(byte_objects(events.key), pa.binary()).cast(pa.string()),
         "event_time": pa.array(events.event_time),
         "sequence": pa.array(events.sequence),
     }
@@ -65,6 +66,7 @@ class FilterOperator(Operator):
     """Drops events."""
 
     stage = "filter"
+    takes_references = True
 
     def __init__(self, spec: Filter) -> None:
         self._spec = spec
@@ -118,6 +120,7 @@ class MapOperator(Operator):
     """Sets fields."""
 
     stage = "map"
+    takes_references = True
 
     def __init__(self, spec: MapBatches) -> None:
         self._spec = spec

@@ -34,6 +34,8 @@ class Publish(OperatorSpec):
 class PublishOperator(Operator):
     """Publishes."""
 
+    takes_references = True
+
     def __init__(self, spec: Publish) -> None:
         self._spec = spec
 

@@ -106,6 +106,7 @@ class WindowOperator(Operator):
     """Opens, folds and closes windows."""
 
     stage = "windows"
+    takes_references = True
 
     def __init__(self, spec: WindowSpec, context: OperatorContext) -> None:
         self._spec, self._keys = spec, context.keys

@@ -33,7 +33,7 @@ class GivesEach:
         """See `Gives`."""
         produce, topic, taken = self._produce, records.topic, 0
         to = -1 if records.partition is None else records.partition
-        rows: Any = zip(records.keys, records.values, records.timestamps_ms, strict=True)
+        rows: Any = zip(records.keys, records.values, records.times(), strict=True)
         try:
             if records.headers is None:
                 for key, value, timestamp in islice(rows, start, None):
@@ -83,9 +83,9 @@ class GivesBatch:
         taken, code = self._native.produce(
             records.topic,
             -1 if records.partition is None else records.partition,
-            _listed(records.keys),
-            _listed(records.values),
-            np.array(records.timestamps_ms, dtype=np.int64),
+            _column(records.keys),
+            _column(records.values),
+            np.asarray(records.timestamps_ms, dtype=np.int64),
             None if records.headers is None else _listed(records.headers),
             start,
         )
@@ -95,3 +95,8 @@ class GivesBatch:
 
 def _listed(column: Any) -> list[Any]:
     return column if isinstance(column, list) else list(column)
+
+
+def _column(column: Any) -> Any:
+    """What the library takes: a list, or a column by reference."""
+    return column if hasattr(column, "pack") else _listed(column)

@@ -4,8 +4,29 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError
 
-from streams.limits import HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS
+from streams.limits import BATCH_WAIT_MS, HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS
 from streams.settings import Settings
+
+
+def consumer_config(settings: Settings, *, group: str, member: str) -> dict[str, Any]:
+    """Configuration of a source's consumer, as `member` of `group`."""
+    return {
+        "client.id": member,
+        **group_config(settings, group=group, member=member),
+        "enable.auto.commit": False,
+        # Tell, do not jump: intake decides where to go on, and says what is lost.
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "queued.min.messages": 100_000,
+        "queued.max.messages.kbytes": min(65_536, settings.streams_memory_mb_max * 1024 // 16),
+        # The broker gathers too: unasked, it would answer a live stream with a few records at a time.
+        "fetch.wait.max.ms": BATCH_WAIT_MS // 2,
+        "fetch.min.bytes": 65_536,
+        "fetch.queue.backoff.ms": 5,
+        "fetch.message.max.bytes": 2 * 1_048_576,
+        "topic.metadata.refresh.interval.ms": 30_000,
+    }
 
 
 def group_config(settings: Settings, *, group: str, member: str) -> dict[str, Any]:

@@ -1,0 +1,85 @@
+"""A worker with STREAMS_NATIVE=on is killed, joined, fenced, and its source is created again: as one in Python.
+
+Events pass it as references into buffers of the native library, and its clients are read and written behind their
+backs: it must lose and double nothing, and end as soon as any other.
+"""
+
+import signal
+import time
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from logistics.flows.gps import GPS
+from streams.flow.discover import select_pipelines
+from streams.kafka.topics import apply_topics
+from streams.local.stack import Stack
+from tests.integration.kafka_helpers import admin_of, delete_topics
+from tests.integration.test_exactly_once import RECORDS_PER_S, SEED, wait_for_progress
+from tests.integration.workers import (
+    NEVER_IDLE,
+    PARTITIONS,
+    Traffic,
+    Worker,
+    assert_exactly_once,
+    end_of_run,
+    fresh_world,
+    rough_shape,
+    wait_until,
+    workers,
+)
+
+pytestmark = [pytest.mark.kafka, pytest.mark.native, pytest.mark.timeout(300)]
+
+ON: Final = {**NEVER_IDLE, "STREAMS_NATIVE": "on"}
+ENDS_S: Final = 15.0
+"""A client that waits for a queue or a topic that is still held does not end at all."""
+
+
+def terminated(worker: Worker) -> None:
+    started_s = time.monotonic()
+    assert worker.terminate() == 0, worker.printed()[-4000:]
+    assert time.monotonic() - started_s < ENDS_S
+
+
+def test_killed_joined_and_fenced_it_loses_and_doubles_nothing(stack: Stack, tmp_path: Path) -> None:
+    probe = fresh_world(stack)
+    with workers(stack, tmp_path, "a", "b", "c") as (first, second, double):
+        with Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=RECORDS_PER_S):
+            first.start(ON).wait_ready()
+            assert first.said("natively: streams_native")
+            wait_for_progress(probe)
+            first.kill()
+            first.start({**ON, "STREAMS_FAILPOINT": "produced:3"})
+            assert first.wait_ended() == -signal.SIGKILL, first.printed()[-4000:]
+            first.start(ON).wait_ready()
+            second.start(ON).wait_ready()
+            wait_for_progress(probe)
+            terminated(second)
+            double.data_dir.mkdir(parents=True)
+            (double.data_dir / "worker.id").write_text((first.data_dir / "worker.id").read_text())
+            double.start(ON)
+            assert 3 == first.wait_ended(120), first.printed()[-4000:]
+            wait_for_progress(probe, timeout_s=120)
+        terminated(double)
+        # What references have written, a worker in Python reads: the journal and the store are the same.
+        end_of_run(double.start({"STREAMS_NATIVE": "off"}).wait_ready())
+        report = assert_exactly_once(stack, probe, double, seed=SEED)
+    assert min(report.duplicates, report.late, report.rejected) > 0
+
+
+def test_a_source_that_is_created_again_is_read_from_its_beginning(stack: Stack, tmp_path: Path) -> None:
+    probe = fresh_world(stack)
+    with workers(stack, tmp_path, "a") as (worker,):
+        worker.start(ON).wait_ready()
+        with Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=RECORDS_PER_S):
+            wait_for_progress(probe)
+        wait_until(probe.all_is_committed, "all is processed")
+        delete_topics(admin_of(stack), {GPS.source})
+        apply_topics(admin_of(stack), select_pipelines([GPS.name]), partitions=PARTITIONS)
+        wait_until(lambda: worker.said("was deleted and created again"), "the worker notices")
+        with Traffic(stack, rough_shape(stack), seed=SEED + 1, records_per_s=RECORDS_PER_S):
+            wait_until(lambda: (probe.committed() or {}).get(0, 0) > 0, "it commits in the new topic")
+        wait_until(probe.all_is_committed, "all of the new topic is processed")
+        terminated(worker)
