@@ -32,6 +32,10 @@ COMMANDS: Final[Table] = {
         "worker:worker",
         "Run a stream worker until SIGTERM or Ctrl-C; start more of them to share the work.",
     ),
+    "sink": LazyCommand(
+        "sink:sink",
+        "Copy a topic of a flow into a database, a Delta table or an endpoint until SIGTERM or Ctrl-C.",
+    ),
     "lag": LazyCommand(
         "lag:lag",
         "Verdict on every consumer group and partition: how far behind, since when, why, and what to do.",

@@ -25,6 +25,7 @@ from streams.flow.plan import (
     Deduplicate,
     Filter,
     FoldTo,
+    IntoSink,
     MapBatches,
     Plan,
     Process,
@@ -35,9 +36,11 @@ from streams.flow.plan import (
     Verb,
     WindowTo,
     step_id,
+    written_by,
 )
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 from streams.operators.spec import OperatorSpec
+from streams.sinks.spec import SinkSpec, resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Stream:
     topic and pass all events on: `to`, `fold`, `window`.
     """
 
-    verb: Verb
+    verb: Verb | IntoSink
     upstream: "Stream | None" = None
     bounds: Bounds = BOUNDS_DEFAULT
 
@@ -85,11 +88,16 @@ class Stream:
         """
         return Stream(Reorder(), self, self.bounds)
 
-    def to(self, topic: str) -> "Stream":
+    def to(self, topic: str | SinkSpec) -> "Stream":
         """Write every event to `topic`: its key, bytes and headers as they came.
 
         The topic of a flow's first `to` is its clean topic: what gets there is counted as `clean`.
+
+        With a sink, such as `postgres("vehicles")`, the topic that the step before writes is copied out of Kafka, by
+        the process `streams sink NAME`.
         """
+        if isinstance(topic, SinkSpec):
+            return Stream(IntoSink(topic), self, self.bounds)
         return Stream(To(topic), self, self.bounds)
 
     def fold(self, aggregate: Aggregate, *, to: str, subject: str = "") -> "Stream":
@@ -253,6 +261,7 @@ def _plan(name: str, streams: Iterable[Stream]) -> Plan:
     """Steps of the branches, those that they share once."""
     steps: list[Step] = []
     places: dict[int, Step] = {}
+    sinks: dict[int, SinkSpec] = {}
     bounds: dict[bool, list[Bounds]] = {True: [], False: []}
     for stream in streams:
         way = [stream]
@@ -260,6 +269,10 @@ def _plan(name: str, streams: Iterable[Stream]) -> Plan:
             way.append(above)
         before: Step | None = None
         for place in reversed(way):
+            if isinstance(place.verb, IntoSink):
+                if before is not None:
+                    sinks[id(place)] = resolved(place.verb.spec, written_by(before.verb), before.id)
+                continue
             if id(place) not in places:
                 places[id(place)] = Step(step_id(place.verb), place.verb, None if before is None else before.id)
                 steps.append(places[id(place)])
@@ -270,7 +283,7 @@ def _plan(name: str, streams: Iterable[Stream]) -> Plan:
     found = bounds[True] or bounds[False]  # the horizon is that of `deduplicate`: other branches do not know it
     if len(set(found)) > 1:
         raise ValueError(f"flow {name!r}: its branches have different bounds: deduplicate once, before they part")
-    return Plan(name, tuple(steps), found[0])
+    return Plan(name, tuple(steps), found[0], tuple(sinks.values()))
 
 
 def _name_of(function: BatchFunction) -> str:

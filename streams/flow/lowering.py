@@ -65,6 +65,7 @@ def lowered(plan: Plan) -> Pipeline:
         order=order if custom or further else (),
         branches=_branches(plan, clean),
         event_topics=tuple(event_topics),
+        sinks=plan.sinks,
     )
     operators_of(pipeline)  # refuses operators that contradict each other
     return pipeline

@@ -12,6 +12,7 @@ from streams.flow.bounds import Bounds
 from streams.flow.declaration import DeviceClass, with_topics
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 from streams.operators.spec import OperatorSpec
+from streams.sinks.spec import SinkSpec
 
 BatchFunction = Callable[[Any], Any]
 """A function of a `pyarrow.RecordBatch` of the declared fields."""
@@ -123,6 +124,15 @@ class WindowTo:
     kind = "window"
 
 
+@dataclass(frozen=True, slots=True)
+class IntoSink:
+    """Copies a topic into a target outside of Kafka; the events pass as they are."""
+
+    spec: SinkSpec
+
+    kind = "sink"
+
+
 Verb = Source | Deduplicate | Reorder | MapBatches | Filter | Process | To | FoldTo | WindowTo
 Output = To | FoldTo | WindowTo
 
@@ -145,6 +155,8 @@ class Plan:
     name: str
     steps: tuple[Step, ...]
     bounds: Bounds
+    sinks: tuple[SinkSpec, ...] = ()
+    """What is copied out of the topics; no step: events pass none of them."""
 
     @property
     def source(self) -> Source:
@@ -179,13 +191,16 @@ class Plan:
         return next(above for above in self.above(step) if not isinstance(above.verb, Output))
 
     def with_topics(self, name: str, topics: Mapping[str, str]) -> "Plan":
-        """The same plan as flow `name`, each topic in `topics` replaced by another one."""
+        """The same plan as flow `name`, each topic in `topics` replaced by another one.
+
+        It has no sinks: rows of both flows would meet in one table.
+        """
         new_ids = {step.id: _id_with(step, topics) for step in self.steps}
         steps = tuple(
             Step(new_ids[step.id], _verb_with(step.verb, topics), None if step.after is None else new_ids[step.after])
             for step in self.steps
         )
-        return replace(self, name=name, steps=steps)
+        return replace(self, name=name, steps=steps, sinks=())
 
 
 def written_by(verb: Verb) -> tuple[str, ...]:

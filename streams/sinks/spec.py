@@ -6,23 +6,13 @@ Values only: nothing here connects anywhere, so that a flow can be declared with
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
 LINGER_MS_MAX: Final = 600_000
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _TABLE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,62}\.)?[A-Za-z_][A-Za-z0-9_]{0,62}")
 _FOLDER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}){0,7}")
-
-
-class Mode(StrEnum):
-    """How rows get into a target."""
-
-    APPEND = "append"
-    """Every record is a row."""
-    UPSERT = "upsert"
-    """The last record of each key is its row; a record without a value deletes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +184,16 @@ def http(
     )  # fmt: skip
 
 
+def group_of(spec: SinkSpec, prefix: str) -> str:
+    """Consumer group of the processes of a sink; the prefix is the deployment's."""
+    return f"{prefix}streams.sink.{spec.name}"
+
+
+def dead_letters_of(spec: SinkSpec, prefix: str) -> str:
+    """Topic of records that are no row of the target."""
+    return f"{prefix}sinks.{spec.name}.dlq"
+
+
 def resolved(spec: SinkSpec, written: Sequence[str], place: str) -> SinkSpec:
     """The sink with its topic: its own, else the one of `written`, the topics that the step at `place` writes.
 
@@ -209,9 +209,3 @@ def resolved(spec: SinkSpec, written: Sequence[str], place: str) -> SinkSpec:
             f"after .to(topic), .fold or .window, or say topic=..."
         )
     return spec.with_topic(written[0])
-
-
-def details(spec: Any) -> str:
-    """What a sink does, for `streams flows show`."""
-    how = f"by {', '.join(spec.key)}" if spec.key else ""
-    return ", ".join(part for part in (f"from {spec.topic}", how) if part)

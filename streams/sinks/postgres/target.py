@@ -6,7 +6,7 @@ between `advance` and the commit of a living writer; one that stands still there
 (`idle_in_transaction_session_timeout`).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -66,7 +66,7 @@ class PostgresTarget:
 
     def __init__(
         self,
-        url: str,
+        url: str | Callable[[], str],
         *,
         sink: str,
         topic: str,
@@ -78,9 +78,11 @@ class PostgresTarget:
         """Rows of `topic` into `table`; `key`: columns by which rows are told apart, none: every record is a row.
 
         Where the sink stands is kept in the table `streams_sinks` of the same schema, under the name `sink` and the id
-        of the topic: one that was created again is read from its beginning.
+        of the topic: one that was created again is read from its beginning. `url` may be a function that is asked for
+        each connection: a password may change.
         """
-        self._url, self._sink, self._topic, self._topic_id = url, sink, topic, topic_id
+        self._url = url if callable(url) else lambda: url
+        self._sink, self._topic, self._topic_id = sink, topic, topic_id
         self._table, self._columns, self._key = table, tuple(columns), tuple(key)
         self._sql = Statements(table, columns, key)
         self._connection: psycopg.Connection[Any] | None = None
@@ -230,7 +232,7 @@ class PostgresTarget:
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self._url, autocommit=True, **_SESSION)
+            self._connection = psycopg.connect(self._url(), autocommit=True, **_SESSION)
         return self._connection
 
     def _drop(self, connection: psycopg.Connection[Any]) -> None:

@@ -1,0 +1,40 @@
+"""The target of a declared sink. What a target needs beside the product is imported here, when it is used."""
+
+from streams.errors import UsageError
+from streams.settings import Settings
+from streams.sink.declared import DeclaredSink
+from streams.sinks.spec import PostgresSpec
+from streams.sinks.target import Target
+
+
+def target_of(sink: DeclaredSink, settings: Settings, *, topic_id: str) -> Target:
+    """The target, not yet connected; `topic_id`: the id that Kafka gave the topic.
+
+    Raises:
+        UsageError: a library or a variable is missing, or cannot be used.
+
+    """
+    match sink.spec:
+        case PostgresSpec() as spec:
+            return _postgres(sink, spec, settings, topic_id)
+        case spec:
+            raise UsageError(f"sink {spec.name}: there is no target {spec.kind}")
+
+
+def _postgres(sink: DeclaredSink, spec: PostgresSpec, settings: Settings, topic_id: str) -> Target:
+    try:
+        from streams.sinks.postgres.target import PostgresTarget, check_url
+    except ImportError as error:
+        raise _missing("postgres", error) from None
+    url = settings.secret("STREAMS_POSTGRES_URL")
+    if url is None:
+        raise UsageError(f"sink {spec.name}: STREAMS_POSTGRES_URL names no database: postgresql://user@host/database")
+    check_url(url)
+    return PostgresTarget(
+        lambda: settings.secret("STREAMS_POSTGRES_URL") or "", sink=spec.name, topic=spec.topic, topic_id=topic_id,
+        table=spec.table, columns=sink.columns, key=sink.key,
+    )  # fmt: skip
+
+
+def _missing(extra: str, error: ImportError) -> UsageError:
+    return UsageError(f"sinks into {extra} need more ({error.name}): pip install 'logistics-streams[{extra}]'")
