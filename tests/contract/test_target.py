@@ -1,14 +1,17 @@
 """One contract over the targets of sinks: the twin in memory, PostgreSQL, Delta Lake."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
+from streams.sinks.delta.target import DeltaTarget
 from streams.sinks.memory_target import MemoryStore, MemoryTarget
 from streams.sinks.postgres.target import PostgresTarget
 from streams.sinks.target import RowsRefused, TakenOver, Target, TargetBatch, TargetColumn
@@ -60,13 +63,26 @@ class PostgresSubject:
         )
 
 
-Making = Callable[[], Subject]
+class DeltaSubject:
+    def __init__(self, folder: Path) -> None:
+        self._url = str(folder / "positions")
+
+    def target(self, *, key: Sequence[str] = ()) -> Target:
+        return DeltaTarget(self._url, sink="s", topic_id="x", columns=COLUMNS, key=key, day_of="" if key else "at")
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        positions = DeltaTable(self._url).to_pyarrow_table()
+        found = duckdb.sql("select id, count, streams_partition, streams_offset from positions order by all").fetchall()
+        assert len(found) == len(positions)
+        return found
 
 
-@pytest.fixture(params=["memory", "postgres"])
+@pytest.fixture(params=["memory", "postgres", "delta"])
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
     if request.param == "memory":
         return MemorySubject()
+    if request.param == "delta":
+        return DeltaSubject(tmp_path)
     return PostgresSubject(request.getfixturevalue("postgres"))
 
 
