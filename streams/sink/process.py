@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final
@@ -34,7 +34,7 @@ from streams.sink.letters import KafkaLetters
 from streams.sink.metrics import SinkMetrics
 from streams.sink.targets import target_of
 from streams.sink.writing import Writer
-from streams.sinks.spec import DeltaSpec, SinkSpec
+from streams.sinks.spec import DeltaSpec, HttpSpec, SinkSpec
 from streams.sources.kafka.intake import Intake
 from streams.worker.web import Web
 
@@ -92,6 +92,8 @@ class SinkProcess:
         """
         # A process of a sink keeps nothing: whoever is there takes its partitions over at once.
         self._settings = settings = settings.model_copy(update={"streams_group_static": False})
+        self._is_kept_by_group = isinstance(spec, HttpSpec)
+        """Whether where the sink stands is in its group only."""
         self._sink = sink = declared_sink(pipeline, spec, Catalog.load())
         self._admin = wait_for_broker(settings)
         counts = partition_counts_with_leaderless(self._admin)
@@ -99,14 +101,14 @@ class SinkProcess:
         if missing:
             raise StreamsError(f"topics are missing ({', '.join(missing)}): create them with `streams topics apply`")
         self._topic_id = topic_id(self._admin, spec.topic)
-        self._target = target_of(sink, settings, topic_id=self._topic_id)
-        self.metrics = SinkMetrics(spec.name)
         self._stop = threading.Event()
+        self._changelog = KafkaChangelog(settings, group=sink.group, source=spec.topic, retrier=Retrier(self._stop))
+        self._target = target_of(sink, settings, topic_id=self._topic_id, committed=self._committed)
+        self.metrics = SinkMetrics(spec.name)
         self._failure: BaseException | None = None
         self._beyond: frozenset[int] = frozenset()
         self._worker = Worker(f"sink-{spec.name}")
         self._letters = KafkaLetters(settings, topic=sink.dead_letters, source=spec.topic, group=sink.group)
-        self._changelog = KafkaChangelog(settings, group=sink.group, source=spec.topic, retrier=Retrier(self._stop))
         registry = Registry(settings)
         resolve = partial(plan_or_reject, registry, reader=sink.schema)
         decoder = RowDecoder(sink.columns, resolve, has_tombstones=sink.has_tombstones)
@@ -210,11 +212,15 @@ class SinkProcess:
         )  # fmt: skip
         self.metrics.records_lost.labels(self._sink.spec.topic).inc(end - first)
 
+    def _committed(self, partitions: Collection[int]) -> Mapping[int, int]:
+        found = self._changelog.committed(sorted(partitions))
+        return {partition: -1 if one is None else one.offset_next for partition, one in found.items()}
+
     def _commit(self, offsets: Mapping[int, int]) -> None:
         """Tell the group, so that lag is seen. In the thread that polls."""
         topic = self._sink.spec.topic
         places = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
         try:
-            self._intake.consumer.commit(offsets=places, asynchronous=True)
+            self._intake.consumer.commit(offsets=places, asynchronous=not self._is_kept_by_group)
         except (KafkaException, RuntimeError) as error:
             log.debug("the group was not told", error=str(error))

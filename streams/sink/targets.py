@@ -1,14 +1,25 @@
 """The target of a declared sink. What a target needs beside the product is imported here, when it is used."""
 
+from collections.abc import Callable, Collection, Mapping
+
 from streams.errors import UsageError
 from streams.settings import Settings
 from streams.sink.declared import DeclaredSink
-from streams.sinks.spec import DeltaSpec, PostgresSpec
+from streams.sinks.http.target import HttpTarget
+from streams.sinks.spec import DeltaSpec, HttpSpec, PostgresSpec
 from streams.sinks.target import Target
 
 
-def target_of(sink: DeclaredSink, settings: Settings, *, topic_id: str) -> Target:
-    """The target, not yet connected; `topic_id`: the id that Kafka gave the topic.
+def target_of(
+    sink: DeclaredSink,
+    settings: Settings,
+    *,
+    topic_id: str,
+    committed: Callable[[Collection[int]], Mapping[int, int]],
+) -> Target:
+    """The target, not yet connected.
+
+    `topic_id`: the id that Kafka gave the topic. `committed`: offsets of the sink's group, for targets that keep none.
 
     Raises:
         UsageError: a library or a variable is missing, or cannot be used.
@@ -19,6 +30,11 @@ def target_of(sink: DeclaredSink, settings: Settings, *, topic_id: str) -> Targe
             return _postgres(sink, spec, settings, topic_id)
         case DeltaSpec() as spec:
             return _delta(sink, spec, settings, topic_id)
+        case HttpSpec() as spec:
+            return HttpTarget(
+                spec.url, sink=spec.name, topic=spec.topic, committed=committed, key=sink.key, rows_max=spec.rows_max,
+                rate=spec.rate, headers=dict(spec.headers), token=lambda: settings.secret("STREAMS_HTTP_SINK_TOKEN"),
+            )  # fmt: skip
         case spec:
             raise UsageError(f"sink {spec.name}: there is no target {spec.kind}")
 
