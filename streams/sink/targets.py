@@ -1,6 +1,8 @@
 """The target of a declared sink. What a target needs beside the product is imported here, when it is used."""
 
+import importlib
 from collections.abc import Callable, Collection, Mapping
+from types import ModuleType
 
 from streams.errors import UsageError
 from streams.settings import Settings
@@ -63,6 +65,19 @@ def _delta(sink: DeclaredSink, spec: DeltaSpec, settings: Settings, topic_id: st
         delta_url(spec, settings), sink=spec.name, topic_id=topic_id, columns=sink.columns, key=sink.key,
         day_of=spec.day_of,
     )  # fmt: skip
+
+
+def delta_upkeep() -> ModuleType:
+    """The module that keeps Delta tables in order: `streams.sinks.delta.maintenance`.
+
+    Raises:
+        UsageError: the extra is missing.
+
+    """
+    try:
+        return importlib.import_module("streams.sinks.delta.maintenance")
+    except ImportError as error:
+        raise _missing("delta", error) from None
 
 
 def delta_url(spec: DeltaSpec, settings: Settings) -> str:
