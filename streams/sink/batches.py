@@ -102,10 +102,10 @@ def _last_of_each(
     last = {entry[2]: entry for entry in entries}
     kept = sorted((at, record) for _, _, _, at, record in last.values() if at >= 0)
     removed = sorted((record, values[0]) for _, _, values, at, record in last.values() if at < 0)
-    at = np.array([at for at, _ in kept], dtype=np.int64)
+    left: Int64 = np.array([at for at, _ in kept], dtype=np.int64)
     return (
-        rows if len(at) == len(row) else rows.take(pa.array(at)),
-        row[at],
+        rows if len(left) == len(row) else rows.take(pa.array(left)),
+        row[left],
         [text for _, text in removed],
         np.array([record for record, _ in removed], dtype=np.int64),
     )

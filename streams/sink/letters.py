@@ -53,9 +53,9 @@ class KafkaLetters:
         try:
             for letter in letters:
                 headers = envelope_headers(letter, source=self._source, group=self._group, now_ms=now_ms)
-                partition = {} if letter.key is not None else {"partition": letter.partition}
+                partition = -1 if letter.key is not None else letter.partition
                 producer.produce(
-                    self._topic, letter.value, letter.key, headers=list(headers), on_delivery=told, **partition
+                    self._topic, letter.value, letter.key, partition, headers=list(headers), on_delivery=told
                 )
                 producer.poll(0)
             unanswered = producer.flush(_ANSWER_S)

@@ -221,6 +221,9 @@ class SinkProcess:
         topic = self._sink.spec.topic
         places = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
         try:
-            self._intake.consumer.commit(offsets=places, asynchronous=not self._is_kept_by_group)
+            if self._is_kept_by_group:
+                self._intake.consumer.commit(offsets=places, asynchronous=False)
+            else:
+                self._intake.consumer.commit(offsets=places)
         except (KafkaException, RuntimeError) as error:
             log.debug("the group was not told", error=str(error))

@@ -8,7 +8,7 @@ whoever reads the table anew sees that the epoch is another's.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
@@ -17,6 +17,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchEr
 from streams.masking import masked
 from streams.sinks.delta.layout import DAY, DELETED, PARTITION, changes_of, missing_fields, schema_of, table_of
 from streams.sinks.target import TakenOver, TargetBatch, TargetColumn, TargetMismatch, TargetUnavailable
+
+Result = TypeVar("Result")
 
 OPEN_ATTEMPTS: Final = 20
 """Several processes of a sink open their partitions at the same time, each in a commit of its own."""
@@ -184,7 +186,7 @@ class DeltaTarget:
     def _epoch_of(self, partition: int) -> str:
         return f"{self._names}/{partition}/epoch"
 
-    def _call(self, work: Callable[[], Any]) -> Any:
+    def _call(self, work: Callable[[], Result]) -> Result:
         try:
             return work()
         except (SchemaMismatchError, TableNotFoundError) as error:

@@ -7,7 +7,7 @@ between `advance` and the commit of a living writer; one that stands still there
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 import structlog
@@ -27,6 +27,8 @@ from streams.sinks.target import (
     TargetUnavailable,
 )
 
+Result = TypeVar("Result")
+
 log = structlog.get_logger(__name__)
 
 CONNECT_S_MAX: Final = 10
@@ -36,7 +38,7 @@ IDLE_MS_MAX: Final = 15_000
 """So long the server waits for a sink that stands still in a transaction."""
 LOCK_MS_MAX: Final = 30_000
 _CHUNK_BYTES: Final = 1 << 20
-_SESSION: Final = {
+_SESSION: Final[dict[str, Any]] = {
     "connect_timeout": CONNECT_S_MAX,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -218,7 +220,7 @@ class PostgresTarget:
 
     # --- the connection ---------------------------------------------------------------------------------------------
 
-    def _call(self, work: Any) -> Any:
+    def _call(self, work: Callable[[psycopg.Connection[Any]], Result]) -> Result:
         connection: psycopg.Connection[Any] | None = None
         try:
             connection = self._connected()
