@@ -47,6 +47,8 @@ flow = Flow(
     .to(delta("minutes", name="lake", day_of="window_start", linger_ms=200)),
 )
 """
+JUNK: Final = b"\0\0\0\0\1 junk"
+"""No row: of another schema, and cut off."""
 _PLAIN: Final[dict[str, Any]] = {}
 
 
@@ -127,7 +129,7 @@ class Yard:
         for record in committed_records(self.stack, STATES, PARTITIONS):
             if record.value is None:
                 found.pop(record.key, None)
-            else:
+            elif record.value != JUNK:
                 found[record.key] = decoded(STATES, record.value)["events"]
         return sorted((key.decode(), events) for key, events in found.items())
 
@@ -191,7 +193,9 @@ class Sink:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
     def wait_ready(self) -> None:
-        wait_until(lambda: self.ready()[0] == 200, f"the sink is ready: {self.log.read_text()[-2000:]}", timeout_s=90)
+        ended = self._process.poll
+        wait_until(lambda: self.ready()[0] == 200 or ended() is not None, "the sink is ready", timeout_s=90)
+        assert self._process.poll() is None, self.log.read_text()
 
     def kill(self) -> None:
         if self._process.poll() is None:

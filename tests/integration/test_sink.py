@@ -12,7 +12,7 @@ from streams.local.stack import Stack
 from tests.databases import Database, Postgres
 from tests.integration.guides import run
 from tests.integration.kafka_helpers import committed_records
-from tests.integration.sinks import PARTITIONS, PREFIX, STATES, Yard, lag_of
+from tests.integration.sinks import JUNK, PARTITIONS, PREFIX, STATES, Yard, lag_of
 from tests.integration.workers import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -41,14 +41,14 @@ def test_a_table_is_copied_with_its_deletions_and_what_is_no_row_is_a_dead_lette
     yard.states(30, aborted=True)
     sink = yard.sink("vehicles")
     sink.wait_ready()
-    yard.raw(STATES, b"van-3", b"\0\0\0\0\1 junk")
+    yard.raw(STATES, b"van-3", JUNK)
     yard.states(20, deleted=["van-1", "nobody"])
     wait_until(lambda: states_in(database) == yard.expected_states(), "the table is copied")
     assert len(states_in(database)) == 49
     (letter,) = wait_until(
         lambda: committed_records(yard.stack, f"{PREFIX}sinks.vehicles.dlq", PARTITIONS), "there is a dead letter"
     )
-    assert letter.value == b"\0\0\0\0\1 junk"
+    assert letter.value == JUNK
     assert sink.metric("streams_sink_records_total") == 200 + 1 + 22
     wait_until(
         lambda: lag_of(yard, STATES, f"{PREFIX}streams.sink.vehicles") <= PARTITIONS, "the group has heard of it"
