@@ -1,7 +1,8 @@
-"""Schemas at run time: asks the registry for what the engine does not know, and waits out its absence."""
+"""Schemas at run time: gets those that the engine does not know, and waits while the registry is unavailable."""
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -37,6 +38,8 @@ class SchemaLookup:
         self._reader = reader_schema
         self._guard = guard
         self._retrier = retrier
+        self._lock = threading.Lock()
+        """Unknown ones are noted on the event loop, and taken when they are due by the core's thread."""
         self._unknown_until: dict[SchemaKey, float] = {}
         """The one that was asked for first comes first; bounded."""
         self._dropped: list[SchemaKey] = []
@@ -69,36 +72,38 @@ class SchemaLookup:
                 task.cancel()
 
     def expired(self) -> list[SchemaKey]:
-        """Unknown ones that are to be asked for again when they are next met."""
+        """Unknown ones that are to be asked for again when they are next met; from any thread."""
         now = time.monotonic()
-        due = [key for key, until in self._unknown_until.items() if until <= now]
-        for key in due:
-            del self._unknown_until[key]
-        dropped, self._dropped = self._dropped, []
+        with self._lock:
+            due = [key for key, until in self._unknown_until.items() if until <= now]
+            for key in due:
+                del self._unknown_until[key]
+            dropped, self._dropped = self._dropped, []
         return due + dropped
 
     def _note_unknown(self, key: SchemaKey) -> None:
-        self._unknown_until.pop(key, None)
-        self._unknown_until[key] = time.monotonic() + UNKNOWN_SCHEMA_TTL_MS / 1000
-        while len(self._unknown_until) > UNKNOWN_SCHEMAS_MAX:
-            oldest = next(iter(self._unknown_until))
-            del self._unknown_until[oldest]
-            self._dropped.append(oldest)
+        with self._lock:
+            self._unknown_until.pop(key, None)
+            self._unknown_until[key] = time.monotonic() + UNKNOWN_SCHEMA_TTL_MS / 1000
+            while len(self._unknown_until) > UNKNOWN_SCHEMAS_MAX:
+                oldest = next(iter(self._unknown_until))
+                del self._unknown_until[oldest]
+                self._dropped.append(oldest)
 
     def _ask(self, key: SchemaKey) -> Plan | Reject:
         return self._guard.call(lambda: plan_or_reject(self._registry, key, self._reader), failure=RegistryUnavailable)
 
 
 def _sort_key(key: SchemaKey) -> tuple[bool, int, str]:
-    """Ids in their order, GUIDs behind them."""
+    """Ids in their order, GUIDs after them."""
     return (False, key, "") if isinstance(key, int) else (True, 0, key)
 
 
 def reader_schema(catalog: Catalog, pipeline: Pipeline) -> str:
-    """The schema that a pipeline reads with: the newest committed one.
+    """The schema that a flow reads with: the newest committed one.
 
     Raises:
-        StreamsError: it lacks a field that the pipeline reads, or has it of another type.
+        StreamsError: it lacks a field that the flow reads, or has it of another type.
 
     """
     newest = catalog.latest(pipeline.subject)
@@ -136,7 +141,7 @@ def enum_symbols(schema: str, fields: Sequence[str]) -> dict[str, tuple[str, ...
 
 
 def table_schema_id(registry: Registry, subject: str, schema: str, *, guard: Guard, retrier: Retrier) -> int:
-    """Id of a table's schema in the registry; waits, aloud, for a registry that does not answer.
+    """Id of a table's schema in the registry; waits, logging it, for a registry that does not answer.
 
     Raises:
         StreamsError: the schema is not registered, or the worker stops.
