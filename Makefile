@@ -13,7 +13,7 @@ AUDIT := .local/audit
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-paired bench-memory loadtest-baselines faults dlq-ordeal oncall simulate simulate-grow fuzz fuzz-native audit licences sbom lock clean
+.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-sinks bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal oncall simulate simulate-grow fuzz fuzz-native audit licences sbom lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ wheels: setup ## Build the wheel, try it in fresh environments with the oldest a
 bench: setup ## Measure one worker against a pass-through, Kafka Streams and idiomatic Faust
 	$(BIN)/python -m loadtest.bench $(ARGS)
 
+bench-sinks: setup ## Measure sinks into PostgreSQL and Delta Lake beside raw COPY (~3 min)
+	$(BIN)/python -m loadtest.bench_sinks $(ARGS)
+
 bench-paired: setup ## Measure ingest and replay of BEFORE=REVISION and of these files in turn (~10 min)
 	$(BIN)/python -m loadtest.paired --before $(BEFORE) $(ARGS)
 
@@ -102,6 +105,10 @@ faults: setup ## Inject every fault of the table in docs/faults.md into a real s
 
 dlq-ordeal: setup ## Replay 100,000 rejects among 1,000,000 events while the replay is being killed; two oracles judge (~20 min)
 	$(BIN)/python -m loadtest.dlq_ordeal $(ARGS)
+
+sinks-ordeal: setup ## Kill sinks 20 times each, kill and freeze PostgreSQL, wake zombies; an oracle reads topics and tables (~10 min)
+	$(BIN)/python -m pytest tests/integration/test_sink.py tests/integration/test_sink_lake.py -q
+
 oncall: setup ## Four troubles on a real stack: when the monitor and the alerts notice, with pictures (~8 min; needs chromium, prometheus)
 	$(BIN)/python -m tests.oncall $(ARGS)
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from streams.operators.output import EventRecords, Output
     from streams.operators.spec import KeyedState, OperatorSpec, OutputTopic
     from streams.operators.trace import WatermarkTrace
+    from streams.sinks.spec import SinkSpec, delta, http, postgres
     from streams.state.identity import Consequences
 
 __version__ = "0.1.0"
@@ -69,6 +70,7 @@ __all__ = [
     "RowRecords",
     "Rows",
     "Segments",
+    "SinkSpec",
     "StoredRows",
     "Stream",
     "StreamsError",
@@ -78,13 +80,17 @@ __all__ = [
     "WindowAggregate",
     "WindowFold",
     "__version__",
+    "delta",
+    "http",
     "join_latest",
     "merge",
+    "postgres",
     "source",
 ]
 
 _FLOW: Final = ("Flow", "Quarantine", "Stream", "source")
 _DECLARATIONS: Final = ("KeyedState", "OperatorSpec", "OutputTopic")
+_SINKS: Final = ("SinkSpec", "delta", "http", "postgres")
 _CHANGES: Final = ("CarriedRows", "ChangelogRows", "Changes", "RowRecords")
 _CONTRACTS: Final = ("Aggregate", "Segments", "WindowAggregate")
 _FOLDS: Final = ("Fold", "WindowFold")
@@ -95,6 +101,7 @@ _HOMES: Final[dict[str, str]] = {
     **dict.fromkeys(_FLOW, "streams.flow.builder"),
     **dict.fromkeys(("join_latest", "merge"), "streams.flow.merging"),
     **dict.fromkeys(_CONTRACTS, "streams.operators.fold.aggregate"),
+    **dict.fromkeys(_SINKS, "streams.sinks.spec"),
     **dict.fromkeys(_FOLDS, "streams.operators.fold.builder"),
     **dict.fromkeys(_COLUMNS, "streams.operators.fold.columns"),
     **dict.fromkeys(("Operator", "OperatorContext"), "streams.operators.base"),

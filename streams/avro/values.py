@@ -61,6 +61,17 @@ def decode_columns(
     plan: Plan, values: list[Any], sizes: Int64, rows: Int64, reads: ReaderFields, *, framed: bool
 ) -> Columns | None:
     """All values at once; None when any of them is not exactly one record of the plan's writer schema."""
+    columns = decode_fields(plan, values, sizes, reads.fields_read, framed=framed)
+    return None if columns is None else _from_columns(plan, columns, rows, reads)
+
+
+def decode_fields(
+    plan: Plan, values: list[Any], sizes: Int64, names: Sequence[str], *, framed: bool
+) -> dict[str, pa.Array] | None:
+    """The reader's fields `names`, which are simple columns, of all values at once; enums as positions of symbols.
+
+    None when any value is not exactly one record of the plan's writer schema, or has no value in the reader's.
+    """
     schema = plan.framed_json if framed else plan.bare_json
     if schema is None:
         return None
@@ -81,8 +92,7 @@ def decode_columns(
         written, sizes = written[2:], sizes - FRAME_BYTES
     if not np.array_equal(encoded_sizes(written, plan.shapes), sizes):
         return None  # trailing bytes, or numbers in more bytes than they need
-    columns = _read_columns(plan, written, reads.fields_read)
-    return None if columns is None else _from_columns(plan, columns, rows, reads)
+    return _read_columns(plan, written, names)
 
 
 def _read_columns(plan: Plan, written: Sequence[pa.Array], names: Sequence[str]) -> dict[str, pa.Array] | None:

@@ -32,6 +32,23 @@ COMMANDS: Final[Table] = {
         "worker:worker",
         "Run a stream worker until SIGTERM or Ctrl-C; start more of them to share the work.",
     ),
+    "sink": LazyCommand(
+        "sink:sink",
+        "Copy a topic of a flow into a database, a Delta table or an endpoint until SIGTERM or Ctrl-C.",
+    ),
+    "delta": LazyCommands(
+        "Delta tables of sinks: upkeep.",
+        {
+            "compact": LazyCommand(
+                "delta:compact_command",
+                "Put small files of a sink's Delta table together; the sink may write meanwhile.",
+            ),
+            "vacuum": LazyCommand(
+                "delta:vacuum_command",
+                "Remove files of a sink's Delta table that no version of the last hours needs.",
+            ),
+        },
+    ),
     "lag": LazyCommand(
         "lag:lag",
         "Verdict on every consumer group and partition: how far behind, since when, why, and what to do.",

@@ -25,6 +25,7 @@ from streams.flow.plan import (
     Deduplicate,
     Filter,
     FoldTo,
+    IntoSink,
     MapBatches,
     Merge,
     Plan,
@@ -37,9 +38,11 @@ from streams.flow.plan import (
     Verb,
     WindowTo,
     step_id,
+    written_by,
 )
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 from streams.operators.spec import OperatorSpec
+from streams.sinks.spec import SinkSpec, resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Stream:
     topic and pass all events on: `to`, `fold`, `window`, `session`.
     """
 
-    verb: Verb
+    verb: Verb | IntoSink
     upstream: "Stream | None" = None
     bounds: Bounds = BOUNDS_DEFAULT
     beside: "tuple[Stream, ...]" = ()
@@ -104,11 +107,16 @@ class Stream:
         """
         return Stream(Reorder(), self, self.bounds)
 
-    def to(self, topic: str) -> "Stream":
+    def to(self, topic: str | SinkSpec) -> "Stream":
         """Write every event to `topic`: its key, bytes and headers as they came.
 
         The topic of a flow's first `to` is its clean topic: what gets there is counted as `clean`.
+
+        With a sink, such as `postgres("vehicles")`, the topic that the step before writes is copied out of Kafka, by
+        the process `streams sink NAME`.
         """
+        if isinstance(topic, SinkSpec):
+            return Stream(IntoSink(topic), self, self.bounds)
         return Stream(To(topic), self, self.bounds)
 
     def fold(self, aggregate: Aggregate, *, to: str, subject: str = "") -> "Stream":
@@ -303,12 +311,17 @@ def _plan(name: str, streams: Iterable[Stream]) -> Plan:
     """Steps of the branches, those that they share once."""
     steps: list[Step] = []
     places: dict[int, Step] = {}
+    sinks: dict[int, SinkSpec] = {}
     bounds: dict[bool, list[Bounds]] = {True: [], False: []}
     further_bounds: tuple[Bounds, ...] = ()
     for stream in streams:
         way = stream.way
         before: Step | None = None
         for place in way:
+            if isinstance(place.verb, IntoSink):
+                if before is not None:
+                    sinks[id(place)] = resolved(place.verb.spec, written_by(before.verb), before.id)
+                continue
             if id(place) not in places:
                 also: list[str] = []
                 for label, other in zip(_names_beside(place), place.beside, strict=True):
@@ -326,7 +339,7 @@ def _plan(name: str, streams: Iterable[Stream]) -> Plan:
     found = bounds[True] or bounds[False]  # the horizon is that of `deduplicate`: other branches do not know it
     if len(set(found)) > 1:
         raise ValueError(f"flow {name!r}: its branches have different bounds: deduplicate once, before they part")
-    return Plan(name, tuple(steps), found[0], further_bounds)
+    return Plan(name, tuple(steps), found[0], further_bounds, tuple(sinks.values()))
 
 
 def _names_beside(stream: Stream) -> tuple[str, ...]:
@@ -338,6 +351,7 @@ def _chain(stream: Stream, name: str) -> list[Step]:
     """Steps of a stream that is merged with another one."""
     steps: list[Step] = []
     for place in stream.way:
+        assert not isinstance(place.verb, IntoSink)  # noqa: S101 - what is merged has written nothing yet
         own = step_id(place.verb) if isinstance(place.verb, Source) else f"{step_id(place.verb)}:{name}"
         steps.append(Step(own, place.verb, steps[-1].id if steps else None))
     return steps

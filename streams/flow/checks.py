@@ -55,6 +55,7 @@ def checked(plan: Plan) -> Plan:
         _check_topics(plan)
         _check_folds(plan)
         _check_operators(plan)
+        _check_sinks(plan)
     except ValueError as error:
         raise ValueError(f"flow {plan.name!r}: {error}") from None
     return plan
@@ -222,6 +223,16 @@ def _check_operators(plan: Plan) -> None:
     for step in plan.steps:
         if isinstance(step.verb, Process):
             _check_operator(step, step.verb.spec)
+
+
+def _check_sinks(plan: Plan) -> None:
+    for name, count in Counter(sink.name for sink in plan.sinks).items():
+        if count > 1:
+            raise ValueError(f"two sinks are called {name}: give them different names (name=...)")
+    for sink in plan.sinks:
+        if sink.topic not in plan.topics:
+            hint = did_you_mean(sink.topic, plan.topics)
+            raise ValueError(f"sink {sink.name} reads {sink.topic}, which is no output of the flow{hint}")
 
 
 def _check_operator(step: Step, spec: OperatorSpec) -> None:

@@ -13,6 +13,7 @@ from streams.flow.inputs import AUDIT_SUFFIX, DEAD_LETTERS_SUFFIX, LATE_SUFFIX, 
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 from streams.operators.spec import OperatorSpec, OutputTopic
 from streams.settings import Settings
+from streams.sinks.spec import SinkSpec, dead_letters_of
 
 PARTITIONS_DEFAULT: Final = 3
 CLEAN_SUFFIX: Final = ".clean"
@@ -183,6 +184,8 @@ class Pipeline:
     outcome: it decides how an event is counted."""
     event_topics: tuple[str, ...] = ()
     """Further topics of events, where `order` names them."""
+    sinks: tuple[SinkSpec, ...] = ()
+    """Which outputs are copied out of Kafka, and where to; workers know nothing of it."""
     bounds: Bounds = BOUNDS_DEFAULT
     """What decides results: as declared, where no setting overrides it; see `under`."""
     input_name: str = ""
@@ -260,6 +263,7 @@ class Pipeline:
             clean_topic=prefix + self.clean_topic if self.clean_topic else "",
             event_topics=tuple(prefix + topic for topic in self.event_topics),
             further_inputs=tuple(replace(one, topic=prefix + one.topic) for one in self.further_inputs),
+            sinks=tuple(sink.with_topic(prefix + sink.topic) for sink in self.sinks),
             prefix=prefix + self.prefix,
         )
 
@@ -343,6 +347,11 @@ class Pipeline:
 
     def _with_subject(self, output: OutputTopic) -> OutputTopic:
         return replace(output, subject=output.subject or f"{output.topic.removeprefix(self.prefix)}-value")
+
+    def sink_topics(self) -> tuple[Topic, ...]:
+        """Topics of the sinks: where each puts records that are no row of its target. Workers need none of them."""
+        names = (dead_letters_of(sink, self.prefix) for sink in self.sinks)
+        return tuple(Topic(name, retention_ms=30 * DAY_MS, message_bytes_max=OUTPUT_BYTES_MAX) for name in names)
 
     def topics(self) -> tuple[Topic, ...]:
         """Every topic of the flow, in the order in which data passes them."""

@@ -20,6 +20,7 @@ from streams.flow.builder import Flow
 from streams.flow.checks import did_you_mean
 from streams.flow.declaration import Pipeline
 from streams.settings import variable
+from streams.sinks.spec import SinkSpec
 
 APP_VARIABLE: Final = "STREAMS_APP"
 APP_DEFAULT: Final = "logistics"
@@ -95,6 +96,22 @@ def select_pipelines(names: list[str] | None, *, prefix: str = "") -> list[Pipel
     return [found[name].with_prefix(prefix) for name in dict.fromkeys(names)]
 
 
+def select_sink(name: str, *, prefix: str = "") -> tuple[Pipeline, SinkSpec]:
+    """The sink of this name, and the pipeline that declares it; `prefix`: what topics and groups begin with.
+
+    Raises:
+        UsageError: there is none; the message names those that there are.
+
+    """
+    found = {
+        sink.name: (pipeline, sink) for pipeline in select_pipelines(None, prefix=prefix) for sink in pipeline.sinks
+    }
+    if name not in found:
+        known = f"there is {', '.join(found)}" if found else "the app declares none: .to(postgres(...))"
+        raise UsageError(f"no sink {name!r}: {known}{did_you_mean(name, found)}")
+    return found[name]
+
+
 def app_schemas_dir(app: str | None = None) -> Path:
     """Folder of the app's schemas: `schemas` in its package (as installed), else beside it (a project).
 
@@ -131,6 +148,7 @@ def _declared(app: str) -> tuple[Declared, ...]:
     found = [_named(root, constant)] if constant else [_of_module(module) for module in _modules(root)]
     by_name: dict[str, Declared] = {}
     topics: dict[str, str] = {}
+    sinks: dict[str, str] = {}
     for each in (one for part in found for one in part):
         if (known := by_name.get(each.flow.name)) is not None:
             if known.flow is each.flow:
@@ -140,6 +158,10 @@ def _declared(app: str) -> tuple[Declared, ...]:
             if topic.name in topics:
                 raise UsageError(f"{topics[topic.name]} and {each.flow.name} both declare the topic {topic.name}")
             topics[topic.name] = each.flow.name
+        for sink in each.flow.pipeline.sinks:
+            if sink.name in sinks:
+                raise UsageError(f"{sinks[sink.name]} and {each.flow.name} both declare a sink {sink.name!r}")
+            sinks[sink.name] = each.flow.name
         by_name[each.flow.name] = each
     if not by_name:
         raise UsageError(f"{name} declares no flow: a module of it holds flow = Flow(...)")

@@ -79,6 +79,7 @@ def lowered(plan: Plan) -> Pipeline:
         event_topics=tuple(event_topics),
         input_name=plan.input_names[0],
         further_inputs=_further_inputs(plan),
+        sinks=plan.sinks,
     )
     operators_of(pipeline)  # refuses operators that contradict each other
     return pipeline

@@ -14,6 +14,7 @@ from streams.flow.declaration import DeviceClass, with_topics
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 from streams.operators.merge.section import merged_fields
 from streams.operators.spec import OperatorSpec
+from streams.sinks.spec import SinkSpec
 
 BatchFunction = Callable[[Any], Any]
 """A function of a `pyarrow.RecordBatch` of the declared fields."""
@@ -149,6 +150,15 @@ class SessionTo:
     kind = "session"
 
 
+@dataclass(frozen=True, slots=True)
+class IntoSink:
+    """Copies a topic into a target outside of Kafka; the events pass as they are."""
+
+    spec: SinkSpec
+
+    kind = "sink"
+
+
 Verb = Source | Deduplicate | Reorder | Merge | MapBatches | Filter | Process | To | FoldTo | WindowTo | SessionTo
 Output = To | FoldTo | WindowTo | SessionTo
 
@@ -175,6 +185,8 @@ class Plan:
     bounds: Bounds
     further_bounds: tuple[Bounds, ...] = ()
     """Of the sources after the first one."""
+    sinks: tuple[SinkSpec, ...] = ()
+    """What is copied out of the topics; no step: events pass none of them."""
 
     @property
     def source(self) -> Source:
@@ -231,7 +243,10 @@ class Plan:
         return next(above for above in self.above(step) if not isinstance(above.verb, Output))
 
     def with_topics(self, name: str, topics: Mapping[str, str]) -> "Plan":
-        """The same plan as flow `name`, each topic in `topics` replaced by another one."""
+        """The same plan as flow `name`, each topic in `topics` replaced by another one.
+
+        It has no sinks: rows of both flows would meet in one table.
+        """
         new_ids = {step.id: _id_with(step, topics) for step in self.steps}
         steps = tuple(
             Step(
@@ -242,7 +257,7 @@ class Plan:
             )
             for step in self.steps
         )
-        return replace(self, name=name, steps=steps)
+        return replace(self, name=name, steps=steps, sinks=())
 
 
 def written_by(verb: Verb) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from streams.flow.plan import (
     WindowTo,
     written_by,
 )
+from streams.sinks.spec import dead_letters_of, group_of
 
 
 def listed(flows: Iterable[Declared]) -> list[dict[str, Any]]:
@@ -51,6 +52,12 @@ def as_text(flow: Flow, pipeline: Pipeline, bounds: Mapping[str, int]) -> Iterat
     width = max(len(name) for name, _ in beside(pipeline))
     for name, what in beside(pipeline):
         yield f"  {name:<{width}}  {what}"
+    if pipeline.sinks:
+        yield ""
+        yield "copied out of Kafka by `streams sink NAME`"
+        width = max(len(sink.name) for sink in pipeline.sinks)
+        for sink in pipeline.sinks:
+            yield f"  {sink.name:<{width}}  {sink.topic} to {sink.kind}, {sink.where}"
     yield ""
     yield "bounds in force"
     names = {name: name.upper() for name in bounds}
@@ -84,6 +91,17 @@ def as_json(flow: Flow, pipeline: Pipeline, bounds: Mapping[str, int]) -> dict[s
         "topics": [
             {"name": topic.name, "cleanup": topic.cleanup.value, "subject": topic.subject}
             for topic in pipeline.topics()
+        ],
+        "sinks": [
+            {
+                "name": sink.name,
+                "kind": sink.kind,
+                "topic": sink.topic,
+                "where": sink.where,
+                "group": group_of(sink, pipeline.prefix),
+                "dead_letters": dead_letters_of(sink, pipeline.prefix),
+            }
+            for sink in pipeline.sinks
         ],
         "bounds": dict(bounds),
         "silent_after_ms": silent_after_ms(pipeline),

@@ -118,9 +118,9 @@ def apply_topics(
     wanted = wanted or Wanted(partitions)
     created: set[str] = set()
     for pipeline in pipelines:
-        existing = _existing(client, [topic.name for topic in pipeline.topics()])
+        existing = _existing(client, [topic.name for topic in _declared(pipeline)])
         count = wanted.partitions or _partitions_of(existing, pipeline) or PARTITIONS_DEFAULT
-        missing = [topic for topic in pipeline.topics() if topic.name not in existing]
+        missing = [topic for topic in _declared(pipeline) if topic.name not in existing]
         _create(client, missing, count, wanted)
         created |= {topic.name for topic in missing}
     return [
@@ -138,7 +138,7 @@ def list_topics(
         StreamsError: the broker refuses or does not answer.
 
     """
-    declared = [(pipeline, topic) for pipeline in pipelines for topic in pipeline.topics()]
+    declared = [(pipeline, topic) for pipeline in pipelines for topic in _declared(pipeline)]
     existing = _existing(client, [topic.name for _, topic in declared])
     return [_compared(pipeline, topic, existing, wanted or Wanted()) for pipeline, topic in declared]
 
@@ -153,6 +153,10 @@ def message_bytes_max(client: AdminClient, topic: str) -> int:
     resource = ConfigResource(ResourceType.TOPIC, topic)
     found = client.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_S)[resource]
     return int(settled(f"configuration of {topic}", found)["max.message.bytes"].value)
+
+
+def _declared(pipeline: Pipeline) -> tuple[Topic, ...]:
+    return (*pipeline.topics(), *pipeline.sink_topics())
 
 
 def _compared(pipeline: Pipeline, topic: Topic, existing: dict[str, _Existing], wanted: Wanted) -> TopicState:

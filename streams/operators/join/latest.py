@@ -14,6 +14,7 @@ import numpy as np
 
 from streams.batch.columns import TIME_MIN, Bools, Int64, Objects
 from streams.batch.events import Events, Fields
+from streams.batch.refs import byte_objects
 from streams.batch.rows import Rows, empty_rows, pack_rows, unpack_rows
 from streams.limits import JOURNAL_RECORD_BYTES_MAX
 from streams.operators.base import ALL, Operator, OperatorContext, Replayed, RestoreBudget
@@ -157,7 +158,7 @@ class JoinLatestOperator(Operator):
         matched &= time - np.where(matched, since, time) <= spec.within_ms
         rows = empty_rows(spec.row_dtype, len(left))
         rows["event_id"], rows["event_time"], rows["sequence"] = (
-            events.event_id[left], time, events.sequence[left]
+            byte_objects(events.event_id.take(left)), time, events.sequence[left]
         )  # fmt: skip
         _set_fields(rows, spec.left, events, left)
         rows[MATCHED] = matched
@@ -165,7 +166,7 @@ class JoinLatestOperator(Operator):
             rows[name] = np.where(matched, known[name], _null_of(spec.right_dtype[name]))
         written = np.ones(len(left), dtype=np.bool_) if spec.outer else matched
         if written.any():
-            self._joined.append((events.key[left][written], rows[written]))
+            self._joined.append((byte_objects(events.key.take(left[written])), rows[written]))
         return 0 if spec.outer else int(np.count_nonzero(~matched))
 
     def _remember(self, events: Events, is_right: Bools, order: Int64) -> None:

@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from streams.batch.columns import TIME_MIN, Headers, Int64, Objects
+from streams.batch.columns import TIME_MIN, Headers, Int64
 from streams.batch.events import Events, Fields
 from streams.batch.replayed import is_replayed
 from streams.limits import JOURNAL_RECORD_BYTES_MAX
@@ -275,7 +275,7 @@ def _in_order(events: Events, due: Int64) -> Int64:
         return order
     places = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
     group = np.cumsum(np.insert(~tied, 0, True))[places].tolist()
-    ids: Objects = events.event_id[order[places]]
+    ids = events.event_id.take(order[places])
     members = zip(group, ids.tolist(), number[order[places]].tolist(), order[places].tolist(), strict=True)
     order[places] = [row for *_, row in sorted(members)]
     return order

@@ -1,0 +1,66 @@
+"""Metrics of a sink's process. Names are a contract with dashboards and alerts."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_WRITE_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
+OUTCOMES: Final = ("written", "deleted", "replaced", "rejected")
+"""What becomes of a record: its row is in the target; it deleted one; a later one of the batch has its key; it is a
+dead letter of the sink."""
+
+
+class SinkMetrics:
+    """Metrics of one sink."""
+
+    def __init__(self, sink: str) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._records = Counter(
+            "streams_sink_records",
+            "Records by what became of them, when the target has them.",
+            ("sink", "outcome"),
+            registry=registry,
+        )
+        for outcome in OUTCOMES:
+            self._records.labels(sink, outcome)
+        self._sink = sink
+        self.write_seconds = Histogram(
+            "streams_sink_write_seconds",
+            "Duration of a write that the target has taken, decoding included.",
+            ("sink",),
+            registry=registry,
+            buckets=_WRITE_SECONDS,
+        ).labels(sink)
+        self.unwritten_seconds = Gauge(
+            "streams_sink_unwritten_seconds",
+            "Age of the oldest record that was read and that the target does not have; 0 where there is none.",
+            ("sink",),
+            registry=registry,
+        ).labels(sink)
+        self.failures = Counter(
+            "streams_sink_failures",
+            "Attempts that failed since the target cannot be had.",
+            ("sink",),
+            registry=registry,
+        ).labels(sink)
+        self.fenced = Counter("streams_fenced", "Times another process took over.", registry=registry)
+        self.breaker_state = Gauge(
+            "streams_breaker_state",
+            "Circuit breaker: 0 closed, 1 half-open (one call probes), 2 open (left alone).",
+            ("downstream",),
+            registry=registry,
+        )
+        self.paused_partitions = Gauge(
+            "streams_paused_partitions", "Partitions not consumed, by why.", ("reason",), registry=registry
+        )
+        self.records_lost = Counter(
+            "streams_records_lost",
+            "Offsets of the topic that retention deleted before they were read; transaction markers count too.",
+            ("topic",),
+            registry=registry,
+        )
+
+    def took(self, outcome: str, count: int) -> None:
+        """Count records."""
+        if count:
+            self._records.labels(self._sink, outcome).inc(count)

@@ -1,0 +1,90 @@
+"""The target of a declared sink. What a target needs beside the product is imported here, when it is used."""
+
+import importlib
+from collections.abc import Callable, Collection, Mapping
+from types import ModuleType
+
+from streams.errors import UsageError
+from streams.settings import Settings
+from streams.sink.declared import DeclaredSink
+from streams.sinks.http.target import HttpTarget
+from streams.sinks.spec import DeltaSpec, HttpSpec, PostgresSpec
+from streams.sinks.target import Target
+
+
+def target_of(
+    sink: DeclaredSink,
+    settings: Settings,
+    *,
+    topic_id: str,
+    committed: Callable[[Collection[int]], Mapping[int, int]],
+) -> Target:
+    """The target, not yet connected.
+
+    `topic_id`: the id that Kafka gave the topic. `committed`: offsets of the sink's group, for targets that keep none.
+
+    Raises:
+        UsageError: a library or a variable is missing, or cannot be used.
+
+    """
+    match sink.spec:
+        case PostgresSpec() as spec:
+            return _postgres(sink, spec, settings, topic_id)
+        case DeltaSpec() as spec:
+            return _delta(sink, spec, settings, topic_id)
+        case HttpSpec() as spec:
+            return HttpTarget(
+                spec.url, sink=spec.name, topic=spec.topic, committed=committed, key=sink.key, rows_max=spec.rows_max,
+                rate=spec.rate, headers=dict(spec.headers), token=lambda: settings.secret("STREAMS_HTTP_SINK_TOKEN"),
+            )  # fmt: skip
+        case spec:
+            raise UsageError(f"sink {spec.name}: there is no target {spec.kind}")
+
+
+def _postgres(sink: DeclaredSink, spec: PostgresSpec, settings: Settings, topic_id: str) -> Target:
+    try:
+        from streams.sinks.postgres.target import PostgresTarget, check_url
+    except ImportError as error:
+        raise _missing("postgres", error) from None
+    url = settings.secret("STREAMS_POSTGRES_URL")
+    if url is None:
+        raise UsageError(f"sink {spec.name}: STREAMS_POSTGRES_URL names no database: postgresql://user@host/database")
+    check_url(url)
+    return PostgresTarget(
+        lambda: settings.secret("STREAMS_POSTGRES_URL") or "", sink=spec.name, topic=spec.topic, topic_id=topic_id,
+        table=spec.table, columns=sink.columns, key=sink.key,
+    )  # fmt: skip
+
+
+def _delta(sink: DeclaredSink, spec: DeltaSpec, settings: Settings, topic_id: str) -> Target:
+    try:
+        from streams.sinks.delta.target import DeltaTarget
+    except ImportError as error:
+        raise _missing("delta", error) from None
+    return DeltaTarget(
+        delta_url(spec, settings), sink=spec.name, topic_id=topic_id, columns=sink.columns, key=sink.key,
+        day_of=spec.day_of,
+    )  # fmt: skip
+
+
+def delta_upkeep() -> ModuleType:
+    """The module that keeps Delta tables in order: `streams.sinks.delta.maintenance`.
+
+    Raises:
+        UsageError: the extra is missing.
+
+    """
+    try:
+        return importlib.import_module("streams.sinks.delta.maintenance")
+    except ImportError as error:
+        raise _missing("delta", error) from None
+
+
+def delta_url(spec: DeltaSpec, settings: Settings) -> str:
+    """Where a Delta table is: below `STREAMS_DELTA_URL`, else below `delta` in the data directory."""
+    root = settings.streams_delta_url or str((settings.streams_data_dir / "delta").absolute())
+    return f"{root.rstrip('/')}/{spec.path}"
+
+
+def _missing(extra: str, error: ImportError) -> UsageError:
+    return UsageError(f"sinks into {extra} need more ({error.name}): pip install 'logistics-streams[{extra}]'")

