@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from streams.gateway.answers import PROBLEM, Refused, problem
 from streams.gateway.metrics import GatewayMetrics
 from streams.gateway.openapi import openapi, page
 from streams.gateway.service import EventService
@@ -55,6 +58,13 @@ def gateway_app(
     async def docs(_: Request) -> Response:
         return HTMLResponse(shown, headers=_HEADERS)
 
+    async def no_route(_: Request, error: Exception) -> Response:
+        status = HTTPStatus(error.status_code if isinstance(error, HTTPException) else HTTPStatus.NOT_FOUND)
+        words = "events go to POST /v1/events/SOURCE; / describes all there is"
+        code, content, _headers = problem(Refused(status, words, kind="route"))
+        allowed = error.headers if isinstance(error, HTTPException) else None
+        return Response(content, code, media_type=PROBLEM.decode(), headers=allowed)
+
     app = Starlette(
         routes=[
             Route("/v1/events/{source}", _Endpoint(events), methods=["POST"]),
@@ -63,7 +73,8 @@ def gateway_app(
             Route("/readyz", readyz, methods=["GET"]),
             Route("/openapi.json", document, methods=["GET"]),
             Route("/", docs, methods=["GET"]),
-        ]
+        ],
+        exception_handlers={HTTPStatus.NOT_FOUND: no_route, HTTPStatus.METHOD_NOT_ALLOWED: no_route},
     )
     app.router.redirect_slashes = False
     return app

@@ -26,7 +26,7 @@ from streams.gateway.rows import Asked
 from streams.gateway.senders import Senders
 from streams.gateway.sources import Source, Sources
 from streams.gateway.unexpected import UnexpectedFields
-from streams.limits import GATEWAY_SLICE_RECORDS_MAX
+from streams.limits import GATEWAY_BODY_S_MAX, GATEWAY_HEAD_BYTES_MAX, GATEWAY_SLICE_RECORDS_MAX
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -77,7 +77,9 @@ class EventService:
         metrics: GatewayMetrics,
         *,
         now_ms: Callable[[], int],
+        body_s_max: float = GATEWAY_BODY_S_MAX,
     ) -> None:
+        self._body_s_max = body_s_max
         self._sources, self._access, self._delivery, self._senders = sources, access, delivery, senders
         self._formats, self._metrics, self._now_ms = formats, metrics, now_ms
         self._body_bytes_max = settings.streams_gateway_body_bytes_max
@@ -102,7 +104,7 @@ class EventService:
         name = scope["path_params"]["source"]
         source = self._sources.by_name.get(name)
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        body = Body(self.budget, bytes_max=self._body_bytes_max)
+        body = Body(self.budget, bytes_max=self._body_bytes_max, seconds_max=self._body_s_max)
         shown = name if source is not None else "(unknown)"
         try:
             status, content, kind, extra = await self._handled(scope, source, headers, body, receive)
@@ -131,6 +133,9 @@ class EventService:
         self, scope: Scope, source: Source | None, headers: Mapping[bytes, bytes], body: Body, receive: Receive
     ) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
         """Status, content, its type, and headers of the answer."""
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > GATEWAY_HEAD_BYTES_MAX:
+            words = f"the headers have more than {GATEWAY_HEAD_BYTES_MAX} bytes"
+            raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, words, kind="too_large")
         if source is None:
             raise Refused(
                 HTTPStatus.NOT_FOUND, f"there is no such source: there is {', '.join(self._sources.by_name)}",

@@ -162,6 +162,7 @@ def running(
     bound_to: str = "127.0.0.1",
     protocol: type[asyncio.Protocol] | None = None,
     clock: Sequence[float] | None = None,
+    body_s_max: float = 10.0,
     **settings: Any,
 ) -> Iterator[Gateway]:
     """A gateway on a free port. `clock`: one number that says what time it is for signatures and tokens."""
@@ -179,7 +180,15 @@ def running(
     formats = load_formats(directory / "formats")
     access = Access(Credentials(CredentialFile(directory), look_again_s=0), bound_to=bound_to, clock=now_s)
     events = EventService(
-        found, sources, access, delivery, senders, formats, metrics, now_ms=lambda: int(now_s() * 1000)
+        found,
+        sources,
+        access,
+        delivery,
+        senders,
+        formats,
+        metrics,
+        now_ms=lambda: int(now_s() * 1000),
+        body_s_max=body_s_max,
     )
     app = gateway_app(
         events, list(sources.by_name.values()), metrics,
