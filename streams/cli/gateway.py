@@ -11,6 +11,7 @@ from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import UsageError
 from streams.flow.discover import select_pipelines
 from streams.gateway.credentials import Credential, CredentialFile, Kind
+from streams.gateway.crew import Crew, Member
 from streams.gateway.process import DEFAULT_PORT, GatewayProcess, gateway_directory
 from streams.logs import configure_logging
 from streams.settings import Settings, load_settings, warn_of_unknown_variables
@@ -24,19 +25,37 @@ def run_command(
         int, typer.Option("--web-port", min=0, max=65535, help="Port of the events, /metrics and the rest; 0: any.")
     ] = DEFAULT_PORT,
     app: AppOption = None,
+    processes: Annotated[
+        int,
+        typer.Option("--processes", min=1, max=1000, help="Processes that share the port, one for each core."),
+    ] = 1,
+    member: Annotated[str | None, typer.Option("--member", hidden=True)] = None,
 ) -> None:
     """Take events by HTTP into the source topics of the declared flows, until SIGTERM or Ctrl-C.
 
     POST /v1/events/SOURCE takes JSON, NDJSON and Avro, and answers 202 when Kafka has acknowledged. It listens at
     STREAMS_WEB_HOST. Start as many as you like; they know nothing of each other.
+
+    With --processes, one that ends is started again, and /metrics and /readyz speak for all.
     """
     use_app(app)
     settings = load_settings()
     pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
-    process = GatewayProcess(settings, pipelines, port=web_port)  # what is wrong from the start is one line, no log
+    if member is not None:
+        this = Member.parse(member)
+        configure_logging(settings.streams_log_format, process=this.number)
+        this.end_with_the_supervisor()
+        GatewayProcess(settings, pipelines, port=web_port, member=this).run()
+        return
+    # What is wrong from the start is one line, no log.
+    run = (
+        Crew(settings.streams_web_host, web_port, processes, []).run
+        if processes > 1
+        else GatewayProcess(settings, pipelines, port=web_port).run
+    )
     configure_logging(settings.streams_log_format)
     warn_of_unknown_variables()
-    process.run()
+    run()
 
 
 def new_command(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,6 +18,7 @@ from streams.gateway.metrics import GatewayMetrics
 from streams.gateway.openapi import openapi, page
 from streams.gateway.service import EventService
 from streams.gateway.sources import Source
+from streams.gateway.together import Together
 
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
@@ -32,24 +34,35 @@ def gateway_app(
     unready: Callable[[], list[str]],
     sample: Callable[[], None],
     formats: Sequence[tuple[str, str]],
+    together: Together | None = None,
 ) -> Starlette:
     """The gateway as an ASGI application.
 
     `unready`: why it takes no events. `sample` is called before metrics are shown. `formats`: names and titles.
+    `together`: the processes of which this is one.
     """
     description = openapi(sources, formats)
     described, shown = json.dumps(description), page(description)
 
+    def is_for_all(request: Request) -> Together | None:
+        server = request.scope.get("server")
+        return together if together is not None and server is not None and together.is_public(server[1]) else None
+
     async def show_metrics(request: Request) -> Response:
         sample()
         encoder, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return Response(encoder(metrics.registry), headers={"Content-Type": content_type})
+        registry = metrics.registry
+        if (all_ := is_for_all(request)) is not None:
+            registry = CollectorRegistry()
+            registry.register(await all_.metrics())
+        return Response(encoder(registry), headers={"Content-Type": content_type})
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    async def readyz(_: Request) -> Response:
-        why = unready()
+    async def readyz(request: Request) -> Response:
+        all_ = is_for_all(request)
+        why = unready() if all_ is None else await all_.unready()
         return PlainTextResponse("".join(f"{line}\n" for line in why or ["ok"]), 503 if why else 200)
 
     async def document(_: Request) -> Response:

@@ -15,6 +15,7 @@ from streams.flow.declaration import Pipeline
 from streams.gateway.access import Access
 from streams.gateway.app import gateway_app
 from streams.gateway.credentials import CredentialFile, Credentials
+from streams.gateway.crew import Member
 from streams.gateway.delivery import Delivery
 from streams.gateway.formats import load_formats
 from streams.gateway.http_limits import bounded_protocol
@@ -22,6 +23,7 @@ from streams.gateway.metrics import GatewayMetrics
 from streams.gateway.senders import Senders
 from streams.gateway.service import EventService
 from streams.gateway.sources import Sources
+from streams.gateway.together import Together
 from streams.hosts import is_loopback
 from streams.limits import GATEWAY_CONNECTIONS_MAX, GATEWAY_GRACE_S
 from streams.listening import listening, url_of
@@ -47,9 +49,11 @@ class GatewayProcess:
     """Everything of one process; `run` blocks until it is stopped."""
 
     def __init__(
-        self, settings: Settings, pipelines: list[Pipeline], *, port: int, listener: socket.socket | None = None
+        self, settings: Settings, pipelines: list[Pipeline], *, port: int, member: Member | None = None
     ) -> None:
-        """Take the port, unless there is a `listener` already. Broker and registry need not be there yet.
+        """Take the port, unless it is one of several processes (`member`), which have it already.
+
+        Broker and registry need not be there yet.
 
         Raises:
             StreamsError: the port is taken, or the credentials cannot be read.
@@ -80,9 +84,10 @@ class GatewayProcess:
             unready=self._unready,
             sample=self._sample,
             formats=[(one.name, one.title) for one in formats.values()],
+            together=None if member is None else Together(member),
         )
         self._settings = settings
-        self._socket = listening(settings.streams_web_host, [port]) if listener is None else listener
+        self._sockets = [listening(settings.streams_web_host, [port])] if member is None else member.sockets()
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -106,7 +111,7 @@ class GatewayProcess:
     @property
     def address(self) -> str:
         """Where it is."""
-        return url_of(self._socket)
+        return url_of(self._sockets[0])
 
     def run(self) -> None:
         """Take events until SIGTERM or Ctrl-C; to be called in the main thread."""
@@ -114,7 +119,7 @@ class GatewayProcess:
             signal.signal(number, self._end)
         self._say_open_sources()
         log.info("gateway", events=f"{self.address}/v1/events/", metrics=f"{self.address}/metrics")
-        self._server.run(sockets=[self._socket])
+        self._server.run(sockets=self._sockets)
 
     def _end(self, _: int, __: FrameType | None) -> None:
         """Before the server has begun. It raises the signals again that ended it: they have been obeyed."""
