@@ -103,7 +103,7 @@ class Body:
         parts: list[bytes] = []
         size = 0
         try:
-            for part in _gunzipped(sent):
+            for part in gunzipped(sent):
                 size += len(part)
                 self._take(len(part), size)
                 parts.append(part)
@@ -129,8 +129,13 @@ class Body:
         )  # fmt: skip
 
 
-def _gunzipped(sent: bytes) -> Iterator[bytes]:
-    """The content of all members, in steps of bounded size."""
+def gunzipped(sent: bytes) -> Iterator[bytes]:
+    """The content of all members, in steps of bounded size.
+
+    Raises:
+        zlib.error: it is not gzip, or cut short.
+
+    """
     rest = sent
     while rest:
         machine = zlib.decompressobj(_GZIP)

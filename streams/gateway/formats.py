@@ -72,9 +72,9 @@ class Place:
             case "query":
                 return request.parameters.get(self.path[0])
             case "body":
-                return _at(request.body, self.path)
+                return value_at(request.body, self.path)
             case _:
-                return _at(record, self.path)
+                return value_at(record, self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +140,29 @@ class Format:
             document = json_records.document(body)
             if isinstance(document, Rejection):
                 return Rows([document], lambda _: body)
-        request = Request(document, headers, parameters)
-        found = _at(document, self.records)
-        records = found if isinstance(found, list) else [found]
+        return self.rows(Request(document, headers, parameters), body or query, record_bytes_max)
+
+    def records_in(self, document: Any) -> list[Any] | None:
+        """The records of a document; None: it has none where they should be."""
+        found = value_at(document, self.records)
+        return found if isinstance(found, list) else None if found is None else [found]
+
+    def rows(self, request: Request, sent: bytes, record_bytes_max: int) -> Rows:
+        """The records of a document as rows; `sent`: the bytes that it came as.
+
+        Raises:
+            TooManyRecords: there are more than a request may have.
+
+        """
+        records = self.records_in(request.body)
+        if records is None:
+            where = "/" + "/".join(self.records)
+            return Rows([malformed(f"there are no records at {where}, where {self.title} has them")], lambda _: sent)
         if len(records) > GATEWAY_REQUEST_RECORDS_MAX:
             raise TooManyRecords
-        if found is None:
-            where = "/" + "/".join(self.records)
-            return Rows([malformed(f"there are no records at {where}, where {self.title} has them")], lambda _: body)
         kept = [record for record in records if self._is_meant(record, request)]
         # A record of its own is what was sent; one of several is written anew, as only the whole body was sent.
-        raw = (lambda _: body or query) if len(records) == 1 else lambda index: _written(kept[index])
+        raw = (lambda _: sent) if len(records) == 1 else lambda index: _written(kept[index])
         return Rows([self._row(record, request, record_bytes_max) for record in kept], raw)
 
     def pointer(self, pointer: str) -> str:
@@ -207,13 +219,19 @@ def parse_format(name: str, text: str, shown: str) -> Format:
 
     """
     try:
-        return _declared(name, tomllib.loads(text))
+        return format_of(name, tomllib.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         words = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise UsageError(f"{shown} declares no format: {words}") from None
 
 
-def _declared(name: str, declared: Mapping[str, Any]) -> Format:
+def format_of(name: str, declared: Mapping[str, Any]) -> Format:
+    """A format by what its file declares.
+
+    Raises:
+        ValueError: it is no declaration (or another error of a value that is not what it should be).
+
+    """
     if not _NAME.fullmatch(name):
         raise ValueError("its name has other characters than a-z, 0-9, - and _")
     _refuse_others(declared, {"title", "body", "records", "only", "answer", "fields"}, "the file")
@@ -227,7 +245,7 @@ def _declared(name: str, declared: Mapping[str, Any]) -> Format:
         name,
         str(declared.get("title", name)),
         kind == "query",
-        _path(declared.get("records", "")),
+        pointer_of(declared.get("records", "")),
         {_place(place): value for place, value in declared.get("only", {}).items()},
         fields,
         Answer(**answer),
@@ -252,11 +270,17 @@ def _place(text: str) -> Place:
     if colon and kind in {"header", "query"}:
         return Place(kind, (rest.lower() if kind == "header" else rest,), text)
     if colon and kind == "body":
-        return Place(kind, _path(rest), text)
-    return Place("record", _path(text), text)
+        return Place(kind, pointer_of(rest), text)
+    return Place("record", pointer_of(text), text)
 
 
-def _path(pointer: str) -> tuple[str, ...]:
+def pointer_of(pointer: str) -> tuple[str, ...]:
+    """The steps of a JSON pointer.
+
+    Raises:
+        ValueError: it is none.
+
+    """
     if pointer and not pointer.startswith("/"):
         raise ValueError(f"{pointer!r} is no JSON pointer: it begins with /")
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
@@ -268,7 +292,8 @@ def _refuse_others(declared: Mapping[str, Any], known: set[str], where: str) -> 
         raise ValueError(f"{where} has {others[0]!r}, which is none of {', '.join(sorted(known))}")
 
 
-def _at(value: Any, path: Sequence[str]) -> Any:
+def value_at(value: Any, path: Sequence[str]) -> Any:
+    """The value at the end of a pointer; None: there is none."""
     for part in path:
         if isinstance(value, dict):
             value = value.get(part, _ABSENT)
