@@ -13,7 +13,7 @@ AUDIT := .local/audit
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-sinks bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal oncall simulate simulate-grow fuzz fuzz-native audit licences sbom lock clean
+.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-sinks bench-gateway gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal oncall simulate simulate-grow fuzz fuzz-native audit licences sbom lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,12 @@ bench: setup ## Measure one worker against a pass-through, Kafka Streams and idi
 
 bench-sinks: setup ## Measure sinks into PostgreSQL and Delta Lake beside raw COPY (~3 min)
 	$(BIN)/python -m loadtest.bench_sinks $(ARGS)
+
+bench-gateway: setup ## Measure events by HTTP, single and in batches, beside a server that does nothing (~2 min)
+	$(BIN)/python -m loadtest.gateway_bench $(ARGS)
+
+gateway-kills: setup ## Kill the gateway 20 times under load; what was acknowledged must be there (~3 min)
+	$(BIN)/python -m pytest tests/integration/test_gateway.py -k twenty_kills $(ARGS)
 
 bench-paired: setup ## Measure ingest and replay of BEFORE=REVISION and of these files in turn (~10 min)
 	$(BIN)/python -m loadtest.paired --before $(BEFORE) $(ARGS)

@@ -140,6 +140,37 @@ SINK_RECORDS_MAX: Final = 50_000
 SINK_BATCH_SHARE: Final = 1 / 16
 """Of the memory setting, for the values of records that are gathered for a write."""
 
+# --- gateway (`streams.gateway`) -------------------------------------------------------------------------------------
+GATEWAY_REQUEST_RECORDS_MAX: Final = 10_000
+"""Records of one request."""
+GATEWAY_SLICE_RECORDS_MAX: Final = 1_000
+"""Records that are converted in one go, of one request or of several that wait: between two the event loop is free."""
+GATEWAY_BODIES_BYTES_MAX: Final = 128 * 1024 * 1024
+"""Bodies of all requests of a process that are under way, packed and unpacked; beyond it requests are refused (503)."""
+GATEWAY_IN_FLIGHT_RECORDS_MAX: Final = 100_000
+GATEWAY_IN_FLIGHT_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Records given to the producer and not yet acknowledged; beyond it requests are refused (503)."""
+GATEWAY_CONNECTIONS_MAX: Final = 4_096
+"""Connections of a process; a request on one more is refused (503)."""
+GATEWAY_HEAD_BYTES_MAX: Final = 32 * 1024
+"""Request line and headers."""
+GATEWAY_HEAD_S_MAX: Final = 10.0
+"""How long request line and headers may take to arrive, from the first byte on."""
+GATEWAY_BODY_S_MAX: Final = 30.0
+"""How long a body may take to arrive."""
+GATEWAY_DELIVERY_MS_MAX: Final = 10_000
+"""How long Kafka may take to acknowledge a record before the request is answered with 503."""
+GATEWAY_GRACE_S: Final = 15
+"""How long requests under way may take once the gateway is told to stop; longer than a delivery."""
+GATEWAY_WEBHOOK_WINDOW_S: Final = 300
+"""How far the timestamp of a signed webhook may be from the clock of this machine, either way."""
+GATEWAY_WEBHOOKS_KEPT_MAX: Final = 100_000
+"""Signatures of accepted webhooks that are remembered within that window."""
+GATEWAY_SENDERS_KEPT_MAX: Final = 10_000
+"""Senders whose rate and malformed requests are remembered; the one that was quiet for longest is forgotten first."""
+GATEWAY_FIELDS_COUNTED_MAX: Final = 200
+"""Names of unexpected fields that are counted by themselves, of each source; others are counted together."""
+
 # --- dead letters ---------------------------------------------------------------------------------------------------
 DLQ_ATTEMPTS_MAX: Final = 5
 """A dead letter that has failed so often is not replayed any more, unless somebody insists."""
@@ -154,3 +185,5 @@ assert CYCLE_RECORDS_MAX * 2 <= PRODUCER_QUEUE_MESSAGES_MAX  # noqa: S101
 assert JOURNAL_RECORD_BYTES_MAX < 1_000_000  # noqa: S101
 assert IDLE_ASK_INTERVAL_MS * 2 <= IDLE_GAP_MS_MAX  # noqa: S101
 assert POLL_BLOCKED_MS_MAX < REVOKE_TIMEOUT_MS  # noqa: S101
+assert GATEWAY_DELIVERY_MS_MAX < GATEWAY_GRACE_S * 1000  # noqa: S101
+assert GATEWAY_SLICE_RECORDS_MAX <= GATEWAY_REQUEST_RECORDS_MAX <= GATEWAY_IN_FLIGHT_RECORDS_MAX  # noqa: S101

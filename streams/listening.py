@@ -10,11 +10,11 @@ from streams.errors import StreamsError, UsageError
 HOST_VARIABLE: Final = "STREAMS_WEB_HOST"
 
 
-def listening(host: str, ports: Iterable[int]) -> socket.socket:
+def listening(host: str, ports: Iterable[int], *, shared: bool = False) -> socket.socket:
     """A socket that listens on the first of `ports` that is free; `0` is any free one.
 
     `host`: an address (IPv6 with or without brackets; `::` takes IPv4 as well) or a name; a name that has addresses of
-    both kinds means the IPv4 one.
+    both kinds means the IPv4 one. `shared`: others of this user may listen on the same port, if they say so, too.
 
     Raises:
         UsageError: `host` is no address of this machine.
@@ -29,6 +29,7 @@ def listening(host: str, ports: Iterable[int]) -> socket.socket:
             return socket.create_server(
                 (address, port),
                 family=family,
+                reuse_port=shared,
                 dualstack_ipv6=address == "::" and socket.has_dualstack_ipv6(),
             )
         except OSError as error:
@@ -36,6 +37,19 @@ def listening(host: str, ports: Iterable[int]) -> socket.socket:
                 raise UsageError(f"{HOST_VARIABLE}: {name} is not an address of this machine") from None
             first, reason = port if first is None else first, error.strerror or str(error)
     raise StreamsError(f"port {first} cannot be used ({reason}): choose another with --web-port")
+
+
+def listening_together(host: str, port: int, count: int) -> list[socket.socket]:
+    """Sockets that listen on one port, each with a part of the connections; port 0 is any free one.
+
+    Raises:
+        UsageError: `host` is no address of this machine.
+        StreamsError: the port is taken.
+
+    """
+    found = [listening(host, [port], shared=True)]
+    port = found[0].getsockname()[1]
+    return found + [listening(host, [port], shared=True) for _ in range(count - 1)]
 
 
 def url_of(server: socket.socket) -> str:

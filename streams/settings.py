@@ -109,6 +109,11 @@ class Settings(BaseSettings):
     streams_log_format: Literal["console", "json"] = "console"
     streams_web_host: str = "127.0.0.1"
     streams_web_names: str = Field("", pattern=r"^[A-Za-z0-9., _-]{0,1000}$")
+    streams_gateway_dir: Path | None = None
+    """Credentials and formats of one's own. None: `gateway` in `streams_data_dir`."""
+    streams_gateway_body_bytes_max: int = Field(4_194_304, ge=1_024, le=67_108_864)
+    streams_gateway_rate_max: int = Field(0, ge=0)
+    """Events a second of each sender; 0: any."""
     streams_app: str = Field("logistics", pattern=r"^[A-Za-z_][A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_]*)?$")
     """Module that declares the flows, and perhaps the name of one: `streams.flow.discover`."""
     streams_schemas_dir: Path | None = None

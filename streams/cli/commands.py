@@ -146,6 +146,32 @@ COMMANDS: Final[Table] = {
             ),
         },
     ),
+    "gateway": LazyCommands(
+        "Take events by HTTP into the source topics of the declared flows, until SIGTERM or Ctrl-C.",
+        {
+            "token": LazyCommands(
+                "Tokens of senders, and secrets of their webhooks: new, list, revoke.",
+                {
+                    "new": LazyCommand(
+                        "gateway:new_command",
+                        "Make a token, or a webhook's secret, and print it: it is not shown again.",
+                    ),
+                    "list": LazyCommand(
+                        "gateway:list_command",
+                        "List tokens and webhook secrets: id, name, sources, until when. Never the secret.",
+                    ),
+                    "revoke": LazyCommand(
+                        "gateway:revoke_command",
+                        "End a token or a webhook's secret, now or later; gateways know within a second.",
+                    ),
+                },
+            ),
+        },
+        own=LazyCommand(
+            "gateway:run_command",
+            "Take events by HTTP into the source topics of the declared flows, until SIGTERM or Ctrl-C.",
+        ),
+    ),
     "dlq": LazyCommands(
         "Dead letters: review, fix, replay, discard.",
         {

@@ -26,7 +26,9 @@ class LazyCommands:
     """A group of commands."""
 
     summary: str
-    commands: Mapping[str, LazyCommand]
+    commands: "Table"
+    own: LazyCommand | None = None
+    """What the name of the group does by itself; its summary is the group's."""
 
 
 Table = Mapping[str, LazyCommand | LazyCommands]
@@ -35,10 +37,21 @@ Table = Mapping[str, LazyCommand | LazyCommands]
 class LazyGroup(Group):
     """A group that knows its commands by a table; each is imported when it is asked for."""
 
-    def __init__(self, *, table: Table, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, *, table: Table, own: Any = None, **settings: Any) -> None:
+        """`own`: the command that runs when no other one is named."""
+        if own is not None:
+            settings |= {"params": own.params, "help": own.help, "invoke_without_command": True}
+        super().__init__(no_args_is_help=settings.pop("no_args_is_help", own is None), **settings)
         self.commands = _Loaded(table)
-        self._table = table
+        self._table, self._own = table, own
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named, or the group's own one."""
+        found = super().invoke(ctx)
+        if self._own is None or ctx.invoked_subcommand is not None:
+            return found
+        with ctx:
+            return ctx.invoke(self._own.callback, **ctx.params)
 
     def summaries(self, _ctx: Any) -> list[tuple[str, str]]:
         """Names and descriptions, without an import."""
@@ -72,9 +85,8 @@ class _Loaded(MutableMapping[str, Any]):
 
 def _made(name: str, entry: LazyCommand | LazyCommands) -> Any:
     if isinstance(entry, LazyCommands):
-        return LazyGroup(
-            table=entry.commands, name=name, help=entry.summary, no_args_is_help=True, rich_markup_mode=None
-        )
+        own = None if entry.own is None else _made(name, entry.own)
+        return LazyGroup(table=entry.commands, own=own, name=name, help=entry.summary, rich_markup_mode=None)
     module, _, function = entry.place.partition(":")
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
     app.command(name)(getattr(importlib.import_module(f"streams.cli.{module}"), function))

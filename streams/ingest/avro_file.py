@@ -9,7 +9,7 @@ import io
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -40,20 +40,22 @@ _TIMES: Final = {"millis": "ms", "micros": "us", "nanos": "ns"}
 class AvroFile:
     """A container file: its schema, and its records in blocks. Times stay numbers; `times` says of which unit."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the header.
+    def __init__(
+        self, source: Path | bytes, *, block_bytes_max: int = BLOCK_BYTES_MAX, block_records_max: int = BLOCK_BYTES_MAX
+    ) -> None:
+        """Read the header. `source`: a file, or its content. `block_bytes_max`: of a block, compressed or not.
 
         Raises:
             ValueError: it is no container of records, or of an unknown codec (or another error of a damaged header).
             OSError: it cannot be read.
 
         """
-        with path.open("rb") as raw:
+        self._source, self._block_bytes_max, self._block_records_max = source, block_bytes_max, block_records_max
+        with self._opened() as raw:
             head = io.BytesIO(raw.read(HEADER_BYTES_MAX))
         if not head.getvalue().startswith(MAGIC):
             raise ValueError("it does not begin as an Avro container file does")
         header: Any = fastavro.schemaless_reader(head, _HEADER, None)
-        self._path = path
         self._sync: bytes = header["sync"]
         self._first_block = head.tell()
         codec = header["meta"].get("avro.codec", b"null").decode("utf-8", "replace")
@@ -67,7 +69,14 @@ class AvroFile:
         """Arrow type of the fields that are timestamps."""
         written["fields"] = [self._without_time(field) for field in written["fields"]]
         self._schema = fastavro.parse_schema(written)
+        self.fields: Sequence[Mapping[str, Any]] = written["fields"]
+        """Fields of the schema, times as numbers."""
         self.columns = tuple(str(field["name"]) for field in written["fields"])
+        self.block_bytes = 0
+        """Of the block that was read last, uncompressed."""
+
+    def _opened(self) -> BinaryIO:
+        return io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source.open("rb")
 
     def _without_time(self, field: Mapping[str, Any]) -> dict[str, Any]:
         kind = field["type"]
@@ -88,26 +97,30 @@ class AvroFile:
 
         Raises:
             EOFError: the file ends within a block.
-            ValueError: a block is damaged, or larger than BLOCK_BYTES_MAX (or another error of a damaged record).
+            ValueError: a block is damaged, or too large (or another error of a damaged record).
 
         """
-        size = max(1, self._path.stat().st_size)
-        with self._path.open("rb") as raw:
+        with self._opened() as raw:
+            size = max(1, raw.seek(0, io.SEEK_END))
             raw.seek(self._first_block)
             while (count := _long(raw)) is not None:
                 length = _long(raw)
                 if length is None:
                     raise EOFError("the file ends within a block")
-                if not 0 <= length <= BLOCK_BYTES_MAX:
+                if not 0 <= length <= self._block_bytes_max:
                     raise ValueError(f"a block of {length} bytes")
                 packed = raw.read(length)
                 if raw.read(_SYNC_BYTES) != self._sync:
                     raise EOFError("the file ends within a block, or the block is not closed by the sync marker")
-                yield self._records(self._decompress(packed), count), min(1.0, raw.tell() / size)
+                data = self._decompress(packed, self._block_bytes_max)
+                self.block_bytes = len(data)
+                yield self._records(data, count), min(1.0, raw.tell() / size)
 
     def _records(self, data: bytes, count: int) -> list[dict[str, Any]]:
         if not 0 <= count <= len(data):
             raise ValueError(f"a block of {len(data)} bytes cannot hold {count} records")
+        if count > self._block_records_max:
+            raise ValueError(f"a block of {count} records; at most {self._block_records_max} are read")
         stream = io.BytesIO(data)
         found: list[Any] = [fastavro.schemaless_reader(stream, self._schema, None) for _ in range(count)]
         if stream.tell() != len(data):
@@ -131,42 +144,42 @@ def _long(raw: BinaryIO) -> int | None:
     raise ValueError("a number of more than 64 bits")
 
 
-def _checked_size(size: int) -> int:
-    if size > BLOCK_BYTES_MAX:
-        raise ValueError(f"a block of more than {BLOCK_BYTES_MAX} bytes")
+def _checked_size(size: int, size_max: int) -> int:
+    if size > size_max:
+        raise ValueError(f"a block of more than {size_max} bytes")
     return size
 
 
-def _stored(data: bytes) -> bytes:
+def _stored(data: bytes, _: int) -> bytes:
     return data
 
 
-def _deflate(data: bytes) -> bytes:
+def _deflate(data: bytes, size_max: int) -> bytes:
     machine = zlib.decompressobj(-zlib.MAX_WBITS)
-    found = machine.decompress(data, BLOCK_BYTES_MAX + 1)
-    _checked_size(len(found))
+    found = machine.decompress(data, size_max + 1)
+    _checked_size(len(found), size_max)
     if not machine.eof:
         raise EOFError("a compressed block is cut short")
     return found
 
 
-def _bzip2(data: bytes) -> bytes:
-    return _whole(bz2.BZ2Decompressor(), data)
+def _bzip2(data: bytes, size_max: int) -> bytes:
+    return _whole(bz2.BZ2Decompressor(), data, size_max)
 
 
-def _xz(data: bytes) -> bytes:
-    return _whole(lzma.LZMADecompressor(memlimit=BLOCK_BYTES_MAX), data)
+def _xz(data: bytes, size_max: int) -> bytes:
+    return _whole(lzma.LZMADecompressor(memlimit=BLOCK_BYTES_MAX), data, size_max)
 
 
-def _whole(machine: bz2.BZ2Decompressor | lzma.LZMADecompressor, data: bytes) -> bytes:
-    found = machine.decompress(data, BLOCK_BYTES_MAX + 1)
-    _checked_size(len(found))
+def _whole(machine: bz2.BZ2Decompressor | lzma.LZMADecompressor, data: bytes, size_max: int) -> bytes:
+    found = machine.decompress(data, size_max + 1)
+    _checked_size(len(found), size_max)
     if not machine.eof:
         raise EOFError("a compressed block is cut short")
     return found
 
 
-def _snappy(data: bytes) -> bytes:
+def _snappy(data: bytes, size_max: int) -> bytes:
     if len(data) <= _CRC_BYTES:
         raise EOFError("a compressed block is cut short")
     packed, crc = data[:-_CRC_BYTES], int.from_bytes(data[-_CRC_BYTES:], "big")
@@ -175,27 +188,27 @@ def _snappy(data: bytes) -> bytes:
         size |= (byte & 0x7F) << (7 * position)
         if byte < 0x80:
             break
-    found: bytes = pa.Codec("snappy").decompress(packed, _checked_size(size), asbytes=True)
+    found: bytes = pa.Codec("snappy").decompress(packed, _checked_size(size, size_max), asbytes=True)
     if zlib.crc32(found) != crc:
         raise ValueError("a block does not match its checksum")
     return found
 
 
-def _zstandard(data: bytes) -> bytes:
+def _zstandard(data: bytes, size_max: int) -> bytes:
     with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
-        found: bytes = stream.read(BLOCK_BYTES_MAX + 1)
-    _checked_size(len(found))
+        found: bytes = stream.read(size_max + 1)
+    _checked_size(len(found), size_max)
     return found
 
 
-def _lz4(data: bytes) -> bytes:
+def _lz4(data: bytes, size_max: int) -> bytes:
     """As fastavro and Python's lz4.block write it: the size, 4 bytes little-endian, before an LZ4 block."""
-    size = _checked_size(int.from_bytes(data[:4], "little"))
+    size = _checked_size(int.from_bytes(data[:4], "little"), size_max)
     found: bytes = pa.Codec("lz4_raw").decompress(data[4:], size, asbytes=True)
     return found
 
 
-_CODECS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
+_CODECS: Final[Mapping[str, Callable[[bytes, int], bytes]]] = {
     "null": _stored,
     "deflate": _deflate,
     "bzip2": _bzip2,

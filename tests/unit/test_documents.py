@@ -114,7 +114,8 @@ def _commands(command: object, before: tuple[str, ...] = ()) -> set[tuple[str, .
     children = getattr(command, "commands", None)
     if children is None:
         return {before}
-    return set().union(*(_commands(child, (*before, name)) for name, child in children.items()))
+    own = {before} if before and getattr(command, "invoke_without_command", False) else set()
+    return own.union(*(_commands(child, (*before, name)) for name, child in children.items()))
 
 
 def test_every_setting_is_on_a_page() -> None:
