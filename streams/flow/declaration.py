@@ -205,6 +205,11 @@ class Pipeline:
         return f"{self.prefix}streams.{self.name}"
 
     @property
+    def member_prefix(self) -> str:
+        """What the transactional ids of the pipeline's workers begin with: one for each data directory."""
+        return f"{self.prefix}streams-{self.name}-"
+
+    @property
     def clean(self) -> str:
         """Topic of unique events, ordered per key."""
         return self.clean_topic or f"{self.source}{CLEAN_SUFFIX}"

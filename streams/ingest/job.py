@@ -31,6 +31,7 @@ from streams.ingest.judge import END_OF_TIME_MS, Judge
 from streams.ingest.readers import BadRow, Chunk, InputFormat, Source, first_rows, format_of, open_source
 from streams.ingest.reading import DEFAULT_READING, Reading
 from streams.kafka.admin import partition_counts, topic_id, wait_for_broker
+from streams.names import INGEST_PREFIX
 from streams.resilience.retry import Retrier, quietly
 from streams.schemas.catalog import Catalog, SchemaVersion
 from streams.schemas.client import Registry
@@ -41,8 +42,6 @@ from streams.sinks.kafka.transactions import KafkaTransactions
 from streams.sinks.paced import PacedWriter
 from streams.sinks.transactional import TransactionalSink
 
-NAME_PREFIX: Final = "streams.ingest."
-"""Transactional ids and checkpoint groups of this command begin so. Nobody consumes with these groups: no lag."""
 PORTION_EVENTS_MAX: Final = 10_000
 OPEN_MS_MAX: Final = 500
 """Events become visible at most this long after they were sent, and about so much is sent again after a kill."""
@@ -256,7 +255,7 @@ class _Run:
     def send(self, identity: str) -> None:
         """Send all valid rows that an earlier run has not."""
         options, topic = self._work.options, self._work.pipeline.source
-        writer = _writer(self._work.settings, NAME_PREFIX + identity, topic, options.rate)
+        writer = _writer(self._work.settings, INGEST_PREFIX + identity, topic, options.rate)
         try:
             checkpoint = writer.open()
             before = None if options.again else _before(checkpoint)

@@ -13,13 +13,13 @@ from streams.kafka.peek import READ_TIMEOUT_S, Peeker, Span
 from streams.kafka.round import Round
 from streams.monitor.book import Answer, GroupLag, LagBook, Question
 from streams.monitor.policies import GroupPolicies
+from streams.names import MONITOR_GROUP
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 QUESTIONS_MAX: Final = 500
 """Records looked up in one round: what is not, is interpolated, or asked for in the next."""
-CLIENT: Final = "streams-monitor"
 
 
 class Lookout:
@@ -44,7 +44,7 @@ class Lookout:
             policies or GroupPolicies.of(settings), window_s=window_s, interval_s=interval_s, pipelines=pipelines
         )
         self.probe = OffsetProbe(settings)
-        self.peeker = Peeker(settings, client=CLIENT)
+        self.peeker = Peeker(settings, client=MONITOR_GROUP)
         self._settings = settings
         self._uncommitted: Peeker | None = None
         """Reads the first records of open transactions; made when there is one to read."""
@@ -76,7 +76,7 @@ class Lookout:
             self._book.learn(self._answers(self._book.questions(QUESTIONS_MAX), self.peeker))
             if questions := self._book.open_questions(QUESTIONS_MAX):
                 if self._uncommitted is None:
-                    self._uncommitted = Peeker(self._settings, client=CLIENT, isolation="read_uncommitted")
+                    self._uncommitted = Peeker(self._settings, client=MONITOR_GROUP, isolation="read_uncommitted")
                 self._book.learn_open(self._answers(questions, self._uncommitted))
             self._read_journals()
         except StreamsError as error:  # verdicts are good without: times are coarser
