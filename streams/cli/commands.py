@@ -169,6 +169,10 @@ COMMANDS: Final[Table] = {
             ),
         },
     ),
+    "forget": LazyCommand(
+        "forget:forget",
+        "Forget a key: its rows in tables and windows, what workers keep of it, its dead letters.",
+    ),
     "state": LazyCommands(
         "State of workers: look into it, bring it back.",
         {
