@@ -106,6 +106,11 @@ class Grant:
         return f"{'no ' if self.denies else ''}{self.right}{host}{everybody}"
 
 
+def on_topic(name: str, operation: Operation, why: str = "") -> Right:
+    """A right on the topic of this name."""
+    return Right(Kind.TOPIC, name, Pattern.LITERAL, operation, why)
+
+
 def least(rights: Iterable[Right]) -> tuple[Right, ...]:
     """The rights without those that others of them include, sorted; reasons of equal ones are joined."""
     whys: dict[Right, list[str]] = {}

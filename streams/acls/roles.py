@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
-from streams.acls.rights import Kind, Operation, Pattern, Right, least
+from streams.acls.rights import Kind, Operation, Pattern, Right, least, on_topic
 from streams.flow.declaration import Pipeline
 from streams.names import DLQ_PREFIX, INGEST_PREFIX, MONITOR_GROUP, REVIEW_GROUP
 
@@ -32,7 +32,7 @@ DOES: Final = {
     Role.GATEWAY: "streams ingest: what writes events into sources",
     Role.SINK: "consumers of the flows' outputs, with groups that begin like the flow's own",
     Role.MONITOR: "streams monitor, streams lag",
-    Role.STEWARD: "streams dlq list, show, replay, discard",
+    Role.STEWARD: "streams dlq list, show, replay, discard; with the role worker: streams forget",
     Role.CI: "streams topics apply, streams topics list",
 }
 """The commands that a role's rights are for."""
@@ -53,16 +53,16 @@ def principal_of(role: Role) -> str:
 
 
 def _worker(flow: Pipeline) -> Iterator[Right]:
-    yield _topic(flow.source, Operation.READ, "consumes it, commits its offsets")
+    yield on_topic(flow.source, Operation.READ, "consumes it, commits its offsets")
     for topic in (*flow.outputs, flow.dlq):
-        yield _topic(topic, Operation.WRITE, "writes it")
-    yield _topic(flow.audit, Operation.WRITE, "writes what became of a replayed letter")
+        yield on_topic(topic, Operation.WRITE, "writes it")
+    yield on_topic(flow.audit, Operation.WRITE, "writes what became of a replayed letter")
     for topic in flow.event_outputs:
-        yield _topic(topic, Operation.DESCRIBE_CONFIGS, "asks how old a record's timestamp may be")
+        yield on_topic(topic, Operation.DESCRIBE_CONFIGS, "asks how old a record's timestamp may be")
     for topic in flow.changelogs:
-        yield _topic(topic, Operation.WRITE, "writes the changes of state")
-        yield _topic(topic, Operation.READ, "restores state from it")
-    yield _topic(flow.journal, Operation.DELETE, "truncates what no restore needs any more")
+        yield on_topic(topic, Operation.WRITE, "writes the changes of state")
+        yield on_topic(topic, Operation.READ, "restores state from it")
+    yield on_topic(flow.journal, Operation.DELETE, "truncates what no restore needs any more")
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.READ, "is a member of it")
     yield Right(
         Kind.TRANSACTIONAL_ID, flow.member_prefix, Pattern.PREFIXED, Operation.WRITE, "writes in transactions, one id "
@@ -71,8 +71,8 @@ def _worker(flow: Pipeline) -> Iterator[Right]:
 
 
 def _gateway(flow: Pipeline) -> Iterator[Right]:
-    yield _topic(flow.source, Operation.WRITE, "writes it")
-    yield _topic(flow.source, Operation.READ, "notes its progress as an offset of the topic; it reads no record")
+    yield on_topic(flow.source, Operation.WRITE, "writes it")
+    yield on_topic(flow.source, Operation.READ, "notes its progress as an offset of the topic; it reads no record")
     yield Right(Kind.GROUP, INGEST_PREFIX, Pattern.PREFIXED, Operation.READ, "keeps the progress of a file in a group")
     yield Right(
         Kind.TRANSACTIONAL_ID, INGEST_PREFIX, Pattern.PREFIXED, Operation.WRITE, "writes in transactions, one id a file"
@@ -81,27 +81,27 @@ def _gateway(flow: Pipeline) -> Iterator[Right]:
 
 def _sink(flow: Pipeline) -> Iterator[Right]:
     for topic in flow.outputs:
-        yield _topic(topic, Operation.READ, "reads it")
+        yield on_topic(topic, Operation.READ, "reads it")
     yield Right(Kind.GROUP, f"{flow.group}.", Pattern.PREFIXED, Operation.READ, "commits its offsets")
 
 
 def _monitor(flow: Pipeline) -> Iterator[Right]:
-    yield _topic(flow.source, Operation.READ, "looks at the newest records, and at the oldest uncommitted one")
+    yield on_topic(flow.source, Operation.READ, "looks at the newest records, and at the oldest uncommitted one")
     for topic in (flow.dlq, flow.audit):
-        yield _topic(topic, Operation.READ, "counts dead letters that are open")
+        yield on_topic(topic, Operation.READ, "counts dead letters that are open")
     for each in flow.topics():
-        yield _topic(each.name, Operation.DESCRIBE, "asks for its ends, and says when it is missing")
+        yield on_topic(each.name, Operation.DESCRIBE, "asks for its ends, and says when it is missing")
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.DESCRIBE, "asks for its offsets and members")
     for group in (MONITOR_GROUP, REVIEW_GROUP):
         yield Right(Kind.GROUP, group, Pattern.LITERAL, Operation.DESCRIBE, "reads under this name, and joins no group")
 
 
 def _steward(flow: Pipeline) -> Iterator[Right]:
-    yield _topic(flow.dlq, Operation.READ, "reads dead letters")
-    yield _topic(flow.audit, Operation.READ, "reads what was done about them")
-    yield _topic(flow.audit, Operation.WRITE, "writes what it does about them")
-    yield _topic(flow.source, Operation.WRITE, "replays letters into it")
-    yield _topic(flow.source, Operation.DESCRIBE_CONFIGS, "asks for the largest record that it takes")
+    yield on_topic(flow.dlq, Operation.READ, "reads dead letters")
+    yield on_topic(flow.audit, Operation.READ, "reads what was done about them")
+    yield on_topic(flow.audit, Operation.WRITE, "writes what it does about them")
+    yield on_topic(flow.source, Operation.WRITE, "replays letters into it")
+    yield on_topic(flow.source, Operation.DESCRIBE_CONFIGS, "asks for the largest record that it takes")
     yield Right(
         Kind.TRANSACTIONAL_ID, f"{DLQ_PREFIX}{flow.source}", Pattern.LITERAL, Operation.WRITE, "writes in transactions"
     )
@@ -112,13 +112,9 @@ def _steward(flow: Pipeline) -> Iterator[Right]:
 
 def _ci(flow: Pipeline) -> Iterator[Right]:
     for each in flow.topics():
-        yield _topic(each.name, Operation.CREATE, "creates it where it is missing")
-        yield _topic(each.name, Operation.DESCRIBE, "sees that it is there")
-        yield _topic(each.name, Operation.DESCRIBE_CONFIGS, "compares its configuration with the declaration")
-
-
-def _topic(name: str, operation: Operation, why: str) -> Right:
-    return Right(Kind.TOPIC, name, Pattern.LITERAL, operation, why)
+        yield on_topic(each.name, Operation.CREATE, "creates it where it is missing")
+        yield on_topic(each.name, Operation.DESCRIBE, "sees that it is there")
+        yield on_topic(each.name, Operation.DESCRIBE_CONFIGS, "compares its configuration with the declaration")
 
 
 _RIGHTS: Final[Mapping[Role, Callable[[Pipeline], Iterator[Right]]]] = {

@@ -151,6 +151,9 @@ class Pipeline:
     """Further topics of events, where `order` names them."""
     bounds: Bounds = BOUNDS_DEFAULT
     """What decides results: as declared, where no setting overrides it; see `under`."""
+    personal: frozenset[str] = frozenset()
+    """Names of the source's fields that hold personal data, where they are known (`streams.schemas.personal`): their
+    values are masked in everything that people see."""
 
     def __post_init__(self) -> None:
         _set_default(self, "subject", f"{self.source}-value")
@@ -198,6 +201,11 @@ class Pipeline:
 
         """
         return replace(self, bounds=self.bounds.under(settings))
+
+    @property
+    def masks_keys(self) -> bool:
+        """Whether keys of the flow are personal data."""
+        return self.key_field in self.personal
 
     @property
     def group(self) -> str:

@@ -49,7 +49,7 @@ def filling_of(pipeline: Pipeline, schema: SchemaVersion, source: Source, mappin
         StreamsError: the file cannot be read.
 
     """
-    fields = fields_of(schema.parsed)
+    fields = fields_of(schema.parsed, pipeline.personal)
     columns = source.columns
     try:
         found = _columns_of(pipeline, fields, columns, mapping)

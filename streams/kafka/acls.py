@@ -1,9 +1,10 @@
-"""Access control lists of a cluster: read, added to, taken from."""
+"""Access control lists of a cluster: read, added to, taken from; and what the principal of a client lacks."""
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -12,6 +13,7 @@ from confluent_kafka.admin import (
     AdminClient,
     ResourcePatternType,
     ResourceType,
+    TopicDescription,
 )
 
 from streams.acls.rights import ANY_HOST, CLUSTER_NAME, Grant, Kind, Operation, Pattern, Right
@@ -30,6 +32,8 @@ _NEEDED: Final = {
     "granting": "the principal needs ALTER on the cluster",
     "taking": "the principal needs ALTER on the cluster",
 }
+_NOT_TOLD: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+_SHOWN_MAX: Final = 8
 _NO_AUTHORIZER: Final = (
     "this cluster has no authorizer: every principal may do everything (broker setting authorizer.class.name)"
 )
@@ -50,6 +54,8 @@ def grants(client: AdminClient) -> list[Grant]:
         found: Sequence[AclBinding] = settled("reading ACLs", future)
     except StreamsError as error:
         raise _explained("reading ACLs", error, future.exception(0)) from None
+    if not found:
+        _require_describe(client)
     return sorted(grant for binding in found if (grant := _grant(binding)) is not None)
 
 
@@ -81,6 +87,70 @@ def take(client: AdminClient, taken: Iterable[Grant]) -> None:
             settled("taking rights away", future)
         except StreamsError as error:
             raise _explained("taking", error, future.exception(0)) from None
+
+
+def lacking(client: AdminClient, rights: Iterable[Right]) -> tuple[Right, ...]:
+    """Those of some rights on topics that the principal of `client` does not have, as the brokers tell it.
+
+    Rights on anything but topics are not looked at, nor are those on topics that are not there. Where brokers do not
+    tell a principal's rights, none is taken to be lacking.
+
+    Raises:
+        StreamsError: no answer.
+
+    """
+    wanted: dict[str, list[Right]] = {}
+    for right in rights:
+        if right.kind is Kind.TOPIC and right.pattern is Pattern.LITERAL:
+            wanted.setdefault(right.name, []).append(right)
+    if not wanted:
+        return ()
+    asked = client.describe_topics(
+        TopicCollection(sorted(wanted)), include_authorized_operations=True, request_timeout=REQUEST_TIMEOUT_S
+    )
+    found: list[Right] = []
+    for name, future in asked.items():
+        told = settled(f"asking for the rights on topic {name}", future, fine=_NOT_TOLD)
+        if told is None:
+            if _is_refused(future):
+                found += wanted[name]
+        elif told.authorized_operations is not None:
+            has = {operation.name for operation in told.authorized_operations}
+            found += [right for right in wanted[name] if right.operation.value not in has]
+    return tuple(sorted(found))
+
+
+def require(client: AdminClient, rights: Iterable[Right]) -> None:
+    """Refuse to go on without rights on topics; otherwise as `lacking`.
+
+    Raises:
+        StreamsError: some are lacking, and which; or no answer.
+
+    """
+    if found := lacking(client, rights):
+        raise StreamsError(in_words(found))
+
+
+def in_words(lacks: Sequence[Right]) -> str:
+    """What is lacking, and where it is told what is needed."""
+    shown = ", ".join(map(str, lacks[:_SHOWN_MAX]))
+    more = f" and {len(lacks) - _SHOWN_MAX} more" if len(lacks) > _SHOWN_MAX else ""
+    return f"this principal lacks {shown}{more} (ACLs): `streams acls show` prints what each role needs"
+
+
+def _is_refused(future: "Future[TopicDescription]") -> bool:
+    """Whether a topic may not be described: it is not told whether it is there."""
+    cause = future.exception(0)
+    inner = cause.args[0] if isinstance(cause, KafkaException) else None
+    return isinstance(inner, KafkaError) and inner.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+
+
+def _require_describe(client: AdminClient) -> None:
+    """Refuse an answer without any right that only means that the principal may not ask: the client passes it on so."""
+    future = client.describe_cluster(include_authorized_operations=True, request_timeout=REQUEST_TIMEOUT_S)
+    may = settled("asking for the rights on the cluster", future).authorized_operations or ()
+    if AclOperation.DESCRIBE not in may:
+        raise StreamsError(f"reading ACLs: refused; {_NEEDED['reading ACLs']}")
 
 
 def _explained(what: str, error: StreamsError, cause: BaseException | None) -> StreamsError:

@@ -17,7 +17,6 @@ from urllib.parse import parse_qs
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
-    NewTopic,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
@@ -30,10 +29,13 @@ from joserfc.jwk import ECKey
 from loadtest.fleet import Fleet
 from loadtest.fleet.fill import Filler
 from logistics.flows.gps import GPS
+from streams.acls.rights import Grant, Operation, on_topic
+from streams.acls.roles import Role, principal_of
 from streams.errors import StreamsError, UsageError
-from streams.kafka import clients
+from streams.kafka import acls, clients
 from streams.kafka.admin import described, settled, wait_for_broker
 from streams.kafka.credentials import CredentialsWatch
+from streams.kafka.topics import apply_topics
 from streams.kafka_options import PREFIX
 from streams.local import ports
 from streams.local.kafka import Extension
@@ -141,9 +143,10 @@ def secured(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterato
 
 @pytest.fixture(scope="module")
 def topic(secured: Stack) -> str:
+    """A source: the gateway may write it."""
     client = clients.admin(settings_with(secured.environment()), {})
-    settled("creating", client.create_topics([NewTopic("secured.v1", 1, 1)])["secured.v1"])
-    return "secured.v1"
+    apply_topics(client, [GPS], partitions=3)
+    return GPS.source
 
 
 def settings_with(values: Mapping[str, str]) -> Settings:
@@ -180,7 +183,7 @@ def with_plain_password(stack: Stack, role: str, password: str) -> dict[str, str
 def test_each_role_does_its_work_and_a_worker_that_is_killed_writes_every_event_once(
     secured: Stack, tmp_path: Path
 ) -> None:
-    applied = run(secured, "topics", "apply", "--partitions", "3", **secured.environment("steward"))
+    applied = run(secured, "topics", "apply", "--partitions", "3", **secured.environment("ci"))
     assert applied.returncode == 0, applied.stderr
     shape = rough_shape(secured, devices=30, rejects={}, late=0.0, disordered=0.0)
     gateway = settings_with(secured.environment("gateway"))
@@ -194,8 +197,8 @@ def test_each_role_does_its_work_and_a_worker_that_is_killed_writes_every_event_
         worker.start({**as_worker, "STREAMS_FAILPOINT": "produced:1"})
         assert worker.wait_ended() == -signal.SIGKILL, worker.printed()[-4000:]
         worker.start(as_worker).wait_ready()
-        sink = settings_with(secured.environment("sink"))
-        consumer = clients.consumer(sink, {"group.id": GPS.group, "isolation.level": "read_committed"})
+        admin = settings_with(secured.environment())
+        consumer = clients.consumer(admin, {"group.id": GPS.group, "isolation.level": "read_committed"})
         where = [TopicPartition(GPS.source, number) for number in range(3)]
 
         def is_done() -> bool:
@@ -210,15 +213,19 @@ def test_each_role_does_its_work_and_a_worker_that_is_killed_writes_every_event_
         lag = run(secured, "lag", "--format", "json", **secured.environment("monitor"))
         assert lag.returncode in {0, 100}, lag.stderr
         assert GPS.group in lag.stdout
+        assert "lacks" not in lag.stderr
+        listed = run(secured, "dlq", "list", "--format", "json", **secured.environment("steward"))
+        assert listed.returncode == 0, listed.stderr
         consumer.close()
         assert worker.terminate() == 0
+    sink = settings_with(secured.environment("sink"))
     keys = [message.value() for message in read(sink, GPS.clean, 3)]
     assert len(keys) == len(set(keys)) > EVENTS // 2
 
 
 def read(settings: Settings, topic: str, partitions: int) -> list[Any]:
     consumer = clients.consumer(
-        settings, {"group.id": "sink", "isolation.level": "read_committed", "enable.partition.eof": True}
+        settings, {"group.id": f"{GPS.group}.sink", "isolation.level": "read_committed", "enable.partition.eof": True}
     )
     consumer.assign([TopicPartition(topic, number, 0) for number in range(partitions)])
     found: list[Any] = []
@@ -235,6 +242,31 @@ def read(settings: Settings, topic: str, partitions: int) -> list[Any]:
                 left.discard(message.partition())
     consumer.close()
     return found
+
+
+def test_each_role_has_exactly_its_rights_and_the_audit_says_what_is_lacking_and_what_is_beyond(secured: Stack) -> None:
+    admin = secured.environment()
+    exact = run(secured, "acls", "audit", **admin)
+    assert exact.returncode == 0, exact.stdout + exact.stderr
+    assert exact.stdout.count("and no other") == len(Role)
+    client = clients.admin(settings_with(admin), {})
+    needed = on_topic(GPS.source, Operation.WRITE)
+    beyond = Grant(principal_of(Role.GATEWAY), on_topic(GPS.clean, Operation.READ))
+    acls.take(client, [Grant(principal_of(Role.GATEWAY), needed)])
+    acls.grant(client, beyond.principal, [beyond.right])
+    audited = run(secured, "acls", "audit", "--role", "gateway", **admin)
+    assert audited.returncode == 100, audited.stderr
+    assert f"lacks    {needed}" in audited.stdout
+    assert f"beyond   {beyond.right}" in audited.stdout
+    applied = run(secured, "acls", "apply", "--role", "gateway", **admin)
+    assert applied.returncode == 0, applied.stderr
+    assert "1 right granted" in applied.stdout
+    again = run(secured, "acls", "apply", "--role", "gateway", "--format", "json", **admin)
+    assert [one["granted"] for one in json.loads(again.stdout)] == [[]], "safe to repeat"
+    acls.take(client, [beyond])
+    refused = run(secured, "acls", "audit", **secured.environment("worker"))
+    assert refused.returncode == 1
+    assert "needs DESCRIBE on the cluster" in refused.stderr
 
 
 def test_a_missing_right_is_named_with_what_it_is_missing_on(secured: Stack, topic: str) -> None:

@@ -17,10 +17,12 @@ from typing import Any, Final
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from streams.errors import FencedError
+from streams.acls.rights import Operation, on_topic
+from streams.errors import FencedError, StreamsError
 from streams.flow.declaration import OUTPUT_BYTES_MAX
 from streams.kafka import clients
-from streams.kafka.admin import described
+from streams.kafka.acls import in_words, lacking
+from streams.kafka.admin import admin_client, described
 from streams.kafka.bounded import BoundedCalls, ClientHangs
 from streams.kafka.native_client import NativeClients, NativeProducer
 from streams.kafka.partitioner import PARTITIONER
@@ -47,6 +49,7 @@ _STEP: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_CALL_TIMEOUT_S)
 _ASK_AGAIN: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_SETTLE_TIMEOUT_S)
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001 - public constants of librdkafka
 """Another producer has the transactional id, unless the broker gave this one up for being slow (docs/adr/0005)."""
+_NO_RIGHT: Final[int] = KafkaError.TOPIC_AUTHORIZATION_FAILED
 _UNANSWERED: Final = frozenset(
     {
         KafkaError._TIMED_OUT,  # noqa: SLF001 - public constants of librdkafka
@@ -467,6 +470,8 @@ class KafkaTransactions:
             log.warning("the broker has given this producer up; making it anew", error=described(raised))
             self.reopen()
             return CycleAborted("transaction_timeout", described(raised))
+        if _NO_RIGHT in {error.code(), (self._failed or error).code()}:
+            return CycleAborted("topic_authorization_failed", self._lacking() or described(raised))
         if missing := self._missing_topics():
             return CycleAborted(
                 "missing_topic", f"topics are missing ({missing}): create them with `streams topics apply`"
@@ -503,6 +508,14 @@ class KafkaTransactions:
         except KafkaException:
             return ""
         return ", ".join(sorted(self._topics - there.keys()))
+
+    def _lacking(self) -> str:
+        """Topics of the transaction that this principal may not write, in words; empty when the broker says none."""
+        try:
+            found = lacking(admin_client(self._settings), (on_topic(one, Operation.WRITE) for one in self._topics))
+        except StreamsError:
+            return ""
+        return in_words(found) if found else ""
 
     def _is_fenced(self, error: KafkaError) -> bool:
         """Whether another process has taken the transactional id.
