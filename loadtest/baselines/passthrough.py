@@ -10,10 +10,9 @@ import signal
 import time
 from typing import Final
 
-from confluent_kafka import KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from loadtest import clients
-from streams.kafka.clients import Consumer
 
 BATCH_RECORDS_MAX: Final = 20_000
 BATCH_WAIT_S: Final = 0.05

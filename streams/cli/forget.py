@@ -10,7 +10,7 @@ import typer
 
 from streams.cli.dlq.options import ByOption, actor_of
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
-from streams.deadletters.letter.index import Filter
+from streams.deadletters.letter.filter import Filter
 from streams.deadletters.review.discard import discard
 from streams.deadletters.review.inbox import Inbox
 from streams.errors import StreamsError, UsageError

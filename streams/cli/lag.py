@@ -19,7 +19,7 @@ from streams.flow.discover import select_pipelines
 from streams.kafka.acls import in_words, lacking
 from streams.kafka.admin import wait_for_broker
 from streams.logs import configure_logging
-from streams.monitor.book import GroupLag
+from streams.monitor.group_lag import GroupLag
 from streams.monitor.missing import ADVICE
 from streams.monitor.observe import LagReport, observed_lag, watched_lag
 from streams.monitor.report import catch_up_words, instant, partition_row, worst_first

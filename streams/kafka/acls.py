@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
@@ -46,8 +46,9 @@ def grants(client: AdminClient) -> list[Grant]:
         StreamsError: no answer, no authorizer, or the principal may not ask.
 
     """
+    any_one: Any = None  # what the client takes for a filter that leaves nothing out
     everything = AclBindingFilter(
-        ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
+        ResourceType.ANY, any_one, ResourcePatternType.ANY, any_one, any_one, AclOperation.ANY, AclPermissionType.ANY
     )
     future = client.describe_acls(everything, request_timeout=REQUEST_TIMEOUT_S)
     try:
@@ -195,7 +196,13 @@ def _grant(binding: AclBinding) -> Grant | None:
 def _right(binding: AclBinding) -> Right | None:
     kinds = {found: kind for kind, found in _KINDS.items()}
     patterns = {found: pattern for pattern, found in _PATTERNS.items()}
-    kind, pattern = kinds.get(binding.restype), patterns.get(binding.resource_pattern_type)
-    if kind is None or pattern is None or binding.operation.name not in Operation.__members__:
+    restype, named, operation = map(_member, (binding.restype, binding.resource_pattern_type, binding.operation))
+    kind, pattern = kinds.get(restype), patterns.get(named)
+    if kind is None or pattern is None or operation.name not in Operation.__members__:
         return None
-    return Right(kind, binding.name, pattern, Operation[binding.operation.name])
+    return Right(kind, binding.name, pattern, Operation[operation.name])
+
+
+def _member(value: Any) -> Any:
+    """A part of a binding, which is a member of an enum once the binding is made."""
+    return value

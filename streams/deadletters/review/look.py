@@ -1,4 +1,4 @@
-"""Looking at letters: a page of them, one taken apart, and showing what is masked, which is written down first."""
+"""Shows dead letters: a list, or one with its fields. Showing masked values is recorded in the audit topic first."""
 
 import time
 import uuid
@@ -13,6 +13,7 @@ from streams.batch.columns import Headers
 from streams.batch.rejects import Reason
 from streams.deadletters.letter.audit import Act, Actor, Outcome, reveal_record
 from streams.deadletters.letter.envelope import HISTORY
+from streams.deadletters.letter.filter import Filter
 from streams.deadletters.letter.foreign import (
     NO_SCHEMA_ID,
     Kind,
@@ -22,7 +23,7 @@ from streams.deadletters.letter.foreign import (
     read_envelope,
     shown_header,
 )
-from streams.deadletters.letter.index import Filter, Place
+from streams.deadletters.letter.index import Place
 from streams.deadletters.letter.inspect import (
     MASK,
     Schemas,
@@ -45,7 +46,6 @@ from streams.schemas.catalog import Catalog
 
 REVEAL_TIMEOUT_S: Final = 15.0
 _OWN_REASONS: Final = frozenset(reason.value for reason in Reason)
-_REPLAYED: Final = ("by", "replayed_at", "why", "run", "original_sha256")
 
 
 @dataclass(frozen=True, slots=True)
