@@ -100,6 +100,9 @@ loadtest-baselines: setup $(QUIX)/.installed ## Measure the worker next to Kafka
 faults: setup ## Inject every fault of the table in docs/faults.md into a real stack, print what was lost or doubled (~20 min)
 	$(BIN)/python -m tests.faults $(ARGS)
 
+rights-matrix: setup ## Take each right of each role away once on a secured stack; what failed and how it was said (~20 min)
+	$(BIN)/python -m tests.rights --page $(ARGS)
+
 dlq-ordeal: setup ## Replay 100,000 rejects among 1,000,000 events while the replay is being killed; two oracles judge (~20 min)
 	$(BIN)/python -m loadtest.dlq_ordeal $(ARGS)
 oncall: setup ## Four troubles on a real stack: when the monitor and the alerts notice, with pictures (~8 min; needs chromium, prometheus)
