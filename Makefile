@@ -109,6 +109,9 @@ loadtest-baselines: setup $(QUIX)/.installed ## Measure the worker next to Kafka
 faults: setup ## Inject every fault of the table in docs/faults.md into a real stack, print what was lost or doubled (~20 min)
 	$(BIN)/python -m tests.faults $(ARGS)
 
+rights-matrix: setup ## Take each right of each role away once on a secured stack; what failed and how it was said (~20 min)
+	$(BIN)/python -m tests.rights --page $(ARGS)
+
 dlq-ordeal: setup ## Replay 100,000 rejects among 1,000,000 events while the replay is being killed; two oracles judge (~20 min)
 	$(BIN)/python -m loadtest.dlq_ordeal $(ARGS)
 
@@ -135,9 +138,8 @@ $(AUDIT)/.installed: requirements/audit.lock
 	$(AUDIT)/bin/pip install --quiet --require-hashes -r requirements/audit.lock
 	@touch $@
 
-audit: $(AUDIT)/.installed ## Ask for known vulnerabilities of everything in the locks (pip-audit)
-	$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/runtime.lock
-	$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/dev.lock
+audit: $(AUDIT)/.installed ## Ask for known vulnerabilities of everything in the locks; status 100: some, 1: cannot be told
+	@$(PYTHON) .ci/audit.py $(AUDIT)/bin/pip-audit requirements/runtime.lock requirements/dev.lock
 
 licences: setup $(AUDIT)/.installed ## Licences of everything that is installed, as a table (pip-licenses)
 	$(AUDIT)/bin/pip-licenses --python $(BIN)/python --from mixed --order license $(ARGS)

@@ -392,10 +392,7 @@ class Bench:
         pipeline, partitions = self._gps.pipeline, self.options.partitions
         port = free_port()
         horizon = {"STREAMS_DEDUP_HORIZON_MS": str(MEMORY_HORIZON_MS)}
-        address = {
-            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
-            "SCHEMA_REGISTRY_URL": self.settings.schema_registry_url,
-        }
+        address = self.settings.connection_environment()
         arguments = ["-m", "loadtest.generator", "--any-topic", "--rate", str(MEMORY_EVENTS_PER_S)]
         arguments += ["--seed", str(self.options.seed)]
         for kind in ("immediate", "delayed"):

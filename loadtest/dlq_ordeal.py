@@ -25,9 +25,10 @@ from typing import Annotated, Any, Final
 
 import numpy as np
 import typer
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import TopicPartition
 from rich.console import Console
 
+from loadtest import clients
 from loadtest.fleet import Fleet, FleetShape, Kind, TrafficBatch, fill_topic
 from loadtest.fleet.traffic import CODES, REJECTS
 from loadtest.oracle.check import Limits, Topics, check, print_report
@@ -42,7 +43,6 @@ from loadtest.subject import Subject, wait_until_quiet, wait_until_ready
 from loadtest.worker import free_port, worker
 from logistics.flows.gps import GPS
 from streams.errors import FoundSomething, StreamsError
-from streams.kafka.clients import librdkafka_log
 from streams.local.stack import running_stack
 from streams.schemas.client import Registry
 from streams.settings import Settings, load_settings
@@ -111,10 +111,7 @@ class Run:
             json.dumps({"type": "record", "name": "Foreign", "fields": [{"name": "other", "type": "string"}]}),
         )
         self._coming_id = self._registry.register("ordeal.fix-value", self._variant(0)) + 1
-        self._asking = Consumer(
-            {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": GPS.group, "enable.auto.commit": False},
-            logger=librdkafka_log,
-        )
+        self._asking = clients.consumer(settings, {"group.id": GPS.group, "enable.auto.commit": False})
 
     def go(self, events: int, kills: int) -> tuple[Report, LetterReport]:
         """Run all of it; the verdicts of both oracles."""
@@ -298,8 +295,7 @@ class Run:
     def _start(self, command: str, *arguments: str) -> "subprocess.Popen[str]":
         environment = {
             **os.environ,
-            "KAFKA_BOOTSTRAP_SERVERS": self.settings.kafka_bootstrap_servers,
-            "SCHEMA_REGISTRY_URL": self.settings.schema_registry_url,
+            **self.settings.connection_environment(),
             "STREAMS_RECORD_BYTES_MAX": str(RECORD_BYTES_MAX),
             SCHEMA_ID_VARIABLE: str(self._schema_id),
         }

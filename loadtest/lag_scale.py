@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import psutil
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import (
-    AdminClient,
     NewTopic,
 )
 
+from loadtest import clients
 from streams.kafka.offsets_process import RoundFailed
 from streams.local.stack import Stack, running_stack
 from streams.monitor.evaluator import LagEvaluator
@@ -27,10 +27,10 @@ RECORDS = 5
 
 def fill(stack: Stack, partitions: int, groups: int) -> None:
     """Make the topic, put a few records into each partition, have each group commit each partition."""
-    address: dict[str, str | int | float | bool] = {"bootstrap.servers": stack.bootstrap_servers}
-    client = AdminClient(address)
+    address = stack.bootstrap_servers
+    client = clients.admin(address)
     client.create_topics([NewTopic(TOPIC, partitions, 1)])[TOPIC].result(60)
-    producer = Producer(address)
+    producer = clients.producer(address, {})
     while len(producer.list_topics(timeout=10).topics[TOPIC].partitions) < partitions:
         time.sleep(0.2)
     for partition in range(partitions):
@@ -38,7 +38,7 @@ def fill(stack: Stack, partitions: int, groups: int) -> None:
             producer.produce(TOPIC, b"record", partition=partition)
     producer.flush(60)
     for group in range(groups):
-        consumer = Consumer({**address, "group.id": f"{TOPIC}-{group}", "enable.auto.commit": False})
+        consumer = clients.consumer(address, {"group.id": f"{TOPIC}-{group}", "enable.auto.commit": False})
         offsets = [TopicPartition(TOPIC, one, (group + one) % (RECORDS + 1)) for one in range(partitions)]
         consumer.commit(offsets=offsets, asynchronous=False)
         consumer.close()

@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyruhvro
-from confluent_kafka import OFFSET_END, Consumer, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Message, TopicPartition
 
+from loadtest import clients
 from loadtest.fleet import TrafficBatch, send_open_loop
 from streams.errors import StreamsError
 
@@ -50,15 +51,15 @@ def measure_latency(
 
     """
     expected = sum(map(len, batches))
-    consumer = Consumer(
+    consumer = clients.consumer(
+        bootstrap,
         {
-            "bootstrap.servers": bootstrap,
             "group.id": "bench-latency",
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 100,
             "fetch.min.bytes": 1,
-        }
+        },
     )
     consumer.assign([TopicPartition(output, partition, OFFSET_END) for partition in range(partitions)])
     consumer.consume(1, 2.0)  # the ends are looked up before anything is sent

@@ -26,10 +26,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
-from confluent_kafka import Producer
 from rich.console import Console
 from rich.table import Table
 
+from loadtest import clients
 from loadtest.cluster import cluster, fresh_topics
 from loadtest.program import run_to_the_end
 from loadtest.report import RESULTS, ResultName, ResultsFolder, describe_machine, named
@@ -38,7 +38,6 @@ from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.deadletters.letter.envelope import envelope_headers
 from streams.errors import FoundSomething, StreamsError, UsageError
 from streams.flow.declaration import Pipeline
-from streams.kafka.clients import librdkafka_log
 from streams.settings import Settings
 
 ROOT: Final = Path(__file__).parents[1]
@@ -192,8 +191,7 @@ class Bench:
         environment = {
             **os.environ,
             "PYTHONPATH": str(tree),
-            "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-            "SCHEMA_REGISTRY_URL": settings.schema_registry_url,
+            **settings.connection_environment(),
             "STREAMS_TOPIC_PREFIX": settings.streams_topic_prefix,
         }
         out, err = self._scratch / "stdout", self._scratch / "stderr"
@@ -216,10 +214,7 @@ class Bench:
 
     def _write_letters(self, settings: Settings, pipeline: Pipeline) -> None:
         """Dead letters as a worker writes them; a replay does not decode their bytes."""
-        producer = Producer(
-            {"bootstrap.servers": settings.kafka_bootstrap_servers, "enable.idempotence": True, "linger.ms": 20},
-            logger=librdkafka_log,
-        )
+        producer = clients.producer(settings, {"enable.idempotence": True, "linger.ms": 20})
         reject = Reject(-1, Reason.UNKNOWN_SCHEMA, "no schema has the id 9999", 9_999)
         now_ms = time.time_ns() // 1_000_000
         ids = self._rows.column("event_id").to_pylist()[: self._letters]

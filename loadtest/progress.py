@@ -2,12 +2,12 @@
 
 from typing import Final
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from loadtest import clients
 from streams.errors import StreamsError
 from streams.kafka.admin import admin_client
-from streams.kafka.clients import librdkafka_log
 from streams.settings import Settings
 
 _TIMEOUT_S: Final = 10.0
@@ -21,7 +21,7 @@ class GroupProgress:
         self._where = [TopicPartition(topic, partition) for partition in range(partitions)]
         self._admin: AdminClient = admin_client(settings)
         # Not by the administrative request for the same, during which librdkafka 2.16 once crashed.
-        self._consumer = Consumer({**settings.kafka_client_config(), "group.id": group}, logger=librdkafka_log)
+        self._consumer = clients.consumer(settings, {"group.id": group})
         self._committed = [0] * partitions
 
     def ends(self) -> list[int]:

@@ -189,8 +189,7 @@ class Stage:
             *("--clock-skew-ms-max", str(plan.length.clock_skew_ms_max)),
         ]
         environment = {
-            "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-            "SCHEMA_REGISTRY_URL": settings.schema_registry_url,
+            **settings.connection_environment(),
             "STREAMS_LATENESS_MS": str(plan.lateness_ms),
             "STREAMS_SKEW_MS_MAX": str(settings.streams_skew_ms_max),
         }
@@ -343,7 +342,6 @@ class Stage:
             self.settings.kafka_bootstrap_servers,
             self.pipeline.source,
             fleet.batches(size.devices),
-            config=self.settings.kafka_client_config(),
         )
         self.wait_drained(workers, "closing windows")
 

@@ -16,11 +16,11 @@ from typing import Final, Self
 
 import psutil
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import NewTopic, OffsetSpec
 
+from loadtest import clients
 from streams.errors import StreamsError
 from streams.kafka.admin import partition_counts, settled
-from streams.kafka.clients import librdkafka_log
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 """This package is not installed: it is found in the checkout."""
@@ -188,7 +188,7 @@ class Offsets:
         self._bootstrap = bootstrap
         self._asking: dict[str, Consumer] = {}
         self._counts: dict[str, int] = {}
-        self._client = AdminClient({"bootstrap.servers": bootstrap}, logger=librdkafka_log)
+        self._client = clients.admin(bootstrap)
 
     def create(self, topic: str, partitions: int, config: dict[str, str] | None = None) -> None:
         """Create a topic of the benchmark's own, and wait until the broker lists it."""
@@ -225,8 +225,7 @@ class Offsets:
         """
         asking = self._asking.get(group)
         if asking is None:
-            config = {"bootstrap.servers": self._bootstrap, "group.id": group}
-            asking = self._asking[group] = Consumer(config, logger=librdkafka_log)
+            asking = self._asking[group] = clients.consumer(self._bootstrap, {"group.id": group})
         count = self._counts.get(topic)
         if count is None:
             count = self._counts[topic] = partition_counts(self._client)[topic]

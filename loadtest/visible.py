@@ -14,12 +14,12 @@ from enum import StrEnum
 from typing import Any, Final, Self
 
 import numpy as np
-from confluent_kafka import OFFSET_END, Consumer, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Message, TopicPartition
 from hdrh.histogram import HdrHistogram
 
+from loadtest import clients
 from loadtest.histograms import new_histogram, record
 from streams.flow.declaration import Pipeline
-from streams.kafka.clients import librdkafka_log
 from streams.settings import Settings
 
 _BATCH_RECORDS: Final = 10_000
@@ -87,15 +87,14 @@ class VisibleLatency:
             for topic in (pipeline.clean, pipeline.late)
             for partition in range(partitions)
         ]
-        self._consumer = Consumer(
+        self._consumer = clients.consumer(
+            settings,
             {
-                **settings.kafka_client_config(),
                 "group.id": "loadtest.visible",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
                 "fetch.wait.max.ms": 50,
             },
-            logger=librdkafka_log,
         )
         self._thread = threading.Thread(target=self._run, name="visible", daemon=True)
 

@@ -42,8 +42,7 @@ def worker(
         [*program, *common, *additions],
         log,
         environment={
-            "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-            "SCHEMA_REGISTRY_URL": settings.schema_registry_url,
+            **settings.connection_environment(),
             **environment,
         },
         ready_url=f"http://127.0.0.1:{web_port}/readyz",

@@ -4,6 +4,8 @@ import re
 from typing import Final
 
 MASK: Final = "**********"
+PERSONAL_MASK: Final = "•••"
+"""In the place of a value that is personal data."""
 _NEXT_URL: Final = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9+.-]*://)")
 _PAIR: Final = re.compile(r"[&;#]")
 _USER: Final = re.compile(r"^[^/\s@:]+:\S*@")

@@ -10,7 +10,9 @@ import signal
 import time
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from loadtest import clients
 
 BATCH_RECORDS_MAX: Final = 20_000
 BATCH_WAIT_S: Final = 0.05
@@ -42,11 +44,10 @@ class PassThrough:
     """One consumer and one transactional producer."""
 
     def __init__(self, bootstrap: str, group: str, source: str, target: str, commit_interval_s: float) -> None:
-        address = {"bootstrap.servers": bootstrap}
         self._target = target
         self._commit_interval_s = commit_interval_s
-        self._consumer = Consumer({**CONSUMER_CONFIG, **address, "group.id": group})
-        self._producer = Producer({**PRODUCER_CONFIG, **address, "transactional.id": group})
+        self._consumer = clients.consumer(bootstrap, {**CONSUMER_CONFIG, "group.id": group})
+        self._producer = clients.producer(bootstrap, {**PRODUCER_CONFIG, "transactional.id": group})
         self._producer.init_transactions()
         self._consumer.subscribe([source], on_assign=_announce)
         self.stopping = False

@@ -6,13 +6,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message
 
+from loadtest import clients
 from loadtest.fleet.traffic import TrafficBatch
 from streams.errors import StreamsError
 from streams.kafka.admin import described
 from streams.kafka.broker_watch import BrokerWatch
-from streams.kafka.clients import librdkafka_log
 from streams.resilience.prefetch import built_ahead
 
 PRODUCER_CONFIG: Final[Mapping[str, str | int | bool]] = {
@@ -52,13 +52,10 @@ class Filler:
         self._first_refusal = ""
         self._stop = stop or threading.Event()
         self._brokers = BrokerWatch()
-        self._producer = Producer(
-            {
-                **PRODUCER_CONFIG, **self._brokers.config(), **(config or {}),
-                "bootstrap.servers": bootstrap, "on_delivery": self._delivered,
-            },
-            logger=librdkafka_log,
-        )  # fmt: skip
+        self._producer = clients.producer(
+            bootstrap,
+            {**PRODUCER_CONFIG, **self._brokers.config(), **(config or {}), "on_delivery": self._delivered},
+        )
 
     @property
     def is_stranded(self) -> bool:
@@ -128,7 +125,6 @@ def fill_topic(
     batches: Iterable[TrafficBatch],
     *,
     on_progress: Callable[[int], None] | None = None,
-    config: Mapping[str, Any] | None = None,
 ) -> int:
     """Send every batch in order and wait for the broker; returns the number of records.
 
@@ -136,7 +132,7 @@ def fill_topic(
         StreamsError: something was not delivered.
 
     """
-    filler = Filler(bootstrap, config)
+    filler = Filler(bootstrap)
     sent = 0
     for batch in built_ahead(batches):
         sent += filler.send(topic, batch)
@@ -146,14 +142,12 @@ def fill_topic(
     return sent
 
 
-def send_open_loop(
-    bootstrap: str, topic: str, batches: Iterable[TrafficBatch], *, config: Mapping[str, Any] | None = None
-) -> int:
+def send_open_loop(bootstrap: str, topic: str, batches: Iterable[TrafficBatch]) -> int:
     """Send each record when the clock reaches its timestamp, whether or not anyone keeps up; returns their number.
 
     A sender that waited for its consumer would hide exactly the latency that is to be measured.
     """
-    filler = Filler(bootstrap, config)
+    filler = Filler(bootstrap)
     sent = 0
     for batch in built_ahead(batches):
         first = 0

@@ -260,11 +260,7 @@ def _run(
     window: Window | None,
 ) -> None:
     tally = Tally(settings.streams_quarantine_rejects)
-    config = {
-        **settings.kafka_client_config(),
-        **(OPEN_LOOP_CONFIG if plan.open_loop else {}),
-        "error_cb": _say_outage,
-    }
+    config = {**(OPEN_LOOP_CONFIG if plan.open_loop else {}), "error_cb": _say_outage}
     filler = Filler(settings.kafka_bootstrap_servers, config, stop=stop)
     sender = Sender(filler, topic, tally, stop, window)
     fleet = Fleet(plan.seed, plan.shape, source)

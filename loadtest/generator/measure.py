@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import Producer
-
+from loadtest import clients
 from loadtest.fleet import TrafficBatch
 from loadtest.fleet.fill import PRODUCER_CONFIG, Filler
 from loadtest.generator.sender import Sender, Stop
@@ -84,14 +83,14 @@ def _timed(work: Callable[[], None]) -> tuple[float, float]:
 
 
 def _generate(settings: Settings, topic: str, batches: Iterator[TrafficBatch], stop: Stop) -> None:
-    filler = Filler(settings.kafka_bootstrap_servers, settings.kafka_client_config(), stop=stop)
+    filler = Filler(settings.kafka_bootstrap_servers, stop=stop)
     Sender(filler, topic, Tally(settings.streams_quarantine_rejects), stop).send_history(batches)
     filler.flush()
 
 
 def _produce(settings: Settings, topic: str, batches: list[TrafficBatch]) -> None:
     """The producer as the generator configures it, and the shortest loop there is."""
-    producer: Any = Producer({**PRODUCER_CONFIG, **settings.kafka_client_config()})
+    producer: Any = clients.producer(settings, PRODUCER_CONFIG)
     produce = producer.produce
     for batch in batches:
         for key, value, timestamp_ms in zip(batch.keys, batch.values, batch.timestamps_ms, strict=True):

@@ -16,11 +16,11 @@ from typing import Any, Final, NamedTuple
 import fastavro
 import pyarrow as pa
 import pyruhvro
-from confluent_kafka.schema_registry import SchemaRegistryClient
-from confluent_kafka.schema_registry.error import SchemaRegistryError
 from fastavro.utils import generate_many
 
+from loadtest import clients
 from loadtest.oracle.events import AnyEvent, Reject
+from streams.schemas.client import UnknownSchema
 
 SCHEMAS: Final = Path(__file__).parents[2] / "schemas"
 SAMPLES: Final = 100
@@ -46,16 +46,14 @@ class Record(NamedTuple):
 
 def registry_schemas(url: str) -> SchemaById:
     """Schemas of a registry by id, asked for once each; None for an id it does not have."""
-    client = SchemaRegistryClient({"url": url})
+    client = clients.registry(url)
 
     @cache
     def schema_by_id(schema_id: int) -> str | None:
         try:
-            return client.get_schema(schema_id).schema_str
-        except SchemaRegistryError as error:
-            if error.http_status_code == 404:
-                return None
-            raise
+            return client.schema_by_id(schema_id)
+        except UnknownSchema:
+            return None
 
     return schema_by_id
 

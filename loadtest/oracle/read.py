@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message, TopicPartition
 
+from loadtest import clients
 from streams.errors import StreamsError
 from streams.kafka.partitioner import partition_of
 
@@ -40,9 +41,9 @@ class TopicReader:
     """Reads whole partitions; one connection for as many as asked for. Close it when done."""
 
     def __init__(self, bootstrap: str) -> None:
-        self._consumer = Consumer(
+        self._consumer = clients.consumer(
+            bootstrap,
             {
-                "bootstrap.servers": bootstrap,
                 "group.id": f"oracle-{uuid.uuid4()}",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
@@ -50,7 +51,7 @@ class TopicReader:
                 "queued.min.messages": 200_000,
                 "fetch.message.max.bytes": 4_000_000,
                 "fetch.wait.max.ms": 50,
-            }
+            },
         )
 
     def partitions(self, topic: str) -> int:

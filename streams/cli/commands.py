@@ -96,6 +96,25 @@ COMMANDS: Final[Table] = {
             ),
         },
     ),
+    "acls": LazyCommands(
+        "The least rights of each role in a Kafka cluster.",
+        {
+            "show": LazyCommand(
+                "acls:show_command",
+                "Print the least rights that each role needs for the declared flows, and what each is for. Asks no "
+                "cluster.",
+            ),
+            "apply": LazyCommand(
+                "acls:apply_command",
+                "Grant what the principal of a role lacks. Takes nothing away; safe to repeat.",
+            ),
+            "audit": LazyCommand(
+                "acls:audit_command",
+                "Compare the rights that principals have with the least ones: what they lack, and what is granted "
+                "beyond.",
+            ),
+        },
+    ),
     "schemas": LazyCommands(
         "The schema gate: committed schemas, what a change breaks, and the registry.",
         {
@@ -192,6 +211,10 @@ COMMANDS: Final[Table] = {
                 "Say of open dead letters that nothing more is to be done about them, and why.",
             ),
         },
+    ),
+    "forget": LazyCommand(
+        "forget:forget",
+        "Forget a key: its rows in tables and windows, what workers keep of it, its dead letters.",
     ),
     "state": LazyCommands(
         "State of workers: look into it, bring it back.",

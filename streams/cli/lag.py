@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Annotated, Final
 
@@ -11,8 +11,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from streams.acls.rights import Operation, Right, on_topic
 from streams.cli.output import Format, FormatOption, echo_json, echo_line, printable
 from streams.errors import FoundSomething, UsageError
+from streams.flow.declaration import Pipeline
+from streams.flow.discover import select_pipelines
+from streams.kafka.acls import in_words, lacking
 from streams.kafka.admin import wait_for_broker
 from streams.logs import configure_logging
 from streams.monitor.group_lag import GroupLag
@@ -51,7 +55,9 @@ def lag(
         raise UsageError("--group is empty")
     settings = load_settings()
     configure_logging(settings.streams_log_format, level=logging.CRITICAL)  # what fails is said in one line
-    wait_for_broker(settings)
+    flows = select_pipelines(None, prefix=settings.streams_topic_prefix)
+    if lacks := lacking(wait_for_broker(settings), _looked_at(flows)):
+        echo_line(f"streams: what is said is not all of it: {in_words(lacks)}", err=True)
     wanted = tuple(dict.fromkeys(group or ()))
     if watch:
         _watch(settings, wanted, interval, output)
@@ -61,6 +67,13 @@ def lag(
     _show(report, output)
     if report.not_ok or report.unknown or report.missing:
         raise FoundSomething(_summary(report))
+
+
+def _looked_at(flows: Sequence[Pipeline]) -> Iterator[Right]:
+    """Rights on topics that verdicts come from."""
+    for flow in flows:
+        yield on_topic(flow.source, Operation.READ)
+        yield from (on_topic(topic.name, Operation.DESCRIBE) for topic in flow.topics())
 
 
 def _summary(report: LagReport) -> str:

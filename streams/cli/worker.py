@@ -9,6 +9,7 @@ from streams.cli.app import AppOption, use_app
 from streams.flow.declaration import Pipeline
 from streams.flow.discover import select_pipelines
 from streams.logs import configure_logging
+from streams.schemas.personal import with_personal
 from streams.settings import Settings, load_settings
 from streams.unknown_variables import warn_of_unknown_variables
 from streams.worker.lifeline import Supervised
@@ -57,7 +58,7 @@ def worker(
     """
     use_app(app)
     settings = load_settings(streams_data_dir=data_dir, streams_group_leave=leave or None)
-    pipelines = select_pipelines(pipeline, prefix=settings.streams_topic_prefix)
+    pipelines = with_personal(select_pipelines(pipeline, prefix=settings.streams_topic_prefix))
     if supervised is not None:
         _run_supervised(Supervised.parse(supervised), settings, pipelines)
         return

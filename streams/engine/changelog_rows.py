@@ -15,6 +15,8 @@ from streams.state.identity import DIGEST_BYTES, Identity
 
 OWN_HEADER: Final = "state.fold"
 CARRIED_HEADER: Final = "state.windows"
+FORGOTTEN_HEADER: Final = "state.forgotten"
+"""Of a record without a value: nothing of its key is kept any more (`streams forget`)."""
 _SIZE: Final = struct.Struct("<I")
 
 

@@ -1,6 +1,8 @@
 """The topics of tables, read to their ends: rows by key as the store has them, those of other operators with them."""
 
-from streams.engine.changelog_rows import CARRIED_HEADER, OWN_HEADER, RowReader, RowUnknown
+from itertools import groupby
+
+from streams.engine.changelog_rows import CARRIED_HEADER, FORGOTTEN_HEADER, OWN_HEADER, RowReader, RowUnknown
 from streams.engine.config import TaskConfig
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.log import LogRow
@@ -17,24 +19,36 @@ def replay_tables(context: RestoreContext, state: PartitionState, reached: Check
     positions: dict[str, int] = {}
     rows_of = _ChangelogRows(context.config, state.store, reached.identity)
     since = reached.identity.tables
-    for topic in context.tables:
+    # A key that is forgotten is so in each table. Those with rows of all keys come last: what their later rows carry of
+    # a forgotten key is not taken away again by the others.
+    for topic in sorted(context.tables, key=lambda name: name not in reached.identity.partial):
         low, high = context.changelog.bounds(topic, context.partition)
         start = max(low, since.get(topic, 0), reached.tables_next.get(topic, low))
         for rows in context.changelog.read(topic, context.partition, start, high):
-            try:
-                batch = rows_of.batch(topic, rows)
-            except RowUnknown as error:
-                raise RestoreFailed(
-                    f"{topic}-{context.partition}, offsets {rows[0].offset} to {rows[-1].offset}: {error}: "
-                    f"written by another version, or by something else. Begin again with {context.rebuild('source')}"
-                ) from None
-            state.store.write(batch)
-            context.on_rows(len(rows), len(batch.puts))
+            for is_forgotten, run in groupby(rows, _is_forgotten):
+                same = list(run)
+                batch = rows_of.forgotten(topic, same) if is_forgotten else _rows(context, rows_of, topic, same)
+                state.store.write(batch)
+                context.on_rows(len(same), len(batch.puts))
         positions[topic] = high
     state.forget_keys()  # those of held events were loaded before the rows came
     for operator in state.operators.values():
         operator.rows_restored()
     return positions
+
+
+def _rows(context: RestoreContext, rows_of: "_ChangelogRows", topic: str, rows: list[LogRow]) -> WriteBatch:
+    try:
+        return rows_of.batch(topic, rows)
+    except RowUnknown as error:
+        raise RestoreFailed(
+            f"{topic}-{context.partition}, offsets {rows[0].offset} to {rows[-1].offset}: {error}: "
+            f"written by another version, or by something else. Begin again with {context.rebuild('source')}"
+        ) from None
+
+
+def _is_forgotten(row: LogRow) -> bool:
+    return row.value is None and any(name == FORGOTTEN_HEADER for name, _ in row.headers or ())
 
 
 class _ChangelogRows:
@@ -43,6 +57,14 @@ class _ChangelogRows:
     def __init__(self, config: TaskConfig, store: Store, identity: Identity) -> None:
         self._reader = RowReader(config.keyed, identity)
         self._spaces = {state.name: StoreSpace(store, state.part) for state in config.keyed}
+        self._carried = [state.name for state in config.keyed if not state.is_table]
+
+    def forgotten(self, topic: str, rows: list[LogRow]) -> WriteBatch:
+        """The rows of keys in one table deleted, and what travels with them."""
+        keys, batch = [row.key for row in rows if row.key is not None], WriteBatch()
+        for name in (topic, *self._carried):
+            self._spaces[name].delete(batch, keys)
+        return batch
 
     def batch(self, topic: str, rows: list[LogRow]) -> WriteBatch:
         """Rows in their order, so that the last one of each key counts, with those of other operators that they carry.

@@ -193,6 +193,9 @@ class Pipeline:
     further_inputs: tuple[Input, ...] = ()
     """What is read beside the source, with as many partitions. Each is deduplicated and reordered by itself, then all
     are merged: what comes of that is no topic, and there is no topic of clean events."""
+    personal: frozenset[str] = frozenset()
+    """Names of the source's fields that hold personal data, where they are known (`streams.schemas.personal`): their
+    values are masked in everything that people see."""
 
     def __post_init__(self) -> None:
         _set_default(self, "subject", f"{self.source}-value")
@@ -278,9 +281,19 @@ class Pipeline:
         return replace(self, bounds=self.bounds.under(settings), further_inputs=further)
 
     @property
+    def masks_keys(self) -> bool:
+        """Whether keys of the flow are personal data."""
+        return self.key_field in self.personal
+
+    @property
     def group(self) -> str:
         """Consumer group of the flow's workers."""
         return f"{self.prefix}streams.{self.name}"
+
+    @property
+    def member_prefix(self) -> str:
+        """What the transactional ids of the pipeline's workers begin with: one for each data directory."""
+        return f"{self.prefix}streams-{self.name}-"
 
     @property
     def clean(self) -> str:

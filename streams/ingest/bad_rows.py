@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Final, Self, TextIO
 from streams.errors import StreamsError, UsageError
 from streams.ingest.chunks import BadRow
 from streams.ingest.inputs import Input
+from streams.masking import PERSONAL_MASK
 
 BAD_ROWS_SHOWN: Final = 20
 
@@ -106,6 +107,14 @@ class BadRowFile:
         return StreamsError(f"--bad-rows {self._path}: cannot be written: {error.strerror}")
 
 
-def bad_row_json(row: BadRow, name: str) -> dict[str, Any]:
-    """A bad row of a file for JSON output; `row` is the line where the format has lines."""
-    return {"file": name, "row": row.number, "reason": row.reason, "data": row.data}
+def bad_row_json(row: BadRow, name: str, personal: Collection[str] = ()) -> dict[str, Any]:
+    """A bad row of a file for JSON output; `row` is the line where the format has lines.
+
+    Columns in `personal` are masked, and all of a row that could not be told apart. None: the row as it is.
+    """
+    data = row.data
+    if personal and isinstance(data, dict):
+        data = {column: PERSONAL_MASK if column in personal else value for column, value in data.items()}
+    elif personal and data is not None:
+        data = PERSONAL_MASK
+    return {"file": name, "row": row.number, "reason": row.reason, "data": data}

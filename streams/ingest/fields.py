@@ -6,8 +6,8 @@ at fault get their reason and the others go on.
 
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from streams.errors import UsageError
 from streams.ingest.reading import DEFAULT_READING, Reading
 from streams.ingest.times import NotATime, column_ms, is_temporal, value_ms, values_of
+from streams.masking import PERSONAL_MASK
 
 Values: TypeAlias = pa.Array | list[Any]
 """A column as a reader gives it: Arrow from typed files, plain Python values from others."""
@@ -66,16 +67,18 @@ class Field:
     symbols: tuple[str, ...] = ()
     has_default: bool = False
     default: Any = None
+    is_personal: bool = False
+    """Whether its values are personal data: no reason quotes one."""
 
 
-def fields_of(schema: Mapping[str, Any]) -> tuple[Field, ...]:
-    """Fields of a record schema, in its order.
+def fields_of(schema: Mapping[str, Any], personal: Collection[str] = ()) -> tuple[Field, ...]:
+    """Fields of a record schema, in its order; `personal`: names of those with personal data.
 
     Raises:
         UsageError: a field has a type that a flat file cannot fill.
 
     """
-    return tuple(_field(field) for field in schema["fields"])
+    return tuple(replace(_field(field), is_personal=field["name"] in personal) for field in schema["fields"])
 
 
 def _field(field: Mapping[str, Any]) -> Field:
@@ -207,11 +210,11 @@ def _one_by_one(values: Sequence[Any], field: Field, reading: Reading) -> tuple[
             converted.append(None if value is None else converter(value, field, reading))
         except NotATime as error:
             converted.append(None)
-            reasons[row] = f"{field.name} is {_shown(value)}, {error}"
+            reasons[row] = f"{field.name} is {_shown(value, field)}, {error}"
         except (ValueError, TypeError, ArithmeticError):
             converted.append(None)
             expected = f"one of {', '.join(field.symbols)}" if field.symbols else _EXPECTED[field.kind]
-            reasons[row] = f"{field.name} is {_shown(value)}, expected {expected}{_hint(value, field, reading)}"
+            reasons[row] = f"{field.name} is {_shown(value, field)}, expected {expected}{_hint(value, field, reading)}"
     return pa.array(converted, ARROW[field.kind]), reasons
 
 
@@ -226,7 +229,9 @@ def _hint(value: Any, field: Field, reading: Reading) -> str:
     return ""
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, field: Field) -> str:
+    if field.is_personal:
+        return PERSONAL_MASK
     text = value if isinstance(value, str) else repr(value)
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return f"{text[:60]!r}{'...' if len(text) > 60 else ''}"

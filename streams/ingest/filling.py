@@ -49,7 +49,7 @@ def filling_of(flow: Pipeline, schema: SchemaVersion, source: Source, mapping: M
         StreamsError: the file cannot be read.
 
     """
-    fields = fields_of(schema.parsed)
+    fields = fields_of(schema.parsed, flow.personal)
     columns = source.columns
     try:
         found = _columns_of(flow, fields, columns, mapping)

@@ -20,6 +20,7 @@ from typing import BinaryIO, Final
 import pyarrow.compute as pc
 from confluent_kafka.admin import AdminClient
 
+from streams.acls.roles import Role, rights_of
 from streams.errors import StreamsError, UsageError
 from streams.flow.declaration import Pipeline
 from streams.flow.discover import select_pipelines
@@ -31,10 +32,13 @@ from streams.ingest.inputs import STANDARD_INPUT, Input, inputs_of
 from streams.ingest.judge import END_OF_TIME_MS, Judge
 from streams.ingest.readers import first_rows, format_of, open_source
 from streams.ingest.reading import DEFAULT_READING, Reading
+from streams.kafka import acls
 from streams.kafka.admin import partition_counts, topic_id, wait_for_broker
+from streams.names import INGEST_PREFIX
 from streams.resilience.retry import Retrier, quietly
 from streams.schemas.catalog import Catalog, SchemaVersion
 from streams.schemas.client import Registry
+from streams.schemas.personal import with_personal
 from streams.settings import Settings
 from streams.sinks.base import Checkpoint, Outgoing, WriteInterrupted
 from streams.sinks.kafka.checkpoints import KafkaCheckpoints
@@ -42,8 +46,6 @@ from streams.sinks.kafka.transactions import KafkaTransactions
 from streams.sinks.paced import PacedWriter
 from streams.sinks.transactional import TransactionalSink
 
-NAME_PREFIX: Final = "streams.ingest."
-"""Transactional ids and checkpoint groups of this command begin so. Nobody consumes with these groups: no lag."""
 PORTION_EVENTS_MAX: Final = 10_000
 OPEN_MS_MAX: Final = 500
 """Events become visible at most this long after they were sent, and about so much is sent again after a kill."""
@@ -83,6 +85,8 @@ class IngestResult:
     bad_rows: Bad = field(default_factory=Bad)
     left_out: tuple[LeftOut, ...] = ()
     """Columns that fill no field."""
+    personal: frozenset[str] = frozenset()
+    """Columns that fill a field with personal data: what people are shown of bad rows is masked there."""
 
     @property
     def bad(self) -> int:
@@ -195,15 +199,16 @@ def ingest_files(
         FencedError: another process has started the same work.
 
     """
-    pipeline = _pipeline_of(topic, settings.streams_topic_prefix)
-    schema = (catalog or Catalog.load()).latest(pipeline.subject)
+    catalog = catalog or Catalog.load()
+    (pipeline,) = with_personal([_pipeline_of(topic, settings.streams_topic_prefix)], catalog)
+    schema = catalog.latest(pipeline.subject)
     with ExitStack() as stack:
         files = stack.enter_context(inputs_of(paths, standard_input))
         if options.rebase_time and len(files) > 1:
             raise UsageError("--rebase-time: moves the times of one file; name one at a time")
         log = BadRowFile(options.bad_rows, files)
         works = [_opened(one, pipeline, schema, options, settings) for one in files]
-        client = None if options.dry_run else _connected(settings, topic)
+        client = None if options.dry_run else _connected(settings, pipeline)
         schema_id = DRY_RUN_SCHEMA_ID if client is None else Registry(settings).lookup(schema.subject, schema.text)
         encoder = Encoder(pipeline, schema, schema_id)
         stack.enter_context(log)
@@ -234,8 +239,9 @@ def _opened(
     return _Work(file, found, source, pipeline, schema, filling, options, settings)
 
 
-def _connected(settings: Settings, topic: str) -> AdminClient:
-    client = wait_for_broker(settings)
+def _connected(settings: Settings, pipeline: Pipeline) -> AdminClient:
+    client, topic = wait_for_broker(settings), pipeline.source
+    acls.require(client, rights_of([Role.GATEWAY], [pipeline]))
     if topic not in partition_counts(client):
         raise StreamsError(f"there is no topic {topic}: run `streams topics apply`")
     return client
@@ -246,7 +252,9 @@ class _Run:
 
     def __init__(self, work: _Work, encoder: Encoder, log: BadRowFile, progress: Progress | None) -> None:
         self._work, self._encoder, self._log, self._progress = work, encoder, log, progress
-        self.result = IngestResult(name=work.file.name, row_word=work.input_format.row_word)
+        asked = work.filling.asked
+        personal = frozenset(asked[name] for name in work.pipeline.personal if name in asked)
+        self.result = IngestResult(name=work.file.name, row_word=work.input_format.row_word, personal=personal)
 
     def judge(self) -> None:
         """Read and judge all rows, and send none."""
@@ -257,7 +265,7 @@ class _Run:
     def send(self, identity: str) -> None:
         """Send all valid rows that an earlier run has not."""
         options, topic = self._work.options, self._work.pipeline.source
-        writer = _writer(self._work.settings, NAME_PREFIX + identity, topic, options.rate)
+        writer = _writer(self._work.settings, INGEST_PREFIX + identity, topic, options.rate)
         try:
             checkpoint = writer.open()
             before = None if options.again else _before(checkpoint)

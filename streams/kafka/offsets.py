@@ -22,13 +22,12 @@ from streams.errors import StreamsError
 from streams.kafka.admin import described, settled
 from streams.kafka.positions import position_of
 from streams.kafka.round import FOREIGN, Group, Member, Round
+from streams.names import INGEST_PREFIX
 
 ROUND_TIMEOUT_S: Final = 10.0
 """Of all requests of a round together; longer than a broker needs that is merely busy."""
 LIST_TIMEOUT_S: Final = 5.0
 """The first request of a round: a broker that does not answer it in time is away."""
-INGEST_GROUPS: Final = "streams.ingest."
-"""Groups that hold the progress of `streams ingest`: nobody consumes with them."""
 _UNKNOWN: Final = -1
 _LATEST: Final = OffsetSpec.latest()
 _EARLIEST: Final = OffsetSpec.earliest()
@@ -96,7 +95,7 @@ class OffsetRounds:
         found: Any = settled(
             "listing groups", self._client.list_consumer_groups(request_timeout=ROUND_TIMEOUT_S), timeout_s=self._left_s
         )
-        return {one.group_id for one in found.valid if not one.group_id.startswith(INGEST_GROUPS)}
+        return {one.group_id for one in found.valid if not one.group_id.startswith(INGEST_PREFIX)}
 
     def _described(
         self, names: list[str], base: Mapping[str, tuple[int, int]]

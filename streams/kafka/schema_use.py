@@ -11,6 +11,7 @@ from streams.errors import StreamsError
 from streams.kafka import clients
 from streams.kafka.admin import described
 from streams.kafka.headers import headers_of
+from streams.names import SCHEMAS_GROUP
 from streams.schemas.unregistration import Use
 from streams.settings import Settings
 
@@ -41,7 +42,7 @@ def schema_use(
     """
     config = {
         "client.id": "streams-schemas",
-        "group.id": "streams-schemas",  # never joined: the client wants one
+        "group.id": SCHEMAS_GROUP,
         "enable.auto.commit": False,
         "isolation.level": "read_uncommitted",
         "enable.partition.eof": True,

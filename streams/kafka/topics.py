@@ -19,8 +19,10 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from streams.acls.rights import Operation, on_topic
 from streams.errors import StreamsError, UsageError
 from streams.flow.declaration import PARTITIONS_DEFAULT, Pipeline, Topic
+from streams.kafka import acls
 from streams.kafka.admin import REQUEST_TIMEOUT_S, partition_counts, replica_counts, settled
 from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.text import counted
@@ -33,6 +35,7 @@ MIN_INSYNC: Final = "min.insync.replicas"
 RETENTION_MS: Final = "retention.ms"
 RETENTION_BYTES: Final = "retention.bytes"
 CLEANUP: Final = "cleanup.policy"
+_LOOKING: Final = (Operation.DESCRIBE, Operation.DESCRIBE_CONFIGS)
 
 
 class TopicStatus(StrEnum):
@@ -211,8 +214,9 @@ def _partitions_of(existing: dict[str, _Existing], pipeline: Pipeline) -> int | 
 
 
 def _existing(client: AdminClient, names: Iterable[str]) -> dict[str, _Existing]:
-    there = replica_counts(client)
-    found = [name for name in names if name in there]
+    wanted, there = list(names), replica_counts(client)
+    acls.require(client, (on_topic(name, one) for name in wanted for one in _LOOKING))
+    found = [name for name in wanted if name in there]
     if not found:
         return {}
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in found]

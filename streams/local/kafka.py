@@ -12,10 +12,12 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streams.errors import StreamsError
+from streams.flow.discover import select_pipelines
 from streams.local import artifacts, ports
 from streams.local.processes import ManagedProcess
 from streams.local.progress import Progress
 from streams.local.security import BROKER_PROPERTIES, Security
+from streams.settings import variable
 
 HEAP_MB = 1024
 FORMAT_TIMEOUT_S = 60.0
@@ -189,14 +191,16 @@ class Kafka:
         return AdminClient(config, logger=_silent_logger())
 
     def settle(self) -> None:
-        """Make the principals of a secured stack, and give them their rights.
+        """Make the principals of a secured stack, and give them their rights for the flows of the app in force.
 
         Raises:
+            UsageError: the flows cannot be imported.
             StreamsError: the broker refuses, or does not answer.
 
         """
         if self.security is not None:
-            self.security.grant(self._own_client())
+            flows = select_pipelines(None, prefix=variable("STREAMS_TOPIC_PREFIX") or "")
+            self.security.grant(self._own_client(), flows)
 
     def answers(self) -> bool:
         """Tell whether the broker answers a metadata request now."""

@@ -14,18 +14,13 @@ import datetime as dt
 import ipaddress
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
     AdminClient,
-    ResourcePatternType,
-    ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialAlteration,
@@ -36,6 +31,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from streams.acls.comparison import compare
+from streams.acls.roles import Role, principal_of, rights_of
+from streams.flow.declaration import Pipeline
+from streams.kafka import acls
 from streams.kafka.admin import settled
 
 NAME: Final = "security"
@@ -48,29 +47,8 @@ VALID_DAYS: Final = 825
 SCRAM_ITERATIONS: Final = 8_192
 PASSWORD_BYTES: Final = 24
 
-_Operations = tuple[AclOperation, ...]
-_READ, _WRITE, _DESCRIBE = AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE
-_CONFIGS = AclOperation.DESCRIBE_CONFIGS
-_TOPIC, _GROUP, _ID = ResourceType.TOPIC, ResourceType.GROUP, ResourceType.TRANSACTIONAL_ID
-
-ROLES: Final[Mapping[str, Mapping[ResourceType, _Operations]]] = {
-    ADMIN: {},
-    "worker": {
-        _TOPIC: (_READ, _WRITE, _DESCRIBE, _CONFIGS, AclOperation.DELETE),  # DELETE: the journal is truncated
-        _GROUP: (_READ, _DESCRIBE),
-        _ID: (_WRITE, _DESCRIBE),
-    },
-    "gateway": {_TOPIC: (_WRITE, _DESCRIBE, _CONFIGS), _GROUP: (_READ, _DESCRIBE), _ID: (_WRITE, _DESCRIBE)},
-    "sink": {_TOPIC: (_READ, _DESCRIBE, _CONFIGS), _GROUP: (_READ, _DESCRIBE)},
-    "monitor": {_TOPIC: (_READ, _DESCRIBE, _CONFIGS), _GROUP: (_DESCRIBE,), ResourceType.BROKER: (_DESCRIBE,)},
-    "steward": {
-        _TOPIC: (_READ, _WRITE, _DESCRIBE, _CONFIGS, AclOperation.CREATE, AclOperation.ALTER_CONFIGS),
-        _GROUP: (_READ, _DESCRIBE),
-        _ID: (_WRITE, _DESCRIBE),
-    },
-    "ci": {_TOPIC: (_DESCRIBE, _CONFIGS), _GROUP: (_DESCRIBE,)},
-}
-"""Rights of each role, on everything of a kind: this stack is for development and tests, and knows no prefix."""
+ROLES: Final = (ADMIN, *(role.value for role in Role))
+"""Each is a principal. The rights of all but the first are the least ones for the declared flows (`streams.acls`)."""
 
 _SCRAM_LOGIN: Final = "org.apache.kafka.common.security.scram.ScramLoginModule"
 BROKER_PROPERTIES: Final = f"""\
@@ -199,8 +177,8 @@ class Security:
             "ssl.key.location": str(self.directory / "server.key"),
         }
 
-    def grant(self, admin: AdminClient) -> None:
-        """Make the principals of all roles with the passwords of their files, and give them their rights.
+    def grant(self, admin: AdminClient, flows: Sequence[Pipeline]) -> None:
+        """Make the principals of all roles with the passwords of their files; give them their rights, and no others.
 
         Raises:
             StreamsError: Kafka refuses, or does not answer.
@@ -213,22 +191,12 @@ class Security:
         ]
         for role, made in admin.alter_user_scram_credentials(users).items():
             settled(f"making the principal {role}", made)
-        for granted in admin.create_acls(list(_acls())).values():
-            settled("granting rights", granted)
-
-
-def _acls() -> list[AclBinding]:
-    found = []
-    for role, rights in ROLES.items():
-        for kind, operations in rights.items():
-            name = "kafka-cluster" if kind is ResourceType.BROKER else "*"
-            found += [
-                AclBinding(
-                    kind, name, ResourcePatternType.LITERAL, f"User:{role}", "*", operation, AclPermissionType.ALLOW
-                )
-                for operation in operations
-            ]
-    return found
+        there = acls.grants(admin)
+        for each in Role:
+            principal = principal_of(each)
+            found = compare(principal, rights_of([each], flows), there)
+            acls.take(admin, [one for one in (*found.beyond, *found.denied) if one.principal == principal])
+            acls.grant(admin, principal, found.lacking)
 
 
 def _certificate(

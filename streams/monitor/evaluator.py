@@ -15,13 +15,13 @@ from streams.monitor.group_lag import GroupLag
 from streams.monitor.lookups import Answer, Question
 from streams.monitor.policies import GroupPolicies
 from streams.monitor.tracker import LagTracker
+from streams.names import MONITOR_GROUP
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 QUESTIONS_MAX: Final = 500
 """Records looked up in one round: what is not, is interpolated, or asked for in the next."""
-CLIENT: Final = "streams-monitor"
 
 
 class LagEvaluator:
@@ -46,7 +46,7 @@ class LagEvaluator:
             policies or GroupPolicies.of(settings), window_s=window_s, interval_s=interval_s, flows=flows
         )
         self.probe = OffsetProbe(settings)
-        self.log_reader = LogReader(settings, client=CLIENT)
+        self.log_reader = LogReader(settings, client=MONITOR_GROUP)
         self._settings = settings
         self._uncommitted: LogReader | None = None
         """Reads the first records of open transactions; made when there is one to read."""
@@ -78,7 +78,7 @@ class LagEvaluator:
             self._tracker.learn(self._answers(self._tracker.questions(QUESTIONS_MAX), self.log_reader))
             if questions := self._tracker.open_questions(QUESTIONS_MAX):
                 if self._uncommitted is None:
-                    self._uncommitted = LogReader(self._settings, client=CLIENT, isolation="read_uncommitted")
+                    self._uncommitted = LogReader(self._settings, client=MONITOR_GROUP, isolation="read_uncommitted")
                 self._tracker.learn_open(self._answers(questions, self._uncommitted))
             self._read_journals()
         except StreamsError as error:  # verdicts are good without: times are coarser

@@ -11,9 +11,12 @@ from typing import Final
 
 import structlog
 
+from streams.acls.roles import Role, rights_of
 from streams.deadletters.letter.figures import Figures
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
+from streams.kafka.acls import in_words, lacking
+from streams.kafka.admin import admin_client
 from streams.kafka.offsets_process import RoundFailed
 from streams.kafka.round import Round
 from streams.monitor.dead_letters import DeadLetterWatch
@@ -161,6 +164,8 @@ class Watcher:
             found, groups = before.round, dict(before.groups)
         else:
             self._look_at_sources(found)
+            if self._rounds == 1:
+                self._warn_of_lacking_rights()
         self._round_s = time.monotonic() - started_s
         self.latest = snapshot = self._snapshot(found, groups, failure)
         self._offsets_at_s = offsets_at_s
@@ -169,6 +174,17 @@ class Watcher:
         self.failure = failure
         for listener in self._listeners:
             listener(snapshot)
+
+    def _warn_of_lacking_rights(self) -> None:
+        """Say once what the monitor cannot see: topics that it may not describe are not listed to it."""
+        self._doing = "rights"
+        try:
+            found = lacking(admin_client(self._settings), rights_of([Role.MONITOR], self._flows))
+        except StreamsError as error:
+            log.warning("the brokers do not tell the rights of this monitor", error=str(error))
+            return
+        if found:
+            log.warning("the monitor does not see all of the flows", error=in_words(found))
 
     def _look_at_sources(self, found: Round) -> None:
         self._doing = "sources"

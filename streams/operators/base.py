@@ -182,6 +182,14 @@ class Operator:
         """Sections of a cycle in which nothing has changed, as far as they say what `marks` says."""
         return {}
 
+    def forgotten(self, keys: Sequence[bytes]) -> Mapping[str, Sequence[bytes]]:
+        """Sections that make a restore forget what the journal and the store have of `keys`, beside keyed rows.
+
+        For a journal record that holds nothing else. No event of these keys is held.
+        """
+        del keys
+        return {}
+
     def begin_again(self, batch: WriteBatch) -> None:
         """Records between store and journal were cut off: forget what the journal has in full from here on."""
 

@@ -20,6 +20,7 @@ from streams.limits import SCHEMA_REFERENCES_MAX
 from streams.masking import without_credentials
 from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.schemas.access import Access, registry_access, unusable_registry
+from streams.schemas.causes import advice
 from streams.schemas.references import Reference, inlined
 from streams.schemas.registered import (
     AVRO,
@@ -351,11 +352,7 @@ class Registry:
             raise self._unavailable("something answers there, but not a schema registry") from None
 
     def _unavailable(self, reason: str, *, answered: bool = True) -> RegistryUnavailable:
-        what, mend = (
-            ("no usable answer", "look at SCHEMA_REGISTRY_URL, its credentials, and the registry's log")
-            if answered
-            else ("no answer", "start it with `streams local up`, or set SCHEMA_REGISTRY_URL")
-        )
+        what, mend = "no usable answer" if answered else "no answer", advice(self._settings, reason, answered=answered)
         return RegistryUnavailable(
             f"{what} from the schema registry at {self.url_shown}: {reason}; {mend}", reason, answered=answered
         )

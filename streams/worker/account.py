@@ -99,7 +99,7 @@ class CycleReport:
         self._clock = clock
         self._skew_ms_max = skew_ms_max
         self._schemas = SchemaWatch(pipeline.name, metrics)
-        self._misrouted = MisroutedWatch(pipeline.source, partitions, metrics)
+        self._misrouted = MisroutedWatch(pipeline, partitions, metrics)
 
     def committed(self, account: CycleAccount, end: CycleEnd) -> None:
         """Tell of a cycle that was committed."""

@@ -53,7 +53,7 @@ class Maintenance:
         self._clock = clock
         self._metrics = metrics
         self._resident_bytes_max = int(memory_bytes_max * _TRIM_SHARE)
-        self._quarantined = QuarantineNews(pipeline.source, metrics)
+        self._quarantined = QuarantineNews(pipeline, metrics)
         self._done_at_s = self._flushed_at_s = self._truncated_at_s = clock.monotonic_s()
 
     def run_if_due(self) -> None:

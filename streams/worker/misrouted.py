@@ -10,7 +10,9 @@ from typing import Final
 import structlog
 
 from streams.engine.effects import Effects
+from streams.flow.declaration import Pipeline
 from streams.limits import KEY_BYTES_LOGGED, MISROUTED_KEYS_LOGGED, MISROUTED_LOG_INTERVAL_MS, MISROUTED_SAID_MS
+from streams.masking import PERSONAL_MASK
 from streams.text import counted
 from streams.worker.metrics import WorkerMetrics
 
@@ -50,9 +52,10 @@ class MisroutedNews:
 class MisroutedWatch:
     """Counts and logs the misrouted events of one source. One thread at a time."""
 
-    def __init__(self, source: str, partitions: int, metrics: WorkerMetrics) -> None:
+    def __init__(self, pipeline: Pipeline, partitions: int, metrics: WorkerMetrics) -> None:
         """`partitions`: by how many the flow's state is divided; the metric is there, at 0, from the beginning."""
-        self._source = source
+        self._source = source = pipeline.source
+        self._masks = pipeline.masks_keys
         self._partitions = partitions
         self._count = metrics.misrouted.labels(source)
         self._untold = MisroutedNews()
@@ -79,7 +82,7 @@ class MisroutedWatch:
             "keys are in partitions that murmur2 would not have chosen: their order and duplicates are not guaranteed; "
             "have all producers use murmur2 (librdkafka: partitioner=murmur2_random)",
             topic=self._source, partitions=self._partitions, events=untold.events,
-            keys={partition: [shown(key) for key in untold.keys[partition]]
+            keys={partition: [PERSONAL_MASK if self._masks else shown(key) for key in untold.keys[partition]]
                   for partition in sorted(untold.keys)[:_PARTITIONS_LOGGED]},
         )  # fmt: skip
 

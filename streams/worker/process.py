@@ -9,19 +9,23 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import faust
 import structlog
+from confluent_kafka.admin import AdminClient
 from faust.app.base import BootStrategy
 from mode import Service
 
+from streams.acls.rights import Operation
+from streams.acls.roles import Role, rights_of
 from streams.avro.native import choose
 from streams.engine.commit import Failpoint
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
+from streams.kafka.acls import in_words, lacking
 from streams.kafka.admin import partition_counts_with_leaderless, wait_for_broker
 from streams.kafka.native_client import native_clients
 from streams.limits import CHANNEL_BATCHES_MAX, RUNTIME_MB
@@ -86,7 +90,8 @@ class WorkerProcess:
 
         Raises:
             UsageError: the failpoint is none; or the native decoder is demanded and cannot be used.
-            StreamsError: no broker, topics missing or not co-partitioned, data directory taken, port taken.
+            StreamsError: no broker, rights lacking, topics missing or not co-partitioned, data directory taken, port
+                taken.
 
         """
         few_arenas()
@@ -102,6 +107,7 @@ class WorkerProcess:
         self.metrics = WorkerMetrics()
         client = wait_for_broker(settings)
         counts = partition_counts_with_leaderless(client)
+        _check_rights(client, pipelines)
         for pipeline in pipelines:
             check_topics(pipeline, counts)
             self.metrics.begin(pipeline.name)
@@ -266,6 +272,20 @@ def _intake_service(
 
     Intake.__name__ = f"Intake_{name}"
     return Intake
+
+
+def _check_rights(client: AdminClient, pipelines: Sequence[Pipeline]) -> None:
+    """Refuse to start without a right on a topic that a transaction or a restore would fail without.
+
+    Raises:
+        StreamsError: some are lacking; or no answer.
+
+    """
+    lacks = lacking(client, rights_of([Role.WORKER], pipelines))
+    if fatal := [right for right in lacks if right.operation in {Operation.READ, Operation.WRITE}]:
+        raise StreamsError(in_words(fatal))
+    for right in lacks:
+        log.warning("a right is lacking; the worker goes on without", right=str(right), needed_since_it=right.why)
 
 
 def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:

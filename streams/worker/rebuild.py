@@ -234,7 +234,7 @@ class LocalRebuild:
 
     def _write(self, partition: int, cycle: _Cycle, parts: Iterator[ChangelogPart]) -> Rebuilt:
         pipeline = self._pipeline
-        transactions_id = f"{pipeline.prefix}streams-{pipeline.name}-rebuild"
+        transactions_id = f"{pipeline.member_prefix}rebuild"
         transactions = KafkaTransactions(
             self._settings,
             transactional_id=transactions_id,

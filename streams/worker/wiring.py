@@ -112,7 +112,7 @@ class Wiring:
         self._retrier = retrier
         self._catalog = Catalog.load()
         self._guard = shared.registry_guard
-        self.member = f"{pipeline.prefix}streams-{pipeline.name}-{shared.directory.worker_id}"
+        self.member = f"{pipeline.member_prefix}{shared.directory.worker_id}"
         self.limits = CycleLimits(
             settings.streams_commit_interval_ms, bytes_max=int((own.streams_memory_mb_max << 20) * _CYCLE_SHARE)
         )

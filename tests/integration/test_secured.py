@@ -17,7 +17,6 @@ from urllib.parse import parse_qs
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
-    NewTopic,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
@@ -30,10 +29,13 @@ from joserfc.jwk import ECKey
 from loadtest.fleet import Fleet
 from loadtest.fleet.fill import Filler
 from logistics.flows.gps import GPS
+from streams.acls.rights import Grant, Kind, Operation, on_topic
+from streams.acls.roles import Role, principal_of
 from streams.errors import StreamsError, UsageError
-from streams.kafka import clients
+from streams.kafka import acls, clients
 from streams.kafka.admin import described, settled, wait_for_broker
 from streams.kafka.credentials import CredentialsWatch
+from streams.kafka.topics import apply_topics
 from streams.kafka_options import PREFIX
 from streams.local import ports
 from streams.local.kafka import Extension
@@ -44,8 +46,20 @@ from streams.schemas.client import Registry
 from streams.settings import Settings, load_settings
 from streams.sinks.base import CycleAborted
 from streams.sinks.kafka.transactions import KafkaTransactions
+from tests import rights
 from tests.integration.kafka_helpers import run
-from tests.integration.workers import NEVER_IDLE, rough_shape, wait_until, workers
+from tests.integration.workers import (
+    NEVER_IDLE,
+    Probe,
+    Traffic,
+    assert_exactly_once,
+    end_of_run,
+    rough_shape,
+    verdict,
+    wait_drained,
+    wait_until,
+    workers,
+)
 
 pytestmark = pytest.mark.kafka
 
@@ -141,9 +155,10 @@ def secured(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterato
 
 @pytest.fixture(scope="module")
 def topic(secured: Stack) -> str:
+    """A source: the gateway may write it."""
     client = clients.admin(settings_with(secured.environment()), {})
-    settled("creating", client.create_topics([NewTopic("secured.v1", 1, 1)])["secured.v1"])
-    return "secured.v1"
+    apply_topics(client, [GPS], partitions=3)
+    return GPS.source
 
 
 def settings_with(values: Mapping[str, str]) -> Settings:
@@ -180,7 +195,7 @@ def with_plain_password(stack: Stack, role: str, password: str) -> dict[str, str
 def test_each_role_does_its_work_and_a_worker_that_is_killed_writes_every_event_once(
     secured: Stack, tmp_path: Path
 ) -> None:
-    applied = run(secured, "topics", "apply", "--partitions", "3", **secured.environment("steward"))
+    applied = run(secured, "topics", "apply", "--partitions", "3", **secured.environment("ci"))
     assert applied.returncode == 0, applied.stderr
     shape = rough_shape(secured, devices=30, rejects={}, late=0.0, disordered=0.0)
     gateway = settings_with(secured.environment("gateway"))
@@ -190,35 +205,58 @@ def test_each_role_does_its_work_and_a_worker_that_is_killed_writes_every_event_
     filler.flush()
     assert filler.refused == 0
     with workers(secured, tmp_path, "a") as (worker,):
-        as_worker = {**secured.environment("worker"), **NEVER_IDLE}
-        worker.start({**as_worker, "STREAMS_FAILPOINT": "produced:1"})
+        as_worker = secured.environment("worker")
+        worker.start({**as_worker, **NEVER_IDLE, "STREAMS_FAILPOINT": "produced:1"})
         assert worker.wait_ended() == -signal.SIGKILL, worker.printed()[-4000:]
         worker.start(as_worker).wait_ready()
-        sink = settings_with(secured.environment("sink"))
-        consumer = clients.consumer(sink, {"group.id": GPS.group, "isolation.level": "read_committed"})
-        where = [TopicPartition(GPS.source, number) for number in range(3)]
-
-        def is_done() -> bool:
-            committed = {one.partition: one.offset for one in consumer.committed(where, 10)}
-            return all(
-                committed[one.partition] >= consumer.get_watermark_offsets(one, 10)[1]
-                for one in where
-                if consumer.get_watermark_offsets(one, 10)[1]
-            )
-
-        wait_until(is_done, "all is committed")
+        wait_drained(Probe(secured), worker)
         lag = run(secured, "lag", "--format", "json", **secured.environment("monitor"))
         assert lag.returncode in {0, 100}, lag.stderr
         assert GPS.group in lag.stdout
-        consumer.close()
+        assert "lacks" not in lag.stderr
+        listed = run(secured, "dlq", "list", "--format", "json", **secured.environment("steward"))
+        assert listed.returncode == 0, listed.stderr
         assert worker.terminate() == 0
+    report = verdict(secured)
+    assert report.ok, report
+    sink = settings_with(secured.environment("sink"))
     keys = [message.value() for message in read(sink, GPS.clean, 3)]
-    assert len(keys) == len(set(keys)) > EVENTS // 2
+    assert len(keys) == len(set(keys)) == report.clean > EVENTS // 2
+
+
+@pytest.mark.slow
+def test_passwords_change_and_workers_are_killed_under_load_and_every_event_is_there_once(
+    secured: Stack, tmp_path: Path
+) -> None:
+    admin = clients.admin(settings_with(secured.environment()), {})
+    apply_topics(admin, [GPS], partitions=3)
+    info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4_096)
+    file = security(secured).password_file("worker")
+    shape = rough_shape(secured, devices=100)
+    with workers(secured, tmp_path, "a", "b") as (one, other):
+        as_worker = {**secured.environment("worker"), **NEVER_IDLE}
+        for each in (one, other):
+            each.start(as_worker).wait_ready()
+        with Traffic(secured, shape, seed=7, records_per_s=500):
+            for number in range(3):
+                password = f"password-{number}-{time.time_ns()}"
+                change = UserScramCredentialUpsertion("worker", info, password.encode())
+                settled("changing", admin.alter_user_scram_credentials([change])["worker"])
+                file.write_text(f"{password}\n")
+                if number == 1:
+                    secured.restart_kafka()  # whoever lives connects anew, with the new password
+                (one, other)[number % 2].kill()
+                time.sleep(2.0)
+                (one, other)[number % 2].start(as_worker).wait_ready(120)
+        assert not one.said("refuses the credentials"), one.printed()[-2000:]
+        assert other.terminate() == 0
+        end_of_run(one, environment=secured.environment("worker"))
+        assert_exactly_once(secured, Probe(secured), one, seed=7)
 
 
 def read(settings: Settings, topic: str, partitions: int) -> list[Any]:
     consumer = clients.consumer(
-        settings, {"group.id": "sink", "isolation.level": "read_committed", "enable.partition.eof": True}
+        settings, {"group.id": f"{GPS.group}.sink", "isolation.level": "read_committed", "enable.partition.eof": True}
     )
     consumer.assign([TopicPartition(topic, number, 0) for number in range(partitions)])
     found: list[Any] = []
@@ -235,6 +273,31 @@ def read(settings: Settings, topic: str, partitions: int) -> list[Any]:
                 left.discard(message.partition())
     consumer.close()
     return found
+
+
+def test_each_role_has_exactly_its_rights_and_the_audit_says_what_is_lacking_and_what_is_beyond(secured: Stack) -> None:
+    admin = secured.environment()
+    exact = run(secured, "acls", "audit", **admin)
+    assert exact.returncode == 0, exact.stdout + exact.stderr
+    assert exact.stdout.count("and no other") == len(Role)
+    client = clients.admin(settings_with(admin), {})
+    needed = on_topic(GPS.source, Operation.WRITE)
+    beyond = Grant(principal_of(Role.GATEWAY), on_topic(GPS.clean, Operation.READ))
+    acls.take(client, [Grant(principal_of(Role.GATEWAY), needed)])
+    acls.grant(client, beyond.principal, [beyond.right])
+    audited = run(secured, "acls", "audit", "--role", "gateway", **admin)
+    assert audited.returncode == 100, audited.stderr
+    assert f"lacks    {needed}" in audited.stdout
+    assert f"beyond   {beyond.right}" in audited.stdout
+    applied = run(secured, "acls", "apply", "--role", "gateway", **admin)
+    assert applied.returncode == 0, applied.stderr
+    assert "1 right granted" in applied.stdout
+    again = run(secured, "acls", "apply", "--role", "gateway", "--format", "json", **admin)
+    assert [one["granted"] for one in json.loads(again.stdout)] == [[]], "safe to repeat"
+    acls.take(client, [beyond])
+    refused = run(secured, "acls", "audit", **secured.environment("worker"))
+    assert refused.returncode == 1
+    assert "needs DESCRIBE on the cluster" in refused.stderr
 
 
 def test_a_missing_right_is_named_with_what_it_is_missing_on(secured: Stack, topic: str) -> None:
@@ -460,3 +523,37 @@ def test_a_stack_that_runs_secured_is_not_taken_for_one_that_does_not(secured: S
     assert not ports.is_free(secured.kafka.port)
     for path in security(secured).directory.iterdir():
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+# --- rights, one role at a time; the whole matrix: `make rights-matrix` -----------------------------------------------
+
+MISSING: Final = {
+    Role.GATEWAY: (Kind.TRANSACTIONAL_ID, Operation.WRITE),
+    Role.STEWARD: (Kind.TOPIC, Operation.WRITE),
+    Role.MONITOR: (Kind.TOPIC, Operation.DESCRIBE),
+    Role.SINK: (Kind.GROUP, Operation.READ),
+    Role.CI: (Kind.TOPIC, Operation.CREATE),
+    Role.WORKER: (Kind.TOPIC, Operation.READ),
+}
+
+
+@pytest.fixture(scope="module")
+def schemas(secured: Stack) -> None:
+    rights.prepare(secured)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("schemas")
+@pytest.mark.parametrize("role", list(Role))
+def test_a_role_works_with_exactly_its_rights_and_says_what_it_lacks(
+    secured: Stack, tmp_path: Path, role: Role
+) -> None:
+    with_all, without_one = (rights.Ground(secured, tmp_path) for _ in range(2))
+    for ground in (with_all, without_one) if role is not Role.CI else ():
+        ground.make()
+    said = rights.without(with_all, role, None)
+    assert said == rights.WORKED, said
+    kind, operation = MISSING[role]
+    right = next(one for one in without_one.rights(role) if (one.kind, one.operation) == (kind, operation))
+    said = rights.without(without_one, role, right)
+    assert rights.names(said, right), (right, said)

@@ -20,8 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaException, Message, TopicPartition
 
+from loadtest import clients
 from loadtest.fleet import Fleet, FleetShape, Kind
 from loadtest.fleet.fill import Filler
 from loadtest.oracle.check import Limits, Topics, check
@@ -29,7 +30,6 @@ from loadtest.oracle.compare import Report
 from loadtest.oracle.decode import registry_schemas
 from loadtest.oracle.read import TopicReader
 from logistics.flows.gps import GPS
-from streams.kafka.clients import librdkafka_log
 from streams.local import ports
 from streams.local.stack import Stack
 from streams.schemas.catalog import Catalog
@@ -229,13 +229,13 @@ class Probe:
     """
 
     def __init__(self, stack: Stack) -> None:
+        self._where = stack.bootstrap_servers
         self._config: dict[str, Any] = {
-            "bootstrap.servers": stack.bootstrap_servers,
             "group.id": GPS.group,
             "enable.auto.commit": False,
             "isolation.level": "read_uncommitted",  # what is committed, also while a transaction is pending
         }
-        self._group = Consumer(self._config, logger=librdkafka_log)
+        self._group = clients.consumer(self._where, self._config)
 
     def committed(self) -> dict[int, int] | None:
         """Committed offsets by partition, without those that there are none of; None while nobody answers."""
@@ -259,7 +259,7 @@ class Probe:
 
     def _unanswered(self) -> None:
         """Ask with another client from now on: this one may have lost its broker for good (`kafka.broker_watch`)."""
-        self._group = Consumer(self._config, logger=librdkafka_log)
+        self._group = clients.consumer(self._where, self._config)
 
     def all_is_committed(self) -> bool:
         """Whether the group has committed every record of the source."""
@@ -424,11 +424,13 @@ def assert_exactly_once(stack: Stack, probe: Probe, worker: Worker, *, seed: int
     return report
 
 
-def end_of_run(worker: Worker, how: signal.Signals = signal.SIGTERM) -> Worker:
+def end_of_run(
+    worker: Worker, how: signal.Signals = signal.SIGTERM, *, environment: Mapping[str, str] | None = None
+) -> Worker:
     """Stop a worker that never idles and start it again as one that releases at the end of its log."""
     if worker.is_running:
         if how is signal.SIGTERM:
             assert worker.terminate() == 0, worker.printed()[-4000:]
         else:
             worker.kill()
-    return worker.start().wait_ready()
+    return worker.start(environment).wait_ready()

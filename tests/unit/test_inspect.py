@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from logistics.flows.gps import GPS
 from logistics.flows.orders import ORDERS
+from streams.avro.personal import personal_fields
 from streams.batch.rejects import Reason
 from streams.deadletters.letter.inspect import IN_WORDS, MASK, Schemas, View, inspect, masks_keys, schema_id_of
 from streams.deadletters.letter.letter import Letter, NotARepair, Repair, repaired
-from streams.deadletters.letter.walk import personal_fields, walk
+from streams.deadletters.letter.walk import walk
 from streams.schemas.catalog import Catalog
 
 TEXT = Catalog.load().versions(GPS.subject)[0].text

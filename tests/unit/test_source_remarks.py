@@ -139,7 +139,7 @@ def news(events: int, *keys: bytes, partition: int = 0) -> MisroutedNews:
 def test_misrouted_events_are_counted_from_zero_and_logged_once_a_minute_with_some_of_their_keys(
     metrics: WorkerMetrics,
 ) -> None:
-    watch = MisroutedWatch(GPS.source, 3, metrics)
+    watch = MisroutedWatch(GPS, 3, metrics)
     assert 0 == value(metrics, "streams_misrouted_total", topic=GPS.source), "else the first ones are no increase"
     with capture_logs() as logged:
         watch.tell(news(0), 0)
@@ -159,7 +159,7 @@ def test_misrouted_events_are_counted_from_zero_and_logged_once_a_minute_with_so
 
 
 def test_a_log_line_names_few_keys_and_shortens_and_escapes_them(metrics: WorkerMetrics) -> None:
-    watch = MisroutedWatch(GPS.source, 3, metrics)
+    watch = MisroutedWatch(GPS, 3, metrics)
     with capture_logs() as logged:
         watch.tell(news(100, *(b"car-%d" % number for number in range(100))), 0)
     assert MISROUTED_KEYS_LOGGED == len(logged[0]["keys"][0])

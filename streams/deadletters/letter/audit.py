@@ -80,6 +80,15 @@ def reveal_record(letter_id: str, actor: Actor, *, at_ms: int, reveal_id: str) -
     return f"{letter_id}:revealed:{reveal_id}".encode(), json.dumps(value).encode()
 
 
+def forget_record(actor: Actor, partition: int, *, at_ms: int) -> tuple[bytes, bytes]:
+    """Key and value that say that a key of the flow was forgotten, and not which: the record stays."""
+    value = {
+        "resolution": "forgotten", "partition": partition, "by": actor.by, "at": at_ms, "why": actor.why,
+        "run": actor.run,
+    }  # fmt: skip
+    return f"forgotten:{actor.run}".encode(), json.dumps(value).encode()
+
+
 def is_resolution_key(key: bytes | None) -> bool:
     """Whether an audit record resolves a letter (and is not the note of a reveal)."""
     return key is not None and len(key) == 24

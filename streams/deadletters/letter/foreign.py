@@ -36,6 +36,16 @@ _TOGETHER_MIN: Final = 32
 """Fewer are as cheap one by one."""
 
 
+_COORDINATES: Final = frozenset(
+    {
+        *(f"__streams.errors.{name}" for name in ("exception", "topic", "partition", "offset")),
+        *(DLQ_ID, REASON, ATTEMPT, SCHEMA_ID, FIRST_FAILED_AT),
+        *(n for each in DIALECTS for n in (*each.topic, *each.group, *each.exceptions, *each.numbers)),
+    }
+)
+"""Headers of envelopes that hold names and numbers."""
+
+
 class Kind(IntEnum):
     """Who wrote an envelope."""
 
@@ -244,6 +254,11 @@ def message_of(headers: Headers | None) -> str:
     if dialect is None:
         return _text(dict(headers or ()), "__streams.errors.message")
     return _first_text(_first(headers), dialect.messages)
+
+
+def is_coordinate(name: str) -> bool:
+    """Whether a header of an envelope says where from, by whom, when, or of which class: it quotes no record."""
+    return name in _COORDINATES
 
 
 @dataclass(frozen=True, slots=True)

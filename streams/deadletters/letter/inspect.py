@@ -10,13 +10,15 @@ from typing import Any, Final
 
 from streams.avro import framing
 from streams.avro.framing import FRAME_BYTES, SCHEMA_ID_HEADER
+from streams.avro.personal import personal_fields
 from streams.batch.rejects import Reason
 from streams.deadletters.letter.letter import Letter
-from streams.deadletters.letter.walk import Failure, Leaf, Walk, personal_fields, walk
+from streams.deadletters.letter.walk import Failure, Leaf, Walk, walk
 from streams.flow.declaration import Pipeline
+from streams.masking import PERSONAL_MASK
 
 HEX_BYTES_SHOWN_MAX: Final = 4_096
-MASK: Final = "•••"
+MASK: Final = PERSONAL_MASK
 _ROW_BYTES: Final = 16
 _HARMLESS_HEADERS: Final = frozenset({SCHEMA_ID_HEADER, "traceparent", "tracestate"})
 
@@ -87,7 +89,7 @@ def inspect(letter: Letter, schemas: Schemas, flow: Pipeline | None, *, reveal: 
     """Take a letter apart."""
     value = letter.value or b""
     writer, reader = _parsed(schemas.writer), _parsed(schemas.reader)
-    personal = schemas.personal | personal_fields(reader) | personal_fields(writer)
+    personal = personal_of(schemas)
     body_at = _body_at(letter)
     is_framed = body_at <= len(value) and (not body_at or value.startswith(b"\0"))
     walked = walk(writer, value, personal, body_at) if writer is not None and is_framed else None
@@ -115,9 +117,14 @@ def inspect(letter: Letter, schemas: Schemas, flow: Pipeline | None, *, reveal: 
     )
 
 
+def personal_of(schemas: Schemas) -> frozenset[str]:
+    """Fields with personal data, by either schema or by what is said of them beyond."""
+    return schemas.personal | personal_fields(_parsed(schemas.reader)) | personal_fields(_parsed(schemas.writer))
+
+
 def masks_keys(schemas: Schemas, flow: Pipeline | None) -> bool:
     """Whether keys of a stream are not to be listed: they are personal, or nobody knows what stream it is."""
-    return flow is None or flow.key_field in schemas.personal | personal_fields(_parsed(schemas.reader))
+    return flow is None or flow.key_field in personal_of(schemas)
 
 
 def shown_bytes(data: bytes | None) -> str:

@@ -64,6 +64,11 @@ Repairing = Callable[[Letter], "bytes | Repair | None"]
 class NotARepair(Exception):
     """A user's repair raised, or returned something else; the message says what."""
 
+    def __init__(self, what: str, words: str = "") -> None:
+        """`words`: the user's own, which may quote the record; `what` does not."""
+        super().__init__(f"{what}: {words}" if words else what)
+        self.what = what
+
 
 def repaired(letter: Letter, repairing: Repairing) -> Repair | None:
     """What `repairing` makes of the letter, key and value complete; None when it leaves it out.
@@ -75,7 +80,7 @@ def repaired(letter: Letter, repairing: Repairing) -> Repair | None:
     try:
         found = repairing(letter)
     except Exception as error:  # noqa: BLE001 - whatever a user's function raises is said, and nothing is sent
-        raise NotARepair(f"it raised {type(error).__name__}: {error}") from None
+        raise NotARepair(f"it raised {type(error).__name__}", str(error)) from None
     if found is None:
         return None
     if isinstance(found, bytes):

@@ -74,21 +74,6 @@ def walk(schema: Any, data: bytes, personal: frozenset[str] = frozenset(), start
     return Walk(walker.leaves, None, walker.at)
 
 
-def personal_fields(schema: Any) -> frozenset[str]:
-    """Names of the fields of a schema, at any depth, that say `"pii": true`."""
-    found: set[str] = set()
-    pending = [schema]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, list):
-            pending += node
-        elif isinstance(node, dict):
-            if node.get("pii") is True and isinstance(node.get("name"), str):
-                found.add(node["name"])
-            pending += [value for value in node.values() if isinstance(value, (list, dict))]
-    return frozenset(found)
-
-
 class _Walker:
     def __init__(self, data: bytes, personal: frozenset[str]) -> None:
         self.data = data

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from streams.acls.rights import Operation, on_topic
 from streams.batch.rejects import Reason
 from streams.deadletters.letter.filter import Filter
 from streams.deadletters.letter.index import Rows, replayable
@@ -18,6 +19,7 @@ from streams.deadletters.letter.pin import Pin
 from streams.deadletters.review.inbox import Box, Inbox
 from streams.errors import StreamsError, UsageError
 from streams.flow.declaration import Pipeline
+from streams.kafka import acls
 from streams.limits import DLQ_ATTEMPTS_MAX
 
 REFUSED_SHOWN: Final = 20
@@ -151,6 +153,7 @@ def _require(inbox: Inbox, topics: Mapping[str, str], nothing_done: str) -> None
     for topic, what in topics.items():
         if topic not in counts:
             raise StreamsError(f"there is no {what.format(topic)}: {nothing_done}; {inbox.flows.hint(topic)}")
+    acls.require(inbox.client, (on_topic(topic, Operation.WRITE) for topic in topics))
 
 
 def known_reasons(inbox: Inbox) -> tuple[list[str], list[str]]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 
+from streams.acls.rights import Operation, on_topic
 from streams.deadletters.letter.audit import parsed
 from streams.deadletters.letter.figures import Figures, figures
 from streams.deadletters.letter.filter import Filter
@@ -18,6 +19,7 @@ from streams.deadletters.review.flows import Flows
 from streams.deadletters.review.scan import TopicTail
 from streams.errors import StreamsError, UsageError
 from streams.flow.declaration import Pipeline
+from streams.kafka import acls
 from streams.kafka.admin import admin_client, partition_counts, wait_for_broker
 from streams.kafka.headers import read_headers
 from streams.settings import Settings
@@ -209,6 +211,8 @@ class Inbox:
         missing = [name for name in names if name not in counts]
         if missing and topics:
             raise StreamsError(f"there is no topic {missing[0]}: {self.flows.hint(missing[0])}")
+        audits = [flow.audit for name in names if (flow := self.flows.by_dlq(name)) is not None]
+        acls.require(self._client, (on_topic(name, Operation.READ) for name in (*names, *audits)))
         self.boxes = [Box(settings, name, self.flows, self._audits) for name in names]
 
     def counts(self) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 import time
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -10,12 +9,31 @@ from typing import Any, Final
 import numpy as np
 from confluent_kafka import KafkaException, Message
 
+from streams.batch.columns import Headers
+from streams.batch.rejects import Reason
 from streams.deadletters.letter.audit import Act, Actor, Outcome, reveal_record
 from streams.deadletters.letter.envelope import HISTORY
 from streams.deadletters.letter.filter import Filter
-from streams.deadletters.letter.foreign import NO_SCHEMA_ID, Kind, Origin, origin_of, read_envelope, shown_header
+from streams.deadletters.letter.foreign import (
+    NO_SCHEMA_ID,
+    Kind,
+    Origin,
+    is_coordinate,
+    origin_of,
+    read_envelope,
+    shown_header,
+)
 from streams.deadletters.letter.index import Place
-from streams.deadletters.letter.inspect import MASK, Schemas, View, inspect, masks_keys, schema_id_of, shown_bytes
+from streams.deadletters.letter.inspect import (
+    MASK,
+    Schemas,
+    View,
+    inspect,
+    masks_keys,
+    personal_of,
+    schema_id_of,
+    shown_bytes,
+)
 from streams.deadletters.letter.letter import Letter, history_of
 from streams.deadletters.review.inbox import Box, Found, Inbox
 from streams.deadletters.review.letters import letter_of
@@ -27,6 +45,7 @@ from streams.kafka.headers import headers_of
 from streams.schemas.catalog import Catalog
 
 REVEAL_TIMEOUT_S: Final = 15.0
+_OWN_REASONS: Final = frozenset(reason.value for reason in Reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +111,7 @@ def entries_of(found: Found) -> list[Entry]:
     ):
         message = messages.get((place.partition, place.offset))
         if message is not None:  # the broker may have deleted it since
-            letter = letter_of(box.topic, message)
+            letter = _masked(box, letter_of(box.topic, message), headers_of(message))
             key = MASK if _masks_keys(box, letter.source) else shown_bytes(letter.key)
             entries.append(Entry(letter, key, act, outcome, at_ms))
     return entries
@@ -105,6 +124,30 @@ def _newest(found: Found, limit: int) -> Found:
 
 def _largest_first(group: tuple[str, int, int]) -> tuple[int, str]:
     return -group[1], group[0]
+
+
+def _masked(box: Box, letter: Letter, headers: Headers) -> Letter:
+    """The letter without what another program says of it, where that may quote personal data."""
+    return replace(letter, message=MASK) if _masks_words(box, letter, headers) else letter
+
+
+def _masks_words(box: Box, letter: Letter, headers: Headers) -> bool:
+    """Whether the words in an envelope may quote personal data: this product's own never do."""
+    if _kind(letter, headers) is Kind.STREAMS:
+        return False
+    return _is_personal(box, letter)
+
+
+def _is_personal(box: Box, letter: Letter) -> bool:
+    """Whether records of the letter's stream hold personal data, or nobody knows what stream it is."""
+    flow = box.flow_of(letter.source)
+    return flow is None or bool(personal_of(_reader_of(flow)))
+
+
+def _kind(letter: Letter, headers: Headers) -> Kind:
+    return read_envelope(
+        headers, topic=letter.topic, partition=letter.partition, offset=letter.offset, timestamp_ms=letter.timestamp_ms
+    ).kind
 
 
 def _masks_keys(box: Box, source: str) -> bool:
@@ -156,29 +199,34 @@ def details(inbox: Inbox, found: Found, *, reveal: bool) -> Details:
     box, letter = found.box, entry.letter
     (message,) = next(iter(box.tail.fetch([Place(letter.partition, letter.offset)])))
     headers = headers_of(message)
+    masks_words = not reveal and _masks_words(box, letter, headers)
+    if reveal:
+        letter = letter_of(box.topic, message)
+        entry = replace(entry, letter=letter)
     schema_id = schema_id_of(letter)
     schema_text, problem = _schema(inbox, schema_id)
     flow = box.flow_of(letter.source)
     view = inspect(letter, replace(_reader_of(flow), writer=schema_text), flow, reveal=reveal)
-    kind = read_envelope(
-        headers, topic=letter.topic, partition=letter.partition, offset=letter.offset, timestamp_ms=letter.timestamp_ms
-    ).kind
     own = {name for name, _ in letter.headers}
     return Details(
         entry=replace(entry, key=view.key),
-        view=view,
-        kind=kind,
+        view=view if not masks_words else replace(view, is_masked=True),
+        kind=_kind(letter, headers),
         origin=origin_of(headers),
-        envelope=[(name, shown_header(name, value)) for name, value in headers if name not in own],
+        envelope=[
+            (name, MASK if masks_words and not is_coordinate(name) else shown_header(name, value))
+            for name, value in headers
+            if name not in own
+        ],
         schema_id=None if schema_id == NO_SCHEMA_ID else schema_id,
         schema_text=schema_text,
         schema_problem=problem,
-        earlier=_earlier(box, letter, headers),
+        earlier=_earlier(box, letter, headers, reveal=reveal),
         resolution=_resolution(box, letter) if entry.act is not None else None,
     )
 
 
-def _earlier(box: Box, letter: Letter, headers: Sequence[tuple[str, bytes | None]]) -> list[EarlierAttempt]:
+def _earlier(box: Box, letter: Letter, headers: Headers, *, reveal: bool) -> list[EarlierAttempt]:
     """From the history that the letter carries, and from its earlier records that are still in the topic."""
     found: dict[int, EarlierAttempt] = {}
     rows = box.letters.attempts_of(letter.id.encode())
@@ -186,6 +234,7 @@ def _earlier(box: Box, letter: Letter, headers: Sequence[tuple[str, bytes | None
     for batch in box.tail.fetch(places):
         for message in batch:
             earlier = letter_of(box.topic, message)
+            earlier = earlier if reveal else _masked(box, earlier, headers_of(message))
             origin = origin_of(headers_of(message))
             place = f"{origin.topic}-{origin.partition}@{origin.offset}"
             found[earlier.attempt] = EarlierAttempt(earlier.attempt, earlier.reason, earlier.message, place)
@@ -198,7 +247,10 @@ def _earlier(box: Box, letter: Letter, headers: Sequence[tuple[str, bytes | None
         replayed: dict[str, Any] = {
             name: each[name] for name in ("by", "replayed_at", "why", "run", "original_sha256") if name in each
         }
-        found[number] = EarlierAttempt(number, str(each.get("reason")), str(each.get("message")), place, replayed)
+        reason, words = str(each.get("reason")), str(each.get("message"))
+        if not reveal and reason not in _OWN_REASONS and _is_personal(box, letter):
+            words = MASK
+        found[number] = EarlierAttempt(number, reason, words, place, replayed)
     return [found[number] for number in sorted(found)]
 
 

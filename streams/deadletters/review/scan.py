@@ -12,6 +12,7 @@ from streams.deadletters.letter.index import Place
 from streams.errors import StreamsError
 from streams.kafka import clients
 from streams.kafka.admin import described
+from streams.names import REVIEW_GROUP
 from streams.settings import Settings
 
 BATCH_RECORDS: Final = 20_000
@@ -36,7 +37,7 @@ class TopicTail:
         self._settings, self.topic = settings, topic
         self._config: dict[str, Any] = {
             "client.id": "streams-dlq",
-            "group.id": "streams-dlq-review",  # never joined: the client wants one
+            "group.id": REVIEW_GROUP,
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
             "enable.partition.eof": True,

@@ -16,6 +16,7 @@ import structlog
 from streams.deadletters.letter.index import Rows
 from streams.deadletters.review.choice import Job
 from streams.deadletters.review.inbox import Inbox
+from streams.names import DLQ_PREFIX
 from streams.resilience.retry import Backoff, Pause, Retrier
 from streams.settings import Settings
 from streams.sinks.base import Outgoing, WriteInterrupted
@@ -25,7 +26,6 @@ from streams.sinks.transactional import TransactionalSink
 
 log = structlog.get_logger(__name__)
 
-NAME_PREFIX: Final = "streams.dlq."
 TRIES_MAX: Final = 5
 """Transactions that may fail in a row."""
 OPEN_MS_MAX: Final = 2_000
@@ -61,7 +61,7 @@ class ReplaySession:
         self._still_open = still_open
         transactions = KafkaTransactions(
             settings,
-            transactional_id=f"{NAME_PREFIX}{source}",
+            transactional_id=f"{DLQ_PREFIX}{source}",
             source=source,
             retrier=Retrier(stop, say=_say),
         )

@@ -24,6 +24,7 @@ from streams.flow.declaration import Pipeline
 from streams.flow.decoding import decoder_of
 from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry
+from streams.schemas.personal import personal_of
 from streams.schemas.plans import plan_or_reject
 from streams.settings import Settings
 
@@ -59,7 +60,10 @@ class Judge:
 
     def __init__(self, settings: Settings, flow: Pipeline) -> None:
         self._decoder = decoder_of(flow, settings)
-        self._reader = Catalog.load().latest(flow.subject).text
+        catalog = Catalog.load()
+        self._reader = catalog.latest(flow.subject).text
+        self.is_personal = bool(personal_of(catalog, flow.subject))
+        """Whether records of the flow hold personal data."""
         self._registry = Registry(settings)
         self._known: dict[SchemaKey, Plan | Reject] = {}
 
@@ -114,7 +118,7 @@ class Transform:
             try:
                 repairs.append(repaired(letter, self._repairing))
             except NotARepair as error:
-                complaints.append(f"{letter.id}: {error}")
+                complaints.append(f"{letter.id}: {error.what if self._judge.is_personal else error}")
                 repairs.append(None)
         rows = [row for row, repair in enumerate(repairs) if repair is not None]
         made = [repair for repair in repairs if repair is not None]

@@ -4,7 +4,7 @@ Held events are in the journal of the cycle in which they came, as long as they 
 that are not due soon to pages in the store. The last released event of each key is a keyed row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +23,17 @@ from streams.operators.reorder.held import Held, held_in_store
 from streams.operators.reorder.journalled import HeldInJournal
 from streams.operators.reorder.judge import judge_behind, release_order
 from streams.operators.reorder.last import LastReleased, due_pairs, due_rows
-from streams.operators.reorder.section import HELD, LAST_RELEASED, pack_due, pack_held, unpack_due, unpack_held
+from streams.operators.reorder.section import (
+    FORGOTTEN,
+    HELD,
+    LAST_RELEASED,
+    pack_due,
+    pack_held,
+    pack_keys,
+    unpack_due,
+    unpack_held,
+    unpack_keys,
+)
 from streams.operators.spec import OperatorSpec, named_for
 from streams.operators.trace import WatermarkTrace
 from streams.state.store import WriteBatch
@@ -54,6 +64,11 @@ class Reorder(OperatorSpec):
     def last_part(self) -> str:
         """Name of the part of store and journal that has the last released event of each key."""
         return named_for(LAST_RELEASED, self.of)
+
+    @property
+    def forgotten_part(self) -> str:
+        """Name of the part of the journal that has keys which were forgotten."""
+        return named_for(FORGOTTEN, self.of)
 
     def build(self, context: OperatorContext) -> "ReorderOperator":
         """An operator that holds nothing."""
@@ -189,6 +204,10 @@ class ReorderOperator(Operator):
             held = unpack_held(section, self._context.fields)
             self._journalled.add(held, record.watermark, budget.bytes_max)
             rows += len(held)
+        if (section := record.sections.get(self._spec.forgotten_part)) is not None and record.is_new:
+            self._write_replayed()
+            self._last_space.delete(self._replayed, unpack_keys(section))
+            self._write_replayed()
         if (section := record.sections.get(self._spec.last_part)) is not None:
             due = unpack_due(section)
             rows += len(due)
@@ -216,6 +235,10 @@ class ReorderOperator(Operator):
         if events is not None:
             self._hold_restored(events)
         self.held.restore_pages(watermark)
+
+    def forgotten(self, keys: Sequence[bytes]) -> Mapping[str, Sequence[bytes]]:
+        """That their last released events count no more."""
+        return {self._spec.forgotten_part: [pack_keys(keys)]}
 
     def _write_replayed(self) -> None:
         self._last_space.write(self._replayed)

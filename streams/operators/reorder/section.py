@@ -4,7 +4,7 @@ Held events name their fields, so that they are read by name whatever a later ve
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +27,7 @@ from streams.state.journal import reading
 
 HELD: Final = "reorder.held"
 LAST_RELEASED: Final = "reorder.last"
+FORGOTTEN: Final = "reorder.forgotten"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,24 @@ def unpack_due(data: memoryview) -> DueRows:
         count = columns.size()
         event_time, sequence = columns.numbers("<i8", count), columns.numbers("<i8", count)
         return DueRows(columns.texts(count), event_time, sequence, columns.texts(count))
+
+
+def pack_keys(keys: Sequence[bytes]) -> bytes:
+    """Keys of which nothing is kept any more."""
+    return b"".join([SIZE.pack(len(keys)), *pack_texts(list(keys))])
+
+
+def unpack_keys(data: memoryview) -> list[bytes]:
+    """Inverse of `pack_keys`.
+
+    Raises:
+        JournalCorrupted: the bytes are not such a section.
+
+    """
+    with reading():
+        columns = ColumnReader(data)
+        found: list[bytes] = columns.texts(columns.size()).tolist()
+        return found
 
 
 def _with_null_marks(texts: Objects) -> Objects:

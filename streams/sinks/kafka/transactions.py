@@ -17,9 +17,11 @@ from typing import Final
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
+from streams.acls.rights import Operation, on_topic
 from streams.batch.lanes import input_of, partition_of_lane
-from streams.errors import FencedError
-from streams.kafka.admin import described
+from streams.errors import FencedError, StreamsError
+from streams.kafka.acls import in_words, lacking
+from streams.kafka.admin import admin_client, described
 from streams.kafka.bounded import BoundedCalls, ClientHangs
 from streams.kafka.native_client import NativeClients, NativeProducer
 from streams.kafka.positions import metadata_of
@@ -46,6 +48,7 @@ _REPORTS_S: Final = 0.1
 _REOPEN: Final = Backoff(first_s=1.0, pause_s_max=15.0)
 _STEP: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_CALL_TIMEOUT_S)
 _ASK_AGAIN: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_SETTLE_TIMEOUT_S)
+_NO_RIGHT: Final[int] = KafkaError.TOPIC_AUTHORIZATION_FAILED
 
 
 class KafkaTransactions:
@@ -359,6 +362,8 @@ class KafkaTransactions:
             log.warning("the broker has given this producer up; making it anew", error=described(raised))
             self.reopen()
             return CycleAborted("transaction_timeout", described(raised))
+        if _NO_RIGHT in {error.code(), (self._reports.failed or error).code()}:
+            return CycleAborted("topic_authorization_failed", self._lacking() or described(raised))
         if missing := self._missing_topics():
             return CycleAborted(
                 "missing_topic", f"topics are missing ({missing}): create them with `streams topics apply`"
@@ -395,6 +400,14 @@ class KafkaTransactions:
         except KafkaException:
             return ""
         return ", ".join(sorted(self._topics - there.keys()))
+
+    def _lacking(self) -> str:
+        """Topics of the transaction that this principal may not write, in words; empty when the broker says none."""
+        try:
+            found = lacking(admin_client(self._settings), (on_topic(one, Operation.WRITE) for one in self._topics))
+        except StreamsError:
+            return ""
+        return in_words(found) if found else ""
 
     def _is_fenced(self, error: KafkaError) -> bool:
         return self._fencing.is_fenced(error, outlived=self._outlived())

@@ -1,0 +1,127 @@
+"""The least rights of each role, derived from declared flows.
+
+What a role's programs truly ask of a broker; a right that another one implies is not named again. None is on the
+cluster as a whole. Tests hold each of them against a real authorizer: the role works with exactly these, and without
+any one of them fails in words.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Final
+
+from streams.acls.rights import Kind, Operation, Pattern, Right, least, on_topic
+from streams.flow.declaration import Pipeline
+from streams.names import DLQ_PREFIX, INGEST_PREFIX, MONITOR_GROUP, REVIEW_GROUP
+
+USER: Final = "User:"
+
+
+class Role(StrEnum):
+    """Who does what in a cluster."""
+
+    WORKER = "worker"
+    GATEWAY = "gateway"
+    SINK = "sink"
+    MONITOR = "monitor"
+    STEWARD = "steward"
+    CI = "ci"
+
+
+DOES: Final = {
+    Role.WORKER: "streams worker, streams state inspect, streams state rebuild --from local",
+    Role.GATEWAY: "streams ingest: what writes events into sources",
+    Role.SINK: "consumers of the flows' outputs, with groups that begin like the flow's own",
+    Role.MONITOR: "streams monitor, streams lag",
+    Role.STEWARD: "streams dlq list, show, replay, discard; with the role worker: streams forget",
+    Role.CI: "streams topics apply, streams topics list",
+}
+"""The commands that a role's rights are for."""
+NO_QUOTAS: Final = (
+    "Quotas: none is proposed. A byte rate follows from nothing that a flow declares; measure what the role uses, and "
+    "set producer_byte_rate and consumer_byte_rate above it."
+)
+
+
+def rights_of(roles: Iterable[Role], flows: Sequence[Pipeline]) -> tuple[Right, ...]:
+    """The rights that `roles` together need for `flows`, none of which another one of them includes; sorted."""
+    return least(right for role in roles for flow in flows for right in _RIGHTS[role](flow))
+
+
+def principal_of(role: Role) -> str:
+    """The principal that is named like a role, as the secured local stack has them."""
+    return f"{USER}{role}"
+
+
+def _worker(flow: Pipeline) -> Iterator[Right]:
+    yield on_topic(flow.source, Operation.READ, "consumes it, commits its offsets")
+    for topic in (*flow.outputs, flow.dlq):
+        yield on_topic(topic, Operation.WRITE, "writes it")
+    yield on_topic(flow.audit, Operation.WRITE, "writes what became of a replayed letter")
+    for topic in flow.event_outputs:
+        yield on_topic(topic, Operation.DESCRIBE_CONFIGS, "asks how old a record's timestamp may be")
+    for topic in flow.changelogs:
+        yield on_topic(topic, Operation.WRITE, "writes the changes of state")
+        yield on_topic(topic, Operation.READ, "restores state from it")
+    yield on_topic(flow.journal, Operation.DELETE, "truncates what no restore needs any more")
+    yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.READ, "is a member of it")
+    yield Right(
+        Kind.TRANSACTIONAL_ID, flow.member_prefix, Pattern.PREFIXED, Operation.WRITE, "writes in transactions, one id "
+        "for each data directory",
+    )  # fmt: skip
+
+
+def _gateway(flow: Pipeline) -> Iterator[Right]:
+    yield on_topic(flow.source, Operation.WRITE, "writes it")
+    yield on_topic(flow.source, Operation.READ, "notes its progress as an offset of the topic; it reads no record")
+    yield Right(Kind.GROUP, INGEST_PREFIX, Pattern.PREFIXED, Operation.READ, "keeps the progress of a file in a group")
+    yield Right(
+        Kind.TRANSACTIONAL_ID, INGEST_PREFIX, Pattern.PREFIXED, Operation.WRITE, "writes in transactions, one id a file"
+    )
+
+
+def _sink(flow: Pipeline) -> Iterator[Right]:
+    for topic in flow.outputs:
+        yield on_topic(topic, Operation.READ, "reads it")
+    yield Right(Kind.GROUP, f"{flow.group}.", Pattern.PREFIXED, Operation.READ, "commits its offsets")
+
+
+def _monitor(flow: Pipeline) -> Iterator[Right]:
+    yield on_topic(flow.source, Operation.READ, "looks at the newest records, and at the oldest uncommitted one")
+    for topic in (flow.dlq, flow.audit):
+        yield on_topic(topic, Operation.READ, "counts dead letters that are open")
+    for each in flow.topics():
+        yield on_topic(each.name, Operation.DESCRIBE, "asks for its ends, and says when it is missing")
+    yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.DESCRIBE, "asks for its offsets and members")
+    for group in (MONITOR_GROUP, REVIEW_GROUP):
+        yield Right(Kind.GROUP, group, Pattern.LITERAL, Operation.DESCRIBE, "reads under this name, and joins no group")
+
+
+def _steward(flow: Pipeline) -> Iterator[Right]:
+    yield on_topic(flow.dlq, Operation.READ, "reads dead letters")
+    yield on_topic(flow.audit, Operation.READ, "reads what was done about them")
+    yield on_topic(flow.audit, Operation.WRITE, "writes what it does about them")
+    yield on_topic(flow.source, Operation.WRITE, "replays letters into it")
+    yield on_topic(flow.source, Operation.DESCRIBE_CONFIGS, "asks for the largest record that it takes")
+    yield Right(
+        Kind.TRANSACTIONAL_ID, f"{DLQ_PREFIX}{flow.source}", Pattern.LITERAL, Operation.WRITE, "writes in transactions"
+    )
+    yield Right(
+        Kind.GROUP, REVIEW_GROUP, Pattern.LITERAL, Operation.DESCRIBE, "reads under this name, and joins no group"
+    )
+
+
+def _ci(flow: Pipeline) -> Iterator[Right]:
+    for each in flow.topics():
+        yield on_topic(each.name, Operation.CREATE, "creates it where it is missing")
+        yield on_topic(each.name, Operation.DESCRIBE, "sees that it is there")
+        yield on_topic(each.name, Operation.DESCRIBE_CONFIGS, "compares its configuration with the declaration")
+
+
+_RIGHTS: Final[Mapping[Role, Callable[[Pipeline], Iterator[Right]]]] = {
+    Role.WORKER: _worker,
+    Role.GATEWAY: _gateway,
+    Role.SINK: _sink,
+    Role.MONITOR: _monitor,
+    Role.STEWARD: _steward,
+    Role.CI: _ci,
+}

@@ -1,0 +1,17 @@
+"""Groups and transactional ids that no flow declares: what the product's own tools go by in a cluster.
+
+They stand here, and not with the tools, since rights are granted on them (`streams.acls`).
+"""
+
+from typing import Final
+
+INGEST_PREFIX: Final = "streams.ingest."
+"""Transactional ids of `streams ingest`, and groups that hold its progress: nobody consumes with them."""
+DLQ_PREFIX: Final = "streams.dlq."
+"""Transactional ids of a replay or discard; the name of the source follows."""
+REVIEW_GROUP: Final = "streams-dlq-review"
+"""Of who reads dead letters. Never joined: the client wants one."""
+MONITOR_GROUP: Final = "streams-monitor"
+"""Of who looks at single records for the monitor. Never joined."""
+SCHEMAS_GROUP: Final = "streams-schemas"
+"""Of who looks for records with a schema id. Never joined."""

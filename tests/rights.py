@@ -1,0 +1,362 @@
+"""What each role does, and what is said when one of its rights is missing: on a secured stack, with a flow of its own.
+
+A ground is a topic prefix: topics, groups and ids of one try touch no other. `python -m tests.rights` (`make
+rights-matrix`) takes each right of each role away once and writes the table of `docs/security.md`.
+"""
+
+import argparse
+import json
+import os
+import re
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from confluent_kafka import KafkaException, Producer, TopicPartition
+
+from logistics.flows.gps import GPS
+from streams.acls.rights import Grant, Kind, Operation, Right
+from streams.acls.roles import Role, principal_of, rights_of
+from streams.batch.rejects import DeadLetter, Reason, Reject
+from streams.deadletters.letter.envelope import envelope_headers
+from streams.kafka import acls, clients
+from streams.kafka.admin import described
+from streams.kafka.topics import apply_topics
+from streams.local.stack import Stack, recorded_stack, running_stack
+from streams.schemas.catalog import Catalog
+from streams.schemas.client import Registry
+from streams.schemas.registration import register_schemas
+from streams.settings import Settings, load_settings
+from tests.integration.forked import ForkedProcess, run_forked
+
+APP: Final = "logistics.flows.gps"
+HEADER: Final = "event_id,device_id,sequence,event_time,latitude,longitude"
+_SETTLE_S: Final = 20.0
+_WORKER_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a role's work ended."""
+
+    works: bool
+    words: str
+    """What it said, where it did not work, or did with something left out."""
+
+
+WORKED: Final = Said(works=True, words="")
+
+
+def failed(words: str) -> Said:
+    """What was said instead of doing the work."""
+    return Said(works=False, words=words)
+
+
+class Ground:
+    """A set of topics under a prefix of its own, and principals whose rights are chosen."""
+
+    def __init__(self, stack: Stack, directory: Path) -> None:
+        self.stack, self.directory = stack, directory
+        self.prefix = f"rights-{uuid.uuid4().hex[:8]}."
+        self.flow = GPS.with_prefix(self.prefix)
+        self.admin = settings_of(stack, "admin")
+        self.client = clients.admin(self.admin, {})
+
+    def environment(self, role: str) -> dict[str, str]:
+        """Variables with which the principal of a role works on this ground."""
+        found = self.stack.environment(role)
+        return {**found, "STREAMS_TOPIC_PREFIX": self.prefix, "STREAMS_APP": APP, "STREAMS_LOG_FORMAT": "json"}
+
+    def make(self) -> "Ground":
+        """Its topics, with a partition each."""
+        apply_topics(self.client, [self.flow], partitions=1)
+        return self
+
+    def rights(self, role: Role) -> tuple[Right, ...]:
+        """What the role needs here."""
+        return rights_of([role], [self.flow])
+
+    def give(self, role: Role, rights: Sequence[Right]) -> None:
+        """Have the role's principal have these rights, and no others; they are in force on return."""
+        principal = principal_of(role)
+        before = [one for one in acls.grants(self.client) if one.principal == principal]
+        acls.take(self.client, before)
+        acls.grant(self.client, principal, rights)
+        wanted = {Grant(principal, right) for right in rights}
+        deadline = time.monotonic() + _SETTLE_S
+        while {one for one in acls.grants(self.client) if one.principal == principal} != wanted:
+            assert time.monotonic() < deadline, "rights are not in force"
+            time.sleep(0.1)
+        time.sleep(0.2)
+
+    def run(self, role: Role, *arguments: object) -> Said:
+        """A command, run by the role's principal."""
+        done = run_forked([*map(str, arguments)], {**os.environ, **self.environment(role)})
+        said = " ".join((done.stderr + done.stdout).split())
+        return Said(done.returncode == 0, done.stderr.strip() if done.returncode == 0 else said)
+
+    def letter(self, number: int) -> None:
+        """Put a dead letter into the flow's topic, as a worker writes it."""
+        reject = Reject(-1, Reason.INVALID, "latitude is outside [-90, 90]", None)
+        now_ms = time.time_ns() // 1_000_000
+        dead = DeadLetter(reject, 0, number, now_ms, b"car", b"not a value", None)
+        headers: Any = envelope_headers(dead, source=self.flow.source, group=self.flow.group, now_ms=now_ms)
+        self.send(self.flow.dlq, b"not a value", headers)
+
+    def send(self, topic: str, value: bytes, headers: Any = None) -> None:
+        """Send a record, as the administrator."""
+        producer: Producer = clients.producer(self.admin, {})
+        producer.produce(topic, value, b"car", headers=headers)
+        assert producer.flush(30) == 0
+
+
+def settings_of(stack: Stack, role: str) -> Settings:
+    """Settings with which a role connects."""
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(("KAFKA_", "SCHEMA_REGISTRY_"))}
+    os.environ.update(stack.environment(role))
+    try:
+        return load_settings()
+    finally:
+        for name in stack.environment(role):
+            os.environ.pop(name, None)
+        os.environ.update(kept)
+
+
+# --- what each role does ----------------------------------------------------------------------------------------------
+
+
+def ci_works(ground: Ground) -> Said:
+    """The topics are not there yet: they are created."""
+    return ground.run(Role.CI, "topics", "apply", "--partitions", 1)
+
+
+def gateway_works(ground: Ground) -> Said:
+    """A file of one event."""
+    path = ground.directory / f"{ground.prefix}csv"
+    path.write_text(f"{HEADER}\ne-{uuid.uuid4().hex},car,1,2026-11-01T00:00:00Z,52.5,13.4\n")
+    return ground.run(Role.GATEWAY, "ingest", "file", path, "--topic", ground.flow.source)
+
+
+def steward_works(ground: Ground) -> Said:
+    """Dead letters are listed, replayed, discarded."""
+    ground.letter(time.time_ns() % 1_000_000_000)
+    steps = (
+        ("dlq", "list"),
+        ("dlq", "replay", "--all", "--why", "a test", "--wait", "0"),
+        ("dlq", "discard", "--all", "--why", "a test"),
+    )
+    for step in steps:
+        if step[1] == "discard":
+            ground.letter(time.time_ns() % 1_000_000_000)
+        said = ground.run(Role.STEWARD, *step)
+        if not said.works or said.words:
+            return said
+    return said
+
+
+def monitor_works(ground: Ground) -> Said:
+    """A verdict on the flow's group, and a count of its dead letters."""
+    group = ground.flow.group
+    consumer = clients.consumer(ground.admin, {"group.id": group})
+    consumer.commit(offsets=[TopicPartition(ground.flow.source, 0, 0)], asynchronous=False)
+    consumer.close()
+    said = ground.run(Role.MONITOR, "lag", "--group", group, "--for", 0.2)
+    if said.words or not said.works:
+        return said
+    return ground.run(Role.MONITOR, "dlq", "list")
+
+
+def sink_works(ground: Ground) -> Said:
+    """Each output is read in a group, and the offset committed."""
+    settings = settings_of(ground.stack, Role.SINK)
+    for topic in ground.flow.outputs:
+        ground.send(topic, b"x")
+        consumer = clients.consumer(
+            settings, {"group.id": f"{ground.flow.group}.sink", "auto.offset.reset": "earliest"}
+        )
+        consumer.subscribe([topic])
+        deadline = time.monotonic() + _SETTLE_S
+        try:
+            while True:
+                message = consumer.poll(0.5)
+                if message is not None and message.error() is not None:
+                    return failed(f"{topic}: {described(KafkaException(message.error()))}")
+                if message is not None:
+                    consumer.commit(message, asynchronous=False)
+                    break
+                if time.monotonic() > deadline:
+                    return failed(f"{topic}: nothing was read")
+        except KafkaException as error:
+            return failed(f"{topic}: {described(error)}")
+        finally:
+            consumer.close()
+    return WORKED
+
+
+def worker_works(ground: Ground) -> Said:
+    """An event, a late one, a reject and a replayed letter are worked off, and the state is restored once more."""
+    number = time.time_ns() % 1_000_000_000
+    ground.letter(number)
+    replayed = run_forked(
+        ["dlq", "replay", "--all", "--why", "a test", "--wait", "0"], {**os.environ, **ground.environment("admin")}
+    )
+    assert replayed.returncode == 0, replayed.stderr
+    with worker(ground) as (process, log):
+        deadline = time.monotonic() + _WORKER_S
+        while time.monotonic() < deadline:
+            words = said_by(log)
+            if words:
+                return failed(words)
+            if process.poll() is not None:
+                return failed(log.read_text(encoding="utf-8").strip().splitlines()[-1])
+            if is_committed(ground):
+                return WORKED
+            time.sleep(0.3)
+    return failed("nothing was committed: " + log.read_text(encoding="utf-8")[-500:])
+
+
+@contextmanager
+def worker(ground: Ground) -> Iterator[tuple[ForkedProcess, Path]]:
+    """A worker with an empty data directory, run by its role."""
+    name = uuid.uuid4().hex[:8]
+    log = ground.directory / f"worker-{name}.log"
+    arguments = ["worker", "--data-dir", str(ground.directory / name), "--web-port", "0"]
+    process = ForkedProcess(arguments, {**os.environ, **ground.environment(Role.WORKER)}, stdout=log)
+    try:
+        yield process, log
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
+def said_by(log: Path) -> str:
+    """The first line of a worker's log that tells of a right that it lacks."""
+    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
+        if "lack" in line and not line.startswith("{"):
+            return line
+        if "lack" in line:
+            found = json.loads(line)
+            return ": ".join(str(found[name]) for name in ("event", "right", "error", "cause") if name in found)
+    return ""
+
+
+def is_committed(ground: Ground) -> bool:
+    """Whether the flow's group stands at the end of the source."""
+    consumer = clients.consumer(ground.admin, {"group.id": ground.flow.group})
+    try:
+        (at,) = consumer.committed([TopicPartition(ground.flow.source, 0)], 10)
+        _, end = consumer.get_watermark_offsets(TopicPartition(ground.flow.source, 0), 10)
+        return bool(at.offset >= end - 1 > 0)
+    finally:
+        consumer.close()
+
+
+WORKS: Final[dict[Role, Callable[[Ground], Said]]] = {
+    Role.CI: ci_works,
+    Role.GATEWAY: gateway_works,
+    Role.STEWARD: steward_works,
+    Role.MONITOR: monitor_works,
+    Role.SINK: sink_works,
+    Role.WORKER: worker_works,
+}
+
+
+def without(ground: Ground, role: Role, right: Right | None) -> Said:
+    """What the role says without one right; None: with all of them."""
+    ground.give(role, [one for one in ground.rights(role) if one != right])
+    return WORKS[role](ground)
+
+
+def names(said: Said, right: Right) -> bool:
+    """Whether words name what the right is on."""
+    name = right.name if right.kind is not Kind.GROUP else "group"
+    kind = {Kind.TRANSACTIONAL_ID: "transactional id", Kind.GROUP: "group", Kind.TOPIC: name}.get(right.kind, name)
+    return kind in said.words
+
+
+def prepare(stack: Stack) -> None:
+    """Register the schemas."""
+    register_schemas(Catalog.load(), Registry(settings_of(stack, "admin"), timeout_s=60.0))
+
+
+def operations(rights: Sequence[Right]) -> list[Right]:
+    """One right of each kind and operation: the short form of a matrix."""
+    seen: dict[tuple[Kind, Operation], Right] = {}
+    for right in rights:
+        seen.setdefault((right.kind, right.operation), right)
+    return list(seen.values())
+
+
+# --- the matrix -------------------------------------------------------------------------------------------------------
+
+PAGE: Final = Path(__file__).parents[1] / "docs" / "security.md"
+BEGIN: Final = "<!-- rights: begin (make rights-matrix) -->"
+END: Final = "<!-- rights: end -->"
+BEFORE: Final = "## What errors mean"
+SECTION: Final = f"""### Each right taken away once
+
+`make rights-matrix` does each role's work on a secured stack: with all of its rights, and once without each of them
+(on the `gps` flow). What was said:
+
+{BEGIN}
+{END}
+
+"""
+_WORDS_SHOWN: Final = 160
+
+
+def matrix(stack: Stack, directory: Path, roles: Sequence[Role], say: Callable[[str], object]) -> list[str]:
+    """Rows of the table: role, right, and what was said without it. The first row of a role is with all of them."""
+    rows: list[str] = []
+    for role in roles:
+        shared = None if role is Role.CI else Ground(stack, directory).make()
+        for right in (None, *(shared or Ground(stack, directory)).rights(role)):
+            ground = shared or Ground(stack, directory)
+            mine = next((one for one in ground.rights(role) if right is not None and _same(one, right, ground)), None)
+            said = without(ground, role, mine)
+            words = said.words.replace(ground.prefix, "").replace("|", "/") or ("works" if said.works else "")
+            row = f"| {role} | {'all' if mine is None else _shown(mine, ground)} | {words[:_WORDS_SHOWN]} |"
+            say(row)
+            rows.append(row)
+    return rows
+
+
+def _same(one: Right, other: Right, ground: Ground) -> bool:
+    """Whether two rights are the same but for the prefix of their grounds."""
+    return str(one).replace(ground.prefix, "") == re.sub(r"rights-[0-9a-f]{8}\.", "", str(other))
+
+
+def _shown(right: Right, ground: Ground) -> str:
+    return str(right).replace(ground.prefix, "")
+
+
+def main() -> None:
+    """Run the matrix on a stack of its own, or on one that runs."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--role", action="append", default=[], choices=list(Role), help="repeatable; default: all")
+    parser.add_argument("--dir", type=Path, help="of a secured stack that runs; default: one of its own")
+    parser.add_argument("--page", action="store_true", help="put the table into docs/security.md")
+    options = parser.parse_args()
+    with ExitStack() as ends:
+        scratch = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="rights-")))
+        running = options.dir and recorded_stack(options.dir)
+        stack = running or ends.enter_context(running_stack(scratch / "stack", secure=True))
+        prepare(stack)
+        rows = matrix(stack, scratch, [Role(one) for one in options.role] or list(Role), print)
+    if options.page:
+        text = PAGE.read_text(encoding="utf-8")
+        if BEGIN not in text:
+            text = text.replace(BEFORE, SECTION + BEFORE, 1)
+        before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+        table = "\n".join(("| role | without | what is said |", "|---|---|---|", *rows))
+        PAGE.write_text(f"{before}\n{table}\n{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""A key is forgotten while no worker runs: whatever store one starts with afterwards, the key begins anew.
+
+Production restore, task and committer over an in-memory Kafka.
+"""
+
+import copy
+from typing import Any
+
+import pytest
+
+from streams.engine.changelog_rows import FORGOTTEN_HEADER
+from streams.engine.forget import forgetting_cycle
+from streams.operators.fold.operator import fold_name
+from streams.operators.reorder.last import due_rows
+from streams.operators.window.operator import open_window_name, window_name
+from streams.sinks.base import Committed
+from streams.sinks.memory import MemoryTransactions
+from streams.state.names import operator_prefix
+from streams.state.space import StoreSpace
+from tests.unit.test_declaration_changes import World, rooms
+
+FLOW = rooms()
+TABLE, WINDOW = "rooms.v1", "minutes.v1"
+PARTS = (fold_name(TABLE), window_name(WINDOW), "reorder.last")
+
+
+def warmth(number: int, key: bytes, time: int) -> tuple[int, bytes, int, dict[str, float]]:
+    return number, key, time, {"warmth": float(number), "battery": 1.0}
+
+
+def forget(world: World, key: bytes = b"a") -> None:
+    """As the command does, with nobody at work."""
+    found = forgetting_cycle(world.task, [key], 0)
+    transactions = MemoryTransactions(world.kafka, "forget", lambda: "committed")
+    transactions.reopen()
+    transactions.begin()
+    for records in found.records:
+        transactions.produce(records)
+    assert found.cycle is not None
+    position = Committed(world.task.checkpoint.offset_next, found.cycle, author="forget", session="f")
+    world.kafka.owners[0] = "forget"
+    transactions.send_offsets({0: position}, world.kafka.membership_of("forget"))
+    transactions.commit()
+
+
+def kept(world: World, part: str) -> list[bytes]:
+    """Keys of which a part of the store has a row."""
+    return [key for key, _ in StoreSpace(world.task.store, part).scan()]
+
+
+def events_of(world: World, key: bytes = b"a") -> int:
+    return int(world.row(TABLE, key)["events"]["count"])
+
+
+@pytest.fixture
+def world() -> World:
+    """Two keys with rows, open windows and released events; a worker that was stopped, its store as it left it."""
+    found = World()
+    found.restore(FLOW)
+    found.feed(warmth(1, b"a", 1_000), warmth(2, b"b", 1_010), warmth(3, b"a", 1_020))
+    found.feed(warmth(4, b"b", 2_500))
+    found.feed(warmth(5, b"c", 9_000))
+    found.stop(keep=True)
+    return found
+
+
+@pytest.mark.parametrize("store", ["kept", "lost"])
+def test_a_forgotten_key_has_no_rows_and_begins_anew_and_no_other_key_is_touched(world: World, store: str) -> None:
+    assert all({b"a", b"b"} <= set(kept(world, part)) for part in PARTS)
+    world.restore(FLOW)
+    forget(world)
+    if store == "lost":
+        world.disk.clear()
+    world.restore(FLOW)
+    for part in PARTS:
+        assert b"a" not in kept(world, part), part
+        assert b"b" in kept(world, part), part
+    assert not [key for key, _ in world.task.store.scan(operator_prefix(open_window_name(WINDOW))) if b"a" in key[-2:]]
+    world.feed(warmth(6, b"a", 9_100), warmth(7, b"b", 9_110))
+    world.feed(warmth(8, b"c", 9_900))
+    assert events_of(world) == 1
+    assert events_of(world, b"b") == 3
+
+
+def test_a_store_from_before_forgets_as_well_and_keeps_what_came_after(world: World) -> None:
+    before = copy.deepcopy(world.disk)
+    world.restore(FLOW)
+    forget(world)
+    world.restore(FLOW)
+    world.feed(warmth(6, b"a", 9_100))
+    world.feed(warmth(7, b"c", 9_900))
+    after = last_released(world)
+    assert after[b"a"] == 9_100
+    for disk in (before, {}):
+        world.disk = copy.deepcopy(disk)
+        world.restore(FLOW)
+        assert events_of(world) == 1
+        assert last_released(world) == after
+
+
+def test_a_key_that_is_forgotten_twice_or_was_never_there_harms_nothing(world: World) -> None:
+    world.restore(FLOW)
+    for key in (b"a", b"nobody", b"a"):
+        forget(world, key)
+        world.restore(FLOW)
+    world.feed(warmth(6, b"b", 9_100))
+    world.feed(warmth(7, b"c", 9_900))
+    assert events_of(world, b"b") == 3
+
+
+def test_a_record_without_value_of_somebody_else_forgets_nothing(world: World) -> None:
+    world.kafka.append(TABLE, 0, b"a", None, 0)
+    world.disk.clear()
+    world.restore(FLOW)
+    assert b"a" in kept(world, fold_name(TABLE))
+
+
+def test_consumers_of_a_table_get_a_record_without_a_value(world: World) -> None:
+    world.restore(FLOW)
+    forget(world)
+    last: Any = next(one for one in reversed(world.kafka.log(TABLE, 0)) if getattr(one, "key", None) == b"a")
+    assert last.value is None
+    assert [name for name, _ in last.headers or ()] == [FORGOTTEN_HEADER]
+
+
+def last_released(world: World) -> dict[bytes, int]:
+    rows = due_rows(list(StoreSpace(world.task.store, "reorder.last").scan()))
+    return dict(zip(rows.key.tolist(), rows.event_time.tolist(), strict=True))

@@ -1,0 +1,132 @@
+"""Personal data in what people see: no value of a field that is marked is printed, logged or quoted in a reason."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from typer.testing import CliRunner
+
+from logistics.flows.gps import GPS
+from streams.cli import app
+from streams.deadletters.letter.foreign import is_coordinate
+from streams.deadletters.letter.letter import Letter, NotARepair, repaired
+from streams.engine.effects import Effects, PartitionEffects
+from streams.masking import PERSONAL_MASK
+from streams.schemas.catalog import Catalog, SchemaVersion, SubjectSettings
+from streams.schemas.personal import personal_of, with_personal
+from streams.worker.metrics import WorkerMetrics
+from streams.worker.misrouted import MisroutedNews, MisroutedWatch
+from streams.worker.quarantined import QuarantineNews
+
+MARKED = "anna-marked-7"
+PRIVATE = replace(GPS, personal=frozenset({"device_id", "latitude"}))
+
+
+def catalog(*fields: dict[str, Any], personal: frozenset[str] = frozenset()) -> Catalog:
+    versions = tuple(
+        SchemaVersion("s-value", number, Path(), "", {"type": "record", "name": "R", "fields": [field]})
+        for number, field in enumerate(fields, 1)
+    )
+    return Catalog({"s-value": versions}, settings={"s-value": SubjectSettings(personal=personal)})
+
+
+def test_a_field_is_personal_if_any_version_or_the_settings_of_its_subject_say_so() -> None:
+    found = catalog(
+        {"name": "old", "type": "string", "pii": True},
+        {
+            "name": "new",
+            "type": {"type": "record", "name": "I", "fields": [{"name": "deep", "type": "int", "pii": True}]},
+        },
+        personal=frozenset({"beside"}),
+    )
+    assert personal_of(found, "s-value") == {"old", "deep", "beside"}
+    assert personal_of(found, "unknown-value") == frozenset()
+
+
+def test_the_shipped_flows_know_their_personal_fields() -> None:
+    (gps,) = with_personal([GPS])
+    assert gps.personal == {"latitude", "longitude"}
+    assert not gps.masks_keys
+    assert PRIVATE.masks_keys
+
+
+def test_keys_that_are_personal_are_counted_and_not_named_in_the_log() -> None:
+    metrics = WorkerMetrics()
+    effects = Effects(0, 1, [PartitionEffects(0, misrouted=1, misrouted_keys=(MARKED.encode(),))])
+    news = MisroutedNews()
+    news.add(effects)
+    for flow, is_named in ((GPS, True), (PRIVATE, False)):
+        quarantined, misrouted = QuarantineNews(flow, metrics), MisroutedWatch(flow, 3, metrics)
+        with capture_logs() as logged:
+            quarantined.tell([MARKED.encode()])
+            quarantined.tell([])
+            misrouted.tell(news, 1)
+        assert len(logged) == 3
+        assert (MARKED in str(logged)) is is_named, logged
+    assert [line["begun"] for line in logged[:2]] == [1, 0]
+
+
+def test_words_of_a_users_repair_are_told_apart_from_what_happened() -> None:
+    letter = Letter("1" * 24, "t", 0, 0, 0, "s", b"k", b"v", [], "invalid", "", 1, None, 0)
+
+    def raising(_: Letter) -> bytes:
+        raise ValueError(f"no such place: {MARKED}")
+
+    with pytest.raises(NotARepair) as caught:
+        repaired(letter, raising)
+    assert MARKED in str(caught.value)
+    assert caught.value.what == "it raised ValueError"
+
+
+def test_of_a_foreign_envelope_only_names_and_numbers_are_coordinates() -> None:
+    shown = ("__connect.errors.topic", "kafka_dlt-original-offset", "__streams.errors.exception", "dlq.reason")
+    assert all(map(is_coordinate, shown))
+    words = ("__connect.errors.exception.message", "kafka_dlt-exception-stacktrace", "__streams.errors.message")
+    assert not any(map(is_coordinate, words))
+
+
+@pytest.fixture
+def schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The shipped schemas, with keys and positions that are personal."""
+    folder = tmp_path / "schemas"
+    for path in Catalog.load().root.rglob("*"):
+        if path.is_file() and path.suffix in {".avsc", ".toml"}:
+            target = folder / path.relative_to(Catalog.load().root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    (folder / "subjects.toml").write_text(f'["{GPS.subject}"]\npersonal = ["device_id", "latitude"]\n')
+    monkeypatch.setenv("STREAMS_SCHEMAS_DIR", str(folder))
+    return folder
+
+
+HEADER = "event_id,device_id,sequence,event_time,latitude,longitude"
+ROWS = (
+    f"e-1,{MARKED},1,2026-01-01T00:00:00Z,no-{MARKED},13.4",
+    f"e-2,{MARKED},1,2026-01-01T00:00:00Z,991.25,13.4",
+    f"e-3,{MARKED},1,no-time,52.5,13.4",
+    f"e-4,{MARKED},1",
+)
+
+
+@pytest.mark.usefixtures("schemas")
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_bad_rows_of_a_file_are_shown_without_personal_values_and_written_as_they_are(
+    tmp_path: Path, output: str
+) -> None:
+    path, bad = tmp_path / "rows.csv", tmp_path / "bad.ndjson"
+    path.write_text("\n".join((HEADER, *ROWS)))
+    arguments = ["ingest", "file", str(path), "--topic", GPS.source, "--dry-run", "--format", output]
+    done = CliRunner().invoke(app, [*arguments, "--bad-rows", str(bad)])
+    shown = done.stdout + done.stderr
+    assert "latitude" in shown, shown
+    assert not [value for value in (MARKED, "991.25") if value in shown], shown
+    assert "no-time" in shown, "what is not personal is quoted"
+    if output == "json":
+        rows = json.loads(done.stdout)["bad_rows"]
+        assert len(rows) == len(ROWS)
+        assert {row["data"]["device_id"] for row in rows if isinstance(row["data"], dict)} == {PERSONAL_MASK}
+        assert [row["data"] for row in rows if not isinstance(row["data"], dict)] == [PERSONAL_MASK]
+    assert MARKED in bad.read_text(encoding="utf-8"), "to be mended, a row is needed as it is"
