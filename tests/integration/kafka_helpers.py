@@ -9,10 +9,10 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import fastavro
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -24,6 +24,7 @@ from confluent_kafka.admin import (
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
+from streams.batch.columns import Headers
 from streams.flow.discover import select_pipelines
 from streams.kafka.admin import partition_counts, settled
 from streams.kafka.topics import apply_topics
@@ -140,11 +141,22 @@ def committed_records(stack: Stack, topic: str, partitions: int = 3) -> list[Rec
             error = message.error()
             if error is not None:
                 assert error.code() == KafkaError._PARTITION_EOF, error
-                ended.add(message.partition())
+                ended.add(partition_of(message))
             else:
-                found.append(Record(message.partition(), message.key(), message.value()))
+                found.append(Record(partition_of(message), message.key() or b"", message.value() or b""))
     consumer.close()
     return found
+
+
+def partition_of(message: Message) -> int:
+    partition = message.partition()
+    assert partition is not None
+    return partition
+
+
+def headers_of(message: Message) -> Headers:
+    """Headers as they came: the client's own type says that they might be a dict, or text, which they never are."""
+    return cast("Headers | None", message.headers()) or []
 
 
 def log_end(stack: Stack, topic: str, partitions: int = 3) -> int:

@@ -1,5 +1,6 @@
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import fastavro
@@ -14,6 +15,7 @@ from streams.batch.events import Fields
 from streams.batch.rows import empty_rows, pack_rows, unpack_rows
 from streams.operators.fold.aggregate import Segments
 from streams.operators.fold.builder import (
+    Column,
     Count,
     FirstTime,
     Fold,
@@ -28,7 +30,7 @@ from streams.operators.fold.builder import (
 )
 
 FIELDS = ("open", "temperature_c")
-COLUMNS = {
+COLUMNS: dict[str, Column] = {
     "events": Count(),
     "first": FirstTime(),
     "last": LastTime(),
@@ -65,7 +67,7 @@ def row(state: NDArray[Any]) -> dict[str, Any]:
     }
 
 
-def folded(*batches: Segments) -> NDArray[Any]:
+def folded(*batches: Sequence[tuple[int, float, float]]) -> NDArray[Any]:
     state = np.zeros(1, FOLD.dtype)
     for batch in batches:
         state = FOLD.fold(state, segments(*batch))
