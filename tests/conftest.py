@@ -1,11 +1,10 @@
 """One real Kafka and registry for all tests of a session; each test uses topics and subjects of its own."""
 
-import os
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -18,6 +17,7 @@ from tests import left_out
 from tests.examples import DEFAULT, FAST
 from tests.faults.proxy import Proxy
 from tests.integration.kafka_helpers import delete_subjects
+from tests.scheduling import FilesByNeed
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A run in the background of a shell: processes that tests start would be told to ignore Ctrl-C, too.
@@ -64,16 +64,17 @@ def _subjects_end_with_their_file(request: pytest.FixtureRequest) -> Iterator[No
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the stack; leave out what cannot run on this machine; the files that take long go first.
-
-    With several processes, long files at the beginning make all processes end at about the same time.
-    """
+    """Mark what uses the stack; leave out what cannot run on this machine."""
     for item in items:
         if "stack" in getattr(item, "fixturenames", ()):
             item.add_marker("kafka")
     left_out.mark(items)
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: not {"integration", "faults"} & set(item.path.parts))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """With several processes (`--dist loadfile`) two thirds of them begin with the tests on a broker."""
+    return FilesByNeed(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
