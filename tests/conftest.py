@@ -14,7 +14,7 @@ from streams.local import ports
 from streams.local.kafka import Detour
 from streams.local.stack import Stack, running_stack
 from tests import left_out
-from tests.examples import DEFAULT, FAST
+from tests.examples import DEFAULT, FAST, HALF
 from tests.faults.proxy import Proxy
 from tests.integration.kafka_helpers import delete_subjects
 from tests.scheduling import FilesByNeed
@@ -26,6 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _ON_THE_STACK: Final = pytest.StashKey[set[Path]]()
 
 settings.register_profile("untimed", deadline=None, max_examples=DEFAULT)
+settings.register_profile("half", deadline=None, max_examples=HALF)
 settings.register_profile("fast", deadline=None, max_examples=FAST)
 settings.load_profile("untimed")
 
