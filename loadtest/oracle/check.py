@@ -1,6 +1,6 @@
-"""The oracle over real topics: what the source demands against what the pipeline has written.
+"""The oracle over real topics: what the source demands against what the flow has written.
 
-Reads every topic to its end with read_committed, so it wants a pipeline that has caught up. Events that a worker still
+Reads every topic to its end with read_committed, so it wants a flow that has caught up. Events that a worker still
 holds are expected in clean all the same: an idle partition lets go of them after `STREAMS_IDLE_MS`. So are windows that
 are still open: they close when the watermark, which then goes on with the clock, has passed their end and grace.
 """
@@ -61,7 +61,7 @@ class Misrouted(StreamsError):
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """Names of the topics of a pipeline with one table."""
+    """Names of the topics of a flow with one table."""
 
     pipeline: str
     source: str
@@ -75,10 +75,10 @@ class Topics:
 
     @classmethod
     def of_pipeline(cls, name: str, prefix: str = "") -> "Topics":
-        """Topics of a declared pipeline, which begin with `prefix`.
+        """Topics of a declared flow, which begin with `prefix`.
 
         Raises:
-            UsageError: there is no such pipeline.
+            UsageError: there is no such flow.
 
         """
         (pipeline,) = select_pipelines([name], prefix=prefix)
@@ -133,7 +133,7 @@ def check(
     unknown_until: UnknownUntil | None = None,
     on_progress: Callable[[str, int], None] | None = None,
 ) -> Report:
-    """Compare the output of a pipeline that has caught up with the model of its source.
+    """Compare the output of a flow that has caught up with the model of its source.
 
     Takes some 20 µs and 800 bytes per event, and 500 bytes per window. `on_progress` gets a topic's name and how many
     of its records are read. `all_closed`: no window is open any more, as after an idle time of its size and grace.
@@ -376,15 +376,15 @@ def print_report(console: Console, report: Report) -> None:
 
 def command(
     *,
-    pipeline: Annotated[str, typer.Option(help="Pipeline whose topics are compared.")] = "gps",
+    pipeline: Annotated[str, typer.Option(help="Flow whose topics are compared.")] = "gps",
     bootstrap: Annotated[str | None, typer.Option(help="Kafka; default: KAFKA_BOOTSTRAP_SERVERS.")] = None,
     registry_url: Annotated[str | None, typer.Option(help="Registry; default: SCHEMA_REGISTRY_URL.")] = None,
     lateness_ms: Annotated[int | None, typer.Option(help="The worker's; default: STREAMS_LATENESS_MS.")] = None,
     horizon_ms: Annotated[int | None, typer.Option(help="The worker's; default: STREAMS_DEDUP_HORIZON_MS.")] = None,
     skew_ms_max: Annotated[int | None, typer.Option(help="The worker's; default: STREAMS_SKEW_MS_MAX.")] = None,
-    windows: Annotated[bool, typer.Option(help="Compare the windows that the pipeline declares.")] = True,
+    windows: Annotated[bool, typer.Option(help="Compare the windows that the flow declares.")] = True,
 ) -> None:
-    """Compare what a pipeline has written with a model of its source; exit status 100 when they differ."""
+    """Compare what a flow has written with a model of its source; exit status 100 when they differ."""
     settings = load_settings(
         kafka_bootstrap_servers=bootstrap,
         schema_registry_url=registry_url,

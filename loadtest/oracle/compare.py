@@ -43,7 +43,7 @@ Coordinates = tuple[int, int]
 
 @dataclass(slots=True)
 class Output:
-    """Everything a pipeline writes, whether read from its topics or foretold by the model."""
+    """Everything a flow writes, whether read from its topics or foretold by the model."""
 
     clean: dict[bytes, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     """Values per key, in the order of the log."""

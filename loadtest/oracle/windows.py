@@ -19,7 +19,7 @@ _KM_NEAR_ANTIPODE: Final = 1e-4
 
 
 class Window(Protocol):
-    """What a pipeline declares of a window."""
+    """What a flow declares of a window."""
 
     @property
     def topic(self) -> str:

@@ -117,11 +117,11 @@ def highest_speeds(state: Rows, speeds: Int64, speed: Float64, start: Int64) -> 
 
 
 def _fold_stops(rows: Rows, state: Rows, speed: Float64, event_time: Int64, start: Int64) -> None:
-    """Since when the vehicle stands: the first slow event behind the last fast one; unknown speeds change nothing."""
+    """Since when the vehicle stands: the first slow event after the last fast one; unknown speeds change nothing."""
     row = np.arange(len(speed))
     slow = speed < STOPPED_BELOW_KMH
     last_fast = np.maximum.reduceat(np.where(speed >= STOPPED_BELOW_KMH, row, -1), start)
-    # First slow row behind the segment's last fast one (or behind its start, when it has none).
+    # First slow row after the segment's last fast one (or after its start, when it has none).
     lengths = np.diff(np.append(start, len(speed)))
     behind_fast = row > np.repeat(last_fast, lengths)
     first_slow = np.minimum.reduceat(np.where(slow & behind_fast, row, len(speed)), start)

@@ -1,4 +1,4 @@
-"""Where to go on in the source: state, the group's committed offset and the source must agree."""
+"""Finds the offset to go on from: state, the group's committed offset and the source must agree."""
 
 import structlog
 

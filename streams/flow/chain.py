@@ -68,7 +68,7 @@ def tree_of(pipeline: Pipeline) -> tuple[Placed, ...]:
 
 
 def _in_order(pipeline: Pipeline) -> dict[str, OperatorSpec]:
-    """Operators by their place in the order of the pipeline."""
+    """Operators by their place in the order of the flow."""
     own, bounds = len(pipeline.prefix), pipeline.bounds
     declared: dict[str, OperatorSpec] = {
         "deduplicate": Dedup(bounds.horizon_ms, pipeline.late),

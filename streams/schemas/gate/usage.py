@@ -1,4 +1,4 @@
-"""Which pipelines read or write a subject, and what they need of its schema."""
+"""Which flows read or write a subject, and what they need of its schema."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from streams.schemas.gate.findings import Finding, Rule
 
 _INTEGERS: Final = frozenset({"int", "long"})
 _NUMBERS: Final = frozenset({"int", "long", "float", "double", "boolean", "enum"})
-EVENT_TIME: Final = "timestamp-millis"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,62 +20,55 @@ class Usage:
 
     topics: tuple[str, ...]
     readers: tuple[str, ...]
-    """Pipelines whose source it is."""
+    """Flows whose source it is."""
     writers: tuple[str, ...]
-    """Pipelines that write it."""
+    """Flows that write it."""
 
 
-def usage_of(subject: str, pipelines: Iterable[Pipeline]) -> Usage:
-    """Topics and pipelines that use a subject; nothing for one that nobody uses."""
+def usage_of(subject: str, flows: Iterable[Pipeline]) -> Usage:
+    """Topics and flows that use a subject; nothing for one that nobody uses."""
     topics: list[str] = []
     readers: list[str] = []
     writers: list[str] = []
-    for pipeline in pipelines:
-        for topic in pipeline.topics():
+    for flow in flows:
+        for topic in flow.topics():
             if topic.subject == subject:
                 topics.append(topic.name)
-                (readers if topic.name == pipeline.source else writers).append(pipeline.name)
+                (readers if topic.name == flow.source else writers).append(flow.name)
     return Usage(tuple(topics), tuple(readers), tuple(writers))
 
 
-def unmet_needs(version: SchemaVersion, pipelines: Iterable[Pipeline]) -> list[Finding]:
-    """Fields that a pipeline reads and that a version, the newest one, lacks or has of another type."""
-    return [
-        finding
-        for pipeline in pipelines
-        if pipeline.subject == version.subject
-        for finding in _unmet(version, pipeline)
-    ]
+def unmet_needs(version: SchemaVersion, flows: Iterable[Pipeline]) -> list[Finding]:
+    """Fields that a flow reads and that a version, the newest one, lacks or has of another type."""
+    return [finding for flow in flows if flow.subject == version.subject for finding in _unmet(version, flow)]
 
 
-def _unmet(version: SchemaVersion, pipeline: Pipeline) -> Iterable[Finding]:
+def _unmet(version: SchemaVersion, flow: Pipeline) -> Iterable[Finding]:
     fields = {field["name"]: field for field in version.parsed["fields"]}
     needs: dict[str, tuple[frozenset[str], bool, str]] = {
-        pipeline.id_field: (frozenset({"string"}), False, "its id"),
-        pipeline.key_field: (frozenset({"string"}), False, "its key"),
-        pipeline.time_field: (frozenset({"long"}), False, "its event time"),
-        pipeline.sequence_field: (_INTEGERS, False, "its sequence"),
-        **dict.fromkeys(pipeline.payload_fields, (_NUMBERS, True, "a number that it folds")),
-        **{name: (frozenset({"string"}), True, "a text that it folds") for name in pipeline.text_fields},
+        flow.id_field: (frozenset({"string"}), False, "its id"),
+        flow.key_field: (frozenset({"string"}), False, "its key"),
+        flow.time_field: (frozenset({"long"}), False, "its event time"),
+        flow.sequence_field: (_INTEGERS, False, "its sequence"),
+        **dict.fromkeys(flow.payload_fields, (_NUMBERS, True, "a number that it folds")),
+        **{name: (frozenset({"string"}), True, "a text that it folds") for name in flow.text_fields},
     }
     for name, (kinds, nullable, role) in needs.items():
         field = fields.get(name)
         message = None
         if field is None:
             hint = did_you_mean(name, fields)
-            message = f"missing: pipeline {pipeline.name} reads it as {role}{hint}"
+            message = f"missing: flow {flow.name} reads it as {role}{hint}"
         elif not fits(field["type"], kinds, nullable=nullable):
             wanted = "number, boolean or enum" if kinds == _NUMBERS else " or ".join(sorted(kinds))
-            message = (
-                f"no {wanted}{'' if nullable else ' that is never null'}: pipeline {pipeline.name} reads it as {role}"
-            )
+            message = f"no {wanted}{'' if nullable else ' that is never null'}: flow {flow.name} reads it as {role}"
         elif (why := misfit_default({**field, "type": without_logical_types(field["type"])})) is not None:
             message = f"{why}: a record that lacks it could not be read"
         if message is not None:
             yield Finding(
                 version.subject, version.version, Rule.PIPELINE_FIELD, message, field=name, file=version.path,
-                breaks=f"pipeline {pipeline.name}: its workers would not start",
-                fix="keep the field, or first take it out of the pipeline's declaration",
+                breaks=f"flow {flow.name}: its workers would not start",
+                fix="keep the field, or first take it out of the flow's declaration",
                 line=getattr(field, "line", 1),
             )  # fmt: skip
 
