@@ -16,7 +16,7 @@ from streams.local.stack import Stack, running_stack
 from tests import left_out
 from tests.examples import DEFAULT, FAST, HALF
 from tests.faults.proxy import Proxy
-from tests.integration.kafka_helpers import delete_subjects
+from tests.integration.kafka_helpers import QUICK_START, delete_subjects
 from tests.scheduling import FilesByNeed
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -44,7 +44,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, proxy: Proxy) -> Iterator[St
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     directory = tmp_path_factory.mktemp("stack")
     try:
-        with running_stack(directory, detour=Detour(proxy.target, proxy.port)) as running:
+        with running_stack(directory, detour=Detour(proxy.target, proxy.port), extension=QUICK_START) as running:
             yield running
     finally:
         signal.signal(signal.SIGTERM, before)

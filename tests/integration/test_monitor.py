@@ -70,6 +70,7 @@ def monitor(stack: Stack, collector: Collector, tmp_path_factory: pytest.TempPat
         with monitor_over(stack, worker, directory) as running:
             wait_until(lambda: status_of(running, "streams.gps") == "OK", "the pipeline's group is OK", timeout_s=90)
             yield running
+    delete_topics(admin_of(stack), {WIDE})  # a broker that has to load it starts slowly
 
 
 def a_wide_group(stack: Stack) -> None:
