@@ -42,7 +42,7 @@ run: setup ## Start everything, feed real and simulated positions, watch it live
 	$(BIN)/streams demo
 
 test: setup ## Run the tests (unit, property, simulation, real Kafka), without the long forms
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --hypothesis-profile=half -m "not slow" $(ARGS)
 
 test-fast: setup ## Run the tests that need no broker, in less than a minute: for the inner loop
 	$(BIN)/python -m pytest -q -n 2 --hypothesis-profile=fast -m "not kafka and not slow and not thorough" tests/unit tests/property tests/contract tests/simulation $(ARGS)

@@ -1,13 +1,12 @@
 """One real Kafka and registry for all tests of a session; each test uses topics and subjects of its own."""
 
 import importlib
-import os
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -17,9 +16,10 @@ from streams.local import ports
 from streams.local.kafka import Detour
 from streams.local.stack import Stack, running_stack
 from tests import left_out
-from tests.examples import DEFAULT, FAST
+from tests.examples import DEFAULT, FAST, HALF
 from tests.faults.proxy import Proxy
-from tests.integration.kafka_helpers import delete_subjects
+from tests.integration.kafka_helpers import QUICK_START, delete_subjects
+from tests.scheduling import FilesByNeed
 
 if TYPE_CHECKING:
     from tests.databases import Postgres
@@ -31,6 +31,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _ON_THE_STACK: Final = pytest.StashKey[set[Path]]()
 
 settings.register_profile("untimed", deadline=None, max_examples=DEFAULT)
+settings.register_profile("half", deadline=None, max_examples=HALF)
 settings.register_profile("fast", deadline=None, max_examples=FAST)
 settings.load_profile("untimed")
 
@@ -48,7 +49,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, proxy: Proxy) -> Iterator[St
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     directory = tmp_path_factory.mktemp("stack")
     try:
-        with running_stack(directory, detour=Detour(proxy.target, proxy.port)) as running:
+        with running_stack(directory, detour=Detour(proxy.target, proxy.port), extension=QUICK_START) as running:
             yield running
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -83,16 +84,17 @@ def _subjects_end_with_their_file(request: pytest.FixtureRequest) -> Iterator[No
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the stack; leave out what cannot run on this machine; the files that take long go first.
-
-    With several processes, long files at the beginning make all processes end at about the same time.
-    """
+    """Mark what uses the stack; leave out what cannot run on this machine."""
     for item in items:
         if "stack" in getattr(item, "fixturenames", ()):
             item.add_marker("kafka")
     left_out.mark(items)
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: not {"integration", "faults"} & set(item.path.parts))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """With several processes (`--dist loadfile`) two thirds of them begin with the tests on a broker."""
+    return FilesByNeed(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

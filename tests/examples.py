@@ -1,4 +1,5 @@
-"""How many examples a property is tried with: `make test-fast` tries a tenth of them (`--hypothesis-profile=fast`)."""
+"""How many examples a property is tried with: `make test-long` tries all, `make test` half of them, `make test-fast` a
+tenth (`--hypothesis-profile`). They are others in each run."""
 
 from typing import Final
 
@@ -6,6 +7,7 @@ from hypothesis import settings
 
 DEFAULT: Final = 100
 """Examples of a property that names no number, by the profile that runs where none is asked for."""
+HALF: Final = 50
 FAST: Final = 10
 
 

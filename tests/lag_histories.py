@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from streams.batch.columns import Int64
 from streams.kafka.round import FOREIGN, Group, Member, Round
 from streams.monitor.group_lag import GroupLag
 from streams.monitor.lookups import Answer
@@ -110,8 +111,13 @@ class History:
         topics: tuple[tuple[str, int], ...] = (("t", 1),)
         if self.elsewhere:
             topics, members = (("t", 1), ("u", 1)), (*(members or ()), Member("n", "worker-2", "host", (1,)))
-        one = lambda value: np.array([value, 0][: len(topics)], dtype=np.int64)  # noqa: E731
-        committed = lambda value: np.array([value] if known else [], dtype=np.int64)  # noqa: E731
+
+        def one(value: int) -> Int64:
+            return np.array([value, 0][: len(topics)], dtype=np.int64)
+
+        def committed(value: int) -> Int64:
+            return np.array([value] if known else [], dtype=np.int64)
+
         none = np.empty(0, dtype=np.int64)
         end = self.end(at)
         high = end if self.high is None else self.high(at)

@@ -52,6 +52,7 @@ class WindowModel:
         prior, known = self.model.watermark, len(self.model.clean)
         act()
         for event in self.model.clean[known:]:
+            assert isinstance(event, Event)
             self._fold(event, prior)
         for device in [d for d, window in self._open.items() if window.close_at <= self.model.watermark]:
             self._close(device)

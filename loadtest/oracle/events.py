@@ -10,16 +10,6 @@ OrderKey = tuple[int, int, str]
 Doubles = tuple[float | None, ...]
 
 
-def _identity(event: "AnyEvent") -> tuple[str, int]:
-    """What a retransmission shares with its original."""
-    return event.event_id, event.event_time_ms
-
-
-def _order_key(event: "AnyEvent") -> OrderKey:
-    """Order of the events of one device or order; total, because identities are unique."""
-    return event.event_time_ms, event.sequence, event.event_id
-
-
 class Event(NamedTuple):
     """A decoded position. Times are milliseconds since the epoch, `raw` the framed value as Kafka holds it."""
 
@@ -37,8 +27,15 @@ class Event(NamedTuple):
     raw: bytes
     heading_deg: float | None = None
 
-    identity = property(_identity)  # type: ignore[misc]  # a property as any other, shared by two classes
-    order_key = property(_order_key)  # type: ignore[misc]  # as above
+    @property
+    def identity(self) -> tuple[str, int]:
+        """What a retransmission shares with its original."""
+        return self.event_id, self.event_time_ms
+
+    @property
+    def order_key(self) -> OrderKey:
+        """Order of the events of one device or order; total, because identities are unique."""
+        return self.event_time_ms, self.sequence, self.event_id
 
     @property
     def entity(self) -> str:
@@ -79,8 +76,15 @@ class OrderEvent(NamedTuple):
     promised_time: int | None
     raw: bytes
 
-    identity = property(_identity)  # type: ignore[misc]  # a property as any other, shared by two classes
-    order_key = property(_order_key)  # type: ignore[misc]  # as above
+    @property
+    def identity(self) -> tuple[str, int]:
+        """What a retransmission shares with its original."""
+        return self.event_id, self.event_time_ms
+
+    @property
+    def order_key(self) -> OrderKey:
+        """Order of the events of one device or order; total, because identities are unique."""
+        return self.event_time_ms, self.sequence, self.event_id
 
     @property
     def entity(self) -> str:

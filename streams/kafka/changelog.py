@@ -79,6 +79,8 @@ class KafkaChangelog:
         self._asking_lock = threading.Lock()
         self._reader: Consumer | None = None
         """Of the last read, if that came to its end."""
+        self._introduced: set[str] = set()
+        """Topics whose leaders it knows."""
 
     def committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:
         """The group's positions; the broker holds the answer back while a transaction on them is pending.
@@ -229,9 +231,16 @@ class KafkaChangelog:
 
     @contextmanager
     def _assigned(self, where: TopicPartition) -> Iterator[Consumer]:
-        """A consumer that reads one partition, kept for the next read where this one came to its end."""
+        """A consumer that reads one partition, kept for the next read where this one came to its end.
+
+        Told to read a topic of which it knows nothing, the client asks where that is when its next second begins.
+        """
+        if self._reader is None:
+            self._introduced.clear()
         consumer, self._reader = self._reader or self._new_consumer(), None
         try:
+            if where.topic not in self._introduced:
+                self._introduce(consumer, where.topic)
             consumer.assign([where])
             yield consumer
             consumer.unassign()
@@ -239,6 +248,19 @@ class KafkaChangelog:
             consumer.close()
             raise
         self._reader = consumer
+
+    def _introduce(self, consumer: Consumer, topic: str) -> None:
+        """Ask now where a topic is.
+
+        Raises:
+            StreamsError: no answer.
+
+        """
+        try:
+            consumer.list_topics(topic, timeout=_ANSWER_TIMEOUT_S)
+        except KafkaException as error:
+            raise StreamsError(f"asking where {topic} is: {described(error)}") from None
+        self._introduced.add(topic)
 
     def truncate(self, topic: str, before: Mapping[int, int]) -> None:
         """Delete records before an offset, by partition. A failure is said, and tried again by whoever calls next."""

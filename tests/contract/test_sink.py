@@ -118,7 +118,7 @@ class KafkaSubject:
         deadline = time.monotonic() + 60
         while len(ended) < PARTITIONS:
             assert time.monotonic() < deadline
-            for message in reader.consume(1_000, 0.5):
+            for message in reader.consume(1_000, 0.05):
                 error = message.error()
                 if error is not None:
                     assert error.code() == KafkaError._PARTITION_EOF, error

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,21 +30,21 @@ class RocksSubject:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._crashes = 0
-        self._open = []
+        self._open: list[Store] = []
 
     def open(self) -> RocksStore:
         store = RocksStore(self._path, rocks_memory())
         self._open.append(store)
         return store
 
-    def crash(self, _store: RocksStore) -> RocksStore:
+    def crash(self, _store: Store) -> RocksStore:
         self._crashes += 1
         aside = self._path.with_name(f"crashed-{self._crashes}")
         shutil.copytree(self._path, aside)
         self._path = aside
         return self.open()
 
-    def reopen(self, store: RocksStore) -> RocksStore:
+    def reopen(self, store: Store) -> RocksStore:
         store.close()
         self._open.remove(store)
         return self.open()
@@ -57,15 +58,15 @@ class MemorySubject:
     """The twin: what is durable is the dictionary as of the last flush."""
 
     def __init__(self) -> None:
-        self._disk = {}
+        self._disk: dict[bytes, bytes] = {}
 
     def open(self) -> MemoryStore:
         return MemoryStore(self._disk)
 
-    def crash(self, _store: MemoryStore) -> MemoryStore:
+    def crash(self, _store: Store) -> MemoryStore:
         return MemoryStore(self._disk)
 
-    def reopen(self, store: MemoryStore) -> MemoryStore:
+    def reopen(self, store: Store) -> MemoryStore:
         store.close()
         return MemoryStore(self._disk)
 
@@ -74,7 +75,7 @@ class MemorySubject:
 
 
 @pytest.fixture(params=["rocks", "memory"])
-def subject(request: pytest.FixtureRequest, tmp_path: Path):
+def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemorySubject | RocksSubject]:
     made = RocksSubject(tmp_path / "state" / "0") if request.param == "rocks" else MemorySubject()
     yield made
     made.finish()
@@ -85,11 +86,11 @@ def store(subject: MemorySubject | RocksSubject) -> Store:
     return subject.open()
 
 
-def rows(store: Store, prefix: bytes = b"") -> list[tuple[bytes, bytes]] | None:
+def rows(store: Store, prefix: bytes = b"") -> list[tuple[bytes, bytes]]:
     return list(store.scan(prefix))
 
 
-def put(store: Store, *pairs) -> None:
+def put(store: Store, *pairs: tuple[bytes, bytes]) -> None:
     store.write(WriteBatch(puts=list(pairs)))
 
 
@@ -194,6 +195,7 @@ def test_a_crash_loses_whole_batches_only_and_never_one_before_a_kept_one(
             store.flush()
     store = subject.crash(store)
     [marker] = store.get_many([MARKER])
+    assert marker is not None
     assert int(marker) >= 11
     assert {marker} == {value for _, value in store.scan(b"x")}
     assert [(b"r" + marker, b"")] == rows(store, b"r")
@@ -234,10 +236,12 @@ def test_a_killed_process_leaves_a_consistent_store(tmp_path: Path) -> None:
     )
     path = tmp_path / "store"
     with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
         flushed = [int(process.stdout.readline()) for _ in range(4)]
         process.send_signal(signal.SIGKILL)
     store = open_or_quarantine(path, rocks_memory())
     [marker] = store.get_many([MARKER])
+    assert marker is not None
     assert int(marker) >= flushed[-1]
     assert {marker * 50} == {value for _, value in store.scan(b"x")}
     store.close()

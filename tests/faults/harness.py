@@ -19,6 +19,7 @@ from confluent_kafka import IsolationLevel, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadtest.oracle.check import Limits
 from loadtest.oracle.compare import Report
 from logistics.flows.gps import GPS
 from streams.kafka.clients import librdkafka_log
@@ -28,7 +29,6 @@ from tests.integration.workers import (
     NEVER_IDLE,
     PARTITIONS,
     REJECTS_IN_TRAFFIC,
-    Limits,
     Probe,
     Traffic,
     Worker,

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,8 +33,7 @@ def test_the_worker_goes_on_by_itself_each_time_the_broker_restarts(scene: Scene
         for _ in range(5):
             scene.stack.restart_kafka(how)
             scene.struck()
-            sent = traffic.sent
-            wait_until(lambda sent=sent: traffic.sent > sent + 2_000, "traffic goes on", timeout_s=120)
+            traffic.wait_for(2_000, timeout_s=120)
             scene.recovers()
         assert pid == scene.worker.pid
         assert "Traceback" not in scene.worker.printed()
@@ -44,7 +44,7 @@ def test_the_worker_goes_on_by_itself_each_time_the_broker_restarts(scene: Scene
 @pytest.mark.fault(row=8, what="broker that goes down says that there is no broker")
 def test_a_client_that_has_lost_every_broker_for_good_is_made_anew(behind_proxy: Scene, proxy: Proxy) -> None:
     scene = behind_proxy
-    stranded: list[object] = []
+    stranded: list[dict[str, Any]] = []
     with scene.load():
         scene.start().wait_ready(READY_S_MAX)
         pid = scene.worker.pid

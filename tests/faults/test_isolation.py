@@ -11,7 +11,7 @@ from logistics.flows.gps import GPS
 from streams.local import kafka as local_kafka
 from streams.local.stack import Stack, running_stack
 from tests.faults.harness import READY_S_MAX, Result, Scene, scene_of
-from tests.integration.kafka_helpers import admin_of
+from tests.integration.kafka_helpers import QUICK_START, admin_of
 from tests.integration.workers import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
@@ -66,7 +66,7 @@ def own_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack
     """A broker that notices within a second that it cannot write to a directory."""
     quick = "log.flush.offset.checkpoint.interval.ms=1000\nlog.flush.start.offset.checkpoint.interval.ms=1000\n"
     monkeypatch.setattr(local_kafka, "PROPERTIES", local_kafka.PROPERTIES + quick)
-    with running_stack(tmp_path / "stack") as running:
+    with running_stack(tmp_path / "stack", extension=QUICK_START) as running:
         yield running
 
 

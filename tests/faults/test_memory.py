@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import pytest
 
 from streams.kafka.partitioner import partition_of
-from tests.faults.harness import LIMITS, READY_S_MAX, Scene, rss_mb
+from tests.faults.harness import READY_S_MAX, Scene, rss_mb
 from tests.faults.test_data import Peak, Sender, now_ms
 from tests.integration.test_rejects import Encoder, frame
-from tests.integration.workers import FROM_NOTHING, PARTITIONS
+from tests.integration.workers import FROM_NOTHING, LIMITS, PARTITIONS
 
 pytestmark = [pytest.mark.kafka]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -28,13 +29,17 @@ def network_again(proxy: Proxy) -> Iterator[None]:
 @pytest.mark.fault(row=7, what="commit answer lost, connection reset")
 def test_a_commit_whose_answer_is_lost_in_a_reset_happens_once(behind_proxy: Scene, proxy: Proxy) -> None:
     scene = behind_proxy
+
+    def commits(wanted: int) -> bool:
+        return proxy.commits >= wanted
+
     with scene.load():
         scene.start().wait_ready(READY_S_MAX)
         pid = scene.worker.pid
         for _ in range(10):
-            before = proxy.commits
+            wanted = proxy.commits + 1
             proxy.faults = Faults(reset_commits=True)
-            wait_until(lambda before=before: proxy.commits > before, "a commit loses its answer")
+            wait_until(partial(commits, wanted), "a commit loses its answer")
             scene.struck()
             proxy.faults = Faults()
             scene.recovers()
@@ -98,8 +103,7 @@ def test_a_link_that_breaks_all_the_time_is_no_abort_loop(behind_proxy: Scene, p
         pid = scene.worker.pid
         proxy.faults = Faults(latency_s=0.02)
         for _ in range(resets):
-            sent = traffic.sent
-            wait_until(lambda sent=sent: traffic.sent > sent + 2_000, "traffic goes on")
+            traffic.wait_for(2_000)
             assert proxy.reset_all() > 0
             scene.struck()
         scene.recovers()

@@ -11,7 +11,7 @@ from confluent_kafka import Message, Producer
 from logistics.flows.gps import GPS
 from tests.faults.harness import READY_S_MAX, SEED, Scene, metric
 from tests.faults.test_data import DEVICES
-from tests.integration.kafka_helpers import alter_topic, decoded_value, recreate_topic, run
+from tests.integration.kafka_helpers import alter_topic, decoded_value, headers_of, recreate_topic, run
 from tests.integration.test_rejects import Encoder
 from tests.integration.workers import read, wait_drained, wait_until
 
@@ -86,7 +86,7 @@ def outputs(scene: Scene) -> tuple[dict[str, list[bytes]], list[Message], dict[s
 
 
 def reason_of(letter: Message) -> str:
-    return (dict(letter.headers() or ())["dlq.reason"] or b"").decode()
+    return (dict(headers_of(letter))["dlq.reason"] or b"").decode()
 
 
 def drained(scene: Scene) -> None:

@@ -83,8 +83,8 @@ def test_an_open_transaction_upstream_is_said_and_makes_nothing_late(scene: Scen
     devices.send(400, 950, 500)
     scene.struck()
     began = time.monotonic()
-    in_words = wait_until(
-        lambda: (said := worker.readiness()[1]).count(UNREADABLE) == PARTITIONS and said, "/readyz says it"
+    in_words: str = wait_until(
+        lambda: said if (said := worker.readiness()[1]).count(UNREADABLE) == PARTITIONS else None, "/readyz says it"
     )
     assert f"{GPS.source}-0: 5 records {UNREADABLE}; it begins at offset 2 " in in_words
     assert lines(worker, "an open transaction on the source holds its partition up")

@@ -9,10 +9,10 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Final, cast
 
 import fastavro
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -24,15 +24,21 @@ from confluent_kafka.admin import (
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
+from streams.batch.columns import Headers
 from streams.flow.discover import select_pipelines
 from streams.kafka.admin import partition_counts, settled
 from streams.kafka.topics import apply_topics
+from streams.local.kafka import Extension
 from streams.local.stack import Stack
 from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry
 from streams.schemas.registration import register_schemas
 from streams.settings import Settings, load_settings
 from tests.integration.forked import run_forked
+
+QUICK_START: Final = Extension(java=("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"))
+"""Of a broker for tests: a start and each restart cost half of the processor time. None is busy for so long that better
+code would pay for being compiled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +142,26 @@ def committed_records(stack: Stack, topic: str, partitions: int = 3) -> list[Rec
     deadline = time.monotonic() + 60
     while len(ended) < partitions:
         assert time.monotonic() < deadline, f"only partitions {ended} of {topic} could be read to their end"
-        for message in consumer.consume(10_000, 0.5):
+        for message in consumer.consume(10_000, 0.05):
             error = message.error()
             if error is not None:
                 assert error.code() == KafkaError._PARTITION_EOF, error
-                ended.add(message.partition())
+                ended.add(partition_of(message))
             else:
-                found.append(Record(message.partition(), message.key(), message.value()))
+                found.append(Record(partition_of(message), message.key() or b"", message.value() or b""))
     consumer.close()
     return found
+
+
+def partition_of(message: Message) -> int:
+    partition = message.partition()
+    assert partition is not None
+    return partition
+
+
+def headers_of(message: Message) -> Headers:
+    """Headers as they came: the client's own type says that they might be a dict, or text, which they never are."""
+    return cast("Headers | None", message.headers()) or []
 
 
 def log_end(stack: Stack, topic: str, partitions: int = 3) -> int:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_the_guide_works_as_it_stands(copy: Path, environment: Mapping[str, str]
         for line in ingest:
             run(copy, environment, line)
         for version, vehicle in (("v1", b"truck-1"), ("v2", b"truck-2")):
-            rows = wait_until(lambda v=version: of_two_events(copy, stack, v), f"the row of {vehicle!r}", timeout_s=90)
+            rows = wait_until(partial(of_two_events, copy, stack, version), f"the row of {vehicle!r}", timeout_s=90)
             assert [key for key, _ in rows] == [vehicle]
             assert len(committed_records(stack, f"gps.positions.{version}.clean")) == 2
 

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import NewTopic
@@ -16,9 +18,9 @@ from loadtest.oracle.decode import Decoder, Record, newest_schema, registry_sche
 from loadtest.oracle.events import Event, Reject
 from loadtest.oracle.read import TopicReader
 from streams.kafka.admin import partition_counts, settled
-from streams.kafka.partitioner import partition_of
+from streams.kafka.partitioner import partition_of as partition_of_key
 from streams.local.stack import Stack
-from tests.integration.kafka_helpers import admin_of, delete_topics, fresh_topics
+from tests.integration.kafka_helpers import admin_of, delete_topics, fresh_topics, partition_of
 
 pytestmark = pytest.mark.kafka
 
@@ -32,7 +34,7 @@ def _schemas(stack: Stack) -> None:
 
 
 @pytest.fixture
-def topic(stack: Stack):
+def topic(stack: Stack) -> Iterator[str]:
     client = admin_of(stack)
     delete_topics(client, {TOPIC})
     settled("creating", client.create_topics([NewTopic(TOPIC, PARTITIONS)])[TOPIC])
@@ -52,7 +54,7 @@ def start(stack: Stack, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(process: subprocess.Popen[str], timeout_s: float = 90) -> tuple[list[dict], dict]:
+def finish(process: subprocess.Popen[str], timeout_s: float = 90) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Lines of progress, and the last one."""
     out, said = process.communicate(timeout=timeout_s)
     assert process.returncode == 0, said
@@ -66,7 +68,10 @@ def records_of(stack: Stack, topic: str) -> list[tuple[int, Record]]:
     """Partition and record of everything in the topic."""
     with closing(TopicReader(stack.bootstrap_servers)) as reader:
         return [
-            (each.partition(), Record(each.offset(), each.timestamp()[1], each.key(), each.value()))
+            (
+                partition_of(each),
+                Record(each.offset() or 0, each.timestamp()[1], each.key() or b"", each.value() or b""),
+            )
             for each in reader.records(topic)
         ]
 
@@ -76,7 +81,7 @@ def test_what_the_generator_says_it_sent_is_in_the_topic(stack: Stack, topic: st
     _, said = finish(start(stack, *arguments))
     found = records_of(stack, topic)
     assert said["records"] == 30_000 == len(found)
-    assert all(partition == partition_of(record.key, PARTITIONS) for partition, record in found)
+    assert all(partition == partition_of_key(record.key or b"", PARTITIONS) for partition, record in found)
     decoder = Decoder(registry_schemas(stack.registry_url), newest_schema("gps.positions.v1-value"), Event)
     decoded = decoder.decode([record for _, record in found])
     undecodable = Counter(each.reason for each in decoded if isinstance(each, Reject))
@@ -101,7 +106,7 @@ def test_two_processes_share_devices_and_records(stack: Stack, topic: str) -> No
 def test_told_to_stop_it_says_what_it_has_sent(stack: Stack, topic: str, told: signal.Signals) -> None:
     process = start(stack, "--pipeline", "orders", "--topic", topic, "--rate", 3_000)
     assert process.stdout is not None
-    lines = []
+    lines: list[dict[str, Any]] = []
     while not lines or lines[-1]["sent"] < 1_000:
         lines.append(json.loads(process.stdout.readline()))
     process.send_signal(told)

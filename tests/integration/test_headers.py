@@ -61,7 +61,7 @@ def messages(stack: Stack, topic: str) -> list[Message]:
     consumer.assign([TopicPartition(topic, 0, 0)])
     found: list[Message] = []
     while len(found) < len(SENT):
-        found += consumer.consume(100, 1.0)
+        found += consumer.consume(len(SENT) - len(found), 1.0)
     consumer.close()
     return found
 

@@ -60,6 +60,10 @@ class Reading:
     def noted(self, membership: object | None) -> None:
         pass
 
+    def until_count(self, records: int) -> None:
+        """Read until there are so many of them."""
+        self.until(lambda: self.count >= records)
+
     def until(self, done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 60
         while not done():
@@ -128,7 +132,7 @@ def test_records_are_the_same_with_and_without_message_objects(
     found = []
     for each in (None, native):
         reading = Reading(stack, topic, each)
-        reading.until(lambda reading=reading: reading.count >= wanted)
+        reading.until_count(wanted)
         reading.intake.close()
         found.append(reading.by_partition())
     assert found[0] == found[1]

@@ -1,6 +1,7 @@
 """Partitions added to a source: the new ones are refused in words, the others go on, and a restart starts."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -66,8 +67,7 @@ def test_partitions_that_are_added_are_refused_and_the_others_go_on_also_after_a
             sent = sender.send(NEW)
             assert set(range(NEW)) == sent.keys()
             expected |= sent[0] | sent[1] | sent[2]
-            wanted = frozenset(expected)
-            wait_until(lambda wanted=wanted: clean(stack) == wanted, f"the partitions with state go on: {run}")
+            wait_until(partial(is_clean, stack, frozenset(expected)), f"the partitions with state go on: {run}")
             assert 0 == misrouted(worker), "6 is a multiple of 3: what is in partitions 0 to 2 is at home there"
         assert worker.terminate() == 0
     fresh_world(stack)  # with as many partitions as other tests expect
@@ -75,6 +75,10 @@ def test_partitions_that_are_added_are_refused_and_the_others_go_on_also_after_a
 
 def clean(stack: Stack) -> set[bytes]:
     return {record.value for record in committed_records(stack, GPS.clean)}
+
+
+def is_clean(stack: Stack, wanted: frozenset[bytes]) -> bool:
+    return clean(stack) == wanted
 
 
 def misrouted(worker: Worker) -> float:

@@ -18,6 +18,7 @@ from logistics.flows.gps import GPS
 from streams import __version__
 from streams.kafka.partitioner import partition_of
 from streams.local.stack import Stack
+from tests.integration.kafka_helpers import headers_of
 from tests.integration.workers import (
     PARTITIONS,
     RECORD_BYTES_MAX,
@@ -197,12 +198,12 @@ def produce(stack: Stack, records: list[Sent]) -> None:
     def placed(one: Sent) -> Any:
         def report(error: object, message: Message) -> None:
             assert error is None, error
-            one.partition, one.offset = message.partition(), message.offset()
+            one.partition, one.offset = message.partition() or 0, message.offset() or 0
 
         return report
 
     for one in records:
-        producer.produce(GPS.source, one.value, one.key, headers=one.headers or None, on_delivery=placed(one))
+        producer.produce(GPS.source, one.value, one.key, headers=[*one.headers] or None, on_delivery=placed(one))
     assert producer.flush(30) == 0
     assert all(one.offset >= 0 for one in records)
 
@@ -221,7 +222,7 @@ def test_a_bad_record_becomes_one_dead_letter_with_its_key_bytes_and_headers(out
     (letter,) = outcome.letters_of(sent)
 
     assert (sent.key, sent.value) == (letter.key(), letter.value())
-    headers = letter.headers() or []
+    headers = headers_of(letter)
     assert sent.headers == headers[: len(sent.headers)]
     added = dict(headers[len(sent.headers) :])
     assert OURS == added.keys()
@@ -234,7 +235,7 @@ def test_a_dead_letter_says_what_happened_and_where(outcome: Outcome, name: str)
 
     (letter,) = outcome.letters_of(sent)
 
-    found = {key: (value or b"").decode() for key, value in letter.headers() or () if key in OURS}
+    found = {key: (value or b"").decode() for key, value in headers_of(letter) if key in OURS}
     assert sent.reason == found["dlq.reason"]
     class_name = "".join(word.capitalize() for word in (sent.reason or "").split("_"))
     assert f"streams.{class_name}" == found["__streams.errors.exception"]

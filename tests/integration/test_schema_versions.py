@@ -16,7 +16,7 @@ from streams.avro.resolve import without_logical_types
 from streams.local.stack import Stack
 from streams.schemas.client import Registry
 from tests.integration.kafka_helpers import committed_records, settings_of
-from tests.integration.workers import fresh_world, position_schema, wait_drained, wait_until, workers
+from tests.integration.workers import fresh_world, position_schema, wait_drained, workers
 
 pytestmark = pytest.mark.kafka
 
@@ -101,7 +101,7 @@ def test_every_version_flows_and_what_is_odd_is_counted_by_schema_id(stack: Stac
             f'{MISMATCHES}{{pipeline="gps",reason="unknown_schema",schema_id="{UNKNOWN_SCHEMA_ID}"}}': 1,
         }
         for name, count in counted.items():
-            wait_until(lambda name=name, count=count: worker.metric(name) == count, f"{name} {count}", timeout_s=10)
+            worker.wait_metric(name, count)
         assert len(worker.said("fields that the reader's schema does not know")) == 1
         assert (
             len([line for line in worker.said("do not match their schema") if f'"schema_id": {third_id}' in line]) == 1

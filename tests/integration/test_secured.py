@@ -47,7 +47,7 @@ from streams.settings import Settings, load_settings
 from streams.sinks.base import CycleAborted
 from streams.sinks.kafka.transactions import KafkaTransactions
 from tests import rights
-from tests.integration.kafka_helpers import run
+from tests.integration.kafka_helpers import QUICK_START, run
 from tests.integration.workers import (
     NEVER_IDLE,
     Probe,
@@ -141,7 +141,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterato
             f"listener.name.clients.oauthbearer.sasl.oauthbearer.jwks.endpoint.url={keys.as_uri()}",
             f"listener.name.clients.oauthbearer.sasl.oauthbearer.expected.audience={AUDIENCE}",
         ),
-        java=(f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={keys.as_uri()}",),
+        java=(f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={keys.as_uri()}", *QUICK_START.java),
     )
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name in list(os.environ):
@@ -264,7 +264,7 @@ def read(settings: Settings, topic: str, partitions: int) -> list[Any]:
     deadline = time.monotonic() + 30
     while left:
         assert time.monotonic() < deadline, f"partitions {left} were not read to their end"
-        for message in consumer.consume(10_000, 0.5):
+        for message in consumer.consume(10_000, 0.05):
             error = message.error()
             if error is None:
                 found.append(message)

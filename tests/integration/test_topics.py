@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Message, Producer
 from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
@@ -19,13 +19,14 @@ from confluent_kafka.admin import (
 from logistics.flows.gps import GPS
 from streams.flow.discover import select_pipelines
 from streams.kafka.admin import partition_counts, settled
-from streams.kafka.partitioner import PARTITIONER, partition_of
+from streams.kafka.partitioner import PARTITIONER
+from streams.kafka.partitioner import partition_of as partition_of_key
 from streams.kafka.topics import TopicStatus, apply_topics, list_topics
 from streams.local.stack import Stack
 from streams.schemas.catalog import schemas_dir
 from streams.schemas.client import Registry, RegistryUnavailable, UnknownSchema, wait_for_registry
 from streams.settings import load_settings
-from tests.integration.kafka_helpers import alter_topic, delete_topics, fresh_topics, run, settings_of
+from tests.integration.kafka_helpers import alter_topic, delete_topics, fresh_topics, partition_of, run, settings_of
 from tests.integration.workers import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -235,12 +236,16 @@ def test_our_partitioner_agrees_with_librdkafka(stack: Stack) -> None:
     producer = Producer(
         {"bootstrap.servers": stack.bootstrap_servers, "partitioner": PARTITIONER, "enable.idempotence": True}
     )
+
+    def lands(error: object, sent: Message) -> None:
+        landed[sent.key() or b""] = partition_of(sent)
+
     for _ in range(3000):
         key = seeded.randbytes(seeded.randint(1, 40))
-        producer.produce(topic, b"", key, on_delivery=lambda _, sent: landed.__setitem__(sent.key(), sent.partition()))
+        producer.produce(topic, b"", key, on_delivery=lands)
     producer.flush(30)
     assert len(landed) > 2900
-    assert {key: partition_of(key, 12) for key in landed} == landed
+    assert {key: partition_of_key(key, 12) for key in landed} == landed
 
 
 def test_a_broker_that_does_not_answer_is_one_clear_line(stack: Stack) -> None:

@@ -17,7 +17,7 @@ from streams.local import ports
 from streams.local.stack import Stack
 from streams.resilience.retry import Retrier
 from streams.settings import load_settings
-from streams.sinks.base import Committed, CycleAborted, one_record
+from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, one_record
 from streams.sinks.kafka import transactions as module
 from streams.sinks.kafka.transactions import KafkaTransactions
 from tests.integration.kafka_helpers import fresh_topics, settings_of
@@ -63,7 +63,7 @@ def test_a_producer_that_hangs_is_left_behind_and_what_it_had_open_is_aborted(
             with pytest.raises(CycleAborted, match="has not returned"):
                 transactions.send_offsets({0: Committed(7, 1)}, group)
         elif call == "commit_transaction":
-            with pytest.raises(module.OutcomeUnknown, match="has not returned"):
+            with pytest.raises(OutcomeUnknown, match="has not returned"):
                 transactions.commit()
             transactions.reopen()
         else:

@@ -180,6 +180,10 @@ class Worker:
             lines = answer.read().decode().splitlines()
         return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name} ")), 0.0)
 
+    def wait_metric(self, name: str, value: float, *, timeout_s: float = 10.0) -> None:
+        """Wait until a metric has this value."""
+        wait_until(lambda: self.metric(name) == value, f"{name} {value:g}", timeout_s=timeout_s)
+
     def wait_ended(self, timeout_s: float = 60.0) -> int:
         """Exit status of a worker that ends by itself."""
         assert self._process is not None
@@ -349,6 +353,11 @@ class Traffic:
         self._thread.join()
         if self._failure is not None and error is None:
             raise self._failure
+
+    def wait_for(self, records: int, *, timeout_s: float = 60.0) -> None:
+        """Wait until as many records more were sent."""
+        wanted = self.sent + records
+        wait_until(lambda: self.sent >= wanted, "traffic goes on", timeout_s=timeout_s)
 
     def _run(self) -> None:
         try:

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import fastavro
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from loadtest.oracle.model import Event, classify
 from logistics.flows.gps import GPS
 from streams.avro.resolve import IncompatibleSchema, Plan, build_plan
+from streams.batch.columns import Headers
 from streams.batch.records import Records
 from streams.schemas.catalog import Catalog
 from tests.examples import examples
@@ -58,7 +60,7 @@ def writers(draw: st.DrawFn, *, unusual: bool = True) -> dict[str, Any]:
     fields = []
     for field in READER["fields"]:
         name = field["name"]
-        usual = USUAL.get(name) or (NULLABLE if "default" in field else NUMBERS)
+        usual: Any = USUAL.get(name) or (NULLABLE if "default" in field else NUMBERS)
         chance = draw(st.integers(0, 59))
         if "default" in field and chance % 3 == 0:
             continue
@@ -101,12 +103,12 @@ LIKELY = {
 }
 
 
-def values(kind: list[str] | str) -> st.SearchStrategy[Any]:
+def values(kind: Any) -> st.SearchStrategy[Any]:
     if isinstance(kind, str):
         return PRIMITIVE[kind]
     if isinstance(kind, list):
         return st.sampled_from(kind).flatmap(values)
-    complex_types = {
+    complex_types: dict[str, Callable[[], st.SearchStrategy[Any]]] = {
         "array": lambda: st.lists(values(kind["items"]), max_size=3),
         "map": lambda: st.dictionaries(st.text(max_size=3), values(kind["values"]), max_size=3),
         "enum": lambda: st.sampled_from(kind["symbols"]),
@@ -192,12 +194,12 @@ def decoded(
     """Row to what the decoder makes of it."""
     values = [FRAME + body for body in bodies] if framed else list(bodies)
     count = len(bodies)
-    headers = None if framed else [[("__value_schema_id", FRAME)]] * count
+    headers: list[Headers | None] | None = None if framed else [[("__value_schema_id", FRAME)]] * count
     times = np.full(count, timestamp, dtype=np.int64)
-    records = Records(np.zeros(count, np.int64), np.arange(count), times, [key] * count, values, headers)
+    records = Records(np.zeros(count, np.int64), np.arange(count), times, [key] * count, [*values], headers)
     result = decoder.decode(records, {SCHEMA_ID: plan})
     assert result.unresolved == {}
-    found = {reject.row: reject.reason.value for reject in result.rejects}
+    found: dict[int, Any] = {reject.row: reject.reason.value for reject in result.rejects}
     assert [reject.row for reject in result.rejects] == sorted(found)
     events = result.events
     assert events.row.tolist() == sorted(set(range(count)) - found.keys())
@@ -221,7 +223,7 @@ QUICK = settings(
 )
 
 
-def a_batch(data: st.DataObject, writer: dict[str, Any], *, size_max: int = 30) -> list[bytes] | None:
+def a_batch(data: st.DataObject, writer: dict[str, Any], *, size_max: int = 30) -> list[bytes]:
     datum = st.fixed_dictionaries({field["name"]: value_of(field) for field in writer["fields"]})
     return [encode(writer, one) for one in data.draw(st.lists(datum, min_size=1, max_size=size_max))]
 
@@ -293,7 +295,7 @@ def test_arbitrary_bytes_never_crash(values: list[bytes]) -> None:
     plan = build_plan(SCHEMA_ID, READER_TEXT, READER_TEXT)
     count = len(values)
     times = np.zeros(count, dtype=np.int64)
-    records = Records(times, np.arange(count), times, [None] * count, values)
+    records = Records(times, np.arange(count), times, [None] * count, [*values])
     result = decoder().decode(records, {SCHEMA_ID: plan})
     waiting = [row for rows in result.unresolved.values() for row in rows]
     rejected = [reject.row for reject in result.rejects]

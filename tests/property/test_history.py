@@ -4,13 +4,14 @@ import heapq
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from logistics.folds.vehicle_minute import VehicleMinute
-from streams.batch.columns import TIME_MIN, object_rows, objects
+from streams.batch.columns import TIME_MIN, Int64, Objects, object_rows, objects
 from streams.batch.events import Events, Fields
 from streams.operators.fold.aggregate import Segments
 from streams.operators.reorder.judge import LastDue, judge_behind
@@ -32,7 +33,7 @@ def judged_one_by_one(
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """A heap of what waits for each key, and its last due event: the rule as it is written down."""
     late, late_by_ms = np.zeros(len(events), dtype=np.bool_), np.zeros(len(events), dtype=np.int64)
-    pending = {}
+    pending: dict[int, list[Any]] = {}
     for chunk in held:
         for row in range(len(chunk)):
             heapq.heappush(pending.setdefault(int(chunk.slot[row]), []), sort_key(chunk, row))
@@ -128,12 +129,17 @@ class Numbered:
         rows["before"] = state["before"] + state["events"]
         return rows
 
+    def table(self, keys: Objects, start: Int64, end: Int64, revision: Int64, state: NDArray[Any]) -> pa.RecordBatch:
+        """Nobody reads rows here."""
+        raise NotImplementedError
+
 
 def one_event_at_a_time(
     operator: Windows, state: NDArray[Any], segments: Segments
-) -> tuple[NDArray[Any], dict[int, list[tuple[int, int, int, tuple]]]]:
+) -> tuple[NDArray[Any], dict[int, list[tuple[Any, ...]]]]:
     """The operator itself, but never more than one event of a key at once."""
-    rows, closed = state.copy(), {}
+    rows = state.copy()
+    closed: dict[int, list[tuple[Any, ...]]] = {}
     for position in range(len(segments)):
         for row in range(int(segments.start[position]), int(segments.end[position]) + 1):
             one = segments.pick(np.array([row]), np.array([row]))
@@ -185,7 +191,7 @@ def test_many_windows_of_a_key_are_folded_at_once_as_one_after_the_other(
     after, closed = operator.fold(state, segments)
     expected, expected_closed = one_event_at_a_time(operator, state, segments)
     assert expected.tobytes() == after.tobytes()
-    found = {}
+    found: dict[int, list[object]] = {}
     for owner, row in zip(closed.owner.tolist(), closed.rows.tolist(), strict=True):
         found.setdefault(owner, []).append(row)
     assert repr(sorted(expected_closed.items())) == repr(sorted(found.items()))

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ pytestmark = pytest.mark.native
 
 def test_what_the_native_decoder_accepts_of_mutated_records_is_what_fastavro_reads() -> None:
     native = choose("on").native
+    assert native is not None
     *_, tally = run(native, seed=1, records=examples(200_000))
     assert tally.records == examples(200_000)
     assert tally.accepted > tally.records // 8
@@ -27,14 +29,17 @@ class _OneOff:
     def __init__(self, program: DecodingProgram) -> None:
         self._program = program
 
-    def decode(self, *arguments) -> Decoded:
+    def decode(self, *arguments: Any) -> Decoded:
         found = self._program.decode(*arguments)
+        assert found is not None
         found.longs[1][-1:] += 1
         return found
 
 
 def test_a_decoder_that_reads_one_number_wrong_is_found_out() -> None:
-    subject = subjects(choose("on").native, random.Random(1))[0]
+    native = choose("on").native
+    assert native is not None
+    subject = subjects(native, random.Random(1))[0]
     check(subject, subject.whole, Tally())
     wrong = replace(subject, program=replace(subject.program, program=_OneOff(subject.program.program)))
     with pytest.raises(Differs, match="sequence differs"):

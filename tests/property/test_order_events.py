@@ -81,7 +81,7 @@ def test_columns_hold_what_was_written(events: list[dict[str, Any]]) -> None:
     found = decoded_events(events)
     for i, event in enumerate(events):
         kind, latitude, longitude, promised = map(number, found.payload[:, i].tolist())
-        assert KINDS[int(kind)] == event["kind"]
+        assert KINDS[int(kind or 0)] == event["kind"]
         assert (latitude, longitude) == (event["destination_latitude"], event["destination_longitude"])
         assert promised == event["promised_time"]
         texts = [None if text is None else text.decode() for text in found.texts[:, i].tolist()]

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, Phase, event, given, reject, settings
 from hypothesis import strategies as st
 
 from streams.avro.resolve import IncompatibleSchema, Plan, build_plan, column_kind, unbounded, without_logical_types
+from streams.batch.columns import Headers
 from streams.batch.records import Records
 from streams.flow.declaration import Pipeline
 from streams.schemas.gate.compatibility import InvalidSchema, changed_meanings, misfits, parsed, texts_of_bytes
@@ -47,7 +48,7 @@ QUICK = settings(
 
 
 @st.composite
-def types(draw: st.DrawFn, names: list[str], depth: int = 2) -> dict[str, Any] | list[str] | str:
+def types(draw: st.DrawFn, names: list[str], depth: int = 2) -> Any:
     """Any type; `names` counts the named ones."""
     kinds = ["primitive"] * 4 + ["logical", "enum", "fixed"] + (["record", "array", "map", "union"] if depth else [])
     match draw(st.sampled_from(kinds)):
@@ -82,24 +83,25 @@ def records(draw: st.DrawFn, names: list[str], depth: int) -> dict[str, Any]:
 
 
 @st.composite
-def unions(draw: st.DrawFn, names, depth: int) -> list[str]:
+def unions(draw: st.DrawFn, names: list[str], depth: int) -> list[Any]:
     found = draw(st.lists(types(names, depth), min_size=1, max_size=3))
-    branches = {key(kind): kind for kind in found if not isinstance(kind, list)}
-    branches = draw(st.permutations([*branches.values(), *(() if "null" in branches else ["null"])]))
+    one_of_each = {key(kind): kind for kind in found if not isinstance(kind, list)}
+    branches = draw(st.permutations([*one_of_each.values(), *(() if "null" in one_of_each else ["null"])]))
     return branches if len(branches) > 1 else ["null", "string"]
 
 
 def key(kind: dict[str, Any] | str) -> str:
     """What may be in a union only once."""
     if isinstance(kind, dict):
-        return kind.get("name") or kind["type"]
+        name: str = kind.get("name") or kind["type"]
+        return name
     return kind if isinstance(kind, str) else "union"
 
 
 @st.composite
 def writers(draw: st.DrawFn) -> dict[str, Any]:
     """Events with everything that the pipeline reads, and more."""
-    names = []
+    names: list[str] = []
     number = st.sampled_from(("int", "long", "float", "double"))
     nullable = number.map(lambda kind: ["null", kind]) | number.map(lambda kind: [kind, "null"]) | number
     kind = {"type": "enum", "name": "Kind", "symbols": ["A", "B", "C"][: draw(st.integers(1, 3))]}
@@ -123,7 +125,7 @@ def writers(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
-def changed(draw: st.DrawFn, schema, *, top: bool = True):
+def changed(draw: st.DrawFn, schema: Any, *, top: bool = True) -> Any:
     """The type after some changes, most of them compatible."""
     chance = draw(st.integers(0, 29))
     if isinstance(schema, list):
@@ -214,7 +216,7 @@ VALUES = {
 }
 
 
-def values(kind, known: dict[str, Any]) -> st.SearchStrategy[Any]:
+def values(kind: Any, known: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Values of a type, a branch of a union chosen by fastavro's tuple notation where it is named."""
     if isinstance(kind, list):
         return st.sampled_from(kind).flatmap(lambda branch: values(branch, known))
@@ -244,7 +246,7 @@ USUAL = {
 
 
 def events(writer: dict[str, Any]) -> st.SearchStrategy[Any]:
-    known = {}
+    known: dict[str, Any] = {}
     collect(writer, known)
     fields = {
         field["name"]: USUAL[field["name"]] if field["name"] in USUAL else values(field["type"], known)
@@ -277,14 +279,13 @@ def resolved(writer: dict[str, Any], reader: dict[str, Any], body: bytes) -> dic
     """The record as fastavro resolves it; None if it does not."""
     plain = (fastavro.parse_schema(without_logical_types(schema)) for schema in (writer, reader))
     try:
-        return fastavro.schemaless_reader(io.BytesIO(body), *plain)
+        record: dict[str, Any] = fastavro.schemaless_reader(io.BytesIO(body), *plain)
+        return record
     except (fastavro.read.SchemaResolutionError, UnicodeDecodeError):
         return None
 
 
-def columns_of(
-    record: dict[str, Any], reader: dict[str, Any]
-) -> tuple[bytes | int | None, ...] | tuple[bytes | int, ...]:
+def columns_of(record: dict[str, Any], reader: dict[str, Any]) -> tuple[object, ...] | str:
     """What the pipeline takes from a resolved record, or the reason why it does not: a long that no double holds."""
     kinds = {field["name"]: column_kind(without_logical_types(field["type"])) for field in reader["fields"]}
     longs = [record[name] for name in PAYLOAD if kinds[name].startswith("long") and record[name] is not None]
@@ -300,7 +301,7 @@ def columns_of(
     return (record["event_id"].encode(), record["sequence"], record["event_time"], *map(bits, numbers), *texts)
 
 
-def symbols_of(kind: dict[str, Any] | list[dict[str, list[str] | str] | str]) -> list[str]:
+def symbols_of(kind: Any) -> list[str]:
     return next(each["symbols"] for each in (kind if isinstance(kind, list) else [kind]) if isinstance(each, dict))
 
 
@@ -308,16 +309,10 @@ def bits(number: float | None) -> bytes | None:
     return None if number is None or math.isnan(number) else struct.pack("<d", number)
 
 
-def decoded(
-    plan: Plan, bodies: list[bytes], *, in_header: list[bool]
-) -> (
-    list[tuple[bytes | int | None, ...] | tuple[bytes | int, ...]]
-    | list[tuple[bytes | int | None, ...]]
-    | list[tuple[bytes | int, ...]]
-):
+def decoded(plan: Plan, bodies: list[bytes], *, in_header: list[bool]) -> list[tuple[object, ...] | str]:
     """Row to what the decoder makes of it: the pipeline's columns, or the reason of the reject."""
     count = len(bodies)
-    headers = [[("__value_schema_id", FRAME)] if flag else None for flag in in_header]
+    headers: list[Headers | None] = [[("__value_schema_id", FRAME)] if flag else None for flag in in_header]
     records = Records(
         np.zeros(count, np.int64),
         np.arange(count),
@@ -326,11 +321,11 @@ def decoded(
         [body if flag else FRAME + body for body, flag in zip(bodies, in_header, strict=True)],
         headers if any(in_header) else None,
     )
-    found = {}
+    found: dict[int, tuple[object, ...] | str] = {}
     decoder = TwinDecoder(THINGS, record_bytes_max=1 << 20, skew_ms_max=0)
     for _ in range(2):  # the second time as the usual schema
         result = decoder.decode(records, {SCHEMA_ID: plan})
-        found = {reject.row: reject.reason.value for reject in result.rejects}
+        found = {reject.row: str(reject.reason.value) for reject in result.rejects}
         got = result.events
         for i, row in enumerate(got.row.tolist()):
             numbers = [bits(number) for number in got.payload[:, i].tolist()]

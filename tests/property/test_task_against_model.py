@@ -70,7 +70,7 @@ def _event(times: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 @st.composite
 def _logs(draw: st.DrawFn) -> list[Event] | None:
     """Events, a quarter of them sent again: the same event, at another time of the broker's."""
-    log = []
+    log: list[Event] = []
     for event in draw(st.lists(_event(st.integers(0, 60)), max_size=30)):
         if log and draw(st.integers(0, 3)) == 0:
             again = draw(st.sampled_from(log))
@@ -127,7 +127,7 @@ def columns(log: list[Event], first: int = 0) -> Events:
 class Run:
     """A task over a log, and what came of it."""
 
-    def __init__(self, limits: tuple[int, int], clock: None = None) -> None:
+    def __init__(self, limits: tuple[int, int], clock: Clock | None = None) -> None:
         self.clock = clock
         lateness_ms, horizon_ms = limits
         config = TaskConfig(
@@ -137,9 +137,11 @@ class Run:
         )
         self.store = MemoryStore()
         self.task = PartitionTask(config, 0, self.store, None)
-        self.clean, self.late, self.duplicates = {}, [], 0
+        self.clean: dict[bytes | None, list[bytes]] = {}
+        self.late: list[tuple[int, str, int]] = []
+        self.duplicates = 0
         self.journal_next = 0
-        self.windows = {}
+        self.windows: dict[str, list[dict[str, object]]] = {}
 
     def take(self, effects: PartitionEffects) -> None:
         released = clean(effects)
@@ -214,7 +216,11 @@ def one_by_one(limits: tuple[int, int], log: list[Event]) -> Run:
     return run.end()
 
 
-def modelled(limits: tuple[int, int], log: list[Event]) -> object:
+Modelled = tuple[PartitionModel, dict[str, list[dict[str, object]]]]
+"""The model at the end of a log, and the rows of windows by device."""
+
+
+def modelled(limits: tuple[int, int], log: list[Event]) -> Modelled:
     model = PartitionModel(*limits, 10**9, 1 << 20)
     windows = WindowModel(model, size_ms=WINDOW_MS, grace_ms=GRACE_MS)
     for event in log:
@@ -223,9 +229,9 @@ def modelled(limits: tuple[int, int], log: list[Event]) -> object:
     return model, windows.rows
 
 
-def assert_as_modelled(run: Run, modelled: object) -> None:
+def assert_as_modelled(run: Run, modelled: Modelled) -> None:
     model, windows = modelled
-    expected = {}
+    expected: dict[bytes | None, list[bytes]] = {}
     for event in model.clean:
         expected.setdefault(event.key, []).append(event.raw)
     assert run.clean == expected

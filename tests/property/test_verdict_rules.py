@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from streams.monitor.flow_states import AS_COMMITTED, NOWHERE
 from streams.monitor.moves import MOVES_KEPT, Moves
@@ -46,10 +47,13 @@ def windows(draw: Any, rows_max: int = 5) -> Window:
     n, s = draw(st.integers(1, rows_max)), draw(st.integers(1, 12))
     steps = draw(st.lists(st.integers(200, 30_000), min_size=s, max_size=s))
     offsets = st.one_of(st.just(ABSENT), st.integers(0, 40))
-    table = lambda of: np.array(  # noqa: E731
-        draw(st.lists(st.lists(of, min_size=s, max_size=s), min_size=n, max_size=n)), dtype=np.int64
-    )
-    column = lambda of: np.array(draw(st.lists(of, min_size=n, max_size=n)))  # noqa: E731
+
+    def table(of: st.SearchStrategy[int]) -> NDArray[Any]:
+        return np.array(draw(st.lists(st.lists(of, min_size=s, max_size=s), min_size=n, max_size=n)), dtype=np.int64)
+
+    def column(of: st.SearchStrategy[Any]) -> NDArray[Any]:
+        return np.array(draw(st.lists(of, min_size=n, max_size=n)))
+
     lag = table(st.integers(0, 2_000))
     time_ms = np.cumsum(steps).astype(np.int64)
     owned = column(st.sampled_from([int(one) for one in Owned])).astype(np.int8)

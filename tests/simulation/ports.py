@@ -71,8 +71,9 @@ class Commit:
         else:
             self._its_turn.release()
         self._our_turn.acquire()
-        if self._is_done and self._error is not None and not isinstance(self._error, Exception):
-            raise self._error
+        error = self._error  # set before `_is_done`
+        if error is not None and not isinstance(error, Exception):
+            raise error
 
     def pause(self) -> None:
         """In the commit: let others go on."""

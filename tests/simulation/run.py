@@ -4,10 +4,10 @@ import io
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec
 
 import fastavro
 
@@ -21,7 +21,7 @@ from tests.simulation.traffic import NOW_MS, fill
 from tests.simulation.worker import COOLDOWN_MS, PIPELINE, REJECTS_MAX, SimulatedWorker
 from tests.window_model import WindowModel
 
-QUARANTINE_OF_MODEL = {"quarantine_rejects": REJECTS_MAX, "quarantine_cooldown_ms": COOLDOWN_MS}
+QUARANTINE_OF_MODEL: Mapping[str, Any] = {"quarantine_rejects": REJECTS_MAX, "quarantine_cooldown_ms": COOLDOWN_MS}
 MINUTES = "vehicles.minutes.v1-value"
 
 
@@ -31,7 +31,7 @@ class Outcome:
 
     clean: dict[bytes, list[bytes]]
     late: list[tuple[bytes, bytes, bytes, bytes]]
-    dead: list[tuple[str, bytes | None, bytes | None]]
+    dead: list[tuple[str, bytes, bytes]]
     table: dict[bytes, bytes]
     windows: dict[bytes, list[bytes]]
     """Of each device its rows, in order."""
@@ -270,7 +270,7 @@ def _check(
     expected_clean: dict[bytes, list[bytes]] = {}
     for model in models:
         for event in model.clean:
-            expected_clean.setdefault(event.device_id.encode(), []).append(event.raw)
+            expected_clean.setdefault(event.entity.encode(), []).append(event.raw)
     clean_ids = Counter(raw for raws in outcome.clean.values() for raw in raws)
     assert not [raw for raw, count in clean_ids.items() if count > 1], f"I2 duplicated in clean; {again}"
     assert outcome.clean == expected_clean, f"I1/I3 clean differs; {again}"

@@ -10,16 +10,18 @@ from logistics.flows.gps import GPS
 from streams.batch.columns import Bools
 from streams.batch.events import Events
 from streams.engine.commit import Committer
+from streams.engine.effects import CycleEnd
 from streams.engine.journal_chain import RestoreFailed
+from streams.engine.task import PartitionTask
 from streams.kafka.partitioner import partition_of
 from streams.operators.dedup.operator import DedupOperator
 from streams.operators.reorder.held import Held
-from streams.sinks.base import CycleAborted
+from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown
 from streams.worker.cycle import CommitCycle
 from streams.worker.ownership import Ownership
-from streams.worker.ports import Attempt
+from streams.worker.ports import Attempt, Restored
 from streams.worker.rebalance import RebalanceListener
-from streams.worker.terms import Terms
+from streams.worker.terms import Term, Terms
 from tests.simulation.run import Outcome, simulate
 
 thorough = pytest.mark.thorough
@@ -29,12 +31,12 @@ def marked(seeds: list[int] | range, *marks: pytest.MarkDecorator) -> list[objec
     return [pytest.param(seed, marks=marks) for seed in seeds]
 
 
-def result(outcome: Outcome):
+def result(outcome: Outcome) -> tuple[object, ...]:
     return outcome.clean, outcome.late, outcome.dead, outcome.table
 
 
 @pytest.mark.parametrize(
-    "seed", [2, *marked([1, *range(3, 13)], thorough), *marked(range(13, 41), thorough, pytest.mark.slow)]
+    "seed", [2, *marked([1, *range(3, 7)], thorough), *marked(range(7, 41), thorough, pytest.mark.slow)]
 )
 def test_crashes_rebalances_and_lost_answers_change_nothing(seed: int) -> None:
     simulate(seed, events=800, batch_records_max=(3, 10, 30, 100)[seed % 4])
@@ -42,7 +44,7 @@ def test_crashes_rebalances_and_lost_answers_change_nothing(seed: int) -> None:
 
 @thorough
 @pytest.mark.parametrize("lateness_ms", [0, 1, 5_000])
-def test_any_lateness_is_as_the_model_says(lateness_ms) -> None:
+def test_any_lateness_is_as_the_model_says(lateness_ms: int) -> None:
     simulate(100 + lateness_ms, lateness_ms=lateness_ms)
 
 
@@ -58,9 +60,9 @@ def test_more_workers_and_partitions_are_as_the_model_says() -> None:
 
 
 @thorough
-@pytest.mark.parametrize("traffic_seed", [11, 12])
-def test_batch_sizes_faults_and_workers_do_not_change_the_outcome(traffic_seed) -> None:
-    def run(seed, **options: Any):
+@pytest.mark.parametrize("traffic_seed", [11, *marked([12], pytest.mark.slow)])
+def test_batch_sizes_faults_and_workers_do_not_change_the_outcome(traffic_seed: int) -> None:
+    def run(seed: int, **options: Any) -> tuple[object, ...]:
         return result(simulate(seed, traffic_seed=traffic_seed, events=300, **options))
 
     expected = run(0, batch_records_max=500, faults=False, workers=1)
@@ -75,20 +77,20 @@ def test_faults_do_happen() -> None:
     assert sum(simulate(seed, batch_records_max=3).crashes for seed in range(5)) > 20
 
 
-def refuses_some(topic, key, value):
-    return topic in {GPS.clean, GPS.late} and zlib.crc32(value) % 25 == 0
+def refuses_some(topic: str, key: bytes | None, value: bytes | None) -> bool:
+    return topic in {GPS.clean, GPS.late} and zlib.crc32(value or b"") % 25 == 0
 
 
 @thorough
-@pytest.mark.parametrize("seed", [*range(400, 406), *marked(range(406, 412), pytest.mark.slow)])
-def test_what_an_output_refuses_is_a_dead_letter_and_changes_nothing_else(seed) -> None:
+@pytest.mark.parametrize("seed", [*range(400, 403), *marked(range(403, 412), pytest.mark.slow)])
+def test_what_an_output_refuses_is_a_dead_letter_and_changes_nothing_else(seed: int) -> None:
     outcome = simulate(seed, batch_records_max=(3, 10, 100)[seed % 3], refuses=refuses_some)
     assert "refused_by_output" in {reason for reason, _, _ in outcome.dead}
 
 
 @thorough
 def test_batch_sizes_and_faults_do_not_change_what_is_refused() -> None:
-    def run(seed, **options: Any):
+    def run(seed: int, **options: Any) -> tuple[object, ...]:
         return result(simulate(seed, traffic_seed=13, events=300, refuses=refuses_some, **options))
 
     expected = run(0, batch_records_max=500, faults=False, workers=1)
@@ -98,7 +100,7 @@ def test_batch_sizes_and_faults_do_not_change_what_is_refused() -> None:
 
 @thorough
 def test_events_of_a_key_whose_rows_are_refused_are_dead_letters_and_other_keys_are_as_before() -> None:
-    def of_one_device(topic, key, value):
+    def of_one_device(topic: str, key: bytes | None, value: bytes | None) -> bool:
         return topic == GPS.tables[0].topic and key == b"device-1"
 
     plain = simulate(500, faults=False)
@@ -112,8 +114,8 @@ def test_events_of_a_key_whose_rows_are_refused_are_dead_letters_and_other_keys_
 
 @thorough
 def test_a_dead_letter_that_is_refused_stops_its_partition_only() -> None:
-    def refuses(topic, key, value):
-        return topic == GPS.dlq and partition_of(key, 2) == 1
+    def refuses(topic: str, key: bytes | None, value: bytes | None) -> bool:
+        return topic == GPS.dlq and partition_of(key or b"", 2) == 1
 
     outcome = simulate(501, faults=False, refuses=refuses, checked=False, drained=[0])
     plain = simulate(501, faults=False)
@@ -176,7 +178,7 @@ def test_a_commit_in_the_name_of_the_newest_membership_is_found(monkeypatch: pyt
 
 @thorough
 def test_a_commit_in_nobodys_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def commit(self, end, tasks, _) -> None:
+    def commit(self: CommitCycle, end: CycleEnd, tasks: dict[int, PartitionTask], _: object) -> None:
         self._committer.commit(end, tasks, self._clock.wall_ms(), lambda: None)
 
     monkeypatch.setattr(CommitCycle, "_commit", commit)
@@ -194,8 +196,8 @@ def test_a_loss_that_does_not_wait_for_the_commit_in_flight_is_found(monkeypatch
 
 @thorough
 def test_a_restore_that_is_not_wanted_any_more_and_installed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def attempt(self, term):
-        def install(restored) -> None:
+    def attempt(self: Ownership, term: Term) -> Attempt:
+        def install(restored: Restored) -> None:
             self._engine.install(restored.task)
             self._restored_in[term.partition] = term
             self._intake.start(term.partition, restored.task.offset_next, restored.source_bounds)
@@ -211,7 +213,7 @@ def test_a_restore_that_is_not_wanted_any_more_and_installed_is_found(monkeypatc
 def test_an_outcome_that_is_settled_by_the_number_of_the_cycle_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it was: another worker's cycle of the same number is taken for one's own."""
 
-    def settle(self, positions, error) -> None:
+    def settle(self: Committer, positions: dict[int, Committed], error: OutcomeUnknown) -> None:
         self._open = False
         self._transactions.reopen()
         found = self._changelog.committed(list(positions))

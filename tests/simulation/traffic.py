@@ -9,6 +9,7 @@ from typing import Any
 import fastavro
 
 from loadtest.oracle.model import Event, Reject
+from streams.batch.columns import Headers
 from streams.kafka.memory import MemoryKafka
 from streams.kafka.partitioner import partition_of
 from streams.schemas.catalog import Catalog
@@ -83,7 +84,7 @@ def _event(
         time -= rng.randint(0, lateness_ms * 200)
     device = f"device-{number}"
     event_id = str(uuid.UUID(int=rng.getrandbits(128))) if rng.random() < 0.7 else f"é{rng.randrange(10**6)}"
-    event = {
+    event: dict[str, Any] = {
         "event_id": event_id,
         "device_id": device,
         "sequence": sequence[number],
@@ -108,7 +109,7 @@ def _poison(
 ) -> None:
     key, raw, event = _event(rng, now, {0: 0, 1: 0, 2: 0}, 100)
     timestamp = now if rng.random() < 0.8 else rng.choice(NO_TIMES)
-    headers = None
+    headers: Headers | None = None
     match rng.randrange(6):
         case 0:
             raw, reason = raw[: rng.randrange(5, len(raw) - 1)], "malformed"

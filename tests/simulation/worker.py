@@ -298,7 +298,16 @@ class SimulatedWorker:
             if schema_id == SCHEMA_ID:
                 self.engine.learn({schema_id: _PLAN})
             else:
-                self.engine.learn({schema_id: Reject(-1, Reason.UNKNOWN_SCHEMA, "no such schema", schema_id)})
+                self.engine.learn(
+                    {
+                        schema_id: Reject(
+                            -1,
+                            Reason.UNKNOWN_SCHEMA,
+                            "no such schema",
+                            schema_id if isinstance(schema_id, int) else None,
+                        )
+                    }
+                )
 
     def commit(self) -> None:
         """Process the next micro-batch when it is time for the cycle to end."""

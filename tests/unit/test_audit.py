@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from streams.batch.columns import Headers
 from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.batch.replayed import is_replayed
 from streams.deadletters.letter.audit import (
@@ -26,7 +27,7 @@ def mark(letter_id: str = ID) -> bytes:
     return WRITER.record(letter_id, attempt=2, reason='in"valid', partition=1, offset=9)
 
 
-def headers_of(value: bytes, letter_id: bytes = ID.encode()) -> list[tuple[str, bytes]]:
+def headers_of(value: bytes, letter_id: bytes = ID.encode()) -> Headers:
     return [
         ("own", b"x"),
         ("dlq.id", letter_id),
@@ -45,7 +46,7 @@ def test_a_record_is_json_with_everything_in_it() -> None:
 
 
 def test_the_worker_completes_the_record_and_takes_mark_and_history_off() -> None:
-    others = [None, [], [("a", b"b")]]
+    others: list[Headers | None] = [None, [], [("a", b"b")]]
     settled = settle([*others, headers_of(mark())], Outcome.LATE, 77)
 
     assert [*others, [("own", b"x"), ("dlq.id", ID.encode()), ("dlq.attempt", b"3")]] == settled.headers
@@ -66,7 +67,7 @@ def test_a_mark_that_no_replay_has_written_is_taken_off_and_forgotten(value: byt
     settled = settle([headers_of(value)], Outcome.CLEAN, 1)
 
     assert ([], []) == (settled.keys, settled.values)
-    assert "dlq.replayed" not in dict(settled.headers[0])
+    assert "dlq.replayed" not in dict(settled.headers[0] or ())
 
 
 def test_a_mark_without_a_value_or_an_id_is_none() -> None:
@@ -93,14 +94,14 @@ def test_a_name_or_reason_is_bounded() -> None:
 
 
 def letter(
-    headers: list[tuple[str, None] | tuple[str, bytes]] | list[tuple[str, bytes]] | None = None,
+    headers: Headers | None = None,
     message: str = "what is wrong",
 ) -> DeadLetter:
     return DeadLetter(Reject(0, Reason.MALFORMED, message, 7), 1, 42, 1_700, b"k", b"v", headers)
 
 
 def test_history_grows_with_each_failure_and_the_envelope_keeps_it() -> None:
-    headers = [("own", None), ("own", b"2")]
+    headers: Headers = [("own", None), ("own", b"2")]
     for attempt in range(1, 4):
         dead = envelope_headers(letter(headers), source="s", group="g", now_ms=NOW_MS)
         parts = parts_of(dead)
@@ -132,7 +133,7 @@ def test_a_history_is_bounded_and_one_that_is_not_ours_counts_as_none() -> None:
 
 
 def test_an_envelope_believes_no_history_that_is_not_well_formed() -> None:
-    forged = [
+    forged: Headers = [
         ("dlq.id", b"<script>"),
         ("dlq.attempt", b"-1"),
         ("dlq.first_failed_at", b"now"),

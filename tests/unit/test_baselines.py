@@ -37,11 +37,13 @@ def test_the_second_half_of_a_drain_is_what_came_after_its_middle() -> None:
 
     half = run.Half(Program(), 500)  # type: ignore[arg-type]  # as far as it is asked
     half.note(499)
-    assert half.passed is None
+    before = half.passed
+    assert before is None
     half.note(600)
     half.note(900)
-    assert half.passed is not None
-    done, cpu_s, then_s = half.passed
+    passed = half.passed
+    assert passed is not None
+    done, cpu_s, then_s = passed
     assert (600, 7.0) == (done, cpu_s)
 
     found = run.second_half(Drain(1_000, 50.0, 100.0, 1.0), half, 9.0, then_s + 4.0)
@@ -75,6 +77,7 @@ def test_the_row_of_a_baseline_adds_up() -> None:
     for second, latitude, speed in ((1, 50.0, 10.0), (2, 50.1, None), (3, 50.1, 1.0)):
         event = {"event_time": Moment(second), "sequence": second, "latitude": latitude, "longitude": 8.0}
         row = fold(row, {**event, "speed_kmh": speed})
+    assert row is not None
     assert (row["events"], row["last_sequence"], row["stopped_since"]) == (3, 3, 3_000)
     assert row["odometer_km"] == pytest.approx(11.12, abs=0.01)
     assert (row["speed_sum"], row["speeds"], row["speed_max_kmh"]) == (11.0, 2, 10.0)

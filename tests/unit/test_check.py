@@ -4,7 +4,9 @@ import dataclasses
 import io
 import json
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import fastavro
 import pytest
@@ -17,7 +19,7 @@ from loadtest.oracle.compare import Report
 from loadtest.oracle.decode import SCHEMAS, Decoder, Record, newest_schema
 from loadtest.oracle.folds import DOMAINS
 from loadtest.oracle.model import PartitionModel
-from loadtest.oracle.read import Share
+from loadtest.oracle.read import Share, TopicReader
 from streams.errors import UsageError
 from streams.kafka.partitioner import partition_of
 
@@ -45,7 +47,7 @@ class World:
     table_id: int
 
 
-def topics_of(pipeline: str, source: str, table: str, windows: tuple[SimpleNamespace] = ()) -> Topics:
+def topics_of(pipeline: str, source: str, table: str, windows: tuple[Any, ...] = ()) -> Topics:
     return Topics(pipeline, source, f"{source}.clean", f"{source}.late", f"{source}.dlq", table, windows)
 
 
@@ -53,15 +55,24 @@ GPS = World(topics_of("gps", "gps.positions.v1", "vehicles.state.v1", (MINUTES,)
 ORDERS = World(topics_of("orders", "orders.events.v1", "orders.state.v1"), 10, 11)
 
 
-class MemoryTopics:
-    """Topics that grow by `append`, read as `TopicReader` reads them."""
+class MemoryTopics(TopicReader):
+    """Topics that grow by `append`, read as those of a broker are."""
 
-    def __init__(self) -> None:
-        self.logs = {}
+    def __init__(self) -> None:  # without a broker
+        self.logs: dict[str, list[list[Message]]] = {}
 
-    def append(self, topic, key, value, *, partition: None = None, timestamp_ms: int = 0, headers: None = None) -> None:
+    def append(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        partition: int | None = None,
+        timestamp_ms: int = 0,
+        headers: list[Any] | None = None,
+    ) -> None:
         logs = self.logs.setdefault(topic, [[] for _ in range(PARTITIONS)])
-        place = partition_of(key, PARTITIONS) if partition is None else partition
+        place = partition_of(key or b"", PARTITIONS) if partition is None else partition
         logs[place].append(
             Message(
                 topic=topic, partition=place, offset=len(logs[place]), key=key, value=value,
@@ -69,26 +80,26 @@ class MemoryTopics:
             )
         )  # fmt: skip
 
-    def partitions(self, _topic):
+    def partitions(self, _topic: str) -> int:
         return PARTITIONS
 
-    def batches(self, topic, partitions):
+    def batches(self, topic: str, partitions: Sequence[int]) -> Iterator[list[Message]]:
         for partition in partitions:
             log = self.logs.get(topic, [[]] * PARTITIONS)[partition]
             yield from (log[:1_000], log[1_000:])
 
-    def records(self, topic, share: None = None):
+    def records(self, topic: str, share: Share | None = None) -> Iterator[Message]:
         for batch in self.batches(topic, range(PARTITIONS) if share is None else [share.partition]):
             yield from (each for each in batch if share is None or share.wants(each.key()))
 
 
-def framed(schema_id, row):
+def framed(schema_id: int, row: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     fastavro.schemaless_writer(buffer, fastavro.parse_schema(json.loads(SCHEMA_BY_ID[schema_id])), row)
     return b"\0" + schema_id.to_bytes(4, "big") + buffer.getvalue()
 
 
-def filled(world, records: int = 4_000):
+def filled(world: World, records: int = 4_000) -> MemoryTopics:
     """Topics with some traffic in the source: two minutes of it, by default."""
     shape = FleetShape(
         devices=30,
@@ -110,7 +121,7 @@ def filled(world, records: int = 4_000):
     return topics
 
 
-def write_output(world, topics, *, is_idle: bool = True) -> None:
+def write_output(world: World, topics: MemoryTopics, *, is_idle: bool = True) -> None:
     """What an engine would have written that is right; windows in as many rows as they have stretches of 20 events."""
     names = world.topics
     domain = DOMAINS[names.pipeline]
@@ -119,7 +130,7 @@ def write_output(world, topics, *, is_idle: bool = True) -> None:
         limits = dataclasses.asdict(LIMITS)
         del limits["is_idle_in_the_end"], limits["timestamp_age_ms"]
         model = PartitionModel(**limits, fold=domain.fold)
-        records = [Record(each.offset(), each.timestamp()[1], each.key(), each.value()) for each in log]
+        records = [Record(each.offset() or 0, each.timestamp()[1], each.key(), each.value() or b"") for each in log]
         for result in decoder.decode(records):
             model.feed(result)
         if is_idle:
@@ -140,8 +151,10 @@ def write_output(world, topics, *, is_idle: bool = True) -> None:
             write_windows(topics, model.clean)
 
 
-def write_windows(topics, clean) -> None:
-    fold, rows, revisions = {}, {}, {}
+def write_windows(topics: MemoryTopics, clean: Sequence[Any]) -> None:
+    fold: dict[str, Any] = {}
+    rows: dict[tuple[str, int], list[Any]] = {}
+    revisions: dict[tuple[str, int], int] = {}
     for number, event in enumerate(clean):
         name = event.device_id, event.event_time_ms // 60_000 * 60_000
         vehicle = fold.setdefault(event.device_id, DOMAINS["gps"].fold(event.device_id))
@@ -156,7 +169,9 @@ def write_windows(topics, clean) -> None:
                 write_row(topics, due, revisions, rows.pop(due))
 
 
-def write_row(topics, name, revisions, row) -> None:
+def write_row(
+    topics: MemoryTopics, name: tuple[str, int], revisions: dict[tuple[str, int], int], row: list[Any]
+) -> None:
     device, start_ms = name
     revision = revisions[name] = revisions.get(name, -1) + 1
     value = {"device_id": device, "window_start": start_ms, "window_end": start_ms + 60_000, "revision": revision}
@@ -164,31 +179,33 @@ def write_row(topics, name, revisions, row) -> None:
     topics.append(MINUTES.topic, device.encode(), framed(9, value))
 
 
-def rows_of(world, topics):
+def rows_of(world: World, topics: MemoryTopics) -> Iterator[dict[str, Any]]:
     """Rows of the table, decoded."""
     for log in topics.logs[world.topics.table]:
         for message in log:
             schema = fastavro.parse_schema(json.loads(SCHEMA_BY_ID[world.table_id]))
-            yield fastavro.schemaless_reader(io.BytesIO(message.value()[5:]), schema, None)
+            row = fastavro.schemaless_reader(io.BytesIO((message.value() or b"")[5:]), schema, None)
+            assert isinstance(row, dict)
+            yield row
 
 
-def verdict(world, topics, names: None = None):
+def verdict(world: World, topics: MemoryTopics, names: Topics | None = None) -> Report:
     return judge(topics, SCHEMA_BY_ID.get, names or world.topics, LIMITS, lambda _topic, _records: None)
 
 
 @pytest.fixture(params=[GPS, ORDERS], ids=["gps", "orders"])
-def world(request: pytest.FixtureRequest):
+def world(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
 @pytest.fixture
-def topics(world):
+def topics(world: World) -> MemoryTopics:
     made = filled(world)
     write_output(world, made)
     return made
 
 
-def test_what_an_engine_has_done_right_has_no_faults(world, topics) -> None:
+def test_what_an_engine_has_done_right_has_no_faults(world: World, topics: MemoryTopics) -> None:
     report = verdict(world, topics)
     assert report.ok, report.details
     assert report.events == 4_000 == report.clean + report.late + report.rejected + report.duplicates
@@ -197,21 +214,21 @@ def test_what_an_engine_has_done_right_has_no_faults(world, topics) -> None:
     assert report.window_rows >= report.windows
 
 
-def test_nothing_written_is_everything_lost(world) -> None:
+def test_nothing_written_is_everything_lost(world: World) -> None:
     report = verdict(world, filled(world))
     assert report.lost > 3_000
     assert report.rejects_missing == report.rejected_expected > 50
     assert report.table_mismatches > 25
 
 
-def test_a_missing_row_of_the_table_is_seen(world, topics) -> None:
+def test_a_missing_row_of_the_table_is_seen(world: World, topics: MemoryTopics) -> None:
     for log in topics.logs[world.topics.table]:
         gone = log[-1].key()
         log[:] = [message for message in log if message.key() != gone]
     assert verdict(world, topics).table_mismatches == PARTITIONS
 
 
-def test_only_the_newest_row_of_a_key_counts(world, topics) -> None:
+def test_only_the_newest_row_of_a_key_counts(world: World, topics: MemoryTopics) -> None:
     log = topics.logs[world.topics.table][0]
     topics.append(world.topics.table, log[0].key(), log[1].value(), partition=0)
     report = verdict(world, topics)
@@ -253,7 +270,7 @@ def test_topics_come_from_the_declaration_of_the_pipeline() -> None:
         Topics.of_pipeline("other")
 
 
-def test_what_is_still_held_is_expected_nowhere_unless_all_has_been_idle(world) -> None:
+def test_what_is_still_held_is_expected_nowhere_unless_all_has_been_idle(world: World) -> None:
     topics = filled(world)
     write_output(world, topics, is_idle=False)
     assert verdict(world, topics).lost
@@ -264,7 +281,7 @@ def test_what_is_still_held_is_expected_nowhere_unless_all_has_been_idle(world) 
 # --- partition by partition -----------------------------------------------------------------------------------------
 
 
-def in_shares(world, topics):
+def in_shares(world: World, topics: MemoryTopics) -> Report:
     total = Report()
     for number in range(PARTITIONS):
         share = Share(number, PARTITIONS)
@@ -272,7 +289,7 @@ def in_shares(world, topics):
     return total
 
 
-def test_judged_partition_by_partition_the_verdict_is_the_same(world, topics) -> None:
+def test_judged_partition_by_partition_the_verdict_is_the_same(world: World, topics: MemoryTopics) -> None:
     names = world.topics
     topics.logs[names.clean][1].pop(7)
     topics.logs[names.clean][2].append(topics.logs[names.clean][2][3])
@@ -284,7 +301,7 @@ def test_judged_partition_by_partition_the_verdict_is_the_same(world, topics) ->
     assert {**parts.as_dict(), "details": None} == {**whole.as_dict(), "details": None}
 
 
-def test_a_key_in_a_partition_of_others_cannot_be_judged_by_partitions(world, topics) -> None:
+def test_a_key_in_a_partition_of_others_cannot_be_judged_by_partitions(world: World, topics: MemoryTopics) -> None:
     names = world.topics
     first = topics.logs[names.source][0][0]
     topics.append(names.source, first.key(), first.value(), partition=1, timestamp_ms=first.timestamp()[1])

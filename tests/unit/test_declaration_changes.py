@@ -41,6 +41,8 @@ from tests.effects import clean, duplicates, late
 
 LATENESS_MS = 100
 COLUMNS = {"events": Count(), "warmest": Greatest("warmth"), "charge": Latest("battery")}
+Row = tuple[int, bytes, int, dict[str, float]]
+"""Id, key, event time, values by field."""
 _AVRO = {
     "int64": "long",
     "double": ["null", "double"],
@@ -53,8 +55,8 @@ def rooms(
     *,
     fields: tuple[str, ...] = ("warmth", "battery"),
     tables: tuple[str, ...] = ("rooms.v1",),
-    windows: tuple[tuple[str, int], tuple[str, int]] | tuple[tuple[str, int]] = (("minutes.v1", 1_000),),
-    **changed: str,
+    windows: tuple[tuple[str, int], ...] = (("minutes.v1", 1_000),),
+    **changed: Any,
 ) -> Pipeline:
     fold, per_window = Fold("room", fields, columns), WindowFold("room", fields, {"events": Count()})
     return Pipeline(
@@ -80,11 +82,11 @@ class World:
     """A broker, a disk, and one flow at a time."""
 
     kafka: MemoryKafka = field(default_factory=lambda: MemoryKafka(1))
-    disk: dict = field(default_factory=dict)
+    disk: dict[bytes, bytes] = field(default_factory=dict)
     places: Places = field(default_factory=Places)
     offset: int = 0
 
-    def restore(self, flow: Pipeline, *, horizon_ms: int = 10_000, lateness_ms: int = LATENESS_MS) -> "World | None":
+    def restore(self, flow: Pipeline, *, horizon_ms: int = 10_000, lateness_ms: int = LATENESS_MS) -> "World":
         flow = replace(flow, bounds=Bounds(lateness_ms, horizon_ms, quarantine_rejects=0))
         self.config = TaskConfig(flow, lambda _: nullcontext(), lambda _: 0)
         store = MemoryStore(self.disk)
@@ -120,7 +122,7 @@ class World:
             self.outdated = isinstance(error, StoreOutdated)
             return self.restore(flow, **options)
 
-    def feed(self, *rows) -> PartitionEffects:
+    def feed(self, *rows: Row) -> PartitionEffects:
         """Rows of (id, key, event time, {field: value}), each a record; committed as one cycle."""
         names = self.config.fields.payload
         for row in rows:
@@ -138,9 +140,9 @@ class World:
         self.offset = len(self.kafka.log(self.config.pipeline.source, 0))
         effects = self.task.on_batch(events, self.offset, leader_epoch=self.kafka.leader_epoch)
         self.committer.write(Effects(0, len(rows), [effects]))
-        self.committer.commit(
-            CycleEnd([self.task.cycle.close()]), {0: self.task}, 0, lambda: self.kafka.membership_of("worker")
-        )
+        commit = self.task.cycle.close()
+        assert commit is not None
+        self.committer.commit(CycleEnd([commit]), {0: self.task}, 0, lambda: self.kafka.membership_of("worker"))
         return effects
 
     def stop(self, *, keep: bool) -> None:
@@ -151,20 +153,24 @@ class World:
     def row(self, topic: str = "rooms.v1", key: bytes = b"a") -> np.void:
         table = next(one for one in self.config.pipeline.tables if one.topic == topic)
         [packed] = self.task.store.get_many([operator_prefix(fold_name(topic)) + key])
-        return unpack_rows(table.aggregate.dtype, [packed])[0]
+        assert packed is not None
+        row: np.void = unpack_rows(table.aggregate.dtype, [packed])[0]
+        return row
 
     def open_window(self, topic: str = "minutes.v1", key: bytes = b"a") -> bytes:
         [packed] = self.task.store.get_many([operator_prefix(window_name(topic)) + key])
+        assert packed is not None
         return packed
 
 
-def event(number: int, time: int, key: bytes = b"a", **values: float) -> tuple[int, bytes, int, dict[str, float]]:
+def event(number: int, time: int, key: bytes = b"a", **values: float) -> Row:
     return number, key, time, values
 
 
 @pytest.fixture(params=[True, False], ids=["store kept", "store lost"])
 def keep(request: pytest.FixtureRequest) -> bool:
-    return request.param
+    is_kept: bool = request.param
+    return is_kept
 
 
 def a_world(flow: Pipeline | None = None) -> World:
@@ -211,14 +217,13 @@ def test_a_column_that_is_added_starts_empty(keep: bool) -> None:
 
 
 def test_tables_and_windows_in_another_order_keep_their_rows(keep: bool) -> None:
-    two = {"tables": ("rooms.v1", "others.v1"), "windows": (("minutes.v1", 1_000), ("hours.v1", 10_000))}
-    turned = {"tables": ("others.v1", "rooms.v1"), "windows": (("hours.v1", 10_000), ("minutes.v1", 1_000))}
-    world = a_world(rooms(**two))
-    rows = [world.row(topic) for topic in two["tables"]]
+    tables, windows_of = ("rooms.v1", "others.v1"), (("minutes.v1", 1_000), ("hours.v1", 10_000))
+    world = a_world(rooms(tables=tables, windows=windows_of))
+    rows = [world.row(topic) for topic in tables]
     windows = [world.open_window("minutes.v1"), world.open_window("hours.v1")]
     world.stop(keep=keep)
-    world.restore(rooms(**turned))
-    assert rows == [world.row(topic) for topic in two["tables"]]
+    world.restore(rooms(tables=tables[::-1], windows=windows_of[::-1]))
+    assert rows == [world.row(topic) for topic in tables]
     assert windows == [world.open_window("minutes.v1"), world.open_window("hours.v1")]
 
 
@@ -322,6 +327,7 @@ def test_state_that_is_written_again_under_a_longer_horizon_takes_no_copy_for_a_
     world.stop(keep=True)
     store = MemoryStore(world.disk)
     checkpoint = read_checkpoint(store)
+    assert checkpoint is not None
     longer = replace(world.config, pipeline=replace(rooms(), bounds=Bounds(LATENESS_MS, 8_000, quarantine_rejects=0)))
     identity = longer.identity(Places()).written_again(checkpoint.identity, ())
     records = journal_records(longer, 0, store, checkpoint, identity, bytes_max=1 << 20)
@@ -366,7 +372,7 @@ def test_another_grace_counts_for_windows_that_open_from_then_on(keep: bool) -> 
     later = replace(flow, windows=(replace(flow.windows[0], grace_ms=300),))
     world.restore(later)
 
-    def rows(*fed) -> int:
+    def rows(*fed: Row) -> int:
         world.feed(*fed)
         return len(world.kafka.log("minutes.v1", 0))
 

@@ -6,6 +6,7 @@ import re
 import resource
 import struct
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fastavro
@@ -15,7 +16,7 @@ import pytest
 from logistics.flows.gps import GPS
 from streams.avro.decode import Decoded, Decoder
 from streams.avro.framing import SCHEMA_ID_HEADER
-from streams.avro.native import choose
+from streams.avro.native import Native, choose
 from streams.avro.resolve import Plan, build_plan
 from streams.batch.clock import Clock
 from streams.batch.records import Records
@@ -40,11 +41,15 @@ EVENT = {
 }
 
 
-def plan(schema: dict[str, Any] | list[dict[str, Any]], schema_id: int) -> Plan:
+def plan(schema: dict[str, Any] | list[Any], schema_id: int) -> Plan:
     return build_plan(schema_id, json.dumps(schema), TEXT)
 
 
-KNOWN = {1: plan(V1, 1), 2: plan(V2, 2), 3: Reject(-1, Reason.UNKNOWN_SCHEMA, "no such schema", 3)}
+KNOWN: dict[int | str, Plan | Reject] = {
+    1: plan(V1, 1),
+    2: plan(V2, 2),
+    3: Reject(-1, Reason.UNKNOWN_SCHEMA, "no such schema", 3),
+}
 
 
 def body(schema: dict[str, Any] = V2, **changes: object) -> bytes:
@@ -62,11 +67,11 @@ def framed(schema: dict[str, Any] = V2, schema_id: int = 2, **changes: Any) -> b
 
 
 def records(
-    values: list[bytes | None],
+    values: Sequence[bytes | None],
     *,
     keys: list[bytes | None] | None = None,
-    headers: list[list[tuple[str, bytes]] | None] | list[list[tuple[str, bytes]]] | None = None,
-    headers_lost: None = None,
+    headers: Sequence[Sequence[tuple[str, bytes | None]] | None] | None = None,
+    headers_lost: dict[int, int] | None = None,
     timestamp: int = NOW,
 ) -> Records:
     count = len(values)
@@ -75,8 +80,8 @@ def records(
         np.arange(count),
         np.full(count, timestamp),
         [b"d"] * count if keys is None else keys,
-        values,
-        headers,
+        [*values],
+        None if headers is None else [None if each is None else [*each] for each in headers],
         headers_lost,
     )
 
@@ -87,14 +92,14 @@ def native(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys.modules[__name__], "NATIVE", choose(request.param).native)
 
 
-NATIVE = None
+NATIVE: Native | None = None
 
 
-def decoder(**options: int) -> Decoder:
-    return Decoder(GPS, **{"record_bytes_max": 10_000, "skew_ms_max": 60_000, "native": NATIVE, **options})
+def decoder(*, record_bytes_max: int = 10_000, skew_ms_max: int = 60_000) -> Decoder:
+    return Decoder(GPS, record_bytes_max=record_bytes_max, skew_ms_max=skew_ms_max, native=NATIVE)
 
 
-def decode(values: list[bytes | None], known: dict[int, Any] = KNOWN, **options: Any) -> Decoded:
+def decode(values: Sequence[bytes | None], known: Mapping[Any, Plan | Reject] = KNOWN, **options: Any) -> Decoded:
     return decoder().decode(records(values, **options), known)
 
 
@@ -167,6 +172,7 @@ def test_the_schema_id_may_be_in_a_header() -> None:
     headers = [[("x", b"y"), (SCHEMA_ID_HEADER, frame(1))], None, [(SCHEMA_ID_HEADER, b"\0\0")]]
     result = decode([body(V1), framed(), framed()], headers=headers)
     assert result.events.row.tolist() == [0, 1, 2]
+    assert result.events.headers is not None
     assert result.events.headers.tolist() == headers
 
 
@@ -194,7 +200,8 @@ def test_bytes_behind_the_value_are_malformed() -> None:
 @pytest.mark.parametrize("field", ["event_id", "device_id"])
 def test_text_that_is_not_utf_8_is_malformed_whatever_stands_beside_it(field: str, others: int, garbage: bytes) -> None:
     marker = "z" * len(garbage)
-    value = framed(**{field: marker}).replace(marker.encode(), garbage)
+    changes: dict[str, Any] = {field: marker}
+    value = framed(**changes).replace(marker.encode(), garbage)
     result = decode([*[framed()] * others, value], keys=[b"d"] * others + [garbage])
     assert reasons(result) == [(others, Reason.MALFORMED)]
     assert len(result.events) == others
@@ -388,6 +395,7 @@ def test_prefix_and_header_versions_and_plain_headers_are_mixed_in_any_order() -
     for _ in range(3):
         result = subject.decode(records(values, headers=headers), KNOWN)
         assert (result.rejects, result.events.event_id.tolist()) == ([], ids)
+        assert result.events.headers is not None
         assert result.events.headers.tolist() == headers
 
 
@@ -503,8 +511,9 @@ NESTED_VALUES = {
 
 
 def test_one_bad_record_among_nested_ones_costs_one_record() -> None:
-    known = {5: plan(NESTED, 5)}
-    assert known[5].framed_json is not None
+    nested = plan(NESTED, 5)
+    assert nested.framed_json is not None
+    known: dict[int | str, Plan | Reject] = {5: nested}
     values = [framed(NESTED, 5, event_id=f"e-{number}", **NESTED_VALUES) for number in range(100)]
     values[40] += b"\0"
     values[41] = values[41][:-1] + b"\x05"

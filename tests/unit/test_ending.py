@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -16,19 +17,21 @@ from streams.errors import FencedError, FoundSomething, StreamsError
 
 pytestmark = pytest.mark.thorough
 
-NO_BROKER = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+NOBODY = "127.0.0.1:1"
 FULL = "/dev/full"
 
 
-def command(*arguments, cwd: None = None, stdout=subprocess.PIPE, **environment: object):
+def command(
+    *arguments: str | bytes, stdout: int | IO[bytes] = subprocess.PIPE, **environment: str
+) -> subprocess.Popen[bytes]:
     """A started `streams` command."""
     return subprocess.Popen(
         [sys.executable, "-m", "streams", *arguments],
-        cwd=cwd, stdout=stdout, stderr=subprocess.PIPE, env={**os.environ, **environment},
+        stdout=stdout, stderr=subprocess.PIPE, env={**os.environ, **environment},
     )  # fmt: skip
 
 
-def ended(process):
+def ended(process: subprocess.Popen[bytes]) -> tuple[int, str]:
     """Exit status and what it said on standard error."""
     said = process.communicate(timeout=60)[1].decode()
     return process.returncode, said
@@ -36,6 +39,8 @@ def ended(process):
 
 def test_a_reader_that_ends_early_ends_the_command_without_a_word() -> None:
     process = command("settings")
+    assert process.stdout is not None
+    assert process.stderr is not None
     assert process.stdout.readline()
     process.stdout.close()
     assert process.wait(60) in {0, READER_GONE}  # 0: all was in the pipe before it was closed
@@ -44,7 +49,7 @@ def test_a_reader_that_ends_early_ends_the_command_without_a_word() -> None:
     assert (READER_GONE, "") == ended(process)
 
 
-def broken_pipe():
+def broken_pipe() -> IO[bytes]:
     """The writing end of a pipe whose reader is gone."""
     read, write = os.pipe()
     os.close(read)
@@ -53,14 +58,14 @@ def broken_pipe():
 
 @pytest.mark.skipif(not os.path.exists(FULL), reason="no /dev/full here")  # noqa: PTH110 - a device
 @pytest.mark.parametrize("arguments", [("settings",), ("--version",), ("schemas", "lint", "--format", "json")])
-def test_a_full_disk_is_one_line(arguments) -> None:
+def test_a_full_disk_is_one_line(arguments: tuple[str, ...]) -> None:
     with open(FULL, "wb") as full:  # noqa: PTH123 - a device
         status, said = ended(command(*arguments, stdout=full))
     assert (1, "streams: the output cannot be written: No space left on device\n") == (status, said)
 
 
 @pytest.mark.parametrize("closed", [1, 2])
-def test_a_closed_output_is_no_fault(closed) -> None:
+def test_a_closed_output_is_no_fault(closed: int) -> None:
     shell = f'exec "$0" -m streams settings {closed}>&-'
     found = subprocess.run(["sh", "-c", shell, sys.executable], capture_output=True, timeout=120, check=False)
     assert (0, b"") == (found.returncode, found.stdout if closed == 1 else found.stderr)
@@ -68,8 +73,8 @@ def test_a_closed_output_is_no_fault(closed) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(b"lag", b"--group", b"caf\xe9"), (b"schemas", b"diff", b"\xff"), (b"\xe9",)])
-def test_an_argument_that_is_not_utf8_is_one_line(arguments) -> None:
-    status, said = ended(command(*arguments, **NO_BROKER))
+def test_an_argument_that_is_not_utf8_is_one_line(arguments: tuple[bytes, ...]) -> None:
+    status, said = ended(command(*arguments, KAFKA_BOOTSTRAP_SERVERS=NOBODY))
     assert 2 == status
     assert re.fullmatch(r"streams: an argument is not UTF-8: (caf)?\\udc[ef][9f]\n", said)
 
@@ -78,14 +83,16 @@ def test_the_name_of_a_file_may_be_any_bytes(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/caf\xe9.csv"
     with open(path, "wb") as file:  # noqa: PTH123 - bytes
         file.write(b"x\n")
-    status, said = ended(command(b"ingest", b"file", path, b"--topic", b"no.such.topic", **NO_BROKER))
+    status, said = ended(
+        command(b"ingest", b"file", path, b"--topic", b"no.such.topic", KAFKA_BOOTSTRAP_SERVERS=NOBODY)
+    )
     assert status in {1, 2}
     assert "Traceback" not in said
     assert "not UTF-8" not in said
 
 
 def test_ctrl_c_ends_a_waiting_command_without_a_word() -> None:
-    process = command("lag", **NO_BROKER)
+    process = command("lag", KAFKA_BOOTSTRAP_SERVERS=NOBODY)
     time.sleep(3)
     process.send_signal(signal.SIGINT)
     status, said = ended(process)
@@ -94,7 +101,9 @@ def test_ctrl_c_ends_a_waiting_command_without_a_word() -> None:
 
 
 @pytest.mark.parametrize("afterwards", [None, SystemError("returned a result with an exception set")])
-def test_ctrl_c_that_a_callback_of_c_code_swallows_still_ends_the_command_as_interrupted(afterwards) -> None:
+def test_ctrl_c_that_a_callback_of_c_code_swallows_still_ends_the_command_as_interrupted(
+    afterwards: Exception | None,
+) -> None:
     def command_that_swallows() -> None:
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -135,7 +144,7 @@ def test_unknown_variables_are_named_beside_the_settings() -> None:
     ],
 )  # fmt: skip
 def test_what_a_user_can_cause_is_one_line_and_its_exit_status(
-    capsys: pytest.CaptureFixture[str], error, status, said
+    capsys: pytest.CaptureFixture[str], error: BaseException, status: int, said: str
 ) -> None:
     def failing() -> None:
         raise error
@@ -153,13 +162,18 @@ def test_a_fault_of_the_program_is_not_hidden() -> None:
 
 
 @pytest.mark.parametrize("name", ["json.py", "logging.py", "streams.py"])
-def test_a_file_in_the_working_directory_is_not_taken_for_a_module(tmp_path: Path, name) -> None:
+def test_a_file_in_the_working_directory_is_not_taken_for_a_module(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("raise SystemExit(77)")
     child = "from streams.kafka.offsets_process import OffsetProbe\nfrom streams.settings import load_settings\n"
     child += "probe = OffsetProbe(load_settings())\nprocess = probe._running()\n"
     child += "process.stdin.close()\nprint(process.wait(60))"
     found = subprocess.run(
-        [sys.executable, "-P", "-c", child], cwd=tmp_path, env={**os.environ, **NO_BROKER}, capture_output=True,
-        text=True, timeout=90, check=True,
-    )  # fmt: skip
+        [sys.executable, "-P", "-c", child],
+        cwd=tmp_path,
+        env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": NOBODY},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=True,
+    )
     assert "0" == found.stdout.strip()

@@ -1,16 +1,16 @@
 import pytest
 
 from streams import __version__
-from streams.batch.rejects import Reason, Reject
+from streams.batch.columns import Headers
+from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.deadletters.letter.envelope import envelope_headers
-from streams.engine.effects import DeadLetter
 
 NOW_MS = 1_800_000_000_456
 
 
 def letter(
     *,
-    headers: list[tuple[str, None] | tuple[str, bytes]] | list[tuple[str, bytes]] | None = None,
+    headers: Headers | None = None,
     reason: Reason = Reason.MALFORMED,
     offset: int = 42,
     partition: int = 1,
@@ -21,7 +21,7 @@ def letter(
 
 
 def ours(subject: DeadLetter, source: str = "gps.positions.v1", group: str = "streams.gps") -> dict[str, bytes]:
-    return dict(envelope_headers(subject, source=source, group=group, now_ms=NOW_MS))
+    return {name: value or b"" for name, value in envelope_headers(subject, source=source, group=group, now_ms=NOW_MS)}
 
 
 def test_the_headers_are_those_of_the_contract() -> None:
@@ -56,11 +56,11 @@ def test_an_unknown_schema_id_is_empty() -> None:
 
 @pytest.mark.parametrize("reason", list(Reason))
 def test_the_schema_id_of_a_framed_record_is_said_whatever_it_was_rejected_for(reason: Reason) -> None:
-    def said(value: bytes | None, headers: list[tuple[str, bytes]] | None = None) -> bytes:
+    def said(value: bytes | None, headers: Headers | None = None) -> bytes:
         bad = DeadLetter(Reject(0, reason, "x"), 1, 42, 1_700_000_000_123, b"k", value, headers)
         return ours(bad)["dlq.schema_id"]
 
-    in_header = [("trace", b"1"), ("__value_schema_id", b"\0\0\0\0\x09")]
+    in_header: Headers = [("trace", b"1"), ("__value_schema_id", b"\0\0\0\0\x09")]
     assert said(b"\0\0\0\x01\x02body") == b"258"
     assert said(b"\0\xff\xff\xff\xff") == b"-1"
     assert said(b"\0\0\0\x01\x02body", in_header) == b"9"
@@ -89,7 +89,7 @@ def test_an_event_whose_offset_is_not_known_has_an_id_by_its_bytes() -> None:
 
 
 def test_the_records_own_headers_come_first_unchanged_and_in_order() -> None:
-    headers = [("b", b"1"), ("a", None), ("b", b""), ("ключ", b"\xff")]
+    headers: Headers = [("b", b"1"), ("a", None), ("b", b""), ("ключ", b"\xff")]
     assert envelope_headers(letter(headers=headers), source="s", group="g", now_ms=NOW_MS)[:4] == headers
 
 

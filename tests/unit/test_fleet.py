@@ -41,6 +41,10 @@ pytestmark = pytest.mark.thorough
 DECODER = Decoder({7: SCHEMA, 9: STATE_SCHEMA}.get, newest_schema("gps.positions.v1-value"), Event)
 
 
+Row = tuple[Any, bytes, int, int]
+"""Key, value, timestamp in milliseconds, code of the kind."""
+
+
 class World:
     """A pipeline's fleet, and how its records are read."""
 
@@ -49,10 +53,10 @@ class World:
         self.shape = dataclasses.replace(SHAPE, schema=schema)
         self.decoder = decoder
 
-    def fleet(self, seed, shape: None = None):
+    def fleet(self, seed: int, shape: FleetShape | None = None) -> Fleet:
         return Fleet(seed, shape or self.shape, SOURCES[self.pipeline])
 
-    def judged(self, rows, shape: None = None):
+    def judged(self, rows: list[Row], shape: FleetShape | None = None) -> PartitionModel:
         shape = shape or self.shape
         limits = shape.lateness_ms, 86_400_000, shape.skew_ms_max, shape.record_bytes_max
         model = PartitionModel(*limits, DOMAINS[self.pipeline].fold)
@@ -61,7 +65,7 @@ class World:
         model.idle(math.inf)
         return model
 
-    def events(self, rows):
+    def events(self, rows: list[Row]) -> list[Any]:
         records = [Record(offset, timestamp, key, value) for offset, (key, value, timestamp, _) in enumerate(rows)]
         return self.decoder.decode(records)
 
@@ -75,48 +79,48 @@ ORDERS = World(
 
 
 @pytest.fixture(params=[GPS, ORDERS], ids=["gps", "orders"])
-def world(request: pytest.FixtureRequest):
+def world(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-def flat(fleet, records):
-    rows = []
+def flat(fleet: Fleet, records: int) -> list[Row]:
+    rows: list[Row] = []
     for batch in fleet.batches(records):
         rows.extend(zip(batch.keys, batch.values, batch.timestamps_ms, batch.kinds.tolist(), strict=True))
     return rows
 
 
-def counted(fleet, records):
-    total = Counter()
+def counted(fleet: Fleet, records: int) -> Counter[Kind]:
+    total: Counter[Kind] = Counter()
     for batch in fleet.batches(records):
         total += batch.counts()
     return total
 
 
-def test_the_same_seed_gives_the_same_bytes(world) -> None:
+def test_the_same_seed_gives_the_same_bytes(world: World) -> None:
     assert flat(world.fleet(1), 150_000) == flat(world.fleet(1), 150_000)
 
 
-def test_another_seed_gives_other_bytes(world) -> None:
+def test_another_seed_gives_other_bytes(world: World) -> None:
     assert flat(world.fleet(1), 1_000) != flat(world.fleet(2), 1_000)
 
 
-def test_a_shorter_run_is_the_beginning_of_a_longer_one(world) -> None:
+def test_a_shorter_run_is_the_beginning_of_a_longer_one(world: World) -> None:
     longer = flat(world.fleet(3), 100_000)
     assert flat(world.fleet(3), 70_001) == longer[:70_001]
 
 
-def test_exactly_as_many_records_as_asked_for(world) -> None:
+def test_exactly_as_many_records_as_asked_for(world: World) -> None:
     assert len(flat(world.fleet(1), 61_234)) == 61_234
 
 
-def test_record_timestamps_never_go_back(world) -> None:
+def test_record_timestamps_never_go_back(world: World) -> None:
     timestamps = [timestamp for _, _, timestamp, _ in flat(world.fleet(4), 130_000)]
     assert timestamps == sorted(timestamps)
     assert timestamps[0] >= START_MS
 
 
-def test_shares_of_faults_are_met(world) -> None:
+def test_shares_of_faults_are_met(world: World) -> None:
     counts = counted(world.fleet(5), 200_000)
     assert counts[Kind.DISORDERED] == pytest.approx(10_000, rel=0.1)
     assert counts[Kind.DUPLICATE] == pytest.approx(10_000, rel=0.1)
@@ -124,7 +128,7 @@ def test_shares_of_faults_are_met(world) -> None:
     assert counts[Kind.LATE] > 500
 
 
-def test_the_model_finds_what_the_fleet_meant(world) -> None:
+def test_the_model_finds_what_the_fleet_meant(world: World) -> None:
     rows = flat(world.fleet(6), 60_000)
     counts = counted(world.fleet(6), 60_000)
     model = world.judged(rows)
@@ -134,30 +138,30 @@ def test_the_model_finds_what_the_fleet_meant(world) -> None:
     assert len(model.clean) == counts[Kind.PLAIN] + counts[Kind.DISORDERED]
 
 
-def test_without_faults_everything_is_clean_and_in_order_already(world) -> None:
+def test_without_faults_everything_is_clean_and_in_order_already(world: World) -> None:
     shape = FleetShape(devices=50, start_ms=START_MS, schema=world.shape.schema, schema_id=7)
     rows = flat(world.fleet(1, shape), 5_000)
     model = world.judged(rows, shape)
     assert (len(model.clean), model.late, model.duplicates, model.rejected) == (5_000, [], [], [])
-    last = {}
+    last: dict[str, Any] = {}
     for event in world.events(rows):
         assert event.order_key > last.get(event.entity, (0, 0, ""))
         last[event.entity] = event.order_key
 
 
-def test_a_fleet_sends_about_as_many_events_a_tick_as_it_says(world) -> None:
+def test_a_fleet_sends_about_as_many_events_a_tick_as_it_says(world: World) -> None:
     shape = FleetShape(devices=500, start_ms=START_MS, schema=world.shape.schema, schema_id=7)
     rows = flat(world.fleet(1, shape), 50_000)
     ticks = (rows[-1][2] - START_MS) / shape.tick_ms
     assert len(rows) / ticks / shape.devices == pytest.approx(SOURCES[world.pipeline].events_per_tick, rel=0.02)
 
 
-def lives(records, **shape: Any):
+def lives(records: int, **shape: Any) -> dict[str, list[Any]]:
     """Steps of each order that began after the first tick and has ended, as events in order."""
     rows = flat(ORDERS.fleet(2, FleetShape(300, START_MS, ORDERS_SCHEMA, 7, **shape)), records)
-    steps = {}
+    steps: dict[str, list[Any]] = {}
     for event in ORDERS.judged(rows).clean:
-        steps.setdefault(event.order_id, []).append(event)
+        steps.setdefault(event.entity, []).append(event)
     first, last = 300, max(int(order_id[-10:]) for order_id in steps) - 600
     return {order_id: found for order_id, found in steps.items() if first <= int(order_id[-10:]) < last}
 
@@ -183,7 +187,7 @@ def test_steps_of_an_order_count_from_one_and_some_happen_in_the_same_millisecon
 @pytest.mark.parametrize(
     "name", ["vehicle_id", "depot_id", "destination_latitude", "destination_longitude", "promised_time"]
 )
-def test_every_optional_field_of_an_order_is_null_now_and_then(name) -> None:
+def test_every_optional_field_of_an_order_is_null_now_and_then(name: str) -> None:
     said = Counter(getattr(event, name) is not None for steps in lives(10_000).values() for event in steps)
     assert min(said[True], said[False]) > 500
 
@@ -214,11 +218,11 @@ def test_disorder_that_lateness_cannot_hold_is_refused() -> None:
         dataclasses.replace(SHAPE, lateness_ms=1_000)
 
 
-def one(value, schema_id: int = 7):
+def one(value: bytes, schema_id: int = 7) -> Any:
     return DECODER.decode([Record(0, 1, b"d", b"\0" + schema_id.to_bytes(4, "big") + value)])[0]
 
 
-def encoded(**fields: object):
+def encoded(**fields: object) -> bytes:
     values = {"event_id": "x", "device_id": "d", "sequence": 1, "event_time": 5, "latitude": 1.0, "longitude": 2.0}
     buffer = io.BytesIO()
     schema = fastavro.parse_schema(json.loads(SCHEMA))
@@ -227,7 +231,7 @@ def encoded(**fields: object):
 
 
 def test_the_block_path_keeps_null_and_nan_apart() -> None:
-    decoded = DECODER.decode(
+    decoded: list[Any] = DECODER.decode(
         [Record(0, 1, b"d", b"\0\0\0\0\7" + encoded(speed_kmh=speed)) for speed in (None, math.nan, 3.5)]
     )
     assert decoded[0].speed_kmh is None
@@ -237,7 +241,9 @@ def test_the_block_path_keeps_null_and_nan_apart() -> None:
 
 def test_junk_behind_a_record_is_malformed_and_its_neighbours_are_not() -> None:
     good = b"\0\0\0\0\7" + encoded()
-    decoded = DECODER.decode([Record(row, 1, b"d", value) for row, value in enumerate((good, good + b"\0", good))])
+    decoded: list[Any] = DECODER.decode(
+        [Record(row, 1, b"d", value) for row, value in enumerate((good, good + b"\0", good))]
+    )
     assert [type(each) for each in decoded] == [Event, Reject, Event]
     assert decoded[1].reason == "malformed"
 
@@ -253,11 +259,11 @@ def test_a_varint_that_is_longer_than_needed_is_decoded_all_the_same() -> None:
     ("value", "schema_id", "reason"),
     [(b"", 7, "malformed"), (b"\x01", 7, "malformed"), (b"", 8, "unknown_schema"), (b"", 9, "incompatible_schema")],
 )
-def test_reasons_not_to_decode(value, schema_id, reason) -> None:
+def test_reasons_not_to_decode(value: bytes, schema_id: int, reason: str) -> None:
     assert one(value, schema_id).reason == reason
 
 
-def order_bytes(schema: None = None, **fields: object):
+def order_bytes(schema: dict[str, Any] | None = None, **fields: object) -> bytes:
     values = {"event_id": "x", "order_id": "d", "sequence": 1, "event_time": 5, "kind": "CREATED", "depot_id": None}
     rest = dict.fromkeys(("vehicle_id", "destination_latitude", "destination_longitude", "promised_time"))
     buffer = io.BytesIO()
@@ -266,7 +272,7 @@ def order_bytes(schema: None = None, **fields: object):
     return b"\0\0\0\0\7" + buffer.getvalue()
 
 
-def decoded_orders(*values, schema: None = None):
+def decoded_orders(*values: bytes, schema: dict[str, Any] | None = None) -> tuple[list[Any], list[Any]]:
     text = ORDERS_SCHEMA if schema is None else json.dumps(schema)
     decoder = Decoder({7: text}.get, newest_schema("orders.events.v1-value"), OrderEvent)
     records = [Record(row, 1, b"d", value) for row, value in enumerate(values)]

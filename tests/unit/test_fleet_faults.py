@@ -23,6 +23,7 @@ from loadtest.fleet.real_tracks import SAMPLE
 from loadtest.fleet.traffic import CODES, KINDS, PathsOf
 from loadtest.oracle.decode import Decoder, newest_schema
 from loadtest.oracle.events import Event
+from loadtest.oracle.model import PartitionModel
 from tests.examples import examples
 from tests.unit.test_fleet import GPS, ORDERS, SCHEMA, SCHEMAS, START_MS, STATE_SCHEMA, World, counted, flat
 
@@ -34,11 +35,11 @@ TWO = World("gps", SCHEMA, Decoder(IDS.get, newest_schema("gps.positions.v1-valu
 OUTAGE_MS = (5_000, 40_000)
 
 
-def shape(world, devices: int = 200, **changed: Any):
+def shape(world: World, devices: int = 200, **changed: Any) -> FleetShape:
     return FleetShape(devices, START_MS, world.shape.schema, 7, **changed)
 
 
-def agrees(world, shape, records, seed: int = 1):
+def agrees(world: World, shape: FleetShape, records: int, seed: int = 1) -> tuple[Counter[Kind], PartitionModel]:
     """Whether the model finds exactly what the fleet meant; returns the counts and the model."""
     fleet = world.fleet(seed, shape)
     counts = counted(fleet, records)
@@ -66,20 +67,20 @@ def agrees(world, shape, records, seed: int = 1):
     ],
     ids=["gps", "orders"],
 )
-def test_the_bytes_of_a_seed_stay_what_they_were(world, digest) -> None:
+def test_the_bytes_of_a_seed_stay_what_they_were(world: World, digest: str) -> None:
     found = hashlib.sha256()
     for batch in world.fleet(11).batches(150_000):
         for key, value, timestamp_ms in zip(batch.keys, batch.values, batch.timestamps_ms, strict=True):
-            found.update(key + value + timestamp_ms.to_bytes(8, "big"))
+            found.update((key or b"") + value + timestamp_ms.to_bytes(8, "big"))
     assert found.hexdigest() == digest
 
 
 @pytest.mark.parametrize("world", [GPS, ORDERS], ids=["gps", "orders"])
-def test_what_a_device_stored_while_it_was_offline_arrives_in_one_go_in_its_order_and_is_not_late(world) -> None:
+def test_what_a_device_stored_while_it_was_offline_arrives_in_one_go_in_its_order_and_is_not_late(world: World) -> None:
     offline = shape(world, buffered=0.2, outage_ms=OUTAGE_MS, disordered=0.03, late=0.01)
     counts, _ = agrees(world, offline, 40_000)
     assert counts[Kind.BUFFERED] == pytest.approx(8_000, rel=0.1)
-    bursts = defaultdict(list)
+    bursts: defaultdict[tuple[bytes | None, int], list[int]] = defaultdict(list)
     rows = flat(world.fleet(1, offline), 40_000)
     for row, event in zip(rows, world.events(rows), strict=True):
         if row[3] == CODES[Kind.BUFFERED] and world is GPS:
@@ -91,12 +92,12 @@ def test_what_a_device_stored_while_it_was_offline_arrives_in_one_go_in_its_orde
 
 
 @pytest.mark.parametrize("world", [GPS, ORDERS], ids=["gps", "orders"])
-def test_a_wrong_clock_is_wrong_by_a_constant_and_nothing_is_rejected_for_it(world) -> None:
+def test_a_wrong_clock_is_wrong_by_a_constant_and_nothing_is_rejected_for_it(world: World) -> None:
     counts, _ = agrees(world, shape(world, skewed=0.3, disordered=0.05, late=0.02, delay_ms_max=0), 60_000)
     assert counts[Kind.SKEWED] > 15_000
     skewed = shape(world, skewed=0.3, delay_ms_max=0)
     rows = flat(world.fleet(1, skewed), 20_000)
-    off = defaultdict(set)
+    off: defaultdict[bytes | None, set[int]] = defaultdict(set)
     for row, event in zip(rows, world.events(rows), strict=True):
         off[row[0]].add(event.event_time_ms - row[2])
     if world is GPS:
@@ -133,7 +134,7 @@ def test_reports_of_a_hot_vehicle_are_numbered_and_spread_over_the_tick_and_lie_
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_records_are_written_with_two_versions_of_the_schema(share) -> None:
+def test_records_are_written_with_two_versions_of_the_schema(share: float) -> None:
     mixed = shape(TWO, version_2=share, schema_2=SCHEMA_2, schema_2_id=8, disordered=0.05)
     agrees(TWO, mixed, 20_000)
     rows = flat(TWO.fleet(1, mixed), 20_000)
@@ -176,7 +177,9 @@ SHARES = st.sampled_from([0.0, 0.01, 0.08])
     ),
 )  # fmt: skip
 @settings(max_examples=examples(12), deadline=None)
-def test_whatever_the_mix_the_model_finds_what_the_fleet_meant(world, seed, devices, tick_ms, mix) -> None:
+def test_whatever_the_mix_the_model_finds_what_the_fleet_meant(
+    world: World, seed: int, devices: int, tick_ms: int, mix: Mix
+) -> None:
     schemas = Schemas(world.shape.schema, 7, SCHEMA_2, 8, foreign_id=9)
     size = Size(devices, START_MS, tick_ms=tick_ms, delay_ms_max=50)
     agrees(world, shape_of(mix_of(world.pipeline, mix), size, schemas, Bounds(record_bytes_max=2_000)), 6_000, seed)
@@ -206,7 +209,7 @@ def test_zipf_is_refused_for_orders() -> None:
 
 @given(st.integers(0, (1 << 31) - 1))
 @settings(max_examples=examples(50), deadline=None)
-def test_the_frame_of_a_value_is_the_schema_id_whatever_its_bits_mean_as_a_float(schema_id) -> None:
+def test_the_frame_of_a_value_is_the_schema_id_whatever_its_bits_mean_as_a_float(schema_id: int) -> None:
     fields = {"event_id": ["e"], "device_id": ["d"], "sequence": [1], "event_time": times(np.array([5]))}
     numbers = {name: [0.5] for name in ("latitude", "longitude", "speed_kmh", "heading_deg")}
     (value,) = encode(pa.record_batch({**fields, **numbers}), SCHEMA, schema_id).to_pylist()
@@ -218,7 +221,7 @@ def test_the_frame_of_a_value_is_the_schema_id_whatever_its_bits_mean_as_a_float
 
 
 @given(st.integers(0, 1000), st.floats(0.01, 0.4), st.lists(st.integers(1, 40), min_size=1, max_size=6))
-def test_outages_do_not_depend_on_how_time_is_cut(seed, share, cuts) -> None:
+def test_outages_do_not_depend_on_how_time_is_cut(seed: int, share: float, cuts: list[int]) -> None:
     outages = Outages(seed, 20, share, 3, 12)
     whole = outages.back(0, sum(cuts))
     begins = itertools.accumulate(cuts[:-1], initial=0)
@@ -237,7 +240,7 @@ def test_a_device_is_offline_for_as_long_and_as_often_as_asked_for() -> None:
 
 
 @given(st.integers(1, 400), st.floats(0.0, 1.5), st.integers(1, 3_000))
-def test_reports_of_a_device_keep_their_order_in_time_and_number(devices, exponent, tick_ms) -> None:
+def test_reports_of_a_device_keep_their_order_in_time_and_number(devices: int, exponent: float, tick_ms: int) -> None:
     rng = np.random.default_rng(devices)
     layout = zipf(rng, devices, exponent)
     assert reports_per_tick(devices, exponent) * devices == pytest.approx(layout.events_per_tick)

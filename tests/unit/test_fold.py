@@ -1,5 +1,6 @@
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import fastavro
@@ -15,6 +16,7 @@ from streams.batch.rows import empty_rows, pack_rows, unpack_rows
 from streams.operators.fold.aggregate import Segments
 from streams.operators.fold.builder import Fold, WindowFold
 from streams.operators.fold.columns import (
+    Column,
     Count,
     FirstTime,
     Greatest,
@@ -27,7 +29,7 @@ from streams.operators.fold.columns import (
 )
 
 FIELDS = ("open", "temperature_c")
-COLUMNS = {
+COLUMNS: dict[str, Column] = {
     "events": Count(),
     "first": FirstTime(),
     "last": LastTime(),
@@ -64,7 +66,7 @@ def row(state: NDArray[Any]) -> dict[str, Any]:
     }
 
 
-def folded(*batches: Segments) -> NDArray[Any]:
+def folded(*batches: Sequence[tuple[int, float, float]]) -> NDArray[Any]:
     state = np.zeros(1, FOLD.dtype)
     for batch in batches:
         state = FOLD.fold(state, segments(*batch))

@@ -4,7 +4,8 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,15 +14,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from loadtest.fleet import SOURCES, Fleet, TrafficBatch
-from loadtest.fleet.mix import NOTHING, REALISTIC, Bounds, Schemas, mix_of
+from loadtest.fleet.fill import Filler
+from loadtest.fleet.mix import NOTHING, REALISTIC, Bounds, Mix, Schemas, mix_of
 from loadtest.fleet.traffic import CODES, REJECTS, Kind
 from loadtest.generator.command import _awaited, app
-from loadtest.generator.plan import Share, Traffic, plan_history, plan_open_loop
+from loadtest.generator.plan import Plan, Share, Traffic, plan_history, plan_open_loop
 from loadtest.generator.sender import Sender
 from loadtest.generator.tally import Tally, Window
 from loadtest.generator.target import refuse_foreign_topic
 from streams.errors import UsageError
-from tests.unit.test_fleet import ORDERS, ORDERS_SCHEMA, SCHEMA, START_MS
+from tests.unit.test_fleet import ORDERS, ORDERS_SCHEMA, SCHEMA, START_MS, Row, World
 from tests.unit.test_fleet_faults import SCHEMA_2, TWO
 
 pytestmark = pytest.mark.thorough
@@ -29,16 +31,16 @@ pytestmark = pytest.mark.thorough
 NOW_MS = START_MS
 
 
-def traffic(pipeline: str = "gps", mix=REALISTIC, **changed: Any):
+def traffic(pipeline: str = "gps", mix: Mix = REALISTIC, **changed: Any) -> Traffic:
     schemas = Schemas({"gps": SCHEMA, "orders": ORDERS_SCHEMA}[pipeline], 7, SCHEMA_2, 8, foreign_id=9)
     return Traffic(mix_of(pipeline, mix), schemas, Bounds(), SOURCES[pipeline].events_per_tick, **changed)
 
 
-def batches_of(plan, pipeline: str = "gps", records: None = None):
+def batches_of(plan: Plan, pipeline: str = "gps", records: int | None = None) -> Iterator[TrafficBatch]:
     return Fleet(plan.seed, plan.shape, SOURCES[pipeline]).batches(plan.records if records is None else records)
 
 
-def rows_of(plan, pipeline: str = "gps", records: None = None):
+def rows_of(plan: Plan, pipeline: str = "gps", records: int | None = None) -> list[Row]:
     return [
         row
         for batch in batches_of(plan, pipeline, records)
@@ -47,7 +49,7 @@ def rows_of(plan, pipeline: str = "gps", records: None = None):
 
 
 @given(st.integers(0, 10_000), st.integers(1, 50))
-def test_the_parts_of_all_processes_are_disjoint_and_complete(total, of) -> None:
+def test_the_parts_of_all_processes_are_disjoint_and_complete(total: int, of: int) -> None:
     parts = [Share(index, of).part(total) for index in range(of)]
     assert [first for first, _ in parts] == list(itertools.accumulate((n for _, n in parts[:-1]), initial=0))
     assert sum(number for _, number in parts) == total
@@ -64,7 +66,7 @@ def test_a_process_that_does_not_exist_is_refused() -> None:
 
 
 @pytest.mark.parametrize("pipeline", ["gps", "orders"])
-def test_history_ends_about_now(pipeline) -> None:
+def test_history_ends_about_now(pipeline: str) -> None:
     plan = plan_history(traffic(pipeline), Share(), events=100_000, now_ms=NOW_MS, start_ms=None, devices=None)
     last_ms = max(batch.timestamps_ms[-1] for batch in batches_of(plan, pipeline))
     assert NOW_MS - 20_000 < last_ms <= NOW_MS
@@ -72,7 +74,7 @@ def test_history_ends_about_now(pipeline) -> None:
 
 @pytest.mark.parametrize(("rate", "devices"), [(200, None), (4_000, None), (4_000, 100)])
 @pytest.mark.parametrize("pipeline", ["gps", "orders"])
-def test_open_loop_sends_as_many_records_a_second_as_asked_for(pipeline, rate, devices) -> None:
+def test_open_loop_sends_as_many_records_a_second_as_asked_for(pipeline: str, rate: int, devices: int | None) -> None:
     plan = plan_open_loop(traffic(pipeline), Share(), rate=rate, seconds=None, start_ms=START_MS, devices=devices)
     timestamps = np.concatenate([batch.timestamps_ms for batch in batches_of(plan, pipeline, records=rate * 25)])
     # Copies that are sent seconds later, and late events, are missing in the beginning.
@@ -92,7 +94,7 @@ def test_in_open_loop_the_event_time_of_a_plain_record_is_when_it_is_to_be_sent(
 
 
 @pytest.mark.parametrize("world", [TWO, ORDERS], ids=["gps", "orders"])
-def test_processes_that_send_together_share_no_device(world) -> None:
+def test_processes_that_send_together_share_no_device(world: World) -> None:
     keys = []
     for index in range(3):
         plan = plan_history(
@@ -114,9 +116,9 @@ def test_too_few_devices_for_a_rate_or_for_the_processes_are_refused() -> None:
 
 
 def test_shares_that_do_not_fit_are_refused_as_wrong_usage() -> None:
-    mix = {"duplicate_immediate": 0.5, "late": 0.6}
+    mix = Mix(duplicate_immediate=0.5, late=0.6)
     with pytest.raises(UsageError, match="more than everything"):
-        plan_history(traffic(mix=type(REALISTIC)(**mix)), Share(), events=9, now_ms=9, start_ms=1, devices=4)
+        plan_history(traffic(mix=mix), Share(), events=9, now_ms=9, start_ms=1, devices=4)
 
 
 def test_topics_of_others_are_refused() -> None:
@@ -129,7 +131,7 @@ def test_topics_of_others_are_refused() -> None:
 
 
 @pytest.mark.parametrize("world", [TWO, ORDERS], ids=["gps", "orders"])
-def test_the_tally_is_what_the_model_finds(world) -> None:
+def test_the_tally_is_what_the_model_finds(world: World) -> None:
     plan = plan_history(traffic(world.pipeline), Share(), events=20_000, now_ms=NOW_MS, start_ms=START_MS, devices=300)
     tally = Tally(quarantine_rejects=100)
     for batch in batches_of(plan, world.pipeline):
@@ -150,7 +152,7 @@ def test_the_tally_is_what_the_model_finds(world) -> None:
     )
 
 
-def reject_batch(key, *timestamps):
+def reject_batch(key: bytes, *timestamps: int) -> TrafficBatch:
     kinds = np.full(len(timestamps), CODES[REJECTS[0]], dtype=np.int8)
     return TrafficBatch([key] * len(timestamps), [b""] * len(timestamps), list(timestamps), kinds)
 
@@ -170,10 +172,11 @@ def test_what_must_become_visible_of_a_stretch_is_counted_and_so_is_how_late_it_
     times = [999, 1_000, 1_100, 1_200, 1_300, 1_999, 2_000]
     codes = np.array([CODES[kind] for kind in kinds], dtype=np.int8)
     batch = TrafficBatch([b"a"] * 7, [b""] * 7, times, codes)
-    window.add(batch.slice(0, 6), sent_ms=2_500.0)
-    assert not window.is_over
-    window.add(batch.slice(6, 7), sent_ms=2_500.0)
-    assert window.is_over
+    over = []
+    for first, last in ((0, 6), (6, 7)):
+        window.add(batch.slice(first, last), sent_ms=2_500.0)
+        over.append(window.is_over)
+    assert over == [False, True]
     assert window.due == 3
     assert window.delays.get_total_count() == 5
     assert window.delays.get_max_value() == pytest.approx(1_500, rel=0.001)
@@ -185,27 +188,31 @@ def test_what_must_become_visible_of_a_stretch_is_counted_and_so_is_how_late_it_
 class Taker:
     """Stands in for the producer alone: what is tested is when the sender hands over what."""
 
-    def __init__(self, takes_s: float = 0.0, stop_after: None = None, stop: None = None) -> None:
+    def __init__(
+        self, takes_s: float = 0.0, stop_after: int | None = None, stop: threading.Event | None = None
+    ) -> None:
         self.refused = 0
-        self.taken = []
+        self.taken: list[tuple[float, int]] = []
         self._takes_s, self._stop_after, self._stop = takes_s, stop_after, stop
 
-    def send(self, topic, batch):
+    def send(self, topic: str, batch: TrafficBatch) -> int:
         time.sleep(self._takes_s)
         self.taken.extend((time.time() * 1000, timestamp) for timestamp in batch.timestamps_ms)
         if self._stop_after is not None and len(self.taken) >= self._stop_after:
+            assert self._stop is not None
             self._stop.set()
         return len(batch)
 
 
-def plain_batch(timestamps):
-    count = len(timestamps)
-    return TrafficBatch([b"k"] * count, [b"v"] * count, list(timestamps), np.zeros(count, np.int8))
+def plain_batch(timestamps: Iterable[int]) -> TrafficBatch:
+    times = list(timestamps)
+    count = len(times)
+    return TrafficBatch([b"k"] * count, [b"v"] * count, times, np.zeros(count, np.int8))
 
 
-def sender_of(taker, stop: None = None):
+def sender_of(taker: Taker, stop: threading.Event | None = None) -> tuple[Sender, Tally]:
     tally = Tally(0)
-    return Sender(taker, "t", tally, stop or threading.Event()), tally
+    return Sender(cast("Filler", taker), "t", tally, stop or threading.Event()), tally
 
 
 def test_no_record_is_sent_before_its_time_and_the_end_is_left_out() -> None:
@@ -253,14 +260,14 @@ def test_a_sender_that_is_told_to_stop_has_counted_exactly_what_it_sent() -> Non
         (["--events", "1", "--topic", "loadtest.x", "--duplicate-immediate", "1"], "cannot be everything"),
     ],
 )
-def test_wrong_usage_is_refused_before_anything_is_asked_for(arguments, says) -> None:
+def test_wrong_usage_is_refused_before_anything_is_asked_for(arguments: list[str], says: str) -> None:
     result = CliRunner().invoke(app, arguments, obj=threading.Event())
     assert isinstance(result.exception, UsageError)
     assert says in str(result.exception)
 
 
 @pytest.mark.parametrize("line", ["", "now", "[]", '{"start": 1}', '{"start_ms": "soon"}', '{"start_ms": null}'])
-def test_a_start_that_is_no_time_is_refused(monkeypatch: pytest.MonkeyPatch, line) -> None:
+def test_a_start_that_is_no_time_is_refused(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(line))
     with pytest.raises(UsageError, match="--await-start wants a line like"):
         _awaited()

@@ -203,12 +203,15 @@ def test_an_event_that_two_pages_and_the_journal_have_comes_into_memory_once(hel
 def test_events_in_a_page_and_in_the_journal_and_in_another_page_are_held_once() -> None:
     page, journalled = events(10, 20, 30), events(20, 30, 40, first_id=1)
     found = without_repeats([page, journalled, events(), page.take(slice(1, 2))])
+    assert found is not None
     assert sorted(found.event_id.tolist()) == [b"e0", b"e1", b"e2", b"e3"]
     assert times(found) == [10, 20, 30, 40]
 
 
 def test_one_id_at_two_times_is_two_events() -> None:
-    assert len(without_repeats([events(10), events(11)])) == 2
+    found = without_repeats([events(10), events(11)])
+    assert found is not None
+    assert len(found) == 2
 
 
 def test_no_events_have_no_repeats() -> None:

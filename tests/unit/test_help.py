@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -79,6 +80,7 @@ def test_a_list_describes_a_command_as_its_own_page_does(
 ) -> None:
     command = get_command(app)
     for word in words:
+        assert isinstance(command, TyperGroup)
         command = command.commands[word]
     assert words[-1] == command.name
     assert first_paragraph(command.help) == entry.summary

@@ -1,6 +1,7 @@
 """What state belongs to, and what becomes of it when the declaration or the topics change."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,27 +30,29 @@ def a_flow(
     size_ms: int = 60_000,
     tables: tuple[str, ...] = ("rooms.state.v1",),
     fields: tuple[str, ...] = FIELDS,
-    **changed: object,
+    **changed: Any,
 ) -> Pipeline:
     fold = Fold("sensor_id", fields, columns or {"events": Count(), "warmest_c": Greatest("temperature_c")})
     window = WindowFold("sensor_id", fields, {"events": Count(), "warmest_c": Greatest("temperature_c")})
-    return Pipeline(
-        **{
-            "name": "rooms",
-            "source": "rooms.v1",
-            "payload_fields": fields,
-            "tables": tuple(Table(topic, fold) for topic in tables),
-            "windows": (Window("rooms.minutes.v1", window, size_ms=size_ms, grace_ms=0),),
-            **changed,
-        }
-    )
+    declared: dict[str, Any] = {
+        "name": "rooms",
+        "source": "rooms.v1",
+        "payload_fields": fields,
+        "tables": tuple(Table(topic, fold) for topic in tables),
+        "windows": (Window("rooms.minutes.v1", window, size_ms=size_ms, grace_ms=0),),
+    }
+    return Pipeline(**{**declared, **changed})
 
 
 def identity_of(
-    flow: Pipeline, *, symbols: dict[str, Any] | None = None, cluster: str = "c", **ids: object
+    flow: Pipeline,
+    *,
+    symbols: dict[str, Any] | None = None,
+    cluster: str = "c",
+    topics: Mapping[str, str] | None = None,
 ) -> Identity:
     names = {topic.name: f"id of {topic.name}" for topic in flow.topics()}
-    places = Places(cluster, {**names, **ids.pop("topics", {})})
+    places = Places(cluster, {**names, **(topics or {})})
     return declared_identity(flow, operators_of(flow), places, symbols)
 
 

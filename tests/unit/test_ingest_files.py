@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def csv_file(path: Path, *rows: int, more: str = "") -> Path:
 # --- NDJSON columns that come late ------------------------------------------------------------------------------------
 
 
-def ndjson(path: Path, first: int, count: int = 1200, **late: Any) -> Path:
+def ndjson(path: Path, first: int, late: Mapping[str, object], *, count: int = 1200) -> Path:
     rows = [{**BASE, "event_id": f"e{line}", **(late if line >= first else {})} for line in range(1, count + 1)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -71,7 +72,7 @@ def sent_of(path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list
 def test_a_field_of_ndjson_is_kept_wherever_it_begins_mapped_or_not(
     first: int, column: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = ndjson(tmp_path / "late.ndjson", first, **{column: 77.0})
+    path = ndjson(tmp_path / "late.ndjson", first, {column: 77.0})
     mapping = {} if column == "speed_kmh" else {"speed_kmh": column}
     speeds = [row["speed_kmh"] for row in sent_of(path, monkeypatch, mapping=mapping)]
     assert speeds == [None] * (first - 1) + [77.0] * (1201 - first)
@@ -100,7 +101,7 @@ def test_a_required_field_that_comes_late_makes_the_rows_before_it_bad(tmp_path:
 
 
 def test_a_column_that_no_row_has_is_refused_and_late_columns_that_fill_nothing_are_named(tmp_path: Path) -> None:
-    path = ndjson(tmp_path / "late.ndjson", 1150, velocity=3.0, speed=4.0)
+    path = ndjson(tmp_path / "late.ndjson", 1150, {"velocity": 3.0, "speed": 4.0})
     with pytest.raises(UsageError, match=r"there is no column 'speeed', only .*velocity, speed"):
         judged(path, mapping={"speed_kmh": "speeed"})
     assert [(one.column, one.field) for one in judged(path).left_out] == [("velocity", None), ("speed", "speed_kmh")]

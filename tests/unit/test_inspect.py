@@ -1,5 +1,6 @@
 import io
 import json
+from functools import partial
 from typing import Any
 
 import fastavro
@@ -90,7 +91,9 @@ def test_a_count_bomb_and_a_schema_that_contains_itself_are_stopped() -> None:
     bomb = {"type": "array", "items": "null"}
     assert walk(bomb, b"\xfe\xff\xff\xff\x0f").failure is not None
     itself = {"type": "record", "name": "R", "fields": [{"name": "r", "type": "R"}]}
-    assert "not shown" in walk(itself, b"").failure.message
+    failure = walk(itself, b"").failure
+    assert failure is not None
+    assert "not shown" in failure.message
 
 
 def letter(
@@ -135,6 +138,7 @@ FRAME = b"\0\0\0\0\x07"
 def test_the_place_of_the_failure_is_marked(reason: str, message: str, value: bytes, place: tuple[int, int]) -> None:
     text = None if reason == "unknown_schema" else TEXT
     found = view(value, reason, message, text=text)
+    assert found.failure is not None
     assert place == (found.failure.start, found.failure.end)
     marked = [row.offset + at for row in found.hex_rows for at, is_marked in enumerate(row.marked) if is_marked]
     assert list(range(*place)) == marked
@@ -158,20 +162,28 @@ def shown_text(found: View) -> str:
 
 def test_personal_fields_are_masked_by_either_schema_and_shown_when_revealed() -> None:
     value = FRAME + encoded(SCHEMA, position(event_id="secret-id", latitude=91.0))
-    for options in ({"text": personal("event_id")}, {"text": TEXT, "reader": personal("event_id")}):
-        found = view(value, message="latitude is outside", headers=[("driver", b"secret")], **options)
+    marked: tuple[dict[str, Any], ...] = (
+        {"text": personal("event_id")},
+        {"text": TEXT, "reader": personal("event_id")},
+    )
+    for options in marked:
+        shown = partial(view, value, message="latitude is outside", headers=[("driver", b"secret")], **options)
+        found = shown()
         assert found.is_masked
         assert "secret" not in shown_text(found)
         assert b"secret-id".hex() not in shown_text(found)
         assert "car" in shown_text(found), "what is not personal is shown"
-        revealed = view(value, message="latitude is outside", headers=[("driver", b"secret")], reveal=True, **options)
+        revealed = shown(reveal=True)
         assert not revealed.is_masked
         assert "secret-id" in shown_text(revealed)
 
 
 def test_bytes_of_which_nobody_knows_what_they_are_are_masked_if_the_stream_has_personal_fields() -> None:
-    cases = [(FRAME + b"secret", "unknown_schema", None), (b'{"n": "secret"}', "not_framed", None)]
-    cases.append((FRAME + encoded(SCHEMA, position())[:8] + b"\x40secret", "malformed", personal("longitude")))
+    cases: list[tuple[bytes, str, str | None]] = [
+        (FRAME + b"secret", "unknown_schema", None),
+        (b'{"n": "secret"}', "not_framed", None),
+        (FRAME + encoded(SCHEMA, position())[:8] + b"\x40secret", "malformed", personal("longitude")),
+    ]
     for value, reason, text in cases:
         found = view(value, reason, text=text, reader=personal("longitude"))
         assert "secret" not in shown_text(found)
@@ -234,7 +246,11 @@ def test_a_repair_is_bytes_or_a_repair_and_nothing_else() -> None:
     assert Repair(b"w", b"car") == repaired(one, lambda _: b"w")
     assert Repair(b"w", b"k") == repaired(one, lambda _: Repair(b"w", b"k"))
     assert repaired(one, lambda _: None) is None
-    for bad in (lambda _: "text", lambda _: 1 / 0, lambda _: Repair("text"), lambda _: Repair(b"", 3), lambda: b""):
+    anything: Any = Repair
+    bads: tuple[Any, ...] = (
+        lambda _: "text", lambda _: 1 / 0, lambda _: anything("text"), lambda _: anything(b"", 3), lambda: b"",
+    )  # fmt: skip
+    for bad in bads:
         with pytest.raises(NotARepair):
             repaired(one, bad)
 

@@ -1,10 +1,11 @@
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
-from streams.batch.columns import object_rows, objects
+from streams.batch.columns import Headers, object_rows, objects
 from streams.batch.events import Events, Fields
 from streams.operators.dedup.section import Ids
 from streams.operators.reorder.section import DueRows
@@ -25,7 +26,9 @@ def ids(count: int, seed: int = 1) -> Ids:
     return Ids(*(rng.integers(1, 2**63, count, dtype=np.uint64) for _ in range(3)))
 
 
-def held(count: int, *, headers: object = None, value_bytes: int = 50, seed: int = 1) -> Events:
+def held(
+    count: int, *, headers: Sequence[Headers | None] | None = None, value_bytes: int = 50, seed: int = 1
+) -> Events:
     rng = np.random.default_rng(seed)
     words = ids(count, seed)
     payload = rng.normal(size=(4, count))
@@ -128,9 +131,11 @@ def test_what_is_packed_is_unpacked(written: Written) -> None:
 
 
 def test_headers_survive_with_none_and_empty_values_repeats_and_unicode_names() -> None:
-    headers = [None, [], [("a", None), ("a", b""), ("ключ", b"\x00\xff"), ("", b"x")]]
+    headers: list[Headers | None] = [None, [], [("a", None), ("a", b""), ("ключ", b"\x00\xff"), ("", b"x")]]
     [data] = entry(held_events=held(3, headers=headers)).packed()
-    assert unpacked(data, FIELDS).held.headers.tolist() == [None, None, headers[2]]
+    found = unpacked(data, FIELDS).held.headers
+    assert found is not None
+    assert found.tolist() == [None, None, headers[2]]
 
 
 def test_events_without_headers_need_no_column_of_them() -> None:
@@ -140,13 +145,13 @@ def test_events_without_headers_need_no_column_of_them() -> None:
 
 @pytest.mark.parametrize("name_bytes", [65_535, 65_536, 200_000])
 def test_header_names_of_any_length_survive(name_bytes: int) -> None:
-    headers = [("n" * name_bytes, b"v")]
+    headers: Headers = [("n" * name_bytes, b"v")]
     assert unpack_headers(pack_headers(headers)) == headers
 
 
 @pytest.mark.parametrize("count", [65_535, 65_536, 100_000])
 def test_any_number_of_headers_survives(count: int) -> None:
-    headers = [("n", b"v")] * count
+    headers: Headers = [("n", b"v")] * count
     assert unpack_headers(pack_headers(headers)) == headers
 
 
@@ -165,6 +170,8 @@ def test_a_large_cycle_is_split_and_its_parts_make_the_whole(bytes_max: int) -> 
     assert_equal_ids(Ids.concat([part.ids for part in found]), written.ids)
     whole = Events.concat([part.held for part in found if len(part.held)])
     assert_equal_events(whole, written.held)
+    assert whole.headers is not None
+    assert written.held.headers is not None
     assert whole.headers.tolist() == written.held.headers.tolist()
     dues = [part.due for part in found]
     joined = DueRows(

@@ -1,5 +1,6 @@
 """Rows by key: the key space with the operators that keep rows of each key."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +16,11 @@ from streams.batch.rows import pack_rows
 from streams.operators.base import OperatorContext
 from streams.operators.fold.operator import FoldTable, fold_name
 from streams.operators.keyed import KeySegments, KeySpace
+from streams.operators.output import RefusedOutputs
 from streams.operators.reorder.last import LastReleased, due_pairs
 from streams.operators.reorder.section import DueRows
 from streams.operators.trace import WatermarkTrace
-from streams.operators.window.operator import open_window_name, window_name
+from streams.operators.window.operator import WindowOperator, open_window_name, window_name
 from streams.operators.window.runs import NEVER
 from streams.operators.window.spec import TumblingWindow
 from streams.operators.window.windows import Windows
@@ -36,7 +38,7 @@ LAST = "reorder.last"
 class CountingStore(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
-        self.asked = []
+        self.asked: list[list[bytes]] = []
 
     def get_many(self, keys: list[bytes]) -> list[bytes | None]:
         self.asked.append(list(keys))
@@ -53,20 +55,21 @@ class Changed:
 class Index:
     """A key space with last released events and a table, or with windows."""
 
-    def __init__(self, store: CountingStore | Store, belongs=lambda _: True, *, windows: bool = False) -> None:
+    def __init__(
+        self, store: CountingStore | Store, belongs: Callable[[bytes], bool] = lambda _: True, *, windows: bool = False
+    ) -> None:
         self.store = store
         self.keys = KeySpace(belongs)
         self.last = LastReleased(StoreSpace(store, LAST))
         context = OperatorContext(
-            0, Fields(GPS.payload_fields), lambda name: StoreSpace(store, name), self.keys, lambda: ()
+            0, Fields(GPS.payload_fields), lambda name: StoreSpace(store, name), self.keys, RefusedOutputs
         )
         self.keys.attach(self.last)
         self.fold = FoldTable(TABLE, AGGREGATE).build(context)
-        self.windows = None
+        self._windows: WindowOperator | None = None
         if windows:
             spec = TumblingWindow(MINUTES.topic, MINUTES.aggregate, MINUTES.size_ms, MINUTES.grace_ms)
-            self.windows = spec.build(context)
-        self.closed = []
+            self._windows = spec.build(context)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -96,6 +99,11 @@ class Index:
 
     # --- windows ---
 
+    @property
+    def windows(self) -> WindowOperator:
+        assert self._windows is not None
+        return self._windows
+
     def close_windows(self, watermark: int) -> bool:
         self.windows.close(watermark)
         return not self.windows.is_settled
@@ -107,7 +115,7 @@ class Index:
         return [key for rows in found.rows for key in rows.keys.tolist()]
 
 
-def index(store: CountingStore | Store | None = None, belongs=lambda _: True) -> Index:
+def index(store: CountingStore | Store | None = None, belongs: Callable[[bytes], bool] = lambda _: True) -> Index:
     return Index(store or MemoryStore(), belongs)
 
 
@@ -115,7 +123,7 @@ def names(*keys: bytes) -> NDArray[np.object_]:
     return objects(list(keys))
 
 
-def released(subject: Index, *rows) -> None:
+def released(subject: Index, *rows: tuple[bytes, int, int, bytes]) -> None:
     """Events of (key, time, sequence, id), in order, with their slots."""
     keys, time, sequence, ids = zip(*rows, strict=True)
     count = len(rows)
@@ -179,24 +187,24 @@ def test_more_keys_than_reserved_keep_their_rows() -> None:
     assert subject.due_of(slot) == (7, 1, b"x")
 
 
-def test_segments_are_made_once_for_all_operators_and_anew_for_other_events() -> None:
+def test_segments_are_made_once_for_all_operators_and_anew_for_other_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     subject = index()
     fields = Fields(GPS.payload_fields)
     trace = WatermarkTrace.idle(0, 0)
     some = Events.none(fields)
-    made = []
+    made: list[Events] = []
 
     def of(events: Events, prior: NDArray[np.int64]) -> KeySegments:
         made.append(events)
-        return KeySegments(None, prior, None)
+        nothing: Any = None  # nobody looks into them here
+        return KeySegments(nothing, prior, nothing)
 
-    original, KeySegments.of = KeySegments.of, staticmethod(of)
-    try:
-        first = subject.keys.segments(some, trace)
-        assert subject.keys.segments(some, trace) is first
-        assert subject.keys.segments(Events.none(fields), trace) is not first
-    finally:
-        KeySegments.of = original
+    monkeypatch.setattr(KeySegments, "of", staticmethod(of))
+    first = subject.keys.segments(some, trace)
+    assert subject.keys.segments(some, trace) is first
+    assert subject.keys.segments(Events.none(fields), trace) is not first
     assert len(made) == 2
 
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from streams.flow.bounds import Bounds
 from streams.limits import SCHEMA_LOOKUPS_AT_ONCE, SCHEMA_LOOKUPS_MAX
 from streams.resilience.breaker import Guard
 from streams.resilience.retry import Retrier
-from streams.schemas.client import UnknownSchema
+from streams.schemas.client import Registry, UnknownSchema
 from streams.state.memory import MemoryStore
 from streams.worker import schemas
 from streams.worker.schemas import SchemaLookup
@@ -41,7 +43,8 @@ def plan(schema_id: int) -> Plan:
 
 def test_the_least_recently_used_are_forgotten_first_plans_and_rejects_apart() -> None:
     known = KnownSchemas(plans_max=2, rejects_max=2)
-    known.learn({number: plan(number) for number in (1, 2, 3)} | {number: unknown(number) for number in (11, 12, 13)})
+    known.learn({number: plan(number) for number in (1, 2, 3)})
+    known.learn({number: unknown(number) for number in (11, 12, 13)})
     known.used([1, 11, 99])
     assert 6 == len(known)
     known.trim()
@@ -74,14 +77,20 @@ def engine(rejects_max: int = 100) -> Engine:
 
 def batch(ids: list[int] | range, *, key: bytes = b"d", partition: int = 0) -> MicroBatch:
     count = len(ids)
-    values = [framed(schema_id=schema_id, event_id=f"e{number}") for number, schema_id in enumerate(ids)]
+    values: list[bytes | None] = [
+        framed(schema_id=schema_id, event_id=f"e{number}") for number, schema_id in enumerate(ids)
+    ]
     where = np.full(count, partition)
     return MicroBatch(Records(where, np.arange(count), np.full(count, NOW), [key] * count, values), NOW)
 
 
-def drain(subject: Engine, known=unknown) -> tuple[list[DeadLetter], int, list[int]]:
+def drain(
+    subject: Engine, known: Callable[[Any], Plan | Reject] = unknown
+) -> tuple[list[DeadLetter], int, list[int | str]]:
     """Answer every look-up until nothing waits; dead letters, events, and ids that were asked for."""
-    letters, events, asked = [], 0, []
+    letters: list[DeadLetter] = []
+    asked: list[int | str] = []
+    events = 0
     while subject.missing_schemas:
         assert len(subject.missing_schemas) <= SCHEMA_LOOKUPS_MAX
         asked += subject.missing_schemas
@@ -105,7 +114,7 @@ def test_junk_ids_of_a_device_that_is_not_quarantined_are_looked_up_once_each_in
     subject.process(batch(range(1_000, 2_000)))
     letters, _, asked = drain(subject)
     assert 1_000 == len(letters)
-    assert sorted(asked) == list(range(1_000, 2_000))
+    assert sorted(map(int, asked)) == list(range(1_000, 2_000))
 
 
 @pytest.mark.thorough
@@ -121,6 +130,8 @@ def test_good_records_of_more_schemas_than_are_kept_all_come_through() -> None:
 def test_a_partition_with_junk_does_not_keep_the_ids_of_another_one_from_being_looked_up() -> None:
     subject = engine(rejects_max=0)
     mine, others = batch(range(1_000, 2_000)).records, batch([7], partition=1).records
+    assert mine is not None
+    assert others is not None
     subject.process(MicroBatch(Records.concat([mine, others]), NOW))
     assert 7 in subject.missing_schemas
 
@@ -129,7 +140,8 @@ class _Registry:
     """Knows nothing, and notes how many ask at once."""
 
     def __init__(self) -> None:
-        self.asked, self.at_once, self.at_once_max = [], 0, 0
+        self.asked: list[int] = []
+        self.at_once = self.at_once_max = 0
         self._lock = threading.Lock()
 
     def schema_by_id(self, schema_id: int) -> None:
@@ -150,13 +162,13 @@ def registry() -> _Registry:
 @pytest.fixture
 def lookup(registry: _Registry) -> SchemaLookup:
     guard = Guard("registry")
-    return SchemaLookup(registry, TEXT, guard=guard, retrier=Retrier(threading.Event()))
+    return SchemaLookup(cast("Registry", registry), TEXT, guard=guard, retrier=Retrier(threading.Event()))
 
 
 def test_every_id_is_asked_for_once_and_not_too_many_at_the_same_time(
     lookup: SchemaLookup, registry: _Registry
 ) -> None:
-    learned = {}
+    learned: dict[int | str, object] = {}
     asyncio.run(lookup.resolve(frozenset(range(500)), learned.update))
     assert list(range(500)) == sorted(registry.asked)
     assert set(range(500)) == learned.keys()

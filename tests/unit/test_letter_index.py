@@ -1,11 +1,13 @@
 import json
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.batch.columns import Headers
 from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.deadletters.letter.audit import Act, Actor, Outcome, RecordWriter
 from streams.deadletters.letter.envelope import envelope_headers, id_of_place
@@ -21,11 +23,11 @@ TOPIC = "t.dlq"
 IDS = [id_of_place(str(number)).encode() for number in range(6)]
 
 
-def letters(
-    rows: list[tuple[bytes, int, str, None] | tuple[bytes, int, str, bytes]]
-    | list[tuple[bytes, int, str, None]]
-    | list[tuple[bytes, int, str, bytes]],
-) -> Letters:
+Row = tuple[bytes, int, str, bytes | None]
+"""Id, attempt, reason, key."""
+
+
+def letters(rows: Sequence[Row]) -> Letters:
     """Letters of (id, attempt, reason, key) at offsets 0, 1, ... of partition 0."""
     made = Letters(TOPIC)
     if rows:
@@ -68,12 +70,10 @@ ROWS = st.lists(
 
 @given(ROWS, st.lists(st.tuples(st.sampled_from(IDS), st.integers(1, 4))))
 def test_what_is_said_of_a_letter_is_said_of_its_latest_attempt(
-    rows: list[tuple[bytes, int, str, None] | tuple[bytes, int, str, bytes]]
-    | list[tuple[bytes, int, str, None]]
-    | list[tuple[bytes, int, str, bytes]],
+    rows: Sequence[Row],
     resolved: list[tuple[bytes, int]],
 ) -> None:
-    latest = {}
+    latest: dict[bytes, tuple[bytes, int, str, bytes | None, int]] = {}
     for offset, row in enumerate(rows):
         if row[0] not in latest or (row[1], offset) > (latest[row[0]][1], latest[row[0]][4]):
             latest[row[0]] = (*row, offset)
@@ -126,7 +126,9 @@ def test_what_somebody_else_writes_into_the_audit_topic_spoils_nothing(junk: byt
     rows = letters([(IDS[0], 1, "a", b"k"), (IDS[2], 1, "a", b"k")]).latest()
     states = dict(zip(rows.ids.tolist(), made.of(rows).is_open.tolist(), strict=True))
     assert {IDS[0]: False, IDS[2]: True} == states
-    assert 5 == made.place_of(IDS[0]).offset
+    place = made.place_of(IDS[0])
+    assert place is not None
+    assert 5 == place.offset
     assert made.place_of(IDS[5]) is None
 
 
@@ -167,14 +169,14 @@ def test_the_next_attempt_of_a_letter_is_no_part_of_a_set_that_was_pinned_before
 def written(
     reason: Reason = Reason.INVALID,
     schema_id: int | None = 7,
-    headers: list[tuple[str, None] | tuple[str, bytes]] | list[tuple[str, bytes]] | None = None,
+    headers: Headers | None = None,
     offset: int = 42,
-) -> list[tuple[str, None] | tuple[str, bytes]] | list[tuple[str, bytes]]:
+) -> Headers:
     letter = DeadLetter(Reject(0, reason, "m", schema_id), 1, offset, 1_700, b"k", b"v", headers)
     return envelope_headers(letter, source="s", group="g", now_ms=1_700)
 
 
-HISTORY = [("dlq.id", IDS[0]), ("dlq.attempt", b"3"), ("dlq.first_failed_at", b"12"), ("dlq.history", b"[]")]
+HISTORY: Headers = [("dlq.id", IDS[0]), ("dlq.attempt", b"3"), ("dlq.first_failed_at", b"12"), ("dlq.history", b"[]")]
 AGAIN = st.sampled_from([HISTORY, HISTORY[:3], [("own", b"x"), *HISTORY], [*HISTORY[:3], ("dlq.history", b"")]])
 NAMES = ["a", "dlq", "trace", "kafka_dlt-original-topic", "__connect.errors.topic", "x-original-topic"]
 OWN = st.lists(st.tuples(st.sampled_from(NAMES), st.none() | st.binary(max_size=3)), max_size=3)
@@ -189,10 +191,11 @@ OWN = st.lists(st.tuples(st.sampled_from(NAMES), st.none() | st.binary(max_size=
     ),
     st.integers(1, 30),
 )
-def test_envelopes_in_one_go_say_what_each_of_them_says(rows: object, times: int) -> None:
+def test_envelopes_in_one_go_say_what_each_of_them_says(rows: list[Headers | None], times: int) -> None:
     rows = sorted(rows * times, key=str)  # many alike together, as they come
-    places = {"topic": TOPIC, "partition": 0}
-    one_by_one = [read_envelope(row, **places, offset=at, timestamp_ms=at) for at, row in enumerate(rows)]
+    one_by_one = [
+        read_envelope(row, topic=TOPIC, partition=0, offset=at, timestamp_ms=at) for at, row in enumerate(rows)
+    ]
     count = len(rows)
     together = read_envelopes(rows, topic=TOPIC, partitions=[0] * count, offsets=range(count), timestamps=range(count))
     assert [each.id for each in one_by_one] == list(together.ids)

@@ -1,12 +1,15 @@
 """The oracle of dead letters finds what it is there to find."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import pytest
 
 from loadtest.oracle.check import Topics
 from loadtest.oracle.letters import LetterReport, _judge
+from loadtest.oracle.read import TopicReader
 
 TOPICS = Topics("gps", "s", "s.clean", "s.late", "s.dlq", "table")
 ID = "0123456789abcdef01234567"
@@ -16,7 +19,7 @@ ID = "0123456789abcdef01234567"
 class Record:
     """A message of a topic."""
 
-    values: dict
+    values: dict[str, Any]
     raw: bytes = b"v"
     name: bytes = b"k"
 
@@ -34,7 +37,7 @@ class World:
     """One letter that failed twice and then went through."""
 
     def __init__(self) -> None:
-        self.topics = {
+        self.topics: dict[str, list[Record]] = {
             "s.dlq": [Record({"dlq.id": ID, "dlq.attempt": "1"}), Record({"dlq.id": ID, "dlq.attempt": "2"})],
             "s": [replay(2), replay(3), Record({})],
             "s.clean": [Record({"dlq.id": ID}), Record({})],
@@ -42,7 +45,7 @@ class World:
             "s.dlq.audit": [audit(attempt=1, outcome="rejected"), audit(attempt=2, outcome="clean")],
         }
 
-    def records(self, topic: str):
+    def records(self, topic: str) -> Iterator[Any]:
         return iter(self.topics[topic])
 
 
@@ -55,8 +58,8 @@ def audit(**changed: object) -> Record:
     return Record({}, json.dumps(values).encode(), ID.encode())
 
 
-def judged(world: World) -> LetterReport:
-    return _judge(world, TOPICS, repaired=False)
+def judged(world: World, *, repaired: bool = False) -> LetterReport:
+    return _judge(cast("TopicReader", world), TOPICS, repaired=repaired)
 
 
 def test_a_letter_that_was_dealt_with_is_right() -> None:
@@ -94,4 +97,4 @@ def test_bytes_that_changed_on_the_way_are_found_unless_repairs_were_made() -> N
     world = World()
     world.topics["s"][1].raw = b"other"
     assert 1 == judged(world).replays_unexplained
-    assert _judge(world, TOPICS, repaired=True).ok
+    assert judged(world, repaired=True).ok

@@ -3,6 +3,7 @@
 import io
 import logging
 import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
@@ -30,7 +31,7 @@ def test_lines_that_differ_in_numbers_only_are_said_once_a_minute() -> None:
 
 
 @pytest.fixture
-def logged(monkeypatch: pytest.MonkeyPatch):
+def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
     """What was logged to standard error, in the console format."""
     before = logging.getLogger().handlers[:], logging.getLogger().level, structlog.get_config()
     stream = io.StringIO()
@@ -42,7 +43,7 @@ def logged(monkeypatch: pytest.MonkeyPatch):
     structlog.configure(**configuration)
 
 
-def test_nothing_that_is_logged_for_a_terminal_acts_on_it(logged) -> None:
+def test_nothing_that_is_logged_for_a_terminal_acts_on_it(logged: Callable[[], str]) -> None:
     evil = "\x1b]0;owned\x07\x9b2J\u202e\nforged"
     structlog.get_logger("ours").warning(f"topic {evil}", key=evil, several=[evil])
     logging.getLogger("librdkafka").error("group %s", evil)
@@ -55,7 +56,7 @@ def test_nothing_that_is_logged_for_a_terminal_acts_on_it(logged) -> None:
     assert not any(line.startswith("forged") for line in lines[:2])
 
 
-def test_a_traceback_is_logged_once_however_many_log_the_error(logged) -> None:
+def test_a_traceback_is_logged_once_however_many_log_the_error(logged: Callable[[], str]) -> None:
     try:
         fail(KeyError("field"))
     except KeyError as error:
@@ -68,7 +69,7 @@ def test_a_traceback_is_logged_once_however_many_log_the_error(logged) -> None:
     assert "error=\"'field'\"" in said
 
 
-def test_an_error_that_says_what_to_do_needs_no_traceback(logged) -> None:
+def test_an_error_that_says_what_to_do_needs_no_traceback(logged: Callable[[], str]) -> None:
     try:
         fail(StreamsError("run `streams topics apply`"))
     except StreamsError:

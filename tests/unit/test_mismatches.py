@@ -122,10 +122,12 @@ def test_records_that_wait_for_a_schema_are_counted_when_they_are_processed_and_
     assert effects.unexpected == {(9, "fuel_l"): 3}
     engine.learn({77: Reject(-1, Reason.UNKNOWN_SCHEMA, "no such schema", 77)})
     assert engine.process(MicroBatch(None, NOW)).unexpected == {(9, "fuel_l"): 1}
-    both = batch([newer[4], newer[4][5:]], [0, 0])
-    both.records.offset[:] = [8, 9]
-    both = replace(both, records=replace(both.records, headers=[None, [(SCHEMA_ID_HEADER, frame(9))]]))
-    assert engine.process(both).unexpected == {(9, "fuel_l"): 2}
+    both = batch([newer[4], newer[4][5:]], [0, 0]).records
+    assert both is not None
+    both.offset[:] = [8, 9]
+    both = replace(both, headers=[None, [(SCHEMA_ID_HEADER, frame(9))]])
+    assert engine.process(MicroBatch(both, NOW)).unexpected == {(9, "fuel_l"): 2}
     usual_by_now = batch([newer[4]] * 3, [0, 0, 0])
+    assert usual_by_now.records is not None
     usual_by_now.records.offset[:] = [10, 11, 12]
     assert engine.process(usual_by_now).unexpected == {(9, "fuel_l"): 3}

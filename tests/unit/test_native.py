@@ -4,6 +4,7 @@ import io
 import json
 import sys
 import types
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +33,7 @@ SCHEMA = json.loads(TEXT)
 FRAME = b"\0\0\0\0\x07"
 
 
-def with_fields(*fields) -> dict[str, Any]:
+def with_fields(*fields: Any) -> dict[str, Any]:
     return {**SCHEMA, "fields": [*SCHEMA["fields"], *fields]}
 
 
@@ -46,13 +47,13 @@ def plan_of(schema: dict[str, Any]) -> Plan:
     return build_plan(7, json.dumps(schema), TEXT)
 
 
-def records(values: list[bytes]) -> Records:
+def records(values: list[bytes | None]) -> Records:
     count = len(values)
     return Records(np.zeros(count, np.int64), np.arange(count), np.full(count, NOW), [b"d"] * count, values)
 
 
 @pytest.fixture
-def fresh():
+def fresh() -> Iterator[None]:
     """Choices are made once for a process: here they are made anew."""
     choose.cache_clear()
     yield
@@ -99,11 +100,11 @@ def test_a_library_that_reads_something_else_is_not_used(fresh: None, monkeypatc
     real = sys.modules[MODULE] if MODULE in sys.modules else __import__(MODULE)
 
     class Wrong:
-        def __init__(self, *arguments) -> None:
+        def __init__(self, *arguments: Any) -> None:
             self._program = real.Program(*arguments)
 
-        def decode(self, *arguments) -> Decoded | None:
-            found = self._program.decode(*arguments)
+        def decode(self, *arguments: Any) -> Decoded | None:
+            found: Decoded | None = self._program.decode(*arguments)
             if found is not None:
                 found.numbers[0] += 1
             return found
@@ -123,13 +124,16 @@ def test_a_library_that_is_there_and_right_is_used(fresh: None) -> None:
 
 @pytest.fixture
 def native() -> Native:
-    return choose("on").native
+    found = choose("on").native
+    assert found is not None
+    return found
 
 
 @pytest.mark.native
 @pytest.mark.parametrize("depth", [NATIVE_DEPTH_MAX // 2, NATIVE_DEPTH_MAX + 1])
 def test_a_schema_that_is_too_deep_is_decoded_in_python(native: Native, depth: int) -> None:
-    kind, value = "long", 1
+    kind: Any = "long"
+    value: Any = 1
     for _ in range(depth):
         kind, value = {"type": "array", "items": kind}, [value]
     schema = with_fields({"name": "deep", "type": kind})
@@ -162,9 +166,10 @@ def test_what_is_in_doubt_is_left_to_the_judge_and_costs_no_memory(native: Nativ
     plan = plan_of(schema)
     good = encoded(schema, numbers=[1])
     doubtful = encoded(schema, numbers=[])[:-1] + value
-    part = decode_natively(
-        program_of(native, plan, GPS), [good, doubtful, good], np.arange(3), framed=False, bytes_max=10_000
-    )
+    program = program_of(native, plan, GPS)
+    assert program is not None
+    part = decode_natively(program, [good, doubtful, good], np.arange(3), framed=False, bytes_max=10_000)
+    assert part is not None
     assert [1] == part.doubted.tolist()
     assert [0, 2] == part.columns.rows.tolist()
     batch = records([FRAME + good, FRAME + doubtful, FRAME + good])
@@ -177,6 +182,7 @@ def test_what_is_in_doubt_is_left_to_the_judge_and_costs_no_memory(native: Nativ
 @pytest.mark.parametrize("value", [None, b"", b"\1\0\0\0\x07", FRAME + b"\0" * 10_000])
 def test_values_of_another_kind_send_the_whole_batch_to_python(native: Native, value: bytes | None) -> None:
     program = program_of(native, plan_of(SCHEMA), GPS)
+    assert program is not None
     values = [FRAME + encoded(SCHEMA), value]
     assert decode_natively(program, values, np.arange(2), framed=True, bytes_max=10_000) is None
 
@@ -187,7 +193,7 @@ def test_a_panic_sends_the_batch_to_python(native: Native, monkeypatch: pytest.M
         pass
 
     class Program:
-        def decode(self, *_) -> None:
+        def decode(self, *_: object) -> None:
             raise PanicException
 
         decode_refs = decode
@@ -249,7 +255,7 @@ def test_a_reader_that_wants_one_field_twice_gets_it_twice(native: Native) -> No
 
 
 @pytest.fixture
-def fresh_clients():
+def fresh_clients() -> Iterator[None]:
     native_clients.cache_clear()
     yield
     native_clients.cache_clear()
@@ -273,6 +279,7 @@ def test_without_a_certain_handle_python_takes_the_records(
     fresh_clients: None, monkeypatch: pytest.MonkeyPatch, within: int
 ) -> None:
     clients = native_clients("on")
+    assert clients is not None
     monkeypatch.setattr(native_client_module, "_handle_within", lambda _: within)
     consumer, reader = clients.consumer(load_settings(kafka_bootstrap_servers="127.0.0.1:1"), {"group.id": "g"})
     assert reader is None
@@ -282,12 +289,16 @@ def test_without_a_certain_handle_python_takes_the_records(
 @pytest.mark.native
 def test_a_reader_that_is_closed_reads_nothing_and_may_be_closed_again(fresh_clients: None) -> None:
     settings = load_settings(kafka_bootstrap_servers="127.0.0.1:1")
-    consumer, reader = native_clients("on").consumer(settings, {"group.id": "g"})
+    clients = native_clients("on")
+    assert clients is not None
+    consumer, reader = clients.consumer(settings, {"group.id": "g"})
+    assert reader is not None
     reader.attach("t", 0)
     assert reader.poll(10, 1) is None
     reader.close()
     reader.close()
-    for call in (lambda: reader.poll(10, 1), lambda: reader.attach("t", 1)):
-        with pytest.raises(RuntimeError, match="the reader is closed"):
-            call()
+    with pytest.raises(RuntimeError, match="the reader is closed"):
+        reader.poll(10, 1)
+    with pytest.raises(RuntimeError, match="the reader is closed"):
+        reader.attach("t", 1)
     consumer.close()

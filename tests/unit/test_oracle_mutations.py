@@ -8,6 +8,7 @@ world is closed: events of a later time at the end of each partition have closed
 
 import dataclasses
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from loadtest.oracle.check import judge
 from loadtest.oracle.compare import Report
 from loadtest.oracle.read import Share
 from streams.kafka.partitioner import partition_of
+from tests.integration.kafka_helpers import headers_of
 from tests.unit.test_check import (
     GPS,
     LIMITS,
@@ -38,36 +40,38 @@ JUDGED = dataclasses.replace(LIMITS, is_idle_in_the_end=False, timestamp_age_ms=
 """All timestamps are recent enough to be kept."""
 CLEAN, LATE, DLQ, TABLE = GPS.topics.clean, GPS.topics.late, GPS.topics.dlq, GPS.topics.table
 LATER_MS = 240_000
+Row = tuple[list[Message], int, dict[str, Any]]
+"""A partition, a place in it, and the row that is there, decoded."""
 
 
-def closing(device, time_ms):
+def closing(device: str, time_ms: int) -> bytes:
     row = {"event_id": f"closing-{device}", "device_id": device, "sequence": 1, "event_time": time_ms}
     return framed(GPS.source_id, row | {"latitude": 1.0, "longitude": 1.0, "speed_kmh": None, "heading_deg": None})
 
 
-def world(*, is_closed):
+def world(*, is_closed: bool) -> MemoryTopics:
     topics = filled(GPS, RECORDS)
     source = topics.logs[GPS.topics.source]
     end_ms = max(message.timestamp()[1] for log in source for message in log) + LATER_MS
     if is_closed:
         for device in (f"closing-{number}" for number in range(30)):
             topics.append(GPS.topics.source, device.encode(), closing(device, end_ms), timestamp_ms=end_ms)
-        assert all(log[-1].key().startswith(b"closing") for log in source)
+        assert all((log[-1].key() or b"").startswith(b"closing") for log in source)
     write_output(GPS, topics, is_idle=False)
     return topics
 
 
 @pytest.fixture(scope="module")
-def closed_world():
+def closed_world() -> MemoryTopics:
     return world(is_closed=True)
 
 
 @pytest.fixture(scope="module")
-def open_world():
+def open_world() -> MemoryTopics:
     return world(is_closed=False)
 
 
-def judged(topics):
+def judged(topics: MemoryTopics) -> Report:
     total = Report()
     for number in range(PARTITIONS):
         for part in range(SLICES):
@@ -78,58 +82,58 @@ def judged(topics):
     return total
 
 
-def copied(topics):
+def copied(topics: MemoryTopics) -> MemoryTopics:
     found = MemoryTopics()
     found.logs = {name: [list(log) for log in logs] for name, logs in topics.logs.items()}
     return found
 
 
-def found_in(topics):
+def found_in(topics: MemoryTopics) -> set[str]:
     report = judged(topics)
     return {name for name in report.FAULTS if getattr(report, name)}
 
 
-def changed(message, **changes: object):
+def changed(message: Message, **changes: Any) -> Message:
     """The message with another key, value, headers or timestamp."""
-    values = {"key": message.key(), "value": message.value(), "headers": message.headers()}
+    values: dict[str, Any] = {"key": message.key(), "value": message.value(), "headers": message.headers()}
     values |= {"timestamp": message.timestamp(), **changes}
     return Message(topic=message.topic(), partition=message.partition(), offset=message.offset(), **values)
 
 
-def with_header(message, name, value):
+def with_header(message: Message, name: str, value: bytes | None) -> Message:
     """The message with another value of a header; without the header where that is None."""
-    rest = [each for each in message.headers() if each[0] != name]
+    rest = [each for each in headers_of(message) if each[0] != name]
     return changed(message, headers=rest if value is None else [*rest, (name, value)])
 
 
 class Spoiler:
     """Spoils topics in one place, which the seed picks."""
 
-    def __init__(self, topics, seed: int = 1) -> None:
+    def __init__(self, topics: MemoryTopics, seed: int = 1) -> None:
         self.topics = topics
         self.rng = random.Random(seed)
 
-    def log(self, topic):
+    def log(self, topic: str) -> list[Message]:
         """A partition with some records in it."""
         return self.rng.choice([log for log in self.topics.logs[topic] if len(log) > 2])
 
-    def place(self, log):
+    def place(self, log: list[Message]) -> int:
         return self.rng.randrange(1, len(log) - 1)
 
-    def drop(self, topic):
+    def drop(self, topic: str) -> Message:
         log = self.log(topic)
         return log.pop(self.place(log))
 
-    def twice(self, topic) -> None:
+    def twice(self, topic: str) -> None:
         log = self.log(topic)
         log.append(log[self.place(log)])
 
-    def change(self, topic, change) -> None:
+    def change(self, topic: str, change: Callable[[Any], Any]) -> None:
         log = self.log(topic)
         place = self.place(log)
         log[place] = change(log[place])
 
-    def add_letter(self, **headers: object) -> None:
+    def add_letter(self, **headers: bytes | None) -> None:
         """A dead letter like another one, with other coordinates (None: without)."""
         log = self.log(DLQ)
         letter = log[self.place(log)]
@@ -137,15 +141,22 @@ class Spoiler:
             letter = with_header(letter, f"__streams.errors.{name}", value)
         log.append(letter)
 
-    def move_letter(self, **headers: object) -> None:
+    def move_letter(self, **headers: bytes | None) -> None:
         log = self.log(DLQ)
         place = self.place(log)
         for name, value in headers.items():
             log[place] = with_header(log[place], f"__streams.errors.{name}", value)
 
-    def change_row(self, topic, schema_id, change, *, pick: None = None) -> None:
+    def change_row(
+        self,
+        topic: str,
+        schema_id: int,
+        change: Callable[[Any], Any],
+        *,
+        pick: Callable[[list[Row]], Row] | None = None,
+    ) -> None:
         """Another row in place of one; `pick` chooses among (log, place, row)."""
-        rows = []
+        rows: list[Row] = []
         for log in self.topics.logs[topic]:
             for place, message in enumerate(log):
                 rows.append((log, place, row_of(schema_id, message)))
@@ -153,23 +164,23 @@ class Spoiler:
         log[place] = changed(log[place], value=framed(schema_id, change(row)))
 
 
-def row_of(schema_id, message):
+def row_of(schema_id: int, message: Message) -> dict[str, Any]:
     one = MemoryTopics()
     one.logs = {TABLE: [[message]]}
     return next(iter(rows_of(dataclasses.replace(GPS, table_id=schema_id), one)))
 
 
-def first_of_several(rows):
+def first_of_several(rows: list[Row]) -> Row:
     """The first row of a vehicle's window that has a further row, or is complete by itself."""
     return next(each for each in rows if each[2]["speed_max_kmh"] is not None and each[2]["distance_km"] > 0)
 
 
-def newest(rows):
+def newest(rows: list[Row]) -> Row:
     """A row of the newest window of some vehicle, with a further row after it: alone it is a part of the window."""
-    last = {}
+    last: dict[tuple[str, int], list[Row]] = {}
     for each in rows:
         last.setdefault((each[2]["device_id"], each[2]["window_start"]), []).append(each)
-    starts = {}
+    starts: dict[str, int] = {}
     for device, start in last:
         starts[device] = max(starts.get(device, start), start)
     return next(
@@ -178,57 +189,57 @@ def newest(rows):
     )  # fmt: skip
 
 
-def lose_device(spoiler) -> None:
+def lose_device(spoiler: Spoiler) -> None:
     key = spoiler.log(CLEAN)[0].key()
     for log in spoiler.topics.logs[CLEAN]:
         log[:] = [message for message in log if message.key() != key]
 
 
-def swap(spoiler) -> None:
+def swap(spoiler: Spoiler) -> None:
     log = spoiler.log(CLEAN)
     key = log[len(log) // 2].key()
     first, second = [place for place, message in enumerate(log) if message.key() == key][3:5]
     log[first], log[second] = log[second], log[first]
 
 
-def exchange_rows(spoiler) -> None:
+def exchange_rows(spoiler: Spoiler) -> None:
     log = spoiler.log(TABLE)
     log[0], log[1] = changed(log[0], value=log[1].value()), changed(log[1], value=log[0].value())
 
 
-def late_into_clean(spoiler) -> None:
+def late_into_clean(spoiler: Spoiler) -> None:
     letter = spoiler.drop(LATE)
     spoiler.topics.append(CLEAN, letter.key(), letter.value(), timestamp_ms=letter.timestamp()[1])
 
 
-def clean_into_late(spoiler) -> None:
+def clean_into_late(spoiler: Spoiler) -> None:
     event = spoiler.drop(CLEAN)
     spoiler.topics.append(LATE, event.key(), event.value(), headers=[("late.reason", b"late"), ("late.by_ms", b"7")])
 
 
-def misplace_window(spoiler) -> None:
+def misplace_window(spoiler: Spoiler) -> None:
     log = spoiler.log(MINUTES.topic)
     row = log.pop(0)
     spoiler.topics.append(
-        MINUTES.topic, row.key(), row.value(), partition=(partition_of(row.key(), PARTITIONS) + 1) % PARTITIONS
+        MINUTES.topic, row.key(), row.value(), partition=(partition_of(row.key() or b"", PARTITIONS) + 1) % PARTITIONS
     )
 
 
-def flipped(message):
-    value = bytearray(message.value())
+def flipped(message: Message) -> Message:
+    value = bytearray(message.value() or b"")
     value[-3] ^= 0x01
     return changed(message, value=bytes(value))
 
 
-def stranger(spoiler, topic, value, **more: Any) -> None:
+def stranger(spoiler: Spoiler, topic: str, value: bytes | None, **more: Any) -> None:
     spoiler.topics.append(topic, b"nobody", value, **more)
 
 
-def window_row(**changes: object):
+def window_row(**changes: Callable[[Any], Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda row: row | {name: change(row[name]) for name, change in changes.items()}
 
 
-MUTATIONS = {
+MUTATIONS: dict[str, tuple[Callable[[Spoiler], object], str]] = {
     "clean: an event is lost": (lambda s: s.drop(CLEAN), "lost"),
     "clean: the last event of a partition is lost": (lambda s: s.log(CLEAN).pop(), "lost"),
     "clean: a device is lost": (lose_device, "lost"),
@@ -314,7 +325,7 @@ MUTATIONS = {
 }  # fmt: skip
 
 
-def test_what_is_right_has_no_faults_and_every_window_had_to_be_complete(closed_world) -> None:
+def test_what_is_right_has_no_faults_and_every_window_had_to_be_complete(closed_world: MemoryTopics) -> None:
     report = judged(closed_world)
     assert report.ok, report.details
     assert report.events == RECORDS + 30 == report.clean + report.late + report.rejected + report.duplicates + 30
@@ -323,7 +334,7 @@ def test_what_is_right_has_no_faults_and_every_window_had_to_be_complete(closed_
     assert min(report.late, report.rejected, report.duplicates) >= 5
 
 
-def test_slices_find_what_a_whole_partition_does(closed_world) -> None:
+def test_slices_find_what_a_whole_partition_does(closed_world: MemoryTopics) -> None:
     topics = copied(closed_world)
     Spoiler(topics).drop(CLEAN)
     whole = judge(topics, SCHEMA_BY_ID.get, GPS.topics, JUDGED, lambda *_: None, all_closed=False)
@@ -331,7 +342,7 @@ def test_slices_find_what_a_whole_partition_does(closed_world) -> None:
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_a_mutation_is_found(closed_world, name) -> None:
+def test_a_mutation_is_found(closed_world: MemoryTopics, name: str) -> None:
     spoil, fault = MUTATIONS[name]
     topics = copied(closed_world)
     spoil(Spoiler(topics))
@@ -341,7 +352,7 @@ def test_a_mutation_is_found(closed_world, name) -> None:
 # --- windows that nothing has closed yet ------------------------------------------------------------------------------
 
 
-def test_rows_of_an_open_window_may_be_missing(open_world) -> None:
+def test_rows_of_an_open_window_may_be_missing(open_world: MemoryTopics) -> None:
     topics = copied(open_world)
     rows = [(log, place, row_of(9, m)) for log in topics.logs[MINUTES.topic] for place, m in enumerate(log)]
     log, place, row = newest(rows)
@@ -366,7 +377,9 @@ def test_rows_of_an_open_window_may_be_missing(open_world) -> None:
     ],
     ids=["a millimetre", "the maximum", "events", "no distance at all"],
 )
-def test_what_is_there_of_an_open_window_must_be_right_all_the_same(open_world, change) -> None:
+def test_what_is_there_of_an_open_window_must_be_right_all_the_same(
+    open_world: MemoryTopics, change: dict[str, Callable[[Any], Any]]
+) -> None:
     topics = copied(open_world)
     rows = [(log, place, row_of(9, m)) for log in topics.logs[MINUTES.topic] for place, m in enumerate(log)]
     log, place, row = newest(rows)

@@ -18,17 +18,17 @@ YARD = {
 }
 
 
-def written_out(schema: dict[str, Any] | list[str] | str, *referenced) -> dict[str, Any] | list[dict[str, Any]]:
+def written_out(schema: dict[str, Any] | list[str] | str, *referenced: Any) -> Any:
     return json.loads(inlined(json.dumps(schema), [json.dumps(each) for each in referenced]))
 
 
-def record(*fields, **more: str) -> dict[str, Any]:
+def record(*fields: Any, **more: str) -> dict[str, Any]:
     named = [{"name": f"f{number}", "type": kind} for number, kind in enumerate(fields)]
     return {"type": "record", "name": "Thing", "namespace": "logistics", "fields": named, **more}
 
 
-def names_of(schema: dict[str, Any]):
-    return fastavro.schema.parse_schema(schema)["__named_schemas"].keys()
+def names_of(schema: dict[str, Any]) -> set[str]:
+    return set(fastavro.schema.parse_schema(schema)["__named_schemas"])
 
 
 def test_a_schema_without_references_is_returned_as_it_is() -> None:

@@ -1,10 +1,11 @@
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import fastavro
 import pytest
 
-from streams.avro.resolve import IncompatibleSchema, Plan, build_plan, without_logical_types
+from streams.avro.resolve import Column, IncompatibleSchema, Plan, build_plan, without_logical_types
 
 READER = {
     "type": "record",
@@ -19,7 +20,7 @@ READER = {
 }
 
 
-def writer(*fields, name: str = "Thing") -> dict[str, Any]:
+def writer(*fields: Any, name: str = "Thing") -> dict[str, Any]:
     return {"type": "record", "name": name, "namespace": "logistics", "fields": list(fields)}
 
 
@@ -27,8 +28,18 @@ ID = {"name": "id", "type": "string"}
 TIME = {"name": "time", "type": {"type": "long", "logicalType": "timestamp-millis"}}
 
 
-def plan(schema: dict[str, Any] | list[dict[str, Any]], reader: dict[str, Any] = READER) -> Plan | None:
+def plan(schema: dict[str, Any] | list[Any], reader: dict[str, Any] = READER) -> Plan:
     return build_plan(7, json.dumps(schema), json.dumps(reader))
+
+
+def columns_of(made: Plan) -> Mapping[str, Column]:
+    assert made.columns is not None
+    return made.columns
+
+
+def json_of(text: str | None) -> Any:
+    assert text is not None
+    return json.loads(text)
 
 
 def is_columnar(schema: dict[str, Any]) -> bool:
@@ -37,27 +48,27 @@ def is_columnar(schema: dict[str, Any]) -> bool:
 
 def test_the_readers_own_schema_is_read_column_by_column() -> None:
     made = plan(READER)
-    assert [made.columns[name].position for name in ("id", "time", "speed", "unit")] == [0, 1, 2, 3]
+    assert [columns_of(made)[name].position for name in ("id", "time", "speed", "unit")] == [0, 1, 2, 3]
     assert made.kinds == ("string", "long", "double?", "string")
 
 
 def test_fields_are_matched_by_name_wherever_they_stand() -> None:
     made = plan(writer(TIME, ID))
-    assert (made.columns["id"].position, made.columns["time"].position) == (1, 0)
+    assert (columns_of(made)["id"].position, columns_of(made)["time"].position) == (1, 0)
 
 
 def test_missing_fields_take_the_readers_default() -> None:
     made = plan(writer(ID, TIME))
-    assert (made.columns["speed"].position, made.columns["speed"].default) == (None, None)
-    assert (made.columns["unit"].position, made.columns["unit"].default) == (None, "km")
+    assert (columns_of(made)["speed"].position, columns_of(made)["speed"].default) == (None, None)
+    assert (columns_of(made)["unit"].position, columns_of(made)["unit"].default) == (None, "km")
 
 
 def test_a_field_is_found_by_the_readers_alias() -> None:
-    assert plan(writer({"name": "old_id", "type": "string"}, TIME)).columns["id"].position == 0
+    assert columns_of(plan(writer({"name": "old_id", "type": "string"}, TIME)))["id"].position == 0
 
 
 def test_the_name_itself_goes_before_the_alias() -> None:
-    assert plan(writer({"name": "old_id", "type": "string"}, ID, TIME)).columns["id"].position == 1
+    assert columns_of(plan(writer({"name": "old_id", "type": "string"}, ID, TIME)))["id"].position == 1
 
 
 def test_a_missing_field_without_default_is_incompatible_and_named() -> None:
@@ -70,7 +81,7 @@ def test_an_enum_is_columnar_and_its_symbols_are_translated() -> None:
     written = {**read, "symbols": ["C", "X", "A"]}
     made = plan(writer({"name": "kind", "type": written}), writer({"name": "kind", "type": read}))
     assert made.kinds == ("enum3",)
-    assert made.columns["kind"].codes == (2, -1, 0)
+    assert columns_of(made)["kind"].codes == (2, -1, 0)
     assert made.symbols == {"kind": ("A", "B", "C")}
     other = writer({"name": "kind", "type": {**read, "name": "F"}})
     assert plan(other, writer({"name": "kind", "type": read})).framed_json is None
@@ -78,7 +89,7 @@ def test_an_enum_is_columnar_and_its_symbols_are_translated() -> None:
 
 def test_unknown_simple_fields_are_skipped_column_by_column() -> None:
     made = plan(writer({"name": "other", "type": ["null", "boolean"]}, ID, TIME))
-    assert made.columns.keys() == {"id", "time", "speed", "unit"}
+    assert columns_of(made).keys() == {"id", "time", "speed", "unit"}
     assert made.kinds[0] == "boolean?"
 
 
@@ -95,16 +106,16 @@ OTHERS = (
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_unknown_fields_of_other_kinds_are_skipped_column_by_column(kind) -> None:
+def test_unknown_fields_of_other_kinds_are_skipped_column_by_column(kind: Any) -> None:
     made = plan(writer({"name": "other", "type": kind}, ID, TIME))
     assert made.framed_json is not None
-    assert made.columns["id"].position == 1
+    assert columns_of(made)["id"].position == 1
     assert made.unexpected == ("other",)
 
 
 def doubled(levels: int) -> dict[str, Any]:
     """A type whose references spelt out are 2 ** levels."""
-    kind = {"type": "record", "name": "L0", "fields": [{"name": "v", "type": "int"}]}
+    kind: dict[str, Any] = {"type": "record", "name": "L0", "fields": [{"name": "v", "type": "int"}]}
     for level in range(1, levels):
         fields = [{"name": "a", "type": kind}, {"name": "b", "type": f"L{level - 1}"}]
         kind = {"type": "record", "name": f"L{level}", "fields": fields}
@@ -133,7 +144,7 @@ def test_a_symbol_that_the_reader_has_not_becomes_its_default() -> None:
     read = {"type": "enum", "name": "E", "symbols": ["A", "B"], "default": "B"}
     written = {"type": "enum", "name": "E", "symbols": ["X", "A"]}
     made = plan(writer({"name": "kind", "type": written}), writer({"name": "kind", "type": read}))
-    assert made.columns["kind"].codes == (1, 0)
+    assert columns_of(made)["kind"].codes == (1, 0)
 
 
 @pytest.mark.parametrize("kind", ["int", "long", "float", "double", ["null", "float"], ["double", "null"]])
@@ -143,7 +154,7 @@ def test_numbers_are_promoted_column_by_column(kind: list[str] | str) -> None:
 
 def test_an_int_is_read_as_a_long_so_that_nothing_is_cut_off() -> None:
     made = plan(writer(ID, {"name": "time", "type": "int"}, {"name": "speed", "type": ["null", "int"]}))
-    assert [field["type"] for field in json.loads(made.bare_json)["fields"]] == ["string", "long", ["null", "long"]]
+    assert [field["type"] for field in json_of(made.bare_json)["fields"]] == ["string", "long", ["null", "long"]]
 
 
 @pytest.mark.parametrize("kind", ["double", "float", "string", "boolean"])
@@ -241,6 +252,6 @@ def test_logical_types_and_docs_are_taken_off_everywhere() -> None:
 
 def test_the_frame_is_decoded_as_two_more_fields() -> None:
     made = plan(READER)
-    names = [field["name"] for field in json.loads(made.framed_json)["fields"]]
+    names = [field["name"] for field in json_of(made.framed_json)["fields"]]
     assert names == ["__frame_magic", "__frame_schema_id", "id", "time", "speed", "unit"]
-    fastavro.parse_schema(json.loads(made.framed_json))
+    fastavro.parse_schema(json_of(made.framed_json))

@@ -1,5 +1,7 @@
+from collections.abc import Iterable, Sequence
+
 import pytest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 from starlette.requests import Request
 
 from streams.deadletters.letter.figures import Figures
@@ -207,13 +209,14 @@ def test_a_question_is_its_own_address() -> None:
 
 def test_a_form_means_the_open_letters_that_were_there_when_it_asked() -> None:
     wanted = pinned_of({"reason": "invalid", "status": "all", "pin": "a.dlq@3,0,7", "by": "robin"})
+    assert wanted.pin is not None
     assert (True, {"a.dlq": (3, 0, 7)}) == (wanted.is_open, wanted.pin.ends)
     for form in ({}, {"pin": "a.dlq"}, {"pin": "a.dlq@1,-2"}, {"pin": "a@1/a@2"}, {"pin": "a@" + "1," * 40_000 + "1"}):
         with pytest.raises(UsageError, match="does not say about which letters"):
             pinned_of(form)
 
 
-def samples(collected: list[GaugeMetricFamily]) -> dict[tuple[str, str, str] | tuple[str, str], float]:
+def samples(collected: Iterable[Metric]) -> dict[tuple[str, ...], float]:
     return {(one.name, *one.labels.values()): one.value for family in collected for one in family.samples}
 
 
@@ -243,7 +246,7 @@ def test_reasons_that_are_none_of_ours_are_one_series() -> None:
 
 
 def test_a_broker_that_does_not_answer_is_no_zero() -> None:
-    def fails() -> None:
+    def fails() -> Sequence[Figures]:
         raise StreamsError("no broker")
 
     with pytest.raises(StreamsError, match="no broker"):

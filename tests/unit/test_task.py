@@ -1,5 +1,6 @@
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,9 @@ from streams.state.checkpoint import Checkpoint
 from streams.state.journal import Position
 from streams.state.memory import MemoryStore
 from streams.state.names import CHECKPOINT, operator_prefix
+from streams.state.store import Store
 from tests.effects import clean, duplicates, late
-from tests.journalled import unpacked
+from tests.journalled import Journalled, unpacked
 
 LATENESS_MS, HORIZON_MS = 10, 1_000
 HELD, LAST_DUE, SPILLED_IDS = map(operator_prefix, ("reorder.held", "reorder.last", "dedup"))
@@ -29,7 +31,7 @@ FIELDS = Fields(GPS.payload_fields, GPS.text_fields)
 
 
 class ClosingStore(MemoryStore):
-    def __init__(self, durable: None = None) -> None:
+    def __init__(self, durable: dict[bytes, bytes] | None = None) -> None:
         super().__init__(durable)
         self.is_closed = False
 
@@ -38,8 +40,8 @@ class ClosingStore(MemoryStore):
         self.is_closed = True
 
 
-def task_over(store: ClosingStore, **options: object) -> PartitionTask:
-    limits = {"lateness_ms": LATENESS_MS, "horizon_ms": HORIZON_MS, **options}
+def task_over(store: ClosingStore, **options: Any) -> PartitionTask:
+    limits: dict[str, Any] = {"lateness_ms": LATENESS_MS, "horizon_ms": HORIZON_MS, **options}
     config = TaskConfig(
         replace(
             GPS,
@@ -62,7 +64,7 @@ def task(store: ClosingStore) -> PartitionTask:
     return task_over(store)
 
 
-def events(*rows, key: bytes = b"d") -> Events:
+def events(*rows: tuple[int, int], key: bytes = b"d") -> Events:
     """Events of (id number, event time)."""
     number, times = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
     count = len(rows)
@@ -85,6 +87,19 @@ def events(*rows, key: bytes = b"d") -> Events:
     )
 
 
+def closed(task: PartitionTask) -> TaskCommit:
+    """The open cycle, with something in it, before it is committed."""
+    commit = task.cycle.close()
+    assert commit is not None
+    return commit
+
+
+def checkpoint_in(store: Store) -> Checkpoint:
+    [found] = store.get_many([CHECKPOINT])
+    assert found is not None
+    return Checkpoint.unpack(found)
+
+
 def none() -> Events:
     return events((0, 0)).take(slice(0, 0))
 
@@ -95,13 +110,19 @@ class Cycles:
     def __init__(self, task: PartitionTask) -> None:
         self.task = task
         self.next = 0
-        self.entries = []
+        self.entries: list[Journalled] = []
 
     def __call__(self) -> TaskCommit | None:
         commit = self.task.cycle.close()
         if commit is None:
             return None
         self.apply(commit)
+        return commit
+
+    def close(self) -> TaskCommit:
+        """A cycle that has happened, with something in it."""
+        commit = self()
+        assert commit is not None
         return commit
 
     def apply(self, commit: TaskCommit) -> None:
@@ -144,9 +165,9 @@ def test_an_event_is_held_until_the_watermark_has_passed_it(task: PartitionTask)
 
 def test_a_batch_of_rejects_only_moves_the_offset_and_makes_a_cycle(task: PartitionTask, cycle: Cycles) -> None:
     assert values(clean(task.on_batch(none(), 7))) == []
-    commit = cycle()
+    commit = cycle.close()
     assert (commit.offset_next, commit.cycle, commit.watermark) == (7, 1, TIME_MIN)
-    assert Checkpoint.unpack(task.store.get_many([CHECKPOINT])[0]).offset_next == 7
+    assert checkpoint_in(task.store).offset_next == 7
 
 
 def test_the_second_copy_is_counted_and_goes_nowhere(task: PartitionTask) -> None:
@@ -182,7 +203,7 @@ def test_a_watermark_that_idles_never_goes_back(task: PartitionTask) -> None:
 
 def test_a_cycle_holds_what_happened_since_the_last_one(task: PartitionTask, cycle: Cycles) -> None:
     task.on_batch(events((1, 100), (2, 200)), 2)
-    commit = cycle()
+    commit = cycle.close()
     [entry] = cycle.entries
     found = entry.entry
     assert (found.cycle, found.positions, found.event_time_max) == (1, {GPS.source: Position(2, 190)}, 200)
@@ -202,16 +223,16 @@ def test_an_idle_release_alone_makes_a_cycle_at_the_same_offset(task: PartitionT
     task.on_batch(events((1, 100)), 1)
     cycle()
     task.on_idle(100)
-    commit = cycle()
+    commit = cycle.close()
     assert (commit.cycle, commit.offset_next, commit.watermark) == (2, 1, 100)
 
 
 def test_nothing_of_an_open_cycle_is_in_the_store(task: PartitionTask, store: ClosingStore, cycle: Cycles) -> None:
     task.on_batch(events((1, 100), (2, 200)), 2)
-    commit = task.cycle.close()
+    commit = closed(task)
     assert list(store.scan(b"")) == []
     cycle.apply(commit)
-    marker = Checkpoint.unpack(store.get_many([CHECKPOINT])[0])
+    marker = checkpoint_in(store)
     assert (marker.cycle, marker.offset_next, marker.watermark, marker.journal_next) == (1, 2, 190, 1)
     assert marker.tables_next == {"vehicles.state.v1": 10}
     assert store.get_many([LAST_DUE + b"d"]) != [None]
@@ -219,14 +240,15 @@ def test_nothing_of_an_open_cycle_is_in_the_store(task: PartitionTask, store: Cl
 
 def test_the_next_batch_may_be_processed_while_a_commit_is_in_flight(task: PartitionTask, cycle: Cycles) -> None:
     task.on_batch(events((1, 100), (2, 200)), 2)
-    commit = task.cycle.close()
+    commit = closed(task)
     found = task.on_batch(events((2, 200), (3, 300)), 4)
     assert (values(clean(found)), duplicates(found)) == ([b"v2"], 1)
-    assert not task.is_settled
+    settled = [task.is_settled]
     cycle.apply(commit)
-    assert not task.is_settled
+    settled.append(task.is_settled)
     cycle()
-    assert task.is_settled
+    settled.append(task.is_settled)
+    assert settled == [False, False, True]
     assert task.checkpoint.offset_next == 4
 
 
@@ -234,7 +256,8 @@ def test_the_next_batch_may_be_processed_while_a_commit_is_in_flight(task: Parti
 
 
 def spill(task: PartitionTask, **options: int) -> None:
-    task.maintenance.spill(**{"below": 10**12, "rows_keep": 0, "keep_keys": False, **options})
+    given: dict[str, Any] = {"below": 10**12, "rows_keep": 0, "keep_keys": False}
+    task.maintenance.spill(**{**given, **options})
 
 
 def test_state_cannot_be_moved_while_a_cycle_is_open_or_in_flight(
@@ -243,7 +266,7 @@ def test_state_cannot_be_moved_while_a_cycle_is_open_or_in_flight(
     task.on_batch(events((1, 100), (2, 200)), 2)
     with pytest.raises(RuntimeError, match="partition 0: state can be moved between cycles only"):
         spill(task)
-    commit = task.cycle.close()
+    commit = closed(task)
     with pytest.raises(RuntimeError, match="between cycles only"):
         spill(task)
     assert list(store.scan(b"")) == []
@@ -301,7 +324,7 @@ def test_ids_are_forgotten_in_steps_and_between_cycles_only(task: PartitionTask,
 
 
 @pytest.mark.thorough
-def test_a_journal_of_expired_ids_is_neither_replayed_nor_kept(task, cycle) -> None:
+def test_a_journal_of_expired_ids_is_neither_replayed_nor_kept(task: PartitionTask, cycle: Cycles) -> None:
     for number in range(2 * JOURNAL_INDEX_RECORDS):
         task.on_batch(events((number, 100 + number)), number + 1)
         cycle()
@@ -319,7 +342,7 @@ def test_what_is_moved_completely_needs_no_replay(task: PartitionTask, cycle: Cy
     assert task.checkpoint.replay_from == 0
     spill(task)
     assert (task.checkpoint.replay_from, task.checkpoint.journal_next) == (1, 1)
-    assert Checkpoint.unpack(task.store.get_many([CHECKPOINT])[0]) == task.checkpoint
+    assert checkpoint_in(task.store) == task.checkpoint
 
 
 def test_what_is_held_in_memory_keeps_its_journal(task: PartitionTask, cycle: Cycles) -> None:
@@ -335,7 +358,7 @@ def test_a_parked_task_has_everything_in_its_store(task: PartitionTask, store: C
     cycle()
     task.maintenance.park()
     assert store.is_closed
-    marker = Checkpoint.unpack(store.get_many([CHECKPOINT])[0])
+    marker = checkpoint_in(store)
     assert marker.replay_from == marker.journal_next == 1
     assert len(list(store.scan(HELD))) == 1
     assert len(list(store.scan(SPILLED_IDS))) == 1
@@ -373,7 +396,7 @@ def test_ids_behind_the_horizon_are_forgotten(task: PartitionTask, cycle: Cycles
     assert list(task.store.scan(SPILLED_IDS)) == []
 
 
-def groups_in(store: ClosingStore) -> list[list[int]]:
+def groups_in(store: Store) -> list[list[int]]:
     return [[group.first_offset, group.event_time_max, group.records] for group in read_journal_index(store)]
 
 
@@ -411,7 +434,7 @@ def test_a_breaker_that_is_still_remembered_is_journalled_again_before_its_part_
     spill(task)
     assert task.maintenance.truncate_journal_before() is None, "the newest row of the breaker is there"
     assert not task.is_settled
-    (again,) = cycle().journal
+    (again,) = cycle.close().journal
     assert [b"a"] == [key for key, _ in unpacked(again, FIELDS).breakers]
     assert JOURNAL_INDEX_RECORDS == task.maintenance.truncate_journal_before()
     assert task.is_settled

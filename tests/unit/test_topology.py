@@ -3,7 +3,9 @@
 import json
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -20,8 +22,14 @@ flow = Flow("doors", trunk.to("doors.v1.clean"), trunk.fold(count, to="doors.sta
 EVENT = ("event_id:string", "sensor_id:string", "event_time:long", "sequence:long")
 
 
+class Streams(Protocol):
+    """The command line: what it printed."""
+
+    def __call__(self, *arguments: str, status: int = 0) -> str: ...
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory that holds `yard.py` and its schemas, and is the working directory."""
     for topic, fields in (("doors.v1", EVENT), ("doors.state.v1", ("sensor_id:string", "events:long"))):
         write_schema(tmp_path, topic, *fields)
@@ -46,7 +54,7 @@ def write_schema(root: Path, topic: str, *fields: str) -> None:
 
 
 @pytest.fixture
-def streams(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def streams(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Streams:
     def run(*arguments: str, status: int = 0) -> str:
         monkeypatch.setattr(sys, "argv", ["streams", *arguments])
         with pytest.raises(SystemExit) as ended:
@@ -58,14 +66,14 @@ def streams(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     return run
 
 
-def test_the_flows_of_a_users_app_are_listed(project: Path, streams) -> None:
+def test_the_flows_of_a_users_app_are_listed(project: Path, streams: Streams) -> None:
     assert streams("flows", "list") == "doors: doors.v1 -> doors.v1.clean, doors.state.v1  (yard:flow)\n"
     (row,) = json.loads(streams("flows", "list", "--format", "json"))
     assert (row["group"], row["declared_in"]) == ("streams.doors", "yard:flow")
 
 
 def test_the_option_wins_over_the_variable_and_the_default_is_logistics(
-    project: Path, streams, monkeypatch: pytest.MonkeyPatch
+    project: Path, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STREAMS_APP", "yard")  # restored afterwards, whatever the option sets
     assert "gps" in streams("--app", "logistics", "flows", "list")
@@ -75,7 +83,7 @@ def test_the_option_wins_over_the_variable_and_the_default_is_logistics(
 
 
 def test_a_topology_shows_branches_topics_and_the_bounds_in_force(
-    project: Path, streams, monkeypatch: pytest.MonkeyPatch
+    project: Path, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STREAMS_IDLE_MS", "77")
     monkeypatch.setenv("STREAMS_TOPIC_PREFIX", "staging.")
@@ -95,7 +103,7 @@ def test_a_topology_shows_branches_topics_and_the_bounds_in_force(
     assert {topic["name"] for topic in shown["topics"]} >= {"staging.doors.v1.journal", "staging.doors.v1.late"}
 
 
-def test_the_picture_is_svg_with_a_box_for_each_step_and_topic(project: Path, streams) -> None:
+def test_the_picture_is_svg_with_a_box_for_each_step_and_topic(project: Path, streams: Streams) -> None:
     root = ET.fromstring(streams("flows", "show", "doors", "--format", "svg"))  # noqa: S314 - our own
     texts = [each.text for each in root.iter(f"{SVG}text")]
     assert {"doors.v1", "deduplicate", "reorder", "doors.v1.clean", "doors.state.v1"} <= set(texts)
@@ -122,7 +130,7 @@ flow = Flow(
 """
 
 
-def test_branches_have_functions_and_topics_of_their_own(project: Path, streams) -> None:
+def test_branches_have_functions_and_topics_of_their_own(project: Path, streams: Streams) -> None:
     (project / "yard.py").write_text(FLOW.rpartition("flow =")[0] + BRANCHES, encoding="utf-8")
     assert streams("flows", "show", "doors").splitlines()[4:12] == [
         "reorder  (out of orderness 3s)",
@@ -148,7 +156,7 @@ def test_branches_have_functions_and_topics_of_their_own(project: Path, streams)
     assert corners["doors.v1.clean"][1] < corners["doors.open.v1"][1] < corners["doors.marked.v1"][1]
 
 
-def test_a_field_that_the_schema_lacks_is_named_with_the_nearest_one(project: Path, streams) -> None:
+def test_a_field_that_the_schema_lacks_is_named_with_the_nearest_one(project: Path, streams: Streams) -> None:
     wrong = FLOW.replace('key="sensor_id"', 'key="sensor_id", order="sequense"')
     (project / "yard.py").write_text(wrong, encoding="utf-8")
     said = streams("flows", "list", status=1)
@@ -156,7 +164,7 @@ def test_a_field_that_the_schema_lacks_is_named_with_the_nearest_one(project: Pa
     assert "did you mean 'sequence'?" in said
 
 
-def test_a_row_that_its_schema_does_not_take_is_refused(project: Path, streams) -> None:
+def test_a_row_that_its_schema_does_not_take_is_refused(project: Path, streams: Streams) -> None:
     write_schema(project, "doors.state.v1", "sensor_id:string", "events:double")
     assert "events: the fold gives long, the schema says double" in streams("flows", "show", "doors", status=1)
 
@@ -172,31 +180,31 @@ def test_a_row_that_its_schema_does_not_take_is_refused(project: Path, streams) 
         ("a b", "'a b' is no app: MODULE or MODULE:NAME"),
     ],
 )
-def test_an_app_that_is_none_is_refused_in_a_line(project: Path, streams, app: str, says: str) -> None:
+def test_an_app_that_is_none_is_refused_in_a_line(project: Path, streams: Streams, app: str, says: str) -> None:
     said = streams("--app", app, "flows", "list", status=2)
     assert says in said
     assert len(said.splitlines()) == 1
 
 
-def test_an_app_that_contradicts_itself_is_refused_where_it_is_declared(project: Path, streams) -> None:
+def test_an_app_that_contradicts_itself_is_refused_where_it_is_declared(project: Path, streams: Streams) -> None:
     wrong = FLOW.replace('to="doors.state.v1"', 'to="doors.v1.clean"')
     (project / "yard.py").write_text(wrong, encoding="utf-8")
     said = streams("flows", "list", status=2)
     assert "yard.py:5: flow 'doors': doors.v1.clean is written twice" in said
 
 
-def test_two_flows_of_one_name_are_refused(project: Path, streams) -> None:
+def test_two_flows_of_one_name_are_refused(project: Path, streams: Streams) -> None:
     (project / "yard.py").write_text(
         f"{FLOW}\nother = flow.with_topics('doors', {{'doors.v1': 'x.v1'}})", encoding="utf-8"
     )
     assert "two flows are called 'doors'" in streams("flows", "list", status=2)
 
 
-def test_an_unknown_flow_is_named_with_those_that_there_are(project: Path, streams) -> None:
+def test_an_unknown_flow_is_named_with_those_that_there_are(project: Path, streams: Streams) -> None:
     assert "no flow 'door': there is doors; did you mean 'doors'?" in streams("flows", "show", "door", status=2)
 
 
-def test_the_picture_in_the_documents_is_that_of_the_flow(streams, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_picture_in_the_documents_is_that_of_the_flow(streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STREAMS_APP", raising=False)
     shown = (Path(__file__).parents[2] / "docs" / "images" / "flow-gps.svg").read_text(encoding="utf-8")
     assert streams("flows", "show", "gps", "--format", "svg") == shown

@@ -60,10 +60,11 @@ def fold(rows: list[tuple[float, ...]], state: NDArray[Any] | None = None, vehic
 def public(state: NDArray[Any]) -> list[dict[str, Any]]:
     batch = FOLD.table(objects([b"v%d" % i for i in range(len(state))]), state)
     plain = [column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column for column in batch.columns]
-    return pa.RecordBatch.from_arrays(plain, names=batch.schema.names).to_pylist()
+    rows: list[dict[str, Any]] = pa.RecordBatch.from_arrays(plain, names=batch.schema.names).to_pylist()
+    return rows
 
 
-def row(*rows) -> dict[str, Any]:
+def row(*rows: Any) -> dict[str, Any]:
     return public(fold([event(0, *one) if isinstance(one, tuple) else one for one in rows], vehicles=1))[0]
 
 
@@ -179,7 +180,7 @@ def test_any_cut_gives_the_same_bytes_and_what_the_model_says(seed: int) -> None
         for of, time, sequence, latitude, longitude, speed in rows:
             if of == slot:
                 known = None if np.isnan(speed) else speed
-                model.add(Event(0, 0, b"", "", "", sequence, time, latitude, longitude, known, b""))
+                model.add(Event(0, 0, b"", "", "", int(sequence), int(time), latitude, longitude, known, b""))
         assert compare_rows(model.row(), found) == []
 
 
@@ -213,4 +214,5 @@ def test_the_columns_are_the_fields_of_the_schema_in_its_order() -> None:
 
 def test_no_bytes_of_padding_carry_chance_into_a_row() -> None:
     state = fold([event(0, 1, 5.0)])
+    assert state.dtype.names is not None
     assert state.dtype.itemsize == sum(state.dtype[name].itemsize for name in state.dtype.names)

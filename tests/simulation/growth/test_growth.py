@@ -26,8 +26,8 @@ SEEDS = 12
     "seed",
     [
         1,
-        *(pytest.param(seed, marks=thorough) for seed in range(2, 21)),
-        *(pytest.param(seed, marks=(thorough, pytest.mark.slow)) for seed in range(21, 200)),
+        *(pytest.param(seed, marks=thorough) for seed in range(2, 11)),
+        *(pytest.param(seed, marks=(thorough, pytest.mark.slow)) for seed in range(11, 200)),
     ],
 )
 def test_a_topic_that_grows_is_as_one_stream_per_key(seed: int) -> None:
