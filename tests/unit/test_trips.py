@@ -76,19 +76,12 @@ def due(driver: FlowDriver) -> dict[TripKey, TripSum]:
     for one in driver.clean():
         fields: Mapping[str, Any] = one.fields
         at = _plain(fields["event_time"])
-        event = Event(
-            offset=0,
-            timestamp_ms=at,
-            key=one.key,
-            event_id=fields["event_id"],
-            device_id=fields["device_id"],
-            sequence=fields["sequence"],
-            event_time_ms=at,
-            latitude=fields["latitude"],
-            longitude=fields["longitude"],
-            speed_kmh=fields["speed_kmh"],
-            raw=b"",
-        )
+        event = Event._make(
+            (
+                0, at, one.key, fields["event_id"], fields["device_id"], fields["sequence"], at, fields["latitude"],
+                fields["longitude"], fields["speed_kmh"], b"", None,
+            )
+        )  # fmt: skip
         model.add(event, 0)
     model.end(float("inf"))
     return model.trips
