@@ -133,7 +133,7 @@ def merged_flow() -> Flow:
 def schemas_of(directory: Path) -> Path:
     """Schemas of the sources and of the notes, below a directory."""
     fields = [("event_id", "string"), ("key", "string"), ("sequence", "long")]
-    event = [{"name": name, "type": kind} for name, kind in fields]
+    event: list[dict[str, Any]] = [{"name": name, "type": kind} for name, kind in fields]
     event += [
         {"name": "event_time", "type": {"type": "long", "logicalType": "timestamp-millis"}},
         {"name": "value", "type": ["null", "double"], "default": None},

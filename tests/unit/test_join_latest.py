@@ -35,14 +35,15 @@ def columns(keys: Objects, rows: Rows) -> pa.RecordBatch:
 
 
 def joined_flow(*, outer: bool) -> Flow:
-    streams = {
-        name: source(
+    left, right = (
+        source(
             f"{name}.v1", key="key", fields=("value",), texts=("note",), out_of_orderness=f"{LATENESS_MS}ms", idle="1m",
             skew="1h",
         ).deduplicate("24h").reorder()
         for name in NAMES
-    }  # fmt: skip
-    return Flow("pair", join_latest(**streams, within=f"{WITHIN_MS}ms", to=JOINED, columns=columns, outer=outer))
+    )  # fmt: skip
+    joined = join_latest(left=left, right=right, within=f"{WITHIN_MS}ms", to=JOINED, columns=columns, outer=outer)
+    return Flow("pair", joined)
 
 
 def due(logs: Mapping[str, Sequence[Fed]], *, outer: bool) -> list[tuple[str, int, int, int]]:

@@ -11,12 +11,11 @@ from loadtest.oracle.events import Event
 from loadtest.oracle.trips import TripFault, TripKey, TripLog, TripModel, TripSum, compare_trips
 from logistics.flows.gps import GPS
 from logistics.flows.gps import flow as gps
-from streams.flow.declaration import Session
 from streams.testing import Crash, FlowDriver
 
 T0 = datetime(2024, 3, 1, 12, tzinfo=UTC)
 TRIPS = "vehicles.trips.v1"
-(SESSION,) = (one for one in GPS.windows if isinstance(one, Session))
+(SESSION,) = (one for one in GPS.windows if one.gap_ms)
 
 
 def position(device: str, number: int, at_s: float, speed: float | None = 50.0, **more: Any) -> dict[str, Any]:
@@ -77,19 +76,12 @@ def due(driver: FlowDriver) -> dict[TripKey, TripSum]:
     for one in driver.clean():
         fields: Mapping[str, Any] = one.fields
         at = _plain(fields["event_time"])
-        event = Event(
-            offset=0,
-            timestamp_ms=at,
-            key=one.key,
-            event_id=fields["event_id"],
-            device_id=fields["device_id"],
-            sequence=fields["sequence"],
-            event_time_ms=at,
-            latitude=fields["latitude"],
-            longitude=fields["longitude"],
-            speed_kmh=fields["speed_kmh"],
-            raw=b"",
-        )
+        event = Event._make(
+            (
+                0, at, one.key, fields["event_id"], fields["device_id"], fields["sequence"], at, fields["latitude"],
+                fields["longitude"], fields["speed_kmh"], b"", None,
+            )
+        )  # fmt: skip
         model.add(event, 0)
     model.end(float("inf"))
     return model.trips
