@@ -150,7 +150,7 @@ class Events(FieldColumns):
                 self.slot[rows],
                 self.fields,
             )
-        index = rows
+        index: Any = rows
         if rows.dtype == np.bool_:  # one look at a mask for all columns
             index = rows.nonzero()[0]
             if len(index) == len(rows):
