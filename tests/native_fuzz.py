@@ -250,7 +250,7 @@ def _check_by_reference(subject: Subject, bodies: list[bytes], accepted: Columns
 
 
 def _without_nans(payload: Any) -> bytes:
-    return np.where(np.isnan(payload), np.nan, payload).tobytes()  # type: ignore[no-any-return]  # bytes
+    return np.where(np.isnan(payload), np.nan, payload).tobytes()
 
 
 _COLUMNS: Final = ("id", "key", "time", "sequence", "payload", "nulls", "texts", "words")

@@ -102,7 +102,10 @@ impl PyProgram {
         let mut columns = Columns::new(program.longs, program.numbers, program.texts, values.len());
         let (mut rows, mut others) = (Vec::with_capacity(values.len()), Vec::new());
         for (row, &limit_ms) in limits_ms.iter().enumerate() {
-            let body = values.get(row).filter(|value| value.len() <= rules.bytes_max).and_then(|value| value.strip_prefix(rules.frame));
+            let body = values
+                .get(row)
+                .filter(|value| value.len() <= rules.bytes_max)
+                .and_then(|value| value.strip_prefix(rules.frame));
             let is_valid = body.and_then(|body| decode::record(program, body, &mut columns)).is_some()
                 && keys.get(row).is_some_and(|key| rules.accept(&columns, key, limit_ms));
             if is_valid {
@@ -129,20 +132,17 @@ struct RefsBatch {
 }
 
 fn words_of(columns: &Columns) -> Option<Words> {
-        let mut words = (
-            Vec::with_capacity(columns.rows),
-            Vec::with_capacity(columns.rows),
-            Vec::with_capacity(columns.rows),
-        );
-        if let Some(ids) = columns.texts.first() {
-            for row in 0..columns.rows {
-                let (hi, lo, is_digest) = words::words(ids.get(row)?);
-                words.0.push(hi);
-                words.1.push(lo);
-                words.2.push(is_digest);
-            }
+    let mut words =
+        (Vec::with_capacity(columns.rows), Vec::with_capacity(columns.rows), Vec::with_capacity(columns.rows));
+    if let Some(ids) = columns.texts.first() {
+        for row in 0..columns.rows {
+            let (hi, lo, is_digest) = words::words(ids.get(row)?);
+            words.0.push(hi);
+            words.1.push(lo);
+            words.2.push(is_digest);
         }
-        Some(words)
+    }
+    Some(words)
 }
 
 #[pymethods]

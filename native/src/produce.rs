@@ -2,7 +2,7 @@
 //!
 //! The rules for `unsafe` are at the head of `client`.
 
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{c_int, CStr, CString};
 use std::ptr::{null, null_mut};
 
 use numpy::{PyReadonlyArray1, PyUntypedArrayMethods};
@@ -10,7 +10,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::client::{Api, Argument, ArgumentValue, Bytes, Handle, HeaderArgument, api};
+use crate::client::{api, Api, Argument, ArgumentValue, Bytes, Handle, HeaderArgument};
 use crate::refs::ByteRefs;
 
 /// Kinds of arguments of `produceva` (`rd_kafka_vtype_t`).
@@ -111,7 +111,9 @@ impl Producer {
         let headers = headers.map(|headers| headers_from(headers, start)).transpose()?;
         let (keys_at, values_at) = (keys.places(start), values.places(start));
         let headers_at: Option<Vec<Vec<Named>>> = headers.as_ref().map(|rows| {
-            rows.iter().map(|row| row.iter().map(|(name, value)| Named(name.as_ptr().cast(), place(value))).collect()).collect()
+            rows.iter()
+                .map(|row| row.iter().map(|(name, value)| Named(name.as_ptr().cast(), place(value))).collect())
+                .collect()
         });
         let times = timestamps_ms.as_slice()?.get(start..).unwrap_or_default().to_vec();
         let client = self.client;
@@ -206,7 +208,8 @@ fn give(
         arguments[AT_TIMESTAMP].value = ArgumentValue { timestamp_ms };
         arguments.truncate(fixed);
         for Named(name, Place(data, len)) in headers.and_then(|rows| rows.get(row)).into_iter().flatten() {
-            let header = HeaderArgument { name: name.cast(), data: *data, len: isize::try_from(*len).unwrap_or_default() };
+            let header =
+                HeaderArgument { name: name.cast(), data: *data, len: isize::try_from(*len).unwrap_or_default() };
             arguments.push(Argument { kind: HEADER, value: ArgumentValue { header } });
         }
         // SAFETY: the arguments are of the kinds that they say, and what they point to is held by the caller.

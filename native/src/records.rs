@@ -2,7 +2,7 @@
 //!
 //! The rules for `unsafe` are at the head of `client`.
 
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{c_int, CStr, CString};
 use std::ptr::null_mut;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::client::{Api, Handle, Message, api};
-use crate::refs::{ByteRefs, Collector, too_long};
+use crate::client::{api, Api, Handle, Message};
+use crate::refs::{too_long, ByteRefs, Collector};
 
 /// So many messages are taken from the client at a time: they and what they hold stay in a cache until they are columns.
 const PIECE: usize = 1_000;
@@ -186,7 +186,11 @@ impl Gathered {
                 // SAFETY: as above; the text lives as long as the message.
                 let words = unsafe {
                     let text = (api.message_errstr)(pointer);
-                    if text.is_null() { String::new() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
+                    if text.is_null() {
+                        String::new()
+                    } else {
+                        CStr::from_ptr(text).to_string_lossy().into_owned()
+                    }
                 };
                 self.notices.push((message.partition, message.offset, message.err, words));
                 continue;

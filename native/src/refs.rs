@@ -146,7 +146,11 @@ impl ByteRefs {
                     next
                 }));
             }
-            rows.extend(part.rows.iter().map(|at| Ref { buffer: place.get(at.buffer as usize).copied().unwrap_or_default(), ..*at }));
+            rows.extend(
+                part.rows
+                    .iter()
+                    .map(|at| Ref { buffer: place.get(at.buffer as usize).copied().unwrap_or_default(), ..*at }),
+            );
         }
         Ok(ByteRefs { buffers, rows })
     }
@@ -169,13 +173,18 @@ impl ByteRefs {
                 self.rows.get(start..start + range.slicelength).unwrap_or_default().to_vec()
             } else {
                 let step = |place: usize| range.start + isize::try_from(place).unwrap_or_default() * range.step;
-                (0..range.slicelength).filter_map(|place| self.rows.get(usize::try_from(step(place)).ok()?).copied()).collect()
+                (0..range.slicelength)
+                    .filter_map(|place| self.rows.get(usize::try_from(step(place)).ok()?).copied())
+                    .collect()
             };
             return Ok(self.with(rows).into_pyobject(py)?.into_any());
         }
         let row: isize = key.extract()?;
         let row = if row < 0 { row + count } else { row };
-        let found = usize::try_from(row).ok().and_then(|row| self.rows.get(row)).ok_or_else(|| PyIndexError::new_err("no such row"))?;
+        let found = usize::try_from(row)
+            .ok()
+            .and_then(|row| self.rows.get(row))
+            .ok_or_else(|| PyIndexError::new_err("no such row"))?;
         Ok(match self.object(py, found) {
             Some(bytes) => bytes.into_any(),
             None => py.None().into_bound(py),

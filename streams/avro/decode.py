@@ -143,7 +143,7 @@ class Decoder:
     ) -> tuple[Plan, Events] | None:
         """The usual schema and its valid events; None where there is no native program for it.
 
-        Records with headers are left out: they may name another schema, or be too large.
+        Records whose headers name their schema, are too large or cannot be read are left out.
         """
         plan = self._usual
         if plan is None or plan.framed_json is None or plan.schema_id not in known or self._programs is None:
@@ -153,7 +153,7 @@ class Decoder:
             return None
         limits_ms = self._validator.limits_ms(records.timestamp_ms, clock)
         rows = np.arange(len(records))
-        if left_out := _left_out(records, skip):
+        if left_out := self._left_out(records, skip):
             rows = np.delete(rows, left_out)
             values, keys, limits_ms = values.take(rows), keys.take(rows), limits_ms[rows]
         found = decode_by_reference(program, values, keys, limits_ms, bytes_max=self._record_bytes_max)
@@ -162,6 +162,18 @@ class Decoder:
         if len(found.others):
             rows, values, keys = rows[found.rows], values.take(found.rows), keys.take(found.rows)
         return plan, self._events_by_reference(records, rows, values, keys, found)
+
+    def _left_out(self, records: Records, skip: frozenset[int]) -> list[int]:
+        """Rows that are not looked at, and those whose headers decide what they are."""
+        left_out = {*skip, *(records.headers_lost or ())}
+        if records.headers is not None:
+            left_out.update(_keys_in_headers(records.headers))
+            left_out.update(
+                row
+                for row, headers in enumerate(records.headers)
+                if headers and header_bytes(headers) > self._record_bytes_max
+            )
+        return sorted(left_out)
 
     def _events_by_reference(
         self, records: Records, rows: Int64, values: ByteRefs, keys: ByteRefs, found: PartByReference
@@ -178,7 +190,7 @@ class Decoder:
             id_word=word,
             key=keys,
             value=values,
-            headers=None if records.headers is None else objects([None] * len(rows)),
+            headers=None if records.headers is None else objects([records.headers[row] for row in rows.tolist()]),
             payload=found.payload,
             texts=object_rows([text_bytes(column) for column in found.texts], len(rows)),
             slot=np.full(len(rows), -1, dtype=np.int64),
@@ -339,13 +351,6 @@ class Decoder:
                 rejects.append(Reject(row, result[0], result[1], plan.schema_id))
         if decoded:
             parts.append(from_rows(plan, decoded, np.array(good, dtype=np.int64), self._reads))
-
-
-def _left_out(records: Records, skip: frozenset[int]) -> list[int]:
-    """Rows that are not looked at, and those that have headers."""
-    left_out = {*skip, *(records.headers_lost or ())}
-    left_out.update(row for row, headers in enumerate(records.headers or ()) if headers)
-    return sorted(left_out)
 
 
 def _merged(valid: Decoded, rest: Decoded, rows: Int64) -> Decoded:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
@@ -150,7 +150,7 @@ class Events(FieldColumns):
                 self.slot[rows],
                 self.fields,
             )
-        index = cast("Int64", rows)
+        index: Any = rows
         if rows.dtype == np.bool_:  # one look at a mask for all columns
             index = rows.nonzero()[0]
             if len(index) == len(rows):

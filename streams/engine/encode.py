@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyruhvro
 
 from streams.batch.columns import Headers
+from streams.batch.refs import byte_objects
 from streams.batch.rows import pack_rows
 from streams.engine.changelog_rows import CARRIED_HEADER, OWN_HEADER, carried_headers
 from streams.operators.changes import CarriedRows, ChangelogRows, RowRecords
@@ -32,7 +33,7 @@ class RowEncoder:
 
     def encode(self, parts: Sequence[RowRecords]) -> tuple[list[bytes], list[bytes]]:
         """Keys and values of all parts (at least one), encoded in one go."""
-        keys = np.concatenate([part.keys for part in parts])
+        keys = np.concatenate([byte_objects(part.keys) for part in parts])
         rows = np.concatenate([part.rows for part in parts])
         table = next(iter(parts)).columns(keys, rows)
         return keys.tolist(), _framed(table, self.schema_json, self.schema_id)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from streams.batch.columns import TIME_MIN, Bools, Objects
+from streams.batch.refs import ByteColumn
 from streams.batch.rows import Rows
 from streams.state.store import WriteBatch
 
@@ -18,7 +19,7 @@ class RowRecords:
     """Rows for a topic, one record each; the partition goes by the key."""
 
     topic: str
-    keys: Objects
+    keys: ByteColumn
     rows: Rows
     columns: ToColumns
 

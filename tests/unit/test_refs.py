@@ -52,9 +52,8 @@ def test_any_sequence_of_cuts_gives_what_it_gives_with_object_arrays(made: type[
                     rows = np.array([rng.randrange(len(plain)) for _ in range(rng.randrange(40))] if len(plain) else [])
                     refs, plain = refs.take(rows.astype(np.int64)), plain.take(rows.astype(np.int64))
                 case 1:
-                    cut = slice(
-                        *(rng.choice([None, rng.randrange(-35, 35)]) for _ in range(2)), rng.choice([None, 1, 2, -1])
-                    )
+                    first, last = (rng.choice([None, rng.randrange(-35, 35)]) for _ in range(2))
+                    cut: Any = slice(first, last, rng.choice([None, 1, 2, -1]))
                     refs, plain = refs[cut], plain[cut]
                 case 2:
                     refs = refs.compact()
