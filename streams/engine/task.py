@@ -5,6 +5,7 @@ batches or cycles (I8). Not thread-safe; `cycle.applied` alone may be called whi
 """
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Final
 
 from streams.batch.clock import Clock
@@ -15,6 +16,8 @@ from streams.engine.effects import PartitionEffects
 from streams.engine.maintenance import TaskMaintenance
 from streams.engine.partition import PartitionState
 from streams.engine.steps import collected, steps_of
+from streams.growth.layouts import Layouts
+from streams.growth.state import GrowthState
 from streams.operators.output import Output
 from streams.operators.trace import NEVER, WatermarkTrace, watermarks
 from streams.state.checkpoint import Checkpoint
@@ -58,6 +61,42 @@ class PartitionTask(PartitionState):
         trace = WatermarkTrace.idle(self.watermark, max(self.watermark, watermark))
         return self._run(Events.none(self.config.fields), trace)
 
+    def on_merged(
+        self, events: Events, trace: WatermarkTrace, growth: GrowthState, offset_next: int, leader_epoch: int
+    ) -> PartitionEffects:
+        """Process events of both inputs in the order in which they were merged; `trace` is over all merged records.
+
+        `growth` says how far the forwarded topic is read then, `offset_next` and `leader_epoch` are of the own log.
+        """
+        self.growth, self.offset_next, self.leader_epoch = growth, offset_next, leader_epoch
+        if not len(events) and trace.end <= self.watermark:
+            return PartitionEffects(self.partition)
+        return self._run(events, trace)
+
+    def say_ready(self, epoch: int) -> None:
+        """Commit with the next cycle that it is ready for the growth to this epoch."""
+        self.ready = epoch
+        self._begin_log()
+
+    def cut(self, layouts: Layouts) -> None:
+        """Be in the newest layout from here on: what is kept of keys that belong elsewhere in it is dropped.
+
+        Between cycles. The next cycle says so, and the children take over what the journal has before it.
+        """
+        if not self.is_settled:
+            raise RuntimeError(f"partition {self.partition}: keys are given away between cycles only")
+        layout = layouts.known[-1]
+        self.home.enter(layout, layouts.counts_before(layout.epoch))
+        for operator in self.operators.values():
+            operator.keys_moved()
+        self.forget_keys()
+        self.identity = replace(self.identity, epoch=layout.epoch, partitions=layout.partitions)
+        self._begin_log()
+
+    def _begin_log(self) -> None:
+        """An offset can be committed although no record was read yet."""
+        self.offset_next = max(self.offset_next, self.first_offset)
+
     def next_timer(self) -> int:
         """Watermark at which something happens without an event; the end of time when nothing does."""
         return min((operator.next_timer() for operator in self.operators.values()), default=NEVER)
@@ -76,5 +115,7 @@ class PartitionTask(PartitionState):
                 outputs.append(step.operator.process(given.events, given.trace))
         misrouted, keys = self.keys.take_misrouted()
         effects = collected(self.partition, self._steps, outputs[1:], misrouted, keys)
+        if self.named_partitions:
+            effects = replace(effects, partitions=self.named_partitions, all_home=self.keys.all_home)
         self.has_output |= bool(effects.records or effects.refused)
         return effects

@@ -18,6 +18,8 @@ CLEAN_SUFFIX: Final = ".clean"
 LATE_SUFFIX: Final = ".late"
 DEAD_LETTERS_SUFFIX: Final = ".dlq"
 JOURNAL_SUFFIX: Final = ".journal"
+FORWARDED_SUFFIX: Final = ".forwarded"
+GROWTH_SUFFIX: Final = ".growth"
 DAY_MS: Final = 86_400_000
 OUTPUT_BYTES_MAX: Final = 16 * 1024 * 1024
 """Largest message of an output topic: a record of the source's largest size still fits with a dead letter's headers, or
@@ -228,6 +230,16 @@ class Pipeline:
     def journal(self) -> str:
         """Changelog of dedup and reorder state."""
         return f"{self.source}{JOURNAL_SUFFIX}"
+
+    @property
+    def forwarded(self) -> str:
+        """Internal: records that were read in another partition than their key's, and progress of parents."""
+        return f"{self.source}{FORWARDED_SUFFIX}"
+
+    @property
+    def growth(self) -> str:
+        """Internal: the growths of the flow."""
+        return f"{self.source}{GROWTH_SUFFIX}"
 
     @property
     def table_topics(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.task import PartitionTask
-from streams.worker.ports import Attempt, IntakeCommands, Restored, Stores
+from streams.worker.ports import Attempt, ForwardedCommands, IntakeCommands, Restored, Stores
 from streams.worker.terms import Term, Terms
 
 
@@ -28,13 +28,23 @@ class Ownership:
     """Used by one thread at a time, between steps. What is read only, and `Attempt.is_wanted`: any thread."""
 
     def __init__(
-        self, engine: Engine, terms: Terms, intake: IntakeCommands, stores: Stores, *, is_stopping: Callable[[], bool]
+        self,
+        engine: Engine,
+        terms: Terms,
+        intake: IntakeCommands,
+        stores: Stores,
+        forwarded: ForwardedCommands,
+        *,
+        is_stopping: Callable[[], bool],
     ) -> None:
         """`is_stopping`: whether no restore is wanted any more."""
         self._engine = engine
         self._terms = terms
         self._intake = intake
         self._stores = stores
+        self._forwarded = forwarded
+        self._bounds: dict[int, tuple[int, int]] = {}
+        """Of the source partition of each task."""
         self._is_stopping = is_stopping
         self._owned: Mapping[int, Term] = {}
         """Replaced as a whole: others read it."""
@@ -52,7 +62,7 @@ class Ownership:
 
     @property
     def missing(self) -> frozenset[int]:
-        """Owned partitions without a task that are not stopped for good: they are being restored."""
+        """Owned partitions without a task at work that are not stopped for good: they are being restored."""
         return self.owned - frozenset(self._engine.tasks) - self.stopped.keys()
 
     @property
@@ -77,11 +87,21 @@ class Ownership:
         stale = [p for p, term in self._restored_in.items() if polled.terms.get(p) != term]
         if not stale:
             return batch
-        records = batch.records
-        if records is not None:
-            records = records.take(np.flatnonzero(~np.isin(records.partition, stale)))
-        idle = {partition: idle for partition, idle in batch.idle.items() if partition not in stale}
-        return replace(batch, records=records, idle=idle)
+        records, forwarded = (
+            None if some is None else some.take(np.flatnonzero(~np.isin(some.partition, stale)))
+            for some in (batch.records, batch.forwarded)
+        )
+        idle, forwarded_idle = (
+            {partition: idle for partition, idle in some.items() if partition not in stale}
+            for some in (batch.idle, batch.forwarded_idle)
+        )
+        return replace(batch, records=records, idle=idle, forwarded=forwarded, forwarded_idle=forwarded_idle)
+
+    def consume(self, task: PartitionTask) -> None:
+        """Have records of a task's partition read from where the task stands."""
+        self._intake.start(task.partition, task.offset_next, self._bounds[task.partition])
+        if task.home.has_moved:
+            self._forwarded.start(task.partition, task.growth.forwarded_next)
 
     def take(self, terms: Mapping[int, Term]) -> None:
         """Own partitions that were assigned: restore them, and consume each once it is restored."""
@@ -96,8 +116,9 @@ class Ownership:
         """
         self.generation += 1
         self._newest.clear()
-        for partition in sorted(self._engine.tasks):
+        for partition in sorted({*self._engine.tasks, *self._engine.adopting}):
             self._drop(partition)
+        self._forwarded.stop(self.owned)
         self._intake.stop(self.owned, self.generation)
         self._restore(sorted(self._owned), after_s=after_s)
 
@@ -106,6 +127,7 @@ class Ownership:
         for partition in partitions:
             self._owned = {other: term for other, term in self._owned.items() if other != partition}
             self._newest.pop(partition, None)
+            self._forwarded.stop([partition])
             self._stores.release(partition, self._drop(partition))
 
     def _restore(self, partitions: Iterable[int], *, after_s: float) -> None:
@@ -123,9 +145,13 @@ class Ownership:
 
         def install(restored: Restored) -> None:
             if is_wanted():
-                self._engine.install(restored.task)
+                task = restored.task
+                task.first_offset = restored.source_bounds[0]
+                self._engine.install(task)
                 self._restored_in[term.partition] = term
-                self._intake.start(term.partition, restored.task.offset_next, restored.source_bounds)
+                self._bounds[term.partition] = restored.source_bounds
+                if task.adoption is None:
+                    self.consume(task)
 
         attempt = Attempt(term.partition, is_wanted, install)
         return attempt
