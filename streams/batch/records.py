@@ -13,6 +13,7 @@ class Records:
     """A micro-batch of records as Kafka holds them, possibly of several partitions, each partition in log order."""
 
     partition: Int64
+    """Of a flow with several inputs: the lane (`streams.batch.lanes`), which is the partition in its first input."""
     offset: Int64
     timestamp_ms: Int64
     key: list[bytes | None]
@@ -25,7 +26,8 @@ class Records:
     broker_ms: int = 0
     """Newest timestamp that the broker itself has given to one of the records (LogAppendTime); 0 when it gave none."""
     leader_epochs: Mapping[int, int] = field(default_factory=dict)
-    """By partition, the leader epoch under which the newest record of its batch was appended, where it is known."""
+    """By partition (or lane), the leader epoch under which the newest record of its batch was appended, where it is
+    known."""
 
     def __len__(self) -> int:
         return len(self.value)

@@ -49,6 +49,8 @@ class DeadLetter:
     headers: Headers | None
     processed_in: int | None = None
     """Partition in which it was processed, where that is not the one that it was read in: it was forwarded."""
+    input_number: int = 0
+    """Input of the flow that it came from."""
 
     @property
     def origin(self) -> int:

@@ -21,6 +21,7 @@ import numpy as np
 import structlog
 
 from streams.batch.columns import Headers
+from streams.batch.lanes import lane_of
 from streams.batch.replayed import is_replayed
 from streams.deadletters.letter.audit import Outcome, Settled, settle
 from streams.deadletters.letter.envelope import envelope_headers
@@ -36,6 +37,7 @@ from streams.limits import OUTPUT_AGE_MS_MAX
 from streams.operators.changes import RowRecords
 from streams.operators.output import EventRecords
 from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, TopicRecords, Transactions, one_record
+from streams.state.journal import Position
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +72,7 @@ class Committer:
         record may be.
         """
         self._pipeline = pipeline
+        self._inputs = pipeline.inputs
         self._transactions = transactions
         self._changelog = changelog
         self._encoders = {encoder.topic: encoder for encoder in encoders}
@@ -89,7 +92,7 @@ class Committer:
         for part in effects.partitions:
             origin = part.partition
             for records in part.records:
-                originals = self._settled(records, effects.now_ms, origin)
+                originals = self._settled(records, effects.now_ms, origin, part.input_number)
                 self._produce_events(records, records.headers(originals), effects.now_ms, part)
             for forwards in part.forwards:
                 self._transactions.produce(
@@ -104,20 +107,24 @@ class Committer:
                     )
                 )
             for outcome, replayed in part.dropped_replayed.items():
-                self._produce_outcomes(settle(replayed, Outcome(outcome), effects.now_ms), effects.now_ms, origin)
-        rejected: dict[int, list[Headers | None]] = {}
+                settled = settle(replayed, Outcome(outcome), effects.now_ms)
+                self._produce_outcomes(settled, effects.now_ms, origin, part.input_number)
+        rejected: dict[tuple[int, int], list[Headers | None]] = {}
         for letter in effects.dead_letters:
             if is_replayed(letter.headers):
-                rejected.setdefault(letter.origin, []).append(letter.headers)
-        for origin, headers in rejected.items():
-            self._produce_outcomes(settle(headers, Outcome.REJECTED, effects.now_ms), effects.now_ms, origin)
+                rejected.setdefault((letter.origin, letter.input_number), []).append(letter.headers)
+        for (origin, number), headers in rejected.items():
+            self._produce_outcomes(settle(headers, Outcome.REJECTED, effects.now_ms), effects.now_ms, origin, number)
         for letter in effects.dead_letters:
             headers_of_letter = envelope_headers(
-                letter, source=self._pipeline.source, group=self._pipeline.group, now_ms=effects.now_ms
+                letter,
+                source=self._inputs[letter.input_number].topic,
+                group=self._pipeline.group,
+                now_ms=effects.now_ms,
             )
             self._transactions.produce(
                 one_record(
-                    self._pipeline.dlq,
+                    self._inputs[letter.input_number].dlq,
                     letter.key,
                     letter.value,
                     effects.now_ms,  # its retention counts from its failure
@@ -155,7 +162,12 @@ class Committer:
                 )
         self._failpoint("journalled")
         self._produce_of_growth(end.commits, now_ms)
-        positions = {commit.partition: self._position(commit) for commit in end.commits}
+        positions = {
+            lane_of(number, commit.partition): self._position(commit, number, position)
+            for commit in end.commits
+            for number, position in enumerate(commit.positions)
+            if position.offset_next >= 0  # not of an input of which nothing was read yet
+        }
         self._transactions.send_offsets(positions, claim())
         self._failpoint("offsets_sent")
         try:
@@ -170,13 +182,13 @@ class Committer:
             tasks[commit.partition].cycle.applied(commit, written)
         self._failpoint("applied")
 
-    def _position(self, commit: TaskCommit) -> Committed:
+    def _position(self, commit: TaskCommit, number: int, position: Position) -> Committed:
         found = Committed(
-            commit.offset_next,
+            position.offset_next,
             commit.cycle,
             self._author,
             self._session,
-            commit.identity.topics.get(self._pipeline.source),
+            commit.identity.topics.get(self._inputs[number].topic),
         )
         standing = commit.standing
         if standing is None:
@@ -214,7 +226,7 @@ class Committer:
         log.warning("the outcome of a commit is unknown; re-creating the producer to settle it", error=str(error))
         self._open = False
         self._transactions.reopen()
-        if self._changelog.committed(list(positions)) != positions:
+        if not positions or self._changelog.committed(list(positions)) != positions:
             raise CycleAborted(
                 "outcome_settled", "the commit had not happened, or others have committed since"
             ) from error
@@ -231,20 +243,20 @@ class Committer:
         for some in placed(made, part.partitions, origin, is_home=is_home):
             self._transactions.produce(some)
 
-    def _settled(self, records: EventRecords, now_ms: int, origin: int) -> list[Headers | None] | None:
+    def _settled(self, records: EventRecords, now_ms: int, origin: int, number: int) -> list[Headers | None] | None:
         """Headers with which events go on; of those that were replayed, the audit topic learns the outcome."""
         if records.events.headers is None:
             return None
         settled = settle(records.events.headers.tolist(), Outcome(records.outcome or Outcome.CLEAN), now_ms)
         if records.outcome:
-            self._produce_outcomes(settled, now_ms, origin)
+            self._produce_outcomes(settled, now_ms, origin, number)
         return settled.headers
 
-    def _produce_outcomes(self, settled: Settled, now_ms: int, origin: int) -> None:
+    def _produce_outcomes(self, settled: Settled, now_ms: int, origin: int, number: int) -> None:
         if settled.keys:
             times = [now_ms] * len(settled.keys)
             self._transactions.produce(
-                TopicRecords(self._pipeline.audit, settled.keys, settled.values, times, origin=origin)
+                TopicRecords(self._inputs[number].audit, settled.keys, settled.values, times, origin=origin)
             )
 
     def _produce_changelogs(

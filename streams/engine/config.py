@@ -1,6 +1,6 @@
 """What all tasks of a flow share: the declaration under the bounds in force, and what a worker gives them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,14 +8,17 @@ from functools import cached_property
 from streams.batch.event_ids import AddIds
 from streams.batch.events import Fields
 from streams.engine.refusals import Refusals
-from streams.flow.chain import Placed, tree_of
+from streams.flow.chain import Placed, source_name, tree_of
 from streams.flow.declaration import Pipeline
 from streams.flow.identity import identity_of, judged
+from streams.flow.inputs import Input
 from streams.growth.home import Home
 from streams.operators.base import OperatorContext
 from streams.operators.keyed import KeySpace
 from streams.operators.spec import KeyedState, OperatorSpec
+from streams.operators.trace import complete_below
 from streams.state.identity import Identity, Judgement, Places
+from streams.state.journal import Position
 from streams.state.space import StoreSpace
 from streams.state.store import Store
 
@@ -37,12 +40,53 @@ class TaskConfig:
     add_ids: AddIds | None = None
     """Inserts into the id set natively; None: numpy does."""
     symbols: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Symbols of the payload fields that are enums, in the order of the reader schema."""
+    """Symbols of the source's payload fields that are enums, in the order of the reader schema; those of further inputs
+    by `Input.named`."""
 
     @cached_property
+    def inputs(self) -> tuple[Input, ...]:
+        """What is read, in its order."""
+        return self.pipeline.inputs
+
+    @cached_property
+    def further_names(self) -> tuple[str, ...]:
+        """Names of what is read beside the source."""
+        return tuple(one.name for one in self.inputs[1:])
+
+    @cached_property
+    def position_names(self) -> tuple[str, ...]:
+        """By which the journal names the inputs: the source by its topic, as ever, the others by their names."""
+        return (self.pipeline.source, *self.further_names)
+
+    @property
     def fields(self) -> Fields:
-        """Fields that events have."""
-        return Fields(self.pipeline.payload_fields, self.pipeline.text_fields)
+        """Fields that the source's events have."""
+        return self.inputs[0].fields
+
+    @cached_property
+    def gets(self) -> Mapping[str, tuple[int, ...]]:
+        """By name of an operator: numbers of the inputs whose events get there."""
+        found: dict[str, tuple[int, ...]] = {source_name(number): (number,) for number in range(len(self.inputs))}
+        for placed in self.tree:
+            found[placed.spec.name] = tuple(dict.fromkeys(each for giver in placed.givers for each in found[giver]))
+        return found
+
+    @cached_property
+    def fields_given(self) -> Mapping[str, Fields]:
+        """By name of an operator: fields of the events that it gets; of one that merges, those of its first giver."""
+        passed = {source_name(number): one.fields for number, one in enumerate(self.inputs)}
+        given: dict[str, Fields] = {}
+        for placed in self.tree:
+            fields = [passed[giver] for giver in placed.givers]
+            given[placed.spec.name], passed[placed.spec.name] = fields[0], placed.spec.passes_on(fields)
+        return given
+
+    def watermark_of(self, operator: str, positions: Sequence[Position]) -> int:
+        """Where an operator stands when the inputs stand at `positions`: what it has got is complete up to there."""
+        numbers = self.gets[operator]
+        if len(numbers) == 1:
+            return positions[numbers[0]].watermark
+        return complete_below(min(positions[number].watermark for number in numbers))
 
     @cached_property
     def tree(self) -> tuple[Placed, ...]:
@@ -80,7 +124,7 @@ class TaskConfig:
         """What the operators of a partition over `store` are made with."""
         return OperatorContext(
             partition=partition,
-            fields=self.fields,
+            fields=self.fields,  # `PartitionState` gives each operator those that it gets
             space=lambda name: StoreSpace(store, name),
             keys=KeySpace(home.has),
             home=home,

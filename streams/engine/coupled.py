@@ -273,7 +273,9 @@ class CoupledInputs:
             merged,
             int(both.offset[own_taken[-1]]) + 1 if len(own_taken) else task.offset_next,
             forwarded_next,
-            both.leader_epochs.get(task.partition, task.leader_epoch) if len(own_taken) else task.leader_epoch,
+            both.leader_epochs.get(task.partition, task.positions[0].leader_epoch)
+            if len(own_taken)
+            else task.positions[0].leader_epoch,
         )
 
 

@@ -10,13 +10,13 @@ from streams.batch.columns import TIME_MIN
 from streams.engine.adoption import Adoption
 from streams.engine.effects import TaskCommit, Tombstones
 from streams.engine.partition import PartitionState, merged
-from streams.growth.layout import FIRST_EPOCH, Layout
+from streams.growth.layout import FIRST_EPOCH
 from streams.growth.stages import Standing
 from streams.limits import JOURNAL_RECORD_BYTES_MAX
 from streams.operators.changes import Changes
 from streams.state import journal
 from streams.state.checkpoint import Checkpoint
-from streams.state.journal import JournalEntry, Position
+from streams.state.journal import JournalEntry
 from streams.state.names import CHECKPOINT
 from streams.state.store import WriteBatch
 
@@ -42,7 +42,7 @@ class TaskCycle:
         state = self._state
         if state.adoption is not None:
             return self._adopting(state.adoption)
-        if state.offset_next == state.offset_closed and not state.has_changed and state.clearing is None:
+        if state.offsets_next == state.offsets_closed and not state.has_changed and state.clearing is None:
             return None
         tombstones = self._tombstones()
         progress, state.progress = state.progress, {}
@@ -50,14 +50,14 @@ class TaskCycle:
             state.growth = replace(state.growth, settled=state.epoch)
         cycle, changed = state.cycle_closed + 1, state.keys.take_changed()
         changes = [operator.changes(changed) for operator in state.operators.values()]
-        newest = max(
-            (state.watermark if one.is_of_cycle_end else one.event_time_max for one in changes), default=TIME_MIN
-        )
+        end = max(position.watermark for position in state.positions)
+        newest = max((end if one.is_of_cycle_end else one.event_time_max for one in changes), default=TIME_MIN)
+        first, *others = state.positions
         commit = TaskCommit(
             partition=state.partition,
             cycle=cycle,
-            offset_next=state.offset_next,
-            watermark=state.watermark,
+            offset_next=first.offset_next,
+            watermark=first.watermark,
             event_time_max=newest,
             journal=self._journal(cycle, newest, changes),
             changelogs=[rows for one in changes for rows in one.changelogs],
@@ -68,7 +68,8 @@ class TaskCycle:
                 [each for one in changes for each in one.store.puts],
             ),
             marks=state.marks(),
-            leader_epoch=state.leader_epoch,
+            leader_epoch=first.leader_epoch,
+            further=tuple(others),
             partitions=state.named_partitions,
             growth=state.growth,
             identity=state.identity,
@@ -76,7 +77,7 @@ class TaskCycle:
             tombstones=tombstones,
             progress=progress,
         )
-        state.cycle_closed, state.offset_closed, state.has_output = cycle, state.offset_next, False
+        state.cycle_closed, state.offsets_closed, state.has_output = cycle, state.offsets_next, False
         state.growth_closed, state.standing_closed = state.growth, state.standing
         return commit
 
@@ -87,7 +88,6 @@ class TaskCycle:
         cycle, state.identity = state.cycle_closed + 1, portion.identity
         if adoption.is_closed:
             state.adoption = None
-            state.home.enter(Layout(portion.identity.epoch, portion.identity.partitions), ())
         rows = portion.rows
         commit = TaskCommit(
             partition=state.partition,
@@ -101,7 +101,7 @@ class TaskCycle:
             rows=[],
             store=WriteBatch(),
             marks=state.marks(),
-            leader_epoch=state.leader_epoch,
+            leader_epoch=state.positions[0].leader_epoch,
             partitions=state.named_partitions,
             growth=state.growth,
             identity=state.identity,
@@ -124,11 +124,10 @@ class TaskCycle:
 
     def _packed(self, cycle: int, event_time_max: int, sections: Mapping[str, Sequence[bytes]]) -> list[bytes]:
         state = self._state
-        position = Position(state.offset_next, state.watermark, state.leader_epoch)
         entry = JournalEntry(
             cycle=cycle,
             event_time_max=event_time_max,
-            positions={state.config.pipeline.source: position},
+            positions=dict(zip(state.config.position_names, state.positions, strict=True)),
             identity=state.identity.packed,
         )
         growth = state.growth.packed
@@ -151,10 +150,9 @@ class TaskCycle:
             replay_from=state.journal_index.replay_from(written.journal_next),
             tables_next={**state.checkpoint.tables_next, **written.tables_next},
             marks=commit.marks,
-            leader_epoch=commit.leader_epoch,
             growth=commit.growth,
             identity=commit.identity,
-        )
+        ).at(commit.positions, state.config.further_names)
         batch.puts.append((CHECKPOINT, state.checkpoint.pack()))
         state.store.write(batch)
 

@@ -10,6 +10,7 @@ from streams.growth.state import NO_GROWTH, GrowthState
 from streams.operators.changes import CarriedRows, ChangelogRows, RowRecords
 from streams.operators.output import EventRecords, RefusedEvents
 from streams.state.identity import Identity
+from streams.state.journal import Position
 from streams.state.store import WriteBatch
 
 
@@ -64,6 +65,8 @@ class PartitionEffects:
     """Whether every key that was looked up has its home in the partition."""
     forwards: Sequence[Forwards] = ()
     """Records for other partitions."""
+    input_number: int = 0
+    """Input whose records, or idle time, it comes of."""
     beside: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Events that were dropped beside the way to the clean topic, by name of the operator and outcome: they are counted
     in `records` or `dropped` as well."""
@@ -111,6 +114,8 @@ class TaskCommit:
     marks: Mapping[str, int]
     leader_epoch: int = -1
     """Of the newest record before `offset_next`; -1: not known."""
+    further: tuple[Position, ...] = ()
+    """Where the cycle ends in each input beside the source; offset, watermark and epoch are the source's."""
     partitions: int = 0
     """As of `PartitionEffects`."""
     growth: GrowthState = NO_GROWTH
@@ -120,6 +125,11 @@ class TaskCommit:
     tombstones: Sequence[Tombstones] = ()
     progress: Mapping[int, Progress] = field(default_factory=dict)
     """What children are told, by partition."""
+
+    @property
+    def positions(self) -> tuple[Position, ...]:
+        """Where the cycle ends in each input."""
+        return (Position(self.offset_next, self.watermark, self.leader_epoch), *self.further)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,17 @@ import numpy as np
 
 from streams.avro.decode import Decoded, Decoder, Known
 from streams.avro.framing import SchemaKey
-from streams.avro.known import KnownSchemas
 from streams.batch.clock import Clock
 from streams.batch.columns import TIME_MIN, header_memory
 from streams.batch.events import Events
+from streams.batch.lanes import all_lanes, input_of, inputs_of, lane_of, partition_of_lane, partitions_of
 from streams.batch.records import Records
 from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.config import TaskConfig
 from streams.engine.coupled import CoupledInputs, Ready
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
 from streams.engine.forwarded import forwards, homes
+from streams.engine.input_decoder import InputDecoder
 from streams.engine.refusals import Refusals
 from streams.engine.task import PartitionTask
 from streams.limits import BATCH_RECORDS_MAX, SCHEMA_LOOKUPS_MAX
@@ -45,6 +46,7 @@ class MicroBatch:
     records: Records | None
     now_ms: int
     idle: Mapping[int, Idle] = field(default_factory=dict)
+    """By lane (`batch.lanes`), as `records.partition` is."""
     generation: int = 0
     """Batches consumed before the state was last reloaded are void."""
     forwarded: Records | None = None
@@ -66,32 +68,34 @@ class MicroBatch:
 class Engine:
     """All partition tasks of one pipeline in one worker."""
 
-    def __init__(self, config: TaskConfig, decoder: Decoder) -> None:
+    def __init__(self, config: TaskConfig, *decoders: Decoder) -> None:
+        """`decoders`: one for each input, in their order."""
         self.tasks: dict[int, PartitionTask] = {}
         self.adopting: dict[int, PartitionTask] = {}
         """Tasks that have to commit what they take over before they process anything."""
         self.refusals = Refusals(config.pipeline, config.partition_of)
         self.config = config
-        self._decoder = decoder
-        self._idle_ms = config.pipeline.bounds.idle_ms
-        self._known = KnownSchemas()
+        self._inputs = [InputDecoder(number, one) for number, one in enumerate(decoders)]
         self._waiting: dict[int, list[Records]] = {}
-        """Records of partitions that wait for a schema, by partition, in log order."""
-        self._missing: set[SchemaKey] = set()
-        self._coupled = CoupledInputs(config.pipeline.bounds.lateness_ms)
+        """Records of partitions that wait for a schema, by lane, in log order."""
+        self._coupled = CoupledInputs(config.inputs[0].bounds.lateness_ms)
         self._idle_base: dict[int, tuple[int, int]] = {}
-        """Partition to (idle since, watermark then)."""
+        """Lane to (idle since, watermark then)."""
 
     # --- schemas ----------------------------------------------------------------------------------------------------
 
     @property
     def missing_schemas(self) -> frozenset[SchemaKey]:
         """Schema ids and GUIDs that partitions wait for."""
-        return frozenset(self._missing)
+        return frozenset().union(*(one.missing for one in self._inputs))
+
+    def missing_of(self, input_number: int) -> frozenset[SchemaKey]:
+        """Those of one input."""
+        return frozenset(self._inputs[input_number].missing)
 
     @property
     def waiting_partitions(self) -> frozenset[int]:
-        """Partitions that wait for a schema; intake should pause them."""
+        """Lanes that wait for a schema; intake should pause them."""
         return frozenset(self._waiting)
 
     @property
@@ -104,14 +108,14 @@ class Engine:
         """Partitions of which forwarded records wait; intake should pause these."""
         return self._coupled.forwarded_waiting
 
-    def learn(self, known: Known) -> None:
-        """Take note of what the registry answered."""
-        self._known.learn(known)
-        self._missing -= known.keys()
+    def learn(self, known: Known, input_number: int = 0) -> None:
+        """Take note of what the registry answered about schemas of an input."""
+        self._inputs[input_number].learn(known)
 
     def forget_schema(self, key: SchemaKey) -> None:
         """Ask again when schema `key` is next met (an unknown one may have been registered since)."""
-        self._known.forget(key)
+        for one in self._inputs:
+            one.known.forget(key)
 
     # --- processing -------------------------------------------------------------------------------------------------
 
@@ -119,17 +123,17 @@ class Engine:
         """Effects of a micro-batch; advances the state of the tasks."""
         effects = Effects(batch.now_ms)
         parts: list[Records] = []
-        if self._waiting and not self._missing:
+        if self._waiting and not any(one.missing for one in self._inputs):
             parts = [records for queue in self._waiting.values() for records in queue]
             self._waiting.clear()
         if batch.records is not None and len(batch.records):
             parts.append(batch.records)
         records = self._current(Records.concat(parts)) if parts else None
-        has_learned = not self._missing
+        has_learned = not self._inputs[0].missing
         if batch.forwarded is not None or any(task.home.has_moved for task in self.tasks.values()):
             records = self._coupled.add(records, batch.forwarded, self.tasks, batch.idle, batch.polled_ms)
         if records is not None and len(records):
-            effects = self._process_records(records, batch)
+            effects = self._process_inputs(records, batch)
         for ready in self._coupled.ready(
             self.tasks, self.waiting_partitions, self._decoded, partial(self._clock, batch), again=has_learned
         ):
@@ -143,32 +147,50 @@ class Engine:
         """Only what is ours and new: other partitions' records may be left over from before a rebalance."""
         if not len(records):
             return records
-        wanted_from = np.full(int(records.partition.max()) + 1, _OFFSET_MAX)
-
-        for partition in np.unique(records.partition).tolist():
-            if partition in self._waiting and partition in self.tasks:
-                self._waiting[partition].append(records.take(np.flatnonzero(records.partition == partition)))
-            elif partition in self.tasks:
-                wanted_from[partition] = self.tasks[partition].offset_next
-        good = records.offset >= wanted_from[records.partition]
+        lanes, place = np.unique(records.partition, return_inverse=True)
+        wanted_from = np.full(len(lanes), _OFFSET_MAX)
+        for number, lane in enumerate(lanes.tolist()):
+            task = self.tasks.get(partition_of_lane(lane))
+            if task is not None and lane in self._waiting:
+                self._waiting[lane].append(records.take(np.flatnonzero(records.partition == lane)))
+            elif task is not None:
+                wanted_from[number] = task.positions[input_of(lane)].offset_next
+        good = records.offset >= wanted_from[place]
         return records if good.all() else records.take(np.flatnonzero(good))
 
-    def _process_records(self, records: Records, batch: MicroBatch) -> Effects:
-        clock = self._clock(batch, records)
+    def _process_inputs(self, records: Records, batch: MicroBatch) -> Effects:
+        if len(self._inputs) == 1:
+            return self._process_records(records, batch, self._inputs[0])
+        effects = Effects(batch.now_ms, len(records))
+        unexpected: Counter[tuple[int, str]] = Counter()
+        numbers = inputs_of(records.partition)
+        for one in self._inputs:
+            mine = np.flatnonzero(numbers == one.number)
+            if len(mine):
+                found = self._process_records(_of_input(records.take(mine)), batch, one)
+                effects.partitions.extend(found.partitions)
+                effects.dead_letters.extend(found.dead_letters)
+                unexpected.update(found.unexpected)
+        return replace(effects, unexpected=unexpected)
+
+    def _process_records(self, records: Records, batch: MicroBatch, of: InputDecoder) -> Effects:
+        """Effects of records of one input, by partition."""
+        clock = self._clock(batch, records, of)
         away = self._away(records)
-        skip = frozenset().union(*(gate.at_start(records, states, clock) for gate, states in self._gates()))
+        gates = list(self._gates(of.number))
+        skip = frozenset().union(*(gate.at_start(records, states, clock) for gate, states in gates))
         skip = (skip | away.keys()) if away else skip
         with self.config.stopwatch("decode"):
-            decoded = self._decoder.decode(records, self._known, skip, clock)
-        self._known.used(decoded.schemas)
-        self._known.trim()
+            decoded = of.decoder.decode(records, of.known, skip, clock)
+        of.known.used(decoded.schemas)
+        of.known.trim()
         if decoded.unresolved:
-            records, decoded, skip = self._hold_unresolved(records, decoded, skip)
+            records, decoded, skip = self._hold_unresolved(records, decoded, skip, of)
             away = self._away(records)
         skip = (skip - away.keys()) if away else skip
-        for gate, states in self._gates():
+        for gate, states in gates:
             decoded = gate.judge(records, decoded, skip, states, clock)
-        letters = [_dead_letter(records, reject) for reject in decoded.rejects]
+        letters = [_dead_letter(records, reject, of.number) for reject in decoded.rejects]
         unexpected: Counter[tuple[int, str]] = Counter()
         for plan, rows in decoded.unexpected:  # the same schema twice, by prefix and by header
             unexpected.update({(plan.schema_id, name): len(rows) for name in plan.unexpected if len(rows)})
@@ -176,14 +198,14 @@ class Engine:
         epochs = records.leader_epochs
         for partition, mine, offset_last in _by_partition(records, decoded.events):
             effects.partitions.append(
-                self.tasks[partition].on_batch(mine, offset_last + 1, clock, epochs.get(partition, -1))
+                self.tasks[partition].on_batch(mine, offset_last + 1, clock, epochs.get(partition, -1), of.number)
             )
             effects.dead_letters.extend(_refused(effects.partitions[-1], records))
         return self._with_forwards(effects, records, away) if away else effects
 
-    def _clock(self, batch: MicroBatch, records: Records) -> Clock:
+    def _clock(self, batch: MicroBatch, records: Records, of: InputDecoder | None = None) -> Clock:
         read_ms = batch.now_ms if batch.clock_ms is None else batch.clock_ms
-        return Clock(max(read_ms, records.broker_ms), self._decoder.skew_ms_max)
+        return Clock(max(read_ms, records.broker_ms), (of or self._inputs[0]).decoder.skew_ms_max)
 
     # --- records of other partitions, and of two inputs -------------------------------------------------------------
 
@@ -211,18 +233,19 @@ class Engine:
         return replace(effects, partitions=parts)
 
     def _decoded(self, records: Records, skip: frozenset[int], clock: Clock) -> Decoded:
+        of = self._inputs[0]  # a flow of several inputs is not grown
         with self.config.stopwatch("decode"):
-            decoded = self._decoder.decode(records, self._known, skip, clock)
-        self._known.used(decoded.schemas)
-        self._known.trim()
-        self._missing.update(list(decoded.unresolved)[:SCHEMA_LOOKUPS_MAX])
+            decoded = of.decoder.decode(records, of.known, skip, clock)
+        of.known.used(decoded.schemas)
+        of.known.trim()
+        of.missing.update(list(decoded.unresolved)[:SCHEMA_LOOKUPS_MAX])
         return decoded
 
     def _process_merged(self, ready: Ready, batch: MicroBatch, effects: Effects) -> Effects:
         """The effects of a micro-batch with those of what two inputs of a partition have brought."""
         task, decoded, records = ready.task, ready.decoded, ready.records
         clock = self._clock(batch, records) if len(records) else None
-        for gate, states in self._gates() if clock is not None else ():
+        for gate, states in self._gates(0) if clock is not None else ():
             decoded = gate.judge(records, decoded, frozenset(), states, clock)
         growth = replace(task.growth, forwarded_next=ready.forwarded_next, coupling=ready.merged.after)
         part = task.on_merged(decoded.events, ready.trace(decoded), growth, ready.offset_next, ready.leader_epoch)
@@ -230,7 +253,7 @@ class Engine:
             task.strays += sum(map(len, ready.forwards))
             part = replace(part, forwards=ready.forwards)
         letters = [
-            *(_dead_letter(records, reject) for reject in decoded.rejects),
+            *(_dead_letter(records, reject, 0) for reject in decoded.rejects),
             *_refused(part, records),
         ]
         unexpected = Counter(effects.unexpected)
@@ -244,14 +267,14 @@ class Engine:
             unexpected=unexpected,
         )
 
-    def _gates(self) -> Iterable[tuple[RecordGate, Mapping[int, Operator]]]:
-        """What keeps records out, each with its operators by partition."""
+    def _gates(self, input_number: int) -> Iterable[tuple[RecordGate, Mapping[int, Operator]]]:
+        """What keeps records of an input out, each with its operators by partition."""
         for spec in self.config.operators:
-            if spec.gate is not None:
+            if spec.gate is not None and self.config.gets[spec.name] == (input_number,):
                 yield spec.gate, {number: task.operators[spec.name] for number, task in self.tasks.items()}
 
     def _hold_unresolved(
-        self, records: Records, decoded: Decoded, skip: frozenset[int]
+        self, records: Records, decoded: Decoded, skip: frozenset[int], of: InputDecoder
     ) -> tuple[Records, Decoded, frozenset[int]]:
         """Cut each partition off before its first record whose schema is not known yet; the rest waits."""
         cut: dict[int, int] = {}
@@ -264,13 +287,14 @@ class Engine:
                     first_met[row] = schema_id
         # What stops a partition first, then the rest in log order, as many as are looked up in one go.
         wanted = [first_met[row] for row in (*sorted(cut.values()), *sorted(first_met))]
-        self._missing.update(list(dict.fromkeys(wanted))[: max(SCHEMA_LOOKUPS_MAX, len(cut))])
+        of.missing.update(list(dict.fromkeys(wanted))[: max(SCHEMA_LOOKUPS_MAX, len(cut))])
         waits = np.zeros(len(records), dtype=np.bool_)
         for partition, row in cut.items():
             mine = records.partition == partition
             mine[:row] = False
             waits |= mine
-            self._waiting.setdefault(partition, []).append(records.take(np.flatnonzero(mine)))
+            waiting = _in_lane(records.take(np.flatnonzero(mine)), of.number)
+            self._waiting.setdefault(lane_of(of.number, partition), []).append(waiting)
         kept = np.flatnonzero(~waits)
         place = np.cumsum(~waits) - 1
         events: Events = decoded.events.take(~waits[decoded.events.row])
@@ -287,22 +311,32 @@ class Engine:
         """Go on with what was too much for one cycle; nobody has to send anything for it."""
         for partition, task in self.tasks.items():
             if task.is_overdue and partition not in self._waiting:
-                yield task.on_idle(task.watermark)
+                yield task.on_idle(task.positions[0].watermark)
 
     def _release_idle(self, batch: MicroBatch) -> Iterable[PartitionEffects]:
-        """Move the watermark of idle partitions on by their idle time, where that releases or closes something."""
-        for partition, idle in batch.idle.items():
-            task = self.tasks.get(partition)
-            if task is None or partition in self._waiting or task.watermark == TIME_MIN:
+        """Move the watermark of idle partitions on by their idle time, where that releases or closes something.
+
+        An input that is idle keeps no other one waiting: its watermark goes on with the farthest of the others.
+        """
+        for lane, idle in batch.idle.items():
+            task, number = self.tasks.get(partition_of_lane(lane)), input_of(lane)
+            if task is None or lane in self._waiting:
                 continue
-            if not self._may_idle(task, batch):
+            watermark = task.positions[number].watermark
+            others = max((at.watermark for one, at in enumerate(task.positions) if one != number), default=TIME_MIN)
+            if max(watermark, others) == TIME_MIN:
                 continue
-            base = self._idle_base.get(partition)
+            if task.home.has_moved and not self._may_idle(task, batch):
+                continue
+            base = self._idle_base.get(lane)
             if base is None or base[0] != idle.since_ms:
-                base = self._idle_base[partition] = (idle.since_ms, task.watermark)
-            idle_ms = idle.until_ms - idle.since_ms - self._idle_ms
-            if idle_ms > 0 and task.next_timer() <= base[1] + idle_ms:
-                yield task.on_idle(base[1] + idle_ms)
+                base = self._idle_base[lane] = (idle.since_ms, watermark)
+            idle_ms = idle.until_ms - idle.since_ms - self.config.inputs[number].bounds.idle_ms
+            if idle_ms <= 0:
+                continue
+            moved = max(others, base[1] + idle_ms if base[1] > TIME_MIN else TIME_MIN)
+            if watermark < moved and task.next_timer(number) <= moved:
+                yield task.on_idle(moved, number)
 
     def _may_idle(self, task: PartitionTask, batch: MicroBatch) -> bool:
         """Whether idle time may pass in a partition whose own log is idle: its parent's has to be as well."""
@@ -331,11 +365,13 @@ class Engine:
 
     def drop(self, partition: int) -> PartitionTask | None:
         """Stop processing a partition; what it has not committed is void."""
-        self._waiting.pop(partition, None)
-        self._idle_base.pop(partition, None)
+        for lane in all_lanes([partition], len(self._inputs)):
+            self._waiting.pop(lane, None)
+            self._idle_base.pop(lane, None)
         self._coupled.drop(partition)
         if not self._waiting:
-            self._missing.clear()
+            for one in self._inputs:
+                one.missing.clear()
         task = self.tasks.pop(partition, None) or self.adopting.pop(partition, None)
         if task is not None:
             task.drop_readers()
@@ -403,10 +439,26 @@ def _refused(part: PartitionEffects, records: Records | None) -> Iterable[DeadLe
                 key=events.key[position],
                 value=events.value[position],
                 headers=None if events.headers is None else events.headers[position],
+                input_number=part.input_number if refused.input_number is None else refused.input_number,
             )
 
 
-def _dead_letter(records: Records, reject: Reject) -> DeadLetter:
+def _of_input(records: Records) -> Records:
+    """Records of one input, which stand in lanes, by partition."""
+    epochs = {partition_of_lane(lane): epoch for lane, epoch in records.leader_epochs.items()}
+    return replace(records, partition=partitions_of(records.partition), leader_epochs=epochs)
+
+
+def _in_lane(records: Records, input_number: int) -> Records:
+    """Inverse of `_of_input`."""
+    if not input_number:
+        return records
+    epochs = {lane_of(input_number, partition): epoch for partition, epoch in records.leader_epochs.items()}
+    lanes = records.partition + lane_of(input_number, 0)
+    return replace(records, partition=lanes, leader_epochs=epochs)
+
+
+def _dead_letter(records: Records, reject: Reject, input_number: int) -> DeadLetter:
     row = reject.row
     return DeadLetter(
         reject=reject,
@@ -416,6 +468,7 @@ def _dead_letter(records: Records, reject: Reject) -> DeadLetter:
         key=records.key[row],
         value=records.value[row],
         headers=None if records.headers is None else records.headers[row],
+        input_number=input_number,
     )
 
 

@@ -25,7 +25,7 @@ class Changelog(Protocol):
     """Reader of committed positions and changelogs; read_committed throughout."""
 
     def committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:
-        """The group's committed positions in the source, once no transaction is pending on them."""
+        """The group's committed positions, by lane (`streams.batch.lanes`), once no transaction is pending on them."""
 
     def bounds(self, topic: str, partition: int, *, stable: bool = False) -> tuple[int, int]:
         """First offset, and the offset behind the last record, transactions still open included.

@@ -29,10 +29,10 @@ class TaskMaintenance:
         state = self._state
         batch = WriteBatch()
         durable = ALL
-        for operator in reversed(state.operators.values()):
+        for name, operator in reversed(state.operators.items()):
             # Below what a later operator still needs the journal for, an earlier one would gain nothing by moving more.
             goal = Spill(min(below, durable), rows_keep, bytes_keep)
-            durable = min(durable, operator.spill(goal, state.watermark, batch))
+            durable = min(durable, operator.spill(goal, state.watermark_of(name), batch))
         if not keep_keys:
             state.forget_keys()
         self._write_moved(batch, durable)
@@ -46,7 +46,8 @@ class TaskMaintenance:
         """
         self._require_settled()
         batch = WriteBatch()
-        durable = min(one.expire(self._state.watermark, batch) for one in self._state.operators.values())
+        state = self._state
+        durable = min(one.expire(state.watermark_of(name), batch) for name, one in state.operators.items())
         if durable > TIME_MIN:
             self._write_moved(batch, durable)
 

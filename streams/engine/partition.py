@@ -34,7 +34,10 @@ class PartitionState:
         self.home = config.home(partition)
         context = config.context(self.home, partition, store, lambda: self.refusals)
         self.keys = context.keys
-        self.operators: dict[str, Operator] = {spec.name: spec.build(context) for spec in config.operators}
+        fields = config.fields_given
+        self.operators: dict[str, Operator] = {
+            spec.name: spec.build(replace(context, fields=fields[spec.name])) for spec in config.operators
+        }
         self.checkpoint = checkpoint or Checkpoint(
             cycle=0, offset_next=-1, watermark=TIME_MIN, journal_next=0, replay_from=0
         )
@@ -53,26 +56,43 @@ class PartitionState:
         """What children are told with the next cycle, by partition."""
         self.ready = self.cleared = 0
         """Epoch of the growth that it is ready for; of that after which no rows of its keys are left elsewhere."""
-        self.watermark = self.checkpoint.watermark
-        self.offset_next = self.checkpoint.offset_next
-        self.leader_epoch = self.checkpoint.leader_epoch
+        self.positions = self.checkpoint.positions(config.further_names)
+        """Where the task stands in each input."""
         self.has_output = False
         """Whether the open cycle has records for topics."""
         self.first_offset = 0
         """Of the source partition: where a task without any state begins."""
         self.cycle_closed = self.checkpoint.cycle
-        self.offset_closed = self.checkpoint.offset_next
+        self.offsets_closed = self.offsets_next
         self.growth_closed = self.growth
         self.standing_closed = self.standing
+
+    @property
+    def offset_next(self) -> int:
+        """Offset to go on from in the source."""
+        return self.positions[0].offset_next
+
+    @property
+    def offsets_next(self) -> tuple[int, ...]:
+        """Offset to go on from in each input."""
+        return tuple(position.offset_next for position in self.positions)
+
+    @property
+    def watermark(self) -> int:
+        """Up to where the events of all inputs are in order: the smallest of their watermarks."""
+        return min(position.watermark for position in self.positions)
+
+    def watermark_of(self, operator: str) -> int:
+        """Up to where an operator has got all events."""
+        return self.config.watermark_of(operator, self.positions)
 
     def stand_at(self, checkpoint: Checkpoint) -> None:
         """Start from `checkpoint`: what it names has been read."""
         replay_from = self.journal_index.replay_from(checkpoint.journal_next)
         self.checkpoint = replace(checkpoint, replay_from=replay_from, marks=self.marks())
         self.identity, self.growth = checkpoint.identity, checkpoint.growth
-        self.watermark, self.offset_next = checkpoint.watermark, checkpoint.offset_next
-        self.leader_epoch = checkpoint.leader_epoch
-        self.cycle_closed, self.offset_closed = checkpoint.cycle, checkpoint.offset_next
+        self.positions = checkpoint.positions(self.config.further_names)
+        self.cycle_closed, self.offsets_closed = checkpoint.cycle, self.offsets_next
         self.growth_closed, self.standing_closed = self.growth, self.standing
 
     def operator(self, kind: type[Kind]) -> Kind:
@@ -131,7 +151,7 @@ class PartitionState:
         return (
             self.adoption is None
             and self.cycle_closed == self.checkpoint.cycle
-            and self.offset_next == self.offset_closed
+            and self.offsets_next == self.offsets_closed
             and not self.has_changed
         )
 

@@ -24,6 +24,7 @@ from streams.growth.layouts import Layouts
 from streams.operators.base import RestoreBudget
 from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Places
+from streams.state.journal import Position
 from streams.state.names import CHECKPOINT
 from streams.state.store import Store, StoreCorrupted, WriteBatch
 
@@ -61,17 +62,18 @@ def restore_partition(
 
     """
     context = RestoreContext(config, partition, changelog, places or Places(), on_rows, layouts)
-    identities, offsets = IdentityCheck(context, accepted), StartOffset(context)
-    committed = offsets.committed()
+    identities = IdentityCheck(context, accepted)
+    offsets = [StartOffset(context, number) for number in range(len(config.inputs))]
+    committed = [one.committed() for one in offsets]
     budget = RestoreBudget(ids_in_memory_max, held_bytes_max)
     checkpoint = read_checkpoint(store)
-    epoch = offsets.epoch(committed)
+    epoch = offsets[0].epoch(committed[0])
     if layouts is not None and layouts.is_child(partition) and epoch < layouts.known[-1].epoch:
         return adopting_task(context, layouts, store, budget, has_store=checkpoint is not None)
     declared = context.declared(epoch if checkpoint is None else checkpoint.identity.epoch)
     low, high = changelog.bounds(config.pipeline.journal, partition)
     if checkpoint is not None:
-        identities.require_same_life(checkpoint, declared, committed, high)
+        identities.require_same_life(checkpoint, declared, committed[0], high)
     task = PartitionTask(config, partition, store, checkpoint)
     if layouts is not None and epoch > FIRST_EPOCH and (layout := layouts.of(epoch)) is not None:
         task.home.enter(layout, layouts.counts_before(epoch))
@@ -79,22 +81,33 @@ def restore_partition(
     reached = JournalReplay(context, task, budget).run(checkpoint, start, high)
     if reached.cycle:
         reached = identities.under_declared(task, reached, context.declared(reached.identity.epoch))
-        offset_next = offsets.after(committed, reached)
+        positions = reached.positions(config.further_names)
+        found = [
+            one.after(its, position, reached.cycle)
+            for one, its, position in zip(offsets, committed, positions, strict=True)
+        ]
     else:
         declared = context.declared(FIRST_EPOCH if layouts is None else layouts.before.epoch)
         reached = replace(reached, identity=declared)
-        offset_next = offsets.first(committed)
+        positions = reached.positions(config.further_names)
+        found = [one.first(its) for one, its in zip(offsets, committed, strict=True)]
         identities.require_no_rows()
         identities.require_same_division(declared)
     tables_next = replay_tables(context, task, reached)
-    if offset_next != reached.offset_next:
-        reached = replace(reached, offset_next=offset_next, leader_epoch=-1)
-    if committed is not None:
-        task.ready, task.cleared = committed.ready or 0, committed.cleared or 0
+    starts = [_at(position, offset_next) for position, offset_next in zip(positions, found, strict=True)]
+    if starts != positions:
+        reached = reached.at(starts, config.further_names)
+    if (of_source := committed[0]) is not None:
+        task.ready, task.cleared = of_source.ready or 0, of_source.cleared or 0
     task.stand_at(replace(reached, tables_next=tables_next))
     if reached.cycle:
         store.write(WriteBatch(puts=[(CHECKPOINT, task.checkpoint.pack())]))
     return task
+
+
+def _at(position: Position, offset_next: int) -> Position:
+    """The position at an offset; whose epoch is not known where that is another one than it had."""
+    return position if position.offset_next == offset_next else Position(offset_next, position.watermark)
 
 
 def read_checkpoint(store: Store) -> Checkpoint | None:

@@ -36,6 +36,10 @@ class RestoreContext:
         """The partition, for messages."""
         return f"{self.pipeline.source}-{self.partition}"
 
+    def where_of(self, number: int) -> str:
+        """The partition of an input, for messages."""
+        return f"{self.config.inputs[number].topic}-{self.partition}"
+
     @property
     def tables(self) -> list[str]:
         """Topics that bring rows by key back."""

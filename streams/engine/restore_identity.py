@@ -15,7 +15,7 @@ from streams.sinks.base import Committed
 from streams.state import journal
 from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Identity, IdentityUnreadable, Judgement
-from streams.state.journal import JournalEntry
+from streams.state.journal import JournalEntry, Position
 from streams.state.store import StoreCorrupted, StoreOutdated
 
 log = structlog.get_logger(__name__)
@@ -86,22 +86,26 @@ class IdentityCheck:
             log.warning(
                 "what is declared or set has changed; the state goes on", partition=self._context.where, change=text
             )
-        for operator in state.operators.values():
-            operator.bounds_changed(reached.identity.bounds, reached.watermark)
+        names = self._context.config.further_names
+        positions = reached.positions(names)
+        for name, operator in state.operators.items():
+            watermark = self._context.config.watermark_of(name, positions)
+            operator.bounds_changed(reached.identity.bounds, watermark)
         added = {
             topic: self._context.changelog.bounds(topic, self._context.partition)[1]
             for topic in self._context.tables
             if topic not in reached.identity.tables
         }
         identity = declared.taking_over(reached.identity, added_from=added)
-        if judgement.source_is_new:
-            log.warning(
-                "the source topic was deleted and created again: its records are processed from the first one; "
-                "what is known of earlier ones stays, so that copies of them are dropped",
-                partition=self._context.where,
-            )
-            reached = replace(reached, offset_next=-1, leader_epoch=-1)
-        return replace(reached, identity=identity)
+        for number, one in enumerate(self._context.config.inputs):
+            if one.topic in judgement.recreated:
+                log.warning(
+                    "the source topic was deleted and created again: its records are processed from the first one; "
+                    "what is known of earlier ones stays, so that copies of them are dropped",
+                    partition=self._context.where_of(number),
+                )
+                positions[number] = Position(-1, positions[number].watermark)
+        return replace(reached.at(positions, names), identity=identity)
 
     def require_no_rows(self) -> None:
         """A partition without any state must not take over rows of a table of an earlier life."""

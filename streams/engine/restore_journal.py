@@ -63,15 +63,15 @@ class JournalReplay:
             if len(batch.puts) > _PUTS_MAX:
                 state.store.write(batch)
                 batch = WriteBatch()
-            self._keep_to_budget(reached.watermark)
+            self._keep_to_budget(reached)
             if self.cut is not None:
                 break
         if self.cut is None:
             chain.ends()
         state.store.write(batch)
         try:
-            for operator in state.operators.values():
-                operator.journal_restored(reached.watermark, state.checkpoint.marks)
+            for name, operator in state.operators.items():
+                operator.journal_restored(self._watermark_of(name, reached), state.checkpoint.marks)
         except JournalCorrupted as error:
             raise StoreCorrupted(f"the local state cannot be read: {error}") from None
         return replace(reached, journal_next=end)
@@ -81,27 +81,33 @@ class JournalReplay:
     ) -> tuple[Checkpoint, int]:
         """Have the operators take a record; the checkpoint after it, and how many rows of state it held."""
         try:
-            rows = self._replay(Replayed(entry.sections, is_new, reached.watermark))
+            rows = self._replay(entry, reached, is_new=is_new)
             return self._advanced(reached, entry, identity) if is_new else reached, rows
         except JournalCorrupted as error:
             raise self._unreadable(row, error) from None
 
-    def _replay(self, record: Replayed) -> int:
-        return sum(operator.replay(record, self._budget) for operator in self._state.operators.values())
+    def _replay(self, entry: JournalEntry, reached: Checkpoint, *, is_new: bool) -> int:
+        return sum(
+            operator.replay(Replayed(entry.sections, is_new, self._watermark_of(name, reached)), self._budget)
+            for name, operator in self._state.operators.items()
+        )
 
-    def _keep_to_budget(self, watermark: int) -> None:
-        operators = self._state.operators.values()
-        self._state.journal_index.skip(min(one.bound_replay(watermark, self._budget) for one in operators))
+    def _keep_to_budget(self, reached: Checkpoint) -> None:
+        operators = self._state.operators.items()
+        self._state.journal_index.skip(
+            min(one.bound_replay(self._watermark_of(name, reached), self._budget) for name, one in operators)
+        )
+
+    def _watermark_of(self, operator: str, reached: Checkpoint) -> int:
+        config = self._context.config
+        return config.watermark_of(operator, reached.positions(config.further_names))
 
     def _advanced(self, reached: Checkpoint, entry: JournalEntry, identity: Identity | None) -> Checkpoint:
-        position = entry.positions.get(self._context.pipeline.source)
-        if position is not None:
-            reached = replace(
-                reached,
-                offset_next=position.offset_next,
-                watermark=position.watermark,
-                leader_epoch=position.leader_epoch,
-            )
+        config = self._context.config
+        if entry.positions:
+            before = reached.positions(config.further_names)
+            named = zip(config.position_names, before, strict=True)
+            reached = reached.at([entry.positions.get(name, at) for name, at in named], config.further_names)
         if identity is not None:
             reached = replace(reached, identity=identity)
         if (growth := entry.sections.get(journal.GROWTH)) is not None:

@@ -1,27 +1,32 @@
-"""Where to go on in the source: state, the group's committed offset and the source must agree."""
+"""Where to go on in each input: state, the group's committed offset and the input must agree."""
 
 import structlog
 
+from streams.batch.lanes import lane_of
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.restore_context import RestoreContext
 from streams.engine.restore_identity import newest_identity
 from streams.growth.layout import FIRST_EPOCH
 from streams.sinks.base import Committed
-from streams.state.checkpoint import Checkpoint
+from streams.state.journal import Position
 
 log = structlog.get_logger(__name__)
 
 
 class StartOffset:
-    """Of one partition."""
+    """In one input of one partition."""
 
-    def __init__(self, context: RestoreContext) -> None:
+    def __init__(self, context: RestoreContext, number: int) -> None:
+        """`number` of the input, counted from 0."""
         self._context = context
+        self._topic = context.config.inputs[number].topic
+        self._where = context.where_of(number)
+        self._lane = lane_of(number, context.partition)
 
     def committed(self) -> Committed | None:
-        """The group's position in the source topic that is there now."""
-        found = self._context.changelog.committed([self._context.partition])[self._context.partition]
-        now = self._context.places.topics.get(self._context.pipeline.source, "")
+        """The group's position in the topic that is there now."""
+        found = self._context.changelog.committed([self._lane])[self._lane]
+        now = self._context.places.topics.get(self._topic, "")
         if found is not None and found.topic_id and now and found.topic_id != now:
             return None  # an offset in a topic that was deleted
         return found
@@ -42,17 +47,17 @@ class StartOffset:
         )
         return 0 if found is None or is_begun else found.epoch
 
-    def after(self, committed: Committed | None, reached: Checkpoint) -> int:
-        """The offset to consume from, once state, group and source agree.
+    def after(self, committed: Committed | None, reached: Position, cycle: int) -> int:
+        """The offset to consume from, once state, group and input agree: the state has `reached` it by a cycle.
 
         Raises:
             RestoreFailed: they do not.
 
         """
-        pipeline, where = self._context.pipeline, self._context.where
+        pipeline, where = self._context.pipeline, self._where
         if reached.offset_next < 0:
             return -1
-        low, end = self._context.changelog.bounds(pipeline.source, self._context.partition)
+        low, end = self._context.changelog.bounds(self._topic, self._context.partition)
         truncated = self._truncated(reached, low, end)
         if truncated:
             if committed is not None and committed.cycle is None and low <= committed.offset_next <= end:
@@ -61,7 +66,7 @@ class StartOffset:
                     partition=where, offset=committed.offset_next, state_offset=reached.offset_next,
                 )  # fmt: skip
                 return committed.offset_next
-            command = reset_offset_command(pipeline.group, pipeline.source, self._context.partition, low)
+            command = reset_offset_command(pipeline.group, self._topic, self._context.partition, low)
             raise RestoreFailed(
                 f"{where}: the state's offset is {reached.offset_next}, {truncated}. "
                 f"Stop the workers and set the group's offset of this partition to where it should go on, {low} to "
@@ -75,27 +80,25 @@ class StartOffset:
             return reached.offset_next
         if committed.cycle is None and committed.offset_next == reached.offset_next:
             log.info("the group's offset was written by something else; it is ours", partition=where)
-        elif (committed.offset_next, committed.cycle) != (reached.offset_next, reached.cycle):
+        elif (committed.offset_next, committed.cycle) != (reached.offset_next, cycle):
             written_by = "something else" if committed.cycle is None else f"cycle {committed.cycle}"
-            command = reset_offset_command(
-                pipeline.group, pipeline.source, self._context.partition, reached.offset_next
-            )
+            command = reset_offset_command(pipeline.group, self._topic, self._context.partition, reached.offset_next)
             raise RestoreFailed(
-                f"{where}: state stands at offset {reached.offset_next} (cycle {reached.cycle}), the group at offset "
+                f"{where}: state stands at offset {reached.offset_next} (cycle {cycle}), the group at offset "
                 f"{committed.offset_next} (written by {written_by}). Offsets cannot be moved without the state: stop "
                 f"the workers and set the group back: {command}"
             )
         return reached.offset_next
 
-    def _truncated(self, reached: Checkpoint, low: int, end: int) -> str:
-        """What says that records which this state has seen are gone from the end of the source; empty: nothing does."""
+    def _truncated(self, reached: Position, low: int, end: int) -> str:
+        """What says that records which this state has seen are gone from the end of the topic; empty: nothing does."""
         if reached.offset_next > end:
             return f"the topic ends at {end}: it was truncated"
         if (
             reached.leader_epoch < 0
             or reached.offset_next <= low
             or not self._context.changelog.has_diverged(
-                self._context.pipeline.source, self._context.partition, reached.offset_next, reached.leader_epoch
+                self._topic, self._context.partition, reached.offset_next, reached.leader_epoch
             )
         ):
             return ""
@@ -111,7 +114,7 @@ class StartOffset:
             RestoreFailed: the group has an offset that state belongs to.
 
         """
-        where = self._context.where
+        where = self._where
         if committed is None:
             return -1
         if committed.cycle is None:

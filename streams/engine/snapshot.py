@@ -30,11 +30,11 @@ def journal_records(
 ) -> list[bytes]:
     """The first cycle of a new journal: what a restore from nothing needs to stand where the store stands."""
     state = PartitionState(config, partition, store, checkpoint)
-    changes = [one.snapshot(checkpoint.watermark, checkpoint.marks) for one in state.operators.values()]
+    changes = [one.snapshot(state.watermark_of(name), checkpoint.marks) for name, one in state.operators.items()]
     entry = JournalEntry(
         cycle=1,
         event_time_max=max((one.event_time_max for one in changes), default=TIME_MIN),
-        positions={config.pipeline.source: checkpoint.position},
+        positions=dict(zip(config.position_names, state.positions, strict=True)),
         identity=identity.packed,
     )
     sections = {name: pieces for one in changes for name, pieces in one.sections.items()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from streams.batch.columns import Headers
 from streams.engine.effects import PartitionEffects
-from streams.flow.chain import SOURCE, Placed
+from streams.flow.chain import Placed, source_name
 from streams.operators.base import Operator
 from streams.operators.output import EventRecords, Output
 
@@ -17,30 +17,43 @@ class Step:
 
     name: str
     operator: Operator
-    after: int
-    """Whose output it gets: 0, what came in; n, that of the n-th step."""
+    after: tuple[int, ...]
+    """Whose outputs it gets: those of inputs, in their order, are followed by those of steps. One that merges gets
+    several."""
+    gets: frozenset[int]
+    """Inputs whose events get here."""
     decides: bool
     """As of `Placed`."""
 
 
-def steps_of(tree: Sequence[Placed], operators: Mapping[str, Operator]) -> list[Step]:
-    """Steps in the order in which they run. An operator that does not override `process` is passed by."""
+def steps_of(
+    tree: Sequence[Placed], operators: Mapping[str, Operator], gets: Mapping[str, Sequence[int]], inputs: int
+) -> list[Step]:
+    """Steps in the order in which they run. An operator that overrides neither `process` nor `merge` is passed by.
+
+    `gets` as of `TaskConfig`; so many `inputs` are there.
+    """
     steps: list[Step] = []
-    outputs = {SOURCE: 0}
+    outputs = {source_name(number): number for number in range(inputs)}
     for placed in tree:
-        name, after = placed.spec.name, outputs[placed.after]
-        if type(operators[name]).process is Operator.process:
-            outputs[name] = after
+        name, after = placed.spec.name, tuple(outputs[giver] for giver in placed.givers)
+        if not placed.also_after and type(operators[name]).process is Operator.process:
+            outputs[name] = after[0]
         else:
-            steps.append(Step(name, operators[name], after, placed.decides))
-            outputs[name] = len(steps)
+            outputs[name] = inputs + len(steps)
+            steps.append(Step(name, operators[name], after, frozenset(gets[name]), placed.decides))
     return steps
 
 
 def collected(
-    partition: int, steps: Sequence[Step], outputs: Sequence[Output], misrouted: int, misrouted_keys: Sequence[bytes]
+    partition: int,
+    input_number: int,
+    steps: Sequence[Step],
+    outputs: Sequence[Output | None],
+    misrouted: int,
+    misrouted_keys: Sequence[bytes],
 ) -> PartitionEffects:
-    """The effects of one run: `outputs` are those of `steps`.
+    """The effects of one run, of what came from an input: `outputs` are those of `steps`, None of those that rested.
 
     An event has one outcome, that of the way to the clean topic. What the other steps drop is counted beside it, and
     what they write says nothing of the outcome.
@@ -51,6 +64,8 @@ def collected(
     found: Counter[str] = Counter()
     replayed: dict[str, list[Headers]] = {}
     for step, output in zip(steps, outputs, strict=True):
+        if output is None:
+            continue
         found.update(output.found)
         if not step.decides:
             beside.update({(step.name, outcome): count for outcome, count in output.dropped.items()})
@@ -60,7 +75,7 @@ def collected(
         dropped.update(output.dropped)
         for outcome, headers in output.dropped_replayed.items():
             replayed.setdefault(outcome, []).extend(headers)
-    refused = [one for output in outputs for one in output.refused]
+    refused = [one for output in outputs if output is not None for one in output.refused]
     return PartitionEffects(
-        partition, records, dropped, replayed, found, refused, misrouted, misrouted_keys, beside=beside
+        partition, records, dropped, replayed, found, refused, misrouted, misrouted_keys, input_number, beside
     )

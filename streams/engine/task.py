@@ -4,6 +4,7 @@ Deterministic and free of I/O but for reads of its store: the effects of a log d
 batches or cycles (I8). Not thread-safe; `cycle.applied` alone may be called while the next batch is processed.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Final
@@ -15,12 +16,14 @@ from streams.engine.cycle import TaskCycle
 from streams.engine.effects import PartitionEffects
 from streams.engine.maintenance import TaskMaintenance
 from streams.engine.partition import PartitionState
-from streams.engine.steps import collected, steps_of
+from streams.engine.steps import Step, collected, steps_of
 from streams.growth.layouts import Layouts
 from streams.growth.state import GrowthState
+from streams.operators.base import Operator
 from streams.operators.output import Output
 from streams.operators.trace import NEVER, WatermarkTrace, watermarks
 from streams.state.checkpoint import Checkpoint
+from streams.state.journal import Position
 from streams.state.store import Store
 
 _UNTIMED: Final = nullcontext()
@@ -36,42 +39,51 @@ class PartitionTask(PartitionState):
         super().__init__(config, partition, store, checkpoint)
         self.cycle = TaskCycle(self)
         self.maintenance = TaskMaintenance(self)
-        self._steps = steps_of(config.tree, self.operators)
+        self._steps = steps_of(config.tree, self.operators, config.gets, len(config.inputs))
 
     def on_batch(
-        self, events: Events, offset_next: int, clock: Clock | None = None, leader_epoch: int = -1
+        self,
+        events: Events,
+        offset_next: int,
+        clock: Clock | None = None,
+        leader_epoch: int = -1,
+        input_number: int = 0,
     ) -> PartitionEffects:
-        """Process this partition's decoded events of a micro-batch, in log order.
+        """Process this partition's decoded events of a micro-batch from one input, in log order.
 
         `clock` says which record timestamps are a time, and what stands in for the others; None takes all as they are.
 
         `offset_next` is the offset behind the micro-batch's last record of this partition, rejected or not, and
         `leader_epoch` the one of that record.
         """
-        self.offset_next, self.leader_epoch = offset_next, leader_epoch
+        watermark = self.positions[input_number].watermark
+        self.positions[input_number] = Position(offset_next, watermark, leader_epoch)
         if not len(events):
-            return PartitionEffects(self.partition)
+            return PartitionEffects(self.partition, input_number=input_number)
         judged_by = events.timestamp_ms if clock is None else clock.judged_by(events.timestamp_ms)
-        lateness_ms = self.config.pipeline.bounds.lateness_ms
-        course = watermarks(events.event_time, judged_by, start=self.watermark, lateness_ms=lateness_ms)
-        return self._run(events, WatermarkTrace.of(self.watermark, course))
+        lateness_ms = self.config.inputs[input_number].bounds.lateness_ms
+        course = watermarks(events.event_time, judged_by, start=watermark, lateness_ms=lateness_ms)
+        return self._run(input_number, events, WatermarkTrace.of(watermark, course))
 
-    def on_idle(self, watermark: int) -> PartitionEffects:
-        """Move the watermark on although nothing came, and release what is due."""
-        trace = WatermarkTrace.idle(self.watermark, max(self.watermark, watermark))
-        return self._run(Events.none(self.config.fields), trace)
+    def on_idle(self, watermark: int, input_number: int = 0) -> PartitionEffects:
+        """Move the watermark of an input on although nothing came, and release what is due."""
+        start = self.positions[input_number].watermark
+        trace = WatermarkTrace.idle(start, max(start, watermark))
+        return self._run(input_number, Events.none(self.config.inputs[input_number].fields), trace)
 
     def on_merged(
         self, events: Events, trace: WatermarkTrace, growth: GrowthState, offset_next: int, leader_epoch: int
     ) -> PartitionEffects:
-        """Process events of both inputs in the order in which they were merged; `trace` is over all merged records.
+        """Process events of the source and of its forwarded topic in the order in which they were merged.
 
-        `growth` says how far the forwarded topic is read then, `offset_next` and `leader_epoch` are of the own log.
+        `trace` is over all merged records, `growth` says how far the forwarded topic is read then, and `offset_next`
+        and `leader_epoch` are of the source.
         """
-        self.growth, self.offset_next, self.leader_epoch = growth, offset_next, leader_epoch
-        if not len(events) and trace.end <= self.watermark:
+        watermark = self.positions[0].watermark
+        self.growth, self.positions[0] = growth, Position(offset_next, watermark, leader_epoch)
+        if not len(events) and trace.end <= watermark:
             return PartitionEffects(self.partition)
-        return self._run(events, trace)
+        return self._run(0, events, trace)
 
     def say_ready(self, epoch: int) -> None:
         """Commit with the next cycle that it is ready for the growth to this epoch."""
@@ -95,27 +107,57 @@ class PartitionTask(PartitionState):
 
     def _begin_log(self) -> None:
         """An offset can be committed although no record was read yet."""
-        self.offset_next = max(self.offset_next, self.first_offset)
+        self.positions[0] = replace(self.positions[0], offset_next=max(self.offset_next, self.first_offset))
 
-    def next_timer(self) -> int:
-        """Watermark at which something happens without an event; the end of time when nothing does."""
-        return min((operator.next_timer() for operator in self.operators.values()), default=NEVER)
+    def next_timer(self, input_number: int = 0) -> int:
+        """Watermark of an input at which something happens without an event; the end of time when nothing does.
+
+        What several inputs are merged for happens only once the others are as far.
+        """
+        return min(
+            (self._timer(name, operator, input_number) for name, operator in self.operators.items()), default=NEVER
+        )
+
+    def _timer(self, name: str, operator: Operator, input_number: int) -> int:
+        numbers = self.config.gets[name]
+        if input_number not in numbers:
+            return NEVER
+        timer = operator.next_timer()
+        return timer if timer == NEVER or len(numbers) == 1 else timer + 1
 
     @property
     def is_overdue(self) -> bool:
         """Whether something that the watermark has passed is left: it was too much for one cycle."""
-        return any(operator.is_overdue(self.watermark) for operator in self.operators.values())
+        return any(operator.is_overdue(self.watermark_of(name)) for name, operator in self.operators.items())
 
-    def _run(self, events: Events, trace: WatermarkTrace) -> PartitionEffects:
-        self.watermark = trace.end
-        outputs = [Output(events, trace)]
+    def _run(self, input_number: int, events: Events, trace: WatermarkTrace) -> PartitionEffects:
+        self.positions[input_number] = replace(self.positions[input_number], watermark=trace.end)
+        inputs = len(self.positions)
+        outputs: list[Output | None] = [None] * inputs
+        outputs[input_number] = Output(events, trace)
         for step in self._steps:
-            given, stage = outputs[step.after], step.operator.stage
+            if input_number not in step.gets:
+                outputs.append(None)
+                continue
+            stage = step.operator.stage
             with self.config.stopwatch(stage) if stage else _UNTIMED:
-                outputs.append(step.operator.process(given.events, given.trace))
+                outputs.append(self._step(step, outputs))
         misrouted, keys = self.keys.take_misrouted()
-        effects = collected(self.partition, self._steps, outputs[1:], misrouted, keys)
+        effects = collected(self.partition, input_number, self._steps, outputs[inputs:], misrouted, keys)
         if self.named_partitions:
             effects = replace(effects, partitions=self.named_partitions, all_home=self.keys.all_home)
         self.has_output |= bool(effects.records or effects.refused)
         return effects
+
+    def _step(self, step: Step, outputs: Sequence[Output | None]) -> Output:
+        given = outputs[step.after[0]]
+        if len(step.after) == 1:
+            assert given is not None  # noqa: S101 - a step gets what its giver gets
+            return step.operator.process(given.events, given.trace)
+        return step.operator.merge([outputs[at] or self._resting(number) for number, at in enumerate(step.after)])
+
+    def _resting(self, input_number: int) -> Output:
+        """Of an input to which nothing has come."""
+        watermark = self.positions[input_number].watermark
+        fields = self.config.inputs[input_number].fields
+        return Output(Events.none(fields), WatermarkTrace.idle(watermark, watermark))

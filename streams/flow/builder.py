@@ -26,9 +26,11 @@ from streams.flow.plan import (
     Filter,
     FoldTo,
     MapBatches,
+    Merge,
     Plan,
     Process,
     Reorder,
+    SessionTo,
     Source,
     Step,
     To,
@@ -56,12 +58,29 @@ class Stream:
     """Events at one place of a flow. `source` begins one; each verb returns the stream that follows it.
 
     Verbs that change what passes: `deduplicate`, `reorder`, `filter`, `map_batches`, `process`. Verbs that write a
-    topic and pass all events on: `to`, `fold`, `window`.
+    topic and pass all events on: `to`, `fold`, `window`, `session`.
     """
 
     verb: Verb
     upstream: "Stream | None" = None
     bounds: Bounds = BOUNDS_DEFAULT
+    beside: "tuple[Stream, ...]" = ()
+    """Streams that are merged with `upstream`."""
+
+    @property
+    def way(self) -> "list[Stream]":
+        """The streams from the source to this one."""
+        found = [self]
+        while (above := found[-1].upstream) is not None:
+            found.append(above)
+        return found[::-1]
+
+    @property
+    def source(self) -> Source:
+        """Where it begins."""
+        found = self.way[0].verb
+        assert isinstance(found, Source)  # noqa: S101 - only `source` makes a stream without an upstream
+        return found
 
     def deduplicate(self, horizon: Duration = "24h") -> "Stream":
         """Pass the first copy of each event; count the others as duplicates.
@@ -100,20 +119,51 @@ class Stream:
         return Stream(FoldTo(to, aggregate, subject), self, self.bounds)
 
     def window(
-        self, aggregate: WindowAggregate, *, size: Duration, to: str, grace: Duration = "0s", subject: str = ""
+        self,
+        aggregate: WindowAggregate,
+        *,
+        size: Duration,
+        to: str,
+        grace: Duration = "0s",
+        advance: Duration = "0s",
+        subject: str = "",
     ) -> "Stream":
-        """Fold the events of each key and tumbling event-time window; write a row to `to` when the window closes.
+        """Fold the events of each key and event-time window; write a row to `to` when the window closes.
 
-        It closes when an event of its key in a later window passes, or when the watermark is `grace` after its end. An
-        event for a closed window opens it again: its next row has the next `revision`, and the rows add up.
+        Windows are tumbling: one begins where the one before it ends. With `advance` they are hopping: one begins every
+        `advance`, of which the size is a multiple, and an event belongs to `size / advance` of them (60 at most, each
+        of which costs as much as a window of its own).
+
+        A window closes when an event of its key in a later window passes, or when the watermark is `grace` after its
+        end. An event for a closed window opens it again: its next row has the next `revision`, and the rows add up.
 
         Raises:
-            ValueError: size or grace is no duration; the size is 0.
+            ValueError: size, grace or advance is no duration; the size is 0, or no multiple of `advance`.
 
         """
+        advance_ms = milliseconds(advance, what=f"the distance of the windows of {to}")
         size_ms = milliseconds(size, what=f"the size of the windows of {to}", least_ms=1)
         grace_ms = milliseconds(grace, what=f"the grace of the windows of {to}")
-        return Stream(WindowTo(to, aggregate, size_ms, grace_ms, subject), self, self.bounds)
+        return Stream(WindowTo(to, aggregate, size_ms, grace_ms, subject, advance_ms), self, self.bounds)
+
+    def session(
+        self, aggregate: WindowAggregate, *, gap: Duration, to: str, grace: Duration = "0s", subject: str = ""
+    ) -> "Stream":
+        """Fold the events of each session of each key; write a row to `to` when the session is over.
+
+        A session is a run of a key's events of which no two neighbours are more than `gap` apart in event time. It is
+        over when an event of its key after a longer gap passes, or when the watermark is `gap` and `grace` after its
+        last event. Its start is the time of its first event, its end that of its last one and the gap. An event within
+        the gap of a session that is over opens it again: the next row has the same start and the next `revision`, and
+        the rows add up. A session begins with the aggregate's empty state, not with what passes over.
+
+        Raises:
+            ValueError: gap or grace is no duration; the gap is 0.
+
+        """
+        gap_ms = milliseconds(gap, what=f"the gap of the sessions of {to}", least_ms=1)
+        grace_ms = milliseconds(grace, what=f"the grace of the sessions of {to}")
+        return Stream(SessionTo(to, aggregate, gap_ms, grace_ms, subject), self, self.bounds)
 
     def filter(self, function: BatchFunction, *, name: str = "") -> "Stream":
         """Pass the events for which `function` is true; count the others as `filtered`.
@@ -254,14 +304,20 @@ def _plan(name: str, streams: Iterable[Stream]) -> Plan:
     steps: list[Step] = []
     places: dict[int, Step] = {}
     bounds: dict[bool, list[Bounds]] = {True: [], False: []}
+    further_bounds: tuple[Bounds, ...] = ()
     for stream in streams:
-        way = [stream]
-        while (above := way[-1].upstream) is not None:
-            way.append(above)
+        way = stream.way
         before: Step | None = None
-        for place in reversed(way):
+        for place in way:
             if id(place) not in places:
-                places[id(place)] = Step(step_id(place.verb), place.verb, None if before is None else before.id)
+                also: list[str] = []
+                for label, other in zip(_names_beside(place), place.beside, strict=True):
+                    chain = _chain(other, label)
+                    steps += chain
+                    also.append(chain[-1].id)
+                    further_bounds = (*further_bounds, other.bounds)
+                above = None if before is None else before.id
+                places[id(place)] = Step(step_id(place.verb), place.verb, above, tuple(also))
                 steps.append(places[id(place)])
             before = places[id(place)]
         bounds[any(isinstance(place.verb, Deduplicate) for place in way)].append(stream.bounds)
@@ -270,7 +326,21 @@ def _plan(name: str, streams: Iterable[Stream]) -> Plan:
     found = bounds[True] or bounds[False]  # the horizon is that of `deduplicate`: other branches do not know it
     if len(set(found)) > 1:
         raise ValueError(f"flow {name!r}: its branches have different bounds: deduplicate once, before they part")
-    return Plan(name, tuple(steps), found[0])
+    return Plan(name, tuple(steps), found[0], further_bounds)
+
+
+def _names_beside(stream: Stream) -> tuple[str, ...]:
+    """Names of the streams that are merged with its upstream."""
+    return stream.verb.names[1:] if isinstance(stream.verb, Merge) else ()
+
+
+def _chain(stream: Stream, name: str) -> list[Step]:
+    """Steps of a stream that is merged with another one."""
+    steps: list[Step] = []
+    for place in stream.way:
+        own = step_id(place.verb) if isinstance(place.verb, Source) else f"{step_id(place.verb)}:{name}"
+        steps.append(Step(own, place.verb, steps[-1].id if steps else None))
+    return steps
 
 
 def _name_of(function: BatchFunction) -> str:

@@ -1,17 +1,18 @@
 """The operators of a flow: in which order they run, and whose events each of them gets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from streams.flow.declaration import Pipeline
+from streams.flow.declaration import Pipeline, Session, Window
 from streams.operators.dedup.operator import Dedup
 from streams.operators.fold.operator import FoldTable
+from streams.operators.merge.operator import Merge
 from streams.operators.quarantine.operator import Quarantine
 from streams.operators.reorder.operator import Reorder
 from streams.operators.spec import OperatorSpec
 from streams.operators.stateless.publish import Publish
-from streams.operators.window.operator import TumblingWindow
+from streams.operators.window.spec import SessionWindow, TumblingWindow
 
 SOURCE: Final = ""
 """Stands for the source where an operator is named whose events another one gets."""
@@ -25,9 +26,21 @@ class Placed:
 
     spec: OperatorSpec
     after: str
-    """Name of the operator whose events it gets; `SOURCE`: those of the source."""
+    """Name of the operator whose events it gets; `SOURCE`: those of the source, as `source_name` says of others."""
     decides: bool
     """Whether it is on the way from the source to the clean topic: only there an event gets its outcome, once."""
+    also_after: tuple[str, ...] = ()
+    """Further operators whose events it merges with those of `after`."""
+
+    @property
+    def givers(self) -> tuple[str, ...]:
+        """Names of all operators whose events it gets."""
+        return (self.after, *self.also_after)
+
+
+def source_name(number: int) -> str:
+    """What stands for an input of the flow where an operator is named; inputs are counted from 0."""
+    return f"{SOURCE}#{number}" if number else SOURCE
 
 
 def operators_of(pipeline: Pipeline) -> tuple[OperatorSpec, ...]:
@@ -50,21 +63,44 @@ def tree_of(pipeline: Pipeline) -> tuple[Placed, ...]:
     """
     bounds = pipeline.bounds
     gate = Quarantine(bounds.quarantine_rejects, bounds.quarantine_cooldown_ms)
+    beside = _further_chains(pipeline)
     chain = _in_order(pipeline)
-    specs = (gate, *chain.values())
+    specs = (gate, *(spec for one in beside for spec in one), *chain.values())
     if twice := _first_repeated([spec.name for spec in specs]):
         raise ValueError(f"{pipeline.name}: two operators are called {twice!r}")
-    if twice := _first_repeated([*bounds.recorded, *(name for spec in specs for name in spec.bounds)]):
+    recorded = (one.recorded for one in pipeline.further_inputs)
+    bounds_named = [*bounds.recorded, *(name for one in recorded for name in one)]
+    if twice := _first_repeated([*bounds_named, *(name for spec in specs for name in spec.bounds)]):
         raise ValueError(
             f"{pipeline.name}: the bound {twice!r} is recorded twice: let its name begin with that of the operator"
         )
-    before = [spec.name for spec in specs]
     after: dict[str, str] = {gate.name: SOURCE}
+    for number, one in enumerate(beside, 1):
+        names = [spec.name for spec in one]
+        after |= dict(zip(names, [source_name(number), *names[:-1]], strict=True))
+    before = [gate.name, *(spec.name for spec in chain.values())]
     for (place, spec), previous in zip(chain.items(), before, strict=False):
         above = pipeline.branches.get(place)
         after[spec.name] = previous if above is None else chain[above].name if above else SOURCE
-    way = _way(after, chain[CLEAN].name)
-    return tuple(Placed(spec, after[spec.name], spec.name in way) for spec in _with_carrier(pipeline, specs, after))
+    ends = tuple(one[-1].name for one in beside)
+    way = set().union(*(_way(after, name) for name in (chain[CLEAN].name, *ends)))
+    merging = chain[CLEAN].name
+    return tuple(
+        Placed(spec, after[spec.name], spec.name in way, ends if spec.name == merging else ())
+        for spec in _with_carrier(pipeline, specs, after)
+    )
+
+
+def _further_chains(pipeline: Pipeline) -> list[tuple[OperatorSpec, ...]]:
+    """Of each input beside the source: what its events pass before they are merged."""
+    return [
+        (
+            Quarantine(one.bounds.quarantine_rejects, one.bounds.quarantine_cooldown_ms, one.name),
+            Dedup(one.bounds.horizon_ms, one.late, one.name),
+            Reorder(one.late, one.name),
+        )
+        for one in pipeline.further_inputs
+    ]
 
 
 def _in_order(pipeline: Pipeline) -> dict[str, OperatorSpec]:
@@ -73,13 +109,12 @@ def _in_order(pipeline: Pipeline) -> dict[str, OperatorSpec]:
     declared: dict[str, OperatorSpec] = {
         "deduplicate": Dedup(bounds.horizon_ms, pipeline.late),
         "reorder": Reorder(pipeline.late),
-        CLEAN: Publish(pipeline.clean),
+        CLEAN: Merge(tuple((one.name, one.fields) for one in pipeline.inputs))
+        if pipeline.further_inputs
+        else Publish(pipeline.clean),
         **{f"to:{topic[own:]}": Publish(topic, outcome="") for topic in pipeline.event_topics},
         **{f"fold:{table.topic[own:]}": FoldTable(table.topic, table.aggregate) for table in pipeline.tables},
-        **{
-            f"window:{one.topic[own:]}": TumblingWindow(one.topic, one.aggregate, one.size_ms, one.grace_ms)
-            for one in pipeline.windows
-        },
+        **{place: spec for one in pipeline.windows for place, spec in _windows(one, one.topic[own:])},
     }
     custom = {spec.name: spec for spec in pipeline.operators}
     clash = declared.keys() & custom.keys()
@@ -87,7 +122,20 @@ def _in_order(pipeline: Pipeline) -> dict[str, OperatorSpec]:
         twice = min(clash) if clash else _first_repeated([spec.name for spec in pipeline.operators])
         raise ValueError(f"{pipeline.name}: two operators are called {twice!r}")
     found = declared | custom
-    return {place: found[place] for place in pipeline.order} if pipeline.order else found
+    if not pipeline.order:
+        return found
+    phases = {place: [each for each in found if each.startswith(f"{place}@")] for place in pipeline.order}
+    return {each: found[each] for place in pipeline.order for each in (place, *phases[place])}
+
+
+def _windows(one: Window | Session, topic: str) -> Iterator[tuple[str, OperatorSpec]]:
+    """Operators of windows, each with its place; `topic` is theirs without the prefix."""
+    if isinstance(one, Session):
+        yield f"session:{topic}", SessionWindow(one.topic, one.aggregate, one.gap_ms, one.grace_ms)
+        return
+    for phase in range(one.phases):
+        place = f"window:{topic}@{phase}" if phase else f"window:{topic}"
+        yield place, TumblingWindow(one.topic, one.aggregate, one.size_ms, one.grace_ms, one.advance_ms, phase)
 
 
 def _first_repeated(names: Sequence[str]) -> str | None:
@@ -97,7 +145,7 @@ def _first_repeated(names: Sequence[str]) -> str | None:
 def _way(after: Mapping[str, str], name: str) -> set[str]:
     """Names of an operator and of those that its events have passed."""
     found = set()
-    while name != SOURCE:
+    while name in after:
         found.add(name)
         name = after[name]
     return found
@@ -133,4 +181,4 @@ def _gets_all(name: str, specs: Mapping[str, OperatorSpec], after: Mapping[str, 
     above = specs.get(after[name])
     while above is not None and above.passes_all:
         above = specs.get(after[above.name])
-    return isinstance(above, Reorder)
+    return isinstance(above, Reorder | Merge)

@@ -11,14 +11,30 @@ import numpy as np
 from streams.batch.columns import object_rows
 from streams.batch.events import Fields
 from streams.batch.rows import empty_rows
-from streams.flow.declaration import DEAD_LETTERS_SUFFIX, JOURNAL_SUFFIX, LATE_SUFFIX, with_topics
-from streams.flow.plan import Deduplicate, Filter, FoldTo, MapBatches, Plan, Process, Reorder, Source, Step, WindowTo
+from streams.flow.declaration import JOURNAL_SUFFIX, with_topics
+from streams.flow.inputs import DEAD_LETTERS_SUFFIX, LATE_SUFFIX
+from streams.flow.plan import (
+    Deduplicate,
+    Filter,
+    FoldTo,
+    MapBatches,
+    Merge,
+    Plan,
+    Process,
+    Reorder,
+    SessionTo,
+    Source,
+    Step,
+    To,
+    WindowTo,
+)
 from streams.operators.fold.aggregate import Segments
 from streams.operators.spec import OperatorSpec
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _OPERATOR: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_INPUT: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _SIMILAR: Final = 0.6
 _CUSTOM: Final = "lambda"
 
@@ -32,7 +48,9 @@ def checked(plan: Plan) -> Plan:
     """
     try:
         _check_names(plan)
-        _check_source(plan.source)
+        for source in plan.sources:
+            _check_source(source)
+        _check_merge(plan)
         _check_order(plan)
         _check_topics(plan)
         _check_folds(plan)
@@ -52,11 +70,15 @@ def _check_names(plan: Plan) -> None:
     if not _NAME.fullmatch(plan.name):
         raise ValueError("the name of a flow is 1 to 100 of A-Z, a-z, 0-9, _ and -: its consumer group is called by it")
     sources = [step for step in plan.steps if isinstance(step.verb, Source)]
-    if len(sources) > 1:
+    if len([step for step in plan.steps if isinstance(step.verb, Merge)]) > 1:
+        raise ValueError("merge is there twice: let all branches begin after one merge(...)")
+    if len(sources) > 1 and plan.merge is None:
         topics = [step.verb.topic for step in sources if isinstance(step.verb, Source)]
         if len(set(topics)) == 1:
             raise ValueError(f"source({topics[0]!r}) is there twice: let all branches begin with one of them")
-        raise ValueError(f"it has several sources, {' and '.join(topics)}: declare a flow for each of them")
+        raise ValueError(
+            f"it has several sources, {' and '.join(topics)}: merge(...) them, or declare a flow for each of them"
+        )
     if any(_CUSTOM in step.id for step in plan.steps):
         raise ValueError("a lambda has no name that stays the same: give its step a name (name=...)")
     twice = [name for name, count in Counter(step.id for step in plan.steps).items() if count > 1]
@@ -88,6 +110,25 @@ def _check_source(source: Source) -> None:
             raise ValueError(f"the range of {name!r} begins with {low} and ends with {high}")
 
 
+def _check_merge(plan: Plan) -> None:
+    """Everything comes after the streams have become one, and their names tell them apart."""
+    merge = plan.merge
+    if merge is None:
+        return
+    for name in plan.input_names:
+        if not _INPUT.fullmatch(name):
+            raise ValueError(f"merge: {name!r} is no name of an input: a letter, then up to 39 of a-z, 0-9 and _")
+    after = {step.id for step in plan.steps if merge in plan.above(step)}
+    for step in plan.steps:
+        if step.id not in after and step is not merge and not isinstance(step.verb, Source | Deduplicate | Reorder):
+            raise ValueError(f"{step.id} comes before merge: let it come after it")
+        if step.id in after and isinstance(step.verb, To):
+            raise ValueError(
+                f"{step.id}: the events of several sources are of several schemas, which no topic has: write rows of "
+                "them, with .process(...), .fold(...) or .window(...)"
+            )
+
+
 def _check_order(plan: Plan) -> None:
     """Folds, windows and clean events come after one deduplication and one reordering."""
     seen: dict[str | None, frozenset[str]] = {None: frozenset()}
@@ -100,9 +141,9 @@ def _check_order(plan: Plan) -> None:
                 raise ValueError("deduplicate comes before reorder: an event is held once, not each of its copies")
             case Reorder() if "reorder" in before:
                 raise ValueError("reorder is there twice: once is enough")
-            case FoldTo() | WindowTo() if "reorder" not in before:
+            case FoldTo() | WindowTo() | SessionTo() if "reorder" not in before:
                 raise ValueError(f"{step.id} needs events in order: call .reorder() before it")
-            case FoldTo() | WindowTo() if "deduplicate" not in before:
+            case FoldTo() | WindowTo() | SessionTo() if "deduplicate" not in before:
                 raise ValueError(f"{step.id} would fold copies twice: call .deduplicate() before it")
             case Process(spec=spec) if spec.keyed and not {"deduplicate", "reorder"} <= before:
                 raise ValueError(f"{step.id} keeps rows by key: call .deduplicate() and .reorder() before it")
@@ -112,7 +153,6 @@ def _check_order(plan: Plan) -> None:
 
 
 def _check_topics(plan: Plan) -> None:
-    source = plan.source.topic
     if not plan.topics:
         raise ValueError(
             "nothing comes out of it: end it with .to(topic), .fold(..., to=topic) or .window(..., to=topic)"
@@ -120,8 +160,10 @@ def _check_topics(plan: Plan) -> None:
     for step in plan.steps:
         if isinstance(step.verb, Filter | MapBatches) and not plan.following(step):
             raise ValueError(f"nothing comes out after {step.id}: end the branch with a step that writes a topic")
-    own = {source: "its source", **{f"{source}{suffix}": f"written for {source} already" for suffix in _SUFFIXES}}
-    for topic in (source, *plan.topics):
+    sources = [source.topic for source in plan.sources]
+    own = dict.fromkeys(sources, "its source")
+    own |= {f"{source}{suffix}": f"written for {source} already" for source in sources for suffix in _SUFFIXES}
+    for topic in (*sources, *plan.topics):
         if not _TOPIC.fullmatch(topic):
             raise ValueError(f"{topic!r} is no name of a topic: 1 to 200 of A-Z, a-z, 0-9, '.', '_' and '-'")
     for topic, count in Counter(plan.topics).items():
@@ -136,23 +178,23 @@ _SUFFIXES: Final = (LATE_SUFFIX, DEAD_LETTERS_SUFFIX, f"{DEAD_LETTERS_SUFFIX}.au
 
 def _check_folds(plan: Plan) -> None:
     """A fold reads only what the source declares: it is tried on one event that has just that."""
-    source = plan.source
-    known = (*source.fields, *source.texts)
     for step in plan.steps:
-        if not isinstance(step.verb, FoldTo | WindowTo):
+        if not isinstance(step.verb, FoldTo | WindowTo | SessionTo):
             continue
+        fields = plan.fields_at(step)
+        known = (*fields.payload, *fields.texts)
         for name in getattr(step.verb.aggregate, "reads", ()):
             if name not in known:
                 raise ValueError(_undeclared(step, name, known))
         try:
-            _try_on_one_event(step.verb.aggregate, source)
+            _try_on_one_event(step.verb.aggregate, fields)
         except LookupError as error:
             named = re.search(r"'([^']+)'", str(error))
             if named is not None:
                 raise ValueError(_undeclared(step, named[1], known)) from None
             raise ValueError(
-                f"{step.id} reads more than source({source.topic!r}) declares: fields={list(source.fields)}, "
-                f"texts={list(source.texts)} ({error})"
+                f"{step.id} reads more than source({plan.source.topic!r}) declares: fields={list(fields.payload)}, "
+                f"texts={list(fields.texts)} ({error})"
             ) from None
 
 
@@ -160,17 +202,17 @@ def _undeclared(step: Step, name: str, known: Iterable[str]) -> str:
     return f"{step.id} reads {name!r}, which is in neither fields nor texts of the source{did_you_mean(name, known)}"
 
 
-def _try_on_one_event(aggregate: Any, source: Source) -> None:
+def _try_on_one_event(aggregate: Any, fields: Fields) -> None:
     zero = np.zeros(1, dtype=np.int64)
     segments = Segments(
         event_time=zero,
         sequence=zero,
-        payload=np.zeros((len(source.fields), 1)),
-        texts=object_rows([np.array([b""], dtype=object)] * len(source.texts), 1),
+        payload=np.zeros((len(fields.payload), 1)),
+        texts=object_rows([np.array([b""], dtype=object)] * len(fields.texts), 1),
         prior=zero,
         start=zero,
         end=zero,
-        fields=Fields(source.fields, source.texts),
+        fields=fields,
     )
     with np.errstate(all="ignore"):
         aggregate.fold(empty_rows(aggregate.dtype, 1), segments)

@@ -9,17 +9,18 @@ from enum import StrEnum
 from typing import Any, Final
 
 from streams.flow.bounds import BOUNDS_DEFAULT, Bounds
+from streams.flow.inputs import AUDIT_SUFFIX, DEAD_LETTERS_SUFFIX, LATE_SUFFIX, Input
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 from streams.operators.spec import OperatorSpec, OutputTopic
 from streams.settings import Settings
 
 PARTITIONS_DEFAULT: Final = 3
 CLEAN_SUFFIX: Final = ".clean"
-LATE_SUFFIX: Final = ".late"
-DEAD_LETTERS_SUFFIX: Final = ".dlq"
 JOURNAL_SUFFIX: Final = ".journal"
 FORWARDED_SUFFIX: Final = ".forwarded"
 GROWTH_SUFFIX: Final = ".growth"
+PHASES_MAX: Final = 60
+"""Windows that an event may belong to: each costs as much as a window of its own."""
 DAY_MS: Final = 86_400_000
 OUTPUT_BYTES_MAX: Final = 16 * 1024 * 1024
 """Largest message of an output topic: a record of the source's largest size still fits with a dead letter's headers, or
@@ -88,10 +89,43 @@ class Window:
     grace_ms: int
     subject: str = ""
     """Subject of the window's rows; by default the topic's."""
+    advance_ms: int = 0
+    """Windows begin so far apart, and overlap; 0: one begins where the one before it ends."""
 
     def __post_init__(self) -> None:
         if self.size_ms <= 0 or self.grace_ms < 0:
             raise ValueError(f"{self.topic}: a window has a size above 0 and a grace of 0 or more")
+        if self.advance_ms and (self.size_ms % self.advance_ms or self.size_ms // self.advance_ms > PHASES_MAX):
+            raise ValueError(
+                f"{self.topic}: hopping windows have a size that is the distance between them, up to {PHASES_MAX} times"
+            )
+        _set_default(self, "subject", f"{self.topic}-value")
+
+    @property
+    def phases(self) -> int:
+        """How many windows an event belongs to."""
+        return self.size_ms // self.advance_ms if self.advance_ms else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Sessions per key: each that is over is a row of `topic`.
+
+    A session goes on as long as no two events of its key are more than `gap_ms` apart. It is over when an event of its
+    key comes after that, or when the watermark is the gap and `grace_ms` beyond its last event. An event that is
+    released within the gap of a session that is over opens it again; its rows, numbered by revision, add up.
+    """
+
+    topic: str
+    aggregate: WindowAggregate
+    gap_ms: int
+    grace_ms: int
+    subject: str = ""
+    """Subject of the session's rows; by default the topic's."""
+
+    def __post_init__(self) -> None:
+        if self.gap_ms <= 0 or self.grace_ms < 0:
+            raise ValueError(f"{self.topic}: a session has a gap above 0 and a grace of 0 or more")
         _set_default(self, "subject", f"{self.topic}-value")
 
 
@@ -129,12 +163,12 @@ class Pipeline:
     field_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Closed range of a numeric field; a value outside is `invalid`."""
     tables: tuple[Table, ...] = ()
-    windows: tuple[Window, ...] = ()
+    windows: tuple[Window | Session, ...] = ()
     operators: tuple[OperatorSpec, ...] = ()
     """Operators of your own: where `order` names them, else after all tables and windows."""
     order: tuple[str, ...] = ()
-    """Order in which the operators run: `deduplicate`, `reorder`, `to`, `to:<topic>`, `fold:<topic>`, `window:<topic>`
-    (the topics without the prefix), and names of `operators`. Empty: in this order."""
+    """Order in which the operators run: `deduplicate`, `reorder`, `to`, `to:<topic>`, `fold:<topic>`, `window:<topic>`,
+    `session:<topic>` (the topics without the prefix), and names of `operators`. Empty: in this order."""
     branches: Mapping[str, str] = field(default_factory=dict)
     """Which names in `order` do not get the events of the one before them: each with the one whose events it gets, or
     with nothing where these are the source's."""
@@ -153,6 +187,11 @@ class Pipeline:
     """Further topics of events, where `order` names them."""
     bounds: Bounds = BOUNDS_DEFAULT
     """What decides results: as declared, where no setting overrides it; see `under`."""
+    input_name: str = ""
+    """Name of the source among several inputs."""
+    further_inputs: tuple[Input, ...] = ()
+    """What is read beside the source, with as many partitions. Each is deduplicated and reordered by itself, then all
+    are merged: what comes of that is no topic, and there is no topic of clean events."""
 
     def __post_init__(self) -> None:
         _set_default(self, "subject", f"{self.source}-value")
@@ -165,6 +204,39 @@ class Pipeline:
         unknown = self.field_ranges.keys() - set(self.payload_fields)
         if unknown:
             raise ValueError(f"{self.name}: field_ranges names {sorted(unknown)}, which payload_fields does not")
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """Everything that is read: the source, then what is read beside it."""
+        first = Input(
+            self.source, self.input_name, self.id_field, self.key_field, self.time_field, self.sequence_field,
+            self.payload_fields, self.text_fields, self.field_ranges, self.subject, self.bounds,
+        )  # fmt: skip
+        return (first, *self.further_inputs)
+
+    def reading(self, one: Input) -> "Pipeline":
+        """The pipeline as the reader of one of its inputs alone: what judges its records as the workers do."""
+        return replace(
+            self,
+            source=one.topic,
+            input_name=one.name,
+            id_field=one.id_field,
+            key_field=one.key_field,
+            time_field=one.time_field,
+            sequence_field=one.sequence_field,
+            payload_fields=one.payload_fields,
+            text_fields=one.text_fields,
+            field_ranges=one.field_ranges,
+            subject=one.subject,
+            bounds=one.bounds,
+            further_inputs=(),
+            tables=(),
+            windows=(),
+            operators=(),
+            order=(),
+            branches={},
+            event_topics=(),
+        )
 
     @property
     def fields_read(self) -> tuple[str, ...]:
@@ -189,6 +261,7 @@ class Pipeline:
             windows=tuple(replace(window, topic=prefix + window.topic) for window in self.windows),
             clean_topic=prefix + self.clean_topic if self.clean_topic else "",
             event_topics=tuple(prefix + topic for topic in self.event_topics),
+            further_inputs=tuple(replace(one, topic=prefix + one.topic) for one in self.further_inputs),
             prefix=prefix + self.prefix,
         )
 
@@ -199,7 +272,8 @@ class Pipeline:
             UsageError: what is set and what the flow declares contradict each other.
 
         """
-        return replace(self, bounds=self.bounds.under(settings))
+        further = tuple(replace(one, bounds=one.bounds.under(settings)) for one in self.further_inputs)
+        return replace(self, bounds=self.bounds.under(settings), further_inputs=further)
 
     @property
     def group(self) -> str:
@@ -224,7 +298,7 @@ class Pipeline:
     @property
     def audit(self) -> str:
         """What was done about each dead letter, by whom, when, why, and what became of it."""
-        return f"{self.dlq}.audit"
+        return f"{self.dlq}{AUDIT_SUFFIX}"
 
     @property
     def journal(self) -> str:
@@ -253,7 +327,7 @@ class Pipeline:
         return (self.journal, *self.table_topics)
 
     @property
-    def row_outputs(self) -> tuple[Table | Window | OutputTopic, ...]:
+    def row_outputs(self) -> tuple[Table | Window | Session | OutputTopic, ...]:
         """What rows are written into: each has a topic and the subject of its schema."""
         return (*self.tables, *self.windows, *(one for one in self._own_outputs if one.columns is not None))
 
@@ -261,7 +335,13 @@ class Pipeline:
     def event_outputs(self) -> tuple[str, ...]:
         """Topics of events as they came, without that of dead letters."""
         own = (one.topic for one in self._own_outputs if one.columns is None)
-        return (self.clean, self.late, *self.event_topics, *own)
+        late = (one.late for one in self.inputs)
+        return (*self._clean_topics, *late, *self.event_topics, *own)
+
+    @property
+    def _clean_topics(self) -> tuple[str, ...]:
+        """The topic of clean events, where there is one."""
+        return () if self.further_inputs else (self.clean,)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -279,17 +359,23 @@ class Pipeline:
     def topics(self) -> tuple[Topic, ...]:
         """Every topic of the pipeline, in the order in which data passes them."""
         return (
-            Topic(self.source, subject=self.subject),
-            Topic(self.clean, message_bytes_max=OUTPUT_BYTES_MAX),
-            *(Topic(topic, message_bytes_max=OUTPUT_BYTES_MAX) for topic in self.event_topics),
-            Topic(self.late, message_bytes_max=OUTPUT_BYTES_MAX),
-            Topic(self.dlq, retention_ms=30 * DAY_MS, message_bytes_max=OUTPUT_BYTES_MAX),
-            Topic(self.audit, cleanup=Cleanup.COMPACT),
+            *(Topic(one.topic, subject=one.subject) for one in self.inputs),
+            *(Topic(topic, message_bytes_max=OUTPUT_BYTES_MAX) for topic in (*self._clean_topics, *self.event_topics)),
+            *(topic for one in self.inputs for topic in _beside(one)),
             Topic(self.journal, cleanup=Cleanup.DELETE_RECORDS_ONLY, message_bytes_max=OUTPUT_BYTES_MAX),
             *(Topic(table.topic, cleanup=Cleanup.COMPACT, subject=table.subject) for table in self.tables),
             *(Topic(window.topic, subject=window.subject) for window in self.windows),
             *(_topic_of(output) for output in self._own_outputs),
         )
+
+
+def _beside(one: Input) -> tuple[Topic, ...]:
+    """Topics of what does not go on of an input."""
+    return (
+        Topic(one.late, message_bytes_max=OUTPUT_BYTES_MAX),
+        Topic(one.dlq, retention_ms=30 * DAY_MS, message_bytes_max=OUTPUT_BYTES_MAX),
+        Topic(one.audit, cleanup=Cleanup.COMPACT),
+    )
 
 
 def with_topics(spec: OperatorSpec, topics: Mapping[str, str]) -> OperatorSpec:

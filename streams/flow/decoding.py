@@ -2,6 +2,7 @@
 
 from streams.avro.decode import Decoder
 from streams.avro.native import choose
+from streams.avro.reads import ReaderFields
 from streams.flow.declaration import Pipeline
 from streams.settings import Settings
 
@@ -14,9 +15,23 @@ def decoder_of(pipeline: Pipeline, settings: Settings) -> Decoder:
             cannot be used.
 
     """
+    return _decoder(pipeline, settings, pipeline.under(settings).bounds.skew_ms_max)
+
+
+def decoders_of(pipeline: Pipeline, settings: Settings) -> list[Decoder]:
+    """A decoder for each input of a flow, in their order; as `decoder_of`.
+
+    Raises:
+        UsageError: as `decoder_of`.
+
+    """
+    return [_decoder(one, settings, one.bounds.skew_ms_max) for one in pipeline.under(settings).inputs]
+
+
+def _decoder(reads: ReaderFields, settings: Settings, skew_ms_max: int) -> Decoder:
     return Decoder(
-        pipeline,
+        reads,
         record_bytes_max=settings.streams_record_bytes_max,
-        skew_ms_max=pipeline.under(settings).bounds.skew_ms_max,
+        skew_ms_max=skew_ms_max,
         native=choose(settings.streams_native).native,
     )

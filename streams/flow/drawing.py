@@ -8,7 +8,7 @@ from typing import Final
 
 from streams.flow.builder import Flow
 from streams.flow.declaration import Pipeline
-from streams.flow.plan import FoldTo, Output, Process, Source, Step, To, WindowTo, written_by
+from streams.flow.plan import FoldTo, Output, Process, SessionTo, Source, Step, To, WindowTo, written_by
 from streams.flow.topology import beside, said, topic_of
 
 _CHARACTER_PX: Final = 7.3
@@ -87,7 +87,7 @@ class _Drawing:
                 return "to", details
             case Process():
                 return what, details.partition(", ")[0]
-            case FoldTo() | WindowTo():
+            case FoldTo() | WindowTo() | SessionTo():
                 name, _, rest = details.partition(", ")
                 return f"{step.verb.kind} {name}", rest
             case _:

@@ -7,9 +7,24 @@ a chain.
 from itertools import pairwise
 from typing import Final
 
+from streams.flow.bounds import Bounds
 from streams.flow.chain import CLEAN, SOURCE, operators_of
-from streams.flow.declaration import CLEAN_SUFFIX, Pipeline, Table, Window
-from streams.flow.plan import Filter, FoldTo, MapBatches, Output, Plan, Process, Source, Step, To, WindowTo, written_by
+from streams.flow.declaration import CLEAN_SUFFIX, Pipeline, Session, Table, Window
+from streams.flow.inputs import Input
+from streams.flow.plan import (
+    Filter,
+    FoldTo,
+    MapBatches,
+    Output,
+    Plan,
+    Process,
+    SessionTo,
+    Source,
+    Step,
+    To,
+    WindowTo,
+    written_by,
+)
 from streams.operators.spec import OperatorSpec
 from streams.operators.stateless.arrow import Filter as FilterSpec
 from streams.operators.stateless.arrow import MapBatches as MapSpec
@@ -26,7 +41,7 @@ def lowered(plan: Plan) -> Pipeline:
     """
     kinds = {step.verb.kind for step in plan.steps}
     events = [step for step in plan.steps if isinstance(step.verb, To)]
-    if not {"deduplicate", "reorder"} <= kinds or not events:
+    if not {"deduplicate", "reorder"} <= kinds or not (events or plan.merge):
         raise ValueError(
             f"flow {plan.name!r}: the engine of this version runs {_CHAIN} with a topic of clean events, and "
             f"folds, windows and further topics after reorder()"
@@ -34,11 +49,12 @@ def lowered(plan: Plan) -> Pipeline:
     for step in events:
         if "reorder" not in {above.verb.kind for above in plan.above(step)}:
             raise ValueError(f"flow {plan.name!r}: {step.id} comes after reorder(): {_CHAIN}")
-    clean, *further = events
-    clean_topic, *event_topics = (topic for step in (clean, *further) for topic in written_by(step.verb))
+    clean, *further = events if plan.merge is None else [plan.merge]
+    clean_topic, *event_topics = [topic for step in (clean, *further) for topic in written_by(step.verb)] or [""]
     source = plan.source
     custom = tuple(spec for step in plan.steps if (spec := _spec_of(step)) is not None)
-    order = tuple(_place_of(step, clean) for step in plan.steps if not isinstance(step.verb, Source))
+    main = _main(plan)
+    order = tuple(_place_of(step, clean) for step in main if not isinstance(step.verb, Source))
     pipeline = Pipeline(
         name=plan.name,
         source=source.topic,
@@ -52,32 +68,68 @@ def lowered(plan: Plan) -> Pipeline:
         tables=tuple(
             Table(verb.topic, verb.aggregate, verb.subject) for verb in plan.outputs if isinstance(verb, FoldTo)
         ),
-        windows=tuple(
-            Window(verb.topic, verb.aggregate, verb.size_ms, verb.grace_ms, verb.subject)
-            for verb in plan.outputs
-            if isinstance(verb, WindowTo)
-        ),
+        windows=tuple(_window(verb) for verb in plan.outputs if isinstance(verb, WindowTo | SessionTo)),
         silent_after_s=source.silent_after_s,
         device_classes=source.device_classes,
         clean_topic="" if clean_topic == f"{source.topic}{CLEAN_SUFFIX}" else clean_topic,
         bounds=plan.bounds,
         operators=custom,
         order=order if custom or further else (),
-        branches=_branches(plan, clean),
+        branches=_branches(plan, main, clean),
         event_topics=tuple(event_topics),
+        input_name=plan.input_names[0],
+        further_inputs=_further_inputs(plan),
     )
     operators_of(pipeline)  # refuses operators that contradict each other
     return pipeline
 
 
-def _branches(plan: Plan, clean: Step) -> dict[str, str]:
+def _window(verb: WindowTo | SessionTo) -> Window | Session:
+    if isinstance(verb, SessionTo):
+        return Session(verb.topic, verb.aggregate, verb.gap_ms, verb.grace_ms, verb.subject)
+    return Window(verb.topic, verb.aggregate, verb.size_ms, verb.grace_ms, verb.subject, verb.advance_ms)
+
+
+def _main(plan: Plan) -> list[Step]:
+    """All steps but those of sources that are merged with the first one."""
+    merge = plan.merge
+    if merge is None:
+        return list(plan.steps)
+    ids = {step.id: step for step in plan.steps}
+    beside = {above.id for name in merge.also_after for above in (ids[name], *plan.above(ids[name]))}
+    return [step for step in plan.steps if step.id not in beside]
+
+
+def _further_inputs(plan: Plan) -> tuple[Input, ...]:
+    """What is read beside the first source."""
+    named = zip(plan.input_names[1:], plan.sources[1:], plan.further_bounds, strict=True)
+    return tuple(_input(name, one, bounds) for name, one, bounds in named)
+
+
+def _input(name: str, one: Source, bounds: Bounds) -> Input:
+    return Input(
+        topic=one.topic,
+        name=name,
+        id_field=one.id,
+        key_field=one.key,
+        time_field=one.time,
+        sequence_field=one.order,
+        payload_fields=one.fields,
+        text_fields=one.texts,
+        field_ranges=one.ranges,
+        subject=f"{one.topic}-value",
+        bounds=bounds,
+    )
+
+
+def _branches(plan: Plan, main: list[Step], clean: Step) -> dict[str, str]:
     """Places of the steps that do not get the events of the step before them, with those whose events they get.
 
     Steps that only write a topic pass all events on as they are: those after them are said to get the events of the
     step before.
     """
     found = {}
-    for previous, step in pairwise(plan.steps):
+    for previous, step in pairwise(main):
         given = plan.giver(step)
         if given is not (plan.giver(previous) if isinstance(previous.verb, Output) else previous):
             found[_place_of(step, clean)] = _place_of(given, clean)

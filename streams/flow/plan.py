@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from streams.batch.events import Fields
 from streams.flow.bounds import Bounds
 from streams.flow.declaration import DeviceClass, with_topics
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
+from streams.operators.merge.section import merged_fields
 from streams.operators.spec import OperatorSpec
 
 BatchFunction = Callable[[Any], Any]
@@ -49,6 +51,16 @@ class Reorder:
     """Passes events of each key in the order of (event time, order, id)."""
 
     kind = "reorder"
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Passes the events of several sources in one order."""
+
+    names: tuple[str, ...]
+    """Of the inputs, in the order of their sources."""
+
+    kind = "merge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +131,26 @@ class WindowTo:
     size_ms: int
     grace_ms: int
     subject: str = ""
+    advance_ms: int = 0
 
     kind = "window"
 
 
-Verb = Source | Deduplicate | Reorder | MapBatches | Filter | Process | To | FoldTo | WindowTo
-Output = To | FoldTo | WindowTo
+@dataclass(frozen=True, slots=True)
+class SessionTo:
+    """Writes a row for each session of each key that is over to a topic."""
+
+    topic: str
+    aggregate: WindowAggregate
+    gap_ms: int
+    grace_ms: int
+    subject: str = ""
+
+    kind = "session"
+
+
+Verb = Source | Deduplicate | Reorder | Merge | MapBatches | Filter | Process | To | FoldTo | WindowTo | SessionTo
+Output = To | FoldTo | WindowTo | SessionTo
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +161,9 @@ class Step:
     """Stable and unique within the flow: the verb, with the topic that it writes or the name of its function."""
     verb: Verb
     after: str | None
-    """Step whose events it gets; None of the source."""
+    """Step whose events it gets; None of a source."""
+    also_after: tuple[str, ...] = ()
+    """Further steps whose events it merges with those of `after`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +173,42 @@ class Plan:
     name: str
     steps: tuple[Step, ...]
     bounds: Bounds
+    further_bounds: tuple[Bounds, ...] = ()
+    """Of the sources after the first one."""
 
     @property
     def source(self) -> Source:
-        """Where the events come from."""
+        """Where the events come from; where several sources are merged, the first one."""
         found = self.steps[0].verb
         assert isinstance(found, Source)  # noqa: S101 - the builder begins with it
         return found
 
     @property
+    def sources(self) -> tuple[Source, ...]:
+        """All sources, in the order in which they are merged."""
+        return tuple(step.verb for step in self.steps if isinstance(step.verb, Source))
+
+    @property
+    def merge(self) -> Step | None:
+        """The step that merges the sources; None where there is one source."""
+        return next((step for step in self.steps if isinstance(step.verb, Merge)), None)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the sources, where they are merged."""
+        merge = self.merge
+        return merge.verb.names if merge is not None and isinstance(merge.verb, Merge) else ("",)
+
+    def fields_at(self, step: Step) -> Fields:
+        """Fields of the events that `step` gets."""
+        each = [(name, Fields(one.fields, one.texts)) for name, one in zip(self.input_names, self.sources, strict=True)]
+        is_merged = any(isinstance(above.verb, Merge) for above in self.above(step))
+        return merged_fields(each) if is_merged else each[0][1]
+
+    @property
     def outputs(self) -> tuple[Output, ...]:
         """Steps that write a topic and change nothing about the events."""
-        return tuple(step.verb for step in self.steps if isinstance(step.verb, To | FoldTo | WindowTo))
+        return tuple(step.verb for step in self.steps if isinstance(step.verb, Output))
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -165,7 +217,7 @@ class Plan:
 
     def following(self, step: Step) -> tuple[Step, ...]:
         """Steps that get the events of `step`."""
-        return tuple(each for each in self.steps if each.after == step.id)
+        return tuple(each for each in self.steps if step.id in {each.after, *each.also_after})
 
     def above(self, step: Step) -> Iterator[Step]:
         """All steps that events have passed before `step`, the nearest first; the source is the last one."""
@@ -182,7 +234,12 @@ class Plan:
         """The same plan as flow `name`, each topic in `topics` replaced by another one."""
         new_ids = {step.id: _id_with(step, topics) for step in self.steps}
         steps = tuple(
-            Step(new_ids[step.id], _verb_with(step.verb, topics), None if step.after is None else new_ids[step.after])
+            Step(
+                new_ids[step.id],
+                _verb_with(step.verb, topics),
+                None if step.after is None else new_ids[step.after],
+                tuple(new_ids[one] for one in step.also_after),
+            )
             for step in self.steps
         )
         return replace(self, name=name, steps=steps)
@@ -191,7 +248,7 @@ class Plan:
 def written_by(verb: Verb) -> tuple[str, ...]:
     """Topics that a verb names and writes."""
     match verb:
-        case To(topic=topic) | FoldTo(topic=topic) | WindowTo(topic=topic):
+        case To(topic=topic) | FoldTo(topic=topic) | WindowTo(topic=topic) | SessionTo(topic=topic):
             return (topic,)
         case Process(topics=topics):
             return topics
@@ -202,7 +259,7 @@ def written_by(verb: Verb) -> tuple[str, ...]:
 def step_id(verb: Verb) -> str:
     """Id of a verb's step: `fold:vehicles.state.v1`, `filter:is_moving`, `reorder`."""
     match verb:
-        case Source(topic=of) | To(topic=of) | FoldTo(topic=of) | WindowTo(topic=of):
+        case Source(topic=of) | To(topic=of) | FoldTo(topic=of) | WindowTo(topic=of) | SessionTo(topic=of):
             return f"{verb.kind}:{of}"
         case MapBatches(name=of) | Filter(name=of) | Process(name=of):
             return f"{verb.kind}:{of}"
@@ -211,7 +268,7 @@ def step_id(verb: Verb) -> str:
 
 
 def _verb_with(verb: Verb, topics: Mapping[str, str]) -> Verb:
-    if isinstance(verb, Source | To | FoldTo | WindowTo):
+    if isinstance(verb, Source | Output):
         return replace(verb, topic=topics.get(verb.topic, verb.topic))
     if isinstance(verb, Process):
         return Process(with_topics(verb.spec, topics))

@@ -7,7 +7,21 @@ from streams.flow.builder import Flow
 from streams.flow.declaration import Pipeline
 from streams.flow.discover import Declared
 from streams.flow.durations import written
-from streams.flow.plan import Deduplicate, FoldTo, Plan, Process, Reorder, Source, Step, To, WindowTo, written_by
+from streams.flow.plan import (
+    Deduplicate,
+    FoldTo,
+    Merge,
+    Output,
+    Plan,
+    Process,
+    Reorder,
+    SessionTo,
+    Source,
+    Step,
+    To,
+    WindowTo,
+    written_by,
+)
 
 
 def listed(flows: Iterable[Declared]) -> list[dict[str, Any]]:
@@ -85,10 +99,17 @@ def silent_after_ms(pipeline: Pipeline) -> dict[str, int]:
 
 def beside(pipeline: Pipeline) -> tuple[tuple[str, str], ...]:
     """Topics that every flow has beside its outputs, and what is in them."""
+    of_inputs = (
+        pair
+        for one in pipeline.inputs
+        for pair in (
+            (one.late, "events that came too late for their place, or beyond the horizon"),
+            (one.dlq, "records that are no event, with the reason"),
+            (one.audit, "what was done about each dead letter"),
+        )
+    )
     return (
-        (pipeline.late, "events that came too late for their place, or beyond the horizon"),
-        (pipeline.dlq, "records that are no event, with the reason"),
-        (pipeline.audit, "what was done about each dead letter"),
+        *of_inputs,
         (pipeline.journal, "changelog of the state"),
     )
 
@@ -96,7 +117,7 @@ def beside(pipeline: Pipeline) -> tuple[tuple[str, str], ...]:
 def topic_of(step: Step, pipeline: Pipeline) -> str | None:
     """Topic that a step reads or writes, with the pipeline's prefix."""
     verb = step.verb
-    return f"{pipeline.prefix}{verb.topic}" if isinstance(verb, Source | To | FoldTo | WindowTo) else None
+    return f"{pipeline.prefix}{verb.topic}" if isinstance(verb, Source | Output) else None
 
 
 def said(step: Step, pipeline: Pipeline) -> tuple[str, str]:
@@ -105,6 +126,9 @@ def said(step: Step, pipeline: Pipeline) -> tuple[str, str]:
     match step.verb:
         case Source() as verb:
             words = f"source {topic}", f"id {verb.id}, key {verb.key}, time {verb.time}, order {verb.order}"
+        case Merge(names=names):
+            topics = [f"{name} {one.topic}" for name, one in zip(names, pipeline.inputs, strict=True)]
+            words = "merge", ", ".join(topics)
         case Deduplicate(horizon_ms=horizon_ms):
             words = "deduplicate", f"horizon {written(horizon_ms)}"
         case Reorder():
@@ -114,8 +138,12 @@ def said(step: Step, pipeline: Pipeline) -> tuple[str, str]:
             words = f"to {topic}", "original bytes, counted as clean" if is_clean else "original bytes"
         case FoldTo(aggregate=aggregate):
             words = f"fold to {topic}", f"{_name(aggregate)}, the last row of each key"
-        case WindowTo(aggregate=aggregate, size_ms=size_ms, grace_ms=grace_ms):
-            words = f"window to {topic}", f"{_name(aggregate)}, size {written(size_ms)}, grace {written(grace_ms)}"
+        case WindowTo(aggregate=aggregate, size_ms=size_ms, grace_ms=grace_ms, advance_ms=advance_ms):
+            every = f", every {written(advance_ms)}" if advance_ms else ""
+            details = f"{_name(aggregate)}, size {written(size_ms)}{every}, grace {written(grace_ms)}"
+            words = f"window to {topic}", details
+        case SessionTo(aggregate=aggregate, gap_ms=gap_ms, grace_ms=grace_ms):
+            words = f"session to {topic}", f"{_name(aggregate)}, gap {written(gap_ms)}, grace {written(grace_ms)}"
         case Process(spec=spec, topics=topics):
             to = [f"writes {pipeline.prefix}{topic}" for topic in topics]
             words = f"process {spec.name}", ", ".join([_name(spec), *to])

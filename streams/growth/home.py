@@ -30,8 +30,11 @@ class Home:
         return self._layout is not None
 
     def enter(self, layout: Layout, counts: Sequence[int]) -> None:
-        """Be in a later layout than the first; `counts` are the numbers of partitions of those before it."""
-        self._layout, self._counts, self._is_strict = layout, counts, False
+        """Be in a later layout than the first; `counts` are the numbers of partitions of those before it, in order.
+
+        What a partition that came with a growth has read is of its own keys only: all else was forwarded.
+        """
+        self._layout, self._counts, self._is_strict = layout, counts, self._partition >= counts[0]
 
     def adopt(self, layout: Layout) -> None:
         """Keep nothing but what has its home here in `layout`: what is read is the state of the parent."""

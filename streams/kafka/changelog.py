@@ -10,6 +10,7 @@ import structlog
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from streams.batch.lanes import all_lanes, input_of, lane_of, partition_of_lane
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.log import LogRow
 from streams.errors import StreamsError
@@ -53,8 +54,12 @@ class KafkaChangelog:
     never get one (`kafka.broker_watch`).
     """
 
-    def __init__(self, settings: Settings, *, group: str, source: str, retrier: Retrier) -> None:
+    def __init__(
+        self, settings: Settings, *, group: str, source: str, retrier: Retrier, further: Sequence[str] = ()
+    ) -> None:
+        """`further` are topics that the group reads beside the source; partitions of all are called by their lanes."""
         self._source = source
+        self._topics = (source, *further)
         self._retrier = retrier
         self._settings = settings
         self.wanted: Callable[[], bool] = lambda: True
@@ -82,7 +87,7 @@ class KafkaChangelog:
             StreamsError: no answer; waiting longer may help.
 
         """
-        wanted = [TopicPartition(self._source, partition) for partition in partitions]
+        wanted = [self._place(lane) for lane in partitions]
 
         def ask() -> list[TopicPartition]:
             return self._ask(wanted, _ANSWER_TIMEOUT_S)
@@ -92,7 +97,11 @@ class KafkaChangelog:
             found = self._retrier.call(what, ask, passing=_may_pass, backoff=_SETTLED)
         except KafkaException as error:
             raise StreamsError(f"reading the group's offsets of {self._source}: {described(error)}") from None
-        return {position.partition: _committed(position) for position in found}
+        lanes = (lane_of(self._topics.index(one.topic), one.partition) for one in found)
+        return {lane: _committed(position) for lane, position in zip(lanes, found, strict=True)}
+
+    def _place(self, lane: int) -> TopicPartition:
+        return TopicPartition(self._topics[input_of(lane)], partition_of_lane(lane))
 
     def _ask(self, wanted: list[TopicPartition], timeout_s: float) -> list[TopicPartition]:
         with self._asking_lock:
@@ -152,7 +161,8 @@ class KafkaChangelog:
             if held:
                 raise Unsettled(f"waiting for another worker's transaction that is open on {', '.join(held)}")
             try:
-                self._ask([TopicPartition(self._source, partition)], RESTORE_PATIENCE_MS / 1000)
+                lanes = all_lanes([partition], len(self._topics))
+                self._ask([self._place(lane) for lane in lanes], RESTORE_PATIENCE_MS / 1000)
             except KafkaException as error:
                 if error.args[0].code() not in _PENDING:
                     raise
@@ -286,9 +296,12 @@ class ChangelogReaders:
     Readers are made when they are needed, and kept from one restore to the next until `close_idle`.
     """
 
-    def __init__(self, settings: Settings, *, group: str, source: str, retrier: Retrier) -> None:
+    def __init__(
+        self, settings: Settings, *, group: str, source: str, retrier: Retrier, further: Sequence[str] = ()
+    ) -> None:
+        """As of `KafkaChangelog`."""
         self._new: Callable[[], KafkaChangelog] = lambda: KafkaChangelog(
-            settings, group=group, source=source, retrier=retrier
+            settings, group=group, source=source, retrier=retrier, further=further
         )
         self._lock = threading.Lock()
         self._idle: list[KafkaChangelog] = []

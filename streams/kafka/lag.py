@@ -1,10 +1,11 @@
 """What a group has still to do, asked of the broker by a client that has no other work: its answers are never late."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from streams.batch.lanes import input_of, lane_of, partition_of_lane
 from streams.errors import StreamsError
 from streams.kafka import clients
 from streams.kafka.admin import described
@@ -16,8 +17,10 @@ _TIMEOUT_S: Final = 10.0
 class LagProbe:
     """Committed positions of a group against the ends of its source. It never joins the group. One thread."""
 
-    def __init__(self, settings: Settings, *, group: str, source: str) -> None:
+    def __init__(self, settings: Settings, *, group: str, source: str, further: Sequence[str] = ()) -> None:
+        """`further` are topics that the group reads beside the source; partitions of all are called by their lanes."""
         self._settings, self._source = settings, source
+        self._topics = (source, *further)
         self._config: dict[str, Any] = {
             "client.id": "streams-watchdog",
             "group.id": group,
@@ -37,9 +40,10 @@ class LagProbe:
         """
         consumer = clients.consumer(self._settings, self._config)
         try:
-            wanted = [TopicPartition(self._source, partition) for partition in known]
+            wanted = [TopicPartition(self._topics[input_of(lane)], partition_of_lane(lane)) for lane in known]
             found = consumer.committed(wanted, _TIMEOUT_S)
-            lags = {one.partition: self._lag(consumer, one, *known[one.partition]) for one in found}
+            lanes = [lane_of(self._topics.index(one.topic), one.partition) for one in found]
+            lags = {lane: self._lag(consumer, one, *known[lane]) for lane, one in zip(lanes, found, strict=True)}
         except KafkaException as error:
             raise StreamsError(f"asking for the lag of {self._source}: {described(error)}") from None
         finally:
@@ -49,7 +53,7 @@ class LagProbe:
     def _lag(self, consumer: Consumer, committed: TopicPartition, up_to: int, taken: int) -> int:
         if committed.error is not None:
             raise KafkaException(committed.error)
-        low, end = consumer.get_watermark_offsets(TopicPartition(self._source, committed.partition), _TIMEOUT_S)
+        low, end = consumer.get_watermark_offsets(TopicPartition(committed.topic, committed.partition), _TIMEOUT_S)
         position = max(committed.offset, low)
         return lag_of(position, end=end, up_to=up_to, taken=taken)
 

@@ -103,6 +103,15 @@ class Operator:
         """
         return Output(events, trace)
 
+    def merge(self, given: Sequence[Output]) -> Output:
+        """Take what each of several inputs has passed on, as `process` does with that of one; they are in their order.
+
+        From those to which nothing has come there are no events, and a watermark that stands where it was. What one of
+        them has passed on up to its own watermark is complete below it; so what comes of all is complete below the
+        smallest one, and must not depend on which of them came first.
+        """
+        raise NotImplementedError
+
     def next_timer(self) -> int:
         """Watermark at which something happens without an event; `NEVER` when nothing does."""
         return NEVER

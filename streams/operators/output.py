@@ -35,6 +35,8 @@ class RefusedEvents:
     events: Events
     """`row` is the one in the micro-batch that they came in; -1: they were held from an earlier one."""
     messages: list[str]
+    input_number: int | None = None
+    """Input of the flow that they came from; None: the one whose records are being processed."""
 
 
 @dataclass(frozen=True, slots=True)

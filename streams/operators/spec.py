@@ -8,6 +8,7 @@ import numpy as np
 
 from streams.avro.decode import Decoded
 from streams.batch.clock import Clock
+from streams.batch.events import Fields
 from streams.batch.records import Records
 from streams.batch.rows import RowLayout, Rows
 from streams.operators.base import Operator, OperatorContext
@@ -73,6 +74,11 @@ class KeyedState:
         return found
 
 
+def named_for(name: str, input_name: str) -> str:
+    """Name of what belongs to one input of a flow; that of a flow's first one is just `name`."""
+    return f"{name}.{input_name}" if input_name else name
+
+
 class RecordGate(Protocol):
     """Keeps records out before they are decoded; its operators, one for each partition, remember which."""
 
@@ -104,6 +110,10 @@ class OperatorSpec:
     def build(self, context: OperatorContext) -> Operator:
         """The operator of one partition, without any state."""
         raise NotImplementedError
+
+    def passes_on(self, given: Sequence[Fields]) -> Fields:
+        """Fields of the events that it passes on, by those of the events that it gets from each of its givers."""
+        return given[0]
 
     @property
     def keyed(self) -> Sequence[KeyedState]:

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from streams.batch.columns import Bools, Int64
+from streams.batch.columns import TIME_MIN, Bools, Int64
 
 NEVER: Final = int(np.iinfo(np.int64).max)
 """Event time of what does not happen."""
@@ -19,6 +19,11 @@ def watermarks(event_time: Int64, timestamp_ms: Int64, *, start: int, lateness_m
     """
     running = np.maximum.accumulate(np.minimum(event_time, timestamp_ms) - lateness_ms)
     return np.maximum(running, start)
+
+
+def complete_below(watermark: int) -> int:
+    """Up to when all is known that is due, where the smallest watermark is this: an event may be due at it still."""
+    return watermark - 1 if watermark > TIME_MIN else TIME_MIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,7 +228,7 @@ class Transactions(Protocol):
         """
 
     def send_offsets(self, positions: dict[int, Committed], membership: object) -> None:
-        """Add the group's positions in the source to the transaction (step 3), in the name of a group membership.
+        """Add the group's positions by lane to the transaction (step 3), in the name of a group membership.
 
         Raises:
             CycleAborted: among others when the group has gone on since: the broker refuses a former membership.

@@ -64,7 +64,11 @@ class RebalanceListener(Protocol):
 
 
 class Source(Protocol):
-    """One topic, read by one member of a group. `subscribe`, `poll` and `close` from one thread; the rest from any.
+    """One topic, or several that are partitioned alike, read by one member of a group.
+
+    The group divides the partitions of the first topic; those of the same numbers of the others go with them.
+    Rebalances and `stop` speak of these partitions; everything else goes by lanes (`streams.batch.lanes`), which for
+    one topic are its partitions. `subscribe`, `poll` and `close` from one thread; the rest from any.
 
     An assigned partition is read only after `start`, from the offset that its state was restored at. Records come in
     log order by partition, committed ones only, and each offset once until the partition is started again.

@@ -1,10 +1,11 @@
 """Twin of the Kafka source, over `streams.kafka.memory.MemoryKafka`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from streams.batch.lanes import all_lanes, input_of, partition_of_lane
 from streams.batch.records import Records
 from streams.clock import monotonic_ms
 from streams.kafka.memory import Entry, MemoryKafka
@@ -39,10 +40,11 @@ class MemorySource:
         idle_ms: int = 1_000,
         batch_records_max: int = BATCH_RECORDS_MAX,
         now_ms: Callable[[], int] = monotonic_ms,
-        on_lost_records: Callable[[int, int, int], None] = lambda _partition, _first, _end: None,
+        on_lost_records: Callable[[int, int, int], None] = lambda _lane, _first, _end: None,
+        further: Sequence[str] = (),
     ) -> None:
         """`now_ms`: monotonic milliseconds. The rest is as with the Kafka source."""
-        self._kafka, self._topic, self._member, self._listener = kafka, topic, member, listener
+        self._kafka, self._topics, self._member, self._listener = kafka, (topic, *further), member, listener
         self._batch_records_max, self._now_ms = batch_records_max, now_ms
         self._idle = IdleClock(idle_ms)
         self._lost = LostRecords(on_lost_records)
@@ -73,7 +75,7 @@ class MemorySource:
         now_ms = self._now_ms()
         records = self._fetched(now_ms)
         if wanted := self._idle.due(now_ms):
-            self._idle.told({p: len(self._kafka.log(self._topic, p)) for p in wanted}, now_ms)
+            self._idle.told({lane: len(self._kafka.log(*self._place(lane))) for lane in wanted}, now_ms)
         self.unreadable = self._idle.unreadable(self._started, now_ms, after_ms=OPEN_TRANSACTION_SAID_MS)
         return Polled(records, self._idle.idle(self._started), self._generation)
 
@@ -98,7 +100,7 @@ class MemorySource:
 
     def stop(self, partitions: Iterable[int], generation: int) -> None:
         """Stop reading these partitions, and begin another generation."""
-        wanted = list(partitions)
+        wanted = all_lanes(partitions, len(self._topics))
 
         def run() -> None:
             self._generation = generation
@@ -165,8 +167,9 @@ class MemorySource:
 
     def _drop(self, partitions: list[int]) -> None:
         self._assigned.difference_update(partitions)
-        self._commands = [each for each in self._commands if each.starts not in partitions]
-        self._forget(partitions)
+        lanes = all_lanes(partitions, len(self._topics))
+        self._commands = [each for each in self._commands if each.starts not in lanes]
+        self._forget(lanes)
         if not self._assigned:
             self._without_since_ms = self._now_ms()
 
@@ -192,10 +195,13 @@ class MemorySource:
         self._read_from(partition, offset)
 
     def _read_from(self, partition: int, offset_next: int) -> None:
-        if partition in self._assigned:
+        if partition_of_lane(partition) in self._assigned:
             self._started[partition] = offset_next
             self._end_offset.pop(partition, None)
             self._idle.moved(partition)
+
+    def _place(self, lane: int) -> tuple[str, int]:
+        return self._topics[input_of(lane)], partition_of_lane(lane)
 
     def _fetched(self, now_ms: int) -> Records | None:
         found: list[tuple[int, Entry]] = []
@@ -207,8 +213,8 @@ class MemorySource:
 
     def _is_readable(self, partition: int) -> bool:
         """Whether the next offset is in the log; one that was deleted is told, and read on from the first that is."""
-        low = self._kafka.begin_offset.get((self._topic, partition), 0)
-        high = len(self._kafka.log(self._topic, partition))
+        low = self._kafka.begin_offset.get(self._place(partition), 0)
+        high = len(self._kafka.log(*self._place(partition)))
         offset = self._started[partition]
         if low <= offset <= high:
             return True
@@ -216,8 +222,8 @@ class MemorySource:
         return offset < low
 
     def _next_of(self, partition: int, count: int, now_ms: int) -> list[Entry]:
-        first, end = self._started[partition], self._kafka.stable_end(self._topic, partition)
-        readable = [entry for entry in self._kafka.log(self._topic, partition)[first:end] if entry.is_committed]
+        first, end = self._started[partition], self._kafka.stable_end(*self._place(partition))
+        readable = [entry for entry in self._kafka.log(*self._place(partition))[first:end] if entry.is_committed]
         taken = readable[: max(0, count)]
         if taken:
             self._started[partition] = taken[-1].offset + 1

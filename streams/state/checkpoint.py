@@ -1,13 +1,13 @@
 """The checkpoint of a partition's store: the one row that says what the rest contains."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 from streams.growth.state import NO_GROWTH, GrowthState
 from streams.state.identity import Identity, IdentityUnreadable
-from streams.state.journal import Position
+from streams.state.journal import BEGINNING, Position
 from streams.state.store import StoreOutdated
 
 FORMAT: Final = 3
@@ -35,12 +35,36 @@ class Checkpoint:
     growth: GrowthState = NO_GROWTH
     """What is remembered of a growth of the flow; of one that was never grown it is not written."""
     identity: Identity = field(default_factory=Identity)
+    further: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Where the cycle ended in each input beside the source, by its name: offset, watermark, leader epoch."""
     format: int = FORMAT
 
     @property
     def position(self) -> Position:
         """Where the cycle ended in the source."""
         return Position(self.offset_next, self.watermark, self.leader_epoch)
+
+    def positions(self, further: Sequence[str]) -> list[Position]:
+        """Where the cycle ended in the source and in each of these further inputs, by their names.
+
+        In one that it does not know it ended before the first record.
+        """
+        found = (self.further.get(name) for name in further)
+        return [self.position, *(BEGINNING if one is None else Position(*one) for one in found)]
+
+    def at(self, positions: Sequence[Position], further: Sequence[str]) -> "Checkpoint":
+        """The same with other positions, in the same order."""
+        first, *others = positions
+        return replace(
+            self,
+            offset_next=first.offset_next,
+            watermark=first.watermark,
+            leader_epoch=first.leader_epoch,
+            further={
+                name: (one.offset_next, one.watermark, one.leader_epoch)
+                for name, one in zip(further, others, strict=True)
+            },
+        )
 
     def pack(self) -> bytes:
         """Bytes for the store."""

@@ -241,6 +241,8 @@ class Judgement:
     """What is brought over, in words."""
     source_is_new: bool = False
     """The source is another topic of the same name: its offsets begin again, the state goes on."""
+    recreated: frozenset[str] = frozenset()
+    """Topics that were deleted and created again, of those that both sides know."""
 
     @property
     def is_same(self) -> bool:
@@ -310,7 +312,7 @@ def judge(found: Identity, declared: Identity, flow: FlowTopics, recorded: Itera
         consequences = one.judge_change(found.bounds, found.settings)
         refused += [f"{text}, or begin again with {again}" for text in consequences.refused]
         migrated += consequences.migrated
-    return Judgement(tuple(refused), tuple(migrated), flow.source in new)
+    return Judgement(tuple(refused), tuple(migrated), flow.source in new, frozenset(new))
 
 
 def _judge_fields(

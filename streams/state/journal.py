@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from streams.batch.columns import TIME_MIN
 from streams.state.codec import SIZE
 
 _MAGIC: Final = b"SJ3\0"
@@ -44,6 +45,10 @@ class Position:
     """Of the newest record before the offset (never an earlier epoch than that one's); -1: not known."""
 
 
+BEGINNING: Final = Position(-1, TIME_MIN)
+"""Where nothing was read yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
     """One cycle, or one part of it as a record holds it."""
@@ -54,7 +59,7 @@ class JournalEntry:
     sections: Mapping[str, memoryview] = field(default_factory=dict)
     """What operators have written, by name."""
     positions: Mapping[str, Position] = field(default_factory=dict)
-    """By input topic; in the first part of a cycle."""
+    """By input: the source's topic, names of what is read beside it; in the first part of a cycle."""
     identity: bytes = b""
     """A packed `state.identity.Identity`; in the first part of a cycle."""
     part: int = 0

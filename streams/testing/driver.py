@@ -15,6 +15,7 @@ import numpy as np
 from streams.avro.framing import FRAME_BYTES, SchemaKey, schema_id_of
 from streams.avro.resolve import IncompatibleSchema, Plan, build_plan
 from streams.batch.columns import Headers
+from streams.batch.lanes import input_of, lane_of, partition_of_lane
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.deadletters.letter.envelope import REASON
@@ -24,8 +25,9 @@ from streams.engine.engine import Engine, MicroBatch
 from streams.engine.restore import restore_partition
 from streams.flow.builder import Flow
 from streams.flow.declaration import Pipeline
-from streams.flow.decoding import decoder_of
+from streams.flow.decoding import decoders_of
 from streams.flow.durations import Duration, milliseconds
+from streams.flow.inputs import Input
 from streams.kafka.memory import Entry, MemoryChangelog, MemoryKafka
 from streams.kafka.partitioner import partition_of
 from streams.limits import BATCH_RECORDS_MAX
@@ -35,7 +37,7 @@ from streams.sinks.memory import MemoryTransactions
 from streams.sources.base import Idle
 from streams.state.memory import MemoryStore
 from streams.worker.configuration import config_of
-from streams.worker.schemas import reader_schema, require_row_schemas
+from streams.worker.schemas import reader_schemas, require_row_schemas
 
 START: Final = datetime(2024, 1, 1, tzinfo=UTC)
 _WORKER: Final = "driver"
@@ -110,7 +112,7 @@ class FlowDriver:
         self._settings = Settings.model_validate(
             {"kafka_bootstrap_servers": "none:0", **self._pipeline.bounds.by_setting()}
         )
-        self._reader = reader_schema(self._catalog, self._pipeline)
+        self._readers = reader_schemas(self._catalog, self._pipeline)
         require_row_schemas(self._catalog, self._pipeline)
         self._registered = _Registered(self._catalog, self._pipeline)
         self._kafka = MemoryKafka(partitions)
@@ -131,21 +133,24 @@ class FlowDriver:
         version: int | None = None,
         timestamp_ms: int | None = None,
         headers: Mapping[str, bytes] | None = None,
+        of: str = "",
     ) -> None:
-        """Append events to the source topic, in this order, and process them.
+        """Append events to a source topic, in this order, and process them.
 
         Each is encoded with version `version` of the source's schema (default: the newest); times may be datetimes. The
-        key is the flow's key field, the partition that of the key, the timestamp the event time.
+        key is the source's key field, the partition that of the key, the timestamp the event time. `of` names the
+        source, as `merge` does, of a flow that has several.
 
         Raises:
-            ValueError: an event is none by the schema.
+            ValueError: an event is none by the schema; or the flow has no such source.
 
         """
-        schema = self._registered.source(version)
+        number = self._number(of)
+        one, schema = self._pipeline.inputs[number], self._registered.source(self._pipeline.inputs[number], version)
         for event in events:
-            key = str(event.get(self._pipeline.key_field, "")).encode()
-            time_ms = _ms(event.get(self._pipeline.time_field, self._now_ms)) if timestamp_ms is None else timestamp_ms
-            self._append(key, schema.encode(event), time_ms, None, headers)
+            key = str(event.get(one.key_field, "")).encode()
+            time_ms = _ms(event.get(one.time_field, self._now_ms)) if timestamp_ms is None else timestamp_ms
+            self._append(number, key, schema.encode(event), time_ms, None, headers)
         self._run()
 
     def feed_raw(
@@ -156,9 +161,12 @@ class FlowDriver:
         partition: int | None = None,
         timestamp_ms: int | None = None,
         headers: Mapping[str, bytes] | None = None,
+        of: str = "",
     ) -> None:
-        """Append a record as it is, such as one that is no Avro, and process it."""
-        self._append(key, value, self._now_ms if timestamp_ms is None else timestamp_ms, partition, headers)
+        """Append a record as it is, such as one that is no Avro, and process it; `of` as with `feed`."""
+        self._append(
+            self._number(of), key, value, self._now_ms if timestamp_ms is None else timestamp_ms, partition, headers
+        )
         self._run()
 
     def advance(self, by: Duration) -> None:
@@ -182,7 +190,7 @@ class FlowDriver:
 
     def late(self) -> list[Record]:
         """Events that came too late; the headers `late.reason` and `late.by_ms` say why and by how much."""
-        return self.read(self._pipeline.late)
+        return [record for one in self._pipeline.inputs for record in self.read(one.late)]
 
     def table(self, topic: str) -> dict[str, Mapping[str, Any]]:
         """Newest row of each key of a table's topic.
@@ -203,7 +211,8 @@ class FlowDriver:
                 message=(record.headers.get(_MESSAGE) or b"").decode(),
                 record=record,
             )
-            for record in self._read(self._pipeline.dlq)
+            for one in self._pipeline.inputs
+            for record in self._read(one.dlq)
         ]
 
     # --- faults -----------------------------------------------------------------------------------------------------
@@ -231,7 +240,7 @@ class FlowDriver:
     def _start(self) -> None:
         self._sessions += 1
         config = config_of(self._pipeline, self._settings, self._kafka.partitions, catalog=self._catalog)
-        self._engine = Engine(config, decoder_of(self._pipeline, self._settings))
+        self._engine = Engine(config, *decoders_of(self._pipeline, self._settings))
         changelog = MemoryChangelog(self._kafka)
         self._committer = Committer(
             self._pipeline,
@@ -243,12 +252,14 @@ class FlowDriver:
             session=str(self._sessions),
         )
         self._position: dict[int, int] = {}
+        """Next offset, by lane."""
         for partition, rows in self._disk.items():
             task = restore_partition(
                 config, partition, MemoryStore(rows), changelog, ids_in_memory_max=_IDS_IN_MEMORY_MAX
             )
             self._engine.install(task)
-            self._position[partition] = max(0, task.offset_next)
+            for number, offset_next in enumerate(task.offsets_next):
+                self._position[lane_of(number, partition)] = max(0, offset_next)
 
     def _run(self) -> None:
         """Process and commit until nothing is left to read."""
@@ -268,10 +279,12 @@ class FlowDriver:
     def _step(self, records: Records | None) -> None:
         """One micro-batch and its commit cycle: records, or time that has passed without any."""
         now = self._now_ms
-        idle = {p: Idle(self._idle_since_ms, now) for p in self._disk if now > self._idle_since_ms}
+        idle = {lane: Idle(self._idle_since_ms, now) for lane in self._position if now > self._idle_since_ms}
         self._process(MicroBatch(records, now, {} if records is not None else idle, clock_ms=now))
         while self._engine.missing_schemas:
-            self._engine.learn({key: self._plan_of(key) for key in self._engine.missing_schemas})
+            for number, reader in enumerate(self._readers):
+                missing = self._engine.missing_of(number)
+                self._engine.learn({key: self._plan_of(key, reader) for key in missing}, number)
             self._process(MicroBatch(None, now, {}, clock_ms=now))
         end = self._engine.close_cycle()
         if end is not None:
@@ -283,17 +296,17 @@ class FlowDriver:
     def _next_records(self) -> Records | None:
         """The next records of each partition, up to a micro-batch, and move on."""
         found: list[tuple[int, Entry]] = []
-        for partition, position in self._position.items():
-            log = self._kafka.log(self._pipeline.source, partition)
+        for lane, position in self._position.items():
+            log = self._kafka.log(self._pipeline.inputs[input_of(lane)].topic, partition_of_lane(lane))
             taken = log[position : position + BATCH_RECORDS_MAX - len(found)]
-            found += [(partition, entry) for entry in taken]
+            found += [(lane, entry) for entry in taken]
         if not found:
             return None
-        for partition, entry in found:
-            self._position[partition] = entry.offset + 1
+        for lane, entry in found:
+            self._position[lane] = entry.offset + 1
         headers = [entry.headers for _, entry in found]
         return Records(
-            partition=np.array([partition for partition, _ in found], dtype=np.int64),
+            partition=np.array([lane for lane, _ in found], dtype=np.int64),
             offset=np.array([entry.offset for _, entry in found], dtype=np.int64),
             timestamp_ms=np.array([entry.timestamp_ms for _, entry in found], dtype=np.int64),
             key=[entry.key for _, entry in found],
@@ -306,8 +319,16 @@ class FlowDriver:
             self._armed = None
             raise _Killed
 
+    def _number(self, name: str) -> int:
+        """Number of the source called `name`."""
+        names = [one.name for one in self._pipeline.inputs]
+        if name not in names:
+            raise ValueError(f"flow {self.flow.name} has no source {name!r}: there is {', '.join(names)}")
+        return names.index(name)
+
     def _append(
         self,
+        number: int,
         key: bytes | None,
         value: bytes | None,
         timestamp_ms: int,
@@ -316,7 +337,7 @@ class FlowDriver:
     ) -> None:
         at = partition_of(key or b"", self._kafka.partitions) if partition is None else partition
         kept: Headers | None = list(headers.items()) if headers else None
-        self._kafka.append(self._pipeline.source, at, key, value, timestamp_ms, kept)
+        self._kafka.append(self._pipeline.inputs[number].topic, at, key, value, timestamp_ms, kept)
         self._now_ms = max(self._now_ms, timestamp_ms)
         self._idle_since_ms = self._now_ms
 
@@ -334,12 +355,12 @@ class FlowDriver:
                     fields=self._registered.decoded(entry.value, entry.headers),
                 )
 
-    def _plan_of(self, key: SchemaKey) -> Plan | Reject:
+    def _plan_of(self, key: SchemaKey, reader: str) -> Plan | Reject:
         text = self._registered.text_of(key)
         if text is None or not isinstance(key, int):
             return Reject(-1, Reason.UNKNOWN_SCHEMA, f"no schema has id {key}", key if isinstance(key, int) else None)
         try:
-            return build_plan(key, text, self._reader)
+            return build_plan(key, text, reader)
         except IncompatibleSchema as error:
             return Reject(-1, Reason.INCOMPATIBLE_SCHEMA, str(error), key)
 
@@ -379,18 +400,18 @@ class _Registered:
                 schema = _Schema(len(self._by_id) + 1, version.text, parsed)
                 self._by_id[schema.id] = schema
                 self._by_subject.setdefault(subject, []).append(schema)
-        self._source = self._by_subject[pipeline.subject]
 
-    def source(self, version: int | None) -> _Schema:
-        """A version of the source's schema; None: the newest.
+    def source(self, of: Input, version: int | None) -> _Schema:
+        """A version of the schema of an input; None: the newest.
 
         Raises:
             ValueError: there is no such version.
 
         """
-        if version is not None and not 1 <= version <= len(self._source):
-            raise ValueError(f"no version {version}: the source's schema has {len(self._source)}")
-        return self._source[-1 if version is None else version - 1]
+        known = self._by_subject[of.subject]
+        if version is not None and not 1 <= version <= len(known):
+            raise ValueError(f"no version {version}: the source's schema has {len(known)}")
+        return known[-1 if version is None else version - 1]
 
     def newest(self, subject: str) -> tuple[str, int]:
         """Text and id of a subject's newest schema."""

@@ -81,9 +81,10 @@ class CycleAccount:
             for rows in commit.rows:
                 counter = metrics.window_rows if rows.topic in windows else metrics.operator_rows
                 counter.labels(rows.topic).inc(len(rows))
-            if commit.watermark > TIME_MIN:
-                age_s = (now_ms - commit.watermark) / 1000.0
-                metrics.watermark_age_seconds.labels(pipeline.source, str(commit.partition)).set(age_s)
+            for one, position in zip(pipeline.inputs, commit.positions, strict=True):
+                if position.watermark > TIME_MIN:
+                    age_s = (now_ms - position.watermark) / 1000.0
+                    metrics.watermark_age_seconds.labels(one.topic, str(commit.partition)).set(age_s)
 
 
 class CycleReport:

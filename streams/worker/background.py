@@ -64,10 +64,17 @@ class SchemaLookups:
     """Looks up schemas that the engine waits for, one round at a time. On the event loop."""
 
     def __init__(
-        self, lookup: SchemaLookup, engine: Engine, thread: CoreThread, *, on_failure: Callable[[BaseException], None]
+        self,
+        lookup: SchemaLookup,
+        engine: Engine,
+        thread: CoreThread,
+        *,
+        on_failure: Callable[[BaseException], None],
+        input_number: int = 0,
     ) -> None:
-        """`on_failure` is told of any error but an outage of the registry, which is waited out: it is a bug."""
+        """Of one input. `on_failure` is told of any error but an outage of the registry: it is a bug."""
         self._lookup = lookup
+        self._input_number = input_number
         self._engine = engine
         self._thread = thread
         self._on_failure = on_failure
@@ -75,13 +82,15 @@ class SchemaLookups:
 
     def begin(self) -> None:
         """Look up what is missing, if anything is and no round is under way."""
-        if self._task is None and (missing := self._engine.missing_schemas):
+        if self._task is None and (missing := self._engine.missing_of(self._input_number)):
             self._task = asyncio.get_running_loop().create_task(self.look_up(missing))
 
     async def look_up(self, keys: frozenset[SchemaKey]) -> None:
         """Have the engine learn these."""
         try:
-            await self._lookup.resolve(keys, lambda known: self._thread.post(partial(self._engine.learn, known)))
+            await self._lookup.resolve(
+                keys, lambda known: self._thread.post(partial(self._engine.learn, known, self._input_number))
+            )
         except Exception as error:
             self._on_failure(error)
             raise

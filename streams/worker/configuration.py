@@ -9,7 +9,16 @@ from streams.flow.declaration import Pipeline
 from streams.kafka.partitioner import partition_of
 from streams.schemas.catalog import Catalog
 from streams.settings import Settings
-from streams.worker.schemas import enum_symbols, reader_schema
+from streams.worker.schemas import enum_symbols, reader_schema, reader_schemas
+
+
+def _symbols(catalog: Catalog, pipeline: Pipeline) -> dict[str, tuple[str, ...]]:
+    """As `TaskConfig.symbols`."""
+    first, *further = pipeline.inputs
+    found = enum_symbols(reader_schema(catalog, pipeline), first.payload_fields)
+    for one, schema in zip(further, reader_schemas(catalog, pipeline)[1:], strict=True):
+        found |= {one.named(name): symbols for name, symbols in enum_symbols(schema, one.payload_fields).items()}
+    return found
 
 
 @contextmanager
@@ -39,5 +48,5 @@ def config_of(
         partition_of=lambda key: partition_of(key, partitions),
         seed=seed,
         add_ids=None if native is None else native.library.ids_add,
-        symbols=enum_symbols(reader_schema(catalog, pipeline), pipeline.payload_fields),
+        symbols=_symbols(catalog, pipeline),
     )

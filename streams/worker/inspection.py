@@ -132,7 +132,10 @@ class _Looks:
 
     def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._changelog = KafkaChangelog(settings, group=pipeline.group, source=pipeline.source, retrier=Retrier())
+        further = tuple(one.topic for one in pipeline.further_inputs)
+        self._changelog = KafkaChangelog(
+            settings, group=pipeline.group, source=pipeline.source, retrier=Retrier(), further=further
+        )
         self._places = KafkaPlaces(settings, pipeline).find()
         self._config = config_of(pipeline, settings, self._places.partitions, catalog=Catalog.load())
 

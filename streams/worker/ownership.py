@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from streams.batch.lanes import lane_of, partition_of_lane, partitions_of
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.task import PartitionTask
 from streams.worker.ports import Attempt, ForwardedCommands, IntakeCommands, Restored, Stores
@@ -43,8 +44,8 @@ class Ownership:
         self._intake = intake
         self._stores = stores
         self._forwarded = forwarded
-        self._bounds: dict[int, tuple[int, int]] = {}
-        """Of the source partition of each task."""
+        self._bounds: dict[int, tuple[tuple[int, int], ...]] = {}
+        """Of the partition of each input of each task."""
         self._is_stopping = is_stopping
         self._owned: Mapping[int, Term] = {}
         """Replaced as a whole: others read it."""
@@ -88,18 +89,20 @@ class Ownership:
         if not stale:
             return batch
         records, forwarded = (
-            None if some is None else some.take(np.flatnonzero(~np.isin(some.partition, stale)))
+            None if some is None else some.take(np.flatnonzero(~np.isin(partitions_of(some.partition), stale)))
             for some in (batch.records, batch.forwarded)
         )
         idle, forwarded_idle = (
-            {partition: idle for partition, idle in some.items() if partition not in stale}
+            {lane: idle for lane, idle in some.items() if partition_of_lane(lane) not in stale}
             for some in (batch.idle, batch.forwarded_idle)
         )
         return replace(batch, records=records, idle=idle, forwarded=forwarded, forwarded_idle=forwarded_idle)
 
     def consume(self, task: PartitionTask) -> None:
-        """Have records of a task's partition read from where the task stands."""
-        self._intake.start(task.partition, task.offset_next, self._bounds[task.partition])
+        """Have records of a task's partition read from where the task stands, in each input."""
+        bounds = self._bounds[task.partition]
+        for number, offset_next in enumerate(task.offsets_next):
+            self._intake.start(lane_of(number, task.partition), offset_next, bounds[number])
         if task.home.has_moved:
             self._forwarded.start(task.partition, task.growth.forwarded_next)
 
@@ -149,7 +152,7 @@ class Ownership:
                 task.first_offset = restored.source_bounds[0]
                 self._engine.install(task)
                 self._restored_in[term.partition] = term
-                self._bounds[term.partition] = restored.source_bounds
+                self._bounds[term.partition] = (restored.source_bounds, *restored.further_bounds)
                 if task.adoption is None:
                     self.consume(task)
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import structlog
 
+from streams.batch.lanes import all_lanes
 from streams.batch.records import Records
 from streams.clock import SteadyClock, SystemTime, monotonic_ms
 from streams.engine.commit import Failpoint
@@ -31,6 +32,7 @@ from streams.worker.cycle import EffectsHook, as_they_are
 from streams.worker.memory import ProcessMemory
 from streams.worker.ownership import Polled
 from streams.worker.remarks import SourceRemarks
+from streams.worker.schemas import ExpiriesOfAll
 from streams.worker.status import PipelineStatus
 from streams.worker.tracing import Tracing
 from streams.worker.vitals import Vitals
@@ -46,7 +48,8 @@ class _Started(NamedTuple):
     core: PipelineCore
     thread: CoreThread
     restores: BackgroundRestores
-    lookups: SchemaLookups
+    lookups: list[SchemaLookups]
+    """One for each input."""
     status: PipelineStatus
 
 
@@ -101,8 +104,8 @@ class PipelineRunner:
             self.pipeline, metrics, time_source, partitions=self._partitions, skew_ms_max=settings.streams_skew_ms_max
         )
         ports = Ports(
-            time_source, self._commit_thread, thread, wiring.intake, restores, wiring.changelog, wiring.lookup,
-            wiring.source, ProcessMemory(self._shared.memory),
+            time_source, self._commit_thread, thread, wiring.intake, restores, wiring.changelog,
+            ExpiriesOfAll(wiring.lookups), wiring.source, ProcessMemory(self._shared.memory),
         )  # fmt: skip
         core = PipelineCore(
             self.pipeline, wiring.engine, committer, ports, wiring.limits, metrics, self.vitals, self._remarks, report,
@@ -114,10 +117,13 @@ class PipelineRunner:
             trace=self._trace,
         )  # fmt: skip
         wiring.listener.target = core.listener
-        lookups = SchemaLookups(wiring.lookup, wiring.engine, thread, on_failure=self.fail)
+        lookups = [
+            SchemaLookups(lookup, wiring.engine, thread, on_failure=self.fail, input_number=number)
+            for number, lookup in enumerate(wiring.lookups)
+        ]
         status = PipelineStatus(
-            self.pipeline.name, self.pipeline.source, core, wiring.intake, wiring.restorer, self._remarks, report,
-            is_stepping=thread.step_lock.locked,
+            self.pipeline.name, [one.topic for one in self.pipeline.inputs], core, wiring.intake, wiring.restorer,
+            self._remarks, report, is_stepping=thread.step_lock.locked,
         )  # fmt: skip
         self._started = _Started(wiring, core, thread, restores, lookups, status)
         await self._loop.run_in_executor(self._commit_thread, wiring.transactions.reopen)
@@ -147,7 +153,8 @@ class PipelineRunner:
         if self._started is not None:
             wiring, core, thread, restores, lookups, _ = self._started
             restores.close()
-            lookups.close()
+            for each in lookups:
+                each.close()
             wiring.watch_source_no_more()
             await thread.run(core.stop)
             await self._loop.run_in_executor(self._intake_thread, wiring.intake.close)
@@ -227,7 +234,8 @@ class PipelineRunner:
         except Exception as error:
             self.fail(error)
             raise
-        started.lookups.begin()
+        for lookups in started.lookups:
+            lookups.begin()
 
     async def _poll(self) -> Polled:
         started = self._require_started()
@@ -245,7 +253,7 @@ class PipelineRunner:
         started = self._require_started()
         intake, owned = started.wiring.intake, started.core.ownership.owned
         paused = self._shared.metrics.paused_partitions.labels("backpressure")
-        intake.pause_only(owned)
+        intake.pause_only(frozenset(all_lanes(owned, len(self.pipeline.inputs))))
         paused.set(len(owned))
         records, _, generation = await self._loop.run_in_executor(self._intake_thread, intake.poll)
         if records is not None:  # fetched before the pause took hold: consumed again from where they are

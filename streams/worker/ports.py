@@ -65,13 +65,16 @@ class IntakeCommands(Protocol):
     """What the consumer is told; it carries commands out before its next poll. See `streams.kafka.intake.Intake`."""
 
     def start(self, partition: int, offset_next: int, bounds: tuple[int, int]) -> None:
-        """Consume `partition` from `offset_next` on; `bounds`: its first offset, and the one after its last record."""
+        """Consume `partition`, a lane, from `offset_next` on.
+
+        `bounds`: its first offset, and the one after its last record.
+        """
 
     def stop(self, partitions: Iterable[int], generation: int) -> None:
-        """Stop consuming `partitions`, and begin another generation of micro-batches."""
+        """Stop consuming `partitions` in all inputs, and begin another generation of micro-batches."""
 
     def pause_only(self, partitions: frozenset[int]) -> None:
-        """Pause exactly these of the partitions that are consumed."""
+        """Pause exactly these of the lanes that are consumed."""
 
 
 class Restored(NamedTuple):
@@ -80,6 +83,8 @@ class Restored(NamedTuple):
     task: PartitionTask
     source_bounds: tuple[int, int]
     """First offset of its source partition, and the offset after the last record."""
+    further_bounds: tuple[tuple[int, int], ...] = ()
+    """The same of its partition in each input beside the source."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

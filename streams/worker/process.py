@@ -295,8 +295,15 @@ def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
                 topic=topic, partitions=counts[topic], source=pipeline.source,
                 source_partitions=counts[pipeline.source],
             )  # fmt: skip
+    for one in pipeline.further_inputs:
+        if counts[one.topic] != counts[pipeline.source]:
+            raise StreamsError(
+                f"{one.topic} has {counted(counts[one.topic], 'partition')}, {pipeline.source} has "
+                f"{counts[pipeline.source]}: {pipeline.name} merges them, so that both must have equally many, filled "
+                "by the same partitioner (murmur2)"
+            )
     consumed = state_partitions(pipeline, counts)
-    for topic in (*pipeline.event_outputs, pipeline.dlq):
+    for topic in (*pipeline.event_outputs, *(one.dlq for one in pipeline.inputs)):
         if counts[topic] < consumed:
             raise StreamsError(
                 f"{topic} has {counted(counts[topic], 'partition')}, {pipeline.journal} has {consumed}: "

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient
 
 from streams.batch.columns import TIME_MIN
+from streams.batch.lanes import lane_of
 from streams.engine.encode import ChangelogPart, RowEncoder
 from streams.engine.restore import read_checkpoint, restore_partition
 from streams.engine.snapshot import changelog_parts, journal_records, marked_sections
@@ -35,7 +36,7 @@ from streams.sinks.kafka.transactions import KafkaTransactions
 from streams.state import journal
 from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Identity, rebuild_command
-from streams.state.journal import JournalEntry
+from streams.state.journal import JournalEntry, Position
 from streams.state.memory import MemoryStore
 from streams.state.rocks import RocksMemory, RocksStore, set_aside
 from streams.state.store import Store
@@ -65,7 +66,8 @@ class _Cycle:
     """A cycle that is to be written."""
 
     number: int
-    offset_next: int
+    positions: list[Position]
+    """In each input."""
     records: list[bytes]
     """For the journal."""
 
@@ -102,7 +104,10 @@ class LocalRebuild:
         self._settings, self._pipeline, self._directory, self._say = settings, pipeline, directory, say
         self._retrier = Retrier()
         self._client = wait_for_broker(settings)
-        self._changelog = KafkaChangelog(settings, group=pipeline.group, source=pipeline.source, retrier=self._retrier)
+        self._further = tuple(one.topic for one in pipeline.further_inputs)
+        self._changelog = KafkaChangelog(
+            settings, group=pipeline.group, source=pipeline.source, retrier=self._retrier, further=self._further
+        )
         self._places = KafkaPlaces(settings, pipeline).find()
         self._catalog = Catalog.load()
         self._config = config_of(pipeline, settings, self._places.partitions, catalog=self._catalog)
@@ -131,7 +136,11 @@ class LocalRebuild:
             checkpoint = read_checkpoint(store)
             in_journal = self._identity_in_journal(partition)
             found = in_journal or (None if checkpoint is None else checkpoint.identity)
-            lost = set() if found is None else found.recreated(self._places.topics) - {self._pipeline.source}
+            lost = (
+                set()
+                if found is None
+                else found.recreated(self._places.topics) - {one.topic for one in self._pipeline.inputs}
+            )
             if found is None or not lost:
                 self._say(f"partition {partition}: nothing to write")
                 return None
@@ -186,7 +195,7 @@ class LocalRebuild:
         records = journal_records(
             self._config, partition, store, checkpoint, identity, bytes_max=JOURNAL_RECORD_BYTES_MAX
         )
-        return _Cycle(1, checkpoint.offset_next, records)
+        return _Cycle(1, checkpoint.positions(self._config.further_names), records)
 
     def _from_journal(self, partition: int, store: Store, found: Identity, lost: set[str]) -> _Cycle:
         """A further cycle of the journal, which says that the state goes on with other topics."""
@@ -201,16 +210,17 @@ class LocalRebuild:
         )
         identity = self._identity(found, lost)
         reached = task.checkpoint
+        positions = reached.positions(self._config.further_names)
         entry = JournalEntry(
             cycle=reached.cycle + 1,
             event_time_max=TIME_MIN,
-            positions={self._pipeline.source: reached.position},
+            positions=dict(zip(self._config.position_names, positions, strict=True)),
             identity=identity.packed,
         )
         sections = marked_sections(task)
         return _Cycle(
             entry.cycle,
-            reached.offset_next,
+            positions,
             journal.pack(entry, sections, record_bytes_max=JOURNAL_RECORD_BYTES_MAX),
         )
 
@@ -231,6 +241,7 @@ class LocalRebuild:
             source=pipeline.source,
             retrier=self._retrier,
             timeout_ms=REBUILD_TRANSACTION_MS,
+            further=self._further,
         )
         now_ms = int(time.time() * 1000)
         written = 0
@@ -245,13 +256,17 @@ class LocalRebuild:
                     written += len(keys)
             for record in cycle.records:
                 transactions.produce(one_record(pipeline.journal, None, record, now_ms, partition=partition))
-            position = Committed(
-                cycle.offset_next,
-                cycle.number,
-                author=transactions_id,
-                topic_id=self._places.topics.get(pipeline.source),
-            )
-            transactions.send_offsets({partition: position}, self._no_member())
+            reached = {
+                lane_of(number, partition): Committed(
+                    position.offset_next,
+                    cycle.number,
+                    author=transactions_id,
+                    topic_id=self._places.topics.get(pipeline.inputs[number].topic),
+                )
+                for number, position in enumerate(cycle.positions)
+                if position.offset_next >= 0
+            }
+            transactions.send_offsets(reached, self._no_member())
             transactions.commit()
         except CycleAborted as error:
             raise StreamsError(
@@ -291,7 +306,9 @@ def _told(committed: Committed | None) -> str:
 
 def topics_to_empty(pipeline: Pipeline, *, dead_letters: bool) -> list[str]:
     """Topics that a rebuild from the source deletes and creates again."""
-    kept = {pipeline.source} if dead_letters else {pipeline.source, pipeline.dlq, pipeline.audit}
+    kept = {one.topic for one in pipeline.inputs}
+    if not dead_letters:
+        kept |= {topic for one in pipeline.inputs for topic in (one.dlq, one.audit)}
     return [topic.name for topic in pipeline.topics() if topic.name not in kept]
 
 

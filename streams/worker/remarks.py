@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from streams.batch.lanes import input_of, partition_of_lane
 from streams.clock import monotonic_ms
 from streams.flow.declaration import Pipeline
 from streams.growth.layouts import Layouts
@@ -44,9 +45,10 @@ class SourceRemarks:
         """`partitions`: by how many the flow's state is divided, if it was never grown; `layouts`: if it was."""
         self._layouts = layouts
         self._source = pipeline.source
+        self._topics = tuple(one.topic for one in pipeline.inputs)
         self._journal = pipeline.journal
         self._partitions = partitions
-        self._lost_metric = metrics.records_lost.labels(pipeline.source)
+        self._lost_metrics = [metrics.records_lost.labels(topic) for topic in self._topics]
         self._paused_metric = metrics.paused_partitions.labels("not_in_layout")
         self._lost: dict[int, _Lost] = {}
         self._unreadable: dict[int, tuple[Unreadable, str]] = {}
@@ -101,15 +103,16 @@ class SourceRemarks:
     # --- records that are gone, records that cannot be read ---------------------------------------------------------
 
     def records_lost(self, partition: int, first: int, end: int) -> None:
-        """Records of `partition` from offset `first` up to `end` were deleted before they were read."""
-        self._lost_metric.inc(end - first)
+        """Records of `partition`, a lane, from offset `first` up to `end` were deleted before they were read."""
+        self._lost_metrics[input_of(partition)].inc(end - first)
         known = self._lost.get(partition)
         records = end - first + (0 if known is None else known.records)
         self._lost = {**self._lost, partition: _Lost(records, monotonic_ms(), _instant(time.time()))}
         log.error(
             "records were deleted unread: retention has overtaken this worker, or it was down for longer than it; "
             "raise retention.ms of the source, then send them again (runbook records-lost)",
-            topic=self._source, partition=partition, first=first, end=end, records=end - first,
+            topic=self._topics[input_of(partition)], partition=partition_of_lane(partition),
+            first=first, end=end, records=end - first,
         )  # fmt: skip
 
     def unreadable(self, found: Mapping[int, Unreadable], now_ms: int) -> None:
@@ -118,7 +121,7 @@ class SourceRemarks:
         for partition, one in sorted(found.items()):
             since = _instant(time.time() - (now_ms - one.since_ms) / 1000)
             sentence = (
-                f"{self._source}-{partition}: {counted(one.records, 'record')} after an open transaction cannot be "
+                f"{self._named(partition)}: {counted(one.records, 'record')} after an open transaction cannot be "
                 f"read yet; it begins at offset {one.offset} and has been seen open since {since} (how to find its "
                 "producer: runbook open-transaction)"
             )
@@ -129,11 +132,14 @@ class SourceRemarks:
     def remarks(self, now_ms: int) -> list[str]:
         """Sentences; `now_ms`: monotonic. Losses are named for an hour, an open transaction while it is open."""
         lost = [
-            f"{self._source}-{partition}: {counted(one.records, 'record')} deleted unread, last noticed at {one.since}"
+            f"{self._named(partition)}: {counted(one.records, 'record')} deleted unread, last noticed at {one.since}"
             for partition, one in sorted(self._lost.items())
             if now_ms - one.at_ms < RECORDS_LOST_SAID_MS
         ]
         return [*lost, *(sentence for _, sentence in self._unreadable.values())]
+
+    def _named(self, lane: int) -> str:
+        return f"{self._topics[input_of(lane)]}-{partition_of_lane(lane)}"
 
 
 def _instant(time_s: float) -> str:

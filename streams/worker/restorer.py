@@ -94,7 +94,8 @@ class Restorer:
             task = task or await self._attempt(partition, wanted)
             if task is None:
                 return None
-            return Restored(task, await self._in_place(self._source_bounds, partition, wanted))
+            first, *further = await self._in_place(self._bounds, partition, wanted)
+            return Restored(task, first, tuple(further))
 
         def passing(error: BaseException) -> bool:
             if not wanted() or not isinstance(error, (StreamsError, StoreUnavailable, KafkaException)):
@@ -223,15 +224,15 @@ class Restorer:
         )  # fmt: skip
         return task
 
-    def _source_bounds(self, partition: int, wanted: Wanted) -> tuple[int, int]:
-        """Where the source partition begins and ends.
+    def _bounds(self, partition: int, wanted: Wanted) -> list[tuple[int, int]]:
+        """Where the partition begins and ends in each input.
 
         Raises:
             StreamsError: no answer; it may have no leader.
 
         """
         with self._readers.reader(wanted) as reader:
-            return reader.bounds(self._config.pipeline.source, partition)
+            return [reader.bounds(one.topic, partition) for one in self._config.inputs]
 
     def _store_path(self, partition: int) -> Path:
         pipeline = self._config.pipeline

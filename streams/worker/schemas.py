@@ -89,6 +89,17 @@ class SchemaLookup:
         return self._guard.call(lambda: plan_or_reject(self._registry, key, self._reader), failure=RegistryUnavailable)
 
 
+class ExpiriesOfAll:
+    """`streams.worker.ports.SchemaExpiry` over the look-ups of several inputs."""
+
+    def __init__(self, lookups: Sequence[SchemaLookup]) -> None:
+        self._lookups = lookups
+
+    def expired(self) -> list[SchemaKey]:
+        """Schemas that are to be asked for again when they are next met."""
+        return [key for lookup in self._lookups for key in lookup.expired()]
+
+
 def _sort_key(key: SchemaKey) -> tuple[bool, int, str]:
     """Ids in their order, GUIDs behind them."""
     return (False, key, "") if isinstance(key, int) else (True, 0, key)
@@ -105,6 +116,19 @@ def reader_schema(catalog: Catalog, pipeline: Pipeline) -> str:
     for finding in unmet_needs(newest, [pipeline]):
         raise StreamsError(f"{finding.file}: {finding.field}: {finding.message}; {finding.fix}")
     return newest.text
+
+
+def reader_schemas(catalog: Catalog, pipeline: Pipeline) -> list[str]:
+    """The schema that each input of a pipeline is read with, in their order.
+
+    Raises:
+        StreamsError: as `reader_schema`.
+
+    """
+    for one in pipeline.inputs:
+        for finding in unmet_needs(catalog.latest(one.subject), [pipeline]):
+            raise StreamsError(f"{finding.file}: {finding.field}: {finding.message}; {finding.fix}")
+    return [catalog.latest(one.subject).text for one in pipeline.inputs]
 
 
 def require_row_schemas(catalog: Catalog, pipeline: Pipeline) -> None:

@@ -4,12 +4,13 @@ Offsets in the new topic begin again, so that a consumer that goes on at its old
 not tell: it may even go on reading where the new log happens to be long enough.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Protocol
 
 import structlog
 
+from streams.batch.lanes import input_of, partition_of_lane
 from streams.errors import StreamsError
 from streams.kafka.places import KafkaPlaces
 from streams.sinks.base import CycleAborted
@@ -76,11 +77,12 @@ class SuspectSource(Protocol):
 
 
 class WatchedSource:
-    """`streams.worker.ports.SourceCheck` over what the broker says of the topic and what the consumer notices."""
+    """`streams.worker.ports.SourceCheck` over what the broker says of the topics and what the consumer notices."""
 
-    def __init__(self, source: str, watch: SourceWatch, consumer: SuspectSource) -> None:
-        self._source = source
-        self._watch = watch
+    def __init__(self, topics: Sequence[str], watches: Sequence[SourceWatch], consumer: SuspectSource) -> None:
+        """`topics` of the flow's inputs, in their order; each has a watch."""
+        self._topics = tuple(topics)
+        self._watches = tuple(watches)
         self._consumer = consumer
 
     def require_unchanged(self, now_s: float) -> None:
@@ -90,9 +92,10 @@ class WatchedSource:
             CycleAborted: it was recreated or truncated.
 
         """
-        if (gone := self._watch.look(now_s, is_suspect=self._consumer.take_suspicion())) is not None:
+        is_suspect = self._consumer.take_suspicion()
+        looks = [watch.look(now_s, is_suspect=is_suspect) for watch in self._watches]
+        if (gone := next(filter(None, looks), None)) is not None:
             raise CycleAborted("source_recreated", gone)
         if beyond := self._consumer.take_beyond_end():
-            raise CycleAborted(
-                "source_truncated", f"{self._source} was truncated before the next offset of {sorted(beyond)}"
-            )
+            lanes = ", ".join(f"{self._topics[input_of(lane)]}-{partition_of_lane(lane)}" for lane in sorted(beyond))
+            raise CycleAborted("source_truncated", f"truncated before the offset that is next: {lanes}")

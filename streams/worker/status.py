@@ -1,7 +1,8 @@
 """What a pipeline of a worker is at, in words and numbers: for `/readyz` and the watchdog. Any thread may ask."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from streams.batch.lanes import all_lanes, input_of, partition_of_lane
 from streams.clock import monotonic_ms
 from streams.sources.kafka.intake import Intake
 from streams.worker.account import CycleReport
@@ -16,7 +17,7 @@ class PipelineStatus:
     def __init__(
         self,
         name: str,
-        source: str,
+        topics: Sequence[str],
         core: PipelineCore,
         intake: Intake,
         restorer: Restorer,
@@ -25,9 +26,10 @@ class PipelineStatus:
         *,
         is_stepping: Callable[[], bool],
     ) -> None:
-        """`name` of the pipeline, its `source` topic; `is_stepping`: whether the core is at work."""
+        """`name` of the pipeline, the `topics` that it reads; `is_stepping`: whether the core is at work."""
         self._name = name
-        self._source = source
+        self._topics = tuple(topics)
+        self._source = self._topics[0]
         self._core = core
         self._intake = intake
         self._restorer = restorer
@@ -51,11 +53,13 @@ class PipelineStatus:
         return "; ".join(reasons) or None
 
     def at_work(self) -> Mapping[int, tuple[int, int]]:
-        """By partition that should be processed now: offset up to which all is taken, and the last one taken + 1."""
+        """By lane that should be processed now: offset up to which all is taken, and the last one taken + 1."""
         ownership = self._core.ownership
-        excused = self._restorer.stuck.keys() | self._core.engine.waiting_partitions | ownership.stopped.keys()
+        excused = self._restorer.stuck.keys() | ownership.stopped.keys()
+        lanes = all_lanes(sorted(ownership.owned - excused), len(self._topics))
         known, taken = self._intake.positions(), self._intake.taken()
-        return {p: (known.get(p, 0), taken.get(p, 0)) for p in sorted(ownership.owned - excused)}
+        waiting = self._core.engine.waiting_partitions
+        return {lane: (known.get(lane, 0), taken.get(lane, 0)) for lane in lanes if lane not in waiting}
 
     def waits_for(self) -> str:
         """What it is busy with, as far as it knows."""
@@ -76,7 +80,8 @@ class PipelineStatus:
         if missing := ownership.missing:
             return f"restoring {self._source} partitions {sorted(missing)}"
         if waiting := self._core.engine.waiting_partitions:
-            return f"waiting for the schema registry: {self._source} {sorted(waiting)}"
+            lanes = [f"{self._topics[input_of(lane)]} {partition_of_lane(lane)}" for lane in sorted(waiting)]
+            return f"waiting for the schema registry: {', '.join(lanes)}"
         if not ownership.owned and not self._remarks.refused and not self._is_spare():
             return f"no partition of {self._source} is assigned"
         return None

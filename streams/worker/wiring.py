@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from streams.engine.commit import Committer, Failpoint
@@ -12,7 +13,7 @@ from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
-from streams.flow.decoding import decoder_of
+from streams.flow.decoding import decoders_of
 from streams.kafka.changelog import ChangelogReaders, KafkaChangelog
 from streams.kafka.lag import LagProbe
 from streams.kafka.native_client import native_clients
@@ -34,7 +35,7 @@ from streams.worker.owner import DataDirectory
 from streams.worker.rebalance import RebalanceListener
 from streams.worker.remarks import SourceRemarks
 from streams.worker.restorer import Restorer
-from streams.worker.schemas import SchemaLookup, reader_schema, require_row_schemas, table_schema_id
+from streams.worker.schemas import SchemaLookup, reader_schemas, require_row_schemas, table_schema_id
 from streams.worker.source_watch import SourceWatch, WatchedSource
 
 _CYCLE_SHARE: Final = 1 / 24
@@ -115,33 +116,39 @@ class Wiring:
         self.limits = CycleLimits(
             settings.streams_commit_interval_ms, bytes_max=int((own.streams_memory_mb_max << 20) * _CYCLE_SHARE)
         )
+        further = tuple(one.topic for one in pipeline.further_inputs)
         config = config_of(
             pipeline, settings, partitions, catalog=self._catalog, stopwatch=shared.metrics.stopwatch,
             seed=time.time_ns() & ((1 << 63) - 1),
         )  # fmt: skip
         self.engine = self._engine(config)
         self.registry = Registry(own)
-        reader = reader_schema(self._catalog, pipeline)
-        self.lookup = SchemaLookup(self.registry, reader, guard=self._guard, retrier=retrier)
+        self.lookups = [
+            SchemaLookup(self.registry, reader, guard=self._guard, retrier=retrier)
+            for reader in reader_schemas(self._catalog, pipeline)
+        ]
         self.listener = LateListener()
         group, source = pipeline.group, pipeline.source
         native = native_clients(settings.streams_native)
         self.intake = Intake(
             own, source=source, group=group, member=self.member, ownership=self.listener,
-            on_lost_records=remarks.records_lost, native=native,
+            on_lost_records=remarks.records_lost, native=native, further=further,
         )  # fmt: skip
         self.transactions = KafkaTransactions(
-            own, transactional_id=self.member, source=source, retrier=retrier, native=native
+            own, transactional_id=self.member, source=source, retrier=retrier, native=native, further=further
         )
-        self.changelog = KafkaChangelog(settings, group=group, source=source, retrier=retrier)
-        self.lag_probe = LagProbe(settings, group=group, source=source)
+        self.changelog = KafkaChangelog(settings, group=group, source=source, retrier=retrier, further=further)
+        self.lag_probe = LagProbe(settings, group=group, source=source, further=further)
         places = KafkaPlaces(settings, pipeline)
-        self._source_watch = SourceWatch(places, source, self._source_ids)
-        self.source = WatchedSource(source, self._source_watch, self.intake)
+        self._source_watches = [
+            SourceWatch(places, topic, partial(self._ids_of, topic)) for topic in (source, *further)
+        ]
+        self.source = WatchedSource((source, *further), self._source_watches, self.intake)
         self.restorer = Restorer(
             config, shared.directory, shared.memory, own, shared.metrics,
             places=places.find, retrier=retrier,
-            readers=ChangelogReaders(settings, group=group, source=source, retrier=quiet), on_progress=on_progress,
+            readers=ChangelogReaders(settings, group=group, source=source, retrier=quiet, further=further),
+            on_progress=on_progress,
         )  # fmt: skip
 
     def committer(self, failpoint: Failpoint) -> Committer:
@@ -170,18 +177,18 @@ class Wiring:
 
     def watch_source_no_more(self) -> None:
         """Ask no more what has become of the source."""
-        self._source_watch.close()
+        for watch in self._source_watches:
+            watch.close()
 
     def _engine(self, config: TaskConfig) -> Engine:
-        return Engine(config, decoder_of(self._pipeline, self._shared.settings))
+        return Engine(config, *decoders_of(self._pipeline, self._shared.settings))
 
     def _schema_of(self, subject: str) -> tuple[str, int]:
         """Newest committed schema of a subject and its id."""
         schema = self._catalog.latest(subject).text
         return schema, table_schema_id(self.registry, subject, schema, guard=self._guard, retrier=self._retrier)
 
-    def _source_ids(self) -> frozenset[str]:
-        """Ids of the source topic that the tasks' offsets are offsets in."""
-        source = self._pipeline.source
+    def _ids_of(self, topic: str) -> frozenset[str]:
+        """Ids of an input's topic that the tasks' offsets are offsets in."""
         tasks = list(self.engine.tasks.values())
-        return frozenset(found for task in tasks if (found := task.identity.topics.get(source)))
+        return frozenset(found for task in tasks if (found := task.identity.topics.get(topic)))

@@ -15,7 +15,8 @@ from streams.batch.events import Events, Fields
 from streams.operators.fold.aggregate import Segments
 from streams.operators.reorder.judge import LastDue, judge_behind
 from streams.operators.trace import watermarks
-from streams.operators.window.windows import NEVER, Windows
+from streams.operators.window.runs import NEVER
+from streams.operators.window.windows import Windows
 from tests.examples import examples
 
 QUICK = settings(deadline=None, max_examples=examples(150))

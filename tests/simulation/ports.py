@@ -24,6 +24,9 @@ from streams.worker.ownership import Polled
 from streams.worker.ports import Attempt, Restored
 from tests.simulation.traffic import NOW_MS, SCHEMA_ID, UNREADABLE
 
+Row = tuple[int, int, int, bytes | None, bytes | None, Headers | None]
+"""Partition, offset, timestamp, key, value and headers of a record."""
+
 
 class SimulatedTime:
     """Goes on when it is told to."""
@@ -203,7 +206,7 @@ class MemoryIntake:
 
     def poll(self) -> Records | None:
         self.obey()
-        rows: list[tuple[int, int, int, bytes | None, bytes | None, Headers | None]] = []
+        rows: list[Row] = []
         consumed = sorted(self.position.keys() - self.paused)
         for partition in self._rng.sample(consumed, k=len(consumed)):
             log = self._kafka.log(self._source, partition)
@@ -214,7 +217,7 @@ class MemoryIntake:
         return records_of(rows) if rows else None
 
 
-def records_of(rows: list[tuple[int, int, int, bytes | None, bytes | None, Headers | None]]) -> Records:
+def records_of(rows: list[Row]) -> Records:
     columns = list(zip(*rows, strict=True))
     numbers = [np.array(column, dtype=np.int64) for column in columns[:3]]
     headers = [[pair for pair in pairs or () if pair[0] != UNREADABLE] or None for pairs in columns[5]]

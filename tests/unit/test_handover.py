@@ -256,7 +256,7 @@ def test_an_unexpected_error_of_a_schema_look_up_or_a_restore_ends_the_worker() 
             raise ZeroDivisionError("a bug")
 
         thread = CoreThread("test", on_failure=failures.append)
-        stub: Any = SimpleNamespace(resolve=fails, restore=fails, missing_schemas=frozenset({1}))
+        stub: Any = SimpleNamespace(resolve=fails, restore=fails, missing_of=lambda _: frozenset({1}))
         with pytest.raises(ZeroDivisionError):
             await SchemaLookups(stub, stub, thread, on_failure=failures.append).look_up(frozenset({1}))
         restores = BackgroundRestores(stub, thread, on_failure=failures.append)

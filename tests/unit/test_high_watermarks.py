@@ -44,7 +44,7 @@ def broker() -> Broker:
 
 @pytest.fixture
 def high(broker: Broker) -> HighWatermarks:
-    one = HighWatermarks(Settings(), source="t", client_id="tests")
+    one = HighWatermarks(Settings(), topics=("t",), client_id="tests")
     one._list = broker.listed
     return one
 

@@ -18,8 +18,10 @@ from streams.operators.keyed import KeySegments, KeySpace
 from streams.operators.reorder.last import LastReleased, due_pairs
 from streams.operators.reorder.section import DueRows
 from streams.operators.trace import WatermarkTrace
-from streams.operators.window.operator import TumblingWindow, open_window_name, window_name
-from streams.operators.window.windows import NEVER, Windows
+from streams.operators.window.operator import open_window_name, window_name
+from streams.operators.window.runs import NEVER
+from streams.operators.window.spec import TumblingWindow
+from streams.operators.window.windows import Windows
 from streams.state.memory import MemoryStore
 from streams.state.names import operator_prefix
 from streams.state.space import StoreSpace

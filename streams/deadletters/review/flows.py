@@ -9,14 +9,16 @@ from streams.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Flows:
-    """The declared flows, their topics with the prefix of this set."""
+    """The declared flows, their topics with the prefix of this set; each input beside a source is one by itself."""
 
     declared: tuple[Pipeline, ...]
 
     @classmethod
     def of(cls, settings: Settings) -> "Flows":
         """Those of the set in `settings`."""
-        return cls(tuple(select_pipelines(None, prefix=settings.streams_topic_prefix)))
+        declared = select_pipelines(None, prefix=settings.streams_topic_prefix)
+        further = (each.reading(one) for each in declared for one in each.further_inputs)
+        return cls((*declared, *further))
 
     def by_source(self, topic: str) -> Pipeline | None:
         """The flow that reads `topic`."""

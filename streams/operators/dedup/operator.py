@@ -24,7 +24,7 @@ from streams.operators.keyed import ChangedKeys
 from streams.operators.late import LATE, LateEvents
 from streams.operators.output import EventRecords, Output, RefusedEvents
 from streams.operators.refused import accepted
-from streams.operators.spec import OperatorSpec
+from streams.operators.spec import OperatorSpec, named_for
 from streams.operators.trace import WatermarkTrace
 from streams.state.identity import Consequences, SettingsByName
 from streams.state.store import WriteBatch
@@ -44,11 +44,13 @@ class Dedup(OperatorSpec):
 
     horizon_ms: int
     late_topic: str
+    of: str = ""
+    """Input whose events it gets, where that is not the flow's first one."""
 
     @property
     def name(self) -> str:
-        """`dedup`."""
-        return NAME
+        """`dedup`, and the input."""
+        return named_for(NAME, self.of)
 
     def build(self, context: OperatorContext) -> "DedupOperator":
         """An operator that knows no ids."""
@@ -57,7 +59,11 @@ class Dedup(OperatorSpec):
     @property
     def bounds(self) -> Mapping[str, int]:
         """The horizon."""
-        return {HORIZON_MS: self.horizon_ms}
+        return {self._bound: self.horizon_ms}
+
+    @property
+    def _bound(self) -> str:
+        return named_for(HORIZON_MS, self.of)
 
     @property
     def journal_ms(self) -> int:
@@ -67,19 +73,19 @@ class Dedup(OperatorSpec):
     def judge_change(self, bounds: Mapping[str, int], settings: SettingsByName) -> Consequences:
         """A longer horizon than before grows, a shorter one is in force at once."""
         del settings
-        before_ms = bounds.get(HORIZON_MS, self.horizon_ms)
+        before_ms = bounds.get(self._bound, self.horizon_ms)
         if before_ms == self.horizon_ms:
             return Consequences()
         how, then = "shorter", "older ids are forgotten, and events older than it are late from now on"
         if self.horizon_ms > before_ms:
             how, then = "longer", "it grows as ids are remembered for longer"
-        text = f"the dedup horizon is {how} than before ({self.horizon_ms} ms, was {before_ms} ms): {then}"
+        text = f"the {self.name} horizon is {how} than before ({self.horizon_ms} ms, was {before_ms} ms): {then}"
         return Consequences(migrated=(text,))
 
     @property
     def parts(self) -> Mapping[str, str]:
         """Pages of ids."""
-        return {NAME: "pages of ids"}
+        return {self.name: named_for("pages of ids", self.of)}
 
 
 class DedupOperator(Operator):
@@ -89,7 +95,8 @@ class DedupOperator(Operator):
 
     def __init__(self, spec: Dedup, context: OperatorContext) -> None:
         self._spec, self._context = spec, context
-        self._space = context.space(NAME)
+        self._space = context.space(spec.name)
+        self._section, self._known_from_mark = named_for(SECTION, spec.of), named_for(KNOWN_FROM, spec.of)
         self._ids = IdSet(context.seed, context.add_ids)
         self.spilled = SpilledIds(self._space)
         self._spilled_below = self.spilled.newest_bucket_end
@@ -146,7 +153,7 @@ class DedupOperator(Operator):
         ids = Ids.concat(self._added)
         self._added = []
         pieces = pack_ids(ids, self._known_from, bytes_max=JOURNAL_RECORD_BYTES_MAX)
-        return Changes(sections={SECTION: pieces}, event_time_max=_newest(ids))
+        return Changes(sections={self._section: pieces}, event_time_max=_newest(ids))
 
     @property
     def is_settled(self) -> bool:
@@ -158,7 +165,7 @@ class DedupOperator(Operator):
     def replay(self, record: Replayed, budget: RestoreBudget) -> int:
         """Remember the ids of a cycle."""
         del budget
-        section = record.sections.get(SECTION)
+        section = record.sections.get(self._section)
         if section is None:
             return 0
         ids, known_from = unpack_ids(section)
@@ -179,29 +186,29 @@ class DedupOperator(Operator):
     def journal_restored(self, watermark: int, marks: Mapping[str, int]) -> None:
         """Where the journal says nothing newer, the checkpoint says from when on all ids are known."""
         del watermark
-        self._known_from = max(self._known_from, marks.get(KNOWN_FROM, 0))
+        self._known_from = max(self._known_from, marks.get(self._known_from_mark, 0))
 
     def bounds_changed(self, found: Mapping[str, int], watermark: int) -> None:
         """Under a longer horizon than before, what the shorter one has forgotten is not known."""
-        before_ms = found.get(HORIZON_MS, self._spec.horizon_ms)
+        before_ms = found.get(named_for(HORIZON_MS, self._spec.of), self._spec.horizon_ms)
         if self._spec.horizon_ms > before_ms and watermark > TIME_MIN:
             self._known_from = max(self._known_from, watermark - before_ms)
 
     @property
     def marks(self) -> Mapping[str, int]:
         """From when on all ids are known."""
-        return {KNOWN_FROM: self._known_from}
+        return {self._known_from_mark: self._known_from}
 
     def marked_sections(self) -> Mapping[str, Sequence[bytes]]:
         """From when on all ids are known."""
-        return {SECTION: pack_ids(Ids.concat([]), self._known_from, bytes_max=JOURNAL_RECORD_BYTES_MAX)}
+        return {self._section: pack_ids(Ids.concat([]), self._known_from, bytes_max=JOURNAL_RECORD_BYTES_MAX)}
 
     def snapshot(self, watermark: int, marks: Mapping[str, int]) -> Changes:
         """All ids of the store."""
         del watermark
         ids = self.spilled.all()
-        pieces = pack_ids(ids, marks.get(KNOWN_FROM, 0), bytes_max=JOURNAL_RECORD_BYTES_MAX)
-        return Changes(sections={SECTION: pieces}, event_time_max=_newest(ids))
+        pieces = pack_ids(ids, marks.get(self._known_from_mark, 0), bytes_max=JOURNAL_RECORD_BYTES_MAX)
+        return Changes(sections={self._section: pieces}, event_time_max=_newest(ids))
 
     # --- between cycles ---------------------------------------------------------------------------------------------
 
@@ -243,7 +250,7 @@ class DedupOperator(Operator):
 
     def in_memory(self) -> Mapping[str, int]:
         """Number of ids."""
-        return {"ids": len(self._ids)}
+        return {named_for("ids", self._spec.of): len(self._ids)}
 
 
 def _newest(ids: Ids) -> int:

@@ -18,7 +18,7 @@ from streams.operators.keyed import ChangedKeys
 from streams.operators.quarantine.breakers import DeviceBreakers
 from streams.operators.quarantine.gate import quarantine, quarantined_at_start
 from streams.operators.quarantine.section import SECTION, pack_breakers, unpack_breakers
-from streams.operators.spec import OperatorSpec, RecordGate
+from streams.operators.spec import OperatorSpec, RecordGate, named_for
 from streams.state.identity import Consequences, SettingsByName
 from streams.state.journal import reading
 from streams.state.space import StoreSpace
@@ -55,6 +55,8 @@ class Quarantine(OperatorSpec):
 
     rejects_max: int
     cooldown_ms: int
+    of: str = ""
+    """Input whose records it judges, where that is not the flow's first one."""
 
     @property
     def gate(self) -> RecordGate:
@@ -63,8 +65,8 @@ class Quarantine(OperatorSpec):
 
     @property
     def name(self) -> str:
-        """`quarantine`."""
-        return NAME
+        """`quarantine`, and the input."""
+        return named_for(NAME, self.of)
 
     def build(self, context: OperatorContext) -> "QuarantineOperator":
         """An operator that keeps nothing out."""
@@ -73,14 +75,15 @@ class Quarantine(OperatorSpec):
     @property
     def bounds(self) -> Mapping[str, int]:
         """How many rejects, and for how long."""
-        return {REJECTS: self.rejects_max, COOLDOWN_MS: self.cooldown_ms}
+        return {named_for(REJECTS, self.of): self.rejects_max, named_for(COOLDOWN_MS, self.of): self.cooldown_ms}
 
     def judge_change(self, bounds: Mapping[str, int], settings: SettingsByName) -> Consequences:
         """Keys that are kept out stay so: the new cool-down counts for them too."""
         del settings
+        rejects, cooldown_ms = self.bounds
         what = {
-            REJECTS: "counts with the next reject of a key; keys that are kept out stay so until a record is clean",
-            COOLDOWN_MS: "counts from now on, also for keys that are kept out",
+            rejects: "counts with the next reject of a key; keys that are kept out stay so until a record is clean",
+            cooldown_ms: "counts from now on, also for keys that are kept out",
         }
         return Consequences(
             migrated=tuple(
@@ -93,7 +96,7 @@ class Quarantine(OperatorSpec):
     @property
     def parts(self) -> Mapping[str, str]:
         """Breakers."""
-        return {NAME: "device breakers"}
+        return {self.name: named_for("device breakers", self.of)}
 
 
 class QuarantineOperator(Operator):
@@ -102,7 +105,8 @@ class QuarantineOperator(Operator):
     def __init__(self, spec: Quarantine, context: OperatorContext) -> None:
         self.breakers = DeviceBreakers(rejects_max=spec.rejects_max, cooldown_ms=spec.cooldown_ms)
         self._home = context.home
-        self._space = context.space(NAME)
+        self._space = context.space(spec.name)
+        self._section = named_for(SECTION, spec.of)
         self._written: list[tuple[bytes, bytes]] = []
         """Of the newest changes."""
         self._written_at: dict[bytes, int] = {}
@@ -116,7 +120,7 @@ class QuarantineOperator(Operator):
         del changed
         self._written = self.breakers.take_changed()
         pieces = pack_breakers(self._written, bytes_max=JOURNAL_RECORD_BYTES_MAX)
-        found = Changes(sections={SECTION: pieces}, is_of_cycle_end=bool(pieces))
+        found = Changes(sections={self._section: pieces}, is_of_cycle_end=bool(pieces))
         _note(self._space, self._written, found.store)
         return found
 
@@ -146,7 +150,7 @@ class QuarantineOperator(Operator):
     def replay(self, record: Replayed, budget: RestoreBudget) -> int:
         """Take the breakers that the store lacks."""
         del budget
-        section = record.sections.get(SECTION)
+        section = record.sections.get(self._section)
         if section is None or not record.is_new:
             return 0
         rows = unpack_breakers(section)
@@ -181,7 +185,7 @@ class QuarantineOperator(Operator):
         """All breakers of the store."""
         del watermark, marks
         rows = self._kept(list(self._space.scan()))
-        return Changes(sections={SECTION: pack_breakers(rows, bytes_max=JOURNAL_RECORD_BYTES_MAX)})
+        return Changes(sections={self._section: pack_breakers(rows, bytes_max=JOURNAL_RECORD_BYTES_MAX)})
 
     def keys_moved(self) -> None:
         """Remember the breakers of keys that have their home here only."""

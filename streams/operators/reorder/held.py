@@ -282,6 +282,8 @@ def without_repeats(parts: list[Events]) -> Events | None:
 
 def _first_copies(events: Events) -> Int64:
     """Rows of the first event of each identity, in order."""
+    if not len(events):
+        return np.empty(0, dtype=np.int64)
     order = np.lexsort((events.id_lo, events.id_hi, events.id_word))
     words = np.stack([events.id_word[order], events.id_hi[order], events.id_lo[order]])
     first = np.concatenate([[True], (words[:, 1:] != words[:, :-1]).any(axis=0)])

@@ -19,11 +19,12 @@ from streams.operators.keyed import ChangedKeys
 from streams.operators.late import LATE, LateEvents
 from streams.operators.output import EventRecords, Output, RefusedEvents
 from streams.operators.refused import accepted
-from streams.operators.reorder.held import Held, held_in_store, memory_of, without_repeats
+from streams.operators.reorder.held import Held, held_in_store
+from streams.operators.reorder.journalled import HeldInJournal
 from streams.operators.reorder.judge import judge_behind, release_order
 from streams.operators.reorder.last import LastReleased, due_pairs, due_rows
 from streams.operators.reorder.section import HELD, LAST_RELEASED, pack_due, pack_held, unpack_due, unpack_held
-from streams.operators.spec import OperatorSpec
+from streams.operators.spec import OperatorSpec, named_for
 from streams.operators.trace import WatermarkTrace
 from streams.state.store import WriteBatch
 
@@ -36,11 +37,23 @@ class Reorder(OperatorSpec):
     """Declaration: events are released in (event time, sequence, id) per key."""
 
     late_topic: str
+    of: str = ""
+    """Input whose events it gets, where that is not the flow's first one."""
 
     @property
     def name(self) -> str:
-        """`reorder`."""
-        return NAME
+        """`reorder`, and the input."""
+        return named_for(NAME, self.of)
+
+    @property
+    def held_part(self) -> str:
+        """Name of the part of store and journal that has held events."""
+        return named_for(HELD, self.of)
+
+    @property
+    def last_part(self) -> str:
+        """Name of the part of store and journal that has the last released event of each key."""
+        return named_for(LAST_RELEASED, self.of)
 
     def build(self, context: OperatorContext) -> "ReorderOperator":
         """An operator that holds nothing."""
@@ -49,7 +62,10 @@ class Reorder(OperatorSpec):
     @property
     def parts(self) -> Mapping[str, str]:
         """Last released events, and pages of held ones."""
-        return {LAST_RELEASED: "last released events", HELD: "pages of held events"}
+        return {
+            self.last_part: named_for("last released events", self.of),
+            self.held_part: named_for("pages of held events", self.of),
+        }
 
 
 class ReorderOperator(Operator):
@@ -59,14 +75,14 @@ class ReorderOperator(Operator):
 
     def __init__(self, spec: Reorder, context: OperatorContext) -> None:
         self._spec, self._context, self._keys = spec, context, context.keys
-        self._last_space = context.space(LAST_RELEASED)
-        self._held_space = context.space(HELD)
+        self._last_space = context.space(spec.last_part)
+        self._held_space = context.space(spec.held_part)
         self.held = Held(context.fields, self._held_space, context.home.kept)
         self._last = context.keys.attach(LastReleased(self._last_space))
         self._none = Events.none(context.fields)
         self._cycle = 1
         """Of those since the restore: by it held events that came in the open cycle are told from others."""
-        self._journalled = _HeldInJournal(self.held)
+        self._journalled = HeldInJournal(self.held)
         self._replayed = WriteBatch()
 
     def process(self, events: Events, trace: WatermarkTrace) -> Output:
@@ -155,8 +171,8 @@ class ReorderOperator(Operator):
         cycle, self._cycle = self._cycle, self._cycle + 1
         found = Changes(
             sections={
-                HELD: pack_held(self.held.came_in(cycle), bytes_max=JOURNAL_RECORD_BYTES_MAX),
-                LAST_RELEASED: pack_due(due, bytes_max=JOURNAL_RECORD_BYTES_MAX),
+                self._spec.held_part: pack_held(self.held.came_in(cycle), bytes_max=JOURNAL_RECORD_BYTES_MAX),
+                self._spec.last_part: pack_due(due, bytes_max=JOURNAL_RECORD_BYTES_MAX),
             },
             event_time_max=int(due.event_time.max()) if len(due) else TIME_MIN,
         )
@@ -168,11 +184,11 @@ class ReorderOperator(Operator):
     def replay(self, record: Replayed, budget: RestoreBudget) -> int:
         """Hold what a cycle has held, as far as it is not due; take the last released events that the store lacks."""
         rows = 0
-        if (section := record.sections.get(HELD)) is not None:
+        if (section := record.sections.get(self._spec.held_part)) is not None:
             held = unpack_held(section, self._context.fields)
             self._journalled.add(held, record.watermark, budget.bytes_max)
             rows += len(held)
-        if (section := record.sections.get(LAST_RELEASED)) is not None:
+        if (section := record.sections.get(self._spec.last_part)) is not None:
             due = unpack_due(section)
             rows += len(due)
             if record.is_new:
@@ -216,8 +232,8 @@ class ReorderOperator(Operator):
             due = due.take(kept)
         return Changes(
             sections={
-                HELD: [] if held is None else pack_held(held, bytes_max=JOURNAL_RECORD_BYTES_MAX),
-                LAST_RELEASED: pack_due(due, bytes_max=JOURNAL_RECORD_BYTES_MAX),
+                self._spec.held_part: [] if held is None else pack_held(held, bytes_max=JOURNAL_RECORD_BYTES_MAX),
+                self._spec.last_part: pack_due(due, bytes_max=JOURNAL_RECORD_BYTES_MAX),
             },
             event_time_max=int(due.event_time.max()) if len(due) else TIME_MIN,
         )
@@ -259,36 +275,4 @@ class ReorderOperator(Operator):
 
     def in_memory(self) -> Mapping[str, int]:
         """Number of held events."""
-        return {"held": len(self.held)}
-
-
-class _HeldInJournal:
-    """Held events that a restore reads from the journal: as many as there is room for, the rest goes into pages."""
-
-    def __init__(self, held: Held) -> None:
-        self._held = held
-        self._parts: list[Events] = []
-        self._bytes = 0
-
-    def add(self, events: Events, watermark: int, bytes_max: int) -> None:
-        """Take events that were held at the end of a cycle; those up to `watermark` have been released since."""
-        if not len(events):
-            return
-        self._parts.append(events)
-        self._bytes += memory_of(events)
-        if self._bytes > bytes_max:
-            self._parts = self._waiting(watermark)
-            self._bytes = sum(map(memory_of, self._parts))
-        if self._bytes > bytes_max // 2:
-            self._held.put_into_pages(self._parts)
-            self._parts, self._bytes = [], 0
-
-    def rest(self, watermark: int) -> Events | None:
-        """Take those in memory that are above `watermark`, each once."""
-        parts = self._waiting(watermark)
-        self._parts, self._bytes = [], 0
-        return without_repeats(parts)
-
-    def _waiting(self, watermark: int) -> list[Events]:
-        waiting = (events.take(events.event_time > watermark) for events in self._parts)
-        return [events for events in waiting if len(events)]
+        return {named_for("held", self._spec.of): len(self.held)}

@@ -1,4 +1,4 @@
-"""Tumbling windows as an operator: the newest window of each key is a keyed row; closed ones go to a topic.
+"""Windows of all kinds as an operator: the newest window of each key is a keyed row; closed ones go to a topic.
 
 A window closes when an event of its key falls into a later one, or by the watermark. Open windows of keys that are not
 in memory are remembered in the store by the watermark that closes them, so that they close without an event.
@@ -6,8 +6,8 @@ in memory are remembered in the store by the watermark that closes them, so that
 
 import itertools
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar, Final
 
@@ -25,7 +25,7 @@ from streams.operators.keyed import ChangedKeys, StoredRows
 from streams.operators.output import Output
 from streams.operators.spec import KeyedState, OperatorSpec
 from streams.operators.trace import WatermarkTrace
-from streams.operators.window.windows import NEVER, Closed, Windows
+from streams.operators.window.runs import NEVER, Closed, WindowFamily, close
 from streams.state.identity import Consequences, SettingsByName
 from streams.state.space import StoreSpace
 from streams.state.store import WriteBatch
@@ -35,7 +35,6 @@ _SCAN_ROWS: Final = 4_096
 _LOADED_MAX: Final = 10_000
 """Keys that are loaded from the store at once because the watermark has passed the ends of their windows."""
 _CLOSE_AT: Final = struct.Struct(">q")
-SIZE_MS: Final = "size_ms"
 GRACE_MS: Final = "grace_ms"
 
 
@@ -49,29 +48,31 @@ def open_window_name(topic: str) -> str:
     return f"{window_name(topic)}.open"
 
 
-@dataclass(frozen=True)
-class TumblingWindow(OperatorSpec):
-    """Declaration: events are folded by key and window of `size_ms` into rows of `topic`."""
+class WindowSpec(OperatorSpec):
+    """What the declarations of all kinds of windows have in common."""
 
     passes_all: ClassVar[bool] = True
     topic: str
     aggregate: WindowAggregate
-    size_ms: int
-    grace_ms: int
+
+    @property
+    def label(self) -> str:
+        """Stands for these windows where their rows are kept: the topic, where that has no other ones."""
+        return self.topic
 
     @property
     def name(self) -> str:
         """By the topic."""
-        return window_name(self.topic)
+        return window_name(self.label)
 
     def build(self, context: OperatorContext) -> "WindowOperator":
         """An operator without windows."""
         return WindowOperator(self, context)
 
     @cached_property
-    def windows(self) -> Windows:
+    def windows(self) -> WindowFamily:
         """What folds and closes."""
-        return Windows(self.aggregate, size_ms=self.size_ms, grace_ms=self.grace_ms)
+        raise NotImplementedError
 
     @cached_property
     def keyed(self) -> Sequence[KeyedState]:
@@ -79,39 +80,22 @@ class TumblingWindow(OperatorSpec):
         meanings = getattr(self.aggregate, "meanings", None) or {}
         columns = RowLayout.of(self.windows.dtype).columns
         layout = RowLayout(tuple(replace(one, meaning=meanings.get(_column_of(one.path), "")) for one in columns))
-        return (KeyedState(self.topic, self.name, self.windows.empty(1), layout),)
-
-    @property
-    def settings(self) -> Mapping[str, Mapping[str, int]]:
-        """Length and grace."""
-        return {self.topic: {SIZE_MS: self.size_ms, GRACE_MS: self.grace_ms}}
-
-    def judge_change(self, bounds: Mapping[str, int], settings: SettingsByName) -> Consequences:
-        """Another length is refused; another grace counts for windows that open from now on."""
-        del bounds
-        found = settings.get(self.topic)
-        if found is None:
-            return Consequences()
-        if found.get(SIZE_MS) != self.size_ms:
-            text = (
-                f"windows of {self.topic} were {found.get(SIZE_MS)} ms long and are {self.size_ms} ms now: open ones "
-                "cannot be continued. Declare them under a new topic"
-            )
-            return Consequences(refused=(text,))
-        before_ms = found.get(GRACE_MS, self.grace_ms)
-        if before_ms == self.grace_ms:
-            return Consequences()
-        text = (
-            f"the grace of windows of {self.topic} is {self.grace_ms} ms now (was {before_ms} ms): it counts for "
-            "windows that open from now on, open ones close as before"
-        )
-        return Consequences(migrated=(text,))
+        return (KeyedState(self.label, self.name, self.windows.empty(1), layout),)
 
     def table(self, keys: Objects, rows: Rows) -> pa.RecordBatch:
         """Public rows of closed windows."""
-        start = np.ascontiguousarray(rows["start"])
-        revision = np.ascontiguousarray(rows["revision"])
-        return self.aggregate.table(keys, start, start + self.size_ms, revision, rows["state"])
+        raise NotImplementedError
+
+    def with_grace(self, settings: SettingsByName, grace_ms: int) -> Consequences:
+        """What follows when windows were declared with other `settings` whose grace alone may differ."""
+        before_ms = settings[self.label].get(GRACE_MS, grace_ms)
+        if before_ms == grace_ms:
+            return Consequences()
+        text = (
+            f"the grace of windows of {self.topic} is {grace_ms} ms now (was {before_ms} ms): it counts for "
+            "windows that open from now on, open ones close as before"
+        )
+        return Consequences(migrated=(text,))
 
 
 def _column_of(path: str) -> str:
@@ -124,10 +108,10 @@ class WindowOperator(Operator):
 
     stage = "windows"
 
-    def __init__(self, spec: TumblingWindow, context: OperatorContext) -> None:
+    def __init__(self, spec: WindowSpec, context: OperatorContext) -> None:
         self._spec, self._keys = spec, context.keys
         (state,) = spec.keyed
-        waiting = context.space(open_window_name(spec.topic))
+        waiting = context.space(open_window_name(spec.label))
         self._rows = context.keys.attach(_WindowRows(state.empty, context.space(state.part), waiting, context.home))
         self._digest = state.digest
         self._closed: list[tuple[Objects, Rows]] = []
@@ -160,7 +144,7 @@ class WindowOperator(Operator):
         if rows.close_at_min > watermark:
             return
         known = rows.rows[: len(self._keys)]
-        closed = self._spec.windows.close(known, watermark)
+        closed = close(known, watermark)
         rows.close_at_min = int(known["close_at"].min(initial=NEVER))
         self._note_closed(closed.owner, closed)
         self._keys.touch(closed.owner)

@@ -5,37 +5,24 @@ just before that event became due (`prior`), so that rows and revisions do not d
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from streams.batch.columns import TIME_MIN, Bools, Int64
 from streams.batch.rows import Rows
 from streams.operators.fold.aggregate import Segments, WindowAggregate
-
-NEVER: Final = int(np.iinfo(np.int64).max)
-"""`close_at` of a window that is not open."""
-_ROUNDS_MAX: Final = 3
-"""Times that what passes over between windows of a key is tried, before they are folded one after the other."""
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """Rows of closed windows: whose they are (position in what was passed in), and their state."""
-
-    owner: Int64
-    rows: Rows
-
-    def __len__(self) -> int:
-        return len(self.owner)
+from streams.operators.window.runs import NEVER, Closed, fold_in_turn
 
 
 class Windows:
     """The operator. State rows: the newest window of each key."""
 
-    def __init__(self, aggregate: WindowAggregate, *, size_ms: int, grace_ms: int) -> None:
+    def __init__(self, aggregate: WindowAggregate, *, size_ms: int, grace_ms: int, offset_ms: int = 0) -> None:
+        """`offset_ms`: where windows begin beyond the multiples of their length."""
         self._aggregate = aggregate
         self._size_ms = size_ms
+        self._offset_ms = offset_ms
         self._grace_ms = grace_ms
         self.dtype: np.dtype[Any] = np.dtype(
             [
@@ -80,13 +67,6 @@ class Windows:
         after[runs.owner[last]] = rows[last]
         return after, Closed(owner[order], np.concatenate([before, rows[overtaken]])[order])
 
-    def close(self, state: Rows, watermark: int) -> Closed:
-        """Close, in `state`, the windows that the watermark has passed."""
-        owner = np.flatnonzero(state["close_at"] <= watermark)
-        closed = Closed(owner, state[owner])
-        state["close_at"][owner] = NEVER
-        return closed
-
     def end(self, start: Int64) -> Int64:
         """End of the windows that begin at `start`, exclusive."""
         return start + self._size_ms
@@ -95,24 +75,7 @@ class Windows:
         """State of each run's window after its events; `newest` is what the run's key had before all of them."""
         inner = np.where(goes_on, newest, self._aggregate.carry(newest))
         picked = segments.pick(runs.first, runs.last)
-        states = self._aggregate.fold(inner, picked)
-        later = np.flatnonzero(runs.ordinal > 0)
-        if not len(later):
-            return states
-        # What passes over from run to run is found by trying: fold all runs, let each begin with what its predecessor
-        # left, fold again. Nothing has changed any more: it is what one run after the other gives. After n rounds that
-        # holds for the first n runs of each key in any case.
-        for _ in range(_ROUNDS_MAX):
-            carried = self._aggregate.carry(states[later - 1])
-            if carried.tobytes() == inner[later].tobytes():
-                return states
-            inner[later] = carried
-            states[later] = self._aggregate.fold(inner[later], picked.pick(picked.start[later], picked.end[later]))
-        for ordinal in range(1, int(runs.ordinal.max()) + 1):
-            chosen = np.flatnonzero(runs.ordinal == ordinal)
-            carried = self._aggregate.carry(states[chosen - 1])
-            states[chosen] = self._aggregate.fold(carried, picked.pick(picked.start[chosen], picked.end[chosen]))
-        return states
+        return fold_in_turn(self._aggregate, inner, picked, np.flatnonzero(runs.ordinal > 0), runs.ordinal)
 
     def _close_at(self, start: Int64, prior: Int64) -> Int64:
         """Watermark that closes a window opened when it stood at `prior`: history has the grace from then on."""
@@ -123,7 +86,8 @@ class Windows:
         """Segments cut where the window changes, and where the watermark closes it between two of its events."""
         count = len(segments.event_time)
         owner = np.repeat(np.arange(len(segments)), segments.end - segments.start + 1)
-        start = segments.event_time // self._size_ms * self._size_ms
+        since = segments.event_time - self._offset_ms
+        start = since // self._size_ms * self._size_ms + self._offset_ms
         change = (start[1:] != start[:-1]) | (owner[1:] != owner[:-1])
         first = np.concatenate([[0], np.flatnonzero(change) + 1])
         last = np.append(first[1:] - 1, count - 1)

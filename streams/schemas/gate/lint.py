@@ -182,7 +182,7 @@ class _Lint:
         """An event has an id, a time and a key; that of a pipeline's source under the names that it declares."""
         subject = self._version.subject
         if subject.endswith("-key") or any(
-            topic.subject == subject and topic.name != pipeline.source
+            topic.subject == subject and topic.name not in {one.topic for one in pipeline.inputs}
             for pipeline in pipelines
             for topic in pipeline.topics()
         ):

@@ -7,6 +7,7 @@ from typing import Any, Final
 from streams.avro.resolve import column_kind, misfit_default, without_logical_types
 from streams.flow.checks import did_you_mean
 from streams.flow.declaration import Pipeline
+from streams.flow.inputs import Input
 from streams.schemas.catalog import SchemaVersion
 from streams.schemas.gate.findings import Finding, Rule
 
@@ -35,7 +36,8 @@ def usage_of(subject: str, pipelines: Iterable[Pipeline]) -> Usage:
         for topic in pipeline.topics():
             if topic.subject == subject:
                 topics.append(topic.name)
-                (readers if topic.name == pipeline.source else writers).append(pipeline.name)
+                read = {one.topic for one in pipeline.inputs}
+                (readers if topic.name in read else writers).append(pipeline.name)
     return Usage(tuple(topics), tuple(readers), tuple(writers))
 
 
@@ -44,20 +46,21 @@ def unmet_needs(version: SchemaVersion, pipelines: Iterable[Pipeline]) -> list[F
     return [
         finding
         for pipeline in pipelines
-        if pipeline.subject == version.subject
-        for finding in _unmet(version, pipeline)
+        for one in pipeline.inputs
+        if one.subject == version.subject
+        for finding in _unmet(version, pipeline, one)
     ]
 
 
-def _unmet(version: SchemaVersion, pipeline: Pipeline) -> Iterable[Finding]:
+def _unmet(version: SchemaVersion, pipeline: Pipeline, one: Input) -> Iterable[Finding]:
     fields = {field["name"]: field for field in version.parsed["fields"]}
     needs: dict[str, tuple[frozenset[str], bool, str]] = {
-        pipeline.id_field: (frozenset({"string"}), False, "its id"),
-        pipeline.key_field: (frozenset({"string"}), False, "its key"),
-        pipeline.time_field: (frozenset({"long"}), False, "its event time"),
-        pipeline.sequence_field: (_INTEGERS, False, "its sequence"),
-        **dict.fromkeys(pipeline.payload_fields, (_NUMBERS, True, "a number that it folds")),
-        **{name: (frozenset({"string"}), True, "a text that it folds") for name in pipeline.text_fields},
+        one.id_field: (frozenset({"string"}), False, "its id"),
+        one.key_field: (frozenset({"string"}), False, "its key"),
+        one.time_field: (frozenset({"long"}), False, "its event time"),
+        one.sequence_field: (_INTEGERS, False, "its sequence"),
+        **dict.fromkeys(one.payload_fields, (_NUMBERS, True, "a number that it folds")),
+        **{name: (frozenset({"string"}), True, "a text that it folds") for name in one.text_fields},
     }
     for name, (kinds, nullable, role) in needs.items():
         field = fields.get(name)

@@ -9,7 +9,7 @@ fenced and must stop.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -17,6 +17,7 @@ from typing import Any, Final
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from streams.batch.lanes import input_of, partition_of_lane
 from streams.errors import FencedError
 from streams.flow.declaration import OUTPUT_BYTES_MAX
 from streams.kafka import clients
@@ -104,12 +105,13 @@ class KafkaTransactions:
         timeout_ms: int = TRANSACTION_TIMEOUT_MS,
         reopen_s_max: float | None = None,
         native: NativeClients | None = None,
+        further: Sequence[str] = (),
     ) -> None:
         """Configure; `reopen` connects. Stopping `retrier` ends every wait early.
 
         `timeout_ms`: how long a transaction may be open before the broker aborts it. `reopen_s_max`: how long `reopen`
         goes on trying (None: as long as it takes). With `native`, records are given to the client a batch at a time;
-        what comes of it is the same.
+        what comes of it is the same. `further` are topics whose positions are committed with those in the source.
 
         """
         self._settings, self._timeout_ms = settings, timeout_ms
@@ -131,7 +133,7 @@ class KafkaTransactions:
             # connection changes (librdkafka#5456, #5511): an idle one closes.
             "connections.max.idle.ms": _IDLE_MS_MAX,
         }
-        self._source = source
+        self._topics = (source, *further)
         self._retrier = retrier
         self._reopen = replace(_REOPEN, give_up_s=reopen_s_max)
         self._settle_s = _SETTLE_TIMEOUT_S if reopen_s_max is None else min(_SETTLE_TIMEOUT_S, reopen_s_max)
@@ -281,8 +283,10 @@ class KafkaTransactions:
     def send_offsets(self, positions: dict[int, Committed], membership: object) -> None:
         """Step 3, in the name of `membership`: refused once the group has gone on to another generation."""
         offsets = [
-            TopicPartition(self._source, partition, position.offset_next, metadata_of(position))
-            for partition, position in positions.items()
+            TopicPartition(
+                self._topics[input_of(lane)], partition_of_lane(lane), position.offset_next, metadata_of(position)
+            )
+            for lane, position in positions.items()
         ]
         self.send_group_offsets(offsets, membership)
 

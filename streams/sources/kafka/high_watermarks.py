@@ -1,6 +1,6 @@
-"""Asks for the high watermarks of one topic without waiting: the intake thread must go on polling meanwhile."""
+"""Asks for the high watermarks of topics without waiting: the intake thread must go on polling meanwhile."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +11,7 @@ from confluent_kafka.admin import (
     OffsetSpec,
 )
 
+from streams.batch.lanes import input_of, lane_of, partition_of_lane
 from streams.kafka import clients
 from streams.kafka.admin import RECONNECT_MS_MAX
 from streams.kafka.broker_watch import BrokerWatch
@@ -43,8 +44,9 @@ class HighWatermarks:
     answer is asked for by itself from then on, until it does: it delays no other.
     """
 
-    def __init__(self, settings: Settings, *, source: str, client_id: str) -> None:
-        self._settings, self._source = settings, source
+    def __init__(self, settings: Settings, *, topics: Sequence[str], client_id: str) -> None:
+        """Of `topics`, whose partitions are called by their lanes (`streams.batch.lanes`)."""
+        self._settings, self._topics = settings, tuple(topics)
         self._config: dict[str, Any] = {
             "client.id": client_id,
             "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
@@ -58,7 +60,7 @@ class HighWatermarks:
 
     def ask(self, partitions: list[int], now_ms: int) -> None:
         """Ask for the ends of `partitions`, open transactions included; not for those of an unanswered question."""
-        pending = {at.partition for question in self._open for at in question.answers}
+        pending = {self._lane(at) for question in self._open for at in question.answers}
         wanted = [partition for partition in partitions if partition not in pending]
         together = [partition for partition in wanted if partition not in self._alone]
         alone = [[partition] for partition in wanted if partition in self._alone]
@@ -79,12 +81,12 @@ class HighWatermarks:
         found: dict[int, int] = {}
         for at, future in question.answers.items():
             try:
-                found[at.partition] = future.result().offset
+                found[self._lane(at)] = future.result().offset
             except KafkaException:
                 continue
         self._alone -= found.keys()
         if found:  # where nobody answers, asking one by one would change nothing
-            self._alone |= {at.partition for at in question.answers} - found.keys()
+            self._alone |= {self._lane(at) for at in question.answers} - found.keys()
         return found
 
     def _listed(self, partitions: list[int]) -> Futures:
@@ -92,11 +94,14 @@ class HighWatermarks:
             self._brokers = BrokerWatch()
             self._client = clients.admin(self._settings, {**self._config, **self._brokers.config()})
         asked: Futures = self._client.list_offsets(
-            {TopicPartition(self._source, partition): _LATEST for partition in partitions},
+            {TopicPartition(self._topics[input_of(lane)], partition_of_lane(lane)): _LATEST for lane in partitions},
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=REQUEST_TIMEOUT_S,
         )
         return asked
+
+    def _lane(self, at: TopicPartition) -> int:
+        return lane_of(self._topics.index(at.topic), at.partition)
 
     def close(self) -> None:
         """Let go of the client."""

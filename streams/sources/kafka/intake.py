@@ -7,15 +7,24 @@ Assigned partitions start paused: they are consumed only once their state is res
 import operator
 import queue
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
 import structlog
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_INVALID,
+    TIMESTAMP_LOG_APPEND_TIME,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from streams.batch.columns import Headers, Int64
+from streams.batch.lanes import all_lanes, input_of, lane_of, partition_of_lane
 from streams.batch.records import Records
 from streams.clock import monotonic_ms
 from streams.errors import FencedError, StreamsError
@@ -82,21 +91,28 @@ class Intake:
         group: str,
         member: str,
         ownership: RebalanceListener,
-        on_lost_records: Callable[[int, int, int], None] = lambda _partition, _first, _end: None,
+        on_lost_records: Callable[[int, int, int], None] = lambda _lane, _first, _end: None,
         native: NativeClients | None = None,
+        further: Sequence[str] = (),
     ) -> None:
-        """`on_lost_records` is told of records that were deleted unread: partition, first offset, and the one after.
+        """`on_lost_records` is told of records that were deleted unread: lane, first offset, and the one after.
 
-        With `native`, records are taken without a message object for each; they are the same.
+        With `native`, records are taken without a message object for each; they are the same. `further` are topics that
+        are read beside the source, of each the partitions that the group has given us of the source: the group divides
+        those of the source only, so that equal numbers are never apart. Partitions of all are called by their lanes.
         """
-        self._native = native
+        if native is not None and further:
+            log.info("records of several topics are taken in Python", topics=[source, *further])
+        self._native = None if further else native
         self._source = source
+        self._topics = (source, *further)
         self._ownership = ownership
         self._lost = LostRecords(on_lost_records)
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
         self._pending: list[_Command] = []
         """Not carried out yet: the client refused, and is asked again."""
         self._assigned: set[int] = set()
+        """Lanes; a partition's are assigned together."""
         self._without_since_ms: int | None = None
         """Since when the group, having taken us in, gives us no partition; monotonic. None: it has not, or it does."""
         self._is_told_of_nothing = settings.streams_group_protocol == "classic"
@@ -108,7 +124,7 @@ class Intake:
         """As told by the last `stop`: what was polled under an earlier one is void."""
         self._settings = settings
         self._idle = IdleClock(settings.streams_idle_ms)
-        self._high = HighWatermarks(settings, source=source, client_id="streams-idle")
+        self._high = HighWatermarks(settings, topics=self._topics, client_id="streams-idle")
         self.unreadable: dict[int, Unreadable] = {}
         """Partitions that have stood before an open transaction for longer than `OPEN_TRANSACTION_SAID_MS`. Replaced
         as a whole with each poll: any thread may read it."""
@@ -196,8 +212,11 @@ class Intake:
         self._put("start", [partition], start)
 
     def stop(self, partitions: Iterable[int], generation: int) -> None:
-        """Stop consuming `partitions`, which remain assigned, and begin another generation of records."""
-        wanted = list(partitions)
+        """Stop consuming `partitions`, which remain assigned, and begin another generation of records.
+
+        Of each partition of the source, and the partitions beside it.
+        """
+        wanted = all_lanes(partitions, len(self._topics))
         self._put("stop", wanted, lambda: self._stop(wanted, generation))
 
     def pause_only(self, partitions: frozenset[int]) -> None:
@@ -371,7 +390,7 @@ class Intake:
         """Go on with a new consumer; partitions of the old one are revoked or lost."""
         self._close_consumer()
         if self._assigned:  # the old one has not said so: what follows is said of the new one's membership
-            self._lose(sorted(self._assigned))
+            self._lose(sorted(lane for lane in self._assigned if not input_of(lane)))
         self.consumer = self._new_consumer()
         self.subscribe()
 
@@ -388,12 +407,15 @@ class Intake:
         if notices:
             messages = [message for message, error in zip(messages, errors, strict=True) if error is None]
         partition = np.fromiter(map(Message.partition, messages), np.int64, len(messages))
+        if len(self._topics) > 1:
+            partition += np.fromiter(map(self._first_lane_of, messages), np.int64, len(messages))
         offset = np.fromiter(map(Message.offset, messages), np.int64, len(messages))
         keep, last = self._still_ours(partition, offset)
         epochs = {number: epoch for number, row in last.items() if (epoch := messages[row].leader_epoch()) is not None}
         # Behind the records: a partition's end often comes in one call with its last records.
         for message, error in notices:
-            self._note(int(message.partition() or 0), int(message.offset() or 0), error)
+            lane = self._first_lane_of(message) + int(message.partition() or 0)
+            self._note(lane, int(message.offset() or 0), error)
         if not keep.all():
             messages = [message for message, kept in zip(messages, keep.tolist(), strict=True) if kept]
             partition, offset = partition[keep], offset[keep]
@@ -413,6 +435,15 @@ class Intake:
             _broker_ms(stamps, timestamp_ms),
             epochs,
         )
+
+    def _first_lane_of(self, message: Message) -> int:
+        """The lane of partition 0 of a message's topic; of the source's where it has none."""
+        topic = message.topic()
+        return lane_of(self._topics.index(topic), 0) if topic in self._topics else 0
+
+    def _place(self, lane: int, offset: int = OFFSET_INVALID) -> TopicPartition:
+        """A lane as the client calls it."""
+        return TopicPartition(self._topics[input_of(lane)], partition_of_lane(lane), offset)
 
     def _natively(self, taken: NativeRecords) -> Records | None:
         """As `_records`, of what the reader has taken."""
@@ -510,7 +541,8 @@ class Intake:
         if offset < low:
             log.error(
                 "records are gone: the group's offset is before the first one; going on from there",
-                partition=f"{self._source}-{partition}", offset=offset, first=low, last=high,
+                partition=f"{self._topics[input_of(partition)]}-{partition_of_lane(partition)}", offset=offset,
+                first=low, last=high,
             )  # fmt: skip
             self._lost.note(partition, offset, low)
             offset = low
@@ -519,7 +551,7 @@ class Intake:
     def _consume_from(self, partition: int, offset: int) -> None:
         if partition not in self._assigned:
             return  # revoked meanwhile
-        here = TopicPartition(self._source, partition)
+        here = self._place(partition)
         self._seek(partition, offset)
         self._started[partition] = offset
         self._idle.moved(partition)
@@ -531,13 +563,13 @@ class Intake:
         offset = self._started.get(partition)
         if offset is None:
             return  # it is not consumed now; where it starts is decided when it is
-        here = TopicPartition(self._source, partition)
+        here = self._place(partition)
         self._start(partition, offset, self.consumer.get_watermark_offsets(here, timeout=_BOUNDS_TIMEOUT_S))
         if partition in self._paused:
-            self.consumer.pause([TopicPartition(self._source, partition)])
+            self.consumer.pause([here])
 
     def _seek(self, partition: int, offset: int) -> None:
-        here = TopicPartition(self._source, partition, offset)
+        here = self._place(partition, offset)
         try:
             self.consumer.seek(here)
         except KafkaException as error:
@@ -553,13 +585,13 @@ class Intake:
             self._started.pop(partition, None)
             self._idle.moved(partition)
             self._end_offset.pop(partition, None)
-        self.consumer.pause([TopicPartition(self._source, p) for p in partitions if p in self._assigned])
+        self.consumer.pause([self._place(lane) for lane in partitions if lane in self._assigned])
 
     def _pause_only(self, partitions: frozenset[int]) -> None:
         wanted = partitions & self._started.keys()
         pause, resume = wanted - self._paused, (self._paused - wanted) & self._started.keys()
-        self.consumer.pause([TopicPartition(self._source, p) for p in pause])
-        self.consumer.resume([TopicPartition(self._source, p) for p in resume])
+        self.consumer.pause([self._place(lane) for lane in pause])
+        self.consumer.resume([self._place(lane) for lane in resume])
         self._paused = wanted
         self._idle.pause(wanted, monotonic_ms())
 
@@ -571,13 +603,14 @@ class Intake:
             self._note_whether_spare()
             return
         numbers = [one.partition for one in partitions]
+        lanes = all_lanes(numbers, len(self._topics))
         if self._reader is not None:
             for number in numbers:
                 self._reader.attach(self._source, number)
         # Offset 0 is a placeholder: paused at once, sought to the restored position before it is resumed.
-        consumer.incremental_assign([TopicPartition(self._source, number, 0) for number in numbers])
-        consumer.pause([TopicPartition(self._source, number) for number in numbers])
-        self._assigned.update(numbers)
+        consumer.incremental_assign([self._place(lane, 0) for lane in lanes])
+        consumer.pause([self._place(lane) for lane in lanes])
+        self._assigned.update(lanes)
         self._note_whether_spare()
         self._note_membership()
         log.info("assigned", topic=self._source, partitions=numbers)
@@ -591,7 +624,7 @@ class Intake:
             self._forget(numbers)
             self._note_whether_spare()
             self._ownership.revoked(numbers)
-        consumer.incremental_unassign(partitions)
+        consumer.incremental_unassign(self._all_of(numbers))
 
     def _note_whether_spare(self) -> None:
         self._without_since_ms = None if self._assigned else monotonic_ms()
@@ -602,7 +635,11 @@ class Intake:
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [one.partition for one in partitions]
         self._lose(numbers)
-        consumer.incremental_unassign(partitions)
+        consumer.incremental_unassign(self._all_of(numbers))
+
+    def _all_of(self, partitions: Iterable[int]) -> list[TopicPartition]:
+        """These partitions of all topics."""
+        return [self._place(lane) for lane in all_lanes(partitions, len(self._topics))]
 
     def _lose(self, partitions: list[int]) -> None:
         log.warning("lost: the group has given our partitions to others", topic=self._source, partitions=partitions)
@@ -610,7 +647,8 @@ class Intake:
         self._begin_to_join()
         self._ownership.lost(partitions)
 
-    def _forget(self, partitions: list[int]) -> None:
+    def _forget(self, numbers: list[int]) -> None:
+        partitions = all_lanes(numbers, len(self._topics))
         self._assigned.difference_update(partitions)
         self._gather()
         self._pending = [one for one in self._pending if one.kind != "start" or one.partitions.isdisjoint(partitions)]

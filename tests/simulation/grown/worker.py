@@ -13,7 +13,7 @@ from streams.kafka.memory import MemoryKafka
 from streams.sources.base import Idle
 from streams.worker.core import Ports
 from streams.worker.ownership import Polled
-from tests.simulation.ports import records_of
+from tests.simulation.ports import Row, records_of
 from tests.simulation.traffic import NOW_MS
 from tests.simulation.worker import PIPELINE, SimulatedWorker
 
@@ -52,14 +52,17 @@ class MemoryForwarded:
 
     def poll(self) -> tuple[Records | None, dict[int, Idle]]:
         kafka, rng = self.worker.kafka, self.worker.rng
-        rows, idle = [], {}
+        rows: list[Row] = []
+        idle: dict[int, Idle] = {}
         for partition in sorted(self.position.keys() - self.paused):
             log = kafka.log(PIPELINE.forwarded, partition)
             end = kafka.stable_end(PIPELINE.forwarded, partition)
             end = min(end, self.position[partition] + rng.choice((1, 3, 50)))
-            for entry in log[self.position[partition] : end]:
-                if entry.is_committed:
-                    rows.append((partition, entry.offset, entry.timestamp_ms, entry.key, entry.value, entry.headers))
+            rows += [
+                (partition, entry.offset, entry.timestamp_ms, entry.key, entry.value, entry.headers)
+                for entry in log[self.position[partition] : end]
+                if entry.is_committed
+            ]
             self.position[partition] = max(end, self.position[partition])
             if self.position[partition] == len(log):
                 idle[partition] = Idle(kafka.ticks(), kafka.ticks())

@@ -1,0 +1,1 @@
+"""Merge the ordered events of several inputs into one order."""

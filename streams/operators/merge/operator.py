@@ -1,0 +1,281 @@
+"""Merge: the events of several inputs, each in order, become one stream in the order in which they are due.
+
+An event is due at its event time or, where it came after its input's watermark had passed that (and was not late), at
+that watermark. Below the smallest watermark of all inputs everything that is due is known, so the events below it are
+passed on, sorted by when they are due, event time, sequence, id and input. That is a function of the inputs' logs (and
+of the idle time that is recorded with their positions), whichever of them was read first.
+
+What waits for another input is in the journal of the cycle in which it came, as long as it is held at its end; `spill`
+moves what is not due soon to pages in the store.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import numpy as np
+
+from streams.batch.columns import TIME_MIN, Headers, Int64, Objects
+from streams.batch.events import Events, Fields
+from streams.batch.replayed import is_replayed
+from streams.limits import JOURNAL_RECORD_BYTES_MAX
+from streams.operators.base import ALL, Operator, OperatorContext, Replayed, RestoreBudget, Spill
+from streams.operators.changes import Changes
+from streams.operators.keyed import ChangedKeys
+from streams.operators.merge.section import HELD, INPUT, Union, as_held, held_fields, merged_fields
+from streams.operators.output import Output, RefusedEvents
+from streams.operators.refused import accepted
+from streams.operators.reorder.held import Held, held_in_store
+from streams.operators.reorder.journalled import HeldInJournal
+from streams.operators.reorder.section import pack_held, unpack_held
+from streams.operators.spec import OperatorSpec, named_for
+from streams.operators.trace import WatermarkTrace, complete_below
+from streams.state.space import StoreSpace
+from streams.state.store import WriteBatch
+
+NAME: Final = "merge"
+MERGED: Final = "clean"
+"""Outcome of what is merged: it was unique and in order."""
+
+
+@dataclass(frozen=True)
+class Merge(OperatorSpec):
+    """Declaration: the events of `inputs`, name and fields of each, are merged.
+
+    A field of a merged event is named after its input and its own name, `orders.kind`; those of other inputs are null.
+    """
+
+    passes_all: ClassVar[bool] = True
+    inputs: tuple[tuple[str, Fields], ...]
+
+    @property
+    def name(self) -> str:
+        """`merge`."""
+        return NAME
+
+    def build(self, context: OperatorContext) -> "MergeOperator":
+        """An operator that holds nothing."""
+        return MergeOperator(self, context)
+
+    @property
+    def fields(self) -> Fields:
+        """Fields of merged events."""
+        return merged_fields(self.inputs)
+
+    def passes_on(self, given: Sequence[Fields]) -> Fields:
+        """Those of all inputs."""
+        del given
+        return self.fields
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """Pages of what waits for other inputs."""
+        return {named_for(HELD, name): f"pages of {name} that wait for other inputs" for name, _ in self.inputs}
+
+
+class _Waiting:
+    """Events of one input that wait for others."""
+
+    def __init__(self, name: str, fields: Fields, space: StoreSpace) -> None:
+        self.section = named_for(HELD, name)
+        self.fields = held_fields(fields)
+        self.space = space
+        self.held = Held(self.fields, space)
+        self.journalled = HeldInJournal(self.held)
+
+    def due(self, events: Events, trace: WatermarkTrace, horizon: int, cycle: int) -> list[Events]:
+        """Hold new events; take all that are due up to `horizon`."""
+        if self.held.pages_due(horizon):
+            for found in self.held.load_due_pages(horizon):
+                self.held.add(found, 0)
+        ripe = self.held.take_due(horizon)
+        if len(events):
+            new = as_held(events, np.maximum(events.event_time, trace.prior))
+            is_due = new.event_time <= horizon
+            if is_due.any():
+                ripe.append(new.take(is_due))
+            self.held.add(new, cycle, (~is_due).nonzero()[0])
+        return ripe
+
+
+class MergeOperator(Operator):
+    """Holds what is ahead of the smallest watermark."""
+
+    stage = "merge"
+
+    def __init__(self, spec: Merge, context: OperatorContext) -> None:
+        self._context, self._keys = context, context.keys
+        self._waiting = [_Waiting(name, fields, context.space(named_for(HELD, name))) for name, fields in spec.inputs]
+        self._union = Union(spec.inputs)
+        self._none = Events.none(spec.fields)
+        self._horizon = TIME_MIN
+        """What was due up to here was passed on."""
+        self._cycle = 1
+        """Of those since the restore: by it events that came in the open cycle are told from others."""
+        self._has_moved = False
+
+    def merge(self, given: Sequence[Output]) -> Output:
+        """Hold what is ahead of an input; pass on, in order, what is due in all of them."""
+        start, horizon = self._horizon, complete_below(min(one.trace.end for one in given))
+        self._horizon = horizon = max(start, horizon)
+        found: list[Events] = []
+        dues: list[Int64] = []
+        refused: list[RefusedEvents] = []
+        replayed: list[Headers] = []
+        for number, (waiting, one) in enumerate(zip(self._waiting, given, strict=True)):
+            if one.events.headers is not None:
+                replayed += [headers for headers in one.events.headers if is_replayed(headers)]
+            for held in waiting.due(one.events, one.trace, horizon, self._cycle):
+                part = self._accepted(held, number, refused)
+                if len(part):
+                    dues.append(part.event_time)
+                    found.append(self._union.of(number, part))
+        dropped_replayed = {MERGED: replayed} if replayed else {}
+        if not found:
+            self._has_moved |= bool(refused)
+            idle = WatermarkTrace.idle(start, horizon)
+            return Output(self._none, idle, dropped_replayed=dropped_replayed, refused=refused)
+        self._has_moved = True
+        events, due = Events.concat(found), np.concatenate(dues)
+        order = _in_order(events, due)
+        events, due = events.take(order), due[order]
+        events = events.with_slots(self._keys.slots(events.key))
+        return Output(events, _trace(start, due, horizon), (), {MERGED: len(events)}, dropped_replayed, refused=refused)
+
+    def _accepted(self, held: Events, number: int, refused: list[RefusedEvents]) -> Events:
+        """Those that no output has refused; the others become dead letters."""
+        refusals = self._context.refusals()
+        if not refusals or not len(held):
+            return held
+        found: list[RefusedEvents] = []
+        good = accepted(held, refusals, found, were_held=True)
+        refused += [RefusedEvents(one.events, one.messages, number) for one in found]
+        return held.take(good)
+
+    def next_timer(self) -> int:
+        """When the first of what is held is due."""
+        return min(one.held.event_time_min() for one in self._waiting)
+
+    # --- the commit cycle -------------------------------------------------------------------------------------------
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing was passed on since the last cycle."""
+        return not self._has_moved
+
+    def changes(self, changed: ChangedKeys) -> Changes:
+        """What came in this cycle and is still held."""
+        del changed
+        cycle, self._cycle = self._cycle, self._cycle + 1
+        self._has_moved = False
+        came = [(one.section, one.held.came_in(cycle)) for one in self._waiting]
+        return Changes(
+            sections={name: pack_held(held, bytes_max=JOURNAL_RECORD_BYTES_MAX) for name, held in came},
+            event_time_max=max((int(held.event_time.max()) for _, held in came if len(held)), default=TIME_MIN),
+        )
+
+    # --- restore ----------------------------------------------------------------------------------------------------
+
+    def replay(self, record: Replayed, budget: RestoreBudget) -> int:
+        """Hold what a cycle has held, as far as it is not due."""
+        rows = 0
+        for one in self._waiting:
+            if (section := record.sections.get(one.section)) is not None:
+                held = unpack_held(section, one.fields)
+                one.journalled.add(held, record.watermark, budget.bytes_max // len(self._waiting))
+                rows += len(held)
+        return rows
+
+    def bound_replay(self, watermark: int, budget: RestoreBudget) -> int:
+        """What is held is bounded as it comes."""
+        del budget
+        return watermark
+
+    def journal_restored(self, watermark: int, marks: Mapping[str, int]) -> None:
+        """Hold what is above the watermark.
+
+        Raises:
+            JournalCorrupted: a page of the store cannot be read.
+
+        """
+        del marks
+        self._horizon = watermark
+        for one in self._waiting:
+            events = one.journalled.rest(watermark)
+            if events is not None:
+                one.held.add(events, 0)
+            one.held.restore_pages(watermark)
+
+    def snapshot(self, watermark: int, marks: Mapping[str, int]) -> Changes:
+        """What the store holds."""
+        del marks
+        found = [(one.section, held_in_store(one.space, one.fields, watermark)) for one in self._waiting]
+        return Changes(
+            sections={
+                name: [] if held is None else pack_held(held, bytes_max=JOURNAL_RECORD_BYTES_MAX)
+                for name, held in found
+            },
+            event_time_max=max((int(held.event_time.max()) for _, held in found if held is not None), default=TIME_MIN),
+        )
+
+    # --- between cycles ---------------------------------------------------------------------------------------------
+
+    def spill(self, goal: Spill, watermark: int, batch: WriteBatch) -> int:
+        """Move all but what is due first into pages; the journal is needed for what stays in memory."""
+        share = len(self._waiting)
+        for one in self._waiting:
+            keep = goal.rows_keep // share if goal.rows_keep != ALL else ALL
+            if goal.bytes_keep != ALL:
+                keep = min(keep, one.held.events_of(goal.bytes_keep // share))
+            one.held.spill(batch, keep_events=keep)
+            one.held.forget_released_pages(watermark, batch)
+        return self._durable_below(watermark)
+
+    def expire(self, watermark: int, batch: WriteBatch) -> int:
+        """Nothing is too old."""
+        del batch
+        return self._durable_below(watermark)
+
+    def _durable_below(self, watermark: int) -> int:
+        return watermark if any(len(one.held) for one in self._waiting) else ALL
+
+    @property
+    def bytes_used(self) -> int:
+        """Memory of held events."""
+        return sum(one.held.bytes_used for one in self._waiting)
+
+    @property
+    def cycle_bytes(self) -> int:
+        """Events that are to be journalled."""
+        return sum(one.held.bytes_since(self._cycle) for one in self._waiting)
+
+    def in_memory(self) -> Mapping[str, int]:
+        """Number of held events."""
+        return {"merging": sum(len(one.held) for one in self._waiting)}
+
+
+def _trace(start: int, due: Int64, horizon: int) -> WatermarkTrace:
+    """Of merged events: just before each, and with it, all is known that is due before it, and nothing else.
+
+    So it depends on neither the cut into micro-batches nor on how far the inputs' watermarks are.
+    """
+    course = np.append(np.repeat(due - 1, 2), horizon)
+    return WatermarkTrace(start, course, 2 * np.arange(len(due)) + 1)
+
+
+def _in_order(events: Events, due: Int64) -> Int64:
+    """Rows by (due, event time, sequence, id, input)."""
+    number = events.number(INPUT)
+    order: Int64 = np.lexsort((number, events.sequence, events.event_time, due))
+    columns = (due[order], events.event_time[order], events.sequence[order])
+    tied = np.ones(max(0, len(order) - 1), dtype=np.bool_)
+    for column in columns:
+        tied &= column[1:] == column[:-1]
+    if not tied.any():
+        return order
+    places = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
+    group = np.cumsum(np.insert(~tied, 0, True))[places].tolist()
+    ids: Objects = events.event_id[order[places]]
+    members = zip(group, ids.tolist(), number[order[places]].tolist(), order[places].tolist(), strict=True)
+    order[places] = [row for *_, row in sorted(members)]
+    return order

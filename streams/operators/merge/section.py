@@ -1,0 +1,78 @@
+"""What is merged as it is held: by when it is due, its own event time beside it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from streams.batch.columns import Float64, Int64, object_rows, objects
+from streams.batch.events import Events, Fields
+
+HELD: Final = "merge.held"
+_EVENT_TIME: Final = "merge.event_time"
+"""Payload column of held events: milliseconds, which a double holds exactly up to 2^53."""
+
+
+def held_fields(fields: Fields) -> Fields:
+    """Fields of held events, whose event time is when they are due."""
+    return Fields((*fields.payload, _EVENT_TIME), fields.texts)
+
+
+def as_held(events: Events, due: Int64) -> Events:
+    """Events as they are held: without a place in a micro-batch or a key space."""
+    unset = np.full(len(events), -1, dtype=np.int64)
+    own_time: Float64 = events.event_time.astype(np.float64)
+    return replace(
+        events,
+        row=unset,
+        slot=unset,
+        event_time=due,
+        payload=np.concatenate([events.payload, own_time[None, :]]),
+        fields=held_fields(events.fields),
+    )
+
+
+def own_times(held: Events) -> Int64:
+    """Event times of held events."""
+    times: Int64 = held.number(_EVENT_TIME).astype(np.int64)
+    return times
+
+
+INPUT: Final = "merge.input"
+"""Field of merged events: the number of the input that they come from, counted from 0."""
+
+
+def merged_fields(inputs: Sequence[tuple[str, Fields]]) -> Fields:
+    """Fields of merged events, of the name and the fields of each input."""
+    return Fields(
+        (INPUT, *(f"{name}.{field}" for name, fields in inputs for field in fields.payload)),
+        tuple(f"{name}.{field}" for name, fields in inputs for field in fields.texts),
+    )
+
+
+class Union:
+    """Brings held events of each input to the columns of all: those of other inputs are null."""
+
+    def __init__(self, inputs: Sequence[tuple[str, Fields]]) -> None:
+        """Of the name and the fields of each input."""
+        self._fields, self._names = merged_fields(inputs), tuple(name for name, _ in inputs)
+
+    def of(self, number: int, held: Events) -> Events:
+        """Merged events of held ones of an input."""
+        count, name = len(held), self._names[number]
+        payload = np.full((len(self._fields.payload), count), np.nan)
+        places = {field: place for place, field in enumerate(self._fields.payload)}
+        payload[places[INPUT]] = number
+        for field, column in zip(held.fields.payload, held.payload, strict=True):
+            if field != _EVENT_TIME:
+                payload[places[f"{name}.{field}"]] = column
+        nothing = objects([None] * count)
+        mine = {f"{name}.{field}": column for field, column in zip(held.fields.texts, held.texts, strict=True)}
+        return replace(
+            held,
+            event_time=own_times(held),
+            payload=payload,
+            texts=object_rows([mine.get(field, nothing) for field in self._fields.texts], count),
+            fields=self._fields,
+        )
