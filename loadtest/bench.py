@@ -100,7 +100,7 @@ def command(
     if shortfall := passthrough_shortfall(results.ratios()):
         console.print(f"[yellow]{shortfall}")
     for pipeline, report in wrong.items():
-        console.print(f"pipeline {pipeline}:")
+        console.print(f"flow {pipeline}:")
         print_report(console, report)
     if wrong:
         raise FoundSomething("the worker's output differs from what the input demands")

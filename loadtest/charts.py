@@ -34,7 +34,7 @@ _ROLES: Final = {
     Role.WORKER: "workers", Role.BROKER: "broker", Role.GENERATOR: "generators", Role.HARNESS: "load test",
 }  # fmt: skip
 _TITLES: Final = {
-    Work.CPU: ("bound by CPU (the pipeline alone)", "workers"),
+    Work.CPU: ("bound by CPU (the flow alone)", "workers"),
     Work.DOWNSTREAM: ("bound by a downstream call", "partitions"),
 }
 _LINE_MAX: Final = 25

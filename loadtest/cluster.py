@@ -65,7 +65,7 @@ def broker_configuration(settings: Settings) -> dict[str, str]:
 def fresh_topics(
     settings: Settings, name: str, prefix: str, partitions: int, *, keep: bool
 ) -> Iterator[tuple[Settings, Pipeline]]:
-    """Topics of a pipeline that begin with `prefix`, deleted afterwards unless they are to be kept.
+    """Topics of a flow that begin with `prefix`, deleted afterwards unless they are to be kept.
 
     Raises:
         StreamsError: there is such a topic already, or the cluster does not answer.

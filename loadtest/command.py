@@ -40,7 +40,7 @@ def command(
     workers: Annotated[
         str, typer.Option(help="Numbers of workers for cpu work, at the most partitions. Default: 1, 2, 4 ... cores.")
     ] = "",
-    work: Annotated[str, typer.Option(help="cpu: the pipeline alone; downstream: each partition waits for calls.")] = (
+    work: Annotated[str, typer.Option(help="cpu: the flow alone; downstream: each partition waits for calls.")] = (
         "cpu,downstream"
     ),
     workers_max: Annotated[

@@ -17,7 +17,7 @@ from loadtest.memory import watch_memory
 from loadtest.oracle.check import Limits, Topics
 from loadtest.oracle.compare import Report
 from loadtest.oracle.parallel import check_by_partition
-from loadtest.oracle.windows import Window
+from loadtest.oracle.windows import Window, windows_of
 from loadtest.prepare import prepare_pipeline
 from loadtest.recovery import Recovery, measure_restart, measure_restore
 from loadtest.report import Run
@@ -84,7 +84,7 @@ class Folders:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A pipeline made ready, and version 1 of its source's schema."""
+    """A flow made ready, and version 1 of its source's schema."""
 
     pipeline: Pipeline
     schema: str
@@ -113,7 +113,7 @@ class Bench:
         self.bootstrap = settings.kafka_bootstrap_servers
         self.offsets = Offsets(self.bootstrap)
         self.oracles: dict[str, Report] = {}
-        """Verdicts by pipeline."""
+        """Verdicts by flow."""
         names = ["gps", "orders"] if Part.ORDERS in options.parts else ["gps"]
         if Part.MEMORY in options.parts and len(options.parts) > 1:
             raise UsageError("memory is watched on a topic of its own: --only memory")
@@ -240,7 +240,7 @@ class Bench:
         return self._run("bench-passthrough", drain, filled.rate)
 
     def _pipeline(self, feed: Feed, filled: Filled) -> Run:
-        """A worker drains the pipeline's topic, then the oracle judges all of its output."""
+        """A worker drains the flow's topic, then the oracle judges all of its output."""
         pipeline = feed.pipeline
         port = free_port()
         with self._worker(pipeline, f"worker-{pipeline.name}.log", port) as subject:
@@ -304,7 +304,7 @@ class Bench:
 
     def _await_windows(self, pipeline: Pipeline, newest_ms: int) -> None:
         """The last windows close when the watermark has come to their end, at the pace of the clock."""
-        windows = getattr(pipeline, "windows", ())
+        windows = windows_of(pipeline)
         if windows:
             behind_ms = self.settings.streams_lateness_ms + IDLE_MS + WATERMARK_MS_MAX
             with self._task("waiting for the last windows to close", None):

@@ -1,6 +1,6 @@
 """CPU time of the decoder alone, in microseconds an event, by how the events were written: `python -m loadtest.decode`.
 
-The pipeline is `gps`. Compare figures of one run only: the machine is shared.
+The flow is `gps`. Compare figures of one run only: the machine is shared.
 """
 
 import io

@@ -18,7 +18,7 @@ from confluent_kafka.admin import (
 
 from streams.kafka.offsets_process import RoundFailed
 from streams.local.stack import Stack, running_stack
-from streams.monitor.lookout import Lookout
+from streams.monitor.evaluator import LagEvaluator
 from streams.settings import load_settings
 
 TOPIC = "lag-scale"
@@ -63,17 +63,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory, running_stack(Path(directory) / "stack") as stack:
         fill(stack, arguments.partitions, arguments.groups)
         settings = load_settings(kafka_bootstrap_servers=stack.bootstrap_servers)
-        with Lookout(settings, window_s=120.0, interval_s=5.0) as lookout:
-            lookout_rounds(lookout, own, arguments.rounds)
+        with LagEvaluator(settings, window_s=120.0, interval_s=5.0) as evaluator:
+            evaluator_rounds(evaluator, own, arguments.rounds)
 
 
-def lookout_rounds(lookout: Lookout, own: psutil.Process, rounds: int) -> None:
+def evaluator_rounds(evaluator: LagEvaluator, own: psutil.Process, rounds: int) -> None:
     """Take rounds and print what each has cost."""
     for number in range(rounds):
         children = {child.pid: cpu_s(child) for child in own.children()}
         began_s, before_s = time.monotonic(), cpu_s(own)
         try:
-            _, groups = lookout.look()
+            _, groups = evaluator.look()
         except RoundFailed as error:
             print(f"round {number}: {error}")
             continue

@@ -16,6 +16,7 @@ from loadtest.generator.target import PREFIX
 from loadtest.oracle.check import Limits, Topics
 from loadtest.oracle.compare import Report
 from loadtest.oracle.parallel import check_by_partition
+from loadtest.oracle.windows import windows_of
 from loadtest.plan import Plan, Point, Work
 from loadtest.progress import GroupProgress
 from loadtest.report import Run
@@ -82,7 +83,7 @@ class Measurement:
         plan, point = self._plan, self._point
         topics = fresh_topics(self._cluster.settings, plan.pipeline, self._prefix, point.partitions, keep=self._keep)
         with topics as (beside, pipeline):
-            closes_ms = closing_ms(plan, tuple(getattr(pipeline, "windows", ())))
+            closes_ms = closing_ms(plan, windows_of(pipeline))
             settings = beside.model_copy(
                 update={
                     "streams_lateness_ms": plan.lateness_ms,

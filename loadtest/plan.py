@@ -30,7 +30,7 @@ class Work(StrEnum):
     """What bounds a worker; the two scale differently."""
 
     CPU = "cpu"
-    """The pipeline itself: the wall is the machine's cores. What is varied is the number of workers."""
+    """The flow itself: the wall is the machine's cores. What is varied is the number of workers."""
     DOWNSTREAM = "downstream"
     """Each partition's events wait for calls to another system, one after the other: partitions are what helps."""
 

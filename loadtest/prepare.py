@@ -1,4 +1,4 @@
-"""Topics and schemas of a pipeline made ready for traffic, with the product's own code."""
+"""Topics and schemas of a flow made ready for traffic, with the product's own code."""
 
 from typing import Final
 
@@ -15,7 +15,7 @@ REGISTRY_WAIT_S: Final = 30.0
 
 
 def prepare_pipeline(settings: Settings, name: str, partitions: int) -> tuple[str, int]:
-    """Create the pipeline's topics, register all schemas; return version 1 of the source's schema and its id.
+    """Create the flow's topics, register all schemas; return version 1 of the source's schema and its id.
 
     Raises:
         StreamsError: the topics exist with another number of partitions, or Kafka or the registry does not answer.

@@ -13,7 +13,7 @@ from loadtest.fleet.mix import NOTHING, Bounds, Size, shape_of
 from loadtest.generator.plan import DEVICES_MAX as OPEN_LOOP_DEVICES_MAX
 from loadtest.generator.target import find_schemas
 from loadtest.generators import Generators, Sent, generators
-from loadtest.oracle.windows import Window
+from loadtest.oracle.windows import Window, windows_of
 from loadtest.plan import Plan, Point, Work
 from loadtest.sampler import INTERVAL_S, Sampler, Series
 from loadtest.visible import Measured, Skewed, VisibleLatency
@@ -323,7 +323,7 @@ class Stage:
 
         These events themselves are held by the workers until a later time still, and never come out.
         """
-        windows = tuple(getattr(self.pipeline, "windows", ()))
+        windows = windows_of(self.pipeline)
         if not windows:
             return
         bounds = Bounds(

@@ -31,7 +31,7 @@ def worker(
     environment: Mapping[str, str],
     additions: Sequence[str] = (),
 ) -> Subject:
-    """A worker of one pipeline, with further `environment`; what it prints goes to `log`.
+    """A worker of one flow, with further `environment`; what it prints goes to `log`.
 
     It is `streams worker`, or with `additions`, options of `loadtest.worker_process`, that program.
     """

@@ -23,7 +23,8 @@ from streams.engine.effects import Effects, PartitionEffects
 from streams.errors import UsageError
 from streams.flow.discover import select_pipelines
 from streams.logs import configure_logging
-from streams.settings import load_settings, warn_of_unknown_variables
+from streams.settings import load_settings
+from streams.unknown_variables import warn_of_unknown_variables
 from streams.worker.cycle import EffectsHook
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.process import WorkerProcess
@@ -106,7 +107,7 @@ def waiting(metrics: WorkerMetrics) -> Callable[[str], AbstractContextManager[No
 
 
 def hook_of(metrics: WorkerMetrics, *, downstream_ms: int, downstream_records: int, defect: str) -> EffectsHook:
-    """The hook of one pipeline: first the defect, then the calls for what is left."""
+    """The hook of one flow: first the defect, then the calls for what is left."""
     drops = parse_defect(defect)
     downstream = Downstream(downstream_ms, downstream_records, waiting(metrics)) if downstream_ms else None
 
@@ -120,7 +121,7 @@ def hook_of(metrics: WorkerMetrics, *, downstream_ms: int, downstream_records: i
 
 def command(
     *,
-    pipeline: Annotated[str, typer.Option(help="Pipeline to run.")],
+    pipeline: Annotated[str, typer.Option(help="Flow to run.")],
     data_dir: Annotated[Path, typer.Option(help="Local state.")],
     web_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of /metrics, /healthz, /readyz.")],
     downstream_ms: Annotated[int, typer.Option(min=0, max=10_000, help="Duration of a call; 0: no calls.")] = 0,

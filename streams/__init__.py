@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from streams.errors import StreamsError, UsageError
     from streams.flow.builder import Flow, Quarantine, Stream, source
     from streams.flow.declaration import DeviceClass
+    from streams.flow.merging import join_latest, merge
     from streams.operators.base import Operator, OperatorContext
     from streams.operators.changes import CarriedRows, ChangelogRows, Changes, RowRecords
     from streams.operators.fold.aggregate import Aggregate, Segments, WindowAggregate
-    from streams.operators.fold.builder import (
+    from streams.operators.fold.builder import Fold, WindowFold
+    from streams.operators.fold.columns import (
         Column,
         Count,
         FirstTime,
-        Fold,
         Greatest,
         LastTime,
         Latest,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
         LatestText,
         Least,
         Total,
-        WindowFold,
     )
     from streams.operators.keyed import ChangedKeys, StoredRows
     from streams.operators.output import EventRecords, Output
@@ -78,6 +78,8 @@ __all__ = [
     "WindowAggregate",
     "WindowFold",
     "__version__",
+    "join_latest",
+    "merge",
     "source",
 ]
 
@@ -85,14 +87,16 @@ _FLOW: Final = ("Flow", "Quarantine", "Stream", "source")
 _DECLARATIONS: Final = ("KeyedState", "OperatorSpec", "OutputTopic")
 _CHANGES: Final = ("CarriedRows", "ChangelogRows", "Changes", "RowRecords")
 _CONTRACTS: Final = ("Aggregate", "Segments", "WindowAggregate")
-_FOLDS: Final = (
-    "Column", "Count", "FirstTime", "Fold", "Greatest", "LastTime", "Latest", "LatestSymbol", "LatestText", "Least",
-    "Total", "WindowFold",
+_FOLDS: Final = ("Fold", "WindowFold")
+_COLUMNS: Final = (
+    "Column", "Count", "FirstTime", "Greatest", "LastTime", "Latest", "LatestSymbol", "LatestText", "Least", "Total",
 )  # fmt: skip
 _HOMES: Final[dict[str, str]] = {
     **dict.fromkeys(_FLOW, "streams.flow.builder"),
+    **dict.fromkeys(("join_latest", "merge"), "streams.flow.merging"),
     **dict.fromkeys(_CONTRACTS, "streams.operators.fold.aggregate"),
     **dict.fromkeys(_FOLDS, "streams.operators.fold.builder"),
+    **dict.fromkeys(_COLUMNS, "streams.operators.fold.columns"),
     **dict.fromkeys(("Operator", "OperatorContext"), "streams.operators.base"),
     **dict.fromkeys(_DECLARATIONS, "streams.operators.spec"),
     **dict.fromkeys(_CHANGES, "streams.operators.changes"),

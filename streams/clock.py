@@ -1,4 +1,4 @@
-"""The clocks of a process: the wall clock, which a step back does not take back, and one that only measures."""
+"""Clocks of a process: a wall clock that never goes back, and a monotonic one for durations."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Connection settings that contradict each other, said by the names of their variables."""
+"""Finds connection settings that contradict each other; messages name the variables."""
 
 from collections.abc import Mapping
 from typing import Any, Final

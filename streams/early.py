@@ -1,4 +1,4 @@
-"""SIGTERM before the worker has handlers of its own: an orchestrator may change its mind while we import and connect.
+"""Handles SIGTERM while a worker imports and connects, before it has handlers of its own.
 
 No imports but the standard library's smallest: until this has run, SIGTERM kills the process with status -15.
 """

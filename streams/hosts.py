@@ -1,4 +1,4 @@
-"""By which names a web server of this machine may be asked, and what a request says about proxies before it.
+"""Checks by which host name a local web server was asked, and whether a request came through a proxy.
 
 A browser sends the name from the address bar as `Host`. A site that has its own name resolve to this machine (DNS
 rebinding) is told from a user of this machine by nothing else.

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal, all as `KeyboardInterrupt`, at moments when it does no harm."""
+"""Raises `KeyboardInterrupt` for Ctrl-C, SIGTERM and a closed terminal, except where that would do harm."""
 
 import math
 import signal

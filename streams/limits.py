@@ -9,7 +9,7 @@ from typing import Final
 BATCH_RECORDS_MAX: Final = 20_000
 """Records of one micro-batch: fixed costs per batch fall with it (5,000 costs 20% more CPU per event)."""
 BATCH_SHARE: Final = 1 / 64
-"""Of a pipeline's memory, for one micro-batch, about: large records come in batches of fewer. Several are in memory."""
+"""Of a flow's memory, for one micro-batch, about: large records come in batches of fewer. Several are in memory."""
 BATCH_WAIT_MS: Final = 100
 """How long intake waits to fill a micro-batch; an idle worker wakes up this often."""
 CHANNEL_BATCHES_MAX: Final = 2
@@ -40,15 +40,15 @@ SPARE_AFTER_MS: Final = 15_000
 """A member of the group that has had no partition for this long is a spare: a rebalance, in two rounds and with
 `REVOKE_TIMEOUT_MS` for those who let go, is over."""
 UNRELEASED_WAIT_MS_MAX: Final = 120_000
-"""How long a worker waits for the broker to forget its killed predecessor (consumer protocol; the broker's session
-timeout is 45 s by default) before it takes it for a living double; how long a fence of its consumer is remembered."""
+"""How long a worker waits for the broker to forget its own earlier session (consumer protocol; the broker's session
+timeout is 45 s by default) before it takes it for another worker; how long a fence of its consumer is remembered."""
 
 # --- keys in the wrong partition ------------------------------------------------------------------------------------
 MISROUTED_KEYS_LOGGED: Final = 5
 """Keys of one partition that a log line names, each cut off after `KEY_BYTES_LOGGED`."""
 KEY_BYTES_LOGGED: Final = 64
 MISROUTED_LOG_INTERVAL_MS: Final = 60_000
-"""Misrouted keys of a pipeline are logged once within this time."""
+"""Misrouted keys of a flow are logged once within this time."""
 MISROUTED_SAID_MS: Final = 3_600_000
 """`/readyz` says for this long after the last misrouted event that there were some."""
 
@@ -68,7 +68,7 @@ REBUILD_TRANSACTION_MS: Final = 600_000
 REVOKE_TIMEOUT_MS: Final = 10_000
 """A revoked partition is released within this time, committed or not."""
 RESTORE_WAIT_MS_MAX: Final = 60_000
-"""How long a restore waits for another worker's transaction to be settled before it gives up aloud."""
+"""How long a restore waits for another worker's transaction to be settled before it gives up with an error."""
 
 RESTORES_MAX: Final = 4
 """Partitions restored at the same time, each with a changelog reader; one that pauses makes room for another."""
@@ -82,7 +82,7 @@ OUTPUT_AGE_RETENTION_SHARE: Final = 8
 REFUSAL_SEARCH_MS: Final = 60_000
 """How long after a refusal every output record has a delivery report: it costs about a third of the throughput."""
 REFUSALS_KEPT_MAX: Final = 10_000
-"""Refusals of outputs that a pipeline remembers; an older one costs an aborted cycle when it is met again."""
+"""Refusals of outputs that a flow remembers; an older one costs an aborted cycle when it is met again."""
 # --- memory ---------------------------------------------------------------------------------------------------------
 RUNTIME_MB: Final = 160
 """What a worker takes before its first record: interpreter, libraries, threads. The rest of the setting is for data."""
@@ -120,11 +120,11 @@ SCHEMA_LABELS_MAX: Final = 500
 MISMATCH_LOG_INTERVAL_MS: Final = 60_000
 """A mismatch of a schema id is logged once within this time."""
 SCHEMAS_MAX: Final = 1_000
-"""Decoding plans kept per pipeline, about 11 kB each; the least recently used is built again when it is needed."""
+"""Decoding plans kept per flow, about 11 kB each; the least recently used is built again when it is needed."""
 SCHEMA_REFERENCES_MAX: Final = 256
 """Registered schemas that one may refer to, directly or through others: each is a request to the registry."""
 UNKNOWN_SCHEMAS_MAX: Final = 20_000
-"""Ids that the registry does not have, remembered per pipeline; the oldest is asked for again when it is next met."""
+"""Ids that the registry does not have, remembered per flow; the oldest is asked for again when it is next met."""
 SCHEMA_LOOKUPS_MAX: Final = 256
 """Ids looked up before the records that wait are processed as far as they go: a device that sends junk is quarantined
 by then, and its other ids are never asked for."""

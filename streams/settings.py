@@ -8,7 +8,6 @@ of a file that holds it (as orchestrators mount secrets). An empty variable is a
 Every variable that the product reads is here, also those that are read before there are settings (`variable`).
 """
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -33,17 +32,7 @@ MEMORY_MB_MIN: Final = 256
 """Least that a worker may be given."""
 SECRET_BYTES_MAX: Final = 65_536
 """Of a file that holds a secret."""
-_PREFIXES: Final = ("STREAMS_", "KAFKA_", "SCHEMA_REGISTRY_")
 _CONNECTIONS: Final = ("KAFKA_", "SCHEMA_REGISTRY_")
-_SIMILAR: Final = 0.8
-"""How alike two names are, from 0 to 1, when one is suggested for the other."""
-_KUBERNETES: Final = re.compile(r"_SERVICE_(HOST|PORT(_.+)?)$|_PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?$")
-"""Kubernetes sets such variables for each service: one that is called `kafka` makes `KAFKA_PORT`."""
-_KAFKA_SCRIPTS: Final = frozenset(
-    f"KAFKA_{name}"
-    for name in ("HOME", "OPTS", "HEAP_OPTS", "JVM_PERFORMANCE_OPTS", "GC_LOG_OPTS", "LOG4J_OPTS", "JMX_OPTS", "DEBUG")
-)
-"""What Kafka's own scripts read."""
 
 
 class Settings(BaseSettings):
@@ -317,7 +306,7 @@ def load_settings(**overrides: Any) -> Settings:
         UsageError: a value is wrong; the message names the variable and what it must be.
 
     """
-    for name in _known():
+    for name in known_variables():
         if (value := variable(name)) is not None and not _is_text(value):
             raise UsageError(f"{name} is not UTF-8: {printable(masked(value))}")
     files: dict[str, Path] = {}
@@ -349,33 +338,8 @@ def variable(name: str) -> str | None:
     return None
 
 
-def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
-    """A sentence for each variable that looks like a setting and is none; `environment`: default this process's."""
-    known = _known()
-    found = []
-    for name in sorted(os.environ if environment is None else environment):
-        upper = name.upper()
-        if (
-            not upper.startswith(_PREFIXES)
-            or upper.startswith(PREFIX)
-            or upper in known
-            or upper in _KAFKA_SCRIPTS
-            or _KUBERNETES.search(upper)
-        ):
-            continue
-        similar = difflib.get_close_matches(upper, known, n=1, cutoff=_SIMILAR)
-        meant = f"; did you mean {similar[0]}?" if similar else ""
-        found.append(f"{printable(name)} is no setting and is ignored{meant}")
-    return found
-
-
-def warn_of_unknown_variables() -> None:
-    """Log a warning for each of them: a misspelt setting would be ignored without a word."""
-    for sentence in unknown_variables():
-        log.warning(sentence)
-
-
-def _known() -> list[str]:
+def known_variables() -> list[str]:
+    """Names of all settings, in upper case, and of the variables that name files of secrets."""
     return [*_fields(), *(f"{name}_FILE" for name in SECRETS)]
 
 

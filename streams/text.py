@@ -1,4 +1,4 @@
-"""Text that people read: what comes from outside made harmless, and counts in words."""
+"""Text for people: escapes control characters of foreign text, and writes counts in words."""
 
 
 def printable(text: object) -> str:

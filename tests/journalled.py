@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from streams.batch.columns import objects
 from streams.batch.events import Events, Fields
 from streams.operators.dedup.section import SECTION as DEDUP
 from streams.operators.dedup.section import Ids, pack_ids, unpack_ids
@@ -11,7 +14,6 @@ from streams.operators.reorder.section import (
     HELD,
     LAST_RELEASED,
     DueRows,
-    no_due_rows,
     pack_due,
     pack_held,
     unpack_due,
@@ -31,6 +33,10 @@ class Journalled:
     due: DueRows
     breakers: list[tuple[bytes, bytes]]
     ids_known_from: int
+
+
+def no_due_rows() -> DueRows:
+    return DueRows(objects([]), np.empty(0, np.int64), np.empty(0, np.int64), objects([]))
 
 
 def unpacked(data: bytes, fields: Fields) -> Journalled:

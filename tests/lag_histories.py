@@ -12,10 +12,12 @@ from typing import Final
 import numpy as np
 
 from streams.kafka.round import FOREIGN, Group, Member, Round
-from streams.monitor.book import Answer, GroupLag, LagBook
+from streams.monitor.group_lag import GroupLag
+from streams.monitor.lookups import Answer
 from streams.monitor.policies import ALWAYS, GroupPolicies
+from streams.monitor.policy import Policy
 from streams.monitor.status import Status
-from streams.monitor.verdict import Policy
+from streams.monitor.tracker import LagTracker
 from tests.burrow_rules import Commit, burrow
 
 INTERVAL_S: Final = 5.0
@@ -76,7 +78,7 @@ class History:
 
     def watched(self, interval_s: float) -> Iterator[tuple[float, GroupLag | None]]:
         """Each look of the monitor, and what it says then."""
-        book = LagBook(GroupPolicies(default=self.policy), window_s=WINDOW_S, interval_s=interval_s)
+        book = LagTracker(GroupPolicies(default=self.policy), window_s=WINDOW_S, interval_s=interval_s)
         at = self.until_s - self.watched_s
         while at <= self.until_s:
             book.note(self._round(at))

@@ -18,8 +18,8 @@ from typing import Final
 from ruamel.yaml import YAML
 
 from streams.monitor.policies import BATCH_S
+from streams.monitor.policy import Policy
 from streams.monitor.status import Status
-from streams.monitor.verdict import Policy
 from tests.lag_histories import DOCUMENT, History, behind, grows
 
 RULES: Final = Path(__file__).parents[1] / "deploy" / "prometheus" / "rules" / "streams.yml"

@@ -10,10 +10,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from streams import Events, Flow, Operator, OperatorContext, OperatorSpec, Output, OutputTopic, RowRecords, source
+from streams import (
+    Events,
+    Flow,
+    Operator,
+    OperatorContext,
+    OperatorSpec,
+    Output,
+    OutputTopic,
+    RowRecords,
+    merge,
+    source,
+)
 from streams.batch.columns import Objects
 from streams.batch.rows import Rows, empty_rows
-from streams.flow.merging import merge
 from streams.kafka.partitioner import partition_of
 from streams.operators.changes import Changes
 from streams.operators.keyed import ChangedKeys

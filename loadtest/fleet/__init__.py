@@ -9,7 +9,7 @@ from loadtest.fleet.positions import Positions
 from loadtest.fleet.traffic import FleetShape, Kind, TrafficBatch
 
 SOURCES: Final[dict[str, type[Positions] | type[Orders]]] = {"gps": Positions, "orders": Orders}
-"""What a fleet sends, by pipeline."""
+"""What a fleet sends, by flow."""
 
 __all__ = [
     "SOURCES",

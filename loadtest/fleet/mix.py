@@ -76,7 +76,7 @@ NOTHING: Final = Mix(**_NO_SHARES)
 
 
 def mix_of(pipeline: str, mix: Mix = REALISTIC) -> Mix:
-    """The mix as far as it can befall a pipeline's events: no order moves or reports more often than others.
+    """The mix as far as it can befall a flow's events: no order moves or reports more often than others.
 
     Where a schema has one version only, nothing is written with another one.
     """
@@ -101,7 +101,7 @@ class Schemas:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What the pipeline that reads the traffic goes by; the traffic keeps clear of these bounds, or oversteps them."""
+    """What the flow that reads the traffic goes by; the traffic keeps clear of these bounds, or oversteps them."""
 
     lateness_ms: int = 5_000
     skew_ms_max: int = 60_000

@@ -52,8 +52,8 @@ def _share(text: str, *, share_max: float = 1.0) -> Any:
 def generate(
     context: typer.Context,
     *,
-    pipeline: Annotated[str, typer.Option(help="Pipeline whose events are sent: gps or orders.")] = "gps",
-    topic: Annotated[str | None, typer.Option(help="Where to. Default: the pipeline's source topic.")] = None,
+    pipeline: Annotated[str, typer.Option(help="Flow whose events are sent: gps or orders.")] = "gps",
+    topic: Annotated[str | None, typer.Option(help="Where to. Default: the flow's source topic.")] = None,
     any_topic: Annotated[
         bool, typer.Option("--any-topic", help="Write to a topic whose name does not begin with `loadtest.`.")
     ] = False,
@@ -225,7 +225,7 @@ def generate(
 @app.command("measure")
 def measure_command(
     context: typer.Context,
-    pipeline: Annotated[str, typer.Option(help="Pipeline whose events are sent: gps or orders.")] = "gps",
+    pipeline: Annotated[str, typer.Option(help="Flow whose events are sent: gps or orders.")] = "gps",
     bootstrap: Annotated[str | None, typer.Option(help="Default: KAFKA_BOOTSTRAP_SERVERS.")] = None,
     events: Annotated[int, typer.Option(min=1_000, help="Records a round.")] = 600_000,
     rounds: Annotated[int, typer.Option(min=1, help="Of each of the two, by turns.")] = 3,

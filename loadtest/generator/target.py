@@ -44,7 +44,7 @@ def find_topic(settings: Settings, topic: str) -> int:
     if found is None:
         raise StreamsError(
             f"there is no topic {topic} at {settings.kafka_bootstrap_servers}: create it "
-            "(`streams topics apply` creates those of the pipelines)"
+            "(`streams topics apply` creates those of the flows)"
         )
     return found
 
@@ -67,7 +67,7 @@ def own_topic(settings: Settings, name: str, partitions: int) -> Iterator[str]:
 
 
 def find_schemas(settings: Settings, pipeline: Pipeline, *, newer: bool, foreign: bool) -> Schemas:
-    """Version 1 of the schema of a pipeline's source as it is registered, and what else is asked for.
+    """Version 1 of the schema of a flow's source as it is registered, and what else is asked for.
 
     `newer`: version 2 as well; `foreign`: the id of a schema that cannot be read as one of the events.
 

@@ -1,6 +1,6 @@
-"""The oracle over real topics: what the source demands against what the pipeline has written.
+"""The oracle over real topics: what the source demands against what the flow has written.
 
-Reads every topic to its end with read_committed, so it wants a pipeline that has caught up. Events that a worker still
+Reads every topic to its end with read_committed, so it wants a flow that has caught up. Events that a worker still
 holds are expected in clean all the same: an idle partition lets go of them after `STREAMS_IDLE_MS`. So are windows that
 are still open: they close when the watermark, which then goes on with the clock, has passed their end and grace.
 """
@@ -37,7 +37,8 @@ from loadtest.oracle.events import OrderKey, Reject
 from loadtest.oracle.folds import DOMAINS
 from loadtest.oracle.model import PartitionModel
 from loadtest.oracle.read import Share, TopicReader
-from loadtest.oracle.windows import Window
+from loadtest.oracle.trips import Session, TripModel
+from loadtest.oracle.windows import Window, windows_of
 from streams.errors import FoundSomething, StreamsError
 from streams.flow.discover import select_pipelines
 from streams.kafka.headers import headers_of, read_headers
@@ -61,7 +62,7 @@ class Misrouted(StreamsError):
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """Names of the topics of a pipeline with one table."""
+    """Names of the topics of a flow with one table."""
 
     pipeline: str
     source: str
@@ -70,25 +71,30 @@ class Topics:
     dlq: str
     table: str
     windows: tuple[Window, ...] = ()
+    sessions: tuple[Session, ...] = ()
     subject: str = ""
     """Of the source; by default by its name."""
 
     @classmethod
     def of_pipeline(cls, name: str, prefix: str = "") -> "Topics":
-        """Topics of a declared pipeline, which begin with `prefix`.
+        """Topics of a declared flow, which begin with `prefix`.
 
         Raises:
-            UsageError: there is no such pipeline.
+            UsageError: there is no such flow.
 
         """
         (pipeline,) = select_pipelines([name], prefix=prefix)
-        windows = tuple(getattr(pipeline, "windows", ()))
+        windows = windows_of(pipeline)
+        sessions = tuple(one for one in getattr(pipeline, "windows", ()) if hasattr(one, "gap_ms"))
         table = pipeline.tables[0].topic
-        return cls(name, pipeline.source, pipeline.clean, pipeline.late, pipeline.dlq, table, windows, pipeline.subject)
+        return cls(
+            name, pipeline.source, pipeline.clean, pipeline.late, pipeline.dlq, table, windows, sessions,
+            pipeline.subject,
+        )  # fmt: skip
 
     def without_windows(self) -> "Topics":
         """The same, with no window to compare: for what a worker has written that emits none."""
-        return replace(self, windows=())
+        return replace(self, windows=(), sessions=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +139,7 @@ def check(
     unknown_until: UnknownUntil | None = None,
     on_progress: Callable[[str, int], None] | None = None,
 ) -> Report:
-    """Compare the output of a pipeline that has caught up with the model of its source.
+    """Compare the output of a flow that has caught up with the model of its source.
 
     Takes some 20 µs and 800 bytes per event, and 500 bytes per window. `on_progress` gets a topic's name and how many
     of its records are read. `all_closed`: no window is open any more, as after an idle time of its size and grace.
@@ -213,6 +219,7 @@ def _foretell(
             limits.quarantine_cooldown_ms,
             now_ms,
         )
+        model.trips = TripModel(topics.sessions)
         for batch in reader.batches(topics.source, [partition]):
             rows = [
                 Record(cast("int", each.offset()), each.timestamp()[1], each.key(), each.value() or b"")
@@ -235,6 +242,7 @@ def _foretell(
         watermark = model.watermark  # what closes windows; letting go of held events does not
         if limits.is_idle_in_the_end:
             model.idle(math.inf)
+        model.trips.end(watermark)
         expected.add_model(partition, model, watermark=watermark, windows=topics.windows)
         if share is not None and not all(map(share.has, (*expected.clean, *expected.late))):
             raise Misrouted(f"partition {partition} of {topics.source} has keys of other partitions")
@@ -283,7 +291,24 @@ def _read_output(
     output.table = {key.decode(): read_row(value) for key, value in newest.items() if value is not None}
     for window in topics.windows:
         _read_windows(reader, window, output, read_row, share)
+    for session in topics.sessions:
+        _read_trips(reader, session, output, read_row, share)
     return output
+
+
+def _read_trips(
+    reader: TopicReader,
+    session: Session,
+    output: Output,
+    read_row: Callable[[bytes], dict[str, Any]],
+    share: Share | None,
+) -> None:
+    partitions = reader.partitions(session.topic)
+    partition_due = cache(lambda key: partition_of(key, partitions))
+    for message in reader.records(session.topic, share):
+        key, partition = message.key() or b"", cast("int", message.partition())
+        row = read_row(message.value() or b"")
+        output.trips.add(session.topic, key, row, partition=partition, partition_due=partition_due(key))
 
 
 def _read_windows(
@@ -376,15 +401,15 @@ def print_report(console: Console, report: Report) -> None:
 
 def command(
     *,
-    pipeline: Annotated[str, typer.Option(help="Pipeline whose topics are compared.")] = "gps",
+    pipeline: Annotated[str, typer.Option(help="Flow whose topics are compared.")] = "gps",
     bootstrap: Annotated[str | None, typer.Option(help="Kafka; default: KAFKA_BOOTSTRAP_SERVERS.")] = None,
     registry_url: Annotated[str | None, typer.Option(help="Registry; default: SCHEMA_REGISTRY_URL.")] = None,
     lateness_ms: Annotated[int | None, typer.Option(help="The worker's; default: STREAMS_LATENESS_MS.")] = None,
     horizon_ms: Annotated[int | None, typer.Option(help="The worker's; default: STREAMS_DEDUP_HORIZON_MS.")] = None,
     skew_ms_max: Annotated[int | None, typer.Option(help="The worker's; default: STREAMS_SKEW_MS_MAX.")] = None,
-    windows: Annotated[bool, typer.Option(help="Compare the windows that the pipeline declares.")] = True,
+    windows: Annotated[bool, typer.Option(help="Compare the windows that the flow declares.")] = True,
 ) -> None:
-    """Compare what a pipeline has written with a model of its source; exit status 100 when they differ."""
+    """Compare what a flow has written with a model of its source; exit status 100 when they differ."""
     settings = load_settings(
         kafka_bootstrap_servers=bootstrap,
         schema_registry_url=registry_url,

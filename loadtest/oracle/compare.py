@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 from loadtest.oracle.events import OrderKey
 from loadtest.oracle.folds import compare_rows, whole_mm
 from loadtest.oracle.model import PartitionModel
+from loadtest.oracle.trips import TripLog, compare_trips
 from loadtest.oracle.windows import NewestWindow, Window, WindowKey, WindowLog, WindowSum
 
 DETAILS_MAX: Final = 20
@@ -43,7 +44,7 @@ Coordinates = tuple[int, int]
 
 @dataclass(slots=True)
 class Output:
-    """Everything a pipeline writes, whether read from its topics or foretold by the model."""
+    """Everything a flow writes, whether read from its topics or foretold by the model."""
 
     clean: dict[bytes, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     """Values per key, in the order of the log."""
@@ -53,6 +54,7 @@ class Output:
     dead: dict[Coordinates, list[DeadLetter]] = field(default_factory=lambda: defaultdict(list))
     table: dict[str, dict[str, Any]] = field(default_factory=dict)
     windows: WindowLog = field(default_factory=WindowLog)
+    trips: TripLog = field(default_factory=TripLog)
 
     def add_model(
         self, partition: int, model: PartitionModel, *, watermark: float = -math.inf, windows: Iterable[Window] = ()
@@ -71,6 +73,7 @@ class Output:
             self.dead[partition, reject.offset].append(DeadLetter(reject.key, reject.raw, reject.reason))
         self.table.update(model.table)
         self.windows.sums.update(model.windows)
+        self.trips.sums.update(model.trips.trips)
         self.windows.newest.update(model.newest)
         by_topic = {window.topic: window for window in windows}
         for name, total in model.windows.items():
@@ -104,6 +107,8 @@ class Report:
     """Rows that differ, are missing, or should not be; those of windows, counted below, included."""
     window_mismatches: int = 0
     """Windows whose rows do not add up to what they must, are missing, or should not be, by key and start."""
+    trip_mismatches: int = 0
+    """Trips whose rows do not add up to what they must, are missing or twice, or should not be."""
     window_duplicates: int = 0
     """Rows of windows with a revision that was there already."""
     rejects_missing: int = 0
@@ -125,6 +130,9 @@ class Report:
     """Of these the newest of a vehicle, with rows still to come: nothing has closed them yet. What is there of them
     is checked all the same."""
     window_rows: int = 0
+    trips: int = 0
+    """Trips that there had to be, those that are not over included."""
+    trip_rows: int = 0
     details: list[str] = field(default_factory=list)
 
     FAULTS: ClassVar = (
@@ -140,6 +148,7 @@ class Report:
         "table_mismatches",
         "window_mismatches",
         "window_duplicates",
+        "trip_mismatches",
         "rejects_missing",
         "rejects_surplus",
         "rejects_wrong",
@@ -227,7 +236,17 @@ def compare(
             wrong = {name: (row or {}).get(name) for name in differing}
             report.note(f"table {entity}: {', '.join(differing)}: expected {wrong}, observed {seen}")
     _compare_windows(report, expected.windows, observed, all_closed=all_closed)
+    _compare_trips(report, expected, observed)
     return report
+
+
+def _compare_trips(report: Report, expected: Output, observed: Output) -> None:
+    report.trips, report.trip_rows = len(expected.trips.sums), observed.trips.rows
+    report.trip_mismatches = observed.trips.duplicates
+    for key, why in compare_trips(expected.trips.sums, observed.trips):
+        report.trip_mismatches += 1
+        report.note(f"{key.topic} {key.entity} from {key.start_ms}: {why}")
+    report.table_mismatches += report.trip_mismatches
 
 
 def _compare_times(

@@ -140,14 +140,14 @@ class OrderFold:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """What the events of a pipeline are, and what its table folds of them."""
+    """What the events of a flow are, and what its table folds of them."""
 
     event: type[AnyEvent]
     fold: Callable[[str], Fold]
 
 
 DOMAINS: Final = {"gps": Domain(Event, VehicleFold), "orders": Domain(OrderEvent, OrderFold)}
-"""By pipeline."""
+"""By flow."""
 
 
 def compare_rows(expected: Mapping[str, Any], observed: Mapping[str, Any] | None) -> list[str]:

@@ -24,6 +24,7 @@ from loadtest.oracle.events import (
     judged_by,
 )
 from loadtest.oracle.folds import Fold, VehicleFold, compare_rows, haversine_km
+from loadtest.oracle.trips import TripModel
 from loadtest.oracle.windows import NewestWindow, WindowKey, WindowSum
 
 __all__ = [
@@ -72,6 +73,7 @@ class PartitionModel:
     rejected: list[Reject] = field(default_factory=list)
     windows: defaultdict[WindowKey, WindowSum] = field(default_factory=lambda: defaultdict(WindowSum))
     """What the rows of each window must add up to."""
+    trips: TripModel = field(default_factory=TripModel)
     newest: dict[tuple[str, str], NewestWindow] = field(default_factory=dict)
     """By topic and vehicle: what the rows of its newest window add up to after each of its events."""
     _seen: set[tuple[str, int]] = field(default_factory=set)
@@ -177,6 +179,7 @@ class PartitionModel:
             fold = self._folds[entity] = self.fold(entity)
         fold.add(event)
         if isinstance(fold, VehicleFold) and isinstance(event, Event):
+            self.trips.add(event, watermark_before)
             for topic, size_ms in self.windows_ms.items():
                 key = WindowKey(topic, entity, event.event_time_ms // size_ms * size_ms)
                 window = self.windows[key]

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from loadtest.oracle.folds import whole_mm
 
-_KM_BETWEEN_LIBRARIES: Final = 1e-10
+KM_BETWEEN_LIBRARIES: Final = 1e-10
 """Two maths libraries differ by less in a leg ..."""
 _ANTIPODE_KM: Final = 18_700.0
 _KM_NEAR_ANTIPODE: Final = 1e-4
@@ -19,7 +19,7 @@ _KM_NEAR_ANTIPODE: Final = 1e-4
 
 
 class Window(Protocol):
-    """What a pipeline declares of a window."""
+    """What a flow declares of a window."""
 
     @property
     def topic(self) -> str:
@@ -32,6 +32,11 @@ class Window(Protocol):
     @property
     def grace_ms(self) -> int:
         """How far beyond its end the watermark is when it closes, milliseconds."""
+
+
+def windows_of(pipeline: object) -> tuple[Window, ...]:
+    """Windows of a fixed length that a pipeline declares, of this version or an earlier one; not its sessions."""
+    return tuple(one for one in getattr(pipeline, "windows", ()) if hasattr(one, "size_ms"))
 
 
 class WindowKey(NamedTuple):
@@ -63,7 +68,7 @@ class WindowSum:
 
     def add_event(self, speed_kmh: float | None, leg_km: float) -> None:
         """Add a clean event and the way to it from the event before. A negative speed is an unknown one."""
-        error_km = _KM_BETWEEN_LIBRARIES if leg_km < _ANTIPODE_KM else _KM_NEAR_ANTIPODE
+        error_km = KM_BETWEEN_LIBRARIES if leg_km < _ANTIPODE_KM else _KM_NEAR_ANTIPODE
         self.slack_mm += whole_mm(leg_km + error_km) - whole_mm(max(0.0, leg_km - error_km))
         self._add(1, whole_mm(leg_km), None if speed_kmh is not None and speed_kmh < 0 else speed_kmh)
 

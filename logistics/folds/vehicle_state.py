@@ -56,7 +56,7 @@ class VehicleState:
         rows["last_sequence"] = segments.sequence[end]
         rows["latitude"], rows["longitude"] = latitude[end], longitude[end]
         rows["odometer_mm"] += distances_mm(state, known_before, latitude, longitude, start)
-        _fold_speed(rows, state, speed, start)
+        fold_speeds(rows, state, speed, start)
         _fold_stops(rows, state, speed, event_time, start)
         return rows
 
@@ -98,7 +98,7 @@ def distances_mm(state: Rows, known_before: Bools, latitude: Float64, longitude:
     return sums
 
 
-def _fold_speed(rows: Rows, state: Rows, speed: Float64, start: Int64) -> None:
+def fold_speeds(rows: Rows, state: Rows, speed: Float64, start: Int64) -> None:
     """Sum, number and maximum of known speeds."""
     known = ~np.isnan(speed)
     hundredths = np.rint(np.minimum(np.where(known, speed, 0.0), _SPEED_KMH_MAX) * 100.0)
@@ -117,11 +117,11 @@ def highest_speeds(state: Rows, speeds: Int64, speed: Float64, start: Int64) -> 
 
 
 def _fold_stops(rows: Rows, state: Rows, speed: Float64, event_time: Int64, start: Int64) -> None:
-    """Since when the vehicle stands: the first slow event behind the last fast one; unknown speeds change nothing."""
+    """Since when the vehicle stands: the first slow event after the last fast one; unknown speeds change nothing."""
     row = np.arange(len(speed))
     slow = speed < STOPPED_BELOW_KMH
     last_fast = np.maximum.reduceat(np.where(speed >= STOPPED_BELOW_KMH, row, -1), start)
-    # First slow row behind the segment's last fast one (or behind its start, when it has none).
+    # First slow row after the segment's last fast one (or after its start, when it has none).
     lengths = np.diff(np.append(start, len(speed)))
     behind_fast = row > np.repeat(last_fast, lengths)
     first_slow = np.minimum.reduceat(np.where(slow & behind_fast, row, len(speed)), start)

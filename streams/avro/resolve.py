@@ -2,7 +2,7 @@
 
 Follows the Avro 1.12 specification, "Schema Resolution": fields are matched by name (or the reader's alias), missing
 ones take the reader's default, unknown ones are skipped, numbers are promoted. Where every value of the writer's schema
-has one in the reader's, and what the pipeline reads are simple columns, the plan is columnar, whatever else is in the
+has one in the reader's, and what the flow reads are simple columns, the plan is columnar, whatever else is in the
 schema; otherwise records are decoded one by one by fastavro, which is the judge in both cases.
 
 Logical types are annotations of the stored type: they are taken off before decoding, so that a timestamp is its number
@@ -80,7 +80,7 @@ class Plan:
     """Writer schema with the frame in front, for columnar decoding; None: record by record only."""
     bare_json: str | None
     kinds: tuple[str, ...] = ()
-    """Type of each writer field, `?` behind a nullable one; empty for those that are no simple column."""
+    """Type of each writer field, `?` after a nullable one; empty for those that are no simple column."""
     shapes: tuple[Shape, ...] = ()
     """What the values of each writer field are made of: their encoded size follows from it."""
     columns: Mapping[str, Column] | None = None
@@ -240,7 +240,7 @@ def _columns(schema_id: int, writer: Schema, reader: Schema, types: Types) -> tu
                 raise IncompatibleSchema(f"schema {schema_id} lacks field {field['name']!r}, and {why}")
             columns[field["name"]] = Column(None, field["default"])
             continue
-        if column_kind(field["type"]):  # what a pipeline may read: its column must come as it is
+        if column_kind(field["type"]):  # what a flow may read: its column must come as it is
             is_total &= _is_simple_pair(written["type"], field["type"])
         else:
             is_total &= resolves(written["type"], field["type"], types)
@@ -320,7 +320,7 @@ class _Unbounded(Exception):
 
 
 def column_kind(schema: Schema) -> str:
-    """Name of a type (logical type off) that is a simple column, `?` behind a nullable one, "" for any other.
+    """Name of a type (logical type off) that is a simple column, `?` after a nullable one, "" for any other.
 
     An enum's is `enum` and the number of its symbols.
     """

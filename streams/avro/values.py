@@ -23,7 +23,7 @@ from streams.batch.rejects import Reason
 from streams.limits import WHOLE_NUMBER_MAX
 from streams.text import counted
 
-_UNREADABLE: Final = "not readable with the pipeline's schema"
+_UNREADABLE: Final = "not readable with the flow's schema"
 PANIC: Final = "PanicException"
 """What a panic of native code is raised as; a BaseException of no module, so that it is known by its name only."""
 _ADDRESS: Final = re.compile(r"<[\w.]+ object at 0x[0-9a-f]+>")
@@ -282,7 +282,7 @@ def _garbage(plan: Plan, error: Exception) -> tuple[Reason, str]:
 
 def _behind(stream: io.BytesIO, body: bytes) -> tuple[Reason, str] | None:
     rest = len(body) - stream.tell()
-    return (Reason.MALFORMED, f"{counted(rest, 'byte')} behind the end of the value") if rest else None
+    return (Reason.MALFORMED, f"{counted(rest, 'byte')} after the end of the value") if rest else None
 
 
 def text_bytes(column: pa.Array) -> Objects:

@@ -4,7 +4,7 @@ The decoder knows records, arrays, maps, unions, text and numbers. What it does 
 with the same bytes: `bytes` as a string that nobody takes for text, a `fixed` as a record of doubles and floats, an
 enum as the number of its symbol, a branch of a larger union as a record with one field, a reference as its type.
 
-It accepts bytes behind the end of a value, and numbers in more bytes than they need. So the size that the decoded
+It accepts bytes after the end of a value, and numbers in more bytes than they need. So the size that the decoded
 values need is compared with the size that they came in.
 """
 

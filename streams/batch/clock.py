@@ -1,4 +1,4 @@
-"""What a record is judged by: its timestamp, or the reader's clock when the timestamp is no time (ADR 16).
+"""The time that an event is judged by: the record's timestamp, or the reader's clock if that is invalid (ADR 16).
 
 A record's timestamp says when the event can have happened at the latest: an event time beyond it is a device's clock
 that runs ahead. Producers also send records without one (-1 or 0), with seconds for milliseconds (1970), or with a

@@ -1,4 +1,4 @@
-"""Types of columns, and what is done with single ones."""
+"""Array types of columns, and helpers for single columns."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+Int8 = NDArray[np.int8]
+Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
 Float64 = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Why a record cannot be processed: bad data is a value."""
+"""Rejects: records that cannot be processed, each with its reason. They are values, not exceptions."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""Whether a record is a dead letter that was sent into its source once more."""
+"""Tells whether a record is a dead letter that was replayed into its source."""
 
 from collections.abc import Sequence
 from typing import Final

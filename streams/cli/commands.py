@@ -159,8 +159,7 @@ COMMANDS: Final[Table] = {
             ),
             "rebuild": LazyCommand(
                 "state:rebuild_command",
-                "Bring the state of a pipeline back when a worker refuses to start with it. Stop all its workers "
-                "first.",
+                "Bring the state of a flow back when a worker refuses to start with it. Stop all its workers first.",
             ),
         },
     ),

@@ -1,4 +1,4 @@
-"""`streams demo`: everything at once on this machine, to be looked at."""
+"""`streams demo`: starts a stack, a worker and traffic on this machine, and shows what they do."""
 
 import logging
 from pathlib import Path

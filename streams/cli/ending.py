@@ -22,7 +22,7 @@ from streams.text import printable
 INTERRUPTED: Final = 130
 """Ended by Ctrl-C, as a shell says it."""
 READER_GONE: Final = 141
-"""Whoever read the output has ended (`streams dlq list | head`), as a shell says it."""
+"""The reader of the output has ended (`streams dlq list | head`), as a shell says it."""
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ADVICE: Final = {
     errno.ENOSPC: "free some, then run it again",

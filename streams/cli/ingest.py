@@ -1,4 +1,4 @@
-"""`streams ingest`: batch files feed the same stream as live producers."""
+"""`streams ingest`: sends files of records to the source topic of a flow."""
 
 import json
 import logging
@@ -42,7 +42,7 @@ def file_command(
         ),
     ],
     *,
-    topic: Annotated[str, typer.Option(help="Source topic of a pipeline.")],
+    topic: Annotated[str, typer.Option(help="Source topic of a flow.")],
     input_format: Annotated[
         InputFormat | None, typer.Option(help="Format of the files, where their extensions do not say it.")
     ] = None,
@@ -88,7 +88,7 @@ def file_command(
     the first run decided, and judges times in the future by its clock. Kafka remembers for as long as it keeps offsets
     of idle groups (7 days by default) how far a file got.
 
-    Rows that the pipeline would reject are not sent but reported, and the exit status is then 100. Columns that fill no
+    Rows that the flow would reject are not sent but reported, and the exit status is then 100. Columns that fill no
     field are named and left out.
 
     An event id that the file does not give is derived from the row's content; a sequence counts the rows of each key.

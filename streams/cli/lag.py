@@ -15,7 +15,7 @@ from streams.cli.output import Format, FormatOption, echo_json, echo_line, print
 from streams.errors import FoundSomething, UsageError
 from streams.kafka.admin import wait_for_broker
 from streams.logs import configure_logging
-from streams.monitor.book import GroupLag
+from streams.monitor.group_lag import GroupLag
 from streams.monitor.missing import ADVICE
 from streams.monitor.observe import LagReport, observed_lag, watched_lag
 from streams.monitor.report import catch_up_words, instant, partition_row, worst_first

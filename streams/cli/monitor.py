@@ -7,7 +7,8 @@ import typer
 from streams.flow.discover import select_pipelines
 from streams.logs import configure_logging
 from streams.monitor.web.run import Monitor
-from streams.settings import load_settings, warn_of_unknown_variables
+from streams.settings import load_settings
+from streams.unknown_variables import warn_of_unknown_variables
 
 DEFAULT_PORT = 8080
 

@@ -1,7 +1,8 @@
 """`streams settings`."""
 
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
-from streams.settings import load_settings, unknown_variables
+from streams.settings import load_settings
+from streams.unknown_variables import unknown_variables
 
 
 def settings_command(output: FormatOption = Format.TEXT) -> None:

@@ -1,4 +1,4 @@
-"""`streams state`: what local state is, and how it is brought back."""
+"""`streams state`: inspects the local state of workers, and rebuilds it."""
 
 import logging
 from enum import StrEnum
@@ -31,7 +31,7 @@ class Source(StrEnum):
 
 def inspect_command(
     pipeline: Annotated[
-        list[str] | None, typer.Option("--pipeline", help="Pipeline to look at; repeatable. Default: all.")
+        list[str] | None, typer.Option("--pipeline", help="Flow to look at; repeatable. Default: all.")
     ] = None,
     data_dir: DataDirOption = None,
     *,
@@ -79,7 +79,7 @@ def _echo_report(report: StoreReport) -> None:
 
 
 def rebuild_command(
-    pipeline: Annotated[str, typer.Option("--pipeline", help="The pipeline whose state is rebuilt.")],
+    pipeline: Annotated[str, typer.Option("--pipeline", help="The flow whose state is rebuilt.")],
     source: Annotated[
         Source,
         typer.Option(
@@ -99,7 +99,7 @@ def rebuild_command(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before topics are emptied.")] = False,
 ) -> None:
-    """Bring the state of a pipeline back when a worker refuses to start with it. Stop all its workers first.
+    """Bring the state of a flow back when a worker refuses to start with it. Stop all its workers first.
 
     With several workers, run `--from local` once for each data directory: each has its own partitions.
     """

@@ -1,4 +1,4 @@
-"""`streams topics`: what is declared, created; what has drifted, reported."""
+"""`streams topics`: creates the declared topics, and reports those that differ from their declaration."""
 
 import logging
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def apply_command(
             min=1,
             max=10_000,
             help="Partitions of topics to be created, and asserted of those that exist. "
-            "Default: as many as the pipeline's source topic has, 3 if there is none yet.",
+            "Default: as many as the flow's source topic has, 3 if there is none yet.",
         ),
     ] = None,
     replication_factor: Annotated[
@@ -61,7 +61,7 @@ def apply_command(
     pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
     topics = apply_topics(client, pipelines, wanted=wanted)
     wait_for_registry(registry, timeout_s=15.0)
-    schemas = register_schemas(catalog, registry, pipelines=pipelines)
+    schemas = register_schemas(catalog, registry, flows=pipelines)
     if output is Format.JSON:
         echo_json({"topics": [_topic_row(state) for state in topics], "schemas": schema_rows(schemas)})
     else:

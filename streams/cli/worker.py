@@ -9,7 +9,8 @@ from streams.cli.app import AppOption, use_app
 from streams.flow.declaration import Pipeline
 from streams.flow.discover import select_pipelines
 from streams.logs import configure_logging
-from streams.settings import Settings, load_settings, warn_of_unknown_variables
+from streams.settings import Settings, load_settings
+from streams.unknown_variables import warn_of_unknown_variables
 from streams.worker.lifeline import Supervised
 from streams.worker.process import WorkerProcess
 from streams.worker.supervisor import Supervisor, memory_share_mb
@@ -17,7 +18,7 @@ from streams.worker.supervisor import Supervisor, memory_share_mb
 
 def worker(
     pipeline: Annotated[
-        list[str] | None, typer.Option("--pipeline", help="Pipeline to run; repeatable. Default: all.")
+        list[str] | None, typer.Option("--pipeline", help="Flow to run; repeatable. Default: all.")
     ] = None,
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", help="Local state; one worker each. Default: STREAMS_DATA_DIR.")

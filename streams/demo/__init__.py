@@ -1,4 +1,4 @@
-"""Everything at once on this machine, to be looked at: what `streams demo` (and so `make run`) does."""
+"""What `streams demo` (and so `make run`) does: starts a stack, a worker and traffic here, and shows what they do."""
 
 from streams.demo.run import run_demo
 from streams.demo.start import DemoOptions

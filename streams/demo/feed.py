@@ -46,7 +46,7 @@ class _Stopped(StreamsError):
 
 
 class Feeder:
-    """Feeds the source topic of a pipeline; the caller looks in with `check` from time to time.
+    """Feeds the source topic of a flow; the caller looks in with `check` from time to time.
 
     The real positions span 17 hours; their times are moved so that the newest is now. Simulated traffic starts when all
     are in, with event times from that moment on and devices of its own: the watermark only ever moves forward.
@@ -124,7 +124,7 @@ class Feeder:
         return f"{real}, then simulated ones, {self._rate:,} a second"
 
     def stop(self) -> None:
-        """Stop feeding; what was sent stays, and the next run goes on behind it."""
+        """Stop feeding; what was sent stays, and the next run goes on after it."""
         self._stop.set()
         self._traffic.stop()
         if self._ingest is not None:

@@ -1,6 +1,6 @@
 """Starting the demo: the stack, topics and schemas, the worker, the feeder.
 
-Each is known to the clean-up before it lives.
+Each is registered for the clean-up before it starts.
 """
 
 import os
@@ -68,7 +68,7 @@ class Demo:
     """Whether the stack ran before and hence stays."""
 
     def check(self) -> None:
-        """Do nothing as long as everything lives; begin the next phase of feeding when it is time.
+        """Do nothing as long as everything runs; begin the next phase of feeding when it is time.
 
         Raises:
             StreamsError: something has ended by itself; the message says what it said last.
@@ -174,7 +174,7 @@ def _worker_arguments(data_dir: Path, web_port: int) -> list[str]:
 
 
 def _await_ready(worker: Child, probe: WorkerProbe, interrupts: Interrupts, steps: Steps) -> None:
-    """Wait as long as the worker lives: restoring a large state takes its time."""
+    """Wait as long as the worker runs: restoring a large state takes its time."""
     while (state := probe.sample(time.monotonic()).state) != READY:
         steps.detail(f"the worker is starting: {state}")
         worker.check()

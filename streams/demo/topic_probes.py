@@ -1,4 +1,4 @@
-"""What the topics say: how far the group is behind, and the rows of a few vehicles as any consumer sees them."""
+"""Reads from Kafka how far the group is behind, and the rows of a few vehicles as any consumer sees them."""
 
 import io
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""How the demo looks: a snapshot as tables for a terminal, as one line for a log, as a summary at the end. Pure."""
+"""Renders a snapshot of the demo: tables for a terminal, one line for a log, a summary at the end. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the worker says about itself over HTTP, as totals and rates that outlive its restarts."""
+"""Reads a worker's metrics over HTTP, and keeps totals and rates across its restarts."""
 
 import http.client
 from collections import deque

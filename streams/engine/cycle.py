@@ -28,7 +28,7 @@ class Written:
     journal_first: int
     journal_next: int
     tables_next: dict[str, int]
-    """Position behind the last row, by topic; only topics that got rows."""
+    """Position after the last row, by topic; only topics that got rows."""
 
 
 class TaskCycle:

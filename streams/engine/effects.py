@@ -1,4 +1,4 @@
-"""What the agent yields: effects, to be carried out by the committer and by nobody else."""
+"""Effects of a micro-batch: what the committer, and nothing else, carries out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The engine of one pipeline: micro-batches in, effects out; cycles closed; tasks installed and dropped.
+"""The engine of one flow: micro-batches in, effects out; cycles closed; tasks installed and dropped.
 
 Synchronous and free of I/O but for its tasks' stores. One thread at a time.
 """
@@ -66,7 +66,7 @@ class MicroBatch:
 
 
 class Engine:
-    """All partition tasks of one pipeline in one worker."""
+    """All partition tasks of one flow in one worker."""
 
     def __init__(self, config: TaskConfig, *decoders: Decoder) -> None:
         """`decoders`: one for each input, in their order."""

@@ -1,4 +1,4 @@
-"""Whether a journal, as a restore reads it, has every part of every cycle."""
+"""Checks while a journal is restored that it has every part of every cycle."""
 
 from streams.errors import StreamsError
 from streams.state.checkpoint import Checkpoint

@@ -28,7 +28,7 @@ class Changelog(Protocol):
         """The group's committed positions, by lane (`streams.batch.lanes`), once no transaction is pending on them."""
 
     def bounds(self, topic: str, partition: int, *, stable: bool = False) -> tuple[int, int]:
-        """First offset, and the offset behind the last record, transactions still open included.
+        """First offset, and the offset after the last record, transactions still open included.
 
         `stable`: the last stable offset in place of the latter; `read` gets there without waiting for anybody.
         """

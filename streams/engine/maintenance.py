@@ -48,7 +48,7 @@ class TaskMaintenance:
         batch = WriteBatch()
         state = self._state
         durable = min(one.expire(state.watermark_of(name), batch) for name, one in state.operators.items())
-        if durable > TIME_MIN:
+        if durable > TIME_MIN or batch.puts or batch.delete_ranges:
             self._write_moved(batch, durable)
 
     def truncate_journal_before(self) -> int | None:

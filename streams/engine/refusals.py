@@ -1,4 +1,4 @@
-"""What outputs have refused, as far as this process has met it: which events become dead letters, what stands still.
+"""Remembers what outputs have refused: which events become dead letters, and which partitions stand still.
 
 Kept in memory only. A process that does not know a refusal meets it again: the cycle is aborted, nothing of it is
 visible, and the record is found once more.
@@ -24,7 +24,7 @@ _DIGEST_BYTES: Final = 16
 
 
 class Refusals:
-    """Of one pipeline in one worker. The engine's thread notes and asks."""
+    """Of one flow in one worker. The engine's thread notes and asks."""
 
     def __init__(self, pipeline: Pipeline, partition_of: Callable[[bytes], int]) -> None:
         self._pipeline = pipeline

@@ -1,4 +1,4 @@
-"""Whose state it is: what checkpoint and journal say of their identity against what is declared and there now."""
+"""Checks whose state it is: the identity in checkpoint and journal against what is declared and there now."""
 
 from collections.abc import Collection
 from dataclasses import replace

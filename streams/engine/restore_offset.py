@@ -1,4 +1,4 @@
-"""Where to go on in each input: state, the group's committed offset and the input must agree."""
+"""Finds the offset to go on from in each input: state, the group's committed offset and the input must agree."""
 
 import structlog
 

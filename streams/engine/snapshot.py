@@ -1,4 +1,4 @@
-"""Everything that a partition's store holds, as what a journal and its tables would have to say to restore it.
+"""Dumps a partition's store as the journal and the table rows that would restore it.
 
 For a rebuild from local state: the store must be complete (everything in memory was moved to it by a clean stop).
 """

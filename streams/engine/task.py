@@ -53,7 +53,7 @@ class PartitionTask(PartitionState):
 
         `clock` says which record timestamps are a time, and what stands in for the others; None takes all as they are.
 
-        `offset_next` is the offset behind the micro-batch's last record of this partition, rejected or not, and
+        `offset_next` is the offset after the micro-batch's last record of this partition, rejected or not, and
         `leader_epoch` the one of that record.
         """
         watermark = self.positions[input_number].watermark

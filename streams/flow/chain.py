@@ -104,7 +104,7 @@ def _further_chains(pipeline: Pipeline) -> list[tuple[OperatorSpec, ...]]:
 
 
 def _in_order(pipeline: Pipeline) -> dict[str, OperatorSpec]:
-    """Operators by their place in the order of the pipeline."""
+    """Operators by their place in the order of the flow."""
     own, bounds = len(pipeline.prefix), pipeline.bounds
     declared: dict[str, OperatorSpec] = {
         "deduplicate": Dedup(bounds.horizon_ms, pipeline.late),

@@ -1,4 +1,4 @@
-"""A flow as a worker runs it: a pipeline. `streams.flow.builder` declares a flow, `streams.flow.lowering` makes this.
+"""A flow as a worker runs it (`Pipeline`). `streams.flow.builder` declares a flow, `streams.flow.lowering` lowers it.
 
 Everything else (topics, groups, decoding, state, metrics) follows from it.
 """
@@ -38,7 +38,7 @@ class Cleanup(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic that a pipeline needs, and the schema subject of its values (None: not Avro of ours)."""
+    """A topic that a flow needs, and the schema subject of its values (None: not Avro of ours)."""
 
     name: str
     cleanup: Cleanup = Cleanup.DELETE
@@ -240,12 +240,12 @@ class Pipeline:
 
     @property
     def fields_read(self) -> tuple[str, ...]:
-        """Every field of the source's schema that the pipeline reads."""
+        """Every field of the source's schema that the flow reads."""
         named = (self.id_field, self.key_field, self.time_field, self.sequence_field)
         return (*named, *self.payload_fields, *self.text_fields)
 
     def with_prefix(self, prefix: str) -> "Pipeline":
-        """The same pipeline beside itself: every topic and the group begin with `prefix`, the subjects stay."""
+        """The same flow under other names: every topic and the group begin with `prefix`, the subjects stay."""
         if not prefix:
             return self
         topics = {one.topic: prefix + one.topic for one in self._own_outputs}
@@ -266,7 +266,7 @@ class Pipeline:
         )
 
     def under(self, settings: Settings) -> "Pipeline":
-        """The same pipeline with the bounds that are in force under `settings`.
+        """The same flow with the bounds that are in force under `settings`.
 
         Raises:
             UsageError: what is set and what the flow declares contradict each other.
@@ -277,7 +277,7 @@ class Pipeline:
 
     @property
     def group(self) -> str:
-        """Consumer group of the pipeline's workers."""
+        """Consumer group of the flow's workers."""
         return f"{self.prefix}streams.{self.name}"
 
     @property
@@ -287,7 +287,7 @@ class Pipeline:
 
     @property
     def late(self) -> str:
-        """Topic of events that came behind their device's last released one, or beyond the horizon."""
+        """Topic of events that came after a later one of their key was released, or beyond the horizon."""
         return f"{self.source}{LATE_SUFFIX}"
 
     @property
@@ -357,7 +357,7 @@ class Pipeline:
         return replace(output, subject=output.subject or f"{output.topic.removeprefix(self.prefix)}-value")
 
     def topics(self) -> tuple[Topic, ...]:
-        """Every topic of the pipeline, in the order in which data passes them."""
+        """Every topic of the flow, in the order in which data passes them."""
         return (
             *(Topic(one.topic, subject=one.subject) for one in self.inputs),
             *(Topic(topic, message_bytes_max=OUTPUT_BYTES_MAX) for topic in (*self._clean_topics, *self.event_topics)),

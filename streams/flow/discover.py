@@ -80,10 +80,10 @@ def select_flow(name: str) -> Flow:
 
 
 def select_pipelines(names: list[str] | None, *, prefix: str = "") -> list[Pipeline]:
-    """Pipelines by name; all of them when no name is given. `prefix`: what their topics and groups begin with.
+    """Flows by name; all of them when no name is given. `prefix`: what their topics and groups begin with.
 
     Raises:
-        UsageError: there is no such pipeline, or as `declared_flows`.
+        UsageError: there is no such flow, or as `declared_flows`.
 
     """
     found = pipelines()
@@ -91,7 +91,7 @@ def select_pipelines(names: list[str] | None, *, prefix: str = "") -> list[Pipel
         names = list(found)
     unknown = [name for name in names if name not in found]
     if unknown:
-        raise UsageError(f"no pipeline {unknown[0]!r}: there is {', '.join(found)}")
+        raise UsageError(f"no flow {unknown[0]!r}: there is {', '.join(found)}")
     return [found[name].with_prefix(prefix) for name in dict.fromkeys(names)]
 
 

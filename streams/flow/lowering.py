@@ -33,7 +33,7 @@ _CHAIN: Final = "source(...).deduplicate(...).reorder().to(...)"
 
 
 def lowered(plan: Plan) -> Pipeline:
-    """The pipeline of a plan that was checked. The topic of the first `to` is the clean one.
+    """The flow of a plan that was checked. The topic of the first `to` is the clean one.
 
     Raises:
         ValueError: the engine of this version cannot run it; the message says what it can.
@@ -149,7 +149,7 @@ def _spec_of(step: Step) -> OperatorSpec | None:
 
 
 def _place_of(step: Step, clean: Step) -> str:
-    """Name of a step in the order of a pipeline."""
+    """Name of a step in the order of a flow."""
     spec = _spec_of(step)
     if spec is not None:
         return spec.name

@@ -1,7 +1,11 @@
-"""Several streams become one: how they are merged in a flow."""
+"""Several streams become one: merged, or joined."""
 
+from streams.batch.events import Fields
 from streams.flow.builder import Stream
+from streams.flow.durations import Duration, milliseconds
 from streams.flow.plan import Deduplicate, Merge, Reorder, Source
+from streams.operators.changes import ToColumns
+from streams.operators.join.latest import JoinLatest, Side
 
 
 def merge(**streams: Stream) -> Stream:
@@ -41,3 +45,28 @@ def _require_plain(name: str, stream: Stream) -> None:
             f"merge: {name} is not source(...).deduplicate(...).reorder(): let other steps come after merge, where a "
             f"field is called {name}.FIELD"
         )
+
+
+def join_latest(
+    *, within: Duration, to: str, columns: ToColumns, outer: bool = False, subject: str = "", **streams: Stream
+) -> Stream:
+    """Join each event of the first stream with the latest one of the second, as of its event time; rows go to `to`.
+
+    The streams are merged as `merge` says. A right event matches if it has the same key, is not later than the left one
+    and at most `within` earlier. `columns(keys, rows)` makes a `pyarrow.RecordBatch` in the field order of the schema
+    of `to`: `keys` are bytes, `rows` a structured array with `event_id`, `event_time` and `sequence` of the left event,
+    `matched`, the right event's time as `<right>.event_time`, and the fields of both as `<name>.<field>` (numbers are
+    doubles, null is NaN; texts are bytes or None). With `outer` a left event without a right one has a row too, in
+    which `matched` is false and the right fields are null; else it is counted as `unmatched`.
+
+    What is joined follows from the logs of both topics alone, and not from when they are read.
+
+    Raises:
+        ValueError: there are not two streams, they cannot be merged, or `within` is no duration.
+
+    """
+    if len(streams) != 2:
+        raise ValueError("join_latest takes two streams by name, the left one first")
+    within_ms = milliseconds(within, what=f"the time within which {to} joins", least_ms=1)
+    left, right = (Side(name, Fields(stream.source.fields, stream.source.texts)) for name, stream in streams.items())
+    return merge(**streams).process(JoinLatest(to, left, right, within_ms, columns, outer, subject))

@@ -115,7 +115,7 @@ def beside(pipeline: Pipeline) -> tuple[tuple[str, str], ...]:
 
 
 def topic_of(step: Step, pipeline: Pipeline) -> str | None:
-    """Topic that a step reads or writes, with the pipeline's prefix."""
+    """Topic that a step reads or writes, with the flow's prefix."""
     verb = step.verb
     return f"{pipeline.prefix}{verb.topic}" if isinstance(verb, Source | Output) else None
 

@@ -1,12 +1,12 @@
-"""Files into topics: validated, idempotent, resumable.
+"""Sends files to topics: rows are validated, none is sent twice, and a run that was killed goes on.
 
 result = ingest_file(settings, Path("positions.parquet"), "gps.positions.v1", IngestOptions(rebase_time=True))
 """
 
 from streams.ingest.bad_rows import bad_row_json
+from streams.ingest.chunks import BadRow, InputFormat
 from streams.ingest.filling import LeftOut
 from streams.ingest.job import IngestOptions, IngestProgress, IngestResult, Progress, ingest_file, ingest_files
-from streams.ingest.readers import BadRow, InputFormat
 from streams.ingest.reading import Reading, TimeUnit
 
 __all__ = [

@@ -84,7 +84,7 @@ class AvroFile:
         return {**field, "type": plain if isinstance(kind, list) else plain[0]}
 
     def blocks(self) -> Iterator[tuple[list[dict[str, Any]], float]]:
-        """Records of each block, and the part of the file (0 to 1) behind it.
+        """Records of each block, and the part of the file (0 to 1) up to its end.
 
         Raises:
             EOFError: the file ends within a block.
@@ -111,7 +111,7 @@ class AvroFile:
         stream = io.BytesIO(data)
         found: list[Any] = [fastavro.schemaless_reader(stream, self._schema, None) for _ in range(count)]
         if stream.tell() != len(data):
-            raise ValueError(f"a block has {len(data) - stream.tell()} bytes behind its last record")
+            raise ValueError(f"a block has {len(data) - stream.tell()} bytes after its last record")
         return found
 
 

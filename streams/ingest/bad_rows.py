@@ -1,4 +1,4 @@
-"""Bad rows: counted, the first ones kept, all of them written."""
+"""Collects bad rows: counts them, keeps the first ones, writes all of them to a file."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any, Final, Self, TextIO
 
 from streams.errors import StreamsError, UsageError
+from streams.ingest.chunks import BadRow
 from streams.ingest.inputs import Input
-from streams.ingest.readers import BadRow
 
 BAD_ROWS_SHOWN: Final = 20
 

@@ -1,9 +1,9 @@
-"""Rows to events: conversion, derived ids and sequences, Avro, and the pipeline's own verdict.
+"""Rows to events: conversion, derived ids and sequences, Avro, and the flow's own verdict.
 
 The id of an event whose file has none is a UUID (version 5) of what the row says: key, event time and every other
 value, with the names of their fields. The same row has the same id in any run, in any file of any format, in any order
 of columns, and whether a column without values is there or not; two rows with the same key and time but another content
-have different ids; two rows that agree in everything are one event sent twice, and the pipeline drops the second.
+have different ids; two rows that agree in everything are one event sent twice, and the flow drops the second.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from streams.batch.event_ids import EVENT_TIME_MAX
 from streams.flow.declaration import Pipeline
+from streams.ingest.chunks import BadRow, Chunk
 from streams.ingest.fields import ARROW, Field, Kind, convert, fields_of
 from streams.ingest.filling import Filling
 from streams.ingest.judge import Judge
-from streams.ingest.readers import BadRow, Chunk
 from streams.ingest.reading import Reading
 from streams.schemas.catalog import SchemaVersion
 
@@ -57,7 +57,7 @@ class Batch:
         return self.events.numbers
 
     def after(self, number: int) -> "Batch":
-        """The events of rows behind row `number`."""
+        """The events of rows after row `number`."""
         first = int(np.searchsorted(self.numbers, number, side="right"))
         if first == 0:
             return self
@@ -84,7 +84,7 @@ class Converter:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        flow: Pipeline,
         filling: Filling,
         encoder: "Encoder",
         judge: Judge,
@@ -92,7 +92,7 @@ class Converter:
         shift_ms: int = 0,
     ) -> None:
         """All times of the records are moved by `shift_ms`, which ids do not depend on."""
-        self._pipeline = pipeline
+        self._flow = flow
         self._filling = filling
         self._encoder, self._judge, self._reading = encoder, judge, reading
         self._shift_ms = shift_ms
@@ -108,12 +108,12 @@ class Converter:
     def convert(self, chunk: Chunk) -> tuple[Batch, list[BadRow]]:
         """The valid events, and the other rows with the first reason against each, both in file order.
 
-        Valid is what converts to the schema and what the pipeline's decoder accepts. Raises UsageError where a whole
+        Valid is what converts to the schema and what the flow's decoder accepts. Raises UsageError where a whole
         column is of a type that never converts.
         """
         rows, reasons = self._converted(chunk)
         batch, counted = self._encoded(rows)
-        times = batch.events.columns[self._pipeline.time_field]
+        times = batch.events.columns[self._flow.time_field]
         times_ms = pc.add(times, self._shift_ms).to_pylist() if self._shift_ms else times.to_pylist()
         rejected = self._judge.reasons(batch.keys, batch.values, times_ms) if batch.keys else {}
         if rejected:
@@ -177,13 +177,13 @@ class Converter:
                 rule(missing, f"{field.name} is missing")
             if field.kind in {Kind.DOUBLE, Kind.FLOAT}:
                 rule(pc.invert(pc.is_finite(column)), f"{field.name} is not a finite number")
-            if field.name == self._pipeline.time_field:
+            if field.name == self._flow.time_field:
                 rule(pc.greater(column, EVENT_TIME_MAX), f"{field.name} is beyond all calendars")
         return found
 
     def _is_filled(self, field: Field) -> bool:
         """Whether a field gets a value where a row has none."""
-        return field.has_default or field.name in {self._pipeline.id_field, self._pipeline.sequence_field}
+        return field.has_default or field.name in {self._flow.id_field, self._flow.sequence_field}
 
     def _encoded(self, rows: _Rows) -> tuple[Batch, dict[str, int]]:
         """Events and records of rows, and how far the sequences of their keys are then."""
@@ -193,7 +193,7 @@ class Converter:
 
     def _completed(self, rows: _Rows) -> tuple[Events, dict[str, int]]:
         """Fill what the file, or a row of it, does not give."""
-        pipeline = self._pipeline
+        flow = self._flow
         counted: dict[str, int] = {}
         completed: dict[str, pa.Array] = {}
         for field in self._filling.fields:
@@ -202,10 +202,10 @@ class Converter:
             if given is not None and (mask is None or not mask.any()):
                 completed[field.name] = given
                 continue
-            if field.name == pipeline.id_field:
-                filler = derived_ids(rows.columns, pipeline.id_field, pipeline.key_field, pipeline.time_field)
-            elif field.name == pipeline.sequence_field:
-                numbers, counted = self._count(rows.columns[pipeline.key_field])
+            if field.name == flow.id_field:
+                filler = derived_ids(rows.columns, flow.id_field, flow.key_field, flow.time_field)
+            elif field.name == flow.sequence_field:
+                numbers, counted = self._count(rows.columns[flow.key_field])
                 filler = pa.array(numbers, pa.int64())
             else:
                 filler = pa.array([field.default] * len(rows.numbers), ARROW[field.kind])
@@ -246,9 +246,9 @@ def _plain(value: object) -> object:
 class Encoder:
     """Events to Kafka records: Confluent's frame (a zero byte, the schema id) and the Avro of the event."""
 
-    def __init__(self, pipeline: Pipeline, schema: SchemaVersion, schema_id: int) -> None:
+    def __init__(self, flow: Pipeline, schema: SchemaVersion, schema_id: int) -> None:
         self.schema_id = schema_id
-        self._key_field = pipeline.key_field
+        self._key_field = flow.key_field
         self._fields = fields_of(schema.parsed)
         self._text = schema.text
         self._arrow = pyruhvro.avro_to_arrow_schema(schema.text)

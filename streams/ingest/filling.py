@@ -7,8 +7,8 @@ from typing import Final
 
 from streams.errors import UsageError
 from streams.flow.declaration import Pipeline
+from streams.ingest.chunks import Source
 from streams.ingest.fields import Field, fields_of
-from streams.ingest.readers import Source
 from streams.schemas.catalog import SchemaVersion
 
 COLUMNS_SHOWN: Final = 30
@@ -41,7 +41,7 @@ class Filling:
         return tuple(LeftOut(name, alike(name, free)) for name in dict.fromkeys(columns) if name and name not in used)
 
 
-def filling_of(pipeline: Pipeline, schema: SchemaVersion, source: Source, mapping: Mapping[str, str]) -> Filling:
+def filling_of(flow: Pipeline, schema: SchemaVersion, source: Source, mapping: Mapping[str, str]) -> Filling:
     """Decide which column fills which field: the one that `mapping` (column by field) names, else that of its name.
 
     Raises:
@@ -52,19 +52,19 @@ def filling_of(pipeline: Pipeline, schema: SchemaVersion, source: Source, mappin
     fields = fields_of(schema.parsed)
     columns = source.columns
     try:
-        found = _columns_of(pipeline, fields, columns, mapping)
+        found = _columns_of(flow, fields, columns, mapping)
     except UsageError:
         if source.all_columns is None:
             raise
         columns = source.all_columns()
         # Without a column there is no row that could be read: what lines there are shall be named one by one.
-        found = _columns_of(pipeline, fields, columns, mapping) if columns else {}
+        found = _columns_of(flow, fields, columns, mapping) if columns else {}
     asked = {field.name: mapping.get(field.name, field.name) for field in fields} if source.is_open else found
     return Filling(fields, found, asked)
 
 
 def _columns_of(
-    pipeline: Pipeline, fields: Sequence[Field], columns: Sequence[str], mapping: Mapping[str, str]
+    flow: Pipeline, fields: Sequence[Field], columns: Sequence[str], mapping: Mapping[str, str]
 ) -> dict[str, str]:
     names = [field.name for field in fields]
     for field_name, column in mapping.items():
@@ -73,7 +73,7 @@ def _columns_of(
         if column not in columns:
             raise UsageError(f"--map {field_name}={column}: there is no column {column!r}, only {_listed(columns)}")
     found = {name: mapping.get(name, name) for name in names if name in mapping or name in columns}
-    derived = {pipeline.id_field, pipeline.sequence_field}
+    derived = {flow.id_field, flow.sequence_field}
     free = [name for name in columns if name not in set(found.values())]
     for field in fields:
         if field.name not in found and field.name not in derived and not field.has_default:

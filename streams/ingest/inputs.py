@@ -137,3 +137,10 @@ class _Native(io.RawIOBase):
         data = self._native.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+def extension_of(path: Path) -> str:
+    """Extension of a file, in lower case; of a compressed one the extension before `.gz` or `.zst`."""
+    if path.suffix.lower() in COMPRESSED_SUFFIXES:
+        path = path.with_suffix("")
+    return path.suffix.lower()

@@ -1,4 +1,4 @@
-"""Files into a topic: each valid row exactly once, whenever the process is killed and however often it is run.
+"""Sends files to a topic: each valid row once, also when the process is killed and run again.
 
 What makes two runs the same work (one checkpoint): the content of the file (not its name), the topic (created again, it
 is another one), the format, which column fills which field, how the file is read, and whether times are moved. `rate`
@@ -24,11 +24,12 @@ from streams.errors import StreamsError, UsageError
 from streams.flow.declaration import Pipeline
 from streams.flow.discover import select_pipelines
 from streams.ingest.bad_rows import Bad, BadRowFile
+from streams.ingest.chunks import BadRow, Chunk, InputFormat, Source
 from streams.ingest.events import Batch, Converter, Encoder
 from streams.ingest.filling import Filling, LeftOut, filling_of
 from streams.ingest.inputs import STANDARD_INPUT, Input, inputs_of
 from streams.ingest.judge import END_OF_TIME_MS, Judge
-from streams.ingest.readers import BadRow, Chunk, InputFormat, Source, first_rows, format_of, open_source
+from streams.ingest.readers import first_rows, format_of, open_source
 from streams.ingest.reading import DEFAULT_READING, Reading
 from streams.kafka.admin import partition_counts, topic_id, wait_for_broker
 from streams.resilience.retry import Retrier, quietly
@@ -54,7 +55,7 @@ DRY_RUN_SCHEMA_ID: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class IngestProgress:
-    """How far a run is: rows of the file so far, and the part of the file behind them (0 to 1)."""
+    """How far a run is: rows of the file so far, and the part of the file that they take (0 to 1)."""
 
     phase: str
     part_done: float
@@ -166,7 +167,7 @@ def ingest_file(
     progress: Progress | None = None,
     catalog: Catalog | None = None,
 ) -> IngestResult:
-    """Send the rows of a file to the source topic of a pipeline: `ingest_files` of one."""
+    """Send the rows of a file to the source topic of a flow: `ingest_files` of one."""
     (result,) = ingest_files(settings, [path], topic, options, progress=progress, catalog=catalog)
     return result
 
@@ -181,15 +182,15 @@ def ingest_files(
     progress: Progress | None = None,
     catalog: Catalog | None = None,
 ) -> list[IngestResult]:
-    """Send the rows of files to the source topic of a pipeline, one file after the other.
+    """Send the rows of files to the source topic of a flow, one file after the other.
 
     `paths`: files, patterns, or `-` for `standard_input`. All files are opened before anything is sent.
 
-    A row is bad if it does not convert to the newest schema of the source, or if the pipeline's decoder would reject
+    A row is bad if it does not convert to the newest schema of the source, or if the flow's decoder would reject
     its event, coming in now.
 
     Raises:
-        UsageError: no such file, column, field, format, or no pipeline that reads this topic.
+        UsageError: no such file, column, field, format, or no flow that reads this topic.
         StreamsError: a file, broker, registry or topic fails; what was committed is not sent again by the next run.
         FencedError: another process has started the same work.
 
@@ -339,7 +340,7 @@ def _pipeline_of(topic: str, prefix: str) -> Pipeline:
         if pipeline.source == topic:
             return pipeline
     sources = ", ".join(pipeline.source for pipeline in pipelines)
-    raise UsageError(f"no pipeline reads {topic!r}: --topic is one of {sources}")
+    raise UsageError(f"no flow reads {topic!r}: --topic is one of {sources}")
 
 
 def _identity(work: _Work, topic_uuid: str) -> str:

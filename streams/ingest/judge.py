@@ -1,4 +1,4 @@
-"""Events to records, and what the pipeline would say of them: by its own decoder, so that there is one set of rules."""
+"""Judges encoded events by the flow's own decoder, so that ingest has no rules of its own."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ class Judge:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        flow: Pipeline,
         schema: SchemaVersion,
         schema_id: int,
         *,
@@ -31,11 +31,11 @@ class Judge:
         skew_ms_max: int,
         now_ms: int,
     ) -> None:
-        self._decoder = Decoder(pipeline, record_bytes_max=record_bytes_max, skew_ms_max=skew_ms_max)
+        self._decoder = Decoder(flow, record_bytes_max=record_bytes_max, skew_ms_max=skew_ms_max)
         self._known: dict[int | str, Plan | Reject] = {schema_id: build_plan(schema_id, schema.text, schema.text)}
         self._now_ms = now_ms
         self._skew_ms_max = skew_ms_max
-        self._time_field = pipeline.time_field
+        self._time_field = flow.time_field
 
     def reasons(self, keys: Sequence[bytes], values: Sequence[bytes], times_ms: Sequence[int]) -> dict[int, str]:
         """Why records would be rejected, by their position; `times_ms` are their event times."""

@@ -1,4 +1,4 @@
-"""Calls that end in time, whatever the client does.
+"""Makes calls of a Kafka client with a time limit of their own.
 
 Some calls of librdkafka outlive the timeout that they are given: sending offsets to a transaction waits for its
 coordinator until the state of some connection changes (librdkafka#5456, #5511), and a client that has lost every broker

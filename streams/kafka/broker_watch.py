@@ -1,4 +1,4 @@
-"""Clients that have lost their cluster for good, noticed.
+"""Notices Kafka clients that will never connect again.
 
 A broker that is going down may answer a metadata request with the topics and without a single broker. librdkafka then
 drops every broker it knows, and a race within it decides whether it begins again at its bootstrap servers or never

@@ -1,4 +1,4 @@
-"""True causes of what Kafka clients say: one table of error and sentence, and a look at the TLS of a broker.
+"""Causes of Kafka errors in words: one sentence for each error, and a look at the TLS of a broker.
 
 librdkafka says the same of an expired certificate, one of a foreign CA and one for another host, and nothing at all
 when a client without TLS connects to a port with TLS. So where no broker answers, one is asked by a TLS handshake.

@@ -48,7 +48,7 @@ class Unsettled(StreamsError):
 
 
 class KafkaChangelog:
-    """Reader of one pipeline's changelogs. It never joins the group whose positions it reads.
+    """Reader of one flow's changelogs. It never joins the group whose positions it reads.
 
     `committed` is for any thread; the rest is for one at a time. A client that got no answer is not asked again: it may
     never get one (`kafka.broker_watch`).

@@ -1,4 +1,4 @@
-"""Headers of messages: the one way in which they are read.
+"""Reads the headers of messages. Nothing else may: a name that is not UTF-8 ends the process otherwise.
 
 A header's name is bytes for the broker and text for the client. When a name is not UTF-8, `Message.headers()` raises,
 and what it returns when it is called again holds a pair without a name: reading that name ends the process. So call

@@ -1,4 +1,4 @@
-"""What a group has still to do, asked of the broker by a client that has no other work: its answers are never late."""
+"""Asks the broker what a group has still to read, by a client of its own: other calls do not delay the answer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -31,8 +31,8 @@ class LagProbe:
     def lags(self, known: Mapping[int, tuple[int, int]]) -> dict[int, int]:
         """Records that are there and not committed, by partition, without those that have none.
 
-        `known`: by partition, the offset up to which its consumer has nothing left to take (behind the last record
-        there may be transaction markers, which nobody ever commits) and the offset behind the last record it took.
+        `known`: by partition, the offset up to which its consumer has nothing left to take (after the last record
+        there may be transaction markers, which nobody ever commits) and the offset after the last record it took.
 
         Raises:
             StreamsError: the broker does not answer.

@@ -1,6 +1,6 @@
 """The process that takes rounds of offsets: a request a line on standard input, an answer on standard output.
 
-It may die at any moment by its client's own hand (`streams.kafka.offsets`); `streams.kafka.offsets_process` starts
+Its client may abort the process at any moment (`streams.kafka.offsets`); `streams.kafka.offsets_process` starts
 another. It ends when its standard input does, so it never outlives who asked, and with the first round that fails: the
 next one has a client that knows nothing of the connections that broke.
 """

@@ -1,4 +1,4 @@
-"""Rounds of offsets from a process of their own: the client that takes them may abort it (ADR 40)."""
+"""Takes rounds of offsets in a child process: the client that takes them may abort its process (ADR 40)."""
 
 import json
 import os

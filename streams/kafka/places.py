@@ -14,11 +14,11 @@ from streams.state.identity import Places
 class KafkaPlaces:
     """Asks the cluster for the places of a flow's topics. Any thread."""
 
-    def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
-        """Of the topics of `pipeline`. Its state is divided as its journal is."""
+    def __init__(self, settings: Settings, flow: Pipeline) -> None:
+        """Of the topics of `flow`. Its state is divided as its journal is."""
         self._settings = settings
-        self._topics = [topic.name for topic in pipeline.topics()]
-        self._journal = pipeline.journal
+        self._topics = [topic.name for topic in flow.topics()]
+        self._journal = flow.journal
         self._client = admin_client(settings)
         self._lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""What a committed offset says of itself, in its metadata: the one place that knows the format.
+"""Reads and writes the metadata of committed offsets; no other module knows the format.
 
     streams-cycle:42;author=streams-gps-4f1c;session=9a0b;epoch=2
 

@@ -1,6 +1,6 @@
-"""Declared topics: created when missing, compared when there, never changed.
+"""Creates declared topics that are missing, and compares the others with their declaration. It changes none.
 
-All topics of a pipeline have the same number of partitions, so that a key's rows live in the partition of the same
+All topics of a flow have the same number of partitions, so that a key's rows live in the partition of the same
 number in each of them; where they do not, that is drift. So is a configuration entry that differs from its
 declaration, whatever differs from what was asked for (`Wanted`), partitions of one topic with different numbers of
 replicas, and a topic that cannot be written with acks=all since it has fewer replicas than must be in sync.
@@ -48,7 +48,7 @@ class TopicStatus(StrEnum):
 class Wanted:
     """What is asked of all topics: given to those that are created, asserted of those that exist. None: nothing.
 
-    Without it a new topic has as many partitions as its pipeline's source, 3 where there is none yet, and the broker's
+    Without it a new topic has as many partitions as its flow's source, 3 where there is none yet, and the broker's
     defaults of replicas.
     """
 
@@ -202,7 +202,7 @@ def _replica_drift(found: _Existing, wanted: Wanted) -> list[str]:
 
 
 def _partitions_of(existing: dict[str, _Existing], pipeline: Pipeline) -> int | None:
-    """Partitions that the topics of a pipeline should have: the source's, else those of its first existing topic."""
+    """Partitions that the topics of a flow should have: the source's, else those of its first existing topic."""
     return next((existing[topic.name].partitions for topic in pipeline.topics() if topic.name in existing), None)
 
 

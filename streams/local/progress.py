@@ -1,4 +1,4 @@
-"""What a slow step tells the person who waits for it; how that is shown is the caller's business."""
+"""Progress of slow steps, reported to the caller, who decides how to show it."""
 
 from typing import Protocol
 

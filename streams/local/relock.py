@@ -1,4 +1,4 @@
-"""Write the lock file anew: `python -m streams.local.relock`, after changing a version here.
+"""Writes the lock file of the artifacts: `python -m streams.local.relock`, after changing a version here.
 
 Maintainers only. Versions live here; the lock holds what they resolve to, file by file, with hashes.
 """

@@ -1,4 +1,4 @@
-"""What the stack knows of each of its servers: how to start it, and when it is ready."""
+"""The servers of the local stack: how to start each, and when it is ready."""
 
 from pathlib import Path
 from typing import Protocol

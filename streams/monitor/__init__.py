@@ -1,1 +1,1 @@
-"""What the system says about itself."""
+"""The monitor: consumer lag, sources, workers, dead letters and the service level objective, judged and shown."""

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from streams.deadletters.letter.index import Figures
+from streams.deadletters.letter.figures import Figures
 from streams.errors import StreamsError
 from streams.monitor.snapshot import DeadLetters
 

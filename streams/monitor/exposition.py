@@ -14,11 +14,11 @@ from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 
+from streams.batch.columns import Float64, Int64
 from streams.monitor.health import Health
 from streams.monitor.slo import VISIBLE_S
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.status import Status
-from streams.monitor.verdict import Float64, Int64
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

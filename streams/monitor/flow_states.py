@@ -78,8 +78,8 @@ class _Suspect:
 class FlowStates:
     """Of all declared flows. One thread."""
 
-    def __init__(self, pipelines: Sequence[Pipeline]) -> None:
-        self._flows = {pipeline.group: pipeline for pipeline in pipelines}
+    def __init__(self, flows: Sequence[Pipeline]) -> None:
+        self._flows = {flow.group: flow for flow in flows}
         self._suspects: dict[tuple[str, Partition], _Suspect] = {}
         self._gone: set[tuple[str, Partition]] = set()
         self._known: dict[_Journal, int] = {}

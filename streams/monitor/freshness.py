@@ -53,7 +53,7 @@ class _Seen:
     silence_s: float | None = None
 
 
-class FreshnessBook:
+class FreshnessTracker:
     """What is known of each source. Time is an argument."""
 
     def __init__(self, sources: Iterable[Source], now_ms: int) -> None:

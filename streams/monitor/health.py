@@ -1,4 +1,4 @@
-"""How the monitor itself is, and what that means for who asks whether it lives and whether it sees. Pure."""
+"""State of the monitor itself: what `/healthz` and `/readyz` answer. Pure."""
 
 from dataclasses import dataclass
 from typing import Final

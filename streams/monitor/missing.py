@@ -25,12 +25,12 @@ class MissingTopic:
         return "the topic does not exist: deleted, or never created; workers do not go on without it"
 
 
-def missing_topics(topics: Collection[str], pipelines: Sequence[Pipeline]) -> tuple[MissingTopic, ...]:
+def missing_topics(topics: Collection[str], flows: Sequence[Pipeline]) -> tuple[MissingTopic, ...]:
     """Declared topics that are none of `topics`. A flow that has not a single one is not in use here: not named."""
     there = frozenset(topics)
     found = []
-    for pipeline in pipelines:
-        declared = [topic.name for topic in pipeline.topics()]
+    for flow in flows:
+        declared = [topic.name for topic in flow.topics()]
         if not there.isdisjoint(declared):
-            found += [MissingTopic(name, pipeline.group) for name in declared if name not in there]
+            found += [MissingTopic(name, flow.group) for name in declared if name not in there]
     return tuple(found)

@@ -1,4 +1,4 @@
-"""How a group's positions have moved, also before the window: who commits once in 15 minutes is known by that. Pure.
+"""How a group's positions have moved, also before the window: so it is known who commits seldom. Pure.
 
 A *move* is a sample at which the committed offset differs from the sample before. A *wait* is how long readable records
 had waited for a move: from the move before it, or from the first record since then, whichever came later. A quiet night
@@ -11,9 +11,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
+from streams.batch.columns import Bools, Float64, Int64
 
 MOVES_KEPT: Final = 8
 """Newest moves remembered of each position."""
@@ -47,7 +45,7 @@ class Moves:
         return type(self)(*(getattr(self, name)[rows] for name in _COLUMNS))
 
     @property
-    def is_known(self) -> Bool:
+    def is_known(self) -> Bools:
         """Whether the rhythm is known."""
         return np.asarray(self.count >= MOVES_KNOWN, dtype=np.bool_)
 
@@ -61,7 +59,7 @@ class Moves:
 _COLUMNS: Final = ("time_ms", "offset", "lag", "wait_s", "count", "since_ms", "by_hand")
 
 
-class MoveBook:
+class MoveTracker:
     """Collects the moves of one group's positions, sample by sample."""
 
     def __init__(self) -> None:
@@ -89,7 +87,7 @@ class MoveBook:
         self.moves = Moves(**columns)
         self._behind_ms = np.where(fresh, -1, self._behind_ms[old])
 
-    def add(self, time_ms: int, moved: Bool, offset: Int64, lag: Int64, unowned: Bool) -> None:
+    def add(self, time_ms: int, moved: Bools, offset: Int64, lag: Int64, unowned: Bools) -> None:
         """Take a sample in. `moved`: the position differs from before; `unowned`: no member has it, nor had then."""
         one = self.moves
         began_ms = np.where(self._behind_ms < 0, time_ms, np.maximum(self._behind_ms, one.since_ms))
@@ -107,7 +105,7 @@ class MoveBook:
         still_behind = (self._behind_ms >= 0) & ~moved
         self._behind_ms = np.where(lag > 0, np.where(still_behind, self._behind_ms, time_ms), -1)
 
-    def owned(self, rows: Bool) -> None:
+    def owned(self, rows: Bools) -> None:
         """Members have these, so what commits there is a member."""
         if (self.moves.by_hand[rows] > 0).any():
             columns = {name: getattr(self.moves, name) for name in _COLUMNS}
@@ -127,11 +125,11 @@ def _empty(rows: int, time_ms: int) -> Moves:
     )
 
 
-def _pushed(table: npt.NDArray[Any], rows: Bool, value: npt.NDArray[Any] | int) -> npt.NDArray[Any]:
+def _pushed(table: npt.NDArray[Any], rows: Bools, value: npt.NDArray[Any] | int) -> npt.NDArray[Any]:
     """`table` with a column more on the right and one less on the left, in these rows."""
     newest = np.broadcast_to(np.asarray(value, dtype=table.dtype), (len(table),))
     return np.where(rows[:, None], np.column_stack([table[:, 1:], newest]), table)
 
 
-def _like(rows: Bool, column: npt.NDArray[Any]) -> Bool:
+def _like(rows: Bools, column: npt.NDArray[Any]) -> Bools:
     return rows.reshape(-1, *[1] * (column.ndim - 1))

@@ -1,4 +1,4 @@
-"""Lag watched for a while and judged, for `streams lag`."""
+"""Watches lag for a while and judges it, for `streams lag`."""
 
 import math
 import time
@@ -8,8 +8,8 @@ from typing import Any, Final, Self
 
 from streams.flow.discover import select_pipelines
 from streams.kafka.offsets_process import RoundFailed
-from streams.monitor.book import GroupLag
-from streams.monitor.lookout import Lookout
+from streams.monitor.evaluator import LagEvaluator
+from streams.monitor.group_lag import GroupLag
 from streams.monitor.missing import MissingTopic, missing_topics
 from streams.monitor.policies import GroupPolicies
 from streams.monitor.report import group_row, instant, missing_row
@@ -61,26 +61,26 @@ class _Looker:
     def __init__(self, settings: Settings, wanted: Sequence[str], *, window_s: float, interval_s: float) -> None:
         declared = select_pipelines(None, prefix=settings.streams_topic_prefix)
         self._wanted = tuple(wanted)
-        self._pipelines = [one for one in declared if not wanted or one.group in wanted]
+        self._flows = [one for one in declared if not wanted or one.group in wanted]
         policies = GroupPolicies.of(settings)
-        self._lookout = Lookout(
+        self._evaluator = LagEvaluator(
             settings,
             window_s=window_s,
             interval_s=interval_s,
             policies=policies.everything() if wanted else policies,  # who is asked for by name is looked at
-            pipelines=self._pipelines,
+            flows=self._flows,
         )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lookout.close()
+        self._evaluator.close()
 
     def look(self) -> LagReport:
         """Take a round and judge."""
-        found, groups = self._lookout.look(self._wanted or None)
-        missing = missing_topics(found.base.keys(), self._pipelines)
+        found, groups = self._evaluator.look(self._wanted or None)
+        missing = missing_topics(found.base.keys(), self._flows)
         return LagReport(found.cluster, found.time_ms, groups, self._wanted, missing)
 
 

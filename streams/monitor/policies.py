@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from streams.errors import UsageError
 from streams.flow.durations import milliseconds
-from streams.monitor.verdict import Policy
+from streams.monitor.policy import Policy
 from streams.settings import Settings
 
 BATCH_S: Final = 26 * 3_600.0

@@ -4,10 +4,11 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-from streams.monitor.book import GroupLag
+from streams.monitor.group_lag import GroupLag
 from streams.monitor.missing import ADVICE, MissingTopic
+from streams.monitor.reasons import Reason
 from streams.monitor.status import Status
-from streams.monitor.verdict import ABSENT, Reason
+from streams.monitor.window import ABSENT
 from streams.monitor.words import advice, duration
 
 

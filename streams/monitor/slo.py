@@ -61,7 +61,7 @@ class Slo:
     windows: Mapping[str, SloWindow]
 
 
-class SloBook:
+class SloTracker:
     """Adds up the counters of all workers, through their restarts. Time is an argument."""
 
     def __init__(self) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from streams.kafka.round import Round
-from streams.monitor.book import GroupLag
 from streams.monitor.freshness import Freshness
+from streams.monitor.group_lag import GroupLag
 from streams.monitor.missing import MissingTopic
 from streams.monitor.slo import Slo
 from streams.monitor.workers import WorkerState

@@ -21,9 +21,9 @@ from streams.batch.rejects import Reject
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.flow.decoding import decoder_of
-from streams.kafka.peek import Peeker, Read, Span
+from streams.kafka.log_reader import LogReader, Read, Span
 from streams.kafka.round import Round
-from streams.monitor.freshness import FreshnessBook, Source
+from streams.monitor.freshness import FreshnessTracker, Source
 from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry, RegistryUnavailable
 from streams.schemas.plans import plan_or_reject
@@ -37,30 +37,28 @@ ASK_AGAIN_S: Final = 15.0
 """A registry that did not answer is left alone for so long."""
 
 
-def sources_of(pipelines: Sequence[Pipeline], settings: Settings) -> list[Source]:
-    """The sources of `pipelines`: each topic, and each device class that is declared."""
+def sources_of(flows: Sequence[Pipeline], settings: Settings) -> list[Source]:
+    """The sources of `flows`: each topic, and each device class that is declared."""
     found = []
-    for pipeline in pipelines:
+    for flow in flows:
         override_s = settings.streams_silent_s
-        found.append(Source(pipeline.source, None, override_s or pipeline.silent_after_s))
-        found += [
-            Source(pipeline.source, one.name, override_s or one.silent_after_s) for one in pipeline.device_classes
-        ]
+        found.append(Source(flow.source, None, override_s or flow.silent_after_s))
+        found += [Source(flow.source, one.name, override_s or one.silent_after_s) for one in flow.device_classes]
     return found
 
 
 class SourceWatch:
-    """Feeds a `FreshnessBook`. One thread."""
+    """Feeds a `FreshnessTracker`. One thread."""
 
-    def __init__(self, settings: Settings, pipelines: Sequence[Pipeline], peeker: Peeker) -> None:
+    def __init__(self, settings: Settings, flows: Sequence[Pipeline], log_reader: LogReader) -> None:
         now_ms = time.time_ns() // 1_000_000
-        self.book = FreshnessBook(sources_of(pipelines, settings), now_ms)
-        self._pipelines = {pipeline.source: pipeline for pipeline in pipelines}
-        self._peeker = peeker
-        self._by_name = {source.name: source for source in self.book.sources}
+        self.tracker = FreshnessTracker(sources_of(flows, settings), now_ms)
+        self._flows = {flow.source: flow for flow in flows}
+        self._log_reader = log_reader
+        self._by_name = {source.name: source for source in self.tracker.sources}
         self._read_to: dict[tuple[str, int], int] = {}
         self._looked_ms = 0
-        self._times = {pipeline.source: _EventTimes(settings, pipeline) for pipeline in pipelines}
+        self._times = {flow.source: _EventTimes(settings, flow) for flow in flows}
 
     def look(self, found: Round) -> None:
         """Read what is new since the last look. Only so far as the round knows the ends of the logs.
@@ -69,7 +67,7 @@ class SourceWatch:
             StreamsError: the records cannot be read.
 
         """
-        counts = {name: count for name, count in found.topics if name in self._pipelines}
+        counts = {name: count for name, count in found.topics if name in self._flows}
         total = sum(counts.values())
         if not total:
             return
@@ -86,7 +84,7 @@ class SourceWatch:
                 if known > end:  # another topic of the same name
                     known = 0
                 spans.append(Span(topic, partition, max(low, known, end - per_partition), end, per_partition))
-        for span, read in self._peeker.read(spans).items() if spans else ():
+        for span, read in self._log_reader.read(spans).items() if spans else ():
             self._take(span, read, found.time_ms)
         self._looked_ms = found.time_ms
 
@@ -102,7 +100,7 @@ class SourceWatch:
             return
         source = self._by_name[span.topic]
         self._observe(source, read.records, since_ms, now_ms)
-        for device_class in self._pipelines[span.topic].device_classes:
+        for device_class in self._flows[span.topic].device_classes:
             prefix = device_class.key_prefix.encode()
             mine = [record for record in read.records if _key(record).startswith(prefix)]
             if mine:
@@ -111,7 +109,7 @@ class SourceWatch:
     def _observe(self, source: Source, records: list[Message], since_ms: int | None, now_ms: int) -> None:
         event_times = self._times[source.topic].of(records, now_ms)
         stamp_ms = max(record.timestamp()[1] for record in records)
-        self.book.observe(
+        self.tracker.observe(
             source,
             arrival_ms=min(stamp_ms if since_ms is None else max(stamp_ms, since_ms), now_ms),
             event_time_ms=max(event_times, default=None),
@@ -126,9 +124,9 @@ def _key(record: Message) -> bytes:
 class _EventTimes:
     """Event times inside of records, by the same decoder that workers use: what is invalid does not count."""
 
-    def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
-        self._decoder = decoder_of(pipeline, settings)
-        self._reader = Catalog.load().latest(pipeline.subject).text
+    def __init__(self, settings: Settings, flow: Pipeline) -> None:
+        self._decoder = decoder_of(flow, settings)
+        self._reader = Catalog.load().latest(flow.subject).text
         self._registry = Registry(settings)
         self._known: dict[SchemaKey, Plan | Reject] = {}
         self._silent_until_s = 0.0

@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from streams.monitor.verdict import Float64, Int64
+from streams.batch.columns import Float64, Int64
 
 POINTS_MAX: Final = 256
 """Points kept per partition and kind; the oldest half is thinned when there are more."""

@@ -1,4 +1,4 @@
-"""The monitor's loop: every interval a look at offsets, sources and workers becomes a snapshot for whoever listens.
+"""The monitor's loop: reads offsets, sources and workers at every interval, and makes a snapshot of them.
 
 A round that fails, however it does, is a state of the monitor; the next one comes all the same.
 """
@@ -11,17 +11,17 @@ from typing import Final
 
 import structlog
 
-from streams.deadletters.letter.index import Figures
+from streams.deadletters.letter.figures import Figures
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka.offsets_process import RoundFailed
 from streams.kafka.round import Round
-from streams.monitor.book import GroupLag
 from streams.monitor.dead_letters import DeadLetterWatch
+from streams.monitor.evaluator import LagEvaluator
+from streams.monitor.group_lag import GroupLag
 from streams.monitor.health import Health
-from streams.monitor.lookout import Lookout
 from streams.monitor.missing import missing_topics
-from streams.monitor.slo import VISIBLE_S, SloBook
+from streams.monitor.slo import VISIBLE_S, SloTracker
 from streams.monitor.snapshot import Point, Snapshot
 from streams.monitor.sources import SourceWatch
 from streams.monitor.workers import Address, Targets, WorkerState, WorkerWatch
@@ -39,12 +39,12 @@ Listener = Callable[[Snapshot], None]
 
 
 class Watcher:
-    """Looks until stopped, in a thread of its own. A broker, registry or worker that is away is waited for, aloud."""
+    """Runs until stopped, in a thread of its own. It waits for a broker, registry or worker that is away."""
 
     def __init__(
         self,
         settings: Settings,
-        pipelines: Sequence[Pipeline],
+        flows: Sequence[Pipeline],
         *,
         count_letters: Callable[[], Sequence[Figures]] = tuple,
     ) -> None:
@@ -62,15 +62,15 @@ class Watcher:
             count_letters, interval_s=self._interval_s, window_s=settings.streams_monitor_window_s
         )
         self._workers = WorkerWatch(Targets.parse(settings.streams_monitor_workers))
-        self._lookout = Lookout(
+        self._evaluator = LagEvaluator(
             settings,
             window_s=settings.streams_monitor_window_s,
             interval_s=settings.streams_monitor_interval_s,
-            pipelines=pipelines,
+            flows=flows,
         )
-        self._pipelines = pipelines
-        self._sources = SourceWatch(settings, pipelines, self._lookout.peeker)
-        self._slo = SloBook()
+        self._flows = flows
+        self._sources = SourceWatch(settings, flows, self._evaluator.log_reader)
+        self._slo = SloTracker()
         self._history: dict[str, deque[Point]] = {}
         self._totals: dict[tuple[Address, str], Mapping[str, float]] = {}
         """Of each process, when it last answered."""
@@ -112,7 +112,7 @@ class Watcher:
         if self._thread.is_alive():
             log.warning("a round is under way and is not waited for", doing=self._doing)
             return
-        self._lookout.close()
+        self._evaluator.close()
         self._workers.close()
 
     def health(self) -> Health:
@@ -122,7 +122,7 @@ class Watcher:
             interval_s=self._interval_s,
             rounds=self._rounds,
             failures=self._failures,
-            deaths=self._lookout.probe.deaths,
+            deaths=self._evaluator.probe.deaths,
             round_s=self._round_s,
             failure=self.failure,
             age_s=None if self._offsets_at_s is None else now_s - self._offsets_at_s,
@@ -150,7 +150,7 @@ class Watcher:
         failure, offsets_at_s = None, self._offsets_at_s
         try:
             self._doing = "offsets"
-            found, groups = self._lookout.look()
+            found, groups = self._evaluator.look()
             offsets_at_s = time.monotonic()
             self._rounds += 1
         except RoundFailed as error:
@@ -211,13 +211,13 @@ class Watcher:
             round=found,
             groups=groups,
             history={name: tuple(points) for name, points in self._history.items()},
-            freshness=tuple(self._sources.book.judge(now_ms)),
+            freshness=tuple(self._sources.tracker.judge(now_ms)),
             slo=self._slo.judge(),
             workers=tuple(workers),
             rates=self._rates(workers),
             dead_letters=self._dead_letters.rows,
             failure=failure,
-            missing=missing_topics(found.base.keys(), self._pipelines),
+            missing=missing_topics(found.base.keys(), self._flows),
         )
 
     def _note(self, groups: dict[str, GroupLag]) -> None:

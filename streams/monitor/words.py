@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from streams.monitor.flow_states import AS_COMMITTED, NOWHERE
-from streams.monitor.verdict import Owned, Reason
+from streams.monitor.reasons import Reason
+from streams.monitor.window import Owned
 from streams.text import counted
 
 OPEN_SAID_S: Final = 10.0

@@ -1,4 +1,4 @@
-"""What the workers say of themselves over HTTP: readiness and metrics. A worker that does not answer is a state.
+"""Asks workers over HTTP for readiness and metrics. One that does not answer is shown as such.
 
 Whatever listens at a worker's address may answer anything. So everything is bounded (time, bytes, samples, names), and
 what cannot be read is the state of that one worker.

@@ -1,4 +1,4 @@
-"""A circuit breaker: what fails again and again is left alone for a while, then probed by one call.
+"""A circuit breaker: after repeated failures it refuses calls for a while, then lets one call probe.
 
     CLOSED --failures_max failures in a row--> OPEN --rest is over--> HALF_OPEN --one call succeeds--> CLOSED
                                                 ^------------- the probe fails: twice the rest -----------+
@@ -41,7 +41,7 @@ class Limits:
     """The first rest; each probe that fails doubles it."""
     rest_s_max: float = 30.0
     probe_s_max: float = 60.0
-    """A probe that has not come back by then counts as failed: whoever made it may be gone."""
+    """A probe that has not returned by then counts as failed: its caller may be gone."""
 
 
 DEFAULT: Final = Limits()

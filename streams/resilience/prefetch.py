@@ -1,4 +1,4 @@
-"""Batches built ahead of their use, in a thread: for building that waits, or beside a use that does."""
+"""Runs an iterator in a background thread, buffering up to `depth` items."""
 
 import queue
 import threading

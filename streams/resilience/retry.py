@@ -1,7 +1,7 @@
-"""The one retry policy: every remote call that is worth repeating is repeated by this, and by nothing else.
+"""The retry policy of remote calls: backoff with jitter and a limit. There is no other.
 
 Pauses grow exponentially, differ by chance (so that many workers do not come back at the same moment) and are bounded;
-each is said aloud; a stop ends them at once. What it cannot know is which errors pass: the caller says.
+each is logged; a stop ends them at once. What it cannot know is which errors pass: the caller says.
 """
 
 import random
@@ -34,7 +34,7 @@ class Backoff:
     attempts_max: int | None = None
 
     def pause_s(self, failures: int) -> float:
-        """Pause behind the n-th failure in a row, without jitter."""
+        """Pause after the n-th failure in a row, without jitter."""
         return min(self.first_s * 2.0 ** min(failures - 1, _EXPONENT_MAX), self.pause_s_max)
 
     def jittered_s(self, failures: int) -> float:

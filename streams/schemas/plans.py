@@ -1,4 +1,4 @@
-"""From what a record names its schema by to how it is read: the registry's answer, and the decoder's plan for it."""
+"""Makes the decoding plan for the schema that a record names, by asking the registry for it."""
 
 from streams.avro.framing import SchemaKey
 from streams.avro.resolve import IncompatibleSchema, Plan, build_plan

@@ -1,4 +1,4 @@
-"""Registering the committed schemas: judged first, idempotent, and read back before it is called done."""
+"""Registers the committed schemas: judges them first, changes nothing twice, and reads back what it has done."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -62,11 +62,11 @@ def in_one_line(finding: Finding) -> str:
 
 
 def register_schemas(
-    catalog: Catalog, registry: Registry, subjects: Sequence[str] = (), *, pipelines: Iterable[Pipeline] = ()
+    catalog: Catalog, registry: Registry, subjects: Sequence[str] = (), *, flows: Iterable[Pipeline] = ()
 ) -> list[Registration]:
     """Register all versions of `subjects` (default: all), oldest first, under the subject's mode.
 
-    What is registered already stays as it is. Nothing is registered that the gate refuses, and no version behind it.
+    What is registered already stays as it is. Nothing is registered that the gate refuses, and no version after it.
     Each id is fetched again and its schema compared with the file, so that the ids returned are the ids consumers will
     resolve.
 
@@ -77,7 +77,7 @@ def register_schemas(
 
     """
     done: list[Registration] = []
-    for verdict, state in _judged(catalog, registry, subjects, pipelines):
+    for verdict, state in _judged(catalog, registry, subjects, flows):
         if state.mode is not verdict.mode or not state.is_own_mode:
             registry.set_compatibility(verdict.subject, verdict.mode)
         for version in catalog.versions(verdict.subject):
@@ -89,11 +89,11 @@ def register_schemas(
 
 
 def preview_schemas(
-    catalog: Catalog, registry: Registry, subjects: Sequence[str] = (), *, pipelines: Iterable[Pipeline] = ()
+    catalog: Catalog, registry: Registry, subjects: Sequence[str] = (), *, flows: Iterable[Pipeline] = ()
 ) -> list[Registration]:
     """What `register_schemas` would do; changes nothing."""
     done: list[Registration] = []
-    for verdict, state in _judged(catalog, registry, subjects, pipelines):
+    for verdict, state in _judged(catalog, registry, subjects, flows):
         for version in catalog.versions(verdict.subject):
             result = _refused(version, verdict, catalog) or _found(
                 version, state, Outcome.UNCHANGED, Outcome.WOULD_REGISTER
@@ -104,7 +104,7 @@ def preview_schemas(
     return done
 
 
-def list_schemas(catalog: Catalog, registry: Registry, *, pipelines: Sequence[Pipeline] = ()) -> list[Listing]:
+def list_schemas(catalog: Catalog, registry: Registry, *, flows: Sequence[Pipeline] = ()) -> list[Listing]:
     """Every committed subject: versions and their ids, use, and drift between files and registry."""
     lock = read_lock(catalog.root)
     listed: list[Listing] = []
@@ -123,7 +123,7 @@ def list_schemas(catalog: Catalog, registry: Registry, *, pipelines: Sequence[Pi
             drift.append(f"not registered: version {', '.join(missing)}")
         if state.versions and state.mode is not verdict.mode:
             drift.append(f"the registry's mode is {state.mode or 'unknown'}, not {verdict.mode}")
-        listed.append(Listing(tuple(found), verdict.mode, usage_of(subject, pipelines), tuple(drift)))
+        listed.append(Listing(tuple(found), verdict.mode, usage_of(subject, flows), tuple(drift)))
     return listed
 
 
@@ -136,13 +136,13 @@ _DRIFT = frozenset({Rule.EDITED, Rule.REMOVED})
 
 
 def _judged(
-    catalog: Catalog, registry: Registry, subjects: Sequence[str], pipelines: Iterable[Pipeline]
+    catalog: Catalog, registry: Registry, subjects: Sequence[str], flows: Iterable[Pipeline]
 ) -> list[tuple[Verdict, RegistryState]]:
     """Verdicts on all subjects before anything is registered."""
     lock = read_lock(catalog.root)
     found: list[tuple[Verdict, RegistryState]] = []
     for subject in subjects or catalog.subjects():
-        verdict = with_registry(catalog, registry, check_subject(catalog, subject, lock, pipelines))
+        verdict = with_registry(catalog, registry, check_subject(catalog, subject, lock, flows))
         if verdict.registry is None:
             raise StreamsError(f"{subject}: the registry was not asked")
         found.append((verdict, verdict.registry))

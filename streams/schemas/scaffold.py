@@ -59,7 +59,7 @@ def plan_new_version(catalog: Catalog, topic: str, declared: Sequence[Declared])
         pipeline = each.flow.pipeline
         if topic in {written.topic for written in pipeline.row_outputs}:
             raise UsageError(
-                f"{topic} is written by pipeline {pipeline.name}: its rows change with their source; "
+                f"{topic} is written by flow {pipeline.name}: its rows change with their source; "
                 f"`streams schemas new-version {pipeline.source}` gives them a new version too"
             )
     if _subject_of(topic) not in catalog.subjects():

@@ -1,4 +1,4 @@
-"""Taking back a draft: a version that was registered, is not locked, and that no record is written with."""
+"""Takes back a draft: a registered version that is not locked and that no record is written with."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

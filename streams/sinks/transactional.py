@@ -29,7 +29,7 @@ class TransactionalSink:
         self._is_open = False
 
     def open(self) -> Checkpoint | None:
-        """Take over the name: settle what a predecessor left open, fence one that runs, read the checkpoint."""
+        """Take over the name: abort what a crashed session left open, fence a running one, read the checkpoint."""
         with self._translated():
             self._is_open = False
             self._transactions.reopen()

@@ -1,4 +1,4 @@
-"""RocksDB behind the store protocol (the only import of rocksdict).
+"""The store protocol over RocksDB (the only import of rocksdict).
 
 One database per partition, all of a process sharing one block cache and one bound on memtables. The write-ahead log is
 off: Kafka is the log, and after a crash the checkpoint inside the database says from where to replay it.

@@ -7,7 +7,7 @@ from streams.state.store import Store, WriteBatch, prefix_end
 
 
 class StoreSpace:
-    """Rows of a store below the prefix of a name. Keys are those behind the prefix.
+    """Rows of a store below the prefix of a name. Keys are without the prefix.
 
     Reading is immediate. What changes goes into a `WriteBatch`, which the engine writes with the cycle's checkpoint; an
     operator writes by itself only while it is restored or spilled (`write`).

@@ -54,6 +54,6 @@ class Store(Protocol):
 
 
 def prefix_end(prefix: bytes) -> bytes:
-    """Smallest key behind all keys that begin with `prefix`."""
+    """Smallest key after all keys that begin with `prefix`."""
     trimmed = prefix.rstrip(b"\xff")
     return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\xff" * 64

@@ -1,18 +1,15 @@
 """Runs a flow in memory, on the engine, committer and restore that workers run."""
 
-import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-import fastavro
 import numpy as np
 
-from streams.avro.framing import FRAME_BYTES, SchemaKey, schema_id_of
+from streams.avro.framing import SchemaKey
 from streams.avro.resolve import IncompatibleSchema, Plan, build_plan
 from streams.batch.columns import Headers
 from streams.batch.lanes import input_of, lane_of, partition_of_lane
@@ -27,7 +24,6 @@ from streams.flow.builder import Flow
 from streams.flow.declaration import Pipeline
 from streams.flow.decoding import decoders_of
 from streams.flow.durations import Duration, milliseconds
-from streams.flow.inputs import Input
 from streams.kafka.memory import Entry, MemoryChangelog, MemoryKafka
 from streams.kafka.partitioner import partition_of
 from streams.limits import BATCH_RECORDS_MAX
@@ -36,6 +32,7 @@ from streams.settings import Settings
 from streams.sinks.memory import MemoryTransactions
 from streams.sources.base import Idle
 from streams.state.memory import MemoryStore
+from streams.testing.schemas import RegisteredSchemas
 from streams.worker.configuration import config_of
 from streams.worker.schemas import reader_schemas, require_row_schemas
 
@@ -57,7 +54,7 @@ class Crash(StrEnum):
 
 
 class _Killed(BaseException):
-    """The worker dies here."""
+    """The worker is killed here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +111,7 @@ class FlowDriver:
         )
         self._readers = reader_schemas(self._catalog, self._pipeline)
         require_row_schemas(self._catalog, self._pipeline)
-        self._registered = _Registered(self._catalog, self._pipeline)
+        self._registered = RegisteredSchemas(self._catalog, self._pipeline)
         self._kafka = MemoryKafka(partitions)
         self._disk: dict[int, dict[bytes, bytes]] = {partition: {} for partition in range(partitions)}
         self._now_ms = _ms(start)
@@ -363,75 +360,6 @@ class FlowDriver:
             return build_plan(key, text, reader)
         except IncompatibleSchema as error:
             return Reject(-1, Reason.INCOMPATIBLE_SCHEMA, str(error), key)
-
-
-@dataclass(frozen=True, slots=True)
-class _Schema:
-    id: int
-    text: str
-    parsed: Any
-
-    def encode(self, event: Mapping[str, Any]) -> bytes:
-        """The framed value.
-
-        Raises:
-            ValueError: the event does not fit the schema.
-
-        """
-        stream = io.BytesIO(b"\0" + self.id.to_bytes(FRAME_BYTES - 1, "big"))
-        stream.seek(FRAME_BYTES)
-        try:
-            fastavro.schemaless_writer(stream, self.parsed, dict(event), strict_allow_default=True)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise ValueError(f"{dict(event)!r} does not fit the schema of the source: {error}") from None
-        return stream.getvalue()
-
-
-class _Registered:
-    """Every version of the flow's schemas under an id of its own, as a registry would have them."""
-
-    def __init__(self, catalog: Catalog, pipeline: Pipeline) -> None:
-        subjects = dict.fromkeys(topic.subject for topic in pipeline.topics() if topic.subject)
-        self._by_subject: dict[str, list[_Schema]] = {}
-        self._by_id: dict[int, _Schema] = {}
-        for subject in subjects:
-            for version in catalog.versions(subject):
-                parsed = fastavro.parse_schema(json.loads(version.text))
-                schema = _Schema(len(self._by_id) + 1, version.text, parsed)
-                self._by_id[schema.id] = schema
-                self._by_subject.setdefault(subject, []).append(schema)
-
-    def source(self, of: Input, version: int | None) -> _Schema:
-        """A version of the schema of an input; None: the newest.
-
-        Raises:
-            ValueError: there is no such version.
-
-        """
-        known = self._by_subject[of.subject]
-        if version is not None and not 1 <= version <= len(known):
-            raise ValueError(f"no version {version}: the source's schema has {len(known)}")
-        return known[-1 if version is None else version - 1]
-
-    def newest(self, subject: str) -> tuple[str, int]:
-        """Text and id of a subject's newest schema."""
-        schema = self._by_subject[subject][-1]
-        return schema.text, schema.id
-
-    def text_of(self, key: SchemaKey) -> str | None:
-        """Text of the schema with this id."""
-        return self._by_id[key].text if isinstance(key, int) and key in self._by_id else None
-
-    def decoded(self, value: bytes | None, headers: Sequence[tuple[str, bytes | None]] | None) -> Mapping[str, Any]:
-        """Fields of a framed value; none where it is no value of the schema that it names."""
-        schema = self._by_id.get(schema_id_of(value, headers) or 0)
-        if schema is None or value is None or value[:1] != b"\0":
-            return {}
-        try:
-            found = fastavro.schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), schema.parsed, None)
-        except (ValueError, EOFError, IndexError, TypeError, KeyError, OverflowError):
-            return {}
-        return found if isinstance(found, dict) else {}
 
 
 def _ms(time: Any) -> int:

@@ -1,4 +1,4 @@
-"""What a commit cycle has done: told to the metrics once it is committed, so that an aborted one tells nothing."""
+"""Collects what a commit cycle has done, and updates the metrics once it is committed."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -88,7 +88,7 @@ class CycleAccount:
 
 
 class CycleReport:
-    """Tells the metrics, and the log where it is news, what committed cycles have done. One thread."""
+    """Updates metrics with what committed cycles have done, and logs what is new. One thread."""
 
     def __init__(
         self, pipeline: Pipeline, metrics: WorkerMetrics, clock: TimeSource, *, partitions: int, skew_ms_max: int

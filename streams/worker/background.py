@@ -1,4 +1,4 @@
-"""What a pipeline does beside its steps, as tasks of the event loop: restores, and look-ups of schemas."""
+"""Background tasks of a flow on the event loop: restores, and look-ups of schemas."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,8 +1,8 @@
-"""The memory that the state of all pipelines of a process may take together."""
+"""The memory that the state of all flows of a process may take together."""
 
 
 class MemoryBudget:
-    """Shared by the pipelines of a process: one that is idle leaves its share to the others."""
+    """Shared by the flows of a process: one that is idle leaves its share to the others."""
 
     def __init__(self, bytes_max: int, *, pipelines: int) -> None:
         """`bytes_max` is for all `pipelines` together."""
@@ -11,7 +11,7 @@ class MemoryBudget:
         self._used: dict[str, int] = {}
 
     def allowed(self, pipeline: str, used: int) -> int:
-        """Note what a pipeline uses; returns what it may use: all that others leave, and its even share in any case.
+        """Note what a flow uses; returns what it may use: all that others leave, and its even share in any case.
 
         Once all together use too much there is always one that uses more than this, so that it has to give back.
         """

@@ -1,4 +1,4 @@
-"""The core of one pipeline in a worker: ownership, commit cycle and maintenance, put together.
+"""The core of one flow in a worker: ownership, commit cycle and maintenance, put together.
 
 It is synchronous, and knows no Kafka client, no thread and no clock but through `streams.worker.ports`. The worker runs
 it in one thread, the simulation (`tests/simulation`) runs the same objects with everything that can go wrong.

@@ -1,4 +1,4 @@
-"""The thread that a pipeline's core runs in, and the ways into it: from the event loop, and from the intake thread."""
+"""The thread that a flow's core runs in, and the ways into it: from the event loop, and from the intake thread."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class CoreThread:
-    """Runs all that touches a pipeline's core: one call at a time, in the order in which the calls came.
+    """Runs all that touches a flow's core: one call at a time, in the order in which the calls came.
 
     Create it on the event loop. `run` is for coroutines of that loop; `later` and `bounded` are
     `streams.worker.ports.BetweenSteps` for other threads.

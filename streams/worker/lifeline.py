@@ -1,4 +1,4 @@
-"""What a worker's process has of its supervisor, and how it notices that the supervisor is gone.
+"""A worker process's link to its supervisor, and how it notices that the supervisor is gone.
 
 The supervisor holds the writing end of a pipe that nothing is written to. When it ends, however it does, the reading
 end is at its end: a signal of the parent's death would depend on the thread that started the process, and on Linux.

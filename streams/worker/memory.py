@@ -1,4 +1,4 @@
-"""Gives back what allocators keep: after a burst of large batches they hold on to the most that was ever needed."""
+"""Gives free memory of the allocators back to the system after a burst of large batches."""
 
 import ctypes
 from collections.abc import Callable

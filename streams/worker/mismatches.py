@@ -1,4 +1,4 @@
-"""Records that do not fit their schema, and fields that nobody expects: counted by schema id, told once in a while.
+"""Counts records that do not fit their schema, and unexpected fields, by schema id; logs them at intervals.
 
 A mismatch (an id that the registry does not know, a schema that cannot be read, bytes that are not what their schema
 says) makes a dead letter. An unexpected field never stops anything: that is what a producer which upgraded first sends.
@@ -48,7 +48,7 @@ class SchemaNews:
 
 
 class SchemaWatch:
-    """Counts and logs the news of a pipeline's cycles. One thread at a time."""
+    """Counts and logs the news of a flow's cycles. One thread at a time."""
 
     def __init__(self, pipeline: str, metrics: WorkerMetrics) -> None:
         self._pipeline = pipeline

@@ -1,4 +1,4 @@
-"""One pipeline in one worker: the event loop and the threads around its core (`streams.worker.core`).
+"""One flow in one worker: the event loop and the threads around its core (`streams.worker.core`).
 
 The intake thread polls the consumer; the core's thread processes and writes; the commit thread commits, so that the
 next micro-batch is processed while a commit is in flight.
@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 
 
 class _Started(NamedTuple):
-    """What there is once a pipeline is started."""
+    """What there is once a flow is started."""
 
     wiring: Wiring
     core: PipelineCore
@@ -54,7 +54,7 @@ class _Started(NamedTuple):
 
 
 class PipelineRunner:
-    """Runs one pipeline, on the event loop: `start`, then `intake_loop`, and `step` by the agent, at last `stop`."""
+    """Runs one flow, on the event loop: `start`, then `intake_loop`, and `step` by the agent, at last `stop`."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class PipelineRunner:
         """Connect: schema ids of the tables, the producer, the group.
 
         Raises:
-            StreamsError: something that only a person can mend; the message says what.
+            StreamsError: something that only a person can correct; the message says what.
 
         """
         self._loop = asyncio.get_running_loop()
@@ -179,11 +179,11 @@ class PipelineRunner:
     # --- what it is at ----------------------------------------------------------------------------------------------
 
     def remarks(self) -> list[str]:
-        """What is wrong with the source although this pipeline processes all that it can."""
+        """What is wrong with the source although this flow processes all that it can."""
         return [] if self._started is None else self._started.status.remarks()
 
     def unready(self) -> str | None:
-        """Why this pipeline does not process all partitions that it was given; None when it does."""
+        """Why this flow does not process all partitions that it was given; None when it does."""
         if self._started is None:
             return f"no partition of {self.pipeline.source} is assigned"
         return self._started.status.unready()
@@ -269,5 +269,5 @@ class PipelineRunner:
 
     def _require_started(self) -> _Started:
         if self._started is None:
-            raise RuntimeError("the pipeline is not started")
+            raise RuntimeError("the flow is not started")
         return self._started

@@ -1,4 +1,4 @@
-"""What the core of a pipeline needs from outside: time, a commit thread, the intake, stores, the journal, the host.
+"""What the core of a flow needs from outside: time, a commit thread, the intake, stores, the journal, the host.
 
 The worker implements these protocols over Kafka, RocksDB, threads and the event loop (`streams.worker.pipeline`,
 `streams.worker.wiring`); the simulation implements them in memory, with everything that can happen in between.

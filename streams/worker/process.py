@@ -1,4 +1,4 @@
-"""The Faust app of a worker: for each pipeline a channel, an agent that steps through it, and an intake.
+"""The Faust app of a worker: for each flow a channel, an agent that steps through it, and an intake.
 
 Faust gives the programming model, supervision, signals and the order of starting and stopping. Its Kafka client, tables
 and assignor are off: `BootStrategy` is its documented way to say so.
@@ -51,7 +51,7 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 _GC_ALLOCATIONS: Final = 100_000
 _CACHE_SHARE: Final = 1 / 16
 _STATE_SHARE: Final = 0.25
-"""Of the memory for data, for ids, held events and keys of all pipelines together; the rest is batches, client queues,
+"""Of the memory for data, for ids, held events and keys of all flows together; the rest is batches, client queues,
 caches and the runtime."""
 
 
@@ -80,7 +80,7 @@ class WorkerProcess:
     ) -> None:
         """Check what a worker needs before it starts.
 
-        `web_listener`: where its web server answers, in place of a port. `hook_of` is called once for each pipeline;
+        `web_listener`: where its web server answers, in place of a port. `hook_of` is called once for each flow;
         the hook that it returns gets what each micro-batch has brought about, in the thread that processes, before it
         is written.
 
@@ -169,7 +169,7 @@ class WorkerProcess:
             raise StreamsError(f"stopped after an unexpected error: {self._failure!r}") from self._failure
 
     def _declare(self, pipeline: Pipeline) -> None:
-        """Channel, agent and intake of one pipeline: the way of its data."""
+        """Channel, agent and intake of one flow: the way of its data."""
         channel = self.app.channel(maxsize=CHANNEL_BATCHES_MAX)
         runner = PipelineRunner(
             pipeline,
@@ -242,7 +242,7 @@ def _service(name: str, start: Callable[[], Any], stop: Callable[[], Any]) -> ty
 def _intake_service(
     name: str, runner: PipelineRunner, send: Callable[[Polled], "asyncio.Future[object]"]
 ) -> type[Service]:
-    """The service that feeds a pipeline's channel; stops the pipeline cleanly before Faust stops its agent."""
+    """The service that feeds a flow's channel; stops the flow cleanly before Faust stops its agent."""
 
     class Intake(Service):  # type: ignore[misc]
         async def on_start(self) -> None:
@@ -269,7 +269,7 @@ def _intake_service(
 
 
 def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
-    """Refuse topics that the pipeline can't work with.
+    """Refuse topics that the flow can't work with.
 
     All of them must exist. The source has every partition that a topic with state has; outputs have every partition
     that the state has: a dead letter without a key goes to the partition of the same number. A source with more

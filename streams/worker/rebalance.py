@@ -1,4 +1,4 @@
-"""What the group says about partitions: assigned, revoked, lost. The consumer calls it from within a poll."""
+"""Handles rebalances: partitions assigned, revoked, lost. The consumer calls it from within a poll."""
 
 from collections.abc import Callable, Iterable
 from functools import partial

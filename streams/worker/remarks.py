@@ -1,6 +1,6 @@
-"""What is wrong with the source of a pipeline, in words: for the log, the metrics and `/readyz`.
+"""What is wrong with the source of a flow, in words: for the log, the metrics and `/readyz`.
 
-Three things that a worker cannot mend: partitions that the flow's state has no place for, records that retention
+Three things that a worker cannot correct: partitions that the flow's state has no place for, records that retention
 deleted before they were read, and a transaction that its producer leaves open.
 """
 
@@ -32,7 +32,7 @@ class _Lost:
 
 
 class SourceRemarks:
-    """Of one pipeline. `unreadable` and `remarks` from the event loop, the rest from the intake thread."""
+    """Of one flow. `unreadable` and `remarks` from the event loop, the rest from the intake thread."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class SourceRemarks:
         self._refuse(self.refused - frozenset(partitions))
 
     def _refuse(self, refused: frozenset[int]) -> None:
-        self._paused_metric.inc(len(refused) - len(self.refused))  # several pipelines share it
+        self._paused_metric.inc(len(refused) - len(self.refused))  # several flows share it
         self.refused = refused
 
     def refusal(self) -> str | None:

@@ -1,4 +1,4 @@
-"""What follows when a process of a supervised worker ends by itself: it is started again, or all of them end."""
+"""Decides what follows when a process of a supervised worker ends: it is started again, or all of them end."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -1,4 +1,4 @@
-"""Stores of owned partitions, and the restore of their tasks: waits out what passes, says aloud what does not."""
+"""Opens stores of owned partitions and restores their tasks; it retries what passes and reports what does not."""
 
 import asyncio
 import contextlib
@@ -21,6 +21,7 @@ from streams.kafka.changelog import ChangelogReaders, Unsettled
 from streams.limits import RESTORE_WAIT_MS_MAX, RESTORES_MAX
 from streams.resilience.retry import Backoff, Retrier
 from streams.settings import Settings
+from streams.state.disk import require_room
 from streams.state.identity import Places
 from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine, quarantine, set_aside
 from streams.state.store import StoreCorrupted, StoreOutdated, StoreUnavailable
@@ -42,7 +43,7 @@ _HELD_SHARE: Final = 0.1
 
 
 class Restorer:
-    """Opens, restores, flushes and releases the partitions of one pipeline.
+    """Opens, restores, flushes and releases the partitions of one flow.
 
     Up to `RESTORES_MAX` are restored side by side. One that has to wait, or fails, pauses without a place among them.
     """
@@ -60,7 +61,7 @@ class Restorer:
         readers: ChangelogReaders,
         on_progress: Callable[[], object],
     ) -> None:
-        """`places` says where the pipeline's topics are now; it may ask the broker, and raise StreamsError."""
+        """`places` says where the flow's topics are now; it may ask the broker, and raise StreamsError."""
         self._config = config
         self._find_places = places
         self._retrier = retrier
@@ -197,6 +198,7 @@ class Restorer:
 
         with self._lock_of(partition), self._readers.reader(wanted) as changelog:
             go_on()
+            require_room(self._store_path(partition).parent)
             changelog.require_settled(list(self._config.pipeline.changelogs), partition)
             store = self._stores.get(partition)
             if store is None:
@@ -248,4 +250,4 @@ class Restorer:
 
 
 def _nothing() -> None:
-    """Do nothing: nobody waits for the scans of a store that is in use."""
+    """Do nothing: scans of a store in use report to no watchdog."""

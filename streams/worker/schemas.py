@@ -1,4 +1,4 @@
-"""Schemas at run time: asks the registry for what the engine does not know, and waits out its absence."""
+"""Schemas at run time: gets those that the engine does not know, and waits while the registry is unavailable."""
 
 import asyncio
 import json
@@ -101,15 +101,15 @@ class ExpiriesOfAll:
 
 
 def _sort_key(key: SchemaKey) -> tuple[bool, int, str]:
-    """Ids in their order, GUIDs behind them."""
+    """Ids in their order, GUIDs after them."""
     return (False, key, "") if isinstance(key, int) else (True, 0, key)
 
 
 def reader_schema(catalog: Catalog, pipeline: Pipeline) -> str:
-    """The schema that a pipeline reads with: the newest committed one.
+    """The schema that a flow reads with: the newest committed one.
 
     Raises:
-        StreamsError: it lacks a field that the pipeline reads, or has it of another type.
+        StreamsError: it lacks a field that the flow reads, or has it of another type.
 
     """
     newest = catalog.latest(pipeline.subject)
@@ -160,7 +160,7 @@ def enum_symbols(schema: str, fields: Sequence[str]) -> dict[str, tuple[str, ...
 
 
 def table_schema_id(registry: Registry, subject: str, schema: str, *, guard: Guard, retrier: Retrier) -> int:
-    """Id of a table's schema in the registry; waits, aloud, for a registry that does not answer.
+    """Id of a table's schema in the registry; waits, logging it, for a registry that does not answer.
 
     Raises:
         StreamsError: the schema is not registered, or the worker stops.

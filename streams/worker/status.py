@@ -1,4 +1,4 @@
-"""What a pipeline of a worker is at, in words and numbers: for `/readyz` and the watchdog. Any thread may ask."""
+"""Status of a flow in a worker, for `/readyz` and the watchdog. Any thread may ask."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,7 +12,7 @@ from streams.worker.restorer import Restorer
 
 
 class PipelineStatus:
-    """Of one pipeline that is started."""
+    """Of one flow that is started."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class PipelineStatus:
         *,
         is_stepping: Callable[[], bool],
     ) -> None:
-        """`name` of the pipeline, the `topics` that it reads; `is_stepping`: whether the core is at work."""
+        """`name` of the flow, the `topics` that it reads; `is_stepping`: whether the core is at work."""
         self._name = name
         self._topics = tuple(topics)
         self._source = self._topics[0]
@@ -38,7 +38,7 @@ class PipelineStatus:
         self._is_stepping = is_stepping
 
     def remarks(self) -> list[str]:
-        """What is wrong with the source although this pipeline processes all that it can."""
+        """What is wrong with the source although this flow processes all that it can."""
         misrouted = self._report.remark()
         spare = f"no partition of {self._source} is left for this worker: it is a spare, and takes over"
         return [
@@ -48,7 +48,7 @@ class PipelineStatus:
         ]
 
     def unready(self) -> str | None:
-        """Why this pipeline does not process all partitions that it was given; None when it does."""
+        """Why this flow does not process all partitions that it was given; None when it does."""
         reasons = [reason for reason in (self._not_processing(), self._remarks.refusal()) if reason is not None]
         return "; ".join(reasons) or None
 

@@ -1,6 +1,6 @@
 """OpenTelemetry spans of micro-batches: receive, process, commit, by the semantic conventions for messaging.
 
-Off by default: then nothing of OpenTelemetry is imported, and the pipeline pays one comparison with None per
+Off by default: then nothing of OpenTelemetry is imported, and the flow pays one comparison with None per
 micro-batch. On, spans go into a bounded queue that a thread of the SDK empties: when the collector does not answer,
 spans are dropped, never waited for. The span of a micro-batch links to the producers' spans that its records name in
 their `traceparent` headers (W3C Trace Context), at most `LINKS_MAX` of them.
@@ -84,7 +84,7 @@ class Tracing:
         self._tracer = self._provider.get_tracer("streams", __version__)
 
     def of_pipeline(self, pipeline: Pipeline) -> "PipelineTrace":
-        """Spans of one pipeline."""
+        """Spans of one flow."""
         return PipelineTrace(self._tracer, topic=pipeline.source, group=pipeline.group)
 
     def close(self) -> None:

@@ -1,11 +1,11 @@
-"""When a pipeline last made progress, or said that it waits: what the watchdog judges by."""
+"""When a flow last made progress, or said that it waits: what the watchdog judges by."""
 
 import time
 from collections.abc import Callable
 
 
 class Vitals:
-    """When a pipeline last showed that it lives. Any thread."""
+    """When a flow last showed progress. Any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

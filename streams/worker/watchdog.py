@@ -41,7 +41,7 @@ _AWAITS: Final = ("cr_await", "gi_yieldfrom", "ag_await")
 
 
 class Watched(Protocol):
-    """What the watchdog looks at: one pipeline of the worker."""
+    """What the watchdog looks at: one flow of the worker."""
 
     @property
     def vitals(self) -> Vitals:
@@ -80,7 +80,7 @@ class Finding:
 
 
 def judge(one: Watched, stall_s: float) -> Finding:
-    """Whether a pipeline has stalled; asks the broker only if it has been silent for too long."""
+    """Whether a flow has stalled; asks the broker only if it has been silent for too long."""
     silence_s = one.vitals.silence_s()
     if silence_s < stall_s:
         return Finding(Verdict.ALIVE)
@@ -99,7 +99,7 @@ def judge(one: Watched, stall_s: float) -> Finding:
 
 
 class Watchdog:
-    """A thread that looks after the pipelines of a worker."""
+    """A thread that looks after the flows of a worker."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class Watchdog:
             self._thread.start()
 
     def stop(self) -> None:
-        """Watch no more: whoever stops a worker waits as long as he likes."""
+        """Stop watching: a worker that is being stopped is not judged."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -206,5 +206,5 @@ def _task_stack(task: "asyncio.Task[Any]") -> str:
 
 
 def _generator_of(awaited: object) -> AsyncGeneratorType[Any, Any] | None:
-    """The asynchronous generator behind a step of it: the step itself does not tell, but the collector knows."""
+    """The asynchronous generator that a step belongs to: the step itself does not tell, but the collector knows."""
     return next((one for one in gc.get_referents(awaited) if isinstance(one, AsyncGeneratorType)), None)

@@ -1,4 +1,4 @@
-"""Makes the parts of one pipeline over Kafka, the registry and RocksDB. None of them connects before it is used."""
+"""Makes the parts of one flow over Kafka, the registry and RocksDB. None of them connects before it is used."""
 
 import time
 import uuid
@@ -44,7 +44,7 @@ _CYCLE_SHARE: Final = 1 / 24
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the pipelines of a worker process share."""
+    """What the flows of a worker process share."""
 
     settings: Settings
     directory: DataDirectory
@@ -58,7 +58,7 @@ class Shared:
     """By output topic: how old the timestamp of a record may be."""
 
     def settings_of_one(self) -> Settings:
-        """With a pipeline's part of the memory for data: what a client has when it is made can't be lent later."""
+        """With a flow's part of the memory for data: what a client has when it is made can't be lent later."""
         data_mb = self.settings.streams_memory_mb_max - RUNTIME_MB
         return self.settings.model_copy(update={"streams_memory_mb_max": data_mb // self.pipelines})
 
@@ -71,7 +71,7 @@ class LateListener:
 
     def _required(self) -> RebalanceListener:
         if self.target is None:
-            raise StreamsError("the pipeline is not started")
+            raise StreamsError("the flow is not started")
         return self.target
 
     def assigned(self, partitions: list[int]) -> None:
@@ -92,7 +92,7 @@ class LateListener:
 
 
 class Wiring:
-    """The parts of one pipeline."""
+    """The parts of one flow."""
 
     def __init__(
         self,
@@ -152,10 +152,10 @@ class Wiring:
         )  # fmt: skip
 
     def committer(self, failpoint: Failpoint) -> Committer:
-        """The committer of the pipeline; asks the registry for the ids of the rows' schemas.
+        """The committer of the flow; asks the registry for the ids of the rows' schemas.
 
         Raises:
-            StreamsError: something that only a person can mend; the message says what.
+            StreamsError: something that only a person can correct; the message says what.
 
         """
         require_row_schemas(self._catalog, self._pipeline)

@@ -289,8 +289,8 @@ def test_a_changed_declaration_is_brought_over_or_refused_and_goes_back(scene: S
     smaller = declared(tmp_path, "windows=(replace(GPS.windows[0], size_ms=30_000),)")
     with scene.load():
         scene.start().wait_ready(READY_S_MAX)
+        scene.flows()
         for program in (more, None, smaller, None):
-            scene.flows()
             assert 0 == scene.worker.terminate()
             scene.struck()
             scene.worker.program = program

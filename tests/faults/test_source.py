@@ -11,7 +11,7 @@ from confluent_kafka import Producer, TopicPartition
 
 from loadtest.fleet import Kind
 from logistics.flows.gps import GPS
-from streams.monitor.verdict import Policy
+from streams.monitor.policy import Policy
 from tests.faults.harness import READY_S_MAX, Scene, for_seconds, frozen, lines, metric
 from tests.faults.test_data import DEVICES, Sender, now_ms
 from tests.integration.kafka_helpers import admin_of, run

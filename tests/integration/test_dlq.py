@@ -14,7 +14,7 @@ from confluent_kafka import Message, Producer
 from loadtest.oracle.read import TopicReader
 from logistics.flows.gps import GPS
 from streams.deadletters.letter.audit import Actor
-from streams.deadletters.letter.index import Filter
+from streams.deadletters.letter.filter import Filter
 from streams.deadletters.review.discard import discard
 from streams.deadletters.review.inbox import Inbox
 from streams.deadletters.review.look import Entry, details, entries_of, reveal

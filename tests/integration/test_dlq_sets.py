@@ -18,7 +18,7 @@ from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.cli.dlq.results import details_row
 from streams.deadletters.letter.audit import Actor
 from streams.deadletters.letter.envelope import envelope_headers
-from streams.deadletters.letter.index import Filter
+from streams.deadletters.letter.filter import Filter
 from streams.deadletters.letter.inspect import MASK
 from streams.deadletters.letter.pin import Pin
 from streams.deadletters.review.choice import survey

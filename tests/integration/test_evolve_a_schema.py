@@ -19,7 +19,7 @@ pytestmark = pytest.mark.kafka
 
 GUIDE = (ROOT / "docs" / "evolve-a-schema.md").read_text(encoding="utf-8")
 SUBJECT = "gps.positions.v1-value"
-V2_TOPICS = ("gps.positions.v2", "vehicles.state.v2", "vehicles.minutes.v2")
+V2_TOPICS = ("gps.positions.v2", "vehicles.state.v2", "vehicles.minutes.v2", "vehicles.trips.v2")
 
 
 def shown(language: str) -> list[str]:

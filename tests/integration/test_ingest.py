@@ -223,7 +223,7 @@ def test_a_rate_is_kept_and_progress_is_reported(stack: Stack, tmp_path: Path) -
 def test_what_cannot_be_ingested_is_one_clear_error(stack: Stack, tmp_path: Path) -> None:
     client = fresh_topics(stack, flows=[GPS.name])
     settings = settings_of(stack)
-    with pytest.raises(UsageError, match=r"no pipeline reads 'other': --topic is one of gps\.positions\.v1"):
+    with pytest.raises(UsageError, match=r"no flow reads 'other': --topic is one of gps\.positions\.v1"):
         ingest_file(settings, REAL, "other")
     path = tmp_path / "rows.csv"
     path.write_text("device,event_time,latitude,longitude\n", encoding="utf-8")

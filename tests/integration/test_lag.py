@@ -19,11 +19,12 @@ from streams.flow.declaration import Pipeline
 from streams.kafka.offsets_process import OffsetProbe, RoundFailed
 from streams.kafka.topics import apply_topics
 from streams.local.stack import Stack
-from streams.monitor.book import GroupLag
-from streams.monitor.lookout import Lookout
+from streams.monitor.evaluator import LagEvaluator
+from streams.monitor.group_lag import GroupLag
 from streams.monitor.policies import GroupPolicies
+from streams.monitor.policy import Policy
+from streams.monitor.reasons import Reason
 from streams.monitor.status import Status
-from streams.monitor.verdict import Policy, Reason
 from streams.state.journal import JournalEntry, Position, pack
 from tests.integration.kafka_helpers import admin_of, delete_topics, run, settings_of
 from tests.integration.workers import wait_until
@@ -107,31 +108,31 @@ def topic(stack: Stack) -> Topic:
 
 
 @pytest.fixture
-def lookout(stack: Stack) -> Iterator[Lookout]:
-    with Lookout(settings_of(stack), window_s=10, interval_s=0.2, policies=GroupPolicies(default=HASTY)) as made:
+def evaluator(stack: Stack) -> Iterator[LagEvaluator]:
+    with LagEvaluator(settings_of(stack), window_s=10, interval_s=0.2, policies=GroupPolicies(default=HASTY)) as made:
         wait_until(lambda: _look(made, []) is not None, "the first round")
         yield made
 
 
-def _look(lookout: Lookout, groups: list[str]) -> dict[str, GroupLag] | None:
+def _look(evaluator: LagEvaluator, groups: list[str]) -> dict[str, GroupLag] | None:
     try:
-        return lookout.look(groups)[1]
+        return evaluator.look(groups)[1]
     except RoundFailed:
         return None
 
 
-def seen(lookout: Lookout, topic: Topic, status: Status, *, timeout_s: float = 30.0) -> GroupLag:
+def seen(evaluator: LagEvaluator, topic: Topic, status: Status, *, timeout_s: float = 30.0) -> GroupLag:
     """The group, as soon as its worst partition has this status."""
 
     def looked() -> GroupLag | None:
-        found = (_look(lookout, [topic.group]) or {}).get(topic.group)
+        found = (_look(evaluator, [topic.group]) or {}).get(topic.group)
         time.sleep(0.1)
         return found if found is not None and found.verdicts.status.max() == status else None
 
     return wait_until(looked, f"{topic.group} is {status.name}", timeout_s=timeout_s)
 
 
-def test_transaction_markers_are_no_lag(lookout: Lookout, topic: Topic) -> None:
+def test_transaction_markers_are_no_lag(evaluator: LagEvaluator, topic: Topic) -> None:
     for _ in range(3):
         topic.produce(5, transactional=True)
     consumer = topic.consumer()
@@ -141,14 +142,14 @@ def test_transaction_markers_are_no_lag(lookout: Lookout, topic: Topic) -> None:
     consumer.commit(offsets=[TopicPartition(topic.name, 0, read_to)], asynchronous=False)
     consumer.close()
 
-    group = seen(lookout, topic, Status.OK)
+    group = seen(evaluator, topic, Status.OK)
 
     assert 15 == len(read)
     assert read_to < group.end[0], "the last marker is behind the last record"
     assert (0, Reason.DRAINED) == (group.lag_sum, group.verdicts.reason[0])
 
 
-def test_what_an_open_transaction_holds_is_no_lag(lookout: Lookout, topic: Topic) -> None:
+def test_what_an_open_transaction_holds_is_no_lag(evaluator: LagEvaluator, topic: Topic) -> None:
     topic.produce(5)
     topic.commit(5)
     producer = Producer({"bootstrap.servers": topic.stack.bootstrap_servers, "transactional.id": topic.name})
@@ -158,15 +159,15 @@ def test_what_an_open_transaction_holds_is_no_lag(lookout: Lookout, topic: Topic
         producer.produce(topic.name, b"open", partition=0)
     producer.flush(30)
 
-    group = seen(lookout, topic, Status.OK)
+    group = seen(evaluator, topic, Status.OK)
 
     assert 0 == group.lag_sum
     producer.commit_transaction(30)
-    assert 50 <= seen(lookout, topic, Status.STOP).lag_sum <= 51
+    assert 50 <= seen(evaluator, topic, Status.STOP).lag_sum <= 51
 
 
 def test_a_transaction_within_the_timeout_of_producers_is_mentioned_and_no_trouble(
-    lookout: Lookout, topic: Topic
+    evaluator: LagEvaluator, topic: Topic
 ) -> None:
     topic.produce(5)
     topic.commit(5)
@@ -178,7 +179,7 @@ def test_a_transaction_within_the_timeout_of_producers_is_mentioned_and_no_troub
     said: list[GroupLag] = []
 
     def is_mentioned() -> bool:
-        _, groups = lookout.look([topic.group])
+        _, groups = evaluator.look([topic.group])
         said.append(groups[topic.group])
         return "cannot be read yet" in said[-1].why(0)
 
@@ -190,7 +191,7 @@ def test_a_transaction_within_the_timeout_of_producers_is_mentioned_and_no_troub
     producer.abort_transaction(30)
 
 
-def test_an_open_transaction_that_lasts_is_a_reason_of_its_own(lookout: Lookout, topic: Topic) -> None:
+def test_an_open_transaction_that_lasts_is_a_reason_of_its_own(evaluator: LagEvaluator, topic: Topic) -> None:
     """Its first record tells since when, so that one look of a few seconds is enough."""
     topic.produce(5)
     topic.commit(5)
@@ -203,22 +204,24 @@ def test_an_open_transaction_that_lasts_is_a_reason_of_its_own(lookout: Lookout,
     producer.flush(30)
     topic.produce(3)
 
-    group = seen(lookout, topic, Status.WARN)
+    group = seen(evaluator, topic, Status.WARN)
 
     assert (0, Reason.OPEN_TRANSACTION) == (group.lag_sum, group.verdicts.reason[0])
     assert "53 records after an open transaction cannot be read yet; it has been open since 2" in group.why(0)
     assert 180 <= group.window.open_s[0] <= 300
     assert Reason.OPEN_TRANSACTION != group.verdicts.reason[1], "another partition"
     producer.abort_transaction(30)
-    assert 3 <= seen(lookout, topic, Status.STOP).lag_sum <= 54
+    assert 3 <= seen(evaluator, topic, Status.STOP).lag_sum <= 54
 
 
-def test_lag_in_seconds_is_the_age_of_the_first_record_that_is_not_committed(lookout: Lookout, topic: Topic) -> None:
+def test_lag_in_seconds_is_the_age_of_the_first_record_that_is_not_committed(
+    evaluator: LagEvaluator, topic: Topic
+) -> None:
     for age_s in (500, 400, 300):
         topic.produce(100, age_s=age_s)
     topic.commit(100)
 
-    group = seen(lookout, topic, Status.STOP)
+    group = seen(evaluator, topic, Status.STOP)
 
     assert 200 == group.lag_sum
     assert 400 <= group.lag_s_max <= 430
@@ -226,71 +229,71 @@ def test_lag_in_seconds_is_the_age_of_the_first_record_that_is_not_committed(loo
     assert "no member of the group has this partition" in group.why(0)
 
 
-def test_a_member_that_does_not_get_on_is_a_stall_and_not_a_stop(lookout: Lookout, topic: Topic) -> None:
+def test_a_member_that_does_not_get_on_is_a_stall_and_not_a_stop(evaluator: LagEvaluator, topic: Topic) -> None:
     topic.produce(10)
     topic.commit(1)
     consumer = topic.consumer()
     consumer.subscribe([topic.name])
     wait_until(lambda: consumer.poll(0.2) is not None and consumer.assignment(), "it has joined")
 
-    group = seen(lookout, topic, Status.STALL)
+    group = seen(evaluator, topic, Status.STALL)
 
     assert Reason.NO_PROGRESS == group.verdicts.reason[0]
     assert group.owners[0].startswith("rdkafka")
     consumer.close()
-    assert Reason.NOBODY_READS == seen(lookout, topic, Status.STOP).verdicts.reason[0]
+    assert Reason.NOBODY_READS == seen(evaluator, topic, Status.STOP).verdicts.reason[0]
 
 
-def test_offsets_that_are_reset_are_a_rewind_until_they_are_regained(lookout: Lookout, topic: Topic) -> None:
+def test_offsets_that_are_reset_are_a_rewind_until_they_are_regained(evaluator: LagEvaluator, topic: Topic) -> None:
     topic.produce(20)
     topic.commit(20)
-    seen(lookout, topic, Status.OK)
+    seen(evaluator, topic, Status.OK)
     topic.commit(5)
 
-    assert 15 == seen(lookout, topic, Status.REWIND).verdicts.back_by[0]
+    assert 15 == seen(evaluator, topic, Status.REWIND).verdicts.back_by[0]
     topic.commit(20)
-    seen(lookout, topic, Status.OK)
+    seen(evaluator, topic, Status.OK)
 
 
-def test_records_deleted_unread_are_an_error(lookout: Lookout, topic: Topic) -> None:
+def test_records_deleted_unread_are_an_error(evaluator: LagEvaluator, topic: Topic) -> None:
     topic.produce(20)
     topic.commit(5)
     at = TopicPartition(topic.name, 0, 20)
     client = admin_of(topic.stack)
     client.delete_records([at])[at].result(30)
 
-    group = seen(lookout, topic, Status.ERR)
+    group = seen(evaluator, topic, Status.ERR)
 
     assert "15 records deleted unread" == group.why(0)
     assert Status.ERR == group.status
 
 
-def test_a_position_behind_the_end_is_an_error(lookout: Lookout, topic: Topic) -> None:
+def test_a_position_behind_the_end_is_an_error(evaluator: LagEvaluator, topic: Topic) -> None:
     topic.produce(3)
     topic.commit(1_000)
 
-    assert "997 records past the end" in seen(lookout, topic, Status.ERR).why(0)
+    assert "997 records past the end" in seen(evaluator, topic, Status.ERR).why(0)
 
 
-def test_rounds_go_on_when_the_process_that_takes_them_dies(lookout: Lookout, topic: Topic) -> None:
+def test_rounds_go_on_when_the_process_that_takes_them_dies(evaluator: LagEvaluator, topic: Topic) -> None:
     topic.produce(3)
     topic.commit(3)
-    process = lookout.probe._process
+    process = evaluator.probe._process
     assert process is not None
     process.send_signal(signal.SIGABRT)
     process.wait(10)
 
     with pytest.raises(RoundFailed, match="died"):
-        lookout.look([topic.group])
-    assert 1 == lookout.probe.deaths
-    seen(lookout, topic, Status.OK)
+        evaluator.look([topic.group])
+    assert 1 == evaluator.probe.deaths
+    seen(evaluator, topic, Status.OK)
 
 
-def test_rounds_go_on_when_the_broker_was_away(lookout: Lookout, topic: Topic) -> None:
+def test_rounds_go_on_when_the_broker_was_away(evaluator: LagEvaluator, topic: Topic) -> None:
     """Restarted and frozen with requests in flight: what the client aborts its process for."""
     topic.produce(3)
     topic.commit(3)
-    seen(lookout, topic, Status.OK)
+    seen(evaluator, topic, Status.OK)
     pid = topic.stack.kafka_pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
@@ -298,10 +301,10 @@ def test_rounds_go_on_when_the_broker_was_away(lookout: Lookout, topic: Topic) -
         time.sleep(1.0)
     finally:
         os.kill(pid, signal.SIGCONT)
-    seen(lookout, topic, Status.OK)
+    seen(evaluator, topic, Status.OK)
     topic.stack.restart_kafka(signal.SIGKILL)
 
-    seen(lookout, topic, Status.OK, timeout_s=60)
+    seen(evaluator, topic, Status.OK, timeout_s=60)
 
 
 def test_the_process_that_takes_rounds_ends_with_whoever_asked(stack: Stack) -> None:
@@ -380,15 +383,15 @@ def test_a_drained_group_on_a_transactional_topic_has_no_lag_at_the_first_look(
     assert row["end"] > row["offset"], "markers are behind it"
 
 
-def test_what_is_aborted_while_the_group_is_watched_is_no_lag(lookout: Lookout, topic: Topic) -> None:
+def test_what_is_aborted_while_the_group_is_watched_is_no_lag(evaluator: LagEvaluator, topic: Topic) -> None:
     topic.produce(5, transactional=True)
     topic.commit(5)
-    assert 0 == seen(lookout, topic, Status.OK).lag_sum
+    assert 0 == seen(evaluator, topic, Status.OK).lag_sum
 
     topic.produce(100, transactional=True, abort=True)
     time.sleep(HASTY.still_s)
 
-    group = seen(lookout, topic, Status.OK)
+    group = seen(evaluator, topic, Status.OK)
     assert (0, Reason.DRAINED) == (group.lag_sum, group.verdicts.reason[0])
 
 
@@ -505,8 +508,8 @@ def foreign(stack: Stack) -> Pipeline:
 def test_every_partition_whose_offset_something_else_has_set_is_named_by_one_look(
     stack: Stack, foreign: Pipeline
 ) -> None:
-    with Lookout(
-        settings_of(stack), window_s=10, interval_s=0.2, policies=GroupPolicies(default=HASTY), pipelines=[foreign]
+    with LagEvaluator(
+        settings_of(stack), window_s=10, interval_s=0.2, policies=GroupPolicies(default=HASTY), flows=[foreign]
     ) as made:
         groups = wait_until(lambda: _look(made, [foreign.group]), "a round")
 

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 
 from streams.monitor.flow_states import AS_COMMITTED, NOWHERE
 from streams.monitor.moves import MOVES_KEPT, Moves
+from streams.monitor.policy import Policy
+from streams.monitor.reasons import Reason
 from streams.monitor.status import Status
-from streams.monitor.verdict import ABSENT, Owned, Policy, Reason, Verdicts, Window, evaluate
+from streams.monitor.verdict import Verdicts, evaluate
+from streams.monitor.window import ABSENT, Owned, Window
 from tests.examples import examples
 
 POLICY = Policy()

@@ -21,6 +21,8 @@ FIELDS = {
     "speed_max_kmh ?double, stopped_since ?time",
     "vehicles.minutes.v1-value": "device_id string, window_start time, window_end time, revision int, events long, "
     "distance_km double, speed_max_kmh ?double",
+    "vehicles.trips.v1-value": "device_id string, trip_start time, trip_end time, revision int, events long, "
+    "distance_km double, moving_ms long, stopped_ms long, speed_mean_kmh ?double, speed_max_kmh ?double",
     "orders.state.v1-value": "order_id string, status OrderKind, vehicle_id ?string, depot_id ?string, "
     "created_at ?time, assigned_at ?time, picked_up_at ?time, delivered_at ?time, cancelled_at ?time, "
     "promised_time ?time, events long, last_event_time time",

@@ -249,7 +249,7 @@ def test_topics_come_from_the_declaration_of_the_pipeline() -> None:
     topics = Topics.of_pipeline("gps")
     assert topics.clean == "gps.positions.v1.clean"
     assert topics.table == "vehicles.state.v1"
-    with pytest.raises(UsageError, match="no pipeline 'other'"):
+    with pytest.raises(UsageError, match="no flow 'other'"):
         Topics.of_pipeline("other")
 
 

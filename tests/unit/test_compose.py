@@ -17,7 +17,8 @@ from ruamel.yaml import YAML
 
 from streams.listening import url_of
 from streams.local.artifacts import load_lock
-from streams.settings import load_settings, unknown_variables
+from streams.settings import load_settings
+from streams.unknown_variables import unknown_variables
 from streams.worker.web import Web
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,6 @@
 """The monitor's count of dead letters."""
 
-from streams.deadletters.letter.index import Figures
+from streams.deadletters.letter.figures import Figures
 from streams.errors import StreamsError
 from streams.monitor.dead_letters import DeadLetterWatch
 from streams.monitor.snapshot import DeadLetters

@@ -28,7 +28,8 @@ from streams.errors import StreamsError
 from streams.flow.bounds import Bounds
 from streams.flow.declaration import Pipeline, Table, Window
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
-from streams.operators.fold.builder import Count, Fold, Greatest, LastTime, Latest, WindowFold
+from streams.operators.fold.builder import Fold, WindowFold
+from streams.operators.fold.columns import Count, Greatest, LastTime, Latest
 from streams.operators.fold.operator import fold_name
 from streams.operators.window.operator import window_name
 from streams.sinks.memory import MemoryTransactions

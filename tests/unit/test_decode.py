@@ -186,7 +186,7 @@ def test_a_record_that_is_cut_off_is_malformed(cut: int) -> None:
 def test_bytes_behind_the_value_are_malformed() -> None:
     reject = only_reject(framed() + b"\0")
     assert (reject.reason, reject.schema_id) == (Reason.MALFORMED, 2)
-    assert "1 byte behind the end" in reject.message
+    assert "1 byte after the end" in reject.message
 
 
 @pytest.mark.parametrize("garbage", [b"\xff", b"\xff\xfe", b"a\xc3", b"\xed\xa0\x80"])

@@ -82,7 +82,7 @@ def test_the_reports_of_its_records_tell_that_it_is_fenced(
     transactions: KafkaTransactions, call: Callable[[KafkaTransactions], None], code: int
 ) -> None:
     def report() -> None:
-        transactions._failed = KafkaError(code)
+        transactions._reports.failed = KafkaError(code)
 
     transactions._producer = Committing(report=report)  # type: ignore[assignment]
     with pytest.raises(FencedError):
@@ -115,7 +115,7 @@ def test_another_failure_of_a_record_is_none(transactions: KafkaTransactions, mo
     monkeypatch.setattr(KafkaTransactions, "_refusal", lambda *_: None)
     monkeypatch.setattr(KafkaTransactions, "reopen", lambda _: None)
     transactions._producer = Committing()  # type: ignore[assignment]
-    transactions._failed = KafkaError(KafkaError._MSG_TIMED_OUT)
+    transactions._reports.failed = KafkaError(KafkaError._MSG_TIMED_OUT)
 
     found = transactions._aborted(KafkaException(KafkaError(KafkaError._CONFLICT)))
     assert isinstance(found, CycleAborted)

@@ -13,10 +13,10 @@ from streams.batch.columns import object_rows, objects
 from streams.batch.events import Fields
 from streams.batch.rows import empty_rows, pack_rows, unpack_rows
 from streams.operators.fold.aggregate import Segments
-from streams.operators.fold.builder import (
+from streams.operators.fold.builder import Fold, WindowFold
+from streams.operators.fold.columns import (
     Count,
     FirstTime,
-    Fold,
     Greatest,
     LastTime,
     Latest,
@@ -24,7 +24,6 @@ from streams.operators.fold.builder import (
     LatestText,
     Least,
     Total,
-    WindowFold,
 )
 
 FIELDS = ("open", "temperature_c")

@@ -1,11 +1,11 @@
-from streams.monitor.freshness import FreshnessBook, Source
+from streams.monitor.freshness import FreshnessTracker, Source
 
 GPS = Source("gps", None, 60.0)
 TRUCKS = Source("gps", "trucks", 600.0)
 
 
-def book() -> FreshnessBook:
-    return FreshnessBook([GPS, TRUCKS], now_ms=0)
+def book() -> FreshnessTracker:
+    return FreshnessTracker([GPS, TRUCKS], now_ms=0)
 
 
 def test_a_source_that_stops_is_silent_after_its_own_threshold() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from streams.errors import UsageError
-from streams.monitor.moves import HAND_MOVES, MOVES_KNOWN, MoveBook
+from streams.monitor.moves import HAND_MOVES, MOVES_KNOWN, MoveTracker
 from streams.monitor.policies import BATCH_S, GroupPolicies
 from streams.settings import load_settings
 
@@ -60,9 +60,9 @@ def flag(value: bool) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     return np.array([value])
 
 
-def book_of(offsets: list[int], lags: list[int], *, unowned: bool = False, step_s: int = 10) -> MoveBook:
+def book_of(offsets: list[int], lags: list[int], *, unowned: bool = False, step_s: int = 10) -> MoveTracker:
     """A position, looked at every `step_s`."""
-    book, before = MoveBook(), None
+    book, before = MoveTracker(), None
     book.move_to(column(-1), 0)
     for place, (offset, lag) in enumerate(zip(offsets, lags, strict=True)):
         moved = before is not None and offset != before

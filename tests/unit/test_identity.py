@@ -16,7 +16,8 @@ from streams.flow.chain import operators_of
 from streams.flow.declaration import Pipeline, Table, Window
 from streams.flow.identity import identity_of as declared_identity
 from streams.flow.identity import judged as judge_under
-from streams.operators.fold.builder import Count, Fold, Greatest, LastTime, Latest, Least, WindowFold
+from streams.operators.fold.builder import Fold, WindowFold
+from streams.operators.fold.columns import Count, Greatest, LastTime, Latest, Least
 from streams.state.identity import Identity, IdentityUnreadable, Judgement, Places
 
 FIELDS = ("temperature_c", "battery")

@@ -18,10 +18,10 @@ from streams.avro.resolve import build_plan
 from streams.batch.event_ids import EVENT_TIME_MAX
 from streams.batch.records import Records
 from streams.errors import UsageError
+from streams.ingest.chunks import BadRow, Chunk, Source
 from streams.ingest.events import NAMESPACE, Batch, Converter, Encoder
 from streams.ingest.filling import filling_of
 from streams.ingest.judge import Judge
-from streams.ingest.readers import BadRow, Chunk, Source
 from streams.ingest.reading import Reading, TimeUnit
 from streams.schemas.catalog import Catalog
 

@@ -19,7 +19,7 @@ from logistics.flows.gps import GPS
 from streams.errors import StreamsError, UsageError
 from streams.ingest import IngestOptions, IngestResult, InputFormat, ingest_file, ingest_files
 from streams.ingest import events as events_module
-from streams.ingest import readers as readers_module
+from streams.ingest.formats import delimited
 from streams.settings import Settings
 
 pytestmark = pytest.mark.thorough
@@ -191,7 +191,7 @@ def test_a_compressed_file_cut_short_says_after_which_line(tmp_path: Path) -> No
 
 
 def test_a_line_without_end_is_a_bad_row_and_costs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers_module, "LINE_BYTES_MAX", 1000)
+    monkeypatch.setattr(delimited, "LINE_BYTES_MAX", 1000)
     path = csv_file(tmp_path / "f.csv", 1, more="x" * 5000 + "\n" + FINE.format(2) + "y" * 5000)
     result = judged(path)
     assert [(row.number, row.reason) for row in result.bad_rows.first] == [

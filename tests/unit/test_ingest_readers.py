@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from streams.errors import StreamsError, UsageError
-from streams.ingest import readers
-from streams.ingest.readers import InputFormat, first_rows, format_of, open_source
+from streams.ingest.chunks import InputFormat
+from streams.ingest.formats import avro, delimited, ndjson, parquet
+from streams.ingest.readers import first_rows, format_of, open_source
 
 ROWS = [{"a": f"x{number}", "b": number + 0.5} for number in range(7)]
 
@@ -47,7 +48,8 @@ def read(path: Path, *names: str, limit: int | None = None) -> tuple[list[int], 
 def test_all_formats_give_the_same_rows_in_chunks_of_any_size(
     suffix: str, chunk_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "CHUNK_ROWS_MAX", chunk_rows)
+    for reader in (parquet, delimited, ndjson, avro):
+        monkeypatch.setattr(reader, "CHUNK_ROWS_MAX", chunk_rows)
     path = tmp_path / f"file.{suffix}"
     write(path)
     assert open_source(path, format_of(path)).columns == ("a", "b")
@@ -92,7 +94,7 @@ def test_an_unclosed_quote_is_one_bad_row_and_memory_stays_bounded(tmp_path: Pat
 
 
 def test_ndjson_numbers_are_lines_and_bad_lines_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "LINE_BYTES_MAX", 64)
+    monkeypatch.setattr(ndjson, "LINE_BYTES_MAX", 64)
     path = tmp_path / "f.jsonl"
     long = b'{"a": "' + b"x" * 200 + b'"}\n'
     path.write_bytes(b'{"a": 1}\n\n[1]\n{"a": \n' + long + b'{"b": 2}\nnull\n\xff\n' + b"[" * 63 + b'\n{"a": 3}')

@@ -10,11 +10,12 @@ from logistics.flows.gps import GPS
 from logistics.flows.orders import ORDERS
 from streams.batch.columns import Int64
 from streams.kafka.round import FOREIGN, Group, Member, Round
-from streams.monitor.book import GroupLag, LagBook
 from streams.monitor.flow_states import ASKED_OFFSETS_MAX, BACK_OFFSETS_MAX, FURTHER_OFFSETS_MAX, TAIL_OFFSETS, Tail
+from streams.monitor.group_lag import GroupLag
 from streams.monitor.missing import missing_topics
 from streams.monitor.policies import GroupPolicies
 from streams.monitor.report import missing_row, partition_row
+from streams.monitor.tracker import LagTracker
 from streams.state.journal import JournalEntry, Position, pack
 
 ADDED: Final = 3
@@ -32,7 +33,7 @@ def judged(end: int, *, journal: int = ADDED, group: str = GPS.group) -> GroupLa
         commit_group=np.zeros_like(here), commit_partition=here, commit_offset=np.full_like(here, 10),
         commit_mark=np.zeros_like(here), commit_cycle=np.full_like(here, FOREIGN),
     )  # fmt: skip
-    book = LagBook(GroupPolicies(), window_s=5, interval_s=1, pipelines=[GPS, ORDERS])
+    book = LagTracker(GroupPolicies(), window_s=5, interval_s=1, flows=[GPS, ORDERS])
     book.note(found)
     return book.judge()[group]
 
@@ -65,7 +66,7 @@ STANDS: Final = 40
 
 def committed(
     offset: int, *, cycle: int = FOREIGN, journal: int = 9, end: int = 50, group: str = GPS.group
-) -> tuple[LagBook, Tail | None]:
+) -> tuple[LagTracker, Tail | None]:
     """A look at one partition of the source, of which the group has committed `offset`, and what is asked then."""
 
     def one(value: int) -> Int64:
@@ -80,7 +81,7 @@ def committed(
         commit_group=one(0), commit_partition=one(0), commit_offset=one(offset), commit_mark=one(1),
         commit_cycle=one(cycle),
     )  # fmt: skip
-    book = LagBook(GroupPolicies(), window_s=5, interval_s=1, pipelines=[GPS, ORDERS])
+    book = LagTracker(GroupPolicies(), window_s=5, interval_s=1, flows=[GPS, ORDERS])
     book.note(found)
     return book, next(iter(book.states.questions()), None)
 
@@ -162,7 +163,7 @@ def test_journals_that_are_not_answered_in_time_let_the_others_go_first() -> Non
     count = 100
     none, here = np.empty(0, dtype=np.int64), np.arange(count, dtype=np.int64)
     ends = np.concatenate([np.full(count, 50), np.full(count, 1_000)])
-    book = LagBook(GroupPolicies(), window_s=5, interval_s=1, pipelines=[GPS])
+    book = LagTracker(GroupPolicies(), window_s=5, interval_s=1, flows=[GPS])
     book.note(
         Round(
             cluster="c", time_ms=1_800_000_000_000, topics=((GPS.source, count), (GPS.journal, count)),

@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.deadletters.letter.audit import Act, Actor, Outcome, RecordWriter
 from streams.deadletters.letter.envelope import envelope_headers, id_of_place
+from streams.deadletters.letter.figures import figures
+from streams.deadletters.letter.filter import Filter
 from streams.deadletters.letter.foreign import NO_SCHEMA_ID, Envelopes, Kind, read_envelope, read_envelopes
-from streams.deadletters.letter.index import Filter, Letters, Resolutions, figures
+from streams.deadletters.letter.index import Letters
 from streams.deadletters.letter.letter import parts_of, plain_parts
 from streams.deadletters.letter.pin import Pin
+from streams.deadletters.letter.resolutions import Resolutions
 
 TOPIC = "t.dlq"
 IDS = [id_of_place(str(number)).encode() for number in range(6)]

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from streams import Flow, source
+from streams import Flow, merge, source
 from streams.flow.builder import Stream
-from streams.flow.merging import merge
 from streams.operators.merge.section import INPUT
 from streams.testing import Crash, FlowDriver
 from tests.merged import Fed, expected, feed, merged_flow, random_logs, schemas_of, seen

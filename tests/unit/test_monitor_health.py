@@ -14,7 +14,7 @@ from streams.kafka.round import Round
 from streams.monitor import exposition
 from streams.monitor.health import STUCK_S, Health
 from streams.monitor.missing import MissingTopic
-from streams.monitor.slo import SloBook
+from streams.monitor.slo import SloTracker
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.watcher import Watcher
 from streams.monitor.web.panel_metrics import PanelMetrics
@@ -91,7 +91,7 @@ def test_rounds_go_on_after_any_failure(watcher: Watcher, monkeypatch: pytest.Mo
             raise failures.pop()
         return a_round(), {}
 
-    monkeypatch.setattr(watcher._lookout, "look", look)
+    monkeypatch.setattr(watcher._evaluator, "look", look)
     watcher.start()
     wait_until(lambda: watcher.health().rounds >= 2, "rounds succeed again", timeout_s=15)
     health = watcher.health()
@@ -110,7 +110,7 @@ def test_a_failure_that_nobody_expects_is_said_and_makes_the_offsets_old(
     def look() -> tuple[Round, dict[str, object]]:
         return looks.pop(), {}  # from the third one on: IndexError
 
-    monkeypatch.setattr(watcher._lookout, "look", look)
+    monkeypatch.setattr(watcher._evaluator, "look", look)
     watcher.start()
     wait_until(lambda: watcher.health().failures >= 2, "rounds fail", timeout_s=15)
     wait_until(lambda: watcher.health().blind, "the monitor is blind", timeout_s=15)
@@ -125,7 +125,7 @@ def test_sources_and_workers_that_fail_take_no_lag_away(watcher: Watcher, monkey
     def fails(_: object) -> None:
         raise KeyError("whatever")
 
-    monkeypatch.setattr(watcher._lookout, "look", lambda: (a_round(), {}))
+    monkeypatch.setattr(watcher._evaluator, "look", lambda: (a_round(), {}))
     monkeypatch.setattr(watcher._sources, "look", fails)
     monkeypatch.setattr(watcher._workers, "look", fails)
     watcher.start()
@@ -140,7 +140,7 @@ def test_a_round_that_never_ends_is_noticed_and_does_not_keep_the_monitor_from_e
     watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
-    monkeypatch.setattr(watcher._lookout, "look", lambda: release.wait(60) and (a_round(), {}))
+    monkeypatch.setattr(watcher._evaluator, "look", lambda: release.wait(60) and (a_round(), {}))
     monkeypatch.setattr("streams.monitor.health.STUCK_S", 0.5)
     monkeypatch.setattr("streams.monitor.watcher.STOP_S", 0.2)
     watcher.start()
@@ -207,7 +207,7 @@ def test_what_panels_count_is_told_with_its_age_and_a_scrape_never_waits() -> No
 
 
 def test_a_topic_that_is_missing_has_a_row_and_one_that_is_there_has_none() -> None:
-    snapshot = Snapshot(0, "c", 5.0, a_round(), {}, {}, (), SloBook().judge(), (), {}, (), None)
+    snapshot = Snapshot(0, "c", 5.0, a_round(), {}, {}, (), SloTracker().judge(), (), {}, (), None)
     gone = replace(snapshot, missing=(MissingTopic('gps."x"', "streams.gps"),))
 
     assert b'streams_topic_missing{topic="gps.\\"x\\"",group="streams.gps"} 1.0' in exposition.render(gone)
@@ -220,7 +220,7 @@ def test_partitions_of_too_many_groups_are_left_out_the_best_first(monkeypatch: 
             self.status, self.lag_sum, self.partitions = status, 0, [("t", n) for n in range(partitions)]
 
     monkeypatch.setattr(exposition, "PARTITIONS_MAX", 10)
-    slo = SloBook().judge()
+    slo = SloTracker().judge()
     groups = {"fine": Group(1, 4), "bad": Group(3, 4), "worse": Group(4, 5), "tiny": Group(1, 1)}
     snapshot = Snapshot(0, "c", 5.0, a_round(), groups, {}, (), slo, (), {}, (), None)  # type: ignore[arg-type]
 

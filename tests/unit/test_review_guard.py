@@ -2,7 +2,7 @@ import pytest
 from prometheus_client.core import GaugeMetricFamily
 from starlette.requests import Request
 
-from streams.deadletters.letter.index import Figures
+from streams.deadletters.letter.figures import Figures
 from streams.deadletters.review.collector import DeadLetterCollector, families
 from streams.deadletters.web.guard import SESSION_COOKIE, Guard, Session
 from streams.deadletters.web.pages import asked_of, pinned_of, question_of

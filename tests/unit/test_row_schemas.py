@@ -17,11 +17,11 @@ from streams.batch.rows import empty_rows
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline, Table, Window
 from streams.flow.discover import pipelines
-from streams.operators.fold.builder import (
+from streams.operators.fold.builder import Fold, WindowFold
+from streams.operators.fold.columns import (
     Column,
     Count,
     FirstTime,
-    Fold,
     Greatest,
     LastTime,
     Latest,
@@ -29,7 +29,6 @@ from streams.operators.fold.builder import (
     LatestText,
     Least,
     Total,
-    WindowFold,
 )
 from streams.schemas.catalog import Catalog
 from streams.schemas.gate.check import check_subject
@@ -135,7 +134,7 @@ def test_a_column_fits_no_other_type(column: Column, kind: Any, other: Any, tmp_
 def test_a_misfit_is_said_with_both_types_and_who_breaks(tmp_path: Path) -> None:
     (finding,) = found(tmp_path, doors(Total("weight")), KEY, {"name": "x", "type": "long"})
     assert finding.message == "the fold gives double, the schema says long"
-    assert finding.breaks == "pipeline doors: its worker would stop with the first row of doors.state.v1"
+    assert finding.breaks == "flow doors: its worker would stop with the first row of doors.state.v1"
     assert finding.fix == "make it double; docs/add-a-stream.md lists the Avro type of each column"
     text = catalog(tmp_path, KEY, {"name": "x", "type": "long"}).latest(SUBJECT).text
     assert text.splitlines()[finding.line].strip() == '"name": "x",'

@@ -359,13 +359,13 @@ def test_an_output_with_a_subject_of_its_own_keeps_it_in_the_next_version(projec
     settings.write_text(settings.read_text().replace("vehicles.state.v1-value", "vehicle-states"), encoding="utf-8")
     catalog, declared = Catalog.load(), discover.declared_flows()
 
-    with pytest.raises(UsageError, match=r"vehicles\.state\.v1 is written by pipeline gps"):
+    with pytest.raises(UsageError, match=r"vehicles\.state\.v1 is written by flow gps"):
         plan_new_version(catalog, "vehicles.state.v1", declared)
     made = plan_new_version(catalog, "gps.positions.v1", declared)
     write_scaffold(made)
 
     folders = [path.parent.name for path, _ in made.files if path.suffix == ".avsc"]
-    assert folders == ["gps.positions.v2-value", "vehicles.minutes.v2-value"]
+    assert folders == ["gps.positions.v2-value", "vehicles.minutes.v2-value", "vehicles.trips.v2-value"]
     said = "rows of vehicles.state.v2 keep the subject vehicle-states, as those of vehicles.state.v1"
     assert any(step.startswith(said) for step in made.next_steps)
     discover._declared.cache_clear()
@@ -381,7 +381,7 @@ def test_what_cannot_get_a_new_version_is_refused_with_the_way_to_it() -> None:
 
     with pytest.raises(UsageError, match=r"no schema for topic 'nobody.v1'"):
         plan("nobody.v1")
-    with pytest.raises(UsageError, match=r"written by pipeline gps.*new-version gps.positions.v1"):
+    with pytest.raises(UsageError, match=r"written by flow gps.*new-version gps.positions.v1"):
         plan("vehicles.state.v1")
     with pytest.raises(UsageError, match="has no version in its name"):
         next_topic("gps.positions")

@@ -7,13 +7,15 @@ import pytest
 
 from streams.errors import UsageError
 from streams.masking import masked, without_credentials
-from streams.settings import TOKENS, Settings, load_settings, unknown_variables, variable
+from streams.settings import TOKENS, Settings, load_settings, variable
+from streams.unknown_variables import unknown_variables
 
 ROOT = Path(__file__).parents[2]
 SECRET = "s3cret!"  # noqa: S105 - a test's
 READERS = {
     "cli/app.py",
     "settings.py",
+    "unknown_variables.py",
     "cli/findings.py",  # GITHUB_ACTIONS
     "local/artifacts.py",  # XDG_CACHE_HOME
     # The environment as a whole, for a child process:

@@ -1,17 +1,17 @@
 import pytest
 
-from streams.monitor.slo import EVENTS_MIN, Counts, SloBook
+from streams.monitor.slo import EVENTS_MIN, Counts, SloTracker
 
 
 def test_what_was_counted_before_watching_began_does_not_count() -> None:
-    book = SloBook()
+    book = SloTracker()
     book.observe(0.0, {"a": Counts(1_000.0, 0.0)})
 
     assert (None, 1.0) == (book.judge().good_share, book.judge().budget_left)
 
 
 def test_burn_rate_and_budget_follow_the_share_of_late_events() -> None:
-    book = SloBook()
+    book = SloTracker()
     book.observe(0.0, {"a": Counts(0.0, 0.0)})
     book.observe(60.0, {"a": Counts(1_000.0, 980.0)})
 
@@ -23,7 +23,7 @@ def test_burn_rate_and_budget_follow_the_share_of_late_events() -> None:
 
 
 def test_a_worker_that_is_started_anew_counts_from_zero() -> None:
-    book = SloBook()
+    book = SloTracker()
     book.observe(0.0, {"a": Counts(500.0, 500.0)})
     book.observe(5.0, {"a": Counts(700.0, 700.0)})
     book.observe(10.0, {"a": Counts(100.0, 90.0)})
@@ -32,7 +32,7 @@ def test_a_worker_that_is_started_anew_counts_from_zero() -> None:
 
 
 def test_short_windows_forget_and_the_budget_does_not() -> None:
-    book = SloBook()
+    book = SloTracker()
     book.observe(0.0, {"a": Counts(0.0, 0.0)})
     book.observe(100.0, {"a": Counts(100.0, 0.0)})
     book.observe(1_000.0, {"a": Counts(10_000.0, 9_900.0)})
@@ -45,7 +45,7 @@ def test_short_windows_forget_and_the_budget_does_not() -> None:
 
 
 def test_a_worker_that_does_not_answer_for_a_while_is_not_counted_twice() -> None:
-    book = SloBook()
+    book = SloTracker()
     book.observe(0.0, {"a": Counts(0.0, 0.0)})
     book.observe(5.0, {})
     book.observe(10.0, {"a": Counts(100.0, 100.0)})
@@ -54,7 +54,7 @@ def test_a_worker_that_does_not_answer_for_a_while_is_not_counted_twice() -> Non
 
 
 def test_a_handful_of_late_events_is_told_and_burns_nothing() -> None:
-    book = SloBook()
+    book = SloTracker()
     book.observe(0.0, {"a": Counts(0.0, 0.0)})
     book.observe(60.0, {"a": Counts(EVENTS_MIN - 1.0, 0.0)})
 
@@ -66,7 +66,7 @@ def test_a_handful_of_late_events_is_told_and_burns_nothing() -> None:
 
 
 def test_events_that_arrive_old_are_told_and_burn_nothing() -> None:
-    book = SloBook()
+    book = SloTracker()
     book.observe(0.0, {"a": Counts(0.0, 0.0, 0.0)})
     book.observe(60.0, {"a": Counts(1_000.0, 1_000.0, 100.0)})
 
@@ -77,7 +77,7 @@ def test_events_that_arrive_old_are_told_and_burn_nothing() -> None:
 
 
 def test_what_waits_burns_while_a_flow_is_dead_and_is_counted_once_when_it_is_committed_late() -> None:
-    book = SloBook()
+    book = SloTracker()
     book.observe(0.0, {"a": Counts(10_000.0, 10_000.0)}, waiting=50.0)
     book.observe(100.0, {"a": Counts(10_000.0, 10_000.0)}, waiting=1_050.0)
 

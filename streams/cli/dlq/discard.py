@@ -11,7 +11,7 @@ from streams.cli.dlq.results import echo_discard
 from streams.cli.dlq.session import missing_ids, open_inbox
 from streams.cli.output import Format, FormatOption, echo_line
 from streams.cli.shared_options import given_by
-from streams.deadletters.letter.index import Filter
+from streams.deadletters.letter.filter import Filter
 from streams.deadletters.review.choice import known_reasons
 from streams.deadletters.review.discard import discard
 from streams.deadletters.review.inbox import Inbox

@@ -1,4 +1,4 @@
-"""Which dead letters a command is about, and who runs it: options and what they stand for."""
+"""Options of `streams dlq`: which dead letters a command is about, and who runs it."""
 
 import datetime as dt
 import getpass
@@ -11,7 +11,7 @@ import typer
 
 from streams.cli.shared_options import given_by
 from streams.deadletters.letter.audit import Actor
-from streams.deadletters.letter.index import Filter
+from streams.deadletters.letter.filter import Filter
 from streams.deadletters.letter.pin import pin_of
 from streams.errors import UsageError
 

@@ -1,4 +1,4 @@
-"""The dead letters while a command runs, and a line that shows how far it is."""
+"""Opens the dead-letter topics for a command, and shows how far it is."""
 
 import logging
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from streams.deadletters.letter.index import Filter
+from streams.deadletters.letter.filter import Filter
 from streams.deadletters.review.inbox import Inbox
 from streams.logs import configure_logging
 from streams.settings import load_settings

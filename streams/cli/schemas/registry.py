@@ -26,12 +26,12 @@ def register_command(
 ) -> None:
     """Check, register all versions in order under the subject's mode, read them back, and print their ids.
 
-    What is registered already stays as it is. What `check` refuses is not registered, nor is any version behind it; the
+    What is registered already stays as it is. What `check` refuses is not registered, nor is any version after it; the
     exit status is then 100.
     """
     act = preview_schemas if dry_run else register_schemas
     chosen = tuple(dict.fromkeys(subjects or ()))
-    schemas = act(Catalog.load(), Registry(load_settings()), chosen, pipelines=select_pipelines(None))
+    schemas = act(Catalog.load(), Registry(load_settings()), chosen, flows=select_pipelines(None))
     if output is Format.JSON:
         echo_json(schema_rows(schemas))
     else:
@@ -92,7 +92,7 @@ def list_command(output: FormatOption = Format.TEXT) -> None:
 
     Exit status 100 when the registry holds something else than the files say.
     """
-    listed = list_schemas(Catalog.load(), Registry(load_settings()), pipelines=select_pipelines(None))
+    listed = list_schemas(Catalog.load(), Registry(load_settings()), flows=select_pipelines(None))
     if output is Format.JSON:
         echo_json([row for each in listed for row in _listing_rows(each)])
     else:
@@ -121,7 +121,7 @@ def _echo_listing(listed: Sequence[Listing]) -> None:
         used = [f"{name} reads {topics}" for name in usage.readers] + [
             f"{name} writes {topics}" for name in usage.writers
         ]
-        echo_line(f"{subject:<{width}}  {each.mode:<20}  {', '.join(used) or 'no pipeline uses it'}")
+        echo_line(f"{subject:<{width}}  {each.mode:<20}  {', '.join(used) or 'no flow uses it'}")
         for one in each.versions:
             shown_id = "-" if one.schema_id is None else str(one.schema_id)
             echo_line(f"{'':<{width}}  version {one.version:>3}  id {shown_id:>4}  {one.outcome.value}")

@@ -1,7 +1,7 @@
 """The envelope of a dead letter: the original key, bytes and headers, and headers that say what happened.
 
 The `__streams.errors.*` names are Kafka Streams' (KIP-1034), so that tools made for them work here. A record that is
-replayed goes back with its own headers and these behind them: `dlq.id`, `dlq.attempt` (one more),
+replayed goes back with its own headers and these after them: `dlq.id`, `dlq.attempt` (one more),
 `dlq.first_failed_at`, `dlq.history` (what became of the attempts before) and, last, `dlq.replayed`: who replays it,
 which is what the worker writes into the audit topic, completed by the outcome. If it fails again, its next dead letter
 keeps all but the last.

@@ -1,6 +1,6 @@
 """Reads envelopes: ours, and those of other programs (`dialects.py`); tells what is none.
 
-Ours counts wherever it is whole, for the worker writes it behind all other headers of the record. Else the first header
+Ours counts wherever it is whole, for the worker writes it after all other headers of the record. Else the first header
 that names a topic decides, and of a header that comes again the first one: a letter that went through several
 dead-letter topics belongs to the first topic of its way.
 """

@@ -22,7 +22,7 @@ _HARMLESS_HEADERS: Final = frozenset({SCHEMA_ID_HEADER, "traceparent", "tracesta
 
 IN_WORDS: Final = {
     Reason.DEVICE_QUARANTINED: "too many records of this key were rejected in a short time, so it was not looked at",
-    Reason.TOO_LARGE: "the record is larger than the pipeline accepts",
+    Reason.TOO_LARGE: "the record is larger than the flow accepts",
     Reason.BAD_HEADER: "a header of it has a name that is not UTF-8, and could not be kept",
     Reason.NOT_FRAMED: "it carries no schema id, neither in front of the value nor in a header",
     Reason.UNKNOWN_SCHEMA: "the schema registry did not know its schema id",
@@ -83,7 +83,7 @@ class Schemas:
     """Fields with personal data, beyond those that the schemas mark themselves."""
 
 
-def inspect(letter: Letter, schemas: Schemas, pipeline: Pipeline | None, *, reveal: bool) -> View:
+def inspect(letter: Letter, schemas: Schemas, flow: Pipeline | None, *, reveal: bool) -> View:
     """Take a letter apart."""
     value = letter.value or b""
     writer, reader = _parsed(schemas.writer), _parsed(schemas.reader)
@@ -91,12 +91,12 @@ def inspect(letter: Letter, schemas: Schemas, pipeline: Pipeline | None, *, reve
     body_at = _body_at(letter)
     is_framed = body_at <= len(value) and (not body_at or value.startswith(b"\0"))
     walked = walk(writer, value, personal, body_at) if writer is not None and is_framed else None
-    failure = _failure(letter, walked, pipeline, body_at)
+    failure = _failure(letter, walked, flow, body_at)
     # Of no declared stream, or without any schema, nobody can tell what is personal: everything is taken to be.
-    is_unknown = pipeline is None or (writer is None and reader is None)
+    is_unknown = flow is None or (writer is None and reader is None)
     masks = not reveal and (is_unknown or bool(personal))
     hidden = _hidden_bytes(value, None if is_unknown else walked, body_at) if masks else frozenset()
-    masks_key = masks and (pipeline is None or pipeline.key_field in personal)
+    masks_key = masks and (flow is None or flow.key_field in personal)
     own = [(name, _shown_header(name, text, masks=masks)) for name, text in letter.headers]
     leaves = walked.leaves if walked else []
     leaves = [_masked(leaf) if masks and (is_unknown or leaf.is_personal) else leaf for leaf in leaves]
@@ -115,9 +115,9 @@ def inspect(letter: Letter, schemas: Schemas, pipeline: Pipeline | None, *, reve
     )
 
 
-def masks_keys(schemas: Schemas, pipeline: Pipeline | None) -> bool:
+def masks_keys(schemas: Schemas, flow: Pipeline | None) -> bool:
     """Whether keys of a stream are not to be listed: they are personal, or nobody knows what stream it is."""
-    return pipeline is None or pipeline.key_field in schemas.personal | personal_fields(_parsed(schemas.reader))
+    return flow is None or flow.key_field in schemas.personal | personal_fields(_parsed(schemas.reader))
 
 
 def shown_bytes(data: bytes | None) -> str:
@@ -132,7 +132,7 @@ def schema_id_of(letter: Letter) -> int | None:
 
 
 def _body_at(letter: Letter) -> int:
-    """Where the value begins, behind the frame if there is one."""
+    """Where the value begins, after the frame if there is one."""
     return FRAME_BYTES if framing.key_in_headers(letter.headers) is None else 0
 
 
@@ -143,7 +143,7 @@ def _parsed(text: str | None) -> Any:
         return None
 
 
-def _failure(letter: Letter, walked: Walk | None, pipeline: Pipeline | None, body_at: int) -> Failure | None:
+def _failure(letter: Letter, walked: Walk | None, flow: Pipeline | None, body_at: int) -> Failure | None:
     """Where the value is wrong: where reading stops, or the field of which the message speaks."""
     size = len(letter.value or b"")
     if letter.reason == Reason.NOT_FRAMED:
@@ -154,12 +154,12 @@ def _failure(letter: Letter, walked: Walk | None, pipeline: Pipeline | None, bod
         return walked.failure
     names = {Reason.KEY_MISMATCH: "key_field", Reason.FUTURE_TIMESTAMP: "time_field"}
     wanted = ""
-    if pipeline is not None and letter.reason in set(names):
-        wanted = str(getattr(pipeline, names[Reason(letter.reason)]))
+    if flow is not None and letter.reason in set(names):
+        wanted = str(getattr(flow, names[Reason(letter.reason)]))
     elif letter.reason == Reason.INVALID:
         first = letter.message.partition(" ")[0]
-        says_id = pipeline is not None and letter.message.startswith("the event id")
-        wanted = pipeline.id_field if says_id and pipeline is not None else first
+        says_id = flow is not None and letter.message.startswith("the event id")
+        wanted = flow.id_field if says_id and flow is not None else first
     leaf = next((each for each in walked.leaves if each.path == wanted), None) if walked and wanted else None
     return None if leaf is None else Failure(leaf.start, leaf.end, leaf.path, letter.message)
 

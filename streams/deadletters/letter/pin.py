@@ -18,7 +18,7 @@ class Pin:
     """The letters that were there at one moment: none of another topic or partition."""
 
     ends: Mapping[str, tuple[int, ...]]
-    """By topic, the offset behind the last record of each partition, from 0 on."""
+    """By topic, the offset after the last record of each partition, from 0 on."""
 
     def __str__(self) -> str:
         """As text without blanks, fit for an option or a form field: `topic@12,0,7/topic@3,4,5`."""

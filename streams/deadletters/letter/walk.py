@@ -26,14 +26,14 @@ class Leaf:
     path: str
     start: int
     end: int
-    """Behind its last byte; of a nullable value the branch number is included."""
+    """After its last byte; of a nullable value the branch number is included."""
     shown: str
     is_personal: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Where reading stopped, and why. `end` is behind the last byte concerned."""
+    """Where reading stopped, and why. `end` is after the last byte concerned."""
 
     start: int
     end: int
@@ -48,7 +48,7 @@ class Walk:
     leaves: list[Leaf] = field(default_factory=list)
     failure: Failure | None = None
     end: int = 0
-    """Behind the last byte that was read."""
+    """After the last byte that was read."""
 
 
 class _Stop(Exception):
@@ -69,8 +69,8 @@ def walk(schema: Any, data: bytes, personal: frozenset[str] = frozenset(), start
     except _Stop as stop:
         return Walk(walker.leaves, stop.failure, walker.at)
     if walker.at < len(data):
-        behind = f"{counted(len(data) - walker.at, 'byte')} behind the end of the value"
-        return Walk(walker.leaves, Failure(walker.at, len(data), "", behind), walker.at)
+        rest = f"{counted(len(data) - walker.at, 'byte')} after the end of the value"
+        return Walk(walker.leaves, Failure(walker.at, len(data), "", rest), walker.at)
     return Walk(walker.leaves, None, walker.at)
 
 

@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 
 from streams.batch.rejects import Reason
-from streams.deadletters.letter.index import Filter, Rows, replayable
+from streams.deadletters.letter.filter import Filter
+from streams.deadletters.letter.index import Rows, replayable
 from streams.deadletters.letter.pin import Pin
 from streams.deadletters.review.inbox import Box, Inbox
 from streams.errors import StreamsError, UsageError
@@ -176,7 +177,7 @@ def check_pin(inbox: Inbox, wanted: Filter) -> None:
     """That the pin, if there is one, is of these topics as they are.
 
     Raises:
-        UsageError: it is of other topics, or one was created again since: its ends are behind what is there.
+        UsageError: it is of other topics, or one was created again since: its ends are past what is there.
 
     """
     if wanted.pin is None:

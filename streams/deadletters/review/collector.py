@@ -12,7 +12,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from streams.batch.rejects import Reason
-from streams.deadletters.letter.index import Figures
+from streams.deadletters.letter.figures import Figures
 
 OTHER: Final = "other"
 _KNOWN: Final = frozenset(Reason)

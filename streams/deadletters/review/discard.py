@@ -1,4 +1,4 @@
-"""Discard: a person says that a letter needs nothing more, and why. Nothing is deleted; the audit topic says it."""
+"""Discards letters: records in the audit topic that they need nothing more, and why. Nothing is deleted."""
 
 import time
 from collections import Counter
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from streams.deadletters.letter.audit import Act, Actor, RecordWriter
-from streams.deadletters.letter.index import Filter, Rows
+from streams.deadletters.letter.filter import Filter
+from streams.deadletters.letter.index import Rows
 from streams.deadletters.letter.pin import Pin
 from streams.deadletters.review.choice import Job, Refusals, check_pin, check_reasons, require_audits, to_discard
 from streams.deadletters.review.inbox import Inbox

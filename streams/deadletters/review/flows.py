@@ -1,4 +1,4 @@
-"""The declared flows of this set (`STREAMS_TOPIC_PREFIX`), as the review of dead letters goes by them."""
+"""The declared flows of this deployment (`STREAMS_TOPIC_PREFIX`), by their source and dead-letter topics."""
 
 from dataclasses import dataclass
 

@@ -8,9 +8,12 @@ from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 
 from streams.deadletters.letter.audit import parsed
+from streams.deadletters.letter.figures import Figures, figures
+from streams.deadletters.letter.filter import Filter
 from streams.deadletters.letter.foreign import read_envelopes
-from streams.deadletters.letter.index import Figures, Filter, Letters, Resolutions, Rows, States, figures
+from streams.deadletters.letter.index import Letters, Rows
 from streams.deadletters.letter.pin import Pin
+from streams.deadletters.letter.resolutions import Resolutions, States
 from streams.deadletters.review.flows import Flows
 from streams.deadletters.review.scan import TopicTail
 from streams.errors import StreamsError, UsageError

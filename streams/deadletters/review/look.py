@@ -1,4 +1,4 @@
-"""Looking at letters: a page of them, one taken apart, and showing what is masked, which is written down first."""
+"""Shows dead letters: a list, or one with its fields. Showing masked values is recorded in the audit topic first."""
 
 import time
 import uuid
@@ -12,8 +12,9 @@ from confluent_kafka import KafkaException, Message
 
 from streams.deadletters.letter.audit import Act, Actor, Outcome, reveal_record
 from streams.deadletters.letter.envelope import HISTORY
+from streams.deadletters.letter.filter import Filter
 from streams.deadletters.letter.foreign import NO_SCHEMA_ID, Kind, Origin, origin_of, read_envelope, shown_header
-from streams.deadletters.letter.index import Filter, Place
+from streams.deadletters.letter.index import Place
 from streams.deadletters.letter.inspect import MASK, Schemas, View, inspect, masks_keys, schema_id_of, shown_bytes
 from streams.deadletters.letter.letter import Letter, history_of
 from streams.deadletters.review.inbox import Box, Found, Inbox
@@ -26,7 +27,6 @@ from streams.kafka.headers import headers_of
 from streams.schemas.catalog import Catalog
 
 REVEAL_TIMEOUT_S: Final = 15.0
-_REPLAYED: Final = ("by", "replayed_at", "why", "run", "original_sha256")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Dead letters as what a replay writes: records of their source, and of each what its audit topic is to say."""
+"""Makes the records that a replay writes: those of the source, and those of the audit topic."""
 
 import time
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Replay: open letters back into their source, each once, whenever it is killed and however often it is run.
+"""Replays open letters into their source: each once, also when the command is killed and run again.
 
 1. Open the source's session, which aborts the unfinished transaction of a crashed one.
 2. Read the audit topic to its end: a letter without a resolution of its latest attempt is open.
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from streams.deadletters.letter.audit import Actor, Outcome
-from streams.deadletters.letter.index import Filter, Rows
+from streams.deadletters.letter.filter import Filter
+from streams.deadletters.letter.index import Rows
 from streams.deadletters.letter.letter import Letter
 from streams.deadletters.letter.pin import Pin
 from streams.deadletters.review.choice import (

@@ -56,7 +56,7 @@ class TopicTail:
             self._consumer = None
 
     def ends(self) -> tuple[int, ...]:
-        """Offset behind the last record that was read, by partition from 0 on; 0 where nothing was read yet."""
+        """Offset after the last record that was read, by partition from 0 on; 0 where nothing was read yet."""
         return tuple(self._next.get(partition, 0) for partition in range(max(self._next, default=-1) + 1))
 
     def lows(self, partitions: int) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""What is done about the dead letters of one source, in transactions under one name.
+"""Writes what is done about the dead letters of one source, in transactions under one transactional id.
 
 One transactional id a source, so that at any time one replay or discard is at work on it: a new session aborts the
 unfinished transaction of a crashed one and fences a running one. Only after that is the audit topic read, so what it

@@ -1,6 +1,6 @@
-"""`--transform module:function`: a user's repair of letters on their way, and the proof that it is one.
+"""`--transform module:function`: runs a user's repair of letters, and checks each result before it is sent.
 
-What it returns must be what the pipeline takes: decoded with the schemas of the registry and held against every rule,
+What it returns must be what the flow takes: decoded with the schemas of the registry and held against every rule,
 by the same code that judges the source's records. Before anything is sent, all letters are repaired and judged once.
 """
 
@@ -55,11 +55,11 @@ def load_repair(name: str) -> Repairing:
 
 
 class Judge:
-    """Says what the pipeline would say of records now, as far as decoding and validation go."""
+    """Says what the flow would say of records now, as far as decoding and validation go."""
 
-    def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
-        self._decoder = decoder_of(pipeline, settings)
-        self._reader = Catalog.load().latest(pipeline.subject).text
+    def __init__(self, settings: Settings, flow: Pipeline) -> None:
+        self._decoder = decoder_of(flow, settings)
+        self._reader = Catalog.load().latest(flow.subject).text
         self._registry = Registry(settings)
         self._known: dict[SchemaKey, Plan | Reject] = {}
 
@@ -93,7 +93,7 @@ class Judge:
 
 
 class Transform:
-    """A user's repair, held against the pipeline's rules."""
+    """A user's repair, held against the flow's rules."""
 
     def __init__(self, name: str, repairing: Repairing, judge: Judge) -> None:
         self.name = name

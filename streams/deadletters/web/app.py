@@ -36,7 +36,7 @@ def dead_letters_app(
 ) -> Starlette:
     """The review page as an application of its own, to be mounted below any path.
 
-    `topics`: dead-letter topics; default: those of the declared pipelines. `steward`: one that is shared, for instance
+    `topics`: dead-letter topics; default: those of the declared flows. `steward`: one that is shared, for instance
     with the metrics; it is then the caller's to close. Access: with a token of the settings (`STREAMS_ADMIN_TOKEN`,
     `STREAMS_REVIEW_TOKEN_*`); without any from this machine only, and only if the server listens on loopback
     (`STREAMS_WEB_HOST`). Nothing is asked of Kafka before the first page is.

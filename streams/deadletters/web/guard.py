@@ -1,4 +1,4 @@
-"""Who may use the review page, and that it is really they who press a button.
+"""Access to the review page, and protection of its forms against requests from other sites.
 
 With a token (`STREAMS_ADMIN_TOKEN`, `STREAMS_REVIEW_TOKEN_READ`, `_REPLAY`, `_REVEAL`): whoever has shown one holds a
 signed cookie with its rights for some hours, or sends the token as a bearer. Without any: this machine only, of a

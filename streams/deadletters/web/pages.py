@@ -11,7 +11,7 @@ import jinja2
 
 from streams.batch.rejects import Reason
 from streams.deadletters.letter.audit import Outcome
-from streams.deadletters.letter.index import Filter
+from streams.deadletters.letter.filter import Filter
 from streams.deadletters.letter.inspect import MASK
 from streams.deadletters.letter.pin import pin_of
 from streams.deadletters.review.replay import explained

@@ -1,4 +1,4 @@
-"""Why a request is not served."""
+"""The error of a request that is not served, with its HTTP status."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What the review page does with the inbox: one thing at a time, the inbox brought up to date before."""
+"""Runs the actions of the review page one at a time, each on an inbox that is up to date."""
 
 import threading
 import time
@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from streams.deadletters.letter.audit import Actor
-from streams.deadletters.letter.index import Figures, Filter
+from streams.deadletters.letter.figures import Figures
+from streams.deadletters.letter.filter import Filter
 from streams.deadletters.review.choice import Survey, check_reasons, survey
 from streams.deadletters.review.discard import DiscardResult, discard
 from streams.deadletters.review.inbox import Inbox

@@ -1,4 +1,4 @@
-"""Tokens of the review page: what each permits, and how those are slowed who show wrong ones."""
+"""Tokens of the review page: what each permits, and the delay after wrong ones."""
 
 import hmac
 import ipaddress

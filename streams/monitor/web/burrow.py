@@ -6,11 +6,11 @@ Reading only: Burrow's DELETE of a group is not here.
 
 from typing import Any
 
-from streams.monitor.book import GroupLag
+from streams.monitor.group_lag import GroupLag
 from streams.monitor.report import number
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.status import Status
-from streams.monitor.verdict import ABSENT
+from streams.monitor.window import ABSENT
 
 
 def clusters(snapshot: Snapshot) -> dict[str, Any]:

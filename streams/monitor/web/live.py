@@ -1,4 +1,4 @@
-"""Server-sent events: each snapshot to whoever looks. A slow reader misses snapshots; nobody waits for it."""
+"""Server-sent events: sends each snapshot to the browsers. A slow reader misses some and delays nobody."""
 
 import asyncio
 import json

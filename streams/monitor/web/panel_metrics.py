@@ -1,4 +1,4 @@
-"""What panels add to `/metrics`, asked beforehand: a scrape must not wait for a broker that is away."""
+"""Collects the metrics of panels ahead of a scrape, so that no scrape waits for a broker that is away."""
 
 import threading
 import time

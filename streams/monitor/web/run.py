@@ -20,7 +20,7 @@ CLOSE_S: Final = 3.0
 class Monitor:
     """The monitor of a cluster; what is wrong from the start, such as a port in use, is raised when it is made."""
 
-    def __init__(self, settings: Settings, pipelines: Sequence[Pipeline], *, port: int) -> None:
+    def __init__(self, settings: Settings, flows: Sequence[Pipeline], *, port: int) -> None:
         self._steward = Steward(settings)
         metrics = CollectorRegistry()
         metrics.register(DeadLetterCollector(self._steward.figures))
@@ -30,9 +30,7 @@ class Monitor:
             dead_letters_app(settings, steward=self._steward),
             metrics=lambda: generate_latest(metrics),
         )
-        self._process = MonitorProcess(
-            settings, pipelines, port=port, panels=[review], count_letters=self._steward.figures
-        )
+        self._process = MonitorProcess(settings, flows, port=port, panels=[review], count_letters=self._steward.figures)
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C."""

@@ -1,4 +1,4 @@
-"""The runbooks as pages, so that an alert's `runbook_url` leads somewhere on a night without the repository."""
+"""Serves the runbooks as pages, so that an alert's `runbook_url` works without the repository."""
 
 import re
 from html import escape

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 import uvicorn
 
-from streams.deadletters.letter.index import Figures
+from streams.deadletters.letter.figures import Figures
 from streams.flow.declaration import Pipeline
 from streams.hosts import Hosts
 from streams.listening import listening, url_of
@@ -29,7 +29,7 @@ class MonitorProcess:
     def __init__(
         self,
         settings: Settings,
-        pipelines: Sequence[Pipeline],
+        flows: Sequence[Pipeline],
         *,
         port: int,
         panels: Sequence[Panel] = (),
@@ -43,7 +43,7 @@ class MonitorProcess:
 
         """
         self._socket = listening(settings.streams_web_host, [port])
-        self._watcher = Watcher(settings, pipelines, count_letters=count_letters)
+        self._watcher = Watcher(settings, flows, count_letters=count_letters)
         names = {name.strip().lower() for name in settings.streams_web_names.split(",")} - {""}
         self._web = MonitorWeb(
             self._watcher,

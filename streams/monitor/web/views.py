@@ -1,14 +1,14 @@
-"""What the page is told: the overview, and one group in columns. Pure."""
+"""Data of the monitor's page: the overview, and one group in columns. Pure."""
 
 from typing import Any, Final
 
 import numpy as np
 
-from streams.monitor.book import GroupLag
+from streams.monitor.group_lag import GroupLag
+from streams.monitor.reasons import Reason
 from streams.monitor.report import missing_row, number, worst_first
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.status import Status
-from streams.monitor.verdict import Reason
 from streams.monitor.words import advice
 
 SPARK_POINTS: Final = 60

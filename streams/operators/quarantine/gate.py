@@ -35,7 +35,7 @@ def quarantined_at_start(records: Records, breakers: Mapping[int, DeviceBreakers
         if timed[row] and breakers[partition].keeps_out(key, timestamps[row]):
             found.add(row)
         else:
-            probed.add((partition, key))  # what becomes of it decides about those behind it
+            probed.add((partition, key))  # what becomes of it decides about those after it
     return frozenset(found)
 
 

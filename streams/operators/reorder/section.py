@@ -36,11 +36,6 @@ class DueRows:
         return DueRows(self.key[rows], self.event_time[rows], self.sequence[rows], self.event_id[rows])
 
 
-def no_due_rows() -> DueRows:
-    """Columns of no rows."""
-    return DueRows(objects([]), np.empty(0, np.int64), np.empty(0, np.int64), objects([]))
-
-
 def pack_held(held: Events, *, bytes_max: int) -> list[bytes]:
     """Held events in pieces of at most about `bytes_max`; a single event may be larger."""
     return [_pack_held(held.take(cut)) for cut in cuts(_sizes(held), bytes_max)]

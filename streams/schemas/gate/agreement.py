@@ -1,4 +1,4 @@
-"""What a registry adds to the verdict by the files.
+"""Compares the committed schemas with the registry, and adds its verdict to that by the files.
 
 Does it hold what the files say (versions are append-only), is there something in it that no file says, and does it come
 to the same verdict as we do about what it would be given. It must: a disagreement means that one of the two is wrong
@@ -82,7 +82,7 @@ _BY_FILE_ALONE: Final = frozenset({Rule.PARSE, Rule.DEFAULT_TYPE})
 
 
 def _unreadable(first: SchemaVersion, registered: RegisteredVersion, why: str) -> Finding:
-    """Said of the first committed version: behind what is not readable, nothing of the subject is registered."""
+    """Said of the first committed version: after one that is not readable, nothing of the subject is registered."""
     return Finding(
         first.subject, first.version, Rule.NOT_READABLE,
         f"the registry's version {registered.version} (id {registered.schema_id}) is not readable: {why}",

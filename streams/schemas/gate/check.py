@@ -23,7 +23,7 @@ from streams.schemas.lock import Lock, edited, unlocked
 
 
 def check_subject(
-    catalog: Catalog, subject: str, lock: Lock, pipelines: Iterable[Pipeline], *, mode: Mode | None = None
+    catalog: Catalog, subject: str, lock: Lock, flows: Iterable[Pipeline], *, mode: Mode | None = None
 ) -> Verdict:
     """The verdict by the committed files alone.
 
@@ -44,8 +44,8 @@ def check_subject(
             compared = set(mode.compared([each.version for each in before]))
             findings += _incompatible(parsed, version, [each for each in before if each.version in compared], mode)
             findings += [*unfit_defaults(version), *_undecodable(parsed, version), *_ambiguous(version)]
-    pipelines = tuple(pipelines)
-    findings += [*unmet_needs(versions[-1], pipelines), *unfit_rows(versions[-1], pipelines)]
+    flows = tuple(flows)
+    findings += [*unmet_needs(versions[-1], flows), *unfit_rows(versions[-1], flows)]
     numbers = tuple(each.version for each in versions)
     return Verdict(subject, mode, numbers, tuple(findings), tuple(each.version for each in new))
 

@@ -1,4 +1,4 @@
-"""Style and traps of a single schema: what is allowed, and is regretted later.
+"""Lints a single schema: naming, units, docs, defaults, logical types.
 
 Names, docs and units are what a consumer has to go by; a null branch without a default, or a logical type in the wrong
 place, is what makes the next version impossible or this one mean something else than it says. `schemas/subjects.toml`
@@ -47,14 +47,14 @@ _USUAL: Final = {field.name: str(field.default) for field in dataclasses.fields(
 _TIME_WORDS: Final = frozenset({"time", "at", "since", "until", "timestamp"})
 
 
-def lint(version: SchemaVersion, pipelines: Sequence[Pipeline], settings: SubjectSettings) -> list[Finding]:
+def lint(version: SchemaVersion, flows: Sequence[Pipeline], settings: SubjectSettings) -> list[Finding]:
     """Everything that lint has against a version, in the order of the file."""
     check = _Lint(version)
     found = [
         *check.whole(),
         *check.type(version.parsed, (), top=True),
         *unfit_defaults(version),
-        *check.event_fields(pipelines),
+        *check.event_fields(flows),
     ]
     return [
         f
@@ -178,16 +178,16 @@ class _Lint:
                 f"name it like {name}_km or {name}_ms; for a count say in the doc that it is one",
             )  # fmt: skip
 
-    def event_fields(self, pipelines: Sequence[Pipeline]) -> Iterator[Finding]:
-        """An event has an id, a time and a key; that of a pipeline's source under the names that it declares."""
+    def event_fields(self, flows: Sequence[Pipeline]) -> Iterator[Finding]:
+        """An event has an id, a time and a key; that of a flow's source under the names that it declares."""
         subject = self._version.subject
         if subject.endswith("-key") or any(
-            topic.subject == subject and topic.name not in {one.topic for one in pipeline.inputs}
-            for pipeline in pipelines
-            for topic in pipeline.topics()
+            topic.subject == subject and topic.name not in {one.topic for one in flow.inputs}
+            for flow in flows
+            for topic in flow.topics()
         ):
-            return  # what a pipeline writes are rows, not events
-        reader = next((pipeline for pipeline in pipelines if pipeline.subject == subject), None)
+            return  # what a flow writes are rows, not events
+        reader = next((flow for flow in flows if flow.subject == subject), None)
         needed: dict[str, tuple[str, str]] = {
             reader.id_field if reader else _USUAL["id_field"]: ("string", "the id: copies of an event are told by it"),
             reader.time_field if reader else _USUAL["time_field"]: ("long", "the event time: a timestamp-millis"),

@@ -39,16 +39,16 @@ _KEY: Final = b"key"
 _GUIDE: Final = "docs/add-a-stream.md lists the Avro type of each column"
 
 
-def unfit_rows(version: SchemaVersion, pipelines: Iterable[Pipeline]) -> list[Finding]:
-    """Columns that the pipelines publish under a version's subject, where the version says something else."""
+def unfit_rows(version: SchemaVersion, flows: Iterable[Pipeline]) -> list[Finding]:
+    """Columns that the flows publish under a version's subject, where the version says something else."""
     return [
         Finding(
             version.subject, version.version, Rule.ROW_SCHEMA, message, field=name, file=version.path,
-            breaks=f"pipeline {pipeline.name}: its worker would stop with the first row of {written.topic}",
+            breaks=f"flow {flow.name}: its worker would stop with the first row of {written.topic}",
             fix=f"{fix}; {_GUIDE}", line=_line(version, name),
         )
-        for pipeline in pipelines
-        for written in pipeline.row_outputs
+        for flow in flows
+        for written in flow.row_outputs
         if written.subject == version.subject
         for name, message, fix in (
             *_misfits(version.parsed, _sample(written), _giver(written)),

@@ -61,7 +61,7 @@ class LockResult:
 OFFLINE: Final = RegistryAsked("registry", "not asked (--offline)")
 
 
-def lint_catalog(subjects: Sequence[str], pipelines: Sequence[Pipeline]) -> LintResult:
+def lint_catalog(subjects: Sequence[str], flows: Sequence[Pipeline]) -> LintResult:
     """Lint each version of `subjects` (none: of all subjects), files that cannot be read included.
 
     Raises:
@@ -73,13 +73,13 @@ def lint_catalog(subjects: Sequence[str], pipelines: Sequence[Pipeline]) -> Lint
     versions = [each for subject in _readable(catalog, chosen) for each in catalog.versions(subject)]
     findings = [finding for finding in broken if finding.subject in chosen]
     for version in versions:
-        findings += lint(version, pipelines, catalog.settings(version.subject))
+        findings += lint(version, flows, catalog.settings(version.subject))
     return LintResult(tuple(chosen), len(versions), tuple(findings))
 
 
 def check_catalog(
     subjects: Sequence[str],
-    pipelines: Sequence[Pipeline],
+    flows: Sequence[Pipeline],
     registry: Registry | None,
     *,
     mode: Mode | None = None,
@@ -99,7 +99,7 @@ def check_catalog(
     catalog, broken = Catalog.read()
     chosen = _chosen(catalog, broken, subjects)
     lock = read_lock(catalog.root)
-    verdicts = [check_subject(catalog, each, lock, pipelines, mode=mode) for each in _readable(catalog, chosen)]
+    verdicts = [check_subject(catalog, each, lock, flows, mode=mode) for each in _readable(catalog, chosen)]
     asked = OFFLINE
     if registry is not None:
         verdicts, asked = _ask(registry, catalog, verdicts, insist=insist, heed_errors=locked)
@@ -111,11 +111,11 @@ def check_catalog(
     return CheckResult(tuple(verdicts), tuple(findings), asked)
 
 
-def lock_catalog(pipelines: Sequence[Pipeline]) -> LockResult:
+def lock_catalog(flows: Sequence[Pipeline]) -> LockResult:
     """Add every version that is not in the lock file to it, unless the check by the files finds anything."""
     catalog = Catalog.load()
     lock = read_lock(catalog.root)
-    findings = [f for each in catalog.subjects() for f in check_subject(catalog, each, lock, pipelines).findings]
+    findings = [f for each in catalog.subjects() for f in check_subject(catalog, each, lock, flows).findings]
     return LockResult((), tuple(findings)) if findings else LockResult(tuple(write_lock(catalog, lock)), ())
 
 

@@ -1,4 +1,4 @@
-"""Which pipelines read or write a subject, and what they need of its schema."""
+"""Which flows read or write a subject, and what they need of its schema."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ from streams.schemas.gate.findings import Finding, Rule
 
 _INTEGERS: Final = frozenset({"int", "long"})
 _NUMBERS: Final = frozenset({"int", "long", "float", "double", "boolean", "enum"})
-EVENT_TIME: Final = "timestamp-millis"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,37 +21,37 @@ class Usage:
 
     topics: tuple[str, ...]
     readers: tuple[str, ...]
-    """Pipelines whose source it is."""
+    """Flows whose source it is."""
     writers: tuple[str, ...]
-    """Pipelines that write it."""
+    """Flows that write it."""
 
 
-def usage_of(subject: str, pipelines: Iterable[Pipeline]) -> Usage:
-    """Topics and pipelines that use a subject; nothing for one that nobody uses."""
+def usage_of(subject: str, flows: Iterable[Pipeline]) -> Usage:
+    """Topics and flows that use a subject; nothing for one that nobody uses."""
     topics: list[str] = []
     readers: list[str] = []
     writers: list[str] = []
-    for pipeline in pipelines:
-        for topic in pipeline.topics():
+    for flow in flows:
+        for topic in flow.topics():
             if topic.subject == subject:
                 topics.append(topic.name)
-                read = {one.topic for one in pipeline.inputs}
-                (readers if topic.name in read else writers).append(pipeline.name)
+                read = {one.topic for one in flow.inputs}
+                (readers if topic.name in read else writers).append(flow.name)
     return Usage(tuple(topics), tuple(readers), tuple(writers))
 
 
-def unmet_needs(version: SchemaVersion, pipelines: Iterable[Pipeline]) -> list[Finding]:
-    """Fields that a pipeline reads and that a version, the newest one, lacks or has of another type."""
+def unmet_needs(version: SchemaVersion, flows: Iterable[Pipeline]) -> list[Finding]:
+    """Fields that a flow reads and that a version, the newest one, lacks or has of another type."""
     return [
         finding
-        for pipeline in pipelines
-        for one in pipeline.inputs
+        for flow in flows
+        for one in flow.inputs
         if one.subject == version.subject
-        for finding in _unmet(version, pipeline, one)
+        for finding in _unmet(version, flow, one)
     ]
 
 
-def _unmet(version: SchemaVersion, pipeline: Pipeline, one: Input) -> Iterable[Finding]:
+def _unmet(version: SchemaVersion, flow: Pipeline, one: Input) -> Iterable[Finding]:
     fields = {field["name"]: field for field in version.parsed["fields"]}
     needs: dict[str, tuple[frozenset[str], bool, str]] = {
         one.id_field: (frozenset({"string"}), False, "its id"),
@@ -67,19 +66,17 @@ def _unmet(version: SchemaVersion, pipeline: Pipeline, one: Input) -> Iterable[F
         message = None
         if field is None:
             hint = did_you_mean(name, fields)
-            message = f"missing: pipeline {pipeline.name} reads it as {role}{hint}"
+            message = f"missing: flow {flow.name} reads it as {role}{hint}"
         elif not fits(field["type"], kinds, nullable=nullable):
             wanted = "number, boolean or enum" if kinds == _NUMBERS else " or ".join(sorted(kinds))
-            message = (
-                f"no {wanted}{'' if nullable else ' that is never null'}: pipeline {pipeline.name} reads it as {role}"
-            )
+            message = f"no {wanted}{'' if nullable else ' that is never null'}: flow {flow.name} reads it as {role}"
         elif (why := misfit_default({**field, "type": without_logical_types(field["type"])})) is not None:
             message = f"{why}: a record that lacks it could not be read"
         if message is not None:
             yield Finding(
                 version.subject, version.version, Rule.PIPELINE_FIELD, message, field=name, file=version.path,
-                breaks=f"pipeline {pipeline.name}: its workers would not start",
-                fix="keep the field, or first take it out of the pipeline's declaration",
+                breaks=f"flow {flow.name}: its workers would not start",
+                fix="keep the field, or first take it out of the flow's declaration",
                 line=getattr(field, "line", 1),
             )  # fmt: skip
 

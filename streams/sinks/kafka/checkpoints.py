@@ -1,8 +1,8 @@
 """Checkpoints of a writer in Kafka itself: an offset with metadata, committed in the transaction of its records.
 
 It belongs to a consumer group that nobody consumes with (it bears the writer's name), on partition 0 of the target
-topic. So records and checkpoint become visible together or not at all, whenever the process dies. The broker forgets
-the checkpoint when the topic is deleted, or after `offsets.retention.minutes` without a new one (7 days by default).
+topic. So records and checkpoint become visible together or not at all, also when the process is killed. The broker
+forgets the checkpoint when the topic is deleted, or after `offsets.retention.minutes` without a new one (7 days).
 """
 
 import contextlib

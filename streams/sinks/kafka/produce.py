@@ -8,6 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from streams.kafka.native_client import NativeProducer
 from streams.sinks.base import TopicRecords
+from streams.sinks.kafka.delivery_reports import Report
 
 QUEUE_FULL: Final[int] = KafkaError._QUEUE_FULL  # noqa: SLF001 - a public constant of librdkafka
 
@@ -48,6 +49,27 @@ class GivesEach:
         except KafkaException as error:
             return taken, error.args[0]
         return taken, None
+
+
+def give_one(producer: Producer, records: TopicRecords, row: int, report: Report | None) -> KafkaError | None:
+    """Give the record of one row, with a delivery report; why it was not taken (None: it was), as `Gives` says."""
+    headers = None if records.headers is None else records.headers[row]
+    try:
+        producer.produce(
+            records.topic,
+            records.values[row],
+            records.keys[row],
+            -1 if records.partition is None else records.partition,
+            timestamp=max(int(records.timestamps_ms[row]), 0),
+            headers=list[tuple[str, str | bytes | None]](headers) if headers else None,
+            on_delivery=report,
+        )
+    except BufferError:
+        return KafkaError(QUEUE_FULL)
+    except KafkaException as error:
+        found: KafkaError = error.args[0]
+        return found
+    return None
 
 
 class GivesBatch:

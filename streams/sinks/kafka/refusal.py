@@ -32,7 +32,7 @@ REFUSALS: Final = frozenset(
     }
 )
 """What is wrong with a record, and stays wrong however often it is sent. Everything else is an outage, a missing topic
-or a missing right, and passes or is mended without the record."""
+or a missing right, and passes or is corrected without the record."""
 
 _BY_CLIENT: Final = frozenset({KafkaError._UNKNOWN_PARTITION, KafkaError._BAD_MSG})  # noqa: SLF001
 """Of these the client itself is the judge, record by record."""

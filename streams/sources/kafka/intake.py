@@ -131,7 +131,7 @@ class Intake:
         self._end_offset: dict[int, int] = {}
         """Where the broker has last told the end of a partition."""
         self._refused = 0
-        """How often in a row the group has refused us because of our own former self."""
+        """How often in a row the group has refused this worker because of its own earlier session."""
         self._refused_since_s = self._join_after_s = 0.0
         self._fenced_at_s: list[float] = []
         self._is_suspect = False
@@ -412,7 +412,7 @@ class Intake:
         offset = np.fromiter(map(Message.offset, messages), np.int64, len(messages))
         keep, last = self._still_ours(partition, offset)
         epochs = {number: epoch for number, row in last.items() if (epoch := messages[row].leader_epoch()) is not None}
-        # Behind the records: a partition's end often comes in one call with its last records.
+        # After the records: a partition's end often comes in one call with its last records.
         for message, error in notices:
             lane = self._first_lane_of(message) + int(message.partition() or 0)
             self._note(lane, int(message.offset() or 0), error)

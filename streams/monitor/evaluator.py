@@ -1,4 +1,4 @@
-"""Offsets to verdicts: one round of the probe, the look-ups that it asks for, and what the book makes of them."""
+"""Evaluates lag: takes a round of offsets, looks up the records that the tracker asks for, gives verdicts."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -8,11 +8,13 @@ import structlog
 
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
+from streams.kafka.log_reader import READ_TIMEOUT_S, LogReader, Span
 from streams.kafka.offsets_process import OffsetProbe
-from streams.kafka.peek import READ_TIMEOUT_S, Peeker, Span
 from streams.kafka.round import Round
-from streams.monitor.book import Answer, GroupLag, LagBook, Question
+from streams.monitor.group_lag import GroupLag
+from streams.monitor.lookups import Answer, Question
 from streams.monitor.policies import GroupPolicies
+from streams.monitor.tracker import LagTracker
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -22,7 +24,7 @@ QUESTIONS_MAX: Final = 500
 CLIENT: Final = "streams-monitor"
 
 
-class Lookout:
+class LagEvaluator:
     """Verdicts, a round at a time. One thread; `close` when done."""
 
     def __init__(
@@ -32,23 +34,23 @@ class Lookout:
         window_s: float,
         interval_s: float,
         policies: GroupPolicies | None = None,
-        pipelines: Sequence[Pipeline] = (),
+        flows: Sequence[Pipeline] = (),
     ) -> None:
-        """`policies`: None: those of the settings. `pipelines`: the flows that are declared; more is known of them.
+        """`policies`: None: those of the settings. `flows`: the flows that are declared; more is known of them.
 
         Raises:
             UsageError: the settings say no usable policies.
 
         """
-        book = LagBook(
-            policies or GroupPolicies.of(settings), window_s=window_s, interval_s=interval_s, pipelines=pipelines
+        tracker = LagTracker(
+            policies or GroupPolicies.of(settings), window_s=window_s, interval_s=interval_s, flows=flows
         )
         self.probe = OffsetProbe(settings)
-        self.peeker = Peeker(settings, client=CLIENT)
+        self.log_reader = LogReader(settings, client=CLIENT)
         self._settings = settings
-        self._uncommitted: Peeker | None = None
+        self._uncommitted: LogReader | None = None
         """Reads the first records of open transactions; made when there is one to read."""
-        self._book = book
+        self._tracker = tracker
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +61,7 @@ class Lookout:
     def close(self) -> None:
         """Let go of what it holds."""
         self.probe.close()
-        self.peeker.close()
+        self.log_reader.close()
         if self._uncommitted is not None:
             self._uncommitted.close()
 
@@ -70,33 +72,33 @@ class Lookout:
             RoundFailed: the broker does not answer.
 
         """
-        found = self.probe.take(only, newest=self._book.is_new)
-        self._book.note(found)
+        found = self.probe.take(only, newest=self._tracker.is_new)
+        self._tracker.note(found)
         try:
-            self._book.learn(self._answers(self._book.questions(QUESTIONS_MAX), self.peeker))
-            if questions := self._book.open_questions(QUESTIONS_MAX):
+            self._tracker.learn(self._answers(self._tracker.questions(QUESTIONS_MAX), self.log_reader))
+            if questions := self._tracker.open_questions(QUESTIONS_MAX):
                 if self._uncommitted is None:
-                    self._uncommitted = Peeker(self._settings, client=CLIENT, isolation="read_uncommitted")
-                self._book.learn_open(self._answers(questions, self._uncommitted))
+                    self._uncommitted = LogReader(self._settings, client=CLIENT, isolation="read_uncommitted")
+                self._tracker.learn_open(self._answers(questions, self._uncommitted))
             self._read_journals()
         except StreamsError as error:  # verdicts are good without: times are coarser
             log.warning("records could not be looked up", error=str(error))
-        return found, self._book.judge()
+        return found, self._tracker.judge()
 
     def _read_journals(self) -> None:
         """Where states stand whose offset was set by something else. What there is no time for is read next time."""
         deadline_s = time.monotonic() + READ_TIMEOUT_S
-        while (left_s := deadline_s - time.monotonic()) > 0 and (asked := self._book.states.questions()):
+        while (left_s := deadline_s - time.monotonic()) > 0 and (asked := self._tracker.states.questions()):
             tails = {Span(one.topic, one.partition, one.first, one.end, one.end - one.first): one for one in asked}
-            for span, read in self.peeker.read(list(tails), timeout_s=left_s).items():
+            for span, read in self.log_reader.read(list(tails), timeout_s=left_s).items():
                 if read.complete:
-                    self._book.states.learn(tails[span], [record.value() or b"" for record in read.records])
+                    self._tracker.states.learn(tails[span], [record.value() or b"" for record in read.records])
 
     @staticmethod
-    def _answers(questions: list[Question], peeker: Peeker) -> list[Answer]:
+    def _answers(questions: list[Question], log_reader: LogReader) -> list[Answer]:
         spans = {Span(one.topic, one.partition, one.offset, one.end): one for one in questions}
         answers = []
-        for span, read in peeker.read(list(spans)).items() if spans else ():
+        for span, read in log_reader.read(list(spans)).items() if spans else ():
             if read.records:
                 first = read.records[0]
                 answers.append(Answer(spans[span], first.offset(), first.timestamp()[1]))

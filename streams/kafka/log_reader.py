@@ -1,4 +1,4 @@
-"""Reads single places of logs: the first record at or behind an offset, or the newest few. Never joins a group."""
+"""Reads single places of logs: the first record at or after an offset, or the newest few. Never joins a group."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _CONSUME: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where to read: from `first`, at most `records_max` records, none at or behind `end`."""
+    """Where to read: from `first`, at most `records_max` records, none at or after `end`."""
 
     topic: str
     partition: int
@@ -36,7 +36,7 @@ class Read:
     complete: bool
 
 
-class Peeker:
+class LogReader:
     """Reads spans, read_committed unless told otherwise. One thread; `close` when done."""
 
     def __init__(self, settings: Settings, *, client: str, isolation: str = "read_committed") -> None:

@@ -1,0 +1,1 @@
+"""Readers of the file formats that can be ingested: one module a format."""

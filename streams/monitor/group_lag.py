@@ -1,0 +1,129 @@
+"""The verdict on one group as of one round: what the page, the metrics and the command line show. Pure."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from streams.batch.columns import Bools, Int64
+from streams.kafka.round import Group
+from streams.monitor.lookups import Partition
+from streams.monitor.policy import Policy
+from streams.monitor.reasons import Reason
+from streams.monitor.status import Status, group_status
+from streams.monitor.verdict import Verdicts
+from streams.monitor.window import Owned, Window
+from streams.monitor.words import Facts, sentence
+
+
+@dataclass(frozen=True)
+class GroupLag:
+    """Verdict on one group as of one round. Rows are its partitions, by topic and number."""
+
+    group: Group
+    time_ms: int
+    partitions: list[Partition]
+    end: Int64
+    window: Window
+    verdicts: Verdicts
+    lag_s_is_bound: Bools
+    since_ms: Int64
+    """Since when each partition has its status."""
+    owners: dict[int, str]
+    """Row -> client id of the member that has it."""
+    complete: float
+    """Share of the window that has samples."""
+    open_since: dict[int, str]
+    """Row -> since when a transaction has been open, as ISO 8601."""
+    policy: Policy
+    """By which it was judged."""
+    is_flow: bool
+    """It is the group of a declared flow's workers."""
+
+    @property
+    def name(self) -> str:
+        """The group's name."""
+        return self.group.name
+
+    @property
+    def lag(self) -> Int64:
+        """Records that each partition is behind, now."""
+        return self.window.lag[:, -1]
+
+    @property
+    def offset(self) -> Int64:
+        """What is committed now; ABSENT: nothing."""
+        return self.window.offset[:, -1]
+
+    @property
+    def _counted(self) -> Bools:
+        """The partitions that the group is to read: not those of topics that it has left."""
+        return np.asarray(self.verdicts.reason != Reason.LEFT_TOPIC, dtype=np.bool_)
+
+    @property
+    def lag_sum(self) -> int:
+        """Records that the group is behind, without those of topics that it has left."""
+        return int(self.lag.sum(where=self._counted))
+
+    @property
+    def lag_max(self) -> int:
+        """Records that its worst partition is behind, without those of topics that it has left."""
+        return int(self.lag.max(initial=0, where=self._counted))
+
+    @property
+    def lag_s_max(self) -> float:
+        """Seconds that its worst partition is behind, without those of topics that it has left."""
+        return float(self.window.lag_s.max(initial=0.0, where=self._counted))
+
+    @property
+    def status(self) -> Status:
+        """Verdict on the group."""
+        return group_status(Status(code) for code in np.unique(self.verdicts.status).tolist())
+
+    @property
+    def catch_up_s(self) -> float:
+        """Seconds until its slowest partition has caught up; infinite if one does not."""
+        return float(self.verdicts.catch_up_s.max(initial=0.0))
+
+    def waiting(self, for_s: float) -> float:
+        """Records not committed although they came `for_s` ago, if all have come evenly since the oldest of them."""
+        lag_s = self.window.lag_s
+        share = np.clip((lag_s - for_s) / np.maximum(lag_s, 1e-9), 0.0, 1.0)
+        return float((self.lag * share).sum(where=self._counted))
+
+    @property
+    def flaps_max(self) -> int:
+        """How often the partition that lost its member most often has lost it lately (`Policy.flaps_s`)."""
+        return int(self.window.flaps.max(initial=0, where=self._counted))
+
+    def facts(self, row: int) -> Facts:
+        """What the sentence about a partition is made of."""
+        verdicts, window = self.verdicts, self.window
+        return Facts(
+            reason=Reason(int(verdicts.reason[row])),
+            lag=int(self.lag[row]),
+            lag_s=float(window.lag_s[row]),
+            lag_s_is_bound=bool(self.lag_s_is_bound[row]),
+            unmoved_s=float(verdicts.unmoved_s[row]),
+            unmoved_is_bound=int(window.moves.count[row]) == 0,
+            rhythm_s=float(verdicts.rhythm_s[row]),
+            flaps=int(window.flaps[row]),
+            flaps_s=self.policy.flaps_s,
+            batch_s=self.policy.batch_s or 0.0,
+            back_by=int(verdicts.back_by[row]),
+            deleted=int(window.deleted[row]),
+            beyond=int(window.beyond[row]),
+            consume_rate=float(verdicts.consume_rate[row]),
+            arrive_rate=float(verdicts.arrive_rate[row]),
+            catch_up_s=float(verdicts.catch_up_s[row]),
+            owned=Owned(int(window.owned[row])),
+            owner=self.owners.get(row, ""),
+            unreadable=int(window.unreadable[row]),
+            open_s=float(window.open_s[row]),
+            open_since=self.open_since.get(row, ""),
+            offset=int(self.offset[row]),
+            state_at=int(window.state_at[row]),
+        )
+
+    def why(self, row: int) -> str:
+        """The verdict on a partition in words."""
+        return sentence(self.facts(row))

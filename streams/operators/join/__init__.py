@@ -1,0 +1,1 @@
+"""Join the events of two inputs that were merged."""

@@ -1,0 +1,40 @@
+"""Whether another process has taken a producer's transactional id."""
+
+from confluent_kafka import KafkaError, KafkaException
+
+from streams.errors import FencedError
+from streams.kafka.admin import described
+from streams.sinks.kafka.producer_errors import FENCED
+
+
+class Fencing:
+    """What is known of the transactional id of one `KafkaTransactions`, over all producers that it opens."""
+
+    def __init__(self, transactional_id: str) -> None:
+        self._id = transactional_id
+        self.error: FencedError | None = None
+        """Set once another process has the transactional id: nothing may take it back from there."""
+        self.was_unanswered = False
+        """Whether a producer of ours that was given up may still take the transactional id from the present one."""
+
+    def is_fenced(self, error: KafkaError, *, outlived: bool) -> bool:
+        """Whether another process has taken the transactional id.
+
+        `outlived`: the transaction was open for longer than the broker allows, which ends a producer in the same way.
+        After an attempt that went unanswered it may as well be that attempt: this is believed once. A process that has
+        taken the id is then fenced in its turn, and this one finally, if the other one comes again.
+        """
+        if self.error is not None:
+            return True
+        if error.code() not in FENCED or outlived:
+            return False
+        own, self.was_unanswered = self.was_unanswered, False
+        return not own
+
+    def fenced(self, error: KafkaException) -> FencedError:
+        """Remember that it is taken; returns what is to be raised."""
+        self.error = FencedError(
+            f"another process has taken over the transactional id {self._id} "
+            f"({described(error)}): is a second worker running on a copy of this data directory?"
+        )
+        return self.error

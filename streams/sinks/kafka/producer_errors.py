@@ -1,0 +1,33 @@
+"""What librdkafka's errors mean to a transactional producer, by their codes. Pure."""
+
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException
+
+from streams.kafka.bounded import ClientHangs
+
+FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001 - public constants of librdkafka
+"""Another producer has the transactional id, unless the broker gave this one up for being slow (docs/adr/0005)."""
+UNANSWERED: Final = frozenset(
+    {
+        KafkaError._TIMED_OUT,  # noqa: SLF001 - public constants of librdkafka
+        KafkaError._TIMED_OUT_QUEUE,  # noqa: SLF001
+        KafkaError._MSG_TIMED_OUT,  # noqa: SLF001
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+    }
+)
+
+
+def not_fenced(error: BaseException) -> bool:
+    """Whether another attempt to get a producer makes sense: the transactional id is not taken."""
+    if isinstance(error, ClientHangs):
+        return True
+    return isinstance(error, KafkaException) and error.args[0].code() not in FENCED
+
+
+def commit_may_be_asked_again(error: BaseException) -> bool:
+    """Whether the same commit can be asked for again: it is not answered, and the producer is good."""
+    if not isinstance(error, KafkaException):
+        return False
+    inner: KafkaError = error.args[0]
+    return inner.retriable() and not inner.txn_requires_abort() and not inner.fatal()
