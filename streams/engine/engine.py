@@ -99,6 +99,11 @@ class Engine:
         return frozenset(self._waiting)
 
     @property
+    def has_grown(self) -> bool:
+        """Whether a partition's state is in a later layout than the first."""
+        return any(task.home.has_moved for task in self.tasks.values())
+
+    @property
     def own_waiting(self) -> frozenset[int]:
         """Partitions that wait for what their parent forwards; intake should pause their own logs."""
         return self._coupled.own_waiting
@@ -130,7 +135,7 @@ class Engine:
             parts.append(batch.records)
         records = self._current(Records.concat(parts)) if parts else None
         has_learned = not self._inputs[0].missing
-        if batch.forwarded is not None or any(task.home.has_moved for task in self.tasks.values()):
+        if batch.forwarded is not None or self.has_grown:
             records = self._coupled.add(records, batch.forwarded, self.tasks, batch.idle, batch.polled_ms)
         if records is not None and len(records):
             effects = self._process_inputs(records, batch)

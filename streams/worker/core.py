@@ -138,7 +138,8 @@ class PipelineCore:
         of_parents = self.engine.own_waiting
         self._intake.pause_only(waiting | of_parents)
         self._forwarded.pause_only(self.engine.forwarded_waiting)
-        self._paused.labels("waits_for_parent").set(len(of_parents))
+        if self.engine.has_grown:
+            self._paused.labels("waits_for_parent").set(len(of_parents))
         self._paused.labels("schema_registry").set(len(waiting))
         self._paused.labels("refused_by_output").set(len(self.ownership.stopped))
         self._paused.labels("restoring").set(len(self.ownership.missing))
