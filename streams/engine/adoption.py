@@ -45,14 +45,14 @@ class Adoption:
         event_time_max: int,
         before: Identity,
         after: Identity,
-        portion_bytes_max: int = PORTION_BYTES_MAX,
+        portion_bytes_max: int | None = None,
     ) -> None:
         """`event_time_max`: newest of what `sections` hold; `before` and `after`: identities in both layouts."""
         self.event_time_max = event_time_max
         self.after = after
         self._before = before
         self._rows: Iterator[ChangelogPart] | None = rows
-        self._groups = list(_groups(sections, portion_bytes_max))[::-1]
+        self._groups = list(_groups(sections, portion_bytes_max or PORTION_BYTES_MAX))[::-1]
         self.is_closed = False
         """Whether the last portion was taken."""
 

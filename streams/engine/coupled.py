@@ -140,7 +140,7 @@ class CoupledInputs:
         mine = [
             partition
             for partition in np.unique(records.partition).tolist()
-            if not (partition in tasks and self._goes_by_one(tasks[partition]))
+            if partition in tasks and not self._goes_by_one(tasks[partition])
         ]
         for partition in mine:
             one = self._waiting.setdefault(partition, _Waiting())
