@@ -4,7 +4,7 @@ One round goes `note` -> `questions` (what a reader should look up) -> `learn` (
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -97,6 +97,7 @@ class LagTracker:
 
     def _note_group(self, found: Round, group: Group, mine: Int64, counts: dict[str, int]) -> None:
         committed = found.commit_partition[mine]
+        group = self._with_beside(found, group, counts)
         assigned = [partition for member in group.members or () for partition in member.partitions]
         topics = {found.partitions[number][0] for number in [*committed.tolist(), *assigned]}
         numbers = np.array(
@@ -145,6 +146,27 @@ class LagTracker:
         if len(samples.time_ms) and samples.time_ms[-1] >= found.time_ms:
             return  # the clock was set back: this sample would be older than the last
         samples.add(found.time_ms, offset, lag, mark)
+
+    def _with_beside(self, found: Round, group: Group, counts: dict[str, int]) -> Group:
+        """The group, whose members read beside each partition of their flow's source those that are merged with it.
+
+        The group divides those of the source only (`Intake`), and so the broker does not tell of the others.
+        """
+        flow = self._flows.get(group.name)
+        if flow is None or not flow.further_inputs or group.members is None:
+            return group
+        topics = [one.topic for one in flow.further_inputs if one.topic in counts]
+
+        def beside(numbers: Iterable[int]) -> Iterator[int]:
+            for number in numbers:
+                topic, partition = found.partitions[number]
+                if topic == flow.source:
+                    yield from (found.base[one] + partition for one in topics if partition < counts[one])
+
+        members = tuple(
+            replace(member, partitions=(*member.partitions, *beside(member.partitions))) for member in group.members
+        )
+        return replace(group, members=members)
 
     def _unplaced(self, samples: GroupSamples, counts: dict[str, int]) -> Bools:
         """Partitions of a flow's source for which its journal, and with it its state, has none of the same number."""

@@ -5,6 +5,7 @@ import pytest
 from logistics.flows.gps import GPS
 from streams.errors import StreamsError
 from streams.worker.process import check_topics
+from tests.merged import merged_flow
 
 
 def counts(**changed: int) -> dict[str, int]:
@@ -36,3 +37,13 @@ def test_missing_topics_are_named() -> None:
     del there[GPS.late]
     with pytest.raises(StreamsError, match=f"topics are missing .{GPS.late}.: create them with `streams topics apply`"):
         check_topics(GPS, there)
+
+
+def test_topics_that_are_merged_have_equally_many_partitions() -> None:
+    pipeline = merged_flow().pipeline
+    there = {topic.name: 6 for topic in pipeline.topics()}
+    check_topics(pipeline, there)
+    with pytest.raises(StreamsError, match=r"right\.v1 has 3 partitions, left\.v1 has 6: pair merges them"):
+        check_topics(pipeline, {**there, "right.v1": 3})
+    with pytest.raises(StreamsError, match=r"right\.v1 has 12 partitions, left\.v1 has 6: pair merges them"):
+        check_topics(pipeline, {**there, "right.v1": 12})

@@ -17,6 +17,7 @@ from streams.monitor.policies import GroupPolicies
 from streams.monitor.report import missing_row, partition_row
 from streams.monitor.tracker import LagTracker
 from streams.state.journal import JournalEntry, Position, pack
+from tests.merged import merged_flow
 
 ADDED: Final = 3
 """The first partition of the source that the journal has none for."""
@@ -190,3 +191,22 @@ def test_a_topic_that_is_gone_is_named_of_flows_in_use_only() -> None:
     assert "streams topics apply" in missing_row(found)["advice"]
     assert () == missing_topics(there | {GPS.source}, [GPS, ORDERS])
     assert () == missing_topics({"somebody.else"}, [GPS, ORDERS])
+
+
+def test_who_has_a_partition_of_the_source_has_that_of_what_is_merged_with_it() -> None:
+    flow = merged_flow().pipeline
+    none, ends = np.empty(0, dtype=np.int64), np.array([10, 10, 15, 15], dtype=np.int64)
+    here = np.arange(4, dtype=np.int64)
+    found = Round(
+        cluster="c", time_ms=1_800_000_000_000, topics=(("left.v1", 2), ("right.v1", 2)),
+        groups=(Group(flow.group, "STABLE", (Member("m", "worker-1", "host", (0, 1)),)),), failed=(),
+        end=ends, low=np.zeros_like(ends), high=ends, newest_offset=none, newest_ms=none,
+        commit_group=np.zeros_like(here), commit_partition=here, commit_offset=np.full_like(here, 10),
+        commit_mark=np.zeros_like(here), commit_cycle=np.full_like(here, FOREIGN),
+    )  # fmt: skip
+    book = LagTracker(GroupPolicies(), window_s=5, interval_s=1, flows=[flow])
+    book.note(found)
+    group = book.judge()[flow.group]
+    rows = [partition_row(group, number) for number in range(4)]
+    assert [row["owner"] for row in rows] == ["worker-1"] * 4
+    assert "left_topic" not in {row["reason"] for row in rows}
