@@ -85,7 +85,7 @@ class Topics:
         """
         (pipeline,) = select_pipelines([name], prefix=prefix)
         windows = windows_of(pipeline)
-        sessions = tuple(one for one in getattr(pipeline, "windows", ()) if hasattr(one, "gap_ms"))
+        sessions = tuple(one for one in getattr(pipeline, "windows", ()) if getattr(one, "gap_ms", 0))
         table = pipeline.tables[0].topic
         return cls(
             name, pipeline.source, pipeline.clean, pipeline.late, pipeline.dlq, table, windows, sessions,

@@ -36,7 +36,7 @@ class Window(Protocol):
 
 def windows_of(pipeline: object) -> tuple[Window, ...]:
     """Windows of a fixed length that a pipeline declares, of this version or an earlier one; not its sessions."""
-    return tuple(one for one in getattr(pipeline, "windows", ()) if hasattr(one, "size_ms"))
+    return tuple(one for one in getattr(pipeline, "windows", ()) if one.size_ms)
 
 
 class WindowKey(NamedTuple):

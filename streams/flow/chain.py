@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from streams.flow.declaration import Pipeline, Session, Window
+from streams.flow.declaration import Pipeline, Window
 from streams.operators.dedup.operator import Dedup
 from streams.operators.fold.operator import FoldTable
 from streams.operators.merge.operator import Merge
@@ -83,7 +83,7 @@ def tree_of(pipeline: Pipeline) -> tuple[Placed, ...]:
         above = pipeline.branches.get(place)
         after[spec.name] = previous if above is None else chain[above].name if above else SOURCE
     ends = tuple(one[-1].name for one in beside)
-    way = set().union(*(_way(after, name) for name in (chain[CLEAN].name, *ends)))
+    way = {name for last in (chain[CLEAN].name, *ends) for name in _way(after, last)}
     merging = chain[CLEAN].name
     return tuple(
         Placed(spec, after[spec.name], spec.name in way, ends if spec.name == merging else ())
@@ -128,9 +128,9 @@ def _in_order(pipeline: Pipeline) -> dict[str, OperatorSpec]:
     return {each: found[each] for place in pipeline.order for each in (place, *phases[place])}
 
 
-def _windows(one: Window | Session, topic: str) -> Iterator[tuple[str, OperatorSpec]]:
+def _windows(one: Window, topic: str) -> Iterator[tuple[str, OperatorSpec]]:
     """Operators of windows, each with its place; `topic` is theirs without the prefix."""
-    if isinstance(one, Session):
+    if one.gap_ms:
         yield f"session:{topic}", SessionWindow(one.topic, one.aggregate, one.gap_ms, one.grace_ms)
         return
     for phase in range(one.phases):

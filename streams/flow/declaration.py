@@ -92,8 +92,14 @@ class Window:
     advance_ms: int = 0
     """Windows begin so far apart, and overlap; 0: one begins where the one before it ends."""
 
+    gap_ms: int = 0
+    """Above 0: sessions, without a size. One goes on as long as no two events of its key are farther apart, and is over
+    when an event of its key comes after that, or when the watermark is the gap and `grace_ms` beyond its last event."""
+
     def __post_init__(self) -> None:
-        if self.size_ms <= 0 or self.grace_ms < 0:
+        if self.gap_ms and (self.gap_ms < 0 or self.size_ms or self.advance_ms):
+            raise ValueError(f"{self.topic}: a session has a gap above 0, and no size")
+        if (self.size_ms <= 0 and not self.gap_ms) or self.grace_ms < 0:
             raise ValueError(f"{self.topic}: a window has a size above 0 and a grace of 0 or more")
         if self.advance_ms and (self.size_ms % self.advance_ms or self.size_ms // self.advance_ms > PHASES_MAX):
             raise ValueError(
@@ -105,28 +111,6 @@ class Window:
     def phases(self) -> int:
         """How many windows an event belongs to."""
         return self.size_ms // self.advance_ms if self.advance_ms else 1
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """Sessions per key: each that is over is a row of `topic`.
-
-    A session goes on as long as no two events of its key are more than `gap_ms` apart. It is over when an event of its
-    key comes after that, or when the watermark is the gap and `grace_ms` beyond its last event. An event that is
-    released within the gap of a session that is over opens it again; its rows, numbered by revision, add up.
-    """
-
-    topic: str
-    aggregate: WindowAggregate
-    gap_ms: int
-    grace_ms: int
-    subject: str = ""
-    """Subject of the session's rows; by default the topic's."""
-
-    def __post_init__(self) -> None:
-        if self.gap_ms <= 0 or self.grace_ms < 0:
-            raise ValueError(f"{self.topic}: a session has a gap above 0 and a grace of 0 or more")
-        _set_default(self, "subject", f"{self.topic}-value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +147,7 @@ class Pipeline:
     field_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Closed range of a numeric field; a value outside is `invalid`."""
     tables: tuple[Table, ...] = ()
-    windows: tuple[Window | Session, ...] = ()
+    windows: tuple[Window, ...] = ()
     operators: tuple[OperatorSpec, ...] = ()
     """Operators of your own: where `order` names them, else after all tables and windows."""
     order: tuple[str, ...] = ()
@@ -327,7 +311,7 @@ class Pipeline:
         return (self.journal, *self.table_topics)
 
     @property
-    def row_outputs(self) -> tuple[Table | Window | Session | OutputTopic, ...]:
+    def row_outputs(self) -> tuple[Table | Window | OutputTopic, ...]:
         """What rows are written into: each has a topic and the subject of its schema."""
         return (*self.tables, *self.windows, *(one for one in self._own_outputs if one.columns is not None))
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from streams.flow.bounds import Bounds
 from streams.flow.chain import CLEAN, SOURCE, operators_of
-from streams.flow.declaration import CLEAN_SUFFIX, Pipeline, Session, Table, Window
+from streams.flow.declaration import CLEAN_SUFFIX, Pipeline, Table, Window
 from streams.flow.inputs import Input
 from streams.flow.plan import (
     Filter,
@@ -84,9 +84,9 @@ def lowered(plan: Plan) -> Pipeline:
     return pipeline
 
 
-def _window(verb: WindowTo | SessionTo) -> Window | Session:
+def _window(verb: WindowTo | SessionTo) -> Window:
     if isinstance(verb, SessionTo):
-        return Session(verb.topic, verb.aggregate, verb.gap_ms, verb.grace_ms, verb.subject)
+        return Window(verb.topic, verb.aggregate, 0, verb.grace_ms, verb.subject, gap_ms=verb.gap_ms)
     return Window(verb.topic, verb.aggregate, verb.size_ms, verb.grace_ms, verb.subject, verb.advance_ms)
 
 

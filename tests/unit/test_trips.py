@@ -11,12 +11,11 @@ from loadtest.oracle.events import Event
 from loadtest.oracle.trips import TripFault, TripKey, TripLog, TripModel, TripSum, compare_trips
 from logistics.flows.gps import GPS
 from logistics.flows.gps import flow as gps
-from streams.flow.declaration import Session
 from streams.testing import Crash, FlowDriver
 
 T0 = datetime(2024, 3, 1, 12, tzinfo=UTC)
 TRIPS = "vehicles.trips.v1"
-(SESSION,) = (one for one in GPS.windows if isinstance(one, Session))
+(SESSION,) = (one for one in GPS.windows if one.gap_ms)
 
 
 def position(device: str, number: int, at_s: float, speed: float | None = 50.0, **more: Any) -> dict[str, Any]:
