@@ -59,17 +59,17 @@ class PartitionEffects:
     """Accepted events whose key belongs into another partition."""
     misrouted_keys: Sequence[bytes] = ()
     """Some of their keys."""
+    input_number: int = 0
+    """Input whose records, or idle time, it comes of."""
+    beside: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Events that were dropped beside the way to the clean topic, by name of the operator and outcome: they are counted
+    in `records` or `dropped` as well."""
     partitions: int = 0
     """By how many the state is divided, where partitions of records go by that; 0: they go by those of the topic."""
     all_home: bool = True
     """Whether every key that was looked up has its home in the partition."""
     forwards: Sequence[Forwards] = ()
     """Records for other partitions."""
-    input_number: int = 0
-    """Input whose records, or idle time, it comes of."""
-    beside: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """Events that were dropped beside the way to the clean topic, by name of the operator and outcome: they are counted
-    in `records` or `dropped` as well."""
 
     def outcomes(self) -> dict[str, int]:
         """Events by what became of them."""

@@ -49,15 +49,15 @@ class MicroBatch:
     """By lane (`batch.lanes`), as `records.partition` is."""
     generation: int = 0
     """Batches consumed before the state was last reloaded are void."""
+    clock_ms: int | None = None
+    """The time by which records without a usable timestamp are judged (ADR 16); None: `now_ms`. Unlike that, it does
+    not go back when the wall clock does."""
     forwarded: Records | None = None
     """Records of the forwarded topic, of partitions that have been grown."""
     forwarded_idle: Mapping[int, Idle] = field(default_factory=dict)
     """As `idle`, of the forwarded topic."""
     polled_ms: int = 0
     """When it was read, monotonic, by the clock of `idle`."""
-    clock_ms: int | None = None
-    """The time by which records without a usable timestamp are judged (ADR 16); None: `now_ms`. Unlike that, it does
-    not go back when the wall clock does."""
 
     @property
     def is_large(self) -> bool:
@@ -249,9 +249,10 @@ class Engine:
     def _process_merged(self, ready: Ready, batch: MicroBatch, effects: Effects) -> Effects:
         """The effects of a micro-batch with those of what two inputs of a partition have brought."""
         task, decoded, records = ready.task, ready.decoded, ready.records
-        clock = self._clock(batch, records) if len(records) else None
-        for gate, states in self._gates(0) if clock is not None else ():
-            decoded = gate.judge(records, decoded, frozenset(), states, clock)
+        if len(records):
+            clock = self._clock(batch, records)
+            for gate, states in self._gates(0):
+                decoded = gate.judge(records, decoded, frozenset(), states, clock)
         growth = replace(task.growth, forwarded_next=ready.forwarded_next, coupling=ready.merged.after)
         part = task.on_merged(decoded.events, ready.trace(decoded), growth, ready.offset_next, ready.leader_epoch)
         if ready.forwards:

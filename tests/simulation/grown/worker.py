@@ -116,8 +116,8 @@ class GrownWorker(SimulatedWorker):
         }
         forwarded, forwarded_idle = self.forwarded.poll() if self.is_polling else (None, {})
         batch = MicroBatch(
-            records, 0, {**at_end, **idle} if self.is_polling else {}, self.intake.generation, forwarded,
-            forwarded_idle, kafka.ticks(), NOW_MS + self.rng.randint(0, 60_000),
+            records, 0, {**at_end, **idle} if self.is_polling else {}, self.intake.generation,
+            NOW_MS + self.rng.randint(0, 60_000), forwarded, forwarded_idle, kafka.ticks(),
         )  # fmt: skip
         return self.core.polled(batch)
 
