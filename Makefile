@@ -124,8 +124,9 @@ oncall: setup ## Four troubles on a real stack: when the monitor and the alerts 
 simulate: setup ## Deterministic simulation of crashes and rebalances: make simulate SEED=8123
 	$(BIN)/python -m tests.simulation --seed $(or $(SEED),0) $(ARGS)
 
-simulate-grow: setup ## The model of growing a topic, 10,000 seeds or one: make simulate-grow SEED=17 ARGS='--runs 1'
+simulate-grow: setup ## Growing a topic: 10,000 seeds of the model, 300 of the worker's core, or some of each: make simulate-grow SEED=17 ARGS='--runs 1'
 	$(BIN)/python -m tests.simulation.growth --seed $(or $(SEED),0) $(or $(ARGS),--runs 10000)
+	$(BIN)/python -m tests.simulation.grown --seed $(or $(SEED),0) $(or $(ARGS),--runs 300)
 
 fuzz: setup ## Random logs, cut, crashed, spilled and truncated in any way, against batches of one: make fuzz SEED=17 ARGS='--logs 1'
 	$(BIN)/python -m tests.simulation.fuzz --seed $(or $(SEED),0) $(ARGS)

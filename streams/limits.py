@@ -59,6 +59,8 @@ PRODUCER_QUEUE_MESSAGES_MAX: Final = 1_000_000
 PRODUCER_QUEUE_KBYTES_MAX: Final = 262_144
 JOURNAL_RECORD_BYTES_MAX: Final = 900_000
 """A journal record is split above this; the broker's default `message.max.bytes` is 1,048,588."""
+GROWTH_QUIET_MS: Final = 600_000
+"""Without a record that a producer has put where it belonged before a growth, this long: all have changed."""
 TRANSACTION_TIMEOUT_MS: Final = 15_000
 """A dead worker's open transaction blocks readers this long at most."""
 REBUILD_TRANSACTION_MS: Final = 600_000

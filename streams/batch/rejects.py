@@ -47,5 +47,12 @@ class DeadLetter:
     key: bytes | None
     value: bytes | None
     headers: Headers | None
+    processed_in: int | None = None
+    """Partition in which it was processed, where that is not the one that it was read in: it was forwarded."""
     input_number: int = 0
     """Input of the flow that it came from."""
+
+    @property
+    def origin(self) -> int:
+        """Partition in which it was processed."""
+        return self.partition if self.processed_in is None else self.processed_in

@@ -14,6 +14,7 @@ brings the store forward.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -26,15 +27,18 @@ from streams.batch.replayed import is_replayed
 from streams.deadletters.letter.audit import Outcome, Settled, settle
 from streams.deadletters.letter.envelope import envelope_headers
 from streams.engine.cycle import Written
-from streams.engine.effects import CycleEnd, Effects, TaskCommit
+from streams.engine.effects import CycleEnd, Effects, PartitionEffects, TaskCommit
 from streams.engine.encode import ChangelogPart, RowEncoder
+from streams.engine.forwarded import forwarded_headers, progress_value
 from streams.engine.log import Changelog
+from streams.engine.placing import placed
 from streams.engine.task import PartitionTask
 from streams.flow.declaration import Pipeline
 from streams.limits import OUTPUT_AGE_MS_MAX
 from streams.operators.changes import RowRecords
 from streams.operators.output import EventRecords
 from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, TopicRecords, Transactions, one_record
+from streams.state.journal import Position
 
 log = structlog.get_logger(__name__)
 
@@ -90,14 +94,26 @@ class Committer:
             origin = part.partition
             for records in part.records:
                 originals = self._settled(records, effects.now_ms, origin, part.input_number)
-                self._produce_events(records, records.headers(originals), effects.now_ms, origin)
+                self._produce_events(records, records.headers(originals), effects.now_ms, part)
+            for forwards in part.forwards:
+                self._transactions.produce(
+                    TopicRecords(
+                        self._pipeline.forwarded,
+                        forwards.keys,
+                        forwards.values,
+                        forwards.timestamps_ms,
+                        forwards.headers,
+                        partition=forwards.partition,
+                        origin=origin,
+                    )
+                )
             for outcome, replayed in part.dropped_replayed.items():
                 settled = settle(replayed, Outcome(outcome), effects.now_ms)
                 self._produce_outcomes(settled, effects.now_ms, origin, part.input_number)
         rejected: dict[tuple[int, int], list[Headers | None]] = {}
         for letter in effects.dead_letters:
             if is_replayed(letter.headers):
-                rejected.setdefault((letter.partition, letter.input_number), []).append(letter.headers)
+                rejected.setdefault((letter.origin, letter.input_number), []).append(letter.headers)
         for (origin, number), headers in rejected.items():
             self._produce_outcomes(settle(headers, Outcome.REJECTED, effects.now_ms), effects.now_ms, origin, number)
         for letter in effects.dead_letters:
@@ -114,8 +130,8 @@ class Committer:
                     letter.value,
                     effects.now_ms,  # its retention counts from its failure
                     headers_of_letter,
-                    partition=None if letter.key is not None else letter.partition,
-                    origin=letter.partition,
+                    partition=None if letter.key is not None else letter.origin,
+                    origin=letter.origin,
                 )
             )
         self._failpoint("produced")
@@ -146,14 +162,9 @@ class Committer:
                     )
                 )
         self._failpoint("journalled")
+        self._produce_of_growth(end.commits, now_ms)
         positions = {
-            lane_of(number, commit.partition): Committed(
-                position.offset_next,
-                commit.cycle,
-                self._author,
-                self._session,
-                self._topic_id(tasks[commit.partition], number),
-            )
+            lane_of(number, commit.partition): self._position(commit, number, position)
             for commit in end.commits
             for number, position in enumerate(commit.positions)
             if position.offset_next >= 0  # not of an input of which nothing was read yet
@@ -172,9 +183,24 @@ class Committer:
             tasks[commit.partition].cycle.applied(commit, written)
         self._failpoint("applied")
 
-    def _topic_id(self, task: PartitionTask, number: int) -> str | None:
-        """Id of the topic that the task's offsets in an input are offsets in."""
-        return task.identity.topics.get(self._inputs[number].topic)
+    def _position(self, commit: TaskCommit, number: int, position: Position) -> Committed:
+        found = Committed(
+            position.offset_next,
+            commit.cycle,
+            self._author,
+            self._session,
+            commit.identity.topics.get(self._inputs[number].topic),
+        )
+        standing = commit.standing
+        if standing is None:
+            return found
+        return replace(
+            found,
+            epoch=standing.epoch,
+            ready=standing.ready or None,
+            cleared=standing.cleared or None,
+            settled=standing.settled or None,
+        )
 
     def abort(self) -> None:
         """Drop the open transaction, if there is one."""
@@ -208,14 +234,15 @@ class Committer:
         log.info("the commit had happened")
 
     def _produce_events(
-        self, records: EventRecords, headers: Sequence[Headers | None] | None, now_ms: int, origin: int
+        self, records: EventRecords, headers: Sequence[Headers | None] | None, now_ms: int, part: PartitionEffects
     ) -> None:
-        topic, events = records.topic, records.events
+        topic, events, origin = records.topic, records.events, part.partition
         oldest_ms = max(0, now_ms - self._timestamp_ages_ms.get(topic, OUTPUT_AGE_MS_MAX))
         times = np.clip(events.timestamp_ms, oldest_ms, max(now_ms, oldest_ms))
-        self._transactions.produce(
-            TopicRecords(topic, listed(events.key), listed(events.value), times, headers, origin=origin)
-        )
+        made = TopicRecords(topic, listed(events.key), listed(events.value), times, headers, origin=origin)
+        is_home = part.all_home and bool((events.slot >= 0).all())
+        for some in placed(made, part.partitions, origin, is_home=is_home):
+            self._transactions.produce(some)
 
     def _settled(self, records: EventRecords, now_ms: int, origin: int, number: int) -> list[Headers | None] | None:
         """Headers with which events go on; of those that were replayed, the audit topic learns the outcome."""
@@ -255,14 +282,54 @@ class Committer:
                     )
                 )
 
+    def _produce_of_growth(self, commits: Sequence[TaskCommit], now_ms: int) -> None:
+        """Tombstones of keys that have moved, and what parents tell their children."""
+        for commit in commits:
+            for moved in commit.tombstones:
+                count = len(moved.keys)
+                self._transactions.produce(
+                    TopicRecords(
+                        moved.topic,
+                        moved.keys,
+                        [None] * count,
+                        [now_ms] * count,
+                        [moved.headers] * count,
+                        partition=moved.partition,
+                        origin=commit.partition,
+                    )
+                )
+            for child, progress in sorted(commit.progress.items()):
+                self._transactions.produce(
+                    one_record(
+                        self._pipeline.forwarded,
+                        None,
+                        progress_value(progress, child),
+                        now_ms,
+                        forwarded_headers(commit.partition, commit.offset_next, commit.identity.epoch),
+                        partition=child,
+                        origin=commit.partition,
+                    )
+                )
+
     def _produce_rows(self, commits: Sequence[TaskCommit], now_ms: int) -> None:
-        by_topic: dict[str, list[RowRecords]] = {}
+        by_topic: dict[str, list[tuple[TaskCommit, RowRecords]]] = {}
         for commit in commits:
             for rows in commit.rows:
-                by_topic.setdefault(rows.topic, []).append(rows)
+                by_topic.setdefault(rows.topic, []).append((commit, rows))
         for topic, parts in by_topic.items():
-            keys, values = self._encoders[topic].encode(parts)
-            self._transactions.produce(TopicRecords(topic, keys, values, [now_ms] * len(keys)))
+            keys, values = self._encoders[topic].encode([rows for _, rows in parts])
+            if not any(commit.partitions for commit, _ in parts):
+                self._transactions.produce(TopicRecords(topic, keys, values, [now_ms] * len(keys)))
+                continue
+            start = 0
+            for commit, rows in parts:
+                end = start + len(rows)
+                made = TopicRecords(
+                    topic, keys[start:end], values[start:end], [now_ms] * (end - start), origin=commit.partition
+                )
+                for some in placed(made, commit.partitions, commit.partition, is_home=False):
+                    self._transactions.produce(some)
+                start = end
 
 
 def _noting_next(positions: dict[str, int], topic: str) -> Callable[[int], None]:

@@ -13,6 +13,7 @@ from streams.flow.chain import Placed, source_name, tree_of
 from streams.flow.declaration import Pipeline
 from streams.flow.identity import identity_of, judged
 from streams.flow.inputs import Input
+from streams.growth.home import Home
 from streams.operators.base import OperatorContext
 from streams.operators.keyed import KeySpace
 from streams.operators.spec import KeyedState, OperatorSpec
@@ -34,7 +35,7 @@ class TaskConfig:
     """With the bounds in force."""
     stopwatch: Stopwatch
     partition_of: Callable[[bytes], int]
-    """The partition of the source that a key belongs into."""
+    """The partition of the source that a key belongs into, in the first layout."""
     seed: int = 0
     """Of the id set's hash: unpredictable in production, fixed in a simulation."""
     add_ids: AddIds | None = None
@@ -118,15 +119,18 @@ class TaskConfig:
         """What it means for state under the `declared` identity that it was written under `found`."""
         return judged(found, declared, self.pipeline, self.operators)
 
-    def context(self, partition: int, store: Store, refusals: Callable[[], Refusals]) -> OperatorContext:
+    def home(self, partition: int) -> Home:
+        """Which keys a partition keeps state of, in the first layout."""
+        return Home(partition, lambda key: self.partition_of(key) == partition)
+
+    def context(self, home: Home, partition: int, store: Store, refusals: Callable[[], Refusals]) -> OperatorContext:
         """What the operators of a partition over `store` are made with."""
         return OperatorContext(
             partition=partition,
             fields=self.fields,  # `PartitionState` gives each operator those that it gets
             space=lambda name: StoreSpace(store, name),
-            keys=KeySpace(
-                lambda key: self.partition_of(key) == partition, None if self.key_map is None else self.key_map()
-            ),
+            keys=KeySpace(home.has, None if self.key_map is None else self.key_map()),
+            home=home,
             refusals=refusals,
             seed=self.seed,
             add_ids=self.add_ids,

@@ -3,11 +3,15 @@
 `applied` alone may be called, in another thread, while the next batch is processed.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from streams.batch.columns import TIME_MIN
-from streams.engine.effects import TaskCommit
+from streams.engine.adoption import Adoption
+from streams.engine.effects import TaskCommit, Tombstones
 from streams.engine.partition import PartitionState, merged
+from streams.growth.layout import FIRST_EPOCH
+from streams.growth.stages import Standing
 from streams.limits import JOURNAL_RECORD_BYTES_MAX
 from streams.operators.changes import Changes
 from streams.state import journal
@@ -36,8 +40,14 @@ class TaskCycle:
     def close(self) -> TaskCommit | None:
         """End the open cycle: everything since the last one, or None when nothing happened."""
         state = self._state
-        if state.offsets_next == state.offsets_closed and not state.has_changed:
+        if state.adoption is not None:
+            return self._adopting(state.adoption)
+        if state.offsets_next == state.offsets_closed and not state.has_changed and state.clearing is None:
             return None
+        tombstones = self._tombstones()
+        progress, state.progress = state.progress, {}
+        if any(one.is_settled for one in progress.values()):
+            state.growth = replace(state.growth, settled=state.epoch)
         cycle, changed = state.cycle_closed + 1, state.keys.take_changed()
         changes = [operator.changes(changed) for operator in state.operators.values()]
         end = max(position.watermark for position in state.positions)
@@ -60,11 +70,59 @@ class TaskCycle:
             marks=state.marks(),
             leader_epoch=first.leader_epoch,
             further=tuple(others),
+            partitions=state.named_partitions,
+            growth=state.growth,
+            identity=state.identity,
+            standing=_told(state.standing),
+            tombstones=tombstones,
+            progress=progress,
         )
         state.cycle_closed, state.offsets_closed, state.has_output = cycle, state.offsets_next, False
+        state.growth_closed, state.standing_closed = state.growth, state.standing
         return commit
 
+    def _adopting(self, adoption: Adoption) -> TaskCommit:
+        """The next cycle of an adoption; with the last one the state is the partition's own."""
+        state = self._state
+        portion = adoption.next()
+        cycle, state.identity = state.cycle_closed + 1, portion.identity
+        if adoption.is_closed:
+            state.adoption = None
+        rows = portion.rows
+        commit = TaskCommit(
+            partition=state.partition,
+            cycle=cycle,
+            offset_next=state.offset_next,
+            watermark=state.watermark,
+            event_time_max=adoption.event_time_max,
+            journal=self._packed(cycle, adoption.event_time_max, portion.sections),
+            changelogs=[] if rows is None else [rows.rows],
+            carried=[] if rows is None else list(rows.carried),
+            rows=[],
+            store=WriteBatch(),
+            marks=state.marks(),
+            leader_epoch=state.positions[0].leader_epoch,
+            partitions=state.named_partitions,
+            growth=state.growth,
+            identity=state.identity,
+            standing=state.standing,
+        )
+        state.cycle_closed, state.standing_closed = cycle, state.standing
+        return commit
+
+    def _tombstones(self) -> list[Tombstones]:
+        state = self._state
+        if state.clearing is None:
+            return []
+        found = state.clearing.next()
+        if state.clearing.is_done:
+            state.cleared, state.clearing = state.clearing.epoch, None
+        return found
+
     def _journal(self, cycle: int, event_time_max: int, changes: list[Changes]) -> list[bytes]:
+        return self._packed(cycle, event_time_max, merged([one.sections for one in changes]))
+
+    def _packed(self, cycle: int, event_time_max: int, sections: Mapping[str, Sequence[bytes]]) -> list[bytes]:
         state = self._state
         entry = JournalEntry(
             cycle=cycle,
@@ -72,7 +130,9 @@ class TaskCycle:
             positions=dict(zip(state.config.position_names, state.positions, strict=True)),
             identity=state.identity.packed,
         )
-        sections = merged([one.sections for one in changes])
+        growth = state.growth.packed
+        if growth:
+            sections = merged([{journal.GROWTH: [growth]}, sections])
         return journal.pack(entry, sections, record_bytes_max=JOURNAL_RECORD_BYTES_MAX)
 
     def applied(self, commit: TaskCommit, written: Written) -> None:
@@ -90,7 +150,13 @@ class TaskCycle:
             replay_from=state.journal_index.replay_from(written.journal_next),
             tables_next={**state.checkpoint.tables_next, **written.tables_next},
             marks=commit.marks,
-            identity=state.identity,
+            growth=commit.growth,
+            identity=commit.identity,
         ).at(commit.positions, state.config.further_names)
         batch.puts.append((CHECKPOINT, state.checkpoint.pack()))
         state.store.write(batch)
+
+
+def _told(standing: Standing) -> Standing | None:
+    """What the group's offset says of it: nothing, as long as there was no growth."""
+    return None if standing == Standing(FIRST_EPOCH) else standing

@@ -5,10 +5,39 @@ from dataclasses import dataclass, field
 
 from streams.batch.columns import Headers
 from streams.batch.rejects import DeadLetter
+from streams.growth.stages import Progress, Standing
+from streams.growth.state import NO_GROWTH, GrowthState
 from streams.operators.changes import CarriedRows, ChangelogRows, RowRecords
 from streams.operators.output import EventRecords, RefusedEvents
+from streams.state.identity import Identity
 from streams.state.journal import Position
 from streams.state.store import WriteBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Forwards:
+    """Records that were read in one partition and belong into another one, undecoded, in the order of the log."""
+
+    partition: int
+    """Where they belong."""
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    timestamps_ms: Sequence[int]
+    headers: Sequence[Headers]
+    """With where each was read from the source, and the epoch of the layout by which it was sent on."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstones:
+    """Keys that have moved: their rows in a partition of a table that is no longer theirs."""
+
+    topic: str
+    partition: int
+    keys: Sequence[bytes]
+    headers: Headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +64,12 @@ class PartitionEffects:
     beside: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Events that were dropped beside the way to the clean topic, by name of the operator and outcome: they are counted
     in `records` or `dropped` as well."""
+    partitions: int = 0
+    """By how many the state is divided, where partitions of records go by that; 0: they go by those of the topic."""
+    all_home: bool = True
+    """Whether every key that was looked up has its home in the partition."""
+    forwards: Sequence[Forwards] = ()
+    """Records for other partitions."""
 
     def outcomes(self) -> dict[str, int]:
         """Events by what became of them."""
@@ -81,6 +116,15 @@ class TaskCommit:
     """Of the newest record before `offset_next`; -1: not known."""
     further: tuple[Position, ...] = ()
     """Where the cycle ends in each input beside the source; offset, watermark and epoch are the source's."""
+    partitions: int = 0
+    """As of `PartitionEffects`."""
+    growth: GrowthState = NO_GROWTH
+    identity: Identity = field(default_factory=Identity)
+    standing: Standing | None = None
+    """How the partition stands in a growth after this cycle; None: the flow was never grown."""
+    tombstones: Sequence[Tombstones] = ()
+    progress: Mapping[int, Progress] = field(default_factory=dict)
+    """What children are told, by partition."""
 
     @property
     def positions(self) -> tuple[Position, ...]:

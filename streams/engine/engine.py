@@ -6,6 +6,7 @@ Synchronous and free of I/O but for its tasks' stores. One thread at a time.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -20,7 +21,9 @@ from streams.batch.partitions import last_rows, of_each_row
 from streams.batch.records import Records
 from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.config import TaskConfig
+from streams.engine.coupled import CoupledInputs, Ready
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
+from streams.engine.forwarded import forwards, homes
 from streams.engine.input_decoder import InputDecoder
 from streams.engine.refusals import Refusals
 from streams.engine.task import PartitionTask
@@ -50,6 +53,12 @@ class MicroBatch:
     clock_ms: int | None = None
     """The time by which records without a usable timestamp are judged (ADR 16); None: `now_ms`. Unlike that, it does
     not go back when the wall clock does."""
+    forwarded: Records | None = None
+    """Records of the forwarded topic, of partitions that have been grown."""
+    forwarded_idle: Mapping[int, Idle] = field(default_factory=dict)
+    """As `idle`, of the forwarded topic."""
+    polled_ms: int = 0
+    """When it was read, monotonic, by the clock of `idle`."""
 
     @property
     def is_large(self) -> bool:
@@ -63,11 +72,14 @@ class Engine:
     def __init__(self, config: TaskConfig, *decoders: Decoder) -> None:
         """`decoders`: one for each input, in their order."""
         self.tasks: dict[int, PartitionTask] = {}
+        self.adopting: dict[int, PartitionTask] = {}
+        """Tasks that have to commit what they take over before they process anything."""
         self.refusals = Refusals(config.pipeline, config.partition_of)
-        self._config = config
+        self.config = config
         self._inputs = [InputDecoder(number, one) for number, one in enumerate(decoders)]
         self._waiting: dict[int, list[Records]] = {}
         """Records of partitions that wait for a schema, by lane, in log order."""
+        self._coupled = CoupledInputs(config.inputs[0].bounds.lateness_ms)
         self._idle_base: dict[int, tuple[int, int]] = {}
         """Lane to (idle since, watermark then)."""
 
@@ -86,6 +98,21 @@ class Engine:
     def waiting_partitions(self) -> frozenset[int]:
         """Lanes that wait for a schema; intake should pause them."""
         return frozenset(self._waiting)
+
+    @property
+    def has_grown(self) -> bool:
+        """Whether a partition's state is in a later layout than the first."""
+        return any(task.home.has_moved for task in self.tasks.values())
+
+    @property
+    def own_waiting(self) -> frozenset[int]:
+        """Partitions that wait for what their parent forwards; intake should pause their own logs."""
+        return self._coupled.own_waiting
+
+    @property
+    def forwarded_waiting(self) -> frozenset[int]:
+        """Partitions of which forwarded records wait; intake should pause these."""
+        return self._coupled.forwarded_waiting
 
     def learn(self, known: Known, input_number: int = 0) -> None:
         """Take note of what the registry answered about schemas of an input."""
@@ -108,8 +135,15 @@ class Engine:
         if batch.records is not None and len(batch.records):
             parts.append(batch.records)
         records = self._current(Records.concat(parts)) if parts else None
+        has_learned = not self._inputs[0].missing
+        if batch.forwarded is not None or self.has_grown:
+            records = self._coupled.add(records, batch.forwarded, self.tasks, batch.idle, batch.polled_ms)
         if records is not None and len(records):
             effects = self._process_inputs(records, batch)
+        for ready in self._coupled.ready(
+            self.tasks, self.waiting_partitions, self._decoded, partial(self._clock, batch), again=has_learned
+        ):
+            effects = self._process_merged(ready, batch, effects)
         for part in (*self._close_overdue(), *self._release_idle(batch)):
             effects.partitions.append(part)
             effects.dead_letters.extend(_refused(part, None))
@@ -147,16 +181,19 @@ class Engine:
 
     def _process_records(self, records: Records, batch: MicroBatch, of: InputDecoder) -> Effects:
         """Effects of records of one input, by partition."""
-        read_ms = batch.now_ms if batch.clock_ms is None else batch.clock_ms
-        clock = Clock(max(read_ms, records.broker_ms), of.decoder.skew_ms_max)
+        clock = self._clock(batch, records, of)
+        away = self._away(records)
         gates = list(self._gates(of.number))
         skip = frozenset().union(*(gate.at_start(records, states, clock) for gate, states in gates))
-        with self._config.stopwatch("decode"):
+        skip = (skip | away.keys()) if away else skip
+        with self.config.stopwatch("decode"):
             decoded = of.decoder.decode(records, of.known, skip, clock)
         of.known.used(decoded.schemas)
         of.known.trim()
         if decoded.unresolved:
             records, decoded, skip = self._hold_unresolved(records, decoded, skip, of)
+            away = self._away(records)
+        skip = (skip - away.keys()) if away else skip
         for gate, states in gates:
             decoded = gate.judge(records, decoded, skip, states, clock)
         letters = [_dead_letter(records, reject, of.number) for reject in decoded.rejects]
@@ -170,12 +207,77 @@ class Engine:
                 self.tasks[partition].on_batch(mine, offset_last + 1, clock, epochs.get(partition, -1), of.number)
             )
             effects.dead_letters.extend(_refused(effects.partitions[-1], records))
-        return effects
+        return self._with_forwards(effects, records, away) if away else effects
+
+    def _clock(self, batch: MicroBatch, records: Records, of: InputDecoder | None = None) -> Clock:
+        read_ms = batch.now_ms if batch.clock_ms is None else batch.clock_ms
+        return Clock(max(read_ms, records.broker_ms), (of or self._inputs[0]).decoder.skew_ms_max)
+
+    # --- records of other partitions, and of two inputs -------------------------------------------------------------
+
+    def _away(self, records: Records) -> dict[int, int]:
+        """Rows that are processed in another partition, and in which one; they are not decoded here."""
+        found: dict[int, int] = {}
+        for partition, task in self.tasks.items():
+            if not task.home.has_moved:
+                continue
+            rows = np.flatnonzero(records.partition == partition)
+            to = homes(records.take(rows), task.layout, partition) if len(rows) else rows
+            found |= {int(rows[at]): int(to[at]) for at in np.flatnonzero(to != partition)}
+        return found
+
+    def _with_forwards(self, effects: Effects, records: Records, away: Mapping[int, int]) -> Effects:
+        to = np.full(len(records), -1)
+        to[list(away)] = list(away.values())
+        parts = []
+        for part in effects.partitions:
+            rows = np.flatnonzero((records.partition == part.partition) & (to >= 0))
+            epoch = self.tasks[part.partition].identity.epoch
+            found = tuple(forwards(records, rows, to, records.partition, records.offset, epoch))
+            self.tasks[part.partition].strays += len(rows)
+            parts.append(replace(part, forwards=found) if found else part)
+        return replace(effects, partitions=parts)
+
+    def _decoded(self, records: Records, skip: frozenset[int], clock: Clock) -> Decoded:
+        of = self._inputs[0]  # a flow of several inputs is not grown
+        with self.config.stopwatch("decode"):
+            decoded = of.decoder.decode(records, of.known, skip, clock)
+        of.known.used(decoded.schemas)
+        of.known.trim()
+        of.missing.update(list(decoded.unresolved)[:SCHEMA_LOOKUPS_MAX])
+        return decoded
+
+    def _process_merged(self, ready: Ready, batch: MicroBatch, effects: Effects) -> Effects:
+        """The effects of a micro-batch with those of what two inputs of a partition have brought."""
+        task, decoded, records = ready.task, ready.decoded, ready.records
+        if len(records):
+            clock = self._clock(batch, records)
+            for gate, states in self._gates(0):
+                decoded = gate.judge(records, decoded, frozenset(), states, clock)
+        growth = replace(task.growth, forwarded_next=ready.forwarded_next, coupling=ready.merged.after)
+        part = task.on_merged(decoded.events, ready.trace(decoded), growth, ready.offset_next, ready.leader_epoch)
+        if ready.forwards:
+            task.strays += sum(map(len, ready.forwards))
+            part = replace(part, forwards=ready.forwards)
+        letters = [
+            *(_dead_letter(records, reject, 0) for reject in decoded.rejects),
+            *_refused(part, records),
+        ]
+        unexpected = Counter(effects.unexpected)
+        for plan, rows in decoded.unexpected:
+            unexpected.update({(plan.schema_id, name): len(rows) for name in plan.unexpected if len(rows)})
+        return replace(
+            effects,
+            records=effects.records + len(ready.merged),
+            partitions=[*effects.partitions, part],
+            dead_letters=[*effects.dead_letters, *(ready.where_read(letter) for letter in letters)],
+            unexpected=unexpected,
+        )
 
     def _gates(self, input_number: int) -> Iterable[tuple[RecordGate, Mapping[int, Operator]]]:
         """What keeps records of an input out, each with its operators by partition."""
-        for spec in self._config.operators:
-            if spec.gate is not None and self._config.gets[spec.name] == (input_number,):
+        for spec in self.config.operators:
+            if spec.gate is not None and self.config.gets[spec.name] == (input_number,):
                 yield spec.gate, {number: task.operators[spec.name] for number, task in self.tasks.items()}
 
     def _hold_unresolved(
@@ -231,41 +333,61 @@ class Engine:
             others = max((at.watermark for one, at in enumerate(task.positions) if one != number), default=TIME_MIN)
             if max(watermark, others) == TIME_MIN:
                 continue
+            if task.home.has_moved and not self._may_idle(task, batch):
+                continue
             base = self._idle_base.get(lane)
             if base is None or base[0] != idle.since_ms:
                 base = self._idle_base[lane] = (idle.since_ms, watermark)
-            idle_ms = idle.until_ms - idle.since_ms - self._config.inputs[number].bounds.idle_ms
+            idle_ms = idle.until_ms - idle.since_ms - self.config.inputs[number].bounds.idle_ms
             if idle_ms <= 0:
                 continue
             moved = max(others, base[1] + idle_ms if base[1] > TIME_MIN else TIME_MIN)
             if watermark < moved and task.next_timer(number) <= moved:
                 yield task.on_idle(moved, number)
 
+    def _may_idle(self, task: PartitionTask, batch: MicroBatch) -> bool:
+        """Whether idle time may pass in a partition whose own log is idle: its parent's has to be as well."""
+        partition = task.partition
+        return self._coupled.is_empty(partition) and task.growth.coupling.lets_idle_pass(
+            task.offset_next, forwarded_is_read=partition in batch.forwarded_idle
+        )
+
     # --- cycles and ownership ---------------------------------------------------------------------------------------
 
     def close_cycle(self) -> CycleEnd | None:
         """End the open cycle; None when nothing happened in it."""
-        commits = [commit for task in self.tasks.values() if (commit := task.cycle.close()) is not None]
+        tasks = [*self.tasks.values(), *self.adopting.values()]
+        commits = [commit for task in tasks if (commit := task.cycle.close()) is not None]
         return CycleEnd(commits) if commits else None
 
     def install(self, task: PartitionTask) -> None:
         """Start processing a restored partition."""
         task.refusals = self.refusals
-        self.tasks[task.partition] = task
+        (self.tasks if task.adoption is None else self.adopting)[task.partition] = task
+
+    def adopted(self, partition: int) -> PartitionTask:
+        """Start processing a partition that has committed what it takes over."""
+        task = self.tasks[partition] = self.adopting.pop(partition)
+        return task
 
     def drop(self, partition: int) -> PartitionTask | None:
         """Stop processing a partition; what it has not committed is void."""
         for lane in all_lanes([partition], len(self._inputs)):
             self._waiting.pop(lane, None)
             self._idle_base.pop(lane, None)
+        self._coupled.drop(partition)
         if not self._waiting:
             for one in self._inputs:
                 one.missing.clear()
-        return self.tasks.pop(partition, None)
+        task = self.tasks.pop(partition, None) or self.adopting.pop(partition, None)
+        if task is not None:
+            task.drop_readers()
+        return task
 
     def bytes_used(self) -> int:
         """Approximate memory of all tasks."""
         waiting = sum(_memory_of(records) for queue in self._waiting.values() for records in queue)
+        waiting += sum(map(_memory_of, self._coupled.records()))
         return waiting + sum(task.bytes_used() for task in self.tasks.values())
 
     def cycle_bytes(self) -> int:

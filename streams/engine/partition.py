@@ -5,9 +5,13 @@ from dataclasses import replace
 from typing import TypeVar
 
 from streams.batch.columns import TIME_MIN
+from streams.engine.adoption import Adoption, Clearing
 from streams.engine.config import TaskConfig
 from streams.engine.journal_index import JournalIndex
 from streams.engine.refusals import Refusals
+from streams.engine.telling import Telling
+from streams.growth.layout import Layout
+from streams.growth.stages import Progress, Standing
 from streams.operators.base import Operator
 from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Places
@@ -27,7 +31,8 @@ class PartitionState:
         self.store = store
         self.refusals = Refusals(config.pipeline, config.partition_of)
         """What outputs have refused; the engine's own ones once the task is installed."""
-        context = config.context(partition, store, lambda: self.refusals)
+        self.home = config.home(partition)
+        context = config.context(self.home, partition, store, lambda: self.refusals)
         self.keys = context.keys
         fields = config.fields_given
         self.operators: dict[str, Operator] = {
@@ -38,12 +43,29 @@ class PartitionState:
         )
         self.identity = config.identity(Places())
         self.journal_index = JournalIndex()
+        self.growth = self.checkpoint.growth
+        self.adoption: Adoption | None = None
+        """What is to be committed before anything is consumed: the state that is taken over from the parent."""
+        self.telling: Telling | None = None
+        """What a parent has told its children since this task was made."""
+        self.strays = 0
+        """Records that it has forwarded since then."""
+        self.clearing: Clearing | None = None
+        """Rows that are left in the tables of the parent, to be deleted with the next cycles."""
+        self.progress: Mapping[int, Progress] = {}
+        """What children are told with the next cycle, by partition."""
+        self.ready = self.cleared = 0
+        """Epoch of the growth that it is ready for; of that after which no rows of its keys are left elsewhere."""
         self.positions = self.checkpoint.positions(config.further_names)
         """Where the task stands in each input."""
         self.has_output = False
         """Whether the open cycle has records for topics."""
+        self.first_offset = 0
+        """Of the source partition: where a task without any state begins."""
         self.cycle_closed = self.checkpoint.cycle
         self.offsets_closed = self.offsets_next
+        self.growth_closed = self.growth
+        self.standing_closed = self.standing
 
     @property
     def offset_next(self) -> int:
@@ -68,9 +90,10 @@ class PartitionState:
         """Start from `checkpoint`: what it names has been read."""
         replay_from = self.journal_index.replay_from(checkpoint.journal_next)
         self.checkpoint = replace(checkpoint, replay_from=replay_from, marks=self.marks())
-        self.identity = checkpoint.identity
+        self.identity, self.growth = checkpoint.identity, checkpoint.growth
         self.positions = checkpoint.positions(self.config.further_names)
         self.cycle_closed, self.offsets_closed = checkpoint.cycle, self.offsets_next
+        self.growth_closed, self.standing_closed = self.growth, self.standing
 
     def operator(self, kind: type[Kind]) -> Kind:
         """The first operator of a kind.
@@ -97,10 +120,37 @@ class PartitionState:
             operator.keys_forgotten()
 
     @property
+    def epoch(self) -> int:
+        """Of the layout that the state is in; 0: not all of it was taken over yet."""
+        return 0 if self.adoption is not None else self.identity.epoch
+
+    @property
+    def layout(self) -> Layout:
+        """The layout that the state is in, once there was a growth."""
+        return Layout(self.identity.epoch, self.identity.partitions)
+
+    @property
+    def named_partitions(self) -> int:
+        """By how many the state is divided, once topics may have another number of partitions; 0: they have that."""
+        return self.identity.partitions if self.ready or self.home.has_moved else 0
+
+    def drop_readers(self) -> None:
+        """Read no more of the store than is asked for: it may be closed."""
+        for reader in (self.adoption, self.clearing):
+            if reader is not None:
+                reader.drop()
+
+    @property
+    def standing(self) -> Standing:
+        """How the partition stands in the growths of its flow."""
+        return Standing(self.epoch, self.ready, self.cleared, self.growth.settled)
+
+    @property
     def is_settled(self) -> bool:
         """Whether everything this partition has done is committed and applied: nothing is open or in flight."""
         return (
-            self.cycle_closed == self.checkpoint.cycle
+            self.adoption is None
+            and self.cycle_closed == self.checkpoint.cycle
             and self.offsets_next == self.offsets_closed
             and not self.has_changed
         )
@@ -109,7 +159,8 @@ class PartitionState:
     def has_changed(self) -> bool:
         """Whether something has come of the open cycle, beside offsets."""
         operators = self.operators.values()
-        return self.has_output or self.keys.has_changed or not all(one.is_settled for one in operators)
+        has_grown = self.growth != self.growth_closed or self.standing != self.standing_closed or bool(self.progress)
+        return self.has_output or has_grown or self.keys.has_changed or not all(one.is_settled for one in operators)
 
     # --- what it takes ----------------------------------------------------------------------------------------------
 

@@ -12,12 +12,15 @@ from typing import Final
 
 from streams.engine.config import TaskConfig
 from streams.engine.log import Changelog
+from streams.engine.restore_adoption import adopting_task
 from streams.engine.restore_context import OnRows, RestoreContext
 from streams.engine.restore_identity import IdentityCheck
 from streams.engine.restore_journal import JournalReplay
 from streams.engine.restore_offset import StartOffset
 from streams.engine.restore_tables import replay_tables
 from streams.engine.task import PartitionTask
+from streams.growth.layout import FIRST_EPOCH
+from streams.growth.layouts import Layouts
 from streams.operators.base import RestoreBudget
 from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Places
@@ -39,6 +42,7 @@ def restore_partition(
     places: Places | None = None,
     accepted: frozenset[str] = frozenset(),
     on_rows: OnRows = lambda _records, _rows: None,
+    layouts: Layouts | None = None,
 ) -> PartitionTask:
     """Task for `partition`, its state equal to what the group has committed.
 
@@ -47,33 +51,43 @@ def restore_partition(
     writes their rows, state goes on although topics in `accepted` were created again. `on_rows` is told how many
     changelog records were read, and how many rows of state they held.
 
+    `layouts` has the flow's growths. A partition that a growth has brought, and that has no state of its own yet, takes
+    over its parent's: its task has an `adoption`, which is to be committed before anything is consumed.
+
     Raises:
+        NotCutYet: the parent has not given the state away yet; try again later.
         RestoreFailed: the state and what is there now cannot be reconciled; the message says why and what to do.
         StoreCorrupted: the store holds something else than our state; quarantine it and restore from nothing.
         StoreOutdated: the store is of another life or layout; move it aside and restore from nothing.
 
     """
-    context = RestoreContext(config, partition, changelog, places or Places(), on_rows)
+    context = RestoreContext(config, partition, changelog, places or Places(), on_rows, layouts)
     identities = IdentityCheck(context, accepted)
     offsets = [StartOffset(context, number) for number in range(len(config.inputs))]
     committed = [one.committed() for one in offsets]
-    declared = config.identity(context.places)
+    budget = RestoreBudget(ids_in_memory_max, held_bytes_max)
     checkpoint = read_checkpoint(store)
+    epoch = offsets[0].epoch(committed[0])
+    if layouts is not None and layouts.is_child(partition) and epoch < layouts.known[-1].epoch:
+        return adopting_task(context, layouts, store, budget, has_store=checkpoint is not None)
+    declared = context.declared(epoch if checkpoint is None else checkpoint.identity.epoch)
     low, high = changelog.bounds(config.pipeline.journal, partition)
     if checkpoint is not None:
         identities.require_same_life(checkpoint, declared, committed[0], high)
     task = PartitionTask(config, partition, store, checkpoint)
+    if layouts is not None and epoch > FIRST_EPOCH and (layout := layouts.of(epoch)) is not None:
+        task.home.enter(layout, layouts.counts_before(epoch))
     start = max(low, checkpoint.replay_from if checkpoint else low)
-    budget = RestoreBudget(ids_in_memory_max, held_bytes_max)
     reached = JournalReplay(context, task, budget).run(checkpoint, start, high)
     if reached.cycle:
-        reached = identities.under_declared(task, reached, declared)
+        reached = identities.under_declared(task, reached, context.declared(reached.identity.epoch))
         positions = reached.positions(config.further_names)
         found = [
             one.after(its, position, reached.cycle)
             for one, its, position in zip(offsets, committed, positions, strict=True)
         ]
     else:
+        declared = context.declared(FIRST_EPOCH if layouts is None else layouts.before.epoch)
         reached = replace(reached, identity=declared)
         positions = reached.positions(config.further_names)
         found = [one.first(its) for one, its in zip(offsets, committed, strict=True)]
@@ -83,6 +97,8 @@ def restore_partition(
     starts = [_at(position, offset_next) for position, offset_next in zip(positions, found, strict=True)]
     if starts != positions:
         reached = reached.at(starts, config.further_names)
+    if (of_source := committed[0]) is not None:
+        task.ready, task.cleared = of_source.ready or 0, of_source.cleared or 0
     task.stand_at(replace(reached, tables_next=tables_next))
     if reached.cycle:
         store.write(WriteBatch(puts=[(CHECKPOINT, task.checkpoint.pack())]))

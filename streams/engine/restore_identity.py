@@ -121,10 +121,12 @@ class IdentityCheck:
 
     def require_same_division(self, declared: Identity) -> None:
         """A partition without any state must not begin where others have state that is divided otherwise."""
+        layouts = self._context.layouts
         for other in (number for number in range(declared.partitions) if number != self._context.partition):
             found = self._identity_of_other(other)
             if found is not None:
-                self._judged(found.divided(), declared)
+                is_known = layouts is not None and layouts.of(found.epoch) is not None
+                self._judged(found.divided(), self._context.declared(found.epoch) if is_known else declared)
                 return
 
     def _identity_of_other(self, partition: int) -> Identity | None:
@@ -132,22 +134,29 @@ class IdentityCheck:
 
         What is wrong there is the other partition's own: this one neither fails with it nor waits for it.
         """
-        topic = self._context.pipeline.journal
-        latest: Identity | None = None
         try:
-            low, high = self._context.changelog.bounds(topic, partition, stable=True)
-            for rows in self._context.changelog.read(topic, partition, max(low, high - _LAST_RECORDS), high):
-                latest = next(filter(None, map(self._identity_in, reversed(rows))), latest)
+            return newest_identity(self._context, partition)
         except StreamsError as error:
             log.warning("another partition's journal was not looked at", partition=partition, error=str(error))
-        return latest
-
-    def _identity_in(self, row: LogRow) -> Identity | None:
-        try:
-            packed = journal.unpack(row.value or b"").identity
-            return Identity.unpack(packed) if packed else None
-        except (journal.JournalCorrupted, IdentityUnreadable):
             return None
+
+
+def newest_identity(context: RestoreContext, partition: int) -> Identity | None:
+    """The latest identity in the journal of a partition; None where it has none."""
+    topic = context.pipeline.journal
+    latest: Identity | None = None
+    low, high = context.changelog.bounds(topic, partition, stable=True)
+    for rows in context.changelog.read(topic, partition, max(low, high - _LAST_RECORDS), high):
+        latest = next(filter(None, map(_identity_in, reversed(rows))), latest)
+    return latest
+
+
+def _identity_in(row: LogRow) -> Identity | None:
+    try:
+        packed = journal.unpack(row.value or b"").identity
+        return Identity.unpack(packed) if packed else None
+    except (journal.JournalCorrupted, IdentityUnreadable):
+        return None
 
 
 class JournalIdentities:

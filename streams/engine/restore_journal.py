@@ -8,6 +8,7 @@ from streams.engine.log import LogRow
 from streams.engine.partition import PartitionState
 from streams.engine.restore_context import RestoreContext
 from streams.engine.restore_identity import JournalIdentities
+from streams.growth.state import GrowthState
 from streams.operators.base import Replayed, RestoreBudget
 from streams.state import journal
 from streams.state.checkpoint import Checkpoint
@@ -23,9 +24,16 @@ class JournalReplay:
 
     def __init__(self, context: RestoreContext, state: PartitionState, budget: RestoreBudget) -> None:
         self._context, self._state, self._budget = context, state, budget
+        self.cut: JournalEntry | None = None
+        """The first record of the layout before which `run` was to end; None: there was none."""
 
-    def run(self, checkpoint: Checkpoint | None, start: int, end: int) -> Checkpoint:
-        """Bring the operators forward; returns the checkpoint of the last cycle."""
+    def run(
+        self, checkpoint: Checkpoint | None, start: int, end: int, *, before_epoch: int | None = None
+    ) -> Checkpoint:
+        """Bring the operators forward; returns the checkpoint of the last cycle.
+
+        `before_epoch`: end before the first record of the layout of this epoch, which is the cut of a growth.
+        """
         topic, state = self._context.pipeline.journal, self._state
         reached = checkpoint or state.checkpoint
         known_cycle = reached.cycle
@@ -44,20 +52,22 @@ class JournalReplay:
                 entry = self._entry(row)
                 if not chain.goes_on(row.offset, entry):
                     continue
-                is_new = entry.cycle > known_cycle
-                try:
-                    state_rows += self._replay(entry, reached, is_new=is_new)
-                except JournalCorrupted as error:
-                    raise self._unreadable(row, error) from None
+                identity = identities.of(entry, row.offset) if entry.cycle > known_cycle else None
+                if before_epoch is not None and identity is not None and identity.epoch >= before_epoch:
+                    self.cut = entry
+                    break
+                reached, found = self._taken(row, entry, reached, identity, is_new=entry.cycle > known_cycle)
+                state_rows += found
                 state.journal_index.note(row.offset, 1, entry.event_time_max, batch)
-                if is_new:
-                    reached = self._advanced(reached, entry, identities.of(entry, row.offset))
             self._context.on_rows(len(rows), state_rows)
             if len(batch.puts) > _PUTS_MAX:
                 state.store.write(batch)
                 batch = WriteBatch()
             self._keep_to_budget(reached)
-        chain.ends()
+            if self.cut is not None:
+                break
+        if self.cut is None:
+            chain.ends()
         state.store.write(batch)
         try:
             for name, operator in state.operators.items():
@@ -65,6 +75,16 @@ class JournalReplay:
         except JournalCorrupted as error:
             raise StoreCorrupted(f"the local state cannot be read: {error}") from None
         return replace(reached, journal_next=end)
+
+    def _taken(
+        self, row: LogRow, entry: JournalEntry, reached: Checkpoint, identity: Identity | None, *, is_new: bool
+    ) -> tuple[Checkpoint, int]:
+        """Have the operators take a record; the checkpoint after it, and how many rows of state it held."""
+        try:
+            rows = self._replay(entry, reached, is_new=is_new)
+            return self._advanced(reached, entry, identity) if is_new else reached, rows
+        except JournalCorrupted as error:
+            raise self._unreadable(row, error) from None
 
     def _replay(self, entry: JournalEntry, reached: Checkpoint, *, is_new: bool) -> int:
         return sum(
@@ -90,6 +110,9 @@ class JournalReplay:
             reached = reached.at([entry.positions.get(name, at) for name, at in named], config.further_names)
         if identity is not None:
             reached = replace(reached, identity=identity)
+        if (growth := entry.sections.get(journal.GROWTH)) is not None:
+            with journal.reading():
+                reached = replace(reached, growth=GrowthState.unpack(bytes(growth)))
         return replace(reached, cycle=entry.cycle)
 
     def _entry(self, row: LogRow) -> JournalEntry:

@@ -5,6 +5,8 @@ import structlog
 from streams.batch.lanes import lane_of
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.restore_context import RestoreContext
+from streams.engine.restore_identity import newest_identity
+from streams.growth.layout import FIRST_EPOCH
 from streams.sinks.base import Committed
 from streams.state.journal import Position
 
@@ -28,6 +30,22 @@ class StartOffset:
         if found is not None and found.topic_id and now and found.topic_id != now:
             return None  # an offset in a topic that was deleted
         return found
+
+    def epoch(self, committed: Committed | None) -> int:
+        """Of the layout that the partition's state is in; 0: it has none, or has not taken all of it over.
+
+        By the group's offset, or where that is gone by what the journal says last.
+        """
+        if committed is not None and committed.cycle is not None:
+            return FIRST_EPOCH if committed.epoch is None else committed.epoch
+        layouts = self._context.layouts
+        if layouts is None:
+            return FIRST_EPOCH
+        found = newest_identity(self._context, self._context.partition)
+        is_begun = (
+            found is not None and layouts.is_child(self._context.partition) and found.epoch < layouts.known[-1].epoch
+        )
+        return 0 if found is None or is_begun else found.epoch
 
     def after(self, committed: Committed | None, reached: Position, cycle: int) -> int:
         """The offset to consume from, once state, group and input agree: the state has `reached` it by a cycle.

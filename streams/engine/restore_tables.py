@@ -1,6 +1,6 @@
 """The topics of tables, read to their ends: rows by key as the store has them, those of other operators with them."""
 
-from itertools import groupby
+from itertools import compress, groupby
 
 from streams.engine.changelog_rows import CARRIED_HEADER, FORGOTTEN_HEADER, OWN_HEADER, RowReader, RowUnknown
 from streams.engine.config import TaskConfig
@@ -11,13 +11,13 @@ from streams.engine.restore_context import RestoreContext
 from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Identity
 from streams.state.space import StoreSpace
-from streams.state.store import Store, WriteBatch
+from streams.state.store import WriteBatch
 
 
 def replay_tables(context: RestoreContext, state: PartitionState, reached: Checkpoint) -> dict[str, int]:
     """Bring rows by key forward; returns the position after the last row of each topic."""
     positions: dict[str, int] = {}
-    rows_of = _ChangelogRows(context.config, state.store, reached.identity)
+    rows_of = _ChangelogRows(context.config, state, reached.identity)
     since = reached.identity.tables
     # A key that is forgotten is so in each table. Those with rows of all keys come last: what their later rows carry of
     # a forgotten key is not taken away again by the others.
@@ -54,10 +54,11 @@ def _is_forgotten(row: LogRow) -> bool:
 class _ChangelogRows:
     """Records of table topics as rows for the store."""
 
-    def __init__(self, config: TaskConfig, store: Store, identity: Identity) -> None:
+    def __init__(self, config: TaskConfig, state: PartitionState, identity: Identity) -> None:
+        self._home = state.home
         self._reader = RowReader(config.keyed, identity)
-        self._spaces = {state.name: StoreSpace(store, state.part) for state in config.keyed}
-        self._carried = [state.name for state in config.keyed if not state.is_table]
+        self._spaces = {one.name: StoreSpace(state.store, one.part) for one in config.keyed}
+        self._carried = [one.name for one in config.keyed if not one.is_table]
 
     def forgotten(self, topic: str, rows: list[LogRow]) -> WriteBatch:
         """The rows of keys in one table deleted, and what travels with them."""
@@ -90,8 +91,17 @@ class _ChangelogRows:
             if packed is not None:
                 owners.append(row.key)
                 carried.append(packed)
+        keys, own = self._kept(keys, own)
+        owners, carried = self._kept(owners, carried)
         batch = WriteBatch()
         self._spaces[topic].put(batch, zip(keys, self._reader.own(topic, own), strict=True))
         for name, mine, found in self._reader.carried(owners, carried):
             self._spaces[name].put(batch, zip(mine, found, strict=True))
         return batch
+
+    def _kept(self, keys: list[bytes], rows: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+        """Without those of keys that are kept elsewhere."""
+        kept = self._home.kept(keys)
+        if kept is None:
+            return keys, rows
+        return list(compress(keys, kept.tolist())), list(compress(rows, kept.tolist()))

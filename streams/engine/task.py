@@ -17,6 +17,8 @@ from streams.engine.effects import PartitionEffects
 from streams.engine.maintenance import TaskMaintenance
 from streams.engine.partition import PartitionState
 from streams.engine.steps import Step, collected, steps_of
+from streams.growth.layouts import Layouts
+from streams.growth.state import GrowthState
 from streams.operators.base import Operator
 from streams.operators.output import Output
 from streams.operators.trace import NEVER, WatermarkTrace, watermarks
@@ -69,6 +71,44 @@ class PartitionTask(PartitionState):
         trace = WatermarkTrace.idle(start, max(start, watermark))
         return self._run(input_number, Events.none(self.config.inputs[input_number].fields), trace)
 
+    def on_merged(
+        self, events: Events, trace: WatermarkTrace, growth: GrowthState, offset_next: int, leader_epoch: int
+    ) -> PartitionEffects:
+        """Process events of the source and of its forwarded topic in the order in which they were merged.
+
+        `trace` is over all merged records, `growth` says how far the forwarded topic is read then, and `offset_next`
+        and `leader_epoch` are of the source.
+        """
+        watermark = self.positions[0].watermark
+        self.growth, self.positions[0] = growth, Position(offset_next, watermark, leader_epoch)
+        if not len(events) and trace.end <= watermark:
+            return PartitionEffects(self.partition)
+        return self._run(0, events, trace)
+
+    def say_ready(self, epoch: int) -> None:
+        """Commit with the next cycle that it is ready for the growth to this epoch."""
+        self.ready = epoch
+        self._begin_log()
+
+    def cut(self, layouts: Layouts) -> None:
+        """Be in the newest layout from here on: what is kept of keys that belong elsewhere in it is dropped.
+
+        Between cycles. The next cycle says so, and the children take over what the journal has before it.
+        """
+        if not self.is_settled:
+            raise RuntimeError(f"partition {self.partition}: keys are given away between cycles only")
+        layout = layouts.known[-1]
+        self.home.enter(layout, layouts.counts_before(layout.epoch))
+        for operator in self.operators.values():
+            operator.keys_moved()
+        self.forget_keys()
+        self.identity = replace(self.identity, epoch=layout.epoch, partitions=layout.partitions)
+        self._begin_log()
+
+    def _begin_log(self) -> None:
+        """An offset can be committed although no record was read yet."""
+        self.positions[0] = replace(self.positions[0], offset_next=max(self.offset_next, self.first_offset))
+
     def next_timer(self, input_number: int = 0) -> int:
         """Watermark of an input at which something happens without an event; the end of time when nothing does.
 
@@ -104,6 +144,8 @@ class PartitionTask(PartitionState):
                 outputs.append(self._step(step, outputs))
         misrouted, keys = self.keys.take_misrouted()
         effects = collected(self.partition, input_number, self._steps, outputs[inputs:], misrouted, keys)
+        if self.named_partitions:
+            effects = replace(effects, partitions=self.named_partitions, all_home=self.keys.all_home)
         self.has_output |= bool(effects.records or effects.refused)
         return effects
 

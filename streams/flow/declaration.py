@@ -18,6 +18,8 @@ from streams.sinks.spec import SinkSpec, dead_letters_of
 PARTITIONS_DEFAULT: Final = 3
 CLEAN_SUFFIX: Final = ".clean"
 JOURNAL_SUFFIX: Final = ".journal"
+FORWARDED_SUFFIX: Final = ".forwarded"
+GROWTH_SUFFIX: Final = ".growth"
 PHASES_MAX: Final = 60
 """Windows that an event may belong to: each costs as much as a window of its own."""
 DAY_MS: Final = 86_400_000
@@ -303,6 +305,16 @@ class Pipeline:
     def journal(self) -> str:
         """Changelog of dedup and reorder state."""
         return f"{self.source}{JOURNAL_SUFFIX}"
+
+    @property
+    def forwarded(self) -> str:
+        """Internal: records that were read in another partition than their key's, and progress of parents."""
+        return f"{self.source}{FORWARDED_SUFFIX}"
+
+    @property
+    def growth(self) -> str:
+        """Internal: the growths of the flow."""
+        return f"{self.source}{GROWTH_SUFFIX}"
 
     @property
     def table_topics(self) -> tuple[str, ...]:

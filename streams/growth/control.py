@@ -48,14 +48,14 @@ def next_step(
     """
     if phase is None:
         return Write(Phase.PLANNED)
-    if plan.before_begin:
-        return AddPartitions(plan.before_begin)
     if phase is Phase.PLANNED:
-        return Write(Phase.ANNOUNCED)
-    if phase is Phase.ANNOUNCED:
         epoch = plan.growth.epoch
         unready = [one for one in plan.growth.parents if _standing(standings, one).ready < epoch]
-        return Await("ready", unready) if unready else Write(Phase.BEGUN)
+        return Await("ready", unready) if unready else Write(Phase.ANNOUNCED)
+    if plan.before_begin:
+        return AddPartitions(plan.before_begin)
+    if phase is Phase.ANNOUNCED:
+        return Write(Phase.BEGUN)
     return _once_begun(plan, standings, settled)
 
 

@@ -11,9 +11,9 @@ class Phase(StrEnum):
     """How far the command has brought a growth."""
 
     PLANNED = "planned"
-    """Topics other than the source are being given partitions; tasks do nothing yet."""
+    """Tasks say that they are ready: they name the partition of what they write by their own layout from then on."""
     ANNOUNCED = "announced"
-    """They have them: tasks say whether they are ready."""
+    """All have said so: topics other than the source are given partitions."""
     BEGUN = "begun"
     """All parents were ready: they cut."""
 
@@ -44,6 +44,8 @@ class Standing:
     """Epoch of the growth that it has said to be ready for."""
     cleared: int = 0
     """Of a child: epoch of the growth after which its keys have no rows in its parent's partitions any more."""
+    settled: int = 0
+    """Of a parent: epoch of the growth of which it has told its children that the coupling has ended."""
 
 
 def duty_of(
@@ -64,7 +66,7 @@ def duty_of(
         return Duty.ADOPT if parent_epoch >= growth.epoch else Duty.AWAIT_CUT
     if phase is Phase.BEGUN:
         return Duty.CUT
-    if phase is Phase.ANNOUNCED and standing.ready < growth.epoch:
+    if standing.ready < growth.epoch:
         return Duty.SAY_READY
     return Duty.NOTHING
 

@@ -52,6 +52,8 @@ class MemoryKafka:
 
     def __init__(self, partitions: int) -> None:
         self.partitions = partitions
+        self.counts: dict[str, int] = {}
+        """Partitions of topics that have another number of them than `partitions`."""
         self.logs: dict[tuple[str, int], list[Entry]] = {}
         self.group: dict[int, Committed] = {}
         self.owners: dict[int, str] = {}
@@ -163,7 +165,11 @@ class MemoryKafka:
 
     def topic_rows(self, topic: str) -> list[Entry]:
         """All records of a topic that were committed, partition by partition."""
-        return [entry for p in range(self.partitions) for entry in self.committed_rows(topic, p)]
+        return [entry for p in range(self.count_of(topic)) for entry in self.committed_rows(topic, p)]
+
+    def count_of(self, topic: str) -> int:
+        """Partitions of a topic."""
+        return self.counts.get(topic, self.partitions)
 
 
 class MemoryChangelog:

@@ -11,13 +11,14 @@ store than their own part: what they do is a function of the events, however the
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 import numpy as np
 
 from streams.batch.event_ids import AddIds
 from streams.batch.events import Events, Fields
+from streams.growth.home import Home
 from streams.operators.changes import Changes
 from streams.operators.keyed import ChangedKeys, KeySpace
 from streams.operators.output import Output, RefusedOutputs
@@ -60,6 +61,10 @@ class Spill:
     """and about so many bytes, stay."""
 
 
+def _everything() -> Home:
+    return Home(0, lambda _: True)
+
+
 @dataclass(slots=True)
 class OperatorContext:
     """What an operator of one partition is made with."""
@@ -75,6 +80,8 @@ class OperatorContext:
     """Of hashes: unpredictable in production, fixed in a simulation."""
     add_ids: AddIds | None = None
     """Inserts into an id set natively; None: it is done in Python, to the same result."""
+    home: Home = field(default_factory=_everything)
+    """Which keys the partition keeps state of."""
 
 
 class Operator:
@@ -82,7 +89,8 @@ class Operator:
 
     Order of calls: `replay` of each journal record, `journal_restored`, `rows_restored`; then `process` any number of
     times, `changes` at the end of a cycle, `applied` once that is committed. `spill` and `expire` come between cycles,
-    when nothing is open or in flight. After an aborted cycle the operator is dropped, and a new one is restored.
+    when nothing is open or in flight, and so does `keys_moved`. After an aborted cycle the operator is dropped, and a
+    new one is restored.
     """
 
     stage: str = ""
@@ -212,6 +220,18 @@ class Operator:
 
     def keys_forgotten(self) -> None:
         """The key space was emptied: slots that are kept must be looked up again."""
+
+    # --- growing ---
+
+    def keys_moved(self) -> None:
+        """Keys have moved to other partitions, which begin with what the journal and the tables have of them.
+
+        Between cycles. Drop from memory what is of keys that are not kept (`OperatorContext.home`): it is void, and so
+        is what the store still has of them, which must not be looked at any more. The key space is emptied after this
+        call. An operator that keeps something by key beside the rows of the key space overrides this, and filters by
+        `home.kept` what it reads from its part of the store without being asked for a key: in `journal_restored`,
+        `rows_restored` and `snapshot`, which a partition that takes keys over calls with the state of another one.
+        """
 
     @property
     def bytes_used(self) -> int:

@@ -214,6 +214,11 @@ class KeySpace:
         found: Objects = self._keys[slots]
         return found
 
+    @property
+    def all_home(self) -> bool:
+        """Whether no key is known that belongs elsewhere."""
+        return not self._any_misrouted
+
     def take_misrouted(self) -> tuple[int, list[bytes]]:
         """How many events were located since the last call whose key belongs elsewhere, and some of these keys."""
         found = (self._misrouted_found, self._misrouted_keys)

@@ -66,6 +66,15 @@ class Committed:
     """Process of that worker: a random name, new with each start."""
     topic_id: str | None = None
     """Id of the source topic that it is an offset in; None: not known."""
+    epoch: int | None = None
+    """Of the layout that the partition's state is in (docs/adr/0070); 0: it has not taken all of it over yet; None: the
+    first one."""
+    ready: int | None = None
+    """Epoch of the growth that the partition's task is ready for; None: it has said so of none."""
+    cleared: int | None = None
+    """Epoch of the growth after which its parent's tables have no rows of its keys any more; None: of none."""
+    settled: int | None = None
+    """Epoch of the growth of which it has told its children that they go by their own time again; None: of none."""
 
 
 class WriteInterrupted(Exception):

@@ -76,7 +76,7 @@ class MemoryTransactions:
                 continue
             at = records.partition
             if at is None:
-                at = partition_of(key or b"", self._kafka.partitions)
+                at = partition_of(key or b"", self._kafka.count_of(records.topic))
             offset = self._kafka.append(records.topic, at, key, value, timestamp_ms, of_record, transaction)
         if offset >= 0 and records.on_last_delivered is not None:
             records.on_last_delivered(offset)

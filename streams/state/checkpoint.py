@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
+from streams.growth.state import NO_GROWTH, GrowthState
 from streams.state.identity import Identity, IdentityUnreadable
 from streams.state.journal import BEGINNING, Position
 from streams.state.store import StoreOutdated
@@ -31,6 +32,8 @@ class Checkpoint:
     """Numbers that operators keep here, by name."""
     leader_epoch: int = -1
     """Leader epoch of the newest record before `offset_next`; -1: not known (KIP-320)."""
+    growth: GrowthState = NO_GROWTH
+    """What is remembered of a growth of the flow; of one that was never grown it is not written."""
     identity: Identity = field(default_factory=Identity)
     further: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Where the cycle ended in each input beside the source, by its name: offset, watermark, leader epoch."""
@@ -65,7 +68,8 @@ class Checkpoint:
 
     def pack(self) -> bytes:
         """Bytes for the store."""
-        plain = json.dumps({name: getattr(self, name) for name in _PLAIN})
+        growth = self.growth.as_json()
+        plain = json.dumps({name: getattr(self, name) for name in _PLAIN} | ({"growth": growth} if growth else {}))
         return f'{plain[:-1]}, "identity": {self.identity.text}}}'.encode()
 
     @staticmethod
@@ -83,9 +87,10 @@ class Checkpoint:
         if found["format"] != FORMAT:
             raise StoreOutdated(f"the store's format is {found['format']}, this version reads {FORMAT}")
         try:
-            return Checkpoint(**{**found, "identity": Identity.from_json(found["identity"])})
+            growth = GrowthState.from_json(found.get("growth", {}))
+            return Checkpoint(**{**found, "growth": growth, "identity": Identity.from_json(found["identity"])})
         except (TypeError, KeyError, IdentityUnreadable) as error:
             raise ValueError(f"not a checkpoint: {error}") from None
 
 
-_PLAIN: Final = tuple(one.name for one in fields(Checkpoint) if one.name != "identity")
+_PLAIN: Final = tuple(one.name for one in fields(Checkpoint) if one.name not in {"growth", "identity"})

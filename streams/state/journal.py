@@ -24,6 +24,8 @@ _HEADER: Final = struct.Struct("<4sHHqqH")  # magic, part, parts, cycle, newest 
 
 POSITIONS: Final = "positions"
 IDENTITY: Final = "identity"
+GROWTH: Final = "growth"
+"""Section of the engine, where there is something to say: a packed `growth.state.GrowthState`."""
 
 Sections = Mapping[str, Sequence[bytes]]
 """Pieces of each section, by its name."""

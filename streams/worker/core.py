@@ -6,22 +6,28 @@ it in one thread, the simulation (`tests/simulation`) runs the same objects with
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from streams.engine.commit import Committer
 from streams.engine.engine import Engine, MicroBatch
 from streams.flow.declaration import Pipeline
+from streams.limits import GROWTH_QUIET_MS
 from streams.sinks.base import CycleAborted
 from streams.worker.account import CycleReport
 from streams.worker.budget import MemoryBudget
 from streams.worker.cycle import CommitCycle, CycleLimits, CycleTrace, EffectsHook, as_they_are
+from streams.worker.growing import Growing
 from streams.worker.maintenance import Maintenance
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.ownership import Ownership, Polled
 from streams.worker.ports import (
     BetweenSteps,
     CommitThread,
+    ForwardedCommands,
+    GrowthNews,
     HostMemory,
     IntakeCommands,
+    NeverGrown,
     SchemaExpiry,
     SourceCheck,
     Stores,
@@ -32,6 +38,8 @@ from streams.worker.rebalance import RebalanceListener
 from streams.worker.remarks import SourceRemarks
 from streams.worker.terms import Terms
 from streams.worker.vitals import Vitals
+
+_NEVER_GROWN: Final = NeverGrown()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,8 @@ class Ports:
     schemas: SchemaExpiry
     source: SourceCheck
     memory: HostMemory
+    growth: GrowthNews = _NEVER_GROWN
+    forwarded: ForwardedCommands = _NEVER_GROWN
 
 
 class PipelineCore:
@@ -68,6 +78,7 @@ class PipelineCore:
         memory_bytes_max: int,
         is_stopping: Callable[[], bool],
         on_failure: Callable[[BaseException], None],
+        growth_quiet_ms: int = GROWTH_QUIET_MS,
         hook: EffectsHook = as_they_are,
         trace: CycleTrace | None = None,
     ) -> None:
@@ -77,7 +88,7 @@ class PipelineCore:
         self._intake = ports.intake
         self._paused = metrics.paused_partitions
         self._terms = terms = Terms()
-        self.ownership = Ownership(engine, terms, ports.intake, ports.stores, is_stopping=is_stopping)
+        self.ownership = Ownership(engine, terms, ports.intake, ports.stores, ports.forwarded, is_stopping=is_stopping)
         self.cycle = CommitCycle(
             engine, committer, self.ownership, terms, ports.commits, ports.clock, limits, metrics, vitals, report,
             on_failure=on_failure, hook=hook, trace=trace,
@@ -85,9 +96,14 @@ class PipelineCore:
         self.listener = RebalanceListener(
             terms, self.ownership, self.cycle, remarks, ports.between_steps, on_failure=on_failure
         )
+        self._forwarded = ports.forwarded
+        self._growing = Growing(
+            pipeline, engine, self.cycle, self.ownership, ports.growth, ports.forwarded, ports.clock,
+            quiet_ms=growth_quiet_ms,
+        )  # fmt: skip
         self._maintenance = Maintenance(
             pipeline, engine, self.cycle, ports.stores, ports.journal, ports.schemas, ports.source, ports.memory,
-            budget, ports.clock, metrics, memory_bytes_max=memory_bytes_max,
+            budget, ports.clock, metrics, memory_bytes_max=memory_bytes_max, may_truncate=self._growing.may_truncate,
         )  # fmt: skip
 
     def polled(self, batch: MicroBatch) -> Polled:
@@ -105,6 +121,7 @@ class PipelineCore:
         """
         try:
             self.cycle.step(polled)
+            self._growing.run(polled.batch.idle)
             self._maintenance.run_if_due()
         except CycleAborted as error:
             self.cycle.roll_back(error)
@@ -118,7 +135,11 @@ class PipelineCore:
     def _pause(self) -> None:
         """Consume no more of partitions that wait for a schema."""
         waiting = self.engine.waiting_partitions
-        self._intake.pause_only(waiting)
+        of_parents = self.engine.own_waiting
+        self._intake.pause_only(waiting | of_parents)
+        self._forwarded.pause_only(self.engine.forwarded_waiting)
+        if self.engine.has_grown:
+            self._paused.labels("waits_for_parent").set(len(of_parents))
         self._paused.labels("schema_registry").set(len(waiting))
         self._paused.labels("refused_by_output").set(len(self.ownership.stopped))
         self._paused.labels("restoring").set(len(self.ownership.missing))

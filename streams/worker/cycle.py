@@ -173,7 +173,9 @@ class CommitCycle:
             self._account.terms = account.terms  # of a transaction that may be open, and is the next cycle's
             return
         account.terms |= self._ownership.terms_of(commit.partition for commit in end.commits)
-        self._in_flight = self._commits.submit(partial(self._commit, end, dict(self._engine.tasks), account))
+        self._in_flight = self._commits.submit(
+            partial(self._commit, end, {**self._engine.tasks, **self._engine.adopting}, account)
+        )
 
     def wait_for_commit(self) -> None:
         """Return once no commit is in flight.

@@ -1,5 +1,6 @@
 """Maintenance between cycles: bound memory, flush stores, truncate the journal, forget what was unknown."""
 
+from collections.abc import Callable
 from typing import Final
 
 from streams.engine.engine import Engine
@@ -39,8 +40,13 @@ class Maintenance:
         metrics: WorkerMetrics,
         *,
         memory_bytes_max: int,
+        may_truncate: Callable[[int], bool],
     ) -> None:
-        """`memory_bytes_max`: of the whole process; `budget`: for the state of the tasks."""
+        """`memory_bytes_max`: of the whole process; `budget`: for the state of the tasks.
+
+        `may_truncate`: whether nobody but the task of a partition needs its journal.
+        """
+        self._may_truncate = may_truncate
         self._pipeline = pipeline
         self._engine = engine
         self._cycle = cycle
@@ -105,5 +111,9 @@ class Maintenance:
 
     def _journal_cuts(self) -> dict[int, int]:
         """By partition the journal offset before which nothing is needed any more, where there is something to cut."""
-        found = {p: task.maintenance.truncate_journal_before() for p, task in self._engine.tasks.items()}
+        found = {
+            p: task.maintenance.truncate_journal_before()
+            for p, task in self._engine.tasks.items()
+            if self._may_truncate(p)
+        }
         return {partition: cut for partition, cut in found.items() if cut is not None}

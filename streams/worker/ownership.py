@@ -13,7 +13,7 @@ import numpy as np
 from streams.batch.lanes import lane_of, partition_of_lane, partitions_of
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.task import PartitionTask
-from streams.worker.ports import Attempt, IntakeCommands, Restored, Stores
+from streams.worker.ports import Attempt, ForwardedCommands, IntakeCommands, Restored, Stores
 from streams.worker.terms import Term, Terms
 
 
@@ -29,13 +29,23 @@ class Ownership:
     """Used by one thread at a time, between steps. What is read only, and `Attempt.is_wanted`: any thread."""
 
     def __init__(
-        self, engine: Engine, terms: Terms, intake: IntakeCommands, stores: Stores, *, is_stopping: Callable[[], bool]
+        self,
+        engine: Engine,
+        terms: Terms,
+        intake: IntakeCommands,
+        stores: Stores,
+        forwarded: ForwardedCommands,
+        *,
+        is_stopping: Callable[[], bool],
     ) -> None:
         """`is_stopping`: whether no restore is wanted any more."""
         self._engine = engine
         self._terms = terms
         self._intake = intake
         self._stores = stores
+        self._forwarded = forwarded
+        self._bounds: dict[int, tuple[tuple[int, int], ...]] = {}
+        """Of the partition of each input of each task."""
         self._is_stopping = is_stopping
         self._owned: Mapping[int, Term] = {}
         """Replaced as a whole: others read it."""
@@ -53,7 +63,7 @@ class Ownership:
 
     @property
     def missing(self) -> frozenset[int]:
-        """Owned partitions without a task that are not stopped for good: they are being restored."""
+        """Owned partitions without a task at work that are not stopped for good: they are being restored."""
         return self.owned - frozenset(self._engine.tasks) - self.stopped.keys()
 
     @property
@@ -78,11 +88,23 @@ class Ownership:
         stale = [p for p, term in self._restored_in.items() if polled.terms.get(p) != term]
         if not stale:
             return batch
-        records = batch.records
-        if records is not None:
-            records = records.take(np.flatnonzero(~np.isin(partitions_of(records.partition), stale)))
-        idle = {lane: idle for lane, idle in batch.idle.items() if partition_of_lane(lane) not in stale}
-        return replace(batch, records=records, idle=idle)
+        records, forwarded = (
+            None if some is None else some.take(np.flatnonzero(~np.isin(partitions_of(some.partition), stale)))
+            for some in (batch.records, batch.forwarded)
+        )
+        idle, forwarded_idle = (
+            {lane: idle for lane, idle in some.items() if partition_of_lane(lane) not in stale}
+            for some in (batch.idle, batch.forwarded_idle)
+        )
+        return replace(batch, records=records, idle=idle, forwarded=forwarded, forwarded_idle=forwarded_idle)
+
+    def consume(self, task: PartitionTask) -> None:
+        """Have records of a task's partition read from where the task stands, in each input."""
+        bounds = self._bounds[task.partition]
+        for number, offset_next in enumerate(task.offsets_next):
+            self._intake.start(lane_of(number, task.partition), offset_next, bounds[number])
+        if task.home.has_moved:
+            self._forwarded.start(task.partition, task.growth.forwarded_next)
 
     def take(self, terms: Mapping[int, Term]) -> None:
         """Own partitions that were assigned: restore them, and consume each once it is restored."""
@@ -97,8 +119,9 @@ class Ownership:
         """
         self.generation += 1
         self._newest.clear()
-        for partition in sorted(self._engine.tasks):
+        for partition in sorted({*self._engine.tasks, *self._engine.adopting}):
             self._drop(partition)
+        self._forwarded.stop(self.owned)
         self._intake.stop(self.owned, self.generation)
         self._restore(sorted(self._owned), after_s=after_s)
 
@@ -107,6 +130,7 @@ class Ownership:
         for partition in partitions:
             self._owned = {other: term for other, term in self._owned.items() if other != partition}
             self._newest.pop(partition, None)
+            self._forwarded.stop([partition])
             self._stores.release(partition, self._drop(partition))
 
     def _restore(self, partitions: Iterable[int], *, after_s: float) -> None:
@@ -124,11 +148,13 @@ class Ownership:
 
         def install(restored: Restored) -> None:
             if is_wanted():
-                self._engine.install(restored.task)
+                task = restored.task
+                task.first_offset = restored.source_bounds[0]
+                self._engine.install(task)
                 self._restored_in[term.partition] = term
-                bounds = (restored.source_bounds, *restored.further_bounds)
-                for number, offset_next in enumerate(restored.task.offsets_next):
-                    self._intake.start(lane_of(number, term.partition), offset_next, bounds[number])
+                self._bounds[term.partition] = (restored.source_bounds, *restored.further_bounds)
+                if task.adoption is None:
+                    self.consume(task)
 
         attempt = Attempt(term.partition, is_wanted, install)
         return attempt

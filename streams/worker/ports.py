@@ -10,6 +10,9 @@ from typing import NamedTuple, Protocol
 
 from streams.avro.framing import SchemaKey
 from streams.engine.task import PartitionTask
+from streams.engine.telling import Ends
+from streams.growth.layouts import Layouts
+from streams.growth.stages import Standing
 
 
 class TimeSource(Protocol):
@@ -150,3 +153,60 @@ class HostMemory(Protocol):
 
     def give_back(self) -> None:
         """Return what allocators keep to the system."""
+
+
+class GrowthNews(Protocol):
+    """What is known of the growths of the flow. It may be out of date: all of it only goes forward. Any thread."""
+
+    def layouts(self) -> Layouts | None:
+        """The layouts of the flow; None: not known yet, nothing is done about any."""
+
+    def standings(self) -> Mapping[int, Standing]:
+        """How partitions stand by what the group has committed."""
+
+    def want_ends(self, partitions: frozenset[int]) -> None:
+        """Have the ends of these partitions of the source asked for, again and again; of no others any more."""
+
+    def ends(self) -> Ends | None:
+        """The newest answer; None: there is none."""
+
+
+class ForwardedCommands(Protocol):
+    """What the reader of the forwarded topic is told; carried out before it is read next."""
+
+    def start(self, partition: int, offset_next: int) -> None:
+        """Read `partition` from `offset_next` on."""
+
+    def stop(self, partitions: Iterable[int]) -> None:
+        """Read these no more; what was read of them and is not processed is void."""
+
+    def pause_only(self, partitions: frozenset[int]) -> None:
+        """Pause exactly these of the partitions that are read."""
+
+
+class NeverGrown:
+    """`GrowthNews` and `ForwardedCommands` of a flow that has one layout only."""
+
+    def layouts(self) -> Layouts | None:
+        """None."""
+        return None
+
+    def standings(self) -> Mapping[int, Standing]:
+        """None."""
+        return {}
+
+    def want_ends(self, partitions: frozenset[int]) -> None:
+        """Nobody asks."""
+
+    def ends(self) -> Ends | None:
+        """None."""
+        return None
+
+    def start(self, partition: int, offset_next: int) -> None:
+        """Nothing is there."""
+
+    def stop(self, partitions: Iterable[int]) -> None:
+        """Nothing is there."""
+
+    def pause_only(self, partitions: frozenset[int]) -> None:
+        """Nothing is there."""

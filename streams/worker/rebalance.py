@@ -59,8 +59,13 @@ class RebalanceListener:
         self._between_steps.bounded(partial(self._abandon, partitions), "abandon")
 
     def noted(self, membership: object | None) -> None:
-        """Keep the consumer's place in the group as of now, for the next commit."""
+        """Keep the consumer's place in the group as of now, for the next commit.
+
+        Called with every poll: partitions that were refused are taken once a growth is known that brings them.
+        """
         self._terms.note(membership)
+        if admitted := self._remarks.admitted():
+            self.assigned(admitted)
 
     # --- between steps ----------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ deleted before they were read, and a transaction that its producer leaves open.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,6 +14,7 @@ import structlog
 from streams.batch.lanes import input_of, partition_of_lane
 from streams.clock import monotonic_ms
 from streams.flow.declaration import Pipeline
+from streams.growth.layouts import Layouts
 from streams.limits import RECORDS_LOST_SAID_MS
 from streams.sources.base import Unreadable
 from streams.text import counted
@@ -33,8 +34,16 @@ class _Lost:
 class SourceRemarks:
     """Of one flow. `unreadable` and `remarks` from the event loop, the rest from the intake thread."""
 
-    def __init__(self, pipeline: Pipeline, metrics: WorkerMetrics, *, partitions: int) -> None:
-        """`partitions`: by how many the flow's state is divided."""
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        metrics: WorkerMetrics,
+        *,
+        partitions: int,
+        layouts: Callable[[], Layouts | None] = lambda: None,
+    ) -> None:
+        """`partitions`: by how many the flow's state is divided, if it was never grown; `layouts`: if it was."""
+        self._layouts = layouts
         self._source = pipeline.source
         self._topics = tuple(one.topic for one in pipeline.inputs)
         self._journal = pipeline.journal
@@ -51,11 +60,26 @@ class SourceRemarks:
 
     def assigned(self, partitions: list[int]) -> list[int]:
         """Those of newly assigned `partitions` that have a place in the state; the others are refused."""
-        refused = frozenset(partition for partition in partitions if partition >= self._partitions)
+        places = self._places()
+        refused = frozenset(partition for partition in partitions if partition >= places)
         if refused:
             self._refuse(self.refused | refused)
             log.error("partitions are not consumed", topic=self._source, partitions=sorted(refused), why=self.refusal())
         return [partition for partition in partitions if partition not in refused]
+
+    def admitted(self) -> list[int]:
+        """Refused partitions that have a place by now, since a growth has become known; they are refused no more."""
+        if not self.refused:
+            return []
+        places = self._places()
+        found = sorted(partition for partition in self.refused if partition < places)
+        self._refuse(self.refused - frozenset(found))
+        return found
+
+    def _places(self) -> int:
+        """Partitions that the flow's state has, or is about to have."""
+        layouts = self._layouts()
+        return self._partitions if layouts is None or layouts.growth is None else layouts.known[-1].partitions
 
     def gone(self, partitions: list[int]) -> None:
         """These are no longer assigned."""

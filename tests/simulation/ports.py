@@ -13,7 +13,9 @@ from streams.batch.columns import Headers
 from streams.batch.records import Records
 from streams.engine.config import TaskConfig
 from streams.engine.restore import restore_partition
+from streams.engine.restore_adoption import NotCutYet
 from streams.engine.task import PartitionTask
+from streams.growth.layouts import Layouts
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.sinks.base import CycleAborted
 from streams.state.memory import MemoryStore
@@ -21,6 +23,9 @@ from streams.state.store import StoreCorrupted, WriteBatch
 from streams.worker.ownership import Polled
 from streams.worker.ports import Attempt, Restored
 from tests.simulation.traffic import NOW_MS, SCHEMA_ID, UNREADABLE
+
+Row = tuple[int, int, int, bytes | None, bytes | None, Headers | None]
+"""Partition, offset, timestamp, key, value and headers of a record."""
 
 
 class SimulatedTime:
@@ -171,7 +176,7 @@ class MemoryIntake:
         self.position: dict[int, int] = {}
         """Of partitions that are consumed: next offset."""
         self._starts: dict[int, int] = {}
-        self._paused: frozenset[int] = frozenset()
+        self.paused: frozenset[int] = frozenset()
         self.generation = 0
         self._next_generation = 0
         self.is_suspect = False
@@ -188,7 +193,7 @@ class MemoryIntake:
         self._next_generation = generation
 
     def pause_only(self, partitions: frozenset[int]) -> None:
-        self._paused = partitions
+        self.paused = partitions
 
     def forget(self, partition: int) -> None:
         """It is no longer assigned."""
@@ -202,18 +207,18 @@ class MemoryIntake:
 
     def poll(self) -> Records | None:
         self.obey()
-        rows: list[tuple[int, int, int, bytes | None, bytes | None, Headers | None]] = []
-        consumed = sorted(self.position.keys() - self._paused)
+        rows: list[Row] = []
+        consumed = sorted(self.position.keys() - self.paused)
         for partition in self._rng.sample(consumed, k=len(consumed)):
             log = self._kafka.log(self._source, partition)
             count = self._rng.randint(0, self._batch_records_max)
             for entry in log[self.position[partition] : self.position[partition] + count]:
                 rows.append((partition, entry.offset, entry.timestamp_ms, entry.key, entry.value, entry.headers))
                 self.position[partition] = entry.offset + 1
-        return _records(rows) if rows else None
+        return records_of(rows) if rows else None
 
 
-def _records(rows: list[tuple[int, int, int, bytes | None, bytes | None, Headers | None]]) -> Records:
+def records_of(rows: list[Row]) -> Records:
     columns = list(zip(*rows, strict=True))
     numbers = [np.array(column, dtype=np.int64) for column in columns[:3]]
     headers = [[pair for pair in pairs or () if pair[0] != UNREADABLE] or None for pairs in columns[5]]
@@ -268,7 +273,9 @@ class MemoryStores:
         changelog: MemoryChangelog,
         disks: dict[int, dict[bytes, bytes]],
         rng: random.Random,
+        layouts: Callable[[], Layouts | None] = lambda: None,
     ) -> None:
+        self._layouts = layouts
         self._kafka = kafka
         self._config = config
         self._changelog = changelog
@@ -294,7 +301,11 @@ class MemoryStores:
             else:
                 attempt = self._begun.pop(self._rng.randrange(len(self._begun)))
                 if attempt.is_wanted():
-                    self._ready.append((attempt, self._restored(attempt.partition)))
+                    try:
+                        self._ready.append((attempt, self._restored(attempt.partition)))
+                    except NotCutYet:
+                        self._begun.append(attempt)
+                        return
             if not to_the_end and self._rng.random() < 0.4:
                 return
 
@@ -322,6 +333,7 @@ class MemoryStores:
                     self._changelog,
                     ids_in_memory_max=few,
                     held_bytes_max=400 * few,
+                    layouts=self._layouts(),
                 )
                 break
             except StoreCorrupted:

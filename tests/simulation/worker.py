@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 from logistics.flows.gps import GPS
 from streams.avro.decode import Decoder
@@ -17,8 +18,10 @@ from streams.engine.config import TaskConfig
 from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine, MicroBatch
 from streams.flow.bounds import Bounds
+from streams.growth.layouts import Layouts
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.kafka.partitioner import partition_of
+from streams.limits import GROWTH_QUIET_MS
 from streams.schemas.catalog import Catalog
 from streams.sinks.memory import MemoryTransactions, Refuses, refuses_nothing
 from streams.sources.base import Idle
@@ -85,6 +88,8 @@ class SpillingEngine(Engine):
 class SimulatedWorker:
     """One worker process over its durable directory; `crash` kills it anywhere."""
 
+    growth_quiet_ms = GROWTH_QUIET_MS
+
     def __init__(
         self,
         name: str,
@@ -124,7 +129,7 @@ class SimulatedWorker:
                 ),
             ),
             _no_stopwatch,
-            lambda key: partition_of(key, kafka.partitions),
+            partial(partition_of, partitions=kafka.partitions),
         )
         self._metrics = WorkerMetrics()
         self.clock = SimulatedTime()
@@ -151,8 +156,31 @@ class SimulatedWorker:
         self.commits.kill()
         self.commits = CommitsInFlight(self.rng)
         self.between_steps = WorkBetweenSteps(self._has_time, self._busily)
-        self.stores = MemoryStores(self.kafka, self._config, changelog, self.disk, self.rng)
-        ports = Ports(
+        self.stores = MemoryStores(self.kafka, self._config, changelog, self.disk, self.rng, self.layouts)
+        ports = self._ports()
+        self.core = PipelineCore(
+            PIPELINE,
+            self.engine,
+            self._committer(changelog),
+            ports,
+            CycleLimits(INTERVAL_MS, bytes_max=self.rng.choice((20_000, 1 << 30))),
+            self._metrics,
+            Vitals(self.clock.monotonic_s),
+            SourceRemarks(PIPELINE, self._metrics, partitions=self.kafka.partitions, layouts=self.layouts),
+            CycleReport(PIPELINE, self._metrics, self.clock, partitions=self.kafka.partitions, skew_ms_max=60_000),
+            MemoryBudget(self.rng.choice((0, 50_000, 1 << 30)), pipelines=1),
+            memory_bytes_max=1 << 30,
+            is_stopping=lambda: False,
+            on_failure=self.failures.append,
+            growth_quiet_ms=self.growth_quiet_ms,
+        )
+
+    def layouts(self) -> Layouts | None:
+        """What is known of growths; None: nothing is asked."""
+        return None
+
+    def _ports(self) -> Ports:
+        return Ports(
             self.clock,
             self.commits,
             self.between_steps,
@@ -162,21 +190,6 @@ class SimulatedWorker:
             ForgetfulSchemas(lambda: self._happens(0.1)),
             SuspectSource(lambda: self._happens(0.02)),
             NoMemory(),
-        )
-        self.core = PipelineCore(
-            PIPELINE,
-            self.engine,
-            self._committer(changelog),
-            ports,
-            CycleLimits(INTERVAL_MS, bytes_max=self.rng.choice((20_000, 1 << 30))),
-            self._metrics,
-            Vitals(self.clock.monotonic_s),
-            SourceRemarks(PIPELINE, self._metrics, partitions=self.kafka.partitions),
-            CycleReport(PIPELINE, self._metrics, self.clock, partitions=self.kafka.partitions, skew_ms_max=60_000),
-            MemoryBudget(self.rng.choice((0, 50_000, 1 << 30)), pipelines=1),
-            memory_bytes_max=1 << 30,
-            is_stopping=lambda: False,
-            on_failure=self.failures.append,
         )
 
     def _committer(self, changelog: MemoryChangelog) -> Committer:

@@ -157,7 +157,7 @@ def test_the_command_goes_through_all_steps_in_order_and_may_be_killed_before_ea
     assert added == ["gps.clean", "gps.dlq", "gps.journal", "vehicles", "gps.forwarded", "gps"]
     kinds = [step.what if isinstance(step, Await) else type(step).__name__ for step in steps]
     assert kinds == [
-        "Write", *["AddPartitions"] * 5, "Write", *["ready"] * 3, "Write", *["cut"] * 3, "AddPartitions",
+        "Write", *["ready"] * 3, "Write", *["AddPartitions"] * 5, "Write", *["cut"] * 3, "AddPartitions",
         *["adopted"] * 9, *["cleared"] * 9, *["settled"] * 3, "Over",
     ]  # fmt: skip
     assert [step.phase for step in steps if isinstance(step, Write)] == [Phase.PLANNED, Phase.ANNOUNCED, Phase.BEGUN]
@@ -177,7 +177,7 @@ def test_a_growth_may_be_abandoned_until_the_first_cut() -> None:
         (1, Standing(1), None, None, 1, Duty.NOTHING),
         (3, Standing(0), None, None, 1, Duty.REFUSE),
         (12, Standing(0), TO_12, Phase.BEGUN, 2, Duty.REFUSE),
-        (1, Standing(1), TO_12, Phase.PLANNED, 1, Duty.NOTHING),
+        (1, Standing(1), TO_12, Phase.PLANNED, 1, Duty.SAY_READY),
         (1, Standing(1), TO_12, Phase.ANNOUNCED, 1, Duty.SAY_READY),
         (1, Standing(1, ready=2), TO_12, Phase.ANNOUNCED, 1, Duty.NOTHING),
         (1, Standing(1, ready=2), TO_12, Phase.BEGUN, 1, Duty.CUT),

@@ -1,6 +1,9 @@
+import random
+
 import pytest
 
-from streams.kafka.partitioner import murmur2, partition_of
+from streams.batch.key_hash import murmur2, murmur2_all
+from streams.kafka.partitioner import partition_of
 
 # Signed values, from UtilsTest of Apache Kafka's Java client.
 JAVA_VECTORS = {
@@ -29,3 +32,10 @@ def test_growing_from_3_to_12_moves_keys_only_between_congruent_partitions() -> 
     for number in range(1000):
         key = b"device-%d" % number
         assert partition_of(key, 3) == partition_of(key, 12) % 3
+
+
+def test_many_keys_at_once_have_the_hashes_that_they_have_one_by_one() -> None:
+    rng = random.Random(1)
+    keys = [rng.randbytes(rng.choice((0, 1, 2, 3, 4, 5, 8, 11, 16, 17, 1_024))) for _ in range(2_000)]
+    assert murmur2_all(keys).tolist() == [murmur2(key) for key in keys]
+    assert murmur2_all([]).tolist() == []

@@ -9,7 +9,7 @@ cool-down from there.
 
 import struct
 from array import array
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from typing import Final
 
@@ -141,6 +141,12 @@ class DeviceBreakers:
     def is_settled(self) -> bool:
         """Whether nothing has changed since `take_changed`."""
         return not self._changed
+
+    def drop_moved(self, is_kept: Callable[[bytes], bool]) -> None:
+        """Forget the breakers of keys that are not kept, as if they had never been; only while nothing has changed."""
+        for key in [key for key in self._breakers if not is_kept(key)]:
+            self._forget(key)
+        self._changed.clear()
 
     def restore(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Begin with what `take_changed` has given, the last of each key.

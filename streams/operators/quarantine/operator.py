@@ -104,6 +104,7 @@ class QuarantineOperator(Operator):
 
     def __init__(self, spec: Quarantine, context: OperatorContext) -> None:
         self.breakers = DeviceBreakers(rejects_max=spec.rejects_max, cooldown_ms=spec.cooldown_ms)
+        self._home = context.home
         self._space = context.space(spec.name)
         self._section = named_for(SECTION, spec.of)
         self._written: list[tuple[bytes, bytes]] = []
@@ -172,7 +173,7 @@ class QuarantineOperator(Operator):
         del watermark, marks
         self._write_replayed()
         with reading():
-            self.breakers.restore(self._space.scan())
+            self.breakers.restore(self._kept(list(self._space.scan())))
 
     def _write_replayed(self) -> None:
         batch = WriteBatch()
@@ -183,8 +184,17 @@ class QuarantineOperator(Operator):
     def snapshot(self, watermark: int, marks: Mapping[str, int]) -> Changes:
         """All breakers of the store."""
         del watermark, marks
-        rows = list(self._space.scan())
+        rows = self._kept(list(self._space.scan()))
         return Changes(sections={self._section: pack_breakers(rows, bytes_max=JOURNAL_RECORD_BYTES_MAX)})
+
+    def keys_moved(self) -> None:
+        """Remember the breakers of keys that have their home here only."""
+        self.breakers.drop_moved(self._home.has)
+        self._written_at = {key: at for key, at in self._written_at.items() if self._home.has(key)}
+
+    def _kept(self, rows: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Rows of keys whose records are judged here: those of others are forwarded."""
+        return [row for row in rows if self._home.has(row[0])] if self._home.has_moved else rows
 
     @property
     def bytes_used(self) -> int:

@@ -1,13 +1,13 @@
 """Events that wait for the watermark, in memory; when they are too many, the newest wait in the store."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from streams.batch.columns import TIME_MIN, Int64, header_memory
+from streams.batch.columns import TIME_MIN, Bools, Int64, header_memory
 from streams.batch.events import Events, Fields
 from streams.batch.refs import ByteColumn, byte_sizes
 from streams.operators.reorder.judge import release_order
@@ -22,6 +22,13 @@ _PAGE_EVENTS: Final = 1024
 _PAGE_KEY: Final = struct.Struct(">qqI")  # oldest event time, newest event time, number
 _PAGE_BYTES_MAX: Final = 1 << 62
 _SETTLED: Final = -1
+
+Kept = Callable[[Sequence[bytes]], Bools | None]
+"""Which of some keys are kept; None: all."""
+
+
+def _all_keys(_: Sequence[bytes]) -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +81,10 @@ def _sizes(events: Events) -> Int64:
 class Held:
     """Held events of one partition."""
 
-    def __init__(self, fields: Fields, space: StoreSpace) -> None:
-        """`space`: the part of the store that pages of events are in."""
+    def __init__(self, fields: Fields, space: StoreSpace, kept: Kept = _all_keys) -> None:
+        """`space`: the part of the store that pages of events are in; those of keys that are not `kept` are void."""
         self._fields = fields
+        self._kept = kept
         self._space = space
         self._none = Events.none(fields)
         self._chunks: list[_Chunk] = []
@@ -146,6 +154,15 @@ class Held:
         self._chunks = kept
         return due
 
+    def drop_moved(self) -> None:
+        """Hold those of kept keys only; of pages in the store, others are left out when they are loaded."""
+        parts = [(chunk, self._kept(chunk.events.key.tolist())) for chunk in self._chunks]
+        self._chunks = [
+            chunk if kept is None else _Chunk.of(chunk.cycle, chunk.events, np.flatnonzero(kept))
+            for chunk, kept in parts
+            if kept is None or kept.any()
+        ]
+
     def relink(self, slots_of: Callable[[ByteColumn], Int64]) -> None:
         """Look up the slots of all events again, since the key space was emptied."""
         self._chunks = [
@@ -172,7 +189,7 @@ class Held:
 
     def _waiting(self, page: bytes) -> Events:
         events = unpack_held(memoryview(page), self._fields)
-        return events.take(events.event_time > self._released)
+        return _of_kept(events.take(events.event_time > self._released), self._kept)
 
     def _not_in_memory(self, parts: list[Events]) -> Events:
         known = [chunk.events for chunk in self._chunks]
@@ -244,10 +261,15 @@ class Held:
         self._repeats = bool(self._pages)
 
 
-def held_in_store(space: StoreSpace, fields: Fields, watermark: int) -> Events | None:
-    """All events above `watermark` in the pages of a store, each once, slots unset; None when there are none."""
+def held_in_store(space: StoreSpace, fields: Fields, watermark: int, kept: Kept = _all_keys) -> Events | None:
+    """All events above `watermark` of kept keys in the pages of a store, each once, slots unset; None: none is."""
     pages = (unpack_held(memoryview(page), fields) for _, page in space.scan())
-    return without_repeats([events.take(events.event_time > watermark) for events in pages])
+    return without_repeats([_of_kept(events.take(events.event_time > watermark), kept) for events in pages])
+
+
+def _of_kept(events: Events, kept: Kept) -> Events:
+    rows = kept(events.key.tolist())
+    return events if rows is None else events.take(rows)
 
 
 def without_repeats(parts: list[Events]) -> Events | None:
@@ -261,6 +283,8 @@ def without_repeats(parts: list[Events]) -> Events | None:
 
 def _first_copies(events: Events) -> Int64:
     """Rows of the first event of each identity, in order."""
+    if not len(events):
+        return np.empty(0, dtype=np.int64)
     order = np.lexsort((events.id_lo, events.id_hi, events.id_word))
     words = np.stack([events.id_word[order], events.id_hi[order], events.id_lo[order]])
     first = np.concatenate([[True], (words[:, 1:] != words[:, :-1]).any(axis=0)])

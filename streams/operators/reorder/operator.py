@@ -93,7 +93,7 @@ class ReorderOperator(Operator):
         self._spec, self._context, self._keys = spec, context, context.keys
         self._last_space = context.space(spec.last_part)
         self._held_space = context.space(spec.held_part)
-        self.held = Held(context.fields, self._held_space)
+        self.held = Held(context.fields, self._held_space, context.home.kept)
         self._last = context.keys.attach(LastReleased(self._last_space))
         self._none = Events.none(context.fields)
         self._cycle = 1
@@ -232,7 +232,9 @@ class ReorderOperator(Operator):
         del marks
         self._write_replayed()
         events = self._journalled.rest(watermark)
-        if events is not None:
+        if events is not None and (kept := self._context.home.kept(events.key.tolist())) is not None:
+            events = events.take(kept)
+        if events is not None and len(events):
             self._hold_restored(events)
         self.held.restore_pages(watermark)
 
@@ -247,8 +249,11 @@ class ReorderOperator(Operator):
     def snapshot(self, watermark: int, marks: Mapping[str, int]) -> Changes:
         """Held events and last released ones of the store."""
         del marks
-        held = held_in_store(self._held_space, self._context.fields, watermark)
+        home = self._context.home
+        held = held_in_store(self._held_space, self._context.fields, watermark, home.kept)
         due = due_rows(list(self._last_space.scan()))
+        if (kept := home.kept(due.key.tolist())) is not None:
+            due = due.take(kept)
         return Changes(
             sections={
                 self._spec.held_part: [] if held is None else pack_held(held, bytes_max=JOURNAL_RECORD_BYTES_MAX),
@@ -273,6 +278,10 @@ class ReorderOperator(Operator):
 
     def _durable_below(self, watermark: int) -> int:
         return watermark if len(self.held) else ALL
+
+    def keys_moved(self) -> None:
+        """Hold events of kept keys only."""
+        self.held.drop_moved()
 
     def keys_forgotten(self) -> None:
         """Look up the slots of held events again: the key space was emptied."""

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from streams.batch.columns import Int64, Objects, object_rows, objects
+from streams.batch.columns import Bools, Int64, Objects, object_rows, objects
 from streams.batch.events import Events, Fields
 from streams.batch.refs import byte_sizes
 from streams.state.codec import (
@@ -41,6 +41,10 @@ class DueRows:
 
     def __len__(self) -> int:
         return len(self.event_time)
+
+    def take(self, rows: Bools) -> "DueRows":
+        """Those at `rows`."""
+        return DueRows(self.key[rows], self.event_time[rows], self.sequence[rows], self.event_id[rows])
 
 
 def pack_held(held: Events, *, bytes_max: int) -> list[bytes]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from streams.batch.columns import Int64, Objects, objects
 from streams.batch.events import Events
 from streams.batch.rows import RowLayout, Rows, unpack_rows
+from streams.growth.home import Home
 from streams.operators.base import Operator, OperatorContext
 from streams.operators.changes import CarriedRows, Changes, RowRecords
 from streams.operators.fold.aggregate import WindowAggregate
@@ -112,7 +113,7 @@ class WindowOperator(Operator):
         self._spec, self._keys = spec, context.keys
         (state,) = spec.keyed
         waiting = context.space(open_window_name(spec.label))
-        self._rows = context.keys.attach(_WindowRows(state.empty, context.space(state.part), waiting))
+        self._rows = context.keys.attach(_WindowRows(state.empty, context.space(state.part), waiting, context.home))
         self._digest = state.digest
         self._closed: list[tuple[Objects, Rows]] = []
 
@@ -187,9 +188,10 @@ class WindowOperator(Operator):
 class _WindowRows(StoredRows):
     """The newest window of each key, and which of them are open in the store only."""
 
-    def __init__(self, empty: Rows, space: StoreSpace, waiting: StoreSpace) -> None:
+    def __init__(self, empty: Rows, space: StoreSpace, waiting: StoreSpace, home: Home) -> None:
         super().__init__(empty, space)
         self._waiting = waiting
+        self._home = home
         self.close_at_min = NEVER
         """No window in memory closes below this watermark."""
         self.waits_at = NEVER
@@ -222,6 +224,8 @@ class _WindowRows(StoredRows):
         while some := list(itertools.islice(rows, _SCAN_ROWS)):
             close_at = unpack_rows(self.rows.dtype, [row for _, row in some])["close_at"]
             is_open = np.flatnonzero(close_at != NEVER)
+            if (kept := self._home.kept([some[row][0] for row in is_open])) is not None:
+                is_open = is_open[kept]
             batch = WriteBatch()
             self._let_wait([some[row][0] for row in is_open], close_at[is_open], batch)
             self._space.write(batch)
@@ -250,7 +254,8 @@ class _WindowRows(StoredRows):
                 break
             keys.append(row[_CLOSE_AT.size :])
         self._upto, self.has_loaded = min(upto, end), True
-        return keys
+        kept = self._home.kept(keys)
+        return keys if kept is None else list(itertools.compress(keys, kept.tolist()))
 
     def delete_loaded(self, batch: WriteBatch) -> None:
         """Have `batch` delete what says nothing any more."""

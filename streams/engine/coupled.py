@@ -1,0 +1,327 @@
+"""Records that tasks in a later layout read from two inputs: the own log, and what others forward.
+
+`growth.coupling` says which of them go on now and in which order. The rest waits here, and its input is paused, so that
+no more than a micro-batch of each waits.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from streams.avro.decode import Decoded
+from streams.batch.clock import Clock
+from streams.batch.columns import TIME_MIN, Bools, Int64
+from streams.batch.records import Records
+from streams.batch.rejects import DeadLetter, Reject
+from streams.engine.effects import Forwards
+from streams.engine.forwarded import ForwardedRecords, forwards, homes
+from streams.engine.task import PartitionTask
+from streams.growth.coupling import NO_REACH, ForwardedLog, Merged, OwnLog
+from streams.operators.trace import WatermarkTrace
+from streams.sources.base import Idle
+
+Decode = Callable[[Records, frozenset[int], Clock], Decoded]
+"""Decodes records but for those at some rows."""
+ClockOf = Callable[[Records], Clock]
+NEVER_READ_MS: Final = -1
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Of one partition."""
+
+    own: list[Records] = field(default_factory=list)
+    forwarded: list[ForwardedRecords] = field(default_factory=list)
+    forwarded_ms: int = NEVER_READ_MS
+    """When the newest forwarded record was read, monotonic."""
+    own_ended_ms: int = NEVER_READ_MS
+    """Until when the own log is known to have had nothing to read, monotonic."""
+    is_new: bool = False
+    """Whether something has come since it was last looked at."""
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.own or self.forwarded)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What of one partition goes on now: records of both inputs in the order in which they were merged."""
+
+    task: PartitionTask
+    records: Records
+    """Those that are processed here; `partition` is the task's."""
+    decoded: Decoded
+    place: Int64
+    """Of each of `records`, its place among all merged ones."""
+    time: Int64
+    """Of each merged record, what it says of time if it is processed; `TIME_MIN`: nothing."""
+    is_progress: Bools
+    """Of each merged record."""
+    read_in: Int64
+    """Of each of `records`: partition and"""
+    read_at: Int64
+    """offset from which it was read."""
+    forwards: tuple[Forwards, ...]
+    merged: Merged
+    offset_next: int
+    forwarded_next: int
+    leader_epoch: int
+
+    def where_read(self, letter: DeadLetter) -> DeadLetter:
+        """The same dead letter with the place in the source that its record was read from, where that is known."""
+        row = letter.reject.row
+        if row < 0 or self.read_in[row] < 0:
+            return letter
+        partition, offset = int(self.read_in[row]), int(self.read_at[row])
+        return replace(letter, partition=partition, offset=offset, processed_in=self.task.partition)
+
+    def trace(self, decoded: Decoded) -> WatermarkTrace:
+        """The watermark over all merged records, of those events that gates have let pass."""
+        here = self.place[decoded.events.row]
+        time = np.where(self.is_progress, self.time, TIME_MIN)
+        time[here] = self.time[here]
+        start = self.task.watermark
+        return WatermarkTrace(start, np.maximum(np.maximum.accumulate(time), start), here)
+
+
+class CoupledInputs:
+    """Of all tasks of an engine. One thread."""
+
+    def __init__(self, lateness_ms: int) -> None:
+        self._lateness_ms = lateness_ms
+        self._waiting: dict[int, _Waiting] = {}
+
+    @property
+    def own_waiting(self) -> frozenset[int]:
+        """Partitions of which records of the own log wait: it should be read no further."""
+        return frozenset(partition for partition, one in self._waiting.items() if one.own)
+
+    @property
+    def forwarded_waiting(self) -> frozenset[int]:
+        """Partitions of which forwarded records wait: their topic should be read no further."""
+        return frozenset(partition for partition, one in self._waiting.items() if one.forwarded)
+
+    def is_empty(self, partition: int) -> bool:
+        """Whether nothing of a partition waits."""
+        return partition not in self._waiting
+
+    def drop(self, partition: int) -> None:
+        """The partition has no task any more."""
+        self._waiting.pop(partition, None)
+
+    def records(self) -> Iterator[Records]:
+        """All that waits."""
+        for one in self._waiting.values():
+            yield from one.own
+            yield from (part.records for part in one.forwarded)
+
+    def add(
+        self,
+        records: Records | None,
+        forwarded: Records | None,
+        tasks: Mapping[int, PartitionTask],
+        idle: Mapping[int, Idle],
+        polled_ms: int,
+    ) -> Records | None:
+        """Take what has come; returns the records of tasks that go by one input only.
+
+        `polled_ms`: monotonic, when it was read.
+        """
+        if forwarded is not None:
+            self._add_forwarded(forwarded, tasks, polled_ms)
+        for partition, one in self._waiting.items():
+            if partition in idle and idle[partition].until_ms > one.own_ended_ms:
+                one.own_ended_ms, one.is_new = idle[partition].until_ms, True
+        if records is None or not len(records):
+            return records
+        mine = [
+            partition
+            for partition in np.unique(records.partition).tolist()
+            if partition in tasks and not self._goes_by_one(tasks[partition])
+        ]
+        for partition in mine:
+            one = self._waiting.setdefault(partition, _Waiting())
+            one.own.append(records.take(np.flatnonzero(records.partition == partition)))
+            one.is_new = True
+        return records.take(np.flatnonzero(~np.isin(records.partition, mine))) if mine else records
+
+    def _goes_by_one(self, task: PartitionTask) -> bool:
+        return task.growth.coupling.is_settled and task.partition not in self._waiting
+
+    def _add_forwarded(self, forwarded: Records, tasks: Mapping[int, PartitionTask], polled_ms: int) -> None:
+        for partition in np.unique(forwarded.partition).tolist():
+            task = tasks.get(partition)
+            if task is None:
+                continue
+            one = self._waiting.get(partition)
+            taken = one.forwarded[-1].records.offset[-1] + 1 if one and one.forwarded else task.growth.forwarded_next
+            rows = np.flatnonzero((forwarded.partition == partition) & (forwarded.offset >= taken))
+            if not len(rows):
+                continue
+            one = self._waiting.setdefault(partition, _Waiting())
+            one.forwarded.append(ForwardedRecords.of(forwarded.take(rows)))
+            one.forwarded_ms, one.is_new = polled_ms, True
+
+    def ready(
+        self,
+        tasks: Mapping[int, PartitionTask],
+        blocked: frozenset[int],
+        decode: Decode,
+        clock_of: ClockOf,
+        *,
+        again: bool,
+    ) -> Iterator[Ready]:
+        """What may go on now. Each must be processed before the next one is asked for.
+
+        `blocked` partitions are left alone; `again`: also where nothing has come since, as when a schema is known now.
+        """
+        for partition in sorted(self._waiting):
+            one = self._waiting[partition]
+            if partition in blocked or not (one.is_new or again):
+                continue
+            one.is_new = False
+            found = self._merged(tasks[partition], one, decode, clock_of)
+            if one.is_empty:
+                del self._waiting[partition]
+            if found is not None:
+                yield found
+
+    def _merged(self, task: PartitionTask, one: _Waiting, decode: Decode, clock_of: ClockOf) -> Ready | None:
+        own, forwarded = _joined(one)
+        parts = [part for part in (own, None if forwarded is None else forwarded.records) if part is not None]
+        both = Records.concat(parts)
+        count = 0 if own is None else len(own)
+        under = np.zeros(len(both), dtype=np.int64)
+        is_progress = np.zeros(len(both), dtype=np.bool_)
+        read_in, read_at = both.partition.copy(), both.offset.copy()
+        if forwarded is not None:
+            under[count:], is_progress[count:] = forwarded.epoch, forwarded.is_progress
+            read_in[count:], read_at[count:] = forwarded.read_in, forwarded.read_at
+        to = homes(both, task.layout, task.partition, under)
+        is_away = to != task.partition
+        clock = clock_of(both)
+        decoded = decode(both, frozenset(np.flatnonzero(is_away | is_progress).tolist()), clock)
+        time = np.full(len(both), TIME_MIN)
+        events = decoded.events
+        time[events.row] = np.minimum(events.event_time, clock.judged_by(events.timestamp_ms)) - self._lateness_ms
+        known = np.ones(len(both), dtype=np.bool_)
+        for rows in decoded.unresolved.values():
+            known[list(rows)] = False
+        own_known, forwarded_known = _before_unknown(known[:count]), _before_unknown(known[count:])
+        is_at_end = own_known == count and one.own_ended_ms > one.forwarded_ms
+        merged = task.growth.coupling.merge(
+            OwnLog(both.offset[:own_known], time[:own_known], is_at_end),
+            _log(task, forwarded, time[count:], forwarded_known),
+        )
+        self._keep(one, own, forwarded, merged)
+        if not len(merged):
+            return None
+        return self._in_order(
+            task, both, decoded, merged, count, time, forwarded, is_progress, is_away, to, read_in, read_at
+        )
+
+    def _keep(self, one: _Waiting, own: Records | None, forwarded: ForwardedRecords | None, merged: Merged) -> None:
+        """Of what was joined, let wait what was not merged."""
+        one.own = [] if own is None else [own.take(np.arange(merged.own, len(own)))]
+        one.own = [part for part in one.own if len(part)]
+        one.forwarded = [] if forwarded is None else [forwarded.take(np.arange(merged.forwarded, len(forwarded)))]
+        one.forwarded = [part for part in one.forwarded if len(part)]
+
+    def _in_order(
+        self, task: PartitionTask, both: Records, decoded: Decoded, merged: Merged, count: int, time: Int64,
+        forwarded: ForwardedRecords | None, is_progress: Bools, is_away: Bools, to: Int64, read_in: Int64,
+        read_at: Int64,
+    ) -> Ready:  # fmt: skip
+        """Put what was decoded into the order in which it was merged."""
+        rows = merged.index + np.where(merged.is_forwarded, count, 0)
+        moves = _moves_time(task, forwarded, merged)
+        if forwarded is not None:
+            time[count:][is_progress[count:]] = forwarded.time[is_progress[count:]]
+        here = np.flatnonzero(~(is_away | is_progress)[rows])
+        records = both.take(rows[here])
+        place = np.full(len(both), -1)
+        place[rows[here]] = np.arange(len(here))
+        events = decoded.events.take(place[decoded.events.row] >= 0)
+        events = events.with_rows(place[events.row])
+        events = events.take(np.argsort(events.row, kind="stable"))
+        rejects = [
+            Reject(int(place[each.row]), each.reason, each.message, each.schema_id)
+            for each in decoded.rejects
+            if place[each.row] >= 0
+        ]
+        unexpected = [(plan, place[found][place[found] >= 0]) for plan, found in decoded.unexpected]
+        away = rows[is_away[rows]]
+        growth = task.growth
+        own_taken = rows[~merged.is_forwarded]
+        forwarded_next = growth.forwarded_next
+        if forwarded is not None and merged.forwarded:
+            forwarded_next = int(forwarded.records.offset[merged.forwarded - 1]) + 1
+        records = replace(records, partition=np.full(len(records), task.partition))
+        return Ready(
+            task,
+            records,
+            Decoded(events, sorted(rejects, key=lambda each: each.row), {}, unexpected),
+            here,
+            np.where(moves, time[rows], TIME_MIN),
+            is_progress[rows] & moves,
+            read_in[rows[here]],
+            read_at[rows[here]],
+            tuple(forwards(both, away, to, read_in, read_at, task.identity.epoch)),
+            merged,
+            int(both.offset[own_taken[-1]]) + 1 if len(own_taken) else task.offset_next,
+            forwarded_next,
+            both.leader_epochs.get(task.partition, task.positions[0].leader_epoch)
+            if len(own_taken)
+            else task.positions[0].leader_epoch,
+        )
+
+
+def _joined(one: _Waiting) -> tuple[Records | None, ForwardedRecords | None]:
+    return (
+        Records.concat(one.own) if one.own else None,
+        ForwardedRecords.concat(one.forwarded) if one.forwarded else None,
+    )
+
+
+def _before_unknown(known: Bools) -> int:
+    """How many records come before the first of an unknown schema."""
+    return len(known) if known.all() else int(np.argmin(known))
+
+
+def _log(task: PartitionTask, forwarded: ForwardedRecords | None, time: Int64, count: int) -> ForwardedLog:
+    if forwarded is None:
+        number, no = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.bool_)
+        return ForwardedLog(number, no, number, no, no, no)
+    parent = _parent_of(task)
+    told = forwarded.is_progress & (forwarded.read_in == parent) & (forwarded.epoch >= task.identity.epoch)
+    log = ForwardedLog(
+        time=np.where(told, forwarded.time, time),
+        is_of_parent=forwarded.read_in == parent,
+        reach=np.where(told, forwarded.reach, NO_REACH),
+        idle=told & forwarded.idle,
+        is_progress=told,
+        settles=told & forwarded.settles,
+    )
+    return log.first(count)
+
+
+def _parent_of(task: PartitionTask) -> int:
+    """The partition that the task's keys come from; -1: none, the coupling is over."""
+    return task.growth.parent
+
+
+def _moves_time(task: PartitionTask, forwarded: ForwardedRecords | None, merged: Merged) -> Bools:
+    """Which merged records move the watermark: those of the own log, and of the parent's while it is coupled."""
+    moves = ~merged.is_forwarded
+    coupling = task.growth.coupling
+    if forwarded is None or coupling.is_settled or not merged.forwarded:
+        return moves
+    log = _log(task, forwarded, forwarded.time, merged.forwarded)
+    coupled = log.is_of_parent.copy()
+    if log.settles.any():
+        coupled[int(np.argmax(log.settles)) + 1 :] = False
+    moves[merged.is_forwarded] = coupled[merged.index[merged.is_forwarded]]
+    return moves

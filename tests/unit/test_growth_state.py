@@ -1,0 +1,101 @@
+"""What is committed of a growth, and that state of before there was such a thing is state of the first layout."""
+
+import json
+
+import pytest
+
+from streams.batch.key_hash import murmur2
+from streams.growth.committed import standing_of
+from streams.growth.coupling import Coupling
+from streams.growth.home import Home
+from streams.growth.layout import Layout
+from streams.growth.layouts import Layouts
+from streams.growth.stages import Phase, Standing
+from streams.growth.state import NO_GROWTH, GrowthState
+from streams.kafka.positions import metadata_of, position_of
+from streams.sinks.base import Committed
+from streams.state.checkpoint import Checkpoint
+from streams.state.identity import Identity
+
+KEYS = [b"device-%d" % number for number in range(500)]
+GROWN = GrowthState(parent=1, forwarded_next=7, coupling=Coupling(3, 4, reach=9, is_idle=True), settled=2)
+
+
+def checkpoint(growth: GrowthState = NO_GROWTH, epoch: int = 1) -> Checkpoint:
+    return Checkpoint(4, 40, 400, 9, 2, identity=Identity(epoch=epoch, partitions=3), growth=growth)
+
+
+def test_a_checkpoint_keeps_what_is_known_of_a_growth() -> None:
+    found = checkpoint(GROWN, epoch=2)
+    assert Checkpoint.unpack(found.pack()) == found
+
+
+def test_a_checkpoint_of_a_flow_that_never_grew_is_as_it_was_before_there_were_growths() -> None:
+    packed = json.loads(checkpoint().pack())
+    assert "growth" not in packed
+    assert Checkpoint.unpack(json.dumps(packed).encode()).growth == NO_GROWTH
+    assert packed["identity"]["epoch"] == 1
+
+
+@pytest.mark.parametrize("broken", [{"growth": {"parent": 1}}, {"growth": {"coupling": 1, "own": 2}}])
+def test_a_checkpoint_with_another_growth_is_none_of_ours(broken: dict[str, object]) -> None:
+    packed = json.loads(checkpoint().pack()) | broken
+    with pytest.raises(ValueError, match="growth"):
+        Checkpoint.unpack(json.dumps(packed).encode())
+
+
+def test_a_section_of_the_journal_is_written_only_where_there_is_something_to_say() -> None:
+    assert NO_GROWTH.packed == b""
+    assert GrowthState.unpack(GROWN.packed) == GROWN
+    with pytest.raises(ValueError, match="not a growth's state"):
+        GrowthState.unpack(b"[]")
+
+
+def test_an_offset_says_how_its_partition_stands() -> None:
+    grown = Committed(5, 42, epoch=2, ready=2, cleared=2, settled=1)
+    assert position_of(5, metadata_of(grown)) == grown
+    assert standing_of(grown) == Standing(2, 2, 2, 1)
+    assert "epoch" not in metadata_of(Committed(5, 42))
+    assert standing_of(position_of(5, "streams-cycle:42")) == Standing(1)  # of before there were growths
+    assert standing_of(position_of(5, "streams-cycle:42;epoch=0")) == Standing(0)  # it has not taken all over yet
+    assert standing_of(position_of(5, "by hand")) == standing_of(None) == Standing(0)
+    assert position_of(5, "streams-cycle:42;epoch=two").epoch is None
+
+
+def test_layouts_are_known_by_epoch() -> None:
+    first = Layouts.first(3)
+    grown = first.grown(12, Phase.BEGUN)
+    assert first.growth is None
+    assert (first.before, grown.before, grown.known[-1]) == (Layout(1, 3), Layout(1, 3), Layout(2, 12))
+    assert (grown.of(2), grown.of(3), grown.of(0)) == (Layout(2, 12), None, None)
+    assert (grown.is_child(2), grown.is_child(3), grown.is_child(12)) == (False, True, False)
+    assert list(grown.grown(24, Phase.PLANNED).counts_before(3)) == [3, 12]
+    with pytest.raises(ValueError, match="no layouts"):
+        Layouts((Layout(2, 3),))
+    with pytest.raises(ValueError, match="phase"):
+        Layouts((Layout(1, 3),), Phase.BEGUN)
+
+
+def kept(home: Home) -> set[bytes]:
+    found = home.kept(KEYS)
+    return set(KEYS) if found is None else {key for key, is_kept in zip(KEYS, found.tolist(), strict=True) if is_kept}
+
+
+def test_a_parent_keeps_its_keys_and_what_it_has_of_strangers_and_nothing_of_keys_that_moved() -> None:
+    home = Home(1, lambda key: murmur2(key) % 3 == 1)
+    assert kept(home) == set(KEYS)
+    assert not home.has_moved
+    home.enter(Layout(2, 12), [3])
+    moved = {key for key in KEYS if murmur2(key) % 3 == 1 and murmur2(key) % 12 != 1}
+    assert kept(home) == set(KEYS) - moved
+    assert {key for key in KEYS if home.has(key)} == {key for key in KEYS if murmur2(key) % 12 == 1}
+
+
+def test_a_child_keeps_its_own_keys_whatever_its_parent_had() -> None:
+    of_child = {key for key in KEYS if murmur2(key) % 12 == 4}
+    adopting, restored = Home(4, lambda _: False), Home(4, lambda _: False)
+    adopting.adopt(Layout(2, 12))
+    restored.enter(Layout(2, 12), [3])
+    assert kept(adopting) == kept(restored) == of_child
+    restored.enter(Layout(3, 24), [3, 12])
+    assert kept(restored) == {key for key in KEYS if murmur2(key) % 24 == 4}
