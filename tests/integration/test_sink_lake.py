@@ -89,6 +89,7 @@ def test_a_lake_whose_sinks_are_killed_twenty_times_has_every_row_once(yard: Yar
     assert minutes_in(yard) == expected
 
 
+@pytest.mark.slow
 def test_an_endpoint_gets_every_change_and_one_that_it_refuses_is_a_dead_letter(yard: Yard, endpoint: Endpoint) -> None:
     sink = yard.sink("hook")
     yard.states(100)
