@@ -7,8 +7,9 @@ import typer
 from streams.cli.app import AppOption, use_app
 from streams.flow.discover import select_sink
 from streams.logs import configure_logging
-from streams.settings import load_settings, warn_of_unknown_variables
+from streams.settings import load_settings
 from streams.sink.process import SinkProcess
+from streams.unknown_variables import warn_of_unknown_variables
 
 
 def sink(

@@ -39,7 +39,7 @@ def minutes_in(yard: Yard) -> list[int]:
         minutes = DeltaTable(str(yard.folder / "lake/minutes")).to_pyarrow_table()
     except TableNotFoundError:
         return []
-    found = duckdb.sql("select epoch_ms(window_start) from minutes order by 1").fetchall()
+    found = duckdb.execute("select epoch_ms(window_start) from minutes order by 1").fetchall()
     assert len(found) == len(minutes)
     return [row[0] for row in found]
 
@@ -49,7 +49,7 @@ def states_in(yard: Yard) -> list[tuple[str, int]]:
         vehicles = DeltaTable(str(yard.folder / "lake/vehicles")).to_pyarrow_table()
     except TableNotFoundError:
         return []
-    found = duckdb.sql("select device_id, events from vehicles order by 1").fetchall()
+    found = duckdb.execute("select device_id, events from vehicles order by 1").fetchall()
     assert len(found) == len(vehicles)
     return found
 

@@ -97,6 +97,6 @@ def test_a_table_goes_by_the_key_of_its_flow_and_windows_are_rows() -> None:
     assert (states.key, states.has_tombstones) == (("device_id",), True)
     assert (minutes.key, minutes.has_tombstones) == ((), False)
     assert "event_id" in {column.name for column in clean.columns}
-    wrong = FLOW.pipeline.sinks[1].__class__(name="x", path="x", topic="vehicles.minutes.v1", key=("nothing",))
+    wrong = delta("x", topic="vehicles.minutes.v1", key=["nothing"])
     with pytest.raises(UsageError, match="no field 'nothing'"):
         declared_sink(FLOW.pipeline, wrong, catalog)
