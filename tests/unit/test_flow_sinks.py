@@ -52,7 +52,7 @@ def test_a_flow_beside_it_has_no_sinks() -> None:
 
 def test_it_is_shown() -> None:
     pipeline = FLOW.pipeline.with_prefix("b.")
-    said = "\n".join(as_text(FLOW, pipeline, {}))
+    said = "\n".join(as_text(FLOW, pipeline, {"streams_idle_ms": 1}))
     assert "postgres-mart-vehicles  b.vehicles.state.v1 to postgres, table mart.vehicles" in said
     assert "https://example.com/hook" in said
     assert "team=1" not in said
