@@ -86,7 +86,7 @@ class Bench:
         with psycopg.connect(url, autocommit=True) as connection:
             for data in ready:
                 command = f"copy {table} from stdin (format csv)"
-                with connection.transaction(), connection.cursor() as cursor, cursor.copy(command) as copy:  # type: ignore[arg-type]
+                with connection.transaction(), connection.cursor() as cursor, cursor.copy(command) as copy:
                     copy.write(data)
         return time.perf_counter() - started
 

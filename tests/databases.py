@@ -25,11 +25,11 @@ class Database:
 
     def rows(self, statement: str, *given: Any) -> list[Any]:
         with psycopg.connect(self.url, autocommit=True) as connection:
-            return connection.execute(statement, given or None).fetchall()  # type: ignore[call-overload,no-any-return]
+            return connection.execute(statement, given or None).fetchall()
 
     def run(self, statement: str) -> None:
         with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(statement)  # type: ignore[call-overload]
+            connection.execute(statement)
 
 
 class Postgres:
@@ -42,7 +42,7 @@ class Postgres:
     def database(self) -> Database:
         name = f"t{uuid.uuid4().hex[:12]}"
         with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
-            connection.execute(f"create database {name}")  # type: ignore[call-overload]
+            connection.execute(f"create database {name}")
         return Database(self._server, name)
 
     def processes(self) -> list[psutil.Process]:

@@ -72,7 +72,9 @@ class DeltaSubject:
 
     def rows(self) -> list[tuple[Any, ...]]:
         positions = DeltaTable(self._url).to_pyarrow_table()
-        found = duckdb.sql("select id, count, streams_partition, streams_offset from positions order by all").fetchall()
+        found = duckdb.execute(
+            "select id, count, streams_partition, streams_offset from positions order by all"
+        ).fetchall()
         assert len(found) == len(positions)
         return found
 

@@ -127,10 +127,11 @@ class Yard:
         """(device, events) of the last row of each key, by the topic."""
         found: dict[bytes, int] = {}
         for record in committed_records(self.stack, STATES, PARTITIONS):
-            if record.value is None:
+            value: bytes | None = record.value
+            if value is None:
                 found.pop(record.key, None)
-            elif record.value != JUNK:
-                found[record.key] = decoded(STATES, record.value)["events"]
+            elif value != JUNK:
+                found[record.key] = decoded(STATES, value)["events"]
         return sorted((key.decode(), events) for key, events in found.items())
 
     def expected_minutes(self) -> list[int]:

@@ -93,7 +93,7 @@ def test_an_append_is_in_the_folder_of_its_day_and_duckdb_reads_it(url: str) -> 
         "day=2026-01-01", "day=2026-01-02",
     }  # fmt: skip
     things = DeltaTable(url).to_pyarrow_dataset()
-    assert duckdb.sql("select id from things where day = date '2026-01-02'").fetchall() == [("b",)]
+    assert duckdb.execute("select id from things where day = date '2026-01-02'").fetchall() == [("b",)]
     assert len(things.files) == 2
 
 

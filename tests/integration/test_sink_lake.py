@@ -39,7 +39,7 @@ def minutes_in(yard: Yard) -> list[int]:
         minutes = DeltaTable(str(yard.folder / "lake/minutes")).to_pyarrow_table()
     except TableNotFoundError:
         return []
-    found = duckdb.sql("select epoch_ms(window_start) from minutes order by 1").fetchall()
+    found = duckdb.execute("select epoch_ms(window_start) from minutes order by 1").fetchall()
     assert len(found) == len(minutes)
     return [row[0] for row in found]
 
@@ -49,7 +49,7 @@ def states_in(yard: Yard) -> list[tuple[str, int]]:
         vehicles = DeltaTable(str(yard.folder / "lake/vehicles")).to_pyarrow_table()
     except TableNotFoundError:
         return []
-    found = duckdb.sql("select device_id, events from vehicles order by 1").fetchall()
+    found = duckdb.execute("select device_id, events from vehicles order by 1").fetchall()
     assert len(found) == len(vehicles)
     return found
 
@@ -89,6 +89,7 @@ def test_a_lake_whose_sinks_are_killed_twenty_times_has_every_row_once(yard: Yar
     assert minutes_in(yard) == expected
 
 
+@pytest.mark.slow
 def test_an_endpoint_gets_every_change_and_one_that_it_refuses_is_a_dead_letter(yard: Yard, endpoint: Endpoint) -> None:
     sink = yard.sink("hook")
     yard.states(100)

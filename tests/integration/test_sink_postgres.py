@@ -226,7 +226,7 @@ def test_a_zombie_that_stood_still_in_its_transaction_writes_nothing(database: D
         thawed.wait(20)
         advance(*given)
 
-    zombie._advance = standing_still  # type: ignore[method-assign]
+    zombie._advance = standing_still  # type: ignore[method-assign,assignment]
     ended: list[BaseException] = []
 
     def write() -> None:

@@ -227,7 +227,7 @@ def test_a_target_of_another_shape_ends_the_start_and_stalls_what_runs() -> None
     def mismatch(*_: object) -> None:
         raise TargetMismatch("column count is text")
 
-    write, process.target.write = process.target.write, mismatch  # type: ignore[method-assign]
+    write, process.target.write = process.target.write, mismatch  # type: ignore[method-assign,assignment]
     world.put(0, 1)
     process.step(10)
     assert process.core.unready() == "column count is text"
