@@ -1,33 +1,33 @@
 """What is declared of a REST source: `NAME.toml` in STREAMS_PULL_DIR.
 
-    source = "gps.positions.v1"
-    url = "https://api.example.com/v1/positions"
-    records = "/items"                     # as in a format of the gateway, and so are only and [fields]
-    every = "30s"                          # between two rounds, when there is nothing more
+source = "gps.positions.v1"
+url = "https://api.example.com/v1/positions"
+records = "/items"                     # as in a format of the gateway, and so are only and [fields]
+every = "30s"                          # between two rounds, when there is nothing more
 
-    [parameters]                           # of every request
-    limit = "500"
+[parameters]                           # of every request
+limit = "500"
 
-    [cursor.time]                          # the newest value of a field is where the next round begins
-    parameter = "since"
-    field = "/updated_at"
-    start = "2026-01-01T00:00:00Z"
-    overlap = "10s"                        # so much is asked for again: what came late there
-    unit = "iso"                           # or s, ms: how the parameter is written
+[cursor.time]                          # the newest value of a field is where the next round begins
+parameter = "since"
+field = "/updated_at"
+start = "2026-01-01T00:00:00Z"
+overlap = "10s"                        # so much is asked for again: what came late there
+unit = "iso"                           # or s, ms: how the parameter is written
 
-    [cursor.page]                          # a page names the next one
-    parameter = "page"
-    next = "/next_page"
+[cursor.page]                          # a page names the next one
+parameter = "page"
+next = "/next_page"
 
-    [auth]                                 # secrets are in files
-    kind = "oauth2"                        # or bearer (token_file), basic (user, password_file)
-    token_url = "https://api.example.com/oauth/token"
-    client_id = "logistics"
-    client_secret_file = "/run/secrets/api"
-    scope = "positions:read"
+[auth]                                 # secrets are in files
+kind = "oauth2"                        # or bearer (token_file), basic (user, password_file)
+token_url = "https://api.example.com/oauth/token"
+client_id = "logistics"
+client_secret_file = "/run/secrets/api"
+scope = "positions:read"
 
-    [fields]
-    device_id = { at = "/vehicle" }
+[fields]
+device_id = { at = "/vehicle" }
 """
 
 import re
