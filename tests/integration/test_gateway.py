@@ -113,8 +113,8 @@ def test_a_token_is_needed_once_there_is_one(stack: Stack, gateway: RunningGatew
     token = CredentialFile(tmp_path).new(Kind.TOKEN, "fleet", [GPS.source]).shown
     wait_until(lambda: gateway.send([position(0)])[0] == 401, "the token is needed", timeout_s=10)
     path, body = f"/v1/events/{GPS.source}", json.dumps(position(1)).encode()
-    headers = {"Content_Type": "application/json", "Authorization": f"Bearer {token}"}
-    assert gateway.ask("POST", path, body, **headers)[0] == 202
+    status, _ = gateway.ask("POST", path, body, Content_Type="application/json", Authorization=f"Bearer {token}")
+    assert status == 202
     assert token.rpartition("_")[2] not in gateway.log.read_text(encoding="utf-8")
 
 
