@@ -109,6 +109,8 @@ class Settings(BaseSettings):
     streams_log_format: Literal["console", "json"] = "console"
     streams_web_host: str = "127.0.0.1"
     streams_web_names: str = Field("", pattern=r"^[A-Za-z0-9., _-]{0,1000}$")
+    streams_pull_dir: Path | None = None
+    """Declarations of REST sources. None: `pull` in `streams_data_dir`."""
     streams_gateway_dir: Path | None = None
     """Credentials and formats of one's own. None: `gateway` in `streams_data_dir`."""
     streams_gateway_body_bytes_max: int = Field(4_194_304, ge=1_024, le=67_108_864)

@@ -191,6 +191,10 @@ COMMANDS: Final[Table] = {
             "Take events by HTTP into the source topics of the declared flows, until SIGTERM or Ctrl-C.",
         ),
     ),
+    "pull": LazyCommand(
+        "pull:pull",
+        "Poll a REST source into the source topic of a flow, until SIGTERM or Ctrl-C.",
+    ),
     "dlq": LazyCommands(
         "Dead letters: review, fix, replay, discard.",
         {

@@ -14,7 +14,8 @@ from streams.gateway.credentials import Credential, CredentialFile, Kind
 from streams.gateway.crew import Crew, Member
 from streams.gateway.process import DEFAULT_PORT, GatewayProcess, gateway_directory
 from streams.logs import configure_logging
-from streams.settings import Settings, load_settings, warn_of_unknown_variables
+from streams.settings import Settings, load_settings
+from streams.unknown_variables import warn_of_unknown_variables
 
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}

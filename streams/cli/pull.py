@@ -13,7 +13,8 @@ from streams.flow.discover import select_pipelines
 from streams.logs import configure_logging
 from streams.pull.declaration import load_source
 from streams.pull.run import Puller, PullResult, puller
-from streams.settings import load_settings, warn_of_unknown_variables
+from streams.settings import load_settings
+from streams.unknown_variables import warn_of_unknown_variables
 
 DIRECTORY: Final = "pull"
 """Below STREAMS_DATA_DIR, where STREAMS_PULL_DIR is not set."""

@@ -67,8 +67,8 @@ class Member:
         found = _FORM.fullmatch(text)
         if found is None:
             raise UsageError("--member is said by `streams gateway --processes` alone")
-        *numbers, ports = found.groups()
-        return cls(*map(int, numbers), tuple(map(int, ports.split(","))))  # type: ignore[arg-type]
+        number, public, private, lifeline = map(int, found.groups()[:-1])
+        return cls(number, public, private, lifeline, tuple(map(int, found[5].split(","))))
 
     def sockets(self) -> list[socket.socket]:
         """The public one, then the private one."""

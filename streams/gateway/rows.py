@@ -163,8 +163,8 @@ class RowReader:
     def _judge(self, converted: Converted, places: Sequence[int], now_ms: int) -> None:
         """Note what the flow's decoder would reject."""
         count = len(places)
-        keys = [converted.keys[place] for place in places]
-        values = [converted.values[place] for place in places]
+        keys: list[bytes | None] = [converted.keys[place] for place in places]
+        values: list[bytes | None] = [converted.values[place] for place in places]
         records = Records(
             np.zeros(count, dtype=np.int64), np.arange(count), np.full(count, now_ms, dtype=np.int64), keys, values
         )

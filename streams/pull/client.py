@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import aiohttp
 
@@ -46,7 +46,7 @@ class RestClient:
         self._token = ""
         self._token_until_s = 0.0
 
-    async def __aenter__(self) -> "RestClient":
+    async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=ANSWER_S_MAX),
             headers={"User-Agent": f"logistics-streams/{__version__}", "Accept-Encoding": "gzip"},

@@ -88,8 +88,17 @@ class Course:
         self._source = source
         self._seen: set[str] = set()
 
+    def taken(self, step: Step) -> None:
+        """A page is committed: the round goes on from there. One that is not may be asked for again."""
+        if step.is_end or step.cursor.page is None:
+            self._seen.clear()
+        else:
+            self._seen.add(step.cursor.page)
+
     def step(self, cursor: Cursor, answer: Any, records: Sequence[Any]) -> Step:
-        """What follows from the answer to what `cursor` asked for. A time never goes back.
+        """What follows from the answer to what `cursor` asked for; `taken` when it is committed.
+
+        A time never goes back.
 
         Raises:
             CursorFailed: the next page was there before in this round, or its name is none.
@@ -103,11 +112,9 @@ class Course:
         following = self._next(answer)
         if following is not None and following != cursor.page:
             if following in self._seen or len(self._seen) >= TOKENS_MAX:
-                self._seen.clear()
+                self._seen.clear()  # the next attempt may find them mended
                 raise CursorFailed(f"the page {following[:80]!r} comes for the second time: the pages go in a circle")
-            self._seen.add(following)
             return Step(replace(cursor, newest_ms=newest_ms, page=following), is_end=False, went_back=went_back)
-        self._seen.clear()
         if self._source.time is None or cursor.since_ms is None:
             return Step(cursor, is_end=True)
         since_ms = cursor.since_ms if newest_ms is None else max(cursor.since_ms, newest_ms)

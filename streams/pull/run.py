@@ -6,7 +6,6 @@ topic itself nothing is twice unless the source gives it twice.
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -122,7 +121,7 @@ class Puller:
         except (ValueError, TypeError):
             raise StreamsError(
                 f"the checkpoint of {self._source.name} is not readable ({checkpoint.metadata[:100]!r}): delete the "
-                f"consumer group {NAME_PREFIX}{self._source.name} to begin anew"
+                f"consumer group {self._pipeline.prefix}{NAME_PREFIX}{self._source.name} to begin anew"
             ) from None
 
     async def _page(self, client: RestClient, cursor: Cursor) -> tuple[Cursor, bool]:
@@ -138,6 +137,7 @@ class Puller:
         outgoing = self._outgoing(answer)
         if outgoing or step.cursor != cursor or time.monotonic() - self._committed_s > KEEP_S:
             await asyncio.to_thread(self._commit, outgoing, step)
+        self._course.taken(step)
         self.result.pages += 1
         self.result.records += len(records)
         return step.cursor, step.is_end
@@ -205,9 +205,7 @@ class Puller:
             return
 
 
-def puller(
-    settings: Settings, source: PullSource, pipelines: list[Pipeline], *, say: Callable[[Any], None] | None = None
-) -> Puller:
+def puller(settings: Settings, source: PullSource, pipelines: list[Pipeline]) -> Puller:
     """A puller of the source into its topic on Kafka.
 
     Raises:
@@ -215,9 +213,8 @@ def puller(
         StreamsError: the registry does not answer, or does not have the schema.
 
     """
-    pipeline = next(
-        (one for one in pipelines if source.source in {one.source, one.source.removeprefix(one.prefix)}), None
-    )
+    named = {name: one for one in pipelines for name in (one.source, one.source.removeprefix(one.prefix))}
+    pipeline = named.get(source.source)
     if pipeline is None:
         known = ", ".join(one.source for one in pipelines)
         raise UsageError(f"{source.name}: no flow reads {source.source!r}: source is one of {known}")
@@ -231,9 +228,8 @@ def puller(
     schema_id = Registry(settings).lookup(schema.subject, schema.text)
     reader = RowReader(pipeline, schema, schema_id, decoder_of(pipeline, settings))
     name = f"{pipeline.prefix}{NAME_PREFIX}{source.name}"
-    retrier = Retrier() if say is None else Retrier(say=say)
     transactions = KafkaTransactions(
-        settings, transactional_id=name, source=pipeline.source, retrier=retrier, reopen_s_max=CONNECT_S_MAX
+        settings, transactional_id=name, source=pipeline.source, retrier=Retrier(), reopen_s_max=CONNECT_S_MAX
     )
     checkpoints = KafkaCheckpoints(settings, transactions, name=name, topic=pipeline.source)
     sink = TransactionalSink(

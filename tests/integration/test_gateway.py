@@ -2,13 +2,14 @@
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -89,16 +90,17 @@ def test_a_dead_letter_of_the_gateway_is_shown_and_replayed(stack: Stack, gatewa
 
 
 def test_what_a_topic_refuses_costs_itself_alone(stack: Stack, gateway: RunningGateway) -> None:
-    alter_topic(stack, GPS.source, max_message_bytes="2000")
+    seeded = random.Random(8123)
+
+    def large(number: int) -> dict[str, Any]:
+        """A position that is large, also once it is compressed."""
+        return position(number, device_id="".join(chr(seeded.randrange(0x21, 0x7F)) for _ in range(1_000)))
+
+    assert gateway.send([large(0)])[0] == 202
+    alter_topic(stack, GPS.source, max_message_bytes="700")
     try:
-        rows = [position(i) for i in range(200)]
-        status, body = gateway.send([*rows, position(999, device_id="d" * 1_000, event_id="e" * 128)])
-        assert status == 202, body
-        alter_topic(stack, GPS.source, max_message_bytes="600")
-        wait_until(
-            lambda: gateway.send([position(998, device_id="d" * 1_000)])[0] == 422, "the topic refuses it", timeout_s=20
-        )
-        status, body = gateway.send([*[position(1_000 + i) for i in range(50)], position(2_000, device_id="d" * 1_000)])
+        wait_until(lambda: gateway.send([large(1)])[0] == 422, "the topic refuses it", timeout_s=20)
+        status, body = gateway.send([*[position(1_000 + i) for i in range(50)], large(2)])
         found = json.loads(body)
         assert (status, found["accepted"], found["rejected"]) == (422, 50, 1)
         assert found["results"][-1]["reason"] == "refused_by_output"
@@ -111,8 +113,8 @@ def test_a_token_is_needed_once_there_is_one(stack: Stack, gateway: RunningGatew
     token = CredentialFile(tmp_path).new(Kind.TOKEN, "fleet", [GPS.source]).shown
     wait_until(lambda: gateway.send([position(0)])[0] == 401, "the token is needed", timeout_s=10)
     path, body = f"/v1/events/{GPS.source}", json.dumps(position(1)).encode()
-    headers = {"Content_Type": "application/json", "Authorization": f"Bearer {token}"}
-    assert gateway.ask("POST", path, body, **headers)[0] == 202
+    status, _ = gateway.ask("POST", path, body, Content_Type="application/json", Authorization=f"Bearer {token}")
+    assert status == 202
     assert token.rpartition("_")[2] not in gateway.log.read_text(encoding="utf-8")
 
 
@@ -150,7 +152,9 @@ def test_several_processes_share_a_port_and_one_that_is_killed_is_started_again(
             wait_until(lambda: first not in gateway.members() and len(gateway.members()) == 2, "it is started again")
             wait_until(gateway.is_ready, "all are ready")
         _, metrics = gateway.ask("GET", "/metrics")
-        accepted = re.findall(rb'streams_gateway_events_total\{.*outcome="accepted".*\} (\S+)', metrics)
+        accepted = re.findall(
+            rb'streams_gateway_events_total\{[^}]*outcome="accepted"[^}]*source="gps[^}]*\} (\S+)', metrics
+        )
         assert len(accepted) == 2, "one of each process"
         assert gateway.stop() == 0
     assert_nothing_is_lost(stack, senders)
