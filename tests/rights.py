@@ -187,7 +187,7 @@ def sink_works(ground: Ground) -> Said:
                 if message is not None and message.error() is not None:
                     return failed(f"{topic}: {described(KafkaException(message.error()))}")
                 if message is not None:
-                    consumer.commit(message, asynchronous=False)
+                    consumer.commit(message=message, asynchronous=False)
                     break
                 if time.monotonic() > deadline:
                     return failed(f"{topic}: nothing was read")

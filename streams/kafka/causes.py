@@ -74,12 +74,13 @@ CAUSES: Final = (
     Cause(
         ("TOPIC_AUTHORIZATION_FAILED",),
         r"Topic authorization failed",
-        "the principal lacks a right on the topic (an ACL: READ to consume, WRITE to produce, CREATE, DESCRIBE)",
+        "the principal lacks a right on the topic (an ACL: READ to consume, WRITE to produce, CREATE, DESCRIBE, and "
+        "DESCRIBE_CONFIGS for its configuration)",
     ),
     Cause(
         ("GROUP_AUTHORIZATION_FAILED",),
         r"Group authorization failed",
-        "the principal lacks READ on the consumer group (an ACL)",
+        "the principal lacks READ on the consumer group (an ACL), or DESCRIBE where it only looks",
     ),
     Cause(
         ("TRANSACTIONAL_ID_AUTHORIZATION_FAILED",),

@@ -149,11 +149,11 @@ def require_sources(inbox: Inbox, choice: Choice, nothing_done: str) -> None:
 
 
 def _require(inbox: Inbox, topics: Mapping[str, str], nothing_done: str) -> None:
+    acls.require(inbox.client, (on_topic(topic, Operation.WRITE) for topic in topics))
     counts = inbox.counts()
     for topic, what in topics.items():
         if topic not in counts:
             raise StreamsError(f"there is no {what.format(topic)}: {nothing_done}; {inbox.flows.hint(topic)}")
-    acls.require(inbox.client, (on_topic(topic, Operation.WRITE) for topic in topics))
 
 
 def known_reasons(inbox: Inbox) -> tuple[list[str], list[str]]:

@@ -157,7 +157,7 @@ class TopicTail:
                 if tail:
                     self._next[partition] = int(message.offset() or 0)
             elif not error.retriable():
-                raise StreamsError(f"reading {self.topic}: {error.str()}")
+                raise StreamsError(f"reading {self.topic}: {described(KafkaException(error))}")
 
     def _open(self) -> Consumer:
         if self._consumer is None:

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from streams.kafka import clients
 from streams.kafka.admin import described
+from streams.kafka.committed import committed
 from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.settings import Settings
 from streams.sinks.base import Checkpoint, CycleAborted
@@ -54,7 +55,7 @@ class KafkaCheckpoints:
             raise CycleAborted("no_checkpoint", described(error)) from None
 
     def _read(self) -> Checkpoint | None:
-        (found,) = self._group.committed([TopicPartition(self._topic, 0)], timeout=_REQUEST_TIMEOUT_S)
+        (found,) = committed(self._group, [TopicPartition(self._topic, 0)], _REQUEST_TIMEOUT_S)
         if found.error is not None:
             raise KafkaException(found.error)
         return Checkpoint(found.offset, found.metadata or "") if found.offset >= 0 else None
