@@ -25,7 +25,6 @@ SECONDS: Final = {
     "tests/integration/test_groups.py": 115,
     "tests/faults/test_data.py": 95,
     "tests/faults/test_process.py": 95,
-    "tests/integration/test_monitor_without_kafka.py": 80,
     "tests/faults/test_source.py": 80,
     "tests/integration/test_dlq.py": 75,
     "tests/integration/test_state.py": 70,
@@ -44,6 +43,7 @@ SECONDS: Final = {
     "tests/integration/test_topics.py": 40,
     "tests/integration/test_generator.py": 35,
     "tests/integration/test_watchdog.py": 35,
+    "tests/integration/test_monitor_without_kafka.py": 35,
     "tests/integration/test_write_an_operator.py": 32,
 }
 """How long files take that take long, roughly: the order in which they begin follows from it, and nothing else."""
