@@ -92,7 +92,9 @@ def test_a_backlog_of_one_partition_asks_for_one_worker_only() -> None:
     lag, lag_s = now.lag.copy(), now.lag_s.copy()
     lag[3], lag_s[3] = 10_000_000, 5_000.0
 
-    _, decision = decide(settled(worker_rate=1_000.0), replace(now, lag=lag, lag_s=lag_s), POLICY)
+    policy = ScalePolicy(worker_rate=1_000.0)
+
+    _, decision = decide(settled(policy, worker_rate=1_000.0), replace(now, lag=lag, lag_s=lag_s), policy)
 
     assert 3 == decision.replicas  # (1,000 + 1,000) at 0.7 of 1,000 each, and not the 34,000/s that the backlog is
 
