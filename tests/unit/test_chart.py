@@ -45,8 +45,9 @@ pytestmark = pytest.mark.helm
 def helm(directory: Path, values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     program = shutil.which("helm")
     assert program is not None
-    (directory / "values.json").write_text(json.dumps(values))
-    command = [program, "template", "prod", CHART, "--namespace", "logistics", "--values", directory / "values.json"]
+    values_file = directory / "values.json"
+    values_file.write_text(json.dumps(values))
+    command = [program, "template", "prod", str(CHART), "--namespace", "logistics", "--values", str(values_file)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 

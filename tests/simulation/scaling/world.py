@@ -7,6 +7,7 @@ start, and each change of the members stops all of them for a moment.
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import numpy as np
 
@@ -150,7 +151,7 @@ class World:
         done, came = self._done[-1], self._came[-1]
         ages = np.zeros(len(done))
         for partition in np.flatnonzero(came - done >= 1.0):
-            place = bisect_right(self._came, done[partition], key=lambda came, p=partition: came[p])
+            place = bisect_right(self._came, done[partition], key=itemgetter(partition))
             ages[partition] = now_s - self._times[min(place, len(self._times) - 1)]
         return ages
 
