@@ -1,13 +1,16 @@
 """The memory that the state of all flows of a process may take together."""
 
+import threading
+
 
 class MemoryBudget:
-    """Shared by the flows of a process: one that is idle leaves its share to the others."""
+    """Shared by the flows of a process, each in its own thread: one that is idle leaves its share to the others."""
 
     def __init__(self, bytes_max: int, *, pipelines: int) -> None:
         """`bytes_max` is for all `pipelines` together."""
         self._bytes_max = bytes_max
         self._even = bytes_max // max(1, pipelines)
+        self._lock = threading.Lock()
         self._used: dict[str, int] = {}
 
     def allowed(self, pipeline: str, used: int) -> int:
@@ -15,6 +18,7 @@ class MemoryBudget:
 
         Once all together use too much there is always one that uses more than this, so that it has to give back.
         """
-        self._used[pipeline] = used
-        others = sum(bytes_used for name, bytes_used in self._used.items() if name != pipeline)
+        with self._lock:
+            self._used[pipeline] = used
+            others = sum(self._used.values()) - used
         return max(self._even, self._bytes_max - others)

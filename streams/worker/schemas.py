@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -37,6 +38,8 @@ class SchemaLookup:
         self._reader = reader_schema
         self._guard = guard
         self._retrier = retrier
+        self._lock = threading.Lock()
+        """Unknown ones are noted on the event loop, and taken when they are due by the core's thread."""
         self._unknown_until: dict[SchemaKey, float] = {}
         """The one that was asked for first comes first; bounded."""
         self._dropped: list[SchemaKey] = []
@@ -69,21 +72,23 @@ class SchemaLookup:
                 task.cancel()
 
     def expired(self) -> list[SchemaKey]:
-        """Unknown ones that are to be asked for again when they are next met."""
+        """Unknown ones that are to be asked for again when they are next met; from any thread."""
         now = time.monotonic()
-        due = [key for key, until in self._unknown_until.items() if until <= now]
-        for key in due:
-            del self._unknown_until[key]
-        dropped, self._dropped = self._dropped, []
+        with self._lock:
+            due = [key for key, until in self._unknown_until.items() if until <= now]
+            for key in due:
+                del self._unknown_until[key]
+            dropped, self._dropped = self._dropped, []
         return due + dropped
 
     def _note_unknown(self, key: SchemaKey) -> None:
-        self._unknown_until.pop(key, None)
-        self._unknown_until[key] = time.monotonic() + UNKNOWN_SCHEMA_TTL_MS / 1000
-        while len(self._unknown_until) > UNKNOWN_SCHEMAS_MAX:
-            oldest = next(iter(self._unknown_until))
-            del self._unknown_until[oldest]
-            self._dropped.append(oldest)
+        with self._lock:
+            self._unknown_until.pop(key, None)
+            self._unknown_until[key] = time.monotonic() + UNKNOWN_SCHEMA_TTL_MS / 1000
+            while len(self._unknown_until) > UNKNOWN_SCHEMAS_MAX:
+                oldest = next(iter(self._unknown_until))
+                del self._unknown_until[oldest]
+                self._dropped.append(oldest)
 
     def _ask(self, key: SchemaKey) -> Plan | Reject:
         return self._guard.call(lambda: plan_or_reject(self._registry, key, self._reader), failure=RegistryUnavailable)

@@ -25,6 +25,7 @@ from streams.schemas.client import UnknownSchema
 from streams.state.memory import MemoryStore
 from streams.worker import schemas
 from streams.worker.schemas import SchemaLookup
+from tests.threads import beside
 from tests.unit.test_decode import TEXT, framed
 
 NOW = 1_750_000_000_000
@@ -169,3 +170,11 @@ def test_unknown_ids_are_remembered_up_to_a_bound_and_those_dropped_are_asked_fo
     asyncio.run(lookup.resolve(frozenset(range(5)), lambda _: None))
     assert 2 == len(lookup.expired())
     assert [] == lookup.expired()
+
+
+def test_unknown_ids_are_noted_while_another_thread_takes_those_that_are_due(
+    lookup: SchemaLookup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schemas, "UNKNOWN_SCHEMA_TTL_MS", 1)
+    with beside(lookup.expired):
+        asyncio.run(lookup.resolve(frozenset(range(2_000)), lambda _: None))
