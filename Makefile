@@ -13,7 +13,7 @@ AUDIT := .local/audit
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-sinks bench-gateway gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal oncall simulate simulate-grow fuzz fuzz-native audit licences sbom lock clean
+.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-sinks bench-gateway gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal oncall simulate simulate-grow simulate-scale fuzz fuzz-native audit licences sbom lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -127,6 +127,9 @@ simulate: setup ## Deterministic simulation of crashes and rebalances: make simu
 simulate-grow: setup ## Growing a topic: 10,000 seeds of the model, 300 of the worker's core, or some of each: make simulate-grow SEED=17 ARGS='--runs 1'
 	$(BIN)/python -m tests.simulation.growth --seed $(or $(SEED),0) $(or $(ARGS),--runs 10000)
 	$(BIN)/python -m tests.simulation.grown --seed $(or $(SEED),0) $(or $(ARGS),--runs 300)
+
+simulate-scale: setup ## The autoscaler's number against bursts, night, a dead downstream, a rebalance storm; draws docs/images/scaling.svg
+	$(BIN)/python -m tests.simulation.scaling --picture docs/images/scaling.svg $(ARGS)
 
 fuzz: setup ## Random logs, cut, crashed, spilled and truncated in any way, against batches of one: make fuzz SEED=17 ARGS='--logs 1'
 	$(BIN)/python -m tests.simulation.fuzz --seed $(or $(SEED),0) $(ARGS)

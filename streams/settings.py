@@ -105,6 +105,13 @@ class Settings(BaseSettings):
     streams_monitor_group_policies: str = ""
     """`streams.monitor.policies`."""
     streams_monitor_workers: str = "http://127.0.0.1:6066-6073"
+    streams_scale_lag_s_max: float = Field(30.0, ge=1, le=86_400)
+    """These six: `streams.monitor.scale`."""
+    streams_scale_catch_up_s: float = Field(300.0, ge=10, le=86_400)
+    streams_scale_workers_min: int = Field(1, ge=1, le=10_000)
+    streams_scale_workers_max: int = Field(0, ge=0, le=10_000)
+    streams_scale_cool_down_s: float = Field(600.0, ge=0, le=86_400)
+    streams_scale_worker_rate: float = Field(0.0, ge=0, le=10_000_000)
     streams_silent_s: float | None = Field(None, gt=0)
     streams_log_format: Literal["console", "json"] = "console"
     streams_web_host: str = "127.0.0.1"
@@ -151,6 +158,8 @@ class Settings(BaseSettings):
             raise ValueError("STREAMS_DEDUP_HORIZON_MS must not be shorter than STREAMS_LATENESS_MS")
         if self.streams_monitor_window_s < 3 * self.streams_monitor_interval_s:
             raise ValueError("STREAMS_MONITOR_WINDOW_S must be at least three times STREAMS_MONITOR_INTERVAL_S")
+        if 0 < self.streams_scale_workers_max < self.streams_scale_workers_min:
+            raise ValueError("STREAMS_SCALE_WORKERS_MAX must not be below STREAMS_SCALE_WORKERS_MIN (0: no limit)")
         tokens = [token.get_secret_value() for name in TOKENS if (token := getattr(self, name.lower())) is not None]
         if not all(token.isascii() and token.isprintable() and token == token.strip() for token in tokens):
             raise ValueError(f"{', '.join(TOKENS)} must be printable ASCII, without spaces at either end")

@@ -33,12 +33,18 @@ def cargo() -> str | None:
     return shutil.which("cargo")
 
 
+def helm() -> str | None:
+    """Helm, if it is there."""
+    return shutil.which("helm")
+
+
 NEEDS: Final = {
+    "helm": (helm, "no helm (go install helm.sh/helm/v3/cmd/helm@latest)"),
     "chromium": (chromium, "no Chromium (Debian: apt-get install chromium)"),
     "promtool": (prometheus, "no prometheus and promtool (Debian: apt-get install prometheus)"),
     "native": (native_decoder, "no native decoder (make setup builds it where cargo is)"),
 }
-MAY_LACK: Final = {"native": cargo}
+MAY_LACK: Final = {"native": cargo, "helm": helm}
 """Where this finds nothing, what needs the tool is left out even where nothing else may be."""
 
 

@@ -57,6 +57,10 @@ COMMANDS: Final[Table] = {
         "monitor:monitor",
         "Watch lag, freshness and workers; a live page, Prometheus metrics, and Burrow's API. Until SIGTERM or Ctrl-C.",
     ),
+    "plan": LazyCommand(
+        "plan:plan",
+        "Plan partitions, workers, cores, disk and cost for a number of devices; say what is measured and what is not.",
+    ),
     "demo": LazyCommand(
         "demo:demo",
         "Start Kafka, the registry and a worker, feed them real and simulated positions, and watch, until Ctrl-C.",

@@ -24,6 +24,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streams.hosts import Hosts
 from streams.monitor import exposition
 from streams.monitor.report import group_row, instant
+from streams.monitor.scale import ScalePolicy
+from streams.monitor.scale_book import ScaleBook
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.watcher import Watcher
 from streams.monitor.web import burrow, runbooks, views
@@ -79,7 +81,15 @@ class Panel:
 class MonitorWeb:
     """The application over a watcher."""
 
-    def __init__(self, watcher: Watcher, *, bootstrap_servers: str, hosts: Hosts, panels: Sequence[Panel] = ()) -> None:
+    def __init__(
+        self,
+        watcher: Watcher,
+        *,
+        bootstrap_servers: str,
+        hosts: Hosts,
+        scale: ScalePolicy,
+        panels: Sequence[Panel] = (),
+    ) -> None:
         self._watcher = watcher
         self._bootstrap_servers = bootstrap_servers
         self._panels = tuple(panels)
@@ -90,6 +100,8 @@ class MonitorWeb:
         self._rendering = asyncio.Lock()
         self.live = Live()
         watcher.listen(self.live.publish)
+        self._scale = ScaleBook(scale)
+        watcher.listen(self._scale.observe)
         paths = tuple(panel.path for panel in panels)
         self.app = Starlette(
             routes=[*self._routes(), *(Mount(panel.path, app=panel.app) for panel in self._panels)],
@@ -122,6 +134,7 @@ class MonitorWeb:
             Route("/api/panels", self._list_panels),
             Route("/api/groups/{group:any}", self._with(self._group)),
             Route("/api/live", self._live),
+            Route("/scale/{group:any}", self._with(self._replicas)),
             Route("/v3/kafka", self._with(lambda s, r: _told((200, burrow.clusters(s)), r))),
             Route("/v3/kafka/{cluster}", self._of_cluster(self._cluster)),
             Route("/v3/kafka/{cluster}/topic", self._of_cluster(lambda s, _: (200, burrow.topics(s)))),
@@ -185,6 +198,15 @@ class MonitorWeb:
         if group is None:
             return JSONResponse(burrow.error("no such group"), status_code=404)
         return JSONResponse({"time": instant(group.time_ms), **group_row(group)})
+
+    def _replicas(self, snapshot: Snapshot, request: Request) -> Response:
+        name = request.path_params["group"]
+        row = self._scale.row(name)
+        if row is not None:
+            return JSONResponse(row)
+        if name not in snapshot.groups:
+            return JSONResponse(burrow.error("no such group"), status_code=404)
+        return JSONResponse(burrow.error("the group has had no members since the monitor was started"), status_code=503)
 
     # --- Burrow -----------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from streams.deadletters.letter.figures import Figures
 from streams.flow.declaration import Pipeline
 from streams.hosts import Hosts
 from streams.listening import listening, url_of
+from streams.monitor.scale import ScalePolicy
 from streams.monitor.watcher import Watcher
 from streams.monitor.web.app import MonitorWeb, Panel
 from streams.settings import Settings
@@ -49,6 +50,7 @@ class MonitorProcess:
             self._watcher,
             bootstrap_servers=settings.kafka_bootstrap_servers,
             hosts=Hosts(settings.streams_web_host, frozenset({*names, socket.gethostname().lower()})),
+            scale=ScalePolicy.of(settings),
             panels=panels,
         )
         self._server = _Server(
