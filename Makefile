@@ -13,7 +13,7 @@ AUDIT := .local/audit
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-sinks bench-gateway gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal oncall simulate simulate-grow simulate-scale fuzz fuzz-native audit licences sbom lock clean
+.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-sinks bench-gateway gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal oncall simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -23,6 +23,7 @@ from streams import (
     source,
 )
 from streams.batch.columns import Objects
+from streams.batch.refs import byte_objects
 from streams.batch.rows import Rows, empty_rows
 from streams.kafka.partitioner import partition_of
 from streams.operators.changes import Changes
@@ -96,7 +97,7 @@ class NotesOperator(Operator):
             rows = np.zeros(len(events), _DTYPE)
             rows["input"], rows["time"] = events.number(INPUT), events.event_time
             rows["sequence"], rows["watermark"] = events.sequence, trace.prior
-            self._rows.append((events.key, rows))
+            self._rows.append((byte_objects(events.key), rows))
         return Output(events, trace)
 
     @property

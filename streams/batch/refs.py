@@ -6,7 +6,7 @@ between them is done here.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, overload
+from typing import Protocol, cast, overload
 
 import numpy as np
 
@@ -85,6 +85,11 @@ def listed(column: ByteColumn) -> RecordBytes:
 def byte_objects(column: ByteColumn) -> Objects:
     """The column as an object array; it is that one if it is one."""
     return column if isinstance(column, np.ndarray) else objects(column.tolist())
+
+
+def byte_values(column: ByteColumn) -> list[bytes]:
+    """Bytes objects of a column of which none is null, as keys, values and ids of events are."""
+    return cast("list[bytes]", column.tolist())
 
 
 def byte_sizes(column: ByteColumn) -> Int64:

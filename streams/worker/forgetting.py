@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from streams.batch.refs import byte_values
 from streams.deadletters.letter.audit import Actor, forget_record
 from streams.engine.forget import forgetting_cycle
 from streams.engine.restore import restore_partition
@@ -170,10 +171,10 @@ class Forgetting:
         held = 0
         for operator in task.operators.values():
             if isinstance(operator, ReorderOperator):
-                held += _of_key(self._key, *(events.key.tolist() for events in operator.held.all()))
+                held += _of_key(self._key, *(byte_values(events.key) for events in operator.held.all()))
         in_pages = held_in_store(StoreSpace(self._store, HELD), self._config.fields, task.watermark)
         if in_pages is not None:
-            held += _of_key(self._key, in_pages.key.tolist())
+            held += _of_key(self._key, byte_values(in_pages.key))
         if held:
             raise StreamsError(
                 f"{counted(held, 'event')} of this key wait for their turn in partition {self.partition}: they would "

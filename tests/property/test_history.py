@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from logistics.folds.vehicle_minute import VehicleMinute
 from streams.batch.columns import TIME_MIN, Int64, Objects, object_rows, objects
 from streams.batch.events import Events, Fields
+from streams.batch.refs import byte_values
 from streams.operators.fold.aggregate import Segments
 from streams.operators.reorder.judge import LastDue, judge_behind
 from streams.operators.trace import watermarks
@@ -53,7 +54,7 @@ def judged_one_by_one(
 
 
 def sort_key(events: Events, row: int) -> tuple[int, int, bytes]:
-    return int(events.event_time[row]), int(events.sequence[row]), events.event_id[row]
+    return int(events.event_time[row]), int(events.sequence[row]), byte_values(events.event_id)[row]
 
 
 def events_of(rows: list[tuple[int, int, int, bytes]]) -> Events:

@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -42,6 +42,8 @@ def test_a_decoder_that_reads_one_number_wrong_is_found_out() -> None:
     assert native is not None
     subject = subjects(native, random.Random(1))[0]
     check(subject, subject.whole, Tally())
-    wrong = replace(subject, program=replace(subject.program, program=_OneOff(subject.program.program)))
+    wrong = replace(
+        subject, program=replace(subject.program, program=cast("DecodingProgram", _OneOff(subject.program.program)))
+    )
     with pytest.raises(Differs, match="sequence differs"):
         check(wrong, subject.whole, Tally())

@@ -18,6 +18,7 @@ from streams.batch.clock import Clock
 from streams.batch.columns import object_rows, objects
 from streams.batch.event_ids import id_words, time_word
 from streams.batch.events import Events, Fields
+from streams.batch.refs import byte_objects
 from streams.engine.config import TaskConfig
 from streams.engine.cycle import Written
 from streams.engine.effects import PartitionEffects
@@ -168,7 +169,7 @@ class Run:
     def note(self, closed: RowRecords) -> None:
         start = np.ascontiguousarray(closed.rows["start"])
         state = closed.rows["state"]
-        batch = WINDOW.table(closed.keys, start, start + WINDOW_MS, closed.rows["revision"], state)
+        batch = WINDOW.table(byte_objects(closed.keys), start, start + WINDOW_MS, closed.rows["revision"], state)
         for name in ("window_start", "window_end"):
             position = batch.schema.get_field_index(name)
             batch = batch.set_column(position, name, batch.column(position).cast(pa.int64()))

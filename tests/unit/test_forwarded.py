@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from streams.batch.columns import TIME_MIN
+from streams.batch.columns import TIME_MIN, Headers
 from streams.batch.key_hash import murmur2
 from streams.batch.records import Records
 from streams.engine.effects import Forwards
@@ -62,7 +62,7 @@ def test_a_record_is_forwarded_as_it_was_with_the_place_where_it_was_read() -> N
     came = ForwardedRecords.of(as_read(sent, 70))
     assert sent.partition == 4
     assert came.records.key == [KEYS[row] for row in away]
-    assert came.records.value == [read.value[row] for row in away]
+    assert came.records.value == [read.value[row] for row in away.tolist()]
     assert read.headers is not None
     assert came.records.headers == [read.headers[row] for row in away]
     assert came.records.offset.tolist() == list(range(70, 70 + len(away)))
@@ -96,9 +96,14 @@ def test_progress_is_told_and_understood() -> None:
 
 
 def test_what_something_else_has_written_there_says_nothing() -> None:
-    odd = [None, [(FROM_HEADER, b"x")], [(FROM_HEADER, None), (EPOCH_HEADER, b"2")], [(FROM_HEADER, b"1:2:3")]]
+    odd: list[Headers | None] = [
+        None,
+        [(FROM_HEADER, b"x")],
+        [(FROM_HEADER, None), (EPOCH_HEADER, b"2")],
+        [(FROM_HEADER, b"1:2:3")],
+    ]
     keys: list[bytes | None] = [None, None, b"a", b"b"]
-    values = [b"junk", b'{"watermark": 1}', b"1", b"2"]
+    values: list[bytes | None] = [b"junk", b'{"watermark": 1}', b"1", b"2"]
     came = ForwardedRecords.of(Records(np.full(4, 4), np.arange(4), np.zeros(4, np.int64), keys, values, odd))
     assert came.read_in.tolist() == [-1] * 4
     assert came.time.tolist() == [TIME_MIN] * 4

@@ -3,6 +3,7 @@ import pytest
 
 from streams.batch.columns import object_rows, objects
 from streams.batch.events import Events, Fields
+from streams.batch.refs import byte_objects, byte_values
 from streams.operators.reorder.held import Held, without_repeats
 from streams.state.memory import MemoryStore
 from streams.state.names import operator_prefix
@@ -221,7 +222,7 @@ def test_no_events_have_no_repeats() -> None:
 
 def test_slots_are_looked_up_anew(held: Held) -> None:
     held.add(events(10, 20, 30), 1)
-    held.relink(lambda keys: np.array([100 + int(key[1:]) for key in keys]))
+    held.relink(lambda keys: np.array([100 + int(key[1:]) for key in byte_values(keys)]))
     [chunk] = held.all()
     assert chunk.slot.tolist() == [100, 101, 102]
     assert times(held.came_in(1)) == [10, 20, 30]
@@ -232,7 +233,7 @@ def test_memory_counts_values_and_what_surrounds_them(held: Held) -> None:
     small = held.bytes_used
     assert small > 100 * 200
     large = events(1)
-    large.value[0] = b"x" * 100_000
+    byte_objects(large.value)[0] = b"x" * 100_000
     held.add(large, 1)
     assert held.bytes_used >= small + 100_000
 

@@ -12,6 +12,7 @@ from logistics.flows.gps import GPS
 from logistics.folds.vehicle_state import VehicleState
 from streams.batch.columns import TIME_MIN, object_rows, objects
 from streams.batch.events import Events, Fields
+from streams.batch.refs import byte_values
 from streams.batch.rows import pack_rows
 from streams.operators.base import OperatorContext
 from streams.operators.fold.operator import FoldTable, fold_name
@@ -112,7 +113,7 @@ class Index:
         """Keys of the windows that have closed, in their order; what changed is written."""
         found = self.windows.changes(self.keys.take_changed())
         self.store.write(found.store)
-        return [key for rows in found.rows for key in rows.keys.tolist()]
+        return [key for rows in found.rows for key in byte_values(rows.keys)]
 
 
 def index(store: CountingStore | Store | None = None, belongs: Callable[[bytes], bool] = lambda _: True) -> Index:

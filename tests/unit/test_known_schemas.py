@@ -120,11 +120,11 @@ def test_junk_ids_of_a_device_that_is_not_quarantined_are_looked_up_once_each_in
 @pytest.mark.thorough
 def test_good_records_of_more_schemas_than_are_kept_all_come_through() -> None:
     subject = engine()
-    subject._known = KnownSchemas(plans_max=SCHEMA_LOOKUPS_MAX)
+    subject._inputs[0].known = KnownSchemas(plans_max=SCHEMA_LOOKUPS_MAX)
     subject.process(batch([*range(1, 301), *range(1, 301)]))
     letters, records, _ = drain(subject, plan)
     assert ([], 600) == (letters, records)
-    assert len(subject._known) <= SCHEMA_LOOKUPS_MAX
+    assert len(subject._inputs[0].known) <= SCHEMA_LOOKUPS_MAX
 
 
 def test_a_partition_with_junk_does_not_keep_the_ids_of_another_one_from_being_looked_up() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from logistics.flows.gps import GPS
 from streams.avro.decode import Decoder
+from streams.batch.refs import byte_values
 from streams.batch.rejects import Reason
 from streams.deadletters.letter.audit import Outcome
 from streams.engine.config import TaskConfig
@@ -48,7 +49,7 @@ def clean(effects: Effects) -> list[bytes]:
         value
         for part in effects.partitions
         for records in part.of(Outcome.CLEAN)
-        for value in records.events.value.tolist()
+        for value in byte_values(records.events.value)
     ]
 
 

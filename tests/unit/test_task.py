@@ -8,6 +8,7 @@ import pytest
 from logistics.flows.gps import GPS
 from streams.batch.columns import TIME_MIN, object_rows, objects
 from streams.batch.events import Events, Fields
+from streams.batch.refs import byte_values
 from streams.engine.config import TaskConfig
 from streams.engine.cycle import Written
 from streams.engine.effects import TaskCommit
@@ -137,7 +138,7 @@ def cycle(task: PartitionTask) -> Cycles:
 
 
 def values(released: Events | None) -> list[bytes]:
-    return [] if released is None else released.value.tolist()
+    return [] if released is None else byte_values(released.value)
 
 
 def test_a_new_task_has_done_nothing(task: PartitionTask) -> None:

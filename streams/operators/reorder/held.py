@@ -9,7 +9,7 @@ import numpy as np
 
 from streams.batch.columns import TIME_MIN, Bools, Int64, header_memory
 from streams.batch.events import Events, Fields
-from streams.batch.refs import ByteColumn, byte_sizes
+from streams.batch.refs import ByteColumn, byte_sizes, byte_values
 from streams.operators.reorder.judge import release_order
 from streams.operators.reorder.section import pack_held, unpack_held
 from streams.state.space import StoreSpace
@@ -156,7 +156,7 @@ class Held:
 
     def drop_moved(self) -> None:
         """Hold those of kept keys only; of pages in the store, others are left out when they are loaded."""
-        parts = [(chunk, self._kept(chunk.events.key.tolist())) for chunk in self._chunks]
+        parts = [(chunk, self._kept(byte_values(chunk.events.key))) for chunk in self._chunks]
         self._chunks = [
             chunk if kept is None else _Chunk.of(chunk.cycle, chunk.events, np.flatnonzero(kept))
             for chunk, kept in parts
@@ -268,7 +268,7 @@ def held_in_store(space: StoreSpace, fields: Fields, watermark: int, kept: Kept 
 
 
 def _of_kept(events: Events, kept: Kept) -> Events:
-    rows = kept(events.key.tolist())
+    rows = kept(byte_values(events.key))
     return events if rows is None else events.take(rows)
 
 

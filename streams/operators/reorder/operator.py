@@ -12,6 +12,7 @@ import numpy as np
 
 from streams.batch.columns import TIME_MIN, Int64
 from streams.batch.events import Events
+from streams.batch.refs import byte_values
 from streams.limits import JOURNAL_RECORD_BYTES_MAX
 from streams.operators.base import ALL, Operator, OperatorContext, Replayed, RestoreBudget, Spill
 from streams.operators.changes import Changes
@@ -232,7 +233,7 @@ class ReorderOperator(Operator):
         del marks
         self._write_replayed()
         events = self._journalled.rest(watermark)
-        if events is not None and (kept := self._context.home.kept(events.key.tolist())) is not None:
+        if events is not None and (kept := self._context.home.kept(byte_values(events.key))) is not None:
             events = events.take(kept)
         if events is not None and len(events):
             self._hold_restored(events)

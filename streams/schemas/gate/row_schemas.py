@@ -16,7 +16,7 @@ import pyruhvro
 
 from streams.avro.matching import named_types
 from streams.batch.rows import empty_rows
-from streams.flow.declaration import Pipeline, Session, Table, Window
+from streams.flow.declaration import Pipeline, Table, Window
 from streams.operators.spec import OutputTopic
 from streams.schemas.catalog import SchemaVersion
 from streams.schemas.gate.findings import Finding, Rule
@@ -140,18 +140,18 @@ def _words(column: pa.Array) -> str:
     return f"null or {wanted}" if column.null_count else wanted
 
 
-def _giver(written: Table | Window | Session | OutputTopic) -> str:
+def _giver(written: Table | Window | OutputTopic) -> str:
     return "the operator" if isinstance(written, OutputTopic) else "the fold"
 
 
-def _symbols(written: Table | Window | Session | OutputTopic) -> Mapping[str, Sequence[str]]:
+def _symbols(written: Table | Window | OutputTopic) -> Mapping[str, Sequence[str]]:
     if isinstance(written, OutputTopic):
         return written.symbols
     found: Mapping[str, Sequence[str]] = getattr(written.aggregate, "symbols", {})
     return found
 
 
-def _sample(written: Table | Window | Session | OutputTopic) -> pa.RecordBatch:
+def _sample(written: Table | Window | OutputTopic) -> pa.RecordBatch:
     """What is published of one key that has no events; of none, if the fold cannot say that of one."""
     try:
         return _published(written, 1)
@@ -159,7 +159,7 @@ def _sample(written: Table | Window | Session | OutputTopic) -> pa.RecordBatch:
         return _published(written, 0)
 
 
-def _published(written: Table | Window | Session | OutputTopic, count: int) -> pa.RecordBatch:
+def _published(written: Table | Window | OutputTopic, count: int) -> pa.RecordBatch:
     keys = np.array([_KEY] * count, dtype=object)
     if isinstance(written, OutputTopic):
         assert written.columns is not None  # noqa: S101 - `row_outputs` are those that have both

@@ -99,7 +99,7 @@ class World:
             "event_time": self.now - delay, "latitude": rng.uniform(-90, 90), "longitude": rng.uniform(-180, 180),
             "speed_kmh": rng.choice((None, 0.0, 55.123)), "heading_deg": None, "altitude_m": None,
         }  # fmt: skip
-        return Event(  # type: ignore[call-arg]  # `identity` is a property
+        return Event(
             offset=0, timestamp_ms=0, key=key, event_id=fields["event_id"], device_id=fields["device_id"],
             sequence=fields["sequence"], event_time_ms=fields["event_time"], latitude=fields["latitude"],
             longitude=fields["longitude"], speed_kmh=fields["speed_kmh"], raw=encode(fields), heading_deg=None,
