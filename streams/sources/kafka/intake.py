@@ -352,6 +352,8 @@ class Intake:
                 raise
             # It has stopped fetching this partition, since an offset was out of range: only assigning it begins again.
             self.consumer.incremental_unassign([here])
+            if self._reader is not None:  # what the client keeps of a partition that it does not read may be gone
+                self._reader.attach(here.topic, here.partition)
             self.consumer.incremental_assign([here])
 
     def _stop(self, partitions: list[int], generation: int) -> None:
