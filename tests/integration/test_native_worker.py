@@ -1,4 +1,4 @@
-"""A worker with STREAMS_NATIVE=on is killed, joined, fenced, and its source is created again: as one in Python.
+"""A worker with STREAMS_NATIVE=on is killed, joined and fenced: as one in Python.
 
 Events pass it as references into buffers of the native library, which takes them from the client's queue and gives
 them to the other client: it must lose and double nothing, and end as soon as any other.
@@ -11,21 +11,15 @@ from typing import Final
 
 import pytest
 
-from logistics.flows.gps import GPS
-from streams.flow.discover import select_pipelines
-from streams.kafka.topics import apply_topics
 from streams.local.stack import Stack
-from tests.integration.kafka_helpers import admin_of, delete_topics
 from tests.integration.test_exactly_once import RECORDS_PER_S, SEED, wait_for_progress
 from tests.integration.workers import (
     NEVER_IDLE,
-    PARTITIONS,
     Traffic,
     Worker,
     assert_exactly_once,
     fresh_world,
     rough_shape,
-    wait_until,
     workers,
 )
 
@@ -78,20 +72,3 @@ def test_joined_and_fenced_it_loses_and_doubles_nothing(stack: Stack, tmp_path: 
         terminated(double)
         double.start({"STREAMS_NATIVE": "on"}).wait_ready()
         assert_exactly_once(stack, probe, double, seed=SEED)
-
-
-@pytest.mark.slow
-def test_a_source_that_is_created_again_is_read_from_its_beginning(stack: Stack, tmp_path: Path) -> None:
-    probe = fresh_world(stack)
-    with workers(stack, tmp_path, "a") as (worker,):
-        worker.start(ON).wait_ready()
-        with Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=RECORDS_PER_S):
-            wait_for_progress(probe)
-        wait_until(probe.all_is_committed, "all is processed")
-        delete_topics(admin_of(stack), {GPS.source})
-        apply_topics(admin_of(stack), select_pipelines([GPS.name]), partitions=PARTITIONS)
-        wait_until(lambda: worker.said("was deleted and created again"), "the worker notices")
-        with Traffic(stack, rough_shape(stack), seed=SEED + 1, records_per_s=RECORDS_PER_S):
-            wait_until(lambda: (probe.committed() or {}).get(0, 0) > 0, "it commits in the new topic")
-        wait_until(probe.all_is_committed, "all of the new topic is processed")
-        terminated(worker)
