@@ -82,7 +82,7 @@ def body_of(events: int, number: int) -> bytes:
             "event_id": f"b-{number}-{place}",
             "device_id": f"van-{(number + place) % 1_000}",
             "sequence": number,
-            "event_time": 1_767_225_600_000 + number * 1_000 + place,
+            "event_time": 1_767_225_600_000 + place,
             "latitude": 52.5,
             "longitude": 13.4,
             "speed_kmh": 43.5,
@@ -224,6 +224,8 @@ def _run(folder: Path, connection: dict[str, str], seconds: float, rounds: int, 
                     found.append(_said(measure(name, process, ports[name], events, seconds=seconds, rate=None)))
         half = max(one.requests_per_s for one in found if one.server == "gateway" and one.events_per_request == 1) / 2
         steady = _said(measure("gateway", taking, ports["gateway"], 1, seconds=seconds, rate=half))
+    if refused := sum(one.refused for one in (*found, steady)):
+        raise StreamsError(f"{refused} requests were refused: these are no figures of what is accepted")
     result = {
         "httptools": "HttpTools" in bounded_protocol().__name__,
         "runs": [asdict(one) for one in found],
