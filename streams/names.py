@@ -7,6 +7,8 @@ from typing import Final
 
 INGEST_PREFIX: Final = "streams.ingest."
 """Transactional ids of `streams ingest`, and groups that hold its progress: nobody consumes with them."""
+PULL_PREFIX: Final = "streams.pull."
+"""Likewise of `streams pull`, after the deployment's prefix; the name of the REST source follows."""
 DLQ_PREFIX: Final = "streams.dlq."
 """Transactional ids of a replay or discard; the name of the source follows."""
 REVIEW_GROUP: Final = "streams-dlq-review"

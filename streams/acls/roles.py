@@ -11,7 +11,8 @@ from typing import Final
 
 from streams.acls.rights import Kind, Operation, Pattern, Right, least, on_topic
 from streams.flow.declaration import Pipeline
-from streams.names import DLQ_PREFIX, INGEST_PREFIX, MONITOR_GROUP, REVIEW_GROUP
+from streams.names import DLQ_PREFIX, INGEST_PREFIX, MONITOR_GROUP, PULL_PREFIX, REVIEW_GROUP
+from streams.sinks.spec import dead_letters_of, group_of
 
 USER: Final = "User:"
 
@@ -29,8 +30,8 @@ class Role(StrEnum):
 
 DOES: Final = {
     Role.WORKER: "streams worker, streams state inspect, streams state rebuild --from local",
-    Role.GATEWAY: "streams ingest: what writes events into sources",
-    Role.SINK: "consumers of the flows' outputs, with groups that begin like the flow's own",
+    Role.GATEWAY: "streams gateway, streams pull, streams ingest: what writes events into sources",
+    Role.SINK: "streams sink; consumers of the flows' outputs, with groups that begin like the flow's own",
     Role.MONITOR: "streams monitor, streams lag",
     Role.STEWARD: "streams dlq list, show, replay, discard; with the role worker: streams forget",
     Role.CI: "streams topics apply, streams topics list",
@@ -53,10 +54,12 @@ def principal_of(role: Role) -> str:
 
 
 def _worker(flow: Pipeline) -> Iterator[Right]:
-    yield on_topic(flow.source, Operation.READ, "consumes it, commits its offsets")
-    for topic in (*flow.outputs, flow.dlq):
+    for one in flow.inputs:
+        yield on_topic(one.topic, Operation.READ, "consumes it, commits its offsets")
+        yield on_topic(one.dlq, Operation.WRITE, "writes it")
+        yield on_topic(one.audit, Operation.WRITE, "writes what became of a replayed letter")
+    for topic in flow.outputs:
         yield on_topic(topic, Operation.WRITE, "writes it")
-    yield on_topic(flow.audit, Operation.WRITE, "writes what became of a replayed letter")
     for topic in flow.event_outputs:
         yield on_topic(topic, Operation.DESCRIBE_CONFIGS, "asks how old a record's timestamp may be")
     for topic in flow.changelogs:
@@ -71,24 +74,32 @@ def _worker(flow: Pipeline) -> Iterator[Right]:
 
 
 def _gateway(flow: Pipeline) -> Iterator[Right]:
-    yield on_topic(flow.source, Operation.WRITE, "writes it")
-    yield on_topic(flow.source, Operation.READ, "notes its progress as an offset of the topic; it reads no record")
-    yield Right(Kind.GROUP, INGEST_PREFIX, Pattern.PREFIXED, Operation.READ, "keeps the progress of a file in a group")
-    yield Right(
-        Kind.TRANSACTIONAL_ID, INGEST_PREFIX, Pattern.PREFIXED, Operation.WRITE, "writes in transactions, one id a file"
-    )
+    for one in flow.inputs:
+        yield on_topic(one.topic, Operation.WRITE, "writes it")
+        yield on_topic(one.topic, Operation.READ, "notes its progress as an offset of the topic; it reads no record")
+        yield on_topic(one.dlq, Operation.WRITE, "writes what came by HTTP and cannot be an event")
+    for prefix, what in ((INGEST_PREFIX, "file"), (f"{flow.prefix}{PULL_PREFIX}", "source")):
+        yield Right(Kind.GROUP, prefix, Pattern.PREFIXED, Operation.READ, f"keeps the progress of a {what} in a group")
+        yield Right(
+            Kind.TRANSACTIONAL_ID, prefix, Pattern.PREFIXED, Operation.WRITE,
+            f"writes in transactions, one id for each {what}",
+        )  # fmt: skip
 
 
 def _sink(flow: Pipeline) -> Iterator[Right]:
     for topic in flow.outputs:
         yield on_topic(topic, Operation.READ, "reads it")
+    for sink in flow.sinks:
+        yield Right(Kind.GROUP, group_of(sink, flow.prefix), Pattern.LITERAL, Operation.READ, "commits its offsets")
+        yield on_topic(dead_letters_of(sink, flow.prefix), Operation.WRITE, "writes what its target cannot hold")
     yield Right(Kind.GROUP, f"{flow.group}.", Pattern.PREFIXED, Operation.READ, "commits its offsets")
 
 
 def _monitor(flow: Pipeline) -> Iterator[Right]:
-    yield on_topic(flow.source, Operation.READ, "looks at the newest records, and at the oldest uncommitted one")
-    for topic in (flow.dlq, flow.audit):
-        yield on_topic(topic, Operation.READ, "counts dead letters that are open")
+    for one in flow.inputs:
+        yield on_topic(one.topic, Operation.READ, "looks at the newest records, and at the oldest uncommitted one")
+        for topic in (one.dlq, one.audit):
+            yield on_topic(topic, Operation.READ, "counts dead letters that are open")
     for each in flow.topics():
         yield on_topic(each.name, Operation.DESCRIBE, "asks for its ends, and says when it is missing")
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.DESCRIBE, "asks for its offsets and members")
@@ -97,14 +108,14 @@ def _monitor(flow: Pipeline) -> Iterator[Right]:
 
 
 def _steward(flow: Pipeline) -> Iterator[Right]:
-    yield on_topic(flow.dlq, Operation.READ, "reads dead letters")
-    yield on_topic(flow.audit, Operation.READ, "reads what was done about them")
-    yield on_topic(flow.audit, Operation.WRITE, "writes what it does about them")
-    yield on_topic(flow.source, Operation.WRITE, "replays letters into it")
-    yield on_topic(flow.source, Operation.DESCRIBE_CONFIGS, "asks for the largest record that it takes")
-    yield Right(
-        Kind.TRANSACTIONAL_ID, f"{DLQ_PREFIX}{flow.source}", Pattern.LITERAL, Operation.WRITE, "writes in transactions"
-    )
+    for one in flow.inputs:
+        yield on_topic(one.dlq, Operation.READ, "reads dead letters")
+        yield on_topic(one.audit, Operation.READ, "reads what was done about them")
+        yield on_topic(one.audit, Operation.WRITE, "writes what it does about them")
+        yield on_topic(one.topic, Operation.WRITE, "replays letters into it")
+        yield on_topic(one.topic, Operation.DESCRIBE_CONFIGS, "asks for the largest record that it takes")
+        by_topic = f"{DLQ_PREFIX}{one.topic}"
+        yield Right(Kind.TRANSACTIONAL_ID, by_topic, Pattern.LITERAL, Operation.WRITE, "writes in transactions")
     yield Right(
         Kind.GROUP, REVIEW_GROUP, Pattern.LITERAL, Operation.DESCRIBE, "reads under this name, and joins no group"
     )

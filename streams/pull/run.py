@@ -20,6 +20,7 @@ from streams.gateway.records import Rejection, TooManyRecords
 from streams.gateway.rows import Asked, RowReader
 from streams.ingest.fields import fields_of
 from streams.limits import GATEWAY_SLICE_RECORDS_MAX
+from streams.names import PULL_PREFIX
 from streams.pull.client import FetchFailed, RestClient
 from streams.pull.cursor import Course, Cursor, CursorFailed, Step, first, parameters
 from streams.pull.declaration import PullSource
@@ -34,8 +35,6 @@ from streams.sinks.transactional import TransactionalSink
 
 log = structlog.get_logger(__name__)
 
-NAME_PREFIX: Final = "streams.pull."
-"""Transactional ids and checkpoint groups of this command begin so. Nobody consumes with these groups: no lag."""
 CONNECT_S_MAX: Final = 30.0
 KEEP_S: Final = 3_600.0
 """A cursor that does not move is committed again so often: Kafka forgets offsets that are not (after 7 days)."""
@@ -121,7 +120,7 @@ class Puller:
         except (ValueError, TypeError):
             raise StreamsError(
                 f"the checkpoint of {self._source.name} is not readable ({checkpoint.metadata[:100]!r}): delete the "
-                f"consumer group {self._pipeline.prefix}{NAME_PREFIX}{self._source.name} to begin anew"
+                f"consumer group {self._pipeline.prefix}{PULL_PREFIX}{self._source.name} to begin anew"
             ) from None
 
     async def _page(self, client: RestClient, cursor: Cursor) -> tuple[Cursor, bool]:
@@ -183,7 +182,7 @@ class Puller:
         self.result.rejected += len(rejected)
         outgoing = [Outgoing(pipeline.source, keys, values, now_ms)] if values else []
         if rejected:
-            origin = Origin(NAME_PREFIX + self._source.name, "application/json")
+            origin = Origin(PULL_PREFIX + self._source.name, "application/json")
             letters = letters_of(pipeline, rejected, origin, now_ms=now_ms)
             outgoing.append(Outgoing(pipeline.dlq, letters.keys, list(letters.values), now_ms, letters.headers))
         return outgoing
@@ -227,7 +226,7 @@ def puller(settings: Settings, source: PullSource, pipelines: list[Pipeline]) ->
         )
     schema_id = Registry(settings).lookup(schema.subject, schema.text)
     reader = RowReader(pipeline, schema, schema_id, decoder_of(pipeline, settings))
-    name = f"{pipeline.prefix}{NAME_PREFIX}{source.name}"
+    name = f"{pipeline.prefix}{PULL_PREFIX}{source.name}"
     transactions = KafkaTransactions(
         settings, transactional_id=name, source=pipeline.source, retrier=Retrier(), reopen_s_max=CONNECT_S_MAX
     )

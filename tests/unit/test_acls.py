@@ -77,7 +77,7 @@ def test_roles_that_only_look_may_write_nothing_and_each_role_writes_only_what_i
         }  # fmt: skip
 
     assert written(Role.MONITOR) == written(Role.SINK) == set()
-    assert written(Role.GATEWAY) == {GPS.source}
+    assert written(Role.GATEWAY) == {GPS.source, GPS.dlq}
     assert written(Role.STEWARD) == {GPS.source, GPS.audit}
     assert written(Role.WORKER) == {topic.name for topic in GPS.topics()} - {GPS.source}
     assert written(Role.CI) == {topic.name for topic in GPS.topics()}
@@ -142,7 +142,8 @@ def test_the_rights_are_shown_as_text_and_as_json(monkeypatch: pytest.MonkeyPatc
     (entry,) = json.loads(shown.output)
     assert (entry["principal"], entry["roles"], entry["quotas"]) == ("User:gateway", ["gateway"], None)
     topics = {(one["name"], one["operation"]) for one in entry["rights"] if one["resource"] == "topic"}
-    assert topics == {("blue.gps.positions.v1", "READ"), ("blue.gps.positions.v1", "WRITE")}
+    source = "blue.gps.positions.v1"
+    assert topics == {(source, "READ"), (source, "WRITE"), (f"{source}.dlq", "WRITE")}
     text = CliRunner().invoke(app, ["acls", "show"]).output
     for words in (*map(principal_of, Role), "blue.orders.events.v1.journal", "Quotas: none is proposed"):
         assert words in text
