@@ -80,8 +80,12 @@ class PipelineStatus:
         if missing := ownership.missing:
             return f"restoring {self._source} partitions {sorted(missing)}"
         if waiting := self._core.engine.waiting_partitions:
-            lanes = [f"{self._topics[input_of(lane)]} {partition_of_lane(lane)}" for lane in sorted(waiting)]
-            return f"waiting for the schema registry: {', '.join(lanes)}"
+            places = [
+                f"{topic} {sorted(partition_of_lane(lane) for lane in lanes)}"
+                for number, topic in enumerate(self._topics)
+                if (lanes := [lane for lane in waiting if input_of(lane) == number])
+            ]
+            return f"waiting for the schema registry: {', '.join(places)}"
         if not ownership.owned and not self._remarks.refused and not self._is_spare():
             return f"no partition of {self._source} is assigned"
         return None

@@ -127,11 +127,10 @@ class Yard:
         """(device, events) of the last row of each key, by the topic."""
         found: dict[bytes, int] = {}
         for record in committed_records(self.stack, STATES, PARTITIONS):
-            value: bytes | None = record.value
-            if value is None:
+            if not record.value:  # a deletion
                 found.pop(record.key, None)
-            elif value != JUNK:
-                found[record.key] = decoded(STATES, value)["events"]
+            elif record.value != JUNK:
+                found[record.key] = decoded(STATES, record.value)["events"]
         return sorted((key.decode(), events) for key, events in found.items())
 
     def expected_minutes(self) -> list[int]:

@@ -15,6 +15,7 @@ from loadtest.oracle.read import TopicReader
 from logistics.flows.gps import GPS
 from streams.deadletters.letter.audit import Actor
 from streams.deadletters.letter.filter import Filter
+from streams.deadletters.letter.inspect import MASK
 from streams.deadletters.review.discard import discard
 from streams.deadletters.review.inbox import Inbox
 from streams.deadletters.review.look import Entry, details, entries_of, reveal
@@ -282,8 +283,10 @@ def test_foreign_letters_are_read_and_replayed_and_broken_ones_are_refused(scene
     source_records = scene.source_end()
 
     (from_connect,), (from_spring,) = scene.letters("connect"), scene.letters("spring")
-    assert ("sink is down", [("trace", b"1")]) == (from_connect.letter.message, from_connect.letter.headers)
-    assert ("NoSuchOrderException", "no such order") == (from_spring.letter.reason, from_spring.letter.message)
+    assert (MASK, [("trace", b"1")]) == (from_connect.letter.message, from_connect.letter.headers)
+    assert ("NoSuchOrderException", MASK) == (from_spring.letter.reason, from_spring.letter.message)
+    for entry, words in ((from_connect, "sink is down"), (from_spring, "no such order")):
+        assert words == details(scene.inbox, scene.inbox.the_one(entry.letter.id), reveal=True).entry.letter.message
     shown = details(scene.inbox, scene.inbox.the_one(from_spring.letter.id), reveal=False)
     assert ("gps.positions.v1", 2, 9) == (shown.origin.topic, shown.origin.partition, shown.origin.offset)
     refused = scene.replay("broken", wait_s=0)

@@ -85,8 +85,8 @@ def _columns(records: Records) -> dict[str, Any]:
     return {
         "offset": records.offset.tolist(),
         "timestamp": records.timestamp_ms.tolist(),
-        "key": records.key,
-        "value": records.value,
+        "key": list(records.key),
+        "value": list(records.value),
         "headers": headers,
         "lost": dict(records.headers_lost or {}),
         "types": {column.dtype.str for column in (records.partition, records.offset, records.timestamp_ms)},
