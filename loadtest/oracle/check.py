@@ -303,12 +303,8 @@ def _read_trips(
     read_row: Callable[[bytes], dict[str, Any]],
     share: Share | None,
 ) -> None:
-    partitions = reader.partitions(session.topic)
-    partition_due = cache(lambda key: partition_of(key, partitions))
-    for message in reader.records(session.topic, share):
-        key, partition = message.key() or b"", cast("int", message.partition())
-        row = read_row(message.value() or b"")
-        output.trips.add(session.topic, key, row, partition=partition, partition_due=partition_due(key))
+    for key, row, partition, due in _rows(reader, session.topic, read_row, share):
+        output.trips.add(session.topic, key, row, partition=partition, partition_due=due)
 
 
 def _read_windows(
@@ -318,14 +314,19 @@ def _read_windows(
     read_row: Callable[[bytes], dict[str, Any]],
     share: Share | None,
 ) -> None:
-    partitions = reader.partitions(window.topic)
+    for key, row, partition, due in _rows(reader, window.topic, read_row, share):
+        output.windows.add(window, key, row, partition=partition, partition_due=due)
+
+
+def _rows(
+    reader: TopicReader, topic: str, read_row: Callable[[bytes], dict[str, Any]], share: Share | None
+) -> Iterator[tuple[bytes, dict[str, Any], int, int]]:
+    """Key and row of each record of a topic, the partition that it is in, and the one that its key belongs to."""
+    partitions = reader.partitions(topic)
     partition_due = cache(lambda key: partition_of(key, partitions))
-    for message in reader.records(window.topic, share):
+    for message in reader.records(topic, share):
         key = message.key() or b""
-        row = read_row(message.value() or b"")
-        output.windows.add(
-            window, key, row, partition=cast("int", message.partition()), partition_due=partition_due(key)
-        )
+        yield key, read_row(message.value() or b""), cast("int", message.partition()), partition_due(key)
 
 
 def _headers(message: Any) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from streams.avro.framing import FRAME_BYTES, SCHEMA_ID_HEADER, SchemaKey, key_in_header
+from streams.avro.framing import FRAME_BYTES, NOT_FRAMED, SCHEMA_ID_HEADER, SchemaKey, id_in_frame, key_in_header
 from streams.avro.native import Native, PartByReference, Programs, decode_by_reference, decode_natively
 from streams.avro.reads import ReaderFields
 from streams.avro.resolve import Plan
@@ -36,7 +36,6 @@ _EXACT_RECORDS_MAX: Final = 16
 _SAMPLES: Final = 8
 """Records whose frame is looked at before a whole batch is taken for one of the usual schema."""
 _UNREAD: Final = frozenset({Reason.MALFORMED, Reason.INCOMPATIBLE_SCHEMA})
-_NOT_FRAMED: Final = "no schema id: the value does not begin with the frame's magic byte"
 _LOST: Final = (
     "headers whose names are not UTF-8, which could not be kept: {}; key, value and all other headers are as they "
     "came. Have the producer name its headers in UTF-8; a replay sends the record without these headers"
@@ -249,10 +248,11 @@ class Decoder:
             else:
                 by_frame[value[:FRAME_BYTES]].append(row)
         for frame, rows in by_frame.items():
-            if len(frame) == FRAME_BYTES and frame[0] == 0:
-                groups[int.from_bytes(frame[1:], "big", signed=True), True] += rows
+            schema_id = id_in_frame(frame)
+            if schema_id is not None:
+                groups[schema_id, True] += rows
             else:
-                rejects += [Reject(row, Reason.NOT_FRAMED, _NOT_FRAMED) for row in rows]
+                rejects += [Reject(row, Reason.NOT_FRAMED, NOT_FRAMED) for row in rows]
         return groups
 
     def _refused_by_headers(self, records: Records, skip: frozenset[int]) -> dict[int, Reject]:

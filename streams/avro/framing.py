@@ -10,21 +10,28 @@ from typing import Final
 
 SCHEMA_ID_HEADER: Final = "__value_schema_id"
 FRAME_BYTES: Final = 5
+NOT_FRAMED: Final = "no schema id: the value does not begin with the frame's magic byte"
+"""What is said of a value without a frame, where no header names its schema."""
 _GUID_BYTES: Final = 17
 
 SchemaKey = int | str
 """What a record names its schema by: the registry's id, or a GUID in its usual form of 36 characters."""
 
 
+def id_in_frame(frame: bytes) -> int | None:
+    """The id that the first `FRAME_BYTES` bytes of a value hold; None if they are fewer, or no frame."""
+    if len(frame) == FRAME_BYTES and frame[0] == 0:
+        return int.from_bytes(frame[1:], "big", signed=True)
+    return None
+
+
 def key_in_header(value: bytes | None) -> SchemaKey | None:
     """The id or GUID that a value of `__value_schema_id` holds; None if it is neither."""
     if value is None:
         return None
-    if len(value) == FRAME_BYTES and value[0] == 0:
-        return int.from_bytes(value[1:], "big", signed=True)
     if len(value) == _GUID_BYTES and value[0] == 1:
         return str(uuid.UUID(bytes=value[1:]))
-    return None
+    return id_in_frame(value)
 
 
 def key_in_headers(headers: Sequence[tuple[str, bytes | None]] | None) -> SchemaKey | None:
@@ -38,6 +45,4 @@ def schema_id_of(value: bytes | None, headers: Sequence[tuple[str, bytes | None]
     key = key_in_headers(headers)
     if key is not None:
         return key if isinstance(key, int) else None
-    if value is not None and len(value) >= FRAME_BYTES and value[0] == 0:
-        return int.from_bytes(value[1:FRAME_BYTES], "big", signed=True)
-    return None
+    return None if value is None else id_in_frame(value[:FRAME_BYTES])

@@ -12,7 +12,6 @@ import re
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from streams.errors import FencedError, StreamsError, UsageError
 from streams.limits import GATEWAY_GRACE_S
 from streams.listening import listening, listening_together, url_of
 from streams.text import counted
+from streams.worker.lifeline import end_with
 from streams.worker.restarts import EndAll, Restarts, ending
 
 log = structlog.get_logger(__name__)
@@ -76,15 +76,7 @@ class Member:
 
     def end_with_the_supervisor(self) -> None:
         """From now on the end of the supervisor stops this process, as SIGTERM does."""
-        threading.Thread(target=self._await_end, name="lifeline", daemon=True).start()
-
-    def _await_end(self) -> None:
-        while os.read(self.lifeline, 1):
-            pass
-        log.error("the supervisor has ended: stopping")
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(ORPHAN_S_MAX)
-        os._exit(1)
+        end_with(self.lifeline, stop_s_max=ORPHAN_S_MAX)
 
 
 class Crew:

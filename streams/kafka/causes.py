@@ -4,7 +4,6 @@ librdkafka says the same of an expired certificate, one of a foreign CA and one 
 when a client without TLS connects to a port with TLS. So where no broker answers, one is asked by a TLS handshake.
 """
 
-import datetime as dt
 import re
 import socket
 import ssl
@@ -13,12 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from confluent_kafka import KafkaError
-from cryptography import x509
 
+from streams.certificates import expired_at
 from streams.settings import Settings
 
 PROBE_TIMEOUT_S: Final = 2.0
-_CERTIFICATE_BYTES_MAX: Final = 1 << 20
 _EXPIRED, _NOT_YET, _OTHER_HOST, _OTHER_ADDRESS = 10, 9, 62, 64
 """OpenSSL's verdicts on a certificate (X509_V_ERR_*)."""
 _DEFAULT_PORT: Final = 9092
@@ -168,17 +166,10 @@ def _of_certificate(error: ssl.SSLCertVerificationError, host: str, ca: Path | N
 
 def _of_own_certificate(settings: Settings) -> str | None:
     path = settings.kafka_ssl_certificate_location
-    if path is None:
+    end = expired_at(path)
+    if end is None:
         return None
-    try:
-        with path.open("rb") as file:
-            certificate = x509.load_pem_x509_certificate(file.read(_CERTIFICATE_BYTES_MAX))
-    except (OSError, ValueError):
-        return None
-    end = certificate.not_valid_after_utc
-    if end < dt.datetime.now(dt.UTC):
-        return f"the client's certificate in {path} (KAFKA_SSL_CERTIFICATE_LOCATION) has expired, on {end:%Y-%m-%d}"
-    return None
+    return f"the client's certificate in {path} (KAFKA_SSL_CERTIFICATE_LOCATION) has expired, on {end:%Y-%m-%d}"
 
 
 def _address(server: str) -> tuple[str, int]:

@@ -1,17 +1,13 @@
 """What to do when the registry cannot be used, by what its client says."""
 
-import datetime as dt
 import re
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from cryptography import x509
-
+from streams.certificates import expired_at
 from streams.masking import separate
 from streams.settings import Settings
 
-_CERTIFICATE_BYTES_MAX: Final = 1 << 20
 _UNVERIFIED: Final = "CERTIFICATE_VERIFY_FAILED"
 _WANTS_CERTIFICATE: Final = re.compile(r"CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE", re.IGNORECASE)
 _REFUSES_CERTIFICATE: Final = re.compile(
@@ -82,16 +78,9 @@ def _of_its_certificate(settings: Settings, reason: str) -> str:
 
 def _expired(settings: Settings) -> str | None:
     """That the client's own certificate has ended, if it has."""
-    path: Path | None = settings.schema_registry_ssl_certificate_location
-    if path is None:
-        return None
-    try:
-        with path.open("rb") as file:
-            certificate = x509.load_pem_x509_certificate(file.read(_CERTIFICATE_BYTES_MAX))
-    except (OSError, ValueError):
-        return None
-    end = certificate.not_valid_after_utc
-    if end >= dt.datetime.now(dt.UTC):
+    path = settings.schema_registry_ssl_certificate_location
+    end = expired_at(path)
+    if end is None:
         return None
     return (
         f"the client's certificate in {path} (SCHEMA_REGISTRY_SSL_CERTIFICATE_LOCATION) has expired, on {end:%Y-%m-%d}"

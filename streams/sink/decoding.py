@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from streams.avro.framing import FRAME_BYTES, SchemaKey, key_in_headers
+from streams.avro.framing import FRAME_BYTES, NOT_FRAMED, SchemaKey, id_in_frame, key_in_headers
 from streams.avro.known import KnownSchemas
 from streams.avro.resolve import Plan, column_kind
 from streams.avro.values import decode_fields, decode_one
@@ -29,7 +29,6 @@ Resolve = Callable[[SchemaKey], Plan | Reject]
 
 _EXACT_RECORDS_MAX: Final = 16
 _NO_VALUE: Final = "the record has no value, and the sink has no key by which it would delete a row"
-_NOT_FRAMED: Final = "no schema id: the value does not begin with the frame's magic byte"
 _DIGITS: Final = Context(prec=100_000)
 _Part = tuple[Int64, pa.RecordBatch]
 
@@ -107,10 +106,11 @@ class RowDecoder:
             else:
                 by_frame[value[:FRAME_BYTES]].append(row)
         for frame, rows in by_frame.items():
-            if len(frame) == FRAME_BYTES and frame[0] == 0:
-                groups[int.from_bytes(frame[1:], "big", signed=True), True] += rows
+            schema_id = id_in_frame(frame)
+            if schema_id is not None:
+                groups[schema_id, True] += rows
             else:
-                rejects += [Reject(row, Reason.NOT_FRAMED, _NOT_FRAMED) for row in rows]
+                rejects += [Reject(row, Reason.NOT_FRAMED, NOT_FRAMED) for row in rows]
         return groups
 
     def _plan(self, key: SchemaKey) -> Plan | Reject:

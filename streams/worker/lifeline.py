@@ -58,12 +58,21 @@ class Supervised:
 
     def end_with_the_supervisor(self) -> None:
         """From now on the end of the supervisor stops this process, as SIGTERM does, within `ORPHAN_S_MAX`."""
-        threading.Thread(target=self._await_end, name="lifeline", daemon=True).start()
+        end_with(self.lifeline, stop_s_max=ORPHAN_S_MAX)
 
-    def _await_end(self) -> None:
-        while os.read(self.lifeline, 1):
+
+def end_with(lifeline: int, *, stop_s_max: float) -> None:
+    """From now on the end of who holds the pipe's other end stops this process, as SIGTERM does.
+
+    `lifeline`: descriptor of the end to read. A process that has not stopped `stop_s_max` seconds later is ended.
+    """
+
+    def await_end() -> None:
+        while os.read(lifeline, 1):
             pass
         log.error("the supervisor has ended: stopping")
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(ORPHAN_S_MAX)
+        time.sleep(stop_s_max)
         os._exit(1)
+
+    threading.Thread(target=await_end, name="lifeline", daemon=True).start()
