@@ -1,6 +1,6 @@
 """The cycle that makes a partition's state forget keys: what is written in one transaction, while no worker has them.
 
-Whoever restores the partition afterwards, from whatever store, has no rows of the keys: the records without a value in
+A worker that restores the partition afterwards, from any store, has no rows of the keys: the records without a value in
 the tables take them away, and what travels with them; the journal record takes away what operators keep beside.
 """
 

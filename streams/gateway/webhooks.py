@@ -2,7 +2,7 @@
 
 The headers are `webhook-id`, `webhook-timestamp` (seconds since 1970) and `webhook-signature`: `v1,` and the base64 of
 the HMAC-SHA256 of `id.timestamp.body`, several of them apart by spaces. The body is signed as it is sent, compressed
-where it is. A sender that tries again signs anew, with the same id; the same signature twice is a replay.
+where it is. A sender that tries again signs again, with the same id; the same signature twice is a replay.
 """
 
 import base64

@@ -71,7 +71,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file: its columns, and its rows as chunks that hold the columns asked for. Each call reads it anew."""
+    """A file: its columns, and its rows as chunks that hold the columns asked for. Each call reads it again."""
 
     columns: tuple[str, ...]
     chunks: Callable[[Sequence[str]], Iterator[Chunk]]

@@ -66,7 +66,7 @@ class ScaleBook:
         self._told: Mapping[str, Told] = {}
 
     def observe(self, snapshot: Snapshot) -> None:
-        """Decide anew for each group. A snapshot without a new round changes nothing: what is old is no reason."""
+        """Decide again for each group. A snapshot without a new round changes nothing: what is old is no reason."""
         if snapshot.failure is not None:
             return
         told: dict[str, Told] = {}

@@ -1,7 +1,7 @@
 """What a sink asks of its target: rows and the offsets after them, written together or not at all.
 
 A target keeps, for each partition of the topic, the offset that is next and who may write: `open` takes a partition
-over, and from then on whoever had it before can write nothing more of it, however late it wakes up. Twin:
+over, and from then on the process that had it before can write nothing more of it, however late it wakes up. Twin:
 `streams.sinks.memory_target`; `tests/contract/test_target.py` holds all targets to one contract.
 """
 

@@ -1,7 +1,7 @@
 """What a worker does for a growth of its flow between steps: parents cut and tell, children adopt and clear.
 
-Everything is a function of the growth's record and of committed state, so that whoever dies is followed by another one
-(docs/adr/0070).
+Everything is a function of the growth's record and of committed state, so that another worker goes on
+where one has ended (docs/adr/0070).
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Decides which events behind the watermark are late, and in which order events are released.
+"""Decides which events below the watermark are late, and in which order events are released.
 
 Everything is decided per record, by the watermark at its own place in the log, so that it does not depend on how the
 log was cut into batches.

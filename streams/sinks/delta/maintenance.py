@@ -47,7 +47,7 @@ def vacuum(
 ) -> list[str]:
     """Remove files that no version of the last `retention_hours` needs; returns them. `dry_run`: only returns them.
 
-    Whoever reads an older version, or has been reading for longer than that, misses them.
+    A reader of an older version, or one that has been reading for longer than that, misses them.
 
     Raises:
         UsageError: it is less than an hour: a file of a commit that is under way could go.

@@ -2,8 +2,8 @@
 
 Offsets and epochs are *application transactions* of the Delta protocol: a name and a version that a commit sets. Every
 write sets both of its partitions, and `open` sets the next epoch in a commit without rows. Delta refuses a commit when
-another one, made since the table was read, has set one of the same names: so whoever was taken over cannot commit, and
-whoever reads the table anew sees that the epoch is another's.
+another one, made since the table was read, has set one of the same names. So a process that was taken over cannot
+commit, and when it reads the table again it sees that the epoch is another's.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

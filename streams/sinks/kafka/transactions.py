@@ -95,7 +95,7 @@ class KafkaTransactions:
         """Topics produced to in the open transaction."""
 
     def reopen(self) -> None:
-        """Make the producer anew; waits for the broker, logging it, as long as it takes or was said.
+        """Make a new producer; waits for the broker, logging it, as long as it takes or was said.
 
         Raises:
             CycleAborted: the worker stops while waiting, or the broker did not give a producer in time.

@@ -1,8 +1,8 @@
 """A PostgreSQL table as a target: COPY, upsert, offsets and fence in one transaction.
 
 The order within the transaction is part of the fence: rows first, offsets last. `advance` changes nothing for a
-partition whose epoch is no longer ours, and then all of it is rolled back. Whoever takes over waits for the short time
-between `advance` and the commit of a living writer; one that stands still there is ended by the server
+partition whose epoch is no longer ours, and then all of it is rolled back. A process that takes over waits for the
+short time between `advance` and the commit of a living writer; one that stands still there is ended by the server
 (`idle_in_transaction_session_timeout`).
 """
 
