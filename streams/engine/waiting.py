@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from streams.avro.decode import Decoded
+from streams.avro.decoded import Decoded
 from streams.batch.columns import header_memory
 from streams.batch.events import Events
 from streams.batch.lanes import lane_of
