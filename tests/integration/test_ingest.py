@@ -222,14 +222,23 @@ def test_what_cannot_be_ingested_is_one_clear_error(stack: Stack, tmp_path: Path
     with pytest.raises(StreamsError, match=r"there is no topic gps\.positions\.v1: run `streams topics apply`"):
         ingest_file(settings, REAL, TOPIC)
     fresh_topics(stack, flows=[GPS.name])
-    for environment, expected in (
-        ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "no Kafka broker answers at 127.0.0.1:1"),
-        ({"SCHEMA_REGISTRY_URL": "http://127.0.0.1:1"}, "no answer from the schema registry at http://127.0.0.1:1"),
-    ):
-        result = run(stack, "ingest", "file", REAL, "--topic", TOPIC, **environment)
-        assert result.returncode == 1
-        assert expected in result.stderr
-        assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "address", "expected"),
+    [
+        pytest.param(  # in short: test_outages, a worker; every command waits for ten seconds
+            "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1", "no Kafka broker answers at 127.0.0.1:1", marks=pytest.mark.slow
+        ),
+        ("SCHEMA_REGISTRY_URL", "http://127.0.0.1:1", "no answer from the schema registry at http://127.0.0.1:1"),
+    ],
+)
+def test_what_does_not_answer_is_said_in_one_line(stack: Stack, variable: str, address: str, expected: str) -> None:
+    fresh_topics(stack, flows=[GPS.name])
+    result = run(stack, "ingest", "file", REAL, "--topic", TOPIC, **{variable: address})
+    assert result.returncode == 1
+    assert expected in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_what_the_worker_would_reject_is_a_bad_row_and_stays_one_when_a_run_goes_on(
