@@ -1,8 +1,8 @@
 """Which process of a parallel run takes which file of tests.
 
-Tests on a broker wait most of the time; tests without one use a processor all of the time. So of three processes two
-begin with files of the first kind and one with files of the other kind, each with the longest files first; whoever has
-no more of its own kind takes the other. A file is run by one process, in its order.
+Tests on a broker wait most of the time; tests without one use a processor all of the time. So two thirds of the
+processes begin with files of the first kind and the rest with files of the other kind, each with the longest files
+first; whoever has no more of its own kind takes the other. A file is run by one process, in its order.
 """
 
 from pathlib import PurePosixPath
