@@ -134,7 +134,7 @@ def test_what_was_open_for_longer_than_the_broker_allows_is_void_and_the_next_cy
 ) -> None:
     fresh_topics(stack, PARTITIONS, flows=[GPS.name])
     transactions = KafkaTransactions(
-        settings_of(stack), transactional_id="tests.long", source=GPS.source, retrier=Retrier(), timeout_ms=4_000
+        settings_of(stack), transactional_id="tests.long", source=GPS.source, retrier=Retrier(), timeout_ms=8_000
     )
     transactions.reopen()
     try:
