@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 NATIVE := $(VENV)/.native-$(if $(shell command -v cargo),built,absent)
 QUIX := .local/baselines/quix
 AUDIT := .local/audit
+# One more than there are processors, for most of them wait for a broker; each has a broker of its own, of about 1 GB.
+TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 5 ? n + 1 : 6)))
 
 # Where the environment forbids bytecode files (many container images do), every process that a test starts would compile
 # the product again, and each run of the tests would rewrite all their assertions.
@@ -42,7 +44,7 @@ run: setup ## Start everything, feed real and simulated positions, watch it live
 	$(BIN)/streams demo
 
 test: setup ## Run the tests (unit, property, simulation, real Kafka), without the long forms
-	$(BIN)/python -m pytest -n 3 --dist loadfile --hypothesis-profile=half -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --hypothesis-profile=half -m "not slow" $(ARGS)
 
 test-fast: setup ## Run the tests that need no broker, in less than a minute: for the inner loop
 	$(BIN)/python -m pytest -q -n 2 --hypothesis-profile=fast -m "not kafka and not slow and not thorough" tests/unit tests/property tests/contract tests/simulation $(ARGS)

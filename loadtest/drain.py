@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 from confluent_kafka import Producer
 
 from loadtest.operators import LATENESS_MS, PARTITIONS, READ_MS, SCHEMA_ID, micro_batches
-from loadtest.produce import MOCK_CONFIG
+from loadtest.produce import MOCK_CONFIG, native_producer
 from logistics.flows.gps import GPS
 from streams.avro.decode import Decoder
 from streams.avro.native import Native, choose
@@ -29,10 +29,8 @@ from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.log import Changelog
 from streams.engine.task import PartitionTask
-from streams.errors import UsageError
 from streams.flow.bounds import Bounds
 from streams.kafka.clients import producer as new_producer
-from streams.kafka.native_client import native_clients
 from streams.schemas.catalog import Catalog
 from streams.settings import Settings
 from streams.sinks.base import Committed, TopicRecords
@@ -98,12 +96,7 @@ def ways() -> list[Way]:
     if native is None:
         return found
     found.append(replace(found[0], name="native, objects", native=native))
-    clients = native_clients("on")
-    if clients is None:
-        raise UsageError("the native library cannot take and give records")
-    other, gives = clients.producer(Settings(), MOCK_CONFIG)
-    if gives is None:
-        raise UsageError("the handle of the client is not certain")
+    other, gives = native_producer()
     found.append(Way("native, references", native, by_reference=True, producer=other, gives=GivesBatch(gives)))
     return found
 

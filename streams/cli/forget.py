@@ -14,8 +14,9 @@ from streams.deadletters.letter.filter import Filter
 from streams.deadletters.review.discard import discard
 from streams.deadletters.review.inbox import Inbox
 from streams.errors import StreamsError, UsageError
-from streams.flow.declaration import Cleanup, Pipeline
+from streams.flow.declaration import Pipeline
 from streams.flow.discover import select_pipelines
+from streams.flow.topics import Cleanup
 from streams.kafka.admin import wait_for_broker
 from streams.kafka.topics import TopicState, list_topics
 from streams.limits import KEY_BYTES_MAX

@@ -5,62 +5,22 @@ Everything else (topics, groups, decoding, state, metrics) follows from it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any, Final
 
 from streams.flow.bounds import BOUNDS_DEFAULT, Bounds
 from streams.flow.inputs import AUDIT_SUFFIX, DEAD_LETTERS_SUFFIX, LATE_SUFFIX, Input
+from streams.flow.topics import DAY_MS, OUTPUT_BYTES_MAX, Cleanup, Topic, topic_of, topics_beside
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 from streams.operators.spec import OperatorSpec, OutputTopic
 from streams.settings import Settings
 from streams.sinks.spec import SinkSpec, dead_letters_of
 
-PARTITIONS_DEFAULT: Final = 3
 CLEAN_SUFFIX: Final = ".clean"
 JOURNAL_SUFFIX: Final = ".journal"
 FORWARDED_SUFFIX: Final = ".forwarded"
 GROWTH_SUFFIX: Final = ".growth"
 PHASES_MAX: Final = 60
 """Windows that an event may belong to: each costs as much as a window of its own."""
-DAY_MS: Final = 86_400_000
-OUTPUT_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Largest message of an output topic: a record of the source's largest size still fits with a dead letter's headers, or
-packed into the journal."""
-
-
-class Cleanup(StrEnum):
-    """What Kafka may remove from a topic by itself."""
-
-    DELETE = "delete"
-    COMPACT = "compact"
-    DELETE_RECORDS_ONLY = "delete_records_only"
-    """Nothing by itself: `cleanup.policy=delete` with unlimited retention, truncated by `delete_records` alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """A topic that a flow needs, and the schema subject of its values (None: not Avro of ours)."""
-
-    name: str
-    cleanup: Cleanup = Cleanup.DELETE
-    subject: str | None = None
-    retention_ms: int = 7 * DAY_MS
-    message_bytes_max: int | None = None
-    """None: the broker's default."""
-
-    def config(self) -> dict[str, str]:
-        """Topic configuration that `streams topics apply` sets at creation and compares afterwards."""
-        config: dict[str, str] = {}
-        match self.cleanup:
-            case Cleanup.COMPACT:
-                config = {"cleanup.policy": "compact"}
-            case Cleanup.DELETE_RECORDS_ONLY:
-                config = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
-            case Cleanup.DELETE:
-                config = {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
-        if self.message_bytes_max is not None:
-            config["max.message.bytes"] = str(self.message_bytes_max)
-        return config
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,21 +327,12 @@ class Pipeline:
         return (
             *(Topic(one.topic, subject=one.subject) for one in self.inputs),
             *(Topic(topic, message_bytes_max=OUTPUT_BYTES_MAX) for topic in (*self._clean_topics, *self.event_topics)),
-            *(topic for one in self.inputs for topic in _beside(one)),
+            *(topic for one in self.inputs for topic in topics_beside(one)),
             Topic(self.journal, cleanup=Cleanup.DELETE_RECORDS_ONLY, message_bytes_max=OUTPUT_BYTES_MAX),
             *(Topic(table.topic, cleanup=Cleanup.COMPACT, subject=table.subject) for table in self.tables),
             *(Topic(window.topic, subject=window.subject) for window in self.windows),
-            *(_topic_of(output) for output in self._own_outputs),
+            *(topic_of(output) for output in self._own_outputs),
         )
-
-
-def _beside(one: Input) -> tuple[Topic, ...]:
-    """Topics of what does not go on of an input."""
-    return (
-        Topic(one.late, message_bytes_max=OUTPUT_BYTES_MAX),
-        Topic(one.dlq, retention_ms=30 * DAY_MS, message_bytes_max=OUTPUT_BYTES_MAX),
-        Topic(one.audit, cleanup=Cleanup.COMPACT),
-    )
 
 
 def with_topics(spec: OperatorSpec, topics: Mapping[str, str]) -> OperatorSpec:
@@ -399,13 +350,6 @@ def with_topics(spec: OperatorSpec, topics: Mapping[str, str]) -> OperatorSpec:
             f"{type(spec).__name__}, or hold the name of each topic in a field of a dataclass"
         )
     return found
-
-
-def _topic_of(output: OutputTopic) -> Topic:
-    cleanup = Cleanup.COMPACT if output.is_compacted else Cleanup.DELETE
-    if output.columns is None:
-        return Topic(output.topic, cleanup, message_bytes_max=OUTPUT_BYTES_MAX)
-    return Topic(output.topic, cleanup, subject=output.subject)
 
 
 def _set_default(declared: Any, name: str, value: str) -> None:

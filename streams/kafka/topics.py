@@ -21,7 +21,8 @@ from confluent_kafka.admin import (
 
 from streams.acls.rights import Operation, on_topic
 from streams.errors import StreamsError, UsageError
-from streams.flow.declaration import PARTITIONS_DEFAULT, Pipeline, Topic
+from streams.flow.declaration import Pipeline
+from streams.flow.topics import PARTITIONS_DEFAULT, Topic
 from streams.kafka import acls
 from streams.kafka.admin import REQUEST_TIMEOUT_S, partition_counts, replica_counts, settled
 from streams.resilience.retry import Backoff, Retrier, quietly

@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 from confluent_kafka import Message
 
-from streams.avro.decode import Known
+from streams.avro.decoded import Known
 from streams.avro.framing import SchemaKey
 from streams.avro.resolve import Plan
 from streams.batch.clock import Clock

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from streams.avro.decode import Decoded
+from streams.avro.decoded import Decoded
 from streams.batch.clock import Clock
 from streams.batch.events import Fields
 from streams.batch.records import Records

@@ -22,7 +22,8 @@ import numpy as np
 import structlog
 
 from logistics.flows.gps import GPS
-from streams.avro.decode import Decoded, Decoder, Known
+from streams.avro.decode import Decoder
+from streams.avro.decoded import Decoded, Known
 from streams.avro.resolve import Plan, build_plan
 from streams.batch.clock import Clock
 from streams.batch.events import Events, Fields

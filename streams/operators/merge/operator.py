@@ -222,13 +222,8 @@ class MergeOperator(Operator):
 
     def spill(self, goal: Spill, watermark: int, batch: WriteBatch) -> int:
         """Move all but what is due first into pages; the journal is needed for what stays in memory."""
-        share = len(self._waiting)
         for one in self._waiting:
-            keep = goal.rows_keep // share if goal.rows_keep != ALL else ALL
-            if goal.bytes_keep != ALL:
-                keep = min(keep, one.held.events_of(goal.bytes_keep // share))
-            one.held.spill(batch, keep_events=keep)
-            one.held.forget_released_pages(watermark, batch)
+            one.held.make_room(goal, watermark, batch, among=len(self._waiting))
         return self._durable_below(watermark)
 
     def expire(self, watermark: int, batch: WriteBatch) -> int:

@@ -10,6 +10,8 @@ import numpy as np
 from streams.batch.columns import TIME_MIN, Bools, Int64, header_memory
 from streams.batch.events import Events, Fields
 from streams.batch.refs import ByteColumn, byte_sizes, byte_values
+from streams.limits import JOURNAL_RECORD_BYTES_MAX
+from streams.operators.base import ALL, Spill
 from streams.operators.reorder.judge import release_order
 from streams.operators.reorder.section import pack_held, unpack_held
 from streams.state.space import StoreSpace
@@ -207,6 +209,17 @@ class Held:
         self._pages = sorted([*self._pages, *self._written(moved, batch)])
         self._chunks = [_Chunk.of(_SETTLED, kept)] if len(kept) else []
 
+    def make_room(self, goal: Spill, watermark: int, batch: WriteBatch, *, among: int = 1) -> None:
+        """Move all but what is due first into pages, and delete those of which all is released; only between cycles.
+
+        `among`: so many share what `goal` says may stay.
+        """
+        keep = goal.rows_keep if goal.rows_keep == ALL else goal.rows_keep // among
+        if goal.bytes_keep != ALL:
+            keep = min(keep, self.events_of(goal.bytes_keep // among))
+        self.spill(batch, keep_events=keep)
+        self.forget_released_pages(watermark, batch)
+
     def _written(self, events: Events, batch: WriteBatch) -> list[tuple[int, bytes]]:
         """Pages of `events`, which are in order of release."""
         pages: list[tuple[int, bytes]] = []
@@ -265,6 +278,12 @@ def held_in_store(space: StoreSpace, fields: Fields, watermark: int, kept: Kept 
     """All events above `watermark` of kept keys in the pages of a store, each once, slots unset; None: none is."""
     pages = (unpack_held(memoryview(page), fields) for _, page in space.scan())
     return without_repeats([_of_kept(events.take(events.event_time > watermark), kept) for events in pages])
+
+
+def sections_in_store(space: StoreSpace, fields: Fields, watermark: int, kept: Kept = _all_keys) -> list[bytes]:
+    """What `held_in_store` finds, as sections of the journal."""
+    held = held_in_store(space, fields, watermark, kept)
+    return [] if held is None else pack_held(held, bytes_max=JOURNAL_RECORD_BYTES_MAX)
 
 
 def _of_kept(events: Events, kept: Kept) -> Events:

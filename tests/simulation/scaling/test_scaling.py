@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.monitor.scale import SETTLE_S, Load, ScalePolicy, ScaleState, decide
+from tests.examples import examples
 from tests.simulation.scaling.scenarios import BURSTS, BURSTS_S, DEAD, DEAD_S, STORM, STORM_S
 from tests.simulation.scaling.world import Course, World
 
@@ -32,7 +33,7 @@ loads = st.lists(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(loads, st.integers(1, 50), st.integers(1, 60), st.integers(0, 60), st.floats(0.0, 2_000.0))
 def test_the_number_is_always_within_its_bounds_and_the_peaks_stay_few(
     steps: list[tuple[float, float, float, float, int | None]], partitions: int, low: int, more: int, cool_down_s: float
