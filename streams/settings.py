@@ -123,6 +123,13 @@ class Settings(BaseSettings):
     streams_gateway_body_bytes_max: int = Field(4_194_304, ge=1_024, le=67_108_864)
     streams_gateway_rate_max: int = Field(0, ge=0)
     """Events a second of each sender; 0: any."""
+    streams_mqtt_username: str | None = None
+    """These five: the MQTT broker of `streams bridge mqtt`."""
+    streams_mqtt_password: SecretStr | None = None
+    streams_mqtt_ca_location: Path | None = None
+    """None: the certificate authorities of the system."""
+    streams_mqtt_certificate_location: Path | None = None
+    streams_mqtt_key_location: Path | None = None
     streams_app: str = Field("logistics", pattern=r"^[A-Za-z_][A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_]*)?$")
     """Module that declares the flows, and perhaps the name of one: `streams.flow.discover`."""
     streams_schemas_dir: Path | None = None

@@ -38,9 +38,17 @@ def helm() -> str | None:
     return shutil.which("helm")
 
 
+def mosquitto() -> str | None:
+    """The MQTT broker, if it and what publishes to it are there; Debian has the broker where only root looks."""
+    if shutil.which("mosquitto_pub") is None:
+        return None
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+
+
 NEEDS: Final = {
     "helm": (helm, "no helm (go install helm.sh/helm/v3/cmd/helm@latest)"),
     "chromium": (chromium, "no Chromium (Debian: apt-get install chromium)"),
+    "mosquitto": (mosquitto, "no mosquitto (Debian: apt-get install mosquitto mosquitto-clients)"),
     "promtool": (prometheus, "no prometheus and promtool (Debian: apt-get install prometheus)"),
     "native": (native_decoder, "no native decoder (make setup builds it where cargo is)"),
 }

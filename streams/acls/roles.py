@@ -30,7 +30,7 @@ class Role(StrEnum):
 
 DOES: Final = {
     Role.WORKER: "streams worker, streams state inspect, streams state rebuild --from local",
-    Role.GATEWAY: "streams gateway, streams pull, streams ingest: what writes events into sources",
+    Role.GATEWAY: "streams gateway, streams bridge, streams pull, streams ingest: what writes events into sources",
     Role.SINK: "streams sink; consumers of the flows' outputs, with groups that begin like the flow's own",
     Role.MONITOR: "streams monitor, streams lag",
     Role.STEWARD: "streams dlq list, show, replay, discard; with the role worker: streams forget",
