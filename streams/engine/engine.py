@@ -26,7 +26,7 @@ from streams.engine.effects import CycleEnd, Effects, PartitionEffects
 from streams.engine.forwarded import forwards, homes
 from streams.engine.input_decoder import InputDecoder
 from streams.engine.refusals import Refusals
-from streams.engine.task import PartitionTask
+from streams.engine.task import PartitionTask, run_together
 from streams.limits import BATCH_RECORDS_MAX, SCHEMA_LOOKUPS_MAX
 from streams.operators.base import Operator
 from streams.operators.spec import RecordGate
@@ -202,11 +202,13 @@ class Engine:
             unexpected.update({(plan.schema_id, name): len(rows) for name in plan.unexpected if len(rows)})
         effects = Effects(batch.now_ms, len(records), [], letters, unexpected)
         epochs = records.leader_epochs
-        for partition, mine, offset_last in _by_partition(records, decoded.events):
-            effects.partitions.append(
-                self.tasks[partition].on_batch(mine, offset_last + 1, clock, epochs.get(partition, -1), of.number)
-            )
-            effects.dead_letters.extend(_refused(effects.partitions[-1], records))
+        runs = [
+            self.tasks[partition].begin(mine, offset_last + 1, clock, epochs.get(partition, -1), of.number)
+            for partition, mine, offset_last in _by_partition(records, decoded.events)
+        ]
+        for part in run_together(runs):
+            effects.partitions.append(part)
+            effects.dead_letters.extend(_refused(part, records))
         return self._with_forwards(effects, records, away) if away else effects
 
     def _clock(self, batch: MicroBatch, records: Records, of: InputDecoder | None = None) -> Clock:

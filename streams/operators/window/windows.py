@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from streams.batch.columns import TIME_MIN, Bools, Int64
-from streams.batch.rows import Rows
+from streams.batch.rows import Rows, concat_rows, put_rows, rows_where
 from streams.operators.fold.aggregate import Segments, WindowAggregate
 from streams.operators.window.runs import NEVER, Closed, fold_in_turn
 
@@ -47,7 +47,7 @@ class Windows:
         window's own events (`WindowAggregate.carry`); other aggregates cost a step for each window of a key.
         """
         runs = self._runs(state, segments)
-        newest = state[runs.owner]
+        newest = state.take(runs.owner)
         # A later run of a key never goes on with the one before it: that is where runs are cut.
         is_first = runs.ordinal == 0
         prior = segments.prior[runs.first]
@@ -58,14 +58,15 @@ class Windows:
         rows["revision"] = _revisions(runs, newest, goes_on)
         rows["state"] = self._states(runs, newest["state"], goes_on, segments)
         closes = is_first & (newest["close_at"] != NEVER) & ~goes_on
-        before = newest[closes]
+        before = newest.take(closes.nonzero()[0])
         overtaken = np.append(~is_first[1:], False)  # by the next run of the same key
         owner = np.concatenate([runs.owner[closes], runs.owner[overtaken]])
         order = np.argsort(owner, kind="stable")
         after = state.copy()
-        last = ~overtaken
-        after[runs.owner[last]] = rows[last]
-        return after, Closed(owner[order], np.concatenate([before, rows[overtaken]])[order])
+        last = (~overtaken).nonzero()[0]
+        put_rows(after, runs.owner[last], rows.take(last))
+        closed = concat_rows([before, rows.take(overtaken.nonzero()[0])])
+        return after, Closed(owner[order], closed.take(order))
 
     def end(self, start: Int64) -> Int64:
         """End of the windows that begin at `start`, exclusive."""
@@ -73,7 +74,7 @@ class Windows:
 
     def _states(self, runs: "_Runs", newest: Rows, goes_on: Bools, segments: Segments) -> Rows:
         """State of each run's window after its events; `newest` is what the run's key had before all of them."""
-        inner = np.where(goes_on, newest, self._aggregate.carry(newest))
+        inner = rows_where(goes_on, newest, self._aggregate.carry(newest))
         picked = segments.pick(runs.first, runs.last)
         return fold_in_turn(self._aggregate, inner, picked, np.flatnonzero(runs.ordinal > 0), runs.ordinal)
 
@@ -91,7 +92,7 @@ class Windows:
         change = (start[1:] != start[:-1]) | (owner[1:] != owner[:-1])
         first = np.concatenate([[0], np.flatnonzero(change) + 1])
         last = np.append(first[1:] - 1, count - 1)
-        newest, prior = state[owner[first]], segments.prior[first]
+        newest, prior = state.take(owner[first]), segments.prior[first]
         is_first_of_owner = np.append(True, owner[first[1:]] != owner[first[:-1]])
         goes_on = is_first_of_owner & _is_open(newest, start[first], prior)
         close_at = np.where(goes_on, newest["close_at"], self._close_at(start[first], prior))
