@@ -59,6 +59,8 @@ class MicroBatch:
     """As `idle`, of the forwarded topic."""
     polled_ms: int = 0
     """When it was read, monotonic, by the clock of `idle`."""
+    waited_ms: int = 0
+    """How long its records were gathered: the oldest has waited for about so long."""
 
     @property
     def is_large(self) -> bool:
