@@ -185,6 +185,24 @@ def pack_rows(rows: Rows) -> list[bytes]:
     return _split(rows)
 
 
+def pack_after(parts: Sequence[tuple[bytes, Rows]]) -> list[bytes]:
+    """Of each row, in all parts: the bytes that stand before it, and `pack_rows` of it. Parts are of equal length.
+
+    Rows hold numbers only.
+    """
+    size = sum(len(before) + rows.dtype.itemsize for before, rows in parts)
+    table = np.empty((len(parts[0][1]), size), np.uint8)
+    at = 0
+    for before, rows in parts:
+        table[:, at : at + len(before)] = np.frombuffer(before, np.uint8)
+        at += len(before)
+        end = at + rows.dtype.itemsize
+        table[:, at:end] = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
+        at = end
+    data = table.tobytes()
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
 def unpack_rows(dtype: np.dtype[Any], packed: Sequence[bytes]) -> Rows:
     """Inverse of `pack_rows`.
 
