@@ -160,11 +160,11 @@ class Engine:
         for number, lane in enumerate(lanes.tolist()):
             task = self.tasks.get(partition_of_lane(lane))
             if task is not None and lane in self._waiting:
-                self._waiting[lane].append(records.take(np.flatnonzero(records.partition == lane)).compact())
+                self._waiting[lane].append(records.take((records.partition == lane).nonzero()[0]).compact())
             elif task is not None:
                 wanted_from[number] = task.positions[input_of(lane)].offset_next
         good = records.offset >= of_each_row(records.partition, lanes, wanted_from)
-        return records if good.all() else records.take(np.flatnonzero(good))
+        return records if good.all() else records.take(good.nonzero()[0])
 
     def _process_inputs(self, records: Records, batch: MicroBatch) -> Effects:
         if len(self._inputs) == 1:
@@ -173,7 +173,7 @@ class Engine:
         unexpected: Counter[tuple[int, str]] = Counter()
         numbers = inputs_of(records.partition)
         for one in self._inputs:
-            mine = np.flatnonzero(numbers == one.number)
+            mine = (numbers == one.number).nonzero()[0]
             if len(mine):
                 found = self._process_records(_of_input(records.take(mine)), batch, one)
                 effects.partitions.extend(found.partitions)
@@ -225,9 +225,9 @@ class Engine:
         for partition, task in self.tasks.items():
             if not task.home.has_moved:
                 continue
-            rows = np.flatnonzero(records.partition == partition)
+            rows = (records.partition == partition).nonzero()[0]
             to = homes(records.take(rows), task.layout, partition) if len(rows) else rows
-            found |= {int(rows[at]): int(to[at]) for at in np.flatnonzero(to != partition)}
+            found |= {int(rows[at]): int(to[at]) for at in (to != partition).nonzero()[0]}
         return found
 
     def _with_forwards(self, effects: Effects, records: Records, away: Mapping[int, int]) -> Effects:
@@ -235,7 +235,7 @@ class Engine:
         to[list(away)] = list(away.values())
         parts = []
         for part in effects.partitions:
-            rows = np.flatnonzero((records.partition == part.partition) & (to >= 0))
+            rows = ((records.partition == part.partition) & (to >= 0)).nonzero()[0]
             epoch = self.tasks[part.partition].identity.epoch
             found = tuple(forwards(records, rows, to, records.partition, records.offset, epoch))
             self.tasks[part.partition].strays += len(rows)
@@ -304,9 +304,9 @@ class Engine:
             mine = records.partition == partition
             mine[:row] = False
             waits |= mine
-            waiting = _in_lane(records.take(np.flatnonzero(mine)).compact(), of.number)
+            waiting = _in_lane(records.take(mine.nonzero()[0]).compact(), of.number)
             self._waiting.setdefault(lane_of(of.number, partition), []).append(waiting)
-        kept = np.flatnonzero(~waits)
+        kept = (~waits).nonzero()[0]
         place = np.cumsum(~waits) - 1
         events: Events = decoded.events.take(~waits[decoded.events.row])
         rejects = [

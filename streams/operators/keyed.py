@@ -89,7 +89,7 @@ class KeySegments:
         sortable = slots.astype(np.uint16) if int(slots.max()) < 1 << 16 else slots
         order = np.argsort(sortable, kind="stable")
         sorted_slots = slots.take(order)
-        change = np.flatnonzero(sorted_slots[1:] != sorted_slots[:-1])
+        change = (sorted_slots[1:] != sorted_slots[:-1]).nonzero()[0]
         start = np.concatenate([[0], change + 1])
         end = np.concatenate([change, [len(order) - 1]])
         segments = Segments(
@@ -288,7 +288,7 @@ class KeySpace:
 
     def take_changed(self) -> ChangedKeys:
         """All keys that were touched since the last call."""
-        slots = np.flatnonzero(self._touched)
+        slots = self._touched.nonzero()[0]
         self._touched[slots] = False
         self._changed_bytes = 0
         self._segments = self._joined = None

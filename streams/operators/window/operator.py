@@ -229,7 +229,7 @@ class _WindowRows(StoredRows):
 
     def forget(self, keys: Objects, batch: WriteBatch) -> None:
         """Drop all rows; `batch` remembers which of them have open windows."""
-        slots = np.flatnonzero(self.rows["close_at"] != NEVER)
+        slots = (self.rows["close_at"] != NEVER).nonzero()[0]
         self._let_wait(keys[slots].tolist(), self.rows["close_at"][slots], batch)
         super().forget(keys, batch)
         self.close_at_min = NEVER
@@ -243,7 +243,7 @@ class _WindowRows(StoredRows):
         rows = self._space.scan()
         while some := list(itertools.islice(rows, _SCAN_ROWS)):
             close_at = unpack_rows(self.rows.dtype, [row for _, row in some])["close_at"]
-            is_open = np.flatnonzero(close_at != NEVER)
+            is_open = (close_at != NEVER).nonzero()[0]
             if (kept := self._home.kept([some[row][0] for row in is_open])) is not None:
                 is_open = is_open[kept]
             batch = WriteBatch()

@@ -45,7 +45,7 @@ class WindowFamily(Protocol):
 
 def close(state: Rows, watermark: int) -> Closed:
     """Close, in `state`, the windows that the watermark has passed."""
-    owner = np.flatnonzero(state["close_at"] <= watermark)
+    owner = (state["close_at"] <= watermark).nonzero()[0]
     closed = Closed(owner, state.take(owner))
     state["close_at"][owner] = NEVER
     return closed

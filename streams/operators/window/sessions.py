@@ -82,7 +82,7 @@ class Sessions:
         is_over = (prior >= closed_at) | (closed_at == NEVER)
         is_first_of_owner = np.zeros(len(time), dtype=np.bool_)
         is_first_of_owner[begins] = True
-        first = np.flatnonzero(is_first_of_owner | is_new | is_over)
+        first = (is_first_of_owner | is_new | is_over).nonzero()[0]
         last = np.append(first[1:] - 1, len(time) - 1)
         run_owner = owner[first]
         ordinal = np.arange(len(first)) - np.searchsorted(run_owner, run_owner, side="left")
@@ -100,13 +100,13 @@ class Sessions:
         again = ((runs.ordinal == 0) & ~runs.is_new & ~runs.goes_on).nonzero()[0]
         if len(again):
             put_rows(inner, again, self._aggregate.carry(newest.take(again)))
-        later = np.flatnonzero((runs.ordinal > 0) & ~runs.is_new)
+        later = ((runs.ordinal > 0) & ~runs.is_new).nonzero()[0]
         return fold_in_turn(self._aggregate, inner, segments.pick(runs.first, runs.last), later, runs.ordinal)
 
 
 def _starts_and_revisions(runs: "_Runs", newest: Rows, event_time: Int64) -> tuple[Int64, Int64]:
     """Start of each run's session, and the number of the run among the session's rows."""
-    leads = np.flatnonzero(runs.is_new | (runs.ordinal == 0))
+    leads = (runs.is_new | (runs.ordinal == 0)).nonzero()[0]
     group = np.cumsum(runs.is_new | (runs.ordinal == 0)) - 1
     is_new = runs.is_new[leads]
     start = np.where(is_new, event_time[runs.first[leads]], newest["start"][leads])

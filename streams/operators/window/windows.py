@@ -76,7 +76,7 @@ class Windows:
         """State of each run's window after its events; `newest` is what the run's key had before all of them."""
         inner = rows_where(goes_on, newest, self._aggregate.carry(newest))
         picked = segments.pick(runs.first, runs.last)
-        return fold_in_turn(self._aggregate, inner, picked, np.flatnonzero(runs.ordinal > 0), runs.ordinal)
+        return fold_in_turn(self._aggregate, inner, picked, (runs.ordinal > 0).nonzero()[0], runs.ordinal)
 
     def _close_at(self, start: Int64, prior: Int64) -> Int64:
         """Watermark that closes a window opened when it stood at `prior`: history has the grace from then on."""
@@ -90,7 +90,7 @@ class Windows:
         since = segments.event_time - self._offset_ms
         start = since // self._size_ms * self._size_ms + self._offset_ms
         change = (start[1:] != start[:-1]) | (owner[1:] != owner[:-1])
-        first = np.concatenate([[0], np.flatnonzero(change) + 1])
+        first = np.concatenate([[0], change.nonzero()[0] + 1])
         last = np.append(first[1:] - 1, count - 1)
         newest, prior = state.take(owner[first]), segments.prior[first]
         is_first_of_owner = np.append(True, owner[first[1:]] != owner[first[:-1]])
@@ -100,7 +100,7 @@ class Windows:
         if overtaken.any():
             cuts = [
                 cut
-                for run in np.flatnonzero(overtaken).tolist()
+                for run in overtaken.nonzero()[0].tolist()
                 for cut in self._cuts(
                     segments.prior, int(first[run]), int(last[run]), int(start[first[run]]), int(close_at[run])
                 )
@@ -135,7 +135,7 @@ def _revisions(runs: "_Runs", newest: Rows, goes_on: Bools) -> Int64:
     base = np.where(again, newest["revision"] + 1, np.where(goes_on, newest["revision"], 0))
     changes = is_first | np.append(True, runs.start[1:] != runs.start[:-1])
     group = np.cumsum(changes) - 1
-    leads = np.flatnonzero(changes)
+    leads = changes.nonzero()[0]
     found: Int64 = np.arange(len(group)) - leads[group] + np.where(is_first[leads], base[leads], 0)[group]
     return found
 
