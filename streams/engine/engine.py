@@ -27,7 +27,7 @@ from streams.engine.input_decoder import InputDecoder
 from streams.engine.lane_records import by_partition, of_input
 from streams.engine.letters import dead_letter, letters_of_refused
 from streams.engine.refusals import Refusals
-from streams.engine.task import PartitionTask
+from streams.engine.task import PartitionTask, run_together
 from streams.engine.waiting import WaitingRecords, memory_of
 from streams.limits import BATCH_RECORDS_MAX, SCHEMA_LOOKUPS_MAX
 from streams.operators.base import Operator
@@ -59,6 +59,8 @@ class MicroBatch:
     """As `idle`, of the forwarded topic."""
     polled_ms: int = 0
     """When it was read, monotonic, by the clock of `idle`."""
+    waited_ms: int = 0
+    """How long its records were gathered: the oldest has waited for about so long."""
 
     @property
     def is_large(self) -> bool:
@@ -156,11 +158,11 @@ class Engine:
         for number, lane in enumerate(lanes.tolist()):
             task = self.tasks.get(partition_of_lane(lane))
             if task is not None and lane in self._waiting:
-                self._waiting.add(lane, records.take(np.flatnonzero(records.partition == lane)))
+                self._waiting.add(lane, records.take((records.partition == lane).nonzero()[0]))
             elif task is not None:
                 wanted_from[number] = task.positions[input_of(lane)].offset_next
         good = records.offset >= of_each_row(records.partition, lanes, wanted_from)
-        return records if good.all() else records.take(np.flatnonzero(good))
+        return records if good.all() else records.take(good.nonzero()[0])
 
     def _process_inputs(self, records: Records, batch: MicroBatch) -> Effects:
         if len(self._inputs) == 1:
@@ -169,7 +171,7 @@ class Engine:
         unexpected: Counter[tuple[int, str]] = Counter()
         numbers = inputs_of(records.partition)
         for one in self._inputs:
-            mine = np.flatnonzero(numbers == one.number)
+            mine = (numbers == one.number).nonzero()[0]
             if len(mine):
                 found = self._process_records(of_input(records.take(mine)), batch, one)
                 effects.partitions.extend(found.partitions)
@@ -200,11 +202,13 @@ class Engine:
             unexpected.update({(plan.schema_id, name): len(rows) for name in plan.unexpected if len(rows)})
         effects = Effects(batch.now_ms, len(records), [], letters, unexpected)
         epochs = records.leader_epochs
-        for partition, mine, offset_last in by_partition(records, decoded.events):
-            effects.partitions.append(
-                self.tasks[partition].on_batch(mine, offset_last + 1, clock, epochs.get(partition, -1), of.number)
-            )
-            effects.dead_letters.extend(letters_of_refused(effects.partitions[-1], records))
+        runs = [
+            self.tasks[partition].begin(mine, offset_last + 1, clock, epochs.get(partition, -1), of.number)
+            for partition, mine, offset_last in by_partition(records, decoded.events)
+        ]
+        for part in run_together(runs):
+            effects.partitions.append(part)
+            effects.dead_letters.extend(letters_of_refused(part, records))
         return self._with_forwards(effects, records, away) if away else effects
 
     def _clock(self, batch: MicroBatch, records: Records, of: InputDecoder | None = None) -> Clock:
@@ -219,9 +223,9 @@ class Engine:
         for partition, task in self.tasks.items():
             if not task.home.has_moved:
                 continue
-            rows = np.flatnonzero(records.partition == partition)
+            rows = (records.partition == partition).nonzero()[0]
             to = homes(records.take(rows), task.layout, partition) if len(rows) else rows
-            found |= {int(rows[at]): int(to[at]) for at in np.flatnonzero(to != partition)}
+            found |= {int(rows[at]): int(to[at]) for at in (to != partition).nonzero()[0]}
         return found
 
     def _with_forwards(self, effects: Effects, records: Records, away: Mapping[int, int]) -> Effects:
@@ -229,7 +233,7 @@ class Engine:
         to[list(away)] = list(away.values())
         parts = []
         for part in effects.partitions:
-            rows = np.flatnonzero((records.partition == part.partition) & (to >= 0))
+            rows = ((records.partition == part.partition) & (to >= 0)).nonzero()[0]
             epoch = self.tasks[part.partition].identity.epoch
             found = tuple(forwards(records, rows, to, records.partition, records.offset, epoch))
             self.tasks[part.partition].strays += len(rows)

@@ -67,7 +67,9 @@ def text_sizes(*columns: Objects) -> Int64:
     """Bytes of each row's texts."""
     if not columns:
         return np.zeros(1, dtype=np.int64)  # added to others, it fits any number of rows
-    sizes: Int64 = np.array([[len(text) for text in column] for column in columns], dtype=np.int64).sum(axis=0)
+    sizes = np.zeros(len(columns[0]), dtype=np.int64)
+    for column in columns:
+        sizes += np.fromiter(map(len, column.tolist()), np.int64, len(column))
     return sizes
 
 

@@ -97,6 +97,8 @@ class PipelineCore:
             terms, self.ownership, self.cycle, remarks, ports.between_steps, on_failure=on_failure
         )
         self._forwarded = ports.forwarded
+        self.is_at_rest = False
+        """Whether the last step has left nothing to do until something comes. Any thread may ask."""
         self._growing = Growing(
             pipeline, engine, self.cycle, self.ownership, ports.growth, ports.forwarded, ports.clock,
             quiet_ms=growth_quiet_ms,
@@ -136,10 +138,12 @@ class PipelineCore:
         """Consume no more of partitions that wait for a schema."""
         waiting = self.engine.waiting_partitions
         of_parents = self.engine.own_waiting
+        missing, has_grown = len(self.ownership.missing), self.engine.has_grown
+        self.is_at_rest = self.cycle.is_at_rest and not (waiting or missing or has_grown or self.engine.adopting)
         self._intake.pause_only(waiting | of_parents)
         self._forwarded.pause_only(self.engine.forwarded_waiting)
-        if self.engine.has_grown:
+        if has_grown:
             self._paused.labels("waits_for_parent").set(len(of_parents))
         self._paused.labels("schema_registry").set(len(waiting))
         self._paused.labels("refused_by_output").set(len(self.ownership.stopped))
-        self._paused.labels("restoring").set(len(self.ownership.missing))
+        self._paused.labels("restoring").set(missing)

@@ -22,7 +22,7 @@ from streams.engine.commit import Failpoint
 from streams.engine.engine import MicroBatch
 from streams.errors import FencedError
 from streams.flow.declaration import Pipeline
-from streams.limits import POLL_BLOCKED_MS_MAX
+from streams.limits import POLL_BLOCKED_MS_MAX, REST_MS_MAX
 from streams.resilience.retry import Pause, Retrier, quietly
 from streams.worker.account import CycleReport
 from streams.worker.background import BackgroundRestores, SchemaLookups
@@ -84,6 +84,8 @@ class PipelineRunner:
             ThreadPoolExecutor(1, f"{pipeline.name}-{work}") for work in ("intake", "commit")
         )
         self._started: _Started | None = None
+        self._told: tuple[object, int, int] | None = None
+        """Idle times and generation that the last step was told, and when, in monotonic milliseconds."""
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -212,7 +214,10 @@ class PipelineRunner:
     async def intake_loop(self, send: Callable[[Polled], "asyncio.Future[object]"]) -> None:
         """Poll and hand micro-batches over until stopped; polls on (paused) while the agent lags."""
         while not self._stop.is_set():
-            handed_over = asyncio.ensure_future(send(await self._poll()))
+            polled = await self._poll()
+            if self._says_nothing(polled.batch):
+                continue
+            handed_over = asyncio.ensure_future(send(polled))
             while True:
                 done, _ = await asyncio.wait({handed_over}, timeout=POLL_BLOCKED_MS_MAX / 1000)
                 if done or self._stop.is_set():
@@ -220,6 +225,21 @@ class PipelineRunner:
                 await self._poll_paused()
             if not handed_over.done():
                 handed_over.cancel()
+
+    def _says_nothing(self, batch: MicroBatch) -> bool:
+        """Whether a step can be left out: nothing came, and the one before has left nothing to do."""
+        now_ms = monotonic_ms()
+        if (
+            self._told is not None
+            and self._require_started().core.is_at_rest
+            and batch.records is None
+            and batch.forwarded is None
+            and self._told[:2] == (batch.idle, batch.generation)
+            and now_ms - self._told[2] < REST_MS_MAX
+        ):
+            return True
+        self._told = (batch.idle, batch.generation, now_ms)
+        return False
 
     async def step(self, polled: Polled) -> None:
         """Process a micro-batch, write what comes of it, commit when it is time.
@@ -240,10 +260,13 @@ class PipelineRunner:
     async def _poll(self) -> Polled:
         started = self._require_started()
         intake = started.wiring.intake
-        polled_ns = time.time_ns()
+        polled_ns, polled_ms = time.time_ns(), monotonic_ms()
         records, idle, generation = await self._loop.run_in_executor(self._intake_thread, intake.poll)
         self._remarks.unreadable(intake.unreadable, monotonic_ms())
-        batch = MicroBatch(records, int(time.time() * 1000), idle, generation, self._clock.now_ms())
+        waited_ms = monotonic_ms() - polled_ms
+        batch = MicroBatch(
+            records, int(time.time() * 1000), idle, generation, self._clock.now_ms(), waited_ms=waited_ms
+        )
         if self._trace is not None and records is not None:
             self._trace.received(batch, records, polled_ns)
         return started.core.polled(batch)

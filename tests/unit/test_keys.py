@@ -363,7 +363,7 @@ def test_a_window_that_is_dropped_after_later_ones_were_loaded_is_found_again(mo
     subject.slots(names(b"k000"))
     subject.close_windows(99)
     subject.end_cycle()
-    subject.windows._rows._upto = b"\xff" * 16  # as after a load of later ones
+    subject.windows.rows._upto = b"\xff" * 16  # as after a load of later ones
     subject.drop_all()
     assert 100 == subject.windows.next_timer()
     subject.close_windows(100)

@@ -145,12 +145,12 @@ class JoinLatestOperator(Operator):
     def _join(self, events: Events, latest: Int64) -> int:
         """Note joined rows of the left events; `latest` is the row of the latest right event before each, or -1."""
         spec = self._spec
-        left = np.flatnonzero(events.number(INPUT) == _LEFT)
+        left = (events.number(INPUT) == _LEFT).nonzero()[0]
         if not len(left):
             return 0
         known = self._latest.of(events.slot[left])
         here = latest[left]
-        in_batch = np.flatnonzero(here >= 0)
+        in_batch = (here >= 0).nonzero()[0]
         known[in_batch] = self._right_rows(events, here[in_batch])
         since = known[spec.right_time]
         time = events.event_time[left]

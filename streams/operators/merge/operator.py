@@ -268,7 +268,7 @@ def _in_order(events: Events, due: Int64) -> Int64:
         tied &= column[1:] == column[:-1]
     if not tied.any():
         return order
-    places = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
+    places = (np.append(tied, False) | np.insert(tied, 0, False)).nonzero()[0]
     group = np.cumsum(np.insert(~tied, 0, True))[places].tolist()
     ids = events.event_id.take(order[places])
     members = zip(group, ids.tolist(), number[order[places]].tolist(), order[places].tolist(), strict=True)

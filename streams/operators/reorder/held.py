@@ -136,6 +136,10 @@ class Held:
         """All events in memory."""
         return [chunk.events for chunk in self._chunks]
 
+    def ripe(self, watermark: int) -> list[Events]:
+        """Those in memory among which some are due at `watermark`, with others."""
+        return [chunk.events for chunk in self._chunks if chunk.event_time_min <= watermark]
+
     def came_in(self, cycle: int) -> Events:
         """Events that came in `cycle` and are still held."""
         found = [chunk.events for chunk in self._chunks if chunk.cycle == cycle]
@@ -160,7 +164,7 @@ class Held:
         """Hold those of kept keys only; of pages in the store, others are left out when they are loaded."""
         parts = [(chunk, self._kept(byte_values(chunk.events.key))) for chunk in self._chunks]
         self._chunks = [
-            chunk if kept is None else _Chunk.of(chunk.cycle, chunk.events, np.flatnonzero(kept))
+            chunk if kept is None else _Chunk.of(chunk.cycle, chunk.events, kept.nonzero()[0])
             for chunk, kept in parts
             if kept is None or kept.any()
         ]

@@ -115,7 +115,7 @@ class ReorderOperator(Operator):
         places: list[Int64] = []
         if not ahead.all():
             behind = ~ahead
-            is_late, by_ms = judge_behind(events, at, behind, self._last.due(), self._rivals())
+            is_late, by_ms = judge_behind(events, at, behind, self._last.due(), self._rivals(end))
             if is_late.any():
                 late = events.take(is_late)
                 records.append(
@@ -153,13 +153,13 @@ class ReorderOperator(Operator):
             return due
         return [events.take(accepted(events, refusals, refused, were_held=True)) for events in due]
 
-    def _rivals(self) -> list[Events]:
+    def _rivals(self, watermark: int) -> list[Events]:
         """Held events that may make later ones late: what an output has refused will not be released before them."""
         refusals = self._context.refusals()
         if not refusals:
-            return self.held.all()
+            return self.held.ripe(watermark)
         found: list[Events] = []
-        for events in self.held.all():
+        for events in self.held.ripe(watermark):
             rival = np.ones(len(events), dtype=np.bool_)
             rival[list(refusals.messages(events))] = False
             found.append(events.take(rival))

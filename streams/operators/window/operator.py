@@ -9,14 +9,14 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 import numpy as np
 import pyarrow as pa
 
 from streams.batch.columns import Int64, Objects, objects
 from streams.batch.events import Events
-from streams.batch.rows import RowLayout, Rows, unpack_rows
+from streams.batch.rows import RowLayout, Rows, concat_rows, put_rows, unpack_rows
 from streams.growth.home import Home
 from streams.operators.base import Operator, OperatorContext
 from streams.operators.changes import CarriedRows, Changes, RowRecords
@@ -110,26 +110,46 @@ class WindowOperator(Operator):
     takes_references = True
 
     def __init__(self, spec: WindowSpec, context: OperatorContext) -> None:
-        self._spec, self._keys = spec, context.keys
+        self.spec, self.keys = spec, context.keys
         (state,) = spec.keyed
         waiting = context.space(open_window_name(spec.label))
-        self._rows = context.keys.attach(_WindowRows(state.empty, context.space(state.part), waiting, context.home))
+        self.rows = context.keys.attach(_WindowRows(state.empty, context.space(state.part), waiting, context.home))
         self._digest = state.digest
         self._closed: list[tuple[Objects, Rows]] = []
 
     def process(self, events: Events, trace: WatermarkTrace) -> Output:
         """Fold the events and pass them on; close what the watermark has passed then."""
-        if len(events):
-            events = self._keys.located(events)
-            released = self._keys.segments(events, trace)
-            rows = self._rows
-            after, closed = self._spec.windows.fold(rows.of(released.slot), released.segments)
-            rows.rows[released.slot] = after
-            self._note_closed(released.slot[closed.owner], closed)
-            rows.close_at_min = min(rows.close_at_min, int(after["close_at"].min()))
-            self._keys.touch(released.slot)
-        self.close(trace.end)
-        return Output(events, trace)
+        [found] = self.process_all([self], [Output(events, trace)])
+        return found
+
+    @classmethod
+    def process_all(cls, operators: Sequence[Self], given: Sequence[Output]) -> list[Output]:
+        """Fold the events of all partitions at once, then close in each what its watermark has passed."""
+        found = [Output(one.keys.located(it.events), it.trace) for one, it in zip(operators, given, strict=True)]
+        busy = [at for at, one in enumerate(found) if len(one.events)]
+        if busy:
+            some = [operators[at] for at in busy]
+            released = some[0].keys.segments_of_all(
+                [one.keys for one in some], [(found[at].events, found[at].trace) for at in busy]
+            )
+            before = concat_rows([one.rows.of(part.slot) for one, part in zip(some, released.parts, strict=True)])
+            after, closed = some[0].spec.windows.fold(before, released.segments)
+            at_closed = np.searchsorted(closed.owner, released.bounds).tolist()
+            for number, (one, part) in enumerate(zip(some, released.parts, strict=True)):
+                first, end = released.bounds[number], released.bounds[number + 1]
+                mine = slice(at_closed[number], at_closed[number + 1])
+                one.folded(part.slot, after[first:end], Closed(closed.owner[mine] - first, closed.rows[mine]))
+        for one, it in zip(operators, given, strict=True):
+            one.close(it.trace.end)
+        return found
+
+    def folded(self, slots: Int64, after: Rows, closed: Closed) -> None:
+        """Take the rows of keys after their events, and what closed on the way."""
+        rows = self.rows
+        put_rows(rows.rows, slots, after)
+        self._note_closed(slots[closed.owner], closed)
+        rows.close_at_min = min(rows.close_at_min, int(after["close_at"].min()))
+        self.keys.touch(slots)
 
     def close(self, watermark: int) -> None:
         """Close windows that the watermark has passed.
@@ -137,44 +157,44 @@ class WindowOperator(Operator):
         All that are in memory, and in each cycle `_LOADED_MAX` of those that are in the store only; `next_timer` says
         whether there are more. When a window is closed changes nothing about its rows.
         """
-        rows = self._rows
+        rows = self.rows
         if rows.waits_at <= watermark and not rows.has_loaded:
             waiting = rows.take_waiting(watermark)
             if waiting:
-                self._keys.slots(objects(waiting))
+                self.keys.slots(objects(waiting))
         if rows.close_at_min > watermark:
             return
-        known = rows.rows[: len(self._keys)]
+        known = rows.rows[: len(self.keys)]
         closed = close(known, watermark)
         rows.close_at_min = int(known["close_at"].min(initial=NEVER))
         self._note_closed(closed.owner, closed)
-        self._keys.touch(closed.owner)
+        self.keys.touch(closed.owner)
 
     def next_timer(self) -> int:
         """Watermark that closes the next window."""
-        return min(self._rows.waits_at, int(self._rows.rows["close_at"].min(initial=NEVER)))
+        return min(self.rows.waits_at, int(self.rows.rows["close_at"].min(initial=NEVER)))
 
     def is_overdue(self, watermark: int) -> bool:
         """Whether `close` has left some for the next cycle."""
-        return self._rows.waits_at <= watermark
+        return self.rows.waits_at <= watermark
 
     def _note_closed(self, slots: Int64, closed: Closed) -> None:
         if len(closed):
-            self._closed.append((self._keys.keys_at(slots), closed.rows))
+            self._closed.append((self.keys.keys_at(slots), closed.rows))
 
     # --- the commit cycle -------------------------------------------------------------------------------------------
 
     @property
     def is_settled(self) -> bool:
         """Whether no windows were loaded or closed since the last cycle."""
-        return not self._rows.has_loaded and not self._closed
+        return not self.rows.has_loaded and not self._closed
 
     def changes(self, changed: ChangedKeys) -> Changes:
         """Closed windows for the topic; the newest of changed keys for the store and the rows of tables."""
-        found, spec = Changes(), self._spec
-        rows = self._rows.of(changed.slots)
-        self._rows.write(changed, rows, found.store)
-        self._rows.delete_loaded(found.store)
+        found, spec = Changes(), self.spec
+        rows = self.rows.of(changed.slots)
+        self.rows.write(changed, rows, found.store)
+        self.rows.delete_loaded(found.store)
         found.carried = CarriedRows(self._digest, rows)
         found.rows = [RowRecords(spec.topic, keys, closed, spec.table) for keys, closed in self._closed]
         self._closed = []
@@ -182,7 +202,7 @@ class WindowOperator(Operator):
 
     def rows_restored(self) -> None:
         """Find the windows that are open in the store: the watermark may close them without an event."""
-        self._rows.find_open()
+        self.rows.find_open()
 
 
 class _WindowRows(StoredRows):
@@ -209,7 +229,7 @@ class _WindowRows(StoredRows):
 
     def forget(self, keys: Objects, batch: WriteBatch) -> None:
         """Drop all rows; `batch` remembers which of them have open windows."""
-        slots = np.flatnonzero(self.rows["close_at"] != NEVER)
+        slots = (self.rows["close_at"] != NEVER).nonzero()[0]
         self._let_wait(keys[slots].tolist(), self.rows["close_at"][slots], batch)
         super().forget(keys, batch)
         self.close_at_min = NEVER
@@ -223,7 +243,7 @@ class _WindowRows(StoredRows):
         rows = self._space.scan()
         while some := list(itertools.islice(rows, _SCAN_ROWS)):
             close_at = unpack_rows(self.rows.dtype, [row for _, row in some])["close_at"]
-            is_open = np.flatnonzero(close_at != NEVER)
+            is_open = (close_at != NEVER).nonzero()[0]
             if (kept := self._home.kept([some[row][0] for row in is_open])) is not None:
                 is_open = is_open[kept]
             batch = WriteBatch()

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from streams.errors import FencedError, StreamsError
 from streams.kafka.admin import described
 from streams.kafka.native_client import NativeReader
-from streams.limits import BATCH_WAIT_MS
+from streams.limits import QUIET_WAIT_MS
 from streams.sources.kafka.membership import cause_of
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ def leave_group(consumer: Consumer, topic: str) -> None:
     try:
         consumer.unsubscribe()
         while consumer.memberid() and time.monotonic() < deadline_s:
-            consumer.poll(BATCH_WAIT_MS / 1000)  # nothing is consumed any more
+            consumer.poll(QUIET_WAIT_MS / 1000)  # nothing is consumed any more
     except (KafkaException, RuntimeError) as error:
         log.warning("the group could not be left: it keeps this worker's place for a session", error=str(error))
         return

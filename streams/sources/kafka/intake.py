@@ -21,7 +21,7 @@ from streams.kafka.admin import described
 from streams.kafka.broker_watch import BrokerWatch
 from streams.kafka.native_client import NativeClients, NativeReader
 from streams.kafka.out_of_range import OUT_OF_RANGE, is_truncation
-from streams.limits import BATCH_RECORDS_MAX, BATCH_SHARE, BATCH_WAIT_MS
+from streams.limits import BATCH_RECORDS_MAX, BATCH_SHARE, BATCH_WAIT_MS, QUIET_WAIT_MS
 from streams.settings import Settings
 from streams.sources.base import Idle, Polled, RebalanceListener, Unreadable
 from streams.sources.kafka.arrivals import Arrivals, FromMessages, FromReader, Notice, records_of_next
@@ -81,6 +81,8 @@ class Intake:
         self._must_give_up_place = settings.streams_group_leave and is_static(settings)
         self._config = consumer_config(settings, group=group, member=member)
         self._batch_records = BATCH_RECORDS_MAX
+        self._wait_ms = QUIET_WAIT_MS
+        self._gathering_ms = min(BATCH_WAIT_MS, settings.streams_commit_interval_ms)
         self._batch_bytes_max = int((settings.streams_memory_mb_max << 20) * BATCH_SHARE)
         self.consumer = self._new_consumer()
 
@@ -171,17 +173,18 @@ class Intake:
         records = Records.concat(found) if found else None
         if records is not None:
             self._batch_records = records_of_next(records, self._batch_bytes_max)
+        self._wait_ms = QUIET_WAIT_MS if records is None else self._gathering_ms
         return Polled(records, self._idle_now(monotonic_ms()), self._generation)
 
     def _consumed_in_python(self) -> list[Arrivals]:
-        messages = self.consumer.consume(self._batch_records, BATCH_WAIT_MS / 1000)
+        messages = self.consumer.consume(self._batch_records, self._wait_ms / 1000)
         return [FromMessages(messages, self._first_lanes)] if messages else []
 
     def _consumed_natively(self, reader: NativeReader) -> list[Arrivals]:
         """Rebalances and what concerns the consumer as a whole come from it, records from the reader's queue."""
         message = self.consumer.poll(0)
         arrived: list[Arrivals] = [] if message is None else [FromMessages([message], self._first_lanes)]
-        if self._reader is reader and (taken := reader.poll(self._batch_records, BATCH_WAIT_MS)) is not None:
+        if self._reader is reader and (taken := reader.poll(self._batch_records, self._wait_ms)) is not None:
             arrived.append(FromReader(taken))
         return arrived
 
@@ -225,7 +228,7 @@ class Intake:
         if left_s is None:
             return True
         if left_s > 0:
-            time.sleep(min(left_s, BATCH_WAIT_MS / 1000))
+            time.sleep(min(left_s, QUIET_WAIT_MS / 1000))
             return False
         self._joining.joins_again()
         self._renew()
@@ -323,8 +326,10 @@ class Intake:
 
     def _pause_only(self, partitions: frozenset[int]) -> None:
         pause, resume = self._consumed.pause_only(partitions)
-        self.consumer.pause([self._place(lane) for lane in pause])
-        self.consumer.resume([self._place(lane) for lane in resume])
+        if pause:
+            self.consumer.pause([self._place(lane) for lane in pause])
+        if resume:
+            self.consumer.resume([self._place(lane) for lane in resume])
         self._consumed.note_paused(partitions)
 
     # --- rebalances -------------------------------------------------------------------------------------------------
