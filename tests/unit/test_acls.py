@@ -78,8 +78,8 @@ def test_roles_that_only_look_may_write_nothing_and_each_role_writes_only_what_i
 
     assert written(Role.MONITOR) == written(Role.SINK) == set()
     assert written(Role.GATEWAY) == {GPS.source, GPS.dlq}
-    assert written(Role.STEWARD) == {GPS.source, GPS.audit}
-    assert written(Role.WORKER) == {topic.name for topic in GPS.topics()} - {GPS.source}
+    assert written(Role.STEWARD) == {GPS.source, GPS.audit, GPS.forget}
+    assert written(Role.WORKER) == {topic.name for topic in GPS.topics()} - {GPS.source} | {GPS.forget}
     assert written(Role.CI) == {topic.name for topic in GPS.topics()}
 
 

@@ -134,6 +134,13 @@ class Held:
         """All events in memory."""
         return [chunk.events for chunk in self._chunks]
 
+    def has_key(self, key: bytes, watermark: int) -> bool:
+        """Whether an event of `key` that is above `watermark` is held, in memory or in a page."""
+        if any(key in byte_values(events.key) for events in self.all()):
+            return True
+        in_pages = held_in_store(self._space, self._fields, watermark)
+        return in_pages is not None and key in byte_values(in_pages.key)
+
     def came_in(self, cycle: int) -> Events:
         """Events that came in `cycle` and are still held."""
         found = [chunk.events for chunk in self._chunks if chunk.cycle == cycle]
