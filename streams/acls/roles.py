@@ -37,10 +37,6 @@ DOES: Final = {
     Role.CI: "streams topics apply, streams topics list",
 }
 """The commands that a role's rights are for."""
-NO_QUOTAS: Final = (
-    "Quotas: none is proposed. A byte rate follows from nothing that a flow declares; measure what the role uses, and "
-    "set producer_byte_rate and consumer_byte_rate above it."
-)
 
 
 def rights_of(roles: Iterable[Role], flows: Sequence[Pipeline]) -> tuple[Right, ...]:
