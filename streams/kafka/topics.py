@@ -165,7 +165,8 @@ def create_topic(client: AdminClient, topic: Topic, *, partitions: int) -> None:
         StreamsError: the broker refuses or does not answer.
 
     """
-    _create(client, [topic], partitions, Wanted())
+    if topic.name not in partition_counts(client):
+        _create(client, [topic], partitions, Wanted())
 
 
 def _declared(pipeline: Pipeline) -> tuple[Topic, ...]:

@@ -5,13 +5,15 @@ import uuid
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
 
+from streams.acls.rights import Operation, on_topic
 from streams.batch.lanes import lane_of
 from streams.deadletters.letter.audit import Actor
 from streams.engine.forget import ForgetRequest, OpenRequests
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
-from streams.kafka import clients
+from streams.kafka import acls, clients
 from streams.kafka.admin import described, wait_for_broker
 from streams.kafka.changelog import KafkaChangelog
 from streams.kafka.partitioner import partition_of
@@ -74,9 +76,8 @@ class ForgetAsking:
 
         """
         flow = self._pipeline
-        create_topic(self._client, flow.forget_topic(), partitions=1)
         request = ForgetRequest(uuid.uuid4().hex, self._key, self._after(), actor)
-        self._send(request)
+        send_request(self._settings, self._client, flow, request)
         self._say(f"the workers of {flow.name} are asked; they do it once no event of the key waits")
         requests, deadline = OpenRequests(flow, self._changelog), time.monotonic() + wait_s
         while any(one.id == request.id for one in requests.read()):
@@ -105,16 +106,25 @@ class ForgetAsking:
             found.append(max((row.offset + 1 for rows in read for row in rows if row.key == self._key), default=0))
         return tuple(found)
 
-    def _send(self, request: ForgetRequest) -> None:
-        topic, failed = self._pipeline.forget, list[KafkaError]()
 
-        def delivered(error: KafkaError | None, _: object) -> None:
-            if error is not None:
-                failed.append(error)
+def send_request(settings: Settings, client: AdminClient, flow: Pipeline, request: ForgetRequest) -> None:
+    """Write a request into the flow's topic of requests, which is created where it is missing.
 
-        producer = clients.producer(self._settings, {"enable.idempotence": True})
-        producer.produce(topic, request.pack(), request.id.encode(), partition=0, on_delivery=delivered)
-        left = producer.flush(_SEND_TIMEOUT_S)
-        if failed or left:
-            why = described(KafkaException(failed[0])) if failed else "no answer"
-            raise StreamsError(f"asking the workers by topic {topic}: {why}")
+    Raises:
+        StreamsError: the principal may not, or no answer.
+
+    """
+    acls.require(client, [on_topic(flow.forget, Operation.WRITE)])
+    create_topic(client, flow.forget_topic(), partitions=1)
+    failed: list[KafkaError] = []
+
+    def delivered(error: KafkaError | None, _: object) -> None:
+        if error is not None:
+            failed.append(error)
+
+    producer = clients.producer(settings, {"enable.idempotence": True})
+    producer.produce(flow.forget, request.pack(), request.id.encode(), partition=0, on_delivery=delivered)
+    left = producer.flush(_SEND_TIMEOUT_S)
+    if failed or left:
+        why = described(KafkaException(failed[0])) if failed else "no answer"
+        raise StreamsError(f"asking the workers by topic {flow.forget}: {why}")
