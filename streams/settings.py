@@ -76,6 +76,8 @@ class Settings(BaseSettings):
     streams_skew_ms_max: int = Field(60_000, ge=0)
     streams_memory_mb_max: int = Field(1024, ge=MEMORY_MB_MIN)
     streams_record_bytes_max: int = Field(1_048_576, ge=64)
+    streams_source_bytes_per_s: int | None = Field(None, ge=1)
+    """At most what comes into each source: quotas of roles follow from it (`streams.acls.quotas`)."""
     streams_quarantine_rejects: int = Field(100, ge=0, le=10_000)
     streams_quarantine_cooldown_ms: int = Field(60_000, ge=1_000)
     streams_group_protocol: Literal["classic", "consumer"] = "classic"

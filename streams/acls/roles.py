@@ -37,10 +37,6 @@ DOES: Final = {
     Role.CI: "streams topics apply, streams topics list",
 }
 """The commands that a role's rights are for."""
-NO_QUOTAS: Final = (
-    "Quotas: none is proposed. A byte rate follows from nothing that a flow declares; measure what the role uses, and "
-    "set producer_byte_rate and consumer_byte_rate above it."
-)
 
 
 def rights_of(roles: Iterable[Role], flows: Sequence[Pipeline]) -> tuple[Right, ...]:
@@ -65,6 +61,8 @@ def _worker(flow: Pipeline) -> Iterator[Right]:
     for topic in flow.changelogs:
         yield on_topic(topic, Operation.WRITE, "writes the changes of state")
         yield on_topic(topic, Operation.READ, "restores state from it")
+    yield on_topic(flow.forget, Operation.READ, "reads requests to forget keys")
+    yield on_topic(flow.forget, Operation.WRITE, "writes that it has carried one out")
     yield on_topic(flow.journal, Operation.DELETE, "truncates what no restore needs any more")
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.READ, "is a member of it")
     yield Right(
@@ -116,6 +114,8 @@ def _steward(flow: Pipeline) -> Iterator[Right]:
         yield on_topic(one.topic, Operation.DESCRIBE_CONFIGS, "asks for the largest record that it takes")
         by_topic = f"{DLQ_PREFIX}{one.topic}"
         yield Right(Kind.TRANSACTIONAL_ID, by_topic, Pattern.LITERAL, Operation.WRITE, "writes in transactions")
+    yield on_topic(flow.forget, Operation.CREATE, "creates it with the first request to forget a key")
+    yield on_topic(flow.forget, Operation.WRITE, "asks workers to forget a key")
     yield Right(
         Kind.GROUP, REVIEW_GROUP, Pattern.LITERAL, Operation.DESCRIBE, "reads under this name, and joins no group"
     )

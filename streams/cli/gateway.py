@@ -14,6 +14,7 @@ from streams.gateway.credentials import Credential, CredentialFile, Kind
 from streams.gateway.crew import Crew, Member
 from streams.gateway.process import DEFAULT_PORT, GatewayProcess, gateway_directory
 from streams.logs import configure_logging
+from streams.schemas.personal import any_personal
 from streams.settings import Settings, load_settings
 from streams.unknown_variables import warn_of_unknown_variables
 
@@ -42,9 +43,10 @@ def run_command(
     use_app(app)
     settings = load_settings()
     pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
+    masks = any_personal(pipelines)
     if member is not None:
         this = Member.parse(member)
-        configure_logging(settings.streams_log_format, process=this.number)
+        configure_logging(settings.streams_log_format, process=this.number, masks_values=masks)
         this.end_with_the_supervisor()
         GatewayProcess(settings, pipelines, port=web_port, member=this).run()
         return
@@ -54,7 +56,7 @@ def run_command(
         if processes > 1
         else GatewayProcess(settings, pipelines, port=web_port).run
     )
-    configure_logging(settings.streams_log_format)
+    configure_logging(settings.streams_log_format, masks_values=masks)
     warn_of_unknown_variables()
     run()
 

@@ -13,6 +13,7 @@ from streams.flow.discover import select_pipelines
 from streams.logs import configure_logging
 from streams.pull.declaration import load_source
 from streams.pull.run import Puller, PullResult, puller
+from streams.schemas.personal import any_personal
 from streams.settings import load_settings
 from streams.unknown_variables import warn_of_unknown_variables
 
@@ -42,7 +43,7 @@ def pull(
     folder = settings.streams_pull_dir or settings.streams_data_dir / DIRECTORY
     source = load_source(folder, name)
     pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
-    configure_logging(settings.streams_log_format)
+    configure_logging(settings.streams_log_format, masks_values=any_personal(pipelines))
     warn_of_unknown_variables()
     result = asyncio.run(_run(puller(settings, source, pipelines), once=once))
     if output is Format.JSON:

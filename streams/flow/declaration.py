@@ -19,6 +19,7 @@ CLEAN_SUFFIX: Final = ".clean"
 JOURNAL_SUFFIX: Final = ".journal"
 FORWARDED_SUFFIX: Final = ".forwarded"
 GROWTH_SUFFIX: Final = ".growth"
+FORGET_SUFFIX: Final = ".forget"
 PHASES_MAX: Final = 60
 """Windows that an event may belong to: each costs as much as a window of its own."""
 
@@ -275,6 +276,15 @@ class Pipeline:
     def growth(self) -> str:
         """Internal: the growths of the flow."""
         return f"{self.source}{GROWTH_SUFFIX}"
+
+    @property
+    def forget(self) -> str:
+        """Internal: requests to forget keys while workers run. There from the first request on, with one partition."""
+        return f"{self.source}{FORGET_SUFFIX}"
+
+    def forget_topic(self) -> Topic:
+        """The topic of requests as the first request creates it: a key is in it for a day."""
+        return Topic(self.forget, retention_ms=DAY_MS)
 
     @property
     def table_topics(self) -> tuple[str, ...]:

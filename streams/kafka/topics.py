@@ -159,6 +159,17 @@ def message_bytes_max(client: AdminClient, topic: str) -> int:
     return int(settled(f"configuration of {topic}", found)["max.message.bytes"].value)
 
 
+def create_topic(client: AdminClient, topic: Topic, *, partitions: int) -> None:
+    """Create a topic that nothing but a need creates, and return once it is listed; one that is there stays as it is.
+
+    Raises:
+        StreamsError: the broker refuses or does not answer.
+
+    """
+    if topic.name not in partition_counts(client):
+        _create(client, [topic], partitions, Wanted())
+
+
 def _declared(pipeline: Pipeline) -> tuple[Topic, ...]:
     return (*pipeline.topics(), *pipeline.sink_topics())
 

@@ -202,10 +202,18 @@ class Operator:
     def forgotten(self, keys: Sequence[bytes]) -> Mapping[str, Sequence[bytes]]:
         """Sections that make a restore forget what the journal and the store have of `keys`, beside keyed rows.
 
-        For a journal record that holds nothing else. No event of these keys is held.
+        For a journal record that holds nothing else. No event of these keys is held (`holds`).
         """
         del keys
         return {}
+
+    def holds(self, key: bytes, watermark: int) -> bool:
+        """Whether events of `key` wait here, the partition standing at `watermark`: they will be passed on later.
+
+        Between cycles. Asked seldom; may read all of its part of the store.
+        """
+        del key, watermark
+        return False
 
     def begin_again(self, batch: WriteBatch) -> None:
         """Records between store and journal were cut off: forget what the journal has in full from here on."""

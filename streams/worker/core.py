@@ -16,6 +16,7 @@ from streams.sinks.base import CycleAborted
 from streams.worker.account import CycleReport
 from streams.worker.budget import MemoryBudget
 from streams.worker.cycle import CommitCycle, CycleLimits, CycleTrace, EffectsHook, as_they_are
+from streams.worker.forgetter import Forgetter
 from streams.worker.growing import Growing
 from streams.worker.maintenance import Maintenance
 from streams.worker.metrics import WorkerMetrics
@@ -23,10 +24,12 @@ from streams.worker.ownership import Ownership, Polled
 from streams.worker.ports import (
     BetweenSteps,
     CommitThread,
+    ForgetNews,
     ForwardedCommands,
     GrowthNews,
     HostMemory,
     IntakeCommands,
+    NeverAsked,
     NeverGrown,
     SchemaExpiry,
     SourceCheck,
@@ -40,6 +43,7 @@ from streams.worker.terms import Terms
 from streams.worker.vitals import Vitals
 
 _NEVER_GROWN: Final = NeverGrown()
+_NEVER_ASKED: Final = NeverAsked()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Ports:
     memory: HostMemory
     growth: GrowthNews = _NEVER_GROWN
     forwarded: ForwardedCommands = _NEVER_GROWN
+    forgets: ForgetNews = _NEVER_ASKED
 
 
 class PipelineCore:
@@ -103,6 +108,7 @@ class PipelineCore:
             pipeline, engine, self.cycle, self.ownership, ports.growth, ports.forwarded, ports.clock,
             quiet_ms=growth_quiet_ms,
         )  # fmt: skip
+        self._forgetter = Forgetter(pipeline, engine, self.cycle, self.ownership, ports.forgets, ports.clock)
         self._maintenance = Maintenance(
             pipeline, engine, self.cycle, ports.stores, ports.journal, ports.schemas, ports.source, ports.memory,
             budget, ports.clock, metrics, memory_bytes_max=memory_bytes_max, may_truncate=self._growing.may_truncate,
@@ -125,6 +131,7 @@ class PipelineCore:
             self.cycle.step(polled)
             self._growing.run(polled.batch.idle)
             self._maintenance.run_if_due()
+            self._forgetter.run()
         except CycleAborted as error:
             self.cycle.roll_back(error)
         self._pause()

@@ -4,7 +4,7 @@ One commit is in flight at a time. The next micro-batch is processed meanwhile, 
 An abort drops all state that was never committed, and has it restored.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -13,13 +13,13 @@ from typing import Final, Protocol
 import structlog
 
 from streams.engine.commit import Committer
-from streams.engine.effects import CycleEnd, Effects
+from streams.engine.effects import CycleEnd, Effects, TaskCommit
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.task import PartitionTask
 from streams.errors import FencedError, StreamsError
 from streams.limits import CYCLE_RECORDS_MAX
 from streams.resilience.retry import Backoff
-from streams.sinks.base import CycleAborted, OutputRefused
+from streams.sinks.base import CycleAborted, OutputRefused, TopicRecords
 from streams.state.store import StoreUnavailable
 from streams.worker.account import CycleAccount, CycleReport
 from streams.worker.metrics import WorkerMetrics
@@ -185,6 +185,23 @@ class CommitCycle:
         self._in_flight = self._commits.submit(
             partial(self._commit, end, {**self._engine.tasks, **self._engine.adopting}, account)
         )
+
+    def forget(self, commits: Sequence[TaskCommit], beside: Sequence[TopicRecords]) -> None:
+        """Commit cycles that take keys away (`Committer.forget`), right after `end`; state must be reloaded then.
+
+        Raises:
+            CycleAborted: it did not happen.
+
+        """
+        self.wait_for_commit()
+        account, self._account = self._account, CycleAccount()
+        terms = account.terms | self._ownership.terms_of(commit.partition for commit in commits)
+        now_ms = self._clock.wall_ms()
+        self._in_flight = self._commits.submit(
+            partial(self._committer.forget, commits, beside, now_ms, lambda: self._terms.claim(terms))
+        )
+        self.wait_for_commit()
+        self._vitals.sign()
 
     def wait_for_commit(self) -> None:
         """Return once no commit is in flight.

@@ -107,7 +107,7 @@ class PipelineRunner:
         )
         ports = Ports(
             time_source, self._commit_thread, thread, wiring.intake, restores, wiring.changelog,
-            ExpiriesOfAll(wiring.lookups), wiring.source, ProcessMemory(self._shared.memory),
+            ExpiriesOfAll(wiring.lookups), wiring.source, ProcessMemory(self._shared.memory), forgets=wiring.forgets,
         )  # fmt: skip
         core = PipelineCore(
             self.pipeline, wiring.engine, committer, ports, wiring.limits, metrics, self.vitals, self._remarks, report,
@@ -130,6 +130,7 @@ class PipelineRunner:
         self._started = _Started(wiring, core, thread, restores, lookups, status)
         await self._loop.run_in_executor(self._commit_thread, wiring.transactions.reopen)
         await self._loop.run_in_executor(self._intake_thread, wiring.intake.subscribe)
+        wiring.forgets.start()
 
     def _wire(self) -> Wiring:
         def on_pause(pause: Pause) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from streams.clock import SystemTime
 from streams.engine.commit import Committer, Failpoint
 from streams.engine.config import TaskConfig
 from streams.engine.encode import RowEncoder
@@ -30,6 +31,7 @@ from streams.state.rocks import RocksMemory
 from streams.worker.budget import MemoryBudget
 from streams.worker.configuration import config_of
 from streams.worker.cycle import CycleLimits
+from streams.worker.forget_inbox import ForgetInbox
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
 from streams.worker.rebalance import RebalanceListener
@@ -139,6 +141,7 @@ class Wiring:
         )
         self.changelog = KafkaChangelog(own, group=group, source=source, retrier=retrier, further=further)
         self.lag_probe = LagProbe(settings, group=group, source=source, further=further)
+        self.forgets = ForgetInbox(settings, pipeline, SystemTime())
         places = KafkaPlaces(settings, pipeline)
         self._source_watches = [
             SourceWatch(places, topic, partial(self._ids_of, topic)) for topic in (source, *further)
@@ -172,6 +175,7 @@ class Wiring:
 
     def close(self) -> None:
         """Close what is not bound to a thread: all but the intake and the transactions."""
+        self.forgets.close()
         self.restorer.close()
         self.changelog.close()
 

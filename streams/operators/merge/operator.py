@@ -206,6 +206,11 @@ class MergeOperator(Operator):
                 one.held.add(events, 0)
             one.held.restore_pages(watermark)
 
+    def holds(self, key: bytes, watermark: int) -> bool:
+        """Whether events of the key wait for other inputs."""
+        del watermark
+        return any(one.held.has_key(key, self._horizon) for one in self._waiting)
+
     def snapshot(self, watermark: int, marks: Mapping[str, int]) -> Changes:
         """What the store holds."""
         del marks

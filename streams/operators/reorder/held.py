@@ -140,6 +140,13 @@ class Held:
         """Those in memory among which some are due at `watermark`, with others."""
         return [chunk.events for chunk in self._chunks if chunk.event_time_min <= watermark]
 
+    def has_key(self, key: bytes, watermark: int) -> bool:
+        """Whether an event of `key` that is above `watermark` is held, in memory or in a page."""
+        if any(key in byte_values(events.key) for events in self.all()):
+            return True
+        in_pages = held_in_store(self._space, self._fields, watermark)
+        return in_pages is not None and key in byte_values(in_pages.key)
+
     def came_in(self, cycle: int) -> Events:
         """Events that came in `cycle` and are still held."""
         found = [chunk.events for chunk in self._chunks if chunk.cycle == cycle]

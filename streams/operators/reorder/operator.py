@@ -243,6 +243,10 @@ class ReorderOperator(Operator):
         """That their last released events count no more."""
         return {self._spec.forgotten_part: [pack_keys(keys)]}
 
+    def holds(self, key: bytes, watermark: int) -> bool:
+        """Whether events of the key wait for the watermark."""
+        return self.held.has_key(key, watermark)
+
     def _write_replayed(self) -> None:
         self._last_space.write(self._replayed)
         self._replayed = WriteBatch()
