@@ -13,7 +13,7 @@ AUDIT := .local/audit
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-sinks bench-gateway gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal oncall simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean
+.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-sinks bench-gateway gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal rolling-upgrade oncall simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -117,6 +117,9 @@ dlq-ordeal: setup ## Replay 100,000 rejects among 1,000,000 events while the rep
 
 sinks-ordeal: setup ## Kill sinks 20 times each, kill and freeze PostgreSQL, wake zombies; an oracle reads topics and tables (~10 min)
 	$(BIN)/python -m pytest tests/integration/test_sink.py tests/integration/test_sink_lake.py -q
+
+rolling-upgrade: setup ## Upgrade four workers one after the other under load; an oracle judges, the longest pause is told (~3 min)
+	$(BIN)/python -m tests.rolling $(ARGS)
 
 oncall: setup ## Four troubles on a real stack: when the monitor and the alerts notice, with pictures (~8 min; needs chromium, prometheus)
 	$(BIN)/python -m tests.oncall $(ARGS)
