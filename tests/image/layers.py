@@ -1,8 +1,11 @@
 """Runs the steps of a Dockerfile and the image that they make, without a container engine: layers are overlay mounts.
 
-This machine stands for what a base image has (Debian, Python, Rust): each stage is a stack of layers above `/`, its
-steps run in a `chroot` of their own mount namespace, and the image runs as in Docker with `--read-only`, without
-privileges, as the image's user, and with process numbers of its own. Nothing outside of the directory is changed.
+This machine stands for what a base image has (Debian, Python, Rust): each stage is a layer above `/`, its steps run in
+a `chroot` of their own mount namespace, and the image runs as in Docker with `--read-only`, without privileges, as the
+image's user, and with process numbers of its own. Nothing outside of the directory is changed.
+
+A stage that begins with another one begins with a copy of its layer: the kernel refuses a stack of layers that are all
+below `/`, which is the lowest of them.
 
 Needs root, and a kernel that permits overlay mounts (`may_mount`).
 """
@@ -24,7 +27,7 @@ import psutil
 from tests.image.dockerfile import Instruction, Stage, sources
 
 STEP_S_MAX: Final = 1_200
-PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+PATH: Final = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 PYTHON: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
 NOT_OF_A_BASE: Final = shutil.ignore_patterns("site-packages", "__pycache__", "test", "tests", "idlelib", "*.a")
 NOT_OURS: Final = ("PYTHON", "VIRTUAL_ENV", "STREAMS_", "KAFKA_", "SCHEMA_REGISTRY_", "COV_", "PYTEST_")
@@ -38,8 +41,8 @@ class StepFailed(Exception):
 class Layers:
     """An image, or what there is of it so far."""
 
-    uppers: tuple[Path, ...] = ()
-    """The newest first; below all of them is this machine."""
+    upper: Path
+    """What it has that this machine has not."""
     environment: Mapping[str, str] = field(default_factory=dict)
     workdir: str = "/"
 
@@ -47,7 +50,7 @@ class Layers:
 def may_mount(directory: Path) -> bool:
     """Whether layers can be made here."""
     try:
-        _in_namespace(_mounted(directory, (), directory / "probe"), directory)
+        _in_namespace(_mounted(directory / "probe"), directory)
     except (StepFailed, OSError):
         return False
     return True
@@ -60,7 +63,6 @@ class Builder:
         """`root`: the repository, of which the build context is made."""
         self._directory = directory
         self._stages: dict[str, Layers] = {}
-        self._count = 0
         self.context = directory / "context"
         _copy_context(root, self.context)
 
@@ -71,26 +73,24 @@ class Builder:
             StepFailed: an instruction failed.
 
         """
-        image = Layers()
-        for stage in stages:
-            image = self._stages.get(stage.base) or self._base(stage.base)
+        for number, stage in enumerate(stages):
+            layer = self._directory / f"stage-{number}"
+            before = self._stages.get(stage.base)
+            if before is None:
+                image = self._base(stage.base, layer)
+            else:
+                subprocess.run(["cp", "-a", str(before.upper), str(layer)], check=True, timeout=STEP_S_MAX)
+                image = replace(before, upper=layer)
             for instruction in stage.instructions:
                 image = self._done(image, instruction)
             self._stages[stage.name] = image
         return image
 
-    def _layer(self) -> Path:
-        self._count += 1
-        upper = self._directory / f"layer-{self._count}"
-        upper.mkdir()
-        return upper
-
-    def _base(self, name: str) -> Layers:
+    def _base(self, name: str, upper: Path) -> Layers:
         """What stands for an image of a registry."""
-        upper = self._layer()
         if not name.startswith("python:"):
             path = f"{PATH}:{Path(shutil.which('cargo') or '/nothing').parent}"
-            return Layers((upper,), {"PATH": path, "HOME": os.environ.get("HOME", "/root")})
+            return Layers(upper, {"PATH": path, "HOME": os.environ.get("HOME", "/root")})
         local, home = upper / "usr/local", Path(sys.base_prefix)
         (local / "bin").mkdir(parents=True)
         if home != Path("/usr"):
@@ -101,9 +101,8 @@ class Builder:
             (local / "bin/python").symlink_to(PYTHON)
         else:
             (local / "bin/python").symlink_to(f"/usr/bin/{PYTHON}")
-        image = Layers((upper,), {"PATH": PATH, "HOME": "/root"})
-        self._run(image, "ldconfig")
-        return image
+        image = Layers(upper, {"PATH": PATH, "HOME": "/root"})
+        return self._run(image, "ldconfig")
 
     def _done(self, image: Layers, instruction: Instruction) -> Layers:
         match instruction.word:
@@ -124,28 +123,25 @@ class Builder:
                 return image  # what a container is told when it starts
 
     def _run(self, image: Layers, command: str) -> Layers:
-        """A layer above the image with what the command has changed."""
-        upper = self._layer()
+        """The image with what the command has changed."""
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(NOT_OURS)
         } | image.environment
         inside = _environment(environment, ["/bin/sh", "-c", f"cd {shlex.quote(image.workdir)} && {command}"])
-        merged = self._directory / "merged"
         _in_namespace(
-            f"{_mounted(self._directory, image.uppers, upper)}\nexec chroot {merged} {shlex.join(inside)}",
+            f"{_mounted(image.upper)}\nexec chroot {_merged(image.upper)} {shlex.join(inside)}",
             self._directory,
             what=f"RUN {command}",
         )
-        return replace(image, uppers=(upper, *image.uppers))
+        return image
 
     def _copied(self, image: Layers, stage: str | None, paths: Sequence[str], to: str) -> Layers:
-        upper, merged, origin = self._layer(), self._directory / "merged", self._directory / "origin"
-        origin.mkdir(exist_ok=True)
-        lines = [_mounted(self._directory, image.uppers, upper)]
+        merged, lines = _merged(image.upper), [_mounted(image.upper)]
         if stage is None:
-            lines.append(f"mount --bind {self.context} {origin}")
+            origin = self.context
         else:
-            lines.append(f"mount -t overlay overlay -o ro,lowerdir={_lowers(self._stages[stage].uppers)} {origin}")
+            origin = _merged(self._stages[stage].upper)
+            lines.append(_mounted(self._stages[stage].upper))
         target = merged / os.path.join(image.workdir, to).lstrip("/")  # noqa: PTH118 - `to` may be absolute
         into = to.endswith("/") or len(paths) > 1
         for path in paths:
@@ -156,7 +152,7 @@ class Builder:
                 f"else mkdir -p {target.parent} && cp -a {one} {target}; fi"
             )
         _in_namespace("\n".join(lines), self._directory, what=f"COPY {' '.join(paths)} {to}")
-        return replace(image, uppers=(upper, *image.uppers))
+        return image
 
 
 @contextmanager
@@ -171,8 +167,9 @@ def container(
     inside = _environment({**image.environment, "HOME": "/nonexistent", **environment}, command)
     script = "\n".join(
         [
-            "set -e",
-            f"mount -t overlay overlay -o ro,lowerdir={_lowers(image.uppers)} {root}",
+            _mounted(image.upper),
+            f"mount --bind {_merged(image.upper)} {root}",
+            f"mount -o remount,bind,ro {root}",
             f"mount -t proc proc {root}/proc",
             f"mount --rbind /dev {root}/dev",
             f"mount -t tmpfs -o mode=1777 none {root}/tmp",  # noqa: S108 - the container's own
@@ -230,19 +227,20 @@ def _environment(values: Mapping[str, str], command: Sequence[str]) -> list[str]
     return ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in values.items()), *command]
 
 
-def _lowers(uppers: Sequence[Path]) -> str:
-    return ":".join(str(path) for path in (*uppers, Path("/")))
+def _merged(upper: Path) -> Path:
+    """Where a layer is mounted above this machine's files."""
+    return upper.with_name(f"{upper.name}-merged")
 
 
-def _mounted(directory: Path, lower: Sequence[Path], upper: Path) -> str:
-    """Shell that mounts layers with `upper` as the one that is written, at `merged` below the directory."""
-    merged, work, scratch = directory / "merged", directory / "work" / upper.name, directory / "scratch"
+def _mounted(upper: Path) -> str:
+    """Shell that mounts a layer above this machine's files, to be written to."""
+    merged, work, scratch = (upper.with_name(f"{upper.name}-{part}") for part in ("merged", "work", "scratch"))
     for path in (upper, merged, work, scratch):
         path.mkdir(parents=True, exist_ok=True)
     return "\n".join(
         [
             "set -e",
-            f"mount -t overlay overlay -o lowerdir={_lowers(lower)},upperdir={upper},workdir={work} {merged}",
+            f"mount -t overlay overlay -o lowerdir=/,upperdir={upper},workdir={work} {merged}",
             f"mount --rbind /proc {merged}/proc",
             f"mount --rbind /dev {merged}/dev",
             f"mount --bind {scratch} {merged}/tmp",  # noqa: S108 - the stage's own
