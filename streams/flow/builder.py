@@ -301,10 +301,28 @@ class Flow:
         known = {self.plan.source.topic, *self.plan.topics}
         if unknown := sorted(topics.keys() - known):
             raise ValueError(f"flow {self.name} has no topic {unknown[0]}: there is {', '.join(sorted(known))}")
-        made = object.__new__(Flow)
-        object.__setattr__(made, "plan", checked(self.plan.with_topics(name, topics)))
-        object.__setattr__(made, "_pipeline", lowered(made.plan))
-        return made
+        return _flow(self.plan.with_topics(name, topics))
+
+    def with_sinks(self, *sinks: SinkSpec) -> "Flow":
+        """The same flow, of which these sinks copy topics too: each names its own, `postgres("cars", topic="cars.v1")`.
+
+        For a target that a deployment has and the flow need not know. Workers run both alike: same topics, same state.
+
+        Raises:
+            ValueError: a sink names no topic, or one that the flow does not write, or a name is taken.
+
+        """
+        if nameless := next((sink.name for sink in sinks if not sink.topic), None):
+            raise ValueError(f"sink {nameless} of flow {self.name} names no topic: say topic=...")
+        return _flow(replace(self.plan, sinks=(*self.plan.sinks, *sinks)))
+
+
+def _flow(plan: Plan) -> Flow:
+    """A flow of a plan that was made of another one; raises ValueError where it contradicts itself."""
+    made = object.__new__(Flow)
+    object.__setattr__(made, "plan", checked(plan))
+    object.__setattr__(made, "_pipeline", lowered(made.plan))
+    return made
 
 
 def _plan(name: str, streams: Iterable[Stream]) -> Plan:
