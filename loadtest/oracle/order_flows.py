@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from loadtest.oracle.events import OrderKey
+from loadtest.oracle.events import Event, OrderEvent, OrderKey
 from loadtest.oracle.folds import STOPPED_KMH_BELOW, haversine_km, whole_mm
 
 ENDED: Final = {"DELIVERED", "CANCELLED"}
@@ -64,6 +64,20 @@ class Position(NamedTuple):
 
 
 AnyRecord = Step | Position
+
+
+def step_of(event: OrderEvent) -> Step:
+    """A step as it is in the clean topic."""
+    return Step(
+        event.timestamp_ms, event.event_id, event.order_id, event.sequence, event.event_time_ms, event.order_id,
+        event.kind, event.vehicle_id, event.destination_latitude, event.destination_longitude, event.promised_time,
+    )  # fmt: skip
+
+
+def position_of(event: Event) -> Position:
+    """A position as it is in the clean topic."""
+    place = (event.latitude, event.longitude)
+    return Position(event.timestamp_ms, event.event_id, event.device_id, event.sequence, event.event_time_ms, *place)
 
 
 class Due(NamedTuple):
