@@ -38,6 +38,7 @@ _PASSED, _DELIVERED_LATE = range(len(REASONS))
 UNASSIGNED: Final = b"order:"
 """With the id of an order: the key of its steps while no vehicle is known."""
 WITHOUT_VEHICLE: Final = "without_vehicle"
+"""What steps are counted as that reach no vehicle; they are passed on as the others."""
 
 _ORDER: Final = np.dtype(
     [
@@ -147,13 +148,13 @@ class DispatchOperator(Operator):
 
     def process(self, events: Events, trace: WatermarkTrace) -> Output:
         """Bind the steps, note broken promises, pass all on."""
-        found = {}
+        dropped = {}
         if len(events):
             events = self._keys.located(events)
             without = self._bind(events, trace)
-            found = {WITHOUT_VEHICLE: without} if without else {}
+            dropped = {WITHOUT_VEHICLE: without} if without else {}
         self._pass_promises(trace.end)
-        return Output(events, trace, found=found)
+        return Output(events, trace, dropped=dropped)
 
     def _bind(self, events: Events, trace: WatermarkTrace) -> int:
         """Returns how many steps are of orders without a known vehicle."""

@@ -125,7 +125,7 @@ class OrderTrackingOperator(Operator):
         slots = batch.slot[has_vehicle]
         self._rows.put(slots, after[has_vehicle], before[has_vehicle])
         self._keys.touch(slots)
-        return Output(events, trace, found={LEFT: walk.left} if walk.left else {})
+        return Output(events, trace, dropped={LEFT: walk.left} if walk.left else {})
 
     def _note(self, walk: "_Walk") -> None:
         if walk.steps:
