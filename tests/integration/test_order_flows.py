@@ -114,10 +114,10 @@ def test_orders_meet_their_vehicles_although_the_worker_is_killed(stack: Stack, 
     positions = (*begin, "--events", SECONDS * VEHICLES, "--devices", VEHICLES)
     orders = (*begin, "--pipeline", "orders", "--events", SECONDS * PLACES // 2, "--devices", PLACES)
     flags = [flag for flow in FLOWS[1:] for flag in ("--pipeline", flow)]
-    worker.start(NEVER_IDLE, options=flags).wait_ready(120)
+    worker.start(NEVER_IDLE, options=flags).wait_ready(240)
     generate(stack, *positions)
     generate(stack, *orders, "--vehicles", VEHICLES)
-    wait_until(lambda: committed_records(stack, "orders.bound.v1"), "orders are bound to vehicles", timeout_s=120)
+    wait_until(lambda: committed_records(stack, "orders.bound.v1"), "orders are bound to vehicles", timeout_s=240)
     worker.kill()
     close(stack, start_ms + 2 * SECONDS * 1_000)
     worker.start(NEVER_IDLE, options=flags)
