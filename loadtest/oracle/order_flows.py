@@ -266,11 +266,11 @@ class TrackingModel:
             return
         if event.kind == "DELIVERED":
             self._verify(event)
-        vehicle = None if event.vehicle_id is None else self.vehicles.setdefault(event.vehicle_id, _Vehicle())
-        if vehicle is not None:
-            self._carry(event, vehicle)
+        carrier = None if event.vehicle_id is None else self.vehicles.setdefault(event.vehicle_id, _Vehicle())
+        if carrier is not None:
+            self._carry(event, carrier)
         if event.kind != "RELEASED":
-            self._track(event, vehicle, event.event_time_ms)
+            self._track(event, carrier, event.event_time_ms)
 
     def _carry(self, event: Step, vehicle: _Vehicle) -> None:
         vehicle.orders.pop(event.order_id, None)
