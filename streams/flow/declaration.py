@@ -3,7 +3,7 @@
 Everything else (topics, groups, decoding, state, metrics) follows from it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
@@ -382,6 +382,17 @@ def _beside(one: Input) -> tuple[Topic, ...]:
         Topic(one.dlq, retention_ms=30 * DAY_MS, message_bytes_max=OUTPUT_BYTES_MAX),
         Topic(one.audit, cleanup=Cleanup.COMPACT),
     )
+
+
+def fed_from_outside(pipelines: Sequence[Pipeline]) -> list[Pipeline]:
+    """Those whose source is no output of another one: what the others read comes from these."""
+    written = written_by_flows(pipelines)
+    return [pipeline for pipeline in pipelines if pipeline.source not in written]
+
+
+def written_by_flows(pipelines: Sequence[Pipeline]) -> frozenset[str]:
+    """Topics that are outputs of any of them."""
+    return frozenset(topic for pipeline in pipelines for topic in pipeline.outputs)
 
 
 def with_topics(spec: OperatorSpec, topics: Mapping[str, str]) -> OperatorSpec:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from streams.errors import UsageError
 from streams.flow.builder import Flow
 from streams.flow.checks import did_you_mean
-from streams.flow.declaration import Pipeline
+from streams.flow.declaration import Pipeline, fed_from_outside
 from streams.settings import variable
 from streams.sinks.spec import SinkSpec
 
@@ -94,6 +94,16 @@ def select_pipelines(names: list[str] | None, *, prefix: str = "") -> list[Pipel
     if unknown:
         raise UsageError(f"no flow {unknown[0]!r}: there is {', '.join(found)}")
     return [found[name].with_prefix(prefix) for name in dict.fromkeys(names)]
+
+
+def select_fed(*, prefix: str = "") -> list[Pipeline]:
+    """Flows whose sources anybody may feed: all but those that read what another flow writes.
+
+    Raises:
+        UsageError: as `select_pipelines`.
+
+    """
+    return fed_from_outside(select_pipelines(None, prefix=prefix))
 
 
 def select_sink(name: str, *, prefix: str = "") -> tuple[Pipeline, SinkSpec]:

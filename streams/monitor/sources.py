@@ -19,7 +19,7 @@ from streams.batch.clock import Clock
 from streams.batch.records import Records
 from streams.batch.rejects import Reject
 from streams.errors import StreamsError
-from streams.flow.declaration import Pipeline
+from streams.flow.declaration import Pipeline, fed_from_outside
 from streams.flow.decoding import decoder_of
 from streams.kafka.log_reader import LogReader, Read, Span
 from streams.kafka.round import Round
@@ -37,14 +37,11 @@ ASK_AGAIN_S: Final = 15.0
 """A registry that did not answer is left alone for so long."""
 
 
-def fed_from_outside(flows: Sequence[Pipeline]) -> list[Pipeline]:
-    """The flows whose source is no output of another one: what those read is as fresh as the flow that writes it."""
-    written = {topic for flow in flows for topic in flow.outputs}
-    return [flow for flow in flows if flow.source not in written]
-
-
 def sources_of(flows: Sequence[Pipeline], settings: Settings) -> list[Source]:
-    """The sources of `flows` that are fed from outside: each topic, and each device class that is declared."""
+    """The sources of `flows`: each topic, and each device class that is declared.
+
+    None of a flow that reads what another one writes: that is as fresh as the other one's source.
+    """
     found = []
     for flow in fed_from_outside(flows):
         override_s = settings.streams_silent_s
