@@ -10,7 +10,8 @@ from enum import StrEnum
 from typing import Final
 
 from streams.acls.rights import Kind, Operation, Pattern, Right, least, on_topic
-from streams.flow.declaration import Pipeline
+from streams.flow.declaration import Pipeline, written_by_flows
+from streams.flow.inputs import Input
 from streams.names import DLQ_PREFIX, INGEST_PREFIX, MONITOR_GROUP, PULL_PREFIX, REVIEW_GROUP
 from streams.sinks.spec import dead_letters_of, group_of
 
@@ -41,7 +42,16 @@ DOES: Final = {
 
 def rights_of(roles: Iterable[Role], flows: Sequence[Pipeline]) -> tuple[Right, ...]:
     """The rights that `roles` together need for `flows`, none of which another one of them includes; sorted."""
-    return least(right for role in roles for flow in flows for right in _RIGHTS[role](flow))
+    written = written_by_flows(flows)
+    return least(right for role in roles for flow in flows for right in _rights(role, flow, written))
+
+
+def _rights(role: Role, flow: Pipeline, written: frozenset[str]) -> Iterator[Right]:
+    """Of a role for a flow; nothing from outside goes into topics that are `written` by flows."""
+    if role is Role.GATEWAY:
+        yield from _gateway(flow, [one for one in flow.inputs if one.topic not in written])
+    else:
+        yield from _RIGHTS[role](flow)
 
 
 def principal_of(role: Role) -> str:
@@ -71,8 +81,10 @@ def _worker(flow: Pipeline) -> Iterator[Right]:
     )  # fmt: skip
 
 
-def _gateway(flow: Pipeline) -> Iterator[Right]:
-    for one in flow.inputs:
+def _gateway(flow: Pipeline, inputs: Sequence[Input]) -> Iterator[Right]:
+    if not inputs:
+        return
+    for one in inputs:
         yield on_topic(one.topic, Operation.WRITE, "writes it")
         yield on_topic(one.topic, Operation.READ, "notes its progress as an offset of the topic; it reads no record")
         yield on_topic(one.dlq, Operation.WRITE, "writes what came by HTTP and cannot be an event")
@@ -130,7 +142,6 @@ def _ci(flow: Pipeline) -> Iterator[Right]:
 
 _RIGHTS: Final[Mapping[Role, Callable[[Pipeline], Iterator[Right]]]] = {
     Role.WORKER: _worker,
-    Role.GATEWAY: _gateway,
     Role.SINK: _sink,
     Role.MONITOR: _monitor,
     Role.STEWARD: _steward,

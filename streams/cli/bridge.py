@@ -9,10 +9,11 @@ from streams.bridge.address import address_of, filter_of
 from streams.bridge.process import DEFAULT_PORT, BridgeProcess, source_named
 from streams.cli.app import AppOption, use_app
 from streams.errors import UsageError
-from streams.flow.discover import select_pipelines
+from streams.flow.discover import select_fed
 from streams.gateway.formats import load_formats
 from streams.gateway.process import FORMATS, gateway_directory
 from streams.logs import configure_logging
+from streams.schemas.personal import any_personal
 from streams.settings import load_settings
 from streams.unknown_variables import warn_of_unknown_variables
 
@@ -55,7 +56,7 @@ def mqtt_command(
     settings = load_settings()
     address = address_of(url)
     filters = [filter_of(one, share) for one in topic]
-    pipeline = source_named(select_pipelines(None, prefix=settings.streams_topic_prefix), source)
+    pipeline = source_named(select_fed(prefix=settings.streams_topic_prefix), source)
     formats = load_formats(gateway_directory(settings) / FORMATS)
     if format_ is not None and format_ not in formats:
         raise UsageError(f"--format {format_[:40]!r}: there is no such format, only {', '.join(sorted(formats))}")
@@ -72,6 +73,6 @@ def mqtt_command(
         format_=None if format_ is None else formats[format_],
         web_port=web_port,
     )
-    configure_logging(settings.streams_log_format)
+    configure_logging(settings.streams_log_format, masks_values=any_personal([pipeline]))
     warn_of_unknown_variables()
     bridge.run()

@@ -3,7 +3,7 @@
 Everything else (topics, groups, decoding, state, metrics) follows from it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -126,9 +126,9 @@ class Pipeline:
     """A source to which nothing has come for so long is silent: the monitor raises a flag."""
     device_classes: tuple[DeviceClass, ...] = ()
     """Parts of the source that are to raise a flag of their own."""
-    clean_topic: str = ""
+    clean_topic: str | None = ""
     """Topic of unique events in order; empty: the source's name and `.clean`. What does not go there has another
-    outcome: it decides how an event is counted."""
+    outcome: it decides how an event is counted. None: there is none; what is unique and in order is clean."""
     event_topics: tuple[str, ...] = ()
     """Further topics of events, where `order` names them."""
     sinks: tuple[SinkSpec, ...] = ()
@@ -210,7 +210,7 @@ class Pipeline:
             source=prefix + self.source,
             tables=tuple(replace(table, topic=prefix + table.topic) for table in self.tables),
             windows=tuple(replace(window, topic=prefix + window.topic) for window in self.windows),
-            clean_topic=prefix + self.clean_topic if self.clean_topic else "",
+            clean_topic=prefix + self.clean_topic if self.clean_topic else self.clean_topic,
             event_topics=tuple(prefix + topic for topic in self.event_topics),
             further_inputs=tuple(replace(one, topic=prefix + one.topic) for one in self.further_inputs),
             sinks=tuple(sink.with_topic(prefix + sink.topic) for sink in self.sinks),
@@ -312,7 +312,7 @@ class Pipeline:
     @property
     def _clean_topics(self) -> tuple[str, ...]:
         """The topic of clean events, where there is one."""
-        return () if self.further_inputs else (self.clean,)
+        return () if self.further_inputs or self.clean_topic is None else (self.clean,)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -343,6 +343,17 @@ class Pipeline:
             *(Topic(window.topic, subject=window.subject) for window in self.windows),
             *(topic_of(output) for output in self._own_outputs),
         )
+
+
+def fed_from_outside(pipelines: Sequence[Pipeline]) -> list[Pipeline]:
+    """Those whose source is no output of another one: what the others read comes from these."""
+    written = written_by_flows(pipelines)
+    return [pipeline for pipeline in pipelines if pipeline.source not in written]
+
+
+def written_by_flows(pipelines: Sequence[Pipeline]) -> frozenset[str]:
+    """Topics that are outputs of any of them."""
+    return frozenset(topic for pipeline in pipelines for topic in pipeline.outputs)
 
 
 def with_topics(spec: OperatorSpec, topics: Mapping[str, str]) -> OperatorSpec:

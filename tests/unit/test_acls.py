@@ -17,6 +17,7 @@ from streams.acls.roles import Role, principal_of, rights_of
 from streams.cli import app
 from streams.cli.acls import _entries
 from streams.errors import UsageError
+from streams.flow.discover import select_fed, select_pipelines
 from streams.kafka.acls import _binding, _filter, _grant
 from streams.settings import Settings
 
@@ -176,3 +177,12 @@ def test_a_principal_may_have_several_roles_and_has_a_name_of_kafka() -> None:
         _entries(settings, None, "User:me", None)
     with pytest.raises(UsageError, match="Kafka names a principal User:NAME"):
         _entries(settings, [Role.CI], "me", None)
+
+
+def test_nothing_from_outside_is_written_into_what_a_flow_writes() -> None:
+    found = {
+        right.name for right in rights_of([Role.GATEWAY], select_pipelines(None)) if right.operation is Operation.WRITE
+    }
+    assert {"gps.positions.v1", "orders.events.v1"} <= found
+    assert not found & {"gps.positions.v1.clean", "orders.events.v1.clean", "orders.bound.v1"}
+    assert [one.source for one in select_fed()] == ["gps.positions.v1", "orders.events.v1"]

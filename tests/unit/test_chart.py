@@ -140,7 +140,9 @@ def test_keda_asks_the_monitor_that_answers_by_that_name() -> None:
     assert "replicas" not in objects["StatefulSet worker"]["spec"]
     assert objects["StatefulSet worker"]["metadata"]["name"] == scaled["scaleTargetRef"]["name"]
     urls = [trigger["metadata"]["url"] for trigger in scaled["triggers"]]
-    assert ["/scale/streams.gps", "/scale/streams.orders"] == [url.partition(":8080")[2] for url in urls]
+    assert [f"/scale/streams.{name}" for name in ("gps", "orders", "dispatch", "tracking")] == [
+        url.partition(":8080")[2] for url in urls
+    ]
     assert {url.removeprefix("http://").partition(":")[0] for url in urls} <= set(
         environment["STREAMS_WEB_NAMES"].split(",")
     )
