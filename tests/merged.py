@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,7 @@ def feed(
     crash: Crash | None = None,
     lose_disk: bool = False,
     spill: bool = False,
+    expire: bool = False,
 ) -> None:
     """Feed the logs, each in its order, in pieces that come in any order."""
     left = {name: list(log) for name, log in logs.items()}
@@ -185,6 +186,9 @@ def feed(
                 task.maintenance.spill(below=task.watermark, rows_keep=rng.choice((0, 1, 3)), keep_keys=False)
             if rng.random() < 0.3:
                 driver.crash()
+        if expire:
+            for task in driver._engine.tasks.values():
+                task.maintenance.expire()
         if crash is not None and rng.random() < 0.3:
             driver.crash(crash)
         elif lose_disk and rng.random() < 0.1:
@@ -206,10 +210,13 @@ def _seen(fields: Mapping[str, Any]) -> Seen:
 
 def expected(logs: Mapping[str, Sequence[Fed]], partitions: int = 2) -> list[tuple[int, Seen]]:
     """What must be noted, by one event at a time; without idle time."""
-    return [each for partition in range(partitions) for each in _of_partition(logs, partition, partitions)]
+    return [each for partition in range(partitions) for each in of_partition(logs, partition, partitions)[0]]
 
 
-def _of_partition(logs: Mapping[str, Sequence[Fed]], partition: int, partitions: int) -> Iterator[tuple[int, Seen]]:
+def of_partition(
+    logs: Mapping[str, Sequence[Fed]], partition: int, partitions: int
+) -> tuple[list[tuple[int, Seen]], int]:
+    """What must be noted of a partition, and up to when everything that is due in it has been passed."""
     due: list[tuple[int, int, int, str, int, Fed]] = []
     ends: list[int] = []
     for number, name in enumerate(NAMES):
@@ -241,6 +248,6 @@ def _of_partition(logs: Mapping[str, Sequence[Fed]], partition: int, partitions:
                     last[fresh.key] = key
                     due.append((max(fresh.time, before), *key, number, fresh))
         ends.append(end)
-    for at, _, _, _, number, one in sorted(due, key=lambda row: row[:5]):
-        if at < min(ends):
-            yield at - 1, (NAMES[number], one.key, one.time, one.sequence)
+    passed = [row for row in sorted(due, key=lambda row: row[:5]) if row[0] < min(ends)]
+    found = [(at - 1, (NAMES[number], one.key, one.time, one.sequence)) for at, _, _, _, number, one in passed]
+    return found, min(ends) - 1
