@@ -17,6 +17,7 @@ from streams.batch.refs import byte_objects
 from streams.batch.rows import Rows, empty_rows
 from streams.limits import JOIN_MATCHES_DEFAULT
 from streams.operators.base import OperatorContext
+from streams.operators.join.kept import NUMBER, TIME, KeptRows, from_watermark
 from streams.operators.join.operator import JoinOperator
 from streams.operators.join.side import (
     EVENT_ID,
@@ -30,7 +31,6 @@ from streams.operators.join.side import (
     set_fields,
     unmatched_rows,
 )
-from streams.operators.join.timed import NUMBER, TIME, TimedRows, from_watermark
 from streams.operators.merge.section import INPUT
 from streams.operators.output import Output
 from streams.operators.trace import NEVER, WatermarkTrace
@@ -114,8 +114,8 @@ class JoinIntervalOperator(JoinOperator[JoinInterval]):
         (left_dtype, right_dtype), kept = spec.dtypes, context.home.kept
         parts = [spec.rows_part(side) for side in (spec.left, spec.right)]
         spaces = [context.space(part) for part in parts]
-        self.left = TimedRows(left_dtype, spec.journal_ms, spaces[LEFT], context.keys, kept)
-        self.right = TimedRows(right_dtype, spec.journal_ms, spaces[RIGHT], context.keys, kept)
+        self.left = KeptRows(left_dtype, spec.journal_ms, spaces[LEFT], context.keys, kept)
+        self.right = KeptRows(right_dtype, spec.journal_ms, spaces[RIGHT], context.keys, kept)
         self._closed_at = TIME_MIN
         """Left events that cannot be joined any more at this watermark were looked at."""
         self._first = 0

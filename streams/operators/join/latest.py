@@ -1,7 +1,7 @@
 """Join each event of one input with the latest one of another, as of its event time.
 
 Both come merged (`operators.merge`), so that which events were there follows from the logs alone. Right events are kept
-for as long as they may match (`timed.TimedRows`).
+for as long as they may match (`kept.KeptRows`).
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from streams.batch.events import Events
 from streams.batch.refs import byte_objects
 from streams.batch.rows import Rows, empty_rows
 from streams.operators.base import OperatorContext
+from streams.operators.join.kept import NUMBER, TIME, KeptRows, from_watermark
 from streams.operators.join.operator import JoinOperator
 from streams.operators.join.side import (
     LEFT,
@@ -26,7 +27,6 @@ from streams.operators.join.side import (
     left_rows,
     set_fields,
 )
-from streams.operators.join.timed import NUMBER, TIME, TimedRows, from_watermark
 from streams.operators.merge.section import INPUT
 from streams.operators.output import Output
 from streams.operators.trace import WatermarkTrace
@@ -77,7 +77,7 @@ class JoinLatestOperator(JoinOperator[JoinLatest]):
     """Of one partition."""
 
     def __init__(self, spec: JoinLatest, context: OperatorContext) -> None:
-        self.right = TimedRows(
+        self.right = KeptRows(
             spec.right_dtype, spec.journal_ms, context.space(spec.rows_part), context.keys, context.home.kept
         )
         super().__init__(spec, context, {spec.rows_part: self.right})

@@ -6,8 +6,8 @@ from typing import Generic, TypeVar
 from streams.batch.columns import TIME_MIN
 from streams.operators.base import ALL, Operator, OperatorContext, Replayed, RestoreBudget, Spill
 from streams.operators.changes import Changes
+from streams.operators.join.kept import KeptRows
 from streams.operators.join.side import JoinedRows, JoinSpec
-from streams.operators.join.timed import TimedRows
 from streams.operators.keyed import ChangedKeys
 from streams.operators.reorder.section import pack_keys, unpack_keys
 from streams.state.store import WriteBatch
@@ -20,7 +20,7 @@ class JoinOperator(Operator, Generic[Spec]):
 
     stage = "join"
 
-    def __init__(self, spec: Spec, context: OperatorContext, kept: Mapping[str, TimedRows]) -> None:
+    def __init__(self, spec: Spec, context: OperatorContext, kept: Mapping[str, KeptRows]) -> None:
         """`kept`: rows by the name of their part of store and journal."""
         self._spec, self._keys = spec, context.keys
         self._kept = kept

@@ -9,7 +9,7 @@ import pytest
 
 from streams.batch.columns import Bools, objects
 from streams.batch.rows import Rows, empty_rows
-from streams.operators.join.timed import NUMBER, TIME, TimedRows
+from streams.operators.join.kept import NUMBER, TIME, KeptRows
 from streams.operators.keyed import KeySpace
 from streams.state.journal import JournalCorrupted
 from streams.state.memory import MemoryStore
@@ -36,7 +36,7 @@ class Partition:
     def begin(self) -> None:
         """As after a restart, without what the journal has."""
         self.keys = KeySpace(lambda _: True)
-        self.rows = TimedRows(self.dtype, self.keep_ms, StoreSpace(self.store, "rows"), self.keys, self._kept)
+        self.rows = KeptRows(self.dtype, self.keep_ms, StoreSpace(self.store, "rows"), self.keys, self._kept)
 
     def _kept(self, keys: Sequence[bytes]) -> Bools | None:
         return None if self.of is None else np.array([key in self.of for key in keys], dtype=np.bool_)

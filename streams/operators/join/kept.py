@@ -117,7 +117,7 @@ class _Index:
             return _Index(int(below), int(bucket_ms), columns, [int(bucket) for bucket in buckets])
 
 
-class TimedRows:
+class KeptRows:
     """Of one partition. Attached to its key space."""
 
     def __init__(self, dtype: np.dtype[Any], keep_ms: int, space: StoreSpace, keys: KeySpace, kept: Kept) -> None:
