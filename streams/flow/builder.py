@@ -224,8 +224,12 @@ def source(
     quarantine: Quarantine | None = None,
     silent_after: Duration = "5m",
     device_classes: Sequence[DeviceClass] = (),
+    subject: str = "",
 ) -> Stream:
-    """Events of a topic, read by the newest committed schema of the subject `<topic>-value`.
+    """Events of a topic, read by the newest committed schema of `subject` (default: `<topic>-value`).
+
+    The topic may be an output of another flow of the app: rows, or its clean events (`orders.events.v1.clean`), which
+    are read by the subject of that flow's source.
 
     `id`, `key` and `order` name fields of the schema: text, text and a whole number; `time` one of milliseconds since
     1970. The record's key must equal the key field. `fields` are the numbers (also booleans and enums) that folds and
@@ -253,7 +257,7 @@ def source(
     silent_after_s = milliseconds(silent_after, what=f"silent_after of {topic}", least_ms=1) / 1_000
     verb = Source(
         topic, id, key, time, order, tuple(fields), tuple(texts), dict(ranges or {}), silent_after_s,
-        tuple(device_classes),
+        tuple(device_classes), subject,
     )  # fmt: skip
     return Stream(verb, None, bounds)
 

@@ -165,9 +165,9 @@ class Pipeline:
     """A source to which nothing has come for so long is silent: the monitor raises a flag."""
     device_classes: tuple[DeviceClass, ...] = ()
     """Parts of the source that are to raise a flag of their own."""
-    clean_topic: str = ""
+    clean_topic: str | None = ""
     """Topic of unique events in order; empty: the source's name and `.clean`. What does not go there has another
-    outcome: it decides how an event is counted."""
+    outcome: it decides how an event is counted. None: there is none; what is unique and in order is clean."""
     event_topics: tuple[str, ...] = ()
     """Further topics of events, where `order` names them."""
     sinks: tuple[SinkSpec, ...] = ()
@@ -249,7 +249,7 @@ class Pipeline:
             source=prefix + self.source,
             tables=tuple(replace(table, topic=prefix + table.topic) for table in self.tables),
             windows=tuple(replace(window, topic=prefix + window.topic) for window in self.windows),
-            clean_topic=prefix + self.clean_topic if self.clean_topic else "",
+            clean_topic=prefix + self.clean_topic if self.clean_topic else self.clean_topic,
             event_topics=tuple(prefix + topic for topic in self.event_topics),
             further_inputs=tuple(replace(one, topic=prefix + one.topic) for one in self.further_inputs),
             sinks=tuple(sink.with_topic(prefix + sink.topic) for sink in self.sinks),
@@ -342,7 +342,7 @@ class Pipeline:
     @property
     def _clean_topics(self) -> tuple[str, ...]:
         """The topic of clean events, where there is one."""
-        return () if self.further_inputs else (self.clean,)
+        return () if self.further_inputs or self.clean_topic is None else (self.clean,)
 
     @property
     def outputs(self) -> tuple[str, ...]:

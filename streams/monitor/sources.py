@@ -37,10 +37,16 @@ ASK_AGAIN_S: Final = 15.0
 """A registry that did not answer is left alone for so long."""
 
 
+def fed_from_outside(flows: Sequence[Pipeline]) -> list[Pipeline]:
+    """The flows whose source is no output of another one: what those read is as fresh as the flow that writes it."""
+    written = {topic for flow in flows for topic in flow.outputs}
+    return [flow for flow in flows if flow.source not in written]
+
+
 def sources_of(flows: Sequence[Pipeline], settings: Settings) -> list[Source]:
-    """The sources of `flows`: each topic, and each device class that is declared."""
+    """The sources of `flows` that are fed from outside: each topic, and each device class that is declared."""
     found = []
-    for flow in flows:
+    for flow in fed_from_outside(flows):
         override_s = settings.streams_silent_s
         found.append(Source(flow.source, None, override_s or flow.silent_after_s))
         found += [Source(flow.source, one.name, override_s or one.silent_after_s) for one in flow.device_classes]
@@ -52,6 +58,7 @@ class SourceWatch:
 
     def __init__(self, settings: Settings, flows: Sequence[Pipeline], log_reader: LogReader) -> None:
         now_ms = time.time_ns() // 1_000_000
+        flows = fed_from_outside(flows)
         self.tracker = FreshnessTracker(sources_of(flows, settings), now_ms)
         self._flows = {flow.source: flow for flow in flows}
         self._log_reader = log_reader

@@ -445,8 +445,8 @@ def _bounds_of(shape: Shape) -> Iterator[None]:
         mock.patch("streams.engine.restore_journal._PUTS_MAX", 3),
         mock.patch("streams.operators.reorder.operator._PUTS_MAX", 3),
         mock.patch("streams.operators.quarantine.operator._REPLAYED_MAX", 3),
-        mock.patch("streams.operators.window.operator._SCAN_ROWS", 2),
-        mock.patch("streams.operators.window.operator._LOADED_MAX", 2),
+        mock.patch("streams.operators.timed._SCAN_ROWS", 2),
+        mock.patch("streams.operators.timed._LOADED_MAX", 2),
     ):
         yield
 
