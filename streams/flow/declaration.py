@@ -174,6 +174,8 @@ class Pipeline:
     """Which outputs are copied out of Kafka, and where to; workers know nothing of it."""
     bounds: Bounds = BOUNDS_DEFAULT
     """What decides results: as declared, where no setting overrides it; see `under`."""
+    source_is_internal: bool = False
+    """Whether the source is the topic between two stages of a flow."""
     input_name: str = ""
     """Name of the source among several inputs."""
     further_inputs: tuple[Input, ...] = ()
@@ -201,6 +203,7 @@ class Pipeline:
         first = Input(
             self.source, self.input_name, self.id_field, self.key_field, self.time_field, self.sequence_field,
             self.payload_fields, self.text_fields, self.field_ranges, self.subject, self.bounds,
+            self.source_is_internal,
         )  # fmt: skip
         return (first, *self.further_inputs)
 
@@ -219,6 +222,7 @@ class Pipeline:
             field_ranges=one.field_ranges,
             subject=one.subject,
             bounds=one.bounds,
+            source_is_internal=one.is_internal,
             further_inputs=(),
             tables=(),
             windows=(),
@@ -365,7 +369,7 @@ class Pipeline:
     def topics(self) -> tuple[Topic, ...]:
         """Every topic of the flow, in the order in which data passes them."""
         return (
-            *(Topic(one.topic, subject=one.subject) for one in self.inputs),
+            *map(_topic_read, self.inputs),
             *(Topic(topic, message_bytes_max=OUTPUT_BYTES_MAX) for topic in (*self._clean_topics, *self.event_topics)),
             *(topic for one in self.inputs for topic in _beside(one)),
             Topic(self.journal, cleanup=Cleanup.DELETE_RECORDS_ONLY, message_bytes_max=OUTPUT_BYTES_MAX),
@@ -373,6 +377,12 @@ class Pipeline:
             *(Topic(window.topic, subject=window.subject) for window in self.windows),
             *(_topic_of(output) for output in self._own_outputs),
         )
+
+
+def _topic_read(one: Input) -> Topic:
+    if one.is_internal:
+        return Topic(one.topic, Cleanup.DELETE_RECORDS_ONLY, one.subject, message_bytes_max=OUTPUT_BYTES_MAX)
+    return Topic(one.topic, subject=one.subject)
 
 
 def _beside(one: Input) -> tuple[Topic, ...]:
@@ -403,6 +413,8 @@ def with_topics(spec: OperatorSpec, topics: Mapping[str, str]) -> OperatorSpec:
 
 def _topic_of(output: OutputTopic) -> Topic:
     cleanup = Cleanup.COMPACT if output.is_compacted else Cleanup.DELETE
+    if output.is_internal:
+        cleanup = Cleanup.DELETE_RECORDS_ONLY
     if output.columns is None:
         return Topic(output.topic, cleanup, message_bytes_max=OUTPUT_BYTES_MAX)
     return Topic(output.topic, cleanup, subject=output.subject)

@@ -30,6 +30,8 @@ class Input:
     field_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     subject: str = ""
     bounds: Bounds = BOUNDS_DEFAULT
+    is_internal: bool = False
+    """Whether it is the topic between two stages of a flow: what is consumed of it is deleted."""
 
     @property
     def fields(self) -> Fields:

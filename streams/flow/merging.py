@@ -37,7 +37,7 @@ def merge(**streams: Stream) -> Stream:
     for name, stream in streams.items():
         _require_plain(name, stream)
     first, *others = streams.values()
-    topics = [stream.source.topic for stream in streams.values()]
+    topics = [stream.source.topic for stream in streams.values() if not stream.source.is_internal]
     if len(set(topics)) < len(topics):
         raise ValueError(f"merge reads {', '.join(topics)}: each input is another topic")
     return Stream(Merge(tuple(streams)), first, first.bounds, tuple(others))

@@ -35,6 +35,8 @@ class Source:
     silent_after_s: float = 300.0
     device_classes: tuple[DeviceClass, ...] = ()
     declared_subject: str = ""
+    is_internal: bool = False
+    """Whether the stage before writes it (`key_by`)."""
 
     kind = "source"
 
