@@ -9,7 +9,7 @@ import typer
 from streams.cli.app import AppOption, use_app
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import UsageError
-from streams.flow.discover import select_pipelines
+from streams.flow.discover import select_fed
 from streams.gateway.credentials import Credential, CredentialFile, Kind
 from streams.gateway.crew import Crew, Member
 from streams.gateway.process import DEFAULT_PORT, GatewayProcess, gateway_directory
@@ -41,7 +41,7 @@ def run_command(
     """
     use_app(app)
     settings = load_settings()
-    pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
+    pipelines = select_fed(prefix=settings.streams_topic_prefix)
     if member is not None:
         this = Member.parse(member)
         configure_logging(settings.streams_log_format, process=this.number)
@@ -76,9 +76,7 @@ def new_command(
     To rotate: make a second one, move the senders to it, then revoke the first.
     """
     settings = load_settings()
-    known = [
-        one.source.removeprefix(one.prefix) for one in select_pipelines(None, prefix=settings.streams_topic_prefix)
-    ]
+    known = [one.source.removeprefix(one.prefix) for one in select_fed(prefix=settings.streams_topic_prefix)]
     for one in source:
         if one not in known:
             raise UsageError(f"--source {one}: there is no such source, only {', '.join(known)}")

@@ -9,7 +9,7 @@ import typer
 
 from streams.cli.app import AppOption, use_app
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
-from streams.flow.discover import select_pipelines
+from streams.flow.discover import select_fed
 from streams.logs import configure_logging
 from streams.pull.declaration import load_source
 from streams.pull.run import Puller, PullResult, puller
@@ -41,7 +41,7 @@ def pull(
     settings = load_settings(streams_pull_dir=directory)
     folder = settings.streams_pull_dir or settings.streams_data_dir / DIRECTORY
     source = load_source(folder, name)
-    pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
+    pipelines = select_fed(prefix=settings.streams_topic_prefix)
     configure_logging(settings.streams_log_format)
     warn_of_unknown_variables()
     result = asyncio.run(_run(puller(settings, source, pipelines), once=once))

@@ -100,6 +100,16 @@ def select_pipelines(names: list[str] | None, *, prefix: str = "") -> list[Pipel
     return [found[name].with_prefix(prefix) for name in dict.fromkeys(staged)]
 
 
+def select_fed(*, prefix: str = "") -> list[Pipeline]:
+    """Flows whose sources anybody may feed: all but those that read what a stage before them writes.
+
+    Raises:
+        UsageError: as `select_pipelines`.
+
+    """
+    return [pipeline for pipeline in select_pipelines(None, prefix=prefix) if not pipeline.source_is_internal]
+
+
 def select_sink(name: str, *, prefix: str = "") -> tuple[Pipeline, SinkSpec]:
     """The sink of this name, and the pipeline that declares it; `prefix`: what topics and groups begin with.
 

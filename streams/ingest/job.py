@@ -23,7 +23,7 @@ from confluent_kafka.admin import AdminClient
 from streams.acls.roles import Role, rights_of
 from streams.errors import StreamsError, UsageError
 from streams.flow.declaration import Pipeline
-from streams.flow.discover import select_pipelines
+from streams.flow.discover import select_fed
 from streams.ingest.bad_rows import Bad, BadRowFile
 from streams.ingest.chunks import BadRow, Chunk, InputFormat, Source
 from streams.ingest.events import Batch, Converter, Encoder
@@ -343,7 +343,7 @@ def _now_ms() -> int:
 
 
 def _pipeline_of(topic: str, prefix: str) -> Pipeline:
-    pipelines = select_pipelines(None, prefix=prefix)
+    pipelines = select_fed(prefix=prefix)
     for pipeline in pipelines:
         if pipeline.source == topic:
             return pipeline
