@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from streams import Flow, join_interval, join_latest, source
+from streams import Flow, join_interval, join_latest, join_table, source, table
 from streams.batch.columns import Objects
 from streams.batch.rows import Rows
 from streams.flow.builder import Stream
@@ -162,4 +162,45 @@ class Interval:
                 yield *left, NONE
 
 
-Model = Latest | Interval
+@dataclass(frozen=True)
+class Table:
+    """The join with a table, by one merged event at a time."""
+
+    as_of: str = "event_time"
+    history_ms: int = 0
+    ttl_ms: int = 0
+    outer: bool = True
+
+    def flow(self) -> Flow:
+        """As it is declared."""
+        rows = table(
+            "right.v1", key="key", time="event_time", order="sequence", fields=("value",), texts=("note",),
+            out_of_orderness=f"{LATENESS_MS}ms", idle="1m",
+        )  # fmt: skip
+        joined = join_table(
+            left=streams_of()["left"], right=rows, to=JOINED, columns=columns, as_of=self.as_of, outer=self.outer,
+            history=f"{self.history_ms}ms", ttl=f"{self.ttl_ms}ms",
+        )  # fmt: skip
+        return Flow("pair", joined)
+
+    def due(self, logs: Mapping[str, Sequence[Fed]], partitions: int) -> list[Joined]:
+        """What must be written."""
+        return [row for number in range(partitions) for row in self._of_partition(logs, number, partitions)]
+
+    def _of_partition(self, logs: Mapping[str, Sequence[Fed]], number: int, partitions: int) -> Iterator[Joined]:
+        rows: dict[str, list[tuple[int, int]]] = {}
+        for watermark, (name, key, time, sequence) in of_partition(logs, number, partitions, ("right",))[0]:
+            if name == "right":
+                rows.setdefault(key, []).append((time, sequence))
+                continue
+            found = rows.get(key, [])
+            asked = max(time, watermark)
+            if self.as_of == "event_time":
+                asked = max(time, watermark - self.history_ms)
+                found = [row for row in found if row[0] <= asked]
+            matches = bool(found) and (not self.ttl_ms or found[-1][0] >= asked - self.ttl_ms)
+            if matches or self.outer:
+                yield key, time, sequence, place_of(*found[-1]) if matches else NONE
+
+
+Model = Latest | Interval | Table

@@ -68,6 +68,15 @@ class Fed:
 
 
 @dataclass(frozen=True)
+class _Placed(Fed):
+    place: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.place:020d}"
+
+
+@dataclass(frozen=True)
 class Notes(OperatorSpec):
     """Writes a row for each event that it gets, with the watermark before it."""
 
@@ -214,9 +223,12 @@ def expected(logs: Mapping[str, Sequence[Fed]], partitions: int = 2) -> list[tup
 
 
 def of_partition(
-    logs: Mapping[str, Sequence[Fed]], partition: int, partitions: int
+    logs: Mapping[str, Sequence[Fed]], partition: int, partitions: int, tables: Sequence[str] = ()
 ) -> tuple[list[tuple[int, Seen]], int]:
-    """What must be noted of a partition, and up to when everything that is due in it has been passed."""
+    """What must be noted of a partition, and up to when everything that is due in it has been passed.
+
+    Events of `tables` are known by their places in the log.
+    """
     due: list[tuple[int, int, int, str, int, Fed]] = []
     ends: list[int] = []
     for number, name in enumerate(NAMES):
@@ -225,6 +237,8 @@ def of_partition(
         unique: set[str] = set()
         held: list[Fed] = []
         last: dict[str, tuple[int, int, str]] = {}
+        if name in tables:
+            mine = [_Placed(one.of, one.key, one.time, one.sequence, place) for place, one in enumerate(mine)]
         for one in mine:
             before = end
             end = max(end, one.time - LATENESS_MS)

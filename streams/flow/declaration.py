@@ -382,7 +382,7 @@ class Pipeline:
 def _topic_read(one: Input) -> Topic:
     if one.is_internal:
         return Topic(one.topic, Cleanup.DELETE_RECORDS_ONLY, one.subject, message_bytes_max=OUTPUT_BYTES_MAX)
-    return Topic(one.topic, subject=one.subject)
+    return Topic(one.topic, Cleanup.COMPACT if one.is_table else Cleanup.DELETE, one.subject)
 
 
 def _beside(one: Input) -> tuple[Topic, ...]:

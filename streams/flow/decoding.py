@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from streams.avro.decode import Decoder
 from streams.avro.native import choose
+from streams.avro.table import TableDecoder
 from streams.flow.declaration import Pipeline
 from streams.flow.inputs import Input
 from streams.settings import Settings
@@ -32,6 +33,8 @@ def decoders_of(pipeline: Pipeline, settings: Settings) -> list[Decoder]:
 
 def _decoder(one: Input, settings: Settings, skew_ms_max: int) -> Decoder:
     """What the stage before has written has a key of its making; the field that it is of may be null elsewhere."""
+    if one.is_table:
+        return TableDecoder(one, record_bytes_max=settings.streams_record_bytes_max, skew_ms_max=skew_ms_max)
     return Decoder(
         replace(one, key_field=one.id_field) if one.is_internal else one,
         checks_key=not one.is_internal,

@@ -137,6 +137,7 @@ def _input(name: str, one: Source, bounds: Bounds) -> Input:
         subject=one.subject,
         bounds=bounds,
         is_internal=one.is_internal,
+        is_table=one.is_table,
     )
 
 

@@ -1,9 +1,11 @@
 """Several streams become one: merged, or joined."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from streams.batch.events import Fields
-from streams.flow.builder import Stream
+from streams.flow.bounds import BOUNDS_DEFAULT
+from streams.flow.builder import Stream, source
 from streams.flow.durations import Duration, milliseconds
 from streams.flow.plan import Deduplicate, Merge, Reorder, Source
 from streams.limits import JOIN_MATCHES_DEFAULT, JOIN_MATCHES_MAX
@@ -11,6 +13,7 @@ from streams.operators.changes import ToColumns
 from streams.operators.join.interval import JoinInterval
 from streams.operators.join.latest import JoinLatest
 from streams.operators.join.side import Side
+from streams.operators.join.table import AsOf, JoinTable
 
 
 def merge(**streams: Stream) -> Stream:
@@ -37,6 +40,8 @@ def merge(**streams: Stream) -> Stream:
     for name, stream in streams.items():
         _require_plain(name, stream)
     first, *others = streams.values()
+    if first.source.is_table:
+        raise ValueError("merge: the first stream leads, and is no table: name another one first")
     topics = [stream.source.topic for stream in streams.values() if not stream.source.is_internal]
     if len(set(topics)) < len(topics):
         raise ValueError(f"merge reads {', '.join(topics)}: each input is another topic")
@@ -45,7 +50,7 @@ def merge(**streams: Stream) -> Stream:
 
 def _require_plain(name: str, stream: Stream) -> None:
     kinds = [type(one.verb) for one in stream.way]
-    if kinds != [Source, Deduplicate, Reorder]:
+    if kinds != ([Source, Reorder] if stream.source.is_table else [Source, Deduplicate, Reorder]):
         raise ValueError(
             f"merge: {name} is not source(...).deduplicate(...).reorder(): let other steps come after merge, where a "
             f"field is called {name}.FIELD"
@@ -133,6 +138,81 @@ def join_interval(
         JoinInterval(
             topic=to, left=left, right=right, before_ms=before_ms, after_ms=after_ms, grace_ms=grace_ms,
             matches_max=matches_max, columns=columns, outer=outer, subject=subject,
+        )
+    )  # fmt: skip
+
+
+def table(
+    topic: str,
+    *,
+    key: str,
+    time: str = "last_event_time",
+    order: str = "last_sequence",
+    fields: Sequence[str] = (),
+    texts: Sequence[str] = (),
+    out_of_orderness: Duration = f"{BOUNDS_DEFAULT.lateness_ms}ms",
+    idle: Duration = f"{BOUNDS_DEFAULT.idle_ms}ms",
+    subject: str = "",
+) -> Stream:
+    """Rows of a compacted topic, such as a table that another flow folds, for `join_table`.
+
+    `key` and `order` name fields of its schema, text and a whole number; `time` one of milliseconds since 1970: since
+    when the row is so. Rows of a key are passed in the order of time, order field and place in the log; one that is
+    older than a row of its key which was passed goes to `<topic>.late`. A record without a value says that the row is
+    deleted, at the record's timestamp. `fields`, `texts`, `out_of_orderness`, `idle` and `subject` as for `source`.
+
+    Raises:
+        ValueError: a duration is none.
+
+    """
+    begun = source(
+        topic, id=key, key=key, time=time, order=order, fields=fields, texts=texts, out_of_orderness=out_of_orderness,
+        idle=idle, subject=subject,
+    )  # fmt: skip
+    rows = Stream(replace(begun.source, is_table=True), None, begun.bounds)
+    return Stream(Reorder(), rows, begun.bounds)
+
+
+def join_table(
+    *,
+    to: str,
+    columns: ToColumns,
+    as_of: str = AsOf.EVENT_TIME,
+    outer: bool = False,
+    history: Duration = "0s",
+    ttl: Duration = "0s",
+    subject: str = "",
+    **streams: Stream,
+) -> Stream:
+    """Join each event of the first stream with the row that the second one, a `table`, has of its key; to `to`.
+
+    They are merged as `merge` says. With `as_of="event_time"` the row is the newest one that is not later than the
+    event. An event that is passed when the watermark is beyond it, since it came behind those of other keys, sees the
+    table as of its own time if that is at most `history` before the watermark, else as of `history` before it. With
+    `as_of="arrival"` the row is the newest one that was passed before the event. `columns` and `outer` as for
+    `join_latest`; the row's time is `<table>.event_time`.
+
+    The newest row of each key is kept until it is deleted, or, with a `ttl`, until it is older than that: such a row
+    matches nothing. On disk, and in memory while events of its key come.
+
+    What is joined follows from the logs of both topics alone, and not from when they are read.
+
+    Raises:
+        ValueError: there are not two streams, the second one is no table, they cannot be merged, `as_of` is neither,
+            or `history` or `ttl` is no duration.
+
+    """
+    left, right = _sides("join_table", streams)
+    if not list(streams.values())[1].source.is_table:
+        raise ValueError(f"join_table: {right.name} is no table: table({right.name}...) reads one")
+    if as_of not in list(AsOf):
+        raise ValueError(f"as_of of {to} is {as_of!r}: it is one of {', '.join(AsOf)}")
+    history_ms = milliseconds(history, what=f"the history of {to}")
+    ttl_ms = milliseconds(ttl, what=f"the ttl of {to}")
+    return merge(**streams).process(
+        JoinTable(
+            topic=to, left=left, right=right, as_of=AsOf(as_of), history_ms=history_ms, ttl_ms=ttl_ms, columns=columns,
+            outer=outer, subject=subject,
         )
     )  # fmt: skip
 

@@ -37,6 +37,8 @@ class Source:
     declared_subject: str = ""
     is_internal: bool = False
     """Whether the stage before writes it (`key_by`)."""
+    is_table: bool = False
+    """Whether its events are rows of a table (`table`)."""
 
     kind = "source"
 

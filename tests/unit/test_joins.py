@@ -6,14 +6,21 @@ from typing import Final
 
 import pytest
 
-from streams import join_interval, join_latest, source
+from streams import Flow, join_interval, join_latest, join_table, source, table
+from streams.avro.table import MOVED_HEADER
+from streams.flow.declaration import Cleanup
 from streams.kafka.partitioner import partition_of
 from streams.operators.join.latest import JoinLatestOperator
 from streams.testing import Crash, FlowDriver
-from tests.joined import JOINED, NONE, Interval, Latest, Model, columns, rows_of
+from tests.joined import JOINED, NONE, Interval, Latest, Model, Table, columns, rows_of
 from tests.merged import NAMES, Fed, feed, random_logs, schemas_of
 
 MODELS: Final[dict[str, Model]] = {
+    "table": Table(),
+    "table, with history": Table(history_ms=8_000),
+    "table, with history and ttl": Table(history_ms=3_000, ttl_ms=2_000),
+    "table, as of arrival": Table("arrival", outer=False),
+    "table, as of arrival, with ttl": Table("arrival", ttl_ms=4_000),
     "latest": Latest(4_000, outer=True),
     "latest, inner": Latest(4_000, outer=False),
     "latest, with grace": Latest(2_000, grace_ms=6_000),
@@ -101,3 +108,40 @@ def test_the_number_of_matches_is_bounded() -> None:
     streams = {name: source(f"{name}.v1", key="key").deduplicate().reorder() for name in NAMES}
     with pytest.raises(ValueError, match="from 1 to 10000"):
         join_interval(**streams, before="1s", after="1s", to=JOINED, columns=columns, matches_max=10_001)  # type: ignore[arg-type]
+
+
+def test_a_row_that_is_deleted_matches_nothing_until_there_is_another_one(schemas: Path) -> None:
+    driver = FlowDriver(Table(outer=True).flow(), schemas=schemas)
+
+    def seen(time: int) -> int:
+        """Which row an order of this time sees."""
+        driver.feed(Fed("left", "a", time, 1).event(), of="left")
+        for name in NAMES:
+            driver.feed(Fed(name, "b", time + 20_000, 1).event(), of=name)
+        return {row[1]: row[-1] for row in rows_of(driver) if row[0] == "a"}[time]
+
+    driver.feed(Fed("right", "a", 100_000, 1).event(), of="right")
+    assert seen(101_000) == 1_000_001
+    driver.feed_raw(None, key=b"a", timestamp_ms=140_000, of="right")
+    driver.feed_raw(None, key=b"a", timestamp_ms=141_000, of="right", headers={MOVED_HEADER: b"2-1"})
+    driver.feed_raw(None, key=b"", timestamp_ms=141_000, of="right")
+    assert seen(150_000) == NONE
+    driver.lose_disk()
+    assert seen(190_000) == NONE
+    driver.feed(Fed("right", "a", 230_000, 2).event(), of="right")
+    assert seen(231_000) == 2_300_002
+    assert [letter.reason for letter in driver.dead_letters()] == ["not_framed"]
+
+
+def test_a_table_is_declared_as_one() -> None:
+    plain = {name: source(f"{name}.v1", key="key").deduplicate().reorder() for name in NAMES}
+    rows = table("rows.v1", key="key")
+    with pytest.raises(ValueError, match="right is no table"):
+        join_table(**plain, to=JOINED, columns=columns)
+    with pytest.raises(ValueError, match="one of event_time, arrival"):
+        join_table(left=plain["left"], right=rows, to=JOINED, columns=columns, as_of="now")
+    with pytest.raises(ValueError, match="the first stream leads, and is no table"):
+        join_table(left=rows, right=table("more.v1", key="key"), to=JOINED, columns=columns)
+    flow = Flow("joined", join_table(left=plain["left"], right=rows, to=JOINED, columns=columns))
+    (read,) = (topic for topic in flow.pipeline.topics() if topic.name == "rows.v1")
+    assert read.cleanup is Cleanup.COMPACT
