@@ -31,7 +31,7 @@ def streams_of() -> dict[str, Stream]:
         name: source(
             f"{name}.v1", key="key", fields=("value",), texts=("note",), out_of_orderness=f"{LATENESS_MS}ms", idle="1m",
             skew="1h",
-        ).deduplicate("24h").reorder()
+        ).deduplicate("1m").reorder()
         for name in NAMES
     }  # fmt: skip
 

@@ -159,14 +159,20 @@ def schemas_of(directory: Path) -> Path:
     return directory
 
 
-def random_logs(rng: random.Random, *, events: int) -> dict[str, list[Fed]]:
-    """A log of each input: out of order, some of it much too late; the clocks of the inputs are apart."""
+def random_logs(
+    rng: random.Random, *, events: int, begins: Sequence[int] = (10_000, 30_000), silence: float = 0.0
+) -> dict[str, list[Fed]]:
+    """A log of each input: out of order, some of it much too late; the clocks of the inputs are apart.
+
+    `silence`: how likely an hour without events is, at each of them.
+    """
     found: dict[str, list[Fed]] = {}
     for name in NAMES:
-        now = rng.choice((10_000, 30_000))
+        now = rng.choice(begins)
         log: list[Fed] = []
         for number in range(events):
             now += rng.choice((0, 0, 100, 700, 2_500))
+            now += 3_600_000 if silence and rng.random() < silence else 0
             back = rng.choice((0, 0, 300, 2_000, 3_000, 9_000))
             log.append(Fed(name, rng.choice("abcd"), now - back, number % 7))
         found[name] = log
