@@ -128,6 +128,7 @@ oncall: setup ## Four troubles on a real stack: when the monitor and the alerts 
 
 simulate: setup ## Deterministic simulation of crashes and rebalances: make simulate SEED=8123
 	$(BIN)/python -m tests.simulation --seed $(or $(SEED),0) $(ARGS)
+	$(BIN)/python -m tests.simulation.pairs --seed $(or $(SEED),0) $(ARGS)
 
 simulate-grow: setup ## Growing a topic: 10,000 seeds of the model, 300 of the worker's core, or some of each: make simulate-grow SEED=17 ARGS='--runs 1'
 	$(BIN)/python -m tests.simulation.growth --seed $(or $(SEED),0) $(or $(ARGS),--runs 10000)

@@ -103,6 +103,10 @@ DEDUP_PAGE_IDS: Final = 256
 """Ids in one spilled page: 6 KB, one RocksDB row."""
 DEDUP_BUCKET_MS: Final = 60_000
 """Width of an event-time bucket of spilled ids."""
+JOIN_MATCHES_DEFAULT: Final = 100
+"""Events of the other side that one event of an interval join is joined with at most, where nothing is declared."""
+JOIN_MATCHES_MAX: Final = 10_000
+"""What may be declared: all joined rows of a micro-batch are in memory together."""
 CHECKPOINT_INTERVAL_MS: Final = 30_000
 """RocksDB is flushed this often: what a crash makes the journal replay."""
 SCAN_SIGN_ROWS: Final = 4_096

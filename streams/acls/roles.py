@@ -74,6 +74,9 @@ def _worker(flow: Pipeline) -> Iterator[Right]:
     yield on_topic(flow.forget, Operation.READ, "reads requests to forget keys")
     yield on_topic(flow.forget, Operation.WRITE, "writes that it has carried one out")
     yield on_topic(flow.journal, Operation.DELETE, "truncates what no restore needs any more")
+    for one in flow.inputs:
+        if one.is_internal:
+            yield on_topic(one.topic, Operation.DELETE, "deletes what it has consumed: no other flow reads it")
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.READ, "is a member of it")
     yield Right(
         Kind.TRANSACTIONAL_ID, flow.member_prefix, Pattern.PREFIXED, Operation.WRITE, "writes in transactions, one id "

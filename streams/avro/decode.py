@@ -45,12 +45,21 @@ class Decoder:
     """Decoder of one source. Pure: the same records and known schemas give the same result."""
 
     def __init__(
-        self, reads: ReaderFields, *, record_bytes_max: int, skew_ms_max: int, native: Native | None = None
+        self,
+        reads: ReaderFields,
+        *,
+        record_bytes_max: int,
+        skew_ms_max: int,
+        native: Native | None = None,
+        checks_key: bool = True,
     ) -> None:
-        """`native` (`streams.avro.native.choose`) decodes what it can, to the same result; None: all in Python."""
+        """`native` (`streams.avro.native.choose`) decodes what it can, to the same result; None: all in Python.
+
+        Without `checks_key` a record may have another key than its key field says; all is decoded in Python then.
+        """
         self._reads = reads
-        self._programs = None if native is None else Programs(native, reads)
-        self._validator = Validator(reads, skew_ms_max)
+        self._programs = Programs(native, reads) if native is not None and checks_key else None
+        self._validator = Validator(reads, skew_ms_max, checks_key=checks_key)
         self._record_bytes_max = record_bytes_max
         self.skew_ms_max = skew_ms_max
         """How far an event's time may be ahead of what it is judged by."""

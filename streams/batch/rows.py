@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.lib import recfunctions
 
-from streams.batch.columns import Bools, Int64
+from streams.batch.columns import Bools, Int64, objects
 
 Rows = np.ndarray[Any, Any]
 """Structured array: one element per row of state."""
@@ -219,17 +219,14 @@ def unpack_rows(dtype: np.dtype[Any], packed: Sequence[bytes]) -> Rows:
         return rows
     names = _numbers(dtype)
     fixed = np.dtype([(name, dtype[name]) for name in names])
-    for position, row in enumerate(packed):
-        if len(row) < fixed.itemsize:
-            raise ValueError("a row is cut off")
-        numbers = np.frombuffer(row[: fixed.itemsize], dtype=fixed)[0]
-        for name in names:
-            rows[name][position] = numbers[name]
-        at = fixed.itemsize
-        for name in texts:
-            rows[name][position], at = _unpack_text(row, at)
-        if at != len(row):
-            raise ValueError("bytes after the end of a row")
+    if any(len(row) < fixed.itemsize for row in packed):
+        raise ValueError("a row is cut off")
+    numbers = np.frombuffer(b"".join([row[: fixed.itemsize] for row in packed]), dtype=fixed)
+    for name in names:
+        rows[name] = numbers[name]
+    found = [_unpack_texts(row, fixed.itemsize, len(texts)) for row in packed]
+    for column, name in enumerate(texts):
+        rows[name] = objects([row[column] for row in found])
     return rows
 
 
@@ -253,6 +250,17 @@ def _split(rows: Rows) -> list[bytes]:
 
 def _pack_text(text: bytes | None) -> bytes:
     return _SIZE.pack(_NONE) if text is None else _SIZE.pack(len(text)) + text
+
+
+def _unpack_texts(row: bytes, at: int, count: int) -> list[bytes | None]:
+    """The texts of a row, which begin at `at` and end with it."""
+    found: list[bytes | None] = []
+    for _ in range(count):
+        text, at = _unpack_text(row, at)
+        found.append(text)
+    if at != len(row):
+        raise ValueError("bytes after the end of a row")
+    return found
 
 
 def _unpack_text(row: bytes, at: int) -> tuple[bytes | None, int]:

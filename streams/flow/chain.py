@@ -97,7 +97,7 @@ def _further_chains(pipeline: Pipeline) -> list[tuple[OperatorSpec, ...]]:
     return [
         (
             Quarantine(one.bounds.quarantine_rejects, one.bounds.quarantine_cooldown_ms, one.name),
-            Dedup(one.bounds.horizon_ms, one.late, one.name),
+            *(() if one.is_table else (Dedup(one.bounds.horizon_ms, one.late, one.name),)),
             Reorder(one.late, one.name),
         )
         for one in pipeline.further_inputs

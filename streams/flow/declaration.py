@@ -135,6 +135,8 @@ class Pipeline:
     """Which outputs are copied out of Kafka, and where to; workers know nothing of it."""
     bounds: Bounds = BOUNDS_DEFAULT
     """What decides results: as declared, where no setting overrides it; see `under`."""
+    source_is_internal: bool = False
+    """Whether the source is the topic between two stages of a flow."""
     input_name: str = ""
     """Name of the source among several inputs."""
     further_inputs: tuple[Input, ...] = ()
@@ -162,6 +164,7 @@ class Pipeline:
         first = Input(
             self.source, self.input_name, self.id_field, self.key_field, self.time_field, self.sequence_field,
             self.payload_fields, self.text_fields, self.field_ranges, self.subject, self.bounds,
+            self.source_is_internal,
         )  # fmt: skip
         return (first, *self.further_inputs)
 
@@ -180,6 +183,7 @@ class Pipeline:
             field_ranges=one.field_ranges,
             subject=one.subject,
             bounds=one.bounds,
+            source_is_internal=one.is_internal,
             further_inputs=(),
             tables=(),
             windows=(),
@@ -335,7 +339,7 @@ class Pipeline:
     def topics(self) -> tuple[Topic, ...]:
         """Every topic of the flow, in the order in which data passes them."""
         return (
-            *(Topic(one.topic, subject=one.subject) for one in self.inputs),
+            *map(_topic_read, self.inputs),
             *(Topic(topic, message_bytes_max=OUTPUT_BYTES_MAX) for topic in (*self._clean_topics, *self.event_topics)),
             *(topic for one in self.inputs for topic in topics_beside(one)),
             Topic(self.journal, cleanup=Cleanup.DELETE_RECORDS_ONLY, message_bytes_max=OUTPUT_BYTES_MAX),
@@ -354,6 +358,12 @@ def fed_from_outside(pipelines: Sequence[Pipeline]) -> list[Pipeline]:
 def written_by_flows(pipelines: Sequence[Pipeline]) -> frozenset[str]:
     """Topics that are outputs of any of them."""
     return frozenset(topic for pipeline in pipelines for topic in pipeline.outputs)
+
+
+def _topic_read(one: Input) -> Topic:
+    if one.is_internal:
+        return Topic(one.topic, Cleanup.DELETE_RECORDS_ONLY, one.subject, message_bytes_max=OUTPUT_BYTES_MAX)
+    return Topic(one.topic, Cleanup.COMPACT if one.is_table else Cleanup.DELETE, one.subject)
 
 
 def with_topics(spec: OperatorSpec, topics: Mapping[str, str]) -> OperatorSpec:

@@ -9,7 +9,7 @@ import importlib.util
 import pkgutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -81,29 +81,34 @@ def select_flow(name: str) -> Flow:
 
 
 def select_pipelines(names: list[str] | None, *, prefix: str = "") -> list[Pipeline]:
-    """Flows by name; all of them when no name is given. `prefix`: what their topics and groups begin with.
+    """Flows by name, each with the stages before it; all of them when no name is given.
+
+    `prefix`: what their topics and groups begin with.
 
     Raises:
         UsageError: there is no such flow, or as `declared_flows`.
 
     """
-    found = pipelines()
+    declared = flows()
+    found = {name: flow.pipeline for name, flow in declared.items()}
     if not names:
         names = list(found)
     unknown = [name for name in names if name not in found]
     if unknown:
         raise UsageError(f"no flow {unknown[0]!r}: there is {', '.join(found)}")
-    return [found[name].with_prefix(prefix) for name in dict.fromkeys(names)]
+    staged = [stage.name for name in names for stage in (*declared[name].stages, declared[name])]
+    return [found[name].with_prefix(prefix) for name in dict.fromkeys(staged)]
 
 
 def select_fed(*, prefix: str = "") -> list[Pipeline]:
-    """Flows whose sources anybody may feed: all but those that read what another flow writes.
+    """Flows whose sources anybody may feed: all but those that read what another flow, or a stage before, writes.
 
     Raises:
         UsageError: as `select_pipelines`.
 
     """
-    return fed_from_outside(select_pipelines(None, prefix=prefix))
+    found = fed_from_outside(select_pipelines(None, prefix=prefix))
+    return [pipeline for pipeline in found if not pipeline.source_is_internal]
 
 
 def select_sink(name: str, *, prefix: str = "") -> tuple[Pipeline, SinkSpec]:
@@ -158,7 +163,7 @@ def _declared(app: str) -> tuple[Declared, ...]:
     found = [_named(root, constant)] if constant else [_of_module(module) for module in _modules(root)]
     by_name: dict[str, Declared] = {}
     sinks: dict[str, str] = {}
-    for each in (one for part in found for one in part):
+    for each in (stage for part in found for one in part for stage in _staged(one)):
         if (known := by_name.get(each.flow.name)) is not None:
             if known.flow is each.flow:
                 continue  # imported from where it is declared, to declare another one like it
@@ -171,6 +176,11 @@ def _declared(app: str) -> tuple[Declared, ...]:
     if not by_name:
         raise UsageError(f"{name} declares no flow: a module of it holds flow = Flow(...)")
     return _writers_first(list(by_name.values()))
+
+
+def _staged(declared: Declared) -> list[Declared]:
+    """A flow after the stages that come before it."""
+    return [replace(declared, flow=flow) for flow in (*declared.flow.stages, declared.flow)]
 
 
 def _writers_first(found: list[Declared]) -> tuple[Declared, ...]:

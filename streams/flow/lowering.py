@@ -77,6 +77,7 @@ def lowered(plan: Plan) -> Pipeline:
         order=_order(main, clean) if custom or topics[1:] or clean is None else (),
         branches=_branches(plan, main, clean),
         event_topics=tuple(topics[1:]),
+        source_is_internal=source.is_internal,
         input_name=plan.input_names[0],
         further_inputs=_further_inputs(plan),
         sinks=plan.sinks,
@@ -135,6 +136,8 @@ def _input(name: str, one: Source, bounds: Bounds) -> Input:
         field_ranges=one.ranges,
         subject=one.subject,
         bounds=bounds,
+        is_internal=one.is_internal,
+        is_table=one.is_table,
     )
 
 

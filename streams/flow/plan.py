@@ -35,6 +35,10 @@ class Source:
     silent_after_s: float = 300.0
     device_classes: tuple[DeviceClass, ...] = ()
     declared_subject: str = ""
+    is_internal: bool = False
+    """Whether the stage before writes it (`key_by`)."""
+    is_table: bool = False
+    """Whether its events are rows of a table (`table`)."""
 
     kind = "source"
 

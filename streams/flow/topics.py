@@ -61,6 +61,8 @@ def topics_beside(one: Input) -> tuple[Topic, ...]:
 def topic_of(output: OutputTopic) -> Topic:
     """The topic of an operator's own output."""
     cleanup = Cleanup.COMPACT if output.is_compacted else Cleanup.DELETE
+    if output.is_internal:
+        cleanup = Cleanup.DELETE_RECORDS_ONLY
     if output.columns is None:
         return Topic(output.topic, cleanup, message_bytes_max=OUTPUT_BYTES_MAX)
     return Topic(output.topic, cleanup, subject=output.subject)

@@ -58,6 +58,16 @@ def pack_texts(texts: list[bytes]) -> list[bytes]:
     return [sizes.tobytes(), b"".join(texts)]
 
 
+def with_null_marks(texts: Objects) -> Objects:
+    """A byte in front of each text; null is none at all."""
+    return objects([b"" if text is None else b"\1" + text for text in texts.tolist()])
+
+
+def without_null_marks(marked: Objects) -> Objects:
+    """Inverse of `with_null_marks`."""
+    return objects([text[1:] if text else None for text in marked.tolist()])
+
+
 def pack_column(column: ByteColumn) -> list[bytes]:
     """As `pack_texts`, of a column."""
     return pack_texts(column.tolist()) if isinstance(column, np.ndarray) else [column.pack()]
