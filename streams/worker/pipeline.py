@@ -116,6 +116,7 @@ class PipelineRunner:
             memory_bytes_max=settings.streams_memory_mb_max << 20,
             is_stopping=self._stop.is_set,
             on_failure=self._fail_soon,
+            growth_quiet_ms=settings.streams_growth_quiet_ms,
             hook=self._hook,
             trace=self._trace,
         )  # fmt: skip
