@@ -65,6 +65,6 @@ def test_a_number_that_no_growth_leads_to_is_refused_all_the_same() -> None:
 
 
 def test_keys_of_a_flow_that_was_grown_belong_where_its_first_layout_says() -> None:
-    grown = {name: 24 for name in counts()}
+    grown = dict.fromkeys(counts(), 24)
     assert 24 == first_partitions(GPS, grown, None)
     assert 12 == first_partitions(GPS, grown, GROWS)
