@@ -11,7 +11,7 @@ from typing import Final
 
 from streams.acls.rights import Kind, Operation, Pattern, Right, least, on_topic
 from streams.flow.declaration import Pipeline
-from streams.names import DLQ_PREFIX, INGEST_PREFIX, MONITOR_GROUP, PULL_PREFIX, REVIEW_GROUP
+from streams.names import DLQ_PREFIX, GROW_GROUP, GROW_PREFIX, INGEST_PREFIX, MONITOR_GROUP, PULL_PREFIX, REVIEW_GROUP
 from streams.sinks.spec import dead_letters_of, group_of
 
 USER: Final = "User:"
@@ -26,6 +26,7 @@ class Role(StrEnum):
     MONITOR = "monitor"
     STEWARD = "steward"
     CI = "ci"
+    OPERATOR = "operator"
 
 
 DOES: Final = {
@@ -35,6 +36,7 @@ DOES: Final = {
     Role.MONITOR: "streams monitor, streams lag",
     Role.STEWARD: "streams dlq list, show, replay, discard; with the role worker: streams forget",
     Role.CI: "streams topics apply, streams topics list",
+    Role.OPERATOR: "streams topics grow",
 }
 """The commands that a role's rights are for."""
 NO_QUOTAS: Final = (
@@ -66,6 +68,10 @@ def _worker(flow: Pipeline) -> Iterator[Right]:
         yield on_topic(topic, Operation.WRITE, "writes the changes of state")
         yield on_topic(topic, Operation.READ, "restores state from it")
     yield on_topic(flow.journal, Operation.DELETE, "truncates what no restore needs any more")
+    yield on_topic(flow.growth, Operation.READ, "hears when the flow is to grow")
+    yield on_topic(flow.forwarded, Operation.WRITE, "forwards records whose key belongs to another partition")
+    yield on_topic(flow.forwarded, Operation.READ, "reads what was forwarded to its partitions")
+    yield on_topic(flow.forwarded, Operation.DELETE, "truncates what was read of it")
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.READ, "is a member of it")
     yield Right(
         Kind.TRANSACTIONAL_ID, flow.member_prefix, Pattern.PREFIXED, Operation.WRITE, "writes in transactions, one id "
@@ -102,6 +108,7 @@ def _monitor(flow: Pipeline) -> Iterator[Right]:
             yield on_topic(topic, Operation.READ, "counts dead letters that are open")
     for each in flow.topics():
         yield on_topic(each.name, Operation.DESCRIBE, "asks for its ends, and says when it is missing")
+    yield on_topic(flow.growth, Operation.READ, "says how far a growth is")
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.DESCRIBE, "asks for its offsets and members")
     for group in (MONITOR_GROUP, REVIEW_GROUP):
         yield Right(Kind.GROUP, group, Pattern.LITERAL, Operation.DESCRIBE, "reads under this name, and joins no group")
@@ -128,6 +135,28 @@ def _ci(flow: Pipeline) -> Iterator[Right]:
         yield on_topic(each.name, Operation.DESCRIBE_CONFIGS, "compares its configuration with the declaration")
 
 
+def _operator(flow: Pipeline) -> Iterator[Right]:
+    yield from growing_rights(flow)
+    yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.DESCRIBE, "sees how far workers are with a growth")
+    yield Right(
+        Kind.GROUP, GROW_GROUP, Pattern.LITERAL, Operation.DESCRIBE, "reads under this name, and joins no group"
+    )
+    yield Right(
+        Kind.TRANSACTIONAL_ID, f"{GROW_PREFIX}{flow.source}", Pattern.LITERAL, Operation.WRITE, "writes in transactions"
+    )
+
+
+def growing_rights(flow: Pipeline) -> Iterator[Right]:
+    """Rights on topics that `streams topics grow` needs for a flow."""
+    for topic in (*flow.topics(), *flow.sink_topics()):
+        yield on_topic(topic.name, Operation.ALTER, "gives it more partitions")
+    yield on_topic(flow.forwarded, Operation.ALTER, "gives it more partitions")
+    yield on_topic(flow.growth, Operation.WRITE, "writes the steps of a growth")
+    yield on_topic(flow.growth, Operation.READ, "reads how far a growth is")
+    for one in flow.inputs:
+        yield on_topic(one.topic, Operation.READ, "looks whether records wait in a partition that does not move")
+
+
 _RIGHTS: Final[Mapping[Role, Callable[[Pipeline], Iterator[Right]]]] = {
     Role.WORKER: _worker,
     Role.GATEWAY: _gateway,
@@ -135,4 +164,5 @@ _RIGHTS: Final[Mapping[Role, Callable[[Pipeline], Iterator[Right]]]] = {
     Role.MONITOR: _monitor,
     Role.STEWARD: _steward,
     Role.CI: _ci,
+    Role.OPERATOR: _operator,
 }
