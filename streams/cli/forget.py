@@ -89,7 +89,9 @@ def forget(
 def _stays(flow: Pipeline, states: Sequence[TopicState]) -> "Sequence[_Stays]":
     """What no command can take out of a log: by topic, how long it stays."""
     found = []
-    for topic, state in zip(flow.topics(), states, strict=True):
+    by_name = {state.name: state for state in states}
+    for topic in flow.topics():
+        state = by_name[topic.name]
         if topic.name == flow.audit:
             until = _AUDIT
         elif topic.name == flow.journal:

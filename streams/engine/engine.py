@@ -14,14 +14,14 @@ import numpy as np
 from streams.avro.decode import Decoded, Decoder, Known
 from streams.avro.framing import SchemaKey
 from streams.batch.clock import Clock
-from streams.batch.columns import TIME_MIN, header_memory
+from streams.batch.columns import TIME_MIN
 from streams.batch.events import Events
 from streams.batch.lanes import all_lanes, input_of, inputs_of, lane_of, partition_of_lane, partitions_of
 from streams.batch.partitions import last_rows, of_each_row
 from streams.batch.records import Records
 from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.config import TaskConfig
-from streams.engine.coupled import CoupledInputs, Ready
+from streams.engine.coupled import CoupledInputs, Ready, memory_of
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
 from streams.engine.forwarded import forwards, homes
 from streams.engine.input_decoder import InputDecoder
@@ -36,8 +36,6 @@ _OFFSET_MAX: Final = np.iinfo(np.int64).max
 _KEEP_ROWS: Final = 20_000
 _KEPT_SHARE: Final = 4
 """That part of the memory may be taken by what stays in it."""
-_RECORD_BYTES: Final = 100
-"""Rough memory of each part of a record that waits, beyond its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +104,23 @@ class Engine:
 
     @property
     def own_waiting(self) -> frozenset[int]:
-        """Partitions that wait for what their parent forwards; intake should pause their own logs."""
+        """Partitions of which records wait for what their parent forwards. Any thread may ask."""
         return self._coupled.own_waiting
 
     @property
     def forwarded_waiting(self) -> frozenset[int]:
-        """Partitions of which forwarded records wait; intake should pause these."""
+        """Partitions of which forwarded records wait for their own logs. Any thread may ask."""
         return self._coupled.forwarded_waiting
+
+    @property
+    def own_full(self) -> frozenset[int]:
+        """Those of which so many wait that intake should pause their own logs."""
+        return self._coupled.own_full
+
+    @property
+    def forwarded_full(self) -> frozenset[int]:
+        """Partitions of which so many forwarded records wait that intake should pause these."""
+        return self._coupled.forwarded_full
 
     def learn(self, known: Known, input_number: int = 0) -> None:
         """Take note of what the registry answered about schemas of an input."""
@@ -386,9 +394,8 @@ class Engine:
 
     def bytes_used(self) -> int:
         """Approximate memory of all tasks."""
-        waiting = sum(_memory_of(records) for queue in self._waiting.values() for records in queue)
-        waiting += sum(map(_memory_of, self._coupled.records()))
-        return waiting + sum(task.bytes_used() for task in self.tasks.values())
+        waiting = sum(memory_of(records) for queue in self._waiting.values() for records in queue)
+        return waiting + self._coupled.bytes_used + sum(task.bytes_used() for task in self.tasks.values())
 
     def cycle_bytes(self) -> int:
         """Approximate memory that committing the open cycle takes."""
@@ -477,8 +484,3 @@ def _dead_letter(records: Records, reject: Reject, input_number: int) -> DeadLet
         headers=None if records.headers is None else records.headers[row],
         input_number=input_number,
     )
-
-
-def _memory_of(records: Records) -> int:
-    parts = sum(len(part or b"") + _RECORD_BYTES for column in (records.key, records.value) for part in column)
-    return parts + sum(header_memory(headers) for headers in records.headers or ())

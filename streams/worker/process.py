@@ -25,8 +25,11 @@ from streams.avro.native import choose
 from streams.engine.commit import Failpoint
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
+from streams.growth.layouts import Layouts
+from streams.growth.record import layouts_of
 from streams.kafka.acls import in_words, lacking
 from streams.kafka.admin import partition_counts_with_leaderless, wait_for_broker
+from streams.kafka.growth_topic import GrowthTopic
 from streams.kafka.native_client import native_clients
 from streams.limits import CHANNEL_BATCHES_MAX, RUNTIME_MB
 from streams.resilience.breaker import Guard
@@ -108,8 +111,9 @@ class WorkerProcess:
         client = wait_for_broker(settings)
         counts = partition_counts_with_leaderless(client)
         _check_rights(client, pipelines)
+        self._layouts = {pipeline.name: _layouts_of(settings, pipeline, counts) for pipeline in pipelines}
         for pipeline in pipelines:
-            check_topics(pipeline, counts)
+            check_topics(pipeline, counts, self._layouts[pipeline.name])
             self.metrics.begin(pipeline.name)
         events = [topic for pipeline in pipelines for topic in pipeline.event_outputs]
         self._directory = DataDirectory(settings.streams_data_dir)
@@ -180,7 +184,7 @@ class WorkerProcess:
         runner = PipelineRunner(
             pipeline,
             replace(self._shared, settings=self._settings.for_flow(pipeline.bounds.by_setting())),
-            partitions=state_partitions(pipeline, self._counts),
+            partitions=first_partitions(pipeline, self._counts, self._layouts[pipeline.name]),
             failpoint=self._failpoint(),
             on_failure=self._fail,
             hook=as_they_are if self._hook_of is None else self._hook_of(self.metrics),
@@ -292,12 +296,25 @@ def _check_rights(client: AdminClient, pipelines: Sequence[Pipeline]) -> None:
         log.warning("a right is lacking; the worker goes on without", right=str(right), needed_since_it=right.why)
 
 
-def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
+def _layouts_of(settings: Settings, pipeline: Pipeline, counts: dict[str, int]) -> Layouts | None:
+    """How the flow was grown; None: it was not."""
+    if pipeline.growth not in counts or not pipeline.growth_topics():
+        return None
+    topic = GrowthTopic(settings, pipeline.growth)
+    try:
+        records = topic.read()
+    finally:
+        topic.close()
+    return layouts_of(records, state_partitions(pipeline, counts)) if records else None
+
+
+def check_topics(pipeline: Pipeline, counts: dict[str, int], layouts: Layouts | None = None) -> None:
     """Refuse topics that the flow can't work with.
 
-    All of them must exist. The source has every partition that a topic with state has; outputs have every partition
-    that the state has: a dead letter without a key goes to the partition of the same number. A source with more
-    partitions than the state is no error: those are refused in words, the others are consumed.
+    All of them must exist. The source has every partition that a topic with state has, unless a growth (`layouts`) has
+    given these theirs first; outputs have every partition that the state has: a dead letter without a key goes to the
+    partition of the same number. A source with more partitions than the state is no error: those are refused in words,
+    the others are consumed.
 
     Raises:
         StreamsError: they are not.
@@ -306,8 +323,9 @@ def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
     missing = [topic.name for topic in pipeline.topics() if topic.name not in counts]
     if missing:
         raise StreamsError(f"topics are missing ({', '.join(missing)}): create them with `streams topics apply`")
+    grown = 0 if layouts is None else layouts.known[-1].partitions
     for topic in pipeline.changelogs:
-        if counts[topic] > counts[pipeline.source]:
+        if counts[topic] > counts[pipeline.source] and counts[topic] != grown:
             raise StreamsError(
                 f"{topic} has {counted(counts[topic], 'partition')}, {pipeline.source} has {counts[pipeline.source]}: "
                 "state lives beside its source, the source cannot have fewer"
@@ -326,7 +344,7 @@ def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
                 f"{counts[pipeline.source]}: {pipeline.name} merges them, so that both must have equally many, filled "
                 "by the same partitioner (murmur2)"
             )
-    consumed = state_partitions(pipeline, counts)
+    consumed = state_partitions(pipeline, counts) if layouts is None else layouts.before.partitions
     for topic in (*pipeline.event_outputs, *(one.dlq for one in pipeline.inputs)):
         if counts[topic] < consumed:
             raise StreamsError(
@@ -335,6 +353,11 @@ def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
             )
 
 
+def first_partitions(pipeline: Pipeline, counts: dict[str, int], layouts: Layouts | None) -> int:
+    """By how many partitions the flow's state was divided at first."""
+    return state_partitions(pipeline, counts) if layouts is None else layouts.known[0].partitions
+
+
 def state_partitions(pipeline: Pipeline, counts: dict[str, int]) -> int:
-    """By how many partitions the flow's state is divided: those that every topic with state has."""
+    """By how many partitions the state of a flow that was never grown is divided: every topic with state has them."""
     return min(counts[topic] for topic in pipeline.changelogs)

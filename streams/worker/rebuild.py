@@ -23,6 +23,7 @@ from streams.flow.declaration import Pipeline
 from streams.kafka import clients
 from streams.kafka.admin import REQUEST_TIMEOUT_S, partition_counts, settled, wait_for_broker
 from streams.kafka.changelog import KafkaChangelog
+from streams.kafka.growth_topic import GrowthTopic
 from streams.kafka.places import KafkaPlaces
 from streams.kafka.topics import apply_topics
 from streams.limits import JOURNAL_RECORD_BYTES_MAX, REBUILD_TRANSACTION_MS
@@ -122,12 +123,26 @@ class LocalRebuild:
 
         """
         require_stopped(self._client, self._pipeline, self._say)
+        self._require_never_grown()
         try:
             return [
                 done for partition in range(self._places.partitions) if (done := self._rebuild(partition)) is not None
             ]
         finally:
             self._changelog.close()
+
+    def _require_never_grown(self) -> None:
+        """Stores of a flow that was grown may have rows of keys that are elsewhere now: they are not written again."""
+        topic = GrowthTopic(self._settings, self._pipeline.growth)
+        try:
+            has_grown = bool(topic.read())
+        finally:
+            topic.close()
+        if has_grown:
+            raise StreamsError(
+                f"{self._pipeline.name} was grown in place: what its topics have lost cannot be written from local "
+                f"state. Begin again with {rebuild_command(self._pipeline, 'source')}"
+            )
 
     def _rebuild(self, partition: int) -> Rebuilt | None:
         path = self._directory.store_path(f"{self._pipeline.prefix}{self._pipeline.name}", partition)
@@ -309,7 +324,7 @@ def topics_to_empty(pipeline: Pipeline, *, dead_letters: bool) -> list[str]:
     kept = {one.topic for one in pipeline.inputs}
     if not dead_letters:
         kept |= {topic for one in pipeline.inputs for topic in (one.dlq, one.audit)}
-    return [topic.name for topic in pipeline.topics() if topic.name not in kept]
+    return [topic.name for topic in (*pipeline.topics(), *pipeline.growth_topics()) if topic.name not in kept]
 
 
 def begin_again(settings: Settings, pipeline: Pipeline, say: Say, *, dead_letters: bool) -> None:

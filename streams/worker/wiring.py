@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from streams.batch.records import Records
+from streams.clock import monotonic_ms
 from streams.engine.commit import Committer, Failpoint
 from streams.engine.config import TaskConfig
 from streams.engine.encode import RowEncoder
@@ -25,11 +27,14 @@ from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry
 from streams.settings import Settings
 from streams.sinks.kafka.transactions import KafkaTransactions
+from streams.sources.base import Idle, Polled
+from streams.sources.kafka.forwarded import ForwardedReader
 from streams.sources.kafka.intake import Intake
 from streams.state.rocks import RocksMemory
 from streams.worker.budget import MemoryBudget
 from streams.worker.configuration import config_of
 from streams.worker.cycle import CycleLimits
+from streams.worker.growth_news import KafkaGrowthNews
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
 from streams.worker.rebalance import RebalanceListener
@@ -101,11 +106,15 @@ class Wiring:
         remarks: SourceRemarks,
         retrier: Retrier,
         *,
+        growth: KafkaGrowthNews,
         partitions: int,
         quiet: Retrier,
         on_progress: Callable[[], object],
     ) -> None:
-        """`partitions`: by how many the flow's state is divided. `quiet`: a retrier that says nothing of its pauses."""
+        """`growth`: what is known of the flow's growths; `partitions`: by how many its state was divided at first.
+
+        `quiet`: a retrier that says nothing of its pauses.
+        """
         settings, own = shared.settings, shared.settings_of_one()
         self._pipeline = pipeline
         self._shared = shared
@@ -144,9 +153,11 @@ class Wiring:
             SourceWatch(places, topic, partial(self._ids_of, topic)) for topic in (source, *further)
         ]
         self.source = WatchedSource((source, *further), self._source_watches, self.intake)
+        self.growth = growth
+        self.forwarded = ForwardedReader(own, topic=pipeline.forwarded)
         self.restorer = Restorer(
             config, shared.directory, shared.memory, own, shared.metrics,
-            places=places.find, retrier=retrier,
+            places=places.find, retrier=retrier, layouts=growth.read,
             readers=ChangelogReaders(settings, group=group, source=source, retrier=quiet, further=further),
             on_progress=on_progress,
         )  # fmt: skip
@@ -169,6 +180,16 @@ class Wiring:
             session=uuid.uuid4().hex,
             timestamp_ages_ms=self._shared.timestamp_ages_ms,
         )
+
+    def poll(self) -> tuple[Polled, tuple[Records | None, dict[int, Idle]], int]:
+        """What comes of the source and of the forwarded topic, and when it had come, monotonic; in the intake thread.
+
+        Raises:
+            StreamsError: one of the two is of no more use.
+
+        """
+        polled = self.intake.poll()
+        return polled, self.forwarded.poll(), monotonic_ms()
 
     def close(self) -> None:
         """Close what is not bound to a thread: all but the intake and the transactions."""
