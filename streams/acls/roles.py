@@ -11,7 +11,16 @@ from typing import Final
 
 from streams.acls.rights import Kind, Operation, Pattern, Right, least, on_topic
 from streams.flow.declaration import Pipeline
-from streams.names import DLQ_PREFIX, GROW_GROUP, GROW_PREFIX, INGEST_PREFIX, MONITOR_GROUP, PULL_PREFIX, REVIEW_GROUP
+from streams.names import (
+    DLQ_PREFIX,
+    FORWARDED_GROUP,
+    GROW_PREFIX,
+    GROWTH_GROUP,
+    INGEST_PREFIX,
+    MONITOR_GROUP,
+    PULL_PREFIX,
+    REVIEW_GROUP,
+)
 from streams.sinks.spec import dead_letters_of, group_of
 
 USER: Final = "User:"
@@ -68,10 +77,13 @@ def _worker(flow: Pipeline) -> Iterator[Right]:
         yield on_topic(topic, Operation.WRITE, "writes the changes of state")
         yield on_topic(topic, Operation.READ, "restores state from it")
     yield on_topic(flow.journal, Operation.DELETE, "truncates what no restore needs any more")
-    yield on_topic(flow.growth, Operation.READ, "hears when the flow is to grow")
-    yield on_topic(flow.forwarded, Operation.WRITE, "forwards records whose key belongs to another partition")
-    yield on_topic(flow.forwarded, Operation.READ, "reads what was forwarded to its partitions")
-    yield on_topic(flow.forwarded, Operation.DELETE, "truncates what was read of it")
+    if flow.growth_topics():
+        yield on_topic(flow.growth, Operation.READ, "hears when the flow is to grow")
+        yield on_topic(flow.forwarded, Operation.WRITE, "forwards records whose key belongs to another partition")
+        yield on_topic(flow.forwarded, Operation.READ, "reads what was forwarded to its partitions")
+        yield on_topic(flow.forwarded, Operation.DELETE, "truncates what was read of it")
+        for group in (GROWTH_GROUP, FORWARDED_GROUP):
+            yield _unjoined(group)
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.READ, "is a member of it")
     yield Right(
         Kind.TRANSACTIONAL_ID, flow.member_prefix, Pattern.PREFIXED, Operation.WRITE, "writes in transactions, one id "
@@ -108,10 +120,12 @@ def _monitor(flow: Pipeline) -> Iterator[Right]:
             yield on_topic(topic, Operation.READ, "counts dead letters that are open")
     for each in flow.topics():
         yield on_topic(each.name, Operation.DESCRIBE, "asks for its ends, and says when it is missing")
-    yield on_topic(flow.growth, Operation.READ, "says how far a growth is")
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.DESCRIBE, "asks for its offsets and members")
     for group in (MONITOR_GROUP, REVIEW_GROUP):
-        yield Right(Kind.GROUP, group, Pattern.LITERAL, Operation.DESCRIBE, "reads under this name, and joins no group")
+        yield _unjoined(group)
+    if flow.growth_topics():
+        yield on_topic(flow.growth, Operation.READ, "says how far a growth is")
+        yield _unjoined(GROWTH_GROUP)
 
 
 def _steward(flow: Pipeline) -> Iterator[Right]:
@@ -123,24 +137,22 @@ def _steward(flow: Pipeline) -> Iterator[Right]:
         yield on_topic(one.topic, Operation.DESCRIBE_CONFIGS, "asks for the largest record that it takes")
         by_topic = f"{DLQ_PREFIX}{one.topic}"
         yield Right(Kind.TRANSACTIONAL_ID, by_topic, Pattern.LITERAL, Operation.WRITE, "writes in transactions")
-    yield Right(
-        Kind.GROUP, REVIEW_GROUP, Pattern.LITERAL, Operation.DESCRIBE, "reads under this name, and joins no group"
-    )
+    yield _unjoined(REVIEW_GROUP)
 
 
 def _ci(flow: Pipeline) -> Iterator[Right]:
-    for each in flow.topics():
+    for each in (*flow.topics(), *flow.growth_topics()):
         yield on_topic(each.name, Operation.CREATE, "creates it where it is missing")
         yield on_topic(each.name, Operation.DESCRIBE, "sees that it is there")
         yield on_topic(each.name, Operation.DESCRIBE_CONFIGS, "compares its configuration with the declaration")
 
 
 def _operator(flow: Pipeline) -> Iterator[Right]:
+    if not flow.growth_topics():
+        return
     yield from growing_rights(flow)
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.DESCRIBE, "sees how far workers are with a growth")
-    yield Right(
-        Kind.GROUP, GROW_GROUP, Pattern.LITERAL, Operation.DESCRIBE, "reads under this name, and joins no group"
-    )
+    yield _unjoined(GROWTH_GROUP)
     yield Right(
         Kind.TRANSACTIONAL_ID, f"{GROW_PREFIX}{flow.source}", Pattern.LITERAL, Operation.WRITE, "writes in transactions"
     )
@@ -155,6 +167,11 @@ def growing_rights(flow: Pipeline) -> Iterator[Right]:
     yield on_topic(flow.growth, Operation.READ, "reads how far a growth is")
     for one in flow.inputs:
         yield on_topic(one.topic, Operation.READ, "looks whether records wait in a partition that does not move")
+
+
+def _unjoined(group: str) -> Right:
+    """Of a client that reads, and needs a group's name for it."""
+    return Right(Kind.GROUP, group, Pattern.LITERAL, Operation.DESCRIBE, "reads under this name, and joins no group")
 
 
 _RIGHTS: Final[Mapping[Role, Callable[[Pipeline], Iterator[Right]]]] = {

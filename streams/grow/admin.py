@@ -12,7 +12,7 @@ from streams.acls.roles import growing_rights
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.grow.found import Found
-from streams.grow.log import GrowthWriter, read_growths
+from streams.grow.log import GrowthWriter
 from streams.grow.stuck import stuck_partitions
 from streams.growth.committed import standing_of
 from streams.growth.layout import Growth
@@ -22,11 +22,12 @@ from streams.growth.stages import Standing
 from streams.kafka import acls, clients
 from streams.kafka.admin import REQUEST_TIMEOUT_S, admin_client, described, partition_counts_with_leaderless, settled
 from streams.kafka.committed import committed
+from streams.kafka.growth_topic import GrowthTopic
 from streams.kafka.log_reader import LogReader, Span
 from streams.kafka.offsets_process import OffsetProbe
 from streams.kafka.positions import position_of
 from streams.kafka.round import Round
-from streams.names import GROW_GROUP
+from streams.names import GROWTH_GROUP
 from streams.settings import Settings
 from streams.sinks.base import WriteInterrupted
 
@@ -57,6 +58,7 @@ class GrowthAdmin:
         self._pause = pause
         self._client: AdminClient | None = None
         self._group: clients.Consumer | None = None
+        self._topic = GrowthTopic(settings, flow.growth)
         self._writer = GrowthWriter(settings, source=flow.source, topic=flow.growth)
 
     def __enter__(self) -> Self:
@@ -68,6 +70,7 @@ class GrowthAdmin:
     def close(self) -> None:
         """Disconnect."""
         self._forget_clients()
+        self._topic.close()
         self._writer.close()
 
     def require_rights(self) -> None:
@@ -88,8 +91,7 @@ class GrowthAdmin:
         """
         try:
             counts = partition_counts_with_leaderless(self._admin())
-            has_log = bool(counts.get(self._flow.growth))
-            records = read_growths(self._settings, self._admin(), self._flow.growth) if has_log else []
+            records = self._topic.read()
             standings = self._standings(counts.get(self._flow.source, 0))
         except StreamsError:
             self._forget_clients()
@@ -185,7 +187,7 @@ class GrowthAdmin:
         }
 
     def _judged(self, partitions: int, before: Round, now: Round) -> dict[int, str]:
-        with LogReader(self._settings, client=GROW_GROUP) as reader:
+        with LogReader(self._settings, client=GROWTH_GROUP) as reader:
 
             def has_records(partition: int, first: int, end: int) -> bool:
                 span = Span(self._flow.source, partition, first, end)
@@ -203,7 +205,7 @@ class GrowthAdmin:
         """Asks for the group's offsets, and never joins it. Not by the admin client (`streams.kafka.offsets`)."""
         if self._group is None:
             config: dict[str, Any] = {
-                "client.id": GROW_GROUP, "group.id": self._flow.group, "enable.auto.commit": False,
+                "client.id": GROWTH_GROUP, "group.id": self._flow.group, "enable.auto.commit": False,
                 "isolation.level": "read_committed",
             }  # fmt: skip
             self._group = clients.consumer(self._settings, config)

@@ -54,12 +54,13 @@ class Found:
     def layout(self) -> Layout:
         """The layout that the flow is in; while it grows, the one that it leaves.
 
-        Of a flow that was never grown, the partitions of its journal: a source that somebody has grown by hand has
-        more.
+        Of a flow that was never grown, the partitions that every topic with state has: a source that somebody has grown
+        by hand has more.
         """
         if self.newest is not None:
             return self.newest.growth.after if self.is_over else self.newest.growth.before
-        return Layout(FIRST_EPOCH, self.counts.get(self.flow.journal) or self.counts.get(self.flow.source) or 1)
+        counts = [found for topic in self.flow.changelogs if (found := self.counts.get(topic))]
+        return Layout(FIRST_EPOCH, min(counts, default=self.counts.get(self.flow.source) or 1))
 
     @property
     def topics(self) -> list[TopicCount]:

@@ -1,46 +1,18 @@
-"""A flow's growth topic: read to its end by anybody, written by one command at a time."""
+"""Writes a flow's growth topic, one command at a time. `streams.kafka.growth_topic` reads it."""
 
 import time
-from typing import Any, Final
+from typing import Final
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
-
-from streams.errors import StreamsError
 from streams.growth.layout import Growth
-from streams.growth.record import GrowthLogError, GrowthRecord, key_of, newest_records
-from streams.kafka.admin import REQUEST_TIMEOUT_S, settled
-from streams.kafka.log_reader import LogReader, Span
-from streams.names import GROW_GROUP, GROW_PREFIX
+from streams.growth.record import GrowthRecord, key_of
+from streams.names import GROW_PREFIX
 from streams.resilience.retry import Retrier, quietly
 from streams.settings import Settings
 from streams.sinks.base import Outgoing
 from streams.sinks.kafka.transactions import KafkaTransactions
 from streams.sinks.transactional import TransactionalSink
 
-RECORDS_MAX: Final = 100_000
-"""Records of a growth topic that are read: each growth writes three, and they are compacted."""
 _OPEN_S: Final = 30.0
-_READ_TIMEOUT_S: Final = 10.0
-
-
-def read_growths(settings: Settings, client: AdminClient, topic: str) -> list[GrowthRecord]:
-    """The growths of a flow by its growth topic, by epoch; the topic is there.
-
-    Raises:
-        StreamsError: no answer, or the topic holds something else.
-
-    """
-    first, end = (_bound(client, topic, spec) for spec in (OffsetSpec.earliest(), OffsetSpec.latest()))
-    span = Span(topic, 0, first, end, RECORDS_MAX)
-    with LogReader(settings, client=GROW_GROUP) as reader:
-        read = reader.read([span], timeout_s=_READ_TIMEOUT_S)[span]
-    if not read.complete:
-        raise StreamsError(f"reading {topic}: no end of it within {_READ_TIMEOUT_S:g} s")
-    try:
-        return newest_records((_bytes(one.key()), _bytes(one.value()), one.timestamp()[1]) for one in read.records)
-    except GrowthLogError as error:
-        raise StreamsError(f"{topic}: {error}") from None
 
 
 class GrowthWriter:
@@ -85,19 +57,3 @@ class GrowthWriter:
     def _produce(self, key: bytes, value: bytes | None) -> None:
         self._sink.write([Outgoing(self._topic, [key], [value], time.time_ns() // 1_000_000)])
         self._sink.commit()
-
-
-def _bound(client: AdminClient, topic: str, spec: OffsetSpec) -> int:
-    where = TopicPartition(topic, 0)
-    try:
-        asked = client.list_offsets(
-            {where: spec}, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_TIMEOUT_S
-        )
-    except KafkaException as error:
-        raise StreamsError(f"reading {topic}: {error}") from None
-    return int(settled(f"reading the bounds of {topic}", asked[where]).offset)
-
-
-def _bytes(found: Any) -> bytes | None:
-    """Key or value of a record that has no serializer."""
-    return found if found is None else bytes(found)

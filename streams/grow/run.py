@@ -9,7 +9,7 @@ from streams.flow.declaration import Pipeline
 from streams.grow.found import Found
 from streams.growth.control import AddPartitions, Await, Over, Step, Write, may_be_abandoned
 from streams.growth.layout import Growth
-from streams.growth.plan import Addition, GrowthPlan, GrowthRefused
+from streams.growth.plan import Addition, GrowthPlan, GrowthRefused, Kind
 from streams.growth.record import GrowthRecord
 
 STILL_S: Final = 15.0
@@ -165,7 +165,10 @@ def is_done(found: Found, partitions: int) -> bool:
 
 
 def give_up(port: GrowthPort, flow: Pipeline) -> Growth:
-    """Give the growth of a flow up, as long as no parent has cut; returns it. Partitions that were added stay.
+    """Give the growth of a flow up, as long as no topic with state has got partitions; returns it.
+
+    Outputs that have got theirs keep them. Beyond that it is not given up: a worker takes it from the topics with
+    state by how many partitions a flow is divided that was never grown.
 
     Raises:
         GrowthRefused: there is none, or it has gone too far.
@@ -182,6 +185,13 @@ def give_up(port: GrowthPort, flow: Pipeline) -> Growth:
         raise GrowthRefused(
             f"the growth of {flow.name} to {newest.growth.after.partitions} has begun: keys have left their "
             f"partitions, and it can only be finished, with `streams topics grow {flow.source} --partitions "
+            f"{newest.growth.after.partitions}`"
+        )
+    before = newest.growth.before.partitions
+    if has_more := [one.name for one in found.topics if one.kind is Kind.STATE and one.partitions > before]:
+        raise GrowthRefused(
+            f"{', '.join(has_more)} has its new partitions already, and Kafka cannot take them away. The flow goes on "
+            f"as before until the growth is begun: finish it with `streams topics grow {flow.source} --partitions "
             f"{newest.growth.after.partitions}`"
         )
     port.give_up(newest.growth)

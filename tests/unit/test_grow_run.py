@@ -299,6 +299,17 @@ def test_a_growth_is_given_up_before_it_has_begun_and_may_be_done_later(phase: P
     assert is_done(grow(cluster), 6)
 
 
+def test_a_growth_is_not_given_up_once_a_topic_with_state_has_its_partitions() -> None:
+    cluster = stopped_at(Phase.ANNOUNCED)
+    cluster.counts[GPS.clean] = 6
+    cluster.counts[GPS.journal] = 6
+    with pytest.raises(GrowthRefused, match=r"gps\.positions\.v1\.journal has its new partitions already"):
+        give_up(Port(cluster), GPS)
+    cluster.counts[GPS.journal] = 3
+    assert give_up(Port(cluster), GPS).after.partitions == 6
+    assert cluster.found().layout.partitions == 3
+
+
 def test_a_growth_that_has_begun_is_not_given_up() -> None:
     cluster = stopped_at(Phase.BEGUN)
     with pytest.raises(GrowthRefused, match=r"has begun.*`streams topics grow gps\.positions\.v1 --partitions 6`"):
