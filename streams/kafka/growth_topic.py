@@ -12,6 +12,7 @@ from streams.growth.record import GrowthLogError, GrowthRecord, newest_records
 from streams.kafka import clients
 from streams.kafka.admin import RECONNECT_MS_MAX, described
 from streams.kafka.broker_watch import BrokerWatch
+from streams.names import GROWTH_GROUP
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -36,7 +37,7 @@ class GrowthTopic:
         self._settings, self._topic = settings, topic
         self._config: dict[str, Any] = {
             "client.id": "streams-growth",
-            "group.id": "streams-growth",  # required by the client; it neither joins nor commits
+            "group.id": GROWTH_GROUP,  # required by the client; it neither joins nor commits
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,

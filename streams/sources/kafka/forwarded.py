@@ -18,6 +18,7 @@ from streams.kafka.admin import RECONNECT_MS_MAX, described
 from streams.kafka.broker_watch import BrokerWatch
 from streams.kafka.out_of_range import OUT_OF_RANGE
 from streams.limits import BATCH_RECORDS_MAX, BATCH_SHARE, BATCH_WAIT_MS
+from streams.names import FORWARDED_GROUP
 from streams.settings import Settings
 from streams.sources.base import Idle
 from streams.sources.kafka.arrivals import FromMessages, Notice, records_of_next
@@ -40,7 +41,7 @@ class ForwardedReader:
         self._settings, self._topic = settings, topic
         self._config: dict[str, Any] = {
             "client.id": "streams-forwarded",
-            "group.id": "streams-forwarded",  # required by the client; it neither joins nor commits
+            "group.id": FORWARDED_GROUP,  # required by the client; it neither joins nor commits
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
