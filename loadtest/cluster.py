@@ -74,7 +74,7 @@ def fresh_topics(
     ours = settings.model_copy(update={"streams_topic_prefix": prefix})
     (pipeline,) = select_pipelines([name], prefix=prefix)
     client = wait_for_broker(settings)
-    names = [topic.name for topic in pipeline.topics()]
+    names = [topic.name for topic in (*pipeline.topics(), *pipeline.growth_topics())]
     there = sorted(set(names) & partition_counts(client).keys())
     if there:
         raise StreamsError(f"the topic {there[0]} is there already, and not of this load test: choose another --name")

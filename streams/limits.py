@@ -68,6 +68,10 @@ JOURNAL_RECORD_BYTES_MAX: Final = 900_000
 """A journal record is split above this; the broker's default `message.max.bytes` is 1,048,588."""
 GROWTH_QUIET_MS: Final = 600_000
 """Without a record that a producer has put where it belonged before a growth, this long: all have changed."""
+COUPLED_RECORDS_MAX: Final = 20_000
+"""Records of one input of a partition that a growth has brought, which wait for the other input: then it is paused."""
+COUPLED_BYTES_MAX: Final = 32 << 20
+"""The same of all partitions of a flow in a worker: then all inputs of which records wait are paused."""
 TRANSACTION_TIMEOUT_MS: Final = 15_000
 """A dead worker's open transaction blocks readers this long at most."""
 REBUILD_TRANSACTION_MS: Final = 600_000

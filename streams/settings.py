@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from streams.connection import contradiction
 from streams.errors import UsageError
 from streams.kafka_options import PREFIX, Scope, is_secret, option_or_its_file, scoped, variable_of
+from streams.limits import GROWTH_QUIET_MS
 from streams.masking import masked, separate
 from streams.text import printable
 
@@ -83,6 +84,7 @@ class Settings(BaseSettings):
     streams_group_protocol: Literal["classic", "consumer"] = "classic"
     streams_group_static: bool = True
     streams_group_leave: bool = False
+    streams_growth_quiet_ms: int = Field(GROWTH_QUIET_MS, ge=100)
     streams_stall_s: int = Field(300, ge=0)
     streams_native: Literal["auto", "off", "on"] = "auto"
     """Whether the native library is used: `streams.avro.native`, `streams.kafka.native_client`."""

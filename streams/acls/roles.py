@@ -12,7 +12,16 @@ from typing import Final
 from streams.acls.rights import Kind, Operation, Pattern, Right, least, on_topic
 from streams.flow.declaration import Pipeline, written_by_flows
 from streams.flow.inputs import Input
-from streams.names import DLQ_PREFIX, INGEST_PREFIX, MONITOR_GROUP, PULL_PREFIX, REVIEW_GROUP
+from streams.names import (
+    DLQ_PREFIX,
+    FORWARDED_GROUP,
+    GROW_PREFIX,
+    GROWTH_GROUP,
+    INGEST_PREFIX,
+    MONITOR_GROUP,
+    PULL_PREFIX,
+    REVIEW_GROUP,
+)
 from streams.sinks.spec import dead_letters_of, group_of
 
 USER: Final = "User:"
@@ -27,6 +36,7 @@ class Role(StrEnum):
     MONITOR = "monitor"
     STEWARD = "steward"
     CI = "ci"
+    OPERATOR = "operator"
 
 
 DOES: Final = {
@@ -36,6 +46,7 @@ DOES: Final = {
     Role.MONITOR: "streams monitor, streams lag",
     Role.STEWARD: "streams dlq list, show, replay, discard; with the role worker: streams forget",
     Role.CI: "streams topics apply, streams topics list",
+    Role.OPERATOR: "streams topics grow",
 }
 """The commands that a role's rights are for."""
 
@@ -77,6 +88,13 @@ def _worker(flow: Pipeline) -> Iterator[Right]:
     for one in flow.inputs:
         if one.is_internal:
             yield on_topic(one.topic, Operation.DELETE, "deletes what it has consumed: no other flow reads it")
+    if flow.growth_topics():
+        yield on_topic(flow.growth, Operation.READ, "hears when the flow is to grow")
+        yield on_topic(flow.forwarded, Operation.WRITE, "forwards records whose key belongs to another partition")
+        yield on_topic(flow.forwarded, Operation.READ, "reads what was forwarded to its partitions")
+        yield on_topic(flow.forwarded, Operation.DELETE, "truncates what was read of it")
+        for group in (GROWTH_GROUP, FORWARDED_GROUP):
+            yield _unjoined(group)
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.READ, "is a member of it")
     yield Right(
         Kind.TRANSACTIONAL_ID, flow.member_prefix, Pattern.PREFIXED, Operation.WRITE, "writes in transactions, one id "
@@ -117,7 +135,10 @@ def _monitor(flow: Pipeline) -> Iterator[Right]:
         yield on_topic(each.name, Operation.DESCRIBE, "asks for its ends, and says when it is missing")
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.DESCRIBE, "asks for its offsets and members")
     for group in (MONITOR_GROUP, REVIEW_GROUP):
-        yield Right(Kind.GROUP, group, Pattern.LITERAL, Operation.DESCRIBE, "reads under this name, and joins no group")
+        yield _unjoined(group)
+    if flow.growth_topics():
+        yield on_topic(flow.growth, Operation.READ, "says how far a growth is")
+        yield _unjoined(GROWTH_GROUP)
 
 
 def _steward(flow: Pipeline) -> Iterator[Right]:
@@ -131,16 +152,41 @@ def _steward(flow: Pipeline) -> Iterator[Right]:
         yield Right(Kind.TRANSACTIONAL_ID, by_topic, Pattern.LITERAL, Operation.WRITE, "writes in transactions")
     yield on_topic(flow.forget, Operation.CREATE, "creates it with the first request to forget a key")
     yield on_topic(flow.forget, Operation.WRITE, "asks workers to forget a key")
-    yield Right(
-        Kind.GROUP, REVIEW_GROUP, Pattern.LITERAL, Operation.DESCRIBE, "reads under this name, and joins no group"
-    )
+    yield _unjoined(REVIEW_GROUP)
 
 
 def _ci(flow: Pipeline) -> Iterator[Right]:
-    for each in flow.topics():
+    for each in (*flow.topics(), *flow.growth_topics()):
         yield on_topic(each.name, Operation.CREATE, "creates it where it is missing")
         yield on_topic(each.name, Operation.DESCRIBE, "sees that it is there")
         yield on_topic(each.name, Operation.DESCRIBE_CONFIGS, "compares its configuration with the declaration")
+
+
+def _operator(flow: Pipeline) -> Iterator[Right]:
+    if not flow.growth_topics():
+        return
+    yield from growing_rights(flow)
+    yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.DESCRIBE, "sees how far workers are with a growth")
+    yield _unjoined(GROWTH_GROUP)
+    yield Right(
+        Kind.TRANSACTIONAL_ID, f"{GROW_PREFIX}{flow.source}", Pattern.LITERAL, Operation.WRITE, "writes in transactions"
+    )
+
+
+def growing_rights(flow: Pipeline) -> Iterator[Right]:
+    """Rights on topics that `streams topics grow` needs for a flow."""
+    for topic in (*flow.topics(), *flow.sink_topics()):
+        yield on_topic(topic.name, Operation.ALTER, "gives it more partitions")
+    yield on_topic(flow.forwarded, Operation.ALTER, "gives it more partitions")
+    yield on_topic(flow.growth, Operation.WRITE, "writes the steps of a growth")
+    yield on_topic(flow.growth, Operation.READ, "reads how far a growth is")
+    for one in flow.inputs:
+        yield on_topic(one.topic, Operation.READ, "looks whether records wait in a partition that does not move")
+
+
+def _unjoined(group: str) -> Right:
+    """Of a client that reads, and needs a group's name for it."""
+    return Right(Kind.GROUP, group, Pattern.LITERAL, Operation.DESCRIBE, "reads under this name, and joins no group")
 
 
 _RIGHTS: Final[Mapping[Role, Callable[[Pipeline], Iterator[Right]]]] = {
@@ -149,4 +195,5 @@ _RIGHTS: Final[Mapping[Role, Callable[[Pipeline], Iterator[Right]]]] = {
     Role.MONITOR: _monitor,
     Role.STEWARD: _steward,
     Role.CI: _ci,
+    Role.OPERATOR: _operator,
 }

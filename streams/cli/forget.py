@@ -118,8 +118,10 @@ def _done_here(settings: Settings, flow: Pipeline, key: bytes, actor: Actor | No
 def _stays(flow: Pipeline, states: Sequence[TopicState]) -> "Sequence[_Stays]":
     """What no command can take out of a log: by topic, how long it stays."""
     found = []
+    by_name = {state.name: state for state in states}
     audits = {one.audit for one in flow.inputs}
-    for topic, state in zip(flow.topics(), states, strict=False):
+    for topic in flow.topics():
+        state = by_name[topic.name]
         if topic.name in audits:
             until = _AUDIT
         elif topic.name == flow.journal:

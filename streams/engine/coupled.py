@@ -1,10 +1,10 @@
 """Records that tasks in a later layout read from two inputs: the own log, and what others forward.
 
-`growth.coupling` says which of them go on now and in which order. The rest waits here, and its input is paused, so that
-no more than a micro-batch of each waits.
+`growth.coupling` says which of them go on now and in which order. The rest waits here. An input of which much waits is
+paused, so that memory is bounded; one of which little waits is read on, since a paused one is fetched anew.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -12,13 +12,16 @@ import numpy as np
 
 from streams.avro.decoded import Decoded
 from streams.batch.clock import Clock
-from streams.batch.columns import TIME_MIN, Bools, Int64
+from streams.batch.columns import TIME_MIN, Bools, Int64, header_memory
 from streams.batch.records import Records
+from streams.batch.refs import RecordBytes
 from streams.batch.rejects import DeadLetter, Reject
 from streams.engine.effects import Forwards
-from streams.engine.forwarded import ForwardedRecords, forwards, homes
+from streams.engine.forwarded import ForwardedRecords, forwards, hashes_of, homes
+from streams.engine.key_hashes import KeyHashes
 from streams.engine.task import PartitionTask
 from streams.growth.coupling import NO_REACH, ForwardedLog, Merged, OwnLog
+from streams.limits import COUPLED_BYTES_MAX, COUPLED_RECORDS_MAX
 from streams.operators.trace import WatermarkTrace
 from streams.sources.base import Idle
 
@@ -26,6 +29,8 @@ Decode = Callable[[Records, frozenset[int], Clock], Decoded]
 """Decodes records but for those at some rows."""
 ClockOf = Callable[[Records], Clock]
 NEVER_READ_MS: Final = -1
+_RECORD_BYTES: Final = 100
+"""Rough memory of each part of a record that waits, beyond its bytes."""
 
 
 @dataclass(slots=True)
@@ -39,7 +44,7 @@ class _Waiting:
     own_ended_ms: int = NEVER_READ_MS
     """Until when the own log is known to have had nothing to read, monotonic."""
     is_new: bool = False
-    """Whether something has come since it was last looked at."""
+    """Whether something has come since it was last looked at that may let records go on."""
 
     @property
     def is_empty(self) -> bool:
@@ -65,6 +70,8 @@ class Ready:
     read_at: Int64
     """offset from which it was read."""
     forwards: tuple[Forwards, ...]
+    strangers: Sequence[bytes]
+    """Keys of records of the own log that are forwarded and that no growth explains."""
     merged: Merged
     offset_next: int
     forwarded_next: int
@@ -90,19 +97,42 @@ class Ready:
 class CoupledInputs:
     """Of all tasks of an engine. One thread."""
 
-    def __init__(self, lateness_ms: int) -> None:
-        self._lateness_ms = lateness_ms
+    def __init__(self, lateness_ms: int, hashes: KeyHashes) -> None:
+        self._lateness_ms, self._hashes = lateness_ms, hashes
         self._waiting: dict[int, _Waiting] = {}
 
     @property
     def own_waiting(self) -> frozenset[int]:
-        """Partitions of which records of the own log wait: it should be read no further."""
-        return frozenset(partition for partition, one in self._waiting.items() if one.own)
+        """Partitions of which records of the own log wait. Any thread may ask."""
+        return frozenset(partition for partition, one in dict(self._waiting).items() if one.own)
 
     @property
     def forwarded_waiting(self) -> frozenset[int]:
-        """Partitions of which forwarded records wait: their topic should be read no further."""
-        return frozenset(partition for partition, one in self._waiting.items() if one.forwarded)
+        """Partitions of which forwarded records wait. Any thread may ask."""
+        return frozenset(partition for partition, one in dict(self._waiting).items() if one.forwarded)
+
+    @property
+    def own_full(self) -> frozenset[int]:
+        """Those of which so many wait that the log should be read no further."""
+        return self._full(lambda one: one.own)
+
+    @property
+    def forwarded_full(self) -> frozenset[int]:
+        """Partitions of which so many forwarded records wait that their topic should be read no further."""
+        return self._full(lambda one: [part.records for part in one.forwarded])
+
+    @property
+    def bytes_used(self) -> int:
+        """Approximate memory of all that waits."""
+        return sum(map(memory_of, self._records()))
+
+    def _full(self, waiting_of: Callable[[_Waiting], list[Records]]) -> frozenset[int]:
+        waiting = {partition: some for partition, one in self._waiting.items() if (some := waiting_of(one))}
+        if not waiting:
+            return frozenset()
+        if self.bytes_used > COUPLED_BYTES_MAX:
+            return frozenset(waiting)
+        return frozenset(p for p, some in waiting.items() if sum(map(len, some)) >= COUPLED_RECORDS_MAX)
 
     def is_empty(self, partition: int) -> bool:
         """Whether nothing of a partition waits."""
@@ -112,8 +142,7 @@ class CoupledInputs:
         """The partition has no task any more."""
         self._waiting.pop(partition, None)
 
-    def records(self) -> Iterator[Records]:
-        """All that waits."""
+    def _records(self) -> Iterator[Records]:
         for one in self._waiting.values():
             yield from one.own
             yield from (part.records for part in one.forwarded)
@@ -134,7 +163,8 @@ class CoupledInputs:
             self._add_forwarded(forwarded, tasks, polled_ms)
         for partition, one in self._waiting.items():
             if partition in idle and idle[partition].until_ms > one.own_ended_ms:
-                one.own_ended_ms, one.is_new = idle[partition].until_ms, True
+                one.own_ended_ms = idle[partition].until_ms
+                one.is_new |= bool(one.forwarded)
         if records is None or not len(records):
             return records
         mine = [
@@ -144,8 +174,8 @@ class CoupledInputs:
         ]
         for partition in mine:
             one = self._waiting.setdefault(partition, _Waiting())
-            one.own.append(records.take(np.flatnonzero(records.partition == partition)))
-            one.is_new = True
+            one.is_new |= not one.own or bool(one.forwarded)  # else it waits for the parent as those before it do
+            one.own.append(records.take(np.flatnonzero(records.partition == partition)).compact())
         return records.take(np.flatnonzero(~np.isin(records.partition, mine))) if mine else records
 
     def _goes_by_one(self, task: PartitionTask) -> bool:
@@ -200,7 +230,7 @@ class CoupledInputs:
         if forwarded is not None:
             under[count:], is_progress[count:] = forwarded.epoch, forwarded.is_progress
             read_in[count:], read_at[count:] = forwarded.read_in, forwarded.read_at
-        to = homes(both, task.layout, task.partition, under)
+        to = homes(hashes_of(both, self._hashes), task.layout, task.partition, under)
         is_away = to != task.partition
         clock = clock_of(both)
         decoded = decode(both, frozenset(np.flatnonzero(is_away | is_progress).tolist()), clock)
@@ -270,6 +300,7 @@ class CoupledInputs:
             read_in[rows[here]],
             read_at[rows[here]],
             tuple(forwards(both, away, to, read_in, read_at, task.identity.epoch)),
+            task.home.strangers([key for row in away[away < count].tolist() if (key := both.key[row]) is not None]),
             merged,
             int(both.offset[own_taken[-1]]) + 1 if len(own_taken) else task.offset_next,
             forwarded_next,
@@ -277,6 +308,17 @@ class CoupledInputs:
             if len(own_taken)
             else task.positions[0].leader_epoch,
         )
+
+
+def memory_of(records: Records) -> int:
+    """Approximate memory of records that wait."""
+    parts = sum(map(_bytes_of, (records.key, records.value)))
+    return parts + sum(header_memory(headers) for headers in records.headers or ())
+
+
+def _bytes_of(column: RecordBytes) -> int:
+    sizes = sum(map(len, filter(None, column))) if isinstance(column, list) else int(column.sizes().sum())
+    return sizes + _RECORD_BYTES * len(column)
 
 
 def _joined(one: _Waiting) -> tuple[Records | None, ForwardedRecords | None]:

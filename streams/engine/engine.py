@@ -4,7 +4,7 @@ Synchronous and free of I/O but for its tasks' stores. One thread at a time.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
@@ -21,15 +21,16 @@ from streams.batch.partitions import last_rows, of_each_row
 from streams.batch.records import Records
 from streams.engine.config import TaskConfig
 from streams.engine.coupled import CoupledInputs, Ready
-from streams.engine.effects import CycleEnd, Effects, PartitionEffects
-from streams.engine.forwarded import forwards, homes
+from streams.engine.effects import CycleEnd, Effects, Forwards, PartitionEffects
+from streams.engine.forwarded import forwards, hashes_of, homes
 from streams.engine.input_decoder import InputDecoder
+from streams.engine.key_hashes import KeyHashes
 from streams.engine.lane_records import by_partition, of_input
 from streams.engine.letters import dead_letter, letters_of_refused
 from streams.engine.refusals import Refusals
 from streams.engine.task import PartitionTask, run_together
-from streams.engine.waiting import WaitingRecords, memory_of
-from streams.limits import BATCH_RECORDS_MAX, SCHEMA_LOOKUPS_MAX
+from streams.engine.waiting import WaitingRecords
+from streams.limits import BATCH_RECORDS_MAX, MISROUTED_KEYS_LOGGED, SCHEMA_LOOKUPS_MAX
 from streams.operators.base import Operator
 from streams.operators.spec import RecordGate
 from streams.sources.base import Idle
@@ -80,7 +81,8 @@ class Engine:
         self.config = config
         self._inputs = [InputDecoder(number, one) for number, one in enumerate(decoders)]
         self._waiting = WaitingRecords()
-        self._coupled = CoupledInputs(config.inputs[0].bounds.lateness_ms)
+        self._hashes = KeyHashes(config.key_map)
+        self._coupled = CoupledInputs(config.inputs[0].bounds.lateness_ms, self._hashes)
         self._idle_base: dict[int, tuple[int, int]] = {}
         """Lane to (idle since, watermark then)."""
 
@@ -107,13 +109,23 @@ class Engine:
 
     @property
     def own_waiting(self) -> frozenset[int]:
-        """Partitions that wait for what their parent forwards; intake should pause their own logs."""
+        """Partitions of which records wait for what their parent forwards. Any thread may ask."""
         return self._coupled.own_waiting
 
     @property
     def forwarded_waiting(self) -> frozenset[int]:
-        """Partitions of which forwarded records wait; intake should pause these."""
+        """Partitions of which forwarded records wait for their own logs. Any thread may ask."""
         return self._coupled.forwarded_waiting
+
+    @property
+    def own_full(self) -> frozenset[int]:
+        """Those of which so many wait that intake should pause their own logs."""
+        return self._coupled.own_full
+
+    @property
+    def forwarded_full(self) -> frozenset[int]:
+        """Partitions of which so many forwarded records wait that intake should pause these."""
+        return self._coupled.forwarded_full
 
     def learn(self, known: Known, input_number: int = 0) -> None:
         """Take note of what the registry answered about schemas of an input."""
@@ -220,12 +232,15 @@ class Engine:
     def _away(self, records: Records) -> dict[int, int]:
         """Rows that are processed in another partition, and in which one; they are not decoded here."""
         found: dict[int, int] = {}
-        for partition, task in self.tasks.items():
-            if not task.home.has_moved:
-                continue
+        grown = [(partition, task) for partition, task in self.tasks.items() if task.home.has_moved]
+        if not grown:
+            return found
+        hashes = hashes_of(records, self._hashes)
+        for partition, task in grown:
             rows = (records.partition == partition).nonzero()[0]
-            to = homes(records.take(rows), task.layout, partition) if len(rows) else rows
-            found |= {int(rows[at]): int(to[at]) for at in (to != partition).nonzero()[0]}
+            if len(rows):
+                to = homes(hashes[rows], task.layout, partition)
+                found |= {int(rows[at]): int(to[at]) for at in (to != partition).nonzero()[0]}
         return found
 
     def _with_forwards(self, effects: Effects, records: Records, away: Mapping[int, int]) -> Effects:
@@ -234,10 +249,11 @@ class Engine:
         parts = []
         for part in effects.partitions:
             rows = ((records.partition == part.partition) & (to >= 0)).nonzero()[0]
-            epoch = self.tasks[part.partition].identity.epoch
-            found = tuple(forwards(records, rows, to, records.partition, records.offset, epoch))
-            self.tasks[part.partition].strays += len(rows)
-            parts.append(replace(part, forwards=found) if found else part)
+            task = self.tasks[part.partition]
+            found = tuple(forwards(records, rows, to, records.partition, records.offset, task.identity.epoch))
+            task.strays += len(rows)
+            strangers = task.home.strangers([key for row in rows.tolist() if (key := records.key[row]) is not None])
+            parts.append(_forwarding(part, found, strangers) if found else part)
         return replace(effects, partitions=parts)
 
     def _decoded(self, records: Records, skip: frozenset[int], clock: Clock) -> Decoded:
@@ -260,7 +276,7 @@ class Engine:
         part = task.on_merged(decoded.events, ready.trace(decoded), growth, ready.offset_next, ready.leader_epoch)
         if ready.forwards:
             task.strays += sum(map(len, ready.forwards))
-            part = replace(part, forwards=ready.forwards)
+            part = _forwarding(part, ready.forwards, ready.strangers)
         letters = [
             *(dead_letter(records, reject, 0) for reject in decoded.rejects),
             *letters_of_refused(part, records),
@@ -355,7 +371,7 @@ class Engine:
 
     def bytes_used(self) -> int:
         """Approximate memory of all tasks."""
-        waiting = self._waiting.bytes_used() + sum(map(memory_of, self._coupled.records()))
+        waiting = self._waiting.bytes_used() + self._coupled.bytes_used
         return waiting + sum(task.bytes_used() for task in self.tasks.values())
 
     def cycle_bytes(self) -> int:
@@ -381,3 +397,13 @@ class Engine:
             if self.bytes_used() <= bytes_max // 2:
                 break
         return True
+
+
+def _forwarding(part: PartitionEffects, found: tuple[Forwards, ...], strangers: Sequence[bytes]) -> PartitionEffects:
+    """The effects with records for other partitions; `strangers` are keys of those that no growth explains."""
+    return replace(
+        part,
+        forwards=found,
+        misrouted=part.misrouted + len(strangers),
+        misrouted_keys=[*part.misrouted_keys, *dict.fromkeys(strangers)][:MISROUTED_KEYS_LOGGED],
+    )

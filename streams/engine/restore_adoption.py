@@ -31,6 +31,9 @@ from streams.state.store import Store, StoreOutdated, WriteBatch, prefix_end
 class NotCutYet(StreamsError):
     """The parent has not cut its log yet: what it has of the partition's keys changes still."""
 
+    retry_in_s: float | None = 1.0
+    """Read by `streams.resilience.retry`: a cut comes soon, and keys wait for it."""
+
 
 def adopting_task(
     context: RestoreContext, layouts: Layouts, store: Store, budget: RestoreBudget, *, has_store: bool

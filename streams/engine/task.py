@@ -112,7 +112,7 @@ class PartitionTask(PartitionState):
         if not self.is_settled:
             raise RuntimeError(f"partition {self.partition}: keys are given away between cycles only")
         layout = layouts.known[-1]
-        self.home.enter(layout, layouts.counts_before(layout.epoch))
+        layouts.enter(self.home, layout.epoch)
         for operator in self.operators.values():
             operator.keys_moved()
         self.forget_keys()

@@ -1,22 +1,18 @@
 """Records of partitions that wait for a schema."""
 
 from collections.abc import Iterable
-from typing import Final
 
 import numpy as np
 
 from streams.avro.decoded import Decoded
-from streams.batch.columns import header_memory
 from streams.batch.events import Events
 from streams.batch.lanes import lane_of
 from streams.batch.records import Records
 from streams.batch.rejects import Reject
+from streams.engine.coupled import memory_of
 from streams.engine.input_decoder import InputDecoder
 from streams.engine.lane_records import in_lane
 from streams.limits import SCHEMA_LOOKUPS_MAX
-
-_RECORD_BYTES: Final = 100
-"""Rough memory of each part of a record that waits, beyond its bytes."""
 
 
 class WaitingRecords:
@@ -91,9 +87,3 @@ class WaitingRecords:
         skip = frozenset(int(place[row]) for row in skip if not waits[row])
         unexpected = [(plan, place[rows[~waits[rows]]]) for plan, rows in decoded.unexpected]
         return records.take(kept), Decoded(events.with_rows(place[events.row]), rejects, {}, unexpected), skip
-
-
-def memory_of(records: Records) -> int:
-    """Approximate memory of records that wait."""
-    parts = sum(len(part or b"") + _RECORD_BYTES for column in (records.key, records.value) for part in column)
-    return parts + sum(header_memory(headers) for headers in records.headers or ())

@@ -336,8 +336,17 @@ class Pipeline:
         names = (dead_letters_of(sink, self.prefix) for sink in self.sinks)
         return tuple(Topic(name, retention_ms=30 * DAY_MS, message_bytes_max=OUTPUT_BYTES_MAX) for name in names)
 
+    def growth_topics(self) -> tuple[Topic, ...]:
+        """Internal topics by which the flow is grown in place; a worker that lacks them works, and is never grown."""
+        if self.further_inputs:
+            return ()  # its inputs would have to be grown together
+        return (
+            Topic(self.growth, cleanup=Cleanup.COMPACT, partitions=1),
+            Topic(self.forwarded, cleanup=Cleanup.DELETE_RECORDS_ONLY, message_bytes_max=OUTPUT_BYTES_MAX),
+        )
+
     def topics(self) -> tuple[Topic, ...]:
-        """Every topic of the flow, in the order in which data passes them."""
+        """Every topic that data passes, in that order."""
         return (
             *map(_topic_read, self.inputs),
             *(Topic(topic, message_bytes_max=OUTPUT_BYTES_MAX) for topic in (*self._clean_topics, *self.event_topics)),

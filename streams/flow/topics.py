@@ -33,6 +33,8 @@ class Topic:
     retention_ms: int = 7 * DAY_MS
     message_bytes_max: int | None = None
     """None: the broker's default."""
+    partitions: int | None = None
+    """None: as many as all topics of the flow."""
 
     def config(self) -> dict[str, str]:
         """Topic configuration that `streams topics apply` sets at creation and compares afterwards."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from streams.errors import StreamsError
+from streams.errors import StreamsError, UsageError
 from streams.growth.layout import Growth, Layout
 from streams.growth.stages import Phase
 from streams.text import counted
@@ -16,6 +16,10 @@ PARTITIONS_MAX: Final = 10_000
 
 class GrowthRefused(StreamsError):
     """The growth cannot be done, or not now; nothing was changed."""
+
+
+class WrongCount(GrowthRefused, UsageError):
+    """No growth leads to the number of partitions that was asked for."""
 
 
 class Kind(IntEnum):
@@ -147,20 +151,20 @@ def _new_growth(flow: str, layout: Layout, partitions: int, under: Under | None)
         )
     now = counted(layout.partitions, "partition")
     if partitions == layout.partitions:
-        raise GrowthRefused(f"{flow} has {now} already: nothing to do")
+        raise WrongCount(f"{flow} has {now} already: nothing to do")
     if partitions < layout.partitions:
-        raise GrowthRefused(
+        raise WrongCount(
             f"{flow} has {now}: Kafka cannot take partitions away. Declare a flow with a new source topic for fewer"
         )
     if partitions % layout.partitions:
         more = partitions - partitions % layout.partitions
         nearest = " or ".join(str(one) for one in (more, more + layout.partitions) if one > layout.partitions)
-        raise GrowthRefused(
+        raise WrongCount(
             f"{flow} has {now}, and {partitions} is no multiple of it: keys would change between all partitions. "
             f"Ask for {nearest}"
         )
     if partitions > PARTITIONS_MAX:
-        raise GrowthRefused(f"{flow}: {partitions:,} partitions are more than {PARTITIONS_MAX:,}")
+        raise WrongCount(f"{flow}: {partitions:,} partitions are more than {PARTITIONS_MAX:,}")
     return Growth(layout, Layout(layout.epoch + 1, partitions))
 
 
@@ -207,4 +211,25 @@ def _unread(topics: Sequence[TopicCount], growth: Growth, readers: Sequence[Read
 
 
 def _stuck(stuck: Mapping[int, str]) -> list[str]:
-    return [f"partition {partition} is not processed: {why}" for partition, why in sorted(stuck.items())]
+    by_reason: dict[str, list[int]] = {}
+    for partition, why in sorted(stuck.items()):
+        by_reason.setdefault(why, []).append(partition)
+    return [
+        f"{named(partitions)} {'is' if len(partitions) == 1 else 'are'} not processed: {why}"
+        for why, partitions in by_reason.items()
+    ]
+
+
+def named(partitions: Sequence[int]) -> str:
+    """Partitions by their numbers, in words: `partition 4`, `partitions 0 to 2, 5`."""
+    spans: list[tuple[int, int]] = []
+    for one in sorted(partitions):
+        if spans and spans[-1][1] == one - 1:
+            spans[-1] = (spans[-1][0], one)
+        else:
+            spans.append((one, one))
+    told = [
+        str(first) if first == last else f"{first}, {last}" if first == last - 1 else f"{first} to {last}"
+        for first, last in spans
+    ]
+    return f"partition{'' if len(partitions) == 1 else 's'} {', '.join(told)}"

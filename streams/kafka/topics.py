@@ -171,7 +171,7 @@ def create_topic(client: AdminClient, topic: Topic, *, partitions: int) -> None:
 
 
 def _declared(pipeline: Pipeline) -> tuple[Topic, ...]:
-    return (*pipeline.topics(), *pipeline.sink_topics())
+    return (*pipeline.topics(), *pipeline.growth_topics(), *pipeline.sink_topics())
 
 
 def _compared(pipeline: Pipeline, topic: Topic, existing: dict[str, _Existing], wanted: Wanted) -> TopicState:
@@ -179,8 +179,11 @@ def _compared(pipeline: Pipeline, topic: Topic, existing: dict[str, _Existing], 
     if found is None:
         return TopicState(pipeline.name, topic.name, TopicStatus.MISSING)
     drift = []
-    expected = _partitions_of(existing, pipeline)
-    if wanted.partitions is not None and found.partitions != wanted.partitions:
+    expected = topic.partitions or _partitions_of(existing, pipeline)
+    if topic.partitions is not None:
+        if found.partitions != topic.partitions:
+            drift.append(f"has {counted(found.partitions, 'partition')}, declared is {topic.partitions}")
+    elif wanted.partitions is not None and found.partitions != wanted.partitions:
         drift.append(f"has {counted(found.partitions, 'partition')}, asked for {wanted.partitions}")
     elif expected is not None and found.partitions != expected:
         drift.append(f"has {counted(found.partitions, 'partition')}, {pipeline.source} has {expected}")
@@ -249,7 +252,10 @@ def _create(client: AdminClient, topics: Sequence[Topic], partitions: int, wante
         return
     replicas = REPLICATION_OF_BROKER if wanted.replicas is None else wanted.replicas
     more = {} if wanted.min_insync is None else {MIN_INSYNC: str(wanted.min_insync)}
-    new = [NewTopic(topic.name, partitions, replicas, config={**topic.config(), **more}) for topic in topics]
+    new = [
+        NewTopic(topic.name, topic.partitions or partitions, replicas, config={**topic.config(), **more})
+        for topic in topics
+    ]
     for name, future in client.create_topics(new, request_timeout=REQUEST_TIMEOUT_S).items():
         settled(f"creating topic {name}", future, fine=(KafkaError.TOPIC_ALREADY_EXISTS,))
     _await_created(client, {topic.name for topic in topics})

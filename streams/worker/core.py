@@ -21,6 +21,7 @@ from streams.worker.growing import Growing
 from streams.worker.maintenance import Maintenance
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.ownership import Ownership, Polled
+from streams.worker.parents import ParentsAwaited
 from streams.worker.ports import (
     BetweenSteps,
     CommitThread,
@@ -101,7 +102,8 @@ class PipelineCore:
         self.listener = RebalanceListener(
             terms, self.ownership, self.cycle, remarks, ports.between_steps, on_failure=on_failure
         )
-        self._forwarded = ports.forwarded
+        self._forwarded, self._clock = ports.forwarded, ports.clock
+        self.parents = ParentsAwaited()
         self.is_at_rest = False
         """Whether the last step has left nothing to do until something comes. Any thread may ask."""
         self._growing = Growing(
@@ -142,15 +144,15 @@ class PipelineCore:
         self.cycle.settle()
 
     def _pause(self) -> None:
-        """Consume no more of partitions that wait for a schema."""
+        """Consume no more of partitions that wait for a schema, or of which much waits for their parent."""
         waiting = self.engine.waiting_partitions
-        of_parents = self.engine.own_waiting
         missing, has_grown = len(self.ownership.missing), self.engine.has_grown
         self.is_at_rest = self.cycle.is_at_rest and not (waiting or missing or has_grown or self.engine.adopting)
-        self._intake.pause_only(waiting | of_parents)
-        self._forwarded.pause_only(self.engine.forwarded_waiting)
+        self._intake.pause_only(waiting | self.engine.own_full)
+        self._forwarded.pause_only(self.engine.forwarded_full)
+        self.parents.look(self.engine.own_waiting, self.engine.tasks, self._clock.monotonic_s())
         if has_grown:
-            self._paused.labels("waits_for_parent").set(len(of_parents))
+            self._paused.labels("waits_for_parent").set(len(self.parents.waited_for))
         self._paused.labels("schema_registry").set(len(waiting))
         self._paused.labels("refused_by_output").set(len(self.ownership.stopped))
         self._paused.labels("restoring").set(missing)

@@ -62,6 +62,7 @@ class Maintenance:
         self._metrics = metrics
         self._resident_bytes_max = int(memory_bytes_max * _TRIM_SHARE)
         self._quarantined = QuarantineNews(pipeline, metrics)
+        self._forwarded_cut_at: dict[int, int] = {}
         self._done_at_s = self._flushed_at_s = self._truncated_at_s = clock.monotonic_s()
 
     def run_if_due(self) -> None:
@@ -105,6 +106,7 @@ class Maintenance:
         self._cycle.wait_for_commit()
         cuts: dict[int, int] = {}
         consumed: dict[str, dict[int, int]] = {}
+        read: dict[int, int] = {}
         try:
             if self._engine.spill(budget) or flush_is_due:
                 self._flushed_at_s = now_s
@@ -113,12 +115,13 @@ class Maintenance:
                 self._stores.flush()
             if truncation_is_due:
                 self._truncated_at_s = now_s
-                cuts = self._journal_cuts()
-                consumed = self._consumed()
+                cuts, read, consumed = self._journal_cuts(), self._forwarded_cuts(), self._consumed()
         except StoreUnavailable as error:
             raise CycleAborted("state_disk", f"the state directory cannot be written: {error}") from error
         if cuts:
             self._journal.truncate(self._pipeline.journal, cuts)
+        if read:
+            self._journal.truncate(self._pipeline.forwarded, read)
         for topic, before in consumed.items():
             self._journal.truncate(topic, before)
 
@@ -130,6 +133,16 @@ class Maintenance:
                 offsets = {p: task.offsets_next[number] for p, task in self._engine.tasks.items() if task.is_settled}
                 found[one.topic] = {partition: offset for partition, offset in offsets.items() if offset > 0}
         return {topic: before for topic, before in found.items() if before}
+
+    def _forwarded_cuts(self) -> dict[int, int]:
+        """By partition up to where its forwarded records are processed and committed; without those truncated so far.
+
+        Only its own task reads them.
+        """
+        found = {p: task.checkpoint.growth.forwarded_next for p, task in self._engine.tasks.items()}
+        due = {p: at for p, at in found.items() if at > self._forwarded_cut_at.get(p, 0)}
+        self._forwarded_cut_at |= due
+        return due
 
     def _journal_cuts(self) -> dict[int, int]:
         """By partition the journal offset before which nothing is needed any more, where there is something to cut."""

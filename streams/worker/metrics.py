@@ -127,6 +127,18 @@ class WorkerMetrics:
         shared = SharedMetrics.of(registry)
         self.fenced, self.breaker_state = shared.fenced, shared.breaker_state
         self.paused_partitions = shared.paused_partitions
+        self.growth_forwarded = Counter(
+            "streams_growth_forwarded",
+            "Records that were read in another partition than the one that their key has moved to, at commit.",
+            ("pipeline",),
+            registry=registry,
+        )
+        self.growth_keys_moved = Counter(
+            "streams_growth_keys_moved",
+            "Keys whose rows new partitions have taken over, at commit; one that begins anew counts again.",
+            ("pipeline",),
+            registry=registry,
+        )
 
     def begin(self, pipeline: str) -> None:
         """Have the counts of a flow's records at 0: a rate sees the first of anything if there was a 0 before it."""
@@ -134,6 +146,8 @@ class WorkerMetrics:
             self.events.labels(pipeline, outcome)
         for reason in Reason:
             self.rejects.labels(pipeline, reason.value)
+        for counter in (self.growth_forwarded, self.growth_keys_moved):
+            counter.labels(pipeline)
 
     @contextmanager
     def stopwatch(self, operator: str, clock_s: Callable[[], float] = time.thread_time) -> Generator[None]:

@@ -29,6 +29,7 @@ from streams.worker.background import BackgroundRestores, SchemaLookups
 from streams.worker.core import PipelineCore, Ports
 from streams.worker.core_thread import CoreThread
 from streams.worker.cycle import EffectsHook, as_they_are
+from streams.worker.growth_news import KafkaGrowthNews
 from streams.worker.memory import ProcessMemory
 from streams.worker.ownership import Polled
 from streams.worker.remarks import SourceRemarks
@@ -79,7 +80,8 @@ class PipelineRunner:
         self.vitals = Vitals()
         """Signs of life, for the watchdog: progress, and waits that are reported."""
         self._clock = SteadyClock()
-        self._remarks = SourceRemarks(pipeline, shared.metrics, partitions=partitions)
+        self._growth = KafkaGrowthNews(shared.settings, pipeline, partitions=partitions)
+        self._remarks = SourceRemarks(pipeline, shared.metrics, partitions=partitions, layouts=self._growth.layouts)
         self._intake_thread, self._commit_thread = (
             ThreadPoolExecutor(1, f"{pipeline.name}-{work}") for work in ("intake", "commit")
         )
@@ -107,7 +109,8 @@ class PipelineRunner:
         )
         ports = Ports(
             time_source, self._commit_thread, thread, wiring.intake, restores, wiring.changelog,
-            ExpiriesOfAll(wiring.lookups), wiring.source, ProcessMemory(self._shared.memory), forgets=wiring.forgets,
+            ExpiriesOfAll(wiring.lookups), wiring.source, ProcessMemory(self._shared.memory), self._growth,
+            wiring.forwarded, forgets=wiring.forgets,
         )  # fmt: skip
         core = PipelineCore(
             self.pipeline, wiring.engine, committer, ports, wiring.limits, metrics, self.vitals, self._remarks, report,
@@ -115,6 +118,7 @@ class PipelineRunner:
             memory_bytes_max=settings.streams_memory_mb_max << 20,
             is_stopping=self._stop.is_set,
             on_failure=self._fail_soon,
+            growth_quiet_ms=settings.streams_growth_quiet_ms,
             hook=self._hook,
             trace=self._trace,
         )  # fmt: skip
@@ -128,6 +132,7 @@ class PipelineRunner:
             self._remarks, report, is_stepping=thread.step_lock.locked,
         )  # fmt: skip
         self._started = _Started(wiring, core, thread, restores, lookups, status)
+        self._growth.start()
         await self._loop.run_in_executor(self._commit_thread, wiring.transactions.reopen)
         await self._loop.run_in_executor(self._intake_thread, wiring.intake.subscribe)
         wiring.forgets.start()
@@ -141,6 +146,7 @@ class PipelineRunner:
             self._shared,
             self._remarks,
             Retrier(self._stop, on_pause=on_pause),
+            growth=self._growth,
             partitions=self._partitions,
             # A restore that waits is told of, and repeated, by the restorer: its reader need not.
             quiet=Retrier(self._stop, say=quietly, on_pause=on_pause),
@@ -161,8 +167,10 @@ class PipelineRunner:
             wiring.watch_source_no_more()
             await thread.run(core.stop)
             await self._loop.run_in_executor(self._intake_thread, wiring.intake.close)
+            await self._loop.run_in_executor(self._intake_thread, wiring.forwarded.close)
             await self._loop.run_in_executor(self._commit_thread, wiring.transactions.close)
             await asyncio.to_thread(wiring.close)
+            await asyncio.to_thread(self._growth.close)
             thread.close()
         for executor in (self._commit_thread, self._intake_thread):
             executor.shutdown(wait=False)
@@ -261,13 +269,15 @@ class PipelineRunner:
     async def _poll(self) -> Polled:
         started = self._require_started()
         intake = started.wiring.intake
-        polled_ns, polled_ms = time.time_ns(), monotonic_ms()
-        records, idle, generation = await self._loop.run_in_executor(self._intake_thread, intake.poll)
-        self._remarks.unreadable(intake.unreadable, monotonic_ms())
-        waited_ms = monotonic_ms() - polled_ms
-        batch = MicroBatch(
-            records, int(time.time() * 1000), idle, generation, self._clock.now_ms(), waited_ms=waited_ms
+        polled_ns, began_ms = time.time_ns(), monotonic_ms()
+        (records, idle, generation), (forwarded, forwarded_idle), polled_ms = await self._loop.run_in_executor(
+            self._intake_thread, started.wiring.poll
         )
+        self._remarks.unreadable(intake.unreadable, monotonic_ms())
+        batch = MicroBatch(
+            records, int(time.time() * 1000), idle, generation, self._clock.now_ms(), forwarded, forwarded_idle,
+            polled_ms, waited_ms=polled_ms - began_ms,
+        )  # fmt: skip
         if self._trace is not None and records is not None:
             self._trace.received(batch, records, polled_ns)
         return started.core.polled(batch)
@@ -283,7 +293,8 @@ class PipelineRunner:
         if records is not None:  # fetched before the pause took hold: consumed again from where they are
             self._consume_again(records, generation)
         paused.set(0)
-        intake.pause_only(started.core.engine.waiting_partitions)
+        engine = started.core.engine
+        intake.pause_only(engine.waiting_partitions | engine.own_full)
 
     def _consume_again(self, records: Records, generation: int) -> None:
         intake = self._require_started().wiring.intake

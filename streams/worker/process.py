@@ -25,6 +25,7 @@ from streams.avro.native import choose
 from streams.engine.commit import Failpoint
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
+from streams.growth.layouts import Layouts
 from streams.kafka.acls import in_words, lacking
 from streams.kafka.admin import partition_counts_with_leaderless, wait_for_broker
 from streams.kafka.native_client import native_clients
@@ -37,6 +38,7 @@ from streams.text import counted
 from streams.worker.budget import MemoryBudget
 from streams.worker.cycle import EffectsHook, as_they_are
 from streams.worker.failpoint import no_failpoint, parse_failpoint
+from streams.worker.layouts import first_partitions, read_layouts, state_partitions
 from streams.worker.memory import few_arenas
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
@@ -110,8 +112,12 @@ class WorkerProcess:
         client = wait_for_broker(settings)
         counts = partition_counts_with_leaderless(client)
         _check_rights(client, pipelines)
+        self._layouts: dict[str, Layouts | None] = {}
         for pipeline in pipelines:
-            check_topics(pipeline, counts)
+            require_topics(pipeline, counts)
+            layouts = read_layouts(settings, pipeline, state_partitions(pipeline, counts))
+            check_topics(pipeline, counts, layouts)
+            self._layouts[pipeline.name] = layouts
             self.metrics.begin(pipeline.name)
         events = [topic for pipeline in pipelines for topic in pipeline.event_outputs]
         self._directory = DataDirectory(settings.streams_data_dir)
@@ -186,7 +192,7 @@ class WorkerProcess:
         runner = PipelineRunner(
             pipeline,
             replace(self._shared, settings=self._settings.for_flow(pipeline.bounds.by_setting())),
-            partitions=state_partitions(pipeline, self._counts),
+            partitions=first_partitions(pipeline, self._counts, self._layouts[pipeline.name]),
             failpoint=self._failpoint(),
             on_failure=self._fail,
             hook=as_they_are if self._hook_of is None else self._hook_of(self.metrics),
@@ -283,33 +289,49 @@ def _intake_service(
 def _check_rights(client: AdminClient, pipelines: Sequence[Pipeline]) -> None:
     """Refuse to start without a right on a topic that a transaction or a restore would fail without.
 
+    Those that only a growth needs may be missing: a deployment of an earlier version has not granted them.
+
     Raises:
         StreamsError: some are lacking; or no answer.
 
     """
     lacks = lacking(client, rights_of([Role.WORKER], pipelines))
-    if fatal := [right for right in lacks if right.operation in {Operation.READ, Operation.WRITE}]:
+    to_grow = {topic for flow in pipelines for topic in (flow.growth, flow.forwarded)}
+    needed = [right for right in lacks if right.name not in to_grow]
+    if fatal := [right for right in needed if right.operation in {Operation.READ, Operation.WRITE}]:
         raise StreamsError(in_words(fatal))
     for right in lacks:
         log.warning("a right is lacking; the worker goes on without", right=str(right), needed_since_it=right.why)
 
 
-def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
-    """Refuse topics that the flow can't work with.
-
-    All of them must exist. The source has every partition that a topic with state has; outputs have every partition
-    that the state has: a dead letter without a key goes to the partition of the same number. A source with more
-    partitions than the state is no error: those are refused in words, the others are consumed.
+def require_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
+    """Refuse to go on without a topic that the flow reads or writes.
 
     Raises:
-        StreamsError: they are not.
+        StreamsError: some are missing.
 
     """
     missing = [topic.name for topic in pipeline.topics() if topic.name not in counts]
     if missing:
         raise StreamsError(f"topics are missing ({', '.join(missing)}): create them with `streams topics apply`")
+
+
+def check_topics(pipeline: Pipeline, counts: dict[str, int], layouts: Layouts | None = None) -> None:
+    """Refuse topics that the flow can't work with.
+
+    All of them must exist. The source has every partition that a topic with state has, unless a growth (`layouts`) has
+    given these theirs first; outputs have every partition that the state has: a dead letter without a key goes to the
+    partition of the same number. A source with more partitions than the state is no error: those are refused in words,
+    the others are consumed.
+
+    Raises:
+        StreamsError: they are not.
+
+    """
+    require_topics(pipeline, counts)
+    grown = 0 if layouts is None else layouts.known[-1].partitions
     for topic in pipeline.changelogs:
-        if counts[topic] > counts[pipeline.source]:
+        if counts[topic] > counts[pipeline.source] and counts[topic] != grown:
             raise StreamsError(
                 f"{topic} has {counted(counts[topic], 'partition')}, {pipeline.source} has {counts[pipeline.source]}: "
                 "state lives beside its source, the source cannot have fewer"
@@ -328,15 +350,10 @@ def check_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
                 f"{counts[pipeline.source]}: {pipeline.name} merges them, so that both must have equally many, filled "
                 "by the same partitioner (murmur2)"
             )
-    consumed = state_partitions(pipeline, counts)
+    consumed = state_partitions(pipeline, counts) if layouts is None else layouts.before.partitions
     for topic in (*pipeline.event_outputs, *(one.dlq for one in pipeline.inputs)):
         if counts[topic] < consumed:
             raise StreamsError(
                 f"{topic} has {counted(counts[topic], 'partition')}, {pipeline.journal} has {consumed}: "
                 f"give {topic} {counted(consumed, 'partition')} (kafka-topics.sh --alter --partitions)"
             )
-
-
-def state_partitions(pipeline: Pipeline, counts: dict[str, int]) -> int:
-    """By how many partitions the flow's state is divided: those that every topic with state has."""
-    return min(counts[topic] for topic in pipeline.changelogs)

@@ -7,7 +7,7 @@ again: it empties the flow's outputs and forgets its offsets, so that the next w
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from confluent_kafka import KafkaError
@@ -20,6 +20,7 @@ from streams.engine.restore import read_checkpoint, restore_partition
 from streams.engine.snapshot import changelog_parts, journal_records, marked_sections
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
+from streams.growth.committed import standing_of
 from streams.kafka import clients
 from streams.kafka.admin import REQUEST_TIMEOUT_S, partition_counts, settled, wait_for_broker
 from streams.kafka.changelog import KafkaChangelog
@@ -42,6 +43,7 @@ from streams.state.rocks import RocksMemory, RocksStore, set_aside
 from streams.state.store import Store
 from streams.text import counted
 from streams.worker.configuration import config_of
+from streams.worker.layouts import read_layouts
 from streams.worker.owner import DataDirectory
 from streams.worker.schemas import require_row_schemas, table_schema_id
 
@@ -117,7 +119,9 @@ class LocalRebuild:
         )
         self._places = KafkaPlaces(settings, pipeline).find()
         self._catalog = Catalog.load()
-        self._config = config_of(pipeline, settings, self._places.partitions, catalog=self._catalog)
+        self._layouts = read_layouts(settings, pipeline, self._places.partitions)
+        first = self._places.partitions if self._layouts is None else self._layouts.known[0].partitions
+        self._config = config_of(pipeline, settings, first, catalog=self._catalog)
         self._memory = RocksMemory(cache_bytes=_MEMORY_BYTES, memtable_bytes=_MEMORY_BYTES)
         self._encoders = self._table_encoders()
 
@@ -129,12 +133,27 @@ class LocalRebuild:
 
         """
         require_stopped(self._client, self._pipeline, self._say)
+        self._require_grown()
         try:
             return [
                 done for partition in range(self._places.partitions) if (done := self._rebuild(partition)) is not None
             ]
         finally:
             self._changelog.close()
+
+    def _require_grown(self) -> None:
+        """In mid-growth a partition's state is in two places."""
+        growth = None if self._layouts is None else self._layouts.growth
+        if growth is None:
+            return
+        committed = self._changelog.committed(range(growth.after.partitions))
+        behind = [one for one, found in committed.items() if standing_of(found).epoch < growth.epoch]
+        if behind:
+            raise StreamsError(
+                f"{self._pipeline.name} grows to {growth.after.partitions} partitions, and the state of partitions "
+                f"{behind} is not where it belongs yet: start the workers, finish the growth with `streams topics grow "
+                f"{self._pipeline.source} --partitions {growth.after.partitions}`, then stop them and run this again"
+            )
 
     def _rebuild(self, partition: int) -> Rebuilt | None:
         path = self._directory.store_path(f"{self._pipeline.prefix}{self._pipeline.name}", partition)
@@ -157,7 +176,7 @@ class LocalRebuild:
                 cycle = self._from_store(partition, store, checkpoint, lost)
             else:
                 cycle = self._from_journal(partition, store, found, lost)
-            written = self._write(partition, cycle, self._rows(store, partition, lost))
+            written = self._write(partition, cycle, self._rows(store, partition, lost, found.epoch))
         finally:
             store.close()
         set_aside(path, "written to Kafka again; the next worker restores it from there")
@@ -200,8 +219,9 @@ class LocalRebuild:
             )
         identity = self._identity(checkpoint.identity, lost)
         records = journal_records(
-            self._config, partition, store, checkpoint, identity, bytes_max=JOURNAL_RECORD_BYTES_MAX
-        )
+            self._config, partition, store, checkpoint, identity, bytes_max=JOURNAL_RECORD_BYTES_MAX,
+            layouts=self._layouts,
+        )  # fmt: skip
         return _Cycle(1, checkpoint.positions(self._config.further_names), records)
 
     def _from_journal(self, partition: int, store: Store, found: Identity, lost: set[str]) -> _Cycle:
@@ -214,6 +234,7 @@ class LocalRebuild:
             ids_in_memory_max=_IDS_IN_MEMORY_MAX,
             places=self._places,
             accepted=frozenset(lost),
+            layouts=self._layouts,
         )
         identity = self._identity(found, lost)
         reached = task.checkpoint
@@ -225,6 +246,8 @@ class LocalRebuild:
             identity=identity.packed,
         )
         sections = marked_sections(task)
+        if packed := task.growth.packed:
+            sections[journal.GROWTH] = [packed]
         return _Cycle(
             entry.cycle,
             positions,
@@ -232,12 +255,16 @@ class LocalRebuild:
         )
 
     def _identity(self, found: Identity, lost: set[str]) -> Identity:
-        return self._config.identity(self._places).written_again(found, lost)
+        again = self._config.identity(self._places).written_again(found, lost)
+        return replace(again, epoch=found.epoch, partitions=found.partitions)
 
-    def _rows(self, store: Store, partition: int, lost: set[str]) -> Iterator[ChangelogPart]:
+    def _rows(self, store: Store, partition: int, lost: set[str], epoch: int) -> Iterator[ChangelogPart]:
+        home = self._config.home(partition)
+        if self._layouts is not None:
+            self._layouts.enter(home, epoch)
         for topic in self._pipeline.table_topics:
             if topic in lost:
-                yield from changelog_parts(self._config, store, partition, topic)
+                yield from changelog_parts(self._config, store, partition, topic, home)
 
     def _write(self, partition: int, cycle: _Cycle, parts: Iterator[ChangelogPart]) -> Rebuilt:
         pipeline = self._pipeline
@@ -263,11 +290,14 @@ class LocalRebuild:
                     written += len(keys)
             for record in cycle.records:
                 transactions.produce(one_record(pipeline.journal, None, record, now_ms, partition=partition))
+            known = self._changelog.committed([partition])[partition] or Committed(0, 0)
             reached = {
-                lane_of(number, partition): Committed(
-                    position.offset_next,
-                    cycle.number,
+                lane_of(number, partition): replace(
+                    known,  # with how the partition stands in the growths of its flow
+                    offset_next=position.offset_next,
+                    cycle=cycle.number,
                     author=transactions_id,
+                    session=None,
                     topic_id=self._places.topics.get(pipeline.inputs[number].topic),
                 )
                 for number, position in enumerate(cycle.positions)
@@ -316,7 +346,7 @@ def topics_to_empty(pipeline: Pipeline, *, dead_letters: bool) -> list[str]:
     kept = {one.topic for one in pipeline.inputs}
     if not dead_letters:
         kept |= {topic for one in pipeline.inputs for topic in (one.dlq, one.audit)}
-    return [topic.name for topic in pipeline.topics() if topic.name not in kept]
+    return [topic.name for topic in (*pipeline.topics(), *pipeline.growth_topics()) if topic.name not in kept]
 
 
 def begin_again(settings: Settings, pipeline: Pipeline, say: Say, *, dead_letters: bool) -> None:

@@ -17,6 +17,7 @@ from streams.engine.journal_chain import RestoreFailed
 from streams.engine.restore import restore_partition
 from streams.engine.task import PartitionTask
 from streams.errors import StreamsError
+from streams.growth.layouts import Layouts
 from streams.kafka.changelog import ChangelogReaders, Unsettled
 from streams.limits import RESTORE_WAIT_MS_MAX, RESTORES_MAX
 from streams.resilience.retry import Backoff, Retrier
@@ -59,9 +60,14 @@ class Restorer:
         places: Callable[[], Places],
         retrier: Retrier,
         readers: ChangelogReaders,
+        layouts: Callable[[], Layouts | None],
         on_progress: Callable[[], object],
     ) -> None:
-        """`places` says where the flow's topics are now; it may ask the broker, and raise StreamsError."""
+        """`places` says where the flow's topics are now, and `layouts` how it was grown (None: it was not).
+
+        They may ask the broker, and raise StreamsError.
+        """
+        self._find_layouts = layouts
         self._config = config
         self._find_places = places
         self._retrier = retrier
@@ -199,6 +205,7 @@ class Restorer:
         with self._lock_of(partition), self._readers.reader(wanted) as changelog:
             go_on()
             require_room(self._store_path(partition).parent)
+            layouts = self._find_layouts()
             changelog.require_settled(list(self._config.pipeline.changelogs), partition)
             store = self._stores.get(partition)
             if store is None:
@@ -216,6 +223,7 @@ class Restorer:
                     ids_in_memory_max=self._ids_max,
                     held_bytes_max=self._held_bytes_max,
                     on_rows=on_rows,
+                    layouts=layouts,
                 )
             finally:
                 store.on_scanned = _nothing

@@ -58,7 +58,8 @@ class PipelineStatus:
         excused = self._restorer.stuck.keys() | ownership.stopped.keys()
         lanes = all_lanes(sorted(ownership.owned - excused), len(self._topics))
         known, taken = self._intake.positions(), self._intake.taken()
-        waiting = self._core.engine.waiting_partitions
+        engine = self._core.engine
+        waiting = engine.waiting_partitions | engine.own_waiting
         return {lane: (known.get(lane, 0), taken.get(lane, 0)) for lane in lanes if lane not in waiting}
 
     def waits_for(self) -> str:
@@ -73,10 +74,8 @@ class PipelineStatus:
 
     def _not_processing(self) -> str | None:
         ownership = self._core.ownership
-        if stuck := dict(self._restorer.stuck):
-            return "; ".join(stuck.values())
-        if stopped := ownership.stopped:
-            return "; ".join(stopped.values())
+        if held_up := dict(self._restorer.stuck) or ownership.stopped:
+            return "; ".join(held_up.values())
         if missing := ownership.missing:
             return f"restoring {self._source} partitions {sorted(missing)}"
         if waiting := self._core.engine.waiting_partitions:
@@ -86,9 +85,13 @@ class PipelineStatus:
                 if (lanes := [lane for lane in waiting if input_of(lane) == number])
             ]
             return f"waiting for the schema registry: {', '.join(places)}"
-        if not ownership.owned and not self._remarks.refused and not self._is_spare():
-            return f"no partition of {self._source} is assigned"
-        return None
+        if waiting := self._core.parents.waited_for:
+            return (
+                f"{self._source} partitions {sorted(waiting)} wait for the partitions that their keys came from "
+                "(waits_for_parent): nobody has these, or they do not get on"
+            )
+        has_some = ownership.owned or self._remarks.refused or self._is_spare()
+        return None if has_some else f"no partition of {self._source} is assigned"
 
     def _is_spare(self) -> bool:
         """Whether it works as it should, and others have all partitions."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from streams.clock import SystemTime
+from streams.batch.records import Records
+from streams.clock import SystemTime, monotonic_ms
 from streams.engine.commit import Committer, Failpoint
 from streams.engine.config import TaskConfig
 from streams.engine.encode import RowEncoder
@@ -15,6 +16,7 @@ from streams.engine.engine import Engine
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.flow.decoding import decoders_of
+from streams.growth.stages import Phase
 from streams.kafka.changelog import ChangelogReaders, KafkaChangelog
 from streams.kafka.lag import LagProbe
 from streams.kafka.native_client import native_clients
@@ -26,12 +28,15 @@ from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry
 from streams.settings import Settings
 from streams.sinks.kafka.transactions import KafkaTransactions
+from streams.sources.base import Idle, Polled
+from streams.sources.kafka.forwarded import ForwardedReader
 from streams.sources.kafka.intake import Intake
 from streams.state.rocks import RocksMemory
 from streams.worker.budget import MemoryBudget
 from streams.worker.configuration import config_of
 from streams.worker.cycle import CycleLimits
 from streams.worker.forget_inbox import ForgetInbox
+from streams.worker.growth_news import KafkaGrowthNews
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
 from streams.worker.rebalance import RebalanceListener
@@ -40,6 +45,8 @@ from streams.worker.restorer import Restorer
 from streams.worker.schemas import SchemaLookup, reader_schemas, require_row_schemas, table_schema_id
 from streams.worker.source_watch import SourceWatch, WatchedSource
 
+_LOOK_INTERVAL_MS: Final = 1_000
+"""Between two looks for partitions that a growth is about to add to the source."""
 _CYCLE_SHARE: Final = 1 / 24
 """Of the memory setting, for what committing a cycle takes."""
 
@@ -103,11 +110,15 @@ class Wiring:
         remarks: SourceRemarks,
         retrier: Retrier,
         *,
+        growth: KafkaGrowthNews,
         partitions: int,
         quiet: Retrier,
         on_progress: Callable[[], object],
     ) -> None:
-        """`partitions`: by how many the flow's state is divided. `quiet`: a retrier that says nothing of its pauses."""
+        """`growth`: what is known of the flow's growths; `partitions`: by how many its state was divided at first.
+
+        `quiet`: a retrier that says nothing of its pauses.
+        """
         settings, own = shared.settings, shared.settings_of_one()
         self._pipeline = pipeline
         self._shared = shared
@@ -147,9 +158,13 @@ class Wiring:
             SourceWatch(places, topic, partial(self._ids_of, topic)) for topic in (source, *further)
         ]
         self.source = WatchedSource((source, *further), self._source_watches, self.intake)
+        self.growth = growth
+        self._partitions_seen = partitions
+        self._looks_at_ms = 0
+        self.forwarded = ForwardedReader(own, topic=pipeline.forwarded)
         self.restorer = Restorer(
             config, shared.directory, shared.memory, own, shared.metrics,
-            places=places.find, retrier=retrier,
+            places=places.find, retrier=retrier, layouts=growth.read,
             readers=ChangelogReaders(own, group=group, source=source, retrier=quiet, further=further),
             on_progress=on_progress,
         )  # fmt: skip
@@ -172,6 +187,28 @@ class Wiring:
             session=uuid.uuid4().hex,
             timestamp_ages_ms=self._shared.timestamp_ages_ms,
         )
+
+    def poll(self) -> tuple[Polled, tuple[Records | None, dict[int, Idle]], int]:
+        """What comes of the source and of the forwarded topic, and when it had come, monotonic; in the intake thread.
+
+        Raises:
+            StreamsError: one of the two is of no more use.
+
+        """
+        polled = self.intake.poll()
+        self._look_for_partitions()
+        return polled, self.forwarded.poll(), monotonic_ms()
+
+    def _look_for_partitions(self) -> None:
+        """Have new partitions of the source divided soon after a growth has added them."""
+        layouts = self.growth.layouts()
+        if layouts is None or layouts.phase is not Phase.BEGUN:
+            return
+        partitions, now_ms = layouts.known[-1].partitions, monotonic_ms()
+        if partitions > self._partitions_seen and now_ms >= self._looks_at_ms:
+            self._looks_at_ms = now_ms + _LOOK_INTERVAL_MS
+            if self.intake.has_seen(partitions):
+                self._partitions_seen = partitions
 
     def close(self) -> None:
         """Close what is not bound to a thread: all but the intake and the transactions."""

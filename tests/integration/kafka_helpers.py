@@ -92,8 +92,10 @@ def fresh_topics(stack: Stack, partitions: int = 3, *, flows: Collection[str] | 
     stale = {
         topic.name
         for pipeline in pipelines
-        for topic in pipeline.topics()
-        if flows is None or pipeline.name in flows or counts.get(topic.name) != partitions
+        for topic in (*pipeline.topics(), *pipeline.growth_topics())
+        if flows is None
+        or pipeline.name in flows
+        or counts.get(topic.name) not in {None, topic.partitions or partitions}
     }
     delete_topics(client, stale)
     apply_topics(client, pipelines, partitions=partitions)

@@ -60,13 +60,18 @@ def test_of_rights_that_others_include_none_is_named_and_reasons_of_equal_ones_a
     assert found[1].why == "one; two"
 
 
+UNJOINED = {"streams-monitor", "streams-dlq-review", "streams-growth", "streams-forwarded"}
+"""Groups by which clients read that join none."""
+
+
 def test_no_role_has_a_right_on_everything_of_a_kind_or_on_the_cluster() -> None:
     for role in Role:
         for right in rights_of([role], FLOWS):
             assert right.kind is not Kind.CLUSTER
             assert right.operation is not Operation.ALL
-            own = right.name.startswith("blue.") or right.name.startswith(("streams.ingest.", "streams.dlq.blue."))
-            assert own or right.name in {"streams-monitor", "streams-dlq-review"}, right
+            tools = ("streams.ingest.", "streams.dlq.blue.", "streams.grow.blue.")
+            own = right.name.startswith("blue.") or right.name.startswith(tools)
+            assert own or right.name in UNJOINED, right
 
 
 def test_roles_that_only_look_may_write_nothing_and_each_role_writes_only_what_it_is_for() -> None:
@@ -81,8 +86,11 @@ def test_roles_that_only_look_may_write_nothing_and_each_role_writes_only_what_i
     assert written(Role.MONITOR) == written(Role.SINK) == set()
     assert written(Role.GATEWAY) == {GPS.source, GPS.dlq}
     assert written(Role.STEWARD) == {GPS.source, GPS.audit, GPS.forget}
-    assert written(Role.WORKER) == {topic.name for topic in GPS.topics()} - {GPS.source} | {GPS.forget}
-    assert written(Role.CI) == {topic.name for topic in GPS.topics()}
+    own = {topic.name for topic in GPS.topics()}
+    assert written(Role.WORKER) == own - {GPS.source} | {GPS.forget, GPS.forwarded}
+    assert written(Role.CI) == own | {GPS.growth, GPS.forwarded}
+    sinks = {topic.name for topic in GPS.sink_topics()}
+    assert written(Role.OPERATOR) == own | sinks | {GPS.growth, GPS.forwarded}
 
 
 def test_what_a_principal_lacks_and_what_it_has_beyond_is_told_apart() -> None:

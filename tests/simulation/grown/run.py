@@ -4,8 +4,10 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
+from unittest import mock
 
 from loadtest.oracle.model import Event, PartitionModel, compare_rows
+from streams.engine import coupled
 from streams.growth import control
 from streams.growth.committed import standing_of
 from streams.growth.control import AddPartitions, Over, Write
@@ -191,6 +193,11 @@ def simulate_grown(seed: int, *, steps: int = STEPS) -> Grown:
 
 def _run(seed: int, steps: int) -> Grown:
     rng = random.Random(seed)
+    with mock.patch.object(coupled, "COUPLED_RECORDS_MAX", rng.choice((1, 20, 20_000))):
+        return _grown(rng, steps)
+
+
+def _grown(rng: random.Random, steps: int) -> Grown:
     world = _world(rng)
     first = world.kafka.partitions
     for partition in range(first):

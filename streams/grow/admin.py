@@ -1,0 +1,218 @@
+"""What the command that grows a flow asks of a Kafka cluster, and what it changes there."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from typing import Any, Final, Self
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
+
+from streams.acls.roles import growing_rights
+from streams.errors import StreamsError
+from streams.flow.declaration import Pipeline
+from streams.grow.found import Found
+from streams.grow.log import GrowthWriter
+from streams.grow.stuck import stuck_partitions
+from streams.growth.committed import standing_of
+from streams.growth.layout import Growth
+from streams.growth.plan import Addition
+from streams.growth.record import GrowthRecord
+from streams.growth.stages import Standing
+from streams.kafka import acls, clients
+from streams.kafka.admin import REQUEST_TIMEOUT_S, admin_client, described, partition_counts_with_leaderless, settled
+from streams.kafka.committed import committed
+from streams.kafka.growth_topic import GrowthTopic
+from streams.kafka.log_reader import LogReader, Span
+from streams.kafka.offsets_process import OffsetProbe
+from streams.kafka.positions import position_of
+from streams.kafka.round import Round
+from streams.names import GROWTH_GROUP
+from streams.settings import Settings
+from streams.sinks.base import WriteInterrupted
+
+STUCK_S: Final = 15.0
+"""A partition with records waiting whose offset does not move for so long is not processed."""
+_LOOK_S: Final = 1.0
+_LISTED_S: Final = 15.0
+_ANSWER_S: Final = 10.0
+
+
+class GrowthAdmin:
+    """Of one flow. One thread; `close` when done.
+
+    What fails raises StreamsError, and may be tried again: clients are made anew, since one that lost its broker may
+    never get an answer again.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        flow: Pipeline,
+        all_flows: Sequence[Pipeline] = (),
+        *,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`all_flows`: declared flows, of which some may read outputs of this one."""
+        self._settings, self._flow, self._all = settings, flow, all_flows
+        self._pause = pause
+        self._client: AdminClient | None = None
+        self._group: clients.Consumer | None = None
+        self._topic = GrowthTopic(settings, flow.growth)
+        self._writer = GrowthWriter(settings, source=flow.source, topic=flow.growth)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._forget_clients()
+        self._topic.close()
+        self._writer.close()
+
+    def require_rights(self) -> None:
+        """Return if this principal may do all that a growth of the flow needs on its topics.
+
+        Raises:
+            StreamsError: it may not, and which rights are lacking; or no answer.
+
+        """
+        acls.require(self._admin(), growing_rights(self._flow))
+
+    def look(self) -> Found:
+        """The flow as it stands now.
+
+        Raises:
+            StreamsError: no answer.
+
+        """
+        try:
+            counts = partition_counts_with_leaderless(self._admin())
+            records = self._topic.read()
+            standings = self._standings(counts.get(self._flow.source, 0))
+        except StreamsError:
+            self._forget_clients()
+            raise
+        return Found(self._flow, records, counts, standings, self._all)
+
+    def stuck(self, partitions: int) -> dict[int, str]:
+        """Those of the first `partitions` of the source that are not processed, and why; takes up to `STUCK_S` to know.
+
+        Raises:
+            StreamsError: no answer.
+
+        """
+        with closing(OffsetProbe(self._settings)) as probe:
+            before = probe.take([self._flow.group])
+            deadline_s = time.monotonic() + STUCK_S
+            while True:
+                self._pause(_LOOK_S)
+                now = probe.take([self._flow.group])
+                found = self._judged(partitions, before, now)
+                if not found or time.monotonic() >= deadline_s:
+                    return found
+
+    def open(self) -> None:
+        """Be the one command that grows the flow: another one ends. What is found after this is final.
+
+        Raises:
+            FencedError: another one has opened meanwhile.
+            StreamsError: no answer.
+
+        """
+        try:
+            self._writer.open()
+        except WriteInterrupted as error:
+            raise StreamsError(str(error)) from None
+
+    def write(self, record: GrowthRecord) -> None:
+        """Write the growth's record; raises as `open`, which has to be called again after any error."""
+        try:
+            self._writer.write(record)
+        except WriteInterrupted as error:
+            raise StreamsError(f"writing {self._flow.growth}: {error}") from None
+
+    def give_up(self, growth: Growth) -> None:
+        """Take the growth's record back; raises as `write`."""
+        try:
+            self._writer.give_up(growth)
+        except WriteInterrupted as error:
+            raise StreamsError(f"writing {self._flow.growth}: {error}") from None
+
+    def add(self, addition: Addition) -> None:
+        """Give one topic its partitions; returns when brokers list them. Repeating it changes nothing.
+
+        Raises:
+            StreamsError: the broker refuses, or does not answer.
+
+        """
+        topic, count = addition.topic, addition.after
+        what = f"adding partitions to {topic}"
+        try:
+            asked = self._admin().create_partitions(
+                [NewPartitions(topic, count)], request_timeout=REQUEST_TIMEOUT_S, operation_timeout=REQUEST_TIMEOUT_S
+            )
+            settled(what, asked[topic], fine=(KafkaError.INVALID_PARTITIONS,))  # it has them: looked at below
+            self._await_listed(topic, count)
+        except KafkaException as error:
+            self._forget_clients()
+            raise StreamsError(f"{what}: {described(error)}") from None
+        except StreamsError:
+            self._forget_clients()
+            raise
+
+    def _await_listed(self, topic: str, count: int) -> None:
+        deadline_s = time.monotonic() + _LISTED_S
+        while (there := partition_counts_with_leaderless(self._admin()).get(topic, 0)) < count:
+            if time.monotonic() >= deadline_s:
+                raise StreamsError(f"adding partitions to {topic}: brokers list {there}, not {count}")
+            self._pause(0.1)
+
+    def _standings(self, partitions: int) -> Mapping[int, Standing]:
+        source, group = self._flow.source, self._consumer()
+        wanted = [TopicPartition(source, one) for one in range(partitions)]
+        try:
+            found = committed(group, wanted, _ANSWER_S) if wanted else []
+        except KafkaException as error:
+            raise StreamsError(f"reading the offsets of group {self._flow.group}: {described(error)}") from None
+        for one in found:
+            if one.error is not None:
+                raise StreamsError(f"reading the offsets of group {self._flow.group}: {one.error.str()}")
+        return {
+            one.partition: standing_of(None if one.offset < 0 else position_of(one.offset, one.metadata))
+            for one in found
+        }
+
+    def _judged(self, partitions: int, before: Round, now: Round) -> dict[int, str]:
+        with LogReader(self._settings, client=GROWTH_GROUP) as reader:
+
+            def has_records(partition: int, first: int, end: int) -> bool:
+                span = Span(self._flow.source, partition, first, end)
+                read = reader.read([span])[span]
+                return bool(read.records) or not read.complete
+
+            return stuck_partitions(self._flow, partitions, before, now, has_records)
+
+    def _admin(self) -> AdminClient:
+        if self._client is None:
+            self._client = admin_client(self._settings)
+        return self._client
+
+    def _consumer(self) -> clients.Consumer:
+        """Asks for the group's offsets, and never joins it. Not by the admin client (`streams.kafka.offsets`)."""
+        if self._group is None:
+            config: dict[str, Any] = {
+                "client.id": GROWTH_GROUP, "group.id": self._flow.group, "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+            }  # fmt: skip
+            self._group = clients.consumer(self._settings, config)
+        return self._group
+
+    def _forget_clients(self) -> None:
+        self._client = None
+        if self._group is not None:
+            self._group.close()
+            self._group = None

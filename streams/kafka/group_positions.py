@@ -1,0 +1,92 @@
+"""What a group has committed and where its source ends, asked again and again. It never joins the group."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from streams.errors import StreamsError
+from streams.kafka import clients
+from streams.kafka.admin import RECONNECT_MS_MAX, admin_client, described
+from streams.kafka.positions import position_of
+from streams.settings import Settings
+from streams.sinks.base import Committed
+
+_TIMEOUT_S: Final = 5.0
+_NOT_THERE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION})  # noqa: SLF001 - a public constant of librdkafka
+
+
+class GroupPositions:
+    """Of one topic. One thread; connects when it is first asked, and anew after a question without an answer."""
+
+    def __init__(self, settings: Settings, *, group: str, topic: str) -> None:
+        self._settings, self._topic = settings, topic
+        self._config: dict[str, Any] = {
+            "client.id": "streams-growth",
+            "group.id": group,
+            "enable.auto.commit": False,
+            "isolation.level": "read_uncommitted",  # what is committed, also while a transaction is open
+            "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
+        }
+        self._consumer: Consumer | None = None
+        self._admin: AdminClient | None = None
+
+    def committed(self, partitions: Iterable[int]) -> dict[int, Committed]:
+        """By partition what is committed, without those of which nothing is.
+
+        Raises:
+            StreamsError: no answer.
+
+        """
+        if self._consumer is None:
+            self._consumer = clients.consumer(self._settings, self._config)
+        wanted = [TopicPartition(self._topic, partition) for partition in partitions]
+        try:
+            found = self._consumer.committed(wanted, _TIMEOUT_S)
+        except KafkaException as error:
+            self.close()
+            raise StreamsError(f"asking for the group's offsets of {self._topic}: {described(error)}") from None
+        return {
+            one.partition: position_of(one.offset, one.metadata)
+            for one in found
+            if one.error is None and one.offset >= 0
+        }
+
+    def ends(self, partitions: Iterable[int]) -> dict[int, int]:
+        """By partition the offset after its last record, open transactions included; without those not answered for.
+
+        Some may not be there yet.
+
+        Raises:
+            StreamsError: no answer at all.
+
+        """
+        if self._admin is None:
+            self._admin = admin_client(self._settings)
+        latest = OffsetSpec.latest()
+        asked = self._admin.list_offsets(
+            {TopicPartition(self._topic, partition): latest for partition in partitions},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=_TIMEOUT_S,
+        )
+        found: dict[int, int] = {}
+        failure: BaseException | None = None
+        for one, future in asked.items():
+            try:
+                found[one.partition] = int(future.result(2 * _TIMEOUT_S).offset)
+            except KafkaException as error:
+                failure = failure if error.args[0].code() in _NOT_THERE else error
+            except TimeoutError as error:
+                failure = error
+        if failure is not None and not found:
+            self._admin = None
+            told = described(failure) if isinstance(failure, KafkaException) else "no answer"
+            raise StreamsError(f"asking for the ends of {self._topic}: {told}")
+        return found
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        if self._consumer is not None:
+            self._consumer.close()
+        self._consumer = self._admin = None

@@ -1,0 +1,33 @@
+"""Which partitions that a growth has brought have waited for long for what their parent forwards."""
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from streams.engine.task import PartitionTask
+
+SAID_AFTER_S: Final = 5.0
+"""A parent that works tells of its progress with each commit, an idle one once a second."""
+
+
+class ParentsAwaited:
+    """Told after each step; any thread may read what it has found."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, tuple[tuple[int, int], float]] = {}
+        """By partition how far it was, and since when it has been no further."""
+        self.waited_for: frozenset[int] = frozenset()
+        """Partitions that have not got on for `SAID_AFTER_S`, although records are there. Replaced as a whole."""
+
+    def look(self, waiting: Collection[int], tasks: Mapping[int, PartitionTask], now_s: float) -> None:
+        """Take note of which partitions are `waiting` now; `now_s`: monotonic."""
+        if not waiting and not self._since:
+            return
+        since = {}
+        for partition in waiting:
+            task = tasks.get(partition)
+            if task is not None:
+                place = (task.offset_next, task.growth.forwarded_next)
+                known = self._since.get(partition)
+                since[partition] = known if known is not None and known[0] == place else (place, now_s)
+        self._since = since
+        self.waited_for = frozenset(p for p, (_, at_s) in since.items() if now_s - at_s >= SAID_AFTER_S)
