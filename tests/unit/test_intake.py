@@ -64,7 +64,7 @@ def test_records_of_a_live_stream_are_gathered_for_about_a_commit_cycle(
     intake = Intake(settings, source="t", group="g", member="m", ownership=_Nobody())
     intake._consumed.started = {0: 0}
     waits: list[int] = []
-    arriving = [[], [record(0, 0)], [record(0, 1)], [], []]
+    arriving: list[list[Message]] = [[], [record(0, 0)], [record(0, 1)], [], []]
 
     def consumed() -> list[FromMessages]:
         waits.append(intake._wait_ms)
