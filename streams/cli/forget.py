@@ -118,7 +118,9 @@ def _stays(flow: Pipeline, states: Sequence[TopicState]) -> "Sequence[_Stays]":
     """What no command can take out of a log: by topic, how long it stays."""
     found = []
     audits = {one.audit for one in flow.inputs}
-    for topic, state in zip(flow.topics(), states, strict=False):
+    by_name = {state.name: state for state in states}
+    for topic in flow.topics():
+        state = by_name[topic.name]
         if topic.name in audits:
             until = _AUDIT
         elif topic.name == flow.journal:
