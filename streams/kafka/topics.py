@@ -214,7 +214,8 @@ def _partitions_of(existing: dict[str, _Existing], pipeline: Pipeline) -> int | 
 
 
 def _existing(client: AdminClient, names: Iterable[str]) -> dict[str, _Existing]:
-    wanted, there = list(names), replica_counts(client)
+    # A topic that one flow writes and another reads is declared by both; a request that names one twice is refused.
+    wanted, there = list(dict.fromkeys(names)), replica_counts(client)
     acls.require(client, (on_topic(name, one) for name in wanted for one in _LOOKING))
     found = [name for name in wanted if name in there]
     if not found:
