@@ -17,7 +17,8 @@ from streams.batch.records import Records
 from streams.batch.refs import RecordBytes
 from streams.batch.rejects import DeadLetter, Reject
 from streams.engine.effects import Forwards
-from streams.engine.forwarded import ForwardedRecords, forwards, homes
+from streams.engine.forwarded import ForwardedRecords, forwards, hashes_of, homes
+from streams.engine.key_hashes import KeyHashes
 from streams.engine.task import PartitionTask
 from streams.growth.coupling import NO_REACH, ForwardedLog, Merged, OwnLog
 from streams.limits import COUPLED_BYTES_MAX, COUPLED_RECORDS_MAX
@@ -94,8 +95,8 @@ class Ready:
 class CoupledInputs:
     """Of all tasks of an engine. One thread."""
 
-    def __init__(self, lateness_ms: int) -> None:
-        self._lateness_ms = lateness_ms
+    def __init__(self, lateness_ms: int, hashes: KeyHashes) -> None:
+        self._lateness_ms, self._hashes = lateness_ms, hashes
         self._waiting: dict[int, _Waiting] = {}
 
     @property
@@ -227,7 +228,7 @@ class CoupledInputs:
         if forwarded is not None:
             under[count:], is_progress[count:] = forwarded.epoch, forwarded.is_progress
             read_in[count:], read_at[count:] = forwarded.read_in, forwarded.read_at
-        to = homes(both, task.layout, task.partition, under)
+        to = homes(hashes_of(both, self._hashes), task.layout, task.partition, under)
         is_away = to != task.partition
         clock = clock_of(both)
         decoded = decode(both, frozenset(np.flatnonzero(is_away | is_progress).tolist()), clock)

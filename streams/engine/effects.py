@@ -127,6 +127,11 @@ class TaskCommit:
     """What children are told, by partition."""
 
     @property
+    def is_adoption(self) -> bool:
+        """Whether it writes state that is taken over from another partition, of which more is to come."""
+        return self.standing is not None and self.standing.epoch == 0
+
+    @property
     def positions(self) -> tuple[Position, ...]:
         """Where the cycle ends in each input."""
         return (Position(self.offset_next, self.watermark, self.leader_epoch), *self.further)

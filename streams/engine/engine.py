@@ -23,8 +23,9 @@ from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.config import TaskConfig
 from streams.engine.coupled import CoupledInputs, Ready, memory_of
 from streams.engine.effects import CycleEnd, Effects, PartitionEffects
-from streams.engine.forwarded import forwards, homes
+from streams.engine.forwarded import forwards, hashes_of, homes
 from streams.engine.input_decoder import InputDecoder
+from streams.engine.key_hashes import KeyHashes
 from streams.engine.refusals import Refusals
 from streams.engine.task import PartitionTask
 from streams.limits import BATCH_RECORDS_MAX, SCHEMA_LOOKUPS_MAX
@@ -77,7 +78,8 @@ class Engine:
         self._inputs = [InputDecoder(number, one) for number, one in enumerate(decoders)]
         self._waiting: dict[int, list[Records]] = {}
         """Records of partitions that wait for a schema, by lane, in log order."""
-        self._coupled = CoupledInputs(config.inputs[0].bounds.lateness_ms)
+        self._hashes = KeyHashes(config.key_map)
+        self._coupled = CoupledInputs(config.inputs[0].bounds.lateness_ms, self._hashes)
         self._idle_base: dict[int, tuple[int, int]] = {}
         """Lane to (idle since, watermark then)."""
 
@@ -226,12 +228,15 @@ class Engine:
     def _away(self, records: Records) -> dict[int, int]:
         """Rows that are processed in another partition, and in which one; they are not decoded here."""
         found: dict[int, int] = {}
-        for partition, task in self.tasks.items():
-            if not task.home.has_moved:
-                continue
+        grown = [(partition, task) for partition, task in self.tasks.items() if task.home.has_moved]
+        if not grown:
+            return found
+        hashes = hashes_of(records, self._hashes)
+        for partition, task in grown:
             rows = np.flatnonzero(records.partition == partition)
-            to = homes(records.take(rows), task.layout, partition) if len(rows) else rows
-            found |= {int(rows[at]): int(to[at]) for at in np.flatnonzero(to != partition)}
+            if len(rows):
+                to = homes(hashes[rows], task.layout, partition)
+                found |= {int(rows[at]): int(to[at]) for at in np.flatnonzero(to != partition)}
         return found
 
     def _with_forwards(self, effects: Effects, records: Records, away: Mapping[int, int]) -> Effects:

@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 
 from streams.batch.columns import TIME_MIN, Bools, Headers, Int64
-from streams.batch.key_hash import murmur2_all
 from streams.batch.records import Records
 from streams.engine.effects import Forwards
+from streams.engine.key_hashes import KeyHashes
 from streams.growth.coupling import NO_REACH
 from streams.growth.forwarding import NO_KEY, NOT_FORWARDED, destinations
 from streams.growth.layout import Layout
@@ -115,20 +115,26 @@ class ForwardedRecords:
         return ForwardedRecords(Records.concat([part.records for part in parts]), **joined)
 
 
-def homes(records: Records, layout: Layout, partition: int, under: Int64 | None = None) -> Int64:
-    """The partition that processes each of these records, which the task of `partition` has read.
+def hashes_of(records: Records, hashes: KeyHashes) -> Int64:
+    """The hash of each record's key; `NO_KEY` of those that are processed where they were read.
 
-    `under`: see `growth.forwarding.destinations`; None: they were read from the source. A record with headers that
-    cannot be read stays: it could not be sent on as it is, and is rejected for them wherever that is done.
+    A record with headers that cannot be read is one: it could not be sent on as it is, and is rejected for them
+    wherever that is done.
     """
-    hashes = np.full(len(records), NO_KEY, dtype=np.int64)
-    keyed = [row for row, key in enumerate(records.key) if key is not None]
-    hashes[keyed] = murmur2_all([key for key in records.key if key is not None])
+    found = hashes.of(records.key)
     if records.headers_lost:
-        hashes[list(records.headers_lost)] = NO_KEY
+        found[list(records.headers_lost)] = NO_KEY
+    return found
+
+
+def homes(key_hash: Int64, layout: Layout, partition: int, under: Int64 | None = None) -> Int64:
+    """The partition that processes each record with a key of this hash, which the task of `partition` has read.
+
+    `under`: see `growth.forwarding.destinations`; None: they were read from the source.
+    """
     if under is None:
-        under = np.full(len(records), NOT_FORWARDED, dtype=np.int64)
-    return destinations(layout, partition, hashes, under)
+        under = np.full(len(key_hash), NOT_FORWARDED, dtype=np.int64)
+    return destinations(layout, partition, key_hash, under)
 
 
 def forwards(

@@ -33,6 +33,7 @@ class CycleAccount:
     _rejects: dict[str, int] = field(default_factory=dict)
     _beside: Counter[tuple[str, str]] = field(default_factory=Counter)
     _contradictions: int = 0
+    _forwarded: int = 0
     _clean_times: list[Int64] = field(default_factory=list)
     _clean_arrivals: list[Int64] = field(default_factory=list)
 
@@ -56,6 +57,7 @@ class CycleAccount:
                 self._clean_times.append(records.events.event_time)
                 self._clean_arrivals.append(records.events.timestamp_ms)
             self._contradictions += part.found.get(CONTRADICTIONS, 0)
+            self._forwarded += sum(map(len, part.forwards))
         for outcome, count in counts.items():
             self._outcomes[outcome] = self._outcomes.get(outcome, 0) + count
 
@@ -71,6 +73,8 @@ class CycleAccount:
             metrics.rejects.labels(pipeline.name, reason).inc(count)
         if self._contradictions:
             metrics.contradictions.labels(pipeline.name).inc(self._contradictions)
+        if self._forwarded:
+            metrics.growth_forwarded.labels(pipeline.name).inc(self._forwarded)
         if self._clean_times:
             metrics.event_age_seconds.observe((now_ms - np.concatenate(self._clean_times)) / 1000.0)
             arrivals = np.concatenate(self._clean_arrivals)
@@ -78,6 +82,9 @@ class CycleAccount:
             metrics.arrival_age_seconds.observe(np.maximum(now_ms - arrivals, 0.0) / 1000.0)
         windows = {window.topic for window in pipeline.windows}
         for commit in end.commits:
+            if commit.is_adoption:
+                moved = sum(len(rows) for rows in commit.changelogs if rows.topic in pipeline.table_topics[:1])
+                metrics.growth_keys_moved.labels(pipeline.name).inc(moved)
             for rows in commit.rows:
                 counter = metrics.window_rows if rows.topic in windows else metrics.operator_rows
                 counter.labels(rows.topic).inc(len(rows))

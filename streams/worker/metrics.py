@@ -130,6 +130,18 @@ class WorkerMetrics:
             ("downstream",),
             registry=registry,
         )
+        self.growth_forwarded = Counter(
+            "streams_growth_forwarded",
+            "Records that were read in another partition than the one that their key has moved to, at commit.",
+            ("pipeline",),
+            registry=registry,
+        )
+        self.growth_keys_moved = Counter(
+            "streams_growth_keys_moved",
+            "Keys whose rows new partitions have taken over, at commit; one that begins anew counts again.",
+            ("pipeline",),
+            registry=registry,
+        )
         self.paused_partitions = Gauge(
             "streams_paused_partitions", "Partitions not consumed, by why.", ("reason",), registry=registry
         )
@@ -140,6 +152,8 @@ class WorkerMetrics:
             self.events.labels(pipeline, outcome)
         for reason in Reason:
             self.rejects.labels(pipeline, reason.value)
+        for counter in (self.growth_forwarded, self.growth_keys_moved):
+            counter.labels(pipeline)
 
     @contextmanager
     def stopwatch(self, operator: str, clock_s: Callable[[], float] = time.thread_time) -> Generator[None]:

@@ -16,6 +16,7 @@ from streams.engine.engine import Engine
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.flow.decoding import decoders_of
+from streams.growth.stages import Phase
 from streams.kafka.changelog import ChangelogReaders, KafkaChangelog
 from streams.kafka.lag import LagProbe
 from streams.kafka.native_client import native_clients
@@ -43,6 +44,8 @@ from streams.worker.restorer import Restorer
 from streams.worker.schemas import SchemaLookup, reader_schemas, require_row_schemas, table_schema_id
 from streams.worker.source_watch import SourceWatch, WatchedSource
 
+_LOOK_INTERVAL_MS: Final = 1_000
+"""Between two looks for partitions that a growth is about to add to the source."""
 _CYCLE_SHARE: Final = 1 / 24
 """Of the memory setting, for what committing a cycle takes."""
 
@@ -154,6 +157,8 @@ class Wiring:
         ]
         self.source = WatchedSource((source, *further), self._source_watches, self.intake)
         self.growth = growth
+        self._partitions_seen = partitions
+        self._looks_at_ms = 0
         self.forwarded = ForwardedReader(own, topic=pipeline.forwarded)
         self.restorer = Restorer(
             config, shared.directory, shared.memory, own, shared.metrics,
@@ -189,7 +194,19 @@ class Wiring:
 
         """
         polled = self.intake.poll()
+        self._look_for_partitions()
         return polled, self.forwarded.poll(), monotonic_ms()
+
+    def _look_for_partitions(self) -> None:
+        """Have new partitions of the source divided soon after a growth has added them."""
+        layouts = self.growth.layouts()
+        if layouts is None or layouts.phase is not Phase.BEGUN:
+            return
+        partitions, now_ms = layouts.known[-1].partitions, monotonic_ms()
+        if partitions > self._partitions_seen and now_ms >= self._looks_at_ms:
+            self._looks_at_ms = now_ms + _LOOK_INTERVAL_MS
+            if self.intake.has_seen(partitions):
+                self._partitions_seen = partitions
 
     def close(self) -> None:
         """Close what is not bound to a thread: all but the intake and the transactions."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import NewPartitions
 
 from logistics.flows.gps import GPS
 from streams.errors import FencedError
@@ -43,6 +44,31 @@ def group(stack: Stack) -> Iterator[object]:
     consumer = Consumer({"bootstrap.servers": stack.bootstrap_servers, "group.id": GROUP})
     yield consumer.consumer_group_metadata()
     consumer.close()
+
+
+def test_a_record_goes_into_a_partition_that_was_added_after_the_producer_had_begun(
+    stack: Stack, group: object
+) -> None:
+    client = fresh_topics(stack, PARTITIONS, flows=[GPS.name])
+    transactions = KafkaTransactions(
+        settings_of(stack), transactional_id="tests.added", source=GPS.source, retrier=Retrier()
+    )
+    transactions.reopen()
+    try:
+        send(transactions, b"before")
+        transactions.send_offsets({0: Committed(7, 1)}, group)
+        transactions.commit()
+        client.create_partitions([NewPartitions(GPS.late, PARTITIONS + 1)])[GPS.late].result(30)
+        transactions.begin()
+        transactions.produce(one_record(GPS.late, None, b"after", 1, partition=PARTITIONS))
+        transactions.send_offsets({0: Committed(8, 2)}, group)
+        transactions.commit()
+    finally:
+        transactions.close()
+    found = {message.value(): message.partition() for message in read(stack, GPS.late)}
+    assert found.keys() == {b"before", b"after"}
+    assert found[b"after"] == PARTITIONS
+    fresh_topics(stack, PARTITIONS, flows=[GPS.name])
 
 
 @pytest.mark.parametrize("call", ["send_offsets_to_transaction", "commit_transaction", "abort_transaction"])

@@ -4,7 +4,9 @@ import pytest
 
 from logistics.flows.gps import GPS
 from streams.errors import StreamsError
-from streams.worker.process import check_topics
+from streams.growth.layouts import Layouts
+from streams.growth.stages import Phase
+from streams.worker.process import check_topics, first_partitions
 from tests.merged import merged_flow
 
 
@@ -47,3 +49,22 @@ def test_topics_that_are_merged_have_equally_many_partitions() -> None:
         check_topics(pipeline, {**there, "right.v1": 3})
     with pytest.raises(StreamsError, match=r"right\.v1 has 12 partitions, left\.v1 has 6: pair merges them"):
         check_topics(pipeline, {**there, "right.v1": 12})
+
+
+GROWS = Layouts.first(12).grown(24, Phase.ANNOUNCED)
+
+
+def test_while_a_flow_grows_its_topics_may_have_more_partitions_than_the_source() -> None:
+    check_topics(GPS, counts(**{GPS.journal: 24, GPS.tables[0].topic: 24, GPS.clean: 24}), GROWS)
+    check_topics(GPS, counts(**{GPS.journal: 24}), GROWS)
+
+
+def test_a_number_that_no_growth_leads_to_is_refused_all_the_same() -> None:
+    with pytest.raises(StreamsError, match="the source cannot have fewer"):
+        check_topics(GPS, counts(**{GPS.journal: 36}), GROWS)
+
+
+def test_keys_of_a_flow_that_was_grown_belong_where_its_first_layout_says() -> None:
+    grown = dict.fromkeys(counts(), 24)
+    assert 24 == first_partitions(GPS, grown, None)
+    assert 12 == first_partitions(GPS, grown, GROWS)

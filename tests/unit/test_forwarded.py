@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
-from streams.batch.columns import TIME_MIN, Headers
+from streams.avro.native import choose
+from streams.batch.columns import TIME_MIN, Headers, Int64
 from streams.batch.key_hash import murmur2
 from streams.batch.records import Records
 from streams.engine.effects import Forwards
@@ -14,9 +16,11 @@ from streams.engine.forwarded import (
     ForwardedRecords,
     forwarded_headers,
     forwards,
+    hashes_of,
     homes,
     progress_value,
 )
+from streams.engine.key_hashes import KeyHashes
 from streams.engine.placing import placed
 from streams.engine.telling import INTERVAL_MS, Ends, Telling
 from streams.growth.coupling import NO_REACH
@@ -53,9 +57,13 @@ def as_read(found: Forwards, first_offset: int = 0) -> Records:
     )
 
 
+def hashed(read: Records) -> Int64:
+    return hashes_of(read, KeyHashes(None))
+
+
 def test_a_record_is_forwarded_as_it_was_with_the_place_where_it_was_read() -> None:
     read = records([*KEYS])
-    to = homes(read, Layout(2, 6), 1)
+    to = homes(hashed(read), Layout(2, 6), 1)
     assert to.tolist() == [murmur2(key) % 6 for key in KEYS]
     away = np.flatnonzero(to == 4)
     [sent] = forwards(read, away, to, read.partition, read.offset, 2)
@@ -76,13 +84,32 @@ def test_a_record_is_forwarded_as_it_was_with_the_place_where_it_was_read() -> N
 def test_a_record_without_a_key_or_with_headers_that_cannot_be_read_stays() -> None:
     read = records([None, *KEYS])
     broken = replace(read, headers_lost=dict.fromkeys(range(1, len(read)), 1))
-    assert homes(read, Layout(2, 6), 1)[0] == 1
-    assert homes(broken, Layout(2, 6), 1).tolist() == [1] * len(read)
+    assert homes(hashed(read), Layout(2, 6), 1)[0] == 1
+    assert homes(hashed(broken), Layout(2, 6), 1).tolist() == [1] * len(read)
 
 
 def test_a_record_that_was_forwarded_in_this_layout_stays() -> None:
     under = np.full(len(KEYS), 2)
-    assert homes(records([*KEYS]), Layout(2, 6), 1, under).tolist() == [1] * len(KEYS)
+    assert homes(hashed(records([*KEYS])), Layout(2, 6), 1, under).tolist() == [1] * len(KEYS)
+
+
+def test_hashes_that_are_kept_are_those_that_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    native = choose("auto").native
+    if native is None:
+        pytest.skip("no native library")
+    known, computed = KeyHashes(native.library.KeyMap), KeyHashes(None)
+    monkeypatch.setattr("streams.engine.key_hashes._KEPT_BYTES_MAX", 3_000)
+    for keys in (
+        [*KEYS],
+        [None, b"", *KEYS[::-1]],
+        [b"", None],
+        [b"other-%d" % number for number in range(40)],
+        [*KEYS],
+    ):
+        column = native.library.ByteRefs.of(keys)
+        assert known.of(column).tolist() == computed.of(keys).tolist()
+        assert known.of(keys).tolist() == computed.of(keys).tolist()
+    assert computed.of([b"device-1", None]).tolist() == [murmur2(b"device-1"), -1]
 
 
 def test_progress_is_told_and_understood() -> None:

@@ -48,6 +48,10 @@ _REPORTS_S: Final = 0.1
 _REOPEN: Final = Backoff(first_s=1.0, pause_s_max=15.0)
 _STEP: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_CALL_TIMEOUT_S)
 _ASK_AGAIN: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_SETTLE_TIMEOUT_S)
+_UNKNOWN_PARTITION: Final[int] = KafkaError._UNKNOWN_PARTITION  # noqa: SLF001 - a public constant of librdkafka
+_LEARN_TRIES: Final = 5
+_LEARN_PAUSE_S: Final = 0.1
+"""Brokers learn of a new partition one after the other, each soon."""
 _NO_RIGHT: Final[int] = KafkaError.TOPIC_AUTHORIZATION_FAILED
 
 
@@ -196,12 +200,28 @@ class KafkaTransactions:
         """A record was not taken: wait for room in the queue, or end the cycle."""
         if error.code() == QUEUE_FULL:
             self._drain()
+        elif error.code() == _UNKNOWN_PARTITION and self._has_learned(records.topic, records.partition):
+            return  # it was added since the client has last asked
         elif error.code() in REFUSALS:
             raise self._search.refused_at_once(
                 records.topic, records.keys[row], records.values[row], records.origin, error
             )
         else:
             raise self._aborted(KafkaException(error))
+
+    def _has_learned(self, topic: str, partition: int | None) -> bool:
+        """Whether the client, asking anew, finds that a topic has the partition that a record names."""
+        if partition is None or self._outlived():
+            return False
+        for _ in range(_LEARN_TRIES):
+            try:
+                found = self._require().list_topics(topic, timeout=_LIST_TIMEOUT_S).topics[topic]
+            except KafkaException:
+                return False
+            if partition in found.partitions:
+                return True
+            time.sleep(_LEARN_PAUSE_S)
+        return False
 
     def send_offsets(self, positions: dict[int, Committed], membership: object) -> None:
         """Step 3, in the name of `membership`: refused once the group has gone on to another generation."""

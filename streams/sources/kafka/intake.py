@@ -38,6 +38,7 @@ log = structlog.get_logger(__name__)
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
 _BOUNDS_TIMEOUT_S: Final = 5.0
 _LEAVE_TIMEOUT_S: Final = 5.0
+_ASK_TIMEOUT_S: Final = 1.0
 
 
 class Intake:
@@ -203,6 +204,18 @@ class Intake:
             self._high.ask(wanted, now_ms)
         self.unreadable = self._consumed.unreadable(now_ms)
         return self._consumed.idle_now()
+
+    def has_seen(self, partitions: int) -> bool:
+        """Whether the client knows so many partitions of the source; asks now, and so has the group divide new ones.
+
+        In the thread that polls. The client by itself asks twice a minute.
+        """
+        try:
+            found = self.consumer.list_topics(self._source, timeout=_ASK_TIMEOUT_S).topics.get(self._source)
+        except KafkaException as error:
+            log.debug("the source's partitions were not asked for", topic=self._source, error=described(error))
+            return False
+        return found is not None and len(found.partitions) >= partitions
 
     def close(self) -> None:
         """Leave the assignment; calls `revoked`.
