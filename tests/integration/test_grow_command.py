@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import threading
 import uuid
 from collections.abc import Iterator
@@ -241,4 +242,18 @@ def test_partitions_added_by_hand_are_finished_and_a_growth_is_given_up(stack: S
         assert code == 0, err
         assert "somebody has given the source its partitions already" in out
         assert out.splitlines()[-1] == "gps has 6 partitions: its growth is over"
+        assert ground.counts() == {6}
+
+
+@pytest.mark.slow
+def test_a_broker_that_is_killed_in_mid_growth_is_waited_for(stack: Stack, tmp_path: Path) -> None:
+    ground = Ground(stack, tmp_path)
+    with tasks(stack, ground) as running:
+        running.up_to = "cut"
+        process, says = ground.start(GPS.source, "--partitions", 6)
+        wait_until(lambda: "to give their keys away" in says.read_text(), "the growth has begun")
+        stack.restart_kafka(signal.SIGKILL)
+        running.up_to = ""
+        assert process.wait(180) == 0, says.read_text()
+        assert says.read_text().splitlines()[-1] == "gps has 6 partitions: its growth is over"
         assert ground.counts() == {6}
