@@ -16,10 +16,13 @@ from loadtest.cluster import broker_configuration, cluster
 from loadtest.cost import Prices
 from loadtest.demand import Budget, Demand, require_room
 from loadtest.findings import Findings, earlier_results, print_findings
+from loadtest.growth.course import GrowthMeasurement
+from loadtest.growth.report import print_figures
+from loadtest.growth.report import write as write_growth
 from loadtest.measure import Measurement, Outcome
 from loadtest.oracle.check import print_report
 from loadtest.plan import DEVICES_DEFAULT, FULL, QUICK, Drive, Length, Plan, Point, Work
-from loadtest.report import RESULTS, ResultName, ResultsFolder, named
+from loadtest.report import RESULTS, ResultName, Results, ResultsFolder, named
 from loadtest.worker_process import parse_defect
 from streams.errors import FoundSomething, UsageError
 
@@ -91,6 +94,13 @@ def command(
         bool, typer.Option("--use-running", help="The cluster of KAFKA_BOOTSTRAP_SERVERS, not a stack of its own.")
     ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave topics behind (with --use-running).")] = False,
+    grow: Annotated[
+        str,
+        typer.Option(
+            help="3:12: grow the topics of a flow under load, in place of all other points. A rate of 60% of what the "
+            "downstream lets through before, growth in mid-run, then three times as much."
+        ),
+    ] = "",
     defect: Annotated[
         str, typer.Option(help="drop:N: workers lose one event in N. The oracle must find it (a test of the test).")
     ] = "",
@@ -125,6 +135,9 @@ def command(
         mix=_mix(mix or []),
         devices=devices,
     )
+    if grow:
+        _grow(plan, grow, name, root, use_running=use_running)
+        return
     earlier = earlier_results(compare, root) if compare else None
     require_room(plan, events=plan.events, rate=plan.rate)
     console = Console()
@@ -150,6 +163,43 @@ def command(
             print_report(console, outcome.oracle)
     if wrong:
         raise FoundSomething("the output differs from what the input demands, whatever the speed")
+
+
+def _grow(plan: Plan, grow: str, name: str | None, root: Path, *, use_running: bool) -> None:
+    before, after = _growth_of(grow)
+    if plan.pipeline != "gps":
+        raise UsageError("--grow measures the flow gps")
+    console, results = Console(), Results(named(name, "growth"))
+    console.print("connecting to the cluster" if use_running else "starting a stack of its own", highlight=False)
+    said = [""]
+
+    def progress(doing: str, _: float) -> None:
+        if doing != said[0]:
+            said[0] = doing
+            console.print(f"    {doing}", highlight=False)
+
+    with tempfile.TemporaryDirectory(prefix="streams-loadtest-", ignore_cleanup_errors=True) as scratch:
+        place = Path(scratch)
+        with cluster(place / "stack", use_running=use_running) as where:
+            measurement = GrowthMeasurement(
+                where, plan, before, after, results.name, place / "workers", root / results.name / "logs"
+            )
+            figures = measurement.run(progress)
+    folder = write_growth(figures, results, root)
+    print_figures(console, figures)
+    console.print(f"stored in {os.path.relpath(folder)}: report.html, report.json, growth.svg", highlight=False)
+    if not figures.verdict.ok:
+        raise FoundSomething("the output differs from what the input demands, whatever the speed")
+
+
+def _growth_of(text: str) -> tuple[int, int]:
+    try:
+        before, after = (int(part) for part in text.split(":"))
+    except ValueError:
+        raise UsageError(f"--grow must be BEFORE:AFTER, as in 3:12; got {text!r}") from None
+    if before < 1 or after <= before or after % before:
+        raise UsageError(f"--grow {text}: the second number is a multiple of the first")
+    return before, after
 
 
 def _measure(

@@ -1,5 +1,6 @@
 """The workers of one point: started together, watched, stopped; one that dies is noted, the others go on."""
 
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -58,6 +59,20 @@ class Crew:
                 continue
             for name, seconds in found.items():
                 total[name] = total.get(name, 0.0) + seconds
+        return total
+
+    def total(self, counter: str) -> float:
+        """A counter of the workers' metrics, over all that answer and all its labels."""
+        total = 0.0
+        for _, port in self._workers.values():
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+                    lines = response.read().decode().splitlines()
+            except (OSError, urllib.error.URLError):
+                continue
+            total += sum(
+                float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{counter}{{", f"{counter} "))
+            )
         return total
 
     def __len__(self) -> int:

@@ -4,7 +4,7 @@
 paused, so that memory is bounded; one of which little waits is read on, since a paused one is fetched anew.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -70,6 +70,8 @@ class Ready:
     read_at: Int64
     """offset from which it was read."""
     forwards: tuple[Forwards, ...]
+    strangers: Sequence[bytes]
+    """Keys of records of the own log that are forwarded and that no growth explains."""
     merged: Merged
     offset_next: int
     forwarded_next: int
@@ -298,6 +300,7 @@ class CoupledInputs:
             read_in[rows[here]],
             read_at[rows[here]],
             tuple(forwards(both, away, to, read_in, read_at, task.identity.epoch)),
+            task.home.strangers([key for row in away[away < count].tolist() if (key := both.key[row]) is not None]),
             merged,
             int(both.offset[own_taken[-1]]) + 1 if len(own_taken) else task.offset_next,
             forwarded_next,

@@ -4,7 +4,7 @@ Synchronous and free of I/O but for its tasks' stores. One thread at a time.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
@@ -22,13 +22,13 @@ from streams.batch.records import Records
 from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.config import TaskConfig
 from streams.engine.coupled import CoupledInputs, Ready, memory_of
-from streams.engine.effects import CycleEnd, Effects, PartitionEffects
+from streams.engine.effects import CycleEnd, Effects, Forwards, PartitionEffects
 from streams.engine.forwarded import forwards, hashes_of, homes
 from streams.engine.input_decoder import InputDecoder
 from streams.engine.key_hashes import KeyHashes
 from streams.engine.refusals import Refusals
 from streams.engine.task import PartitionTask
-from streams.limits import BATCH_RECORDS_MAX, SCHEMA_LOOKUPS_MAX
+from streams.limits import BATCH_RECORDS_MAX, MISROUTED_KEYS_LOGGED, SCHEMA_LOOKUPS_MAX
 from streams.operators.base import Operator
 from streams.operators.spec import RecordGate
 from streams.sources.base import Idle
@@ -245,10 +245,11 @@ class Engine:
         parts = []
         for part in effects.partitions:
             rows = np.flatnonzero((records.partition == part.partition) & (to >= 0))
-            epoch = self.tasks[part.partition].identity.epoch
-            found = tuple(forwards(records, rows, to, records.partition, records.offset, epoch))
-            self.tasks[part.partition].strays += len(rows)
-            parts.append(replace(part, forwards=found) if found else part)
+            task = self.tasks[part.partition]
+            found = tuple(forwards(records, rows, to, records.partition, records.offset, task.identity.epoch))
+            task.strays += len(rows)
+            strangers = task.home.strangers([key for row in rows.tolist() if (key := records.key[row]) is not None])
+            parts.append(_forwarding(part, found, strangers) if found else part)
         return replace(effects, partitions=parts)
 
     def _decoded(self, records: Records, skip: frozenset[int], clock: Clock) -> Decoded:
@@ -271,7 +272,7 @@ class Engine:
         part = task.on_merged(decoded.events, ready.trace(decoded), growth, ready.offset_next, ready.leader_epoch)
         if ready.forwards:
             task.strays += sum(map(len, ready.forwards))
-            part = replace(part, forwards=ready.forwards)
+            part = _forwarding(part, ready.forwards, ready.strangers)
         letters = [
             *(_dead_letter(records, reject, 0) for reject in decoded.rejects),
             *_refused(part, records),
@@ -443,6 +444,16 @@ def _by_partition(records: Records, events: Events) -> Iterator[tuple[int, Event
         partitions.tolist(), starts, [*starts[1:], len(of_event)], last, strict=True
     ):
         yield partition, events.take(slice(start, end)), offset
+
+
+def _forwarding(part: PartitionEffects, found: tuple[Forwards, ...], strangers: Sequence[bytes]) -> PartitionEffects:
+    """The effects with records for other partitions; `strangers` are keys of those that no growth explains."""
+    return replace(
+        part,
+        forwards=found,
+        misrouted=part.misrouted + len(strangers),
+        misrouted_keys=[*part.misrouted_keys, *dict.fromkeys(strangers)][:MISROUTED_KEYS_LOGGED],
+    )
 
 
 def _refused(part: PartitionEffects, records: Records | None) -> Iterable[DeadLetter]:

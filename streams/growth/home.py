@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from streams.batch.columns import Bools
+from streams.batch.columns import Bools, Int64
 from streams.batch.key_hash import murmur2, murmur2_all
 from streams.growth.layout import Layout
 
@@ -56,10 +56,23 @@ class Home:
             return None
         hashes = murmur2_all(keys)
         kept: Bools = hashes % self._layout.partitions == self._partition
-        if self._is_strict:
-            return kept
-        moved = np.zeros(len(hashes), dtype=np.bool_)
+        return kept if self._is_strict else kept | ~self._was_home(hashes)
+
+    def strangers(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Those of the keys of records which were read here that murmur2 would have put here in no layout so far.
+
+        The others are of producers that have not heard of a growth yet.
+        """
+        if self._layout is None or not keys:
+            return []
+        hashes = murmur2_all(keys)
+        is_known = (hashes % self._layout.partitions == self._partition) | self._was_home(hashes)
+        return [key for key, known in zip(keys, is_known.tolist(), strict=True) if not known]
+
+    def _was_home(self, hashes: Int64) -> Bools:
+        """Which keys had their home here in a layout before this one."""
+        found = np.zeros(len(hashes), dtype=np.bool_)
         for count in self._counts:
             if self._partition < count:
-                moved |= hashes % count == self._partition
-        return kept | ~moved
+                found |= hashes % count == self._partition
+        return found

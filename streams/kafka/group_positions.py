@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.errors import StreamsError
@@ -14,6 +14,7 @@ from streams.settings import Settings
 from streams.sinks.base import Committed
 
 _TIMEOUT_S: Final = 5.0
+_NOT_THERE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION})  # noqa: SLF001 - a public constant of librdkafka
 
 
 class GroupPositions:
@@ -55,6 +56,8 @@ class GroupPositions:
     def ends(self, partitions: Iterable[int]) -> dict[int, int]:
         """By partition the offset after its last record, open transactions included; without those not answered for.
 
+        Some may not be there yet.
+
         Raises:
             StreamsError: no answer at all.
 
@@ -72,7 +75,9 @@ class GroupPositions:
         for one, future in asked.items():
             try:
                 found[one.partition] = int(future.result(2 * _TIMEOUT_S).offset)
-            except (KafkaException, TimeoutError) as error:
+            except KafkaException as error:
+                failure = failure if error.args[0].code() in _NOT_THERE else error
+            except TimeoutError as error:
                 failure = error
         if failure is not None and not found:
             self._admin = None

@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import structlog
@@ -20,6 +22,8 @@ log = structlog.get_logger(__name__)
 READ_TIMEOUT_S: Final = 10.0
 _RECORDS_MAX: Final = 1_000
 _WAIT_S: Final = 0.05
+_HELD_S: Final = 0.25
+"""Whoever wants to read waits no longer than this for who waits for records."""
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - public constants of librdkafka
 _ABSENT: Final = frozenset({
     KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
@@ -48,6 +52,9 @@ class GrowthTopic:
             "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
         }
         self._lock = threading.Lock()
+        self._counting = threading.Lock()
+        self._readers = 0
+        self._is_there = False
         self._consumer: Consumer | None = None
         self._brokers = BrokerWatch()
         self._log: list[tuple[bytes | None, bytes | None, int]] = []
@@ -64,7 +71,7 @@ class GrowthTopic:
 
         """
         deadline_s = time.monotonic() + timeout_s
-        with self._lock:
+        with self._first_in_line(), self._lock:
             end = self._end(timeout_s)
             while self._position < end:
                 if time.monotonic() > deadline_s:
@@ -73,6 +80,17 @@ class GrowthTopic:
                 self._take(_WAIT_S)
         return self.records()
 
+    @contextmanager
+    def _first_in_line(self) -> Iterator[None]:
+        """Who waits for records lets those go first that want to know what there is."""
+        with self._counting:
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._readers -= 1
+
     def wait(self, timeout_s: float) -> None:
         """Wait for a further record, at most so long, and take what is there.
 
@@ -80,10 +98,16 @@ class GrowthTopic:
             StreamsError: the client refuses.
 
         """
-        with self._lock:
-            if self._take(timeout_s):
-                while self._take(0):
-                    pass
+        deadline_s = time.monotonic() + timeout_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            if self._readers:
+                time.sleep(_WAIT_S)
+                continue
+            with self._lock:
+                if self._take(min(left_s, _HELD_S)):
+                    while self._take(0):
+                        pass
+                    return
 
     def records(self) -> list[GrowthRecord]:
         """The growths by epoch, as far as the topic was read.
@@ -107,7 +131,8 @@ class GrowthTopic:
         """The offset after the last record; 0 of a topic that does not exist."""
         try:
             # Of all topics: asking by name creates a missing one where the broker auto-creates topics.
-            if not self._position and self._topic not in self._asked().list_topics(timeout=timeout_s).topics:
+            self._is_there = self._is_there or self._topic in self._asked().list_topics(timeout=timeout_s).topics
+            if not self._is_there:
                 return 0
             _, end = self._asked().get_watermark_offsets(TopicPartition(self._topic, 0), timeout=timeout_s)
         except KafkaException as error:

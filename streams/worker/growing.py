@@ -67,9 +67,10 @@ class Growing:
             return
         self._start_adopted()
         self._cut(layouts)
-        has_news = self._tell(layouts.growth, idle) | self._clear(layouts.growth) | bool(self._engine.adopting)
-        has_news |= any(task.standing != task.standing_closed for task in self._engine.tasks.values())
-        if has_news and not self._cycle.is_committing:
+        self._tell(layouts.growth, idle)
+        is_clearing = self._clear(layouts.growth)
+        # What parents tell goes with the cycle when that is due. Keys wait for an adoption, which takes many cycles.
+        if (is_clearing or self._engine.adopting) and not self._cycle.is_committing:
             self._cycle.end()
 
     def may_truncate(self, partition: int) -> bool:
@@ -112,19 +113,18 @@ class Growing:
                 )  # fmt: skip
         self._cycle.end()
 
-    def _tell(self, growth: Growth, idle: Mapping[int, Idle]) -> bool:
-        """Have parents tell their children what is due; whether any does."""
+    def _tell(self, growth: Growth, idle: Mapping[int, Idle]) -> None:
+        """Have parents tell their children, with the open cycle, what is due."""
         parents = [
             task
             for partition, task in self._engine.tasks.items()
             if partition in growth.parents and task.epoch == growth.epoch and task.growth.settled < growth.epoch
         ]
         if not parents:
-            return False
+            return
         self._news.want_ends(frozenset(child for task in parents for child in growth.children_of(task.partition)))
         standings, ends = self._news.standings(), self._news.ends()
         now_ms = int(self._clock.monotonic_s() * 1000)
-        has_news = False
         for task in parents:
             partition = task.partition
             telling = task.telling
@@ -143,8 +143,6 @@ class Growing:
             )
             if progress is not None:
                 task.progress = dict.fromkeys(telling.children, progress)
-                has_news = True
-        return has_news
 
     def _clear(self, growth: Growth) -> bool:
         """Have children delete the rows that their keys have in their parents' tables; whether any does."""

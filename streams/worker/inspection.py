@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from streams.engine.restore import read_checkpoint
+from streams.engine.restore_context import RestoreContext
 from streams.flow.chain import operators_of
 from streams.flow.declaration import Pipeline
 from streams.kafka.admin import wait_for_broker
@@ -20,6 +21,7 @@ from streams.state.names import JOURNAL_INDEX, operator_prefix
 from streams.state.rocks import RocksMemory, RocksStore
 from streams.state.store import StoreCorrupted, StoreUnavailable
 from streams.worker.configuration import config_of
+from streams.worker.layouts import read_layouts
 
 _MEMORY_BYTES: Final = 16 << 20
 
@@ -137,13 +139,18 @@ class _Looks:
             settings, group=pipeline.group, source=pipeline.source, retrier=Retrier(), further=further
         )
         self._places = KafkaPlaces(settings, pipeline).find()
-        self._config = config_of(pipeline, settings, self._places.partitions, catalog=Catalog.load())
+        partitions = self._places.partitions
+        layouts = read_layouts(settings, pipeline, partitions)
+        self._config = config_of(pipeline, settings, partitions, catalog=Catalog.load())
+        self._context = RestoreContext(
+            self._config, 0, self._changelog, self._places, lambda _rows, _all: None, layouts
+        )
 
     def judge(self, report: StoreReport) -> None:
         checkpoint = report.checkpoint
         if checkpoint is None:
             return
-        declared = self._config.identity(self._places)
+        declared = self._context.declared(checkpoint.identity.epoch)
         judgement = self._config.judged(checkpoint.identity, declared)
         report.problems += judgement.refused
         report.changes += judgement.migrated
@@ -170,3 +177,7 @@ class _Looks:
 
     def close(self) -> None:
         self._changelog.close()
+
+
+def _untold(_records: int, _rows: int) -> None:
+    """Nobody waits for what is read."""

@@ -26,10 +26,8 @@ from streams.engine.commit import Failpoint
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.growth.layouts import Layouts
-from streams.growth.record import layouts_of
 from streams.kafka.acls import in_words, lacking
 from streams.kafka.admin import partition_counts_with_leaderless, wait_for_broker
-from streams.kafka.growth_topic import GrowthTopic
 from streams.kafka.native_client import native_clients
 from streams.limits import CHANNEL_BATCHES_MAX, RUNTIME_MB
 from streams.resilience.breaker import Guard
@@ -40,6 +38,7 @@ from streams.text import counted
 from streams.worker.budget import MemoryBudget
 from streams.worker.cycle import EffectsHook, as_they_are
 from streams.worker.failpoint import no_failpoint, parse_failpoint
+from streams.worker.layouts import first_partitions, read_layouts, state_partitions
 from streams.worker.memory import few_arenas
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
@@ -111,9 +110,12 @@ class WorkerProcess:
         client = wait_for_broker(settings)
         counts = partition_counts_with_leaderless(client)
         _check_rights(client, pipelines)
-        self._layouts = {pipeline.name: _layouts_of(settings, pipeline, counts) for pipeline in pipelines}
+        self._layouts: dict[str, Layouts | None] = {}
         for pipeline in pipelines:
-            check_topics(pipeline, counts, self._layouts[pipeline.name])
+            require_topics(pipeline, counts)
+            layouts = read_layouts(settings, pipeline, state_partitions(pipeline, counts))
+            check_topics(pipeline, counts, layouts)
+            self._layouts[pipeline.name] = layouts
             self.metrics.begin(pipeline.name)
         events = [topic for pipeline in pipelines for topic in pipeline.event_outputs]
         self._directory = DataDirectory(settings.streams_data_dir)
@@ -296,16 +298,16 @@ def _check_rights(client: AdminClient, pipelines: Sequence[Pipeline]) -> None:
         log.warning("a right is lacking; the worker goes on without", right=str(right), needed_since_it=right.why)
 
 
-def _layouts_of(settings: Settings, pipeline: Pipeline, counts: dict[str, int]) -> Layouts | None:
-    """How the flow was grown; None: it was not."""
-    if pipeline.growth not in counts or not pipeline.growth_topics():
-        return None
-    topic = GrowthTopic(settings, pipeline.growth)
-    try:
-        records = topic.read()
-    finally:
-        topic.close()
-    return layouts_of(records, state_partitions(pipeline, counts)) if records else None
+def require_topics(pipeline: Pipeline, counts: dict[str, int]) -> None:
+    """Refuse to go on without a topic that the flow reads or writes.
+
+    Raises:
+        StreamsError: some are missing.
+
+    """
+    missing = [topic.name for topic in pipeline.topics() if topic.name not in counts]
+    if missing:
+        raise StreamsError(f"topics are missing ({', '.join(missing)}): create them with `streams topics apply`")
 
 
 def check_topics(pipeline: Pipeline, counts: dict[str, int], layouts: Layouts | None = None) -> None:
@@ -320,9 +322,7 @@ def check_topics(pipeline: Pipeline, counts: dict[str, int], layouts: Layouts | 
         StreamsError: they are not.
 
     """
-    missing = [topic.name for topic in pipeline.topics() if topic.name not in counts]
-    if missing:
-        raise StreamsError(f"topics are missing ({', '.join(missing)}): create them with `streams topics apply`")
+    require_topics(pipeline, counts)
     grown = 0 if layouts is None else layouts.known[-1].partitions
     for topic in pipeline.changelogs:
         if counts[topic] > counts[pipeline.source] and counts[topic] != grown:
@@ -351,13 +351,3 @@ def check_topics(pipeline: Pipeline, counts: dict[str, int], layouts: Layouts | 
                 f"{topic} has {counted(counts[topic], 'partition')}, {pipeline.journal} has {consumed}: "
                 f"give {topic} {counted(consumed, 'partition')} (kafka-topics.sh --alter --partitions)"
             )
-
-
-def first_partitions(pipeline: Pipeline, counts: dict[str, int], layouts: Layouts | None) -> int:
-    """By how many partitions the flow's state was divided at first."""
-    return state_partitions(pipeline, counts) if layouts is None else layouts.known[0].partitions
-
-
-def state_partitions(pipeline: Pipeline, counts: dict[str, int]) -> int:
-    """By how many partitions the state of a flow that was never grown is divided: every topic with state has them."""
-    return min(counts[topic] for topic in pipeline.changelogs)

@@ -23,7 +23,6 @@ from streams.flow.declaration import Pipeline
 from streams.kafka import clients
 from streams.kafka.admin import REQUEST_TIMEOUT_S, partition_counts, settled, wait_for_broker
 from streams.kafka.changelog import KafkaChangelog
-from streams.kafka.growth_topic import GrowthTopic
 from streams.kafka.places import KafkaPlaces
 from streams.kafka.topics import apply_topics
 from streams.limits import JOURNAL_RECORD_BYTES_MAX, REBUILD_TRANSACTION_MS
@@ -43,6 +42,7 @@ from streams.state.rocks import RocksMemory, RocksStore, set_aside
 from streams.state.store import Store
 from streams.text import counted
 from streams.worker.configuration import config_of
+from streams.worker.layouts import read_layouts
 from streams.worker.owner import DataDirectory
 from streams.worker.schemas import require_row_schemas, table_schema_id
 
@@ -133,12 +133,7 @@ class LocalRebuild:
 
     def _require_never_grown(self) -> None:
         """Stores of a flow that was grown may have rows of keys that are elsewhere now: they are not written again."""
-        topic = GrowthTopic(self._settings, self._pipeline.growth)
-        try:
-            has_grown = bool(topic.read())
-        finally:
-            topic.close()
-        if has_grown:
+        if read_layouts(self._settings, self._pipeline, self._places.partitions) is not None:
             raise StreamsError(
                 f"{self._pipeline.name} was grown in place: what its topics have lost cannot be written from local "
                 f"state. Begin again with {rebuild_command(self._pipeline, 'source')}"

@@ -6,7 +6,8 @@ from logistics.flows.gps import GPS
 from streams.errors import StreamsError
 from streams.growth.layouts import Layouts
 from streams.growth.stages import Phase
-from streams.worker.process import check_topics, first_partitions
+from streams.worker.layouts import first_partitions
+from streams.worker.process import check_topics
 from tests.merged import merged_flow
 
 

@@ -99,3 +99,15 @@ def test_a_child_keeps_its_own_keys_whatever_its_parent_had() -> None:
     assert kept(adopting) == kept(restored) == of_child
     restored.enter(Layout(3, 24), [3, 12])
     assert kept(restored) == {key for key in KEYS if murmur2(key) % 24 == 4}
+
+
+def test_a_key_that_some_layout_has_put_here_is_no_stranger() -> None:
+    keys = [b"device-%d" % number for number in range(60)]
+    first = Home(1, lambda key: murmur2(key) % 3 == 1)
+    assert first.strangers(keys) == [], "in the first layout nothing is forwarded"
+    first.enter(Layout(3, 24), [3, 12])
+    assert first.strangers(keys) == [key for key in keys if murmur2(key) % 3 != 1]
+    child = Home(4, lambda _: False)
+    child.enter(Layout(3, 24), [3, 12])
+    assert child.strangers(keys) == [key for key in keys if murmur2(key) % 12 != 4]
+    assert child.strangers([]) == []

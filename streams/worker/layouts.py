@@ -1,0 +1,38 @@
+"""How a flow was grown, asked once: for a worker that starts, and for commands that look at its state."""
+
+from collections.abc import Mapping
+
+from streams.flow.declaration import Pipeline
+from streams.growth.layouts import Layouts
+from streams.growth.record import layouts_of
+from streams.kafka.growth_topic import GrowthTopic
+from streams.settings import Settings
+
+
+def read_layouts(settings: Settings, pipeline: Pipeline, partitions: int) -> Layouts | None:
+    """The layouts of a flow by its growth topic; None: it was never grown.
+
+    `partitions`: by how many its state is divided if it was never grown.
+
+    Raises:
+        StreamsError: no answer, or the topic holds something else.
+
+    """
+    if not pipeline.growth_topics():
+        return None
+    topic = GrowthTopic(settings, pipeline.growth)
+    try:
+        records = topic.read()
+    finally:
+        topic.close()
+    return layouts_of(records, partitions) if records else None
+
+
+def state_partitions(pipeline: Pipeline, counts: Mapping[str, int]) -> int:
+    """By how many partitions the state of a flow that was never grown is divided: every topic with state has them."""
+    return min(counts[topic] for topic in pipeline.changelogs)
+
+
+def first_partitions(pipeline: Pipeline, counts: Mapping[str, int], layouts: Layouts | None) -> int:
+    """By how many partitions the flow's state was divided at first."""
+    return state_partitions(pipeline, counts) if layouts is None else layouts.known[0].partitions
