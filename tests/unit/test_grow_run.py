@@ -73,7 +73,7 @@ class Port:
     def look(self) -> Found:
         return self._call(self.cluster.found)
 
-    def stuck(self, partitions: int) -> Mapping[int, str]:
+    def stuck(self, partitions: int, _patience_s: float) -> Mapping[int, str]:
         return self._call(lambda: {one: why for one, why in self.cluster.stuck_ones.items() if one < partitions})
 
     def open(self) -> None:
