@@ -27,11 +27,13 @@ from streams.kafka.log_reader import LogReader, Span
 from streams.kafka.offsets_process import OffsetProbe
 from streams.kafka.round import Round
 from streams.names import GROWTH_GROUP
+from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.settings import Settings
 from streams.sinks.base import WriteInterrupted
 
 _LOOK_S: Final = 1.0
 _LISTED_S: Final = 15.0
+_LOOK_AGAIN: Final = Backoff(first_s=0.2, pause_s_max=2.0, give_up_s=15.0)
 
 
 class GrowthAdmin:
@@ -79,12 +81,16 @@ class GrowthAdmin:
         acls.require(self._admin(), growing_rights(self._flow))
 
     def look(self) -> Found:
-        """The flow as it stands now.
+        """The flow as it stands now; asked again for some seconds, as brokers that have just started want it.
 
         Raises:
             StreamsError: no answer.
 
         """
+        what = f"looking at {self._flow.name}"
+        return Retrier(say=quietly).call(what, self._look, passing=StreamsError, backoff=_LOOK_AGAIN)
+
+    def _look(self) -> Found:
         try:
             counts = partition_counts_with_leaderless(self._admin())
             records = self._topic.read()

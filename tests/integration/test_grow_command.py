@@ -157,11 +157,7 @@ def tasks(stack: Stack, ground: Ground) -> Iterator[Tasks]:
 
 def test_a_flow_is_grown_by_commands_of_which_one_is_fenced_and_one_is_killed(stack: Stack, tmp_path: Path) -> None:
     ground = Ground(stack, tmp_path)
-    assert (
-        ground.grow(GPS.source, "--partitions", 6)[2]
-        .strip()
-        .endswith("partitions 0 to 2 are not processed: no worker runs: start one with `streams worker --pipeline gps`")
-    )
+    assert "partitions 0 to 2 are not processed: no worker runs" in ground.grow(GPS.source, "--partitions", 6)[2]
     with tasks(stack, ground) as running:
         code, out, _ = ground.grow(GPS.source, "--partitions", 6, "--dry-run", "--format", "json")
         assert code == 0
