@@ -81,14 +81,15 @@ class Maintenance:
         self._source.require_unchanged(now_s)
         for key in self._schemas.expired():
             self._engine.forget_schema(key)
+        if self._memory.resident_bytes() > self._resident_bytes_max:
+            self._memory.give_back()
+        self._budget.follow(self._memory.resident_bytes())
         used = self._engine.bytes_used()
         budget = self._budget.allowed(self._pipeline.name, used)
         self._metrics.state_bytes.labels("memory").set(used)
         self._metrics.state_bytes.labels("rocksdb_cache").set(self._memory.cache_bytes())
         tasks = self._engine.tasks.values()
         self._quarantined.tell(key for task in tasks for key in task.operator(QuarantineOperator).breakers.open_keys)
-        if self._memory.resident_bytes() > self._resident_bytes_max:
-            self._memory.give_back()
         flush_is_due = (now_s - self._flushed_at_s) * 1000 > CHECKPOINT_INTERVAL_MS
         truncation_is_due = now_s - self._truncated_at_s > _TRUNCATE_INTERVAL_S
         if used <= budget and not flush_is_due and not truncation_is_due:
