@@ -128,11 +128,12 @@ class Ground:
         return {**os.environ, **self._stack.environment(), "STREAMS_TOPIC_PREFIX": self.prefix, "STREAMS_APP": APP}
 
     def grow(self, *arguments: object) -> tuple[int, str, str]:
-        done = run_forked(["topics", "grow", *map(str, arguments)], self.environment, timeout_s=60)
+        done = run_forked(["topics", "grow", *map(str, arguments)], self.environment, timeout_s=120)
         return done.returncode, done.stdout, done.stderr
 
     def start(self, *arguments: object) -> tuple[ForkedProcess, Path]:
         path = self._directory / f"{uuid.uuid4().hex}.txt"
+        path.touch()
         return ForkedProcess(["topics", "grow", *map(str, arguments)], self.environment, stdout=path), path
 
     def status(self) -> dict[str, Any]:
@@ -172,7 +173,7 @@ def test_a_flow_is_grown_by_commands_of_which_one_is_fenced_and_one_is_killed(st
         second, second_says = ground.start(GPS.source, "--partitions", 6)
         wait_until(lambda: "goes on growing" in second_says.read_text(), "another one takes over")
         running.up_to = "cut"
-        assert first.wait(30) == 3
+        assert first.wait(60) == 3
         assert "another `streams topics grow" in first_says.read_text()
         wait_until(lambda: "to give their keys away" in second_says.read_text(), "the growth has begun")
         second.kill()
