@@ -1,5 +1,6 @@
 """Grows a flow: looks, does the next step, and looks again. It keeps nothing that another process could not find."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -139,8 +140,10 @@ class GrowthRun:
         if still_s < self._still_s or step.what == "settled":  # which takes minutes, and says so
             return
         self._still_s *= 2
-        count = found.counts.get(found.flow.source, 0)
-        stuck = self._port.stuck(count, STUCK_BRIEF_S) if step.what in {"ready", "cut"} else {}
+        stuck: Mapping[int, str] = {}
+        if step.what in {"ready", "cut"}:
+            with contextlib.suppress(StreamsError):  # then less is said
+                stuck = self._port.stuck(found.counts.get(found.flow.source, 0), STUCK_BRIEF_S)
         concerned = {one: why for one, why in stuck.items() if one in step.partitions}
         self._tell(StandsStill(step, int(still_s), concerned), found)
 
