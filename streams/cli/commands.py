@@ -87,15 +87,11 @@ COMMANDS: Final[Table] = {
         },
     ),
     "topics": LazyCommands(
-        "Declared topics: create, compare, grow.",
+        "Declared topics: create and compare.",
         {
             "apply": LazyCommand(
                 "topics:apply_command",
                 "Create the declared topics that are missing and register the committed schemas.",
-            ),
-            "grow": LazyCommand(
-                "grow:grow_command",
-                "Give the topics of a flow more partitions while it runs: state and order of each key are kept.",
             ),
             "list": LazyCommand(
                 "topics:list_command",
