@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
+from streams.avro.table import MOVED_HEADER
 from streams.batch.columns import Headers
 from streams.engine.effects import Tombstones
 from streams.engine.encode import ChangelogPart

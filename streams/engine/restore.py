@@ -75,8 +75,8 @@ def restore_partition(
     if checkpoint is not None:
         identities.require_same_life(checkpoint, declared, committed[0], high)
     task = PartitionTask(config, partition, store, checkpoint)
-    if layouts is not None and epoch > FIRST_EPOCH and (layout := layouts.of(epoch)) is not None:
-        task.home.enter(layout, layouts.counts_before(epoch))
+    if layouts is not None:
+        layouts.enter(task.home, epoch)
     start = max(low, checkpoint.replay_from if checkpoint else low)
     reached = JournalReplay(context, task, budget).run(checkpoint, start, high)
     if reached.cycle:

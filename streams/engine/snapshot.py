@@ -4,6 +4,7 @@ For a rebuild from local state: the store must be complete (everything in memory
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +14,8 @@ from streams.batch.rows import Rows, unpack_rows
 from streams.engine.config import TaskConfig
 from streams.engine.encode import ChangelogPart
 from streams.engine.partition import PartitionState
+from streams.growth.home import Home
+from streams.growth.layouts import Layouts
 from streams.operators.changes import CarriedRows, ChangelogRows
 from streams.operators.spec import KeyedState
 from streams.state import journal
@@ -26,10 +29,16 @@ _ROWS_EACH: Final = 5_000
 
 
 def journal_records(
-    config: TaskConfig, partition: int, store: Store, checkpoint: Checkpoint, identity: Identity, *, bytes_max: int
-) -> list[bytes]:
-    """The first cycle of a new journal: what a restore from nothing needs to stand where the store stands."""
+    config: TaskConfig, partition: int, store: Store, checkpoint: Checkpoint, identity: Identity, *, bytes_max: int,
+    layouts: Layouts | None = None,
+) -> list[bytes]:  # fmt: skip
+    """The first cycle of a new journal: what a restore from nothing needs to stand where the store stands.
+
+    `layouts`: of a flow that was grown; what the store still has of keys that have moved is left out.
+    """
     state = PartitionState(config, partition, store, checkpoint)
+    if layouts is not None:
+        layouts.enter(state.home, identity.epoch)
     changes = [one.snapshot(state.watermark_of(name), checkpoint.marks) for name, one in state.operators.items()]
     entry = JournalEntry(
         cycle=1,
@@ -38,6 +47,8 @@ def journal_records(
         identity=identity.packed,
     )
     sections = {name: pieces for one in changes for name, pieces in one.sections.items()}
+    if packed := checkpoint.growth.packed:
+        sections = {journal.GROWTH: [packed], **sections}
     return journal.pack(entry, sections, record_bytes_max=bytes_max)
 
 
@@ -46,13 +57,22 @@ def marked_sections(state: PartitionState) -> dict[str, list[bytes]]:
     return {name: list(pieces) for one in state.operators.values() for name, pieces in one.marked_sections().items()}
 
 
-def changelog_parts(config: TaskConfig, store: Store, partition: int, topic: str) -> Iterator[ChangelogPart]:
-    """The rows of one table with what they carry of other operators, some thousands at a time."""
+def changelog_parts(
+    config: TaskConfig, store: Store, partition: int, topic: str, home: Home | None = None
+) -> Iterator[ChangelogPart]:
+    """The rows of one table with what they carry of other operators, some thousands at a time.
+
+    `home`: only those of keys that it keeps; None: all.
+    """
     own = next(state for state in config.keyed if state.name == topic)
     if own.table is None:
         raise ValueError(f"{topic} is no table")
     others = [state for state in config.keyed if not state.is_table]
-    for pairs in _in_pieces(StoreSpace(store, own.part).scan()):
+    for stored in _in_pieces(StoreSpace(store, own.part).scan()):
+        kept = None if home is None else home.kept([key for key, _ in stored])
+        pairs = stored if kept is None else list(compress(stored, kept.tolist()))
+        if not pairs:
+            continue
         keys = [key for key, _ in pairs]
         rows = unpack_rows(own.dtype, [row for _, row in pairs])
         carried = [CarriedRows(state.digest, _rows_of(state, store, keys)) for state in others]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from streams.growth.home import Home
 from streams.growth.layout import FIRST_EPOCH, Growth, Layout
 from streams.growth.stages import Phase
 
@@ -48,6 +49,12 @@ class Layouts:
     def is_child(self, partition: int) -> bool:
         """Whether the newest growth brings this partition."""
         return self.growth is not None and partition in self.growth.children
+
+    def enter(self, home: Home, epoch: int) -> None:
+        """Have a home be in the layout of `epoch`, where that is a later one than the first and is known."""
+        layout = self.of(epoch)
+        if layout is not None and epoch > FIRST_EPOCH:
+            home.enter(layout, self.counts_before(epoch))
 
     def counts_before(self, epoch: int) -> Sequence[int]:
         """Numbers of partitions of the layouts before that of `epoch`."""

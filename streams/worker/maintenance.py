@@ -17,6 +17,8 @@ from streams.worker.quarantined import QuarantineNews
 
 _INTERVAL_S: Final = 2.0
 _INTERVAL_OVER_BUDGET_S: Final = 0.2
+_INTERVAL_TIGHT_S: Final = 0.5
+"""While the process takes too much."""
 _TRUNCATE_INTERVAL_S: Final = 60.0
 _TRIM_SHARE: Final = 0.6
 """Of the memory setting, resident memory beyond which what is free is given back to the system."""
@@ -64,7 +66,7 @@ class Maintenance:
         self._done_at_s = self._flushed_at_s = self._truncated_at_s = clock.monotonic_s()
 
     def run_if_due(self) -> None:
-        """Do what is due: a look every two seconds, ten times as often while more memory is used than may be.
+        """Do what is due: a look every two seconds, more often while more memory is used than may be.
 
         Raises:
             CycleAborted: the disk refuses, the source is another one, or a commit did not happen.
@@ -73,17 +75,23 @@ class Maintenance:
         used = self._engine.bytes_used()
         is_over = used > self._budget.allowed(self._pipeline.name, used)
         now_s = self._clock.monotonic_s()
-        if now_s - self._done_at_s > (_INTERVAL_OVER_BUDGET_S if is_over else _INTERVAL_S):
+        if now_s - self._done_at_s > self._interval_s(is_over=is_over):
             self._done_at_s = now_s
             self._run(now_s)
+
+    def _interval_s(self, *, is_over: bool) -> float:
+        if is_over:
+            return _INTERVAL_OVER_BUDGET_S
+        return _INTERVAL_TIGHT_S if self._budget.is_tight else _INTERVAL_S
 
     def _run(self, now_s: float) -> None:
         self._source.require_unchanged(now_s)
         for key in self._schemas.expired():
             self._engine.forget_schema(key)
-        if self._memory.resident_bytes() > self._resident_bytes_max:
+        resident = self._memory.resident_bytes()
+        self._budget.follow(resident)
+        if resident > self._resident_bytes_max:
             self._memory.give_back()
-        self._budget.follow(self._memory.resident_bytes())
         used = self._engine.bytes_used()
         budget = self._budget.allowed(self._pipeline.name, used)
         self._metrics.state_bytes.labels("memory").set(used)
@@ -97,6 +105,7 @@ class Maintenance:
         self._cycle.end()
         self._cycle.wait_for_commit()
         cuts: dict[int, int] = {}
+        consumed: dict[str, dict[int, int]] = {}
         read: dict[int, int] = {}
         try:
             if self._engine.spill(budget) or flush_is_due:
@@ -106,13 +115,24 @@ class Maintenance:
                 self._stores.flush()
             if truncation_is_due:
                 self._truncated_at_s = now_s
-                cuts, read = self._journal_cuts(), self._forwarded_cuts()
+                cuts, read, consumed = self._journal_cuts(), self._forwarded_cuts(), self._consumed()
         except StoreUnavailable as error:
             raise CycleAborted("state_disk", f"the state directory cannot be written: {error}") from error
         if cuts:
             self._journal.truncate(self._pipeline.journal, cuts)
         if read:
             self._journal.truncate(self._pipeline.forwarded, read)
+        for topic, before in consumed.items():
+            self._journal.truncate(topic, before)
+
+    def _consumed(self) -> dict[str, dict[int, int]]:
+        """Of topics between two stages, by partition the offset before which everything is consumed and committed."""
+        found: dict[str, dict[int, int]] = {}
+        for number, one in enumerate(self._pipeline.inputs):
+            if one.is_internal:
+                offsets = {p: task.offsets_next[number] for p, task in self._engine.tasks.items() if task.is_settled}
+                found[one.topic] = {partition: offset for partition, offset in offsets.items() if offset > 0}
+        return {topic: before for topic, before in found.items() if before}
 
     def _forwarded_cuts(self) -> dict[int, int]:
         """By partition up to where its forwarded records are processed and committed; without those truncated so far.

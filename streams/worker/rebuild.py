@@ -7,7 +7,7 @@ again: it empties the flow's outputs and forgets its offsets, so that the next w
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from confluent_kafka import KafkaError
@@ -20,6 +20,7 @@ from streams.engine.restore import read_checkpoint, restore_partition
 from streams.engine.snapshot import changelog_parts, journal_records, marked_sections
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
+from streams.growth.committed import standing_of
 from streams.kafka import clients
 from streams.kafka.admin import REQUEST_TIMEOUT_S, partition_counts, settled, wait_for_broker
 from streams.kafka.changelog import KafkaChangelog
@@ -73,6 +74,18 @@ class _Cycle:
     """For the journal."""
 
 
+def members_of(client: AdminClient, pipeline: Pipeline) -> list[str]:
+    """Client ids of the members of a flow's group, sorted: workers that run, or were stopped less than a session ago.
+
+    Raises:
+        StreamsError: no answer.
+
+    """
+    asked = client.describe_consumer_groups([pipeline.group], request_timeout=REQUEST_TIMEOUT_S)[pipeline.group]
+    told = settled(f"describing group {pipeline.group}", asked, fine=(KafkaError.GROUP_ID_NOT_FOUND,))
+    return [] if told is None else sorted(member.client_id for member in told.members)
+
+
 def require_stopped(client: AdminClient, pipeline: Pipeline, say: Say, *, wait_s: float = _EMPTY_GROUP_WAIT_S) -> None:
     """Wait until the flow's group has no members: a stopped worker keeps its place for the length of a session.
 
@@ -81,16 +94,11 @@ def require_stopped(client: AdminClient, pipeline: Pipeline, say: Say, *, wait_s
 
     """
     deadline, said = time.monotonic() + wait_s, False
-    while True:
-        asked = client.describe_consumer_groups([pipeline.group], request_timeout=REQUEST_TIMEOUT_S)[pipeline.group]
-        told = settled(f"describing group {pipeline.group}", asked, fine=(KafkaError.GROUP_ID_NOT_FOUND,))
-        members = [] if told is None else list(told.members)
-        if not members:
-            return
+    while members := members_of(client, pipeline):
         if time.monotonic() > deadline:
             raise StreamsError(
-                f"{pipeline.group} has {counted(len(members), 'member')} "
-                f"({', '.join(sorted(m.client_id for m in members))}): stop all workers of this flow first"
+                f"{pipeline.group} has {counted(len(members), 'member')} ({', '.join(members)}): stop all workers of "
+                "this flow first"
             )
         if not said:
             say(f"waiting for {pipeline.group} to have no members (a stopped worker is forgotten after its session)")
@@ -111,7 +119,9 @@ class LocalRebuild:
         )
         self._places = KafkaPlaces(settings, pipeline).find()
         self._catalog = Catalog.load()
-        self._config = config_of(pipeline, settings, self._places.partitions, catalog=self._catalog)
+        self._layouts = read_layouts(settings, pipeline, self._places.partitions)
+        first = self._places.partitions if self._layouts is None else self._layouts.known[0].partitions
+        self._config = config_of(pipeline, settings, first, catalog=self._catalog)
         self._memory = RocksMemory(cache_bytes=_MEMORY_BYTES, memtable_bytes=_MEMORY_BYTES)
         self._encoders = self._table_encoders()
 
@@ -123,7 +133,7 @@ class LocalRebuild:
 
         """
         require_stopped(self._client, self._pipeline, self._say)
-        self._require_never_grown()
+        self._require_grown()
         try:
             return [
                 done for partition in range(self._places.partitions) if (done := self._rebuild(partition)) is not None
@@ -131,12 +141,18 @@ class LocalRebuild:
         finally:
             self._changelog.close()
 
-    def _require_never_grown(self) -> None:
-        """Stores of a flow that was grown may have rows of keys that are elsewhere now: they are not written again."""
-        if read_layouts(self._settings, self._pipeline, self._places.partitions) is not None:
+    def _require_grown(self) -> None:
+        """In mid-growth a partition's state is in two places."""
+        growth = None if self._layouts is None else self._layouts.growth
+        if growth is None:
+            return
+        committed = self._changelog.committed(range(growth.after.partitions))
+        behind = [one for one, found in committed.items() if standing_of(found).epoch < growth.epoch]
+        if behind:
             raise StreamsError(
-                f"{self._pipeline.name} was grown in place: what its topics have lost cannot be written from local "
-                f"state. Begin again with {rebuild_command(self._pipeline, 'source')}"
+                f"{self._pipeline.name} grows to {growth.after.partitions} partitions, and the state of partitions "
+                f"{behind} is not where it belongs yet: start the workers, finish the growth with `streams topics grow "
+                f"{self._pipeline.source} --partitions {growth.after.partitions}`, then stop them and run this again"
             )
 
     def _rebuild(self, partition: int) -> Rebuilt | None:
@@ -160,7 +176,7 @@ class LocalRebuild:
                 cycle = self._from_store(partition, store, checkpoint, lost)
             else:
                 cycle = self._from_journal(partition, store, found, lost)
-            written = self._write(partition, cycle, self._rows(store, partition, lost))
+            written = self._write(partition, cycle, self._rows(store, partition, lost, found.epoch))
         finally:
             store.close()
         set_aside(path, "written to Kafka again; the next worker restores it from there")
@@ -203,8 +219,9 @@ class LocalRebuild:
             )
         identity = self._identity(checkpoint.identity, lost)
         records = journal_records(
-            self._config, partition, store, checkpoint, identity, bytes_max=JOURNAL_RECORD_BYTES_MAX
-        )
+            self._config, partition, store, checkpoint, identity, bytes_max=JOURNAL_RECORD_BYTES_MAX,
+            layouts=self._layouts,
+        )  # fmt: skip
         return _Cycle(1, checkpoint.positions(self._config.further_names), records)
 
     def _from_journal(self, partition: int, store: Store, found: Identity, lost: set[str]) -> _Cycle:
@@ -217,6 +234,7 @@ class LocalRebuild:
             ids_in_memory_max=_IDS_IN_MEMORY_MAX,
             places=self._places,
             accepted=frozenset(lost),
+            layouts=self._layouts,
         )
         identity = self._identity(found, lost)
         reached = task.checkpoint
@@ -228,6 +246,8 @@ class LocalRebuild:
             identity=identity.packed,
         )
         sections = marked_sections(task)
+        if packed := task.growth.packed:
+            sections[journal.GROWTH] = [packed]
         return _Cycle(
             entry.cycle,
             positions,
@@ -235,12 +255,16 @@ class LocalRebuild:
         )
 
     def _identity(self, found: Identity, lost: set[str]) -> Identity:
-        return self._config.identity(self._places).written_again(found, lost)
+        again = self._config.identity(self._places).written_again(found, lost)
+        return replace(again, epoch=found.epoch, partitions=found.partitions)
 
-    def _rows(self, store: Store, partition: int, lost: set[str]) -> Iterator[ChangelogPart]:
+    def _rows(self, store: Store, partition: int, lost: set[str], epoch: int) -> Iterator[ChangelogPart]:
+        home = self._config.home(partition)
+        if self._layouts is not None:
+            self._layouts.enter(home, epoch)
         for topic in self._pipeline.table_topics:
             if topic in lost:
-                yield from changelog_parts(self._config, store, partition, topic)
+                yield from changelog_parts(self._config, store, partition, topic, home)
 
     def _write(self, partition: int, cycle: _Cycle, parts: Iterator[ChangelogPart]) -> Rebuilt:
         pipeline = self._pipeline
@@ -266,11 +290,14 @@ class LocalRebuild:
                     written += len(keys)
             for record in cycle.records:
                 transactions.produce(one_record(pipeline.journal, None, record, now_ms, partition=partition))
+            known = self._changelog.committed([partition])[partition] or Committed(0, 0)
             reached = {
-                lane_of(number, partition): Committed(
-                    position.offset_next,
-                    cycle.number,
+                lane_of(number, partition): replace(
+                    known,  # with how the partition stands in the growths of its flow
+                    offset_next=position.offset_next,
+                    cycle=cycle.number,
                     author=transactions_id,
+                    session=None,
                     topic_id=self._places.topics.get(pipeline.inputs[number].topic),
                 )
                 for number, position in enumerate(cycle.positions)

@@ -257,6 +257,7 @@ def test_our_partitioner_agrees_with_librdkafka(stack: Stack) -> None:
     assert {key: partition_of_key(key, 12) for key in landed} == landed
 
 
+@pytest.mark.slow  # in short: test_outages, a worker; every command waits for ten seconds
 def test_a_broker_that_does_not_answer_is_one_clear_line(stack: Stack) -> None:
     result = run(stack, "topics", "list", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
     assert result.returncode == 1

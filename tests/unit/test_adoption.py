@@ -13,13 +13,15 @@ from streams.engine.effects import CycleEnd
 from streams.engine.journal_chain import RestoreFailed
 from streams.engine.restore import restore_partition
 from streams.engine.restore_adoption import NotCutYet
+from streams.engine.snapshot import changelog_parts, journal_records
 from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
 from streams.growth.layouts import Layouts
 from streams.growth.moved import MOVED_HEADER
 from streams.growth.stages import Phase, Standing
-from streams.kafka.memory import MemoryChangelog
+from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.kafka.partitioner import partition_of
+from streams.operators.base import ALL
 from streams.operators.fold.operator import fold_name
 from streams.state.identity import Identity
 from streams.state.memory import MemoryStore
@@ -181,3 +183,25 @@ def test_rows_are_cleared_in_pieces_and_then_it_is_done(monkeypatch: pytest.Monk
     assert found.is_done
     headers = [(MOVED_HEADER, b"2:1")]
     assert pieces == [("t", 0, [b"a", b"b"], headers), ("t", 0, [b"c"], headers), ("u", 0, [b"d"], headers)]
+
+
+def test_a_parent_that_is_written_again_has_nothing_of_keys_that_have_moved() -> None:
+    """As `streams state rebuild --from local` does it: its store has their rows until that is made anew."""
+    world = cut(a_parent())
+    task = world.task
+    task.maintenance.spill(below=ALL, rows_keep=0, keep_keys=False)
+    assert has_row(task, MOVES)
+    home = CONFIG.home(0)
+    TO_2.enter(home, 2)
+    parts = list(changelog_parts(CONFIG, task.store, 0, TABLE, home))
+    assert [STAYS] == [key for part in parts for key in part.rows.keys.tolist()]
+    records = journal_records(
+        CONFIG, 0, task.store, task.checkpoint, task.checkpoint.identity, bytes_max=1 << 20, layouts=TO_2
+    )
+    kafka = MemoryKafka(1)
+    kafka.logs[FLOW.source, 0] = world.kafka.log(FLOW.source, 0)
+    for record in records:
+        kafka.append(FLOW.journal, 0, None, record, 0)
+    again = restore_partition(CONFIG, 0, MemoryStore(), MemoryChangelog(kafka), ids_in_memory_max=10**6, layouts=TO_2)
+    assert again.epoch == 2
+    assert again.in_memory()["held"] == 1
