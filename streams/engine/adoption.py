@@ -14,6 +14,7 @@ from streams.avro.table import MOVED_HEADER
 from streams.batch.columns import Headers
 from streams.engine.effects import Tombstones
 from streams.engine.encode import ChangelogPart
+from streams.growth.moved import MOVED_HEADER
 from streams.limits import JOURNAL_RECORD_BYTES_MAX
 from streams.state.identity import Identity
 

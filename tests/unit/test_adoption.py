@@ -7,7 +7,7 @@ import pytest
 
 from streams.batch.key_hash import murmur2
 from streams.engine import adoption
-from streams.engine.adoption import MOVED_HEADER, Adoption, Clearing
+from streams.engine.adoption import Adoption, Clearing
 from streams.engine.config import TaskConfig
 from streams.engine.effects import CycleEnd
 from streams.engine.journal_chain import RestoreFailed
@@ -17,6 +17,7 @@ from streams.engine.snapshot import changelog_parts, journal_records
 from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
 from streams.growth.layouts import Layouts
+from streams.growth.moved import MOVED_HEADER
 from streams.growth.stages import Phase, Standing
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.kafka.partitioner import partition_of
