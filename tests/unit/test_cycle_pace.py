@@ -9,8 +9,8 @@ from logistics.flows.gps import GPS
 from streams.kafka.memory import MemoryKafka
 from streams.limits import BATCH_WAIT_MS
 from streams.settings import Settings
-from tests.simulation.traffic import fill
-from tests.simulation.worker import _PLAN, INTERVAL_MS, SCHEMA_ID, SimulatedWorker
+from tests.simulation.traffic import SCHEMA_ID, fill
+from tests.simulation.worker import _PLAN, INTERVAL_MS, SimulatedWorker
 
 
 @pytest.fixture
@@ -33,6 +33,10 @@ def gathered(worker: SimulatedWorker, waited_ms: int) -> None:
         """At times it gives nothing although there is something."""
     polled = worker._batch(records, {})
     worker.core.step(replace(polled, batch=replace(polled.batch, waited_ms=waited_ms)))
+
+
+def rests(worker: SimulatedWorker) -> bool:
+    return worker.core.is_at_rest
 
 
 def cycles(worker: SimulatedWorker) -> int:
@@ -61,22 +65,22 @@ def test_a_worker_is_at_rest_only_once_nothing_is_open_or_in_flight(worker: Simu
         worker.core.step(worker._batch(None, {}))
 
     step()
-    assert worker.core.is_at_rest
+    assert rests(worker)
     gathered(worker, 0)
-    assert not worker.core.is_at_rest, "a cycle is open"
+    assert not rests(worker), "a cycle is open"
     worker.clock.passed_s += 2 * INTERVAL_MS / 1000
     step()
     assert cycles(worker) == 1
     worker.commits.run()
     step()
-    assert worker.core.is_at_rest
+    assert rests(worker)
     for _ in range(3):
         worker.clock.passed_s += 2 * INTERVAL_MS / 1000
         step()
-    assert (cycles(worker), worker.core.is_at_rest) == (1, True), "nothing comes of empty micro-batches"
+    assert (cycles(worker), rests(worker)) == (1, True), "nothing comes of empty micro-batches"
 
 
 def test_a_worker_whose_partition_is_being_restored_is_not_at_rest(worker: SimulatedWorker) -> None:
     worker.core.ownership.reload(after_s=0.0)
     worker.core.step(worker._batch(None, {}))
-    assert not worker.core.is_at_rest
+    assert not rests(worker)
