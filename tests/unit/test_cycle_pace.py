@@ -35,6 +35,10 @@ def gathered(worker: SimulatedWorker, waited_ms: int) -> None:
     worker.core.step(replace(polled, batch=replace(polled.batch, waited_ms=waited_ms)))
 
 
+def rests(worker: SimulatedWorker) -> bool:
+    return worker.core.is_at_rest
+
+
 def cycles(worker: SimulatedWorker) -> int:
     return worker.engine.tasks[0].cycle_closed
 
@@ -56,31 +60,27 @@ def test_a_cycle_that_is_longer_ends_with_the_micro_batch_that_is_nearest_to_its
         assert cycles(worker) == (number == 6), "at 1,080 ms, not at 900"
 
 
-def is_at_rest(worker: SimulatedWorker) -> bool:
-    return worker.core.is_at_rest
-
-
 def test_a_worker_is_at_rest_only_once_nothing_is_open_or_in_flight(worker: SimulatedWorker) -> None:
     def step() -> None:
         worker.core.step(worker._batch(None, {}))
 
     step()
-    assert is_at_rest(worker)
+    assert rests(worker)
     gathered(worker, 0)
-    assert not is_at_rest(worker), "a cycle is open"
+    assert not rests(worker), "a cycle is open"
     worker.clock.passed_s += 2 * INTERVAL_MS / 1000
     step()
     assert cycles(worker) == 1
     worker.commits.run()
     step()
-    assert is_at_rest(worker)
+    assert rests(worker)
     for _ in range(3):
         worker.clock.passed_s += 2 * INTERVAL_MS / 1000
         step()
-    assert (cycles(worker), worker.core.is_at_rest) == (1, True), "nothing comes of empty micro-batches"
+    assert (cycles(worker), rests(worker)) == (1, True), "nothing comes of empty micro-batches"
 
 
 def test_a_worker_whose_partition_is_being_restored_is_not_at_rest(worker: SimulatedWorker) -> None:
     worker.core.ownership.reload(after_s=0.0)
     worker.core.step(worker._batch(None, {}))
-    assert not is_at_rest(worker)
+    assert not rests(worker)
