@@ -114,6 +114,11 @@ def configure_logging(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     )
+    of_errors: list[Any] = (
+        [masked_traceback_once, masked_exceptions]
+        if masks_values
+        else [traceback_once, structlog.processors.format_exc_info]
+    )
     for_a_terminal = [] if log_format == "json" else [harmless]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -127,8 +132,7 @@ def configure_logging(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                masked_traceback_once if masks_values else traceback_once,
-                masked_exceptions if masks_values else structlog.processors.format_exc_info,
+                *of_errors,
                 *for_a_terminal,
                 renderer,
             ],

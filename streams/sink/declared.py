@@ -6,6 +6,7 @@ from streams.errors import UsageError
 from streams.flow.declaration import Pipeline
 from streams.flow.topics import Cleanup
 from streams.schemas.catalog import Catalog
+from streams.schemas.personal import personal_of
 from streams.sink.shape import columns_of, subset
 from streams.sinks.spec import SinkSpec, dead_letters_of, group_of
 from streams.sinks.target import TargetColumn
@@ -24,6 +25,8 @@ class DeclaredSink:
     key: tuple[str, ...]
     """Empty: every record is a row."""
     has_tombstones: bool
+    is_personal: bool = False
+    """Whether rows hold personal data, which must not be quoted."""
 
 
 def declared_sink(pipeline: Pipeline, spec: SinkSpec, catalog: Catalog) -> DeclaredSink:
@@ -55,4 +58,5 @@ def declared_sink(pipeline: Pipeline, spec: SinkSpec, catalog: Catalog) -> Decla
         columns=columns,
         key=key,
         has_tombstones=is_table and len(found) == 1 and found[0].kind == "string",
+        is_personal=bool(personal_of(catalog, subject) | personal_of(catalog, pipeline.subject)),
     )

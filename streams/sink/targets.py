@@ -36,6 +36,7 @@ def target_of(
             return HttpTarget(
                 spec.url, sink=spec.name, topic=spec.topic, committed=committed, key=sink.key, rows_max=spec.rows_max,
                 rate=spec.rate, headers=dict(spec.headers), token=lambda: settings.secret("STREAMS_HTTP_SINK_TOKEN"),
+                masks_words=sink.is_personal,
             )  # fmt: skip
         case spec:
             raise UsageError(f"sink {spec.name}: there is no target {spec.kind}")
@@ -52,7 +53,7 @@ def _postgres(sink: DeclaredSink, spec: PostgresSpec, settings: Settings, topic_
     check_url(url)
     return PostgresTarget(
         lambda: settings.secret("STREAMS_POSTGRES_URL") or "", sink=spec.name, topic=spec.topic, topic_id=topic_id,
-        table=spec.table, columns=sink.columns, key=sink.key,
+        table=spec.table, columns=sink.columns, key=sink.key, masks_values=sink.is_personal,
     )  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def _delta(sink: DeclaredSink, spec: DeltaSpec, settings: Settings, topic_id: st
         raise _missing("delta", error) from None
     return DeltaTarget(
         delta_url(spec, settings), sink=spec.name, topic_id=topic_id, columns=sink.columns, key=sink.key,
-        day_of=spec.day_of,
+        day_of=spec.day_of, masks_values=sink.is_personal,
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ from tests.integration.kafka_helpers import admin_of, committed_records, delete_
 from tests.integration.test_rejects import Encoder
 from tests.integration.workers import SETTINGS, wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240, func_only=True)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600, func_only=True)]
 
 PREFIX: Final = "walk."
 KEY: Final = "anna-marked-7"
@@ -205,6 +205,7 @@ def test_every_secret_of_the_settings_is_one_that_is_walked() -> None:
     assert secret - HARD == set(SECRETS) - {"SCHEMA_REGISTRY_USERNAME"}
 
 
+@pytest.mark.slow
 def test_no_output_of_any_program_shows_a_secret_or_a_personal_value(walk: Walk) -> None:
     with ExitStack() as running:
         worker = running.enter_context(walk.process("worker"))

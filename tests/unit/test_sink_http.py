@@ -4,10 +4,13 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import psycopg
 import pyarrow as pa
 import pytest
 
+from streams.masking import PERSONAL_MASK
 from streams.sinks.http.target import SAMPLE, HttpTarget
+from streams.sinks.postgres.refusal import words
 from streams.sinks.target import RowsRefused, TakenOver, TargetBatch, TargetUnavailable
 from tests.endpoint import Endpoint
 
@@ -137,3 +140,20 @@ def test_a_partition_that_is_not_held_is_not_sent(endpoint: Endpoint) -> None:
         target.write(batch(1))
     assert not endpoint.requests
     target.close()
+
+
+def test_of_rows_with_personal_data_only_the_status_of_an_answer_is_told(endpoint: Endpoint) -> None:
+    endpoint.refused = {"r33"}
+    target = target_of(endpoint, masks_words=True)
+    with pytest.raises(RowsRefused) as told:
+        target.write(batch(100))
+    assert told.value.rows[0, 33].endswith(f"answers 400: {PERSONAL_MASK}")
+    target.close()
+
+
+def test_of_rows_with_personal_data_a_database_is_not_quoted() -> None:
+    error = psycopg.errors.InvalidTextRepresentation('invalid input syntax for type integer: "anna"')
+    assert words(error, masks_values=True) == f"InvalidTextRepresentation (22P02): {PERSONAL_MASK}"
+    assert "anna" in words(error)
+    gone = psycopg.OperationalError("connection to server at 127.0.0.1 failed")
+    assert words(gone, masks_values=True) == "connection to server at 127.0.0.1 failed"

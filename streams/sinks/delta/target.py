@@ -14,7 +14,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
 
-from streams.masking import masked
+from streams.masking import PERSONAL_MASK, masked
 from streams.sinks.delta.layout import DAY, DELETED, PARTITION, changes_of, missing_fields, schema_of, table_of
 from streams.sinks.target import TakenOver, TargetBatch, TargetColumn, TargetMismatch, TargetUnavailable
 
@@ -37,8 +37,10 @@ class DeltaTarget:
         key: Sequence[str] = (),
         day_of: str = "",
         storage_options: Mapping[str, str] | None = None,
+        masks_values: bool = False,
     ) -> None:
         """The table at `url`, a folder or an address in an object store; the rest is as with `PostgresTarget`."""
+        self._masks = masks_values
         self._url, self._key, self._day_of = url, tuple(key), day_of
         self._names = f"streams/{sink}/{topic_id}"
         self._columns, self._options = tuple(columns), dict(storage_options or {}) or None
@@ -194,7 +196,13 @@ class DeltaTarget:
             raise TargetMismatch(f"the Delta table {self._url}: {words(error)}") from None
         except (DeltaError, OSError, pa.ArrowException) as error:
             self._table = None
-            raise TargetUnavailable(f"Delta table {self._url}: {words(error)}") from None
+            said = f"{type(error).__name__}: {PERSONAL_MASK}" if self._masks and _may_quote(error) else words(error)
+            raise TargetUnavailable(f"Delta table {self._url}: {said}") from None
+
+
+def _may_quote(error: BaseException) -> bool:
+    """Whether an error may be about values of rows: one that is not about a file or a service."""
+    return isinstance(error, pa.ArrowException) and not isinstance(error, OSError)
 
 
 def words(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 
 import aiohttp
 
-from streams.masking import masked
+from streams.masking import PERSONAL_MASK, masked
 from streams.sinks.http.requests import Change, Place, body_of, changes_of, idempotency_key, portions
 from streams.sinks.target import RowsRefused, TakenOver, TargetBatch, TargetUnavailable
 
@@ -44,16 +44,18 @@ class HttpTarget:
         rate: float | None = None,
         headers: Mapping[str, str] | None = None,
         token: Callable[[], str | None] = lambda: None,
+        masks_words: bool = False,
         monotonic_s: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Rows of `topic` by POST to `url`, `rows_max` of them in a request, `rate` requests a second at most.
 
         `committed`: the offsets of the sink's group, -1 where there is none. `token` is asked for each request.
+        `masks_words`: rows hold personal data, which the endpoint may quote: of its answers only the status is told.
         """
         self._url, self._sink, self._topic, self._key = url, sink, topic, tuple(key)
         self._committed, self._rows_max, self._rate = committed, rows_max, rate
-        self._headers, self._token = dict(headers or {}), token
+        self._headers, self._token, self._masks_words = dict(headers or {}), token, masks_words
         self._monotonic_s, self._sleep = monotonic_s, sleep
         self._held: set[int] = set()
         self._done: dict[int, int] = {}
@@ -165,7 +167,8 @@ class HttpTarget:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_S_MAX))
         async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as answer:
             text = (await answer.content.read(ANSWER_BYTES_MAX)).decode(errors="replace")
-            return answer.status, masked(" ".join(text.split())), _retry_after(answer.headers.get("Retry-After"))
+            words = PERSONAL_MASK if self._masks_words else masked(" ".join(text.split()))
+            return answer.status, words, _retry_after(answer.headers.get("Retry-After"))
 
     def _wait(self) -> None:
         """Until the next request is due."""

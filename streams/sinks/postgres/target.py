@@ -7,6 +7,7 @@ short time between `advance` and the commit of a living writer; one that stands 
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -76,6 +77,7 @@ class PostgresTarget:
         table: str,
         columns: Sequence[TargetColumn],
         key: Sequence[str] = (),
+        masks_values: bool = False,
     ) -> None:
         """Rows of `topic` into `table`; `key`: columns by which rows are told apart, none: every record is a row.
 
@@ -86,6 +88,7 @@ class PostgresTarget:
         self._url = url if callable(url) else lambda: url
         self._sink, self._topic, self._topic_id = sink, topic, topic_id
         self._table, self._columns, self._key = table, tuple(columns), tuple(key)
+        self._masks = masks_values
         self._sql = Statements(table, columns, key)
         self._connection: psycopg.Connection[Any] | None = None
         self._epochs: dict[int, int] = {}
@@ -173,7 +176,8 @@ class PostgresTarget:
         except psycopg.Error as error:
             if not is_of_rows(error):
                 raise
-            raise Refusals(lambda rows: self._tried(connection, batch, rows)).found(batch, error) from None
+            tried = partial(self._tried, connection, batch)
+            raise Refusals(tried, masks_values=self._masks).found(batch, error) from None
 
     def _put(self, connection: psycopg.Connection[Any], table: Any, apart: Any) -> None:
         if table.num_rows == 0:
@@ -229,8 +233,8 @@ class PostgresTarget:
             if connection is not None and not isinstance(error, psycopg.errors.UniqueViolation):
                 self._drop(connection)
             if is_of_schema(error):
-                raise TargetMismatch(f"table {self._table}: {words(error)}") from None
-            raise TargetUnavailable(f"PostgreSQL: {words(error)}") from None
+                raise TargetMismatch(f"table {self._table}: {words(error, masks_values=self._masks)}") from None
+            raise TargetUnavailable(f"PostgreSQL: {words(error, masks_values=self._masks)}") from None
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
