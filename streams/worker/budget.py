@@ -26,8 +26,16 @@ class MemoryBudget:
         self._used: dict[str, int] = {}
         self._withheld = 0
 
+    @property
+    def is_tight(self) -> bool:
+        """Whether the process took too much of late: what is free should be given back more often."""
+        return self._withheld > 0
+
     def follow(self, resident_bytes: int) -> None:
-        """Note what the process takes, after free memory was given back; to be called every few seconds."""
+        """Note what the process takes, before free memory is given back; to be called every few seconds.
+
+        That is what counts: between two looks the process takes as much again.
+        """
         with self._lock:
             withheld = self._withheld + int((resident_bytes - self._resident_bytes_max) * _STEP)
             self._withheld = min(max(0, withheld), int(self._bytes_max * _WITHHELD_SHARE_MAX))
