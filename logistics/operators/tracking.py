@@ -14,6 +14,7 @@ from logistics.operators.recent_speed import ROAD, Positions, driven, speeds_kmh
 from logistics.operators.tracking_rows import RISKS, STEP, TRACKED, tracked_rows, vehicle_rows
 from streams.batch.columns import Bools, Int64, Objects, objects
 from streams.batch.events import Events
+from streams.batch.refs import byte_objects
 from streams.batch.rows import RowLayout, Rows, empty_rows
 from streams.limits import WHOLE_NUMBER_MAX
 from streams.operators.base import Operator, OperatorContext
@@ -162,6 +163,7 @@ class _Batch:
     """Merged events sorted by key, each key's in their order."""
 
     events: Events
+    key: Objects
     slot: Int64
     """Of each key."""
     start: Int64
@@ -189,9 +191,11 @@ class _Batch:
             own = owner[at]
             first = np.flatnonzero(np.append(True, own[1:] != own[:-1]))
             latitude, longitude = (events.number(f"{POSITIONS}.{name}")[at] for name in ("latitude", "longitude"))
-            positions, position_owner = Positions(events.event_time[at], latitude, longitude, first), own[first]
+            positions = Positions(events.event_time[at], latitude, longitude, first)
+            position_owner = own[first]
+        keys = byte_objects(events.key.take(start))
         return _Batch(
-            events, events.slot[start], start, owner, is_position, positions, position_owner, newest
+            events, keys, events.slot[start], start, owner, is_position, positions, position_owner, newest
         )  # fmt: skip
 
     @property
@@ -251,7 +255,7 @@ class _Walk:
             self._key, self._orders = key, dict(_unpacked(self._before["orders"][key]))
         time, newest = int(events.event_time[place]), int(batch.newest_position[place])
         if batch.is_position[place]:
-            vehicle = events.key[place] or b""
+            vehicle = batch.key[key]
             for order_id, order in self._orders.items():
                 self._note(order_id, order, vehicle, time, newest)
             return

@@ -26,7 +26,7 @@ from streams.testing.schemas import Schema
 from tests.integration.kafka_helpers import committed_records, fresh_topics, settings_of
 from tests.integration.workers import NEVER_IDLE, SETTINGS, Worker, wait_until, workers
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 PARTITIONS = 3
 FLOWS = ("gps", "orders", "dispatch", "tracking")
@@ -134,6 +134,6 @@ def test_orders_meet_their_vehicles_although_the_worker_is_killed(stack: Stack, 
     wait_until(is_done, "the closing orders are followed", timeout_s=240)
     for flow in ("dispatch", "tracking"):
         report = judged(stack, flow)
-        assert not unexplained(report), report.details
+        assert not unexplained(report), "\n".join(report.details)
         assert set(report.faults) <= {"lost"}, report.faults
         assert report.rows.total() > 500, report.rows
