@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from streams.avro.table import MOVED_HEADER
 from streams.batch.key_hash import murmur2
 from streams.engine import adoption
-from streams.engine.adoption import MOVED_HEADER, Adoption, Clearing
+from streams.engine.adoption import Adoption, Clearing
 from streams.engine.config import TaskConfig
 from streams.engine.effects import CycleEnd
 from streams.engine.journal_chain import RestoreFailed
