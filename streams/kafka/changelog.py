@@ -19,7 +19,7 @@ from streams.kafka.admin import admin_client, described
 from streams.kafka.headers import read_headers
 from streams.kafka.out_of_range import OUT_OF_RANGE, is_truncation
 from streams.kafka.positions import position_of
-from streams.limits import RESTORE_PATIENCE_MS, RESTORE_WAIT_MS_MAX
+from streams.limits import RESTORE_PATIENCE_MS, RESTORE_WAIT_MS_MAX, RESTORES_MAX
 from streams.resilience.retry import Backoff, Retrier
 from streams.settings import Settings
 from streams.sinks.base import Committed
@@ -74,6 +74,7 @@ class KafkaChangelog:
             "auto.offset.reset": "error",
             "fetch.wait.max.ms": 10,
             "queued.min.messages": 200_000,
+            "queued.max.messages.kbytes": clients.queue_kbytes_max(settings) // RESTORES_MAX,
         }
         self._asking = self._new_consumer()
         self._asking_lock = threading.Lock()

@@ -22,6 +22,8 @@ from streams.settings import Settings
 
 T = TypeVar("T")
 
+_QUEUE_KBYTES_DEFAULT: Final = 65_536
+"""librdkafka's, of `queued.max.messages.kbytes`."""
 librdkafka_log: Final = logging.getLogger("librdkafka")
 """Log of every client. With no logging configured, its lines go nowhere rather than to stderr."""
 librdkafka_log.addHandler(logging.NullHandler())
@@ -50,11 +52,22 @@ class Producer(confluent_kafka.Producer):
 def consumer(settings: Settings, config: Mapping[str, Any]) -> Consumer:
     """A consumer of the cluster in `settings`, with what `config` says of anything but its connection.
 
+    Unless `config` says less, it fetches at most `queue_kbytes_max` ahead.
+
     Raises:
         UsageError: the connection settings cannot be used; the message names the variable.
 
     """
-    return _made(settings, config, "C", partial(Consumer, logger=librdkafka_log))
+    bound = {"queued.max.messages.kbytes": queue_kbytes_max(settings)}
+    return _made(settings, bound | dict(config), "C", partial(Consumer, logger=librdkafka_log))
+
+
+def queue_kbytes_max(settings: Settings) -> int:
+    """Bytes that one client may fetch or send ahead, in kB: 1/32 of the memory setting, at most librdkafka's default.
+
+    Consumers that run side by side share it. Without a bound each takes up to 64 MB, whatever the memory setting is.
+    """
+    return min(_QUEUE_KBYTES_DEFAULT, settings.streams_memory_mb_max * 1024 // 32)
 
 
 def producer(settings: Settings, config: Mapping[str, Any]) -> Producer:

@@ -1,17 +1,44 @@
 """The memory that the state of all flows of a process may take together."""
 
 import threading
+from typing import Final
+
+_WITHHELD_SHARE_MAX: Final = 0.5
+"""State keeps at least the other half: with less, a worker would move state to its stores and back all the time."""
+_STEP: Final = 0.5
+"""Of what the process takes beyond its limit, the part that is withheld from state at each look."""
 
 
 class MemoryBudget:
-    """Shared by the flows of a process, each in its own thread: one that is idle leaves its share to the others."""
+    """Shared by the flows of a process, each in its own thread: one that is idle leaves its share to the others.
 
-    def __init__(self, bytes_max: int, *, pipelines: int) -> None:
-        """`bytes_max` is for all `pipelines` together."""
+    The bytes that operators count are not all that their state costs: allocators keep what was freed in between. So the
+    budget follows the memory of the process: while that is above `resident_bytes_max`, less and less is allowed, and
+    more again once it is below.
+    """
+
+    def __init__(self, bytes_max: int, *, pipelines: int, resident_bytes_max: int = 1 << 62) -> None:
+        """`bytes_max` is for the state of all `pipelines` together, `resident_bytes_max` for the process."""
         self._bytes_max = bytes_max
-        self._even = bytes_max // max(1, pipelines)
+        self._pipelines = max(1, pipelines)
+        self._resident_bytes_max = resident_bytes_max
         self._lock = threading.Lock()
         self._used: dict[str, int] = {}
+        self._withheld = 0
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether the process took too much of late: what is free should be given back more often."""
+        return self._withheld > 0
+
+    def follow(self, resident_bytes: int) -> None:
+        """Note what the process takes, before free memory is given back; to be called every few seconds.
+
+        That is what counts: between two looks the process takes as much again.
+        """
+        with self._lock:
+            withheld = self._withheld + int((resident_bytes - self._resident_bytes_max) * _STEP)
+            self._withheld = min(max(0, withheld), int(self._bytes_max * _WITHHELD_SHARE_MAX))
 
     def allowed(self, pipeline: str, used: int) -> int:
         """Note what a flow uses; returns what it may use: all that others leave, and its even share in any case.
@@ -21,4 +48,5 @@ class MemoryBudget:
         with self._lock:
             self._used[pipeline] = used
             others = sum(self._used.values()) - used
-        return max(self._even, self._bytes_max - others)
+            bytes_max = self._bytes_max - self._withheld
+        return max(bytes_max // self._pipelines, bytes_max - others)

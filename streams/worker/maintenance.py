@@ -17,6 +17,8 @@ from streams.worker.quarantined import QuarantineNews
 
 _INTERVAL_S: Final = 2.0
 _INTERVAL_OVER_BUDGET_S: Final = 0.2
+_INTERVAL_TIGHT_S: Final = 0.5
+"""While the process takes too much."""
 _TRUNCATE_INTERVAL_S: Final = 60.0
 _TRIM_SHARE: Final = 0.6
 """Of the memory setting, resident memory beyond which what is free is given back to the system."""
@@ -64,7 +66,7 @@ class Maintenance:
         self._done_at_s = self._flushed_at_s = self._truncated_at_s = clock.monotonic_s()
 
     def run_if_due(self) -> None:
-        """Do what is due: a look every two seconds, ten times as often while more memory is used than may be.
+        """Do what is due: a look every two seconds, more often while more memory is used than may be.
 
         Raises:
             CycleAborted: the disk refuses, the source is another one, or a commit did not happen.
@@ -73,22 +75,29 @@ class Maintenance:
         used = self._engine.bytes_used()
         is_over = used > self._budget.allowed(self._pipeline.name, used)
         now_s = self._clock.monotonic_s()
-        if now_s - self._done_at_s > (_INTERVAL_OVER_BUDGET_S if is_over else _INTERVAL_S):
+        if now_s - self._done_at_s > self._interval_s(is_over=is_over):
             self._done_at_s = now_s
             self._run(now_s)
+
+    def _interval_s(self, *, is_over: bool) -> float:
+        if is_over:
+            return _INTERVAL_OVER_BUDGET_S
+        return _INTERVAL_TIGHT_S if self._budget.is_tight else _INTERVAL_S
 
     def _run(self, now_s: float) -> None:
         self._source.require_unchanged(now_s)
         for key in self._schemas.expired():
             self._engine.forget_schema(key)
+        resident = self._memory.resident_bytes()
+        self._budget.follow(resident)
+        if resident > self._resident_bytes_max:
+            self._memory.give_back()
         used = self._engine.bytes_used()
         budget = self._budget.allowed(self._pipeline.name, used)
         self._metrics.state_bytes.labels("memory").set(used)
         self._metrics.state_bytes.labels("rocksdb_cache").set(self._memory.cache_bytes())
         tasks = self._engine.tasks.values()
         self._quarantined.tell(key for task in tasks for key in task.operator(QuarantineOperator).breakers.open_keys)
-        if self._memory.resident_bytes() > self._resident_bytes_max:
-            self._memory.give_back()
         flush_is_due = (now_s - self._flushed_at_s) * 1000 > CHECKPOINT_INTERVAL_MS
         truncation_is_due = now_s - self._truncated_at_s > _TRUNCATE_INTERVAL_S
         if used <= budget and not flush_is_due and not truncation_is_due:

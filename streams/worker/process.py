@@ -57,6 +57,8 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 _GC_ALLOCATIONS: Final = 100_000
 _CACHE_SHARE: Final = 1 / 16
 _STATE_SHARE: Final = 0.25
+_RESIDENT_SHARE: Final = 0.8
+"""Of the memory setting, resident memory beyond which state gets less than its share: the rest is for peaks."""
 """Of the memory for data, for ids, held events and keys of all flows together; the rest is batches, client queues,
 caches and the runtime."""
 
@@ -125,7 +127,11 @@ class WorkerProcess:
             self._directory,
             RocksMemory(cache_bytes=int(memory_bytes * _CACHE_SHARE), memtable_bytes=int(memory_bytes * _CACHE_SHARE)),
             self.metrics,
-            MemoryBudget(int(memory_bytes * _STATE_SHARE), pipelines=len(pipelines)),
+            MemoryBudget(
+                int(memory_bytes * _STATE_SHARE),
+                pipelines=len(pipelines),
+                resident_bytes_max=int((settings.streams_memory_mb_max << 20) * _RESIDENT_SHARE),
+            ),
             Guard("schema_registry", on_state=self.metrics.breaker_state.labels("schema_registry").set),
             pipelines=len(pipelines),
             timestamp_ages_ms=timestamp_ages_ms(client, events),

@@ -149,7 +149,7 @@ class Wiring:
         self.transactions = KafkaTransactions(
             own, transactional_id=self.member, source=source, retrier=retrier, native=native, further=further
         )
-        self.changelog = KafkaChangelog(settings, group=group, source=source, retrier=retrier, further=further)
+        self.changelog = KafkaChangelog(own, group=group, source=source, retrier=retrier, further=further)
         self.lag_probe = LagProbe(settings, group=group, source=source, further=further)
         places = KafkaPlaces(settings, pipeline)
         self._source_watches = [
@@ -163,7 +163,7 @@ class Wiring:
         self.restorer = Restorer(
             config, shared.directory, shared.memory, own, shared.metrics,
             places=places.find, retrier=retrier, layouts=growth.read,
-            readers=ChangelogReaders(settings, group=group, source=source, retrier=quiet, further=further),
+            readers=ChangelogReaders(own, group=group, source=source, retrier=quiet, further=further),
             on_progress=on_progress,
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError
 
+from streams.kafka.clients import queue_kbytes_max
 from streams.limits import BATCH_WAIT_MS, HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS
 from streams.settings import Settings
 
@@ -19,7 +20,7 @@ def consumer_config(settings: Settings, *, group: str, member: str) -> dict[str,
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
         "queued.min.messages": 100_000,
-        "queued.max.messages.kbytes": min(65_536, settings.streams_memory_mb_max * 1024 // 16),
+        "queued.max.messages.kbytes": queue_kbytes_max(settings),
         # The broker gathers too: unasked, it would answer a live stream with a few records at a time.
         "fetch.wait.max.ms": BATCH_WAIT_MS // 2,
         "fetch.min.bytes": 65_536,
