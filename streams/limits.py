@@ -10,8 +10,17 @@ BATCH_RECORDS_MAX: Final = 20_000
 """Records of one micro-batch: fixed costs per batch fall with it (5,000 costs 20% more CPU per event)."""
 BATCH_SHARE: Final = 1 / 64
 """Of a flow's memory, for one micro-batch, about: large records come in batches of fewer. Several are in memory."""
-BATCH_WAIT_MS: Final = 100
-"""How long intake waits to fill a micro-batch; an idle worker wakes up this often."""
+BATCH_WAIT_MS: Final = 180
+"""How long intake gathers records of a live stream for a micro-batch, if a commit cycle is not shorter: about one
+micro-batch for each cycle costs least, and the events wait as long for their commit as with several."""
+BATCH_WAIT_MS_MIN: Final = 20
+"""The same, however short a commit cycle is."""
+QUIET_WAIT_MS: Final = 100
+"""How long intake waits where nothing came before: an idle worker wakes up this often."""
+FETCH_WAIT_MS: Final = 50
+"""How long the broker gathers records for a fetch."""
+REST_MS_MAX: Final = 500
+"""A worker that has nothing to do goes through a step this often all the same."""
 CHANNEL_BATCHES_MAX: Final = 2
 """Micro-batches waiting for the agent; beyond this, intake stops consuming."""
 POLL_BLOCKED_MS_MAX: Final = 2_000
@@ -100,6 +109,10 @@ DEDUP_PAGE_IDS: Final = 256
 """Ids in one spilled page: 6 KB, one RocksDB row."""
 DEDUP_BUCKET_MS: Final = 60_000
 """Width of an event-time bucket of spilled ids."""
+JOIN_MATCHES_DEFAULT: Final = 100
+"""Events of the other side that one event of an interval join is joined with at most, where nothing is declared."""
+JOIN_MATCHES_MAX: Final = 10_000
+"""What may be declared: all joined rows of a micro-batch are in memory together."""
 CHECKPOINT_INTERVAL_MS: Final = 30_000
 """RocksDB is flushed this often: what a crash makes the journal replay."""
 SCAN_SIGN_ROWS: Final = 4_096

@@ -11,6 +11,7 @@ import structlog
 
 from streams.errors import StreamsError
 from streams.text import printable, printable_lines
+from streams.tracebacks import mask_what_ends_the_process, masked_exceptions, words_of
 
 _REPEAT_S: Final = 60.0
 _NUMBERS: Final = re.compile(r"\d+")
@@ -59,6 +60,14 @@ def traceback_once(_: Any, __: str, event: _Event) -> _Event:
     return event
 
 
+def masked_traceback_once(name: Any, method: str, event: _Event) -> _Event:
+    """As `traceback_once`, in a process that handles personal data."""
+    error = _exception_of(event.get("exc_info"))
+    if error is not None and not isinstance(error, StreamsError) and hasattr(error, _TRACEBACK_SHOWN):
+        event.setdefault("error", words_of(error))
+    return traceback_once(name, method, event)
+
+
 def harmless(_: Any, __: str, event: _Event) -> _Event:
     """Make every text of an event safe for a terminal: keys and names of topics come from whoever can write to one."""
     for name, value in event.items():
@@ -81,11 +90,16 @@ class OfProcess:
         return event
 
 
-def configure_logging(log_format: str, *, level: int = logging.INFO, process: int | None = None) -> None:
+def configure_logging(
+    log_format: str, *, level: int = logging.INFO, process: int | None = None, masks_values: bool = False
+) -> None:
     """Send all log lines to standard error, human-readable (`console`) or one JSON object a line (`json`).
 
-    `process`: number of this process among those of one worker; None: it is the only one.
+    `process`: number of this process among those of one worker; None: it is the only one. `masks_values`: whether the
+    process handles personal data, so that messages of errors that may quote values are masked (`streams.tracebacks`).
     """
+    if masks_values:
+        mask_what_ends_the_process()
     shared: list[Any] = [
         *([] if process is None else [OfProcess(process)]),
         structlog.contextvars.merge_contextvars,
@@ -113,8 +127,8 @@ def configure_logging(log_format: str, *, level: int = logging.INFO, process: in
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                traceback_once,
-                structlog.processors.format_exc_info,
+                masked_traceback_once if masks_values else traceback_once,
+                masked_exceptions if masks_values else structlog.processors.format_exc_info,
                 *for_a_terminal,
                 renderer,
             ],

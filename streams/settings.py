@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     streams_skew_ms_max: int = Field(60_000, ge=0)
     streams_memory_mb_max: int = Field(1024, ge=MEMORY_MB_MIN)
     streams_record_bytes_max: int = Field(1_048_576, ge=64)
+    streams_source_bytes_per_s: int | None = Field(None, ge=1)
+    """At most what comes into each source: quotas of roles follow from it (`streams.acls.quotas`)."""
     streams_quarantine_rejects: int = Field(100, ge=0, le=10_000)
     streams_quarantine_cooldown_ms: int = Field(60_000, ge=1_000)
     streams_group_protocol: Literal["classic", "consumer"] = "classic"
@@ -125,6 +127,13 @@ class Settings(BaseSettings):
     streams_gateway_body_bytes_max: int = Field(4_194_304, ge=1_024, le=67_108_864)
     streams_gateway_rate_max: int = Field(0, ge=0)
     """Events a second of each sender; 0: any."""
+    streams_mqtt_username: str | None = None
+    """These five: the MQTT broker of `streams bridge mqtt`."""
+    streams_mqtt_password: SecretStr | None = None
+    streams_mqtt_ca_location: Path | None = None
+    """None: the certificate authorities of the system."""
+    streams_mqtt_certificate_location: Path | None = None
+    streams_mqtt_key_location: Path | None = None
     streams_app: str = Field("logistics", pattern=r"^[A-Za-z_][A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_]*)?$")
     """Module that declares the flows, and perhaps the name of one: `streams.flow.discover`."""
     streams_schemas_dir: Path | None = None

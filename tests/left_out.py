@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -33,18 +36,33 @@ def cargo() -> str | None:
     return shutil.which("cargo")
 
 
-def helm() -> str | None:
-    """Helm, if it is there."""
-    return shutil.which("helm")
+def helm() -> object | None:
+    """Helm, as a library of Python, if it is there."""
+    return find_spec("helm_python")
+
+
+def hadolint() -> str | None:
+    """The linter of Dockerfiles, if it is there."""
+    beside = Path(sys.executable).parent / "hadolint"
+    return str(beside) if beside.exists() else shutil.which("hadolint")
+
+
+def mosquitto() -> str | None:
+    """The MQTT broker, if it and what publishes to it are there; Debian has the broker where only root looks."""
+    if shutil.which("mosquitto_pub") is None:
+        return None
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
 
 NEEDS: Final = {
-    "helm": (helm, "no helm (go install helm.sh/helm/v3/cmd/helm@latest)"),
+    "helm": (helm, "no Helm (make deploy-tools)"),
+    "hadolint": (hadolint, "no hadolint (make deploy-tools)"),
     "chromium": (chromium, "no Chromium (Debian: apt-get install chromium)"),
+    "mosquitto": (mosquitto, "no mosquitto (Debian: apt-get install mosquitto mosquitto-clients)"),
     "promtool": (prometheus, "no prometheus and promtool (Debian: apt-get install prometheus)"),
     "native": (native_decoder, "no native decoder (make setup builds it where cargo is)"),
 }
-MAY_LACK: Final = {"native": cargo, "helm": helm}
+MAY_LACK: Final = {"native": cargo, "helm": helm, "hadolint": hadolint}
 """Where this finds nothing, what needs the tool is left out even where nothing else may be."""
 
 

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,15 @@ class Fed:
     @property
     def id(self) -> str:
         return f"{self.of}-{self.key}-{self.time}-{self.sequence}"
+
+
+@dataclass(frozen=True)
+class _Placed(Fed):
+    place: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.place:020d}"
 
 
 @dataclass(frozen=True)
@@ -150,14 +159,20 @@ def schemas_of(directory: Path) -> Path:
     return directory
 
 
-def random_logs(rng: random.Random, *, events: int) -> dict[str, list[Fed]]:
-    """A log of each input: out of order, some of it much too late; the clocks of the inputs are apart."""
+def random_logs(
+    rng: random.Random, *, events: int, begins: Sequence[int] = (10_000, 30_000), silence: float = 0.0
+) -> dict[str, list[Fed]]:
+    """A log of each input: out of order, some of it much too late; the clocks of the inputs are apart.
+
+    `silence`: how likely an hour without events is, at each of them.
+    """
     found: dict[str, list[Fed]] = {}
     for name in NAMES:
-        now = rng.choice((10_000, 30_000))
+        now = rng.choice(begins)
         log: list[Fed] = []
         for number in range(events):
             now += rng.choice((0, 0, 100, 700, 2_500))
+            now += 3_600_000 if silence and rng.random() < silence else 0
             back = rng.choice((0, 0, 300, 2_000, 3_000, 9_000))
             log.append(Fed(name, rng.choice("abcd"), now - back, number % 7))
         found[name] = log
@@ -172,6 +187,7 @@ def feed(
     crash: Crash | None = None,
     lose_disk: bool = False,
     spill: bool = False,
+    expire: bool = False,
 ) -> None:
     """Feed the logs, each in its order, in pieces that come in any order."""
     left = {name: list(log) for name, log in logs.items()}
@@ -185,6 +201,9 @@ def feed(
                 task.maintenance.spill(below=task.watermark, rows_keep=rng.choice((0, 1, 3)), keep_keys=False)
             if rng.random() < 0.3:
                 driver.crash()
+        if expire:
+            for task in driver._engine.tasks.values():
+                task.maintenance.expire()
         if crash is not None and rng.random() < 0.3:
             driver.crash(crash)
         elif lose_disk and rng.random() < 0.1:
@@ -206,10 +225,16 @@ def _seen(fields: Mapping[str, Any]) -> Seen:
 
 def expected(logs: Mapping[str, Sequence[Fed]], partitions: int = 2) -> list[tuple[int, Seen]]:
     """What must be noted, by one event at a time; without idle time."""
-    return [each for partition in range(partitions) for each in _of_partition(logs, partition, partitions)]
+    return [each for partition in range(partitions) for each in of_partition(logs, partition, partitions)[0]]
 
 
-def _of_partition(logs: Mapping[str, Sequence[Fed]], partition: int, partitions: int) -> Iterator[tuple[int, Seen]]:
+def of_partition(
+    logs: Mapping[str, Sequence[Fed]], partition: int, partitions: int, tables: Sequence[str] = ()
+) -> tuple[list[tuple[int, Seen]], int]:
+    """What must be noted of a partition, and up to when everything that is due in it has been passed.
+
+    Events of `tables` are known by their places in the log.
+    """
     due: list[tuple[int, int, int, str, int, Fed]] = []
     ends: list[int] = []
     for number, name in enumerate(NAMES):
@@ -218,6 +243,8 @@ def _of_partition(logs: Mapping[str, Sequence[Fed]], partition: int, partitions:
         unique: set[str] = set()
         held: list[Fed] = []
         last: dict[str, tuple[int, int, str]] = {}
+        if name in tables:
+            mine = [_Placed(one.of, one.key, one.time, one.sequence, place) for place, one in enumerate(mine)]
         for one in mine:
             before = end
             end = max(end, one.time - LATENESS_MS)
@@ -241,6 +268,6 @@ def _of_partition(logs: Mapping[str, Sequence[Fed]], partition: int, partitions:
                     last[fresh.key] = key
                     due.append((max(fresh.time, before), *key, number, fresh))
         ends.append(end)
-    for at, _, _, _, number, one in sorted(due, key=lambda row: row[:5]):
-        if at < min(ends):
-            yield at - 1, (NAMES[number], one.key, one.time, one.sequence)
+    passed = [row for row in sorted(due, key=lambda row: row[:5]) if row[0] < min(ends)]
+    found = [(at - 1, (NAMES[number], one.key, one.time, one.sequence)) for at, _, _, _, number, one in passed]
+    return found, min(ends) - 1

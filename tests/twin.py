@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from streams.avro.decode import Decoded, Decoder, Known
+from streams.avro.decode import Decoder
+from streams.avro.decoded import Decoded, Known
 from streams.avro.native import Native, choose
 from streams.avro.reads import ReaderFields
 from streams.avro.resolve import Plan

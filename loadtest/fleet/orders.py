@@ -47,13 +47,14 @@ VEHICLES: Final = 1_000
 DEPOTS: Final = 40
 NUMBER_DIGITS: Final = 10
 
-_CODES: Final = np.full((len(LIVES), TICKS), -1, dtype=np.int8)
+CODES: Final = np.full((len(LIVES), TICKS), -1, dtype=np.int8)
 """Step of each life at each tick, an index into `STEPS`; -1 once it has ended."""
 for _row, _life in enumerate(LIVES):
-    _CODES[_row, : len(_life)] = [LETTERS.index(letter) for letter in _life.upper()]
+    CODES[_row, : len(_life)] = [LETTERS.index(letter) for letter in _life.upper()]
 _LENGTHS: Final = np.array([len(life) for life in LIVES], dtype=np.int8)
 _AT_ONCE: Final = np.array([[letter.islower() for letter in life.ljust(TICKS)] for life in LIVES])
-_ASSIGNMENTS: Final = np.cumsum(np.equal(_CODES, STEPS.index("ASSIGNED")), axis=1)
+ASSIGNED_SO_FAR: Final = np.cumsum(np.equal(CODES, STEPS.index("ASSIGNED")), axis=1)
+"""How often each life was assigned to a vehicle up to each tick."""
 Traits = dict[str, NDArray[Any]]
 
 
@@ -110,6 +111,7 @@ class Orders:
         self._places_all = shape.devices_all or shape.device_first + shape.devices
         self._tick_ms = shape.tick_ms
         self._prefix = PREFIX if shape.device_prefix is None else shape.device_prefix
+        self._vehicle_ids = _VEHICLE_IDS
         self._age = np.random.default_rng([seed, 3]).integers(0, TICKS, shape.devices)
         """Ticks of each place's first order that were over before the beginning."""
         self._generations: dict[int, Traits] = {}
@@ -134,10 +136,10 @@ class Orders:
         which = (number - tick_first // TICKS) * self._places + place
         order = {name: values.ravel().take(which) for name, values in self._orders(tick_first, ticks).items()}
         at = order["life"] * TICKS + step
-        code = _CODES.ravel().take(at)
+        code = CODES.ravel().take(at)
         vehicle, depot, destination, promise = (rng.random((cells.size, 4)) < SAYS.take(code, axis=0)).T
         # A vehicle that an order is assigned to again is another one; promises move with every event that makes one.
-        assigned = (order["vehicle"] + _ASSIGNMENTS.ravel().take(at)) % VEHICLES
+        assigned = (order["vehicle"] + ASSIGNED_SO_FAR.ravel().take(at)) % len(self._vehicle_ids)
         order_id = numbered_texts(self._prefix, number * self._places_all + self._place_first + place, NUMBER_DIGITS)
         return OrderColumns(
             keys=order_id.cast(pa.binary()).to_numpy(zero_copy_only=False),
@@ -146,12 +148,17 @@ class Orders:
             sequence=step + 1,
             event_time_ms=time_ms - self._tick_ms * _AT_ONCE.ravel().take(at),
             kind=pa.array(STEPS).take(pa.array(code)),
-            vehicle_id=_VEHICLE_IDS.take(pa.array(assigned, mask=~vehicle)),
+            vehicle_id=self._vehicle_ids.take(pa.array(assigned, mask=~vehicle)),
             depot_id=_DEPOT_IDS.take(pa.array(order["depot"], mask=~depot)),
             latitude=np.where(destination, order["latitude"], np.nan),
             longitude=np.where(destination, order["longitude"], np.nan),
-            promised_time=times(time_ms + order["promised_ms"], known=promise),
+            promised_time=times(self._promises(order, time_ms), known=promise),
         )
+
+    def _promises(self, order: Traits, time_ms: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What is promised by steps at `time_ms`."""
+        found: NDArray[np.int64] = time_ms + order["promised_ms"]
+        return found
 
     def _orders(self, tick_first: int, ticks: int) -> Traits:
         """What the orders of some ticks are like; shapes (orders of a place, places), from `tick_first // TICKS` on."""

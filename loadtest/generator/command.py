@@ -7,17 +7,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Final
 
 import typer
 from confluent_kafka import KafkaError
 
-from loadtest.fleet import SOURCES, Fleet
+from loadtest.fleet import SOURCES, Fleet, Positions
+from loadtest.fleet.bound_orders import BoundOrders
 from loadtest.fleet.fill import FLUSH_S_MAX, Filler
 from loadtest.fleet.mix import CLOCK_SKEW_MS_MAX, REALISTIC, Bounds, Mix, Schemas, mix_of
 from loadtest.fleet.traffic import FleetShape, PathsOf, Source
 from loadtest.generator.measure import measure
-from loadtest.generator.plan import HISTORY_TICK_MS, Plan, Share, Traffic, plan_history, plan_open_loop
+from loadtest.generator.plan import HISTORY_TICK_MS, Plan, Share, Traffic, plan_history, plan_open_loop, plan_vehicles
 from loadtest.generator.sender import Sender, Stop
 from loadtest.generator.tally import Tally, Window
 from loadtest.generator.target import find_schemas, find_topic, own_topic, refuse_foreign_topic
@@ -92,6 +94,19 @@ def generate(
         int, typer.Option(min=1, help="Processes that send together; events, rate and devices are those of all.")
     ] = 1,
     device_prefix: Annotated[str | None, typer.Option(help="Ids of vehicles or orders begin so.")] = None,
+    vehicles: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=DEVICES_MAX,
+            help="Orders: bound to gps traffic of so many --devices, with the same --seed, --start-ms and --report-ms.",
+        ),
+    ] = None,
+    vehicle_rate: Annotated[
+        int | None,
+        typer.Option(min=1, help="Orders: bound to gps traffic of this --rate, with the same --seed and --start-ms."),
+    ] = None,
+    vehicle_prefix: Annotated[str | None, typer.Option(help="Orders: --device-prefix of the gps traffic.")] = None,
     tracks: Annotated[
         PathsOf, typer.Option(help="What vehicles move along; real: committed tracks.")
     ] = REALISTIC.paths,
@@ -158,6 +173,8 @@ def generate(
     for name, value in (("--zipf", zipf), ("--version-2", version_2), ("--parked", parked)):
         if value and declared.name != "gps":
             raise UsageError(f"{name} is not for {declared.name}")
+    is_bound = vehicles is not None or vehicle_rate is not None
+    _refuse_what_is_not_bound(declared.name, is_bound=is_bound, has_start=start_ms is not None or await_start, of=of)
     mix = Mix(
         duplicate_immediate=duplicate_immediate,
         duplicate_delayed=duplicate_delayed,
@@ -219,7 +236,20 @@ def generate(
         start_ms = told["start_ms"]
         count_from_ms, count_until_ms = told.get("count_from_ms"), told.get("count_until_ms")
     window = None if count_from_ms is None or count_until_ms is None else Window(count_from_ms, count_until_ms)
-    _run(settings, topic, planned(traffic), SOURCES[declared.name], of, context.obj, window)
+    plan = planned(traffic)
+    source: Callable[[int, FleetShape], Source] = SOURCES[declared.name]
+    if is_bound:
+        positions = Traffic(
+            mix=REALISTIC, schemas=NOT_YET_KNOWN, bounds=traffic.bounds, events_per_tick=Positions.events_per_tick,
+            device_prefix=vehicle_prefix, seed=seed,
+        )  # fmt: skip
+        source = partial(
+            BoundOrders,
+            vehicles=plan_vehicles(
+                positions, start_ms=plan.shape.start_ms, rate=vehicle_rate, devices=vehicles, tick_ms=report_ms
+            ),
+        )
+    _run(settings, topic, plan, source, of, context.obj, window)
 
 
 @app.command("measure")
@@ -300,6 +330,14 @@ def _refuse_what_does_not_fit(
         raise UsageError("--seconds goes with --rate")
     if (count_from_ms is None) != (count_until_ms is None) or (count_from_ms is not None and rate is None):
         raise UsageError("--count-from-ms and --count-until-ms go together, and with --rate")
+
+
+def _refuse_what_is_not_bound(pipeline: str, *, is_bound: bool, has_start: bool, of: int) -> None:
+    """Orders are bound to the vehicles of one process that begins at the same time."""
+    if is_bound and pipeline != "orders":
+        raise UsageError(f"--vehicles and --vehicle-rate are not for {pipeline}")
+    if is_bound and not (has_start and of == 1):
+        raise UsageError("--vehicles and --vehicle-rate need the gps traffic's --start-ms, and one process of each")
 
 
 def _awaited() -> dict[str, int]:

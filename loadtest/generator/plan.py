@@ -8,6 +8,7 @@ import numpy as np
 from loadtest.fleet.layout import reports_per_tick
 from loadtest.fleet.mix import Bounds, Mix, Schemas, Size, shape_of
 from loadtest.fleet.traffic import PARKED_TICKS, FleetShape
+from loadtest.fleet.whereabouts import Vehicles
 from streams.errors import UsageError
 
 HISTORY_TICK_MS: Final = 1_000
@@ -131,6 +132,25 @@ def plan_open_loop(
         ends_ms=None if seconds is None else start_ms + round(seconds * 1_000),
         open_loop=True,
     )
+
+
+def plan_vehicles(
+    positions: Traffic, *, start_ms: int, rate: int | None, devices: int | None, tick_ms: int = HISTORY_TICK_MS
+) -> Vehicles:
+    """The vehicles of a generator of `positions`, one process, that begins at `start_ms`: orders are bound to them.
+
+    With a `rate` it sends in open loop, else history with reports every `tick_ms`.
+
+    Raises:
+        UsageError: it could not be done.
+
+    """
+    if rate is not None:
+        plan = plan_open_loop(positions, Share(), rate=rate, seconds=None, start_ms=start_ms, devices=devices)
+        shape = plan.shape
+        devices, tick_ms = shape.devices, shape.tick_ms
+    prefix = {} if positions.device_prefix is None else {"prefix": positions.device_prefix}
+    return Vehicles(positions.seed, devices or HISTORY_DEVICES, tick_ms, start_ms, **prefix)
 
 
 def _shape(traffic: Traffic, share: Share, size: Size) -> FleetShape:

@@ -6,7 +6,6 @@ are still open: they close when the watermark, which then goes on with the clock
 """
 
 import gc
-import io
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Final, cast
 
-import fastavro
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -28,7 +26,6 @@ from loadtest.oracle.decode import (
     SchemaById,
     bad_header,
     newest_schema,
-    plain_schema,
     registry_schemas,
     too_large,
     unknown_schema,
@@ -36,7 +33,9 @@ from loadtest.oracle.decode import (
 from loadtest.oracle.events import OrderKey, Reject
 from loadtest.oracle.folds import DOMAINS
 from loadtest.oracle.model import PartitionModel
+from loadtest.oracle.order_check import CHECKS, print_order_report
 from loadtest.oracle.read import Share, TopicReader
+from loadtest.oracle.rows import row_reader
 from loadtest.oracle.trips import Session, TripModel
 from loadtest.oracle.windows import Window, windows_of
 from streams.errors import FoundSomething, StreamsError
@@ -287,7 +286,7 @@ def _read_output(
         letter = DeadLetter(message.key(), message.value() or b"", headers.get(REASON_HEADER, ""))
         output.dead[coordinates].append(letter)
     newest = {message.key() or b"": message.value() for message in reader.records(topics.table, share)}
-    read_row = _row_reader(schema_by_id)
+    read_row = row_reader(schema_by_id)
     output.table = {key.decode(): read_row(value) for key, value in newest.items() if value is not None}
     for window in topics.windows:
         _read_windows(reader, window, output, read_row, share)
@@ -348,22 +347,6 @@ def _integer(text: str | None) -> int:
         return -1
 
 
-def _row_reader(schema_by_id: SchemaById) -> Callable[[bytes], dict[str, Any]]:
-    schemas: dict[int, Any] = {}
-
-    def read_row(value: bytes) -> dict[str, Any]:
-        schema_id = int.from_bytes(value[1:5], "big")
-        if schema_id not in schemas:
-            text = schema_by_id(schema_id)
-            if text is None:
-                raise StreamsError(f"the registry has no schema {schema_id}, with which a table row is written")
-            schemas[schema_id] = plain_schema(text)
-        row: dict[str, Any] = fastavro.schemaless_reader(io.BytesIO(value[5:]), schemas[schema_id], None)
-        return row
-
-    return read_row
-
-
 def _identifier(decoder: Decoder) -> Callable[[bytes], OrderKey]:
     def identify(raw: bytes) -> OrderKey:
         event = decoder.decode_one(Record(0, 0, None, raw))
@@ -400,6 +383,18 @@ def print_report(console: Console, report: Report) -> None:
         console.print(f"  {detail}", markup=False, highlight=False)
 
 
+def _check_orders(settings: Settings, pipeline: str, console: Console) -> None:
+    (declared,) = select_pipelines([pipeline], prefix=settings.streams_topic_prefix)
+    reader = TopicReader(settings.kafka_bootstrap_servers)
+    try:
+        report = CHECKS[pipeline](reader, registry_schemas(settings.schema_registry_url), declared.under(settings))
+    finally:
+        reader.close()
+    print_order_report(console, report)
+    if not report.ok:
+        raise FoundSomething("the output differs from what the input demands")
+
+
 def command(
     *,
     pipeline: Annotated[str, typer.Option(help="Flow whose topics are compared.")] = "gps",
@@ -418,8 +413,11 @@ def command(
         streams_dedup_horizon_ms=horizon_ms,
         streams_skew_ms_max=skew_ms_max,
     )
-    topics = Topics.of_pipeline(pipeline, settings.streams_topic_prefix)
     console = Console()
+    if pipeline in CHECKS:
+        _check_orders(settings, pipeline, console)
+        return
+    topics = Topics.of_pipeline(pipeline, settings.streams_topic_prefix)
     with console.status("reading") as status:
         report = check(
             settings.kafka_bootstrap_servers,

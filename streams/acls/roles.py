@@ -10,11 +10,11 @@ from enum import StrEnum
 from typing import Final
 
 from streams.acls.rights import Kind, Operation, Pattern, Right, least, on_topic
-from streams.flow.declaration import Pipeline
+from streams.flow.declaration import Pipeline, written_by_flows
+from streams.flow.inputs import Input
 from streams.names import (
     DLQ_PREFIX,
     FORWARDED_GROUP,
-    GROW_PREFIX,
     GROWTH_GROUP,
     INGEST_PREFIX,
     MONITOR_GROUP,
@@ -35,28 +35,31 @@ class Role(StrEnum):
     MONITOR = "monitor"
     STEWARD = "steward"
     CI = "ci"
-    OPERATOR = "operator"
 
 
 DOES: Final = {
     Role.WORKER: "streams worker, streams state inspect, streams state rebuild --from local",
-    Role.GATEWAY: "streams gateway, streams pull, streams ingest: what writes events into sources",
+    Role.GATEWAY: "streams gateway, streams bridge, streams pull, streams ingest: what writes events into sources",
     Role.SINK: "streams sink; consumers of the flows' outputs, with groups that begin like the flow's own",
     Role.MONITOR: "streams monitor, streams lag",
     Role.STEWARD: "streams dlq list, show, replay, discard; with the role worker: streams forget",
     Role.CI: "streams topics apply, streams topics list",
-    Role.OPERATOR: "streams topics grow",
 }
 """The commands that a role's rights are for."""
-NO_QUOTAS: Final = (
-    "Quotas: none is proposed. A byte rate follows from nothing that a flow declares; measure what the role uses, and "
-    "set producer_byte_rate and consumer_byte_rate above it."
-)
 
 
 def rights_of(roles: Iterable[Role], flows: Sequence[Pipeline]) -> tuple[Right, ...]:
     """The rights that `roles` together need for `flows`, none of which another one of them includes; sorted."""
-    return least(right for role in roles for flow in flows for right in _RIGHTS[role](flow))
+    written = written_by_flows(flows)
+    return least(right for role in roles for flow in flows for right in _rights(role, flow, written))
+
+
+def _rights(role: Role, flow: Pipeline, written: frozenset[str]) -> Iterator[Right]:
+    """Of a role for a flow; nothing from outside goes into topics that are `written` by flows."""
+    if role is Role.GATEWAY:
+        yield from _gateway(flow, [one for one in flow.inputs if one.topic not in written])
+    else:
+        yield from _RIGHTS[role](flow)
 
 
 def principal_of(role: Role) -> str:
@@ -76,7 +79,12 @@ def _worker(flow: Pipeline) -> Iterator[Right]:
     for topic in flow.changelogs:
         yield on_topic(topic, Operation.WRITE, "writes the changes of state")
         yield on_topic(topic, Operation.READ, "restores state from it")
+    yield on_topic(flow.forget, Operation.READ, "reads requests to forget keys")
+    yield on_topic(flow.forget, Operation.WRITE, "writes that it has carried one out")
     yield on_topic(flow.journal, Operation.DELETE, "truncates what no restore needs any more")
+    for one in flow.inputs:
+        if one.is_internal:
+            yield on_topic(one.topic, Operation.DELETE, "deletes what it has consumed: no other flow reads it")
     if flow.growth_topics():
         yield on_topic(flow.growth, Operation.READ, "hears when the flow is to grow")
         yield on_topic(flow.forwarded, Operation.WRITE, "forwards records whose key belongs to another partition")
@@ -91,8 +99,10 @@ def _worker(flow: Pipeline) -> Iterator[Right]:
     )  # fmt: skip
 
 
-def _gateway(flow: Pipeline) -> Iterator[Right]:
-    for one in flow.inputs:
+def _gateway(flow: Pipeline, inputs: Sequence[Input]) -> Iterator[Right]:
+    if not inputs:
+        return
+    for one in inputs:
         yield on_topic(one.topic, Operation.WRITE, "writes it")
         yield on_topic(one.topic, Operation.READ, "notes its progress as an offset of the topic; it reads no record")
         yield on_topic(one.dlq, Operation.WRITE, "writes what came by HTTP and cannot be an event")
@@ -137,6 +147,8 @@ def _steward(flow: Pipeline) -> Iterator[Right]:
         yield on_topic(one.topic, Operation.DESCRIBE_CONFIGS, "asks for the largest record that it takes")
         by_topic = f"{DLQ_PREFIX}{one.topic}"
         yield Right(Kind.TRANSACTIONAL_ID, by_topic, Pattern.LITERAL, Operation.WRITE, "writes in transactions")
+    yield on_topic(flow.forget, Operation.CREATE, "creates it with the first request to forget a key")
+    yield on_topic(flow.forget, Operation.WRITE, "asks workers to forget a key")
     yield _unjoined(REVIEW_GROUP)
 
 
@@ -145,17 +157,6 @@ def _ci(flow: Pipeline) -> Iterator[Right]:
         yield on_topic(each.name, Operation.CREATE, "creates it where it is missing")
         yield on_topic(each.name, Operation.DESCRIBE, "sees that it is there")
         yield on_topic(each.name, Operation.DESCRIBE_CONFIGS, "compares its configuration with the declaration")
-
-
-def _operator(flow: Pipeline) -> Iterator[Right]:
-    if not flow.growth_topics():
-        return
-    yield from growing_rights(flow)
-    yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.DESCRIBE, "sees how far workers are with a growth")
-    yield _unjoined(GROWTH_GROUP)
-    yield Right(
-        Kind.TRANSACTIONAL_ID, f"{GROW_PREFIX}{flow.source}", Pattern.LITERAL, Operation.WRITE, "writes in transactions"
-    )
 
 
 def growing_rights(flow: Pipeline) -> Iterator[Right]:
@@ -176,10 +177,8 @@ def _unjoined(group: str) -> Right:
 
 _RIGHTS: Final[Mapping[Role, Callable[[Pipeline], Iterator[Right]]]] = {
     Role.WORKER: _worker,
-    Role.GATEWAY: _gateway,
     Role.SINK: _sink,
     Role.MONITOR: _monitor,
     Role.STEWARD: _steward,
     Role.CI: _ci,
-    Role.OPERATOR: _operator,
 }

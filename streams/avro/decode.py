@@ -6,11 +6,11 @@ until the records concerned stand alone, and those are judged one by one by fast
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
+from streams.avro.decoded import Decoded, Known, merged, note_unexpected, without
 from streams.avro.framing import FRAME_BYTES, NOT_FRAMED, SCHEMA_ID_HEADER, SchemaKey, id_in_frame, key_in_header
 from streams.avro.native import Native, PartByReference, Programs, decode_by_reference, decode_natively
 from streams.avro.reads import ReaderFields
@@ -35,40 +35,31 @@ _EXACT_RECORDS_MAX: Final = 16
 """Below this a refused batch is no longer halved but judged record by record."""
 _SAMPLES: Final = 8
 """Records whose frame is looked at before a whole batch is taken for one of the usual schema."""
-_UNREAD: Final = frozenset({Reason.MALFORMED, Reason.INCOMPATIBLE_SCHEMA})
 _LOST: Final = (
     "headers whose names are not UTF-8, which could not be kept: {}; key, value and all other headers are as they "
     "came. Have the producer name its headers in UTF-8; a replay sends the record without these headers"
 )
-
-Known = Mapping[SchemaKey, Plan | Reject]
-"""What is known of schemas by id or GUID: a plan, or a reject (its row is ignored) for every record that names it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """Result for a micro-batch. Events and rejects are in batch order; `unresolved` rows wait for the registry."""
-
-    events: Events
-    rejects: list[Reject]
-    unresolved: Mapping[SchemaKey, list[int]]
-    """Schema id or GUID to the rows that carry it; neither in `events` nor in `rejects`."""
-    unexpected: Sequence[tuple[Plan, Int64]] = ()
-    """Plans whose writer has fields that the reader does not know, and the rows that are written with it."""
-    schemas: Collection[SchemaKey] = ()
-    """Schema ids and GUIDs that records of the batch carry, known or not."""
 
 
 class Decoder:
     """Decoder of one source. Pure: the same records and known schemas give the same result."""
 
     def __init__(
-        self, reads: ReaderFields, *, record_bytes_max: int, skew_ms_max: int, native: Native | None = None
+        self,
+        reads: ReaderFields,
+        *,
+        record_bytes_max: int,
+        skew_ms_max: int,
+        native: Native | None = None,
+        checks_key: bool = True,
     ) -> None:
-        """`native` (`streams.avro.native.choose`) decodes what it can, to the same result; None: all in Python."""
+        """`native` (`streams.avro.native.choose`) decodes what it can, to the same result; None: all in Python.
+
+        Without `checks_key` a record may have another key than its key field says; all is decoded in Python then.
+        """
         self._reads = reads
-        self._programs = None if native is None else Programs(native, reads)
-        self._validator = Validator(reads, skew_ms_max)
+        self._programs = Programs(native, reads) if native is not None and checks_key else None
+        self._validator = Validator(reads, skew_ms_max, checks_key=checks_key)
         self._record_bytes_max = record_bytes_max
         self.skew_ms_max = skew_ms_max
         """How far an event's time may be ahead of what it is judged by."""
@@ -88,7 +79,7 @@ class Decoder:
             return self._decode(records.with_objects(), known, skip, clock)
         usual, events = part
         unexpected: list[tuple[Plan, Int64]] = []
-        _note_unexpected(usual, events.row, unexpected)
+        note_unexpected(usual, events.row, unexpected)
         valid = Decoded(events, [], {}, unexpected, (usual.schema_id,))
         if len(events) == len(records):
             return valid
@@ -101,7 +92,7 @@ class Decoder:
         )
         if len(others) * 2 < len(records):
             self._usual = usual  # the rest is not what most records are like
-        return _merged(valid, rest, others)
+        return merged(valid, rest, others)
 
     def _decode(self, records: Records, known: Known, skip: frozenset[int], clock: Clock | None) -> Decoded:
         """Decode keys and values that are bytes objects."""
@@ -116,18 +107,18 @@ class Decoder:
             groups = self._by_schema(records, skip, rejects)
             for reference, rows in groups.items():
                 self._decode_group(records, reference, rows, known, parts, rejects, unresolved)
-                _note_unexpected(known.get(reference[0]), rows, unexpected)
+                note_unexpected(known.get(reference[0]), rows, unexpected)
             self._set_usual(groups, known)
             schemas = {schema_id for schema_id, _ in groups}
             fields = concat_fields(parts, self._reads)
             by_guid = _ids_by_guid(groups, known)
         elif self._usual is not None:
-            _note_unexpected(self._usual, fields.rows, unexpected)
+            note_unexpected(self._usual, fields.rows, unexpected)
         events = self._validator.events(records, fields, rejects, clock)
         if by_guid:
             rejects = [reject.of_schema(by_guid.get(reject.row)) for reject in rejects]
         rejects.sort(key=lambda reject: reject.row)
-        return Decoded(events, rejects, unresolved, _without(rejects, unexpected), schemas)
+        return Decoded(events, rejects, unresolved, without(rejects, unexpected), schemas)
 
     # --- by reference -----------------------------------------------------------------------------------------------
 
@@ -353,21 +344,6 @@ class Decoder:
             parts.append(from_rows(plan, decoded, np.array(good, dtype=np.int64), self._reads))
 
 
-def _merged(valid: Decoded, rest: Decoded, rows: Int64) -> Decoded:
-    """Both in batch order; `rest` is of the records at `rows`."""
-    events, places = valid.events, rows.tolist()
-    if len(rest.events):
-        events = Events.concat([events, rest.events.with_rows(rows[rest.events.row])])
-        events = events.take(np.argsort(events.row, kind="stable"))
-    return Decoded(
-        events,
-        [replace(reject, row=places[reject.row]) for reject in rest.rejects],
-        {key: [places[row] for row in found] for key, found in rest.unresolved.items()},
-        [*valid.unexpected, *((plan, rows[found]) for plan, found in rest.unexpected)],
-        {*valid.schemas, *rest.schemas},
-    )
-
-
 def _frame(schema_id: int) -> bytes:
     return b"\0" + schema_id.to_bytes(4, "big", signed=True)
 
@@ -392,19 +368,6 @@ def _ids_by_guid(groups: Mapping[tuple[SchemaKey, bool], list[int]], known: Know
     """Schema ids of the rows that name their schema by GUID."""
     plans = [(known.get(key), rows) for (key, _), rows in groups.items() if isinstance(key, str)]
     return {row: plan.schema_id for plan, rows in plans if isinstance(plan, Plan) for row in rows}
-
-
-def _note_unexpected(plan: Plan | Reject | None, rows: Sequence[int] | Int64, found: list[tuple[Plan, Int64]]) -> None:
-    if isinstance(plan, Plan) and plan.unexpected:
-        found.append((plan, np.asarray(rows, dtype=np.int64)))
-
-
-def _without(rejects: Sequence[Reject], found: list[tuple[Plan, Int64]]) -> list[tuple[Plan, Int64]]:
-    """The rows but for those that are no value of their schema: nobody knows what is in them."""
-    if not found or not rejects:
-        return found
-    unread = np.array([reject.row for reject in rejects if reject.reason in _UNREAD], dtype=np.int64)
-    return [(plan, rows[~np.isin(rows, unread)]) for plan, rows in found]
 
 
 def _sizes(values: Sequence[Any]) -> Int64:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from streams.avro.decode import Known
+from streams.avro.decoded import Known
 from streams.avro.framing import SchemaKey
 from streams.avro.resolve import Plan
 from streams.batch.rejects import Reject

@@ -10,7 +10,7 @@ from streams.avro.reads import ReaderFields
 from streams.avro.values import Columns, text_bytes
 from streams.avro.wire import text_offsets
 from streams.batch.clock import Clock
-from streams.batch.columns import Bools, Int64, object_rows, objects
+from streams.batch.columns import Bools, Int64, Objects, object_rows, objects
 from streams.batch.event_ids import EVENT_TIME_MAX, time_word
 from streams.batch.events import Events, Fields
 from streams.batch.records import Records
@@ -23,8 +23,12 @@ _OR_TOO_LARGE: Final = f", or a whole number beyond {WHOLE_NUMBER_MAX} (2^53), w
 class Validator:
     """Of one source. Pure."""
 
-    def __init__(self, reads: ReaderFields, skew_ms_max: int) -> None:
-        """`skew_ms_max`: how far an event's time may be ahead of what it is judged by."""
+    def __init__(self, reads: ReaderFields, skew_ms_max: int, *, checks_key: bool = True) -> None:
+        """`skew_ms_max`: how far an event's time may be ahead of what it is judged by.
+
+        Without `checks_key` a record may have another key than its key field says.
+        """
+        self._checks_key = checks_key
         self._reads = reads
         self._skew_ms_max = skew_ms_max
         self.fields = Fields(reads.payload_fields, reads.text_fields)
@@ -47,8 +51,7 @@ class Validator:
             objects(column if len(rows) == len(records) else [column[row] for row in rows.tolist()])
             for column in (records.listed_keys(), records.listed_values())
         )
-        named = pc.equal(pa.array(keys, pa.binary()), fields.key_field.cast(pa.binary()))
-        mismatched = ~np.asarray(named.fill_null(pa.scalar(value=False)), dtype=np.bool_)
+        mismatched = self._mismatched(keys, fields)
         future = fields.event_time > self.limits_ms(timestamp, clock)
         bad = mismatched | future
         for complaint in complaints:
@@ -76,6 +79,13 @@ class Validator:
             return events
         self._explain(records, fields, complaints, mismatched, future, rejects, clock)
         return events.take(~bad)
+
+    def _mismatched(self, keys: Objects, fields: Columns) -> Bools:
+        """Which records have another key than their key field says."""
+        if not self._checks_key:
+            return np.zeros(len(keys), dtype=np.bool_)
+        named = pc.equal(pa.array(keys, pa.binary()), fields.key_field.cast(pa.binary()))
+        return ~np.asarray(named.fill_null(pa.scalar(value=False)), dtype=np.bool_)
 
     def _invalid(self, fields: Columns, id_bytes: Int64) -> list[tuple[int, str]]:
         """(position, message) of every invalid event; one message for each."""

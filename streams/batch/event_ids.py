@@ -33,7 +33,7 @@ def id_words(data: NDArray[np.uint8], offsets: Int64, ids: Objects) -> tuple[UIn
     hi = np.empty(count, dtype=np.uint64)
     lo = np.empty(count, dtype=np.uint64)
     digest = np.ones(count, dtype=np.bool_)
-    candidates = np.flatnonzero(np.diff(offsets) == UUID_TEXT_BYTES)
+    candidates = (np.diff(offsets) == UUID_TEXT_BYTES).nonzero()[0]
     if len(candidates) == count:
         text = data[offsets[0] : offsets[-1]].reshape(count, UUID_TEXT_BYTES)
     else:
@@ -45,7 +45,7 @@ def id_words(data: NDArray[np.uint8], offsets: Int64, ids: Objects) -> tuple[UIn
     words = np.ascontiguousarray((nibbles[:, 0::2] << 4) | nibbles[:, 1::2]).view(">u8")
     if len(candidates):
         hi[candidates], lo[candidates], digest[candidates] = words[:, 0], words[:, 1], False
-    for row in np.flatnonzero(digest).tolist():
+    for row in digest.nonzero()[0].tolist():
         hashed = hashlib.blake2b(ids[row], digest_size=16).digest()
         hi[row], lo[row] = int.from_bytes(hashed[:8], "big"), int.from_bytes(hashed[8:], "big")
     return hi, lo, digest

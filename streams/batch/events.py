@@ -1,7 +1,7 @@
 """Decoded events, columnar: one array per attribute, all of one length, in log order unless said otherwise."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
@@ -176,25 +176,45 @@ class Events(FieldColumns):
 
     def with_slots(self, slots: Int64) -> "Events":
         """The same events with other slots."""
-        return replace(self, slot=slots)
+        return self._with(self.row, self.event_id, self.key, self.value, slots)
 
     def with_objects(self) -> "Events":
         """The same events with id, key and value as object arrays of bytes objects."""
         if all(isinstance(column, np.ndarray) for column in (self.event_id, self.key, self.value)):
             return self
         event_id, key, value = map(byte_objects, (self.event_id, self.key, self.value))
-        return replace(self, event_id=event_id, key=key, value=value)
+        return self._with(self.row, event_id, key, value, self.slot)
 
     def compact(self) -> "Events":
         """The same events, which keep no bytes of others in memory: what is held for longer than its batch."""
         if all(isinstance(column, np.ndarray) for column in (self.event_id, self.key, self.value)):
             return self
         event_id, key, value = map(compact, (self.event_id, self.key, self.value))
-        return replace(self, event_id=event_id, key=key, value=value)
+        return self._with(self.row, event_id, key, value, self.slot)
 
     def with_rows(self, rows: Int64) -> "Events":
         """The same events at other rows of the micro-batch."""
-        return replace(self, row=rows)
+        return self._with(rows, self.event_id, self.key, self.value, self.slot)
+
+    def _with(self, row: Int64, event_id: ByteColumn, key: ByteColumn, value: ByteColumn, slot: Int64) -> "Events":
+        # Spelt out, as `dataclasses.replace` takes as long as all else that is done for a partition's few events.
+        return Events(
+            row,
+            self.timestamp_ms,
+            self.event_time,
+            self.sequence,
+            event_id,
+            self.id_hi,
+            self.id_lo,
+            self.id_word,
+            key,
+            value,
+            self.headers,
+            self.payload,
+            self.texts,
+            slot,
+            self.fields,
+        )
 
     @staticmethod
     def concat(parts: Sequence["Events"]) -> "Events":

@@ -41,7 +41,7 @@ def murmur2_all(keys: Sequence[bytes]) -> Int64:
     lengths = np.fromiter(map(len, keys), np.int64, len(keys))
     found = np.empty(len(keys), dtype=np.int64)
     for length in np.unique(lengths).tolist():
-        rows = np.flatnonzero(lengths == length)
+        rows = (lengths == length).nonzero()[0]
         found[rows] = _of_one_length([keys[row] for row in rows.tolist()], length)
     return found
 

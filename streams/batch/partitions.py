@@ -21,7 +21,7 @@ def last_rows(partition: Int64) -> tuple[Int64, Int64]:
         return found, len(partition) - 1 - from_end
     last = np.full(int(partition.max()) + 1, -1)
     last[partition] = np.arange(len(partition))  # of several rows the last one stays
-    found = np.flatnonzero(last >= 0)
+    found = (last >= 0).nonzero()[0]
     return found, last[found]
 
 

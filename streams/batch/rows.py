@@ -7,10 +7,13 @@ and brought to today's layout column by column, so that an added, removed or mov
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 from numpy.lib import recfunctions
+
+from streams.batch.columns import Bools, Int64, objects
 
 Rows = np.ndarray[Any, Any]
 """Structured array: one element per row of state."""
@@ -137,6 +140,41 @@ def empty_rows(dtype: np.dtype[Any], count: int) -> Rows:
     return rows
 
 
+# numpy copies structured arrays field by field, by indices up to a hundred times as slowly as bytes of the same length.
+
+
+def concat_rows(parts: Sequence[Rows]) -> Rows:
+    """The rows of all parts (at least one, all of one dtype), one after the other; not a copy where there is one."""
+    if len(parts) == 1:
+        return parts[0]
+    dtype = parts[0].dtype
+    if dtype.hasobject:
+        return np.concatenate(parts)
+    return np.frombuffer(bytearray().join([part.tobytes() for part in parts]), dtype)
+
+
+def put_rows(rows: Rows, places: Int64 | Bools, values: Rows) -> None:
+    """Set the rows at `places` to `values`; fast where these have the same dtype."""
+    if rows.dtype.hasobject or (values.dtype is not rows.dtype and values.dtype != rows.dtype):
+        rows[places] = values
+    else:
+        raw = _raw(rows.dtype.itemsize)
+        rows.view(raw)[places] = values.view(raw)
+
+
+def rows_where(condition: Bools, rows: Rows, others: Rows) -> Rows:
+    """Each of `rows` for which the condition holds, else the one of `others`; a copy."""
+    found = others.copy()
+    places = condition.nonzero()[0]
+    put_rows(found, places, rows.take(places))
+    return found
+
+
+@lru_cache(maxsize=256)
+def _raw(size: int) -> np.dtype[Any]:
+    return np.dtype((np.void, size))
+
+
 def pack_rows(rows: Rows) -> list[bytes]:
     """Bytes of each row: its numbers as they lie in memory, then its texts, each after its length."""
     texts = _texts(rows.dtype)
@@ -145,6 +183,24 @@ def pack_rows(rows: Rows) -> list[bytes]:
         parts = [_split(fixed), *([_pack_text(text) for text in rows[name].tolist()] for name in texts)]
         return [b"".join(row) for row in zip(*parts, strict=True)]
     return _split(rows)
+
+
+def pack_after(parts: Sequence[tuple[bytes, Rows]]) -> list[bytes]:
+    """Of each row, in all parts: the bytes that stand before it, and `pack_rows` of it. Parts are of equal length.
+
+    Rows hold numbers only.
+    """
+    size = sum(len(before) + rows.dtype.itemsize for before, rows in parts)
+    table = np.empty((len(parts[0][1]), size), np.uint8)
+    at = 0
+    for before, rows in parts:
+        table[:, at : at + len(before)] = np.frombuffer(before, np.uint8)
+        at += len(before)
+        end = at + rows.dtype.itemsize
+        table[:, at:end] = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
+        at = end
+    data = table.tobytes()
+    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 def unpack_rows(dtype: np.dtype[Any], packed: Sequence[bytes]) -> Rows:
@@ -163,17 +219,14 @@ def unpack_rows(dtype: np.dtype[Any], packed: Sequence[bytes]) -> Rows:
         return rows
     names = _numbers(dtype)
     fixed = np.dtype([(name, dtype[name]) for name in names])
-    for position, row in enumerate(packed):
-        if len(row) < fixed.itemsize:
-            raise ValueError("a row is cut off")
-        numbers = np.frombuffer(row[: fixed.itemsize], dtype=fixed)[0]
-        for name in names:
-            rows[name][position] = numbers[name]
-        at = fixed.itemsize
-        for name in texts:
-            rows[name][position], at = _unpack_text(row, at)
-        if at != len(row):
-            raise ValueError("bytes after the end of a row")
+    if any(len(row) < fixed.itemsize for row in packed):
+        raise ValueError("a row is cut off")
+    numbers = np.frombuffer(b"".join([row[: fixed.itemsize] for row in packed]), dtype=fixed)
+    for name in names:
+        rows[name] = numbers[name]
+    found = [_unpack_texts(row, fixed.itemsize, len(texts)) for row in packed]
+    for column, name in enumerate(texts):
+        rows[name] = objects([row[column] for row in found])
     return rows
 
 
@@ -197,6 +250,17 @@ def _split(rows: Rows) -> list[bytes]:
 
 def _pack_text(text: bytes | None) -> bytes:
     return _SIZE.pack(_NONE) if text is None else _SIZE.pack(len(text)) + text
+
+
+def _unpack_texts(row: bytes, at: int, count: int) -> list[bytes | None]:
+    """The texts of a row, which begin at `at` and end with it."""
+    found: list[bytes | None] = []
+    for _ in range(count):
+        text, at = _unpack_text(row, at)
+        found.append(text)
+    if at != len(row):
+        raise ValueError("bytes after the end of a row")
+    return found
 
 
 def _unpack_text(row: bytes, at: int) -> tuple[bytes | None, int]:

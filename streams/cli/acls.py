@@ -1,15 +1,17 @@
 """`streams acls`: the least rights of each role in a Kafka cluster."""
 
 import logging
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Final
 
 import typer
 
 from streams.acls.comparison import Comparison, compare
+from streams.acls.quotas import Quota, quota_of
 from streams.acls.rights import Grant, Right
-from streams.acls.roles import DOES, NO_QUOTAS, USER, Role, principal_of, rights_of
+from streams.acls.roles import DOES, USER, Role, principal_of, rights_of
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import FoundSomething, UsageError
 from streams.flow.declaration import Pipeline
@@ -19,6 +21,11 @@ from streams.kafka.admin import wait_for_broker
 from streams.logs import configure_logging
 from streams.settings import Settings, load_settings
 from streams.text import counted
+
+_NO_QUOTAS: Final = (
+    "Quotas: none is proposed. A byte rate follows from nothing that a flow declares: with STREAMS_SOURCE_BYTES_PER_S, "
+    "what comes into each source at most, this command derives some."
+)
 
 RolesOption = Annotated[
     list[Role] | None, typer.Option("--role", help="Role; repeatable. Default: all, but for apply.")
@@ -44,6 +51,8 @@ class _Entry:
     principal: str
     roles: tuple[Role, ...]
     rights: tuple[Right, ...]
+    quota: Quota | None = None
+    """None: it is not known what comes into the sources."""
 
     @property
     def title(self) -> str:
@@ -66,8 +75,10 @@ def show_command(
         echo_line(f"{entry.title}: {'; '.join(DOES[one] for one in entry.roles)}")
         rows = [(one.kind.value, one.pattern.value, one.name, one.operation.value, one.why) for one in entry.rights]
         _echo_table(rows)
+        _echo_quota(entry)
         echo_line()
-    echo_line(NO_QUOTAS)
+    if settings.streams_source_bytes_per_s is None:
+        echo_line(_NO_QUOTAS)
 
 
 def apply_command(
@@ -137,19 +148,32 @@ def audit_command(
 def _entries(
     settings: Settings, roles: Sequence[Role] | None, principal: str | None, names: list[str] | None
 ) -> list[_Entry]:
-    flows = select_pipelines(names, prefix=settings.streams_topic_prefix)
+    flows, rate = select_pipelines(names, prefix=settings.streams_topic_prefix), settings.streams_source_bytes_per_s
     if principal is None:
         wanted = tuple(dict.fromkeys(roles or Role))
-        return [_entry(principal_of(role), (role,), flows) for role in wanted]
+        return [_entry(principal_of(role), (role,), flows, rate) for role in wanted]
     if not roles:
         raise UsageError("--principal needs --role: whose rights it is to have")
     if not principal.startswith(USER) or principal == USER:
         raise UsageError(f"--principal {principal}: Kafka names a principal User:NAME")
-    return [_entry(principal, tuple(dict.fromkeys(roles)), flows)]
+    return [_entry(principal, tuple(dict.fromkeys(roles)), flows, rate)]
 
 
-def _entry(principal: str, roles: tuple[Role, ...], flows: Sequence[Pipeline]) -> _Entry:
-    return _Entry(principal, roles, rights_of(roles, flows))
+def _entry(principal: str, roles: tuple[Role, ...], flows: Sequence[Pipeline], rate: int | None) -> _Entry:
+    quota = None if rate is None else quota_of(roles, flows, rate)
+    return _Entry(principal, roles, rights_of(roles, flows), quota)
+
+
+def _echo_quota(entry: _Entry) -> None:
+    if entry.quota is None:
+        return
+    if entry.quota.is_unbounded:
+        echo_line("  quota  none: throttled, it could not catch up, restore or judge; or it asks little")
+        return
+    user = entry.principal.removeprefix(USER)
+    echo_line(f"  quota  {entry.quota.config()} (bytes a second, for each broker)")
+    echo_line(f"         kafka-configs.sh --alter --entity-type users --entity-name {shlex.quote(user)} \\")
+    echo_line(f"           --add-config {entry.quota.config()} --bootstrap-server SERVERS")
 
 
 def _echo_comparison(entry: _Entry, compared: Comparison) -> None:
@@ -180,7 +204,7 @@ def _named(entry: _Entry) -> dict[str, Any]:
 
 def _shown(entry: _Entry) -> dict[str, Any]:
     rights = [{**_row(one), "why": one.why} for one in entry.rights]
-    return {**_named(entry), "rights": rights, "quotas": None}
+    return {**_named(entry), "rights": rights, "quotas": None if entry.quota is None else asdict(entry.quota)}
 
 
 def _row(right: Right) -> dict[str, str]:

@@ -199,6 +199,15 @@ COMMANDS: Final[Table] = {
         "pull:pull",
         "Poll a REST source into the source topic of a flow, until SIGTERM or Ctrl-C.",
     ),
+    "bridge": LazyCommands(
+        "Events of other message brokers.",
+        {
+            "mqtt": LazyCommand(
+                "bridge:mqtt_command",
+                "Take MQTT messages into a source topic, until SIGTERM or Ctrl-C.",
+            ),
+        },
+    ),
     "dlq": LazyCommands(
         "Dead letters: review, fix, replay, discard.",
         {

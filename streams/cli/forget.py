@@ -10,22 +10,28 @@ import typer
 
 from streams.cli.dlq.options import ByOption, actor_of
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
+from streams.deadletters.letter.audit import Actor
 from streams.deadletters.letter.filter import Filter
 from streams.deadletters.review.discard import discard
 from streams.deadletters.review.inbox import Inbox
 from streams.errors import StreamsError, UsageError
-from streams.flow.declaration import Cleanup, Pipeline
+from streams.flow.declaration import Pipeline
 from streams.flow.discover import select_pipelines
+from streams.flow.topics import Cleanup
 from streams.kafka.admin import wait_for_broker
 from streams.kafka.topics import TopicState, list_topics
 from streams.limits import KEY_BYTES_MAX
 from streams.logs import configure_logging
-from streams.settings import load_settings
+from streams.settings import Settings, load_settings
 from streams.text import counted
+from streams.worker.forget_asking import ForgetAsking
 from streams.worker.forgetting import Forgetting, Forgotten
+from streams.worker.rebuild import members_of
 
+_WAIT_S: Final = 60.0
 _COMPACTED: Final = "earlier rows, until the topic is compacted; then a record without a value, for delete.retention.ms"
 _JOURNAL: Final = "changes of state that held the key, until workers truncate them: at most the dedup horizon later"
+_REQUEST: Final = "the request with the key, for a day, where workers were asked"
 _AUDIT: Final = "that a key was forgotten, by whom, when and why; the key itself is not in it"
 
 
@@ -44,18 +50,21 @@ def forget(
     by: ByOption = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what there is.")] = False,
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds to wait for workers that run, once they are asked.")
+    ] = _WAIT_S,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Forget a key: its rows in tables and windows, what workers keep of it, its dead letters.
 
-    Stop the flow's workers first.
-
     Tables get a record without a value, so that consumers and sinks delete the row; workers delete what they keep of
-    the key when they start again. Open dead letters of the key are discarded. Events of the key that come later begin
-    anew.
+    the key. Open dead letters of the key are discarded. Events of the key that come later begin anew.
 
-    What is in other topics stays until retention deletes it; the command names each of them. A key of which events
-    still wait to be processed or released is refused: they would bring its rows back.
+    Workers that run are asked, and do it as soon as no event of the key waits to be processed or released: stop what
+    sends the key first. Where no worker runs the command does it, and refuses a key of which events wait: they would
+    bring its rows back.
+
+    What is in other topics stays until retention deletes it; the command names each of them.
     """
     encoded = key.encode()
     if not 0 < len(encoded) <= KEY_BYTES_MAX:
@@ -66,12 +75,15 @@ def forget(
     configure_logging(settings.streams_log_format, level=logging.ERROR)
     (chosen,) = select_pipelines([flow], prefix=settings.streams_topic_prefix)
     actor = actor_of(by, why)
-    states = list_topics(wait_for_broker(settings), [chosen])
-    with closing(Forgetting(settings, chosen, encoded, _say)) as forgetting:
-        task, found = forgetting.look()
-        if not dry_run:
-            forgetting.forget(task, actor)
-    with closing(Inbox(settings, [chosen.dlq])) as inbox:
+    client = wait_for_broker(settings)
+    states = list_topics(client, [chosen])
+    found = None
+    if members_of(client, chosen):
+        found = _asked(settings, chosen, encoded, actor, wait_s=None if dry_run else wait)
+    by_workers = found is not None
+    if found is None:
+        found = _done_here(settings, chosen, encoded, None if dry_run else actor)
+    with closing(Inbox(settings, [one.dlq for one in chosen.inputs])) as inbox:
         letters = discard(inbox, Filter(keys=frozenset({encoded})), actor, dry_run=dry_run)
     if letters.refusals.count and not dry_run:
         raise StreamsError(
@@ -81,18 +93,36 @@ def forget(
     stays = list(_stays(chosen, states))
     count = sum(letters.by_topic.values())
     if output is Format.JSON:
-        echo_json(_result(found, count, stays, dry_run=dry_run))
+        echo_json(_result(found, count, stays, dry_run=dry_run, by_workers=by_workers))
         return
-    _echo(found, count, stays, dry_run=dry_run)
+    _echo(found, count, stays, dry_run=dry_run, by_workers=by_workers)
+
+
+def _asked(settings: Settings, flow: Pipeline, key: bytes, actor: Actor, *, wait_s: float | None) -> Forgotten | None:
+    """Have workers that run forget the key; `wait_s` None: only look. None: there are none any more."""
+    with closing(ForgetAsking(settings, flow, key, _say)) as asking:
+        found = asking.look()
+        is_done = wait_s is None or asking.forget(actor, wait_s=wait_s)
+    return found if is_done else None
+
+
+def _done_here(settings: Settings, flow: Pipeline, key: bytes, actor: Actor | None) -> Forgotten:
+    """Forget the key, with no worker at work; `actor` None: only look."""
+    with closing(Forgetting(settings, flow, key, _say)) as forgetting:
+        task, found = forgetting.look()
+        if actor is not None:
+            forgetting.forget(task, actor)
+    return found
 
 
 def _stays(flow: Pipeline, states: Sequence[TopicState]) -> "Sequence[_Stays]":
     """What no command can take out of a log: by topic, how long it stays."""
     found = []
     by_name = {state.name: state for state in states}
+    audits = {one.audit for one in flow.inputs}
     for topic in flow.topics():
         state = by_name[topic.name]
-        if topic.name == flow.audit:
+        if topic.name in audits:
             until = _AUDIT
         elif topic.name == flow.journal:
             until = _JOURNAL
@@ -101,7 +131,7 @@ def _stays(flow: Pipeline, states: Sequence[TopicState]) -> "Sequence[_Stays]":
         else:
             until = f"records of the key, until retention deletes them: {_kept(state)}"
         found.append(_Stays(topic.name, until))
-    return found
+    return [*found, _Stays(flow.forget, _REQUEST)]
 
 
 def _kept(state: TopicState) -> str:
@@ -110,9 +140,12 @@ def _kept(state: TopicState) -> str:
     return f"{state.retention_ms / 86_400_000:g} days after they were written"
 
 
-def _result(found: Forgotten, letters: int, stays: Sequence[_Stays], *, dry_run: bool) -> dict[str, Any]:
+def _result(
+    found: Forgotten, letters: int, stays: Sequence[_Stays], *, dry_run: bool, by_workers: bool
+) -> dict[str, Any]:
     return {
         "dry_run": dry_run,
+        "workers": "running" if by_workers else "stopped",
         "partition": found.partition,
         "rows": list(found.rows),
         "dead_letters": letters,
@@ -120,7 +153,7 @@ def _result(found: Forgotten, letters: int, stays: Sequence[_Stays], *, dry_run:
     }
 
 
-def _echo(found: Forgotten, letters: int, stays: Sequence[_Stays], *, dry_run: bool) -> None:
+def _echo(found: Forgotten, letters: int, stays: Sequence[_Stays], *, dry_run: bool, by_workers: bool) -> None:
     would = "would be " if dry_run else ""
     rows = ", ".join(found.rows) or "none is kept"
     echo_line(f"partition {found.partition}; rows: {rows}{f' {would}deleted' if found.rows else ''}")
@@ -130,9 +163,12 @@ def _echo(found: Forgotten, letters: int, stays: Sequence[_Stays], *, dry_run: b
     width = max(len(one.topic) for one in stays)
     for one in stays:
         echo_line(f"  {one.topic:<{width}}  {one.until}")
-    echo_line(
-        "Stores of workers delete the rest when they start the next time; one that is never started again keeps it."
-    )
+    if by_workers and not dry_run:
+        echo_line("A store of a worker that does not run deletes the rest when it starts the next time, or keeps it.")
+    else:
+        echo_line(
+            "Stores of workers delete the rest when they start the next time; one that is never started again keeps it."
+        )
 
 
 def _say(text: str) -> None:

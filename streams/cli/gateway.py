@@ -9,11 +9,12 @@ import typer
 from streams.cli.app import AppOption, use_app
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import UsageError
-from streams.flow.discover import select_pipelines
+from streams.flow.discover import select_fed
 from streams.gateway.credentials import Credential, CredentialFile, Kind
 from streams.gateway.crew import Crew, Member
 from streams.gateway.process import DEFAULT_PORT, GatewayProcess, gateway_directory
 from streams.logs import configure_logging
+from streams.schemas.personal import any_personal
 from streams.settings import Settings, load_settings
 from streams.unknown_variables import warn_of_unknown_variables
 
@@ -41,10 +42,11 @@ def run_command(
     """
     use_app(app)
     settings = load_settings()
-    pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
+    pipelines = select_fed(prefix=settings.streams_topic_prefix)
+    masks = any_personal(pipelines)
     if member is not None:
         this = Member.parse(member)
-        configure_logging(settings.streams_log_format, process=this.number)
+        configure_logging(settings.streams_log_format, process=this.number, masks_values=masks)
         this.end_with_the_supervisor()
         GatewayProcess(settings, pipelines, port=web_port, member=this).run()
         return
@@ -54,7 +56,7 @@ def run_command(
         if processes > 1
         else GatewayProcess(settings, pipelines, port=web_port).run
     )
-    configure_logging(settings.streams_log_format)
+    configure_logging(settings.streams_log_format, masks_values=masks)
     warn_of_unknown_variables()
     run()
 
@@ -76,9 +78,7 @@ def new_command(
     To rotate: make a second one, move the senders to it, then revoke the first.
     """
     settings = load_settings()
-    known = [
-        one.source.removeprefix(one.prefix) for one in select_pipelines(None, prefix=settings.streams_topic_prefix)
-    ]
+    known = [one.source.removeprefix(one.prefix) for one in select_fed(prefix=settings.streams_topic_prefix)]
     for one in source:
         if one not in known:
             raise UsageError(f"--source {one}: there is no such source, only {', '.join(known)}")

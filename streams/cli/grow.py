@@ -11,7 +11,7 @@ from streams.errors import FoundSomething, UsageError
 from streams.flow.discover import select_pipelines
 from streams.grow.admin import GrowthAdmin
 from streams.grow.found import Found, GrowthStatus, flow_of_topic, status_of
-from streams.grow.run import Event, GrowthRun, give_up, is_done
+from streams.grow.run import STUCK_S, Event, GrowthRun, give_up, is_done
 from streams.grow.words import event_lines, over_lines, plan_lines, plan_row, status_lines, status_row
 from streams.growth.plan import PARTITIONS_MAX
 from streams.kafka.admin import wait_for_broker
@@ -92,7 +92,7 @@ def _show_plan(admin: GrowthAdmin, partitions: int, output: Format) -> None:
         return
     plan = found.plan(partitions)
     if not plan.is_resumed:
-        plan = found.plan(partitions, admin.stuck(plan.growth.before.partitions))
+        plan = found.plan(partitions, admin.stuck(plan.growth.before.partitions, STUCK_S))
     if output is Format.JSON:
         echo_json(plan_row(plan))
         return

@@ -38,7 +38,8 @@ def file_command(
         list[str],
         typer.Argument(
             metavar="PATH...",
-            help="Parquet, CSV, NDJSON or Avro container files, patterns like 'day-*.csv.gz', or - for standard input.",
+            help="Parquet, CSV, NDJSON or Avro container files, patterns like 'day-*.csv.gz', addresses (https://, "
+            "s3://, gs://, az://, with patterns in object stores), or - for standard input.",
         ),
     ],
     *,

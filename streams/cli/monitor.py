@@ -7,6 +7,7 @@ import typer
 from streams.flow.discover import select_pipelines
 from streams.logs import configure_logging
 from streams.monitor.web.run import Monitor
+from streams.schemas.personal import any_personal
 from streams.settings import load_settings
 from streams.unknown_variables import warn_of_unknown_variables
 
@@ -27,6 +28,6 @@ def monitor(
     settings = load_settings()
     pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
     process = Monitor(settings, pipelines, port=web_port)  # what is wrong from the start is one line, no log
-    configure_logging(settings.streams_log_format)
+    configure_logging(settings.streams_log_format, masks_values=any_personal(pipelines))
     warn_of_unknown_variables()
     process.run()

@@ -9,10 +9,11 @@ import typer
 
 from streams.cli.app import AppOption, use_app
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
-from streams.flow.discover import select_pipelines
+from streams.flow.discover import select_fed
 from streams.logs import configure_logging
 from streams.pull.declaration import load_source
 from streams.pull.run import Puller, PullResult, puller
+from streams.schemas.personal import any_personal
 from streams.settings import load_settings
 from streams.unknown_variables import warn_of_unknown_variables
 
@@ -41,8 +42,8 @@ def pull(
     settings = load_settings(streams_pull_dir=directory)
     folder = settings.streams_pull_dir or settings.streams_data_dir / DIRECTORY
     source = load_source(folder, name)
-    pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
-    configure_logging(settings.streams_log_format)
+    pipelines = select_fed(prefix=settings.streams_topic_prefix)
+    configure_logging(settings.streams_log_format, masks_values=any_personal(pipelines))
     warn_of_unknown_variables()
     result = asyncio.run(_run(puller(settings, source, pipelines), once=once))
     if output is Format.JSON:

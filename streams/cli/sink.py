@@ -7,6 +7,7 @@ import typer
 from streams.cli.app import AppOption, use_app
 from streams.flow.discover import select_sink
 from streams.logs import configure_logging
+from streams.schemas.personal import any_personal
 from streams.settings import load_settings
 from streams.sink.process import SinkProcess
 from streams.unknown_variables import warn_of_unknown_variables
@@ -33,6 +34,6 @@ def sink(
     settings = load_settings()
     pipeline, spec = select_sink(name, prefix=settings.streams_topic_prefix)
     process = SinkProcess(settings, pipeline, spec, web_port=web_port)  # what is wrong from the start is one line
-    configure_logging(settings.streams_log_format)
+    configure_logging(settings.streams_log_format, masks_values=any_personal([pipeline]))
     warn_of_unknown_variables()
     process.run()

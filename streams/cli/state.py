@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
-from streams.errors import FoundSomething
+from streams.errors import FoundSomething, UsageError
 from streams.flow.discover import select_pipelines
 from streams.logs import configure_logging
 from streams.settings import load_settings
@@ -105,7 +105,12 @@ def rebuild_command(
     """
     settings = load_settings(streams_data_dir=data_dir)
     configure_logging(settings.streams_log_format, level=logging.ERROR)
-    (chosen,) = select_pipelines([pipeline], prefix=settings.streams_topic_prefix)
+    chosen = select_pipelines([pipeline], prefix=settings.streams_topic_prefix)[-1]  # after the stages before it
+    if source is Source.SOURCE and (internal := next((one for one in chosen.inputs if one.is_internal), None)):
+        raise UsageError(
+            f"{chosen.name} cannot be rebuilt from its source: {internal.topic} has only what was not consumed yet. "
+            "Use --from local, or declare the flow under another name, which begins with the first topic's records"
+        )
     if source is Source.LOCAL:
         directory = DataDirectory(settings.streams_data_dir)
         try:

@@ -68,14 +68,15 @@ def worker(
     else:
         run = WorkerProcess(settings, pipelines, web_port=web_port).run
     # What is wrong from the start is one line, no log.
-    configure_logging(settings.streams_log_format)
+    configure_logging(settings.streams_log_format, masks_values=any(one.personal for one in pipelines))
     warn_of_unknown_variables()
     run()
 
 
 def _run_supervised(this: Supervised, settings: Settings, pipelines: list[Pipeline]) -> None:
     """One of several processes."""
-    configure_logging(settings.streams_log_format, process=this.number)
+    masks = any(one.personal for one in pipelines)
+    configure_logging(settings.streams_log_format, process=this.number, masks_values=masks)
     this.end_with_the_supervisor()
     share = settings.model_copy(update={"streams_memory_mb_max": memory_share_mb(settings, this.of)})
     WorkerProcess(share, pipelines, web_port=None, web_listener=this.web_socket()).run()

@@ -23,6 +23,12 @@ SAMPLE: Final = Path("loadtest/data/positions-real.parquet")
 REAL_RATE: Final = 20_000
 """Real positions a second: fast, yet slow enough to be watched."""
 STOP_S_MAX: Final = 30.0
+LEAD_MS: Final = 5_000
+"""Time for the generators to start before their first records are due."""
+POSITIONS_PER_ORDER_STEP: Final = 50
+ORDERS_RATE_MIN: Final = 5
+ORDERS_PER_STEP_A_SECOND: Final = 15
+"""So many orders are under way for each step a second: each takes one every ten seconds or so."""
 
 
 def find_sample() -> Path:
@@ -46,7 +52,7 @@ class _Stopped(StreamsError):
 
 
 class Feeder:
-    """Feeds the source topic of a flow; the caller looks in with `check` from time to time.
+    """Feeds the source topics of positions and orders; the caller looks in with `check` from time to time.
 
     The real positions span 17 hours; their times are moved so that the newest is now. Simulated traffic starts when all
     are in, with event times from that moment on and devices of its own: the watermark only ever moves forward.
@@ -69,14 +75,10 @@ class Feeder:
         # Another run's drives would begin elsewhere: trucks of another name, or their odometers would jump.
         now = datetime.now().astimezone()
         self.device_prefix = f"{SIMULATED}{now:%H%M}-"
-        arguments = ["--rate", str(rate), "--device-prefix", self.device_prefix, "--seed", str(int(now.timestamp()))]
-        self._traffic = Child(
-            "the simulated traffic",
-            ["-m", "loadtest.generator", "--any-topic", *arguments],
-            log=log,
-            environment={**environment, "PYTHONPATH": str(CHECKOUT)},  # the generator is not installed
-            interrupts=interrupts,
-        )
+        self._seed = int(now.timestamp())
+        self._log, self._interrupts = log, interrupts
+        self._environment = {**environment, "PYTHONPATH": str(CHECKOUT)}  # the generator is not installed
+        self._traffic: list[Child] = []
         self._stop = threading.Event()
         self._thread = ThreadPoolExecutor(1, "demo-feeder")
         self._progress: IngestProgress | None = None
@@ -104,14 +106,39 @@ class Feeder:
         """
         if self.real is None and self._ingest is not None and self._ingest.done():
             self.real = self._ingest.result()
-            self._traffic.start()
-        self._traffic.check()
+            self._start_traffic()
+        for child in self._traffic:
+            child.check()
+
+    def _start_traffic(self) -> None:
+        """Positions, and orders that are bound to their vehicles: both begin at the same time."""
+        begin = ["--seed", str(self._seed), "--start-ms", str(time.time_ns() // 1_000_000 + LEAD_MS)]
+        orders_rate = max(ORDERS_RATE_MIN, self._rate // POSITIONS_PER_ORDER_STEP)
+        order_prefix = self.device_prefix.replace(SIMULATED, "order-", 1)
+        of = {
+            "positions": ["--rate", str(self._rate), "--device-prefix", self.device_prefix],
+            "orders": [
+                "--pipeline", "orders", "--rate", str(orders_rate),
+                "--devices", str(orders_rate * ORDERS_PER_STEP_A_SECOND), "--device-prefix", order_prefix,
+                "--vehicle-rate", str(self._rate), "--vehicle-prefix", self.device_prefix,
+            ],
+        }  # fmt: skip
+        for what, arguments in of.items():
+            child = Child(
+                f"the simulated traffic of {what}",
+                ["-m", "loadtest.generator", "--any-topic", *begin, *arguments],
+                log=self._log.with_name(f"{self._log.stem}-{what}.log"),
+                environment=self._environment,
+                interrupts=self._interrupts,
+            )
+            self._traffic.append(child)
+            child.start()
 
     def describe(self) -> str:
         """What is being fed now."""
         if self.real is not None:
             before = "" if self.real.sent else " (real positions: in an earlier run)"
-            return f"simulated, {counted(self._rate, 'record')} a second{before}"
+            return f"simulated, {counted(self._rate, 'position')} a second, and orders of these vehicles{before}"
         if self._progress is None or self._progress.phase != "sending":
             return "real positions: reading the sample"
         return f"real positions: {self._progress.rows:,} ({self._progress.part_done:.0%}), {REAL_RATE:,} a second"
@@ -126,7 +153,8 @@ class Feeder:
     def stop(self) -> None:
         """Stop feeding; what was sent stays, and the next run goes on after it."""
         self._stop.set()
-        self._traffic.stop()
+        for child in self._traffic:
+            child.stop()
         if self._ingest is not None:
             deadline = time.monotonic() + STOP_S_MAX
             while not self._ingest.done() and time.monotonic() < deadline:

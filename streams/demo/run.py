@@ -94,6 +94,7 @@ class _Watch:
             worker=demo.worker_probe.sample(now_s),
             lag=demo.lag_probe.sample(),
             vehicles=demo.vehicles.sample(),
+            orders=demo.orders.sample(),
             kills=self._kills,
         )
 

@@ -13,9 +13,13 @@ from typing import Final
 
 from confluent_kafka.admin import AdminClient
 
+from logistics.flows.dispatch import DISPATCH
 from logistics.flows.gps import GPS
+from logistics.flows.orders import ORDERS
+from logistics.flows.tracking import TRACKING
 from streams.demo.child import Child
 from streams.demo.feed import Feeder
+from streams.demo.order_watch import OrderWatch
 from streams.demo.steps import Steps
 from streams.demo.topic_probes import LagProbe, VehicleWatch
 from streams.demo.worker_probe import READY, WorkerProbe
@@ -35,6 +39,7 @@ POLL_S: Final = 0.25
 REGISTRY_WAIT_S: Final = 30.0
 WEB_PORTS: Final = range(6066, 6116)
 """Where workers listen by default."""
+FLOWS: Final = (GPS, ORDERS, DISPATCH, TRACKING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class Demo:
     worker_probe: WorkerProbe
     lag_probe: LagProbe
     vehicles: VehicleWatch
+    orders: OrderWatch
     metrics_url: str
     left_running: bool
     """Whether the stack ran before and hence stays."""
@@ -106,7 +112,7 @@ def start(options: DemoOptions, cleanup: ExitStack, interrupts: Interrupts, step
     environment = _environment(stack)
     logs = stack.directory / "logs"
     web_port = next(filter(ports.is_free, WEB_PORTS), 0) or ports.free_port()
-    probe = WorkerProbe(web_port, GPS.source)
+    probe = WorkerProbe(web_port, GPS.name, GPS.source)
     feeder = Feeder(
         settings, GPS, rate=options.rate, log=logs / "traffic.log", environment=environment, interrupts=interrupts
     )
@@ -114,6 +120,9 @@ def start(options: DemoOptions, cleanup: ExitStack, interrupts: Interrupts, step
     vehicles = cleanup.enter_context(
         VehicleWatch(settings, table.topic, partitions, catalog.latest(table.subject).parsed, feeder.device_prefix)
     )
+    tracking, _, verified = TRACKING.row_outputs
+    followed = {one.topic: catalog.latest(one.subject).parsed for one in (tracking, verified)}
+    orders = cleanup.enter_context(OrderWatch(settings, followed, partitions))
     worker = Child(
         "the worker",
         _worker_arguments(stack.directory / "worker", web_port),
@@ -130,7 +139,7 @@ def start(options: DemoOptions, cleanup: ExitStack, interrupts: Interrupts, step
     lag_probe = LagProbe(settings, GPS.group, GPS.source, partitions)
     cleanup.callback(lag_probe.close)
     metrics_url = f"http://{ports.HOST}:{web_port}/metrics"
-    return Demo(options, stack, worker, feeder, probe, lag_probe, vehicles, metrics_url, left_running)
+    return Demo(options, stack, worker, feeder, probe, lag_probe, vehicles, orders, metrics_url, left_running)
 
 
 def _start_stack(options: DemoOptions, cleanup: ExitStack, steps: Steps) -> tuple[Stack, bool]:
@@ -169,7 +178,8 @@ def _environment(stack: Stack) -> Mapping[str, str]:
 
 
 def _worker_arguments(data_dir: Path, web_port: int) -> list[str]:
-    flags = ["--pipeline", GPS.name, "--data-dir", str(data_dir), "--web-port", str(web_port)]
+    flows = [flag for flow in FLOWS for flag in ("--pipeline", flow.name)]
+    flags = [*flows, "--data-dir", str(data_dir), "--web-port", str(web_port)]
     return ["-m", "streams", "worker", *flags]
 
 

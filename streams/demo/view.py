@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from streams.demo.order_watch import FollowedOrder, OrdersReading
 from streams.demo.topic_probes import Vehicle
 from streams.demo.worker_probe import READY, Age, WorkerReading
 from streams.text import counted, printable
@@ -40,6 +41,7 @@ class Snapshot:
     """By partition; None: Kafka did not answer."""
     vehicles: tuple[Vehicle, ...]
     kills: int
+    orders: OrdersReading
 
     @property
     def lag_sum(self) -> int | None:
@@ -73,7 +75,7 @@ def screen(shot: Snapshot, place: Place, width: int) -> RenderableType:
         Text(f"event time to commit: {_age_text(shot.worker.age)}", style="dim"),
         "",
         _vehicles(shot),
-        "",
+        Text(order_line(shot.orders, shot.now), no_wrap=True, overflow="ellipsis"),
         Text(f"metrics {place.metrics_url}   logs {place.directory}/logs", style="dim", no_wrap=True, overflow="fold"),
         Text("Ctrl-C stops everything that this command started.", style="bold"),
     )
@@ -91,6 +93,8 @@ def line(shot: Snapshot) -> str:
     if shot.vehicles:
         one = shot.vehicles[-1]
         parts.append(f"vehicle {printable(one.device)}: {counted(one.events, 'event')}, {one.odometer_km:,.1f} km")
+    if shot.orders.rows:
+        parts.append(order_line(shot.orders, shot.now))
     return " | ".join(parts)
 
 
@@ -108,7 +112,34 @@ def summary(shot: Snapshot, fed: str) -> str:
     if shot.vehicles:
         shown = (f"{printable(one.device)} {one.odometer_km:,.1f} km" for one in shot.vehicles[-VEHICLES_SUMMED_UP:])
         lines.append(f"  vehicles   {'; '.join(shown)}")
+    if shot.orders.rows:
+        lines.append(f"  orders     {shot.orders.rows:>11,}   rows in orders.tracking.v1; {_verdicts(shot.orders)}")
     return "\n".join(lines)
+
+
+def order_line(orders: OrdersReading, now: datetime) -> str:
+    """The order that is followed, or how many rows there are."""
+    if orders.followed is None:
+        return f"orders: {orders.rows:,} rows; {_verdicts(orders)}" if orders.rows else "orders: none on its way yet"
+    return _followed(orders.followed, now)
+
+
+def _followed(one: FollowedOrder, now: datetime) -> str:
+    by = f" by {printable(one.vehicle)}" if one.vehicle else ""
+    text = f"order {printable(one.order)}: {one.status}{by}"
+    if one.verdict:
+        off = "" if one.off_by_m is None else f", {one.off_by_m:,.0f} m from its destination"
+        return f"{text}, verified: {one.verdict}{off}"
+    if one.distance_km is not None:
+        text += f", {one.distance_km:,.1f} km to go"
+    if one.expected_arrival is not None:
+        text += f", there in {duration(max(0.0, (one.expected_arrival - now).total_seconds()))}"
+    return f"{text}, {one.risk}"
+
+
+def _verdicts(orders: OrdersReading) -> str:
+    said = ", ".join(f"{count:,} {name}" for name, count in sorted(orders.verdicts.items()))
+    return f"deliveries verified: {said or 'none yet'}"
 
 
 def duration(seconds: float | None) -> str:

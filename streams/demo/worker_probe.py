@@ -45,8 +45,10 @@ class WorkerProbe:
     missing from the totals (not from the topics).
     """
 
-    def __init__(self, port: int, source: str) -> None:
+    def __init__(self, port: int, pipeline: str, source: str) -> None:
+        """Of what the worker counts, that of one flow and its source."""
         self._port = port
+        self._pipeline = pipeline
         self._source = source
         self._seen_ready = False
         self._before: dict[str, float] = {}
@@ -94,6 +96,8 @@ class WorkerProbe:
         counters: dict[str, float] = {}
         for family in text_string_to_metric_families(answer[1]):
             for name, labels, value, *_ in family.samples:
+                if labels.get("pipeline", self._pipeline) != self._pipeline:
+                    continue
                 if name == "streams_events_total":
                     counters[labels["outcome"]] = counters.get(labels["outcome"], 0.0) + value
                 elif name == "streams_watermark_age_seconds" and labels["topic"] == self._source:

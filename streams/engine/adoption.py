@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Final
 
 from streams.batch.columns import Headers
+from streams.batch.moved import MOVED_HEADER
 from streams.engine.effects import Tombstones
 from streams.engine.encode import ChangelogPart
 from streams.limits import JOURNAL_RECORD_BYTES_MAX
@@ -20,8 +21,6 @@ PORTION_BYTES_MAX: Final = 8 * JOURNAL_RECORD_BYTES_MAX
 """Of the sections of the journal in one transaction."""
 TOMBSTONES_MAX: Final = 5_000
 """In one transaction."""
-MOVED_HEADER: Final = "state.moved"
-"""Of a tombstone: the row is not gone, but in another partition (epoch and partition)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from streams.batch.rows import RowLayout, Rows, pack_rows
+from streams.batch.rows import RowLayout, Rows, pack_after, pack_rows
 from streams.operators.changes import CarriedRows
 from streams.operators.spec import KeyedState
 from streams.state.identity import DIGEST_BYTES, Identity
@@ -26,8 +26,17 @@ class RowUnknown(ValueError):
 
 def carried_headers(carried: Sequence[CarriedRows]) -> list[bytes]:
     """The value of `state.windows` for each key: of each operator digest, size and row."""
+    if not any(one.rows.dtype.hasobject for one in carried):
+        return pack_after([(one.digest + _SIZE.pack(one.rows.dtype.itemsize), one.rows) for one in carried])
     columns = [[one.digest + _SIZE.pack(len(row)) + row for row in pack_rows(one.rows)] for one in carried]
     return [b"".join(parts) for parts in zip(*columns, strict=True)]
+
+
+def own_headers(digest: bytes, rows: Rows) -> list[bytes]:
+    """The value of `state.fold` for each key: digest and row."""
+    if rows.dtype.hasobject:
+        return [digest + row for row in pack_rows(rows)]
+    return pack_after([(digest, rows)])
 
 
 class RowReader:

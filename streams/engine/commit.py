@@ -143,12 +143,43 @@ class Committer:
             CycleAborted: nothing of the cycle is visible; state must be reloaded and the records run again.
 
         """
-        self._begin()
         journal_at: dict[int, list[int]] = {commit.partition: [] for commit in end.commits}
         tables_at: dict[int, dict[str, int]] = {commit.partition: {} for commit in end.commits}
-        self._produce_changelogs(end.commits, tables_at, now_ms)
-        self._produce_rows(end.commits, now_ms)
+        self._until_committed(end.commits, journal_at, tables_at, now_ms, claim)
         for commit in end.commits:
+            offsets = journal_at[commit.partition]
+            written = Written(min(offsets), max(offsets) + 1, tables_at[commit.partition])
+            tasks[commit.partition].cycle.applied(commit, written)
+        self._failpoint("applied")
+
+    def forget(self, commits: Sequence[TaskCommit], beside: Sequence[TopicRecords], now_ms: int, claim: Claim) -> None:
+        """Steps 1 to 4 of cycles that take keys away (`TaskCycle.forgetting`), with what is said of them `beside`.
+
+        There is no step 5: the state of these partitions must be restored.
+
+        Raises:
+            CycleAborted: nothing of it is visible.
+
+        """
+        self._begin()
+        for records in beside:
+            self._transactions.produce(records)
+        journal_at: dict[int, list[int]] = {commit.partition: [] for commit in commits}
+        self._until_committed(commits, journal_at, {}, now_ms, claim)
+
+    def _until_committed(
+        self,
+        commits: Sequence[TaskCommit],
+        journal_at: dict[int, list[int]],
+        tables_at: dict[int, dict[str, int]],
+        now_ms: int,
+        claim: Claim,
+    ) -> None:
+        """The rest of steps 2 to 4; notes, by partition, where records of the journal and of tables came to lie."""
+        self._begin()
+        self._produce_changelogs(commits, tables_at, now_ms)
+        self._produce_rows(commits, now_ms)
+        for commit in commits:
             for record in commit.journal:
                 self._transactions.produce(
                     one_record(
@@ -162,10 +193,10 @@ class Committer:
                     )
                 )
         self._failpoint("journalled")
-        self._produce_of_growth(end.commits, now_ms)
+        self._produce_of_growth(commits, now_ms)
         positions = {
             lane_of(number, commit.partition): self._position(commit, number, position)
-            for commit in end.commits
+            for commit in commits
             for number, position in enumerate(commit.positions)
             if position.offset_next >= 0  # not of an input of which nothing was read yet
         }
@@ -177,11 +208,6 @@ class Committer:
             self._settle(positions, error)
         self._open = False
         self._failpoint("committed")
-        for commit in end.commits:
-            offsets = journal_at[commit.partition]
-            written = Written(min(offsets), max(offsets) + 1, tables_at[commit.partition])
-            tasks[commit.partition].cycle.applied(commit, written)
-        self._failpoint("applied")
 
     def _position(self, commit: TaskCommit, number: int, position: Position) -> Committed:
         found = Committed(
@@ -283,7 +309,7 @@ class Committer:
                 )
 
     def _produce_of_growth(self, commits: Sequence[TaskCommit], now_ms: int) -> None:
-        """Tombstones of keys that have moved, and what parents tell their children."""
+        """Tombstones of keys that have moved or are forgotten, and what parents tell their children."""
         for commit in commits:
             for moved in commit.tombstones:
                 count = len(moved.keys)

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from streams.avro.decode import Decoded
+from streams.avro.decoded import Decoded
 from streams.batch.clock import Clock
 from streams.batch.columns import TIME_MIN, Bools, Int64, header_memory
 from streams.batch.records import Records

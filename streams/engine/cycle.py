@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from streams.batch.columns import TIME_MIN
 from streams.engine.adoption import Adoption
+from streams.engine.changelog_rows import FORGOTTEN_HEADER
 from streams.engine.effects import TaskCommit, Tombstones
 from streams.engine.partition import PartitionState, merged
 from streams.growth.layout import FIRST_EPOCH
@@ -80,6 +81,42 @@ class TaskCycle:
         state.cycle_closed, state.offsets_closed, state.has_output = cycle, state.offsets_next, False
         state.growth_closed, state.standing_closed = state.growth, state.standing
         return commit
+
+    def forgetting(self, keys: Sequence[bytes]) -> TaskCommit:
+        """The cycle after the newest one, by which every later restore forgets `keys` (docs/adr/0090).
+
+        Only when nothing is open or in flight, and no operator holds events of the keys. It is never applied: what the
+        task has in memory and in its store is of before, and must be restored.
+        """
+        state = self._state
+        if state.adoption is not None or state.cycle_closed != state.checkpoint.cycle:
+            raise RuntimeError(f"partition {state.partition}: keys are forgotten between cycles only")
+        start = max(state.offset_next, state.first_offset)  # a position can be committed although nothing was read yet
+        state.positions[0] = first = replace(state.positions[0], offset_next=start)
+        parts = [part for one in state.operators.values() for part in (one.marked_sections(), one.forgotten(keys))]
+        return TaskCommit(
+            partition=state.partition,
+            cycle=state.checkpoint.cycle + 1,
+            offset_next=start,
+            watermark=first.watermark,
+            event_time_max=TIME_MIN,
+            journal=self._packed(state.checkpoint.cycle + 1, TIME_MIN, merged(parts)),
+            changelogs=[],
+            carried=[],
+            rows=[],
+            store=WriteBatch(),
+            marks=state.marks(),
+            leader_epoch=first.leader_epoch,
+            further=tuple(state.positions[1:]),
+            partitions=state.named_partitions,
+            growth=state.growth,
+            identity=state.identity,
+            standing=_told(state.standing),
+            tombstones=[
+                Tombstones(topic, state.partition, keys, [(FORGOTTEN_HEADER, b"")])
+                for topic in state.config.pipeline.table_topics
+            ],
+        )
 
     def _adopting(self, adoption: Adoption) -> TaskCommit:
         """The next cycle of an adoption; with the last one the state is the partition's own."""

@@ -32,7 +32,7 @@ class Forwards:
 
 @dataclass(frozen=True, slots=True)
 class Tombstones:
-    """Keys that have moved: their rows in a partition of a table that is no longer theirs."""
+    """Keys whose rows in a partition of a table are to go: they have moved to another one, or are forgotten."""
 
     topic: str
     partition: int

@@ -9,8 +9,7 @@ import pyruhvro
 
 from streams.batch.columns import Headers
 from streams.batch.refs import byte_objects
-from streams.batch.rows import pack_rows
-from streams.engine.changelog_rows import CARRIED_HEADER, OWN_HEADER, carried_headers
+from streams.engine.changelog_rows import CARRIED_HEADER, OWN_HEADER, carried_headers, own_headers
 from streams.operators.changes import CarriedRows, ChangelogRows, RowRecords
 
 
@@ -51,14 +50,13 @@ class RowEncoder:
 
 
 def _headers(part: ChangelogPart) -> list[Headers | None]:
-    digest, own = part.rows.digest, pack_rows(part.rows.rows)
+    own = own_headers(part.rows.digest, part.rows.rows)
     if not part.carried:
-        return [[(OWN_HEADER, digest + row)] for row in own]
+        return [[(OWN_HEADER, row)] for row in own]
     here = part.rows.of_changed
     carried = part.carried if here is None else [replace(one, rows=one.rows[here]) for one in part.carried]
     return [
-        [(OWN_HEADER, digest + row), (CARRIED_HEADER, packed)]
-        for row, packed in zip(own, carried_headers(carried), strict=True)
+        [(OWN_HEADER, row), (CARRIED_HEADER, packed)] for row, packed in zip(own, carried_headers(carried), strict=True)
     ]
 
 

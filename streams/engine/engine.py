@@ -4,30 +4,32 @@ Synchronous and free of I/O but for its tasks' stores. One thread at a time.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
 import numpy as np
 
-from streams.avro.decode import Decoded, Decoder, Known
+from streams.avro.decode import Decoder
+from streams.avro.decoded import Decoded, Known
 from streams.avro.framing import SchemaKey
 from streams.batch.clock import Clock
 from streams.batch.columns import TIME_MIN
-from streams.batch.events import Events
-from streams.batch.lanes import all_lanes, input_of, inputs_of, lane_of, partition_of_lane, partitions_of
+from streams.batch.lanes import all_lanes, input_of, inputs_of, partition_of_lane
 from streams.batch.partitions import last_rows, of_each_row
 from streams.batch.records import Records
-from streams.batch.rejects import DeadLetter, Reason, Reject
 from streams.engine.config import TaskConfig
-from streams.engine.coupled import CoupledInputs, Ready, memory_of
+from streams.engine.coupled import CoupledInputs, Ready
 from streams.engine.effects import CycleEnd, Effects, Forwards, PartitionEffects
 from streams.engine.forwarded import forwards, hashes_of, homes
 from streams.engine.input_decoder import InputDecoder
 from streams.engine.key_hashes import KeyHashes
+from streams.engine.lane_records import by_partition, of_input
+from streams.engine.letters import dead_letter, letters_of_refused
 from streams.engine.refusals import Refusals
-from streams.engine.task import PartitionTask
+from streams.engine.task import PartitionTask, run_together
+from streams.engine.waiting import WaitingRecords
 from streams.limits import BATCH_RECORDS_MAX, MISROUTED_KEYS_LOGGED, SCHEMA_LOOKUPS_MAX
 from streams.operators.base import Operator
 from streams.operators.spec import RecordGate
@@ -58,6 +60,8 @@ class MicroBatch:
     """As `idle`, of the forwarded topic."""
     polled_ms: int = 0
     """When it was read, monotonic, by the clock of `idle`."""
+    waited_ms: int = 0
+    """How long its records were gathered: the oldest has waited for about so long."""
 
     @property
     def is_large(self) -> bool:
@@ -76,8 +80,7 @@ class Engine:
         self.refusals = Refusals(config.pipeline, config.partition_of)
         self.config = config
         self._inputs = [InputDecoder(number, one) for number, one in enumerate(decoders)]
-        self._waiting: dict[int, list[Records]] = {}
-        """Records of partitions that wait for a schema, by lane, in log order."""
+        self._waiting = WaitingRecords()
         self._hashes = KeyHashes(config.key_map)
         self._coupled = CoupledInputs(config.inputs[0].bounds.lateness_ms, self._hashes)
         self._idle_base: dict[int, tuple[int, int]] = {}
@@ -97,7 +100,7 @@ class Engine:
     @property
     def waiting_partitions(self) -> frozenset[int]:
         """Lanes that wait for a schema; intake should pause them."""
-        return frozenset(self._waiting)
+        return self._waiting.lanes
 
     @property
     def has_grown(self) -> bool:
@@ -140,8 +143,7 @@ class Engine:
         effects = Effects(batch.now_ms)
         parts: list[Records] = []
         if self._waiting and not any(one.missing for one in self._inputs):
-            parts = [records for queue in self._waiting.values() for records in queue]
-            self._waiting.clear()
+            parts = self._waiting.take_all()
         if batch.records is not None and len(batch.records):
             parts.append(batch.records)
         records = self._current(Records.concat(parts)) if parts else None
@@ -156,7 +158,7 @@ class Engine:
             effects = self._process_merged(ready, batch, effects)
         for part in (*self._close_overdue(), *self._release_idle(batch)):
             effects.partitions.append(part)
-            effects.dead_letters.extend(_refused(part, None))
+            effects.dead_letters.extend(letters_of_refused(part, None))
         return effects
 
     def _current(self, records: Records) -> Records | None:
@@ -168,11 +170,11 @@ class Engine:
         for number, lane in enumerate(lanes.tolist()):
             task = self.tasks.get(partition_of_lane(lane))
             if task is not None and lane in self._waiting:
-                self._waiting[lane].append(records.take(np.flatnonzero(records.partition == lane)).compact())
+                self._waiting.add(lane, records.take((records.partition == lane).nonzero()[0]))
             elif task is not None:
                 wanted_from[number] = task.positions[input_of(lane)].offset_next
         good = records.offset >= of_each_row(records.partition, lanes, wanted_from)
-        return records if good.all() else records.take(np.flatnonzero(good))
+        return records if good.all() else records.take(good.nonzero()[0])
 
     def _process_inputs(self, records: Records, batch: MicroBatch) -> Effects:
         if len(self._inputs) == 1:
@@ -181,9 +183,9 @@ class Engine:
         unexpected: Counter[tuple[int, str]] = Counter()
         numbers = inputs_of(records.partition)
         for one in self._inputs:
-            mine = np.flatnonzero(numbers == one.number)
+            mine = (numbers == one.number).nonzero()[0]
             if len(mine):
-                found = self._process_records(_of_input(records.take(mine)), batch, one)
+                found = self._process_records(of_input(records.take(mine)), batch, one)
                 effects.partitions.extend(found.partitions)
                 effects.dead_letters.extend(found.dead_letters)
                 unexpected.update(found.unexpected)
@@ -201,22 +203,24 @@ class Engine:
         of.known.used(decoded.schemas)
         of.known.trim()
         if decoded.unresolved:
-            records, decoded, skip = self._hold_unresolved(records, decoded, skip, of)
+            records, decoded, skip = self._waiting.hold(records, decoded, skip, of)
             away = self._away(records)
         skip = (skip - away.keys()) if away else skip
         for gate, states in gates:
             decoded = gate.judge(records, decoded, skip, states, clock)
-        letters = [_dead_letter(records, reject, of.number) for reject in decoded.rejects]
+        letters = [dead_letter(records, reject, of.number) for reject in decoded.rejects]
         unexpected: Counter[tuple[int, str]] = Counter()
         for plan, rows in decoded.unexpected:  # the same schema twice, by prefix and by header
             unexpected.update({(plan.schema_id, name): len(rows) for name in plan.unexpected if len(rows)})
         effects = Effects(batch.now_ms, len(records), [], letters, unexpected)
         epochs = records.leader_epochs
-        for partition, mine, offset_last in _by_partition(records, decoded.events):
-            effects.partitions.append(
-                self.tasks[partition].on_batch(mine, offset_last + 1, clock, epochs.get(partition, -1), of.number)
-            )
-            effects.dead_letters.extend(_refused(effects.partitions[-1], records))
+        runs = [
+            self.tasks[partition].begin(mine, offset_last + 1, clock, epochs.get(partition, -1), of.number)
+            for partition, mine, offset_last in by_partition(records, decoded.events)
+        ]
+        for part in run_together(runs):
+            effects.partitions.append(part)
+            effects.dead_letters.extend(letters_of_refused(part, records))
         return self._with_forwards(effects, records, away) if away else effects
 
     def _clock(self, batch: MicroBatch, records: Records, of: InputDecoder | None = None) -> Clock:
@@ -233,10 +237,10 @@ class Engine:
             return found
         hashes = hashes_of(records, self._hashes)
         for partition, task in grown:
-            rows = np.flatnonzero(records.partition == partition)
+            rows = (records.partition == partition).nonzero()[0]
             if len(rows):
                 to = homes(hashes[rows], task.layout, partition)
-                found |= {int(rows[at]): int(to[at]) for at in np.flatnonzero(to != partition)}
+                found |= {int(rows[at]): int(to[at]) for at in (to != partition).nonzero()[0]}
         return found
 
     def _with_forwards(self, effects: Effects, records: Records, away: Mapping[int, int]) -> Effects:
@@ -244,7 +248,7 @@ class Engine:
         to[list(away)] = list(away.values())
         parts = []
         for part in effects.partitions:
-            rows = np.flatnonzero((records.partition == part.partition) & (to >= 0))
+            rows = ((records.partition == part.partition) & (to >= 0)).nonzero()[0]
             task = self.tasks[part.partition]
             found = tuple(forwards(records, rows, to, records.partition, records.offset, task.identity.epoch))
             task.strays += len(rows)
@@ -274,8 +278,8 @@ class Engine:
             task.strays += sum(map(len, ready.forwards))
             part = _forwarding(part, ready.forwards, ready.strangers)
         letters = [
-            *(_dead_letter(records, reject, 0) for reject in decoded.rejects),
-            *_refused(part, records),
+            *(dead_letter(records, reject, 0) for reject in decoded.rejects),
+            *letters_of_refused(part, records),
         ]
         unexpected = Counter(effects.unexpected)
         for plan, rows in decoded.unexpected:
@@ -293,40 +297,6 @@ class Engine:
         for spec in self.config.operators:
             if spec.gate is not None and self.config.gets[spec.name] == (input_number,):
                 yield spec.gate, {number: task.operators[spec.name] for number, task in self.tasks.items()}
-
-    def _hold_unresolved(
-        self, records: Records, decoded: Decoded, skip: frozenset[int], of: InputDecoder
-    ) -> tuple[Records, Decoded, frozenset[int]]:
-        """Cut each partition off before its first record whose schema is not known yet; the rest waits."""
-        cut: dict[int, int] = {}
-        first_met = {rows[0]: schema_id for schema_id, rows in decoded.unresolved.items()}
-        for schema_id, rows in decoded.unresolved.items():
-            for row in rows:
-                partition = int(records.partition[row])
-                if row < cut.get(partition, row + 1):
-                    cut[partition] = row
-                    first_met[row] = schema_id
-        # What stops a partition first, then the rest in log order, as many as are looked up in one go.
-        wanted = [first_met[row] for row in (*sorted(cut.values()), *sorted(first_met))]
-        of.missing.update(list(dict.fromkeys(wanted))[: max(SCHEMA_LOOKUPS_MAX, len(cut))])
-        waits = np.zeros(len(records), dtype=np.bool_)
-        for partition, row in cut.items():
-            mine = records.partition == partition
-            mine[:row] = False
-            waits |= mine
-            waiting = _in_lane(records.take(np.flatnonzero(mine)).compact(), of.number)
-            self._waiting.setdefault(lane_of(of.number, partition), []).append(waiting)
-        kept = np.flatnonzero(~waits)
-        place = np.cumsum(~waits) - 1
-        events: Events = decoded.events.take(~waits[decoded.events.row])
-        rejects = [
-            Reject(int(place[reject.row]), reject.reason, reject.message, reject.schema_id)
-            for reject in decoded.rejects
-            if not waits[reject.row]
-        ]
-        skip = frozenset(int(place[row]) for row in skip if not waits[row])
-        unexpected = [(plan, place[rows[~waits[rows]]]) for plan, rows in decoded.unexpected]
-        return records.take(kept), Decoded(events.with_rows(place[events.row]), rejects, {}, unexpected), skip
 
     def _close_overdue(self) -> Iterable[PartitionEffects]:
         """Go on with what was too much for one cycle; nobody has to send anything for it."""
@@ -386,8 +356,9 @@ class Engine:
 
     def drop(self, partition: int) -> PartitionTask | None:
         """Stop processing a partition; what it has not committed is void."""
-        for lane in all_lanes([partition], len(self._inputs)):
-            self._waiting.pop(lane, None)
+        lanes = all_lanes([partition], len(self._inputs))
+        self._waiting.drop(lanes)
+        for lane in lanes:
             self._idle_base.pop(lane, None)
         self._coupled.drop(partition)
         if not self._waiting:
@@ -400,8 +371,8 @@ class Engine:
 
     def bytes_used(self) -> int:
         """Approximate memory of all tasks."""
-        waiting = sum(memory_of(records) for queue in self._waiting.values() for records in queue)
-        return waiting + self._coupled.bytes_used + sum(task.bytes_used() for task in self.tasks.values())
+        waiting = self._waiting.bytes_used() + self._coupled.bytes_used
+        return waiting + sum(task.bytes_used() for task in self.tasks.values())
 
     def cycle_bytes(self) -> int:
         """Approximate memory that committing the open cycle takes."""
@@ -428,24 +399,6 @@ class Engine:
         return True
 
 
-def _by_partition(records: Records, events: Events) -> Iterator[tuple[int, Events, int]]:
-    """Each partition of the records, its events in log order, and the offset of its last record."""
-    partitions, rows = last_rows(records.partition)
-    last = records.offset[rows].tolist()
-    if len(partitions) <= 1:
-        yield from ((int(partition), events, last[0]) for partition in partitions)
-        return
-    of_event = records.partition[events.row]
-    if (of_event[1:] < of_event[:-1]).any():
-        order = np.argsort(of_event, kind="stable")
-        events, of_event = events.take(order), of_event[order]
-    starts = np.searchsorted(of_event, partitions, side="left").tolist()
-    for partition, start, end, offset in zip(
-        partitions.tolist(), starts, [*starts[1:], len(of_event)], last, strict=True
-    ):
-        yield partition, events.take(slice(start, end)), offset
-
-
 def _forwarding(part: PartitionEffects, found: tuple[Forwards, ...], strangers: Sequence[bytes]) -> PartitionEffects:
     """The effects with records for other partitions; `strangers` are keys of those that no growth explains."""
     return replace(
@@ -453,50 +406,4 @@ def _forwarding(part: PartitionEffects, found: tuple[Forwards, ...], strangers: 
         forwards=found,
         misrouted=part.misrouted + len(strangers),
         misrouted_keys=[*part.misrouted_keys, *dict.fromkeys(strangers)][:MISROUTED_KEYS_LOGGED],
-    )
-
-
-def _refused(part: PartitionEffects, records: Records | None) -> Iterable[DeadLetter]:
-    """Dead letters of the events that an output has refused. The offset of one that was held is not known: -1."""
-    for refused in part.refused:
-        events = refused.events
-        for position, (row, message) in enumerate(zip(events.row.tolist(), refused.messages, strict=True)):
-            yield DeadLetter(
-                reject=Reject(row, Reason.REFUSED_BY_OUTPUT, message),
-                partition=part.partition,
-                offset=-1 if row < 0 or records is None else int(records.offset[row]),
-                timestamp_ms=int(events.timestamp_ms[position]),
-                key=events.key[position],
-                value=events.value[position],
-                headers=None if events.headers is None else events.headers[position],
-                input_number=part.input_number if refused.input_number is None else refused.input_number,
-            )
-
-
-def _of_input(records: Records) -> Records:
-    """Records of one input, which stand in lanes, by partition."""
-    epochs = {partition_of_lane(lane): epoch for lane, epoch in records.leader_epochs.items()}
-    return replace(records, partition=partitions_of(records.partition), leader_epochs=epochs)
-
-
-def _in_lane(records: Records, input_number: int) -> Records:
-    """Inverse of `_of_input`."""
-    if not input_number:
-        return records
-    epochs = {lane_of(input_number, partition): epoch for partition, epoch in records.leader_epochs.items()}
-    lanes = records.partition + lane_of(input_number, 0)
-    return replace(records, partition=lanes, leader_epochs=epochs)
-
-
-def _dead_letter(records: Records, reject: Reject, input_number: int) -> DeadLetter:
-    row = reject.row
-    return DeadLetter(
-        reject=reject,
-        partition=int(records.partition[row]),
-        offset=int(records.offset[row]),
-        timestamp_ms=int(records.timestamp_ms[row]),
-        key=records.key[row],
-        value=records.value[row],
-        headers=None if records.headers is None else records.headers[row],
-        input_number=input_number,
     )

@@ -1,50 +1,129 @@
-"""The cycle that makes a partition's state forget keys: what is written in one transaction, while no worker has them.
+"""Forgetting keys (docs/adr/0090): a request to workers that run, and what is written when a key is forgotten.
 
-A worker that restores the partition afterwards, from any store, has no rows of the keys: the records without a value in
-the tables take them away, and what travels with them; the journal record takes away what operators keep beside.
+The cycle itself is `TaskCycle.forgetting`, and `Committer.forget` writes it, whoever calls: a worker between two of its
+cycles, or `streams forget` while no worker runs.
 """
 
+import base64
+import binascii
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from streams.batch.columns import TIME_MIN
-from streams.engine.changelog_rows import FORGOTTEN_HEADER
+from streams.deadletters.letter.audit import TEXT_CHARACTERS_MAX, Actor, forget_record
+from streams.engine.log import Changelog
 from streams.engine.partition import PartitionState
-from streams.limits import JOURNAL_RECORD_BYTES_MAX
+from streams.flow.declaration import Pipeline
+from streams.limits import KEY_BYTES_MAX
 from streams.sinks.base import TopicRecords, one_record
-from streams.state import journal
-from streams.state.journal import JournalEntry
+
+VERSION: Final = 1
+REQUEST_BYTES_MAX: Final = 16_384
+_INPUTS_MAX: Final = 64
+_RUN_CHARACTERS_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class ForgettingCycle:
-    """Records for topics, and the number of the cycle that they are; the offset does not move."""
+class ForgetRequest:
+    """What workers are asked for: to forget a key once all of it that was there is processed and released."""
 
-    records: tuple[TopicRecords, ...]
-    cycle: int | None
-    """None: the partition has no state, so that there is no cycle to follow."""
+    id: str
+    key: bytes
+    after: tuple[int, ...]
+    """Of each input, in the partition of the key: offset up to which records of the key were there."""
+    actor: Actor
+
+    def pack(self) -> bytes:
+        """Value of the record that asks; its key is the id."""
+        return json.dumps(
+            {
+                "version": VERSION,
+                "key": base64.b64encode(self.key).decode(),
+                "after": list(self.after),
+                "by": self.actor.by,
+                "why": self.actor.why,
+                "run": self.actor.run,
+            }
+        ).encode()
 
 
-def forgetting_cycle(task: PartitionState, keys: Sequence[bytes], now_ms: int) -> ForgettingCycle:
-    """The cycle after the one at which `task` stands. No event of the keys may be held."""
-    flow, partition, reached = task.config.pipeline, task.partition, task.checkpoint
-    gone = [
-        one_record(topic, key, None, now_ms, [(FORGOTTEN_HEADER, b"")], partition=partition)
-        for topic in flow.table_topics
-        for key in keys
-    ]
-    if not reached.cycle:
-        return ForgettingCycle(tuple(gone), None)
-    entry = JournalEntry(
-        cycle=reached.cycle + 1,
-        event_time_max=TIME_MIN,
-        positions={flow.source: reached.position},
-        identity=task.identity.packed,
+def unpack_request(name: bytes | None, value: bytes | None) -> ForgetRequest | None:
+    """The request that a record holds; None where it is none, or one of a later version."""
+    if name is None or value is None or len(value) > REQUEST_BYTES_MAX or len(name) > _RUN_CHARACTERS_MAX:
+        return None
+    try:
+        found = json.loads(value)
+        if not isinstance(found, dict) or found.get("version") != VERSION:
+            return None
+        key = base64.b64decode(found["key"], validate=True)
+        after, texts = found["after"], [found["by"], found["why"], found["run"]]
+        identity = name.decode()
+    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
+        return None
+    is_right = (
+        0 < len(key) <= KEY_BYTES_MAX
+        and isinstance(after, list)
+        and len(after) <= _INPUTS_MAX
+        and all(type(one) is int for one in after)
+        and all(isinstance(one, str) and len(one) <= TEXT_CHARACTERS_MAX for one in texts)
     )
-    sections: dict[str, list[bytes]] = {}
-    for operator in task.operators.values():
-        for part in (operator.marked_sections(), operator.forgotten(keys)):
-            sections |= {name: list(pieces) for name, pieces in part.items()}
-    packed = journal.pack(entry, sections, record_bytes_max=JOURNAL_RECORD_BYTES_MAX)
-    changes = [one_record(flow.journal, None, record, now_ms, partition=partition) for record in packed]
-    return ForgettingCycle((*gone, *changes), entry.cycle)
+    return ForgetRequest(identity, key, tuple(after), Actor(*texts)) if is_right else None
+
+
+class OpenRequests:
+    """The requests of a flow that are neither carried out nor gone from the topic. One thread."""
+
+    def __init__(self, flow: Pipeline, changelog: Changelog) -> None:
+        """Nothing is read yet. The topic need not be there before `read`."""
+        self._topic, self._changelog = flow.forget, changelog
+        self._next = 0
+        self._found: dict[str, tuple[int, ForgetRequest]] = {}
+        """By id: offset and request."""
+        self.unreadable = 0
+        """Records that are no requests of this version."""
+
+    def read(self) -> tuple[ForgetRequest, ...]:
+        """Read the topic on to its end, transactions that are still open included; those that are open, in order.
+
+        Raises:
+            StreamsError: the topic cannot be read to its end.
+
+        """
+        low, end = self._changelog.bounds(self._topic, 0)
+        if end < self._next:  # it was deleted and created again
+            self._next, self._found = 0, {}
+        for rows in self._changelog.read(self._topic, 0, max(low, self._next), end):
+            for row in rows:
+                self._take(row.offset, row.key, row.value)
+        self._next = end
+        self._found = {name: one for name, one in self._found.items() if one[0] >= low}
+        return tuple(request for _, request in self._found.values())
+
+    def _take(self, offset: int, name: bytes | None, value: bytes | None) -> None:
+        if name is not None and value is None:
+            self._found.pop(name.decode(errors="replace"), None)
+            return
+        request = unpack_request(name, value)
+        if request is None:
+            self.unreadable += 1
+        else:
+            self._found[request.id] = (offset, request)
+
+
+def waits(task: PartitionState, key: bytes) -> bool:
+    """Whether an operator holds events of the key, which would bring its rows back. Between cycles."""
+    return any(one.holds(key, task.watermark_of(name)) for name, one in task.operators.items())
+
+
+def has_processed(task: PartitionState, request: ForgetRequest) -> bool:
+    """Whether a partition has got as far as the request wants it."""
+    return all(reached >= wanted for reached, wanted in zip(task.offsets_closed, request.after, strict=False))
+
+
+def told_beside(
+    flow: Pipeline, actor: Actor, partition: int, now_ms: int, *, done: Sequence[ForgetRequest] = ()
+) -> list[TopicRecords]:
+    """What is written with the cycle: that a key was forgotten, into the audit, and that requests are carried out."""
+    audit = one_record(flow.audit, *forget_record(actor, partition, at_ms=now_ms), now_ms, origin=partition)
+    return [audit, *(one_record(flow.forget, one.id.encode(), None, now_ms, partition=0) for one in done)]

@@ -1,6 +1,7 @@
 """Decoding of one input: its decoder, the schemas that are known of it, and those that its records wait for."""
 
-from streams.avro.decode import Decoder, Known
+from streams.avro.decode import Decoder
+from streams.avro.decoded import Known
 from streams.avro.framing import SchemaKey
 from streams.avro.known import KnownSchemas
 

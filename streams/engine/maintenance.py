@@ -33,9 +33,9 @@ class TaskMaintenance:
             # Below what a later operator still needs the journal for, an earlier one would gain nothing by moving more.
             goal = Spill(min(below, durable), rows_keep, bytes_keep)
             durable = min(durable, operator.spill(goal, state.watermark_of(name), batch))
-        if not keep_keys:
-            state.forget_keys()
         self._write_moved(batch, durable)
+        if not keep_keys:
+            state.forget_keys()  # now: rows of keys that are looked up again are read from the store
 
     def expire(self) -> None:
         """Forget what is too old to matter, in memory and in the store, and with it its part of the journal.

@@ -6,7 +6,7 @@ batches or cycles (I8). Not thread-safe; `cycle.applied` alone may be called whi
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from streams.batch.clock import Clock
@@ -39,7 +39,7 @@ class PartitionTask(PartitionState):
         super().__init__(config, partition, store, checkpoint)
         self.cycle = TaskCycle(self)
         self.maintenance = TaskMaintenance(self)
-        self._steps = steps_of(config.tree, self.operators, config.gets, len(config.inputs))
+        self.steps = steps_of(config.tree, self.operators, config.gets, len(config.inputs))
 
     def on_batch(
         self,
@@ -49,7 +49,19 @@ class PartitionTask(PartitionState):
         leader_epoch: int = -1,
         input_number: int = 0,
     ) -> PartitionEffects:
-        """Process this partition's decoded events of a micro-batch from one input, in log order.
+        """Process this partition's decoded events of a micro-batch from one input: as `begin`, and all that follows."""
+        [effects] = run_together([self.begin(events, offset_next, clock, leader_epoch, input_number)])
+        return effects
+
+    def begin(
+        self,
+        events: Events,
+        offset_next: int,
+        clock: Clock | None = None,
+        leader_epoch: int = -1,
+        input_number: int = 0,
+    ) -> "Run":
+        """Take this partition's decoded events of a micro-batch from one input, in log order.
 
         `clock` says which record timestamps are a time, and what stands in for the others; None takes all as they are.
 
@@ -57,13 +69,15 @@ class PartitionTask(PartitionState):
         `leader_epoch` the one of that record.
         """
         watermark = self.positions[input_number].watermark
-        self.positions[input_number] = Position(offset_next, watermark, leader_epoch)
         if not len(events):
-            return PartitionEffects(self.partition, input_number=input_number)
+            self.positions[input_number] = Position(offset_next, watermark, leader_epoch)
+            return Run(self, input_number, None)
         judged_by = events.timestamp_ms if clock is None else clock.judged_by(events.timestamp_ms)
         lateness_ms = self.config.inputs[input_number].bounds.lateness_ms
         course = watermarks(events.event_time, judged_by, start=watermark, lateness_ms=lateness_ms)
-        return self._run(input_number, events, WatermarkTrace.of(watermark, course))
+        trace = WatermarkTrace.of(watermark, course)
+        self.positions[input_number] = Position(offset_next, trace.end, leader_epoch)
+        return Run(self, input_number, Output(events, trace))
 
     def on_idle(self, watermark: int, input_number: int = 0) -> PartitionEffects:
         """Move the watermark of an input on although nothing came, and release what is due."""
@@ -132,37 +146,78 @@ class PartitionTask(PartitionState):
 
     def _run(self, input_number: int, events: Events, trace: WatermarkTrace) -> PartitionEffects:
         self.positions[input_number] = replace(self.positions[input_number], watermark=trace.end)
-        inputs = len(self.positions)
-        outputs: list[Output | None] = [None] * inputs
-        outputs[input_number] = Output(events, trace)
-        for step in self._steps:
-            if input_number not in step.gets:
-                outputs.append(None)
-                continue
-            stage = step.operator.stage
-            with self.config.stopwatch(stage) if stage else _UNTIMED:
-                outputs.append(self._step(step, outputs))
-        misrouted, keys = self.keys.take_misrouted()
-        effects = collected(self.partition, input_number, self._steps, outputs[inputs:], misrouted, keys)
-        if self.named_partitions:
-            effects = replace(effects, partitions=self.named_partitions, all_home=self.keys.all_home)
-        self.has_output |= bool(effects.records or effects.refused)
+        [effects] = run_together([Run(self, input_number, Output(events, trace))])
         return effects
 
-    def _step(self, step: Step, outputs: Sequence[Output | None]) -> Output:
-        given = outputs[step.after[0]]
-        if len(step.after) == 1:
-            assert given is not None  # noqa: S101 - a step gets what its giver gets
-            return step.operator.process(_as_taken(step.operator, given).events, given.trace)
-        return step.operator.merge(
-            [_as_taken(step.operator, outputs[at] or self._resting(number)) for number, at in enumerate(step.after)]
-        )
-
-    def _resting(self, input_number: int) -> Output:
+    def resting(self, input_number: int) -> Output:
         """Of an input to which nothing has come."""
         watermark = self.positions[input_number].watermark
         fields = self.config.inputs[input_number].fields
         return Output(Events.none(fields), WatermarkTrace.idle(watermark, watermark))
+
+
+@dataclass(slots=True)
+class Run:
+    """What one task has to process, of one input."""
+
+    task: PartitionTask
+    input_number: int
+    given: Output | None
+    """None: no events, and the watermark stands where it was."""
+    outputs: list[Output | None] = field(default_factory=list)
+    """Of the inputs, then of each step as far as it is done; None of those that rest."""
+
+    def gives(self, step: Step) -> list[Output]:
+        """What an operator gets."""
+        found: list[Output] = []
+        for number, at in enumerate(step.after):
+            given = self.outputs[at]
+            if given is None:  # of one that merges, whose givers follow the inputs
+                given = self.task.resting(number)
+            found.append(_as_taken(step.operator, given))
+        return found
+
+    def effects(self) -> PartitionEffects:
+        """What has come of all steps."""
+        task = self.task
+        if self.given is None:
+            return PartitionEffects(task.partition, input_number=self.input_number)
+        misrouted, keys = task.keys.take_misrouted()
+        outputs = self.outputs[len(task.positions) :]
+        effects = collected(task.partition, self.input_number, task.steps, outputs, misrouted, keys)
+        if task.named_partitions:
+            effects = replace(effects, partitions=task.named_partitions, all_home=task.keys.all_home)
+        task.has_output |= bool(effects.records or effects.refused)
+        return effects
+
+
+def run_together(runs: Sequence[Run]) -> list[PartitionEffects]:
+    """Effects of runs of different tasks of one flow, all of one input; each operator gets those of all in one call."""
+    busy = [run for run in runs if run.given is not None]
+    if busy:
+        task, number = busy[0].task, busy[0].input_number
+        for run in busy:
+            run.outputs = [None] * len(task.positions)
+            run.outputs[number] = run.given
+        for at, step in enumerate(task.steps):
+            if number not in step.gets:
+                for run in busy:
+                    run.outputs.append(None)
+                continue
+            with task.config.stopwatch(step.operator.stage) if step.operator.stage else _UNTIMED:
+                _take_step(at, step, busy)
+    return [run.effects() for run in runs]
+
+
+def _take_step(at: int, step: Step, runs: Sequence[Run]) -> None:
+    if len(step.after) > 1:
+        for run in runs:
+            run.outputs.append(run.task.steps[at].operator.merge(run.gives(step)))
+        return
+    operators = [run.task.steps[at].operator for run in runs]
+    given = [run.gives(step)[0] for run in runs]
+    for run, output in zip(runs, type(step.operator).process_all(operators, given), strict=True):
+        run.outputs.append(output)
 
 
 def _as_taken(operator: Operator, given: Output) -> Output:

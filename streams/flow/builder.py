@@ -16,7 +16,7 @@ from streams.flow.bounds import (
     QUARANTINE_REJECTS_DEFAULT,
     Bounds,
 )
-from streams.flow.checks import checked
+from streams.flow.checks import checked, did_you_mean
 from streams.flow.declaration import DeviceClass, Pipeline
 from streams.flow.durations import Duration, milliseconds
 from streams.flow.lowering import lowered
@@ -42,6 +42,7 @@ from streams.flow.plan import (
 )
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 from streams.operators.spec import OperatorSpec
+from streams.operators.stateless.rekey import Rekey
 from streams.sinks.spec import SinkSpec, resolved
 
 
@@ -69,6 +70,8 @@ class Stream:
     bounds: Bounds = BOUNDS_DEFAULT
     beside: "tuple[Stream, ...]" = ()
     """Streams that are merged with `upstream`."""
+    rekeyed: "Rekeyed | None" = None
+    """Of the source of a later stage: where its events come from."""
 
     @property
     def way(self) -> "list[Stream]":
@@ -192,6 +195,49 @@ class Stream:
         """
         return Stream(MapBatches(function, name or _name_of(function)), self, self.bounds)
 
+    def key_by(self, field: str, *, out_of_orderness: Duration = "", idle: Duration = "", name: str = "") -> "Stream":
+        """Go on with the events under another key, the text field `field`, which the source has in `texts`.
+
+        A stage of the flow ends here: it writes each event, its bytes as they came, to an internal topic, and the next
+        stage reads that. The topic is called `<flow>.key_by.<name>` (`name`: by default the field), has as many
+        partitions as the flow's sources, and what is consumed of it is deleted. Each stage is a flow of its own, with
+        its own group and state; the one before is called `<flow>-key_by-<name>`. What is written is written once, in
+        the transaction of the events' offsets, and comes out of `key_by` unique and in order, as after `reorder`.
+
+        Events without a value in the field are counted as `null_key`, and go no further. Events of one new key come
+        from several partitions, which are not read at the same pace: `out_of_orderness` (default: that of the source)
+        is how far they may be apart; what comes later goes to the topic's `.late`. `idle` as for `source`.
+
+        Raises:
+            ValueError: the source does not have the field in `texts`; the stream was merged; or a duration is none.
+
+        """
+        source = self.source
+        if any(isinstance(one.verb, MapBatches) for one in self.way):
+            raise ValueError(
+                f"key_by({field!r}) comes after map_batches: it writes events as they came; let it come before"
+            )
+        if any(one.beside for one in self.way):
+            raise ValueError(f"key_by({field!r}) comes after merge: let it come before, for each stream that needs it")
+        if field not in source.texts:
+            hint = did_you_mean(field, source.texts)
+            raise ValueError(
+                f"key_by({field!r}): source({source.topic!r}) has no such text field: texts={list(source.texts)}{hint}"
+            )
+        lateness_ms, idle_ms = self.bounds.lateness_ms, self.bounds.idle_ms
+        if out_of_orderness:
+            lateness_ms = milliseconds(out_of_orderness, what=f"out_of_orderness of key_by({field!r})")
+        if idle:
+            idle_ms = milliseconds(idle, what=f"idle of key_by({field!r})", least_ms=1)
+        bounds = replace(self.bounds, lateness_ms=lateness_ms, idle_ms=idle_ms, quarantine_rejects=0)
+        texts = tuple(source.key if one == field else one for one in source.texts)
+        verb = replace(
+            source, topic="", key=field, texts=texts, device_classes=(), declared_subject=source.subject,
+            is_internal=True,
+        )  # fmt: skip
+        begun = Stream(verb, None, bounds, rekeyed=Rekeyed(self, field, name or field))
+        return Stream(Reorder(), Stream(Deduplicate(bounds.horizon_ms), begun, bounds), bounds)
+
     def process(self, operator: OperatorSpec) -> "Stream":
         """Pass what an operator of your own makes of the events; it may keep state, and write topics of its own.
 
@@ -206,6 +252,16 @@ class Stream:
         if not isinstance(operator, OperatorSpec):
             raise TypeError(f"process takes an OperatorSpec, such as a dataclass derived from it, not {operator!r}")
         return Stream(Process(operator), self, self.bounds)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Rekeyed:
+    """Where the events of a later stage come from."""
+
+    stream: Stream
+    field: str
+    name: str
+    """Of the step, unique within the flow."""
 
 
 def source(
@@ -224,8 +280,12 @@ def source(
     quarantine: Quarantine | None = None,
     silent_after: Duration = "5m",
     device_classes: Sequence[DeviceClass] = (),
+    subject: str = "",
 ) -> Stream:
-    """Events of a topic, read by the newest committed schema of the subject `<topic>-value`.
+    """Events of a topic, read by the newest committed schema of `subject` (default: `<topic>-value`).
+
+    The topic may be an output of another flow of the app: rows, or its clean events (`orders.events.v1.clean`), which
+    are read by the subject of that flow's source.
 
     `id`, `key` and `order` name fields of the schema: text, text and a whole number; `time` one of milliseconds since
     1970. The record's key must equal the key field. `fields` are the numbers (also booleans and enums) that folds and
@@ -253,7 +313,7 @@ def source(
     silent_after_s = milliseconds(silent_after, what=f"silent_after of {topic}", least_ms=1) / 1_000
     verb = Source(
         topic, id, key, time, order, tuple(fields), tuple(texts), dict(ranges or {}), silent_after_s,
-        tuple(device_classes),
+        tuple(device_classes), subject,
     )  # fmt: skip
     return Stream(verb, None, bounds)
 
@@ -277,8 +337,12 @@ class Flow:
             ValueError: the declaration contradicts itself; the message says where, and what to do.
 
         """
-        object.__setattr__(self, "plan", checked(_plan(name, streams)))
+        stages: dict[str, Flow] = {}
+        known: dict[int, Stream] = {}
+        named = [_named(stream, name, stages, known) for stream in streams]
+        object.__setattr__(self, "plan", checked(_plan(name, named)))
         object.__setattr__(self, "_pipeline", lowered(self.plan))
+        object.__setattr__(self, "_stages", tuple(stages.values()))
 
     @property
     def name(self) -> str:
@@ -291,20 +355,69 @@ class Flow:
         found: Pipeline = vars(self)["_pipeline"]
         return found
 
+    @property
+    def stages(self) -> "tuple[Flow, ...]":
+        """The stages before this one (`key_by`), each a flow of its own, in the order in which data passes them."""
+        found: tuple[Flow, ...] = vars(self).get("_stages", ())
+        return found
+
     def with_topics(self, name: str, topics: Mapping[str, str]) -> "Flow":
         """The same flow beside it: flow `name`, in which each topic in `topics` is replaced by another one.
 
         Raises:
-            ValueError: the flow has no such topic.
+            ValueError: the flow has no such topic, or it has several stages.
 
         """
+        if self.stages:
+            raise ValueError(f"flow {self.name} has several stages (key_by): declare the other one under its own name")
         known = {self.plan.source.topic, *self.plan.topics}
         if unknown := sorted(topics.keys() - known):
             raise ValueError(f"flow {self.name} has no topic {unknown[0]}: there is {', '.join(sorted(known))}")
-        made = object.__new__(Flow)
-        object.__setattr__(made, "plan", checked(self.plan.with_topics(name, topics)))
-        object.__setattr__(made, "_pipeline", lowered(made.plan))
-        return made
+        return _flow(self.plan.with_topics(name, topics))
+
+    def with_sinks(self, *sinks: SinkSpec) -> "Flow":
+        """The same flow, of which these sinks copy topics too: each names its own, `postgres("cars", topic="cars.v1")`.
+
+        For a target that a deployment has and the flow need not know. Workers run both alike: same topics, same state.
+
+        Raises:
+            ValueError: a sink names no topic, or one that the flow does not write, or a name is taken.
+
+        """
+        if nameless := next((sink.name for sink in sinks if not sink.topic), None):
+            raise ValueError(f"sink {nameless} of flow {self.name} names no topic: say topic=...")
+        return _flow(replace(self.plan, sinks=(*self.plan.sinks, *sinks)))
+
+
+def _flow(plan: Plan) -> Flow:
+    """A flow of a plan that was made of another one; raises ValueError where it contradicts itself."""
+    made = object.__new__(Flow)
+    object.__setattr__(made, "plan", checked(plan))
+    object.__setattr__(made, "_pipeline", lowered(made.plan))
+    return made
+
+
+def _named(stream: Stream, flow: str, stages: dict[str, Flow], known: dict[int, Stream]) -> Stream:
+    """The stream as one of this flow: what begins a later stage gets its topic, and `stages` the stage before it."""
+    if id(stream) in known:
+        return known[id(stream)]
+    upstream = None if stream.upstream is None else _named(stream.upstream, flow, stages, known)
+    beside = tuple(_named(one, flow, stages, known) for one in stream.beside)
+    found = stream
+    if stream.rekeyed is not None and isinstance(stream.verb, Source):
+        rekeyed = stream.rekeyed
+        topic, stage = f"{flow}.key_by.{rekeyed.name}", f"{flow}-key_by-{rekeyed.name}"
+        if stage in stages:
+            raise ValueError(
+                f"flow {flow!r}: two steps are called key_by:{rekeyed.name}: give them different names (name=...)"
+            )
+        before = Flow(stage, rekeyed.stream.process(Rekey(topic, rekeyed.field)))
+        stages |= {each.name: each for each in (*before.stages, before)}
+        found = replace(stream, verb=replace(stream.verb, topic=topic))
+    elif upstream is not stream.upstream or beside != stream.beside:
+        found = replace(stream, upstream=upstream, beside=beside)
+    known[id(stream)] = found
+    return found
 
 
 def _plan(name: str, streams: Iterable[Stream]) -> Plan:

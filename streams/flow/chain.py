@@ -11,6 +11,7 @@ from streams.operators.merge.operator import Merge
 from streams.operators.quarantine.operator import Quarantine
 from streams.operators.reorder.operator import Reorder
 from streams.operators.spec import OperatorSpec
+from streams.operators.stateless.counted import Counted
 from streams.operators.stateless.publish import Publish
 from streams.operators.window.spec import SessionWindow, TumblingWindow
 
@@ -96,7 +97,7 @@ def _further_chains(pipeline: Pipeline) -> list[tuple[OperatorSpec, ...]]:
     return [
         (
             Quarantine(one.bounds.quarantine_rejects, one.bounds.quarantine_cooldown_ms, one.name),
-            Dedup(one.bounds.horizon_ms, one.late, one.name),
+            *(() if one.is_table else (Dedup(one.bounds.horizon_ms, one.late, one.name),)),
             Reorder(one.late, one.name),
         )
         for one in pipeline.further_inputs
@@ -109,9 +110,7 @@ def _in_order(pipeline: Pipeline) -> dict[str, OperatorSpec]:
     declared: dict[str, OperatorSpec] = {
         "deduplicate": Dedup(bounds.horizon_ms, pipeline.late),
         "reorder": Reorder(pipeline.late),
-        CLEAN: Merge(tuple((one.name, one.fields) for one in pipeline.inputs))
-        if pipeline.further_inputs
-        else Publish(pipeline.clean),
+        CLEAN: _becomes_clean(pipeline),
         **{f"to:{topic[own:]}": Publish(topic, outcome="") for topic in pipeline.event_topics},
         **{f"fold:{table.topic[own:]}": FoldTable(table.topic, table.aggregate) for table in pipeline.tables},
         **{place: spec for one in pipeline.windows for place, spec in _windows(one, one.topic[own:])},
@@ -126,6 +125,13 @@ def _in_order(pipeline: Pipeline) -> dict[str, OperatorSpec]:
         return found
     phases = {place: [each for each in found if each.startswith(f"{place}@")] for place in pipeline.order}
     return {each: found[each] for place in pipeline.order for each in (place, *phases[place])}
+
+
+def _becomes_clean(pipeline: Pipeline) -> OperatorSpec:
+    """What events pass when they are unique and in order."""
+    if pipeline.further_inputs:
+        return Merge(tuple((one.name, one.fields) for one in pipeline.inputs))
+    return Counted() if pipeline.clean_topic is None else Publish(pipeline.clean)
 
 
 def _windows(one: Window, topic: str) -> Iterator[tuple[str, OperatorSpec]]:

@@ -99,7 +99,12 @@ def _refuse_twice(step: str) -> None:
 
 
 def _check_source(source: Source) -> None:
-    named = (source.id, source.key, source.time, source.order, *source.fields, *source.texts)
+    roles = (
+        (source.key, source.time, source.order)
+        if source.is_table
+        else (source.id, source.key, source.time, source.order)
+    )
+    named = (*roles, *source.fields, *source.texts)
     twice = [name for name, count in Counter(named).items() if count > 1]
     if twice:
         raise ValueError(f"the field {twice[0]!r} is named twice by source({source.topic!r})")

@@ -3,66 +3,25 @@
 Everything else (topics, groups, decoding, state, metrics) follows from it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any, Final
 
 from streams.flow.bounds import BOUNDS_DEFAULT, Bounds
 from streams.flow.inputs import AUDIT_SUFFIX, DEAD_LETTERS_SUFFIX, LATE_SUFFIX, Input
+from streams.flow.topics import DAY_MS, OUTPUT_BYTES_MAX, Cleanup, Topic, topic_of, topics_beside
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 from streams.operators.spec import OperatorSpec, OutputTopic
 from streams.settings import Settings
 from streams.sinks.spec import SinkSpec, dead_letters_of
 
-PARTITIONS_DEFAULT: Final = 3
 CLEAN_SUFFIX: Final = ".clean"
 JOURNAL_SUFFIX: Final = ".journal"
 FORWARDED_SUFFIX: Final = ".forwarded"
 GROWTH_SUFFIX: Final = ".growth"
+FORGET_SUFFIX: Final = ".forget"
 PHASES_MAX: Final = 60
 """Windows that an event may belong to: each costs as much as a window of its own."""
-DAY_MS: Final = 86_400_000
-OUTPUT_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Largest message of an output topic: a record of the source's largest size still fits with a dead letter's headers, or
-packed into the journal."""
-
-
-class Cleanup(StrEnum):
-    """What Kafka may remove from a topic by itself."""
-
-    DELETE = "delete"
-    COMPACT = "compact"
-    DELETE_RECORDS_ONLY = "delete_records_only"
-    """Nothing by itself: `cleanup.policy=delete` with unlimited retention, truncated by `delete_records` alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """A topic that a flow needs, and the schema subject of its values (None: not Avro of ours)."""
-
-    name: str
-    cleanup: Cleanup = Cleanup.DELETE
-    subject: str | None = None
-    retention_ms: int = 7 * DAY_MS
-    message_bytes_max: int | None = None
-    """None: the broker's default."""
-    partitions: int | None = None
-    """None: as many as all topics of the flow."""
-
-    def config(self) -> dict[str, str]:
-        """Topic configuration that `streams topics apply` sets at creation and compares afterwards."""
-        config: dict[str, str] = {}
-        match self.cleanup:
-            case Cleanup.COMPACT:
-                config = {"cleanup.policy": "compact"}
-            case Cleanup.DELETE_RECORDS_ONLY:
-                config = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
-            case Cleanup.DELETE:
-                config = {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
-        if self.message_bytes_max is not None:
-            config["max.message.bytes"] = str(self.message_bytes_max)
-        return config
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +126,17 @@ class Pipeline:
     """A source to which nothing has come for so long is silent: the monitor raises a flag."""
     device_classes: tuple[DeviceClass, ...] = ()
     """Parts of the source that are to raise a flag of their own."""
-    clean_topic: str = ""
+    clean_topic: str | None = ""
     """Topic of unique events in order; empty: the source's name and `.clean`. What does not go there has another
-    outcome: it decides how an event is counted."""
+    outcome: it decides how an event is counted. None: there is none; what is unique and in order is clean."""
     event_topics: tuple[str, ...] = ()
     """Further topics of events, where `order` names them."""
     sinks: tuple[SinkSpec, ...] = ()
     """Which outputs are copied out of Kafka, and where to; workers know nothing of it."""
     bounds: Bounds = BOUNDS_DEFAULT
     """What decides results: as declared, where no setting overrides it; see `under`."""
+    source_is_internal: bool = False
+    """Whether the source is the topic between two stages of a flow."""
     input_name: str = ""
     """Name of the source among several inputs."""
     further_inputs: tuple[Input, ...] = ()
@@ -203,6 +164,7 @@ class Pipeline:
         first = Input(
             self.source, self.input_name, self.id_field, self.key_field, self.time_field, self.sequence_field,
             self.payload_fields, self.text_fields, self.field_ranges, self.subject, self.bounds,
+            self.source_is_internal,
         )  # fmt: skip
         return (first, *self.further_inputs)
 
@@ -221,6 +183,7 @@ class Pipeline:
             field_ranges=one.field_ranges,
             subject=one.subject,
             bounds=one.bounds,
+            source_is_internal=one.is_internal,
             further_inputs=(),
             tables=(),
             windows=(),
@@ -251,7 +214,7 @@ class Pipeline:
             source=prefix + self.source,
             tables=tuple(replace(table, topic=prefix + table.topic) for table in self.tables),
             windows=tuple(replace(window, topic=prefix + window.topic) for window in self.windows),
-            clean_topic=prefix + self.clean_topic if self.clean_topic else "",
+            clean_topic=prefix + self.clean_topic if self.clean_topic else self.clean_topic,
             event_topics=tuple(prefix + topic for topic in self.event_topics),
             further_inputs=tuple(replace(one, topic=prefix + one.topic) for one in self.further_inputs),
             sinks=tuple(sink.with_topic(prefix + sink.topic) for sink in self.sinks),
@@ -319,6 +282,15 @@ class Pipeline:
         return f"{self.source}{GROWTH_SUFFIX}"
 
     @property
+    def forget(self) -> str:
+        """Internal: requests to forget keys while workers run. There from the first request on, with one partition."""
+        return f"{self.source}{FORGET_SUFFIX}"
+
+    def forget_topic(self) -> Topic:
+        """The topic of requests as the first request creates it: a key is in it for a day."""
+        return Topic(self.forget, retention_ms=DAY_MS)
+
+    @property
     def table_topics(self) -> tuple[str, ...]:
         """Topics of tables: those of folds, and of operators of your own that keep one."""
         own = (state.name for spec in self.operators for state in spec.keyed if state.is_table)
@@ -344,7 +316,7 @@ class Pipeline:
     @property
     def _clean_topics(self) -> tuple[str, ...]:
         """The topic of clean events, where there is one."""
-        return () if self.further_inputs else (self.clean,)
+        return () if self.further_inputs or self.clean_topic is None else (self.clean,)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -376,23 +348,31 @@ class Pipeline:
     def topics(self) -> tuple[Topic, ...]:
         """Every topic that data passes, in that order."""
         return (
-            *(Topic(one.topic, subject=one.subject) for one in self.inputs),
+            *map(_topic_read, self.inputs),
             *(Topic(topic, message_bytes_max=OUTPUT_BYTES_MAX) for topic in (*self._clean_topics, *self.event_topics)),
-            *(topic for one in self.inputs for topic in _beside(one)),
+            *(topic for one in self.inputs for topic in topics_beside(one)),
             Topic(self.journal, cleanup=Cleanup.DELETE_RECORDS_ONLY, message_bytes_max=OUTPUT_BYTES_MAX),
             *(Topic(table.topic, cleanup=Cleanup.COMPACT, subject=table.subject) for table in self.tables),
             *(Topic(window.topic, subject=window.subject) for window in self.windows),
-            *(_topic_of(output) for output in self._own_outputs),
+            *(topic_of(output) for output in self._own_outputs),
         )
 
 
-def _beside(one: Input) -> tuple[Topic, ...]:
-    """Topics of what does not go on of an input."""
-    return (
-        Topic(one.late, message_bytes_max=OUTPUT_BYTES_MAX),
-        Topic(one.dlq, retention_ms=30 * DAY_MS, message_bytes_max=OUTPUT_BYTES_MAX),
-        Topic(one.audit, cleanup=Cleanup.COMPACT),
-    )
+def fed_from_outside(pipelines: Sequence[Pipeline]) -> list[Pipeline]:
+    """Those whose source is no output of another one: what the others read comes from these."""
+    written = written_by_flows(pipelines)
+    return [pipeline for pipeline in pipelines if pipeline.source not in written]
+
+
+def written_by_flows(pipelines: Sequence[Pipeline]) -> frozenset[str]:
+    """Topics that are outputs of any of them."""
+    return frozenset(topic for pipeline in pipelines for topic in pipeline.outputs)
+
+
+def _topic_read(one: Input) -> Topic:
+    if one.is_internal:
+        return Topic(one.topic, Cleanup.DELETE_RECORDS_ONLY, one.subject, message_bytes_max=OUTPUT_BYTES_MAX)
+    return Topic(one.topic, Cleanup.COMPACT if one.is_table else Cleanup.DELETE, one.subject)
 
 
 def with_topics(spec: OperatorSpec, topics: Mapping[str, str]) -> OperatorSpec:
@@ -410,13 +390,6 @@ def with_topics(spec: OperatorSpec, topics: Mapping[str, str]) -> OperatorSpec:
             f"{type(spec).__name__}, or hold the name of each topic in a field of a dataclass"
         )
     return found
-
-
-def _topic_of(output: OutputTopic) -> Topic:
-    cleanup = Cleanup.COMPACT if output.is_compacted else Cleanup.DELETE
-    if output.columns is None:
-        return Topic(output.topic, cleanup, message_bytes_max=OUTPUT_BYTES_MAX)
-    return Topic(output.topic, cleanup, subject=output.subject)
 
 
 def _set_default(declared: Any, name: str, value: str) -> None:

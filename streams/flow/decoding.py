@@ -1,9 +1,12 @@
 """The decoder of a flow, for its workers and for what judges or reads records as they would."""
 
+from dataclasses import replace
+
 from streams.avro.decode import Decoder
 from streams.avro.native import choose
-from streams.avro.reads import ReaderFields
+from streams.avro.table import TableDecoder
 from streams.flow.declaration import Pipeline
+from streams.flow.inputs import Input
 from streams.settings import Settings
 
 
@@ -15,7 +18,7 @@ def decoder_of(pipeline: Pipeline, settings: Settings) -> Decoder:
             cannot be used.
 
     """
-    return _decoder(pipeline, settings, pipeline.under(settings).bounds.skew_ms_max)
+    return _decoder(pipeline.inputs[0], settings, pipeline.under(settings).bounds.skew_ms_max)
 
 
 def decoders_of(pipeline: Pipeline, settings: Settings) -> list[Decoder]:
@@ -28,9 +31,13 @@ def decoders_of(pipeline: Pipeline, settings: Settings) -> list[Decoder]:
     return [_decoder(one, settings, one.bounds.skew_ms_max) for one in pipeline.under(settings).inputs]
 
 
-def _decoder(reads: ReaderFields, settings: Settings, skew_ms_max: int) -> Decoder:
+def _decoder(one: Input, settings: Settings, skew_ms_max: int) -> Decoder:
+    """What the stage before has written has a key of its making; the field that it is of may be null elsewhere."""
+    if one.is_table:
+        return TableDecoder(one, record_bytes_max=settings.streams_record_bytes_max, skew_ms_max=skew_ms_max)
     return Decoder(
-        reads,
+        replace(one, key_field=one.id_field) if one.is_internal else one,
+        checks_key=not one.is_internal,
         record_bytes_max=settings.streams_record_bytes_max,
         skew_ms_max=skew_ms_max,
         native=choose(settings.streams_native).native,

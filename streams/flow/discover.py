@@ -8,8 +8,8 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +18,7 @@ from typing import Any, Final
 from streams.errors import UsageError
 from streams.flow.builder import Flow
 from streams.flow.checks import did_you_mean
-from streams.flow.declaration import Pipeline
+from streams.flow.declaration import Pipeline, fed_from_outside
 from streams.settings import variable
 from streams.sinks.spec import SinkSpec
 
@@ -44,14 +44,14 @@ def app_in_force() -> str:
 
 
 def declared_flows(app: str | None = None) -> tuple[Declared, ...]:
-    """Flows of an app, by default of the one in force, in the order of their modules.
+    """Flows of an app, by default of the one in force: each after those whose outputs it reads, else by module.
 
     `MODULE` declares the flows that are values in it. A package declares those of its module or package `flows`, or, if
     it has none, those of all its modules. `MODULE:NAME` is one flow, or several in a tuple or list.
 
     Raises:
         UsageError: there is no such module or name, it cannot be imported, it declares no flow, or two of its flows
-            have the same name or a topic in common.
+            have the same name, read or write the same topic, or read each other's outputs.
 
     """
     return _declared(app or app_in_force())
@@ -81,19 +81,34 @@ def select_flow(name: str) -> Flow:
 
 
 def select_pipelines(names: list[str] | None, *, prefix: str = "") -> list[Pipeline]:
-    """Flows by name; all of them when no name is given. `prefix`: what their topics and groups begin with.
+    """Flows by name, each with the stages before it; all of them when no name is given.
+
+    `prefix`: what their topics and groups begin with.
 
     Raises:
         UsageError: there is no such flow, or as `declared_flows`.
 
     """
-    found = pipelines()
+    declared = flows()
+    found = {name: flow.pipeline for name, flow in declared.items()}
     if not names:
         names = list(found)
     unknown = [name for name in names if name not in found]
     if unknown:
         raise UsageError(f"no flow {unknown[0]!r}: there is {', '.join(found)}")
-    return [found[name].with_prefix(prefix) for name in dict.fromkeys(names)]
+    staged = [stage.name for name in names for stage in (*declared[name].stages, declared[name])]
+    return [found[name].with_prefix(prefix) for name in dict.fromkeys(staged)]
+
+
+def select_fed(*, prefix: str = "") -> list[Pipeline]:
+    """Flows whose sources anybody may feed: all but those that read what another flow, or a stage before, writes.
+
+    Raises:
+        UsageError: as `select_pipelines`.
+
+    """
+    found = fed_from_outside(select_pipelines(None, prefix=prefix))
+    return [pipeline for pipeline in found if not pipeline.source_is_internal]
 
 
 def select_sink(name: str, *, prefix: str = "") -> tuple[Pipeline, SinkSpec]:
@@ -147,17 +162,12 @@ def _declared(app: str) -> tuple[Declared, ...]:
     root = _imported(_module_name(app))
     found = [_named(root, constant)] if constant else [_of_module(module) for module in _modules(root)]
     by_name: dict[str, Declared] = {}
-    topics: dict[str, str] = {}
     sinks: dict[str, str] = {}
-    for each in (one for part in found for one in part):
+    for each in (stage for part in found for one in part for stage in _staged(one)):
         if (known := by_name.get(each.flow.name)) is not None:
             if known.flow is each.flow:
                 continue  # imported from where it is declared, to declare another one like it
             raise UsageError(f"two flows are called {each.flow.name!r}: {known.module} and {each.module} declare them")
-        for topic in each.flow.pipeline.topics():
-            if topic.name in topics:
-                raise UsageError(f"{topics[topic.name]} and {each.flow.name} both declare the topic {topic.name}")
-            topics[topic.name] = each.flow.name
         for sink in each.flow.pipeline.sinks:
             if sink.name in sinks:
                 raise UsageError(f"{sinks[sink.name]} and {each.flow.name} both declare a sink {sink.name!r}")
@@ -165,7 +175,44 @@ def _declared(app: str) -> tuple[Declared, ...]:
         by_name[each.flow.name] = each
     if not by_name:
         raise UsageError(f"{name} declares no flow: a module of it holds flow = Flow(...)")
-    return tuple(by_name.values())
+    return _writers_first(list(by_name.values()))
+
+
+def _staged(declared: Declared) -> list[Declared]:
+    """A flow after the stages that come before it."""
+    return [replace(declared, flow=flow) for flow in (*declared.flow.stages, declared.flow)]
+
+
+def _writers_first(found: list[Declared]) -> tuple[Declared, ...]:
+    """The flows, each after those whose outputs it reads, else in their order.
+
+    Raises:
+        UsageError: two flows read the same topic, write the same one, or read each other's outputs.
+
+    """
+    written: dict[str, str] = {}
+    readers: dict[str, str] = {}
+    for each in found:
+        pipeline = each.flow.pipeline
+        read = [one.topic for one in pipeline.inputs]
+        own = [one.name for one in pipeline.topics() if one.name not in read]
+        for known, name in (*((readers, name) for name in read), *((written, name) for name in own)):
+            if name in known:
+                raise UsageError(f"{known[name]} and {each.flow.name} both declare the topic {name}")
+            known[name] = each.flow.name
+    ordered: dict[str, Declared] = {}
+    while waiting := [each for each in found if each.flow.name not in ordered]:
+        ready = [each for each in waiting if _givers(each, written) <= ordered.keys()]
+        if not ready:
+            names = " and ".join(each.flow.name for each in waiting)
+            raise UsageError(f"{names} read each other's outputs: none of them can be the first")
+        ordered[ready[0].flow.name] = ready[0]
+    return tuple(ordered.values())
+
+
+def _givers(each: Declared, written: Mapping[str, str]) -> set[str]:
+    """Names of other flows whose outputs a flow reads."""
+    return {written[one.topic] for one in each.flow.pipeline.inputs if one.topic in written} - {each.flow.name}
 
 
 def _module_name(app: str) -> str:

@@ -30,6 +30,10 @@ class Input:
     field_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     subject: str = ""
     bounds: Bounds = BOUNDS_DEFAULT
+    is_internal: bool = False
+    """Whether it is the topic between two stages of a flow: what is consumed of it is deleted."""
+    is_table: bool = False
+    """Whether its events are rows of a compacted topic: each is known by its place in the log, none is a copy."""
 
     @property
     def fields(self) -> Fields:

@@ -41,20 +41,19 @@ def lowered(plan: Plan) -> Pipeline:
     """
     kinds = {step.verb.kind for step in plan.steps}
     events = [step for step in plan.steps if isinstance(step.verb, To)]
-    if not {"deduplicate", "reorder"} <= kinds or not (events or plan.merge):
+    if not {"deduplicate", "reorder"} <= kinds:
         raise ValueError(
-            f"flow {plan.name!r}: the engine of this version runs {_CHAIN} with a topic of clean events, and "
-            f"folds, windows and further topics after reorder()"
+            f"flow {plan.name!r}: the engine of this version runs {_CHAIN}, with folds, windows, operators and topics "
+            f"after reorder()"
         )
     for step in events:
         if "reorder" not in {above.verb.kind for above in plan.above(step)}:
             raise ValueError(f"flow {plan.name!r}: {step.id} comes after reorder(): {_CHAIN}")
-    clean, *further = events if plan.merge is None else [plan.merge]
-    clean_topic, *event_topics = [topic for step in (clean, *further) for topic in written_by(step.verb)] or [""]
+    clean = plan.merge or next(iter(events), None)
+    topics = [topic for step in events for topic in written_by(step.verb)]
     source = plan.source
     custom = tuple(spec for step in plan.steps if (spec := _spec_of(step)) is not None)
     main = _main(plan)
-    order = tuple(_place_of(step, clean) for step in main if not isinstance(step.verb, Source))
     pipeline = Pipeline(
         name=plan.name,
         source=source.topic,
@@ -65,24 +64,41 @@ def lowered(plan: Plan) -> Pipeline:
         payload_fields=source.fields,
         text_fields=source.texts,
         field_ranges=source.ranges,
+        subject=source.subject,
         tables=tuple(
             Table(verb.topic, verb.aggregate, verb.subject) for verb in plan.outputs if isinstance(verb, FoldTo)
         ),
         windows=tuple(_window(verb) for verb in plan.outputs if isinstance(verb, WindowTo | SessionTo)),
         silent_after_s=source.silent_after_s,
         device_classes=source.device_classes,
-        clean_topic="" if clean_topic == f"{source.topic}{CLEAN_SUFFIX}" else clean_topic,
+        clean_topic=_clean_topic(source.topic, clean, topics),
         bounds=plan.bounds,
         operators=custom,
-        order=order if custom or further else (),
+        order=_order(main, clean) if custom or topics[1:] or clean is None else (),
         branches=_branches(plan, main, clean),
-        event_topics=tuple(event_topics),
+        event_topics=tuple(topics[1:]),
+        source_is_internal=source.is_internal,
         input_name=plan.input_names[0],
         further_inputs=_further_inputs(plan),
         sinks=plan.sinks,
     )
     operators_of(pipeline)  # refuses operators that contradict each other
     return pipeline
+
+
+def _clean_topic(source: str, clean: Step | None, topics: list[str]) -> str | None:
+    """The first of the topics that events are written to; empty: the usual one, or none of a flow that merges."""
+    if clean is None:
+        return None
+    return "" if not topics or topics[0] == f"{source}{CLEAN_SUFFIX}" else topics[0]
+
+
+def _order(main: list[Step], clean: Step | None) -> tuple[str, ...]:
+    """Places of the steps; without a step that makes events clean, they are so once they are in order."""
+    places = [_place_of(step, clean) for step in main if not isinstance(step.verb, Source)]
+    if clean is None:
+        places.insert(places.index("reorder") + 1, CLEAN)
+    return tuple(places)
 
 
 def _window(verb: WindowTo | SessionTo) -> Window:
@@ -118,12 +134,14 @@ def _input(name: str, one: Source, bounds: Bounds) -> Input:
         payload_fields=one.fields,
         text_fields=one.texts,
         field_ranges=one.ranges,
-        subject=f"{one.topic}-value",
+        subject=one.subject,
         bounds=bounds,
+        is_internal=one.is_internal,
+        is_table=one.is_table,
     )
 
 
-def _branches(plan: Plan, main: list[Step], clean: Step) -> dict[str, str]:
+def _branches(plan: Plan, main: list[Step], clean: Step | None) -> dict[str, str]:
     """Places of the steps that do not get the events of the step before them, with those whose events they get.
 
     Steps that only write a topic pass all events on as they are: those after them are said to get the events of the
@@ -149,7 +167,7 @@ def _spec_of(step: Step) -> OperatorSpec | None:
             return None
 
 
-def _place_of(step: Step, clean: Step) -> str:
+def _place_of(step: Step, clean: Step | None) -> str:
     """Name of a step in the order of a flow."""
     spec = _spec_of(step)
     if spec is not None:

@@ -34,8 +34,18 @@ class Source:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     silent_after_s: float = 300.0
     device_classes: tuple[DeviceClass, ...] = ()
+    declared_subject: str = ""
+    is_internal: bool = False
+    """Whether the stage before writes it (`key_by`)."""
+    is_table: bool = False
+    """Whether its events are rows of a table (`table`)."""
 
     kind = "source"
+
+    @property
+    def subject(self) -> str:
+        """Subject of the schema that its events are read by: the declared one, else `<topic>-value`."""
+        return self.declared_subject or f"{self.topic}-value"
 
 
 @dataclass(frozen=True, slots=True)

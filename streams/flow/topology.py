@@ -143,7 +143,10 @@ def said(step: Step, pipeline: Pipeline) -> tuple[str, str]:
     topic = topic_of(step, pipeline) or ""
     match step.verb:
         case Source() as verb:
-            words = f"source {topic}", f"id {verb.id}, key {verb.key}, time {verb.time}, order {verb.order}"
+            stage = ", written by the stage before" if verb.is_internal else ""
+            known = "" if verb.is_table else f"id {verb.id}, "
+            kind = "table" if verb.is_table else "source"
+            words = f"{kind} {topic}", f"{known}key {verb.key}, time {verb.time}, order {verb.order}{stage}"
         case Merge(names=names):
             topics = [f"{name} {one.topic}" for name, one in zip(names, pipeline.inputs, strict=True)]
             words = "merge", ", ".join(topics)

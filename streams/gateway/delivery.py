@@ -16,7 +16,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 
 from streams.batch.columns import Headers
-from streams.flow.declaration import OUTPUT_BYTES_MAX
+from streams.flow.topics import OUTPUT_BYTES_MAX
 from streams.gateway.answers import Refused
 from streams.kafka import clients
 from streams.kafka.admin import described

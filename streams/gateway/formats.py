@@ -17,8 +17,9 @@
     event_id = { text = "traccar-{/position/id}" }
 
 `at` names one place or several, of which the first that has a value counts: a JSON pointer into the record, one into
-the whole body after `body:`, a header after `header:`, a parameter of the address after `query:`. `factor` multiplies a
-number; `text` puts places into a text, and is no value when one of them has none; `value` is always the same.
+the whole body after `body:`, a header after `header:`, a parameter of the address after `query:`; of an MQTT message
+`topic:` is its topic, `topic:1` the first level of that. `factor` multiplies a number;
+`text` puts places into a text, and is no value when one of them has none; `value` is always the same.
 Beside each file `NAME.toml` an example says what a device sends and what becomes of it: `NAME.example.json`.
 """
 
@@ -52,11 +53,13 @@ class Request:
     body: Any
     headers: Mapping[bytes, bytes]
     parameters: Mapping[str, str]
+    topic: str = ""
+    """Of an MQTT message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value is: `kind` is `record`, `body`, `header` or `query`."""
+    """Where a value is: `kind` is `record`, `body`, `header`, `query` or `topic`."""
 
     kind: str
     path: tuple[str, ...]
@@ -73,6 +76,8 @@ class Place:
                 return request.parameters.get(self.path[0])
             case "body":
                 return value_at(request.body, self.path)
+            case "topic":
+                return _of_topic(request.topic, self.path[0])
             case _:
                 return value_at(record, self.path)
 
@@ -125,8 +130,12 @@ class Format:
     fields: Mapping[str, FieldRule]
     answer: Answer
 
-    def read(self, body: bytes, headers: Mapping[bytes, bytes], query: bytes, record_bytes_max: int) -> Rows:
+    def read(
+        self, body: bytes, headers: Mapping[bytes, bytes], query: bytes, record_bytes_max: int, *, topic: str = ""
+    ) -> Rows:
         """The records of a request as rows of the fields' names; those that are no position are left out.
+
+        Of an MQTT message there are no headers and no query, but a `topic`.
 
         Raises:
             TooManyRecords: there are more than a request may have.
@@ -140,7 +149,7 @@ class Format:
             document = json_records.document(body)
             if isinstance(document, Rejection):
                 return Rows([document], lambda _: body)
-        return self.rows(Request(document, headers, parameters), body or query, record_bytes_max)
+        return self.rows(Request(document, headers, parameters, topic), body or query, record_bytes_max)
 
     def records_in(self, document: Any) -> list[Any] | None:
         """The records of a document; None: it has none where they should be."""
@@ -271,6 +280,10 @@ def _place(text: str) -> Place:
         return Place(kind, (rest.lower() if kind == "header" else rest,), text)
     if colon and kind == "body":
         return Place(kind, pointer_of(rest), text)
+    if colon and kind == "topic":
+        if rest and not (rest.isascii() and rest.isdigit() and int(rest) > 0):
+            raise ValueError(f"{text!r}: topic: is the whole topic, topic:1 its first level")
+        return Place(kind, (rest,), text)
     return Place("record", pointer_of(text), text)
 
 
@@ -304,6 +317,15 @@ def value_at(value: Any, path: Sequence[str]) -> Any:
         if value is _ABSENT:
             return None
     return value
+
+
+def _of_topic(topic: str, level: str) -> str | None:
+    """The whole topic of a message, or one of its levels; None: there is none."""
+    if not level:
+        return topic or None
+    levels = topic.split("/")
+    number = int(level)
+    return levels[number - 1] if topic and number <= len(levels) else None
 
 
 def _scaled(value: Any, factor: float) -> Any:

@@ -1,9 +1,8 @@
-"""The way of a request: who sends it, its body, its records, events of them, Kafka, the answer."""
+"""The way of a request: who sends it, its body, its records, what becomes of them (`gateway.taking`), the answer."""
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -11,22 +10,19 @@ from urllib.parse import parse_qsl
 import structlog
 
 from streams.batch.columns import Headers
-from streams.batch.rejects import Reason
 from streams.gateway import avro_records, json_records
 from streams.gateway.access import Access, Claim, Proved, Sender
 from streams.gateway.answers import JSON, PROBLEM, Outcome, Refused, problem
 from streams.gateway.bodies import Body, Budget, ClientGone, Receive
-from streams.gateway.delivery import Delivers, Outgoing
+from streams.gateway.delivery import Delivers
 from streams.gateway.formats import Format
-from streams.gateway.framed import judged
-from streams.gateway.letters import Origin, letters_of
-from streams.gateway.metrics import OUTCOMES, GatewayMetrics
-from streams.gateway.records import Rejection, Row, Rows, TooManyRecords
-from streams.gateway.rows import Asked
+from streams.gateway.letters import Origin
+from streams.gateway.metrics import GatewayMetrics
+from streams.gateway.records import Rows, TooManyRecords
 from streams.gateway.senders import Senders
 from streams.gateway.sources import Source, Sources
-from streams.gateway.unexpected import UnexpectedFields
-from streams.limits import GATEWAY_BODY_S_MAX, GATEWAY_HEAD_BYTES_MAX, GATEWAY_SLICE_RECORDS_MAX
+from streams.gateway.taking import Taking
+from streams.limits import GATEWAY_BODY_S_MAX, GATEWAY_HEAD_BYTES_MAX
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -43,24 +39,6 @@ NAMESPACE: Final = uuid.UUID("0f6b7f0e-3f0b-5a3e-9a53-5d7b5ad2f6c1")
 """Name space of event ids that come of an Idempotency-Key: never change it, or a sender's retry is another event."""
 _TRACE: Final = b"traceparent"
 _TRACE_BYTES: Final = 55
-
-
-@dataclass(slots=True)
-class _Records:
-    """The records of a request on their way."""
-
-    rows: Sequence[Row | Rejection]
-    raw: Callable[[int], bytes]
-    outcome: Outcome
-    keys: list[bytes | None]
-    values: list[bytes]
-    rejected: dict[int, tuple[Rejection, bytes | None, bytes]] = field(default_factory=dict)
-    """Why, key and bytes of the dead letter."""
-
-    @classmethod
-    def of(cls, found: Rows) -> "_Records":
-        count = len(found.rows)
-        return cls(found.rows, found.raw, Outcome([None] * count), [None] * count, [b""] * count)
 
 
 class EventService:
@@ -80,18 +58,12 @@ class EventService:
         body_s_max: float = GATEWAY_BODY_S_MAX,
     ) -> None:
         self._body_s_max = body_s_max
-        self._sources, self._access, self._delivery, self._senders = sources, access, delivery, senders
-        self._formats, self._metrics, self._now_ms = formats, metrics, now_ms
+        self._sources, self._access, self._senders = sources, access, senders
+        self._formats, self._metrics = formats, metrics
         self._body_bytes_max = settings.streams_gateway_body_bytes_max
         self._record_bytes_max = settings.streams_record_bytes_max
+        self._taking = Taking(sources, delivery, metrics, record_bytes_max=self._record_bytes_max, now_ms=now_ms)
         self.budget = Budget()
-        self._unexpected = {
-            name: UnexpectedFields(name, source.names, self._counting_fields(name))
-            for name, source in sources.by_name.items()
-        }
-        self._count_events = {
-            (name, outcome): metrics.events.labels(name, outcome) for name in sources.by_name for outcome in OUTCOMES
-        }
         self._count_requests = {
             (name, status): metrics.requests.labels(name, status)
             for name in sources.by_name
@@ -201,16 +173,16 @@ class EventService:
         except TooManyRecords as error:
             raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error), kind="too_large") from None
         self._senders.check_rate(source.name, sender.id, max(1, len(found.rows)))
-        records = _Records.of(found)
-        if format_ is None and kind in AVRO and not avro_records.is_container(content):
-            await self._framed(source, records, content)
-        else:
-            self._unexpected[source.name].look(found.rows)
-            await self._converted(source, records, self._fallback_ids(source, headers), format_)
         origin = Origin(sender.name, kind.decode("latin-1")[:100], "" if format_ is None else format_.name)
-        await self._delivered(source, records, headers, origin)
-        self._account(source, sender, records)
-        return records.outcome
+        trace = _trace(headers)
+        if format_ is None and kind in AVRO and not avro_records.is_container(content):
+            outcome = await self._taking.framed(source, content, origin, trace=trace)
+        else:
+            ids = self._fallback_ids(source, headers)
+            outcome = await self._taking.rows(source, found, origin, ids=ids, format_=format_, trace=trace)
+        if outcome.event_ids:
+            self._senders.report(source.name, sender.id, had_events=outcome.accepted > 0)
+        return outcome
 
     def _rows(self, kind: bytes, headers: Mapping[bytes, bytes], content: bytes) -> Rows:
         if kind in AVRO:
@@ -241,99 +213,6 @@ class EventService:
         begin = f"{source.name}\n{key.decode('latin-1')}\n"
         return lambda index: str(uuid.uuid5(NAMESPACE, f"{begin}{index}"))
 
-    async def _converted(
-        self, source: Source, records: _Records, ids: Callable[[int], str] | None, format_: Format | None
-    ) -> None:
-        places: list[int] = []
-        for index, row in enumerate(records.rows):
-            if isinstance(row, Rejection):
-                records.rejected[index] = (row, None, records.raw(index))
-            else:
-                places.append(index)
-        seen: set[tuple[str | None, int]] = set()
-        for start in range(0, len(places), GATEWAY_SLICE_RECORDS_MAX):
-            part = places[start : start + GATEWAY_SLICE_RECORDS_MAX]
-            rows: Any = [records.rows[index] for index in part]
-            asked = Asked(rows, start, None if ids is None else [ids(index) for index in part])
-            converted = await source.batcher.convert(asked)
-            for position, index in enumerate(part):
-                rejection, value = converted.rejections.get(position), converted.values[position]
-                event_id = records.outcome.event_ids[index] = converted.event_ids[position]
-                if rejection is not None:
-                    if format_ is not None:
-                        rejection = Rejection(rejection.reason, rejection.message, format_.pointer(rejection.pointer))
-                    key = converted.keys[position] or _key_of(rows[position], source.pipeline.key_field)
-                    records.rejected[index] = (rejection, key, value or records.raw(index))
-                    continue
-                identity = (event_id, converted.times_ms[position])
-                if identity in seen:
-                    records.outcome.duplicates.add(index)
-                    continue
-                seen.add(identity)
-                records.keys[index], records.values[index] = converted.keys[position], value
-
-    async def _framed(self, source: Source, records: _Records, content: bytes) -> None:
-        """One event as a producer would send it: passed on as it is."""
-        found = await judged(self._sources, source, content, self._record_bytes_max, self._now_ms())
-        records.outcome.event_ids[0] = found.event_id
-        if found.rejection is not None:
-            records.rejected[0] = (found.rejection, found.key, content)
-        else:
-            records.keys[0], records.values[0] = found.key, content
-
-    # --- Kafka ------------------------------------------------------------------------------------------------------
-
-    async def _delivered(
-        self, source: Source, records: _Records, headers: Mapping[bytes, bytes], origin: Origin
-    ) -> None:
-        """Send events, then dead letters: of what the topic refuses as well."""
-        pipeline, now_ms = source.pipeline, self._now_ms()
-        sent = [index for index, value in enumerate(records.values) if value]
-        if sent:
-            trace = _trace(headers)
-            outgoing = Outgoing(
-                pipeline.source,
-                [records.keys[index] for index in sent],
-                [records.values[index] for index in sent],
-                now_ms,
-                None if trace is None else [trace] * len(sent),
-            )
-            for position, words in (await self._delivery.deliver(outgoing)).items():
-                index = sent[position]
-                why = Rejection(Reason.REFUSED_BY_OUTPUT, f"{pipeline.source} does not take it: {words}")
-                records.rejected[index] = (why, records.keys[index], records.values[index])
-        if not records.rejected:
-            return
-        letters = letters_of(pipeline, records.rejected, origin, now_ms=now_ms)
-        refused = await self._delivery.deliver(
-            Outgoing(pipeline.dlq, letters.keys, letters.values, now_ms, letters.headers)
-        )
-        if refused:
-            log.error("dead letters were refused by their topic", topic=pipeline.dlq, why=next(iter(refused.values())))
-            raise Refused(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a record is no event, and too large for a dead letter",
-                kind="too_large",
-            )  # fmt: skip
-        for (index, (rejection, _, _)), letter_id in zip(records.rejected.items(), letters.ids, strict=True):
-            records.outcome.rejections[index] = (rejection, letter_id)
-
-    def _account(self, source: Source, sender: Sender, records: _Records) -> None:
-        outcome = records.outcome
-        counts = (outcome.accepted, len(outcome.duplicates), len(outcome.rejections))
-        for name, count in zip(OUTCOMES, counts, strict=True):
-            if count:
-                self._count_events[source.name, name].inc(count)
-        for rejection, _ in outcome.rejections.values():
-            self._metrics.rejects.labels(source.name, rejection.reason.value).inc()
-        if outcome.event_ids:
-            self._senders.report(source.name, sender.id, had_events=outcome.accepted > 0)
-
-    def _counting_fields(self, source: str) -> Callable[[str, int], None]:
-        def count(name: str, records: int) -> None:
-            self._metrics.unexpected_fields.labels(source, name).inc(records)
-
-        return count
-
 
 def _answer_of(format_: Format, outcome: Outcome) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
     """What the device of a format wants to be answered."""
@@ -351,15 +230,6 @@ def _charset(content_type: bytes) -> bytes:
         if name.strip().lower() == b"charset":
             return value.strip().strip(b'"').lower()
     return b""
-
-
-def _key_of(row: Row, field_name: str) -> bytes | None:
-    """The key of a record that is no event, where it says one."""
-    found = row.get(field_name)
-    if not isinstance(found, str | int) or isinstance(found, bool) or not str(found):
-        return None
-    key = str(found).encode(errors="replace")
-    return key if len(key) <= 1_024 else None
 
 
 def _trace(headers: Mapping[bytes, bytes]) -> Headers | None:

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from typing import Any, Final, Self
+from typing import Final, Self
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from streams.acls.roles import growing_rights
@@ -19,23 +19,21 @@ from streams.growth.layout import Growth
 from streams.growth.plan import Addition
 from streams.growth.record import GrowthRecord
 from streams.growth.stages import Standing
-from streams.kafka import acls, clients
+from streams.kafka import acls
 from streams.kafka.admin import REQUEST_TIMEOUT_S, admin_client, described, partition_counts_with_leaderless, settled
-from streams.kafka.committed import committed
+from streams.kafka.group_positions import GroupPositions
 from streams.kafka.growth_topic import GrowthTopic
 from streams.kafka.log_reader import LogReader, Span
 from streams.kafka.offsets_process import OffsetProbe
-from streams.kafka.positions import position_of
 from streams.kafka.round import Round
 from streams.names import GROWTH_GROUP
+from streams.resilience.retry import Backoff, Retrier, quietly
 from streams.settings import Settings
 from streams.sinks.base import WriteInterrupted
 
-STUCK_S: Final = 15.0
-"""A partition with records waiting whose offset does not move for so long is not processed."""
 _LOOK_S: Final = 1.0
 _LISTED_S: Final = 15.0
-_ANSWER_S: Final = 10.0
+_LOOK_AGAIN: Final = Backoff(first_s=0.2, pause_s_max=2.0, give_up_s=15.0)
 
 
 class GrowthAdmin:
@@ -57,7 +55,7 @@ class GrowthAdmin:
         self._settings, self._flow, self._all = settings, flow, all_flows
         self._pause = pause
         self._client: AdminClient | None = None
-        self._group: clients.Consumer | None = None
+        self._positions = GroupPositions(settings, group=flow.group, topic=flow.source)
         self._topic = GrowthTopic(settings, flow.growth)
         self._writer = GrowthWriter(settings, source=flow.source, topic=flow.growth)
 
@@ -83,12 +81,16 @@ class GrowthAdmin:
         acls.require(self._admin(), growing_rights(self._flow))
 
     def look(self) -> Found:
-        """The flow as it stands now.
+        """The flow as it stands now; asked again for some seconds, as brokers that have just started want it.
 
         Raises:
             StreamsError: no answer.
 
         """
+        what = f"looking at {self._flow.name}"
+        return Retrier(say=quietly).call(what, self._look, passing=StreamsError, backoff=_LOOK_AGAIN)
+
+    def _look(self) -> Found:
         try:
             counts = partition_counts_with_leaderless(self._admin())
             records = self._topic.read()
@@ -98,8 +100,8 @@ class GrowthAdmin:
             raise
         return Found(self._flow, records, counts, standings, self._all)
 
-    def stuck(self, partitions: int) -> dict[int, str]:
-        """Those of the first `partitions` of the source that are not processed, and why; takes up to `STUCK_S` to know.
+    def stuck(self, partitions: int, patience_s: float) -> dict[int, str]:
+        """Those of the first `partitions` of the source that are not processed for `patience_s`, and why.
 
         Raises:
             StreamsError: no answer.
@@ -107,7 +109,7 @@ class GrowthAdmin:
         """
         with closing(OffsetProbe(self._settings)) as probe:
             before = probe.take([self._flow.group])
-            deadline_s = time.monotonic() + STUCK_S
+            deadline_s = time.monotonic() + patience_s
             while True:
                 self._pause(_LOOK_S)
                 now = probe.take([self._flow.group])
@@ -172,19 +174,9 @@ class GrowthAdmin:
             self._pause(0.1)
 
     def _standings(self, partitions: int) -> Mapping[int, Standing]:
-        source, group = self._flow.source, self._consumer()
-        wanted = [TopicPartition(source, one) for one in range(partitions)]
-        try:
-            found = committed(group, wanted, _ANSWER_S) if wanted else []
-        except KafkaException as error:
-            raise StreamsError(f"reading the offsets of group {self._flow.group}: {described(error)}") from None
-        for one in found:
-            if one.error is not None:
-                raise StreamsError(f"reading the offsets of group {self._flow.group}: {one.error.str()}")
-        return {
-            one.partition: standing_of(None if one.offset < 0 else position_of(one.offset, one.metadata))
-            for one in found
-        }
+        """Not by the admin client, which may abort the process (`streams.kafka.offsets`)."""
+        found = self._positions.committed(range(partitions)) if partitions else {}
+        return {partition: standing_of(position) for partition, position in found.items()}
 
     def _judged(self, partitions: int, before: Round, now: Round) -> dict[int, str]:
         with LogReader(self._settings, client=GROWTH_GROUP) as reader:
@@ -201,18 +193,6 @@ class GrowthAdmin:
             self._client = admin_client(self._settings)
         return self._client
 
-    def _consumer(self) -> clients.Consumer:
-        """Asks for the group's offsets, and never joins it. Not by the admin client (`streams.kafka.offsets`)."""
-        if self._group is None:
-            config: dict[str, Any] = {
-                "client.id": GROWTH_GROUP, "group.id": self._flow.group, "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-            }  # fmt: skip
-            self._group = clients.consumer(self._settings, config)
-        return self._group
-
     def _forget_clients(self) -> None:
         self._client = None
-        if self._group is not None:
-            self._group.close()
-            self._group = None
+        self._positions.close()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from streams.flow.declaration import JOURNAL_SUFFIX, Pipeline
 from streams.growth.control import Await, Over, Step, next_step
-from streams.growth.layout import FIRST_EPOCH, Layout
+from streams.growth.layout import FIRST_EPOCH, Growth, Layout
 from streams.growth.plan import GrowthPlan, GrowthRefused, Kind, Reader, TopicCount, Under, plan_growth
 from streams.growth.record import GrowthRecord
 from streams.growth.stages import Standing, is_over
@@ -140,6 +140,9 @@ class GrowthStatus:
     adopted: int
     cleared: int
     settled: int
+    states: Sequence[str]
+    """Of each partition after the growth what it has done last: a parent `none`, `ready`, `cut` or `settled`, a child
+    `none`, `adopted` or `cleared`."""
     problem: str = ""
     """Why its next step cannot be made; empty: it can."""
 
@@ -202,8 +205,18 @@ def status_of(found: Found) -> GrowthStatus | None:
         adopted=sum(found.standing(one).epoch >= growth.epoch for one in growth.children),
         cleared=sum(found.standing(one).cleared >= growth.epoch for one in growth.children),
         settled=len(found.settled),
+        states=[_state(found.standing(one), growth, one) for one in range(growth.after.partitions)],
         problem=problem,
     )
+
+
+def _state(standing: Standing, growth: Growth, partition: int) -> str:
+    if standing.epoch >= growth.epoch:
+        if partition in growth.parents:
+            return "settled" if standing.settled >= growth.epoch else "cut"
+        return "cleared" if standing.cleared >= growth.epoch else "adopted"
+    is_ready = partition in growth.parents and standing.ready >= growth.epoch
+    return "ready" if is_ready else "none"
 
 
 def flow_of_topic(flows: Sequence[Pipeline], topic: str, prefix: str = "") -> Pipeline:

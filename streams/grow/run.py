@@ -1,5 +1,6 @@
 """Grows a flow: looks, does the next step, and looks again. It keeps nothing that another process could not find."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -14,8 +15,14 @@ from streams.growth.record import GrowthRecord
 
 STILL_S: Final = 15.0
 """That nothing has changed is said after so long, and then each time after twice as long."""
+STUCK_S: Final = 15.0
+"""A partition with records waiting whose offset does not move for so long is not processed."""
+STUCK_BRIEF_S: Final = 3.0
+"""The same while the command waits, and shall not miss that there is something to do."""
 LOOK_S: Final = 1.0
 """Between two looks while something is waited for."""
+LOOK_CUT_S: Final = 0.2
+"""The same while keys wait for the command."""
 BROKER_AWAY_S_MAX: Final = 900.0
 """How long brokers may give no answer before the command ends; the growth goes on with the next one."""
 
@@ -26,8 +33,8 @@ class GrowthPort(Protocol):
     def look(self) -> Found:
         """The flow as it stands now."""
 
-    def stuck(self, partitions: int) -> Mapping[int, str]:
-        """Those of the first `partitions` of the source that are not processed, and why."""
+    def stuck(self, partitions: int, patience_s: float) -> Mapping[int, str]:
+        """Those of the first `partitions` of the source that are not processed for `patience_s`, and why."""
 
     def open(self) -> None:
         """Be the one command that grows the flow."""
@@ -114,7 +121,7 @@ class GrowthRun:
         plan = found.plan(self._partitions, self._stuck)
         if self._stuck is None:
             self._tell(plan, found)
-            self._stuck = {} if plan.is_resumed else self._port.stuck(plan.growth.before.partitions)
+            self._stuck = {} if plan.is_resumed else self._port.stuck(plan.growth.before.partitions, STUCK_S)
             if self._stuck:
                 found.plan(self._partitions, self._stuck)
         return plan
@@ -126,14 +133,17 @@ class GrowthRun:
             self._port.add(step.additions[0])  # one at a time: what there is by then is looked at before the next
         elif isinstance(step, Await):
             self._say_still(step, found)
-            self._pause(LOOK_S)
+            self._pause(LOOK_CUT_S if step.what == "cut" else LOOK_S)
 
     def _say_still(self, step: Await, found: Found) -> None:
         still_s = self._clock() - self._told_at_s
         if still_s < self._still_s or step.what == "settled":  # which takes minutes, and says so
             return
         self._still_s *= 2
-        stuck = self._port.stuck(found.counts.get(found.flow.source, 0)) if step.what in {"ready", "cut"} else {}
+        stuck: Mapping[int, str] = {}
+        if step.what in {"ready", "cut"}:
+            with contextlib.suppress(StreamsError):  # then less is said
+                stuck = self._port.stuck(found.counts.get(found.flow.source, 0), STUCK_BRIEF_S)
         concerned = {one: why for one, why in stuck.items() if one in step.partitions}
         self._tell(StandsStill(step, int(still_s), concerned), found)
 

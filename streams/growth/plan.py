@@ -192,11 +192,13 @@ def _uneven(topics: Sequence[TopicCount], growth: Growth) -> list[str]:
 
 
 def _advice(topic: TopicCount, growth: Growth) -> str:
-    count = topic.partitions
-    if count > growth.after.partitions and count % growth.before.partitions == 0:
+    count, before, after = topic.partitions, growth.before.partitions, growth.after.partitions
+    if topic.kind is Kind.SOURCE and count > before and count % before == 0:
         return f"grow the flow to {count}"
-    if count < growth.after.partitions and topic.kind is not Kind.SOURCE:
-        return f"give it {growth.before.partitions} or {growth.after.partitions} with Kafka's own tool"
+    if topic.kind is not Kind.SOURCE and count < after:
+        return f"give it {after} with Kafka's own tool"
+    if topic.kind is not Kind.SOURCE and count % before == 0:
+        return f"grow the flow to {count}"
     return "keys in its partitions are not where any growth would have them; declare a flow with a new source topic"
 
 

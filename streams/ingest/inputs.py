@@ -1,4 +1,4 @@
-"""Which files are meant, and their bytes: patterns, standard input, compression."""
+"""Which files are meant, and their bytes: patterns, standard input, addresses, compression."""
 
 import glob
 import gzip
@@ -14,6 +14,7 @@ from typing import BinaryIO, Final
 import pyarrow as pa
 
 from streams.errors import StreamsError, UsageError
+from streams.ingest.remote import fetched, is_remote
 
 STANDARD_INPUT: Final = "-"
 COMPRESSED_SUFFIXES: Final = (".gz", ".zst", ".zstd")
@@ -39,14 +40,19 @@ class Input:
 
 
 @contextmanager
-def inputs_of(arguments: Sequence[str | Path], standard_input: BinaryIO | None = None) -> Iterator[list[Input]]:
-    """The files that paths and patterns name, in their order, a pattern's sorted; `-` is standard input.
+def inputs_of(
+    arguments: Sequence[str | Path],
+    standard_input: BinaryIO | None = None,
+    fetching: Callable[[float], None] = lambda _: None,
+) -> Iterator[list[Input]]:
+    """The files that paths, patterns and addresses name, in their order, a pattern's sorted; `-` is standard input.
 
-    Standard input is copied to a temporary file first: its content tells whether it was sent before.
+    Standard input, and what an address names, is copied to a temporary file first: its content tells whether it was
+    sent before. `fetching` is told how much of one (0 to 1) is here.
 
     Raises:
-        UsageError: a pattern matches no file, or standard input is named twice or not there.
-        StreamsError: there is no room for standard input.
+        UsageError: a pattern or an address names no file, or standard input is named twice or not there.
+        StreamsError: there is no room for a copy, or an address cannot be read.
 
     """
     found: list[Input] = []
@@ -56,6 +62,10 @@ def inputs_of(arguments: Sequence[str | Path], standard_input: BinaryIO | None =
                 if standard_input is None or any(one.name == STANDARD_INPUT for one in found):
                     raise UsageError("-: standard input can be read once, and must be open")
                 found.append(Input(_copied(standard_input, Path(scratch) / "input"), STANDARD_INPUT))
+            elif is_remote(argument):
+                folder = Path(scratch) / f"{len(found)}"
+                folder.mkdir()
+                found += [Input(path, name) for name, path in fetched(argument, folder, fetching)]
             elif Path(argument).exists() or not _PATTERN_CHARACTERS & set(argument):
                 found.append(Input(Path(argument), argument))
             else:

@@ -23,7 +23,7 @@ from confluent_kafka.admin import AdminClient
 from streams.acls.roles import Role, rights_of
 from streams.errors import StreamsError, UsageError
 from streams.flow.declaration import Pipeline
-from streams.flow.discover import select_pipelines
+from streams.flow.discover import select_fed
 from streams.ingest.bad_rows import Bad, BadRowFile
 from streams.ingest.chunks import BadRow, Chunk, InputFormat, Source
 from streams.ingest.events import Batch, Converter, Encoder
@@ -188,7 +188,8 @@ def ingest_files(
 ) -> list[IngestResult]:
     """Send the rows of files to the source topic of a flow, one file after the other.
 
-    `paths`: files, patterns, or `-` for `standard_input`. All files are opened before anything is sent.
+    `paths`: files, patterns, addresses (`streams.ingest.remote`), or `-` for `standard_input`. All files are opened
+    before anything is sent.
 
     A row is bad if it does not convert to the newest schema of the source, or if the flow's decoder would reject
     its event, coming in now.
@@ -203,7 +204,7 @@ def ingest_files(
     (pipeline,) = with_personal([_pipeline_of(topic, settings.streams_topic_prefix)], catalog)
     schema = catalog.latest(pipeline.subject)
     with ExitStack() as stack:
-        files = stack.enter_context(inputs_of(paths, standard_input))
+        files = stack.enter_context(inputs_of(paths, standard_input, _fetching(progress)))
         if options.rebase_time and len(files) > 1:
             raise UsageError("--rebase-time: moves the times of one file; name one at a time")
         log = BadRowFile(options.bad_rows, files)
@@ -223,6 +224,12 @@ def ingest_files(
             run.result.seconds = time.monotonic() - started
             results.append(run.result)
     return results
+
+
+def _fetching(progress: Progress | None) -> Callable[[float], None]:
+    if progress is None:
+        return lambda _: None
+    return lambda part: progress(IngestProgress("fetching", part, 0, 0, 0, 0))
 
 
 def _opened(
@@ -343,7 +350,7 @@ def _now_ms() -> int:
 
 
 def _pipeline_of(topic: str, prefix: str) -> Pipeline:
-    pipelines = select_pipelines(None, prefix=prefix)
+    pipelines = select_fed(prefix=prefix)
     for pipeline in pipelines:
         if pipeline.source == topic:
             return pipeline

@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from dataclasses import astuple
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from confluent_kafka.admin import (
 
 from streams.batch.columns import Int64
 from streams.errors import StreamsError
+from streams.growth.committed import standing_of
 from streams.kafka.admin import described, settled
 from streams.kafka.positions import position_of
 from streams.kafka.round import FOREIGN, Group, Member, Round
@@ -127,7 +129,7 @@ class OffsetRounds:
 
     def _commits(
         self, names: list[str], base: Mapping[str, tuple[int, int]]
-    ) -> tuple[tuple[Int64, Int64, Int64, Int64, Int64], tuple[str, ...]]:
+    ) -> tuple[tuple[Int64, Int64, Int64, Int64, Int64, Int64], tuple[str, ...]]:
         asked: list[tuple[int, Future[Any]]] = [
             (number, self._client.list_consumer_group_offsets(
                 [ConsumerGroupTopicPartitions(name)], request_timeout=ROUND_TIMEOUT_S
@@ -139,6 +141,7 @@ class OffsetRounds:
         offset: list[int] = []
         mark: list[int] = []
         cycle: list[int] = []
+        growth: list[int] = []
         failed: dict[str, StreamsError] = {}
         for number, future in asked:
             try:
@@ -154,12 +157,13 @@ class OffsetRounds:
                     partition.append(first + row.partition)
                     offset.append(row.offset)
                     mark.append(zlib.crc32((row.metadata or "").encode()))
-                    named = position_of(row.offset, row.metadata).cycle
-                    cycle.append(FOREIGN if named is None else named)
+                    position = position_of(row.offset, row.metadata)
+                    cycle.append(FOREIGN if position.cycle is None else position.cycle)
+                    growth += astuple(standing_of(position))
         if failed and len(failed) == len(names):
             raise next(iter(failed.values()))
-        columns = [np.array(column, dtype=np.int64) for column in (group, partition, offset, mark, cycle)]
-        return (columns[0], columns[1], columns[2], columns[3], columns[4]), tuple(failed)
+        columns = [np.array(column, dtype=np.int64) for column in (group, partition, offset, mark, cycle, growth)]
+        return (columns[0], columns[1], columns[2], columns[3], columns[4], columns[5]), tuple(failed)
 
     def _stamps(self, base: Mapping[str, tuple[int, int]], count: int) -> tuple[Int64, Int64]:
         offset, time_ms = np.full(count, _UNKNOWN, dtype=np.int64), np.full(count, _UNKNOWN, dtype=np.int64)

@@ -5,22 +5,29 @@ Columns, so that 1,000 partitions and 50 groups are a few arrays; and bytes, so 
 
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Self
 
 import numpy as np
 
 from streams.batch.columns import Int64
+from streams.growth.stages import Standing
 
 _HEADER: Final = struct.Struct(">I")
 _ARRAYS: Final = (
     "end", "low", "high", "newest_offset", "newest_ms", "commit_group", "commit_partition", "commit_offset",
-    "commit_mark", "commit_cycle",
+    "commit_mark", "commit_cycle", "commit_growth",
 )  # fmt: skip
 ROUND_BYTES_MAX: Final = 1 << 30
 FOREIGN: Final = -1
 """Cycle of an offset that no commit cycle of a flow has committed."""
+GROWTH_FIELDS: Final = 4
+"""Numbers of a position that tell how its partition stands in a growth: those of `Standing`, in their order."""
+
+
+def _none() -> Int64:
+    return np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,8 @@ class Round:
     asked only where a group has a position, else equal to `end`. `newest_offset`, `newest_ms`: the record with the
     newest timestamp; empty unless asked for. -1: the broker did not tell. The commit columns have a
     row for each position: number of the group, of the partition, the offset, a mark that differs (from that of the
-    round before) if a commit came in between that carried other metadata, and the cycle that the metadata name.
+    round before) if a commit came in between that carried other metadata, and the cycle that the metadata name;
+    `commit_growth` has `GROWTH_FIELDS` numbers for each position, or none at all.
     `failed`: groups whose positions could not be had in this round; they have no rows.
     """
 
@@ -69,6 +77,7 @@ class Round:
     commit_offset: Int64
     commit_mark: Int64
     commit_cycle: Int64
+    commit_growth: Int64 = field(default_factory=_none)
 
     @cached_property
     def base(self) -> dict[str, int]:
@@ -83,6 +92,19 @@ class Round:
     def partitions(self) -> list[tuple[str, int]]:
         """Topic and partition by number."""
         return [(name, partition) for name, count in self.topics for partition in range(count)]
+
+    def standings(self, group: str, topic: str) -> dict[int, Standing]:
+        """How partitions of a topic stand in growths, by what a group has committed there."""
+        number = next((place for place, one in enumerate(self.groups) if one.name == group), -1)
+        first, count = self.base.get(topic, 0), dict(self.topics).get(topic, 0)
+        if len(self.commit_growth) != GROWTH_FIELDS * len(self.commit_group):
+            return {}
+        mine = np.flatnonzero(
+            (self.commit_group == number) & (self.commit_partition >= first) & (self.commit_partition < first + count)
+        )
+        told = self.commit_growth.reshape(-1, GROWTH_FIELDS)[mine].tolist()
+        places = (self.commit_partition[mine] - first).tolist()
+        return {partition: Standing(*numbers) for partition, numbers in zip(places, told, strict=True)}
 
     def to_bytes(self) -> bytes:
         """For another process."""

@@ -21,7 +21,8 @@ from confluent_kafka.admin import (
 
 from streams.acls.rights import Operation, on_topic
 from streams.errors import StreamsError, UsageError
-from streams.flow.declaration import PARTITIONS_DEFAULT, Pipeline, Topic
+from streams.flow.declaration import Pipeline
+from streams.flow.topics import PARTITIONS_DEFAULT, Topic
 from streams.kafka import acls
 from streams.kafka.admin import REQUEST_TIMEOUT_S, partition_counts, replica_counts, settled
 from streams.resilience.retry import Backoff, Retrier, quietly
@@ -158,6 +159,17 @@ def message_bytes_max(client: AdminClient, topic: str) -> int:
     return int(settled(f"configuration of {topic}", found)["max.message.bytes"].value)
 
 
+def create_topic(client: AdminClient, topic: Topic, *, partitions: int) -> None:
+    """Create a topic that nothing but a need creates, and return once it is listed; one that is there stays as it is.
+
+    Raises:
+        StreamsError: the broker refuses or does not answer.
+
+    """
+    if topic.name not in partition_counts(client):
+        _create(client, [topic], partitions, Wanted())
+
+
 def _declared(pipeline: Pipeline) -> tuple[Topic, ...]:
     return (*pipeline.topics(), *pipeline.growth_topics(), *pipeline.sink_topics())
 
@@ -217,7 +229,8 @@ def _partitions_of(existing: dict[str, _Existing], pipeline: Pipeline) -> int | 
 
 
 def _existing(client: AdminClient, names: Iterable[str]) -> dict[str, _Existing]:
-    wanted, there = list(names), replica_counts(client)
+    # A topic that one flow writes and another reads is declared by both; a request that names one twice is refused.
+    wanted, there = list(dict.fromkeys(names)), replica_counts(client)
     acls.require(client, (on_topic(name, one) for name in wanted for one in _LOOKING))
     found = [name for name in wanted if name in there]
     if not found:

@@ -19,6 +19,7 @@ from streams.monitor.health import Health
 from streams.monitor.slo import VISIBLE_S
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.status import Status
+from streams.monitor.topic_growth import GrowthView
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -135,6 +136,24 @@ def _open_transactions(column: Callable[[Snapshot, str], Float64 | Int64]) -> Ca
     return samples
 
 
+def _of_growths(value: Callable[[GrowthView], float], *names: str) -> Callable[[Snapshot], Samples]:
+    """Of each growth that is not over, with these labels beside the flow."""
+
+    def samples(snapshot: Snapshot) -> Samples:
+        for one in snapshot.growths:
+            told = {"pipeline": one.status.flow, "phase": one.status.record.phase.value, "step": one.status.step}
+            labels = ",".join(f'{name}="{label(told[name])}"' for name in ("pipeline", *names))
+            yield f"{{{labels}}}", value(one)
+
+    return samples
+
+
+def _growth_steps(snapshot: Snapshot) -> Samples:
+    for one in snapshot.growths:
+        for step, (done, _) in one.status.steps.items():
+            yield f'{{pipeline="{label(one.status.flow)}",step="{step}"}}', float(done)
+
+
 def _health(value: Callable[[Health], float | None]) -> Callable[[Health], Samples]:
     def samples(health: Health) -> Samples:
         found = value(health)
@@ -248,6 +267,38 @@ SNAPSHOT_METRICS: Final[tuple[MonitorMetric[Snapshot], ...]] = (
         "gauge",
         "1: a flow in use cannot do without the topic, and the cluster does not have it; missing where it is there.",
         lambda s: [(f'{{topic="{label(one.topic)}",group="{label(one.group)}"}}', 1.0) for one in s.missing],
+    ),
+    MonitorMetric(
+        "streams_growth_partitions",
+        "gauge",
+        "Partitions that a flow has, and will have, by state (before, after), while it is grown in place.",
+        lambda s: [
+            (f'{{pipeline="{label(one.status.flow)}",state="{state}"}}', float(layout.partitions))
+            for one in s.growths
+            for state, layout in (
+                ("before", one.status.record.growth.before),
+                ("after", one.status.record.growth.after),
+            )
+        ],
+    ),
+    MonitorMetric(
+        "streams_growth_done_partitions",
+        "gauge",
+        "Partitions that have done a step of a growth: ready, cut, settled of those before it; adopted, cleared of new "
+        "ones. Missing where no growth is under way.",
+        _growth_steps,
+    ),
+    MonitorMetric(
+        "streams_growth_waiting_partitions",
+        "gauge",
+        "Partitions that a growth waits for, by step; step command: its next step has to be made.",
+        _of_growths(lambda one: float(len(one.status.waits_for)), "step"),
+    ),
+    MonitorMetric(
+        "streams_growth_still_seconds",
+        "gauge",
+        "Since anything of a growth has changed, by its phase and step; missing where no growth is under way.",
+        _of_growths(lambda one: round(one.still_s, 1), "phase", "step"),
     ),
     MonitorMetric(
         "streams_source_freshness_seconds",

@@ -1,16 +1,18 @@
 """How many workers a group needs, from its true lag: what an autoscaler asks the monitor. Pure; time is an argument.
 
 The number follows what arrives, what waits longer than the objective allows, and what one worker drains. The last is
-learned while the group is behind, since a worker that keeps up drains only what arrives. Rules, in this order:
+learned from the workers that are behind, since one that keeps up drains only what arrives. Rules, in this order:
 
 1. While members come and go, or offsets are not known, the number stays.
-2. While little or nothing is drained although much waits, it stays: something that the workers depend on is slow, and
-   more of them do not help.
+2. While workers that are behind drain little or nothing, it stays: something that they depend on is slow, and more of
+   them do not help.
 3. More workers at once when they are needed; then none until the last ones have had time to start, and none at all
    for a while if the last ones brought no more throughput.
 4. Fewer only when the most that was needed during the cool-down is less. Where it is not known what a worker drains,
    one at a time.
-5. Never more than there are partitions: a partition is drained by one worker.
+5. Never more than there are partitions, and never more for one partition than its one worker: what a hot partition
+   gets beyond that is in no need. A worker that is behind with several partitions, each of which it could drain alone,
+   has too many: then so many workers that it has fewer.
 """
 
 import math
@@ -20,7 +22,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from streams.batch.columns import Float64, Int64
+from streams.batch.columns import Bools, Float64, Int64
 from streams.settings import Settings
 
 UTILISATION_MAX: Final = 0.9
@@ -31,10 +33,16 @@ SETTLE_S: Final = 90.0
 """After a change: until new workers have restored their state, and rates are those of the new number."""
 IMPAIRED_SHARE: Final = 0.25
 """Workers that drain less than this share of what they are known to drain are held up by something else."""
-GAIN_SHARE_MIN: Final = 0.25
+GAIN_SHARE_MIN: Final = 0.5
 """More workers must bring at least this share of the throughput that they could, or no further ones are asked for."""
+RECOVERY_SHARE: Final = 0.2
+"""Throughput that grows by this share without more workers: what they depend on has got faster."""
 LEARN_SHARE: Final = 0.3
 """Weight of a new measurement of what a worker drains."""
+FRUITLESS_COOL_DOWNS: Final = 6
+"""After workers that brought no more throughput none are added for so many cool-downs, while the group stays behind."""
+NOBODY: Final = -1
+"""In `Load.owner`: nobody has the partition, or nobody knows who."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +87,17 @@ class ScalePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A group at one moment. `lag` (records) and `lag_s` (age of the oldest of them) are those of its partitions."""
+    """A group at one moment, by partition. `lag`: records; `lag_s`: age of the oldest of them."""
 
     time_s: float
     lag: Int64
     lag_s: Float64
-    arrive_rate: float
-    """Records a second, of all partitions; NaN: not known yet."""
-    drain_rate: float
+    arrive: Float64
+    """Records a second that come to each partition; NaN: not known yet."""
+    drain: Float64
+    """Records a second of each partition that are committed; NaN: not known yet."""
+    owner: Int64
+    """Number of the member that has each partition, from 0; NOBODY: not known."""
     members: int | None
     """None: not known."""
 
@@ -101,6 +112,16 @@ class Load:
         return float(self.lag_s.max(initial=0.0))
 
     @property
+    def arrive_rate(self) -> float:
+        """Records a second, of all partitions; NaN: not known yet."""
+        return _sum(self.arrive)
+
+    @property
+    def drain_rate(self) -> float:
+        """Records a second, of all partitions; NaN: not known yet."""
+        return _sum(self.drain)
+
+    @property
     def is_measured(self) -> bool:
         """Whether rates are known."""
         return math.isfinite(self.arrive_rate) and math.isfinite(self.drain_rate)
@@ -109,6 +130,33 @@ class Load:
         """Records of each partition that came more than `lag_s_max` ago, if all came evenly since the oldest."""
         share = np.clip((self.lag_s - lag_s_max) / np.maximum(self.lag_s, 1e-9), 0.0, 1.0)
         return np.asarray(self.lag * share, dtype=np.float64)
+
+    def demand(self, policy: "ScalePolicy") -> Float64:
+        """Records a second of each partition that are to be drained: what comes, and the backlog in its time."""
+        return np.nan_to_num(self.arrive) + self.excess(policy.lag_s_max) / policy.catch_up_s
+
+    def is_behind(self, policy: "ScalePolicy") -> Bools:
+        """Partitions of which so much waits that their workers are at work all the time."""
+        return np.asarray(self.lag_s > policy.lag_s_max / 2, dtype=np.bool_)
+
+    def busy_rate(self, members: int, policy: "ScalePolicy") -> float:
+        """What one of the workers that are behind drains, in the mean; NaN: none is behind."""
+        behind = self.is_behind(policy)
+        if not behind.any():
+            return math.nan
+        drain = np.nan_to_num(self.drain)
+        busy = np.unique(self.owner[behind])
+        if NOBODY not in busy:
+            return float(drain[np.isin(self.owner, busy)].sum()) / len(busy)
+        if behind.all():
+            return float(drain.sum()) / min(members, self.partitions)
+        # Who has them is not known: they are behind with these at least.
+        return float(drain[behind].sum()) / min(members, int(behind.sum()))
+
+
+def _sum(rates: Float64) -> float:
+    known = rates[np.isfinite(rates)]
+    return float(known.sum()) if len(known) else math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +176,8 @@ class _Increase:
     at_s: float
     members: int
     drain_rate: float
+    worker_rate: float | None
+    """What one worker was known to drain then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +195,9 @@ class ScaleState:
     increase: _Increase | None = None
     """The last one, until its effect is known."""
     fruitless_until_s: float = -math.inf
-    """The last increase brought nothing: no further one before this time."""
+    """The last increase brought nothing: no further one before this time, while the group is behind."""
+    fruitless_rate: float = math.inf
+    """What the group drained then; when it drains clearly more, further workers are asked for again."""
 
     @classmethod
     def first(cls, load: Load, policy: ScalePolicy) -> Self:
@@ -195,7 +247,7 @@ def decide(state: ScaleState, load: Load, policy: ScalePolicy) -> tuple[ScaleSta
 
 def _why_no_more(state: ScaleState, load: Load) -> str | None:
     """Why no workers are added although they are needed; None: they are."""
-    if load.time_s < state.fruitless_until_s:
+    if _is_fruitless(state, load):
         return "but the last workers brought no more throughput: what is slow is not the workers"
     if state.increase is not None and load.time_s - state.since_s < SETTLE_S:
         return "but the last ones are still starting"
@@ -213,8 +265,8 @@ def _is_settled(state: ScaleState, load: Load) -> bool:
 
 
 def _is_behind(load: Load, policy: ScalePolicy) -> bool:
-    """So much waits that every worker is at work all the time."""
-    return load.lag_s_most > policy.lag_s_max / 2
+    """So much waits that some worker is at work all the time."""
+    return bool(load.is_behind(policy).any())
 
 
 def _hold(state: ScaleState, load: Load, policy: ScalePolicy) -> str | None:
@@ -229,45 +281,58 @@ def _hold(state: ScaleState, load: Load, policy: ScalePolicy) -> str | None:
     elif not load.is_measured:
         why = "rates are not known yet: kept as it is"
     elif _is_behind(load, policy):
-        why = _impairment(state, load)
+        why = _impairment(state, load, policy)
     return why
 
 
-def _impairment(state: ScaleState, load: Load) -> str | None:
+def _impairment(state: ScaleState, load: Load, policy: ScalePolicy) -> str | None:
     """What shows that the workers of a group that is behind are held up by something else; None: nothing does."""
     if load.drain_rate <= 0:
         return f"records wait {load.lag_s_most:.0f} s and nothing is drained: more workers do not help, see the verdict"
-    per_worker = load.drain_rate / state.members
-    if state.worker_rate is None or per_worker >= IMPAIRED_SHARE * state.worker_rate:
+    busy = load.busy_rate(state.members, policy)
+    if state.worker_rate is None or busy >= IMPAIRED_SHARE * state.worker_rate:
         return None
     return (
-        f"a worker drains {per_worker:,.0f} records/s and could {state.worker_rate:,.0f}: what workers depend on is "
-        "slow, and more of them do not help"
+        f"a worker that is behind drains {busy:,.0f} records/s and could {state.worker_rate:,.0f}: what workers depend "
+        "on is slow, and more of them do not help"
     )
 
 
 def _learned(state: ScaleState, load: Load, policy: ScalePolicy) -> ScaleState:
-    """What a worker drains, measured while the group is behind; more than is known, at any time."""
-    rate = load.drain_rate / state.members
+    """What a worker drains, measured of those that are behind; more than is known, at any time."""
     known = state.worker_rate
     if not _is_behind(load, policy):
+        rate = load.drain_rate / state.members
         return replace(state, worker_rate=rate) if known is not None and rate > known else state
-    if policy.worker_rate or load.time_s < state.fruitless_until_s:
+    if policy.worker_rate or _is_fruitless(state, load):
         return state
+    rate = load.busy_rate(state.members, policy)
     return replace(state, worker_rate=rate if known is None else known + LEARN_SHARE * (rate - known))
 
 
 def _judged_increase(state: ScaleState, load: Load, policy: ScalePolicy) -> ScaleState:
     """Whether the last increase has brought throughput, once its workers are at work."""
+    if not _is_behind(load, policy):
+        state = replace(state, fruitless_until_s=-math.inf)
     increase = state.increase
     if increase is None or load.time_s - state.since_s < SETTLE_S or state.members <= increase.members:
         return state
     if not _is_behind(load, policy):
         return replace(state, increase=None)
-    could = increase.drain_rate * (state.members / increase.members - 1)
+    wanted = float(load.demand(policy).sum()) - increase.drain_rate
+    could = min(increase.drain_rate * (state.members / increase.members - 1), wanted)
     if load.drain_rate - increase.drain_rate >= GAIN_SHARE_MIN * could:
         return replace(state, increase=None)
-    return replace(state, increase=None, fruitless_until_s=load.time_s + max(policy.cool_down_s, SETTLE_S))
+    # What a worker drains now is what something else lets through: that says nothing of workers.
+    return replace(
+        state, increase=None, fruitless_rate=load.drain_rate, worker_rate=increase.worker_rate,
+        fruitless_until_s=load.time_s + max(policy.cool_down_s, SETTLE_S) * FRUITLESS_COOL_DOWNS,
+    )  # fmt: skip
+
+
+def _is_fruitless(state: ScaleState, load: Load) -> bool:
+    """Whether more workers would bring nothing, as the last ones did."""
+    return load.time_s < state.fruitless_until_s and load.drain_rate < (1 + RECOVERY_SHARE) * state.fruitless_rate
 
 
 def _need(state: ScaleState, load: Load, policy: ScalePolicy) -> tuple[int, str]:
@@ -281,15 +346,50 @@ def _need(state: ScaleState, load: Load, policy: ScalePolicy) -> tuple[int, str]
             fewer,
             "records are drained as they come, and it is not known what a worker could drain: one fewer is tried",
         )
-    # A partition's backlog is drained by one worker, however many there are.
+    # A partition is one worker's work at most, however much comes to it.
+    wanted_rates = load.demand(policy)
     backlog = float(np.minimum(load.excess(policy.lag_s_max) / policy.catch_up_s, rate).sum())
-    demand = (load.arrive_rate + backlog) / rate
-    least, ample = (math.ceil(demand / share - 1e-9) for share in (UTILISATION_MAX, UTILISATION))
+    demand = float(np.minimum(wanted_rates, rate).sum()) / rate
+    crowded = _crowded(load, policy, rate)
+    least, ample = (max(crowded, math.ceil(demand / share - 1e-9)) for share in (UTILISATION_MAX, UTILISATION))
     wanted = ample if least > state.replicas or ample < state.replicas else state.replicas
-    need = min(max(low, wanted), high)
+    fitting = _fitting(_drainable(np.nan_to_num(load.arrive), rate), rate, load.partitions)
+    # What would not fit on fewer is kept; it is no reason for more, as long as nobody is behind.
+    need = min(max(low, wanted, min(fitting, state.replicas)), high)
     waits = f", {backlog:,.0f} of backlog" if backlog >= 1 else ""
     limit = f"; {high} is the most" if ample > high else ""
-    return need, f"{load.arrive_rate:,.0f} records/s arrive{waits}, a worker drains {rate:,.0f}{limit}"
+    hot = int((wanted_rates[load.is_behind(policy)] > rate).sum())
+    alone = (
+        f"; {hot} of {load.partitions} partitions get more than one worker drains" if 0 < hot < load.partitions else ""
+    )
+    return need, f"{load.arrive_rate:,.0f} records/s arrive{waits}, a worker drains {rate:,.0f}{limit}{alone}"
+
+
+def _crowded(load: Load, policy: ScalePolicy, rate: float) -> int:
+    """Workers at which each drains what comes to it, where one is behind that could drain each of its partitions alone.
+
+    0: there is none. Counted is what comes, not the backlog, which is the smaller the longer it is worked at.
+    """
+    need, arrive = 0, np.nan_to_num(load.arrive)
+    for worker in np.unique(load.owner[load.is_behind(policy)]):
+        if worker != NOBODY:
+            has = _drainable(arrive[load.owner == worker], rate)
+            need = max(need, _fitting(has, rate, load.partitions) if has.sum() > UTILISATION_MAX * rate else 0)
+    return need
+
+
+def _drainable(arrive: Float64, rate: float) -> Float64:
+    """Those partitions that do not nearly fill a worker: for the others no number of workers is enough."""
+    return np.asarray(arrive[arrive < UTILISATION_MAX * rate], dtype=np.float64)
+
+
+def _fitting(arrive: Float64, rate: float, partitions: int) -> int:
+    """Workers at which a worker drains any one of some partitions beside average ones of them; 0: one is enough."""
+    if len(arrive) < 2:
+        return 0
+    others = np.maximum((arrive.sum() - arrive) / (len(arrive) - 1), 1e-9)
+    together = 1 + np.floor((UTILISATION_MAX * rate - arrive) / others)
+    return math.ceil(partitions / min(float(together.min()), partitions))
 
 
 def _with_need(state: ScaleState, load: Load, policy: ScalePolicy, need: int) -> ScaleState:
@@ -308,6 +408,8 @@ def _at(state: ScaleState, load: Load, policy: ScalePolicy, replicas: int, reaso
     if bounded != state.replicas:
         increase = state.increase
         if bounded > state.replicas and state.members and math.isfinite(load.drain_rate):
-            increase = _Increase(load.time_s, state.members, load.drain_rate)
+            # They could drain so much, though traffic that has just begun to grow may not have shown it.
+            before = max(load.drain_rate, state.members * (state.worker_rate or 0.0))
+            increase = _Increase(load.time_s, state.members, before, state.worker_rate)
         state = replace(state, replicas=bounded, since_s=load.time_s, increase=increase)
     return state, Decision(bounded, reason, state.worker_rate)

@@ -6,47 +6,64 @@ from typing import Any, Final
 
 import numpy as np
 
+from streams.batch.columns import Float64, Int64
 from streams.monitor.group_lag import GroupLag
 from streams.monitor.reasons import Reason
 from streams.monitor.report import instant, number
-from streams.monitor.scale import Decision, Load, ScalePolicy, ScaleState, decide
+from streams.monitor.scale import NOBODY, Decision, Load, ScalePolicy, ScaleState, decide
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.window import ABSENT
 
 RATE_S: Final = 30.0
 """Rates are those of the last so many seconds: the verdict's are of its whole window, which is slow for a burst."""
-_NOT_KNOWN: Final = float("nan")
 
 
 def load_of(group: GroupLag) -> Load:
     """The group as the autoscaler sees it. Partitions of topics that it has left are none of its load."""
     window = group.window
     counted = group.verdicts.reason != Reason.LEFT_TOPIC
-    arrive, drain = _rates(group, counted)
+    arrive, drain = _rates(group)
     return Load(
         time_s=group.time_ms / 1000.0,
         lag=group.lag[counted],
         lag_s=window.lag_s[counted],
-        arrive_rate=arrive,
-        drain_rate=drain,
+        arrive=arrive[counted],
+        drain=drain[counted],
+        owner=_owners(group)[counted],
         members=None if group.group.members is None else len(group.group.members),
     )
 
 
-def _rates(group: GroupLag, counted: Any) -> tuple[float, float]:
+def _owners(group: GroupLag) -> Int64:
+    """Numbers of the members that have the partitions; NOBODY where several members go by one name."""
+    numbers = {name: number for number, name in enumerate(sorted(set(group.owners.values())))}
+    found = np.full(len(group.lag), NOBODY, dtype=np.int64)
+    if len(numbers) < min(len(group.group.members or ()), len(group.owners)):
+        return found
+    for row, name in group.owners.items():
+        found[row] = numbers[name]
+    return found
+
+
+def _rates(group: GroupLag) -> tuple[Float64, Float64]:
+    """Records a second that come to each partition and that are committed of it."""
     window = group.window
     times = window.time_ms
+    unknown = np.full(len(group.lag), np.nan)
     if len(times) < 2:
-        return _NOT_KNOWN, _NOT_KNOWN
+        return unknown, unknown
     # The newest sample that is at least RATE_S old, or the oldest one.
     then = max(int(np.searchsorted(times, times[-1] - RATE_S * 1000.0, side="right")) - 1, 0)
     seconds = (int(times[-1]) - int(times[then])) / 1000.0
-    known = counted & (window.offset[:, then] != ABSENT) & (window.offset[:, -1] != ABSENT)
-    if seconds < RATE_S / 2 or not known.any():
-        return _NOT_KNOWN, _NOT_KNOWN
-    drained = int((window.offset[known, -1] - window.offset[known, then]).sum())
-    grown = int((window.lag[known, -1] - window.lag[known, then]).sum())
-    return max(0.0, (drained + grown) / seconds), max(0.0, drained / seconds)
+    if seconds < RATE_S / 2:
+        return unknown, unknown
+    known = (window.offset[:, then] != ABSENT) & (window.offset[:, -1] != ABSENT)
+    drained = window.offset[:, -1] - window.offset[:, then]
+    grown = window.lag[:, -1] - window.lag[:, then]
+    return (
+        np.where(known, np.maximum(drained + grown, 0) / seconds, np.nan),
+        np.where(known, np.maximum(drained, 0) / seconds, np.nan),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from streams.monitor.freshness import Freshness
 from streams.monitor.group_lag import GroupLag
 from streams.monitor.missing import MissingTopic
 from streams.monitor.slo import Slo
+from streams.monitor.topic_growth import GrowthView
 from streams.monitor.workers import WorkerState
 
 
@@ -53,6 +54,8 @@ class Snapshot:
     """Why there is no newer round; None: there is none missing."""
     missing: tuple[MissingTopic, ...] = ()
     """Topics that flows cannot do without and the cluster does not have."""
+    growths: tuple[GrowthView, ...] = ()
+    """Of flows that are being grown in place."""
 
     @property
     def age_s(self) -> float:

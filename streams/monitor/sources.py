@@ -12,14 +12,14 @@ import numpy as np
 import structlog
 from confluent_kafka import Message
 
-from streams.avro.decode import Known
+from streams.avro.decoded import Known
 from streams.avro.framing import SchemaKey
 from streams.avro.resolve import Plan
 from streams.batch.clock import Clock
 from streams.batch.records import Records
 from streams.batch.rejects import Reject
 from streams.errors import StreamsError
-from streams.flow.declaration import Pipeline
+from streams.flow.declaration import Pipeline, fed_from_outside
 from streams.flow.decoding import decoder_of
 from streams.kafka.log_reader import LogReader, Read, Span
 from streams.kafka.round import Round
@@ -38,9 +38,12 @@ ASK_AGAIN_S: Final = 15.0
 
 
 def sources_of(flows: Sequence[Pipeline], settings: Settings) -> list[Source]:
-    """The sources of `flows`: each topic, and each device class that is declared."""
+    """The sources of `flows`: each topic, and each device class that is declared.
+
+    None of a flow that reads what another one writes: that is as fresh as the other one's source.
+    """
     found = []
-    for flow in flows:
+    for flow in fed_from_outside(flows):
         override_s = settings.streams_silent_s
         found.append(Source(flow.source, None, override_s or flow.silent_after_s))
         found += [Source(flow.source, one.name, override_s or one.silent_after_s) for one in flow.device_classes]
@@ -52,6 +55,7 @@ class SourceWatch:
 
     def __init__(self, settings: Settings, flows: Sequence[Pipeline], log_reader: LogReader) -> None:
         now_ms = time.time_ns() // 1_000_000
+        flows = fed_from_outside(flows)
         self.tracker = FreshnessTracker(sources_of(flows, settings), now_ms)
         self._flows = {flow.source: flow for flow in flows}
         self._log_reader = log_reader

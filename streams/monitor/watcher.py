@@ -22,11 +22,13 @@ from streams.kafka.round import Round
 from streams.monitor.dead_letters import DeadLetterWatch
 from streams.monitor.evaluator import LagEvaluator
 from streams.monitor.group_lag import GroupLag
+from streams.monitor.growth_watch import GrowthWatch
 from streams.monitor.health import Health
 from streams.monitor.missing import missing_topics
 from streams.monitor.slo import VISIBLE_S, SloTracker
 from streams.monitor.snapshot import Point, Snapshot
 from streams.monitor.sources import SourceWatch
+from streams.monitor.topic_growth import GrowthView
 from streams.monitor.workers import Address, Targets, WorkerState, WorkerWatch
 from streams.settings import Settings
 
@@ -73,6 +75,8 @@ class Watcher:
         )
         self._flows = flows
         self._sources = SourceWatch(settings, flows, self._evaluator.log_reader)
+        self._growth = GrowthWatch(settings, flows)
+        self._growths: tuple[GrowthView, ...] = ()
         self._slo = SloTracker()
         self._history: dict[str, deque[Point]] = {}
         self._totals: dict[tuple[Address, str], Mapping[str, float]] = {}
@@ -116,6 +120,7 @@ class Watcher:
             log.warning("a round is under way and is not waited for", doing=self._doing)
             return
         self._evaluator.close()
+        self._growth.close()
         self._workers.close()
 
     def health(self) -> Health:
@@ -164,6 +169,7 @@ class Watcher:
             found, groups = before.round, dict(before.groups)
         else:
             self._look_at_sources(found)
+            self._look_at_growths(found)
             if self._rounds == 1:
                 self._warn_of_lacking_rights()
         self._round_s = time.monotonic() - started_s
@@ -194,6 +200,13 @@ class Watcher:
             log.warning("sources could not be read", error=str(error))
         except Exception:  # lag is judged without them
             log.exception("sources could not be read")
+
+    def _look_at_growths(self, found: Round) -> None:
+        self._doing = "growths"
+        try:
+            self._growths = self._growth.look(found, time.monotonic())
+        except Exception:  # as above
+            log.exception("growths could not be looked at")
 
     def _look_at_workers(self) -> Sequence[WorkerState]:
         self._doing = "workers"
@@ -234,6 +247,7 @@ class Watcher:
             dead_letters=self._dead_letters.rows,
             failure=failure,
             missing=missing_topics(found.base.keys(), self._flows),
+            growths=self._growths,
         )
 
     def _note(self, groups: dict[str, GroupLag]) -> None:

@@ -5,7 +5,9 @@ their key first occurs, changed in memory, and written when the cycle that chang
 when nothing is in flight, keys can be dropped from memory.
 """
 
-from collections.abc import Callable
+import itertools
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from streams.batch.columns import Bools, Float64, Int64, Objects, objects
 from streams.batch.events import NO_FIELDS, Events, FieldColumns, Fields
 from streams.batch.refs import ByteColumn, KeyMap, byte_objects
-from streams.batch.rows import Rows, pack_rows, text_bytes, unpack_rows
+from streams.batch.rows import Rows, pack_rows, put_rows, text_bytes, unpack_rows
 from streams.limits import ID_BYTES_MAX, MISROUTED_KEYS_LOGGED
 from streams.operators.trace import WatermarkTrace
 from streams.state.space import StoreSpace
@@ -87,7 +89,7 @@ class KeySegments:
         sortable = slots.astype(np.uint16) if int(slots.max()) < 1 << 16 else slots
         order = np.argsort(sortable, kind="stable")
         sorted_slots = slots.take(order)
-        change = np.flatnonzero(sorted_slots[1:] != sorted_slots[:-1])
+        change = (sorted_slots[1:] != sorted_slots[:-1]).nonzero()[0]
         start = np.concatenate([[0], change + 1])
         end = np.concatenate([change, [len(order) - 1]])
         segments = Segments(
@@ -101,6 +103,37 @@ class KeySegments:
             fields=events.fields,
         )
         return KeySegments(segments, sorted_slots[start], byte_objects(events.event_id.take(order[end])))
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentsOfAll:
+    """Segments of several partitions one after the other, to be folded in one go."""
+
+    segments: Segments
+    parts: Sequence[KeySegments]
+    """Of each partition."""
+    bounds: Sequence[int]
+    """Number of each partition's first segment, and of all segments."""
+
+    @staticmethod
+    def of(parts: Sequence[KeySegments]) -> "SegmentsOfAll":
+        """Of these parts (at least one)."""
+        all_of = [part.segments for part in parts]
+        bounds = [0, *itertools.accumulate(map(len, all_of))]
+        if len(parts) == 1:
+            return SegmentsOfAll(all_of[0], parts, bounds)
+        first = [0, *itertools.accumulate(len(one.event_time) for one in all_of)]
+        segments = Segments(
+            event_time=np.concatenate([one.event_time for one in all_of]),
+            sequence=np.concatenate([one.sequence for one in all_of]),
+            payload=np.concatenate([one.payload for one in all_of], axis=1),
+            texts=np.concatenate([one.texts for one in all_of], axis=1),
+            prior=np.concatenate([one.prior for one in all_of]),
+            start=np.concatenate([one.start + at for one, at in zip(all_of, first, strict=False)]),
+            end=np.concatenate([one.end + at for one, at in zip(all_of, first, strict=False)]),
+            fields=all_of[0].fields,
+        )
+        return SegmentsOfAll(segments, parts, bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +183,7 @@ class KeySpace:
         self._slots: dict[bytes, int] = {}
         """By key; empty where `key_map` has them."""
         self._segments: tuple[Events, KeySegments] | None = None
+        self._joined: SegmentsOfAll | None = None
         self._changed_bytes = 0
         self._misrouted_found = 0
         self._misrouted_keys: list[bytes] = []
@@ -209,6 +243,16 @@ class KeySpace:
             known = self._segments = (events, KeySegments.of(events, trace.prior))
         return known[1]
 
+    def segments_of_all(
+        self, spaces: Sequence["KeySpace"], given: Sequence[tuple[Events, WatermarkTrace]]
+    ) -> SegmentsOfAll:
+        """Segments of several partitions, `spaces`, of which this is the first: made once for all operators."""
+        parts = [space.segments(events, trace) for space, (events, trace) in zip(spaces, given, strict=True)]
+        known = self._joined
+        if known is None or len(known.parts) != len(parts) or any(map(operator.is_not, known.parts, parts)):
+            known = self._joined = SegmentsOfAll.of(parts)
+        return known
+
     def keys_at(self, slots: Int64) -> Objects:
         """Keys of slots."""
         found: Objects = self._keys[slots]
@@ -244,10 +288,10 @@ class KeySpace:
 
     def take_changed(self) -> ChangedKeys:
         """All keys that were touched since the last call."""
-        slots = np.flatnonzero(self._touched)
+        slots = self._touched.nonzero()[0]
         self._touched[slots] = False
         self._changed_bytes = 0
-        self._segments = None
+        self._segments = self._joined = None
         return ChangedKeys(slots, self._keys[slots])
 
     def forget(self, batch: WriteBatch) -> None:
@@ -261,7 +305,7 @@ class KeySpace:
         self._slots.clear()
         if self._map is not None:
             self._map.clear()
-        self._segments = None
+        self._segments = self._joined = None
         self._reset()
 
     def _reset(self) -> None:
@@ -319,12 +363,12 @@ class StoredRows:
 
     def of(self, slots: Int64) -> Rows:
         """Copies of rows."""
-        found: Rows = self.rows[slots]
+        found: Rows = self.rows.take(slots)
         return found
 
     def put(self, slots: Int64, after: Rows, before: Rows) -> None:
         """Set rows; `before` is what `of` gave."""
-        self.rows[slots] = after
+        put_rows(self.rows, slots, after)
         if after.dtype.hasobject:
             self._text_bytes += text_bytes(after) - text_bytes(before)
 
@@ -352,7 +396,7 @@ class StoredRows:
         self._text_bytes = 0
 
     def _loaded(self, slots: Int64, rows: Rows) -> None:
-        self.rows[slots] = rows
+        put_rows(self.rows, slots, rows)
 
 
 class KnownRows(StoredRows):

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from streams.avro.decode import Decoded
+from streams.avro.decoded import Decoded
 from streams.batch.clock import Clock
 from streams.batch.events import Fields
 from streams.batch.records import Records
@@ -35,6 +35,8 @@ class OutputTopic:
     """Whether Kafka keeps the last row of each key, instead of all rows of a week."""
     symbols: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Strings that a column may have, by its name, where the schema has an enum for it."""
+    is_internal: bool = False
+    """Whether only another stage of the same flow reads it: Kafka keeps what that has not consumed, and no more."""
 
     def __post_init__(self) -> None:
         if (self.columns is None) is not (self.empty is None):

@@ -1,6 +1,6 @@
 """How the watermark moves over a micro-batch."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -74,8 +74,8 @@ class WatermarkTrace:
 
     def take(self, rows: Int64 | Bools) -> "WatermarkTrace":
         """The same of the events at `rows`."""
-        return replace(self, place=self.place[rows])
+        return WatermarkTrace(self.start, self.course, self.place[rows])
 
     def moved(self, place: Int64) -> "WatermarkTrace":
         """The same of other events, which stand at these records."""
-        return replace(self, place=place)
+        return WatermarkTrace(self.start, self.course, place)

@@ -70,7 +70,11 @@ class Registry:
 
     @property
     def _client(self) -> "RegistryCalls":
-        """The client; replaced when a secret or a certificate has changed in its file."""
+        """The client; replaced when a secret or a certificate has changed in its file.
+
+        Secrets are read with each request, rather than only looked at: a file may be written twice within what its
+        time of writing tells apart. Files of a few bytes are read in microseconds, a request takes milliseconds.
+        """
         access = registry_access(self._settings)
         if access != self._made_with:
             self._made, self._made_with = self._new_client(access), access

@@ -28,3 +28,13 @@ def with_personal(flows: Iterable[Pipeline], catalog: Catalog | None = None) -> 
     """
     catalog = catalog or Catalog.load()
     return [replace(flow, personal=personal_of(catalog, flow.subject)) for flow in flows]
+
+
+def any_personal(flows: Iterable[Pipeline]) -> bool:
+    """Whether a flow has fields of personal data.
+
+    Raises:
+        UsageError, StreamsError: as `Catalog.load`.
+
+    """
+    return any(flow.personal for flow in with_personal(flows))

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from streams.errors import UsageError
-from streams.flow.declaration import Cleanup, Pipeline
+from streams.flow.declaration import Pipeline
+from streams.flow.topics import Cleanup
 from streams.schemas.catalog import Catalog
 from streams.sink.shape import columns_of, subset
 from streams.sinks.spec import SinkSpec, dead_letters_of, group_of

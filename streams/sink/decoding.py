@@ -18,6 +18,7 @@ from streams.avro.known import KnownSchemas
 from streams.avro.resolve import Plan, column_kind
 from streams.avro.values import decode_fields, decode_one
 from streams.batch.columns import Int64
+from streams.batch.moved import is_moved
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.sink.fit import misfits
@@ -35,7 +36,10 @@ _Part = tuple[Int64, pa.RecordBatch]
 
 @dataclass(frozen=True, slots=True)
 class DecodedRows:
-    """What comes of a micro-batch: rows, in batch order; records without a value; records that are no row."""
+    """What comes of a micro-batch: rows, in batch order; records without a value; records that are no row.
+
+    Nothing comes of a tombstone of a row that has moved to another partition (docs/adr/0070).
+    """
 
     rows: pa.RecordBatch
     row: Int64
@@ -95,6 +99,8 @@ class RowDecoder:
         headers = records.headers
         for row, value in enumerate(records.value):
             if value is None:
+                if headers is not None and is_moved(headers[row]):
+                    continue  # the row is in another partition, and this one takes nothing away
                 if self._has_tombstones:
                     tombstones.append(row)
                 else:

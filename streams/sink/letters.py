@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from streams.batch.rejects import DeadLetter
 from streams.deadletters.letter.envelope import envelope_headers
-from streams.flow.declaration import OUTPUT_BYTES_MAX
+from streams.flow.topics import OUTPUT_BYTES_MAX
 from streams.kafka import clients
 from streams.settings import Settings
 from streams.sinks.target import TargetUnavailable

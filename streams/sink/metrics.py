@@ -4,6 +4,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from streams.shared_metrics import SharedMetrics
+
 _WRITE_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
 OUTCOMES: Final = ("written", "deleted", "replaced", "rejected")
 """What becomes of a record: its row is in the target; it deleted one; a later one of the batch has its key; it is a
@@ -43,16 +45,9 @@ class SinkMetrics:
             ("sink",),
             registry=registry,
         ).labels(sink)
-        self.fenced = Counter("streams_fenced", "Times another process took over.", registry=registry)
-        self.breaker_state = Gauge(
-            "streams_breaker_state",
-            "Circuit breaker: 0 closed, 1 half-open (one call probes), 2 open (left alone).",
-            ("downstream",),
-            registry=registry,
-        )
-        self.paused_partitions = Gauge(
-            "streams_paused_partitions", "Partitions not consumed, by why.", ("reason",), registry=registry
-        )
+        shared = SharedMetrics.of(registry)
+        self.fenced, self.breaker_state = shared.fenced, shared.breaker_state
+        self.paused_partitions = shared.paused_partitions
         self.records_lost = Counter(
             "streams_records_lost",
             "Offsets of the topic that retention deleted before they were read; transaction markers count too.",

@@ -58,6 +58,16 @@ def pack_texts(texts: list[bytes]) -> list[bytes]:
     return [sizes.tobytes(), b"".join(texts)]
 
 
+def with_null_marks(texts: Objects) -> Objects:
+    """A byte in front of each text; null is none at all."""
+    return objects([b"" if text is None else b"\1" + text for text in texts.tolist()])
+
+
+def without_null_marks(marked: Objects) -> Objects:
+    """Inverse of `with_null_marks`."""
+    return objects([text[1:] if text else None for text in marked.tolist()])
+
+
 def pack_column(column: ByteColumn) -> list[bytes]:
     """As `pack_texts`, of a column."""
     return pack_texts(column.tolist()) if isinstance(column, np.ndarray) else [column.pack()]
@@ -67,7 +77,9 @@ def text_sizes(*columns: Objects) -> Int64:
     """Bytes of each row's texts."""
     if not columns:
         return np.zeros(1, dtype=np.int64)  # added to others, it fits any number of rows
-    sizes: Int64 = np.array([[len(text) for text in column] for column in columns], dtype=np.int64).sum(axis=0)
+    sizes = np.zeros(len(columns[0]), dtype=np.int64)
+    for column in columns:
+        sizes += np.fromiter(map(len, column.tolist()), np.int64, len(column))
     return sizes
 
 

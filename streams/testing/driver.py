@@ -84,6 +84,8 @@ class DeadLetter:
 class FlowDriver:
     """A flow, its source topic and its state, all in memory; what is fed is processed and committed at once.
 
+    The stages of a flow (`key_by`) run one after the other: what one commits is fed to the next.
+
     Time stands still until `advance`; it is never before the newest record. The environment is not asked: the bounds
     are those that the flow declares.
     """
@@ -95,8 +97,11 @@ class FlowDriver:
         partitions: int = 1,
         schemas: Path | None = None,
         start: datetime = START,
+        registered: RegisteredSchemas | None = None,
     ) -> None:
         """Start an empty source topic of `partitions`, read by one worker; `schemas`: default those of the app.
+
+        `registered`: ids of schemas, of a flow that is a stage of another one.
 
         Raises:
             UsageError: there is no schema for the source or an output.
@@ -106,12 +111,22 @@ class FlowDriver:
         self.flow = flow
         self._pipeline: Pipeline = flow.pipeline
         self._catalog = Catalog.load(schemas)
+        pipelines = [*(stage.pipeline for stage in flow.stages), self._pipeline]
+        self._registered = registered or RegisteredSchemas(self._catalog, pipelines)
+        read = {one.topic for one in self._pipeline.inputs}
+        self._stages = [
+            FlowDriver(stage, partitions=partitions, schemas=schemas, start=start, registered=self._registered)
+            for stage in flow.stages
+            if read.intersection(stage.pipeline.event_outputs)
+        ]
+        """Those whose internal topics this one reads."""
+        self._taken: dict[tuple[str, int], int] = {}
+        """How many records of each internal topic and partition were read from the stage before."""
         self._settings = Settings.model_validate(
             {"kafka_bootstrap_servers": "none:0", **self._pipeline.bounds.by_setting()}
         )
         self._readers = reader_schemas(self._catalog, self._pipeline)
         require_row_schemas(self._catalog, self._pipeline)
-        self._registered = RegisteredSchemas(self._catalog, self._pipeline)
         self._kafka = MemoryKafka(partitions)
         self._disk: dict[int, dict[bytes, bytes]] = {partition: {} for partition in range(partitions)}
         self._now_ms = _ms(start)
@@ -143,6 +158,10 @@ class FlowDriver:
 
         """
         number = self._number(of)
+        if (stage := self._stage_of(self._pipeline.inputs[number].topic)) is not None:
+            stage.feed(*events, version=version, timestamp_ms=timestamp_ms, headers=headers)
+            self._take_over()
+            return
         one, schema = self._pipeline.inputs[number], self._registered.source(self._pipeline.inputs[number], version)
         for event in events:
             key = str(event.get(one.key_field, "")).encode()
@@ -161,9 +180,12 @@ class FlowDriver:
         of: str = "",
     ) -> None:
         """Append a record as it is, such as one that is no Avro, and process it; `of` as with `feed`."""
-        self._append(
-            self._number(of), key, value, self._now_ms if timestamp_ms is None else timestamp_ms, partition, headers
-        )
+        number = self._number(of)
+        if (stage := self._stage_of(self._pipeline.inputs[number].topic)) is not None:
+            stage.feed_raw(value, key=key, partition=partition, timestamp_ms=timestamp_ms, headers=headers)
+            self._take_over()
+            return
+        self._append(number, key, value, self._now_ms if timestamp_ms is None else timestamp_ms, partition, headers)
         self._run()
 
     def advance(self, by: Duration) -> None:
@@ -172,6 +194,9 @@ class FlowDriver:
         A partition that has been idle for the flow's `idle` moves on by the time beyond that: held events come out,
         windows close.
         """
+        for stage in self._stages:
+            stage.advance(by)
+        self._take_over()  # what they release comes at once; the time passes after it
         self._now_ms += milliseconds(by, what="the time to advance by")
         self._run()
 
@@ -179,7 +204,8 @@ class FlowDriver:
 
     def read(self, topic: str) -> list[Record]:
         """Committed records of a topic, partition after partition, each in log order."""
-        return list(self._read(topic))
+        stage = self._stage_of(topic)
+        return list(self._read(topic)) if stage is None else stage.read(topic)
 
     def clean(self) -> list[Record]:
         """Unique events in order."""
@@ -187,7 +213,8 @@ class FlowDriver:
 
     def late(self) -> list[Record]:
         """Events that came too late; the headers `late.reason` and `late.by_ms` say why and by how much."""
-        return [record for one in self._pipeline.inputs for record in self.read(one.late)]
+        own = [record for one in self._pipeline.inputs for record in self.read(one.late)]
+        return [record for stage in self._stages for record in stage.late()] + own
 
     def table(self, topic: str) -> dict[str, Mapping[str, Any]]:
         """Newest row of each key of a table's topic.
@@ -202,7 +229,7 @@ class FlowDriver:
 
     def dead_letters(self) -> list[DeadLetter]:
         """Rejected records, with the reason."""
-        return [
+        return [letter for stage in self._stages for letter in stage.dead_letters()] + [
             DeadLetter(
                 reason=(record.headers.get(REASON) or b"").decode(),
                 message=(record.headers.get(_MESSAGE) or b"").decode(),
@@ -219,18 +246,25 @@ class FlowDriver:
 
         At once, or in the next commit cycle after step `at`: the next `feed` or `advance` then runs through the crash.
         """
+        for stage in self._stages:
+            stage.crash(at)
         if at is not None:
             self._armed = at
             return
-        self._kafka.time_out_transactions(range(self._kafka.partitions))
-        self._start()
-        self._run()
+        self._restart()
 
     def lose_disk(self) -> None:
         """Kill the worker and start another one on an empty disk: all state comes back from Kafka."""
+        for stage in self._stages:
+            stage.lose_disk()
         for rows in self._disk.values():
             rows.clear()
-        self.crash()
+        self._restart()
+
+    def _restart(self) -> None:
+        self._kafka.time_out_transactions(range(self._kafka.partitions))
+        self._start()
+        self._run()
 
     # --- how it runs ------------------------------------------------------------------------------------------------
 
@@ -311,6 +345,28 @@ class FlowDriver:
             headers=headers if any(headers) else None,
         )
 
+    def _stage_of(self, topic: str) -> "FlowDriver | None":
+        """The stage before that writes or reads a topic, which this one does not write."""
+        if topic in _topics_of(self.flow):
+            return None
+        return next((one for one in self._stages if topic in _topics_of(*one.flow.stages, one.flow)), None)
+
+    def _take_over(self) -> None:
+        """Read what the stages before have committed, and process it."""
+        for number, one in enumerate(self._pipeline.inputs):
+            stage = self._stage_of(one.topic)
+            if stage is None:
+                continue
+            by_partition: dict[int, list[Record]] = {}
+            for record in stage.read(one.topic):
+                by_partition.setdefault(record.partition, []).append(record)
+            for partition, records in by_partition.items():
+                for record in records[self._taken.get((one.topic, partition), 0) :]:
+                    kept = {name: value or b"" for name, value in record.headers.items()}
+                    self._append(number, record.key, record.value, record.timestamp_ms, partition, kept)
+                self._taken[one.topic, partition] = len(records)
+        self._run()
+
     def _failpoint(self, step: str) -> None:
         if step == self._armed:
             self._armed = None
@@ -360,6 +416,13 @@ class FlowDriver:
             return build_plan(key, text, reader)
         except IncompatibleSchema as error:
             return Reject(-1, Reason.INCOMPATIBLE_SCHEMA, str(error), key)
+
+
+def _topics_of(*flows: Flow) -> set[str]:
+    """Topics of flows, without those that a stage before them writes."""
+    return {topic.name for flow in flows for topic in flow.pipeline.topics()} - {
+        one.topic for flow in flows for one in flow.pipeline.inputs if one.is_internal
+    }
 
 
 def _ms(time: Any) -> int:

@@ -41,8 +41,10 @@ class Schema:
 class RegisteredSchemas:
     """Every version of the flow's schemas under an id of its own, as a registry would have them."""
 
-    def __init__(self, catalog: Catalog, pipeline: Pipeline) -> None:
-        subjects = dict.fromkeys(topic.subject for topic in pipeline.topics() if topic.subject)
+    def __init__(self, catalog: Catalog, pipelines: Sequence[Pipeline]) -> None:
+        """`pipelines`: the stages of a flow; they have the same ids."""
+        topics = (topic for pipeline in pipelines for topic in pipeline.topics())
+        subjects = dict.fromkeys(topic.subject for topic in topics if topic.subject)
         self._by_subject: dict[str, list[Schema]] = {}
         self._by_id: dict[int, Schema] = {}
         for subject in subjects:

@@ -16,6 +16,7 @@ from streams.sinks.base import CycleAborted
 from streams.worker.account import CycleReport
 from streams.worker.budget import MemoryBudget
 from streams.worker.cycle import CommitCycle, CycleLimits, CycleTrace, EffectsHook, as_they_are
+from streams.worker.forgetter import Forgetter
 from streams.worker.growing import Growing
 from streams.worker.maintenance import Maintenance
 from streams.worker.metrics import WorkerMetrics
@@ -24,10 +25,12 @@ from streams.worker.parents import ParentsAwaited
 from streams.worker.ports import (
     BetweenSteps,
     CommitThread,
+    ForgetNews,
     ForwardedCommands,
     GrowthNews,
     HostMemory,
     IntakeCommands,
+    NeverAsked,
     NeverGrown,
     SchemaExpiry,
     SourceCheck,
@@ -41,6 +44,7 @@ from streams.worker.terms import Terms
 from streams.worker.vitals import Vitals
 
 _NEVER_GROWN: Final = NeverGrown()
+_NEVER_ASKED: Final = NeverAsked()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class Ports:
     memory: HostMemory
     growth: GrowthNews = _NEVER_GROWN
     forwarded: ForwardedCommands = _NEVER_GROWN
+    forgets: ForgetNews = _NEVER_ASKED
 
 
 class PipelineCore:
@@ -99,10 +104,13 @@ class PipelineCore:
         )
         self._forwarded, self._clock = ports.forwarded, ports.clock
         self.parents = ParentsAwaited()
+        self.is_at_rest = False
+        """Whether the last step has left nothing to do until something comes. Any thread may ask."""
         self._growing = Growing(
             pipeline, engine, self.cycle, self.ownership, ports.growth, ports.forwarded, ports.clock,
             quiet_ms=growth_quiet_ms,
         )  # fmt: skip
+        self._forgetter = Forgetter(pipeline, engine, self.cycle, self.ownership, ports.forgets, ports.clock)
         self._maintenance = Maintenance(
             pipeline, engine, self.cycle, ports.stores, ports.journal, ports.schemas, ports.source, ports.memory,
             budget, ports.clock, metrics, memory_bytes_max=memory_bytes_max, may_truncate=self._growing.may_truncate,
@@ -125,6 +133,7 @@ class PipelineCore:
             self.cycle.step(polled)
             self._growing.run(polled.batch.idle)
             self._maintenance.run_if_due()
+            self._forgetter.run()
         except CycleAborted as error:
             self.cycle.roll_back(error)
         self._pause()
@@ -137,11 +146,13 @@ class PipelineCore:
     def _pause(self) -> None:
         """Consume no more of partitions that wait for a schema, or of which much waits for their parent."""
         waiting = self.engine.waiting_partitions
+        missing, has_grown = len(self.ownership.missing), self.engine.has_grown
+        self.is_at_rest = self.cycle.is_at_rest and not (waiting or missing or has_grown or self.engine.adopting)
         self._intake.pause_only(waiting | self.engine.own_full)
         self._forwarded.pause_only(self.engine.forwarded_full)
         self.parents.look(self.engine.own_waiting, self.engine.tasks, self._clock.monotonic_s())
-        if self.engine.has_grown:
+        if has_grown:
             self._paused.labels("waits_for_parent").set(len(self.parents.waited_for))
         self._paused.labels("schema_registry").set(len(waiting))
         self._paused.labels("refused_by_output").set(len(self.ownership.stopped))
-        self._paused.labels("restoring").set(len(self.ownership.missing))
+        self._paused.labels("restoring").set(missing)

@@ -4,7 +4,7 @@ One commit is in flight at a time. The next micro-batch is processed meanwhile, 
 An abort drops all state that was never committed, and has it restored.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -13,13 +13,13 @@ from typing import Final, Protocol
 import structlog
 
 from streams.engine.commit import Committer
-from streams.engine.effects import CycleEnd, Effects
+from streams.engine.effects import CycleEnd, Effects, TaskCommit
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.task import PartitionTask
 from streams.errors import FencedError, StreamsError
 from streams.limits import CYCLE_RECORDS_MAX
 from streams.resilience.retry import Backoff
-from streams.sinks.base import CycleAborted, OutputRefused
+from streams.sinks.base import CycleAborted, OutputRefused, TopicRecords
 from streams.state.store import StoreUnavailable
 from streams.worker.account import CycleAccount, CycleReport
 from streams.worker.metrics import WorkerMetrics
@@ -129,14 +129,22 @@ class CommitCycle:
             with self._trace.processing(polled.batch):
                 effects = self._process(batch)
             self._write(effects)
-        if self._is_due():
+        if self._is_due(polled.batch.waited_ms):
             self.end()
+        if self._in_flight is not None and self._in_flight.done():
+            self.wait_for_commit()
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether no cycle is open or in flight."""
+        return self._account.opened_at_s is None and self._in_flight is None
 
     def _process(self, batch: MicroBatch) -> Effects:
-        if self._account.opened_at_s is None and not batch.is_large:
-            # From here, not from its first effect, which has to wait for the commit in flight: a cycle that follows a
-            # slow commit ends with it. A worker that lags prefers larger cycles, they cost less.
-            self._account.opened_at_s = self._clock.monotonic_s()
+        if self._account.opened_at_s is None and batch.records is not None and not batch.is_large:
+            # From when its oldest record may have come, not from its first effect, which has to wait for the commit in
+            # flight: a cycle that follows a slow commit ends with it. A worker that lags prefers larger cycles, they
+            # cost less.
+            self._account.opened_at_s = self._clock.monotonic_s() - batch.waited_ms / 1000
         effects = self._engine.process(batch)
         if batch.records is not None:
             self._vitals.sign()
@@ -151,13 +159,14 @@ class CommitCycle:
                 self._metrics.batch_records.observe(effects.records)
             self._committer.write(effects)
 
-    def _is_due(self) -> bool:
+    def _is_due(self, waited_ms: int) -> bool:
+        """Whether the cycle ends now: it is the time, or nearer to it than when the next batch is gathered."""
         account, limits = self._account, self._limits
         if account.opened_at_s is None:
             return False
         age_ms = (self._clock.monotonic_s() - account.opened_at_s) * 1000
         is_full = account.records >= limits.records_max or self._engine.cycle_bytes() >= limits.bytes_max
-        return age_ms >= limits.interval_ms or is_full
+        return age_ms + waited_ms / 2 >= limits.interval_ms or is_full
 
     def end(self) -> None:
         """Close the cycle and start its commit, once the one in flight has ended.
@@ -176,6 +185,23 @@ class CommitCycle:
         self._in_flight = self._commits.submit(
             partial(self._commit, end, {**self._engine.tasks, **self._engine.adopting}, account)
         )
+
+    def forget(self, commits: Sequence[TaskCommit], beside: Sequence[TopicRecords]) -> None:
+        """Commit cycles that take keys away (`Committer.forget`), right after `end`; state must be reloaded then.
+
+        Raises:
+            CycleAborted: it did not happen.
+
+        """
+        self.wait_for_commit()
+        account, self._account = self._account, CycleAccount()
+        terms = account.terms | self._ownership.terms_of(commit.partition for commit in commits)
+        now_ms = self._clock.wall_ms()
+        self._in_flight = self._commits.submit(
+            partial(self._committer.forget, commits, beside, now_ms, lambda: self._terms.claim(terms))
+        )
+        self.wait_for_commit()
+        self._vitals.sign()
 
     def wait_for_commit(self) -> None:
         """Return once no commit is in flight.

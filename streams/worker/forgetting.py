@@ -1,39 +1,35 @@
-"""What `streams forget` does: nothing of a key is kept in a flow's tables and state any more (ADR 90).
+"""What `streams forget` does of a flow without workers: nothing of a key is kept in its tables and state any more.
 
-The flow's workers are stopped meanwhile, so that nobody has the key's rows in memory and writes them again. Then, in
-one transaction: a record without a value in each table, the next cycle of the partition's journal, which takes the last
-released event away, and the group's offset with that cycle's number. A worker that starts later, whatever its store
-holds, reads them and deletes the key's rows, before it processes anything.
+Nobody has the key's rows in memory and writes them again. The command restores the key's partition into a store of its
+own and commits the cycle that forgets it (docs/adr/0090). A worker that starts later, whatever its store holds, reads
+that and deletes the key's rows, before it processes anything. While workers run they do it: `forget_asking.py`.
 """
 
 import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from streams.batch.refs import byte_values
-from streams.deadletters.letter.audit import Actor, forget_record
-from streams.engine.forget import forgetting_cycle
+from streams.deadletters.letter.audit import Actor
+from streams.engine.commit import Committer
+from streams.engine.forget import ForgetRequest, OpenRequests, told_beside, waits
 from streams.engine.restore import restore_partition
 from streams.engine.task import PartitionTask
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka import clients
-from streams.kafka.admin import wait_for_broker
+from streams.kafka.admin import partition_counts, wait_for_broker
 from streams.kafka.changelog import KafkaChangelog
 from streams.kafka.partitioner import partition_of
 from streams.kafka.places import KafkaPlaces
-from streams.operators.reorder.held import held_in_store
-from streams.operators.reorder.operator import ReorderOperator
-from streams.operators.reorder.section import HELD
-from streams.resilience.retry import Retrier
+from streams.resilience.retry import Retrier, quietly
 from streams.schemas.catalog import Catalog
 from streams.settings import Settings
-from streams.sinks.base import Committed, CycleAborted, one_record
+from streams.sinks.base import CycleAborted
 from streams.sinks.kafka.transactions import KafkaTransactions
 from streams.state.rocks import RocksMemory, RocksStore
 from streams.state.space import StoreSpace
@@ -69,8 +65,9 @@ class Forgetting:
         self._settings, self._pipeline, self._key, self._say = settings, pipeline, key, say
         self._client = wait_for_broker(settings)
         self._places = KafkaPlaces(settings, pipeline).find()
+        self._further = tuple(one.topic for one in pipeline.further_inputs)
         self._changelog = KafkaChangelog(
-            settings, group=pipeline.group, source=pipeline.source, retrier=Retrier(say=lambda _: None)
+            settings, group=pipeline.group, source=pipeline.source, retrier=Retrier(say=quietly), further=self._further
         )
         self._config = config_of(pipeline, settings, self._places.partitions, catalog=Catalog.load())
         self._directory = Path(tempfile.mkdtemp(prefix="streams-forget-"))
@@ -96,11 +93,12 @@ class Forgetting:
         """
         require_stopped(self._client, self._pipeline, self._say)
         flow, partition = self._pipeline, self.partition
-        self._changelog.require_settled([flow.source, *flow.changelogs], partition)
+        self._changelog.require_settled([*(one.topic for one in flow.inputs), *flow.changelogs], partition)
         task = restore_partition(
             self._config, partition, self._store, self._changelog,
             ids_in_memory_max=_IDS_IN_MEMORY_MAX, places=self._places,
         )  # fmt: skip
+        task.first_offset, _ = self._changelog.bounds(flow.source, partition)
         self._require_processed(task)
         self._require_released(task)
         return task, Forgotten(partition, tuple(self._rows()))
@@ -113,37 +111,26 @@ class Forgetting:
             FencedError: another forgetting of this flow has started.
 
         """
-        flow, now_ms = self._pipeline, time.time_ns() // 1_000_000
+        flow, name, now_ms = self._pipeline, f"{self._pipeline.member_prefix}forget", time.time_ns() // 1_000_000
         transactions = KafkaTransactions(
-            self._settings,
-            transactional_id=f"{flow.member_prefix}forget",
-            source=flow.source,
-            retrier=Retrier(),
+            self._settings, transactional_id=name, source=flow.source, retrier=Retrier(), further=self._further
         )
+        committer = Committer(flow, transactions, self._changelog, (), author=name, session=uuid.uuid4().hex)
         try:
             transactions.reopen()
-            transactions.begin()
-            written = forgetting_cycle(task, [self._key], now_ms)
-            for records in written.records:
-                transactions.produce(records)
-            transactions.produce(one_record(flow.audit, *forget_record(actor, self.partition, at_ms=now_ms), now_ms))
-            if written.cycle is not None:
-                transactions.send_offsets({self.partition: self._position(task, written.cycle)}, self._no_member())
-            transactions.commit()
+            beside = told_beside(flow, actor, self.partition, now_ms, done=self._asked())
+            committer.forget([task.cycle.forgetting([self._key])], beside, now_ms, self._no_member)
         except CycleAborted as error:
             raise StreamsError(f"nothing was written: {error}; run the command again") from None
         finally:
             transactions.close()
         require_stopped(self._client, flow, self._say, wait_s=0.0)
 
-    def _position(self, task: PartitionTask, cycle: int) -> Committed:
-        return Committed(
-            task.checkpoint.offset_next,
-            cycle,
-            author=f"{self._pipeline.member_prefix}forget",
-            session=uuid.uuid4().hex,
-            topic_id=self._places.topics.get(self._pipeline.source),
-        )
+    def _asked(self) -> list[ForgetRequest]:
+        """Requests for this key that no worker has carried out: this does."""
+        if self._pipeline.forget not in partition_counts(self._client):
+            return []
+        return [one for one in OpenRequests(self._pipeline, self._changelog).read() if one.key == self._key]
 
     def _no_member(self) -> object:
         """What commits for a group that has no members."""
@@ -154,32 +141,22 @@ class Forgetting:
             consumer.close()
 
     def _require_processed(self, task: PartitionTask) -> None:
-        source, start = self._pipeline.source, task.offset_next
-        low, high = self._changelog.bounds(source, self.partition)
-        waiting = sum(
-            row.key == self._key
-            for rows in self._changelog.read(source, self.partition, max(low, start), high)
-            for row in rows
-        )
-        if waiting:
-            raise StreamsError(
-                f"{source}-{self.partition} has {counted(waiting, 'record')} of this key that no worker has processed "
-                "yet: they would bring its rows back. Let the workers catch up, stop them, and run the command again"
-            )
+        for one, position in zip(self._pipeline.inputs, task.positions, strict=True):
+            low, high = self._changelog.bounds(one.topic, self.partition)
+            read = self._changelog.read(one.topic, self.partition, max(low, position.offset_next), high)
+            waiting = sum(row.key == self._key for rows in read for row in rows)
+            if waiting:
+                raise StreamsError(
+                    f"{one.topic}-{self.partition} has {counted(waiting, 'record')} of this key that no worker has "
+                    "processed yet: they would bring its rows back. Start the workers, and run the command again"
+                )
 
     def _require_released(self, task: PartitionTask) -> None:
-        held = 0
-        for operator in task.operators.values():
-            if isinstance(operator, ReorderOperator):
-                held += _of_key(self._key, *(byte_values(events.key) for events in operator.held.all()))
-        in_pages = held_in_store(StoreSpace(self._store, HELD), self._config.fields, task.watermark)
-        if in_pages is not None:
-            held += _of_key(self._key, byte_values(in_pages.key))
-        if held:
+        if waits(task, self._key):
             raise StreamsError(
-                f"{counted(held, 'event')} of this key wait for their turn in partition {self.partition}: they would "
-                "bring its rows back. Start the workers, wait until they are released (STREAMS_LATENESS_MS; "
-                "STREAMS_IDLE_MS where nothing more comes), stop them, and run the command again"
+                f"events of this key wait for their turn in partition {self.partition}: they would bring its rows "
+                "back. Start the workers, and run the command again: they do it once these events are released "
+                "(STREAMS_LATENESS_MS; STREAMS_IDLE_MS where nothing more comes)"
             )
 
     def _rows(self) -> list[str]:
@@ -189,7 +166,3 @@ class Forgetting:
             if row is not None:
                 found.append(state.name)
         return found
-
-
-def _of_key(key: bytes, *columns: Sequence[bytes]) -> int:
-    return sum(column.count(key) for column in columns)

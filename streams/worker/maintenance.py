@@ -105,6 +105,7 @@ class Maintenance:
         self._cycle.end()
         self._cycle.wait_for_commit()
         cuts: dict[int, int] = {}
+        consumed: dict[str, dict[int, int]] = {}
         read: dict[int, int] = {}
         try:
             if self._engine.spill(budget) or flush_is_due:
@@ -114,13 +115,24 @@ class Maintenance:
                 self._stores.flush()
             if truncation_is_due:
                 self._truncated_at_s = now_s
-                cuts, read = self._journal_cuts(), self._forwarded_cuts()
+                cuts, read, consumed = self._journal_cuts(), self._forwarded_cuts(), self._consumed()
         except StoreUnavailable as error:
             raise CycleAborted("state_disk", f"the state directory cannot be written: {error}") from error
         if cuts:
             self._journal.truncate(self._pipeline.journal, cuts)
         if read:
             self._journal.truncate(self._pipeline.forwarded, read)
+        for topic, before in consumed.items():
+            self._journal.truncate(topic, before)
+
+    def _consumed(self) -> dict[str, dict[int, int]]:
+        """Of topics between two stages, by partition the offset before which everything is consumed and committed."""
+        found: dict[str, dict[int, int]] = {}
+        for number, one in enumerate(self._pipeline.inputs):
+            if one.is_internal:
+                offsets = {p: task.offsets_next[number] for p, task in self._engine.tasks.items() if task.is_settled}
+                found[one.topic] = {partition: offset for partition, offset in offsets.items() if offset > 0}
+        return {topic: before for topic, before in found.items() if before}
 
     def _forwarded_cuts(self) -> dict[int, int]:
         """By partition up to where its forwarded records are processed and committed; without those truncated so far.

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from streams.batch.columns import Float64, Int64
 from streams.batch.rejects import Reason
+from streams.shared_metrics import SharedMetrics
 
 OUTCOMES: Final = ("clean", "late", "duplicate", "rejected")
 """What becomes of an event."""
@@ -123,13 +124,9 @@ class WorkerMetrics:
             ("topic",),
             registry=registry,
         )
-        self.fenced = Counter("streams_fenced", "Times another process took over.", registry=registry)
-        self.breaker_state = Gauge(
-            "streams_breaker_state",
-            "Circuit breaker: 0 closed, 1 half-open (one call probes), 2 open (left alone).",
-            ("downstream",),
-            registry=registry,
-        )
+        shared = SharedMetrics.of(registry)
+        self.fenced, self.breaker_state = shared.fenced, shared.breaker_state
+        self.paused_partitions = shared.paused_partitions
         self.growth_forwarded = Counter(
             "streams_growth_forwarded",
             "Records that were read in another partition than the one that their key has moved to, at commit.",
@@ -141,9 +138,6 @@ class WorkerMetrics:
             "Keys whose rows new partitions have taken over, at commit; one that begins anew counts again.",
             ("pipeline",),
             registry=registry,
-        )
-        self.paused_partitions = Gauge(
-            "streams_paused_partitions", "Partitions not consumed, by why.", ("reason",), registry=registry
         )
 
     def begin(self, pipeline: str) -> None:

@@ -22,7 +22,7 @@ from streams.engine.commit import Failpoint
 from streams.engine.engine import MicroBatch
 from streams.errors import FencedError
 from streams.flow.declaration import Pipeline
-from streams.limits import POLL_BLOCKED_MS_MAX
+from streams.limits import POLL_BLOCKED_MS_MAX, REST_MS_MAX
 from streams.resilience.retry import Pause, Retrier, quietly
 from streams.worker.account import CycleReport
 from streams.worker.background import BackgroundRestores, SchemaLookups
@@ -86,6 +86,8 @@ class PipelineRunner:
             ThreadPoolExecutor(1, f"{pipeline.name}-{work}") for work in ("intake", "commit")
         )
         self._started: _Started | None = None
+        self._told: tuple[object, int, int] | None = None
+        """Idle times and generation that the last step was told, and when, in monotonic milliseconds."""
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -108,7 +110,7 @@ class PipelineRunner:
         ports = Ports(
             time_source, self._commit_thread, thread, wiring.intake, restores, wiring.changelog,
             ExpiriesOfAll(wiring.lookups), wiring.source, ProcessMemory(self._shared.memory), self._growth,
-            wiring.forwarded,
+            wiring.forwarded, forgets=wiring.forgets,
         )  # fmt: skip
         core = PipelineCore(
             self.pipeline, wiring.engine, committer, ports, wiring.limits, metrics, self.vitals, self._remarks, report,
@@ -133,6 +135,7 @@ class PipelineRunner:
         self._growth.start()
         await self._loop.run_in_executor(self._commit_thread, wiring.transactions.reopen)
         await self._loop.run_in_executor(self._intake_thread, wiring.intake.subscribe)
+        wiring.forgets.start()
 
     def _wire(self) -> Wiring:
         def on_pause(pause: Pause) -> None:
@@ -220,7 +223,10 @@ class PipelineRunner:
     async def intake_loop(self, send: Callable[[Polled], "asyncio.Future[object]"]) -> None:
         """Poll and hand micro-batches over until stopped; polls on (paused) while the agent lags."""
         while not self._stop.is_set():
-            handed_over = asyncio.ensure_future(send(await self._poll()))
+            polled = await self._poll()
+            if self._says_nothing(polled.batch):
+                continue
+            handed_over = asyncio.ensure_future(send(polled))
             while True:
                 done, _ = await asyncio.wait({handed_over}, timeout=POLL_BLOCKED_MS_MAX / 1000)
                 if done or self._stop.is_set():
@@ -228,6 +234,21 @@ class PipelineRunner:
                 await self._poll_paused()
             if not handed_over.done():
                 handed_over.cancel()
+
+    def _says_nothing(self, batch: MicroBatch) -> bool:
+        """Whether a step can be left out: nothing came, and the one before has left nothing to do."""
+        now_ms = monotonic_ms()
+        if (
+            self._told is not None
+            and self._require_started().core.is_at_rest
+            and batch.records is None
+            and batch.forwarded is None
+            and self._told[:2] == (batch.idle, batch.generation)
+            and now_ms - self._told[2] < REST_MS_MAX
+        ):
+            return True
+        self._told = (batch.idle, batch.generation, now_ms)
+        return False
 
     async def step(self, polled: Polled) -> None:
         """Process a micro-batch, write what comes of it, commit when it is time.
@@ -248,14 +269,14 @@ class PipelineRunner:
     async def _poll(self) -> Polled:
         started = self._require_started()
         intake = started.wiring.intake
-        polled_ns = time.time_ns()
+        polled_ns, began_ms = time.time_ns(), monotonic_ms()
         (records, idle, generation), (forwarded, forwarded_idle), polled_ms = await self._loop.run_in_executor(
             self._intake_thread, started.wiring.poll
         )
         self._remarks.unreadable(intake.unreadable, monotonic_ms())
         batch = MicroBatch(
             records, int(time.time() * 1000), idle, generation, self._clock.now_ms(), forwarded, forwarded_idle,
-            polled_ms,
+            polled_ms, waited_ms=polled_ms - began_ms,
         )  # fmt: skip
         if self._trace is not None and records is not None:
             self._trace.received(batch, records, polled_ns)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from streams.avro.framing import SchemaKey
+from streams.engine.forget import ForgetRequest
 from streams.engine.task import PartitionTask
 from streams.engine.telling import Ends
 from streams.growth.layouts import Layouts
@@ -182,6 +183,30 @@ class ForwardedCommands(Protocol):
 
     def pause_only(self, partitions: frozenset[int]) -> None:
         """Pause exactly these of the partitions that are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedToForget:
+    """Requests to forget keys that were open when their topic was read to its end."""
+
+    read_at_s: float
+    """When that reading began, by the monotonic clock of the worker."""
+    requests: tuple[ForgetRequest, ...]
+
+
+class ForgetNews(Protocol):
+    """What the worker is asked to forget."""
+
+    def asked(self) -> AskedToForget | None:
+        """The newest answer, of some seconds ago; None: there is none yet. Any thread."""
+
+
+class NeverAsked:
+    """`ForgetNews` of a flow of which nobody asks anything."""
+
+    def asked(self) -> AskedToForget | None:
+        """None."""
+        return None
 
 
 class NeverGrown:

@@ -74,6 +74,18 @@ class _Cycle:
     """For the journal."""
 
 
+def members_of(client: AdminClient, pipeline: Pipeline) -> list[str]:
+    """Client ids of the members of a flow's group, sorted: workers that run, or were stopped less than a session ago.
+
+    Raises:
+        StreamsError: no answer.
+
+    """
+    asked = client.describe_consumer_groups([pipeline.group], request_timeout=REQUEST_TIMEOUT_S)[pipeline.group]
+    told = settled(f"describing group {pipeline.group}", asked, fine=(KafkaError.GROUP_ID_NOT_FOUND,))
+    return [] if told is None else sorted(member.client_id for member in told.members)
+
+
 def require_stopped(client: AdminClient, pipeline: Pipeline, say: Say, *, wait_s: float = _EMPTY_GROUP_WAIT_S) -> None:
     """Wait until the flow's group has no members: a stopped worker keeps its place for the length of a session.
 
@@ -82,16 +94,11 @@ def require_stopped(client: AdminClient, pipeline: Pipeline, say: Say, *, wait_s
 
     """
     deadline, said = time.monotonic() + wait_s, False
-    while True:
-        asked = client.describe_consumer_groups([pipeline.group], request_timeout=REQUEST_TIMEOUT_S)[pipeline.group]
-        told = settled(f"describing group {pipeline.group}", asked, fine=(KafkaError.GROUP_ID_NOT_FOUND,))
-        members = [] if told is None else list(told.members)
-        if not members:
-            return
+    while members := members_of(client, pipeline):
         if time.monotonic() > deadline:
             raise StreamsError(
-                f"{pipeline.group} has {counted(len(members), 'member')} "
-                f"({', '.join(sorted(m.client_id for m in members))}): stop all workers of this flow first"
+                f"{pipeline.group} has {counted(len(members), 'member')} ({', '.join(members)}): stop all workers of "
+                "this flow first"
             )
         if not said:
             say(f"waiting for {pipeline.group} to have no members (a stopped worker is forgotten after its session)")

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import structlog
 
-from streams.avro.decode import Known
+from streams.avro.decoded import Known
 from streams.avro.framing import SchemaKey
 from streams.avro.resolve import Plan
 from streams.batch.rejects import Reason, Reject

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from streams.batch.records import Records
-from streams.clock import monotonic_ms
+from streams.clock import SystemTime, monotonic_ms
 from streams.engine.commit import Committer, Failpoint
 from streams.engine.config import TaskConfig
 from streams.engine.encode import RowEncoder
@@ -35,6 +35,7 @@ from streams.state.rocks import RocksMemory
 from streams.worker.budget import MemoryBudget
 from streams.worker.configuration import config_of
 from streams.worker.cycle import CycleLimits
+from streams.worker.forget_inbox import ForgetInbox
 from streams.worker.growth_news import KafkaGrowthNews
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
@@ -151,6 +152,7 @@ class Wiring:
         )
         self.changelog = KafkaChangelog(own, group=group, source=source, retrier=retrier, further=further)
         self.lag_probe = LagProbe(settings, group=group, source=source, further=further)
+        self.forgets = ForgetInbox(settings, pipeline, SystemTime())
         places = KafkaPlaces(settings, pipeline)
         self._source_watches = [
             SourceWatch(places, topic, partial(self._ids_of, topic)) for topic in (source, *further)
@@ -210,6 +212,7 @@ class Wiring:
 
     def close(self) -> None:
         """Close what is not bound to a thread: all but the intake and the transactions."""
+        self.forgets.close()
         self.restorer.close()
         self.changelog.close()
 

@@ -17,7 +17,7 @@ from tests.integration.workers import read, wait_drained, wait_until
 
 pytestmark = [pytest.mark.kafka]
 
-EVENTS = 300
+EVENTS = 100
 """Of each device."""
 DAY_MS = 86_400_000
 TABLE = GPS.tables[0].topic

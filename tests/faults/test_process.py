@@ -241,15 +241,9 @@ def tenures(worker: Worker, deaths: list[float]) -> list[tuple[int, float, float
 # --- 6: the transaction is open for too long --------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # in short: tests/integration/test_transactions.py, what was open for longer than the broker allows
 @pytest.mark.fault(row=6, what="transaction timeout: stalled")
-@pytest.mark.parametrize(
-    "step",
-    [
-        "produced",
-        pytest.param("journalled", marks=pytest.mark.slow),
-        pytest.param("offsets_sent", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("step", ["produced", "journalled", "offsets_sent"])
 def test_a_batch_runs_again_when_the_broker_has_aborted_its_transaction(scene: Scene, step: str) -> None:
     with scene.load():
         scene.start(STREAMS_FAILPOINT=f"stall:{step}:5").wait_ready(READY_S_MAX)

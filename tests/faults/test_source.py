@@ -160,7 +160,7 @@ def test_a_step_of_the_wall_clock_releases_nothing_and_makes_nothing_late(
     for seconds in (3_600, 0, -3_600, 0):
         clock.step(seconds)
         scene.struck()
-        for_seconds(3, lambda: worker.is_running, "the worker waits")
+        for_seconds(1.5, lambda: worker.is_running, "the worker waits")
         assert [] == read(scene.stack, GPS.clean), "what is held waits for time that passes"
     devices.send(400, 500, 900)
     scene.flows()

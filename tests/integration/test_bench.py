@@ -1,6 +1,7 @@
 """The bench in small: each shipped pipeline drains a topic and comes to rest, and the oracle judges what came out."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,18 +11,21 @@ import pytest
 from loadtest.baselines.kafka_streams import build
 from streams.local.artifacts import fetch_all
 from streams.local.progress import Silent
+from streams.local.stack import Stack
+from tests.integration.kafka_helpers import fresh_topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 
-def test_orders_are_drained_and_released_when_idle(tmp_path: Path) -> None:
+def test_orders_are_drained_and_released_when_idle(stack: Stack, tmp_path: Path) -> None:
     """Gps is judged by many tests; orders have no windows and another aggregate."""
+    fresh_topics(stack)
     done = subprocess.run(
         [
-            sys.executable, "-m", "loadtest.bench", "--only", "orders", "--orders-events", "20000",
-            "--partitions", "3", "--results", str(tmp_path / "results"),
+            sys.executable, "-m", "loadtest.bench", "--only", "orders", "--orders-events", "10000",
+            "--partitions", "3", "--use-running", "--results", str(tmp_path / "results"),
         ],
-        capture_output=True, text=True, timeout=280, check=False,
+        capture_output=True, text=True, timeout=280, check=False, env={**os.environ, **stack.environment()},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "exact" in done.stdout

@@ -64,6 +64,8 @@ def write_version(copy: Path, subject: str, base: int, version: int, field: dict
 
 def test_the_guide_works_as_it_stands(copy: Path, environment: Mapping[str, str], stack: Stack) -> None:
     offline, lint, check, diff, lock, register, new_version, check_2, lock_2, apply, worker, *ingest = commands()
+    product = environment
+    environment = {**product, "PYTHONPATH": str(ROOT), "STREAMS_SCHEMAS_DIR": str(copy / "schemas")}
     without_default, with_default, plain_speed = (json.loads(text) for text in shown("json"))
     refused, changed, written = (text.splitlines() for text in shown("text"))
     write_version(copy, SUBJECT, 2, 3, without_default)
@@ -78,6 +80,7 @@ def test_the_guide_works_as_it_stands(copy: Path, environment: Mapping[str, str]
     assert "edited after it was registered" in run(copy, environment, register, status=100)
     write_version(copy, SUBJECT, 3, 3, with_default)
 
+    environment = product  # the new version is a module of it
     assert_shown(written, run(copy, environment, new_version))
     run(copy, environment, new_version, status=2)
     write_version(copy, "gps.positions.v2-value", 1, 1, plain_speed)

@@ -1,4 +1,4 @@
-"""`streams forget` on a real Kafka: a worker with its store from before begins the key anew, others go on."""
+"""`streams forget` on a real Kafka, of a flow that is stopped and of one that runs: the key begins anew."""
 
 import json
 import time
@@ -10,7 +10,8 @@ import pytest
 from logistics.flows.gps import GPS
 from streams.kafka.partitioner import partition_of
 from streams.local.stack import Stack
-from tests.integration.kafka_helpers import decoded_value, run
+from streams.worker.rebuild import members_of
+from tests.integration.kafka_helpers import admin_of, decoded_value, run
 from tests.integration.test_rejects import Encoder, Sent, produce
 from tests.integration.workers import PARTITIONS, Worker, fresh_world, read, wait_drained, wait_until, workers
 
@@ -40,7 +41,10 @@ def events_of(stack: Stack, key: str) -> int:
     return 0 if last is None else int(last["events"])
 
 
-def test_a_forgotten_key_begins_anew_and_its_dead_letters_are_discarded(stack: Stack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers_run", [False, True], ids=["stopped", "running"])
+def test_a_forgotten_key_begins_anew_and_its_dead_letters_are_discarded(
+    stack: Stack, tmp_path: Path, *, workers_run: bool
+) -> None:
     probe, encoder = fresh_world(stack), Encoder(stack)
     with workers(stack, tmp_path, "a") as (worker,):
         worker.start().wait_ready()
@@ -49,30 +53,33 @@ def test_a_forgotten_key_begins_anew_and_its_dead_letters_are_discarded(stack: S
         send(stack, encoder, KEY, latitude=91.0)
         wait_until(lambda: events_of(stack, KEY) == 2 and events_of(stack, OTHER) == 1, "both have rows")
         wait_drained(probe, worker)
-        assert worker.terminate() == 0
+        if not workers_run:
+            assert worker.terminate() == 0
+            wait_until(lambda: not members_of(admin_of(stack), GPS), "the group has no members")
 
         seen = run(stack, "forget", KEY, "--flow", "gps", "--dry-run", "--format", "json")
         assert seen.returncode == 0, seen.stderr
         assert rows(stack, KEY)[-1] is not None, "a dry run changes nothing"
         done = run(stack, "forget", KEY, "--flow", "gps", "--why", "request 4711", "--format", "json")
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr + worker.printed()[-3000:]
         found = json.loads(done.stdout)
         assert found == {**json.loads(seen.stdout), "dry_run": False}
         assert (found["dead_letters"], found["partition"]) == (1, partition_of(KEY.encode(), PARTITIONS))
+        assert found["workers"] == ("running" if workers_run else "stopped")
         assert TABLE in found["rows"]
-        assert {one["topic"] for one in found["stays"]} == {topic.name for topic in GPS.topics()}
-        assert KEY not in done.stderr + json.dumps(found)
+        assert {one["topic"] for one in found["stays"]} == {GPS.forget, *(topic.name for topic in GPS.topics())}
+        assert KEY not in done.stderr + json.dumps(found) + worker.printed()
         assert rows(stack, KEY)[-1] is None
         audit = [json.loads(message.value() or b"") for message in read(stack, GPS.audit)]
         assert [one["why"] for one in audit if one.get("resolution") == "forgotten"] == ["request 4711"]
         assert not [one for one in audit if KEY in json.dumps(one)]
-
-        goes_on(stack, worker, encoder)
+        if not workers_run:
+            worker.start()
+        goes_on(stack, worker.wait_ready(), encoder)
 
 
 def goes_on(stack: Stack, worker: Worker, encoder: Encoder) -> None:
     """With the store from before, and after a crash: the key has what came since, the other one all."""
-    worker.start().wait_ready()
     for key in (KEY, OTHER):
         send(stack, encoder, key)
     wait_until(lambda: events_of(stack, OTHER) == 2 and events_of(stack, KEY) == 1, "the key begins anew")

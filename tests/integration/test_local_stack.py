@@ -213,6 +213,7 @@ def test_a_broker_that_cannot_start_is_told_with_its_reason_and_log_and_leaves_n
     assert [one.state for one in recorded_stack(tmp_path).status()] == ["stopped", "stopped"]
 
 
+@pytest.mark.slow  # in short: test_outages restarts the broker under load, and stops and starts the registry
 def test_a_stack_object_restarts_and_stops_its_servers(stack: Stack) -> None:
     topic, kafka_pid = f"restarted-{uuid.uuid4()}", stack.kafka_pid
     create_topic(stack, topic)

@@ -19,7 +19,7 @@ from streams.settings import load_settings
 from streams.sinks.base import TopicRecords
 from streams.sinks.kafka.produce import GivesBatch, GivesEach
 from streams.sources.kafka.intake import Intake
-from tests.integration.kafka_helpers import admin_of, delete_topics, settings_of
+from tests.integration.kafka_helpers import admin_of, delete_topics, recreate_topic, settings_of
 from tests.integration.raw_producer import RawHeaders, RawProducer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.native]
@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.native]
 TOPIC = "tests.native-records"
 GIVEN = "tests.native-records.given"
 STAMPED = "tests.native-records.stamped"
+AGAIN = "tests.native-records.again"
 CLOSES_S = 20.0
 ODD: list[tuple[bytes | None, bytes | None, int, RawHeaders]] = [
     (b"k", b"v", 1_700_000_000_000, [(b"a", b"1"), (b"a", None), (b"", b""), ("ü".encode(), b"\xff")]),
@@ -43,6 +44,7 @@ class Reading:
 
     def __init__(self, stack: Stack, topic: str, native: NativeClients | None) -> None:
         self.parts: list[Records] = []
+        self._beyond_end: frozenset[int] = frozenset()
         settings = load_settings(kafka_bootstrap_servers=stack.bootstrap_servers)
         name = f"{topic}-{native is not None}-{time.monotonic_ns()}"
         self.intake = Intake(settings, source=topic, group=name, member=name, ownership=self, native=native)
@@ -71,6 +73,11 @@ class Reading:
             if (records := self.intake.poll().records) is not None:
                 self.parts.append(records)
 
+    def beyond_end(self) -> frozenset[int]:
+        """Partitions that were found so far to end before the offset that is next."""
+        self._beyond_end |= self.intake.take_beyond_end()
+        return self._beyond_end
+
     @property
     def count(self) -> int:
         return sum(map(len, self.parts))
@@ -93,6 +100,14 @@ def _columns(records: Records) -> dict[str, Any]:
         "epochs": dict(records.leader_epochs),
         "broker": records.broker_ms,
     }
+
+
+def fill(stack: Stack, topic: str, word: str, records: int) -> None:
+    """As many records in each of two partitions."""
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "enable.idempotence": True})
+    for number in range(records):
+        producer.produce(topic, f"{word} {number}".encode(), b"key", number % 2)
+    assert producer.flush(60) == 0
 
 
 @pytest.fixture
@@ -163,6 +178,35 @@ def test_records_are_given_the_same_one_by_one_and_as_a_batch(stack: Stack, nati
     assert as_a_batch["value"] == values
     assert as_a_batch["timestamp"] == times
     assert as_a_batch == one_by_one
+
+
+@pytest.mark.parametrize("is_native", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["natively", "Python"])
+def test_a_topic_that_is_created_again_is_read_from_its_beginning_and_the_consumer_closes(
+    stack: Stack, native: NativeClients, *, is_native: bool
+) -> None:
+    """The client stops fetching a partition of which an offset is out of range: its queue is another one then."""
+    client = admin_of(stack)
+    recreate_topic(stack, AGAIN, 2)
+    fill(stack, AGAIN, "first", 500)
+    reading = Reading(stack, AGAIN, native if is_native else None)
+    reading.until_count(500)
+    reading.parts.clear()
+    recreate_topic(stack, AGAIN, 2)
+    fill(stack, AGAIN, "second", 100)
+    reading.until(lambda: len(reading.beyond_end()) == 2)
+    # As a worker does that has found that the topic is another one.
+    reading.intake.stop([0, 1], 1)
+    reading.intake.poll()
+    for partition in range(2):
+        reading.intake.start(partition, 0, (0, 50))
+    reading.until_count(100)
+    assert [b"second %d" % number for number in range(100)] == sorted(
+        (value for one in reading.by_partition() for value in one["value"]), key=lambda value: int(value.split()[1])
+    )
+    started_s = time.monotonic()
+    reading.intake.close()
+    assert time.monotonic() - started_s < CLOSES_S
+    delete_topics(client, {AGAIN})
 
 
 def test_a_consumer_with_unread_records_closes_and_is_made_anew(

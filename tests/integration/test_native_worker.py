@@ -10,16 +10,25 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from confluent_kafka import Producer
 
+from logistics.flows.gps import GPS
+from streams.flow.discover import select_pipelines
+from streams.kafka.topics import apply_topics
 from streams.local.stack import Stack
+from tests.integration.kafka_helpers import admin_of, delete_topics
 from tests.integration.test_exactly_once import RECORDS_PER_S, SEED, wait_for_progress
+from tests.integration.test_rejects import Encoder
 from tests.integration.workers import (
     NEVER_IDLE,
+    PARTITIONS,
     Traffic,
     Worker,
     assert_exactly_once,
     fresh_world,
+    read,
     rough_shape,
+    wait_until,
     workers,
 )
 
@@ -53,6 +62,45 @@ def test_killed_while_it_works_and_in_a_cycle_it_loses_and_doubles_nothing(stack
         worker.start({"STREAMS_NATIVE": "off"}).wait_ready()
         report = assert_exactly_once(stack, probe, worker, seed=SEED)
     assert min(report.duplicates, report.late, report.rejected) > 0
+
+
+def sent(stack: Stack, encoder: Encoder) -> list[bytes]:
+    """New events of a few devices, given to the source as it is now."""
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random"})
+    values = []
+    for number in range(60):
+        values.append(encoder.framed(device_id=f"car-{number % 12}"))
+        producer.produce(GPS.source, values[-1], b"car-%d" % (number % 12))
+    assert producer.flush(60) == 0
+    return values
+
+
+@pytest.mark.parametrize("mode", ["on", pytest.param("off", marks=pytest.mark.slow)])
+def test_a_source_that_is_created_again_under_it_is_read_from_its_first_record(
+    stack: Stack, tmp_path: Path, mode: str
+) -> None:
+    fresh_world(stack)
+    encoder = Encoder(stack)
+    with workers(stack, tmp_path, "a") as (worker,):
+        worker.start({"STREAMS_NATIVE": mode}).wait_ready()
+        all_sent = sent(stack, encoder)
+        came_out(stack, all_sent)
+        delete_topics(admin_of(stack), {GPS.source})
+        apply_topics(admin_of(stack), select_pipelines([GPS.name]), partitions=PARTITIONS)
+        all_sent += sent(stack, encoder)
+        came_out(stack, all_sent)
+        assert worker.said("the source topic was deleted and created again")
+        terminated(worker)
+
+
+def came_out(stack: Stack, values: list[bytes]) -> None:
+    """Wait until each has come out, and see that none has twice."""
+
+    def found() -> list[bytes]:
+        return [message.value() or b"" for topic in (GPS.clean, GPS.late) for message in read(stack, topic)]
+
+    wait_until(lambda: set(values) <= set(found()), f"{len(values)} events come out", timeout_s=90)
+    assert sorted(found()) == sorted(values)
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ from streams.kafka.topics import apply_topics
 from streams.kafka_options import PREFIX
 from streams.local import ports
 from streams.local.kafka import Extension
-from streams.local.security import Authority, Security
+from streams.local.security import ROLES, Authority, Security
 from streams.local.stack import Stack, running_stack
 from streams.resilience.retry import Retrier
 from streams.schemas.client import Registry
@@ -217,6 +217,10 @@ def test_each_role_does_its_work_and_a_worker_that_is_killed_writes_every_event_
         listed = run(secured, "dlq", "list", "--format", "json", **secured.environment("steward"))
         assert listed.returncode == 0, listed.stderr
         assert worker.terminate() == 0
+        said = [one.stdout + one.stderr for one in (applied, lag, listed)]
+        said += [worker.log.read_text(encoding="utf-8"), run(secured, "settings", **as_worker).stdout]
+        passwords = [security(secured).password_file(role).read_text().strip() for role in ROLES]
+        assert not [password for password in passwords if password in "".join(said)]
     report = verdict(secured)
     assert report.ok, report
     sink = settings_with(secured.environment("sink"))

@@ -24,6 +24,9 @@ from tests.integration.workers import (
 
 pytestmark = pytest.mark.kafka
 
+LEAVES = {**NEVER_IDLE, "STREAMS_GROUP_STATIC": "false"}
+"""No place is kept for one that is stopped: offsets can be set at once."""
+
 
 def test_offsets_of_a_stray_consumer_are_refused_and_the_command_that_is_named_sets_them_back(
     stack: Stack, tmp_path: Path
@@ -31,7 +34,7 @@ def test_offsets_of_a_stray_consumer_are_refused_and_the_command_that_is_named_s
     probe = fresh_world(stack)
     with workers(stack, tmp_path, "a") as (worker,):
         with Traffic(stack, rough_shape(stack), seed=61, records_per_s=500):
-            worker.start(NEVER_IDLE).wait_ready()
+            worker.start(LEAVES).wait_ready()
             wait_until(lambda: sum((probe.committed() or {}).values()) > 1_000, "something is committed")
         wait_until(probe.all_is_committed, "all is committed")
         assert worker.terminate() == 0
@@ -39,7 +42,7 @@ def test_offsets_of_a_stray_consumer_are_refused_and_the_command_that_is_named_s
         assert before is not None
         set_offsets(stack, {partition: max(0, offset - 100) for partition, offset in before.items()})
 
-        worker.start(NEVER_IDLE)
+        worker.start(LEAVES)
         told = wait_until(
             lambda: found if len(found := set(_advised(worker.readiness()[1]))) == PARTITIONS else None,
             "each partition is refused with a command",
@@ -65,7 +68,7 @@ def test_inspect_tells_what_state_belongs_to_while_a_worker_runs_and_finds_what_
     probe = fresh_world(stack)
     with workers(stack, tmp_path, "a") as (worker,):
         with Traffic(stack, rough_shape(stack), seed=3, records_per_s=500):
-            worker.start(NEVER_IDLE).wait_ready()
+            worker.start(LEAVES).wait_ready()
             # So many that each partition has released some: they wait for 2.5 s, and come at 100 to 200 a second.
             wait_until(lambda: min((probe.committed() or {0: 0}).values()) > 1_000, "every partition comes so far")
         running = run(stack, "state", "inspect", "--pipeline", "gps", "--data-dir", worker.data_dir)

@@ -43,9 +43,14 @@ def handles_sigterm(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks /proc whether SIGTERM is handled yet")
-def test_a_worker_may_be_stopped_at_any_moment_of_its_start(stack: Stack, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "moments", [(0.0, 1.0, 2.0, 3.0), pytest.param((0.3, 0.7, 1.3, 1.6, 2.4, 2.8, 3.4, 4.0), marks=pytest.mark.slow)]
+)
+def test_a_worker_may_be_stopped_at_any_moment_of_its_start(
+    stack: Stack, tmp_path: Path, moments: tuple[float, ...]
+) -> None:
     fresh_world(stack)
-    for number, after_s in enumerate((0.0, 0.3, 1.0, 1.6, 2.2, 2.8, 3.4, 4.0)):
+    for number, after_s in enumerate(moments):
         done = run_and_stop(stack, tmp_path / str(number), after_s)
         assert done.returncode in {0, TERMINATED}, (after_s, done.returncode, done.stdout[-2000:])
         assert "Traceback" not in done.stdout, (after_s, done.stdout[-3000:])

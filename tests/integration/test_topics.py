@@ -2,6 +2,7 @@ import json
 import random
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from confluent_kafka.admin import (
 )
 
 from logistics.flows.gps import GPS
+from streams.flow.declaration import Pipeline
 from streams.flow.discover import select_pipelines
 from streams.kafka.admin import partition_counts, settled
 from streams.kafka.partitioner import PARTITIONER
@@ -36,20 +38,27 @@ SOURCE = GPS.source
 
 def test_apply_creates_what_is_declared_and_applied_again_changes_nothing(stack: Stack) -> None:
     client = fresh_topics(stack)
-    delete_topics(client, {topic.name for pipeline in select_pipelines(None) for topic in pipeline.topics()})
+    flows = select_pipelines(None)
+    delete_topics(client, {topic.name for flow in flows for topic in (*flow.topics(), *flow.growth_topics())})
     listed = run(stack, "topics", "list", "--format", "json")
     assert listed.returncode == 100
     assert {"missing"} == {row["status"] for row in json.loads(listed.stdout)}
     first = run(stack, "topics", "apply", "--format", "json")
     assert first.returncode == 0, first.stderr
-    assert {("created", 3)} == {(row["status"], row["partitions"]) for row in json.loads(first.stdout)["topics"]}
+    assert counted(first.stdout, flows) == {("created", 3, False), ("created", 1, True)}
     second = run(stack, "topics", "apply", "--format", "json")
     assert second.returncode == 0, second.stderr
-    assert {("ok", 3)} == {(row["status"], row["partitions"]) for row in json.loads(second.stdout)["topics"]}
+    assert counted(second.stdout, flows) == {("ok", 3, False), ("ok", 1, True)}
     assert {"unchanged"} == {row["status"] for row in json.loads(second.stdout)["schemas"]}
     ids = [row["id"] for row in json.loads(first.stdout)["schemas"]]
     assert ids == [row["id"] for row in json.loads(second.stdout)["schemas"]]
     assert run(stack, "topics", "list").returncode == 0
+
+
+def counted(printed: str, flows: Sequence[Pipeline]) -> set[tuple[str, int, bool]]:
+    """State and partitions of the topics, and whether it is one that tells of growths."""
+    growth = {flow.growth for flow in flows}
+    return {(row["status"], row["partitions"], row["topic"] in growth) for row in json.loads(printed)["topics"]}
 
 
 def test_another_number_of_partitions_is_reported_and_not_changed(stack: Stack) -> None:
@@ -172,7 +181,7 @@ def test_a_missing_topic_gets_as_many_partitions_as_the_source_has(stack: Stack)
     client = fresh_topics(stack, partitions=5)
     delete_topics(client, {GPS.late})
     states = apply_topics(client, [GPS])
-    assert {5} == {state.partitions for state in states}
+    assert {5} == {state.partitions for state in states if state.name != GPS.growth}
     assert [GPS.late] == [state.name for state in states if state.status is TopicStatus.CREATED]
 
 
@@ -248,6 +257,7 @@ def test_our_partitioner_agrees_with_librdkafka(stack: Stack) -> None:
     assert {key: partition_of_key(key, 12) for key in landed} == landed
 
 
+@pytest.mark.slow  # in short: test_outages, a worker; every command waits for ten seconds
 def test_a_broker_that_does_not_answer_is_one_clear_line(stack: Stack) -> None:
     result = run(stack, "topics", "list", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
     assert result.returncode == 1

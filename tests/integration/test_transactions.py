@@ -21,8 +21,8 @@ from streams.settings import load_settings
 from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, one_record
 from streams.sinks.kafka import transactions as module
 from streams.sinks.kafka.transactions import KafkaTransactions
-from tests.integration.kafka_helpers import fresh_topics, settings_of
-from tests.integration.workers import PARTITIONS, read
+from tests.integration.kafka_helpers import fresh_topics, log_end, settings_of
+from tests.integration.workers import PARTITIONS, read, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -153,6 +153,29 @@ def test_an_attempt_of_its_own_that_takes_effect_later_does_not_end_it(
         transactions.close()
 
     assert [message.value() for message in read(stack, GPS.late)] == [b"goes on"]
+
+
+def test_what_was_open_for_longer_than_the_broker_allows_is_void_and_the_next_cycle_goes_on(
+    stack: Stack, group: object
+) -> None:
+    fresh_topics(stack, PARTITIONS, flows=[GPS.name])
+    transactions = KafkaTransactions(
+        settings_of(stack), transactional_id="tests.long", source=GPS.source, retrier=Retrier(), timeout_ms=8_000
+    )
+    transactions.reopen()
+    try:
+        send(transactions, b"open for too long")
+        wait_until(lambda: log_end(stack, GPS.late) == 2, "the broker aborts it: a marker is in the log")
+        with pytest.raises(CycleAborted) as aborted:
+            transactions.send_offsets({0: Committed(7, 1)}, group)
+        assert "transaction_timeout" == aborted.value.reason
+        send(transactions, b"in time")
+        transactions.send_offsets({0: Committed(8, 2)}, group)
+        transactions.commit()
+    finally:
+        transactions.close()
+
+    assert [message.value() for message in read(stack, GPS.late)] == [b"in time"]
 
 
 def taken_over(stack: Stack, transactional_id: str) -> None:

@@ -26,7 +26,7 @@ from tests.integration.workers import (
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 SEED = int(os.environ.get("SEED", "1"))
-STALL_S = 15
+STALL_S = 8
 PATIENT_S = 40
 WATCHED = {**NEVER_IDLE, "STREAMS_STALL_S": str(STALL_S)}
 

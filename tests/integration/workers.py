@@ -232,7 +232,8 @@ class Probe:
     the coordinator is still loading.
     """
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, partitions: int = PARTITIONS) -> None:
+        self.partitions = partitions
         self._where = stack.bootstrap_servers
         self._config: dict[str, Any] = {
             "group.id": GPS.group,
@@ -244,7 +245,7 @@ class Probe:
     def committed(self) -> dict[int, int] | None:
         """Committed offsets by partition, without those that there are none of; None while nobody answers."""
         try:
-            found = self._group.committed([TopicPartition(GPS.source, one) for one in range(PARTITIONS)], 10)
+            found = self._group.committed([TopicPartition(GPS.source, one) for one in range(self.partitions)], 10)
         except KafkaException:
             self._unanswered()
             return None
@@ -255,7 +256,7 @@ class Probe:
         try:
             return {
                 partition: self._group.get_watermark_offsets(TopicPartition(topic, partition), 10)[1]
-                for partition in range(PARTITIONS)
+                for partition in range(self.partitions)
             }
         except KafkaException:
             self._unanswered()
@@ -271,10 +272,10 @@ class Probe:
         return ends is not None and self.committed() == {partition: end for partition, end in ends.items() if end}
 
 
-def fresh_world(stack: Stack) -> Probe:
+def fresh_world(stack: Stack, partitions: int = PARTITIONS) -> Probe:
     """Empty topics, registered schemas, and no committed offset left of the topics that were there before."""
-    fresh_topics(stack, PARTITIONS, flows=[GPS.name])
-    probe = Probe(stack)
+    fresh_topics(stack, partitions, flows=[GPS.name])
+    probe = Probe(stack, partitions)
     wait_until(lambda: probe.committed() == {}, "the offsets of the deleted topics are gone")
     return probe
 
@@ -407,7 +408,7 @@ def wait_drained(probe: Probe, worker: Worker, timeout_s: float = 90.0) -> None:
     def still() -> bool:
         assert worker.is_running, f"the worker ended:\n{worker.printed()[-4000:]}"
         ends = [probe.log_ends(topic) for topic in (GPS.clean, GPS.late, GPS.dlq, GPS.journal)]
-        has_all = len(worker.partitions()) == PARTITIONS
+        has_all = len(worker.partitions()) == probe.partitions
         if ends != last[0] or None in ends or not has_all or not probe.all_is_committed():
             last[0], since[0] = ends, time.monotonic()
         return time.monotonic() - since[0] > _QUIET_S

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.scaling import NoLaw, Scaling, fit
+from tests.examples import examples
 
 NUMBERS = (1, 2, 3, 6, 12, 24)
 
@@ -28,7 +29,7 @@ def measured(
     ]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(g=st.floats(100, 1e6), contention=st.floats(0.01, 0.6), coherency=st.floats(0.0005, 0.02))
 def test_a_law_with_little_noise_is_found_again(g: float, contention: float, coherency: float) -> None:
     found = fit(measured(g, contention, coherency, noise=0.001))
@@ -95,7 +96,7 @@ def test_a_peak_far_beyond_what_was_measured_is_not_named() -> None:
 
 
 @given(st.lists(st.floats(1, 1e6), min_size=18, max_size=18))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_whatever_is_measured_no_ceiling_is_below_it_or_out_of_reach(rates: list[float]) -> None:
     found = fit([(n, rates[place]) for place, n in enumerate(NUMBERS * 3)])
     if isinstance(found, Scaling):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from logistics.flows.orders import ORDERS
 from logistics.folds.order_state import KINDS, OrderState
-from streams.avro.decode import Decoded
+from streams.avro.decoded import Decoded
 from streams.avro.resolve import build_plan, without_logical_types
 from streams.batch.columns import objects
 from streams.batch.events import Events

@@ -16,6 +16,7 @@ from streams.operators.fold.aggregate import Segments
 from streams.operators.window.runs import NEVER, close
 from streams.operators.window.sessions import Sessions
 from streams.operators.window.windows import Windows
+from tests.examples import examples
 
 GAP_MS, GRACE_MS = 10, 5
 
@@ -130,7 +131,7 @@ def segments_of(events: list[One]) -> tuple[Segments, list[int]]:
     ), keys
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(events=logs(), cuts=st.lists(st.integers(0, 40)))
 def test_sessions_of_any_cut_are_those_of_one_event_after_the_other(events: list[One], cuts: list[int]) -> None:
     sessions = Sessions(Sums(), gap_ms=GAP_MS, grace_ms=GRACE_MS)
@@ -157,7 +158,7 @@ def _row(row: Any) -> tuple[int, int, int, int, int]:
     return int(row["start"]), int(row["last"]), int(row["revision"]), int(state["events"]), int(state["total"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(events=logs(), phase=st.integers(0, 3))
 def test_windows_with_an_offset_begin_there(events: list[One], phase: int) -> None:
     windows = Windows(Sums(), size_ms=20, grace_ms=0, offset_ms=5 * phase)

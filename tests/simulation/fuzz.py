@@ -22,7 +22,8 @@ import numpy as np
 import structlog
 
 from logistics.flows.gps import GPS
-from streams.avro.decode import Decoded, Decoder, Known
+from streams.avro.decode import Decoder
+from streams.avro.decoded import Decoded, Known
 from streams.avro.resolve import Plan, build_plan
 from streams.batch.clock import Clock
 from streams.batch.events import Events, Fields
@@ -445,8 +446,8 @@ def _bounds_of(shape: Shape) -> Iterator[None]:
         mock.patch("streams.engine.restore_journal._PUTS_MAX", 3),
         mock.patch("streams.operators.reorder.operator._PUTS_MAX", 3),
         mock.patch("streams.operators.quarantine.operator._REPLAYED_MAX", 3),
-        mock.patch("streams.operators.window.operator._SCAN_ROWS", 2),
-        mock.patch("streams.operators.window.operator._LOADED_MAX", 2),
+        mock.patch("streams.operators.timed._SCAN_ROWS", 2),
+        mock.patch("streams.operators.timed._LOADED_MAX", 2),
     ):
         yield
 

@@ -1,4 +1,4 @@
-"""A hundred random logs, each processed in two ways; `make fuzz` runs thousands."""
+"""Random logs, each processed in two ways; `make fuzz` runs thousands."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def fuzz_some(seed: int, done: Done | None = None, logs: int = LOGS_EACH) -> Non
 
 @pytest.mark.parametrize(
     "seed",
-    [*range(0, 50, LOGS_EACH), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(50, 200, LOGS_EACH))],
+    [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(LOGS_EACH, 200, LOGS_EACH))],
 )
 def test_cuts_crashes_spills_and_truncation_do_not_matter(seed: int) -> None:
     fuzz_some(seed)
@@ -36,7 +36,7 @@ def test_everything_that_must_not_matter_does_happen() -> None:
 def test_a_truncation_that_forgets_breakers_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DeviceBreakers, "keys", ())
     with pytest.raises(AssertionError, match=SAYS):
-        fuzz_some(0, logs=100)
+        fuzz_some(20, logs=80)  # found by 27
 
 
 def test_breakers_that_are_pushed_out_within_a_batch_and_still_keep_records_out_are_found(
@@ -44,7 +44,7 @@ def test_breakers_that_are_pushed_out_within_a_batch_and_still_keep_records_out_
 ) -> None:
     monkeypatch.setattr(DeviceBreakers, "may_be_forgotten", lambda *_: frozenset())
     with pytest.raises(AssertionError, match=SAYS):
-        fuzz_some(160, logs=20)
+        fuzz_some(165, logs=15)  # found by 169
 
 
 def test_spilled_ids_that_are_not_looked_up_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,13 @@ from typer.testing import CliRunner
 from logistics.flows.gps import GPS
 from logistics.flows.orders import ORDERS
 from streams.acls.comparison import compare
+from streams.acls.quotas import Quota, quota_of
 from streams.acls.rights import Grant, Kind, Operation, Pattern, Right, least
 from streams.acls.roles import Role, principal_of, rights_of
 from streams.cli import app
 from streams.cli.acls import _entries
 from streams.errors import UsageError
+from streams.flow.discover import select_fed, select_pipelines
 from streams.kafka.acls import _binding, _filter, _grant
 from streams.settings import Settings
 
@@ -83,12 +85,10 @@ def test_roles_that_only_look_may_write_nothing_and_each_role_writes_only_what_i
 
     assert written(Role.MONITOR) == written(Role.SINK) == set()
     assert written(Role.GATEWAY) == {GPS.source, GPS.dlq}
-    assert written(Role.STEWARD) == {GPS.source, GPS.audit}
+    assert written(Role.STEWARD) == {GPS.source, GPS.audit, GPS.forget}
     own = {topic.name for topic in GPS.topics()}
-    assert written(Role.WORKER) == own - {GPS.source} | {GPS.forwarded}
+    assert written(Role.WORKER) == own - {GPS.source} | {GPS.forget, GPS.forwarded}
     assert written(Role.CI) == own | {GPS.growth, GPS.forwarded}
-    sinks = {topic.name for topic in GPS.sink_topics()}
-    assert written(Role.OPERATOR) == own | sinks | {GPS.growth, GPS.forwarded}
 
 
 def test_what_a_principal_lacks_and_what_it_has_beyond_is_told_apart() -> None:
@@ -157,6 +157,24 @@ def test_the_rights_are_shown_as_text_and_as_json(monkeypatch: pytest.MonkeyPatc
         assert words in text
 
 
+def test_quotas_follow_from_what_comes_into_the_sources_and_bound_nobody_who_must_catch_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert quota_of([Role.GATEWAY], FLOWS, 1_000) == Quota(producer_byte_rate=2_000)
+    outputs = sum(len(flow.inputs) * len(flow.outputs) for flow in FLOWS)
+    assert quota_of([Role.SINK], FLOWS, 1_000) == Quota(consumer_byte_rate=4_000 * outputs)
+    assert quota_of([Role.SINK, Role.GATEWAY], FLOWS, 1_000) == Quota(2_000, 4_000 * outputs)
+    for role in (Role.WORKER, Role.MONITOR, Role.STEWARD, Role.CI):
+        assert quota_of([role], FLOWS, 1_000).is_unbounded
+        assert quota_of([role, Role.GATEWAY], FLOWS, 1_000).is_unbounded, "one principal with the rights of both"
+    monkeypatch.setenv("STREAMS_SOURCE_BYTES_PER_S", "1000")
+    text = CliRunner().invoke(app, ["acls", "show", "--role", "gateway", "--flow", "gps"]).output
+    assert "kafka-configs.sh --alter --entity-type users --entity-name gateway" in text
+    assert "producer_byte_rate=1000 (bytes a second, for each broker)" in text
+    shown = CliRunner().invoke(app, ["acls", "show", "--role", "worker", "--format", "json"])
+    assert json.loads(shown.output)[0]["quotas"] == {"producer_byte_rate": None, "consumer_byte_rate": None}
+
+
 def test_a_principal_may_have_several_roles_and_has_a_name_of_kafka() -> None:
     settings: Any = Settings()
     (entry,) = _entries(settings, [Role.MONITOR, Role.STEWARD], "User:CN=page", ["gps"])
@@ -165,3 +183,12 @@ def test_a_principal_may_have_several_roles_and_has_a_name_of_kafka() -> None:
         _entries(settings, None, "User:me", None)
     with pytest.raises(UsageError, match="Kafka names a principal User:NAME"):
         _entries(settings, [Role.CI], "me", None)
+
+
+def test_nothing_from_outside_is_written_into_what_a_flow_writes() -> None:
+    found = {
+        right.name for right in rights_of([Role.GATEWAY], select_pipelines(None)) if right.operation is Operation.WRITE
+    }
+    assert {"gps.positions.v1", "orders.events.v1"} <= found
+    assert not found & {"gps.positions.v1.clean", "orders.events.v1.clean", "orders.bound.v1"}
+    assert [one.source for one in select_fed()] == ["gps.positions.v1", "orders.events.v1"]

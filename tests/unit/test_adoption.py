@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from streams.batch.key_hash import murmur2
+from streams.batch.moved import MOVED_HEADER
 from streams.engine import adoption
-from streams.engine.adoption import MOVED_HEADER, Adoption, Clearing
+from streams.engine.adoption import Adoption, Clearing
 from streams.engine.config import TaskConfig
 from streams.engine.effects import CycleEnd
 from streams.engine.journal_chain import RestoreFailed

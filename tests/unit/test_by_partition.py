@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.batch.records import Records
-from streams.engine.engine import _by_partition
+from streams.engine.lane_records import by_partition
 from tests.unit.test_held import events
 
 
@@ -18,7 +18,7 @@ def test_each_partition_gets_its_events_in_log_order_and_its_last_offset(rows: l
     good = np.flatnonzero(np.array([is_good for _, is_good in rows], dtype=np.bool_))
     decoded = events(*good.tolist()).with_rows(good)
 
-    found = {number: (mine.row.tolist(), last) for number, mine, last in _by_partition(records, decoded)}
+    found = {number: (mine.row.tolist(), last) for number, mine, last in by_partition(records, decoded)}
 
     wanted = {
         number: ([row for row in good.tolist() if partition[row] == number], int(offset[partition == number][-1]))

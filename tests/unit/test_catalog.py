@@ -26,6 +26,22 @@ FIELDS = {
     "orders.state.v1-value": "order_id string, status OrderKind, vehicle_id ?string, depot_id ?string, "
     "created_at ?time, assigned_at ?time, picked_up_at ?time, delivered_at ?time, cancelled_at ?time, "
     "promised_time ?time, events long, last_event_time time",
+    "orders.bound.v1-value": "event_id string, bound_to string, sequence long, event_time time, order_id "
+    "string, kind BoundKind, vehicle_id ?string, destination_latitude ?double, destination_longitude "
+    "?double, promised_time ?time",
+    "orders.dispatch.v1-value": "order_id string, status DispatchStatus, vehicle_id ?string, "
+    "destination_latitude ?double, destination_longitude ?double, promised_time ?time, is_overdue "
+    "boolean, last_event_time time",
+    "orders.overdue.v1-value": "order_id string, reason OverdueReason, promised_time time, status "
+    "OverdueStatus, vehicle_id ?string, delivered_time ?time, late_by_ms ?long",
+    "orders.tracking.v1-value": "order_id string, vehicle_id ?string, status TrackingStatus, event_time time, "
+    "position_time ?time, latitude ?double, longitude ?double, distance_km ?double, speed_kmh ?double, "
+    "expected_arrival ?time, promised_time ?time, to_promise_min ?double, risk DeliveryRisk",
+    "deliveries.verified.v1-value": "order_id string, vehicle_id ?string, delivered_time time, is_verified "
+    "DeliveryVerdict, because VerdictCause, distance_m ?double, position_time ?time, position_age_ms "
+    "?long",
+    "vehicles.orders.v1-value": "vehicle_id string, open_orders long, position_time ?time, latitude ?double, "
+    "longitude ?double, speed_kmh ?double",
 }
 
 

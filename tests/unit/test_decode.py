@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from logistics.flows.gps import GPS
-from streams.avro.decode import Decoded, Decoder
+from streams.avro.decode import Decoder
+from streams.avro.decoded import Decoded
 from streams.avro.framing import SCHEMA_ID_HEADER
 from streams.avro.native import Native, choose
 from streams.avro.resolve import Plan, build_plan

@@ -55,7 +55,7 @@ def transactions(monkeypatch: pytest.MonkeyPatch) -> KafkaTransactions:
     def never(_: KafkaTransactions) -> None:
         pytest.fail("it would take the transactional id back")
 
-    monkeypatch.setattr(KafkaTransactions, "_missing_topics", lambda _: "")
+    monkeypatch.setattr("streams.sinks.kafka.transactions.missing_topics", lambda *_: "")
     monkeypatch.setattr(KafkaTransactions, "_new_producer", never)
     made = KafkaTransactions(Settings(), transactional_id="t", source="s", retrier=Retrier())
     made._calls = Direct()  # type: ignore[assignment]

@@ -162,3 +162,18 @@ def test_functions_drop_and_change_events_where_they_stand() -> None:
     assert [record.fields["event_id"] for record in driver.clean()] == ["truck-1-1", "truck-1-2", "truck-1-3"]
     row = driver.table("vehicles.state.v1")["truck-1"]
     assert (row["events"], row["speed_max_kmh"]) == (1, 40.0)
+
+
+def test_a_flow_without_a_topic_of_clean_events_folds_them_all_the_same() -> None:
+    cleaned = source(
+        "gps.positions.v1.clean", key="device_id", fields=("latitude", "longitude", "speed_kmh"),
+        subject="gps.positions.v1-value", out_of_orderness="5s",
+    ).deduplicate("1h").reorder()  # fmt: skip
+    driver = FlowDriver(Flow("rows_only", cleaned.fold(VehicleState(), to="vehicles.state.v1")))
+    names = {topic.name for topic in driver.flow.pipeline.topics()}
+    assert {"gps.positions.v1.clean", "gps.positions.v1.clean.late"} <= names
+    assert "gps.positions.v1.clean.clean" not in names
+    driver.feed(position(2, at_s=2), position(1, at_s=1), position(2, at_s=2))
+    driver.advance("1m")
+    assert driver.table("vehicles.state.v1")["truck-1"]["events"] == 2
+    assert driver.clean() == []

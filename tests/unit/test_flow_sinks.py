@@ -50,6 +50,24 @@ def test_a_flow_beside_it_has_no_sinks() -> None:
     assert FLOW.with_topics("other", {"gps.positions.v1": "gps.positions.v2"}).plan.sinks == ()
 
 
+def test_a_deployment_adds_sinks_to_a_flow_that_knows_none() -> None:
+    plain = Flow("gps", STATES)
+    copied = plain.with_sinks(postgres("vehicles", topic="vehicles.state.v1")).with_sinks(
+        delta("clean", topic="gps.positions.v1.clean")
+    )
+
+    assert ["postgres-vehicles", "delta-clean"] == [sink.name for sink in copied.pipeline.sinks]
+    assert plain.plan.steps == copied.plan.steps
+    assert plain.pipeline.topics() == copied.pipeline.topics()
+    for sinks, words in [
+        ([postgres("a")], "names no topic"),
+        ([postgres("a", topic="other.v1")], "reads other.v1, which is no output"),
+        ([postgres("vehicles", topic="vehicles.state.v1")], "two sinks are called postgres-vehicles"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            copied.with_sinks(*sinks)
+
+
 def test_it_is_shown() -> None:
     pipeline = FLOW.pipeline.with_prefix("b.")
     said = "\n".join(as_text(FLOW, pipeline, {"streams_idle_ms": 1}))

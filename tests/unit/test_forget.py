@@ -4,16 +4,19 @@ Production restore, task and committer over an in-memory Kafka.
 """
 
 import copy
+import json
 from typing import Any
 
 import pytest
 
+from streams.deadletters.letter.audit import Actor
 from streams.engine.changelog_rows import FORGOTTEN_HEADER
-from streams.engine.forget import forgetting_cycle
+from streams.engine.commit import Committer
+from streams.engine.forget import ForgetRequest, told_beside, unpack_request, waits
+from streams.kafka.memory import MemoryChangelog
 from streams.operators.fold.operator import fold_name
 from streams.operators.reorder.last import due_rows
 from streams.operators.window.operator import open_window_name, window_name
-from streams.sinks.base import Committed
 from streams.sinks.memory import MemoryTransactions
 from streams.state.names import operator_prefix
 from streams.state.space import StoreSpace
@@ -30,17 +33,12 @@ def warmth(number: int, key: bytes, time: int) -> tuple[int, bytes, int, dict[st
 
 def forget(world: World, key: bytes = b"a") -> None:
     """As the command does, with nobody at work."""
-    found = forgetting_cycle(world.task, [key], 0)
-    transactions = MemoryTransactions(world.kafka, "forget", lambda: "committed")
-    transactions.reopen()
-    transactions.begin()
-    for records in found.records:
-        transactions.produce(records)
-    assert found.cycle is not None
-    position = Committed(world.task.checkpoint.offset_next, found.cycle, author="forget", session="f")
-    world.kafka.owners[0] = "forget"
-    transactions.send_offsets({0: position}, world.kafka.membership_of("forget"))
-    transactions.commit()
+    kafka = world.kafka
+    transactions = MemoryTransactions(kafka, "forget", lambda: "committed")
+    committer = Committer(FLOW, transactions, MemoryChangelog(kafka), (), author="forget", session="f")
+    kafka.owners[0] = "forget"
+    beside = told_beside(FLOW, Actor("me", "a test", "run"), 0, 0)
+    committer.forget([world.task.cycle.forgetting([key])], beside, 0, lambda: kafka.membership_of("forget"))
 
 
 def kept(world: World, part: str) -> list[bytes]:
@@ -126,3 +124,42 @@ def test_consumers_of_a_table_get_a_record_without_a_value(world: World) -> None
 def last_released(world: World) -> dict[bytes, int]:
     rows = due_rows(list(StoreSpace(world.task.store, "reorder.last").scan()))
     return dict(zip(rows.key.tolist(), rows.event_time.tolist(), strict=True))
+
+
+def test_a_key_of_a_partition_without_any_state_is_forgotten_in_its_first_cycle() -> None:
+    world = World().restore(FLOW)
+    forget(world)
+    world.restore(FLOW)
+    assert world.task.checkpoint.cycle == 1
+    world.feed(warmth(1, b"a", 1_000), warmth(2, b"b", 1_500))
+    world.feed(warmth(3, b"b", 3_000))
+    assert events_of(world) == 1
+
+
+def test_events_that_wait_are_found_in_memory_and_in_pages(world: World) -> None:
+    world.restore(FLOW)
+    assert not waits(world.task, b"a")
+    world.feed(warmth(6, b"a", 9_050), warmth(7, b"d", 9_060))
+    assert waits(world.task, b"a")
+    assert not waits(world.task, b"e")
+    world.stop(keep=True)
+    world.restore(FLOW)
+    assert waits(world.task, b"a"), "in pages, or in the journal"
+    world.feed(warmth(8, b"d", 9_900))
+    assert not waits(world.task, b"a")
+
+
+def test_a_request_is_read_as_it_was_written_and_anything_else_is_none() -> None:
+    request = ForgetRequest("id", b"\xff\x00key", (7, 0), Actor("me", "because", "run-1"))
+    assert unpack_request(b"id", request.pack()) == request
+    good = json.loads(request.pack())
+    bad: list[bytes | None] = [
+        None, b"", b"[]", b"{", b"x" * 100_000,
+        *(json.dumps(good | change).encode() for change in (
+            {"version": 2}, {"key": "?"}, {"key": ""}, {"key": 7}, {"after": None}, {"after": ["1"]}, {"after": [True]},
+            {"after": [0] * 1000}, {"by": "x" * 501}, {"why": None},
+        )),
+    ]  # fmt: skip
+    for value in bad:
+        assert unpack_request(b"id", value) is None, value
+    assert unpack_request(None, request.pack()) is None

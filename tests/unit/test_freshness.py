@@ -1,4 +1,7 @@
+from streams import Flow, source
 from streams.monitor.freshness import FreshnessTracker, Source
+from streams.monitor.sources import sources_of
+from streams.settings import Settings
 
 GPS = Source("gps", None, 60.0)
 TRUCKS = Source("gps", "trucks", 600.0)
@@ -10,8 +13,8 @@ def book() -> FreshnessTracker:
 
 def test_a_source_that_stops_is_silent_after_its_own_threshold() -> None:
     watched = book()
-    for source in (GPS, TRUCKS):
-        watched.observe(source, arrival_ms=100_000, event_time_ms=95_000)
+    for each in (GPS, TRUCKS):
+        watched.observe(each, arrival_ms=100_000, event_time_ms=95_000)
 
     fresh = watched.judge(160_000)
     later = watched.judge(160_001)
@@ -60,3 +63,12 @@ def test_a_producers_clock_that_runs_ahead_hides_no_silence_for_longer_than_it_i
 
     assert 0.0 == watched.judge(100_000)[0].event_age_s
     assert watched.judge(560_001)[0].silent
+
+
+def test_a_topic_that_another_flow_writes_is_no_source_that_falls_silent() -> None:
+    plain = source("doors.v1", key="k").deduplicate().reorder()
+    rows = source("doors.v1.clean", key="k", subject="doors.v1-value").deduplicate().reorder()
+    doors, alarms = Flow("doors", plain.to("doors.v1.clean")), Flow("alarms", rows.to("alarms.v1"))
+    found = sources_of([doors.pipeline, alarms.pipeline], Settings())
+    assert ["doors.v1"] == [one.topic for one in found]
+    assert ["doors.v1.clean"] == [one.topic for one in sources_of([alarms.pipeline], Settings())]

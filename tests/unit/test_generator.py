@@ -281,6 +281,7 @@ def test_a_start_is_awaited_once_all_is_ready(
     assert capsys.readouterr().out == '{"ready": true}\n'
 
 
+@pytest.mark.slow  # in short: test_outages, a worker; every command waits for ten seconds
 def test_a_broker_that_does_not_answer_is_said_in_one_line() -> None:
     arguments = ["--events", "1", "--topic", "loadtest.x", "--bootstrap", "127.0.0.1:1"]
     done = subprocess.run(

@@ -162,7 +162,7 @@ def test_a_wide_growth_is_told_in_few_lines() -> None:
 
 
 def test_how_far_a_growth_is_in_words_and_as_json() -> None:
-    status = GrowthStatus("gps", "gps", GrowthRecord(TO_6, Phase.BEGUN, 5), "adopted", [4, 5], 3, 3, 1, 0, 0)
+    status = GrowthStatus("gps", "gps", GrowthRecord(TO_6, Phase.BEGUN, 5), "adopted", [4, 5], 3, 3, 1, 0, 0, [])
     first, *rows = status_lines(status)
     assert first == (
         "gps grows from 3 to 6 partitions: begun; waiting for partitions 4, 5 to take over the state of their keys"
@@ -172,7 +172,7 @@ def test_how_far_a_growth_is_in_words_and_as_json() -> None:
     assert (row["phase"], row["phase_at_ms"], row["waits_for"], row["over"]) == ("begun", 5, [4, 5], False)
     assert row["partitions"]["adopted"] == {"done": 1, "of": 3}
     assert plan_row(PLAN)["children"] == {"0": [3], "1": [4], "2": [5]}
-    waits = GrowthStatus("gps", "gps", GrowthRecord(TO_6, Phase.BEGUN), COMMAND, [], 3, 3, 0, 0, 0)
+    waits = GrowthStatus("gps", "gps", GrowthRecord(TO_6, Phase.BEGUN), COMMAND, [], 3, 3, 0, 0, 0, [])
     assert "its next step is made by `streams topics grow gps --partitions 6`" in status_lines(waits)[0]
 
 

@@ -10,7 +10,7 @@ from logistics.flows.gps import GPS
 from streams.errors import FencedError, StreamsError
 from streams.flow.inputs import Input
 from streams.grow.found import COMMAND, OVER, Found, flow_of_topic, status_of
-from streams.grow.run import BROKER_AWAY_S_MAX, Event, GrowthRun, NoAnswer, give_up, is_done
+from streams.grow.run import BROKER_AWAY_S_MAX, Event, GrowthRun, NoAnswer, StandsStill, give_up, is_done
 from streams.growth.control import AddPartitions, Await, Over, Write
 from streams.growth.layout import Growth, Layout
 from streams.growth.plan import Addition, GrowthPlan, GrowthRefused, WrongCount
@@ -73,7 +73,7 @@ class Port:
     def look(self) -> Found:
         return self._call(self.cluster.found)
 
-    def stuck(self, partitions: int) -> Mapping[int, str]:
+    def stuck(self, partitions: int, _patience_s: float) -> Mapping[int, str]:
         return self._call(lambda: {one: why for one, why in self.cluster.stuck_ones.items() if one < partitions})
 
     def open(self) -> None:
@@ -272,6 +272,25 @@ def test_a_flow_that_reads_an_output_is_known_by_its_journal_also_when_it_is_not
         grow(cluster)
     cluster.counts |= {f"{GPS.clean}.journal": 6, GPS.clean: 6}
     assert is_done(grow(cluster), 6)
+
+
+def test_a_growth_that_waits_for_long_says_so_less_and_less_often_and_why_as_far_as_it_knows() -> None:
+    cluster, events = Cluster(works=False, stuck_ones={}), list[Event]()
+
+    def pause(seconds: float) -> None:
+        cluster.now_s += seconds
+        cluster.stuck_ones = {0: "no worker has it"} if cluster.now_s > 20 else {}
+        cluster.works = cluster.now_s > 100
+        cluster.second(0)
+
+    def tell(event: Event, _found: Found | None) -> None:
+        events.append(event)
+
+    GrowthRun(Port(cluster), 6, tell, pause, lambda: cluster.now_s).run()
+    stills = [event for event in events if isinstance(event, StandsStill)]
+    assert [(event.seconds, event.stuck) for event in stills] == [
+        (15, {}), (30, {0: "no worker has it"}), (60, {0: "no worker has it"}),
+    ]  # fmt: skip
 
 
 # --- giving up ------------------------------------------------------------------------------------------------------

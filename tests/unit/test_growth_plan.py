@@ -92,8 +92,10 @@ def test_a_growth_that_is_over_is_not_done_again() -> None:
     ("counts", "says"),
     [
         ({"gps_journal": 0}, r"gps\.journal: no such topic; create with `streams topics apply --pipeline gps`"),
-        ({"vehicles": 5}, "vehicles has 5 partitions, which is neither 3 nor 12: give it 3 or 12"),
-        ({"gps": 6}, "gps has 6 partitions, which is neither 3 nor 12: keys in its partitions"),
+        ({"vehicles": 5}, "vehicles has 5 partitions, which is neither 3 nor 12: give it 12"),
+        ({"gps": 6}, "gps has 6 partitions, which is neither 3 nor 12: grow the flow to 6"),
+        ({"gps": 7}, "gps has 7 partitions, which is neither 3 nor 12: keys in its partitions"),
+        ({"gps_clean": 24}, "grow the flow to 24"),
         ({"gps": 24}, "grow the flow to 24"),
         ({"gps_clean": 13}, "declare a flow with a new source topic"),
     ],

@@ -315,7 +315,7 @@ def test_changed_keys_count_until_they_are_taken() -> None:
 
 def with_windows(store: CountingStore | Store, devices: int, monkeypatch: pytest.MonkeyPatch) -> Index:
     """An index over `devices` keys of which every second has an open window, all of them in the store only."""
-    monkeypatch.setattr("streams.operators.window.operator._SCAN_ROWS", 7)
+    monkeypatch.setattr("streams.operators.timed._SCAN_ROWS", 7)
     operator = Windows(MINUTES.aggregate, size_ms=MINUTES.size_ms, grace_ms=MINUTES.grace_ms)
     rows = operator.empty(devices)
     rows["start"], rows["close_at"] = 0, 100 + np.arange(devices)
@@ -342,7 +342,7 @@ def test_open_windows_of_the_store_are_not_loaded_before_the_watermark_has_passe
 def test_of_many_windows_that_end_at_once_a_bounded_number_is_loaded_in_a_cycle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("streams.operators.window.operator._LOADED_MAX", 6)
+    monkeypatch.setattr("streams.operators.timed._LOADED_MAX", 6)
     store = MemoryStore()
     subject = with_windows(store, 40, monkeypatch)
     closed = []
@@ -363,7 +363,7 @@ def test_a_window_that_is_dropped_after_later_ones_were_loaded_is_found_again(mo
     subject.slots(names(b"k000"))
     subject.close_windows(99)
     subject.end_cycle()
-    subject.windows._rows._upto = b"\xff" * 16  # as after a load of later ones
+    subject.windows.rows._upto = b"\xff" * 16  # as after a load of later ones
     subject.drop_all()
     assert 100 == subject.windows.next_timer()
     subject.close_windows(100)

@@ -1,5 +1,7 @@
 """Small parts of the monitor: addresses of workers, words, metrics of a worker, rounds as bytes, settings."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -7,6 +9,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from streams.errors import UsageError
 from streams.flow.declaration import DeviceClass, Pipeline
+from streams.growth.stages import Standing
 from streams.kafka.round import Group, Member, Round
 from streams.monitor.exposition import label
 from streams.monitor.slo import Counts
@@ -65,7 +68,7 @@ def test_a_round_survives_being_sent_from_one_process_to_another() -> None:
     members = (Member("m-1", "client ü", "/10.0.0.1", (0, 2)),)
     sent = Round(
         "c", 123, (("a", 2), ("b", 1)), (Group("g", "STABLE", members), Group("h", "UNKNOWN", None)), ("h",),
-        column, column + 1, column + 2, none, none, none, none, none, none, none,
+        column, column + 1, column + 2, none, none, column * 0, column, none, none, none, np.arange(12),
     )  # fmt: skip
 
     got = Round.from_bytes(sent.to_bytes())
@@ -75,6 +78,10 @@ def test_a_round_survives_being_sent_from_one_process_to_another() -> None:
     )  # fmt: skip
     assert [2, 3, 4] == got.high.tolist()
     assert {"a": 0, "b": 2} == got.base
+    assert {0: Standing(0, 1, 2, 3), 1: Standing(4, 5, 6, 7)} == got.standings("g", "a")
+    assert {0: Standing(8, 9, 10, 11)} == got.standings("g", "b")
+    assert {} == got.standings("h", "a") == got.standings("g", "c")
+    assert {} == replace(got, commit_growth=none).standings("g", "a"), "not told"
     assert [("a", 0), ("a", 1), ("b", 0)] == got.partitions
 
 

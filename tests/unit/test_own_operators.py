@@ -42,10 +42,11 @@ from streams.engine.effects import CycleEnd, PartitionEffects, TaskCommit
 from streams.engine.refusals import Refusals
 from streams.errors import StreamsError
 from streams.flow.chain import operators_of
-from streams.flow.declaration import Cleanup, Pipeline
+from streams.flow.declaration import Pipeline
 from streams.flow.drawing import drawn
 from streams.flow.identity import identity_of
 from streams.flow.identity import judged as judge_under
+from streams.flow.topics import Cleanup
 from streams.flow.topology import as_json, as_text
 from streams.schemas.catalog import Catalog
 from streams.schemas.gate.row_schemas import unfit_rows

@@ -1,6 +1,9 @@
 """Personal data in what people see: no value of a field that is marked is printed, logged or quoted in a reason."""
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,11 @@ from streams.cli import app
 from streams.deadletters.letter.foreign import is_coordinate
 from streams.deadletters.letter.letter import Letter, NotARepair, repaired
 from streams.engine.effects import Effects, PartitionEffects
+from streams.errors import StreamsError
 from streams.masking import PERSONAL_MASK
 from streams.schemas.catalog import Catalog, SchemaVersion, SubjectSettings
 from streams.schemas.personal import personal_of, with_personal
+from streams.tracebacks import formatted, words_of
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.misrouted import MisroutedNews, MisroutedWatch
 from streams.worker.quarantined import QuarantineNews
@@ -86,6 +91,60 @@ def test_of_a_foreign_envelope_only_names_and_numbers_are_coordinates() -> None:
     assert all(map(is_coordinate, shown))
     words = ("__connect.errors.exception.message", "kafka_dlt-exception-stacktrace", "__streams.errors.message")
     assert not any(map(is_coordinate, words))
+
+
+def fail_of_a_value(marked: str) -> None:
+    try:
+        try:
+            float(marked)
+        except ValueError as error:
+            raise KeyError(marked) from error
+    except KeyError:
+        raise ExceptionGroup(marked, [TypeError(marked)]) from None
+
+
+@pytest.mark.parametrize("raises", [float, {}.__getitem__, fail_of_a_value])
+def test_a_traceback_says_where_and_what_but_no_value(raises: Callable[[str], object]) -> None:
+    with pytest.raises((ValueError, KeyError, ExceptionGroup)) as caught:
+        raises(MARKED)
+    found = formatted(caught.value)
+    assert MARKED not in found
+    assert "test_personal_data.py" in found
+    assert PERSONAL_MASK in found
+
+
+def test_what_tells_no_value_is_said_in_full() -> None:
+    chained = ValueError("x")
+    chained.__cause__ = OSError(28, "No space left on device")
+    assert "No space left on device\n\nThe above exception was the direct cause" in formatted(chained)
+    assert "ValueError: •••" in formatted(chained)
+    assert words_of(StreamsError("topic t is missing")) == "StreamsError: topic t is missing"
+    assert words_of(RuntimeError("partition 3: it is not settled")) == "RuntimeError: partition 3: it is not settled"
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_process_with_personal_data_logs_and_ends_without_a_value(log_format: str) -> None:
+    program = f"""
+import logging, structlog, threading
+from streams.logs import configure_logging
+configure_logging({log_format!r}, masks_values=True)
+log = structlog.get_logger("ours")
+error = ValueError("{MARKED}")
+for _ in range(2):
+    log.error("stopping after an unexpected error", exc_info=error)
+try:
+    float("{MARKED}")
+except ValueError:
+    logging.getLogger("mode").exception("Crashed")
+thread = threading.Thread(target=float, args=("{MARKED}",))
+thread.start(); thread.join()
+raise KeyError("{MARKED}")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert MARKED not in done.stdout + done.stderr
+    assert done.stderr.count(f"ValueError: {PERSONAL_MASK}") + done.stderr.count("ValueError: \\u2022") >= 4
+    assert f"KeyError: {PERSONAL_MASK}" in done.stderr
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ def test_rates_and_lag_are_those_of_the_offsets() -> None:
     assert [9_000] == load.lag.tolist()
     assert 90.0 == pytest.approx(load.lag_s_most, abs=2.0)
     assert (1, 1) == (load.partitions, load.members)
+    assert [0] == load.owner.tolist()
 
 
 def test_a_group_is_told_of_as_long_as_there_are_new_offsets() -> None:

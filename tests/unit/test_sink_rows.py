@@ -4,6 +4,7 @@ import io
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from streams.avro.framing import SchemaKey
 from streams.avro.resolve import Plan, build_plan
+from streams.batch.moved import MOVED_HEADER
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.errors import UsageError
@@ -191,6 +193,17 @@ def test_of_two_partitions_the_higher_one_has_the_newer_row() -> None:
     records = Records(np.array([3, 0]), np.array([5, 900]), records.timestamp_ms, records.key, records.value)
     decoded = decoder_of(SIMPLE, has_tombstones=True).decode(records)
     assert prepared(records, decoded, ["id"]).batch.rows.column("count").to_pylist() == [1]
+
+
+@pytest.mark.parametrize("has_tombstones", [True, False])
+def test_a_tombstone_of_a_row_that_has_moved_to_another_partition_deletes_nothing(*, has_tombstones: bool) -> None:
+    records = replace(records_of([None, None], keys=[b"v-0", b"v-1"]), headers=[[(MOVED_HEADER, b"2:4")], None])
+    found = decoder_of(SIMPLE, has_tombstones=has_tombstones).decode(records)
+    assert found.tombstones.tolist() == ([1] if has_tombstones else [])
+    assert [each.row for each in found.rejects] == ([] if has_tombstones else [1])
+    if has_tombstones:
+        batch = prepared(records, found, ["id"]).batch
+        assert (batch.deleted, batch.offsets) == (["v-1"], {0: 2})
 
 
 def test_a_key_that_is_no_text_deletes_nothing() -> None:

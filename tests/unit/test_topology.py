@@ -208,3 +208,48 @@ def test_the_picture_in_the_documents_is_that_of_the_flow(streams: Streams, monk
     monkeypatch.delenv("STREAMS_APP", raising=False)
     shown = (Path(__file__).parents[2] / "docs" / "images" / "flow-gps.svg").read_text(encoding="utf-8")
     assert streams("flows", "show", "gps", "--format", "svg") == shown
+
+
+READER = """
+from streams import Count, Flow, Fold, source
+from yard import count
+cleaned = source("doors.v1.clean", key="sensor_id", subject="doors.v1-value").deduplicate("1h").reorder()
+flow = Flow("alarms", cleaned.fold(count, to="alarms.state.v1"))
+"""
+
+
+def in_package(project: Path, **modules: str) -> None:
+    (project / "yard.py").unlink()
+    package = project / "yard"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        'from streams import Count, Fold\ncount = Fold("sensor_id", (), {"events": Count()})\n', encoding="utf-8"
+    )
+    for name, text in modules.items():
+        (package / f"{name}.py").write_text(text, encoding="utf-8")
+
+
+def test_a_flow_reads_what_another_one_writes_and_comes_after_it(project: Path, streams: Streams) -> None:
+    in_package(project, alarms=READER, doors=FLOW)
+    write_schema(project, "alarms.state.v1", "sensor_id:string", "events:long")
+    found = json.loads(streams("flows", "list", "--format", "json"))
+    assert [one["name"] for one in found] == ["doors", "alarms"]
+    (_, alarms) = discover.declared_flows()
+    assert alarms.flow.pipeline.subject == "doors.v1-value"
+    assert "doors.v1.clean.clean" not in {topic.name for topic in alarms.flow.pipeline.topics()}
+
+
+@pytest.mark.parametrize(
+    ("doors", "other", "says"),
+    [
+        (FLOW, READER, "both declare the topic doors.v1.clean"),
+        (FLOW, FLOW.replace('"doors"', '"z"').replace('"doors.v1"', '"z.v1"'), "both declare the topic doors.v1.clean"),
+        (FLOW.replace('source("doors.v1"', 'source("alarms.state.v1"'), "", "read each other's outputs"),
+    ],
+)
+def test_flows_that_read_or_write_the_same_topic_or_wait_for_each_other_are_refused(
+    project: Path, streams: Streams, doors: str, other: str, says: str
+) -> None:
+    more = {"zzz": other.replace('"alarms"', '"bells"').replace("alarms.state", "bells.state")} if other else {}
+    in_package(project, alarms=READER, doors=doors, **more)
+    assert says in streams("flows", "list", status=2)

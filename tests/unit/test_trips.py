@@ -1,10 +1,13 @@
 """Trips of vehicles: sessions of the flow `gps` against the oracle's model, which shares no code with it."""
 
+import math
 import random
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from loadtest.oracle.events import Event
@@ -125,3 +128,31 @@ def test_the_oracle_finds_what_is_wrong_with_trips() -> None:
     log = observed(driver)
     del log.sums[next(iter(log.sums))]
     assert len(list(compare_trips(expected, log))) == 1
+
+
+@pytest.mark.slow
+def test_trips_of_seventeen_hours_of_real_positions_are_those_of_the_model() -> None:
+    """139,098 reports of 842 trackers, the committed sample: crashes on the way, trips of all lengths."""
+    rows = pq.read_table(Path(__file__).parents[2] / "loadtest" / "data" / "positions-real.parquet").to_pylist()
+    driver, model = FlowDriver(gps, partitions=3), TripModel((SESSION,))
+    for start in range(0, len(rows), 20_000):
+        some = rows[start : start + 20_000]
+        driver.feed(
+            *({**row, "event_id": f"{start + number}", "sequence": start + number} for number, row in enumerate(some))
+        )
+        driver.crash()
+    driver.advance("1h")
+    assert len(driver.clean()) + len(driver.late()) == len(rows)
+    for record in driver.clean():
+        row = record.fields
+        time_ms = round(row["event_time"].timestamp() * 1_000)
+        named = (record.key, row["event_id"], row["device_id"], row["sequence"], time_ms)
+        place = (row["latitude"], row["longitude"], row["speed_kmh"])
+        model.add(Event(0, record.timestamp_ms, *named, *place, b""), -math.inf)
+    model.end(math.inf)
+    log = TripLog()
+    for record in driver.read(TRIPS):
+        in_ms = {name: round(it.timestamp() * 1_000) for name, it in record.fields.items() if isinstance(it, datetime)}
+        log.add(TRIPS, record.key or b"", {**record.fields, **in_ms}, partition=0, partition_due=0)
+    assert len(model.trips) > 1_000
+    assert list(compare_trips(model.trips, log)) == []

@@ -123,6 +123,7 @@
     showTitle(told);
     showState();
     showAlarms(told);
+    showGrowths(told.growths);
     showFigures(told);
     showGroups(told.groups);
     showSources(told.sources);
@@ -167,6 +168,9 @@
         runbook: RUNBOOKS_BY_REASON[group.reason] || RUNBOOKS[worst],
       });
     }
+    for (const one of told.growths) {
+      if (one.stands_still) alarms.push({ kind: one.phase === "begun" ? "" : "warn", head: `GROWTH STANDS STILL ${one.flow}`, text: `for ${duration(one.still_s)}: ${one.waits}`, advice: "", runbook: "growth-stands-still" });
+    }
     for (const one of told.sources) {
       if (one.silent) alarms.push({ kind: "", head: `SILENT ${one.source}`, text: one.why, advice: "ask who sends: is it the gateway, the network, or the night?", runbook: "source-silent" });
       else if (one.recovered) alarms.push({ kind: "ok", head: one.source, text: one.why, advice: "", runbook: null });
@@ -188,6 +192,36 @@
     if (more > 0) list.append(element("li", "", `and ${more} more, in the tables below`));
     put(byId("alarms-title"), alarms.some((one) => one.kind !== "ok") ? "What is wrong" : "What is wrong: nothing");
     document.title = (alarms.filter((one) => one.kind !== "ok").length || "") + (alarms.some((one) => one.kind !== "ok") ? " · " : "") + "streams monitor";
+  }
+  // Flows that are grown in place: what each waits for, and its partitions with those that take keys over from them.
+  const STATES = { none: "not yet", ready: "ready", cut: "has given its keys away", settled: "settled", adopted: "has its state", cleared: "done" };
+  function showGrowths(growths) {
+    const list = byId("growth-list");
+    const text = JSON.stringify(growths.map((one) => ({ ...one, still_s: 0 })));
+    byId("growths").hidden = growths.length === 0;
+    if (list.dataset.text === text) return;
+    list.dataset.text = text;
+    list.replaceChildren(...growths.map(growthItem));
+  }
+  function growthItem(one) {
+    const item = element("div", "growth");
+    item.append(element("strong", "", `${one.flow}: ${one.before} to ${one.after} partitions, ${one.phase}`), document.createTextNode(` ${one.waits}`));
+    item.append(element("p", "steps", Object.entries(one.steps).map(([name, [done, of]]) => `${name} ${count(done)} of ${count(of)}`).join(", ")));
+    const family = element("ul", "family");
+    for (const parent of one.parents) {
+      const row = element("li");
+      row.append(partitionBox(one, parent.partition), document.createTextNode("→ "), ...parent.children.map((child) => partitionBox(one, child)));
+      family.append(row);
+    }
+    item.append(family);
+    return item;
+  }
+  function partitionBox(one, partition) {
+    const state = one.states[partition] || "none";
+    const box = element("span", `p ${state}`, String(partition));
+    box.title = `partition ${partition}: ${STATES[state]}`;
+    box.setAttribute("aria-label", box.title);
+    return box;
   }
   const RANK = { NOTFOUND: 0, OK: 1, WARN: 2, REWIND: 3, STALL: 4, STOP: 5, ERR: 6 };
   function alarmItem(one) {

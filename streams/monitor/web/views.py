@@ -4,11 +4,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from streams.grow.words import waiting_words
 from streams.monitor.group_lag import GroupLag
 from streams.monitor.reasons import Reason
 from streams.monitor.report import missing_row, number, worst_first
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.status import Status
+from streams.monitor.topic_growth import GrowthView, stands_still
 from streams.monitor.words import advice
 
 SPARK_POINTS: Final = 60
@@ -16,6 +18,9 @@ GROUPS_MAX: Final = 500
 """Groups that the page shows, the worst first."""
 PARTITIONS_MAX: Final = 2_000
 """Partitions of a group that the page shows, the worst first."""
+PARENTS_MAX: Final = 64
+CHILDREN_MAX: Final = 32
+"""Partitions that have children, and children of each, in the picture of a growth."""
 
 
 def overview(snapshot: Snapshot) -> dict[str, Any]:
@@ -29,6 +34,7 @@ def overview(snapshot: Snapshot) -> dict[str, Any]:
         "failure": snapshot.failure,
         "groups": [_group(snapshot, group) for group in groups[:GROUPS_MAX]],
         "groups_total": len(groups),
+        "growths": [_growth(one) for one in snapshot.growths[:GROUPS_MAX]],
         "missing_topics": [missing_row(one) for one in snapshot.missing],
         "sources": [
             {
@@ -55,6 +61,27 @@ def overview(snapshot: Snapshot) -> dict[str, Any]:
             for one in snapshot.dead_letters
         ],
         "slo": _slo(snapshot),
+    }
+
+
+def _growth(one: GrowthView) -> dict[str, Any]:
+    status = one.status
+    growth = status.record.growth
+    return {
+        "flow": status.flow,
+        "before": growth.before.partitions,
+        "after": growth.after.partitions,
+        "phase": status.record.phase.value,
+        "step": status.step,
+        "still_s": round(one.still_s, 1),
+        "stands_still": stands_still(one),
+        "waits": waiting_words(status),
+        "steps": {name: list(done) for name, done in status.steps.items()},
+        "parents": [
+            {"partition": parent, "children": list(growth.children_of(parent))[:CHILDREN_MAX]}
+            for parent in list(growth.parents)[:PARENTS_MAX]
+        ],
+        "states": list(status.states),
     }
 
 

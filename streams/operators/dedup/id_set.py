@@ -99,7 +99,7 @@ class IdSet:
 
     def rows(self) -> tuple[UInt64, UInt64, UInt64]:
         """All identities, in no particular order."""
-        used = np.flatnonzero(self._word)
+        used = self._word.nonzero()[0]
         return self._hi[used], self._lo[used], self._word[used]
 
     def retain(self, keep: Bools) -> None:

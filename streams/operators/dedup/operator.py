@@ -136,7 +136,7 @@ class DedupOperator(Operator):
     def _first_copies(self, events: Events) -> Bools:
         """Remember the identities of `events`; says which were not known."""
         new = self._ids.add(events.id_hi, events.id_lo, events.id_word)
-        doubtful = np.flatnonzero(new & (events.event_time < self._spilled_below))
+        doubtful = (new & (events.event_time < self._spilled_below)).nonzero()[0]
         if len(doubtful):
             asked = Ids(events.id_hi[doubtful], events.id_lo[doubtful], events.id_word[doubtful])
             new[doubtful[self.spilled.contains(asked)]] = False

@@ -79,7 +79,7 @@ class SpilledIds:
         order = np.lexsort((hashes, buckets))
         buckets, hashes = buckets[order], hashes[order]
         words = np.stack([ids.hi[order], ids.lo[order], ids.word[order]], axis=1).astype("<u8", copy=False)
-        starts = np.flatnonzero(np.concatenate([[True], buckets[1:] != buckets[:-1]])).tolist()
+        starts = (np.concatenate([[True], buckets[1:] != buckets[:-1]])).nonzero()[0].tolist()
         for start, end in zip(starts, [*starts[1:], len(buckets)], strict=True):
             bucket = int(buckets[start])
             bits = max(0, ((end - start) // DEDUP_PAGE_IDS).bit_length())
@@ -103,7 +103,7 @@ class SpilledIds:
         self._space.delete_range(batch, b"", _KEY.pack(bucket_min, 0, 0, 0))
 
     def _put_pages(self, batch: WriteBatch, bucket: int, bits: int, pages: Int64, words: UInt64) -> None:
-        edges = np.flatnonzero(np.concatenate([[True], pages[1:] != pages[:-1]])).tolist()
+        edges = (np.concatenate([[True], pages[1:] != pages[:-1]])).nonzero()[0].tolist()
         for first, last in zip(edges, [*edges[1:], len(pages)], strict=True):
             key = _KEY.pack(bucket, self._run_next, bits, int(pages[first]))
             self._space.put(batch, [(key, words[first:last].tobytes())])
@@ -125,7 +125,7 @@ def _look_into(pages: list[bytes | None], rows: list[list[int]], ids: Ids, found
         # Every id next to every word of its page.
         place = np.arange(int(each.sum())) + np.repeat(starts[page_of[at:upto]] - (np.cumsum(each) - each), each)
         asked = np.repeat(row[at:upto], each)
-        same = np.flatnonzero(words[place, 2] == ids.word[asked])
+        same = (words[place, 2] == ids.word[asked]).nonzero()[0]
         place, asked = place[same], asked[same]
         found[asked[(words[place, 0] == ids.hi[asked]) & (words[place, 1] == ids.lo[asked])]] = True
         at = upto

@@ -206,6 +206,11 @@ class MergeOperator(Operator):
                 one.held.add(events, 0)
             one.held.restore_pages(watermark)
 
+    def holds(self, key: bytes, watermark: int) -> bool:
+        """Whether events of the key wait for other inputs."""
+        del watermark
+        return any(one.held.has_key(key, self._horizon) for one in self._waiting)
+
     def snapshot(self, watermark: int, marks: Mapping[str, int]) -> Changes:
         """What the store holds."""
         del marks
@@ -222,13 +227,8 @@ class MergeOperator(Operator):
 
     def spill(self, goal: Spill, watermark: int, batch: WriteBatch) -> int:
         """Move all but what is due first into pages; the journal is needed for what stays in memory."""
-        share = len(self._waiting)
         for one in self._waiting:
-            keep = goal.rows_keep // share if goal.rows_keep != ALL else ALL
-            if goal.bytes_keep != ALL:
-                keep = min(keep, one.held.events_of(goal.bytes_keep // share))
-            one.held.spill(batch, keep_events=keep)
-            one.held.forget_released_pages(watermark, batch)
+            one.held.make_room(goal, watermark, batch, among=len(self._waiting))
         return self._durable_below(watermark)
 
     def expire(self, watermark: int, batch: WriteBatch) -> int:
@@ -273,7 +273,7 @@ def _in_order(events: Events, due: Int64) -> Int64:
         tied &= column[1:] == column[:-1]
     if not tied.any():
         return order
-    places = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
+    places = (np.append(tied, False) | np.insert(tied, 0, False)).nonzero()[0]
     group = np.cumsum(np.insert(~tied, 0, True))[places].tolist()
     ids = events.event_id.take(order[places])
     members = zip(group, ids.tolist(), number[order[places]].tolist(), order[places].tolist(), strict=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from streams.avro.decode import Decoded
+from streams.avro.decoded import Decoded
 from streams.batch.clock import Clock
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject

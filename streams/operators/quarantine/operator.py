@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from streams.avro.decode import Decoded
+from streams.avro.decoded import Decoded
 from streams.batch.clock import Clock
 from streams.batch.records import Records
 from streams.limits import JOURNAL_RECORD_BYTES_MAX

@@ -10,6 +10,8 @@ import numpy as np
 from streams.batch.columns import TIME_MIN, Bools, Int64, header_memory
 from streams.batch.events import Events, Fields
 from streams.batch.refs import ByteColumn, byte_sizes, byte_values
+from streams.limits import JOURNAL_RECORD_BYTES_MAX
+from streams.operators.base import ALL, Spill
 from streams.operators.reorder.judge import release_order
 from streams.operators.reorder.section import pack_held, unpack_held
 from streams.state.space import StoreSpace
@@ -134,6 +136,17 @@ class Held:
         """All events in memory."""
         return [chunk.events for chunk in self._chunks]
 
+    def ripe(self, watermark: int) -> list[Events]:
+        """Those in memory among which some are due at `watermark`, with others."""
+        return [chunk.events for chunk in self._chunks if chunk.event_time_min <= watermark]
+
+    def has_key(self, key: bytes, watermark: int) -> bool:
+        """Whether an event of `key` that is above `watermark` is held, in memory or in a page."""
+        if any(key in byte_values(events.key) for events in self.all()):
+            return True
+        in_pages = held_in_store(self._space, self._fields, watermark)
+        return in_pages is not None and key in byte_values(in_pages.key)
+
     def came_in(self, cycle: int) -> Events:
         """Events that came in `cycle` and are still held."""
         found = [chunk.events for chunk in self._chunks if chunk.cycle == cycle]
@@ -158,7 +171,7 @@ class Held:
         """Hold those of kept keys only; of pages in the store, others are left out when they are loaded."""
         parts = [(chunk, self._kept(byte_values(chunk.events.key))) for chunk in self._chunks]
         self._chunks = [
-            chunk if kept is None else _Chunk.of(chunk.cycle, chunk.events, np.flatnonzero(kept))
+            chunk if kept is None else _Chunk.of(chunk.cycle, chunk.events, kept.nonzero()[0])
             for chunk, kept in parts
             if kept is None or kept.any()
         ]
@@ -206,6 +219,17 @@ class Held:
         kept, moved = events.take(slice(0, keep_events)), events.take(slice(keep_events, None))
         self._pages = sorted([*self._pages, *self._written(moved, batch)])
         self._chunks = [_Chunk.of(_SETTLED, kept)] if len(kept) else []
+
+    def make_room(self, goal: Spill, watermark: int, batch: WriteBatch, *, among: int = 1) -> None:
+        """Move all but what is due first into pages, and delete those of which all is released; only between cycles.
+
+        `among`: so many share what `goal` says may stay.
+        """
+        keep = goal.rows_keep if goal.rows_keep == ALL else goal.rows_keep // among
+        if goal.bytes_keep != ALL:
+            keep = min(keep, self.events_of(goal.bytes_keep // among))
+        self.spill(batch, keep_events=keep)
+        self.forget_released_pages(watermark, batch)
 
     def _written(self, events: Events, batch: WriteBatch) -> list[tuple[int, bytes]]:
         """Pages of `events`, which are in order of release."""
@@ -265,6 +289,12 @@ def held_in_store(space: StoreSpace, fields: Fields, watermark: int, kept: Kept 
     """All events above `watermark` of kept keys in the pages of a store, each once, slots unset; None: none is."""
     pages = (unpack_held(memoryview(page), fields) for _, page in space.scan())
     return without_repeats([_of_kept(events.take(events.event_time > watermark), kept) for events in pages])
+
+
+def sections_in_store(space: StoreSpace, fields: Fields, watermark: int, kept: Kept = _all_keys) -> list[bytes]:
+    """What `held_in_store` finds, as sections of the journal."""
+    held = held_in_store(space, fields, watermark, kept)
+    return [] if held is None else pack_held(held, bytes_max=JOURNAL_RECORD_BYTES_MAX)
 
 
 def _of_kept(events: Events, kept: Kept) -> Events:

@@ -43,8 +43,8 @@ def judge_behind(
     late_by_ms = np.zeros(len(events), dtype=np.int64)
     is_concerned = np.zeros(len(last_due.event_time), dtype=np.bool_)
     is_concerned[events.slot[behind]] = True
-    slots = np.flatnonzero(is_concerned)
-    rows = np.flatnonzero(is_concerned[events.slot])
+    slots = is_concerned.nonzero()[0]
+    rows = is_concerned[events.slot].nonzero()[0]
     waited = [(chunk, _due_of(chunk, is_concerned, int(watermark[-1]))) for chunk in held]
     slot = np.concatenate([slots, *(chunk.slot[picked] for chunk, picked in waited), events.slot[rows]])
     time = np.concatenate(
@@ -70,7 +70,7 @@ def judge_behind(
     order = np.lexsort((place, slot))
     # Ranks of a slot are above those of all slots before it, and each slot begins with its last due event.
     latest = np.maximum.accumulate(rank[order])
-    judged = np.flatnonzero((order >= own) & behind[rows][np.maximum(order - own, 0)])
+    judged = ((order >= own) & behind[rows][np.maximum(order - own, 0)]).nonzero()[0]
     due, entry = latest[judged - 1], order[judged]
     late = rank[entry] < due
     time_of_rank = np.empty(len(slot), dtype=np.int64)
@@ -94,7 +94,7 @@ class _Ids:
 
 def _due_of(chunk: Events, is_concerned: Bools, watermark: int) -> Int64:
     """Rows of held events that are due at `watermark` and whose slot is concerned."""
-    ripe = np.flatnonzero(chunk.event_time <= watermark)
+    ripe = (chunk.event_time <= watermark).nonzero()[0]
     return ripe[is_concerned[chunk.slot[ripe]]]
 
 
@@ -107,7 +107,7 @@ def _ranks(slot: Int64, time: Int64, sequence: Int64, ids_given: _Ids) -> Int64:
     if tied.any():
         ids = ids_given.objects()
         # Rows that only their ids tell apart stand together: sorting just those, they fill the same places.
-        places = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
+        places = (np.append(tied, False) | np.insert(tied, 0, False)).nonzero()[0]
         group = np.cumsum(np.insert(~tied, 0, True))[places].tolist()
         members = zip(group, ids[order[places]].tolist(), order[places].tolist(), strict=True)
         order[places] = [row for *_, row in sorted(members)]
@@ -129,7 +129,7 @@ def release_order(events: Events) -> Int64:
     if not tied.any():
         return order
     # Rows of equal time and sequence stand together: sorting just those, they fill the same places.
-    places = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
+    places = (np.append(tied, False) | np.insert(tied, 0, False)).nonzero()[0]
     rows = order[places]
     if (events.id_word[rows] & np.uint64(1)).all():  # all UUIDs: their words sort as their text does
         columns = (events.id_lo[rows], events.id_hi[rows], events.sequence[rows], events.event_time[rows])

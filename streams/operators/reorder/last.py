@@ -74,10 +74,11 @@ class LastReleased:
 
 def due_pairs(due: DueRows) -> list[tuple[bytes, bytes]]:
     """Last released events as pairs for the store."""
-    columns = (due.key.tolist(), due.event_time.tolist(), due.sequence.tolist(), due.event_id.tolist())
+    numbers = np.column_stack([due.event_time, due.sequence]).astype("<i8").tobytes()
+    starts = range(0, len(numbers), _ROW.size)
     return [
-        (key, _ROW.pack(event_time, sequence) + event_id)
-        for key, event_time, sequence, event_id in zip(*columns, strict=True)
+        (key, numbers[at : at + _ROW.size] + event_id)
+        for key, at, event_id in zip(due.key.tolist(), starts, due.event_id.tolist(), strict=True)
     ]
 
 

@@ -20,7 +20,7 @@ from streams.operators.keyed import ChangedKeys
 from streams.operators.late import LATE, LateEvents
 from streams.operators.output import EventRecords, Output, RefusedEvents
 from streams.operators.refused import accepted
-from streams.operators.reorder.held import Held, held_in_store
+from streams.operators.reorder.held import Held, sections_in_store
 from streams.operators.reorder.journalled import HeldInJournal
 from streams.operators.reorder.judge import judge_behind, release_order
 from streams.operators.reorder.last import LastReleased, due_pairs, due_rows
@@ -115,7 +115,7 @@ class ReorderOperator(Operator):
         places: list[Int64] = []
         if not ahead.all():
             behind = ~ahead
-            is_late, by_ms = judge_behind(events, at, behind, self._last.due(), self._rivals())
+            is_late, by_ms = judge_behind(events, at, behind, self._last.due(), self._rivals(end))
             if is_late.any():
                 late = events.take(is_late)
                 records.append(
@@ -153,13 +153,13 @@ class ReorderOperator(Operator):
             return due
         return [events.take(accepted(events, refusals, refused, were_held=True)) for events in due]
 
-    def _rivals(self) -> list[Events]:
+    def _rivals(self, watermark: int) -> list[Events]:
         """Held events that may make later ones late: what an output has refused will not be released before them."""
         refusals = self._context.refusals()
         if not refusals:
-            return self.held.all()
+            return self.held.ripe(watermark)
         found: list[Events] = []
-        for events in self.held.all():
+        for events in self.held.ripe(watermark):
             rival = np.ones(len(events), dtype=np.bool_)
             rival[list(refusals.messages(events))] = False
             found.append(events.take(rival))
@@ -243,6 +243,10 @@ class ReorderOperator(Operator):
         """That their last released events count no more."""
         return {self._spec.forgotten_part: [pack_keys(keys)]}
 
+    def holds(self, key: bytes, watermark: int) -> bool:
+        """Whether events of the key wait for the watermark."""
+        return self.held.has_key(key, watermark)
+
     def _write_replayed(self) -> None:
         self._last_space.write(self._replayed)
         self._replayed = WriteBatch()
@@ -251,13 +255,13 @@ class ReorderOperator(Operator):
         """Held events and last released ones of the store."""
         del marks
         home = self._context.home
-        held = held_in_store(self._held_space, self._context.fields, watermark, home.kept)
+        held = sections_in_store(self._held_space, self._context.fields, watermark, home.kept)
         due = due_rows(list(self._last_space.scan()))
         if (kept := home.kept(due.key.tolist())) is not None:
             due = due.take(kept)
         return Changes(
             sections={
-                self._spec.held_part: [] if held is None else pack_held(held, bytes_max=JOURNAL_RECORD_BYTES_MAX),
+                self._spec.held_part: held,
                 self._spec.last_part: pack_due(due, bytes_max=JOURNAL_RECORD_BYTES_MAX),
             },
             event_time_max=int(due.event_time.max()) if len(due) else TIME_MIN,
@@ -267,9 +271,7 @@ class ReorderOperator(Operator):
 
     def spill(self, goal: Spill, watermark: int, batch: WriteBatch) -> int:
         """Move all but the oldest held events into pages; the journal is needed for those that stay in memory."""
-        keep = goal.rows_keep if goal.bytes_keep == ALL else min(goal.rows_keep, self.held.events_of(goal.bytes_keep))
-        self.held.spill(batch, keep_events=keep)
-        self.held.forget_released_pages(watermark, batch)
+        self.held.make_room(goal, watermark, batch)
         return self._durable_below(watermark)
 
     def expire(self, watermark: int, batch: WriteBatch) -> int:

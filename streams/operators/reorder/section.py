@@ -22,6 +22,8 @@ from streams.state.codec import (
     pack_texts,
     text_sizes,
     unpack_headers,
+    with_null_marks,
+    without_null_marks,
 )
 from streams.state.journal import reading
 
@@ -55,7 +57,7 @@ def pack_held(held: Events, *, bytes_max: int) -> list[bytes]:
 def _sizes(held: Events) -> Int64:
     sizes = byte_sizes(held.key) + byte_sizes(held.value) + byte_sizes(held.event_id)
     sizes += 8 * (6 + held.payload.shape[0]) + 16
-    sizes += text_sizes(*(_with_null_marks(row) for row in held.texts)) + 4 * len(held.texts)
+    sizes += text_sizes(*(with_null_marks(row) for row in held.texts)) + 4 * len(held.texts)
     if held.headers is not None:
         sizes += np.array([len(pack_headers(one)) for one in held.headers], dtype=np.int64)
     return sizes
@@ -67,7 +69,7 @@ def _pack_held(held: Events) -> bytes:
     columns = (held.timestamp_ms, held.event_time, held.sequence, held.id_hi, held.id_lo, held.id_word, held.payload)
     parts = [SIZE.pack(len(names)), names, *(column.tobytes() for column in columns)]
     headers = [b""] * len(held) if held.headers is None else [pack_headers(one) for one in held.headers]
-    marked = [_with_null_marks(row).tolist() for row in held.texts]
+    marked = [with_null_marks(row).tolist() for row in held.texts]
     for column in (held.event_id, held.key, held.value):
         parts += pack_column(column)
     for texts in (headers, *marked):
@@ -93,7 +95,7 @@ def _unpack_held(columns: ColumnReader, fields: Fields) -> Events:
     hi, lo, word = (columns.numbers("<u8", count) for _ in range(3))
     written = columns.numbers("<f8", count * len(payload_names)).reshape(len(payload_names), count)
     event_id, key, value, packed = (columns.texts(count) for _ in range(4))
-    marked = {name: _without_null_marks(columns.texts(count)) for name in text_names}
+    marked = {name: without_null_marks(columns.texts(count)) for name in text_names}
     if payload_names == list(fields.payload):
         payload = written
     else:
@@ -167,12 +169,3 @@ def unpack_keys(data: memoryview) -> list[bytes]:
         columns = ColumnReader(data)
         found: list[bytes] = columns.texts(columns.size()).tolist()
         return found
-
-
-def _with_null_marks(texts: Objects) -> Objects:
-    """A byte in front of each text; null is none at all."""
-    return objects([b"" if text is None else b"\1" + text for text in texts.tolist()])
-
-
-def _without_null_marks(marked: Objects) -> Objects:
-    return objects([text[1:] if text else None for text in marked.tolist()])

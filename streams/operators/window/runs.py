@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from streams.batch.columns import Int64
-from streams.batch.rows import Rows
+from streams.batch.rows import Rows, put_rows
 from streams.operators.fold.aggregate import Segments, WindowAggregate
 
 NEVER: Final = int(np.iinfo(np.int64).max)
@@ -45,8 +45,8 @@ class WindowFamily(Protocol):
 
 def close(state: Rows, watermark: int) -> Closed:
     """Close, in `state`, the windows that the watermark has passed."""
-    owner = np.flatnonzero(state["close_at"] <= watermark)
-    closed = Closed(owner, state[owner])
+    owner = (state["close_at"] <= watermark).nonzero()[0]
+    closed = Closed(owner, state.take(owner))
     state["close_at"][owner] = NEVER
     return closed
 
@@ -64,13 +64,14 @@ def fold_in_turn(aggregate: WindowAggregate, inner: Rows, picked: Segments, late
     # left, fold again. Nothing has changed any more: it is what one run after the other gives. After n rounds that
     # holds for the first n runs of each key in any case.
     for _ in range(_ROUNDS_MAX):
-        carried = aggregate.carry(states[later - 1])
-        if carried.tobytes() == inner[later].tobytes():
+        carried = aggregate.carry(states.take(later - 1))
+        if carried.tobytes() == inner.take(later).tobytes():
             return states
-        inner[later] = carried
-        states[later] = aggregate.fold(inner[later], picked.pick(picked.start[later], picked.end[later]))
+        put_rows(inner, later, carried)
+        again = aggregate.fold(carried, picked.pick(picked.start[later], picked.end[later]))
+        put_rows(states, later, again)
     for number in range(1, int(ordinal.max()) + 1):
         chosen = later[ordinal[later] == number]
-        carried = aggregate.carry(states[chosen - 1])
-        states[chosen] = aggregate.fold(carried, picked.pick(picked.start[chosen], picked.end[chosen]))
+        carried = aggregate.carry(states.take(chosen - 1))
+        put_rows(states, chosen, aggregate.fold(carried, picked.pick(picked.start[chosen], picked.end[chosen])))
     return states

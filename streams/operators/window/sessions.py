@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from streams.batch.columns import TIME_MIN, Bools, Int64
-from streams.batch.rows import Rows
+from streams.batch.rows import Rows, concat_rows, put_rows
 from streams.operators.fold.aggregate import Segments, WindowAggregate
 from streams.operators.window.runs import NEVER, Closed, fold_in_turn
 
@@ -42,7 +42,7 @@ class Sessions:
     def fold(self, state: Rows, segments: Segments) -> tuple[Rows, Closed]:
         """As `WindowFamily` says. An event within the gap of a session that the watermark has closed opens it again."""
         runs = self._runs(state, segments)
-        newest = state[runs.owner]
+        newest = state.take(runs.owner)
         rows = np.zeros(len(runs.first), dtype=self.dtype)
         rows["start"], rows["revision"] = _starts_and_revisions(runs, newest, segments.event_time)
         rows["last"] = segments.event_time[runs.last]
@@ -54,9 +54,10 @@ class Sessions:
         owner = np.concatenate([runs.owner[closes], runs.owner[overtaken]])
         order = np.argsort(owner, kind="stable")
         after = state.copy()
-        last = ~overtaken
-        after[runs.owner[last]] = rows[last]
-        return after, Closed(owner[order], np.concatenate([newest[closes], rows[overtaken]])[order])
+        last = (~overtaken).nonzero()[0]
+        put_rows(after, runs.owner[last], rows.take(last))
+        closed = concat_rows([newest.take(closes.nonzero()[0]), rows.take(overtaken.nonzero()[0])])
+        return after, Closed(owner[order], closed.take(order))
 
     def end(self, last: Int64) -> Int64:
         """End of sessions whose last events are at `last`, exclusive."""
@@ -81,7 +82,7 @@ class Sessions:
         is_over = (prior >= closed_at) | (closed_at == NEVER)
         is_first_of_owner = np.zeros(len(time), dtype=np.bool_)
         is_first_of_owner[begins] = True
-        first = np.flatnonzero(is_first_of_owner | is_new | is_over)
+        first = (is_first_of_owner | is_new | is_over).nonzero()[0]
         last = np.append(first[1:] - 1, len(time) - 1)
         run_owner = owner[first]
         ordinal = np.arange(len(first)) - np.searchsorted(run_owner, run_owner, side="left")
@@ -94,16 +95,18 @@ class Sessions:
         A session begins with nothing; one that is opened again with what passes over from its row before.
         """
         inner = np.zeros_like(newest)
-        inner[runs.goes_on] = newest[runs.goes_on]
-        again = (runs.ordinal == 0) & ~runs.is_new & ~runs.goes_on
-        inner[again] = self._aggregate.carry(newest[again])
-        later = np.flatnonzero((runs.ordinal > 0) & ~runs.is_new)
+        goes_on = runs.goes_on.nonzero()[0]
+        put_rows(inner, goes_on, newest.take(goes_on))
+        again = ((runs.ordinal == 0) & ~runs.is_new & ~runs.goes_on).nonzero()[0]
+        if len(again):
+            put_rows(inner, again, self._aggregate.carry(newest.take(again)))
+        later = ((runs.ordinal > 0) & ~runs.is_new).nonzero()[0]
         return fold_in_turn(self._aggregate, inner, segments.pick(runs.first, runs.last), later, runs.ordinal)
 
 
 def _starts_and_revisions(runs: "_Runs", newest: Rows, event_time: Int64) -> tuple[Int64, Int64]:
     """Start of each run's session, and the number of the run among the session's rows."""
-    leads = np.flatnonzero(runs.is_new | (runs.ordinal == 0))
+    leads = (runs.is_new | (runs.ordinal == 0)).nonzero()[0]
     group = np.cumsum(runs.is_new | (runs.ordinal == 0)) - 1
     is_new = runs.is_new[leads]
     start = np.where(is_new, event_time[runs.first[leads]], newest["start"][leads])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from streams.batch.columns import TIME_MIN, Bools, Int64
-from streams.batch.rows import Rows
+from streams.batch.rows import Rows, concat_rows, put_rows, rows_where
 from streams.operators.fold.aggregate import Segments, WindowAggregate
 from streams.operators.window.runs import NEVER, Closed, fold_in_turn
 
@@ -47,7 +47,7 @@ class Windows:
         window's own events (`WindowAggregate.carry`); other aggregates cost a step for each window of a key.
         """
         runs = self._runs(state, segments)
-        newest = state[runs.owner]
+        newest = state.take(runs.owner)
         # A later run of a key never goes on with the one before it: that is where runs are cut.
         is_first = runs.ordinal == 0
         prior = segments.prior[runs.first]
@@ -58,14 +58,15 @@ class Windows:
         rows["revision"] = _revisions(runs, newest, goes_on)
         rows["state"] = self._states(runs, newest["state"], goes_on, segments)
         closes = is_first & (newest["close_at"] != NEVER) & ~goes_on
-        before = newest[closes]
+        before = newest.take(closes.nonzero()[0])
         overtaken = np.append(~is_first[1:], False)  # by the next run of the same key
         owner = np.concatenate([runs.owner[closes], runs.owner[overtaken]])
         order = np.argsort(owner, kind="stable")
         after = state.copy()
-        last = ~overtaken
-        after[runs.owner[last]] = rows[last]
-        return after, Closed(owner[order], np.concatenate([before, rows[overtaken]])[order])
+        last = (~overtaken).nonzero()[0]
+        put_rows(after, runs.owner[last], rows.take(last))
+        closed = concat_rows([before, rows.take(overtaken.nonzero()[0])])
+        return after, Closed(owner[order], closed.take(order))
 
     def end(self, start: Int64) -> Int64:
         """End of the windows that begin at `start`, exclusive."""
@@ -73,9 +74,9 @@ class Windows:
 
     def _states(self, runs: "_Runs", newest: Rows, goes_on: Bools, segments: Segments) -> Rows:
         """State of each run's window after its events; `newest` is what the run's key had before all of them."""
-        inner = np.where(goes_on, newest, self._aggregate.carry(newest))
+        inner = rows_where(goes_on, newest, self._aggregate.carry(newest))
         picked = segments.pick(runs.first, runs.last)
-        return fold_in_turn(self._aggregate, inner, picked, np.flatnonzero(runs.ordinal > 0), runs.ordinal)
+        return fold_in_turn(self._aggregate, inner, picked, (runs.ordinal > 0).nonzero()[0], runs.ordinal)
 
     def _close_at(self, start: Int64, prior: Int64) -> Int64:
         """Watermark that closes a window opened when it stood at `prior`: history has the grace from then on."""
@@ -89,9 +90,9 @@ class Windows:
         since = segments.event_time - self._offset_ms
         start = since // self._size_ms * self._size_ms + self._offset_ms
         change = (start[1:] != start[:-1]) | (owner[1:] != owner[:-1])
-        first = np.concatenate([[0], np.flatnonzero(change) + 1])
+        first = np.concatenate([[0], change.nonzero()[0] + 1])
         last = np.append(first[1:] - 1, count - 1)
-        newest, prior = state[owner[first]], segments.prior[first]
+        newest, prior = state.take(owner[first]), segments.prior[first]
         is_first_of_owner = np.append(True, owner[first[1:]] != owner[first[:-1]])
         goes_on = is_first_of_owner & _is_open(newest, start[first], prior)
         close_at = np.where(goes_on, newest["close_at"], self._close_at(start[first], prior))
@@ -99,7 +100,7 @@ class Windows:
         if overtaken.any():
             cuts = [
                 cut
-                for run in np.flatnonzero(overtaken).tolist()
+                for run in overtaken.nonzero()[0].tolist()
                 for cut in self._cuts(
                     segments.prior, int(first[run]), int(last[run]), int(start[first[run]]), int(close_at[run])
                 )
@@ -134,7 +135,7 @@ def _revisions(runs: "_Runs", newest: Rows, goes_on: Bools) -> Int64:
     base = np.where(again, newest["revision"] + 1, np.where(goes_on, newest["revision"], 0))
     changes = is_first | np.append(True, runs.start[1:] != runs.start[:-1])
     group = np.cumsum(changes) - 1
-    leads = np.flatnonzero(changes)
+    leads = changes.nonzero()[0]
     found: Int64 = np.arange(len(group)) - leads[group] + np.where(is_first[leads], base[leads], 0)[group]
     return found
 

@@ -55,7 +55,7 @@ def _unmet(version: SchemaVersion, flow: Pipeline, one: Input) -> Iterable[Findi
     fields = {field["name"]: field for field in version.parsed["fields"]}
     needs: dict[str, tuple[frozenset[str], bool, str]] = {
         one.id_field: (frozenset({"string"}), False, "its id"),
-        one.key_field: (frozenset({"string"}), False, "its key"),
+        one.key_field: (frozenset({"string"}), one.is_internal, "its key"),
         one.time_field: (frozenset({"long"}), False, "its event time"),
         one.sequence_field: (_INTEGERS, False, "its sequence"),
         **dict.fromkeys(one.payload_fields, (_NUMBERS, True, "a number that it folds")),

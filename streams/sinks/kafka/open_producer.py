@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaException, Producer
 
-from streams.flow.declaration import OUTPUT_BYTES_MAX
+from streams.flow.topics import OUTPUT_BYTES_MAX
 from streams.kafka import clients
 from streams.kafka.native_client import NativeClients, NativeProducer
 from streams.kafka.partitioner import PARTITIONER

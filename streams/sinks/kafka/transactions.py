@@ -17,20 +17,18 @@ from typing import Final
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from streams.acls.rights import Operation, on_topic
-from streams.batch.lanes import input_of, partition_of_lane
-from streams.errors import FencedError, StreamsError
-from streams.kafka.acls import in_words, lacking
-from streams.kafka.admin import admin_client, described
+from streams.errors import FencedError
+from streams.kafka.admin import described
 from streams.kafka.bounded import BoundedCalls, ClientHangs
 from streams.kafka.native_client import NativeClients, NativeProducer
-from streams.kafka.positions import metadata_of
 from streams.limits import TRANSACTION_TIMEOUT_MS
 from streams.resilience.retry import Backoff, Retrier
 from streams.settings import Settings
 from streams.sinks.base import Committed, CycleAborted, OutcomeUnknown, OutputRefused, TopicRecords
+from streams.sinks.kafka.absent_topics import missing_topics, unwritable_topics
 from streams.sinks.kafka.delivery_reports import DeliveryReports
 from streams.sinks.kafka.fencing import Fencing
+from streams.sinks.kafka.group_offsets import offsets_of
 from streams.sinks.kafka.open_producer import opened_producer, producer_config
 from streams.sinks.kafka.produce import QUEUE_FULL, GivesBatch, GivesEach, give_one
 from streams.sinks.kafka.producer_errors import FENCED, UNANSWERED, commit_may_be_asked_again, not_fenced
@@ -42,13 +40,13 @@ _CALL_TIMEOUT_S: Final = TRANSACTION_TIMEOUT_MS / 1000
 _HANGS_S: Final = 5.0
 """So long after its own timeout a call is taken to hang."""
 _SETTLE_TIMEOUT_S: Final = 60.0
-_LIST_TIMEOUT_S: Final = 2.0
 _REPORTS_S: Final = 0.1
 
 _REOPEN: Final = Backoff(first_s=1.0, pause_s_max=15.0)
 _STEP: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_CALL_TIMEOUT_S)
 _ASK_AGAIN: Final = Backoff(first_s=0.1, pause_s_max=1.0, give_up_s=_SETTLE_TIMEOUT_S)
 _UNKNOWN_PARTITION: Final[int] = KafkaError._UNKNOWN_PARTITION  # noqa: SLF001 - a public constant of librdkafka
+_LIST_TIMEOUT_S: Final = 2.0
 _LEARN_TRIES: Final = 5
 _LEARN_PAUSE_S: Final = 0.1
 """Brokers learn of a new partition one after the other, each soon."""
@@ -225,13 +223,7 @@ class KafkaTransactions:
 
     def send_offsets(self, positions: dict[int, Committed], membership: object) -> None:
         """Step 3, in the name of `membership`: refused once the group has gone on to another generation."""
-        offsets = [
-            TopicPartition(
-                self._inputs[input_of(lane)], partition_of_lane(lane), position.offset_next, metadata_of(position)
-            )
-            for lane, position in positions.items()
-        ]
-        self.send_group_offsets(offsets, membership)
+        self.send_group_offsets(offsets_of(positions, self._inputs), membership)
 
     def send_group_offsets(self, offsets: list[TopicPartition], membership: object) -> None:
         """Add offsets with metadata of any text to the transaction, in the name of `membership`."""
@@ -383,8 +375,9 @@ class KafkaTransactions:
             self.reopen()
             return CycleAborted("transaction_timeout", described(raised))
         if _NO_RIGHT in {error.code(), (self._reports.failed or error).code()}:
-            return CycleAborted("topic_authorization_failed", self._lacking() or described(raised))
-        if missing := self._missing_topics():
+            unwritable = unwritable_topics(self._settings, self._topics)
+            return CycleAborted("topic_authorization_failed", unwritable or described(raised))
+        if missing := missing_topics(self._require(), self._topics):
             return CycleAborted(
                 "missing_topic", f"topics are missing ({missing}): create them with `streams topics apply`"
             )
@@ -412,22 +405,6 @@ class KafkaTransactions:
         if self._reports.failed is not None and self._reports.failed.code() in FENCED:
             return KafkaException(self._reports.failed)
         return raised
-
-    def _missing_topics(self) -> str:
-        """Names of topics that were produced to and that the broker does not have; empty when it does not answer."""
-        try:
-            there = self._require().list_topics(timeout=_LIST_TIMEOUT_S).topics
-        except KafkaException:
-            return ""
-        return ", ".join(sorted(self._topics - there.keys()))
-
-    def _lacking(self) -> str:
-        """Topics of the transaction that this principal may not write, in words; empty when the broker says none."""
-        try:
-            found = lacking(admin_client(self._settings), (on_topic(one, Operation.WRITE) for one in self._topics))
-        except StreamsError:
-            return ""
-        return in_words(found) if found else ""
 
     def _is_fenced(self, error: KafkaError) -> bool:
         return self._fencing.is_fenced(error, outlived=self._outlived())

@@ -16,18 +16,18 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from streams.batch.lanes import all_lanes, input_of, lane_of, partition_of_lane
 from streams.batch.records import Records
 from streams.clock import monotonic_ms
-from streams.errors import FencedError, StreamsError
 from streams.kafka import clients
 from streams.kafka.admin import described
 from streams.kafka.broker_watch import BrokerWatch
 from streams.kafka.native_client import NativeClients, NativeReader
 from streams.kafka.out_of_range import OUT_OF_RANGE, is_truncation
-from streams.limits import BATCH_RECORDS_MAX, BATCH_SHARE, BATCH_WAIT_MS
+from streams.limits import BATCH_RECORDS_MAX, BATCH_SHARE, BATCH_WAIT_MS, BATCH_WAIT_MS_MIN, QUIET_WAIT_MS
 from streams.settings import Settings
 from streams.sources.base import Idle, Polled, RebalanceListener, Unreadable
 from streams.sources.kafka.arrivals import Arrivals, FromMessages, FromReader, Notice, records_of_next
 from streams.sources.kafka.commands import Commands
 from streams.sources.kafka.consumed import Consumed
+from streams.sources.kafka.consumer_calls import broken, leave_group, seek
 from streams.sources.kafka.high_watermarks import HighWatermarks
 from streams.sources.kafka.joining import Joining
 from streams.sources.kafka.membership import REFUSALS, cause_of, consumer_config, is_static
@@ -37,7 +37,6 @@ log = structlog.get_logger(__name__)
 
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of librdkafka
 _BOUNDS_TIMEOUT_S: Final = 5.0
-_LEAVE_TIMEOUT_S: Final = 5.0
 _ASK_TIMEOUT_S: Final = 1.0
 
 
@@ -83,6 +82,8 @@ class Intake:
         self._must_give_up_place = settings.streams_group_leave and is_static(settings)
         self._config = consumer_config(settings, group=group, member=member)
         self._batch_records = BATCH_RECORDS_MAX
+        self._wait_ms = QUIET_WAIT_MS
+        self._gathering_ms = max(BATCH_WAIT_MS_MIN, min(BATCH_WAIT_MS, settings.streams_commit_interval_ms))
         self._batch_bytes_max = int((settings.streams_memory_mb_max << 20) * BATCH_SHARE)
         self.consumer = self._new_consumer()
 
@@ -167,23 +168,24 @@ class Intake:
         try:
             arrived = self._consumed_in_python() if reader is None else self._consumed_natively(reader)
         except KafkaException as error:
-            raise self._broken(error.args[0]) from None
+            raise broken(error.args[0], self._source, self._group) from None
         self._note_membership()
         found = [part for part in map(self._received, arrived) if part is not None]
         records = Records.concat(found) if found else None
         if records is not None:
             self._batch_records = records_of_next(records, self._batch_bytes_max)
+        self._wait_ms = QUIET_WAIT_MS if records is None else self._gathering_ms
         return Polled(records, self._idle_now(monotonic_ms()), self._generation)
 
     def _consumed_in_python(self) -> list[Arrivals]:
-        messages = self.consumer.consume(self._batch_records, BATCH_WAIT_MS / 1000)
+        messages = self.consumer.consume(self._batch_records, self._wait_ms / 1000)
         return [FromMessages(messages, self._first_lanes)] if messages else []
 
     def _consumed_natively(self, reader: NativeReader) -> list[Arrivals]:
         """Rebalances and what concerns the consumer as a whole come from it, records from the reader's queue."""
         message = self.consumer.poll(0)
         arrived: list[Arrivals] = [] if message is None else [FromMessages([message], self._first_lanes)]
-        if self._reader is reader and (taken := reader.poll(self._batch_records, BATCH_WAIT_MS)) is not None:
+        if self._reader is reader and (taken := reader.poll(self._batch_records, self._wait_ms)) is not None:
             arrived.append(FromReader(taken))
         return arrived
 
@@ -224,29 +226,14 @@ class Intake:
         others of the group take its partitions over at once.
         """
         if self._must_give_up_place:  # any other member leaves when it is closed
-            self._leave()
+            leave_group(self.consumer, self._source)
         self._close_consumer()
         self._high.close()
-
-    def _leave(self) -> None:
-        """Give up a static place in the group: it is kept when the consumer is closed, not when it unsubscribes.
-
-        The member id is gone once the request is under way, and closing waits for its answer.
-        """
-        deadline_s = time.monotonic() + _LEAVE_TIMEOUT_S
-        try:
-            self.consumer.unsubscribe()
-            while self.consumer.memberid() and time.monotonic() < deadline_s:
-                self.consumer.poll(BATCH_WAIT_MS / 1000)  # serves the revocation; nothing is consumed any more
-        except (KafkaException, RuntimeError) as error:
-            log.warning("the group could not be left: it keeps this worker's place for a session", error=str(error))
-            return
-        log.info("left the group", topic=self._source)
 
     def _be_refused(self, error: KafkaError) -> None:
         """The group does not take us as we are: this consumer is void, a new one will ask again."""
         if not self._joining.refused(error):
-            raise self._broken(error)
+            raise broken(error, self._source, self._group)
 
     def _joined_again(self) -> bool:
         """Join with a new consumer once the pause is over."""
@@ -254,7 +241,7 @@ class Intake:
         if left_s is None:
             return True
         if left_s > 0:
-            time.sleep(min(left_s, BATCH_WAIT_MS / 1000))
+            time.sleep(min(left_s, QUIET_WAIT_MS / 1000))
             return False
         self._joining.joins_again()
         self._renew()
@@ -301,7 +288,7 @@ class Intake:
         elif cause_of(error) in REFUSALS:
             self._be_refused(error)
         elif error.fatal() or cause_of(error) == KafkaError._FATAL:  # noqa: SLF001
-            raise self._broken(error)
+            raise broken(error, self._source, self._group)
         elif error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:  # noqa: SLF001
             self._consumed.suspect()
             self._joining.source_is_gone()
@@ -309,16 +296,6 @@ class Intake:
         else:
             self._joining.doubted()
             log.warning("consumer", error=described(KafkaException(error)), code=error.name())
-
-    def _broken(self, error: KafkaError) -> StreamsError:
-        if cause_of(error) in {KafkaError.UNRELEASED_INSTANCE_ID, KafkaError.FENCED_INSTANCE_ID}:
-            return FencedError(
-                f"another worker has joined as this one ({error.str()}): "
-                "is it running on a copy of this data directory?"
-            )
-        return StreamsError(
-            f"the consumer of {self._source} in the group {self._group} failed: {described(KafkaException(error))}"
-        )
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
@@ -341,10 +318,9 @@ class Intake:
     def _consume_from(self, partition: int, offset: int) -> None:
         if partition not in self._consumed.assigned:
             return  # revoked meanwhile
-        here = self._place(partition)
-        self._seek(partition, offset)
+        seek(self.consumer, self._reader, self._place(partition, offset))
         self._consumed.start(partition, offset)
-        self.consumer.resume([here])
+        self.consumer.resume([self._place(partition)])
 
     def _start_after_gap(self, partition: int) -> None:
         """Go on with a partition of which the next offset is not in the log any more."""
@@ -356,19 +332,6 @@ class Intake:
         if partition in self._consumed.paused:
             self.consumer.pause([here])
 
-    def _seek(self, partition: int, offset: int) -> None:
-        here = self._place(partition, offset)
-        try:
-            self.consumer.seek(here)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError._STATE:  # noqa: SLF001 - a public constant of librdkafka
-                raise
-            # It has stopped fetching this partition, since an offset was out of range: only assigning it begins again.
-            self.consumer.incremental_unassign([here])
-            if self._reader is not None:  # what the client keeps of a partition that it does not read may be gone
-                self._reader.attach(here.topic, here.partition)
-            self.consumer.incremental_assign([here])
-
     def _stop(self, partitions: list[int], generation: int) -> None:
         self._generation = generation
         self._consumed.stop(partitions)
@@ -376,8 +339,10 @@ class Intake:
 
     def _pause_only(self, partitions: frozenset[int]) -> None:
         pause, resume = self._consumed.pause_only(partitions)
-        self.consumer.pause([self._place(lane) for lane in pause])
-        self.consumer.resume([self._place(lane) for lane in resume])
+        if pause:
+            self.consumer.pause([self._place(lane) for lane in pause])
+        if resume:
+            self.consumer.resume([self._place(lane) for lane in resume])
         self._consumed.note_paused(partitions)
 
     # --- rebalances -------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError
 
 from streams.kafka.clients import queue_kbytes_max
-from streams.limits import BATCH_WAIT_MS, HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS
+from streams.limits import FETCH_WAIT_MS, HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS
 from streams.settings import Settings
 
 
@@ -22,7 +22,7 @@ def consumer_config(settings: Settings, *, group: str, member: str) -> dict[str,
         "queued.min.messages": 100_000,
         "queued.max.messages.kbytes": queue_kbytes_max(settings),
         # The broker gathers too: unasked, it would answer a live stream with a few records at a time.
-        "fetch.wait.max.ms": BATCH_WAIT_MS // 2,
+        "fetch.wait.max.ms": FETCH_WAIT_MS,
         "fetch.min.bytes": 65_536,
         "fetch.queue.backoff.ms": 5,
         "fetch.message.max.bytes": 2 * 1_048_576,

@@ -1,6 +1,7 @@
 """Traffic that the autoscaler is simulated against."""
 
 import math
+from dataclasses import replace
 
 from tests.simulation.scaling.world import Scenario
 
@@ -36,4 +37,7 @@ STORM = Scenario(
     "a rebalance storm", 3 * HOUR_S, lambda _: 2_500.0, replicas=4, storm=lambda t: STORM_S[0] <= t < STORM_S[1]
 )
 HOT = Scenario("a hot partition", 3 * HOUR_S, lambda _: 2_500.0, replicas=4, weights=[30.0, *[1.0] * 11])
-ALL = (BURSTS, NIGHT, DEAD, SLOW, STORM, HOT)
+HOT_OF_SOMEBODY = replace(HOT, name="a hot partition, owner unknown", owners_known=False)
+WARM = Scenario("a warm partition", 3 * HOUR_S, lambda _: 1_471.0, weights=[800.0, *[61.0] * 11])
+"""One worker drains it together with one other."""
+ALL = (BURSTS, NIGHT, DEAD, SLOW, STORM, HOT, HOT_OF_SOMEBODY, WARM)

@@ -9,9 +9,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.monitor.scale import SETTLE_S, Load, ScalePolicy, ScaleState, decide
-from tests.simulation.scaling.scenarios import BURSTS, BURSTS_S, DEAD, DEAD_S, STORM, STORM_S
-from tests.simulation.scaling.world import Course, World
+from streams.batch.columns import Float64
+from streams.monitor.scale import NOBODY, SETTLE_S, Load, ScalePolicy, ScaleState, decide
+from tests.examples import examples
+from tests.simulation.scaling.scenarios import (
+    BURSTS,
+    BURSTS_S,
+    DEAD,
+    DEAD_S,
+    HOT,
+    HOT_OF_SOMEBODY,
+    SLOW,
+    SLOW_S,
+    STORM,
+    STORM_S,
+    WARM,
+)
+from tests.simulation.scaling.world import Course, Scenario, World
 
 POLICY = ScalePolicy()
 
@@ -19,36 +33,87 @@ POLICY = ScalePolicy()
 def load(time_s: float, *, lag_s: float = 0.0, arrive: float = 1_000.0, drain: float = 1_000.0, members: int | None = 2,
          partitions: int = 12) -> Load:  # fmt: skip
     lag = np.full(partitions, round(lag_s * arrive / partitions), dtype=np.int64)
-    return Load(time_s, lag, np.full(partitions, lag_s), arrive, drain, members)
+    return Load(
+        time_s, lag, np.full(partitions, lag_s), np.full(partitions, arrive / partitions),
+        np.full(partitions, drain / partitions), np.arange(partitions) % max(members or 1, 1), members,
+    )  # fmt: skip
 
 
 def settled(policy: ScalePolicy = POLICY, *, worker_rate: float | None = None, members: int = 2) -> ScaleState:
     return replace(ScaleState.first(load(0.0, members=members), policy), worker_rate=worker_rate)
 
 
-rates = st.one_of(st.just(math.nan), st.floats(0.0, 1e7))
-loads = st.lists(
-    st.tuples(st.floats(0.0, 900.0), st.floats(0.0, 1e5), rates, rates, st.none() | st.integers(0, 300)), max_size=25
+steps = st.lists(st.tuples(st.floats(0.0, 900.0), st.none() | st.integers(0, 300)), max_size=25)
+"""Time that passes, and members."""
+
+
+def uneven(chance: np.random.Generator, time_s: float, members: int | None, partitions: int) -> Load:
+    """Any load: each partition with rates and a lag of its own, of any size, some not known; any owner or none."""
+
+    def rates() -> Float64:
+        return np.where(chance.random(partitions) < 0.1, np.nan, 10.0 ** chance.uniform(-3, 7, partitions))
+
+    nothing = chance.random(partitions) < 0.3
+    lag_s = np.where(nothing, 0.0, 10.0 ** chance.uniform(0, 5, partitions))
+    lag = np.where(nothing, 0, 10.0 ** chance.uniform(0, 12, partitions)).astype(np.int64)
+    owner = chance.integers(NOBODY, chance.integers(1, 40), partitions)
+    return Load(time_s, lag, lag_s, rates(), rates() * chance.integers(0, 2), owner, members)
+
+
+@settings(max_examples=examples(100))
+@given(
+    st.integers(0, 2**32), steps, st.integers(1, 50), st.integers(1, 60), st.integers(0, 60), st.floats(0.0, 2_000.0)
 )
-
-
-@settings(max_examples=100)
-@given(loads, st.integers(1, 50), st.integers(1, 60), st.integers(0, 60), st.floats(0.0, 2_000.0))
 def test_the_number_is_always_within_its_bounds_and_the_peaks_stay_few(
-    steps: list[tuple[float, float, float, float, int | None]], partitions: int, low: int, more: int, cool_down_s: float
-) -> None:
+    seed: int, passing: list[tuple[float, int | None]], partitions: int, low: int, more: int, cool_down_s: float
+) -> None:  # fmt: skip
     policy = ScalePolicy(workers_min=low, workers_max=low + more, cool_down_s=cool_down_s)
     state = ScaleState.first(load(0.0, members=3, partitions=partitions), policy)
-    time_s = 0.0
-    for passed_s, lag_s, arrive, drain, members in steps:
+    chance, time_s = np.random.default_rng(seed), 0.0
+    for passed_s, members in passing:
         time_s += passed_s
-        now = load(time_s, lag_s=lag_s, arrive=1_000.0, members=members, partitions=partitions)
-        state, decision = decide(state, replace(now, arrive_rate=arrive, drain_rate=drain), policy)
+        state, decision = decide(state, uneven(chance, time_s, members, partitions), policy)
 
         assert min(low, partitions) <= decision.replicas <= min(partitions, low + more)
         assert decision.reason
         assert len(state.peaks) <= partitions
         assert all(one[1] > other[1] for one, other in pairwise(state.peaks))
+
+
+@given(st.floats(1_000.0, 1e9), st.integers(2, 24), st.integers(0, 23), st.floats(0.0, 900.0), st.booleans())
+def test_what_a_hot_partition_gets_beyond_one_worker_asks_for_none(
+    hot_rate: float, partitions: int, place: int, others: float, owner_known: bool
+) -> None:
+    """However much comes to it: as many as if it got what one worker drains."""
+    place %= partitions
+
+    def asked(rate: float) -> int:
+        arrive = np.full(partitions, others / partitions)
+        drain = arrive.copy()
+        arrive[place], drain[place] = rate, 1_000.0
+        lag_s = np.zeros(partitions)
+        lag_s[place] = 500.0
+        owner = np.arange(partitions) % 2 if owner_known else np.full(partitions, NOBODY)
+        policy = ScalePolicy(worker_rate=1_000.0)
+        now = Load(SETTLE_S, np.rint(arrive * lag_s).astype(np.int64), lag_s, arrive, drain, owner, 2)
+        return decide(settled(policy, worker_rate=1_000.0), now, policy)[1].replicas
+
+    assert asked(1_000.0) == asked(hot_rate) <= 3
+
+
+@given(st.lists(st.floats(0.0, 5_000.0), min_size=2, max_size=24), st.integers(1, 24), st.floats(1.0, 5_000.0))
+def test_what_a_worker_drains_is_never_taken_for_more_than_the_busiest_drains(
+    drains: list[float], members: int, known: float
+) -> None:
+    """Learned of those that are behind only, so idle ones do not make it look small."""
+    partitions = len(drains)
+    members = min(members, partitions)
+    owner = np.arange(partitions) % members
+    drain = np.array(drains)
+    lag_s = np.where(owner == 0, 100.0, 0.0)
+    now = Load(SETTLE_S, (lag_s * 10).astype(np.int64), lag_s, drain, drain, owner, members)
+
+    assert math.isclose(now.busy_rate(members, POLICY), float(drain[owner == 0].sum()), rel_tol=1e-9)
 
 
 @given(st.floats(1.0, 1e6), st.floats(0.0, 1e6))
@@ -97,6 +162,19 @@ def test_a_backlog_of_one_partition_asks_for_one_worker_only() -> None:
     _, decision = decide(settled(policy, worker_rate=1_000.0), replace(now, lag=lag, lag_s=lag_s), policy)
 
     assert 3 == decision.replicas  # (1,000 + 1,000) at 0.7 of 1,000 each, and not the 34,000/s that the backlog is
+
+
+def test_a_worker_with_more_partitions_than_it_drains_together_gets_rid_of_some() -> None:
+    arrive = np.array([800.0, *[61.0] * 11])
+    lag_s = np.where(np.arange(12) % 3 == 0, 60.0, 0.0)
+    now = Load(
+        SETTLE_S, (arrive * lag_s).astype(np.int64), lag_s, arrive, np.minimum(arrive, 750.0), np.arange(12) % 3, 3
+    )
+    policy = ScalePolicy(worker_rate=1_000.0)
+
+    _, decision = decide(settled(policy, worker_rate=1_000.0, members=3), now, policy)
+
+    assert 6 == decision.replicas  # two on a worker; by the 1,471/s of all 3 would do
 
 
 def test_workers_that_bring_no_throughput_are_not_followed_by_more() -> None:
@@ -151,3 +229,30 @@ def test_a_rebalance_storm_changes_nothing() -> None:
     assert 1 == len(set(course.between(course.replicas, STORM_S[0] + 30, STORM_S[1])))
     assert [] == flaps(course, STORM.policy.cool_down_s)
     assert course.lag_s[-1] < STORM.policy.lag_s_max
+
+
+@pytest.mark.parametrize("scenario", [HOT, HOT_OF_SOMEBODY], ids=lambda one: one.name)
+def test_a_hot_partition_does_not_drive_the_number_to_the_most(scenario: Scenario) -> None:
+    course = World(scenario).run()
+
+    assert max(course.replicas) == scenario.replicas
+    assert course.replicas[-1] <= 4
+    assert any("get more than one worker drains" in decision.reason for decision in course.decisions)
+    assert [] == flaps(course, scenario.policy.cool_down_s)
+
+
+def test_a_partition_that_one_worker_drains_is_brought_up_to_date_and_stays_so() -> None:
+    course = World(WARM).run()
+
+    assert max(course.replicas) < WARM.partitions
+    assert max(course.between(course.lag_s, 3_600, WARM.lasts_s)) < WARM.policy.lag_s_max
+    assert [] == flaps(course, WARM.policy.cool_down_s)
+
+
+def test_a_ceiling_of_the_downstream_costs_one_increase_for_as_long_as_it_lasts() -> None:
+    course = World(SLOW).run()
+
+    during = course.between(course.replicas, SLOW_S[0] + 60, SLOW_S[1])
+    assert 1 == len(set(during))
+    assert max(during) <= 4  # three would be what the ceiling lets through
+    assert [] == flaps(course, SLOW.policy.cool_down_s)

@@ -11,8 +11,8 @@ from operator import itemgetter
 
 import numpy as np
 
-from streams.batch.columns import Float64
-from streams.monitor.scale import Decision, Load, ScalePolicy, ScaleState, decide
+from streams.batch.columns import Float64, Int64
+from streams.monitor.scale import NOBODY, Decision, Load, ScalePolicy, ScaleState, decide
 
 TICK_S = 5.0
 POLL_S = 30.0
@@ -47,6 +47,8 @@ class Scenario:
     weights: Sequence[float] = ()
     """Of partitions; none: all alike."""
     partitions: int = 12
+    owners_known: bool = True
+    """Whether the monitor knows which member has a partition."""
     worker_rate: float = 1_000.0
     replicas: int = 2
     policy: ScalePolicy = field(default_factory=ScalePolicy)
@@ -71,6 +73,16 @@ class Course:
 
     def between(self, values: Sequence[float], from_s: float, to_s: float) -> list[float]:
         return [value for time_s, value in zip(self.time_s, values, strict=True) if from_s <= time_s < to_s]
+
+
+def fair_shares(waiting: Float64, room: float) -> Float64:
+    """What a worker drains of each of its partitions: as much of each in turn, while there is room."""
+    shares = np.zeros(len(waiting))
+    open_ = np.argsort(waiting)
+    for place, partition in enumerate(open_):
+        shares[partition] = min(float(waiting[partition]), room / (len(open_) - place))
+        room -= shares[partition]
+    return shares
 
 
 class World:
@@ -124,16 +136,17 @@ class World:
         if now_s >= self._paused_until_s:
             room = np.full(members, scenario.worker_rate * scenario.downstream(now_s) * TICK_S)
             room *= min(1.0, scenario.ceiling(now_s) * TICK_S / max(float(room.sum()), 1e-9))
+            owner = self._owner(members)
             for worker in range(members):
-                owned = np.arange(worker, len(waiting), members)
-                share = min(1.0, room[worker] / max(float(waiting[owned].sum()), 1e-9))
-                drained[owned] = waiting[owned] * share
+                owned = np.flatnonzero(owner == worker)
+                drained[owned] = fair_shares(waiting[owned], float(room[worker]))
         self._times.append(now_s)
         self._came.append(came)
         self._done.append(self._done[-1] + drained)
         return float(drained.sum()) / TICK_S
 
     def _load(self, now_s: float) -> Load:
+        scenario = self._scenario
         came, done = self._came[-1], self._done[-1]
         back = max(0, len(self._times) - 1 - round(RATE_S / TICK_S))
         seconds = now_s - self._times[back]
@@ -141,10 +154,17 @@ class World:
             time_s=now_s,
             lag=np.rint(came - done).astype(np.int64),
             lag_s=self._ages(now_s),
-            arrive_rate=float((came - self._came[back]).sum()) / seconds,
-            drain_rate=float((done - self._done[back]).sum()) / seconds,
+            arrive=(came - self._came[back]) / seconds,
+            drain=(done - self._done[back]) / seconds,
+            owner=self._owner(self._members)
+            if scenario.owners_known
+            else np.full(scenario.partitions, NOBODY, dtype=np.int64),
             members=self._members,
         )
+
+    def _owner(self, members: int) -> Int64:
+        """Who has each partition."""
+        return np.arange(self._scenario.partitions, dtype=np.int64) % members
 
     def _ages(self, now_s: float) -> Float64:
         """Age of the oldest record of each partition that waits: when its number came."""

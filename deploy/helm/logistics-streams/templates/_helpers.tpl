@@ -41,26 +41,49 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
+{{/* Keys of the Secret that a component needs: those of clusters everyone, tokens of the review page the monitor, those
+of targets the sinks. The argument is (list . "worker"). */}}
+{{- define "streams.keys" -}}
+{{- $component := index . 1 -}}
+{{- $found := list -}}
+{{- with (index . 0).Values.secrets -}}
+{{- if .name -}}
+{{- range .keys -}}
+{{- $owner := "" -}}
+{{- if or (hasPrefix "STREAMS_REVIEW_" .) (eq . "STREAMS_ADMIN_TOKEN") -}}
+{{- $owner = "monitor" -}}
+{{- else if hasPrefix "STREAMS_" . -}}
+{{- $owner = "sink" -}}
+{{- end -}}
+{{- if or (not $owner) (eq $owner $component) -}}
+{{- $found = append $found . -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end -}}
+
+{{/* The argument of this, of the mounts and of the volumes: (list . "worker"). */}}
 {{- define "streams.environment" -}}
+{{- $root := index . 0 -}}
 - name: KAFKA_BOOTSTRAP_SERVERS
-  value: {{ .Values.kafka.bootstrapServers | quote }}
+  value: {{ $root.Values.kafka.bootstrapServers | quote }}
 - name: SCHEMA_REGISTRY_URL
-  value: {{ .Values.registry.url | quote }}
+  value: {{ $root.Values.registry.url | quote }}
 - name: STREAMS_LOG_FORMAT
   value: json
 - name: STREAMS_WEB_HOST
   value: 0.0.0.0
 - name: STREAMS_DATA_DIR
   value: /data
-{{- range $name, $value := .Values.settings }}
+{{- range $name, $value := $root.Values.settings }}
 - name: {{ $name }}
   value: {{ $value | quote }}
 {{- end }}
-{{- if .Values.secrets.name }}
-{{- range .Values.secrets.keys }}
+{{- range fromJsonArray (include "streams.keys" .) }}
 - name: {{ . }}_FILE
   value: /run/secrets/streams/{{ . }}
-{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -69,12 +92,12 @@ imagePullSecrets:
   mountPath: /tmp
 - name: data
   mountPath: /data
-{{- if .Values.secrets.name }}
+{{- if fromJsonArray (include "streams.keys" .) }}
 - name: secrets
   mountPath: /run/secrets/streams
   readOnly: true
 {{- end }}
-{{- range .Values.extraVolumeMounts }}
+{{- range (index . 0).Values.extraVolumeMounts }}
 - {{ toJson . }}
 {{- end }}
 {{- end -}}
@@ -82,13 +105,63 @@ imagePullSecrets:
 {{- define "streams.volumes" -}}
 - name: tmp
   emptyDir: {}
-{{- if .Values.secrets.name }}
+{{- with fromJsonArray (include "streams.keys" .) }}
 - name: secrets
   secret:
-    secretName: {{ .Values.secrets.name }}
+    secretName: {{ (index $ 0).Values.secrets.name }}
     defaultMode: 0440
+    items:
+      {{- range . }}
+      - {key: {{ . }}, path: {{ . }}}
+      {{- end }}
 {{- end }}
-{{- range .Values.extraVolumes }}
+{{- range (index . 0).Values.extraVolumes }}
 - {{ toJson . }}
 {{- end }}
+{{- end -}}
+
+{{/* Where pods may run: the argument is the part of the values that says so. */}}
+{{- define "streams.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Name of the objects of a sink: (list . sink). Names of sinks may have what names of objects may not. */}}
+{{- define "streams.sink" -}}
+{{- printf "%s-sink-%s" (include "streams.name" (index . 0)) ((index . 1).name | lower | replace "_" "-") | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* What ScaledObjects that ask the monitor have in common: (list . limits). */}}
+{{- define "streams.scaled" -}}
+pollingInterval: {{ (index . 0).Values.autoscaling.pollingSeconds }}
+minReplicaCount: {{ (index . 1).replicasMin | default 1 }}
+maxReplicaCount: {{ (index . 1).replicasMax }}
+advanced:
+  horizontalPodAutoscalerConfig:
+    behavior:
+      # The monitor keeps the cool-down.
+      scaleDown:
+        stabilizationWindowSeconds: 0
+      scaleUp:
+        stabilizationWindowSeconds: 0
+{{- end -}}
+
+{{/* A trigger of KEDA by the lag of a consumer group: (list . group). */}}
+{{- define "streams.trigger" -}}
+- type: metrics-api
+  metricType: AverageValue
+  metadata:
+    url: http://{{ include "streams.name" (index . 0) }}-monitor.{{ (index . 0).Release.Namespace }}:8080/scale/{{ index . 1 }}
+    valueLocation: replicas
+    targetValue: "1"
 {{- end -}}

@@ -1,0 +1,48 @@
+"""Reads the growth topics of flows, when their ends have moved, and says how far growths are."""
+
+from collections.abc import Sequence
+
+import structlog
+
+from streams.errors import StreamsError
+from streams.flow.declaration import Pipeline
+from streams.growth.record import GrowthRecord
+from streams.kafka.growth_topic import GrowthTopic
+from streams.kafka.round import Round
+from streams.monitor.topic_growth import GrowthTracker, GrowthView
+from streams.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class GrowthWatch:
+    """Of some flows. One thread; `close` when done."""
+
+    def __init__(self, settings: Settings, flows: Sequence[Pipeline]) -> None:
+        self._tracker = GrowthTracker(flows)
+        self._topics = {flow.growth: GrowthTopic(settings, flow.growth) for flow in flows if flow.growth_topics()}
+        self._ends: dict[str, int] = {}
+        """Of each topic the end by which it was read last."""
+        self._records: dict[str, Sequence[GrowthRecord]] = {}
+
+    def look(self, found: Round, now_s: float) -> tuple[GrowthView, ...]:
+        """The growths that are under way; `now_s` is monotonic. What cannot be read now stays as it was."""
+        for name, topic in self._topics.items():
+            if name not in found.base:
+                self._records.pop(name, None)
+                continue
+            end = int(found.end[found.base[name]])
+            if end <= 0 or self._ends.get(name) == end:
+                continue
+            try:
+                self._records[name] = topic.read()
+            except StreamsError as error:
+                log.warning("how far a growth is cannot be read", topic=name, error=str(error))
+                continue
+            self._ends[name] = end
+        return self._tracker.look(found, self._records, now_s)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        for topic in self._topics.values():
+            topic.close()

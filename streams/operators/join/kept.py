@@ -1,0 +1,496 @@
+"""Rows of one side of a join that matter for a time: those of each key, in the order in which they were passed.
+
+A key's rows are in memory while the key is: new ones from the cycle in which they come, earlier ones from when the key
+is met. The journal has the rows of each cycle; the store has them once they had to leave memory, by bucket of event
+time and key, so that what is too old is deleted a bucket at a time.
+
+Rows are numbered in the order in which they are passed, which of one key is that of their event times. Numbers say
+which rows the store has, and which ones an event may be joined with: those before it.
+"""
+
+import json
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from streams.batch.columns import TIME_MIN, Bools, Int64, Objects, objects
+from streams.batch.rows import Rows, empty_rows
+from streams.operators.join.packed import (
+    Columns,
+    as_declared,
+    columns_of,
+    dtype_of,
+    memory_of,
+    pack_section,
+    pack_values,
+    unpack_section,
+    unpack_values,
+)
+from streams.operators.keyed import KeySpace
+from streams.state.journal import reading
+from streams.state.space import StoreSpace
+from streams.state.store import WriteBatch
+
+NUMBER: Final = "number"
+TIME: Final = "time"
+_BUCKETS: Final = 8
+"""Of the store, within the time for which rows matter."""
+_BUCKET: Final = struct.Struct(">q")
+_INDEX: Final = b"i"
+"""Key of the row that says what the store has; rows of events are below `_ROWS`."""
+_ROWS: Final = b"r"
+
+Kept = Callable[[Sequence[bytes]], Bools | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Rows that were found for queries."""
+
+    query: Int64
+    """Position of the query of each row, ascending."""
+    rows: Rows
+    """Of one query in the order in which they were passed."""
+    beyond: int = 0
+    """Rows that were left out since a query had more than it may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Rows by slot; those of one slot in the order in which they were passed, so also by number and by time."""
+
+    slot: Int64
+    rows: Rows
+    time: Int64
+    number: Int64
+    bytes_used: int
+
+    @staticmethod
+    def of(slot: Int64, rows: Rows) -> "_Chunk":
+        """Of rows in the order in which they were passed, or by slot in that order."""
+        order = np.argsort(slot, kind="stable")
+        rows = rows[order]
+        time, number = np.ascontiguousarray(rows[TIME]), np.ascontiguousarray(rows[NUMBER])
+        return _Chunk(slot[order], rows, time, number, memory_of(rows) + 24 * len(rows))
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+    def take(self, some: Bools) -> "_Chunk":
+        """Those at `some`."""
+        return self if some.all() else _Chunk.of(self.slot[some], self.rows[some])
+
+    def ends(self, slots: Int64, low: Int64, high: Int64, before: Int64, column: str) -> tuple[Int64, Int64]:
+        """Places of the rows of each slot from time `low` to `high` and below `before` in a column: from, and before.
+
+        There are none where the second is not above the first.
+        """
+        first, last = self.slot.searchsorted(slots, "left"), self.slot.searchsorted(slots, "right")
+        ascending = self.number if column == NUMBER else np.ascontiguousarray(self.rows[column])
+        end = np.minimum(
+            _first_at_least(self.time, first, last, high + 1), _first_at_least(ascending, first, last, before)
+        )
+        return _first_at_least(self.time, first, last, low), end
+
+
+@dataclass(slots=True)
+class _Index:
+    """What the store has."""
+
+    below: int
+    """All rows with numbers below this, as far as they still matter."""
+    bucket_ms: int
+    columns: Columns
+    """Of the rows as they lie there."""
+    buckets: list[int]
+
+    def pack(self) -> bytes:
+        return json.dumps([self.below, self.bucket_ms, self.columns, self.buckets]).encode()
+
+    @staticmethod
+    def unpack(data: bytes) -> "_Index":
+        with reading():
+            below, bucket_ms, columns, buckets = json.loads(data)
+            return _Index(int(below), int(bucket_ms), columns, [int(bucket) for bucket in buckets])
+
+
+class KeptRows:
+    """Of one partition. Attached to its key space."""
+
+    def __init__(self, dtype: np.dtype[Any], keep_ms: int, space: StoreSpace, keys: KeySpace, kept: Kept) -> None:
+        """Rows of `dtype`, which has `NUMBER` and `TIME`; they matter until the watermark is `keep_ms` beyond them.
+
+        `kept` says which keys the partition keeps state of.
+        """
+        self._dtype, self._keep_ms, self._space, self._keys, self._kept = dtype, keep_ms, space, keys, kept
+        self._bucket_ms = keep_ms // _BUCKETS + 1
+        self._index: _Index | None = None
+        self._chunks: list[_Chunk] = []
+        self._came: list[tuple[Int64, Rows]] = []
+        """Slots and rows of the open cycle."""
+        self._came_bytes = 0
+        self._unplaced: list[tuple[list[bytes], Rows]] = []
+        """Keys and rows that a restore has read, and that the store lacks: their keys are looked up later."""
+        self._unplaced_bytes = 0
+        self._cutoff = TIME_MIN
+        self._loaded: set[int] = set()
+        """Buckets of the store of which every key is in memory."""
+        self._expired = TIME_MIN
+        self._next = 0
+        keys.attach(self)
+
+    # --- rows in memory ---------------------------------------------------------------------------------------------
+
+    @property
+    def next_number(self) -> int:
+        """A number above those of all rows that still matter."""
+        return max(self._next, self._stored.below)
+
+    def add(self, slots: Int64, rows: Rows) -> None:
+        """New rows, in the order in which they are passed, their numbers ascending."""
+        if not len(rows):
+            return
+        self._came.append((slots, rows))
+        self._came_bytes += memory_of(rows)
+        self._next = int(rows[NUMBER][-1]) + 1
+        self._append(_Chunk.of(slots, rows))
+
+    def _append(self, chunk: _Chunk) -> None:
+        """Add a chunk; those of about the same size become one, without what is too old."""
+        self._chunks.append(chunk)
+        while len(self._chunks) > 1 and len(self._chunks[-2]) <= 2 * len(self._chunks[-1]):
+            newer, older = self._chunks.pop(), self._chunks.pop()
+            slot, rows = np.concatenate([older.slot, newer.slot]), np.concatenate([older.rows, newer.rows])
+            fresh = rows[TIME] >= self._cutoff
+            self._chunks.append(_Chunk.of(slot, rows) if fresh.all() else _Chunk.of(slot[fresh], rows[fresh]))
+
+    def passed(self, watermark: int) -> None:
+        """What comes from now on is passed at this watermark, or later."""
+        if watermark > TIME_MIN:
+            self._cutoff = max(self._cutoff, watermark - self._keep_ms)
+
+    def place(self) -> None:
+        """Bring what a restore has left into memory; before rows are asked for."""
+        unplaced, self._unplaced, self._unplaced_bytes = self._unplaced, [], 0
+        for keys, rows in unplaced:
+            slots = self._keys.slots(objects(keys))
+            self._append(_Chunk.of(slots, rows))
+
+    def latest(self, slots: Int64, low: Int64, high: Int64, before: Int64, column: str = NUMBER) -> tuple[Bools, Rows]:
+        """Of each query the last row of its slot from time `low` to `high` with a number below `before`.
+
+        Another `column` than the number ascends with it. Returns which queries have one, and a row for each query.
+        """
+        found, rows = np.zeros(len(slots), dtype=np.bool_), empty_rows(self._dtype, len(slots))
+        for chunk in reversed(self._chunks):
+            start, end = chunk.ends(slots, low, high, before, column)
+            hit = np.flatnonzero(~found & (end > start))
+            rows[hit] = chunk.rows[end[hit] - 1]
+            found[hit] = True
+        return found, rows
+
+    def between(self, slots: Int64, low: Int64, high: Int64, before: Int64, at_most: int) -> Matches:
+        """Of each query the rows of its slot from time `low` to `high` with a number below `before`.
+
+        Those that were passed last, if there are more than `at_most`.
+        """
+        spans = [(chunk, *chunk.ends(slots, low, high, before, NUMBER)) for chunk in self._chunks]
+        left = np.full(len(slots), at_most, dtype=np.int64)
+        queries: list[Int64] = []
+        parts: list[Rows] = []
+        beyond = 0
+        for chunk, start, end in reversed(spans):
+            count = np.minimum(np.maximum(end - start, 0), left)
+            beyond += int((np.maximum(end - start, 0) - count).sum())
+            left -= count
+            if not count.any():
+                continue
+            query = np.repeat(np.arange(len(slots)), count)
+            offset = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
+            queries.append(query)
+            parts.append(chunk.rows[np.repeat(end - count, count) + offset])
+        if not queries:
+            return Matches(np.empty(0, dtype=np.int64), empty_rows(self._dtype, 0), beyond)
+        query, rows = np.concatenate(queries), np.concatenate(parts)
+        order = np.lexsort((rows[NUMBER], query))
+        return Matches(query[order], rows[order], beyond)
+
+    def from_time(self, low: int, below: int) -> tuple[Int64, Rows]:
+        """Slots and rows of all keys from time `low`, and below another one, in the order in which they were passed."""
+        self._load_buckets(low, below)
+        slots, parts = [np.empty(0, dtype=np.int64)], [empty_rows(self._dtype, 0)]
+        for chunk in self._chunks:
+            inside = (chunk.time >= low) & (chunk.time < below)
+            if inside.any():
+                slots.append(chunk.slot[inside])
+                parts.append(chunk.rows[inside])
+        slot, rows = np.concatenate(slots), np.concatenate(parts)
+        order = np.argsort(rows[NUMBER], kind="stable")
+        return slot[order], rows[order]
+
+    def oldest(self, low: int) -> int:
+        """A time, not below `low`, from which on there are rows; the end of time when there are none.
+
+        It is that of a row, or that at which a bucket of the store begins which was not loaded yet.
+        """
+        found = [int(np.iinfo(np.int64).max)]
+        for chunk in self._chunks:
+            later = chunk.time[chunk.time >= low]
+            if len(later):
+                found.append(int(later.min()))
+        found += [int(rows[TIME][rows[TIME] >= low].min(initial=found[0])) for _, rows in self._unplaced]
+        size = self._stored.bucket_ms
+        found += [
+            max(low, one * size) for one in self._stored.buckets if one not in self._loaded and (one + 1) * size > low
+        ]
+        return min(found)
+
+    def _load_buckets(self, low: int, below: int) -> None:
+        """Have the keys of buckets in memory that may hold rows between two times."""
+        size = self._stored.bucket_ms
+        for bucket in self._stored.buckets:
+            if bucket in self._loaded or (bucket + 1) * size <= low or bucket * size >= below:
+                continue
+            self._loaded.add(bucket)
+            skip = len(_ROWS) + _BUCKET.size
+            keys = [key[skip:] for key, _ in self._space.scan(_ROWS + _BUCKET.pack(bucket))]
+            if keys:
+                kept = self._kept(keys)
+                self._keys.slots(objects(keys if kept is None else [keys[at] for at in np.flatnonzero(kept)]))
+
+    # --- the commit cycle -------------------------------------------------------------------------------------------
+
+    @property
+    def has_come(self) -> bool:
+        """Whether rows of the open cycle are to be journalled."""
+        return bool(self._came)
+
+    @property
+    def cycle_bytes(self) -> int:
+        """Approximate memory that journalling the open cycle takes."""
+        return 2 * self._came_bytes
+
+    def take_came(self) -> tuple[list[bytes], int]:
+        """Pieces of a section with the rows of the open cycle, and their newest time."""
+        came, self._came, self._came_bytes = self._came, [], 0
+        if not came:
+            return [], TIME_MIN
+        slots, rows = np.concatenate([slots for slots, _ in came]), np.concatenate([rows for _, rows in came])
+        return pack_section(self._keys.keys_at(slots).tolist(), rows), int(rows[TIME].max())
+
+    # --- restore ----------------------------------------------------------------------------------------------------
+
+    def replay(self, section: memoryview, bytes_max: int) -> int:
+        """Take the rows of a piece that the store lacks; returns how many there are in it."""
+        keys, rows = unpack_section(section, self._dtype)
+        self._next = max(self._next, int(rows[NUMBER].max(initial=-1)) + 1)
+        keys, lacking = _of_kept(self._kept, keys, rows)
+        missing = lacking[NUMBER] >= self._stored.below
+        if missing.any():
+            if not missing.all():
+                keys, lacking = [keys[at] for at in np.flatnonzero(missing)], lacking[missing]
+            self._unplaced.append((keys, lacking))
+            self._unplaced_bytes += memory_of(lacking) + sum(map(len, keys))
+            if self._unplaced_bytes > bytes_max:
+                batch = WriteBatch()
+                self.store(batch)
+                self._space.write(batch)
+        return len(rows)
+
+    def forget_keys(self, keys: Sequence[bytes]) -> None:
+        """While the journal is read: nothing is known of these keys any more."""
+        gone = set(keys)
+        unplaced, self._unplaced = self._unplaced, []
+        for names, rows in unplaced:
+            stays = np.array([name not in gone for name in names], dtype=np.bool_)
+            self._unplaced.append(([name for name in names if name not in gone], rows[stays]))
+        batch = WriteBatch()
+        for bucket in self._stored.buckets:
+            self._space.delete(batch, [_ROWS + _BUCKET.pack(bucket) + key for key in keys])
+        self._space.write(batch)
+
+    def restored(self, watermark: int) -> None:
+        """The journal has been read, and the partition stands at `watermark`."""
+        self._next = self.next_number
+        self.passed(watermark)
+        index = self._stored
+        if index.buckets and (index.bucket_ms != self._bucket_ms or index.columns != columns_of(self._dtype)):
+            self._lay_out_again()
+
+    def snapshot(self) -> tuple[list[bytes], int]:
+        """Pieces of a section with all rows of the store, and their newest time."""
+        keys: list[bytes] = []
+        parts = [empty_rows(self._dtype, 0)]
+        for names, rows in self._in_store():
+            keys += names
+            parts.append(rows)
+        rows = np.concatenate(parts)
+        order = np.argsort(rows[NUMBER], kind="stable")
+        keys, rows = _of_kept(self._kept, [keys[at] for at in order.tolist()], rows[order])
+        return pack_section(keys, rows), int(rows[TIME].max(initial=TIME_MIN))
+
+    # --- the part in the store --------------------------------------------------------------------------------------
+
+    @property
+    def _stored(self) -> _Index:
+        if self._index is None:
+            (row,) = self._space.get_many([_INDEX])
+            new = _Index(0, self._bucket_ms, columns_of(self._dtype), [])
+            self._index = new if row is None else _Index.unpack(row)
+        return self._index
+
+    def store(self, batch: WriteBatch) -> None:
+        """Have `batch` put all rows that the store lacks; only between cycles, or while the journal is read."""
+        index = self._stored
+        if index.bucket_ms != self._bucket_ms or index.columns != columns_of(self._dtype):
+            self._lay_out_again()
+            index = self._stored
+        lacking = [(keys, rows) for keys, rows in self._unplaced if len(rows)]
+        for chunk in self._chunks:
+            missing = chunk.number >= index.below
+            if missing.any():
+                lacking.append((self._keys.keys_at(chunk.slot[missing]).tolist(), chunk.rows[missing]))
+        self._unplaced, self._unplaced_bytes = [], 0
+        if lacking:
+            names = [key for keys, _ in lacking for key in keys]
+            self._put(batch, names, np.concatenate([rows for _, rows in lacking]))
+
+    def _put(self, batch: WriteBatch, keys: list[bytes], rows: Rows) -> None:
+        """Have `batch` put rows; those that are too old are left out."""
+        index = self._stored
+        fresh = rows[TIME] >= self._cutoff
+        index.below = max(index.below, int(rows[NUMBER].max()) + 1)
+        order = np.lexsort((rows[NUMBER], rows[TIME] // self._bucket_ms))
+        order = order[fresh[order]]
+        by_place: dict[tuple[int, bytes], list[int]] = {}
+        for at, bucket in zip(order.tolist(), (rows[TIME][order] // self._bucket_ms).tolist(), strict=True):
+            by_place.setdefault((bucket, keys[at]), []).append(at)
+        if by_place:
+            index.buckets = sorted({*index.buckets, *(bucket for bucket, _ in by_place)})
+            names = [_ROWS + _BUCKET.pack(bucket) + key for bucket, key in by_place]
+            together = rows[[at for one in by_place.values() for at in one]]
+            ends = np.cumsum([len(one) for one in by_place.values()]).tolist()
+            before = self._space.get_many(names)
+            values = zip(names, before, pack_values(together, ends), strict=True)
+            self._space.put(batch, [(name, (there or b"") + value) for name, there, value in values])
+        self._space.put(batch, [(_INDEX, index.pack())])
+
+    def _in_store(self) -> Iterator[tuple[list[bytes], Rows]]:
+        """Keys and rows of the store, bucket after bucket."""
+        skip = len(_ROWS) + _BUCKET.size
+        dtype = dtype_of(self._stored.columns)
+        for bucket in self._stored.buckets:
+            pairs = list(self._space.scan(_ROWS + _BUCKET.pack(bucket)))
+            counts, rows = unpack_values([value for _, value in pairs], dtype)
+            named = zip(pairs, counts.tolist(), strict=True)
+            yield [key[skip:] for (key, _), count in named for _ in range(count)], as_declared(rows, self._dtype)
+
+    def _lay_out_again(self) -> None:
+        """Write the rows of the store in buckets and columns as they are declared now."""
+        found = list(self._in_store())
+        below = self._stored.below
+        batch = WriteBatch()
+        self._space.clear(batch)
+        self._index = _Index(below, self._bucket_ms, columns_of(self._dtype), [])
+        self._space.put(batch, [(_INDEX, self._index.pack())])
+        self._space.write(batch)
+        for keys, rows in found:
+            batch = WriteBatch()
+            self._put(batch, keys, rows)
+            self._space.write(batch)
+
+    def expire(self, watermark: int, batch: WriteBatch) -> None:
+        """Forget what is too old, when a bucket's time has passed since the last call that did."""
+        self.passed(watermark)
+        if self._cutoff < self._expired + self._bucket_ms and self._expired > TIME_MIN:
+            return
+        self._expired = self._cutoff
+        self._chunks = [kept for chunk in self._chunks if len(kept := chunk.take(chunk.time >= self._cutoff))]
+        index = self._stored
+        gone = [bucket for bucket in index.buckets if (bucket + 1) * index.bucket_ms <= self._cutoff]
+        if gone:
+            for bucket in gone:
+                self._space.delete_range(batch, _ROWS + _BUCKET.pack(bucket), _ROWS + _BUCKET.pack(bucket + 1))
+            index.buckets = [bucket for bucket in index.buckets if bucket not in gone]
+            self._loaded -= set(gone)
+            self._space.put(batch, [(_INDEX, index.pack())])
+
+    def durable_below(self) -> int:
+        """Event time below which nothing that matters is in memory only."""
+        below = self._stored.below
+        lacks = bool(self._unplaced) or any((chunk.number >= below).any() for chunk in self._chunks)
+        return self._cutoff if lacks else int(np.iinfo(np.int64).max)
+
+    # --- with the keys of the partition -----------------------------------------------------------------------------
+
+    @property
+    def bytes_used(self) -> int:
+        """Approximate memory."""
+        return sum(chunk.bytes_used for chunk in self._chunks) + self._unplaced_bytes
+
+    def __len__(self) -> int:
+        return sum(map(len, self._chunks)) + sum(len(rows) for _, rows in self._unplaced)
+
+    def reserve(self, more: int) -> None:
+        """Rows lie in no array by slot."""
+
+    def load(self, first: int, keys: list[bytes]) -> None:
+        """Take the rows of new keys from the store."""
+        index = self._stored
+        for bucket in index.buckets:
+            if (bucket + 1) * index.bucket_ms <= self._cutoff:
+                continue
+            start = _ROWS + _BUCKET.pack(bucket)
+            found = self._space.get_many([start + key for key in keys])
+            places = [at for at, value in enumerate(found) if value is not None]
+            if places:
+                counts, rows = unpack_values([value for value in found if value is not None], dtype_of(index.columns))
+                slots = np.repeat(first + np.array(places, dtype=np.int64), counts)
+                self._append(_Chunk.of(slots, as_declared(rows, self._dtype)))
+
+    def forget(self, keys: Objects, batch: WriteBatch) -> None:
+        """Drop the rows in memory, with the keys; what the store lacks of them is put there."""
+        del keys
+        if any((chunk.number >= self._stored.below).any() for chunk in self._chunks):
+            self.store(batch)
+        self._chunks, self._loaded = [], set()
+
+    def drop_moved(self) -> None:
+        """Keep the rows of kept keys only."""
+        chunks = []
+        for chunk in self._chunks:
+            kept = self._kept(self._keys.keys_at(chunk.slot).tolist())
+            chunks.append(chunk if kept is None else chunk.take(kept))
+        self._chunks = [chunk for chunk in chunks if len(chunk)]
+
+
+def from_watermark(watermark: Int64, keep_ms: int) -> Int64:
+    """Time from which on rows matter that do so for `keep_ms`, at each watermark."""
+    return np.where(watermark > TIME_MIN, watermark, keep_ms) - keep_ms
+
+
+def _of_kept(kept_of: Kept, keys: list[bytes], rows: Rows) -> tuple[list[bytes], Rows]:
+    kept = kept_of(keys) if keys else None
+    if kept is None:
+        return keys, rows
+    return [keys[at] for at in np.flatnonzero(kept)], rows[kept]
+
+
+def _first_at_least(values: Int64, first: Int64, last: Int64, bound: Int64) -> Int64:
+    """Of each query the first place from `first` on, and before `last`, with a value of at least `bound`; else `last`.
+
+    Within these places values ascend.
+    """
+    low, high = first.copy(), last.copy()
+    top = len(values) - 1
+    while True:
+        is_open = low < high
+        if not is_open.any():
+            return low
+        middle = (low + high) >> 1
+        below = is_open & (values[np.minimum(middle, top)] < bound)
+        low = np.where(below, middle + 1, low)
+        high = np.where(is_open & ~below, middle, high)
