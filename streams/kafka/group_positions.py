@@ -14,7 +14,9 @@ from streams.settings import Settings
 from streams.sinks.base import Committed
 
 _TIMEOUT_S: Final = 5.0
-_NOT_THERE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION})  # noqa: SLF001 - a public constant of librdkafka
+_NOT_THERE: Final = frozenset({
+    KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._NOENT,  # noqa: SLF001 - public constants of librdkafka
+})  # fmt: skip
 
 
 class GroupPositions:

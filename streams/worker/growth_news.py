@@ -40,6 +40,7 @@ class KafkaGrowthNews:
         self._topic = GrowthTopic(settings, pipeline.growth)
         self._positions = GroupPositions(settings, group=pipeline.group, topic=pipeline.source)
         self._source = pipeline.source
+        self._can_grow = bool(pipeline.growth_topics())
         self._partitions = partitions
         self._layouts: Layouts | None = None
         self._standings: Mapping[int, Standing] = {}
@@ -51,8 +52,9 @@ class KafkaGrowthNews:
         self._thread = threading.Thread(target=self._run, name=f"{pipeline.name}-growth", daemon=True)
 
     def start(self) -> None:
-        """Begin to listen."""
-        self._thread.start()
+        """Begin to listen, if the flow can be grown."""
+        if self._can_grow:
+            self._thread.start()
 
     def close(self) -> None:
         """Listen no more."""
@@ -88,8 +90,9 @@ class KafkaGrowthNews:
             StreamsError: no answer, or the topic holds something else.
 
         """
-        self._topic.read()
-        self._note()
+        if self._can_grow:
+            self._topic.read()
+            self._note()
         return self._layouts
 
     # --- the thread -------------------------------------------------------------------------------------------------

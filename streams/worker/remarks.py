@@ -47,6 +47,7 @@ class SourceRemarks:
         self._source = pipeline.source
         self._topics = tuple(one.topic for one in pipeline.inputs)
         self._journal = pipeline.journal
+        self._can_grow = bool(pipeline.growth_topics())
         self._partitions = partitions
         self._lost_metrics = [metrics.records_lost.labels(topic) for topic in self._topics]
         self._paused_metric = metrics.paused_partitions.labels("not_in_layout")
@@ -93,11 +94,16 @@ class SourceRemarks:
         """Why partitions are not consumed, and what to do; None when all are."""
         if not self.refused:
             return None
+        places = self._places()
+        grow = (
+            f"If the source has a multiple of that now, `streams topics grow {self._source} --partitions N` with that "
+            "number brings the others there. If not, have"
+        )
         return (
             f"{self._source} partitions {sorted(self.refused)} are not consumed: {self._journal} and the tables have "
-            f"{counted(self._partitions, 'partition')}, and growing a flow in place is not built yet. Have producers "
-            f"write to partitions 0 to {self._partitions - 1} (murmur2 of the key modulo {self._partitions}); records "
-            "in the others stay unread for as long as the topic keeps them"
+            f"{counted(places, 'partition')}, and no growth of the flow is known that brings more. "
+            f"{grow if self._can_grow else 'Have'} producers write to partitions 0 to {places - 1} (murmur2 of the key "
+            f"modulo {places}); records in the others stay unread for as long as the topic keeps them"
         )
 
     # --- records that are gone, records that cannot be read ---------------------------------------------------------
