@@ -10,13 +10,12 @@ from streams.batch.clock import Clock
 from streams.batch.columns import Int64, objects
 from streams.batch.event_ids import time_word
 from streams.batch.events import Events
+from streams.batch.moved import is_moved
 from streams.batch.records import Records
 from streams.limits import KEY_BYTES_MAX
 
 LAST: Final = int(np.iinfo(np.int64).max)
 """Sequence of a deletion: it comes after all rows of its time."""
-MOVED_HEADER: Final = "state.moved"
-"""Of a tombstone: the row is not gone, but in another partition (epoch and partition)."""
 
 
 class TableDecoder(Decoder):
@@ -51,8 +50,7 @@ def _is_tombstone(records: Records, row: int) -> bool:
 
 
 def _has_moved(records: Records, row: int) -> bool:
-    headers = None if records.headers is None else records.headers[row]
-    return any(name == MOVED_HEADER for name, _ in headers or ())
+    return records.headers is not None and is_moved(records.headers[row])
 
 
 def _named_by_place(events: Events, offset: Int64) -> Events:

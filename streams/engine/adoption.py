@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from streams.avro.table import MOVED_HEADER
 from streams.batch.columns import Headers
+from streams.batch.moved import MOVED_HEADER
 from streams.engine.effects import Tombstones
 from streams.engine.encode import ChangelogPart
-from streams.growth.moved import MOVED_HEADER
 from streams.limits import JOURNAL_RECORD_BYTES_MAX
 from streams.state.identity import Identity
 

@@ -18,9 +18,9 @@ from streams.avro.known import KnownSchemas
 from streams.avro.resolve import Plan, column_kind
 from streams.avro.values import decode_fields, decode_one
 from streams.batch.columns import Int64
+from streams.batch.moved import is_moved
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
-from streams.growth.moved import is_moved
 from streams.sink.fit import misfits
 from streams.sink.shape import as_json_text
 from streams.sinks.target import TargetColumn

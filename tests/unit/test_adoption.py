@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from streams.batch.key_hash import murmur2
+from streams.batch.moved import MOVED_HEADER
 from streams.engine import adoption
 from streams.engine.adoption import Adoption, Clearing
 from streams.engine.config import TaskConfig
@@ -17,7 +18,6 @@ from streams.engine.snapshot import changelog_parts, journal_records
 from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
 from streams.growth.layouts import Layouts
-from streams.growth.moved import MOVED_HEADER
 from streams.growth.stages import Phase, Standing
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.kafka.partitioner import partition_of

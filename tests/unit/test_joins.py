@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from streams import Flow, join_interval, join_latest, join_table, source, table
-from streams.avro.table import MOVED_HEADER
+from streams.batch.moved import MOVED_HEADER
 from streams.flow.declaration import Cleanup
 from streams.kafka.partitioner import partition_of
 from streams.operators.join.latest import JoinLatestOperator

@@ -15,10 +15,10 @@ import pytest
 
 from streams.avro.framing import SchemaKey
 from streams.avro.resolve import Plan, build_plan
+from streams.batch.moved import MOVED_HEADER
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.errors import UsageError
-from streams.growth.moved import MOVED_HEADER
 from streams.sink.batches import prepared
 from streams.sink.decoding import DecodedRows, RowDecoder
 from streams.sink.shape import columns_of
