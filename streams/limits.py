@@ -13,6 +13,8 @@ BATCH_SHARE: Final = 1 / 64
 BATCH_WAIT_MS: Final = 180
 """How long intake gathers records of a live stream for a micro-batch, if a commit cycle is not shorter: about one
 micro-batch for each cycle costs least, and the events wait as long for their commit as with several."""
+BATCH_WAIT_MS_MIN: Final = 20
+"""The same, however short a commit cycle is."""
 QUIET_WAIT_MS: Final = 100
 """How long intake waits where nothing came before: an idle worker wakes up this often."""
 FETCH_WAIT_MS: Final = 50

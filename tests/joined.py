@@ -74,8 +74,8 @@ class Latest:
 
     def flow(self) -> Flow:
         """As it is declared."""
-        times = {"within": f"{self.within_ms}ms", "grace": f"{self.grace_ms}ms"}
-        return Flow("pair", join_latest(**streams_of(), **times, to=JOINED, columns=columns, outer=self.outer))  # type: ignore[arg-type]
+        given: dict[str, Any] = streams_of() | {"within": f"{self.within_ms}ms", "grace": f"{self.grace_ms}ms"}
+        return Flow("pair", join_latest(**given, to=JOINED, columns=columns, outer=self.outer))
 
     def due(self, logs: Mapping[str, Sequence[Fed]], partitions: int) -> list[Joined]:
         """What must be written."""
@@ -109,14 +109,17 @@ class Interval:
 
     def flow(self) -> Flow:
         """As it is declared."""
-        times = {"before": f"{self.before_ms}ms", "after": f"{self.after_ms}ms", "grace": f"{self.grace_ms}ms"}
+        given: dict[str, Any] = streams_of() | {
+            "before": f"{self.before_ms}ms",
+            "after": f"{self.after_ms}ms",
+            "grace": f"{self.grace_ms}ms",
+        }
         joined: Any = join_interval(
-            **streams_of(),
-            **times,
+            **given,
             to=JOINED,
             columns=columns,
             outer=self.outer,
-            matches_max=self.matches_max,  # type: ignore[arg-type]
+            matches_max=self.matches_max,
         )
         return Flow("pair", joined)
 

@@ -12,7 +12,8 @@ from logistics.operators.tracking import ORDERS, POSITIONS, OrderTracking
 from logistics.operators.tracking_rows import verified_rows
 from streams import Flow, merge, source
 from streams.batch.events import Fields
-from streams.operators.join.latest import JoinLatest, Side
+from streams.operators.join.latest import JoinLatest
+from streams.operators.join.side import Side
 
 WITHIN_MS = 600_000
 """How old a position may be that says where a vehicle is."""
@@ -55,7 +56,14 @@ def _side(name: str) -> Side:
     return Side(name, Fields(read.fields, read.texts))
 
 
-verified = JoinLatest("deliveries.verified.v1", _side(ORDERS), _side(POSITIONS), WITHIN_MS, verified_rows, outer=True)
+verified = JoinLatest(
+    topic="deliveries.verified.v1",
+    left=_side(ORDERS),
+    right=_side(POSITIONS),
+    columns=verified_rows,
+    outer=True,
+    within_ms=WITHIN_MS,
+)
 
 flow = Flow(
     "tracking",

@@ -12,7 +12,7 @@ import numpy as np
 from logistics.folds.geo import haversine_mm
 from logistics.folds.vehicle_state import STOPPED_BELOW_KMH
 from streams.batch.columns import Float64, Int64
-from streams.batch.rows import Rows
+from streams.batch.rows import Rows, empty_rows
 
 RUN_MS: Final = 300_000
 MEASURED_MS_MIN: Final = 60_000
@@ -65,7 +65,7 @@ def driven(state: Rows, positions: Positions, gap_ms: int) -> Rows:
     A trip ends when a vehicle sends no position for longer than `gap_ms`.
     """
     one, owner = positions, positions.owner
-    rows = np.zeros(len(one.time), dtype=state.dtype)
+    rows = empty_rows(state.dtype, len(one.time))
     rows["known"], rows["time"], rows["latitude"], rows["longitude"] = True, one.time, one.latitude, one.longitude
     rows["run"] = one.time // RUN_MS
     is_known = one.before(rows["known"], state["known"])

@@ -188,8 +188,8 @@ class _Batch:
             newest[at[np.maximum(newest, 0)] < start[owner]] = -1
             own = owner[at]
             first = np.flatnonzero(np.append(True, own[1:] != own[:-1]))
-            columns = (events.number(f"{POSITIONS}.{name}")[at] for name in ("latitude", "longitude"))
-            positions, position_owner = Positions(events.event_time[at], *columns, first), own[first]
+            latitude, longitude = (events.number(f"{POSITIONS}.{name}")[at] for name in ("latitude", "longitude"))
+            positions, position_owner = Positions(events.event_time[at], latitude, longitude, first), own[first]
         return _Batch(
             events, events.slot[start], start, owner, is_position, positions, position_owner, newest
         )  # fmt: skip
@@ -251,7 +251,7 @@ class _Walk:
             self._key, self._orders = key, dict(_unpacked(self._before["orders"][key]))
         time, newest = int(events.event_time[place]), int(batch.newest_position[place])
         if batch.is_position[place]:
-            vehicle = bytes(events.key[place])
+            vehicle = events.key[place] or b""
             for order_id, order in self._orders.items():
                 self._note(order_id, order, vehicle, time, newest)
             return

@@ -5,7 +5,8 @@ from typing import Final
 
 import numpy as np
 
-from streams.avro.decode import Decoded, Decoder, Known
+from streams.avro.decode import Decoder
+from streams.avro.decoded import Decoded, Known
 from streams.batch.clock import Clock
 from streams.batch.columns import Int64, objects
 from streams.batch.event_ids import time_word
@@ -50,7 +51,7 @@ def _is_tombstone(records: Records, row: int) -> bool:
 
 
 def _has_moved(records: Records, row: int) -> bool:
-    return records.headers is not None and is_moved(records.headers[row])
+    return is_moved(None if records.headers is None else records.headers[row])
 
 
 def _named_by_place(events: Events, offset: Int64) -> Events:

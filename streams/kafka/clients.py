@@ -63,11 +63,11 @@ def consumer(settings: Settings, config: Mapping[str, Any]) -> Consumer:
 
 
 def queue_kbytes_max(settings: Settings) -> int:
-    """Bytes that one consumer may fetch ahead, in kB: a sixteenth of the memory setting, at most librdkafka's default.
+    """Bytes that one client may fetch or send ahead, in kB: 1/32 of the memory setting, at most librdkafka's default.
 
     Consumers that run side by side share it. Without a bound each takes up to 64 MB, whatever the memory setting is.
     """
-    return min(_QUEUE_KBYTES_DEFAULT, settings.streams_memory_mb_max * 1024 // 16)
+    return min(_QUEUE_KBYTES_DEFAULT, settings.streams_memory_mb_max * 1024 // 32)
 
 
 def producer(settings: Settings, config: Mapping[str, Any]) -> Producer:

@@ -363,7 +363,8 @@ class StoredRows:
 
     def of(self, slots: Int64) -> Rows:
         """Copies of rows."""
-        return self.rows.take(slots)
+        found: Rows = self.rows.take(slots)
+        return found
 
     def put(self, slots: Int64, after: Rows, before: Rows) -> None:
         """Set rows; `before` is what `of` gave."""

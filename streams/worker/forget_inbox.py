@@ -54,7 +54,8 @@ class ForgetInbox:
             read_at_s = self._clock.monotonic_s()
             try:
                 if places.id_of(flow.forget) is None:
-                    reader, requests = _closed(reader), None
+                    _close(reader)
+                    reader = requests = None
                     self._asked = AskedToForget(read_at_s, ())
                     continue
                 if reader is None or requests is None:
@@ -64,7 +65,8 @@ class ForgetInbox:
                 found = requests.read()
             except StreamsError as error:
                 log.debug("requests to forget keys were not read", topic=flow.forget, error=str(error))
-                reader, requests = _closed(reader), None
+                _close(reader)
+                reader = requests = None
                 continue
             if requests.unreadable > self._told_unreadable:
                 log.warning(
@@ -73,9 +75,9 @@ class ForgetInbox:
                 )  # fmt: skip
             self._told_unreadable = requests.unreadable
             self._asked = AskedToForget(read_at_s, found)
-        _closed(reader)
+        _close(reader)
 
 
-def _closed(reader: KafkaChangelog | None) -> None:
+def _close(reader: KafkaChangelog | None) -> None:
     if reader is not None:
         reader.close()

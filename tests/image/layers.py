@@ -124,9 +124,9 @@ class Builder:
 
     def _run(self, image: Layers, command: str) -> Layers:
         """The image with what the command has changed."""
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(NOT_OURS)
-        } | image.environment
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(NOT_OURS)} | dict(
+            image.environment
+        )
         inside = _environment(environment, ["/bin/sh", "-c", f"cd {shlex.quote(image.workdir)} && {command}"])
         _in_namespace(
             f"{_mounted(image.upper)}\nexec chroot {_merged(image.upper)} {shlex.join(inside)}",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import fastavro
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from streams.kafka.partitioner import partition_of
@@ -75,14 +75,37 @@ class Scene:
         assert self._producer.flush(30) == 0
 
     def end(self) -> None:
-        """Have every watermark pass all that was sent: two rounds, for what the first stage passes on of the second."""
+        """Have every watermark pass all that was sent.
+
+        First that of the first stage, by a little, so that all of it is in the internal topic before anything of much
+        later is; then, by two rounds, those of the second, which gets of the last round what comes before it only.
+        """
+        self._mark(max(int(str(one["event_time"])) for one in self._sent) // 1_000 + 10)
+        wait_until(self._is_read, "all orders are in the internal topic", timeout_s=240)
         for later_s in (END_S + 3_600, END_S + 7_200):
-            for number in range(60):
-                vehicle = f"end-{number}"
-                self._produce("positions.v1", vehicle, position(vehicle, later_s))
-                made = order(later_s * 100 + number, vehicle, later_s)
-                self._produce("orders.v1", str(made["order_id"]), made)
+            self._mark(later_s)
+
+    def _mark(self, at: int) -> None:
+        """An order and a position in every partition of both stages."""
+        for number in range(60):
+            vehicle = f"end-{number}"
+            self._produce("positions.v1", vehicle, position(vehicle, at))
+            made = order(at * 100 + number, vehicle, at)
+            self._produce("orders.v1", str(made["order_id"]), made)
         assert self._producer.flush(30) == 0
+
+    def _is_read(self) -> bool:
+        """Whether the first stage has committed all that is in its topic."""
+        parts = [TopicPartition("orders.v1", number) for number in range(PARTITIONS)]
+        servers = self.stack.bootstrap_servers
+        consumer = Consumer({"bootstrap.servers": servers, "group.id": "streams.tracking-key_by-vehicle_id"})
+        try:
+            ends = [consumer.get_watermark_offsets(one, 10)[1] for one in parts]
+            return [one.offset for one in consumer.committed(parts, 10)] == ends
+        except KafkaException:  # while the coordinator is found
+            return False
+        finally:
+            consumer.close()
 
     def _produce(self, topic: str, key: str, event: dict[str, object]) -> None:
         text = (self.project / "schemas" / f"{topic}-value" / "1.avsc").read_text(encoding="utf-8")
@@ -107,15 +130,17 @@ class Scene:
         return sorted(rows)
 
     @contextmanager
-    def worker(self, name: str) -> Iterator["subprocess.Popen[bytes]"]:
+    def worker(self, name: str, **variables: str) -> Iterator["subprocess.Popen[bytes]"]:
         """A worker with a data directory of its own; whatever becomes of it, it does not outlive the block."""
         line = f"streams worker --pipeline tracking --data-dir {self.project / name} --web-port {ports.free_port()}"
+        environment = {**self.environment, **variables}
         with (self.project / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(command(line), cwd=self.project, env=self.environment, stdout=log, stderr=log)
+            process = subprocess.Popen(command(line), cwd=self.project, env=environment, stdout=log, stderr=log)
         try:
             yield process
         finally:
             if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
                 process.send_signal(signal.SIGTERM)
                 process.wait(60)
 
@@ -134,7 +159,7 @@ def test_orders_meet_vehicles_exactly_once_although_the_worker_is_killed(
     scene = Scene(stack, project, "classic")
     with scene.worker("a") as first:
         scene.send(100, 140)
-        wait_until(lambda: len(scene.placed()) > 0 or first.poll() is not None or _is_moving(scene), "it runs")
+        wait_until(lambda: _is_moving(scene), "it runs", timeout_s=120)
         scene.send(140, 160)
         first.kill()
         first.wait(30)
@@ -170,3 +195,65 @@ def test_two_workers_share_both_stages_and_consumed_records_are_deleted(
             wait_until(lambda: len(scene.placed()) >= 100 * len(VEHICLES), "all orders are placed", timeout_s=240)
             assert scene.placed() == scene.wanted()
             wait_until(lambda: all(scene.low()), "what is consumed is deleted", timeout_s=180)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["journalled:2", "committed:2"])
+def test_a_worker_that_dies_in_a_commit_doubles_and_loses_nothing(
+    stack: Stack, project: Path, client: AdminClient, step: str
+) -> None:
+    scene = Scene(stack, project, "classic")
+    scene.send(100, 140)
+    with scene.worker("a", STREAMS_FAILPOINT=step) as first:
+        scene.send(140, 160)
+        wait_until(lambda: first.poll() == -signal.SIGKILL, "it dies", timeout_s=240)
+    _finish(scene, "a", 160, 170)
+
+
+@pytest.mark.slow
+def test_a_worker_that_was_frozen_commits_nothing_that_others_have(
+    stack: Stack, project: Path, client: AdminClient
+) -> None:
+    scene = Scene(stack, project, "classic")
+    with scene.worker("a") as first:
+        scene.send(100, 140)
+        wait_until(lambda: _is_moving(scene), "it runs", timeout_s=120)
+        first.send_signal(signal.SIGSTOP)
+        with scene.worker("b"):
+            scene.send(140, 170)
+            scene.end()
+            wait_until(lambda: len(scene.placed()) >= 70 * len(VEHICLES), "the other one goes on", timeout_s=240)
+            first.send_signal(signal.SIGCONT)
+            wait_until(lambda: first.poll() is not None or _is_back(project), "the first one is fenced", timeout_s=120)
+            assert scene.placed() == scene.wanted()
+
+
+@pytest.mark.slow
+def test_a_store_that_was_damaged_is_not_served(stack: Stack, project: Path, client: AdminClient) -> None:
+    scene = Scene(stack, project, "classic")
+    with scene.worker("a"):
+        scene.send(100, 160)
+        wait_until(lambda: _is_moving(scene), "it runs", timeout_s=120)
+    tables = list((project / "a").rglob("*.sst"))
+    assert tables
+    for path in tables:
+        data = bytearray(path.read_bytes())
+        middle = len(data) // 2
+        data[middle : middle + 64] = bytes(64)
+        path.write_bytes(bytes(data))
+    _finish(scene, "a", 160, 170)
+
+
+def _finish(scene: Scene, name: str, start_s: int, end_s: int) -> None:
+    """Send the rest, to a worker on what the one before has left, and compare all that came out."""
+    with scene.worker(name):
+        scene.send(start_s, end_s)
+        scene.end()
+        wanted = len(scene.wanted())
+        wait_until(lambda: len(scene.placed()) >= wanted, "all orders are placed", timeout_s=240)
+    assert scene.placed() == scene.wanted()
+
+
+def _is_back(project: Path) -> bool:
+    text = (project / "a.log").read_text()
+    return "fenced" in text or "reload" in text

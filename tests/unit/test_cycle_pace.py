@@ -9,8 +9,8 @@ from logistics.flows.gps import GPS
 from streams.kafka.memory import MemoryKafka
 from streams.limits import BATCH_WAIT_MS
 from streams.settings import Settings
-from tests.simulation.traffic import fill
-from tests.simulation.worker import _PLAN, INTERVAL_MS, SCHEMA_ID, SimulatedWorker
+from tests.simulation.traffic import SCHEMA_ID, fill
+from tests.simulation.worker import _PLAN, INTERVAL_MS, SimulatedWorker
 
 
 @pytest.fixture
@@ -56,20 +56,24 @@ def test_a_cycle_that_is_longer_ends_with_the_micro_batch_that_is_nearest_to_its
         assert cycles(worker) == (number == 6), "at 1,080 ms, not at 900"
 
 
+def is_at_rest(worker: SimulatedWorker) -> bool:
+    return worker.core.is_at_rest
+
+
 def test_a_worker_is_at_rest_only_once_nothing_is_open_or_in_flight(worker: SimulatedWorker) -> None:
     def step() -> None:
         worker.core.step(worker._batch(None, {}))
 
     step()
-    assert worker.core.is_at_rest
+    assert is_at_rest(worker)
     gathered(worker, 0)
-    assert not worker.core.is_at_rest, "a cycle is open"
+    assert not is_at_rest(worker), "a cycle is open"
     worker.clock.passed_s += 2 * INTERVAL_MS / 1000
     step()
     assert cycles(worker) == 1
     worker.commits.run()
     step()
-    assert worker.core.is_at_rest
+    assert is_at_rest(worker)
     for _ in range(3):
         worker.clock.passed_s += 2 * INTERVAL_MS / 1000
         step()
@@ -79,4 +83,4 @@ def test_a_worker_is_at_rest_only_once_nothing_is_open_or_in_flight(worker: Simu
 def test_a_worker_whose_partition_is_being_restored_is_not_at_rest(worker: SimulatedWorker) -> None:
     worker.core.ownership.reload(after_s=0.0)
     worker.core.step(worker._batch(None, {}))
-    assert not worker.core.is_at_rest
+    assert not is_at_rest(worker)

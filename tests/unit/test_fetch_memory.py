@@ -31,7 +31,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def test_a_consumer_that_says_nothing_is_bounded_by_the_memory_setting(made: list[dict[str, Any]]) -> None:
     clients.consumer(SMALL, {"group.id": "g"}).close()
-    assert [config[QUEUE] for config in made] == [512 * 1024 // 16]
+    assert [config[QUEUE] for config in made] == [512 * 1024 // 32]
 
 
 def test_a_consumer_that_says_less_keeps_its_own_bound(made: list[dict[str, Any]]) -> None:

@@ -99,13 +99,14 @@ def test_hashes_that_are_kept_are_those_that_are_computed(monkeypatch: pytest.Mo
         pytest.skip("no native library")
     known, computed = KeyHashes(native.library.KeyMap), KeyHashes(None)
     monkeypatch.setattr("streams.engine.key_hashes._KEPT_BYTES_MAX", 3_000)
-    for keys in (
+    columns: list[list[bytes | None]] = [
         [*KEYS],
         [None, b"", *KEYS[::-1]],
         [b"", None],
         [b"other-%d" % number for number in range(40)],
         [*KEYS],
-    ):
+    ]
+    for keys in columns:
         column = native.library.ByteRefs.of(keys)
         assert known.of(column).tolist() == computed.of(keys).tolist()
         assert known.of(keys).tolist() == computed.of(keys).tolist()

@@ -294,6 +294,7 @@ def test_a_store_that_cannot_be_saved_is_closed_all_the_same(tmp_path: Path) -> 
         settings,
         WorkerMetrics(),
         places=Places,
+        layouts=lambda: None,
         retrier=retrier,
         readers=readers,
         on_progress=lambda: None,

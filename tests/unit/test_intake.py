@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, Message, TopicPartition
 
 from streams.batch.records import Records
-from streams.limits import BATCH_RECORDS_MAX, SPARE_AFTER_MS
+from streams.limits import BATCH_RECORDS_MAX, BATCH_WAIT_MS, BATCH_WAIT_MS_MIN, QUIET_WAIT_MS, SPARE_AFTER_MS
 from streams.settings import Settings
 from streams.sources.kafka.arrivals import FromMessages, Notice, records_of_next
 from streams.sources.kafka.intake import Intake
@@ -52,6 +52,29 @@ def asked(intake: Intake) -> list[int]:
 def test_a_partition_whose_end_comes_with_its_last_records_may_be_idle(intake: Intake) -> None:
     received(intake, record(0, 0), record(0, 1), end(0, 2), record(1, 10))
     assert [0] == asked(intake)
+
+
+@pytest.mark.parametrize(
+    ("interval_ms", "gathers_ms"), [(200, BATCH_WAIT_MS), (1_000, BATCH_WAIT_MS), (50, 50), (1, BATCH_WAIT_MS_MIN)]
+)
+def test_records_of_a_live_stream_are_gathered_for_about_a_commit_cycle(
+    monkeypatch: pytest.MonkeyPatch, interval_ms: int, gathers_ms: int
+) -> None:
+    settings = Settings(streams_commit_interval_ms=interval_ms)
+    intake = Intake(settings, source="t", group="g", member="m", ownership=_Nobody())
+    intake._consumed.started = {0: 0}
+    waits: list[int] = []
+    arriving: list[list[Message]] = [[], [record(0, 0)], [record(0, 1)], [], []]
+
+    def consumed() -> list[FromMessages]:
+        waits.append(intake._wait_ms)
+        messages = arriving[len(waits) - 1]
+        return [FromMessages(messages, {"t": 0})] if messages else []
+
+    monkeypatch.setattr(intake, "_consumed_in_python", consumed)
+    for _ in arriving:
+        intake.poll()
+    assert waits == [QUIET_WAIT_MS, QUIET_WAIT_MS, gathers_ms, gathers_ms, QUIET_WAIT_MS]
 
 
 def test_an_end_that_lies_after_transaction_markers_counts(intake: Intake) -> None:

@@ -2,13 +2,13 @@
 
 import random
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from streams import Flow, join_interval, join_latest, join_table, source, table
 from streams.batch.moved import MOVED_HEADER
-from streams.flow.declaration import Cleanup
+from streams.flow.topics import Cleanup
 from streams.kafka.partitioner import partition_of
 from streams.operators.join.latest import JoinLatestOperator
 from streams.testing import Crash, FlowDriver
@@ -134,7 +134,7 @@ def test_a_row_that_is_deleted_matches_nothing_until_there_is_another_one(schema
 
 
 def test_a_table_is_declared_as_one() -> None:
-    plain = {name: source(f"{name}.v1", key="key").deduplicate().reorder() for name in NAMES}
+    plain: dict[str, Any] = {name: source(f"{name}.v1", key="key").deduplicate().reorder() for name in NAMES}
     rows = table("rows.v1", key="key")
     with pytest.raises(ValueError, match="right is no table"):
         join_table(**plain, to=JOINED, columns=columns)

@@ -101,12 +101,12 @@ def test_what_is_found_is_what_a_list_has() -> None:
         high, before, at_most = low + rng.randint(0, 900), rng.randint(0, len(known) + 2), rng.randint(1, 5)
         wanted = [one for one in known if one[0] == key and low <= one[1] <= high and one[2] < before]
         slots = part.keys.slots(objects([b"nobody", key]))
-        bounds = [np.full(2, bound, dtype=np.int64) for bound in (low, high, before)]
-        matches = part.rows.between(slots, *bounds, at_most)
+        lows, highs, befores = (np.full(2, bound, dtype=np.int64) for bound in (low, high, before))
+        matches = part.rows.between(slots, lows, highs, befores, at_most)
         assert [(key, row[TIME], row[NUMBER]) for row in matches.rows] == wanted[-at_most:]
         assert matches.beyond == len(wanted) - len(wanted[-at_most:])
         assert (matches.query == 1).all()
-        found, rows = part.rows.latest(slots, *bounds)
+        found, rows = part.rows.latest(slots, lows, highs, befores)
         assert found.tolist() == [False, bool(wanted)]
         assert not wanted or (key, rows[1][TIME], rows[1][NUMBER]) == wanted[-1]
     assert len(known) > 200

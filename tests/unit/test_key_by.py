@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from streams import Flow
-from streams.flow.declaration import Cleanup
+from streams.flow.topics import Cleanup
 from streams.kafka.partitioner import partition_of
 from streams.testing import Crash, FlowDriver
 from tests.staged import INTERNAL, PLACED, order, orders_of, position, schemas_of, tracking
@@ -39,7 +39,8 @@ def test_orders_meet_the_vehicle_that_they_name(schemas: Path) -> None:
     assert all(record.partition == partition_of(record.key or b"", 3) for record in moved)
     assert {(record.key or b"").decode() for record in moved} == {f"v{number}" for number in range(6)}
     assert all(record.fields["order_id"].startswith("order-") for record in moved)
-    assert driver.dead_letters() == driver.late() == []
+    assert driver.dead_letters() == []
+    assert driver.late() == []
 
 
 @pytest.mark.parametrize("seed", [1])

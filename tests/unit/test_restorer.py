@@ -91,6 +91,7 @@ class World:
             Settings(),
             WorkerMetrics(),
             places=Places,
+            layouts=lambda: None,
             retrier=Retrier(),
             readers=readers,
             on_progress=self.sign,

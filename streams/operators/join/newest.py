@@ -155,9 +155,10 @@ class NewestRows(KnownRows):
         if before is None or before != self._dtype:
             batch = WriteBatch()
             self._space.put(batch, [(_COLUMNS, json.dumps(columns_of(self._dtype)).encode())])
-            for pairs in () if before is None else self._pairs():
-                rows = as_declared(unpack_rows(before, [row for _, row in pairs]), self._dtype)
-                self._put(batch, [key for key, _ in pairs], rows)
+            if before is not None:
+                for pairs in self._pairs():
+                    rows = as_declared(unpack_rows(before, [row for _, row in pairs]), self._dtype)
+                    self._put(batch, [key for key, _ in pairs], rows)
             self._space.write(batch)
         self._space.write(self._replayed)
         self._replayed = WriteBatch()

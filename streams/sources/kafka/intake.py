@@ -21,7 +21,7 @@ from streams.kafka.admin import described
 from streams.kafka.broker_watch import BrokerWatch
 from streams.kafka.native_client import NativeClients, NativeReader
 from streams.kafka.out_of_range import OUT_OF_RANGE, is_truncation
-from streams.limits import BATCH_RECORDS_MAX, BATCH_SHARE, BATCH_WAIT_MS, QUIET_WAIT_MS
+from streams.limits import BATCH_RECORDS_MAX, BATCH_SHARE, BATCH_WAIT_MS, BATCH_WAIT_MS_MIN, QUIET_WAIT_MS
 from streams.settings import Settings
 from streams.sources.base import Idle, Polled, RebalanceListener, Unreadable
 from streams.sources.kafka.arrivals import Arrivals, FromMessages, FromReader, Notice, records_of_next
@@ -83,7 +83,7 @@ class Intake:
         self._config = consumer_config(settings, group=group, member=member)
         self._batch_records = BATCH_RECORDS_MAX
         self._wait_ms = QUIET_WAIT_MS
-        self._gathering_ms = min(BATCH_WAIT_MS, settings.streams_commit_interval_ms)
+        self._gathering_ms = max(BATCH_WAIT_MS_MIN, min(BATCH_WAIT_MS, settings.streams_commit_interval_ms))
         self._batch_bytes_max = int((settings.streams_memory_mb_max << 20) * BATCH_SHARE)
         self.consumer = self._new_consumer()
 
