@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Final, Self
 
 from confluent_kafka import KafkaError, KafkaException
@@ -24,7 +25,7 @@ from streams.kafka.admin import REQUEST_TIMEOUT_S, admin_client, described, part
 from streams.kafka.group_positions import GroupPositions
 from streams.kafka.growth_topic import GrowthTopic
 from streams.kafka.log_reader import LogReader, Span
-from streams.kafka.offsets_process import OffsetProbe
+from streams.kafka.offsets_process import OffsetProbe, RoundFailed
 from streams.kafka.round import Round
 from streams.names import GROWTH_GROUP
 from streams.resilience.retry import Backoff, Retrier, quietly
@@ -33,6 +34,7 @@ from streams.sinks.base import WriteInterrupted
 
 _LOOK_S: Final = 1.0
 _LISTED_S: Final = 15.0
+_ROUND_AGAIN: Final = Backoff(first_s=0.5, pause_s_max=2.0, attempts_max=3)
 _LOOK_AGAIN: Final = Backoff(first_s=0.2, pause_s_max=2.0, give_up_s=15.0)
 
 
@@ -108,11 +110,11 @@ class GrowthAdmin:
 
         """
         with closing(OffsetProbe(self._settings)) as probe:
-            before = probe.take([self._flow.group])
+            before = self._round(probe)
             deadline_s = time.monotonic() + patience_s
             while True:
                 self._pause(_LOOK_S)
-                now = probe.take([self._flow.group])
+                now = self._round(probe)
                 found = self._judged(partitions, before, now)
                 if not found or time.monotonic() >= deadline_s:
                     return found
@@ -177,6 +179,12 @@ class GrowthAdmin:
         """Not by the admin client, which may abort the process (`streams.kafka.offsets`)."""
         found = self._positions.committed(range(partitions)) if partitions else {}
         return {partition: standing_of(position) for partition, position in found.items()}
+
+    def _round(self, probe: OffsetProbe) -> Round:
+        """Asked again where the process that asks was ended: on a busy machine its answer may take too long."""
+        what = f"reading offsets of {self._flow.group}"
+        take = partial(probe.take, [self._flow.group])
+        return Retrier(say=quietly).call(what, take, passing=RoundFailed, backoff=_ROUND_AGAIN)
 
     def _judged(self, partitions: int, before: Round, now: Round) -> dict[int, str]:
         with LogReader(self._settings, client=GROWTH_GROUP) as reader:

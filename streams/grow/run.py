@@ -51,9 +51,10 @@ class GrowthPort(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """Brokers do not answer, or refuse a step; it is tried again."""
+    """Brokers do not answer, or refuse a step; it is tried again, or is not needed."""
 
     why: str
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +122,18 @@ class GrowthRun:
         plan = found.plan(self._partitions, self._stuck)
         if self._stuck is None:
             self._tell(plan, found)
-            self._stuck = {} if plan.is_resumed else self._port.stuck(plan.growth.before.partitions, STUCK_S)
+            self._stuck = {} if plan.is_resumed else self._stuck_before(plan.growth.before.partitions)
             if self._stuck:
                 found.plan(self._partitions, self._stuck)
         return plan
+
+    def _stuck_before(self, partitions: int) -> Mapping[int, str]:
+        """Nothing where it cannot be told: one that is stuck does not say that it is ready, and is waited for."""
+        try:
+            return self._port.stuck(partitions, STUCK_S)
+        except StreamsError as error:
+            self._say(NoAnswer(f"whether partitions are stuck is not known: {error}", goes_on=True), None)
+            return {}
 
     def _do(self, plan: GrowthPlan, step: Step, found: Found) -> None:
         if isinstance(step, Write):

@@ -52,7 +52,7 @@ def event_lines(event: Event, found: Found | None) -> list[str]:
     elif isinstance(event, StandsStill):
         lines = _still_lines(event)
     elif isinstance(event, NoAnswer):
-        lines = [f"{event.why}; trying again"]
+        lines = [f"{event.why}; {'going on' if event.goes_on else 'trying again'}"]
     elif isinstance(event, Over) and found is not None:
         lines = over_lines(found)
     return lines

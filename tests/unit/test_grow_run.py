@@ -236,6 +236,20 @@ def test_a_refusal_changes_nothing() -> None:
     assert (WrongCount("").exit_status, GrowthRefused("").exit_status) == (2, 1)
 
 
+def test_a_growth_begins_also_where_it_cannot_be_told_whether_partitions_are_stuck() -> None:
+    cluster, events = Cluster(), list[Event]()
+
+    def fails() -> None:
+        if cluster.calls == 2:  # the question
+            raise StreamsError("no offsets")
+
+    cluster.fails = fails
+    assert is_done(grow(cluster, 6, events), 6)
+    assert [event.why for event in events if isinstance(event, NoAnswer)] == [
+        "whether partitions are stuck is not known: no offsets"
+    ]
+
+
 def test_partitions_that_become_stuck_later_are_waited_for() -> None:
     cluster = Cluster(kill_at=9)
     with pytest.raises(Killed):
