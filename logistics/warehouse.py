@@ -4,7 +4,7 @@
 run this app or `logistics`: what they do is the same.
 """
 
-from logistics.flows import gps, orders
+from logistics.flows import dispatch, gps, orders, tracking
 from streams import postgres
 
 positions = gps.flow.with_sinks(
@@ -13,3 +13,5 @@ positions = gps.flow.with_sinks(
     postgres("vehicle_trips", topic="vehicles.trips.v1"),
 )
 events = orders.flow.with_sinks(postgres("orders", topic="orders.state.v1"))
+steps = dispatch.flow
+tracked = tracking.flow

@@ -197,7 +197,7 @@ def pack_after(parts: Sequence[tuple[bytes, Rows]]) -> list[bytes]:
         table[:, at : at + len(before)] = np.frombuffer(before, np.uint8)
         at += len(before)
         end = at + rows.dtype.itemsize
-        table[:, at:end] = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
+        table[:, at:end] = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), rows.dtype.itemsize)
         at = end
     data = table.tobytes()
     return [data[at : at + size] for at in range(0, len(data), size)]

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from streams.avro.table import MOVED_HEADER
 from streams.batch.key_hash import murmur2
 from streams.batch.moved import MOVED_HEADER
 from streams.engine import adoption

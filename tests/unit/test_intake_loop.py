@@ -12,6 +12,7 @@ from logistics.flows.gps import GPS
 from streams.batch.records import Records
 from streams.engine.engine import MicroBatch
 from streams.limits import REST_MS_MAX
+from streams.settings import Settings
 from streams.sources.base import Idle, Polled
 from streams.worker import pipeline as module
 from streams.worker.metrics import WorkerMetrics
@@ -31,13 +32,15 @@ class World:
         self._polls = list(polls)
         self.handed_over: list[MicroBatch] = []
         monkeypatch.setattr(module, "monotonic_ms", lambda: self.now_ms)
-        shared: Any = SimpleNamespace(metrics=WorkerMetrics())
+        shared: Any = SimpleNamespace(metrics=WorkerMetrics(), settings=Settings())
         self.runner = PipelineRunner(
             GPS, shared, partitions=1, failpoint=lambda _: None, on_failure=lambda error: pytest.fail(repr(error))
         )
         core = SimpleNamespace(is_at_rest=is_at_rest, polled=lambda batch: SimpleNamespace(batch=batch))
         intake = SimpleNamespace(poll=self._poll, unreadable={})
-        started: Any = SimpleNamespace(core=core, wiring=SimpleNamespace(intake=intake))
+        started: Any = SimpleNamespace(
+            core=core, wiring=SimpleNamespace(intake=intake, poll=lambda: (self._poll(), (None, {}), self.now_ms))
+        )
         self.runner._started = started
 
     def _poll(self) -> Polled:

@@ -12,7 +12,7 @@ from streams.flow.topics import Cleanup
 from streams.kafka.partitioner import partition_of
 from streams.operators.join.latest import JoinLatestOperator
 from streams.testing import Crash, FlowDriver
-from tests.joined import JOINED, NONE, Interval, Latest, Model, Table, columns, rows_of
+from tests.joined import JOINED, NONE, Interval, Latest, Model, Table, columns, place_of, rows_of
 from tests.merged import NAMES, Fed, feed, random_logs, schemas_of
 
 MODELS: Final[dict[str, Model]] = {
@@ -112,24 +112,27 @@ def test_the_number_of_matches_is_bounded() -> None:
 
 def test_a_row_that_is_deleted_matches_nothing_until_there_is_another_one(schemas: Path) -> None:
     driver = FlowDriver(Table(outer=True).flow(), schemas=schemas)
+    begin = 1_704_067_200_000
+    """A deletion's time is its record's timestamp, which has to be one (ADR 16)."""
 
-    def seen(time: int) -> int:
+    def seen(after: int) -> int:
         """Which row an order of this time sees."""
+        time = begin + after
         driver.feed(Fed("left", "a", time, 1).event(), of="left")
         for name in NAMES:
             driver.feed(Fed(name, "b", time + 20_000, 1).event(), of=name)
         return {row[1]: row[-1] for row in rows_of(driver) if row[0] == "a"}[time]
 
-    driver.feed(Fed("right", "a", 100_000, 1).event(), of="right")
-    assert seen(101_000) == 1_000_001
-    driver.feed_raw(None, key=b"a", timestamp_ms=140_000, of="right")
-    driver.feed_raw(None, key=b"a", timestamp_ms=141_000, of="right", headers={MOVED_HEADER: b"2-1"})
-    driver.feed_raw(None, key=b"", timestamp_ms=141_000, of="right")
+    driver.feed(Fed("right", "a", begin + 100_000, 1).event(), of="right")
+    assert seen(101_000) == place_of(begin + 100_000, 1)
+    driver.feed_raw(None, key=b"a", timestamp_ms=begin + 140_000, of="right")
+    driver.feed_raw(None, key=b"a", timestamp_ms=begin + 141_000, of="right", headers={MOVED_HEADER: b"2-1"})
+    driver.feed_raw(None, key=b"", timestamp_ms=begin + 141_000, of="right")
     assert seen(150_000) == NONE
     driver.lose_disk()
     assert seen(190_000) == NONE
-    driver.feed(Fed("right", "a", 230_000, 2).event(), of="right")
-    assert seen(231_000) == 2_300_002
+    driver.feed(Fed("right", "a", begin + 230_000, 2).event(), of="right")
+    assert seen(231_000) == place_of(begin + 230_000, 2)
     assert [letter.reason for letter in driver.dead_letters()] == ["not_framed"]
 
 
