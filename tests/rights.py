@@ -32,6 +32,10 @@ from streams.deadletters.letter.audit import Actor
 from streams.deadletters.letter.envelope import envelope_headers
 from streams.engine.forget import ForgetRequest
 from streams.errors import StreamsError
+from streams.grow.log import GrowthWriter
+from streams.growth.layout import Growth, Layout
+from streams.growth.record import GrowthRecord
+from streams.growth.stages import Phase
 from streams.kafka import acls, clients
 from streams.kafka.admin import described
 from streams.kafka.topics import apply_topics
@@ -356,6 +360,21 @@ def is_committed(ground: Ground) -> bool:
         consumer.close()
 
 
+def operator_works(ground: Ground) -> Said:
+    """A growth that somebody has planned is looked at and given up: both ask and write all that a growth does."""
+    growth = Growth(Layout(1, 1), Layout(2, 2))
+    writer = GrowthWriter(ground.admin, source=ground.flow.source, topic=ground.flow.growth)
+    try:
+        writer.open()
+        writer.write(GrowthRecord(growth, Phase.PLANNED))
+    finally:
+        writer.close()
+    planned = ground.run(Role.OPERATOR, "topics", "grow", ground.flow.source, "--partitions", 2, "--dry-run")
+    if not planned.works or planned.words:
+        return planned
+    return ground.run(Role.OPERATOR, "topics", "grow", ground.flow.source, "--abandon")
+
+
 WORKS: Final[dict[Role, Callable[[Ground], Said]]] = {
     Role.CI: ci_works,
     Role.GATEWAY: gateway_works,
@@ -363,6 +382,7 @@ WORKS: Final[dict[Role, Callable[[Ground], Said]]] = {
     Role.MONITOR: monitor_works,
     Role.SINK: sink_works,
     Role.WORKER: worker_works,
+    Role.OPERATOR: operator_works,
 }
 
 

@@ -15,6 +15,7 @@ from streams.flow.inputs import Input
 from streams.names import (
     DLQ_PREFIX,
     FORWARDED_GROUP,
+    GROW_PREFIX,
     GROWTH_GROUP,
     INGEST_PREFIX,
     MONITOR_GROUP,
@@ -35,6 +36,7 @@ class Role(StrEnum):
     MONITOR = "monitor"
     STEWARD = "steward"
     CI = "ci"
+    OPERATOR = "operator"
 
 
 DOES: Final = {
@@ -44,6 +46,7 @@ DOES: Final = {
     Role.MONITOR: "streams monitor, streams lag",
     Role.STEWARD: "streams dlq list, show, replay, discard; with the role worker: streams forget",
     Role.CI: "streams topics apply, streams topics list",
+    Role.OPERATOR: "streams topics grow",
 }
 """The commands that a role's rights are for."""
 
@@ -159,6 +162,17 @@ def _ci(flow: Pipeline) -> Iterator[Right]:
         yield on_topic(each.name, Operation.DESCRIBE_CONFIGS, "compares its configuration with the declaration")
 
 
+def _operator(flow: Pipeline) -> Iterator[Right]:
+    if not flow.growth_topics():
+        return
+    yield from growing_rights(flow)
+    yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.DESCRIBE, "sees how far workers are with a growth")
+    yield _unjoined(GROWTH_GROUP)
+    yield Right(
+        Kind.TRANSACTIONAL_ID, f"{GROW_PREFIX}{flow.source}", Pattern.LITERAL, Operation.WRITE, "writes in transactions"
+    )
+
+
 def growing_rights(flow: Pipeline) -> Iterator[Right]:
     """Rights on topics that `streams topics grow` needs for a flow."""
     for topic in (*flow.topics(), *flow.sink_topics()):
@@ -181,4 +195,5 @@ _RIGHTS: Final[Mapping[Role, Callable[[Pipeline], Iterator[Right]]]] = {
     Role.MONITOR: _monitor,
     Role.STEWARD: _steward,
     Role.CI: _ci,
+    Role.OPERATOR: _operator,
 }

@@ -87,11 +87,15 @@ COMMANDS: Final[Table] = {
         },
     ),
     "topics": LazyCommands(
-        "Declared topics: create and compare.",
+        "Declared topics: create, compare, grow.",
         {
             "apply": LazyCommand(
                 "topics:apply_command",
                 "Create the declared topics that are missing and register the committed schemas.",
+            ),
+            "grow": LazyCommand(
+                "grow:grow_command",
+                "Give the topics of a flow more partitions while it runs: state and order of each key are kept.",
             ),
             "list": LazyCommand(
                 "topics:list_command",

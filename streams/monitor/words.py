@@ -195,7 +195,7 @@ _ADVICE: Final[dict[Reason, str]] = {
         "else start a member that subscribes to it"
     ),
     Reason.NOT_IN_LAYOUT: (
-        "have producers write to the partitions that there were before, and send these records again to those "
+        "finish it with `streams topics grow`, if the topic has a multiple of the partitions that it had "
         "(runbook partitions-not-consumed)"
     ),
     Reason.OFFSET_NOT_OF_STATE: (

@@ -538,6 +538,7 @@ MISSING: Final = {
     Role.SINK: (Kind.GROUP, Operation.READ),
     Role.CI: (Kind.TOPIC, Operation.CREATE),
     Role.WORKER: (Kind.TOPIC, Operation.READ),
+    Role.OPERATOR: (Kind.TRANSACTIONAL_ID, Operation.WRITE),
 }
 
 

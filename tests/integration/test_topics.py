@@ -67,6 +67,7 @@ def test_another_number_of_partitions_is_reported_and_not_changed(stack: Stack) 
     assert result.returncode == 100
     assert f"{SOURCE}            " in result.stdout
     assert "has 3 partitions, asked for 6" in result.stdout
+    assert f"use `streams topics grow {SOURCE} --partitions 6`" in result.stdout
     assert "missing or differ" in result.stderr
     assert partition_counts(client)[SOURCE] == 3
 

@@ -89,6 +89,8 @@ def test_roles_that_only_look_may_write_nothing_and_each_role_writes_only_what_i
     own = {topic.name for topic in GPS.topics()}
     assert written(Role.WORKER) == own - {GPS.source} | {GPS.forget, GPS.forwarded}
     assert written(Role.CI) == own | {GPS.growth, GPS.forwarded}
+    sinks = {topic.name for topic in GPS.sink_topics()}
+    assert written(Role.OPERATOR) == own | sinks | {GPS.growth, GPS.forwarded}
 
 
 def test_what_a_principal_lacks_and_what_it_has_beyond_is_told_apart() -> None:
