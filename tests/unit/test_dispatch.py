@@ -10,7 +10,7 @@ from logistics.flows.dispatch import flow
 from streams.testing import Crash, FlowDriver
 
 T0 = datetime(2024, 3, 1, 12, tzinfo=UTC)
-PLACE = {"destination_latitude": 48.1, "destination_longitude": 11.5}
+PLACE: dict[str, Any] = {"destination_latitude": 48.1, "destination_longitude": 11.5}
 
 
 def at(minutes: float) -> datetime:

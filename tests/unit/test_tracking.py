@@ -16,7 +16,7 @@ from streams.testing import Crash, FlowDriver
 
 T0 = datetime(2024, 3, 1, 12, tzinfo=UTC)
 T0_MS = round(T0.timestamp() * 1_000)
-DESTINATION = {"destination_latitude": 48.2, "destination_longitude": 11.5}
+DESTINATION: dict[str, Any] = {"destination_latitude": 48.2, "destination_longitude": 11.5}
 LATENESS_MS = (30_000, 5_000)
 
 
@@ -77,7 +77,7 @@ def test_an_order_is_followed_with_its_vehicle_once_a_minute() -> None:
 @pytest.mark.parametrize(("promised", "risk"), [(None, "UNKNOWN"), (9.0, "LATE"), (25.0, "AT_RISK"), (27.0, "ON_TIME")])
 def test_the_risk_is_by_promise_and_expected_arrival(promised: float | None, risk: str) -> None:
     positions = [position(minute / 2, 48.0 + 0.5 * minute / 111.195) for minute in range(21)]
-    promise = {} if promised is None else {"promised_time": at(promised)}
+    promise: dict[str, Any] = {} if promised is None else {"promised_time": at(promised)}
     rows = tracked(driven(FlowDriver(flow), [bound(1, "PICKED_UP", minute=0, **promise, **DESTINATION)], positions))
     assert (rows[-1]["event_time"], rows[-1]["risk"]) == (at(10), risk)
 
