@@ -167,7 +167,7 @@ sbom: $(AUDIT)/.installed ## What the product is made of, with hashes, as Cyclon
 
 lock: setup ## Resolve the locks anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra gateway --extra local --extra loadtest --extra tracing --extra dev requirements/build.in pyproject.toml -o requirements/dev.lock
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra delta --extra gateway --extra postgres --extra tracing pyproject.toml -o requirements/runtime.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra delta --extra gateway --extra mqtt --extra objects --extra postgres --extra tracing pyproject.toml -o requirements/runtime.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/wheels.in -o requirements/wheels.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/deploy.in -o requirements/deploy.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/baseline-quix.in -o requirements/baseline-quix.lock
