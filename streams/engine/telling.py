@@ -26,11 +26,14 @@ class Telling:
     def __init__(self, growth: Growth, partition: int, *, now_ms: int, strays: int) -> None:
         """`strays`: how many records the task has forwarded so far."""
         self.growth = growth
+        self._partition = partition
         self.children = growth.children_of(partition)
         self._told: Progress | None = None
         self._told_ms = self._quiet_since_ms = now_ms
         self._strays = strays
         self._reach: Mapping[int, int] = {}
+        self._quiet_until: int | None = None
+        """End of the parent's own log when it had been quiet for long enough; None: it was not, or it is not known."""
 
     def due(
         self,
@@ -38,6 +41,7 @@ class Telling:
         idle: Idle | None,
         ends: Ends | None,
         *,
+        offset_next: int,
         strays: int,
         adopted: bool,
         now_ms: int,
@@ -47,10 +51,13 @@ class Telling:
         """What children are to be told now; None: nothing that they do not know.
 
         `idle`: of the parent's log, all of which before that is processed; None: it is not known to be at its end.
+        `offset_next`: up to where the parent's log is processed, `strays`: how many records of it were forwarded.
         `adopted`: whether all children have taken their state over. `idle_ms` and `quiet_ms` are settings.
         """
         if strays != self._strays or not adopted:
-            self._strays, self._quiet_since_ms = strays, now_ms
+            self._strays, self._quiet_since_ms, self._quiet_until = strays, now_ms, None
+        elif self._quiet_until is None and ends is not None and ends.known_ms - self._quiet_since_ms >= quiet_ms:
+            self._quiet_until = ends.offsets.get(self._partition)
         if idle is None:
             self._reach = {}
         elif ends is not None and idle.until_ms > ends.known_ms:
@@ -63,7 +70,7 @@ class Telling:
                 quiet_since_ms=self._quiet_since_ms,
                 now_ms=now_ms,
                 quiet_ms=quiet_ms,
-                is_at_end=idle is not None,
+                is_at_end=idle is not None or (self._quiet_until is not None and offset_next >= self._quiet_until),
                 adopted=adopted,
             ),
         )

@@ -112,6 +112,9 @@ def is_due(progress: Progress, last: Progress | None, *, told_ms: int, now_ms: i
 def settles(*, quiet_since_ms: int, now_ms: int, quiet_ms: int, is_at_end: bool, adopted: bool) -> bool:
     """Whether a parent ends the coupling: its children have adopted, it stands at its end, no straggler came for long.
 
+    A log that never ends has an end all the same: that of the moment when there had been no straggler for long enough.
+    `is_at_end` says that everything before it is processed.
+
     `quiet_since_ms` is the monotonic time of the last straggler, of the restore, or when the last child was seen to
     have adopted (before that producers could not change), whichever is latest.
     """

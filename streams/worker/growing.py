@@ -122,7 +122,8 @@ class Growing:
         ]
         if not parents:
             return
-        self._news.want_ends(frozenset(child for task in parents for child in growth.children_of(task.partition)))
+        wanted = (p for task in parents for p in (task.partition, *growth.children_of(task.partition)))
+        self._news.want_ends(frozenset(wanted))
         standings, ends = self._news.standings(), self._news.ends()
         now_ms = int(self._clock.monotonic_s() * 1000)
         for task in parents:
@@ -135,6 +136,7 @@ class Growing:
                 task.watermark,
                 None if holds else idle.get(partition),
                 ends,
+                offset_next=task.offset_next,
                 strays=task.strays,
                 adopted=have_adopted(partition, growth, standings),
                 now_ms=now_ms,

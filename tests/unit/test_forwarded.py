@@ -146,8 +146,9 @@ def due(
     telling: Telling, watermark: int, idle: Idle | None, ends: Ends | None, *, now_ms: int, **more: int
 ) -> Progress | None:
     return telling.due(
-        watermark, idle, ends, strays=more.get("strays", 0), adopted=True, now_ms=now_ms, idle_ms=100, quiet_ms=5_000
-    )
+        watermark, idle, ends, offset_next=more.get("offset_next", 0), strays=more.get("strays", 0), adopted=True,
+        now_ms=now_ms, idle_ms=100, quiet_ms=5_000,
+    )  # fmt: skip
 
 
 def test_a_parent_says_that_it_stands_at_its_end_only_by_ends_that_were_known_before() -> None:
@@ -174,6 +175,24 @@ def test_a_coupling_ends_after_a_time_without_stragglers() -> None:
     assert due(telling, 2, idle, None, now_ms=8_999, strays=1) == Progress(2, {})
     assert due(telling, 3, None, None, now_ms=9_000, strays=1) == Progress(3, {})  # it is not at its end
     assert due(telling, 3, idle, None, now_ms=9_001, strays=1) == Progress(3, {}, is_settled=True)
+
+
+def test_traffic_that_never_ceases_ends_a_coupling_once_the_end_of_a_quiet_time_is_processed() -> None:
+    telling = Telling(TO_6, 1, now_ms=0, strays=0)
+
+    def settles(now_ms: int, known_ms: int, *, strays: int, offset_next: int) -> bool:
+        """The watermark is another one each time, so that there is something to be told."""
+        ends = Ends(known_ms, {1: 70, 4: 9})
+        told = due(telling, now_ms, None, ends, now_ms=now_ms, strays=strays, offset_next=offset_next)
+        assert told is not None
+        return told.is_settled
+
+    assert not settles(4_000, 4_000, strays=1, offset_next=80)
+    assert not settles(9_001, 8_999, strays=1, offset_next=80), "what had come by then may have been a straggler"
+    assert not settles(9_002, 9_001, strays=1, offset_next=69)
+    assert not settles(9_500, 9_400, strays=2, offset_next=75), "there was one in it"
+    assert not settles(14_000, 9_600, strays=2, offset_next=90)
+    assert settles(14_600, 14_500, strays=2, offset_next=90)
 
 
 # --- where records go -------------------------------------------------------------------------------------------------
