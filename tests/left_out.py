@@ -37,8 +37,9 @@ def cargo() -> str | None:
 
 
 def helm() -> object | None:
-    """Helm, as a library of Python, if it is there."""
-    return find_spec("helm_python")
+    """Helm, as a library of Python, if it is there; one whose installation was cut off is not."""
+    is_whole = (Path(sys.executable).parent.parent / ".deploy-tools").exists()
+    return find_spec("helm_python") if is_whole else None
 
 
 def hadolint() -> str | None:
