@@ -73,6 +73,8 @@ class MqttClient:
         self._on_message, self._client_id = on_message, client_id
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection = 0
+        self._is_refused = False
+        """Whether the broker has refused the last connection: that it is closed then says less than why."""
         self.why_not = "not connected yet"
         """Why no messages come; empty: they do."""
         self._client = paho.Client(
@@ -134,6 +136,7 @@ class MqttClient:
             )
 
     def _connected(self, client: Any, _: Any, flags: Any, reason: Any, __: Any) -> None:
+        self._is_refused = reason.is_failure
         if reason.is_failure:
             self._in_loop(self._say, f"{self._address} refuses the connection: {reason}")
             return
@@ -153,6 +156,8 @@ class MqttClient:
 
     def _disconnected(self, _: Any, __: Any, ___: Any, reason: Any, ____: Any) -> None:
         self._connection += 1
+        if self._is_refused:
+            return
         words = f"the connection to {self._address} is lost: {reason}"
         if getattr(reason, "value", 0) == _TAKEN_OVER:
             words = f"another client connects to {self._address} as {self._client_id}: give each its own --client-id"

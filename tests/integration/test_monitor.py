@@ -191,6 +191,8 @@ def test_metrics_have_the_names_and_labels_that_alerts_rely_on(monitor: Monitor)
     assert {"source"} == labels["streams_source_freshness_seconds"] == labels["streams_source_silent"]
     only_where_one_is = {
         "streams_open_transaction_seconds", "streams_open_transaction_records", "streams_topic_missing",
+        "streams_growth_partitions", "streams_growth_done_partitions", "streams_growth_waiting_partitions",
+        "streams_growth_still_seconds",
     }  # fmt: skip
     assert {metric.name for metric in MONITOR_METRICS} - only_where_one_is <= labels.keys()
     ages = [sample.value for sample in samples if sample.name == "streams_source_freshness_seconds"]

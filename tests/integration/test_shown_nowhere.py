@@ -50,6 +50,7 @@ SECRETS: Final = {
     "STREAMS_REVIEW_TOKEN_REVEAL": "marked-secret-of-revealers",
     "STREAMS_POSTGRES_URL": "postgresql://walker:marked-secret-of-the-database@127.0.0.1:1/none",
     "STREAMS_HTTP_SINK_TOKEN": "marked-secret-of-the-endpoint",
+    "STREAMS_MQTT_PASSWORD": "marked-secret-of-the-mqtt-broker",
 }
 """Each is in force, or at least given to every process."""
 HARD: Final = {

@@ -175,7 +175,7 @@ def test_a_commit_in_the_name_of_the_newest_membership_is_found(monkeypatch: pyt
     """As it was: whatever a cycle contains, it is committed by the place in the group at its end."""
     monkeypatch.setattr(Terms, "claim", lambda self, _: self._membership)
     with pytest.raises((AssertionError, RestoreFailed)):
-        simulate_some(seeds=12, events=800, batch_records_max=30)
+        simulate_some(first=20, seeds=6, events=800, batch_records_max=30)
 
 
 @thorough

@@ -46,7 +46,7 @@ def test_records_in_a_partition_that_was_added_are_a_stall_at_the_first_look_and
     assert ("STALL", "not_in_layout") == (row["status"], row["reason"])
     assert "journal and tables have none of its number" in row["why"]
     assert "add a worker" not in row["advice"]
-    assert "partitions that there were before" in row["advice"]
+    assert "streams topics grow" in row["advice"]
     assert {"OK"} == {partition_row(group, number)["status"] for number in range(ADDED)}
 
 
