@@ -70,11 +70,20 @@ class Found:
     @property
     def readers(self) -> list[Reader]:
         """Flows that read an output of this one, declared here or not: who reads a topic keeps a journal beside it."""
+        outputs = self.flow.outputs
+        joining = [
+            Reader(flow.name, one.topic, self.counts[flow.journal], can_grow=False)
+            for flow in self.all_flows
+            if flow.further_inputs and flow.journal in self.counts
+            for one in flow.inputs
+            if one.topic in outputs
+        ]
         by_source = {one.source: one.name for one in self.all_flows}
-        return [
+        told = {reader.topic for reader in joining}
+        return joining + [
             Reader(by_source.get(topic, f"of {topic}"), topic, self.counts[journal])
-            for topic in self.flow.outputs
-            if (journal := f"{topic}{JOURNAL_SUFFIX}") in self.counts
+            for topic in outputs
+            if (journal := f"{topic}{JOURNAL_SUFFIX}") in self.counts and topic not in told
         ]
 
     def standing(self, partition: int) -> Standing:

@@ -52,6 +52,8 @@ class Reader:
     topic: str
     partitions: int
     """Of the layout that its state is in."""
+    can_grow: bool = True
+    """Whether it can be grown itself: one with several inputs cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +207,12 @@ def _advice(topic: TopicCount, growth: Growth) -> str:
 def _unread(topics: Sequence[TopicCount], growth: Growth, readers: Sequence[Reader]) -> list[str]:
     own = {topic.name for topic in topics if topic.kind is Kind.OUTPUT}
     return [
-        f"flow {reader.flow} reads {reader.topic} with {counted(reader.partitions, 'partition')}: grow it first, "
-        f"`streams topics grow {reader.topic} --partitions {growth.after.partitions}`"
+        f"flow {reader.flow} reads {reader.topic} with {counted(reader.partitions, 'partition')}: "
+        + (
+            f"grow it first, `streams topics grow {reader.topic} --partitions {growth.after.partitions}`"
+            if reader.can_grow
+            else "it has several inputs, and cannot be grown in place; it would not read what moves"
+        )
         for reader in readers
         if reader.topic in own and reader.partitions < growth.after.partitions
     ]

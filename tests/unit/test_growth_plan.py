@@ -114,6 +114,8 @@ def test_a_flow_that_reads_an_output_is_grown_first() -> None:
     narrow = Reader("geofences", "gps.clean", 3)
     with pytest.raises(GrowthRefused, match=r"grow it first, `streams topics grow gps\.clean --partitions 12`"):
         plan_growth("gps", LAYOUT, topics(), 12, readers=[narrow])
+    with pytest.raises(GrowthRefused, match="several inputs"):
+        plan_growth("gps", LAYOUT, topics(), 12, readers=[replace(narrow, can_grow=False)])
     assert plan_growth("gps", LAYOUT, topics(gps_clean=12), 12, readers=[replace(narrow, partitions=12)])
     assert plan_growth("gps", LAYOUT, topics(), 12, readers=[Reader("other", "elsewhere", 3)])
 
