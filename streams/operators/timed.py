@@ -15,7 +15,7 @@ from streams.state.store import WriteBatch
 
 _SCAN_ROWS: Final = 4_096
 """Rows that are looked at together when those that are due once are looked for."""
-_LOADED_MAX: Final = 10_000
+_LOADED_MAX: Final = 2_000
 """Keys that are loaded from the store at once because the watermark has passed their times."""
 _DUE: Final = struct.Struct(">q")
 
