@@ -123,7 +123,7 @@ def run(way: Way, batches: list[Records], batches_each_cycle: int) -> tuple[dict
     config = TaskConfig(
         replace(GPS, bounds=Bounds(LATENESS_MS, quarantine_rejects=0)),
         stopwatch,
-        lambda key: int(key[-6:]) % PARTITIONS,
+        lambda keys: np.array([int(key[-6:]) % PARTITIONS for key in keys], dtype=np.int64),
         add_ids=None if library is None else library.ids_add,
         key_map=library.KeyMap if library is not None and way.by_reference else None,
     )

@@ -109,7 +109,7 @@ def run(batches: list[Records]) -> tuple[float, float, int]:
     config = TaskConfig(
         replace(GPS, bounds=Bounds(LATENESS_MS, quarantine_rejects=0)),
         clock.stopwatch,
-        lambda key: int(key[-6:]) % PARTITIONS,
+        lambda keys: np.array([int(key[-6:]) % PARTITIONS for key in keys], dtype=np.int64),
     )
     engine = Engine(config, Decoder(GPS, record_bytes_max=1 << 20, skew_ms_max=60_000))
     text = Catalog.load().latest(GPS.subject).text

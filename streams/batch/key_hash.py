@@ -16,6 +16,8 @@ _M: Final = 0x5BD1E995
 _R: Final = 24
 _WORD: Final = 0xFFFFFFFF
 _POSITIVE: Final = 0x7FFFFFFF
+_FEW: Final = 8
+"""Fewer keys are hashed faster without vectors, whatever their length."""
 _M32: Final = np.uint32(_M)
 _R32: Final = np.uint32(_R)
 
@@ -37,12 +39,18 @@ def murmur2(key: bytes) -> int:
 
 
 def murmur2_all(keys: Sequence[bytes]) -> Int64:
-    """`murmur2` of each key, in their order. Costs some vector operations for each length of key that occurs."""
+    """`murmur2` of each key, in their order.
+
+    Costs some vector operations for each length of key that many have; few are hashed one at a time.
+    """
+    if len(keys) < _FEW:
+        return np.fromiter(map(murmur2, keys), np.int64, len(keys))
     lengths = np.fromiter(map(len, keys), np.int64, len(keys))
     found = np.empty(len(keys), dtype=np.int64)
     for length in np.unique(lengths).tolist():
         rows = (lengths == length).nonzero()[0]
-        found[rows] = _of_one_length([keys[row] for row in rows.tolist()], length)
+        some = [keys[row] for row in rows.tolist()]
+        found[rows] = list(map(murmur2, some)) if len(some) < _FEW else _of_one_length(some, length)
     return found
 
 

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from streams.batch.columns import Int64
 from streams.batch.event_ids import AddIds
 from streams.batch.events import Fields
 from streams.batch.refs import KeyMap
@@ -34,8 +35,8 @@ class TaskConfig:
     pipeline: Pipeline
     """With the bounds in force."""
     stopwatch: Stopwatch
-    partition_of: Callable[[bytes], int]
-    """The partition of the source that a key belongs into, in the first layout."""
+    partitions_of: Callable[[Sequence[bytes]], Int64]
+    """The partition of the source that each key belongs into, in the first layout."""
     seed: int = 0
     """Of the id set's hash: unpredictable in production, fixed in a simulation."""
     add_ids: AddIds | None = None
@@ -121,7 +122,7 @@ class TaskConfig:
 
     def home(self, partition: int) -> Home:
         """Which keys a partition keeps state of, in the first layout."""
-        return Home(partition, lambda key: self.partition_of(key) == partition)
+        return Home(partition, lambda keys: self.partitions_of(keys) == partition)
 
     def context(self, home: Home, partition: int, store: Store, refusals: Callable[[], Refusals]) -> OperatorContext:
         """What the operators of a partition over `store` are made with."""

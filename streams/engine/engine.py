@@ -77,7 +77,7 @@ class Engine:
         self.tasks: dict[int, PartitionTask] = {}
         self.adopting: dict[int, PartitionTask] = {}
         """Tasks that have to commit what they take over before they process anything."""
-        self.refusals = Refusals(config.pipeline, config.partition_of)
+        self.refusals = Refusals(config.pipeline, config.partitions_of)
         self.config = config
         self._inputs = [InputDecoder(number, one) for number, one in enumerate(decoders)]
         self._waiting = WaitingRecords()

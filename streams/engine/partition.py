@@ -29,7 +29,7 @@ class PartitionState:
         self.config = config
         self.partition = partition
         self.store = store
-        self.refusals = Refusals(config.pipeline, config.partition_of)
+        self.refusals = Refusals(config.pipeline, config.partitions_of)
         """What outputs have refused; the engine's own ones once the task is installed."""
         self.home = config.home(partition)
         context = config.context(self.home, partition, store, lambda: self.refusals)

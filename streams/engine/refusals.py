@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from streams.batch.columns import Int64
 from streams.batch.events import Events
 from streams.flow.declaration import Pipeline
 from streams.limits import REFUSALS_KEPT_MAX
@@ -26,9 +27,9 @@ _DIGEST_BYTES: Final = 16
 class Refusals:
     """Of one flow in one worker. The engine's thread notes and asks."""
 
-    def __init__(self, pipeline: Pipeline, partition_of: Callable[[bytes], int]) -> None:
+    def __init__(self, pipeline: Pipeline, partitions_of: Callable[[Sequence[bytes]], Int64]) -> None:
         self._pipeline = pipeline
-        self._partition_of = partition_of
+        self._partitions_of = partitions_of
         self._events: OrderedDict[tuple[bytes, bytes], str] = OrderedDict()
         """Message by key and digest of the value: one event."""
         self._keys: OrderedDict[bytes, str] = OrderedDict()
@@ -79,7 +80,7 @@ class Refusals:
     def _stop(self, refused: Refused) -> None:
         partition = refused.partition
         if partition is None:
-            partition = self._partition_of(refused.key or b"")
+            partition = int(self._partitions_of([refused.key or b""])[0])
         source = self._pipeline.source
         self.stopped[partition] = (
             f"{source}-{partition} stands still: {refused.topic} refuses a record ({refused.why}); "

@@ -5,8 +5,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from streams.batch.columns import Bools, Int64
-from streams.batch.key_hash import murmur2, murmur2_all
+from streams.batch.key_hash import murmur2_all
 from streams.growth.layout import Layout
+
+
+def every_key(keys: Sequence[bytes]) -> Bools:
+    """Of a flow with one partition: all of the keys have their home there."""
+    return np.ones(len(keys), dtype=np.bool_)
 
 
 class Home:
@@ -16,7 +21,7 @@ class Home:
     an operator drops it from memory (`Operator.keys_moved`), and does not look at it where the store still has it.
     """
 
-    def __init__(self, partition: int, belongs: Callable[[bytes], bool]) -> None:
+    def __init__(self, partition: int, belongs: Callable[[Sequence[bytes]], Bools]) -> None:
         """In the first layout; `belongs` says which keys have their home here in that one."""
         self._partition = partition
         self._belongs = belongs
@@ -40,11 +45,12 @@ class Home:
         """Keep nothing but what has its home here in `layout`: what is read is the state of the parent."""
         self._layout, self._counts, self._is_strict = layout, (), True
 
-    def has(self, key: bytes) -> bool:
-        """Whether the key's home is this partition."""
+    def has(self, keys: Sequence[bytes]) -> Bools:
+        """Of which of the keys this partition is the home."""
         if self._layout is None:
-            return self._belongs(key)
-        return murmur2(key) % self._layout.partitions == self._partition
+            return self._belongs(keys)
+        found: Bools = murmur2_all(keys) % self._layout.partitions == self._partition
+        return found
 
     def kept(self, keys: Sequence[bytes]) -> Bools | None:
         """State of which of the keys is kept here; None: of all.

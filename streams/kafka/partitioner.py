@@ -3,9 +3,11 @@
 With the hash of `streams.batch.key_hash` this is the one definition of how keys map to partitions.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
-from streams.batch.key_hash import murmur2
+from streams.batch.columns import Int64
+from streams.batch.key_hash import murmur2, murmur2_all
 
 PARTITIONER: Final = "murmur2_random"
 """librdkafka's name for it: every keyed producer sets `partitioner` to this."""
@@ -14,3 +16,8 @@ PARTITIONER: Final = "murmur2_random"
 def partition_of(key: bytes, partitions: int) -> int:
     """Partition of a key on a topic with `partitions` partitions (at least 1)."""
     return murmur2(key) % partitions
+
+
+def partitions_of(keys: Sequence[bytes], partitions: int) -> Int64:
+    """`partition_of` each key."""
+    return murmur2_all(keys) % partitions

@@ -18,7 +18,7 @@ import numpy as np
 
 from streams.batch.event_ids import AddIds
 from streams.batch.events import Events, Fields
-from streams.growth.home import Home
+from streams.growth.home import Home, every_key
 from streams.operators.changes import Changes
 from streams.operators.keyed import ChangedKeys, KeySpace
 from streams.operators.output import Output, RefusedOutputs
@@ -62,7 +62,7 @@ class Spill:
 
 
 def _everything() -> Home:
-    return Home(0, lambda _: True)
+    return Home(0, every_key)
 
 
 @dataclass(slots=True)

@@ -174,9 +174,9 @@ Attached = TypeVar("Attached", bound=KeyedRows)
 class KeySpace:
     """Slots of keys; rows of operators are indexed by slot."""
 
-    def __init__(self, belongs_here: Callable[[bytes], bool], key_map: KeyMap | None = None) -> None:
-        """`belongs_here` says whether a key belongs into this partition; `key_map`, an empty one, finds slots."""
-        self._belongs_here = belongs_here
+    def __init__(self, belong_here: Callable[[Sequence[bytes]], Bools], key_map: KeyMap | None = None) -> None:
+        """`belong_here` says which keys belong into this partition; `key_map`, an empty one, finds slots."""
+        self._belong_here = belong_here
         self._map = key_map
         self._count = 0
         self._rows: list[KeyedRows] = []
@@ -321,15 +321,13 @@ class KeySpace:
         """Take the rows of new keys from the store; their slots follow those that there are."""
         first = self._count
         self._reserve(first + len(keys))
-        slots = range(first, first + len(keys))
         self._count += len(keys)
         self._keys[first : first + len(keys)] = objects(keys)
         sizes = np.fromiter(map(len, keys), np.int32, len(keys))
         self._key_bytes[first : first + len(keys)] = sizes
         self._text_bytes += int(sizes.sum())
-        for slot, key in zip(slots, keys, strict=True):
-            if not self._belongs_here(key):
-                self._misrouted[slot] = self._any_misrouted = True
+        self._misrouted[first : self._count] = ~self._belong_here(keys)
+        self._any_misrouted |= bool(self._misrouted[first : self._count].any())
         for rows in self._rows:
             rows.load(first, keys)
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from streams.avro.native import choose
 from streams.engine.config import Stopwatch, TaskConfig
 from streams.flow.declaration import Pipeline
-from streams.kafka.partitioner import partition_of
+from streams.kafka.partitioner import partitions_of
 from streams.schemas.catalog import Catalog
 from streams.settings import Settings
 from streams.worker.schemas import enum_symbols, reader_schema, reader_schemas
@@ -45,7 +46,7 @@ def config_of(
     return TaskConfig(
         pipeline=pipeline.under(settings),
         stopwatch=stopwatch,
-        partition_of=lambda key: partition_of(key, partitions),
+        partitions_of=partial(partitions_of, partitions=partitions),
         seed=seed,
         add_ids=None if native is None else native.library.ids_add,
         key_map=None if native is None or settings.streams_native != "on" else native.library.KeyMap,

@@ -100,7 +100,7 @@ class Forgetter:
                 continue  # the owner before may have carried out what was read then
             mine = [
                 one for one in requests
-                if task.home.has(one.key) and has_processed(task, one) and not waits(task, one.key)
+                if task.home.has([one.key])[0] and has_processed(task, one) and not waits(task, one.key)
             ]  # fmt: skip
             if mine:
                 found[partition] = mine

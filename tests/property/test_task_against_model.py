@@ -3,6 +3,7 @@
 import uuid
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from streams.engine.cycle import Written
 from streams.engine.effects import PartitionEffects
 from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
+from streams.kafka.partitioner import partitions_of
 from streams.operators.changes import RowRecords
 from streams.operators.fold.operator import fold_name
 from streams.state.memory import MemoryStore
@@ -134,7 +136,7 @@ class Run:
         config = TaskConfig(
             replace(PIPELINE, bounds=Bounds(lateness_ms, horizon_ms, quarantine_rejects=0)),
             lambda _: nullcontext(),
-            lambda _: 0,
+            partial(partitions_of, partitions=1),
         )
         self.store = MemoryStore()
         self.task = PartitionTask(config, 0, self.store, None)

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -38,6 +39,7 @@ from streams.engine.restore import restore_partition
 from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
+from streams.kafka.partitioner import partitions_of
 from streams.operators.fold.operator import fold_name
 from streams.operators.quarantine.operator import QuarantineOperator
 from streams.operators.reorder.held import held_in_store, without_repeats
@@ -216,7 +218,7 @@ class Machine:
                 ),
             ),
             lambda _: nullcontext(),
-            lambda _: 0,
+            partial(partitions_of, partitions=1),
         )
         self.disk: dict[bytes, bytes] = {}
         self.old_disks: list[dict[bytes, bytes]] = []

@@ -20,7 +20,7 @@ from streams.engine.engine import Engine, MicroBatch
 from streams.flow.bounds import Bounds
 from streams.growth.layouts import Layouts
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
-from streams.kafka.partitioner import partition_of
+from streams.kafka.partitioner import partitions_of
 from streams.limits import GROWTH_QUIET_MS
 from streams.schemas.catalog import Catalog
 from streams.sinks.memory import MemoryTransactions, Refuses, refuses_nothing
@@ -129,7 +129,7 @@ class SimulatedWorker:
                 ),
             ),
             _no_stopwatch,
-            partial(partition_of, partitions=kafka.partitions),
+            partial(partitions_of, partitions=kafka.partitions),
         )
         self._metrics = WorkerMetrics()
         self.clock = SimulatedTime()

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -20,7 +21,7 @@ from streams.flow.bounds import Bounds
 from streams.growth.layouts import Layouts
 from streams.growth.stages import Phase, Standing
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
-from streams.kafka.partitioner import partition_of
+from streams.kafka.partitioner import partitions_of
 from streams.operators.base import ALL
 from streams.operators.fold.operator import fold_name
 from streams.state.identity import Identity
@@ -30,7 +31,7 @@ from streams.state.store import StoreOutdated
 from tests.unit.test_declaration_changes import World, event, rooms
 
 FLOW = replace(rooms(), bounds=Bounds(100, 10_000, quarantine_rejects=0))
-CONFIG = TaskConfig(FLOW, lambda _: nullcontext(), lambda key: partition_of(key, 1))
+CONFIG = TaskConfig(FLOW, lambda _: nullcontext(), partial(partitions_of, partitions=1))
 TO_2 = Layouts.first(1).grown(2, Phase.BEGUN)
 STAYS, MOVES = (next(b"room-%d" % n for n in range(99) if murmur2(b"room-%d" % n) % 2 == half) for half in (0, 1))
 TABLE = FLOW.tables[0].topic

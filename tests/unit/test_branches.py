@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from streams.engine.task import PartitionTask
 from streams.flow.chain import operators_of, tree_of
 from streams.flow.identity import identity_of
 from streams.flow.identity import judged as judged_under
+from streams.kafka.partitioner import partitions_of
 from streams.state.identity import Identity, Judgement, Places
 from streams.state.memory import MemoryStore
 from streams.testing import Crash, FlowDriver
@@ -224,7 +226,7 @@ class _Marks(Operator):
 
 
 def task_of(flow: Flow) -> PartitionTask:
-    config = TaskConfig(flow.pipeline, lambda _: nullcontext(), lambda _: 0)
+    config = TaskConfig(flow.pipeline, lambda _: nullcontext(), partial(partitions_of, partitions=1))
     return PartitionTask(config, 0, MemoryStore(), None)
 
 

@@ -6,6 +6,7 @@ Production restore, task and committer over an in-memory Kafka; each change once
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from streams.errors import StreamsError
 from streams.flow.bounds import Bounds
 from streams.flow.declaration import Pipeline, Table, Window
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
+from streams.kafka.partitioner import partitions_of
 from streams.operators.fold.builder import Fold, WindowFold
 from streams.operators.fold.columns import Count, Greatest, LastTime, Latest
 from streams.operators.fold.operator import fold_name
@@ -88,7 +90,7 @@ class World:
 
     def restore(self, flow: Pipeline, *, horizon_ms: int = 10_000, lateness_ms: int = LATENESS_MS) -> "World":
         flow = replace(flow, bounds=Bounds(lateness_ms, horizon_ms, quarantine_rejects=0))
-        self.config = TaskConfig(flow, lambda _: nullcontext(), lambda _: 0)
+        self.config = TaskConfig(flow, lambda _: nullcontext(), partial(partitions_of, partitions=1))
         store = MemoryStore(self.disk)
         self.task = restore_partition(
             self.config, 0, store, MemoryChangelog(self.kafka), ids_in_memory_max=10**6, places=self.places

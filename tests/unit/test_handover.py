@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from streams.engine.config import TaskConfig
 from streams.flow.bounds import Bounds
 from streams.kafka.changelog import ChangelogReaders
 from streams.kafka.memory import MemoryKafka
+from streams.kafka.partitioner import partitions_of
 from streams.resilience.retry import Retrier
 from streams.settings import Settings
 from streams.sources.base import Idle
@@ -283,7 +285,9 @@ def test_a_store_that_cannot_be_saved_is_closed_all_the_same(tmp_path: Path) -> 
     memory = RocksMemory(cache_bytes=1 << 20, memtable_bytes=1 << 20)
     directory = DataDirectory(tmp_path)
     config = TaskConfig(
-        replace(GPS, bounds=Bounds(0, 1_000, quarantine_rejects=0)), lambda _: nullcontext(), lambda _: 0
+        replace(GPS, bounds=Bounds(0, 1_000, quarantine_rejects=0)),
+        lambda _: nullcontext(),
+        partial(partitions_of, partitions=1),
     )
     settings, retrier = Settings(kafka_bootstrap_servers="127.0.0.1:1"), Retrier()
     readers = ChangelogReaders(settings, group=GPS.group, source=GPS.source, retrier=retrier)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from streams.batch.columns import object_rows, objects
+from streams.batch.columns import Int64, object_rows, objects
 from streams.batch.events import Events, Fields
-from streams.batch.refs import byte_objects, byte_values
+from streams.batch.refs import ByteColumn, byte_objects, byte_values
 from streams.operators.reorder.held import Held, without_repeats
 from streams.state.memory import MemoryStore
 from streams.state.names import operator_prefix
@@ -220,12 +220,26 @@ def test_no_events_have_no_repeats() -> None:
     assert without_repeats([events()]) is None
 
 
-def test_slots_are_looked_up_anew(held: Held) -> None:
+def test_slots_are_looked_up_anew_once_events_are_due_and_those_of_no_others(held: Held) -> None:
+    asked: list[bytes] = []
+
+    def slots_of(keys: ByteColumn) -> Int64:
+        asked.extend(byte_values(keys))
+        return np.array([100 + int(key[1:]) for key in byte_values(keys)])
+
     held.add(events(10, 20, 30), 1)
-    held.relink(lambda keys: np.array([100 + int(key[1:]) for key in byte_values(keys)]))
+    held.unlink()
+    held.link_due(9, slots_of)
+    assert not asked
+    held.link_due(20, slots_of)
     [chunk] = held.all()
-    assert chunk.slot.tolist() == [100, 101, 102]
+    assert chunk.slot.tolist() == [100, 101, -1]
     assert times(held.came_in(1)) == [10, 20, 30]
+    held.link_due(20, slots_of)
+    held.add(events(15, first_id=7), 2)
+    held.link_due(30, slots_of)
+    assert asked == [b"k0", b"k1", b"k2"]
+    assert all((events.slot >= 0).all() for events in held.all())
 
 
 def test_memory_counts_values_and_what_surrounds_them(held: Held) -> None:

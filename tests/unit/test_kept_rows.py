@@ -9,6 +9,7 @@ import pytest
 
 from streams.batch.columns import Bools, objects
 from streams.batch.rows import Rows, empty_rows
+from streams.growth.home import every_key
 from streams.operators.join.kept import NUMBER, TIME, KeptRows
 from streams.operators.keyed import KeySpace
 from streams.state.journal import JournalCorrupted
@@ -35,7 +36,7 @@ class Partition:
 
     def begin(self) -> None:
         """As after a restart, without what the journal has."""
-        self.keys = KeySpace(lambda _: True)
+        self.keys = KeySpace(every_key)
         self.rows = KeptRows(self.dtype, self.keep_ms, StoreSpace(self.store, "rows"), self.keys, self._kept)
 
     def _kept(self, keys: Sequence[bytes]) -> Bools | None:

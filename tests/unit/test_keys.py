@@ -1,6 +1,6 @@
 """Rows by key: the key space with the operators that keep rows of each key."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from logistics.flows.gps import GPS
 from logistics.folds.vehicle_state import VehicleState
-from streams.batch.columns import TIME_MIN, object_rows, objects
+from streams.batch.columns import TIME_MIN, Bools, object_rows, objects
 from streams.batch.events import Events, Fields
 from streams.batch.refs import byte_values
 from streams.batch.rows import pack_rows
+from streams.growth.home import every_key
 from streams.operators.base import OperatorContext
 from streams.operators.fold.operator import FoldTable, fold_name
 from streams.operators.keyed import KeySegments, KeySpace
@@ -57,10 +58,14 @@ class Index:
     """A key space with last released events and a table, or with windows."""
 
     def __init__(
-        self, store: CountingStore | Store, belongs: Callable[[bytes], bool] = lambda _: True, *, windows: bool = False
+        self,
+        store: CountingStore | Store,
+        belong: Callable[[Sequence[bytes]], Bools] = every_key,
+        *,
+        windows: bool = False,
     ) -> None:
         self.store = store
-        self.keys = KeySpace(belongs)
+        self.keys = KeySpace(belong)
         self.last = LastReleased(StoreSpace(store, LAST))
         context = OperatorContext(
             0, Fields(GPS.payload_fields), lambda name: StoreSpace(store, name), self.keys, RefusedOutputs
@@ -116,8 +121,8 @@ class Index:
         return [key for rows in found.rows for key in byte_values(rows.keys)]
 
 
-def index(store: CountingStore | Store | None = None, belongs: Callable[[bytes], bool] = lambda _: True) -> Index:
-    return Index(store or MemoryStore(), belongs)
+def index(store: CountingStore | Store | None = None, belong: Callable[[Sequence[bytes]], Bools] = every_key) -> Index:
+    return Index(store or MemoryStore(), belong)
 
 
 def names(*keys: bytes) -> NDArray[np.object_]:
@@ -268,7 +273,7 @@ def test_packed_rows_are_the_rows_bytes() -> None:
 
 
 def test_events_of_keys_that_belong_elsewhere_are_counted() -> None:
-    subject = index(belongs=lambda key: key.startswith(b"a"))
+    subject = index(belong=lambda keys: np.array([key.startswith(b"a") for key in keys]))
 
     def misrouted(*keys: bytes) -> tuple[int, list[bytes]]:
         count = len(keys)

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from streams.engine.config import TaskConfig
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
+from streams.kafka.partitioner import partitions_of
 from streams.limits import SCHEMA_LOOKUPS_AT_ONCE, SCHEMA_LOOKUPS_MAX
 from streams.resilience.breaker import Guard
 from streams.resilience.retry import Retrier
@@ -67,7 +69,7 @@ def engine(rejects_max: int = 100) -> Engine:
     config = TaskConfig(
         replace(GPS, bounds=Bounds(0, idle_ms=1_000, quarantine_rejects=rejects_max)),
         lambda _: nullcontext(),
-        lambda _: 0,
+        partial(partitions_of, partitions=1),
     )
     made = Engine(config, Decoder(GPS, record_bytes_max=10_000, skew_ms_max=60_000))
     for partition in (0, 1):

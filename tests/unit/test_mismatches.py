@@ -1,6 +1,7 @@
 import json
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from streams.engine.effects import Effects
 from streams.engine.engine import Engine, MicroBatch
 from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
+from streams.kafka.partitioner import partitions_of
 from streams.limits import MISMATCH_LOG_INTERVAL_MS, SCHEMA_LABELS_MAX
 from streams.state.memory import MemoryStore
 from streams.worker.metrics import WorkerMetrics
@@ -97,7 +99,9 @@ def test_ids_made_up_by_the_thousand_share_a_label_and_fill_no_memory(metrics: W
 
 def engine_of_two_partitions() -> Engine:
     config = TaskConfig(
-        replace(GPS, bounds=Bounds(0, 10**9, quarantine_rejects=0)), lambda _: nullcontext(), lambda _: 0
+        replace(GPS, bounds=Bounds(0, 10**9, quarantine_rejects=0)),
+        lambda _: nullcontext(),
+        partial(partitions_of, partitions=1),
     )
     engine = Engine(config, Decoder(GPS, record_bytes_max=10_000, skew_ms_max=60_000))
     for partition in (0, 1):

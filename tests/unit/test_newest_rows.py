@@ -6,6 +6,7 @@ import numpy as np
 
 from streams.batch.columns import objects
 from streams.batch.rows import empty_rows
+from streams.growth.home import every_key
 from streams.operators.join.newest import NewestRows
 from streams.operators.keyed import KeySpace
 from streams.state.memory import MemoryStore
@@ -25,7 +26,7 @@ class Partition:
 
     def begin(self, dtype: "np.dtype[np.void]" = ROW) -> None:
         """As after a restart."""
-        self.keys = KeySpace(lambda _: True)
+        self.keys = KeySpace(every_key)
         self.rows = NewestRows(empty_rows(dtype, 1), StoreSpace(self.store, "newest"), self.keys, lambda _: None)
 
     def put(self, since: int, *keys: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
 from streams.flow.chain import operators_of
 from streams.flow.declaration import Pipeline
+from streams.kafka.partitioner import partitions_of
 from streams.operators.base import Operator, OperatorContext
 from streams.operators.changes import CarriedRows, Changes
 from streams.operators.keyed import ChangedKeys, StoredRows
@@ -36,7 +38,9 @@ def task_with(
 ) -> PartitionTask:
     flow = replace(pipeline, operators=operators)
     config = TaskConfig(
-        replace(flow, bounds=Bounds(10, 1_000, quarantine_rejects=0)), lambda _: nullcontext(), lambda _: 0
+        replace(flow, bounds=Bounds(10, 1_000, quarantine_rejects=0)),
+        lambda _: nullcontext(),
+        partial(partitions_of, partitions=1),
     )
     return PartitionTask(config, 0, store or MemoryStore(), None)
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -48,6 +49,7 @@ from streams.flow.identity import identity_of
 from streams.flow.identity import judged as judge_under
 from streams.flow.topics import Cleanup
 from streams.flow.topology import as_json, as_text
+from streams.kafka.partitioner import partitions_of
 from streams.schemas.catalog import Catalog
 from streams.schemas.gate.row_schemas import unfit_rows
 from streams.sinks.base import Refused
@@ -456,7 +458,7 @@ def test_a_topic_of_its_own_that_was_created_again_is_noticed(topic: str, says: 
     ],
 )
 def test_an_event_whose_row_or_copy_is_refused_becomes_a_dead_letter(topic: str, value: bytes, says: str) -> None:
-    refusals = Refusals(pipeline_of_all(), lambda _: 0)
+    refusals = Refusals(pipeline_of_all(), partial(partitions_of, partitions=1))
     one = events((1, 100))
     refusals.note([Refused(topic, one.key[0], value, 0, "no")])
     assert refusals.messages(one) == {0: says}

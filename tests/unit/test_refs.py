@@ -1,13 +1,14 @@
 """Columns by reference: what is done with them gives what it gives with object arrays of bytes objects."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from streams.avro.native import choose
-from streams.batch.columns import Objects, objects
+from streams.batch.columns import Bools, Objects, objects
 from streams.batch.events import Events, Fields
 from streams.batch.records import Records
 from streams.batch.refs import ByteRefs, byte_objects, byte_sizes, compact, concat_bytes, concat_records
@@ -169,12 +170,16 @@ class _Loaded:
         self.keys.append((-1, keys.tolist()))
 
 
+def is_short(keys: Sequence[bytes]) -> Bools:
+    return np.array([len(key) < 3 for key in keys], dtype=np.bool_)
+
+
 @pytest.mark.parametrize("form", ["references", "objects"])
 def test_keys_get_the_same_slots_natively(made: type[ByteRefs], form: str) -> None:
     rng = random.Random(3)
     native = choose("on").native
     assert native is not None
-    spaces = [KeySpace(lambda key: len(key) < 3), KeySpace(lambda key: len(key) < 3, native.library.KeyMap())]
+    spaces = [KeySpace(is_short), KeySpace(is_short, native.library.KeyMap())]
     loaded = [space.attach(_Loaded()) for space in spaces]
     for turn in range(200):
         keys: list[Any] = [b"%d" % rng.randrange(300) for _ in range(rng.randrange(30))]

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -16,6 +17,7 @@ from streams.engine.engine import Engine, MicroBatch
 from streams.engine.refusals import Refusals
 from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
+from streams.kafka.partitioner import partitions_of
 from streams.sinks.base import Refused
 from streams.sources.base import Idle
 from streams.state.memory import MemoryStore
@@ -28,7 +30,9 @@ TABLE, WINDOW = GPS.tables[0].topic, GPS.windows[0].topic
 @pytest.fixture
 def engine() -> Engine:
     config = TaskConfig(
-        replace(GPS, bounds=Bounds(1_000, idle_ms=1_000, quarantine_rejects=0)), lambda _: nullcontext(), lambda _: 0
+        replace(GPS, bounds=Bounds(1_000, idle_ms=1_000, quarantine_rejects=0)),
+        lambda _: nullcontext(),
+        partial(partitions_of, partitions=1),
     )
     made = Engine(config, Decoder(GPS, record_bytes_max=10_000, skew_ms_max=60_000))
     made.learn(KNOWN)
@@ -141,7 +145,7 @@ def test_a_row_that_is_refused_without_events_of_its_key_stops_the_partition(eng
 
 @pytest.mark.parametrize("topic", [GPS.dlq, GPS.journal, GPS.audit])
 def test_a_record_for_which_nothing_stands_in_stops_its_partition_in_words(topic: str) -> None:
-    refusals = Refusals(GPS, lambda _: 0)
+    refusals = Refusals(GPS, partial(partitions_of, partitions=1))
     refusals.note([Refused(topic, None, b"x", 7, "Broker: Message size too large")])
     assert {7} == refusals.stopped.keys()
     assert f"{GPS.source}-7 stands still: {topic} refuses a record (Broker: Message size" in refusals.stopped[7]
@@ -151,12 +155,12 @@ def test_a_record_for_which_nothing_stands_in_stops_its_partition_in_words(topic
 
 def test_refusals_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.engine.refusals.REFUSALS_KEPT_MAX", 3)
-    refusals = Refusals(GPS, lambda _: 0)
+    refusals = Refusals(GPS, partial(partitions_of, partitions=1))
     refusals.note([Refused(GPS.clean, b"k", b"%d" % number, 0, "no") for number in range(10)])
     assert 3 == len(refusals._events)
 
 
 def test_effects_without_refusals_name_none() -> None:
     assert [] == PartitionEffects(0).refused
-    assert not Refusals(GPS, lambda _: 0)
+    assert not Refusals(GPS, partial(partitions_of, partitions=1))
     assert len(PartitionEffects(0).refused) == 0

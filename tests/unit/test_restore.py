@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from streams.engine.log import LogRow
 from streams.engine.restore import restore_partition
 from streams.flow.bounds import Bounds
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
+from streams.kafka.partitioner import partitions_of
 from streams.sinks.base import Committed
 from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Places
@@ -24,7 +26,9 @@ from streams.state.store import StoreCorrupted
 from tests.unit.test_journal import entry
 
 CONFIG = TaskConfig(
-    replace(GPS, bounds=Bounds(1_000, 60_000, quarantine_rejects=0)), lambda _: nullcontext(), lambda _: 0
+    replace(GPS, bounds=Bounds(1_000, 60_000, quarantine_rejects=0)),
+    lambda _: nullcontext(),
+    partial(partitions_of, partitions=1),
 )
 OURS = CONFIG.identity(Places())
 

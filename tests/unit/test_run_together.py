@@ -25,7 +25,9 @@ PARTITIONS, ROUNDS, MINUTE_MS = 5, 25, 60_000
 
 def tasks() -> list[PartitionTask]:
     config = TaskConfig(
-        replace(GPS, bounds=Bounds(3_000, 10**9, quarantine_rejects=0)), lambda _: nullcontext(), lambda key: key[0]
+        replace(GPS, bounds=Bounds(3_000, 10**9, quarantine_rejects=0)),
+        lambda _: nullcontext(),
+        lambda keys: np.array([key[0] for key in keys], dtype=np.int64),
     )
     return [PartitionTask(config, partition, MemoryStore(), None) for partition in range(PARTITIONS)]
 

@@ -50,7 +50,7 @@ def task_over(store: ClosingStore, **options: Any) -> PartitionTask:
             bounds=Bounds(limits["lateness_ms"], limits["horizon_ms"], quarantine_rejects=0),
         ),
         lambda _: nullcontext(),
-        lambda key: int(key.startswith(b"other")),
+        lambda keys: np.array([key.startswith(b"other") for key in keys], dtype=np.int64),
     )
     return PartitionTask(config, 0, store, None)
 
@@ -259,6 +259,18 @@ def test_the_next_batch_may_be_processed_while_a_commit_is_in_flight(task: Parti
 def spill(task: PartitionTask, **options: int) -> None:
     given: dict[str, Any] = {"below": 10**12, "rows_keep": 0, "keep_keys": False}
     task.maintenance.spill(**{**given, **options})
+
+
+def test_keys_of_events_that_wait_come_back_into_memory_only_when_the_events_are_due(task: PartitionTask) -> None:
+    cycles = Cycles(task)
+    task.on_batch(events((1, 10_000), key=b"a"), 1)
+    task.on_batch(events((2, 10_001), key=b"b"), 2)
+    cycles.close()
+    task.maintenance.spill(below=0, rows_keep=10, keep_keys=False)
+    assert len(task.keys) == 0
+    assert task.in_memory()["held"] == 2
+    assert values(clean(task.on_idle(10_000))) == [b"v1"]
+    assert len(task.keys) == 1
 
 
 def test_state_cannot_be_moved_while_a_cycle_is_open_or_in_flight(

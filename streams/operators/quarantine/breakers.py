@@ -9,12 +9,13 @@ cool-down from there.
 
 import struct
 from array import array
-from collections.abc import Callable, Collection, Iterable
-from itertools import islice
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import compress, islice
 from typing import Final
 
 import numpy as np
 
+from streams.batch.columns import Bools
 from streams.limits import KEY_BYTES_MAX
 
 WINDOW_MS: Final = 60_000
@@ -142,9 +143,10 @@ class DeviceBreakers:
         """Whether nothing has changed since `take_changed`."""
         return not self._changed
 
-    def drop_moved(self, is_kept: Callable[[bytes], bool]) -> None:
+    def drop_moved(self, kept: Callable[[Sequence[bytes]], Bools]) -> None:
         """Forget the breakers of keys that are not kept, as if they had never been; only while nothing has changed."""
-        for key in [key for key in self._breakers if not is_kept(key)]:
+        keys = list(self._breakers)
+        for key in compress(keys, ~kept(keys)):
             self._forget(key)
         self._changed.clear()
 

@@ -6,6 +6,7 @@ are written again with the next cycle.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from typing import Final
 
 from streams.avro.decoded import Decoded
@@ -190,11 +191,12 @@ class QuarantineOperator(Operator):
     def keys_moved(self) -> None:
         """Remember the breakers of keys that have their home here only."""
         self.breakers.drop_moved(self._home.has)
-        self._written_at = {key: at for key, at in self._written_at.items() if self._home.has(key)}
+        keys = list(self._written_at)
+        self._written_at = {key: self._written_at[key] for key in compress(keys, self._home.has(keys))}
 
     def _kept(self, rows: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Rows of keys whose records are judged here: those of others are forwarded."""
-        return [row for row in rows if self._home.has(row[0])] if self._home.has_moved else rows
+        return list(compress(rows, self._home.has([row[0] for row in rows]))) if self._home.has_moved else rows
 
     @property
     def bytes_used(self) -> int:

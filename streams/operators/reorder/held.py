@@ -97,6 +97,8 @@ class Held:
         self._page_next = 0
         self._released = TIME_MIN
         """Watermark at the restore: events of pages up to there were released before it."""
+        self._has_unlinked = False
+        """Whether some events in memory have no slots."""
         self._repeats = False
         """Whether an event of a page may also be in another page or in memory: there are pages of before a restore."""
 
@@ -126,6 +128,7 @@ class Held:
         if not len(events if rows is None else rows):
             return
         self._chunks.append(_Chunk.of(cycle, events, rows))
+        self._has_unlinked |= bool((self._chunks[-1].events.slot < 0).any())
         settled = [chunk for chunk in self._chunks if chunk.cycle < cycle]
         if len(settled) > _CHUNKS_MAX:
             merged = Events.concat([chunk.events for chunk in settled])
@@ -176,11 +179,21 @@ class Held:
             if kept is None or kept.any()
         ]
 
-    def relink(self, slots_of: Callable[[ByteColumn], Int64]) -> None:
-        """Look up the slots of all events again, since the key space was emptied."""
+    def unlink(self) -> None:
+        """Forget the slots of all events, since the key space was emptied."""
         self._chunks = [
-            replace(chunk, events=chunk.events.with_slots(slots_of(chunk.events.key))) for chunk in self._chunks
+            replace(chunk, events=chunk.events.with_slots(np.full(len(chunk.events), -1))) for chunk in self._chunks
         ]
+        self._has_unlinked = True
+
+    def link_due(self, watermark: int, slots_of: Callable[[ByteColumn], Int64]) -> None:
+        """Look up the slots of events at or below `watermark` that have none.
+
+        Others go without: the rows of a key are in memory from then on, and those of all held events may be too many.
+        """
+        if self._has_unlinked:
+            self._chunks = [_linked(chunk, watermark, slots_of) for chunk in self._chunks]
+            self._has_unlinked = any((chunk.events.slot < 0).any() for chunk in self._chunks)
 
     # --- the part in the store --------------------------------------------------------------------------------------
 
@@ -283,6 +296,16 @@ class Held:
                 self._loaded.append(key)
         self._pages.sort()
         self._repeats = bool(self._pages)
+
+
+def _linked(chunk: _Chunk, watermark: int, slots_of: Callable[[ByteColumn], Int64]) -> _Chunk:
+    due = int(chunk.events.event_time.searchsorted(watermark, side="right"))
+    rows = (chunk.events.slot[:due] < 0).nonzero()[0]
+    if not len(rows):
+        return chunk
+    slots = chunk.events.slot.copy()
+    slots[rows] = slots_of(chunk.events.key.take(rows))
+    return replace(chunk, events=chunk.events.with_slots(slots))
 
 
 def held_in_store(space: StoreSpace, fields: Fields, watermark: int, kept: Kept = _all_keys) -> Events | None:

@@ -106,6 +106,7 @@ class ReorderOperator(Operator):
         """Hold, release or call late; what is released goes on in order."""
         end = trace.end
         self._load_pages(end)
+        self.held.link_due(end, self._keys.slots)
         events = self._keys.located(events)
         records: list[EventRecords] = []
         refused: list[RefusedEvents] = []
@@ -169,12 +170,7 @@ class ReorderOperator(Operator):
         """Bring events back from the store that may be due at `watermark`."""
         if self.held.pages_due(watermark):
             for events in self.held.load_due_pages(watermark):
-                if len(events):
-                    self._hold_restored(events)
-
-    def _hold_restored(self, events: Events) -> None:
-        """Hold events that came in an earlier cycle."""
-        self.held.add(events.with_slots(self._keys.slots(events.key)), 0)
+                self.held.add(events, 0)
 
     def next_timer(self) -> int:
         """Event time of the oldest held event."""
@@ -235,8 +231,8 @@ class ReorderOperator(Operator):
         events = self._journalled.rest(watermark)
         if events is not None and (kept := self._context.home.kept(byte_values(events.key))) is not None:
             events = events.take(kept)
-        if events is not None and len(events):
-            self._hold_restored(events)
+        if events is not None:
+            self.held.add(events, 0)
         self.held.restore_pages(watermark)
 
     def forgotten(self, keys: Sequence[bytes]) -> Mapping[str, Sequence[bytes]]:
@@ -287,8 +283,8 @@ class ReorderOperator(Operator):
         self.held.drop_moved()
 
     def keys_forgotten(self) -> None:
-        """Look up the slots of held events again: the key space was emptied."""
-        self.held.relink(self._keys.slots)
+        """Held events have no slots any more: the key space was emptied."""
+        self.held.unlink()
 
     @property
     def bytes_used(self) -> int:
