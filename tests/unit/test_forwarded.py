@@ -22,7 +22,7 @@ from streams.engine.forwarded import (
 )
 from streams.engine.key_hashes import KeyHashes
 from streams.engine.placing import placed
-from streams.engine.telling import INTERVAL_MS, Ends, Telling
+from streams.engine.telling import INTERVAL_MS, Ends, Reading, Telling
 from streams.growth.coupling import NO_REACH
 from streams.growth.layout import Growth, Layout
 from streams.growth.stages import Progress
@@ -145,14 +145,14 @@ def test_what_something_else_has_written_there_says_nothing() -> None:
 def due(
     telling: Telling, watermark: int, idle: Idle | None, ends: Ends | None, *, now_ms: int, **more: int
 ) -> Progress | None:
-    return telling.due(
-        watermark, idle, ends, offset_next=more.get("offset_next", 0), strays=more.get("strays", 0), adopted=True,
-        now_ms=now_ms, idle_ms=100, quiet_ms=5_000,
-    )  # fmt: skip
+    reading = Reading(watermark, more.get("offset_next", 0), more.get("strays", 0), idle)
+    told = telling.due([reading], ends, adopted=True, now_ms=now_ms, idle_ms=[100], quiet_ms=5_000)
+    assert told.keys() <= {4}
+    return told.get(4)
 
 
 def test_a_parent_says_that_it_stands_at_its_end_only_by_ends_that_were_known_before() -> None:
-    telling = Telling(TO_6, 1, now_ms=0, strays=0)
+    telling = Telling(TO_6, 1, now_ms=0, strays=[0])
     ends = Ends(50, {4: 9})
     assert due(telling, 1, None, ends, now_ms=1) == Progress(1, {})
     assert due(telling, 2, Idle(10, 50), ends, now_ms=2) == Progress(2, {})  # it may have been asked later
@@ -161,7 +161,7 @@ def test_a_parent_says_that_it_stands_at_its_end_only_by_ends_that_were_known_be
 
 
 def test_what_children_know_is_not_told_again_and_how_far_an_end_reaches_only_now_and_then() -> None:
-    telling = Telling(TO_6, 1, now_ms=0, strays=0)
+    telling = Telling(TO_6, 1, now_ms=0, strays=[0])
     assert due(telling, 1, None, None, now_ms=0) is not None
     assert due(telling, 1, None, None, now_ms=4_000) is None
     assert due(telling, 1, Idle(1, 60), Ends(50, {4: 9}), now_ms=INTERVAL_MS - 1) is None
@@ -169,7 +169,7 @@ def test_what_children_know_is_not_told_again_and_how_far_an_end_reaches_only_no
 
 
 def test_a_coupling_ends_after_a_time_without_stragglers() -> None:
-    telling = Telling(TO_6, 1, now_ms=0, strays=0)
+    telling = Telling(TO_6, 1, now_ms=0, strays=[0])
     idle = Idle(1, 60)
     assert due(telling, 1, idle, None, now_ms=4_000, strays=1) == Progress(1, {})
     assert due(telling, 2, idle, None, now_ms=8_999, strays=1) == Progress(2, {})
@@ -178,7 +178,7 @@ def test_a_coupling_ends_after_a_time_without_stragglers() -> None:
 
 
 def test_traffic_that_never_ceases_ends_a_coupling_once_the_end_of_a_quiet_time_is_processed() -> None:
-    telling = Telling(TO_6, 1, now_ms=0, strays=0)
+    telling = Telling(TO_6, 1, now_ms=0, strays=[0])
 
     def settles(now_ms: int, known_ms: int, *, strays: int, offset_next: int) -> bool:
         """The watermark is another one each time, so that there is something to be told."""

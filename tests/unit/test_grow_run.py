@@ -18,7 +18,7 @@ from streams.growth.record import GrowthRecord, newest_records
 from streams.growth.stages import Phase, Standing
 
 T = TypeVar("T")
-NAMES: Final = [*(topic.name for topic in GPS.topics()), GPS.forwarded]
+NAMES: Final = [*(topic.name for topic in GPS.topics()), GPS.forwarded_of(0)]
 
 
 class Killed(BaseException):
@@ -132,7 +132,7 @@ def test_a_flow_is_grown_step_by_step_and_each_step_is_told_once() -> None:
     assert isinstance(plan, GrowthPlan)
     order = [step.additions[0].topic for step in steps if isinstance(step, AddPartitions)]
     assert set(order) == set(NAMES)
-    assert order[-2:] == [GPS.forwarded, GPS.source]
+    assert order[-2:] == [GPS.forwarded_of(0), GPS.source]
     assert [step.phase for step in steps if isinstance(step, Write)] == list(Phase)
     waited = [(step.what, len(step.partitions)) for step in steps if isinstance(step, Await)]
     assert waited == [(what, left) for what in ("ready", "cut", "adopted", "cleared", "settled") for left in (3, 2, 1)]

@@ -28,7 +28,7 @@ TOPICS: Final = {
     PIPELINE.windows[0].topic: Kind.OUTPUT,
     PIPELINE.journal: Kind.STATE,
     TABLE: Kind.STATE,
-    PIPELINE.forwarded: Kind.FORWARDED,
+    PIPELINE.forwarded_of(0): Kind.FORWARDED,
     PIPELINE.source: Kind.SOURCE,
 }
 LATENESS_MS: Final = 300
@@ -221,7 +221,7 @@ def _grown(rng: random.Random, steps: int) -> Grown:
     world.finish()
     _check(world)
     kafka = world.kafka
-    stragglers = sum(entry.key is not None for entry in kafka.topic_rows(PIPELINE.forwarded))
+    stragglers = sum(entry.key is not None for entry in kafka.topic_rows(PIPELINE.forwarded_of(0)))
     return Grown(
         (first, *world.targets), len(world.sent), stragglers, len(kafka.topic_rows(PIPELINE.late)),
         sum(worker.crashes for worker in world.team),

@@ -55,8 +55,8 @@ class MemoryForwarded:
         rows: list[Row] = []
         idle: dict[int, Idle] = {}
         for partition in sorted(self.position.keys() - self.paused):
-            log = kafka.log(PIPELINE.forwarded, partition)
-            end = kafka.stable_end(PIPELINE.forwarded, partition)
+            log = kafka.log(PIPELINE.forwarded_of(0), partition)
+            end = kafka.stable_end(PIPELINE.forwarded_of(0), partition)
             end = min(end, self.position[partition] + rng.choice((1, 3, 50)))
             rows += [
                 (partition, entry.offset, entry.timestamp_ms, entry.key, entry.value, entry.headers)
@@ -131,6 +131,6 @@ class GrownWorker(SimulatedWorker):
     @property
     def is_caught_up(self) -> bool:
         kafka = self.kafka
-        forwarded = all(at >= len(kafka.log(PIPELINE.forwarded, p)) for p, at in self.forwarded.position.items())
+        forwarded = all(at >= len(kafka.log(PIPELINE.forwarded_of(0), p)) for p, at in self.forwarded.position.items())
         waits = self.engine.own_waiting or self.engine.forwarded_waiting or self.engine.adopting
         return super().is_caught_up and forwarded and not waits
