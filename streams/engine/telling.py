@@ -55,6 +55,8 @@ class Telling:
         self._children = growth.children_of(partition)
         self._quiet_since_ms = now_ms
         self._told = [_Told(count, told_ms=now_ms) for count in strays]
+        self._settles = False
+        """Whether children are told with the open cycle that the coupling ends: what comes meanwhile changes nothing."""
 
     def due(
         self,
@@ -87,10 +89,11 @@ class Telling:
                 is_at_end=one.idle is not None or has_reached_end,
                 adopted=adopted,
             )
+        self._settles |= is_settled
         found: dict[int, Progress] = {}
         for number, (one, told) in enumerate(zip(readings, self._told, strict=True)):
             is_idle = one.idle is not None and one.idle.until_ms - one.idle.since_ms >= idle_ms[number]
-            progress = Progress(one.watermark, told.reach, is_idle=is_idle, is_settled=is_settled)
+            progress = Progress(one.watermark, told.reach, is_idle=is_idle, is_settled=self._settles)
             if is_due(progress, told.progress, told_ms=told.told_ms, now_ms=now_ms, interval_ms=INTERVAL_MS):
                 told.progress, told.told_ms = progress, now_ms
                 found |= {lane_of(number, child): progress for child in self._children}

@@ -1,6 +1,7 @@
 """What is forwarded comes as it was, what parents tell is understood, and what is neither harms nobody."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from streams.avro.native import choose
 from streams.batch.columns import TIME_MIN, Headers, Int64
 from streams.batch.key_hash import murmur2
+from streams.batch.lanes import lane_of
 from streams.batch.records import Records
 from streams.engine.effects import Forwards
 from streams.engine.forwarded import (
@@ -175,6 +177,24 @@ def test_a_coupling_ends_after_a_time_without_stragglers() -> None:
     assert due(telling, 2, idle, None, now_ms=8_999, strays=1) == Progress(2, {})
     assert due(telling, 3, None, None, now_ms=9_000, strays=1) == Progress(3, {})  # it is not at its end
     assert due(telling, 3, idle, None, now_ms=9_001, strays=1) == Progress(3, {}, is_settled=True)
+
+
+def test_a_coupling_whose_end_is_told_with_the_open_cycle_stays_ended_whatever_comes_before_the_commit() -> None:
+    telling = Telling(TO_6, 1, now_ms=0, strays=[0])
+    assert due(telling, 3, Idle(1, 60), None, now_ms=9_001) == Progress(3, {}, is_settled=True)
+    assert due(telling, 4, None, None, now_ms=9_002) == Progress(4, {}, is_settled=True)
+
+
+def test_the_coupling_of_several_inputs_ends_in_all_of_them_at_once() -> None:
+    telling = Telling(TO_6, 1, now_ms=0, strays=[0, 0])
+    idle, busy = Reading(1, 5, 0, Idle(1, 60)), Reading(7, 9, 0, None)
+    given: Any = {"adopted": True, "now_ms": 9_001, "idle_ms": [100, 30], "quiet_ms": 5_000}
+    first, second = lane_of(0, 4), lane_of(1, 4)
+    assert telling.due([idle, busy], None, **given) == {first: Progress(1, {}), second: Progress(7, {})}
+    ends = Ends(9_000, {lane_of(1, 1): 9, second: 3})
+    assert telling.due([idle, busy], ends, **given) == {
+        first: Progress(1, {}, is_settled=True), second: Progress(7, {}, is_settled=True),
+    }  # fmt: skip
 
 
 def test_traffic_that_never_ceases_ends_a_coupling_once_the_end_of_a_quiet_time_is_processed() -> None:

@@ -400,9 +400,12 @@ def test_the_flow_is_named_by_its_source_with_the_prefix_or_without() -> None:
     assert no.value.exit_status == 2
 
 
-def test_a_flow_with_several_inputs_is_refused_in_words() -> None:
+def test_the_topics_of_all_inputs_get_partitions_the_source_last() -> None:
     merged = replace(
         GPS, further_inputs=(Input("orders", "orders", "event_id", "device_id", "event_time", "sequence"),)
     )
-    with pytest.raises(GrowthRefused, match=r"reads gps\.positions\.v1, orders: a flow with several inputs cannot"):
+    names = [*(topic.name for topic in merged.topics()), *merged.forwarded_topics]
+    plan = Found(merged, [], {**dict.fromkeys(names, 3), GPS.growth: 1}, {}).plan(6)
+    assert [one.topic for one in plan.additions][-4:] == [*merged.forwarded_topics, "orders", GPS.source]
+    with pytest.raises(GrowthRefused, match=r"gps\.positions\.v1\.forwarded\.orders: no such topic"):
         Found(merged, [], {**dict.fromkeys(NAMES, 3), GPS.growth: 1}, {}).plan(6)
