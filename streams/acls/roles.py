@@ -88,13 +88,13 @@ def _worker(flow: Pipeline) -> Iterator[Right]:
     for one in flow.inputs:
         if one.is_internal:
             yield on_topic(one.topic, Operation.DELETE, "deletes what it has consumed: no other flow reads it")
-    if flow.growth_topics():
-        yield on_topic(flow.growth, Operation.READ, "hears when the flow is to grow")
-        yield on_topic(flow.forwarded, Operation.WRITE, "forwards records whose key belongs to another partition")
-        yield on_topic(flow.forwarded, Operation.READ, "reads what was forwarded to its partitions")
-        yield on_topic(flow.forwarded, Operation.DELETE, "truncates what was read of it")
-        for group in (GROWTH_GROUP, FORWARDED_GROUP):
-            yield _unjoined(group)
+    yield on_topic(flow.growth, Operation.READ, "hears when the flow is to grow")
+    for topic in flow.forwarded_topics:
+        yield on_topic(topic, Operation.WRITE, "forwards records whose key belongs to another partition")
+        yield on_topic(topic, Operation.READ, "reads what was forwarded to its partitions")
+        yield on_topic(topic, Operation.DELETE, "truncates what was read of it")
+    for group in (GROWTH_GROUP, FORWARDED_GROUP):
+        yield _unjoined(group)
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.READ, "is a member of it")
     yield Right(
         Kind.TRANSACTIONAL_ID, flow.member_prefix, Pattern.PREFIXED, Operation.WRITE, "writes in transactions, one id "
@@ -136,9 +136,8 @@ def _monitor(flow: Pipeline) -> Iterator[Right]:
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.DESCRIBE, "asks for its offsets and members")
     for group in (MONITOR_GROUP, REVIEW_GROUP):
         yield _unjoined(group)
-    if flow.growth_topics():
-        yield on_topic(flow.growth, Operation.READ, "says how far a growth is")
-        yield _unjoined(GROWTH_GROUP)
+    yield on_topic(flow.growth, Operation.READ, "says how far a growth is")
+    yield _unjoined(GROWTH_GROUP)
 
 
 def _steward(flow: Pipeline) -> Iterator[Right]:
@@ -163,8 +162,6 @@ def _ci(flow: Pipeline) -> Iterator[Right]:
 
 
 def _operator(flow: Pipeline) -> Iterator[Right]:
-    if not flow.growth_topics():
-        return
     yield from growing_rights(flow)
     yield Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.DESCRIBE, "sees how far workers are with a growth")
     yield _unjoined(GROWTH_GROUP)
@@ -177,7 +174,8 @@ def growing_rights(flow: Pipeline) -> Iterator[Right]:
     """Rights on topics that `streams topics grow` needs for a flow."""
     for topic in (*flow.topics(), *flow.sink_topics()):
         yield on_topic(topic.name, Operation.ALTER, "gives it more partitions")
-    yield on_topic(flow.forwarded, Operation.ALTER, "gives it more partitions")
+    for name in flow.forwarded_topics:
+        yield on_topic(name, Operation.ALTER, "gives it more partitions")
     yield on_topic(flow.growth, Operation.WRITE, "writes the steps of a growth")
     yield on_topic(flow.growth, Operation.READ, "reads how far a growth is")
     for one in flow.inputs:

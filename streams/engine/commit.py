@@ -21,7 +21,7 @@ import numpy as np
 import structlog
 
 from streams.batch.columns import Headers
-from streams.batch.lanes import lane_of
+from streams.batch.lanes import input_of, lane_of, partition_of_lane
 from streams.batch.refs import listed
 from streams.batch.replayed import is_replayed
 from streams.deadletters.letter.audit import Outcome, Settled, settle
@@ -98,7 +98,7 @@ class Committer:
             for forwards in part.forwards:
                 self._transactions.produce(
                     TopicRecords(
-                        self._pipeline.forwarded,
+                        self._pipeline.forwarded_of(part.input_number),
                         forwards.keys,
                         forwards.values,
                         forwards.timestamps_ms,
@@ -324,14 +324,17 @@ class Committer:
                         origin=commit.partition,
                     )
                 )
-            for child, progress in sorted(commit.progress.items()):
+            for lane, progress in sorted(commit.progress.items()):
+                number, child = input_of(lane), partition_of_lane(lane)
                 self._transactions.produce(
                     one_record(
-                        self._pipeline.forwarded,
+                        self._pipeline.forwarded_of(number),
                         None,
                         progress_value(progress, child),
                         now_ms,
-                        forwarded_headers(commit.partition, commit.offset_next, commit.identity.epoch),
+                        forwarded_headers(
+                            commit.partition, commit.positions[number].offset_next, commit.identity.epoch
+                        ),
                         partition=child,
                         origin=commit.partition,
                     )

@@ -1,10 +1,11 @@
-"""Records that tasks in a later layout read from two inputs: the own log, and what others forward.
+"""Records that tasks in a later layout read from two logs: their own one, and what others forward.
 
-`growth.coupling` says which of them go on now and in which order. The rest waits here. An input of which much waits is
+That is so of each input of a flow. Everything here goes by lane (`batch.lanes`): the partition of an input.
+`growth.coupling` says which records go on now and in which order. The rest waits here. A log of which much waits is
 paused, so that memory is bounded; one of which little waits is read on, since a paused one is fetched anew.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -13,6 +14,7 @@ import numpy as np
 from streams.avro.decoded import Decoded
 from streams.batch.clock import Clock
 from streams.batch.columns import TIME_MIN, Bools, Int64, header_memory
+from streams.batch.lanes import input_of, partition_of_lane, partitions_of
 from streams.batch.records import Records
 from streams.batch.refs import RecordBytes
 from streams.batch.rejects import DeadLetter, Reject
@@ -25,9 +27,10 @@ from streams.limits import COUPLED_BYTES_MAX, COUPLED_RECORDS_MAX
 from streams.operators.trace import WatermarkTrace
 from streams.sources.base import Idle
 
-Decode = Callable[[Records, frozenset[int], Clock], Decoded]
-"""Decodes records but for those at some rows."""
-ClockOf = Callable[[Records], Clock]
+Decode = Callable[[Records, frozenset[int], Clock, int], Decoded]
+"""Decodes records of an input, by its number, but for those at some rows."""
+ClockOf = Callable[[Records, int], Clock]
+"""The clock that judges records of an input, by its number."""
 NEVER_READ_MS: Final = -1
 _RECORD_BYTES: Final = 100
 """Rough memory of each part of a record that waits, beyond its bytes."""
@@ -35,7 +38,7 @@ _RECORD_BYTES: Final = 100
 
 @dataclass(slots=True)
 class _Waiting:
-    """Of one partition."""
+    """Of one lane."""
 
     own: list[Records] = field(default_factory=list)
     forwarded: list[ForwardedRecords] = field(default_factory=list)
@@ -53,9 +56,10 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What of one partition goes on now: records of both inputs in the order in which they were merged."""
+    """What of one lane goes on now: records of both logs in the order in which they were merged."""
 
     task: PartitionTask
+    input_number: int
     records: Records
     """Those that are processed here; `partition` is the task's."""
     decoded: Decoded
@@ -90,26 +94,27 @@ class Ready:
         here = self.place[decoded.events.row]
         time = np.where(self.is_progress, self.time, TIME_MIN)
         time[here] = self.time[here]
-        start = self.task.watermark
+        start = self.task.positions[self.input_number].watermark
         return WatermarkTrace(start, np.maximum(np.maximum.accumulate(time), start), here)
 
 
 class CoupledInputs:
     """Of all tasks of an engine. One thread."""
 
-    def __init__(self, lateness_ms: int, hashes: KeyHashes) -> None:
+    def __init__(self, lateness_ms: Sequence[int], hashes: KeyHashes) -> None:
+        """`lateness_ms`: the out-of-orderness bound of each input."""
         self._lateness_ms, self._hashes = lateness_ms, hashes
         self._waiting: dict[int, _Waiting] = {}
 
     @property
     def own_waiting(self) -> frozenset[int]:
-        """Partitions of which records of the own log wait. Any thread may ask."""
-        return frozenset(partition for partition, one in dict(self._waiting).items() if one.own)
+        """Lanes of which records of the own log wait. Any thread may ask."""
+        return frozenset(lane for lane, one in dict(self._waiting).items() if one.own)
 
     @property
     def forwarded_waiting(self) -> frozenset[int]:
-        """Partitions of which forwarded records wait. Any thread may ask."""
-        return frozenset(partition for partition, one in dict(self._waiting).items() if one.forwarded)
+        """Lanes of which forwarded records wait. Any thread may ask."""
+        return frozenset(lane for lane, one in dict(self._waiting).items() if one.forwarded)
 
     @property
     def own_full(self) -> frozenset[int]:
@@ -118,7 +123,7 @@ class CoupledInputs:
 
     @property
     def forwarded_full(self) -> frozenset[int]:
-        """Partitions of which so many forwarded records wait that their topic should be read no further."""
+        """Lanes of which so many forwarded records wait that their topic should be read no further."""
         return self._full(lambda one: [part.records for part in one.forwarded])
 
     @property
@@ -127,20 +132,21 @@ class CoupledInputs:
         return sum(map(memory_of, self._records()))
 
     def _full(self, waiting_of: Callable[[_Waiting], list[Records]]) -> frozenset[int]:
-        waiting = {partition: some for partition, one in self._waiting.items() if (some := waiting_of(one))}
+        waiting = {lane: some for lane, one in self._waiting.items() if (some := waiting_of(one))}
         if not waiting:
             return frozenset()
         if self.bytes_used > COUPLED_BYTES_MAX:
             return frozenset(waiting)
-        return frozenset(p for p, some in waiting.items() if sum(map(len, some)) >= COUPLED_RECORDS_MAX)
+        return frozenset(lane for lane, some in waiting.items() if sum(map(len, some)) >= COUPLED_RECORDS_MAX)
 
-    def is_empty(self, partition: int) -> bool:
-        """Whether nothing of a partition waits."""
-        return partition not in self._waiting
+    def is_empty(self, lane: int) -> bool:
+        """Whether nothing of a lane waits."""
+        return lane not in self._waiting
 
-    def drop(self, partition: int) -> None:
-        """The partition has no task any more."""
-        self._waiting.pop(partition, None)
+    def drop(self, lanes: Iterable[int]) -> None:
+        """The partition of these lanes has no task any more."""
+        for lane in lanes:
+            self._waiting.pop(lane, None)
 
     def _records(self) -> Iterator[Records]:
         for one in self._waiting.values():
@@ -155,43 +161,46 @@ class CoupledInputs:
         idle: Mapping[int, Idle],
         polled_ms: int,
     ) -> Records | None:
-        """Take what has come; returns the records of tasks that go by one input only.
+        """Take what has come; returns the records of lanes that go by one log only.
 
-        `polled_ms`: monotonic, when it was read.
+        `tasks` are by partition. `polled_ms`: monotonic, when it was read.
         """
         if forwarded is not None:
             self._add_forwarded(forwarded, tasks, polled_ms)
-        for partition, one in self._waiting.items():
-            if partition in idle and idle[partition].until_ms > one.own_ended_ms:
-                one.own_ended_ms = idle[partition].until_ms
+        for lane, one in self._waiting.items():
+            if lane in idle and idle[lane].until_ms > one.own_ended_ms:
+                one.own_ended_ms = idle[lane].until_ms
                 one.is_new |= bool(one.forwarded)
         if records is None or not len(records):
             return records
         mine = [
-            partition
-            for partition in np.unique(records.partition).tolist()
-            if partition in tasks and not self._goes_by_one(tasks[partition])
+            lane
+            for lane in np.unique(records.partition).tolist()
+            if (task := tasks.get(partition_of_lane(lane))) is not None and not self._goes_by_one(task, lane)
         ]
-        for partition in mine:
-            one = self._waiting.setdefault(partition, _Waiting())
+        for lane in mine:
+            one = self._waiting.setdefault(lane, _Waiting())
             one.is_new |= not one.own or bool(one.forwarded)  # else it waits for the parent as those before it do
-            one.own.append(records.take(np.flatnonzero(records.partition == partition)).compact())
+            one.own.append(records.take(np.flatnonzero(records.partition == lane)).compact())
         return records.take(np.flatnonzero(~np.isin(records.partition, mine))) if mine else records
 
-    def _goes_by_one(self, task: PartitionTask) -> bool:
-        return task.growth.coupling.is_settled and task.partition not in self._waiting
+    def _goes_by_one(self, task: PartitionTask, lane: int) -> bool:
+        return task.growth.of(input_of(lane)).coupling.is_settled and lane not in self._waiting
 
     def _add_forwarded(self, forwarded: Records, tasks: Mapping[int, PartitionTask], polled_ms: int) -> None:
-        for partition in np.unique(forwarded.partition).tolist():
-            task = tasks.get(partition)
+        for lane in np.unique(forwarded.partition).tolist():
+            task = tasks.get(partition_of_lane(lane))
             if task is None:
                 continue
-            one = self._waiting.get(partition)
-            taken = one.forwarded[-1].records.offset[-1] + 1 if one and one.forwarded else task.growth.forwarded_next
-            rows = np.flatnonzero((forwarded.partition == partition) & (forwarded.offset >= taken))
+            one = self._waiting.get(lane)
+            if one is not None and one.forwarded:
+                taken = int(one.forwarded[-1].records.offset[-1]) + 1
+            else:
+                taken = task.growth.of(input_of(lane)).forwarded_next
+            rows = np.flatnonzero((forwarded.partition == lane) & (forwarded.offset >= taken))
             if not len(rows):
                 continue
-            one = self._waiting.setdefault(partition, _Waiting())
+            one = self._waiting.setdefault(lane, _Waiting())
             one.forwarded.append(ForwardedRecords.of(forwarded.take(rows)))
             one.forwarded_ms, one.is_new = polled_ms, True
 
@@ -202,47 +211,50 @@ class CoupledInputs:
         decode: Decode,
         clock_of: ClockOf,
         *,
-        again: bool,
+        again: Collection[int],
     ) -> Iterator[Ready]:
         """What may go on now. Each must be processed before the next one is asked for.
 
-        `blocked` partitions are left alone; `again`: also where nothing has come since, as when a schema is known now.
+        `blocked` lanes are left alone; `again`: numbers of inputs of which those are looked at, too, to which nothing
+        has come since, as when a schema is known now.
         """
-        for partition in sorted(self._waiting):
-            one = self._waiting[partition]
-            if partition in blocked or not (one.is_new or again):
+        for lane in sorted(self._waiting):
+            one = self._waiting[lane]
+            if lane in blocked or not (one.is_new or input_of(lane) in again):
                 continue
             one.is_new = False
-            found = self._merged(tasks[partition], one, decode, clock_of)
+            found = self._merged(tasks[partition_of_lane(lane)], lane, one, decode, clock_of)
             if one.is_empty:
-                del self._waiting[partition]
+                del self._waiting[lane]
             if found is not None:
                 yield found
 
-    def _merged(self, task: PartitionTask, one: _Waiting, decode: Decode, clock_of: ClockOf) -> Ready | None:
+    def _merged(self, task: PartitionTask, lane: int, one: _Waiting, decode: Decode, clock_of: ClockOf) -> Ready | None:
+        number = input_of(lane)
         own, forwarded = _joined(one)
         parts = [part for part in (own, None if forwarded is None else forwarded.records) if part is not None]
         both = Records.concat(parts)
         count = 0 if own is None else len(own)
         under = np.zeros(len(both), dtype=np.int64)
         is_progress = np.zeros(len(both), dtype=np.bool_)
-        read_in, read_at = both.partition.copy(), both.offset.copy()
+        read_in, read_at = partitions_of(both.partition), both.offset.copy()
         if forwarded is not None:
             under[count:], is_progress[count:] = forwarded.epoch, forwarded.is_progress
             read_in[count:], read_at[count:] = forwarded.read_in, forwarded.read_at
         to = homes(hashes_of(both, self._hashes), task.layout, task.partition, under)
         is_away = to != task.partition
-        clock = clock_of(both)
-        decoded = decode(both, frozenset(np.flatnonzero(is_away | is_progress).tolist()), clock)
+        clock = clock_of(both, number)
+        decoded = decode(both, frozenset(np.flatnonzero(is_away | is_progress).tolist()), clock, number)
         time = np.full(len(both), TIME_MIN)
         events = decoded.events
-        time[events.row] = np.minimum(events.event_time, clock.judged_by(events.timestamp_ms)) - self._lateness_ms
+        judged = np.minimum(events.event_time, clock.judged_by(events.timestamp_ms))
+        time[events.row] = judged - self._lateness_ms[number]
         known = np.ones(len(both), dtype=np.bool_)
         for rows in decoded.unresolved.values():
             known[list(rows)] = False
         own_known, forwarded_known = _before_unknown(known[:count]), _before_unknown(known[count:])
         is_at_end = own_known == count and one.own_ended_ms > one.forwarded_ms
-        merged = task.growth.coupling.merge(
+        merged = task.growth.of(number).coupling.merge(
             OwnLog(both.offset[:own_known], time[:own_known], is_at_end),
             _log(task, forwarded, time[count:], forwarded_known),
         )
@@ -250,7 +262,7 @@ class CoupledInputs:
         if not len(merged):
             return None
         return self._in_order(
-            task, both, decoded, merged, count, time, forwarded, is_progress, is_away, to, read_in, read_at
+            task, lane, both, decoded, merged, count, time, forwarded, is_progress, is_away, to, read_in, read_at
         )
 
     def _keep(self, one: _Waiting, own: Records | None, forwarded: ForwardedRecords | None, merged: Merged) -> None:
@@ -261,13 +273,14 @@ class CoupledInputs:
         one.forwarded = [part for part in one.forwarded if len(part)]
 
     def _in_order(
-        self, task: PartitionTask, both: Records, decoded: Decoded, merged: Merged, count: int, time: Int64,
+        self, task: PartitionTask, lane: int, both: Records, decoded: Decoded, merged: Merged, count: int, time: Int64,
         forwarded: ForwardedRecords | None, is_progress: Bools, is_away: Bools, to: Int64, read_in: Int64,
         read_at: Int64,
     ) -> Ready:  # fmt: skip
         """Put what was decoded into the order in which it was merged."""
+        number = input_of(lane)
         rows = merged.index + np.where(merged.is_forwarded, count, 0)
-        moves = _moves_time(task, forwarded, merged)
+        moves = _moves_time(task, number, forwarded, merged)
         if forwarded is not None:
             time[count:][is_progress[count:]] = forwarded.time[is_progress[count:]]
         here = np.flatnonzero(~(is_away | is_progress)[rows])
@@ -284,14 +297,15 @@ class CoupledInputs:
         ]
         unexpected = [(plan, place[found][place[found] >= 0]) for plan, found in decoded.unexpected]
         away = rows[is_away[rows]]
-        growth = task.growth
+        position = task.positions[number]
         own_taken = rows[~merged.is_forwarded]
-        forwarded_next = growth.forwarded_next
+        forwarded_next = task.growth.of(number).forwarded_next
         if forwarded is not None and merged.forwarded:
             forwarded_next = int(forwarded.records.offset[merged.forwarded - 1]) + 1
         records = replace(records, partition=np.full(len(records), task.partition))
         return Ready(
             task,
+            number,
             records,
             Decoded(events, sorted(rejects, key=lambda each: each.row), {}, unexpected),
             here,
@@ -302,11 +316,9 @@ class CoupledInputs:
             tuple(forwards(both, away, to, read_in, read_at, task.identity.epoch)),
             task.home.strangers([key for row in away[away < count].tolist() if (key := both.key[row]) is not None]),
             merged,
-            int(both.offset[own_taken[-1]]) + 1 if len(own_taken) else task.offset_next,
+            int(both.offset[own_taken[-1]]) + 1 if len(own_taken) else position.offset_next,
             forwarded_next,
-            both.leader_epochs.get(task.partition, task.positions[0].leader_epoch)
-            if len(own_taken)
-            else task.positions[0].leader_epoch,
+            both.leader_epochs.get(lane, position.leader_epoch) if len(own_taken) else position.leader_epoch,
         )
 
 
@@ -355,10 +367,10 @@ def _parent_of(task: PartitionTask) -> int:
     return task.growth.parent
 
 
-def _moves_time(task: PartitionTask, forwarded: ForwardedRecords | None, merged: Merged) -> Bools:
+def _moves_time(task: PartitionTask, input_number: int, forwarded: ForwardedRecords | None, merged: Merged) -> Bools:
     """Which merged records move the watermark: those of the own log, and of the parent's while it is coupled."""
     moves = ~merged.is_forwarded
-    coupling = task.growth.coupling
+    coupling = task.growth.of(input_number).coupling
     if forwarded is None or coupling.is_settled or not merged.forwarded:
         return moves
     log = _log(task, forwarded, forwarded.time, merged.forwarded)

@@ -124,7 +124,7 @@ class TaskCommit:
     """How the partition stands in a growth after this cycle; None: the flow was never grown."""
     tombstones: Sequence[Tombstones] = ()
     progress: Mapping[int, Progress] = field(default_factory=dict)
-    """What children are told, by partition."""
+    """What children are told, by lane: of each input by itself."""
 
     @property
     def is_adoption(self) -> bool:

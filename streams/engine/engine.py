@@ -30,6 +30,7 @@ from streams.engine.letters import dead_letter, letters_of_refused
 from streams.engine.refusals import Refusals
 from streams.engine.task import PartitionTask, run_together
 from streams.engine.waiting import WaitingRecords
+from streams.growth.state import ForwardedReading
 from streams.limits import BATCH_RECORDS_MAX, MISROUTED_KEYS_LOGGED, SCHEMA_LOOKUPS_MAX
 from streams.operators.base import Operator
 from streams.operators.spec import RecordGate
@@ -55,7 +56,7 @@ class MicroBatch:
     """The time by which records without a usable timestamp are judged (ADR 16); None: `now_ms`. Unlike that, it does
     not go back when the wall clock does."""
     forwarded: Records | None = None
-    """Records of the forwarded topic, of partitions that have been grown."""
+    """Records of the forwarded topics, of partitions that have been grown; `partition` is the lane of the input."""
     forwarded_idle: Mapping[int, Idle] = field(default_factory=dict)
     """As `idle`, of the forwarded topic."""
     polled_ms: int = 0
@@ -82,7 +83,7 @@ class Engine:
         self._inputs = [InputDecoder(number, one) for number, one in enumerate(decoders)]
         self._waiting = WaitingRecords()
         self._hashes = KeyHashes(config.key_map)
-        self._coupled = CoupledInputs(config.inputs[0].bounds.lateness_ms, self._hashes)
+        self._coupled = CoupledInputs([one.bounds.lateness_ms for one in config.inputs], self._hashes)
         self._idle_base: dict[int, tuple[int, int]] = {}
         """Lane to (idle since, watermark then)."""
 
@@ -109,12 +110,12 @@ class Engine:
 
     @property
     def own_waiting(self) -> frozenset[int]:
-        """Partitions of which records wait for what their parent forwards. Any thread may ask."""
+        """Lanes of which records wait for what their parent forwards. Any thread may ask."""
         return self._coupled.own_waiting
 
     @property
     def forwarded_waiting(self) -> frozenset[int]:
-        """Partitions of which forwarded records wait for their own logs. Any thread may ask."""
+        """Lanes of which forwarded records wait for their own logs. Any thread may ask."""
         return self._coupled.forwarded_waiting
 
     @property
@@ -124,7 +125,7 @@ class Engine:
 
     @property
     def forwarded_full(self) -> frozenset[int]:
-        """Partitions of which so many forwarded records wait that intake should pause these."""
+        """Lanes of which so many forwarded records wait that intake should pause these."""
         return self._coupled.forwarded_full
 
     def learn(self, known: Known, input_number: int = 0) -> None:
@@ -147,7 +148,7 @@ class Engine:
         if batch.records is not None and len(batch.records):
             parts.append(batch.records)
         records = self._current(Records.concat(parts)) if parts else None
-        has_learned = not self._inputs[0].missing
+        has_learned = [one.number for one in self._inputs if not one.missing]
         if batch.forwarded is not None or self.has_grown:
             records = self._coupled.add(records, batch.forwarded, self.tasks, batch.idle, batch.polled_ms)
         if records is not None and len(records):
@@ -193,7 +194,7 @@ class Engine:
 
     def _process_records(self, records: Records, batch: MicroBatch, of: InputDecoder) -> Effects:
         """Effects of records of one input, by partition."""
-        clock = self._clock(batch, records, of)
+        clock = self._clock(batch, records, of.number)
         away = self._away(records)
         gates = list(self._gates(of.number))
         skip = frozenset().union(*(gate.at_start(records, states, clock) for gate, states in gates))
@@ -223,11 +224,11 @@ class Engine:
             effects.dead_letters.extend(letters_of_refused(part, records))
         return self._with_forwards(effects, records, away) if away else effects
 
-    def _clock(self, batch: MicroBatch, records: Records, of: InputDecoder | None = None) -> Clock:
+    def _clock(self, batch: MicroBatch, records: Records, input_number: int) -> Clock:
         read_ms = batch.now_ms if batch.clock_ms is None else batch.clock_ms
-        return Clock(max(read_ms, records.broker_ms), (of or self._inputs[0]).decoder.skew_ms_max)
+        return Clock(max(read_ms, records.broker_ms), self._inputs[input_number].decoder.skew_ms_max)
 
-    # --- records of other partitions, and of two inputs -------------------------------------------------------------
+    # --- records of other partitions, and of two logs ---------------------------------------------------------------
 
     def _away(self, records: Records) -> dict[int, int]:
         """Rows that are processed in another partition, and in which one; they are not decoded here."""
@@ -251,13 +252,13 @@ class Engine:
             rows = ((records.partition == part.partition) & (to >= 0)).nonzero()[0]
             task = self.tasks[part.partition]
             found = tuple(forwards(records, rows, to, records.partition, records.offset, task.identity.epoch))
-            task.strays += len(rows)
+            task.strays[part.input_number] += len(rows)
             strangers = task.home.strangers([key for row in rows.tolist() if (key := records.key[row]) is not None])
             parts.append(_forwarding(part, found, strangers) if found else part)
         return replace(effects, partitions=parts)
 
-    def _decoded(self, records: Records, skip: frozenset[int], clock: Clock) -> Decoded:
-        of = self._inputs[0]  # a flow of several inputs is not grown
+    def _decoded(self, records: Records, skip: frozenset[int], clock: Clock, input_number: int) -> Decoded:
+        of = self._inputs[input_number]
         with self.config.stopwatch("decode"):
             decoded = of.decoder.decode(records, of.known, skip, clock)
         of.known.used(decoded.schemas)
@@ -266,19 +267,21 @@ class Engine:
         return decoded
 
     def _process_merged(self, ready: Ready, batch: MicroBatch, effects: Effects) -> Effects:
-        """The effects of a micro-batch with those of what two inputs of a partition have brought."""
-        task, decoded, records = ready.task, ready.decoded, ready.records
+        """The effects of a micro-batch with those of what two logs of a lane have brought."""
+        task, decoded, records, number = ready.task, ready.decoded, ready.records, ready.input_number
         if len(records):
-            clock = self._clock(batch, records)
-            for gate, states in self._gates(0):
+            clock = self._clock(batch, records, number)
+            for gate, states in self._gates(number):
                 decoded = gate.judge(records, decoded, frozenset(), states, clock)
-        growth = replace(task.growth, forwarded_next=ready.forwarded_next, coupling=ready.merged.after)
-        part = task.on_merged(decoded.events, ready.trace(decoded), growth, ready.offset_next, ready.leader_epoch)
+        growth = task.growth.reading(number, ForwardedReading(ready.forwarded_next, ready.merged.after))
+        part = task.on_merged(
+            decoded.events, ready.trace(decoded), growth, ready.offset_next, ready.leader_epoch, number
+        )
         if ready.forwards:
-            task.strays += sum(map(len, ready.forwards))
+            task.strays[number] += sum(map(len, ready.forwards))
             part = _forwarding(part, ready.forwards, ready.strangers)
         letters = [
-            *(dead_letter(records, reject, 0) for reject in decoded.rejects),
+            *(dead_letter(records, reject, number) for reject in decoded.rejects),
             *letters_of_refused(part, records),
         ]
         unexpected = Counter(effects.unexpected)
@@ -317,7 +320,7 @@ class Engine:
             others = max((at.watermark for one, at in enumerate(task.positions) if one != number), default=TIME_MIN)
             if max(watermark, others) == TIME_MIN:
                 continue
-            if task.home.has_moved and not self._may_idle(task, batch):
+            if task.home.has_moved and not self._may_idle(task, lane, batch):
                 continue
             base = self._idle_base.get(lane)
             if base is None or base[0] != idle.since_ms:
@@ -329,11 +332,11 @@ class Engine:
             if watermark < moved and task.next_timer(number) <= moved:
                 yield task.on_idle(moved, number)
 
-    def _may_idle(self, task: PartitionTask, batch: MicroBatch) -> bool:
-        """Whether idle time may pass in a partition whose own log is idle: its parent's has to be as well."""
-        partition = task.partition
-        return self._coupled.is_empty(partition) and task.growth.coupling.lets_idle_pass(
-            task.offset_next, forwarded_is_read=partition in batch.forwarded_idle
+    def _may_idle(self, task: PartitionTask, lane: int, batch: MicroBatch) -> bool:
+        """Whether idle time may pass in a lane whose own log is idle: its parent's has to be as well."""
+        number = input_of(lane)
+        return self._coupled.is_empty(lane) and task.growth.of(number).coupling.lets_idle_pass(
+            task.positions[number].offset_next, forwarded_is_read=lane in batch.forwarded_idle
         )
 
     # --- cycles and ownership ---------------------------------------------------------------------------------------
@@ -360,7 +363,7 @@ class Engine:
         self._waiting.drop(lanes)
         for lane in lanes:
             self._idle_base.pop(lane, None)
-        self._coupled.drop(partition)
+        self._coupled.drop(lanes)
         if not self._waiting:
             for one in self._inputs:
                 one.missing.clear()

@@ -1,5 +1,6 @@
 """The state of one source partition: its operators over its store, and how far they have got."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -48,12 +49,12 @@ class PartitionState:
         """What is to be committed before anything is consumed: the state that is taken over from the parent."""
         self.telling: Telling | None = None
         """What a parent has told its children since this task was made."""
-        self.strays = 0
-        """Records that it has forwarded since then."""
+        self.strays = Counter[int]()
+        """Records that it has forwarded since then, by number of the input."""
         self.clearing: Clearing | None = None
         """Rows that are left in the tables of the parent, to be deleted with the next cycles."""
         self.progress: Mapping[int, Progress] = {}
-        """What children are told with the next cycle, by partition."""
+        """What children are told with the next cycle, by lane: of each input by itself."""
         self.ready = self.cleared = 0
         """Epoch of the growth that it is ready for; of that after which no rows of its keys are left elsewhere."""
         self.positions = self.checkpoint.positions(config.further_names)

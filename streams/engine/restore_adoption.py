@@ -5,6 +5,7 @@ store as a restore of the parent would read it, without what is of other keys. W
 partition's own journal and tables is the task's `adoption`.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from streams.engine.adoption import Adoption
@@ -20,10 +21,11 @@ from streams.engine.task import PartitionTask
 from streams.errors import StreamsError
 from streams.growth.coupling import Coupling
 from streams.growth.layouts import Layouts
-from streams.growth.state import GrowthState
+from streams.growth.state import ForwardedReading, GrowthState
 from streams.operators.base import ALL, RestoreBudget
 from streams.state import journal
 from streams.state.identity import Identity
+from streams.state.journal import Position
 from streams.state.names import JOURNAL_INDEX
 from streams.state.store import Store, StoreOutdated, WriteBatch, prefix_end
 
@@ -60,9 +62,9 @@ def adopting_task(
     reached = replay.run(None, low, high, before_epoch=growth.epoch)
     if replay.cut is None:
         raise NotCutYet(f"{context.where}: {of_parent.where} has not given the state of its keys away yet")
-    position = replay.cut.positions.get(context.pipeline.source)
-    if position is None:
-        raise RestoreFailed(f"{of_parent.where}: the cut in {context.pipeline.journal} names no offset")
+    cut = [replay.cut.positions.get(name) for name in context.config.position_names]
+    if None in cut:
+        raise RestoreFailed(f"{of_parent.where}: the cut in {context.pipeline.journal} does not name every offset")
     before, after = context.declared(growth.before.epoch), context.declared(growth.epoch)
     if reached.cycle:
         reached = IdentityCheck(of_parent, ()).under_declared(task, reached, before)
@@ -71,26 +73,31 @@ def adopting_task(
     batch = WriteBatch(delete_ranges=[(JOURNAL_INDEX, prefix_end(JOURNAL_INDEX))])
     store.write(batch)
     task.journal_index = JournalIndex()
-    pipeline, changelog = context.pipeline, context.changelog
-    task.stand_at(
-        replace(
-            task.checkpoint,
-            cycle=_last_cycle(context),
-            offset_next=changelog.bounds(pipeline.source, partition)[0],
-            watermark=position.watermark,
-            journal_next=0,
-            identity=before,
-            growth=GrowthState(
-                parent=parent,
-                forwarded_next=changelog.bounds(pipeline.forwarded, partition)[0],
-                coupling=Coupling.at_cut(position.watermark),
-            ),
-        )
+    watermarks = [one.watermark for one in cut if one is not None]
+    start = replace(
+        task.checkpoint,
+        cycle=_last_cycle(context),
+        journal_next=0,
+        identity=before,
+        growth=GrowthState(parent, tuple(_readings(context, watermarks))),
     )
+    task.stand_at(start.at(list(_beginnings(context, watermarks)), context.config.further_names))
     # As on a clean stop: what is to be written is read from the store.
     task.maintenance.spill(below=ALL, rows_keep=0, keep_keys=False)
     task.adoption = _adoption(context, task, before, after)
     return task
+
+
+def _beginnings(context: RestoreContext, watermarks: Sequence[int]) -> Iterator[Position]:
+    """Where the partition begins in each input, at the watermark that its parent had there at its cut."""
+    for one, watermark in zip(context.config.inputs, watermarks, strict=True):
+        yield Position(context.changelog.bounds(one.topic, context.partition)[0], watermark)
+
+
+def _readings(context: RestoreContext, watermarks: Sequence[int]) -> Iterator[ForwardedReading]:
+    for topic, watermark in zip(context.pipeline.forwarded_topics, watermarks, strict=True):
+        first = context.changelog.bounds(topic, context.partition)[0]
+        yield ForwardedReading(first, Coupling.at_cut(watermark))
 
 
 def _own(found: Identity, declared: Identity) -> Identity:

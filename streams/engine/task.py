@@ -86,18 +86,24 @@ class PartitionTask(PartitionState):
         return self._run(input_number, Events.none(self.config.inputs[input_number].fields), trace)
 
     def on_merged(
-        self, events: Events, trace: WatermarkTrace, growth: GrowthState, offset_next: int, leader_epoch: int
+        self,
+        events: Events,
+        trace: WatermarkTrace,
+        growth: GrowthState,
+        offset_next: int,
+        leader_epoch: int,
+        input_number: int = 0,
     ) -> PartitionEffects:
-        """Process events of the source and of its forwarded topic in the order in which they were merged.
+        """Process events of an input and of its forwarded topic in the order in which they were merged.
 
         `trace` is over all merged records, `growth` says how far the forwarded topic is read then, and `offset_next`
-        and `leader_epoch` are of the source.
+        and `leader_epoch` are of the input itself.
         """
-        watermark = self.positions[0].watermark
-        self.growth, self.positions[0] = growth, Position(offset_next, watermark, leader_epoch)
+        watermark = self.positions[input_number].watermark
+        self.growth, self.positions[input_number] = growth, Position(offset_next, watermark, leader_epoch)
         if not len(events) and trace.end <= watermark:
-            return PartitionEffects(self.partition)
-        return self._run(0, events, trace)
+            return PartitionEffects(self.partition, input_number=input_number)
+        return self._run(input_number, events, trace)
 
     def say_ready(self, epoch: int) -> None:
         """Commit with the next cycle that it is ready for the growth to this epoch."""

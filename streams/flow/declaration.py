@@ -271,10 +271,15 @@ class Pipeline:
         """Changelog of dedup and reorder state."""
         return f"{self.source}{JOURNAL_SUFFIX}"
 
+    def forwarded_of(self, input_number: int) -> str:
+        """Internal, of each input: what was read in another partition than its key's, and progress of parents."""
+        own = f"{self.source}{FORWARDED_SUFFIX}"
+        return f"{own}.{self.inputs[input_number].name}" if input_number else own
+
     @property
-    def forwarded(self) -> str:
-        """Internal: records that were read in another partition than their key's, and progress of parents."""
-        return f"{self.source}{FORWARDED_SUFFIX}"
+    def forwarded_topics(self) -> tuple[str, ...]:
+        """`forwarded_of` each input, in their order."""
+        return tuple(map(self.forwarded_of, range(1 + len(self.further_inputs))))
 
     @property
     def growth(self) -> str:
@@ -338,12 +343,11 @@ class Pipeline:
 
     def growth_topics(self) -> tuple[Topic, ...]:
         """Internal topics by which the flow is grown in place; a worker that lacks them works, and is never grown."""
-        if self.further_inputs:
-            return ()  # its inputs would have to be grown together
-        return (
-            Topic(self.growth, cleanup=Cleanup.COMPACT, partitions=1),
-            Topic(self.forwarded, cleanup=Cleanup.DELETE_RECORDS_ONLY, message_bytes_max=OUTPUT_BYTES_MAX),
+        forwarded = (
+            Topic(name, cleanup=Cleanup.DELETE_RECORDS_ONLY, message_bytes_max=OUTPUT_BYTES_MAX)
+            for name in self.forwarded_topics
         )
+        return (Topic(self.growth, cleanup=Cleanup.COMPACT, partitions=1), *forwarded)
 
     def topics(self) -> tuple[Topic, ...]:
         """Every topic that data passes, in that order."""

@@ -57,7 +57,7 @@ class GrowthAdmin:
         self._settings, self._flow, self._all = settings, flow, all_flows
         self._pause = pause
         self._client: AdminClient | None = None
-        self._positions = GroupPositions(settings, group=flow.group, topic=flow.source)
+        self._positions = GroupPositions(settings, group=flow.group, topics=[one.topic for one in flow.inputs])
         self._topic = GrowthTopic(settings, flow.growth)
         self._writer = GrowthWriter(settings, source=flow.source, topic=flow.growth)
 

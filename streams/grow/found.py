@@ -72,7 +72,7 @@ class Found:
         """Flows that read an output of this one, declared here or not: who reads a topic keeps a journal beside it."""
         outputs = self.flow.outputs
         joining = [
-            Reader(flow.name, one.topic, self.counts[flow.journal], can_grow=False)
+            Reader(flow.name, one.topic, self.counts[flow.journal])
             for flow in self.all_flows
             if flow.further_inputs and flow.journal in self.counts
             for one in flow.inputs
@@ -97,12 +97,10 @@ class Found:
             GrowthRefused: as `plan_growth`.
 
         """
-        if self.flow.further_inputs:
-            inputs = ", ".join(one.topic for one in self.flow.inputs)
-            raise GrowthRefused(f"{self.flow.name} reads {inputs}: a flow with several inputs cannot be grown in place")
-        if not self.counts.get(self.flow.growth):
+        lacking = [topic.name for topic in self.flow.growth_topics() if not self.counts.get(topic.name)]
+        if lacking:
             raise GrowthRefused(
-                f"{self.flow.growth}: no such topic; create with `streams topics apply`, then restart the workers of "
+                f"{', '.join(lacking)}: no such topic; create with `streams topics apply`, then restart the workers of "
                 f"{self.flow.name}"
             )
         newest = self.newest
@@ -119,9 +117,9 @@ class Found:
 
     def _kinds(self) -> Iterable[tuple[str, Kind]]:
         flow = self.flow
-        kinds = {one.topic: Kind.SOURCE for one in flow.inputs}
+        kinds = {one.topic: Kind.INPUT for one in flow.inputs} | {flow.source: Kind.SOURCE}
         kinds |= dict.fromkeys(flow.changelogs, Kind.STATE)
-        kinds[flow.forwarded] = Kind.FORWARDED
+        kinds |= dict.fromkeys(flow.forwarded_topics, Kind.FORWARDED)
         for topic in flow.topics():
             kinds.setdefault(topic.name, Kind.OUTPUT)
         for topic in flow.sink_topics():

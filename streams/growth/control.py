@@ -64,8 +64,8 @@ def _once_begun(plan: GrowthPlan, standings: Mapping[int, Standing], settled: Co
     uncut = [one for one in growth.parents if _standing(standings, one).epoch < growth.epoch]
     if uncut:
         return Await("cut", uncut)
-    if plan.source is not None:
-        return AddPartitions([plan.source])
+    if plan.inputs:
+        return AddPartitions(plan.inputs)
     young = [one for one in growth.children if _standing(standings, one).epoch < growth.epoch]
     if young:
         return Await("adopted", young)

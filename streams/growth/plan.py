@@ -31,7 +31,9 @@ class Kind(IntEnum):
     """Journal and tables: a child writes there when it adopts."""
     FORWARDED = 3
     """Internal: a parent writes there from its cut on."""
-    SOURCE = 4
+    INPUT = 4
+    """Read beside the source: before that one, whose partitions the group divides."""
+    SOURCE = 5
     """Last: producers write into new partitions as soon as they see them."""
 
 
@@ -52,8 +54,6 @@ class Reader:
     topic: str
     partitions: int
     """Of the layout that its state is in."""
-    can_grow: bool = True
-    """Whether it can be grown itself: one with several inputs cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +90,13 @@ class GrowthPlan:
 
     @property
     def before_begin(self) -> list[Addition]:
-        """What has to be done before any parent cuts: all but the source."""
-        return [one for one in self.additions if one.kind is not Kind.SOURCE]
+        """What has to be done before any parent cuts: all but what is read."""
+        return [one for one in self.additions if one.kind < Kind.INPUT]
 
     @property
-    def source(self) -> Addition | None:
-        """What is done once all parents have cut; None: the source has its partitions."""
-        return next((one for one in self.additions if one.kind is Kind.SOURCE), None)
+    def inputs(self) -> list[Addition]:
+        """What is done once all parents have cut: the topics that are read, the source last."""
+        return [one for one in self.additions if one.kind >= Kind.INPUT]
 
 
 def plan_growth(
@@ -195,11 +195,11 @@ def _uneven(topics: Sequence[TopicCount], growth: Growth) -> list[str]:
 
 def _advice(topic: TopicCount, growth: Growth) -> str:
     count, before, after = topic.partitions, growth.before.partitions, growth.after.partitions
-    if topic.kind is Kind.SOURCE and count > before and count % before == 0:
+    if topic.kind >= Kind.INPUT and count > before and count % before == 0:
         return f"grow the flow to {count}"
-    if topic.kind is not Kind.SOURCE and count < after:
+    if topic.kind < Kind.INPUT and count < after:
         return f"give it {after} with Kafka's own tool"
-    if topic.kind is not Kind.SOURCE and count % before == 0:
+    if topic.kind < Kind.INPUT and count % before == 0:
         return f"grow the flow to {count}"
     return "keys in its partitions are not where any growth would have them; declare a flow with a new source topic"
 
@@ -207,12 +207,8 @@ def _advice(topic: TopicCount, growth: Growth) -> str:
 def _unread(topics: Sequence[TopicCount], growth: Growth, readers: Sequence[Reader]) -> list[str]:
     own = {topic.name for topic in topics if topic.kind is Kind.OUTPUT}
     return [
-        f"flow {reader.flow} reads {reader.topic} with {counted(reader.partitions, 'partition')}: "
-        + (
-            f"grow it first, `streams topics grow {reader.topic} --partitions {growth.after.partitions}`"
-            if reader.can_grow
-            else "it has several inputs, and cannot be grown in place; it would not read what moves"
-        )
+        f"flow {reader.flow} reads {reader.topic} with {counted(reader.partitions, 'partition')}: grow it first, "
+        f"`streams topics grow {reader.topic} --partitions {growth.after.partitions}`"
         for reader in readers
         if reader.topic in own and reader.partitions < growth.after.partitions
     ]

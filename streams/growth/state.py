@@ -1,8 +1,8 @@
-"""What the task of a partition remembers of a growth: its second input, and what it has told its children."""
+"""What the task of a partition remembers of a growth: the second log of each input, and what its children know."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from streams.batch.columns import TIME_MIN
@@ -13,20 +13,51 @@ NEVER_COUPLED: Final = Coupling(TIME_MIN, TIME_MIN, is_settled=True)
 
 
 @dataclass(frozen=True, slots=True)
+class ForwardedReading:
+    """Of one input: how far its forwarded topic is read, and how that is merged with the partition's own log."""
+
+    forwarded_next: int = 0
+    """Offset to read next in the partition of the forwarded topic."""
+    coupling: Coupling = NEVER_COUPLED
+
+    @staticmethod
+    def from_json(found: Mapping[str, Any]) -> "ForwardedReading":
+        """Of what `asdict` has made."""
+        return ForwardedReading(found["forwarded_next"], Coupling(**found["coupling"]))
+
+
+_NOTHING_READ: Final = ForwardedReading()
+
+
+@dataclass(frozen=True, slots=True)
 class GrowthState:
     """Kept in the checkpoint and, as the section `growth`, in the journal; the default one is not written."""
 
     parent: int = NO_PARENT
     """The partition that forwards what it still reads of the keys of this one; `NO_PARENT`: none was."""
-    forwarded_next: int = 0
-    """Offset to read next in the partition's forwarded topic."""
-    coupling: Coupling = NEVER_COUPLED
+    readings: tuple[ForwardedReading, ...] = field(default=(_NOTHING_READ,))
+    """Of each input by its number; one that is not there is as none that was ever read."""
     settled: int = 0
     """Of a parent: epoch of the newest growth of which it has told its children that the coupling has ended."""
 
+    def of(self, input_number: int) -> ForwardedReading:
+        """What is read of what others forward of an input."""
+        return self.readings[input_number] if input_number < len(self.readings) else _NOTHING_READ
+
+    def reading(self, input_number: int, found: ForwardedReading) -> "GrowthState":
+        """The same with another reading of an input."""
+        missing = (_NOTHING_READ,) * (input_number + 1 - len(self.readings))
+        readings = [*self.readings, *missing]
+        readings[input_number] = found
+        return replace(self, readings=tuple(readings))
+
     def as_json(self) -> dict[str, Any]:
         """As a JSON document; nothing where there is nothing to remember."""
-        return {} if self == GrowthState() else asdict(self)
+        if self == GrowthState():
+            return {}
+        first, *further = (asdict(one) for one in self.readings)
+        found = {"parent": self.parent, **first, "settled": self.settled}
+        return {**found, "further": further} if further else found
 
     @staticmethod
     def from_json(found: Mapping[str, Any]) -> "GrowthState":
@@ -39,7 +70,8 @@ class GrowthState:
         if not found:
             return GrowthState()
         try:
-            return GrowthState(**{**found, "coupling": Coupling(**found["coupling"])})
+            readings = tuple(map(ForwardedReading.from_json, (found, *found.get("further", ()))))
+            return GrowthState(found["parent"], readings, found["settled"])
         except (TypeError, KeyError) as error:
             raise ValueError(f"not a growth's state: {error}") from None
 

@@ -1,11 +1,12 @@
 """What a group has committed and where its source ends, asked again and again. It never joins the group."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from streams.batch.lanes import input_of, lane_of, partition_of_lane
 from streams.errors import StreamsError
 from streams.kafka import clients
 from streams.kafka.admin import RECONNECT_MS_MAX, admin_client, described
@@ -20,10 +21,11 @@ _NOT_THERE: Final = frozenset({
 
 
 class GroupPositions:
-    """Of one topic. One thread; connects when it is first asked, and anew after a question without an answer."""
+    """One thread; connects when it is first asked, and anew after a question without an answer."""
 
-    def __init__(self, settings: Settings, *, group: str, topic: str) -> None:
-        self._settings, self._topic = settings, topic
+    def __init__(self, settings: Settings, *, group: str, topics: Sequence[str]) -> None:
+        """`topics`: what the group reads, its source first."""
+        self._settings, self._topics = settings, tuple(topics)
         self._config: dict[str, Any] = {
             "client.id": "streams-growth",
             "group.id": group,
@@ -35,7 +37,7 @@ class GroupPositions:
         self._admin: AdminClient | None = None
 
     def committed(self, partitions: Iterable[int]) -> dict[int, Committed]:
-        """By partition what is committed, without those of which nothing is.
+        """By partition of the source what is committed, without those of which nothing is.
 
         Raises:
             StreamsError: no answer.
@@ -43,20 +45,20 @@ class GroupPositions:
         """
         if self._consumer is None:
             self._consumer = clients.consumer(self._settings, self._config)
-        wanted = [TopicPartition(self._topic, partition) for partition in partitions]
+        wanted = [TopicPartition(self._topics[0], partition) for partition in partitions]
         try:
             found = self._consumer.committed(wanted, _TIMEOUT_S)
         except KafkaException as error:
             self.close()
-            raise StreamsError(f"asking for the group's offsets of {self._topic}: {described(error)}") from None
+            raise StreamsError(f"asking for the group's offsets of {self._topics[0]}: {described(error)}") from None
         return {
             one.partition: position_of(one.offset, one.metadata)
             for one in found
             if one.error is None and one.offset >= 0
         }
 
-    def ends(self, partitions: Iterable[int]) -> dict[int, int]:
-        """By partition the offset after its last record, open transactions included; without those not answered for.
+    def ends(self, lanes: Iterable[int]) -> dict[int, int]:
+        """By lane the offset after its last record, open transactions included; without those not answered for.
 
         Some may not be there yet.
 
@@ -68,7 +70,7 @@ class GroupPositions:
             self._admin = admin_client(self._settings)
         latest = OffsetSpec.latest()
         asked = self._admin.list_offsets(
-            {TopicPartition(self._topic, partition): latest for partition in partitions},
+            {TopicPartition(self._topics[input_of(lane)], partition_of_lane(lane)): latest for lane in lanes},
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=_TIMEOUT_S,
         )
@@ -76,7 +78,7 @@ class GroupPositions:
         failure: BaseException | None = None
         for one, future in asked.items():
             try:
-                found[one.partition] = int(future.result(2 * _TIMEOUT_S).offset)
+                found[lane_of(self._topics.index(one.topic), one.partition)] = int(future.result(2 * _TIMEOUT_S).offset)
             except KafkaException as error:
                 failure = failure if error.args[0].code() in _NOT_THERE else error
             except TimeoutError as error:
@@ -84,7 +86,7 @@ class GroupPositions:
         if failure is not None and not found:
             self._admin = None
             told = described(failure) if isinstance(failure, KafkaException) else "no answer"
-            raise StreamsError(f"asking for the ends of {self._topic}: {told}")
+            raise StreamsError(f"asking for the ends of {', '.join(self._topics)}: {told}")
         return found
 
     def close(self) -> None:

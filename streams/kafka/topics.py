@@ -185,7 +185,7 @@ def _compared(pipeline: Pipeline, topic: Topic, existing: dict[str, _Existing], 
             drift.append(f"has {counted(found.partitions, 'partition')}, declared is {topic.partitions}")
     elif wanted.partitions is not None and found.partitions != wanted.partitions:
         drift.append(f"has {counted(found.partitions, 'partition')}, asked for {wanted.partitions}")
-        if topic.name == pipeline.source and found.partitions < wanted.partitions and pipeline.growth_topics():
+        if topic.name == pipeline.source and found.partitions < wanted.partitions:
             drift.append(f"use `streams topics grow {topic.name} --partitions {wanted.partitions}`")
     elif expected is not None and found.partitions != expected:
         drift.append(f"has {counted(found.partitions, 'partition')}, {pipeline.source} has {expected}")

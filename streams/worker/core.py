@@ -107,9 +107,8 @@ class PipelineCore:
         self.is_at_rest = False
         """Whether the last step has left nothing to do until something comes. Any thread may ask."""
         self._growing = Growing(
-            pipeline, engine, self.cycle, self.ownership, ports.growth, ports.forwarded, ports.clock,
-            quiet_ms=growth_quiet_ms,
-        )  # fmt: skip
+            pipeline, engine, self.cycle, self.ownership, ports.growth, ports.clock, quiet_ms=growth_quiet_ms
+        )
         self._forgetter = Forgetter(pipeline, engine, self.cycle, self.ownership, ports.forgets, ports.clock)
         self._maintenance = Maintenance(
             pipeline, engine, self.cycle, ports.stores, ports.journal, ports.schemas, ports.source, ports.memory,

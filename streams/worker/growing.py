@@ -9,10 +9,11 @@ from typing import Final
 
 import structlog
 
+from streams.batch.lanes import all_lanes, lane_of
 from streams.engine.adoption import Clearing
 from streams.engine.engine import Engine
 from streams.engine.task import PartitionTask
-from streams.engine.telling import Telling
+from streams.engine.telling import Reading, Telling
 from streams.flow.declaration import Pipeline
 from streams.growth.layout import Growth
 from streams.growth.layouts import Layouts
@@ -22,7 +23,7 @@ from streams.sources.base import Idle
 from streams.state.space import StoreSpace
 from streams.worker.cycle import CommitCycle
 from streams.worker.ownership import Ownership
-from streams.worker.ports import ForwardedCommands, GrowthNews, TimeSource
+from streams.worker.ports import GrowthNews, TimeSource
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +40,6 @@ class Growing:
         cycle: CommitCycle,
         ownership: Ownership,
         news: GrowthNews,
-        forwarded: ForwardedCommands,
         clock: TimeSource,
         *,
         quiet_ms: int = GROWTH_QUIET_MS,
@@ -50,7 +50,6 @@ class Growing:
         self._cycle = cycle
         self._ownership = ownership
         self._news = news
-        self._forwarded = forwarded
         self._clock = clock
         self._quiet_ms = quiet_ms
         self._tables = [state.name for state in engine.config.keyed if state.is_table]
@@ -106,7 +105,7 @@ class Growing:
         for task in due:
             if task.is_settled:
                 task.cut(layouts)
-                self._forwarded.start(task.partition, task.growth.forwarded_next)
+                self._ownership.read_forwarded(task)
                 log.info(
                     "keys are given away", topic=self._pipeline.source, partition=task.partition, epoch=task.epoch,
                     offset=task.offset_next,
@@ -122,29 +121,33 @@ class Growing:
         ]
         if not parents:
             return
+        inputs = self._engine.config.inputs
         wanted = (p for task in parents for p in (task.partition, *growth.children_of(task.partition)))
-        self._news.want_ends(frozenset(wanted))
+        self._news.want_ends(frozenset(all_lanes(wanted, len(inputs))))
         standings, ends = self._news.standings(), self._news.ends()
         now_ms = int(self._clock.monotonic_s() * 1000)
+        holds = self._engine.waiting_partitions | self._engine.own_waiting
         for task in parents:
-            partition = task.partition
+            readings = [
+                Reading(at.watermark, at.offset_next, task.strays[number], None if lane in holds else idle.get(lane))
+                for number, at in enumerate(task.positions)
+                for lane in (lane_of(number, task.partition),)
+            ]
             telling = task.telling
             if telling is None or telling.growth != growth:
-                telling = task.telling = Telling(growth, partition, now_ms=now_ms, strays=task.strays)
-            holds = partition in self._engine.waiting_partitions or partition in self._engine.own_waiting
-            progress = telling.due(
-                task.watermark,
-                None if holds else idle.get(partition),
-                ends,
-                offset_next=task.offset_next,
-                strays=task.strays,
-                adopted=have_adopted(partition, growth, standings),
-                now_ms=now_ms,
-                idle_ms=self._pipeline.bounds.idle_ms,
-                quiet_ms=self._quiet_ms,
-            )
-            if progress is not None:
-                task.progress = dict.fromkeys(telling.children, progress)
+                strays = [one.strays for one in readings]
+                telling = task.telling = Telling(growth, task.partition, now_ms=now_ms, strays=strays)
+            task.progress = {
+                **task.progress,
+                **telling.due(
+                    readings,
+                    ends,
+                    adopted=have_adopted(task.partition, growth, standings),
+                    now_ms=now_ms,
+                    idle_ms=[one.bounds.idle_ms for one in inputs],
+                    quiet_ms=self._quiet_ms,
+                ),
+            }
 
     def _clear(self, growth: Growth) -> bool:
         """Have children delete the rows that their keys have in their parents' tables; whether any does."""

@@ -38,9 +38,8 @@ class KafkaGrowthNews:
     def __init__(self, settings: Settings, pipeline: Pipeline, *, partitions: int) -> None:
         """`partitions`: by how many the flow's state is divided if it was never grown."""
         self._topic = GrowthTopic(settings, pipeline.growth)
-        self._positions = GroupPositions(settings, group=pipeline.group, topic=pipeline.source)
+        self._positions = GroupPositions(settings, group=pipeline.group, topics=[one.topic for one in pipeline.inputs])
         self._source = pipeline.source
-        self._can_grow = bool(pipeline.growth_topics())
         self._partitions = partitions
         self._layouts: Layouts | None = None
         self._standings: Mapping[int, Standing] = {}
@@ -52,9 +51,8 @@ class KafkaGrowthNews:
         self._thread = threading.Thread(target=self._run, name=f"{pipeline.name}-growth", daemon=True)
 
     def start(self) -> None:
-        """Begin to listen, if the flow can be grown."""
-        if self._can_grow:
-            self._thread.start()
+        """Begin to listen."""
+        self._thread.start()
 
     def close(self) -> None:
         """Listen no more."""
@@ -73,9 +71,9 @@ class KafkaGrowthNews:
         """How partitions stand by what the group has committed."""
         return self._standings
 
-    def want_ends(self, partitions: frozenset[int]) -> None:
-        """Have the ends of these partitions of the source asked for, again and again; of no others any more."""
-        self._wanted = partitions
+    def want_ends(self, lanes: frozenset[int]) -> None:
+        """Have the ends of these lanes of the inputs asked for, again and again; of no others any more."""
+        self._wanted = lanes
 
     def ends(self) -> Ends | None:
         """The newest answer; None: there is none."""
@@ -90,9 +88,8 @@ class KafkaGrowthNews:
             StreamsError: no answer, or the topic holds something else.
 
         """
-        if self._can_grow:
-            self._topic.read()
-            self._note()
+        self._topic.read()
+        self._note()
         return self._layouts
 
     # --- the thread -------------------------------------------------------------------------------------------------

@@ -18,8 +18,6 @@ def read_layouts(settings: Settings, pipeline: Pipeline, partitions: int) -> Lay
         StreamsError: no answer, or the topic holds something else.
 
     """
-    if not pipeline.growth_topics():
-        return None
     topic = GrowthTopic(settings, pipeline.growth)
     try:
         records = topic.read()

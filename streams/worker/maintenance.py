@@ -62,7 +62,7 @@ class Maintenance:
         self._metrics = metrics
         self._resident_bytes_max = int(memory_bytes_max * _TRIM_SHARE)
         self._quarantined = QuarantineNews(pipeline, metrics)
-        self._forwarded_cut_at: dict[int, int] = {}
+        self._forwarded_cut_at: dict[str, dict[int, int]] = {}
         self._done_at_s = self._flushed_at_s = self._truncated_at_s = clock.monotonic_s()
 
     def run_if_due(self) -> None:
@@ -106,7 +106,7 @@ class Maintenance:
         self._cycle.wait_for_commit()
         cuts: dict[int, int] = {}
         consumed: dict[str, dict[int, int]] = {}
-        read: dict[int, int] = {}
+        read: dict[str, dict[int, int]] = {}
         try:
             if self._engine.spill(budget) or flush_is_due:
                 self._flushed_at_s = now_s
@@ -120,9 +120,7 @@ class Maintenance:
             raise CycleAborted("state_disk", f"the state directory cannot be written: {error}") from error
         if cuts:
             self._journal.truncate(self._pipeline.journal, cuts)
-        if read:
-            self._journal.truncate(self._pipeline.forwarded, read)
-        for topic, before in consumed.items():
+        for topic, before in (*read.items(), *consumed.items()):
             self._journal.truncate(topic, before)
 
     def _consumed(self) -> dict[str, dict[int, int]]:
@@ -134,15 +132,19 @@ class Maintenance:
                 found[one.topic] = {partition: offset for partition, offset in offsets.items() if offset > 0}
         return {topic: before for topic, before in found.items() if before}
 
-    def _forwarded_cuts(self) -> dict[int, int]:
-        """By partition up to where its forwarded records are processed and committed; without those truncated so far.
+    def _forwarded_cuts(self) -> dict[str, dict[int, int]]:
+        """Of each input's forwarded topic, by partition up to where its records are processed and committed.
 
-        Only its own task reads them.
+        Without those that are truncated already. Only the task of a partition reads them.
         """
-        found = {p: task.checkpoint.growth.forwarded_next for p, task in self._engine.tasks.items()}
-        due = {p: at for p, at in found.items() if at > self._forwarded_cut_at.get(p, 0)}
-        self._forwarded_cut_at |= due
-        return due
+        cuts: dict[str, dict[int, int]] = {}
+        for number, topic in enumerate(self._pipeline.forwarded_topics):
+            found = {p: task.checkpoint.growth.of(number).forwarded_next for p, task in self._engine.tasks.items()}
+            cut_at = self._forwarded_cut_at.setdefault(topic, {})
+            if due := {p: at for p, at in found.items() if at > cut_at.get(p, 0)}:
+                cuts[topic] = due
+                cut_at |= due
+        return cuts
 
     def _journal_cuts(self) -> dict[int, int]:
         """By partition the journal offset before which nothing is needed any more, where there is something to cut."""

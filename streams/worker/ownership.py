@@ -104,7 +104,12 @@ class Ownership:
         for number, offset_next in enumerate(task.offsets_next):
             self._intake.start(lane_of(number, task.partition), offset_next, bounds[number])
         if task.home.has_moved:
-            self._forwarded.start(task.partition, task.growth.forwarded_next)
+            self.read_forwarded(task)
+
+    def read_forwarded(self, task: PartitionTask) -> None:
+        """Have what others forward to a task's partition read from where the task stands, of each input."""
+        for number in range(len(task.positions)):
+            self._forwarded.start(lane_of(number, task.partition), task.growth.of(number).forwarded_next)
 
     def take(self, terms: Mapping[int, Term]) -> None:
         """Own partitions that were assigned: restore them, and consume each once it is restored."""

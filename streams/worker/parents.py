@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from streams.batch.lanes import input_of, partition_of_lane
 from streams.engine.task import PartitionTask
 
 SAID_AFTER_S: Final = 5.0
@@ -19,15 +20,16 @@ class ParentsAwaited:
         """Partitions that have not got on for `SAID_AFTER_S`, although records are there. Replaced as a whole."""
 
     def look(self, waiting: Collection[int], tasks: Mapping[int, PartitionTask], now_s: float) -> None:
-        """Take note of which partitions are `waiting` now; `now_s`: monotonic."""
+        """Take note of which lanes are `waiting` now; `now_s`: monotonic."""
         if not waiting and not self._since:
             return
         since = {}
-        for partition in waiting:
-            task = tasks.get(partition)
+        for lane in waiting:
+            task, number = tasks.get(partition_of_lane(lane)), input_of(lane)
             if task is not None:
-                place = (task.offset_next, task.growth.forwarded_next)
-                known = self._since.get(partition)
-                since[partition] = known if known is not None and known[0] == place else (place, now_s)
+                place = (task.positions[number].offset_next, task.growth.of(number).forwarded_next)
+                known = self._since.get(lane)
+                since[lane] = known if known is not None and known[0] == place else (place, now_s)
         self._since = since
-        self.waited_for = frozenset(p for p, (_, at_s) in since.items() if now_s - at_s >= SAID_AFTER_S)
+        long = (lane for lane, (_, at_s) in since.items() if now_s - at_s >= SAID_AFTER_S)
+        self.waited_for = frozenset(map(partition_of_lane, long))

@@ -166,23 +166,23 @@ class GrowthNews(Protocol):
         """How partitions stand by what the group has committed."""
 
     def want_ends(self, partitions: frozenset[int]) -> None:
-        """Have the ends of these partitions of the source asked for, again and again; of no others any more."""
+        """Have the ends of these lanes of the inputs asked for, again and again; of no others any more."""
 
     def ends(self) -> Ends | None:
         """The newest answer; None: there is none."""
 
 
 class ForwardedCommands(Protocol):
-    """What the reader of the forwarded topic is told; carried out before it is read next."""
+    """What the reader of the forwarded topics, one for each input, is told; carried out before it reads next."""
 
-    def start(self, partition: int, offset_next: int) -> None:
-        """Read `partition` from `offset_next` on."""
+    def start(self, lane: int, offset_next: int) -> None:
+        """Read what is forwarded to a lane from `offset_next` on."""
 
     def stop(self, partitions: Iterable[int]) -> None:
-        """Read these no more; what was read of them and is not processed is void."""
+        """Read these no more, of all inputs; what was read of them and is not processed is void."""
 
-    def pause_only(self, partitions: frozenset[int]) -> None:
-        """Pause exactly these of the partitions that are read."""
+    def pause_only(self, lanes: frozenset[int]) -> None:
+        """Pause exactly these of the lanes that are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +227,11 @@ class NeverGrown:
         """None."""
         return None
 
-    def start(self, partition: int, offset_next: int) -> None:
+    def start(self, lane: int, offset_next: int) -> None:
         """Nothing is there."""
 
     def stop(self, partitions: Iterable[int]) -> None:
         """Nothing is there."""
 
-    def pause_only(self, partitions: frozenset[int]) -> None:
+    def pause_only(self, lanes: frozenset[int]) -> None:
         """Nothing is there."""

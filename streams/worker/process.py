@@ -296,7 +296,7 @@ def _check_rights(client: AdminClient, pipelines: Sequence[Pipeline]) -> None:
 
     """
     lacks = lacking(client, rights_of([Role.WORKER], pipelines))
-    to_grow = {topic for flow in pipelines for topic in (flow.growth, flow.forwarded)}
+    to_grow = {topic for flow in pipelines for topic in (flow.growth, *flow.forwarded_topics)}
     needed = [right for right in lacks if right.name not in to_grow]
     if fatal := [right for right in needed if right.operation in {Operation.READ, Operation.WRITE}]:
         raise StreamsError(in_words(fatal))
@@ -344,7 +344,15 @@ def check_topics(pipeline: Pipeline, counts: dict[str, int], layouts: Layouts | 
                 source_partitions=counts[pipeline.source],
             )  # fmt: skip
     for one in pipeline.further_inputs:
-        if counts[one.topic] != counts[pipeline.source]:
+        if counts[one.topic] > counts[pipeline.source] and not counts[one.topic] % counts[pipeline.source]:
+            if counts[one.topic] != grown:  # else it has got its partitions, and the source gets them next
+                log.warning(
+                    "an input has more partitions than the source: the further ones are not consumed until the flow "
+                    "is grown, too",
+                    topic=one.topic, partitions=counts[one.topic], source=pipeline.source,
+                    source_partitions=counts[pipeline.source], grow=f"streams topics grow {pipeline.source}",
+                )  # fmt: skip
+        elif counts[one.topic] != counts[pipeline.source]:
             raise StreamsError(
                 f"{one.topic} has {counted(counts[one.topic], 'partition')}, {pipeline.source} has "
                 f"{counts[pipeline.source]}: {pipeline.name} merges them, so that both must have equally many, filled "

@@ -47,7 +47,6 @@ class SourceRemarks:
         self._source = pipeline.source
         self._topics = tuple(one.topic for one in pipeline.inputs)
         self._journal = pipeline.journal
-        self._can_grow = bool(pipeline.growth_topics())
         self._partitions = partitions
         self._lost_metrics = [metrics.records_lost.labels(topic) for topic in self._topics]
         self._paused_metric = metrics.paused_partitions.labels("not_in_layout")
@@ -102,7 +101,7 @@ class SourceRemarks:
         return (
             f"{self._source} partitions {sorted(self.refused)} are not consumed: {self._journal} and the tables have "
             f"{counted(places, 'partition')}, and no growth of the flow is known that brings more. "
-            f"{grow if self._can_grow else 'Have'} producers write to partitions 0 to {places - 1} (murmur2 of the key "
+            f"{grow} producers write to partitions 0 to {places - 1} (murmur2 of the key "
             f"modulo {places}); records in the others stay unread for as long as the topic keeps them"
         )
 

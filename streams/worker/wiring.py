@@ -161,7 +161,7 @@ class Wiring:
         self.growth = growth
         self._partitions_seen = partitions
         self._looks_at_ms = 0
-        self.forwarded = ForwardedReader(own, topic=pipeline.forwarded)
+        self.forwarded = ForwardedReader(own, topics=pipeline.forwarded_topics)
         self.restorer = Restorer(
             config, shared.directory, shared.memory, own, shared.metrics,
             places=places.find, retrier=retrier, layouts=growth.read,

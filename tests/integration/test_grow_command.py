@@ -147,7 +147,7 @@ class Ground:
         return found
 
     def counts(self) -> set[int]:
-        names = {topic.name for topic in self.flow.topics()} | {self.flow.forwarded}
+        names = {topic.name for topic in self.flow.topics()} | {self.flow.forwarded_of(0)}
         return {count for name, count in partition_counts(self.client).items() if name in names}
 
 
@@ -168,7 +168,7 @@ def test_a_flow_is_grown_by_commands_of_which_one_is_fenced_and_one_is_killed(st
         code, out, err = ground.grow(GPS.source, "--partitions", 6, "--dry-run", "--format", "json")
         assert code == 0, err
         plan = json.loads(out)
-        assert [one["topic"] for one in plan["topics"]][-2:] == [ground.flow.forwarded, ground.flow.source]
+        assert [one["topic"] for one in plan["topics"]][-2:] == [ground.flow.forwarded_of(0), ground.flow.source]
         assert plan["children"] == {"0": [3], "1": [4], "2": [5]}
         assert (ground.counts(), ground.status()["over"]) == ({3}, True)
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from loadtest.oracle.decode import registry_schemas
 from loadtest.oracle.order_check import CHECKS, OrderReport
 from loadtest.oracle.read import TopicReader
 from streams.flow.discover import select_pipelines
+from streams.kafka.admin import partition_counts
 from streams.kafka.partitioner import partition_of
 from streams.local.stack import Stack
 from streams.schemas.client import Registry
 from streams.settings import load_settings
 from streams.testing.schemas import Schema
-from tests.integration.kafka_helpers import committed_records, fresh_topics, settings_of
+from tests.integration.kafka_helpers import admin_of, committed_records, fresh_topics, settings_of, start
 from tests.integration.workers import NEVER_IDLE, SETTINGS, Worker, wait_until, workers
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -44,24 +46,24 @@ def schema_of(stack: Stack, topic: str) -> Schema:
     )
 
 
-def ids(prefix: str) -> dict[int, str]:
+def ids(prefix: str, partitions: int) -> dict[int, str]:
     """An id for each partition."""
     names = (f"{prefix}{number}" for number in itertools.count())
     found: dict[int, str] = {}
-    while len(found) < PARTITIONS:
+    while len(found) < partitions:
         name = next(names)
-        found.setdefault(partition_of(name.encode(), PARTITIONS), name)
+        found.setdefault(partition_of(name.encode(), partitions), name)
     return found
 
 
-def close(stack: Stack, end_ms: int) -> None:
+def close(stack: Stack, end_ms: int, partitions: int = PARTITIONS) -> None:
     """Move the watermarks of all partitions on, stage after stage: events that are minutes apart, in each of them."""
     positions, orders = schema_of(stack, "gps.positions.v1"), schema_of(stack, "orders.events.v1")
-    trucks, closing = ids(f"{CLOSING}truck-"), ids(f"{CLOSING}order-")
+    trucks, closing = ids(f"{CLOSING}truck-", partitions), ids(f"{CLOSING}order-", partitions)
     producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random"})
     for number in range(1, 6):
         at = end_ms + number * 10 * MINUTE_MS
-        for partition in range(PARTITIONS):
+        for partition in range(partitions):
             truck, order = trucks[partition], closing[partition]
             common: dict[str, Any] = {"sequence": number, "event_time": at}
             position = {"device_id": truck, "latitude": 48.0, "longitude": 11.0, "speed_kmh": None, "heading_deg": None}
@@ -137,3 +139,64 @@ def test_orders_meet_their_vehicles_although_the_worker_is_killed(stack: Stack, 
         assert not unexplained(report), "\n".join(report.details)
         assert set(report.faults) <= {"lost"}, report.faults
         assert report.rows.total() > 500, report.rows
+
+
+def rows_after(
+    stack: Stack, worker: Worker, start_ms: int, *, grown_to: int = 0
+) -> dict[str, Counter[tuple[Any, Any]]]:
+    """What follows from the same traffic, by topic, without closing orders; `grown_to`: topics grow under it."""
+    begin = ("--any-topic", "--late", 0, "--buffered", 0, "--skewed", 0)
+    flags = [flag for flow in FLOWS[1:] for flag in ("--pipeline", flow)]
+    environment = {**NEVER_IDLE, "STREAMS_GROWTH_QUIET_MS": "20000"}
+    worker.start(environment, options=flags).wait_ready(240)
+    grows: list[subprocess.Popen[str]] = []
+    for part in range(3):
+        at = ("--start-ms", start_ms + part * SECONDS * 1_000, "--seed", part)
+        if part and grown_to:
+            topic = ("gps.positions.v1.clean", "gps.positions.v1")[part - 1]
+            grows.append(start(stack, "topics", "grow", topic, "--partitions", grown_to))
+        generate(stack, *begin, *at, "--events", SECONDS * VEHICLES, "--devices", VEHICLES)
+        orders = ("--events", SECONDS * PLACES // 2, "--devices", PLACES, "--vehicles", VEHICLES)
+        generate(stack, *begin, *at, "--pipeline", "orders", *orders)
+        if part and grown_to:
+            wait_until(lambda: journal_partitions(stack, part) == grown_to, "state has its partitions", timeout_s=120)  # noqa: B023
+            worker.kill()
+            worker.start(environment, options=flags).wait_ready(240)
+            output, errors = grows[-1].communicate(timeout=240)
+            assert grows[-1].returncode == 0, f"{output}\n{errors}"
+    close(stack, start_ms + 5 * SECONDS * 1_000, grown_to or PARTITIONS)
+    wait_until(
+        lambda: closing_orders(stack) == (grown_to or PARTITIONS), "the closing orders are followed", timeout_s=240
+    )
+    assert worker.terminate() == 0
+    return {
+        topic: Counter(
+            (one.key, one.value) for one in committed_records(stack, topic) if CLOSING.encode() not in (one.key or b"")
+        )
+        for topic in ("orders.tracking.v1", "deliveries.verified.v1", "vehicles.trips.v1", "gps.positions.v1.clean")
+    }
+
+
+def journal_partitions(stack: Stack, part: int) -> int:
+    return partition_counts(admin_of(stack))[("orders.bound.v1.journal", "gps.positions.v1.journal")[part - 1]]
+
+
+def closing_orders(stack: Stack) -> int:
+    rows = committed_records(stack, "orders.tracking.v1")
+    return len({one.key for one in rows if (one.key or b"").startswith(CLOSING.encode())})
+
+
+def test_flows_that_read_one_another_grow_under_traffic_and_nothing_that_they_write_changes(
+    stack: Stack, tmp_path: Path
+) -> None:
+    start_ms = time.time_ns() // 1_000_000 - 3 * 60 * MINUTE_MS
+    found = []
+    for number, grown_to in enumerate((0, 6)):
+        fresh_topics(stack, PARTITIONS, flows=FLOWS)
+        with workers(stack, tmp_path, f"worker-{number}") as (worker,):
+            found.append(rows_after(stack, worker, start_ms, grown_to=grown_to))
+    as_it_was, grown = found
+    for topic, rows in as_it_was.items():
+        assert rows, topic
+        assert grown[topic] == rows, f"{topic}: {len(rows - grown[topic])} missing, {len(grown[topic] - rows)} surplus"
+    fresh_topics(stack, PARTITIONS, flows=FLOWS)

@@ -3,20 +3,21 @@
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
 
 from streams.avro.framing import SchemaKey
 from streams.batch.columns import Headers
+from streams.batch.lanes import all_lanes, input_of, partition_of_lane
 from streams.batch.records import Records
 from streams.engine.config import TaskConfig
 from streams.engine.restore import restore_partition
 from streams.engine.restore_adoption import NotCutYet
 from streams.engine.task import PartitionTask
 from streams.growth.layouts import Layouts
-from streams.kafka.memory import MemoryChangelog, MemoryKafka
+from streams.kafka.memory import Entry, MemoryChangelog, MemoryKafka
 from streams.sinks.base import CycleAborted
 from streams.state.memory import MemoryStore
 from streams.state.store import StoreCorrupted, WriteBatch
@@ -168,13 +169,15 @@ class WorkBetweenSteps:
 class MemoryIntake:
     """`IntakeCommands`, and the consumer: commands are carried out before the next poll, as the real one does it."""
 
-    def __init__(self, kafka: MemoryKafka, source: str, rng: random.Random, *, batch_records_max: int) -> None:
+    def __init__(
+        self, kafka: MemoryKafka, topics: Sequence[str], rng: random.Random, *, batch_records_max: int
+    ) -> None:
         self._kafka = kafka
-        self._source = source
+        self._topics = topics
         self._rng = rng
         self._batch_records_max = batch_records_max
         self.position: dict[int, int] = {}
-        """Of partitions that are consumed: next offset."""
+        """Of lanes that are consumed: next offset."""
         self._starts: dict[int, int] = {}
         self.paused: frozenset[int] = frozenset()
         self.generation = 0
@@ -188,8 +191,7 @@ class MemoryIntake:
 
     def stop(self, partitions: Iterable[int], generation: int) -> None:
         for partition in partitions:
-            self._starts.pop(partition, None)
-            self.position.pop(partition, None)
+            self.forget(partition)
         self._next_generation = generation
 
     def pause_only(self, partitions: frozenset[int]) -> None:
@@ -197,8 +199,13 @@ class MemoryIntake:
 
     def forget(self, partition: int) -> None:
         """It is no longer assigned."""
-        self._starts.pop(partition, None)
-        self.position.pop(partition, None)
+        for lane in all_lanes([partition], len(self._topics)):
+            self._starts.pop(lane, None)
+            self.position.pop(lane, None)
+
+    def log(self, lane: int) -> list[Entry]:
+        """Of the partition that a lane is."""
+        return self._kafka.log(self._topics[input_of(lane)], partition_of_lane(lane))
 
     def obey(self) -> None:
         self.generation = self._next_generation
@@ -209,12 +216,13 @@ class MemoryIntake:
         self.obey()
         rows: list[Row] = []
         consumed = sorted(self.position.keys() - self.paused)
-        for partition in self._rng.sample(consumed, k=len(consumed)):
-            log = self._kafka.log(self._source, partition)
+        for lane in self._rng.sample(consumed, k=len(consumed)):
+            log = self.log(lane)
             count = self._rng.randint(0, self._batch_records_max)
-            for entry in log[self.position[partition] : self.position[partition] + count]:
-                rows.append((partition, entry.offset, entry.timestamp_ms, entry.key, entry.value, entry.headers))
-                self.position[partition] = entry.offset + 1
+            for entry in log[self.position[lane] : self.position[lane] + count]:
+                self.position[lane] = entry.offset + 1
+                if entry.is_committed:
+                    rows.append((lane, entry.offset, entry.timestamp_ms, entry.key, entry.value, entry.headers))
         return records_of(rows) if rows else None
 
 
@@ -339,7 +347,8 @@ class MemoryStores:
             except StoreCorrupted:
                 del self._open[partition]
                 self._disks[partition] = {}
-        return Restored(task, (0, len(self._kafka.log(self._config.pipeline.source, partition))))
+        first, *further = ((0, len(self._kafka.log(one.topic, partition))) for one in self._config.inputs)
+        return Restored(task, first, tuple(further))
 
 
 class MemoryJournal:

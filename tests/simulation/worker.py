@@ -4,13 +4,13 @@ import copy
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from logistics.flows.gps import GPS
 from streams.avro.decode import Decoder
 from streams.avro.native import choose
-from streams.avro.resolve import build_plan
+from streams.avro.resolve import Plan, build_plan
 from streams.batch.records import Records
 from streams.batch.rejects import Reason, Reject
 from streams.engine.commit import Committer
@@ -18,6 +18,7 @@ from streams.engine.config import TaskConfig
 from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine, MicroBatch
 from streams.flow.bounds import Bounds
+from streams.flow.declaration import Pipeline
 from streams.growth.layouts import Layouts
 from streams.kafka.memory import MemoryChangelog, MemoryKafka
 from streams.kafka.partitioner import partitions_of
@@ -55,6 +56,24 @@ REJECTS_MAX, COOLDOWN_MS = 4, 300
 """So few that devices are quarantined and let go several times in a simulation."""
 PIPELINE = replace(GPS, windows=(replace(GPS.windows[0], size_ms=500, grace_ms=200),))
 """Small windows: a simulation lasts for seconds."""
+
+
+@dataclass(frozen=True)
+class SimulatedFlow:
+    """What a simulated worker runs."""
+
+    pipeline: Pipeline
+    plans: tuple[Plan, ...]
+    """Of each input, for records of the schema `SCHEMA_ID`."""
+    encoders: Callable[[], list[RowEncoder]]
+
+
+def _gps_encoders() -> list[RowEncoder]:
+    table, minute = (_CATALOG.latest(f"vehicles.{name}.v1-value") for name in ("state", "minutes"))
+    return [RowEncoder("vehicles.state.v1", table.text, 3), RowEncoder(PIPELINE.windows[0].topic, minute.text, 4)]
+
+
+GPS_FLOW = SimulatedFlow(PIPELINE, (_PLAN,), _gps_encoders)
 INTERVAL_MS = 200
 MAINTENANCE_S = (2.5, 31.0, 61.0)
 """Pauses after which it looks, flushes, truncates."""
@@ -89,6 +108,7 @@ class SimulatedWorker:
     """One worker process over its durable directory; `crash` kills it anywhere."""
 
     growth_quiet_ms = GROWTH_QUIET_MS
+    flow = GPS_FLOW
 
     def __init__(
         self,
@@ -117,20 +137,17 @@ class SimulatedWorker:
         self.refuses = refuses
         self.disk: dict[int, dict[bytes, bytes]] = {}
         self.old_disk: dict[int, dict[bytes, bytes]] = {}
+        bounds = Bounds(
+            lateness_ms, horizon_ms, idle_ms=1_000, quarantine_rejects=REJECTS_MAX, quarantine_cooldown_ms=COOLDOWN_MS
+        )
+        further = tuple(replace(one, bounds=bounds) for one in self.flow.pipeline.further_inputs)
+        self._pipeline = replace(self.flow.pipeline, bounds=bounds, further_inputs=further)
         self._config = TaskConfig(
-            replace(
-                PIPELINE,
-                bounds=Bounds(
-                    lateness_ms,
-                    horizon_ms,
-                    idle_ms=1_000,
-                    quarantine_rejects=REJECTS_MAX,
-                    quarantine_cooldown_ms=COOLDOWN_MS,
-                ),
-            ),
+            self._pipeline,
             _no_stopwatch,
             partial(partitions_of, partitions=kafka.partitions),
         )
+        self._topics = [one.topic for one in self._pipeline.inputs]
         self._metrics = WorkerMetrics()
         self.clock = SimulatedTime()
         self.crashes = 0
@@ -143,15 +160,17 @@ class SimulatedWorker:
         # Processes take turns in how they decode and remember, where that is possible: it must not matter.
         native = choose("auto").native if self._starts % 3 else None
         self._by_reference = native if self._starts % 3 == 1 else None
-        decoder = Decoder(GPS, record_bytes_max=1 << 20, skew_ms_max=60_000, native=native)
+        decoders = [
+            Decoder(one, record_bytes_max=1 << 20, skew_ms_max=60_000, native=native) for one in self._config.inputs
+        ]
         if native is None:
             self._config = replace(self._config, add_ids=None, key_map=None)
         else:
             self._config = replace(self._config, add_ids=native.library.ids_add, key_map=native.library.KeyMap)
-        self.engine = SpillingEngine(self._config, decoder)
+        self.engine = SpillingEngine(self._config, *decoders)
         self.engine.rng = self.rng
         changelog = MemoryChangelog(self.kafka)
-        self.intake = MemoryIntake(self.kafka, GPS.source, self.rng, batch_records_max=self.batch_records_max)
+        self.intake = MemoryIntake(self.kafka, self._topics, self.rng, batch_records_max=self.batch_records_max)
         self.channel = Channel()
         self.commits.kill()
         self.commits = CommitsInFlight(self.rng)
@@ -159,15 +178,17 @@ class SimulatedWorker:
         self.stores = MemoryStores(self.kafka, self._config, changelog, self.disk, self.rng, self.layouts)
         ports = self._ports()
         self.core = PipelineCore(
-            PIPELINE,
+            self._pipeline,
             self.engine,
             self._committer(changelog),
             ports,
             CycleLimits(INTERVAL_MS, bytes_max=self.rng.choice((20_000, 1 << 30))),
             self._metrics,
             Vitals(self.clock.monotonic_s),
-            SourceRemarks(PIPELINE, self._metrics, partitions=self.kafka.partitions, layouts=self.layouts),
-            CycleReport(PIPELINE, self._metrics, self.clock, partitions=self.kafka.partitions, skew_ms_max=60_000),
+            SourceRemarks(self._pipeline, self._metrics, partitions=self.kafka.partitions, layouts=self.layouts),
+            CycleReport(
+                self._pipeline, self._metrics, self.clock, partitions=self.kafka.partitions, skew_ms_max=60_000
+            ),
             MemoryBudget(self.rng.choice((0, 50_000, 1 << 30)), pipelines=1),
             memory_bytes_max=1 << 30,
             is_stopping=lambda: False,
@@ -194,13 +215,11 @@ class SimulatedWorker:
 
     def _committer(self, changelog: MemoryChangelog) -> Committer:
         transactions = MemoryTransactions(self.kafka, self.name, self._verdict, self._in_flight, self.refuses)
-        table = _CATALOG.latest("vehicles.state.v1-value")
-        minute = _CATALOG.latest("vehicles.minutes.v1-value")
         return Committer(
-            PIPELINE,
+            self._pipeline,
             transactions,
             changelog,
-            [RowEncoder("vehicles.state.v1", table.text, 3), RowEncoder(PIPELINE.windows[0].topic, minute.text, 4)],
+            self.flow.encoders(),
             self._failpoint,
             author=self.name,
             session=str(self._starts),
@@ -307,20 +326,11 @@ class SimulatedWorker:
             self._guarded(lambda: self.core.step(self._batch(None, {})))
 
     def _learn(self) -> None:
-        for schema_id in self.engine.missing_schemas:
-            if schema_id == SCHEMA_ID:
-                self.engine.learn({schema_id: _PLAN})
-            else:
-                self.engine.learn(
-                    {
-                        schema_id: Reject(
-                            -1,
-                            Reason.UNKNOWN_SCHEMA,
-                            "no such schema",
-                            schema_id if isinstance(schema_id, int) else None,
-                        )
-                    }
-                )
+        for number, plan in enumerate(self.flow.plans):
+            for schema_id in self.engine.missing_of(number):
+                number_only = schema_id if isinstance(schema_id, int) else None
+                unknown = Reject(-1, Reason.UNKNOWN_SCHEMA, "no such schema", number_only)
+                self.engine.learn({schema_id: plan if schema_id == SCHEMA_ID else unknown}, number)
 
     def commit(self) -> None:
         """Process the next micro-batch when it is time for the cycle to end."""
@@ -349,7 +359,7 @@ class SimulatedWorker:
     @property
     def is_caught_up(self) -> bool:
         waits = len(self.channel) or len(self.between_steps) or self.stores.is_restoring
-        ends = all(at >= len(self.kafka.log(GPS.source, partition)) for partition, at in self.position.items())
+        ends = all(at >= len(self.intake.log(lane)) for lane, at in self.position.items())
         return ends and not waits and not self.engine.waiting_partitions
 
     def _guarded(self, work: Callable[[], None]) -> None:

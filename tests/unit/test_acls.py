@@ -87,10 +87,10 @@ def test_roles_that_only_look_may_write_nothing_and_each_role_writes_only_what_i
     assert written(Role.GATEWAY) == {GPS.source, GPS.dlq}
     assert written(Role.STEWARD) == {GPS.source, GPS.audit, GPS.forget}
     own = {topic.name for topic in GPS.topics()}
-    assert written(Role.WORKER) == own - {GPS.source} | {GPS.forget, GPS.forwarded}
-    assert written(Role.CI) == own | {GPS.growth, GPS.forwarded}
+    assert written(Role.WORKER) == own - {GPS.source} | {GPS.forget, GPS.forwarded_of(0)}
+    assert written(Role.CI) == own | {GPS.growth, GPS.forwarded_of(0)}
     sinks = {topic.name for topic in GPS.sink_topics()}
-    assert written(Role.OPERATOR) == own | sinks | {GPS.growth, GPS.forwarded}
+    assert written(Role.OPERATOR) == own | sinks | {GPS.growth, GPS.forwarded_of(0)}
 
 
 def test_what_a_principal_lacks_and_what_it_has_beyond_is_told_apart() -> None:

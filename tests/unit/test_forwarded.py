@@ -1,6 +1,7 @@
 """What is forwarded comes as it was, what parents tell is understood, and what is neither harms nobody."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from streams.avro.native import choose
 from streams.batch.columns import TIME_MIN, Headers, Int64
 from streams.batch.key_hash import murmur2
+from streams.batch.lanes import lane_of
 from streams.batch.records import Records
 from streams.engine.effects import Forwards
 from streams.engine.forwarded import (
@@ -22,7 +24,7 @@ from streams.engine.forwarded import (
 )
 from streams.engine.key_hashes import KeyHashes
 from streams.engine.placing import placed
-from streams.engine.telling import INTERVAL_MS, Ends, Telling
+from streams.engine.telling import INTERVAL_MS, Ends, Reading, Telling
 from streams.growth.coupling import NO_REACH
 from streams.growth.layout import Growth, Layout
 from streams.growth.stages import Progress
@@ -145,14 +147,14 @@ def test_what_something_else_has_written_there_says_nothing() -> None:
 def due(
     telling: Telling, watermark: int, idle: Idle | None, ends: Ends | None, *, now_ms: int, **more: int
 ) -> Progress | None:
-    return telling.due(
-        watermark, idle, ends, offset_next=more.get("offset_next", 0), strays=more.get("strays", 0), adopted=True,
-        now_ms=now_ms, idle_ms=100, quiet_ms=5_000,
-    )  # fmt: skip
+    reading = Reading(watermark, more.get("offset_next", 0), more.get("strays", 0), idle)
+    told = telling.due([reading], ends, adopted=True, now_ms=now_ms, idle_ms=[100], quiet_ms=5_000)
+    assert told.keys() <= {4}
+    return told.get(4)
 
 
 def test_a_parent_says_that_it_stands_at_its_end_only_by_ends_that_were_known_before() -> None:
-    telling = Telling(TO_6, 1, now_ms=0, strays=0)
+    telling = Telling(TO_6, 1, now_ms=0, strays=[0])
     ends = Ends(50, {4: 9})
     assert due(telling, 1, None, ends, now_ms=1) == Progress(1, {})
     assert due(telling, 2, Idle(10, 50), ends, now_ms=2) == Progress(2, {})  # it may have been asked later
@@ -161,7 +163,7 @@ def test_a_parent_says_that_it_stands_at_its_end_only_by_ends_that_were_known_be
 
 
 def test_what_children_know_is_not_told_again_and_how_far_an_end_reaches_only_now_and_then() -> None:
-    telling = Telling(TO_6, 1, now_ms=0, strays=0)
+    telling = Telling(TO_6, 1, now_ms=0, strays=[0])
     assert due(telling, 1, None, None, now_ms=0) is not None
     assert due(telling, 1, None, None, now_ms=4_000) is None
     assert due(telling, 1, Idle(1, 60), Ends(50, {4: 9}), now_ms=INTERVAL_MS - 1) is None
@@ -169,7 +171,7 @@ def test_what_children_know_is_not_told_again_and_how_far_an_end_reaches_only_no
 
 
 def test_a_coupling_ends_after_a_time_without_stragglers() -> None:
-    telling = Telling(TO_6, 1, now_ms=0, strays=0)
+    telling = Telling(TO_6, 1, now_ms=0, strays=[0])
     idle = Idle(1, 60)
     assert due(telling, 1, idle, None, now_ms=4_000, strays=1) == Progress(1, {})
     assert due(telling, 2, idle, None, now_ms=8_999, strays=1) == Progress(2, {})
@@ -177,8 +179,26 @@ def test_a_coupling_ends_after_a_time_without_stragglers() -> None:
     assert due(telling, 3, idle, None, now_ms=9_001, strays=1) == Progress(3, {}, is_settled=True)
 
 
+def test_a_coupling_whose_end_is_told_with_the_open_cycle_stays_ended_whatever_comes_before_the_commit() -> None:
+    telling = Telling(TO_6, 1, now_ms=0, strays=[0])
+    assert due(telling, 3, Idle(1, 60), None, now_ms=9_001) == Progress(3, {}, is_settled=True)
+    assert due(telling, 4, None, None, now_ms=9_002) == Progress(4, {}, is_settled=True)
+
+
+def test_the_coupling_of_several_inputs_ends_in_all_of_them_at_once() -> None:
+    telling = Telling(TO_6, 1, now_ms=0, strays=[0, 0])
+    idle, busy = Reading(1, 5, 0, Idle(1, 60)), Reading(7, 9, 0, None)
+    given: Any = {"adopted": True, "now_ms": 9_001, "idle_ms": [100, 30], "quiet_ms": 5_000}
+    first, second = lane_of(0, 4), lane_of(1, 4)
+    assert telling.due([idle, busy], None, **given) == {first: Progress(1, {}), second: Progress(7, {})}
+    ends = Ends(9_000, {lane_of(1, 1): 9, second: 3})
+    assert telling.due([idle, busy], ends, **given) == {
+        first: Progress(1, {}, is_settled=True), second: Progress(7, {}, is_settled=True),
+    }  # fmt: skip
+
+
 def test_traffic_that_never_ceases_ends_a_coupling_once_the_end_of_a_quiet_time_is_processed() -> None:
-    telling = Telling(TO_6, 1, now_ms=0, strays=0)
+    telling = Telling(TO_6, 1, now_ms=0, strays=[0])
 
     def settles(now_ms: int, known_ms: int, *, strays: int, offset_next: int) -> bool:
         """The watermark is another one each time, so that there is something to be told."""

@@ -18,7 +18,7 @@ from streams.growth.record import GrowthRecord, newest_records
 from streams.growth.stages import Phase, Standing
 
 T = TypeVar("T")
-NAMES: Final = [*(topic.name for topic in GPS.topics()), GPS.forwarded]
+NAMES: Final = [*(topic.name for topic in GPS.topics()), GPS.forwarded_of(0)]
 
 
 class Killed(BaseException):
@@ -132,7 +132,7 @@ def test_a_flow_is_grown_step_by_step_and_each_step_is_told_once() -> None:
     assert isinstance(plan, GrowthPlan)
     order = [step.additions[0].topic for step in steps if isinstance(step, AddPartitions)]
     assert set(order) == set(NAMES)
-    assert order[-2:] == [GPS.forwarded, GPS.source]
+    assert order[-2:] == [GPS.forwarded_of(0), GPS.source]
     assert [step.phase for step in steps if isinstance(step, Write)] == list(Phase)
     waited = [(step.what, len(step.partitions)) for step in steps if isinstance(step, Await)]
     assert waited == [(what, left) for what in ("ready", "cut", "adopted", "cleared", "settled") for left in (3, 2, 1)]
@@ -400,9 +400,12 @@ def test_the_flow_is_named_by_its_source_with_the_prefix_or_without() -> None:
     assert no.value.exit_status == 2
 
 
-def test_a_flow_with_several_inputs_is_refused_in_words() -> None:
+def test_the_topics_of_all_inputs_get_partitions_the_source_last() -> None:
     merged = replace(
         GPS, further_inputs=(Input("orders", "orders", "event_id", "device_id", "event_time", "sequence"),)
     )
-    with pytest.raises(GrowthRefused, match=r"reads gps\.positions\.v1, orders: a flow with several inputs cannot"):
+    names = [*(topic.name for topic in merged.topics()), *merged.forwarded_topics]
+    plan = Found(merged, [], {**dict.fromkeys(names, 3), GPS.growth: 1}, {}).plan(6)
+    assert [one.topic for one in plan.additions][-4:] == [*merged.forwarded_topics, "orders", GPS.source]
+    with pytest.raises(GrowthRefused, match=r"gps\.positions\.v1\.forwarded\.orders: no such topic"):
         Found(merged, [], {**dict.fromkeys(NAMES, 3), GPS.growth: 1}, {}).plan(6)

@@ -33,11 +33,19 @@ def test_topics_get_partitions_outputs_first_and_the_source_last() -> None:
     assert [one.topic for one in plan.additions] == [
         "gps.clean", "gps.dlq", "gps.journal", "vehicles", "gps.forwarded", "gps",
     ]  # fmt: skip
-    assert plan.source is not None
+    assert [one.topic for one in plan.inputs] == ["gps"]
     assert [one.topic for one in plan.before_begin] == [one.topic for one in plan.additions[:-1]]
     assert {(one.before, one.after) for one in plan.additions} == {(3, 12)}
     assert not plan.is_resumed
     assert not plan.is_by_hand
+
+
+def test_all_inputs_get_partitions_once_parents_have_cut_and_the_source_is_the_last() -> None:
+    found = [*topics(), TopicCount("zones", Kind.INPUT, 3), TopicCount("gps.forwarded.zones", Kind.FORWARDED, 3)]
+    plan = plan_growth("gps", LAYOUT, found, 12)
+    assert [one.topic for one in plan.inputs] == ["zones", "gps"]
+    assert {one.topic for one in plan.before_begin}.isdisjoint({"zones", "gps"})
+    assert plan.before_begin[-1].topic == "gps.forwarded.zones"
 
 
 def test_topics_that_have_their_partitions_are_left_out() -> None:
@@ -50,7 +58,7 @@ def test_topics_that_have_their_partitions_are_left_out() -> None:
 def test_a_source_that_was_grown_by_hand_is_finished_and_said_so() -> None:
     plan = plan_growth("gps", LAYOUT, topics(gps=12), 12)
     assert plan.is_by_hand
-    assert plan.source is None
+    assert not plan.inputs
     begun = plan_growth("gps", LAYOUT, topics(gps=12), 12, under=Under(TO_12, Phase.BEGUN, is_over=False))
     assert not begun.is_by_hand
 
@@ -114,8 +122,6 @@ def test_a_flow_that_reads_an_output_is_grown_first() -> None:
     narrow = Reader("geofences", "gps.clean", 3)
     with pytest.raises(GrowthRefused, match=r"grow it first, `streams topics grow gps\.clean --partitions 12`"):
         plan_growth("gps", LAYOUT, topics(), 12, readers=[narrow])
-    with pytest.raises(GrowthRefused, match="several inputs"):
-        plan_growth("gps", LAYOUT, topics(), 12, readers=[replace(narrow, can_grow=False)])
     assert plan_growth("gps", LAYOUT, topics(gps_clean=12), 12, readers=[replace(narrow, partitions=12)])
     assert plan_growth("gps", LAYOUT, topics(), 12, readers=[Reader("other", "elsewhere", 3)])
 

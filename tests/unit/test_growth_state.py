@@ -13,23 +13,37 @@ from streams.growth.home import Home
 from streams.growth.layout import Layout
 from streams.growth.layouts import Layouts
 from streams.growth.stages import Phase, Standing
-from streams.growth.state import NO_GROWTH, GrowthState
+from streams.growth.state import NO_GROWTH, ForwardedReading, GrowthState
 from streams.kafka.positions import metadata_of, position_of
 from streams.sinks.base import Committed
 from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Identity
 
 KEYS = [b"device-%d" % number for number in range(500)]
-GROWN = GrowthState(parent=1, forwarded_next=7, coupling=Coupling(3, 4, reach=9, is_idle=True), settled=2)
+READ = ForwardedReading(7, Coupling(3, 4, reach=9, is_idle=True))
+GROWN = GrowthState(parent=1, readings=(READ,), settled=2)
+OF_TWO_INPUTS = GROWN.reading(1, ForwardedReading(8, Coupling(5, 6)))
 
 
 def checkpoint(growth: GrowthState = NO_GROWTH, epoch: int = 1) -> Checkpoint:
     return Checkpoint(4, 40, 400, 9, 2, identity=Identity(epoch=epoch, partitions=3), growth=growth)
 
 
-def test_a_checkpoint_keeps_what_is_known_of_a_growth() -> None:
-    found = checkpoint(GROWN, epoch=2)
+@pytest.mark.parametrize("growth", [GROWN, OF_TWO_INPUTS])
+def test_a_checkpoint_keeps_what_is_known_of_a_growth(growth: GrowthState) -> None:
+    found = checkpoint(growth, epoch=2)
     assert Checkpoint.unpack(found.pack()) == found
+
+
+def test_what_is_read_of_an_input_is_known_by_its_number() -> None:
+    assert (OF_TWO_INPUTS.of(0), OF_TWO_INPUTS.of(1).forwarded_next) == (READ, 8)
+    assert OF_TWO_INPUTS.of(2) == NO_GROWTH.of(0) == ForwardedReading()
+    assert NO_GROWTH.reading(1, READ).readings == (ForwardedReading(), READ)
+
+
+def test_the_state_of_one_input_is_written_as_before_there_were_several() -> None:
+    coupling = {"own": 3, "parent": 4, "reach": 9, "is_idle": True, "is_settled": False}
+    assert GROWN.as_json() == {"parent": 1, "forwarded_next": 7, "coupling": coupling, "settled": 2}
 
 
 def test_a_checkpoint_of_a_flow_that_never_grew_is_as_it_was_before_there_were_growths() -> None:
@@ -49,6 +63,7 @@ def test_a_checkpoint_with_another_growth_is_none_of_ours(broken: dict[str, obje
 def test_a_section_of_the_journal_is_written_only_where_there_is_something_to_say() -> None:
     assert NO_GROWTH.packed == b""
     assert GrowthState.unpack(GROWN.packed) == GROWN
+    assert GrowthState.unpack(OF_TWO_INPUTS.packed) == OF_TWO_INPUTS
     with pytest.raises(ValueError, match="not a growth's state"):
         GrowthState.unpack(b"[]")
 

@@ -82,6 +82,25 @@ class Partition:
         return [(key, int(row[TIME]), int(row[NUMBER])) for row in found]
 
 
+def test_a_key_that_is_met_before_what_a_restore_has_left_is_placed_has_all_of_its_rows() -> None:
+    """As by an event that is held, before the join is asked for anything. Seed 1 of `simulate_pair`."""
+    part = Partition()
+    part.add([(b"a", 10)])
+    part.commit()
+    part.write()
+    part.add([(b"b", 11), (b"a", 12)])
+    part.commit()
+    part.begin()
+    for piece in part.journal:
+        part.rows.replay(memoryview(piece), EVERYTHING)
+    part.keys.slots(objects([b"a"]))
+    part.rows.restored(0)
+    part.write()
+    part.rows.place()
+    assert [time for _, time, _ in part.all_of(b"a")] == [10, 12]
+    assert [time for _, time, _ in part.all_of(b"b")] == [11]
+
+
 def test_what_is_found_is_what_a_list_has() -> None:
     rng = random.Random(3)
     part, known, clock = Partition(keep_ms=EVERYTHING), list[Kept](), dict.fromkeys((b"a", b"b", b"c"), 0)

@@ -18,7 +18,7 @@ from streams.monitor.topic_growth import GrowthTracker, GrowthView, stands_still
 from streams.monitor.web.views import overview
 
 TO_6 = Growth(Layout(1, 3), Layout(2, 6))
-TOPICS = sorted({*(topic.name for topic in GPS.topics()), GPS.forwarded, GPS.growth})
+TOPICS = sorted({*(topic.name for topic in GPS.topics()), GPS.forwarded_of(0), GPS.growth})
 DONE = Standing(2, ready=2, cleared=2, settled=2)
 
 

@@ -10,8 +10,9 @@ which rows the store has, and which ones an event may be joined with: those befo
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Final
 
 import numpy as np
@@ -450,6 +451,21 @@ class KeptRows:
                 counts, rows = unpack_values([value for value in found if value is not None], dtype_of(index.columns))
                 slots = np.repeat(first + np.array(places, dtype=np.int64), counts)
                 self._append(_Chunk.of(slots, as_declared(rows, self._dtype)))
+        if self._unplaced:
+            self._place_of({key: first + at for at, key in enumerate(keys)})
+
+    def _place_of(self, slots: Mapping[bytes, int]) -> None:
+        """Bring what a restore has left of these keys into memory: all rows of a key that is there are there."""
+        unplaced, self._unplaced, self._unplaced_bytes = self._unplaced, [], 0
+        for keys, rows in unplaced:
+            found = np.array([slots.get(key, -1) for key in keys], dtype=np.int64)
+            here = found >= 0
+            if here.any():
+                self._append(_Chunk.of(found[here], rows[here]))
+            if not here.all():
+                others = list(compress(keys, ~here))
+                self._unplaced.append((others, rows[~here]))
+                self._unplaced_bytes += memory_of(rows[~here]) + sum(map(len, others))
 
     def forget(self, keys: Objects, batch: WriteBatch) -> None:
         """Drop the rows in memory, with the keys; what the store lacks of them is put there."""

@@ -17,7 +17,9 @@ import numpy as np
 
 from streams.batch.columns import TIME_MIN, Headers, Int64
 from streams.batch.events import Events, Fields
+from streams.batch.refs import byte_values
 from streams.batch.replayed import is_replayed
+from streams.growth.home import Home
 from streams.limits import JOURNAL_RECORD_BYTES_MAX
 from streams.operators.base import ALL, Operator, OperatorContext, Replayed, RestoreBudget, Spill
 from streams.operators.changes import Changes
@@ -76,11 +78,11 @@ class Merge(OperatorSpec):
 class _Waiting:
     """Events of one input that wait for others."""
 
-    def __init__(self, name: str, fields: Fields, space: StoreSpace) -> None:
+    def __init__(self, name: str, fields: Fields, space: StoreSpace, home: Home) -> None:
         self.section = named_for(HELD, name)
         self.fields = held_fields(fields)
         self.space = space
-        self.held = Held(self.fields, space)
+        self.held = Held(self.fields, space, home.kept)
         self.journalled = HeldInJournal(self.held)
 
     def due(self, events: Events, trace: WatermarkTrace, horizon: int, cycle: int) -> list[Events]:
@@ -105,7 +107,9 @@ class MergeOperator(Operator):
 
     def __init__(self, spec: Merge, context: OperatorContext) -> None:
         self._context, self._keys = context, context.keys
-        self._waiting = [_Waiting(name, fields, context.space(named_for(HELD, name))) for name, fields in spec.inputs]
+        self._waiting = [
+            _Waiting(name, fields, context.space(named_for(HELD, name)), context.home) for name, fields in spec.inputs
+        ]
         self._union = Union(spec.inputs)
         self._none = Events.none(spec.fields)
         self._horizon = TIME_MIN
@@ -203,7 +207,8 @@ class MergeOperator(Operator):
         for one in self._waiting:
             events = one.journalled.rest(watermark)
             if events is not None:
-                one.held.add(events, 0)
+                kept = self._context.home.kept(byte_values(events.key))
+                one.held.add(events if kept is None else events.take(kept), 0)
             one.held.restore_pages(watermark)
 
     def holds(self, key: bytes, watermark: int) -> bool:
@@ -214,7 +219,8 @@ class MergeOperator(Operator):
     def snapshot(self, watermark: int, marks: Mapping[str, int]) -> Changes:
         """What the store holds."""
         del marks
-        found = [(one.section, held_in_store(one.space, one.fields, watermark)) for one in self._waiting]
+        kept = self._context.home.kept
+        found = [(one.section, held_in_store(one.space, one.fields, watermark, kept)) for one in self._waiting]
         return Changes(
             sections={
                 name: [] if held is None else pack_held(held, bytes_max=JOURNAL_RECORD_BYTES_MAX)
@@ -235,6 +241,11 @@ class MergeOperator(Operator):
         """Nothing is too old."""
         del batch
         return self._durable_below(watermark)
+
+    def keys_moved(self) -> None:
+        """Hold events of kept keys only."""
+        for one in self._waiting:
+            one.held.drop_moved()
 
     def _durable_below(self, watermark: int) -> int:
         return watermark if any(len(one.held) for one in self._waiting) else ALL

@@ -1,15 +1,16 @@
-"""Reads the forwarded topic of a flow: those partitions of which the worker has the state (docs/adr/0070).
+"""Reads the forwarded topics of a flow, one for each input: those partitions of which the worker has the state.
 
-It is no member of the group: who has a partition of the source reads the partition of the same number here. Nothing
-connects before the first partition is to be read, so that a flow that was never grown pays nothing.
+See docs/adr/0070. It is no member of the group: who has a partition of the source reads those of the same number here.
+Nothing connects before the first partition is to be read, so that a flow that was never grown pays nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
+from streams.batch.lanes import all_lanes, input_of, lane_of, partition_of_lane
 from streams.batch.records import Records
 from streams.clock import monotonic_ms
 from streams.errors import StreamsError
@@ -37,8 +38,10 @@ _BATCH_SHARE: Final = BATCH_SHARE / 2
 class ForwardedReader:
     """`poll` and `close` from one thread, that of the source; the rest, which is `ForwardedCommands`, from any."""
 
-    def __init__(self, settings: Settings, *, topic: str) -> None:
-        self._settings, self._topic = settings, topic
+    def __init__(self, settings: Settings, *, topics: Sequence[str]) -> None:
+        """`topics`: of each input by its number; their partitions are called by their lanes (`streams.batch.lanes`)."""
+        self._settings, self._topics = settings, tuple(topics)
+        self._first_lanes = {topic: lane_of(number, 0) for number, topic in enumerate(self._topics)}
         self._config: dict[str, Any] = {
             "client.id": "streams-forwarded",
             "group.id": FORWARDED_GROUP,  # required by the client; it neither joins nor commits
@@ -57,7 +60,7 @@ class ForwardedReader:
         }
         self._commands = Commands()
         self._consumed = Consumed(settings.streams_idle_ms)
-        self._high = HighWatermarks(settings, topics=(topic,), client_id="streams-forwarded-idle")
+        self._high = HighWatermarks(settings, topics=self._topics, client_id="streams-forwarded-idle")
         self._consumer: Consumer | None = None
         self._brokers = BrokerWatch()
         self._batch_records = BATCH_RECORDS_MAX
@@ -65,23 +68,23 @@ class ForwardedReader:
 
     # --- from any thread --------------------------------------------------------------------------------------------
 
-    def start(self, partition: int, offset_next: int) -> None:
-        """Read `partition` from `offset_next` on."""
-        self._commands.put("start", [partition], lambda: self._start(partition, offset_next))
+    def start(self, lane: int, offset_next: int) -> None:
+        """Read what is forwarded to a lane from `offset_next` on."""
+        self._commands.put("start", [lane], lambda: self._start(lane, offset_next))
 
     def stop(self, partitions: Iterable[int]) -> None:
-        """Read these no more; what was read of them and is not processed is void."""
-        wanted = sorted(partitions)
+        """Read these no more, of all inputs; what was read of them and is not processed is void."""
+        wanted = all_lanes(sorted(partitions), len(self._topics))
         self._commands.put("stop", wanted, lambda: self._stop(wanted))
 
-    def pause_only(self, partitions: frozenset[int]) -> None:
-        """Pause exactly these of the partitions that are read."""
-        self._commands.put("pause", [], lambda: self._pause_only(partitions))
+    def pause_only(self, lanes: frozenset[int]) -> None:
+        """Pause exactly these of the lanes that are read."""
+        self._commands.put("pause", [], lambda: self._pause_only(lanes))
 
     # --- the thread of the source -----------------------------------------------------------------------------------
 
     def poll(self) -> tuple[Records | None, dict[int, Idle]]:
-        """Next records, without waiting for any, and the partitions that are known to be at their ends.
+        """Next records, without waiting for any, and the lanes that are known to be at their ends.
 
         Raises:
             StreamsError: records are gone that were not read.
@@ -91,13 +94,13 @@ class ForwardedReader:
         if self._consumer is None:
             return None, {}
         if self._brokers.is_stranded:
-            log.error("the reader of the forwarded topic has lost every broker; making it anew", topic=self._topic)
+            log.error("the reader of forwarded topics has lost every broker; making it anew", topics=self._topics)
             self._renew()
         try:
             messages = self._consumer.consume(self._batch_records, _WAIT_S)
         except KafkaException as error:
-            raise StreamsError(f"reading {self._topic}: {described(error)}") from None
-        records = self._received(FromMessages(messages, {self._topic: 0})) if messages else None
+            raise StreamsError(f"reading {', '.join(self._topics)}: {described(error)}") from None
+        records = self._received(FromMessages(messages, self._first_lanes)) if messages else None
         if records is not None:
             self._batch_records = records_of_next(records, self._batch_bytes_max)
         return records, self._idle_now(monotonic_ms())
@@ -123,54 +126,57 @@ class ForwardedReader:
         return self._consumed.idle_now()
 
     def _note(self, notice: Notice) -> None:
-        partition, error = notice.partition, notice.error
+        lane, error = notice.partition, notice.error
         if error.code() == _EOF:
-            self._consumed.reached_end(partition, notice.offset)
+            self._consumed.reached_end(lane, notice.offset)
         elif error.code() in OUT_OF_RANGE:
-            if partition in self._consumed.started:
+            if lane in self._consumed.started:
+                place = self._place(lane)
                 raise StreamsError(
-                    f"{self._topic}-{partition}: records from offset {self._consumed.started[partition]} on are not "
+                    f"{place.topic}-{place.partition}: records from offset {self._consumed.started[lane]} on are not "
                     f"there ({error.str()}): the topic was emptied or truncated by something else"
                 )
         else:
-            log.warning("reader of the forwarded topic", topic=self._topic, error=described(KafkaException(error)))
+            log.warning("reader of forwarded topics", topics=self._topics, error=described(KafkaException(error)))
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
-    def _start(self, partition: int, offset_next: int) -> None:
+    def _start(self, lane: int, offset_next: int) -> None:
         if self._consumer is None:
             self._consumer = self._new_consumer()
-        place = TopicPartition(self._topic, partition, offset_next)
-        if partition in self._consumed.started:
-            self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
-        self._consumer.incremental_assign([place])
-        self._consumed.start(partition, offset_next)
-        self._note_resumed([partition])
+        if lane in self._consumed.started:
+            self._consumer.incremental_unassign([self._place(lane)])
+        self._consumer.incremental_assign([self._place(lane, offset_next)])
+        self._consumed.start(lane, offset_next)
+        self._note_resumed([lane])
 
-    def _stop(self, partitions: list[int]) -> None:
-        mine = [partition for partition in partitions if partition in self._consumed.started]
+    def _stop(self, lanes: list[int]) -> None:
+        mine = [lane for lane in lanes if lane in self._consumed.started]
         self._consumed.stop(mine)
         if mine and self._consumer is not None:
-            self._consumer.incremental_unassign([TopicPartition(self._topic, one) for one in mine])
+            self._consumer.incremental_unassign([self._place(one) for one in mine])
 
-    def _pause_only(self, partitions: frozenset[int]) -> None:
-        pause, resume = self._consumed.pause_only(partitions)
+    def _pause_only(self, lanes: frozenset[int]) -> None:
+        pause, resume = self._consumed.pause_only(lanes)
         if self._consumer is not None:
-            self._consumer.pause([TopicPartition(self._topic, one) for one in pause])
-            self._consumer.resume([TopicPartition(self._topic, one) for one in resume])
-        self._consumed.note_paused(partitions)
+            self._consumer.pause([self._place(one) for one in pause])
+            self._consumer.resume([self._place(one) for one in resume])
+        self._consumed.note_paused(lanes)
 
-    def _note_resumed(self, partitions: list[int]) -> None:
+    def _note_resumed(self, lanes: list[int]) -> None:
         """These are read anew, so that they are not paused: the next command pauses them again."""
-        self._consumed.note_paused(self._consumed.paused - frozenset(partitions))
+        self._consumed.note_paused(self._consumed.paused - frozenset(lanes))
 
     def _renew(self) -> None:
         if self._consumer is not None:
             self._consumer.close()
         self._consumer = self._new_consumer()
-        for partition, offset_next in dict(self._consumed.started).items():
-            self._consumer.incremental_assign([TopicPartition(self._topic, partition, offset_next)])
+        for lane, offset_next in dict(self._consumed.started).items():
+            self._consumer.incremental_assign([self._place(lane, offset_next)])
         self._note_resumed(list(self._consumed.started))
+
+    def _place(self, lane: int, offset: int = OFFSET_INVALID) -> TopicPartition:
+        return TopicPartition(self._topics[input_of(lane)], partition_of_lane(lane), offset)
 
     def _new_consumer(self) -> Consumer:
         self._brokers = BrokerWatch()

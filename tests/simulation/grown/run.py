@@ -8,43 +8,16 @@ from unittest import mock
 
 from loadtest.oracle.model import Event, PartitionModel, compare_rows
 from streams.engine import coupled
-from streams.growth import control
-from streams.growth.committed import standing_of
-from streams.growth.control import AddPartitions, Over, Write
-from streams.growth.plan import Kind, TopicCount, Under, plan_growth
-from streams.growth.stages import Phase, Standing, is_over
 from streams.kafka.partitioner import partition_of
-from streams.sources.base import Idle
 from tests.simulation.grown.worker import GrownKafka, GrownWorker
+from tests.simulation.grown.world import GrowingFlow, Grown
 from tests.simulation.run import MINUTES, decode_row
-from tests.simulation.traffic import START_MS, encode
+from tests.simulation.traffic import encode
 from tests.simulation.worker import PIPELINE
 
 TABLE: Final = PIPELINE.tables[0].topic
-TOPICS: Final = {
-    PIPELINE.clean: Kind.OUTPUT,
-    PIPELINE.late: Kind.OUTPUT,
-    PIPELINE.dlq: Kind.OUTPUT,
-    PIPELINE.windows[0].topic: Kind.OUTPUT,
-    PIPELINE.journal: Kind.STATE,
-    TABLE: Kind.STATE,
-    PIPELINE.forwarded: Kind.FORWARDED,
-    PIPELINE.source: Kind.SOURCE,
-}
 LATENESS_MS: Final = 300
-ROUNDS_MAX: Final = 400
 STEPS: Final = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Grown:
-    """What a run has shown."""
-
-    partitions: tuple[int, ...]
-    sent: int
-    forwarded: int
-    late: int
-    crashes: int
 
 
 @dataclass(slots=True)
@@ -58,22 +31,15 @@ class Producer:
 
 
 @dataclass(slots=True)
-class World:
-    """Everything, and what happens next."""
+class World(GrowingFlow):
+    """A flow of one input, and its producers."""
 
-    rng: random.Random
-    kafka: GrownKafka
-    team: list[GrownWorker]
     producers: list[Producer]
-    targets: list[int]
-    now: int = START_MS
     sent: list[Event] = field(default_factory=list)
     """In the order in which they were appended, copies as often as they were sent."""
     exempt: set[bytes] = field(default_factory=set)
     """Events of producers that have changed late: they may be late."""
     sequences: Counter[bytes] = field(default_factory=Counter)
-
-    # --- producers ---
 
     def send(self) -> None:
         """One producer sends one record: disorder within what is allowed, some late, some copies."""
@@ -107,80 +73,6 @@ class World:
             longitude=fields["longitude"], speed_kmh=fields["speed_kmh"], raw=encode(fields), heading_deg=None,
         )  # fmt: skip
 
-    # --- the command ---
-
-    def command(self) -> bool:
-        """One step of the command, which keeps nothing between two; whether all is over."""
-        kafka, rng = self.kafka, self.rng
-        layouts = kafka.layouts
-        growth, standings = layouts.growth, self.standings()
-        settled = {one for one, found in standings.items() if growth is not None and found.settled >= growth.epoch}
-        over = growth is not None and is_over(growth, standings, settled)
-        done = layouts.known[0].partitions if growth is None else (growth.after if over else growth.before).partitions
-        goal = next((one for one in self.targets if one > done), None)
-        if goal is None:
-            return True
-        under = None if growth is None else Under(growth, layouts.phase or Phase.PLANNED, is_over=over)
-        layout = layouts.known[-1] if growth is None or over else growth.before
-        counts = [TopicCount(name, kind, kafka.count_of(name)) for name, kind in TOPICS.items()]
-        plan = plan_growth("gps", layout, counts, goal, under=under)
-        step = control.next_step(plan, layouts.phase if plan.is_resumed else None, standings, settled)
-        if isinstance(step, Write):
-            known = layouts if plan.is_resumed else layouts.grown(goal, Phase.PLANNED)
-            kafka.layouts = type(known)(known.known, step.phase)
-        elif isinstance(step, AddPartitions):
-            for addition in step.additions[: rng.randint(1, len(step.additions))]:
-                kafka.counts[addition.topic] = addition.after
-                if addition.kind is Kind.SOURCE:
-                    for partition in range(addition.before, addition.after):
-                        self._give(partition)
-        return isinstance(step, Over)
-
-    def standings(self) -> dict[int, Standing]:
-        return {partition: standing_of(found) for partition, found in self.kafka.group.items()}
-
-    # --- the group ---
-
-    def _give(self, partition: int) -> None:
-        worker = self.rng.choice(self.team)
-        worker.assign(partition)
-        for one in self.team:
-            one.note()
-
-    def rebalance(self) -> None:
-        """A partition goes to another worker, or comes back to the same one."""
-        partition = self.rng.choice(sorted(self.kafka.owners))
-        owner = next(worker for worker in self.team if worker.name == self.kafka.owners[partition])
-        owner.revoke(partition)
-        if self.kafka.owners[partition] == owner.name:
-            self._give(partition)
-
-    # --- the end ---
-
-    def finish(self) -> None:
-        """Nothing more is sent: all is read, the growths end, and idle time releases what is held."""
-        for worker in self.team:
-            worker.faults, worker.growth_quiet_ms = False, 0
-            worker.crash()
-        for _ in range(ROUNDS_MAX):
-            over = self.command()
-            for worker in self.team:
-                worker.note()
-                worker.work_and_commit()
-            if over and all(worker.is_caught_up for worker in self.team):
-                break
-        else:
-            raise AssertionError(f"no end: {self.kafka.layouts}, {self.standings()}")
-        for until_ms in (0, 10**14, 10**14):
-            for worker in self.team:
-                worker.note()
-                worker.poll(dict.fromkeys(worker.position, Idle(0, until_ms)))
-                worker.commit()
-                worker.catch_up()
-        for worker in self.team:
-            for partition in list(worker.position):
-                worker.revoke(partition)
-
 
 def simulate_grown(seed: int, *, steps: int = STEPS) -> Grown:
     """Run one seed and check what came of it; an error names the seed."""
@@ -199,31 +91,11 @@ def _run(seed: int, steps: int) -> Grown:
 
 def _grown(rng: random.Random, steps: int) -> Grown:
     world = _world(rng)
-    first = world.kafka.partitions
-    for partition in range(first):
-        world.team[partition % len(world.team)].assign(partition)
-    begins_at, backlog = rng.randint(0, steps // 3), rng.random() < 0.3
-    for step in range(steps):
-        for _ in range(rng.choice((0, 1, 1))):
-            world.send()
-        if backlog and begins_at - 100 < step < begins_at:
-            continue  # nobody works
-        if step > begins_at and rng.random() < 0.2:
-            world.command()
-        for _ in range(rng.choice((1, 2))):
-            worker = rng.choice(world.team)
-            worker.note()
-            worker.step()
-        if worker.faults and rng.random() < 0.02:
-            world.rebalance()
-        if worker.faults and rng.random() < 0.01:
-            rng.choice(world.team).crash()
-    world.finish()
+    world.live(steps, world.send)
     _check(world)
     kafka = world.kafka
-    stragglers = sum(entry.key is not None for entry in kafka.topic_rows(PIPELINE.forwarded))
     return Grown(
-        (first, *world.targets), len(world.sent), stragglers, len(kafka.topic_rows(PIPELINE.late)),
+        (kafka.partitions, *world.targets), len(world.sent), world.forwarded, len(kafka.topic_rows(PIPELINE.late)),
         sum(worker.crashes for worker in world.team),
     )  # fmt: skip
 
@@ -246,7 +118,7 @@ def _world(rng: random.Random) -> World:
         Producer(rng.sample(keys, max(1, len(keys) // rng.choice((1, 2)))), first, rng.random() < 0.2)
         for _ in range(rng.choice((1, 3, 6)))
     ]
-    return World(rng, kafka, team, producers, targets)
+    return World(rng, kafka, team, targets, PIPELINE, producers)
 
 
 # --- what must have come of it --------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Seeds of a flow that grows under the core of the worker, and the proof that a broken rule is found."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ from streams.growth.coupling import Coupling
 from streams.growth.home import Home
 from streams.operators.reorder.operator import ReorderOperator
 from streams.worker.growing import Growing
+from tests.merged import schemas_of
+from tests.simulation.grown.pairs import simulate_pair
 from tests.simulation.grown.run import simulate_grown
 
 STEPS = 250
@@ -20,6 +23,18 @@ LONG = [pytest.mark.thorough, pytest.mark.slow]
 def test_a_flow_that_grows_is_as_one_stream_per_key(seed: int) -> None:
     grown = simulate_grown(seed, steps=STEPS)
     assert len(grown.partitions) > 1
+
+
+@pytest.fixture(scope="module")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return schemas_of(tmp_path_factory.mktemp("schemas"))
+
+
+@pytest.mark.parametrize("seed", [0, 9, *(pytest.param(seed, marks=LONG) for seed in SEEDS)])
+def test_a_flow_of_two_inputs_that_grows_joins_as_one_stream_per_key(seed: int, schemas: Path) -> None:
+    grown = simulate_pair(seed, schemas, steps=STEPS)
+    assert grown.forwarded
+    assert not grown.late
 
 
 def _child_begins_without_a_watermark(_: int) -> Coupling:

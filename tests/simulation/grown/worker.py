@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from streams.batch.lanes import all_lanes, input_of, partition_of_lane
 from streams.batch.records import Records
 from streams.engine.engine import MicroBatch
 from streams.engine.telling import Ends
@@ -15,7 +16,7 @@ from streams.worker.core import Ports
 from streams.worker.ownership import Polled
 from tests.simulation.ports import Row, records_of
 from tests.simulation.traffic import NOW_MS
-from tests.simulation.worker import PIPELINE, SimulatedWorker
+from tests.simulation.worker import SimulatedWorker
 
 
 class GrownKafka(MemoryKafka):
@@ -40,32 +41,35 @@ class MemoryForwarded:
     position: dict[int, int]
     paused: frozenset[int] = frozenset()
 
-    def start(self, partition: int, offset_next: int) -> None:
-        self.position[partition] = offset_next
+    def start(self, lane: int, offset_next: int) -> None:
+        self.position[lane] = offset_next
 
     def stop(self, partitions: Iterable[int]) -> None:
-        for partition in partitions:
-            self.position.pop(partition, None)
+        for lane in all_lanes(partitions, len(self.worker.flow.pipeline.inputs)):
+            self.position.pop(lane, None)
 
-    def pause_only(self, partitions: frozenset[int]) -> None:
-        self.paused = partitions
+    def pause_only(self, lanes: frozenset[int]) -> None:
+        self.paused = lanes
+
+    def place(self, lane: int) -> tuple[str, int]:
+        """Topic and partition of what is forwarded to a lane."""
+        return self.worker.flow.pipeline.forwarded_of(input_of(lane)), partition_of_lane(lane)
 
     def poll(self) -> tuple[Records | None, dict[int, Idle]]:
         kafka, rng = self.worker.kafka, self.worker.rng
         rows: list[Row] = []
         idle: dict[int, Idle] = {}
-        for partition in sorted(self.position.keys() - self.paused):
-            log = kafka.log(PIPELINE.forwarded, partition)
-            end = kafka.stable_end(PIPELINE.forwarded, partition)
-            end = min(end, self.position[partition] + rng.choice((1, 3, 50)))
+        for lane in sorted(self.position.keys() - self.paused):
+            log, end = kafka.log(*self.place(lane)), kafka.stable_end(*self.place(lane))
+            end = min(end, self.position[lane] + rng.choice((1, 3, 50)))
             rows += [
-                (partition, entry.offset, entry.timestamp_ms, entry.key, entry.value, entry.headers)
-                for entry in log[self.position[partition] : end]
+                (lane, entry.offset, entry.timestamp_ms, entry.key, entry.value, entry.headers)
+                for entry in log[self.position[lane] : end]
                 if entry.is_committed
             ]
-            self.position[partition] = max(end, self.position[partition])
-            if self.position[partition] == len(log):
-                idle[partition] = Idle(kafka.ticks(), kafka.ticks())
+            self.position[lane] = max(end, self.position[lane])
+            if self.position[lane] == len(log):
+                idle[lane] = Idle(kafka.ticks(), kafka.ticks())
         return (records_of(rows) if rows else None), idle
 
 
@@ -94,15 +98,14 @@ class GrownWorker(SimulatedWorker):
         return self._known
 
     def standings(self) -> Mapping[int, Standing]:
-        return {partition: standing_of(found) for partition, found in self.kafka.group.items()}
+        return {lane: standing_of(found) for lane, found in self.kafka.group.items() if not input_of(lane)}
 
-    def want_ends(self, partitions: frozenset[int]) -> None:
-        self._wanted = partitions
+    def want_ends(self, lanes: frozenset[int]) -> None:
+        self._wanted = lanes
 
     def ends(self) -> Ends | None:
         if self._wanted and self.rng.random() < 0.5:
-            offsets = {partition: len(self.kafka.log(PIPELINE.source, partition)) for partition in self._wanted}
-            self._ends = Ends(self.kafka.ticks(), offsets)
+            self._ends = Ends(self.kafka.ticks(), {lane: len(self.intake.log(lane)) for lane in self._wanted})
         return self._ends
 
     # --- polls ---
@@ -110,9 +113,9 @@ class GrownWorker(SimulatedWorker):
     def _batch(self, records: Records | None, idle: dict[int, Idle]) -> Polled:
         kafka = self.kafka
         at_end = {
-            partition: Idle(kafka.tick, kafka.ticks())
-            for partition, at in self.intake.position.items()
-            if partition not in self.intake.paused and at >= len(kafka.log(PIPELINE.source, partition))
+            lane: Idle(kafka.tick, kafka.ticks())
+            for lane, at in self.intake.position.items()
+            if lane not in self.intake.paused and at >= len(self.intake.log(lane))
         }
         forwarded, forwarded_idle = self.forwarded.poll() if self.is_polling else (None, {})
         batch = MicroBatch(
@@ -130,7 +133,7 @@ class GrownWorker(SimulatedWorker):
 
     @property
     def is_caught_up(self) -> bool:
-        kafka = self.kafka
-        forwarded = all(at >= len(kafka.log(PIPELINE.forwarded, p)) for p, at in self.forwarded.position.items())
+        place = self.forwarded.place
+        forwarded = all(at >= len(self.kafka.log(*place(lane))) for lane, at in self.forwarded.position.items())
         waits = self.engine.own_waiting or self.engine.forwarded_waiting or self.engine.adopting
         return super().is_caught_up and forwarded and not waits

@@ -86,7 +86,7 @@ def always_adopted(parent: int, growth: Growth, standings: Mapping[int, Standing
 def source_grown_before_all_have_cut(
     plan: GrowthPlan, standings: Mapping[int, Standing], settled: Collection[int]
 ) -> control.Step:
-    return control.AddPartitions([plan.source]) if plan.source is not None else _once_begun(plan, standings, settled)
+    return control.AddPartitions(plan.inputs) if plan.inputs else _once_begun(plan, standings, settled)
 
 
 def idle_time_always_passes(self: Coupling, own_next: int, *, forwarded_is_read: bool) -> bool:
