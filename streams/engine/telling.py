@@ -56,7 +56,7 @@ class Telling:
         self._quiet_since_ms = now_ms
         self._told = [_Told(count, told_ms=now_ms) for count in strays]
         self._settles = False
-        """Whether children are told with the open cycle that the coupling ends: what comes meanwhile changes nothing."""
+        """Whether children are told with the open cycle that the coupling ends: what comes after changes nothing."""
 
     def due(
         self,
