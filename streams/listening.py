@@ -52,6 +52,12 @@ def listening_together(host: str, port: int, count: int) -> list[socket.socket]:
     return found + [listening(host, [port], shared=True) for _ in range(count - 1)]
 
 
+def address_of(server: socket.socket) -> str:
+    """Where others reach a listening socket: `10.0.0.5:6066`; `:6066` where it listens on all addresses."""
+    host, port = server.getsockname()[:2]
+    return f":{port}" if host in {"0.0.0.0", "::"} else host_and_port(host, port)  # noqa: S104 - compared, not bound
+
+
 def url_of(server: socket.socket) -> str:
     """`http://127.0.0.1:6066`, or `http://[::1]:6066`: where a listening socket is reached on this machine."""
     host, port = server.getsockname()[:2]

@@ -74,10 +74,19 @@ class Session:
 
 
 class Guard:
-    """Decides about requests. `bound_to`: what the server listens on. No `tokens`: this machine only."""
+    """Decides about requests. No `tokens`: this machine only."""
 
-    def __init__(self, tokens: Tokens, *, bound_to: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        *,
+        bound_to: str,
+        clock: Callable[[], float] = time.time,
+        what: str = "the review page",
+    ) -> None:
+        """`bound_to`: what the server listens on. `what` is guarded, in words."""
         self._tokens = tokens
+        self._what = what
         self._bound_to = bound_to
         self._clock = clock
         self._failures = Failures()
@@ -124,7 +133,7 @@ class Guard:
         rights = self._tokens.rights_of(shown)
         if rights is None:
             failures = self._failures.add(address, self._clock())
-            log.warning("the review page was shown a wrong token", client=address, failures=failures)
+            log.warning("a wrong token was shown", where=self._what, client=address, failures=failures)
             raise Refused(HTTPStatus.UNAUTHORIZED, "this is no token of this page", pause_s=HOLD_S)
         return rights
 
@@ -188,7 +197,7 @@ class Guard:
         return Session(cookie, self._sign(f"csrf:{cookie}"), is_new, rights, is_signed_in=self.has_token)
 
     def _check_local(self, request: Request) -> None:
-        where = "without a token the review page serves this machine only: set STREAMS_ADMIN_TOKEN to use it elsewhere"
+        where = f"without a token {self._what} serves this machine only: set STREAMS_ADMIN_TOKEN to use it elsewhere"
         if not is_loopback(self._bound_to):
             raise Refused(403, f"{where} (the server listens on {self._bound_to}, which others can reach)")
         if request.client is None or not is_loopback(request.client.host):
