@@ -130,7 +130,7 @@ class ChangeLog:
             self._settings,
             {
                 "client.id": "streams-changes",
-                "group.id": "streams.changes",  # the client wants a name; nothing is committed under it
+                "group.id": self._table.group,  # required by the client; it neither joins nor commits
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "earliest",

@@ -14,9 +14,10 @@ from confluent_kafka import KafkaError
 from streams.errors import StreamsError, UsageError
 from streams.flow.declaration import Pipeline
 from streams.kafka.admin import settled, wait_for_broker
+from streams.kafka.group_positions import GroupPositions
 from streams.limits import QUERY_ROWS_MAX
 from streams.settings import Settings
-from streams.tables.owners import owner_in
+from streams.tables.owners import owners_of
 from streams.tables.rendering import ARROW, JSON
 
 TIMEOUT_S: Final = 30.0
@@ -146,9 +147,18 @@ def workers_of(settings: Settings, flow: Pipeline) -> list[str]:
     client = wait_for_broker(settings)
     asked = client.describe_consumer_groups([flow.group], request_timeout=_REQUEST_TIMEOUT_S)[flow.group]
     told: Any = settled(f"describing group {flow.group}", asked, fine=(KafkaError.GROUP_ID_NOT_FOUND,))
-    members = [] if told is None else told.members
-    owners = [owner_in(member.client_id or "", member.host or "") for member in members]
-    urls = sorted({owner.url for owner in owners if owner is not None})
+    given = [
+        (one.client_id or "", [at.partition for at in one.assignment.topic_partitions if at.topic == flow.source])
+        for one in ([] if told is None else told.members)
+        if one.assignment is not None
+    ]
+    partitions = sorted({partition for _, some in given for partition in some})
+    positions = GroupPositions(settings, group=flow.group, topic=flow.source)
+    try:
+        found = owners_of(given, positions.committed(partitions) if partitions else {})
+    finally:
+        positions.close()
+    urls = list(dict.fromkeys(owner.url for some in found.values() for owner in some))
     if not urls:
         raise StreamsError(
             f"no worker of {flow.name} runs, by group {flow.group}: start one with `streams worker`, or name one's "

@@ -1,70 +1,65 @@
 """Which worker has which partitions of a flow, and where its web server answers: by what Kafka knows of the group.
 
-A worker says in its client id where its web server listens (`gps-4f1c@10.0.0.5:6066`); the group's description has the
-client id of each member and the partitions that it was given. No host in it (`gps-4f1c@:6066`): the server listens on
-all addresses, and the one by which the broker knows the member is used.
+The group's description says which member was given a partition. Where a member answers is in its client id,
+`streams-gps-4f1c@10.0.0.5:6066`, and in the metadata of the offsets that it has committed: the broker keeps the id
+with which a static member has first joined, also when it has come back at another address.
 """
 
 import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
+from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
+from streams.kafka.group_positions import GroupPositions
 from streams.kafka.offsets_process import OffsetProbe
-from streams.kafka.round import Round
 from streams.limits import QUERY_OWNERS_INTERVAL_MS
 from streams.settings import Settings
+from streams.sinks.base import Committed
 from streams.sources.kafka.membership import member_of
 
 log = structlog.get_logger(__name__)
 
-_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):([0-9]{1,5})")
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 _KEPT_S: Final = 60.0
 """The process that asks Kafka is ended when nobody has asked for so long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A worker as others reach it."""
+    """A worker as others may reach it."""
 
     member: str
-    host: str
-    port: int
+    address: str
 
     @property
     def url(self) -> str:
         """Of its web server."""
-        return f"http://{self.host}:{self.port}"
+        return f"http://{self.address}"
 
 
-def owner_in(client_id: str, host: str) -> Owner | None:
-    """What a member's client id, and the address by which the broker knows it, say; None: it serves nothing."""
-    member, address = member_of(client_id)
-    found = _ADDRESS.fullmatch(address)
-    if found is None:
-        return None
-    name, port = found.groups()
-    seen = host.lstrip("/")
-    return Owner(member, name or (f"[{seen}]" if ":" in seen else seen), int(port))
+Known = Mapping[int, tuple[Owner, ...]]
+"""By partition: its owner, at each address that it may have, the likeliest first."""
 
 
-def owners_in(found: Round, group: str, source: str) -> dict[int, Owner]:
-    """By partition of the source: the member of the group that was given it, where it says its address."""
-    members = next((one.members for one in found.groups if one.name == group), None) or ()
-    first, count = found.base.get(source, 0), dict(found.topics).get(source, 0)
-    return {
-        number - first: owner
-        for member in members
-        if (owner := owner_in(member.client_id, member.host)) is not None
-        for number in member.partitions
-        if first <= number < first + count
-    }
+def owners_of(members: Iterable[tuple[str, Sequence[int]]], positions: Mapping[int, Committed]) -> Known:
+    """Owners by partition, of client ids with the partitions that each was given, and of what is committed."""
+    found: dict[int, tuple[Owner, ...]] = {}
+    for client_id, partitions in members:
+        member, joined_at = member_of(client_id)
+        told = [one.address or "" for _, one in sorted(positions.items()) if one.author == member]
+        for partition in partitions:
+            own = positions.get(partition)
+            first = own.address or "" if own is not None and own.author == member else ""
+            addresses = dict.fromkeys(one for one in (first, *told, joined_at) if _ADDRESS.fullmatch(one))
+            found[partition] = tuple(Owner(member, address) for address in addresses)
+    return found
 
 
 class Owners:
@@ -74,16 +69,17 @@ class Owners:
         self._settings, self._pipeline = settings, pipeline
         self._thread = ThreadPoolExecutor(1, f"{pipeline.name}-owners")
         self._probe: OffsetProbe | None = None
+        self._positions = GroupPositions(settings, group=pipeline.group, topic=pipeline.source)
         self._asked_s = -float("inf")
-        self._known: Mapping[int, Owner] = {}
-        self._looking: asyncio.Future[Mapping[int, Owner]] | None = None
+        self._known: Known = {}
+        self._looking: asyncio.Future[Known] | None = None
 
     @property
-    def known(self) -> Mapping[int, Owner]:
-        """By partition, as of the last look."""
+    def known(self) -> Known:
+        """As of the last look."""
         return self._known
 
-    async def look(self) -> Mapping[int, Owner]:
+    async def look(self) -> Known:
         """As the group is now, or was `QUERY_OWNERS_INTERVAL_MS` ago.
 
         Raises:
@@ -104,17 +100,27 @@ class Owners:
         self._thread.submit(self._end)
         self._thread.shutdown(wait=False)
 
-    def _looked(self, done: "asyncio.Future[Mapping[int, Owner]]") -> None:
+    def _looked(self, done: "asyncio.Future[Known]") -> None:
         self._looking, self._asked_s = None, time.monotonic()
         if not done.cancelled() and done.exception() is None:
             self._known = done.result()
 
-    def _ask(self) -> Mapping[int, Owner]:
+    def _ask(self) -> Known:
         if self._probe is None:
             self._probe = OffsetProbe(self._settings)
-        found = owners_in(self._probe.take([self._pipeline.group]), self._pipeline.group, self._pipeline.source)
-        log.debug("looked for owners", flow=self._pipeline.name, owners={p: one.url for p, one in found.items()})
-        return found
+        flow, told = self._pipeline, self._probe.take([self._pipeline.group])
+        first, count = told.base.get(flow.source, 0), dict(told.topics).get(flow.source, 0)
+        members = next((one.members for one in told.groups if one.name == flow.group), None) or ()
+        given = [
+            (one.client_id, [number - first for number in one.partitions if first <= number < first + count])
+            for one in members
+        ]
+        try:
+            positions = self._positions.committed(range(count))
+        except StreamsError as error:
+            log.warning("addresses of workers are those with which they have joined", error=str(error))
+            positions = {}
+        return owners_of(given, positions)
 
     def _end_if_idle(self) -> None:
         if time.monotonic() - self._asked_s >= _KEPT_S - 1:
@@ -127,3 +133,4 @@ class Owners:
         if self._probe is not None:
             self._probe.close()
             self._probe = None
+        self._positions.close()

@@ -143,7 +143,7 @@ class Router:
 
     async def _owners(self, flow: ServedFlow, partitions: list[int], waits: "_Waits") -> list[Owner]:
         """Other workers that were given the partitions."""
-        known: Mapping[int, Owner] = flow.owners.known
+        known = flow.owners.known
         if waits.is_first and all(partition in known for partition in partitions[:1]):
             found = known
         else:
@@ -152,7 +152,7 @@ class Router:
             except StreamsError as error:
                 waits.why = str(error)
                 found = known
-        named = [found[partition] for partition in partitions if partition in found]
+        named = [owner for partition in partitions for owner in found.get(partition, ())]
         return [owner for owner in dict.fromkeys(named) if owner.member != flow.member]
 
     async def _ask(self, owner: Owner, question: Question, waits: "_Waits", accept: str = "") -> Passed | None:

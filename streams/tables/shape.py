@@ -24,6 +24,8 @@ class TableShape:
 
     topic: str
     flow: str
+    group: str
+    """Of the flow's workers."""
     state: KeyedState
     columns: tuple[TargetColumn, ...]
     """Those of the newest committed schema of the topic."""
@@ -77,10 +79,12 @@ def tables_of(pipeline: Pipeline, catalog: Catalog) -> list[TableShape]:
                 subject = subjects[state.name]
                 text = catalog.latest(subject).text
                 columns = columns_of(text)
-                personal = personal_of(catalog, subject) | pipeline.personal
                 names = frozenset(column.name for column in columns)
+                personal = names & (personal_of(catalog, subject) | pipeline.personal)
                 found.append(
-                    TableShape(state.name, pipeline.name, state, columns, text, personal & names, pipeline.masks_keys)
+                    TableShape(
+                        state.name, pipeline.name, pipeline.group, state, columns, text, personal, pipeline.masks_keys
+                    )
                 )
     return found
 

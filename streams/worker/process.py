@@ -151,7 +151,7 @@ class WorkerProcess:
         )
         self._counts = counts
         listener = web_listener or take_port(settings.streams_web_host, web_port)
-        self._shared = replace(self._shared, address=address_of(listener))
+        self._shared = replace(self._shared, address=address_of(listener, toward=settings.kafka_bootstrap_servers))
         self._tracing = tracing_of(settings)
         self.runners = [self._runner(pipeline) for pipeline in pipelines]
         self._tables = self._served_tables()

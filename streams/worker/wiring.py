@@ -66,8 +66,7 @@ class Shared:
     timestamp_ages_ms: Mapping[str, int] = field(default_factory=dict)
     """By output topic: how old the timestamp of a record may be."""
     address: str = ""
-    """Where the worker's web server answers, as other workers reach it; without a host: at the address by which the
-    broker knows the worker. Empty: nowhere."""
+    """Where the worker's web server answers, as other workers reach it. Empty: nowhere."""
 
     def member_of(self, pipeline: Pipeline) -> str:
         """Name of this worker in the group of a flow."""
@@ -194,6 +193,7 @@ class Wiring:
             author=self.member,
             session=uuid.uuid4().hex,
             timestamp_ages_ms=self._shared.timestamp_ages_ms,
+            address=self._shared.address,
         )
 
     def poll(self) -> tuple[Polled, tuple[Records | None, dict[int, Idle]], int]:
