@@ -159,6 +159,8 @@ class TablesWeb:
         return await asyncio.to_thread(render, table, portion, masked)
 
     async def _changes(self, request: Request, session: Session) -> Response:
+        if request.method != "GET":
+            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "changes are a stream without end: GET")
         flow, table = self._table(request)
         parameters = parameters_of_changes(request.query_params.multi_items())
         where, columns = parameters.where(table), parameters.columns(table)

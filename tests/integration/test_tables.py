@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +16,8 @@ import pytest
 
 from streams.kafka.partitioner import partition_of
 from streams.local.stack import Stack
+from tests.integration.forked import ForkedProcess
+from tests.integration.kafka_helpers import run
 from tests.integration.tables import STATE, Asking, all_rows, ask, committed_versions, never_committed, path_of
 from tests.integration.workers import (
     NEVER_IDLE,
@@ -61,7 +65,7 @@ def one(stack: Stack, tmp_path: Path) -> Iterator[Worker]:
         yield worker
 
 
-def test_a_table_is_asked_by_key_by_range_by_conditions_and_followed(stack: Stack, one: Worker) -> None:
+def test_a_table_is_asked_by_key_by_range_by_conditions_and_followed(stack: Stack, one: Worker, tmp_path: Path) -> None:
     probe = fresh_world(stack)
     one.start().wait_ready()
     with Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=2_000) as traffic:
@@ -120,7 +124,42 @@ def test_a_table_is_asked_by_key_by_range_by_conditions_and_followed(stack: Stac
     assert rest == [
         change for _, change in changes_of(one.port, f"/tables/{STATE}/changes", last_id=middle, until=len(rest))
     ]
+    the_command_says_the_same(stack, one, rows, tmp_path)
     assert 0 == one.terminate(), one.printed()[-4000:]
+
+
+def the_command_says_the_same(stack: Stack, worker: Worker, rows: dict[str, dict[str, Any]], directory: Path) -> None:
+    key = min(rows)
+    asked = run(stack, "query", STATE, key, "--format", "json")
+    assert (0, rows[key]) == (asked.returncode, json.loads(asked.stdout)["row"]), asked.stderr
+    asked = run(stack, "query", STATE, "--where", "events>=5", "--columns", "device_id,events", "--limit", "100000")
+    busy = {key: row for key, row in rows.items() if row["events"] >= 5}
+    assert sorted(f"{key} {row['events']}" for key, row in busy.items()) == sorted(
+        " ".join(line.split()) for line in asked.stdout.splitlines()[1:]
+    )
+    asked = run(stack, "query", STATE, "no such vehicle", "--url", f"http://127.0.0.1:{worker.port}")
+    assert (1, True) == (asked.returncode, "no row of the key" in asked.stderr)
+    for wrong in (["nowhere.v1"], [STATE, key, "--where", "events>1"], [STATE, "--where", "speed"]):
+        assert 2 == run(stack, "query", *wrong).returncode, wrong
+    file = directory / "rows.arrows"
+    command = ForkedProcess(
+        ["query", STATE, "--limit", "100000", "--format", "arrow"],
+        {**os.environ, **stack.environment()}, stdout=file, stderr=directory / "words",
+    )  # fmt: skip
+    assert 0 == command.wait(60)
+    assert len(rows) == len(pl.read_ipc_stream(file))
+    watch = directory / "changes"
+    command = ForkedProcess(
+        ["query", STATE, "--watch", "--format", "json", "--columns", "events"],
+        {**os.environ, **stack.environment()}, stdout=watch,
+    )  # fmt: skip
+    wait_until(lambda: worker.metric("streams_table_change_readers") == 1, "it follows")
+    with Traffic(stack, rough_shape(stack), seed=SEED + 1, records_per_s=1_000) as traffic:
+        traffic.wait_for(1_000)
+        wait_until(lambda: watch.read_text().count("\n") > 10, "changes are printed")
+    assert {"events"} == set(json.loads(watch.read_text().splitlines()[0])["row"])
+    command.send_signal(signal.SIGINT)
+    assert 130 == command.wait(30)
 
 
 def _is_before(change: dict[str, Any], event_id: str) -> bool:
