@@ -15,7 +15,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import psutil
 import typer
@@ -131,7 +131,7 @@ class Measured:
     def __init__(self, pid: int, port: int) -> None:
         self._process, self._port = psutil.Process(pid), port
 
-    async def phase(self, name: str, seconds: float, doing: "asyncio.Future[object] | None" = None) -> Phase:
+    async def phase(self, name: str, seconds: float, doing: "asyncio.Future[Any] | None" = None) -> Phase:
         """What it does meanwhile."""
         began, first, cpu = time.perf_counter(), await self._events(), sum(self._process.cpu_times()[:2])
         await asyncio.sleep(seconds) if doing is None else await doing
@@ -182,7 +182,7 @@ def command(
 
 def _await_ready(worker: Subject) -> None:
     until_s = time.monotonic() + READY_S_MAX
-    while not worker.is_ready:
+    while not worker.is_ready():
         if not worker.is_running or time.monotonic() > until_s:
             raise StreamsError(f"the worker is not ready: {worker.last_words()}")
         time.sleep(0.2)

@@ -36,3 +36,14 @@ class TableMetrics:
             "Readers of changes that were cut off since they did not keep up.",
             registry=registry,
         )
+        self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
+    def answered(self, kind: str, status: int, seconds: float | None) -> None:
+        """Count a request, and the time that it took where that counts."""
+        children = self._children.get((kind, status))
+        if children is None:
+            children = (self.queries.labels(kind, status), self.query_seconds.labels(kind))
+            self._children[kind, status] = children
+        children[0].inc()
+        if seconds is not None:
+            children[1].observe(seconds)

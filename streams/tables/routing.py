@@ -56,8 +56,6 @@ class Question:
     path: str
     query: str
     authorization: str | None
-    is_routed: bool = False
-    """Whether another worker asks."""
 
     def headers(self, accept: str) -> dict[str, str]:
         """For another worker."""
@@ -84,7 +82,7 @@ class Router:
             await self._session.close()
 
     async def one(self, flow: ServedFlow, table: TableShape, key: bytes, question: Question) -> Found | Passed:
-        """The row of a key, from here or as another worker gives it.
+        """The row of a key that is not here: as another worker gives it, or from here once it is.
 
         Raises:
             NoOwner: nobody has the key's partition, or it does not answer.
@@ -93,15 +91,15 @@ class Router:
         """
         waits = _Waits()
         while True:
-            found = await flow.lookups.find(table, key)
-            if found.is_here or question.is_routed:
-                return found
             homes = flow.state.homes(key)
             for owner in await self._owners(flow, homes, waits):
                 passed = await self._ask(owner, question, waits)
                 if passed is not None:
                     return passed
             await waits.pause(f"no worker serves {_named(flow, homes)} now")
+            found = await flow.lookups.find(table, key)
+            if found.is_here:
+                return found
 
     async def rows(self, flow: ServedFlow, table: TableShape, asked: Asked, question: Question) -> Portion:
         """Rows of a range, of all partitions.

@@ -12,9 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from streams.deadletters.web.guard import Guard, Session
+from streams.deadletters.web.guard import Guard, require
 from streams.deadletters.web.refused import Refused
-from streams.deadletters.web.tokens import Right, Tokens
+from streams.deadletters.web.tokens import Right, Rights, Tokens
 from streams.errors import StreamsError, UsageError
 from streams.limits import CHANGES_CLIENTS_MAX
 from streams.masking import PERSONAL_MASK
@@ -48,7 +48,7 @@ _STALLED_S: Final = 10.0
 """A reader of changes that takes nothing for so long is cut off."""
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
-Page = Callable[[Request, Session], Awaitable[Response]]
+Page = Callable[[Request, Rights], Awaitable[Response]]
 
 
 class TablesWeb:
@@ -83,9 +83,9 @@ class TablesWeb:
         async def serve(request: Request) -> Response:
             began_s = time.perf_counter()
             try:
-                session = self._guard.admit(request)
-                self._guard.demand(session, Right.READ)
-                response = await page(request, session)
+                rights = self._guard.rights(request)
+                require(rights, Right.READ)
+                response = await page(request, rights)
             except Refused as refused:
                 await asyncio.sleep(refused.pause_s)
                 response = _problem(refused.status, refused.why, refused.retry_s)
@@ -98,17 +98,16 @@ class TablesWeb:
             except (StreamsError, StoreUnavailable, StoreCorrupted) as error:
                 log.warning("a table could not be served", path=request.url.path, error=str(error))
                 response = _problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), RETRY_AFTER_S)
-            self._metrics.queries.labels(kind, response.status_code).inc()
-            if ROUTED not in request.headers and kind != "changes":
-                self._metrics.query_seconds.labels(kind).observe(time.perf_counter() - began_s)
+            is_timed = kind != "changes" and ROUTED not in request.headers
+            self._metrics.answered(kind, response.status_code, time.perf_counter() - began_s if is_timed else None)
             return response
 
         return serve
 
     # --- pages ------------------------------------------------------------------------------------------------------
 
-    async def _list(self, request: Request, session: Session) -> Response:
-        del request, session
+    async def _list(self, request: Request, rights: Rights) -> Response:
+        del request, rights
         found = [
             {
                 **table.as_dict(),
@@ -120,20 +119,22 @@ class TablesWeb:
         ]
         return Response(body_of({"tables": found, "as_of": COMMITTED}), media_type=JSON, headers=_HEADERS)
 
-    async def _one(self, request: Request, session: Session) -> Response:
+    async def _one(self, request: Request, rights: Rights) -> Response:
         flow, table = self._table(request)
         key = key_of(request.path_params["key"])
         parameters = parameters_of_one(request.query_params.multi_items())
         columns = parameters.columns(table)
         wants_arrow = _wants_arrow(request, parameters)
-        found = await self._router.one(flow, table, key, _question(request))
+        found = await flow.lookups.find(table, key)
+        if not found.is_here and ROUTED not in request.headers:
+            found = await self._router.one(flow, table, key, _question(request))
         if isinstance(found, Passed):
             return Response(found.body, found.status, media_type=found.content_type or None, headers=_HEADERS)
         if not found.is_here:
             return _problem(HTTPStatus.MISDIRECTED_REQUEST, "this worker has not the partition of the key")
         if found.row is None:
             return _problem(HTTPStatus.NOT_FOUND, f"{table.topic} has no row of the key {key_text(key)!r}")
-        masked = _masked(table, session)
+        masked = _masked(table, rights)
         if wants_arrow:
             rows = table.rows([key], [found.packed])
             rows = rows if columns is None else rows.select(list(columns))
@@ -144,12 +145,12 @@ class TablesWeb:
         document = {"table": table.topic, "key": key_text(key), "row": row, "as_of": COMMITTED, "stale": False}
         return Response(body_of(document), media_type=JSON, headers=_HEADERS)
 
-    async def _rows(self, request: Request, session: Session) -> Response:
+    async def _rows(self, request: Request, rights: Rights) -> Response:
         flow, table = self._table(request)
         parameters = parameters_of_rows(request.query_params.multi_items())
         asked, wants_arrow = parameters.rows(table), _wants_arrow(request, parameters)
-        _require_visible(table, asked, session)
-        masked = _masked(table, session)
+        _require_visible(table, asked, rights)
+        masked = _masked(table, rights)
         if ROUTED in request.headers:
             portion = await self._router.rows_here(flow, table, asked)
             stream = await asyncio.to_thread(arrow_stream, portion.rows, masked=masked, about=told_of(portion))
@@ -158,18 +159,18 @@ class TablesWeb:
         render = _arrow_answer if wants_arrow else _json_answer
         return await asyncio.to_thread(render, table, portion, masked)
 
-    async def _changes(self, request: Request, session: Session) -> Response:
+    async def _changes(self, request: Request, rights: Rights) -> Response:
         if request.method != "GET":
             raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "changes are a stream without end: GET")
         flow, table = self._table(request)
         parameters = parameters_of_changes(request.query_params.multi_items())
         where, columns = parameters.where(table), parameters.columns(table)
-        _require_visible(table, Asked(where=where), session, of_rows=False)
+        _require_visible(table, Asked(where=where), rights, of_rows=False)
         since = _since(request.headers.get("last-event-id") or parameters.one("from", ""))
         if self._readers >= CHANGES_CLIENTS_MAX:
             why = f"{self._readers} readers of changes are connected, which is all that are served"
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, why, retry_s=RETRY_AFTER_S)
-        view = View(where, columns, _masked(table, session), table.masks_keys and not session.may_reveal)
+        view = View(where, columns, _masked(table, rights), table.masks_keys and Right.REVEAL not in rights)
         events = flow.changes[table.topic].events(view, since)
         first = await anext(events)  # what cannot be read is said by the status
         return _EventStream(self._counted(first, events), self._metrics)
@@ -240,7 +241,7 @@ async def _disconnected(receive: Receive) -> None:
 
 def _question(request: Request) -> Question:
     path = request.scope.get("raw_path", b"").decode("latin-1") or request.url.path
-    return Question(path, request.url.query, request.headers.get("authorization"), is_routed=ROUTED in request.headers)
+    return Question(path, request.url.query, request.headers.get("authorization"))
 
 
 def _wants_arrow(request: Request, parameters: Parameters) -> bool:
@@ -250,13 +251,13 @@ def _wants_arrow(request: Request, parameters: Parameters) -> bool:
     return named == "arrow" or (not named and ARROW in request.headers.get("accept", ""))
 
 
-def _masked(table: TableShape, session: Session) -> frozenset[str]:
-    return frozenset() if session.may_reveal else table.personal
+def _masked(table: TableShape, rights: Rights) -> frozenset[str]:
+    return frozenset() if Right.REVEAL in rights else table.personal
 
 
-def _require_visible(table: TableShape, asked: Asked, session: Session, *, of_rows: bool = True) -> None:
+def _require_visible(table: TableShape, asked: Asked, rights: Rights, *, of_rows: bool = True) -> None:
     """That an answer tells nothing of personal data to who may not see it."""
-    if session.may_reveal:
+    if Right.REVEAL in rights:
         return
     if hidden := personal_used(table, asked.where):
         why = f"where: {', '.join(hidden)} is personal data, which your token does not permit to see"

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from yarl import URL
 
-from streams.deadletters.web.guard import Guard
+from streams.deadletters.web.guard import Guard, require
 from streams.deadletters.web.refused import Refused
 from streams.deadletters.web.tokens import Right, Tokens
 from streams.settings import Settings
@@ -49,7 +49,7 @@ class PassedOn:
 
     async def _serve(self, request: Request) -> Response:
         try:
-            self._guard.demand(self._guard.admit(request), Right.READ)
+            require(self._guard.rights(request), Right.READ)
         except Refused as refused:
             await asyncio.sleep(refused.pause_s)
             headers = {"Retry-After": str(refused.retry_s)} if refused.retry_s else {}

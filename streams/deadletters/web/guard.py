@@ -107,16 +107,30 @@ class Guard:
         if not self._tokens:
             self._check_local(request)
         else:
-            kind, _, shown = request.headers.get("authorization", "").partition(" ")
+            kind, _, _ = request.headers.get("authorization", "").partition(" ")
             if kind.lower() == "bearer":
-                # Bytes of a header come as latin-1.
-                return Session("", "", is_new=False, rights=self.check_token(request, shown.strip().encode("latin-1")))
+                return Session("", "", is_new=False, rights=self.rights(request))
         session = self._session_of(request.cookies.get(_cookie_name(request), ""))
         if session is not None:
             return session
         if self._tokens:
             raise Refused(HTTPStatus.UNAUTHORIZED, "show a token first", login=True)
         return self.begin(EVERY_RIGHT)
+
+    def rights(self, request: Request) -> Rights:
+        """What a program may do that keeps no session: by its bearer token; without tokens, from this machine.
+
+        Raises:
+            Refused: nothing.
+
+        """
+        if not self._tokens:
+            self._check_local(request)
+            return EVERY_RIGHT
+        kind, _, shown = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer":
+            raise Refused(HTTPStatus.UNAUTHORIZED, "send a token: Authorization: Bearer ...")
+        return self.check_token(request, shown.strip().encode("latin-1"))  # bytes of a header come as latin-1
 
     def check_token(self, request: Request, shown: bytes) -> Rights:
         """What the token that was shown permits.
@@ -151,8 +165,7 @@ class Guard:
             Refused: it has not.
 
         """
-        if right not in session.rights:
-            raise Refused(HTTPStatus.FORBIDDEN, _MAY_NOT[right])
+        require(session.rights, right)
 
     def check_change(self, request: Request, session: Session, form: dict[str, str]) -> None:
         """That a change was asked for on one of our pages.
@@ -212,6 +225,17 @@ class Guard:
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()
+
+
+def require(rights: Rights, right: Right) -> None:
+    """That a right is among those that somebody has.
+
+    Raises:
+        Refused: it is not.
+
+    """
+    if right not in rights:
+        raise Refused(HTTPStatus.FORBIDDEN, _MAY_NOT[right])
 
 
 def check_origin(request: Request) -> None:
