@@ -8,6 +8,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 _HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._-]{1,253}))(?::[0-9]{1,5})?")
@@ -27,6 +28,7 @@ def host_name(header: str) -> str | None:
     return address.lower() if address is not None else name.lower().removesuffix(".") or None
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether a name or address can only be this machine: `localhost`, 127.0.0.0/8, ::1."""
     plain = host.strip().lower().removeprefix("[").removesuffix("]").removesuffix(".")

@@ -159,6 +159,27 @@ SINK_RECORDS_MAX: Final = 50_000
 SINK_BATCH_SHARE: Final = 1 / 16
 """Of the memory setting, for the values of records that are gathered for a write."""
 
+# --- tables that are asked (`streams.tables`) ---------------------------------------------------------------------
+QUERY_ROWS_DEFAULT: Final = 100
+QUERY_ROWS_MAX: Final = 10_000
+"""Rows of one answer; the next ones are asked for with its cursor."""
+QUERY_SCAN_ROWS_MAX: Final = 200_000
+"""Rows that a worker reads for one answer; where conditions leave few of them, the answer has fewer than asked for."""
+QUERY_SCANS_AT_ONCE: Final = 2
+"""Threads that read ranges, of one worker."""
+QUERY_SCANS_WAITING_MAX: Final = 64
+"""Requests for ranges that wait for one of them; one more is refused (503)."""
+QUERY_WAIT_MS_MAX: Final = 8_000
+"""How long a request waits for an owner of its partitions, through rebalances and restores, before it is refused."""
+QUERY_OWNERS_INTERVAL_MS: Final = 1_000
+"""The group is asked for its members this often, while a request needs to know."""
+CHANGES_CLIENTS_MAX: Final = 100
+"""Readers of change streams, of one worker; one more is refused (503)."""
+CHANGES_QUEUE_BYTES_MAX: Final = 8 * 1024 * 1024
+"""What waits for one reader of changes; one that falls behind by more is cut off."""
+CHANGES_RECORDS_MAX: Final = 2_000
+"""Changes of one server-sent event."""
+
 # --- gateway (`streams.gateway`) -------------------------------------------------------------------------------------
 GATEWAY_REQUEST_RECORDS_MAX: Final = 10_000
 """Records of one request."""
@@ -204,5 +225,6 @@ assert CYCLE_RECORDS_MAX * 2 <= PRODUCER_QUEUE_MESSAGES_MAX  # noqa: S101
 assert JOURNAL_RECORD_BYTES_MAX < 1_000_000  # noqa: S101
 assert IDLE_ASK_INTERVAL_MS * 2 <= IDLE_GAP_MS_MAX  # noqa: S101
 assert POLL_BLOCKED_MS_MAX < REVOKE_TIMEOUT_MS  # noqa: S101
+assert QUERY_ROWS_DEFAULT <= QUERY_ROWS_MAX <= QUERY_SCAN_ROWS_MAX  # noqa: S101
 assert GATEWAY_DELIVERY_MS_MAX < GATEWAY_GRACE_S * 1000  # noqa: S101
 assert GATEWAY_SLICE_RECORDS_MAX <= GATEWAY_REQUEST_RECORDS_MAX <= GATEWAY_IN_FLIGHT_RECORDS_MAX  # noqa: S101

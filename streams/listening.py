@@ -52,6 +52,32 @@ def listening_together(host: str, port: int, count: int) -> list[socket.socket]:
     return found + [listening(host, [port], shared=True) for _ in range(count - 1)]
 
 
+def address_of(server: socket.socket, *, toward: str) -> str:
+    """Where others reach a listening socket: `10.0.0.5:6066`.
+
+    Where it listens on all addresses, it is the one by which this machine reaches `toward`, such as a broker,
+    `host:port`; empty if it cannot be told.
+    """
+    host, port = server.getsockname()[:2]
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+        name, _, there = toward.rpartition("://")[2].partition(",")[0].strip().rpartition(":")
+        family = socket.AF_INET6 if name.startswith("[") else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:  # connecting it sends nothing
+                probe.connect((name.strip("[]"), int(there)))
+                host = probe.getsockname()[0]
+        except (OSError, ValueError):
+            return ""
+    return host_and_port(host, port)
+
+
+def own_url_of(server: socket.socket) -> str:
+    """Where this machine reaches a listening socket, also one that listens on all addresses."""
+    host, port = server.getsockname()[:2]
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://{host_and_port(local, port)}"
+
+
 def url_of(server: socket.socket) -> str:
     """`http://127.0.0.1:6066`, or `http://[::1]:6066`: where a listening socket is reached on this machine."""
     host, port = server.getsockname()[:2]

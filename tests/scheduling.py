@@ -33,6 +33,7 @@ SECONDS: Final = {
     "tests/integration/test_partitions_added.py": 55,
     "tests/integration/test_sink.py": 50,
     "tests/integration/test_evolve_a_schema.py": 45,
+    "tests/integration/test_tables.py": 60,
     "tests/integration/test_state.py": 45,
     "tests/faults/test_identity.py": 45,
     "tests/integration/test_loadtest.py": 42,

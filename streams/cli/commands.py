@@ -32,6 +32,10 @@ COMMANDS: Final[Table] = {
         "worker:worker",
         "Run a stream worker until SIGTERM or Ctrl-C; start more of them to share the work.",
     ),
+    "query": LazyCommand(
+        "query:query",
+        "Ask a table: the row of a key, or rows of a range, as committed; --watch follows it.",
+    ),
     "sink": LazyCommand(
         "sink:sink",
         "Copy a topic of a flow into a database, a Delta table or an endpoint until SIGTERM or Ctrl-C.",

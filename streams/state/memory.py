@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from streams.state.store import WriteBatch, prefix_end
+from streams.state.store import StoreClosed, WriteBatch, prefix_end
 
 
 class MemoryStore:
@@ -12,9 +12,11 @@ class MemoryStore:
     def __init__(self, durable: dict[bytes, bytes] | None = None) -> None:
         self._durable: dict[bytes, bytes] = durable if durable is not None else {}
         self._rows: dict[bytes, bytes] = dict(self._durable)
+        self._is_closed = False
 
     def get_many(self, keys: list[bytes]) -> list[bytes | None]:
         """Values of `keys`, None for absent ones."""
+        self._require_open()
         return [self._rows.get(key) for key in keys]
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -22,6 +24,11 @@ class MemoryStore:
         keys = sorted(self._rows)
         for key in keys[bisect_left(keys, prefix) : bisect_left(keys, prefix_end(prefix))]:
             yield key, self._rows[key]
+
+    def range(self, start: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """The first `limit` pairs from `start` up to, and without, `end`, in key order."""
+        self._require_open()
+        return [(key, self._rows[key]) for key in sorted(self._rows) if start <= key < end][:limit]
 
     def write(self, batch: WriteBatch) -> None:
         """Apply atomically; not durable before `flush`."""
@@ -42,3 +49,8 @@ class MemoryStore:
     def close(self) -> None:
         """Flush and release."""
         self.flush()
+        self._is_closed = True
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise StoreClosed

@@ -6,7 +6,9 @@ off: Kafka is the log, and after a crash the checkpoint inside the database says
 
 import itertools
 import shutil
+import threading
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +26,7 @@ from rocksdict import (
 from rocksdict import WriteBatch as RocksBatch
 
 from streams.limits import SCAN_SIGN_ROWS
-from streams.state.store import StoreCorrupted, StoreUnavailable, WriteBatch, prefix_end
+from streams.state.store import StoreClosed, StoreCorrupted, StoreUnavailable, WriteBatch, prefix_end
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +45,40 @@ class RocksMemory:
     def bytes_used(self) -> int:
         """Bytes in the block cache and in memtables."""
         return int(self.cache.get_usage()) + int(self.memtables.get_usage())
+
+
+class _Readers:
+    """Reads of a database that are under way: it is closed once there are none."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+        self._is_closed = False
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Guards a read.
+
+        Raises:
+            StoreClosed: it comes too late.
+
+        """
+        with self._changed:
+            if self._is_closed:
+                raise StoreClosed
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._count -= 1
+                self._changed.notify_all()  # whoever closes it may wait
+
+    def close(self) -> None:
+        """Let no more begin, and wait for those under way."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.wait_for(lambda: not self._count)
 
 
 class RocksStore:
@@ -74,6 +110,7 @@ class RocksStore:
         options.set_max_background_jobs(2)
         options.set_keep_log_file_num(2)
         options.set_max_open_files(256)
+        self._readers = _Readers()
         self._write_options = WriteOptions()
         self._write_options.disable_wal = True
         try:
@@ -86,10 +123,28 @@ class RocksStore:
         """Values of `keys`, None for absent ones."""
         if not keys:
             return []
-        try:
-            return list(self._db[keys])
-        except Exception as error:
-            raise _translated(error) from error
+        with self._readers.reading():
+            try:
+                return list(self._db[keys])
+            except Exception as error:
+                raise _translated(error) from error
+
+    def range(self, start: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """The first `limit` pairs from `start` up to, and without, `end`, in key order, all as of one moment."""
+        found: list[tuple[bytes, bytes]] = []
+        with self._readers.reading():
+            rows = self._db.iter()  # a snapshot of the database
+            try:
+                rows.seek(start)
+                while len(found) < limit and rows.valid() and (key := rows.key()) < end:
+                    found.append((key, rows.value()))
+                    rows.next()
+                rows.status()
+            except Exception as error:
+                raise _translated(error) from error
+            finally:
+                del rows
+        return found
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """All pairs whose key begins with `prefix`, in key order."""
@@ -142,6 +197,7 @@ class RocksStore:
 
     def close(self) -> None:
         """Flush and release the database and its lock."""
+        self._readers.close()
         try:
             self.flush()
         finally:
@@ -149,6 +205,7 @@ class RocksStore:
 
     def abandon(self) -> None:
         """Release the database and its lock as they are: what is not sound is not written to."""
+        self._readers.close()
         self._db.close()
 
 

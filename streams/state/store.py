@@ -22,18 +22,29 @@ class StoreOutdated(StoreCorrupted):
     """The store is sound, and of another life or layout than what is declared and there now: rebuild it from Kafka."""
 
 
+class StoreClosed(Exception):
+    """The store is closed, or about to be: whoever reads it beside its owner comes too late."""
+
+
 class StoreUnavailable(Exception):
     """The disk refuses (full, read-only): nothing was applied; waiting and trying again may help."""
 
 
 class Store(Protocol):
-    """Keyed state of one partition. Methods may be called from several threads, writes from one at a time."""
+    """Keyed state of one partition. Methods may be called from several threads, writes from one at a time.
+
+    `get_many` and `range` may also be called by threads that do not know when the store is closed: closing waits for
+    those that are under way, and later ones raise `StoreClosed`.
+    """
 
     def get_many(self, keys: list[bytes]) -> list[bytes | None]:
         """Values of `keys`, None for absent ones."""
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """All pairs whose key begins with `prefix`, in key order."""
+
+    def range(self, start: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """The first `limit` pairs from `start` up to, and without, `end`, in key order, all as of one moment."""
 
     def write(self, batch: WriteBatch) -> None:
         """Apply atomically. Survives the process only after `flush`.

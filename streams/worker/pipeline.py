@@ -20,8 +20,10 @@ from streams.batch.records import Records
 from streams.clock import SteadyClock, SystemTime, monotonic_ms
 from streams.engine.commit import Failpoint
 from streams.engine.engine import MicroBatch
+from streams.engine.task import PartitionTask
 from streams.errors import FencedError
 from streams.flow.declaration import Pipeline
+from streams.growth.layouts import Layouts
 from streams.limits import POLL_BLOCKED_MS_MAX, REST_MS_MAX
 from streams.resilience.retry import Pause, Retrier, quietly
 from streams.worker.account import CycleReport
@@ -71,7 +73,8 @@ class PipelineRunner:
         """`partitions`: by how many the flow's state is divided. `on_failure`: has the process end, for that reason."""
         self.pipeline = pipeline
         self._shared = shared
-        self._partitions = partitions
+        self.partitions = partitions
+        """By how many the state is divided, or was before it was grown."""
         self._failpoint = failpoint
         self._on_failure = on_failure
         self._hook = hook
@@ -105,7 +108,7 @@ class PipelineRunner:
         restores = BackgroundRestores(wiring.restorer, thread, on_failure=self.fail)
         time_source, metrics, settings = SystemTime(), self._shared.metrics, self._shared.settings
         report = CycleReport(
-            self.pipeline, metrics, time_source, partitions=self._partitions, skew_ms_max=settings.streams_skew_ms_max
+            self.pipeline, metrics, time_source, partitions=self.partitions, skew_ms_max=settings.streams_skew_ms_max
         )
         ports = Ports(
             time_source, self._commit_thread, thread, wiring.intake, restores, wiring.changelog,
@@ -147,7 +150,7 @@ class PipelineRunner:
             self._remarks,
             Retrier(self._stop, on_pause=on_pause),
             growth=self._growth,
-            partitions=self._partitions,
+            partitions=self.partitions,
             # A restore that waits is told of, and repeated, by the restorer: its reader need not.
             quiet=Retrier(self._stop, say=quietly, on_pause=on_pause),
             on_progress=self.vitals.sign,
@@ -213,6 +216,14 @@ class PipelineRunner:
 
         """
         return {} if self._started is None else self._started.wiring.lag_probe.lags(at_work)
+
+    def tasks(self) -> Mapping[int, PartitionTask]:
+        """Tasks at work, by partition. Any thread may ask."""
+        return {} if self._started is None or self._stop.is_set() else dict(self._started.core.engine.tasks)
+
+    def layouts(self) -> Layouts | None:
+        """The layouts of the flow; None: it was never grown, as far as is known. Any thread may ask."""
+        return self._growth.layouts()
 
     def waits_for(self) -> str:
         """What it is busy with, as far as it knows."""

@@ -30,10 +30,16 @@ from streams.kafka.acls import in_words, lacking
 from streams.kafka.admin import partition_counts_with_leaderless, wait_for_broker
 from streams.kafka.native_client import native_clients
 from streams.limits import CHANNEL_BATCHES_MAX, RUNTIME_MB
+from streams.listening import address_of
 from streams.resilience.breaker import Guard
+from streams.schemas.catalog import Catalog
 from streams.settings import Settings
 from streams.sinks.kafka.outputs import timestamp_ages_ms
 from streams.state.rocks import RocksMemory
+from streams.tables.metrics import TableMetrics
+from streams.tables.served import served_flow
+from streams.tables.stored import FlowState
+from streams.tables.web import TablesWeb
 from streams.text import counted
 from streams.worker.budget import MemoryBudget
 from streams.worker.cycle import EffectsHook, as_they_are
@@ -46,7 +52,7 @@ from streams.worker.ownership import Polled
 from streams.worker.pipeline import PipelineRunner
 from streams.worker.tracing import tracing_of
 from streams.worker.watchdog import Watchdog
-from streams.worker.web import Web
+from streams.worker.web import Web, take_port
 from streams.worker.wiring import Shared
 
 log = structlog.get_logger(__name__)
@@ -144,13 +150,15 @@ class WorkerProcess:
             logging_config=None,
         )
         self._counts = counts
-        self._pipelines = pipelines
+        listener = web_listener or take_port(settings.streams_web_host, web_port)
+        self._shared = replace(self._shared, address=address_of(listener, toward=settings.kafka_bootstrap_servers))
         self._tracing = tracing_of(settings)
+        self.runners = [self._runner(pipeline) for pipeline in pipelines]
+        self._tables = self._served_tables()
         self._web = Web(
-            self.metrics.registry, self._unready, self._source_remarks, host=settings.streams_web_host, port=web_port,
-            listener=web_listener,
+            self.metrics.registry, self._unready, self._source_remarks, listener=listener,
+            further=self._tables.routes(),
         )  # fmt: skip
-        self.runners: list[PipelineRunner] = []
         self._watchdog: Watchdog | None = None
 
     def run(self) -> None:
@@ -167,8 +175,8 @@ class WorkerProcess:
         gc.set_threshold(_GC_ALLOCATIONS, 20, 50)
         self.app.flow_control.resume()
         self.app.service(_service("Lifecycle", self._start, self._stop))
-        for pipeline in self._pipelines:
-            self._declare(pipeline)
+        for runner in self.runners:
+            self._declare(runner)
         worker = faust.Worker(
             self.app, loglevel="WARN", quiet=True, redirect_stdouts=False, logging_config=None, console_port=0
         )
@@ -186,10 +194,8 @@ class WorkerProcess:
                 raise self._failure
             raise StreamsError(f"stopped after an unexpected error: {self._failure!r}") from self._failure
 
-    def _declare(self, pipeline: Pipeline) -> None:
-        """Channel, agent and intake of one flow: the way of its data."""
-        channel = self.app.channel(maxsize=CHANNEL_BATCHES_MAX)
-        runner = PipelineRunner(
+    def _runner(self, pipeline: Pipeline) -> PipelineRunner:
+        return PipelineRunner(
             pipeline,
             replace(self._shared, settings=self._settings.for_flow(pipeline.bounds.by_setting())),
             partitions=first_partitions(pipeline, self._counts, self._layouts[pipeline.name]),
@@ -198,19 +204,34 @@ class WorkerProcess:
             hook=as_they_are if self._hook_of is None else self._hook_of(self.metrics),
             tracing=self._tracing,
         )
-        self.runners.append(runner)
+
+    def _served_tables(self) -> TablesWeb:
+        """The tables of all flows, for those who ask."""
+        metrics, catalog = TableMetrics(self.metrics.registry), Catalog.load()
+        flows = [
+            served_flow(
+                self._settings, one.pipeline, FlowState(one.tasks, one.layouts, one.partitions), metrics,
+                member=self._shared.member_of(one.pipeline), catalog=catalog,
+            )
+            for one in self.runners
+        ]  # fmt: skip
+        return TablesWeb(self._settings, flows, metrics)
+
+    def _declare(self, runner: PipelineRunner) -> None:
+        """Channel, agent and intake of one flow: the way of its data."""
+        channel = self.app.channel(maxsize=CHANNEL_BATCHES_MAX)
 
         async def work(stream: Any) -> None:
             async for batch in stream:
                 await runner.step(batch)
 
-        self.app.agent(channel, name=f"streams.{pipeline.name}")(work)
+        self.app.agent(channel, name=f"streams.{runner.pipeline.name}")(work)
 
         def send(batch: Polled) -> "asyncio.Future[object]":
             sent: asyncio.Future[object] = asyncio.ensure_future(channel.send(value=batch))
             return sent
 
-        self.app.service(_intake_service(pipeline.name, runner, send))
+        self.app.service(_intake_service(runner.pipeline.name, runner, send))
 
     async def _start(self) -> None:
         await self._web.start()
@@ -220,6 +241,7 @@ class WorkerProcess:
     async def _stop(self) -> None:
         if self._watchdog is not None:
             await asyncio.to_thread(self._watchdog.stop)
+        await self._tables.close()
         await self._web.stop()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)

@@ -24,13 +24,13 @@ from streams.text import counted
 from streams.worker.lifeline import Supervised
 from streams.worker.owner import DirectoryLock
 from streams.worker.restarts import EndAll, Restart, Restarts, ending
+from streams.worker.supervisor_tables import PassedOn
 from streams.worker.supervisor_web import Asked, SupervisorWeb
 
 log = structlog.get_logger(__name__)
 
 STOP_S_MAX: Final = 25.0
 """How long the processes may take to stop in order before they are killed: less than orchestrators give (30 s)."""
-_LOOPBACK: Final = "127.0.0.1"
 _ERRORS: Final = {error.exit_status: error for error in (StreamsError, UsageError, FencedError)}
 
 
@@ -101,12 +101,14 @@ class Supervisor:
         self._lifeline, self._held = os.pipe()
         self._processes = [
             _Process(
-                Supervised(number, processes, listening(_LOOPBACK, [0]).detach(), self._lifeline),
+                Supervised(number, processes, listening(settings.streams_web_host, [0]).detach(), self._lifeline),
                 [*self._options, "--data-dir", str(self._directory.of(number))],
             )
             for number in range(processes)
         ]
-        self._web = SupervisorWeb(self._processes, host=settings.streams_web_host, port=web_port)
+        self._web = SupervisorWeb(
+            self._processes, host=settings.streams_web_host, port=web_port, tables=PassedOn(settings, self._processes)
+        )
         self._stopping = asyncio.Event()
         self._signals = 0
         self._end: tuple[int, EndAll] | None = None

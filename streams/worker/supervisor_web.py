@@ -5,7 +5,7 @@ import http
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import aiohttp
 import structlog
@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from streams.listening import own_url_of
 from streams.worker.merged_metrics import LABEL, Families, merged
 from streams.worker.web import HttpServer, take_port
 
@@ -39,9 +40,8 @@ class Asked:
     def __init__(self, number: int, web: int) -> None:
         self.number = number
         with socket.socket(fileno=web) as server:
-            host, port = server.getsockname()
+            self.url = own_url_of(server)
             server.detach()
-        self._url = f"http://{host}:{port}"
 
     @property
     def is_running(self) -> bool:
@@ -68,25 +68,37 @@ class Asked:
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, headers=_OPENMETRICS) as session,
-                session.get(f"{self._url}{path}", allow_redirects=False) as answer,
+                session.get(f"{self.url}{path}", allow_redirects=False) as answer,
             ):
                 return answer.status, await answer.text()
         except (aiohttp.ClientError, OSError, TimeoutError):
             return None
 
 
+class Further(Protocol):
+    """What is served beside."""
+
+    def routes(self) -> list[Route]:
+        """Where."""
+
+    async def close(self) -> None:
+        """End what is under way."""
+
+
 class SupervisorWeb:
     """`/readyz`, `/healthz` and `/metrics` of all processes."""
 
-    def __init__(self, processes: Sequence[Asked], *, host: str, port: int | None) -> None:
-        """Take the port, as a single worker does (`streams.worker.web`).
+    def __init__(
+        self, processes: Sequence[Asked], *, host: str, port: int | None, tables: "Further | None" = None
+    ) -> None:
+        """`tables`: what is served beside. Take the port, as a single worker does (`streams.worker.web`).
 
         Raises:
             StreamsError: the port is taken.
             UsageError: the host is no address of this machine.
 
         """
-        self._processes = processes
+        self._processes, self._tables = processes, tables
         self._registry = CollectorRegistry()
         self._up = Gauge(
             "streams_worker_process_up",
@@ -107,6 +119,7 @@ class SupervisorWeb:
                 Route("/metrics", self._metrics),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
+                *(() if tables is None else tables.routes()),
             ],
             take_port(host, port),
         )
@@ -121,6 +134,8 @@ class SupervisorWeb:
 
     async def stop(self) -> None:
         """Close."""
+        if self._tables is not None:
+            await self._tables.close()
         await self._server.stop()
 
     async def _metrics(self, request: Request) -> Response:

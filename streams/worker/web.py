@@ -80,10 +80,12 @@ class Web:
         host: str = "127.0.0.1",
         port: int | None = None,
         listener: socket.socket | None = None,
+        further: Sequence[Route] = (),
     ) -> None:
         """Take the port (`take_port`), unless there is a `listener` already: the socket that a supervisor has made.
 
-        `/readyz` answers 503 with what `unready` returns, else 200; the lines after that are the `remarks`.
+        `/readyz` answers 503 with what `unready` returns, else 200; the lines after that are the `remarks`. `further`
+        routes are served as well.
 
         Raises:
             StreamsError: the port is taken.
@@ -99,6 +101,7 @@ class Web:
                 Route("/metrics", self._metrics),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
+                *further,
             ],
             self._socket,
         )

@@ -65,6 +65,12 @@ class Shared:
     """How many there are."""
     timestamp_ages_ms: Mapping[str, int] = field(default_factory=dict)
     """By output topic: how old the timestamp of a record may be."""
+    address: str = ""
+    """Where the worker's web server answers, as other workers reach it. Empty: nowhere."""
+
+    def member_of(self, pipeline: Pipeline) -> str:
+        """Name of this worker in the group of a flow."""
+        return f"{pipeline.member_prefix}{self.directory.worker_id}"
 
     def settings_of_one(self) -> Settings:
         """With a flow's part of the memory for data: what a client has when it is made can't be lent later."""
@@ -125,7 +131,7 @@ class Wiring:
         self._retrier = retrier
         self._catalog = Catalog.load()
         self._guard = shared.registry_guard
-        self.member = f"{pipeline.member_prefix}{shared.directory.worker_id}"
+        self.member = shared.member_of(pipeline)
         self.limits = CycleLimits(
             settings.streams_commit_interval_ms, bytes_max=int((own.streams_memory_mb_max << 20) * _CYCLE_SHARE)
         )
@@ -146,6 +152,7 @@ class Wiring:
         self.intake = Intake(
             own, source=source, group=group, member=self.member, ownership=self.listener,
             on_lost_records=remarks.records_lost, native=native, further=further,
+            address=shared.address,
         )  # fmt: skip
         self.transactions = KafkaTransactions(
             own, transactional_id=self.member, source=source, retrier=retrier, native=native, further=further
@@ -186,6 +193,7 @@ class Wiring:
             author=self.member,
             session=uuid.uuid4().hex,
             timestamp_ages_ms=self._shared.timestamp_ages_ms,
+            address=self._shared.address,
         )
 
     def poll(self) -> tuple[Polled, tuple[Records | None, dict[int, Idle]], int]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import structlog
 
 from streams.state.memory import MemoryStore
 from streams.state.rocks import RocksMemory, RocksStore, open_or_quarantine
-from streams.state.store import Store, StoreCorrupted, WriteBatch, prefix_end
+from streams.state.store import Store, StoreClosed, StoreCorrupted, WriteBatch, prefix_end
 
 MARKER = b"m"
 
@@ -116,6 +117,24 @@ def test_scan_gives_the_prefix_only_in_key_order(store: Store) -> None:
     assert rows(store, b"b") == [(b"b", b"2"), (b"b1", b"3"), (b"b2", b"4")]
     assert [key for key, _ in store.scan(b"")] == [b"a", b"b", b"b1", b"b2", b"c"]
     assert rows(store, b"bb") == []
+
+
+def test_a_range_gives_the_first_pairs_from_its_start_and_none_from_its_end_on(store: Store) -> None:
+    put(store, *((b"k%d" % i, b"%d" % i) for i in range(8)), (b"l", b"9"))
+    assert store.range(b"k3", b"k6", 10) == [(b"k3", b"3"), (b"k4", b"4"), (b"k5", b"5")]
+    assert store.range(b"k3", b"z", 2) == [(b"k3", b"3"), (b"k4", b"4")]
+    assert store.range(b"k77", b"z", 5) == [(b"l", b"9")]
+    assert store.range(b"m", b"z", 5) == []
+
+
+def test_whoever_reads_a_store_that_was_closed_meanwhile_is_told(subject: MemorySubject | RocksSubject) -> None:
+    store = subject.open()
+    put(store, (b"a", b"1"))
+    subject.reopen(store)
+    with pytest.raises(StoreClosed):
+        store.get_many([b"a"])
+    with pytest.raises(StoreClosed):
+        store.range(b"a", b"b", 1)
 
 
 def test_keys_with_255_bytes_are_keys_like_others(store: Store) -> None:
@@ -389,6 +408,31 @@ def test_stores_moved_aside_do_not_overwrite_each_other(damaged: Path, sound: Pa
         (damaged / "CURRENT").unlink()
         open_or_quarantine(damaged, rocks_memory()).close()
     assert sorted(file.name for file in damaged.parent.iterdir()) == ["0", "0.corrupt-1", "0.corrupt-2"]
+
+
+def test_closing_waits_for_the_reads_of_other_threads(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "0", rocks_memory())
+    put(store, *((b"k%05d" % i, b"x" * 50) for i in range(5_000)))
+    counts: list[int] = []
+    refused = threading.Event()
+
+    def read() -> None:
+        try:
+            while True:
+                counts.append(len(store.range(b"k", b"l", 5_000)))
+        except StoreClosed:
+            refused.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    while len(counts) < 3:
+        reader.join(0.01)
+        assert reader.is_alive()
+    store.close()
+    reader.join(30)
+    assert refused.is_set()
+    assert {5_000} == set(counts)
+    RocksStore(tmp_path / "0", rocks_memory()).close()
 
 
 def test_a_store_that_is_open_cannot_be_opened_twice_and_is_not_moved_aside(damaged: Path) -> None:

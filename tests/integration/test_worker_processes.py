@@ -1,5 +1,6 @@
 """`streams worker --processes 2` on a real Kafka: one is killed, then the supervisor; nothing is lost or doubled."""
 
+import json
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +8,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from streams.kafka.partitioner import partition_of
 from streams.local.stack import Stack
+from tests.integration.tables import STATE, path_of
 from tests.integration.test_exactly_once import wait_for_progress
 from tests.integration.workers import (
     NEVER_IDLE,
+    PARTITIONS,
     Traffic,
     Worker,
     assert_exactly_once,
@@ -68,6 +72,12 @@ def test_nothing_is_lost_or_doubled_when_a_process_or_the_supervisor_is_killed(s
             assert f'streams_events_total{{outcome="clean",pipeline="gps",process="{number}"}}' in metrics
         assert worker.said('"process": 0')
         assert worker.said('"process": 1')
+
+        [table] = [one for one in json.loads(text_of(worker, "/tables"))["tables"] if one["table"] == STATE]
+        assert len(table["partitions_here"]) < PARTITIONS, "one of the processes answers"
+        rows = wait_until(lambda: json.loads(text_of(worker, f"/tables/{STATE}?limit=1000"))["rows"], "there are rows")
+        assert {0, 1, 2} == {partition_of(row["key"].encode(), PARTITIONS) for row in rows}, "of all of them"
+        assert rows[0]["key"] == json.loads(text_of(worker, path_of(rows[0]["key"])))["key"]
 
         orphans = processes_of(worker)
         worker.kill()

@@ -74,10 +74,19 @@ class Session:
 
 
 class Guard:
-    """Decides about requests. `bound_to`: what the server listens on. No `tokens`: this machine only."""
+    """Decides about requests. No `tokens`: this machine only."""
 
-    def __init__(self, tokens: Tokens, *, bound_to: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        *,
+        bound_to: str,
+        clock: Callable[[], float] = time.time,
+        what: str = "the review page",
+    ) -> None:
+        """`bound_to`: what the server listens on. `what` is guarded, in words."""
         self._tokens = tokens
+        self._what = what
         self._bound_to = bound_to
         self._clock = clock
         self._failures = Failures()
@@ -98,16 +107,30 @@ class Guard:
         if not self._tokens:
             self._check_local(request)
         else:
-            kind, _, shown = request.headers.get("authorization", "").partition(" ")
+            kind, _, _ = request.headers.get("authorization", "").partition(" ")
             if kind.lower() == "bearer":
-                # Bytes of a header come as latin-1.
-                return Session("", "", is_new=False, rights=self.check_token(request, shown.strip().encode("latin-1")))
+                return Session("", "", is_new=False, rights=self.rights(request))
         session = self._session_of(request.cookies.get(_cookie_name(request), ""))
         if session is not None:
             return session
         if self._tokens:
             raise Refused(HTTPStatus.UNAUTHORIZED, "show a token first", login=True)
         return self.begin(EVERY_RIGHT)
+
+    def rights(self, request: Request) -> Rights:
+        """What a program may do that keeps no session: by its bearer token; without tokens, from this machine.
+
+        Raises:
+            Refused: nothing.
+
+        """
+        if not self._tokens:
+            self._check_local(request)
+            return EVERY_RIGHT
+        kind, _, shown = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer":
+            raise Refused(HTTPStatus.UNAUTHORIZED, "send a token: Authorization: Bearer ...")
+        return self.check_token(request, shown.strip().encode("latin-1"))  # bytes of a header come as latin-1
 
     def check_token(self, request: Request, shown: bytes) -> Rights:
         """What the token that was shown permits.
@@ -124,7 +147,7 @@ class Guard:
         rights = self._tokens.rights_of(shown)
         if rights is None:
             failures = self._failures.add(address, self._clock())
-            log.warning("the review page was shown a wrong token", client=address, failures=failures)
+            log.warning("a wrong token was shown", where=self._what, client=address, failures=failures)
             raise Refused(HTTPStatus.UNAUTHORIZED, "this is no token of this page", pause_s=HOLD_S)
         return rights
 
@@ -142,8 +165,7 @@ class Guard:
             Refused: it has not.
 
         """
-        if right not in session.rights:
-            raise Refused(HTTPStatus.FORBIDDEN, _MAY_NOT[right])
+        require(session.rights, right)
 
     def check_change(self, request: Request, session: Session, form: dict[str, str]) -> None:
         """That a change was asked for on one of our pages.
@@ -188,7 +210,7 @@ class Guard:
         return Session(cookie, self._sign(f"csrf:{cookie}"), is_new, rights, is_signed_in=self.has_token)
 
     def _check_local(self, request: Request) -> None:
-        where = "without a token the review page serves this machine only: set STREAMS_ADMIN_TOKEN to use it elsewhere"
+        where = f"without a token {self._what} serves this machine only: set STREAMS_ADMIN_TOKEN to use it elsewhere"
         if not is_loopback(self._bound_to):
             raise Refused(403, f"{where} (the server listens on {self._bound_to}, which others can reach)")
         if request.client is None or not is_loopback(request.client.host):
@@ -203,6 +225,17 @@ class Guard:
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()
+
+
+def require(rights: Rights, right: Right) -> None:
+    """That a right is among those that somebody has.
+
+    Raises:
+        Refused: it is not.
+
+    """
+    if right not in rights:
+        raise Refused(HTTPStatus.FORBIDDEN, _MAY_NOT[right])
 
 
 def check_origin(request: Request) -> None:

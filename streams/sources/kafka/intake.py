@@ -54,12 +54,14 @@ class Intake:
         on_lost_records: Callable[[int, int, int], None] = lambda _lane, _first, _end: None,
         native: NativeClients | None = None,
         further: Sequence[str] = (),
+        address: str = "",
     ) -> None:
         """`on_lost_records` is told of records that were deleted unread: lane, first offset, and the one after.
 
         With `native`, records are taken without a message object for each; they are the same. `further` are topics that
         are read beside the source, of each the partitions that the group has given us of the source: the group divides
         those of the source only, so that equal numbers are never apart. Partitions of all are called by their lanes.
+        `address`: where the web server of this worker answers (`membership.client_id_of`).
         """
         if native is not None and further:
             log.info("records of several topics are taken in Python", topics=[source, *further])
@@ -80,7 +82,7 @@ class Intake:
         """Partitions that have stood before an open transaction for longer than `OPEN_TRANSACTION_SAID_MS`. Replaced
         as a whole with each poll: any thread may read it."""
         self._must_give_up_place = settings.streams_group_leave and is_static(settings)
-        self._config = consumer_config(settings, group=group, member=member)
+        self._config = consumer_config(settings, group=group, member=member, address=address)
         self._batch_records = BATCH_RECORDS_MAX
         self._wait_ms = QUIET_WAIT_MS
         self._gathering_ms = max(BATCH_WAIT_MS_MIN, min(BATCH_WAIT_MS, settings.streams_commit_interval_ms))

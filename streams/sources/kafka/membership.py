@@ -8,11 +8,24 @@ from streams.kafka.clients import queue_kbytes_max
 from streams.limits import FETCH_WAIT_MS, HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS
 from streams.settings import Settings
 
+_AT: Final = "@"
 
-def consumer_config(settings: Settings, *, group: str, member: str) -> dict[str, Any]:
-    """Configuration of a source's consumer, as `member` of `group`."""
+
+def client_id_of(member: str, address: str) -> str:
+    """Name of a consumer in the group's description; `address`: where its web server answers, as others reach it."""
+    return f"{member}{_AT}{address}" if address else member
+
+
+def member_of(client_id: str) -> tuple[str, str]:
+    """Member and address that a client id names; the address is empty where it names none."""
+    member, at, address = client_id.rpartition(_AT)
+    return (member, address) if at else (address, "")
+
+
+def consumer_config(settings: Settings, *, group: str, member: str, address: str = "") -> dict[str, Any]:
+    """Configuration of a source's consumer, as `member` of `group`; `address`: see `client_id_of`."""
     return {
-        "client.id": member,
+        "client.id": client_id_of(member, address),
         **group_config(settings, group=group, member=member),
         "enable.auto.commit": False,
         # Tell, do not jump: intake decides where to go on, and says what is lost.
