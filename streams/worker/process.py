@@ -33,6 +33,7 @@ from streams.limits import CHANNEL_BATCHES_MAX, RUNTIME_MB
 from streams.resilience.breaker import Guard
 from streams.settings import Settings
 from streams.sinks.kafka.outputs import timestamp_ages_ms
+from streams.snapshots.objects import ObjectStore
 from streams.state.rocks import RocksMemory
 from streams.text import counted
 from streams.worker.budget import MemoryBudget
@@ -109,6 +110,9 @@ class WorkerProcess:
         self._settings = settings
         self._failure: BaseException | None = None
         self.metrics = WorkerMetrics()
+        if settings.streams_snapshot_url:
+            ObjectStore(settings.streams_snapshot_url)  # a wrong address is refused before anything else is looked at
+            self.metrics.snapshot_interval.set(settings.streams_snapshot_interval_s)
         client = wait_for_broker(settings)
         counts = partition_counts_with_leaderless(client)
         _check_rights(client, pipelines)
