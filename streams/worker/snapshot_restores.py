@@ -36,13 +36,16 @@ class SnapshotRestores:
         """Of partitions that are not restored yet: what their stores were made from."""
         self._refused: set[str] = set()
 
-    def bring(self, partition: int, path: Path, places: Places, go_on: Callable[[], object]) -> Snapshot | None:
+    def bring(
+        self, partition: int, path: Path, places: Places, go_on: Callable[[], object], *, must_answer: bool = False
+    ) -> Snapshot | None:
         """Put a snapshot's store in the place of the empty one at `path`, which is closed; None: there is no snapshot.
 
         `go_on` is called on the way; what it raises is raised from here.
 
         Raises:
             StoreUnavailable: the local disk refuses.
+            ObjectStoreUnavailable: no answer, where it `must_answer`; else the journal takes its place.
 
         """
         shelf = Shelf(self._store, places.cluster, self._flow.prefix + self._flow.name, partition)
@@ -57,6 +60,8 @@ class SnapshotRestores:
                     self._brought[partition] = one
                     return one
         except ObjectStoreUnavailable as error:
+            if must_answer:
+                raise
             self._count("unavailable")
             log.warning(
                 "the object store of snapshots cannot be used: restoring from the journal alone",

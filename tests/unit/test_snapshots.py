@@ -1,4 +1,4 @@
-"""Snapshots of stores in a folder: only new files are uploaded, nothing damaged or foreign is restored, nothing in use goes."""
+"""Snapshots in a folder: only new files are uploaded, nothing damaged or foreign is restored, nothing in use goes."""
 
 import os
 import shutil
@@ -59,9 +59,7 @@ class World:
         folder = self.directory / "state" / "0.snapshot"
         shutil.rmtree(folder, ignore_errors=True)
         self.store.checkpoint(folder)
-        uploads = SnapshotUploads(
-            self.objects, GPS, MEMORY, worker="a", keep=self.keep, failpoint=self._failpoint
-        )
+        uploads = SnapshotUploads(self.objects, GPS, MEMORY, worker="a", keep=self.keep, failpoint=self._failpoint)
         _, done = uploads.upload(0, folder, known_cycle=known_cycle)
         return None if done is None else done.written_bytes
 
@@ -149,8 +147,9 @@ def test_a_store_without_state_or_of_an_unknown_cluster_is_not_taken(world: Worl
         world.snapshot()
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize(
+    ("step", "number"), [*((step, 1) for step in STEPS), ("snapshot_object", 3), ("snapshot_collected", 3)]
+)
 def test_a_process_that_dies_in_a_snapshot_leaves_whole_ones_only(world: World, step: str, number: int) -> None:
     """Every earlier snapshot is whole, a later one is too, and what the dead process left is used or deleted."""
     expected: dict[int, dict[bytes, bytes]] = {}
@@ -302,7 +301,14 @@ def test_a_store_that_cannot_be_reached_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["file://relative", "s3:///path", "http://host/path", "s3://user:secret@bucket", "s3://bucket?key=secret", "folder"],
+    [
+        "file://relative",
+        "s3:///path",
+        "http://host/path",
+        "s3://user:secret@bucket",
+        "s3://bucket?key=secret",
+        "folder",
+    ],
 )
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="STREAMS_SNAPSHOT_URL"):
