@@ -93,7 +93,7 @@ class Bench:
         self.offset += len(keys)
         offsets = np.arange(first, self.offset, dtype=np.int64)
         times = START_MS + offsets  # a millisecond apart: the horizon holds all
-        values = [
+        values: list[bytes | None] = [
             self.schema.encode(
                 {
                     "event_id": f"{offset:032x}", "device_id": f"device-{key:08d}", "sequence": offset,
@@ -105,7 +105,7 @@ class Bench:
         ]  # fmt: skip
         records = Records(
             partition=np.zeros(len(keys), dtype=np.int64), offset=offsets, timestamp_ms=times,
-            key=[f"device-{key:08d}".encode() for key in keys], value=values, headers=None,
+            key=[*(f"device-{key:08d}".encode() for key in keys)], value=values, headers=None,
         )  # fmt: skip
         for _ in keys:
             self.kafka.append(GPS.source, 0, None, b"", 0)  # what a restore asks the source is where it ends

@@ -148,7 +148,7 @@ class Restorer:
             except StoreCorrupted as error:
                 await asyncio.to_thread(self._quarantine, partition, error)
             except RestoreFailed as error:
-                if not await asyncio.to_thread(self._is_without_snapshot, partition, error):
+                if not await asyncio.to_thread(self._gives_up_snapshot, partition, error):
                     raise
         return None
 
@@ -295,8 +295,8 @@ class Restorer:
         with self._readers.reader(wanted) as reader:
             return [reader.bounds(one.topic, partition) for one in self._config.inputs]
 
-    def _is_without_snapshot(self, partition: int, error: RestoreFailed) -> bool:
-        """Whether a snapshot was to blame, perhaps: then its store is deleted, and a restore goes on without it."""
+    def _gives_up_snapshot(self, partition: int, error: RestoreFailed) -> bool:
+        """Delete a store that was made from a snapshot, which may be to blame; False: it was not made from one."""
         with self._lock_of(partition):
             if self._snapshots is None or not self._snapshots.refuse(partition, str(error)):
                 return False

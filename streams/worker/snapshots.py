@@ -153,7 +153,9 @@ class SnapshotThread:
         self._thread = threading.Thread(target=self._run, name=f"{flow.name}-snapshots", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin; copies that a killed process has left are deleted."""
+        for left in self._restorer.store_path(0).parent.glob("*.snapshot"):
+            shutil.rmtree(left, ignore_errors=True)
         self._thread.start()
 
     def stop(self) -> None:
