@@ -120,6 +120,17 @@ SCAN_SIGN_ROWS: Final = 4_096
 JOURNAL_INDEX_RECORDS: Final = 256
 """Journal records whose event times are remembered together: the granularity of truncation and of replay."""
 
+SNAPSHOT_PART_BYTES: Final = 1 << 20
+"""Of an object that is in memory at once while it is read."""
+SNAPSHOT_MANIFEST_BYTES_MAX: Final = 4 << 20
+"""A larger manifest is none of ours: it would name some 20,000 files."""
+SNAPSHOT_GRACE_MS: Final = 3_600_000
+"""An object that no manifest names is deleted when it is this old, a manifest when it has not been among the kept ones
+for this long: a restore that has chosen it, or an upload without a manifest yet, has this much time."""
+SNAPSHOT_AGE_MS_MAX: Final = 72_000_000
+"""A snapshot that is older is not restored: a compacted topic keeps a deletion for 24 hours (`delete.retention.ms`), so
+that rows which were deleted since then would come back."""
+
 WHOLE_NUMBER_MAX: Final = 2**53
 """Largest whole number of a payload field, by its magnitude: they are doubles, and beyond it not every one is exact."""
 

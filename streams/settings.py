@@ -99,6 +99,10 @@ class Settings(BaseSettings):
     directory."""
     streams_http_sink_token: SecretStr | None = None
     """Bearer token of sinks that post to an endpoint."""
+    streams_snapshot_url: str = Field("", max_length=2_000)
+    """These three: `streams.snapshots`. Empty: no snapshots."""
+    streams_snapshot_interval_s: float = Field(300.0, ge=1, le=86_400)
+    streams_snapshot_keep: int = Field(3, ge=1, le=100)
     streams_tracing: Literal["off", "otlp"] = "off"
     streams_tracing_share: float = Field(0.01, ge=0, le=1)
     streams_cluster_name: str = Field("local", pattern=r"^[A-Za-z0-9._-]{1,64}$")

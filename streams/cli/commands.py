@@ -254,4 +254,25 @@ COMMANDS: Final[Table] = {
             ),
         },
     ),
+    "snapshot": LazyCommands(
+        "Snapshots of state in an object store: take, list, verify, restore.",
+        {
+            "create": LazyCommand(
+                "snapshot:create_command",
+                "Upload a snapshot of each partition in the data directory of a stopped worker.",
+            ),
+            "list": LazyCommand(
+                "snapshot:list_command",
+                "List snapshots, the newest of each partition first, and whether a restore would use them.",
+            ),
+            "verify": LazyCommand(
+                "snapshot:verify_command",
+                "Read every byte of every snapshot and compare it with its checksum.",
+            ),
+            "restore": LazyCommand(
+                "snapshot:restore_command",
+                "Put the newest usable snapshots into a data directory, for a worker that is started there.",
+            ),
+        },
+    ),
 }

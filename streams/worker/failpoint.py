@@ -1,5 +1,6 @@
-"""Failpoints: what a test has a worker do at a step of its commit cycle (`streams.engine.commit.STEPS`).
+"""Failpoints: what a test has a worker do at a step of its work.
 
+Steps are those of a commit cycle (`streams.engine.commit.STEPS`) and of a snapshot (`streams.snapshots.shelf.STEPS`).
 `STREAMS_FAILPOINT` is one of
 
     produced:3         the process kills itself when it reaches the step for the third time
@@ -19,6 +20,7 @@ import structlog
 
 from streams.engine.commit import STEPS
 from streams.errors import UsageError
+from streams.snapshots import shelf
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +28,7 @@ FAILPOINT_VARIABLE: Final = "STREAMS_FAILPOINT"
 Deed = Literal["kill", "hang", "stall", "slow"]
 DEEDS: Final = frozenset[str](get_args(Deed))
 _STALL_S: Final = 40.0
+_STEPS: Final = (*STEPS, *shelf.STEPS)
 
 
 @dataclass(slots=True)
@@ -72,9 +75,9 @@ def parse_failpoint(spec: str) -> Failpoint:
     """
     deed, _, rest = spec.partition(":") if spec.count(":") == 2 else ("kill", "", spec)
     step, _, number = rest.partition(":")
-    if deed not in DEEDS or step not in STEPS or not number.isascii() or not number.isdigit():
+    if deed not in DEEDS or step not in _STEPS or not number.isascii() or not number.isdigit():
         raise UsageError(
             f"{FAILPOINT_VARIABLE} must be STEP:N, hang:STEP:N, stall:STEP:N or slow:STEP:MS with a step of "
-            f"{', '.join(STEPS)}; got {spec!r}"
+            f"{', '.join(_STEPS)}; got {spec!r}"
         )
     return Failpoint(deed, step, int(number))  # type: ignore[arg-type]  # checked above

@@ -16,6 +16,10 @@ from streams.shared_metrics import SharedMetrics
 
 OUTCOMES: Final = ("clean", "late", "duplicate", "rejected")
 """What becomes of an event."""
+SNAPSHOT_FAILURES: Final = ("object_store", "disk")
+"""Why a snapshot could not be taken."""
+SNAPSHOT_OUTCOMES: Final = ("used", "none", "unavailable", "damaged", "refused")
+"""What became of snapshots where a partition has no local state."""
 _AGE_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0, 86_400.0)
 _COMMIT_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
 _BATCH_RECORDS = (1, 10, 100, 500, 1_000, 2_500, 5_000, 10_000, 20_000)
@@ -127,6 +131,38 @@ class WorkerMetrics:
         shared = SharedMetrics.of(registry)
         self.fenced, self.breaker_state = shared.fenced, shared.breaker_state
         self.paused_partitions = shared.paused_partitions
+        self.snapshots = Counter(
+            "streams_snapshot_uploads", "Snapshots of partitions that were uploaded.", ("pipeline",), registry=registry
+        )
+        self.snapshot_bytes = Counter(
+            "streams_snapshot_uploaded_bytes",
+            "Bytes of objects that were written for snapshots; what an earlier snapshot has is not written again.",
+            ("pipeline",),
+            registry=registry,
+        )
+        self.snapshot_failures = Counter(
+            "streams_snapshot_failures",
+            "Snapshots that failed and are tried again: object_store (no answer, or refused), disk (local).",
+            ("pipeline", "reason"),
+            registry=registry,
+        )
+        self.snapshot_restores = Counter(
+            "streams_snapshot_restores",
+            "Partitions without local state: used (a snapshot), none, unavailable (the object store); and snapshots "
+            "that were not used: damaged, refused.",
+            ("pipeline", "outcome"),
+            registry=registry,
+        )
+        self.snapshot_timestamp = Gauge(
+            "streams_snapshot_timestamp_seconds",
+            "When the newest snapshot of an owned partition was current; of its restore, while there is none.",
+            ("pipeline", "partition"),
+            registry=registry,
+        )
+        self.snapshot_interval = Gauge(
+            "streams_snapshot_interval_seconds", "Time between two snapshots of a partition; 0: none are taken.",
+            registry=registry,
+        )  # fmt: skip
         self.growth_forwarded = Counter(
             "streams_growth_forwarded",
             "Records that were read in another partition than the one that their key has moved to, at commit.",
@@ -146,8 +182,12 @@ class WorkerMetrics:
             self.events.labels(pipeline, outcome)
         for reason in Reason:
             self.rejects.labels(pipeline, reason.value)
-        for counter in (self.growth_forwarded, self.growth_keys_moved):
+        for counter in (self.growth_forwarded, self.growth_keys_moved, self.snapshots, self.snapshot_bytes):
             counter.labels(pipeline)
+        for failure in SNAPSHOT_FAILURES:
+            self.snapshot_failures.labels(pipeline, failure)
+        for outcome in SNAPSHOT_OUTCOMES:
+            self.snapshot_restores.labels(pipeline, outcome)
 
     @contextmanager
     def stopwatch(self, operator: str, clock_s: Callable[[], float] = time.thread_time) -> Generator[None]:

@@ -36,6 +36,7 @@ from streams.worker.memory import ProcessMemory
 from streams.worker.ownership import Polled
 from streams.worker.remarks import SourceRemarks
 from streams.worker.schemas import ExpiriesOfAll
+from streams.worker.snapshots import SnapshotThread
 from streams.worker.status import PipelineStatus
 from streams.worker.tracing import Tracing
 from streams.worker.vitals import Vitals
@@ -54,6 +55,7 @@ class _Started(NamedTuple):
     lookups: list[SchemaLookups]
     """One for each input."""
     status: PipelineStatus
+    snapshots: SnapshotThread | None
 
 
 class PipelineRunner:
@@ -134,11 +136,14 @@ class PipelineRunner:
             self.pipeline.name, [one.topic for one in self.pipeline.inputs], core, wiring.intake, wiring.restorer,
             self._remarks, report, is_stepping=thread.step_lock.locked,
         )  # fmt: skip
-        self._started = _Started(wiring, core, thread, restores, lookups, status)
+        snapshots = wiring.snapshots(self._failpoint, self._fail_soon)
+        self._started = _Started(wiring, core, thread, restores, lookups, status, snapshots)
         self._growth.start()
         await self._loop.run_in_executor(self._commit_thread, wiring.transactions.reopen)
         await self._loop.run_in_executor(self._intake_thread, wiring.intake.subscribe)
         wiring.forgets.start()
+        if snapshots is not None:
+            snapshots.start()
 
     def _wire(self) -> Wiring:
         def on_pause(pause: Pause) -> None:
@@ -163,8 +168,10 @@ class PipelineRunner:
     async def stop(self) -> None:
         """Finish or abort the cycle, move state to the stores, leave. `intake_loop` must have ended."""
         if self._started is not None:
-            wiring, core, thread, restores, lookups, _ = self._started
+            wiring, core, thread, restores, lookups, _, snapshots = self._started
             restores.close()
+            if snapshots is not None:
+                await asyncio.to_thread(snapshots.stop)
             for each in lookups:
                 each.close()
             wiring.watch_source_no_more()

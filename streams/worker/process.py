@@ -35,6 +35,7 @@ from streams.resilience.breaker import Guard
 from streams.schemas.catalog import Catalog
 from streams.settings import Settings
 from streams.sinks.kafka.outputs import timestamp_ages_ms
+from streams.snapshots.objects import ObjectStore
 from streams.state.rocks import RocksMemory
 from streams.tables.metrics import TableMetrics
 from streams.tables.served import served_flow
@@ -115,6 +116,9 @@ class WorkerProcess:
         self._settings = settings
         self._failure: BaseException | None = None
         self.metrics = WorkerMetrics()
+        if settings.streams_snapshot_url:
+            ObjectStore(settings.streams_snapshot_url)  # a wrong address is refused before anything else is looked at
+            self.metrics.snapshot_interval.set(settings.streams_snapshot_interval_s)
         client = wait_for_broker(settings)
         counts = partition_counts_with_leaderless(client)
         _check_rights(client, pipelines)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from confluent_kafka import KafkaException
 
 from streams.engine.config import TaskConfig
 from streams.engine.journal_chain import RestoreFailed
-from streams.engine.restore import restore_partition
+from streams.engine.restore import read_checkpoint, restore_partition
 from streams.engine.task import PartitionTask
 from streams.errors import StreamsError
 from streams.growth.layouts import Layouts
@@ -29,6 +30,7 @@ from streams.state.store import StoreCorrupted, StoreOutdated, StoreUnavailable
 from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
 from streams.worker.ports import Restored
+from streams.worker.snapshot_restores import SnapshotRestores
 
 log = structlog.get_logger(__name__)
 
@@ -62,11 +64,13 @@ class Restorer:
         readers: ChangelogReaders,
         layouts: Callable[[], Layouts | None],
         on_progress: Callable[[], object],
+        snapshots: SnapshotRestores | None = None,
     ) -> None:
         """`places` says where the flow's topics are now, and `layouts` how it was grown (None: it was not).
 
-        They may ask the broker, and raise StreamsError.
+        They may ask the broker, and raise StreamsError. A partition without local state begins with one of `snapshots`.
         """
+        self._snapshots = snapshots
         self._find_layouts = layouts
         self._config = config
         self._find_places = places
@@ -84,8 +88,15 @@ class Restorer:
         self._places = ThreadPoolExecutor(RESTORES_MAX, f"{config.pipeline.name}-restore")
         self._closing_thread = ThreadPoolExecutor(1, f"{config.pipeline.name}-closing")
         self._under_way = 0
+        self._restored: dict[int, None] = {}
+        """Keys: partitions whose stores are open and were brought to where the group had committed."""
         self.stuck: dict[int, str] = {}
         """Why partitions cannot be restored, by partition."""
+
+    @property
+    def restored(self) -> frozenset[int]:
+        """Partitions whose stores are open, and stand where the group has committed or follow it. Any thread."""
+        return frozenset(list(self._restored))
 
     async def restore(self, partition: int, wanted: Wanted) -> Restored | None:
         """Task that stands at the committed offset; None when it is no longer wanted. Tries until it can be had.
@@ -136,6 +147,9 @@ class Restorer:
                 return await self._in_place(self._restore, partition, wanted)
             except StoreCorrupted as error:
                 await asyncio.to_thread(self._quarantine, partition, error)
+            except RestoreFailed as error:
+                if not await asyncio.to_thread(self._gives_up_snapshot, partition, error):
+                    raise
         return None
 
     async def _in_place(self, work: Callable[[int, Wanted], T], partition: int, wanted: Wanted) -> T:
@@ -149,6 +163,7 @@ class Restorer:
         """
         with self._lock_of(partition):  # a restore that is no longer wanted ends soon
             self.stuck.pop(partition, None)
+            self._restored.pop(partition, None)
             store = self._stores.pop(partition, None)
             if store is None:
                 return
@@ -204,12 +219,12 @@ class Restorer:
 
         with self._lock_of(partition), self._readers.reader(wanted) as changelog:
             go_on()
-            require_room(self._store_path(partition).parent)
-            layouts = self._find_layouts()
+            require_room(self.store_path(partition).parent)
+            layouts, places = self._find_layouts(), self._find_places()
             changelog.require_settled(list(self._config.pipeline.changelogs), partition)
             store = self._stores.get(partition)
             if store is None:
-                store = open_or_quarantine(self._store_path(partition), self._memory, go_on)
+                store = self._opened(partition, places, go_on)
                 self._stores[partition] = store
             started = time.perf_counter()
             store.on_scanned = go_on
@@ -219,7 +234,7 @@ class Restorer:
                     partition,
                     store,
                     changelog,
-                    places=self._find_places(),
+                    places=places,
                     ids_in_memory_max=self._ids_max,
                     held_bytes_max=self._held_bytes_max,
                     on_rows=on_rows,
@@ -228,11 +243,47 @@ class Restorer:
             finally:
                 store.on_scanned = _nothing
                 self._metrics.restore_seconds.inc(time.perf_counter() - started)
+            self._restored[partition] = None
+            if self._snapshots is not None:
+                self._snapshots.accepted(partition)
         log.info(
             "restored", topic=self._config.pipeline.source, partition=partition, offset=task.offset_next,
             cycle=task.checkpoint.cycle, **task.in_memory(),
         )  # fmt: skip
         return task
+
+    def _opened(self, partition: int, places: Places, go_on: Callable[[], object]) -> RocksStore:
+        """The partition's store: the one that is here, else the newest snapshot that opens, else an empty one."""
+        path = self.store_path(partition)
+        store = open_or_quarantine(path, self._memory, go_on)
+        while self._snapshots is not None and not _has_state(store):
+            store.close()
+            is_brought = self._snapshots.bring(partition, path, places, go_on)
+            store = open_or_quarantine(path, self._memory, go_on)
+            if not is_brought:
+                break
+            if not _has_state(store):
+                self._snapshots.refuse(partition, "its store cannot be opened, or is empty")
+        return store
+
+    def checkpoint(self, partition: int, folder: Path) -> bool:
+        """Make `folder` a copy of a restored partition's store by hard links; False: not now, others work on it.
+
+        Raises:
+            StoreUnavailable: the disk refuses.
+
+        """
+        lock = self._lock_of(partition)
+        if not lock.acquire(blocking=False):
+            return False
+        try:
+            store = self._stores.get(partition)
+            if store is None or partition not in self._restored:
+                return False
+            store.checkpoint(folder)
+            return True
+        finally:
+            lock.release()
 
     def _bounds(self, partition: int, wanted: Wanted) -> list[tuple[int, int]]:
         """Where the partition begins and ends in each input.
@@ -244,17 +295,46 @@ class Restorer:
         with self._readers.reader(wanted) as reader:
             return [reader.bounds(one.topic, partition) for one in self._config.inputs]
 
-    def _store_path(self, partition: int) -> Path:
+    def _gives_up_snapshot(self, partition: int, error: RestoreFailed) -> bool:
+        """Delete a store that was made from a snapshot, which may be to blame; False: it was not made from one."""
+        with self._lock_of(partition):
+            if self._snapshots is None or not self._snapshots.refuse(partition, str(error)):
+                return False
+            store = self._stores.pop(partition, None)
+            if store is not None:
+                store.abandon()
+            shutil.rmtree(self.store_path(partition))
+            return True
+
+    def store_path(self, partition: int) -> Path:
+        """Where the store of a partition is."""
         pipeline = self._config.pipeline
         return self._directory.store_path(pipeline.prefix + pipeline.name, partition)
 
     def _quarantine(self, partition: int, error: StoreCorrupted) -> None:
         with self._lock_of(partition):
+            self._restored.pop(partition, None)
             store = self._stores.pop(partition, None)
             if store is not None:
                 store.close()
             move = set_aside if isinstance(error, StoreOutdated) else quarantine
-            move(self._store_path(partition), str(error))
+            move(self.store_path(partition), str(error))
+            if self._snapshots is not None:
+                self._snapshots.refuse(partition, str(error))
+
+
+def _has_state(store: RocksStore) -> bool:
+    """Whether a store has a checkpoint; one that raises is closed first.
+
+    Raises:
+        StoreCorrupted: it has one that is none of ours.
+
+    """
+    try:
+        return read_checkpoint(store) is not None
+    except BaseException:
+        store.abandon()
+        raise
 
 
 def _nothing() -> None:

@@ -28,6 +28,7 @@ from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry
 from streams.settings import Settings
 from streams.sinks.kafka.transactions import KafkaTransactions
+from streams.snapshots.objects import ObjectStore
 from streams.sources.base import Idle, Polled
 from streams.sources.kafka.forwarded import ForwardedReader
 from streams.sources.kafka.intake import Intake
@@ -43,6 +44,8 @@ from streams.worker.rebalance import RebalanceListener
 from streams.worker.remarks import SourceRemarks
 from streams.worker.restorer import Restorer
 from streams.worker.schemas import SchemaLookup, reader_schemas, require_row_schemas, table_schema_id
+from streams.worker.snapshot_restores import SnapshotRestores
+from streams.worker.snapshots import SnapshotThread
 from streams.worker.source_watch import SourceWatch, WatchedSource
 
 _LOOK_INTERVAL_MS: Final = 1_000
@@ -169,11 +172,25 @@ class Wiring:
         self._partitions_seen = partitions
         self._looks_at_ms = 0
         self.forwarded = ForwardedReader(own, topics=pipeline.forwarded_topics)
+        address = settings.streams_snapshot_url
+        self.snapshot_store = ObjectStore(address) if address else None
         self.restorer = Restorer(
             config, shared.directory, shared.memory, own, shared.metrics,
             places=places.find, retrier=retrier, layouts=growth.read,
             readers=ChangelogReaders(own, group=group, source=source, retrier=quiet, further=further),
             on_progress=on_progress,
+            snapshots=None if self.snapshot_store is None
+            else SnapshotRestores(self.snapshot_store, pipeline, shared.metrics),
+        )  # fmt: skip
+
+    def snapshots(self, failpoint: Failpoint, on_failure: Callable[[BaseException], None]) -> SnapshotThread | None:
+        """What takes snapshots; None: nobody asks for them."""
+        if self.snapshot_store is None:
+            return None
+        shared = self._shared
+        return SnapshotThread(
+            self.snapshot_store, self.restorer, self._pipeline, shared.memory, shared.settings, shared.metrics,
+            worker=shared.directory.worker_id, failpoint=failpoint, on_failure=on_failure,
         )  # fmt: skip
 
     def committer(self, failpoint: Failpoint) -> Committer:
