@@ -32,6 +32,10 @@ COMMANDS: Final[Table] = {
         "worker:worker",
         "Run a stream worker until SIGTERM or Ctrl-C; start more of them to share the work.",
     ),
+    "backfill": LazyCommand(
+        "backfill:backfill",
+        "Run the history of a flow's source through the flow again, into a version of its outputs.",
+    ),
     "sink": LazyCommand(
         "sink:sink",
         "Copy a topic of a flow into a database, a Delta table or an endpoint until SIGTERM or Ctrl-C.",

@@ -44,6 +44,7 @@ from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
 from streams.worker.ownership import Polled
 from streams.worker.pipeline import PipelineRunner
+from streams.worker.replay import Replay
 from streams.worker.tracing import tracing_of
 from streams.worker.watchdog import Watchdog
 from streams.worker.web import Web
@@ -85,12 +86,13 @@ class WorkerProcess:
         web_port: int | None,
         web_listener: socket.socket | None = None,
         hook_of: Callable[[WorkerMetrics], EffectsHook] | None = None,
+        replay: Replay | None = None,
     ) -> None:
         """Check what a worker needs before it starts.
 
         `web_listener`: where its web server answers, in place of a port. `hook_of` is called once for each flow;
         the hook that it returns gets what each micro-batch has brought about, in the thread that processes, before it
-        is written.
+        is written. `replay`: a range of history that the only flow is run over; the worker ends after it.
 
         Raises:
             UsageError: the failpoint is none; or the native decoder is demanded and cannot be used.
@@ -106,6 +108,7 @@ class WorkerProcess:
         self._failpoint_spec = settings.streams_failpoint
         self._failpoint()  # a wrong one is refused before anything else is looked at
         self._hook_of = hook_of
+        self._replay = replay
         self._settings = settings
         self._failure: BaseException | None = None
         self.metrics = WorkerMetrics()
@@ -197,6 +200,7 @@ class WorkerProcess:
             on_failure=self._fail,
             hook=as_they_are if self._hook_of is None else self._hook_of(self.metrics),
             tracing=self._tracing,
+            replay=self._replay,
         )
         self.runners.append(runner)
 
@@ -271,6 +275,8 @@ def _intake_service(
             try:
                 await runner.start()
                 await runner.intake_loop(send)
+                if not self.should_stop:  # what it was given is processed
+                    signal.raise_signal(signal.SIGTERM)
             except Exception as error:
                 runner.fail(error)
                 raise

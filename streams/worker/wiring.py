@@ -31,6 +31,7 @@ from streams.sinks.kafka.transactions import KafkaTransactions
 from streams.sources.base import Idle, Polled
 from streams.sources.kafka.forwarded import ForwardedReader
 from streams.sources.kafka.intake import Intake
+from streams.sources.kafka.range import Range, RangeIntake
 from streams.state.rocks import RocksMemory
 from streams.worker.budget import MemoryBudget
 from streams.worker.configuration import config_of
@@ -114,10 +115,12 @@ class Wiring:
         partitions: int,
         quiet: Retrier,
         on_progress: Callable[[], object],
+        over: Range | None = None,
     ) -> None:
         """`growth`: what is known of the flow's growths; `partitions`: by how many its state was divided at first.
 
-        `quiet`: a retrier that says nothing of its pauses.
+        `quiet`: a retrier that says nothing of its pauses. `over`: a range of the logs, outside of which nothing is
+        read.
         """
         settings, own = shared.settings, shared.settings_of_one()
         self._pipeline = pipeline
@@ -143,7 +146,8 @@ class Wiring:
         self.listener = LateListener()
         group, source = pipeline.group, pipeline.source
         native = native_clients(settings.streams_native)
-        self.intake = Intake(
+        intake = Intake if over is None else partial(RangeIntake, over=over)
+        self.intake: Intake = intake(
             own, source=source, group=group, member=self.member, ownership=self.listener,
             on_lost_records=remarks.records_lost, native=native, further=further,
         )  # fmt: skip
