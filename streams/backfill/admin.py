@@ -110,9 +110,9 @@ class BackfillAdmin:
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
-    def create(self, topic: Topic) -> None:
-        """Create one internal topic of one partition, unless it is there."""
-        create_topic(self._admin, topic, partitions=1)
+    def create(self, topic: Topic, *, partitions: int) -> None:
+        """Create one internal topic, unless it is there."""
+        create_topic(self._admin, topic, partitions=partitions)
 
     def create_outputs(self, partitions: int) -> None:
         """Create the flow's topics that are missing, each with so many partitions."""

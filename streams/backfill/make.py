@@ -19,14 +19,16 @@ from streams.backfill.admin import BackfillAdmin
 from streams.backfill.log import VersionsWriter
 from streams.backfill.request import Request, ends_of, require_can_be_rerun, starts_of
 from streams.backfill.running import Ran, Tell, run_over
+from streams.backfill.staging import export_delta, newest_version, stage_files
 from streams.errors import StreamsError
 from streams.flow.code import code_of_app
 from streams.flow.declaration import Pipeline
-from streams.flow.topics import Cleanup, Topic
+from streams.flow.topics import OUTPUT_BYTES_MAX, Cleanup, Topic
 from streams.kafka.growth_topic import GrowthTopic
 from streams.kafka.versions_topic import versions_of
 from streams.settings import Settings
 from streams.sources.kafka.range import Range
+from streams.text import counted
 from streams.versions.record import From, VersionRecord, Versions
 from streams.worker.owner import DataDirectory
 
@@ -71,7 +73,7 @@ class VersionMaker:
         require_can_be_rerun(self._declared, grown=self._is_grown(), origin=self._request.origin)
         with BackfillAdmin(self._settings, self._declared) as of_flow:
             of_flow.lanes()  # what it reads is there
-            of_flow.create(versions_topic(self._declared))
+            of_flow.create(versions_topic(self._declared), partitions=1)
         self._writer.open()
         versions = versions_of(self._settings, self._declared.versions)
         require_idle(versions, self._declared, self._request.version)
@@ -81,6 +83,8 @@ class VersionMaker:
             if record.is_finished:
                 return Made(self.flow, record, None)
             self._require_no_other(admin)
+            if not record.ends:
+                record = self._staged(admin, record)
             self._prepare(admin, record)
         over = Range(record.ends, is_closed=record.is_closed)
         ran = run_over(self._settings, self.flow, over, record.starts, share=share, web_port=web_port, tell=tell)
@@ -103,6 +107,8 @@ class VersionMaker:
         counts = admin.partitions()
         if there := sorted(topic for topic in own_topics(flow) if topic in counts):
             raise StreamsError(f"{', '.join(there)}: there already, and no backfill has made it; choose another --into")
+        if self._request.origin is not From.TOPIC:
+            return self._begun_with_files(admin)
         lanes = admin.lanes()
         if admin.committed(lanes) or admin.members():
             raise StreamsError(
@@ -113,6 +119,39 @@ class VersionMaker:
         at_to = None if request.to_ms is None else admin.at_time(lanes, request.to_ms)
         starts = starts_of(flow, bounds, at_from)
         record = request.record(starts, ends_of(flow, bounds, at_to, starts), _now_ms(), code_of_app())
+        self._writer.write(record)
+        return record
+
+    def _begun_with_files(self, admin: BackfillAdmin) -> VersionRecord:
+        if self.flow.source in admin.partitions():
+            raise StreamsError(
+                f"{self.flow.source} is there already, and no backfill has made it; choose another --into"
+            )
+        record = self._request.record({}, {}, _now_ms(), code_of_app())
+        if record.origin is From.DELTA:
+            record = replace(record, pinned=newest_version(record.inputs[0]))
+        self._writer.write(record)
+        return record
+
+    def _staged(self, admin: BackfillAdmin, record: VersionRecord) -> VersionRecord:
+        """Bring the files into the topic that the version reads, and note where that ends."""
+        history = Topic(self.flow.source, cleanup=Cleanup.DELETE_RECORDS_ONLY, message_bytes_max=OUTPUT_BYTES_MAX)
+        admin.create(history, partitions=admin.partitions()[self._declared.source])
+        paths: list[str] = list(record.inputs)
+        if record.pinned is not None:
+            folder = self._settings.streams_data_dir / "history"
+            paths = [str(export_delta(self._settings, self.flow, record.inputs[0], record.pinned, folder))]
+        self._say(f"{self.flow.name}: {', '.join(record.inputs)} into {self.flow.source}")
+        results = stage_files(self._settings, self.flow, paths, self._request.mapping, None)
+        for one in results:
+            self._say(f"{one.name}: {counted(one.rows, one.row_word)}, {one.bad:,} bad")
+        bounds = admin.bounds(admin.lanes())
+        record = replace(
+            record,
+            starts={lane: low for lane, (low, _) in bounds.items()},
+            ends={lane: end for lane, (_, end) in bounds.items()},
+            bad_rows=sum(one.bad for one in results),
+        )
         self._writer.write(record)
         return record
 
@@ -148,7 +187,7 @@ class VersionMaker:
             time.sleep(0.5)
 
     def _prepare(self, admin: BackfillAdmin, record: VersionRecord) -> None:
-        partitions = admin.partitions()[self.flow.source]
+        partitions = admin.partitions()[self._declared.source]
         admin.create_outputs(partitions)
         lanes = sorted(record.starts)
         known = admin.committed(lanes)

@@ -1,7 +1,7 @@
 """What a backfill is asked to do, and the range of the logs that follows from it. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -24,14 +24,28 @@ class Request:
     """None: from the first record on."""
     to_ms: int | None = None
     """None: up to what there is when the backfill begins."""
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    """Column by field, where those of files have other names."""
     is_closed: bool = False
     """Whether all is released at the end."""
+
+    def __post_init__(self) -> None:
+        if self.origin is From.TOPIC and self.inputs:
+            raise UsageError(f"{self.inputs[0]}: name files with --source files, a Delta table with --source delta")
+        if self.origin is not From.TOPIC and not self.inputs:
+            raise UsageError(f"--source {self.origin}: name {'a table' if self.origin is From.DELTA else 'files'}")
+        if self.origin is From.DELTA and len(self.inputs) > 1:
+            raise UsageError("--source delta: name one table")
+        if self.origin is not From.TOPIC and (self.from_ms is not None or self.to_ms is not None):
+            raise UsageError("--from and --to go by the timestamps of a topic's records: leave them out with files")
+        if None not in {self.from_ms, self.to_ms} and int(self.from_ms or 0) >= int(self.to_ms or 0):
+            raise UsageError("--from is before --to")
 
     def record(self, starts: Mapping[int, int], ends: Mapping[int, int], begun_ms: int, code: str) -> VersionRecord:
         """The record of the version as it begins."""
         return VersionRecord(
-            self.version, self.origin, self.inputs, self.from_ms, self.to_ms, self.is_closed, dict(starts), dict(ends),
-            begun_ms, code=code,
+            self.version, self.origin, self.inputs, None, self.from_ms, self.to_ms, self.is_closed, dict(starts),
+            dict(ends), begun_ms, code=code,
         )  # fmt: skip
 
     def require_same(self, record: VersionRecord) -> None:

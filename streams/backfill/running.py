@@ -38,11 +38,12 @@ def data_dir_of(settings: Settings, flow: Pipeline) -> Path:
 
 def run_over(
     settings: Settings, flow: Pipeline, over: Range, starts: Mapping[int, int], *, share: float, web_port: int | None,
-    tell: Tell,
+    tell: Tell, on_reached: Callable[[Mapping[int, int]], None] = lambda _: None,
 ) -> Ran:  # fmt: skip
     """Process `over`, from where the flow's group is. Returns at its end, or when SIGTERM or SIGINT stops it.
 
-    `settings` have the data directory; `share` of the machine's processors is used at most.
+    `settings` have the data directory; `share` of the machine's processors is used at most. `on_reached` is told often
+    how far each lane is.
 
     Raises:
         StreamsError: it had to stop by itself.
@@ -56,6 +57,7 @@ def run_over(
     def on_progress(reached: dict[int, int]) -> None:
         nonlocal newest, told_s
         now_s = time.monotonic()
+        on_reached(reached)
         if reached and now_s - told_s >= _TELL_S:
             told_s, newest = now_s, meter.look(reached, over.ends, now_s)
             tell(newest)

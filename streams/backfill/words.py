@@ -1,13 +1,14 @@
 """What `streams backfill` says of versions, in lines and as JSON. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from streams.backfill.progress import Progress
 from streams.backfill.request import in_utc, options_of
+from streams.batch.lanes import input_of, partition_of_lane
 from streams.flow.declaration import Pipeline
 from streams.text import counted
-from streams.versions.record import VersionRecord, Versions
+from streams.versions.record import CurrentRecord, VersionRecord, Versions
 
 
 def progress_line(flow: Pipeline, now: Progress, clock_s: float) -> str:
@@ -37,6 +38,8 @@ def version_row(declared: Pipeline, record: VersionRecord, versions: Versions) -
         "status": status_of(record, versions),
         "source": str(record.origin),
         "inputs": list(record.inputs),
+        "table_version": record.pinned,
+        "bad_rows": record.bad_rows,
         "from": None if record.from_ms is None else in_utc(record.from_ms),
         "to": None if record.to_ms is None else in_utc(record.to_ms),
         "closed": record.is_closed,
@@ -68,3 +71,43 @@ def version_lines(declared: Pipeline, record: VersionRecord, versions: Versions)
     yield f"  {counted(row['offsets'], 'offset')} of its range; consumer group {row['group']}"
     for name, topic in row["outputs"].items():
         yield f"  {name} -> {topic}"
+
+
+def left_behind(declared: Pipeline, flows: Iterable[Pipeline]) -> Iterator[str]:
+    """What reads outputs of the flow by their names, and gets nothing more from a version that takes over."""
+    for flow in flows:
+        read = sorted({one.topic for one in flow.inputs} & set(declared.outputs))
+        if read and flow.name != declared.name:
+            yield f"the flow {flow.name} reads {', '.join(read)}, to which nothing more comes: declare the new topic there"
+    for sink in declared.sinks:
+        yield f"the sink {sink.name} copies {sink.topic}, to which nothing more comes: declare the new topic there"
+
+
+def switched_row(declared: Pipeline, current: CurrentRecord, *, was_done: bool, stopped_s: float) -> dict[str, Any]:
+    """The version that has taken over as JSON."""
+    flow = declared.as_version(current.version)
+    return {
+        "flow": declared.name,
+        "current": current.version,
+        "before": current.before,
+        "positions": {_place(declared, lane): offset for lane, offset in sorted(current.positions.items())},
+        "was_done": was_done,
+        "stopped_seconds": round(stopped_s, 3),
+        "group": flow.group,
+        "outputs": outputs_of(declared, flow),
+    }
+
+
+def switched_lines(declared: Pipeline, current: CurrentRecord) -> Iterator[str]:
+    """The version that has taken over, in lines."""
+    flow = declared.as_version(current.version)
+    at = ", ".join(f"{_place(declared, lane)} {offset:,}" for lane, offset in sorted(current.positions.items()))
+    yield f"{declared.name}: {current.version or 'the declared version'} is current; it goes on at {at or 'the beginning'}"
+    for name, topic in outputs_of(declared, flow).items():
+        yield f"  {name} -> {topic}"
+    if current.before is not None:
+        yield f"the version before is kept: `streams backfill --flow {declared.name} --rollback` goes back"
+
+
+def _place(declared: Pipeline, lane: int) -> str:
+    return f"{declared.inputs[input_of(lane)].topic}-{partition_of_lane(lane)}"

@@ -14,12 +14,24 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from streams.backfill.make import Made, VersionMaker
+from streams.backfill.abandon import abandon as abandon_version
+from streams.backfill.abandon import to_delete, topics_of
+from streams.backfill.make import Made, VersionMaker, called
 from streams.backfill.progress import Progress
 from streams.backfill.request import NOW, Request, parsed_time
 from streams.backfill.running import Tell, data_dir_of
-from streams.backfill.words import outcomes_line, progress_line, version_lines, version_row
+from streams.backfill.switch import Switch, Switched, roll_back, take_back
+from streams.backfill.words import (
+    left_behind,
+    outcomes_line,
+    progress_line,
+    switched_lines,
+    switched_row,
+    version_lines,
+    version_row,
+)
 from streams.cli.app import AppOption, use_app
+from streams.cli.ingest import parsed_mapping
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import FoundSomething, StreamsError, UsageError
 from streams.flow.declaration import Pipeline
@@ -67,14 +79,32 @@ def backfill(
         ),
     ] = None,
     origin: Annotated[From, typer.Option("--source", help="Where the history is read from.")] = From.TOPIC,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="FIELD=COLUMN", help="Fill a field from a column of another name; repeatable."),
+    ] = None,
     share: Annotated[
         float, typer.Option("--share", min=0.01, max=1.0, help="Part of this machine's processors to use at most.")
     ] = 1.0,
     status: Annotated[
         bool, typer.Option("--status", help="Change nothing; say which versions there are (100: one is not over).")
     ] = False,
+    promote: Annotated[
+        bool,
+        typer.Option(
+            "--promote", help="Have the version take over: it catches up, workers stop, and go on with it from there."
+        ),
+    ] = False,
+    rollback: Annotated[
+        bool,
+        typer.Option("--rollback", help="Have workers go on with the version before, from where that has stopped."),
+    ] = False,
     abandon: Annotated[
-        bool, typer.Option("--abandon", help="Delete the version: its topics, its group, its local state.")
+        bool,
+        typer.Option(
+            "--abandon",
+            help="Delete the version: its topics, its group, its local state. While a switch goes on: take that back.",
+        ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before topics are deleted.")] = False,
     data_dir: Annotated[
@@ -100,23 +130,31 @@ def backfill(
     settings = load_settings()
     configure_logging(settings.streams_log_format, level=logging.ERROR)
     declared = _declared(flow, settings)
-    if status + abandon > 1:
-        raise UsageError("one of --status and --abandon, not both")
+    if status + promote + rollback + abandon > 1:
+        raise UsageError("one of --status, --promote, --rollback and --abandon, not several")
     if status:
         _show_status(settings, declared, into, output)
+        return
+    if rollback:
+        _show_switched(declared, roll_back(settings, declared, _say), output)
         return
     if into is None:
         raise UsageError("--into is missing: the version that the outputs go into, such as v2")
     version = checked_version(into)
     own = _own_settings(settings, declared.as_version(version), data_dir)
     if abandon:
-        raise UsageError("not yet")
+        _abandon(own, declared, version, output, is_sure=yes)
+        return
+    if promote:
+        _promote(own, declared, version, output, share=share, web_port=web_port)
+        return
     request = Request(
         version,
         origin,
         tuple(paths or ()),
         None if begin is None else parsed_time("--from", begin),
         None if end in {None, NOW} else parsed_time("--to", str(end)),
+        parsed_mapping(mapping or []),
         is_closed=end is not None or origin is not From.TOPIC,
     )
     os.nice(_NICE)
@@ -124,6 +162,46 @@ def backfill(
     with closing(VersionMaker(own, declared, request, _say)) as maker, _progress(maker.flow) as tell:
         made = maker.run(share=share, web_port=web_port, tell=tell)
     _show_made(settings, declared, made, output)
+
+
+def _promote(
+    settings: Settings, declared: Pipeline, version: str, output: Format, *, share: float, web_port: int | None
+) -> None:
+    for line in left_behind(declared, select_pipelines(None, prefix=settings.streams_topic_prefix)):
+        _say(line)
+    configure_logging(settings.streams_log_format, level=logging.WARNING, masks_values=bool(declared.personal))
+    flow = declared.as_version(version)
+    with closing(Switch(settings, declared, version, _say)) as switch, _progress(flow) as tell:
+        done = switch.run(share=share, web_port=web_port, tell=tell)
+    _show_switched(declared, done, output)
+
+
+def _abandon(settings: Settings, declared: Pipeline, version: str, output: Format, *, is_sure: bool) -> None:
+    wait_for_broker(settings)
+    if versions_of(settings, declared.versions).current.going_to is not None:
+        to = take_back(settings, declared)
+        if output is Format.JSON:
+            echo_json({"flow": declared.name, "taken_back": to})
+        else:
+            echo_line(f"the switch of {declared.name} to {called(to)} is taken back; workers go on")
+        return
+    topics = topics_of(declared, to_delete(settings, declared, version))
+    if not is_sure:
+        echo_line(f"All records of {', '.join(topics)} will be deleted.", err=True)
+        typer.confirm("Go on?", abort=True, err=True)
+    deleted = abandon_version(settings, declared, version)
+    if output is Format.JSON:
+        echo_json({"flow": declared.name, "version": version, "deleted": deleted})
+    else:
+        echo_line(f"version {version} of {declared.name} is deleted")
+
+
+def _show_switched(declared: Pipeline, done: Switched, output: Format) -> None:
+    if output is Format.JSON:
+        echo_json(switched_row(declared, done.current, was_done=done.was_done, stopped_s=done.stopped_s))
+        return
+    for line in switched_lines(declared, done.current):
+        echo_line(line)
 
 
 def _declared(name: str, settings: Settings) -> Pipeline:

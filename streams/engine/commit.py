@@ -65,12 +65,13 @@ class Committer:
         author: str,
         session: str,
         timestamp_ages_ms: Mapping[str, int] | None = None,
+        code: str | None = None,
     ) -> None:
         """Configure.
 
         `encoders` are those of all topics that rows go to. `author` is this worker, `session` this process of it: an
         unknown outcome is settled by them. `timestamp_ages_ms` bounds, by topic, how old the timestamp of an event's
-        record may be.
+        record may be. `code`: digest of the app, which goes into every position.
         """
         self._pipeline = pipeline
         self._inputs = pipeline.inputs
@@ -78,7 +79,7 @@ class Committer:
         self._changelog = changelog
         self._encoders = {encoder.topic: encoder for encoder in encoders}
         self._failpoint = failpoint
-        self._author, self._session = author, session
+        self._author, self._session, self._code = author, session, code
         self._timestamp_ages_ms = timestamp_ages_ms or {}
         self._open = False
 
@@ -216,6 +217,7 @@ class Committer:
             self._author,
             self._session,
             commit.identity.topics.get(self._inputs[number].topic),
+            code=self._code,
         )
         standing = commit.standing
         if standing is None:

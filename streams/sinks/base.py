@@ -75,6 +75,8 @@ class Committed:
     """Epoch of the growth after which its parent's tables have no rows of its keys any more; None: of none."""
     settled: int | None = None
     """Epoch of the growth of which it has told its children that they go by their own time again; None: of none."""
+    code: str | None = None
+    """Digest of the app that has processed the records before it (`streams.flow.code`); None: not known."""
 
 
 class WriteInterrupted(Exception):

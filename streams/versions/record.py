@@ -35,7 +35,9 @@ class VersionRecord:
     version: str
     origin: From = From.TOPIC
     inputs: tuple[str, ...] = ()
-    """Files, or the Delta table and its version: what `origin` means."""
+    """Files, or the Delta table: what `origin` means."""
+    pinned: int | None = None
+    """Version of the Delta table that is read."""
     from_ms: int | None = None
     to_ms: int | None = None
     is_closed: bool = False
@@ -43,10 +45,12 @@ class VersionRecord:
     starts: Mapping[int, int] = field(default_factory=dict)
     """By lane (`streams.batch.lanes`): the first offset."""
     ends: Mapping[int, int] = field(default_factory=dict)
-    """By lane: the offset after the last one."""
+    """By lane: the offset after the last one. Empty: not known yet, since files are still brought into a topic."""
     begun_ms: int = 0
     finished_ms: int | None = None
     """None: not over."""
+    bad_rows: int = 0
+    """Rows of files that are no events."""
     code: str = ""
     """Digest of the app that it was made with (`streams.flow.code`)."""
 

@@ -6,6 +6,7 @@ and assignor are off: `BootStrategy` is its documented way to say so.
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import sys
@@ -46,6 +47,7 @@ from streams.worker.ownership import Polled
 from streams.worker.pipeline import PipelineRunner
 from streams.worker.replay import Replay
 from streams.worker.tracing import tracing_of
+from streams.worker.version_watch import VersionWatch
 from streams.worker.watchdog import Watchdog
 from streams.worker.web import Web
 from streams.worker.wiring import Shared
@@ -87,12 +89,16 @@ class WorkerProcess:
         web_listener: socket.socket | None = None,
         hook_of: Callable[[WorkerMetrics], EffectsHook] | None = None,
         replay: Replay | None = None,
+        follows_versions: bool = False,
     ) -> None:
         """Check what a worker needs before it starts.
 
         `web_listener`: where its web server answers, in place of a port. `hook_of` is called once for each flow;
         the hook that it returns gets what each micro-batch has brought about, in the thread that processes, before it
-        is written. `replay`: a range of history that the only flow is run over; the worker ends after it.
+        is written.
+
+        `replay`: a range of history that the only flow is run over; the worker ends after it. `follows_versions`: stop,
+        and say so by `is_switching`, when another version of a flow is to run.
 
         Raises:
             UsageError: the failpoint is none; or the native decoder is demanded and cannot be used.
@@ -109,6 +115,9 @@ class WorkerProcess:
         self._failpoint()  # a wrong one is refused before anything else is looked at
         self._hook_of = hook_of
         self._replay = replay
+        self.is_switching = False
+        """Whether it has stopped since another version of a flow is to run."""
+        self._versions = VersionWatch(settings, pipelines, self._switch) if follows_versions else None
         self._settings = settings
         self._failure: BaseException | None = None
         self.metrics = WorkerMetrics()
@@ -220,8 +229,12 @@ class WorkerProcess:
         await self._web.start()
         self._watchdog = Watchdog(self._settings.streams_stall_s, self.runners, asyncio.get_running_loop())
         self._watchdog.start()
+        if self._versions is not None:
+            self._versions.start()
 
     async def _stop(self) -> None:
+        if self._versions is not None:
+            await asyncio.to_thread(self._versions.close)
         if self._watchdog is not None:
             await asyncio.to_thread(self._watchdog.stop)
         await self._web.stop()
@@ -237,6 +250,13 @@ class WorkerProcess:
 
     def _failpoint(self) -> Failpoint:
         return parse_failpoint(self._failpoint_spec) if self._failpoint_spec else no_failpoint
+
+    def _switch(self, _: str) -> None:
+        """Stop in order, and leave the groups at once: nobody else is to wait for this worker's places."""
+        self.is_switching = True
+        for runner in self.runners:
+            runner.leave_when_stopped()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is not None:

@@ -14,6 +14,7 @@ from streams.engine.config import TaskConfig
 from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine
 from streams.errors import StreamsError
+from streams.flow.code import code_of_app
 from streams.flow.declaration import Pipeline
 from streams.flow.decoding import decoders_of
 from streams.growth.stages import Phase
@@ -190,6 +191,7 @@ class Wiring:
             author=self.member,
             session=uuid.uuid4().hex,
             timestamp_ages_ms=self._shared.timestamp_ages_ms,
+            code=code_of_app() or None,
         )
 
     def poll(self) -> tuple[Polled, tuple[Records | None, dict[int, Idle]], int]:
