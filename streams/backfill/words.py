@@ -78,9 +78,9 @@ def left_behind(declared: Pipeline, flows: Iterable[Pipeline]) -> Iterator[str]:
     for flow in flows:
         read = sorted({one.topic for one in flow.inputs} & set(declared.outputs))
         if read and flow.name != declared.name:
-            yield f"the flow {flow.name} reads {', '.join(read)}, to which nothing more comes: declare the new topic there"
+            yield f"the flow {flow.name} reads {', '.join(read)}, which stands still then: declare the new topic there"
     for sink in declared.sinks:
-        yield f"the sink {sink.name} copies {sink.topic}, to which nothing more comes: declare the new topic there"
+        yield f"the sink {sink.name} copies {sink.topic}, which stands still then: declare the new topic there"
 
 
 def switched_row(declared: Pipeline, current: CurrentRecord, *, was_done: bool, stopped_s: float) -> dict[str, Any]:
@@ -102,7 +102,8 @@ def switched_lines(declared: Pipeline, current: CurrentRecord) -> Iterator[str]:
     """The version that has taken over, in lines."""
     flow = declared.as_version(current.version)
     at = ", ".join(f"{_place(declared, lane)} {offset:,}" for lane, offset in sorted(current.positions.items()))
-    yield f"{declared.name}: {current.version or 'the declared version'} is current; it goes on at {at or 'the beginning'}"
+    which = current.version or "the declared version"
+    yield f"{declared.name}: {which} is current; it goes on at {at or 'the beginning'}"
     for name, topic in outputs_of(declared, flow).items():
         yield f"  {name} -> {topic}"
     if current.before is not None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from streams.cli.app import AppOption, use_app
+from streams.errors import UsageError
 from streams.flow.declaration import Pipeline
 from streams.flow.discover import select_pipelines
 from streams.logs import configure_logging
@@ -64,6 +65,11 @@ def worker(
     use_app(app)
     settings = load_settings(streams_data_dir=data_dir, streams_group_leave=leave or None)
     declared = with_personal(select_pipelines(pipeline, prefix=settings.streams_topic_prefix))
+    if versions := [one.name for one in declared if one.version]:
+        raise UsageError(
+            f"--pipeline {versions[0]}: name the flow, a worker runs its current version; `streams backfill --flow "
+            "NAME --into VERSION --promote` changes which one that is"
+        )
     if supervised is not None:
         _run_supervised(Supervised.parse(supervised), settings, declared)
         return

@@ -1,4 +1,4 @@
-"""Versions of a flow: the same steps with outputs, consumer group and state of their own (docs/adr/0110).
+"""Versions of a flow: the same steps with outputs, consumer group and state of their own (docs/adr/0112).
 
 The version that a flow declares has no name. Any other one is written into every name: `vehicles.state.v1` is
 `vehicles.state.v1.run.v2` in version `v2` of its flow, and the flow `gps` is `gps.run.v2`. The name of a flow has no
@@ -24,6 +24,12 @@ def of_version(name: str, version: str) -> str:
 def declared_name(name: str, version: str) -> str:
     """Inverse of `of_version`."""
     return name.removesuffix(f"{_MARK}{version}") if version else name
+
+
+def version_in(name: str) -> tuple[str, str]:
+    """The flow and the version that a name of a flow means."""
+    flow, _, version = name.partition(_MARK)
+    return flow, version
 
 
 def checked_version(version: str) -> str:

@@ -158,6 +158,7 @@ def _unpacked(kind: type[Record], value: bytes) -> Record:
     """Fields that a later version may add are not looked at."""
     try:
         said = json.loads(value)
+        said["version"]  # of which all of it is
         named = {name: _typed(name, said[name]) for name in kind.__dataclass_fields__ if name in said}
         return kind(**named)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

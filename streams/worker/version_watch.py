@@ -1,4 +1,4 @@
-"""Which version of each flow a worker runs: asked before it starts, and watched while it runs (docs/adr/0110)."""
+"""Which version of each flow a worker runs: asked before it starts, and watched while it runs (docs/adr/0112)."""
 
 import threading
 import time
