@@ -1,6 +1,9 @@
 """Reads the versions topic of a flow: which versions there are, and which one is current."""
 
+from collections.abc import Collection, Iterable
+
 from streams.errors import StreamsError
+from streams.flow.declaration import Pipeline
 from streams.kafka.control_topic import READ_TIMEOUT_S, ControlTopic
 from streams.names import VERSIONS_GROUP
 from streams.settings import Settings
@@ -35,3 +38,17 @@ def versions_of(settings: Settings, topic: str) -> Versions:
         return reader.read()
     finally:
         reader.close()
+
+
+def topics_of_current(settings: Settings, declared: Iterable[Pipeline], *, there: Collection[str]) -> dict[str, str]:
+    """By declared output of a flow that runs in another version: the topic of that version.
+
+    `there`: topics of the cluster. Raises as `VersionsTopic.read`.
+    """
+    found: dict[str, str] = {}
+    for flow in declared:
+        if flow.versions in there and (version := versions_of(settings, flow.versions).current.version):
+            current = flow.as_version(version)
+            beside = {one.dlq: now.dlq for one, now in zip(flow.inputs, current.inputs, strict=True)}
+            found |= dict(zip(flow.outputs, current.outputs, strict=True)) | beside
+    return found

@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
-from streams.flow.version import DECLARED
-
 CURRENT_KEY: Final = b"current"
 _VERSION_KEY: Final = b"version/"
 
@@ -79,7 +77,8 @@ class VersionRecord:
 class CurrentRecord:
     """Which version workers run."""
 
-    version: str = DECLARED
+    version: str = ""
+    """Empty: the declared one."""
     going_to: str | None = None
     """The version that is to take over: workers run none meanwhile. None: no switch goes on."""
     before: str | None = None

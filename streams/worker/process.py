@@ -315,15 +315,15 @@ def _intake_service(
 def _check_rights(client: AdminClient, pipelines: Sequence[Pipeline]) -> None:
     """Refuse to start without a right on a topic that a transaction or a restore would fail without.
 
-    Those that only a growth needs may be missing: a deployment of an earlier version has not granted them.
+    Those that only a growth or a version needs may be missing: a deployment of an earlier release has not granted them.
 
     Raises:
         StreamsError: some are lacking; or no answer.
 
     """
     lacks = lacking(client, rights_of([Role.WORKER], pipelines))
-    to_grow = {topic for flow in pipelines for topic in (flow.growth, flow.forwarded)}
-    needed = [right for right in lacks if right.name not in to_grow]
+    may_lack = {topic for flow in pipelines for topic in (flow.growth, flow.forwarded, flow.versions)}
+    needed = [right for right in lacks if right.name not in may_lack]
     if fatal := [right for right in needed if right.operation in {Operation.READ, Operation.WRITE}]:
         raise StreamsError(in_words(fatal))
     for right in lacks:
