@@ -121,9 +121,10 @@ class BackfillAdmin:
     def commit(self, starts: Mapping[int, int]) -> None:
         """Have the group, which has no members, begin at these offsets, by lane."""
         offsets = [self._place(lane, offset) for lane, offset in starts.items()]
-        self._asked(
-            "setting where the group begins", lambda: self._consumer.commit(offsets=offsets, asynchronous=False)
-        )
+        if offsets:  # the client refuses none
+            self._asked(
+                "setting where the group begins", lambda: self._consumer.commit(offsets=offsets, asynchronous=False)
+            )
 
     def delete(self, topics: Sequence[str]) -> None:
         """Delete these topics and the flow's group; what is not there is fine."""

@@ -85,7 +85,7 @@ def worker(
     _log(settings, declared)
     process.run()
     if process.is_switching:
-        os.execv(sys.executable, [sys.executable, "-m", "streams", *sys.argv[1:]])  # noqa: S606 - this very command
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "streams", *sys.argv[1:]])  # noqa: S606 - this very command
 
 
 def _log(settings: Settings, pipelines: list[Pipeline]) -> None:
