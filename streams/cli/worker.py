@@ -85,6 +85,7 @@ def worker(
     _log(settings, declared)
     process.run()
     if process.is_switching:
+        sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, "-P", "-m", "streams", *sys.argv[1:]])  # noqa: S606 - this very command
 
 
