@@ -4,12 +4,13 @@ import shutil
 
 from streams.backfill.admin import BackfillAdmin
 from streams.backfill.log import VersionsWriter
-from streams.backfill.make import own_topics
+from streams.backfill.make import HISTORY_FOLDER, own_topics
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka.versions_topic import versions_of
 from streams.settings import Settings
 from streams.versions.record import From, VersionRecord
+from streams.worker.owner import DataDirectory
 
 
 def to_delete(settings: Settings, declared: Pipeline, version: str) -> VersionRecord:
@@ -54,8 +55,18 @@ def abandon(settings: Settings, declared: Pipeline, version: str) -> list[str]:
                     "that was killed is forgotten after ten seconds"
                 )
             admin.delete(topics)
-        shutil.rmtree(settings.streams_data_dir, ignore_errors=True)
+        _delete_local(settings, declared.as_version(version))
         writer.remove(record)
         return topics
     finally:
         writer.close()
+
+
+def _delete_local(settings: Settings, flow: Pipeline) -> None:
+    """Delete what a backfill keeps in its data directory, which others may use as well."""
+    directory = DataDirectory(settings.streams_data_dir)
+    try:
+        for folder in (directory.path / f"{flow.prefix}{flow.name}", directory.path / HISTORY_FOLDER):
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        directory.release()

@@ -32,6 +32,8 @@ from streams.text import counted
 from streams.versions.record import From, VersionRecord, Versions
 from streams.worker.owner import DataDirectory
 
+HISTORY_FOLDER: Final = "history.delta"
+"""In the data directory: sorted rows of Delta tables. No flow is called so."""
 _MEMBERS_GONE_S: Final = 30.0
 Say = Callable[[str], None]
 
@@ -139,7 +141,7 @@ class VersionMaker:
         admin.create(history, partitions=admin.partitions()[self._declared.source])
         paths: list[str] = list(record.inputs)
         if record.pinned is not None:
-            folder = self._settings.streams_data_dir / "history"
+            folder = self._settings.streams_data_dir / HISTORY_FOLDER
             paths = [str(export_delta(self._settings, self.flow, record.inputs[0], record.pinned, folder))]
         self._say(f"{self.flow.name}: {', '.join(record.inputs)} into {self.flow.source}")
         results = stage_files(self._settings, self.flow, paths, self._request.mapping, None)
