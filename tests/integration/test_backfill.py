@@ -48,7 +48,7 @@ def environment(stack: Stack, directory: Path) -> dict[str, str]:
 
 def backfill(stack: Stack, directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return run_forked(
-        ["backfill", "--flow", "gps", "--web-port", "0", *arguments], environment(stack, directory), timeout_s=120
+        ["backfill", "--flow", "gps", "--web-port", "0", *arguments], environment(stack, directory), timeout_s=200
     )
 
 
@@ -91,7 +91,7 @@ def test_a_killed_backfill_goes_on_and_each_event_is_there_once(stack: Stack, tm
             {**environment(stack, tmp_path), "STREAMS_FAILPOINT": failpoint, "STREAMS_COMMIT_INTERVAL_MS": "20"},
             stdout=tmp_path / "killed.log",
         )
-        assert killed.wait(90) == -signal.SIGKILL, (tmp_path / "killed.log").read_text()[-3000:]
+        assert killed.wait(150) == -signal.SIGKILL, (tmp_path / "killed.log").read_text()[-3000:]
     status = backfill(stack, tmp_path, "--status")
     assert (status.returncode, "gps v2: running" in status.stdout) == (100, True), status
 
@@ -138,7 +138,7 @@ def test_files_and_a_table_become_versions_of_their_own(stack: Stack, tmp_path: 
         {**environment(stack, tmp_path), "STREAMS_FAILPOINT": "committed:1"},
         stdout=tmp_path / "killed.log",
     )
-    assert killed.wait(90) == -signal.SIGKILL, (tmp_path / "killed.log").read_text()[-3000:]
+    assert killed.wait(150) == -signal.SIGKILL, (tmp_path / "killed.log").read_text()[-3000:]
 
     made = {}
     for version, arguments in {"files": ["files", str(file)], "table": ["delta", table]}.items():
@@ -219,7 +219,7 @@ def test_a_bug_is_found_and_its_rows_are_computed_again(stack: Stack, tmp_path: 
         return run_forked(["backfill", "--flow", "gps", *arguments], values, directory=right, timeout_s=200)
 
     with running(values, wrong, tmp_path / "old.log") as old_worker:
-        wait_until(of_old.all_is_committed, "the old code has processed all", timeout_s=120)
+        wait_until(of_old.all_is_committed, "the old code has processed all", timeout_s=200)
         clean = len(committed_records(stack, GPS.clean))
         assert counted(stack, "") == 2 * clean, "the bug"
 
@@ -239,7 +239,7 @@ def test_a_bug_is_found_and_its_rows_are_computed_again(stack: Stack, tmp_path: 
 
     fill(stack, 2_000, seed=SEED + 2)
     with running(values, right, tmp_path / "new.log"):
-        wait_until(of_new.all_is_committed, "the version goes on with the live flow", timeout_s=120)
+        wait_until(of_new.all_is_committed, "the version goes on with the live flow", timeout_s=200)
         limits = replace(LIMITS, is_idle_in_the_end=False)
         topics = Topics.of_pipeline("gps", version="v2").without_windows()
         report = check(stack.bootstrap_servers, registry_schemas(stack.registry_url), topics, limits)
@@ -253,4 +253,4 @@ def test_a_bug_is_found_and_its_rows_are_computed_again(stack: Stack, tmp_path: 
         back = run("--rollback")
         assert (back.returncode, "the declared version is current" in back.stdout) == (0, True), back
     with running(values, wrong, tmp_path / "old.log"):
-        wait_until(of_old.all_is_committed, "the version before goes on where it stopped", timeout_s=120)
+        wait_until(of_old.all_is_committed, "the version before goes on where it stopped", timeout_s=200)
