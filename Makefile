@@ -15,7 +15,7 @@ TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 5 ? n + 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down deploy-tools loadtest loadtest-full wheels bench bench-sinks bench-gateway bench-query gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal rolling-upgrade oncall simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean bench-snapshot
+.PHONY: help setup run test test-fast test-long check schemas fix up down deploy-tools loadtest loadtest-full wheels bench bench-sinks bench-gateway bench-query gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal rolling-upgrade oncall simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean bench-snapshot bench-backfill
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ bench-sinks: setup ## Measure sinks into PostgreSQL and Delta Lake beside raw CO
 
 bench-snapshot: setup ## Measure snapshots: an upload after a small change, a restore beside one from the journal (~10 min)
 	$(BIN)/python -m loadtest.snapshot_bench $(ARGS)
+
+bench-backfill: setup ## Measure a backfill of 5,000,000 events beside a worker that drains them (~3 min)
+	$(BIN)/python -m loadtest.bench_backfill $(ARGS)
 
 bench-gateway: setup ## Measure events by HTTP, single and in batches, beside a server that does nothing (~2 min)
 	$(BIN)/python -m loadtest.gateway_bench $(ARGS)

@@ -75,14 +75,15 @@ class Topics:
     """Of the source; by default by its name."""
 
     @classmethod
-    def of_pipeline(cls, name: str, prefix: str = "") -> "Topics":
-        """Topics of a declared flow, which begin with `prefix`.
+    def of_pipeline(cls, name: str, prefix: str = "", version: str = "") -> "Topics":
+        """Topics of a declared flow, which begin with `prefix`; those of one of its versions.
 
         Raises:
             UsageError: there is no such flow.
 
         """
-        (pipeline,) = select_pipelines([name], prefix=prefix)
+        (declared,) = select_pipelines([name], prefix=prefix)
+        pipeline = declared.as_version(version)
         windows = windows_of(pipeline)
         sessions = tuple(one for one in getattr(pipeline, "windows", ()) if getattr(one, "gap_ms", 0))
         table = pipeline.tables[0].topic

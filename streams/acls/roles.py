@@ -21,6 +21,7 @@ from streams.names import (
     MONITOR_GROUP,
     PULL_PREFIX,
     REVIEW_GROUP,
+    VERSIONS_GROUP,
 )
 from streams.sinks.spec import dead_letters_of, group_of
 
@@ -84,6 +85,8 @@ def _worker(flow: Pipeline) -> Iterator[Right]:
         yield on_topic(topic, Operation.READ, "restores state from it")
     yield on_topic(flow.forget, Operation.READ, "reads requests to forget keys")
     yield on_topic(flow.forget, Operation.WRITE, "writes that it has carried one out")
+    yield on_topic(flow.versions, Operation.READ, "hears which version of the flow it runs")
+    yield _unjoined(VERSIONS_GROUP)
     yield on_topic(flow.journal, Operation.DELETE, "truncates what no restore needs any more")
     for one in flow.inputs:
         if one.is_internal:

@@ -36,6 +36,10 @@ COMMANDS: Final[Table] = {
         "query:query",
         "Ask a table: the row of a key, or rows of a range, as committed; --watch follows it.",
     ),
+    "backfill": LazyCommand(
+        "backfill:backfill",
+        "Run the history of a flow's source through the flow again, into a version of its outputs.",
+    ),
     "sink": LazyCommand(
         "sink:sink",
         "Copy a topic of a flow into a database, a Delta table or an endpoint until SIGTERM or Ctrl-C.",

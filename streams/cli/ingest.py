@@ -108,7 +108,7 @@ def file_command(
     with _progress_bar() as progress:
         options = IngestOptions(
             input_format=input_format,
-            mapping=_parsed(mapping or []),
+            mapping=parsed_mapping(mapping or []),
             reading=reading,
             rebase_time=rebase_time,
             rate=rate,
@@ -128,7 +128,13 @@ def file_command(
         raise FoundSomething(f"{bad:,} of {counted(rows, 'row')} {are} bad and {sent}{written}")
 
 
-def _parsed(mapping: list[str]) -> dict[str, str]:
+def parsed_mapping(mapping: list[str]) -> dict[str, str]:
+    """Column by field, of `FIELD=COLUMN` each.
+
+    Raises:
+        UsageError: one is something else, or a field is mapped twice.
+
+    """
     found: dict[str, str] = {}
     for entry in mapping:
         name, equals, column = entry.partition("=")

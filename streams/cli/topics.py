@@ -6,12 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
+from streams.cli.current import current_lines
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.cli.schemas.results import echo_schemas, fail_on_refused, schema_rows
 from streams.errors import FoundSomething
 from streams.flow.discover import select_pipelines
-from streams.kafka.admin import wait_for_broker
+from streams.kafka.admin import partition_counts_with_leaderless, wait_for_broker
 from streams.kafka.topics import TopicState, TopicStatus, Wanted, apply_topics, list_topics
+from streams.kafka.versions_topic import topics_of_current
 from streams.logs import configure_logging
 from streams.schemas.catalog import Catalog
 from streams.schemas.client import Registry, wait_for_registry
@@ -73,14 +75,21 @@ def apply_command(
 
 
 def list_command(output: FormatOption = Format.TEXT) -> None:
-    """Show how the declared topics stand: there, missing, or different from their declaration (exit status 100)."""
+    """Show how the declared topics stand: there, missing, or different from their declaration (exit status 100).
+
+    Of a flow of which a version was promoted: which topics have its outputs now.
+    """
     settings = load_settings()
     pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
-    topics = list_topics(wait_for_broker(settings), pipelines)
+    client = wait_for_broker(settings)
+    topics = list_topics(client, pipelines)
+    current = topics_of_current(settings, pipelines, there=partition_counts_with_leaderless(client).keys())
     if output is Format.JSON:
-        echo_json([_topic_row(state) for state in topics])
+        echo_json([{**_topic_row(state), "current": current.get(state.name, state.name)} for state in topics])
     else:
         _echo_topics(topics)
+        for line in current_lines(current):
+            echo_line(line)
     _fail_on_drift(topics)
 
 

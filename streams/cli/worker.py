@@ -1,11 +1,15 @@
 """`streams worker`: one worker, or several that a supervisor keeps."""
 
+import os
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from streams.cli.app import AppOption, use_app
+from streams.errors import UsageError
 from streams.flow.declaration import Pipeline
 from streams.flow.discover import select_pipelines
 from streams.logs import configure_logging
@@ -14,7 +18,9 @@ from streams.settings import Settings, load_settings
 from streams.unknown_variables import warn_of_unknown_variables
 from streams.worker.lifeline import Supervised
 from streams.worker.process import WorkerProcess
+from streams.worker.restarts import SWITCHED
 from streams.worker.supervisor import Supervisor, memory_share_mb
+from streams.worker.version_watch import current_versions
 
 
 def worker(
@@ -58,25 +64,44 @@ def worker(
     """
     use_app(app)
     settings = load_settings(streams_data_dir=data_dir, streams_group_leave=leave or None)
-    pipelines = with_personal(select_pipelines(pipeline, prefix=settings.streams_topic_prefix))
+    declared = with_personal(select_pipelines(pipeline, prefix=settings.streams_topic_prefix))
+    if versions := [one.name for one in declared if one.version]:
+        raise UsageError(
+            f"--pipeline {versions[0]}: name the flow, a worker runs its current version; `streams backfill --flow "
+            "NAME --into VERSION --promote` changes which one that is"
+        )
     if supervised is not None:
-        _run_supervised(Supervised.parse(supervised), settings, pipelines)
+        _run_supervised(Supervised.parse(supervised), settings, declared)
         return
+    # What is wrong from the start is one line, no log.
     if processes > 1:
         options = [part for name in pipeline or [] for part in ("--pipeline", name)] + ["--leave"] * leave
         run = Supervisor(settings, options, processes=processes, web_port=web_port).run
-    else:
-        run = WorkerProcess(settings, pipelines, web_port=web_port).run
-    # What is wrong from the start is one line, no log.
+        _log(settings, declared)
+        run()
+        return
+    running = current_versions(settings, declared, on_wait=partial(_log, settings, declared))
+    process = WorkerProcess(settings, running, web_port=web_port, follows_versions=True)
+    _log(settings, declared)
+    process.run()
+    if process.is_switching:
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "streams", *sys.argv[1:]])  # noqa: S606 - this very command
+
+
+def _log(settings: Settings, pipelines: list[Pipeline]) -> None:
     configure_logging(settings.streams_log_format, masks_values=any(one.personal for one in pipelines))
     warn_of_unknown_variables()
-    run()
 
 
-def _run_supervised(this: Supervised, settings: Settings, pipelines: list[Pipeline]) -> None:
+def _run_supervised(this: Supervised, settings: Settings, declared: list[Pipeline]) -> None:
     """One of several processes."""
-    masks = any(one.personal for one in pipelines)
+    masks = any(one.personal for one in declared)
     configure_logging(settings.streams_log_format, process=this.number, masks_values=masks)
     this.end_with_the_supervisor()
     share = settings.model_copy(update={"streams_memory_mb_max": memory_share_mb(settings, this.of)})
-    WorkerProcess(share, pipelines, web_port=None, web_listener=this.web_socket()).run()
+    running = current_versions(share, declared, on_wait=lambda: None)
+    process = WorkerProcess(share, running, web_port=None, web_listener=this.web_socket(), follows_versions=True)
+    process.run()
+    if process.is_switching:
+        raise typer.Exit(SWITCHED)

@@ -66,12 +66,14 @@ class Committer:
         session: str,
         timestamp_ages_ms: Mapping[str, int] | None = None,
         address: str = "",
+        code: str | None = None,
     ) -> None:
         """Configure.
 
         `encoders` are those of all topics that rows go to. `author` is this worker, `session` this process of it: an
         unknown outcome is settled by them. `timestamp_ages_ms` bounds, by topic, how old the timestamp of an event's
         record may be. `address`: where the worker's web server answers, for the positions' metadata; empty: nowhere.
+        `code`: digest of the app, which goes into every position.
         """
         self._pipeline = pipeline
         self._inputs = pipeline.inputs
@@ -79,7 +81,8 @@ class Committer:
         self._changelog = changelog
         self._encoders = {encoder.topic: encoder for encoder in encoders}
         self._failpoint = failpoint
-        self._author, self._session, self._address = author, session, address or None
+        self._author, self._session = author, session
+        self._address, self._code = address or None, code
         self._timestamp_ages_ms = timestamp_ages_ms or {}
         self._open = False
 
@@ -218,6 +221,7 @@ class Committer:
             self._session,
             commit.identity.topics.get(self._inputs[number].topic),
             address=self._address,
+            code=self._code,
         )
         standing = commit.standing
         if standing is None:

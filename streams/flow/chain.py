@@ -106,14 +106,14 @@ def _further_chains(pipeline: Pipeline) -> list[tuple[OperatorSpec, ...]]:
 
 def _in_order(pipeline: Pipeline) -> dict[str, OperatorSpec]:
     """Operators by their place in the order of the flow."""
-    own, bounds = len(pipeline.prefix), pipeline.bounds
+    own, bounds = pipeline.declared_topic, pipeline.bounds
     declared: dict[str, OperatorSpec] = {
         "deduplicate": Dedup(bounds.horizon_ms, pipeline.late),
         "reorder": Reorder(pipeline.late),
         CLEAN: _becomes_clean(pipeline),
-        **{f"to:{topic[own:]}": Publish(topic, outcome="") for topic in pipeline.event_topics},
-        **{f"fold:{table.topic[own:]}": FoldTable(table.topic, table.aggregate) for table in pipeline.tables},
-        **{place: spec for one in pipeline.windows for place, spec in _windows(one, one.topic[own:])},
+        **{f"to:{own(topic)}": Publish(topic, outcome="") for topic in pipeline.event_topics},
+        **{f"fold:{own(table.topic)}": FoldTable(table.topic, table.aggregate) for table in pipeline.tables},
+        **{place: spec for one in pipeline.windows for place, spec in _windows(one, own(one.topic))},
     }
     custom = {spec.name: spec for spec in pipeline.operators}
     clash = declared.keys() & custom.keys()

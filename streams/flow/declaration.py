@@ -3,13 +3,14 @@
 Everything else (topics, groups, decoding, state, metrics) follows from it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from streams.flow.bounds import BOUNDS_DEFAULT, Bounds
 from streams.flow.inputs import AUDIT_SUFFIX, DEAD_LETTERS_SUFFIX, LATE_SUFFIX, Input
 from streams.flow.topics import DAY_MS, OUTPUT_BYTES_MAX, Cleanup, Topic, topic_of, topics_beside
+from streams.flow.version import DECLARED, declared_name, of_version
 from streams.operators.fold.aggregate import Aggregate, WindowAggregate
 from streams.operators.spec import OperatorSpec, OutputTopic
 from streams.settings import Settings
@@ -20,6 +21,8 @@ JOURNAL_SUFFIX: Final = ".journal"
 FORWARDED_SUFFIX: Final = ".forwarded"
 GROWTH_SUFFIX: Final = ".growth"
 FORGET_SUFFIX: Final = ".forget"
+VERSIONS_SUFFIX: Final = ".versions"
+HISTORY_SUFFIX: Final = ".history"
 PHASES_MAX: Final = 60
 """Windows that an event may belong to: each costs as much as a window of its own."""
 
@@ -145,6 +148,10 @@ class Pipeline:
     personal: frozenset[str] = frozenset()
     """Names of the source's fields that hold personal data, where they are known (`streams.schemas.personal`): their
     values are masked in everything that people see."""
+    version: str = DECLARED
+    """Of the flow: outputs, group and state are called by it (`streams.flow.version`); see `as_version`."""
+    named_after: str = ""
+    """Topic that late events, dead letters and the journal are named after; empty: the source."""
 
     def __post_init__(self) -> None:
         _set_default(self, "subject", f"{self.source}-value")
@@ -164,7 +171,7 @@ class Pipeline:
         first = Input(
             self.source, self.input_name, self.id_field, self.key_field, self.time_field, self.sequence_field,
             self.payload_fields, self.text_fields, self.field_ranges, self.subject, self.bounds,
-            self.source_is_internal,
+            self.source_is_internal, version=self.version, named_after=self.named_after,
         )  # fmt: skip
         return (first, *self.further_inputs)
 
@@ -184,6 +191,7 @@ class Pipeline:
             subject=one.subject,
             bounds=one.bounds,
             source_is_internal=one.is_internal,
+            named_after=one.named_after,
             further_inputs=(),
             tables=(),
             windows=(),
@@ -203,7 +211,40 @@ class Pipeline:
         """The same flow under other names: every topic and the group begin with `prefix`, the subjects stay."""
         if not prefix:
             return self
-        topics = {one.topic: prefix + one.topic for one in self._own_outputs}
+        return replace(
+            self._writing(lambda topic: prefix + topic),
+            source=prefix + self.source,
+            further_inputs=tuple(replace(one, topic=prefix + one.topic) for one in self.further_inputs),
+            sinks=tuple(sink.with_topic(prefix + sink.topic) for sink in self.sinks),
+            prefix=prefix + self.prefix,
+        )
+
+    def as_version(self, version: str) -> "Pipeline":
+        """The same flow as another version of itself: it reads the same topics, and writes none of the same.
+
+        It has no sinks: rows of both versions would meet in one table. Give the prefix before.
+        """
+        if not version:
+            return self
+        return replace(
+            self._writing(lambda topic: of_version(topic, version)),
+            name=of_version(self.name, version),
+            further_inputs=tuple(replace(one, version=version) for one in self.further_inputs),
+            sinks=(),
+            version=version,
+        )
+
+    def reading_history(self, topic: str) -> "Pipeline":
+        """The same flow with its source's history in another topic; its other topics are called as before."""
+        return replace(self, source=topic, named_after=self.named_after or self.source)
+
+    def declared_topic(self, topic: str) -> str:
+        """The name by which the app declares an output."""
+        return declared_name(topic.removeprefix(self.prefix), self.version)
+
+    def _writing(self, renamed: Callable[[str], str]) -> "Pipeline":
+        """With every output that the declaration names under another name."""
+        topics = {one.topic: renamed(one.topic) for one in self._own_outputs}
         operators = tuple(with_topics(spec, topics) for spec in self.operators)
         names = {before.name: after.name for before, after in zip(self.operators, operators, strict=True)}
         return replace(
@@ -211,14 +252,10 @@ class Pipeline:
             operators=operators,
             order=tuple(names.get(name, name) for name in self.order),
             branches={names.get(one, one): names.get(after, after) for one, after in self.branches.items()},
-            source=prefix + self.source,
-            tables=tuple(replace(table, topic=prefix + table.topic) for table in self.tables),
-            windows=tuple(replace(window, topic=prefix + window.topic) for window in self.windows),
-            clean_topic=prefix + self.clean_topic if self.clean_topic else self.clean_topic,
-            event_topics=tuple(prefix + topic for topic in self.event_topics),
-            further_inputs=tuple(replace(one, topic=prefix + one.topic) for one in self.further_inputs),
-            sinks=tuple(sink.with_topic(prefix + sink.topic) for sink in self.sinks),
-            prefix=prefix + self.prefix,
+            tables=tuple(replace(table, topic=renamed(table.topic)) for table in self.tables),
+            windows=tuple(replace(window, topic=renamed(window.topic)) for window in self.windows),
+            clean_topic=renamed(self.clean_topic) if self.clean_topic else self.clean_topic,
+            event_topics=tuple(renamed(topic) for topic in self.event_topics),
         )
 
     def under(self, settings: Settings) -> "Pipeline":
@@ -249,31 +286,31 @@ class Pipeline:
     @property
     def clean(self) -> str:
         """Topic of unique events, ordered per key."""
-        return self.clean_topic or f"{self.source}{CLEAN_SUFFIX}"
+        return self.clean_topic or self._beside(CLEAN_SUFFIX)
 
     @property
     def late(self) -> str:
         """Topic of events that came after a later one of their key was released, or beyond the horizon."""
-        return f"{self.source}{LATE_SUFFIX}"
+        return self._beside(LATE_SUFFIX)
 
     @property
     def dlq(self) -> str:
         """Dead-letter topic."""
-        return f"{self.source}{DEAD_LETTERS_SUFFIX}"
+        return self._beside(DEAD_LETTERS_SUFFIX)
 
     @property
     def audit(self) -> str:
         """What was done about each dead letter, by whom, when, why, and what became of it."""
-        return f"{self.dlq}{AUDIT_SUFFIX}"
+        return self._beside(DEAD_LETTERS_SUFFIX + AUDIT_SUFFIX)
 
     @property
     def journal(self) -> str:
         """Changelog of dedup and reorder state."""
-        return f"{self.source}{JOURNAL_SUFFIX}"
+        return self._beside(JOURNAL_SUFFIX)
 
     def forwarded_of(self, input_number: int) -> str:
         """Internal, of each input: what was read in another partition than its key's, and progress of parents."""
-        own = f"{self.source}{FORWARDED_SUFFIX}"
+        own = self._beside(FORWARDED_SUFFIX)
         return f"{own}.{self.inputs[input_number].name}" if input_number else own
 
     @property
@@ -284,12 +321,29 @@ class Pipeline:
     @property
     def growth(self) -> str:
         """Internal: the growths of the flow."""
-        return f"{self.source}{GROWTH_SUFFIX}"
+        return self._beside(GROWTH_SUFFIX)
 
     @property
     def forget(self) -> str:
         """Internal: requests to forget keys while workers run. There from the first request on, with one partition."""
-        return f"{self.source}{FORGET_SUFFIX}"
+        return self._beside(FORGET_SUFFIX)
+
+    @property
+    def versions(self) -> str:
+        """Internal: which versions of the flow there are, and which one is current; of all versions the same.
+
+        There from the first backfill on, with one partition.
+        """
+        return f"{self.named_after or self.source}{VERSIONS_SUFFIX}"
+
+    @property
+    def history(self) -> str:
+        """Internal: what a version reads that is made of files or a table."""
+        return self._beside(HISTORY_SUFFIX)
+
+    def _beside(self, suffix: str) -> str:
+        """Name of a topic that is named after the source."""
+        return of_version(f"{self.named_after or self.source}{suffix}", self.version)
 
     def forget_topic(self) -> Topic:
         """The topic of requests as the first request creates it: a key is in it for a day."""
@@ -334,7 +388,7 @@ class Pipeline:
         return tuple(one if one.columns is None else self._with_subject(one) for one in outputs)
 
     def _with_subject(self, output: OutputTopic) -> OutputTopic:
-        return replace(output, subject=output.subject or f"{output.topic.removeprefix(self.prefix)}-value")
+        return replace(output, subject=output.subject or f"{self.declared_topic(output.topic)}-value")
 
     def sink_topics(self) -> tuple[Topic, ...]:
         """Topics of the sinks: where each puts records that are no row of its target. Workers need none of them."""

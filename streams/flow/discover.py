@@ -19,6 +19,7 @@ from streams.errors import UsageError
 from streams.flow.builder import Flow
 from streams.flow.checks import did_you_mean
 from streams.flow.declaration import Pipeline, fed_from_outside
+from streams.flow.version import version_in
 from streams.settings import variable
 from streams.sinks.spec import SinkSpec
 
@@ -83,7 +84,7 @@ def select_flow(name: str) -> Flow:
 def select_pipelines(names: list[str] | None, *, prefix: str = "") -> list[Pipeline]:
     """Flows by name, each with the stages before it; all of them when no name is given.
 
-    `prefix`: what their topics and groups begin with.
+    `prefix`: what their topics and groups begin with. A name may be that of a version: `gps.run.v2`.
 
     Raises:
         UsageError: there is no such flow, or as `declared_flows`.
@@ -93,11 +94,16 @@ def select_pipelines(names: list[str] | None, *, prefix: str = "") -> list[Pipel
     found = {name: flow.pipeline for name, flow in declared.items()}
     if not names:
         names = list(found)
-    unknown = [name for name in names if name not in found]
+    parted = [version_in(name) for name in names]
+    unknown = [name for name, (flow, _) in zip(names, parted, strict=True) if flow not in found]
     if unknown:
         raise UsageError(f"no flow {unknown[0]!r}: there is {', '.join(found)}")
-    staged = [stage.name for name in names for stage in (*declared[name].stages, declared[name])]
-    return [found[name].with_prefix(prefix) for name in dict.fromkeys(staged)]
+    staged = [
+        (stage.name, version)
+        for name, version in parted
+        for stage in (*(() if version else declared[name].stages), declared[name])
+    ]
+    return [found[name].with_prefix(prefix).as_version(version) for name, version in dict.fromkeys(staged)]
 
 
 def select_fed(*, prefix: str = "") -> list[Pipeline]:

@@ -6,6 +6,7 @@ from typing import Final
 
 from streams.batch.events import Fields
 from streams.flow.bounds import BOUNDS_DEFAULT, Bounds
+from streams.flow.version import of_version
 from streams.operators.spec import named_for
 from streams.state.identity import Consequences, SettingsByName
 
@@ -34,6 +35,11 @@ class Input:
     """Whether it is the topic between two stages of a flow: what is consumed of it is deleted."""
     is_table: bool = False
     """Whether its events are rows of a compacted topic: each is known by its place in the log, none is a copy."""
+    version: str = ""
+    """Of the flow, where it is not the declared one (`streams.flow.version`)."""
+    named_after: str = ""
+    """Topic that late events and dead letters are named after; empty: its own. The history of a topic may be read from
+    another one."""
 
     @property
     def fields(self) -> Fields:
@@ -49,17 +55,17 @@ class Input:
     @property
     def late(self) -> str:
         """Topic of its events that came too late."""
-        return f"{self.topic}{LATE_SUFFIX}"
+        return of_version(f"{self.named_after or self.topic}{LATE_SUFFIX}", self.version)
 
     @property
     def dlq(self) -> str:
         """Its dead-letter topic."""
-        return f"{self.topic}{DEAD_LETTERS_SUFFIX}"
+        return of_version(f"{self.named_after or self.topic}{DEAD_LETTERS_SUFFIX}", self.version)
 
     @property
     def audit(self) -> str:
         """What was done about each dead letter."""
-        return f"{self.dlq}{AUDIT_SUFFIX}"
+        return of_version(f"{self.named_after or self.topic}{DEAD_LETTERS_SUFFIX}{AUDIT_SUFFIX}", self.version)
 
     # --- as part of the state's identity, beside the flow's first input ----------------------------------------------
 

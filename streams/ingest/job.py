@@ -185,11 +185,12 @@ def ingest_files(
     standard_input: BinaryIO | None = None,
     progress: Progress | None = None,
     catalog: Catalog | None = None,
+    reader: Pipeline | None = None,
 ) -> list[IngestResult]:
     """Send the rows of files to the source topic of a flow, one file after the other.
 
     `paths`: files, patterns, addresses (`streams.ingest.remote`), or `-` for `standard_input`. All files are opened
-    before anything is sent.
+    before anything is sent. `reader`: the flow that reads the topic; None: the declared one.
 
     A row is bad if it does not convert to the newest schema of the source, or if the flow's decoder would reject
     its event, coming in now.
@@ -201,7 +202,7 @@ def ingest_files(
 
     """
     catalog = catalog or Catalog.load()
-    (pipeline,) = with_personal([_pipeline_of(topic, settings.streams_topic_prefix)], catalog)
+    (pipeline,) = with_personal([reader or _pipeline_of(topic, settings.streams_topic_prefix)], catalog)
     schema = catalog.latest(pipeline.subject)
     with ExitStack() as stack:
         files = stack.enter_context(inputs_of(paths, standard_input, _fetching(progress)))

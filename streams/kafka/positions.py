@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 from streams.sinks.base import Committed
 
 _CYCLE: Final = "streams-cycle:"
-_TEXTS: Final = ("author", "session", "topic_id", "address")
+_TEXTS: Final = ("author", "session", "topic_id", "address", "code")
 _NUMBERS: Final = ("epoch", "ready", "cleared", "settled")
 _FIELDS: Final = (*_TEXTS, *_NUMBERS)
 """Attributes of `Committed` that are written, where they are not None."""

@@ -77,6 +77,8 @@ class Committed:
     """Epoch of the growth of which it has told its children that they go by their own time again; None: of none."""
     address: str | None = None
     """Where the web server of that process answers, as other workers reach it; None: nowhere, or not known."""
+    code: str | None = None
+    """Digest of the app that has processed the records before it (`streams.flow.code`); None: not known."""
 
 
 class WriteInterrupted(Exception):

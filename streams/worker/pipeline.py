@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import structlog
 
-from streams.batch.lanes import all_lanes
+from streams.batch.lanes import all_lanes, lane_of
 from streams.batch.records import Records
 from streams.clock import SteadyClock, SystemTime, monotonic_ms
 from streams.engine.commit import Failpoint
@@ -25,7 +25,9 @@ from streams.errors import FencedError
 from streams.flow.declaration import Pipeline
 from streams.growth.layouts import Layouts
 from streams.limits import POLL_BLOCKED_MS_MAX, REST_MS_MAX
+from streams.operators.trace import NEVER
 from streams.resilience.retry import Pause, Retrier, quietly
+from streams.sources.kafka.range import RangeIntake
 from streams.worker.account import CycleReport
 from streams.worker.background import BackgroundRestores, SchemaLookups
 from streams.worker.core import PipelineCore, Ports
@@ -35,6 +37,7 @@ from streams.worker.growth_news import KafkaGrowthNews
 from streams.worker.memory import ProcessMemory
 from streams.worker.ownership import Polled
 from streams.worker.remarks import SourceRemarks
+from streams.worker.replay import Replay
 from streams.worker.schemas import ExpiriesOfAll
 from streams.worker.snapshots import SnapshotThread
 from streams.worker.status import PipelineStatus
@@ -71,8 +74,12 @@ class PipelineRunner:
         on_failure: Callable[[BaseException], None],
         hook: EffectsHook = as_they_are,
         tracing: Tracing | None = None,
+        replay: Replay | None = None,
     ) -> None:
-        """`partitions`: by how many the flow's state is divided. `on_failure`: has the process end, for that reason."""
+        """`partitions`: by how many the flow's state is divided. `on_failure`: has the process end, for that reason.
+
+        `replay`: a range of the logs that is processed alone; the loop ends after it.
+        """
         self.pipeline = pipeline
         self._shared = shared
         self.partitions = partitions
@@ -80,6 +87,7 @@ class PipelineRunner:
         self._failpoint = failpoint
         self._on_failure = on_failure
         self._hook = hook
+        self._replay = replay
         self._trace = None if tracing is None else tracing.of_pipeline(pipeline)
         self._stop = threading.Event()
         self.vitals = Vitals()
@@ -159,7 +167,13 @@ class PipelineRunner:
             # A restore that waits is told of, and repeated, by the restorer: its reader need not.
             quiet=Retrier(self._stop, say=quietly, on_pause=on_pause),
             on_progress=self.vitals.sign,
+            over=None if self._replay is None else self._replay.range,
         )
+
+    def leave_when_stopped(self) -> None:
+        """Have `stop` give the places in the group up at once. Any thread."""
+        if self._started is not None:
+            self._started.wiring.intake.leave_when_closed()
 
     def stopping(self) -> None:
         """Make `intake_loop` end and every wait short."""
@@ -241,6 +255,8 @@ class PipelineRunner:
     async def intake_loop(self, send: Callable[[Polled], "asyncio.Future[object]"]) -> None:
         """Poll and hand micro-batches over until stopped; polls on (paused) while the agent lags."""
         while not self._stop.is_set():
+            if self._replay is not None and await self._is_over(self._replay):
+                return
             polled = await self._poll()
             if self._says_nothing(polled.batch):
                 continue
@@ -252,6 +268,27 @@ class PipelineRunner:
                 await self._poll_paused()
             if not handed_over.done():
                 handed_over.cancel()
+
+    async def _is_over(self, replay: Replay) -> bool:
+        """Whether the range is processed; keeps the pace of the replay."""
+        started = self._require_started()
+        engine, intake = started.core.engine, started.wiring.intake
+        tasks = dict(engine.tasks)
+        reached = {
+            lane_of(number, partition): position.offset_next
+            for partition, task in tasks.items()
+            for number, position in enumerate(list(task.positions))
+        }
+        replay.on_progress(reached)
+        is_at_end = isinstance(intake, RangeIntake) and replay.range.is_final and intake.is_at_end(reached)
+        if is_at_end and not engine.waiting_partitions:
+            numbers = range(len(self.pipeline.inputs)) if replay.range.is_closed else ()
+            is_left = any(task.next_timer(number) != NEVER for task in tasks.values() for number in numbers)
+            if not is_left and started.core.is_at_rest and len(tasks) == self._partitions:
+                replay.over.set()
+                return True
+        await asyncio.sleep(replay.pace.pause_s(time.process_time(), time.monotonic()))
+        return False
 
     def _says_nothing(self, batch: MicroBatch) -> bool:
         """Whether a step can be left out: nothing came, and the one before has left nothing to do."""

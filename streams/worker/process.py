@@ -6,6 +6,7 @@ and assignor are off: `BootStrategy` is its documented way to say so.
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import sys
@@ -51,7 +52,9 @@ from streams.worker.metrics import WorkerMetrics
 from streams.worker.owner import DataDirectory
 from streams.worker.ownership import Polled
 from streams.worker.pipeline import PipelineRunner
+from streams.worker.replay import Replay
 from streams.worker.tracing import tracing_of
+from streams.worker.version_watch import VersionWatch
 from streams.worker.watchdog import Watchdog
 from streams.worker.web import Web, take_port
 from streams.worker.wiring import Shared
@@ -92,12 +95,17 @@ class WorkerProcess:
         web_port: int | None,
         web_listener: socket.socket | None = None,
         hook_of: Callable[[WorkerMetrics], EffectsHook] | None = None,
+        replay: Replay | None = None,
+        follows_versions: bool = False,
     ) -> None:
         """Check what a worker needs before it starts.
 
         `web_listener`: where its web server answers, in place of a port. `hook_of` is called once for each flow;
         the hook that it returns gets what each micro-batch has brought about, in the thread that processes, before it
         is written.
+
+        `replay`: a range of history that the only flow is run over; the worker ends after it. `follows_versions`: stop,
+        and say so by `is_switching`, when another version of a flow is to run.
 
         Raises:
             UsageError: the failpoint is none; or the native decoder is demanded and cannot be used.
@@ -113,6 +121,10 @@ class WorkerProcess:
         self._failpoint_spec = settings.streams_failpoint
         self._failpoint()  # a wrong one is refused before anything else is looked at
         self._hook_of = hook_of
+        self._replay = replay
+        self.is_switching = False
+        """Whether it has stopped since another version of a flow is to run."""
+        self._versions = VersionWatch(settings, pipelines, self._switch) if follows_versions else None
         self._settings = settings
         self._failure: BaseException | None = None
         self.metrics = WorkerMetrics()
@@ -207,6 +219,7 @@ class WorkerProcess:
             on_failure=self._fail,
             hook=as_they_are if self._hook_of is None else self._hook_of(self.metrics),
             tracing=self._tracing,
+            replay=self._replay,
         )
 
     def _served_tables(self) -> TablesWeb:
@@ -241,8 +254,12 @@ class WorkerProcess:
         await self._web.start()
         self._watchdog = Watchdog(self._settings.streams_stall_s, self.runners, asyncio.get_running_loop())
         self._watchdog.start()
+        if self._versions is not None:
+            self._versions.start()
 
     async def _stop(self) -> None:
+        if self._versions is not None:
+            await asyncio.to_thread(self._versions.close)
         if self._watchdog is not None:
             await asyncio.to_thread(self._watchdog.stop)
         await self._tables.close()
@@ -259,6 +276,13 @@ class WorkerProcess:
 
     def _failpoint(self) -> Failpoint:
         return parse_failpoint(self._failpoint_spec) if self._failpoint_spec else no_failpoint
+
+    def _switch(self, _: str) -> None:
+        """Stop in order, and leave the groups at once: nobody else is to wait for this worker's places."""
+        self.is_switching = True
+        for runner in self.runners:
+            runner.leave_when_stopped()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is not None:
@@ -297,6 +321,8 @@ def _intake_service(
             try:
                 await runner.start()
                 await runner.intake_loop(send)
+                if not self.should_stop:  # what it was given is processed
+                    signal.raise_signal(signal.SIGTERM)
             except Exception as error:
                 runner.fail(error)
                 raise
@@ -315,15 +341,15 @@ def _intake_service(
 def _check_rights(client: AdminClient, pipelines: Sequence[Pipeline]) -> None:
     """Refuse to start without a right on a topic that a transaction or a restore would fail without.
 
-    Those that only a growth needs may be missing: a deployment of an earlier version has not granted them.
+    Those that only a growth or a version needs may be missing: a deployment of an earlier release has not granted them.
 
     Raises:
         StreamsError: some are lacking; or no answer.
 
     """
     lacks = lacking(client, rights_of([Role.WORKER], pipelines))
-    to_grow = {topic for flow in pipelines for topic in (flow.growth, *flow.forwarded_topics)}
-    needed = [right for right in lacks if right.name not in to_grow]
+    may_lack = {topic for flow in pipelines for topic in (flow.growth, *flow.forwarded_topics, flow.versions)}
+    needed = [right for right in lacks if right.name not in may_lack]
     if fatal := [right for right in needed if right.operation in {Operation.READ, Operation.WRITE}]:
         raise StreamsError(in_words(fatal))
     for right in lacks:

@@ -11,6 +11,8 @@ RESTARTS_MAX: Final = 10
 IN_ORDER_S: Final = 60.0
 """A run that was ready and lasted so long was in order: what ended it counts as the first failure."""
 _BACKOFF: Final = Backoff(first_s=1.0, pause_s_max=30.0)
+SWITCHED: Final = 75
+"""Exit status of a process that is to be started again with another version of a flow."""
 _FINAL: Final = frozenset({FencedError.exit_status, UsageError.exit_status})
 
 
@@ -44,6 +46,8 @@ class Restarts:
         the first time: topics are missing, or no broker answers.
         """
         self._was_ever_ready = self._was_ever_ready or was_ready
+        if status == SWITCHED:
+            return Restart(0.0)
         if status in _FINAL:
             return EndAll(status, f"it {ending(status)}")
         if status == StreamsError.exit_status and not self._was_ever_ready:

@@ -14,6 +14,7 @@ from streams.engine.config import TaskConfig
 from streams.engine.encode import RowEncoder
 from streams.engine.engine import Engine
 from streams.errors import StreamsError
+from streams.flow.code import code_of_app
 from streams.flow.declaration import Pipeline
 from streams.flow.decoding import decoders_of
 from streams.growth.stages import Phase
@@ -32,6 +33,7 @@ from streams.snapshots.objects import ObjectStore
 from streams.sources.base import Idle, Polled
 from streams.sources.kafka.forwarded import ForwardedReader
 from streams.sources.kafka.intake import Intake
+from streams.sources.kafka.range import Range, RangeIntake
 from streams.state.rocks import RocksMemory
 from streams.worker.budget import MemoryBudget
 from streams.worker.configuration import config_of
@@ -123,10 +125,12 @@ class Wiring:
         partitions: int,
         quiet: Retrier,
         on_progress: Callable[[], object],
+        over: Range | None = None,
     ) -> None:
         """`growth`: what is known of the flow's growths; `partitions`: by how many its state was divided at first.
 
-        `quiet`: a retrier that says nothing of its pauses.
+        `quiet`: a retrier that says nothing of its pauses. `over`: a range of the logs, outside of which nothing is
+        read.
         """
         settings, own = shared.settings, shared.settings_of_one()
         self._pipeline = pipeline
@@ -152,7 +156,8 @@ class Wiring:
         self.listener = LateListener()
         group, source = pipeline.group, pipeline.source
         native = native_clients(settings.streams_native)
-        self.intake = Intake(
+        intake = Intake if over is None else partial(RangeIntake, over=over)
+        self.intake: Intake = intake(
             own, source=source, group=group, member=self.member, ownership=self.listener,
             on_lost_records=remarks.records_lost, native=native, further=further,
             address=shared.address,
@@ -211,6 +216,7 @@ class Wiring:
             session=uuid.uuid4().hex,
             timestamp_ages_ms=self._shared.timestamp_ages_ms,
             address=self._shared.address,
+            code=code_of_app() or None,
         )
 
     def poll(self) -> tuple[Polled, tuple[Records | None, dict[int, Idle]], int]:

@@ -232,11 +232,11 @@ class Probe:
     the coordinator is still loading.
     """
 
-    def __init__(self, stack: Stack, partitions: int = PARTITIONS) -> None:
+    def __init__(self, stack: Stack, partitions: int = PARTITIONS, *, group: str = GPS.group) -> None:
         self.partitions = partitions
         self._where = stack.bootstrap_servers
         self._config: dict[str, Any] = {
-            "group.id": GPS.group,
+            "group.id": group,
             "enable.auto.commit": False,
             "isolation.level": "read_uncommitted",  # what is committed, also while a transaction is pending
         }

@@ -60,7 +60,7 @@ def test_of_rights_that_others_include_none_is_named_and_reasons_of_equal_ones_a
     assert found[1].why == "one; two"
 
 
-UNJOINED = {"streams-monitor", "streams-dlq-review", "streams-growth", "streams-forwarded"}
+UNJOINED = {"streams-monitor", "streams-dlq-review", "streams-growth", "streams-forwarded", "streams-versions"}
 """Groups by which clients read that join none."""
 
 

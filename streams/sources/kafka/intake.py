@@ -232,6 +232,10 @@ class Intake:
         self._close_consumer()
         self._high.close()
 
+    def leave_when_closed(self) -> None:
+        """Have `close` give the place in the group up, whatever the settings say. Any thread."""
+        self._must_give_up_place = is_static(self._settings)
+
     def _be_refused(self, error: KafkaError) -> None:
         """The group does not take us as we are: this consumer is void, a new one will ask again."""
         if not self._joining.refused(error):

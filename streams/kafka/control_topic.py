@@ -1,0 +1,177 @@
+"""Reads a control topic: a small compacted topic of one partition, kept in memory from its beginning."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from streams.errors import StreamsError
+from streams.kafka import clients
+from streams.kafka.admin import RECONNECT_MS_MAX, described
+from streams.kafka.broker_watch import BrokerWatch
+from streams.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+READ_TIMEOUT_S: Final = 10.0
+_RECORDS_MAX: Final = 1_000
+_WAIT_S: Final = 0.05
+_HELD_S: Final = 0.25
+"""Whoever wants to read waits no longer than this for who waits for records."""
+_EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - public constants of librdkafka
+_ABSENT: Final = frozenset({
+    KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+})  # fmt: skip
+
+
+class ControlTopic:
+    """The records of one control topic. It joins no group. Any thread. A topic that does not exist has no records."""
+
+    def __init__(self, settings: Settings, topic: str, *, group: str, what: str) -> None:
+        """Connects when it is first read. `group`: the client wants one; `what` follows while it cannot be read."""
+        self._settings, self._topic, self._what = settings, topic, what
+        self._config: dict[str, Any] = {
+            "client.id": group,
+            "group.id": group,  # required by the client; it neither joins nor commits
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 500,
+            "topic.metadata.refresh.interval.ms": 30_000,
+            "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
+        }
+        self._lock = threading.Lock()
+        self._counting = threading.Lock()
+        self._readers = 0
+        self._is_there = False
+        self._consumer: Consumer | None = None
+        self._brokers = BrokerWatch()
+        self._log: list[tuple[bytes | None, bytes | None, int]] = []
+        self._position = 0
+        """Up to where the log was read."""
+        self._is_told = False
+        """Whether it was said that the topic cannot be read."""
+
+    def refresh(self, timeout_s: float = READ_TIMEOUT_S) -> None:
+        """Read what is in the topic now.
+
+        Raises:
+            StreamsError: no answer.
+
+        """
+        deadline_s = time.monotonic() + timeout_s
+        with self._first_in_line(), self._lock:
+            end = self._end(timeout_s)
+            while self._position < end:
+                if time.monotonic() > deadline_s:
+                    self._close()
+                    raise StreamsError(f"reading {self._topic}: no answer within {timeout_s:g} s")
+                self._take(_WAIT_S)
+
+    @contextmanager
+    def _first_in_line(self) -> Iterator[None]:
+        """Who waits for records lets those go first that want to know what there is."""
+        with self._counting:
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._readers -= 1
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for a further record, at most so long, and take what is there.
+
+        Raises:
+            StreamsError: the client refuses.
+
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            if self._readers:
+                time.sleep(_WAIT_S)
+                continue
+            with self._lock:
+                if self._take(min(left_s, _HELD_S)):
+                    while self._take(0):
+                        pass
+                    return
+
+    def log(self) -> list[tuple[bytes | None, bytes | None, int]]:
+        """Key, value and timestamp in ms of every record, as far as the topic was read."""
+        with self._lock:
+            return list(self._log)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        with self._lock:
+            self._close()
+
+    def _end(self, timeout_s: float) -> int:
+        """The offset after the last record; 0 of a topic that does not exist."""
+        try:
+            # Of all topics: asking by name creates a missing one where the broker auto-creates topics.
+            self._is_there = self._is_there or self._topic in self._asked().list_topics(timeout=timeout_s).topics
+            if not self._is_there:
+                return 0
+            _, end = self._asked().get_watermark_offsets(TopicPartition(self._topic, 0), timeout=timeout_s)
+        except KafkaException as error:
+            if error.args[0].code() in _ABSENT:
+                return 0
+            self._close()  # a client that got no answer may never get one (`kafka.broker_watch`)
+            raise StreamsError(f"asking for the end of {self._topic}: {described(error)}") from None
+        return int(end)
+
+    def _asked(self) -> Consumer:
+        """The client, which reads from the beginning or from where it was."""
+        if self._consumer is not None and self._brokers.is_stranded:
+            self._close()
+        if self._consumer is None:
+            self._brokers = BrokerWatch()
+            self._consumer = clients.consumer(self._settings, {**self._config, **self._brokers.config()})
+            start = self._position or OFFSET_BEGINNING
+            self._consumer.assign([TopicPartition(self._topic, 0, start)])
+        return self._consumer
+
+    def _take(self, timeout_s: float) -> bool:
+        """Whether records have come."""
+        has_come = False
+        try:
+            first = self._asked().consume(1, timeout_s)
+            for message in [*first, *(self._asked().consume(_RECORDS_MAX, 0) if first else ())]:
+                has_come |= self._took(message)
+        except KafkaException as error:
+            self._close()
+            raise StreamsError(f"reading {self._topic}: {described(error)}") from None
+        return has_come
+
+    def _took(self, message: Message) -> bool:
+        error, offset = message.error(), int(message.offset() or 0)
+        if error is None:
+            if offset < self._position:
+                return False
+            self._log.append((message.key(), message.value(), int(message.timestamp()[1])))
+            self._position = offset + 1
+            return True
+        if error.code() == _EOF:
+            self._position = max(self._position, offset)
+        elif error.code() not in _ABSENT and not self._is_told:
+            self._is_told = True
+            log.warning(
+                "a control topic cannot be read",
+                topic=self._topic,
+                meanwhile=self._what,
+                error=described(KafkaException(error)),
+            )
+        return False
+
+    def _close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None

@@ -1,0 +1,54 @@
+"""Reads the versions topic of a flow: which versions there are, and which one is current."""
+
+from collections.abc import Collection, Iterable
+
+from streams.errors import StreamsError
+from streams.flow.declaration import Pipeline
+from streams.kafka.control_topic import READ_TIMEOUT_S, ControlTopic
+from streams.names import VERSIONS_GROUP
+from streams.settings import Settings
+from streams.versions.record import VersionLogError, Versions, read_versions
+
+
+class VersionsTopic(ControlTopic):
+    """The records of one versions topic. Any thread. Where it does not exist there is the declared version."""
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        """Connects when it is first read."""
+        super().__init__(settings, topic, group=VERSIONS_GROUP, what="the version that runs goes on")
+
+    def read(self, timeout_s: float = READ_TIMEOUT_S) -> Versions:
+        """The versions by what is in the topic now.
+
+        Raises:
+            StreamsError: no answer; or the topic holds something else.
+
+        """
+        self.refresh(timeout_s)
+        try:
+            return read_versions(self.log())
+        except VersionLogError as error:
+            raise StreamsError(f"{self._topic}: {error}") from None
+
+
+def versions_of(settings: Settings, topic: str) -> Versions:
+    """The versions of a flow by its versions topic, asked once; raises as `VersionsTopic.read`."""
+    reader = VersionsTopic(settings, topic)
+    try:
+        return reader.read()
+    finally:
+        reader.close()
+
+
+def topics_of_current(settings: Settings, declared: Iterable[Pipeline], *, there: Collection[str]) -> dict[str, str]:
+    """By declared output of a flow that runs in another version: the topic of that version.
+
+    `there`: topics of the cluster. Raises as `VersionsTopic.read`.
+    """
+    found: dict[str, str] = {}
+    for flow in declared:
+        if flow.versions in there and (version := versions_of(settings, flow.versions).current.version):
+            current = flow.as_version(version)
+            beside = {one.dlq: now.dlq for one, now in zip(flow.inputs, current.inputs, strict=True)}
+            found |= dict(zip(flow.outputs, current.outputs, strict=True)) | beside
+    return found

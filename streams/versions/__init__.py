@@ -1,0 +1,1 @@
+"""Versions of flows: what is recorded of each, and which one is current. Pure."""
