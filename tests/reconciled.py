@@ -72,9 +72,7 @@ class Topics:
 
     def judge(self) -> Findings:
         """What reconcile finds."""
-        plan = plan_of(
-            self.flow.pipeline, Catalog.load().latest(self.flow.pipeline.subject).text, RECORD_BYTES_MAX
-        )
+        plan = plan_of(self.flow.pipeline, Catalog.load().latest(self.flow.pipeline.subject).text, RECORD_BYTES_MAX)
         decoder = decoder_of(self.texts.get, plan.reader_schema, plan.rules.fields)
 
         def decode(raw: bytes) -> Event | Reject:
@@ -93,7 +91,9 @@ class Topics:
         reasons = {offset: found[0].reason for offset, found in letters.items()}
         now_ms = max((each.timestamp_ms for each in self.source), default=0) + 3_600_000
         history = History(plan.rules, Shown(late, reasons, self.cycles), now_ms)
-        read = [each for each in self.source if self.since_ms is None or each.timestamp_ms >= self.since_ms]
+        since_ms = -1 if self.since_ms is None else self.since_ms
+        first = next(number for number, each in enumerate(self.source) if each.timestamp_ms >= since_ms)
+        read = self.source[first:]
         end = self.source[-1].offset + 1 if self.source else 0
         reached = end if self.reached is None else self.reached
         rows = [Record(each.offset, each.timestamp_ms, each.key, each.value or b"") for each in read]
@@ -118,9 +118,7 @@ class Topics:
         def versions(topic: str, wanted: Any) -> Mapping[bytes, Sequence[SeenRow]]:
             return {key: [_row(each) for each in self.outputs[topic] if each.key == key] for key in wanted}
 
-        return compare_partition(
-            plan, scope, history, keys, letters, decode, row_reader(self.texts.get), versions, {}
-        )
+        return compare_partition(plan, scope, history, keys, letters, decode, row_reader(self.texts.get), versions, {})
 
     def _keys(
         self, clean: str | None, late: str, tables: Sequence[str], windows: Sequence[str]

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 from streams.reconcile.compare.seen import KeyOutputs, Scope, SeenEvent, SeenLateEvent
@@ -147,15 +146,17 @@ class _Comparison:
         self._note(Kind.UNEXPECTED, self._clean, text, event, of_source=False)
 
     def _compare_order(self) -> None:
-        events = [(record, event) for record, event in self._seen if not isinstance(event, Reject)]
+        """Of what should be there, each event at its first place."""
         newest: Event | None = None
-        for record, event in events:
+        known: set[Identity] = set()
+        for record, event in self._seen:
+            if isinstance(event, Reject) or event.identity in known or event.identity not in self._due_by_id:
+                continue
+            known.add(event.identity)
             if newest is not None and event.order_key < newest.order_key:
-                due = self._due_by_id.get(event.identity)
                 text = f"it is at offset {record.offset} after {newest.event_id}, which follows it"
-                self._note(Kind.OUT_OF_ORDER, self._clean, text, event if due is None else due.event,
-                           of_source=due is not None)  # fmt: skip
-            if newest is None or event.order_key > newest.order_key:
+                self._note(Kind.OUT_OF_ORDER, self._clean, text, self._due_by_id[event.identity].event)
+            else:
                 newest = event
 
     def _compare_missing(self) -> bool:
@@ -172,7 +173,7 @@ class _Comparison:
                 in_motion |= number < last_seen
                 continue
             if event.identity in self._in_late and event.identity not in self._due_late:
-                said = next(one for one, its in self._late_seen if its.order_key == event.order_key)
+                said = next(one for one, its in self._late_seen if _identity(its) == event.identity)
                 text = f"it is in the late topic at offset {said.offset} ({said.reason}, {said.by_ms} ms), and is clean"
                 self._note(Kind.LATE_WITHOUT_REASON, self._scope.late, text, event)
                 if self._first is None:
@@ -247,6 +248,5 @@ def _changed(due: Event, seen: Event) -> str:
     return f"{len(seen.raw)} bytes instead of {len(due.raw)}"
 
 
-def is_in_order(events: Sequence[Event]) -> bool:
-    """Whether events stand in their order."""
-    return all(one.order_key <= other.order_key for one, other in pairwise(events))
+def _identity(event: Event | Reject) -> Identity | None:
+    return None if isinstance(event, Reject) else event.identity
