@@ -259,19 +259,17 @@ class _Partition:
                 is_reached = True
             if history.records < _FIRST and isinstance(record.timestamp_ms, int):
                 first_ms = max(first_ms or 0, record.timestamp_ms)
-            self._note_misrouted(record.key)
+            if not isinstance(record, Reject) and record.key == record.entity.encode():
+                self._note_misrouted(record.key)
             history.take(record, is_replayed=is_replayed, is_wanted=chosen.has(record.key))
         if not is_reached:
             history.reach(self._reached, self._cycle)
         history.end()
         return history, first_ms
 
-    def _note_misrouted(self, key: bytes | None) -> None:
-        if key is not None and not self._is_home(key):
+    def _note_misrouted(self, key: bytes) -> None:
+        if _partition_of(key, self._point.partitions) != self._partition:
             self._of._misrouted.add(key)  # noqa: SLF001
-
-    def _is_home(self, key: bytes) -> bool:
-        return _partition_of(key, self._point.partitions) == self._partition
 
     def _records(self, start: int) -> Iterator[tuple[Event | Reject, bool]]:
         """The decoded records of the source, and whether each is a replayed dead letter."""

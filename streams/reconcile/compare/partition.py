@@ -2,16 +2,20 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from streams.reconcile.compare.events import Decode
 from streams.reconcile.compare.key import KeyComparison
 from streams.reconcile.compare.letters import compare_letters
 from streams.reconcile.compare.seen import KeyOutputs, Scope, SeenLetter, SeenRow
-from streams.reconcile.compare.tables import WrongRow, explain
+from streams.reconcile.compare.tables import WrongRow, explain, unexplained
 from streams.reconcile.differences import Findings
 from streams.reconcile.model.history import History, KeyHistory
 from streams.reconcile.plan import CheckPlan
+
+EXPLAINED_MAX: Final = 100
+"""Wrong rows of a table, of those that are compared in one go, of which the first event is looked for: that takes a
+fold for each event of the key."""
 
 Versions = Callable[[str, Iterable[bytes]], Mapping[bytes, Sequence[SeenRow]]]
 """All rows of some keys that a table's topic still has."""
@@ -43,9 +47,12 @@ def compare_partition(
             wrong[each.topic].append(each)
     compare_letters(scope, history.rejects, letters, findings)
     for topic, rows in wrong.items():
-        known = versions(topic, [each.key for each in rows])
-        for each in rows:
+        explained = rows[:EXPLAINED_MAX]
+        known = versions(topic, [each.key for each in explained])
+        for each in explained:
             findings.note(explain(each, known.get(each.key, ()), comparison.tables[topic], read_row, scope))
+        for each in rows[EXPLAINED_MAX:]:
+            findings.note(unexplained(each))
     for count, words in (
         (history.by_clock, "late events that are late because idle time moved their partition on"),
         (len(history.unproven), "of these, late events without a pause in the timestamps before them"),

@@ -170,6 +170,12 @@ def explain(
     return _difference(wrong, f"{where} is the fold of no events of the key", Place.of(scope.partition, events[0]))
 
 
+def unexplained(wrong: WrongRow) -> Difference:
+    """The difference, without looking for the event."""
+    text = f"the row at offset {wrong.seen.offset} is not the fold of the key's clean events"
+    return _difference(wrong, text, None if wrong.verdict.first is None else wrong.verdict.first.event)
+
+
 def _first_wrong(wrong: WrongRow, version: SeenRow, reached: int, before: str, scope: Scope) -> Difference:
     first = wrong.events[min(reached, len(wrong.events) - 1)]
     text = f"{before}the row at offset {version.offset} is right after no event"
