@@ -120,14 +120,26 @@ class Findings:
         return self.counts.total()
 
 
-def differing(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> tuple[Column, ...]:
-    """Columns of a row that differ. A column that only one side has is one that the row's schema did not have yet."""
+def differing(
+    expected: Mapping[str, Any], actual: Mapping[str, Any], slack: Mapping[str, tuple[float, float]] | None = None
+) -> tuple[Column, ...]:
+    """Columns of a row that differ. A column that only one side has is one that the row's schema did not have yet.
+
+    `slack`: by column, how far a number may be off, and which share of itself.
+    """
     return tuple(
         Column(name, expected[name], actual[name])
         for name in expected
-        if name in actual and not _is_same(expected[name], actual[name])
+        if name in actual
+        and not _is_same(expected[name], actual[name])
+        and not (slack and name in slack and _is_near(expected[name], actual[name], *slack[name]))
     )
 
 
 def _is_same(one: Any, other: Any) -> bool:
     return bool(one == other or (one != one and other != other))  # noqa: PLR0124 - not a number
+
+
+def _is_near(one: Any, other: Any, by: float, share: float) -> bool:
+    is_number = isinstance(one, int | float) and isinstance(other, int | float)
+    return is_number and abs(one - other) <= by + share * abs(one)

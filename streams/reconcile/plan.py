@@ -1,6 +1,6 @@
 """What of a flow can be recomputed: which outputs, by which rules. What cannot be is named, or refused in words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -12,6 +12,7 @@ from streams.operators.fold.operator import fold_name
 from streams.operators.merge.operator import Merge
 from streams.operators.reorder.operator import Reorder
 from streams.operators.stateless.publish import Publish
+from streams.reconcile.model.decode import symbols_of
 from streams.reconcile.model.events import Fields
 from streams.reconcile.model.history import Rules
 
@@ -35,6 +36,11 @@ class CheckPlan:
     def columns(self) -> ColumnNames:
         """Fields that folds read."""
         return ColumnNames(self.rules.fields.numbers, self.rules.fields.texts)
+
+    @property
+    def symbols(self) -> Mapping[str, Sequence[str]]:
+        """Of the source's fields that are enums."""
+        return symbols_of(self.reader_schema, self.rules.fields.numbers)
 
     @property
     def keyed_outputs(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 from confluent_kafka.admin import AdminClient
@@ -41,6 +41,10 @@ _OWN_MB: Final = 200
 _SINCE_MARGIN_MS: Final = 60_000
 """How much earlier than what is checked reading begins, beyond the skew: timestamps are not in perfect order."""
 _PROGRESS_S: Final = 0.2
+_CLOSED_AT_ONCE: Final = 1_000
+"""Keys whose windows are closed in the cycle in which they are due; of more, the others are closed in later cycles."""
+_CYCLES: Final = 50
+"""Cycles by which, beside these, closing may be behind."""
 _FIRST: Final = 1_000
 """Records whose newest timestamp stands for those before them."""
 _FIRST_LETTERS: Final = 1_000
@@ -217,7 +221,7 @@ class _Partition:
     def _compare(self, chosen: Chosen, start: int, low: int, cycles: Sequence[Cycle], *, is_first: bool) -> None:
         outputs = self._outputs.read(self._partition, chosen, self._starts)
         history, first_ms = self._judged(chosen, start, outputs, cycles)
-        scope = self._scope(start, low, first_ms, outputs, history)
+        scope = self._scope(start, low, first_ms, outputs, history, cycles, chosen)
         letters = {
             offset: found
             for offset, found in self._letters.items()
@@ -257,7 +261,7 @@ class _Partition:
             if not is_reached and record.offset >= self._reached:
                 history.reach(self._reached, self._cycle)
                 is_reached = True
-            if history.records < _FIRST and isinstance(record.timestamp_ms, int):
+            if history.records < _FIRST:
                 first_ms = max(first_ms or 0, record.timestamp_ms)
             if not isinstance(record, Reject) and record.key == record.entity.encode():
                 self._note_misrouted(record.key)
@@ -293,7 +297,16 @@ class _Partition:
             read += len(batch)
             of._tell(f"{source}-{self._partition}", read)  # noqa: SLF001
 
-    def _scope(self, start: int, low: int, first_ms: int | None, outputs: Outputs, history: History) -> Scope:
+    def _scope(
+        self,
+        start: int,
+        low: int,
+        first_ms: int | None,
+        outputs: Outputs,
+        history: History,
+        cycles: Sequence[Cycle],
+        chosen: Chosen,
+    ) -> Scope:
         """What can be compared: everything, unless history is gone or left out."""
         plan, since_ms = self._plan, self._result.options.since_ms
         skew_ms = plan.rules.skew_ms_max
@@ -306,8 +319,18 @@ class _Partition:
         windows_ms = max([after_ms, *(self._gone_ms(one.topic, outputs, skew_ms) for one in plan.windows)])
         return Scope(
             self._partition, self._reached, plan.clean, plan.pipeline.late, plan.pipeline.dlq, is_whole,
-            clean_ms, late_ms, windows_ms, self._letters_from(), history.reached_watermark,
+            clean_ms, late_ms, windows_ms, self._letters_from(), self._closed_up_to(history, cycles, chosen),
         )  # fmt: skip
+
+    def _closed_up_to(self, history: History, cycles: Sequence[Cycle], chosen: Chosen) -> float:
+        """The watermark up to which windows are closed for certain: of many keys, each cycle closes some."""
+        keys = len(history.keys) * chosen.slices / chosen.sample
+        if keys <= _CLOSED_AT_ONCE and not chosen.keys:
+            return history.reached_watermark
+        if self._cycle is None:
+            return -math.inf
+        known = [each.watermark for each in cycles if each.number <= self._cycle - _CYCLES - keys / _CLOSED_AT_ONCE]
+        return known[-1] if known else -math.inf
 
     def _gone_ms(self, topic: str | None, outputs: Outputs, skew_ms: int) -> float:
         """The event time up to which a topic may lack records, because its beginning is gone."""
@@ -330,7 +353,7 @@ class _Partition:
         return max(firsts, default=self._settled)
 
 
-@cache
+@lru_cache(maxsize=65_536)
 def _partition_of(key: bytes, partitions: int) -> int:
     return partition_of(key, partitions)
 

@@ -1,11 +1,12 @@
-"""What a flow's own folds make of the events of one key, one key at a time.
+"""What a flow's folds make of the events of one key, one key at a time.
 
-A fold is the user's code, so it is applied as it is; what is checked is that it was given each clean event once, in
+The fold of a table may name a second opinion (`reference`), which is plain Python; then rows are computed by that. Any
+other fold is the user's code and is applied as it is: what is checked is that it was given each clean event once, in
 order, and that its rows were kept and published. The engine folds the events of all keys of a batch at once, and goes
 on from state that it has stored; here the events of one key are folded from nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -15,7 +16,10 @@ from streams.batch.columns import Objects
 from streams.batch.events import Fields
 from streams.batch.rows import Rows, empty_rows
 from streams.operators.fold.aggregate import Aggregate, Segments, WindowAggregate
+from streams.reconcile.differences import Column, differing
 from streams.reconcile.model.events import Event
+from streams.reconcile.model.events import Fields as SourceFields
+from streams.reconcile.model.reference import NamedEvent, ReferenceFold, Symbols
 
 Row = Mapping[str, Any]
 
@@ -23,23 +27,45 @@ _NO_TIMES: Final = np.empty(0, dtype=np.int64)
 
 
 class TableFold:
-    """The rows of a table's fold."""
+    """The rows of a table's fold: of its second opinion, where it names one."""
 
-    def __init__(self, aggregate: Aggregate, fields: Fields) -> None:
+    def __init__(self, aggregate: Aggregate, fields: Fields, names: SourceFields, symbols: Symbols) -> None:
         self._aggregate, self._fields = aggregate, fields
+        self._names, self._symbols = names, symbols
+        self._reference: Callable[[str], ReferenceFold] | None = getattr(aggregate, "reference", None)
+        self._slack: Mapping[str, tuple[float, float]] = getattr(self._reference, "slack", {})
+
+    def differing(self, expected: Row, row: Row) -> tuple[Column, ...]:
+        """Columns that differ."""
+        return differing(expected, row, self._slack)
 
     def row(self, key: bytes, events: Sequence[Event]) -> Row:
         """The row after `events` (at least one)."""
+        if self._reference is not None:
+            return self._referred(self._reference, key, events)[-1]
         state = self._aggregate.fold(empty_rows(self._aggregate.dtype, 1), segment_of(events, self._fields))
         return public_row(self._aggregate.table(keys_of(key), state))
 
     def rows(self, key: bytes, events: Sequence[Event]) -> list[Row]:
         """The row after each of `events`."""
+        if self._reference is not None:
+            return self._referred(self._reference, key, events, each=True)
         state, found = empty_rows(self._aggregate.dtype, 1), []
         for event in events:
             state = self._aggregate.fold(state, segment_of([event], self._fields))
             found.append(public_row(self._aggregate.table(keys_of(key), state)))
         return found
+
+    def _referred(
+        self, reference: Callable[[str], ReferenceFold], key: bytes, events: Sequence[Event], *, each: bool = False
+    ) -> list[Row]:
+        """By the second opinion: the row after each of `events`, or after all of them."""
+        fold, found = reference(key.decode()), []
+        for event in events:
+            fold.add(NamedEvent(event, self._names, self._symbols))
+            if each:
+                found.append(fold.row())
+        return found if each else [fold.row()]
 
 
 class WindowNames(NamedTuple):

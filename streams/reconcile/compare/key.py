@@ -20,7 +20,10 @@ class KeyComparison:
     def __init__(self, plan: CheckPlan, scope: Scope, read_row: Callable[[bytes], dict[str, Any]],
                  added_at: Mapping[str, int]) -> None:  # fmt: skip
         self._scope, self._read_row = scope, read_row
-        self.tables = {table.topic: TableFold(table.aggregate, plan.columns) for table in plan.tables}
+        self.tables = {
+            table.topic: TableFold(table.aggregate, plan.columns, plan.rules.fields, plan.symbols)
+            for table in plan.tables
+        }
         self._is_partial = {topic: added_at.get(topic, 0) > 0 for topic in self.tables}
         self._windows: list[tuple[Window, WindowComparison]] = [
             (window, WindowComparison(scope, window, WindowFold(window.aggregate, plan.columns), read_row))

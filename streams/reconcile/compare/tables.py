@@ -7,7 +7,7 @@ from typing import Any, Final
 from streams.reconcile.compare.events import KeyVerdict
 from streams.reconcile.compare.folded import Row, TableFold
 from streams.reconcile.compare.seen import Scope, SeenRow
-from streams.reconcile.differences import Difference, Findings, Kind, Place, Unchecked, differing
+from streams.reconcile.differences import Difference, Findings, Kind, Place, Unchecked
 from streams.reconcile.model.decode import RowUnreadable
 from streams.reconcile.model.events import Event
 from streams.reconcile.model.history import Due, events_of
@@ -62,7 +62,7 @@ def compare_row(
     if row is None or seen is None:
         return None
     expected = fold.row(key, events)
-    if not differing(expected, row) or _is_earlier(fold, key, events, needed, row):
+    if not fold.differing(expected, row) or _is_earlier(fold, key, events, needed, row):
         findings.checked[_ROWS] += 1
         return None
     if not is_whole:
@@ -71,7 +71,7 @@ def compare_row(
     findings.checked[_ROWS] += 1
     if needed:  # what must be there is the fairer thing to compare with
         expected = fold.row(key, events[: max(needed, 1)]) if len(events) - needed else expected
-    return WrongRow(key, topic, differing(expected, row), row, seen, tuple(events), verdict)
+    return WrongRow(key, topic, fold.differing(expected, row), row, seen, tuple(events), verdict)
 
 
 def _row_of(
@@ -105,7 +105,7 @@ def _row_of(
 
 def _is_earlier(fold: TableFold, key: bytes, events: Sequence[Event], needed: int, row: Row) -> bool:
     """Whether the row is one of before the last events, which may not have been processed yet."""
-    return any(not differing(fold.row(key, events[:count]), row) for count in range(max(needed, 1), len(events)))
+    return any(not fold.differing(fold.row(key, events[:count]), row) for count in range(max(needed, 1), len(events)))
 
 
 def _missing(scope: Scope, key: bytes, topic: str, first: Event, findings: Findings) -> None:
@@ -136,7 +136,7 @@ def explain(
     where = f"the row at offset {wrong.seen.offset}"
     if verdict.first is not None and verdict.clean:
         as_seen = fold.row(wrong.key, verdict.clean)
-        if not differing(as_seen, wrong.row):
+        if not fold.differing(as_seen, wrong.row):
             text = f"{where} is the fold of what the clean topic holds, which differs there already"
             return _difference(wrong, text, verdict.first.event)
     states = fold.rows(wrong.key, events)
@@ -149,7 +149,7 @@ def explain(
             (
                 count
                 for count in range(max(reached, 1), len(states) + 1)
-                if row and not differing(states[count - 1], row)
+                if row and not fold.differing(states[count - 1], row)
             ),
             None,
         )

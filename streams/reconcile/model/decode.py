@@ -214,8 +214,8 @@ def _reject(record: Record, reason: str) -> Reject:
 
 def decoder_of(schema_by_id: SchemaById, reader_schema: str, fields: Fields) -> Decoder:
     """A decoder to `Event`, for a flow that reads these fields."""
-    known = {field["name"]: field["type"] for field in plain_schema(reader_schema)["fields"]}
-    symbols = [_symbols_of(known[name]) for name in fields.numbers]
+    enums = symbols_of(reader_schema, fields.numbers)
+    symbols = [enums.get(name) for name in fields.numbers]
     first, last = 4, 4 + len(fields.numbers)
 
     def make(record: Record, values: Values) -> Event:
@@ -224,6 +224,12 @@ def decoder_of(schema_by_id: SchemaById, reader_schema: str, fields: Fields) -> 
         return Event(*record, event_id, entity, time_ms, sequence, numbers, values[last:])
 
     return Decoder(schema_by_id, reader_schema, fields.names, make)
+
+
+def symbols_of(schema: str, names: Sequence[str]) -> dict[str, list[str]]:
+    """Symbols of those of the fields `names` that are enums."""
+    known = {field["name"]: field["type"] for field in plain_schema(schema)["fields"]}
+    return {name: symbols for name in names if (symbols := _symbols_of(known[name])) is not None}
 
 
 def _symbols_of(kind: Any) -> list[str] | None:
