@@ -375,6 +375,12 @@ def operator_works(ground: Ground) -> Said:
     return ground.run(Role.OPERATOR, "topics", "grow", ground.flow.source, "--abandon")
 
 
+def auditor_works(ground: Ground) -> Said:
+    """What the flow has written is compared with its source; what is found is no matter."""
+    said = ground.run(Role.AUDITOR, "reconcile", "--flow", ground.flow.name)
+    return WORKED if "was judged" in said.words or "were judged" in said.words else said
+
+
 WORKS: Final[dict[Role, Callable[[Ground], Said]]] = {
     Role.CI: ci_works,
     Role.GATEWAY: gateway_works,
@@ -383,6 +389,7 @@ WORKS: Final[dict[Role, Callable[[Ground], Said]]] = {
     Role.SINK: sink_works,
     Role.WORKER: worker_works,
     Role.OPERATOR: operator_works,
+    Role.AUDITOR: auditor_works,
 }
 
 

@@ -215,9 +215,9 @@ def _foretell(
             limits.record_bytes_max,
             DOMAINS[topics.pipeline].fold,
             windows_ms,
-            limits.quarantine_rejects,
-            limits.quarantine_cooldown_ms,
-            now_ms,
+            quarantine_rejects=limits.quarantine_rejects,
+            quarantine_cooldown_ms=limits.quarantine_cooldown_ms,
+            now_ms=now_ms,
         )
         model.trips = TripModel(topics.sessions)
         for batch in reader.batches(topics.source, [partition]):

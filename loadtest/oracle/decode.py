@@ -1,47 +1,31 @@
-"""Source records to events, by other means than the engine's: columnar where that is provably right, else fastavro.
+"""Source records to the events of the load test's flows, by the decoder of `streams reconcile`."""
 
-A block whose records all have the layout that the reader schema demands goes through Arrow and back; what comes back
-equal byte for byte was decoded right, whatever the library does with junk at the end of a record. Everything else is
-decoded record by record with the writer schema resolved to the reader schema.
-"""
-
-import io
-import json
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
-
-import fastavro
-import pyarrow as pa
-import pyruhvro
-from fastavro.utils import generate_many
+from typing import Any, Final
 
 from loadtest import clients
-from loadtest.oracle.events import AnyEvent, Reject
+from loadtest.oracle.events import AnyEvent
+from streams.reconcile.model import decode as model
+from streams.reconcile.model.decode import SchemaById, bad_header, plain_schema, too_large, unknown_schema
+from streams.reconcile.model.events import Record
 from streams.schemas.client import UnknownSchema
 
+__all__ = [
+    "SCHEMAS",
+    "Decoder",
+    "Record",
+    "SchemaById",
+    "bad_header",
+    "newest_schema",
+    "plain_schema",
+    "registry_schemas",
+    "too_large",
+    "unknown_schema",
+]
+
 SCHEMAS: Final = Path(__file__).parents[2] / "schemas"
-SAMPLES: Final = 100
-"""Random values of a writer schema that are tried before it counts as unreadable: a union or an enum may have some that
-the reader knows and some that it does not."""
-_BLOCK_RECORDS_MIN: Final = 16
-"""Fewer are as cheap one by one."""
-_FRAME_BYTES: Final = 5
-# What fastavro raises for bytes that are not a record of the writer's schema.
-_UNDECODABLE: Final = (EOFError, IndexError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
-
-SchemaById = Callable[[int], str | None]
-
-
-class Record(NamedTuple):
-    """A record as Kafka holds it; a missing value is empty bytes."""
-
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes
 
 
 def registry_schemas(url: str) -> SchemaById:
@@ -64,190 +48,26 @@ def newest_schema(subject: str) -> str:
     return versions[-1].read_text(encoding="utf-8")
 
 
-def plain_schema(text: str) -> Any:
-    """The schema parsed for fastavro, without logical types: times stay integers."""
-    return fastavro.parse_schema(_without_logical_types(json.loads(text)))
-
-
-def _without_logical_types(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: _without_logical_types(value) for key, value in node.items() if key != "logicalType"}
-    if isinstance(node, list):
-        return [_without_logical_types(value) for value in node]
-    return node
-
-
-class Decoder:
+class Decoder(model.Decoder):
     """Framed records to events of one type or, where that fails, to `Reject` with the reason."""
 
     def __init__(self, schema_by_id: SchemaById, reader_schema: str, event: type[AnyEvent]) -> None:
-        self._schema_by_id = schema_by_id
-        self._event = event
-        self._reader_text = reader_schema
-        self._reader = plain_schema(reader_schema)
-        self._plans: dict[int, _Plan | None] = {}
-
-    def decode(self, records: Sequence[Record]) -> list[AnyEvent | Reject]:
-        """Result i belongs to record i."""
-        results: list[AnyEvent | Reject | None] = [None] * len(records)
-        by_schema: dict[int, list[int]] = defaultdict(list)
-        for row, record in enumerate(records):
-            value = record.value
-            if not _is_framed(value):
-                results[row] = _reject(record, "not_framed")
-            else:
-                by_schema[int.from_bytes(value[1:5], "big")].append(row)
-        for schema_id, rows in by_schema.items():
-            decoded = self._decode_block([records[row] for row in rows], schema_id)
-            for row, result in zip(rows, decoded, strict=True):
-                results[row] = result
-        return [result for result in results if result is not None]
-
-    def decode_one(self, record: Record) -> AnyEvent | Reject:
-        """As `decode`, for a single record: cheaper for few, several times dearer for many."""
-        plan = self._plan(int.from_bytes(record.value[1:5], "big")) if _is_framed(record.value) else None
-        if plan is None or not plan.readable:
-            return self.decode([record])[0]
-        return self._decode_one(record, plan)
-
-    def _plan(self, schema_id: int) -> "_Plan | None":
-        if schema_id not in self._plans:
-            text = self._schema_by_id(schema_id)
-            self._plans[schema_id] = None if text is None else _Plan.of(text, self._reader_text, _fields(self._event))
-        return self._plans[schema_id]
-
-    def _decode_block(self, records: list[Record], schema_id: int) -> Sequence[AnyEvent | Reject]:
-        plan = self._plan(schema_id)
-        if plan is None:
-            return [_reject(record, "unknown_schema") for record in records]
-        if not plan.readable:
-            return [_reject(record, "incompatible_schema") for record in records]
-        if plan.columnar is None:
-            return [self._decode_one(record, plan) for record in records]
-        return self._decode_columns(records, plan, plan.columnar)
-
-    def _decode_columns(self, records: list[Record], plan: "_Plan", schema: str) -> Sequence[AnyEvent | Reject]:
-        """As one block; where that fails by halves, so that one bad record costs its neighbours little."""
-        if len(records) < _BLOCK_RECORDS_MIN:
-            return [self._decode_one(record, plan) for record in records]
-        payloads = [record.value[_FRAME_BYTES:] for record in records]
-        try:
-            batch = pyruhvro.deserialize_array(payloads, schema)
-            again = pyruhvro.serialize_record_batch(batch, schema, 1)[0]
-            events: list[AnyEvent | Reject] = list(_events(self._event, records, batch))
-        except ValueError:
-            half = len(records) // 2
-            return [
-                *self._decode_columns(records[:half], plan, schema),
-                *self._decode_columns(records[half:], plan, schema),
-            ]
-        for row, (payload, same) in enumerate(zip(payloads, again.to_pylist(), strict=True)):
-            if payload != same:
-                events[row] = self._decode_one(records[row], plan)
-        return events
-
-    def _decode_one(self, record: Record, plan: "_Plan") -> AnyEvent | Reject:
-        payload = io.BytesIO(record.value[_FRAME_BYTES:])
-        try:
-            if plan.writer != self._reader:  # what the reader does not know is skipped, however short it is
-                fastavro.schemaless_reader(payload, plan.writer, None, handle_unicode_errors="ignore")
-                payload.seek(0)
-            fields = fastavro.schemaless_reader(payload, plan.writer, self._reader)
-        except fastavro.read.SchemaResolutionError:  # a symbol that the reader's enum does not have
-            return _reject(record, "incompatible_schema")
-        except _UNDECODABLE:
-            return _reject(record, "malformed")
-        if payload.read(1):
-            return _reject(record, "malformed")
-        around = record._asdict()
-        around["raw"] = around.pop("value")
-        return self._event(**around, **{name: fields[field] for name, field in _fields(self._event).items()})
+        own = {*Record._fields, "raw"}
+        attributes = [name for name in event._fields if name not in own]
+        super().__init__(
+            schema_by_id, reader_schema, [name.removesuffix("_ms") for name in attributes], _maker(event, attributes)
+        )
 
 
-def unknown_schema(record: Record) -> Reject:
-    """What becomes of a record whose schema the registry does not know."""
-    return _reject(record, "unknown_schema")
+def _maker(event: type[AnyEvent], attributes: list[str]) -> Callable[[Record, tuple[Any, ...]], AnyEvent]:
+    places = [attributes.index(name) if name in attributes else -1 for name in event._fields]
+    around = {"offset": 0, "timestamp_ms": 1, "key": 2, "raw": 3}
+    order = [
+        len(around) + place if place >= 0 else around[name] for name, place in zip(event._fields, places, strict=True)
+    ]
 
+    def make(record: Record, values: tuple[Any, ...]) -> AnyEvent:
+        known = (*record, *values)
+        return event(*[known[place] for place in order])
 
-def bad_header(record: Record) -> Reject:
-    """What becomes of a record that has headers whose names are not UTF-8."""
-    return _reject(record, "bad_header")
-
-
-def too_large(record: Record) -> Reject:
-    """What becomes of a record with more bytes of headers than a record may have."""
-    return _reject(record, "too_large")
-
-
-def _fields(event: type[AnyEvent]) -> dict[str, str]:
-    """Avro field of each attribute of an event that is not the record's own."""
-    own = {*Record._fields, "raw"}
-    return {name: name.removesuffix("_ms") for name in event._fields if name not in own}
-
-
-class _Plan(NamedTuple):
-    """How records of one writer schema are decoded."""
-
-    writer: Any
-    readable: bool
-    """Whether the writer schema resolves to the reader schema."""
-    columnar: str | None
-    """The writer schema, when the block path may be tried with it."""
-
-    @staticmethod
-    def of(text: str, reader_text: str, fields: Mapping[str, str]) -> "_Plan":
-        writer, reader = plain_schema(text), plain_schema(reader_text)
-        if not any(_resolves(sample, writer, reader) for sample in generate_many(writer, SAMPLES)):
-            return _Plan(writer, readable=False, columnar=None)
-        types, wanted = _column_types(text), _column_types(reader_text)
-        fits = all(types.get(name) == wanted[name] for name in fields.values())
-        return _Plan(writer, readable=True, columnar=text if fits else None)
-
-
-def _resolves(sample: Any, writer: Any, reader: Any) -> bool:
-    data = io.BytesIO()
-    fastavro.schemaless_writer(data, writer, sample)
-    data.seek(0)
-    try:
-        fastavro.schemaless_reader(data, writer, reader)
-    except fastavro.read.SchemaResolutionError:
-        return False
-    return True
-
-
-def _column_types(text: str) -> dict[str, tuple[pa.DataType, list[str] | None]]:
-    """Arrow type and, of enums, the symbols of each field; nothing when the columnar decoder does not know them all."""
-    types = {field["name"]: field["type"] for field in plain_schema(text)["fields"]}
-    try:
-        columns = pyruhvro.avro_to_arrow_schema(text)
-    except ValueError:
-        return {}
-    return {column.name: (column.type, _symbols(types[column.name])) for column in columns}
-
-
-def _symbols(kind: Any) -> list[str] | None:
-    return kind.get("symbols") if isinstance(kind, dict) else None
-
-
-def _is_framed(value: bytes) -> bool:
-    return len(value) >= _FRAME_BYTES and value[0] == 0
-
-
-def _events(event: type[AnyEvent], records: list[Record], batch: pa.RecordBatch) -> Iterator[AnyEvent]:
-    offsets, timestamps, keys, raws = zip(*records, strict=True)
-    values: dict[str, Sequence[Any]] = {"offset": offsets, "timestamp_ms": timestamps, "key": keys, "raw": raws}
-    for name, field in _fields(event).items():
-        values[name] = _values(batch.column(field))
-    return map(event, *(values[name] for name in event._fields))
-
-
-def _values(column: pa.Array) -> list[Any]:
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.int64())
-    # NaN and null are different things here, and NumPy knows only one of them.
-    values: list[Any] = column.to_pylist() if column.null_count else column.to_numpy(zero_copy_only=False).tolist()
-    return values
-
-
-def _reject(record: Record, reason: str) -> Reject:
-    return Reject(record.offset, record.key, record.value or b"", reason, record.timestamp_ms)
+    return make

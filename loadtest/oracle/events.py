@@ -1,12 +1,34 @@
 """Decoded records, one event at a time, and the reasons for which they are rejected."""
 
 import math
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-ID_BYTES_MAX: Final = 128
-KEY_BYTES_MAX: Final = 1_024
+from streams.reconcile.model.events import (
+    ID_BYTES_MAX,
+    KEY_BYTES_MAX,
+    WHOLE_NUMBER_MAX,
+    Late,
+    OrderKey,
+    Reject,
+    classify_undecodable,
+    is_time,
+    judged_by,
+)
 
-OrderKey = tuple[int, int, str]
+__all__ = [
+    "AnyEvent",
+    "Doubles",
+    "Event",
+    "Late",
+    "OrderEvent",
+    "OrderKey",
+    "Reject",
+    "classify",
+    "classify_undecodable",
+    "is_time",
+    "judged_by",
+]
+
 Doubles = tuple[float | None, ...]
 
 
@@ -110,36 +132,6 @@ class OrderEvent(NamedTuple):
 AnyEvent = Event | OrderEvent
 
 
-class Reject(NamedTuple):
-    """A record that cannot be processed, and why."""
-
-    offset: int
-    key: bytes | None
-    raw: bytes
-    reason: str
-    timestamp_ms: int = 0
-
-
-class Late(NamedTuple):
-    """An event of the late topic: its reason and how many milliseconds it came behind the limit of that reason."""
-
-    event: AnyEvent
-    reason: str
-    by_ms: int
-
-
-def is_time(timestamp_ms: int, *, now_ms: int | None, skew_ms_max: int) -> bool:
-    """Whether a record's timestamp can be the time at which it was sent; without a clock, any is taken for one."""
-    return now_ms is None or 1_000_000_000_000 <= timestamp_ms <= now_ms + skew_ms_max
-
-
-def judged_by(timestamp_ms: int, *, now_ms: int | None, skew_ms_max: int) -> int:
-    """What an event is judged by: the timestamp of its record, or the clock where that is no time."""
-    if now_ms is None or is_time(timestamp_ms, now_ms=now_ms, skew_ms_max=skew_ms_max):
-        return timestamp_ms
-    return now_ms
-
-
 def classify(event: AnyEvent, *, skew_ms_max: int, record_bytes_max: int, now_ms: int | None = None) -> str | None:
     """Reason for which a decodable record is rejected, None when it is valid.
 
@@ -167,10 +159,5 @@ def _is_invalid(event: AnyEvent) -> bool:
         or not (latitude is None or -90.0 <= latitude <= 90.0)
         or not (longitude is None or -180.0 <= longitude <= 180.0)
         or event.event_time_ms < 0
-        or any(abs(number) > 2**53 for number in event.longs if number is not None)
+        or any(abs(number) > WHOLE_NUMBER_MAX for number in event.longs if number is not None)
     )
-
-
-def classify_undecodable(raw: bytes, decode_reason: str, *, record_bytes_max: int) -> str:
-    """Reason for a record that does not decode: size is judged before content."""
-    return "too_large" if len(raw) > record_bytes_max else decode_reason

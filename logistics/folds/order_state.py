@@ -5,6 +5,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from logistics.reference import OrderFold
 from streams.batch.columns import Bools, Int64, Objects
 from streams.batch.rows import Rows
 from streams.limits import WHOLE_NUMBER_MAX
@@ -41,6 +42,9 @@ class OrderState:
     a farther one, anything but a repetition after a cancellation, a cancellation after delivery, another vehicle
     without a new assignment.
     """
+
+    reference = OrderFold
+    """The second opinion on it, by which `streams reconcile` goes."""
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from logistics.folds.geo import haversine_mm
+from logistics.reference import VehicleFold
 from streams.batch.columns import Bools, Float64, Int64, Objects
 from streams.batch.rows import Rows
 from streams.operators.fold.aggregate import Segments
@@ -37,6 +38,9 @@ class VehicleState:
 
     A negative speed is an unknown one, as null is: trackers and phones send -1 for it.
     """
+
+    reference = VehicleFold
+    """The second opinion on it, by which `streams reconcile` goes."""
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -38,6 +38,7 @@ class Role(StrEnum):
     STEWARD = "steward"
     CI = "ci"
     OPERATOR = "operator"
+    AUDITOR = "auditor"
 
 
 DOES: Final = {
@@ -48,6 +49,7 @@ DOES: Final = {
     Role.STEWARD: "streams dlq list, show, replay, discard; with the role worker: streams forget",
     Role.CI: "streams topics apply, streams topics list",
     Role.OPERATOR: "streams topics grow",
+    Role.AUDITOR: "streams reconcile",
 }
 """The commands that a role's rights are for."""
 
@@ -185,6 +187,22 @@ def growing_rights(flow: Pipeline) -> Iterator[Right]:
         yield on_topic(one.topic, Operation.READ, "looks whether records wait in a partition that does not move")
 
 
+def reconciling_rights(flow: Pipeline) -> Iterator[Right]:
+    """Rights on topics that `streams reconcile` needs for a flow."""
+    for one in flow.inputs:
+        yield on_topic(one.topic, Operation.READ, "recomputes from it")
+        yield on_topic(one.dlq, Operation.READ, "compares it with the records that are rejected")
+    for topic in flow.outputs:
+        yield on_topic(topic, Operation.READ, "compares it")
+    yield on_topic(flow.journal, Operation.READ, "reads where commit cycles ended, and which bounds are recorded")
+
+
+def _auditor(flow: Pipeline) -> Iterator[Right]:
+    yield from reconciling_rights(flow)
+    group = Right(Kind.GROUP, flow.group, Pattern.LITERAL, Operation.DESCRIBE, "reads how far workers are; joins none")
+    yield group
+
+
 def _unjoined(group: str) -> Right:
     """Of a client that reads, and needs a group's name for it."""
     return Right(Kind.GROUP, group, Pattern.LITERAL, Operation.DESCRIBE, "reads under this name, and joins no group")
@@ -197,4 +215,5 @@ _RIGHTS: Final[Mapping[Role, Callable[[Pipeline], Iterator[Right]]]] = {
     Role.STEWARD: _steward,
     Role.CI: _ci,
     Role.OPERATOR: _operator,
+    Role.AUDITOR: _auditor,
 }

@@ -241,6 +241,11 @@ COMMANDS: Final[Table] = {
             ),
         },
     ),
+    "reconcile": LazyCommand(
+        "reconcile:reconcile_command",
+        "Compare what a flow has written with what its source demands: every difference by key, with the first event "
+        "that explains it.",
+    ),
     "forget": LazyCommand(
         "forget:forget",
         "Forget a key: its rows in tables and windows, what workers keep of it, its dead letters.",

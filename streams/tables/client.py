@@ -153,7 +153,7 @@ def workers_of(settings: Settings, flow: Pipeline) -> list[str]:
         if one.assignment is not None
     ]
     partitions = sorted({partition for _, some in given for partition in some})
-    positions = GroupPositions(settings, group=flow.group, topic=flow.source)
+    positions = GroupPositions(settings, group=flow.group, topics=[flow.source])
     try:
         found = owners_of(given, positions.committed(partitions) if partitions else {})
     finally:

@@ -81,7 +81,7 @@ class StoredTables:
         elsewhere: set[bytes] = set()
         by_partition: dict[int, list[bytes]] = {}
         for key in dict.fromkeys(keys):
-            home = next((p for p in self._state.homes(key) if p in tasks and tasks[p].home.has(key)), None)
+            home = next((p for p in self._state.homes(key) if p in tasks and tasks[p].home.has([key])[0]), None)
             if home is None:
                 elsewhere.add(key)
             else:

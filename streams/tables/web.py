@@ -125,8 +125,8 @@ class TablesWeb:
         parameters = parameters_of_one(request.query_params.multi_items())
         columns = parameters.columns(table)
         wants_arrow = _wants_arrow(request, parameters)
-        found = await flow.lookups.find(table, key)
-        if not found.is_here and ROUTED not in request.headers:
+        found: Found | Passed = await flow.lookups.find(table, key)
+        if isinstance(found, Found) and not found.is_here and ROUTED not in request.headers:
             found = await self._router.one(flow, table, key, _question(request))
         if isinstance(found, Passed):
             return Response(found.body, found.status, media_type=found.content_type or None, headers=_HEADERS)

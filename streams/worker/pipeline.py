@@ -284,7 +284,7 @@ class PipelineRunner:
         if is_at_end and not engine.waiting_partitions:
             numbers = range(len(self.pipeline.inputs)) if replay.range.is_closed else ()
             is_left = any(task.next_timer(number) != NEVER for task in tasks.values() for number in numbers)
-            if not is_left and started.core.is_at_rest and len(tasks) == self._partitions:
+            if not is_left and started.core.is_at_rest and len(tasks) == self.partitions:
                 replay.over.set()
                 return True
         await asyncio.sleep(replay.pace.pause_s(time.process_time(), time.monotonic()))

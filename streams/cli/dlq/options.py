@@ -76,8 +76,8 @@ class Filters:
             reasons=frozenset(self.reasons or ()),
             keys=frozenset(device.encode() for device in self.devices or ()),
             schema_ids=frozenset(self.schema_ids or ()),
-            since_ms=None if self.since is None else _time_ms("--since", self.since),
-            until_ms=None if self.until is None else _time_ms("--until", self.until),
+            since_ms=None if self.since is None else time_ms("--since", self.since),
+            until_ms=None if self.until is None else time_ms("--until", self.until),
             is_open=is_open,
         )
 
@@ -147,7 +147,13 @@ def choice(
     return Choice(narrowed, ids, limit, by, pin, everything)
 
 
-def _time_ms(option: str, text: str) -> int:
+def time_ms(option: str, text: str) -> int:
+    """A time of the command line, ISO 8601 or an age, in milliseconds.
+
+    Raises:
+        UsageError: it is neither.
+
+    """
     now = dt.datetime.now(dt.UTC)
     age = re.fullmatch(r"(\d{1,9})([smhdw])", text)
     try:
