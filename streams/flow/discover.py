@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from streams.errors import UsageError
 from streams.flow.builder import Flow
@@ -27,6 +27,9 @@ APP_DEFAULT: Final = "logistics"
 FLOWS: Final = "flows"
 """Of a package that has a module or package of this name, only that one is looked at."""
 SCHEMAS: Final = "schemas"
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,23 @@ def flows(app: str | None = None) -> dict[str, Flow]:
 def pipelines(app: str | None = None) -> dict[str, Pipeline]:
     """What the engine runs of each flow, by its name; raises as `declared_flows`."""
     return {name: flow.pipeline for name, flow in flows(app).items()}
+
+
+def declared_values(kind: type[T], app: str | None = None) -> tuple[T, ...]:
+    """Values of a type that an app's modules hold beside its flows, each once; by default of the app in force.
+
+    Raises:
+        UsageError: there is no such module, or it cannot be imported.
+
+    """
+    with_working_directory()
+    found = (
+        value
+        for module in _modules(_imported(_module_name(app or app_in_force())))
+        for value in vars(module).values()
+        if isinstance(value, kind)
+    )
+    return tuple({id(value): value for value in found}.values())
 
 
 def select_flow(name: str) -> Flow:
