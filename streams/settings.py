@@ -33,8 +33,8 @@ MEMORY_MB_MIN: Final = 256
 """Least that a worker may be given."""
 SECRET_BYTES_MAX: Final = 65_536
 """Of a file that holds a secret."""
-_TILES: Final = r"^$|^(https?://[A-Za-z0-9.:\[\]-]+)?/(?=.*\{z\})(?=.*\{x\})(?=.*\{y\})[^\s\"'<>;,]*$"
-"""Address of tiles: with `{z}`, `{x}` and `{y}`, and without what would end an entry of a Content-Security-Policy."""
+_TILES: Final = r"""^((https?://[A-Za-z0-9.:\[\]-]+)?/[^\s"'<>;,]*)?$"""
+"""Address of tiles: without what would end an entry of a Content-Security-Policy."""
 _CONNECTIONS: Final = ("KAFKA_", "SCHEMA_REGISTRY_")
 
 
@@ -168,6 +168,13 @@ class Settings(BaseSettings):
             if place.count(":") > 1 and not re.fullmatch(r"\[[^\[\]]+\](:\d+)?", place):
                 raise ValueError("an IPv6 address is written in brackets: [::1]:9092")
         return servers
+
+    @field_validator("streams_fleet_tiles_url")
+    @classmethod
+    def _with_tile(cls, url: str) -> str:
+        if url and not all(part in url for part in ("{z}", "{x}", "{y}")):
+            raise ValueError("the address of tiles has {z}, {x} and {y} in it: https://host/{z}/{x}/{y}.png")
+        return url
 
     @model_validator(mode="after")
     def _relations(self) -> "Settings":
