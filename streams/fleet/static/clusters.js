@@ -2,8 +2,8 @@
 // world, so that circles stay as the map is moved.
 import { MOVING, SILENT, STOPPED } from "./words.js";
 
-const CELL = 58; // pixels
-const FEW = 14; // so many vehicles of a cell are drawn one by one
+const CELL = 76; // pixels
+const FEW = 18; // so many vehicles of a cell are drawn one by one
 const FEW_NEAR = 60; // and from this zoom on so many
 const NEAR_ZOOM = 10;
 
@@ -37,8 +37,9 @@ export class Clusters {
       this.of[n] = -1;
       const state = kind[n];
       if (state === 0 || mask & (1 << state)) continue;
-      const column = Math.floor(x[n] / side) - left;
-      const row = Math.floor(y[n] / side) - top;
+      const line = Math.floor(y[n] / side);
+      const row = line - top;
+      const column = Math.floor(x[n] / side - (line & 1) / 2) - left; // every other row is half a cell off
       if (column < 0 || row < 0 || column >= this.columns || row >= this.rows) continue;
       const cell = row * this.columns + column;
       this.of[n] = cell;
@@ -73,5 +74,5 @@ export class Clusters {
 }
 
 export function radiusOf(total) {
-  return 13 + Math.min(15, Math.log2(total) * 1.6);
+  return 10 + Math.min(22, Math.sqrt(total) * 1.4);
 }
