@@ -5,6 +5,7 @@ import { Clusters } from "./clusters.js";
 import { byId, element, put, say } from "./dom.js";
 import { drawFleet } from "./draw.js";
 import { listenToKeys } from "./keys.js";
+import { kilometresAt } from "./mercator.js";
 import { Panel } from "./panel.js";
 import { Past, trailOf } from "./past.js";
 import { movable } from "./pointer.js";
@@ -257,6 +258,16 @@ function fit(smooth = true) {
   return true;
 }
 
+// A line of a round number of kilometres.
+function writeScale() {
+  const kmPerPixel = kilometresAt(camera.y) / camera.scale;
+  const most = kmPerPixel * 110;
+  const step = 10 ** Math.floor(Math.log10(most));
+  const km = [5, 2, 1].map((one) => one * step).find((one) => one <= most);
+  put(byId("scale"), km >= 1 ? `${count(km)} km` : `${count(km * 1000)} m`);
+  byId("scale").style.width = `${Math.round(km / kmPerPixel)}px`;
+}
+
 function modeChanged() {
   if (replay.isLive) vehicles.step(performance.now());
 }
@@ -305,6 +316,7 @@ function frame(now) {
   }
   if (groundIsOld) {
     drawBasemap(groundContext, camera, ratio, world, tiles, paint);
+    writeScale();
     groundIsOld = false;
   }
   clusters.count(shown, camera, mask);
