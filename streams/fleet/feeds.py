@@ -12,7 +12,6 @@ from streams.batch.records import Records
 from streams.errors import UsageError
 from streams.fleet.picture import FeedRows
 from streams.flow.declaration import Pipeline
-from streams.flow.discover import declared_values
 from streams.flow.fleet_map import Feed, FleetMap
 from streams.flow.topics import Cleanup
 from streams.kafka.headers import read_headers
@@ -62,19 +61,6 @@ class BoundMap:
     def hides_ids(self) -> bool:
         """Whether ids of vehicles are personal data."""
         return any(one.feed.columns()["vehicle"] in one.personal for one in self.feeds)
-
-
-def declared_map(*, prefix: str = "", app: str | None = None) -> FleetMap | None:
-    """The fleet map that an app declares, by default the app in force; None: it declares none.
-
-    Raises:
-        UsageError: it declares several.
-
-    """
-    found = declared_values(FleetMap, app)
-    if len(found) > 1:
-        raise UsageError("the app declares several fleet maps: one of them can be shown")
-    return found[0].with_prefix(prefix) if found else None
 
 
 def bound_map(declared: FleetMap, flows: Sequence[Pipeline], catalog: Catalog) -> BoundMap:

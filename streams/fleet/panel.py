@@ -9,9 +9,10 @@ from prometheus_client.registry import Collector
 
 from streams.deadletters.web.steward import Steward
 from streams.fleet.app import PAGE, FleetWeb
-from streams.fleet.feeds import bound_map, declared_map
+from streams.fleet.feeds import bound_map
 from streams.fleet.service import FleetService
 from streams.flow.declaration import Pipeline
+from streams.flow.discover import declared_map
 from streams.monitor.web.app import Panel
 from streams.schemas.catalog import Catalog
 from streams.settings import Settings

@@ -19,6 +19,7 @@ from streams.errors import UsageError
 from streams.flow.builder import Flow
 from streams.flow.checks import did_you_mean
 from streams.flow.declaration import Pipeline, fed_from_outside
+from streams.flow.fleet_map import FleetMap
 from streams.settings import variable
 from streams.sinks.spec import SinkSpec
 
@@ -85,6 +86,19 @@ def declared_values(kind: type[T], app: str | None = None) -> tuple[T, ...]:
         if isinstance(value, kind)
     )
     return tuple({id(value): value for value in found}.values())
+
+
+def declared_map(*, prefix: str = "", app: str | None = None) -> FleetMap | None:
+    """The fleet map that an app declares, by default the app in force; None: it declares none.
+
+    Raises:
+        UsageError: it declares several.
+
+    """
+    found = declared_values(FleetMap, app)
+    if len(found) > 1:
+        raise UsageError("the app declares several fleet maps: one of them can be shown")
+    return found[0].with_prefix(prefix) if found else None
 
 
 def select_flow(name: str) -> Flow:

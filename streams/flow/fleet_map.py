@@ -149,6 +149,11 @@ class FleetMap:
             if isinstance(value, Feed):
                 yield one.name, value
 
+    @property
+    def topics(self) -> frozenset[str]:
+        """The topics that the page reads."""
+        return frozenset(feed.topic for _, feed in self.feeds())
+
     def with_prefix(self, prefix: str) -> "FleetMap":
         """The same map of topics whose names begin with `prefix`."""
         changed: dict[str, Any] = {name: feed.with_prefix(prefix) for name, feed in self.feeds()}

@@ -12,14 +12,14 @@ import pytest
 from logistics.flows.fleet import fleet
 from streams.errors import UsageError
 from streams.fleet.columns import NOWHERE
-from streams.fleet.feeds import bound_map, declared_map
+from streams.fleet.feeds import bound_map
 from streams.fleet.frames import JSON, POSITIONS, name_messages, vehicle_messages
 from streams.fleet.order_book import OrderBook, OrderRow
 from streams.fleet.picture import PAST, FeedRows, Picture
 from streams.fleet.ring import RowRing
 from streams.fleet.vehicles import AT_RISK, LATE, STOPPED, VehicleRows
 from streams.fleet.views import news, past, trail, vehicle
-from streams.flow.discover import select_pipelines
+from streams.flow.discover import declared_map, select_pipelines
 from streams.flow.fleet_map import FleetMap, Orders, Positions
 from streams.schemas.catalog import Catalog
 
