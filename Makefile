@@ -15,7 +15,7 @@ TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 5 ? n + 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down deploy-tools loadtest loadtest-full wheels bench bench-sinks bench-gateway bench-query gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal rolling-upgrade oncall simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean bench-snapshot bench-backfill
+.PHONY: help setup run test test-fast test-long check schemas fix up down deploy-tools loadtest loadtest-full wheels bench bench-sinks bench-gateway bench-query gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal rolling-upgrade oncall simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean bench-snapshot bench-backfill bench-fleet
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,8 @@ bench-gateway: setup ## Measure events by HTTP, single and in batches, beside a 
 
 bench-query: setup ## Measure rows by key and changes that a worker serves while it processes 20,000 events/s (~2 min)
 	$(BIN)/python -m loadtest.query_bench $(ARGS)
+bench-fleet: setup ## Watch the fleet page in Chromium: 2,000 vehicles at 2,000 positions/s (~6 min; ARGS='--minutes 60' for the long form)
+	$(BIN)/python -m loadtest.fleet_page $(ARGS)
 
 gateway-kills: setup ## Kill the gateway 20 times under load; what was acknowledged must be there (~3 min)
 	$(BIN)/python -m pytest tests/integration/test_gateway.py -k twenty_kills $(ARGS)

@@ -4,7 +4,7 @@
 run this app or `logistics`: what they do is the same.
 """
 
-from logistics.flows import dispatch, gps, orders, tracking
+from logistics.flows import dispatch, fleet, gps, orders, tracking
 from streams import postgres
 
 positions = gps.flow.with_sinks(
@@ -15,3 +15,4 @@ positions = gps.flow.with_sinks(
 events = orders.flow.with_sinks(postgres("orders", topic="orders.state.v1"))
 steps = dispatch.flow
 tracked = tracking.flow
+shown = fleet.fleet

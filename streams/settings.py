@@ -33,6 +33,8 @@ MEMORY_MB_MIN: Final = 256
 """Least that a worker may be given."""
 SECRET_BYTES_MAX: Final = 65_536
 """Of a file that holds a secret."""
+_TILES: Final = r"""^((https?://[A-Za-z0-9.:\[\]-]+)?/[^\s"'<>;,]*)?$"""
+"""Address of tiles: without what would end an entry of a Content-Security-Policy."""
 _CONNECTIONS: Final = ("KAFKA_", "SCHEMA_REGISTRY_")
 
 
@@ -113,6 +115,10 @@ class Settings(BaseSettings):
     streams_monitor_group_policies: str = ""
     """`streams.monitor.policies`."""
     streams_monitor_workers: str = "http://127.0.0.1:6066-6073"
+    streams_fleet_tiles_url: str = Field("", max_length=500, pattern=_TILES)
+    """Tiles below the outlines of the fleet page's map."""
+    streams_fleet_tiles_attribution: str = Field("", max_length=200)
+    """What the provider of the tiles wants to be said on the map."""
     streams_scale_lag_s_max: float = Field(30.0, ge=1, le=86_400)
     """These six: `streams.monitor.scale`."""
     streams_scale_catch_up_s: float = Field(300.0, ge=10, le=86_400)
@@ -166,6 +172,13 @@ class Settings(BaseSettings):
             if place.count(":") > 1 and not re.fullmatch(r"\[[^\[\]]+\](:\d+)?", place):
                 raise ValueError("an IPv6 address is written in brackets: [::1]:9092")
         return servers
+
+    @field_validator("streams_fleet_tiles_url")
+    @classmethod
+    def _with_tile(cls, url: str) -> str:
+        if url and not all(part in url for part in ("{z}", "{x}", "{y}")):
+            raise ValueError("the address of tiles has {z}, {x} and {y} in it: https://host/{z}/{x}/{y}.png")
+        return url
 
     @model_validator(mode="after")
     def _relations(self) -> "Settings":

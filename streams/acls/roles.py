@@ -54,10 +54,22 @@ DOES: Final = {
 """The commands that a role's rights are for."""
 
 
-def rights_of(roles: Iterable[Role], flows: Sequence[Pipeline]) -> tuple[Right, ...]:
-    """The rights that `roles` together need for `flows`, none of which another one of them includes; sorted."""
+def rights_of(
+    roles: Iterable[Role], flows: Sequence[Pipeline], shown: frozenset[str] = frozenset()
+) -> tuple[Right, ...]:
+    """The rights that `roles` together need for `flows`, none of which another one of them includes; sorted.
+
+    `shown`: topics of the app's fleet map; of them those that the flows write are read by the monitor.
+    """
     written = written_by_flows(flows)
-    return least(right for role in roles for flow in flows for right in _rights(role, flow, written))
+    roles = tuple(roles)
+    map_rights = (on_topic(topic, Operation.READ, "shows it on the fleet page") for topic in sorted(shown & written))
+    return least(
+        (
+            *(right for role in roles for flow in flows for right in _rights(role, flow, written)),
+            *(map_rights if Role.MONITOR in roles else ()),
+        )
+    )
 
 
 def _rights(role: Role, flow: Pipeline, written: frozenset[str]) -> Iterator[Right]:

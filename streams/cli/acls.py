@@ -15,7 +15,7 @@ from streams.acls.roles import DOES, USER, Role, principal_of, rights_of
 from streams.cli.output import Format, FormatOption, echo_json, echo_line
 from streams.errors import FoundSomething, UsageError
 from streams.flow.declaration import Pipeline
-from streams.flow.discover import select_pipelines
+from streams.flow.discover import declared_map, select_pipelines
 from streams.kafka.acls import grant, grants
 from streams.kafka.admin import wait_for_broker
 from streams.logs import configure_logging
@@ -148,20 +148,24 @@ def audit_command(
 def _entries(
     settings: Settings, roles: Sequence[Role] | None, principal: str | None, names: list[str] | None
 ) -> list[_Entry]:
-    flows, rate = select_pipelines(names, prefix=settings.streams_topic_prefix), settings.streams_source_bytes_per_s
+    prefix, rate = settings.streams_topic_prefix, settings.streams_source_bytes_per_s
+    flows, shown = select_pipelines(names, prefix=prefix), declared_map(prefix=prefix)
+    topics = frozenset[str]() if shown is None else shown.topics
     if principal is None:
         wanted = tuple(dict.fromkeys(roles or Role))
-        return [_entry(principal_of(role), (role,), flows, rate) for role in wanted]
+        return [_entry(principal_of(role), (role,), flows, topics, rate) for role in wanted]
     if not roles:
         raise UsageError("--principal needs --role: whose rights it is to have")
     if not principal.startswith(USER) or principal == USER:
         raise UsageError(f"--principal {principal}: Kafka names a principal User:NAME")
-    return [_entry(principal, tuple(dict.fromkeys(roles)), flows, rate)]
+    return [_entry(principal, tuple(dict.fromkeys(roles)), flows, topics, rate)]
 
 
-def _entry(principal: str, roles: tuple[Role, ...], flows: Sequence[Pipeline], rate: int | None) -> _Entry:
+def _entry(
+    principal: str, roles: tuple[Role, ...], flows: Sequence[Pipeline], shown: frozenset[str], rate: int | None
+) -> _Entry:
     quota = None if rate is None else quota_of(roles, flows, rate)
-    return _Entry(principal, roles, rights_of(roles, flows), quota)
+    return _Entry(principal, roles, rights_of(roles, flows, shown), quota)
 
 
 def _echo_quota(entry: _Entry) -> None:

@@ -1,9 +1,11 @@
 """`streams monitor`."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
+from streams.fleet.panel import fleet_panels
 from streams.flow.discover import select_pipelines
 from streams.logs import configure_logging
 from streams.monitor.web.run import Monitor
@@ -22,12 +24,15 @@ def monitor(
 ) -> None:
     """Watch lag, freshness and workers; a live page, Prometheus metrics, and Burrow's API. Until SIGTERM or Ctrl-C.
 
-    It changes nothing in the cluster, but for what is done on the page of dead letters. One is enough for a cluster;
+    Where the app declares a fleet map, `/fleet/` shows its vehicles. It changes nothing in the cluster, but for what is
+    done on the page of dead letters. One is enough for a cluster;
     two do not disturb each other.
     """
     settings = load_settings()
     pipelines = select_pipelines(None, prefix=settings.streams_topic_prefix)
-    process = Monitor(settings, pipelines, port=web_port)  # what is wrong from the start is one line, no log
+    panels = partial(fleet_panels, settings, pipelines)
+    # What is wrong from the start is one line, no log.
+    process = Monitor(settings, pipelines, port=web_port, panels=panels)
     configure_logging(settings.streams_log_format, masks_values=any_personal(pipelines))
     warn_of_unknown_variables()
     process.run()

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from streams.errors import UsageError
 from streams.flow.builder import Flow
 from streams.flow.checks import did_you_mean
 from streams.flow.declaration import Pipeline, fed_from_outside
+from streams.flow.fleet_map import FleetMap
 from streams.flow.version import version_in
 from streams.settings import variable
 from streams.sinks.spec import SinkSpec
@@ -28,6 +29,9 @@ APP_DEFAULT: Final = "logistics"
 FLOWS: Final = "flows"
 """Of a package that has a module or package of this name, only that one is looked at."""
 SCHEMAS: Final = "schemas"
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,36 @@ def flows(app: str | None = None) -> dict[str, Flow]:
 def pipelines(app: str | None = None) -> dict[str, Pipeline]:
     """What the engine runs of each flow, by its name; raises as `declared_flows`."""
     return {name: flow.pipeline for name, flow in flows(app).items()}
+
+
+def declared_values(kind: type[T], app: str | None = None) -> tuple[T, ...]:
+    """Values of a type that an app's modules hold beside its flows, each once; by default of the app in force.
+
+    Raises:
+        UsageError: there is no such module, or it cannot be imported.
+
+    """
+    with_working_directory()
+    found = (
+        value
+        for module in _modules(_imported(_module_name(app or app_in_force())))
+        for value in vars(module).values()
+        if isinstance(value, kind)
+    )
+    return tuple({id(value): value for value in found}.values())
+
+
+def declared_map(*, prefix: str = "", app: str | None = None) -> FleetMap | None:
+    """The fleet map that an app declares, by default the app in force; None: it declares none.
+
+    Raises:
+        UsageError: it declares several.
+
+    """
+    found = declared_values(FleetMap, app)
+    if len(found) > 1:
+        raise UsageError("the app declares several fleet maps: one of them can be shown")
+    return found[0].with_prefix(prefix) if found else None
 
 
 def select_flow(name: str) -> Flow:

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streams.errors import StreamsError
-from streams.flow.discover import select_pipelines
+from streams.flow.discover import declared_map, select_pipelines
 from streams.local import artifacts, ports
 from streams.local.processes import ManagedProcess
 from streams.local.progress import Progress
@@ -199,8 +199,10 @@ class Kafka:
 
         """
         if self.security is not None:
-            flows = select_pipelines(None, prefix=variable("STREAMS_TOPIC_PREFIX") or "")
-            self.security.grant(self._own_client(), flows)
+            prefix = variable("STREAMS_TOPIC_PREFIX") or ""
+            shown = declared_map(prefix=prefix)
+            topics = frozenset[str]() if shown is None else shown.topics
+            self.security.grant(self._own_client(), select_pipelines(None, prefix=prefix), topics)
 
     def answers(self) -> bool:
         """Tell whether the broker answers a metadata request now."""

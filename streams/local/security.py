@@ -177,7 +177,7 @@ class Security:
             "ssl.key.location": str(self.directory / "server.key"),
         }
 
-    def grant(self, admin: AdminClient, flows: Sequence[Pipeline]) -> None:
+    def grant(self, admin: AdminClient, flows: Sequence[Pipeline], shown: frozenset[str] = frozenset()) -> None:
         """Make the principals of all roles with the passwords of their files; give them their rights, and no others.
 
         Raises:
@@ -194,7 +194,7 @@ class Security:
         there = acls.grants(admin)
         for each in Role:
             principal = principal_of(each)
-            found = compare(principal, rights_of([each], flows), there)
+            found = compare(principal, rights_of([each], flows, shown), there)
             acls.take(admin, [one for one in (*found.beyond, *found.denied) if one.principal == principal])
             acls.grant(admin, principal, found.lacking)
 

@@ -33,6 +33,7 @@ from streams.tables.asked import (
 )
 from streams.tables.change_log import Positions, View, positions_of
 from streams.tables.changes import BeyondEnd
+from streams.tables.lookups import Found
 from streams.tables.metrics import TableMetrics
 from streams.tables.portion import KEY, Portion
 from streams.tables.rendering import ARROW, JSON, arrow_stream, body_of, dicts_of, key_text

@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 from typer.testing import CliRunner
 
+from logistics.flows.fleet import fleet
 from logistics.flows.gps import GPS
 from logistics.flows.orders import ORDERS
 from streams.acls.comparison import compare
@@ -180,7 +181,10 @@ def test_quotas_follow_from_what_comes_into_the_sources_and_bound_nobody_who_mus
 def test_a_principal_may_have_several_roles_and_has_a_name_of_kafka() -> None:
     settings: Any = Settings()
     (entry,) = _entries(settings, [Role.MONITOR, Role.STEWARD], "User:CN=page", ["gps"])
-    assert entry.rights == rights_of([Role.MONITOR, Role.STEWARD], [GPS])
+    assert entry.rights == rights_of([Role.MONITOR, Role.STEWARD], [GPS], fleet.topics)
+    assert {"vehicles.minutes.v1", "gps.positions.v1.clean"} <= {
+        right.name for right in entry.rights if right.operation is Operation.READ
+    }
     with pytest.raises(UsageError, match="--principal needs --role"):
         _entries(settings, None, "User:me", None)
     with pytest.raises(UsageError, match="Kafka names a principal User:NAME"):

@@ -4,8 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
-from importlib.resources import files
-from typing import Any, Final
+from typing import Any
 
 import structlog
 from starlette.applications import Starlette
@@ -15,18 +14,18 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from streams.deadletters.letter.audit import Actor
+from streams.deadletters.web.answers import base_of, problem, refusal, style, with_headers
 from streams.deadletters.web.forms import read_form
-from streams.deadletters.web.guard import HEADERS, Guard, Session, check_origin
+from streams.deadletters.web.guard import Guard, Session
 from streams.deadletters.web.pages import PAGE_LETTERS, asked_of, pinned_of, question_of, rendered
 from streams.deadletters.web.refused import Refused
+from streams.deadletters.web.sign_in import SignIn
 from streams.deadletters.web.steward import ACT_LETTERS_MAX, Steward
 from streams.deadletters.web.tokens import Right, Tokens
 from streams.errors import StreamsError, UsageError
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
-
-_STYLE: Final = (files(__package__) / "templates" / "style.css").read_text(encoding="utf-8")
 
 Page = Callable[[Request, Session], Awaitable[Response]]
 
@@ -41,10 +40,9 @@ def dead_letters_app(
     `STREAMS_REVIEW_TOKEN_*`); without any from this machine only, and only if the server listens on loopback
     (`STREAMS_WEB_HOST`). Nothing is asked of Kafka before the first page is.
     """
-    pages = _Pages(
-        steward or Steward(settings, tuple(topics) if topics is not None else None),
-        Guard(Tokens.of(settings), bound_to=settings.streams_web_host),
-    )
+    guard = Guard(Tokens.of(settings), bound_to=settings.streams_web_host)
+    pages = _Pages(steward or Steward(settings, tuple(topics) if topics is not None else None), guard)
+    sign_in = SignIn(guard, page="Dead letters")
     guarded = pages.guarded
     return Starlette(
         routes=[
@@ -55,10 +53,10 @@ def dead_letters_app(
             Route("/replay", guarded(pages.replay, Right.REPLAY), methods=["POST"]),
             Route("/discard", guarded(pages.ask("discard"), Right.REPLAY), methods=["GET"]),
             Route("/discard", guarded(pages.discard, Right.REPLAY), methods=["POST"]),
-            Route("/login", pages.login_form, methods=["GET"]),
-            Route("/login", pages.login, methods=["POST"]),
+            Route("/login", sign_in.form, methods=["GET"]),
+            Route("/login", sign_in.take, methods=["POST"]),
             Route("/logout", guarded(pages.logout, Right.READ), methods=["POST"]),
-            Route("/style.css", _style, methods=["GET"]),
+            Route("/style.css", style, methods=["GET"]),
         ],
     )
 
@@ -76,21 +74,21 @@ class _Pages:
                 session = self._guard.admit(request)
             except Refused as refused:
                 if refused.login and request.method == "GET":
-                    return _with_headers(RedirectResponse(f"{_base(request)}/login", status_code=303))
+                    return with_headers(RedirectResponse(f"{base_of(request)}/login", status_code=303))
                 await asyncio.sleep(refused.pause_s)
-                return _refusal(request, refused)
+                return refusal(request, refused)
             try:
                 self._guard.demand(session, right)
                 response = await page(request, session)
             except Refused as refused:
-                response = _refusal(request, refused)
+                response = refusal(request, refused)
             except UsageError as error:
-                response = _problem(request, HTTPStatus.BAD_REQUEST, str(error))
+                response = problem(request, HTTPStatus.BAD_REQUEST, str(error))
             except StreamsError as error:
                 log.warning("the review page could not be served", error=str(error))
-                response = _problem(request, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+                response = problem(request, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
             self._guard.keep(session, request, response)
-            return _with_headers(response)
+            return with_headers(response)
 
         return serve
 
@@ -169,29 +167,9 @@ class _Pages:
 
     # --- the token --------------------------------------------------------------------------------------------------
 
-    async def login_form(self, request: Request) -> Response:
-        if not self._guard.has_token:
-            return _with_headers(RedirectResponse(f"{_base(request)}/", status_code=303))
-        return _login_page(request, None)
-
-    async def login(self, request: Request) -> Response:
-        try:
-            check_origin(request)
-            form = await read_form(request)
-        except Refused as refused:
-            return _refusal(request, refused)
-        try:
-            rights = self._guard.check_token(request, form.get("token", "").encode(errors="replace"))
-        except Refused as refused:
-            await asyncio.sleep(refused.pause_s)
-            return _login_page(request, refused)
-        response = RedirectResponse(f"{_base(request)}/", status_code=303)
-        self._guard.keep(self._guard.begin(rights), request, response)
-        return _with_headers(response)
-
     async def logout(self, request: Request, session: Session) -> Response:
         await self._form(request, session)
-        response = RedirectResponse(f"{_base(request)}/login", status_code=303)
+        response = RedirectResponse(f"{base_of(request)}/login", status_code=303)
         self._guard.end(request, response)
         return response
 
@@ -209,42 +187,5 @@ def _actor(request: Request, form: dict[str, str], asks_why: str | None) -> Acto
         raise Refused(HTTPStatus.BAD_REQUEST, str(error)) from None
 
 
-def _base(request: Request) -> str:
-    return str(request.scope.get("root_path") or "").rstrip("/")
-
-
 def _page(request: Request, session: Session, template: str, **values: Any) -> Response:
-    return HTMLResponse(rendered(template, base=_base(request), session=session, **values))
-
-
-def _login_page(request: Request, refused: Refused | None) -> Response:
-    text = rendered("login.html", base=_base(request), session=None, why=refused.why if refused else None)
-    return _answer(text, HTTPStatus.OK if refused is None else refused.status, refused.retry_s if refused else 0)
-
-
-def _refusal(request: Request, refused: Refused) -> Response:
-    return _problem(request, refused.status, refused.why, refused.retry_s)
-
-
-def _problem(request: Request, status: int, why: str, retry_s: int = 0) -> Response:
-    title = HTTPStatus(status).phrase
-    text = rendered("problem.html", base=_base(request), session=None, title=title, why=why)
-    return _answer(text, status, retry_s)
-
-
-def _answer(text: str, status: int, retry_s: int) -> Response:
-    response = HTMLResponse(text, status_code=status)
-    if retry_s:
-        response.headers["Retry-After"] = str(retry_s)
-    return _with_headers(response)
-
-
-def _with_headers(response: Response) -> Response:
-    for name, value in HEADERS.items():
-        response.headers[name] = value
-    return response
-
-
-async def _style(_: Request) -> Response:
-    headers = {**HEADERS, "Cache-Control": "max-age=3600"}
-    return Response(_STYLE, media_type="text/css", headers=headers)
+    return HTMLResponse(rendered(template, base=base_of(request), session=session, **values))

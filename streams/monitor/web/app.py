@@ -76,6 +76,8 @@ class Panel:
     metrics: Callable[[], bytes] | None = None
     """What it adds to `/metrics`, in Prometheus' text format; asked at every interval, in a thread of its own, and may
     take its time. Raises StreamsError when there is nothing new: what it said before is told on, with its age."""
+    stop: Callable[[], None] = lambda: None
+    """Called when the server stops: ends answers that would not end by themselves."""
 
 
 class MonitorWeb:
@@ -112,6 +114,11 @@ class MonitorWeb:
             ],
             lifespan=self._lifespan,
         )
+
+    def stop_panels(self) -> None:
+        """Have the panels end what would not end by itself."""
+        for panel in self._panels:
+            panel.stop()
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:

@@ -1,7 +1,7 @@
 """The monitor with the page of dead letters in it, run until it is told to stop."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -20,7 +20,15 @@ CLOSE_S: Final = 3.0
 class Monitor:
     """The monitor of a cluster; what is wrong from the start, such as a port in use, is raised when it is made."""
 
-    def __init__(self, settings: Settings, flows: Sequence[Pipeline], *, port: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        flows: Sequence[Pipeline],
+        *,
+        port: int,
+        panels: Callable[[Steward], Sequence[Panel]] = lambda _: (),
+    ) -> None:
+        """`panels`: further pages, which may ask about dead letters."""
         self._steward = Steward(settings)
         metrics = CollectorRegistry()
         metrics.register(DeadLetterCollector(self._steward.figures))
@@ -30,7 +38,10 @@ class Monitor:
             dead_letters_app(settings, steward=self._steward),
             metrics=lambda: generate_latest(metrics),
         )
-        self._process = MonitorProcess(settings, flows, port=port, panels=[review], count_letters=self._steward.figures)
+        further = panels(self._steward)
+        self._process = MonitorProcess(
+            settings, flows, port=port, panels=[*further, review], count_letters=self._steward.figures
+        )
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C."""

@@ -94,5 +94,5 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End streams, then the rest."""
         await self._web.live.end()
-        await asyncio.sleep(0)
+        await asyncio.to_thread(self._web.stop_panels)
         await super().shutdown(sockets)
