@@ -20,7 +20,7 @@ _NOT_THERE: Final = frozenset({
 
 
 class GroupPositions:
-    """Of one topic. One thread; connects when it is first asked, and anew after a question without an answer."""
+    """Of one topic. One thread; connects when it is first asked, and again after a question without an answer."""
 
     def __init__(self, settings: Settings, *, group: str, topic: str) -> None:
         self._settings, self._topic = settings, topic

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 import streams
 from streams import Stream
 from streams.testing import FlowDriver
-from tests.documents import ROOT, PAGES, Block, blocks, command_lines, command_of, inline_commands, options_of
+from tests.documents import PAGES, ROOT, Block, blocks, command_lines, command_of, inline_commands, options_of
 
 COMMANDS: Final = ("", "sh", "console")
 OUTPUT: Final = ("streams demo   0:52",)
@@ -174,13 +174,3 @@ def _json(text: str) -> None:
 def test_a_guide_is_run_by_its_test(page: str, test: str) -> None:
     source = (ROOT / test).read_text(encoding="utf-8")
     assert Path(page).name in source
-
-
-def test_every_page_with_python_is_run_or_says_what_it_assumes() -> None:
-    pages = {str(block.page.relative_to(ROOT)) for block in PYTHON}
-    assert set() == pages - {*RUN_BY} - {*ASSUMED} - _complete(pages)
-
-
-def _complete(pages: set[str]) -> set[str]:
-    """Pages whose blocks define every name that they use: `test_every_name_of_a_python_block_is_defined_in_the_page`."""
-    return {page for page in pages if page not in ASSUMED}

@@ -161,7 +161,7 @@ class ForwardedReader:
         self._consumed.note_paused(partitions)
 
     def _note_resumed(self, partitions: list[int]) -> None:
-        """These are read anew, so that they are not paused: the next command pauses them again."""
+        """These are read again, so that they are not paused: the next command pauses them again."""
         self._consumed.note_paused(self._consumed.paused - frozenset(partitions))
 
     def _renew(self) -> None:
