@@ -53,11 +53,12 @@ test-fast: setup ## Run the tests that need no broker, in less than a minute: fo
 test-long: setup ## Run every test, the long ones too
 	$(BIN)/python -m pytest $(ARGS)
 
-check: setup ## Lint, types, layers
+check: setup ## Lint, types, layers, words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m docsite.words
 
 $(DOCS)/.installed: requirements/docs.lock
 	$(PYTHON) -m venv $(DOCS)
