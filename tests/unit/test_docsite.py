@@ -52,9 +52,8 @@ def test_every_link_between_staged_pages_leads_to_one(staged: Path) -> None:
     for page in staged.rglob("*.md"):
         text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
         text = re.sub(r"`[^`]*`", "", text)
-        for target in re.findall(r"\]\(([^)\s#]+)", text):
-            if not re.match(r"\w+:", target) and not (page.parent / target).is_file():
-                dead.append(f"{page.relative_to(staged)}: {target}")
+        targets = [target for target in re.findall(r"\]\(([^)\s#]+)", text) if not re.match(r"\w+:", target)]
+        dead += [f"{page.relative_to(staged)}: {one}" for one in targets if not (page.parent / one).is_file()]
     assert [] == dead
 
 
