@@ -57,7 +57,7 @@ def by_proselint(passage: Passage) -> Iterator[Finding]:
     enabled = dict.fromkeys(_CHECKS, True)
     for result in LintFile(str(passage.file), passage.text).lint({"max_errors": 100, "checks": enabled}):
         at, to = result.check_result.span
-        yield Finding(passage, passage.text[max(at - 1, 0) : to], result.check_result.message)
+        yield Finding(passage, passage.text[max(at - 1, 0) : to - 1].strip(), result.check_result.message)
 
 
 @lru_cache(maxsize=1)

@@ -117,7 +117,7 @@ def test_words_that_the_project_does_not_use_are_found_in_prose_and_not_in_code(
     found = [finding.found for passage in of_page(page) for finding in by_vocabulary(passage)]
     assert ["behind the", "anew"] == found
     module = tmp_path / "module.py"
-    module.write_text('"""Made anew.\n\n    behind the code\n"""\nX = "anew"\n')
+    module.write_text('"""Made anew.\n\n    behind the code\n\nThe end.\n"""\nX = "anew"\n')
     assert ["anew"] == [finding.found for passage in of_module(module) for finding in by_vocabulary(passage)]
 
 
