@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 NATIVE := $(VENV)/.native-$(if $(shell command -v cargo),built,absent)
 QUIX := .local/baselines/quix
 AUDIT := .local/audit
+DOCS := .local/docs
 # One more than there are processors, for most of them wait for a broker; each has a broker of its own, of about 1 GB.
 TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 5 ? n + 1 : 6)))
 
@@ -15,7 +16,7 @@ TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 5 ? n + 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down deploy-tools loadtest loadtest-full wheels bench bench-sinks bench-gateway bench-query gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal rolling-upgrade oncall simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean bench-snapshot bench-backfill bench-fleet
+.PHONY: help setup run test test-fast test-long check schemas fix up down deploy-tools loadtest loadtest-full wheels bench bench-sinks bench-gateway bench-query gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal rolling-upgrade oncall simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean bench-snapshot bench-backfill bench-fleet docs docs-serve
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,11 +53,23 @@ test-fast: setup ## Run the tests that need no broker, in less than a minute: fo
 test-long: setup ## Run every test, the long ones too
 	$(BIN)/python -m pytest $(ARGS)
 
-check: setup ## Lint, types, layers
+check: setup ## Lint, types, layers, words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m docsite.words
+
+$(DOCS)/.installed: requirements/docs.lock
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet --require-hashes -r requirements/docs.lock
+	@touch $@
+
+docs: setup $(DOCS)/.installed ## Build the documentation site into build/docs/site; a dead link or a page in no list fails
+	$(BIN)/python -m docsite build --zensical $(abspath $(DOCS))/bin/zensical
+
+docs-serve: setup $(DOCS)/.installed ## Serve the documentation site at http://127.0.0.1:8000; PORT=... for another port
+	$(BIN)/python -m docsite serve --zensical $(abspath $(DOCS))/bin/zensical --port $(or $(PORT),8000)
 
 schemas: setup ## The schema gate: lint and check the committed schemas; asks the registry if one answers
 	$(BIN)/streams schemas lint
@@ -183,6 +196,7 @@ lock: setup ## Resolve the locks anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/deploy.in -o requirements/deploy.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/baseline-quix.in -o requirements/baseline-quix.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/audit.in -o requirements/audit.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/docs.in -o requirements/docs.lock
 
 clean: ## Stop the local stack and remove what was made (environment, data, caches)
 	-@test -x $(BIN)/streams && $(BIN)/streams local down

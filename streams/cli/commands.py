@@ -86,7 +86,7 @@ COMMANDS: Final[Table] = {
             ),
             "down": LazyCommand(
                 "local:down_command",
-                "Stop Kafka and the schema registry. Their data stays: remove the directory to start afresh.",
+                "Stop Kafka and the schema registry. Their data stays: remove the directory to start from nothing.",
             ),
             "status": LazyCommand(
                 "local:status_command",

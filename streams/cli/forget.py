@@ -58,7 +58,7 @@ def forget(
     """Forget a key: its rows in tables and windows, what workers keep of it, its dead letters.
 
     Tables get a record without a value, so that consumers and sinks delete the row; workers delete what they keep of
-    the key. Open dead letters of the key are discarded. Events of the key that come later begin anew.
+    the key. Open dead letters of the key are discarded. Events of the key that come later begin from nothing.
 
     Workers that run are asked, and do it as soon as no event of the key waits to be processed or released: stop what
     sends the key first. Where no worker runs the command does it, and refuses a key of which events wait: they would

@@ -68,7 +68,7 @@ def up_command(
 
 
 def down_command(directory: DirectoryOption = DEFAULT_DIRECTORY) -> None:
-    """Stop Kafka and the schema registry. Their data stays: remove the directory to start afresh."""
+    """Stop Kafka and the schema registry. Their data stays: remove the directory to start from nothing."""
     stopped = local.down(directory)
     if stopped:
         echo_line(f"Stopped: {', '.join(stopped)}. The data stays in {directory}.")

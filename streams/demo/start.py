@@ -71,7 +71,7 @@ class Demo:
     orders: OrderWatch
     metrics_url: str
     left_running: bool
-    """Whether the stack ran before and hence stays."""
+    """Whether the stack ran before, and so stays."""
 
     def check(self) -> None:
         """Do nothing as long as everything runs; begin the next phase of feeding when it is time.

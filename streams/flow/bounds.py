@@ -24,7 +24,7 @@ class Bounds:
     """What decides, beside the fields and folds, which event is clean, late, a duplicate or a dead letter."""
 
     lateness_ms: int = LATENESS_MS_DEFAULT
-    """Out-of-orderness bound: how far the watermark is behind the newest event. `STREAMS_LATENESS_MS` overrides it."""
+    """Out-of-orderness bound: newest event less watermark. `STREAMS_LATENESS_MS` overrides it."""
     horizon_ms: int = HORIZON_MS_DEFAULT
     """For how long, in event time, ids are remembered. `STREAMS_DEDUP_HORIZON_MS` overrides it."""
     skew_ms_max: int = SKEW_MS_MAX_DEFAULT

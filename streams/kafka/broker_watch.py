@@ -18,7 +18,7 @@ _REAL: Final = frozenset({"configured", "learned"})
 class BrokerWatch:
     """Whether one client still knows any broker, by its statistics.
 
-    For clients that are polled all the time: statistics that nobody takes pile up. Others are made anew when they get
+    For clients that are polled all the time: statistics that nobody takes pile up. Others are re-created when they get
     no answers.
     """
 

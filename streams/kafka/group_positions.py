@@ -21,7 +21,7 @@ _NOT_THERE: Final = frozenset({
 
 
 class GroupPositions:
-    """One thread; connects when it is first asked, and anew after a question without an answer."""
+    """One thread; connects when it is first asked, and again after a question without an answer."""
 
     def __init__(self, settings: Settings, *, group: str, topics: Sequence[str]) -> None:
         """`topics`: what the group reads, its source first."""

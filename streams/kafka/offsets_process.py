@@ -47,7 +47,7 @@ class OffsetProbe:
         """Offsets of all partitions and groups, or of `only` these groups; `newest`: see `OffsetRounds.take`.
 
         Raises:
-            RoundFailed: the broker did not answer, or the process died; it is started anew with the next call.
+            RoundFailed: the broker did not answer, or the process died; it is started again with the next call.
 
         """
         wanted = {"groups": None if only is None else sorted(only), "newest": newest}

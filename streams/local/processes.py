@@ -139,7 +139,7 @@ class ManagedProcess:
 
 
 _CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
-"""Started by this very process, hence to be reaped by it."""
+"""Started by this very process, so to be reaped by it."""
 
 
 def stop_all(processes: Iterable[ManagedProcess], how: signal.Signals = signal.SIGTERM) -> list[str]:

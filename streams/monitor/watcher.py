@@ -258,7 +258,7 @@ class Watcher:
             points.append(Point(group.time_ms, group.lag_sum, group.lag_s_max))
 
     def _rates(self, workers: Sequence[WorkerState]) -> dict[str, float]:
-        """Events a second since the last look, over all workers; one that was started anew counts from zero."""
+        """Events a second since the last look, over all workers; one that was started again counts from zero."""
         now_s, gained = time.monotonic(), dict[str, float]()
         totals, self._totals = self._totals, {}
         for worker in workers:

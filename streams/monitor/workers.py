@@ -83,7 +83,7 @@ class WorkerState:
 class Targets:
     """Where to look for workers: `http://host:port`, `http://host:first-last`, several with commas between them.
 
-    A name is resolved anew for each look, to all of its addresses: replicas come and go.
+    A name is resolved again for each look, to all of its addresses: replicas come and go.
     """
 
     places: tuple[tuple[str, int], ...]

@@ -42,7 +42,7 @@ class Writer:
     """Writes micro-batches, one after the other. One thread.
 
     A record that is no row is in the dead-letter topic before the offset passes it. If the process dies in between,
-    the letter comes once more, with the same id.
+    the letter comes again, with the same id.
     """
 
     def __init__(

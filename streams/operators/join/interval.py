@@ -75,12 +75,12 @@ class JoinInterval(JoinSpec):
 
     @property
     def left_ms(self) -> int:
-        """For how long, behind the watermark, a left event may be joined."""
+        """For how long after the watermark has passed it a left event may be joined."""
         return self.after_ms + self.grace_ms
 
     @property
     def right_ms(self) -> int:
-        """For how long, behind the watermark, a right event may be joined."""
+        """For how long after the watermark has passed it a right event may be joined."""
         return self.before_ms + self.grace_ms
 
     def rows_part(self, side: Side) -> str:

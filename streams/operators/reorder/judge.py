@@ -33,10 +33,10 @@ class LastDue:
 def judge_behind(
     events: Events, watermark: Int64, behind: Bools, last_due: LastDue, held: list[Events]
 ) -> tuple[Bools, Int64]:
-    """Which of the events behind the watermark (there is at least one) are late, and by how many ms.
+    """Which of the events that the watermark has passed (there is at least one) are late, and by how many ms.
 
     `events` are the batch's accepted events in log order, `watermark` the one at each place, `behind` those at or below
-    it, `held` the events held from earlier batches. An event behind the watermark is late when its key already has a
+    it, `held` the events held from earlier batches. An event that it has passed is late when its key already has a
     due event that comes after it. Exact, over the keys concerned and what becomes due in this batch only.
     """
     is_late = np.zeros(len(events), dtype=np.bool_)

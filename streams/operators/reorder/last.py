@@ -1,4 +1,4 @@
-"""The last released event of each key: what decides whether an event behind the watermark is late."""
+"""The last released event of each key: what decides whether an event that the watermark has passed is late."""
 
 import struct
 from collections.abc import Sequence

@@ -208,7 +208,7 @@ class KafkaTransactions:
             raise self._aborted(KafkaException(error))
 
     def _has_learned(self, topic: str, partition: int | None) -> bool:
-        """Whether the client, asking anew, finds that a topic has the partition that a record names."""
+        """Whether the client, asking again, finds that a topic has the partition that a record names."""
         if partition is None or self._outlived():
             return False
         for _ in range(_LEARN_TRIES):
@@ -252,7 +252,7 @@ class KafkaTransactions:
         self._is_open = False
 
     def abort(self) -> None:
-        """Abort the open transaction; a producer that cannot is made anew, which comes to the same.
+        """Abort the open transaction; a producer that cannot is re-created, which comes to the same.
 
         Raises:
             FencedError: another process has taken over; a new producer would only take it back from there.

@@ -164,7 +164,7 @@ class ForwardedReader:
         self._consumed.note_paused(lanes)
 
     def _note_resumed(self, lanes: list[int]) -> None:
-        """These are read anew, so that they are not paused: the next command pauses them again."""
+        """These are read again, so that they are not paused: the next command pauses them again."""
         self._consumed.note_paused(self._consumed.paused - frozenset(lanes))
 
     def _renew(self) -> None:
