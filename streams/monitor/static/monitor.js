@@ -416,26 +416,7 @@
     if (named !== null && named !== chosen) choose(named, false);
   });
 
-  // --- theme and keys ------------------------------------------------------------------------------------------------
-  const root = document.documentElement;
-  function theme(value) {
-    if (value) root.dataset.theme = value;
-  }
-  function otherTheme() {
-    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    theme(dark ? "light" : "dark");
-    try {
-      localStorage.setItem("theme", root.dataset.theme);
-    } catch {
-      // without storage the choice lasts as long as the page
-    }
-  }
-  try {
-    theme(localStorage.getItem("theme"));
-  } catch {
-    // as above
-  }
-  byId("theme").addEventListener("click", otherTheme);
+  // --- keys (`theme.js` has the one of the theme) --------------------------------------------------------------------
   byId("filter").addEventListener("input", filter);
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -449,8 +430,7 @@
     } else if (event.key === "/") {
       event.preventDefault();
       byId("filter").focus();
-    } else if (event.key === "t") otherTheme();
-    else if ((event.key === "j" || event.key === "k") && overview !== null && overview.groups.length) {
+    } else if ((event.key === "j" || event.key === "k") && overview !== null && overview.groups.length) {
       const names = overview.groups.map((one) => one.group);
       const at = names.indexOf(chosen) + (event.key === "j" ? 1 : -1);
       choose(names[(at + names.length) % names.length], true);
@@ -458,16 +438,6 @@
       if (row) row.querySelector("button").focus();
     }
   });
-  function linkPanels() {
-    fetch("/api/panels").then((answer) => (answer.ok ? answer.json() : Promise.reject(answer.status))).then((panels) => {
-      for (const panel of panels) {
-        const link = element("a", "", panel.title);
-        link.href = `${panel.path}/`;
-        byId("panels").append(link, " ");
-      }
-    }).catch(() => setTimeout(linkPanels, AGAIN_MS[AGAIN_MS.length - 1]));
-  }
-  linkPanels();
   if (chosen !== null) put(byId("partitions-title"), `Partitions of ${chosen}`);
   connect();
 })();
