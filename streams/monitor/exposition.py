@@ -319,6 +319,12 @@ SNAPSHOT_METRICS: Final[tuple[MonitorMetric[Snapshot], ...]] = (
         _of_sources(lambda s, i: float(s.freshness[i].silent)),
     ),
     MonitorMetric(
+        "streams_source_waiting",
+        "gauge",
+        "1: the source has never had an event; it is not silent.",
+        _of_sources(lambda s, i: float(s.freshness[i].waiting)),
+    ),
+    MonitorMetric(
         "streams_slo_waiting_events",
         "gauge",
         "Events that a flow's workers have not committed within 60 s of their arrival, and not yet since.",

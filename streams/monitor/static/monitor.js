@@ -301,7 +301,7 @@
       const row = made[i];
       put(row.cells[1], duration(one.event_age));
       put(row.cells[2], duration(one.arrival_age));
-      const word = one.silent ? "silent" : one.arrival_age === null ? "none yet" : "fresh";
+      const word = one.silent ? "silent" : one.waiting ? "waiting" : one.arrival_age === null ? "none yet" : "fresh";
       row.cells[3].firstChild.className = "v " + word;
       put(row.cells[3].firstChild, word);
       put(row.cells[3].lastChild, one.why);
