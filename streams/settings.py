@@ -108,6 +108,13 @@ class Settings(BaseSettings):
     streams_monitor_groups_deny: str = "console-consumer-*"
     streams_monitor_group_policies: str = ""
     """`streams.monitor.policies`."""
+    streams_monitor_history_hours: float = Field(24.0, ge=0.1, le=168)
+    streams_monitor_history_mb_max: float = Field(64.0, ge=1, le=16_384)
+    """`streams.monitor.history.book`: how far charts reach back, and the memory for that."""
+    streams_prometheus_url: SecretStr | None = None
+    """Where charts of the monitor have older history from; it may have a user and password."""
+    streams_prometheus_token: SecretStr | None = None
+    """Bearer token for that."""
     streams_monitor_workers: str = "http://127.0.0.1:6066-6073"
     streams_scale_lag_s_max: float = Field(30.0, ge=1, le=86_400)
     """These six: `streams.monitor.scale`."""

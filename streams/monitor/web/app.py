@@ -20,12 +20,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streams.hosts import Hosts
 from streams.monitor import exposition
+from streams.monitor.history.prometheus import PrometheusHistory
 from streams.monitor.report import group_row, instant
 from streams.monitor.scale import ScalePolicy
 from streams.monitor.scale_book import ScaleBook
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.watcher import Watcher
 from streams.monitor.web import burrow, runbooks, views
+from streams.monitor.web.history import HistoryApi
 from streams.monitor.web.live import Live, TooMany
 from streams.monitor.web.middleware import Compressed, Names, PageHeaders
 from streams.monitor.web.pages import FIRST, STATIC, Page, all_pages, filled
@@ -75,7 +77,9 @@ class MonitorWeb:
         hosts: Hosts,
         scale: ScalePolicy,
         panels: Sequence[Panel] = (),
+        prometheus: PrometheusHistory | None = None,
     ) -> None:
+        """`prometheus`: where older history is asked for."""
         self._watcher = watcher
         self._bootstrap_servers = bootstrap_servers
         self._panels = tuple(panels)
@@ -87,6 +91,7 @@ class MonitorWeb:
         self._rendering = asyncio.Lock()
         self.live = Live()
         watcher.listen(self.live.publish)
+        self._history = HistoryApi(watcher, prometheus)
         self._scale = ScaleBook(scale)
         watcher.listen(self._scale.observe)
         paths = tuple(panel.path for panel in panels)
@@ -119,6 +124,7 @@ class MonitorWeb:
             Route("/runbooks/{name}", self._runbook),
             Route("/api/overview", self._with(self._overview)),
             Route("/api/groups/{group:any}", self._with(self._group)),
+            Route("/api/history", self._history.answer),
             Route("/api/live", self._live),
             Route("/scale/{group:any}", self._with(self._replicas)),
             Route("/v3/kafka", self._with(lambda s, r: _told((200, burrow.clusters(s)), r))),

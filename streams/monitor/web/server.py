@@ -14,6 +14,7 @@ from streams.deadletters.letter.figures import Figures
 from streams.flow.declaration import Pipeline
 from streams.hosts import Hosts
 from streams.listening import listening, url_of
+from streams.monitor.history.prometheus import PrometheusHistory
 from streams.monitor.scale import ScalePolicy
 from streams.monitor.watcher import Watcher
 from streams.monitor.web.app import MonitorWeb, Panel
@@ -52,6 +53,7 @@ class MonitorProcess:
             hosts=Hosts(settings.streams_web_host, frozenset({*names, socket.gethostname().lower()})),
             scale=ScalePolicy.of(settings),
             panels=panels,
+            prometheus=PrometheusHistory(settings, labels={}) if settings.streams_prometheus_url else None,
         )
         self._server = _Server(
             uvicorn.Config(
