@@ -116,6 +116,17 @@ class Settings(BaseSettings):
     streams_prometheus_token: SecretStr | None = None
     """Bearer token for that."""
     streams_monitor_workers: str = "http://127.0.0.1:6066-6073"
+    streams_monitor_url: str = Field("", pattern=r"^(https?://[^\s@?#]{1,500})?$")
+    """Where people reach the monitor, for links in messages."""
+    streams_notify_webhook_url: SecretStr | None = None
+    """These eight: `streams.monitor.notify`. Addresses may have secrets in their paths."""
+    streams_notify_webhook_token: SecretStr | None = None
+    streams_notify_slack_url: SecretStr | None = None
+    streams_notify_smtp_url: SecretStr | None = None
+    streams_notify_email_from: str = ""
+    streams_notify_email_to: str = ""
+    streams_notify_wait_s: float = Field(30.0, ge=0, le=3_600)
+    streams_notify_repeat_s: float = Field(14_400.0, ge=60, le=604_800)
     streams_scale_lag_s_max: float = Field(30.0, ge=1, le=86_400)
     """These six: `streams.monitor.scale`."""
     streams_scale_catch_up_s: float = Field(300.0, ge=10, le=86_400)

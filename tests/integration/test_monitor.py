@@ -192,7 +192,7 @@ def test_metrics_have_the_names_and_labels_that_alerts_rely_on(monitor: Monitor)
     only_where_one_is = {
         "streams_open_transaction_seconds", "streams_open_transaction_records", "streams_topic_missing",
         "streams_growth_partitions", "streams_growth_done_partitions", "streams_growth_waiting_partitions",
-        "streams_growth_still_seconds",
+        "streams_growth_still_seconds", "streams_notifications_total", "streams_notification_target_down",
     }  # fmt: skip
     assert {metric.name for metric in MONITOR_METRICS} - only_where_one_is <= labels.keys()
     ages = [sample.value for sample in samples if sample.name == "streams_source_freshness_seconds"]

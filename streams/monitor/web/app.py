@@ -4,7 +4,7 @@ Other parts of the system bring pages of their own (`Panel`): they are mounted b
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,15 +18,17 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from streams.flow.graph import Graph
 from streams.hosts import Hosts
 from streams.monitor import exposition
 from streams.monitor.history.prometheus import PrometheusHistory
+from streams.monitor.notify.counts import Count
 from streams.monitor.report import group_row, instant
 from streams.monitor.scale import ScalePolicy
 from streams.monitor.scale_book import ScaleBook
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.watcher import Watcher
-from streams.monitor.web import burrow, runbooks, views
+from streams.monitor.web import burrow, flows, runbooks, views
 from streams.monitor.web.history import HistoryApi
 from streams.monitor.web.live import Live, TooMany
 from streams.monitor.web.middleware import Compressed, Names, PageHeaders
@@ -78,8 +80,10 @@ class MonitorWeb:
         scale: ScalePolicy,
         panels: Sequence[Panel] = (),
         prometheus: PrometheusHistory | None = None,
+        graphs: Sequence[Graph] = (),
+        notified: Mapping[str, Count] | None = None,
     ) -> None:
-        """`prometheus`: where older history is asked for."""
+        """`prometheus`: where older history is asked for. `graphs`: the flows, for their page. `notified`: messages."""
         self._watcher = watcher
         self._bootstrap_servers = bootstrap_servers
         self._panels = tuple(panels)
@@ -91,6 +95,8 @@ class MonitorWeb:
         self._rendering = asyncio.Lock()
         self.live = Live()
         watcher.listen(self.live.publish)
+        self._graphs = tuple(graphs)
+        self._notified = notified or {}
         self._history = HistoryApi(watcher, prometheus)
         self._scale = ScaleBook(scale)
         watcher.listen(self._scale.observe)
@@ -124,6 +130,7 @@ class MonitorWeb:
             Route("/runbooks/{name}", self._runbook),
             Route("/api/overview", self._with(self._overview)),
             Route("/api/groups/{group:any}", self._with(self._group)),
+            Route("/api/flows", self._with(lambda s, _: JSONResponse(flows.flows(self._graphs, s)))),
             Route("/api/history", self._history.answer),
             Route("/api/live", self._live),
             Route("/scale/{group:any}", self._with(self._replicas)),
@@ -147,7 +154,11 @@ class MonitorWeb:
 
     async def _metrics(self, _: Request) -> Response:
         """What the newest round found and how old it is: nobody is asked, so that a scrape never waits."""
-        parts = [await self._snapshot_metrics(), exposition.render_health(self._watcher.health())]
+        parts = [
+            await self._snapshot_metrics(),
+            exposition.render_health(self._watcher.health()),
+            exposition.render_notifications(self._notified),
+        ]
         return Response(
             b"".join([*parts, self._panel_metrics.content()]), headers={"Content-Type": exposition.CONTENT_TYPE}
         )

@@ -25,7 +25,7 @@ class Page:
     """Name of its file in `STATIC`; empty: something else answers at `path`."""
 
 
-FIRST: Final = (Page("/", "Monitor", "monitor.html"),)
+FIRST: Final = (Page("/", "Monitor", "monitor.html"), Page("/flows", "Flows", "flows.html"))
 LAST: Final = (Page("/runbooks", "Runbooks"), Page("/metrics", "Metrics"))
 
 
