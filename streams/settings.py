@@ -115,6 +115,8 @@ class Settings(BaseSettings):
     """Where charts of the monitor have older history from; it may have a user and password."""
     streams_prometheus_token: SecretStr | None = None
     """Bearer token for that."""
+    streams_prometheus_labels: str = Field("", pattern=r"^( *[a-zA-Z_][a-zA-Z0-9_]* *=[^,]{1,200}(,|$)){0,20}$")
+    """What tells the metrics of this monitor from those of others there."""
     streams_monitor_workers: str = "http://127.0.0.1:6066-6073"
     streams_monitor_url: str = Field("", pattern=r"^(https?://[^\s@?#]{1,500})?$")
     """Where people reach the monitor, for links in messages."""

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import math
-from collections.abc import Mapping
 from typing import Any, Final
 
 import aiohttp
@@ -28,8 +27,8 @@ _RATE_S_MIN: Final = 60.0
 class PrometheusHistory:
     """Range queries against the HTTP API of Prometheus, or of what answers as it does."""
 
-    def __init__(self, settings: Settings, *, labels: Mapping[str, str]) -> None:
-        """`labels`: those that the metrics of this cluster have beside their own.
+    def __init__(self, settings: Settings) -> None:
+        """Ask nothing yet.
 
         Raises:
             UsageError: STREAMS_PROMETHEUS_URL is no address.
@@ -45,7 +44,8 @@ class PrometheusHistory:
         self._url = url.with_path(f"{url.path.rstrip('/')}/api/v1/query_range")
         self.name: Final = without_credentials(text)
         self._settings = settings
-        self._labels = "".join(f',{name}="{label(value)}"' for name, value in labels.items())
+        pairs = (pair.partition("=") for pair in settings.streams_prometheus_labels.split(",") if pair)
+        self._labels = "".join(f',{name.strip()}="{label(value.strip())}"' for name, _, value in pairs)
 
     async def group(self, name: str, topics: list[str], span: Span) -> Float64:
         """Lag, lag in seconds, consumed and arrived a second of a group: steps by fields; NaN: nothing is known.

@@ -71,7 +71,7 @@ class MonitorProcess:
             panels=panels,
             graphs=graphs,
             notified=self._notifier.counts,
-            prometheus=PrometheusHistory(settings, labels={}) if settings.streams_prometheus_url else None,
+            prometheus=PrometheusHistory(settings) if settings.streams_prometheus_url else None,
         )
         self._server = _Server(
             uvicorn.Config(
