@@ -482,7 +482,7 @@ def test_the_page_shows_groups_partitions_sources_and_workers_and_goes_on_by_its
 @pytest.mark.chromium
 def test_charts_show_the_history_of_the_group_and_of_a_partition(browser: Browser, monitor: Monitor) -> None:
     with page_of(browser, monitor, "/#streams.gps", viewport={"width": 1400, "height": 1000}) as page:
-        page.wait_for_selector("#chart-rates :is(polyline, circle).one")
+        page.wait_for_selector("#chart-rates :is(polyline, circle).one", state="attached")
         page.click("#history-ranges button:text('15 min')")
         page.focus("#chart-rates svg.lines")
         page.keyboard.press("End")
@@ -493,7 +493,7 @@ def test_charts_show_the_history_of_the_group_and_of_a_partition(browser: Browse
         assert "Arrow keys move through time" in (page.get_attribute("#chart-rates svg.lines", "aria-label") or "")
         page.click("#partitions button:text('gps.positions.v1-1')")
         assert "History of gps.positions.v1-1 in streams.gps" == page.inner_text("#history-title")
-        page.wait_for_selector("#chart-rates :is(polyline, circle).one")
+        page.wait_for_selector("#chart-rates :is(polyline, circle).one", state="attached")
         page.click("#history-whole")
         assert "History of streams.gps" == page.inner_text("#history-title")
 

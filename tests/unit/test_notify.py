@@ -14,6 +14,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, Envelope
 
 from streams.errors import StreamsError, UsageError
+from streams.local.ports import free_port
 from streams.monitor.freshness import FreshnessTracker, Source
 from streams.monitor.notify.ledger import Ledger, Message
 from streams.monitor.notify.notifier import Notifier
@@ -271,12 +272,18 @@ def test_a_mail_goes_to_all_receivers_with_the_name_and_password_of_the_address(
         logins.append((mechanism, login.login, login.password))
         return AuthResult(success=True)
 
+    port = free_port()
     server = Controller(
-        box, hostname="127.0.0.1", port=0, authenticator=checked, auth_require_tls=False, auth_required=True
+        box,
+        hostname="127.0.0.1",
+        port=port,
+        authenticator=checked,
+        auth_require_tls=False,
+        auth_required=True,
+        ready_timeout=60,
     )
     server.start()
     try:
-        port = server.server.sockets[0].getsockname()[1]
         found = settings(
             STREAMS_NOTIFY_SMTP_URL=f"smtp://me:p%40ss{SECRET}@127.0.0.1:{port}",
             STREAMS_NOTIFY_EMAIL_FROM="monitor@example.org",

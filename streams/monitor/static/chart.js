@@ -1,6 +1,7 @@
 // A chart of lines over time, drawn as SVG: for the eye, the pointer, the keyboard (arrow keys move a cursor whose values
 // are read aloud), and as a table for whoever does not see it.
 import { element } from "./dom.js";
+import { duration } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 190;
@@ -20,8 +21,10 @@ function node(name, attributes, text) {
   if (text !== undefined) made.textContent = text;
   return made;
 }
-// The least of 1, 2, 5 times a power of ten that is no less.
-function nice(value) {
+const TICKS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
+// The least of 1, 2, 5 times a power of ten that is no less; of seconds, the least usual length of time.
+function nice(value, isTime) {
+  if (isTime && value > 0.5 && value <= 86400) return TICKS_S.find((one) => one >= value * 0.999);
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].find((factor) => factor * power >= value * 0.999) * power;
 }
@@ -95,7 +98,7 @@ export class Chart {
     }
     const all = this.series.flatMap((one) => this.told.values[one.name].filter((value) => value !== null));
     const highest = Math.max(...all, 0);
-    const tick = nice(Math.max(highest, 1) / TICKS_Y);
+    const tick = nice(Math.max(highest, 1) / TICKS_Y, this.format === duration);
     this.top = tick * Math.max(1, Math.ceil((highest || tick) / tick));
     this.svg.replaceChildren(...this.#grid(tick), ...this.series.flatMap((one) => this.#line(one)), ...this.#annotations());
     this.cursor = node("g", { class: "cursor" });
@@ -145,7 +148,7 @@ export class Chart {
   #annotations() {
     return this.told.annotations.map((one) => {
       const x = Math.min(Math.max(this.#x(one.time), LEFT), this.width - RIGHT);
-      const mark = node("g", { class: `mark ${one.kind}` });
+      const mark = node("g", { class: `mark of-${one.kind}` });
       mark.append(
         node("title", {}, `${moment(one.time)}: ${one.kind}, ${one.text}`),
         node("line", { x1: x, x2: x, y1: TOP - 2, y2: HEIGHT - BOTTOM }),

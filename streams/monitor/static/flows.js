@@ -68,7 +68,7 @@ function picture(flow) {
     const bend = x2 - GAP_PX / 2;
     const path = node("path", { class: "edge", d: `M${x1},${y1} L${x2 - GAP_PX},${y1} C${bend},${y1} ${bend},${y2} ${x2 - 7},${y2}` });
     const head = node("path", { class: "head", d: `M${x2 - 9},${y2 - 4} L${x2 - 1},${y2} L${x2 - 9},${y2 + 4} z` });
-    const label = node("text", { class: "rate", x: bend, y: (y1 + y2) / 2 + (Math.abs(y1 - y2) < 2 ? -5 : 4) });
+    const label = node("text", { class: "rate", x: x2 - 32, y: y2 - 6 });
     svg.append(path, head);
     return { path, label };
   });

@@ -72,7 +72,7 @@ function showAnnotations(annotations) {
   list.dataset.text = text;
   list.replaceChildren(...annotations.slice().reverse().map((one) => {
     const item = element("li");
-    item.append(element("span", `kind ${one.kind}`, one.kind), document.createTextNode(` ${moment(one.time)}: ${one.text}`));
+    item.append(element("span", `kind of-${one.kind}`, one.kind), document.createTextNode(` ${moment(one.time)}: ${one.text}`));
     return item;
   }));
 }
