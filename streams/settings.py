@@ -114,11 +114,31 @@ class Settings(BaseSettings):
     streams_monitor_groups_deny: str = "console-consumer-*"
     streams_monitor_group_policies: str = ""
     """`streams.monitor.policies`."""
+    streams_monitor_history_hours: float = Field(24.0, ge=0.1, le=168)
+    streams_monitor_history_mb_max: float = Field(64.0, ge=1, le=16_384)
+    """`streams.monitor.history.book`: how far charts reach back, and the memory for that."""
+    streams_prometheus_url: SecretStr | None = None
+    """Where charts of the monitor have older history from; it may have a user and password."""
+    streams_prometheus_token: SecretStr | None = None
+    """Bearer token for that."""
+    streams_prometheus_labels: str = Field("", pattern=r"^( *[a-zA-Z_][a-zA-Z0-9_]* *=[^,]{1,200}(,|$)){0,20}$")
+    """What tells the metrics of this monitor from those of others there."""
     streams_monitor_workers: str = "http://127.0.0.1:6066-6073"
     streams_fleet_tiles_url: str = Field("", max_length=500, pattern=_TILES)
     """Tiles below the outlines of the fleet page's map."""
     streams_fleet_tiles_attribution: str = Field("", max_length=200)
     """What the provider of the tiles wants to be said on the map."""
+    streams_monitor_url: str = Field("", pattern=r"^(https?://[^\s@?#]{1,500})?$")
+    """Where people reach the monitor, for links in messages."""
+    streams_notify_webhook_url: SecretStr | None = None
+    """These eight: `streams.monitor.notify`. Addresses may have secrets in their paths."""
+    streams_notify_webhook_token: SecretStr | None = None
+    streams_notify_slack_url: SecretStr | None = None
+    streams_notify_smtp_url: SecretStr | None = None
+    streams_notify_email_from: str = ""
+    streams_notify_email_to: str = ""
+    streams_notify_wait_s: float = Field(30.0, ge=0, le=3_600)
+    streams_notify_repeat_s: float = Field(14_400.0, ge=60, le=604_800)
     streams_scale_lag_s_max: float = Field(30.0, ge=1, le=86_400)
     """These six: `streams.monitor.scale`."""
     streams_scale_catch_up_s: float = Field(300.0, ge=10, le=86_400)

@@ -8,7 +8,7 @@ some 200,000 of them at each scrape.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from streams.batch.columns import Float64, Int64
 from streams.monitor.health import Health
+from streams.monitor.notify.counts import Count
 from streams.monitor.slo import VISIBLE_S
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.status import Status
@@ -55,6 +56,11 @@ def render(snapshot: Snapshot) -> bytes:
 def render_health(health: Health) -> bytes:
     """The metrics of the monitor itself, likewise."""
     return _written(HEALTH_METRICS, health)
+
+
+def render_notifications(counts: "Counts") -> bytes:
+    """The metrics of messages, likewise; nothing where no target is set."""
+    return _written(NOTIFICATION_METRICS, counts) if counts else b""
 
 
 def _written(metrics: Iterable[MonitorMetric[T]], found: T) -> bytes:
@@ -319,6 +325,12 @@ SNAPSHOT_METRICS: Final[tuple[MonitorMetric[Snapshot], ...]] = (
         _of_sources(lambda s, i: float(s.freshness[i].silent)),
     ),
     MonitorMetric(
+        "streams_source_waiting",
+        "gauge",
+        "1: the source has never had an event; it is not silent.",
+        _of_sources(lambda s, i: float(s.freshness[i].waiting)),
+    ),
+    MonitorMetric(
         "streams_slo_waiting_events",
         "gauge",
         "Events that a flow's workers have not committed within 60 s of their arrival, and not yet since.",
@@ -399,7 +411,33 @@ HEALTH_METRICS: Final[tuple[MonitorMetric[Health], ...]] = (
     ),
 )
 
-MONITOR_METRICS: Final[tuple[MonitorMetric[Any], ...]] = (*SNAPSHOT_METRICS, GROUPS_LEFT_OUT, *HEALTH_METRICS)
+Counts = Mapping[str, Count]
+"""By the target's name."""
+NOTIFICATION_METRICS: Final[tuple[MonitorMetric[Counts], ...]] = (
+    MonitorMetric(
+        "streams_notifications_total",
+        "counter",
+        "Messages about what is wrong, by target (webhook, slack, email) and outcome (sent, failed).",
+        lambda counts: [
+            (f'{{target="{name}",outcome="{outcome}"}}', float(number))
+            for name, count in counts.items()
+            for outcome, number in (("sent", count.sent), ("failed", count.failed))
+        ],
+    ),
+    MonitorMetric(
+        "streams_notification_target_down",
+        "gauge",
+        "1: the target has not taken the last message; it is tried again.",
+        lambda counts: [(f'{{target="{name}"}}', float(count.is_down)) for name, count in counts.items()],
+    ),
+)
+
+MONITOR_METRICS: Final[tuple[MonitorMetric[Any], ...]] = (
+    *SNAPSHOT_METRICS,
+    GROUPS_LEFT_OUT,
+    *HEALTH_METRICS,
+    *NOTIFICATION_METRICS,
+)
 
 assert len({metric.name for metric in MONITOR_METRICS}) == len(MONITOR_METRICS)  # noqa: S101
 assert max(Status) == Status.REWIND  # noqa: S101 - the documentation of streams_lag_status names all codes

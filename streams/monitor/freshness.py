@@ -1,4 +1,7 @@
-"""Freshness of sources: how old the newest event is, by its own time and by arrival; who has fallen silent. Pure."""
+"""Freshness of sources: how old the newest event is, by its own time and by arrival; who has fallen silent. Pure.
+
+A source that has never had an event is waiting for its first one, for as long as it takes: nothing has fallen silent.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,6 +32,8 @@ class Freshness:
     """How fresh a source is. Ages in seconds; None: no event is known."""
 
     source: Source
+    waiting: bool
+    """Its topic has never held an event, or does not exist: it is not silent."""
     silent: bool
     event_age_s: float | None
     """Since the newest event happened, by its own time."""
@@ -46,6 +51,7 @@ class Freshness:
 @dataclass(slots=True)
 class _Seen:
     since_ms: int
+    was_fed: bool = False
     event_time_ms: int | None = None
     arrival_ms: int | None = None
     silent_since_ms: int | None = None
@@ -64,12 +70,18 @@ class FreshnessTracker:
         """All of them, in the order given."""
         return list(self._seen)
 
+    def feed(self, topic: str) -> None:
+        """The topic holds events, or has held some: its sources wait for their first one no longer."""
+        for source, seen in self._seen.items():
+            seen.was_fed = seen.was_fed or source.topic == topic
+
     def observe(self, source: Source, *, arrival_ms: int, event_time_ms: int | None) -> None:
         """An event came in at `arrival_ms`; `event_time_ms` None: it could not be read when it happened.
 
         Order does not matter: the newest counts.
         """
         seen = self._seen[source]
+        seen.was_fed = True
         seen.arrival_ms = max(arrival_ms, seen.arrival_ms or arrival_ms)
         if event_time_ms is not None:
             seen.event_time_ms = max(event_time_ms, seen.event_time_ms or event_time_ms)
@@ -82,7 +94,7 @@ class FreshnessTracker:
         # A clock that runs ahead (the producer's or ours) makes nobody silent, nor younger than now.
         last_ms = min(seen.arrival_ms if seen.arrival_ms is not None else seen.since_ms, now_ms)
         quiet_s = (now_ms - last_ms) / 1000.0
-        silent = quiet_s > source.silent_after_s
+        silent = seen.was_fed and quiet_s > source.silent_after_s
         if silent and seen.silent_since_ms is None:
             seen.silent_since_ms = last_ms
         elif not silent and seen.silent_since_ms is not None:
@@ -93,6 +105,7 @@ class FreshnessTracker:
         arrival_age_s = None if seen.arrival_ms is None else quiet_s
         return Freshness(
             source=source,
+            waiting=not seen.was_fed,
             silent=silent,
             event_age_s=event_age_s,
             arrival_age_s=arrival_age_s,
@@ -105,6 +118,8 @@ class FreshnessTracker:
 
 def _why(source: Source, seen: _Seen, quiet_s: float, now_ms: int, *, silent: bool, recent: bool) -> str:
     limit = f"at most {duration(source.silent_after_s)} are expected between two"
+    if not seen.was_fed:
+        return "waiting for its first event"
     if seen.arrival_ms is None:
         return f"no event for {duration(quiet_s)}, since watching began ({limit})"
     if silent:

@@ -55,24 +55,24 @@ class GroupLag:
         return self.window.offset[:, -1]
 
     @property
-    def _counted(self) -> Bools:
+    def counted(self) -> Bools:
         """The partitions that the group is to read: not those of topics that it has left."""
         return np.asarray(self.verdicts.reason != Reason.LEFT_TOPIC, dtype=np.bool_)
 
     @property
     def lag_sum(self) -> int:
         """Records that the group is behind, without those of topics that it has left."""
-        return int(self.lag.sum(where=self._counted))
+        return int(self.lag.sum(where=self.counted))
 
     @property
     def lag_max(self) -> int:
         """Records that its worst partition is behind, without those of topics that it has left."""
-        return int(self.lag.max(initial=0, where=self._counted))
+        return int(self.lag.max(initial=0, where=self.counted))
 
     @property
     def lag_s_max(self) -> float:
         """Seconds that its worst partition is behind, without those of topics that it has left."""
-        return float(self.window.lag_s.max(initial=0.0, where=self._counted))
+        return float(self.window.lag_s.max(initial=0.0, where=self.counted))
 
     @property
     def status(self) -> Status:
@@ -88,12 +88,12 @@ class GroupLag:
         """Records not committed although they came `for_s` ago, if all have come evenly since the oldest of them."""
         lag_s = self.window.lag_s
         share = np.clip((lag_s - for_s) / np.maximum(lag_s, 1e-9), 0.0, 1.0)
-        return float((self.lag * share).sum(where=self._counted))
+        return float((self.lag * share).sum(where=self.counted))
 
     @property
     def flaps_max(self) -> int:
         """How often the partition that lost its member most often has lost it lately (`Policy.flaps_s`)."""
-        return int(self.window.flaps.max(initial=0, where=self._counted))
+        return int(self.window.flaps.max(initial=0, where=self.counted))
 
     def facts(self, row: int) -> Facts:
         """What the sentence about a partition is made of."""

@@ -1,6 +1,6 @@
 """Reads the growth topics of flows, when their ends have moved, and says how far growths are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -20,6 +20,7 @@ class GrowthWatch:
 
     def __init__(self, settings: Settings, flows: Sequence[Pipeline]) -> None:
         self._tracker = GrowthTracker(flows)
+        self._groups = {flow.growth: flow.group for flow in flows}
         self._topics = {flow.growth: GrowthTopic(settings, flow.growth) for flow in flows}
         self._ends: dict[str, int] = {}
         """Of each topic the end by which it was read last."""
@@ -41,6 +42,10 @@ class GrowthWatch:
                 continue
             self._ends[name] = end
         return self._tracker.look(found, self._records, now_s)
+
+    def records(self) -> Mapping[str, Sequence[GrowthRecord]]:
+        """Of the group of each flow: the growths that it has had, as of the last look."""
+        return {self._groups[name]: tuple(records) for name, records in self._records.items() if records}
 
     def close(self) -> None:
         """Let go of the connections."""

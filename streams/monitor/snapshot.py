@@ -1,8 +1,9 @@
 """Everything the monitor knows at one moment: what the page, the metrics and the API show. Immutable."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from streams.growth.record import GrowthRecord
 from streams.kafka.round import Round
 from streams.monitor.freshness import Freshness
 from streams.monitor.group_lag import GroupLag
@@ -56,6 +57,12 @@ class Snapshot:
     """Topics that flows cannot do without and the cluster does not have."""
     growths: tuple[GrowthView, ...] = ()
     """Of flows that are being grown in place."""
+    growth_records: Mapping[str, Sequence[GrowthRecord]] = field(default_factory=dict)
+    """By group of a flow: all growths that it has had, as far as their records say."""
+    flow_rates: Mapping[str, float] = field(default_factory=dict)
+    """Events a second by flow and outcome (`workers.FLOW_OUTCOME`), over all workers."""
+    topic_rates: Mapping[str, float] = field(default_factory=dict)
+    """Offsets a second that topics grow by."""
 
     @property
     def age_s(self) -> float:

@@ -75,6 +75,9 @@ class SourceWatch:
         total = sum(counts.values())
         if not total:
             return
+        for topic, count in counts.items():
+            if (found.end[found.base[topic] : found.base[topic] + count] > 0).any():
+                self.tracker.feed(topic)
         per_partition = max(1, min(PER_PARTITION_MAX, RECORDS_MAX // total))
         spans = []
         for topic, count in counts.items():

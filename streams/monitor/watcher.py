@@ -6,7 +6,7 @@ A round that fails, however it does, is a state of the monitor; the next one com
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -24,12 +24,14 @@ from streams.monitor.evaluator import LagEvaluator
 from streams.monitor.group_lag import GroupLag
 from streams.monitor.growth_watch import GrowthWatch
 from streams.monitor.health import Health
+from streams.monitor.history.book import HistoryBook
 from streams.monitor.missing import missing_topics
 from streams.monitor.slo import VISIBLE_S, SloTracker
 from streams.monitor.snapshot import Point, Snapshot
 from streams.monitor.sources import SourceWatch
+from streams.monitor.throughput import CounterRates, TopicRates, by_worker
 from streams.monitor.topic_growth import GrowthView
-from streams.monitor.workers import Address, Targets, WorkerState, WorkerWatch
+from streams.monitor.workers import Targets, WorkerState, WorkerWatch
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -78,10 +80,14 @@ class Watcher:
         self._growth = GrowthWatch(settings, flows)
         self._growths: tuple[GrowthView, ...] = ()
         self._slo = SloTracker()
-        self._history: dict[str, deque[Point]] = {}
-        self._totals: dict[tuple[Address, str], Mapping[str, float]] = {}
-        """Of each process, when it last answered."""
-        self._totals_at_s = 0.0
+        self._points: dict[str, deque[Point]] = {}
+        self._rates, self._flow_rates, self._topic_rates = CounterRates(), CounterRates(), TopicRates()
+        self.history = HistoryBook(
+            interval_s=self._interval_s,
+            hours=settings.streams_monitor_history_hours,
+            memory_mb_max=settings.streams_monitor_history_mb_max,
+        )
+        """What charts show; any thread."""
         self._rounds = self._failures = 0
         self._round_s = 0.0
         self._offsets_at_s: float | None = None
@@ -178,6 +184,7 @@ class Watcher:
         if failure is None and self.failure is not None:
             log.info("offsets are read again", failures=self._failures)
         self.failure = failure
+        self.history.observe(snapshot)
         for listener in self._listeners:
             listener(snapshot)
 
@@ -233,44 +240,31 @@ class Watcher:
         )
         if failure is None:
             self._note(groups)
+        outcomes, flows = by_worker(workers)
+        now_s = time.monotonic()
         return Snapshot(
             time_ms=now_ms,
             cluster=self._settings.streams_cluster_name,
             interval_s=self._interval_s,
             round=found,
             groups=groups,
-            history={name: tuple(points) for name, points in self._history.items()},
+            history={name: tuple(points) for name, points in self._points.items()},
             freshness=tuple(self._sources.tracker.judge(now_ms)),
             slo=self._slo.judge(),
             workers=tuple(workers),
-            rates=self._rates(workers),
+            rates=self._rates.look(outcomes, now_s),
+            flow_rates=self._flow_rates.look(flows, now_s),
+            topic_rates=self._topic_rates.look(found),
             dead_letters=self._dead_letters.rows,
             failure=failure,
             missing=missing_topics(found.base.keys(), self._flows),
             growths=self._growths,
+            growth_records=self._growth.records(),
         )
 
     def _note(self, groups: dict[str, GroupLag]) -> None:
-        for name in set(self._history) - groups.keys():
-            del self._history[name]
+        for name in set(self._points) - groups.keys():
+            del self._points[name]
         for name, group in groups.items():
-            points = self._history.setdefault(name, deque(maxlen=HISTORY_POINTS))
+            points = self._points.setdefault(name, deque(maxlen=HISTORY_POINTS))
             points.append(Point(group.time_ms, group.lag_sum, group.lag_s_max))
-
-    def _rates(self, workers: Sequence[WorkerState]) -> dict[str, float]:
-        """Events a second since the last look, over all workers; one that was started again counts from zero."""
-        now_s, gained = time.monotonic(), dict[str, float]()
-        totals, self._totals = self._totals, {}
-        for worker in workers:
-            for process, outcomes in worker.outcomes.items():
-                before = totals.get((worker.address, process), outcomes)
-                for outcome, count in outcomes.items():
-                    was = before.get(outcome, 0.0)
-                    gained[outcome] = gained.get(outcome, 0.0) + (count - was if count >= was else count)
-                self._totals[worker.address, process] = outcomes
-        known = {worker.address for worker in workers}
-        for one, counts in totals.items():  # those of a process that did not answer this time
-            if one[0] in known:
-                self._totals.setdefault(one, counts)
-        seconds, self._totals_at_s = now_s - self._totals_at_s, now_s
-        return {outcome: count / seconds for outcome, count in gained.items()}

@@ -38,6 +38,7 @@ FORGET_S: Final = 600.0
 FORGET_UNLISTED_S: Final = 60.0
 """As `FORGET_S`, for an address that its name no longer has: it was scaled down, or moved."""
 OUTCOMES: Final = frozenset({"clean", "late", "duplicate", "rejected"})
+FLOW_OUTCOME: Final = "{}/{}"
 OTHER: Final = "other"
 """Stands for every name that is none of ours."""
 _REASONS: Final = frozenset(Reason)
@@ -45,6 +46,7 @@ _TARGET: Final = re.compile(r"^(?P<host>[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):(?P<f
 _AT_ONCE: Final = 16
 """Metrics that are read at the same time: what they may take of memory."""
 _STATE_CHARACTERS_MAX: Final = 500
+_VERSION_CHARACTERS_MAX: Final = 50
 _OURS: Final = b"streams_"
 _HEADERS: Final = {"Accept": "text/plain", "Accept-Encoding": "identity"}
 _NO_ANSWER: Final = "does not answer"
@@ -77,6 +79,10 @@ class WorkerState:
     rejects: Mapping[str, float] = field(default_factory=dict)
     watermark_age_s: Mapping[tuple[str, int], float] = field(default_factory=dict)
     quarantined: float = 0.0
+    version: str = ""
+    """Of the program; empty: it does not say."""
+    flows: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By process: events by flow and outcome (`FLOW_OUTCOME`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,13 +303,19 @@ def read_metrics(address: Address, text: str, *, ready: bool, state: str) -> Wor
     good: dict[str, float] = {}
     young: dict[str, float] = {}
     quarantined = 0.0
+    version = ""
+    flows: dict[str, dict[str, float]] = {}
     try:
         for family in text_string_to_metric_families(text):
             for name, labels, value, *_ in family.samples:
                 process = labels.get("process", "")
                 match name:
                     case "streams_events_total":
-                        _add(outcomes.setdefault(process, {}), _one_of(OUTCOMES, labels["outcome"]), _counted(value))
+                        outcome = _one_of(OUTCOMES, labels["outcome"])
+                        _add(outcomes.setdefault(process, {}), outcome, _counted(value))
+                        _add(flows.setdefault(process, {}), FLOW_OUTCOME.format(labels["pipeline"], outcome), value)
+                    case "streams_worker_info":
+                        version = labels["version"][:_VERSION_CHARACTERS_MAX]
                     case "streams_rejects_total":
                         _add(rejects, _one_of(_REASONS, labels["reason"]), _counted(value))
                     case "streams_watermark_age_seconds" if math.isfinite(value):
@@ -328,7 +340,7 @@ def read_metrics(address: Address, text: str, *, ready: bool, state: str) -> Wor
         )
         for process, counts in outcomes.items()
     }
-    return WorkerState(address, ready, state, visible, outcomes, rejects, watermarks, quarantined)
+    return WorkerState(address, ready, state, visible, outcomes, rejects, watermarks, quarantined, version, flows)
 
 
 def _counted(value: float) -> float:

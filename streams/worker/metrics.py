@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from streams import __version__
 from streams.batch.columns import Float64, Int64
 from streams.batch.rejects import Reason
 from streams.shared_metrics import SharedMetrics
@@ -32,6 +33,8 @@ class WorkerMetrics:
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self.registry = registry
+        self.info = Gauge("streams_worker_info", "1, with the version of the program.", ("version",), registry=registry)
+        self.info.labels(__version__).set(1)
         self.events = Counter(
             "streams_events", "Events by what became of them, at commit.", ("pipeline", "outcome"), registry=registry
         )

@@ -46,6 +46,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 ROOT = Path(__file__).parents[2]
 WIDE = "monitor-wide"
 PARTITIONS_WIDE = 1_000
+PHONE = {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +193,7 @@ def test_metrics_have_the_names_and_labels_that_alerts_rely_on(monitor: Monitor)
     only_where_one_is = {
         "streams_open_transaction_seconds", "streams_open_transaction_records", "streams_topic_missing",
         "streams_growth_partitions", "streams_growth_done_partitions", "streams_growth_waiting_partitions",
-        "streams_growth_still_seconds",
+        "streams_growth_still_seconds", "streams_notifications_total", "streams_notification_target_down",
     }  # fmt: skip
     assert {metric.name for metric in MONITOR_METRICS} - only_where_one_is <= labels.keys()
     ages = [sample.value for sample in samples if sample.name == "streams_source_freshness_seconds"]
@@ -369,6 +370,69 @@ def test_every_query_of_the_dashboards_finds_something(monitor: Monitor, tmp_pat
             pytest.fail(f"these find nothing: {empty}")
 
 
+@pytest.mark.promtool
+def test_history_that_the_monitor_does_not_remember_is_that_of_prometheus(
+    stack: Stack, monitor: Monitor, tmp_path: Path
+) -> None:
+    path = "/api/history?group=streams.gps&seconds=7200"
+    with prometheus_over(monitor, tmp_path) as prometheus:
+        settings = {"STREAMS_PROMETHEUS_URL": prometheus}
+        with monitor_over(stack, monitor.worker, tmp_path, settings) as another:
+
+            def known() -> bool:
+                told = another.json(path)
+                return told["source"] == "prometheus" and any(value for value in told["values"]["arrive"])
+
+            wait_until(known, "Prometheus has rates", timeout_s=120)
+            one = another.json(f"{path}&topic=gps.positions.v1&partition=0")
+            assert any(value is not None for value in one["values"]["lag"]), one
+        settings = {"STREAMS_PROMETHEUS_URL": f"{monitor.url}/nowhere"}
+        with monitor_over(stack, monitor.worker, tmp_path, settings) as another:
+            told = another.json(path)
+            assert "memory" == told["source"]
+            assert "is not Prometheus" in told["problem"]
+
+
+# --- history and flows ------------------------------------------------------------------------------------------------
+
+
+def test_history_is_told_by_group_and_by_partition(monitor: Monitor) -> None:
+    def known() -> bool:
+        return any(value for value in monitor.json("/api/history?group=streams.gps&seconds=900")["values"]["consume"])
+
+    wait_until(known, "there is a rate", timeout_s=60)
+    one = monitor.json("/api/history?group=streams.gps&seconds=900&topic=gps.positions.v1&partition=1")
+    assert ("streams.gps", "gps.positions.v1", 1) == (one["group"], one["topic"], one["partition"])
+    assert {"lag", "lag_s", "consume", "arrive"} == one["values"].keys()
+    assert one["steps"] == len(one["values"]["lag"])
+    events = monitor.json("/api/history?seconds=900")["values"]
+    wait_until(lambda: any(monitor.json("/api/history")["values"]["clean"]), "events are counted", timeout_s=60)
+    assert {"clean", "late", "duplicate", "rejected"} == events.keys()
+    for path, status in (
+        ("?group=no-such-group", 404),
+        ("?group=streams.gps&topic=gps.positions.v1&partition=99", 404),
+        ("?group=streams.gps&topic=gps.positions.v1", 400),
+        ("?group=streams.gps&seconds=soon", 400),
+    ):
+        assert status == monitor.get(f"/api/history{path}")[0], path
+
+
+def test_flows_are_told_with_the_rates_of_their_edges(monitor: Monitor) -> None:
+    def rates() -> dict[tuple[str, str], float | None]:
+        gps = next(flow for flow in monitor.json("/api/flows")["flows"] if flow["name"] == "gps")
+        return {(edge["from"], edge["to"]): edge["rate"] for edge in gps["edges"]}
+
+    wait_until(
+        lambda: (
+            (rates()["gps.positions.v1", "deduplicate"] or 0) > 0
+            and (rates()["reorder", "to:gps.positions.v1.clean"] or 0) > 0
+            and (rates()["fold:vehicles.state.v1", "vehicles.state.v1"] or 0) > 0
+        ),
+        "events pass",
+        timeout_s=60,
+    )
+
+
 # --- the page in a browser --------------------------------------------------------------------------------------------
 
 
@@ -413,6 +477,45 @@ def test_the_page_shows_groups_partitions_sources_and_workers_and_goes_on_by_its
         assert "gps.positions.v1 0-2" in page.inner_text("#workers")
         assert "/s" in page.inner_text("#throughput")
         page.wait_for_function("before => document.getElementById('state').textContent !== before", arg=first)
+
+
+@pytest.mark.chromium
+def test_charts_show_the_history_of_the_group_and_of_a_partition(browser: Browser, monitor: Monitor) -> None:
+    with page_of(browser, monitor, "/#streams.gps", viewport={"width": 1400, "height": 1000}) as page:
+        page.wait_for_selector("#chart-rates :is(polyline, circle).one", state="attached")
+        page.click("#history-ranges button:text('15 min')")
+        page.focus("#chart-rates svg.lines")
+        page.keyboard.press("End")
+        page.keyboard.press("ArrowLeft")
+        assert re.search(r"arrived .*, consumed ", page.inner_text("#chart-rates .readout"))
+        page.click("#chart-rates summary")
+        assert ["Time", "arrived", "consumed"] == page.locator("#chart-rates th").all_inner_texts()
+        assert "Arrow keys move through time" in (page.get_attribute("#chart-rates svg.lines", "aria-label") or "")
+        page.click("#partitions button:text('gps.positions.v1-1')")
+        assert "History of gps.positions.v1-1 in streams.gps" == page.inner_text("#history-title")
+        page.wait_for_selector("#chart-rates :is(polyline, circle).one", state="attached")
+        page.click("#history-whole")
+        assert "History of streams.gps" == page.inner_text("#history-title")
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_flows_are_pictures_with_rates_that_can_be_read(browser: Browser, monitor: Monitor, scheme: str) -> None:
+    context = browser.new_context(color_scheme=scheme, viewport=PHONE)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"{monitor.url}/flows")
+    page.wait_for_selector(".flow:has(#flow-gps) text.rate:text-matches('/s$')", timeout=60_000)
+    assert "gps.positions.v1" in page.inner_text(".flow:has(#flow-gps) .picture")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    ink, ground = luminance(page, ".picture .topic text", "fill"), luminance(page, ".picture", "backgroundColor")
+    dark, light = sorted([ink, ground])
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+    page.click(".flow:has(#flow-gps) summary")
+    assert page.locator(".flow:has(#flow-gps) tr").count() > 5
+    assert [] == errors
+    context.close()
 
 
 @pytest.mark.chromium
@@ -539,9 +642,6 @@ def test_a_group_that_is_not_there_is_said_to_be(browser: Browser, monitor: Moni
         page.wait_for_function(
             "() => document.getElementById('partitions-title').textContent.endsWith('there is no such group')"
         )
-
-
-PHONE = {"width": 390, "height": 844}
 
 
 @pytest.mark.chromium

@@ -232,7 +232,6 @@ def test_no_output_of_any_program_shows_a_secret_or_a_personal_value(walk: Walk)
             "/healthz",
             "/readyz",
             "/api/overview",
-            "/api/panels",
             group,
             "/v3/kafka",
         )

@@ -49,8 +49,21 @@ def test_recovery_is_noted_with_the_length_of_the_silence() -> None:
     assert watched.judge(1_302_000)[0].recovered_ms is None
 
 
-def test_a_source_that_was_never_heard_is_silent_once_it_was_watched_for_long_enough() -> None:
+def test_a_source_whose_topic_has_never_held_an_event_waits_for_its_first_one_and_is_never_silent() -> None:
     watched = book()
+
+    for found in watched.judge(86_400_000):
+        assert (False, True, "waiting for its first event") == (found.silent, found.waiting, found.why)
+    watched.observe(GPS, arrival_ms=86_400_000, event_time_ms=None)
+    watched.feed("gps")
+    first, trucks = watched.judge(86_400_001)
+    assert (False, False) == (first.silent, first.waiting)
+    assert (True, False) == (trucks.silent, trucks.waiting), "others of its topic were heard, and it was not"
+
+
+def test_a_source_that_was_not_heard_since_watching_began_is_silent_once_it_was_watched_for_long_enough() -> None:
+    watched = book()
+    watched.feed("gps")
 
     assert not watched.judge(60_000)[0].silent
     found = watched.judge(60_001)[0]

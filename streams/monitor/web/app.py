@@ -4,46 +4,36 @@ Other parts of the system bring pages of their own (`Panel`): they are mounted b
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from streams.flow.graph import Graph
 from streams.hosts import Hosts
 from streams.monitor import exposition
+from streams.monitor.history.prometheus import PrometheusHistory
+from streams.monitor.notify.counts import Count
 from streams.monitor.report import group_row, instant
 from streams.monitor.scale import ScalePolicy
 from streams.monitor.scale_book import ScaleBook
 from streams.monitor.snapshot import Snapshot
 from streams.monitor.watcher import Watcher
-from streams.monitor.web import burrow, runbooks, views
+from streams.monitor.web import burrow, flows, runbooks, views
+from streams.monitor.web.history import HistoryApi
 from streams.monitor.web.live import Live, TooMany
+from streams.monitor.web.middleware import Compressed, Names, PageHeaders
+from streams.monitor.web.pages import FIRST, STATIC, Page, all_pages, filled
 from streams.monitor.web.panel_metrics import PanelMetrics
-
-STATIC: Final = Path(__file__).parents[1] / "static"
-COMPRESS_LEVEL: Final = 5
-"""A third of the time of the highest, for a tenth more of bytes."""
-_HEADERS: Final = {
-    b"content-security-policy": (
-        b"default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
-    ),
-    b"x-content-type-options": b"nosniff",
-    b"referrer-policy": b"no-referrer",
-}
-_UNNAMED_PATHS: Final = frozenset({"/healthz", "/readyz"})
-"""Answered by whatever name: load balancers ask by many, and what they say is of use to nobody else."""
 
 
 class _AnyName(Convertor[str]):
@@ -91,10 +81,15 @@ class MonitorWeb:
         hosts: Hosts,
         scale: ScalePolicy,
         panels: Sequence[Panel] = (),
+        prometheus: PrometheusHistory | None = None,
+        graphs: Sequence[Graph] = (),
+        notified: Mapping[str, Count] | None = None,
     ) -> None:
+        """`prometheus`: where older history is asked for. `graphs`: the flows, for their page. `notified`: messages."""
         self._watcher = watcher
         self._bootstrap_servers = bootstrap_servers
         self._panels = tuple(panels)
+        self._pages = all_pages(Page(f"{panel.path}/", panel.title) for panel in panels)
         self._panel_metrics = PanelMetrics(
             {panel.path: panel.metrics for panel in panels if panel.metrics is not None}, every_s=watcher.interval_s
         )
@@ -102,15 +97,18 @@ class MonitorWeb:
         self._rendering = asyncio.Lock()
         self.live = Live()
         watcher.listen(self.live.publish)
+        self._graphs = tuple(graphs)
+        self._notified = notified or {}
+        self._history = HistoryApi(watcher, prometheus)
         self._scale = ScaleBook(scale)
         watcher.listen(self._scale.observe)
         paths = tuple(panel.path for panel in panels)
         self.app = Starlette(
             routes=[*self._routes(), *(Mount(panel.path, app=panel.app) for panel in self._panels)],
             middleware=[
-                Middleware(_Headers),
-                Middleware(_Names, hosts=hosts, guarded=paths),
-                Middleware(_Compressed, spared=paths),
+                Middleware(PageHeaders),
+                Middleware(Names, hosts=hosts, guarded=paths),
+                Middleware(Compressed, spared=paths),
             ],
             lifespan=self._lifespan,
         )
@@ -130,16 +128,17 @@ class MonitorWeb:
 
     def _routes(self) -> list[BaseRoute]:
         return [
-            Route("/", self._page),
+            *(Route(page.path, self._page(page)) for page in FIRST),
             Mount("/static", StaticFiles(directory=STATIC)),
             Route("/healthz", self._healthz),
             Route("/readyz", self._readyz),
             Route("/metrics", self._metrics),
-            Route("/runbooks", _runbooks),
-            Route("/runbooks/{name}", _runbook),
+            Route("/runbooks", self._runbooks),
+            Route("/runbooks/{name}", self._runbook),
             Route("/api/overview", self._with(self._overview)),
-            Route("/api/panels", self._list_panels),
             Route("/api/groups/{group:any}", self._with(self._group)),
+            Route("/api/flows", self._with(lambda s, _: JSONResponse(flows.flows(self._graphs, s)))),
+            Route("/api/history", self._history.answer),
             Route("/api/live", self._live),
             Route("/scale/{group:any}", self._with(self._replicas)),
             Route("/v3/kafka", self._with(lambda s, r: _told((200, burrow.clusters(s)), r))),
@@ -162,7 +161,11 @@ class MonitorWeb:
 
     async def _metrics(self, _: Request) -> Response:
         """What the newest round found and how old it is: nobody is asked, so that a scrape never waits."""
-        parts = [await self._snapshot_metrics(), exposition.render_health(self._watcher.health())]
+        parts = [
+            await self._snapshot_metrics(),
+            exposition.render_health(self._watcher.health()),
+            exposition.render_notifications(self._notified),
+        ]
         return Response(
             b"".join([*parts, self._panel_metrics.content()]), headers={"Content-Type": exposition.CONTENT_TYPE}
         )
@@ -179,11 +182,20 @@ class MonitorWeb:
 
     # --- the page ---------------------------------------------------------------------------------------------------
 
-    async def _page(self, _: Request) -> Response:
-        return FileResponse(STATIC / "monitor.html", headers={"Cache-Control": "no-cache"})
+    def _page(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
+        text = filled(page, self._pages)
 
-    async def _list_panels(self, _: Request) -> Response:
-        return JSONResponse([{"path": panel.path, "title": panel.title} for panel in self._panels])
+        async def endpoint(_: Request) -> Response:
+            return HTMLResponse(text, headers={"Cache-Control": "no-cache"})
+
+        return endpoint
+
+    async def _runbooks(self, _: Request) -> Response:
+        return HTMLResponse(runbooks.index_page(self._pages))
+
+    async def _runbook(self, request: Request) -> Response:
+        page = runbooks.runbook_page(request.path_params["name"], self._pages)
+        return HTMLResponse(page or runbooks.index_page(self._pages), status_code=200 if page else 404)
 
     async def _live(self, request: Request) -> Response:
         try:
@@ -275,15 +287,6 @@ def _judged(snapshot: Snapshot, request: Request, *, every_partition: bool) -> T
     return 200, burrow.status(snapshot, group, every_partition=every_partition)
 
 
-async def _runbooks(_: Request) -> Response:
-    return HTMLResponse(runbooks.index_page())
-
-
-async def _runbook(request: Request) -> Response:
-    page = runbooks.runbook_page(request.path_params["name"])
-    return HTMLResponse(page if page is not None else runbooks.index_page(), status_code=200 if page else 404)
-
-
 class _LiveResponse(StreamingResponse):
     """Gives the reader's place back, also when the reader has left before the first event."""
 
@@ -297,70 +300,3 @@ class _LiveResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._live.leave()
-
-
-class _Compressed:
-    """Compresses what is answered, the stream of events too. `spared`: paths of pages that others bring.
-
-    Those are left as they are: lengths tell of secrets where a page has some and repeats what it is told (BREACH).
-    """
-
-    def __init__(self, app: ASGIApp, spared: tuple[str, ...]) -> None:
-        self._app = app
-        self._spared = spared
-        self._compressing = GZipMiddleware(app, compresslevel=COMPRESS_LEVEL, exclude_content_types=("image/png",))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, compressed or not."""
-        path = scope.get("path", "")
-        is_spared = any(path == each or path.startswith(f"{each}/") for each in self._spared)
-        await (self._app if is_spared else self._compressing)(scope, receive, send)
-
-
-class _Headers:
-    """Headers that keep a page to itself. Not a `BaseHTTPMiddleware`: that would buffer the stream of events."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Add them to what is answered."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers: list[Any] = list(message.get("headers", []))
-                named = {name.lower() for name, _ in headers}
-                # What a page says itself stands: two values of one header are another value, and what it is, is the
-                # browser's choice.
-                headers += [(name, value) for name, value in _HEADERS.items() if name not in named]
-                message["headers"] = headers
-            await send(message)
-
-        await self._app(scope, receive, with_headers)
-
-
-class _Names:
-    """Refuses requests by a foreign name (DNS rebinding). Pages of others (`guarded`) look after themselves."""
-
-    def __init__(self, app: ASGIApp, hosts: Hosts, guarded: tuple[str, ...]) -> None:
-        self._app = app
-        self._hosts = hosts
-        self._guarded = guarded
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is asked by a name of ours."""
-        if scope["type"] != "http" or self._is_exempt(scope["path"]):
-            await self._app(scope, receive, send)
-            return
-        asked = Headers(scope=scope).get("host", "")
-        if self._hosts.serve(asked):
-            await self._app(scope, receive, send)
-            return
-        why = f"{asked[:100]!r} is no name of this monitor: ask by its address, or add the name to STREAMS_WEB_NAMES\n"
-        await PlainTextResponse(why, status_code=403)(scope, receive, send)
-
-    def _is_exempt(self, path: str) -> bool:
-        return path in _UNNAMED_PATHS or any(path == each or path.startswith(f"{each}/") for each in self._guarded)

@@ -10,6 +10,8 @@ from streams.deadletters.review.collector import DeadLetterCollector
 from streams.deadletters.web.app import dead_letters_app
 from streams.deadletters.web.steward import Steward
 from streams.flow.declaration import Pipeline
+from streams.flow.discover import declared_flows
+from streams.flow.graph import graph_of
 from streams.monitor.web.app import Panel
 from streams.monitor.web.server import MonitorProcess
 from streams.settings import Settings
@@ -39,8 +41,14 @@ class Monitor:
             metrics=lambda: generate_latest(metrics),
         )
         further = panels(self._steward)
+        prefix = settings.streams_topic_prefix
         self._process = MonitorProcess(
-            settings, flows, port=port, panels=[*further, review], count_letters=self._steward.figures
+            settings,
+            flows,
+            port=port,
+            panels=[*further, review],
+            count_letters=self._steward.figures,
+            graphs=[graph_of(one.flow, one.flow.pipeline.with_prefix(prefix)) for one in declared_flows()],
         )
 
     def run(self) -> None:

@@ -12,8 +12,14 @@ import uvicorn
 
 from streams.deadletters.letter.figures import Figures
 from streams.flow.declaration import Pipeline
+from streams.flow.graph import Graph
 from streams.hosts import Hosts
 from streams.listening import listening, url_of
+from streams.monitor.history.prometheus import PrometheusHistory
+from streams.monitor.notify.notifier import Notifier
+from streams.monitor.notify.problems import problems_of
+from streams.monitor.notify.targets import targets_of
+from streams.monitor.notify.words import Origin
 from streams.monitor.scale import ScalePolicy
 from streams.monitor.watcher import Watcher
 from streams.monitor.web.app import MonitorWeb, Panel
@@ -35,8 +41,11 @@ class MonitorProcess:
         port: int,
         panels: Sequence[Panel] = (),
         count_letters: Callable[[], Sequence[Figures]] = tuple,
+        graphs: Sequence[Graph] = (),
     ) -> None:
         """Take the port. The broker need not be there yet. `count_letters`: see `Watcher`.
+
+        `graphs`: the flows, for their page.
 
         Raises:
             StreamsError: the port is taken.
@@ -45,6 +54,14 @@ class MonitorProcess:
         """
         self._socket = listening(settings.streams_web_host, [port])
         self._watcher = Watcher(settings, flows, count_letters=count_letters)
+        self._notifier = Notifier(
+            targets_of(settings),
+            lambda: problems_of(self._watcher.latest, self._watcher.health()),
+            Origin(settings.streams_cluster_name, settings.streams_monitor_url.rstrip("/")),
+            wait_s=settings.streams_notify_wait_s,
+            repeat_s=settings.streams_notify_repeat_s,
+            every_s=settings.streams_monitor_interval_s,
+        )
         names = {name.strip().lower() for name in settings.streams_web_names.split(",")} - {""}
         self._web = MonitorWeb(
             self._watcher,
@@ -52,6 +69,9 @@ class MonitorProcess:
             hosts=Hosts(settings.streams_web_host, frozenset({*names, socket.gethostname().lower()})),
             scale=ScalePolicy.of(settings),
             panels=panels,
+            graphs=graphs,
+            notified=self._notifier.counts,
+            prometheus=PrometheusHistory(settings) if settings.streams_prometheus_url else None,
         )
         self._server = _Server(
             uvicorn.Config(
@@ -74,9 +94,11 @@ class MonitorProcess:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
         log.info("monitor", page=self.address, metrics=f"{self.address}metrics")
+        self._notifier.start()
         try:
             self._server.run(sockets=[self._socket])
         finally:
+            self._notifier.stop()
             self._watcher.stop()
 
     def _end(self, _: int, __: FrameType | None) -> None:

@@ -40,6 +40,7 @@ def overview(snapshot: Snapshot) -> dict[str, Any]:
             {
                 "source": one.source.name,
                 "silent": one.silent,
+                "waiting": one.waiting,
                 "recovered": one.recovered_ms is not None,
                 "event_age": None if one.event_age_s is None else round(one.event_age_s, 1),
                 "arrival_age": None if one.arrival_age_s is None else round(one.arrival_age_s, 1),
