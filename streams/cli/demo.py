@@ -10,6 +10,7 @@ from rich.console import Console
 from streams.cli.app import use_app
 from streams.cli.local import DEFAULT_DIRECTORY, KAFKA_PORT, REGISTRY_PORT, DirectoryOption
 from streams.demo import DemoOptions, run_demo
+from streams.demo.sinks import APP as SINKS_APP
 from streams.errors import UsageError
 from streams.flow.discover import APP_DEFAULT
 from streams.logs import configure_logging
@@ -49,6 +50,14 @@ def demo(
         bool, typer.Option("--tour", help="Lead through everything in about five minutes, then end.")
     ] = False,
     fast: Annotated[bool, typer.Option("--fast", help="With --tour: short pauses.")] = False,
+    with_sinks: Annotated[
+        bool,
+        typer.Option(
+            "--with-sinks",
+            help="Also start PostgreSQL and two sinks: rows of vehicles go there, their minutes into a Delta table. "
+            "At the end a query over both is shown.",
+        ),
+    ] = False,
     kill_worker: Annotated[
         bool, typer.Option("--kill-worker", help="Kill the worker (SIGKILL) every 10 seconds and start it again.")
     ] = False,
@@ -60,7 +69,7 @@ def demo(
     """
     if fast and not tour:
         raise UsageError("--fast goes with --tour")
-    use_app(APP_DEFAULT)
+    use_app(SINKS_APP if with_sinks else APP_DEFAULT)
     configure_logging("console", level=logging.CRITICAL + 1)  # a log line would break the view; errors are raised
     options = DemoOptions(
         directory=Path(directory),
@@ -73,5 +82,6 @@ def demo(
         kill_interval_s=KILL_INTERVAL_S if kill_worker else None,
         is_tour=tour,
         is_fast=fast,
+        has_sinks=with_sinks,
     )
     run_demo(options, Console(highlight=False))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import streams
 from streams.demo.child import Child
@@ -31,6 +31,15 @@ RATE_MIN: Final = 200
 RATE_SHARE: Final = 6
 """Simulated positions a second, where none are asked for: this part of the rate at which the real ones went through
 the last flow that reads positions. They cost more each, since they come in small batches, and with orders."""
+WITHOUT_REJECTS: Final = tuple(
+    word
+    for reason in (
+        "not-framed", "malformed", "unknown-schema", "incompatible-schema", "invalid", "key-mismatch",
+        "future-timestamp", "too-large",
+    )
+    for word in (f"--{reason}", "0")
+)  # fmt: skip
+"""The traffic has no broken records of its own, so that the monitor has nothing to say before somebody sends some."""
 FOLLOWED_SHARE_MIN: Final = 0.95
 FOLLOWED_S_MAX: Final = 30.0
 """So many of the real positions must be through, or so long it may take, before the simulated traffic begins."""
@@ -43,6 +52,14 @@ ORDERS_PER_STEP_A_SECOND: Final = 15
 def suitable_rate(through: float) -> int:
     """Simulated positions a second on a machine where so many real ones a second went through all flows."""
     return int(min(RATE_MAX, max(RATE_MIN, through / RATE_SHARE // 100 * 100)))
+
+
+def _read_rate(path: Path) -> int | None:
+    try:
+        rate: Any = json.loads(path.read_text(encoding="utf-8"))["rate"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # there was no run, or not one that came so far
+    return rate if isinstance(rate, int) and RATE_MIN <= rate <= RATE_MAX else None
 
 
 def find_sample() -> Path:
@@ -81,12 +98,18 @@ class Feeder:
         log: Path,
         environment: Mapping[str, str],
         interrupts: Interrupts,
+        rate_file: Path,
     ) -> None:
-        """`rate`: simulated positions a second; None: as many as suit this machine."""
+        """`rate`: simulated positions a second; None: as many as suit this machine.
+
+        That is found out by the real positions, which are fed once; a later run reads it in the file
+        `rate_file`.
+        """
         self._settings = settings
         self._pipeline = pipeline
         self._wanted_rate = rate
-        self._rate = rate or RATE_MAX
+        self._remembered = rate_file
+        self._rate = rate or _read_rate(self._remembered) or RATE_MAX
         self._began_s = 0.0
         self._sample = find_sample()
         # Another run's drives would begin elsewhere: trucks of another name, or their odometers would jump.
@@ -141,6 +164,7 @@ class Feeder:
             if followed >= self.real.sent * FOLLOWED_SHARE_MIN or seconds > FOLLOWED_S_MAX:
                 if self._wanted_rate is None and self.real.sent:
                     self._rate = suitable_rate(self.real.sent / seconds)
+                    self._remembered.write_text(json.dumps({"rate": self._rate}), encoding="utf-8")
                 self._start_traffic()
         for child in self._traffic.values():
             child.check()
@@ -161,7 +185,7 @@ class Feeder:
         for what, arguments in of.items():
             child = Child(
                 f"the simulated traffic of {what}",
-                ["-m", "loadtest.generator", "--any-topic", *begin, *arguments],
+                ["-m", "loadtest.generator", "--any-topic", *begin, *WITHOUT_REJECTS, *arguments],
                 log=self._log.with_name(f"{self._log.stem}-{what}.log"),
                 environment=self._environment,
                 interrupts=self._interrupts,

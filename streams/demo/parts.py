@@ -9,6 +9,7 @@ from streams.demo.child import Child
 from streams.demo.feed import Feeder
 from streams.demo.monitor_probe import MonitorProbe
 from streams.demo.order_watch import OrderWatch
+from streams.demo.sinks import Targets
 from streams.demo.topic_probes import LagProbe, VehicleWatch
 from streams.demo.worker_probe import WorkerProbe
 from streams.errors import StreamsError
@@ -67,6 +68,8 @@ class Demo:
     worker: Child
     others: tuple[Child, ...]
     """Monitor, gateway, sinks."""
+    targets: Targets | None
+    """What the sinks write to; None: there are no sinks."""
     feeder: Feeder
     worker_probe: WorkerProbe
     monitor_probe: MonitorProbe

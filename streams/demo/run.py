@@ -14,11 +14,13 @@ from streams.demo import view
 from streams.demo.control import Control
 from streams.demo.keys import Keys
 from streams.demo.parts import Demo, DemoOptions
+from streams.demo.sinks import Targets
 from streams.demo.snapshot import Snapshot
 from streams.demo.start import start
 from streams.demo.steps import Steps
 from streams.demo.tour import GOES_ON, Tour
 from streams.demo.worker_probe import READY
+from streams.errors import StreamsError
 from streams.interrupts import Interrupts
 
 REFRESH_S: Final = 0.5
@@ -51,7 +53,7 @@ def run_demo(options: DemoOptions, console: Console) -> None:
                     steps.detail("stopping what was started")
                     raise
             steps.note(f"Ready after {time.monotonic() - began_s:.0f} s.")
-            for text in view.links_lines(demo.links):
+            for text in [*view.links_lines(demo.links), *(() if demo.targets is None else demo.targets.lines())]:
                 steps.note(f"  {text}")
             watch = _Watch(demo, console)
             try:
@@ -60,11 +62,21 @@ def run_demo(options: DemoOptions, console: Console) -> None:
                 pass  # the normal end
             finally:
                 interrupts.ignore()
+            if demo.targets is not None:
+                steps.note(_answer(demo.targets))
             stopping = "the traffic and the processes" if demo.left_running else "the traffic, the processes, the stack"
             steps.note(f"Stopping {stopping} ...")
     if watch.last is not None:
         steps.note(view.summary(watch.last, demo.feeder.describe_all(), watch.control.counted))
     steps.note(f"Logs and data stay in {options.directory}.")
+
+
+def _answer(targets: Targets) -> str:
+    """What a query over both targets says at the end; why it cannot be asked, where it cannot."""
+    try:
+        return f"One query over both targets of the sinks:\n\n{targets.answer()}"
+    except StreamsError as error:
+        return str(error)
 
 
 class _Watch:

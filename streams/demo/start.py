@@ -23,6 +23,7 @@ from streams.demo.feed import Feeder
 from streams.demo.monitor_probe import MonitorProbe
 from streams.demo.order_watch import OrderWatch
 from streams.demo.parts import Demo, DemoOptions, Links
+from streams.demo.sinks import NAMES, Targets
 from streams.demo.steps import Steps
 from streams.demo.topic_probes import LagProbe, VehicleWatch
 from streams.demo.worker_probe import READY, WorkerProbe
@@ -82,6 +83,7 @@ def start(options: DemoOptions, cleanup: ExitStack, interrupts: Interrupts, step
     """
     stack, left_running = _start_stack(options, cleanup, steps)
     interrupts.check()
+    targets = _start_targets(stack, cleanup, steps) if options.has_sinks else None
     settings = load_settings(
         kafka_bootstrap_servers=stack.bootstrap_servers,
         schema_registry_url=stack.registry_url,
@@ -93,7 +95,7 @@ def start(options: DemoOptions, cleanup: ExitStack, interrupts: Interrupts, step
     interrupts.check()
     partitions = partition_counts(client)[GPS.source]
     at = _Ports.choose(options, steps)
-    environment = _environment(stack, at)
+    environment = {**_environment(stack, at), **({} if targets is None else targets.environment)}
     logs = stack.directory / "logs"
 
     def child(title: str, name: str, *arguments: str) -> Child:
@@ -112,8 +114,9 @@ def start(options: DemoOptions, cleanup: ExitStack, interrupts: Interrupts, step
     monitor = child("the monitor", "monitor", "monitor", "--web-port", str(at.monitor))
     gateway = child("the gateway", "gateway", "gateway", "--web-port", str(at.gateway))
     feeder = Feeder(
-        settings, GPS, rate=options.rate, log=logs / "traffic.log", environment=environment, interrupts=interrupts
-    )
+        settings, GPS, rate=options.rate, log=logs / "traffic.log", environment=environment, interrupts=interrupts,
+        rate_file=stack.directory / "demo.json",
+    )  # fmt: skip
     table = GPS.tables[0]
     vehicles = cleanup.enter_context(
         VehicleWatch(settings, table.topic, partitions, catalog.latest(table.subject).parsed, feeder.device_prefix)
@@ -129,9 +132,11 @@ def start(options: DemoOptions, cleanup: ExitStack, interrupts: Interrupts, step
     feeder.start()
     for one, port in ((monitor, at.monitor), (gateway, at.gateway)):
         _await_ready(one, port, interrupts, steps)
+    sinks = [child(f"the sink {name}", name, "sink", name, "--web-port", "0") for name in NAMES if targets is not None]
     return Demo(
         options=options, settings=settings, flow=GPS, partitions=partitions, stack=stack, worker=worker,
-        others=(monitor, gateway), feeder=feeder, worker_probe=probe, monitor_probe=MonitorProbe(at.monitor),
+        others=(monitor, gateway, *sinks), targets=targets, feeder=feeder, worker_probe=probe,
+        monitor_probe=MonitorProbe(at.monitor),
         lag_probe=lag_probe, vehicles=vehicles, orders=orders, links=at.links, left_running=left_running,
     )  # fmt: skip
 
@@ -151,6 +156,11 @@ def _start_stack(options: DemoOptions, cleanup: ExitStack, steps: Steps) -> tupl
         how = "was incomplete and is complete again" if started else "already runs"
         steps.note(f"The stack in {options.directory} {how}; it is used, and left running at the end.")
     return stack, ran_before
+
+
+def _start_targets(stack: Stack, cleanup: ExitStack, steps: Steps) -> Targets:
+    steps.step("starting PostgreSQL")
+    return Targets(stack.directory, cleanup)
 
 
 def _free(port: int, what: str, steps: Steps, *taken: int) -> int:

@@ -44,7 +44,7 @@ def screen(shot: Snapshot, place: Place, said: Sequence[str] = (), hint: str = K
         _headline(shot),
         Text(f"feeding   {shot.feeding}", no_wrap=True, overflow="ellipsis"),
         _flows(shot),
-        Text(f"event time to commit: {_age_text(shot.worker.age)}", style="dim"),
+        Text(f"events a second; from event time to commit: {_age_text(shot.worker.age)}", style="dim"),
         _vehicles(shot),
         Text(order_line(shot.orders, shot.now), no_wrap=True, overflow="ellipsis"),
         *_links(links),
@@ -160,7 +160,7 @@ def _links(links: Links) -> list[Text]:
 
 
 def _flows(shot: Snapshot) -> Table:
-    table = _table("flow", *(f"{name}/s" for name in OUTCOMES), "total", "lag", "watermark age", "monitor")
+    table = _table("flow", "clean", "late", "copies", "rejects", "total", "lag", "watermark", "monitor")
     for place, (name, flow) in enumerate(shot.worker.flows.items()):
         group = shot.monitor.groups.get(f"streams.{name}")
         status = "-" if group is None else group.status

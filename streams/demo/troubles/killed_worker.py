@@ -11,6 +11,8 @@ from streams.demo.worker_probe import READY
 LAG_SHARE: Final = 1.5
 LAG_MORE: Final = 500
 """It has caught up when the lag is no more than this share of what it was, and so many records."""
+PATIENCE_S: Final = 120.0
+"""After so long it is counted, whatever the lag is: a machine may be too slow for the traffic."""
 
 
 class KilledWorker:
@@ -52,13 +54,14 @@ class KilledWorker:
         has_caught_up = lag is not None and lag <= self._lag_before * LAG_SHARE + LAG_MORE
         if self._caught_up_s is None and self._ready_s is not None and has_caught_up:
             self._caught_up_s = now_s - began_s
-        found = self._audited.look(now_s, is_over=self._caught_up_s is not None)
+        waited_s = now_s - began_s
+        found = self._audited.look(now_s, is_over=self._caught_up_s is not None or waited_s > PATIENCE_S)
         if found is None:
             return None
+        ready = "was not ready again" if self._ready_s is None else f"was ready again after {self._ready_s:.0f} s"
+        caught_up = "not caught up" if self._caught_up_s is None else f"caught up after {self._caught_up_s:.0f} s"
         return (
-            f"The worker was ready again after {self._ready_s:.0f} s and had caught up after "
-            f"{self._caught_up_s:.0f} s; the lag was {self._lag_max:,} records at most. "
-            f"{verdict(found)}"
+            f"The worker {ready}; it had {caught_up}; the lag was {self._lag_max:,} records at most. {verdict(found)}"
         )
 
     def close(self) -> None:
