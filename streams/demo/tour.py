@@ -19,6 +19,7 @@ PAUSE_S: Final = 18.0
 PAUSE_FAST_S: Final = 1.0
 PATIENCE_S: Final = 90.0
 """How long a chapter waits for what it wants to show, before it says so and goes on."""
+EVENTS_MIN: Final = 5
 GOES_ON: Final = "Enter or space: go on now   q: quit"
 REPAIR: Final = "streams.demo.troubles.poison:degrees"
 COMMAND_S_MAX: Final = 90.0
@@ -158,7 +159,7 @@ def chapters(demo: Demo, lag_words: Callable[[], str]) -> tuple[Chapter, ...]:
                 f"Of them become: {demo_rates(shot)}. The mean time from event to commit contains the five seconds "
                 "for which events are waited for, so that they can be put in order."
             ),
-            waits_for=lambda shot: demo.feeder.is_simulating and shot.monitor.groups != {} and shot.followed > 0,
+            waits_for=lambda shot: simulated(shot, demo) and shot.monitor.groups != {},
         ),
         Chapter(
             "A vehicle's row",
@@ -166,7 +167,7 @@ def chapters(demo: Demo, lag_words: Callable[[], str]) -> tuple[Chapter, ...]:
                 f"{vehicle_words(shot)} This is its newest row in the compacted topic {flow.tables[0].topic}, as "
                 "any consumer reads it; on the map it is a point."
             ),
-            waits_for=lambda shot: bool(simulated(shot, demo)),
+            waits_for=lambda shot: shot.vehicles[-1].events >= EVENTS_MIN,
         ),
         Chapter(
             "An order",

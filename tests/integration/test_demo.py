@@ -134,6 +134,7 @@ def counted(pattern: str, printed: str) -> list[int]:
     return [int(number.replace(",", "")) for number in found.groups()]
 
 
+@pytest.mark.timeout(600, func_only=True)  # two minutes on a machine that does nothing else
 def test_the_tour_shows_and_counts_everything_on_a_stack_that_runs_and_is_left(stack: Stack) -> None:
     fresh_topics(stack)
     demo = Demo(stack.directory)
