@@ -41,8 +41,8 @@ $(VENV)/.native-absent: $(STAMP)
 
 setup: $(STAMP) $(NATIVE) ## Make .venv with everything in it, from the hashed lock; with cargo, the native decoder too
 
-run: setup ## Start everything, feed real and simulated positions, watch it live; Ctrl-C stops it all
-	$(BIN)/streams demo
+run: setup ## Start everything, feed it, watch it live (ARGS=--tour: be led through it; --with-sinks); q or Ctrl-C stops it all
+	$(BIN)/streams demo $(ARGS)
 
 test: setup ## Run the tests (unit, property, simulation, real Kafka), without the long forms
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --hypothesis-profile=half -m "not slow" $(ARGS)

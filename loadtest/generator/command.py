@@ -18,6 +18,7 @@ from loadtest.fleet.bound_orders import BoundOrders
 from loadtest.fleet.fill import FLUSH_S_MAX, Filler
 from loadtest.fleet.mix import CLOCK_SKEW_MS_MAX, REALISTIC, Bounds, Mix, Schemas, mix_of
 from loadtest.fleet.traffic import FleetShape, PathsOf, Source
+from loadtest.generator.holding import Holding, read_commands
 from loadtest.generator.measure import measure
 from loadtest.generator.plan import HISTORY_TICK_MS, Plan, Share, Traffic, plan_history, plan_open_loop, plan_vehicles
 from loadtest.generator.sender import Sender, Stop
@@ -76,6 +77,14 @@ def generate(
         typer.Option(
             "--await-start",
             help='Say {"ready": true}, then wait for {"start_ms": ...} on standard input, with --count-* if wanted.',
+        ),
+    ] = False,
+    commands: Annotated[
+        bool,
+        typer.Option(
+            "--commands",
+            help='Open loop: take lines from standard input, such as {"hold": {"endings": ["7"], "newest_first": '
+            '["07"], "seconds": 20}}: keys that end so are kept back, then sent at once.',
         ),
     ] = False,
     count_from_ms: Annotated[
@@ -164,6 +173,7 @@ def generate(
     if context.invoked_subcommand is not None:
         return
     _refuse_what_does_not_fit(events, rate, seconds, count_from_ms, count_until_ms)
+    _refuse_commands(rate, is_wanted=commands, await_start=await_start)
     settings = load_settings(kafka_bootstrap_servers=bootstrap, schema_registry_url=registry_url)
     (declared,) = select_pipelines([pipeline])
     topic = topic or declared.source
@@ -249,7 +259,7 @@ def generate(
                 positions, start_ms=plan.shape.start_ms, rate=vehicle_rate, devices=vehicles, tick_ms=report_ms
             ),
         )
-    _run(settings, topic, plan, source, of, context.obj, window)
+    _run(settings, topic, plan, source, of, context.obj, window, Holding(_print) if commands else None)
 
 
 @app.command("measure")
@@ -288,11 +298,14 @@ def _run(
     of: int,
     stop: Stop,
     window: Window | None,
+    holding: Holding | None,
 ) -> None:
     tally = Tally(settings.streams_quarantine_rejects)
     config = {**(OPEN_LOOP_CONFIG if plan.open_loop else {}), "error_cb": _say_outage}
     filler = Filler(settings.kafka_bootstrap_servers, config, stop=stop)
-    sender = Sender(filler, topic, tally, stop, window)
+    sender = Sender(filler, topic, tally, stop, window, holding)
+    if holding is not None:
+        read_commands(holding.begin)
     fleet = Fleet(plan.seed, plan.shape, source)
     batches = fleet.batches(plan.records)
     if window is not None:
@@ -307,7 +320,8 @@ def _run(
         filler.flush(STOP_FLUSH_S_MAX if stop.is_set() else FLUSH_S_MAX)
     seconds = 0.0 if sender.began_s is None else time.monotonic() - sender.began_s
     apart = sender.behind_ms_max > BEHIND_SHARE_MAX * settings.streams_lateness_ms or not plan.open_loop
-    is_late_exact = (of == 1 or not apart) and not plan.shape.newest_first
+    was_held = holding is not None and holding.was_used
+    is_late_exact = (of == 1 or not apart) and not plan.shape.newest_first and not was_held
     _print(
         {
             "done": True,
@@ -330,6 +344,11 @@ def _refuse_what_does_not_fit(
         raise UsageError("--seconds goes with --rate")
     if (count_from_ms is None) != (count_until_ms is None) or (count_from_ms is not None and rate is None):
         raise UsageError("--count-from-ms and --count-until-ms go together, and with --rate")
+
+
+def _refuse_commands(rate: int | None, *, is_wanted: bool, await_start: bool) -> None:
+    if is_wanted and (rate is None or await_start):
+        raise UsageError("--commands goes with --rate, and not with --await-start, which reads standard input too")
 
 
 def _refuse_what_is_not_bound(pipeline: str, *, is_bound: bool, has_start: bool, of: int) -> None:

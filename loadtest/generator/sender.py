@@ -9,6 +9,7 @@ from typing import Final
 
 from loadtest.fleet import TrafficBatch
 from loadtest.fleet.fill import PAUSE_S, Filler
+from loadtest.generator.holding import Holding
 from loadtest.generator.tally import Tally, Window
 from streams.resilience.prefetch import built_ahead
 
@@ -21,7 +22,17 @@ CHUNK_RECORDS: Final = 10_000
 class Sender:
     """Sends batches until they end or `stop` is set; other threads may read how far it is."""
 
-    def __init__(self, filler: Filler, topic: str, tally: Tally, stop: Stop, window: Window | None = None) -> None:
+    def __init__(
+        self,
+        filler: Filler,
+        topic: str,
+        tally: Tally,
+        stop: Stop,
+        window: Window | None = None,
+        holding: Holding | None = None,
+    ) -> None:
+        """`holding`: keeps records of open loop back, where asked to."""
+        self._holding = holding
         self._filler = filler
         self._topic = topic
         self._tally = tally
@@ -58,7 +69,10 @@ class Sender:
                 end = len(batch) if ends_ms is None else bisect_left(batch.timestamps_ms, ends_ms)
                 self._send_at_their_time(batch, end)
                 if end < len(batch) or self._is_over():
-                    return
+                    break
+        rest = None if self._holding is None else self._holding.rest(int(time.time() * 1000))
+        if rest is not None:
+            self._send(rest)
 
     def _send_at_their_time(self, batch: TrafficBatch, end: int) -> None:
         first = 0
@@ -70,7 +84,8 @@ class Sender:
                 continue
             self._behind_ms_max = self.behind_ms_max
             last = min(last, first + CHUNK_RECORDS)
-            self._send(batch.slice(first, last))
+            due = batch.slice(first, last)
+            self._send(due if self._holding is None else self._holding.pass_on(due, int(time.time() * 1000)))
             first = last
         self._due_ms = None
 

@@ -1,6 +1,6 @@
-"""What `streams demo` (and so `make run`) does: starts a stack, a worker and traffic here, and shows what they do."""
+"""What `streams demo` (and so `make run`) does: starts everything on this machine, feeds it, and shows what it does."""
 
+from streams.demo.parts import DemoOptions
 from streams.demo.run import run_demo
-from streams.demo.start import DemoOptions
 
 __all__ = ["DemoOptions", "run_demo"]

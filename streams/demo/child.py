@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -24,14 +25,25 @@ class Child:
     """
 
     def __init__(
-        self, title: str, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str], interrupts: Interrupts
+        self,
+        title: str,
+        arguments: Sequence[str],
+        *,
+        log: Path,
+        environment: Mapping[str, str],
+        interrupts: Interrupts,
+        takes_commands: bool = False,
     ) -> None:
-        """Describe it; nothing is started. The log of the run before is kept beside the new one."""
+        """Describe it; nothing is started. The log of the run before is kept beside the new one.
+
+        `takes_commands`: it reads lines from standard input (`tell`); else there is nothing to read.
+        """
         self.title = title
         self.log = log
         self._arguments = [sys.executable, "-P", *arguments]  # -P: no module of the working directory
         self._environment = environment
         self._interrupts = interrupts
+        self._stdin = subprocess.PIPE if takes_commands else subprocess.DEVNULL
         self._process: subprocess.Popen[bytes] | None = None
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists():
@@ -48,7 +60,7 @@ class Child:
             self._process = subprocess.Popen(
                 self._arguments,
                 env=dict(self._environment),
-                stdin=subprocess.DEVNULL,
+                stdin=self._stdin,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -65,6 +77,13 @@ class Child:
             how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
             said = "".join(f"\n    {line}" for line in self._last_lines()) or "\n    (nothing)"
             raise StreamsError(f"{self.title} {how} by itself. The last lines of {self.log}:{said}")
+
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input; one that has ended is found by `check`."""
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._process.stdin.write(f"{line}\n".encode())
+                self._process.stdin.flush()
 
     def kill(self) -> None:
         """End it as a crash would."""

@@ -1,14 +1,15 @@
-"""Starting the demo: the stack, topics and schemas, the worker, the feeder.
+"""Starting the demo: the stack, topics and schemas, then the worker, the monitor and the gateway side by side.
 
 Each is registered for the clean-up before it starts.
 """
 
+import http.client
 import os
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from confluent_kafka.admin import AdminClient
@@ -19,7 +20,10 @@ from logistics.flows.orders import ORDERS
 from logistics.flows.tracking import TRACKING
 from streams.demo.child import Child
 from streams.demo.feed import Feeder
+from streams.demo.monitor_probe import MonitorProbe
 from streams.demo.order_watch import OrderWatch
+from streams.demo.parts import Demo, DemoOptions, Links
+from streams.demo.sinks import NAMES, Targets
 from streams.demo.steps import Steps
 from streams.demo.topic_probes import LagProbe, VehicleWatch
 from streams.demo.worker_probe import READY, WorkerProbe
@@ -27,7 +31,7 @@ from streams.errors import StreamsError
 from streams.flow.discover import select_pipelines
 from streams.interrupts import Interrupts
 from streams.kafka.admin import partition_counts, wait_for_broker
-from streams.kafka.topics import TopicStatus, apply_topics
+from streams.kafka.topics import TopicState, TopicStatus, apply_topics
 from streams.local import ports
 from streams.local.stack import Stack
 from streams.schemas.catalog import Catalog
@@ -36,6 +40,7 @@ from streams.schemas.registration import register_schemas
 from streams.settings import Settings, load_settings
 
 POLL_S: Final = 0.25
+ASK_S_MAX: Final = 2.0
 REGISTRY_WAIT_S: Final = 30.0
 WEB_PORTS: Final = range(6066, 6116)
 """Where workers listen by default."""
@@ -43,54 +48,33 @@ FLOWS: Final = (GPS, ORDERS, DISPATCH, TRACKING)
 
 
 @dataclass(frozen=True, slots=True)
-class DemoOptions:
-    """What the command line says."""
+class _Ports:
+    """Where the Python processes listen."""
 
-    directory: Path
-    kafka_port: int
-    registry_port: int
-    rate: int
-    """Simulated records a second."""
-    seconds: float | None = None
-    """End by itself after showing for so long; None: never."""
-    kill_interval_s: float | None = None
-    """Kill the worker so long after it became ready, and start it again; None: never."""
+    worker: int
+    monitor: int
+    gateway: int
 
+    @classmethod
+    def choose(cls, options: DemoOptions, steps: Steps) -> "_Ports":
+        worker = next(filter(ports.is_free, WEB_PORTS), 0) or ports.free_port()
+        monitor = _free(options.monitor_port, "the monitor", steps)
+        return cls(worker, monitor, _free(options.gateway_port, "the gateway", steps, monitor))
 
-@dataclass(frozen=True, slots=True)
-class Demo:
-    """The parts, all of them running."""
-
-    options: DemoOptions
-    stack: Stack
-    worker: Child
-    feeder: Feeder
-    worker_probe: WorkerProbe
-    lag_probe: LagProbe
-    vehicles: VehicleWatch
-    orders: OrderWatch
-    metrics_url: str
-    left_running: bool
-    """Whether the stack ran before, and so stays."""
-
-    def check(self) -> None:
-        """Do nothing as long as everything runs; begin the next phase of feeding when it is time.
-
-        Raises:
-            StreamsError: something has ended by itself; the message says what it said last.
-
-        """
-        for service in self.stack.services:
-            if service.process.find() is None:
-                raise StreamsError(
-                    f"{service.title} ended by itself: {service.process.last_words()} (log: {service.process.log})"
-                )
-        self.worker.check()
-        self.feeder.check()
+    @property
+    def links(self) -> Links:
+        monitor = f"http://{ports.HOST}:{self.monitor}"
+        return Links(
+            fleet=f"{monitor}/fleet",
+            monitor=f"{monitor}/",
+            dead_letters=f"{monitor}/dead-letters",
+            gateway=f"http://{ports.HOST}:{self.gateway}/v1/events/{GPS.source}",
+            metrics=f"http://{ports.HOST}:{self.worker}/metrics",
+        )
 
 
 def start(options: DemoOptions, cleanup: ExitStack, interrupts: Interrupts, steps: Steps) -> Demo:
-    """Start everything; `cleanup` stops it in reverse order: the feeder, the worker, the stack unless it ran before.
+    """Start everything; `cleanup` stops it in reverse order: the feeder, the processes, the stack unless it ran before.
 
     Raises:
         StreamsError: something cannot start; the message says what to do.
@@ -99,6 +83,7 @@ def start(options: DemoOptions, cleanup: ExitStack, interrupts: Interrupts, step
     """
     stack, left_running = _start_stack(options, cleanup, steps)
     interrupts.check()
+    targets = _start_targets(stack, cleanup, steps) if options.has_sinks else None
     settings = load_settings(
         kafka_bootstrap_servers=stack.bootstrap_servers,
         schema_registry_url=stack.registry_url,
@@ -109,13 +94,29 @@ def start(options: DemoOptions, cleanup: ExitStack, interrupts: Interrupts, step
     _prepare(client, catalog, settings, steps)
     interrupts.check()
     partitions = partition_counts(client)[GPS.source]
-    environment = _environment(stack)
+    at = _Ports.choose(options, steps)
+    environment = {**_environment(stack, at), **({} if targets is None else targets.environment)}
     logs = stack.directory / "logs"
-    web_port = next(filter(ports.is_free, WEB_PORTS), 0) or ports.free_port()
-    probe = WorkerProbe(web_port, GPS.name, GPS.source)
+
+    def child(title: str, name: str, *arguments: str) -> Child:
+        made = Child(
+            title, ["-m", "streams", *arguments],
+            log=logs / f"{name}.log", environment=environment, interrupts=interrupts,
+        )  # fmt: skip
+        cleanup.callback(made.stop)
+        made.start()
+        return made
+
+    steps.step(f"starting the worker on port {at.worker}, the monitor on {at.monitor}, the gateway on {at.gateway}")
+    data = str(stack.directory / "worker")
+    flows = [flag for flow in FLOWS for flag in ("--pipeline", flow.name)]
+    worker = child("the worker", "worker", "worker", *flows, "--data-dir", data, "--web-port", str(at.worker))
+    monitor = child("the monitor", "monitor", "monitor", "--web-port", str(at.monitor))
+    gateway = child("the gateway", "gateway", "gateway", "--web-port", str(at.gateway))
     feeder = Feeder(
-        settings, GPS, rate=options.rate, log=logs / "traffic.log", environment=environment, interrupts=interrupts
-    )
+        settings, GPS, rate=options.rate, log=logs / "traffic.log", environment=environment, interrupts=interrupts,
+        rate_file=stack.directory / "demo.json",
+    )  # fmt: skip
     table = GPS.tables[0]
     vehicles = cleanup.enter_context(
         VehicleWatch(settings, table.topic, partitions, catalog.latest(table.subject).parsed, feeder.device_prefix)
@@ -123,23 +124,21 @@ def start(options: DemoOptions, cleanup: ExitStack, interrupts: Interrupts, step
     tracking, _, verified = TRACKING.row_outputs
     followed = {one.topic: catalog.latest(one.subject).parsed for one in (tracking, verified)}
     orders = cleanup.enter_context(OrderWatch(settings, followed, partitions))
-    worker = Child(
-        "the worker",
-        _worker_arguments(stack.directory / "worker", web_port),
-        log=logs / "worker.log",
-        environment=environment,
-        interrupts=interrupts,
-    )
-    steps.step(f"starting the worker on port {web_port}")
-    cleanup.callback(worker.stop)
-    worker.start()
-    _await_ready(worker, probe, interrupts, steps)
-    cleanup.callback(feeder.stop)
-    feeder.start()
     lag_probe = LagProbe(settings, GPS.group, GPS.source, partitions)
     cleanup.callback(lag_probe.close)
-    metrics_url = f"http://{ports.HOST}:{web_port}/metrics"
-    return Demo(options, stack, worker, feeder, probe, lag_probe, vehicles, orders, metrics_url, left_running)
+    probe = WorkerProbe(at.worker, {flow.name: [one.topic for one in flow.inputs] for flow in FLOWS})
+    _await_worker(worker, probe, interrupts, steps)
+    cleanup.callback(feeder.stop)
+    feeder.start()
+    for one, port in ((monitor, at.monitor), (gateway, at.gateway)):
+        _await_ready(one, port, interrupts, steps)
+    sinks = [child(f"the sink {name}", name, "sink", name, "--web-port", "0") for name in NAMES if targets is not None]
+    return Demo(
+        options=options, settings=settings, flow=GPS, partitions=partitions, stack=stack, worker=worker,
+        others=(monitor, gateway, *sinks), targets=targets, feeder=feeder, worker_probe=probe,
+        monitor_probe=MonitorProbe(at.monitor),
+        lag_probe=lag_probe, vehicles=vehicles, orders=orders, links=at.links, left_running=left_running,
+    )  # fmt: skip
 
 
 def _start_stack(options: DemoOptions, cleanup: ExitStack, steps: Steps) -> tuple[Stack, bool]:
@@ -147,6 +146,9 @@ def _start_stack(options: DemoOptions, cleanup: ExitStack, steps: Steps) -> tupl
     stack = Stack(options.directory, options.kafka_port, options.registry_port, steps)
     ran_before = any(service.process.find() is not None for service in stack.services)
     if not ran_before:
+        kafka = _free(options.kafka_port, "Kafka", steps)
+        registry = _free(options.registry_port, "the schema registry", steps, kafka)
+        stack = Stack(options.directory, kafka, registry, steps)
         # It finds its servers by the directory: this stops them even if `start` is left by an exception.
         cleanup.callback(stack.stop)
     started = stack.start()
@@ -156,37 +158,74 @@ def _start_stack(options: DemoOptions, cleanup: ExitStack, steps: Steps) -> tupl
     return stack, ran_before
 
 
+def _start_targets(stack: Stack, cleanup: ExitStack, steps: Steps) -> Targets:
+    steps.step("starting PostgreSQL")
+    return Targets(stack.directory, cleanup)
+
+
+def _free(port: int, what: str, steps: Steps, *taken: int) -> int:
+    """The port, or a free one where it is 0 or taken, which is said."""
+    if port and port not in taken and ports.is_free(port):
+        return port
+    found = ports.free_port(*taken)
+    if port:
+        steps.note(f"Port {port} is taken by another program: {what} listens on {found}.")
+    return found
+
+
 def _prepare(client: AdminClient, catalog: Catalog, settings: Settings, steps: Steps) -> None:
-    """Topics and schemas, as `streams topics apply` does it."""
-    steps.step("creating topics")
-    for state in apply_topics(client, select_pipelines(None, prefix=settings.streams_topic_prefix)):
+    """Topics and schemas, as `streams topics apply` does it, at the same time."""
+    steps.step("creating topics, registering schemas")
+    with ThreadPoolExecutor(1, "demo-topics") as aside:
+        creating = aside.submit(apply_topics, client, select_pipelines(None, prefix=settings.streams_topic_prefix))
+        registry = Registry(settings)
+        wait_for_registry(registry, timeout_s=REGISTRY_WAIT_S)
+        for one in register_schemas(catalog, registry):
+            if one.reasons:
+                raise StreamsError(f"refused: {one.subject} version {one.version}: {one.reasons[0]}")
+        _say_drift(creating.result(), steps)
+
+
+def _say_drift(states: list[TopicState], steps: Steps) -> None:
+    for state in states:
         if state.status is TopicStatus.DRIFT:
             steps.note(f"Topic {state.name} differs from its declaration: {'; '.join(state.drift)}.")
-    steps.step("registering schemas")
-    registry = Registry(settings)
-    wait_for_registry(registry, timeout_s=REGISTRY_WAIT_S)
-    for one in register_schemas(catalog, registry):
-        if one.reasons:
-            raise StreamsError(f"refused: {one.subject} version {one.version}: {one.reasons[0]}")
 
 
-def _environment(stack: Stack) -> Mapping[str, str]:
+def _environment(stack: Stack, at: _Ports) -> Mapping[str, str]:
     """The caller's, pointed to the local stack: no address, secret or TLS setting of another cluster is left in it."""
     dropped = ("KAFKA_", "SCHEMA_REGISTRY_", "STREAMS_WEB_HOST")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    return {**kept, **stack.environment()}
+    ours = {
+        "STREAMS_DATA_DIR": str(stack.directory / "data"),
+        "STREAMS_MONITOR_WORKERS": f"http://{ports.HOST}:{at.worker}",
+    }
+    return {**kept, **ours, **stack.environment()}
 
 
-def _worker_arguments(data_dir: Path, web_port: int) -> list[str]:
-    flows = [flag for flow in FLOWS for flag in ("--pipeline", flow.name)]
-    flags = [*flows, "--data-dir", str(data_dir), "--web-port", str(web_port)]
-    return ["-m", "streams", "worker", *flags]
-
-
-def _await_ready(worker: Child, probe: WorkerProbe, interrupts: Interrupts, steps: Steps) -> None:
+def _await_worker(worker: Child, probe: WorkerProbe, interrupts: Interrupts, steps: Steps) -> None:
     """Wait as long as the worker runs: restoring a large state takes its time."""
     while (state := probe.sample(time.monotonic()).state) != READY:
         steps.detail(f"the worker is starting: {state}")
         worker.check()
         interrupts.check()
         time.sleep(POLL_S)
+
+
+def _await_ready(child: Child, port: int, interrupts: Interrupts, steps: Steps) -> None:
+    while not _is_ready(port):
+        steps.detail(f"{child.title} is starting")
+        child.check()
+        interrupts.check()
+        time.sleep(POLL_S)
+
+
+def _is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection(ports.HOST, port, timeout=ASK_S_MAX)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -20,8 +20,8 @@ ROWS_MAX: Final = 20_000
 FRAME_BYTES: Final = 5
 SIMULATED: Final = "truck-"
 """Device ids of simulated vehicles begin so, in every run."""
-REAL_SHOWN: Final = 3
-SIMULATED_SHOWN: Final = 4
+REAL_SHOWN: Final = 1
+SIMULATED_SHOWN: Final = 3
 STOPPED_SHOWN: Final = 1
 """Of the simulated ones: places kept for vehicles that stood still when they were chosen."""
 

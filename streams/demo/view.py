@@ -1,6 +1,6 @@
 """Renders a snapshot of the demo: tables for a terminal, one line for a log, a summary at the end. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,13 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from streams.demo.order_watch import FollowedOrder, OrdersReading
-from streams.demo.topic_probes import Vehicle
-from streams.demo.worker_probe import READY, Age, WorkerReading
+from streams.demo.parts import Links
+from streams.demo.snapshot import Snapshot
+from streams.demo.worker_probe import OUTCOMES, READY, Age
 from streams.text import counted, printable
 
-WIDE_COLUMNS_MIN: Final = 108
-PARTITIONS_SHOWN: Final = 3
-"""With more of them, those furthest behind; the view must fit into 24 lines."""
 BECOMES: Final = {
     "clean": "in order, once: .clean",
     "late": "own past is over: .late",
@@ -27,31 +25,8 @@ BECOMES: Final = {
 }
 VEHICLES_SUMMED_UP: Final = 2
 STYLES: Final = {"clean": "green", "late": "yellow", "duplicate": "cyan", "rejected": "red"}
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything shown, at one moment."""
-
-    now: datetime
-    elapsed_s: float
-    feeding: str
-    worker: WorkerReading
-    lag: Mapping[int, int] | None
-    """By partition; None: Kafka did not answer."""
-    vehicles: tuple[Vehicle, ...]
-    kills: int
-    orders: OrdersReading
-
-    @property
-    def lag_sum(self) -> int | None:
-        """Lag of all partitions."""
-        return None if self.lag is None else sum(self.lag.values())
-
-    @property
-    def watermark_age_s_max(self) -> float | None:
-        """Age of the watermark that is furthest behind."""
-        return max(self.worker.watermark_age_s.values(), default=None)
+STATUS_STYLES: Final = {"OK": "green", "WARN": "yellow"}
+KEYS_LINE: Final = "t tunnel   p poison   w kill the worker   ? help   q quit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,37 +34,34 @@ class Place:
     """Where things are; the same during the whole run."""
 
     directory: Path
-    metrics_url: str
+    links: Links
 
 
-def screen(shot: Snapshot, place: Place, width: int) -> RenderableType:
-    """The live view, in at most 24 lines for 80 columns or more."""
-    wide = width >= WIDE_COLUMNS_MIN
-    side_by_side = Table.grid(padding=(0, 6))
-    side_by_side.add_row(_outcomes(shot.worker, wide=wide), _partitions(shot))
+def screen(shot: Snapshot, place: Place, said: Sequence[str] = (), hint: str = KEYS_LINE) -> RenderableType:
+    """The live view, in at most 24 lines for 80 columns or more while `said` is one line."""
+    links = place.links
     return Group(
         _headline(shot),
         Text(f"feeding   {shot.feeding}", no_wrap=True, overflow="ellipsis"),
-        "",
-        side_by_side,
-        Text(f"event time to commit: {_age_text(shot.worker.age)}", style="dim"),
-        "",
+        _flows(shot),
+        Text(f"events a second; from event time to commit: {_age_text(shot.worker.age)}", style="dim"),
         _vehicles(shot),
         Text(order_line(shot.orders, shot.now), no_wrap=True, overflow="ellipsis"),
-        Text(f"metrics {place.metrics_url}   logs {place.directory}/logs", style="dim", no_wrap=True, overflow="fold"),
-        Text("Ctrl-C stops everything that this command started.", style="bold"),
+        *_links(links),
+        Text(hint, style="bold"),
+        *(Text(text, style="yellow") for text in said),
     )
 
 
 def line(shot: Snapshot) -> str:
-    """One line for a log: rates per second, lag, watermark, and one vehicle."""
-    rates = "  ".join(f"{name} {rate:,.0f}/s" for name, rate in shot.worker.rates.items())
-    parts = [
-        f"{shot.elapsed_s:4.0f} s  worker {printable(shot.worker.state)}",
-        rates,
-        f"lag {_count(shot.lag_sum)}",
-        f"watermark age {duration(shot.watermark_age_s_max)}",
-    ]
+    """One line for a log: rates per second and lag of each flow, watermark, and one vehicle."""
+    parts = [f"{shot.elapsed_s:4.0f} s  worker {printable(shot.worker.state)}"]
+    for name, flow in shot.worker.flows.items():
+        is_first = len(parts) == 1
+        shown = [one for one in OUTCOMES if is_first or one == "clean"]
+        rates = "  ".join(f"{one} {flow.rates[one]:,.0f}/s" for one in shown)
+        parts.append(f"{name}: {rates}  lag {_count(_lag(shot, name, is_first=is_first))}")
+    parts.append(f"watermark age {duration(_watermark_age_s(shot))}")
     if shot.vehicles:
         one = shot.vehicles[-1]
         parts.append(f"vehicle {printable(one.device)}: {counted(one.events, 'event')}, {one.odometer_km:,.1f} km")
@@ -98,15 +70,16 @@ def line(shot: Snapshot) -> str:
     return " | ".join(parts)
 
 
-def summary(shot: Snapshot, fed: str) -> str:
+def summary(shot: Snapshot, fed: str, found: Sequence[str] = ()) -> str:
     """What the run came to, as plain text."""
-    totals = shot.worker.totals
+    first, flow = next(iter(shot.worker.flows.items()))
+    totals = flow.totals
     lines = [
-        f"The worker was watched for {shot.elapsed_s:.0f} s"
-        + (f" and killed {times(shot.kills)}." if shot.kills else "."),
+        f"The demo was watched for {shot.elapsed_s:.0f} s"
+        + (f", the worker killed {times(shot.kills)}." if shot.kills else "."),
         f"  fed        {fed}",
         *(f"  {name:<10} {totals[name]:>11,}   {BECOMES[name]}" for name in totals),
-        f"  {'all':<10} {sum(totals.values()):>11,}   as counted on /metrics",
+        f"  {'all':<10} {sum(totals.values()):>11,}   as the flow {first} counts them on /metrics",
         f"  {'lag':<10} {_count(shot.lag_sum):>11}   records not yet committed",
     ]
     if shot.vehicles:
@@ -114,7 +87,7 @@ def summary(shot: Snapshot, fed: str) -> str:
         lines.append(f"  vehicles   {'; '.join(shown)}")
     if shot.orders.rows:
         lines.append(f"  orders     {shot.orders.rows:>11,}   rows in orders.tracking.v1; {_verdicts(shot.orders)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *found])
 
 
 def order_line(orders: OrdersReading, now: datetime) -> str:
@@ -172,30 +145,46 @@ def _headline(shot: Snapshot) -> Text:
     return text
 
 
-def _outcomes(worker: WorkerReading, *, wide: bool) -> Table:
-    table = _table("outcome", "events/s", "total")
-    if wide:
-        table.add_column("what becomes of it", style="dim")
-    for name, rate in worker.rates.items():
-        cells: list[RenderableType] = [Text(name, STYLES[name]), f"{rate:,.0f}", f"{worker.totals[name]:,}"]
-        if wide:
-            cells.append(BECOMES[name])
-        table.add_row(*cells)
-    table.add_row("all", f"{sum(worker.rates.values()):,.0f}", f"{sum(worker.totals.values()):,}", style="bold")
+def links_lines(links: Links) -> list[str]:
+    """The links, one a line."""
+    return [
+        f"fleet         {links.fleet}",
+        f"monitor       {links.monitor}",
+        f"dead letters  {links.dead_letters}",
+        f"gateway       POST {links.gateway}",
+    ]
+
+
+def _links(links: Links) -> list[Text]:
+    return [Text(text, no_wrap=True, overflow="fold") for text in links_lines(links)]
+
+
+def _flows(shot: Snapshot) -> Table:
+    table = _table("flow", "clean", "late", "copies", "rejects", "total", "lag", "watermark", "monitor")
+    for place, (name, flow) in enumerate(shot.worker.flows.items()):
+        group = shot.monitor.groups.get(f"streams.{name}")
+        status = "-" if group is None else group.status
+        table.add_row(
+            name,
+            *(Text(f"{flow.rates[one]:,.0f}", STYLES[one]) for one in OUTCOMES),
+            f"{sum(flow.totals.values()):,}",
+            _count(_lag(shot, name, is_first=place == 0)),
+            duration(flow.watermark_age_s_max),
+            Text(status, "dim" if group is None else STATUS_STYLES.get(status, "red")),
+        )
     return table
 
 
-def _partitions(shot: Snapshot) -> Table:
-    table = _table("partition", "lag", "watermark age")
-    lag = shot.lag or {}
-    ages = shot.worker.watermark_age_s
-    numbers = sorted(lag.keys() | ages.keys())
-    worst = sorted(numbers, key=lambda number: (-lag.get(number, 0), number))[:PARTITIONS_SHOWN]
-    for number in sorted(worst):
-        table.add_row(str(number), _count(lag.get(number)), duration(ages.get(number)))
-    left_out = f" of {len(numbers)}" if len(numbers) > PARTITIONS_SHOWN else ""
-    table.add_row(f"all{left_out}", _count(shot.lag_sum), duration(shot.watermark_age_s_max), style="bold")
-    return table
+def _lag(shot: Snapshot, flow: str, *, is_first: bool) -> int | None:
+    """Of the flow of positions as Kafka says it now; of the others as the monitor has seen it last."""
+    if is_first:
+        return shot.lag_sum
+    group = shot.monitor.groups.get(f"streams.{flow}")
+    return None if group is None else group.lag
+
+
+def _watermark_age_s(shot: Snapshot) -> float | None:
+    return next(iter(shot.worker.flows.values())).watermark_age_s_max
 
 
 def _vehicles(shot: Snapshot) -> RenderableType:

@@ -2,7 +2,7 @@
 
 import http.client
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,9 @@ WINDOW_S: Final = 2.0
 """Rates are over about this long."""
 READY: Final = "ready"
 
+Counter = tuple[str, str]
+"""A flow, and what is counted of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Age:
@@ -27,15 +30,25 @@ class Age:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowReading:
+    """One flow at one moment. Rates are events a second."""
+
+    totals: Mapping[str, int]
+    """By outcome, as are the rates."""
+    rates: Mapping[str, float]
+    watermark_age_s_max: float | None
+    """Age of the watermark that is the oldest of its partitions; None: there is none yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerReading:
-    """The worker at one moment. Rates are events a second."""
+    """The worker at one moment."""
 
     state: str
     """`ready`, or why not."""
-    totals: Mapping[str, int]
-    rates: Mapping[str, float]
-    watermark_age_s: Mapping[int, float]
+    flows: Mapping[str, FlowReading]
     age: Age | None
+    """Of the clean events of all flows."""
 
 
 class WorkerProbe:
@@ -45,15 +58,15 @@ class WorkerProbe:
     missing from the totals (not from the topics).
     """
 
-    def __init__(self, port: int, pipeline: str, source: str) -> None:
-        """Of what the worker counts, that of one flow and its source."""
+    def __init__(self, port: int, topics_by_flow: Mapping[str, Sequence[str]]) -> None:
+        """Of what the worker counts, that of some flows; with the topics that each one reads."""
         self._port = port
-        self._pipeline = pipeline
-        self._source = source
+        self._flows = tuple(topics_by_flow)
+        self._flow_of = {topic: flow for flow, topics in topics_by_flow.items() for topic in topics}
         self._seen_ready = False
-        self._before: dict[str, float] = {}
-        self._current: dict[str, float] = {}
-        self._window: deque[tuple[float, dict[str, float]]] = deque()
+        self._before: dict[Counter, float] = {}
+        self._current: dict[Counter, float] = {}
+        self._window: deque[tuple[float, dict[Counter, float]]] = deque()
 
     def restarted(self) -> None:
         """The worker is another one from now on: its counters begin at zero."""
@@ -70,13 +83,16 @@ class WorkerProbe:
         first_s, first = self._window[0]
         seconds = max(now_s - first_s, 0.001)
         gained = {name: value - first.get(name, 0.0) for name, value in totals.items()}
-        return WorkerReading(
-            state,
-            {name: int(totals.get(name, 0)) for name in OUTCOMES},
-            {name: gained.get(name, 0.0) / seconds for name in OUTCOMES},
-            watermark_age_s,
-            _age(gained),
-        )
+        flows = {
+            flow: FlowReading(
+                {name: int(totals.get((flow, name), 0)) for name in OUTCOMES},
+                {name: gained.get((flow, name), 0.0) / seconds for name in OUTCOMES},
+                watermark_age_s.get(flow),
+            )
+            for flow in self._flows
+        }
+        leading = {name: value for (flow, name), value in gained.items() if flow == self._flows[0]}
+        return WorkerReading(state, flows, _age(leading))
 
     def _readiness(self) -> str:
         answer = self._get("/readyz")
@@ -88,28 +104,31 @@ class WorkerProbe:
             return READY
         return text.strip()
 
-    def _scrape(self) -> dict[int, float]:
+    def _scrape(self) -> dict[str, float]:
         answer = self._get("/metrics")
         if answer is None:
             return {}
-        watermark_age_s: dict[int, float] = {}
-        counters: dict[str, float] = {}
+        watermark_age_s: dict[str, float] = {}
+        counters: dict[Counter, float] = {}
         for family in text_string_to_metric_families(answer[1]):
             for name, labels, value, *_ in family.samples:
-                if labels.get("pipeline", self._pipeline) != self._pipeline:
+                flow = labels.get("pipeline", self._flows[0])
+                if flow not in self._flows:
                     continue
                 if name == "streams_events_total":
-                    counters[labels["outcome"]] = counters.get(labels["outcome"], 0.0) + value
-                elif name == "streams_watermark_age_seconds" and labels["topic"] == self._source:
-                    watermark_age_s[int(labels["partition"])] = value
+                    counter = (flow, labels["outcome"])
+                    counters[counter] = counters.get(counter, 0.0) + value
+                elif name == "streams_watermark_age_seconds" and labels["topic"] in self._flow_of:
+                    flow = self._flow_of[labels["topic"]]
+                    watermark_age_s[flow] = max(watermark_age_s.get(flow, 0.0), value)
                 elif name == "streams_event_age_seconds_bucket":
-                    counters[f"le {labels['le']}"] = value
+                    counters[flow, f"le {labels['le']}"] = value
                 elif name in {"streams_event_age_seconds_sum", "streams_event_age_seconds_count"}:
-                    counters[name.removeprefix("streams_event_")] = value
+                    counters[flow, name.removeprefix("streams_event_")] = value
         self._current = counters
         return watermark_age_s
 
-    def _totals(self) -> dict[str, float]:
+    def _totals(self) -> dict[Counter, float]:
         names = self._before.keys() | self._current.keys()
         return {name: self._before.get(name, 0.0) + self._current.get(name, 0.0) for name in names}
 

@@ -69,7 +69,7 @@ class Owners:
         self._settings, self._pipeline = settings, pipeline
         self._thread = ThreadPoolExecutor(1, f"{pipeline.name}-owners")
         self._probe: OffsetProbe | None = None
-        self._positions = GroupPositions(settings, group=pipeline.group, topic=pipeline.source)
+        self._positions = GroupPositions(settings, group=pipeline.group, topics=[pipeline.source])
         self._asked_s = -float("inf")
         self._known: Known = {}
         self._looking: asyncio.Future[Known] | None = None
