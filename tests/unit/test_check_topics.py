@@ -1,6 +1,7 @@
 """What a worker says of its topics before it starts."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from logistics.flows.gps import GPS
 from streams.errors import StreamsError
@@ -48,8 +49,19 @@ def test_topics_that_are_merged_have_equally_many_partitions() -> None:
     check_topics(pipeline, there)
     with pytest.raises(StreamsError, match=r"right\.v1 has 3 partitions, left\.v1 has 6: pair merges them"):
         check_topics(pipeline, {**there, "right.v1": 3})
-    with pytest.raises(StreamsError, match=r"right\.v1 has 12 partitions, left\.v1 has 6: pair merges them"):
-        check_topics(pipeline, {**there, "right.v1": 12})
+    with pytest.raises(StreamsError, match=r"right\.v1 has 9 partitions, left\.v1 has 6: pair merges them"):
+        check_topics(pipeline, {**there, "right.v1": 9})
+
+
+def test_an_input_that_another_flow_has_grown_with_it_is_no_error_and_what_to_do_is_said() -> None:
+    pipeline = merged_flow().pipeline
+    there = {topic.name: 6 for topic in pipeline.topics()} | {"right.v1": 12}
+    with capture_logs() as said:
+        check_topics(pipeline, there)
+    assert [one["grow"] for one in said] == ["streams topics grow left.v1"]
+    with capture_logs() as said:
+        check_topics(pipeline, there, Layouts.first(6).grown(12, Phase.BEGUN))
+    assert not said
 
 
 GROWS = Layouts.first(12).grown(24, Phase.ANNOUNCED)

@@ -5,6 +5,7 @@ from typing import cast
 
 from streams.engine.task import PartitionTask
 from streams.growth.state import GrowthState
+from streams.state.journal import Position
 from streams.worker.parents import SAID_AFTER_S, ParentsAwaited
 
 
@@ -12,6 +13,10 @@ from streams.worker.parents import SAID_AFTER_S, ParentsAwaited
 class Task:
     offset_next: int
     growth: GrowthState = field(default_factory=GrowthState)
+
+    @property
+    def positions(self) -> list[Position]:
+        return [Position(self.offset_next, 0)]
 
 
 def look(parents: ParentsAwaited, now_s: float, **offsets: int) -> frozenset[int]:
