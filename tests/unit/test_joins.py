@@ -81,7 +81,7 @@ def test_what_is_too_old_to_match_is_forgotten(schemas: Path) -> None:
         task.maintenance.expire()
         joined = task.operators[f"join.{JOINED}"]
         assert isinstance(joined, JoinLatestOperator)
-        return joined.in_memory()[f"join.{JOINED}.right"], len(list(joined.right._space.scan(b"r")))
+        return joined.in_memory()[f"join.{JOINED}.right"], sum(len(rows) for _, rows in joined.right._stored.all())
 
     def both(time: int) -> None:
         for name in NAMES:

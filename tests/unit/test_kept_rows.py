@@ -10,7 +10,8 @@ import pytest
 from streams.batch.columns import Bools, objects
 from streams.batch.rows import Rows, empty_rows
 from streams.growth.home import every_key
-from streams.operators.join.kept import NUMBER, TIME, KeptRows
+from streams.operators.join.bucketed import NUMBER, TIME
+from streams.operators.join.kept import KeptRows
 from streams.operators.keyed import KeySpace
 from streams.state.journal import JournalCorrupted
 from streams.state.memory import MemoryStore

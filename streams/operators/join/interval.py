@@ -17,7 +17,8 @@ from streams.batch.refs import byte_objects
 from streams.batch.rows import Rows, empty_rows
 from streams.limits import JOIN_MATCHES_DEFAULT
 from streams.operators.base import OperatorContext
-from streams.operators.join.kept import NUMBER, TIME, KeptRows, from_watermark
+from streams.operators.join.bucketed import NUMBER, TIME
+from streams.operators.join.kept import KeptRows, from_watermark
 from streams.operators.join.operator import JoinOperator
 from streams.operators.join.side import (
     EVENT_ID,

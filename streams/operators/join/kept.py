@@ -8,9 +8,7 @@ Rows are numbered in the order in which they are passed, which of one key is tha
 which rows the store has, and which ones an event may be joined with: those before it.
 """
 
-import json
-import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, Final
@@ -19,30 +17,14 @@ import numpy as np
 
 from streams.batch.columns import TIME_MIN, Bools, Int64, Objects, objects
 from streams.batch.rows import Rows, empty_rows
-from streams.operators.join.packed import (
-    Columns,
-    as_declared,
-    columns_of,
-    dtype_of,
-    memory_of,
-    pack_section,
-    pack_values,
-    unpack_section,
-    unpack_values,
-)
+from streams.operators.join.bucketed import NUMBER, TIME, BucketedRows
+from streams.operators.join.packed import memory_of, pack_section, unpack_section
 from streams.operators.keyed import KeySpace
-from streams.state.journal import reading
 from streams.state.space import StoreSpace
 from streams.state.store import WriteBatch
 
-NUMBER: Final = "number"
-TIME: Final = "time"
 _BUCKETS: Final = 8
 """Of the store, within the time for which rows matter."""
-_BUCKET: Final = struct.Struct(">q")
-_INDEX: Final = b"i"
-"""Key of the row that says what the store has; rows of events are below `_ROWS`."""
-_ROWS: Final = b"r"
 
 Kept = Callable[[Sequence[bytes]], Bools | None]
 
@@ -97,27 +79,6 @@ class _Chunk:
         return _first_at_least(self.time, first, last, low), end
 
 
-@dataclass(slots=True)
-class _Index:
-    """What the store has."""
-
-    below: int
-    """All rows with numbers below this, as far as they still matter."""
-    bucket_ms: int
-    columns: Columns
-    """Of the rows as they lie there."""
-    buckets: list[int]
-
-    def pack(self) -> bytes:
-        return json.dumps([self.below, self.bucket_ms, self.columns, self.buckets]).encode()
-
-    @staticmethod
-    def unpack(data: bytes) -> "_Index":
-        with reading():
-            below, bucket_ms, columns, buckets = json.loads(data)
-            return _Index(int(below), int(bucket_ms), columns, [int(bucket) for bucket in buckets])
-
-
 class KeptRows:
     """Of one partition. Attached to its key space."""
 
@@ -126,9 +87,9 @@ class KeptRows:
 
         `kept` says which keys the partition keeps state of.
         """
-        self._dtype, self._keep_ms, self._space, self._keys, self._kept = dtype, keep_ms, space, keys, kept
+        self._dtype, self._keep_ms, self._keys, self._kept = dtype, keep_ms, keys, kept
         self._bucket_ms = keep_ms // _BUCKETS + 1
-        self._index: _Index | None = None
+        self._stored = BucketedRows(dtype, self._bucket_ms, space)
         self._chunks: list[_Chunk] = []
         self._came: list[tuple[Int64, Rows]] = []
         """Slots and rows of the open cycle."""
@@ -243,21 +204,17 @@ class KeptRows:
             if len(later):
                 found.append(int(later.min()))
         found += [int(rows[TIME][rows[TIME] >= low].min(initial=found[0])) for _, rows in self._unplaced]
-        size = self._stored.bucket_ms
-        found += [
-            max(low, one * size) for one in self._stored.buckets if one not in self._loaded and (one + 1) * size > low
-        ]
+        not_loaded = (one for one in self._stored.buckets(low) if one not in self._loaded)
+        found += [max(low, self._stored.begins(one)) for one in not_loaded]
         return min(found)
 
     def _load_buckets(self, low: int, below: int) -> None:
         """Have the keys of buckets in memory that may hold rows between two times."""
-        size = self._stored.bucket_ms
-        for bucket in self._stored.buckets:
-            if bucket in self._loaded or (bucket + 1) * size <= low or bucket * size >= below:
+        for bucket in self._stored.buckets(low, below):
+            if bucket in self._loaded:
                 continue
             self._loaded.add(bucket)
-            skip = len(_ROWS) + _BUCKET.size
-            keys = [key[skip:] for key, _ in self._space.scan(_ROWS + _BUCKET.pack(bucket))]
+            keys = self._stored.keys_in(bucket)
             if keys:
                 kept = self._kept(keys)
                 self._keys.slots(objects(keys if kept is None else [keys[at] for at in np.flatnonzero(kept)]))
@@ -298,7 +255,7 @@ class KeptRows:
             if self._unplaced_bytes > bytes_max:
                 batch = WriteBatch()
                 self.store(batch)
-                self._space.write(batch)
+                self._stored.write(batch)
         return len(rows)
 
     def forget_keys(self, keys: Sequence[bytes]) -> None:
@@ -309,23 +266,21 @@ class KeptRows:
             stays = np.array([name not in gone for name in names], dtype=np.bool_)
             self._unplaced.append(([name for name in names if name not in gone], rows[stays]))
         batch = WriteBatch()
-        for bucket in self._stored.buckets:
-            self._space.delete(batch, [_ROWS + _BUCKET.pack(bucket) + key for key in keys])
-        self._space.write(batch)
+        self._stored.delete_keys(batch, keys)
+        self._stored.write(batch)
 
     def restored(self, watermark: int) -> None:
         """The journal has been read, and the partition stands at `watermark`."""
         self._next = self.next_number
         self.passed(watermark)
-        index = self._stored
-        if index.buckets and (index.bucket_ms != self._bucket_ms or index.columns != columns_of(self._dtype)):
-            self._lay_out_again()
+        if not self._stored.is_as_declared:
+            self._stored.lay_out_again(self._cutoff)
 
     def snapshot(self) -> tuple[list[bytes], int]:
         """Pieces of a section with all rows of the store, and their newest time."""
         keys: list[bytes] = []
         parts = [empty_rows(self._dtype, 0)]
-        for names, rows in self._in_store():
+        for names, rows in self._stored.all():
             keys += names
             parts.append(rows)
         rows = np.concatenate(parts)
@@ -335,73 +290,19 @@ class KeptRows:
 
     # --- the part in the store --------------------------------------------------------------------------------------
 
-    @property
-    def _stored(self) -> _Index:
-        if self._index is None:
-            (row,) = self._space.get_many([_INDEX])
-            new = _Index(0, self._bucket_ms, columns_of(self._dtype), [])
-            self._index = new if row is None else _Index.unpack(row)
-        return self._index
-
     def store(self, batch: WriteBatch) -> None:
         """Have `batch` put all rows that the store lacks; only between cycles, or while the journal is read."""
-        index = self._stored
-        if index.bucket_ms != self._bucket_ms or index.columns != columns_of(self._dtype):
-            self._lay_out_again()
-            index = self._stored
+        if not self._stored.is_as_declared:
+            self._stored.lay_out_again(self._cutoff)
         lacking = [(keys, rows) for keys, rows in self._unplaced if len(rows)]
         for chunk in self._chunks:
-            missing = chunk.number >= index.below
+            missing = chunk.number >= self._stored.below
             if missing.any():
                 lacking.append((self._keys.keys_at(chunk.slot[missing]).tolist(), chunk.rows[missing]))
         self._unplaced, self._unplaced_bytes = [], 0
         if lacking:
             names = [key for keys, _ in lacking for key in keys]
-            self._put(batch, names, np.concatenate([rows for _, rows in lacking]))
-
-    def _put(self, batch: WriteBatch, keys: list[bytes], rows: Rows) -> None:
-        """Have `batch` put rows; those that are too old are left out."""
-        index = self._stored
-        fresh = rows[TIME] >= self._cutoff
-        index.below = max(index.below, int(rows[NUMBER].max()) + 1)
-        order = np.lexsort((rows[NUMBER], rows[TIME] // self._bucket_ms))
-        order = order[fresh[order]]
-        by_place: dict[tuple[int, bytes], list[int]] = {}
-        for at, bucket in zip(order.tolist(), (rows[TIME][order] // self._bucket_ms).tolist(), strict=True):
-            by_place.setdefault((bucket, keys[at]), []).append(at)
-        if by_place:
-            index.buckets = sorted({*index.buckets, *(bucket for bucket, _ in by_place)})
-            names = [_ROWS + _BUCKET.pack(bucket) + key for bucket, key in by_place]
-            together = rows[[at for one in by_place.values() for at in one]]
-            ends = np.cumsum([len(one) for one in by_place.values()]).tolist()
-            before = self._space.get_many(names)
-            values = zip(names, before, pack_values(together, ends), strict=True)
-            self._space.put(batch, [(name, (there or b"") + value) for name, there, value in values])
-        self._space.put(batch, [(_INDEX, index.pack())])
-
-    def _in_store(self) -> Iterator[tuple[list[bytes], Rows]]:
-        """Keys and rows of the store, bucket after bucket."""
-        skip = len(_ROWS) + _BUCKET.size
-        dtype = dtype_of(self._stored.columns)
-        for bucket in self._stored.buckets:
-            pairs = list(self._space.scan(_ROWS + _BUCKET.pack(bucket)))
-            counts, rows = unpack_values([value for _, value in pairs], dtype)
-            named = zip(pairs, counts.tolist(), strict=True)
-            yield [key[skip:] for (key, _), count in named for _ in range(count)], as_declared(rows, self._dtype)
-
-    def _lay_out_again(self) -> None:
-        """Write the rows of the store in buckets and columns as they are declared now."""
-        found = list(self._in_store())
-        below = self._stored.below
-        batch = WriteBatch()
-        self._space.clear(batch)
-        self._index = _Index(below, self._bucket_ms, columns_of(self._dtype), [])
-        self._space.put(batch, [(_INDEX, self._index.pack())])
-        self._space.write(batch)
-        for keys, rows in found:
-            batch = WriteBatch()
-            self._put(batch, keys, rows)
-            self._space.write(batch)
+            self._stored.put(batch, names, np.concatenate([rows for _, rows in lacking]), self._cutoff)
 
     def expire(self, watermark: int, batch: WriteBatch) -> None:
         """Forget what is too old, when a bucket's time has passed since the last call that did."""
@@ -410,14 +311,7 @@ class KeptRows:
             return
         self._expired = self._cutoff
         self._chunks = [kept for chunk in self._chunks if len(kept := chunk.take(chunk.time >= self._cutoff))]
-        index = self._stored
-        gone = [bucket for bucket in index.buckets if (bucket + 1) * index.bucket_ms <= self._cutoff]
-        if gone:
-            for bucket in gone:
-                self._space.delete_range(batch, _ROWS + _BUCKET.pack(bucket), _ROWS + _BUCKET.pack(bucket + 1))
-            index.buckets = [bucket for bucket in index.buckets if bucket not in gone]
-            self._loaded -= set(gone)
-            self._space.put(batch, [(_INDEX, index.pack())])
+        self._loaded.difference_update(self._stored.expire(batch, self._cutoff))
 
     def durable_below(self) -> int:
         """Event time below which nothing that matters is in memory only."""
@@ -440,17 +334,8 @@ class KeptRows:
 
     def load(self, first: int, keys: list[bytes]) -> None:
         """Take the rows of new keys from the store."""
-        index = self._stored
-        for bucket in index.buckets:
-            if (bucket + 1) * index.bucket_ms <= self._cutoff:
-                continue
-            start = _ROWS + _BUCKET.pack(bucket)
-            found = self._space.get_many([start + key for key in keys])
-            places = [at for at, value in enumerate(found) if value is not None]
-            if places:
-                counts, rows = unpack_values([value for value in found if value is not None], dtype_of(index.columns))
-                slots = np.repeat(first + np.array(places, dtype=np.int64), counts)
-                self._append(_Chunk.of(slots, as_declared(rows, self._dtype)))
+        for places, rows in self._stored.of_keys(keys, self._cutoff):
+            self._append(_Chunk.of(first + places, rows))
         if self._unplaced:
             self._place_of({key: first + at for at, key in enumerate(keys)})
 

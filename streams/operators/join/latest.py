@@ -16,7 +16,8 @@ from streams.batch.events import Events
 from streams.batch.refs import byte_objects
 from streams.batch.rows import Rows, empty_rows
 from streams.operators.base import OperatorContext
-from streams.operators.join.kept import NUMBER, TIME, KeptRows, from_watermark
+from streams.operators.join.bucketed import NUMBER, TIME
+from streams.operators.join.kept import KeptRows, from_watermark
 from streams.operators.join.operator import JoinOperator
 from streams.operators.join.side import (
     LEFT,

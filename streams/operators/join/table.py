@@ -19,7 +19,8 @@ from streams.batch.refs import byte_objects, byte_sizes
 from streams.batch.rows import Rows, empty_rows
 from streams.operators.base import OperatorContext, Replayed, RestoreBudget
 from streams.operators.changes import Changes
-from streams.operators.join.kept import NUMBER, TIME, KeptRows
+from streams.operators.join.bucketed import NUMBER, TIME
+from streams.operators.join.kept import KeptRows
 from streams.operators.join.newest import NewestRows
 from streams.operators.join.operator import JoinOperator
 from streams.operators.join.side import LEFT, MATCHED, RIGHT, UNMATCHED, JoinSpec, left_rows, set_fields
