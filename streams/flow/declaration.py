@@ -310,8 +310,8 @@ class Pipeline:
 
     def forwarded_of(self, input_number: int) -> str:
         """Internal, of each input: what was read in another partition than its key's, and progress of parents."""
-        own = self._beside(FORWARDED_SUFFIX)
-        return f"{own}.{self.inputs[input_number].name}" if input_number else own
+        of = f".{self.inputs[input_number].name}" if input_number else ""
+        return self._beside(f"{FORWARDED_SUFFIX}{of}")
 
     @property
     def forwarded_topics(self) -> tuple[str, ...]:
