@@ -127,9 +127,10 @@ class TablesWeb:
         wants_arrow = _wants_arrow(request, parameters)
         found = await flow.lookups.find(table, key)
         if not found.is_here and ROUTED not in request.headers:
-            found = await self._router.one(flow, table, key, _question(request))
-        if isinstance(found, Passed):
-            return Response(found.body, found.status, media_type=found.content_type or None, headers=_HEADERS)
+            answer = await self._router.one(flow, table, key, _question(request))
+            if isinstance(answer, Passed):
+                return Response(answer.body, answer.status, media_type=answer.content_type or None, headers=_HEADERS)
+            found = answer
         if not found.is_here:
             return _problem(HTTPStatus.MISDIRECTED_REQUEST, "this worker has not the partition of the key")
         if found.row is None:
