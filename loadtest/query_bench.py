@@ -183,7 +183,7 @@ def command(
 def _await_ready(worker: Subject) -> None:
     until_s = time.monotonic() + READY_S_MAX
     while not worker.is_ready():
-        if not worker.is_running or time.monotonic() > until_s:
+        if not worker.is_running() or time.monotonic() > until_s:
             raise StreamsError(f"the worker is not ready: {worker.last_words()}")
         time.sleep(0.2)
 

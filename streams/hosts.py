@@ -19,6 +19,7 @@ _PROXY_PARTS: Final = ("forwarded", "client-ip", "clientip", "real-ip", "connect
 """What proxies and content delivery networks add has one of these in its name: X-Forwarded-For, True-Client-IP, ..."""
 
 
+@lru_cache(maxsize=256)
 def host_name(header: str) -> str | None:
     """The name or address in a `Host` header, in lower case and without port; None if it is not well-formed."""
     found = _HOST.fullmatch(header)
@@ -42,6 +43,11 @@ def is_loopback(host: str) -> bool:
 
 def proxy_header(names: Iterable[str]) -> str | None:
     """The first of some header names that says that a proxy has passed the request on; None if none does."""
+    return _proxy_header(tuple(names))
+
+
+@lru_cache(maxsize=256)
+def _proxy_header(names: tuple[str, ...]) -> str | None:
     for name in names:
         lower = name.lower()
         if lower in _PROXY_HEADERS or any(part in lower for part in _PROXY_PARTS):

@@ -33,7 +33,6 @@ from streams.tables.asked import (
 )
 from streams.tables.change_log import Positions, View, positions_of
 from streams.tables.changes import BeyondEnd
-from streams.tables.lookups import Found
 from streams.tables.metrics import TableMetrics
 from streams.tables.portion import KEY, Portion
 from streams.tables.rendering import ARROW, JSON, arrow_stream, body_of, dicts_of, key_text
@@ -67,9 +66,7 @@ class TablesWeb:
         """To be served."""
         return [
             Route("/tables", self._guarded("list", self._list)),
-            Route("/tables/{table}", self._guarded("range", self._rows)),
-            Route("/tables/{table}/changes", self._guarded("changes", self._changes)),
-            Route("/tables/{table}/{key:path}", self._guarded("key", self._one)),
+            Route("/tables/{rest:path}", self._dispatched()),
         ]
 
     async def close(self) -> None:
@@ -77,6 +74,20 @@ class TablesWeb:
         for flow in self._flows:
             flow.close()
         await self._router.close()
+
+    def _dispatched(self) -> Callable[[Request], Awaitable[Response]]:
+        """By what follows the table's name. One route for all: each costs a row by key some microseconds."""
+        one, rows = self._guarded("key", self._one), self._guarded("range", self._rows)
+        changes = self._guarded("changes", self._changes)
+
+        async def serve(request: Request) -> Response:
+            table, slash, key = request.path_params["rest"].partition("/")
+            request.path_params.update(table=table, key=key)
+            if key == "changes":
+                return await changes(request)
+            return await (one if slash else rows)(request)
+
+        return serve
 
     def _guarded(self, kind: str, page: Page) -> Callable[[Request], Awaitable[Response]]:
         """The page for those who may read; what fails becomes an answer that says so."""
@@ -123,14 +134,16 @@ class TablesWeb:
     async def _one(self, request: Request, rights: Rights) -> Response:
         flow, table = self._table(request)
         key = key_of(request.path_params["key"])
-        parameters = parameters_of_one(request.query_params.multi_items())
+        pairs = request.query_params.multi_items() if request.scope["query_string"] else ()
+        parameters = parameters_of_one(pairs)
         columns = parameters.columns(table)
         wants_arrow = _wants_arrow(request, parameters)
-        found: Found | Passed = await flow.lookups.find(table, key)
-        if isinstance(found, Found) and not found.is_here and ROUTED not in request.headers:
-            found = await self._router.one(flow, table, key, _question(request))
-        if isinstance(found, Passed):
-            return Response(found.body, found.status, media_type=found.content_type or None, headers=_HEADERS)
+        found = await flow.lookups.find(table, key)
+        if not found.is_here and ROUTED not in request.headers:
+            answer = await self._router.one(flow, table, key, _question(request))
+            if isinstance(answer, Passed):
+                return Response(answer.body, answer.status, media_type=answer.content_type or None, headers=_HEADERS)
+            found = answer
         if not found.is_here:
             return _problem(HTTPStatus.MISDIRECTED_REQUEST, "this worker has not the partition of the key")
         if found.row is None:

@@ -98,10 +98,10 @@ class Web:
         self._socket = take_port(host, port) if listener is None else listener
         self._server = HttpServer(
             [
+                *further,  # first: of all that is asked, they may be asked most often
                 Route("/metrics", self._metrics),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
-                *further,
             ],
             self._socket,
         )

@@ -59,6 +59,12 @@ def test_nothing_is_lost_or_doubled_when_a_process_or_the_supervisor_is_killed(s
         first, second = processes_of(worker)
         wait_for_progress(probe)
 
+        [table] = [one for one in json.loads(text_of(worker, "/tables"))["tables"] if one["table"] == STATE]
+        assert len(table["partitions_here"]) < PARTITIONS, "one of the processes answers"
+        rows = wait_until(lambda: json.loads(text_of(worker, f"/tables/{STATE}?limit=1000"))["rows"], "there are rows")
+        assert {0, 1, 2} == {partition_of(row["key"].encode(), PARTITIONS) for row in rows}, "of all of them"
+        assert rows[0]["key"] == json.loads(text_of(worker, path_of(rows[0]["key"])))["key"]
+
         second.kill()
         wait_until(lambda: worker.said("started again"), "the supervisor says that one has ended")
         worker.wait_ready()
@@ -72,12 +78,6 @@ def test_nothing_is_lost_or_doubled_when_a_process_or_the_supervisor_is_killed(s
             assert f'streams_events_total{{outcome="clean",pipeline="gps",process="{number}"}}' in metrics
         assert worker.said('"process": 0')
         assert worker.said('"process": 1')
-
-        [table] = [one for one in json.loads(text_of(worker, "/tables"))["tables"] if one["table"] == STATE]
-        assert len(table["partitions_here"]) < PARTITIONS, "one of the processes answers"
-        rows = wait_until(lambda: json.loads(text_of(worker, f"/tables/{STATE}?limit=1000"))["rows"], "there are rows")
-        assert {0, 1, 2} == {partition_of(row["key"].encode(), PARTITIONS) for row in rows}, "of all of them"
-        assert rows[0]["key"] == json.loads(text_of(worker, path_of(rows[0]["key"])))["key"]
 
         orphans = processes_of(worker)
         worker.kill()

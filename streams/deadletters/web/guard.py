@@ -88,6 +88,7 @@ class Guard:
         self._tokens = tokens
         self._what = what
         self._bound_to = bound_to
+        self._is_local = is_loopback(bound_to)
         self._clock = clock
         self._failures = Failures()
         self._secret = secrets.token_bytes(32)
@@ -211,7 +212,7 @@ class Guard:
 
     def _check_local(self, request: Request) -> None:
         where = f"without a token {self._what} serves this machine only: set STREAMS_ADMIN_TOKEN to use it elsewhere"
-        if not is_loopback(self._bound_to):
+        if not self._is_local:
             raise Refused(403, f"{where} (the server listens on {self._bound_to}, which others can reach)")
         if request.client is None or not is_loopback(request.client.host):
             raise Refused(403, where)
