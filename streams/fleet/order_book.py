@@ -86,14 +86,15 @@ class OrderBook:
             bits |= self._bits.get(self._rows[one].risk, 0)
         return bits
 
-    def is_late(self, row: OrderRow) -> bool:
-        """Whether its promise is broken already."""
-        return self._bits.get(row.risk) == LATE
+    def is_late(self, row: OrderRow, now_ms: int) -> bool:
+        """Whether its promise is broken: its row says so, or the time has passed since the row was written."""
+        has_passed = row.promised_time is not None and row.promised_time < now_ms
+        return self._bits.get(row.risk) == LATE or (row.risk in self._bits and has_passed)
 
-    def risky(self, rows_max: int) -> list[OrderRow]:
+    def risky(self, rows_max: int, now_ms: int) -> list[OrderRow]:
         """Orders at risk: those whose promise is not broken yet first, then by the time that was promised."""
         rows = (self._rows[one] for one in self._risky)
-        return sorted(rows, key=lambda row: (self.is_late(row), _by_promise(row)))[:rows_max]
+        return sorted(rows, key=lambda row: (self.is_late(row, now_ms), _by_promise(row)))[:rows_max]
 
     def _forget(self, order: str) -> OrderRow | None:
         row = self._rows.pop(order, None)

@@ -39,7 +39,7 @@ function one(context, view, camera, clusters, sprites, ratio, chosen) {
     const py = y[n] * scale + top;
     if (px < -MARGIN || py < -MARGIN || px > right || py > bottom) continue;
     context.drawImage(sheet, columnOf(kind[n], angle[n]) * size, 0, size, size, Math.round(px - half), Math.round(py - half), size, size);
-    if (flags[n] & LATE_BIT) context.drawImage(sheet, BADGE * size, 0, size, size, Math.round(px - half + 8 * ratio), Math.round(py - half - 8 * ratio), size, size);
+    if (flags[n] & (AT_RISK_BIT | LATE_BIT)) context.drawImage(sheet, BADGE * size, 0, size, size, Math.round(px - half + 8 * ratio), Math.round(py - half - 8 * ratio), size, size);
     drawn += 1;
   }
   return drawn;

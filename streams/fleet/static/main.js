@@ -276,7 +276,7 @@ function modeChanged() {
 function covered() {
   const narrow = innerWidth <= NARROW;
   camera.left = narrow ? 0 : 356;
-  camera.right = narrow || byId("panel").hidden ? 0 : 434;
+  camera.right = narrow || byId("panel").hidden ? 0 : 466;
   camera.bottom = narrow ? (byId("panel").hidden ? 200 : camera.height * 0.6) : 66;
 }
 

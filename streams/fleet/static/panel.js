@@ -2,7 +2,7 @@
 import { minutesChart } from "./chart.js";
 import { byId, element, put } from "./dom.js";
 import { ask } from "./stream.js";
-import { clock, clockS, count, duration, kilometres, plain, speed, wind } from "./words.js";
+import { clock, clockS, count, duration, kilometres, plain, speed, when, wind } from "./words.js";
 
 const AGAIN_MS = 2000;
 const RARELY = 5; // dead letters and raw events are asked for every so many times
@@ -109,7 +109,7 @@ export class Panel {
   }
 
   #orders(orders) {
-    const made = table(["Order", "Status", "Promised", "Expected", "Risk"], orders.map((one) => [one.order, plain(one.status), clock(one.promised), clock(one.expected), plain(one.risk)]), "none");
+    const made = table(["Order", "Status", "Promised", "Expected", "Risk"], orders.map((one) => [one.order, plain(one.status), when(one.promised, Date.now()), when(one.expected, Date.now()), one.late ? "late" : plain(one.risk)]), "none");
     [...made.querySelectorAll("tbody tr")].forEach((row, at) => {
       const word = element("span", `v ${orders[at].late ? "late" : orders[at].risk === "AT_RISK" ? "risk" : ""}`.trim(), row.lastChild.textContent);
       row.lastChild.replaceChildren(word);

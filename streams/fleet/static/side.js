@@ -1,6 +1,6 @@
 // The lists beside the map: counts that show and hide, search, vehicles in view, orders at risk.
 import { byId, element, put, rows } from "./dom.js";
-import { STATE_WORDS, clock, count, duration, plain, speed } from "./words.js";
+import { STATE_WORDS, count, duration, plain, speed, when } from "./words.js";
 
 const ROWS_MAX = 100;
 
@@ -149,10 +149,10 @@ export class Side {
       row.vehicle = one.vehicle;
       row.cells[0].firstChild.disabled = one.vehicle === null;
       row.cells[0].firstChild.title = one.vehicle === null ? "No vehicle that is known carries it" : "Show its vehicle";
-      put(row.cells[1].firstChild, plain(one.risk));
+      put(row.cells[1].firstChild, one.late ? "late" : plain(one.risk));
       row.cells[1].firstChild.className = `v ${one.late ? "late" : "risk"}`;
-      put(row.cells[2], clock(one.promised));
-      put(row.cells[3], clock(one.expected));
+      put(row.cells[2], when(one.promised, this.news.now));
+      put(row.cells[3], when(one.expected, this.news.now));
     });
   }
 }

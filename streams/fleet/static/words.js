@@ -21,6 +21,14 @@ const TIME_S = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-di
 export const clock = (ms) => (ms === null || ms === undefined ? "unknown" : TIME.format(ms));
 export const clockS = (ms) => (ms === null || ms === undefined ? "unknown" : TIME_S.format(ms));
 
+// A time of today by the clock, one far from now by how far.
+const FAR_MS = 12 * 3600000;
+export function when(ms, now) {
+  if (ms === null || ms === undefined) return "unknown";
+  if (Math.abs(ms - now) < FAR_MS) return clock(ms);
+  return ms > now ? `in ${duration(ms - now)}` : `${duration(now - ms)} ago`;
+}
+
 const WINDS = ["north", "north-east", "east", "south-east", "south", "south-west", "west", "north-west"];
 export const wind = (degrees) => WINDS[Math.round(degrees / 45) % 8];
 
