@@ -37,7 +37,7 @@ RUN_BY: Final = {
 """Pages whose blocks a test takes from the page and runs, or compares with what runs."""
 ASSUMED: Final = {
     "docs/flows.md": {"FIELDS", "VehicleState", "Moves", "SpeedAlarms", "is_moving", "in_miles", "positions", "flow"},
-    "docs/sinks.md": {"flow", "positions", "VehicleState"},
+    "docs/sinks.md": {"flow", "positions", "VehicleState", "VehicleMinute"},
     "README.md": {"VehicleState", "VehicleMinute", "VehicleTrip"},
 }
 """Names that a block takes from the reader's own code."""
@@ -70,6 +70,14 @@ def test_every_command_in_a_block_is_one_with_these_options() -> None:
             wrong += [f"{block.place}: {fault}" for fault in _refused(words)]
     assert [] == wrong
     assert count > 50
+
+
+@pytest.mark.parametrize(
+    "line", ["streams worker --no-such 3", "streams topics grew a.v1", "streams dlq show", "streams lag --for x"]
+)
+def test_what_the_command_line_would_refuse_is_found(line: str) -> None:
+    (words,) = command_lines(Block(ROOT / "README.md", 1, "", line))
+    assert 1 == len(list(_refused(words)))
 
 
 def _refused(words: list[str]) -> Iterator[str]:
