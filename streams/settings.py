@@ -114,6 +114,8 @@ class Settings(BaseSettings):
     streams_monitor_groups_deny: str = "console-consumer-*"
     streams_monitor_group_policies: str = ""
     """`streams.monitor.policies`."""
+    streams_monitor_clusters_file: Path | None = None
+    """Further clusters that the monitor looks at: `streams.monitor.clusters`."""
     streams_monitor_history_hours: float = Field(24.0, ge=0.1, le=168)
     streams_monitor_history_mb_max: float = Field(64.0, ge=1, le=16_384)
     """`streams.monitor.history.book`: how far charts reach back, and the memory for that."""
@@ -396,6 +398,28 @@ def load_settings(**overrides: Any) -> Settings:
         raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}{shown}") from None
     found._secret_files, found._kafka_options = files, options  # noqa: SLF001 - set once, here
     return found
+
+
+def without_connections(values: Mapping[str, str]) -> dict[str, str]:
+    """Variables but for those of connections to Kafka and the registry."""
+    return {name: value for name, value in values.items() if not name.upper().startswith(_CONNECTIONS)}
+
+
+def settings_in(environment: Mapping[str, str]) -> Settings:
+    """The settings that these variables make, instead of those of the process. Before there are threads.
+
+    Raises:
+        UsageError: as `load_settings`.
+
+    """
+    own = dict(os.environ)
+    try:
+        os.environ.clear()
+        os.environ.update(environment)
+        return load_settings()
+    finally:
+        os.environ.clear()
+        os.environ.update(own)
 
 
 def variable(name: str) -> str | None:

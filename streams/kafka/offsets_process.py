@@ -14,7 +14,7 @@ import structlog
 from streams.errors import StreamsError
 from streams.kafka.offsets_child import FRAME, ROUND
 from streams.kafka.round import ROUND_BYTES_MAX, Round
-from streams.settings import Settings
+from streams.settings import Settings, without_connections
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +32,7 @@ class OffsetProbe:
     """Takes rounds. One thread; `close` when done."""
 
     def __init__(self, settings: Settings) -> None:
-        self._environment = {**os.environ, **settings.connection_environment()}
+        self._environment = {**without_connections(os.environ), **settings.connection_environment()}
         self._process: subprocess.Popen[bytes] | None = None
         self.deaths = 0
         """Processes that ended by themselves."""

@@ -16,6 +16,7 @@ from streams.monitor.snapshot import Snapshot
 from streams.monitor.status import Status
 from streams.monitor.watcher import Watcher
 from streams.monitor.web.app import MonitorWeb
+from streams.monitor.web.clusters import ClustersWeb
 from streams.settings import load_settings
 from tests.lag_histories import WINDOW_S, History, behind, grows
 from tests.unit.test_monitor_health import a_round
@@ -63,7 +64,7 @@ def test_a_group_is_told_of_as_long_as_there_are_new_offsets() -> None:
     assert book.row("g") is None
 
 
-def asked(web: MonitorWeb, path: str, host: str = "127.0.0.1") -> tuple[int, Any]:
+def asked(web: MonitorWeb | ClustersWeb, path: str, host: str = "127.0.0.1") -> tuple[int, Any]:
     """The answer to a request, past the middleware."""
     sent: list[Message] = []
 

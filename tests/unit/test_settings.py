@@ -21,6 +21,7 @@ READERS = {
     # The environment as a whole, for a child process:
     "demo/start.py",
     "kafka/offsets_process.py",
+    "monitor/clusters.py",
     "local/processes.py",
 }
 NUMBERS = {
@@ -87,6 +88,7 @@ ABSENT = (
     "STREAMS_MQTT_KEY_LOCATION",
     "STREAMS_GATEWAY_DIR",
     "STREAMS_PULL_DIR",
+    "STREAMS_MONITOR_CLUSTERS_FILE",
     "KAFKA_SSL_KEY_PASSWORD",
     "KAFKA_SASL_OAUTHBEARER_METHOD",
     "KAFKA_SASL_OAUTHBEARER_CLIENT_ID",

@@ -1,6 +1,8 @@
 // Writing to a page only what has changed.
 import { count } from "./words.js";
 
+// Path of the pages of this cluster: empty for the first one.
+export const base = document.documentElement.dataset.base;
 export const byId = (id) => document.getElementById(id);
 export function put(node, text) {
   if (node.textContent !== text) node.textContent = text;

@@ -1,5 +1,5 @@
 // The flows of the app as pictures: sources at the left, what is written at the right, rates beside the arrows.
-import { byId, element, put, verdict } from "./dom.js";
+import { base, byId, element, put, verdict } from "./dom.js";
 import { clock, count, duration, rate } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -149,7 +149,7 @@ function show(told) {
 async function load() {
   let again = AGAIN_MS;
   try {
-    const answer = document.hidden ? null : await fetch("/api/flows");
+    const answer = document.hidden ? null : await fetch(`${base}/api/flows`);
     if (answer !== null) {
       const told = await answer.json();
       if (answer.ok) {

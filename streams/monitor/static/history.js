@@ -1,6 +1,6 @@
 // Lag and throughput of the chosen group, or of one partition of it, over minutes to months, with what happened meanwhile.
 import { Chart, moment } from "./chart.js";
-import { byId, element, put } from "./dom.js";
+import { base, byId, element, put } from "./dom.js";
 import { count, duration, rate } from "./words.js";
 
 const RANGES = [["15 min", 900], ["1 h", 3600], ["6 h", 21600], ["24 h", 86400], ["7 d", 604800], ["30 d", 2592000]];
@@ -41,7 +41,7 @@ async function load() {
     query.set("partition", String(asked.partition));
   }
   try {
-    const answer = document.hidden ? null : await fetch(`/api/history?${query}`);
+    const answer = document.hidden ? null : await fetch(`${base}/api/history?${query}`);
     if (mine !== number) return;
     if (answer !== null) show(answer.ok ? await answer.json() : null, answer.status, query.toString());
   } catch {

@@ -1,6 +1,6 @@
 // The page of the monitor. The server sends an overview and the chosen group's partitions at each round; rows are kept
 // and only what has changed is written, so that 1,000 partitions cost a few milliseconds.
-import { byId, cells, element, put, rows, spark, verdict } from "./dom.js";
+import { base, byId, cells, element, put, rows, spark, verdict } from "./dom.js";
 import { showHistory } from "./history.js";
 import { clock, count, duration, rate } from "./words.js";
 
@@ -62,7 +62,7 @@ function showTitle(told) {
 function showState() {
   const state = byId("state");
   if (overview === null) {
-    if (++waited % 3 === 0) fetch("/readyz").then((answer) => answer.text()).then((why) => overview === null && put(state, why.trim() === "ok" ? "connecting" : why.trim()), () => put(state, "the monitor does not answer"));
+    if (++waited % 3 === 0) fetch(`${base}/readyz`).then((answer) => answer.text()).then((why) => overview === null && put(state, why.trim() === "ok" ? "connecting" : why.trim()), () => put(state, "the monitor does not answer"));
     return;
   }
   const quiet = (Date.now() - heardAt) / 1000;
@@ -318,7 +318,7 @@ function connect() {
   again = null;
   if (source !== null) source.close();
   openedAt = Date.now();
-  const opened = new EventSource(`/api/live${chosen === null ? "" : `?group=${encodeURIComponent(chosen)}`}`);
+  const opened = new EventSource(`${base}/api/live${chosen === null ? "" : `?group=${encodeURIComponent(chosen)}`}`);
   source = opened;
   opened.addEventListener("overview", (event) => {
     failures = 0;

@@ -84,12 +84,20 @@ class MonitorWeb:
         prometheus: PrometheusHistory | None = None,
         graphs: Sequence[Graph] = (),
         notified: Mapping[str, Count] | None = None,
+        base: str = "",
+        clusters: Sequence[Page] = (),
     ) -> None:
-        """`prometheus`: where older history is asked for. `graphs`: the flows, for their page. `notified`: messages."""
+        """`prometheus`: where older history is asked for. `graphs`: the flows, for their page. `notified`: messages.
+
+        `base`: path that it is mounted at. `clusters`: pages of all clusters, where there are several.
+        """
         self._watcher = watcher
         self._bootstrap_servers = bootstrap_servers
         self._panels = tuple(panels)
         self._pages = all_pages(Page(f"{panel.path}/", panel.title) for panel in panels)
+        self._base, self._clusters = base, tuple(clusters)
+        self.hosts = hosts
+        self.health = watcher.health
         self._panel_metrics = PanelMetrics(
             {panel.path: panel.metrics for panel in panels if panel.metrics is not None}, every_s=watcher.interval_s
         )
@@ -102,7 +110,7 @@ class MonitorWeb:
         self._history = HistoryApi(watcher, prometheus)
         self._scale = ScaleBook(scale)
         watcher.listen(self._scale.observe)
-        paths = tuple(panel.path for panel in panels)
+        self.guarded_paths = paths = tuple(panel.path for panel in panels)
         self.app = Starlette(
             routes=[*self._routes(), *(Mount(panel.path, app=panel.app) for panel in self._panels)],
             middleware=[
@@ -110,7 +118,7 @@ class MonitorWeb:
                 Middleware(Names, hosts=hosts, guarded=paths),
                 Middleware(Compressed, spared=paths),
             ],
-            lifespan=self._lifespan,
+            lifespan=self.lifespan,
         )
 
     def stop_panels(self) -> None:
@@ -119,7 +127,8 @@ class MonitorWeb:
             panel.stop()
 
     @asynccontextmanager
-    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Watch, and collect metrics, meanwhile."""
         self.live.bind()
         self._watcher.start()
         self._panel_metrics.start()
@@ -141,7 +150,7 @@ class MonitorWeb:
             Route("/api/history", self._history.answer),
             Route("/api/live", self._live),
             Route("/scale/{group:any}", self._with(self._replicas)),
-            Route("/v3/kafka", self._with(lambda s, r: _told((200, burrow.clusters(s)), r))),
+            Route("/v3/kafka", self._with(lambda s, r: _told((200, burrow.clusters([s.cluster])), r))),
             Route("/v3/kafka/{cluster}", self._of_cluster(self._cluster)),
             Route("/v3/kafka/{cluster}/topic", self._of_cluster(lambda s, _: (200, burrow.topics(s)))),
             Route("/v3/kafka/{cluster}/topic/{topic}", self._of_cluster(_topic)),
@@ -160,15 +169,16 @@ class MonitorWeb:
         return _health(self._watcher.health().blind)
 
     async def _metrics(self, _: Request) -> Response:
+        return Response(await self.metrics(), headers={"Content-Type": exposition.CONTENT_TYPE})
+
+    async def metrics(self) -> bytes:
         """What the newest round found and how old it is: nobody is asked, so that a scrape never waits."""
         parts = [
             await self._snapshot_metrics(),
             exposition.render_health(self._watcher.health()),
             exposition.render_notifications(self._notified),
         ]
-        return Response(
-            b"".join([*parts, self._panel_metrics.content()]), headers={"Content-Type": exposition.CONTENT_TYPE}
-        )
+        return b"".join([*parts, self._panel_metrics.content()])
 
     async def _snapshot_metrics(self) -> bytes:
         """Rendered once for each snapshot, however many scrape."""
@@ -183,7 +193,7 @@ class MonitorWeb:
     # --- the page ---------------------------------------------------------------------------------------------------
 
     def _page(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
-        text = filled(page, self._pages)
+        text = filled(page, self._pages, self._base, self._clusters)
 
         async def endpoint(_: Request) -> Response:
             return HTMLResponse(text, headers={"Cache-Control": "no-cache"})

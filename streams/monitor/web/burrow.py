@@ -4,6 +4,7 @@ Differences, all of them additions: partitions carry `reason` and `lag_seconds`;
 Reading only: Burrow's DELETE of a group is not here.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from streams.monitor.group_lag import GroupLag
@@ -13,9 +14,9 @@ from streams.monitor.status import Status
 from streams.monitor.window import ABSENT
 
 
-def clusters(snapshot: Snapshot) -> dict[str, Any]:
+def clusters(names: Iterable[str]) -> dict[str, Any]:
     """`/v3/kafka`."""
-    return _answer("cluster list returned", clusters=[snapshot.cluster])
+    return _answer("cluster list returned", clusters=list(names))
 
 
 def cluster(bootstrap_servers: str) -> dict[str, Any]:

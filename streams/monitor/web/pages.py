@@ -5,7 +5,7 @@ A `Panel` (`app.py`), an application of its own that is mounted beside these pag
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,11 @@ def all_pages(panels: Iterable[Page] = ()) -> tuple[Page, ...]:
     return (*FIRST, *panels, *LAST)
 
 
+def of_clusters(names: Sequence[str]) -> tuple[Page, ...]:
+    """The pages of clusters, where there are several: the first is at `/`."""
+    return tuple(Page(f"/clusters/{name}/" if place else "/", name) for place, name in enumerate(names))
+
+
 def navigation(pages: Iterable[Page], current: str) -> str:
     """Links to all pages as HTML; the one at the path `current` is marked as the one that is shown."""
     return "\n".join(
@@ -43,12 +48,19 @@ def navigation(pages: Iterable[Page], current: str) -> str:
     )
 
 
-def filled(page: Page, pages: Sequence[Page]) -> str:
+def filled(page: Page, pages: Sequence[Page], base: str = "", clusters: Sequence[Page] = ()) -> str:
     """The text of a page's file with the navigation in it.
+
+    `base`: path that the pages of its cluster are below. `clusters`: those to choose from, where there are several.
 
     Raises:
         OSError: there is no such file: the package is not whole.
 
     """
     text = (STATIC / page.file).read_text(encoding="utf-8")
-    return text.replace(NAVIGATION, navigation(pages, page.path))
+    own = [replace(one, path=f"{base}{one.path}") if one in FIRST else one for one in pages]
+    links = navigation(own, f"{base}{page.path}")
+    if clusters:
+        choice = navigation(clusters, f"{base}/")
+        links = f'<span role="group" aria-label="Clusters" class="clusters">{choice}</span>\n{links}'
+    return text.replace(NAVIGATION, links).replace('data-base=""', f'data-base="{escape(base)}"')
