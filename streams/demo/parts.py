@@ -1,6 +1,6 @@
 """What the demo consists of while it runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,8 @@ class Demo:
     """Of the positions."""
     partitions: int
     stack: Stack
+    environment: Mapping[str, str]
+    """Of every process that is started."""
     worker: Child
     others: tuple[Child, ...]
     """Monitor, gateway, sinks."""

@@ -134,7 +134,8 @@ def start(options: DemoOptions, cleanup: ExitStack, interrupts: Interrupts, step
         _await_ready(one, port, interrupts, steps)
     sinks = [child(f"the sink {name}", name, "sink", name, "--web-port", "0") for name in NAMES if targets is not None]
     return Demo(
-        options=options, settings=settings, flow=GPS, partitions=partitions, stack=stack, worker=worker,
+        options=options, settings=settings, flow=GPS, partitions=partitions, stack=stack, environment=environment,
+        worker=worker,
         others=(monitor, gateway, *sinks), targets=targets, feeder=feeder, worker_probe=probe,
         monitor_probe=MonitorProbe(at.monitor),
         lag_probe=lag_probe, vehicles=vehicles, orders=orders, links=at.links, left_running=left_running,

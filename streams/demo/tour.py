@@ -1,9 +1,8 @@
 """The guided tour: one chapter after the other, each with a text, something that happens, and a pause."""
 
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,7 +44,7 @@ class Tour:
     def __init__(self, demo: Demo, control: Control, say: Callable[[str], None]) -> None:
         self._control, self._say = control, say
         self._pause_s = PAUSE_FAST_S if demo.options.is_fast else PAUSE_S
-        self._environment: Mapping[str, str] = {**os.environ, **demo.stack.environment()}
+        self._environment = dict(demo.environment)
         self._chapters = chapters(demo, self.lag_words)
         self._number = 0
         self._since_s: float | None = None
@@ -115,7 +114,7 @@ class Tour:
         if chapter.command:
             self._command = subprocess.Popen(
                 [sys.executable, "-P", "-m", "streams", *chapter.command],
-                env=dict(self._environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 text=True, start_new_session=True,
             )  # fmt: skip
 

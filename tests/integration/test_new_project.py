@@ -134,7 +134,7 @@ HAS_FLEET_PAGE = importlib.util.find_spec("streams.flow.fleet_map") is not None
 
 def command(beginning: str) -> str:
     (found,) = (line for line in COMMANDS if line.startswith(beginning))
-    return found.removesuffix(" &")
+    return str(found).removesuffix(" &")
 
 
 @pytest.fixture
@@ -162,11 +162,13 @@ def test_the_flow_of_the_tutorial_passes_its_test_and_is_shown_as_the_page_has_i
     assert shown in streams(courier, *command("streams flows show").split()[1:], STREAMS_APP="courier")
 
 
+@pytest.mark.timeout(600, func_only=True)
 def test_a_bike_of_the_tutorial_becomes_a_row_and_a_point_on_the_map(courier: Path, stack: Stack) -> None:
     name, _, app = command("export ").removeprefix("export ").partition("=")
     environment = {**environment_on(ROOT, stack), name: app, "STREAMS_DATA_DIR": str(courier / ".data")}
     for line in ("streams schemas lock", "streams topics apply"):
-        streams(courier, *command(line).split()[1:], **environment)
+        done = run_forked(command(line).split()[1:], environment, directory=courier)
+        assert done.returncode == 0, done.stderr
     gateway, monitor = ports.free_port(), ports.free_port()
     try:
         with (
