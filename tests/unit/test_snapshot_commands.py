@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from logistics.flows.gps import GPS
 from streams.cli import app
-from streams.cli.ending import run
+from streams.errors import StreamsError
 from streams.state.checkpoint import Checkpoint
 from streams.state.identity import Identity
 from streams.state.names import CHECKPOINT
@@ -29,44 +29,45 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "data", tmp_path / "bucket"
 
 
-def ends(*arguments: str, bucket: Path) -> int:
-    return run(app, ["snapshot", *arguments, "--pipeline", GPS.name, "--url", f"file://{bucket}"])
+def ends(*arguments: str, bucket: Path | None = None) -> tuple[int, str]:
+    """How a command ends: its exit status, and what it has printed, or the reason."""
+    where = [] if bucket is None else ["--url", f"file://{bucket}"]
+    result = CliRunner().invoke(app, ["snapshot", *arguments, "--pipeline", GPS.name, *where])
+    if isinstance(result.exception, StreamsError):
+        return result.exception.exit_status, str(result.exception) or result.stdout
+    assert result.exception is None, result.exception
+    return result.exit_code, result.stdout
 
 
-def test_a_snapshot_is_taken_listed_verified_and_found_damaged(
-    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_snapshot_is_taken_listed_verified_and_found_damaged(folders: tuple[Path, Path]) -> None:
     data, bucket = folders
-    assert 0 == ends("create", "--data-dir", str(data), "--format", "json", bucket=bucket)
-    (taken,) = _printed(capsys)
-    assert ("taken", "cluster-1", 0, 4, 40) == tuple(
-        taken[name] for name in ("verdict", "cluster", "partition", "cycle", "offset_next")
-    )
+    status, printed = ends("create", "--data-dir", str(data), "--format", "json", bucket=bucket)
+    (taken,) = json.loads(printed)
+    assert (0, "taken", "cluster-1") == (status, taken["verdict"], taken["cluster"])
+    assert (0, 4, 40) == (taken["partition"], taken["cycle"], taken["offset_next"])
     assert taken["written_bytes"] == taken["bytes"] > 0
     assert not (data / GPS.name / "0.snapshot").exists()
 
-    assert 0 == ends("list", "--offline", "--format", "json", bucket=bucket)
-    assert [(0, 4)] == [(one["partition"], one["cycle"]) for one in _printed(capsys)]
+    status, printed = ends("list", "--offline", "--format", "json", bucket=bucket)
+    assert (0, [(0, 4)]) == (status, [(one["partition"], one["cycle"]) for one in json.loads(printed)])
 
-    assert 0 == ends("verify", bucket=bucket)
-    assert "sound" in capsys.readouterr().out
+    status, printed = ends("verify", bucket=bucket)
+    assert 0 == status
+    assert "sound" in printed
 
     largest = max(bucket.rglob("objects/*"), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-1])
-    assert 100 == ends("verify", "--format", "json", bucket=bucket)
-    (found,) = _printed(capsys)
-    assert "damaged" == found["verdict"]
+    status, printed = ends("verify", "--format", "json", bucket=bucket)
+    (found,) = json.loads(printed)
+    assert (100, "damaged") == (status, found["verdict"])
     assert largest.name in found["problems"][0]
-    assert 0 == ends("verify", "--partition", "7", bucket=bucket)  # there is nothing of it
+    assert 0 == ends("verify", "--partition", "7", bucket=bucket)[0]  # there is nothing of it
 
 
-def test_an_address_that_is_none_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert 2 == run(app, ["snapshot", "list", "--offline", "--url", "http://host/path"])
-    assert "STREAMS_SNAPSHOT_URL" in capsys.readouterr().err
-    assert 2 == run(app, ["snapshot", "list", "--offline"])
-    assert "is not set" in capsys.readouterr().err
-
-
-def _printed(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
-    return found
+@pytest.mark.parametrize(
+    ("url", "why"), [(("--url", "http://host/path"), "file:///FOLDER, s3://BUCKET"), ((), "is not set")]
+)
+def test_an_address_that_is_none_is_wrong_usage(url: tuple[str, ...], why: str) -> None:
+    status, said = ends("list", "--offline", *url)
+    assert 2 == status
+    assert why in said
