@@ -133,7 +133,7 @@ class WindowComparison:
                     is_whole=is_whole,
                 )
         for start_ms, left in by_start.items():
-            if not is_whole and start_ms <= max(self._scope.clean_after_ms, first_known):
+            if not is_whole and (not due or start_ms <= max(self._scope.clean_after_ms, first_known)):
                 findings.unchecked[Unchecked.WINDOWS_BEFORE] += 1
                 continue
             text = f"{len(left)} rows of the window from {start_ms}, at offset {left[0].seen.offset}, of no clean event"
