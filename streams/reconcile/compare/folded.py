@@ -63,9 +63,9 @@ class TableFold:
         fold, found = reference(key.decode()), list[Row]()
         for event in events:
             fold.add(NamedEvent(event, self._names, self._symbols))
-            if each:
+            if each or event is events[-1]:
                 found.append(fold.row())
-        return found if each else [fold.row()]
+        return found
 
 
 class WindowNames(NamedTuple):
