@@ -128,8 +128,8 @@ class Topics:
             found[each.key or b""].clean.append(SeenEvent(each.value or b"", 0, each.offset))
         for each in self.outputs[late]:
             reason, by_ms = (each.headers.get(name) or b"" for name in ("late.reason", "late.by_ms"))
-            seen = SeenLateEvent(each.value or b"", reason.decode(), int(by_ms or b"-1"), 0, each.offset)
-            found[each.key or b""].late.append(seen)
+            row = SeenLateEvent(each.value or b"", reason.decode(), int(by_ms or b"-1"), 0, each.offset)
+            found[each.key or b""].late.append(row)
         for topic in tables:
             for each in self.outputs[topic]:
                 outputs = found[each.key or b""]

@@ -1,5 +1,6 @@
 """What a comparison finds: differences, each with the first event that explains it, and what was not checked."""
 
+import datetime as dt
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -118,6 +119,15 @@ class Findings:
     def total(self) -> int:
         """Number of differences."""
         return self.counts.total()
+
+
+def instant(time_ms: float) -> str:
+    """A time in words."""
+    try:
+        moment = dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC)
+    except (ValueError, OverflowError):
+        return f"{time_ms} ms"
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{int(time_ms) % 1000:03d} UTC"
 
 
 def differing(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from streams.batch.events import Fields as ColumnNames
 from streams.errors import UsageError
@@ -51,7 +51,8 @@ class CheckPlan:
 
     def under(self, bounds: Mapping[str, int]) -> "CheckPlan":
         """The same under bounds that are recorded with the flow's state, by name."""
-        return replace(self, rules=replace(self.rules, **{name: bounds[name] for name in _BOUNDS if name in bounds}))
+        known: dict[str, Any] = {name: bounds[name] for name in _BOUNDS if name in bounds}
+        return replace(self, rules=replace(self.rules, **known))
 
 
 _BOUNDS: Final = (

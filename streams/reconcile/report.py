@@ -1,6 +1,5 @@
 """What a run has found: as a document, as lines of text, and as metrics of a file."""
 
-import datetime as dt
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
 from streams.masking import PERSONAL_MASK
-from streams.reconcile.differences import Column, Difference, Kind, Place
+from streams.reconcile.differences import Column, Difference, Kind, Place, instant
 from streams.reconcile.run import Result
 from streams.text import counted
 
@@ -39,7 +38,7 @@ def document_of(result: Result, personal: Personal) -> Document:
     return {
         "flow": result.flow,
         "source": plan.pipeline.source,
-        "at": _instant(result.at_ms),
+        "at": instant(result.at_ms),
         "agrees": findings.total == 0,
         "differences": findings.total,
         "counts": {kind.value: count for kind, count in sorted(findings.counts.items())},
@@ -61,7 +60,7 @@ def document_of(result: Result, personal: Personal) -> Document:
         "scope": {
             "keys": [PERSONAL_MASK if personal.keys else _text(key) for key in sorted(options.chosen.keys)],
             "sample": options.chosen.sample,
-            "since": None if options.since_ms is None else _instant(options.since_ms),
+            "since": None if options.since_ms is None else instant(options.since_ms),
         },
         "partitions": [
             {
@@ -121,7 +120,7 @@ def _difference_row(each: Difference, source: str, personal: Personal) -> Docume
 def _place_row(place: Place, source: str, personal: Personal) -> Document:
     return {
         "event_id": PERSONAL_MASK if personal.ids and place.event_id else place.event_id,
-        "event_time": None if place.event_time_ms is None else _instant(place.event_time_ms),
+        "event_time": None if place.event_time_ms is None else instant(place.event_time_ms),
         "topic": source if place.offset >= 0 else None,
         "partition": place.partition if place.offset >= 0 else None,
         "offset": place.offset if place.offset >= 0 else None,
@@ -238,14 +237,6 @@ def write_metrics(path: Path, result: Result) -> None:
     ):
         Gauge(name, words, ["pipeline"], registry=registry).labels(flow).set(value)
     write_to_textfile(str(path), registry)
-
-
-def _instant(time_ms: int) -> str:
-    try:
-        moment = dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC)
-    except (ValueError, OverflowError):
-        return f"{time_ms} ms"
-    return f"{moment:%Y-%m-%d %H:%M:%S}.{time_ms % 1000:03d} UTC"
 
 
 def _text(key: bytes) -> str:

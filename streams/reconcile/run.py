@@ -281,10 +281,7 @@ class _Partition:
         source, bytes_max = plan.pipeline.source, plan.rules.record_bytes_max
         read = 0
         for batch in of._reader.batches(source, self._partition, start, self._settled):  # noqa: SLF001
-            rows = [
-                Record(each.offset() or 0, each.timestamp()[1], each.key(), each.value() or b"")  # type: ignore[arg-type]
-                for each in batch
-            ]
+            rows = [Record(each.offset() or 0, each.timestamp()[1], each.key(), each.value() or b"") for each in batch]
             headers, lost = read_headers(batch)
             for number, (row, found) in enumerate(zip(rows, of._decoder.decode(rows), strict=True)):  # noqa: SLF001
                 its = headers[number] or []

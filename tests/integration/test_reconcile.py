@@ -124,7 +124,7 @@ def test_nothing_is_found_until_something_is_damaged(stack: Stack, tmp_path: Pat
     produce(stack, GPS.tables[0].topic, key, with_other_values(stack, value, odometer_km=1.25))
     copy = next(each for each in read(stack, GPS.clean) if each.key() != key)
     produce(stack, GPS.clean, copy.key() or b"", copy.value() or b"", copy.timestamp()[1])
-    lost_ms = int(time.time() - 3_600) * 1_000
+    lost_ms = int(time.time() - 7_000) * 1_000
     produce(stack, GPS.source, GHOST.encode(), position(stack, 1, lost_ms), lost_ms)
     skip_to_the_end(stack, partition_of(GHOST.encode(), PARTITIONS))
 

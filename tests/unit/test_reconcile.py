@@ -254,10 +254,10 @@ def test_a_row_of_what_the_clean_topic_lacks_is_explained_by_the_lost_event(topi
         topics.remove(row)
     topics.outputs[TABLE][topics.outputs[TABLE].index(rows[-1])] = replace(rows[-1], value=right)
     found = {each.kind: each for each in topics.judge().differences}
-    row = found[Kind.WRONG_ROW]
-    assert row.event is not None
-    assert row.event.event_id == FIRST_EVENT
-    assert "what the clean topic holds" in row.text
+    explained = found[Kind.WRONG_ROW]
+    assert explained.event is not None
+    assert explained.event.event_id == FIRST_EVENT
+    assert "what the clean topic holds" in explained.text
 
 
 def _feed_raw(driver: FlowDriver, values: list[bytes]) -> None:

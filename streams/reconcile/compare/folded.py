@@ -50,7 +50,7 @@ class TableFold:
         """The row after each of `events`."""
         if self._reference is not None:
             return self._referred(self._reference, key, events, each=True)
-        state, found = empty_rows(self._aggregate.dtype, 1), []
+        state, found = empty_rows(self._aggregate.dtype, 1), list[Row]()
         for event in events:
             state = self._aggregate.fold(state, segment_of([event], self._fields))
             found.append(public_row(self._aggregate.table(keys_of(key), state)))
@@ -60,12 +60,12 @@ class TableFold:
         self, reference: Callable[[str], ReferenceFold], key: bytes, events: Sequence[Event], *, each: bool = False
     ) -> list[Row]:
         """By the second opinion: the row after each of `events`, or after all of them."""
-        fold, found = reference(key.decode()), []
+        fold, found = reference(key.decode()), list[Row]()
         for event in events:
             fold.add(NamedEvent(event, self._names, self._symbols))
-            if each:
+            if each or event is events[-1]:
                 found.append(fold.row())
-        return found if each else [fold.row()]
+        return found
 
 
 class WindowNames(NamedTuple):

@@ -12,10 +12,11 @@ from typing import Any, Final, NamedTuple, Protocol
 from streams.batch.rows import Rows
 from streams.reconcile.compare.folded import Row, WindowFold
 from streams.reconcile.compare.seen import Scope, SeenRow
-from streams.reconcile.differences import Column, Difference, Findings, Kind, Place, Unchecked, differing
+from streams.reconcile.differences import Column, Difference, Findings, Kind, Place, Unchecked, differing, instant
 from streams.reconcile.model.decode import RowUnreadable
 from streams.reconcile.model.events import Event
 from streams.reconcile.model.history import Due
+from streams.text import counted
 
 ReadRow = Callable[[bytes], dict[str, Any]]
 
@@ -133,10 +134,11 @@ class WindowComparison:
                     is_whole=is_whole,
                 )
         for start_ms, left in by_start.items():
-            if not is_whole and start_ms <= max(self._scope.clean_after_ms, first_known):
+            if not is_whole and (not due or start_ms <= max(self._scope.clean_after_ms, first_known)):
                 findings.unchecked[Unchecked.WINDOWS_BEFORE] += 1
                 continue
-            text = f"{len(left)} rows of the window from {start_ms}, at offset {left[0].seen.offset}, of no clean event"
+            rows_of = f"{counted(len(left), 'row')} of the window from {instant(start_ms)}"
+            text = f"{rows_of}, at offset {left[0].seen.offset}, of no clean event"
             findings.note(Difference(Kind.SURPLUS_WINDOW, key, self._window.topic, text))
 
     def _by_start(self, key: bytes, rows: Sequence[SeenRow], findings: Findings) -> dict[int, list[_Read]]:
@@ -212,7 +214,7 @@ class WindowComparison:
         for each in rows:
             if name is not None and any(each.row.get(name) == one.row.get(name) for one in found):
                 text = (
-                    f"the row of the window from {span.start_ms} at offset {each.seen.offset} has revision "
+                    f"the row of the window from {instant(span.start_ms)} at offset {each.seen.offset} has revision "
                     f"{each.row.get(name)}, which was there already"
                 )
                 findings.note(Difference(Kind.SURPLUS_WINDOW, key, self._window.topic, text))
@@ -265,7 +267,10 @@ class WindowComparison:
         self, key: bytes, span: Span, events: Sequence[Event], wrong: _Read, walk: _Walk, base: Rows
     ) -> Difference:
         """The difference, with the first event after which the row has other values."""
-        revision, where = walk.wrong or 0, f"the row of the window from {span.start_ms} at offset {wrong.seen.offset}"
+        revision, where = (
+            walk.wrong or 0,
+            f"the row of the window from {instant(span.start_ms)} at offset {wrong.seen.offset}",
+        )
         left = events[walk.covered :]
         if not left:
             text = f"{where} is of no event: the rows before it have all {len(events)} events of the window"
@@ -286,9 +291,9 @@ class WindowComparison:
         self, key: bytes, span: Span, events: Sequence[Event], covered: int, rows: Sequence[_Read]
     ) -> Difference:
         text = (
-            f"the rows of the window from {span.start_ms} have {covered} of its {len(events)} events"
+            f"the rows of the window from {instant(span.start_ms)} have {covered} of its {len(events)} events"
             if rows
-            else f"the window from {span.start_ms} with {len(events)} events has no row"
+            else f"the window from {instant(span.start_ms)} with {len(events)} events has no row"
         )
         place = Place.of(self._scope.partition, events[covered])
         return Difference(Kind.MISSING_WINDOW, key, self._window.topic, text, place)
