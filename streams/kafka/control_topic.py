@@ -26,6 +26,7 @@ _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - public constants of li
 _ABSENT: Final = frozenset({
     KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
 })  # fmt: skip
+_LEADERLESS: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 
 
 class ControlTopic:
@@ -67,7 +68,10 @@ class ControlTopic:
         """
         deadline_s = time.monotonic() + timeout_s
         with self._first_in_line(), self._lock:
-            end = self._end(timeout_s)
+            while (end := self._end(timeout_s)) is None:
+                if time.monotonic() > deadline_s:
+                    raise StreamsError(f"{self._topic} has no leader for {timeout_s:g} s")
+                time.sleep(_WAIT_S)
             while self._position < end:
                 if time.monotonic() > deadline_s:
                     self._close()
@@ -113,8 +117,8 @@ class ControlTopic:
         with self._lock:
             self._close()
 
-    def _end(self, timeout_s: float) -> int:
-        """The offset after the last record; 0 of a topic that does not exist."""
+    def _end(self, timeout_s: float) -> int | None:
+        """The offset after the last record; 0 of a topic that does not exist, None while it has no leader."""
         try:
             # Of all topics: asking by name creates a missing one where the broker auto-creates topics.
             self._is_there = self._is_there or self._topic in self._asked().list_topics(timeout=timeout_s).topics
@@ -124,6 +128,8 @@ class ControlTopic:
         except KafkaException as error:
             if error.args[0].code() in _ABSENT:
                 return 0
+            if error.args[0].code() in _LEADERLESS:  # as one that was created just now
+                return None
             self._close()  # a client that got no answer may never get one (`kafka.broker_watch`)
             raise StreamsError(f"asking for the end of {self._topic}: {described(error)}") from None
         return int(end)
