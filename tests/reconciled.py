@@ -98,8 +98,8 @@ class Topics:
         reached = end if self.reached is None else self.reached
         rows = [Record(each.offset, each.timestamp_ms, each.key, each.value or b"") for each in read]
         is_reached = False
-        for row, judged in zip(rows, decoder.decode(rows), strict=True):
-            if not is_reached and row.offset >= reached:
+        for read_row, judged in zip(rows, decoder.decode(rows), strict=True):
+            if not is_reached and read_row.offset >= reached:
                 history.reach(reached, None)
                 is_reached = True
             history.take(judged)

@@ -199,7 +199,7 @@ class Tiles(BaseHTTPRequestHandler):
 def test_tiles_of_ones_own_are_below_the_vehicles(
     browser: Browser, stack: Stack, worker: Worker, tmp_path: Path
 ) -> None:
-    handler = type("Handler", (Tiles,), {"asked": []})
+    handler: Any = type("Handler", (Tiles,), {"asked": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         own = f"127.0.0.1:{server.server_port}"

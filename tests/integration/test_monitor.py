@@ -46,7 +46,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 ROOT = Path(__file__).parents[2]
 WIDE = "monitor-wide"
 PARTITIONS_WIDE = 1_000
-PHONE = {"width": 390, "height": 844}
+PHONE: Any = {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module")
@@ -500,7 +500,7 @@ def test_charts_show_the_history_of_the_group_and_of_a_partition(browser: Browse
 
 @pytest.mark.chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_flows_are_pictures_with_rates_that_can_be_read(browser: Browser, monitor: Monitor, scheme: str) -> None:
+def test_flows_are_pictures_with_rates_that_can_be_read(browser: Browser, monitor: Monitor, scheme: Any) -> None:
     context = browser.new_context(color_scheme=scheme, viewport=PHONE)
     page = context.new_page()
     errors: list[str] = []

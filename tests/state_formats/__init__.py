@@ -22,7 +22,7 @@ from streams.engine.config import TaskConfig
 from streams.engine.task import PartitionTask
 from streams.flow.bounds import Bounds
 from streams.kafka.memory import MemoryKafka
-from streams.kafka.partitioner import partition_of
+from streams.kafka.partitioner import partitions_of
 from streams.operators.base import ALL
 from streams.operators.dedup.operator import DedupOperator
 from streams.sinks.base import Committed
@@ -43,7 +43,7 @@ def config() -> TaskConfig:
     bounds = Bounds(
         LATENESS_MS, HORIZON_MS, idle_ms=1_000, quarantine_rejects=REJECTS_MAX, quarantine_cooldown_ms=COOLDOWN_MS
     )
-    return TaskConfig(replace(PIPELINE, bounds=bounds), lambda _: nullcontext(), partial(partition_of, partitions=1))
+    return TaskConfig(replace(PIPELINE, bounds=bounds), lambda _: nullcontext(), partial(partitions_of, partitions=1))
 
 
 @dataclass(frozen=True)
