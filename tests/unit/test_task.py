@@ -40,6 +40,9 @@ class ClosingStore(MemoryStore):
         super().close()
         self.is_closed = True
 
+    def opened_again(self) -> MemoryStore:
+        return MemoryStore(self._durable)
+
 
 def task_over(store: ClosingStore, **options: Any) -> PartitionTask:
     limits: dict[str, Any] = {"lateness_ms": LATENESS_MS, "horizon_ms": HORIZON_MS, **options}
@@ -371,10 +374,11 @@ def test_a_parked_task_has_everything_in_its_store(task: PartitionTask, store: C
     cycle()
     task.maintenance.park()
     assert store.is_closed
-    marker = checkpoint_in(store)
+    kept = store.opened_again()
+    marker = checkpoint_in(kept)
     assert marker.replay_from == marker.journal_next == 1
-    assert len(list(store.scan(HELD))) == 1
-    assert len(list(store.scan(SPILLED_IDS))) == 1
+    assert len(list(kept.scan(HELD))) == 1
+    assert len(list(kept.scan(SPILLED_IDS))) == 1
 
 
 @pytest.mark.parametrize("closed", [False, True])
