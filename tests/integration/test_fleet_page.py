@@ -2,13 +2,14 @@
 
 import json
 import threading
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -181,7 +182,7 @@ def ask(monitor: Monitor, path: str, token: str) -> tuple[int, Any]:
 class Tiles(BaseHTTPRequestHandler):
     """A server of tiles; each is a small picture."""
 
-    asked: list[str]
+    asked: ClassVar[list[str]]
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
@@ -199,8 +200,10 @@ class Tiles(BaseHTTPRequestHandler):
 def test_tiles_of_ones_own_are_below_the_vehicles(
     browser: Browser, stack: Stack, worker: Worker, tmp_path: Path
 ) -> None:
-    handler: Any = type("Handler", (Tiles,), {"asked": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    class Handler(Tiles):
+        asked: ClassVar[list[str]] = []
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         own = f"127.0.0.1:{server.server_port}"
         settings = {
@@ -211,4 +214,4 @@ def test_tiles_of_ones_own_are_below_the_vehicles(
             page.wait_for_function("() => document.getElementById('credit').textContent === 'Tiles of ours'")
             page.wait_for_timeout(500)
         server.shutdown()
-    assert handler.asked
+    assert Handler.asked
