@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     streams_monitor_groups_deny: str = "console-consumer-*"
     streams_monitor_group_policies: str = ""
     """`streams.monitor.policies`."""
-    streams_monitor_clusters_file: Path | None = None
+    streams_monitor_clusters: Path | None = None
     """Further clusters that the monitor looks at: `streams.monitor.clusters`."""
     streams_monitor_history_hours: float = Field(24.0, ge=0.1, le=168)
     streams_monitor_history_mb_max: float = Field(64.0, ge=1, le=16_384)

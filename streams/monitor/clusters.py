@@ -17,7 +17,7 @@ CLUSTERS_MAX: Final = 20
 _NAME: Final = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 _OWN: Final = (
     "STREAMS_CLUSTER_NAME",
-    "STREAMS_MONITOR_CLUSTERS_FILE",
+    "STREAMS_MONITOR_CLUSTERS",
     "STREAMS_MONITOR_WORKERS",
     "STREAMS_PROMETHEUS_LABELS",
     "STREAMS_TOPIC_PREFIX",
@@ -25,13 +25,13 @@ _OWN: Final = (
 
 
 def further_clusters(settings: Settings) -> dict[str, Settings]:
-    """The settings of each further cluster by its name; none: STREAMS_MONITOR_CLUSTERS_FILE is not set.
+    """The settings of each further cluster by its name; none: STREAMS_MONITOR_CLUSTERS is not set.
 
     Raises:
         UsageError: the file cannot be read, or a table of it cannot be used; the message names both.
 
     """
-    path = settings.streams_monitor_clusters_file
+    path = settings.streams_monitor_clusters
     if path is None:
         return {}
     found = {}
@@ -52,7 +52,7 @@ def _tables(path: Path) -> dict[str, object]:
         with path.open("rb") as file:
             return tomllib.load(file)
     except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"STREAMS_MONITOR_CLUSTERS_FILE: {path} cannot be read: {error}") from None
+        raise UsageError(f"STREAMS_MONITOR_CLUSTERS: {path} cannot be read: {error}") from None
 
 
 def _settings(path: Path, name: str, table: dict[str, object]) -> Settings:

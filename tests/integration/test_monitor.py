@@ -500,8 +500,9 @@ def test_charts_show_the_history_of_the_group_and_of_a_partition(browser: Browse
 
 @pytest.mark.chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_flows_are_pictures_with_rates_that_can_be_read(browser: Browser, monitor: Monitor, scheme: Any) -> None:
-    context = browser.new_context(color_scheme=scheme, viewport=PHONE)
+def test_flows_are_pictures_with_rates_that_can_be_read(browser: Browser, monitor: Monitor, scheme: str) -> None:
+    options: dict[str, Any] = {"color_scheme": scheme, "viewport": PHONE}
+    context = browser.new_context(**options)
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))

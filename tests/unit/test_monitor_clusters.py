@@ -24,7 +24,7 @@ from tests.unit.test_scale_book import asked, looks, snapshot_of
 @pytest.fixture(name="file")
 def fixture_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     path = tmp_path / "clusters.toml"
-    monkeypatch.setenv("STREAMS_MONITOR_CLUSTERS_FILE", str(path))
+    monkeypatch.setenv("STREAMS_MONITOR_CLUSTERS", str(path))
     return path
 
 

@@ -82,7 +82,8 @@ def test_another_verdict_is_told_and_what_goes_on_is_in_the_message_too() -> Non
     message = told.at(130, STOP, worse)
 
     assert message is not None
-    assert (frozenset({"group b"}), (STOP, worse)) == (message.news, message.problems)
+    assert {"group b"} == message.news
+    assert (STOP, worse) == message.problems
     changed_words = replace(STOP, text="nobody reads t-0, for longer")
     assert told.at(170, changed_words, worse) is None
 
