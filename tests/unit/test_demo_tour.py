@@ -108,7 +108,8 @@ class Running:
     """A demo of which everything is there."""
 
     def __init__(self) -> None:
-        self.links, self.flow, self.environment = LINKS, GPS, {}
+        self.links, self.flow = LINKS, GPS
+        self.environment: dict[str, str] = {}
         self.options: Any = type("Options", (), {"is_fast": True})
         self.feeder: Any = type("Feeder", (), {"device_prefix": "truck-1200-", "is_simulating": True})
 
