@@ -139,7 +139,7 @@ class Bench:
                 entry.is_marker = entry.is_marker or newest.get(entry.key) != entry.offset
 
     def restore(self, name: str, *, from_snapshot: bool) -> tuple[float, float]:
-        """Seconds and processor seconds until a partition without local state stands where the group has committed."""
+        """Seconds, and processor time, until a partition without local state stands where the group has committed."""
         path = self.folder / name / "0"
         started, cpu = time.perf_counter(), time.process_time()
         store = open_or_quarantine(path, self.memory)
