@@ -83,10 +83,10 @@ class Topics:
                           [one.topic for one in plan.windows])  # fmt: skip
         late: dict[Any, list[SeenLate]] = defaultdict(list)
         for outputs in keys.values():
-            for row in outputs.late:
-                event = decode(row.raw)
+            for seen in outputs.late:
+                event = decode(seen.raw)
                 if isinstance(event, Event):
-                    late[event.identity].append(SeenLate(row.reason, row.by_ms))
+                    late[event.identity].append(SeenLate(seen.reason, seen.by_ms))
         letters = self._letters(plan.pipeline.dlq)
         reasons = {offset: found[0].reason for offset, found in letters.items()}
         now_ms = max((each.timestamp_ms for each in self.source), default=0) + 3_600_000
