@@ -34,6 +34,7 @@ from streams.kafka.versions_topic import versions_of
 from streams.settings import Settings
 from streams.sinks.base import Committed
 from streams.sources.kafka.range import Range
+from streams.text import counted
 from streams.versions.record import CurrentRecord, VersionRecord, Versions
 
 NEAR_OFFSETS: Final = 20_000
@@ -226,8 +227,8 @@ def _starts(declared: Pipeline, version: str, begun: Mapping[int, int], admin: B
     }
     if lost := sum(max(low - found[lane], 0) for lane, (low, _) in bounds.items()):
         raise StreamsError(
-            f"{declared.source} has {lost:,} records less than {called(version)} of {declared.name} would have to "
-            "process: retention has deleted them since it stopped. Make a version anew"
+            f"{declared.source} lacks {counted(lost, 'record')} that {called(version)} of {declared.name} would have "
+            "to process: retention has deleted them since it stopped. Make a new version"
         )
     return found
 

@@ -71,7 +71,7 @@ COMMANDS: Final[Table] = {
     ),
     "demo": LazyCommand(
         "demo:demo",
-        "Start Kafka, the registry and a worker, feed them real and simulated positions, and watch, until Ctrl-C.",
+        "Start Kafka, the registry, a worker, the monitor and the gateway, feed them, and watch, until q or Ctrl-C.",
     ),
     "settings": LazyCommand(
         "settings:settings_command",
@@ -243,8 +243,8 @@ COMMANDS: Final[Table] = {
     ),
     "reconcile": LazyCommand(
         "reconcile:reconcile_command",
-        "Compare what a flow has written with what its source demands: every difference by key, with the first event "
-        "that explains it.",
+        "Compare what a flow has written with what its source demands, by a model that shares no code with the "
+        "workers.",
     ),
     "forget": LazyCommand(
         "forget:forget",

@@ -21,7 +21,7 @@ from streams.testing import FlowDriver
 from tests.documents import PAGES, ROOT, Block, blocks, command_lines, command_of, inline_commands, options_of
 
 COMMANDS: Final = ("", "sh", "console")
-OUTPUT: Final = ("streams demo   0:52",)
+OUTPUT: Final = ("streams demo   1:14",)
 """What a program prints, and looks like a command."""
 RUN_BY: Final = {
     "docs/add-a-stream.md": "tests/integration/test_add_a_stream.py",
