@@ -17,6 +17,7 @@ from streams.snapshots.shelf import Shelf, Snapshot
 from streams.state.identity import Places
 from streams.state.rocks import RocksMemory, RocksStore
 from streams.state.store import StoreCorrupted, StoreUnavailable
+from streams.text import counted
 from streams.worker.owner import DataDirectory
 from streams.worker.snapshot_restores import SnapshotRestores
 from streams.worker.snapshots import NoSnapshot, SnapshotUploads
@@ -188,7 +189,9 @@ def restore(settings: Settings, pipeline: Pipeline, partitions: Collection[int],
     places = KafkaPlaces(settings, pipeline).find()
     wanted = sorted(partitions) or range(places.partitions)
     if beyond := [partition for partition in wanted if partition >= places.partitions]:
-        raise UsageError(f"{pipeline.journal} has {places.partitions} partitions: there is no partition {beyond[0]}")
+        raise UsageError(
+            f"{pipeline.journal} has {counted(places.partitions, 'partition')}: there is no partition {beyond[0]}"
+        )
     directory = DataDirectory(settings.streams_data_dir)
     restores = SnapshotRestores(objects, pipeline)
     try:
