@@ -18,7 +18,7 @@ from streams.kafka.group_positions import GroupPositions
 from streams.limits import QUERY_ROWS_MAX
 from streams.settings import Settings
 from streams.tables.owners import owners_of
-from streams.tables.rendering import ARROW, JSON
+from streams.tables.rendering import JSON
 
 TIMEOUT_S: Final = 30.0
 _REQUEST_TIMEOUT_S: Final = 10.0
@@ -230,6 +230,3 @@ def _words(response: http.client.HTTPResponse) -> str:
         return str(json.loads(response.read())["error"])
     except (ValueError, KeyError, TypeError):
         return f"{response.status} {response.reason}"
-
-
-__all__ = ["ARROW", "Answer", "NotFound", "TableClient", "flow_of_table", "token_of", "workers_of"]
