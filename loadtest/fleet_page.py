@@ -149,9 +149,9 @@ def _watch(url: str, vehicles: int, seconds: float) -> tuple[list[Sample], float
 
 def _wait_for_vehicles(page: Any, vehicles: int) -> None:
     """Until most of them are on the map: parked ones report every few minutes."""
-    counted = "() => Number(document.getElementById('moving').textContent.replaceAll(',', ''))"
+    counted = "() => parseInt(document.getElementById('state').textContent.replaceAll(',', ''), 10) || 0"
     deadline_s = time.monotonic() + READY_S
-    while (page.evaluate(counted) or 0) < vehicles / 2:
+    while page.evaluate(counted) < vehicles / 2:
         if time.monotonic() > deadline_s:
             raise StreamsError(f"fewer than half of {vehicles} vehicles are on the map after {READY_S:.0f} s")
         page.wait_for_timeout(1_000)

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.chromium, pytest.mark.timeout(240)]
 
 WIDE: Any = {"width": 1_400, "height": 900}
 PHONE: Any = {"width": 390, "height": 844}
-SHOWN = "() => Number(document.getElementById('moving').textContent.replaceAll(',', '')) > 0"
+SHOWN = "() => /^[1-9][0-9,]* vehicles/.test(document.getElementById('state').textContent)"
 
 
 def token_of(right: str) -> str:
@@ -124,10 +124,12 @@ def test_everything_can_be_done_by_keyboard(browser: Browser, monitor: Monitor) 
 
 def test_a_state_is_hidden_by_its_count(browser: Browser, monitor: Monitor) -> None:
     with page_of(browser, monitor, viewport=WIDE) as page:
-        page.wait_for_selector("#list tbody .v.moving")
-        page.click("#counts [data-kind='1']")
-        page.wait_for_function("() => !document.querySelector('#list tbody .v.moving')")
-        assert "false" == page.get_attribute("#counts [data-kind='1']", "aria-pressed")
+        page.wait_for_selector("#list tbody .v")
+        state = page.locator("#list tbody .v").first.inner_text()
+        button = f"#counts button:has(#{state})"
+        page.click(button)
+        page.wait_for_function("state => !document.querySelector(`#list tbody .v.${state}`)", arg=state)
+        assert "false" == page.get_attribute(button, "aria-pressed")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
