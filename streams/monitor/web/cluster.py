@@ -40,10 +40,11 @@ class ClusterMonitor:
 
         """
         self._watcher = Watcher(settings, flows, count_letters=count_letters)
+        url = settings.streams_monitor_url.rstrip("/")
         self._notifier = Notifier(
             targets_of(settings),
             lambda: problems_of(self._watcher.latest, self._watcher.health()),
-            Origin(settings.streams_cluster_name, settings.streams_monitor_url.rstrip("/")),
+            Origin(settings.streams_cluster_name, f"{url}{base}" if url else ""),
             wait_s=settings.streams_notify_wait_s,
             repeat_s=settings.streams_notify_repeat_s,
             every_s=settings.streams_monitor_interval_s,
