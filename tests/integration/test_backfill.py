@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pytest
@@ -114,7 +114,7 @@ def test_files_and_a_table_become_versions_of_their_own(stack: Stack, tmp_path: 
     """The same events as NDJSON and as a Delta table: the same rows, each event once, also when killed on the way."""
     filled_world(stack, 10, "files", "table")
     start_ms = 1_700_000_000_000
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "event_id": f"e-{number}",
             "device_id": f"d-{number % 20}",

@@ -121,7 +121,7 @@ def test_a_switch_leads_to_the_version_that_it_was_going_to() -> None:
 def test_only_the_same_options_go_on_with_a_version() -> None:
     assert RECORD.begun_like(replace(RECORD, ends={}, finished_ms=3, code="other"))
     for other in ({"from_ms": 2}, {"to_ms": 9}, {"origin": From.FILES}, {"is_closed": True}, {"inputs": ("a",)}):
-        assert not RECORD.begun_like(replace(RECORD, **other))  # type: ignore[arg-type]
+        assert not RECORD.begun_like(replace(RECORD, **other))
 
 
 def test_a_position_names_the_code_that_has_committed_it() -> None:
