@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
@@ -20,6 +21,7 @@ from streams.kafka.admin import (
     settled,
     wait_for_broker,
 )
+from streams.kafka.group_positions import GroupPositions
 from streams.kafka.positions import position_of
 from streams.kafka.topics import apply_topics, create_topic
 from streams.settings import Settings
@@ -29,6 +31,7 @@ T = TypeVar("T")
 
 _TIMEOUT_S: Final = 10.0
 _DELETED_S: Final = 30.0
+_SETTLED_S: Final = 120.0
 
 
 class BackfillAdmin:
@@ -82,6 +85,25 @@ class BackfillAdmin:
         what = "asking where a topic ends"
         asked = {lane: partial(self._consumer.get_watermark_offsets, self._place(lane), _TIMEOUT_S) for lane in lanes}
         return {lane: self._asked(what, ask) for lane, ask in asked.items()}
+
+    def settled_bounds(self) -> dict[int, tuple[int, int]]:
+        """As `bounds`, of all partitions of the source, once no transaction is open there.
+
+        A commit returns before its markers are in every partition: what was written is behind the end until then.
+
+        Raises:
+            StreamsError: one stays open; or no answer.
+
+        """
+        lanes, deadline_s = self.lanes(), time.monotonic() + _SETTLED_S
+        with closing(GroupPositions(self._settings, group=self._flow.group, topic=self._topics[0])) as positions:
+            while True:
+                found, written = self.bounds(lanes), positions.ends(map(partition_of_lane, lanes))
+                if all(written.get(partition_of_lane(lane)) == end for lane, (_, end) in found.items()):
+                    return found
+                if time.monotonic() > deadline_s:
+                    raise StreamsError(f"a transaction on {self._topics[0]} stays open: run the same command again")
+                time.sleep(0.2)
 
     def at_time(self, lanes: Sequence[int], time_ms: int) -> dict[int, int]:
         """By lane: offset of the first record with a timestamp of `time_ms` or later; -1: there is none."""

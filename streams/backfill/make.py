@@ -147,7 +147,7 @@ class VersionMaker:
         results = stage_files(self._settings, self.flow, paths, self._request.mapping, None)
         for one in results:
             self._say(f"{one.name}: {counted(one.rows, one.row_word)}, {one.bad:,} bad")
-        bounds = admin.bounds(admin.lanes())
+        bounds = admin.settled_bounds()
         record = replace(
             record,
             starts={lane: low for lane, (low, _) in bounds.items()},
