@@ -1,7 +1,7 @@
 """Records that tasks in a later layout read from two inputs: the own log, and what others forward.
 
 `growth.coupling` says which of them go on now and in which order. The rest waits here. An input of which much waits is
-paused, so that memory is bounded; one of which little waits is read on, since a paused one is fetched anew.
+paused, so that memory is bounded; one of which little waits is read on, since a paused one is fetched again.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
