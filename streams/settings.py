@@ -1,7 +1,7 @@
 """Settings: environment variables to one frozen object, validated once, secrets masked in every output.
 
 Every variable is optional; the defaults are the embedded local stack. A secret `X` may be given as `X_FILE`, the path
-of a file that holds it (as orchestrators mount secrets). An empty variable is as good as none.
+of a file that holds it (as orchestrators mount secrets). An empty variable counts as none.
 
 `KAFKA_CONFIG_<OPTION>` sets an option of librdkafka (`streams.kafka_options`).
 

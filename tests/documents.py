@@ -82,8 +82,8 @@ def command_of(words: list[str]) -> tuple[Any, list[str]]:
         LookupError: there is no such command.
 
     """
-    rest = list(words)
     command: Any = get_command(app)
+    rest = list(words)
     while rest and getattr(command, "commands", None) and not rest[0].startswith("-"):
         below = command.commands.get(rest[0])
         if below is None:

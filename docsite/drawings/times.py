@@ -46,8 +46,8 @@ def watermark() -> Canvas:
     x, y = place(AT_ONCE, ARRIVALS[AT_ONCE][1])
     drawn.text(x + 4, y + 24, "not late: the first of device B", "small good", "middle")
     x, y = place(5, ARRIVALS[5][1])
-    drawn.text(x + 6, y - 62, "in time: A 7 s waits,", "small", "middle")
-    drawn.text(x + 6, y - 47, "then leaves before A 8 s", "small", "middle")
+    drawn.text(x + 22, y - 62, "in time: A 7 s waits,", "small", "middle")
+    drawn.text(x + 22, y - 47, "then leaves before A 8 s", "small", "middle")
     drawn.line([(x, y - 40), (x, y - 26)], "quiet")
     drawn.text(90, 366, "The watermark is the newest event time so far, less 5 s (STREAMS_LATENESS_MS).", "small")
     return drawn

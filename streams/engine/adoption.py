@@ -2,7 +2,7 @@
 
 The state is in the store already (`engine.restore_adoption`). Here it is written to the partition's own journal and
 tables, so that every later restore needs these only. Pieces are sets of ids and rows of keys: a process that dies half
-way leaves pieces which the next attempt writes once more, to the same effect.
+way leaves pieces which the next attempt writes again, to the same effect.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -2,7 +2,7 @@
 
 That is so of each input of a flow. Everything here goes by lane (`batch.lanes`): the partition of an input.
 `growth.coupling` says which records go on now and in which order. The rest waits here. A log of which much waits is
-paused, so that memory is bounded; one of which little waits is read on, since a paused one is fetched anew.
+paused, so that memory is bounded; one of which little waits is read on, since a paused one is fetched again.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

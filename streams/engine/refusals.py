@@ -1,7 +1,7 @@
 """Remembers what outputs have refused: which events become dead letters, and which partitions stand still.
 
 Kept in memory only. A process that does not know a refusal meets it again: the cycle is aborted, nothing of it is
-visible, and the record is found once more.
+visible, and the record is found again.
 """
 
 import hashlib

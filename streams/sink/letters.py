@@ -1,7 +1,7 @@
 """Dead letters of a sink: records that are no row of its target, in the topic `sinks.<name>.dlq`.
 
 The envelope is that of a flow's dead letters. A letter is acknowledged by all replicas before the target's offset
-passes its record. When the process dies in between, the same letter comes once more: `dlq.id` tells.
+passes its record. When the process dies in between, the same letter comes again: `dlq.id` tells.
 """
 
 import time

@@ -2,7 +2,7 @@
 
 One JSON object a record, keyed by the dead letter's id in a compacted topic, so the newest one of each id stays. A
 replay writes it in the transaction that sends the event again; the event carries the same object as a header, and the
-worker writes it once more, completed by the outcome, in the transaction that holds the outcome.
+worker writes it again, completed by the outcome, in the transaction that holds the outcome.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Device breakers over a micro-batch: which records are kept out, and what the others do to their key's breaker.
 
 Record by record and in log order, but only for keys that have a reject in the batch, or that are kept out already.
-A replayed record that is rejected once more says nothing about what its device sends now: it does not count.
+A replayed record that is rejected again says nothing about what its device sends now: it does not count.
 Breakers go by the records' timestamps. A record whose timestamp is no time (ADR 16) neither counts nor is kept out.
 """
 
