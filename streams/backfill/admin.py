@@ -89,7 +89,7 @@ class BackfillAdmin:
     def settled_bounds(self) -> dict[int, tuple[int, int]]:
         """As `bounds`, of all partitions of the source, once no transaction is open there.
 
-        A commit returns before its markers are in every partition: what was written is behind the end until then.
+        A commit returns before its markers are in every partition: what was written lies before the end until then.
 
         Raises:
             StreamsError: one stays open; or no answer.

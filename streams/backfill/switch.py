@@ -38,7 +38,7 @@ from streams.text import counted
 from streams.versions.record import CurrentRecord, VersionRecord, Versions
 
 NEAR_OFFSETS: Final = 20_000
-"""So far behind the current version, it is stopped: less than a second of processing."""
+"""With so small a lag after the current version, it is stopped: less than a second of processing."""
 _LOOK_S: Final = 0.5
 _STOPPED_S: Final = 1.0
 """How long a group without members has to stand still: a worker that has just read the record may have joined."""

@@ -80,7 +80,7 @@ class Demo:
     orders: OrderWatch
     links: Links
     left_running: bool
-    """Whether the stack ran before and hence stays."""
+    """Whether the stack ran before, so that it stays."""
 
     def audit(self, is_asked: Callable[[bytes], bool]) -> Audit:
         """An audit of the flow of positions, from now on.

@@ -23,7 +23,7 @@ class CounterRates:
         self._at_s = 0.0
 
     def look(self, counts: Mapping[Address, Counts], now_s: float) -> dict[str, float]:
-        """Gained a second since the last look, over all workers; one that was started anew counts from zero."""
+        """Gained a second since the last look, over all workers; one that was restarted counts from zero."""
         gained = dict[str, float]()
         totals, self._totals = self._totals, {}
         for address, processes in counts.items():

@@ -98,7 +98,7 @@ class Reject(NamedTuple):
 
 
 class Late(NamedTuple):
-    """An event of the late topic: its reason and how many milliseconds it came behind the limit of that reason."""
+    """An event of the late topic: its reason and how many milliseconds it came after the limit of that reason."""
 
     event: Any
     reason: str

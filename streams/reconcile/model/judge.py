@@ -81,7 +81,7 @@ class PartitionJudge(Generic[E]):
     def feed(self, record: "E | Reject", *, is_replayed: bool = False, is_wanted: bool = True) -> None:
         """Judge the next record of the log; a `Reject` is one that did not decode.
 
-        A replayed dead letter that is rejected once more does not count against its key. One that is not wanted moves
+        A replayed dead letter that is rejected again does not count against its key. One that is not wanted moves
         the watermark, and counts against its key, as any other; nobody hears what becomes of it.
         """
         key, timestamp_ms = record.key, record.timestamp_ms
