@@ -87,7 +87,7 @@ class BackfillAdmin:
         return {lane: self._asked(what, ask) for lane, ask in asked.items()}
 
     def settled_bounds(self) -> dict[int, tuple[int, int]]:
-        """As `bounds`, of all partitions of the source, once no transaction is open there.
+        """As `bounds`, of all partitions of what the flow reads, once no transaction is open there.
 
         A commit returns before its markers are in every partition: what was written lies before the end until then.
 
@@ -96,13 +96,15 @@ class BackfillAdmin:
 
         """
         lanes, deadline_s = self.lanes(), time.monotonic() + _SETTLED_S
-        with closing(GroupPositions(self._settings, group=self._flow.group, topic=self._topics[0])) as positions:
+        with closing(GroupPositions(self._settings, group=self._flow.group, topics=self._topics)) as positions:
             while True:
-                found, written = self.bounds(lanes), positions.ends(map(partition_of_lane, lanes))
-                if all(written.get(partition_of_lane(lane)) == end for lane, (_, end) in found.items()):
+                found, written = self.bounds(lanes), positions.ends(lanes)
+                is_open = next((lane for lane, (_, end) in found.items() if written.get(lane) != end), None)
+                if is_open is None:
                     return found
                 if time.monotonic() > deadline_s:
-                    raise StreamsError(f"a transaction on {self._topics[0]} stays open: run the same command again")
+                    topic = self._topics[input_of(is_open)]
+                    raise StreamsError(f"a transaction on {topic} stays open: run the same command again")
                 time.sleep(0.2)
 
     def at_time(self, lanes: Sequence[int], time_ms: int) -> dict[int, int]:
