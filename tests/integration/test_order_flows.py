@@ -25,7 +25,7 @@ from streams.local.stack import Stack
 from streams.schemas.client import Registry
 from streams.settings import load_settings
 from streams.testing.schemas import Schema
-from tests.integration.kafka_helpers import admin_of, committed_records, fresh_topics, settings_of, start
+from tests.integration.kafka_helpers import Record, admin_of, committed_records, fresh_topics, settings_of, start
 from tests.integration.workers import NEVER_IDLE, SETTINGS, Worker, wait_until, workers
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -56,12 +56,12 @@ def ids(prefix: str, partitions: int) -> dict[int, str]:
     return found
 
 
-def close(stack: Stack, end_ms: int, partitions: int = PARTITIONS) -> None:
+def close(stack: Stack, end_ms: int, partitions: int = PARTITIONS, steps: int = 5) -> None:
     """Move the watermarks of all partitions on, stage after stage: events that are minutes apart, in each of them."""
     positions, orders = schema_of(stack, "gps.positions.v1"), schema_of(stack, "orders.events.v1")
     trucks, closing = ids(f"{CLOSING}truck-", partitions), ids(f"{CLOSING}order-", partitions)
     producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "partitioner": "murmur2_random"})
-    for number in range(1, 6):
+    for number in range(1, steps + 1):
         at = end_ms + number * 10 * MINUTE_MS
         for partition in range(partitions):
             truck, order = trucks[partition], closing[partition]
@@ -147,7 +147,8 @@ def rows_after(
     """What follows from the same traffic, by topic, without closing orders; `grown_to`: topics grow under it."""
     begin = ("--any-topic", "--late", 0, "--buffered", 0, "--skewed", 0)
     flags = [flag for flow in FLOWS[1:] for flag in ("--pipeline", flow)]
-    environment = {**NEVER_IDLE, "STREAMS_GROWTH_QUIET_MS": "20000"}
+    # Stages are read at any pace, in a drain: with so much room nothing is late in any of them, grown or not.
+    environment = {**NEVER_IDLE, "STREAMS_GROWTH_QUIET_MS": "20000", "STREAMS_LATENESS_MS": str(20 * MINUTE_MS)}
     worker.start(environment, options=flags).wait_ready(240)
     grows: list[subprocess.Popen[str]] = []
     for part in range(3):
@@ -164,17 +165,21 @@ def rows_after(
             worker.start(environment, options=flags).wait_ready(240)
             output, errors = grows[-1].communicate(timeout=240)
             assert grows[-1].returncode == 0, f"{output}\n{errors}"
-    close(stack, start_ms + 5 * SECONDS * 1_000, grown_to or PARTITIONS)
+    close(stack, start_ms + 5 * SECONDS * 1_000, grown_to or PARTITIONS, steps=11)
     wait_until(
         lambda: closing_orders(stack) == (grown_to or PARTITIONS), "the closing orders are followed", timeout_s=240
     )
     assert worker.terminate() == 0
     return {
         topic: Counter(
-            (one.key, one.value) for one in committed_records(stack, topic) if CLOSING.encode() not in (one.key or b"")
+            (one.key, one.value) for one in all_records(stack, topic) if CLOSING.encode() not in (one.key or b"")
         )
         for topic in ("orders.tracking.v1", "deliveries.verified.v1", "vehicles.trips.v1", "gps.positions.v1.clean")
     }
+
+
+def all_records(stack: Stack, topic: str) -> list[Record]:
+    return committed_records(stack, topic, partition_counts(admin_of(stack))[topic])
 
 
 def journal_partitions(stack: Stack, part: int) -> int:
@@ -182,7 +187,7 @@ def journal_partitions(stack: Stack, part: int) -> int:
 
 
 def closing_orders(stack: Stack) -> int:
-    rows = committed_records(stack, "orders.tracking.v1")
+    rows = all_records(stack, "orders.tracking.v1")
     return len({one.key for one in rows if (one.key or b"").startswith(CLOSING.encode())})
 
 
