@@ -11,6 +11,7 @@ from streams.deadletters.review.collector import families
 from streams.gateway.metrics import GatewayMetrics
 from streams.monitor.exposition import GROUPS_LEFT_OUT, HEALTH_METRICS, SNAPSHOT_METRICS, MonitorMetric
 from streams.sink.metrics import SinkMetrics
+from streams.tables.metrics import TableMetrics
 from streams.worker.metrics import WorkerMetrics
 
 Row = tuple[str, str, str, str]
@@ -35,6 +36,7 @@ def processes() -> dict[str, Sequence[Row]]:
     """Metrics by the process that serves them."""
     return {
         "Worker": list(_registered(WorkerMetrics().registry)),
+        "Tables (worker)": list(_registered(_tables())),
         "Monitor": [*_listed(SNAPSHOT_METRICS), *_listed([GROUPS_LEFT_OUT]), *_listed(HEALTH_METRICS)],
         "Dead letters (monitor)": [
             (code(one.name), one.type, _labels(one._labelnames), one.documentation)  # noqa: SLF001 - has no public name
@@ -54,6 +56,12 @@ def _listed(metrics: Iterable[MonitorMetric[Any]]) -> Iterator[Row]:
 def _bridge() -> CollectorRegistry:
     registry = CollectorRegistry()
     BridgeMetrics(registry)
+    return registry
+
+
+def _tables() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    TableMetrics(registry)
     return registry
 
 
