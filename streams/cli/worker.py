@@ -16,6 +16,7 @@ from streams.logs import configure_logging
 from streams.schemas.personal import with_personal
 from streams.settings import Settings, load_settings
 from streams.unknown_variables import warn_of_unknown_variables
+from streams.worker.failpoint import parse_failpoint
 from streams.worker.lifeline import Supervised
 from streams.worker.process import WorkerProcess
 from streams.worker.restarts import SWITCHED
@@ -80,6 +81,8 @@ def worker(
         _log(settings, declared)
         run()
         return
+    if settings.streams_failpoint:
+        parse_failpoint(settings.streams_failpoint)  # a wrong one is refused before anything else is looked at
     running = current_versions(settings, declared, on_wait=partial(_log, settings, declared))
     process = WorkerProcess(settings, running, web_port=web_port, follows_versions=True)
     _log(settings, declared)

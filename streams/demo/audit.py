@@ -19,6 +19,7 @@ from confluent_kafka import KafkaException, Message, TopicPartition
 from streams.errors import StreamsError
 from streams.flow.declaration import Pipeline
 from streams.kafka import clients
+from streams.kafka.headers import headers_of
 from streams.schemas.client import Registry, UnknownSchema
 from streams.settings import Settings
 
@@ -198,7 +199,7 @@ class Audit:
         if outcome != "rejected" or one not in self._found:
             self._found[one] = outcome
         if outcome == "late" and one in self._stored:
-            headers: Any = dict(message.headers() or ())
+            headers: Any = dict(headers_of(message))
             self._late_ms_max = max(self._late_ms_max, int(headers.get("late.by_ms", b"0")))
 
     def _identity(self, value: bytes | None) -> Identity:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,9 @@ def ids(prefix: str, partitions: int) -> dict[int, str]:
     return found
 
 
-def close(stack: Stack, end_ms: int, partitions: int = PARTITIONS, steps: int = 5) -> None:
+def close(
+    stack: Stack, end_ms: int, partitions: int = PARTITIONS, steps: int = 5, then: Callable[[], object] = lambda: None
+) -> None:
     """Move the watermarks of all partitions on, stage after stage: events that are minutes apart, in each of them."""
     positions, orders = schema_of(stack, "gps.positions.v1"), schema_of(stack, "orders.events.v1")
     trucks, closing = ids(f"{CLOSING}truck-", partitions), ids(f"{CLOSING}order-", partitions)
@@ -75,7 +77,8 @@ def close(stack: Stack, end_ms: int, partitions: int = PARTITIONS, steps: int = 
             producer.produce("gps.positions.v1", value, truck, timestamp=at)
             value = orders.encode({"event_id": f"{order}-{number}", **common, **step})
             producer.produce("orders.events.v1", value, order, timestamp=at)
-    assert producer.flush(30) == 0
+        assert producer.flush(30) == 0
+        then()
 
 
 def judged(stack: Stack, flow: str) -> OrderReport:
@@ -165,7 +168,8 @@ def rows_after(
             worker.start(environment, options=flags).wait_ready(240)
             output, errors = grows[-1].communicate(timeout=240)
             assert grows[-1].returncode == 0, f"{output}\n{errors}"
-    close(stack, start_ms + 5 * SECONDS * 1_000, grown_to or PARTITIONS, steps=11)
+    # One step after the other: partitions of a stage are then never farther apart than there is room for.
+    close(stack, start_ms + 5 * SECONDS * 1_000, grown_to or PARTITIONS, 11, lambda: came_to_rest(stack))
     wait_until(
         lambda: closing_orders(stack) == (grown_to or PARTITIONS), "the closing orders are followed", timeout_s=240
     )
@@ -176,6 +180,15 @@ def rows_after(
         )
         for topic in ("orders.tracking.v1", "deliveries.verified.v1", "vehicles.trips.v1", "gps.positions.v1.clean")
     }
+
+
+def came_to_rest(stack: Stack) -> None:
+    """Wait until no stage has written anything for some commits."""
+    topics = ("gps.positions.v1.clean", "orders.events.v1.clean", "orders.bound.v1", "orders.tracking.v1")
+    before: list[int] | None = None
+    while (now := [len(all_records(stack, topic)) for topic in topics]) != before:
+        before = now
+        time.sleep(3)
 
 
 def all_records(stack: Stack, topic: str) -> list[Record]:

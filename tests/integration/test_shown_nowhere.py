@@ -51,6 +51,12 @@ SECRETS: Final = {
     "STREAMS_POSTGRES_URL": "postgresql://walker:marked-secret-of-the-database@127.0.0.1:1/none",
     "STREAMS_HTTP_SINK_TOKEN": "marked-secret-of-the-endpoint",
     "STREAMS_MQTT_PASSWORD": "marked-secret-of-the-mqtt-broker",
+    "STREAMS_PROMETHEUS_URL": "http://walker:marked-secret-of-the-history@127.0.0.1:1/",
+    "STREAMS_PROMETHEUS_TOKEN": "marked-secret-of-prometheus",
+    "STREAMS_NOTIFY_WEBHOOK_URL": "http://127.0.0.1:1/marked-secret-of-the-webhook",
+    "STREAMS_NOTIFY_WEBHOOK_TOKEN": "marked-secret-of-the-receiver",
+    "STREAMS_NOTIFY_SLACK_URL": "http://127.0.0.1:1/marked-secret-of-slack",
+    "STREAMS_NOTIFY_SMTP_URL": "smtp://walker:marked-secret-of-the-mail-server@127.0.0.1:1",
 }
 """Each is in force, or at least given to every process."""
 HARD: Final = {

@@ -18,6 +18,12 @@ from streams.state.store import WriteBatch
 TOPICS = {GPS.journal: "journal-1"}
 
 
+@pytest.fixture(autouse=True)
+def _no_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command would set up logging for all tests of this process."""
+    monkeypatch.setattr("structlog.configure", lambda **_: None)
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     """A data directory with one partition's state, and the bucket."""

@@ -374,13 +374,6 @@ function setUp(told) {
     byId("signout").hidden = false;
     byId("signout").elements.csrf.value = told.csrf;
   }
-  fetch("/api/panels").then((answer) => (answer.ok ? answer.json() : [])).then((panels) => {
-    for (const one of panels.filter((each) => !location.pathname.startsWith(each.path))) {
-      const link = element("a", "", one.title);
-      link.href = `${one.path}/`;
-      byId("panels").append(link, " ");
-    }
-  }).catch(() => notice("panels", ""));
 }
 
 start();

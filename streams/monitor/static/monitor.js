@@ -17,6 +17,7 @@ const QUIET_FIRST_S = 60;
 const AGAIN_MS = [1000, 2000, 5000, 10000];
 let source = null;
 let chosen = groupOfHash();
+let historyOf = null;
 let overview = null;
 let heardAt = 0;
 let waited = 0;
@@ -211,6 +212,11 @@ function showGroups(groups) {
     put(row.cells[8], one.members === null ? "?" : count(one.members));
     put(row.cells[9], count(one.partitions));
   });
+  // Of a group that is not there nothing is asked.
+  if (chosen !== historyOf && groups.some((one) => one.group === chosen)) {
+    historyOf = chosen;
+    showHistory(chosen);
+  }
 }
 function showSources(sources) {
   const made = rows(byId("sources").tBodies[0], sources.map((one) => one.source), (name) => {
@@ -303,7 +309,6 @@ function choose(name, byUser) {
     delete byId("partitions").tBodies[0].dataset.total;
     if (byUser) history.replaceState(null, "", `#${encodeURIComponent(name)}`);
     put(byId("partitions-title"), `Partitions of ${name}`);
-    showHistory(name);
     rows(byId("partitions").tBodies[0], [], () => null);
     connect();
   }
@@ -371,6 +376,5 @@ document.addEventListener("keydown", (event) => {
 });
 if (chosen !== null) {
   put(byId("partitions-title"), `Partitions of ${chosen}`);
-  showHistory(chosen);
 }
 connect();
