@@ -110,7 +110,7 @@ class Findings:
     def add(self, other: "Findings") -> None:
         """Add what was found elsewhere."""
         self.counts += other.counts
-        self.checked += other.checked
+        self.checked.update(other.checked)  # what there was none of stays, as 0
         self.unchecked += other.unchecked
         self.remarks += other.remarks
         self.differences += other.differences[: KEPT_MAX - len(self.differences)]

@@ -190,8 +190,10 @@ def test_a_bike_of_the_tutorial_becomes_a_row_and_a_point_on_the_map(courier: Pa
                 18.0,
             )
             if HAS_FLEET_PAGE:
-                assert answers(f"http://127.0.0.1:{monitor}/fleet/")
-                wait_until(has_one_vehicle(monitor), "the bike on the map", timeout_s=60)
+                fleet = f"http://127.0.0.1:{monitor}/fleet"
+                assert answers(f"{fleet}/")
+                with urllib.request.urlopen(f"{fleet}/api/stream", timeout=30):  # noqa: S310 - as the page does
+                    wait_until(has_one_vehicle(monitor), "the bike on the map", timeout_s=60)
     finally:
         client = AdminClient({"bootstrap.servers": stack.bootstrap_servers})
         topics = client.list_topics(timeout=10).topics
