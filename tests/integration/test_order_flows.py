@@ -124,8 +124,9 @@ def test_orders_meet_their_vehicles_although_the_worker_is_killed(stack: Stack, 
     generate(stack, *orders, "--vehicles", VEHICLES)
     wait_until(lambda: committed_records(stack, "orders.bound.v1"), "orders are bound to vehicles", timeout_s=240)
     worker.kill()
-    close(stack, start_ms + 2 * SECONDS * 1_000)
-    worker.start(NEVER_IDLE, options=flags)
+    worker.start(NEVER_IDLE, options=flags).wait_ready(240)
+    came_to_rest(stack)  # else events of one partition might come late after the closing ones of another
+    close(stack, start_ms + 2 * SECONDS * 1_000, then=lambda: came_to_rest(stack))
 
     def is_done() -> bool:
         """The last closing order of each partition but those that are held in a stage has come through."""
