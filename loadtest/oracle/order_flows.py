@@ -214,6 +214,8 @@ class _Vehicle:
     """Where a vehicle is, how far it came on its trip, and what it carries."""
 
     position: Position | None = None
+    recent: list[Position] = field(default_factory=list)
+    """Those that may verify a delivery, in their order."""
     way_mm: int = 0
     run: int = 0
     run_began: tuple[int, int] = (0, 0)
@@ -226,6 +228,8 @@ class _Vehicle:
         """Take the next position."""
         was, run = self.position, to.event_time_ms // RUN_MS
         self.position = to
+        # A step may be merged minutes after its time: for so long it still finds the position of its time.
+        self.recent = [one for one in self.recent if one.event_time_ms >= to.event_time_ms - 2 * POSITION_MS_MAX] + [to]
         if was is None or to.event_time_ms - was.event_time_ms > TRIP_GAP_MS:
             self.way_mm, self.run = 0, run
             self.run_began = self.since = (to.event_time_ms, 0)
@@ -313,9 +317,12 @@ class TrackingModel:
 
     def _verify(self, step: Step) -> None:
         vehicle = self.vehicles.get(step.vehicle_id or "")
-        position = None if vehicle is None else vehicle.position
-        if position is not None and not 0 <= step.event_time_ms - position.event_time_ms <= POSITION_MS_MAX:
-            position = None
+        before = [
+            one
+            for one in (() if vehicle is None else vehicle.recent)
+            if 0 <= step.event_time_ms - one.event_time_ms <= POSITION_MS_MAX
+        ]
+        position = before[-1] if before else None
         distance = _distance_km(position, step)
         cause = (
             "NO_VEHICLE" if step.vehicle_id is None

@@ -266,3 +266,12 @@ def test_what_comes_out_follows_from_the_logs_alone(faults: dict[str, Any]) -> N
         elif faults.get("lose_disk") and rng.random() < 0.3:
             driver.lose_disk()
     assert_same(idle(driver), wanted)
+
+
+def test_the_model_verifies_a_delivery_that_is_merged_late_by_the_position_of_its_time() -> None:
+    model = TrackingModel()
+    for time in (1_000, 5_000):
+        model.add(Position(time, f"p-{time}", "truck", time, time, 48.0, 11.0))
+    model.add(Step(2_000, "s", "truck", 1, 2_000, "order", "DELIVERED", "truck", 48.0, 11.0, None))
+    (row,) = model.verified
+    assert (row["is_verified"], row["position_time"], row["position_age_ms"]) == ("YES", 1_000, 1_000)
