@@ -73,11 +73,13 @@ class Router:
     def __init__(self, metrics: TableMetrics) -> None:
         self._metrics = metrics
         self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
         self._scanning = asyncio.Semaphore(QUERY_SCANS_AT_ONCE)
         self._scans = 0
 
     async def close(self) -> None:
-        """Ask nobody any more."""
+        """Ask nobody any more: requests that come late are told that this worker stops."""
+        self._is_closed = True
         if self._session is not None:
             await self._session.close()
 
@@ -154,7 +156,14 @@ class Router:
         return [owner for owner in dict.fromkeys(named) if owner.member != flow.member]
 
     async def _ask(self, owner: Owner, question: Question, waits: "_Waits", accept: str = "") -> Passed | None:
-        """What a worker answers; None: it has not what is asked for, or there is no answer."""
+        """What a worker answers; None: it has not what is asked for, or there is no answer.
+
+        Raises:
+            NoOwner: this worker stops.
+
+        """
+        if self._is_closed:
+            raise NoOwner("this worker stops: ask another one")
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=_ANSWER_S_MAX, connect=2.0)
             self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit_per_host=64))
@@ -165,6 +174,8 @@ class Router:
             ) as answer:
                 passed = Passed(answer.status, answer.headers.get("Content-Type", ""), await answer.read())
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if self._is_closed:
+                raise NoOwner("this worker stops: ask another one") from error
             waits.why = f"{owner.member} does not answer at {owner.url} ({type(error).__name__})"
             self._metrics.routed.labels("failed").inc()
             return None

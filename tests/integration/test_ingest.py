@@ -89,6 +89,8 @@ def test_all_formats_give_the_same_events_keyed_and_partitioned_like_java_does(s
         path = write(rows, tmp_path / f"rows.{suffix}")
         result = ingest_file(settings_of(stack), path, TOPIC)
         assert (result.rows, result.sent, result.skipped, result.bad) == (3000, 3000, 0, 0), suffix
+        # A commit returns before its markers are in every partition: until then a reader does not see all of it.
+        wait_until(lambda: len(committed_records(stack, TOPIC)) == 3000, "all is visible")
         records = committed_records(stack, TOPIC)
         assert all(partition_of(record.key, 3) == record.partition for record in records)
         events = decoded(records, GPS.subject)
