@@ -73,13 +73,14 @@ class Telling:
         `readings` and `idle_ms`, a setting, are of each input. `adopted`: whether all children have taken their state
         over. The coupling ends in all inputs at once: when no straggler has come in any of them for `quiet_ms`.
         """
-        is_quiet = adopted and all(one.strays == told.strays for one, told in zip(readings, self._told, strict=True))
+        inputs = list(enumerate(zip(readings, self._told, strict=True)))
+        is_quiet = adopted and all(one.strays == told.strays for _, (one, told) in inputs)
         if not is_quiet:
             self._quiet_since_ms = now_ms
-            for one, told in zip(readings, self._told, strict=True):
+            for _, (one, told) in inputs:
                 told.strays, told.quiet_until = one.strays, None
         is_settled = True
-        for number, (one, told) in enumerate(zip(readings, self._told, strict=True)):
+        for number, (one, told) in inputs:
             self._look(number, one, told, ends, quiet_ms if is_quiet else None)
             has_reached_end = told.quiet_until is not None and one.offset_next >= told.quiet_until
             is_settled &= settles(
@@ -91,7 +92,7 @@ class Telling:
             )
         self._settles |= is_settled
         found: dict[int, Progress] = {}
-        for number, (one, told) in enumerate(zip(readings, self._told, strict=True)):
+        for number, (one, told) in inputs:
             is_idle = one.idle is not None and one.idle.until_ms - one.idle.since_ms >= idle_ms[number]
             progress = Progress(one.watermark, told.reach, is_idle=is_idle, is_settled=self._settles)
             if is_due(progress, told.progress, told_ms=told.told_ms, now_ms=now_ms, interval_ms=INTERVAL_MS):

@@ -122,7 +122,7 @@ class FleetWeb:
         """The picture that a number of a vehicle is of."""
         picture = self._service.known()
         if picture is None or picture.epoch != _whole(request, "epoch"):
-            raise Refused(HTTPStatus.GONE, "the fleet was read anew: reload the page")
+            raise Refused(HTTPStatus.GONE, "the fleet was read again: reload the page")
         return picture
 
     def _said(self, status: int, why: str) -> Response:

@@ -239,6 +239,6 @@ def _checked(settings: Settings, table: TableShape, since: Positions) -> Positio
     if beyond:
         raise BeyondEnd(
             f"{table.topic}-{beyond[0]} ends at offset {ends.get(beyond[0], 0)}, and changes are asked for from "
-            f"{since[beyond[0]]} on: the topic was created again. Read the table anew, then its changes without an id"
+            f"{since[beyond[0]]} on: the topic was created again. Read the table again, then its changes without an id"
         )
     return {partition: max(since.get(partition, 0), offset) for partition, offset in first.items()}

@@ -1,9 +1,8 @@
 // A chart of lines over time, drawn as SVG: for the eye, the pointer, the keyboard (arrow keys move a cursor whose values
-// are read aloud), and as a table for whoever does not see it.
-import { element } from "./dom.js";
+// a screen reader reads), and as a table for people who do not see it.
+import { element, node } from "./dom.js";
 import { duration } from "./words.js";
 
-const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 190;
 const LEFT = 62;
 const RIGHT = 10;
@@ -15,12 +14,6 @@ const TABLE_ROWS_MAX = 60;
 const STEPS_S = [15, 60, 300, 900, 1800, 3600, 10800, 21600, 43200, 86400, 172800, 604800, 1209600];
 const LETTERS = { rebalance: "R", deploy: "D", growth: "G" };
 
-function node(name, attributes, text) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
 const TICKS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
 // The least of 1, 2, 5 times a power of ten that is no less; of seconds, the least usual length of time.
 function nice(value, isTime) {

@@ -13,6 +13,13 @@ export function element(name, className, text) {
   if (text !== undefined) node.textContent = text;
   return node;
 }
+// An element of an SVG drawing.
+export function node(name, attributes, text) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
 export function verdict(cell, word) {
   if (cell.firstChild === null) cell.append(element("span", "v"));
   if (cell.firstChild.textContent !== word) {
@@ -26,12 +33,8 @@ export function spark(cell, values) {
     ? "0,21 120,21"
     : values.map((v, i) => `${((i * 120) / (values.length - 1)).toFixed(1)},${(21 - (20 * v) / top).toFixed(1)}`).join(" ");
   if (cell.firstChild === null) {
-    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    svg.setAttribute("class", "spark");
-    svg.setAttribute("viewBox", "0 0 120 22");
-    svg.setAttribute("preserveAspectRatio", "none");
-    svg.setAttribute("role", "img");
-    svg.append(document.createElementNS("http://www.w3.org/2000/svg", "polyline"));
+    const svg = node("svg", { class: "spark", viewBox: "0 0 120 22", preserveAspectRatio: "none", role: "img" });
+    svg.append(node("polyline", {}));
     cell.append(svg);
   }
   const line = cell.firstChild.firstChild;

@@ -1,8 +1,7 @@
 // The flows of the app as pictures: sources at the left, what is written at the right, rates beside the arrows.
-import { base, byId, element, put, verdict } from "./dom.js";
+import { base, byId, element, node, put, verdict } from "./dom.js";
 import { clock, count, duration, rate } from "./words.js";
 
-const SVG = "http://www.w3.org/2000/svg";
 const CHARACTER_PX = 7.3;
 const BOX_PX = 44;
 const ROW_PX = 58;
@@ -12,12 +11,6 @@ const AGAIN_MS = 10000;
 const shown = new Map();
 let drawn = "";
 
-function node(name, attributes, text) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
 const width = (one) => Math.max(one.title.length * CHARACTER_PX, (one.detail.length * CHARACTER_PX * 10) / 12) + 2 * PADDING_PX;
 
 // Places of the nodes: each column to the right of all that it gets events from; each node at the height of what comes

@@ -21,6 +21,12 @@ _BUCKET: Final = struct.Struct(">q")
 _INDEX: Final = b"i"
 """Key of the row that says what the store has; rows of events are below `_ROWS`."""
 _ROWS: Final = b"r"
+_PREFIX_BYTES: Final = len(_ROWS) + _BUCKET.size
+
+
+def _prefix(bucket: int) -> bytes:
+    """What the store's keys of a bucket begin with, before those of its events."""
+    return _ROWS + _BUCKET.pack(bucket)
 
 
 @dataclass(slots=True)
@@ -76,13 +82,12 @@ class BucketedRows:
 
     def keys_in(self, bucket: int) -> list[bytes]:
         """Keys that have rows in a bucket."""
-        skip = len(_ROWS) + _BUCKET.size
-        return [key[skip:] for key, _ in self._space.scan(_ROWS + _BUCKET.pack(bucket))]
+        return [key[_PREFIX_BYTES:] for key, _ in self._space.scan(_prefix(bucket))]
 
     def of_keys(self, keys: Sequence[bytes], low: int) -> Iterator[tuple[Int64, Rows]]:
         """Rows of keys in the buckets from time `low` on, oldest bucket first: of each row the place of its key."""
         for bucket in self.buckets(low):
-            start = _ROWS + _BUCKET.pack(bucket)
+            start = _prefix(bucket)
             found = self._space.get_many([start + key for key in keys])
             places = [at for at, value in enumerate(found) if value is not None]
             if places:
@@ -92,13 +97,15 @@ class BucketedRows:
 
     def all(self) -> Iterator[tuple[list[bytes], Rows]]:
         """Keys and rows, bucket after bucket."""
-        skip = len(_ROWS) + _BUCKET.size
         dtype = dtype_of(self._index.columns)
         for bucket in self._index.buckets:
-            pairs = list(self._space.scan(_ROWS + _BUCKET.pack(bucket)))
+            pairs = list(self._space.scan(_prefix(bucket)))
             counts, rows = unpack_values([value for _, value in pairs], dtype)
             named = zip(pairs, counts.tolist(), strict=True)
-            yield [key[skip:] for (key, _), count in named for _ in range(count)], as_declared(rows, self._dtype)
+            yield (
+                [key[_PREFIX_BYTES:] for (key, _), count in named for _ in range(count)],
+                as_declared(rows, self._dtype),
+            )
 
     def put(self, batch: WriteBatch, keys: list[bytes], rows: Rows, cutoff: int) -> None:
         """Have `batch` put rows; those older than `cutoff` are left out. Not twice with one batch."""
@@ -112,7 +119,7 @@ class BucketedRows:
             by_place.setdefault((bucket, keys[at]), []).append(at)
         if by_place:
             index.buckets = sorted({*index.buckets, *(bucket for bucket, _ in by_place)})
-            names = [_ROWS + _BUCKET.pack(bucket) + key for bucket, key in by_place]
+            names = [_prefix(bucket) + key for bucket, key in by_place]
             together = rows[[at for one in by_place.values() for at in one]]
             ends = np.cumsum([len(one) for one in by_place.values()]).tolist()
             before = self._space.get_many(names)
@@ -123,7 +130,7 @@ class BucketedRows:
     def delete_keys(self, batch: WriteBatch, keys: Sequence[bytes]) -> None:
         """Have `batch` delete all rows of keys."""
         for bucket in self._index.buckets:
-            self._space.delete(batch, [_ROWS + _BUCKET.pack(bucket) + key for key in keys])
+            self._space.delete(batch, [_prefix(bucket) + key for key in keys])
 
     def expire(self, batch: WriteBatch, cutoff: int) -> list[int]:
         """Have `batch` delete the buckets that hold nothing from `cutoff` on; returns them."""
@@ -131,7 +138,7 @@ class BucketedRows:
         gone = [bucket for bucket in index.buckets if (bucket + 1) * index.bucket_ms <= cutoff]
         if gone:
             for bucket in gone:
-                self._space.delete_range(batch, _ROWS + _BUCKET.pack(bucket), _ROWS + _BUCKET.pack(bucket + 1))
+                self._space.delete_range(batch, _prefix(bucket), _prefix(bucket + 1))
             index.buckets = [bucket for bucket in index.buckets if bucket not in gone]
             self._space.put(batch, [(_INDEX, index.pack())])
         return gone
