@@ -484,10 +484,15 @@ def test_charts_show_the_history_of_the_group_and_of_a_partition(browser: Browse
     with page_of(browser, monitor, "/#streams.gps", viewport={"width": 1400, "height": 1000}) as page:
         page.wait_for_selector("#chart-rates :is(polyline, circle).one", state="attached")
         page.click("#history-ranges button:text('15 min')")
-        page.focus("#chart-rates svg.lines")
-        page.keyboard.press("End")
-        page.keyboard.press("ArrowLeft")
-        assert re.search(r"arrived .*, consumed ", page.inner_text("#chart-rates .readout"))
+
+        def is_read_by_keyboard() -> bool:
+            """Where an answer of the monitor has just drawn the chart again, the cursor is set again."""
+            page.focus("#chart-rates svg.lines")
+            page.keyboard.press("End")
+            page.keyboard.press("ArrowLeft")
+            return re.search(r"arrived .*, consumed ", page.inner_text("#chart-rates .readout")) is not None
+
+        wait_until(is_read_by_keyboard, "the values at the cursor")
         page.click("#chart-rates summary")
         assert ["Time", "arrived", "consumed"] == page.locator("#chart-rates th").all_inner_texts()
         assert "Arrow keys move through time" in (page.get_attribute("#chart-rates svg.lines", "aria-label") or "")
