@@ -40,6 +40,8 @@ from tests.integration.workers import (
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 SEED: Final = int(os.environ.get("SEED", "1"))
+RECORDS: Final = 45_000
+"""More than two micro-batches: after two commits something is always left."""
 
 
 def environment(stack: Stack, directory: Path) -> dict[str, str]:
@@ -83,9 +85,10 @@ def verdict(stack: Stack, version: str) -> Report:
 
 
 def test_a_killed_backfill_goes_on_and_each_event_is_there_once(stack: Stack, tmp_path: Path) -> None:
-    filled_world(stack, 20_000, "v2")
+    filled_world(stack, RECORDS, "v2")
     command = ["backfill", "--flow", "gps", "--into", "v2", "--to", "now", "--web-port", "0", "--format", "json"]
-    for failpoint in ("produced:2", "committed:1", "offsets_sent:2"):
+    # The first and the third commit at most a micro-batch each: each of them is reached however fast the machine is.
+    for failpoint in ("produced:2", "offsets_sent:1", "committed:1"):
         killed = ForkedProcess(
             command,
             {**environment(stack, tmp_path), "STREAMS_FAILPOINT": failpoint, "STREAMS_COMMIT_INTERVAL_MS": "20"},
@@ -103,7 +106,7 @@ def test_a_killed_backfill_goes_on_and_each_event_is_there_once(stack: Stack, tm
     assert said["outputs"]["vehicles.state.v1"] == "vehicles.state.v1.run.v2"
     report = verdict(stack, "v2")
     assert report.ok, f"SEED={SEED}\n{report}\n{done.stderr[-3000:]}"
-    assert report.events == 20_000
+    assert report.events == RECORDS
     assert min(report.duplicates, report.late, report.rejected) > 10
     assert committed_records(stack, GPS.clean) == []  # the live flow's topics have nothing of it
     again = backfill(stack, tmp_path, "--into", "v2", "--to", "now")
