@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from streams.avro.native import choose
 from streams.batch.records import Records
@@ -120,6 +120,10 @@ class KafkaSubject:
     def delete_before(self, partition: int, offset: int) -> None:
         for future in self._admin.delete_records([TopicPartition(self._name, partition, offset)]).values():
             settled("deleting records", future)
+
+    def grow(self, partitions: int) -> None:
+        for future in self._admin.create_partitions([NewPartitions(self._name, partitions)]).values():
+            settled("adding partitions", future)
 
     def finish(self) -> None:
         for member in self._open:
@@ -361,3 +365,26 @@ def test_members_share_the_partitions_and_whoever_leaves_releases_them_first(sub
     subject.close(second)
     assert second.mine == set()
     poll_until(lambda: first.mine == {0, 1}, first)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_new_partitions_are_divided_as_soon_as_members_have_looked_for_them(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    """The client would compare its subscription with the topic when it next refreshes, which is after the test."""
+    monkeypatch.setenv("KAFKA_CONFIG_TOPIC_METADATA_REFRESH_INTERVAL_MS", "600000")
+    monkeypatch.setenv("STREAMS_GROUP_PROTOCOL", protocol)
+    subject = KafkaSubject(stack)
+    first, second = joined(subject, "a"), subject.member("b")
+    second.source.subscribe()
+    poll_until(lambda: len(first.mine) == 1 and len(second.mine) == 1, first, second)
+
+    subject.grow(3 * PARTITIONS)
+    for member in (first, second):
+        assert isinstance(member.source, Intake)
+        poll_until(lambda intake=member.source: intake.has_seen(3 * PARTITIONS), first, second)
+
+    poll_until(lambda: first.mine | second.mine == set(range(3 * PARTITIONS)), first, second)
+    assert not first.mine & second.mine
+    subject.finish()

@@ -92,6 +92,9 @@ class Intake:
     def subscribe(self) -> None:
         """Join the group."""
         self._joining.begin()
+        self._subscribe()
+
+    def _subscribe(self) -> None:
         self.consumer.subscribe(
             [self._source], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -210,16 +213,21 @@ class Intake:
         return self._consumed.idle_now()
 
     def has_seen(self, partitions: int) -> bool:
-        """Whether the client knows so many partitions of the source; asks now, and so has the group divide new ones.
+        """Whether the client knows so many partitions of the source; if so, has the group divide them.
 
-        In the thread that polls. The client by itself asks twice a minute.
+        In the thread that polls. By itself the client asks twice a minute, and only then looks whether the group has to
+        divide partitions again. What it learns from a question of ours it compares when it subscribes again.
         """
         try:
             found = self.consumer.list_topics(self._source, timeout=_ASK_TIMEOUT_S).topics.get(self._source)
         except KafkaException as error:
             log.debug("the source's partitions were not asked for", topic=self._source, error=described(error))
             return False
-        return found is not None and len(found.partitions) >= partitions
+        if found is None or len(found.partitions) < partitions:
+            return False
+        if not self._joining.is_refused:  # else the next consumer subscribes, and knows all partitions
+            self._subscribe()
+        return True
 
     def close(self) -> None:
         """Leave the assignment; calls `revoked`.
