@@ -28,6 +28,7 @@ from loadtest.prepare import prepare_pipeline
 from loadtest.program import run_to_the_end
 from loadtest.worker import free_port
 from logistics.flows.gps import GPS
+from logistics.flows.orders import ORDERS
 from streams.errors import StreamsError
 from streams.gateway.http_limits import bounded_protocol
 from streams.local.stack import running_stack
@@ -207,7 +208,8 @@ def command(
 
 def _run(folder: Path, connection: dict[str, str], seconds: float, rounds: int, output: Path | None) -> None:
     os.environ.update(connection)
-    prepare_pipeline(load_settings(), GPS.name, 3)
+    for flow in (GPS, ORDERS):  # a gateway is not ready as long as a source of its flows lacks its topics
+        prepare_pipeline(load_settings(), flow.name, 3)
     environment = {**os.environ, "STREAMS_GATEWAY_DIR": str(folder / "gateway"), "STREAMS_LOG_FORMAT": "json"}
     ports = {"nothing": free_port(), "gateway": free_port()}
     here = ["-m", "loadtest.gateway_bench", "--nothing", str(ports["nothing"])]

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.errors import StreamsError
 from streams.kafka import clients
-from streams.kafka.admin import RECONNECT_MS_MAX, described
+from streams.kafka.admin import RECONNECT_MS_MAX, admin_client, described
 from streams.kafka.broker_watch import BrokerWatch
 from streams.settings import Settings
 
@@ -52,6 +53,7 @@ class ControlTopic:
         self._readers = 0
         self._is_there = False
         self._consumer: Consumer | None = None
+        self._asking: AdminClient | None = None
         self._brokers = BrokerWatch()
         self._log: list[tuple[bytes | None, bytes | None, int]] = []
         self._position = 0
@@ -121,21 +123,33 @@ class ControlTopic:
         """The offset after the last record; 0 of a topic that does not exist, None while it has no leader."""
         try:
             # Of all topics: asking by name creates a missing one where the broker auto-creates topics.
-            self._is_there = self._is_there or self._topic in self._asked().list_topics(timeout=timeout_s).topics
+            self._is_there = self._is_there or self._topic in self._admin().list_topics(timeout=timeout_s).topics
             if not self._is_there:
                 return 0
-            _, end = self._asked().get_watermark_offsets(TopicPartition(self._topic, 0), timeout=timeout_s)
+            where = TopicPartition(self._topic, 0)
+            asked = self._admin().list_offsets({where: OffsetSpec.latest()}, request_timeout=timeout_s)
+            end = asked[where].result(timeout_s + 1).offset
         except KafkaException as error:
             if error.args[0].code() in _ABSENT:
                 return 0
             if error.args[0].code() in _LEADERLESS:  # as one that was created just now
                 return None
+            self._asking = None
             self._close()  # a client that got no answer may never get one (`kafka.broker_watch`)
             raise StreamsError(f"asking for the end of {self._topic}: {described(error)}") from None
         return int(end)
 
+    def _admin(self) -> AdminClient:
+        """The client that asks. The broker answers the one that reads only when its fetch is over, up to half a second.
+
+        A restore asks, and keys may be waiting for it.
+        """
+        if self._asking is None:
+            self._asking = admin_client(self._settings)
+        return self._asking
+
     def _asked(self) -> Consumer:
-        """The client, which reads from the beginning or from where it was."""
+        """The client that reads, from the beginning or from where it was."""
         if self._consumer is not None and self._brokers.is_stranded:
             self._close()
         if self._consumer is None:

@@ -51,6 +51,14 @@ class ColumnReader:
         starts = [0, *ends[:-1]]
         return objects([blob[a:b] for a, b in zip(starts, ends, strict=True)] if count else [])
 
+    def skip_texts(self, count: int) -> int:
+        """Pass over a column of byte strings; how many bytes they have together."""
+        size = int(self.numbers("<u4", count).sum(dtype=np.int64))
+        if self._at + size > len(self._data):
+            raise Cut("cut off")
+        self._at += size
+        return size
+
 
 def pack_texts(texts: list[bytes]) -> list[bytes]:
     """A column of byte strings: their sizes, and then all of them."""

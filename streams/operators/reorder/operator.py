@@ -32,7 +32,6 @@ from streams.operators.reorder.section import (
     pack_held,
     pack_keys,
     unpack_due,
-    unpack_held,
     unpack_keys,
 )
 from streams.operators.spec import OperatorSpec, named_for
@@ -99,7 +98,7 @@ class ReorderOperator(Operator):
         self._none = Events.none(context.fields)
         self._cycle = 1
         """Of those since the restore: by it held events that came in the open cycle are told from others."""
-        self._journalled = HeldInJournal(self.held)
+        self._journalled = HeldInJournal(self.held, context.fields)
         self._replayed = WriteBatch()
 
     def process(self, events: Events, trace: WatermarkTrace) -> Output:
@@ -198,9 +197,7 @@ class ReorderOperator(Operator):
         """Hold what a cycle has held, as far as it is not due; take the last released events that the store lacks."""
         rows = 0
         if (section := record.sections.get(self._spec.held_part)) is not None:
-            held = unpack_held(section, self._context.fields)
-            self._journalled.add(held, record.watermark, budget.bytes_max)
-            rows += len(held)
+            rows += self._journalled.add(section, record.watermark, budget.bytes_max)
         if (section := record.sections.get(self._spec.forgotten_part)) is not None and record.is_new:
             self._write_replayed()
             self._last_space.delete(self._replayed, unpack_keys(section))
