@@ -339,6 +339,7 @@ def test_a_scan_over_a_corrupt_block_says_so_instead_of_ending_early(damaged: Pa
     store.abandon()
 
 
+@pytest.mark.thorough
 def test_wherever_a_byte_of_a_table_is_flipped_only_what_was_written_is_served(sound: Path, tmp_path: Path) -> None:
     size = newest(sound, "*.sst").stat().st_size
     quarantined = 0

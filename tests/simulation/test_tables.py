@@ -20,6 +20,8 @@ from streams.tables.stored import FlowState, StoredTables
 from tests.simulation.run import simulate
 from tests.simulation.worker import SimulatedWorker
 
+pytestmark = pytest.mark.thorough
+
 [TABLE] = tables_of(GPS, Catalog.load())
 DEVICES = [b"device-%d" % number for number in range(6)]
 

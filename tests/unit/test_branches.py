@@ -353,6 +353,7 @@ def test_a_table_has_no_row_of_a_key_whose_events_do_not_get_there(schemas: Path
     assert driver.table("shut.state.v1") == {"gate-1": {"sensor_id": "gate-1", "events": 1}}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("at", "disk"), [(None, "lost"), (Crash.JOURNALLED, "kept"), (Crash.COMMITTED, "kept")])
 @pytest.mark.parametrize("flow", [flow_of_branches(), "carried by the table of a branch"], ids=["all", "one table"])
 def test_a_crash_and_other_cuts_change_nothing_that_comes_out(

@@ -41,6 +41,8 @@ from streams.state.names import operator_prefix
 from streams.state.store import StoreCorrupted, StoreOutdated
 from tests.effects import clean, duplicates, late
 
+pytestmark = pytest.mark.thorough
+
 LATENESS_MS = 100
 COLUMNS = {"events": Count(), "warmest": Greatest("warmth"), "charge": Latest("battery")}
 Row = tuple[int, bytes, int, dict[str, float]]

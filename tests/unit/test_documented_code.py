@@ -20,6 +20,8 @@ from streams import Stream
 from streams.testing import FlowDriver
 from tests.documents import PAGES, ROOT, Block, blocks, command_lines, command_of, inline_commands, options_of
 
+pytestmark = pytest.mark.thorough
+
 COMMANDS: Final = ("", "sh", "console")
 OUTPUT: Final = ("streams demo   1:14",)
 """What a program prints, and looks like a command."""

@@ -85,6 +85,7 @@ records = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.thorough
 @given(st.lists(records, min_size=1, max_size=30), st.integers(0, 30))
 def test_encoded_events_equal_fastavro_byte_for_byte_also_when_the_first_were_sent_already(
     rows: list[dict[str, Any]], done: int

@@ -15,6 +15,8 @@ from streams.ingest import remote
 from streams.ingest.inputs import inputs_of
 from streams.resilience.retry import Backoff
 
+pytestmark = pytest.mark.thorough
+
 CONTENT = bytes(range(256)) * 5_000
 
 

@@ -36,6 +36,7 @@ def schemas(tmp_path: Path) -> Path:
     return schemas_of(tmp_path)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 def test_the_order_of_arrival_changes_nothing(schemas: Path, model: Model) -> None:
     matched: set[bool] = set()

@@ -189,6 +189,7 @@ def test_what_has_never_answered_as_a_worker_does_is_none_or_says_why_it_cannot_
         assert all("cannot be read" in state.state and not state.ready for state in watch.look(0.0))
 
 
+@pytest.mark.thorough
 def test_many_that_say_nothing_do_not_make_a_look_take_longer() -> None:
     servers = [Server(silent) for _ in range(60)]
     with watching(*servers, Server(well)) as watch:

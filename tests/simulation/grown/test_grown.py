@@ -30,6 +30,7 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return schemas_of(tmp_path_factory.mktemp("schemas"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", [0, 9, *(pytest.param(seed, marks=LONG) for seed in SEEDS)])
 def test_a_flow_of_two_inputs_that_grows_joins_as_one_stream_per_key(seed: int, schemas: Path) -> None:
     grown = simulate_pair(seed, schemas, steps=STEPS)
