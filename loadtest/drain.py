@@ -1,8 +1,8 @@
 """CPU time of the thread that processes and writes, by part and way, in µs an event: `python -m loadtest.drain`.
 
 The micro-batches of `loadtest.operators` pass decoder, operators and committer, in turn in Python, with the native
-library over bytes objects (`STREAMS_NATIVE=auto`) and over references (`on`). Records are given to a producer whose
-broker librdkafka simulates; only the thread that gives them is measured. Nothing is consumed and nothing is committed
+library over bytes objects, as flows of several inputs have them, and over references. Records are given to a producer
+whose broker librdkafka simulates; only the thread that gives them is measured. Nothing is consumed, nothing committed
 to a group. `--records 2000` measures what a live stream of 10,000 events/s costs: a micro-batch for each commit cycle.
 Figures of a shared machine are to be compared within a run.
 """

@@ -133,19 +133,22 @@ class NativeClients:
 
 @functools.cache
 def native_clients(mode: Mode) -> NativeClients | None:
-    """What takes and gives records natively, with the mode `on`; with the others Python does.
+    """What takes and gives records natively; None where Python does: `mode` is `off`, or it is not possible here.
 
     Raises:
         UsageError: the mode is `on`, and it is not possible.
 
     """
-    native = choose(mode).native if mode == "on" else None
+    native = choose(mode).native
     if native is None:
         return None
     try:
         return NativeClients(native)
     except RuntimeError as error:
-        raise UsageError(f"STREAMS_NATIVE=on, but records cannot be taken and given natively: {error}") from None
+        if mode == "on":
+            raise UsageError(f"STREAMS_NATIVE=on, but records cannot be taken and given natively: {error}") from None
+        log.warning("records are taken and given in Python", why=str(error))
+        return None
 
 
 def _handle_within(client: Consumer | Producer) -> int:

@@ -49,6 +49,6 @@ def config_of(
         partitions_of=partial(partitions_of, partitions=partitions),
         seed=seed,
         add_ids=None if native is None else native.library.ids_add,
-        key_map=None if native is None or settings.streams_native != "on" else native.library.KeyMap,
+        key_map=None if native is None else native.library.KeyMap,
         symbols=_symbols(catalog, pipeline),
     )

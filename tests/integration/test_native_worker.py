@@ -1,4 +1,4 @@
-"""A worker with STREAMS_NATIVE=on is killed, joined and fenced: as one in Python.
+"""A worker with STREAMS_NATIVE=on, and one with `off`, is killed, joined and fenced.
 
 Events pass it as references into buffers of the native library, which takes them from the client's queue and gives
 them to the other client: it must lose and double nothing, and end as soon as any other.
@@ -45,21 +45,25 @@ def terminated(worker: Worker) -> None:
     assert time.monotonic() - started_s < ENDS_S
 
 
-def test_killed_while_it_works_and_in_a_cycle_it_loses_and_doubles_nothing(stack: Stack, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "other"), [("on", "off"), ("off", "on")])
+def test_killed_while_it_works_and_in_a_cycle_it_loses_and_doubles_nothing(
+    stack: Stack, tmp_path: Path, mode: str, other: str
+) -> None:
+    chosen = {**NEVER_IDLE, "STREAMS_NATIVE": mode}
     probe = fresh_world(stack)
     with workers(stack, tmp_path, "a") as (worker,):
         with Traffic(stack, rough_shape(stack), seed=SEED, records_per_s=RECORDS_PER_S):
-            worker.start(ON).wait_ready()
-            assert worker.said("natively: streams_native")
+            worker.start(chosen).wait_ready()
+            assert worker.said("natively: streams_native" if mode == "on" else "in Python: STREAMS_NATIVE=off")
             wait_for_progress(probe)
             worker.kill()
-            worker.start({**ON, "STREAMS_FAILPOINT": "produced:3"})
+            worker.start({**chosen, "STREAMS_FAILPOINT": "produced:3"})
             assert worker.wait_ended() == -signal.SIGKILL, worker.printed()[-4000:]
-            worker.start(ON).wait_ready()
+            worker.start(chosen).wait_ready()
             wait_for_progress(probe)
         terminated(worker)
-        # What references have written, a worker in Python reads: the journal and the store are the same.
-        worker.start({"STREAMS_NATIVE": "off"}).wait_ready()
+        # What one has written the other reads: journal and store are the same.
+        worker.start({"STREAMS_NATIVE": other}).wait_ready()
         report = assert_exactly_once(stack, probe, worker, seed=SEED)
     assert min(report.duplicates, report.late, report.rejected) > 0
 

@@ -16,7 +16,7 @@ import pytest
 from logistics.flows.gps import GPS
 from streams.avro import native as native_module
 from streams.avro.decode import Decoder
-from streams.avro.native import INTERFACE, MODULE, Native, choose, decode_natively, program_of
+from streams.avro.native import INTERFACE, MODULE, Mode, Native, choose, decode_natively, program_of
 from streams.avro.native_library import Decoded
 from streams.avro.resolve import Plan, build_plan
 from streams.batch.records import Records
@@ -261,9 +261,19 @@ def fresh_clients() -> Iterator[None]:
     native_clients.cache_clear()
 
 
-@pytest.mark.parametrize("mode", ["auto", "off"])
-def test_records_are_taken_natively_only_when_that_is_demanded(fresh_clients: None, mode: str) -> None:
-    assert native_clients(mode) is None
+@pytest.mark.native
+@pytest.mark.parametrize(("mode", "is_native"), [("auto", True), ("on", True), ("off", False)])
+def test_records_are_taken_natively_unless_that_is_turned_off(fresh_clients: None, mode: Mode, is_native: bool) -> None:
+    assert (native_clients(mode) is not None) == is_native
+
+
+@pytest.mark.native
+def test_where_records_cannot_be_taken_natively_python_takes_them_and_the_log_says_why(
+    fresh_clients: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(confluent_kafka, "libversion", lambda: ("2.9.0", 0x020900FF))
+    assert native_clients("auto") is None
+    assert "librdkafka 2.9.0 is not from 2.10" in capsys.readouterr().out
 
 
 @pytest.mark.native
