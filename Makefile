@@ -16,7 +16,7 @@ TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 5 ? n + 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long check schemas fix up down deploy-tools loadtest loadtest-full wheels bench bench-sinks bench-gateway bench-query gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal rolling-upgrade oncall simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean bench-snapshot bench-backfill bench-fleet docs docs-serve
+.PHONY: help setup run test test-fast test-long check schemas fix up down deploy-tools loadtest loadtest-full wheels bench bench-sinks bench-gateway bench-query gateway-kills bench-paired bench-memory loadtest-baselines faults dlq-ordeal sinks-ordeal rolling-upgrade oncall grow-ordeal simulate simulate-grow simulate-scale rights-matrix fuzz fuzz-native audit licences sbom lock clean bench-snapshot bench-backfill bench-fleet docs docs-serve
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -146,6 +146,9 @@ sinks-ordeal: setup ## Kill sinks 20 times each, kill and freeze PostgreSQL, wak
 
 rolling-upgrade: setup ## Upgrade four workers one after the other under load; an oracle judges, the longest pause is told (~3 min)
 	$(BIN)/python -m tests.rolling $(ARGS)
+
+grow-ordeal: setup ## Grow a topic from 3 to 12 under load, with a backlog, kills, a worker away, a producer that is told late (~15 min)
+	$(BIN)/python -m tests.growing $(ARGS)
 
 oncall: setup ## Four troubles on a real stack: when the monitor and the alerts notice, with pictures (~8 min; needs chromium, prometheus)
 	$(BIN)/python -m tests.oncall $(ARGS)

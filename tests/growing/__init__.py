@@ -1,0 +1,1 @@
+"""Growing a topic through each of the troubles that it has to survive: `make grow-ordeal`."""
