@@ -212,7 +212,7 @@ class Restorer:
         def go_on() -> None:
             self._on_progress()
             if not wanted():
-                raise StreamsError("the partition is no longer ours")
+                raise StreamsError("the partition belongs to another worker now")
 
         def on_rows(records: int, rows: int) -> None:
             self._metrics.restore_records.inc(records)

@@ -64,9 +64,7 @@ class Sessions:
         return last + self._gap_ms
 
     def _close_at(self, segments: Segments) -> Int64:
-        """Watermark that closes a session with each event as its last: for past events the grace counts from then
-        on.
-        """
+        """Watermark that closes a session with each event as its last; past events have the grace from then on."""
         closes: Int64 = np.maximum(self.end(segments.event_time), segments.prior) + self._grace_ms
         return closes
 
