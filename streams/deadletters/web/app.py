@@ -111,7 +111,7 @@ class _Pages:
 
     async def reveal(self, request: Request, session: Session) -> Response:
         form = await self._form(request, session)
-        actor = _actor(request, form, "why it has to be seen")
+        actor = _actor(request, form, "why the data has to be shown")
         shown = await self._of_letter(request, self._steward.reveal, actor)
         return _page(request, session, "show.html", shown=shown, revealed=True)
 
@@ -152,7 +152,7 @@ class _Pages:
 
     async def discard(self, request: Request, session: Session) -> Response:
         form = await self._form(request, session)
-        actor = _actor(request, form, "why nothing more is to be done about them")
+        actor = _actor(request, form, "why nothing more has to be done about them")
         result = await run_in_threadpool(self._steward.discard, pinned_of(form), actor)
         return _page(
             request, session, "done.html",
@@ -177,9 +177,9 @@ class _Pages:
 def _actor(request: Request, form: dict[str, str], asks_why: str | None) -> Actor:
     by, why = form.get("by", "").strip(), form.get("why", "").strip()
     if not by:
-        raise Refused(HTTPStatus.BAD_REQUEST, "say who you are: it is written down")
+        raise Refused(HTTPStatus.BAD_REQUEST, "enter your name: it is recorded")
     if asks_why is not None and not why:
-        raise Refused(HTTPStatus.BAD_REQUEST, f"say {asks_why}: it is written down")
+        raise Refused(HTTPStatus.BAD_REQUEST, f"enter {asks_why}: it is recorded")
     client = request.client.host if request.client is not None else "?"
     try:
         return Actor(f"{by} (review page, {client})", why, uuid.uuid4().hex[:12])
