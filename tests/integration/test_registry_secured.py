@@ -95,7 +95,7 @@ def test_basic_credentials_are_taken_and_wrong_ones_are_named_without_being_told
         wrong = {**values, "SCHEMA_REGISTRY_PASSWORD": "wr0ng"}
         assert "wr0ng" not in refusal(wrong)
         nobody = {name: values[name] for name in ("SCHEMA_REGISTRY_URL", "SCHEMA_REGISTRY_SSL_CA_LOCATION")}
-        assert "wants credentials: set SCHEMA_REGISTRY_USERNAME and SCHEMA_REGISTRY_PASSWORD" in refusal(nobody)
+        assert "requires credentials: set SCHEMA_REGISTRY_USERNAME and SCHEMA_REGISTRY_PASSWORD" in refusal(nobody)
         door.forbidden = True
         with pytest.raises(RegistryUnavailable, match="knows this user, who lacks the right"):
             registry.ping()
