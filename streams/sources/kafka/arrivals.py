@@ -144,7 +144,7 @@ class FromReader:
 
 
 def _broker_ms(stamps: list[tuple[int, int]], timestamp_ms: Int64) -> int:
-    """Newest timestamp by the broker's clock; searched only if our own clock may be behind it."""
+    """Newest timestamp by the broker's clock; searched only if some record may be later than our own clock."""
     if timestamp_ms.max() <= time.time() * 1000:
         return 0
     return max((at for kind, at in stamps if kind == TIMESTAMP_LOG_APPEND_TIME), default=0)
